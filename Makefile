@@ -1,0 +1,45 @@
+# `make run` and `make test` are all that is needed; both set up what they use. They need python3 (3.11 or later) and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-tools lint types check clean
+
+help: ## Show this list.
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)$$/  make \1	\2/p' Makefile | expand -t 22
+
+setup: $(STAMP) ## Make .venv and install everything into it.
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "planwire needs Python 3.11 or later, and $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo not there);" \
+			"name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "making $(VENV) ..."; $(PYTHON) -m venv $(VENV) || { \
+		echo "no virtual environment could be made (Debian, Ubuntu: apt-get install python3-venv)" >&2; rm -rf $(VENV); exit 1; }; }
+	@echo "installing into $(VENV) (a minute the first time) ..."
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -c constraints.txt -e '.[dev]'
+	@touch $@
+
+run: setup ## Run store, gateway, worker and simulator; PORT (8000) and PLANWIRE_DATA_DIR (.planwire) are honoured.
+	@exec $(BIN)/python -m gateway.dev --with-parent
+
+test: setup test-tools ## Run all tests: unit, integration with real servers, and in a real browser. ARGS="-k name" narrows.
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-tools: ## Install what the tests use beside Python: Chromium and redis-server (with apt, as root).
+	@sh tests/tools.sh
+
+lint: setup ## Check style and form.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup ## Check types.
+	@$(BIN)/mypy
+
+check: lint types test ## Everything that must pass before a change goes in.
+
+clean: ## Remove .venv and caches; the data directory stays.
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

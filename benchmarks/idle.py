@@ -1,0 +1,66 @@
+"""What an open tab costs while nothing happens, and what opening it costs.
+
+    python benchmarks/idle.py [--sockets 5000] [--rounds 3] [--hold 20]
+
+Every socket presents a token of its own, so each signature is really checked, and counts as connected when its first
+snapshot has arrived. Resident memory is read from the process before and after, and again after `--hold` seconds of
+heartbeats and pings. The rate is the wall clock's, with the server on one core and the client on the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import rig
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sockets", type=int, default=5000)
+    parser.add_argument("--topics", type=int, default=1, help="1: all on one topic; as many as sockets: one each")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--hold", type=int, default=20)
+    parser.add_argument("--inflight", type=int, default=100, help="connects under way at once")
+    parser.add_argument("--only", nargs="+", choices=["planwire", "floor", "nchan", "ws", "naive"], default=[])
+    options = parser.parse_args()
+    rig.raise_file_limit()
+    makers = {"floor": rig.floor, "planwire": rig.gateway, "nchan": rig.nchan, "ws": rig.node_ws, "naive": rig.naive}
+    wanted = [maker() for name, maker in makers.items() if not options.only or name in options.only]
+    candidates = [candidate for candidate in wanted if candidate is not None]
+    phases = [f"idle:{options.hold}"] if options.hold else []
+    extra = ["--fill", "600", "--inflight", str(options.inflight)]
+    results: dict[str, list[tuple[rig.Row, rig.Row]]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rig.tokens(folder, options.sockets)
+        for turn in range(options.rounds):
+            rig.wait_until_quiet()
+            shift = turn % len(candidates)
+            for candidate in candidates[shift:] + candidates[:shift]:
+                with rig.store(folder) as store, rig.serve(candidate, folder, store) as (port, pids):
+                    rows = rig.load(
+                        candidate, folder, port, store, pids, options.sockets, options.topics, phases, *extra
+                    )
+                results.setdefault(candidate.name, []).append((rows[0], rows[-1]))
+    table = []
+    for name, pairs in results.items():
+        first, last = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        table.append(
+            [
+                name,
+                rig.median([row["kib_per_socket"] for row in first]),
+                rig.median([(after["kib"] - row["kib_before"]) / row["sockets"] for row, after in pairs]),
+                rig.median([row["connects_per_s"] for row in first]),
+                rig.median([row["us_per_connect"] for row in first]),
+                rig.median([1e6 / row["us_per_connect"] for row in first]),
+                rig.median([row.get("server_cpu_s", 0.0) / row["seconds"] * 100 for row in last]),
+            ]
+        )
+    columns = ["server", "KiB/socket", f"KiB/socket after {options.hold} s", "connects/s", "CPU us/connect"]
+    rig.print_table([*columns, "connects per CPU second", "idle, % of a core"], table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,336 @@
+"""What every benchmark stands on: servers pinned to core 0, the store and the load client to core 1, rounds, one table.
+
+Baselines run in the same rounds as the gateway, because a shared machine drifts within minutes: a ratio from one round
+means something, two numbers from two runs do not. What is built or fetched goes to benchmarks/.work, which git ignores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import platform
+import resource
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+WORK = HERE / ".work"
+sys.path.insert(0, str(ROOT))
+
+from gateway.auth import mint  # noqa: E402
+from sync.state.embedded import find_binary  # noqa: E402
+from sync.state.store import COMMIT_LUA  # noqa: E402
+
+SERVER_CORE, LOAD_CORE = 0, 1
+SECRET = "a-benchmark-secret-of-at-least-32-bytes"
+PUBLISH_KEY = "a-benchmark-publish-key"
+START_TIMEOUT_S = 20.0
+QUIET_SHARE = 0.15
+"""Share of a core that others may use before a round is put off."""
+
+QUIET_PATIENCE_S = 90.0
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A server under load.
+
+    Attributes:
+        command: its arguments; `{port}` and `{store}` are filled in.
+        load: what the load client needs to speak to it.
+        environ: its environment, with the same fields filled in.
+        ready: path that answers 200 when it serves; empty: its port accepting is enough.
+        prepare: called with its folder and port before it starts.
+    """
+
+    name: str
+    command: Sequence[str]
+    load: Sequence[str] = ()
+    environ: Mapping[str, str] = field(default_factory=dict)
+    ready: str = ""
+    prepare: Callable[[Path, int], None] | None = None
+    is_planwire: bool = False
+
+
+def gateway(name: str = "planwire", root: Path = ROOT, **settings: str) -> Candidate:
+    """Return the real web process: tokens, metrics, heartbeats, logging, sweep and probe on, intake elsewhere."""
+    import hashlib
+
+    environ = {
+        "PORT": "{port}",
+        "PYTHONPATH": str(root),
+        "PLANWIRE_REDIS_URL": "redis://127.0.0.1:{store}",
+        "PLANWIRE_JWT_SECRET": SECRET,
+        "PLANWIRE_ALLOWED_ORIGINS": "http://127.0.0.1:{port}",
+        "PLANWIRE_PUBLISH_KEYS": f"bench:{hashlib.sha256(PUBLISH_KEY.encode()).hexdigest()}:1000000",
+        "PLANWIRE_SOCKETS_PER_ADDRESS": "50000",
+        "PLANWIRE_INTAKE": "0",
+        "PLANWIRE_DRAIN_S": "0",
+        **{f"PLANWIRE_{key}": value for key, value in settings.items()},
+    }
+    command = [sys.executable, "-m", "gateway.server"]
+    return Candidate(name, command, environ=environ, ready="/readyz", is_planwire=True)
+
+
+def floor() -> Candidate:
+    """Return the C floor."""
+    return Candidate("C floor", [str(build("floor", "-lcrypto")), "{port}", "{store}"])
+
+
+def nchan() -> Candidate | None:
+    """Return nchan on Debian's nginx, or None where it cannot be had."""
+    module = next(WORK.glob("nchan/**/ngx_nchan_module.so"), None)
+    if module is None and shutil.which("apt-get") and shutil.which("dpkg"):
+        folder = WORK / "nchan"
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["apt-get", "download", "libnginx-mod-nchan"], cwd=folder, check=False, capture_output=True)
+        for package in folder.glob("*.deb"):
+            subprocess.run(["dpkg", "-x", package, folder], check=True)
+        module = next(folder.glob("**/ngx_nchan_module.so"), None)
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if module is None or nginx is None:
+        return None
+
+    def prepare(folder: Path, port: int) -> None:
+        text = (HERE / "baselines" / "nchan.conf").read_text()
+        (folder / "nchan.conf").write_text(text.replace("@PORT@", str(port)).replace("@MODULE@", str(module)))
+
+    command = [nginx, "-p", "{folder}/", "-c", "{folder}/nchan.conf", "-e", "{folder}/nginx.log"]
+    return Candidate("nchan", command, ["--http", "/pub/%d", "--ready-when-open"], prepare=prepare)
+
+
+def node_ws() -> Candidate | None:
+    """Return a Node gateway on ws, or None without Node."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        return None
+    folder = WORK / "node"
+    if not (folder / "node_modules" / "ws").is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run([npm, "install", "--no-audit", "--no-fund", "ws@8"], cwd=folder, check=True, capture_output=True)
+    script = HERE / "baselines" / "ws.js"
+    return Candidate(
+        "Node ws", [node, str(script), "{port}", "{store}"], environ={"NODE_PATH": str(folder / "node_modules")}
+    )
+
+
+def naive() -> Candidate:
+    """Return the naive Starlette gateway."""
+    command = [sys.executable, "-m", "uvicorn", "naive:app", "--port", "{port}", "--log-level", "warning"]
+    options = ["--loop", "uvloop", "--no-access-log", "--backlog", "4096", "--ws-per-message-deflate", "false"]
+    environ = {"PYTHONPATH": str(HERE / "baselines"), "STORE_PORT": "{store}"}
+    return Candidate("naive Starlette", [*command, *options], environ=environ)
+
+
+def build(name: str, *libraries: str) -> Path:
+    """Return the program made of `name`.c, compiled when it is not newer than its source."""
+    source, binary = HERE / f"{name}.c", WORK / name
+    if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
+        WORK.mkdir(exist_ok=True)
+        subprocess.run(["cc", "-O2", "-o", binary, source, *libraries], check=True)
+    return binary
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def pinned(core: int, command: Sequence[str]) -> list[str]:
+    """Return `command` bound to one core."""
+    return ["taskset", "-c", str(core), *command]
+
+
+@contextlib.contextmanager
+def process(command: Sequence[str], log: Path, environ: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `command` while the block is open."""
+    with log.open("wb") as out:
+        started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environ)
+    try:
+        yield started
+    finally:
+        started.terminate()
+        try:
+            started.wait(5)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.wait()
+
+
+@contextlib.contextmanager
+def store(folder: Path, *options: str, core: int = LOAD_CORE) -> Iterator[int]:
+    """Run a store that keeps nothing on disk, the commit script loaded, and yield its port."""
+    port = free_port()
+    base = [find_binary(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    command = pinned(core, [*base, "--appendonly", "no", *options])
+    with process(command, folder / "store.log") as server, redis.Redis(port=port) as client:
+        until = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                client.script_load(COMMIT_LUA)
+                break
+            except redis.ConnectionError:
+                if time.monotonic() > until or server.poll() is not None:
+                    raise
+                time.sleep(0.02)
+        yield port
+
+
+@contextlib.contextmanager
+def serve(candidate: Candidate, folder: Path, store_port: int, core: int = SERVER_CORE) -> Iterator[tuple[int, list[int]]]:
+    """Run a candidate while the block is open and yield its port and process ids."""
+    port = free_port()
+    names = {"port": str(port), "store": str(store_port), "folder": str(folder)}
+
+    def fill(text: str) -> str:
+        for name, value in names.items():
+            text = text.replace(f"{{{name}}}", value)
+        return text
+
+    if candidate.prepare is not None:
+        candidate.prepare(folder, port)
+    environ = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+    environ.update({name: fill(value) for name, value in candidate.environ.items()})
+    command = pinned(core, [fill(part) for part in candidate.command])
+    log = folder / f"{candidate.name.replace(' ', '-')}.log"
+    with process(command, log, environ) as server:
+        until = time.monotonic() + START_TIMEOUT_S
+        while not _answers(port, candidate.ready):
+            if time.monotonic() > until or server.poll() is not None:
+                raise SystemExit(f"{candidate.name} did not start: {log.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.05)
+        time.sleep(0.5)
+        yield port, _tree(server.pid)
+
+
+def _answers(port: int, path: str) -> bool:
+    try:
+        if path:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=1) as answer:
+                return bool(answer.status == 200)
+        socket.create_connection(("127.0.0.1", port), 0.5).close()
+        return True
+    except OSError:
+        return False
+
+
+def _tree(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(below for child in children for below in _tree(int(child)))]
+
+
+def tokens(folder: Path, count: int) -> Path:
+    """Return a file of `count` tokens, each of a subject of its own, so that no check is answered from memory."""
+    file = folder / f"tokens-{count}"
+    if not file.exists():
+        now = time.time()
+        lines = (mint(SECRET, topics=["*"], now=now, ttl_s=86_400, sub=f"user-{index}") for index in range(count))
+        file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def load(
+    candidate: Candidate,
+    folder: Path,
+    port: int,
+    store_port: int,
+    pids: Sequence[int],
+    sockets: int,
+    topics: int,
+    phases: Sequence[str],
+    *extra: str,
+) -> list[Row]:
+    """Return the load client's lines: the connecting, then each phase."""
+    command = [str(build("load")), "--port", str(port), "--sockets", str(sockets), "--topics", str(topics)]
+    command += ["--name", candidate.name, "--pids", ",".join(map(str, pids)), *candidate.load]
+    if "--http" not in candidate.load:
+        with redis.Redis(port=store_port) as client:
+            sha = client.script_load(COMMIT_LUA)
+        command += ["--store", str(store_port), "--sha", str(sha)]
+    if candidate.is_planwire:
+        command += ["--tokens", str(tokens(folder, sockets))]
+    done = subprocess.run(pinned(LOAD_CORE, [*command, *extra, *phases]), stdout=subprocess.PIPE, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def wait_until_quiet() -> float:
+    """Return the share of both cores that others use, once it is low; prints a warning when it stays high."""
+    until = time.monotonic() + QUIET_PATIENCE_S
+    while True:
+        before = _busy()
+        time.sleep(1.0)
+        after = _busy()
+        share = (after[0] - before[0]) / max(1, after[1] - before[1])
+        if share < QUIET_SHARE:
+            return share
+        if time.monotonic() > until:
+            print(f"warning: others use {share:.0%} of the machine", file=sys.stderr)
+            return share
+
+
+def _busy() -> tuple[int, int]:
+    ticks = [int(part) for part in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def raise_file_limit() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def heading() -> str:
+    """Return when, at which commit, on what and by which command."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    cpu = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    return (
+        f"{now} · commit {commit or 'none'} · {os.cpu_count()} x {cpu}, Linux {platform.release()}, "
+        f"CPython {platform.python_version()} · `{command}`"
+    )
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print one Markdown table and the machine under it."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(column), *(len(row[index]) for row in cells)) for index, column in enumerate(columns)]
+    print()
+    print("| " + " | ".join(column.ljust(width) for column, width in zip(columns, widths, strict=True)) + " |")
+    print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    for row in cells:
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
+    print()
+    print(heading())
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

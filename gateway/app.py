@@ -1,0 +1,93 @@
+"""The web process's ASGI app: the gateway's routes, and, unless told not to, the webhook intake beside them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount
+from starlette.types import ASGIApp
+
+from gateway import http
+from gateway.assets import Assets
+from gateway.demo_routes import demo_routes
+from gateway.endpoint import require_key
+from gateway.middleware import Front
+from gateway.node import Node
+from gateway.problem import Problem, exception_handlers
+from gateway.settings import GatewaySettings
+from sync.state import embedded
+from sync.state.connect import connect
+
+STORE_PATIENCE_S = 3.0
+"""How long a process that a runner started leaves the start of the embedded store to the runner's own."""
+
+_SOURCE = Path(__file__).parent
+CLIENT_FILES = next(
+    folder for folder in (_SOURCE / "_client", _SOURCE.parent / "clients" / "js-snippet") if folder.is_dir()
+)
+"""The browser client: packed beside this module in a wheel, in its own folder in a checkout."""
+
+
+def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
+    """Return the app of one web process, configured by `environ`.
+
+    Raises:
+        SettingsError: the environment is not a usable configuration.
+    """
+    settings = GatewaySettings.from_env(environ)
+    routes: list[BaseRoute] = []
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
+        async with AsyncExitStack() as stack:
+            url = settings.redis_url.get_secret_value()
+            if not url:
+                patience_s = STORE_PATIENCE_S if settings.watch_pid else 0.0
+                store = embedded.serve(settings.data_dir, patience_s=patience_s, durable=settings.durable)
+                url = await stack.enter_async_context(store)
+            connected = connect(url, durable=settings.durable)
+            stack.push_async_callback(connected.store.aclose)
+            node = Node(settings, connected)
+            app.router.routes.extend(http.routes(node))
+            if settings.intake:
+                # Only here: a process that takes no webhooks does not load the billing wing.
+                from sync import intake
+                from sync.settings import SyncSettings
+
+                sync_settings = SyncSettings.from_env(environ)
+                pipeline = await intake.pipeline(connected.store, sync_settings)
+                app.router.routes.extend(intake.routes(pipeline, sync_settings, _guard(node)))
+            await stack.enter_async_context(node.run(_stop_process))
+            yield {"node": node}
+
+    if settings.dev:
+        routes += demo_routes(settings)
+    routes.append(Mount("/client", Assets(CLIENT_FILES, (".js", ".d.ts"), shared=True)))
+    return Front(
+        Starlette(routes=routes, lifespan=lifespan, exception_handlers=exception_handlers()), settings.origin_allowed
+    )
+
+
+def _guard(node: Node) -> Callable[[Request], Awaitable[Response | None]]:
+    """Return what lets holders of a publish key in, for the intake's own routes."""
+
+    async def guard(request: Request) -> Response | None:
+        try:
+            require_key(node, request)
+        except Problem as problem:
+            return problem.response()
+        return None
+
+    return guard
+
+
+def _stop_process() -> None:
+    """Have the server stop as an operator would: a gateway without its tasks must not look alive."""
+    os.kill(os.getpid(), signal.SIGTERM)

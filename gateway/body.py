@@ -1,0 +1,68 @@
+"""Request bodies: read up to a limit and a deadline, never more, and taken for JSON only where they say so."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+
+from gateway.problem import Problem
+
+JSON_TYPES = frozenset(("", "application/json", "application/cloudevents+json", "application/cloudevents-batch+json"))
+"""Media types that are read; none at all counts as JSON."""
+
+DISCARD_MAX_BYTES = 16_777_216
+"""The rest of a refused body up to here is let in and dropped by the server, so that its sender gets to see why; cut
+off in the middle, most would only see a reset."""
+
+_CLOSE = {"Connection": "close"}
+
+
+def media_type(request: Request) -> str:
+    """Return the request's media type in lower case without parameters; empty where it has none."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
+    """Return the whole body.
+
+    Raises:
+        Problem: 413 as soon as more than `limit` bytes are announced or came; 408 when it did not end in `timeout_s`;
+            400 when the sender went away.
+    """
+    text = request.headers.get("content-length", "")
+    announced = int(text[:20]) if text.isascii() and text.isdigit() else None
+    ends_soon = announced is not None and announced <= DISCARD_MAX_BYTES
+    too_large = Problem("body_too_large", f"the body may have {limit} bytes", headers={} if ends_soon else _CLOSE)
+    if announced is not None and announced > limit:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise too_large
+    except TimeoutError:
+        raise Problem("body_timeout", f"the body did not end within {timeout_s:g} s", headers=_CLOSE) from None
+    except ClientDisconnect:
+        raise Problem("disconnected", "the body was cut off") from None
+    return bytes(body)
+
+
+async def read_json(request: Request, limit: int, timeout_s: float) -> object:
+    """Return the body's JSON value.
+
+    Raises:
+        Problem: as `read_body`; 415 for another media type; 400 for what is not JSON in UTF-8.
+    """
+    kind = media_type(request)
+    if kind not in JSON_TYPES:
+        raise Problem("content_type_unsupported", f"{kind[:80]!r} is not read here; send application/json")
+    body = await read_body(request, limit, timeout_s)
+    try:
+        value: object = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Problem("json_invalid", f"the body is not JSON: {error}") from None
+    return value

@@ -1,0 +1,56 @@
+"""What gateways tell each other through the store: revocations, announced at once and kept for those who start later.
+
+The Redis channel `pw:control` is the hint, the sorted set `pw:{control}:revoked` (score: seconds since 1970) the truth;
+a gateway reads the set when it starts and after each resubscription.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from gateway.revocations import Revocation, encode, make
+from sync.state.keys import CONTROL_CHANNEL
+from sync.state.store import Store, StoreError
+
+REVOKED_KEY = "pw:{control}:revoked"
+
+
+async def announce(store: Store, revocation: Revocation, *, keep_s: float, limit: int) -> None:
+    """Return once the revocation is kept for `keep_s` seconds (the newest `limit` + 1 are) and every gateway was told.
+
+    Raises:
+        StoreError: the store is unreachable or failing; the revocation may or may not be in force.
+    """
+    try:
+        pipeline = store.redis.pipeline(transaction=False)
+        # GT: a revocation never moves back to an earlier instant.
+        pipeline.zadd(REVOKED_KEY, {f"{revocation.kind} {revocation.value}": revocation.at}, gt=True)
+        pipeline.zremrangebyscore(REVOKED_KEY, "-inf", revocation.at - keep_s)
+        # One above what a gateway holds: on loading a full set it gives up the oldest for a general one.
+        pipeline.zremrangebyrank(REVOKED_KEY, 0, -limit - 2)
+        pipeline.expire(REVOKED_KEY, int(keep_s) + 1)
+        async with pipeline:
+            await pipeline.execute()
+        await store.redis.publish(CONTROL_CHANNEL, encode(revocation))
+    except (RedisError, OSError) as error:
+        raise StoreError(f"revocation: {error}") from error
+
+
+async def load(store: Store) -> list[Revocation]:
+    """Return every revocation kept, oldest first.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    try:
+        entries: Any = await store.redis.zrange(REVOKED_KEY, 0, -1, withscores=True)
+    except (RedisError, OSError) as error:
+        raise StoreError(f"revocations: {error}") from error
+    found = []
+    for member, at in entries:
+        kind, _, value = member.decode("utf-8", "replace").partition(" ")
+        if (revocation := make(kind, value, at)) is not None:
+            found.append(revocation)
+    return found

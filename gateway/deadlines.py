@@ -1,0 +1,51 @@
+"""Many deadlines at a resolution of one tick: hello, token expiry, expects, stalled sends. Pure.
+
+A timer object per socket would cost more memory than the socket's own state; here a deadline is a set entry.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Deadlines(Generic[T]):
+    """Items by the tick at which they are due. `tick_s`: resolution; an item comes due up to one tick late."""
+
+    __slots__ = ("_buckets", "_swept", "_tick_s")
+
+    def __init__(self, tick_s: float = 0.25) -> None:
+        self._tick_s = tick_s
+        self._buckets: dict[int, set[T]] = {}
+        self._swept: int | None = None
+
+    def __len__(self) -> int:
+        return sum(map(len, self._buckets.values()))
+
+    def add(self, at: float, item: T) -> int:
+        """Let `item` come due at `at` (seconds, any clock); return the bucket to name on `discard`."""
+        bucket = math.ceil(at / self._tick_s)
+        if self._swept is not None and bucket <= self._swept:
+            bucket = self._swept + 1
+        self._buckets.setdefault(bucket, set()).add(item)
+        return bucket
+
+    def discard(self, bucket: int, item: T) -> None:
+        """Forget `item` in `bucket`, if it is there."""
+        items = self._buckets.get(bucket)
+        if items is not None:
+            items.discard(item)
+            if not items:
+                del self._buckets[bucket]
+
+    def due(self, now: float) -> list[T]:
+        """Return and forget every item due by `now`, earliest bucket first."""
+        last = math.floor(now / self._tick_s)
+        if self._swept is None or last > self._swept:
+            self._swept = last
+        found: list[T] = []
+        for bucket in sorted(bucket for bucket in self._buckets if bucket <= last):
+            found.extend(self._buckets.pop(bucket))
+        return found

@@ -1,0 +1,70 @@
+"""The demo page and the two things it asks for: a token, and something to happen at the simulator. Dev mode only."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import httpx2
+import orjson
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+
+from gateway.assets import Assets
+from gateway.auth import mint
+from gateway.body import read_json
+from gateway.problem import Problem
+from gateway.settings import GatewaySettings
+
+PAGES = Path(__file__).parent / "demo"
+TOKEN_TTL_S = 900
+SIMULATOR_TIMEOUT_S = 10.0
+
+_TENANT = re.compile(r"[A-Za-z0-9._~@-]{1,128}")
+_ACTION = re.compile(r"[a-z_]{1,32}")
+
+
+def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
+    """Return the demo's routes."""
+
+    async def arguments(request: Request) -> dict[str, object]:
+        origin = request.headers.get("origin")
+        if origin is not None and not settings.origin_allowed(origin):
+            raise Problem("origin_forbidden", "the demo answers its own pages only")
+        body = await read_json(request, settings.body_max_bytes, settings.body_timeout_s)
+        if not isinstance(body, dict) or not _TENANT.fullmatch(str(body.get("tenant", ""))):
+            raise Problem("request_invalid", "tenant must have 1 to 128 characters of A-Z a-z 0-9 . _ ~ @ -")
+        return body
+
+    async def token(request: Request) -> Response:
+        tenant = str((await arguments(request))["tenant"])
+        if not settings.jwt_secret:
+            raise Problem("request_invalid", "the demo needs PLANWIRE_JWT_SECRET")
+        secret = settings.jwt_secret[0].get_secret_value()
+        text = mint(secret, topics=[f"tenant:{tenant}"], now=time.time(), ttl_s=TOKEN_TTL_S, sub=f"demo-{tenant}")
+        return Response(orjson.dumps({"token": text}), media_type="application/json")
+
+    async def simulate(request: Request) -> Response:
+        action = request.path_params["action"]
+        body = await arguments(request)
+        if not _ACTION.fullmatch(action) or not settings.simulator_url:
+            raise Problem("not_found", "no simulator runs here, or it knows no such action")
+        url = f"{settings.simulator_url.rstrip('/')}/simulate/{action}"
+        try:
+            async with httpx2.AsyncClient(timeout=SIMULATOR_TIMEOUT_S, trust_env=False) as client:
+                answer = await client.post(url, json=body)
+        except httpx2.HTTPError:
+            raise Problem("not_ready", "the simulator does not answer") from None
+        return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
+
+    async def index(_: Request) -> Response:
+        return RedirectResponse("/demo/")
+
+    return [
+        Route("/demo/token", token, methods=["POST"]),
+        Route("/demo/simulate/{action}", simulate, methods=["POST"]),
+        Route("/demo", index),
+        Mount("/demo", Assets(PAGES, (".html", ".js", ".css", ".svg"))),
+    ]

@@ -1,0 +1,122 @@
+"""What every HTTP route shares: the gateway behind it, who is asking, and errors turned into counted answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from gateway.auth import Auth, AuthFailure, Claims
+from gateway.hub import Hub
+from gateway.keys import PublishKey, PublishKeys
+from gateway.metrics import Metrics
+from gateway.problem import Problem, from_exception
+from gateway.settings import GatewaySettings
+from sync.state.store import Store, StoreError
+
+log = structlog.get_logger("gateway.http")
+
+
+class Gateway(Protocol):
+    """The parts of the running gateway that routes use."""
+
+    @property
+    def settings(self) -> GatewaySettings:
+        """The configuration."""
+
+    @property
+    def store(self) -> Store:
+        """The store."""
+
+    @property
+    def hub(self) -> Hub:
+        """The live topics."""
+
+    @property
+    def auth(self) -> Auth:
+        """Who verifies tokens."""
+
+    @property
+    def publish_keys(self) -> PublishKeys:
+        """Who may publish."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """What is counted."""
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def route(gateway: Gateway, path: str, method: str, handler: Handler) -> Route:
+    """Return a route whose refusals are problem documents and whose requests are counted under `path`."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            response = await handler(request)
+        except (Problem, StoreError) as error:
+            if isinstance(error, StoreError):
+                log.warning("store_unavailable", route=path, error=str(error))
+            response = from_exception(error).response()
+        gateway.metrics.requests[path, request.method, response.status_code] += 1
+        return response
+
+    return Route(path, endpoint, methods=[method])
+
+
+class Streaming(Response):
+    """An answer that needs something held open while it is sent: `stream` is an ASGI app that opens and closes it."""
+
+    def __init__(self, stream: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+        super().__init__()
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        await self._stream(scope, receive, send)
+
+
+def bearer(request: Request) -> str:
+    """Return what the Authorization header bears (RFC 6750 section 2.1), or empty."""
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    return credentials.strip() if scheme.lower() == "bearer" else ""
+
+
+def require_claims(gateway: Gateway, request: Request, topic: str) -> Claims:
+    """Return the claims of the request's token, which opens `topic`.
+
+    Raises:
+        Problem: 401 with the token's failure code, 403 topic_forbidden.
+    """
+    claims = gateway.auth.verify(bearer(request), time.time())
+    if isinstance(claims, AuthFailure):
+        gateway.metrics.auth_failures[claims.code] += 1
+        raise Problem(claims.code, claims.message)
+    if not claims.may_read(topic):
+        gateway.metrics.auth_failures["topic_forbidden"] += 1
+        raise Problem("topic_forbidden", "the token does not open this topic")
+    if gateway.auth.revocations.is_revoked(claims, topic):
+        gateway.metrics.auth_failures["token_revoked"] += 1
+        raise Problem("token_revoked", "the token was revoked for this topic")
+    return claims
+
+
+def require_key(gateway: Gateway, request: Request) -> PublishKey:
+    """Return the publish key that the request bears.
+
+    Raises:
+        Problem: 401 key_missing or key_invalid.
+    """
+    presented = bearer(request)
+    key = gateway.publish_keys.find(presented)
+    if key is None:
+        code = "key_invalid" if presented else "key_missing"
+        gateway.metrics.auth_failures[code] += 1
+        raise Problem(code, "send Authorization: Bearer and a publish key")
+    return key

@@ -1,0 +1,69 @@
+"""The HTTP side as one list of routes: reading, publishing, health, metrics and the API's own description."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway import openapi
+from gateway.endpoint import Gateway, route
+from gateway.metrics import CONTENT_TYPE
+from gateway.problem import Problem
+from gateway.publish_routes import publish_routes
+from gateway.state_routes import state_routes
+from sync.state.store import StoreError
+
+__all__ = ["Gateway", "routes"]
+
+
+def routes(gateway: Gateway) -> list[Route]:
+    """Return every route of the gateway's HTTP API; the caller mounts them beside the intake, console and demo."""
+    document = orjson.dumps(openapi.document())
+
+    async def healthz(_: Request) -> Response:
+        return _json({"status": "alive"})
+
+    async def readyz(_: Request) -> Response:
+        checks = {
+            "bus": gateway.hub.fresh,
+            "store": await _answers(gateway),
+            "keys": not gateway.auth.awaits_keys,
+            "serving": not gateway.metrics.draining,
+        }
+        if not all(checks.values()):
+            failed = ", ".join(name for name, is_good in checks.items() if not is_good)
+            raise Problem("not_ready", f"not ready: {failed}", extra={"checks": checks})
+        return _json({"status": "ready", "checks": checks})
+
+    async def metrics(_: Request) -> Response:
+        return Response(gateway.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def description(_: Request) -> Response:
+        return Response(document, headers={"Cache-Control": "public, max-age=300"}, media_type="application/json")
+
+    return [
+        *state_routes(gateway),
+        *publish_routes(gateway),
+        route(gateway, "/healthz", "GET", healthz),
+        route(gateway, "/readyz", "GET", readyz),
+        route(gateway, "/metrics", "GET", metrics),
+        route(gateway, "/v1/openapi.json", "GET", description),
+    ]
+
+
+async def _answers(gateway: Gateway) -> bool:
+    """Whether the store answers in time."""
+    try:
+        async with asyncio.timeout(gateway.settings.ready_timeout_s):
+            await gateway.store.ping()
+    except (StoreError, TimeoutError):
+        return False
+    return True
+
+
+def _json(value: object) -> Response:
+    return Response(orjson.dumps(value), media_type="application/json")

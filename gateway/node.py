@@ -1,0 +1,211 @@
+"""One web process's moving parts and their owner: store, feed, hub, sweep, probe, pulse. Every task dies with it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+import orjson
+import structlog
+
+from gateway import control, revocations
+from gateway.auth import Auth, KeySet, secret_keys
+from gateway.feed import Feed
+from gateway.hub import Hub, Subscription
+from gateway.jwks import Jwks
+from gateway.keys import PublishKeys
+from gateway.metrics import Metrics
+from gateway.probe import Probe
+from gateway.pulse import Pulse
+from gateway.revocations import Revocation, Revocations
+from gateway.session import Rules
+from gateway.settings import GatewaySettings
+from gateway.sweep import Sweep
+from sync.state.connect import Connected
+from sync.state.keys import CONTROL_CHANNEL
+from sync.state.store import StoreError
+
+log = structlog.get_logger()
+
+_CONTROL = CONTROL_CHANNEL.encode()
+
+
+class Node:
+    """What a web process runs. `run` owns every task; routes and sockets use the attributes."""
+
+    def __init__(self, settings: GatewaySettings, connected: Connected) -> None:
+        self.settings = settings
+        self.name = secrets.token_hex(6)
+        self._session_count = itertools.count(1)
+        self._is_stopping = False
+        self.store = connected.store
+        self.metrics = Metrics()
+        self.auth, self._jwks = _auth(settings)
+        self.publish_keys = PublishKeys(settings.publish_keys, default_rate=settings.publish_rate_per_s)
+        self.sweep = Sweep(self.store, self.metrics, settings.sweep_s)
+        self.feed = Feed(connected.endpoint, self._message, self._subscribed, self._lost)
+        self.hub = Hub(
+            self.metrics, self.feed.add, self.feed.discard, self.sweep.ask, acks_per_topic=settings.acks_per_topic
+        )
+        self.sweep.hub = self.hub
+        self._control_subscribed = asyncio.Event()
+        self.pulse = Pulse(settings, self.hub, self.metrics, self.sweep.want_reconcile)
+        self.probe = Probe(self.store, self.hub, self.feed, self.name, settings.probe_s, self.pulse.announce_freshness)
+        self.rules = Rules(
+            verify=self.auth.verify,
+            topics_max=settings.topics_per_socket,
+            frames_per_s=settings.frames_per_s,
+            heartbeat_ms=round(settings.heartbeat_s * 1000),
+            reconnect_ms=(settings.reconnect_min_ms, settings.reconnect_max_ms),
+            ack=(1, settings.ack_after_ms),
+            is_revoked=self.auth.revocations.is_revoked,
+        )
+
+    def session_id(self) -> str:
+        """Return an id no other session of any gateway has. It names, it opens nothing."""
+        return f"s_{self.name}_{next(self._session_count):x}"
+
+    @asynccontextmanager
+    async def run(self, on_death: Callable[[], None]) -> AsyncIterator[None]:
+        """Run every task of the process while the context is open; `on_death` is called should one of them fail."""
+        self.feed.add(self.probe.channel)
+        self.feed.add(_CONTROL)
+        tasks = asyncio.create_task(self._tasks(), name="node")
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.critical("node_died", exc_info=error)
+                on_death()
+
+        tasks.add_done_callback(ended)
+        try:
+            yield
+        finally:
+            self._is_stopping = True
+            tasks.cancel()
+            await asyncio.wait([tasks])
+
+    async def _tasks(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.feed.run(), name="feed")
+            group.create_task(self.sweep.run(), name="reads")
+            group.create_task(self.sweep.patrol(), name="sweep")
+            group.create_task(self.probe.run(), name="probe")
+            group.create_task(self.pulse.run(), name="pulse")
+            group.create_task(self._check(), name="check")
+            group.create_task(self._revocations(), name="revocations")
+            if self._jwks is not None:
+                group.create_task(self._jwks.run(), name="jwks")
+
+    async def _check(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.probe_s / 20)
+            self.probe.check()
+            self.metrics.topics = len(self.hub.topics)
+            self.metrics.probe_at = self.hub.verified_at_us / 1e6
+
+    async def _revocations(self) -> None:
+        """Read all revocations whenever the control channel is subscribed anew: what was said meanwhile was missed."""
+        while True:
+            await self._control_subscribed.wait()
+            self._control_subscribed.clear()
+            try:
+                for revocation in await control.load(self.store):
+                    self._revoke(revocation)
+            except StoreError as error:
+                log.warning("revocations_unread", error=str(error))
+                self._control_subscribed.set()
+                await asyncio.sleep(0.2)
+
+    # The bus.
+
+    def _message(self, channel: bytes, payload: bytes) -> None:
+        if channel in self.hub.topics:
+            self.hub.announce(channel, payload)
+        elif channel == self.probe.channel:
+            self.metrics.probes += 1
+            self.probe.heard(payload)
+        elif channel == _CONTROL:
+            self._control(payload)
+
+    def _subscribed(self, channel: bytes) -> None:
+        live = self.hub.topics.get(channel)
+        if live is not None:
+            self.hub.confirmed(channel)
+            self.sweep.ask(live.name)
+        elif channel == self.probe.channel:
+            self.probe.prompt()
+        elif channel == _CONTROL:
+            self._control_subscribed.set()
+
+    def _lost(self) -> None:
+        if self._is_stopping:
+            return
+        self.metrics.feed_losses += 1
+        self.hub.unknow()
+        self.probe.check()
+
+    def _control(self, payload: bytes) -> None:
+        revocation = revocations.decode(payload)
+        if revocation is not None:
+            self._revoke(revocation)
+
+    def _revoke(self, revocation: Revocation) -> None:
+        if not self.auth.revocations.revoke(revocation.kind, revocation.value, revocation.at):
+            return
+        self.metrics.revocations += 1
+        for socket in list(self.pulse.sockets):
+            socket.revoke(self.auth.revocations)
+
+    # What browsers answer.
+
+    def acked(self, subscription: Subscription, version: int) -> None:
+        """Note that a browser's listeners ran with `version`."""
+        if subscription.acked < version <= subscription.sent:
+            subscription.acked = version
+            live = subscription.live
+            self.metrics.acked(version, _occurred_at(live.cause) if version == live.version else None)
+
+    def nacked(self, subscription: Subscription, version: int, reason: str) -> None:
+        """Note that a browser could not use `version`."""
+        subscription.nacked = version
+        self.metrics.nacks += 1
+        log.warning("nack", topic=subscription.live.name, version=version, reason=reason)
+
+
+def _auth(settings: GatewaySettings) -> tuple[Auth, Jwks | None]:
+    fixed = secret_keys(secret.get_secret_value() for secret in settings.jwt_secret)
+    auth = Auth(
+        KeySet(fixed),
+        revocations=Revocations(settings.revocations_max),
+        audience=settings.jwt_audience,
+        issuer=settings.jwt_issuer,
+        token_max_bytes=settings.token_max_bytes,
+        max_ttl_s=settings.token_max_ttl_s,
+        cache_size=settings.token_cache,
+        awaits_keys=bool(settings.jwks),
+    )
+    if not settings.jwks:
+        return auth, None
+    return auth, Jwks(
+        auth,
+        settings.jwks,
+        settings.jwt_algorithms,
+        fixed=fixed,
+        refresh_s=settings.jwks_refresh_s,
+        retry_s=settings.jwks_retry_s,
+    )
+
+
+def _occurred_at(cause: bytes) -> float | None:
+    """Return when the cause says it occurred, in seconds since 1970."""
+    if not cause:
+        return None
+    try:
+        return datetime.fromisoformat(orjson.loads(cause)["occurred_at"]).timestamp()
+    except (ValueError, KeyError, TypeError):
+        return None

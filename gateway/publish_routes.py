@@ -1,0 +1,171 @@
+"""Writing over HTTP: publish one state or a batch of them, and revoke tokens. A publish key opens all three."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway import control
+from gateway.body import read_json
+from gateway.change import Limits, origin, publishable, read_change
+from gateway.claims import TEXT_MAX
+from gateway.endpoint import Gateway, require_key, route
+from gateway.keys import PublishKey
+from gateway.problem import Problem, from_exception
+from gateway.revocations import Revocation
+from gateway.state_routes import VERSION_HEADER
+from sync.state.store import Change, Committed, Snapshot, StoreError, Verdict
+
+PATCH_MIN_BYTES = 1024
+"""States below it get no merge patch: reading the stored one costs more than the patch saves."""
+
+REVOCABLE = frozenset(("sub", "topic", "jti"))
+
+
+def publish_routes(gateway: Gateway) -> list[Route]:
+    """Return the routes that write."""
+    settings, metrics, store = gateway.settings, gateway.metrics, gateway.store
+    limits = Limits(settings.state_max_bytes, settings.state_max_depth)
+
+    async def publish(request: Request) -> Response:
+        key = require_key(gateway, request)
+        _spend(key, 1)
+        item = await read_json(request, settings.body_max_bytes, settings.body_timeout_s)
+        change = read_change(item, limits, origin(key.name, time.time()))
+        (change,) = await _with_previous(gateway, [change])
+        committed = await store.commit(change)
+        await store.wait_durable()
+        metrics.verdicts[committed.verdict] += 1
+        members = _members(change.topic, committed)
+        headers = {VERSION_HEADER: str(committed.version)}
+        if committed.verdict is Verdict.CONFLICT:
+            raise Problem(
+                "conflict", f"the stored version is {committed.version}, not if_version", headers=headers, extra=members
+            )
+        return Response(orjson.dumps(members), headers=headers, media_type="application/json")
+
+    async def publish_batch(request: Request) -> Response:
+        key = require_key(gateway, request)
+        items = _batch(await read_json(request, settings.batch_max_bytes, settings.body_timeout_s))
+        if len(items) > settings.batch_max_items:
+            raise Problem("batch_too_large", f"a batch has at most {settings.batch_max_items} items")
+        _spend(key, len(items))
+        by = origin(key.name, time.time())
+        results: list[dict[str, object]] = []
+        changes: list[Change] = []
+        positions: list[int] = []
+        for item in items:
+            try:
+                change = read_change(item, limits, by)
+            except Problem as problem:
+                results.append(_refusal(problem))
+                continue
+            positions.append(len(results))
+            results.append({})
+            changes.append(change)
+        if changes:
+            changes = await _with_previous(gateway, changes)
+            committed = await store.commit_many(changes)
+            await store.wait_durable()
+            for position, change, outcome in zip(positions, changes, committed, strict=True):
+                if isinstance(outcome, StoreError):
+                    results[position] = {"topic": change.topic, **_refusal(from_exception(outcome))}
+                else:
+                    results[position] = _members(change.topic, outcome)
+        for result in results:
+            metrics.verdicts[str(result["verdict"])] += 1
+        return Response(orjson.dumps({"results": results}), media_type="application/json")
+
+    async def revoke(request: Request) -> Response:
+        key = require_key(gateway, request)
+        _spend(key, 1)
+        body = await read_json(request, settings.body_max_bytes, settings.body_timeout_s)
+        revocation = _revocation(body, time.time())
+        await control.announce(store, revocation, keep_s=settings.token_max_ttl_s, limit=settings.revocations_max)
+        # Here it counts at once; the other gateways, and this one's sockets, hear it over the bus.
+        gateway.auth.revocations.revoke(revocation.kind, revocation.value, revocation.at)
+        return Response(orjson.dumps({"revoked": body, "at": revocation.at}), media_type="application/json")
+
+    return [
+        route(gateway, "/v1/publish", "POST", publish),
+        route(gateway, "/v1/publish/batch", "POST", publish_batch),
+        route(gateway, "/v1/sessions/revoke", "POST", revoke),
+    ]
+
+
+def _spend(key: PublishKey, units: int) -> None:
+    wait_s = key.bucket.take(units, time.monotonic())
+    if wait_s:
+        seconds = str(int(wait_s) + 1)
+        detail = f"the key {key.name} may publish {key.bucket.rate:g} times a second"
+        raise Problem("rate_limited", detail, headers={"Retry-After": seconds})
+
+
+def _batch(body: object) -> list[object]:
+    items = body.get("items") if isinstance(body, dict) and body.keys() == {"items"} else body
+    if not isinstance(items, list):
+        raise Problem("request_invalid", 'a batch is {"items": [...]}, or a JSON array of publishes or CloudEvents')
+    return items
+
+
+async def _with_previous(gateway: Gateway, changes: Sequence[Change]) -> list[Change]:
+    """Return the changes, the larger ones with what they replace, so that the store can announce a merge patch."""
+    large = [change.topic for change in changes if len(change.state) >= PATCH_MIN_BYTES]
+    if not large:
+        return list(changes)
+    found: dict[str, Snapshot] = {one.topic: one for one in await gateway.store.read_many(list(dict.fromkeys(large)))}
+    prepared = []
+    for change in changes:
+        # Within a batch only the first of a topic replaces what is stored; the script drops a patch with another base.
+        previous = found.pop(change.topic, None) if len(change.state) >= PATCH_MIN_BYTES else None
+        prepared.append(change if previous is None else _replacing(change, previous))
+    return prepared
+
+
+def _replacing(change: Change, previous: Snapshot) -> Change:
+    return Change(
+        change.topic,
+        change.state,
+        change.private,
+        change.event_id,
+        change.order,
+        change.if_version,
+        change.cause,
+        previous,
+    )
+
+
+def _members(topic: str, committed: Committed) -> dict[str, object]:
+    return {"topic": topic, "verdict": committed.verdict.value, "version": committed.version}
+
+
+def _refusal(problem: Problem) -> dict[str, object]:
+    """Return what stands in a batch's results for an item that got no verdict from the store."""
+    return {"verdict": "error", "code": problem.code, "detail": problem.detail}
+
+
+def _revocation(body: object, at: float) -> Revocation:
+    """Return what the request revokes: a subject, a topic, a token id, or a subject's right to a topic."""
+    if not isinstance(body, dict) or not body or not body.keys() <= REVOCABLE:
+        raise Problem("request_invalid", "send one of sub, topic, jti, or sub and topic together")
+    for name, value in body.items():
+        if not isinstance(value, str) or not 1 <= len(value) <= TEXT_MAX:
+            raise Problem("request_invalid", f"{name} must be a string of 1 to {TEXT_MAX} characters")
+    if "topic" in body:
+        publishable(body["topic"])
+    match sorted(body):
+        case ["sub"]:
+            return Revocation("sub", body["sub"], at)
+        case ["jti"]:
+            return Revocation("jti", body["jti"], at)
+        case ["topic"]:
+            return Revocation("topic", body["topic"], at)
+        case ["sub", "topic"]:
+            return Revocation("sub_topic", f"{body['topic']} {body['sub']}", at)
+        case _:
+            raise Problem("request_invalid", "jti stands alone: a token id needs no subject and no topic")

@@ -1,0 +1,281 @@
+"""Every open socket of the process and what time does to it: deadlines, heartbeats, stalls, expects, the drain.
+
+One tick for all of them; no socket has a timer or a task of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gateway import frame, protocol
+from gateway.deadlines import Deadlines
+from gateway.metrics import Metrics
+from gateway.protocol import CloseCode
+from gateway.settings import GatewaySettings
+from gateway.websocket import Refused
+
+if TYPE_CHECKING:
+    from gateway.hub import Hub
+    from gateway.websocket import SessionSocket
+
+TICK_S = 0.25
+CLOSE_TIMEOUT_S = 2.0
+"""How long a peer has to answer a close frame."""
+
+UNHEARD_MAX = 3
+"""Heartbeats, each with a ping, that may go unanswered before the connection counts as half-open."""
+
+CHUNK = 256
+
+
+class Pulse:
+    """The sockets of one process."""
+
+    def __init__(
+        self, settings: GatewaySettings, hub: Hub, metrics: Metrics, want_reconcile: Callable[[str], None]
+    ) -> None:
+        self.sockets: set[SessionSocket] = set()
+        self.draining = False
+        # Bound once: a lazy logger would look for its caller's frame on every connect.
+        self._log = structlog.get_logger("gateway.socket").bind()
+        self._settings = settings
+        self._hub = hub
+        self._metrics = metrics
+        self._want_reconcile = want_reconcile
+        self._deadlines: Deadlines[SessionSocket] = Deadlines(TICK_S)
+        self._expects: Deadlines[tuple[SessionSocket, str, int]] = Deadlines(TICK_S)
+        self._stalled: set[SessionSocket] = set()
+        self._beats: list[set[SessionSocket]] = [set() for _ in range(max(1, round(settings.heartbeat_s / TICK_S)))]
+        self._beat = 0
+        self._freshness_at = 0.0
+        self._per_address: Counter[str] = Counter()
+        self._per_subject: Counter[str] = Counter()
+        self._proxies = [ipaddress.ip_network(item) for item in settings.trusted_proxies]
+
+    # Sockets come and go.
+
+    def admit(self, headers: dict[bytes, bytes], peer: str) -> str:
+        """Return the client's address when it may open a socket.
+
+        Raises:
+            Refused: the origin is not allowed, or a limit is reached.
+        """
+        settings = self._settings
+        if self.draining or len(self.sockets) >= settings.sockets_max:
+            self._metrics.refused["draining" if self.draining else "sockets_max"] += 1
+            raise Refused(503, "busy", "no more sockets here, try again", (("Retry-After", "2"),))
+        origin = headers.get(b"origin")
+        # A browser always sends one; whoever does not is not a browser, and its token alone decides.
+        if origin is not None and not settings.origin_allowed(origin.decode("latin-1")):
+            self._metrics.refused["origin"] += 1
+            raise Refused(403, "origin", "pages of this origin may not connect; see PLANWIRE_ALLOWED_ORIGINS")
+        address = self._client(headers, peer)
+        if self._per_address[address] >= settings.sockets_per_address:
+            self._metrics.refused["address"] += 1
+            raise Refused(429, "too_many_sockets", "too many sockets from this address", (("Retry-After", "5"),))
+        return address
+
+    def _client(self, headers: dict[bytes, bytes], peer: str) -> str:
+        """Return who is at the other end: the last address in X-Forwarded-For that is not a trusted proxy's."""
+        if not self._proxies or not self._is_proxy(peer):
+            return peer
+        hops = [hop.strip() for hop in headers.get(b"x-forwarded-for", b"").decode("latin-1").split(",")]
+        for hop in reversed(hops):
+            if hop and not self._is_proxy(hop):
+                return hop[:64]
+        return peer
+
+    def _is_proxy(self, text: str) -> bool:
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            return text == "local"  # a unix socket: only a proxy of this machine is there
+        return any(address in network for network in self._proxies)
+
+    def opened(self, socket: SessionSocket) -> None:
+        """Count a socket whose handshake is done, and give it its time for the hello."""
+        self.sockets.add(socket)
+        self._per_address[socket.peer] += 1
+        self._metrics.sockets = len(self.sockets)
+        socket.bucket = self._deadlines.add(time.time() + self._settings.hello_timeout_s, socket)
+
+    def greeted(self, socket: SessionSocket) -> None:
+        """Take an accepted hello into account: expiry, heartbeats, the limit per subject."""
+        claims = socket.session.claims
+        assert claims is not None
+        self._metrics.opened += 1
+        self._per_subject[claims.sub] += 1
+        self.renewed(socket)
+        self._beats[self._metrics.opened % len(self._beats)].add(socket)
+        self._log.info(
+            "connect", session=socket.session.id, sub=claims.sub, peer=socket.peer, client=socket.session.client
+        )
+        if self._per_subject[claims.sub] > self._settings.sockets_per_subject:
+            self._metrics.refused["subject"] += 1
+            socket.close(CloseCode.LIMIT, "too many sockets of this subject")
+
+    def renewed(self, socket: SessionSocket) -> None:
+        """Watch the expiry of the token now in force."""
+        assert socket.session.claims is not None
+        self._deadlines.discard(socket.bucket, socket)
+        socket.bucket = self._deadlines.add(socket.session.claims.exp, socket)
+
+    def closing(self, socket: SessionSocket) -> None:
+        """Give the peer its time to answer the close."""
+        self._deadlines.discard(socket.bucket, socket)
+        socket.bucket = self._deadlines.add(time.time() + CLOSE_TIMEOUT_S, socket)
+
+    def lost(self, socket: SessionSocket) -> None:
+        """Forget a socket that is gone."""
+        self.sockets.discard(socket)
+        self._deadlines.discard(socket.bucket, socket)
+        self._stalled.discard(socket)
+        for beat in self._beats:
+            beat.discard(socket)
+        _decrement(self._per_address, socket.peer)
+        self._metrics.sockets = len(self.sockets)
+        self._metrics.closed[socket.close_code] += 1
+        claims = socket.session.claims
+        if claims is not None:
+            _decrement(self._per_subject, claims.sub)
+            self._log.info(
+                "close",
+                session=socket.session.id,
+                sub=claims.sub,
+                code=socket.close_code,
+                seconds=round(time.time() - socket.opened_at, 3),
+            )
+
+    def stalled(self, socket: SessionSocket) -> None:
+        """Watch a socket that does not drain."""
+        socket.stalled_at, socket.stalled_bytes = time.time(), socket.buffered_bytes()
+        self._stalled.add(socket)
+
+    def drained(self, socket: SessionSocket) -> None:
+        """Stop watching it, and make up for the news of freshness that it could not be told."""
+        self._stalled.discard(socket)
+        if self._freshness_at >= socket.stalled_at:
+            socket.write(self._heartbeat())
+
+    def expect(self, socket: SessionSocket, topic: str, after: int, timeout_s: float) -> None:
+        """Answer an expect: what is there is newer already, or it is pending."""
+        self._metrics.expects += 1
+        subscription = socket.session.topics[topic]
+        if subscription.sent > after:
+            socket.write(frame.text(protocol.current(topic, subscription.sent), False))
+            return
+        socket.write(frame.text(protocol.pending(topic, after), False))
+        self._want_reconcile(topic)
+        self._expects.add(time.time() + timeout_s, (socket, topic, after))
+
+    # Time passes.
+
+    async def run(self) -> None:
+        """Tick until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.tick(time.time())
+
+    def tick(self, now: float) -> None:
+        """Do everything that is due at `now` (Unix seconds)."""
+        for socket in self._deadlines.due(now):
+            self._due(socket, now)
+        for socket, topic, after in self._expects.due(now):
+            subscription = socket.session.topics.get(topic)
+            if subscription is not None and subscription.sent <= after:
+                self._metrics.expects_expired += 1
+                socket.write(frame.text(protocol.expired(topic, after), False))
+        for socket in list(self._stalled):
+            self._check_stall(socket, now)
+        self._beat = (self._beat + 1) % len(self._beats)
+        beat = self._beats[self._beat]
+        if beat:
+            data = self._heartbeat() + frame.PING
+            for socket in list(beat):
+                self._beat_one(socket, data)
+        self._hub.expire_idle()
+
+    def _due(self, socket: SessionSocket, now: float) -> None:
+        claims = socket.session.claims
+        if socket.is_closing:
+            socket.abort()
+        elif claims is None:
+            socket.close(CloseCode.NO_HELLO, "no hello in time")
+        elif claims.is_expired(now):
+            socket.write(frame.text(protocol.error("token_expired", "the token has expired"), False))
+            socket.close(CloseCode.TOKEN, "token_expired")
+        else:
+            socket.bucket = self._deadlines.add(claims.exp, socket)
+
+    def _check_stall(self, socket: SessionSocket, now: float) -> None:
+        waiting = socket.buffered_bytes()
+        if waiting < socket.stalled_bytes:
+            socket.stalled_at, socket.stalled_bytes = now, waiting
+        elif now - socket.stalled_at > self._settings.send_timeout_s:
+            # A close frame would only wait behind what is stuck.
+            self._stalled.discard(socket)
+            socket.close_code = CloseCode.NO_PROGRESS
+            socket.close(CloseCode.NO_PROGRESS, "no progress")
+            socket.abort()
+
+    def _heartbeat(self) -> bytes:
+        return frame.text(protocol.heartbeat(time.time_ns() // 1000, self._hub.fresh, self._hub.verified_at_us), False)
+
+    def _beat_one(self, socket: SessionSocket, data: bytes) -> None:
+        if socket.outbox is not None:
+            return  # it is asked nothing, and has the send timeout to answer to
+        socket.unheard += 1
+        if socket.unheard > UNHEARD_MAX:
+            socket.close_code = 1006
+            socket.abort()
+        else:
+            socket.write(data)
+
+    def announce_freshness(self) -> None:
+        """Tell every socket at once that the bus is proved to deliver, or not."""
+        self._metrics.fresh = self._hub.fresh
+        self._freshness_at = time.time()
+        data = self._heartbeat()
+        self._spread([socket for beat in self._beats for socket in beat], data, 0)
+
+    def _spread(self, sockets: list[SessionSocket], data: bytes, start: int) -> None:
+        for socket in sockets[start : start + CHUNK]:
+            if socket.outbox is None and socket in self.sockets:
+                socket.write(data)
+        if start + CHUNK < len(sockets):
+            asyncio.get_running_loop().call_soon(self._spread, sockets, data, start + CHUNK)
+
+    async def drain(self, over_s: float) -> None:
+        """Say bye and close, one after the other, evenly over `over_s`; admit nobody meanwhile.
+
+        A browser comes back within a second of its own close, so the reconnects are spread as the closes are.
+        """
+        self.draining = self._metrics.draining = True
+        sockets = list(self.sockets)
+        if not sockets:
+            return
+        back_ms = round(min(1.0, over_s / 10) * 1000)
+        bye = frame.text(protocol.bye(back_ms), False)
+        closing_s = over_s - back_ms / 1000
+        started = time.monotonic()
+        for index, socket in enumerate(sockets):
+            wait_s = started + closing_s * index / len(sockets) - time.monotonic()
+            if wait_s > 0.005:
+                await asyncio.sleep(wait_s)
+            if socket in self.sockets:
+                self._metrics.drained += 1
+                socket.write(bye)
+                socket.close(CloseCode.GOING_AWAY, "going away")
+
+
+def _decrement(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]

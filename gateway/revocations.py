@@ -1,0 +1,108 @@
+"""Which tokens no longer count: of a subject, a topic, both together or one token, if issued before an instant. Pure.
+
+It also writes and reads the JSON in which gateways tell each other (the Redis channel `pw:control`); sending and
+keeping it is gateway/control.py's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import orjson
+
+from gateway.claims import TEXT_MAX, Claims
+
+Kind = Literal["sub", "topic", "jti", "sub_topic"]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+OP = "revoke"
+"""The `op` of a revocation on the control channel; other ops are for others to read."""
+
+VALUE_MAX = 3 * TEXT_MAX
+"""Characters a value may have: a topic (at most 194), a space and a subject."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """Tokens matching `kind` and `value`, issued at or before `at` (seconds since 1970), no longer count.
+
+    `value` is the subject, the topic or the token id; for sub_topic the topic, one space, the subject.
+    """
+
+    kind: Kind
+    value: str
+    at: float
+
+
+class Revocations:
+    """The revocations in force. Bounded: past `limit` the oldest is given up for a general one of its instant.
+
+    A token that does not say when it was issued counts as issued before any revocation.
+    """
+
+    __slots__ = ("_at", "_floor", "_limit")
+
+    def __init__(self, limit: int = 100_000) -> None:
+        self._at: dict[tuple[str, str], float] = {}
+        self._floor = -1.0
+        self._limit = limit
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def revoke(self, kind: Kind, value: str, at: float) -> bool:
+        """Return whether this is news: a matching revocation as late as `at` is none. It never moves one back."""
+        key = (kind, value)
+        if at <= self._at.get(key, self._floor):
+            return False
+        self._at.pop(key, None)
+        self._at[key] = at
+        if len(self._at) > self._limit:
+            oldest = next(iter(self._at))
+            self._floor = max(self._floor, self._at.pop(oldest))
+        return True
+
+    def is_revoked(self, claims: Claims, topic: str | None = None) -> bool:
+        """Whether the token is refused altogether, or, with `topic`, for that topic."""
+        if not self._at and self._floor < 0:
+            return False
+        at = max(self._floor, self._at.get(("sub", claims.sub), -1.0))
+        if claims.jti:
+            at = max(at, self._at.get(("jti", claims.jti), -1.0))
+        if topic is not None:
+            at = max(at, self._at.get(("topic", topic), -1.0))
+            at = max(at, self._at.get(("sub_topic", f"{topic} {claims.sub}"), -1.0))
+        return claims.iat <= at
+
+    def prune(self, before: float) -> int:
+        """Return how many were dropped: those older than `before`, which no token alive can match any more."""
+        gone = [key for key, at in self._at.items() if at < before]
+        for key in gone:
+            del self._at[key]
+        return len(gone)
+
+
+def encode(revocation: Revocation) -> bytes:
+    """Return the control channel's JSON: {"op":"revoke","kind":...,"value":...,"at":seconds}."""
+    return orjson.dumps({"op": OP, "kind": revocation.kind, "value": revocation.value, "at": revocation.at})
+
+
+def decode(data: bytes) -> Revocation | None:
+    """Return the revocation that control channel JSON holds, or None where it holds something else. Never raises."""
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(value, dict) or value.get("op") != OP:
+        return None
+    return make(value.get("kind"), value.get("value"), value.get("at"))
+
+
+def make(kind: object, value: object, at: object) -> Revocation | None:
+    """Return the revocation of these parts, or None where one has the wrong form."""
+    if kind not in KINDS or not isinstance(value, str) or not 1 <= len(value) <= VALUE_MAX:
+        return None
+    if isinstance(at, bool) or not isinstance(at, int | float) or at < 0:
+        return None
+    return Revocation(kind, value, float(at))  # type: ignore[arg-type]

@@ -1,0 +1,249 @@
+"""`python -m gateway.server`: one or more web processes on one port, with a door that keeps slow and large heads out.
+
+uvicorn does the serving; here are its HTTP class with limits on request heads, and its server with a drain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import httptools
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.supervisors import multiprocess
+
+from gateway import logs
+from gateway.node import Node
+from gateway.settings import GatewaySettings, SettingsError
+from gateway.websocket import SessionSocket
+from sync.state import deathwatch
+
+HEAD_MAX_BYTES = 16_384
+"""Request line and headers together; beyond: 431."""
+
+HEAD_TIMEOUT_S = 5.0
+"""From connecting until the request head is complete; beyond: the connection is dropped."""
+
+BACKLOG = 4096
+
+WORKERS_MAX = 256
+"""The most that WEB_CONCURRENCY may ask for: more is a mistake, not a wish."""
+
+
+class Door(HttpToolsProtocol):
+    """uvicorn's HTTP protocol with bounds on what a client may send, and for how long, before it is understood."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._head_bytes = 0
+        self._in_body = False
+        self._is_all_head = False
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock for the first request's head."""
+        super().connection_made(transport)
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what belongs to a head, and hand what follows an upgrade to the WebSocket."""
+        self._unset_keepalive_if_required()
+        if not self._in_body and self._is_idle():
+            self._start_timer()
+        while data and not self.transport.is_closing():
+            size = HEAD_MAX_BYTES - self._head_bytes
+            piece, data = data[:size], data[size:]
+            self._is_all_head = not self._in_body
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = piece[upgrade.args[0] :] + data
+                if self._should_upgrade():
+                    self._upgrade(data)
+                    return
+                if self.parser.get_method() == b"CONNECT":
+                    self.send_400_response("This is no proxy.")
+                    return
+                data = self._without_upgrade() + data
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+            else:
+                if self._is_all_head:
+                    self._head_bytes += len(piece)
+                    if self._head_bytes >= HEAD_MAX_BYTES:
+                        self._refuse_head()
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _upgrade(self, rest: bytes) -> None:
+        self._stop_timer()
+        if not self._is_idle():
+            # The answer under way would end up among the frames.
+            self.transport.close()
+            return
+        self.handle_websocket_upgrade()
+        if rest and not self.transport.is_closing():
+            self.transport.get_protocol().data_received(rest)  # type: ignore[attr-defined]
+
+    def _without_upgrade(self) -> bytes:
+        """Return the head just read without its wish for another protocol.
+
+        Any but WebSocket is declined by answering in HTTP/1.1 (RFC 9110 section 7.8). The parser takes the end of such
+        a head for the end of HTTP, body or not, so the request is read again. Java's client asks for h2c every time.
+        """
+        method, version = self.parser.get_method(), self.scope["http_version"].encode()
+        lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b"close" if b"close" in value.lower() else b"keep-alive"
+            if name != b"upgrade":
+                lines.append(b"%b: %b" % (name, value))
+        self.parser = httptools.HttpRequestParser(self)  # the old one is done for good after a "close"
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        return b"\r\n".join([*lines, b"", b""])
+
+    def _refuse_head(self) -> None:
+        self.transport.write(
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        self.transport.close()
+
+    def _start_timer(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        super().on_message_begin()
+        self._start_timer()
+
+    def on_headers_complete(self) -> None:
+        """End the head."""
+        self._head_bytes = 0
+        self._in_body = True
+        self._is_all_head = False
+        self._stop_timer()
+        if self._is_declined():
+            self.scope["http_version"] = self.parser.get_http_version()
+        else:
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Expect another head."""
+        if not self._is_declined():
+            super().on_message_complete()
+        self._in_body = False
+        self._is_all_head = False
+
+    def _is_declined(self) -> bool:
+        return bool(self.parser.should_upgrade()) and not self._should_upgrade()
+
+    def shutdown(self) -> None:
+        """Drop an idle connection at once when stopping."""
+        self._stop_timer()
+        super().shutdown()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which first lets the sockets go gently."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, drain, then do what uvicorn does."""
+        for server in self.servers:
+            server.close()
+        node = self.lifespan.state.get("node")
+        if isinstance(node, Node):
+            await node.pulse.drain(node.settings.drain_s)
+        await super().shutdown(sockets)
+
+
+class Worker(multiprocess.Process):
+    """A web process of several on one port, with our server in it."""
+
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve. What `main` prepares in its own process is prepared here again, in the worker's."""
+        settings = GatewaySettings.from_env(os.environ)
+        logs.configure(settings.log_level, settings.log_format)
+        # The supervisor ends its workers, but not when it is killed.
+        deathwatch.watch(os.getppid())
+        super().target(sockets)
+
+    @property
+    def server(self) -> uvicorn.Server:
+        """The worker's server."""
+        if self._server is None:
+            self._server = Server(self.config)
+        return self._server
+
+
+def configuration(
+    settings: GatewaySettings, *, workers: int = 1, factory: Callable[[], ASGIApp] | str = "gateway.app:create_app"
+) -> uvicorn.Config:
+    """Return uvicorn's configuration of a web process."""
+    return uvicorn.Config(
+        factory,
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        http=Door,
+        ws=SessionSocket,
+        workers=workers,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=5,
+    )
+
+
+def _workers(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= WORKERS_MAX:
+        raise SettingsError([f"WEB_CONCURRENCY: must be a number of processes, 1 to {WORKERS_MAX}"])
+    return int(text)
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT. Exit 2 with one line when the configuration is wrong."""
+    try:
+        settings = GatewaySettings.from_env(os.environ)
+        workers = _workers(os.environ.get("WEB_CONCURRENCY") or "1")
+    except SettingsError as error:
+        print(f"planwire: {error}", file=sys.stderr)
+        sys.exit(2)
+    logs.configure(settings.log_level, settings.log_format)
+    if settings.watch_pid:
+        deathwatch.watch(settings.watch_pid)
+    config = configuration(settings, workers=workers)
+    server = Server(config)
+    if workers > 1:
+        # uvicorn's supervisor makes its processes by this name; it has no other seam for a server of one's own.
+        multiprocess.Process = Worker  # type: ignore[misc]
+        multiprocess.Multiprocess(config, sockets=[config.bind_socket()]).run()
+    else:
+        server.run()
+        if not server.started:
+            sys.exit(3)
+
+
+if __name__ == "__main__":
+    main()

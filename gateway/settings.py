@@ -1,0 +1,272 @@
+"""Everything the gateway is told from outside: addresses, secrets and limits, read once and passed down.
+
+It checks form and completeness only; nothing is opened, fetched or created here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from gateway.errors import GatewayError
+from sync.state import env
+from sync.state.env import PREFIX, UnknownSettingError
+
+SECRET_MIN_BYTES = 32
+"""The shortest HS256 secret that is accepted (RFC 7518 section 3.2: at least the size of the hash)."""
+
+ASYMMETRIC_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""What a key of a JWKS may be pinned to."""
+
+LOOPBACK_HOSTS = frozenset(("localhost", "127.0.0.1", "::1"))
+
+_PUBLISH_KEY = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9a-f]{64})(?::([0-9]+(?:\.[0-9]+)?))?")
+
+
+class SettingsError(GatewayError):
+    """The environment does not make a configuration; `problems` has one sentence each, none shows a secret."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "; ".join(self.problems)
+
+
+class PublishKeySetting(tuple[str, str, float | None]):
+    """One entry of `PUBLISH_KEYS`: name, SHA-256 of the key in hex, publishes per second (None: the default rate)."""
+
+    __slots__ = ()
+
+
+def _items(value: object) -> object:
+    """Return the comma separated items of a string, spaces and empty ones dropped."""
+    if isinstance(value, str):
+        return tuple(item for part in value.split(",") if (item := part.strip()))
+    return value
+
+
+def _origins(value: object) -> object:
+    items = _items(value)
+    if isinstance(items, tuple):
+        for item in items:
+            split = urlsplit(item)
+            if split.scheme not in ("http", "https") or not split.netloc or item != f"{split.scheme}://{split.netloc}":
+                raise ValueError(f"{item!r} is not an origin such as https://app.example.com (no path, no final slash)")
+    return tuple(item.lower() for item in items) if isinstance(items, tuple) else items
+
+
+def _secrets(value: object) -> object:
+    items = _items(value)
+    if isinstance(items, tuple):
+        for item in items:
+            if len(item.encode()) < SECRET_MIN_BYTES:
+                raise ValueError(f"a secret has at least {SECRET_MIN_BYTES} bytes (several are comma separated)")
+        return tuple(SecretStr(item) for item in items)
+    return items
+
+
+def _publish_keys(value: object) -> object:
+    items = _items(value)
+    if not isinstance(items, tuple):
+        return items
+    keys = []
+    for item in items:
+        match = _PUBLISH_KEY.fullmatch(item)
+        if match is None:
+            raise ValueError("an entry is name:SHA256HEX or name:SHA256HEX:RATE_PER_S, the hash in lower case")
+        name, digest, rate = match.groups()
+        if rate is not None and float(rate) <= 0:
+            raise ValueError(f"the rate of {name} must be above 0")
+        keys.append(PublishKeySetting((name, digest, None if rate is None else float(rate))))
+    if len({key[0] for key in keys}) != len(keys) or len({key[1] for key in keys}) != len(keys):
+        raise ValueError("names and keys must differ from each other")
+    return tuple(keys)
+
+
+def _jwks(value: object) -> object:
+    if isinstance(value, str) and "://" in value:
+        split = urlsplit(value)
+        if split.scheme != "https" and not (split.scheme == "http" and split.hostname in LOOPBACK_HOSTS):
+            raise ValueError("a key set is fetched by https, or by http from a loopback host only")
+    return value
+
+
+def _algorithms(value: object) -> object:
+    items = _items(value)
+    for item in items if isinstance(items, tuple) else ():
+        if item not in ASYMMETRIC_ALGORITHMS:
+            raise ValueError(f"{item!r} is not one of {', '.join(ASYMMETRIC_ALGORITHMS)}")
+    return items
+
+
+_Items = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_items)]
+
+
+class GatewaySettings(BaseSettings):
+    """The gateway's configuration, frozen. Field `x` is read from `PLANWIRE_X`; `port` alone from `PORT`.
+
+    Units are in the names: `_s` seconds, `_ms` milliseconds, `_bytes` bytes, `_per_s` per second.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, env_prefix=PREFIX)
+
+    # Addresses and switches
+    port: int = Field(8000, ge=0, le=65535, description="TCP port of the web process, from PORT. 0: the system picks.")
+    host: str = Field("127.0.0.1", description="Address to listen on. 0.0.0.0: all of the machine's.")
+    redis_url: SecretStr = Field(
+        SecretStr(""), description="Store: redis://, rediss://, unix://, redis+sentinel://. Empty: the embedded one."
+    )
+    data_dir: Path = Field(Path(".planwire"), description="Folder of the embedded store and of dev.env.")
+    allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = Field(
+        (), description="Exact origins whose pages may connect, comma separated: https://app.example.com."
+    )
+    trusted_proxies: _Items = Field(
+        (), description="Addresses or networks whose X-Forwarded-For is believed, comma separated. Default: none."
+    )
+    intake: bool = Field(True, description="Whether this web process takes webhooks too. 0: another one does.")
+    durable: bool = Field(False, description="1: answer a publish or webhook only once it is on the store's disk.")
+    dev: bool = Field(False, description="Set by the development runner only: loopback origins allowed, /demo served.")
+    simulator_url: str = Field("", description="Base URL of the local provider that the demo talks to. Dev only.")
+    watch_pid: int = Field(0, ge=0, description="Exit when this process ends. 0: none.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["json", "text"] = Field("json", description="json: one object a line. text: for terminals.")
+
+    # Secrets
+    jwt_secret: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_secrets)] = Field(
+        (), description="HS256 secrets, each >= 32 bytes, comma separated for rotation; the first one mints."
+    )
+    jwks: Annotated[str, BeforeValidator(_jwks)] = Field(
+        "", description="Key set for RS/PS/ES/EdDSA tokens: a file's path, or an https URL (http on loopback only)."
+    )
+    jwt_algorithms: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_algorithms)] = Field(
+        ("RS256", "ES256", "EdDSA"), description="Algorithms that keys of the key set may be pinned to."
+    )
+    jwt_audience: str = Field("", description="Tokens must have this audience. Empty: tokens with one are refused.")
+    jwt_issuer: str = Field("", description="Tokens must have this issuer. Empty: any.")
+    publish_keys: Annotated[tuple[PublishKeySetting, ...], NoDecode, BeforeValidator(_publish_keys)] = Field(
+        (), repr=False, description="name:SHA256HEX[:RATE_PER_S] of each publish key, comma separated."
+    )
+    console_token: SecretStr = Field(SecretStr(""), description="Opens /console. Empty: the console is off.")
+
+    # Limits of a socket
+    frame_max_bytes: int = Field(65_536, ge=1024, description="Largest frame a browser may send; beyond: close 4513.")
+    topics_per_socket: int = Field(64, ge=1, le=64, description="Topics that one socket may hold.")
+    sockets_per_subject: int = Field(64, ge=1, description="Open sockets per token subject and process.")
+    sockets_per_address: int = Field(1000, ge=1, description="Open sockets per client address and process.")
+    sockets_max: int = Field(50_000, ge=1, description="Open sockets per process; beyond: 503 with Retry-After.")
+    hello_timeout_s: float = Field(5, gt=0, description="Seconds a socket has to send hello; then close 4501.")
+    frames_per_s: int = Field(
+        50, ge=1, description="Frames a second from one socket, twice as many at once; then 4529."
+    )
+    send_timeout_s: float = Field(10, gt=0, description="Seconds without progress until a slow socket is closed 4008.")
+    send_buffer_bytes: int = Field(65_536, ge=4096, description="Kernel send buffer of a socket (SO_SNDBUF).")
+    expect_max_ms: int = Field(120_000, ge=1000, description="Longest wait that an expect frame may ask for.")
+    ack_after_ms: int = Field(250, ge=0, description="Jitter window advised to browsers before they ack.")
+    acks_per_topic: int = Field(100, ge=1, description="Acks wanted per topic and version; the share follows from it.")
+    fanout_chunk: int = Field(256, ge=1, description="Sockets written to before the event loop turns once.")
+
+    # Freshness
+    heartbeat_s: float = Field(15, gt=0, description="Seconds between heartbeats to a socket or event stream.")
+    probe_s: float = Field(2, gt=0, description="Seconds between bus probes; stale after two intervals without one.")
+    sweep_s: float = Field(5, gt=0, description="Seconds between re-reads of all live topics' versions, jittered.")
+
+    # Life cycle
+    drain_s: float = Field(10, ge=0, description="Seconds over which a stopping process spreads its closes.")
+    reconnect_min_ms: int = Field(500, ge=0, description="Lower bound of a browser's back-off.")
+    reconnect_max_ms: int = Field(30_000, ge=1, description="Upper bound of a browser's back-off.")
+    ready_timeout_s: float = Field(1, gt=0, description="Seconds /readyz waits for the store's answer.")
+
+    # Limits of HTTP
+    state_max_bytes: int = Field(
+        32_768, ge=256, description="Largest state, and largest private part, as compact JSON."
+    )
+    state_max_depth: int = Field(32, ge=1, le=100, description="Deepest nesting of objects and arrays in a state.")
+    body_max_bytes: int = Field(65_536, ge=1024, description="Largest request body; beyond: 413.")
+    batch_max_bytes: int = Field(4_194_304, ge=1024, description="Largest body of POST /v1/publish/batch.")
+    batch_max_items: int = Field(500, ge=1, description="Publishes in one batch.")
+    body_timeout_s: float = Field(10, gt=0, description="Seconds a request has to send its whole body; then 408.")
+    publish_rate_per_s: float = Field(10_000, gt=0, description="Publishes a second of a key without its own rate.")
+    wait_max_ms: int = Field(30_000, ge=0, description="Longest wait of GET /v1/state; a longer wait_ms is cut to it.")
+    streams_max: int = Field(2000, ge=1, description="Open event streams and waiting reads per process.")
+    streams_per_subject: int = Field(32, ge=1, description="Open event streams and waiting reads per token subject.")
+
+    # Tokens and revocation
+    token_max_bytes: int = Field(8192, ge=512, description="Longest token.")
+    token_max_ttl_s: int = Field(
+        2_592_000, ge=60, description="Farthest expiry a token may have; revocations are kept as long."
+    )
+    token_cache: int = Field(4096, ge=0, description="Verified tokens remembered per process.")
+    revocations_max: int = Field(100_000, ge=1, description="Revocations kept; beyond: the oldest make a general one.")
+    jwks_refresh_s: float = Field(300, gt=0, description="Seconds between regular fetches of a key set URL.")
+    jwks_retry_s: float = Field(10, gt=0, description="Least seconds between fetches that an unknown key id causes.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if not self.jwt_secret and not self.jwks:
+            raise ValueError(f"{PREFIX}JWT_SECRET or {PREFIX}JWKS must be set: without either no token can be verified")
+        if self.reconnect_min_ms > self.reconnect_max_ms:
+            raise ValueError(f"{PREFIX}RECONNECT_MIN_MS is above {PREFIX}RECONNECT_MAX_MS")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the one source there is: what `from_env` passes, never the process's own environment."""
+        return (init_settings,)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> GatewaySettings:
+        """Return the settings that `environ` gives; empty values count as absent.
+
+        Raises:
+            SettingsError: a name is unknown, a value has the wrong form, or no way to verify tokens is set.
+        """
+        own = {variable(name): name for name in cls.model_fields}
+        try:
+            env.check_names(name for name in environ if name not in own)
+        except UnknownSettingError as error:
+            raise SettingsError([str(error)]) from error
+        values: dict[str, Any] = {own[name]: value for name, value in environ.items() if name in own and value != ""}
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise SettingsError([_sentence(detail) for detail in error.errors()]) from None
+
+    def origin_allowed(self, origin: str) -> bool:
+        """Whether a page of `origin` (the header's text) may connect: an allowed one, in dev any loopback one."""
+        origin = origin.lower()
+        if origin in self.allowed_origins:
+            return True
+        if not self.dev:
+            return False
+        try:
+            split = urlsplit(origin)
+        except ValueError:
+            return False
+        return split.scheme in ("http", "https") and split.hostname in LOOPBACK_HOSTS
+
+
+def variable(field: str) -> str:
+    """Return the environment name of a settings field."""
+    return "PORT" if field == "port" else PREFIX + field.upper()
+
+
+def _sentence(detail: Mapping[str, Any]) -> str:
+    """Return one line for one validation error, without the value: it may be a secret."""
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    location = detail["loc"]
+    return f"{variable(str(location[0]))}: {message}" if location else message

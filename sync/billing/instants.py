@@ -1,0 +1,79 @@
+"""Instants: RFC 3339 text to integer nanoseconds since 1970 and back. Pure.
+
+Providers write 0 to 9 fraction digits, so text does not sort and microseconds lose digits; integers do neither.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date, timedelta
+from functools import lru_cache
+
+NS_PER_S = 1_000_000_000
+NS_PER_US = 1_000
+EARLIEST_YEAR, LATEST_YEAR = 1970, 2261
+"""The years whose nanoseconds are not negative and fit 63 bits."""
+
+_EPOCH = date(1970, 1, 1)
+_TEXT = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII)
+
+
+class InstantError(ValueError):
+    """The text is no RFC 3339 instant between 1970 and 2261; `text` is what was given."""
+
+    def __init__(self, text: object) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"{str(self.text)[:60]!r} is not an RFC 3339 time between {EARLIEST_YEAR} and {LATEST_YEAR}"
+
+
+@lru_cache(maxsize=4096)
+def _day_s(text: str) -> int:
+    day = date.fromisoformat(text)
+    if not EARLIEST_YEAR <= day.year <= LATEST_YEAR:
+        raise ValueError(text)
+    return (day - _EPOCH).days * 86_400
+
+
+def parse(text: object) -> int:
+    """Return nanoseconds since 1970 of an RFC 3339 instant with 0 to 9 fraction digits (more are refused).
+
+    A leap second (`:60`) counts as the first second of the next minute, as POSIX time does.
+
+    Raises:
+        InstantError: `text` is not such an instant.
+    """
+    match = _TEXT.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise InstantError(text)
+    day, hour, minute, second, fraction, sign, offset_hour, offset_minute = match.groups()
+    try:
+        seconds = _day_s(day)
+    except ValueError:
+        raise InstantError(text) from None
+    hours, minutes, whole = int(hour), int(minute), int(second)
+    if hours > 23 or minutes > 59 or whole > 60:
+        raise InstantError(text)
+    seconds += hours * 3600 + minutes * 60 + whole
+    if sign:
+        if int(offset_hour) > 23 or int(offset_minute) > 59:
+            raise InstantError(text)
+        offset = int(offset_hour) * 3600 + int(offset_minute) * 60
+        seconds += offset if sign == "-" else -offset
+        if seconds < 0:
+            raise InstantError(text)
+    return seconds * NS_PER_S + (int(fraction.ljust(9, "0")) if fraction else 0)
+
+
+@lru_cache(maxsize=4096)
+def text(ns: int) -> str:
+    """Return the instant as RFC 3339 UTC with as few fraction digits (0, 3, 6 or 9) as lose nothing."""
+    seconds, fraction = divmod(ns, NS_PER_S)
+    days, rest = divmod(seconds, 86_400)
+    day = _EPOCH + timedelta(days=days)
+    digits = f".{fraction:09d}" if fraction else ""
+    while digits.endswith("000"):
+        digits = digits[:-3]
+    return f"{day.isoformat()}T{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}{digits}Z"

@@ -1,0 +1,50 @@
+-- End the work on one event: done for good, or parked until what it waits on is there.
+--
+-- KEYS[1] event     hash, as put.lua
+-- KEYS[2] pending   sorted set: event id -> microseconds of the next attempt
+-- KEYS[3] parked    sorted set: event id -> microseconds when it was first parked
+-- KEYS[4] waiting   sorted set, all scores 0: "WAITS_ON\nEVENT_ID"
+--
+-- ARGV[1] event_id
+-- ARGV[2] outcome    of a done event, or 'parked'
+-- ARGV[3] reason
+-- ARGV[4] topic
+-- ARGV[5] version
+-- ARGV[6] waits      lines, one thing that it waits on each; empty where done
+-- ARGV[7] ttl_ms     how long a done event is kept
+--
+-- Returns 1 where the event is known, else 0.
+
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  redis.call('ZREM', KEYS[3], ARGV[1])
+  return 0
+end
+
+local function each(lines, act)
+  for line in string.gmatch(lines, '[^\n]+') do
+    act(line .. '\n' .. ARGV[1])
+  end
+end
+
+-- 1. It waits no longer on what it waited on before.
+each(redis.call('HGET', KEYS[1], 'waits') or '', function(member) redis.call('ZREM', KEYS[4], member) end)
+
+-- 2. Neither does anybody come back to it by the clock.
+redis.call('ZREM', KEYS[2], ARGV[1])
+
+local parked = ARGV[2] == 'parked'
+redis.call('HSET', KEYS[1], 'status', parked and 'parked' or 'done', 'outcome', ARGV[2], 'reason', ARGV[3],
+  'topic', ARGV[4], 'version', ARGV[5], 'waits', ARGV[6])
+
+-- 3. A parked event stays until it is used; a done one for as long as it may come again.
+if parked then
+  local time = redis.call('TIME')
+  redis.call('ZADD', KEYS[3], 'NX', string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2])), ARGV[1])
+  each(ARGV[6], function(member) redis.call('ZADD', KEYS[4], 0, member) end)
+  redis.call('PERSIST', KEYS[1])
+else
+  redis.call('ZREM', KEYS[3], ARGV[1])
+  redis.call('PEXPIRE', KEYS[1], ARGV[7])
+end
+return 1

@@ -1,0 +1,36 @@
+-- Store one event before it is answered, once, and claim it for the caller.
+--
+-- KEYS[1] event     hash: body, provider, type, received_us, status, attempts, outcome, reason, topic, version, waits
+-- KEYS[2] pending   sorted set: event id -> microseconds of the next attempt
+--
+-- ARGV[1] event_id
+-- ARGV[2] body
+-- ARGV[3] provider
+-- ARGV[4] type
+-- ARGV[5] received_us
+-- ARGV[6] lease_us      how long nobody else takes it
+--
+-- Returns {what, outcome, version, attempts}. what: 'claimed' (new, or its lease had run out), 'pending' (another has
+-- it), 'parked', or 'done'; outcome and version are those of a done event.
+
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local stored = redis.call('HMGET', KEYS[1], 'status', 'outcome', 'version')
+
+if not stored[1] then
+  redis.call('HSET', KEYS[1], 'body', ARGV[2], 'provider', ARGV[3], 'type', ARGV[4], 'received_us', ARGV[5],
+    'status', 'pending', 'attempts', 1)
+  redis.call('ZADD', KEYS[2], string.format('%.0f', now + tonumber(ARGV[6])), ARGV[1])
+  return {'claimed', '', '0', 1}
+end
+
+if stored[1] == 'pending' then
+  local due = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or '0')
+  if due > now then
+    return {'pending', '', '0', 0}
+  end
+  redis.call('ZADD', KEYS[2], string.format('%.0f', now + tonumber(ARGV[6])), ARGV[1])
+  return {'claimed', '', '0', redis.call('HINCRBY', KEYS[1], 'attempts', 1)}
+end
+
+return {stored[1], stored[2] or '', stored[3] or '0', 0}

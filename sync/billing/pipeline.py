@@ -1,0 +1,428 @@
+"""The way of one event: inbox -> link -> read -> reduce -> project -> commit -> finish or park.
+
+The pure parts decide; here is the order in which the store is asked and told, and what happens when it fails halfway.
+Every step may be repeated: a crash anywhere leaves the event pending in the inbox, and whoever claims it next starts
+from the top. It speaks no HTTP and owns no task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+import orjson
+import structlog
+
+from sync.billing import instants, model
+from sync.billing.batch import Batch
+from sync.billing.catalog import Catalog
+from sync.billing.environment import Environment
+from sync.billing.inbox import Ending, Inbox, Record
+from sync.billing.links import Link, Links, customer_subject, subscription_subject
+from sync.billing.model import Event, Facts
+from sync.billing.projection import Projected, Unprojectable, project
+from sync.billing.providers import Adapter, Unparsable
+from sync.billing.reducer import Reduced, Refused, Unusable, reduce
+from sync.billing.shelf import Shelf
+from sync.billing.turns import Turns
+from sync.errors import SyncError
+from sync.state import canonical, keys
+from sync.state.store import Change, Snapshot, Store, StoreError, Verdict
+from sync.state.topic import LIVE, Topic, TopicError
+
+LEASE_S = 30.0
+"""How long a claimed event or timer is nobody else's. A crashed process's events are taken up after it."""
+
+CONFLICTS_MAX = 25
+"""How often a commit is tried anew because another writer came first."""
+
+CONFLICT_PAUSE_S = 0.02
+RELEASE_MAX = 100
+"""How many waiting events one newly learned link takes along at once; the rest are claimed by workers."""
+
+EVENTS_KEPT = 200
+"""How many entries a topic's list of processed events keeps, about."""
+
+TENANT_KIND = "tenant"
+
+WAITS_CATALOG = "catalog"
+WAITS_SOFTWARE = "software"
+"""What parked events wait on besides links: an edited catalog, or a newer release that can read them."""
+
+_log = structlog.get_logger("sync.pipeline")
+
+
+class FactsError(SyncError):
+    """What a topic keeps in `private` is not a tenant's facts; somebody else wrote it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of an event: `applied`, `unchanged`, `duplicate`, `refused`, `parked` or `ignored`.
+
+    `version` is the topic's after it, 0 where no topic was touched or read.
+    """
+
+    outcome: str
+    version: int = 0
+    reason: str = ""
+
+
+class Pipeline:
+    """Everything between a verified body and the committed state. One per process, shared by its tasks."""
+
+    def __init__(
+        self,
+        store: Store,
+        shelf: Shelf,
+        adapters: Mapping[str, Adapter],
+        *,
+        lease_s: float = LEASE_S,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """Process with `store`, the catalog on `shelf` and the providers in `adapters`, by the clock `now_ns`."""
+        self.store = store
+        self.shelf = shelf
+        self.adapters = adapters
+        self._lease_s = lease_s
+        self.now_ns = now_ns
+        self._environments: dict[str, Environment] = {}
+        self.turns = Turns()
+
+    def environment(self, name: str) -> Environment:
+        """Return what is kept for an environment."""
+        known = self._environments.get(name)
+        if known is None:
+            known = self._environments[name] = Environment(self.store.redis, name, self._lease_s)
+        return known
+
+    async def receive(self, adapter: Adapter, body: bytes, environment: str) -> Receipt:
+        """Return what became of a verified delivery, once it is stored.
+
+        Raises:
+            StoreError: it may not be stored, or not be processed to the end; the provider should send it again, and a
+                worker takes it up anyway if it was stored.
+        """
+        event = _usable(adapter.parse(body, environment))
+        received_us = self.now_ns() // 1000
+        inbox = self.environment(environment).inbox
+        batch = Batch(self.store.redis)
+        inbox.put(batch, event.event_id, body, adapter.name, event.type, received_us)
+        self._ask_link(batch, event)
+        replies = await batch.run()
+        put = Inbox.put_reply(replies[0])
+        if put.what == "done":
+            return Receipt("duplicate", put.version, put.outcome)
+        if put.what == "pending":
+            # Another delivery of it is being worked on, or was when its process died: then a worker takes it up.
+            return Receipt("duplicate")
+        try:
+            return await self._process(event, environment, replies[1:], put.attempts, received_us)
+        except StoreError:
+            with contextlib.suppress(StoreError):
+                await self.postpone(environment, event.event_id, 0)
+            raise
+
+    async def resume(self, record: Record, environment: str) -> Receipt:
+        """Return what became of a stored event that the caller has claimed.
+
+        Raises:
+            StoreError: the store is unreachable or failing; the event stays pending.
+        """
+        event = _usable(self.adapters[record.provider].parse(record.body, environment))
+        batch = Batch(self.store.redis)
+        self._ask_link(batch, event)
+        return await self._process(event, environment, await batch.run(), record.attempts, record.received_us)
+
+    async def retry(self, environment: str, event_id: str) -> Receipt | None:
+        """Return what becomes of a parked event now, or None where none of that id is parked.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        record = await self.environment(environment).inbox.read(event_id)
+        if record is None or record.status != "parked":
+            return None
+        return await self.resume(record, environment)
+
+    async def postpone(self, environment: str, event_id: str, delay_s: float) -> None:
+        """Have a claimed event claimable again in `delay_s`, whatever its lease says.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        batch = Batch(self.store.redis)
+        due_us = self.now_ns() // 1000 + int(delay_s * 1_000_000)
+        self.environment(environment).inbox.postpone(batch, event_id, due_us)
+        await batch.run()
+
+    async def give_up(self, record: Record, environment: str, reason: str) -> None:
+        """Park a claimed event that cannot be processed, for a newer release or an operator to try again.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        event = Unparsable(record.event_id, record.type, reason)
+        await self._end(environment, event, Ending("parked", reason, record.topic, waits=(WAITS_SOFTWARE,)))
+
+    async def reopen(self, environment: str, waits_on: str) -> int:
+        """Return how many parked events that waited on this thing are pending again, for workers to claim.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        inbox = self.environment(environment).inbox
+        seen: set[bytes] = set()
+        while True:
+            batch = Batch(self.store.redis)
+            inbox.release(batch, waits_on, RELEASE_MAX, claim=False)
+            (ids,) = await batch.run()
+            # One that came before was tried meanwhile and is parked again: then all others came by too.
+            if not ids or not seen.isdisjoint(ids):
+                return len(seen)
+            seen.update(ids)
+
+    async def release(self, environment: str, *waits_on: str) -> int:
+        """Return how many parked events that waited on one of these things were tried again (RELEASE_MAX each).
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        inbox = self.environment(environment).inbox
+        batch = Batch(self.store.redis)
+        for thing in waits_on:
+            inbox.release(batch, thing, RELEASE_MAX)
+        records = [record for ids in await batch.run() for record in await inbox.tried(ids)]
+        for record in records:
+            await self.resume(record, environment)
+        return len(records)
+
+    def _ask_link(self, batch: Batch, event: Event | Unparsable) -> None:
+        """Add to `batch` what tells an event's tenant; nothing for an event that needs none."""
+        if isinstance(event, Unparsable) or event.subscription_id is None or _is_unreal(event):
+            return
+        links = self.environment(event.environment).links
+        if event.tenant_id is not None:
+            links.learn(batch, event.provider, event.tenant_id, event.subscription_id, event.customer_id)
+        elif event.subscription is not None:
+            links.look_up(batch, event.provider, event.subscription_id, event.customer_id)
+
+    async def _process(
+        self,
+        event: Event | Unparsable,
+        environment: str,
+        link_replies: list[object],
+        attempts: int,
+        received_us: int,
+    ) -> Receipt:
+        if isinstance(event, Unparsable):
+            reason = f"unparsable: {event.problem}"
+            return await self._end(environment, event, Ending("parked", reason, waits=(WAITS_SOFTWARE,)))
+        if _is_unreal(event):
+            return await self._end(environment, event, Ending("ignored", "simulated event in the live environment"))
+        if not link_replies:
+            return await self._end(environment, event, Ending("ignored", event.ignored))
+        link = _link(event, link_replies)
+        ending = _unlinked(event, link)
+        if ending is None and event.subscription is None:
+            ending = Ending("unchanged" if link.learned_subscription else "ignored", event.ignored)
+        if link.learned_subscription or link.learned_customer or (attempts > 1 and event.tenant_id is not None):
+            # Before the end of this event: should that fail, it is done once more, and so is this.
+            await self.release(environment, *_subjects(event))
+        if ending is None:
+            topic = str(Topic(environment, TENANT_KIND, str(link.tenant_id)))
+            return await self._apply(topic, event, attempts, received_us)
+        receipt = await self._end(environment, event, ending)
+        if receipt.outcome == "parked" and link.conflict is None:
+            await self._look_again(event)
+        return receipt
+
+    async def _look_again(self, event: Event) -> None:
+        """Release what was parked for want of a link that was learned between our look and our parking."""
+        batch = Batch(self.store.redis)
+        self._ask_link(batch, event)
+        if _link(event, await batch.run()).tenant_id is not None:
+            await self.release(event.environment, *_subjects(event))
+
+    async def _apply(self, topic: str, event: Event, attempts: int, received_us: int) -> Receipt:
+        """Commit what the event makes of the topic, against whoever else writes it."""
+        catalog = self.shelf.current
+        async with self.turns.of(topic):
+            for _ in range(CONFLICTS_MAX):
+                snapshot = await self.store.read(topic)
+                decided = _decide(snapshot, event, catalog, self.now_ns())
+                if isinstance(decided, Ending):
+                    if decided.outcome == "refused" and attempts > 1 and await self._was_committed(topic, event):
+                        return await self._finish_late(event, Ending("applied", "", topic, snapshot.version))
+                    return await self._end(event.environment, event, decided)
+                facts, projected = decided
+                change = Change(
+                    topic,
+                    canonical.encode(projected.state),
+                    model.encode(facts),
+                    event_id=event.event_id,
+                    if_version=snapshot.version,
+                    cause=_cause(event, received_us),
+                    previous=snapshot,
+                )
+                committed = await self.store.commit(change)
+                if committed.verdict is Verdict.CONFLICT:
+                    await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))  # noqa: S311 - spreads, guards nothing
+                    continue
+                return await self._end(
+                    event.environment,
+                    event,
+                    Ending(committed.verdict.value, "", topic, committed.version),
+                    timer_us=due_us(projected.valid_until_ns),
+                    is_new=not snapshot.private,
+                )
+        raise StoreError(f"{topic}: {CONFLICTS_MAX} commits in a row came too late")
+
+    async def _was_committed(self, topic: str, event: Event) -> bool:
+        """Whether an earlier attempt, which did not come to its end, has committed the event already."""
+        batch = Batch(self.store.redis)
+        batch.command("ZSCORE", keys.seen(topic), event.event_id)
+        (score,) = await batch.run()
+        return score is not None
+
+    async def _finish_late(self, event: Event, ending: Ending) -> Receipt:
+        """Do what the attempt that committed the event has left undone; the timer fires at once and sets itself."""
+        return await self._end(event.environment, event, ending, timer_us=self.now_ns() // 1000, is_new=True)
+
+    async def _end(
+        self,
+        environment: str,
+        event: Event | Unparsable,
+        ending: Ending,
+        *,
+        timer_us: int | None = None,
+        is_new: bool = False,
+    ) -> Receipt:
+        known = self.environment(environment)
+        batch = Batch(self.store.redis)
+        if timer_us is not None:
+            known.timers.arm(batch, ending.topic, timer_us)
+        if is_new:
+            known.enlist(batch, ending.topic)
+        if ending.topic:
+            note(batch, ending.topic, event.event_id, event.type, ending, self.now_ns() // 1000)
+        # Last, so that a failure before it leaves the event pending and everything is done once more.
+        known.inbox.end(batch, event.event_id, ending)
+        await batch.run()
+        if ending.outcome == "parked":
+            _log.warning(
+                "event_parked", environment=environment, event_id=event.event_id, type=event.type, reason=ending.reason
+            )
+        return Receipt(ending.outcome, ending.version, ending.reason)
+
+
+def _decide(snapshot: Snapshot, event: Event, catalog: Catalog, now_ns: int) -> Ending | tuple[Facts, Projected]:
+    """What the event makes of a topic that stands at `snapshot`: new facts and their state, or how it ends without."""
+    topic, version = snapshot.topic, snapshot.version
+    try:
+        result = reduce(facts_of(snapshot), event)
+    except FactsError as error:
+        return Ending("parked", str(error), topic, version, (WAITS_SOFTWARE,))
+    match result:
+        case Refused(reason):
+            return Ending("refused", reason, topic, version)
+        case Unusable(reason):
+            return Ending("parked", reason, topic, version, (WAITS_SOFTWARE,))
+        case Reduced(facts):
+            projected = project(facts, catalog, event.environment, now_ns)
+            if isinstance(projected, Unprojectable):
+                reason = f"unknown price {', '.join(projected.price_ids)}"
+                return Ending("parked", reason, topic, version, (WAITS_CATALOG,))
+            return facts, projected
+        case _:
+            assert_never(result)
+
+
+def _cause(event: Event, received_us: int) -> bytes:
+    return orjson.dumps(
+        {
+            "source": event.provider,
+            "event_id": event.event_id,
+            "event_type": event.type,
+            "occurred_at": instants.text(event.order.occurred_ns),
+            "received_at": instants.text(received_us * 1000),
+        }
+    )
+
+
+def events_key(topic: str) -> str:
+    """Return the key of a topic's capped stream of processed events: event_id, type, outcome, reason, at (us)."""
+    return f"pw:{{{topic}}}:events"
+
+
+def note(batch: Batch, topic: str, event_id: str, type: str, ending: Ending, at_us: int) -> None:
+    """Add to `batch` an entry in the topic's stream of processed events."""
+    batch.command(
+        *("XADD", events_key(topic), "MAXLEN", "~", EVENTS_KEPT, "*"),
+        *("event_id", event_id, "type", type, "outcome", ending.outcome, "reason", ending.reason, "at", at_us),
+    )
+
+
+def _usable(event: Event | Unparsable) -> Event | Unparsable:
+    """The event, without a tenant that cannot be a topic's id."""
+    if isinstance(event, Unparsable) or event.tenant_id is None or _is_tenant(event.tenant_id):
+        return event
+    return replace(event, tenant_id=None)
+
+
+def _is_unreal(event: Event) -> bool:
+    """Whether the provider's simulator made this up where real customers are."""
+    return event.simulated and event.environment == LIVE
+
+
+def _subjects(event: Event) -> list[str]:
+    """What an event about this subscription and customer may wait on."""
+    assert event.subscription_id is not None
+    subjects = [subscription_subject(event.provider, event.subscription_id)]
+    if event.customer_id is not None:
+        subjects.append(customer_subject(event.provider, event.customer_id))
+    return subjects
+
+
+def _is_tenant(text: str) -> bool:
+    try:
+        return Topic.parse(f"{TENANT_KIND}:{text}").id == text
+    except TopicError:
+        return False
+
+
+def _link(event: Event, replies: list[object]) -> Link:
+    return Links.learned(event.tenant_id, replies) if event.tenant_id is not None else Links.looked_up(replies)
+
+
+def _unlinked(event: Event, link: Link) -> Ending | None:
+    """How the event ends if its tenant is not known or not certain."""
+    if link.conflict is not None:
+        reason = f"names tenant {link.tenant_id}, but {event.subscription_id} belongs to {link.conflict}"
+        return Ending("parked", reason, waits=tuple(_subjects(event)[:1]))
+    if link.tenant_id is not None:
+        return None
+    reason = f"no tenant is known for {event.subscription_id}: custom_data.tenant_id is missing or not an id"
+    return Ending("parked", reason, waits=tuple(_subjects(event)))
+
+
+def facts_of(snapshot: Snapshot) -> Facts:
+    """Return the tenant's facts in a snapshot's private part.
+
+    Raises:
+        FactsError: something else is there.
+    """
+    try:
+        return model.decode(snapshot.private)
+    except ValueError as error:
+        raise FactsError(f"{snapshot.topic}: its private part is not a tenant's facts: {error}") from error
+
+
+def due_us(ns: int | None) -> int | None:
+    """Return an instant in microseconds, rounded up: a timer must not fire before it."""
+    return None if ns is None else -(-ns // 1000)

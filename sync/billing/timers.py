@@ -1,0 +1,53 @@
+"""When each tenant's state may change by time alone: a sorted set of due topics, claimed under a lease.
+
+A timer that fires early, or twice, costs a look and changes nothing: what fires is a projection at the present instant.
+So `arm` only ever moves a timer forward, and nothing but the worker that fired it moves it back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from sync.billing.batch import Batch, Script
+
+_CLAIM = Script.load("claim")
+_SETTLE = Script.load("settle")
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A claimed timer: the topic, and the token that ends the lease."""
+
+    topic: str
+    lease: bytes
+
+
+class Timers:
+    """The timers of one environment."""
+
+    def __init__(self, redis: Redis, environment: str, lease_s: float) -> None:
+        """Use `redis`; claims last `lease_s`."""
+        self._redis = redis
+        self._due = f"pw:{{timers/{environment}}}:due"
+        self._lease_us = int(lease_s * 1_000_000)
+
+    def arm(self, batch: Batch, topic: str, due_us: int) -> None:
+        """Add to `batch` that the topic is due at `due_us`, unless it is due earlier anyway."""
+        batch.command("ZADD", self._due, "LT", due_us, topic)
+
+    async def claim(self, count: int) -> list[Due]:
+        """Return up to `count` topics that are due, claimed for the caller.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        batch = Batch(self._redis)
+        batch.script(_CLAIM, (self._due,), self._lease_us, count)
+        ((lease, *topics),) = await batch.run()
+        return [Due(topic.decode(), lease) for topic in topics]
+
+    def settle(self, batch: Batch, due: Due, next_us: int | None) -> None:
+        """Add to `batch` the end of a claim: when the topic is due next, or None for never."""
+        batch.script(_SETTLE, (self._due,), due.topic, due.lease, "" if next_us is None else next_us)

@@ -1,0 +1,154 @@
+"""Everything `sync` is told from outside, read once and passed down. It opens, fetches and creates nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from sync.billing.providers import Secret
+from sync.billing.shelf import EXAMPLE
+from sync.errors import SyncError
+from sync.state import env
+from sync.state.env import PREFIX, UnknownSettingError
+from sync.state.topic import LIVE
+
+TOLERANCE_MAX_S = 86_400
+
+_ENTRY = re.compile(r"([a-z][a-z0-9_-]{0,31}):(\S{1,500})")
+
+
+class SettingsError(SyncError):
+    """The environment does not make a configuration; `problems` has one sentence each, none shows a secret."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "; ".join(self.problems)
+
+
+def _by_environment(value: object) -> object:
+    """Return the (environment, secret) pairs of `live:VALUE,sandbox:VALUE`; an environment may come several times."""
+    if not isinstance(value, str):
+        return value
+    pairs: list[tuple[str, SecretStr]] = []
+    for part in filter(None, (part.strip() for part in value.split(","))):
+        match = _ENTRY.fullmatch(part)
+        if match is None:
+            # The value is not shown: it may be a secret whose environment was forgotten.
+            raise ValueError("must be a list such as live:VALUE,sandbox:VALUE")
+        environment, secret = match.groups()
+        other = next((name for name, known in pairs if known.get_secret_value() == secret), None)
+        if other is not None:
+            raise ValueError(f"the same value stands for {other} and for {environment}: each may stand for one only")
+        pairs.append((environment, SecretStr(secret)))
+    return tuple(pairs)
+
+
+def _url(value: object) -> object:
+    if isinstance(value, str) and value:
+        split = urlsplit(value)
+        if split.scheme not in ("http", "https") or not split.hostname:
+            raise ValueError("must be an http or https URL")
+    return value
+
+
+_Pairs = Annotated[tuple[tuple[str, SecretStr], ...], NoDecode, BeforeValidator(_by_environment)]
+_Url = Annotated[str, BeforeValidator(_url)]
+
+
+class SyncSettings(BaseSettings):
+    """The configuration of `sync`, frozen. Field `x` is read from `PLANWIRE_X`. Units are in the names."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, env_prefix=PREFIX)
+
+    redis_url: SecretStr = Field(
+        SecretStr(""), description="Store: redis://, rediss://, unix://, redis+sentinel://. Empty: the embedded one."
+    )
+    data_dir: Path = Field(Path(".planwire"), description="Folder of the embedded store and of dev.env.")
+    durable: bool = Field(False, description="1: answer a webhook only once it is on the store's disk.")
+    dev: bool = Field(False, description="Set by the development runner only: the example catalog may stand in.")
+    intake: bool = Field(True, description="Whether the web process takes webhooks. 0: another one does.")
+    catalog: Path | None = Field(None, description="The catalog's TOML file: what each price grants.")
+    paddle_secrets: _Pairs = Field(
+        (), description="Signing secrets of Paddle's notification destinations: live:pdl_ntfset_...,sandbox:..."
+    )
+    paddle_api_keys: _Pairs = Field((), description="Paddle API keys: live:KEY,sandbox:KEY.")
+    paddle_api_url: _Url = Field("", description="Paddle API's base URL, if not Paddle's own for the environment.")
+    paddle_tolerance_s: float = Field(
+        300,
+        ge=0,
+        le=TOLERANCE_MAX_S,
+        description="How far a signature's time may be from the clock. 0: any (replays are still deduplicated).",
+    )
+    simulator_url: _Url = Field("", description="Where the local provider listens. Dev only.")
+    webhook_url: _Url = Field("", description="Where the local provider sends webhooks. Dev only.")
+    watch_pid: int = Field(0, ge=0, description="Exit when this process ends. 0: none.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.catalog is None and self.paddle_secrets and not self.dev:
+            raise ValueError(
+                f"{PREFIX}CATALOG must be set where {PREFIX}PADDLE_SECRETS is: without it no price means anything"
+            )
+        return self
+
+    @property
+    def catalog_path(self) -> Path:
+        """The catalog's file; where none is named (in development, or without a provider) the example."""
+        return self.catalog or EXAMPLE
+
+    @property
+    def signing_secrets(self) -> tuple[Secret, ...]:
+        """Paddle's signing secrets in the form that the verifier takes."""
+        return tuple(Secret(name, value.get_secret_value().encode()) for name, value in self.paddle_secrets)
+
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """Every environment that events can be in: live, and those that a secret or an API key names."""
+        named = {name for name, _ in (*self.paddle_secrets, *self.paddle_api_keys)}
+        return (LIVE, *sorted(named - {LIVE}))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the one source there is: what `from_env` passes, never the process's own environment."""
+        return (init_settings,)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> SyncSettings:
+        """Return the settings that `environ` gives; empty values count as absent.
+
+        Raises:
+            SettingsError: a name is unknown, or a value has the wrong form.
+        """
+        own = {PREFIX + name.upper(): name for name in cls.model_fields}
+        try:
+            env.check_names(name for name in environ if name not in own)
+        except UnknownSettingError as error:
+            raise SettingsError([str(error)]) from error
+        values: dict[str, Any] = {own[name]: value for name, value in environ.items() if name in own and value != ""}
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise SettingsError([_sentence(detail) for detail in error.errors()]) from None
+
+
+def _sentence(detail: Mapping[str, Any]) -> str:
+    """Return one line for one validation error, without the value: it may be a secret."""
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    location = detail["loc"]
+    return f"{PREFIX}{str(location[0]).upper()}: {message}" if location else message

@@ -1,0 +1,89 @@
+"""`python -m sync.simulator`: reads the settings, binds loopback, serves until told to stop.
+
+Exit status 0 after SIGINT or SIGTERM, 2 with one line on standard error where it cannot start.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from random import SystemRandom
+from types import FrameType
+from typing import NoReturn
+
+import uvicorn
+
+from sync.billing.shelf import Shelf
+from sync.errors import SyncError
+from sync.simulator import settings as from_environ
+from sync.simulator.app import create_app
+from sync.simulator.provider import Provider
+from sync.simulator.settings import SettingError, SimulatorSettings
+from sync.state import deathwatch
+
+BACKLOG = 128
+STOP_S = 3
+"""How long open requests may take once the process is told to stop."""
+
+
+def main(environ: Mapping[str, str]) -> int:
+    """Serve; return the exit status."""
+    # Until uvicorn handles signals, and when it raises them once more at its end: being told to stop is no failure.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    try:
+        settings = from_environ.from_env(environ)
+        shelf = Shelf(settings.catalog_path)
+        provider = Provider(
+            settings.data_dir,
+            lambda: shelf.current,
+            settings.webhook_url,
+            settings.secrets,
+            lambda: time.time_ns() // 1000,
+            SystemRandom(),
+        )
+        listener = _bind(settings)
+    except SyncError as error:
+        print(f"planwire simulator: {error}", file=sys.stderr)
+        return 2
+    if settings.watch_pid:
+        deathwatch.watch(settings.watch_pid)
+    with listener:
+        host, port = listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        print(f"planwire simulator: http://{shown}:{port} -> {settings.webhook_url}", file=sys.stderr, flush=True)
+        app = create_app(provider, settings.api_keys)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=STOP_S)
+        uvicorn.Server(config).run(sockets=[listener])
+    return 0
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
+
+
+def _bind(settings: SimulatorSettings) -> socket.socket:
+    """A listening socket on the settings' address.
+
+    Raises:
+        SettingError: the address cannot be had.
+    """
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = found[0]
+        # With the protocol named, asyncio turns Nagle's algorithm off; without, each answer takes 40 ms longer.
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        raise SettingError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
+    return listener
+
+
+if __name__ == "__main__":
+    sys.exit(main(os.environ))

@@ -1,0 +1,218 @@
+"""Delivers events to the webhook: signed, retried with a growing, jittered pause, each attempt logged.
+
+First attempts go out in the order of the events and before any retry; beyond that no order is promised, as with the
+real provider. Holds at most QUEUE_LIMIT deliveries. Decides nothing about the world.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+import httpx2
+import orjson
+import structlog
+
+from sync.simulator import paddle
+from sync.simulator.model import Event, Json
+from sync.simulator.moments import SECOND_US, rfc3339
+from sync.simulator.persistence import Owed
+from sync.simulator.signature import HEADER, sign
+from sync.simulator.world import NewId
+
+QUEUE_LIMIT = 500
+"""How many events may wait for delivery; an action that would make more is refused."""
+
+ATTEMPTS_MAX = 60
+"""How often an event is tried, as on Paddle's live side."""
+
+PAUSE_FIRST_S = 0.5
+PAUSE_MAX_S = 60.0
+"""The pause after attempt n is drawn from half to all of min(PAUSE_MAX_S, PAUSE_FIRST_S * 2^(n-1))."""
+
+TIMEOUT_S = 5.0
+"""How long the receiver may take to answer (Paddle: 5 s)."""
+
+LOG_LENGTH = 500
+"""How many attempts the log remembers."""
+
+ANSWER_MAX_BYTES = 65_536
+"""How much of the receiver's answer is looked at."""
+
+_log = structlog.get_logger("simulator")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try: `status` and `outcome` as the receiver answered, `error` where it did not, `state` what follows."""
+
+    event_id: str
+    notification_id: str
+    event_type: str
+    env: str
+    attempt: int
+    at: str
+    ms: float
+    status: int | None
+    outcome: str | None
+    error: str | None
+    state: str
+
+
+@dataclass(slots=True)
+class Delivery:
+    """An event on its way. `tried` is set after the first attempt, `last` is the newest one."""
+
+    event: Event
+    notification_id: str
+    attempts: int = 0
+    last: Attempt | None = None
+    tried: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Courier:
+    """Delivers to one URL. `secrets`: environment -> its signing secrets. Run `run` in a task of its own."""
+
+    def __init__(
+        self,
+        webhook_url: str,
+        secrets: Mapping[str, Sequence[str]],
+        now_us: Callable[[], int],
+        new_id: NewId,
+        random: Random,
+        pause_first_s: float = PAUSE_FIRST_S,
+    ) -> None:
+        self.webhook_url = webhook_url
+        self.log: deque[Attempt] = deque(maxlen=LOG_LENGTH)
+        self._secrets = secrets
+        self._now_us = now_us
+        self._new_id = new_id
+        self._random = random
+        self._pause_first_s = pause_first_s
+        self._fresh: deque[Delivery] = deque()
+        self._retries: list[tuple[float, int, Delivery]] = []
+        self._underway: Delivery | None = None
+        self._order = 0
+        self._more = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._fresh) + len(self._retries) + (self._underway is not None)
+
+    def prepare(self, events: Iterable[Event]) -> tuple[Delivery, ...]:
+        """A delivery for each event, not yet sent."""
+        return tuple(Delivery(event, self._new_id("ntf", self._now_us())) for event in events)
+
+    def send(self, deliveries: Iterable[Delivery]) -> None:
+        """Let them be tried, in this order."""
+        self._fresh.extend(deliveries)
+        self._more.set()
+
+    def restore(self, owed: Iterable[Owed], events: Iterable[Event]) -> None:
+        """Take up the deliveries that another run of this program still owed."""
+        known = {event.id: event for event in events}
+        self._fresh.extend(
+            Delivery(known[owing.event_id], owing.notification_id, owing.attempts)
+            for owing in owed
+            if owing.event_id in known
+        )
+        self._more.set()
+
+    def owed(self, coming: Iterable[Delivery] = ()) -> tuple[Owed, ...]:
+        """Everything not yet accepted, and `coming`, in the order it would be tried."""
+        underway = () if self._underway is None else (self._underway,)
+        retries = (delivery for _, _, delivery in sorted(self._retries, key=lambda retry: retry[:2]))
+        waiting = (*underway, *self._fresh, *coming, *retries)
+        return tuple(Owed(each.event.id, each.notification_id, each.attempts) for each in waiting)
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        # No proxy from the environment: the receiver is the user's own and near.
+        async with httpx2.AsyncClient(timeout=TIMEOUT_S, trust_env=False, follow_redirects=False) as http:
+            while True:
+                self._underway = await self._next()
+                await self._attempt(http, self._underway)
+                # Not in a finally: cancelled in the middle of an attempt, it is still owed.
+                self._underway = None
+
+    async def _next(self) -> Delivery:
+        while True:
+            if self._fresh:
+                return self._fresh.popleft()
+            wait_s = None if not self._retries else self._retries[0][0] - time.monotonic()
+            if wait_s is not None and wait_s <= 0:
+                return heapq.heappop(self._retries)[2]
+            self._more.clear()
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._more.wait()
+            except TimeoutError:
+                continue
+
+    async def _attempt(self, http: httpx2.AsyncClient, delivery: Delivery) -> None:
+        event = delivery.event
+        body = orjson.dumps(paddle.envelope(event, delivery.notification_id))
+        at_us = self._now_us()
+        header = sign(body, self._secrets.get(event.env, ()), at_us // SECOND_US)
+        started = time.perf_counter()
+        status, outcome, error = await self._post(http, body, header)
+        ms = round((time.perf_counter() - started) * 1000, 3)
+        delivery.attempts += 1
+        accepted = status is not None and 200 <= status < 300
+        state = "delivered" if accepted else "failed" if delivery.attempts >= ATTEMPTS_MAX else "retrying"
+        delivery.last = Attempt(
+            event.id,
+            delivery.notification_id,
+            event.type,
+            event.env,
+            delivery.attempts,
+            rfc3339(at_us),
+            ms,
+            status,
+            outcome,
+            error,
+            state,
+        )
+        self.log.append(delivery.last)
+        if state == "retrying":
+            self._order += 1
+            heapq.heappush(self._retries, (time.monotonic() + self._pause_s(delivery.attempts), self._order, delivery))
+        elif state == "failed":
+            _log.error("delivery given up", event_id=event.id, event_type=event.type, attempts=delivery.attempts)
+        delivery.tried.set()
+
+    async def _post(
+        self, http: httpx2.AsyncClient, body: bytes, header: str
+    ) -> tuple[int | None, str | None, str | None]:
+        """The status and outcome answered, or neither and what went wrong."""
+        headers = {"Content-Type": "application/json", "User-Agent": "Paddle", HEADER: header}
+        try:
+            async with http.stream("POST", self.webhook_url, content=body, headers=headers) as response:
+                answer = b""
+                async for chunk in response.aiter_bytes():
+                    answer += chunk
+                    if len(answer) > ANSWER_MAX_BYTES:
+                        break
+                return response.status_code, _outcome(answer), None
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+            return None, None, f"{type(error).__name__}: {error}".rstrip(": ")
+
+    def _pause_s(self, attempts: int) -> float:
+        longest = min(PAUSE_MAX_S, self._pause_first_s * 2.0 ** (attempts - 1))
+        return longest * (0.5 + self._random.random() / 2)
+
+
+def _outcome(answer: bytes) -> str | None:
+    """The `outcome` of a webhook's answer, or a problem's `code`, or None."""
+    try:
+        body: Json = orjson.loads(answer)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(body, dict):
+        return None
+    found = body.get("outcome", body.get("code"))
+    return found if isinstance(found, str) else None

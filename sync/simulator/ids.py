@@ -1,0 +1,48 @@
+"""Ids as Paddle writes them: a prefix and a lower-case ULID, whose time is the entity's. Pure but for a counter.
+
+Source of the form: Paddle's event bodies, where the time inside `evt_...` is `occurred_at` to the millisecond.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from random import Random
+
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+"""Crockford's base 32 in lower case, as a ULID uses it."""
+
+TIME_CHARS = 10
+RANDOM_CHARS = 16
+_RANDOM_BITS = 5 * RANDOM_CHARS
+
+
+def encode(value: int, chars: int) -> str:
+    """The number in base 32, `chars` characters wide, most significant first."""
+    return "".join(ALPHABET[(value >> (5 * place)) & 31] for place in reversed(range(chars)))
+
+
+def derived(prefix: str, text: str) -> str:
+    """The id that always belongs to `text`: for entities that need none of their own state, such as a customer."""
+    digest = int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
+    # The first character of a ULID holds three bits only.
+    return f"{prefix}_0{encode(digest, TIME_CHARS + RANDOM_CHARS - 1)}"
+
+
+class Mint:
+    """Makes ids from a source of randomness. Ids of one mint rise strictly, also within one millisecond and when the
+    clock steps back, so that an id can serve as a page cursor."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._last_ms = 0
+        self._last_random = 0
+
+    def __call__(self, prefix: str, at_us: int) -> str:
+        """A new id, such as `sub_01hv8x29kz0t586xy6zn1a62ny`, for an entity made at `at_us` microseconds since 1970."""
+        at_ms = at_us // 1000
+        if at_ms > self._last_ms:
+            # The top bit stays clear so that counting up never overflows into the time.
+            self._last_ms, self._last_random = at_ms, self._random.getrandbits(_RANDOM_BITS - 1)
+        else:
+            self._last_random += 1
+        return f"{prefix}_{encode(self._last_ms, TIME_CHARS)}{encode(self._last_random, RANDOM_CHARS)}"

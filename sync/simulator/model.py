@@ -1,0 +1,145 @@
+"""What the simulator remembers: subscriptions, transactions, events, all frozen values. Pure; how they look on the wire
+is the business of `paddle`, how they change that of `world`.
+
+Instants are integers, microseconds since 1970, named `_us`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import JsonValue
+
+Json = JsonValue
+"""Any JSON value."""
+
+Status = Literal["active", "canceled", "past_due", "paused", "trialing"]
+Change = Literal["cancel", "pause", "resume"]
+OnResume = Literal["start_new_billing_period", "continue_existing_billing_period"]
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """A recurring monthly price of the catalog. `amount`: minor units of USD for one unit and month."""
+
+    id: str
+    product_id: str
+    name: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One line of a subscription: a copy of the price as it was when the line was added."""
+
+    price: Price
+    quantity: int
+    created_us: int
+    updated_us: int
+    billed_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """From `starts_us` to `ends_us`, the end not included."""
+
+    starts_us: int
+    ends_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledChange:
+    """What the provider will do at `effective_us`. `resume_us` and `on_resume` belong to a pause or a resume."""
+
+    action: Change
+    effective_us: int
+    resume_us: int | None = None
+    on_resume: OnResume = "start_new_billing_period"
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One subscription of one environment.
+
+    `tenant` is the simulator's own note of whose it is; `custom_data` is what the provider sends, and may lack it.
+    `period`, `next_us`: as last billed, kept through a pause so that the period can be continued; see `paddle` for
+    when they show as null. `declines`: the stored payment method refuses, so charges fail until it recovers.
+    """
+
+    id: str
+    env: str
+    tenant: str
+    customer_id: str
+    address_id: str
+    status: Status
+    items: tuple[Item, ...]
+    created_us: int
+    updated_us: int
+    started_us: int
+    first_billed_us: int | None
+    next_us: int
+    period: Period
+    trial: Period | None = None
+    paused_us: int | None = None
+    canceled_us: int | None = None
+    scheduled: ScheduledChange | None = None
+    collection_mode: str = "automatic"
+    custom_data: dict[str, Json] | None = None
+    declines: bool = False
+
+    @property
+    def is_live(self) -> bool:
+        """True until it is canceled."""
+        return self.status != "canceled"
+
+    @property
+    def bills_us(self) -> int | None:
+        """When the next bill is due: None where none is, as in a paused, canceled or to-be-ended subscription."""
+        ending = self.scheduled is not None and self.scheduled.action != "resume"
+        return None if ending or self.status in ("paused", "canceled") else self.next_us
+
+    def item(self, price_ids: frozenset[str]) -> Item | None:
+        """The first line with one of these prices, or None."""
+        return next((item for item in self.items if item.price.id in price_ids), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """A completed payment. `amount`: minor units of USD; `origin`: web, subscription_recurring, subscription_update."""
+
+    id: str
+    env: str
+    invoice_id: str
+    invoice_number: str
+    subscription_id: str
+    customer_id: str
+    address_id: str
+    origin: str
+    items: tuple[Item, ...]
+    amount: int
+    period: Period
+    at_us: int
+    custom_data: dict[str, Json] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A billing fact as it is told to the webhook's receiver. `transaction_id` only on `subscription.created`."""
+
+    id: str
+    env: str
+    type: str
+    occurred_us: int
+    data: Subscription | Transaction
+    transaction_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything the provider knows. `stamp_us`: the newest instant handed out; stamps strictly rise."""
+
+    subscriptions: Mapping[str, Subscription] = field(default_factory=dict)
+    events: tuple[Event, ...] = ()
+    stamp_us: int = 0

@@ -1,0 +1,1 @@
+"""Any topic's versioned state: names, keys, the commit script and the store behind it. Knows nothing of billing."""

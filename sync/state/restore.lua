@@ -1,0 +1,17 @@
+-- Put a public snapshot back into a store that lost its tail: only if newer than what is stored, version kept.
+--
+-- KEYS[1] snap   KEYS[2] log
+-- ARGV[1] version   ARGV[2] state   ARGV[3] cause
+--
+-- Returns {restored, version}: 1 or 0, and the topic's version after the call as a decimal string.
+--
+-- The private part and the order token are gone with the tail; `digest` is left empty so that the next commit is never
+-- taken for unchanged, and a reconcile rebuilds the rest. Nothing is announced: whoever restores already holds it.
+
+local current = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
+if tonumber(ARGV[1]) <= current then
+  return {0, string.format('%.0f', current)}
+end
+redis.call('HSET', KEYS[1], 'version', ARGV[1], 'state', ARGV[2], 'cause', ARGV[3], 'digest', '')
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', 200, '*', 'version', ARGV[1], 'state', ARGV[2], 'cause', ARGV[3])
+return {1, ARGV[1]}

@@ -1,0 +1,83 @@
+"""The main story in a real browser: `make run`'s system, the demo in two tabs, an upgrade, a killed gateway."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.support.chromium import chromium
+from tests.support.processes import Running, alive_with, clean_environ, python, running
+from tests.support.servers import free_port
+from tests.support.wait import until
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="pw-"))
+    yield path / "data"
+    shutil.rmtree(path, ignore_errors=True)
+
+
+async def ready(program: Running) -> str:
+    def url() -> str:
+        found = re.findall(r"(?m)^planwire ready: (http://127\.0\.0\.1:\d+)$", program.text)
+        assert program.status() is None, program.text
+        return str(found[0]) if found else ""
+
+    await until(url, timeout_s=30)
+    return url()
+
+
+async def shows(page: Page, plan: str, status: str = "fresh") -> None:
+    await expect(page.locator("#plan")).to_have_text(plan, timeout=10_000)
+    await expect(page.locator("#freshness")).to_have_attribute("data-status", status, timeout=20_000)
+
+
+async def test_an_upgrade_reaches_both_tabs_and_survives_a_killed_gateway(data_dir: Path) -> None:
+    environ = clean_environ(data_dir, PORT=str(free_port()))
+    async with chromium() as browser:
+        context = await browser.new_context()
+        first, second = await context.new_page(), await context.new_page()
+        loads: list[str] = []
+        errors: list[str] = []
+        for page in (first, second):
+            page.on("load", lambda page: loads.append(page.url))
+            page.on("pageerror", lambda error: errors.append(str(error)))
+
+        with running(python("-m", "gateway.dev"), environ) as program:
+            url = await ready(program)
+            for page in (first, second):
+                await page.goto(f"{url}/demo/?tenant=acme")
+                await shows(page, "Free")
+            await first.locator("button[data-action=upgrade]").click()
+            for page in (first, second):
+                await shows(page, "Pro")
+                await expect(page.locator("#latency")).to_contain_text(re.compile(r"\d+ ms"))
+            web = next(pid for pid, line in alive_with(data_dir).items() if "gateway.server" in line)
+            os.kill(web, signal.SIGKILL)
+            # Nothing is hidden: what was known is still shown, and said to be old.
+            for page in (first, second):
+                await expect(page.locator("#freshness")).not_to_have_attribute("data-status", "fresh", timeout=10_000)
+                await expect(page.locator("#plan")).to_have_text("Pro")
+            await until(lambda: program.status() is not None, timeout_s=15)
+
+        with running(python("-m", "gateway.dev"), environ) as program:
+            await ready(program)
+            for page in (first, second):
+                await shows(page, "Pro")
+            await second.locator("button[data-action=cancel]").click()
+            for page in (first, second):
+                await expect(page.locator("body")).to_contain_text(re.compile("cancel", re.I))
+                await shows(page, "Pro")
+        assert len(loads) == 2, "no page was reloaded"
+        assert errors == []

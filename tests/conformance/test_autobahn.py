@@ -1,0 +1,62 @@
+"""The Autobahn cases against an echo on the gateway's own WebSocket class, one test a group.
+
+Groups 12 and 13 send 1,000 compressed messages a case in 18 sizes, which takes minutes; by default seven of the sizes
+run, up to 8 KiB and one fragmented. AUTOBAHN=full runs them all. Nothing else is left out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import pytest
+from kosoku import FailureError, run_fuzzingclient
+
+from gateway import frame
+from tests.support.echo import run_echo
+
+GROUPS = {"1": 16, "2": 11, "3": 7, "4": 10, "5": 20, "6": 145, "7": 37, "9": 54, "10": 1}
+"""How many cases each group has: a run of fewer has proved less."""
+
+IS_FULL = os.environ.get("AUTOBAHN") == "full"
+SIZES = range(1, 19) if IS_FULL else (1, 2, 3, 4, 5, 6, 11)
+
+NOT_OFFERED = ("13.3.", "13.5.")
+"""Cases that ask for a window of 512 bytes: the shared bytes have one window, so such an offer is declined, which
+RFC 7692 section 7.1.2.1 allows and the suite calls unimplemented, not failed."""
+
+
+@pytest.mark.parametrize("group", GROUPS)
+async def test_every_case_of_a_group_passes(group: str) -> None:
+    assert await run([f"{group}.*"]) == ([], GROUPS[group])
+
+
+@pytest.mark.timeout(600 if IS_FULL else 60)
+# The runner leaves its test data to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <_io.FileIO:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("group", [f"12.{n}" for n in range(1, 6)] + [f"13.{n}" for n in range(1, 8)])
+async def test_every_case_of_compression_passes(group: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The runner compares bytes with text when an answer to a compressed message is sent plain, as short ones are.
+    monkeypatch.setattr(frame, "DEFLATE_MIN_BYTES", 0)
+    assert await run([f"{group}.{size}" for size in SIZES]) == ([], len(SIZES))
+
+
+async def run(cases: Sequence[str]) -> tuple[list[str], int]:
+    """Return what failed, a line each, and how many cases ran."""
+    async with run_echo() as port:
+        try:
+            results = await run_fuzzingclient(f"ws://127.0.0.1:{port}/", cases, concurrency=4)
+        except FailureError as failure:
+            results = failure.results
+    failed = [
+        f"{result.case_id}: {result.behavior.value} {result.result} / "
+        f"{result.behavior_close.value} {result.result_close}"
+        for result in results
+        if not result.passed and not _is_declined(result.case_id, result.behavior.value, result.behavior_close.value)
+    ]
+    return failed, len(results)
+
+
+def _is_declined(case_id: str, behavior: str, close: str) -> bool:
+    return case_id.startswith(NOT_OFFERED) and behavior == "UNIMPLEMENTED" and close == "OK"

@@ -1,0 +1,218 @@
+"""Several web processes on one port: `python -m gateway.server` with WEB_CONCURRENCY, as an operator runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sync.state.store import Change, Store
+from tests.support.gateway import environment
+from tests.support.processes import clean_environ
+from tests.support.servers import free_port
+from tests.support.wait import until
+from tests.support.wire import CLOSE, TEXT, Wire, dial, encode, greet
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="looking into processes needs /proc")
+
+WORKERS = 2
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 10.0
+SOCKETS = 40
+
+
+@dataclass
+class Web:
+    """The supervisor and what belongs to it. `log`: where all of them write."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+    seen: set[int]
+
+    def workers(self) -> set[int]:
+        """Return the ids of the processes that serve."""
+        found = {
+            pid
+            for pid in children(self.process.pid)
+            if "resource_tracker" not in (Path("/proc") / str(pid) / "cmdline").read_bytes().decode()
+        }
+        self.seen |= found
+        return found
+
+    def lines(self) -> list[str]:
+        """Return the log's lines."""
+        return self.log.read_text().splitlines()
+
+
+def children(parent: int) -> Iterator[int]:
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            # The name in brackets may contain anything; the parent is the second field after it.
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            if entry.name.isdigit() and int(fields[1]) == parent and fields[0] != "Z":
+                yield int(entry.name)
+
+
+def exists(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def owner(wire: Wire, web: Web) -> int:
+    """Return the id of the worker at the other end of a connection."""
+    mine = wire.writer.get_extra_info("sockname")[1]
+    address = f"0100007F:{mine:04X}"
+    for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[2] == address:
+            inode = f"socket:[{fields[9]}]"
+            for pid in web.workers():
+                for descriptor in (Path("/proc") / str(pid) / "fd").iterdir():
+                    with contextlib.suppress(OSError):
+                        if os.readlink(descriptor) == inode:
+                            return pid
+    raise AssertionError("nobody has the other end yet")
+
+
+@contextlib.asynccontextmanager
+async def run_web(store_url: str, directory: Path, **settings: str) -> AsyncIterator[Web]:
+    """Run the supervisor; whatever of it is left at the end is killed."""
+    port = free_port()
+    environ = clean_environ(directory, **environment(store_url, PORT=str(port), **settings))
+    log = directory / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: ASYNC220 - started once, waited for below
+            [sys.executable, "-m", "gateway.server"],
+            env=environ | {"WEB_CONCURRENCY": str(WORKERS)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    web = Web(process, port, log, set())
+    try:
+        await until(lambda: len(web.workers()) == WORKERS, START_TIMEOUT_S)
+        await until(lambda: is_ready(port), START_TIMEOUT_S)
+        yield web
+    finally:
+        web.workers()
+        process.kill()
+        process.wait()
+        for pid in web.seen:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+async def is_ready(port: int) -> bool:
+    with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        async with dial(port) as wire:
+            await wire.send(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            return (await wire.answer()).status == 200
+    return False
+
+
+async def tabs_on_all(stack: contextlib.AsyncExitStack, web: Web, *pids: int) -> dict[Wire, int]:
+    """Open tabs until each of the processes has one; return who has which."""
+    tabs: dict[Wire, int] = {}
+
+    async def opened() -> Wire:
+        return await stack.enter_async_context(greet(web.port, "tenant:acme"))
+
+    async def spread() -> bool:
+        # All at once: whoever is busy with one leaves the next to the other.
+        for wire in await asyncio.gather(*[opened() for _ in range(SOCKETS)]):
+            tabs[wire] = owner(wire, web)
+        return set(pids) <= set(tabs.values())
+
+    await until(spread, START_TIMEOUT_S)
+    return tabs
+
+
+async def at(wire: Wire, version: int) -> None:
+    while (await wire.json()).get("version") != version:
+        pass
+
+
+@pytest.mark.timeout(90)
+async def test_two_workers_serve_one_port_and_replace_each_other(store_url: str, store: Store, tmp_path: Path) -> None:
+    async with (
+        run_web(store_url, tmp_path, DRAIN_S="1", SOCKETS_PER_SUBJECT="1000") as web,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        first, second = web.workers()
+        tabs = await tabs_on_all(stack, web, first, second)
+
+        committed = await store.commit(Change("tenant:acme", b'{"n":1}'))
+        await asyncio.gather(*[at(wire, committed.version) for wire in tabs])
+
+        # One is killed: its tabs come back, and the others notice nothing.
+        os.kill(first, signal.SIGKILL)
+        for wire, pid in tabs.items():
+            if pid == first:
+                assert await wire.rest() == b""
+        async with greet(web.port, "tenant:acme") as again:
+            assert owner(again, web) != first
+            await at(again, committed.version)
+        await until(lambda: len(web.workers() - {first}) == WORKERS, START_TIMEOUT_S)
+        (third,) = web.workers() - {first, second}
+        newer = await tabs_on_all(stack, web, third)
+        committed = await store.commit(Change("tenant:acme", b'{"n":2}'))
+        left = [wire for wire, pid in (tabs | newer).items() if pid != first]
+        assert {(tabs | newer)[wire] for wire in left} == {second, third}
+        await asyncio.gather(*[at(wire, committed.version) for wire in left])
+
+        # The supervisor is told to stop: every tab hears so, and nobody is left.
+        started = time.monotonic()
+        web.process.send_signal(signal.SIGTERM)
+        for wire, last in zip(left, await asyncio.gather(*[farewell(wire) for wire in left]), strict=True):
+            assert last == ("bye", 4000), owner(wire, web)
+        await until(lambda: web.process.poll() is not None and not any(map(exists, web.seen)), STOP_TIMEOUT_S)
+        assert time.monotonic() - started < STOP_TIMEOUT_S
+        assert web.process.returncode == 0
+        assert all(isinstance(json.loads(line), dict) for line in web.lines()), "a worker's log is structured too"
+        assert sum('"event": "connect"' in line for line in web.lines()) == len(tabs | newer) + 1
+
+
+async def farewell(wire: Wire) -> tuple[str, int]:
+    """Answer the gateway's close; return the last frame's type and the code."""
+    last = ""
+    while (frame := await wire.frame(STOP_TIMEOUT_S)).opcode != CLOSE:
+        if frame.opcode == TEXT:
+            last = json.loads(frame.payload)["type"]
+    await wire.send(encode(CLOSE, frame.payload))
+    return last, struct.unpack("!H", frame.payload[:2])[0]
+
+
+@pytest.mark.timeout(90)
+async def test_workers_do_not_outlive_their_supervisor(store_url: str, tmp_path: Path) -> None:
+    async with run_web(store_url, tmp_path) as web:
+        workers = web.workers()
+        web.process.kill()
+        web.process.wait()
+        await until(lambda: not any(map(exists, workers)), STOP_TIMEOUT_S)
+
+
+@pytest.mark.parametrize("workers", ["two", "0", "-1", "1.5", "100000"])
+def test_a_wrong_number_of_workers_is_one_clear_line(workers: str, tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "gateway.server"],
+        env=clean_environ(tmp_path, **environment("unix:///nowhere"), WEB_CONCURRENCY=workers),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == "planwire: WEB_CONCURRENCY: must be a number of processes, 1 to 256\n"

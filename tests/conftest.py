@@ -1,0 +1,36 @@
+"""Fixtures for every test: a real store of its own, and a connection to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from sync.state.connect import Connected, connect
+from sync.state.store import Store
+from tests.support.servers import Server, start_valkey
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Server]:
+    """A fresh embedded Valkey, gone with the test."""
+    with start_valkey() as server:
+        yield server
+
+
+@pytest.fixture
+def store_url(valkey: Server) -> str:
+    return valkey.url
+
+
+@pytest.fixture
+async def connected(store_url: str) -> AsyncIterator[Connected]:
+    connected = connect(store_url)
+    yield connected
+    await connected.store.aclose()
+
+
+@pytest.fixture
+async def store(connected: Connected) -> Store:
+    return connected.store

@@ -1,0 +1,616 @@
+"""The gateway's protocol on a real server, real sockets and a real store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Subprotocol
+
+from gateway.hub import LiveTopic
+from sync.state import keys
+from sync.state.store import Change, Committed, Snapshot, Store, Verdict
+from tests.support.gateway import Client, Running, environment, open_client, run_gateway, token
+from tests.support.wait import until
+
+TOPIC = "tenant:acme"
+FUTURE = 2**53 - 1
+PADDING = "x" * 200
+
+
+async def commit(store: Store, state: object, topic: str = TOPIC, **options: Any) -> int:
+    """Commit a state that is new, with a patch where there can be one; return its version."""
+    previous = await store.read(topic)
+    done = await store.commit(Change(topic, orjson.dumps(state), previous=previous, **options))
+    assert done.verdict is Verdict.APPLIED
+    return done.version
+
+
+async def welcomed(client: Client) -> dict[str, Any]:
+    welcome = await client.receive()
+    assert welcome["type"] == "welcome"
+    return welcome
+
+
+def live(running: Running, topic: str = TOPIC) -> LiveTopic:
+    found = running.node.hub.topic(topic)
+    assert found is not None
+    return found
+
+
+async def nothing_more(client: Client) -> None:
+    """Nothing is under way to the client: the answer to a frame sent now is the next it gets."""
+    await client.send("nothing")
+    frame = await client.receive()
+    assert frame.get("code") == "unknown_type", frame
+
+
+# The main path.
+
+
+async def test_a_change_reaches_the_browser_that_holds_the_topic(store_url: str, store: Store) -> None:
+    async with run_gateway(environment(store_url)) as running, open_client(running, TOPIC) as client:
+        welcome = await welcomed(client)
+        assert welcome["fresh"] is True
+        assert welcome["heartbeat_ms"] == 15_000
+        assert welcome["token_expires_at"] > time.time() + 500
+        assert await client.receive() == {"type": "snapshot", "topic": TOPIC, "version": 0, "state": None}
+        version = await commit(store, {"plan": "pro"}, cause=b'{"event_id":"evt_1"}')
+        assert await client.receive() == {
+            "type": "snapshot",
+            "topic": TOPIC,
+            "version": version,
+            "state": {"plan": "pro"},
+            "cause": {"event_id": "evt_1"},
+        }
+
+
+async def test_a_small_change_of_a_large_state_is_a_patch_to_those_that_hold_its_base(
+    store_url: str, store: Store
+) -> None:
+    first = await commit(store, {"a": 1, "b": 1, "pad": PADDING})
+    async with (
+        run_gateway(environment(store_url)) as running,
+        open_client(running, TOPIC) as holder,
+        open_client(running, TOPIC) as other,
+    ):
+        for client in (holder, other):
+            await welcomed(client)
+            assert (await client.receive())["version"] == first
+        await other.send("unsubscribe", topic=TOPIC)
+        await nothing_more(other)
+        second = await commit(store, {"a": 2, "pad": PADDING}, cause=b'{"source":"x"}')
+        assert await holder.receive() == {
+            "type": "patch",
+            "topic": TOPIC,
+            "base": first,
+            "version": second,
+            "patch": {"a": 2, "b": None},
+            "cause": {"source": "x"},
+        }
+        await nothing_more(other)
+        await other.send("subscribe", topic=TOPIC, version=first)
+        patch = await other.receive()
+        assert (patch["type"], patch["base"], patch["version"]) == ("patch", first, second)
+        await other.send("subscribe", topic=TOPIC, version=first - 1)
+        assert (await other.receive())["state"] == {"a": 2, "pad": PADDING}
+
+
+async def test_resuming_with_the_newest_version_is_answered_current(store_url: str, store: Store) -> None:
+    version = await commit(store, {"a": 1})
+    async with run_gateway(environment(store_url)) as running, open_client(running, TOPIC, held=version) as client:
+        await welcomed(client)
+        assert await client.receive() == {"type": "current", "topic": TOPIC, "version": version}
+        newer = await commit(store, {"a": 2})
+        assert (await client.receive())["version"] == newer
+
+
+async def test_resuming_with_an_old_version_ends_at_the_newest(store_url: str, store: Store) -> None:
+    old = await commit(store, {"a": 1})
+    newest = await commit(store, {"a": 2})
+    async with run_gateway(environment(store_url)) as running, open_client(running, TOPIC, held=old) as client:
+        await welcomed(client)
+        assert await client.receive() == {"type": "snapshot", "topic": TOPIC, "version": newest, "state": {"a": 2}}
+
+
+async def test_a_browser_that_holds_more_than_the_store_is_reset_once_the_store_was_asked(
+    store_url: str, store: Store
+) -> None:
+    version = await commit(store, {"a": 1})
+    async with run_gateway(environment(store_url)) as running, open_client(running, TOPIC) as first:
+        await welcomed(first)
+        await first.receive()
+        async with open_client(running, TOPIC, held=FUTURE) as client:
+            await welcomed(client)
+            reset = {"type": "snapshot", "topic": TOPIC, "version": version, "state": {"a": 1}, "reset": True}
+            assert await client.receive() == reset
+        await nothing_more(first)
+
+
+async def test_a_browser_that_holds_more_than_this_gateway_knows_is_not_reset(store_url: str, store: Store) -> None:
+    """Another gateway told it of a version whose announcement this one has lost."""
+    await commit(store, {"a": 1})
+    async with run_gateway(environment(store_url, SWEEP_S="600")) as running, open_client(running, TOPIC) as first:
+        await welcomed(first)
+        await first.receive()
+        lost = await commit_unannounced(store, {"a": 2})
+        async with open_client(running, TOPIC, held=lost) as client:
+            await welcomed(client)
+            await nothing_more(client)
+            assert (await first.receive())["version"] == lost
+            newer = await commit(store, {"a": 3})
+            for one in (first, client):
+                assert await one.receive() == {
+                    "type": "snapshot",
+                    "topic": TOPIC,
+                    "version": newer,
+                    "state": {"a": 3},
+                }
+    assert running.node.metrics.resets == 0
+
+
+async def commit_unannounced(store: Store, state: object, topic: str = TOPIC) -> int:
+    """Commit as ever, except that nobody is told."""
+    quiet = Store(store.redis)
+    quiet._announce = b"PUBLISH"
+    (version,) = await store.versions([topic])
+    version += 1
+    mapping = {"version": str(version), "state": orjson.dumps(state), "digest": "", "cause": ""}
+    await store.redis.hset(keys.snap(topic), mapping=mapping)
+    return version
+
+
+async def test_subscribing_and_unsubscribing_on_an_open_socket(store_url: str, store: Store) -> None:
+    async with run_gateway(environment(store_url)) as running, open_client(running) as client:
+        await welcomed(client)
+        await client.send("subscribe", topic="user:7")
+        assert await client.receive() == {"type": "snapshot", "topic": "user:7", "version": 0, "state": None}
+        version = await commit(store, {"a": 1}, "user:7")
+        assert (await client.receive())["version"] == version
+        await client.send("unsubscribe", topic="user:7")
+        await nothing_more(client)
+        assert not live(running, "user:7").ring
+        newer = await commit(store, {"a": 2}, "user:7")
+        await until(lambda: live(running, "user:7").version == newer)
+        await nothing_more(client)
+        await client.send("subscribe", topic="user:7", version=newer)
+        assert await client.receive() == {"type": "current", "topic": "user:7", "version": newer}
+
+
+async def test_two_gateways_on_one_store_both_deliver(store_url: str, store: Store) -> None:
+    environ = environment(store_url)
+    async with (
+        run_gateway(environ) as one,
+        run_gateway(environ) as other,
+        open_client(one, TOPIC) as here,
+        open_client(other, TOPIC) as there,
+    ):
+        for client in (here, there):
+            await welcomed(client)
+            await client.receive()
+        for number in range(20):
+            version = await commit(store, {"n": number})
+            assert (await here.receive())["version"] == version
+            assert (await there.receive())["version"] == version
+
+
+async def test_the_same_bytes_compressed_serve_a_browser_that_asks_for_it(store_url: str, store: Store) -> None:
+    await commit(store, {"pad": PADDING})
+    async with (
+        run_gateway(environment(store_url)) as running,
+        open_client(running, TOPIC, compression="deflate") as one,
+    ):
+        assert "permessage-deflate" in one.connection.response.headers["Sec-WebSocket-Extensions"]  # type: ignore[union-attr]
+        await welcomed(one)
+        assert (await one.receive())["state"] == {"pad": PADDING}
+        for number in range(3):
+            version = await commit(store, {"n": number, "pad": PADDING})
+            frame = await one.receive()
+            assert (frame["type"], frame["version"]) == ("patch", version)
+
+
+async def test_acks_and_nacks_are_noted(store_url: str, store: Store) -> None:
+    version = await commit(store, {"a": 1})
+    async with run_gateway(environment(store_url)) as running, open_client(running, TOPIC) as client:
+        await welcomed(client)
+        await client.receive()
+        await client.send("ack", topic=TOPIC, version=version + 1)  # never sent
+        await client.send("ack", topic=TOPIC, version=version)
+        await client.send("ack", topic=TOPIC, version=version)
+        await client.send("nack", topic=TOPIC, version=version, reason="it hurts")
+        await nothing_more(client)
+        (subscription,) = live(running).ring
+        assert (subscription.acked, subscription.nacked) == (version, version)
+        assert (running.node.metrics.acks, running.node.metrics.nacks) == (1, 1)
+
+
+# Who may.
+
+
+async def test_a_topic_the_token_does_not_name_is_an_error_and_nothing_else(store_url: str, store: Store) -> None:
+    await commit(store, {"hush": 1}, "tenant:other")
+    async with (
+        run_gateway(environment(store_url)) as running,
+        open_client(running, "tenant:other", TOPIC, jwt=token(TOPIC)) as client,
+    ):
+        await welcomed(client)
+        error = await client.receive()
+        assert (error["type"], error["code"], error["topic"]) == ("error", "forbidden", "tenant:other")
+        assert (await client.receive())["topic"] == TOPIC
+        await client.send("subscribe", topic="tenant:other")
+        assert (await client.receive())["code"] == "forbidden"
+        await commit(store, {"hush": 2}, "tenant:other")
+        await commit(store, {"a": 1})
+        assert (await client.receive())["topic"] == TOPIC
+        assert running.node.hub.topic("tenant:other") is None
+
+
+@pytest.mark.parametrize(
+    ("jwt", "code"),
+    [
+        ("nonsense", "token_malformed"),
+        (token(TOPIC)[:-2] + "xx", "token_signature"),
+        ("", "token_missing"),
+    ],
+)
+async def test_a_wrong_token_is_told_why_and_closed(store_url: str, jwt: str, code: str) -> None:
+    async with run_gateway(environment(store_url)) as running, open_client(running, hello=False) as client:
+        await client.send("hello", token=jwt, topics={TOPIC: 0})
+        assert (await client.receive())["code"] == code
+        assert await client.closed() == (4401, code)
+        await until(lambda: running.node.metrics.sockets == 0)
+        assert running.node.hub.topics == {}
+
+
+async def test_a_token_already_expired_opens_nothing(store_url: str) -> None:
+    old = token(TOPIC, ttl_s=1)
+    async with run_gateway(environment(store_url)) as running:
+        await until(lambda: running.node.auth.verify(old, time.time()).__class__.__name__ == "AuthFailure")
+        async with open_client(running, TOPIC, jwt=old) as client:
+            assert (await client.receive())["code"] == "token_expired"
+            assert (await client.closed())[0] == 4401
+
+
+async def test_an_expired_token_closes_the_socket_within_a_second(store_url: str) -> None:
+    async with run_gateway(environment(store_url)) as running:
+        jwt = token(TOPIC, ttl_s=2)
+        async with open_client(running, TOPIC, jwt=jwt) as client:
+            expires_at = (await welcomed(client))["token_expires_at"]
+            await client.receive()
+            error = await client.receive()
+            assert (error["type"], error["code"]) == ("error", "token_expired")
+            assert await client.closed() == (4401, "token_expired")
+            assert 0 <= time.time() - expires_at < 1
+
+
+async def test_a_refresh_keeps_the_socket_open_beyond_the_first_expiry(store_url: str, store: Store) -> None:
+    async with run_gateway(environment(store_url)) as running:
+        async with open_client(running, TOPIC, jwt=token(TOPIC, ttl_s=1)) as client:
+            expires_at = (await welcomed(client))["token_expires_at"]
+            await client.receive()
+            await client.send("token", token=token(TOPIC))
+            await nothing_more(client)
+            await until(lambda: time.time() > expires_at + 0.6)
+            version = await commit(store, {"a": 1})
+            assert (await client.receive())["version"] == version
+
+
+async def test_a_refused_refresh_changes_nothing(store_url: str, store: Store) -> None:
+    async with run_gateway(environment(store_url)) as running:
+        async with open_client(running, TOPIC, jwt=token(TOPIC, ttl_s=2)) as client:
+            await welcomed(client)
+            await client.receive()
+            for jwt, code in (
+                ("nonsense", "token_malformed"),
+                (token(TOPIC, sub="somebody-else"), "subject_changed"),
+            ):
+                await client.send("token", token=jwt)
+                assert (await client.receive())["code"] == code
+            version = await commit(store, {"a": 1})
+            assert (await client.receive())["version"] == version
+            assert (await client.receive())["code"] == "token_expired"
+            assert (await client.closed())[0] == 4401
+
+
+async def test_topics_that_a_refresh_drops_are_gone(store_url: str, store: Store) -> None:
+    async with run_gateway(environment(store_url)) as running, open_client(running, TOPIC, "user:7") as client:
+        await welcomed(client)
+        await client.receive()
+        await client.receive()
+        await client.send("token", token=token(TOPIC))
+        assert await client.receive() == {"type": "gone", "topic": "user:7", "reason": "revoked"}
+        await commit(store, {"a": 1}, "user:7")
+        version = await commit(store, {"a": 1})
+        assert (await client.receive())["version"] == version
+
+
+async def test_a_topic_revoked_is_gone_and_stays_so_for_tokens_issued_before(store_url: str, store: Store) -> None:
+    from gateway import control
+    from gateway.revocations import Revocation
+
+    async with run_gateway(environment(store_url)) as running, open_client(running, TOPIC, "user:7") as client:
+        await welcomed(client)
+        await client.receive()
+        await client.receive()
+        await control.announce(store, Revocation("topic", TOPIC, time.time()), keep_s=60, limit=10)
+        assert await client.receive(1.0) == {"type": "gone", "topic": TOPIC, "reason": "revoked"}
+        await client.send("subscribe", topic=TOPIC)
+        assert (await client.receive())["code"] == "forbidden"
+        async with open_client(running, TOPIC, jwt=token(TOPIC)) as other:
+            await welcomed(other)
+            assert (await other.receive())["code"] == "forbidden"
+
+
+# What is not the protocol.
+
+
+async def test_no_hello_in_time_closes_4501(store_url: str) -> None:
+    async with (
+        run_gateway(environment(store_url, HELLO_TIMEOUT_S="0.2")) as running,
+        open_client(running, hello=False) as client,
+    ):
+        assert (await client.closed(2.0))[0] == 4501
+
+
+async def test_another_frame_before_the_hello_closes_4501(store_url: str) -> None:
+    async with run_gateway(environment(store_url)) as running, open_client(running, hello=False) as client:
+        await client.send("subscribe", topic=TOPIC)
+        assert (await client.receive())["code"] == "no_hello"
+        assert (await client.closed())[0] == 4501
+
+
+async def test_a_first_frame_that_is_not_json_closes_4500(store_url: str) -> None:
+    async with run_gateway(environment(store_url)) as running, open_client(running, hello=False) as client:
+        await client.connection.send("{")
+        assert (await client.receive())["code"] == "bad_json"
+        assert (await client.closed())[0] == 4500
+
+
+async def test_nonsense_after_the_hello_is_answered_and_survived(store_url: str, store: Store) -> None:
+    async with run_gateway(environment(store_url)) as running, open_client(running, TOPIC) as client:
+        await welcomed(client)
+        await client.receive()
+        for text, code in (
+            ("{", "bad_json"),
+            ("[]", "bad_frame"),
+            ('{"type":"dance"}', "unknown_type"),
+            ('{"type":"subscribe","topic":"nope"}', "bad_topic"),
+            ('{"type":"ack","topic":"tenant:acme"}', "bad_frame"),
+            ('{"type":' + "[" * 1000 + "]" * 1000 + "}", "unknown_type"),
+        ):
+            await client.connection.send(text)
+            assert (await client.receive())["code"] == code
+        version = await commit(store, {"a": 1})
+        assert (await client.receive())["version"] == version
+
+
+async def test_binary_frames_close_4500(store_url: str) -> None:
+    async with run_gateway(environment(store_url)) as running, open_client(running) as client:
+        await welcomed(client)
+        await client.connection.send(b"{}")
+        assert (await client.closed())[0] == 4500
+
+
+# Limits.
+
+
+async def test_too_many_topics_close_4529(store_url: str) -> None:
+    async with run_gateway(environment(store_url, TOPICS_PER_SOCKET="2")) as running:
+        async with open_client(running, "tenant:1", "tenant:2", "tenant:3") as client:
+            assert (await client.closed())[0] == 4529
+        async with open_client(running, "tenant:1", "tenant:2") as client:
+            await welcomed(client)
+            await client.receive()
+            await client.receive()
+            await client.send("subscribe", topic="tenant:3")
+            code, reason = await client.closed()
+            assert code == 4529
+            assert "2 topics" in str(reason)
+    assert running.node.metrics.closed[4529] == 2
+
+
+async def test_too_many_frames_close_4529(store_url: str) -> None:
+    async with run_gateway(environment(store_url, FRAMES_PER_S="5")) as running, open_client(running) as client:
+        await welcomed(client)
+        for _ in range(10):
+            await client.send("ack", topic=TOPIC, version=1)
+        assert (await client.closed())[0] == 4529
+
+
+async def test_too_large_a_frame_closes_4513(store_url: str) -> None:
+    async with run_gateway(environment(store_url, FRAME_MAX_BYTES="1024")) as running, open_client(running) as client:
+        await welcomed(client)
+        await client.connection.send(json.dumps({"type": "token", "token": "x" * 2000}))
+        assert (await client.closed())[0] == 4513
+
+
+async def test_too_many_sockets_of_a_subject_close_4529(store_url: str) -> None:
+    async with run_gateway(environment(store_url, SOCKETS_PER_SUBJECT="1")) as running, open_client(running) as first:
+        await welcomed(first)
+        async with open_client(running) as second:
+            assert (await second.closed())[0] == 4529
+        async with open_client(running, jwt=token(sub="another")) as other:
+            await welcomed(other)
+        await until(lambda: running.node.metrics.sockets == 1)
+        await nothing_more(first)
+
+
+async def refused(running: Running, **options: Any) -> tuple[int, dict[str, Any], Any]:
+    """Return status, problem document and headers of a handshake that is answered with them."""
+    with pytest.raises(InvalidStatus) as caught:
+        async with connect(running.ws_url, subprotocols=[Subprotocol("planwire.v1")], **options):
+            pass
+    response = caught.value.response
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.body is not None
+    problem = json.loads(response.body)
+    assert problem["status"] == response.status_code
+    return response.status_code, problem, response.headers
+
+
+async def test_the_pages_of_other_origins_are_refused(store_url: str) -> None:
+    async with run_gateway(environment(store_url, ALLOWED_ORIGINS="https://app.example")) as running:
+        for origin in ("https://evil.example", "http://app.example", "null", "https://app.example.evil"):
+            status, problem, _ = await refused(running, origin=origin)
+            assert (status, problem["code"]) == (403, "origin")
+        async with open_client(running, origin="https://app.example") as client:
+            await welcomed(client)
+
+
+async def test_more_sockets_than_the_process_takes_are_shed_with_503(store_url: str) -> None:
+    async with run_gateway(environment(store_url, SOCKETS_MAX="1")) as running, open_client(running) as client:
+        await welcomed(client)
+        status, _, headers = await refused(running)
+        assert status == 503
+        assert int(headers["Retry-After"]) > 0
+
+
+async def test_more_sockets_of_an_address_are_refused_with_429(store_url: str) -> None:
+    async with run_gateway(environment(store_url, SOCKETS_PER_ADDRESS="1")) as running:
+        async with open_client(running) as client:
+            await welcomed(client)
+            assert (await refused(running))[0] == 429
+        await until(lambda: running.node.metrics.sockets == 0)
+        async with open_client(running) as client:
+            await welcomed(client)
+
+
+async def test_another_subprotocol_is_refused(store_url: str) -> None:
+    async with run_gateway(environment(store_url)) as running:
+        with pytest.raises(InvalidStatus) as caught:
+            async with connect(running.ws_url, subprotocols=[Subprotocol("planwire.v2")]):
+                pass
+        assert caught.value.response.status_code == 400
+
+
+# Expecting.
+
+
+async def test_an_expect_is_pending_and_then_answered_by_what_is_newer(store_url: str, store: Store) -> None:
+    version = await commit(store, {"a": 1})
+    async with run_gateway(environment(store_url)) as running, open_client(running, TOPIC) as client:
+        await welcomed(client)
+        await client.receive()
+        await client.send("expect", topic=TOPIC, after=version, timeout_ms=300)
+        assert await client.receive() == {"type": "pending", "topic": TOPIC, "after": version}
+        assert await until(lambda: store.redis.zscore(keys.RECONCILE, TOPIC))
+        newer = await commit(store, {"a": 2})
+        assert (await client.receive())["version"] == newer
+        await until(lambda: len(running.node.pulse._expects) == 0)
+        await nothing_more(client)
+    assert running.node.metrics.expects_expired == 0
+
+
+async def test_an_expect_of_what_is_there_already_is_answered_current(store_url: str, store: Store) -> None:
+    version = await commit(store, {"a": 1})
+    async with run_gateway(environment(store_url)) as running, open_client(running, TOPIC) as client:
+        await welcomed(client)
+        await client.receive()
+        await client.send("expect", topic=TOPIC, after=version - 1)
+        assert await client.receive() == {"type": "current", "topic": TOPIC, "version": version}
+
+
+async def test_an_expect_that_nothing_answers_expires(store_url: str, store: Store) -> None:
+    async with run_gateway(environment(store_url)) as running, open_client(running, TOPIC) as client:
+        await welcomed(client)
+        await client.receive()
+        started = time.monotonic()
+        await client.send("expect", topic=TOPIC, after=0, timeout_ms=300)
+        assert (await client.receive())["type"] == "pending"
+        assert await client.receive() == {"type": "expired", "topic": TOPIC, "after": 0}
+        assert 0.3 <= time.monotonic() - started < 1.5
+        await client.send("expect", topic="user:7", after=0)
+        assert (await client.receive())["code"] == "not_subscribed"
+
+
+# Coming and going.
+
+
+async def test_a_browser_that_goes_leaves_nothing_behind(store_url: str) -> None:
+    async with run_gateway(environment(store_url)) as running:
+        async with open_client(running, TOPIC) as client:
+            await welcomed(client)
+            await client.receive()
+            client.connection.transport.abort()
+        pulse = running.node.pulse
+        await until(lambda: not pulse.sockets)
+        assert live(running).ring == []
+        assert not pulse._per_address
+        assert not pulse._per_subject
+        assert len(pulse._deadlines) == 0
+        assert not any(pulse._beats)
+
+
+async def test_heartbeats_come_on_time_and_tell_when_the_bus_was_verified(store_url: str) -> None:
+    async with run_gateway(environment(store_url, HEARTBEAT_S="0.5", PROBE_S="0.3")) as running:
+        async with open_client(running) as client:
+            assert (await welcomed(client))["heartbeat_ms"] == 500
+            beats = [await client.until("heartbeat") for _ in range(3)]
+    assert all(beat["fresh"] for beat in beats)
+    assert all(0 <= beat["at"] - beat["verified_at"] < 1_000_000 for beat in beats)
+    assert all(
+        300_000 < later["at"] - earlier["at"] < 1_500_000 for earlier, later in zip(beats, beats[1:], strict=False)
+    )
+
+
+async def test_a_peer_that_answers_no_ping_is_dropped(store_url: str) -> None:
+    async with run_gateway(environment(store_url, HEARTBEAT_S="0.25")) as running, open_client(running) as client:
+        await welcomed(client)
+        client.connection.protocol.receive_data = lambda data: None  # type: ignore[method-assign]
+        await until(lambda: running.node.metrics.closed[1006] == 1)
+        client.connection.transport.abort()
+
+
+async def test_the_gateway_is_ready_soon_after_its_start(store_url: str) -> None:
+    """Not only after a first probe has come too early to be heard."""
+    started = time.monotonic()
+    async with run_gateway(environment(store_url, PROBE_S="10")) as running:
+        assert time.monotonic() - started < 3
+        async with httpx2.AsyncClient() as http:
+            assert (await http.get(f"{running.url}/readyz")).status_code == 200
+
+
+async def test_what_a_restored_version_is(store_url: str, store: Store) -> None:
+    """A gateway gives the store back what it lost, and nobody is told anything older meanwhile."""
+    kept = await commit(store, {"a": 1})
+    async with run_gateway(environment(store_url, SWEEP_S="0.2")) as running, open_client(running, TOPIC) as client:
+        await welcomed(client)
+        await client.receive()
+        await store.redis.flushall()
+        await until(lambda: running.node.metrics.restored == 1)
+        assert await store.read(TOPIC) == Snapshot(TOPIC, kept, b'{"a":1}', b"", b"")
+        await nothing_more(client)
+        version = await commit(store, {"a": 2})
+        assert version > kept
+        assert (await client.receive())["version"] == version
+    assert running.node.metrics.resets == 0
+
+
+async def test_racing_commits_are_never_taken_for_a_store_that_lost_its_newest(store_url: str, store: Store) -> None:
+    """Announcements outrun the answers to reads; that is no loss, restores nothing and wants no reconcile."""
+    async with run_gateway(environment(store_url, SWEEP_S="0.05")) as running, open_client(running, TOPIC) as client:
+        await welcomed(client)
+        await client.receive()
+
+        async def ask() -> None:
+            for _ in range(100):
+                running.node.sweep.ask(TOPIC)
+                await asyncio.sleep(0)
+
+        results, _ = await asyncio.gather(
+            store.commit_many([Change(TOPIC, b'{"n":%d}' % number) for number in range(300)]), ask()
+        )
+        last = results[-1]
+        assert isinstance(last, Committed)
+        async with asyncio.timeout(5):
+            while (await client.receive())["version"] < last.version:
+                pass
+    assert running.node.metrics.restored == 0
+    assert await store.redis.zcard(keys.RECONCILE) == 0

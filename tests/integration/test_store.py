@@ -1,0 +1,647 @@
+"""The store's contract, on the embedded Valkey and on Debian's redis-server: verdicts, versions, announcements."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+from redis.asyncio import Redis
+
+from sync.state import announcement, keys
+from sync.state.announcement import Announcement
+from sync.state.connect import connect
+from sync.state.store import Change, Committed, Snapshot, Store, StoreError, Verdict, order_token
+from tests.support.servers import Server, start_redis, start_valkey
+
+TOPIC = "tenant:acme"
+STARTERS = {"valkey": start_valkey, "redis": start_redis}
+
+
+@pytest.fixture(params=sorted(STARTERS))
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A fresh server of each kind."""
+    with STARTERS[request.param]() as server:
+        yield server
+
+
+@pytest.fixture
+def store_url(server: Server) -> str:
+    return server.url
+
+
+def numbers(start: int = 1) -> Iterator[bytes]:
+    """Yield states that all differ."""
+    for number in itertools.count(start):
+        yield b'{"n":%d}' % number
+
+
+@asynccontextmanager
+async def listening(url: str, *topics: str) -> AsyncIterator[Listener]:
+    """Subscribe the topics on a connection of its own."""
+    redis = Redis.from_url(url)
+    async with redis, redis.pubsub() as pubsub:
+        await pubsub.subscribe(*(keys.slot(topic) for topic in topics))
+        for _ in topics:
+            assert (await pubsub.get_message(timeout=5))["type"] == "subscribe"
+        yield Listener(pubsub)
+
+
+class Listener:
+    """What the bus says."""
+
+    def __init__(self, pubsub: object) -> None:
+        self._pubsub = pubsub
+
+    async def hear(self) -> Announcement:
+        """Return the next announcement."""
+        message = await self._pubsub.get_message(timeout=5)  # type: ignore[attr-defined]
+        assert message is not None, "nothing was announced"
+        return announcement.parse(message["data"])
+
+    async def only(self, store: Store, topic: str = TOPIC) -> list[Announcement]:
+        """Return everything announced so far: a last commit tells that there is nothing before it any more."""
+        last = await store.commit(Change(topic, b'{"the":"last"}'))
+        heard = []
+        while (one := await self.hear()).version != last.version:
+            heard.append(one)
+        return heard
+
+
+async def clock_us(store: Store) -> int:
+    seconds, micros = await store.redis.time()
+    return int(seconds * 1_000_000 + micros)
+
+
+# Applied.
+
+
+async def test_what_is_committed_is_read_back_whole(store: Store) -> None:
+    before = await clock_us(store)
+    done = await store.commit(Change(TOPIC, b'{"a":1}', private=b'{"p":1}', cause=b'{"source":"x"}'))
+    assert done.verdict is Verdict.APPLIED
+    assert before <= done.version <= await clock_us(store)
+    assert await store.read(TOPIC) == Snapshot(TOPIC, done.version, b'{"a":1}', b'{"p":1}', b'{"source":"x"}')
+
+
+async def test_a_topic_without_state_is_version_0_and_null(store: Store) -> None:
+    assert await store.read(TOPIC) == Snapshot(TOPIC, 0, b"null", b"", b"")
+    assert await store.log(TOPIC) == []
+
+
+async def test_bytes_survive_as_they_are(store: Store) -> None:
+    state = orjson.dumps({"é\n": "\x00 😀 'quoted' \\ %s %d", "n": 2**53})
+    await store.commit(Change(TOPIC, state, private=state, cause=state))
+    assert await store.read(TOPIC) == Snapshot(TOPIC, (await store.versions([TOPIC]))[0], state, state, state)
+
+
+async def test_versions_strictly_rise(store: Store) -> None:
+    results = await store.commit_many([Change(TOPIC, state) for state in itertools.islice(numbers(), 300)])
+    versions = [result.version for result in results if isinstance(result, Committed)]
+    assert len(versions) == 300
+    assert all(later > earlier for earlier, later in itertools.pairwise(versions))
+
+
+async def test_a_version_ahead_of_the_clock_rises_by_one(store: Store) -> None:
+    """A clock that was set back, or a restored snapshot, never makes a version fall."""
+    ahead = await clock_us(store) + 3_600_000_000
+    await store.restore(Snapshot(TOPIC, ahead, b'{"a":1}', b"", b""))
+    assert await store.commit(Change(TOPIC, b'{"a":2}')) == Committed(Verdict.APPLIED, ahead + 1)
+    assert await store.commit(Change(TOPIC, b'{"a":3}')) == Committed(Verdict.APPLIED, ahead + 2)
+
+
+async def test_versions_up_to_the_largest_a_browser_reads_are_exact(store: Store) -> None:
+    top = 2**53 - 2
+    await store.restore(Snapshot(TOPIC, top, b"{}", b"", b""))
+    assert await store.commit(Change(TOPIC, b'{"a":1}')) == Committed(Verdict.APPLIED, top + 1)
+    assert await store.versions([TOPIC]) == [top + 1]
+
+
+# The other verdicts, and which comes first.
+
+
+async def test_the_same_event_again_is_a_duplicate_whatever_it_carries(store: Store) -> None:
+    done = await store.commit(Change(TOPIC, b'{"a":1}', event_id="evt_1"))
+    again = await store.commit(Change(TOPIC, b'{"a":2}', event_id="evt_1"))
+    assert again == Committed(Verdict.DUPLICATE, done.version)
+    assert (await store.read(TOPIC)).state == b'{"a":1}'
+
+
+async def test_events_of_another_topic_are_no_duplicates(store: Store) -> None:
+    await store.commit(Change(TOPIC, b'{"a":1}', event_id="evt_1"))
+    assert (await store.commit(Change("user:1", b'{"a":1}', event_id="evt_1"))).verdict is Verdict.APPLIED
+
+
+async def test_if_version_must_be_the_stored_one(store: Store) -> None:
+    first = await store.commit(Change(TOPIC, b'{"a":1}', if_version=0))
+    assert first.verdict is Verdict.APPLIED
+    assert await store.commit(Change(TOPIC, b'{"a":2}', if_version=0)) == Committed(Verdict.CONFLICT, first.version)
+    second = await store.commit(Change(TOPIC, b'{"a":2}', if_version=first.version))
+    assert second.verdict is Verdict.APPLIED
+    conflict = await store.commit(Change(TOPIC, b'{"a":3}', if_version=first.version))
+    assert conflict == Committed(Verdict.CONFLICT, second.version)
+    assert (await store.read(TOPIC)).state == b'{"a":2}'
+
+
+async def test_a_conflict_on_a_topic_without_state_says_0(store: Store) -> None:
+    assert await store.commit(Change(TOPIC, b'{"a":1}', if_version=7)) == Committed(Verdict.CONFLICT, 0)
+
+
+@pytest.mark.parametrize(
+    ("stored", "later", "verdict"),
+    [
+        ("5", "5", Verdict.STALE),
+        ("5", "4", Verdict.STALE),
+        ("5", "6", Verdict.APPLIED),
+        (order_token(9), order_token(10), Verdict.APPLIED),
+        (order_token(10), order_token(9), Verdict.STALE),
+        ("2026-01-01T00:00:00.000001Z", "2026-01-01T00:00:00.000002Z", Verdict.APPLIED),
+        ("a", "aa", Verdict.APPLIED),
+        ("aa", "a", Verdict.STALE),
+        # Bytewise, as no human alphabet has it.
+        ("a", "B", Verdict.STALE),
+        ("B", "a", Verdict.APPLIED),
+        ("a-b", "ab", Verdict.APPLIED),
+        ("z", "é", Verdict.APPLIED),
+        ("a\x00b", "a\x00c", Verdict.APPLIED),
+        ("a\x00c", "a\x00b", Verdict.STALE),
+    ],
+)
+async def test_order_tokens_are_compared_bytewise(store: Store, stored: str, later: str, verdict: Verdict) -> None:
+    await store.commit(Change(TOPIC, b'{"a":1}', order=stored))
+    assert (await store.commit(Change(TOPIC, b'{"a":2}', order=later))).verdict is verdict
+
+
+@pytest.fixture(scope="session")
+def locales(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a compiled English locale, in which "a" sorts before "B"."""
+    folder = tmp_path_factory.mktemp("locales")
+    localedef = shutil.which("localedef")
+    assert localedef is not None, "localedef belongs to libc-bin"
+    subprocess.run([localedef, "-i", "en_US", "-f", "UTF-8", folder / "en_US.UTF-8"], check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize("kind", sorted(STARTERS))
+async def test_order_tokens_are_compared_bytewise_whatever_the_servers_language(
+    kind: str, locales: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lua compares strings by the server's LC_COLLATE."""
+    monkeypatch.setenv("LOCPATH", str(locales))
+    monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
+    with STARTERS[kind]() as server:
+        store = connect(server.url).store
+        assert await store.redis.eval("return 'a' < 'B' and 1 or 0", 0) == 1, "the server does not speak English"
+        await store.commit(Change(TOPIC, b'{"a":1}', order="B"))
+        assert (await store.commit(Change(TOPIC, b'{"a":2}', order="a"))).verdict is Verdict.APPLIED
+        assert (await store.commit(Change(TOPIC, b'{"a":3}', order="B"))).verdict is Verdict.STALE
+        await store.aclose()
+
+
+async def test_a_commit_without_order_is_never_stale_and_keeps_the_stored_order(store: Store) -> None:
+    await store.commit(Change(TOPIC, b'{"a":1}', order="5"))
+    assert (await store.commit(Change(TOPIC, b'{"a":2}'))).verdict is Verdict.APPLIED
+    assert (await store.commit(Change(TOPIC, b'{"a":3}', order="4"))).verdict is Verdict.STALE
+
+
+async def test_the_same_state_and_private_part_is_unchanged(store: Store) -> None:
+    done = await store.commit(Change(TOPIC, b'{"a":1}', private=b"{}", cause=b'{"event_id":"1"}'))
+    again = await store.commit(Change(TOPIC, b'{"a":1}', private=b"{}", cause=b'{"event_id":"2"}'))
+    assert again == Committed(Verdict.UNCHANGED, done.version)
+    assert (await store.read(TOPIC)).cause == b'{"event_id":"1"}'
+    assert len(await store.log(TOPIC)) == 1
+
+
+async def test_another_private_part_is_a_change(store: Store) -> None:
+    await store.commit(Change(TOPIC, b'{"a":1}', private=b'{"p":1}'))
+    assert (await store.commit(Change(TOPIC, b'{"a":1}', private=b'{"p":2}'))).verdict is Verdict.APPLIED
+    assert (await store.commit(Change(TOPIC, b'{"a":1}'))).verdict is Verdict.APPLIED
+
+
+async def test_what_lies_between_state_and_private_part_counts(store: Store) -> None:
+    """The digest of both must not be that of their bytes run together."""
+    await store.commit(Change(TOPIC, b"12", private=b"3"))
+    assert (await store.commit(Change(TOPIC, b"1", private=b"23"))).verdict is Verdict.APPLIED
+
+
+async def test_unchanged_remembers_the_event_so_that_a_late_retry_changes_nothing(store: Store) -> None:
+    await store.commit(Change(TOPIC, b'{"a":1}', event_id="evt_1"))
+    assert (await store.commit(Change(TOPIC, b'{"a":1}', event_id="evt_2"))).verdict is Verdict.UNCHANGED
+    await store.commit(Change(TOPIC, b'{"a":3}', event_id="evt_3"))
+    assert (await store.commit(Change(TOPIC, b'{"a":1}', event_id="evt_2"))).verdict is Verdict.DUPLICATE
+    assert (await store.read(TOPIC)).state == b'{"a":3}'
+
+
+async def test_unchanged_remembers_the_order_so_that_an_older_event_changes_nothing(store: Store) -> None:
+    await store.commit(Change(TOPIC, b'{"a":1}', order="1"))
+    assert (await store.commit(Change(TOPIC, b'{"a":1}', order="5"))).verdict is Verdict.UNCHANGED
+    assert (await store.commit(Change(TOPIC, b'{"a":3}', order="3"))).verdict is Verdict.STALE
+    assert (await store.read(TOPIC)).state == b'{"a":1}'
+
+
+async def test_what_was_refused_is_not_remembered(store: Store) -> None:
+    await store.commit(Change(TOPIC, b'{"a":1}', order="5"))
+    assert (await store.commit(Change(TOPIC, b'{"a":2}', event_id="e", order="4"))).verdict is Verdict.STALE
+    assert (await store.commit(Change(TOPIC, b'{"a":2}', event_id="e", if_version=1))).verdict is Verdict.CONFLICT
+    assert (await store.commit(Change(TOPIC, b'{"a":2}', event_id="e", order="6"))).verdict is Verdict.APPLIED
+
+
+async def test_the_order_in_which_verdicts_are_found(store: Store) -> None:
+    """Each change deserves all verdicts from its own place in the list on."""
+    stored = await store.commit(Change(TOPIC, b'{"a":1}', event_id="old", order="5"))
+    wrong = stored.version + 1
+
+    async def verdict(event_id: str, if_version: int, order: str) -> Verdict:
+        change = Change(TOPIC, b'{"a":1}', event_id=event_id, if_version=if_version, order=order)
+        return (await store.commit(change)).verdict
+
+    assert await verdict("old", wrong, "5") is Verdict.DUPLICATE
+    assert await verdict("new", wrong, "5") is Verdict.CONFLICT
+    assert await verdict("new", stored.version, "5") is Verdict.STALE
+    assert await verdict("new", stored.version, "6") is Verdict.UNCHANGED
+    assert await store.versions([TOPIC]) == [stored.version]
+
+
+# What is announced.
+
+
+async def test_what_is_announced_is_what_is_stored(store: Store, store_url: str) -> None:
+    async with listening(store_url, TOPIC) as bus:
+        done = await store.commit(Change(TOPIC, b'{"a":1}', private=b'{"secret":1}', cause=b'{"source":"x"}'))
+        heard = await bus.hear()
+        stored = await store.read(TOPIC)
+    assert heard == Announcement(done.version, 0, b'{"source":"x"}', b"", b'{"a":1}')
+    assert (heard.version, heard.state, heard.cause) == (stored.version, stored.state, stored.cause)
+
+
+async def test_what_is_suppressed_is_not_announced(store: Store, store_url: str) -> None:
+    await store.commit(Change(TOPIC, b'{"a":1}', event_id="evt_1", order="5"))
+    async with listening(store_url, TOPIC) as bus:
+        verdicts = [
+            (await store.commit(change)).verdict
+            for change in (
+                Change(TOPIC, b'{"a":2}', event_id="evt_1"),
+                Change(TOPIC, b'{"a":2}', if_version=1),
+                Change(TOPIC, b'{"a":2}', order="5"),
+                Change(TOPIC, b'{"a":1}'),
+            )
+        ]
+        assert verdicts == [Verdict.DUPLICATE, Verdict.CONFLICT, Verdict.STALE, Verdict.UNCHANGED]
+        assert await bus.only(store) == []
+
+
+BIG = {"padding": "x" * 200}
+
+
+async def test_a_patch_goes_along_when_it_starts_from_what_is_stored(store: Store, store_url: str) -> None:
+    await store.commit(Change(TOPIC, orjson.dumps({"a": 1, **BIG})))
+    previous = await store.read(TOPIC)
+    state = orjson.dumps({"a": 2, **BIG})
+    async with listening(store_url, TOPIC) as bus:
+        done = await store.commit(Change(TOPIC, state, previous=previous))
+        assert await bus.hear() == Announcement(done.version, previous.version, b"", b'{"a":2}', state)
+
+
+async def test_no_patch_when_somebody_else_was_quicker(store: Store, store_url: str) -> None:
+    await store.commit(Change(TOPIC, orjson.dumps({"a": 1, **BIG})))
+    previous = await store.read(TOPIC)
+    await store.commit(Change(TOPIC, orjson.dumps({"b": 1, **BIG})))
+    state = orjson.dumps({"a": 2, **BIG})
+    async with listening(store_url, TOPIC) as bus:
+        done = await store.commit(Change(TOPIC, state, previous=previous))
+        assert await bus.hear() == Announcement(done.version, 0, b"", b"", state)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"a": 1}, {"a": 22}),  # the patch is as large
+        ({"a": 1, **BIG}, {"a": None, **BIG}),  # a null cannot be said
+        ([1, BIG], [2, BIG]),  # nor an array
+    ],
+)
+async def test_no_patch_where_it_is_no_use(store: Store, store_url: str, old: object, new: object) -> None:
+    await store.commit(Change(TOPIC, orjson.dumps(old)))
+    previous = await store.read(TOPIC)
+    async with listening(store_url, TOPIC) as bus:
+        await store.commit(Change(TOPIC, orjson.dumps(new), previous=previous))
+        heard = await bus.hear()
+    assert (heard.base, heard.patch, heard.state) == (0, b"", orjson.dumps(new))
+
+
+async def test_no_patch_from_nothing(store: Store, store_url: str) -> None:
+    previous = await store.read(TOPIC)
+    async with listening(store_url, TOPIC) as bus:
+        await store.commit(Change(TOPIC, b'{"a":1}', previous=previous))
+        assert (await bus.hear()).base == 0
+
+
+async def test_patches_of_a_long_run_lead_from_state_to_state(store: Store, store_url: str) -> None:
+    from sync.state import canonical, merge_patch
+
+    held: object = None
+    async with listening(store_url, TOPIC) as bus:
+        for number in range(20):
+            state = canonical.encode({"n": number, "even": {"yes": True} if number % 2 == 0 else {}, **BIG})
+            previous = await store.read(TOPIC)
+            await store.commit(Change(TOPIC, state, previous=previous))
+            heard = await bus.hear()
+            if heard.base:
+                assert heard.base == previous.version
+                held = merge_patch.apply(held, canonical.decode(heard.patch))
+            else:
+                held = canonical.decode(heard.state)
+            assert canonical.encode(held) == state
+    assert heard.base
+
+
+# Many at once.
+
+
+async def test_of_many_writers_one_wins_each_version(server: Server) -> None:
+    """Compare-and-set from many connections: every increment is made exactly once."""
+    stores = [connect(server.url).store for _ in range(8)]
+    await stores[0].commit(Change(TOPIC, b"0"))
+    wins: list[int] = []
+
+    async def add(store: Store, times: int) -> None:
+        while times:
+            snapshot = await store.read(TOPIC)
+            state = b"%d" % (int(snapshot.state) + 1)
+            done = await store.commit(Change(TOPIC, state, if_version=snapshot.version))
+            if done.verdict is Verdict.APPLIED:
+                wins.append(done.version)
+                times -= 1
+            else:
+                assert done.verdict is Verdict.CONFLICT
+
+    await asyncio.gather(*(add(store, 10) for store in stores))
+    assert (await stores[0].read(TOPIC)).state == b"80"
+    assert len(set(wins)) == 80
+    for store in stores:
+        await store.aclose()
+
+
+async def test_commit_many_gives_a_verdict_each_in_order(store: Store) -> None:
+    results = await store.commit_many(
+        [
+            Change("tenant:a", b"1", event_id="e"),
+            Change("tenant:a", b"2", event_id="e"),
+            Change("tenant:b", b"1", if_version=9),
+            Change("tenant:a", b"1"),
+            Change("tenant:c", b"1"),
+        ]
+    )
+    assert [result.verdict for result in results if isinstance(result, Committed)] == [
+        Verdict.APPLIED,
+        Verdict.DUPLICATE,
+        Verdict.CONFLICT,
+        Verdict.UNCHANGED,
+        Verdict.APPLIED,
+    ]
+    assert await store.commit_many([]) == []
+
+
+async def test_commit_many_on_a_server_that_knows_no_scripts(store: Store) -> None:
+    """After a restart or a failover the first answers are NOSCRIPT; order and verdicts are those of a first try."""
+    await store.commit(Change(TOPIC, b"0"))
+    await store.redis.script_flush()
+    results = await store.commit_many([Change(TOPIC, state, event_id="e") for state in (b"1", b"2")])
+    assert [result.verdict for result in results if isinstance(result, Committed)] == [
+        Verdict.APPLIED,
+        Verdict.DUPLICATE,
+    ]
+    assert (await store.read(TOPIC)).state == b"1"
+    await store.redis.script_flush()
+    assert (await store.commit(Change(TOPIC, b"3"))).verdict is Verdict.APPLIED
+    await store.redis.script_flush()
+    assert await store.versions([TOPIC]) == [(await store.read(TOPIC)).version]
+
+
+async def test_one_refused_change_of_many_does_not_stop_the_others(store: Store) -> None:
+    await store.redis.set(keys.snap("tenant:broken"), "not a hash")
+    first, broken, last = await store.commit_many([Change(f"tenant:{name}", b"1") for name in ("a", "broken", "b")])
+    assert isinstance(first, Committed)
+    assert isinstance(last, Committed)
+    assert isinstance(broken, StoreError)
+    assert "tenant:broken" in str(broken)
+
+
+async def test_read_many_and_versions_keep_the_order_asked_for(store: Store) -> None:
+    done = {
+        name: await store.commit(Change(name, orjson.dumps(name), private=b"1")) for name in ("tenant:a", "tenant:b")
+    }
+    names = ["tenant:b", "tenant:none", "tenant:a", "tenant:b"]
+    versions = [done[name].version if name in done else 0 for name in names]
+    assert await store.versions(names) == versions
+    snapshots = await store.read_many(names)
+    assert [snapshot.topic for snapshot in snapshots] == names
+    assert [snapshot.version for snapshot in snapshots] == versions
+    assert [snapshot.state for snapshot in snapshots] == [b'"tenant:b"', b"null", b'"tenant:a"', b'"tenant:b"']
+    assert {snapshot.private for snapshot in snapshots} == {b""}
+    assert await store.versions([]) == []
+    assert await store.read_many([]) == []
+
+
+# History.
+
+
+async def test_the_log_is_newest_first_and_capped(store: Store) -> None:
+    states = [b'{"n":%d}' % number for number in range(450)]
+    results = await store.commit_many([Change(TOPIC, state, cause=b'{"event_id":"e"}') for state in states])
+    entries = await store.log(TOPIC, 5)
+    assert [entry.state for entry in entries] == states[:-6:-1]
+    assert [entry.version for entry in entries] == [
+        result.version for result in results[:-6:-1] if isinstance(result, Committed)
+    ]
+    assert entries[0].cause == b'{"event_id":"e"}'
+    assert 200 <= len(await store.log(TOPIC, 1000)) <= 300
+
+
+async def test_the_log_never_holds_the_private_part(store: Store) -> None:
+    await store.commit(Change(TOPIC, b"{}", private=b'"hush"'))
+    for _, fields in await store.redis.xrange(keys.log(TOPIC)):
+        assert b'"hush"' not in fields.values()
+
+
+async def test_event_ids_older_than_seven_days_are_forgotten(store: Store) -> None:
+    await store.commit(Change(TOPIC, b"1", event_id="old"))
+    await store.commit(Change(TOPIC, b"2", event_id="young"))
+    now = await clock_us(store)
+    day_us = 24 * 3600 * 1_000_000
+    await store.redis.zadd(
+        keys.seen(TOPIC), {"old": now - 7 * day_us - 1_000_000, "young": now - 7 * day_us + 60_000_000}
+    )
+    await store.commit(Change(TOPIC, b"3", event_id="new"))
+    assert await store.redis.zrange(keys.seen(TOPIC), 0, -1) == [b"young", b"new"]
+    assert (await store.commit(Change(TOPIC, b"4", event_id="young"))).verdict is Verdict.DUPLICATE
+    assert (await store.commit(Change(TOPIC, b"4", event_id="old"))).verdict is Verdict.APPLIED
+    assert 0 < await store.redis.pttl(keys.seen(TOPIC)) <= 7 * 24 * 3600 * 1000
+
+
+# Restoring.
+
+
+async def test_restoring_keeps_the_version_and_only_goes_forward(store: Store, store_url: str) -> None:
+    done = await store.commit(Change(TOPIC, b"1", private=b"{}", event_id="e", order="5"))
+    newer = Snapshot(TOPIC, done.version + 1000, b"2", b"", b'{"source":"x"}')
+    async with listening(store_url, TOPIC) as bus:
+        assert await store.restore(newer) is True
+        assert await store.restore(newer) is False
+        assert await store.restore(Snapshot(TOPIC, done.version, b"0", b"", b"")) is False
+        assert await store.restore(Snapshot(TOPIC, done.version + 999, b"0", b"", b"")) is False
+        assert await bus.only(store) == []
+    entries = await store.log(TOPIC)
+    assert [entry.version for entry in entries[1:]] == [newer.version, done.version]
+    assert (entries[1].state, entries[1].cause) == (b"2", b'{"source":"x"}')
+
+
+async def test_a_restored_topic_is_to_be_reconciled_and_its_next_commit_is_never_unchanged(store: Store) -> None:
+    done = await store.commit(Change(TOPIC, b"1", private=b"{}"))
+    assert await store.restore(Snapshot(TOPIC, done.version, b"0", b"", b"")) is False
+    assert await store.redis.zcard(keys.RECONCILE) == 0
+    assert await store.restore(Snapshot(TOPIC, done.version + 1, b"2", b"", b"")) is True
+    assert await store.redis.zrange(keys.RECONCILE, 0, -1) == [TOPIC.encode()]
+    again = await store.commit(Change(TOPIC, b"2", private=b"{}"))
+    assert again.verdict is Verdict.APPLIED
+    assert again.version > done.version + 1
+
+
+async def test_an_empty_store_takes_a_snapshot_back(store: Store) -> None:
+    assert await store.restore(Snapshot(TOPIC, 5, b"1", b"", b"")) is True
+    assert await store.read(TOPIC) == Snapshot(TOPIC, 5, b"1", b"", b"")
+
+
+async def test_asking_twice_for_a_reconcile_is_asking_once(store: Store) -> None:
+    await store.want_reconcile([TOPIC])
+    first = await store.redis.zscore(keys.RECONCILE, TOPIC)
+    await store.want_reconcile([TOPIC, "tenant:b"])
+    assert await store.redis.zscore(keys.RECONCILE, TOPIC) == first
+    assert await store.redis.zcard(keys.RECONCILE) == 2
+
+
+async def test_expire_lets_all_keys_go(store: Store) -> None:
+    await store.commit(Change(TOPIC, b"1", event_id="e"))
+    await store.expire(TOPIC, 100)
+    for key in (keys.snap(TOPIC), keys.log(TOPIC), keys.seen(TOPIC)):
+        assert 0 < await store.redis.ttl(key) <= 100
+
+
+# A store that is away.
+
+
+async def every_call_fails(store: Store) -> None:
+    snapshot = Snapshot(TOPIC, 5, b"1", b"", b"")
+    calls = {
+        "commit": lambda: store.commit(Change(TOPIC, b"1")),
+        "commit_many": lambda: store.commit_many([Change(TOPIC, b"1")]),
+        "read": lambda: store.read(TOPIC),
+        "read_many": lambda: store.read_many([TOPIC]),
+        "versions": lambda: store.versions([TOPIC]),
+        "restore": lambda: store.restore(snapshot),
+        "want_reconcile": lambda: store.want_reconcile([TOPIC]),
+        "expire": lambda: store.expire(TOPIC, 1),
+        "log": lambda: store.log(TOPIC),
+        "ping": store.ping,
+    }
+
+    async def fails(name: str) -> str | None:
+        try:
+            result = await calls[name]()
+        except StoreError:
+            return None
+        if name == "commit_many":
+            assert isinstance(result, list)
+            return None if all(isinstance(one, StoreError) for one in result) else name
+        return name
+
+    assert [name for name in await asyncio.gather(*map(fails, calls)) if name is not None] == []
+
+
+async def test_every_call_on_a_killed_store_raises_store_error_and_works_again_after(
+    store: Store, server: Server
+) -> None:
+    await store.commit(Change(TOPIC, b"1"))
+    server.kill()
+    await every_call_fails(store)
+    server.restart()
+    assert (await store.commit(Change(TOPIC, b"2"))).verdict is Verdict.APPLIED
+
+
+async def test_every_call_on_a_frozen_store_raises_store_error_in_bounded_time(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sync.state.connect.SOCKET_TIMEOUT_S", 0.1)
+    store = connect(server.url).store
+    await store.commit(Change(TOPIC, b"1"))
+    server.pause()
+    started = time.monotonic()
+    await every_call_fails(store)
+    assert time.monotonic() - started < 5
+    server.resume()
+    assert (await store.commit(Change(TOPIC, b"2"))).verdict is Verdict.APPLIED
+    await store.aclose()
+
+
+async def test_a_store_that_refuses_to_write_is_a_store_error_and_changes_nothing(store: Store) -> None:
+    await store.commit(Change(TOPIC, b"1", event_id="e"))
+    await store.redis.config_set("maxmemory", "1")
+    with pytest.raises(StoreError):
+        await store.commit(Change(TOPIC, b"2"))
+    (refused,) = await store.commit_many([Change(TOPIC, b"2")])
+    assert isinstance(refused, StoreError)
+    assert (await store.read(TOPIC)).state == b"1"
+
+
+# On disk.
+
+
+async def test_without_durable_nothing_is_waited_for(store: Store) -> None:
+    await store.wait_durable()
+
+
+async def test_durable_waits_for_the_append_only_file_and_survives_a_kill() -> None:
+    with start_valkey(aof=True, args=["--appendfsync", "everysec"]) as server:
+        store = connect(server.url, durable=True).store
+        done = await store.commit(Change(TOPIC, b"1", event_id="e"))
+        await store.wait_durable()
+        server.kill()
+        server.restart()
+        assert await store.read(TOPIC) == Snapshot(TOPIC, done.version, b"1", b"", b"")
+        assert (await store.commit(Change(TOPIC, b"1", event_id="e"))).verdict is Verdict.DUPLICATE
+        await store.aclose()
+
+
+@pytest.mark.parametrize("kind", sorted(STARTERS))
+async def test_durable_on_a_store_that_keeps_no_file_is_an_error(kind: str) -> None:
+    with STARTERS[kind]() as server:
+        store = connect(server.url, durable=True).store
+        await store.commit(Change(TOPIC, b"1"))
+        with pytest.raises(StoreError):
+            await store.wait_durable(0.2)
+        await store.aclose()
+
+
+# The scripts themselves.
+
+
+async def test_the_scripts_touch_only_the_keys_they_are_given(store: Store) -> None:
+    """On Cluster a script may touch the slot of its keys alone."""
+    await store.commit(Change(TOPIC, b"1", event_id="e", order="1", cause=b"{}"))
+    await store.restore(Snapshot(TOPIC, 2**52, b"2", b"", b""))
+    names = {name.decode() for name in await store.redis.keys("*")}
+    assert names == {keys.snap(TOPIC), keys.log(TOPIC), keys.seen(TOPIC), keys.RECONCILE}
+
+
+def test_order_tokens_of_integers_compare_as_integers() -> None:
+    values = [0, 1, 9, 10, 99, 2**53, 10**19]
+    assert [order_token(value) for value in values] == sorted(order_token(value) for value in values)
+    assert order_token("as-is") == "as-is"
+    assert len(order_token(10**19)) == 20

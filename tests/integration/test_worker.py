@@ -1,0 +1,492 @@
+"""The worker: what happens without a webhook, exactly once however many of them there are."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from sync.billing import instants
+from sync.billing.batch import Batch
+from sync.billing.inbox import Record
+from sync.billing.model import Event
+from sync.billing.pipeline import RELEASE_MAX, WAITS_CATALOG, Pipeline, Receipt
+from sync.billing.providers import Unparsable
+from sync.billing.providers.paddle import Paddle
+from sync.billing.reprojection import Reprojection
+from sync.billing.shelf import Shelf
+from sync.state.store import Change, Committed, Store, StoreError
+from sync.worker import ATTEMPTS_MAX, Worker
+from tests.support.servers import Server, start_valkey
+from tests.support.wait import until
+from tests.unit.billing.bodies import webhook
+
+POLL_S = 0.02
+LEASE_S = 0.2
+
+CATALOG = """
+[policy]
+grace = "2s"
+overdue = "apply"
+
+[plans.free]
+name = "Free"
+rank = 0
+default = true
+limits = { seats = 1 }
+
+[plans.pro]
+name = "Pro"
+rank = 20
+limits = { projects = 10 }
+prices.paddle.live = ["pri_pro"]
+"""
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Path:
+    path = tmp_path / "catalog.toml"
+    path.write_text(CATALOG)
+    return path
+
+
+class Clock:
+    """A clock of the test's own."""
+
+    def __init__(self) -> None:
+        self.ns = time.time_ns()
+
+    def __call__(self) -> int:
+        return self.ns
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def pipeline_of(store: Store, catalog: Path, clock: Clock | None = None, lease_s: float = LEASE_S) -> Pipeline:
+    return Pipeline(store, Shelf(catalog), {"paddle": Paddle()}, lease_s=lease_s, now_ns=clock or time.time_ns)
+
+
+@pytest.fixture
+def pipeline(store: Store, catalog: Path) -> Pipeline:
+    return pipeline_of(store, catalog)
+
+
+@asynccontextmanager
+async def working(*pipelines: Pipeline) -> AsyncIterator[None]:
+    """One worker for each pipeline, stopped politely at the end."""
+    workers = [Worker(pipeline, ("live",), poll_s=POLL_S) for pipeline in pipelines]
+    async with asyncio.TaskGroup() as group:
+        for worker in workers:
+            group.create_task(worker.run())
+        yield
+        for worker in workers:
+            worker.stop()
+
+
+async def receive(pipeline: Pipeline, body: bytes) -> Receipt:
+    return await pipeline.receive(pipeline.adapters["paddle"], body, "live")
+
+
+async def state(store: Store, topic: str = "tenant:acme") -> Any:
+    return orjson.loads((await store.read(topic)).state)
+
+
+async def plan(store: Store, topic: str = "tenant:acme") -> str | None:
+    found = await state(store, topic)
+    return None if found is None else str(found["plan"]["key"])
+
+
+async def counts(pipeline: Pipeline) -> tuple[int, int]:
+    return await pipeline.environment("live").inbox.counts()
+
+
+def soon(seconds: float) -> str:
+    return instants.text(time.time_ns() + int(seconds * 1e9))
+
+
+class TestRecovery:
+    """Events whose process died between storing and answering."""
+
+    async def abandon(self, pipeline: Pipeline, body: bytes) -> str:
+        """Store an event as a process does that dies right after."""
+        event = pipeline.adapters["paddle"].parse(body, "live")
+        batch = Batch(pipeline.store.redis)
+        pipeline.environment("live").inbox.put(batch, event.event_id, body, "paddle", event.type, 1)
+        await batch.run()
+        return event.event_id
+
+    async def test_it_is_taken_up_when_the_lease_has_run_out(self, pipeline: Pipeline, store: Store) -> None:
+        await self.abandon(pipeline, webhook(1))
+        assert await pipeline.environment("live").inbox.claim(10) == []
+        async with working(pipeline):
+            await until(lambda: plan(store))
+        assert await plan(store) == "pro"
+        assert await counts(pipeline) == (0, 0)
+
+    async def test_three_workers_take_it_up_once(self, store: Store, catalog: Path) -> None:
+        pipelines = [pipeline_of(store, catalog) for _ in range(3)]
+        for number in range(40):
+            await self.abandon(pipelines[0], webhook(number, id=f"sub_{number % 4}"))
+
+        async def done() -> bool:
+            return await counts(pipelines[0]) == (0, 0) and await plan(store) is not None
+
+        async with working(*pipelines):
+            await until(done)
+        causes = [orjson.loads(entry.cause).get("event_id") for entry in await store.log("tenant:acme", 200)]
+        assert len(causes) == len(set(causes))
+
+    async def test_a_crash_after_the_commit_is_finished_and_not_repeated(
+        self, pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        body = webhook(1, status="trialing", current_billing_period=period(0, 3600))
+        commit = store.commit
+
+        async def die_after(change: Change) -> Committed:
+            await commit(change)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "commit", die_after)
+            with pytest.raises(KeyboardInterrupt):
+                await receive(pipeline, body)
+        version = (await store.read("tenant:acme")).version
+        assert await counts(pipeline) == (1, 0)
+        assert await timer(pipeline) is None
+        async with working(pipeline):
+            await until(lambda: settled(pipeline))
+            await until(lambda: timer(pipeline))
+        record = await pipeline.environment("live").inbox.read(json.loads(body)["event_id"])
+        assert record is not None
+        assert (record.status, record.attempts) == ("done", 2)
+        assert await store.redis.hget(f"pw:{{inbox/live}}:event:{record.event_id}", "outcome") == b"applied"
+        assert (await store.read("tenant:acme")).version == version
+        assert [topic async for topic in pipeline.environment("live").topics()] == ["tenant:acme"]
+
+    async def test_a_store_error_halfway_leaves_it_to_the_next_delivery(
+        self, pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def fail(change: Change) -> Committed:
+            raise StoreError("gone")
+
+        body = webhook(1)
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "commit", fail)
+            with pytest.raises(StoreError):
+                await receive(pipeline, body)
+        assert (await receive(pipeline, body)).outcome == "applied"
+
+    async def test_an_event_that_always_fails_is_parked_and_stops_no_other(
+        self, pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bad = await self.abandon(pipeline, webhook(1, id="sub_bad"))
+        await self.abandon(pipeline, webhook(1, id="sub_good"))
+        resume = pipeline.resume
+
+        async def sometimes(record: Record, environment: str) -> Receipt:
+            if record.event_id == bad:
+                raise ZeroDivisionError("nobody foresaw this")
+            return await resume(record, environment)
+
+        async def no_wait(environment: str, event_id: str, delay_s: float) -> None:
+            batch = Batch(store.redis)
+            pipeline.environment(environment).inbox.postpone(batch, event_id, 0)
+            await batch.run()
+
+        monkeypatch.setattr(pipeline, "resume", sometimes)
+        monkeypatch.setattr(pipeline, "postpone", no_wait)
+        async with working(pipeline):
+            await until(lambda: plan(store))
+            await until(lambda: is_parked(pipeline, bad))
+        record = await pipeline.environment("live").inbox.read(bad)
+        assert record is not None
+        assert record.attempts == ATTEMPTS_MAX
+        assert "ZeroDivisionError" in record.reason
+
+    async def test_what_waits_on_a_newer_release_is_tried_at_the_start(
+        self, pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        body = webhook(1)
+
+        def cannot(self: Paddle, body: bytes, environment: str) -> Event | Unparsable:
+            return Unparsable(json.loads(body)["event_id"], "", "too new")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Paddle, "parse", cannot)
+            assert (await receive(pipeline, body)).outcome == "parked"
+        async with working(pipeline):
+            await until(lambda: plan(store))
+        assert await counts(pipeline) == (0, 0)
+
+    async def test_a_store_that_is_away_is_waited_for(self, catalog: Path, valkey: Server, store: Store) -> None:
+        pipeline = pipeline_of(store, catalog)
+        async with working(pipeline):
+            valkey.kill()
+            await asyncio.sleep(POLL_S * 3)
+            valkey.start()
+            await until(lambda: received(pipeline))
+            await self.abandon(pipeline, webhook(2, id="sub_2", tenant="late"))
+            await until(lambda: plan(store, "tenant:late"))
+
+
+async def received(pipeline: Pipeline) -> bool:
+    try:
+        await receive(pipeline, webhook(1))
+    except StoreError:
+        return False
+    return True
+
+
+async def settled(pipeline: Pipeline) -> bool:
+    return (await counts(pipeline))[0] == 0
+
+
+async def is_parked(pipeline: Pipeline, event_id: str) -> bool:
+    record = await pipeline.environment("live").inbox.read(event_id)
+    return record is not None and record.status == "parked"
+
+
+async def timer(pipeline: Pipeline, topic: str = "tenant:acme") -> float | None:
+    score: Any = await pipeline.store.redis.zscore("pw:{timers/live}:due", topic)
+    return None if score is None else float(score)
+
+
+def period(starts: float, ends: float) -> dict[str, str]:
+    return {"starts_at": soon(starts), "ends_at": soon(ends)}
+
+
+class TestTime:
+    """State that changes by time alone."""
+
+    async def test_s15_three_workers_end_a_subscription_once_at_its_time(self, store: Store, catalog: Path) -> None:
+        pipelines = [pipeline_of(store, catalog) for _ in range(3)]
+        change = {"action": "cancel", "effective_at": soon(0.4)}
+        assert (await receive(pipelines[0], webhook(1, scheduled_change=change))).outcome == "applied"
+        async with working(*pipelines):
+            await asyncio.sleep(0.1)
+            assert await plan(store) == "pro"
+            await until(lambda: is_plan(store, "free"))
+        log = await store.log("tenant:acme")
+        assert len(log) == 2
+        assert log[0].version / 1e6 >= instants.parse(change["effective_at"]) / 1e9
+        assert orjson.loads(log[0].cause) == {"source": "timer", "event_type": "due"}
+        now = await state(store)
+        assert (now["status"], now["pending"]["reason"]) == ("canceled", "awaiting_provider")
+        assert await timer(pipelines[0]) is None
+        # The provider's word, when it comes, confirms it: no access came back meanwhile, none is lost twice.
+        assert (await receive(pipelines[0], webhook(2, status="canceled"))).outcome == "applied"
+        assert (await state(store))["plan"]["key"] == "free"
+
+    async def test_s11_grace_ends_without_a_webhook(self, store: Store, catalog: Path, clock: Clock) -> None:
+        pipeline = pipeline_of(store, catalog, clock)
+        body = json.loads(webhook(1, status="past_due"))
+        moment = instants.text(clock.ns)
+        body["occurred_at"] = body["data"]["updated_at"] = moment
+        assert (await receive(pipeline, json.dumps(body).encode())).outcome == "applied"
+        assert await plan(store) == "pro"
+        reprojection = Reprojection(pipeline)
+        clock.ns += 1_999_999_000
+        assert (await reprojection.reproject("live", "tenant:acme", "timer")).outcome == "unchanged"
+        clock.ns += 1_000
+        assert (await reprojection.reproject("live", "tenant:acme", "timer")).outcome == "applied"
+        assert await plan(store) == "free"
+
+    @pytest.mark.parametrize("order", [1, -1])
+    async def test_a_timer_is_only_ever_moved_forward(self, pipeline: Pipeline, store: Store, order: int) -> None:
+        for due_us in (1_000, 2_000)[::order]:
+            batch = Batch(store.redis)
+            pipeline.environment("live").timers.arm(batch, "tenant:acme", due_us)
+            await batch.run()
+        assert await timer(pipeline) == 1_000
+
+    async def test_a_timer_survives_the_worker_that_claimed_it(self, store: Store, catalog: Path) -> None:
+        pipeline = pipeline_of(store, catalog)
+        change = {"action": "cancel", "effective_at": soon(0.05)}
+        await receive(pipeline, webhook(1, scheduled_change=change))
+        timers = pipeline.environment("live").timers
+
+        async def claimed() -> bool:
+            return bool(await timers.claim(1))
+
+        await until(claimed)
+        async with working(pipeline):
+            await until(lambda: is_plan(store, "free"))
+
+    async def test_an_update_during_a_firing_keeps_its_own_timer(
+        self, store: Store, catalog: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The new event's `arm` falls into the lease, where it has no effect; the firing looks once more."""
+        pipeline = pipeline_of(store, catalog, clock, lease_s=30)
+        first = {"action": "cancel", "effective_at": instants.text(clock.ns - 1_000_000_000)}
+        later_ns = clock.ns + 3600 * 1_000_000_000
+        second = {"action": "cancel", "effective_at": instants.text(later_ns)}
+        await receive(pipeline, webhook(1, scheduled_change=first))
+        batch = Batch(store.redis)
+        timers = pipeline.environment("live").timers
+        timers.arm(batch, "tenant:acme", 1)
+        await batch.run()
+        (due,) = await timers.claim(1)
+        read, again = store.read, webhook(2, scheduled_change=second)
+
+        async def read_then_update(topic: str) -> Any:
+            snapshot = await read(topic)
+            monkeypatch.undo()
+            with monkeypatch.context() as apart:
+                # Another process: it does not wait for this one's turn.
+                apart.setattr(pipeline, "turns", pipeline_of(store, catalog).turns)
+                assert (await receive(pipeline, again)).outcome == "applied"
+            return snapshot
+
+        monkeypatch.setattr(store, "read", read_then_update)
+        await Reprojection(pipeline).fire("live", due)
+        score = await timer(pipeline)
+        assert score is not None
+        assert score <= later_ns / 1000
+
+    async def test_a_topic_without_facts_is_left_alone(self, pipeline: Pipeline, store: Store) -> None:
+        await store.commit(Change("tenant:acme", b'{"plan":"published by hand"}'))
+        receipt = await Reprojection(pipeline).reproject("live", "tenant:acme", "catalog")
+        assert receipt.outcome == "unchanged"
+        await store.commit(Change("tenant:other", b'{"plan":"published by hand"}', b'{"own":"private"}'))
+        receipt = await Reprojection(pipeline).reproject("live", "tenant:other", "catalog")
+        assert "not a tenant's facts" in receipt.reason
+        assert await state(store, "tenant:other") == {"plan": "published by hand"}
+
+
+async def is_plan(store: Store, key: str) -> bool:
+    return await plan(store) == key
+
+
+class TestCatalog:
+    """A catalog edit reaches tenants without an event."""
+
+    async def test_s37_affected_tenants_get_a_new_version_and_others_do_not(
+        self, pipeline: Pipeline, store: Store, catalog: Path
+    ) -> None:
+        await receive(pipeline, webhook(1))
+        await receive(pipeline, webhook(1, status="canceled", id="sub_2", tenant="other"))
+        other = await store.read("tenant:other")
+
+        async def has_limit() -> bool:
+            return bool((await state(store))["limits"].get("projects") == 11)
+
+        async with working(pipeline):
+            edit(catalog, CATALOG.replace("projects = 10", "projects = 11"))
+            await until(has_limit)
+        assert orjson.loads((await store.read("tenant:acme")).cause) == {"source": "catalog"}
+        assert await store.read("tenant:other") == other
+
+    async def test_s36_parked_events_are_tried_when_the_catalog_knows_their_price(
+        self, pipeline: Pipeline, store: Store, catalog: Path
+    ) -> None:
+        for number in range(150):
+            body = webhook(1, id=f"sub_{number}", items=[("pri_new", 1)], tenant=f"t{number}")
+            assert (await receive(pipeline, body)).outcome == "parked"
+
+        async def used() -> bool:
+            return await counts(pipeline) == (0, 0)
+
+        async with working(pipeline):
+            await until(lambda: attempted(pipeline, 150))
+            assert (await counts(pipeline))[1] == 150
+            edit(catalog, CATALOG.replace('"pri_pro"', '"pri_pro", "pri_new"'))
+            await until(used)
+        assert await plan(store, "tenant:t149") == "pro"
+
+    async def test_all_that_waits_is_reopened_and_that_ends(self, pipeline: Pipeline) -> None:
+        for number in range(RELEASE_MAX + 50):
+            await receive(pipeline, webhook(1, id=f"sub_{number}", items=[("pri_new", 1)], tenant=f"t{number}"))
+        assert await pipeline.reopen("live", WAITS_CATALOG) == RELEASE_MAX + 50
+        assert (await counts(pipeline))[0] == RELEASE_MAX + 50
+        assert await pipeline.reopen("live", "subscription:paddle:sub_1") == 0
+
+    async def test_a_price_that_left_the_catalog_holds_the_state(
+        self, pipeline: Pipeline, store: Store, catalog: Path
+    ) -> None:
+        await receive(pipeline, webhook(1))
+        before = await store.read("tenant:acme")
+        edit(catalog, CATALOG.replace('"pri_pro"', '"pri_other"'))
+        receipt = await Reprojection(pipeline).reproject("live", "tenant:acme", "catalog")
+        assert (receipt.outcome, receipt.reason) == ("unchanged", "unknown price pri_pro")
+        assert await store.read("tenant:acme") == before
+
+    async def test_a_bad_edit_changes_nothing(self, pipeline: Pipeline, store: Store, catalog: Path) -> None:
+        await receive(pipeline, webhook(1))
+        edit(catalog, "[plans")
+        receipt = await Reprojection(pipeline).reproject("live", "tenant:acme", "catalog")
+        assert receipt == Receipt("unchanged", (await store.read("tenant:acme")).version)
+
+
+async def attempted(pipeline: Pipeline, count: int) -> bool:
+    """Whether the start's sweep has tried every parked event once more."""
+    records = await pipeline.environment("live").inbox.parked(None, 500)
+    return len(records) == count and all(record.attempts > 1 for record in records)
+
+
+def edit(path: Path, text: str) -> None:
+    """Replace the file at once, as editors do."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
+
+
+class TestProcess:
+    """The process itself."""
+
+    @contextmanager
+    def process(self, **environ: str) -> Iterator[subprocess.Popen[str]]:
+        started = subprocess.Popen(
+            [sys.executable, "-m", "sync.worker"],
+            env={**{name: value for name, value in os.environ.items() if not name.startswith("PLANWIRE_")}, **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            yield started
+        finally:
+            started.kill()
+            started.communicate()
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    async def test_it_works_and_leaves_when_told(self, catalog: Path, number: signal.Signals) -> None:
+        with start_valkey() as server:
+            from sync.state.connect import connect
+
+            store = connect(server.url).store
+            pipeline = pipeline_of(store, catalog)
+            await TestRecovery().abandon(pipeline, webhook(1))
+            with self.process(PLANWIRE_REDIS_URL=server.url, PLANWIRE_CATALOG=str(catalog)) as worker:
+                await until(lambda: plan(store), timeout_s=15)
+                worker.send_signal(number)
+                assert await asyncio.to_thread(worker.wait, 10) == 0
+            await store.aclose()
+
+    @pytest.mark.parametrize(
+        ("environ", "line"),
+        [
+            ({"PLANWIRE_CATALOG": "/nowhere.toml"}, "planwire worker: /nowhere.toml:1: cannot be read"),
+            ({"PLANWIRE_CATALGO": "x"}, "planwire worker: unknown setting PLANWIRE_CATALGO; did you mean"),
+            ({"PLANWIRE_REDIS_URL": "http://x"}, "planwire worker: store URL scheme 'http' is not known"),
+        ],
+    )
+    async def test_it_says_in_one_line_why_it_cannot_start(self, environ: dict[str, str], line: str) -> None:
+        with self.process(**{"PLANWIRE_REDIS_URL": "unix:///nowhere", **environ}) as worker:
+            output, _ = await asyncio.to_thread(worker.communicate, timeout=15)
+        assert worker.returncode == 2
+        assert output.startswith(line)
+        assert output.count("\n") == 1

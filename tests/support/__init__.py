@@ -1,0 +1,1 @@
+"""What several tests share: real servers, waiting with a deadline, a browser."""

@@ -1,0 +1,129 @@
+"""A real web process's server inside the test, on a port the system chose, and clients for it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from gateway.app import create_app
+from gateway.auth import mint
+from gateway.node import Node
+from gateway.server import Server, configuration
+from gateway.settings import GatewaySettings
+
+SECRET = "an-hs256-secret-for-tests-only-0123456789"
+PUBLISH_KEY = "a-publish-key-for-tests"
+
+
+def token(*topics: str, ttl_s: float = 600, sub: str = "tester", **options: Any) -> str:
+    """Return a token for `topics` (default: all)."""
+    return mint(SECRET, topics=topics or ("*",), now=time.time(), ttl_s=ttl_s, sub=sub, **options)
+
+
+@dataclass
+class Running:
+    """A gateway that serves."""
+
+    node: Node
+    port: int
+    server: Server
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/v1/connect"
+
+
+def environment(store_url: str, **settings: str) -> dict[str, str]:
+    """Return an environment for a gateway on `store_url`; `settings` are names without the prefix."""
+    environ = {
+        "PLANWIRE_REDIS_URL": store_url,
+        "PLANWIRE_JWT_SECRET": SECRET,
+        "PLANWIRE_PUBLISH_KEYS": f"tests:{hashlib.sha256(PUBLISH_KEY.encode()).hexdigest()}",
+        "PLANWIRE_INTAKE": "0",
+        "PLANWIRE_DRAIN_S": "0",
+        "PORT": "0",
+    }
+    environ.update({name if name == "PORT" else f"PLANWIRE_{name}": value for name, value in settings.items()})
+    return environ
+
+
+@asynccontextmanager
+async def run_gateway(environ: Mapping[str, str], *, until_fresh: bool = True) -> AsyncIterator[Running]:
+    """Serve a gateway configured by `environ` while the context is open."""
+    settings = GatewaySettings.from_env(environ)
+    server = Server(configuration(settings, factory=lambda: create_app(environ)))
+    task = asyncio.create_task(server._serve())
+    try:
+        while not server.started:
+            await asyncio.sleep(0.005)
+            if task.done():
+                task.result()
+                raise AssertionError("the gateway did not start")
+        node = server.lifespan.state["node"]
+        while until_fresh and not node.hub.fresh:
+            await asyncio.sleep(0.005)
+        yield Running(node, server.servers[0].sockets[0].getsockname()[1], server)
+    finally:
+        server.should_exit = True
+        await task
+
+
+class Client:
+    """A planwire.v1 client for tests: sends frames, and keeps what it received."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+
+    async def send(self, type_: str, **fields: Any) -> None:
+        await self.connection.send(json.dumps({"type": type_, **fields}))
+
+    async def receive(self, timeout_s: float = 5.0) -> dict[str, Any]:
+        """Return the next frame."""
+        async with asyncio.timeout(timeout_s):
+            frame: dict[str, Any] = json.loads(await self.connection.recv())
+            return frame
+
+    async def until(self, type_: str, timeout_s: float = 5.0) -> dict[str, Any]:
+        """Return the next frame of a type, dropping others."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                frame = await self.receive(timeout_s)
+                if frame["type"] == type_:
+                    return frame
+
+    async def closed(self, timeout_s: float = 5.0) -> tuple[int | None, str | None]:
+        """Return code and reason once the socket is closed."""
+        async with asyncio.timeout(timeout_s):
+            await self.connection.wait_closed()
+        return self.connection.close_code, self.connection.close_reason
+
+
+@asynccontextmanager
+async def open_client(
+    running: Running, *topics: str, hello: bool = True, jwt: str | None = None, held: int = 0, **options: Any
+) -> AsyncIterator[Client]:
+    """Connect, say hello for `topics`, and give the client; the welcome is still to be received."""
+    async with connect(
+        running.ws_url,
+        subprotocols=[Subprotocol("planwire.v1")],
+        compression=options.pop("compression", None),
+        **options,
+    ) as connection:
+        client = Client(connection)
+        if hello:
+            wanted = dict.fromkeys(topics, held)
+            await client.send("hello", token=jwt or token(), topics=wanted, client="tests")
+        yield client

@@ -1,0 +1,107 @@
+"""Real processes of ours: starting one with a data directory of its own, and finding everything that it left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def clean_environ(data_dir: Path, **more: str) -> dict[str, str]:
+    """The test process's environment without settings of ours, then the data directory and `more`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PLANWIRE_") and name != "PORT"}
+    return kept | {"PLANWIRE_DATA_DIR": str(data_dir), "PYTHONPATH": str(ROOT)} | more
+
+
+def alive_with(data_dir: Path) -> dict[int, str]:
+    """Process id -> command line of every process that belongs to this data directory; zombies do not count.
+
+    Its environment names the directory, or it works inside it (a store server writes its title over its environment).
+    """
+    if not Path("/proc/self/environ").exists():
+        pytest.skip("finding processes by their environment needs /proc")
+    marker = f"PLANWIRE_DATA_DIR={data_dir}".encode()
+    found: dict[int, str] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            works_inside = (entry / "cwd").readlink().is_relative_to(data_dir)
+            if works_inside or marker in (entry / "environ").read_bytes().split(b"\0"):
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    return found
+
+
+def servers_of(data_dir: Path) -> list[int]:
+    """The ids of the store servers that run for this data directory (not those of their guards)."""
+    binaries = ("valkey-server", "redis-server")
+    return [pid for pid, line in alive_with(data_dir).items() if line.partition(" ")[0].endswith(binaries)]
+
+
+class Running:
+    """A started program whose output is collected while it runs. `text`: all of it so far."""
+
+    def __init__(self, command: list[str], environ: Mapping[str, str], cwd: Path = ROOT) -> None:
+        self.process = subprocess.Popen(
+            command,
+            env=dict(environ),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.text = ""
+        self._reader = threading.Thread(target=self._collect, daemon=True)
+        self._reader.start()
+
+    @property
+    def lines(self) -> list[str]:
+        """The output's lines."""
+        return self.text.splitlines()
+
+    def status(self) -> int | None:
+        """The exit status, None while it runs."""
+        return self.process.poll()
+
+    def _collect(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.text += line
+
+    def close(self) -> None:
+        """Kill it if it runs, and close its output."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+        self._reader.join(10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@contextlib.contextmanager
+def running(command: list[str], environ: Mapping[str, str], cwd: Path = ROOT) -> Iterator[Running]:
+    """A running program. On exit it is killed, and with it whatever still names its data directory."""
+    program = Running(command, environ, cwd)
+    try:
+        yield program
+    finally:
+        for pid in (program.process.pid, *alive_with(Path(environ["PLANWIRE_DATA_DIR"]))):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        program.close()
+
+
+def python(*arguments: str) -> list[str]:
+    """The command that runs this interpreter with `arguments`."""
+    return [sys.executable, *arguments]

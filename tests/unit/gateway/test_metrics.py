@@ -1,0 +1,80 @@
+"""Ints in, Prometheus out."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.metrics import COUNTERS, GAUGES, HISTOGRAMS, LABELLED, Histogram, Metrics
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(metrics.exposition().decode())
+        for sample in family.samples
+    }
+
+
+def test_every_attribute_named_is_exported_under_its_name() -> None:
+    metrics = Metrics()
+    for number, attribute in enumerate((*COUNTERS, *GAUGES), start=2):
+        setattr(metrics, attribute, number)
+    found = samples(metrics)
+    for number, attribute in enumerate((*COUNTERS, *GAUGES), start=2):
+        name = (
+            f"planwire_{COUNTERS[attribute][0]}_total" if attribute in COUNTERS else f"planwire_{GAUGES[attribute][0]}"
+        )
+        assert found[name, ()] == number
+
+
+def test_every_public_number_is_exported() -> None:
+    numbers = {name for name, value in vars(Metrics()).items() if isinstance(value, int | float)}
+    assert numbers - {"probe_at"} == {*COUNTERS, *GAUGES}
+    assert {*LABELLED, *HISTOGRAMS} < set(vars(Metrics()))
+
+
+def test_labels() -> None:
+    metrics = Metrics()
+    metrics.closed[4008] += 2
+    metrics.requests["/v1/publish", "POST", 200] += 3
+    found = samples(metrics)
+    assert found["planwire_sockets_closed_total", (("code", "4008"),)] == 2
+    labels = (("method", "POST"), ("route", "/v1/publish"), ("status", "200"))
+    assert found["planwire_http_requests_total", labels] == 3
+
+
+def test_a_histogram_counts_up_to_and_including_its_bounds() -> None:
+    histogram = Histogram((1, 2))
+    for value in (-5, 0.5, 1, 1.5, 2, 3):
+        histogram.observe(value)
+    assert histogram.buckets() == [("1", 3), ("2", 5), ("+Inf", 6)]
+    assert histogram.total == pytest.approx(8.0)
+
+
+def test_versions_tell_their_own_age() -> None:
+    metrics = Metrics()
+    version = int((time.time() - 3) * 1e6)
+    metrics.announced(version)
+    metrics.acked(version, occurred_at=time.time() - 40)
+    found = samples(metrics)
+    assert found["planwire_publish_to_sent_seconds_bucket", (("le", "2.5"),)] == 0
+    assert found["planwire_publish_to_sent_seconds_bucket", (("le", "5.0"),)] == 1
+    assert found["planwire_publish_to_acked_seconds_count", ()] == 1
+    assert found["planwire_occurred_to_acked_seconds_bucket", (("le", "60.0"),)] == 1
+    assert found["planwire_occurred_to_acked_seconds_bucket", (("le", "30.0"),)] == 0
+
+
+def test_the_age_of_the_probe() -> None:
+    metrics = Metrics()
+    assert samples(metrics)["planwire_probe_age_seconds", ()] == float("inf")
+    metrics.probe_at = time.time() - 7
+    assert 7 <= samples(metrics)["planwire_probe_age_seconds", ()] < 12
+
+
+def test_apps_do_not_share_a_registry() -> None:
+    first, second = Metrics(), Metrics()
+    first.opened = 5
+    assert samples(second)["planwire_sockets_opened_total", ()] == 0

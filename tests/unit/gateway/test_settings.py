@@ -1,0 +1,171 @@
+"""The environment becomes a frozen configuration, or one clear sentence per problem."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from gateway.settings import GatewaySettings, SettingsError, variable
+from sync.state import env
+
+SECRET = "0123456789abcdef0123456789abcdef"
+DIGEST = hashlib.sha256(b"key").hexdigest()
+
+
+def settings(**values: str) -> GatewaySettings:
+    return GatewaySettings.from_env({"PLANWIRE_JWT_SECRET": SECRET, **values})
+
+
+def problem_of(**values: str) -> str:
+    with pytest.raises(SettingsError) as raised:
+        settings(**values)
+    return str(raised.value)
+
+
+def test_defaults_need_nothing_but_a_way_to_verify_tokens() -> None:
+    made = settings()
+    assert (made.port, made.heartbeat_s, made.frame_max_bytes, made.dev) == (8000, 15, 65_536, False)
+    with pytest.raises(SettingsError, match="PLANWIRE_JWT_SECRET or PLANWIRE_JWKS must be set"):
+        GatewaySettings.from_env({})
+
+
+def test_dev_has_no_default_secret_either() -> None:
+    with pytest.raises(SettingsError, match="must be set"):
+        GatewaySettings.from_env({"PLANWIRE_DEV": "1"})
+
+
+def test_it_reads_the_mapping_it_is_given_and_not_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLANWIRE_HEARTBEAT_S", "3")
+    monkeypatch.setenv("HEARTBEAT_S", "4")
+    assert settings().heartbeat_s == 15
+
+
+def test_every_field_is_read_from_its_name() -> None:
+    made = settings(
+        PORT="9001", PLANWIRE_HEARTBEAT_S="1.5", PLANWIRE_DURABLE="1", PLANWIRE_INTAKE="0", PLANWIRE_LOG_LEVEL="debug"
+    )
+    assert (made.port, made.heartbeat_s, made.durable, made.intake, made.log_level) == (9001, 1.5, True, False, "debug")
+
+
+def test_an_empty_value_is_an_absent_one() -> None:
+    assert settings(PLANWIRE_HEARTBEAT_S="").heartbeat_s == 15
+
+
+def test_an_unknown_name_is_an_error_that_names_the_closest() -> None:
+    assert problem_of(PLANWIRE_HEARTBEATS_S="1") == (
+        "unknown setting PLANWIRE_HEARTBEATS_S; did you mean PLANWIRE_HEARTBEAT_S?"
+    )
+
+
+def test_names_of_other_processes_and_other_programs_are_not_ours_to_refuse() -> None:
+    assert settings(PLANWIRE_CATALOG="x.toml", HOME="/root").port == 8000
+
+
+def test_every_name_is_known_to_every_process() -> None:
+    own = {variable(name) for name in GatewaySettings.model_fields} - {"PORT"}
+    assert own <= env.NAMES
+
+
+def test_several_problems_are_all_told() -> None:
+    said = problem_of(PLANWIRE_HEARTBEAT_S="-1", PLANWIRE_SWEEP_S="soon")
+    assert "PLANWIRE_HEARTBEAT_S: " in said
+    assert "PLANWIRE_SWEEP_S: " in said
+
+
+@pytest.mark.parametrize("name", ["JWT_SECRET", "PUBLISH_KEYS"])
+def test_a_refused_secret_is_not_shown(name: str) -> None:
+    assert "hunter2" not in problem_of(**{f"PLANWIRE_{name}": "hunter2"})
+
+
+def test_no_secret_is_in_the_repr() -> None:
+    made = settings(
+        PLANWIRE_REDIS_URL="redis://:hunter2@db", PLANWIRE_CONSOLE_TOKEN="hunter3", PLANWIRE_PUBLISH_KEYS=f"a:{DIGEST}"
+    )
+    shown = repr(made) + str(made)
+    assert not any(secret in shown for secret in (SECRET, "hunter2", "hunter3", DIGEST))
+    assert made.redis_url.get_secret_value() == "redis://:hunter2@db"
+
+
+def test_it_is_frozen() -> None:
+    made: Any = settings()
+    with pytest.raises(ValidationError):
+        made.port = 1
+
+
+def test_a_short_secret_is_refused() -> None:
+    assert "at least 32 bytes" in problem_of(PLANWIRE_JWT_SECRET=SECRET[:31])
+
+
+def test_secrets_rotate_by_being_several() -> None:
+    second = SECRET[::-1]
+    made = settings(PLANWIRE_JWT_SECRET=f"{SECRET}, {second}")
+    assert [secret.get_secret_value() for secret in made.jwt_secret] == [SECRET, second]
+
+
+def test_publish_keys_have_a_name_a_hash_and_perhaps_a_rate() -> None:
+    other = hashlib.sha256(b"other").hexdigest()
+    assert settings(PLANWIRE_PUBLISH_KEYS=f"ci:{DIGEST},app:{other}:2.5").publish_keys == (
+        ("ci", DIGEST, None),
+        ("app", other, 2.5),
+    )
+
+
+@pytest.mark.parametrize(
+    "value", ["ci", "ci:abc", f"ci:{DIGEST.upper()}", f"ci:{DIGEST}:0", f"ci:{DIGEST}:x", f"a:{DIGEST},b:{DIGEST}"]
+)
+def test_malformed_publish_keys_are_refused(value: str) -> None:
+    assert problem_of(PLANWIRE_PUBLISH_KEYS=value).startswith("PLANWIRE_PUBLISH_KEYS: ")
+
+
+@pytest.mark.parametrize("value", ["example.com", "https://a.com/", "https://a.com/x", "ftp://a.com", "*"])
+def test_what_is_no_origin_is_refused(value: str) -> None:
+    assert "is not an origin" in problem_of(PLANWIRE_ALLOWED_ORIGINS=value)
+
+
+def test_origins_are_exact() -> None:
+    made = settings(PLANWIRE_ALLOWED_ORIGINS="https://App.example.com, http://localhost:3000")
+    assert made.origin_allowed("https://app.example.com")
+    assert made.origin_allowed("http://localhost:3000")
+    for origin in ("", "null", "http://app.example.com", "https://app.example.com.evil.com", "http://localhost:3001"):
+        assert not made.origin_allowed(origin)
+
+
+def test_dev_allows_loopback_origins_and_no_others() -> None:
+    made = settings(PLANWIRE_DEV="1")
+    for origin in ("http://localhost:1", "http://127.0.0.1:8000", "http://[::1]:5", "https://localhost"):
+        assert made.origin_allowed(origin)
+    for origin in ("http://localhost.evil.com", "http://evil.com", "file://localhost", "http://[", "null", ""):
+        assert not made.origin_allowed(origin)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_good"),
+    [
+        ("https://issuer.example/jwks", True),
+        ("http://127.0.0.1:9/jwks", True),
+        ("http://issuer.example/jwks", False),
+        ("file:///etc/keys", False),
+        ("/etc/keys.json", True),
+    ],
+)
+def test_key_sets_are_not_fetched_in_the_clear(value: str, is_good: bool) -> None:
+    if is_good:
+        assert settings(PLANWIRE_JWKS=value).jwks == value
+    else:
+        assert "https" in problem_of(PLANWIRE_JWKS=value)
+
+
+@pytest.mark.parametrize("value", ["HS256", "none", "RS256,HS384", "ES256K"])
+def test_only_asymmetric_algorithms_are_for_key_sets(value: str) -> None:
+    assert problem_of(PLANWIRE_JWT_ALGORITHMS=value).startswith("PLANWIRE_JWT_ALGORITHMS: ")
+
+
+def test_bounds_that_contradict_each_other_are_refused() -> None:
+    assert "PLANWIRE_RECONNECT_MIN_MS" in problem_of(PLANWIRE_RECONNECT_MIN_MS="2000", PLANWIRE_RECONNECT_MAX_MS="1000")
+
+
+def test_every_field_says_what_it_is() -> None:
+    assert [name for name, field in GatewaySettings.model_fields.items() if not field.description] == []

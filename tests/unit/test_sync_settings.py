@@ -1,0 +1,88 @@
+"""The settings of sync: complete, exact about what is wrong, and silent about secrets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from sync.billing.providers import Secret
+from sync.billing.shelf import EXAMPLE
+from sync.settings import SettingsError, SyncSettings
+from sync.state import env
+
+SECRETS = "live:pdl_ntfset_a, sandbox:pdl_ntfset_b,live:pdl_ntfset_c"
+
+
+def read(**environ: str) -> SyncSettings:
+    return SyncSettings.from_env({f"PLANWIRE_{name}": value for name, value in environ.items()})
+
+
+def test_every_known_name_of_sync_is_read_and_no_other() -> None:
+    assert {f"PLANWIRE_{name.upper()}" for name in SyncSettings.model_fields} == env.SYNC_NAMES
+
+
+def test_nothing_is_required_without_a_provider() -> None:
+    settings = read()
+    assert settings.paddle_tolerance_s == 300
+    assert settings.environments == ("live",)
+    assert settings.catalog_path == EXAMPLE
+
+
+def test_secrets_name_their_environments() -> None:
+    settings = read(PADDLE_SECRETS=SECRETS, CATALOG="plans.toml", PADDLE_API_KEYS="demo:key")
+    assert settings.signing_secrets == (
+        Secret("live", b"pdl_ntfset_a"),
+        Secret("sandbox", b"pdl_ntfset_b"),
+        Secret("live", b"pdl_ntfset_c"),
+    )
+    assert settings.environments == ("live", "demo", "sandbox")
+    assert settings.catalog_path == Path("plans.toml")
+
+
+def test_a_catalog_is_required_with_a_provider_outside_development() -> None:
+    with pytest.raises(SettingsError, match="PLANWIRE_CATALOG must be set"):
+        read(PADDLE_SECRETS=SECRETS)
+    assert read(PADDLE_SECRETS=SECRETS, DEV="1").catalog_path == EXAMPLE
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("PADDLE_SECRETS", "pdl_ntfset_hidden", "PLANWIRE_PADDLE_SECRETS: must be a list such as live:VALUE"),
+        ("PADDLE_SECRETS", "live:", "PLANWIRE_PADDLE_SECRETS: must be a list such as live:VALUE"),
+        ("PADDLE_SECRETS", "Live:pdl_ntfset_hidden", "PLANWIRE_PADDLE_SECRETS: must be a list such as live:VALUE"),
+        (
+            "PADDLE_SECRETS",
+            "live:pdl_ntfset_hidden,sandbox:pdl_ntfset_hidden",
+            "PLANWIRE_PADDLE_SECRETS: the same value stands for live and for sandbox",
+        ),
+        ("PADDLE_TOLERANCE_S", "-1", "PLANWIRE_PADDLE_TOLERANCE_S: "),
+        ("PADDLE_TOLERANCE_S", "86401", "PLANWIRE_PADDLE_TOLERANCE_S: "),
+        ("PADDLE_API_URL", "api.paddle.com", "PLANWIRE_PADDLE_API_URL: must be an http or https URL"),
+        ("WATCH_PID", "x", "PLANWIRE_WATCH_PID: "),
+        ("DURABLE", "perhaps", "PLANWIRE_DURABLE: "),
+        ("CATALGO", "x", "unknown setting PLANWIRE_CATALGO; did you mean PLANWIRE_CATALOG?"),
+    ],
+)
+def test_what_is_wrong_is_named_and_never_shown(name: str, value: str, problem: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        read(**{name: value})
+    assert str(raised.value).startswith(problem)
+    assert "hidden" not in str(raised.value)
+
+
+def test_secrets_are_not_shown() -> None:
+    settings = read(PADDLE_SECRETS=SECRETS, CATALOG="plans.toml", REDIS_URL="redis://:hidden@host")
+    shown = repr(settings) + repr(settings.signing_secrets)
+    assert "ntfset_a" not in shown
+    assert "hidden" not in shown
+
+
+def test_it_is_frozen_and_blind_to_the_process_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLANWIRE_PADDLE_TOLERANCE_S", "1")
+    settings = read(PADDLE_TOLERANCE_S="")
+    assert settings.paddle_tolerance_s == 300
+    with pytest.raises(ValidationError):
+        settings.paddle_tolerance_s = 1
