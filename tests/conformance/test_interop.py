@@ -15,6 +15,7 @@ import picows
 import pytest
 import websocket
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from sync.state.store import Change, Store
 from tests.support.gateway import environment, run_gateway
@@ -44,7 +45,7 @@ async def by_websockets(url: str, deflate: bool) -> Frames:
     def sitting() -> Frames:
         frames: Frames = []
         compression = "deflate" if deflate else None
-        with connect(url, subprotocols=["planwire.v1"], compression=compression) as connection:  # type: ignore[list-item]
+        with connect(url, subprotocols=[Subprotocol("planwire.v1")], compression=compression) as connection:
             assert bool(connection.protocol.extensions) is deflate
             connection.send(hello(TOPIC).decode())
             while not frames or not is_news(frames[-1]):
@@ -80,13 +81,13 @@ async def by_websocket_client(url: str, deflate: bool) -> Frames:
             opcode, frame = connection.recv_data_frame(control_frame=True)
             assert (opcode, frame.data) == (websocket.ABNF.OPCODE_CLOSE, DONE.to_bytes(2, "big") + b"done")
         finally:
-            connection.shutdown()
+            connection.shutdown()  # type: ignore[no-untyped-call]
         return frames
 
     return await asyncio.to_thread(sitting)
 
 
-class Listener(picows.WSListener):  # type: ignore[misc]
+class Listener(picows.WSListener):
     """What came, and whether the sitting went to its end."""
 
     def __init__(self) -> None:

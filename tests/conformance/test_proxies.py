@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.typing import Subprotocol
 
 from sync.state.store import Change, Store
 from tests.support.certificates import Certificates, make_certificates
@@ -58,7 +59,7 @@ def stack(proxy: str, made: Certificates, store_url: str) -> Stack:
 @asynccontextmanager
 async def tab(port: int, made: Certificates, *topics: str, **options: Any) -> AsyncIterator[ClientConnection]:
     async with connect(
-        f"wss://127.0.0.1:{port}/v1/connect", ssl=made.trust(), subprotocols=["planwire.v1"], **options
+        f"wss://127.0.0.1:{port}/v1/connect", ssl=made.trust(), subprotocols=[Subprotocol("planwire.v1")], **options
     ) as connection:
         await connection.send(hello(*topics).decode())
         yield connection

@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from gateway.app import create_app
 from gateway.server import Server, configuration
@@ -49,7 +50,7 @@ async def run_tls(store_url: str, made: Certificates, **settings: str) -> AsyncI
 
 def tab(running: Running, made: Certificates, **options: Any) -> connect:
     url = f"wss://127.0.0.1:{running.port}/v1/connect"
-    return connect(url, ssl=made.trust(), subprotocols=["planwire.v1"], **options)  # type: ignore[arg-type]
+    return connect(url, ssl=made.trust(), subprotocols=[Subprotocol("planwire.v1")], **options)
 
 
 async def wanted(connection: ClientConnection, **fields: Any) -> dict[str, Any]:
@@ -79,6 +80,7 @@ async def test_http_and_event_streams_are_served_over_tls(store_url: str, store:
         headers = {"Authorization": f"Bearer {token()}"}
         assert (await client.get(url, headers=headers)).json()["version"] == committed.version
         async with client.stream("GET", f"{url}/events", headers=headers) as response:
+            assert response.headers["x-accel-buffering"] == "no"
             async for line in response.aiter_lines():
                 if f'"version":{committed.version}' in line:
                     break

@@ -90,17 +90,19 @@ class Client:
     async def send(self, type_: str, **fields: Any) -> None:
         await self.connection.send(json.dumps({"type": type_, **fields}))
 
-    async def receive(self, timeout_s: float = 5.0) -> dict[str, Any]:
-        """Return the next frame."""
+    async def receive(self, timeout_s: float = 5.0, *, heartbeats: bool = False) -> dict[str, Any]:
+        """Return the next frame; heartbeats come at any time and are passed over unless asked for."""
         async with asyncio.timeout(timeout_s):
-            frame: dict[str, Any] = json.loads(await self.connection.recv())
-            return frame
+            while True:
+                frame: dict[str, Any] = json.loads(await self.connection.recv())
+                if heartbeats or frame["type"] != "heartbeat":
+                    return frame
 
     async def until(self, type_: str, timeout_s: float = 5.0) -> dict[str, Any]:
         """Return the next frame of a type, dropping others."""
         async with asyncio.timeout(timeout_s):
             while True:
-                frame = await self.receive(timeout_s)
+                frame = await self.receive(timeout_s, heartbeats=True)
                 if frame["type"] == type_:
                     return frame
 

@@ -1,0 +1,219 @@
+"""A tab that stops reading costs one slot per topic, is cut off in the end, and nobody else waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import uvloop
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Protocol, Side, State
+
+from sync.state.store import Change, Committed, Store
+from tests.support.gateway import Running, environment, open_client, run_gateway, token
+from tests.support.wait import until
+
+TOPICS = ("tenant:slow", "user:slow")
+STATE_BYTES = 16_000
+VERSIONS = 260
+"""Together some 4 MB for each topic: more than every buffer between gateway and tab."""
+
+
+@pytest.fixture(params=["uvloop", "asyncio"], autouse=True)
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    """Both kinds of transport: they pause and resume differently."""
+    return uvloop.EventLoopPolicy() if request.param == "uvloop" else asyncio.DefaultEventLoopPolicy()
+
+
+class Raw:
+    """A browser down at the socket: it reads when it is told to."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.protocol = Protocol(Side.CLIENT, state=State.OPEN, max_size=None)
+        self.versions: dict[str, int] = {}
+        self.states = 0
+        self.types: list[str] = []
+        self.close_code: int | None = None
+
+    async def send(self, frame: dict[str, object]) -> None:
+        self.protocol.send_text(json.dumps(frame).encode())
+        await asyncio.get_running_loop().sock_sendall(self.sock, b"".join(self.protocol.data_to_send()))
+
+    async def read(self) -> bool:
+        """Read what is there, and return whether there may be more."""
+        data = await asyncio.get_running_loop().sock_recv(self.sock, 65_536)
+        if not data:
+            return False
+        self.protocol.receive_data(data)
+        for event in self.protocol.events_received():
+            assert isinstance(event, Frame)
+            if event.opcode is Opcode.TEXT:
+                self.take(json.loads(bytes(event.data)))
+        close = self.protocol.close_rcvd
+        self.close_code = None if close is None else close.code
+        return self.close_code is None
+
+    def take(self, frame: dict[str, object]) -> None:
+        self.types.append(str(frame["type"]))
+        if frame["type"] in ("snapshot", "current"):
+            topic, version = str(frame["topic"]), frame["version"]
+            assert isinstance(version, int)
+            assert version >= self.versions.get(topic, -1), "an older version after a newer one"
+            self.versions[topic] = version
+            self.states += 1
+
+    async def read_until(self, wanted: dict[str, int], timeout_s: float = 10.0) -> None:
+        async with asyncio.timeout(timeout_s):
+            while self.versions != wanted:
+                assert await self.read(), "closed"
+
+
+@asynccontextmanager
+async def open_raw(running: Running, *topics: str) -> AsyncIterator[Raw]:
+    """Connect with small buffers and subscribe."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    try:
+        await loop.sock_connect(sock, ("127.0.0.1", running.port))
+        head = (
+            f"GET /v1/connect HTTP/1.1\r\nHost: 127.0.0.1:{running.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Protocol: planwire.v1\r\n\r\n"
+        )
+        await loop.sock_sendall(sock, head.encode())
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            answer += await loop.sock_recv(sock, 1)
+        assert answer.startswith(b"HTTP/1.1 101")
+        raw = Raw(sock)
+        await raw.send({"type": "hello", "token": token(), "topics": dict.fromkeys(topics, 0)})
+        await raw.read_until(dict.fromkeys(topics, 0))
+        yield raw
+    finally:
+        sock.close()
+
+
+def state(number: int) -> bytes:
+    return b'{"n":%d,"pad":"%b"}' % (number, os.urandom(STATE_BYTES // 2).hex().encode())
+
+
+async def publish(store: Store, topics: tuple[str, ...], count: int = VERSIONS) -> dict[str, int]:
+    """Publish many versions of each topic; return the newest of each."""
+    newest: dict[str, int] = {}
+    for number in range(count):
+        for topic, done in zip(
+            topics, await store.commit_many([Change(t, state(number)) for t in topics]), strict=True
+        ):
+            assert isinstance(done, Committed)
+            newest[topic] = done.version
+    return newest
+
+
+async def test_a_tab_that_stops_reading_holds_a_slot_per_topic_and_goes_on_with_the_newest(
+    store_url: str, store: Store
+) -> None:
+    async with run_gateway(environment(store_url)) as running:
+        hub, metrics = running.node.hub, running.node.metrics
+        async with open_raw(running, *TOPICS) as slow:
+            (sock,) = running.node.pulse.sockets
+            newest = await publish(store, TOPICS)
+            await until(lambda: all(live.version == newest[live.name] for live in hub.topics.values()))
+            assert sock.outbox is not None
+            assert len(sock.outbox) == len(TOPICS)
+            # One frame that the kernel did not take, and no more: the rest was never made.
+            assert sock.buffered_bytes() < 2 * STATE_BYTES
+            assert metrics.replaced > VERSIONS
+            assert metrics.sent < VERSIONS
+            await slow.read_until(newest)
+            assert slow.states < VERSIONS
+            await until(lambda: sock.outbox is None)
+            again = await publish(store, TOPICS, 1)
+            await slow.read_until(again)
+
+
+async def test_nobody_waits_for_a_tab_that_does_not_read(store_url: str, store: Store) -> None:
+    topic = TOPICS[0]
+    async with run_gateway(environment(store_url)) as running:
+        async with open_raw(running, topic) as slow, open_client(running, topic) as quick:
+            await quick.until("snapshot")
+            newest = await publish(store, (topic,))
+            while (await quick.until("snapshot"))["version"] < newest[topic]:
+                pass
+            lags = []
+            for number in range(20):
+                started = time.monotonic()
+                (done,) = await store.commit_many([Change(topic, state(number))])
+                assert isinstance(done, Committed)
+                assert (await quick.until("snapshot"))["version"] == done.version
+                lags.append(time.monotonic() - started)
+            assert sorted(lags)[10] < 0.1
+            blocked = [sock for sock in running.node.pulse.sockets if sock.outbox is not None]
+            assert len(blocked) == 1
+            await slow.read_until({topic: done.version})
+
+
+async def test_a_tab_that_makes_no_progress_is_cut_off_with_4008(store_url: str, store: Store) -> None:
+    topic = TOPICS[0]
+    async with run_gateway(environment(store_url, SEND_TIMEOUT_S="0.5")) as running, open_raw(running, topic):
+        await publish(store, (topic,))
+        await until(lambda: running.node.metrics.closed[4008] == 1)
+        await until(lambda: not running.node.pulse.sockets)
+        assert running.node.hub.topic(topic).ring == []  # type: ignore[union-attr]
+
+
+async def test_a_slow_tab_that_makes_progress_is_kept(store_url: str, store: Store) -> None:
+    topic = TOPICS[0]
+    async with run_gateway(environment(store_url, SEND_TIMEOUT_S="0.75")) as running:
+        async with open_raw(running, topic) as slow:
+            newest: dict[str, int] = {}
+            started = time.monotonic()
+            while time.monotonic() - started < 2.5:
+                newest = await publish(store, (topic,), 4)
+                assert await slow.read()
+            assert running.node.metrics.replaced > 0
+            assert running.node.metrics.closed == {}
+            await slow.read_until(newest)
+
+
+async def test_a_tab_that_writes_but_does_not_read_cannot_fill_the_gateways_memory(
+    store_url: str, store: Store
+) -> None:
+    """Every frame it sends asks for the whole state again."""
+    topic = TOPICS[0]
+    async with run_gateway(environment(store_url, FRAMES_PER_S="1000")) as running:
+        async with open_raw(running, topic) as slow:
+            (sock,) = running.node.pulse.sockets
+            newest = await publish(store, (topic,))
+            await until(lambda: sock.outbox is not None)
+            most = 0
+            for number in range(400):
+                await slow.send({"type": "subscribe", "topic": topic, "version": (0, 1, 2**53 - 1)[number % 3]})
+                most = max(most, sock.buffered_bytes())
+                await asyncio.sleep(0)
+            await until(lambda: running.node.sweep._wanted == {})
+            assert max(most, sock.buffered_bytes()) < 4 * STATE_BYTES
+            slow.versions.clear()
+            await slow.read_until(newest)
+
+
+async def test_news_of_freshness_reaches_a_tab_that_was_blocked_when_it_came(store_url: str, store: Store) -> None:
+    topic = TOPICS[0]
+    async with run_gateway(environment(store_url)) as running, open_raw(running, topic) as slow:
+        (sock,) = running.node.pulse.sockets
+        newest = await publish(store, (topic,))
+        await until(lambda: sock.outbox is not None)
+        running.node.hub.fresh = False
+        running.node.pulse.announce_freshness()
+        slow.types.clear()
+        await slow.read_until(newest)
+        assert "heartbeat" in slow.types
