@@ -1,7 +1,7 @@
-"""WebSocket frames that the server writes (RFC 6455 section 5.2, RFC 7692). Pure.
+"""WebSocket frames that the server writes, and the plainest one it reads (RFC 6455 section 5.2, RFC 7692). Pure.
 
-Only what is encoded once and shared: whole, unmasked, and where compressed, compressed without context, so that the
-same bytes serve every socket that negotiated it.
+Written is only what is encoded once and shared: whole, unmasked, and where compressed, compressed without context, so
+that the same bytes serve every socket that negotiated it.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ from __future__ import annotations
 import struct
 import zlib
 
+from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C, where there is a compiler
+
 DEFLATE_MIN_BYTES = 128
 """Shorter frames are sent plain: they would hardly shrink."""
 
 PING = b"\x89\x00"
+EMPTY_PONG = b"\x8a\x80"
+"""The head of a browser's answer to `PING`; a mask of four bytes follows, and nothing else."""
 
 
 def text(payload: bytes, deflate: bool) -> bytes:
@@ -22,6 +26,26 @@ def text(payload: bytes, deflate: bool) -> bytes:
         compressor = zlib.compressobj(6, zlib.DEFLATED, -15)
         return _frame(0xC1, (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4])
     return _frame(0x81, payload)
+
+
+def whole_text(data: bytes, limit: int) -> bytes | None:
+    """Return the payload of `data`, a browser's one whole text frame of at most `limit` bytes, else None.
+
+    Only the plainest form: final, masked, uncompressed, below 64 KiB, its length in the fewest bytes, nothing after it.
+    """
+    size = len(data)
+    if size < 6 or data[0] != 0x81:
+        return None
+    length, head = data[1] - 0x80, 6
+    if length == 126 and size > 8:
+        length, head = data[2] << 8 | data[3], 8
+        if length < 126:
+            return None
+    elif not 0 <= length < 126:
+        return None
+    if size != head + length or length > limit:
+        return None
+    return apply_mask(data[head:], data[head - 4 : head])
 
 
 def close(code: int, reason: str) -> bytes:

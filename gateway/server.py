@@ -96,6 +96,8 @@ class Door(HttpToolsProtocol):
         self.handle_websocket_upgrade()
         if rest and not self.transport.is_closing():
             self.transport.get_protocol().data_received(rest)  # type: ignore[attr-defined]
+        # The parser and this object hold each other: let go, they are freed now, not when the collector comes by.
+        self.parser = None  # type: ignore[assignment]
 
     def _without_upgrade(self) -> bytes:
         """Return the head just read without its wish for another protocol.

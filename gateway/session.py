@@ -65,7 +65,9 @@ class Expecting(NamedTuple):
 
 
 class Renewed(NamedTuple):
-    """A fresh token was accepted: watch the new expiry."""
+    """A fresh token was accepted: watch the new expiry, and send this welcome, which tells it."""
+
+    frame: bytes
 
 
 class Close(NamedTuple):
@@ -122,9 +124,7 @@ class Session(Generic[T]):
     def receive(self, data: bytes, now: float, fresh: bool) -> list[Effect]:
         """Return what one text frame asks for. `now`: Unix seconds; `fresh`: what a welcome is to say."""
         if not self.spend(now):
-            return [
-                _refuse("too_many_frames", f"more than {self._rules.frames_per_s} frames a second")
-            ]
+            return [_refuse("too_many_frames", f"more than {self._rules.frames_per_s} frames a second")]
         try:
             frame = protocol.parse(data)
         except protocol.ProtocolError as error:
@@ -152,7 +152,7 @@ class Session(Generic[T]):
                     return [Send(protocol.error("not_subscribed", "expect names a topic not subscribed", frame.topic))]
                 return [Expecting(*frame)]
             case protocol.Token():
-                return self._renew(frame.token, now)
+                return self._renew(frame.token, now, fresh)
             case protocol.Hello():
                 return [Send(protocol.error("bad_frame", "hello comes once"))]
 
@@ -170,13 +170,14 @@ class Session(Generic[T]):
         if len(hello.topics) > self._rules.topics_max:
             return [_too_many_topics(self._rules.topics_max)]
         self.claims, self.client = claims, hello.client
-        rules = self._rules
-        effects: list[Effect] = [
-            Opened(protocol.welcome(self.id, rules.heartbeat_ms, fresh, int(claims.exp), rules.reconnect_ms, rules.ack))
-        ]
+        effects: list[Effect] = [Opened(self._welcome(claims, fresh))]
         for topic, held in hello.topics.items():
             effects.extend(self._subscribe(topic, held))
         return effects
+
+    def _welcome(self, claims: Claims, fresh: bool) -> bytes:
+        rules = self._rules
+        return protocol.welcome(self.id, rules.heartbeat_ms, fresh, int(claims.exp), rules.reconnect_ms, rules.ack)
 
     def _subscribe(self, topic: str, held: int) -> list[Effect]:
         assert self.claims is not None
@@ -186,7 +187,7 @@ class Session(Generic[T]):
             return [_too_many_topics(self._rules.topics_max)]
         return [Attach(topic, held)]
 
-    def _renew(self, token: str, now: float) -> list[Effect]:
+    def _renew(self, token: str, now: float, fresh: bool) -> list[Effect]:
         """A refused refresh changes nothing: the old token goes on until its own end."""
         assert self.claims is not None
         claims = self._rules.verify(token, now)
@@ -195,7 +196,7 @@ class Session(Generic[T]):
         if claims.sub != self.claims.sub:
             return [Send(protocol.error("subject_changed", "a refresh must be for the same subject"))]
         self.claims = claims
-        effects: list[Effect] = [Renewed()]
+        effects: list[Effect] = [Renewed(self._welcome(claims, fresh))]
         for topic in list(self.topics):
             if not self._rules.may_read(claims, topic):
                 effects += [Detach(topic), Send(protocol.gone(topic, "revoked"))]

@@ -83,15 +83,20 @@ def _offers(header: bytes, wanted: str) -> bool:
 
 
 class _Inbound(Protocol):
-    """The library's parser, which takes a close frame between the fragments of a message for a failure."""
+    """The library's parser, but for a close frame between the fragments of a message, which it takes for a failure.
 
-    __slots__ = ()
+    Attributes:
+        is_between: the last frame is whole, its message too, and nothing of another has come.
+    """
+
+    __slots__ = ("is_between",)
 
     def recv_frame(self, frame: Frame) -> None:
         """Take one frame; a close ends an unfinished message (RFC 6455 sections 5.4 and 5.5: it may come between)."""
         if frame.opcode is Opcode.CLOSE:
             self.current_size = None
         super().recv_frame(frame)
+        self.is_between = not self.reader.buffer and self.current_size is None
 
 
 class WebSocket(asyncio.Protocol):
@@ -101,6 +106,7 @@ class WebSocket(asyncio.Protocol):
         "_cork",
         "_extension",
         "_inbound",
+        "_is_upgraded",
         "_parts",
         "_parts_text",
         "close_code",
@@ -116,7 +122,8 @@ class WebSocket(asyncio.Protocol):
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
         self.server_state = server_state
         self.transport: asyncio.Transport | None = None
-        self._inbound: Protocol | None = None
+        self._is_upgraded = False
+        self._inbound: _Inbound | None = None
         self._extension: PerMessageDeflate | None = None
         self._parts: list[bytes] | None = None
         self._parts_text = False
@@ -161,15 +168,45 @@ class WebSocket(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take the request head, then frames."""
         if self._inbound is None:
-            self._handshake(data)
-            return
+            if not self._is_upgraded:
+                self._handshake(data)
+                return
+            if not self.is_closing and self._receive_whole(data):
+                return
         if len(data) <= SLICE_BYTES:
-            self._receive(self._inbound, data)
+            self._receive(data)
             return
         for start in range(0, len(data), SLICE_BYTES):
-            self._receive(self._inbound, data[start : start + SLICE_BYTES])
+            self._receive(data[start : start + SLICE_BYTES])
 
-    def _receive(self, inbound: Protocol, data: bytes) -> None:
+    def _receive_whole(self, data: bytes) -> bool:
+        """Return whether `data` was the one frame that nearly every read is, and done: a short text, or an empty pong.
+
+        Whatever else it is, wrong or merely rare, is the parser's.
+        """
+        payload = frame.whole_text(data, self.frame_limit())
+        if payload is not None:
+            self._message(payload, True)
+            return True
+        if data[:2] != frame.EMPTY_PONG or len(data) != 6:
+            return False
+        if not self.control():
+            self.close(CloseCode.LIMIT, "too many frames")
+        return True
+
+    def _parser(self) -> _Inbound:
+        """Return the parser of this socket's frames. Between frames there is none: it outweighs all the rest."""
+        inbound = self._inbound
+        if inbound is None:
+            inbound = _Inbound(Side.SERVER, state=State.OPEN, max_size=self.frame_limit(), logger=_SILENT)
+            if self._extension is not None:
+                inbound.extensions = [self._extension]
+            self._inbound = inbound
+        return inbound
+
+    def _receive(self, data: bytes) -> None:
+        inbound = self._parser()
+        inbound.is_between = False
         inbound.receive_data(data)
         for event in inbound.events_received():
             if not self.is_closing or event.opcode is Opcode.CLOSE:  # type: ignore[union-attr]
@@ -177,6 +214,8 @@ class WebSocket(asyncio.Protocol):
         # What is left besides pongs ends the connection: whatever came before has been answered by now.
         if inbound.writes:
             self._write_replies(inbound)
+        if inbound.is_between and inbound.state is State.OPEN and not self.is_closing:
+            self._inbound = None
 
     def eof_received(self) -> None:
         """Let the transport close: a half-open client cannot be told anything."""
@@ -184,12 +223,12 @@ class WebSocket(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the socket."""
         self.server_state.connections.discard(self)
-        if self._inbound is not None:
+        if self._is_upgraded:
             self.lost()
 
     def shutdown(self) -> None:
         """Close for uvicorn, which is stopping."""
-        if self._inbound is None:
+        if not self._is_upgraded:
             self.abort()
         else:
             self.close(1012, "service restart")
@@ -203,9 +242,7 @@ class WebSocket(asyncio.Protocol):
             self._refuse(refused)
             return
         assert self.transport is not None
-        self._inbound = _Inbound(Side.SERVER, state=State.OPEN, max_size=self.frame_limit(), logger=_SILENT)
-        if self._extension is not None:
-            self._inbound.extensions = [self._extension]
+        self._is_upgraded = True
         self.transport.write(answer)
         self.opened()
 
@@ -388,7 +425,7 @@ class WebSocket(asyncio.Protocol):
         self.uncork()
         self.is_closing, self.close_code = True, code
         self.transport.write(frame.close(code, reason))
-        inbound = self._inbound
+        inbound = self._parser() if self._is_upgraded else None
         if inbound is not None and inbound.state is State.OPEN:
             inbound.state = State.CLOSING  # the peer's close frame is an answer now, not to be answered
             inbound.close_sent = _CLOSE_SENT
@@ -500,8 +537,9 @@ class SessionSocket(WebSocket):
                     node.nacked(self.session.topics[topic], version, reason)
                 case session.Expecting(topic, after, timeout_ms):
                     node.pulse.expect(self, topic, after, timeout_ms / 1000)
-                case session.Renewed():
+                case session.Renewed(data):
                     node.pulse.renewed(self)
+                    self.write(frame.text(data, False))
                 case session.Close(code, reason):
                     if code == CloseCode.TOKEN:
                         node.metrics.auth_failures[reason] += 1

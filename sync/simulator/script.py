@@ -113,6 +113,8 @@ class Script:
 def write(scenario: Scenario, seed: int, start_us: int, offers: Offers) -> Script:
     """The script of a scenario.
 
+    The seed decides what happens and what goes wrong; seed and start together decide every byte.
+
     The history ends at `start_us`, so that no event lies in the future but for the scenario's own clock fault. Tenants
     are named by the seed and the start, so that runs do not meet.
 
@@ -123,8 +125,9 @@ def write(scenario: Scenario, seed: int, start_us: int, offers: Offers) -> Scrip
     random = Random(seed)  # noqa: S311 - repeatable on purpose
     run = f"{seed}-{ids.encode(start_us // 1000, ids.TIME_CHARS)}"
     tenants = [f"scenario-{run}-{number}" for number in range(scenario.tenants)]
-    world = _Stage(scenario, offers, tenants, start_us, random).play()
-    mint = Mint(random)
+    # Ids draw on a source of their own: how much they take depends on the start, what happens must not.
+    mint = Mint(Random(~seed))  # noqa: S311 - repeatable on purpose
+    world = _Stage(scenario, offers, tenants, start_us, mint, random).play()
     sends = _with_outage(scenario.faults, _with_faults(scenario.faults, world.events, mint, random), random)
     return Script(tuple(sends), {tenant: _expected(world, offers, tenant) for tenant in tenants}, len(world.events))
 
@@ -133,13 +136,13 @@ class _Stage:
     """Acts out a history."""
 
     def __init__(
-        self, scenario: Scenario, offers: Offers, tenants: Sequence[str], start_us: int, random: Random
+        self, scenario: Scenario, offers: Offers, tenants: Sequence[str], start_us: int, mint: Mint, random: Random
     ) -> None:
         self._scenario = scenario
         self._offers = offers
         self._tenants = tenants
         self._random = random
-        self._mint = Mint(random)
+        self._mint = mint
         self._world = World()
         turns = len(tenants) * (len(scenario.history) + scenario.actions)
         ahead_us = scenario.faults.ahead_s * SECOND_US

@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -16,6 +16,7 @@ import uvloop
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
+from sync.state.connect import connect
 from sync.state.store import Change, Committed, Store
 from tests.support.gateway import Running, environment, open_client, run_gateway, token
 from tests.support.wait import until
@@ -26,10 +27,24 @@ VERSIONS = 260
 """Together some 4 MB for each topic: more than every buffer between gateway and tab."""
 
 
-@pytest.fixture(params=["uvloop", "asyncio"], autouse=True)
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """Both kinds of transport: they pause and resume differently."""
-    return uvloop.EventLoopPolicy() if request.param == "uvloop" else asyncio.DefaultEventLoopPolicy()
+def on_both_loops(test: Callable[[str, Store], Awaitable[None]]) -> Callable[[str, str], None]:
+    """Run a test on uvloop, as the gateway does, and on asyncio's own loop: their transports pause differently."""
+
+    @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+    def run(store_url: str, loop: str) -> None:
+        async def main() -> None:
+            store = connect(store_url).store
+            try:
+                await test(store_url, store)
+            finally:
+                await store.aclose()
+
+        factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(main())
+
+    run.__doc__ = test.__doc__
+    return run
 
 
 class Raw:
@@ -86,7 +101,7 @@ async def open_raw(running: Running, *topics: str) -> AsyncIterator[Raw]:
     try:
         await loop.sock_connect(sock, ("127.0.0.1", running.port))
         head = (
-            f"GET /v1/connect HTTP/1.1\r\nHost: 127.0.0.1:{running.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "GET /v1/connect HTTP/1.1\r\nHost: gateway\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\nSec-WebSocket-Version: 13\r\n"
             "Sec-WebSocket-Protocol: planwire.v1\r\n\r\n"
         )
@@ -119,6 +134,7 @@ async def publish(store: Store, topics: tuple[str, ...], count: int = VERSIONS) 
     return newest
 
 
+@on_both_loops
 async def test_a_tab_that_stops_reading_holds_a_slot_per_topic_and_goes_on_with_the_newest(
     store_url: str, store: Store
 ) -> None:
@@ -141,27 +157,32 @@ async def test_a_tab_that_stops_reading_holds_a_slot_per_topic_and_goes_on_with_
             await slow.read_until(again)
 
 
+@on_both_loops
 async def test_nobody_waits_for_a_tab_that_does_not_read(store_url: str, store: Store) -> None:
     topic = TOPICS[0]
-    async with run_gateway(environment(store_url)) as running:
-        async with open_raw(running, topic) as slow, open_client(running, topic) as quick:
-            await quick.until("snapshot")
-            newest = await publish(store, (topic,))
-            while (await quick.until("snapshot"))["version"] < newest[topic]:
-                pass
-            lags = []
-            for number in range(20):
-                started = time.monotonic()
-                (done,) = await store.commit_many([Change(topic, state(number))])
-                assert isinstance(done, Committed)
-                assert (await quick.until("snapshot"))["version"] == done.version
-                lags.append(time.monotonic() - started)
-            assert sorted(lags)[10] < 0.1
-            blocked = [sock for sock in running.node.pulse.sockets if sock.outbox is not None]
-            assert len(blocked) == 1
-            await slow.read_until({topic: done.version})
+    async with (
+        run_gateway(environment(store_url)) as running,
+        open_raw(running, topic) as slow,
+        open_client(running, topic) as quick,
+    ):
+        await quick.until("snapshot")
+        newest = await publish(store, (topic,))
+        while (await quick.until("snapshot"))["version"] < newest[topic]:
+            pass
+        lags = []
+        for number in range(20):
+            started = time.monotonic()
+            (done,) = await store.commit_many([Change(topic, state(number))])
+            assert isinstance(done, Committed)
+            assert (await quick.until("snapshot"))["version"] == done.version
+            lags.append(time.monotonic() - started)
+        assert sorted(lags)[10] < 0.1
+        blocked = [sock for sock in running.node.pulse.sockets if sock.outbox is not None]
+        assert len(blocked) == 1
+        await slow.read_until({topic: done.version})
 
 
+@on_both_loops
 async def test_a_tab_that_makes_no_progress_is_cut_off_with_4008(store_url: str, store: Store) -> None:
     topic = TOPICS[0]
     async with run_gateway(environment(store_url, SEND_TIMEOUT_S="0.5")) as running, open_raw(running, topic):
@@ -171,41 +192,48 @@ async def test_a_tab_that_makes_no_progress_is_cut_off_with_4008(store_url: str,
         assert running.node.hub.topic(topic).ring == []  # type: ignore[union-attr]
 
 
+@on_both_loops
 async def test_a_slow_tab_that_makes_progress_is_kept(store_url: str, store: Store) -> None:
     topic = TOPICS[0]
-    async with run_gateway(environment(store_url, SEND_TIMEOUT_S="0.75")) as running:
-        async with open_raw(running, topic) as slow:
-            newest: dict[str, int] = {}
-            started = time.monotonic()
-            while time.monotonic() - started < 2.5:
-                newest = await publish(store, (topic,), 4)
-                assert await slow.read()
-            assert running.node.metrics.replaced > 0
-            assert running.node.metrics.closed == {}
-            await slow.read_until(newest)
+    async with (
+        run_gateway(environment(store_url, SEND_TIMEOUT_S="0.75")) as running,
+        open_raw(running, topic) as slow,
+    ):
+        newest: dict[str, int] = {}
+        started = time.monotonic()
+        while time.monotonic() - started < 2.5:
+            newest = await publish(store, (topic,), 4)
+            assert await slow.read()
+        assert running.node.metrics.replaced > 0
+        assert running.node.metrics.closed == {}
+        await slow.read_until(newest)
 
 
+@on_both_loops
 async def test_a_tab_that_writes_but_does_not_read_cannot_fill_the_gateways_memory(
     store_url: str, store: Store
 ) -> None:
     """Every frame it sends asks for the whole state again."""
     topic = TOPICS[0]
-    async with run_gateway(environment(store_url, FRAMES_PER_S="1000")) as running:
-        async with open_raw(running, topic) as slow:
-            (sock,) = running.node.pulse.sockets
-            newest = await publish(store, (topic,))
-            await until(lambda: sock.outbox is not None)
-            most = 0
-            for number in range(400):
-                await slow.send({"type": "subscribe", "topic": topic, "version": (0, 1, 2**53 - 1)[number % 3]})
-                most = max(most, sock.buffered_bytes())
-                await asyncio.sleep(0)
-            await until(lambda: running.node.sweep._wanted == {})
-            assert max(most, sock.buffered_bytes()) < 4 * STATE_BYTES
-            slow.versions.clear()
-            await slow.read_until(newest)
+    async with (
+        run_gateway(environment(store_url, FRAMES_PER_S="1000")) as running,
+        open_raw(running, topic) as slow,
+    ):
+        (sock,) = running.node.pulse.sockets
+        newest = await publish(store, (topic,))
+        await until(lambda: sock.outbox is not None)
+        most = 0
+        for number in range(400):
+            await slow.send({"type": "subscribe", "topic": topic, "version": (0, 1, 2**53 - 1)[number % 3]})
+            most = max(most, sock.buffered_bytes())
+            await asyncio.sleep(0)
+        await until(lambda: running.node.sweep._wanted == {})
+        assert max(most, sock.buffered_bytes()) < 4 * STATE_BYTES
+        slow.versions.clear()
+        await slow.read_until(newest)
 
 
+@on_both_loops
 async def test_news_of_freshness_reaches_a_tab_that_was_blocked_when_it_came(store_url: str, store: Store) -> None:
     topic = TOPICS[0]
     async with run_gateway(environment(store_url)) as running, open_raw(running, topic) as slow:

@@ -61,7 +61,7 @@ def shown(effects: list[s.Effect]) -> list[Any]:
     result: list[Any] = []
     for effect in effects:
         match effect:
-            case s.Send(frame) | s.Opened(frame):
+            case s.Send(frame) | s.Opened(frame) | s.Renewed(frame):
                 value = json.loads(frame)
                 value.pop("message", None)
                 result.append((type(effect).__name__, value))
@@ -246,7 +246,9 @@ def test_a_frame_that_is_none_is_answered_and_changes_nothing(data: bytes, code:
 
 def test_a_refresh_extends() -> None:
     session = opened(A)
-    assert feed(session, "token", token="later") == [s.Renewed()]
+    ((kind, welcome),) = shown(feed(session, "token", token="later"))
+    assert (kind, welcome["type"]) == ("Renewed", "welcome")
+    assert welcome["token_expires_at"] == int(CLAIMS["later"].exp)
     assert session.claims == CLAIMS["later"]
 
 
@@ -268,8 +270,9 @@ def test_an_expired_refresh_never_extends() -> None:
 
 def test_topics_that_a_refresh_no_longer_names_are_gone() -> None:
     session = opened(A, B)
-    assert shown(feed(session, "token", token="only-a")) == [
-        s.Renewed(),
+    renewed, *rest = shown(feed(session, "token", token="only-a"))
+    assert renewed[0] == "Renewed"
+    assert rest == [
         s.Detach(B),
         ("Send", {"type": "gone", "topic": B, "reason": "revoked"}),
     ]

@@ -44,6 +44,17 @@ def test_two_starts_do_not_share_tenants_or_events() -> None:
     assert set(order(first)).isdisjoint(order(second))
 
 
+def test_the_seed_alone_decides_what_happens() -> None:
+    def shape(start_us: int) -> list[tuple[str, str, str, int]]:
+        scenario = replace(CALM, faults=EVERYTHING)
+        return [
+            (send.kind, send.event_type, send.tenant.rpartition("-")[2], send.skew_s)
+            for send in script.write(scenario, 5, start_us, LIVE).sends
+        ]
+
+    assert {tuple(shape(START_US + n * 123_457)) for n in range(5)} == {tuple(shape(START_US))}
+
+
 def test_without_faults_every_event_comes_once_and_in_order() -> None:
     written = write()
 
