@@ -68,7 +68,7 @@ class LiveTopic:
     """
 
     __slots__ = (
-        "_frames",
+        "frames",
         "base",
         "cause",
         "channel",
@@ -106,24 +106,24 @@ class LiveTopic:
         self.watchers = 0
         self.waiters: list[asyncio.Future[None]] = []
         self.idle_since: float | None = None
-        self._frames: list[bytes | None] = [None, None, None, None]
+        self.frames: list[bytes | None] = [None, None, None, None]
 
     def set(self, version: int, state: bytes, cause: bytes, base: int = 0, patch: bytes = b"") -> None:
         """Make this the newest version."""
         self.version, self.state, self.cause, self.base, self.patch = version, state, cause, base, patch
-        self._frames = [None, None, None, None]
+        self.frames = [None, None, None, None]
 
     def frame(self, as_patch: bool, deflate: bool) -> bytes:
         """Return the WebSocket frame of the newest version; the same bytes for every socket of a kind."""
         slot = 2 * as_patch + deflate
-        encoded = self._frames[slot]
+        encoded = self.frames[slot]
         if encoded is None:
             text = (
                 protocol.patch(self.name, self.base, self.version, self.patch, self.cause)
                 if as_patch
                 else protocol.snapshot(self.name, self.version, self.state, self.cause)
             )
-            encoded = self._frames[slot] = frame.text(text, deflate)
+            encoded = self.frames[slot] = frame.text(text, deflate)
         return encoded
 
 
@@ -360,20 +360,42 @@ class Hub:
         ring = live.ring
         live.remaining = min(live.remaining, len(ring))
         count = min(CHUNK, live.remaining)
-        cursor = live.cursor
-        for _ in range(count):
-            if cursor >= len(ring):
-                cursor = 0
-                if not ring:
-                    break
-            self.serve(ring[cursor])
-            cursor += 1
-        live.cursor = cursor
+        start = live.cursor if live.cursor < len(ring) else 0
+        end = start + count
+        chunk = ring[start:end]
+        if end > len(ring):
+            end -= len(ring)
+            chunk += ring[:end]
+        live.cursor = end
         live.remaining -= count
+        self._deliver_all(live, chunk)
         if live.remaining > 0 and ring:
             asyncio.get_running_loop().call_soon(self._deliver_chunk, live)
         else:
             live.remaining = 0
+
+    def _deliver_all(self, live: LiveTopic, chunk: list[Subscription]) -> None:
+        """Serve each of `chunk`. What `serve` does for the one that drains and lacks the newest is done in line here:
+        in a crowd that is nearly everyone, and this loop is what a delivery costs beyond its system call."""
+        version, frames = live.version, live.frames
+        base = live.base or -1  # nobody holds version -1
+        delivered = delivered_bytes = patches = 0
+        for subscription in chunk:
+            sent, socket = subscription.sent, subscription.socket
+            if not 0 <= sent < version or socket.outbox is not None:
+                self.serve(subscription)
+                continue
+            as_patch = sent == base
+            encoded = frames[2 * as_patch + socket.deflate] or live.frame(as_patch, socket.deflate)
+            subscription.sent = version
+            delivered += 1
+            delivered_bytes += len(encoded)
+            patches += as_patch
+            socket.write(encoded)
+        metrics = self._metrics
+        metrics.sent += delivered
+        metrics.sent_bytes += delivered_bytes
+        metrics.patches += patches
 
     # Readers that are not sockets.
 

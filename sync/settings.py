@@ -19,6 +19,7 @@ from sync.state.env import PREFIX, UnknownSettingError
 from sync.state.topic import LIVE
 
 TOLERANCE_MAX_S = 86_400
+API_RATE_MAX = 1_000
 
 _ENTRY = re.compile(r"([a-z][a-z0-9_-]{0,31}):(\S{1,500})")
 
@@ -53,15 +54,36 @@ def _by_environment(value: object) -> object:
 
 
 def _url(value: object) -> object:
-    if isinstance(value, str) and value:
-        split = urlsplit(value)
-        if split.scheme not in ("http", "https") or not split.hostname:
-            raise ValueError("must be an http or https URL")
+    if isinstance(value, str) and value and not _is_url(value):
+        raise ValueError("must be an http or https URL")
     return value
+
+
+def _is_url(text: str) -> bool:
+    try:
+        split = urlsplit(text)
+    except ValueError:
+        return False
+    return split.scheme in ("http", "https") and bool(split.hostname)
+
+
+def _urls(value: object) -> object:
+    """Return the (environment, URL) pairs of `live:URL,sandbox:URL`, or of one URL for all, whose environment is ""."""
+    if not isinstance(value, str):
+        return value
+    pairs: list[tuple[str, str]] = []
+    for part in filter(None, (part.strip() for part in value.split(","))):
+        match = _ENTRY.fullmatch(part)
+        pair = ("", part) if match is None or _is_url(part) else (match[1], match[2])
+        if not _is_url(pair[1]) or any(name in ("", pair[0]) or pair[0] == "" for name, _ in pairs):
+            raise ValueError("must be an http or https URL, or one for each environment: live:URL,sandbox:URL")
+        pairs.append(pair)
+    return tuple(pairs)
 
 
 _Pairs = Annotated[tuple[tuple[str, SecretStr], ...], NoDecode, BeforeValidator(_by_environment)]
 _Url = Annotated[str, BeforeValidator(_url)]
+_Urls = Annotated[tuple[tuple[str, str], ...], NoDecode, BeforeValidator(_urls)]
 
 
 class SyncSettings(BaseSettings):
@@ -81,7 +103,15 @@ class SyncSettings(BaseSettings):
         (), description="Signing secrets of Paddle's notification destinations: live:pdl_ntfset_...,sandbox:..."
     )
     paddle_api_keys: _Pairs = Field((), description="Paddle API keys: live:KEY,sandbox:KEY.")
-    paddle_api_url: _Url = Field("", description="Paddle API's base URL, if not Paddle's own for the environment.")
+    paddle_api_url: _Urls = Field(
+        (), description="Paddle API's base URL, if not Paddle's own: one for all, or live:URL,sandbox:URL."
+    )
+    paddle_api_rate_per_s: float = Field(
+        3,
+        gt=0,
+        le=API_RATE_MAX,
+        description="How many API calls one process makes per second, once a burst is used up.",
+    )
     paddle_tolerance_s: float = Field(
         300,
         ge=0,
@@ -98,6 +128,10 @@ class SyncSettings(BaseSettings):
             raise ValueError(
                 f"{PREFIX}CATALOG must be set where {PREFIX}PADDLE_SECRETS is: without it no price means anything"
             )
+        named = [name for name, _ in self.paddle_api_keys]
+        twice = next((name for index, name in enumerate(named) if name in named[:index]), None)
+        if twice is not None:
+            raise ValueError(f"{PREFIX}PADDLE_API_KEYS has two keys for {twice}: one is enough")
         return self
 
     @property
@@ -109,6 +143,11 @@ class SyncSettings(BaseSettings):
     def signing_secrets(self) -> tuple[Secret, ...]:
         """Paddle's signing secrets in the form that the verifier takes."""
         return tuple(Secret(name, value.get_secret_value().encode()) for name, value in self.paddle_secrets)
+
+    def api_url(self, environment: str) -> str:
+        """Return the base URL of Paddle's API for an environment, or "" for Paddle's own."""
+        urls = dict(self.paddle_api_url)
+        return urls.get(environment, urls.get("", ""))
 
     @property
     def environments(self) -> tuple[str, ...]:

@@ -20,6 +20,12 @@ KNOWN_ACTIONS = frozenset({"cancel", "pause", "resume"})
 CLOCK_SLACK_NS = 5 * 60 * 1_000_000_000
 """How far a body's `updated_at` may lie after its event's `occurred_at` before it is taken for a moved clock."""
 
+FETCHED = "fetched"
+"""The type of an event that is no event: the entity as the provider answered when asked."""
+
+FETCHED_ID = "~"
+"""The event id in a fetch's order key: behind every id that a provider gives."""
+
 FORMAT = 1
 """The version of the encoding that `encode` writes."""
 
@@ -41,6 +47,17 @@ class Order(NamedTuple):
         if updated_ns is None or updated_ns > occurred_ns + CLOCK_SLACK_NS:
             updated_ns = occurred_ns
         return cls(updated_ns, occurred_ns, event_id)
+
+    @classmethod
+    def fetched(cls, updated_ns: int | None, began_ns: int) -> Order:
+        """Return the order key of a body that was asked for at `began_ns`.
+
+        Of bodies with one `updated_at` a fetched one is newer than every event that occurred before. Webhooks may carry
+        more fraction digits than the API: the whole microsecond counts as one.
+        """
+        if updated_ns is not None:
+            updated_ns = updated_ns // 1000 * 1000 + 999
+        return cls.of(updated_ns, began_ns, FETCHED_ID)
 
 
 class Item(NamedTuple):

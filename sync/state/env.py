@@ -21,6 +21,7 @@ SYNC_NAMES = frozenset(
         "PADDLE_SECRETS",
         "PADDLE_API_KEYS",
         "PADDLE_API_URL",
+        "PADDLE_API_RATE_PER_S",
         "PADDLE_TOLERANCE_S",
         "SIMULATOR_URL",
         "WEBHOOK_URL",

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from websockets.frames import Frame
 
 from gateway import pulse, websocket
 from tests.support.gateway import Running, environment, run_gateway
@@ -370,21 +371,30 @@ async def test_a_flood_of_control_frames_is_cut_off_at_the_rate(running: Running
     await gone(running)
 
 
-async def test_who_floods_on_after_the_close_costs_nothing_and_is_dropped(running: Running) -> None:
-    """What follows the violation is not parsed, and the connection ends with or without an answer."""
+async def test_who_floods_costs_little_before_the_close_and_nothing_after_it(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One long read is cut off early, what follows is not parsed, and the connection ends without an answer too."""
+    parsed: list[Frame] = []
+    take = websocket._Inbound.recv_frame
+
+    def counted(self: websocket._Inbound, frame: Frame) -> None:
+        parsed.append(frame)
+        take(self, frame)
+
+    monkeypatch.setattr(websocket._Inbound, "recv_frame", counted)
+    burst = 3 * running.node.settings.frames_per_s
     async with greet(running.port) as wire:
         (socket,) = running.node.pulse.sockets
         flood = encode(PING) * 20_000
         await wire.send(flood)
         await until(lambda: socket.is_closing)
-        parser = socket._inbound
-        assert parser is not None
         started = time.monotonic()
         while running.node.pulse.sockets:
             await wire.send(flood)
             await asyncio.sleep(0.01)
-            assert not parser.events
             assert time.monotonic() - started < pulse.CLOSE_TIMEOUT_S + 3 * pulse.TICK_S + 1
+    assert len(parsed) <= burst + websocket.SLICE_BYTES / len(encode(PING))
 
 
 # The closing handshake (section 7).
@@ -450,6 +460,15 @@ async def test_a_peer_that_does_not_answer_a_close_is_dropped(running: Running, 
         await until(lambda: not running.node.pulse.sockets)
         assert 1.5 < time.monotonic() - started < pulse.CLOSE_TIMEOUT_S + 3 * pulse.TICK_S + 0.5
         assert (await wire.until(CLOSE)).payload == struct.pack("!H", code)
+
+
+async def test_a_peer_that_stays_after_breaking_the_protocol_is_dropped(running: Running) -> None:
+    async with greet(running.port) as wire:
+        await wire.send(encode(3))
+        assert (await wire.closed())[0] == 1002
+        assert running.node.pulse.sockets, "it still has the time to take the close in"
+        await until(lambda: not running.node.pulse.sockets)
+    assert running.node.metrics.closed[1002] >= 1
 
 
 @pytest.mark.parametrize("how", ["reset", "end", "end inside a frame", "half-close"])

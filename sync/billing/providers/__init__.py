@@ -1,7 +1,8 @@
 """What a billing provider must offer. One module per provider: pure verification, parsing and normalisation.
 
 The contract fits providers that order nothing, sign in their own way, and may send thin events without a body:
-`Event.subscription` is optional, `Event.order` is made by the adapter of whatever the provider gives.
+`Event.subscription` is optional, `Event.order` is made by the adapter of whatever the provider gives. An `Adapter`
+reads what providers send, a `Source` asks them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sync.billing.model import Event
+from sync.billing.model import Event, Item
+from sync.errors import SyncError
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,4 +80,72 @@ class Adapter(Protocol):
 
     def parse(self, body: bytes, environment: str) -> Event | Unparsable:
         """Return the event in a verified body. Never raises. Types that say nothing of entitlements are events too."""
+        ...
+
+
+class ProviderUnavailable(SyncError):
+    """The provider could not be asked: it is away, slow, or the rate budget is used up. `reason` says which."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the provider could not be asked: {self.reason}"
+
+
+class ProviderRefusal(SyncError):
+    """The provider was asked and said no: `code` is its own word for why (`not_found` for what it does not have)."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One event as the provider's list of events has it: its id and a body that `Adapter.parse` reads."""
+
+    event_id: str
+    occurred_ns: int
+    body: bytes
+
+
+class Source(Protocol):
+    """One environment of a provider, asked. What `patience_s` does not suffice for is ProviderUnavailable.
+
+    Every method raises ProviderUnavailable and ProviderRefusal. A fetched `Event` has the type FETCHED and an order
+    that says when its fetch began; `background` calls leave a part of the rate budget to others.
+    """
+
+    async def fetch(self, subscription_id: str, patience_s: float, *, background: bool = False) -> Event:
+        """Return the subscription as the provider has it, by a request begun after this call."""
+        ...
+
+    async def change_items(
+        self, subscription_id: str, items: Sequence[Item], billing_mode: str, patience_s: float
+    ) -> Event:
+        """Return the subscription with its items replaced by these."""
+        ...
+
+    async def preview_items(
+        self, subscription_id: str, items: Sequence[Item], billing_mode: str, patience_s: float
+    ) -> Mapping[str, object]:
+        """Return what the provider says such a change would cost and make; nothing is changed."""
+        ...
+
+    async def events(self, after: str, since_ns: int, patience_s: float) -> tuple[Sequence[Told], bool]:
+        """Return events behind the id `after` (or, without one, since an instant), oldest first, and if more follow."""
+        ...
+
+    async def subscriptions(self, after: str, patience_s: float) -> tuple[Sequence[Event], str]:
+        """Return subscriptions behind the id `after`, and the `after` of the next page ("": this was the last)."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection."""
         ...

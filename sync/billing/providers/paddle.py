@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 import orjson
 
 from sync.billing import instants
-from sync.billing.model import Event, Item, Order, Period, Scheduled, Subscription
+from sync.billing.model import FETCHED, Event, Item, Order, Period, Scheduled, Subscription
 from sync.billing.providers import Expired, Invalid, Malformed, Secret, Unparsable, Verification, Verified
 
 NAME = "paddle"
@@ -151,6 +151,28 @@ def _event(envelope: dict[str, Any], environment: str) -> Event:
         simulated=event_id.startswith(SIMULATED_PREFIX),
         subscription=subscription,
         ignored=ignored,
+    )
+
+
+def fetched(data: object, environment: str, began_ns: int) -> Event:
+    """Return the subscription that the API answered to a request begun at `began_ns`.
+
+    Raises:
+        ValueError: it is no subscription; the text says why.
+    """
+    if not isinstance(data, dict):
+        raise ValueError("data is not an object")
+    subscription = subscription_of(data)
+    return Event(
+        provider=NAME,
+        environment=environment,
+        event_id="",
+        type=FETCHED,
+        order=Order.fetched(_instant(data, "updated_at"), began_ns),
+        tenant_id=_tenant_id(data),
+        customer_id=subscription.customer_id,
+        subscription_id=subscription.id,
+        subscription=subscription,
     )
 
 
