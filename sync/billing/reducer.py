@@ -8,7 +8,7 @@ associative, idempotent. No catalog, no clock, no other subscription has a say.
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sync.billing.model import (
     KNOWN_ACTIONS,
@@ -26,6 +26,9 @@ SUBSCRIPTIONS_MAX = 500
 
 PAST_DUE_MARKS_MAX = 100
 """past_due events remembered per run. Beyond it the newest are not marked, so the start of grace is kept."""
+
+FETCH_LAG_NS = 60 * 1_000_000_000
+"""How far a provider's API may lag behind its webhooks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,25 @@ def reduce(facts: Facts, event: Event) -> Reduced | Refused | Unusable:
         assert before is not None
         return Refused(_older(event.order, before.order))
     return Reduced(Facts({**facts.subscriptions, key: after}, facts.held, facts.overrides))
+
+
+def adopt(facts: Facts, fetched: Event) -> Reduced | Refused | Unusable:
+    """Return what a fetched body makes of the facts: as `reduce`, but one that says what is known changes nothing.
+
+    It is newer than everything that occurred before its fetch began, unless its `updated_at` is older than what is
+    known. That is how a provider answers whose API lags behind its webhooks; but what occurred FETCH_LAG_NS before the
+    fetch began it must know by then, so then the fetch decides, whatever the stamps say.
+    """
+    body = fetched.subscription
+    assert body is not None
+    before = facts.subscriptions.get(subscription_key(fetched.provider, body.id))
+    if before is not None:
+        if body == before.subscription:
+            return Refused("what the provider says is known already")
+        if before.order.occurred_ns + FETCH_LAG_NS < fetched.order.occurred_ns:
+            updated_ns = max(fetched.order.updated_ns, before.order.updated_ns)
+            fetched = replace(fetched, order=fetched.order._replace(updated_ns=updated_ns))
+    return reduce(facts, fetched)
 
 
 def _unusable(body: Subscription) -> str:

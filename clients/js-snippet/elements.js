@@ -1,0 +1,52 @@
+/**
+ * Custom elements, for pages without a framework. Role: `define(topic)` once, then in the HTML
+ *
+ *     <pw-value path="plan.name">Free</pw-value>
+ *     <pw-if feature="sso"> ... </pw-if>   <pw-if path="limits.seats"> ... </pw-if>
+ *
+ * Each carries the attribute `status` (`fresh`, `stale`, ...) for styling. What stands in `<pw-value>` is kept until
+ * something is known; `<pw-if>` hides its content (attribute `hidden`) unless the feature is on, and when denied.
+ */
+
+/**
+ * Registers the elements for one topic. `prefix`: the names' beginning, for a second topic on the same page.
+ * @param {import("./planwire.js").Topic} topic
+ * @param {string} [prefix]
+ */
+export const define = (topic, prefix = "pw") => {
+  /** @param {string} name @param {(element: HTMLElement, value: any, snapshot: import("./planwire.js").Snapshot) => void} render */
+  const element = (name, render) =>
+    customElements.define(
+      prefix + name,
+      class extends HTMLElement {
+        static observedAttributes = ["path", "feature"];
+        /** @type {any} */
+        stop;
+        connectedCallback() {
+          this.stop = topic.subscribe((snapshot) => this.show(snapshot));
+        }
+        disconnectedCallback() {
+          this.stop();
+        }
+        attributeChangedCallback() {
+          this.stop && this.show(topic.getSnapshot());
+        }
+        /** @param {import("./planwire.js").Snapshot} snapshot */
+        show(snapshot) {
+          const path = this.getAttribute("path") ?? "features." + this.getAttribute("feature");
+          this.setAttribute("status", snapshot.status);
+          render(
+            this,
+            path.split(".").reduce((value, key) => value?.[key], snapshot.state),
+            snapshot,
+          );
+        }
+      },
+    );
+  element("-value", (self, value) => {
+    if (value != null) self.textContent = value;
+  });
+  element("-if", (self, value, { status }) => {
+    self.hidden = !value || status == "denied";
+  });
+};

@@ -1,0 +1,138 @@
+/**
+ * The same surface where WebSockets are blocked: pass `fallback()` to `planwire`, or to `tabs`, as its `socket`.
+ *
+ * Role: a Socket that is a WebSocket until two in a row said nothing; then one event stream for each topic, or long
+ * polling where a proxy holds streams back. What the HTTP side says is turned into frames, so the core cannot tell.
+ * Over HTTP nothing is acked and `expect` does not hurry the provider; it only waits.
+ */
+
+/** A stream that is silent for this long after its start is held back by a proxy, ms. */
+const STREAM_MS = 5000;
+/** How long a poll may wait for news, ms; well within the patience that the welcome promises. */
+const POLL_MS = 20000;
+
+const WELCOME = {
+  type: "welcome",
+  session: "http",
+  heartbeat_ms: 15000,
+  reconnect: { min_ms: 500, max_ms: 30000 },
+  ack: { share: 0, after_ms: 0 },
+};
+
+/** A Socket over HTTP. @param {string} url of the WebSocket @param {() => void} onnews called when something arrived */
+const http = (url, onnews) => {
+  const base = url.replace(/^ws/, "http").replace(/connect$/, "state/");
+  /** @type {Record<string, AbortController>} */
+  const streams = {};
+  /** @type {any} */
+  let token, polls, over;
+
+  /** @param {any} frame */
+  const hand = (frame) => over || self.onmessage({ data: JSON.stringify(frame) });
+
+  /** @param {number} [code] */
+  const end = (code) => {
+    if (over) return;
+    over = 1;
+    for (const topic in streams) streams[topic].abort();
+    code && self.onclose({ code });
+  };
+
+  /** @param {string} topic @param {number} version */
+  const follow = async (topic, version = 0) => {
+    streams[topic]?.abort();
+    const { signal } = (streams[topic] = new AbortController());
+    /** @param {string} path @param {any} [headers] */
+    const get = async (path, headers) => {
+      const answer = await fetch(base + topic + path, { headers: { Authorization: "Bearer " + token, ...headers }, signal, cache: "no-store" });
+      if (answer.status == 401) end(4401);
+      if (answer.status == 403) hand({ type: "gone", topic, reason: "forbidden" });
+      return answer;
+    };
+    const stream = async () => {
+      const { body, ok } = await get("/events", version && { "Last-Event-ID": version });
+      const reader = ok && body?.pipeThrough(new TextDecoderStream()).getReader();
+      for (let text = ""; reader; ) {
+        const { value, done } = await reader.read();
+        if (done) return;
+        clearTimeout(patience);
+        onnews();
+        const events = (text += value).split("\n\n");
+        text = /** @type {string} */ (events.pop());
+        for (const event of events) {
+          const [, data] = /^data: (.*)/m.exec(event) ?? [];
+          const frame = data && JSON.parse(data);
+          if (frame?.reason == "expired") end(4401);
+          else if (frame) hand(frame);
+        }
+      }
+    };
+    const poll = async () => {
+      for (let path = ""; ; path = `?min_version=${version + 1}&wait_ms=${POLL_MS}`) {
+        const answer = await get(path);
+        if (!answer.ok && answer.status != 504) return;
+        const news = await answer.json();
+        onnews();
+        ({ version } = news);
+        // The answer was read from the store just now: it vouches for itself.
+        hand({ ...(answer.ok ? { ...news, type: "snapshot" } : { type: "current", version }), topic, fresh: true });
+      }
+    };
+    const patience = setTimeout(() => {
+      polls = 1;
+      follow(topic, version);
+    }, STREAM_MS);
+    if (polls) clearTimeout(patience);
+    try {
+      await (polls ? poll() : stream());
+    } catch {}
+    clearTimeout(patience);
+    signal.aborted || end(4000);
+  };
+
+  /** @type {any} */
+  const self = {
+    send(/** @type {string} */ text) {
+      const frame = JSON.parse(text);
+      token = frame.token ?? token;
+      if (frame.type == "hello") {
+        hand(WELCOME);
+        for (const topic in frame.topics) follow(topic, frame.topics[topic]);
+      }
+      if (frame.type == "subscribe") follow(frame.topic, frame.version);
+      if (frame.type == "unsubscribe") streams[frame.topic]?.abort();
+    },
+    close: () => end(),
+  };
+  setTimeout(() => over || self.onopen({}));
+  return self;
+};
+
+/**
+ * How to connect: hand it to `planwire` as `socket`.
+ * @param {object} [options]
+ * @param {(url: string) => import("./planwire.js").Socket} [options.socket]  what is tried first
+ * @returns {(url: string) => import("./planwire.js").Socket}
+ */
+export const fallback = ({ socket = (to) => new WebSocket(to, "planwire.v1") } = {}) => {
+  let silent = 0; // sockets in a row
+  return (url) => {
+    /** @type {any} */
+    let heard;
+    if (silent > 1) {
+      silent = 0;
+      return http(url, () => (silent = 1));
+    }
+    silent++;
+    const real = socket(url);
+    /** @type {any} */
+    const virtual = { send: (/** @type {string} */ text) => real.send(text), close: () => real.close() };
+    real.onopen = (/** @type {any} */ event) => virtual.onopen(event);
+    real.onclose = (/** @type {any} */ event) => virtual.onclose(event);
+    real.onmessage = (/** @type {any} */ event) => {
+      heard ??= silent = 0;
+      virtual.onmessage(event);
+    };
+    return virtual;
+  };
+};

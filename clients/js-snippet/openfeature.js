@@ -1,0 +1,68 @@
+/**
+ * An OpenFeature web provider. Role: a topic's features, limits and modules as flags, with the events that the SDK's
+ * own bindings (React, Angular, ...) react to. It imports nothing; hand it to `OpenFeature.setProvider`.
+ *
+ * A flag key is a path into the state (`limits.seats`), or the name of a feature (`sso`).
+ * First state: ready. Not current: STALE, current again: READY. New version: CONFIGURATION_CHANGED.
+ */
+
+/**
+ * @param {import("./planwire.js").Topic} topic
+ * @returns a Provider of @openfeature/web-sdk
+ */
+export const provider = (topic) => {
+  /** @type {Map<string, Set<Function>>} */
+  const handlers = new Map();
+  /** @param {string} name */
+  const of = (name) => handlers.get(name) ?? handlers.set(name, new Set()).get(name) ?? new Set();
+  /** @param {string} name @param {object} [details] */
+  const emit = (name, details) => of(name).forEach((handler) => handler(details));
+  /** @type {any} */
+  let stop, last;
+
+  /** @param {string} kind */
+  const resolve =
+    (kind) =>
+    (/** @type {string} */ key, /** @type {any} */ defaultValue) => {
+      const { state, status, version } = topic.getSnapshot();
+      const value = state?.features?.[key] ?? key.split(".").reduce((part, name) => part?.[name], state);
+      const flagMetadata = { version, status };
+      // A feature that is absent is off.
+      if (value == null) return { value: defaultValue, reason: "DEFAULT", flagMetadata };
+      return typeof value == kind
+        ? { value, reason: status == "fresh" ? "TARGETING_MATCH" : "STALE", flagMetadata }
+        : { value: defaultValue, reason: "ERROR", errorCode: "TYPE_MISMATCH", flagMetadata };
+    };
+
+  return {
+    metadata: { name: "planwire" },
+    runsOn: /** @type {const} */ ("client"),
+    events: /** @type {any} */ ({
+      addHandler: (/** @type {string} */ name, /** @type {Function} */ handler) => of(name).add(handler),
+      removeHandler: (/** @type {string} */ name, /** @type {Function} */ handler) => of(name).delete(handler),
+      removeAllHandlers: () => handlers.clear(),
+      getHandlers: (/** @type {string} */ name) => [...of(name)],
+      emit,
+    }),
+    initialize: () =>
+      /** @type {Promise<void>} */ (
+        new Promise((ready, fail) => {
+          stop = topic.subscribe((snapshot) => {
+            const { status, version, state } = snapshot;
+            if (status == "denied") fail(new Error("denied"));
+            if (state || status == "fresh") ready();
+            if (last && version != last.version)
+              emit("PROVIDER_CONFIGURATION_CHANGED", { flagsChanged: Object.keys({ ...last.state?.features, ...state?.features }) });
+            if (last && status != last.status)
+              emit(status == "fresh" ? "PROVIDER_READY" : status == "denied" ? "PROVIDER_ERROR" : "PROVIDER_STALE", { message: status });
+            if (state || status == "fresh") last = snapshot;
+          });
+        })
+      ),
+    onClose: async () => stop?.(),
+    resolveBooleanEvaluation: resolve("boolean"),
+    resolveStringEvaluation: resolve("string"),
+    resolveNumberEvaluation: resolve("number"),
+    resolveObjectEvaluation: resolve("object"),
+  };
+};

@@ -1,0 +1,80 @@
+/**
+ * A first paint before the socket is open: what this browser saw last, or what the server put into the page.
+ *
+ * Role: `stored` is `planwire` with a memory. Both kinds of first paint are shown as `stale` until the gateway confirms
+ * or replaces them, so a page never passes old news off as current. It holds one entry per subject, gateway and topic
+ * in localStorage, removed when the gateway denies the topic; call `forget` at logout. Without localStorage it is
+ * `planwire` alone.
+ */
+import { planwire } from "./planwire.js";
+
+/** @param {string | null} text */
+const parse = (text) => JSON.parse(/** @type {string} */ (text), (_, value) => Object.freeze(value));
+
+/** @template T @param {() => T} use @returns {T | undefined} the answer; nothing when the browser refuses */
+const tolerant = (use) => {
+  try {
+    return use();
+  } catch {}
+};
+
+/**
+ * A first paint from `<script type="application/json" id="planwire">{"tenant:acme": {"version": 1, "state": {}}}</script>`:
+ * hand it to `planwire` or `stored` as `initial`. The server fills it from `GET /v1/state/TOPIC`.
+ * @param {string} [id]
+ * @returns {(topic: string) => import("./planwire.js").FirstPaint | undefined}
+ */
+export const injected =
+  (id = "planwire") =>
+  (topic) =>
+    tolerant(() => ({ ...parse(/** @type {any} */ (document.getElementById(id)).textContent)[topic], status: "stale", reason: "page" }));
+
+/**
+ * Removes what is stored of a subject, or of everyone. Call it at logout.
+ * @param {string} [subject]
+ */
+export const forget = (subject) =>
+  tolerant(() => {
+    for (const key of Object.keys(localStorage))
+      if (key.startsWith(subject === undefined ? "planwire " : `planwire ${subject} `)) localStorage.removeItem(key);
+  });
+
+/**
+ * A client that remembers its topics from one visit to the next.
+ * @param {import("./planwire.js").Options & {subject: string}} options  `subject`: who is signed in, as in the token
+ * @returns {import("./planwire.js").Planwire}
+ */
+export const stored = ({ subject, initial, ...options }) => {
+  /** @param {string} topic */
+  const key = (topic) => `planwire ${subject} ${options.url} ${topic}`;
+  /** @type {Record<string, any>} */
+  const topics = {};
+  const client = planwire({
+    ...options,
+    initial: (topic) => {
+      const page = initial?.(topic);
+      const memory = tolerant(() => parse(localStorage.getItem(key(topic))));
+      return memory && !(/** @type {any} */ (page)?.version >= memory.version) ? { ...memory, status: "stale", reason: "stored" } : page;
+    },
+  });
+  return {
+    topic: (name) => {
+      const topic = client.topic(name);
+      if (topics[name]?.getSnapshot == topic.getSnapshot) return topics[name];
+      /** @type {any} */
+      let saves;
+      return (topics[name] = {
+        ...topic,
+        subscribe(/** @type {any} */ listener) {
+          saves ??= topic.subscribe(({ version, state, asOf, status }) =>
+            tolerant(() => {
+              if (status == "denied") localStorage.removeItem(key(name));
+              if (status == "fresh") localStorage.setItem(key(name), JSON.stringify({ version, state, asOf }));
+            }),
+          );
+          return topic.subscribe(listener);
+        },
+      });
+    },
+  };
+};

@@ -1,0 +1,48 @@
+/** What a TypeScript user writes; checked by `npm run check`, never run. */
+import { OpenFeature } from "@openfeature/web-sdk";
+import type { Readable } from "svelte/store";
+import { define } from "../elements.js";
+import { fallback } from "../fallback.js";
+import { provider } from "../openfeature.js";
+import { planwire, type Snapshot, type Status, type Topic } from "../planwire.js";
+import { usePlanwire as useReact } from "../react.js";
+import { injected, stored } from "../storage.js";
+import { part } from "../svelte.js";
+import { tabs } from "../tabs.js";
+import { usePlanwire as useVue } from "../vue.js";
+
+interface Plan {
+  plan: { key: string };
+  limits: { seats: number };
+}
+
+const client = planwire({
+  url: "https://live.example.com",
+  token: async () => "jwt",
+  socket: tabs({ subject: "ann", socket: fallback() }),
+  initial: injected(),
+});
+const topic: Topic<Plan> = client.topic<Plan>("tenant:acme");
+const stop: () => void = topic.subscribe((snapshot: Snapshot<Plan>) => {
+  const status: Status = snapshot.status;
+  const seats: number | undefined = snapshot.state?.limits.seats;
+  void [status, seats];
+});
+const came: Promise<boolean> = topic.expect({ after: 1, timeoutMs: 1000 });
+const store: Readable<Snapshot<Plan>> = topic;
+const seats: Readable<number> = part(topic, ({ state }) => state?.limits.seats ?? 0);
+const rendered: number = useReact(topic, (snapshot) => snapshot.state?.limits.seats ?? 0);
+const whole: Snapshot<Plan> = useReact(topic);
+const reference: { readonly value: string } = useVue(topic, ({ status }) => status);
+define(topic);
+OpenFeature.setProvider(provider(topic));
+stored({ url: "", token: "jwt", subject: "ann" }).topic("user:42").close();
+
+// @ts-expect-error a token is needed
+planwire({ url: "" });
+// @ts-expect-error snapshots are read-only
+topic.getSnapshot().version = 1;
+// @ts-expect-error there is no such status
+const wrong: Status = "live";
+
+void [stop, came, store, seats, rendered, whole, reference, wrong];

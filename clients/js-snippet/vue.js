@@ -1,0 +1,17 @@
+/**
+ * A Vue composable (3.2 and later). Role: a topic as a ref, released with the scope that made it.
+ */
+import { onScopeDispose, shallowRef } from "vue";
+
+/**
+ * A ref of what `select` makes of the topic's snapshot.
+ * @template [State=any], [Value=import("./planwire.js").Snapshot<State>]
+ * @param {import("./planwire.js").Topic<State>} topic
+ * @param {(snapshot: import("./planwire.js").Snapshot<State>) => Value} [select]  default: the snapshot itself
+ * @returns {Readonly<import("vue").ShallowRef<Value>>}
+ */
+export const usePlanwire = (topic, select = (snapshot) => /** @type {any} */ (snapshot)) => {
+  const value = shallowRef(select(topic.getSnapshot()));
+  onScopeDispose(topic.subscribe((snapshot) => (value.value = select(snapshot))));
+  return value;
+};

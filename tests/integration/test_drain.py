@@ -1,0 +1,147 @@
+"""A process that stops lets its sockets go gently: bye, closes spread over the window, nobody new."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed
+
+from sync.state.store import Change, Store
+from tests.support.gateway import Client, environment, open_client, run_gateway
+from tests.support.wait import until
+
+TOPIC = "tenant:acme"
+SOCKETS = 10
+
+
+async def remaining(client: Client) -> AsyncIterator[dict[str, Any]]:
+    """Yield frames until the socket is closed."""
+    with contextlib.suppress(ConnectionClosed):
+        async for text in client.connection:
+            yield json.loads(text)
+
+
+async def leave(client: Client, events: list[tuple[float, dict[str, Any]]]) -> int | None:
+    """Collect frames until the socket is closed; return the code."""
+    events.extend([(time.monotonic(), frame) async for frame in remaining(client)])
+    return client.connection.close_code
+
+
+async def test_every_socket_is_told_bye_and_closed_4000_evenly_over_the_window(store_url: str, store: Store) -> None:
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(run_gateway(environment(store_url, DRAIN_S="2")))
+        clients = [await stack.enter_async_context(open_client(running, TOPIC)) for _ in range(SOCKETS)]
+        for client in clients:
+            assert (await client.until("snapshot"))["version"] == 0
+        events: list[list[tuple[float, dict[str, Any]]]] = [[] for _ in clients]
+        leaving = [asyncio.create_task(leave(client, heard)) for client, heard in zip(clients, events, strict=True)]
+        started = time.monotonic()
+        running.server.should_exit = True
+        await until(lambda: running.node.pulse.draining)
+        # Those that are still there are served as ever.
+        await store.commit(Change(TOPIC, b'{"last":"one"}'))
+        codes = await asyncio.gather(*leaving)
+        took_s = time.monotonic() - started
+    assert codes == [4000] * SOCKETS
+    byes = sorted(heard[-1][0] for heard in events)
+    assert all(heard[-1][1] == {"type": "bye", "reconnect_ms": 200} for heard in events)
+    assert 1.2 < took_s < 3.5
+    gaps = [later - earlier for earlier, later in itertools.pairwise(byes)]
+    assert max(gaps) < 0.8
+    assert byes[-1] - byes[0] > 1.2
+    assert sum(any(frame["type"] == "snapshot" for _, frame in heard) for heard in events) >= SOCKETS / 2
+    assert running.node.metrics.drained == SOCKETS
+
+
+async def test_nobody_new_is_admitted_while_it_drains(store_url: str) -> None:
+    """Not even over a connection that was open before; to connect anew is refused by the system."""
+    async with (
+        run_gateway(environment(store_url, DRAIN_S="1.5")) as running,
+        open_client(running, TOPIC) as first,
+        open_client(running, TOPIC) as second,
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        assert (await reader.readline()).split()[1] == b"200"
+        while (await reader.readline()) != b"\r\n":
+            pass
+        await reader.readexactly(len(b'{"status":"alive"}'))
+        running.server.should_exit = True
+        await until(lambda: running.node.pulse.draining)
+        writer.write(
+            b"GET /v1/connect HTTP/1.1\r\nHost: gateway\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Protocol: planwire.v1\r\n\r\n"
+        )
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"Retry-After: " in answer
+        assert b"application/problem+json" in answer
+        writer.close()
+        assert not running.server.servers[0].is_serving()
+        for client in (first, second):
+            assert (await client.closed())[0] == 4000
+
+
+async def test_a_drain_of_no_time_closes_all_at_once(store_url: str) -> None:
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(run_gateway(environment(store_url, DRAIN_S="0")))
+        clients = [await stack.enter_async_context(open_client(running, TOPIC)) for _ in range(3)]
+        for client in clients:
+            await client.until("snapshot")
+        running.server.should_exit = True
+        started = time.monotonic()
+        for client in clients:
+            assert (await client.closed())[0] == 4000
+        assert time.monotonic() - started < 1.5
+
+
+async def test_a_peer_that_does_not_answer_the_close_holds_nothing_up_for_long(store_url: str) -> None:
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(run_gateway(environment(store_url, DRAIN_S="0")))
+        client = await stack.enter_async_context(open_client(running, TOPIC))
+        await client.until("snapshot")
+        client.connection.protocol.receive_data = lambda data: None  # type: ignore[method-assign]
+        running.server.should_exit = True
+        await until(lambda: not running.node.pulse.sockets)
+        client.connection.transport.abort()
+
+
+async def test_tabs_that_move_over_miss_no_version(store_url: str, store: Store) -> None:
+    """A gateway of two drains; its tabs resume on the other with the version they hold."""
+    async with AsyncExitStack() as stack:
+        other = await stack.enter_async_context(run_gateway(environment(store_url)))
+        running = await stack.enter_async_context(run_gateway(environment(store_url, DRAIN_S="1")))
+        clients = [await stack.enter_async_context(open_client(running, TOPIC)) for _ in range(SOCKETS)]
+        held = [(await client.until("snapshot"))["version"] for client in clients]
+
+        async def move(number: int) -> int:
+            async for frame in remaining(clients[number]):
+                if "version" in frame:
+                    assert frame["version"] > held[number]
+                    held[number] = frame["version"]
+            async with open_client(other, TOPIC, held=held[number]) as client:
+                while held[number] < target:
+                    frame = await client.receive()
+                    if frame["type"] in ("snapshot", "patch"):
+                        assert frame["version"] > held[number]
+                        held[number] = frame["version"]
+            return held[number]
+
+        target = 2**53
+        moving = [asyncio.create_task(move(number)) for number in range(SOCKETS)]
+        running.server.should_exit = True
+        newest = 0
+        for number in range(30):
+            newest = (await store.commit(Change(TOPIC, b'{"n":%d}' % number))).version
+            await asyncio.sleep(0.03)  # the pace of publishing, not a wait
+        target = newest
+        assert await asyncio.gather(*moving) == [newest] * SOCKETS
+        assert other.node.metrics.resets == 0

@@ -1,0 +1,377 @@
+"""A gateway that goes deaf says so within two probe intervals, and makes up for all it missed once it hears again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+
+from sync.state import keys
+from sync.state.connect import connect
+from sync.state.store import Change, Committed, Store, StoreError
+from tests.support.gateway import Client, Running, environment, open_client, run_gateway
+from tests.support.servers import Server, start_valkey
+from tests.support.wait import until
+
+TOPIC = "tenant:acme"
+PROBE_S = 0.4
+QUICK = {"PROBE_S": str(PROBE_S), "SWEEP_S": "0.3", "HEARTBEAT_S": "0.5", "READY_TIMEOUT_S": "0.3"}
+SLACK_S = 0.5
+"""What a busy machine may add to a bound."""
+
+
+@pytest.fixture
+def valkey() -> Iterator[Server]:
+    """On a port, with an append-only file that loses nothing: killed and restarted, it knows what it knew."""
+    with start_valkey(tcp=True, aof=True, args=["--appendfsync", "always"]) as server:
+        yield server
+
+
+class Proxy:
+    """A wire between gateway and store that can swallow what passes, without closing anything."""
+
+    def __init__(self, port: int) -> None:
+        self.port = 0
+        self.swallows = False
+        self._to = port
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> Proxy:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", self._to)
+        for source, target in ((reader, back_writer), (back_reader, writer)):
+            task = asyncio.create_task(self._pump(source, target))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65_536):
+                if not self.swallows:
+                    target.write(data)
+        target.close()
+
+
+async def write_unannounced(store: Store, topic: str, state: object) -> int:
+    """Write a newer version behind the bus's back."""
+    version = (await store.versions([topic]))[0] + 1
+    fields = {"version": str(version), "state": orjson.dumps(state), "digest": "", "cause": ""}
+    await store.redis.hset(keys.snap(topic), mapping=fields)
+    return version
+
+
+async def commit(store: Store, state: object, topic: str = TOPIC) -> int:
+    done = await store.commit(Change(topic, orjson.dumps(state)))
+    return done.version
+
+
+async def heartbeat(client: Client, fresh: bool, timeout_s: float = 5.0) -> dict[str, Any]:
+    """Return the next heartbeat that says so."""
+    async with asyncio.timeout(timeout_s):
+        while True:
+            frame = await client.until("heartbeat", timeout_s)
+            if frame["fresh"] is fresh:
+                return frame
+
+
+async def converge(client: Client, version: int, timeout_s: float = 5.0) -> None:
+    """Read until `version`; nothing older than before comes on the way."""
+    last = -1
+    async with asyncio.timeout(timeout_s):
+        while last < version:
+            frame = await client.receive(timeout_s)
+            if frame["type"] in ("snapshot", "patch"):
+                assert not frame.get("reset")
+                assert frame["version"] >= last
+                last = frame["version"]
+    assert last == version
+
+
+async def ready(running: Running) -> tuple[int, dict[str, Any]]:
+    async with httpx2.AsyncClient(timeout=10) as http:
+        response = await http.get(f"{running.url}/readyz")
+        return response.status_code, response.json()
+
+
+@contextlib.asynccontextmanager
+async def watching(url: str, **settings: str) -> AsyncIterator[tuple[Running, Client]]:
+    """A gateway and a tab that holds the topic's absence and was told that the bus is fresh."""
+    async with (
+        run_gateway(environment(url, **{**QUICK, **settings})) as running,
+        open_client(running, TOPIC) as client,
+    ):
+        assert (await client.until("snapshot"))["version"] == 0
+        await heartbeat(client, True)
+        yield running, client
+
+
+async def test_a_frozen_store_makes_every_tab_stale_within_two_probe_intervals_and_readyz_fail(
+    valkey: Server, store: Store
+) -> None:
+    async with watching(valkey.url) as (running, client):
+        assert (await ready(running))[0] == 200
+        valkey.pause()
+        frozen = time.monotonic()
+        beat = await heartbeat(client, False)
+        assert time.monotonic() - frozen < 2 * PROBE_S + SLACK_S
+        assert beat["at"] - beat["verified_at"] >= PROBE_S * 1e6
+        status, problem = await ready(running)
+        assert status == 503
+        assert problem["checks"]["bus"] is False
+        assert problem["checks"]["store"] is False
+        assert problem["checks"]["serving"] is True
+        valkey.resume()
+        beat = await heartbeat(client, True)
+        assert beat["at"] - beat["verified_at"] < (2 * PROBE_S + SLACK_S) * 1e6
+        await until(lambda: _is_ready(running))
+        await converge(client, await commit(store, {"a": 1}))
+        assert running.node.metrics.feed_losses >= 1, "what went deaf was not renewed"
+
+
+async def _is_ready(running: Running) -> bool:
+    return (await ready(running))[0] == 200
+
+
+async def test_a_store_killed_and_restarted_amid_a_stream_of_versions(valkey: Server, store: Store) -> None:
+    async with watching(valkey.url) as (running, client):
+        for number in range(5):
+            await commit(store, {"n": number})
+        valkey.kill()
+        await heartbeat(client, False)
+        with pytest.raises(StoreError):
+            await commit(store, {"lost": True})
+        assert (await ready(running))[0] == 503
+        valkey.restart()
+        newest = await commit(store, {"n": "after"})
+        await heartbeat_and_version(client, newest)
+        await converge_again(client, store)
+        assert running.node.metrics.resets == 0
+
+
+async def heartbeat_and_version(client: Client, version: int) -> None:
+    """Read until both have come, in whichever order: the version, and that the bus is fresh again."""
+    fresh, last = False, -1
+    async with asyncio.timeout(10):
+        while not (fresh and last == version):
+            frame = await client.receive(10)
+            if frame["type"] == "heartbeat":
+                fresh = frame["fresh"]
+            elif "version" in frame:
+                assert frame["version"] >= last
+                last = frame["version"]
+
+
+async def converge_again(client: Client, store: Store) -> None:
+    await converge(client, await commit(store, {"and": "again"}))
+
+
+async def test_a_store_that_comes_back_empty_is_given_back_what_its_tabs_hold(store: Store, valkey: Server) -> None:
+    async with watching(valkey.url) as (running, client):
+        held = await commit(store, {"a": 1})
+        await converge(client, held)
+        await store.redis.config_set("appendonly", "no")
+        valkey.kill()
+        for path in (valkey.directory / "appendonlydir").iterdir():
+            path.unlink()
+        valkey.restart()
+        await until(lambda: running.node.metrics.restored == 1, timeout_s=10)
+        assert (await store.versions([TOPIC])) == [held]
+        await converge_again(client, store)
+        assert running.node.metrics.resets == 0
+
+
+async def kill_pubsub(store: Store) -> None:
+    assert await store.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub") >= 1
+
+
+async def overflow_output_buffer(store: Store) -> None:
+    """The server drops a subscriber that does not take what it is sent quickly enough: here, anything at all."""
+    await store.redis.config_set("client-output-buffer-limit", "pubsub 1 1 1")
+    await store.redis.publish(keys.slot(TOPIC), b"x" * 2_000_000)
+    await store.redis.config_set("client-output-buffer-limit", "pubsub 32mb 8mb 60")
+
+
+@pytest.mark.parametrize("cut", [kill_pubsub, overflow_output_buffer])
+async def test_a_subscriber_connection_cut_by_the_server_is_renewed_and_all_is_read_again(
+    valkey: Server, store: Store, cut: Callable[[Store], Awaitable[None]]
+) -> None:
+    async with watching(valkey.url, SWEEP_S="600") as (running, client):
+        losses = running.node.metrics.feed_losses
+        await cut(store)
+        newest = await commit(store, {"right": "after"})
+        await converge(client, newest)
+        await until(lambda: running.node.metrics.feed_losses > losses)
+        await until(lambda: running.node.hub.fresh)
+        await converge_again(client, store)
+
+
+async def test_what_is_missed_while_the_subscription_is_gone_is_read_after_it_returns(
+    valkey: Server, store: Store
+) -> None:
+    """Without any sweep: the read that follows the subscription finds it."""
+    async with watching(valkey.url, SWEEP_S="600") as (running, client):
+        await kill_pubsub(store)
+        missed = await write_unannounced(store, TOPIC, {"missed": True})
+        await converge(client, missed)
+        await until(lambda: running.node.hub.fresh)
+        assert running.node.hub.unsettled == set()
+
+
+async def test_a_wire_that_swallows_everything_is_noticed_and_replaced(valkey: Server, store: Store) -> None:
+    async with Proxy(valkey.port) as proxy, watching(proxy.url) as (running, client):
+        proxy.swallows = True
+        cut = time.monotonic()
+        await heartbeat(client, False)
+        assert time.monotonic() - cut < 2 * PROBE_S + SLACK_S
+        missed = await commit(store, {"missed": True})
+        assert (await ready(running))[0] == 503
+        proxy.swallows = False
+        await heartbeat_and_version(client, missed)
+        await converge_again(client, store)
+
+
+async def test_channels_unsubscribed_behind_our_back_are_subscribed_again(valkey: Server, store: Store) -> None:
+    async with watching(valkey.url, SWEEP_S="600") as (running, client):
+        feed = running.node.feed
+        assert feed._transport is not None
+        channel = keys.slot(TOPIC).encode()
+        feed._transport.write(b"*2\r\n$11\r\nUNSUBSCRIBE\r\n$%d\r\n%b\r\n" % (len(channel), channel))
+        await until(lambda: store.redis.pubsub_numsub(channel))
+        newest = await commit(store, {"after": "that"})
+        await converge(client, newest)
+
+        async def counted() -> bool:
+            return (await store.redis.pubsub_numsub(channel))[0][1] == 1
+
+        await until(counted)
+        await converge_again(client, store)
+        feed._transport.write(b"*1\r\n$11\r\nUNSUBSCRIBE\r\n")  # all of them
+        await converge(client, await commit(store, {"after": "all"}))
+        await until(lambda: running.node.hub.fresh)
+
+
+async def test_what_the_bus_lost_arrives_within_one_sweep(valkey: Server, store: Store) -> None:
+    sweep_s = 1.0
+    async with watching(valkey.url, SWEEP_S=str(sweep_s)) as (running, client):
+        for number in range(3):
+            lost = await write_unannounced(store, TOPIC, {"lost": number})
+            written = time.monotonic()
+            await converge(client, lost)
+            assert time.monotonic() - written < sweep_s + SLACK_S
+        assert running.node.metrics.sweep_repairs == 3
+
+
+async def test_the_sweep_repairs_many_topics_in_one_round(valkey: Server, store: Store) -> None:
+    topics = [f"tenant:t{number}" for number in range(40)]
+    async with watching(valkey.url) as (_, client):
+        for topic in topics:
+            await client.send("subscribe", topic=topic)
+            assert (await client.until("snapshot"))["topic"] == topic
+        wanted = {topic: await write_unannounced(store, topic, {"lost": topic}) for topic in topics}
+        async with asyncio.timeout(5):
+            while wanted:
+                frame = await client.until("snapshot")
+                assert wanted.pop(frame["topic"]) == frame["version"]
+
+
+async def test_a_tab_that_comes_while_the_bus_is_away_is_told_the_state_and_that_it_is_not_fresh(
+    valkey: Server, store: Store
+) -> None:
+    """The store is the truth: what is there is shown, and said to be unverified. Also where there is nothing."""
+    version = await commit(store, {"a": 1})
+    async with run_gateway(environment(valkey.url, **QUICK)) as running:
+        running.node.feed._endpoint = _nowhere
+        await kill_pubsub(store)
+        await until(lambda: not running.node.hub.fresh)
+        async with open_client(running, TOPIC, "tenant:none") as client:
+            assert (await client.receive())["fresh"] is False
+            told = [await client.until("snapshot"), await client.until("snapshot")]
+            assert {frame["topic"]: frame["version"] for frame in told} == {TOPIC: version, "tenant:none": 0}
+            assert not running.node.hub.fresh
+
+
+async def _nowhere() -> Any:
+    raise StoreError("no server is known")
+
+
+async def test_fresh_is_claimed_only_once_every_topic_was_read_again(valkey: Server, store: Store) -> None:
+    async with watching(valkey.url, SWEEP_S="600") as (running, client):
+        reads = asyncio.Event()
+        read_many = running.node.store.read_many
+
+        async def held_up(topics: Any) -> Any:
+            await reads.wait()
+            return await read_many(topics)
+
+        running.node.store.read_many = held_up  # type: ignore[method-assign]
+        await kill_pubsub(store)
+        await heartbeat(client, False)
+        await until(lambda: running.node.feed.connected)
+        probes = running.node.metrics.probes
+        await until(lambda: running.node.metrics.probes >= probes + 2)
+        assert not running.node.hub.fresh
+        reads.set()
+        await heartbeat(client, True)
+
+
+async def test_a_gateway_that_never_heard_its_probe_is_never_fresh(valkey: Server) -> None:
+    async with run_gateway(environment(valkey.url, **QUICK), until_fresh=False) as running:
+        running.node.probe.heard = lambda payload: None  # type: ignore[method-assign]
+        running.node.probe._verified_at = float("-inf")
+        running.node.probe.check()
+        async with open_client(running, TOPIC) as client:
+            assert (await client.receive())["fresh"] is False
+            assert (await ready(running))[0] == 503
+
+
+async def test_two_gateways_notice_and_recover_each_by_itself(valkey: Server, store: Store) -> None:
+    async with Proxy(valkey.port) as proxy, watching(proxy.url) as (deaf, there), watching(valkey.url) as (well, here):
+        proxy.swallows = True
+        await heartbeat(there, False)
+        version = await commit(store, {"a": 1})
+        await converge(here, version)
+        assert well.node.hub.fresh
+        assert not deaf.node.hub.fresh
+        proxy.swallows = False
+        await heartbeat_and_version(there, version)
+
+
+async def test_many_versions_published_while_it_was_deaf_arrive_as_one(valkey: Server, store: Store) -> None:
+    async with Proxy(valkey.port) as proxy, watching(proxy.url) as (running, client):
+        proxy.swallows = True
+        await heartbeat(client, False)
+        results = await store.commit_many([Change(TOPIC, b'{"n":%d}' % number) for number in range(50)])
+        newest = results[-1]
+        assert isinstance(newest, Committed)
+        sent = running.node.metrics.sent
+        proxy.swallows = False
+        await heartbeat_and_version(client, newest.version)
+        assert running.node.metrics.sent - sent <= 2
+
+
+@pytest.fixture
+async def store(valkey: Server) -> AsyncIterator[Store]:
+    """A connection of the test's own, past any proxy."""
+    store = connect(valkey.url).store
+    yield store
+    await store.aclose()
