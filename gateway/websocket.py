@@ -12,7 +12,6 @@ import base64
 import binascii
 import hashlib
 import logging
-import socket
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -77,7 +76,7 @@ class Refused(Exception):
 def _offers(header: bytes, wanted: str) -> bool:
     """Whether the subprotocol header offers `wanted`."""
     try:
-        return wanted in parse_subprotocol(header.decode("latin-1"))
+        return header == wanted.encode() or wanted in parse_subprotocol(header.decode("latin-1"))
     except InvalidHeader:
         return False
 
@@ -494,10 +493,6 @@ class SessionSocket(WebSocket):
         # What the kernel does not take at once means: not draining. What waits is then slots, not bytes. One and not
         # zero: a TLS transport pauses from the limit on, and at zero would do so with nothing waiting.
         transport.set_write_buffer_limits(high=1)
-        # Without this the kernel takes megabytes first, and a slow tab is shown states long gone.
-        raw = transport.get_extra_info("socket")
-        if raw is not None:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.node.settings.send_buffer_bytes)
         self.deflate = self._extension is not None
         self.opened_at = time.time()
         self.node.pulse.opened(self)
@@ -517,6 +512,7 @@ class SessionSocket(WebSocket):
             self.close(CloseCode.PROTOCOL_ERROR, "frames are text")
             return
         node = self.node
+        node.metrics.received += 1
         now = time.time()
         # What one frame causes - a welcome and a dozen snapshots, say - leaves in one system call.
         self._cork = []

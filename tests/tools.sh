@@ -7,13 +7,16 @@ lacking() {
     command -v redis-server >/dev/null 2>&1 || echo redis-server
     command -v chromium >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>&1 ||
         command -v google-chrome >/dev/null 2>&1 || [ -n "${CHROMIUM:-}" ] || echo chromium
+    command -v nginx >/dev/null 2>&1 || [ -x /usr/sbin/nginx ] || echo nginx-light
+    command -v haproxy >/dev/null 2>&1 || [ -x /usr/sbin/haproxy ] || echo haproxy
+    command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql
 }
 
 skipped() {
     for package in $(lacking); do
         case $package in
         chromium) echo "no Chromium: the browser tests will be skipped ($1)" ;;
-        redis-server) echo "no redis-server: the tests against it will be skipped ($1)" ;;
+        *) echo "no $package: the tests with it will be skipped ($1)" ;;
         esac
     done
 }
@@ -31,6 +34,8 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "installing what the tests use:" $wanted
 export DEBIAN_FRONTEND=noninteractive
+# In runlevel 1 the packages' services are not started: the tests start servers of their own.
+export RUNLEVEL=1
 log=$(mktemp)
 # shellcheck disable=SC2086 - a list of package names
 { apt-get -qq install -y --no-install-recommends $wanted ||

@@ -394,7 +394,7 @@ async def test_who_floods_costs_little_before_the_close_and_nothing_after_it(
             await wire.send(flood)
             await asyncio.sleep(0.01)
             assert time.monotonic() - started < pulse.CLOSE_TIMEOUT_S + 3 * pulse.TICK_S + 1
-    assert len(parsed) <= burst + websocket.SLICE_BYTES / len(encode(PING))
+    assert len(parsed) <= burst + 1000, "of many times 20,000"
 
 
 # The closing handshake (section 7).
