@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-tools lint types check clean
+.PHONY: help setup run test test-tools lint types check docs clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)$$/  make \1	\2/p' Makefile | expand -t 22
@@ -40,6 +40,11 @@ types: setup ## Check types.
 	@$(BIN)/mypy
 
 check: lint types test ## Everything that must pass before a change goes in.
+
+docs: setup ## Write anew what is generated under docs/: the settings, OpenAPI, AsyncAPI.
+	@$(BIN)/planwire settings --markdown > docs/configuration.md
+	@$(BIN)/python -m gateway.openapi > docs/openapi.json
+	@$(BIN)/python -m gateway.asyncapi > docs/asyncapi.json
 
 clean: ## Remove .venv and caches; the data directory stays.
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

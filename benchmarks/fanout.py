@@ -1,6 +1,6 @@
 """What one delivery costs: one topic on many sockets, the same updates through the gateway and four others.
 
-    python benchmarks/fanout.py [--sockets 5000] [--bytes 600 4096] [--rounds 3] [--only planwire floor ...]
+    python -m benchmarks.fanout [--sockets 5000] [--bytes 600 4096] [--rounds 3] [--only planwire floor ...]
 
 CPU per delivery is the server's alone. The gateway runs as in production: tokens checked, metrics, heartbeats, logging,
 and acks from the browsers under the policy it advises. The others check nothing and count nothing.
@@ -12,7 +12,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-import rig
+from benchmarks import rig
 
 DELIVERIES = {600: 200_000, 4096: 100_000}
 
@@ -30,8 +30,7 @@ def main() -> None:
     wanted = [maker() for name, maker in makers.items() if not options.only or name in options.only]
     candidates = [candidate for candidate in wanted if candidate is not None]
     phases = [f"burst:600:{20_000 // options.sockets + 1}:1"]  # warm-up
-    for size in options.bytes:
-        phases.append(f"burst:{size}:{DELIVERIES.get(size, 100_000) // options.sockets}:1")
+    phases += [f"burst:{size}:{DELIVERIES.get(size, 100_000) // options.sockets}:1" for size in options.bytes]
     if options.steady:
         phases.append("rate:600:2:5")
     results: dict[tuple[str, str], list[rig.Row]] = {}
@@ -68,7 +67,7 @@ def main() -> None:
 
 
 def _title(phase: str) -> str:
-    kind, size, first, second = phase.split(":")
+    kind, size, first, _ = phase.split(":")
     return f"{size} B, {first} updates" if kind == "burst" else f"{size} B at {first}/s"
 
 

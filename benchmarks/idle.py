@@ -1,6 +1,6 @@
 """What an open tab costs while nothing happens, and what opening it costs.
 
-    python benchmarks/idle.py [--sockets 5000] [--rounds 3] [--hold 20]
+    python -m benchmarks.idle [--sockets 5000] [--rounds 3] [--hold 20]
 
 Every socket presents a token of its own, so each signature is really checked, and counts as connected when its first
 snapshot has arrived. Resident memory is read from the process before and after, and again after `--hold` seconds of
@@ -13,7 +13,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-import rig
+from benchmarks import rig
 
 
 def main() -> None:

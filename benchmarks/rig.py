@@ -26,15 +26,13 @@ from typing import Any
 
 import redis
 
+from gateway.auth import mint
+from sync.state.embedded import find_binary
+from sync.state.store import COMMIT_LUA
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 WORK = HERE / ".work"
-sys.path.insert(0, str(ROOT))
-
-from gateway.auth import mint  # noqa: E402
-from sync.state.embedded import find_binary  # noqa: E402
-from sync.state.store import COMMIT_LUA  # noqa: E402
-
 SERVER_CORE, LOAD_CORE = 0, 1
 SECRET = "a-benchmark-secret-of-at-least-32-bytes"
 PUBLISH_KEY = "a-benchmark-publish-key"
@@ -42,7 +40,7 @@ START_TIMEOUT_S = 20.0
 QUIET_SHARE = 0.15
 """Share of a core that others may use before a round is put off."""
 
-QUIET_PATIENCE_S = 90.0
+QUIET_PATIENCE_S = 30.0
 
 Row = dict[str, Any]
 
@@ -160,7 +158,9 @@ def pinned(core: int, command: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def process(command: Sequence[str], log: Path, environ: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    command: Sequence[str], log: Path, environ: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run `command` while the block is open."""
     with log.open("wb") as out:
         started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environ)
@@ -195,7 +195,9 @@ def store(folder: Path, *options: str, core: int = LOAD_CORE) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def serve(candidate: Candidate, folder: Path, store_port: int, core: int = SERVER_CORE) -> Iterator[tuple[int, list[int]]]:
+def serve(
+    candidate: Candidate, folder: Path, store_port: int, core: int = SERVER_CORE
+) -> Iterator[tuple[int, list[int]]]:
     """Run a candidate while the block is open and yield its port and process ids."""
     port = free_port()
     names = {"port": str(port), "store": str(store_port), "folder": str(folder)}
@@ -271,6 +273,12 @@ def load(
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def cpu_s(pids: Sequence[int]) -> float:
+    """Return the seconds that all threads of these processes have had a core."""
+    files = (file for pid in pids for file in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+    return sum(int(file.read_text().split()[0]) for file in files) / 1e9
+
+
 def wait_until_quiet() -> float:
     """Return the share of both cores that others use, once it is low; prints a warning when it stays high."""
     until = time.monotonic() + QUIET_PATIENCE_S
@@ -310,7 +318,7 @@ def heading() -> str:
         platform.processor(),
     )
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    command = " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
     return (
         f"{now} · commit {commit or 'none'} · {os.cpu_count()} x {cpu}, Linux {platform.release()}, "
         f"CPython {platform.python_version()} · `{command}`"

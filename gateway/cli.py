@@ -269,6 +269,34 @@ _NOT_USAGE = ("unreachable", "bad_answer")
 
 
 @cli.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON array of objects.")
+@click.option("--markdown", is_flag=True, help="The page docs/configuration.md.")
+def settings(as_json: bool, markdown: bool) -> None:
+    """List every setting: its environment name and default, unit and bounds, what it does, who reads it.
+
+    Example: planwire settings --json
+    """
+    import orjson
+
+    from gateway import reference
+    from gateway.settings import SECTIONS, GatewaySettings
+    from sync.settings import SyncSettings
+
+    if as_json and markdown:
+        raise click.UsageError("--json and --markdown exclude each other")
+    found = reference.collect(
+        reference.Reader(GatewaySettings, ("web",), SECTIONS),
+        reference.Reader(SyncSettings, ("intake", "worker"), {"redis_url": "Billing"}),
+    )
+    if as_json:
+        click.echo(orjson.dumps(reference.document(found), option=orjson.OPT_INDENT_2))
+    elif markdown:
+        click.echo(reference.page(found), nl=False)
+    else:
+        click.echo("\n".join(reference.lines(found)))
+
+
+@cli.command()
 def dev() -> None:
     """Run everything locally: store, gateway, worker, simulator - what `make run` does.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -100,10 +101,12 @@ class Feed:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
                     await self._connect()
-                delay_s = RECONNECT_MIN_S
+                connected_at = time.monotonic()
                 assert self._lost is not None
                 await self._lost
                 log.warning("feed_lost")
+                if time.monotonic() - connected_at > RECONNECT_MAX_S:
+                    delay_s = RECONNECT_MIN_S  # a server that hangs up at once is not to be stormed
             except (OSError, TimeoutError, StoreError) as error:
                 log.warning("feed_unreachable", error=str(error) or type(error).__name__)
             finally:

@@ -68,13 +68,13 @@ class LiveTopic:
     """
 
     __slots__ = (
-        "frames",
         "base",
         "cause",
         "channel",
         "confirmed",
         "cursor",
         "doubted",
+        "frames",
         "idle_since",
         "known",
         "name",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -30,6 +31,9 @@ from sync.state.keys import CONTROL_CHANNEL
 from sync.state.store import StoreError
 
 log = structlog.get_logger()
+
+PRUNE_S = 60.0
+"""Seconds between looks for revocations that no token alive can match any more, and the margin left to clocks."""
 
 _CONTROL = CONTROL_CHANNEL.encode()
 
@@ -102,9 +106,14 @@ class Node:
                 group.create_task(self._jwks.run(), name="jwks")
 
     async def _check(self) -> None:
+        pruned_at = time.monotonic()
         while True:
             await asyncio.sleep(self.settings.probe_s / 20)
             self.probe.check()
+            self.metrics.probes_missed = self.probe.missed
+            if time.monotonic() - pruned_at > PRUNE_S:
+                pruned_at = time.monotonic()
+                self.auth.revocations.prune(time.time() - self.settings.token_max_ttl_s - PRUNE_S)
             self.metrics.topics = len(self.hub.topics)
             self.metrics.probe_at = self.hub.verified_at_us / 1e6
 

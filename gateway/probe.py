@@ -31,7 +31,10 @@ KEEP_S = 120
 
 
 class Probe:
-    """The canary of one gateway process. `on_change` is called whenever `hub.fresh` has changed."""
+    """The canary of one gateway process. `on_change` is called whenever `hub.fresh` has changed.
+
+    `missed`: how many canaries had not come back when the interval after them was over.
+    """
 
     def __init__(
         self, store: Store, hub: Hub, feed: Feed, node: str, interval_s: float, on_change: Callable[[], None]
@@ -48,6 +51,7 @@ class Probe:
         self._prompted = asyncio.Event()
         self._sent: dict[int, float] = {}
         self._count = 0
+        self.missed = 0
 
     @property
     def age_s(self) -> float:
@@ -99,6 +103,8 @@ class Probe:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._interval_s):
                         await self._prompted.wait()
+            if not self._prompted.is_set() and self._count in self._sent:
+                self.missed += 1
 
     async def _send(self) -> None:
         self._count += 1

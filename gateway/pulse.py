@@ -12,14 +12,13 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import structlog
-
 from gateway import frame, protocol
 from gateway.deadlines import Deadlines
 from gateway.metrics import Metrics
 from gateway.protocol import CloseCode
 from gateway.settings import GatewaySettings
 from gateway.websocket import Refused
+from sync.state import logs
 
 if TYPE_CHECKING:
     from gateway.hub import Hub
@@ -34,6 +33,11 @@ UNHEARD_MAX = 3
 
 CHUNK = 256
 
+STREAMS_POLL_S = 0.05
+"""How often a drain looks whether the last event stream has ended."""
+
+LOGGER = "gateway.socket"
+
 
 class Pulse:
     """The sockets of one process."""
@@ -43,8 +47,6 @@ class Pulse:
     ) -> None:
         self.sockets: set[SessionSocket] = set()
         self.draining = False
-        # Bound once: a lazy logger would look for its caller's frame on every connect.
-        self._log = structlog.get_logger("gateway.socket").bind()
         self._settings = settings
         self._hub = hub
         self._metrics = metrics
@@ -114,9 +116,8 @@ class Pulse:
         self._per_subject[claims.sub] += 1
         self.renewed(socket)
         self._beats[self._metrics.opened % len(self._beats)].add(socket)
-        self._log.info(
-            "connect", session=socket.session.id, sub=claims.sub, peer=socket.peer, client=socket.session.client
-        )
+        session = socket.session
+        logs.info(LOGGER, "connect", session=session.id, sub=claims.sub, peer=socket.peer, client=session.client)
         if self._per_subject[claims.sub] > self._settings.sockets_per_subject:
             self._metrics.refused["subject"] += 1
             socket.close(CloseCode.LIMIT, "too many sockets of this subject")
@@ -145,7 +146,8 @@ class Pulse:
         claims = socket.session.claims
         if claims is not None:
             _decrement(self._per_subject, claims.sub)
-            self._log.info(
+            logs.info(
+                LOGGER,
                 "close",
                 session=socket.session.id,
                 sub=claims.sub,
@@ -258,13 +260,17 @@ class Pulse:
         A browser comes back within a second of its own close, so the reconnects are spread as the closes are.
         """
         self.draining = self._metrics.draining = True
+        started = time.monotonic()
+        await self._close_all(over_s, started)
+        # Event streams are no sockets: they see the drain themselves and end within it, each at a time of its own.
+        while self._metrics.streams and time.monotonic() < started + over_s:  # noqa: ASYNC110 - once in a life
+            await asyncio.sleep(STREAMS_POLL_S)
+
+    async def _close_all(self, over_s: float, started: float) -> None:
         sockets = list(self.sockets)
-        if not sockets:
-            return
         back_ms = round(min(1.0, over_s / 10) * 1000)
         bye = frame.text(protocol.bye(back_ms), False)
         closing_s = over_s - back_ms / 1000
-        started = time.monotonic()
         for index, socket in enumerate(sockets):
             wait_s = started + closing_s * index / len(sockets) - time.monotonic()
             if wait_s > 0.005:

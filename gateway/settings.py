@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from gateway.errors import GatewayError
 from sync.state import env
 from sync.state.env import PREFIX, UnknownSettingError
+from sync.state.logs import Form, Level
 
 SECRET_MIN_BYTES = 32
 """The shortest HS256 secret that is accepted (RFC 7518 section 3.2: at least the size of the hash)."""
@@ -136,8 +137,8 @@ class GatewaySettings(BaseSettings):
     dev: bool = Field(False, description="Set by the development runner only: loopback origins allowed, /demo served.")
     simulator_url: str = Field("", description="Base URL of the local provider that the demo talks to. Dev only.")
     watch_pid: int = Field(0, ge=0, description="Exit when this process ends. 0: none.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
-    log_format: Literal["json", "text"] = Field("json", description="json: one object a line. text: for terminals.")
+    log_level: Level = Field("info", description="Least level that is logged: debug, info, warning or error.")
+    log_format: Form = Field("json", description="json: one object a line. text: for terminals.")
 
     # Secrets
     jwt_secret: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_secrets)] = Field(
@@ -154,7 +155,9 @@ class GatewaySettings(BaseSettings):
     publish_keys: Annotated[tuple[PublishKeySetting, ...], NoDecode, BeforeValidator(_publish_keys)] = Field(
         (), repr=False, description="name:SHA256HEX[:RATE_PER_S] of each publish key, comma separated."
     )
-    console_token: SecretStr = Field(SecretStr(""), description="Opens /console. Empty: the console is off.")
+    console_token: SecretStr = Field(
+        SecretStr(""), description="Reserved: accepted and not used until there is a console, which it will open."
+    )
 
     # Limits of a socket
     frame_max_bytes: int = Field(65_536, ge=1024, description="Largest frame a browser may send; beyond: close 4513.")
@@ -168,10 +171,8 @@ class GatewaySettings(BaseSettings):
     )
     send_timeout_s: float = Field(10, gt=0, description="Seconds without progress until a slow socket is closed 4008.")
     send_buffer_bytes: int = Field(65_536, ge=4096, description="Kernel send buffer of a socket (SO_SNDBUF).")
-    expect_max_ms: int = Field(120_000, ge=1000, description="Longest wait that an expect frame may ask for.")
     ack_after_ms: int = Field(250, ge=0, description="Jitter window advised to browsers before they ack.")
     acks_per_topic: int = Field(100, ge=1, description="Acks wanted per topic and version; the share follows from it.")
-    fanout_chunk: int = Field(256, ge=1, description="Sockets written to before the event loop turns once.")
 
     # Freshness
     heartbeat_s: float = Field(15, gt=0, description="Seconds between heartbeats to a socket or event stream.")
@@ -258,6 +259,18 @@ class GatewaySettings(BaseSettings):
         except ValueError:
             return False
         return split.scheme in ("http", "https") and split.hostname in LOOPBACK_HOSTS
+
+
+SECTIONS = {
+    "port": "Addresses and switches",
+    "jwt_secret": "Secrets",
+    "frame_max_bytes": "Limits of a socket",
+    "heartbeat_s": "Freshness",
+    "drain_s": "Life cycle",
+    "state_max_bytes": "Limits of HTTP",
+    "token_max_bytes": "Tokens and revocation",
+}
+"""The first field of each group of `GatewaySettings`, and the group's heading."""
 
 
 def variable(field: str) -> str:

@@ -195,7 +195,7 @@ async def _events(
         if reason:
             yield _event("gone", protocol.gone(topic, reason))
             return
-        if stopping.is_set():
+        if gateway.metrics.draining or stopping.is_set():
             # Every stream ends within the drain, none in step with another, and each comes back when it likes.
             await asyncio.sleep(random.uniform(0, max(0.0, settings.drain_s - 2 * POLL_S)))  # noqa: S311 - jitter
             yield b"retry: %d\n%b" % (settings.reconnect_min_ms, _event("bye", protocol.bye(settings.reconnect_min_ms)))

@@ -9,6 +9,7 @@ import time
 import structlog
 
 from gateway.hub import Hub
+from gateway.meter import Metered
 from gateway.metrics import Metrics
 from sync.state.store import Snapshot, Store, StoreError
 
@@ -101,7 +102,7 @@ class Sweep:
             for index, batch in enumerate(batches):
                 due_s = round_s * (index + 1) / (len(batches) + 1)
                 await asyncio.sleep(max(0.0, due_s - (time.monotonic() - started)))
-                await self._compare(batch)
+                self._metrics.sweep_seconds += await Metered(self._compare(batch))
             self._metrics.sweeps += 1
             await asyncio.sleep(max(0.01, round_s - (time.monotonic() - started)))
 

@@ -8,78 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 from typing import assert_never
 
-import orjson
 import structlog
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from sync import tenants
 from sync.billing import instants
+from sync.billing.budget import Budget
 from sync.billing.inbox import Record
 from sync.billing.pipeline import Pipeline, Receipt
-from sync.billing.providers import Adapter, Expired, Invalid, Malformed, Verified
+from sync.billing.providers import Adapter, Expired, Invalid, Malformed, Source, Verified
 from sync.billing.providers.paddle import Paddle
+from sync.billing.providers.paddle_api import PaddleApi, SdkMissingError
 from sync.billing.shelf import Shelf
-from sync.errors import SyncError
+from sync.refusal import BODY_MAX_BYTES as BODY_MAX_BYTES
+from sync.refusal import Guard, Refusal, asked_environment, json_response, page_limit, read_body
 from sync.settings import SyncSettings
 from sync.state.store import Store, StoreError
 
-BODY_MAX_BYTES = 65_536
-BODY_TIMEOUT_S = 10.0
-"""How long a delivery may take to send its whole body."""
-
-RETRY_AFTER_S = 5
-"""What the provider is told to wait after a 503."""
-
-PAGE_DEFAULT, PAGE_MAX = 100, 500
-"""How many parked events one answer lists."""
-
-STATUSES = {
-    "signature_malformed": 400,
-    "disconnected": 400,
-    "signature_invalid": 403,
-    "signature_expired": 403,
-    "not_found": 404,
-    "body_timeout": 408,
-    "body_too_large": 413,
-    "request_invalid": 422,
-    "store_unavailable": 503,
-}
-"""Every code this door answers with, and its HTTP status."""
-
-Guard = Callable[[Request], Awaitable[Response | None]]
-"""Returns None to let a request in, or the answer that refuses it."""
-
 _log = structlog.get_logger("sync.intake")
-
-
-class Refusal(SyncError):
-    """A request that is refused: `code` is one of STATUSES, `detail` is for people."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(code, detail)
-        self.code = code
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.detail}"
-
-    def response(self) -> Response:
-        """Return the problem document."""
-        status = STATUSES[self.code]
-        document = {
-            "type": "about:blank",
-            "title": HTTPStatus(status).phrase,
-            "status": status,
-            "code": self.code,
-            "detail": self.detail,
-        }
-        headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
-        return Response(orjson.dumps(document), status, headers, "application/problem+json")
 
 
 async def pipeline(store: Store, settings: SyncSettings) -> Pipeline:
@@ -87,14 +37,33 @@ async def pipeline(store: Store, settings: SyncSettings) -> Pipeline:
 
     Raises:
         CatalogError: the catalog cannot be used.
+        SdkMissingError: API keys are set, and what asks the provider is not installed.
     """
     shelf = await asyncio.to_thread(Shelf, settings.catalog_path)
     paddle = Paddle()
-    return Pipeline(store, shelf, {paddle.name: paddle})
+    return Pipeline(store, shelf, {paddle.name: paddle}, await asyncio.to_thread(_sources, settings))
+
+
+def _sources(settings: SyncSettings) -> dict[tuple[str, str], Source]:
+    """The environments of Paddle that can be asked. Runs in a thread: importing the SDK takes a second."""
+    if not settings.paddle_api_keys:
+        return {}
+    budgets = {name: Budget(settings.paddle_api_rate_per_s) for name, _ in settings.paddle_api_keys}
+    try:
+        return {
+            (Paddle.name, name): PaddleApi(name, key.get_secret_value(), settings.api_url(name), budgets[name])
+            for name, key in settings.paddle_api_keys
+        }
+    except SdkMissingError as error:
+        if not settings.dev:
+            raise
+        # A development machine has made-up keys: there it is enough that events carry whole bodies.
+        _log.warning("paddle_api_off", reason=str(error))
+        return {}
 
 
 def routes(pipeline: Pipeline, settings: SyncSettings, guard: Guard | None = None) -> list[Route]:
-    """Return the routes of the door; those that show or retry parked events only with a `guard` for them."""
+    """Return the routes of the door; those for operators and backends only with a `guard` for them."""
     found: list[Route] = []
     if settings.paddle_secrets:
         door = _Door(pipeline, pipeline.adapters["paddle"], settings)
@@ -105,6 +74,7 @@ def routes(pipeline: Pipeline, settings: SyncSettings, guard: Guard | None = Non
         desk = _Desk(pipeline, settings.environments, guard)
         found.append(Route("/v1/parked", desk.listing, methods=["GET"]))
         found.append(Route("/v1/parked/{event_id}/retry", desk.retry, methods=["POST"]))
+        found += tenants.routes(pipeline, settings.environments, guard)
     return found
 
 
@@ -120,7 +90,7 @@ class _Door:
     async def webhook(self, request: Request) -> Response:
         """Answer one delivery."""
         try:
-            body = await _body(request)
+            body = await read_body(request)
             environment = self._environment(request, body)
             receipt = await self._pipeline.receive(self._adapter, body, environment)
             await self._pipeline.store.wait_durable()
@@ -167,7 +137,7 @@ class _Desk:
             return refused
         try:
             environment = self._asked(request)
-            after, limit = _cursor(request.query_params.get("after")), _limit(request.query_params.get("limit"))
+            after, limit = _cursor(request.query_params.get("after")), page_limit(request.query_params.get("limit"))
             records = await self._pipeline.environment(environment).inbox.parked(after, limit)
         except Refusal as refusal:
             return refusal.response()
@@ -176,7 +146,7 @@ class _Desk:
         document: dict[str, object] = {"parked": [_shown(record, environment) for record in records]}
         if len(records) == limit:
             document["next"] = f"{records[-1].parked_us}.{records[-1].event_id}"
-        return _json(document)
+        return json_response(document)
 
     async def retry(self, request: Request) -> Response:
         """Answer what becomes of one parked event now."""
@@ -194,35 +164,7 @@ class _Desk:
         return _receipt(receipt)
 
     def _asked(self, request: Request) -> str:
-        environment = request.query_params.get("env", self._environments[0])
-        if environment not in self._environments:
-            raise Refusal("request_invalid", f"env must be one of {', '.join(self._environments)}")
-        return environment
-
-
-async def _body(request: Request) -> bytes:
-    """Return the raw body.
-
-    Raises:
-        Refusal: it is too large, comes too slowly, or its sender went away.
-    """
-    length = request.headers.get("content-length", "0")
-    if length.isascii() and length.isdigit() and int(length) > BODY_MAX_BYTES:
-        raise Refusal("body_too_large", f"a webhook has at most {BODY_MAX_BYTES} bytes")
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > BODY_MAX_BYTES:
-                    raise Refusal("body_too_large", f"a webhook has at most {BODY_MAX_BYTES} bytes")
-                chunks.append(chunk)
-    except TimeoutError:
-        raise Refusal("body_timeout", f"the body took longer than {BODY_TIMEOUT_S:g} s") from None
-    except ClientDisconnect:
-        raise Refusal("disconnected", "the sender went away") from None
-    return b"".join(chunks)
+        return asked_environment(request, self._environments)
 
 
 def _receipt(receipt: Receipt) -> Response:
@@ -231,11 +173,7 @@ def _receipt(receipt: Receipt) -> Response:
         document["version"] = receipt.version
     if receipt.reason:
         document["reason"] = receipt.reason
-    return _json(document)
-
-
-def _json(document: object) -> Response:
-    return Response(orjson.dumps(document), media_type="application/json")
+    return json_response(document)
 
 
 def _shown(record: Record, environment: str) -> dict[str, object]:
@@ -260,11 +198,3 @@ def _cursor(text: str | None) -> tuple[int, str] | None:
     if not dot or not (parked_us.isascii() and parked_us.isdigit()) or len(parked_us) > 16:
         raise Refusal("request_invalid", "after is not a cursor: pass what `next` said")
     return int(parked_us), event_id
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return PAGE_DEFAULT
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:6]) <= PAGE_MAX:
-        raise Refusal("request_invalid", f"limit must be a number from 1 to {PAGE_MAX}")
-    return int(text)

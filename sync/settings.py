@@ -16,6 +16,7 @@ from sync.billing.shelf import EXAMPLE
 from sync.errors import SyncError
 from sync.state import env
 from sync.state.env import PREFIX, UnknownSettingError
+from sync.state.logs import Form, Level
 from sync.state.topic import LIVE
 
 TOLERANCE_MAX_S = 86_400
@@ -121,6 +122,8 @@ class SyncSettings(BaseSettings):
     simulator_url: _Url = Field("", description="Where the local provider listens. Dev only.")
     webhook_url: _Url = Field("", description="Where the local provider sends webhooks. Dev only.")
     watch_pid: int = Field(0, ge=0, description="Exit when this process ends. 0: none.")
+    log_level: Level = Field("info", description="Least level that is logged: debug, info, warning or error.")
+    log_format: Form = Field("json", description="json: one object a line. text: for terminals.")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -1,4 +1,4 @@
-"""`python -m sync.worker`: what has to happen without a webhook: recovery, timers, catalog edits.
+"""`python -m sync.worker`: what has to happen without a webhook: recovery, timers, catalog edits, reconcile, catch-up.
 
 Any number of workers share the store; a lease decides who does what, and every step may be done twice without harm.
 Exit status 0 after SIGINT or SIGTERM, 2 with one line on standard error where it cannot start.
@@ -12,19 +12,26 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
 
 from sync import intake
+from sync.billing.batch import Batch
+from sync.billing.catchup import CatchUp
+from sync.billing.environment import AUDIT_EVERY_S
 from sync.billing.inbox import Record
-from sync.billing.pipeline import WAITS_CATALOG, WAITS_SOFTWARE, Pipeline
-from sync.billing.reprojection import Reprojection
+from sync.billing.pipeline import TENANT_KIND, WAITS_CATALOG, WAITS_SOFTWARE, Pipeline
+from sync.billing.providers import ProviderRefusal, ProviderUnavailable
+from sync.billing.reconcile import BACKGROUND_PATIENCE_S, Reconciliation
+from sync.billing.timers import Due
+from sync.billing.wanted import Wanted
 from sync.errors import SyncError
 from sync.settings import SyncSettings
-from sync.state import deathwatch, embedded
+from sync.state import deathwatch, embedded, logs
 from sync.state.connect import connect
 from sync.state.store import StoreError
+from sync.state.topic import Topic
 
 POLL_S = 0.5
 """How long a worker with nothing to do waits before it looks again, on average."""
@@ -42,6 +49,12 @@ STORE_PATIENCE_S = 15.0
 SECOND_SWEEP_S = 5.0
 """After a catalog edit tenants are swept again: by then every process has seen the new file."""
 
+CATCH_UP_S = 60.0
+"""How often the provider's list of events is read on."""
+
+WANTED_AGAIN_S = 30.0
+"""When a comparison is tried again whose provider could not be asked."""
+
 _log = structlog.get_logger("sync.worker")
 
 
@@ -51,7 +64,9 @@ class Worker:
     def __init__(self, pipeline: Pipeline, environments: tuple[str, ...], *, poll_s: float = POLL_S) -> None:
         """Work with `pipeline` for `environments`; an idle task looks again after about `poll_s`."""
         self._pipeline = pipeline
-        self._reprojection = Reprojection(pipeline)
+        self._reconciliation = Reconciliation(pipeline)
+        self._reprojection = self._reconciliation.reprojection
+        self._wanted = Wanted(pipeline.store.redis)
         self._environments = environments
         self._poll_s = poll_s
         self._stopped = asyncio.Event()
@@ -67,6 +82,11 @@ class Worker:
             for environment in self._environments:
                 group.create_task(self._inbox(environment), name=f"inbox {environment}")
                 group.create_task(self._timers(environment), name=f"timers {environment}")
+                if self._reconciliation.can_ask(environment):
+                    group.create_task(self._audits(environment), name=f"audits {environment}")
+            group.create_task(self._asked_for(), name="reconcile")
+            for provider, environment in self._pipeline.sources:
+                group.create_task(self._catch_up(provider, environment), name=f"catch-up {provider} {environment}")
 
     async def _inbox(self, environment: str) -> None:
         inbox = self._pipeline.environment(environment).inbox
@@ -109,12 +129,91 @@ class Worker:
             try:
                 claimed = await timers.claim(BATCH)
                 for due in claimed:
-                    await self._reprojection.fire(environment, due)
+                    await self._reconciliation.fire(environment, due)
             except StoreError as error:
                 await self._store_away(error)
                 continue
             if len(claimed) < BATCH:
                 await self._pause()
+
+    async def _asked_for(self) -> None:
+        """Compare the tenants that somebody wants compared: gateways, and deliveries whose provider was away."""
+        while not self._stopped.is_set():
+            try:
+                claimed = await self._wanted.claim(BATCH)
+                await self._compare(claimed)
+            except StoreError as error:
+                await self._store_away(error)
+                continue
+            if len(claimed) < BATCH:
+                await self._pause()
+
+    async def _compare(self, claimed: Sequence[Due]) -> None:
+        lost: dict[str, dict[str, Due]] = {}
+        for due in claimed:
+            environment = self._environment_of(due.topic)
+            if environment is None or not self._reconciliation.can_ask(environment):
+                await self._wanted.settle(due)
+            elif await self._reconciliation.is_lost(due.topic):
+                lost.setdefault(environment, {})[Topic.parse(due.topic).id] = due
+            else:
+                report = await self._reconciliation.reconcile(environment, due.topic, "wanted", BACKGROUND_PATIENCE_S)
+                await self._wanted.settle(due, WANTED_AGAIN_S if report.unasked else None)
+        for environment, tenants in lost.items():
+            # One pass through the provider's list for all of them.
+            complete = await self._reconciliation.search(environment, set(tenants), "lost")
+            for due in tenants.values():
+                await self._wanted.settle(due, None if complete is not None else WANTED_AGAIN_S)
+
+    def _environment_of(self, topic: str) -> str | None:
+        """The environment of a tenant's topic that this worker works for; others have no provider."""
+        parsed = Topic.parse(topic)
+        return parsed.env if parsed.kind == TENANT_KIND and parsed.env in self._environments else None
+
+    async def _audits(self, environment: str) -> None:
+        """Compare every tenant with its provider within AUDIT_EVERY_S, evenly spread."""
+        known = self._pipeline.environment(environment)
+        planned = False
+        while not self._stopped.is_set():
+            try:
+                if not planned:
+                    await self._plan_audits(environment)
+                    planned = True
+                claimed = await known.audits.claim(1)
+                for due in claimed:
+                    await self._reconciliation.reconcile(
+                        environment, due.topic, "audit", BACKGROUND_PATIENCE_S, background=True
+                    )
+                    batch = Batch(self._pipeline.store.redis)
+                    known.audits.settle(batch, due, self._pipeline.now_ns() // 1000 + AUDIT_EVERY_S * 1_000_000)
+                    await batch.run()
+            except StoreError as error:
+                await self._store_away(error)
+                continue
+            if not claimed:
+                await self._pause()
+
+    async def _plan_audits(self, environment: str) -> None:
+        """Have tenants audited that were there before there was an API key."""
+        known = self._pipeline.environment(environment)
+        async for topic in known.topics():
+            batch = Batch(self._pipeline.store.redis)
+            known.plan_audit(batch, topic, self._pipeline.now_ns() // 1000)
+            await batch.run()
+
+    async def _catch_up(self, provider: str, environment: str) -> None:
+        """Read on in the provider's events, at the start and every CATCH_UP_S."""
+        source = self._pipeline.sources[provider, environment]
+        catch_up = CatchUp(self._pipeline, environment, self._pipeline.adapters[provider], source)
+        while not self._stopped.is_set():
+            try:
+                await catch_up.run()
+            except StoreError as error:
+                await self._store_away(error)
+                continue
+            except (ProviderUnavailable, ProviderRefusal) as error:
+                _log.warning("not_caught_up", provider=provider, environment=environment, reason=str(error))
+            await self._pause(CATCH_UP_S)
 
     async def _catalog(self) -> None:
         """Bring every tenant up to the present catalog: at the start, and whenever the file is edited."""
@@ -172,7 +271,9 @@ async def serve(settings: SyncSettings) -> None:
             )
         store = connect(url, durable=settings.durable).store
         stack.push_async_callback(store.aclose)
-        worker = Worker(await intake.pipeline(store, settings), settings.environments)
+        pipeline = await intake.pipeline(store, settings)
+        stack.push_async_callback(pipeline.aclose)
+        worker = Worker(pipeline, settings.environments)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, worker.stop)
@@ -185,6 +286,7 @@ def main(environ: Mapping[str, str]) -> int:
     """Run the worker that `environ` describes; return the exit status."""
     try:
         settings = SyncSettings.from_env(environ)
+        logs.configure(settings.log_level, settings.log_format)
         if settings.watch_pid:
             deathwatch.watch(settings.watch_pid)
         asyncio.run(serve(settings))

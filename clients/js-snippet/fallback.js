@@ -16,7 +16,7 @@ const WELCOME = {
   session: "http",
   heartbeat_ms: 15000,
   reconnect: { min_ms: 500, max_ms: 30000 },
-  ack: { share: 0, after_ms: 0 },
+  ack: { share: 0 },
 };
 
 /** A Socket over HTTP. @param {string} url of the WebSocket @param {() => void} onnews called when something arrived */
@@ -24,8 +24,9 @@ const http = (url, onnews) => {
   const base = url.replace(/^ws/, "http").replace(/connect$/, "state/");
   /** @type {Record<string, AbortController>} */
   const streams = {};
-  /** @type {any} */
-  let token, polls, over;
+  let /** @type {any} */ token;
+  let /** @type {any} */ polls;
+  let /** @type {any} */ over;
 
   /** @param {any} frame */
   const hand = (frame) => over || self.onmessage({ data: JSON.stringify(frame) });
@@ -44,9 +45,12 @@ const http = (url, onnews) => {
     const { signal } = (streams[topic] = new AbortController());
     /** @param {string} path @param {any} [headers] */
     const get = async (path, headers) => {
-      const answer = await fetch(base + topic + path, { headers: { Authorization: "Bearer " + token, ...headers }, signal, cache: "no-store" });
+      const answer = await fetch(base + topic + path, { headers: { Authorization: "Bearer " + token, ...headers }, signal });
       if (answer.status == 401) end(4401);
-      if (answer.status == 403) hand({ type: "gone", topic, reason: "forbidden" });
+      if (answer.status == 403) {
+        hand({ type: "gone", topic, reason: "forbidden" });
+        streams[topic].abort();
+      }
       return answer;
     };
     const stream = async () => {
@@ -60,7 +64,7 @@ const http = (url, onnews) => {
         const events = (text += value).split("\n\n");
         text = /** @type {string} */ (events.pop());
         for (const event of events) {
-          const [, data] = /^data: (.*)/m.exec(event) ?? [];
+          const data = /^data: (.*)/m.exec(event)?.[1];
           const frame = data && JSON.parse(data);
           if (frame?.reason == "expired") end(4401);
           else if (frame) hand(frame);
@@ -104,7 +108,7 @@ const http = (url, onnews) => {
     },
     close: () => end(),
   };
-  setTimeout(() => over || self.onopen({}));
+  queueMicrotask(() => over || self.onopen({}));
   return self;
 };
 
@@ -117,8 +121,7 @@ const http = (url, onnews) => {
 export const fallback = ({ socket = (to) => new WebSocket(to, "planwire.v1") } = {}) => {
   let silent = 0; // sockets in a row
   return (url) => {
-    /** @type {any} */
-    let heard;
+    let /** @type {any} */ heard;
     if (silent > 1) {
       silent = 0;
       return http(url, () => (silent = 1));

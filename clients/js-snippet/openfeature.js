@@ -17,21 +17,23 @@ export const provider = (topic) => {
   const of = (name) => handlers.get(name) ?? handlers.set(name, new Set()).get(name) ?? new Set();
   /** @param {string} name @param {object} [details] */
   const emit = (name, details) => of(name).forEach((handler) => handler(details));
-  /** @type {any} */
-  let stop, last;
+  let /** @type {any} */ stop;
+  let /** @type {any} */ last;
+
+  /** @param {any} before @param {any} after */
+  const changed = (before, after) => Object.keys({ ...before, ...after }).filter((key) => before?.[key] !== after?.[key]);
 
   /** @param {string} kind */
   const resolve =
     (kind) =>
     (/** @type {string} */ key, /** @type {any} */ defaultValue) => {
-      const { state, status, version } = topic.getSnapshot();
+      const { state, status } = topic.getSnapshot();
       const value = state?.features?.[key] ?? key.split(".").reduce((part, name) => part?.[name], state);
-      const flagMetadata = { version, status };
       // A feature that is absent is off.
-      if (value == null) return { value: defaultValue, reason: "DEFAULT", flagMetadata };
+      if (value == null) return { value: defaultValue, reason: "DEFAULT" };
       return typeof value == kind
-        ? { value, reason: status == "fresh" ? "TARGETING_MATCH" : "STALE", flagMetadata }
-        : { value: defaultValue, reason: "ERROR", errorCode: "TYPE_MISMATCH", flagMetadata };
+        ? { value, reason: status == "fresh" ? "TARGETING_MATCH" : "STALE" }
+        : { value: defaultValue, reason: "ERROR", errorCode: /** @type {any} */ ("TYPE_MISMATCH") };
     };
 
   return {
@@ -49,12 +51,12 @@ export const provider = (topic) => {
         new Promise((ready, fail) => {
           stop = topic.subscribe((snapshot) => {
             const { status, version, state } = snapshot;
-            if (status == "denied") fail(new Error("denied"));
+            if (status == "denied") fail(Error(status));
             if (state || status == "fresh") ready();
             if (last && version != last.version)
-              emit("PROVIDER_CONFIGURATION_CHANGED", { flagsChanged: Object.keys({ ...last.state?.features, ...state?.features }) });
+              emit("PROVIDER_CONFIGURATION_CHANGED", { flagsChanged: changed(last.state?.features, state?.features) });
             if (last && status != last.status)
-              emit(status == "fresh" ? "PROVIDER_READY" : status == "denied" ? "PROVIDER_ERROR" : "PROVIDER_STALE", { message: status });
+              emit(status == "fresh" ? "PROVIDER_READY" : status == "denied" ? "PROVIDER_ERROR" : "PROVIDER_STALE");
             if (state || status == "fresh") last = snapshot;
           });
         })

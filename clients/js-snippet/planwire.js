@@ -21,9 +21,11 @@
  * @property {State | null} state  the newest state; null: there is none, or none has arrived yet
  * @property {number} version      microseconds since 1970, strictly rising; 0: no state
  * @property {Status} status       `fresh` only while a gateway that hears every change vouches for this state
- * @property {number} asOf         ms since 1970 by this machine's clock, the last moment `state` was known to be the
- *                                 newest; 0: never
- * @property {string | number} [reason]  why it is not fresh; on a fresh one `pending` or `expired`, after an `expect`
+ * @property {number} [asOf]       ms since 1970 by this machine's clock, the last moment `state` was known to be the
+ *                                 newest; absent: never
+ * @property {string | number} [reason]  why it is not fresh: `silence`, `gateway` (it does not hear every change), `bye`,
+ *                                 a close code, an event's name, an error, `revoked`, ...; on a fresh one `pending`,
+ *                                 `expired` (see `expect`) or empty
  * @property {Cause} [cause]       what led to this version
  */
 
@@ -31,19 +33,19 @@
  * A live topic. `subscribe` is the Svelte store contract; `getSnapshot` suits React's useSyncExternalStore.
  * @template [State=any]
  * @typedef {object} Topic
- * @property {(listener: (snapshot: Snapshot<State>) => void) => () => void} subscribe
+ * @property {(listener: (snapshot: Readonly<Snapshot<State>>) => void) => () => void} subscribe
  *   calls back at once, then on every change; the first one connects. A listener that throws is reported to the
  *   gateway and does not stop the others.
- * @property {() => Snapshot<State>} getSnapshot
- * @property {() => Snapshot<State>} getServerSnapshot  the snapshot that this page started with
- * @property {(options?: {after?: number, timeoutMs?: number}) => Promise<Snapshot<State>>} expect
- *   "I just paid": resolves with the first snapshot newer than `after` (default: the shown one) or, once `timeoutMs`
- *   (default 30000) are over, with the one shown, its reason `expired`. Never rejects.
+ * @property {() => Readonly<Snapshot<State>>} getSnapshot
+ * @property {() => Readonly<Snapshot<State>>} getServerSnapshot  the one that this page started with
+ * @property {(options?: {after?: number, timeoutMs?: number}) => Promise<boolean>} expect
+ *   "I just paid": true once something newer than `after` (default: the shown version) is shown; false when that did
+ *   not happen within `timeoutMs` (default 30000, at most 120000). Never rejects.
  * @property {() => void} close  leaves the topic; the last one to leave closes the socket
  */
 
 /**
- * What the client needs of a WebSocket; tabs.js and fallback.js make their own.
+ * What the client needs of a WebSocket; tabs.js and fallback.js make their own. After `close` it says no more.
  * @typedef {object} Socket
  * @property {(text: string) => void} send
  * @property {() => void} close
@@ -53,14 +55,18 @@
  */
 
 /**
+ * A snapshot to start with, from the server or from storage.
+ * @typedef {{version: number, state: any, status: "stale", reason?: string, asOf?: number}} FirstPaint
+ */
+
+/**
  * @typedef {object} Options
- * @property {string} url  the gateway, e.g. `https://live.example.com`
- * @property {string | (() => string | null | Promise<string | null>)} token
- *   a token, or a function that fetches one; it is called again when the token is refused or nears its end.
- *   An empty answer means signed out and ends in `denied`.
+ * @property {string} url  the gateway, e.g. `https://live.example.com`; `wss:` for browsers from before 2024
+ * @property {string | (() => string | Promise<string>)} token
+ *   a token, or a function that fetches one. It is kept, and fetched anew when it is refused or about to expire. If
+ *   the function throws, it is asked again later.
  * @property {(url: string) => Socket} [socket]  how to connect; default: a WebSocket
- * @property {(topic: string) => {version: number, state: any} | null | undefined} [initial]
- *   a first paint, shown as `stale` until confirmed
+ * @property {(topic: string) => FirstPaint | null | undefined} [initial]  what to show until the gateway has spoken
  */
 
 /** @typedef {{topic: <State = any>(name: string) => Topic<State>}} Planwire */
@@ -74,7 +80,7 @@ const isObject = (value) => /t O/.test({}.toString.call(value));
  * @param {any} patch
  * @returns {any}
  */
-export const merge = (target, patch) => {
+const merge = (target, patch) => {
   if (!isObject(patch)) return patch;
   target = { ...(isObject(target) && target) };
   for (const key in patch) patch[key] === null ? delete target[key] : (target[key] = merge(target[key], patch[key]));
@@ -89,10 +95,12 @@ export const merge = (target, patch) => {
 export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(to, "planwire.v1") }) => {
   /** @type {Record<string, any>} */
   const topics = {};
-  /** @type {any} */
-  let ws, up, bearer, fresh, timer;
-  /** @type {any} undefined: not started, 1: running, 0: denied for good */
-  let life;
+  let /** @type {any} */ ws;
+  let /** @type {any} */ up; // hello is sent: frames may follow
+  let /** @type {any} */ bearer;
+  let /** @type {any} */ fresh; // the gateway's word that it hears every change
+  let /** @type {any} */ timer;
+  let /** @type {any} */ life; // undefined: not started, 1: running, 0: denied for good
   let attempt = 0;
   let seenAt = 0;
   /** @type {any} the latest */
@@ -106,7 +114,7 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
     for (const name in topics) (frame.topic ?? name) == name && topics[name].handle(frame);
   };
 
-  /** The one timer: patience while there is a socket, else the way back. @type {(...args: any) => void} */
+  /** The one timer: patience while there is a socket, else the way back. @param {[fn: any, ms: number]} args */
   const arm = (...args) => {
     clearTimeout(timer);
     if (life) timer = setTimeout(...args);
@@ -132,11 +140,11 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
     let mine = (ws ||= {}); // holds the place while the token is fetched
     arm(drop, 10000);
     try {
-      bearer ||= await (token.call ? token() : token);
+      bearer ||= await (/** @type {any} */ (token).call ? /** @type {any} */ (token)() : token);
       if (mine != ws) return;
       if (up) return send({ type: "token", token: bearer });
       mine = ws = socket(url + "/v1/connect");
-      ws.onopen = ws.onmessage = ws.onclose = ({ data, code }) => {
+      ws.onopen = ws.onmessage = ws.onclose = (/** @type {any} */ { data, code }) => {
         if (mine != ws) return;
         if (data) {
           const frame = JSON.parse(data, (_, value) => Object.freeze(value));
@@ -178,8 +186,9 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
     let shown = Object.freeze({ state: null, version: 0, status: "connecting", ...initial?.(name) });
     const first = shown;
     let policy = welcome.ack;
-    /** @type {any} */
-    let confirmed, denied, isUsable;
+    let /** @type {any} */ confirmed; // on this connection
+    let /** @type {any} */ denied;
+    let /** @type {any} */ isUsable; // every listener took what is shown
 
     /** @param {string} type @param {number} [version] @param {any} [reason] */
     const report = (type, version, reason) => send({ type, topic: name, version, reason });
@@ -250,7 +259,7 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
         const call = (/** @type {any} */ snapshot) => listener(snapshot);
         listeners.add(call);
         call(shown);
-        if (globalThis.addEventListener && life == null) {
+        if (/** @type {any} */ (globalThis).addEventListener && life == null) {
           life = 1;
           ["pagehide", "pageshow", "visibilitychange", "online"].map((type) => addEventListener(type, wake));
           connect();

@@ -13,20 +13,22 @@ import { useMemo, useSyncExternalStore } from "react";
  */
 export const usePlanwire = (topic, select = (snapshot) => /** @type {any} */ (snapshot), isEqual = Object.is) => {
   const pick = useMemo(() => {
-    /** @type {any} */
-    let seen, value;
-    return (/** @type {any} */ snapshot) => {
-      if (snapshot != seen) {
+    let /** @type {any} */ seen;
+    let /** @type {any} */ by;
+    let /** @type {any} */ value;
+    return (/** @type {any} */ snapshot, /** @type {any} */ select) => {
+      if (snapshot != seen || select != by) {
         const next = select(snapshot);
         value = seen && isEqual(value, next) ? value : next;
         seen = snapshot;
+        by = select;
       }
       return value;
     };
   }, [topic]);
   return useSyncExternalStore(
     topic.subscribe,
-    () => pick(topic.getSnapshot()),
-    () => pick(topic.getServerSnapshot()),
+    () => pick(topic.getSnapshot(), select),
+    () => pick(topic.getServerSnapshot(), select),
   );
 };

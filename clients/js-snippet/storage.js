@@ -27,7 +27,10 @@ const tolerant = (use) => {
 export const injected =
   (id = "planwire") =>
   (topic) =>
-    tolerant(() => ({ ...parse(/** @type {any} */ (document.getElementById(id)).textContent)[topic], status: "stale", reason: "page" }));
+    tolerant(() => {
+      const found = parse(/** @type {any} */ (document.getElementById(id)).textContent)[topic];
+      return found && { ...found, status: "stale", reason: "page" };
+    });
 
 /**
  * Removes what is stored of a subject, or of everyone. Call it at logout.
@@ -47,8 +50,7 @@ export const forget = (subject) =>
 export const stored = ({ subject, initial, ...options }) => {
   /** @param {string} topic */
   const key = (topic) => `planwire ${subject} ${options.url} ${topic}`;
-  /** @type {Record<string, any>} */
-  const topics = {};
+  const topics = /** @type {Record<string, any>} */ ({});
   const client = planwire({
     ...options,
     initial: (topic) => {

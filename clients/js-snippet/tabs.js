@@ -35,8 +35,13 @@ export const tabs =
     const holders = {};
     /** @type {Record<string, number>} topic -> the newest version acked */
     const acked = {};
-    /** @type {any} */
-    let real, greeted, welcome, joined, release, over, timer;
+    let /** @type {any} */ real;
+    let /** @type {any} */ greeted;
+    let /** @type {any} */ welcome;
+    let /** @type {any} */ joined;
+    let /** @type {any} */ release;
+    let /** @type {any} */ over;
+    let /** @type {any} */ timer;
     let seenAt = 0;
     let patience = 0; // ms
 
@@ -140,8 +145,8 @@ export const tabs =
       timer = setTimeout(() => {
         queue.abort();
         locks.request(name, { steal: true }, lead).catch(robbed);
-      });
-    }, ANSWER_MS);
+      }, 0);
+    }, ANSWER_MS + Math.random() * 150);
     locks.request(name, { signal: queue.signal }, lead).catch(robbed);
     post({ from: id });
     return virtual;

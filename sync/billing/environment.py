@@ -1,17 +1,22 @@
-"""What billing keeps in the store for one environment: inbox, links, timers and the list of tenants."""
+"""What billing keeps in the store for one environment: inbox, links, timers, audits, drift and the list of tenants."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 
 from redis.asyncio import Redis
 
 from sync.billing.batch import Batch
+from sync.billing.drift import Drifts
 from sync.billing.inbox import Inbox
 from sync.billing.links import Links
 from sync.billing.timers import Timers
 
 SCAN_COUNT = 500
+
+AUDIT_EVERY_S = 86_400
+"""The longest that a tenant stays uncompared with its provider, as long as the rate budget suffices for all."""
 
 
 class Environment:
@@ -22,13 +27,21 @@ class Environment:
         self.name = name
         self.inbox = Inbox(redis, name, lease_s)
         self.links = Links(name)
-        self.timers = Timers(redis, name, lease_s)
+        self.timers = Timers(redis, f"pw:{{timers/{name}}}:due", lease_s)
+        self.audits = Timers(redis, f"pw:{{audits/{name}}}:due", lease_s)
+        self.drifts = Drifts(redis, name)
         self._redis = redis
         self._tenants = f"pw:{{tenants/{name}}}:topics"
 
-    def enlist(self, batch: Batch, topic: str) -> None:
-        """Add to `batch` that events have made this topic."""
+    def enlist(self, batch: Batch, topic: str, now_us: int) -> None:
+        """Add to `batch` that events have made this topic; it is compared with its provider within AUDIT_EVERY_S."""
         batch.command("SADD", self._tenants, topic)
+        self.plan_audit(batch, topic, now_us)
+
+    def plan_audit(self, batch: Batch, topic: str, now_us: int) -> None:
+        """Add to `batch` that the topic is compared with its provider, at any time within AUDIT_EVERY_S."""
+        spread_s = random.uniform(0, AUDIT_EVERY_S)  # noqa: S311 - spreads, guards nothing
+        self.audits.plan(batch, topic, now_us + int(spread_s * 1_000_000))
 
     async def topics(self) -> AsyncIterator[str]:
         """Yield every topic that events have made, some perhaps twice.

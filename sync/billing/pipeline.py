@@ -1,4 +1,4 @@
-"""The way of one event: inbox -> link -> read -> reduce -> project -> commit -> finish or park.
+"""The way of one event: inbox -> link -> read -> ask the provider -> reduce -> project -> commit -> finish or park.
 
 The pure parts decide; here is the order in which the store is asked and told, and what happens when it fails halfway.
 Every step may be repeated: a crash anywhere leaves the event pending in the inbox, and whoever claims it next starts
@@ -11,8 +11,9 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import assert_never
 
 import orjson
@@ -26,13 +27,13 @@ from sync.billing.inbox import Ending, Inbox, Record
 from sync.billing.links import Link, Links, customer_subject, subscription_subject
 from sync.billing.model import Event, Facts
 from sync.billing.projection import Projected, Unprojectable, project
-from sync.billing.providers import Adapter, Unparsable
-from sync.billing.reducer import Reduced, Refused, Unusable, reduce
+from sync.billing.providers import Adapter, ProviderRefusal, ProviderUnavailable, Source, Unparsable
+from sync.billing.reducer import Reduced, Refused, Unusable, adopt, reduce
 from sync.billing.shelf import Shelf
 from sync.billing.turns import Turns
 from sync.errors import SyncError
 from sync.state import canonical, keys
-from sync.state.store import Change, Snapshot, Store, StoreError, Verdict
+from sync.state.store import ABSENT, Change, Snapshot, Store, StoreError, Verdict
 from sync.state.topic import LIVE, Topic, TopicError
 
 LEASE_S = 30.0
@@ -47,6 +48,12 @@ RELEASE_MAX = 100
 
 EVENTS_KEPT = 200
 """How many entries a topic's list of processed events keeps, about."""
+
+FETCH_PATIENCE_S = 2.5
+"""How long a delivery waits for the provider's answer before its own body has to do; providers wait 5 s for ours."""
+
+ASK_AGAIN_MIN_S, ASK_AGAIN_MAX_S = 10, 900
+"""How soon the provider is asked again about a change that is overdue: after half the time that it has been so."""
 
 TENANT_KIND = "tenant"
 
@@ -81,18 +88,28 @@ class Pipeline:
         store: Store,
         shelf: Shelf,
         adapters: Mapping[str, Adapter],
+        sources: Mapping[tuple[str, str], Source] = MappingProxyType({}),
         *,
         lease_s: float = LEASE_S,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """Process with `store`, the catalog on `shelf` and the providers in `adapters`, by the clock `now_ns`."""
+        """Process with `store`, the catalog on `shelf` and the providers in `adapters`, by the clock `now_ns`.
+
+        `sources` are those that can be asked, by provider and environment: there an event is a hint only.
+        """
         self.store = store
         self.shelf = shelf
         self.adapters = adapters
+        self.sources = sources
         self._lease_s = lease_s
         self.now_ns = now_ns
         self._environments: dict[str, Environment] = {}
         self.turns = Turns()
+
+    async def aclose(self) -> None:
+        """Close the connections to the providers; the store is the caller's."""
+        for source in self.sources.values():
+            await source.aclose()
 
     def environment(self, name: str) -> Environment:
         """Return what is kept for an environment."""
@@ -113,16 +130,20 @@ class Pipeline:
         inbox = self.environment(environment).inbox
         batch = Batch(self.store.redis)
         inbox.put(batch, event.event_id, body, adapter.name, event.type, received_us)
+        topic = _named_topic(event)
+        if topic is not None:
+            _read(batch, topic)
         self._ask_link(batch, event)
         replies = await batch.run()
-        put = Inbox.put_reply(replies[0])
+        put = Inbox.put_reply(replies.pop(0))
+        read = _snapshot(topic, replies.pop(0)) if topic is not None else None
         if put.what == "done":
             return Receipt("duplicate", put.version, put.outcome)
         if put.what == "pending":
             # Another delivery of it is being worked on, or was when its process died: then a worker takes it up.
             return Receipt("duplicate")
         try:
-            return await self._process(event, environment, replies[1:], put.attempts, received_us)
+            return await self._process(event, environment, replies, put.attempts, received_us, read)
         except StoreError:
             with contextlib.suppress(StoreError):
                 await self.postpone(environment, event.event_id, 0)
@@ -219,6 +240,7 @@ class Pipeline:
         link_replies: list[object],
         attempts: int,
         received_us: int,
+        read: Snapshot | None = None,
     ) -> Receipt:
         if isinstance(event, Unparsable):
             reason = f"unparsable: {event.problem}"
@@ -236,7 +258,7 @@ class Pipeline:
             await self.release(environment, *_subjects(event))
         if ending is None:
             topic = str(Topic(environment, TENANT_KIND, str(link.tenant_id)))
-            return await self._apply(topic, event, attempts, received_us)
+            return await self._apply(topic, event, attempts, received_us, read)
         receipt = await self._end(environment, event, ending)
         if receipt.outcome == "parked" and link.conflict is None:
             await self._look_again(event)
@@ -249,17 +271,20 @@ class Pipeline:
         if _link(event, await batch.run()).tenant_id is not None:
             await self.release(event.environment, *_subjects(event))
 
-    async def _apply(self, topic: str, event: Event, attempts: int, received_us: int) -> Receipt:
-        """Commit what the event makes of the topic, against whoever else writes it."""
-        catalog = self.shelf.current
+    async def _apply(self, topic: str, event: Event, attempts: int, received_us: int, read: Snapshot | None) -> Receipt:
+        """Commit what the event makes of the topic, against whoever else writes it. `read`: the topic, seen before."""
+        fetched, wanted = await self._fetched(event)
+        if fetched is not None:
+            read = None  # older than the answer: it would be refused as a conflict more often than not
         async with self.turns.of(topic):
+            catalog = self.shelf.current
             for _ in range(CONFLICTS_MAX):
-                snapshot = await self.store.read(topic)
-                decided = _decide(snapshot, event, catalog, self.now_ns())
+                snapshot, read = read or await self.store.read(topic), None
+                decided = _decide(snapshot, event, fetched, catalog, self.now_ns())
                 if isinstance(decided, Ending):
                     if decided.outcome == "refused" and attempts > 1 and await self._was_committed(topic, event):
                         return await self._finish_late(event, Ending("applied", "", topic, snapshot.version))
-                    return await self._end(event.environment, event, decided)
+                    return await self._end(event.environment, event, decided, wanted=wanted)
                 facts, projected = decided
                 change = Change(
                     topic,
@@ -267,7 +292,7 @@ class Pipeline:
                     model.encode(facts),
                     event_id=event.event_id,
                     if_version=snapshot.version,
-                    cause=_cause(event, received_us),
+                    cause=_cause(event, fetched, received_us),
                     previous=snapshot,
                 )
                 committed = await self.store.commit(change)
@@ -278,10 +303,40 @@ class Pipeline:
                     event.environment,
                     event,
                     Ending(committed.verdict.value, "", topic, committed.version),
-                    timer_us=due_us(projected.valid_until_ns),
+                    timer_us=self.wake_us(event.environment, projected),
                     is_new=not snapshot.private,
+                    wanted=wanted,
                 )
         raise StoreError(f"{topic}: {CONFLICTS_MAX} commits in a row came too late")
+
+    async def _fetched(self, event: Event) -> tuple[Event | None, bool]:
+        """The subscription as its provider has it now, if it can be asked, and whether it has to be asked later."""
+        source = self.sources.get((event.provider, event.environment))
+        if source is None or event.subscription_id is None:
+            return None, False
+        try:
+            return await source.fetch(event.subscription_id, FETCH_PATIENCE_S), False
+        except ProviderUnavailable as error:
+            _log.warning("not_fetched", subscription_id=event.subscription_id, reason=error.reason)
+            return None, True
+        except ProviderRefusal as error:
+            # Asking again would not help: the key is of another account, or the event of a simulation.
+            _log.warning("not_fetched", subscription_id=event.subscription_id, reason=str(error))
+            return None, False
+
+    def wake_us(self, environment: str, projected: Projected) -> int | None:
+        """Return when time has to look at a topic again, or None for never.
+
+        That is when its state may change, or when a provider that can be asked is due to be asked about it again.
+        """
+        wake_us = due_us(projected.valid_until_ns)
+        pending = projected.state.get("pending")
+        if pending is None or not any(name == environment for _, name in self.sources):
+            return wake_us
+        now_us = self.now_ns() // 1000
+        since_s = (now_us - instants.parse(pending["since"]) // 1000) / 2_000_000
+        again_us = now_us + int(min(max(since_s, ASK_AGAIN_MIN_S), ASK_AGAIN_MAX_S) * 1_000_000)
+        return again_us if wake_us is None else min(wake_us, again_us)
 
     async def _was_committed(self, topic: str, event: Event) -> bool:
         """Whether an earlier attempt, which did not come to its end, has committed the event already."""
@@ -302,13 +357,16 @@ class Pipeline:
         *,
         timer_us: int | None = None,
         is_new: bool = False,
+        wanted: bool = False,
     ) -> Receipt:
         known = self.environment(environment)
         batch = Batch(self.store.redis)
+        if wanted:
+            batch.command("ZADD", keys.RECONCILE, "NX", self.now_ns() // 1_000_000_000, ending.topic)
         if timer_us is not None:
             known.timers.arm(batch, ending.topic, timer_us)
         if is_new:
-            known.enlist(batch, ending.topic)
+            known.enlist(batch, ending.topic, self.now_ns() // 1000)
         if ending.topic:
             note(batch, ending.topic, event.event_id, event.type, ending, self.now_ns() // 1000)
         # Last, so that a failure before it leaves the event pending and everything is done once more.
@@ -321,13 +379,22 @@ class Pipeline:
         return Receipt(ending.outcome, ending.version, ending.reason)
 
 
-def _decide(snapshot: Snapshot, event: Event, catalog: Catalog, now_ns: int) -> Ending | tuple[Facts, Projected]:
+def _decide(
+    snapshot: Snapshot, event: Event, fetched: Event | None, catalog: Catalog, now_ns: int
+) -> Ending | tuple[Facts, Projected]:
     """What the event makes of a topic that stands at `snapshot`: new facts and their state, or how it ends without."""
     topic, version = snapshot.topic, snapshot.version
     try:
-        result = reduce(facts_of(snapshot), event)
+        facts = facts_of(snapshot)
     except FactsError as error:
         return Ending("parked", str(error), topic, version, (WAITS_SOFTWARE,))
+    result = reduce(facts, event)
+    if fetched is not None:
+        answer = adopt(result.facts if isinstance(result, Reduced) else facts, fetched)
+        if isinstance(answer, Reduced):
+            result = answer
+        elif isinstance(result, Unusable) and isinstance(answer, Refused):
+            return Ending("unchanged", answer.reason, topic, version)
     match result:
         case Refused(reason):
             return Ending("refused", reason, topic, version)
@@ -343,16 +410,35 @@ def _decide(snapshot: Snapshot, event: Event, catalog: Catalog, now_ns: int) -> 
             assert_never(result)
 
 
-def _cause(event: Event, received_us: int) -> bytes:
-    return orjson.dumps(
-        {
-            "source": event.provider,
-            "event_id": event.event_id,
-            "event_type": event.type,
-            "occurred_at": instants.text(event.order.occurred_ns),
-            "received_at": instants.text(received_us * 1000),
-        }
-    )
+def _cause(event: Event, fetched: Event | None, received_us: int) -> bytes:
+    cause = {
+        "source": event.provider,
+        "event_id": event.event_id,
+        "event_type": event.type,
+        "occurred_at": instants.text(event.order.occurred_ns),
+        "received_at": instants.text(received_us * 1000),
+    }
+    if fetched is not None:
+        cause["fetched_at"] = instants.text(fetched.order.occurred_ns)
+    return orjson.dumps(cause)
+
+
+def _read(batch: Batch, topic: str) -> None:
+    batch.command("HMGET", keys.snap(topic), "version", "state", "private", "cause")
+
+
+def _snapshot(topic: str, fields: Sequence[bytes | None]) -> Snapshot:
+    version, state, private, cause = fields
+    if version is None:
+        return Snapshot(topic, 0, ABSENT, b"", b"")
+    return Snapshot(topic, int(version), state or ABSENT, private or b"", cause or b"")
+
+
+def _named_topic(event: Event | Unparsable) -> str | None:
+    """The topic of the tenant that the event itself names, if it may change it."""
+    if isinstance(event, Unparsable) or event.tenant_id is None or event.subscription is None or _is_unreal(event):
+        return None
+    return str(Topic(event.environment, TENANT_KIND, event.tenant_id))
 
 
 def events_key(topic: str) -> str:

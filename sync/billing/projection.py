@@ -86,6 +86,19 @@ def project(facts: Facts, catalog: Catalog, environment: str, now_ns: int) -> Pr
     return Projected(state, valid_until_ns)
 
 
+def awaited(facts: Facts, policy: Policy, now_ns: int) -> list[str]:
+    """Return the keys of the subscriptions to which something should have happened by now: their provider knows."""
+    found = []
+    for key, entry in facts.subscriptions.items():
+        instants_ns: list[int] = []
+        _standing(key, entry, policy, now_ns, instants_ns)
+        if facts.held is not None and facts.held.subscription == key:
+            instants_ns.append(facts.held.effective_ns)
+        if any(instant_ns <= now_ns for instant_ns in instants_ns):
+            found.append(key)
+    return found
+
+
 def _standing(key: str, entry: SubscriptionFacts, policy: Policy, now_ns: int, instants_ns: list[int]) -> _Standing:
     """What the subscription's newest body means now; adds to `instants_ns` when that may change."""
     body = entry.subscription

@@ -1,35 +1,47 @@
-"""What time and catalog edits make of facts that no event has changed: project again, commit what differs.
+"""What time, catalog edits and the provider's own answers make of a topic: join, project again, commit what differs.
 
-No event is needed and none is made; the cause of such a version says `timer` or `catalog`.
+No event is needed and none is made; the cause of such a version says `timer`, `catalog`, `reconcile` and the like.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import orjson
 import structlog
 
+from sync.billing import model
 from sync.billing.batch import Batch
 from sync.billing.inbox import Ending
+from sync.billing.model import NOTHING, Event, Facts
 from sync.billing.pipeline import (
     CONFLICT_PAUSE_S,
     CONFLICTS_MAX,
     FactsError,
     Pipeline,
     Receipt,
-    due_us,
     facts_of,
     note,
 )
 from sync.billing.projection import Unprojectable, project
-from sync.billing.timers import Due
+from sync.billing.reducer import Reduced, Unusable, adopt
 from sync.state import canonical
 from sync.state.store import Change, StoreError, Verdict
 
 _log = structlog.get_logger("sync.reprojection")
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What the provider's answers made of a topic: `before` and `after` are its facts, `wake_us` when to look again."""
+
+    receipt: Receipt
+    before: Facts
+    after: Facts
+    wake_us: int | None = None
 
 
 class Reprojection:
@@ -37,25 +49,6 @@ class Reprojection:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-
-    async def fire(self, environment: str, due: Due) -> Receipt:
-        """Return what time made of a topic whose timer the caller has claimed, and set the timer anew.
-
-        Raises:
-            StoreError: the store is unreachable or failing; the timer fires again when its lease has run out.
-        """
-        timers = self._pipeline.environment(environment).timers
-        receipt, next_us = await self._reproject(environment, due.topic, {"source": "timer", "event_type": "due"})
-        batch = Batch(self._pipeline.store.redis)
-        timers.settle(batch, due, next_us)
-        await batch.run()
-        # Another writer's `arm` between our read and our settling may have had no effect: look once more.
-        (version,) = await self._pipeline.store.versions([due.topic])
-        if version != receipt.version:
-            batch = Batch(self._pipeline.store.redis)
-            timers.arm(batch, due.topic, self._pipeline.now_ns() // 1000)
-            await batch.run()
-        return receipt
 
     async def reproject(self, environment: str, topic: str, source: str) -> Receipt:
         """Return what the present catalog and instant make of a topic's facts: `applied` or `unchanged`.
@@ -65,50 +58,97 @@ class Reprojection:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        receipt, next_us = await self._reproject(environment, topic, {"source": source})
-        if next_us is not None:
-            batch = Batch(self._pipeline.store.redis)
-            self._pipeline.environment(environment).timers.arm(batch, topic, next_us)
-            await batch.run()
-        return receipt
+        adopted = await self.adopt(environment, topic, (), {"source": source})
+        await self.arm(environment, topic, adopted)
+        return adopted.receipt
 
-    async def _reproject(self, environment: str, topic: str, cause: Mapping[str, str]) -> tuple[Receipt, int | None]:
-        catalog = self._pipeline.shelf.current
+    async def arm(self, environment: str, topic: str, adopted: Adopted) -> None:
+        """Set the topic's timer to what came out.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        if adopted.wake_us is not None:
+            batch = Batch(self._pipeline.store.redis)
+            self._pipeline.environment(environment).timers.arm(batch, topic, adopted.wake_us)
+            await batch.run()
+
+    async def adopt(
+        self,
+        environment: str,
+        topic: str,
+        fetched: Sequence[Event],
+        cause: Mapping[str, str],
+        change: Callable[[Facts], Facts] | None = None,
+    ) -> Adopted:
+        """Return what the fetched bodies, the present catalog and the present instant make of a topic, committed.
+
+        `change` is what somebody does to the facts besides; it may be called more than once, and what it raises goes
+        through. Facts that are missing (and not told by `fetched` or `change`), or cannot be projected, leave the topic
+        as it is; then the receipt has a reason.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
         async with self._pipeline.turns.of(topic):
+            catalog = self._pipeline.shelf.current
             for _ in range(CONFLICTS_MAX):
                 snapshot = await self._pipeline.store.read(topic)
-                if not snapshot.private:
-                    # Somebody published it, or the store lost the facts: there is nothing to project.
-                    return Receipt("unchanged", snapshot.version), None
                 try:
-                    projected = project(facts_of(snapshot), catalog, environment, self._pipeline.now_ns())
+                    before = facts_of(snapshot)
                 except FactsError as error:
-                    return Receipt("unchanged", snapshot.version, str(error)), None
+                    return Adopted(Receipt("unchanged", snapshot.version, str(error)), NOTHING, NOTHING)
+                after, refused = _joined(before, fetched)
+                if change is not None:
+                    after = change(after)
+                if not snapshot.private and after == NOTHING:
+                    # Somebody published it, or the store lost the facts: there is nothing to project.
+                    return Adopted(Receipt("unchanged", snapshot.version), before, before)
+                projected = project(after, catalog, environment, self._pipeline.now_ns())
                 if isinstance(projected, Unprojectable):
                     reason = f"unknown price {', '.join(projected.price_ids)}"
                     _log.error("state_held", topic=topic, reason=reason)
-                    return Receipt("unchanged", snapshot.version, reason), None
+                    return Adopted(Receipt("unchanged", snapshot.version, reason), before, before)
                 state = canonical.encode(projected.state)
-                if state == snapshot.state:
-                    return Receipt("unchanged", snapshot.version), due_us(projected.valid_until_ns)
+                private = snapshot.private if after == before else model.encode(after)
+                wake_us = self._pipeline.wake_us(environment, projected)
+                if state == snapshot.state and private == snapshot.private:
+                    return Adopted(Receipt("unchanged", snapshot.version, refused), before, before, wake_us)
                 committed = await self._pipeline.store.commit(
                     Change(
                         topic,
                         state,
-                        snapshot.private,
+                        private,
                         if_version=snapshot.version,
                         cause=orjson.dumps(cause),
                         previous=snapshot,
                     )
                 )
                 if committed.verdict is not Verdict.CONFLICT:
-                    receipt = Receipt(committed.verdict.value, committed.version)
-                    await self._noted(topic, cause, receipt)
-                    return receipt, due_us(projected.valid_until_ns)
+                    receipt = Receipt(committed.verdict.value, committed.version, refused)
+                    await self._noted(environment, topic, cause, receipt, is_new=not snapshot.private)
+                    return Adopted(receipt, before, after, wake_us)
                 await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))  # noqa: S311 - spreads, guards nothing
         raise StoreError(f"{topic}: {CONFLICTS_MAX} commits in a row came too late")
 
-    async def _noted(self, topic: str, cause: Mapping[str, str], receipt: Receipt) -> None:
+    async def _noted(
+        self, environment: str, topic: str, cause: Mapping[str, str], receipt: Receipt, *, is_new: bool
+    ) -> None:
         batch = Batch(self._pipeline.store.redis)
-        note(batch, topic, "", cause["source"], Ending(receipt.outcome), self._pipeline.now_ns() // 1000)
+        now_us = self._pipeline.now_ns() // 1000
+        note(batch, topic, "", cause.get("event_type", cause["source"]), Ending(receipt.outcome), now_us)
+        if is_new:
+            self._pipeline.environment(environment).enlist(batch, topic, now_us)
         await batch.run()
+
+
+def _joined(facts: Facts, fetched: Sequence[Event]) -> tuple[Facts, str]:
+    """The facts with what was fetched in them, and why some of it is not."""
+    problem = ""
+    for event in fetched:
+        answer = adopt(facts, event)
+        if isinstance(answer, Reduced):
+            facts = answer.facts
+        elif isinstance(answer, Unusable):
+            problem = answer.reason
+    return facts, problem

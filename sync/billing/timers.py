@@ -1,6 +1,7 @@
-"""When each tenant's state may change by time alone: a sorted set of due topics, claimed under a lease.
+"""Topics that are due at a time: a sorted set, claimed under a lease.
 
-A timer that fires early, or twice, costs a look and changes nothing: what fires is a projection at the present instant.
+One says when each tenant's state may change by time alone, another when it is compared with its provider. A timer that
+fires early, or twice, costs a look and changes nothing: what fires is a projection at the present instant.
 So `arm` only ever moves a timer forward, and nothing but the worker that fired it moves it back.
 """
 
@@ -25,17 +26,21 @@ class Due:
 
 
 class Timers:
-    """The timers of one environment."""
+    """Topics by when they are due, in the sorted set `key`."""
 
-    def __init__(self, redis: Redis, environment: str, lease_s: float) -> None:
+    def __init__(self, redis: Redis, key: str, lease_s: float) -> None:
         """Use `redis`; claims last `lease_s`."""
         self._redis = redis
-        self._due = f"pw:{{timers/{environment}}}:due"
+        self._due = key
         self._lease_us = int(lease_s * 1_000_000)
 
     def arm(self, batch: Batch, topic: str, due_us: int) -> None:
         """Add to `batch` that the topic is due at `due_us`, unless it is due earlier anyway."""
         batch.command("ZADD", self._due, "LT", due_us, topic)
+
+    def plan(self, batch: Batch, topic: str, due_us: int) -> None:
+        """Add to `batch` that the topic is due at `due_us`, unless it has a time already."""
+        batch.command("ZADD", self._due, "NX", due_us, topic)
 
     async def claim(self, count: int) -> list[Due]:
         """Return up to `count` topics that are due, claimed for the caller.

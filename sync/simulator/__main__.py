@@ -23,7 +23,7 @@ from sync.simulator import settings as from_environ
 from sync.simulator.app import create_app
 from sync.simulator.provider import Provider
 from sync.simulator.settings import SettingError, SimulatorSettings
-from sync.state import deathwatch
+from sync.state import deathwatch, logs
 
 BACKLOG = 128
 STOP_S = 3
@@ -37,6 +37,7 @@ def main(environ: Mapping[str, str]) -> int:
         signal.signal(number, _leave)
     try:
         settings = from_environ.from_env(environ)
+        logs.configure(settings.log_level, settings.log_format)
         shelf = Shelf(settings.catalog_path)
         provider = Provider(
             settings.data_dir,
@@ -57,7 +58,7 @@ def main(environ: Mapping[str, str]) -> int:
         shown = f"[{host}]" if ":" in host else host
         print(f"planwire simulator: http://{shown}:{port} -> {settings.webhook_url}", file=sys.stderr, flush=True)
         app = create_app(provider, settings.api_keys)
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=STOP_S)
+        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=STOP_S)
         uvicorn.Server(config).run(sockets=[listener])
     return 0
 

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from sync.errors import SyncError
 from sync.settings import SyncSettings
+from sync.state.logs import Form, Level
 
 WEB_PORT = "8000"
 """The web process's port where `PORT` does not say another."""
@@ -33,6 +34,8 @@ class SimulatorSettings:
     catalog_path: Path
     data_dir: Path
     watch_pid: int
+    log_level: Level = "info"
+    log_format: Form = "json"
 
 
 def from_env(environ: Mapping[str, str]) -> SimulatorSettings:
@@ -55,6 +58,8 @@ def from_env(environ: Mapping[str, str]) -> SimulatorSettings:
         settings.catalog_path,
         settings.data_dir,
         settings.watch_pid,
+        settings.log_level,
+        settings.log_format,
     )
 
 

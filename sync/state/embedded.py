@@ -35,7 +35,7 @@ from urllib.parse import quote
 import structlog
 
 from sync.errors import SyncError
-from sync.state import deathwatch, env, guard
+from sync.state import deathwatch, env, guard, logs
 
 DEFAULT_DATA_DIR = ".planwire"
 SOCKET_PATH_MAX_BYTES = 100
@@ -416,6 +416,7 @@ async def main() -> None:
         SyncError: a misspelt setting, or a store that cannot be had.
     """
     env.check_names(os.environ)
+    logs.configure_from(os.environ)
     done = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -26,6 +26,8 @@ SYNC_NAMES = frozenset(
         "SIMULATOR_URL",
         "WEBHOOK_URL",
         "WATCH_PID",
+        "LOG_LEVEL",
+        "LOG_FORMAT",
     )
 )
 """What `sync` reads."""
@@ -62,10 +64,8 @@ GATEWAY_NAMES = frozenset(
         "FRAMES_PER_S",
         "SEND_TIMEOUT_S",
         "SEND_BUFFER_BYTES",
-        "EXPECT_MAX_MS",
         "ACK_AFTER_MS",
         "ACKS_PER_TOPIC",
-        "FANOUT_CHUNK",
         "HEARTBEAT_S",
         "PROBE_S",
         "SWEEP_S",

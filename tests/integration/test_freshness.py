@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import httpx2
 import orjson
 import pytest
 
+from gateway.feed import Feed
 from sync.state import keys
-from sync.state.connect import connect
+from sync.state.connect import Endpoint, connect
 from sync.state.store import Change, Committed, Store, StoreError
 from tests.support.gateway import Client, Running, environment, open_client, run_gateway
 from tests.support.servers import Server, start_valkey
 from tests.support.wait import until
 
 TOPIC = "tenant:acme"
-PROBE_S = 0.4
+PROBE_S = 0.5
 QUICK = {"PROBE_S": str(PROBE_S), "SWEEP_S": "0.3", "HEARTBEAT_S": "0.5", "READY_TIMEOUT_S": "0.3"}
 SLACK_S = 0.5
 """What a busy machine may add to a bound."""
@@ -75,7 +76,7 @@ class Proxy:
 async def write_unannounced(store: Store, topic: str, state: object) -> int:
     """Write a newer version behind the bus's back."""
     version = (await store.versions([topic]))[0] + 1
-    fields = {"version": str(version), "state": orjson.dumps(state), "digest": "", "cause": ""}
+    fields: Mapping[Any, Any] = {"version": str(version), "state": orjson.dumps(state), "digest": "", "cause": ""}
     await store.redis.hset(keys.snap(topic), mapping=fields)
     return version
 
@@ -129,7 +130,7 @@ async def test_a_frozen_store_makes_every_tab_stale_within_two_probe_intervals_a
     valkey: Server, store: Store
 ) -> None:
     async with watching(valkey.url) as (running, client):
-        assert (await ready(running))[0] == 200
+        await until(lambda: _is_ready(running))
         valkey.pause()
         frozen = time.monotonic()
         beat = await heartbeat(client, False)
@@ -173,7 +174,7 @@ async def heartbeat_and_version(client: Client, version: int) -> None:
     fresh, last = False, -1
     async with asyncio.timeout(10):
         while not (fresh and last == version):
-            frame = await client.receive(10)
+            frame = await client.receive(10, heartbeats=True)
             if frame["type"] == "heartbeat":
                 fresh = frame["fresh"]
             elif "version" in frame:
@@ -201,7 +202,7 @@ async def test_a_store_that_comes_back_empty_is_given_back_what_its_tabs_hold(st
 
 
 async def kill_pubsub(store: Store) -> None:
-    assert await store.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub") >= 1
+    assert await store.redis.client_kill_filter(_type="pubsub") >= 1
 
 
 async def overflow_output_buffer(store: Store) -> None:
@@ -344,6 +345,29 @@ async def test_a_gateway_that_never_heard_its_probe_is_never_fresh(valkey: Serve
             assert (await ready(running))[0] == 503
 
 
+async def test_a_bus_that_hangs_up_at_once_is_not_stormed() -> None:
+    """As a server does that has too many clients, or refuses the password."""
+    connections = 0
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        writer.write(b"-ERR max number of clients reached\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    endpoint = Endpoint(port=server.sockets[0].getsockname()[1])
+
+    async def where() -> Endpoint:
+        return endpoint
+
+    feed = Feed(where, lambda channel, payload: None, lambda channel: None, lambda: None)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(feed.run(), 1.0)
+    assert 2 <= connections < 15
+    server.close()
+
+
 async def test_two_gateways_notice_and_recover_each_by_itself(valkey: Server, store: Store) -> None:
     async with Proxy(valkey.port) as proxy, watching(proxy.url) as (deaf, there), watching(valkey.url) as (well, here):
         proxy.swallows = True
@@ -358,8 +382,9 @@ async def test_two_gateways_notice_and_recover_each_by_itself(valkey: Server, st
 
 async def test_many_versions_published_while_it_was_deaf_arrive_as_one(valkey: Server, store: Store) -> None:
     async with Proxy(valkey.port) as proxy, watching(proxy.url) as (running, client):
+        losses = running.node.metrics.feed_losses
         proxy.swallows = True
-        await heartbeat(client, False)
+        await until(lambda: running.node.metrics.feed_losses > losses and not running.node.hub.fresh)
         results = await store.commit_many([Change(TOPIC, b'{"n":%d}' % number) for number in range(50)])
         newest = results[-1]
         assert isinstance(newest, Committed)

@@ -399,6 +399,22 @@ class TestStopping:
                     assert await stream.next() is None
             await until(lambda: process.status() is not None, timeout_s=10)
 
+    async def test_a_drain_waits_for_streams_without_any_socket(self, store_url: str) -> None:
+        async with run_gateway(environment(store_url, DRAIN_S="3")) as running, events(running) as stream:
+            await stream.next("snapshot")
+            started = time.monotonic()
+            await running.node.pulse.drain(3)
+            assert running.node.metrics.streams == 0
+            assert time.monotonic() - started < 3.2
+            assert await stream.next("bye") is not None
+
+    async def test_a_drain_leaves_what_does_not_end_in_time(self, running: Running) -> None:
+        running.node.metrics.streams += 1
+        started = time.monotonic()
+        await running.node.pulse.drain(0.3)
+        assert 0.3 <= time.monotonic() - started < 1
+        running.node.metrics.streams -= 1
+
 
 class TestPublish:
     async def test_the_five_verdicts(self, running: Running) -> None:

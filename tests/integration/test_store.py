@@ -467,8 +467,9 @@ async def test_the_log_is_newest_first_and_capped(store: Store) -> None:
 
 async def test_the_log_never_holds_the_private_part(store: Store) -> None:
     await store.commit(Change(TOPIC, b"{}", private=b'"hush"'))
-    for _, fields in await store.redis.xrange(keys.log(TOPIC)):
-        assert b'"hush"' not in fields.values()
+    entries = await store.redis.xrange(keys.log(TOPIC))
+    assert entries
+    assert b"hush" not in repr(entries).encode()
 
 
 async def test_event_ids_older_than_seven_days_are_forgotten(store: Store) -> None:
@@ -509,7 +510,8 @@ async def test_a_restored_topic_is_to_be_reconciled_and_its_next_commit_is_never
     assert await store.redis.zcard(keys.RECONCILE) == 0
     assert await store.restore(Snapshot(TOPIC, done.version + 1, b"2", b"", b"")) is True
     assert await store.redis.zrange(keys.RECONCILE, 0, -1) == [TOPIC.encode()]
-    again = await store.commit(Change(TOPIC, b"2", private=b"{}"))
+    # What was stored before the restore is not what is stored now.
+    again = await store.commit(Change(TOPIC, b"1", private=b"{}"))
     assert again.verdict is Verdict.APPLIED
     assert again.version > done.version + 1
 
@@ -636,8 +638,8 @@ async def test_the_scripts_touch_only_the_keys_they_are_given(store: Store) -> N
     """On Cluster a script may touch the slot of its keys alone."""
     await store.commit(Change(TOPIC, b"1", event_id="e", order="1", cause=b"{}"))
     await store.restore(Snapshot(TOPIC, 2**52, b"2", b"", b""))
-    names = {name.decode() for name in await store.redis.keys("*")}
-    assert names == {keys.snap(TOPIC), keys.log(TOPIC), keys.seen(TOPIC), keys.RECONCILE}
+    names = set(await store.redis.keys("*"))
+    assert names == {name.encode() for name in (keys.snap(TOPIC), keys.log(TOPIC), keys.seen(TOPIC), keys.RECONCILE)}
 
 
 def test_order_tokens_of_integers_compare_as_integers() -> None:

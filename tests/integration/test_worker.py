@@ -24,6 +24,7 @@ from sync.billing.model import Event
 from sync.billing.pipeline import RELEASE_MAX, WAITS_CATALOG, Pipeline, Receipt
 from sync.billing.providers import Unparsable
 from sync.billing.providers.paddle import Paddle
+from sync.billing.reconcile import Reconciliation
 from sync.billing.reprojection import Reprojection
 from sync.billing.shelf import Shelf
 from sync.state.store import Change, Committed, Store, StoreError
@@ -352,7 +353,7 @@ class TestTime:
             return snapshot
 
         monkeypatch.setattr(store, "read", read_then_update)
-        await Reprojection(pipeline).fire("live", due)
+        await Reconciliation(pipeline).fire("live", due)
         score = await timer(pipeline)
         assert score is not None
         assert score <= later_ns / 1000

@@ -2,7 +2,7 @@
  * What is made from the sources, as file name -> text: the classic script, the type declarations, and what the demo's
  * examples need of other people's frameworks. build.js writes it, check.js compares it with what is committed.
  */
-import { build } from "esbuild";
+import { build, transform } from "esbuild";
 import { mkdtemp, readFile, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -19,8 +19,6 @@ export const VENDOR = join(HERE, "../../gateway/demo/vendor/");
 /** The modules that are shipped. */
 export const MODULES = ["planwire", "tabs", "storage", "fallback", "react", "vue", "svelte", "elements", "openfeature"];
 
-const EXTERNAL = ["react", "vue"];
-
 /** One minified bundle. @param {string} contents @param {object} [options] */
 export const bundle = async (contents, options = {}) => {
   const { outputFiles } = await build({
@@ -29,21 +27,27 @@ export const bundle = async (contents, options = {}) => {
     minify: true,
     write: false,
     format: "esm",
-    target: "es2022",
     ...options,
   });
   return outputFiles[0].text;
 };
 
+/** One module, minified as it is. @param {string} name */
+const minified = async (name) =>
+  (await transform(await readFile(join(HERE, `${name}.js`), "utf8"), { minify: true })).code;
+
 /** The budgets' subjects. @returns {Promise<Record<string, string>>} */
 export const measured = async () => ({
-  core: await bundle(`export { planwire } from "./planwire.js"`, { target: "esnext" }),
-  "core and tabs": await bundle(`export { planwire } from "./planwire.js"; export { tabs } from "./tabs.js"`, { target: "esnext" }),
-  everything: await bundle(MODULES.map((name) => `export * as ${name} from "./${name}.js"`).join(";"), {
-    external: EXTERNAL,
-    target: "esnext",
-  }),
-  react: await bundle(`export { usePlanwire } from "./react.js"`, { external: EXTERNAL, target: "esnext" }),
+  core: await minified("planwire"),
+  "core and tabs": await bundle(`export { planwire } from "./planwire.js"; export { tabs } from "./tabs.js"`),
+  everything: await bundle(
+    `export { planwire } from "./planwire.js"; export { tabs } from "./tabs.js"; export { fallback } from "./fallback.js";
+     export { stored, injected, forget } from "./storage.js"; export { define } from "./elements.js";
+     export { provider } from "./openfeature.js"; export { part } from "./svelte.js";
+     export { usePlanwire as useReact } from "./react.js"; export { usePlanwire as useVue } from "./vue.js"`,
+    { external: ["react", "vue"] },
+  ),
+  react: await minified("react"),
 });
 
 const classic = async () =>
@@ -51,7 +55,7 @@ const classic = async () =>
   (await bundle(
     `export { planwire } from "./planwire.js"; export { tabs } from "./tabs.js"; export { fallback } from "./fallback.js";
      export { stored, injected, forget } from "./storage.js"; export { define } from "./elements.js"`,
-    { format: "iife", globalName: "Planwire" },
+    { format: "iife", globalName: "Planwire", target: "es2022" },
   ));
 
 const declarations = async () => {
@@ -70,17 +74,44 @@ const svelteApp = async () => {
   return `${js.code.replace("export default function", "function")}\nexport { Plan }; export { mount } from "svelte";`;
 };
 
+/** Other people's code for the examples: file -> the packages in it, and what the file exports. */
+const FRAMEWORKS = {
+  react: { of: ["react", "react-dom", "scheduler"], source: `export { createElement } from "react"; export { createRoot } from "react-dom/client"; export { usePlanwire } from "./react.js"` },
+  vue: { of: ["vue"], source: `export { createApp, h } from "vue"; export { usePlanwire } from "./vue.js"` },
+  openfeature: { of: ["@openfeature/web-sdk", "@openfeature/core"], source: `export { OpenFeature, ProviderEvents } from "@openfeature/web-sdk"` },
+  svelte: { of: ["svelte"], source: svelteApp },
+};
+
+/** @param {string} name @param {string} file @returns {Promise<string>} */
+const ofPackage = (name, file) => readFile(join(HERE, "node_modules", name, file), "utf8").catch(() => "");
+
 const vendored = async () => {
-  const options = { define: { "process.env.NODE_ENV": '"production"', __VUE_OPTIONS_API__: "true", __VUE_PROD_DEVTOOLS__: "false", __VUE_PROD_HYDRATION_MISMATCH_DETAILS__: "false" }, legalComments: /** @type {const} */ ("inline") };
-  return {
-    [join(VENDOR, "react.js")]: await bundle(
-      `export { createElement } from "react"; export { createRoot } from "react-dom/client"; export { usePlanwire } from "./react.js"`,
-      options,
-    ),
-    [join(VENDOR, "vue.js")]: await bundle(`export { createApp, h, computed } from "vue"; export { usePlanwire } from "./vue.js"`, options),
-    [join(VENDOR, "openfeature.js")]: await bundle(`export { OpenFeature, ProviderEvents } from "@openfeature/web-sdk"`, options),
-    [join(VENDOR, "svelte.js")]: await bundle(await svelteApp(), { ...options, conditions: ["browser"] }),
-  };
+  /** @type {Record<string, string>} */
+  const files = {};
+  const notices = [];
+  for (const [file, { of, source }] of Object.entries(FRAMEWORKS)) {
+    const names = [];
+    for (const name of of) {
+      const { version, license } = JSON.parse(await ofPackage(name, "package.json"));
+      names.push(`${name} ${version} (${license})`);
+      const text = (await ofPackage(name, "LICENSE")) || (await ofPackage(name, "LICENSE.md"));
+      notices.push(`${name} ${version}, in ${file}.js: ${license}\n\n${text.trim()}\n`);
+    }
+    files[join(VENDOR, `${file}.js`)] = await bundle(typeof source == "string" ? source : await source(), {
+      banner: { js: `/* ${names.join(", ")}, bundled and minified for the example page. Licences: LICENSES.txt */` },
+      conditions: ["browser"],
+      define: {
+        "process.env.NODE_ENV": '"production"',
+        __VUE_OPTIONS_API__: "true",
+        __VUE_PROD_DEVTOOLS__: "false",
+        __VUE_PROD_HYDRATION_MISMATCH_DETAILS__: "false",
+      },
+      legalComments: "inline",
+      target: "es2022",
+    });
+  }
+  files[join(VENDOR, "LICENSES.txt")] = notices.join(`\n${"-".repeat(80)}\n\n`);
+  return files;
 };
 
 /** @returns {Promise<Record<string, string>>} path -> text */

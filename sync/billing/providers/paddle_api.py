@@ -100,7 +100,8 @@ class PaddleApi:
         self._budget = budget
         self._now_ns = now_ns
         where = SimpleNamespace(base_url=base_url or (LIVE_URL if environment == LIVE else SANDBOX_URL))
-        self._connect = lambda: Client(key, Options(environment=where), retry_count=0, timeout=timeout_s)
+        options = Options(environment=where)
+        self._connect: Callable[[], Client] = lambda: Client(key, options, retry_count=0, timeout=timeout_s)
         self._pool = ThreadPoolExecutor(THREADS, f"paddle-{environment}")
         self._local = threading.local()
         self._clients: list[Client] = []

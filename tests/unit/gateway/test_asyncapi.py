@@ -85,7 +85,7 @@ def test_the_parser_takes_what_the_document_says_and_nothing_else(value: dict[st
 def test_the_committed_document_is_current() -> None:
     committed = orjson.loads((ROOT / "docs" / "asyncapi.json").read_bytes())
     assert committed == orjson.loads(orjson.dumps(asyncapi.document())), (
-        "run python -m gateway.asyncapi > docs/asyncapi.json"
+        "run: make docs"
     )
 
 

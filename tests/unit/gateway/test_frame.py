@@ -88,3 +88,48 @@ def test_the_server_never_masks_and_uses_the_shortest_length(size: int) -> None:
     assert encoded[0] == 0x81
     assert encoded[1] & 0x80 == 0
     assert len(encoded) - size == (2 if size < 126 else 4 if size < 65_536 else 10)
+
+
+def masked(payload: bytes, first: int = 0x81, mask: bytes = b"mask") -> bytes:
+    size = len(payload)
+    head = bytes((first, 0x80 | size)) if size < 126 else bytes((first, 0xFE)) + size.to_bytes(2, "big")
+    return head + mask + bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535])
+def test_a_browsers_one_whole_text_frame_is_read(size: int) -> None:
+    payload = (b"0123456789" * 6554)[:size]
+    assert frame.whole_text(masked(payload), 65_535) == payload
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        masked(b"ab")[:-1],
+        masked(b"ab") + b"\x81",
+        masked(b"ab", 0x01),
+        masked(b"ab", 0x82),
+        masked(b"ab", 0xC1),
+        masked(b"ab", 0x89),
+        b"\x81\x02ab" + b"cdef",
+        b"\x81\xfe\x00\x02maskab",
+        b"\x81\xff" + bytes(7) + b"\x02maskab",
+        masked(b"x" * 101),
+    ],
+    ids=[
+        "nothing",
+        "cut",
+        "more",
+        "fragment",
+        "binary",
+        "reserved",
+        "ping",
+        "unmasked",
+        "long form",
+        "longer",
+        "large",
+    ],
+)
+def test_any_other_frame_is_left_to_the_parser(data: bytes) -> None:
+    assert frame.whole_text(data, 100) is None

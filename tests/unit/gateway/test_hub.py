@@ -388,8 +388,8 @@ DETACH_WHILE_GOING_ROUND: list[tuple[Any, ...]] = [
     ("hear",),  # two of six served
     ("commit", "tenant:a", True),
     ("hear",),
-    ("turn",),  # two more; then the second of all and the last change places
-    ("detach", 0, "tenant:a"),
+    ("turn",),  # the third and fourth are; the last takes the fourth's place, behind the cursor
+    ("detach", 3, "tenant:a"),
 ]
 
 

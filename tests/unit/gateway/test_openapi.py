@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 
 def test_the_committed_document_is_in_step() -> None:
     committed = (ROOT / "docs" / "openapi.json").read_bytes()
-    assert committed == openapi.encode(), "run: python -m gateway.openapi > docs/openapi.json"
+    assert committed == openapi.encode(), "run: make docs"
 
 
 def test_every_reference_leads_somewhere() -> None:

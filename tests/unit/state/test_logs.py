@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from gateway import logs
+from sync.state import logs
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +21,7 @@ def _restored() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
+    logs._lines = None
 
 
 def lines(stream: io.StringIO) -> list[dict[str, object]]:
@@ -46,9 +47,10 @@ def test_levels_and_chatty_libraries() -> None:
     assert [line["event"] for line in lines(stream)] == ["loud"]
 
 
-def test_tracebacks_hold_no_local_variables() -> None:
+@pytest.mark.parametrize("form", logs.FORMS)
+def test_tracebacks_hold_no_local_variables(form: logs.Form) -> None:
     stream = io.StringIO()
-    logs.configure("info", "json", stream)
+    logs.configure("info", form, stream)
     token = "hunter2"
     try:
         raise RuntimeError(len(token))
@@ -63,4 +65,42 @@ def test_text_for_people() -> None:
     logs.configure("info", "text", stream)
     structlog.get_logger().info("connect", session="s_1")
     assert "connect" in stream.getvalue()
+    assert "session=s_1" in stream.getvalue()
+
+
+def test_a_process_without_a_settings_model_reads_the_same_names(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure_from({"PLANWIRE_LOG_LEVEL": "error", "PLANWIRE_LOG_FORMAT": "text"})
+    structlog.get_logger().warning("quiet")
+    structlog.get_logger().error("loud", data_dir="x")
+    assert "loud" in (shown := capsys.readouterr().err)
+    assert "data_dir=x" in shown
+    assert "quiet" not in shown
+    logs.configure_from({"PLANWIRE_LOG_LEVEL": ""})
+    structlog.get_logger().info("told")
+    assert json.loads(capsys.readouterr().err)["event"] == "told"
+
+
+@pytest.mark.parametrize("name", ["PLANWIRE_LOG_LEVEL", "PLANWIRE_LOG_FORMAT"])
+def test_a_value_that_there_is_not_is_refused_by_name(name: str) -> None:
+    with pytest.raises(logs.LogSettingError, match=f"{name} must be one of "):
+        logs.configure_from({name: "loud"})
+
+
+def test_the_short_way_writes_the_same_line() -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream)
+    structlog.get_logger("gateway.x").info("connect", session="s_1", n=1)
+    logs.info("gateway.x", "connect", session="s_1", n=1)
+    long, short = map(json.loads, stream.getvalue().splitlines())
+    assert long.pop("timestamp")[:16] == short.pop("timestamp")[:16]
+    assert long == short
+    logs.configure("warning", "json", stream)
+    logs.info("gateway.x", "connect")
+    assert len(stream.getvalue().splitlines()) == 2
+
+
+def test_the_short_way_is_for_people_too() -> None:
+    stream = io.StringIO()
+    logs.configure("info", "text", stream)
+    logs.info("gateway.x", "connect", session="s_1")
     assert "session=s_1" in stream.getvalue()

@@ -1,0 +1,1 @@
+export function define(topic: import("./planwire.js").Topic, prefix?: string): void;

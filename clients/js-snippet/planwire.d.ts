@@ -1,0 +1,110 @@
+export function planwire({ url, token, initial, socket }: Options): Planwire;
+export type Status = "connecting" | "fresh" | "stale" | "offline" | "denied";
+export type Cause = {
+    source?: string;
+    event_id?: string;
+    event_type?: string;
+    occurred_at?: string;
+    received_at?: string;
+};
+/**
+ * What is known of a topic. Frozen, the state included; the same object until something changes.
+ */
+export type Snapshot<State = any> = {
+    /**
+     * the newest state; null: there is none, or none has arrived yet
+     */
+    state: State | null;
+    /**
+     * microseconds since 1970, strictly rising; 0: no state
+     */
+    version: number;
+    /**
+     * `fresh` only while a gateway that hears every change vouches for this state
+     */
+    status: Status;
+    /**
+     * ms since 1970 by this machine's clock, the last moment `state` was known to be the
+     *        newest; absent: never
+     */
+    asOf?: number | undefined;
+    /**
+     * why it is not fresh: `silence`, `gateway` (it does not hear every change), `bye`,
+     * a close code, an event's name, an error, `revoked`, ...; on a fresh one `pending`,
+     * `expired` (see `expect`) or empty
+     */
+    reason?: string | number | undefined;
+    /**
+     * what led to this version
+     */
+    cause?: Cause | undefined;
+};
+/**
+ * A live topic. `subscribe` is the Svelte store contract; `getSnapshot` suits React's useSyncExternalStore.
+ */
+export type Topic<State = any> = {
+    /**
+     *   calls back at once, then on every change; the first one connects. A listener that throws is reported to the
+     *   gateway and does not stop the others.
+     */
+    subscribe: (listener: (snapshot: Readonly<Snapshot<State>>) => void) => () => void;
+    getSnapshot: () => Readonly<Snapshot<State>>;
+    /**
+     * the one that this page started with
+     */
+    getServerSnapshot: () => Readonly<Snapshot<State>>;
+    /**
+     *   "I just paid": true once something newer than `after` (default: the shown version) is shown; false when that did
+     *   not happen within `timeoutMs` (default 30000, at most 120000). Never rejects.
+     */
+    expect: (options?: {
+        after?: number;
+        timeoutMs?: number;
+    }) => Promise<boolean>;
+    /**
+     * leaves the topic; the last one to leave closes the socket
+     */
+    close: () => void;
+};
+/**
+ * What the client needs of a WebSocket; tabs.js and fallback.js make their own. After `close` it says no more.
+ */
+export type Socket = {
+    send: (text: string) => void;
+    close: () => void;
+    onopen: any;
+    onmessage: any;
+    onclose: any;
+};
+/**
+ * A snapshot to start with, from the server or from storage.
+ */
+export type FirstPaint = {
+    version: number;
+    state: any;
+    status: "stale";
+    reason?: string;
+    asOf?: number;
+};
+export type Options = {
+    /**
+     * the gateway, e.g. `https://live.example.com`; `wss:` for browsers from before 2024
+     */
+    url: string;
+    /**
+     *   a token, or a function that fetches one. It is kept, and fetched anew when it is refused or about to expire. If
+     *   the function throws, it is asked again later.
+     */
+    token: string | (() => string | Promise<string>);
+    /**
+     * how to connect; default: a WebSocket
+     */
+    socket?: ((url: string) => Socket) | undefined;
+    /**
+     * what to show until the gateway has spoken
+     */
+    initial?: ((topic: string) => FirstPaint | null | undefined) | undefined;
+};
+export type Planwire = {
+    topic: <State = any>(name: string) => Topic<State>;
+};

@@ -1,0 +1,1 @@
+export function usePlanwire<State = any, Value = import("./planwire.js").Snapshot<State>>(topic: import("./planwire.js").Topic<State>, select?: (snapshot: import("./planwire.js").Snapshot<State>) => Value, isEqual?: (one: Value, other: Value) => boolean): Value;

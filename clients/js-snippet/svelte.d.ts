@@ -1,0 +1,3 @@
+export function part<State, Value>(topic: import("./planwire.js").Topic<State>, select: (snapshot: import("./planwire.js").Snapshot<State>) => Value): {
+    subscribe: (run: (value: Value) => void) => () => void;
+};

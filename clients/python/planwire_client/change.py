@@ -1,0 +1,313 @@
+"""What is published and what became of it, as values; and how a call's attempts follow one another. Pure.
+
+Sending is the transports' part (http.py, store.py), waiting the publisher's. `deliver` says what to do next.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+import orjson
+
+from planwire_client.errors import PublishRefused, RateLimited, Unavailable
+
+BATCH_ITEMS = 500
+"""What a gateway takes in one batch (its BATCH_MAX_ITEMS)."""
+
+BATCH_BYTES = 4_000_000
+"""A little below the gateway's BATCH_MAX_BYTES, for the brackets and commas."""
+
+STATE_MAX_BYTES = 32_768
+STATE_MAX_DEPTH = 32
+EVENT_ID_MAX = 512
+ORDER_MAX = 128
+ORDER_INTEGER_MAX = 2**64 - 1
+VERSION_MAX = 2**53 - 1
+
+ATTEMPTS_MAX = 5
+PATIENCE_S = 30.0
+BACKOFF_MIN_S = 0.1
+BACKOFF_MAX_S = 5.0
+
+RESERVED_KIND = "probe"
+"""The gateways' own canaries: nobody else publishes to them."""
+
+_TOPIC = re.compile(r"(?:(?P<env>[a-z][a-z0-9_-]{0,31})/)?(?P<kind>[a-z][a-z0-9_-]{0,31}):[A-Za-z0-9._~@-]{1,128}")
+
+TRANSIENT_ITEM_CODES = frozenset(("store_unavailable", "internal"))
+
+
+class Verdict(StrEnum):
+    """What became of a publish."""
+
+    APPLIED = "applied"
+    UNCHANGED = "unchanged"
+    DUPLICATE = "duplicate"
+    STALE = "stale"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """One publish of a topic's whole state.
+
+    Attributes:
+        topic: `[env/]kind:id`, such as tenant:acme.
+        state: the whole public state, JSON values; normally an object.
+        private: the part that browsers never see, or None.
+        event_id: what makes a repetition harmless, for seven days. Made up where absent, so that retries are safe.
+        order: an integer, or text compared bytewise; not above the stored one: stale. None: no order.
+        if_version: only if this is the stored version (0: no state yet), else conflict. None: whatever is stored.
+        cause: why; of source, event_id, event_type, occurred_at, received_at (RFC 3339), each optional.
+    """
+
+    topic: str
+    state: object
+    private: object = None
+    event_id: str | None = None
+    order: int | str | None = None
+    if_version: int | None = None
+    cause: Mapping[str, str] | None = None
+
+    def document(self) -> dict[str, object]:
+        """Return the JSON object that `POST /v1/publish` takes."""
+        document: dict[str, object] = {"topic": self.topic, "state": self.state}
+        for name in ("private", "event_id", "order", "if_version", "cause"):
+            value = getattr(self, name)
+            if value is not None:
+                document[name] = value
+        return document
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A verdict. `version`: the topic's version after the call, microseconds since 1970, 0 for no state."""
+
+    topic: str
+    verdict: Verdict
+    version: int
+    event_id: str
+
+    @property
+    def is_effective(self) -> bool:
+        """Whether the topic has, or had, this state by this event.
+
+        A duplicate counts: a retry whose first attempt arrived is one.
+        """
+        return self.verdict in (Verdict.APPLIED, Verdict.UNCHANGED, Verdict.DUPLICATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An item of a batch that got no verdict: it is wrong, or (code `superseded`) a later one of its topic stands."""
+
+    topic: str
+    code: str
+    detail: str
+
+
+Outcome = Published | Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How long a call goes on. All bounds hold at once; times in seconds."""
+
+    attempts: int = ATTEMPTS_MAX
+    patience_s: float = PATIENCE_S
+    backoff_min_s: float = BACKOFF_MIN_S
+    backoff_max_s: float = BACKOFF_MAX_S
+
+    def pause_s(self, failures: int, chance: float) -> float:
+        """Return how long to wait after the given number of failures: full jitter. `chance`: in [0, 1)."""
+        return chance * min(self.backoff_max_s, self.backoff_min_s * 2.0 ** min(failures, 30))
+
+
+class Send(NamedTuple):
+    """Send these; the reply is `Answers` or `Trouble`. `timeout_s` is what is left of the patience."""
+
+    items: Sequence[Publish]
+    timeout_s: float
+
+
+class Sleep(NamedTuple):
+    """Wait so long."""
+
+    seconds: float
+
+
+class Answers(NamedTuple):
+    """One outcome for each item sent."""
+
+    outcomes: Sequence[Outcome]
+
+
+class Trouble(NamedTuple):
+    """No answer, or one that says: later. `retry_after_s`: None where nothing was asked for."""
+
+    detail: str
+    is_rate: bool = False
+    retry_after_s: float | None = None
+
+
+Step = Send | Sleep
+Reply = Answers | Trouble | None
+
+
+def identified(item: Publish, new_id: Callable[[], str]) -> Publish:
+    """Return the item with an event id: its own, or one made up."""
+    if item.event_id is not None:
+        return item
+    return Publish(
+        item.topic, item.state, item.private, new_id(), item.order, item.if_version, item.cause
+    )  # dataclasses.replace costs four times as much, and a batch has many
+
+
+def check(item: Publish) -> None:
+    """Return when the item's fields are such as a store may be given.
+
+    Raises:
+        PublishRefused: with the code a gateway would answer.
+    """
+    match = _TOPIC.fullmatch(item.topic)
+    if match is None or match["env"] == "live":
+        raise PublishRefused("topic_invalid", f"{item.topic[:200]!r} is not a topic: expected [env/]kind:id")
+    if match["kind"] == RESERVED_KIND:
+        raise PublishRefused("topic_reserved", f"topics of kind {RESERVED_KIND} are the gateways' own")
+    if item.event_id is not None and not 1 <= len(item.event_id) <= EVENT_ID_MAX:
+        raise PublishRefused("request_invalid", f"event_id must have 1 to {EVENT_ID_MAX} characters")
+    if isinstance(item.order, int):
+        if not 0 <= item.order <= ORDER_INTEGER_MAX:
+            raise PublishRefused("request_invalid", "order must not be negative nor exceed 2^64-1")
+    elif item.order is not None and not 1 <= len(item.order) <= ORDER_MAX:
+        raise PublishRefused("request_invalid", f"order must have 1 to {ORDER_MAX} characters")
+    if item.if_version is not None and not 0 <= item.if_version <= VERSION_MAX:
+        raise PublishRefused("request_invalid", "if_version must be an integer from 0 to 2^53-1 (0: no state yet)")
+
+
+def encode(name: str, value: object) -> bytes:
+    """Return `value` as canonical JSON: sorted keys, compact, UTF-8; the same bytes as every other writer makes.
+
+    Raises:
+        PublishRefused: it is no JSON, too large or too deep. `name` is what the refusal calls it.
+    """
+    if _is_deeper(value, STATE_MAX_DEPTH):
+        raise PublishRefused("state_too_deep", f"{name} may be nested {STATE_MAX_DEPTH} deep")
+    try:
+        data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError as error:
+        raise PublishRefused("request_invalid", f"{name} is not JSON: {error}") from error
+    if len(data) > STATE_MAX_BYTES:
+        raise PublishRefused("state_too_large", f"{name} has {len(data)} bytes; {STATE_MAX_BYTES} are allowed")
+    return data
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    if isinstance(value, dict):
+        return levels == 0 or any(_is_deeper(one, levels - 1) for one in value.values())
+    if isinstance(value, list | tuple):
+        return levels == 0 or any(_is_deeper(one, levels - 1) for one in value)
+    return False
+
+
+def chunks(items: Sequence[Publish]) -> list[list[Publish]]:
+    """Return the items cut into batches that a gateway takes, in order.
+
+    Raises:
+        PublishRefused: one is no JSON.
+    """
+    found: list[list[Publish]] = []
+    room = 0
+    for item in items:
+        try:
+            size = len(orjson.dumps(item.document())) + 1
+        except TypeError as error:
+            raise PublishRefused("request_invalid", f"the publish of {item.topic[:200]} is not JSON: {error}") from error
+        if not found or len(found[-1]) == BATCH_ITEMS or size > room:
+            found.append([])
+            room = BATCH_BYTES
+        found[-1].append(item)
+        room -= size
+    return found
+
+
+def deliver(
+    items: Sequence[Publish], retries: Retries, now: Callable[[], float], chance: Callable[[], float]
+) -> Generator[Step, Reply, list[Outcome]]:
+    """Yield what to do next until every item has an outcome, and return the outcomes in order.
+
+    Batches follow one another, and within one nothing is sent again once a later item of its topic stands: a repeated
+    older state would undo it. `now`: a clock in seconds; `chance`: numbers in [0, 1).
+
+    Raises:
+        Unavailable: the attempts or the patience ran out.
+    """
+    known: list[Outcome | None] = [None] * len(items)
+    until = now() + retries.patience_s
+    start = 0
+    for batch in chunks(items):
+        yield from _deliver_batch(batch, start, known, until, retries, now, chance)
+        start += len(batch)
+    return [outcome for outcome in known if outcome is not None]
+
+
+def _deliver_batch(
+    batch: Sequence[Publish],
+    start: int,
+    known: list[Outcome | None],
+    until: float,
+    retries: Retries,
+    now: Callable[[], float],
+    chance: Callable[[], float],
+) -> Generator[Step, Reply, None]:
+    pending = list(range(len(batch)))
+    failures = 0
+    while True:
+        reply = yield Send([batch[index] for index in pending], max(0.1, until - now()))
+        assert reply is not None, "a send is answered"
+        if isinstance(reply, Answers):
+            pending, detail = _note(batch, start, pending, reply.outcomes, known)
+            if not pending:
+                return
+            reply = Trouble(detail)
+        failures += 1
+        pause_s = retries.pause_s(failures, chance())
+        if reply.retry_after_s is not None:
+            # Asked to wait: never less, and not all at the same instant.
+            pause_s += reply.retry_after_s
+        if failures >= retries.attempts or now() + pause_s > until:
+            event_ids = [str(item.event_id) for item, outcome in zip(batch, known[start:], strict=False) if not outcome]
+            if reply.is_rate:
+                limited = RateLimited(reply.detail, failures, event_ids, known)
+                limited.retry_after_s = reply.retry_after_s or 0.0
+                raise limited
+            raise Unavailable(reply.detail, failures, event_ids, known)
+        yield Sleep(pause_s)
+
+
+def _note(
+    batch: Sequence[Publish],
+    start: int,
+    pending: Sequence[int],
+    outcomes: Sequence[Outcome],
+    known: list[Outcome | None],
+) -> tuple[list[int], str]:
+    """Enter what is known now; return the positions that are to be sent again, and why."""
+    last_stands: dict[str, int] = {}
+    for index, outcome in zip(pending, outcomes, strict=True):
+        if isinstance(outcome, Published):
+            last_stands[batch[index].topic] = index
+    again, detail = [], ""
+    for index, outcome in zip(pending, outcomes, strict=True):
+        if isinstance(outcome, Rejected) and outcome.code in TRANSIENT_ITEM_CODES:
+            if last_stands.get(outcome.topic, -1) < index:
+                again.append(index)
+                detail = f"{outcome.code}: {outcome.detail}"
+                continue
+            outcome = Rejected(outcome.topic, "superseded", "a later publish of the topic was committed")
+        known[start + index] = outcome
+    return again, detail

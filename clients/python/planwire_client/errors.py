@@ -1,0 +1,126 @@
+"""Every exception of the package. Expected outcomes (a conflict, a stale order token) are return values, not these.
+
+PlanwireError
+    PublishRefused      the publish itself is wrong, or may not be made
+    Unavailable         nothing is known of the outcome: try again with the same event id
+        RateLimited     the publish key's rate is used up for longer than was to be waited
+    ReplicaError
+        NotCurrent      what is held cannot be proved to be the newest
+        FeatureDenied   it is the newest, and the feature is not in it
+        TopicRefused    the token does not open the topic
+        ReplicaClosed   there is no connection any more, and there will be none
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from planwire_client.change import Published, Rejected
+
+
+class PlanwireError(Exception):
+    """The root of all of them."""
+
+
+class PublishRefused(PlanwireError):
+    """The gateway, or the check before the store, will not take it; sending it again changes nothing.
+
+    Attributes:
+        code: stable, such as topic_invalid, state_too_large, key_invalid.
+        status: the HTTP status, 0 where no gateway was asked.
+    """
+
+    def __init__(self, code: str, detail: str, status: int = 0) -> None:
+        super().__init__(code, detail, status)
+        self.code = code
+        self.detail = detail
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
+
+
+class Unavailable(PlanwireError):
+    """It was tried as often and as long as allowed. It may have happened: publish again with the same event ids.
+
+    Attributes:
+        attempts: how often it was sent.
+        event_ids: of everything whose outcome is not known.
+        outcomes: what is known, in the order of the call; None for the rest.
+    """
+
+    def __init__(
+        self,
+        detail: str,
+        attempts: int,
+        event_ids: Sequence[str],
+        outcomes: Sequence[Published | Rejected | None] = (),
+    ) -> None:
+        super().__init__(detail, attempts, tuple(event_ids), tuple(outcomes))
+        self.detail = detail
+        self.attempts = attempts
+        self.event_ids = tuple(event_ids)
+        self.outcomes = tuple(outcomes)
+
+    def __str__(self) -> str:
+        return f"{self.detail} (after {self.attempts} attempts)"
+
+
+class RateLimited(Unavailable):
+    """As above, and the last answer was 429. `retry_after_s`: what the gateway asked to be waited."""
+
+    retry_after_s: float = 0.0
+
+
+class ReplicaError(PlanwireError):
+    """The root of what reading can raise. `topic` is the one asked for, empty where it is about all."""
+
+    def __init__(self, topic: str, detail: str) -> None:
+        super().__init__(topic, detail)
+        self.topic = topic
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.topic}: {self.detail}" if self.topic else self.detail
+
+
+class NotCurrent(ReplicaError):
+    """What is held cannot be proved to be the newest.
+
+    Attributes:
+        reason: unknown (nothing is held), stale (the gateway has not vouched for it) or behind (older than asked for).
+        version: the one held, 0 for none.
+    """
+
+    def __init__(self, topic: str, reason: str, version: int) -> None:
+        super().__init__(topic, f"not proved to be current ({reason}); version {version} is held")
+        self.reason = reason
+        self.version = version
+
+
+class FeatureDenied(ReplicaError):
+    """The state does not have the feature. `version`: of the state that was looked at."""
+
+    def __init__(self, topic: str, feature: str, version: int) -> None:
+        super().__init__(topic, f"{feature} is not in version {version}")
+        self.feature = feature
+        self.version = version
+
+
+class TopicRefused(ReplicaError):
+    """The token does not open the topic, a fresh one neither. `reason`: forbidden, revoked or expired."""
+
+    def __init__(self, topic: str, reason: str) -> None:
+        super().__init__(topic, f"the token does not open it ({reason})")
+        self.reason = reason
+
+
+class ReplicaClosed(ReplicaError):
+    """Closed by this process (code 0), or by the gateway for good. `code`: the close code or HTTP status."""
+
+    def __init__(self, topic: str, code: int, reason: str) -> None:
+        super().__init__(topic, f"closed ({code} {reason})" if code else "closed")
+        self.code = code
+        self.reason = reason

@@ -1,0 +1,29 @@
+/* The plan from a classic script: no modules, everything under one global name. */
+(() => {
+  const tenant = new URLSearchParams(location.search).get("tenant") || "demo";
+  const post = (path, more) =>
+    fetch(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ tenant, ...more }),
+    }).then((answer) => answer.json());
+
+  const client = Planwire.stored({
+    url: location.origin,
+    subject: tenant,
+    token: () => post("/demo/token").then(({ token }) => token),
+    socket: Planwire.tabs({ subject: tenant, socket: Planwire.fallback() }),
+  });
+  const topic = client.topic("tenant:" + tenant);
+
+  topic.subscribe(({ state, status }) => {
+    if (state) document.getElementById("plan").textContent = state.plan.name;
+    document.getElementById("status").textContent = status;
+    document.body.dataset.status = status;
+  });
+
+  for (const button of document.querySelectorAll("button[data-action]"))
+    button.addEventListener("click", () =>
+      post("/demo/simulate/" + button.dataset.action, { plan: button.dataset.plan, when: button.dataset.when }),
+    );
+})();

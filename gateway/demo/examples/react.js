@@ -1,0 +1,24 @@
+/** The plan in React. Your own build imports from "react" and "planwire/react"; this page has both in one file. */
+import { planwire } from "/client/planwire.js";
+import { createElement as h, createRoot, usePlanwire } from "../vendor/react.js";
+import { open } from "./shared.js";
+
+const topic = open(planwire);
+
+const Badge = () => {
+  const name = usePlanwire(topic, ({ state }) => state?.plan.name ?? "Free");
+  return h("strong", { id: "plan", className: "plan" }, name);
+};
+
+const Features = () => {
+  const features = usePlanwire(
+    topic,
+    ({ state }) => Object.keys(state?.features ?? {}),
+    (one, other) => String(one) == String(other),
+  );
+  return h("p", { id: "features" }, features.join(", ") || "basic");
+};
+
+const Freshness = () => h("p", null, "Freshness: ", h("span", { id: "status" }, usePlanwire(topic, ({ status }) => status)));
+
+createRoot(document.getElementById("root")).render(h("div", null, h(Badge), h(Features), h(Freshness)));

@@ -1,0 +1,27 @@
+/** What every example needs: the tenant's topic, its buttons, and a line that says how current the page is. */
+
+/** @param {(options: any) => any} planwire @param {object} [options] */
+export const open = (planwire, options) => {
+  const tenant = new URLSearchParams(location.search).get("tenant") || "demo";
+  /** @param {string} path @param {object} [more] */
+  const post = async (path, more) =>
+    (
+      await fetch(path, {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ tenant, ...more }),
+      })
+    ).json();
+  for (const button of document.querySelectorAll("button[data-action]"))
+    if (button instanceof HTMLButtonElement)
+      button.addEventListener("click", () => post(`/demo/simulate/${button.dataset.action}`, { plan: button.dataset.plan, when: button.dataset.when }));
+  const topic = planwire({
+    url: location.origin,
+    token: async () => (await post("/demo/token")).token,
+    ...options,
+  }).topic(`tenant:${tenant}`);
+  topic.subscribe((/** @type {any} */ { status }) => {
+    document.body.dataset.status = status;
+  });
+  return topic;
+};

@@ -1,0 +1,167 @@
+"""Every setting of every process as a list: what `planwire settings` prints and docs/configuration.md holds. Pure.
+
+It reads the two settings models and nothing else; the values in force are none of its business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+UNITS = {"_per_s": "per second", "_s": "seconds", "_ms": "milliseconds", "_bytes": "bytes"}
+"""Ending of a field's name to its unit; the longer endings first."""
+
+BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+PAGE = """\
+# Configuration
+
+Made by `make docs` from the descriptions in `gateway/settings.py` and `sync/settings.py`; `planwire settings` prints
+the same.
+
+Everything is an environment variable. A `PLANWIRE_` name that does not exist is an error, and so is a value of the
+wrong form: the process says which in one line and exits 2. An empty value counts as absent. Switches are `1` or `0`.
+No secret has a default.
+
+`web` and `worker` are the processes of the `Procfile`; `intake` is the part of `web` that takes webhooks. Give all of
+them the same environment.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. `default` as one would write it, empty for none; `unit` and `bounds` empty where there is none.
+
+    `used_by`: web, intake (inside web), worker, command line.
+    """
+
+    name: str
+    default: str
+    unit: str
+    bounds: str
+    description: str
+    used_by: tuple[str, ...]
+    section: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who reads a model: names of processes, and the model's sections as the field that begins one -> heading."""
+
+    model: type[BaseModel]
+    processes: tuple[str, ...]
+    sections: Mapping[str, str]
+
+
+_BESIDE = "Beside these"
+
+BESIDE = (
+    Setting("WEB_CONCURRENCY", "1", "", "at least 1, at most 256", "Web processes on the port.", ("web",), _BESIDE),
+    Setting(
+        "PLANWIRE_PUBLISH_KEY",
+        "",
+        "",
+        "",
+        "The key that the command line publishes with, in plain; `make run` makes one.",
+        ("command line",),
+        _BESIDE,
+    ),
+)
+"""Names that are read without a model."""
+
+
+def collect(*readers: Reader) -> tuple[Setting, ...]:
+    """Return every setting once, in the models' order, and those that have no model last.
+
+    What several readers have in common stands where the first one has it, with that one's description.
+    """
+    found: dict[str, Setting] = {}
+    for reader in readers:
+        section = ""
+        for field, info in reader.model.model_fields.items():
+            section = reader.sections.get(field, section)
+            name = variable(reader.model, field)
+            if name in found:
+                found[name] = replace(found[name], used_by=(*found[name].used_by, *reader.processes))
+            else:
+                text = info.description or ""
+                found[name] = Setting(
+                    name, _default(info), _unit(field), _bounds(info), text, reader.processes, section
+                )
+    return (*found.values(), *BESIDE)
+
+
+def variable(model: type[BaseModel], field: str) -> str:
+    """Return the environment name of a model's field; the platforms set PORT without our prefix."""
+    return "PORT" if field == "port" else f"{model.model_config.get('env_prefix', '')}{field.upper()}"
+
+
+def lines(settings: Iterable[Setting]) -> list[str]:
+    """Return the list for a terminal: two lines a setting, a heading for each section."""
+    shown: list[str] = []
+    section = None
+    for setting in settings:
+        if setting.section != section:
+            section = setting.section
+            shown += [*([""] if shown else []), section]
+        facts = ", ".join(filter(None, (setting.unit, setting.bounds)))
+        shown.append(f"  {setting.name}={setting.default}" + (f"  ({facts})" if facts else ""))
+        shown.append(f"      {setting.description} [{', '.join(setting.used_by)}]")
+    return shown
+
+
+def page(settings: Sequence[Setting]) -> str:
+    """Return docs/configuration.md."""
+    parts = [PAGE]
+    section = None
+    for setting in settings:
+        if setting.section != section:
+            section = setting.section
+            parts.append(f"\n## {section}\n\n| name | default | what | used by |\n|---|---|---|---|\n")
+        default = f"`{setting.default}`" if setting.default else ""
+        facts = ", ".join(filter(None, (setting.unit, setting.bounds)))
+        what = f"{setting.description} ({facts})" if facts else setting.description
+        parts.append(f"| `{setting.name}` | {default} | {_cell(what)} | {', '.join(setting.used_by)} |\n")
+    return "".join(parts)
+
+
+def document(settings: Iterable[Setting]) -> list[dict[str, Any]]:
+    """Return the list as JSON objects with the fields of `Setting`."""
+    return [asdict(setting) for setting in settings]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+
+
+def _default(info: FieldInfo) -> str:
+    """Return the default as one would write it in the environment."""
+    match info.default:
+        case None:
+            return ""
+        case bool() as switch:
+            return "1" if switch else "0"
+        case SecretStr() as secret:
+            return secret.get_secret_value()
+        case tuple() as items:
+            return ",".join(map(str, items))
+        case value:
+            return str(value)
+
+
+def _unit(field: str) -> str:
+    return next((unit for ending, unit in UNITS.items() if field.endswith(ending)), "")
+
+
+def _bounds(info: FieldInfo) -> str:
+    found = [
+        f"{word} {value:g}" if isinstance(value, float) else f"{word} {value}"
+        for constraint in info.metadata
+        for limit, word in BOUNDS.items()
+        if (value := getattr(constraint, limit, None)) is not None
+    ]
+    return ", ".join(found)

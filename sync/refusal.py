@@ -1,0 +1,136 @@
+"""How the doors of `sync` refuse: problem documents (RFC 9457) with a stable `code`; and how they read what is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from sync.errors import SyncError
+
+BODY_MAX_BYTES = 65_536
+BODY_TIMEOUT_S = 10.0
+"""How long a request may take to send its whole body."""
+
+RETRY_AFTER_S = 5
+"""What a caller is told to wait after a 503."""
+
+PAGE_DEFAULT, PAGE_MAX = 100, 500
+"""How many entries one answer lists."""
+
+STATUSES = {
+    "signature_malformed": 400,
+    "disconnected": 400,
+    "signature_invalid": 403,
+    "signature_expired": 403,
+    "not_found": 404,
+    "body_timeout": 408,
+    "body_too_large": 413,
+    "request_invalid": 422,
+    "provider_unavailable": 503,
+    "store_unavailable": 503,
+}
+"""Every code that is answered, and its HTTP status."""
+
+Guard = Callable[[Request], Awaitable[Response | None]]
+"""Returns None to let a request in, or the answer that refuses it."""
+
+
+class Refusal(SyncError):
+    """A request that is refused: `code` is one of STATUSES, `detail` is for people."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
+
+    def response(self) -> Response:
+        """Return the problem document."""
+        status = STATUSES[self.code]
+        document = {
+            "type": "about:blank",
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "code": self.code,
+            "detail": self.detail,
+        }
+        headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
+        return Response(orjson.dumps(document), status, headers, "application/problem+json")
+
+
+def json_response(document: object, status: int = 200) -> Response:
+    """Return an answer."""
+    return Response(orjson.dumps(document), status, media_type="application/json")
+
+
+def asked_environment(request: Request, environments: Sequence[str]) -> str:
+    """Return the environment that `?env=` names; without it the first.
+
+    Raises:
+        Refusal: there is no such environment.
+    """
+    environment = request.query_params.get("env", environments[0])
+    if environment not in environments:
+        raise Refusal("request_invalid", f"env must be one of {', '.join(environments)}")
+    return environment
+
+
+async def read_object(request: Request) -> dict[str, object]:
+    """Return the request's JSON object; an empty body is an empty one.
+
+    Raises:
+        Refusal: it is something else, too large, or does not come.
+    """
+    body = await read_body(request)
+    try:
+        document = orjson.loads(body) if body else {}
+    except orjson.JSONDecodeError:
+        raise Refusal("request_invalid", "the body is not JSON") from None
+    if not isinstance(document, dict):
+        raise Refusal("request_invalid", "the body is not a JSON object")
+    return document
+
+
+async def read_body(request: Request) -> bytes:
+    """Return the raw body.
+
+    Raises:
+        Refusal: it is too large, comes too slowly, or its sender went away.
+    """
+    length = request.headers.get("content-length", "0")
+    if length.isascii() and length.isdigit() and int(length) > BODY_MAX_BYTES:
+        raise Refusal("body_too_large", f"a body has at most {BODY_MAX_BYTES} bytes")
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > BODY_MAX_BYTES:
+                    raise Refusal("body_too_large", f"a body has at most {BODY_MAX_BYTES} bytes")
+                chunks.append(chunk)
+    except TimeoutError:
+        raise Refusal("body_timeout", f"the body took longer than {BODY_TIMEOUT_S:g} s") from None
+    except ClientDisconnect:
+        raise Refusal("disconnected", "the sender went away") from None
+    return b"".join(chunks)
+
+
+def page_limit(text: str | None) -> int:
+    """Return how many entries a list shows.
+
+    Raises:
+        Refusal: it is no number from 1 to PAGE_MAX.
+    """
+    if text is None:
+        return PAGE_DEFAULT
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:6]) <= PAGE_MAX:
+        raise Refusal("request_invalid", f"limit must be a number from 1 to {PAGE_MAX}")
+    return int(text)

@@ -1,0 +1,115 @@
+"""One structured log for a process, ours and the libraries': JSON lines in production, text at a terminal.
+
+Every process of both wings sets it up the same way, once, when it starts. It decides form and level only: what is never
+logged - tokens, keys, signatures, states - is up to those who log.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import IO, Literal, get_args
+
+import orjson
+import structlog
+from structlog.typing import Processor
+
+from sync.errors import SyncError
+
+Level = Literal["debug", "info", "warning", "error"]
+Form = Literal["json", "text"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+FORMS: tuple[Form, ...] = get_args(Form)
+
+LIBRARY_LEVELS = {"uvicorn.access": logging.WARNING, "httpx2": logging.WARNING, "sse_starlette": logging.WARNING}
+"""Libraries that would write a line per request or per event."""
+
+
+class LogSettingError(SyncError):
+    """The environment asks for a level or a form that there is not."""
+
+
+def configure_from(environ: Mapping[str, str]) -> None:
+    """Set the log up as `PLANWIRE_LOG_LEVEL` and `PLANWIRE_LOG_FORMAT` say: for a process that has no settings model.
+
+    Raises:
+        LogSettingError: one of them has another value than it may.
+    """
+    level = environ.get("PLANWIRE_LOG_LEVEL") or "info"
+    form = environ.get("PLANWIRE_LOG_FORMAT") or "json"
+    if level not in LEVELS:
+        raise LogSettingError(f"PLANWIRE_LOG_LEVEL must be one of {', '.join(LEVELS)}")
+    if form not in FORMS:
+        raise LogSettingError(f"PLANWIRE_LOG_FORMAT must be one of {', '.join(FORMS)}")
+    configure(level, form)
+
+
+_lines: IO[str] | None = None
+"""Where `info` writes its JSON lines; None: it goes the way of every other line."""
+
+
+def info(logger: str, event: str, **fields: object) -> None:
+    """Write one info line: for what comes by the thousand, in the form of all others without their detour.
+
+    A line per socket costs 3 microseconds so, instead of 25: a tenth of what connecting costs.
+    """
+    if _lines is None:
+        structlog.get_logger(logger).info(event, **fields)
+    elif logging.getLogger(logger).isEnabledFor(logging.INFO):
+        at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        line = {**fields, "event": event, "level": "info", "logger": logger, "timestamp": at}
+        _lines.write(orjson.dumps(line, default=repr).decode() + "\n")
+        _lines.flush()
+
+
+def configure(
+    level: Level = "info",
+    form: Form = "json",
+    stream: IO[str] | None = None,
+) -> None:
+    """Write every log line of `level` and above to `stream` (default: standard error). May be called again."""
+    global _lines
+    _lines = (sys.stderr if stream is None else stream) if form == "json" else None
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    # Local variables stay out of tracebacks: they hold tokens and states.
+    tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    ending: list[Processor] = (
+        [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
+        if form == "json"
+        else [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.processors.StackInfoRenderer(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        # Not cached: a logger made before this call must follow it.
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name, least in LIBRARY_LEVELS.items():
+        logging.getLogger(name).setLevel(max(least, root.level))
+    for name in ("uvicorn", "uvicorn.error"):
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True

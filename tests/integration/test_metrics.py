@@ -1,0 +1,57 @@
+"""What a running gateway counts by itself, without a request that asks for it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from sync.state.store import Store
+from tests.support.gateway import environment, open_client, run_gateway
+from tests.support.wait import until
+
+TOPIC = "tenant:acme"
+
+
+async def test_frames_from_browsers_are_counted(store_url: str) -> None:
+    async with run_gateway(environment(store_url)) as running, open_client(running, TOPIC) as client:
+        version = (await client.until("snapshot"))["version"]
+        assert running.node.metrics.received == 1
+        await client.send("ack", topic=TOPIC, version=version)
+        await client.send("expect", topic=TOPIC, after=version)
+        await client.until("pending")
+        assert running.node.metrics.received == 3
+
+
+async def test_probes_that_do_not_come_back_are_counted(store_url: str) -> None:
+    async with run_gateway(environment(store_url, PROBE_S="0.1")) as running:
+        metrics, probe = running.node.metrics, running.node.probe
+        await until(lambda: metrics.probes >= 3)
+        missed = probe.missed
+        heard, probe.heard = probe.heard, lambda payload: None  # type: ignore[method-assign]
+        await until(lambda: metrics.probes_missed >= missed + 2)
+        probe.heard = heard  # type: ignore[method-assign]
+        await until(lambda: running.node.hub.fresh)
+
+
+async def test_what_sweeping_costs_is_cpu_time_and_little(store_url: str) -> None:
+    async with run_gateway(environment(store_url, SWEEP_S="0.05")) as running:
+        metrics = running.node.metrics
+        started = time.monotonic()
+        async with open_client(running, *(f"tenant:t{number}" for number in range(50))) as client:
+            for _ in range(50):
+                await client.until("snapshot")
+            await until(lambda: metrics.sweep_topics >= 250)
+        assert 0 < metrics.sweep_seconds < (time.monotonic() - started) / 2
+
+
+async def test_revocations_that_no_token_can_match_are_dropped(
+    store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.node.PRUNE_S", 0.05)
+    async with run_gateway(environment(store_url, TOKEN_MAX_TTL_S="60")) as running:
+        revocations = running.node.auth.revocations
+        revocations.revoke("sub", "long-ago", time.time() - 61)
+        revocations.revoke("sub", "still-alive", time.time() - 50)
+        await until(lambda: len(revocations) == 1)
+        assert not revocations.revoke("sub", "still-alive", time.time() - 55)

@@ -1,0 +1,355 @@
+"""A whole system for the scenarios: a real gateway with its webhook door open, a real store, tabs that keep the rules.
+
+`run_system` starts one; `System.tab` connects a tab, `System.deliver` sends a signed webhook, `working` adds a worker
+process, `selling` a local provider. Nothing waits for time to pass: `Tab.fence` proves that nothing more was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import orjson
+import uvicorn
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
+
+from sync.billing import catalog as catalogs
+from sync.billing import instants
+from sync.billing.pipeline import events_key
+from sync.simulator.app import create_app
+from sync.simulator.provider import Provider
+from sync.state import merge_patch
+from sync.state.connect import connect as connect_store
+from sync.state.store import Change, LogEntry, Store
+from tests.support import processes
+from tests.support.gateway import PUBLISH_KEY, Client, Running, environment, run_gateway, token
+from tests.support.wait import until
+from tests.unit.billing.bodies import SANDBOX_SECRET, SECRET, envelope, signature, subscription
+
+TOPIC = "tenant:acme"
+FENCE = "user:fence"
+API_KEY = "key_live"
+
+CATALOG = """
+[policy]
+grace = "7d"
+overdue = "hold"
+
+[plans.free]
+name = "Free"
+rank = 0
+default = true
+features = ["basic"]
+limits = { seats = 1, projects = 3 }
+
+[plans.basic]
+name = "Basic"
+rank = 10
+features = ["basic", "export"]
+limits = { seats = 0, projects = 25 }
+per_unit.limits = { seats = 1 }
+prices.paddle.live = ["pri_basic"]
+prices.paddle.sandbox = ["pri_basic_sandbox"]
+
+[plans.pro]
+name = "Pro"
+rank = 20
+features = ["basic", "export", "sso"]
+limits = { seats = 0, projects = "unlimited" }
+per_unit.limits = { seats = 1 }
+prices.paddle.live = ["pri_pro"]
+prices.paddle.sandbox = ["pri_pro_sandbox"]
+
+[addons.audit]
+name = "Audit log"
+features = ["audit"]
+prices.paddle.live = ["pri_audit"]
+"""
+
+QUICK = {"HEARTBEAT_S": "0.5", "PROBE_S": "0.4", "SWEEP_S": "0.5", "READY_TIMEOUT_S": "0.3"}
+"""Gateway settings that make a test short."""
+
+State = dict[str, Any]
+
+
+def ago(seconds: float) -> str:
+    """The instant so many seconds ago, in microseconds and RFC 3339."""
+    return instants.text((time.time_ns() - int(seconds * 1e9)) // 1000 * 1000)
+
+
+def event(at: str, *, tenant: str | None = "acme", **fields: Any) -> bytes:
+    """A subscription event that occurred at `at`. `updated`, `kind`, `event_id` and the subscription's own fields."""
+    kind = fields.pop("kind", "subscription.updated")
+    marks = {"event_id": fields.pop("event_id")} if "event_id" in fields else {}
+    whose = tenant or "nobody"
+    data = subscription(
+        **{
+            "id": f"sub_{whose}",
+            "customer_id": f"ctm_{whose}",
+            "tenant": tenant,
+            "updated_at": fields.pop("updated", at),
+            **fields,
+        }
+    )
+    return json.dumps(envelope(data, event_type=kind, occurred_at=at, **marks)).encode()
+
+
+class Tab:
+    """A browser's tab, read on demand: it keeps the protocol's rules, and fails where the gateway breaks them.
+
+    Attributes:
+        version, state, cause: what it shows of its topic.
+        shown: every (version, state) it has shown, in order.
+        frames: every frame that it was sent, those of the fence excepted.
+        fresh: what the gateway said last of its bus.
+        resets: how often it was told to accept an older version.
+    """
+
+    def __init__(self, client: Client, store: Store, topic: str, held: int, state: Any) -> None:
+        self.client = client
+        self.topic = topic
+        self.version, self.state = held, state
+        self.cause: dict[str, Any] = {}
+        self.shown: list[tuple[int, Any]] = []
+        self.frames: list[dict[str, Any]] = []
+        self.fresh: bool | None = None
+        self.resets = 0
+        self._store = store
+        self._fence = 0
+
+    @property
+    def plan(self) -> str | None:
+        """The shown plan's key, or None."""
+        return None if self.state is None else str(self.state["plan"]["key"])
+
+    async def until(self, predicate: Callable[[Tab], object], timeout_s: float = 10.0) -> Tab:
+        """Read frames until the predicate holds."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not predicate(self):
+                    await self._read()
+        except TimeoutError:
+            raise AssertionError(f"not within {timeout_s:g} s; {self.version} {self.state} {self.frames[-3:]}") from None
+        return self
+
+    async def reaches(self, version: int, timeout_s: float = 10.0) -> Tab:
+        """Read frames until `version` is shown, or known to be the newest."""
+        return await self.until(lambda tab: tab.version == version, timeout_s)
+
+    async def next(self, *types: str, timeout_s: float = 10.0) -> dict[str, Any]:
+        """Return the next frame of one of these types."""
+        count = len(self.frames)
+
+        def found() -> list[dict[str, Any]]:
+            return [frame for frame in self.frames[count:] if frame["type"] in types]
+
+        await self.until(lambda tab: found(), timeout_s)
+        return found()[0]
+
+    async def fence(self) -> Tab:
+        """Read until everything is here that was announced before this call: the bus keeps its order."""
+        version = (await self._store.commit(Change(FENCE, orjson.dumps({"n": time.time_ns()})))).version
+        return await self.until(lambda tab: tab._fence >= version)
+
+    async def _read(self) -> None:
+        frame = await self.client.receive(60, heartbeats=True)
+        if frame.get("topic") == FENCE:
+            self._fence = frame["version"]
+            return
+        self.frames.append(frame)
+        self.fresh = frame.get("fresh", self.fresh)
+        match frame["type"]:
+            case "snapshot":
+                self._take(frame, frame["state"])
+            case "patch":
+                assert frame["base"] == self.version, "a patch whose base this tab does not hold"
+                self._take(frame, merge_patch.apply(self.state, frame["patch"]))
+            case "current":
+                assert frame["version"] == self.version, "told that another version is the newest"
+
+    def _take(self, frame: dict[str, Any], state: Any) -> None:
+        assert frame["topic"] == self.topic, f"a frame of {frame['topic']}"
+        if frame.get("reset"):
+            self.resets += 1
+        else:
+            assert frame["version"] > self.version or frame["version"] == 0 == self.version, "sent back to an older one"
+        self.version, self.state, self.cause = frame["version"], state, frame.get("cause", {})
+        self.shown.append((self.version, state))
+
+
+@dataclass
+class System:
+    """A gateway, its store and its catalog's file."""
+
+    gateway: Running
+    store: Store
+    catalog: Path
+    environ: Mapping[str, str]
+    http: httpx2.AsyncClient
+    key: Mapping[str, str] = field(default_factory=lambda: {"Authorization": f"Bearer {PUBLISH_KEY}"})
+
+    async def deliver(self, body: bytes, *secrets: str, skew_s: float = 0) -> httpx2.Response:
+        """The answer to a webhook signed `skew_s` seconds ago."""
+        header = signature(body, int(time.time() - skew_s), *(secrets or (SECRET,)))
+        return await self.http.post("/webhooks/paddle", content=body, headers={"Paddle-Signature": header})
+
+    async def outcome(self, body: bytes, *secrets: str) -> str:
+        """The outcome of a webhook that is answered 200."""
+        response = await self.deliver(body, *secrets)
+        assert response.status_code == 200, response.text
+        return str(response.json()["outcome"])
+
+    async def apply(self, body: bytes) -> int:
+        """The version that a webhook makes."""
+        response = await self.deliver(body)
+        assert response.json().get("outcome") == "applied", response.text
+        return int(response.json()["version"])
+
+    async def read(self, topic: str = TOPIC, jwt: str | None = None, **query: str) -> dict[str, Any]:
+        """What `GET /v1/state` answers."""
+        headers = {"Authorization": f"Bearer {jwt or token()}"}
+        response = await self.http.get(f"/v1/state/{topic}", params=query, headers=headers)
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    async def state(self, topic: str = TOPIC) -> State:
+        """A topic's state over HTTP."""
+        found: State = (await self.read(topic))["state"]
+        return found
+
+    async def history(self, topic: str = TOPIC) -> list[LogEntry]:
+        """The topic's versions, newest first."""
+        return await self.store.log(topic)
+
+    async def processed(self, topic: str = TOPIC) -> list[dict[str, str]]:
+        """What became of each event that was about the topic."""
+        entries: Any = await self.store.redis.xrange(events_key(topic))
+        return [{key.decode(): value.decode() for key, value in fields.items()} for _, fields in entries]
+
+    async def parked(self) -> list[dict[str, Any]]:
+        """The parked events, as an operator sees them."""
+        response = await self.http.get("/v1/parked", headers=self.key)
+        assert response.status_code == 200, response.text
+        found: list[dict[str, Any]] = response.json()["parked"]
+        return found
+
+    @asynccontextmanager
+    async def tab(
+        self, topic: str = TOPIC, held: int = 0, state: Any = None, jwt: str | None = None, port: int = 0
+    ) -> AsyncIterator[Tab]:
+        """A connected tab that holds version `held`; by way of `port`, where one is given. Nothing is read yet."""
+        url = f"ws://127.0.0.1:{port or self.gateway.port}/v1/connect"
+        protocols = [Subprotocol("planwire.v1")]
+        async with connect(url, subprotocols=protocols, compression=None, ping_interval=None) as connection:
+            client = Client(connection)
+            topics = {topic: held, FENCE: 0}
+            await client.send("hello", token=jwt or token(), topics=topics, client="scenarios")
+            yield Tab(client, self.store, topic, held, state)
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[processes.Running]:
+        """A worker process on the same store and catalog."""
+        environ = processes.clean_environ(self.catalog.parent / "worker", **_of_sync(self.environ))
+        with processes.running(processes.python("-m", "sync.worker"), environ) as worker:
+            await until(lambda: "worker_started" in worker.text or worker.status() is not None, 15)
+            assert worker.status() is None, worker.text
+            yield worker
+
+
+def _of_sync(environ: Mapping[str, str]) -> dict[str, str]:
+    names = ("REDIS_URL", "CATALOG", "PADDLE_SECRETS", "PADDLE_API_KEYS", "PADDLE_API_URL")
+    return {name: value for key in names if (value := environ.get(name := f"PLANWIRE_{key}"))}
+
+
+@asynccontextmanager
+async def run_system(
+    store_url: str, directory: Path, *, catalog: str = CATALOG, until_fresh: bool = True, **settings: str
+) -> AsyncIterator[System]:
+    """A system on the store at `store_url`, which may have others; `settings` are names without the prefix."""
+    path = directory / "catalog.toml"
+    if not path.exists() or path.read_text() != catalog:
+        path.write_text(catalog)
+    environ = environment(
+        store_url,
+        **{
+            **QUICK,
+            "INTAKE": "1",
+            "PADDLE_SECRETS": f"live:{SECRET},sandbox:{SANDBOX_SECRET}",
+            "CATALOG": str(path),
+            **settings,
+        },
+    )
+    store = connect_store(store_url).store
+    try:
+        async with run_gateway(environ, until_fresh=until_fresh) as gateway:
+            async with httpx2.AsyncClient(base_url=gateway.url, timeout=15) as http:
+                yield System(gateway, store, path, environ, http)
+    finally:
+        await store.aclose()
+
+
+@dataclass
+class Seller:
+    """A local provider that delivers nothing by itself: a test fetches its events and sends them as it likes."""
+
+    provider: Provider
+    url: str
+    http: httpx2.AsyncClient
+
+    async def act(self, action: str, tenant: str = "acme", **parameters: Any) -> dict[str, Any]:
+        """Make something happen to a tenant."""
+        response = await self.http.post(f"/simulate/{action}", json={"tenant": tenant, "deliver": False, **parameters})
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def events(self, ids: Sequence[str] | None = None) -> list[bytes]:
+        """The webhooks' bodies of all its events, or of these, in the order they occurred."""
+        from sync.simulator import paddle
+
+        chosen = [event for event in self.provider.world.events if ids is None or event.id in ids]
+        return [orjson.dumps(paddle.envelope(event, f"ntf_{number}")) for number, event in enumerate(chosen)]
+
+    async def api(self, method: str, path: str, body: Any = None) -> httpx2.Response:
+        """What the provider's API answers."""
+        headers = {"Authorization": f"Bearer {API_KEY}"}
+        return await self.http.request(method, path, json=body, headers=headers)
+
+
+@asynccontextmanager
+async def selling(directory: Path, catalog: str = CATALOG, webhook_url: str = "") -> AsyncIterator[Seller]:
+    """A local provider that sells what `catalog` has; it delivers to `webhook_url` what is not held back."""
+    known = catalogs.parse(catalog, "scenarios.toml")
+    provider = Provider(
+        directory,
+        lambda: known,
+        webhook_url or "http://127.0.0.1:9/none",
+        {"live": (SECRET,)},
+        lambda: time.time_ns() // 1000,
+        random.Random(0),
+        pause_first_s=0.05,
+    )
+    # The protocol named, or asyncio leaves Nagle's algorithm on and each answer takes 40 ms longer.
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server = uvicorn.Server(uvicorn.Config(create_app(provider, {"live": (API_KEY,)}), log_level="error"))
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        await until(lambda: server.started or task.done())
+        try:
+            async with httpx2.AsyncClient(base_url=url) as http:
+                yield Seller(provider, url, http)
+        finally:
+            server.should_exit = True
+            await task

@@ -1,0 +1,89 @@
+"""The simulator as the provider of a test: actions that deliver nothing, its API for the official SDK, its events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx2
+import uvicorn
+
+from sync.billing import catalog
+from sync.billing.budget import Budget
+from sync.billing.providers.paddle_api import PaddleApi
+from sync.billing.shelf import EXAMPLE
+from sync.simulator import offers
+from sync.simulator.app import create_app
+from sync.simulator.provider import Provider
+from tests.support.wait import until
+
+KEY = "key_live"
+CATALOG = catalog.load(EXAMPLE)
+
+
+def price_id(key: str) -> str:
+    """The live price of a plan or an add-on of the example catalog."""
+    sold = offers.of(CATALOG, "live")
+    offer = sold.plan(key) or sold.addon(key)
+    assert offer is not None
+    return offer.prices[0].id
+
+
+@dataclass
+class Paddle:
+    """A provider at `url`, whose clock is `ahead_us` ahead."""
+
+    url: str = ""
+    ahead_us: int = 0
+    http: httpx2.AsyncClient = field(init=False)
+
+    def now_us(self) -> int:
+        return time.time_ns() // 1000 + self.ahead_us
+
+    async def act(self, action: str, tenant: str = "acme", **params: Any) -> str:
+        """Do it without a webhook; return the subscription's id."""
+        answer = await self.http.post(f"/simulate/{action}", json={"tenant": tenant, "deliver": False, **params})
+        assert answer.status_code == 200, answer.text
+        found: str = answer.json()["subscription_id"]
+        return found
+
+    async def events(self) -> list[bytes]:
+        """The bodies of all events, oldest first, as webhooks would carry them."""
+        answer = await self.http.get("/events", params={"per_page": 200}, headers={"Authorization": f"Bearer {KEY}"})
+        return [json.dumps(event).encode() for event in answer.json()["data"]]
+
+    def api(self, budget: Budget | None = None, timeout_s: float = 5.0) -> PaddleApi:
+        """A client of its API."""
+        return PaddleApi("live", KEY, self.url, budget or Budget(1_000, 1_000), timeout_s=timeout_s)
+
+
+@asynccontextmanager
+async def simulating(directory: Path) -> AsyncIterator[Paddle]:
+    """A provider on a loopback port of the OS's choice."""
+    paddle = Paddle()
+    secrets = {"live": ("pdl_ntfset_live",)}
+    provider = Provider(directory, lambda: CATALOG, "http://127.0.0.1:9/", secrets, paddle.now_us, Random(7))
+    # The protocol named, or asyncio leaves Nagle's algorithm on and each answer takes 40 ms longer.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    with closing(listener):
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        paddle.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        app = create_app(provider, {"live": (KEY,)})
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        await until(lambda: server.started or task.done())
+        try:
+            async with httpx2.AsyncClient(base_url=paddle.url) as paddle.http:
+                yield paddle
+        finally:
+            server.should_exit = True
+            await task
