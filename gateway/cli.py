@@ -1,4 +1,4 @@
-"""The command line `planwire`: mint a token, publish, watch a topic, make the simulator act, run it all locally.
+"""The command line `planwire`: tokens, publishing, watching, parked events, settings, the simulator, a local run.
 
 It is a caller of the gateway like any other and opens no store. Everything heavy is imported by the command that uses
 it, so that --help is quick. Bad input is one line on standard error and exit 2; what failed on the way is exit 1.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import click
 
@@ -149,9 +150,7 @@ def publish(
     Example: planwire publish tenant:acme '{"plan":{"key":"pro","name":"Pro"}}'
     """
     env = environment()
-    base, key = base_url(url, env), key or env.get("PLANWIRE_PUBLISH_KEY")
-    if not key:
-        raise click.UsageError("no publish key: set PLANWIRE_PUBLISH_KEY or give --key (`make run` makes one)")
+    base, key = base_url(url, env), _publish_key(key, env)
     change: dict[str, object] = {"topic": topic, "state": state[0]}
     if private is not None:
         change["private"] = private[0]
@@ -199,24 +198,30 @@ def watch(topic: str, as_json: bool, count: int | None, url: str | None, given: 
 
 
 @cli.command()
-@click.argument("action")
-@click.option("--tenant", required=True, metavar="ID", help="The tenant's id: acme for tenant:acme.")
+@click.argument("action", required=False)
+@click.option("--tenant", metavar="ID", help="The tenant's id: acme for tenant:acme.")
 @click.option("--plan", help="The plan's key in the catalog.")
 @click.option("--quantity", type=click.IntRange(min=0), help="How many seats or units.")
 @click.option("--addon", help="The add-on's key in the catalog.")
 @click.option("--env", "environ", help="The provider environment.  [default: live]")
 @click.option("--set", "extra", multiple=True, metavar="NAME=VALUE", help="Any other parameter; VALUE is JSON or text.")
 @click.option("--url", help="The simulator.  [default: $PLANWIRE_SIMULATOR_URL]")
+@click.option("--scenario", metavar="FILE", help="Instead of ACTION: a scenario's file, or a bundled one's name.")
+@click.option("--seed", type=int, help="Of the scenario; the same one does the same again.  [default: 1]")
+@click.option("--target", help="Where a scenario's webhooks go.  [default: the local gateway's]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def simulate(
-    action: str,
-    tenant: str,
+    action: str | None,
+    tenant: str | None,
     plan: str | None,
     quantity: int | None,
     addon: str | None,
     environ: str | None,
     extra: tuple[str, ...],
     url: str | None,
+    scenario: str | None,
+    seed: int | None,
+    target: str | None,
     as_json: bool,
 ) -> None:
     """Let the local provider do ACTION to a tenant's subscription and deliver the signed webhooks.
@@ -224,19 +229,36 @@ def simulate(
     Among the actions: upgrade, downgrade, cancel, uncancel, pause, resume, past_due, recover, trial, activate, seats,
     addon, remove_addon, renew.
 
+    With --scenario it needs no provider: it sends what the scenario says (histories of many tenants; reordered,
+    duplicated, late, forged, ...), signed with PLANWIRE_PADDLE_SECRETS, to --target, and reports what a correct
+    receiver would not have done; any such thing exits 1. The final states are compared where the target is the local
+    gateway.
+
     \b
     Example: planwire simulate upgrade --tenant acme --plan pro
              planwire simulate cancel --tenant acme --set when=now
+             planwire simulate --scenario torture --seed 7
     """
     import orjson
 
     from sync.simulator.client import SimulatorError, run_action
 
+    optional = {"plan": plan, "quantity": quantity, "addon": addon, "env": environ}
+    given: dict[str, Any] = {name: value for name, value in optional.items() if value is not None}
+    if scenario is not None:
+        if action or tenant or given or extra or url:
+            raise click.UsageError("--scenario takes --seed, --target and --json only; its file says the rest")
+        _play(scenario, 1 if seed is None else seed, target, as_json)
+        return
+    if seed is not None or target is not None:
+        raise click.UsageError("--seed and --target belong to --scenario")
+    if not action:
+        raise click.UsageError("missing ACTION, such as upgrade, or --scenario FILE")
+    if not tenant:
+        raise click.UsageError("missing option --tenant")
     base = url or environment().get("PLANWIRE_SIMULATOR_URL")
     if not base:
         raise click.UsageError("no simulator: set PLANWIRE_SIMULATOR_URL or give --url (`make run` starts one)")
-    optional = {"plan": plan, "quantity": quantity, "addon": addon, "env": environ}
-    given: dict[str, Any] = {name: value for name, value in optional.items() if value is not None}
     given.update(_parameter(text) for text in extra)
     try:
         result = run_action(base, action, tenant, wait=True, **given)
@@ -250,6 +272,49 @@ def simulate(
     for one in result.deliveries:
         took = "" if one.ms is None else f" {one.ms:.0f} ms"
         click.echo(f"{one.event_id} {one.event_type} {one.outcome or one.error or one.status or one.state}{took}")
+
+
+def _play(name: str, seed: int, target: str | None, as_json: bool) -> None:
+    """Run a scenario and print its report; exit 1 where something was violated."""
+    import httpx2
+    import orjson
+
+    from sync.errors import SyncError
+    from sync.settings import SyncSettings
+    from sync.simulator import scenario
+
+    env = environment()
+    base = base_url(None, env)
+    url = target or f"{base}/webhooks/paddle"
+    # Only what a scenario needs: the rest of the environment may be another process's.
+    wanted = ("PLANWIRE_PADDLE_SECRETS", "PLANWIRE_CATALOG")
+    try:
+        from sync.billing import catalog
+
+        settings = SyncSettings.from_env({"PLANWIRE_DEV": "1", **{one: env[one] for one in wanted if one in env}})
+        plans = catalog.load(settings.catalog_path)
+        what = scenario.load(name)
+    except SyncError as error:
+        raise click.UsageError(str(error)) from error
+    secret = next((value.get_secret_value() for where, value in settings.paddle_secrets if where == what.env), None)
+    if secret is None:
+        raise click.UsageError(f"no secret to sign with: set PLANWIRE_PADDLE_SECRETS={what.env}:... (`make run` does)")
+    read = None
+    if url.startswith(f"{base}/"):
+        read = scenario.http_state(base, _mint(env, ("*",), ("read",), 3600, "cli", ""))
+    try:
+        httpx2.get(url, timeout=5)  # whatever it answers: a receiver is there
+        report = scenario.run_scenario(name, seed, url, secret, plans, read)
+    except scenario.ScenarioError as error:
+        raise click.UsageError(str(error)) from error
+    except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise Failed(
+            f"nothing answers at {url} ({reason}): start it with `make run`, or name another with --target"
+        ) from error
+    click.echo(orjson.dumps(report) if as_json else "\n".join(report.lines()))
+    if not report.is_ok:
+        sys.exit(EXIT_FAILED)
 
 
 def _parameter(text: str) -> tuple[str, object]:
@@ -266,6 +331,57 @@ def _parameter(text: str) -> tuple[str, object]:
 
 
 _NOT_USAGE = ("unreachable", "bad_answer")
+
+
+@cli.command()
+@click.option("--env", "environ", help="The provider environment.  [default: live]")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="The most that are listed.")
+@click.option("--retry", metavar="EVENT_ID", help="Try this one again now, and print what becomes of it.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--url", help="The gateway.  [default: http://127.0.0.1:$PORT]")
+@click.option("--key", help="A publish key.  [default: $PLANWIRE_PUBLISH_KEY]")
+def parked(environ: str | None, limit: int, retry: str | None, as_json: bool, url: str | None, key: str | None) -> None:
+    """List the billing events that are kept because they cannot be used yet, the longest parked first, and why.
+
+    \b
+    Example: planwire parked
+             planwire parked --retry evt_01h8bzakzx3hm2fmen703n5q45
+    """
+    import orjson
+
+    env = environment()
+    base, key = base_url(url, env), _publish_key(key, env)
+    asked = {} if environ is None else {"env": environ}
+    if retry is not None:
+        answer = _answer(*_send("POST", f"{base}/v1/parked/{quote(retry, safe='')}/retry", asked, None, key, base))
+        shown = " ".join(str(answer[name]) for name in ("outcome", "version", "reason") if name in answer)
+        click.echo(orjson.dumps(answer) if as_json else shown)
+        return
+    found: list[dict[str, Any]] = []
+    page: dict[str, Any] = {"next": ""}
+    while "next" in page and len(found) < limit:
+        cursor = {"after": page["next"]} if page["next"] else {}
+        asked["limit"] = str(min(limit - len(found), PARKED_PAGE))
+        page = _answer(*_send("GET", f"{base}/v1/parked", {**asked, **cursor}, None, key, base))
+        found += page.get("parked", [])
+    if as_json:
+        for event in found:
+            click.echo(orjson.dumps(event))
+    else:
+        click.echo("\n".join(_table(_PARKED_COLUMNS, found)) if found else "nothing is parked")
+
+
+PARKED_PAGE = 500
+"""The most that one answer lists."""
+
+_PARKED_COLUMNS = ("parked_at", "event_id", "type", "topic", "attempts", "reason")
+
+
+def _table(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return the lines of a table; what a row lacks is `-`."""
+    cells = [list(columns), *([str(row.get(name) or "-") for name in columns] for row in rows)]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
 
 
 @cli.command()
@@ -324,15 +440,34 @@ def _mint(
         raise click.UsageError(str(error)) from error
 
 
+def _publish_key(given: str | None, env: Mapping[str, str]) -> str:
+    key = given or env.get("PLANWIRE_PUBLISH_KEY")
+    if not key:
+        raise click.UsageError("no publish key: set PLANWIRE_PUBLISH_KEY or give --key (`make run` makes one)")
+    return key
+
+
 def _post(url: str, body: object, key: str, base: str) -> tuple[int, dict[str, Any]]:
+    return _send("POST", url, {}, body, key, base)
+
+
+def _send(
+    method: str, url: str, query: Mapping[str, str], body: object, key: str, base: str
+) -> tuple[int, dict[str, Any]]:
+    """Return the status and the JSON object of an answer, an empty one where it is something else."""
     import httpx2
     import orjson
 
     try:
-        response = httpx2.post(
+        response = httpx2.request(
+            method,
             url,
-            content=orjson.dumps(body),
-            headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+            params=query or None,
+            content=None if body is None else orjson.dumps(body),
+            headers={
+                "Authorization": f"Bearer {key}",
+                **({} if body is None else {"Content-Type": "application/json"}),
+            },
             timeout=15,
         )
     except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError) as error:
@@ -342,6 +477,13 @@ def _post(url: str, body: object, key: str, base: str) -> tuple[int, dict[str, A
     except orjson.JSONDecodeError:
         answer = None
     return response.status_code, answer if isinstance(answer, dict) else {}
+
+
+def _answer(status: int, answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer to a request that was served; end with what was said where it was not."""
+    if status != 200:
+        _refused(status, answer)
+    return answer
 
 
 def _refused(status: int, answer: Mapping[str, object]) -> NoReturn:

@@ -207,8 +207,8 @@ class Hub:
     def _ack_policy(self, live: LiveTopic) -> bytes:
         """Return the frame that has a browser of a crowd ack only now and then.
 
-        Each newcomer is told a share that fits the crowd it joins; with the larger shares of those before it, a topic
-        of n sockets gets about `acks_per_topic` * (1 + ln(n / acks_per_topic)) acks a version, and nobody is told twice.
+        Each newcomer is told a share that fits the crowd it joins; with the larger shares of those before it, a topic of
+        n sockets gets about `acks_per_topic` * (1 + ln(n / acks_per_topic)) acks a version, and nobody is told twice.
         """
         halvings = (len(live.ring) // self._acks_per_topic).bit_length()
         if live.policy is None or live.policy[0] != halvings:
@@ -317,11 +317,12 @@ class Hub:
             live.known = live.confirmed = False
         self.unsettled.update(self.topics)
 
-    def install(self, snapshot: Snapshot, is_final: bool = True) -> bool:
+    def install(self, snapshot: Snapshot, is_final: bool = True, may_reset: bool = True) -> bool:
         """Take what the store holds. `is_final`: nobody has asked for it again since the read was sent.
 
         A read that was sent before the subscription was confirmed, or before a browser said it holds something newer,
-        tells nothing about either; the one asked for then will.
+        tells nothing about either; the one asked for then will. `may_reset`: whoever could put something newer back
+        has had the time, so a browser that holds more may be told to go back.
 
         Returns False when the store is older than what is known here: it has lost its tail, and nobody is told so
         until it is known whether this copy can be put back.
@@ -333,16 +334,13 @@ class Hub:
             return False
         if snapshot.version > live.version:
             live.set(snapshot.version, snapshot.state, snapshot.cause)
-        self._settle(live, is_final)
-        return True
-
-    def _settle(self, live: LiveTopic, is_final: bool) -> None:
         live.known = True
         if is_final:
-            live.doubted = False
+            live.doubted = live.doubted and not may_reset
             if live.confirmed:
                 self.unsettled.discard(live.channel)
         self._fan_out(live)
+        return True
 
     def _fan_out(self, live: LiveTopic) -> None:
         for waiter in live.waiters:

@@ -50,7 +50,7 @@ class Node:
         self.metrics = Metrics()
         self.auth, self._jwks = _auth(settings)
         self.publish_keys = PublishKeys(settings.publish_keys, default_rate=settings.publish_rate_per_s)
-        self.sweep = Sweep(self.store, self.metrics, settings.sweep_s)
+        self.sweep = Sweep(self.store, self.metrics, settings.sweep_s, hold_s=settings.sweep_s)
         self.feed = Feed(connected.endpoint, self._message, self._subscribed, self._lost)
         self.hub = Hub(
             self.metrics, self.feed.add, self.feed.discard, self.sweep.ask, acks_per_topic=settings.acks_per_topic

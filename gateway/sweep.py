@@ -20,17 +20,23 @@ BATCH = 500
 
 RETRY_S = 0.2
 
+TIMER_SLACK_S = 0.01
+"""Event loops may fire a timer a millisecond early; nobody would ask again."""
+
 
 class Sweep:
     """The gateway's reader of the store. `ask` is called from anywhere; `run` and `patrol` are two tasks."""
 
-    def __init__(self, store: Store, metrics: Metrics, interval_s: float) -> None:
+    def __init__(self, store: Store, metrics: Metrics, interval_s: float, *, hold_s: float) -> None:
+        """Sweep every `interval_s`; leave other gateways `hold_s` to put back what the store has lost."""
         self.hub: Hub
         self._store = store
         self._metrics = metrics
         self._interval_s = interval_s
+        self._hold_s = hold_s
         self._wanted: dict[str, None] = {}
         self._reconciles: dict[str, None] = {}
+        self._doubts: dict[str, float] = {}
         self._wake = asyncio.Event()
 
     def ask(self, name: str) -> None:
@@ -61,8 +67,24 @@ class Sweep:
                     await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
                     continue
                 for snapshot in snapshots:
-                    if not self.hub.install(snapshot, is_final=snapshot.topic not in self._wanted):
-                        await self._put_back(snapshot)
+                    await self._take(snapshot)
+
+    async def _take(self, snapshot: Snapshot) -> None:
+        name = snapshot.topic
+        doubted_at = self._doubts.get(name)
+        now = time.monotonic()
+        may_reset = now - (now if doubted_at is None else doubted_at) >= self._hold_s
+        if not self.hub.install(snapshot, is_final=name not in self._wanted, may_reset=may_reset):
+            await self._put_back(snapshot)
+            return
+        live = self.hub.topic(name)
+        if live is None or not live.doubted:
+            self._doubts.pop(name, None)
+        elif doubted_at is None:
+            # A browser holds more than the store. Another gateway may do so too, and puts it back within one sweep:
+            # only what is still missing after that is lost.
+            self._doubts[name] = now
+            asyncio.get_running_loop().call_later(self._hold_s + TIMER_SLACK_S, self.ask, name)
 
     async def _pass_on_reconciles(self) -> None:
         if not self._reconciles:

@@ -30,20 +30,20 @@ class Budget:
         """Return when one call may be made.
 
         Raises:
-            ProviderUnavailable: that would take longer than `patience_s`.
+            ProviderUnavailable: that would take longer than `patience_s`, or `close` was called lately.
         """
         now = self._clock()
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
         wanted = 1 + (min(RESERVE, self._burst - 1) if background else 0)
         wait_s = max(0.0, (wanted - self._tokens) / self._rate)
-        if self._closed_until - now > patience_s:
+        if self._closed_until > now:
+            # However patient: whoever can wait for minutes comes again, and the others have no time to lose.
             raise ProviderUnavailable(f"not asked for another {self._closed_until - now:.1f} s after it failed")
         if wait_s > patience_s:
             raise ProviderUnavailable(f"the rate budget is used up for another {wait_s:.1f} s")
         # Taken before the wait: whoever comes next waits behind it.
         self._tokens -= 1
-        wait_s = max(wait_s, self._closed_until - now)
         if wait_s > 0:
             await asyncio.sleep(wait_s)
 

@@ -30,6 +30,9 @@ PAST_DUE_MARKS_MAX = 100
 FETCH_LAG_NS = 60 * 1_000_000_000
 """How far a provider's API may lag behind its webhooks."""
 
+STAMP_NS = 1_000
+"""How exact a provider's stamps are everywhere: a body of no newer stamp than this says nothing new."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reduced:
@@ -74,7 +77,8 @@ def reduce(facts: Facts, event: Event) -> Reduced | Refused | Unusable:
 
 
 def adopt(facts: Facts, fetched: Event) -> Reduced | Refused | Unusable:
-    """Return what a fetched body makes of the facts: as `reduce`, but one that says what is known changes nothing.
+    """Return what a fetched body makes of the facts: as `reduce`, but what says what is known already, by its
+    stamp too, changes nothing: comparing often makes no versions.
 
     It is newer than everything that occurred before its fetch began, unless its `updated_at` is older than what is
     known. That is how a provider answers whose API lags behind its webhooks; but what occurred FETCH_LAG_NS before the
@@ -84,7 +88,7 @@ def adopt(facts: Facts, fetched: Event) -> Reduced | Refused | Unusable:
     assert body is not None
     before = facts.subscriptions.get(subscription_key(fetched.provider, body.id))
     if before is not None:
-        if body == before.subscription:
+        if body == before.subscription and fetched.order.updated_ns <= before.order.updated_ns + STAMP_NS:
             return Refused("what the provider says is known already")
         if before.order.occurred_ns + FETCH_LAG_NS < fetched.order.occurred_ns:
             updated_ns = max(fetched.order.updated_ns, before.order.updated_ns)

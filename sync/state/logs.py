@@ -23,7 +23,12 @@ Form = Literal["json", "text"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 FORMS: tuple[Form, ...] = get_args(Form)
 
-LIBRARY_LEVELS = {"uvicorn.access": logging.WARNING, "httpx2": logging.WARNING, "sse_starlette": logging.WARNING}
+LIBRARY_LEVELS = {
+    "uvicorn.access": logging.WARNING,
+    "httpx2": logging.WARNING,
+    "sse_starlette": logging.WARNING,
+    "null_logger": logging.CRITICAL,  # the Paddle SDK's name for its own; what it reports it raises, too
+}
 """Libraries that would write a line per request or per event."""
 
 

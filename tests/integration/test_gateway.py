@@ -126,7 +126,7 @@ async def test_a_browser_that_holds_more_than_the_store_is_reset_once_the_store_
     store_url: str, store: Store
 ) -> None:
     version = await commit(store, {"a": 1})
-    async with run_gateway(environment(store_url)) as running, open_client(running, TOPIC) as first:
+    async with run_gateway(environment(store_url, SWEEP_S="0.3")) as running, open_client(running, TOPIC) as first:
         await welcomed(first)
         await first.receive()
         async with open_client(running, TOPIC, held=FUTURE) as client:

@@ -139,7 +139,9 @@ class Tab:
                 while not predicate(self):
                     await self._read()
         except TimeoutError:
-            raise AssertionError(f"not within {timeout_s:g} s; {self.version} {self.state} {self.frames[-3:]}") from None
+            last = [frame for frame in self.frames if frame["type"] != "heartbeat"][-8:]
+            shows = f"{self.topic} shows {self.version} {self.state}"
+            raise AssertionError(f"not within {timeout_s:g} s; {shows}, after {last}") from None
         return self
 
     async def reaches(self, version: int, timeout_s: float = 10.0) -> Tab:

@@ -148,7 +148,7 @@ async def test_s08_a_body_from_the_future_does_not_shut_out_the_events_that_foll
     [
         ("12:00:00.5Z", "12:00:00.51Z"),
         ("12:00:00Z", "12:00:00.1Z"),
-        ("12:00:00.2Z", "12:00:00.123456789Z"),
+        ("12:00:00.123456789Z", "12:00:00.2Z"),
         ("12:00:00.123456788Z", "12:00:00.123456789Z"),
         ("12:00:00.123Z", "12:00:00.123000001Z"),
         ("12:00:00+01:00", "11:30:00Z"),
@@ -157,8 +157,6 @@ async def test_s08_a_body_from_the_future_does_not_shut_out_the_events_that_foll
 async def test_s09_fractions_are_compared_as_instants_and_never_as_text(
     system: System, older: str, newer: str
 ) -> None:
-    if (older, newer) == ("12:00:00.2Z", "12:00:00.123456789Z"):
-        older, newer = newer, older
     for tenant, order in (("one", (0, 1)), ("two", (1, 0))):
         bodies = [
             event(f"2026-11-01T{older}", tenant=tenant, event_id=f"evt_{tenant}_9", items=[("pri_basic", 1)]),
@@ -200,12 +198,11 @@ async def test_s49_upgrade_and_downgrade_within_a_second_end_as_the_provider_has
 async def test_s49_both_webhooks_at_the_same_instant(system: System) -> None:
     async with system.tab(TOPIC) as tab:
         await system.apply(event(ago(10), items=[("pri_basic", 1)]))
-        rounds = 20
-        for number in range(rounds):
+        for number in range(20):
             up = event(ago(9 - number / 10), items=[("pri_pro", 1)])
             down = event(ago(8.95 - number / 10), items=[("pri_basic", 1)])
             pair = [system.outcome(down), system.outcome(up)]
-            assert "applied" in await asyncio.gather(*(pair if number % 2 else reversed(pair))) or number
+            await asyncio.gather(*(pair if number % 2 else reversed(pair)))
         await tab.fence()
         assert tab.plan == "basic"
         assert (await system.read())["version"] == tab.version

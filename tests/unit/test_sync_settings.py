@@ -86,3 +86,23 @@ def test_it_is_frozen_and_blind_to_the_process_environment(monkeypatch: pytest.M
     assert settings.paddle_tolerance_s == 300
     with pytest.raises(ValidationError):
         settings.paddle_tolerance_s = 1
+
+
+def test_the_api_s_url_is_one_for_all_or_one_for_each() -> None:
+    assert read().api_url("live") == ""
+    assert read(PADDLE_API_URL="http://127.0.0.1:1").api_url("sandbox") == "http://127.0.0.1:1"
+    settings = read(PADDLE_API_URL="live:http://a:1, sandbox:https://b")
+    assert [settings.api_url(name) for name in ("live", "sandbox", "other")] == ["http://a:1", "https://b", ""]
+
+
+@pytest.mark.parametrize(
+    "value", ["ftp://a", "live:x", "live:http://a,live:http://b", "http://a,live:http://b", "http"]
+)
+def test_an_api_url_that_is_none_is_refused(value: str) -> None:
+    with pytest.raises(SettingsError, match="PLANWIRE_PADDLE_API_URL: must be an http or https URL"):
+        read(PADDLE_API_URL=value)
+
+
+def test_an_environment_has_one_api_key() -> None:
+    with pytest.raises(SettingsError, match="two keys for live"):
+        read(PADDLE_API_KEYS="live:a,live:b")

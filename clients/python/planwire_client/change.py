@@ -226,7 +226,9 @@ def chunks(items: Sequence[Publish]) -> list[list[Publish]]:
         try:
             size = len(orjson.dumps(item.document())) + 1
         except TypeError as error:
-            raise PublishRefused("request_invalid", f"the publish of {item.topic[:200]} is not JSON: {error}") from error
+            raise PublishRefused(
+                "request_invalid", f"the publish of {item.topic[:200]} is not JSON: {error}"
+            ) from error
         if not found or len(found[-1]) == BATCH_ITEMS or size > room:
             found.append([])
             room = BATCH_BYTES
@@ -299,7 +301,7 @@ def _note(
     """Enter what is known now; return the positions that are to be sent again, and why."""
     last_stands: dict[str, int] = {}
     for index, outcome in zip(pending, outcomes, strict=True):
-        if isinstance(outcome, Published):
+        if isinstance(outcome, Published) and outcome.is_effective:
             last_stands[batch[index].topic] = index
     again, detail = [], ""
     for index, outcome in zip(pending, outcomes, strict=True):

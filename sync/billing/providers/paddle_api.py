@@ -7,6 +7,7 @@ whoever asks decides whether to ask again. It parses no more than `paddle.fetche
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -57,6 +58,9 @@ BILLING_MODES = frozenset(
     }
 )
 
+_SILENT = logging.Logger("paddle_billing", logging.CRITICAL + 1)
+"""What the SDK logs by: answers and errors are told by whoever asked, once."""
+
 
 class SdkMissingError(SyncError):
     """API keys are set, but paddle-python-sdk is not installed."""
@@ -101,7 +105,9 @@ class PaddleApi:
         self._now_ns = now_ns
         where = SimpleNamespace(base_url=base_url or (LIVE_URL if environment == LIVE else SANDBOX_URL))
         options = Options(environment=where)
-        self._connect: Callable[[], Client] = lambda: Client(key, options, retry_count=0, timeout=timeout_s)
+        self._connect: Callable[[], Client] = lambda: Client(
+            key, options, logger=_SILENT, retry_count=0, timeout=timeout_s
+        )
         self._pool = ThreadPoolExecutor(THREADS, f"paddle-{environment}")
         self._local = threading.local()
         self._clients: list[Client] = []

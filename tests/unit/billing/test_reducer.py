@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sync.billing import model, projection
-from sync.billing.model import NOTHING, Event, Facts, Order
-from sync.billing.reducer import PAST_DUE_MARKS_MAX, SUBSCRIPTIONS_MAX, Reduced, Refused, Unusable, reduce
+from sync.billing.model import FETCHED, NOTHING, Event, Facts, Item, Order
+from sync.billing.reducer import PAST_DUE_MARKS_MAX, SUBSCRIPTIONS_MAX, Reduced, Refused, Unusable, adopt, reduce
 from tests.unit.billing.histories import BASIC, CATALOG, DAY_NS, PRO, START_NS, arrivals, at, event, histories, relaxed
 
 
@@ -175,3 +176,75 @@ def test_held_change_and_overrides_survive_encoding() -> None:
         ),
     )
     assert model.decode(model.encode(facts)) == facts
+
+
+class TestFetched:
+    """Bodies that the provider answered, joined with what events told."""
+
+    def fetched(self, status: str, began: float, updated: float, items: tuple[Item, ...] = PRO) -> Event:
+        made = event(status, began, items, updated=updated)
+        return replace(made, type=FETCHED, order=Order.fetched(at(updated), at(began)))
+
+    def known(self, *events: Event) -> Facts:
+        facts = NOTHING
+        for entry in events:
+            result = reduce(facts, entry)
+            if isinstance(result, Reduced):
+                facts = result.facts
+        return facts
+
+    def status(self, facts: Facts) -> str:
+        return facts.subscriptions["paddle:sub_1"].subscription.status
+
+    def test_of_one_stamp_the_fetched_is_newer(self) -> None:
+        facts = self.known(event("active", 1))
+        result = adopt(facts, self.fetched("past_due", 1.00001, 1))
+        assert isinstance(result, Reduced)
+        assert self.status(result.facts) == "past_due"
+        # The event that told it comes after, and changes nothing but when the grace began.
+        late = reduce(result.facts, event("past_due", 1.000005, updated=1))
+        assert isinstance(late, Reduced)
+        assert late.facts.subscriptions["paddle:sub_1"].past_due_since_ns == at(1.000005)
+
+    def test_what_is_known_changes_nothing(self) -> None:
+        facts = self.known(event("active", 1))
+        assert isinstance(adopt(facts, self.fetched("active", 2, 1)), Refused)
+        # Changed and changed back: older events that come now must not win.
+        assert isinstance(adopt(facts, self.fetched("active", 2, 1.5)), Reduced)
+
+    def test_an_answer_older_than_a_fresh_event_is_refused(self) -> None:
+        facts = self.known(event("active", 1, BASIC))
+        assert isinstance(adopt(facts, self.fetched("active", 1.0001, 0.5)), Refused)
+
+    def test_after_a_minute_the_fetch_decides_whatever_the_stamps_say(self) -> None:
+        facts = self.known(event("active", 1, BASIC))
+        result = adopt(facts, self.fetched("active", 1 + 61 / 86_400, 0.5))
+        assert isinstance(result, Reduced)
+        assert result.facts.subscriptions["paddle:sub_1"].subscription.items == PRO
+        assert isinstance(adopt(facts, self.fetched("active", 1 + 59 / 86_400, 0.5)), Refused)
+
+    def test_fewer_digits_of_the_same_instant_are_not_older(self) -> None:
+        nine = replace(event("active", 1, BASIC), order=Order.of(at(1) + 645_134_123, at(1) + 645_134_123, "evt_1"))
+        facts = self.known(nine)
+        six = replace(self.fetched("active", 1, 1), order=Order.fetched(at(1) + 645_134_000, at(1) + 700_000_000))
+        assert isinstance(adopt(facts, six), Reduced)
+
+    @relaxed
+    @given(st.data())
+    def test_fetches_and_events_end_the_same_in_any_order(self, data: st.DataObject) -> None:
+        """Where all occur within a minute, so that stamps alone decide."""
+        moments = st.integers(0, 50).map(lambda second: 1 + second / 86_400)
+        choices = st.tuples(st.sampled_from(["active", "past_due", "canceled"]), moments, st.booleans())
+        drawn = data.draw(st.lists(choices, min_size=1, max_size=6, unique_by=lambda choice: choice[1]))
+        made = [
+            self.fetched(status, moment, moment) if asked else event(status, moment) for status, moment, asked in drawn
+        ]
+
+        def end(order: Sequence[Event]) -> str:
+            facts = NOTHING
+            for entry in order:
+                result = adopt(facts, entry) if entry.type == FETCHED else reduce(facts, entry)
+                facts = result.facts if isinstance(result, Reduced) else facts
+            return self.status(facts)
+
+        assert end(data.draw(st.permutations(made))) == end(made)

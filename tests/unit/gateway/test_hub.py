@@ -185,7 +185,7 @@ class World:
         self.bus = Bus()
         self.store = FakeStore(self.bus)
         self.metrics = Metrics()
-        self.sweep = Sweep(self.store, self.metrics, 5.0)  # type: ignore[arg-type]
+        self.sweep = Sweep(self.store, self.metrics, 5.0, hold_s=0)  # type: ignore[arg-type]
         self.hub = Hub(self.metrics, self.bus.add, self.bus.discard, self.sweep.ask, acks_per_topic=3)
         self.sweep.hub = self.hub
         self.tabs = [Tab(self.store, self.metrics) for _ in range(SOCKETS)]

@@ -1,0 +1,153 @@
+"""Publishing through a gateway: requests out of items, outcomes out of answers. Retries are decided in change.py."""
+
+from __future__ import annotations
+
+import datetime
+import email.utils
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import httpx2
+import orjson
+
+from planwire_client.change import Answers, Outcome, Publish, Published, Rejected, Send, Trouble, Verdict
+from planwire_client.errors import PublishRefused
+
+PUBLISH_PATH = "/v1/publish"
+BATCH_PATH = "/v1/publish/batch"
+REQUEST_TIMEOUT_S = 10.0
+RETRY_AFTER_MAX_S = 86_400.0
+
+LATER = frozenset((408, 425, 429, 500, 502, 503, 504))
+"""Statuses after which the same request may succeed. 500: with an event id repeating it does no harm."""
+
+
+class Request(NamedTuple):
+    """One POST."""
+
+    path: str
+    body: bytes
+
+
+def request_of(items: Sequence[Publish]) -> Request:
+    """Return the request for one item, or for a batch."""
+    if len(items) == 1:
+        return Request(PUBLISH_PATH, _dump(items[0].document()))
+    return Request(BATCH_PATH, _dump({"items": [item.document() for item in items]}))
+
+
+def _dump(document: object) -> bytes:
+    try:
+        return orjson.dumps(document)
+    except TypeError as error:
+        raise PublishRefused("request_invalid", f"not JSON: {error}") from error
+
+
+def answer_of(
+    items: Sequence[Publish], status: int, headers: Mapping[str, str], content: bytes, now: float
+) -> Answers | Trouble:
+    """Return what a gateway's answer to `request_of(items)` means. `now`: Unix seconds, for a Retry-After date.
+
+    Raises:
+        PublishRefused: the answer is a refusal of the whole request.
+    """
+    document = _read(content)
+    if status in LATER:
+        detail = f"{status} {document.get('code') or 'from the gateway'}: {document.get('detail') or ''}".rstrip(": ")
+        return Trouble(detail, status == 429, retry_after_s(headers.get("retry-after"), now))
+    if len(items) == 1 and (status == 200 or (status == 409 and document.get("code") == "conflict")):
+        return Answers([_outcome(items[0], document, status)])
+    if len(items) > 1 and status == 200:
+        results = document.get("results")
+        if isinstance(results, list) and len(results) == len(items):
+            return Answers([_outcome(item, result, status) for item, result in zip(items, results, strict=True)])
+    if status < 400:
+        # Whatever this is, it is not a gateway: a proxy's page, a redirect.
+        raise PublishRefused("not_a_gateway", "the answer is not a gateway's; look at the URL", status)
+    raise PublishRefused(str(document.get("code") or "refused"), str(document.get("detail") or ""), status)
+
+
+def _read(content: bytes) -> dict[str, Any]:
+    try:
+        document = orjson.loads(content)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _outcome(item: Publish, document: object, status: int) -> Outcome:
+    if isinstance(document, dict):
+        verdict, version = document.get("verdict"), document.get("version")
+        if verdict == "error":
+            return Rejected(item.topic, str(document.get("code")), str(document.get("detail")))
+        if verdict in Verdict and isinstance(version, int):
+            return Published(item.topic, Verdict(verdict), version, item.event_id or "")
+    raise PublishRefused("not_a_gateway", "the answer has no verdict; look at the URL", status)
+
+
+def retry_after_s(value: str | None, now: float) -> float | None:
+    """Return the seconds a Retry-After header asks for (RFC 9110 section 10.2.3), or None where it says nothing."""
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value), RETRY_AFTER_MAX_S)
+    try:
+        at = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=datetime.UTC)
+    return min(max(0.0, at.timestamp() - now), RETRY_AFTER_MAX_S)
+
+
+def _headers(key: str) -> dict[str, str]:
+    return {
+        "Authorization": f"Bearer {key}",
+        "Content-Type": "application/json",
+        "User-Agent": "planwire-client-python/0.1.0",
+    }
+
+
+class HttpTransport:
+    """A blocking connection pool to one gateway. May be shared between threads."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self._client = httpx2.Client(base_url=url, headers=_headers(key))
+
+    def send(self, step: Send, now: float) -> Answers | Trouble:
+        """Return what the gateway said, or that it could not be asked."""
+        path, body = request_of(step.items)
+        try:
+            response = self._client.post(path, content=body, timeout=min(REQUEST_TIMEOUT_S, step.timeout_s))
+        except httpx2.TransportError as error:
+            return Trouble(_said(error))
+        return answer_of(step.items, response.status_code, response.headers, response.content, now)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._client.close()
+
+
+class AsyncHttpTransport:
+    """The same for asyncio. Belongs to the event loop that first used it."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self._client = httpx2.AsyncClient(base_url=url, headers=_headers(key))
+
+    async def send(self, step: Send, now: float) -> Answers | Trouble:
+        """Return what the gateway said, or that it could not be asked."""
+        path, body = request_of(step.items)
+        try:
+            response = await self._client.post(path, content=body, timeout=min(REQUEST_TIMEOUT_S, step.timeout_s))
+        except httpx2.TransportError as error:
+            return Trouble(_said(error))
+        return answer_of(step.items, response.status_code, response.headers, response.content, now)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")

@@ -1,0 +1,221 @@
+"""A laboratory for the browser client: store, gateway, a proxy that fails on purpose, and Chromium in front of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from playwright.async_api import Browser, BrowserContext, Page, Route
+
+from tests.support.chromium import chromium
+from tests.support.gateway import PUBLISH_KEY, Running, environment, run_gateway, token
+from tests.support.proxy import Proxy, run_proxy
+from tests.support.wait import until
+
+CLIENT = Path(__file__).resolve().parents[2] / "clients" / "js-snippet"
+TOPIC = "tenant:acme"
+HEARTBEAT_S = 0.4
+SILENCE_S = 2.5 * HEARTBEAT_S
+"""How long the client may take to say that a silent connection is stale."""
+
+SWITCHES = (
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-quic",
+    "--disable-sync",
+    "--no-first-run",
+    # A page that the driver answers for is in no address space; a real one would be on loopback, as the gateway is.
+    "--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets",
+)
+
+CSP = "default-src 'none'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'"
+
+PROBE_HTML = """<!doctype html><meta charset="utf-8"><title>probe</title>
+<script type="module" src="/probe/probe.js"></script>"""
+
+PROBE_JS = """
+import { fallback } from "/client/fallback.js";
+import { planwire } from "/client/planwire.js";
+import { stored } from "/client/storage.js";
+import { tabs } from "/client/tabs.js";
+
+const wanted = new URLSearchParams(location.search);
+window.sockets = 0;
+window.skew = 0;
+const { now } = Date;
+Date.now = () => now() + window.skew;
+const real = (url) => (window.sockets++, new WebSocket(url, "planwire.v1"));
+const how = { tabs: () => tabs({ subject: "ann", socket: real }), fallback: () => fallback({ socket: real }) }[wanted.get("socket")];
+const make = wanted.has("stored") ? stored : planwire;
+window.topic = make({
+  url: location.origin,
+  subject: "ann",
+  token: async () => (await fetch("/probe/token", { method: "POST" })).text(),
+  socket: how ? how() : real,
+}).topic("tenant:acme");
+window.log = [];
+window.topic.subscribe(({ status, version, state, reason, asOf }) =>
+  window.log.push({ at: now(), status, version, n: state?.n ?? null, reason: String(reason ?? ""), asOf: asOf ?? null }),
+);
+"""
+
+Entry = dict[str, Any]
+
+
+class Tab:
+    """One page with the probe in it. `errors`: whatever its console or its scripts complained about."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.errors: list[str] = []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    async def log(self) -> list[Entry]:
+        """Every snapshot that was shown, oldest first; `at` in ms of the machine's clock."""
+        log: list[Entry] = json.loads(await self.page.evaluate("JSON.stringify(window.log ?? [])"))
+        return log
+
+    async def last(self) -> Entry:
+        """The snapshot on the screen."""
+        return (await self.log() or [{"status": "", "version": 0, "n": None, "at": 0}])[-1]
+
+    async def shows(self, n: int, status: str = "fresh", timeout_s: float = 15) -> None:
+        """Wait until the state published as `n` is shown with `status`."""
+
+        async def shown() -> bool:
+            last = await self.last()
+            assert (last["n"], last["status"]) == (n, status)
+            return True
+
+        await until(shown, timeout_s=timeout_s, every_s=0.02)
+
+    async def turns(self, status: str, timeout_s: float = 15) -> Entry:
+        """Wait for `status`; return the snapshot that first had it, since whatever came before."""
+
+        async def turned() -> Entry | None:
+            log = await self.log()
+            first = len(log)
+            while first and log[first - 1]["status"] == status:
+                first -= 1
+            return log[first] if first < len(log) else None
+
+        found = await until(turned, timeout_s=timeout_s, every_s=0.02)
+        assert found is not None
+        return found
+
+    async def never_went_back(self) -> None:
+        """Check that no snapshot had a lower version than one before it."""
+        versions = [entry["version"] for entry in await self.log()]
+        assert versions == sorted(versions)
+        assert not self.errors
+
+
+class Laboratory:
+    """What a test turns the knobs of. `proxy` lies between `context`'s pages and the gateway."""
+
+    def __init__(self, gateway: Running, proxy: Proxy, context: BrowserContext) -> None:
+        self.gateway = gateway
+        self.proxy = proxy
+        self.context = context
+        self.token_ttl_s = 600.0
+        self.tokens = 0
+
+    @property
+    def url(self) -> str:
+        """The origin that the pages see."""
+        return f"http://127.0.0.1:{self.proxy.port}"
+
+    async def publish(self, n: int) -> int:
+        """Publish a state that says `n`, past the proxy; return its version."""
+        body = {"topic": TOPIC, "state": {"n": n, "plan": {"key": "pro", "name": "Pro"}, "features": {"sso": True}}}
+        async with httpx2.AsyncClient(trust_env=False) as client:
+            answer = await client.post(
+                f"{self.gateway.url}/v1/publish", json=body, headers={"Authorization": f"Bearer {PUBLISH_KEY}"}
+            )
+        assert answer.status_code == 200, answer.text
+        version: int = answer.json()["version"]
+        return version
+
+    async def open(self, query: str = "") -> Tab:
+        """A new page with the probe."""
+        tab = Tab(await self.context.new_page())
+        await tab.page.goto(f"{self.url}/probe/?{query}")
+        return tab
+
+    async def serve_probe(self, route: Route) -> None:
+        """Answer what the probe page asks for, without the gateway: its own files, and a token."""
+        path = route.request.url.partition("?")[0]
+        if path.endswith("/probe/token"):
+            self.tokens += 1
+            await route.fulfill(body=token(TOPIC, ttl_s=self.token_ttl_s), content_type="text/plain")
+        elif path.endswith(".js"):
+            await route.fulfill(body=PROBE_JS, content_type="text/javascript")
+        else:
+            headers = {"Content-Security-Policy": CSP}
+            await route.fulfill(body=PROBE_HTML, content_type="text/html", headers=headers)
+
+    async def serve_client(self, route: Route) -> None:
+        """Answer for the client's files from disk, so that a page loads while the network fails."""
+        name = route.request.url.rpartition("/")[2]
+        await route.fulfill(path=CLIENT / name, content_type="text/javascript")
+
+
+Restart = Callable[[], Awaitable[None]]
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with chromium(*SWITCHES) as browser:
+        yield browser
+
+
+@pytest.fixture
+async def gateways(store_url: str) -> AsyncIterator[Callable[[], Awaitable[Running]]]:
+    """Starts a gateway, ending the one before."""
+    environ = environment(
+        store_url,
+        DEV="1",
+        HEARTBEAT_S=str(HEARTBEAT_S),
+        PROBE_S="0.2",
+        SWEEP_S="1",
+        RECONNECT_MIN_MS="100",
+        RECONNECT_MAX_MS="1000",
+    )
+    stack = AsyncExitStack()
+
+    async def start() -> Running:
+        await stack.aclose()
+        return await stack.enter_async_context(run_gateway(environ))
+
+    yield start
+    await stack.aclose()
+
+
+@pytest.fixture
+async def laboratory(browser: Browser, gateways: Callable[[], Awaitable[Running]]) -> AsyncIterator[Laboratory]:
+    gateway = await gateways()
+    async with run_proxy("127.0.0.1", gateway.port) as proxy:
+        context = await browser.new_context()
+        laboratory = Laboratory(gateway, proxy, context)
+        await context.route("**/probe/**", laboratory.serve_probe)
+        await context.route("**/client/*.js", laboratory.serve_client)
+        yield laboratory
+        await context.close()
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def restart(laboratory: Laboratory, gateways: Callable[[], Awaitable[Running]]) -> Restart:
+    """Stops the gateway and starts another behind the same proxy."""
+
+    async def again() -> None:
+        laboratory.gateway = await gateways()
+        laboratory.proxy.target = ("127.0.0.1", laboratory.gateway.port)
+
+    return again

@@ -1,0 +1,199 @@
+"""The browser client in Chromium, against the real gateway, while the network and the gateway fail.
+
+Under each fault the page ends on the newest version, never shows a lower one, and says `stale` within its bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.browser.conftest import SILENCE_S, Laboratory, Restart
+from tests.support.proxy import Proxy
+
+pytestmark = pytest.mark.browser
+
+SLACK_S = 0.8
+"""For a busy machine: timers and the driver are late."""
+
+
+def swallow_to_client(proxy: Proxy) -> None:
+    proxy.swallow(to_client=True)
+
+
+async def test_a_page_under_a_strict_policy_follows(laboratory: Laboratory) -> None:
+    tab = await laboratory.open()
+    complaints: list[str] = []
+    tab.page.on("console", lambda message: complaints.append(message.text))
+    version = await laboratory.publish(1)
+    await tab.shows(1)
+    assert (await tab.last())["version"] == version
+    await laboratory.publish(2)
+    await tab.shows(2)
+    await tab.never_went_back()
+    assert not complaints
+
+
+@pytest.mark.parametrize("fault", [Proxy.cut, Proxy.reset], ids=["cut", "reset"])
+async def test_a_lost_connection_is_told_at_once_and_made_good(
+    laboratory: Laboratory, fault: Callable[[Proxy], None]
+) -> None:
+    await laboratory.publish(1)
+    tab = await laboratory.open()
+    await tab.shows(1)
+    laboratory.proxy.is_refusing = True
+    at_s = time.time()
+    fault(laboratory.proxy)
+    assert (await tab.turns("stale"))["at"] / 1000 - at_s < SLACK_S
+    await laboratory.publish(2)
+    assert (await tab.last())["n"] == 1
+    laboratory.proxy.heal()
+    await tab.shows(2)
+    await tab.never_went_back()
+
+
+@pytest.mark.parametrize(
+    "fault", [Proxy.freeze, Proxy.half_open, swallow_to_client], ids=["freeze", "half-open", "swallow"]
+)
+async def test_a_silent_connection_is_stale_within_its_bound_and_made_good(
+    laboratory: Laboratory, fault: Callable[[Proxy], None]
+) -> None:
+    await laboratory.publish(1)
+    tab = await laboratory.open()
+    await tab.shows(1)
+    fault(laboratory.proxy)
+    at_s = time.time()
+    await laboratory.publish(2)
+    stale = await tab.turns("stale")
+    assert stale["reason"] == "silence"
+    assert stale["n"] == 1
+    assert stale["at"] / 1000 - at_s < SILENCE_S + SLACK_S
+    laboratory.proxy.heal()
+    await tab.shows(2)
+    await tab.never_went_back()
+
+
+async def test_a_slow_network_ends_on_the_newest(laboratory: Laboratory) -> None:
+    tab = await laboratory.open()
+    laboratory.proxy.latency_s, laboratory.proxy.bytes_per_s = 0.2, 4000
+    for n in range(1, 21):
+        await laboratory.publish(n)
+    await tab.shows(20)
+    await tab.never_went_back()
+
+
+async def test_a_restarted_gateway_is_found_again(laboratory: Laboratory, restart: Restart) -> None:
+    await laboratory.publish(1)
+    tab = await laboratory.open()
+    await tab.shows(1)
+    await restart()
+    await laboratory.publish(2)
+    await tab.shows(2)
+    assert "stale" in [entry["status"] for entry in await tab.log()]
+    await tab.never_went_back()
+
+
+async def test_connections_that_keep_failing_end_on_the_newest(laboratory: Laboratory) -> None:
+    tab = await laboratory.open()
+    for n in range(1, 9):
+        await laboratory.publish(n)
+        (laboratory.proxy.reset if n % 2 else laboratory.proxy.half_open)()
+        await asyncio.sleep(0.15)
+    await tab.shows(8)
+    await tab.never_went_back()
+
+
+async def test_a_token_is_renewed_before_it_ends(laboratory: Laboratory) -> None:
+    laboratory.token_ttl_s = 3
+    await laboratory.publish(1)
+    tab = await laboratory.open()
+    await tab.shows(1)
+    await asyncio.sleep(4)
+    await laboratory.publish(2)
+    await tab.shows(2)
+    assert laboratory.tokens > 1
+    # In band: the connection was never lost.
+    assert {entry["status"] for entry in await tab.log()} <= {"connecting", "fresh"}
+
+
+async def test_an_expired_token_is_replaced(laboratory: Laboratory) -> None:
+    await laboratory.publish(1)
+    laboratory.token_ttl_s = -60
+    tab = await laboratory.open()
+    await asyncio.sleep(0.5)
+    assert (await tab.last())["status"] == "connecting"
+    laboratory.token_ttl_s = 600
+    await tab.shows(1)
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_a_changed_clock_does_no_harm(laboratory: Laboratory, hours: int) -> None:
+    await laboratory.publish(1)
+    tab = await laboratory.open()
+    await tab.shows(1)
+    await tab.page.evaluate("hours => { window.skew = hours * 3600e3; window.dispatchEvent(new Event('online')); }", hours)
+    await laboratory.publish(2)
+    await tab.shows(2)
+    laboratory.proxy.freeze()
+    await tab.turns("stale")
+    laboratory.proxy.heal()
+    await laboratory.publish(3)
+    await tab.shows(3)
+    await tab.never_went_back()
+
+
+async def test_a_page_put_aside_lets_go_and_comes_back(laboratory: Laboratory) -> None:
+    await laboratory.publish(1)
+    tab = await laboratory.open()
+    await tab.shows(1)
+    await tab.page.evaluate("window.dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+    await tab.turns("stale")
+    await asyncio.sleep(0.5)
+    assert not laboratory.gateway.node.pulse.sockets
+    await laboratory.publish(2)
+    await tab.page.evaluate("window.dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+    await tab.shows(2, timeout_s=2)
+
+
+async def test_a_paid_change_is_expected_and_comes(laboratory: Laboratory) -> None:
+    await laboratory.publish(1)
+    tab = await laboratory.open()
+    await tab.shows(1)
+    assert not await tab.page.evaluate("window.topic.expect({ timeoutMs: 300 })")
+    assert (await tab.last())["reason"] == "expired"
+    await tab.page.evaluate("window.came = window.topic.expect({ timeoutMs: 10000 }), 0")
+    await laboratory.publish(2)
+    assert await tab.page.evaluate("window.came")
+
+
+async def test_a_blocked_websocket_is_replaced_by_an_event_stream(laboratory: Laboratory) -> None:
+    await laboratory.context.route_web_socket("**/v1/connect", lambda socket: socket.close(code=1011))
+    await laboratory.publish(1)
+    tab = await laboratory.open("socket=fallback")
+    await tab.shows(1)
+    await laboratory.publish(2)
+    await tab.shows(2)
+    assert not laboratory.gateway.node.pulse.sockets
+    laboratory.proxy.reset()
+    await laboratory.publish(3)
+    await tab.shows(3)
+    await tab.never_went_back()
+
+
+async def test_a_new_visit_starts_with_the_last_state_as_stale(laboratory: Laboratory) -> None:
+    await laboratory.publish(1)
+    tab = await laboratory.open("stored")
+    await tab.shows(1)
+    laboratory.proxy.is_refusing = True
+    laboratory.proxy.cut()
+    await tab.page.reload()
+    await tab.shows(1, "stale")
+    first = (await tab.log())[0]
+    assert (first["n"], first["status"], first["reason"]) == (1, "stale", "stored")
+    await laboratory.publish(2)
+    laboratory.proxy.heal()
+    await tab.shows(2)
+    await tab.never_went_back()
