@@ -2,12 +2,15 @@
 
     python -m benchmarks.topics [--topics 5000] [--rounds 3] [--only planwire floor nchan ws naive]
 
-The gateway hears its updates from the store, after a real commit; nchan is published to directly, over HTTP.
+The gateway hears its updates from the store, after a real commit; nchan is published to directly, over HTTP. With one
+socket a topic every version is acked, under the default policy; the others know no acks, so the gateway stands here
+twice, the second time with browsers that never ack.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -27,6 +30,11 @@ def main() -> None:
     makers = {"floor": rig.floor, "planwire": rig.gateway, "nchan": rig.nchan, "ws": rig.node_ws, "naive": rig.naive}
     wanted = [maker() for name, maker in makers.items() if not options.only or name in options.only]
     candidates = [candidate for candidate in wanted if candidate is not None]
+    candidates += [
+        dataclasses.replace(candidate, name=f"{candidate.name}, no acks", load=["--no-acks"])
+        for candidate in candidates
+        if candidate.is_planwire
+    ]
     size = options.bytes
     phases = [f"burst:{size}:5000:64", f"burst:{size}:{options.updates}:256", f"rate:{size}:{options.rate}:5"]
     results: dict[str, list[tuple[rig.Row, rig.Row]]] = {}

@@ -323,5 +323,10 @@ def document() -> dict[str, Any]:
     }
 
 
+def encode() -> bytes:
+    """Return the document as it is committed: indented, with a final line break."""
+    return orjson.dumps(document(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
 if __name__ == "__main__":
-    sys.stdout.write(orjson.dumps(document(), option=orjson.OPT_INDENT_2).decode() + "\n")
+    sys.stdout.buffer.write(encode())

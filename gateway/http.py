@@ -1,16 +1,17 @@
-"""The HTTP side as one list of routes: reading, publishing, health, metrics and the API's own description."""
+"""The HTTP side as one list of routes: reading, publishing, health, metrics, and what describes API and protocol."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway import openapi
-from gateway.endpoint import Gateway, route
+from gateway import asyncapi, openapi
+from gateway.endpoint import Gateway, Handler, route
 from gateway.metrics import CONTENT_TYPE
 from gateway.problem import Problem
 from gateway.publish_routes import publish_routes
@@ -22,7 +23,6 @@ __all__ = ["Gateway", "routes"]
 
 def routes(gateway: Gateway) -> list[Route]:
     """Return every route of the gateway's HTTP API; the caller mounts them beside the intake, console and demo."""
-    document = orjson.dumps(openapi.document())
 
     async def healthz(_: Request) -> Response:
         return _json({"status": "alive"})
@@ -42,17 +42,24 @@ def routes(gateway: Gateway) -> list[Route]:
     async def metrics(_: Request) -> Response:
         return Response(gateway.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
 
-    async def description(_: Request) -> Response:
-        return Response(document, headers={"Cache-Control": "public, max-age=300"}, media_type="application/json")
-
     return [
         *state_routes(gateway),
         *publish_routes(gateway),
         route(gateway, "/healthz", "GET", healthz),
         route(gateway, "/readyz", "GET", readyz),
         route(gateway, "/metrics", "GET", metrics),
-        route(gateway, "/v1/openapi.json", "GET", description),
+        route(gateway, "/v1/openapi.json", "GET", _description(openapi.document())),
+        route(gateway, "/v1/asyncapi.json", "GET", _description(asyncapi.document())),
     ]
+
+
+def _description(document: dict[str, Any]) -> Handler:
+    encoded = orjson.dumps(document)
+
+    async def description(_: Request) -> Response:
+        return Response(encoded, headers={"Cache-Control": "public, max-age=300"}, media_type="application/json")
+
+    return description
 
 
 async def _answers(gateway: Gateway) -> bool:

@@ -26,6 +26,9 @@ CROWD_ACK_AFTER_MS = 2000
 LINGER_S = 5.0
 """How long a topic nobody watches stays live: a reload or a reconnect finds it still there."""
 
+AHEAD = -2
+"""Stands for the version of a browser that holds something newer than is known here, until the store has told."""
+
 
 class Socket(Protocol):
     """What the hub needs of a socket."""
@@ -41,7 +44,8 @@ class Subscription:
     """One socket's hold on one topic.
 
     Attributes:
-        sent: the newest version the browser was sent or said it holds; -1 before the topic is known here.
+        sent: the newest version the browser was sent or said it holds; -1 before the topic is known here, and AHEAD
+            while it holds something newer than that.
         held: what it said on subscribing.
         acked, nacked: the newest versions it answered for, 0 for none.
     """
@@ -134,6 +138,7 @@ class Hub:
         fresh: whether the bus is proved to deliver; set by the probe, said in every heartbeat.
         verified_at_us: when it was last proved, microseconds since 1970.
         unsettled: the channels not yet read again since the bus was lost; while there are any, nothing is fresh.
+        want_reconcile: called with a topic whose newest state is lost, so that it is compared with its provider.
     """
 
     def __init__(
@@ -143,6 +148,7 @@ class Hub:
         unsubscribe: Callable[[bytes], None],
         reread: Callable[[str], None],
         acks_per_topic: int = 100,
+        want_reconcile: Callable[[str], None] = lambda name: None,
     ) -> None:
         self.topics: dict[bytes, LiveTopic] = {}
         self.unsettled: set[bytes] = set()
@@ -152,6 +158,7 @@ class Hub:
         self._subscribe = subscribe
         self._unsubscribe = unsubscribe
         self._reread = reread
+        self.want_reconcile = want_reconcile
         self._acks_per_topic = acks_per_topic
         self._idle: dict[LiveTopic, None] = {}
 
@@ -240,7 +247,7 @@ class Hub:
         live, held = subscription.live, subscription.held
         if held > live.version:
             # Newer than anything known here: either this copy is behind or the store lost its tail. The store decides.
-            subscription.sent = held
+            subscription.sent = AHEAD
             live.doubted = True
             self._reread(live.name)
         elif held == live.version and held:
@@ -253,16 +260,26 @@ class Hub:
     def serve(self, subscription: Subscription) -> None:
         """Send what the browser lacks: the newest version, or the way back to it. Nothing when it holds that."""
         live = subscription.live
-        if subscription.sent < 0:
+        is_ahead = subscription.sent == AHEAD and subscription.held > live.version
+        if is_ahead or subscription.sent > live.version:
+            if not live.doubted:
+                self._reset(subscription)
+        elif subscription.sent < 0:
             if live.known:
                 self._greet(subscription)
         elif subscription.sent < live.version:
             self._deliver(subscription)
-        elif subscription.sent > live.version and not live.doubted and self._drains(subscription):
-            subscription.sent = live.version
-            self._metrics.resets += 1
-            text = protocol.snapshot(live.name, live.version, live.state, live.cause, reset=True)
-            subscription.socket.write(frame.text(text, False))
+
+    def _reset(self, subscription: Subscription) -> None:
+        """Send the browser back to what there is: what it holds is lost, and its provider knows what should be."""
+        if not self._drains(subscription):
+            return
+        live = subscription.live
+        subscription.sent = live.version
+        self._metrics.resets += 1
+        self.want_reconcile(live.name)
+        text = protocol.snapshot(live.name, live.version, live.state, live.cause, reset=True)
+        subscription.socket.write(frame.text(text, False))
 
     def _drains(self, subscription: Subscription) -> bool:
         """Whether the socket takes a state now; one that does not gets a slot, and the newest when it does again."""

@@ -53,7 +53,12 @@ class Node:
         self.sweep = Sweep(self.store, self.metrics, settings.sweep_s, hold_s=settings.sweep_s)
         self.feed = Feed(connected.endpoint, self._message, self._subscribed, self._lost)
         self.hub = Hub(
-            self.metrics, self.feed.add, self.feed.discard, self.sweep.ask, acks_per_topic=settings.acks_per_topic
+            self.metrics,
+            self.feed.add,
+            self.feed.discard,
+            self.sweep.ask,
+            acks_per_topic=settings.acks_per_topic,
+            want_reconcile=self.sweep.want_reconcile,
         )
         self.sweep.hub = self.hub
         self._control_subscribed = asyncio.Event()

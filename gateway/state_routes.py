@@ -209,6 +209,7 @@ async def _events(
             if loop.time() - behind_since > settings.sweep_s:
                 latest, behind_since = watch.latest, 0.0
                 held = latest.version
+                hub.want_reconcile(topic)
                 frame = protocol.snapshot(topic, held, latest.state, latest.cause, reset=True)
                 yield _event("snapshot", frame, held)
         else:

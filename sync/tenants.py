@@ -1,4 +1,4 @@
-"""What backends and operators do with one tenant over HTTP: reconcile it, and see what drifted.
+"""What backends and operators do with one tenant over HTTP: reconcile it, see what drifted, schedule a plan change.
 
 Thin: it reads requests and shows what `sync.billing` found. Every route is behind the guard.
 """
@@ -6,16 +6,26 @@ Thin: it reads requests and shows what `sync.billing` found. Every route is behi
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from sync.billing import instants
+from sync.billing.held import HeldError, Wish, hold
+from sync.billing.model import Facts, HeldChange
 from sync.billing.pipeline import TENANT_KIND, Pipeline
+from sync.billing.providers.paddle_api import BILLING_MODES
 from sync.billing.reconcile import Reconciliation, Report
-from sync.refusal import Guard, Refusal, asked_environment, json_response, page_limit
+from sync.billing.reprojection import Adopted
+from sync.fields import Fields
+from sync.refusal import Guard, Refusal, asked_environment, json_response, page_limit, read_object
 from sync.state.store import StoreError
 from sync.state.topic import Topic, TopicError
+
+VERSION_MAX = 2**53 - 1
 
 Handler = Callable[[Request, str], Awaitable[Response]]
 """Answers a request about an environment; may raise Refusal and StoreError."""
@@ -42,6 +52,8 @@ def routes(pipeline: Pipeline, environments: tuple[str, ...], guard: Guard) -> l
     return [
         route("/v1/drift", desk.drift, "GET"),
         route("/v1/tenants/{id}/reconcile", desk.reconcile, "POST"),
+        route("/v1/tenants/{id}/scheduled-change", desk.schedule, "POST"),
+        route("/v1/tenants/{id}/scheduled-change", desk.unschedule, "DELETE"),
     ]
 
 
@@ -72,6 +84,77 @@ class _Desk:
             reason = next(iter(report.unasked.values()))
             raise Refusal("provider_unavailable", f"the provider could not be asked: {reason}")
         return json_response(_shown(report))
+
+    async def schedule(self, request: Request, environment: str) -> Response:
+        """Answer the plan change that is held from now on, in place of one that was."""
+        topic = _topic(request, environment)
+        fields = Fields(await read_object(request))
+        wish = Wish(
+            fields.text("plan"),
+            fields.instant("effective_at"),
+            fields.text("subscription_id", ""),
+            fields.text("keep", ""),
+            fields.choice("billing_mode", BILLING_MODES, "do_not_bill"),
+        )
+        if_version = fields.number("if_version", VERSION_MAX)
+        fields.end()
+        await self._check_version(topic, if_version)
+        pipeline = self._pipeline
+        made: list[HeldChange] = []
+
+        def change(facts: Facts) -> Facts:
+            made[:] = [hold(facts, wish, pipeline.shelf.current, environment, pipeline.now_ns())]
+            return replace(facts, held=made[0])
+
+        adopted = await self._change(environment, topic, "scheduled_change.set", change)
+        state = orjson.loads((await pipeline.store.read(topic)).state)
+        return json_response(
+            {
+                "version": adopted.receipt.version,
+                "outcome": adopted.receipt.outcome,
+                "replaced": adopted.before.held is not None and adopted.before.held != made[0],
+                "executes_at": instants.text(made[0].execute_ns),
+                "scheduled": state.get("scheduled"),
+            }
+        )
+
+    async def unschedule(self, request: Request, environment: str) -> Response:
+        """Answer when the tenant's held change is gone."""
+        topic = _topic(request, environment)
+
+        def change(facts: Facts) -> Facts:
+            if facts.held is None:
+                raise HeldError("not_found", "no plan change is scheduled for this tenant")
+            if facts.held.executed:
+                raise HeldError("already_executed", "the provider has been told already: schedule the way back instead")
+            return replace(facts, held=None)
+
+        adopted = await self._change(environment, topic, "scheduled_change.deleted", change)
+        return json_response({"version": adopted.receipt.version, "outcome": adopted.receipt.outcome})
+
+    async def _check_version(self, topic: str, if_version: int | None) -> None:
+        if if_version is None:
+            return
+        (version,) = await self._pipeline.store.versions([topic])
+        if version != if_version:
+            raise Refusal("version_conflict", f"the tenant is at version {version}, not {if_version}")
+
+    async def _change(self, environment: str, topic: str, what: str, change: Callable[[Facts], Facts]) -> Adopted:
+        """Commit what somebody does to a tenant's facts.
+
+        Raises:
+            Refusal: it cannot be done.
+        """
+        reprojection = self._reconciliation.reprojection
+        try:
+            adopted = await reprojection.adopt(environment, topic, (), {"source": "app", "event_type": what}, change)
+        except HeldError as error:
+            raise Refusal(error.code, error.detail) from None
+        if adopted.receipt.reason and adopted.receipt.outcome == "unchanged":
+            raise Refusal("not_changed", adopted.receipt.reason)
+        await reprojection.arm(environment, topic, adopted)
+        await self._pipeline.store.wait_durable()
+        return adopted
 
 
 def _topic(request: Request, environment: str) -> str:

@@ -95,14 +95,14 @@ const merge = (target, patch) => {
 export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(to, "planwire.v1") }) => {
   /** @type {Record<string, any>} */
   const topics = {};
-  let /** @type {any} */ ws;
-  let /** @type {any} */ up; // hello is sent: frames may follow
-  let /** @type {any} */ bearer;
   let /** @type {any} */ fresh; // the gateway's word that it hears every change
-  let /** @type {any} */ timer;
-  let /** @type {any} */ life; // undefined: not started, 1: running, 0: denied for good
   let attempt = 0;
-  let seenAt = 0;
+  let /** @type {any} */ up; // hello is sent: frames may follow
+  let /** @type {any} */ life; // undefined: not started, 1: running, 0: denied for good
+  let /** @type {any} */ seenAt;
+  let /** @type {any} */ ws;
+  let /** @type {any} */ timer;
+  let /** @type {any} */ bearer;
   /** @type {any} the latest */
   let welcome = { reconnect: { min_ms: 500, max_ms: 30000 } };
 
@@ -156,7 +156,7 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
             bearer = 0;
             connect();
           }
-          arm(drop, 2.5 * welcome.heartbeat_ms);
+          arm(drop, 2.5 * welcome.heartbeat_ms || 10000);
           deliver(frame);
         } else if (code) {
           if (code == 4401) bearer = 0;

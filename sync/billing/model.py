@@ -157,13 +157,19 @@ class SubscriptionFacts:
 class HeldChange:
     """A plan change that we hold until `effective_ns`, since the provider has no such thing.
 
-    `keep` are the items that count until then, whatever lower plan the provider's body shows already.
+    `keep` are the items that count until then, whatever plan the provider's body shows already. From `execute_ns` on
+    the provider is told to change the items, billed by its `billing_mode`, until it has done so (`executed`);
+    `problem` is why it would not, the last time it was told.
     """
 
     subscription: str
     plan: str
     effective_ns: int
     keep: tuple[Item, ...]
+    execute_ns: int = 0
+    billing_mode: str = "do_not_bill"
+    executed: bool = False
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +217,10 @@ def encode(facts: Facts) -> bytes:
             "plan": held.plan,
             "effective_ns": held.effective_ns,
             "keep": [list(item) for item in held.keep],
+            "execute_ns": held.execute_ns,
+            "billing_mode": held.billing_mode,
+            "executed": held.executed,
+            "problem": held.problem,
         }
     if facts.overrides:
         document["overrides"] = [
@@ -264,11 +274,7 @@ def decode(private: bytes) -> Facts:
         held = document.get("held")
         return Facts(
             {key: _subscription_in(entry) for key, entry in document["subscriptions"].items()},
-            HeldChange(
-                held["subscription"], held["plan"], held["effective_ns"], tuple(Item(*item) for item in held["keep"])
-            )
-            if held
-            else None,
+            None if held is None else _held_in(held),
             tuple(
                 Override(entry["kind"], entry["name"], entry.get("value"), entry["reason"], entry.get("expires_ns"))
                 for entry in document.get("overrides", ())
@@ -276,6 +282,19 @@ def decode(private: bytes) -> Facts:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a tenant's facts: {error!r}") from error
+
+
+def _held_in(held: dict[str, Any]) -> HeldChange:
+    return HeldChange(
+        held["subscription"],
+        held["plan"],
+        held["effective_ns"],
+        tuple([Item(price, quantity) for price, quantity in held["keep"]]),
+        held.get("execute_ns", held["effective_ns"]),
+        held.get("billing_mode", "do_not_bill"),
+        held.get("executed", False),
+        held.get("problem", ""),
+    )
 
 
 def _subscription_in(entry: dict[str, Any]) -> SubscriptionFacts:

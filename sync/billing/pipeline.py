@@ -26,7 +26,7 @@ from sync.billing.environment import Environment
 from sync.billing.inbox import Ending, Inbox, Record
 from sync.billing.links import Link, Links, customer_subject, subscription_subject
 from sync.billing.model import Event, Facts
-from sync.billing.projection import Projected, Unprojectable, project
+from sync.billing.projection import Projected, Unprojectable, project, settle
 from sync.billing.providers import Adapter, ProviderRefusal, ProviderUnavailable, Source, Unparsable
 from sync.billing.reducer import Reduced, Refused, Unusable, adopt, reduce
 from sync.billing.shelf import Shelf
@@ -54,6 +54,9 @@ FETCH_PATIENCE_S = 2.5
 
 ASK_AGAIN_MIN_S, ASK_AGAIN_MAX_S = 10, 900
 """How soon the provider is asked again about a change that is overdue: after half the time that it has been so."""
+
+EXECUTE_AGAIN_S = 300
+"""When the provider is told again to make a held change that it would not make."""
 
 TENANT_KIND = "tenant"
 
@@ -285,7 +288,7 @@ class Pipeline:
                     if decided.outcome == "refused" and attempts > 1 and await self._was_committed(topic, event):
                         return await self._finish_late(event, Ending("applied", "", topic, snapshot.version))
                     return await self._end(event.environment, event, decided, wanted=wanted)
-                facts, projected = decided
+                facts, projected, dropped = decided
                 change = Change(
                     topic,
                     canonical.encode(projected.state),
@@ -302,8 +305,8 @@ class Pipeline:
                 return await self._end(
                     event.environment,
                     event,
-                    Ending(committed.verdict.value, "", topic, committed.version),
-                    timer_us=self.wake_us(event.environment, projected),
+                    Ending(committed.verdict.value, dropped, topic, committed.version),
+                    timer_us=self.wake_us(event.environment, projected, facts),
                     is_new=not snapshot.private,
                     wanted=wanted,
                 )
@@ -324,16 +327,24 @@ class Pipeline:
             _log.warning("not_fetched", subscription_id=event.subscription_id, reason=str(error))
             return None, False
 
-    def wake_us(self, environment: str, projected: Projected) -> int | None:
+    def wake_us(self, environment: str, projected: Projected, facts: Facts) -> int | None:
         """Return when time has to look at a topic again, or None for never.
 
-        That is when its state may change, or when a provider that can be asked is due to be asked about it again.
+        That is when its state may change, or when a provider that can be asked is due to be asked about it again, or
+        to be told to change it.
         """
         wake_us = due_us(projected.valid_until_ns)
-        pending = projected.state.get("pending")
-        if pending is None or not any(name == environment for _, name in self.sources):
+        if not any(name == environment for _, name in self.sources):
             return wake_us
         now_us = self.now_ns() // 1000
+        held = facts.held
+        if held is not None and not held.executed:
+            ahead_us = -(-held.execute_ns // 1000)
+            execute_us = ahead_us if ahead_us > now_us else now_us + EXECUTE_AGAIN_S * 1_000_000
+            wake_us = execute_us if wake_us is None else min(wake_us, execute_us)
+        pending = projected.state.get("pending")
+        if pending is None:
+            return wake_us
         since_s = (now_us - instants.parse(pending["since"]) // 1000) / 2_000_000
         again_us = now_us + int(min(max(since_s, ASK_AGAIN_MIN_S), ASK_AGAIN_MAX_S) * 1_000_000)
         return again_us if wake_us is None else min(wake_us, again_us)
@@ -381,8 +392,9 @@ class Pipeline:
 
 def _decide(
     snapshot: Snapshot, event: Event, fetched: Event | None, catalog: Catalog, now_ns: int
-) -> Ending | tuple[Facts, Projected]:
-    """What the event makes of a topic that stands at `snapshot`: new facts and their state, or how it ends without."""
+) -> Ending | tuple[Facts, Projected, str]:
+    """What the event makes of a topic that stands at `snapshot`: new facts, their state and what was dropped for them;
+    or how it ends without."""
     topic, version = snapshot.topic, snapshot.version
     try:
         facts = facts_of(snapshot)
@@ -401,11 +413,12 @@ def _decide(
         case Unusable(reason):
             return Ending("parked", reason, topic, version, (WAITS_SOFTWARE,))
         case Reduced(facts):
+            facts, dropped = settle(facts, catalog, event.environment, now_ns)
             projected = project(facts, catalog, event.environment, now_ns)
             if isinstance(projected, Unprojectable):
                 reason = f"unknown price {', '.join(projected.price_ids)}"
                 return Ending("parked", reason, topic, version, (WAITS_CATALOG,))
-            return facts, projected
+            return facts, projected, dropped
         case _:
             assert_never(result)
 

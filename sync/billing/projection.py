@@ -10,7 +10,7 @@ before canceled leads. An ended subscription never takes anything from another.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sync.billing import instants
@@ -59,18 +59,7 @@ def project(facts: Facts, catalog: Catalog, environment: str, now_ns: int) -> Pr
     """Return the entitlement state that the facts make at `now_ns` in `environment`."""
     instants_ns: list[int] = []
     unknown: list[str] = []
-    lead: _Standing | None = None
-    live: list[_Standing] = []
-    for key, entry in facts.subscriptions.items():
-        standing = _standing(key, entry, catalog.policy, now_ns, instants_ns)
-        if standing.live:
-            prices = catalog.prices(entry.provider, environment)
-            _resolve(standing, entry.subscription.items, prices, unknown)
-            if facts.held is not None and facts.held.subscription == key:
-                _hold(standing, facts.held, catalog, prices, now_ns, instants_ns, unknown)
-            live.append(standing)
-        if lead is None or _precedence(standing) < _precedence(lead):
-            lead = standing
+    lead, live = _stand(facts, catalog, environment, now_ns, instants_ns, unknown)
     if unknown:
         return Unprojectable(tuple(sorted(set(unknown))))
     state = _granted(lead, live, catalog)
@@ -84,6 +73,31 @@ def project(facts: Facts, catalog: Catalog, environment: str, now_ns: int) -> Pr
     valid_until_ns = min(ahead)
     state["valid_until"] = instants.text(valid_until_ns)
     return Projected(state, valid_until_ns)
+
+
+def _stand(
+    facts: Facts, catalog: Catalog, environment: str, now_ns: int, instants_ns: list[int], unknown: list[str]
+) -> tuple[_Standing | None, list[_Standing]]:
+    """The leading subscription and all live ones."""
+    lead: _Standing | None = None
+    live: list[_Standing] = []
+    for key, entry in facts.subscriptions.items():
+        standing = _standing(key, entry, catalog.policy, now_ns, instants_ns)
+        if standing.live:
+            prices = catalog.prices(entry.provider, environment)
+            _resolve(standing, entry.subscription.items, prices, unknown)
+            if facts.held is not None and facts.held.subscription == key:
+                _hold(standing, facts.held, catalog, prices, now_ns, instants_ns, unknown)
+            live.append(standing)
+        if lead is None or _precedence(standing) < _precedence(lead):
+            lead = standing
+    return lead, live
+
+
+def leader(facts: Facts, catalog: Catalog, environment: str, now_ns: int) -> str | None:
+    """Return the key of the subscription that leads, or None without any."""
+    lead, _ = _stand(facts, catalog, environment, now_ns, [], [])
+    return None if lead is None else lead.key
 
 
 def awaited(facts: Facts, policy: Policy, now_ns: int) -> list[str]:
@@ -190,14 +204,11 @@ def _hold(
     _resolve(kept, held.keep, prices, unknown)
     if target is None or kept.plan is None:
         return
-    rank = -1 if standing.plan is None else standing.plan.rank
-    if rank > kept.plan.rank:
-        return  # upgraded since: the change is void
     overdue = now_ns >= held.effective_ns
-    if overdue and standing.plan is not None and standing.plan.key == target.key:
-        return  # done
+    if _void(standing.plan, kept.plan, target, held) or (overdue and _is(standing.plan, target)):
+        return
     instants_ns.append(held.effective_ns)
-    if rank < kept.plan.rank:
+    if not _is(standing.plan, kept.plan):
         standing.plan, standing.quantity, standing.addons = kept.plan, kept.quantity, kept.addons
     if overdue:
         standing.awaiting_since_ns = held.effective_ns
@@ -212,6 +223,53 @@ def _hold(
             "source": "app",
             "overdue": overdue,
         }
+        if held.problem:
+            standing.scheduled["problem"] = held.problem
+
+
+def settle(facts: Facts, catalog: Catalog, environment: str, now_ns: int) -> tuple[Facts, str]:
+    """Return the facts without a held change that is done, or that what happened since has made void; and why.
+
+    It is void once its subscription ends or is to end before it, once the plan is above the kept one, or is yet another
+    than the kept one and the target: then somebody has decided anew.
+    """
+    held = facts.held
+    if held is None:
+        return facts, ""
+    entry = facts.subscriptions.get(held.subscription)
+    reason = "its subscription has ended"
+    if entry is not None and entry.subscription.status != "canceled":
+        prices = catalog.prices(entry.provider, environment)
+        standing = _Standing(held.subscription, entry.subscription.status, True)
+        kept = _Standing(held.subscription, entry.subscription.status, True)
+        unknown: list[str] = []
+        _resolve(standing, entry.subscription.items, prices, unknown)
+        _resolve(kept, held.keep, prices, unknown)
+        target, coming = catalog.plans.get(held.plan), entry.subscription.scheduled
+        if unknown or target is None:
+            return facts, ""  # a catalog that forgets prices decides nothing
+        reason = _void(standing.plan, kept.plan, target, held)
+        if coming is not None and coming.action == "cancel" and coming.effective_ns <= held.effective_ns:
+            reason = "its subscription is to be canceled"
+        elif now_ns >= held.effective_ns and _is(standing.plan, target):
+            reason = "it is done"
+    if not reason:
+        return facts, ""
+    return replace(facts, held=None), f"the scheduled change to {held.plan} is dropped: {reason}"
+
+
+def _void(shown: Plan | None, kept: Plan | None, target: Plan, held: HeldChange) -> str:
+    """Why the plan in the provider's body says that somebody has decided anew, or nothing."""
+    if kept is None or _is(shown, kept):
+        return ""
+    if _is(shown, target):
+        # Ahead of its time: a lower plan is how the next bill is kept down; a higher one was bought, or set by us.
+        return "" if target.rank <= kept.rank or held.executed else "upgraded since"
+    return "upgraded since" if shown is not None and shown.rank > kept.rank else "changed to another plan since"
+
+
+def _is(plan: Plan | None, other: Plan) -> bool:
+    return plan is not None and plan.key == other.key
 
 
 def _precedence(standing: _Standing) -> tuple[int, int, str, int, int, str]:

@@ -7,12 +7,13 @@ has its say, by the catalog's policy. It owns no task and speaks no HTTP.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from sync.billing.batch import Batch
 from sync.billing.drift import Drift, differences
+from sync.billing.held import target_items
 from sync.billing.links import Links
 from sync.billing.model import Event, Facts, subscription_key
 from sync.billing.pipeline import TENANT_KIND, FactsError, Pipeline, Receipt, facts_of
@@ -104,6 +105,8 @@ class Reconciliation:
             answers = await self._ask(environment, facts, keys[:ASKED_MAX], TIMER_PATIENCE_S, False)
         adopted = await self._adopt(environment, due.topic, "timer", "due", answers)
         await self._record(environment, _drift(due.topic, "timer", answers, adopted, pipeline.now_ns() // 1000))
+        if self.can_ask(environment):
+            adopted = await self._execute(environment, due.topic, adopted)
         batch = Batch(pipeline.store.redis)
         pipeline.environment(environment).timers.settle(batch, due, adopted.wake_us)
         await batch.run()
@@ -204,6 +207,38 @@ class Reconciliation:
 
     async def _adopt(self, environment: str, topic: str, source: str, why: str, answers: _Answers) -> Adopted:
         return await self.reprojection.adopt(environment, topic, answers.fetched, {"source": source, "event_type": why})
+
+    async def _execute(self, environment: str, topic: str, adopted: Adopted) -> Adopted:
+        """Have the provider make the tenant's held change, if its time has come; what it answers is adopted."""
+        held, facts = adopted.after.held, adopted.after
+        if held is None or held.executed or self._pipeline.now_ns() < held.execute_ns:
+            return adopted
+        source = self._pipeline.sources.get((facts.subscriptions[held.subscription].provider, environment))
+        if source is None:
+            return adopted
+        told = target_items(facts, self._pipeline.shelf.current, environment)
+        answered: list[Event] = []
+        problem = ""
+        if told is not None:
+            subscription_id, items = told
+            try:
+                answered = [await source.change_items(subscription_id, items, held.billing_mode, PATIENCE_S)]
+            except ProviderUnavailable as error:
+                problem = "provider_unavailable"
+                _log.warning("held_change_not_made", topic=topic, reason=error.reason)
+            except ProviderRefusal as error:
+                # Some pass by themselves (a bill that is due, a payment that failed); others are for people to see.
+                problem = error.code
+                _log.warning("held_change_refused", topic=topic, code=error.code, detail=error.detail)
+        done = replace(held, executed=not problem, problem=problem)
+
+        def mark(now: Facts) -> Facts:
+            # Somebody may have replaced or deleted it meanwhile.
+            return replace(now, held=done) if now.held == held else now
+
+        cause = {"source": "app", "event_type": "scheduled_change.refused" if problem else "scheduled_change.executed"}
+        marked = await self.reprojection.adopt(environment, topic, answered, cause, mark)
+        return marked
 
     async def _record(self, environment: str, drift: Sequence[Drift]) -> None:
         if not drift:

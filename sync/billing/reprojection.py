@@ -26,7 +26,7 @@ from sync.billing.pipeline import (
     facts_of,
     note,
 )
-from sync.billing.projection import Unprojectable, project
+from sync.billing.projection import Unprojectable, project, settle
 from sync.billing.reducer import Reduced, Unusable, adopt
 from sync.state import canonical
 from sync.state.store import Change, StoreError, Verdict
@@ -104,6 +104,7 @@ class Reprojection:
                 if not snapshot.private and after == NOTHING:
                     # Somebody published it, or the store lost the facts: there is nothing to project.
                     return Adopted(Receipt("unchanged", snapshot.version), before, before)
+                after, dropped = settle(after, catalog, environment, self._pipeline.now_ns())
                 projected = project(after, catalog, environment, self._pipeline.now_ns())
                 if isinstance(projected, Unprojectable):
                     reason = f"unknown price {', '.join(projected.price_ids)}"
@@ -111,7 +112,7 @@ class Reprojection:
                     return Adopted(Receipt("unchanged", snapshot.version, reason), before, before)
                 state = canonical.encode(projected.state)
                 private = snapshot.private if after == before else model.encode(after)
-                wake_us = self._pipeline.wake_us(environment, projected)
+                wake_us = self._pipeline.wake_us(environment, projected, after)
                 if state == snapshot.state and private == snapshot.private:
                     return Adopted(Receipt("unchanged", snapshot.version, refused), before, before, wake_us)
                 committed = await self._pipeline.store.commit(
@@ -125,7 +126,7 @@ class Reprojection:
                     )
                 )
                 if committed.verdict is not Verdict.CONFLICT:
-                    receipt = Receipt(committed.verdict.value, committed.version, refused)
+                    receipt = Receipt(committed.verdict.value, committed.version, refused or dropped)
                     await self._noted(environment, topic, cause, receipt, is_new=not snapshot.private)
                     return Adopted(receipt, before, after, wake_us)
                 await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))  # noqa: S311 - spreads, guards nothing
@@ -136,7 +137,8 @@ class Reprojection:
     ) -> None:
         batch = Batch(self._pipeline.store.redis)
         now_us = self._pipeline.now_ns() // 1000
-        note(batch, topic, "", cause.get("event_type", cause["source"]), Ending(receipt.outcome), now_us)
+        ending = Ending(receipt.outcome, receipt.reason)
+        note(batch, topic, "", cause.get("event_type", cause["source"]), ending, now_us)
         if is_new:
             self._pipeline.environment(environment).enlist(batch, topic, now_us)
         await batch.run()

@@ -6,6 +6,7 @@ logged - tokens, keys, signatures, states - is up to those who log.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from collections.abc import Mapping
@@ -54,18 +55,43 @@ def configure_from(environ: Mapping[str, str]) -> None:
 _lines: IO[str] | None = None
 """Where `info` writes its JSON lines; None: it goes the way of every other line."""
 
+_waiting: list[bytes] = []
+_turning: asyncio.AbstractEventLoop | None = None
+"""The loop at the end of whose turn the waiting lines are written."""
+
 
 def info(logger: str, event: str, **fields: object) -> None:
-    """Write one info line: for what comes by the thousand, in the form of all others without their detour.
+    """Write one info line, at once or, on an event loop, at the end of its turn, together with the turn's others.
 
-    A line per socket costs 3 microseconds so, instead of 25: a tenth of what connecting costs.
+    For what comes by the thousand: the form of all other lines without their detour. A line per socket costs some 3
+    microseconds so instead of 25 and a system call, which was a quarter of what connecting costs.
     """
     if _lines is None:
         structlog.get_logger(logger).info(event, **fields)
-    elif logging.getLogger(logger).isEnabledFor(logging.INFO):
-        at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        line = {**fields, "event": event, "level": "info", "logger": logger, "timestamp": at}
-        _lines.write(orjson.dumps(line, default=repr).decode() + "\n")
+        return
+    if not logging.getLogger(logger).isEnabledFor(logging.INFO):
+        return
+    at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    line = {**fields, "event": event, "level": "info", "logger": logger, "timestamp": at}
+    _waiting.append(orjson.dumps(line, default=repr))
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        _write_waiting()
+        return
+    global _turning
+    if loop is not _turning:
+        _turning = loop
+        loop.call_soon(_write_waiting)
+
+
+def _write_waiting() -> None:
+    global _turning
+    _turning = None
+    lines = b"\n".join([*_waiting, b""])
+    _waiting.clear()
+    if _lines is not None:
+        _lines.write(lines.decode())
         _lines.flush()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -13,8 +14,9 @@ import httpx2
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, Route
 
+from gateway.auth import mint
 from tests.support.chromium import chromium
-from tests.support.gateway import PUBLISH_KEY, Running, environment, run_gateway, token
+from tests.support.gateway import PUBLISH_KEY, SECRET, Running, environment, run_gateway
 from tests.support.proxy import Proxy, run_proxy
 from tests.support.wait import until
 
@@ -124,6 +126,7 @@ class Laboratory:
         self.proxy = proxy
         self.context = context
         self.token_ttl_s = 600.0
+        self.token_age_s = 0.0
         self.tokens = 0
 
     @property
@@ -153,7 +156,9 @@ class Laboratory:
         path = route.request.url.partition("?")[0]
         if path.endswith("/probe/token"):
             self.tokens += 1
-            await route.fulfill(body=token(TOPIC, ttl_s=self.token_ttl_s), content_type="text/plain")
+            now = time.time() - self.token_age_s
+            jwt = mint(SECRET, topics=(TOPIC,), now=now, ttl_s=self.token_ttl_s, sub="ann")
+            await route.fulfill(body=jwt, content_type="text/plain")
         elif path.endswith(".js"):
             await route.fulfill(body=PROBE_JS, content_type="text/javascript")
         else:

@@ -121,11 +121,11 @@ async def test_a_token_is_renewed_before_it_ends(laboratory: Laboratory) -> None
 
 async def test_an_expired_token_is_replaced(laboratory: Laboratory) -> None:
     await laboratory.publish(1)
-    laboratory.token_ttl_s = -60
+    laboratory.token_age_s = 3600
     tab = await laboratory.open()
     await asyncio.sleep(0.5)
     assert (await tab.last())["status"] == "connecting"
-    laboratory.token_ttl_s = 600
+    laboratory.token_age_s = 0
     await tab.shows(1)
 
 

@@ -24,6 +24,7 @@ from tests.support.servers import Server, free_port
 from tests.support.wait import until
 
 TOPIC = "tenant:acme"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @pytest.fixture
@@ -742,9 +743,12 @@ class TestHealth:
         assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
         assert 'planwire_http_requests_total{method="GET",route="/healthz",status="200"} 1.0' in response.text
 
-    async def test_the_description(self, running: Running) -> None:
+    @pytest.mark.parametrize("name", ["openapi", "asyncapi"])
+    async def test_the_descriptions_are_those_of_the_documentation(self, running: Running, name: str) -> None:
         async with http(running) as client:
-            assert (await client.get("/v1/openapi.json")).json()["openapi"] == "3.1.0"
+            response = await client.get(f"/v1/{name}.json")
+        assert response.headers["content-type"] == "application/json"
+        assert response.json() == json.loads((DOCS / f"{name}.json").read_bytes())
 
     async def test_unknown_paths_and_methods_are_problems_too(self, running: Running) -> None:
         async with http(running) as client:

@@ -87,7 +87,7 @@ async def subscriptions(paddle: Paddle, kind: str = "subscription.") -> list[byt
 
 
 async def wanted(store: Store) -> list[str]:
-    found: list[bytes] = await store.redis.zrange(RECONCILE, 0, -1)
+    found: Any = await store.redis.zrange(RECONCILE, 0, -1)
     return [topic.decode() for topic in found]
 
 
@@ -457,6 +457,7 @@ class TestReconcile:
     ) -> None:
         await paddle.act("upgrade", plan="pro")
         await receive(pipeline, (await subscriptions(paddle))[0])
+        entry: Any
         (entry,) = await store.redis.zrange("pw:{audits/live}:due", 0, -1, withscores=True)
         assert time.time() <= entry[1] / 1e6 <= time.time() + 86_400
         await paddle.act("cancel", when="now")
@@ -528,7 +529,7 @@ class TestTime:
             await until(lambda: is_overdue(store))
         assert await plan(store) == expected
         # It is asked again, soon.
-        score = await store.redis.zscore("pw:{timers/live}:due", "tenant:acme")
+        score: Any = await store.redis.zscore("pw:{timers/live}:due", "tenant:acme")
         assert 0 < score / 1e6 - time.time() < 60
         await gone.aclose()
         api = paddle.api()

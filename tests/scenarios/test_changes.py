@@ -183,7 +183,7 @@ async def test_s24_an_upgrade_whose_charge_fails_leaves_the_old_tier_and_the_wai
         assert refused.status_code >= 400, refused.text
         for body in seller.events()[known:]:
             await system.outcome(body)
-        before = tab.version
+        before = (await tab.fence()).version
         await tab.client.send("expect", topic=tab.topic, after=before, timeout_ms=400)
         assert (await tab.next("pending"))["after"] == before
         assert (await tab.next("expired", "snapshot", "patch")) == {

@@ -19,6 +19,7 @@ from gateway.auth import mint
 from gateway.node import Node
 from gateway.server import Server, configuration
 from gateway.settings import GatewaySettings
+from tests.support.wait import until
 
 SECRET = "an-hs256-secret-for-tests-only-0123456789"
 PUBLISH_KEY = "a-publish-key-for-tests"
@@ -73,8 +74,8 @@ async def run_gateway(environ: Mapping[str, str], *, until_fresh: bool = True) -
                 task.result()
                 raise AssertionError("the gateway did not start")
         node = server.lifespan.state["node"]
-        while until_fresh and not node.hub.fresh:
-            await asyncio.sleep(0.005)
+        if until_fresh:
+            await until(lambda: bool(node.hub.fresh), timeout_s=10)
         yield Running(node, server.servers[0].sockets[0].getsockname()[1], server)
     finally:
         server.should_exit = True

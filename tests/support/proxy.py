@@ -161,7 +161,9 @@ class Proxy:
         assert task is not None
         self._tasks.add(task)
         try:
-            await self._link(reader, writer)
+            # Only `_end` cancels; a cancelled handler would be reported by the stream server as a fault of ours.
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._link(reader, writer)
         finally:
             self._tasks.discard(task)
             writer.close()

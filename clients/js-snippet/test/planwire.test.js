@@ -382,6 +382,19 @@ describe("the token", () => {
     assert.deepEqual([world.sockets.length, world.topic.getSnapshot().status], [1, "fresh"]);
   });
 
+  it("is fetched anew when the first one is refused, with a word before the close", async () => {
+    let count = 0;
+    again({ token: () => `jwt-${++count}` });
+    world.topic.subscribe(() => {});
+    await settle();
+    world.socket.accept();
+    world.socket.receive({ type: "error", code: "token_expired", message: "" });
+    await world.tick(5);
+    world.socket.drop(4401);
+    await world.reconnect();
+    assert.equal(world.socket.sent[0].token, "jwt-2");
+  });
+
   it("tries again when the callback fails, at the start and at a refresh", async () => {
     let fail = true;
     again({

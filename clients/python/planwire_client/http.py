@@ -21,6 +21,8 @@ RETRY_AFTER_MAX_S = 86_400.0
 LATER = frozenset((408, 425, 429, 500, 502, 503, 504))
 """Statuses after which the same request may succeed. 500: with an event id repeating it does no harm."""
 
+_VERDICTS = frozenset(Verdict)
+
 
 class Request(NamedTuple):
     """One POST."""
@@ -80,7 +82,7 @@ def _outcome(item: Publish, document: object, status: int) -> Outcome:
         verdict, version = document.get("verdict"), document.get("version")
         if verdict == "error":
             return Rejected(item.topic, str(document.get("code")), str(document.get("detail")))
-        if verdict in Verdict and isinstance(version, int):
+        if isinstance(verdict, str) and verdict in _VERDICTS and isinstance(version, int):
             return Published(item.topic, Verdict(verdict), version, item.event_id or "")
     raise PublishRefused("not_a_gateway", "the answer has no verdict; look at the URL", status)
 

@@ -95,31 +95,33 @@ def _outcome(item: Publish, reply: object) -> Outcome:
     return Published(item.topic, Verdict(text), int(version), item.event_id or "")
 
 
-def _forgotten(replies: Sequence[object]) -> bool:
+def _is_forgotten(replies: Sequence[object]) -> bool:
+    """Whether the store has been restarted since, and no longer knows the script.
+
+    What did not run is a refusal for now, and is sent again by `deliver`, which knows what must not follow what.
+    """
     return any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies)
 
 
 class StoreTransport:
     """A blocking connection pool to the store. `source`: what causes say it came from."""
 
-    def __init__(self, client: redis.Redis, source: str) -> None:
+    def __init__(self, client: redis.Redis, source: str = "backend") -> None:
         self._redis = client
         self._source = source
+        self._is_loaded = False
 
     def send(self, step: Send, now: float) -> Answers | Trouble:
         """Return the script's verdicts, or that the store could not be asked."""
         batch = Batch(step.items, self._source, now)
         try:
-            replies = self._run(batch.commands)
-            if _forgotten(replies):
-                # A restarted store has forgotten the script. What did run is a duplicate now, by its event id.
+            if not self._is_loaded:
                 self._redis.script_load(COMMIT_LUA)
-                missed = [index for index, reply in enumerate(replies) if isinstance(reply, Exception)]
-                again = self._run([batch.commands[index] for index in missed])
-                for index, reply in zip(missed, again, strict=True):
-                    replies[index] = reply
+                self._is_loaded = True
+            replies = self._run(batch.commands)
         except (redis.exceptions.RedisError, OSError) as error:
             return Trouble(f"store: {error}")
+        self._is_loaded = not _is_forgotten(replies)
         return batch.answers(replies)
 
     def _run(self, commands: Sequence[Command]) -> list[object]:
@@ -127,7 +129,7 @@ class StoreTransport:
             return []
         with self._redis.pipeline(transaction=False) as pipeline:
             for command in commands:
-                pipeline.execute_command(*command)
+                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
             return cast(list[object], pipeline.execute(raise_on_error=False))
 
     def close(self) -> None:
@@ -138,23 +140,22 @@ class StoreTransport:
 class AsyncStoreTransport:
     """The same for asyncio."""
 
-    def __init__(self, client: redis.asyncio.Redis, source: str) -> None:
+    def __init__(self, client: redis.asyncio.Redis, source: str = "backend") -> None:
         self._redis = client
         self._source = source
+        self._is_loaded = False
 
     async def send(self, step: Send, now: float) -> Answers | Trouble:
         """Return the script's verdicts, or that the store could not be asked."""
         batch = Batch(step.items, self._source, now)
         try:
-            replies = await self._run(batch.commands)
-            if _forgotten(replies):
+            if not self._is_loaded:
                 await cast(Any, self._redis.script_load(COMMIT_LUA))
-                missed = [index for index, reply in enumerate(replies) if isinstance(reply, Exception)]
-                again = await self._run([batch.commands[index] for index in missed])
-                for index, reply in zip(missed, again, strict=True):
-                    replies[index] = reply
+                self._is_loaded = True
+            replies = await self._run(batch.commands)
         except (redis.exceptions.RedisError, OSError) as error:
             return Trouble(f"store: {error}")
+        self._is_loaded = not _is_forgotten(replies)
         return batch.answers(replies)
 
     async def _run(self, commands: Sequence[Command]) -> list[object]:

@@ -83,10 +83,7 @@ def test_the_parser_takes_what_the_document_says_and_nothing_else(value: dict[st
 
 
 def test_the_committed_document_is_current() -> None:
-    committed = orjson.loads((ROOT / "docs" / "asyncapi.json").read_bytes())
-    assert committed == orjson.loads(orjson.dumps(asyncapi.document())), (
-        "run: make docs"
-    )
+    assert (ROOT / "docs" / "asyncapi.json").read_bytes() == asyncapi.encode(), "run: make docs"
 
 
 def test_the_protocol_page_names_every_frame_and_close_code() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
 import json
 import logging
@@ -104,3 +106,29 @@ def test_the_short_way_is_for_people_too() -> None:
     logs.configure("info", "text", stream)
     logs.info("gateway.x", "connect", session="s_1")
     assert "session=s_1" in stream.getvalue()
+
+
+async def test_lines_of_one_turn_are_written_together() -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream)
+    logs.info("gateway.x", "connect", session="s_1")
+    logs.info("gateway.x", "connect", session="s_2")
+    assert stream.getvalue() == ""
+    await asyncio.sleep(0)
+    assert [json.loads(line)["session"] for line in stream.getvalue().splitlines()] == ["s_1", "s_2"]
+
+
+def test_lines_of_a_loop_that_ended_first_come_with_the_next() -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream)
+
+    async def last_words() -> None:
+        asyncio.get_running_loop().call_soon(asyncio.get_running_loop().stop)
+        logs.info("gateway.x", "close", session="s_1")
+
+    loop = asyncio.new_event_loop()
+    with contextlib.suppress(RuntimeError):
+        loop.run_until_complete(last_words())
+    loop.close()
+    logs.info("gateway.x", "connect", session="s_2")
+    assert len(stream.getvalue().splitlines()) == 2

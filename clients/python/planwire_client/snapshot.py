@@ -1,0 +1,73 @@
+"""What a replica holds of a topic, and what may be concluded from it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from planwire_client.errors import FeatureDenied, NotCurrent
+
+
+class Policy(StrEnum):
+    """What a check does when the state held cannot be proved to be the newest.
+
+    FAIL_CLOSED lets pass only what is proved to be allowed. FAIL_OPEN refuses only what is proved to be denied.
+    LAST_KNOWN goes by what is held, however old, but not by something older than was asked for; nothing held: refused.
+    """
+
+    FAIL_CLOSED = "fail_closed"
+    FAIL_OPEN = "fail_open"
+    LAST_KNOWN = "last_known"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One version of a topic's public state. Shared between all readers: do not change what is inside.
+
+    Attributes:
+        version: microseconds since 1970, 0 where the topic has no state.
+        state: JSON values; normally an object, None where the topic has no state.
+        cause: why, as the gateway told; empty where it did not.
+    """
+
+    topic: str
+    version: int
+    state: object
+    cause: Mapping[str, str] = field(default_factory=dict)
+
+    def _member(self, group: str, name: str) -> object:
+        members = self.state.get(group) if isinstance(self.state, dict) else None
+        return members.get(name) if isinstance(members, dict) else None
+
+    def has(self, feature: str) -> bool:
+        """Return whether the entitlements name the feature as true."""
+        return self._member("features", feature) is True
+
+    def limit(self, name: str) -> float | None:
+        """Return a limit: infinity for "unlimited", None where it is not named."""
+        value = self._member("limits", name)
+        if value == "unlimited":
+            return float("inf")
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def decide(
+    topic: str, snapshot: Snapshot | None, is_fresh: bool, feature: str, min_version: int, policy: Policy
+) -> Snapshot | None:
+    """Return the snapshot that allows the feature; None where FAIL_OPEN lets pass without one.
+
+    Raises:
+        FeatureDenied: the state, as far as the policy trusts it, does not have the feature.
+        NotCurrent: it cannot be said, and the policy does not let that pass.
+    """
+    version = snapshot.version if snapshot is not None else 0
+    reason = "unknown" if snapshot is None else "behind" if version < min_version else "" if is_fresh else "stale"
+    if not reason or (policy is Policy.LAST_KNOWN and reason == "stale"):
+        assert snapshot is not None, "a reason would say unknown"
+        if snapshot.has(feature):
+            return snapshot
+        raise FeatureDenied(topic, feature, version)
+    if policy is Policy.FAIL_OPEN:
+        return snapshot
+    raise NotCurrent(topic, reason, version)

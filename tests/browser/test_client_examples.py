@@ -1,0 +1,60 @@
+"""The demo's example pages: each binding, with its framework, follows a change under the demo's strict policy."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.browser.conftest import Laboratory
+
+pytestmark = pytest.mark.browser
+
+STATUS = {"elements", "react", "vue", "svelte", "openfeature", "classic"}
+
+
+@pytest.fixture
+async def page(laboratory: Laboratory) -> Page:
+    """A page on the gateway itself; the test fails when it complains of anything."""
+    await laboratory.context.unroute_all()
+    return await laboratory.context.new_page()
+
+
+@pytest.mark.parametrize("name", sorted(STATUS))
+async def test_an_example_follows(laboratory: Laboratory, page: Page, name: str) -> None:
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    await page.goto(f"{laboratory.url}/demo/examples/{name}.html?tenant=acme")
+    await expect(page.locator("#plan")).to_have_text("Free")
+    await expect(page.locator("#status")).to_have_text("fresh")
+    await laboratory.publish(1)
+    await expect(page.locator("#plan")).to_have_text("Pro")
+    assert not complaints
+    laboratory.proxy.is_refusing = True
+    laboratory.proxy.cut()
+    await expect(page.locator("#status")).to_have_text("stale")
+    laboratory.proxy.heal()
+    await expect(page.locator("#status")).to_have_text("fresh")
+
+
+async def test_elements_show_and_hide(laboratory: Laboratory, page: Page) -> None:
+    await page.goto(f"{laboratory.url}/demo/examples/elements.html?tenant=acme")
+    await expect(page.locator("#status")).to_have_text("fresh")
+    await expect(page.locator("#sso")).to_be_hidden()
+    await laboratory.publish(1)
+    await expect(page.locator("#sso")).to_be_visible()
+    await page.evaluate("document.querySelector('#sso').setAttribute('feature', 'audit')")
+    await expect(page.locator("#sso")).to_be_hidden()
+    laboratory.proxy.is_refusing = True
+    laboratory.proxy.cut()
+    await expect(page.locator("#plan")).to_have_attribute("status", "stale")
+
+
+async def test_the_demo_page_stands_at_every_width(laboratory: Laboratory, page: Page) -> None:
+    await laboratory.publish(1)
+    for width in (360, 768, 1600):
+        await page.set_viewport_size({"width": width, "height": 900})
+        await page.goto(f"{laboratory.url}/demo/?tenant=acme")
+        await expect(page.locator("#plan")).to_have_text("Pro")
+        await expect(page.locator("#freshness")).to_have_attribute("data-status", "fresh")
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -1,0 +1,330 @@
+"""Tabs that wait, come back, lag, sleep and change hands: none goes back, none misses the newest, none sees another's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jwt as pyjwt
+import pytest
+
+from sync.state.keys import RECONCILE
+from sync.state.store import Change, Snapshot
+from tests.integration.test_slow_reader import open_raw
+from tests.scenarios.system import FENCE, TOPIC, System, Tab, ago, event, run_system
+from tests.support.gateway import SECRET, token
+from tests.support.proxy import run_proxy
+from tests.support.servers import start_valkey
+from tests.support.wait import until
+
+
+async def seats(system: System, *counts: int) -> int:
+    """The last version of a row of webhooks that change the number of seats."""
+    version = 0
+    for count in counts:
+        version = await system.apply(event(ago(0), items=[("pri_pro", count)]))
+    return version
+
+
+async def test_s23_a_page_that_returns_before_the_webhook_is_told_pending_and_then_the_plan(system: System) -> None:
+    async with system.tab() as tab:
+        await tab.next("snapshot")
+        await tab.client.send("expect", topic=TOPIC, after=0, timeout_ms=300)
+        assert await tab.next("pending") == {"type": "pending", "topic": TOPIC, "after": 0}
+        began = time.monotonic()
+        assert (await tab.next("expired"))["after"] == 0
+        assert 0.2 < time.monotonic() - began < 2, "the bound is the page's own"
+        await tab.client.send("expect", topic=TOPIC, after=0, timeout_ms=30_000)
+        await tab.next("pending")
+        bought = await system.apply(event(ago(0), kind="subscription.created"))
+        await tab.reaches(bought)
+        assert tab.plan == "pro"
+        await tab.fence()
+        assert [frame["type"] for frame in tab.frames].count("expired") == 1
+    # The customer comes back to the success page after the webhook, with what the page held before it.
+    async with system.tab() as again:
+        await again.reaches(bought)
+        await again.client.send("expect", topic=TOPIC, after=0, timeout_ms=30_000)
+        assert await again.next("current", "pending") == {"type": "current", "topic": TOPIC, "version": bought}
+        assert again.plan == "pro"
+    waited = await system.read(min_version="1", wait_ms="30000")
+    assert waited["version"] == bought
+
+
+async def test_s38_a_tab_that_comes_back_gets_one_frame_to_the_newest_and_no_patch_on_what_it_does_not_hold(
+    system: System,
+) -> None:
+    async with system.tab() as tab:
+        seventh = await seats(system, 1, 2, 3, 4, 5, 6, 7)
+        await tab.reaches(seventh)
+        held, state = tab.version, tab.state
+    eleventh = await seats(system, 8, 9, 10, 11)
+    (entry,) = [entry for entry in await system.history() if entry.version == eleventh]
+    twelfth = await seats(system, 12)
+    cases = [(held, state), (eleventh, json.loads(entry.state)), (0, None)]
+    for version, known in cases:
+        async with system.tab(held=version, state=known) as tab:
+            await (await tab.reaches(twelfth)).fence()
+            told = [frame for frame in tab.frames if frame["type"] in ("snapshot", "patch", "current")]
+            assert [frame["version"] for frame in told] == [twelfth]
+            assert tab.state["limits"]["seats"] == 12
+            assert tab.state == await system.state()
+    async with system.tab(held=twelfth, state=await system.state()) as tab:
+        assert await tab.next("snapshot", "patch", "current") == {"type": "current", "topic": TOPIC, "version": twelfth}
+
+
+async def test_s39_a_tab_that_lands_on_a_server_that_lags_does_not_go_back(tmp_path: Path) -> None:
+    """The server's wire to the store is frozen at version 9; the tab holds 12 from another one."""
+    with start_valkey(tcp=True) as valkey:
+        async with (
+            run_proxy("127.0.0.1", valkey.port) as wire,
+            run_system(valkey.url, tmp_path) as ahead,
+            run_system(f"redis://127.0.0.1:{wire.port}", tmp_path) as lagging,
+            ahead.tab() as tab,
+        ):
+            ninth = await seats(ahead, *range(1, 10))
+            async with ahead_of(lagging, ahead) as stayed:
+                await stayed.reaches(ninth)
+                wire.freeze()
+                twelfth = await seats(ahead, 10, 11, 12)
+                await tab.reaches(twelfth)
+                async with ahead_of(lagging, ahead, tab) as moved:
+                    await moved.until(lambda tab: tab.fresh is False)
+                    assert [frame for frame in moved.frames if "version" in frame] == []
+                    assert (moved.version, moved.plan) == (twelfth, "pro")
+                    wire.thaw()
+                    confirmed = await moved.next("current", "snapshot", "patch")
+                    assert confirmed == {"type": "current", "topic": TOPIC, "version": twelfth}
+                    await stayed.reaches(twelfth)
+                    assert (stayed.resets, moved.resets) == (0, 0)
+            behind = await lagging.http.get(
+                f"/v1/state/{TOPIC}",
+                params={"min_version": str(twelfth + 1), "wait_ms": "50"},
+                headers={"Authorization": f"Bearer {token()}"},
+            )
+            assert (behind.status_code, behind.json()["code"]) == (504, "behind")
+
+
+def ahead_of(server: System, system: System, tab: Tab | None = None) -> Any:
+    """A tab on `server` that holds what `tab` shows; its fence is set by way of `system`, whose store is not cut off."""
+    held, state = (0, None) if tab is None else (tab.version, tab.state)
+    return system.tab(held=held, state=state, port=server.gateway.port)
+
+
+async def test_s40_after_a_restore_from_a_backup_nobody_keeps_the_lost_state(tmp_path: Path) -> None:
+    """No gateway that knew the newer version is left: the tabs alone hold it, are reset, and the topic is compared."""
+    with start_valkey(tcp=True) as valkey:
+        async with run_system(valkey.url, tmp_path) as system, system.tab() as tab:
+            backup = await seats(system, 1)
+            copied = await system.store.read(TOPIC)
+            await tab.reaches(await seats(system, 2, 3))
+            lost, state = tab.version, tab.state
+        valkey.restart()  # without a file: all is gone, and what follows is the backup
+        async with run_system(valkey.url, tmp_path) as system:
+            assert await system.store.restore(Snapshot(TOPIC, copied.version, copied.state, copied.private, b""))
+            await system.store.redis.delete(RECONCILE)
+            async with system.tab(held=lost, state=state) as tab:
+                frame = await tab.next("snapshot", "patch", "current")
+                assert (frame["type"], frame["reset"], frame["version"]) == ("snapshot", True, backup)
+                assert frame["state"]["limits"]["seats"] == 1
+                assert tab.resets == 1
+
+                async def is_wanted() -> bool:
+                    return await system.store.redis.zscore(RECONCILE, TOPIC) is not None
+
+                await until(is_wanted)
+                await tab.reaches(await seats(system, 4))
+                assert tab.resets == 1
+
+
+@pytest.mark.parametrize("moment", ["before the read", "within the read", "after the read"])
+async def test_s41_what_is_committed_while_a_snapshot_is_read_is_in_it_or_follows_it(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Without a sweep to help: subscribe first and read then leaves no gap."""
+    async with run_system(store_url, tmp_path, SWEEP_S="600") as system:
+        reads = system.gateway.node.store.read_many
+        for number in range(1, 11):
+            topic = f"tenant:t{number}"
+            first = event(ago(10), tenant=f"t{number}", items=[("pri_pro", 1)])
+            second = event(ago(5), tenant=f"t{number}", items=[("pri_pro", 2)])
+            await system.apply(first)
+            committed: list[int] = []
+
+            async def read_many(
+                topics: list[str], topic: str = topic, body: bytes = second, committed: list[int] = committed
+            ) -> list[Snapshot]:
+                is_ours = topic in topics and not committed
+                if is_ours and moment == "before the read":
+                    committed.append(await system.apply(body))
+                found = await reads(topics)
+                if is_ours and moment == "within the read":
+                    committed.append(await system.apply(body))
+                if is_ours and moment == "after the read":
+                    committed.append(0)
+                    asyncio.get_running_loop().call_soon(wake.set)
+                return found
+
+            wake = asyncio.Event()
+            monkeypatch.setattr(system.gateway.node.store, "read_many", read_many)
+            async with system.tab(topic) as tab:
+                await tab.next("snapshot")
+                if moment == "after the read":
+                    await wake.wait()
+                    committed.append(await system.apply(second))
+                assert committed, "the read was not seen"
+                await tab.reaches(committed[-1])
+                assert tab.state["limits"]["seats"] == 2
+
+
+async def test_s42_a_server_that_is_cut_off_shows_nothing_as_fresh_that_is_not(tmp_path: Path) -> None:
+    with start_valkey(tcp=True) as valkey:
+        async with (
+            run_proxy("127.0.0.1", valkey.port) as wire,
+            run_system(valkey.url, tmp_path) as well,
+            run_system(f"redis://127.0.0.1:{wire.port}", tmp_path) as cut,
+            well.tab() as there,
+            ahead_of(cut, well) as here,
+        ):
+            old = await seats(well, 1)
+            for tab in (there, here):
+                await tab.until(lambda tab: tab.version == old and tab.fresh)
+            wire.freeze()
+            began = time.monotonic()
+            new = await seats(well, 2)
+            await there.reaches(new)
+            await here.until(lambda tab: not tab.fresh)
+            assert time.monotonic() - began < 2 * 0.4 + 1.0, "two probe intervals, and what a busy machine adds"
+            assert here.version == old
+            assert (await cut.http.get("/readyz")).status_code == 503
+            assert (await well.http.get("/readyz")).status_code == 200
+            assert there.fresh
+            wire.thaw()
+            await here.until(lambda tab: tab.version == new and tab.fresh)
+
+
+async def test_s44_a_sleeping_tab_costs_one_slot_wakes_to_the_newest_and_delays_nobody(store_url: str, tmp_path: Path) -> None:
+    """Some 4 MB of versions pass by a tab that does not read."""
+    async with (
+        run_system(store_url, tmp_path) as system,
+        open_raw(system.gateway, TOPIC) as asleep,
+        system.tab() as awake,
+    ):
+        versions, worst_s = 260, 0.0
+        for number in range(versions):
+            state = json.dumps({"plan": {"key": "pro"}, "n": number, "filler": str(number) * 6000}).encode()
+            committed = await system.store.commit(Change(TOPIC, state))
+            began = time.monotonic()
+            await awake.reaches(committed.version)
+            worst_s = max(worst_s, time.monotonic() - began)
+        assert worst_s < 1.0
+        (stalled,) = [socket for socket in system.gateway.node.pulse.sockets if socket.outbox is not None]
+        assert stalled.outbox is not None
+        assert len(stalled.outbox) == 1
+        assert stalled.buffered_bytes() < 200_000
+        await asleep.read_until({TOPIC: committed.version})
+        assert asleep.states < versions / 2
+
+
+async def test_s46_access_goes_by_the_newest_version_and_not_by_what_a_token_claims(system: System) -> None:
+    """A token's tier is as old as the token; one that has ended is asked for anew, which is no denial."""
+    payload = {"sub": "ann", "topics": [TOPIC], "iat": int(time.time()), "exp": int(time.time()) + 600}
+    claims_pro = pyjwt.encode({**payload, "plan": "pro", "tier": "pro"}, SECRET, "HS256")
+    claims_free = pyjwt.encode({**payload, "plan": "free", "tier": "free"}, SECRET, "HS256")
+
+    def topics(jwt: str) -> str:
+        # Each of these opens the one topic only; the fence needs its own.
+        return pyjwt.encode(
+            {**pyjwt.decode(jwt, SECRET, ["HS256"]), "topics": [TOPIC, FENCE]},
+            SECRET,
+            "HS256",
+        )
+
+    async with system.tab(jwt=topics(claims_free)) as tab, system.tab(jwt=topics(claims_pro)) as other:
+        bought = await system.apply(event(ago(60)))
+        await tab.reaches(bought)
+        assert tab.plan == "pro"
+        assert (await system.read(jwt=claims_free))["state"]["plan"]["key"] == "pro"
+        ended = await system.apply(event(ago(50), kind="subscription.canceled", status="canceled"))
+        await other.reaches(ended)
+        assert other.plan == "free"
+        fresh_enough = await system.read(jwt=claims_pro, min_version=str(ended))
+        assert (fresh_enough["version"], fresh_enough["state"]["plan"]["key"]) == (ended, "free")
+    # A token that ends while the tab is open: the close code asks for another, and with it the tab goes on.
+    async with system.tab(jwt=token(TOPIC, FENCE, ttl_s=1.2, sub="ann"), held=ended, state=tab.state) as tab:
+        assert (await tab.next("current"))["version"] == ended
+        assert (await tab.next("error", timeout_s=5))["code"] == "token_expired"
+        assert (await tab.client.closed())[0] == 4401
+    async with system.tab(jwt=token(TOPIC, FENCE, ttl_s=600, sub="ann"), held=ended, state=tab.state) as tab:
+        assert (await tab.next("current"))["version"] == ended
+    # And one that is renewed in time is never closed.
+    async with system.tab(jwt=token(TOPIC, FENCE, ttl_s=1.2, sub="ann")) as tab:
+        await tab.reaches(ended)
+        until_s = (await tab.until(lambda tab: tab.frames))and tab.frames[0]["token_expires_at"]
+        await tab.client.send("token", token=token(TOPIC, FENCE, ttl_s=600, sub="ann"))
+        await tab.next("welcome")
+        await tab.until(lambda tab: tab.frames[-1].get("at", 0) / 1e6 > until_s + 1)
+        assert [frame for frame in tab.frames if frame["type"] == "error"] == []
+
+
+async def test_s47_a_user_who_was_moved_out_of_a_tenant_gets_nothing_more(
+    system: System, store_url: str, tmp_path: Path
+) -> None:
+    """On every server, within a second, while connected; and he does not get in again."""
+    ann, bob = (token(TOPIC, FENCE, sub=sub) for sub in ("ann", "bob"))
+    async with (
+        run_system(store_url, tmp_path) as other,
+        system.tab(jwt=ann) as tab,
+        other.tab(jwt=ann) as second,
+        system.tab(jwt=bob) as colleague,
+        other.tab(jwt=bob) as renewed,
+    ):
+        held = await seats(system, 1)
+        tabs = (tab, second, colleague, renewed)
+        for each in tabs:
+            await each.reaches(held)
+        began = time.monotonic()
+        answer = await system.http.post("/v1/sessions/revoke", json={"sub": "ann", "topic": TOPIC}, headers=system.key)
+        assert answer.status_code == 200, answer.text
+        for each in (tab, second):
+            assert await each.next("gone") == {"type": "gone", "topic": TOPIC, "reason": "revoked"}
+        assert time.monotonic() - began < 1.0
+        await renewed.client.send("token", token=token(FENCE, sub="bob"))
+        assert (await renewed.next("gone"))["reason"] == "revoked"
+        newer = await seats(system, 2)
+        await colleague.reaches(newer)
+        for each in (tab, second, renewed):
+            await each.fence()
+            assert each.version == held
+            assert each.frames[-1].get("version", held) == held
+        async with system.tab(jwt=ann) as again:
+            assert (await again.next("error"))["code"] == "forbidden"
+            await again.fence()
+            assert again.version == 0
+
+
+async def test_s48_the_tabs_of_one_tenant_never_see_a_frame_of_another(system: System) -> None:
+    """Both on one process, each with a token for its own; asking for the other's is refused."""
+    tokens = {name: token(f"tenant:{name}", FENCE, sub=name) for name in ("a", "b")}
+    async with (
+        system.tab("tenant:a", jwt=tokens["a"]) as a,
+        system.tab("tenant:b", jwt=tokens["b"]) as b,
+        system.tab("tenant:a", jwt=tokens["b"]) as curious,
+    ):
+        assert (await curious.next("error"))["code"] == "forbidden"
+        for number in range(20):
+            version = await system.apply(event(ago(60 - number), tenant="a", items=[("pri_pro", 40 + number)]))
+        await a.reaches(version)
+        for tab in (b, curious):
+            await tab.fence()
+            assert (tab.version, tab.state) == (0, None)
+            named = [frame for frame in tab.frames if frame.get("topic") == "tenant:a"]
+            assert [frame["type"] for frame in named] == (["error"] if tab is curious else [])
+        await b.reaches(await system.apply(event(ago(60), tenant="b", items=[("pri_basic", 2)])))
+        await a.fence()
+        assert {frame.get("topic") for frame in a.frames} <= {"tenant:a", None}
+        refused = await system.http.get("/v1/state/tenant:a", headers={"Authorization": f"Bearer {tokens['b']}"})
+        assert refused.status_code == 403

@@ -1,0 +1,48 @@
+"""The commit script that the client ships, and the commands made for it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import orjson
+
+from planwire_client import Publish, Published, Rejected, Verdict
+from planwire_client.store import COMMIT_LUA, COMMIT_SHA, Batch
+from sync.state import keys
+from sync.state.store import COMMIT_LUA as THE_SCRIPT
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_clients_script_is_the_servers() -> None:
+    theirs = (ROOT / "clients/python/planwire_client/commit.lua").read_bytes()
+    assert theirs == (ROOT / "sync/state/commit.lua").read_bytes(), "copy sync/state/commit.lua to the client"
+    assert COMMIT_LUA == THE_SCRIPT
+    assert hashlib.sha1(THE_SCRIPT.encode()).hexdigest() == COMMIT_SHA
+
+
+def test_keys_and_arguments_are_the_servers() -> None:
+    batch = Batch([Publish("sandbox/tenant:a", {"b": 1, "a": 2}, {"p": 1}, "e", 7, 3, {"source": "x"})], "src", 0.0)
+    (command,) = batch.commands
+    topic = "sandbox/tenant:a"
+    assert command[3:8] == [keys.snap(topic), keys.log(topic), keys.seen(topic), "PUBLISH", keys.slot(topic)]
+    assert command[8:13] == [b'{"a":2,"b":1}', b'{"p":1}', "e", "00000000000000000007", "3"]
+    assert isinstance(command[13], bytes)
+    cause = {"source": "x", "event_id": "e", "received_at": "1970-01-01T00:00:00.000Z"}
+    assert orjson.loads(command[13]) == cause
+
+
+def test_a_refused_item_does_not_shift_the_others() -> None:
+    items = [
+        Publish("tenant:a", 1, event_id="1"),
+        Publish("nothing", 1, event_id="2"),
+        Publish("user:b", 1, event_id="3"),
+    ]
+    batch = Batch(items, "src", 0.0)
+    assert len(batch.commands) == 2
+    first, second, third = batch.answers([[b"applied", b"5"], OSError("away")]).outcomes
+    assert first == Published("tenant:a", Verdict.APPLIED, 5, "1")
+    assert isinstance(second, Rejected)
+    assert second.code == "topic_invalid"
+    assert third == Rejected("user:b", "store_unavailable", "away")
