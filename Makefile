@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-tools lint types check docs clean
+.PHONY: examples help setup run test test-tools lint types check docs clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)$$/  make \1	\2/p' Makefile | expand -t 22
@@ -23,10 +23,23 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -c constraints.txt -e '.[dev]'
 	@touch $@
 
-run: setup ## Run store, gateway, worker and simulator; PORT (8000) and PLANWIRE_DATA_DIR (.planwire) are honoured.
+VENDOR := gateway/demo/vendor/react.js
+
+examples: $(VENDOR) ## Bundle the frameworks of the demo's example pages (React, Vue, Svelte, OpenFeature), with npm.
+
+# Other people's code is not committed. Without npm the demo does without these four pages.
+$(VENDOR): clients/js-snippet/package.json
+	@if command -v npm >/dev/null 2>&1; then \
+		echo "bundling the frameworks of the demo's example pages ..."; \
+		(cd clients/js-snippet && npm install --no-package-lock --no-audit --no-fund --loglevel=error >/dev/null && \
+			node scripts/build.js --vendor >/dev/null) && touch $@ || \
+			echo "npm failed: the demo does without its React, Vue, Svelte and OpenFeature pages" >&2; \
+	else echo "no npm: the demo does without its React, Vue, Svelte and OpenFeature pages"; fi
+
+run: setup examples ## Run store, gateway, worker and simulator; PORT (8000) and PLANWIRE_DATA_DIR (.planwire) are honoured.
 	@exec $(BIN)/python -m gateway.dev --with-parent
 
-test: setup test-tools ## Run all tests: unit, integration with real servers, and in a real browser. ARGS="-k name" narrows.
+test: setup test-tools examples ## Run all tests: unit, integration with real servers, and in a real browser. ARGS="-k name" narrows.
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-tools: ## Install what the tests use beside Python: Chromium and redis-server (with apt, as root).

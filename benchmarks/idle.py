@@ -23,13 +23,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--hold", type=int, default=20)
     parser.add_argument("--inflight", type=int, default=100, help="connects under way at once")
-    parser.add_argument("--only", nargs="+", choices=["planwire", "floor", "nchan", "ws", "naive"], default=[])
+    parser.add_argument("--only", nargs="+", choices=list(rig.CANDIDATES), default=[])
     options = parser.parse_args()
     rig.raise_file_limit()
-    makers = {"floor": rig.floor, "planwire": rig.gateway, "nchan": rig.nchan, "ws": rig.node_ws, "naive": rig.naive}
-    wanted = [maker() for name, maker in makers.items() if not options.only or name in options.only]
-    candidates = [candidate for candidate in wanted if candidate is not None]
-    phases = [f"idle:{options.hold}"] if options.hold else []
+    candidates = rig.candidates(options.only)
     extra = ["--fill", "600", "--inflight", str(options.inflight)]
     results: dict[str, list[tuple[rig.Row, rig.Row]]] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -39,11 +36,8 @@ def main() -> None:
             rig.wait_until_quiet()
             shift = turn % len(candidates)
             for candidate in candidates[shift:] + candidates[:shift]:
-                with rig.store(folder) as store, rig.serve(candidate, folder, store) as (port, pids):
-                    rows = rig.load(
-                        candidate, folder, port, store, pids, options.sockets, options.topics, phases, *extra
-                    )
-                results.setdefault(candidate.name, []).append((rows[0], rows[-1]))
+                with rig.load(candidate, folder, options.sockets, options.topics, *extra) as load:
+                    results.setdefault(candidate.name, []).append((load.opening, load.run(f"idle:{options.hold}")))
     table = []
     for name, pairs in results.items():
         first, last = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -55,7 +49,7 @@ def main() -> None:
                 rig.median([row["connects_per_s"] for row in first]),
                 rig.median([row["us_per_connect"] for row in first]),
                 rig.median([1e6 / row["us_per_connect"] for row in first]),
-                rig.median([row.get("server_cpu_s", 0.0) / row["seconds"] * 100 for row in last]),
+                rig.median([row["server_cpu_s"] / row["seconds"] * 100 for row in last]),
             ]
         )
     columns = ["server", "KiB/socket", f"KiB/socket after {options.hold} s", "connects/s", "CPU us/connect"]

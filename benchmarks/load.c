@@ -1,14 +1,14 @@
 // One-process WebSocket load: opens many sockets, publishes, and times what arrives.
 //
 //   cc -O2 -o load load.c
-//   load --port P --sockets N --topics T [--tokens FILE] --store PORT --sha SHA1 --pids PID[,PID] PHASE...
+//   load --port P --sockets N --topics T [--tokens FILE] --store PORT --sha SHA1 --pids PID[,PID] [PHASE...]
 //
 // Socket i holds topic i % T. With --tokens it speaks planwire.v1: hello with token i of the file (one a line), acks
 // as the gateway advises, pongs. Without, a peer is expected at --path (`%d`: the topic's number), which pushes bare
 // states. A publish is one EVALSHA of the commit script, or with --http PATH a POST to the server itself.
 // The state is {"t":NANOSECONDS,"n":COUNT,"pad":"..."}: CLOCK_MONOTONIC when it was published, read back on arrival.
 //
-// Phases, each followed by one line of JSON on stdout:
+// Phases, arguments or else lines of standard input, each followed by one line of JSON on stdout:
 //   burst:BYTES:COUNT:WINDOW    at most WINDOW updates not yet delivered everywhere (closed loop)
 //   rate:BYTES:PER_S:SECONDS    a clock publishes (open loop)
 //   idle:SECONDS                nothing is published
@@ -578,6 +578,8 @@ static void run(const char *phase) {
            quantile_ms(0.99), quantile_ms(1), (unsigned long)acks_sent, (unsigned long)heartbeats,
            (unsigned long)bytes_in, dead, server_kib());
     fflush(stdout);
+    for (uint64_t until = now_ns() + 100000000ull; now_ns() < until;)
+        pump(20);
 }
 
 static void open_all(void) {
@@ -604,6 +606,25 @@ static void open_all(void) {
            name, ready, dead, wall, ready / wall, used * 1e6 / ready, used / wall, kib, after,
            (double)(after - kib) / ready);
     fflush(stdout);
+}
+
+// Reads a line of standard input, answering pings meanwhile; false at its end.
+static bool next_line(char *line, size_t room) {
+    size_t bytes = 0;
+    while (bytes + 1 < room) {
+        struct pollfd in = {STDIN_FILENO, POLLIN, 0};
+        pump(20);
+        while (poll(&in, 1, 0) > 0) {
+            if (read(STDIN_FILENO, line + bytes, 1) <= 0)
+                return false;
+            if (line[bytes] == '\n') {
+                line[bytes] = 0;
+                return true;
+            }
+            bytes++;
+        }
+    }
+    return false;
 }
 
 static void read_tokens(const char *file) {
@@ -670,10 +691,9 @@ int main(int count, char **arguments) {
     for (uint64_t until = now_ns() + 300000000ull; now_ns() < until;)
         pump(20);
     open_all();
-    for (int i = optind; i < count; i++) {
+    for (int i = optind; i < count; i++)
         run(arguments[i]);
-        for (uint64_t until = now_ns() + 300000000ull; now_ns() < until;)
-            pump(20);
-    }
+    for (char line[256]; optind == count && next_line(line, sizeof line);)
+        run(line);
     return 0;
 }

@@ -40,7 +40,7 @@ START_TIMEOUT_S = 20.0
 QUIET_SHARE = 0.15
 """Share of a core that others may use before a round is put off."""
 
-QUIET_PATIENCE_S = 30.0
+QUIET_PATIENCE_S = 20.0
 
 Row = dict[str, Any]
 
@@ -181,7 +181,7 @@ def store(folder: Path, *options: str, core: int = LOAD_CORE) -> Iterator[int]:
     port = free_port()
     base = [find_binary(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
     command = pinned(core, [*base, "--appendonly", "no", *options])
-    with process(command, folder / "store.log") as server, redis.Redis(port=port) as client:
+    with process(command, folder / f"store-{port}.log") as server, redis.Redis(port=port) as client:
         until = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
@@ -212,7 +212,7 @@ def serve(
     environ = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     environ.update({name: fill(value) for name, value in candidate.environ.items()})
     command = pinned(core, [fill(part) for part in candidate.command])
-    log = folder / f"{candidate.name.replace(' ', '-')}.log"
+    log = folder / f"{candidate.name.replace(' ', '-')}-{port}.log"
     with process(command, log, environ) as server:
         until = time.monotonic() + START_TIMEOUT_S
         while not _answers(port, candidate.ready):
@@ -249,28 +249,80 @@ def tokens(folder: Path, count: int) -> Path:
     return file
 
 
-def load(
-    candidate: Candidate,
-    folder: Path,
-    port: int,
-    store_port: int,
-    pids: Sequence[int],
-    sockets: int,
-    topics: int,
-    phases: Sequence[str],
-    *extra: str,
-) -> list[Row]:
-    """Return the load client's lines: the connecting, then each phase."""
-    command = [str(build("load")), "--port", str(port), "--sockets", str(sockets), "--topics", str(topics)]
-    command += ["--name", candidate.name, "--pids", ",".join(map(str, pids)), *candidate.load]
-    if "--http" not in candidate.load:
-        with redis.Redis(port=store_port) as client:
-            sha = client.script_load(COMMIT_LUA)
-        command += ["--store", str(store_port), "--sha", str(sha)]
-    if candidate.is_planwire:
-        command += ["--tokens", str(tokens(folder, sockets))]
-    done = subprocess.run(pinned(LOAD_CORE, [*command, *extra, *phases]), stdout=subprocess.PIPE, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+class Load:
+    """A load client with its sockets open. `opening` is its first line: what connecting cost."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.opening = self._line()
+
+    def run(self, phase: str) -> Row:
+        """Return the line of one phase: burst:BYTES:COUNT:WINDOW, rate:BYTES:PER_S:SECONDS or idle:SECONDS."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(phase.encode() + b"\n")
+        self._process.stdin.flush()
+        row = self._line()
+        if row["stalled"] or row["delivered"] != row["wanted"]:
+            print(f"warning: {row}", file=sys.stderr)
+        return row
+
+    def _line(self) -> Row:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the load client ended: {self._process.wait()}")
+        row: Row = json.loads(line)
+        return row
+
+
+@contextlib.contextmanager
+def load(candidate: Candidate, folder: Path, sockets: int, topics: int, *extra: str) -> Iterator[Load]:
+    """Run a candidate, a store of its own and a load client, and yield the latter once its sockets are open."""
+    with store(folder) as store_port, serve(candidate, folder, store_port) as (port, pids):
+        command = [str(build("load")), "--port", str(port), "--sockets", str(sockets), "--topics", str(topics)]
+        command += ["--name", candidate.name, "--pids", ",".join(map(str, pids)), *candidate.load]
+        if "--http" not in candidate.load:
+            with redis.Redis(port=store_port) as client:
+                sha = client.script_load(COMMIT_LUA)
+            command += ["--store", str(store_port), "--sha", str(sha)]
+        if candidate.is_planwire:
+            command += ["--tokens", str(tokens(folder, sockets))]
+        pinned_command = pinned(LOAD_CORE, [*command, *extra])
+        with subprocess.Popen(pinned_command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            try:
+                yield Load(process)
+            finally:
+                process.kill()
+
+
+CANDIDATES: dict[str, Callable[[], Candidate | None]] = {
+    "planwire": gateway,
+    "floor": floor,
+    "nchan": nchan,
+    "ws": node_ws,
+    "naive": naive,
+}
+
+
+def candidates(names: Sequence[str]) -> list[Candidate]:
+    """Return the named candidates (none named: all) that this machine has."""
+    found = [make() for name, make in CANDIDATES.items() if not names or name in names]
+    return [candidate for candidate in found if candidate is not None]
+
+
+def interleaved(loads: Mapping[str, Load], phases: Sequence[str], rounds: int) -> dict[tuple[str, str], list[Row]]:
+    """Return each candidate's rows of each phase: one after the other within a second or two, `rounds` times over.
+
+    All are open all the time and only one is driven, so that what drifts on a shared machine drifts for all of them.
+    """
+    rows: dict[tuple[str, str], list[Row]] = {}
+    names = list(loads)
+    for turn in range(rounds):
+        wait_until_quiet()
+        for phase in phases:
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                rows.setdefault((name, phase), []).append(loads[name].run(phase))
+    return rows
 
 
 def cpu_s(pids: Sequence[int]) -> float:

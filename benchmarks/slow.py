@@ -31,10 +31,11 @@ def main() -> None:
         for turn in range(options.rounds):
             rig.wait_until_quiet()
             for deaf in list(results)[:: 1 if turn % 2 else -1]:
-                with rig.store(folder) as store, rig.serve(candidate, folder, store) as (port, pids):
-                    extra = ["--fill", "4096", "--deaf", str(deaf)]
-                    rows = rig.load(candidate, folder, port, store, pids, options.sockets + deaf, 1, phases, *extra)
-                results[deaf].append({**rows[-1], "kib_grown": rows[-1]["kib"] - rows[0]["kib"]})
+                extra = ["--fill", "4096", "--deaf", str(deaf)]
+                with rig.load(candidate, folder, options.sockets + deaf, 1, *extra) as load:
+                    load.run(phases[0])
+                    row = load.run(phases[1])
+                results[deaf].append({**row, "kib_grown": row["kib"] - load.opening["kib"]})
     table = [
         [
             f"{options.sockets} reading, {deaf} stalled",

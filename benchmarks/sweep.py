@@ -29,12 +29,10 @@ def main() -> None:
         for turn in range(options.rounds):
             rig.wait_until_quiet()
             for candidate in candidates[:: 1 if turn % 2 else -1]:
-                with rig.store(folder) as store, rig.serve(candidate, folder, store) as (port, pids):
-                    phases = ["idle:6", f"idle:{options.seconds}"]
-                    rows = rig.load(
-                        candidate, folder, port, store, pids, options.topics, options.topics, phases, "--fill", "600"
-                    )
-                results.setdefault(candidate.name, []).append(rows[-1]["server_cpu_s"] / rows[-1]["seconds"] * 100)
+                with rig.load(candidate, folder, options.topics, options.topics, "--fill", "600") as load:
+                    load.run("idle:6")
+                    row = load.run(f"idle:{options.seconds}")
+                results.setdefault(candidate.name, []).append(row["server_cpu_s"] / row["seconds"] * 100)
     table: list[list[object]] = [[name, rig.median(shares)] for name, shares in results.items()]
     pairs = zip(results["with the sweep"], results["without"], strict=True)
     table.append(["the sweep alone", rig.median([one - other for one, other in pairs])])

@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp
 
 from gateway import http
 from gateway.assets import Assets
+from gateway.console_routes import ConsoleNode, Parked, console_routes, is_on
 from gateway.demo_routes import demo_routes
 from gateway.endpoint import require_key
 from gateway.middleware import Front
@@ -24,6 +26,9 @@ from gateway.problem import Problem, exception_handlers
 from gateway.settings import GatewaySettings
 from sync.state import embedded
 from sync.state.connect import connect
+
+if TYPE_CHECKING:
+    from sync.billing.pipeline import Pipeline
 
 STORE_PATIENCE_S = 3.0
 """How long a process that a runner started leaves the start of the embedded store to the runner's own."""
@@ -54,7 +59,9 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
                 url = await stack.enter_async_context(store)
             connected = connect(url, durable=settings.durable)
             stack.push_async_callback(connected.store.aclose)
-            node = Node(settings, connected)
+            has_console = is_on(settings)
+            node = (ConsoleNode if has_console else Node)(settings, connected)
+            parked: Parked | None = None
             app.router.routes.extend(http.routes(node))
             if settings.intake:
                 # Only here: a process that takes no webhooks does not load the billing wing.
@@ -64,6 +71,9 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
                 sync_settings = SyncSettings.from_env(environ)
                 pipeline = await intake.pipeline(connected.store, sync_settings)
                 app.router.routes.extend(intake.routes(pipeline, sync_settings, _guard(node)))
+                parked = _parked(pipeline, sync_settings.environments)
+            if has_console:
+                app.router.routes.extend(console_routes(node, parked))
             await stack.enter_async_context(node.run(_stop_process))
             yield {"node": node}
 
@@ -73,6 +83,30 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
     return Front(
         Starlette(routes=routes, lifespan=lifespan, exception_handlers=exception_handlers()), settings.origin_allowed
     )
+
+
+def _parked(pipeline: Pipeline, environments: tuple[str, ...]) -> Parked:
+    """Return what lets the console list parked events, without their bodies."""
+
+    async def page(environment: str, after: tuple[int, str] | None, limit: int) -> tuple[int, list[dict[str, object]]]:
+        inbox = pipeline.environment(environment).inbox
+        _, total = await inbox.counts()
+        return total, [
+            {
+                "event_id": record.event_id,
+                "provider": record.provider,
+                "type": record.type,
+                "reason": record.reason,
+                "waits_on": record.waits,
+                "topic": record.topic,
+                "received_us": record.received_us,
+                "parked_us": record.parked_us,
+                "attempts": record.attempts,
+            }
+            for record in await inbox.parked(after, limit)
+        ]
+
+    return Parked(environments, page)
 
 
 def _guard(node: Node) -> Callable[[Request], Awaitable[Response | None]]:

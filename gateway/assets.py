@@ -17,6 +17,8 @@ PAGE_CSP = (
 )
 """What our own pages are allowed: their own files and their own gateway. No inline script or style."""
 
+PAGE_HEADERS = {"Cache-Control": "no-cache", "Content-Security-Policy": PAGE_CSP}
+
 
 class Assets(StaticFiles):
     """Serves the files of `folder` that end in one of `suffixes`; `shared` lets pages of other origins load them."""
@@ -24,7 +26,7 @@ class Assets(StaticFiles):
     def __init__(self, folder: Path, suffixes: Sequence[str], *, shared: bool = False) -> None:
         super().__init__(directory=folder, html=True)
         self._suffixes = tuple(suffixes)
-        self._headers = {"Cache-Control": "no-cache", "Content-Security-Policy": PAGE_CSP}
+        self._headers = dict(PAGE_HEADERS)
         if shared:
             self._headers |= {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
 

@@ -9,16 +9,19 @@ from pathlib import Path
 import httpx2
 import orjson
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from gateway.assets import Assets
+from gateway.assets import PAGE_HEADERS, Assets
 from gateway.auth import mint
 from gateway.body import read_json
 from gateway.problem import Problem
 from gateway.settings import GatewaySettings
 
 PAGES = Path(__file__).parent / "demo"
+FRAMEWORKS = frozenset(("react", "vue", "svelte", "openfeature"))
+"""The example pages whose framework `make examples` bundles."""
+
 TOKEN_TTL_S = 900
 SIMULATOR_TIMEOUT_S = 10.0
 
@@ -59,6 +62,15 @@ def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
             raise Problem("not_ready", "the simulator does not answer") from None
         return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
 
+    async def example(request: Request) -> Response:
+        name = request.path_params["name"]
+        page = PAGES / "examples" / f"{name}.html"
+        if name in FRAMEWORKS and not (PAGES / "vendor" / f"{name}.js").exists():
+            raise Problem("not_found", f"this page needs its framework: run `make examples` (with npm)")
+        if not page.is_file():
+            raise Problem("not_found", "there is no such example")
+        return FileResponse(page, headers=PAGE_HEADERS)
+
     async def index(_: Request) -> Response:
         return RedirectResponse("/demo/")
 
@@ -66,5 +78,6 @@ def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
         Route("/demo/token", token, methods=["POST"]),
         Route("/demo/simulate/{action}", simulate, methods=["POST"]),
         Route("/demo", index),
+        Route("/demo/examples/{name:str}.html", example),
         Mount("/demo", Assets(PAGES, (".html", ".js", ".css", ".svg"))),
     ]

@@ -39,7 +39,7 @@ DEFAULT_PORT = 8000
 ROOT = Path(__file__).resolve().parent.parent
 PROCFILE = ROOT / "Procfile.dev"
 EXAMPLE_CATALOG = ROOT / "sync" / "billing" / "catalog.example.toml"
-PAGES = (("demo", "/demo"),)
+PAGES = (("demo", "/demo"), ("console", "/console"))
 """What is announced below the ready line: name, path."""
 STORE_PROCESS = "store"
 READY_POLL_S = 0.05

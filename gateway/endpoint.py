@@ -17,6 +17,7 @@ from gateway.hub import Hub
 from gateway.keys import PublishKey, PublishKeys
 from gateway.metrics import Metrics
 from gateway.problem import Problem, from_exception
+from gateway.revocations import Revocation
 from gateway.settings import GatewaySettings
 from sync.state.store import Store, StoreError
 
@@ -49,6 +50,9 @@ class Gateway(Protocol):
     @property
     def metrics(self) -> Metrics:
         """What is counted."""
+
+    def revoke(self, revocation: Revocation) -> None:
+        """Refuse what is revoked from now on, and give up what open sockets hold by it."""
 
 
 Handler = Callable[[Request], Awaitable[Response]]

@@ -129,7 +129,7 @@ class Node:
             self._control_subscribed.clear()
             try:
                 for revocation in await control.load(self.store):
-                    self._revoke(revocation)
+                    self.revoke(revocation)
             except StoreError as error:
                 log.warning("revocations_unread", error=str(error))
                 self._control_subscribed.set()
@@ -166,9 +166,10 @@ class Node:
     def _control(self, payload: bytes) -> None:
         revocation = revocations.decode(payload)
         if revocation is not None:
-            self._revoke(revocation)
+            self.revoke(revocation)
 
-    def _revoke(self, revocation: Revocation) -> None:
+    def revoke(self, revocation: Revocation) -> None:
+        """Refuse what is revoked from now on, and give up what open sockets hold by it. Told twice, it is done once."""
         if not self.auth.revocations.revoke(revocation.kind, revocation.value, revocation.at):
             return
         self.metrics.revocations += 1

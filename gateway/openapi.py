@@ -189,6 +189,8 @@ _BODY: tuple[str, ...] = (
     "key_missing", "key_invalid", "json_invalid", "disconnected", "body_timeout", "body_too_large",
     "content_type_unsupported", "request_invalid", "rate_limited", "store_unavailable", "internal",
 )  # fmt: skip
+# A line break cannot be part of a path: such a topic finds no route.
+_READ: tuple[str, ...] = (*_TOKEN, "not_found", "too_many_streams", "store_unavailable", "internal")
 _PUBLISH: tuple[str, ...] = ("topic_invalid", "topic_reserved", "state_too_large", "state_too_deep")
 
 
@@ -217,7 +219,7 @@ OPERATIONS: tuple[Operation, ...] = (
             200: json_answer("The newest version.", State, {"ETag": _ETAG, "Planwire-Version": _VERSION_HEADER}),
             304: {"description": "What If-None-Match names is the newest.", "headers": {"ETag": _ETAG}},
         },
-        (*_TOKEN, "request_invalid", "too_many_streams", "store_unavailable", "internal", "behind"),
+        (*_READ, "request_invalid", "behind"),
         "token",
         (
             _TOPIC_PARAMETER,
@@ -231,7 +233,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "The same as server-sent events: snapshot (id: the version), current, heartbeat, gone, bye;"
         " the data are the frames of planwire.v1.",
         {200: text_answer("The stream; it ends with the token.", "text/event-stream")},
-        (*_TOKEN, "too_many_streams", "store_unavailable", "internal"),
+        _READ,
         "token",
         (_TOPIC_PARAMETER, header("Last-Event-ID", "The version held; ignored unless an integer.")),
     ),
@@ -290,8 +292,9 @@ OPERATIONS: tuple[Operation, ...] = (
 
 def document() -> dict[str, Any]:
     """Return the OpenAPI document: the gateway's own routes, and those that the intake brings along."""
+    read: tuple[type[BaseModel], ...] = (*_MODELS, *openapi_intake.READ_MODELS)
     _, schemas = models_json_schema(
-        [(model, "validation") for model in _MODELS] + [(model, "serialization") for model in _ANSWERS],
+        [(model, "validation") for model in read] + [(model, "serialization") for model in _ANSWERS],
         ref_template="#/components/schemas/{model}",
     )
     paths: dict[str, dict[str, Any]] = {}

@@ -5,11 +5,12 @@ Data only. The gateway does not import the billing side; tests hold this table a
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
+from pydantic.json_schema import SkipJsonSchema
 
-from gateway.change import VERSION_MAX
+from gateway.change import RFC3339_PATTERN, VERSION_MAX
 from gateway.operation import (
     INTAKE_STATUSES,
     TIME,
@@ -19,11 +20,19 @@ from gateway.operation import (
     path_text,
     query_integer,
     query_text,
+    ref,
 )
 
 ENVIRONMENT_PATTERN = r"^[a-z][a-z0-9_-]{0,31}$"
 TENANT_PATTERN = r"^[A-Za-z0-9._~@-]{1,128}$"
 PAGE_MAX = 500
+
+QUANTITY_MAX = 1_000_000_000
+BillingMode = Literal[
+    "prorated_immediately", "prorated_next_billing_period", "full_immediately", "full_next_billing_period",
+    "do_not_bill",
+]  # fmt: skip
+"""Paddle's proration_billing_mode."""
 
 Outcome = Literal["applied", "unchanged", "duplicate", "refused", "parked", "ignored"]
 
@@ -90,7 +99,114 @@ class Reconciled(Model):
     drift: list[DriftRecord]
 
 
-MODELS = (DriftPage, DriftRecord, ParkedEvent, ParkedEvents, Receipt, Reconciled)
+_Quantity = Annotated[int, Field(ge=0, le=QUANTITY_MAX)]
+_Text = Annotated[str, Field(min_length=1, max_length=500, pattern=r"\S")]
+
+
+_AHEAD: dict[str, JsonValue] = {**TIME, "pattern": f"^(?=19[7-9]|2[01]|22[0-5]){RFC3339_PATTERN}$"}
+"""Years that nanoseconds can count."""
+
+
+class ChangeWish(Model):
+    """A plan change that providers cannot hold for later: this plan now, that one from then on."""
+
+    plan: _Text = Field(description="The plan's key in the catalog.")
+    effective_at: str | None = Field(
+        None, description="RFC 3339; default: the paid period's end.", json_schema_extra=_AHEAD
+    )
+    subscription_id: _Text | None = Field(None, description="Default: the leading one.")
+    keep: _Text | None = Field(None, description="The plan that counts until then. Default: the present one.")
+    billing_mode: BillingMode | None = Field(None, description="Default: do_not_bill.")
+    if_version: int | None = Field(None, ge=0, le=VERSION_MAX, description="Only if the tenant is at this version.")
+
+
+class ChangeHeld(Model):
+    """The change that is held from now on."""
+
+    outcome: Outcome
+    version: int = Field(ge=0, le=VERSION_MAX)
+    replaced: bool = Field(description="Whether it took the place of another.")
+    executes_at: str = Field(description="When the provider is told.", json_schema_extra=TIME)
+    scheduled: dict[str, JsonValue] | None = Field(description="As the tenant's state shows it.")
+
+
+class PlanItem(Model):
+    """One line of a subscription."""
+
+    price_id: _Text
+    quantity: _Quantity | None = Field(None, description="Default: 1.")
+
+
+_PREVIEW_SHAPES: dict[str, JsonValue] = {
+    "oneOf": [{"required": ["plan"]}, {"required": ["items"]}, {"required": ["cancel"]}],
+    "dependentRequired": {"quantity": ["plan"]},
+}
+
+
+class PreviewWish(Model):
+    """A change to be previewed: exactly one of plan, items and cancel."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_PREVIEW_SHAPES)
+
+    plan: _Text | SkipJsonSchema[None] = Field(None, description="The plan's key in the catalog.")
+    quantity: _Quantity | SkipJsonSchema[None] = Field(None, description="Default: as many as now.")
+    items: Annotated[list[PlanItem], Field(min_length=1, max_length=100)] | SkipJsonSchema[None] = None
+    cancel: Literal["now", "period_end"] | SkipJsonSchema[None] = None
+    subscription_id: _Text | None = Field(None, description="Default: the leading one.")
+    billing_mode: BillingMode | None = Field(None, description="Default: prorated_immediately.")
+    ask_provider: bool | None = Field(None, description="Whether to have the provider preview it, too.")
+    provider_preview: dict[str, JsonValue] | None = Field(None, description="What the provider's own preview said.")
+
+
+class Difference(Model):
+    """One field that differs; absent: not there."""
+
+    model_config = ConfigDict(extra="allow")
+
+    path: str
+
+
+class Previewed(Model):
+    """What the change would make of the tenant at this version."""
+
+    preview_id: str = Field(description="Good for one hour, and for this version.")
+    version: int = Field(ge=0, le=VERSION_MAX)
+    taken_at: str = Field(json_schema_extra=TIME)
+    subscription_id: str
+    state: dict[str, JsonValue]
+    diff: list[Difference]
+    provider: dict[str, JsonValue] | None = None
+    provider_differs: list[Difference] | None = None
+
+
+class Confirmation(Model):
+    """Whether the provider is to be told; without it the change is awaited."""
+
+    apply: bool | None = None
+
+
+class TenantChanged(Model):
+    """What became of the tenant."""
+
+    outcome: Outcome
+    version: int = Field(ge=0, le=VERSION_MAX)
+
+
+MODELS = (
+    ChangeHeld,
+    Difference,
+    DriftPage,
+    DriftRecord,
+    ParkedEvent,
+    ParkedEvents,
+    Previewed,
+    Receipt,
+    Reconciled,
+    TenantChanged,
+)
+
+READ_MODELS = (ChangeWish, Confirmation, PlanItem, PreviewWish)
+"""What is sent rather than answered."""
 
 SIGNATURE: dict[str, Any] = {
     "paddleSignature": {
@@ -103,6 +219,8 @@ SIGNATURE: dict[str, Any] = {
 
 _ENVIRONMENT = query_text("env", "The provider's environment; default: the first, live.", ENVIRONMENT_PATTERN)
 _LIMIT = query_integer("limit", "The most that one answer lists.", PAGE_MAX, minimum=1, default=100)
+_TENANT = path_text("id", "The tenant's id: acme for tenant:acme.", TENANT_PATTERN, "acme")
+_BODY = ("disconnected", "body_timeout", "body_too_large")
 _GUARDED = ("key_missing", "key_invalid", "request_invalid", "internal", "store_unavailable")
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -141,7 +259,7 @@ OPERATIONS: tuple[Operation, ...] = (
         {200: json_answer("One page.", DriftPage)},
         _GUARDED,
         "publishKey",
-        (_ENVIRONMENT, _LIMIT, query_text("before", "What `next` said.", r"^[0-9]{1,20}-[0-9]{1,20}$")),
+        (_ENVIRONMENT, _LIMIT, query_text("before", "What `next` said.", r"^[1-9][0-9]{0,15}-[0-9]{1,16}$")),
         statuses=INTAKE_STATUSES,
     ),
     Operation(
@@ -149,8 +267,55 @@ OPERATIONS: tuple[Operation, ...] = (
         {200: json_answer("What was found.", Reconciled)},
         (*_GUARDED, "provider_unavailable"),
         "publishKey",
-        (path_text("id", "The tenant's id: acme for tenant:acme.", TENANT_PATTERN, "acme"), _ENVIRONMENT),
+        (_TENANT, _ENVIRONMENT),
         statuses=INTAKE_STATUSES,
+    ),
+    Operation(
+        "post", "/v1/tenants/{id}/scheduled-change", "scheduleChange",
+        "Hold a plan change until its time, in place of one that is held.",
+        {200: json_answer("It is held.", ChangeHeld)},
+        (*_GUARDED, *_BODY, "cancel_scheduled", "effective_at_invalid", "effective_at_required", "no_plan",
+         "no_subscription", "not_changed", "nothing_to_change", "plan_not_sold", "plan_unknown", "price_unknown",
+         "version_conflict"),
+        "publishKey",
+        (_TENANT, _ENVIRONMENT),
+        body={"application/json": {"schema": ref(ChangeWish)}},
+        statuses=INTAKE_STATUSES,
+    ),
+    Operation(
+        "delete", "/v1/tenants/{id}/scheduled-change", "dropChange", "Forget the plan change that is held.",
+        {200: json_answer("It is forgotten.", TenantChanged)},
+        (*_GUARDED, "already_executed", "not_changed", "not_found", "no_subscription", "version_conflict"),
+        "publishKey",
+        (_TENANT, _ENVIRONMENT),
+        statuses=INTAKE_STATUSES,
+    ),
+    Operation(
+        "post", "/v1/tenants/{id}/preview", "previewChange", "What a change would make of the tenant; nothing is done.",
+        {200: json_answer("What it would be.", Previewed)},
+        (*_GUARDED, *_BODY, "effective_at_required", "no_plan", "no_subscription", "not_changed", "nothing_to_change",
+         "plan_not_sold", "plan_unknown", "price_unknown", "provider_refused", "provider_unavailable"),
+        "publishKey",
+        (_TENANT, _ENVIRONMENT),
+        body={"application/json": {"schema": ref(PreviewWish)}},
+        statuses=INTAKE_STATUSES,
+    ),
+    Operation(
+        "post", "/v1/tenants/{id}/preview/{preview_id}/confirm", "confirmChange",
+        "Await the previewed change, or have the provider make it; refused once the tenant has moved on.",
+        {200: json_answer("It is awaited, or made.", TenantChanged)},
+        (*_GUARDED, *_BODY, "effective_at_required", "no_plan", "no_subscription", "not_changed", "not_found",
+         "nothing_to_change", "plan_not_sold", "plan_unknown", "preview_stale", "price_unknown", "provider_refused",
+         "provider_unavailable"),
+        "publishKey",
+        (
+            _TENANT,
+            path_text("preview_id", "What the preview said.", r"^pv_[0-9a-f]{24}$", "pv_0123456789abcdef01234567"),
+            _ENVIRONMENT,
+        ),
+        body={"application/json": {"schema": ref(Confirmation)}},
+        statuses=INTAKE_STATUSES,
+        is_body_required=False,
     ),
 )  # fmt: skip
 """They are there where the process takes webhooks (`PLANWIRE_INTAKE`) and elsewhere answer 404."""

@@ -10,6 +10,7 @@ import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import ExceptionHandler
 
 from gateway.claims import MESSAGES as TOKEN_CODES
@@ -111,9 +112,20 @@ def from_exception(error: Exception) -> Problem:
             return Problem("internal", "something went wrong here; it was logged")
 
 
+def _allowed(request: Request) -> str:
+    """Return the methods of every route of the path; the framework names those of the first one only."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+    return ", ".join(sorted(methods))
+
+
 async def _answer(request: Request, error: Exception) -> Response:
     if isinstance(error, StoreError):
         log.warning("store_unavailable", path=request.url.path, error=str(error))
+    elif isinstance(error, HTTPException) and error.status_code == 405:
+        error.headers = {**(error.headers or {}), "Allow": _allowed(request)}
     # An unforeseen error is logged by the server, which is handed it again after this answer.
     return from_exception(error).response()
 

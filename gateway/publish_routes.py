@@ -87,8 +87,8 @@ def publish_routes(gateway: Gateway) -> list[Route]:
         body = await read_json(request, settings.body_max_bytes, settings.body_timeout_s)
         revocation = _revocation(body, time.time())
         await control.announce(store, revocation, keep_s=settings.token_max_ttl_s, limit=settings.revocations_max)
-        # Here it counts at once; the other gateways, and this one's sockets, hear it over the bus.
-        gateway.auth.revocations.revoke(revocation.kind, revocation.value, revocation.at)
+        # Here it counts at once; the other gateways hear it over the bus, and so does this one, to no effect.
+        gateway.revoke(revocation)
         return Response(orjson.dumps({"revoked": body, "at": revocation.at}), media_type="application/json")
 
     return [

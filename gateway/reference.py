@@ -27,8 +27,8 @@ Everything is an environment variable. A `PLANWIRE_` name that does not exist is
 wrong form: the process says which in one line and exits 2. An empty value counts as absent. Switches are `1` or `0`.
 No secret has a default.
 
-`web` and `worker` are the processes of the `Procfile`; `intake` is the part of `web` that takes webhooks. Give all of
-them the same environment.
+`web` and `worker` are the processes of the `Procfile`; `intake` is the part of `web` that takes webhooks; `outbox` is
+`python -m sync.outbox`. Give all of them the same environment.
 """
 
 
@@ -36,7 +36,7 @@ them the same environment.
 class Setting:
     """One setting. `default` as one would write it, empty for none; `unit` and `bounds` empty where there is none.
 
-    `used_by`: web, intake (inside web), worker, command line.
+    `used_by`: web, intake (inside web), worker, outbox, command line.
     """
 
     name: str
@@ -61,6 +61,15 @@ _BESIDE = "Beside these"
 
 BESIDE = (
     Setting("WEB_CONCURRENCY", "1", "", "at least 1, at most 256", "Web processes on the port.", ("web",), _BESIDE),
+    Setting(
+        "PLANWIRE_OUTBOX_URL",
+        "",
+        "",
+        "",
+        "The applications' database, whose outbox table is relayed: postgresql://user@host/name.",
+        ("outbox",),
+        _BESIDE,
+    ),
     Setting(
         "PLANWIRE_PUBLISH_KEY",
         "",

@@ -156,7 +156,7 @@ class GatewaySettings(BaseSettings):
         (), repr=False, description="name:SHA256HEX[:RATE_PER_S] of each publish key, comma separated."
     )
     console_token: SecretStr = Field(
-        SecretStr(""), description="Reserved: accepted and not used until there is a console, which it will open."
+        SecretStr(""), description="Opens /console; at least 32 random characters. Empty: no console outside dev."
     )
 
     # Limits of a socket

@@ -45,7 +45,7 @@ class Sweep:
         self._wake.set()
 
     def want_reconcile(self, name: str) -> None:
-        """Have the topic compared with its provider soon: a browser awaits something that has not come, or held what is lost."""
+        """Have the topic compared with its provider soon: a browser awaits what has not come, or held what is lost."""
         self._reconciles[name] = None
         self._wake.set()
 

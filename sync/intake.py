@@ -20,14 +20,18 @@ from sync.billing import instants
 from sync.billing.budget import Budget
 from sync.billing.inbox import Record
 from sync.billing.pipeline import Pipeline, Receipt
-from sync.billing.providers import Adapter, Expired, Invalid, Malformed, Source, Verified
+from sync.billing.providers import Adapter, Expired, Invalid, Malformed, Secret, Source, Verified
 from sync.billing.providers.paddle import Paddle
 from sync.billing.providers.paddle_api import PaddleApi, SdkMissingError
+from sync.billing.providers.stripe import Stripe
 from sync.billing.shelf import Shelf
 from sync.refusal import BODY_MAX_BYTES as BODY_MAX_BYTES
 from sync.refusal import Guard, Refusal, asked_environment, json_response, page_limit, read_body
 from sync.settings import SyncSettings
 from sync.state.store import Store, StoreError
+
+STRIPE_TOLERANCE_S = 300
+"""How far the time of a Stripe signature may be from the clock: Stripe's own libraries allow as much."""
 
 _log = structlog.get_logger("sync.intake")
 
@@ -40,8 +44,10 @@ async def pipeline(store: Store, settings: SyncSettings) -> Pipeline:
         SdkMissingError: API keys are set, and what asks the provider is not installed.
     """
     shelf = await asyncio.to_thread(Shelf, settings.catalog_path)
-    paddle = Paddle()
-    return Pipeline(store, shelf, {paddle.name: paddle}, await asyncio.to_thread(_sources, settings))
+    adapters: tuple[Adapter, ...] = (Paddle(), Stripe())
+    return Pipeline(
+        store, shelf, {adapter.name: adapter for adapter in adapters}, await asyncio.to_thread(_sources, settings)
+    )
 
 
 def _sources(settings: SyncSettings) -> dict[tuple[str, str], Source]:
@@ -65,11 +71,14 @@ def _sources(settings: SyncSettings) -> dict[tuple[str, str], Source]:
 def routes(pipeline: Pipeline, settings: SyncSettings, guard: Guard | None = None) -> list[Route]:
     """Return the routes of the door; those for operators and backends only with a `guard` for them."""
     found: list[Route] = []
-    if settings.paddle_secrets:
-        door = _Door(pipeline, pipeline.adapters["paddle"], settings)
-        found.append(Route("/webhooks/paddle", door.webhook, methods=["POST"]))
-    else:
-        _log.warning("paddle_webhooks_off", reason="PLANWIRE_PADDLE_SECRETS is not set")
+    tolerances_s = {"paddle": settings.paddle_tolerance_s, "stripe": STRIPE_TOLERANCE_S}
+    for name, adapter in pipeline.adapters.items():
+        secrets = settings.signing_secrets(name)
+        if secrets:
+            door = _Door(pipeline, adapter, secrets, tolerances_s[name])
+            found.append(Route(f"/webhooks/{name}", door.webhook, methods=["POST"]))
+    if not found:
+        _log.warning("webhooks_off", reason="no signing secrets are set")
     if guard is not None:
         desk = _Desk(pipeline, settings.environments, guard)
         found.append(Route("/v1/parked", desk.listing, methods=["GET"]))
@@ -81,11 +90,11 @@ def routes(pipeline: Pipeline, settings: SyncSettings, guard: Guard | None = Non
 class _Door:
     """One provider's webhooks."""
 
-    def __init__(self, pipeline: Pipeline, adapter: Adapter, settings: SyncSettings) -> None:
+    def __init__(self, pipeline: Pipeline, adapter: Adapter, secrets: tuple[Secret, ...], tolerance_s: float) -> None:
         self._pipeline = pipeline
         self._adapter = adapter
-        self._secrets = settings.signing_secrets
-        self._tolerance_s = settings.paddle_tolerance_s
+        self._secrets = secrets
+        self._tolerance_s = tolerance_s
 
     async def webhook(self, request: Request) -> Response:
         """Answer one delivery."""

@@ -103,6 +103,9 @@ class SyncSettings(BaseSettings):
     paddle_secrets: _Pairs = Field(
         (), description="Signing secrets of Paddle's notification destinations: live:pdl_ntfset_...,sandbox:..."
     )
+    stripe_secrets: _Pairs = Field(
+        (), description="Signing secrets of Stripe's webhook endpoints: live:whsec_...,sandbox:..."
+    )
     paddle_api_keys: _Pairs = Field((), description="Paddle API keys: live:KEY,sandbox:KEY.")
     paddle_api_url: _Urls = Field(
         (), description="Paddle API's base URL, if not Paddle's own: one for all, or live:URL,sandbox:URL."
@@ -127,10 +130,11 @@ class SyncSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.catalog is None and self.paddle_secrets and not self.dev:
-            raise ValueError(
-                f"{PREFIX}CATALOG must be set where {PREFIX}PADDLE_SECRETS is: without it no price means anything"
-            )
+        for name in ("paddle_secrets", "stripe_secrets"):
+            if self.catalog is None and getattr(self, name) and not self.dev:
+                raise ValueError(
+                    f"{PREFIX}CATALOG must be set where {PREFIX}{name.upper()} is: without it no price means anything"
+                )
         named = [name for name, _ in self.paddle_api_keys]
         twice = next((name for index, name in enumerate(named) if name in named[:index]), None)
         if twice is not None:
@@ -142,10 +146,10 @@ class SyncSettings(BaseSettings):
         """The catalog's file; where none is named (in development, or without a provider) the example."""
         return self.catalog or EXAMPLE
 
-    @property
-    def signing_secrets(self) -> tuple[Secret, ...]:
-        """Paddle's signing secrets in the form that the verifier takes."""
-        return tuple(Secret(name, value.get_secret_value().encode()) for name, value in self.paddle_secrets)
+    def signing_secrets(self, provider: str) -> tuple[Secret, ...]:
+        """Return a provider's signing secrets in the form that its verifier takes."""
+        pairs = self.stripe_secrets if provider == "stripe" else self.paddle_secrets
+        return tuple(Secret(name, value.get_secret_value().encode()) for name, value in pairs)
 
     def api_url(self, environment: str) -> str:
         """Return the base URL of Paddle's API for an environment, or "" for Paddle's own."""
@@ -155,7 +159,7 @@ class SyncSettings(BaseSettings):
     @property
     def environments(self) -> tuple[str, ...]:
         """Every environment that events can be in: live, and those that a secret or an API key names."""
-        named = {name for name, _ in (*self.paddle_secrets, *self.paddle_api_keys)}
+        named = {name for name, _ in (*self.paddle_secrets, *self.stripe_secrets, *self.paddle_api_keys)}
         return (LIVE, *sorted(named - {LIVE}))
 
     @classmethod

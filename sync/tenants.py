@@ -1,4 +1,4 @@
-"""What backends and operators do with one tenant over HTTP: reconcile it, see what drifted, schedule a plan change.
+"""What backends and operators do with one tenant over HTTP: reconcile it, see drift, schedule or preview a change.
 
 Thin: it reads requests and shows what `sync.billing` found. Every route is behind the guard.
 """
@@ -16,14 +16,15 @@ from starlette.routing import Route
 from sync.billing import instants
 from sync.billing.held import HeldError, Wish, hold
 from sync.billing.model import Facts, HeldChange
-from sync.billing.pipeline import TENANT_KIND, Pipeline
+from sync.billing.pipeline import Pipeline
 from sync.billing.providers.paddle_api import BILLING_MODES
-from sync.billing.reconcile import Reconciliation, Report
-from sync.billing.reprojection import Adopted
+from sync.billing.reconcile import Report
+from sync.desk import Desk, asked_topic
 from sync.fields import Fields
+from sync.operators import Operators
+from sync.previews import Previews
 from sync.refusal import Guard, Refusal, asked_environment, json_response, page_limit, read_object
 from sync.state.store import StoreError
-from sync.state.topic import Topic, TopicError
 
 VERSION_MAX = 2**53 - 1
 
@@ -33,7 +34,8 @@ Handler = Callable[[Request, str], Awaitable[Response]]
 
 def routes(pipeline: Pipeline, environments: tuple[str, ...], guard: Guard) -> list[Route]:
     """Return the routes about tenants, all behind `guard`."""
-    desk = _Desk(pipeline)
+    shared = Desk(pipeline)
+    desk, previews, operators = _Tenants(shared), Previews(shared), Operators(shared)
 
     def route(path: str, handler: Handler, method: str) -> Route:
         async def answer(request: Request) -> Response:
@@ -54,19 +56,25 @@ def routes(pipeline: Pipeline, environments: tuple[str, ...], guard: Guard) -> l
         route("/v1/tenants/{id}/reconcile", desk.reconcile, "POST"),
         route("/v1/tenants/{id}/scheduled-change", desk.schedule, "POST"),
         route("/v1/tenants/{id}/scheduled-change", desk.unschedule, "DELETE"),
+        route("/v1/tenants/{id}/overrides", operators.grant, "POST"),
+        route("/v1/tenants/{id}/overrides", operators.overrides, "GET"),
+        route("/v1/tenants/{id}/overrides/{kind}/{name}", operators.remove, "DELETE"),
+        route("/v1/tenants/{id}/history", operators.history, "GET"),
+        route("/v1/tenants/{id}", operators.erase, "DELETE"),
+        route("/v1/tenants/{id}/preview", previews.preview, "POST"),
+        route("/v1/tenants/{id}/preview/{preview_id}/confirm", previews.confirm, "POST"),
     ]
 
 
-class _Desk:
+class _Tenants:
     """The routes."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        self._reconciliation = Reconciliation(pipeline)
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
 
     async def drift(self, request: Request, environment: str) -> Response:
         """Answer one page of drift records, the newest first, and how many of each kind there ever were."""
-        drifts = self._pipeline.environment(environment).drifts
+        drifts = self._desk.pipeline.environment(environment).drifts
         before, limit = request.query_params.get("before", ""), page_limit(request.query_params.get("limit"))
         if not all(part.isdigit() and part.isascii() and len(part) <= 20 for part in before.split("-") if before):
             raise Refusal("request_invalid", "before is not a cursor: pass what `next` said")
@@ -76,10 +84,10 @@ class _Desk:
 
     async def reconcile(self, request: Request, environment: str) -> Response:
         """Answer what comparing the tenant with its provider found; what differs is repaired by then."""
-        topic = _topic(request, environment)
-        if not self._reconciliation.can_ask(environment):
+        topic = asked_topic(request, environment)
+        if not self._desk.reconciliation.can_ask(environment):
             raise Refusal("provider_unavailable", f"no API key is set for {environment}: nobody can be asked")
-        report = await self._reconciliation.reconcile(environment, topic, "asked")
+        report = await self._desk.reconciliation.reconcile(environment, topic, "asked")
         if report.unasked and not report.asked:
             reason = next(iter(report.unasked.values()))
             raise Refusal("provider_unavailable", f"the provider could not be asked: {reason}")
@@ -87,7 +95,7 @@ class _Desk:
 
     async def schedule(self, request: Request, environment: str) -> Response:
         """Answer the plan change that is held from now on, in place of one that was."""
-        topic = _topic(request, environment)
+        topic = asked_topic(request, environment)
         fields = Fields(await read_object(request))
         wish = Wish(
             fields.text("plan"),
@@ -98,15 +106,14 @@ class _Desk:
         )
         if_version = fields.number("if_version", VERSION_MAX)
         fields.end()
-        await self._check_version(topic, if_version)
-        pipeline = self._pipeline
+        pipeline = self._desk.pipeline
         made: list[HeldChange] = []
 
         def change(facts: Facts) -> Facts:
             made[:] = [hold(facts, wish, pipeline.shelf.current, environment, pipeline.now_ns())]
             return replace(facts, held=made[0])
 
-        adopted = await self._change(environment, topic, "scheduled_change.set", change)
+        adopted = await self._desk.change(environment, topic, "scheduled_change.set", change, if_version)
         state = orjson.loads((await pipeline.store.read(topic)).state)
         return json_response(
             {
@@ -120,7 +127,7 @@ class _Desk:
 
     async def unschedule(self, request: Request, environment: str) -> Response:
         """Answer when the tenant's held change is gone."""
-        topic = _topic(request, environment)
+        topic = asked_topic(request, environment)
 
         def change(facts: Facts) -> Facts:
             if facts.held is None:
@@ -129,40 +136,8 @@ class _Desk:
                 raise HeldError("already_executed", "the provider has been told already: schedule the way back instead")
             return replace(facts, held=None)
 
-        adopted = await self._change(environment, topic, "scheduled_change.deleted", change)
+        adopted = await self._desk.change(environment, topic, "scheduled_change.deleted", change)
         return json_response({"version": adopted.receipt.version, "outcome": adopted.receipt.outcome})
-
-    async def _check_version(self, topic: str, if_version: int | None) -> None:
-        if if_version is None:
-            return
-        (version,) = await self._pipeline.store.versions([topic])
-        if version != if_version:
-            raise Refusal("version_conflict", f"the tenant is at version {version}, not {if_version}")
-
-    async def _change(self, environment: str, topic: str, what: str, change: Callable[[Facts], Facts]) -> Adopted:
-        """Commit what somebody does to a tenant's facts.
-
-        Raises:
-            Refusal: it cannot be done.
-        """
-        reprojection = self._reconciliation.reprojection
-        try:
-            adopted = await reprojection.adopt(environment, topic, (), {"source": "app", "event_type": what}, change)
-        except HeldError as error:
-            raise Refusal(error.code, error.detail) from None
-        if adopted.receipt.reason and adopted.receipt.outcome == "unchanged":
-            raise Refusal("not_changed", adopted.receipt.reason)
-        await reprojection.arm(environment, topic, adopted)
-        await self._pipeline.store.wait_durable()
-        return adopted
-
-
-def _topic(request: Request, environment: str) -> str:
-    try:
-        topic = Topic.parse(f"{TENANT_KIND}:{request.path_params['id']}")
-    except TopicError as error:
-        raise Refusal("request_invalid", str(error)) from None
-    return str(Topic(environment, TENANT_KIND, topic.id))
 
 
 def _shown(report: Report) -> dict[str, object]:

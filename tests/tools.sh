@@ -1,7 +1,11 @@
 #!/bin/sh
-# Installs the programs that tests use beside Python, where that is possible; says in words what is skipped otherwise.
+# Installs the programs that tests use beside Python's own, where that is possible; says in words what is skipped
+# otherwise. Runs after `make setup`; what is there already costs nothing.
 
 set -u
+cd "$(dirname "$0")/.." || exit 1
+
+# From the system's packages: Chromium, and the servers that tests start.
 
 lacking() {
     command -v redis-server >/dev/null 2>&1 || echo redis-server
@@ -9,37 +13,73 @@ lacking() {
         command -v google-chrome >/dev/null 2>&1 || [ -n "${CHROMIUM:-}" ] || echo chromium
     command -v nginx >/dev/null 2>&1 || [ -x /usr/sbin/nginx ] || echo nginx-light
     command -v haproxy >/dev/null 2>&1 || [ -x /usr/sbin/haproxy ] || echo haproxy
-    command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql
+    [ -n "${PG_BIN:-}" ] || command -v initdb >/dev/null 2>&1 ||
+        ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql
 }
 
 skipped() {
     for package in $(lacking); do
         case $package in
         chromium) echo "no Chromium: the browser tests will be skipped ($1)" ;;
+        redis-server) echo "no redis-server: the tests against it will be skipped ($1)" ;;
         *) echo "no $package: the tests with it will be skipped ($1)" ;;
         esac
     done
 }
 
-wanted=$(lacking)
-[ -z "$wanted" ] && exit 0
-if ! command -v apt-get >/dev/null 2>&1; then
-    skipped "install it with this system's package manager"
-    exit 0
-fi
-if [ "$(id -u)" != 0 ]; then
-    # shellcheck disable=SC2086,SC2116 - a list of package names, on one line
-    skipped "as root: apt-get install $(echo $wanted)"
-    exit 0
-fi
-echo "installing what the tests use:" $wanted
-export DEBIAN_FRONTEND=noninteractive
-# In runlevel 1 the packages' services are not started: the tests start servers of their own.
-export RUNLEVEL=1
+system_packages() {
+    wanted=$(lacking)
+    [ -z "$wanted" ] && return
+    if ! command -v apt-get >/dev/null 2>&1; then
+        skipped "install it with this system's package manager"
+        return
+    fi
+    if [ "$(id -u)" != 0 ]; then
+        # shellcheck disable=SC2086,SC2116 - a list of package names, on one line
+        skipped "as root: apt-get install $(echo $wanted)"
+        return
+    fi
+    # shellcheck disable=SC2086 - a list of package names
+    echo "installing what the tests use:" $wanted
+    export DEBIAN_FRONTEND=noninteractive
+    # In runlevel 1 the packages' services are not started: the tests start servers of their own.
+    export RUNLEVEL=1
+    # shellcheck disable=SC2086 - a list of package names
+    { apt-get -qq install -y --no-install-recommends $wanted ||
+        { apt-get -qq update && apt-get -qq install -y --no-install-recommends $wanted; }; } >"$log" 2>&1 </dev/null ||
+        { tail -n 3 "$log" >&2; skipped "apt-get failed"; }
+}
+
+# From npm: AsyncAPI's parser, into tests/specs/node_modules. No lock file: the version is exact in package.json.
+
+asyncapi_parser() {
+    wanted=$(sed -n 's/.*"@asyncapi\/parser": "\([^"]*\)".*/\1/p' tests/specs/package.json)
+    grep -qs "\"version\": \"$wanted\"" tests/specs/node_modules/@asyncapi/parser/package.json && return
+    if ! command -v npm >/dev/null 2>&1; then
+        echo "no npm: the AsyncAPI document will not be validated"
+        return
+    fi
+    echo "installing AsyncAPI's parser with npm ..."
+    (cd tests/specs && npm install --no-package-lock --no-audit --no-fund --loglevel=error) >"$log" 2>&1 </dev/null ||
+        { tail -n 3 "$log" >&2; echo "npm failed: the AsyncAPI document will not be validated"; }
+}
+
+# From the Python package index: Schemathesis, in an environment of its own.
+
+schemathesis() {
+    home=.tools/schemathesis
+    cmp -s tests/specs/requirements.txt $home/requirements.txt && return
+    echo "installing Schemathesis into $home ..."
+    rm -rf $home
+    { .venv/bin/python -m venv $home &&
+        $home/bin/python -m pip install -q --disable-pip-version-check --no-input -r tests/specs/requirements.txt &&
+        cp tests/specs/requirements.txt $home/; } >"$log" 2>&1 </dev/null ||
+        { tail -n 3 "$log" >&2; echo "pip failed: the HTTP API will not be held against its OpenAPI document"; }
+}
+
 log=$(mktemp)
-# shellcheck disable=SC2086 - a list of package names
-{ apt-get -qq install -y --no-install-recommends $wanted ||
-    { apt-get -qq update && apt-get -qq install -y --no-install-recommends $wanted; }; } >"$log" 2>&1 </dev/null ||
-    { tail -n 3 "$log" >&2; skipped "apt-get failed"; }
-rm -f "$log"
+trap 'rm -f "$log"' EXIT
+system_packages
+asyncapi_parser
+schemathesis
 exit 0

@@ -98,7 +98,7 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
   let /** @type {any} */ fresh; // the gateway's word that it hears every change
   let attempt = 0;
   let /** @type {any} */ up; // hello is sent: frames may follow
-  let /** @type {any} */ life; // undefined: not started, 1: running, 0: denied for good
+  let /** @type {any} */ life; // nullish: not started, 1: running, 0: denied for good
   let /** @type {any} */ seenAt;
   let /** @type {any} */ ws;
   let /** @type {any} */ timer;
@@ -145,13 +145,14 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
       if (up) return send({ type: "token", token: bearer });
       mine = ws = socket(url + "/v1/connect");
       ws.onopen = ws.onmessage = ws.onclose = (/** @type {any} */ { data, code }) => {
-        if (mine != ws) return;
+        if (mine != ws) return; // a socket that was given up
         if (data) {
           const frame = JSON.parse(data, (_, value) => Object.freeze(value));
           seenAt = Date.now();
           fresh = frame.fresh ?? fresh;
-          if (frame.reconnect_ms) return drop("bye", Math.random() * frame.reconnect_ms);
-          if (frame.session) welcome = frame;
+          if (frame.reconnect_ms) return drop("bye", Math.random() * frame.reconnect_ms); // only a bye has it
+          if (frame.session) welcome = frame; // only a welcome has it
+          // The token's last minute, by the gateway's own clock. The new one is answered with another welcome.
           if (frame.at / 1e6 > welcome.token_expires_at - 60) {
             bearer = 0;
             connect();
@@ -175,7 +176,7 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
   /** Something happened that is a reason to look at the connection now. @param {any} event */
   const wake = ({ type }) =>
     type == "pagehide"
-      ? drop(type, 2e9)
+      ? drop(type, 2e9) // until pageshow: an open socket would keep the page out of the back/forward cache
       : (ws && !(up && Date.now() - seenAt > 2.5 * welcome.heartbeat_ms)) || drop(type, Math.random() * 200);
 
   /** @param {string} name */
@@ -223,12 +224,13 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
     return {
       /** @param {any} frame */
       handle(frame) {
+        if (denied) return;
         let { type, version, code, reason, state } = frame;
         const isNew = version > shown.version || frame.reset;
         policy = frame.ack ?? (frame.share >= 0 ? frame : policy);
         if (reason || code == "forbidden") {
           confirmed = 0;
-          denied ||= type != "stale" || !life;
+          denied = type != "stale" || !life;
           show(reason || code);
         }
         if (type == "patch") {
@@ -285,7 +287,7 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
         report("unsubscribe");
         delete topics[name];
         for (name in topics) return;
-        drop((life = undefined));
+        drop((life = null));
       },
     };
   };

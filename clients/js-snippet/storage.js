@@ -33,13 +33,13 @@ export const injected =
     });
 
 /**
- * Removes what is stored of a subject, or of everyone. Call it at logout.
- * @param {string} [subject]
+ * Removes what is stored of a subject. Call it at logout.
+ * @param {string} subject
  */
 export const forget = (subject) =>
   tolerant(() => {
     for (const key of Object.keys(localStorage))
-      if (key.startsWith(subject === undefined ? "planwire " : `planwire ${subject} `)) localStorage.removeItem(key);
+      if (key.startsWith(`planwire ${subject} `)) localStorage.removeItem(key);
   });
 
 /**

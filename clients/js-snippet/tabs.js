@@ -36,14 +36,14 @@ export const tabs =
     /** @type {Record<string, number>} topic -> the newest version acked */
     const acked = {};
     let /** @type {any} */ real;
-    let /** @type {any} */ greeted;
+    let /** @type {any} */ greeted; // undefined: not connected, 0: connected, 1: the hello is sent
     let /** @type {any} */ welcome;
     let /** @type {any} */ joined;
     let /** @type {any} */ release;
     let /** @type {any} */ over;
     let /** @type {any} */ timer;
-    let seenAt = 0;
-    let patience = 0; // ms
+    let /** @type {any} */ seenAt;
+    let /** @type {any} */ patience; // ms
 
     /** @param {any} note */
     const post = (note) => bus.postMessage(note);
@@ -66,6 +66,8 @@ export const tabs =
 
     /** What a tab's core says, in the leader. @param {any} text @param {number} from */
     const pass = (text, from) => {
+      // Said to the leader before, or too early: each core says hello anew, and with it all that matters.
+      if (greeted == null) return;
       const { type, topic, topics, version } = JSON.parse(text);
       const want = (/** @type {string} */ topic) => (holders[topic] ??= new Set()).add(from);
       if (type == "hello") {
@@ -97,7 +99,10 @@ export const tabs =
         post({});
         globalThis.document?.addEventListener("freeze", robbed);
         real = socket(url);
-        real.onopen = () => virtual.onopen({});
+        real.onopen = () => {
+          greeted = 0;
+          virtual.onopen({});
+        };
         real.onmessage = (/** @type {any} */ { data }) => {
           seenAt = Date.now();
           if (/^{"type":"welcome"/.test(data)) {

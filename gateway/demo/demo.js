@@ -211,7 +211,7 @@ for (const button of buttons)
     const changed = topic.expect({ after: version, timeoutMs: EXPECT_MS });
     try {
       await post(`/demo/simulate/${action}`, { tenant, plan, when, addon, quantity });
-      if ((await changed).version <= version) notify("The provider accepted it, but nothing has changed so far.");
+      if (!(await changed)) notify("The provider accepted it, but nothing has changed so far.");
     } catch (error) {
       notify(error instanceof Error ? titled(error.message) : String(error));
     }

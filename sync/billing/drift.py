@@ -102,6 +102,21 @@ class Drifts:
         records = [orjson.loads(fields[b"record"]) for _, fields in entries]
         return records, entries[-1][0].decode() if len(entries) == count else ""
 
+    async def erase(self, topic: str) -> None:
+        """Remove every record about a topic; the counts stay.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        batch = Batch(self._redis)
+        batch.command("XRANGE", self._records, "-", "+")
+        (entries,) = await batch.run()
+        ids = [id for id, fields in entries if orjson.loads(fields[b"record"]).get("topic") == topic]
+        if ids:
+            batch = Batch(self._redis)
+            batch.command("XDEL", self._records, *ids)
+            await batch.run()
+
     async def counts(self) -> dict[str, int]:
         """Return how many of each kind were ever found, all kinds included.
 

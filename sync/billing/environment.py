@@ -38,6 +38,12 @@ class Environment:
         batch.command("SADD", self._tenants, topic)
         self.plan_audit(batch, topic, now_us)
 
+    def strike(self, batch: Batch, topic: str) -> None:
+        """Add to `batch` that the topic is on no list any more: neither of tenants nor of what is due."""
+        batch.command("SREM", self._tenants, topic)
+        self.audits.cancel(batch, topic)
+        self.timers.cancel(batch, topic)
+
     def plan_audit(self, batch: Batch, topic: str, now_us: int) -> None:
         """Add to `batch` that the topic is compared with its provider, at any time within AUDIT_EVERY_S."""
         spread_s = random.uniform(0, AUDIT_EVERY_S)  # noqa: S311 - spreads, guards nothing

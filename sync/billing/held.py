@@ -51,13 +51,13 @@ def hold(facts: Facts, wish: Wish, catalog: Catalog, environment: str, now_ns: i
     Raises:
         HeldError: it cannot be done, or makes no sense.
     """
-    key, entry = _meant(facts, wish, catalog, environment, now_ns)
+    key, entry = meant(facts, wish.subscription_id, catalog, environment, now_ns)
     prices = catalog.prices(entry.provider, environment)
-    target = _sold(catalog, wish.plan, entry.provider, environment)
+    target = sold(catalog, wish.plan, entry.provider, environment)
     keep = entry.subscription.items
     if wish.keep:
         keep = replaced(
-            keep, _sold(catalog, wish.keep, entry.provider, environment), entry.provider, environment, prices
+            keep, sold(catalog, wish.keep, entry.provider, environment), entry.provider, environment, prices
         )
     elif facts.held is not None and facts.held.subscription == key:
         keep = facts.held.keep
@@ -96,7 +96,7 @@ def target_items(facts: Facts, catalog: Catalog, environment: str) -> tuple[str,
     if shown is not None and shown.key == held.plan:
         return None
     try:
-        target = _sold(catalog, held.plan, entry.provider, environment)
+        target = sold(catalog, held.plan, entry.provider, environment)
     except HeldError:
         return None  # its price was taken out of the catalog: it stays, and shows as overdue
     return entry.subscription.id, replaced(items, target, entry.provider, environment, prices)
@@ -116,12 +116,19 @@ def replaced(
     return (Item(price_id, sum(item.quantity for item in plans) or 1), *others)
 
 
-def _meant(facts: Facts, wish: Wish, catalog: Catalog, environment: str, now_ns: int) -> tuple[str, SubscriptionFacts]:
-    if wish.subscription_id:
+def meant(
+    facts: Facts, subscription_id: str, catalog: Catalog, environment: str, now_ns: int
+) -> tuple[str, SubscriptionFacts]:
+    """Return the live subscription of this id, or the leading one where it is "", with its key.
+
+    Raises:
+        HeldError: `no_subscription`.
+    """
+    if subscription_id:
         keys = [
-            subscription_key(entry.provider, wish.subscription_id)
+            subscription_key(entry.provider, subscription_id)
             for entry in facts.subscriptions.values()
-            if entry.subscription.id == wish.subscription_id
+            if entry.subscription.id == subscription_id
         ]
         key = keys[0] if keys else None
     else:
@@ -132,7 +139,12 @@ def _meant(facts: Facts, wish: Wish, catalog: Catalog, environment: str, now_ns:
     return key, entry
 
 
-def _sold(catalog: Catalog, key: str, provider: str, environment: str) -> Plan:
+def sold(catalog: Catalog, key: str, provider: str, environment: str) -> Plan:
+    """Return a plan that has a price.
+
+    Raises:
+        HeldError: `plan_unknown` or `plan_not_sold`.
+    """
     plan = catalog.plans.get(key)
     if plan is None:
         raise HeldError("plan_unknown", f"the catalog has no plan {key[:64]}; it has: {', '.join(catalog.plans)}")

@@ -21,6 +21,7 @@ _PUT = Script.load("put")
 _CLAIM = Script.load("claim")
 _FINISH = Script.load("finish")
 _RELEASE = Script.load("release")
+_FORGET = Script.load("forget")
 
 _FIELDS = ("body", "provider", "type", "received_us", "status", "attempts", "reason", "topic", "waits")
 
@@ -113,6 +114,13 @@ class Inbox:
     def postpone(self, batch: Batch, event_id: str, until_us: int) -> None:
         """Add to `batch` that a claimed event is tried again at `until_us`, and not when its lease ends."""
         batch.command("ZADD", self._pending, "XX", until_us, event_id)
+
+    def forget(self, batch: Batch, event_id: str) -> None:
+        """Add to `batch` that an event's body goes; its id and outcome stay, so that it is still known as a duplicate.
+
+        Only for events that are done: others need their bodies.
+        """
+        batch.script(_FORGET, (self._event_head + event_id,))
 
     async def claim(self, count: int) -> list[Record]:
         """Return up to `count` events whose time has come, claimed for the caller and counted as tried once more.

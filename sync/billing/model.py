@@ -188,12 +188,37 @@ class Override:
 
 
 @dataclass(frozen=True, slots=True)
+class Expected:
+    """What a confirmed preview said will be, until it has come or `until_ns` has passed.
+
+    `items` and `status` are the subscription's when the change lands; `entitlements` is what is published then, of the
+    fields ENTITLEMENTS.
+    """
+
+    preview_id: str
+    subscription: str
+    items: tuple[Item, ...]
+    status: str
+    entitlements: Mapping[str, Any]
+    until_ns: int
+
+
+ENTITLEMENTS = ("plan", "status", "features", "limits", "modules")
+"""The fields of a state that a preview promises; the others depend on when the change happens."""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
-    """All that is known of a tenant, not to be changed in place. `subscriptions` go by `subscription_key`."""
+    """All that is known of a tenant, not to be changed in place. `subscriptions` go by `subscription_key`.
+
+    With `erased_ns` the tenant was erased then: there is nothing else, and nothing is to come.
+    """
 
     subscriptions: Mapping[str, SubscriptionFacts] = field(default_factory=dict)
     held: HeldChange | None = None
     overrides: tuple[Override, ...] = ()
+    expected: Expected | None = None
+    erased_ns: int | None = None
 
 
 NOTHING = Facts()
@@ -231,6 +256,18 @@ def encode(facts: Facts) -> bytes:
             }
             for override in facts.overrides
         ]
+    if facts.expected is not None:
+        expected = facts.expected
+        document["expected"] = {
+            "preview_id": expected.preview_id,
+            "subscription": expected.subscription,
+            "items": [list(item) for item in expected.items],
+            "status": expected.status,
+            "entitlements": expected.entitlements,
+            "until_ns": expected.until_ns,
+        }
+    if facts.erased_ns is not None:
+        document["erased_ns"] = facts.erased_ns
     return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
 
 
@@ -279,9 +316,16 @@ def decode(private: bytes) -> Facts:
                 Override(entry["kind"], entry["name"], entry.get("value"), entry["reason"], entry.get("expires_ns"))
                 for entry in document.get("overrides", ())
             ),
+            None if (expected := document.get("expected")) is None else _expected_in(expected),
+            document.get("erased_ns"),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a tenant's facts: {error!r}") from error
+
+
+def _expected_in(expected: dict[str, Any]) -> Expected:
+    items = tuple([Item(price, quantity) for price, quantity in expected["items"]])
+    return Expected(**{**expected, "items": items})
 
 
 def _held_in(held: dict[str, Any]) -> HeldChange:

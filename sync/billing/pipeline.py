@@ -22,10 +22,12 @@ import structlog
 from sync.billing import instants, model
 from sync.billing.batch import Batch
 from sync.billing.catalog import Catalog
+from sync.billing.drift import Drift
 from sync.billing.environment import Environment
 from sync.billing.inbox import Ending, Inbox, Record
 from sync.billing.links import Link, Links, customer_subject, subscription_subject
-from sync.billing.model import Event, Facts
+from sync.billing.model import Event, Facts, HeldChange
+from sync.billing.preview import compare
 from sync.billing.projection import Projected, Unprojectable, project, settle
 from sync.billing.providers import Adapter, ProviderRefusal, ProviderUnavailable, Source, Unparsable
 from sync.billing.reducer import Reduced, Refused, Unusable, adopt, reduce
@@ -55,6 +57,9 @@ FETCH_PATIENCE_S = 2.5
 ASK_AGAIN_MIN_S, ASK_AGAIN_MAX_S = 10, 900
 """How soon the provider is asked again about a change that is overdue: after half the time that it has been so."""
 
+UNFETCHED_AGAIN_S = 30
+"""When an event is tried again that has to be fetched, and whose provider was away."""
+
 EXECUTE_AGAIN_S = 300
 """When the provider is told again to make a held change that it would not make."""
 
@@ -62,7 +67,9 @@ TENANT_KIND = "tenant"
 
 WAITS_CATALOG = "catalog"
 WAITS_SOFTWARE = "software"
-"""What parked events wait on besides links: an edited catalog, or a newer release that can read them."""
+WAITS_ERASED = "erased"
+"""What parked events wait on besides links: an edited catalog, a newer release that can read them,
+or somebody to look after those of a tenant that was erased."""
 
 _log = structlog.get_logger("sync.pipeline")
 
@@ -250,6 +257,15 @@ class Pipeline:
             return await self._end(environment, event, Ending("parked", reason, waits=(WAITS_SOFTWARE,)))
         if _is_unreal(event):
             return await self._end(environment, event, Ending("ignored", "simulated event in the live environment"))
+        fetched: tuple[Event | None, bool] | None = None
+        if event.subscription is None and not event.ignored:
+            fetched = await self._fetched(event)
+            if fetched[0] is None:
+                return await self._unfetched(event, wanted=fetched[1])
+            event = _usable_event(_hydrated(event, fetched[0]))
+            batch = Batch(self.store.redis)
+            self._ask_link(batch, event)
+            link_replies = await batch.run()
         if not link_replies:
             return await self._end(environment, event, Ending("ignored", event.ignored))
         link = _link(event, link_replies)
@@ -261,11 +277,20 @@ class Pipeline:
             await self.release(environment, *_subjects(event))
         if ending is None:
             topic = str(Topic(environment, TENANT_KIND, str(link.tenant_id)))
-            return await self._apply(topic, event, attempts, received_us, read)
+            return await self._apply(topic, event, attempts, received_us, read, fetched)
         receipt = await self._end(environment, event, ending)
         if receipt.outcome == "parked" and link.conflict is None:
             await self._look_again(event)
         return receipt
+
+    async def _unfetched(self, event: Event, *, wanted: bool) -> Receipt:
+        """End the try of an event that carries nothing and whose subscription could not be fetched."""
+        if wanted:
+            # It stays pending: a worker tries it again.
+            await self.postpone(event.environment, event.event_id, UNFETCHED_AGAIN_S)
+            return Receipt("parked", 0, f"the provider could not be asked; tried again in {UNFETCHED_AGAIN_S} s")
+        reason = f"{event.type[:60]} carries no subscription, and {event.provider} cannot be asked for it"
+        return await self._end(event.environment, event, Ending("parked", reason, waits=(WAITS_SOFTWARE,)))
 
     async def _look_again(self, event: Event) -> None:
         """Release what was parked for want of a link that was learned between our look and our parking."""
@@ -274,9 +299,20 @@ class Pipeline:
         if _link(event, await batch.run()).tenant_id is not None:
             await self.release(event.environment, *_subjects(event))
 
-    async def _apply(self, topic: str, event: Event, attempts: int, received_us: int, read: Snapshot | None) -> Receipt:
-        """Commit what the event makes of the topic, against whoever else writes it. `read`: the topic, seen before."""
-        fetched, wanted = await self._fetched(event)
+    async def _apply(
+        self,
+        topic: str,
+        event: Event,
+        attempts: int,
+        received_us: int,
+        read: Snapshot | None,
+        asked: tuple[Event | None, bool] | None = None,
+    ) -> Receipt:
+        """Commit what the event makes of the topic, against whoever else writes it.
+
+        `read`: the topic, seen before. `asked`: what `_fetched` said, if it was asked before.
+        """
+        fetched, wanted = asked or await self._fetched(event)
         if fetched is not None:
             read = None  # older than the answer: it would be refused as a conflict more often than not
         async with self.turns.of(topic):
@@ -288,7 +324,7 @@ class Pipeline:
                     if decided.outcome == "refused" and attempts > 1 and await self._was_committed(topic, event):
                         return await self._finish_late(event, Ending("applied", "", topic, snapshot.version))
                     return await self._end(event.environment, event, decided, wanted=wanted)
-                facts, projected, dropped = decided
+                facts, projected, dropped, missed = decided
                 change = Change(
                     topic,
                     canonical.encode(projected.state),
@@ -309,6 +345,7 @@ class Pipeline:
                     timer_us=self.wake_us(event.environment, projected, facts),
                     is_new=not snapshot.private,
                     wanted=wanted,
+                    missed=missed,
                 )
         raise StoreError(f"{topic}: {CONFLICTS_MAX} commits in a row came too late")
 
@@ -338,9 +375,10 @@ class Pipeline:
             return wake_us
         now_us = self.now_ns() // 1000
         held = facts.held
-        if held is not None and not held.executed:
-            ahead_us = -(-held.execute_ns // 1000)
-            execute_us = ahead_us if ahead_us > now_us else now_us + EXECUTE_AGAIN_S * 1_000_000
+        if held is not None and not held.executed and self._can_tell(facts, held, environment):
+            # Not yet tried, it is at its time, which may be now: a bill locks the subscription soon after.
+            again_s = EXECUTE_AGAIN_S if held.problem else 0
+            execute_us = max(-(-held.execute_ns // 1000), now_us + again_s * 1_000_000)
             wake_us = execute_us if wake_us is None else min(wake_us, execute_us)
         pending = projected.state.get("pending")
         if pending is None:
@@ -348,6 +386,11 @@ class Pipeline:
         since_s = (now_us - instants.parse(pending["since"]) // 1000) / 2_000_000
         again_us = now_us + int(min(max(since_s, ASK_AGAIN_MIN_S), ASK_AGAIN_MAX_S) * 1_000_000)
         return again_us if wake_us is None else min(wake_us, again_us)
+
+    def _can_tell(self, facts: Facts, held: HeldChange, environment: str) -> bool:
+        """Whether the provider of a held change's subscription can be told of it."""
+        entry = facts.subscriptions.get(held.subscription)
+        return entry is not None and (entry.provider, environment) in self.sources
 
     async def _was_committed(self, topic: str, event: Event) -> bool:
         """Whether an earlier attempt, which did not come to its end, has committed the event already."""
@@ -369,6 +412,7 @@ class Pipeline:
         timer_us: int | None = None,
         is_new: bool = False,
         wanted: bool = False,
+        missed: Drift | None = None,
     ) -> Receipt:
         known = self.environment(environment)
         batch = Batch(self.store.redis)
@@ -378,6 +422,8 @@ class Pipeline:
             known.timers.arm(batch, ending.topic, timer_us)
         if is_new:
             known.enlist(batch, ending.topic, self.now_ns() // 1000)
+        if missed is not None:
+            known.drifts.add(batch, replace(missed, version=ending.version))
         if ending.topic:
             note(batch, ending.topic, event.event_id, event.type, ending, self.now_ns() // 1000)
         # Last, so that a failure before it leaves the event pending and everything is done once more.
@@ -392,14 +438,18 @@ class Pipeline:
 
 def _decide(
     snapshot: Snapshot, event: Event, fetched: Event | None, catalog: Catalog, now_ns: int
-) -> Ending | tuple[Facts, Projected, str]:
-    """What the event makes of a topic that stands at `snapshot`: new facts, their state and what was dropped for them;
-    or how it ends without."""
+) -> Ending | tuple[Facts, Projected, str, Drift | None]:
+    """What the event makes of a topic that stands at `snapshot`: new facts, their state, what was dropped for them and
+    which preview they belie; or how it ends without."""
     topic, version = snapshot.topic, snapshot.version
     try:
-        facts = facts_of(snapshot)
+        facts = before = facts_of(snapshot)
     except FactsError as error:
         return Ending("parked", str(error), topic, version, (WAITS_SOFTWARE,))
+    if facts.erased_ns is not None:
+        return Ending(
+            "parked", f"the tenant was erased at {instants.text(facts.erased_ns)}", topic, version, (WAITS_ERASED,)
+        )
     result = reduce(facts, event)
     if fetched is not None:
         answer = adopt(result.facts if isinstance(result, Reduced) else facts, fetched)
@@ -418,9 +468,20 @@ def _decide(
             if isinstance(projected, Unprojectable):
                 reason = f"unknown price {', '.join(projected.price_ids)}"
                 return Ending("parked", reason, topic, version, (WAITS_CATALOG,))
-            return facts, projected, dropped
+            facts, missed = belied(topic, before, facts, projected, now_ns)
+            return facts, projected, dropped, missed
         case _:
             assert_never(result)
+
+
+def belied(topic: str, before: Facts, after: Facts, projected: Projected, now_ns: int) -> tuple[Facts, Drift | None]:
+    """Return the facts without a preview that has come true or been belied, and the drift where it was belied."""
+    facts, differing = compare(before, after, projected, now_ns)
+    if not differing or before.expected is None:
+        return facts, None
+    here = {str(entry["path"]): entry.get("from") for entry in differing}
+    there = {str(entry["path"]): entry.get("to") for entry in differing}
+    return facts, Drift("preview", topic, before.expected.preview_id, "landed", now_ns // 1000, here, there)
 
 
 def _cause(event: Event, fetched: Event | None, received_us: int) -> bytes:
@@ -468,10 +529,25 @@ def note(batch: Batch, topic: str, event_id: str, type: str, ending: Ending, at_
 
 
 def _usable(event: Event | Unparsable) -> Event | Unparsable:
+    return event if isinstance(event, Unparsable) else _usable_event(event)
+
+
+def _usable_event(event: Event) -> Event:
     """The event, without a tenant that cannot be a topic's id."""
-    if isinstance(event, Unparsable) or event.tenant_id is None or _is_tenant(event.tenant_id):
+    if event.tenant_id is None or _is_tenant(event.tenant_id):
         return event
     return replace(event, tenant_id=None)
+
+
+def _hydrated(event: Event, fetched: Event) -> Event:
+    """A thin event with what was fetched for it."""
+    return replace(
+        event,
+        order=fetched.order,
+        tenant_id=event.tenant_id or fetched.tenant_id,
+        customer_id=fetched.customer_id,
+        subscription=fetched.subscription,
+    )
 
 
 def _is_unreal(event: Event) -> bool:

@@ -81,6 +81,10 @@ class Reconciliation:
         facts = await self._facts(topic)
         if facts is None:
             return Report(Receipt("unchanged", 0, "what it keeps is not a tenant's facts"))
+        if facts.erased_ns is not None:
+            return Report(
+                Receipt("unchanged", (await self._pipeline.store.read(topic)).version, "the tenant was erased")
+            )
         if not facts.subscriptions:
             found = await self.search(environment, {Topic.parse(topic).id}, why)
             if found is None:
@@ -125,7 +129,7 @@ class Reconciliation:
             StoreError: the store is unreachable or failing.
         """
         facts = await self._facts(topic)
-        return facts is not None and not facts.subscriptions
+        return facts is not None and not facts.subscriptions and facts.erased_ns is None
 
     async def search(self, environment: str, tenants: set[str], why: str) -> dict[str, Report] | None:
         """Return, by topic, what was rebuilt of tenants whose facts are lost, from the provider's whole list.

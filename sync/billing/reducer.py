@@ -73,7 +73,7 @@ def reduce(facts: Facts, event: Event) -> Reduced | Refused | Unusable:
     if after is None:
         assert before is not None
         return Refused(_older(event.order, before.order))
-    return Reduced(Facts({**facts.subscriptions, key: after}, facts.held, facts.overrides))
+    return Reduced(replace(facts, subscriptions={**facts.subscriptions, key: after}))
 
 
 def adopt(facts: Facts, fetched: Event) -> Reduced | Refused | Unusable:

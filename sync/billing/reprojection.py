@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 import structlog
 
 from sync.billing import model
 from sync.billing.batch import Batch
+from sync.billing.drift import Drift
 from sync.billing.inbox import Ending
 from sync.billing.model import NOTHING, Event, Facts
 from sync.billing.pipeline import (
@@ -23,6 +24,7 @@ from sync.billing.pipeline import (
     FactsError,
     Pipeline,
     Receipt,
+    belied,
     facts_of,
     note,
 )
@@ -80,12 +82,13 @@ class Reprojection:
         fetched: Sequence[Event],
         cause: Mapping[str, str],
         change: Callable[[Facts], Facts] | None = None,
+        if_version: int | None = None,
     ) -> Adopted:
         """Return what the fetched bodies, the present catalog and the present instant make of a topic, committed.
 
         `change` is what somebody does to the facts besides; it may be called more than once, and what it raises goes
         through. Facts that are missing (and not told by `fetched` or `change`), or cannot be projected, leave the topic
-        as it is; then the receipt has a reason.
+        as it is; then the receipt has a reason. With `if_version` a topic at another one is left too: `conflict`.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -94,10 +97,14 @@ class Reprojection:
             catalog = self._pipeline.shelf.current
             for _ in range(CONFLICTS_MAX):
                 snapshot = await self._pipeline.store.read(topic)
+                if if_version is not None and snapshot.version != if_version:
+                    return Adopted(Receipt("conflict", snapshot.version), NOTHING, NOTHING)
                 try:
                     before = facts_of(snapshot)
                 except FactsError as error:
                     return Adopted(Receipt("unchanged", snapshot.version, str(error)), NOTHING, NOTHING)
+                if before.erased_ns is not None:
+                    return Adopted(Receipt("unchanged", snapshot.version, "the tenant was erased"), before, before)
                 after, refused = _joined(before, fetched)
                 if change is not None:
                     after = change(after)
@@ -110,6 +117,7 @@ class Reprojection:
                     reason = f"unknown price {', '.join(projected.price_ids)}"
                     _log.error("state_held", topic=topic, reason=reason)
                     return Adopted(Receipt("unchanged", snapshot.version, reason), before, before)
+                after, missed = belied(topic, before, after, projected, self._pipeline.now_ns())
                 state = canonical.encode(projected.state)
                 private = snapshot.private if after == before else model.encode(after)
                 wake_us = self._pipeline.wake_us(environment, projected, after)
@@ -127,18 +135,28 @@ class Reprojection:
                 )
                 if committed.verdict is not Verdict.CONFLICT:
                     receipt = Receipt(committed.verdict.value, committed.version, refused or dropped)
-                    await self._noted(environment, topic, cause, receipt, is_new=not snapshot.private)
+                    await self._noted(environment, topic, cause, receipt, missed, is_new=not snapshot.private)
                     return Adopted(receipt, before, after, wake_us)
                 await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))  # noqa: S311 - spreads, guards nothing
         raise StoreError(f"{topic}: {CONFLICTS_MAX} commits in a row came too late")
 
     async def _noted(
-        self, environment: str, topic: str, cause: Mapping[str, str], receipt: Receipt, *, is_new: bool
+        self,
+        environment: str,
+        topic: str,
+        cause: Mapping[str, str],
+        receipt: Receipt,
+        missed: Drift | None,
+        *,
+        is_new: bool,
     ) -> None:
         batch = Batch(self._pipeline.store.redis)
         now_us = self._pipeline.now_ns() // 1000
         ending = Ending(receipt.outcome, receipt.reason)
         note(batch, topic, "", cause.get("event_type", cause["source"]), ending, now_us)
+        if missed is not None:
+            drift = replace(missed, version=receipt.version)
+            self._pipeline.environment(environment).drifts.add(batch, drift)
         if is_new:
             self._pipeline.environment(environment).enlist(batch, topic, now_us)
         await batch.run()

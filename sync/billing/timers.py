@@ -42,6 +42,10 @@ class Timers:
         """Add to `batch` that the topic is due at `due_us`, unless it has a time already."""
         batch.command("ZADD", self._due, "NX", due_us, topic)
 
+    def cancel(self, batch: Batch, topic: str) -> None:
+        """Add to `batch` that the topic is never due."""
+        batch.command("ZREM", self._due, topic)
+
     async def claim(self, count: int) -> list[Due]:
         """Return up to `count` topics that are due, claimed for the caller.
 

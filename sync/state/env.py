@@ -23,6 +23,7 @@ SYNC_NAMES = frozenset(
         "PADDLE_API_URL",
         "PADDLE_API_RATE_PER_S",
         "PADDLE_TOLERANCE_S",
+        "STRIPE_SECRETS",
         "SIMULATOR_URL",
         "WEBHOOK_URL",
         "WATCH_PID",
@@ -93,7 +94,10 @@ GATEWAY_NAMES = frozenset(
 )
 """What `gateway` reads. It stands here because every process shares one environment and must know all of it."""
 
-NAMES = SYNC_NAMES | GATEWAY_NAMES
+OUTBOX_URL = PREFIX + "OUTBOX_URL"
+"""The applications' PostgreSQL; read by the outbox relay alone."""
+
+NAMES = SYNC_NAMES | GATEWAY_NAMES | {OUTBOX_URL}
 
 
 class UnknownSettingError(SyncError):

@@ -53,7 +53,10 @@ window.skew = 0;
 const { now } = Date;
 Date.now = () => now() + window.skew;
 const real = (url) => (window.sockets++, new WebSocket(url, "planwire.v1"));
-const how = { tabs: () => tabs({ subject: "ann", socket: real }), fallback: () => fallback({ socket: real }) }[wanted.get("socket")];
+const how = {
+  tabs: () => tabs({ subject: "ann", socket: real }),
+  fallback: () => fallback({ socket: real }),
+}[wanted.get("socket")];
 const make = wanted.has("stored") ? stored : planwire;
 window.topic = make({
   url: location.origin,
@@ -62,8 +65,8 @@ window.topic = make({
   socket: how ? how() : real,
 }).topic("tenant:acme");
 window.log = [];
-window.topic.subscribe(({ status, version, state, reason, asOf }) =>
-  window.log.push({ at: now(), status, version, n: state?.n ?? null, reason: String(reason ?? ""), asOf: asOf ?? null }),
+window.topic.subscribe(({ status, version, state, reason }) =>
+  window.log.push({ at: now(), status, version, n: state?.n ?? null, reason: String(reason ?? "") }),
 );
 """
 

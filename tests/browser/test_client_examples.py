@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from playwright.async_api import Page, expect
 
+from gateway.demo_routes import FRAMEWORKS, PAGES
 from tests.browser.conftest import Laboratory
+from tests.support.servers import missing
 
 pytestmark = pytest.mark.browser
 
@@ -21,6 +23,8 @@ async def page(laboratory: Laboratory) -> Page:
 
 @pytest.mark.parametrize("name", sorted(STATUS))
 async def test_an_example_follows(laboratory: Laboratory, page: Page, name: str) -> None:
+    if name in FRAMEWORKS and not (PAGES / "vendor" / f"{name}.js").exists():
+        missing(f"the {name} page's framework is not bundled: run `make examples`, which needs npm")
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))

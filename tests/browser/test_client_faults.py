@@ -134,7 +134,9 @@ async def test_a_changed_clock_does_no_harm(laboratory: Laboratory, hours: int) 
     await laboratory.publish(1)
     tab = await laboratory.open()
     await tab.shows(1)
-    await tab.page.evaluate("hours => { window.skew = hours * 3600e3; window.dispatchEvent(new Event('online')); }", hours)
+    await tab.page.evaluate(
+        "hours => { window.skew = hours * 3600e3; window.dispatchEvent(new Event('online')); }", hours
+    )
     await laboratory.publish(2)
     await tab.shows(2)
     laboratory.proxy.freeze()

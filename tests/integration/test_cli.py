@@ -12,14 +12,17 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import httpx2
 import orjson
 import pytest
 
 from gateway.auth import Auth, Claims, KeySet, secret_keys
+from sync.billing.shelf import EXAMPLE
 from sync.state.store import Change, Store
 from tests.support.gateway import PUBLISH_KEY, SECRET, Running, environment, run_gateway, token
 from tests.support.servers import free_port
 from tests.support.wait import until
+from tests.unit.billing import bodies
 
 ROOT = Path(__file__).parents[2]
 TOPIC = "tenant:acme"
@@ -140,7 +143,14 @@ class TestToken:
         (["watch"], "TOPIC"),
         (["watch", "acme"], "'acme' is not a topic"),
         (["watch", TOPIC, "--count", "0"], "--count"),
+        (["simulate"], "ACTION"),
         (["simulate", "upgrade"], "--tenant"),
+        (["simulate", "upgrade", "--tenant", "acme", "--seed", "1"], "--scenario"),
+        (["simulate", "upgrade", "--scenario", "duplicate"], "--scenario"),
+        (["simulate", "--scenario", "none.toml"], "the bundled scenarios are: "),
+        (["simulate", "--scenario", "duplicate"], "PLANWIRE_PADDLE_SECRETS=live:"),
+        (["settings", "--json", "--markdown"], "--json"),
+        (["parked", "--limit", "0"], "--limit"),
         (["simulate", "upgrade", "--tenant", "acme"], "PLANWIRE_SIMULATOR_URL"),
         (["simulate", "upgrade", "--tenant", "acme", "--url", "http://x", "--set", "nonsense"], "NAME=VALUE"),
     ],
@@ -153,7 +163,9 @@ async def test_bad_input_is_one_line_and_exit_2(data_dir: Path, arguments: list[
     assert says in errors[0]
 
 
-@pytest.mark.parametrize("arguments", [["token", "--topic", "*"], ["publish", TOPIC, "{}"], ["watch", TOPIC]])
+@pytest.mark.parametrize(
+    "arguments", [["token", "--topic", "*"], ["publish", TOPIC, "{}"], ["watch", TOPIC], ["parked"]]
+)
 async def test_a_missing_secret_is_named(data_dir: Path, arguments: list[str]) -> None:
     status, _, errors = await planwire(data_dir, *arguments)
     assert (status, len(errors)) == (2, 1)
@@ -165,18 +177,26 @@ async def test_a_missing_secret_is_named(data_dir: Path, arguments: list[str]) -
     [
         ["publish", TOPIC, "{}"],
         ["watch", TOPIC],
+        ["parked"],
+        ["parked", "--retry", "evt_1"],
         ["simulate", "upgrade", "--tenant", "a", "--url", "http://127.0.0.1:1"],
+        ["simulate", "--scenario", "duplicate"],
+        ["simulate", "--scenario", "duplicate", "--target", "http://127.0.0.1:1/webhooks"],
     ],
 )
 async def test_when_nothing_answers_one_line_says_so(data_dir: Path, arguments: list[str]) -> None:
     status, lines, errors = await planwire(
-        data_dir, *arguments, PORT=str(free_port()), PLANWIRE_JWT_SECRET=SECRET, PLANWIRE_PUBLISH_KEY=PUBLISH_KEY
-    )
+        data_dir, *arguments, PORT=str(free_port()), PLANWIRE_JWT_SECRET=SECRET, PLANWIRE_PUBLISH_KEY=PUBLISH_KEY,
+        PLANWIRE_PADDLE_SECRETS="live:pdl_ntfset_live",
+    )  # fmt: skip
     assert (status, lines, len(errors)) == (1, [], 1)
     assert "make run" in errors[0] or "is it running" in errors[0]
 
 
-@pytest.mark.parametrize("command", ["token", "publish", "watch", "simulate", "dev"])
+COMMANDS = ("token", "publish", "watch", "simulate", "parked", "settings", "dev")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 async def test_every_command_explains_itself_with_an_example(data_dir: Path, command: str) -> None:
     status, lines, _ = await planwire(data_dir, command, "--help")
     assert status == 0
@@ -186,9 +206,8 @@ async def test_every_command_explains_itself_with_an_example(data_dir: Path, com
 async def test_the_list_of_commands_is_complete(data_dir: Path) -> None:
     status, lines, _ = await planwire(data_dir, "--help")
     assert status == 0
-    assert [
-        command for command in ("token", "publish", "watch", "simulate", "dev") if f"  {command} " in "\n".join(lines)
-    ]
+    shown = [line.split()[0] for line in lines[lines.index("Commands:") + 1 :] if line.strip()]
+    assert sorted(shown) == sorted(COMMANDS)
     status, _, errors = await planwire(data_dir)
     assert status == 2
     assert errors[0].startswith("Usage: planwire")
@@ -293,3 +312,87 @@ class TestWatch:
             status, lines, errors = await planwire(data_dir, "watch", TOPIC, "--token", given, **settings(running))
             assert (status, lines, len(errors)) == (1, [], 1)
             assert says in errors[0]
+
+
+SECRETS = "live:pdl_ntfset_live,sandbox:pdl_ntfset_sandbox"
+SCENARIO = """
+title = "Short"
+tenants = 2
+history = [{ do = "upgrade", plan = "pro" }, { do = "seats", quantity = 4 }]
+[faults]
+duplicate = 1
+"""
+
+
+@pytest.fixture
+async def taking(store_url: str) -> AsyncIterator[Running]:
+    """A gateway that takes webhooks."""
+    environ = environment(store_url, INTAKE="1", PADDLE_SECRETS=SECRETS, CATALOG=str(EXAMPLE))
+    async with run_gateway(environ) as gateway:
+        yield gateway
+
+
+class TestScenario:
+    async def run(self, taking: Running, data_dir: Path, *arguments: str) -> tuple[int, list[str], list[str]]:
+        (data_dir / "short.toml").write_text(SCENARIO)
+        given = {**settings(taking), "PLANWIRE_PADDLE_SECRETS": SECRETS}
+        return await planwire(data_dir, "simulate", "--scenario", str(data_dir / "short.toml"), *arguments, **given)
+
+    async def test_the_local_gateway_comes_through(self, taking: Running, data_dir: Path) -> None:
+        status, lines, errors = await self.run(taking, data_dir, "--seed", "7")
+        assert (status, errors) == (0, [])
+        assert lines[0] == "Short (seed 7): ok"
+        assert "  checked: answers and the state of 2 tenants" in lines
+
+    async def test_its_report_as_json(self, taking: Running, data_dir: Path) -> None:
+        status, lines, _ = await self.run(taking, data_dir, "--json")
+        report = json.loads("".join(lines))
+        assert (status, report["seed"], report["tenants"], report["violations"]) == (0, 1, 2, [])
+
+    async def test_another_receiver_is_checked_by_its_answers(self, taking: Running, data_dir: Path) -> None:
+        other = taking.url.replace("127.0.0.1", "localhost")
+        status, lines, _ = await self.run(taking, data_dir, "--target", f"{other}/webhooks/paddle")
+        assert (status, lines[3]) == (0, "  checked: answers only")
+
+    async def test_a_receiver_that_is_wrong_exits_1(self, taking: Running, data_dir: Path) -> None:
+        other = taking.url.replace("127.0.0.1", "localhost")
+        status, lines, errors = await self.run(taking, data_dir, "--target", f"{other}/healthz")
+        assert (status, errors) == (1, [])
+        assert any("violation" in line and "405 method_not_allowed" in line for line in lines)
+
+
+class TestParked:
+    async def test_they_are_listed_with_the_reason_and_tried_again(self, taking: Running, data_dir: Path) -> None:
+        env = settings(taking)
+        status, lines, _ = await planwire(data_dir, "parked", **env)
+        assert (status, lines) == (0, ["nothing is parked"])
+        event_ids = [await self.park(taking, "pdl_ntfset_sandbox") for _ in range(3)]
+        status, lines, errors = await planwire(data_dir, "parked", "--env", "sandbox", **env)
+        assert (status, errors, len(lines)) == (0, [], 4)
+        assert lines[0].split() == ["parked_at", "event_id", "type", "topic", "attempts", "reason"]
+        assert [line.split()[1] for line in lines[1:]] == event_ids
+        assert all(line.split()[2:4] == ["subscription.updated", "-"] for line in lines[1:])
+        status, lines, _ = await planwire(data_dir, "parked", "--env", "sandbox", "--json", "--limit", "2", **env)
+        assert [json.loads(line)["event_id"] for line in lines] == event_ids[:2]
+        status, lines, _ = await planwire(data_dir, "parked", "--env", "sandbox", "--retry", event_ids[0], **env)
+        assert (status, lines[0].split()[0]) == (0, "parked")
+
+    async def test_what_is_refused_is_one_line(self, taking: Running, data_dir: Path) -> None:
+        for arguments, expected, code in (
+            (["--env", "nowhere"], 2, "request_invalid"),
+            (["--retry", "evt_none"], 1, "not_found"),
+            (["--key", "wrong"], 1, "key_invalid"),
+        ):
+            status, lines, errors = await planwire(data_dir, "parked", *arguments, **settings(taking))
+            assert (status, lines, len(errors)) == (expected, [], 1)
+            assert code in errors[0]
+
+    async def park(self, taking: Running, secret: str) -> str:
+        """Have one event taken that names no tenant; return its id."""
+        event = bodies.envelope(bodies.subscription(tenant=None, items=[]))
+        body = json.dumps(event).encode()
+        headers = {"Paddle-Signature": bodies.signature(body, int(time.time()), secret)}
+        async with httpx2.AsyncClient(base_url=taking.url, trust_env=False) as client:
+            response = await client.post("/webhooks/paddle", content=body, headers=headers)
+        assert response.json()["outcome"] == "parked"
+        return str(event["event_id"])

@@ -757,6 +757,13 @@ class TestHealth:
             assert problem_of(response, 405) == "method_not_allowed"
             assert response.headers["allow"] == "POST"
 
+    async def test_a_405_names_the_methods_of_every_route_of_the_path(self, store_url: str) -> None:
+        environ = environment(store_url, INTAKE="1")
+        async with run_gateway(environ) as running, http(running) as client:
+            response = await client.put("/v1/tenants/acme/scheduled-change")
+        assert problem_of(response, 405) == "method_not_allowed"
+        assert response.headers["allow"] == "DELETE, POST"
+
 
 class TestHeaders:
     async def test_security_headers_are_on_everything(self, running: Running) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import json
 import time
 from collections.abc import AsyncIterator
@@ -13,13 +15,17 @@ from typing import Any
 import httpx2
 import orjson
 import pytest
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline as Pipelined
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
 from sync import intake
 from sync.billing import model
+from sync.billing.model import Event
 from sync.billing.pipeline import Pipeline, events_key
+from sync.billing.providers import ProviderUnavailable, stripe
 from sync.billing.providers.paddle import Paddle
 from sync.billing.shelf import Shelf
 from sync.settings import SyncSettings
@@ -28,6 +34,7 @@ from sync.state.store import Change, Store
 from tests.support.servers import Server, start_valkey
 from tests.unit.billing import bodies
 from tests.unit.billing.bodies import SANDBOX_SECRET, SECRET, official, signature, webhook
+from tests.unit.billing.providers import test_stripe
 
 CATALOG = """
 [plans.free]
@@ -455,3 +462,98 @@ async def test_official_bodies_without_a_tenant_are_parked(door: httpx2.AsyncCli
     transaction = official("transaction.completed")
     body = json.dumps(bodies.envelope(transaction, event_type="transaction.completed")).encode()
     assert await outcome(door, body) == "ignored"
+
+
+class TestStripe:
+    """The second provider, through the same door and pipeline."""
+
+    SECRET = "whsec_live"
+
+    @pytest.fixture
+    def settings(self, tmp_path: Path) -> SyncSettings:
+        path = tmp_path / "stripe.toml"
+        path.write_text(CATALOG.replace('prices.paddle.live = ["pri_pro"]', 'prices.stripe.live = ["price_pro"]'))
+        return SyncSettings.from_env({"PLANWIRE_STRIPE_SECRETS": f"live:{self.SECRET}", "PLANWIRE_CATALOG": str(path)})
+
+    async def deliver(self, door: httpx2.AsyncClient, body: bytes, secret: str = SECRET) -> httpx2.Response:
+        now = int(time.time())
+        mark = hmac.new(secret.encode(), f"{now}.".encode() + body, hashlib.sha256).hexdigest()
+        return await door.post("/webhooks/stripe", content=body, headers={"Stripe-Signature": f"t={now},v1={mark}"})
+
+    def thin(self) -> bytes:
+        raw = {
+            "id": "evt_thin",
+            "type": "v1.billing.subscription.updated",
+            "created": "2026-11-23T02:13:20Z",
+            "related_object": {"id": "sub_1"},
+        }
+        return json.dumps(raw).encode()
+
+    async def test_from_a_signed_event_to_state(self, door: httpx2.AsyncClient, store: Store) -> None:
+        events = [
+            test_stripe.envelope(test_stripe.body(), id="evt_1"),
+            test_stripe.envelope(test_stripe.body(status="canceled"), id="evt_2", created=test_stripe.NOW + 1),
+        ]
+        for body in events[::-1]:
+            assert (await self.deliver(door, body)).status_code == 200
+        assert (await state(store))["status"] == "canceled"
+        assert (await self.deliver(door, events[0])).json()["outcome"] == "duplicate"
+        assert orjson.loads((await store.read("tenant:acme")).cause)["source"] == "stripe"
+        problem(await self.deliver(door, events[0], "whsec_wrong"), 403, "signature_invalid")
+
+    async def test_a_thin_event_without_anybody_to_ask_is_parked(self, door: httpx2.AsyncClient) -> None:
+        assert (await self.deliver(door, self.thin())).json()["outcome"] == "parked"
+        assert "cannot be asked" in (await parked(door))[0]["reason"]
+
+    async def test_a_thin_event_is_fetched(self, store: Store, settings: SyncSettings) -> None:
+        """By the fetch hook: whatever asks Stripe is given to the pipeline as its source."""
+
+        class Source:
+            away = True
+
+            async def fetch(self, subscription_id: str, patience_s: float, *, background: bool = False) -> Event:
+                if self.away:
+                    raise ProviderUnavailable("away")
+                return stripe.fetched(test_stripe.body(id=subscription_id), "live", time.time_ns())
+
+        source: Any = Source()
+        pipeline = Pipeline(
+            store, Shelf(settings.catalog_path), {"stripe": stripe.Stripe()}, {("stripe", "live"): source}
+        )
+        async with door_of(pipeline, settings) as door:
+            answer = (await self.deliver(door, self.thin())).json()
+            assert (answer["outcome"], "tried again in" in answer["reason"]) == ("parked", True)
+            assert (await store.read("tenant:acme")).version == 0
+            assert await pipeline.environment("live").inbox.counts() == (1, 0)
+            source.away = False
+            await pipeline.postpone("live", "evt_thin", 0)
+            (record,) = await pipeline.environment("live").inbox.claim(10)
+            assert (await pipeline.resume(record, "live")).outcome == "applied"
+        shown = await state(store)
+        assert (shown["plan"]["key"], shown["limits"]["seats"]) == ("pro", 3)
+
+
+async def test_an_event_of_a_known_tenant_takes_three_round_trips(
+    door: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inbox, link and snapshot in one; the commit; the end. Each more costs a tenth of the throughput."""
+    assert await outcome(door, webhook(1)) == "applied"
+    trips = 0
+    execute: Any = Pipelined.execute
+    single: Any = Redis.execute_command
+
+    async def counted(self: Pipelined, *args: Any, **kwargs: Any) -> Any:
+        nonlocal trips
+        trips += 1
+        return await execute(self, *args, **kwargs)
+
+    async def counted_single(self: Redis, *args: Any, **kwargs: Any) -> Any:
+        nonlocal trips
+        if not isinstance(self, Pipelined):
+            trips += 1
+        return await single(self, *args, **kwargs)
+
+    monkeypatch.setattr(Pipelined, "execute", counted)
+    monkeypatch.setattr(Redis, "execute_command", counted_single)
+    assert await outcome(door, webhook(2, items=[("pri_basic", 1)])) == "applied"
+    assert trips == 3

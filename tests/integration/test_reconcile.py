@@ -452,6 +452,43 @@ class TestReconcile:
         assert await Wanted(store.redis).claim(10) == []
         await gone.aclose()
 
+    async def test_a_known_tenant_stays_wanted_while_the_provider_is_away(self, paddle: Paddle, store: Store) -> None:
+        await paddle.act("upgrade", plan="pro")
+        await receive(pipeline_of(store, None), (await subscriptions(paddle))[0])
+        gone = PaddleApi("live", KEY, "http://127.0.0.1:9", Budget(100), timeout_s=1)
+        await store.want_reconcile(["tenant:acme"])
+        (due,) = await Wanted(store.redis).claim(10)
+        await Worker(pipeline_of(store, gone), ("live",))._compare([due])
+        assert await wanted(store) == ["tenant:acme"]
+        await gone.aclose()
+
+    async def test_s50_a_commit_between_its_read_and_its_write_is_not_overwritten(
+        self, paddle: Paddle, pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Another process applies an event of another subscription just then: both have to stay."""
+        await paddle.act("upgrade", plan="pro", quantity=1)
+        await receive(pipeline, (await subscriptions(paddle))[0])
+        await paddle.act("addon", addon="audit", new=True)
+        other = next(body for body in await subscriptions(paddle) if price_id("audit") in body.decode())
+        await paddle.act(
+            "seats", quantity=6, subscription_id=json.loads((await subscriptions(paddle))[0])["data"]["id"]
+        )
+        read = store.read
+        reads = 0
+
+        async def read_then_commit(topic: str) -> Any:
+            nonlocal reads
+            snapshot = await read(topic)
+            reads += 1
+            if reads == 2:  # the first is the look at what to ask about, the second the one that is written by
+                assert (await receive(pipeline_of(store, None), other)).outcome == "applied"
+            return snapshot
+
+        monkeypatch.setattr(store, "read", read_then_commit)
+        await Reconciliation(pipeline).reconcile("live", "tenant:acme", "asked")
+        shown = await state(store)
+        assert (shown["limits"]["seats"], shown["features"].get("audit")) == (6, True)
+
     async def test_every_tenant_is_audited_within_the_bound(
         self, paddle: Paddle, pipeline: Pipeline, store: Store
     ) -> None:

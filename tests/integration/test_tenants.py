@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,15 +18,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sync import intake
+from sync.billing import instants, model
 from sync.billing.budget import Budget
-from sync.billing.pipeline import Pipeline
+from sync.billing.held import AHEAD_NS
+from sync.billing.model import ENTITLEMENTS
+from sync.billing.override import OVERRIDES_MAX
+from sync.billing.pipeline import EXECUTE_AGAIN_S, Pipeline, events_key
 from sync.billing.providers.paddle import Paddle as Adapter
 from sync.billing.providers.paddle_api import PaddleApi
+from sync.billing.reconcile import Reconciliation
 from sync.billing.shelf import EXAMPLE, Shelf
+from sync.billing.timers import Due
 from sync.settings import SyncSettings
 from sync.state.store import Change, Store
+from sync.worker import Worker
 from tests.support.paddle import KEY, Paddle, price_id, simulating
 from tests.support.servers import Server
+from tests.support.wait import until
 
 SETTINGS = SyncSettings.from_env({})
 
@@ -135,6 +145,258 @@ class TestReconcile:
         assert (answer["outcome"], await state(store)) == ("unchanged", {"own": 1})
 
 
+MINUTE_NS = 60 * 10**9
+
+
+class Clock:
+    """A clock that the test moves, and the provider's with it."""
+
+    def __init__(self, paddle: Paddle) -> None:
+        self._paddle = paddle
+        self.ahead_ns = 0
+
+    def __call__(self) -> int:
+        return time.time_ns() + self.ahead_ns
+
+    def move(self, minutes: float) -> None:
+        self.ahead_ns += int(minutes * MINUTE_NS)
+        self._paddle.ahead_us = self.ahead_ns // 1000
+
+
+class TestScheduledChange:
+    """A plan change that is held here, since the provider has none."""
+
+    @pytest.fixture
+    def clock(self, paddle: Paddle) -> Clock:
+        return Clock(paddle)
+
+    @pytest.fixture
+    async def pipeline(self, store: Store, paddle: Paddle, clock: Clock) -> AsyncIterator[Pipeline]:
+        api = PaddleApi("live", KEY, paddle.url, Budget(1_000, 1_000), now_ns=clock)
+        yield Pipeline(store, Shelf(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): api}, now_ns=clock)
+        await api.aclose()
+
+    async def fire(self, pipeline: Pipeline) -> None:
+        await Reconciliation(pipeline).fire("live", Due("tenant:acme", b"0"))
+
+    async def begin(self, paddle: Paddle, pipeline: Pipeline, minutes: int) -> str:
+        """A Pro subscription whose period ends in so many minutes; returns when."""
+        await paddle.act("upgrade", plan="pro", quantity=3, ends_in_s=minutes * 60)
+        await tell(pipeline, paddle)
+        return str((await state(pipeline.store))["period"]["ends_at"])
+
+    async def items(self, paddle: Paddle) -> list[tuple[str, int]]:
+        answer = (await paddle.http.get("/simulate/subscriptions", params={"tenant": "acme"})).json()
+        return [(item["price"]["id"], item["quantity"]) for item in answer["subscriptions"][0]["items"]]
+
+    async def test_s19_pro_now_and_basic_then(
+        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store, clock: Clock
+    ) -> None:
+        ends_at = await self.begin(paddle, pipeline, 50)
+        answer = (await desk.post("/v1/tenants/acme/scheduled-change", json={"plan": "basic"})).json()
+        scheduled = {
+            "action": "change_plan",
+            "plan": "basic",
+            "effective_at": ends_at,
+            "source": "app",
+            "overdue": False,
+        }
+        assert (answer["scheduled"], answer["replaced"]) == (scheduled, False)
+        assert instants.parse(answer["executes_at"]) == instants.parse(ends_at) - AHEAD_NS
+        shown = await state(store)
+        assert (shown["plan"]["key"], shown["scheduled"]) == ("pro", scheduled)
+        cause = orjson.loads((await store.read("tenant:acme")).cause)
+        assert cause == {"source": "app", "event_type": "scheduled_change.set"}
+        score: Any = await store.redis.zscore("pw:{timers/live}:due", "tenant:acme")
+        assert abs(score * 1000 - instants.parse(answer["executes_at"])) <= 1000
+
+        await self.fire(pipeline)
+        assert await self.items(paddle) == [(price_id("pro"), 3)]
+        clock.move(11)
+        await self.fire(pipeline)
+        assert await self.items(paddle) == [(price_id("basic"), 3)]
+        await tell(pipeline, paddle)
+        shown = await state(store)
+        assert (shown["plan"]["key"], shown["limits"]["projects"], shown["scheduled"]) == (
+            "pro",
+            "unlimited",
+            scheduled,
+        )
+        problem(await desk.delete("/v1/tenants/acme/scheduled-change"), 409, "already_executed")
+
+        clock.move(40)
+        await self.fire(pipeline)
+        shown = await state(store)
+        assert (shown["plan"]["key"], "scheduled" in shown, "pending" in shown) == ("basic", False, False)
+        assert model.decode((await store.read("tenant:acme")).private).held is None
+
+    async def test_s19_items_that_show_the_lower_plan_already(
+        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+    ) -> None:
+        await self.begin(paddle, pipeline, 50)
+        await paddle.act("downgrade", plan="basic")
+        await tell(pipeline, paddle)
+        assert (await state(store))["plan"]["key"] == "basic"
+        answer = await desk.post("/v1/tenants/acme/scheduled-change", json={"plan": "basic", "keep": "pro"})
+        assert answer.status_code == 200, answer.text
+        shown = await state(store)
+        assert (shown["plan"]["key"], shown["limits"]["seats"], shown["scheduled"]["plan"]) == ("pro", 3, "basic")
+
+    async def test_without_a_key_it_takes_effect_when_the_items_show_it(
+        self, paddle: Paddle, store: Store, clock: Clock
+    ) -> None:
+        pipeline = Pipeline(store, Shelf(EXAMPLE), {"paddle": Adapter()}, now_ns=clock)
+        await self.begin(paddle, pipeline, 50)
+        async with desk_of(pipeline) as desk:
+            await desk.post("/v1/tenants/acme/scheduled-change", json={"plan": "basic"})
+        clock.move(51)
+        await self.fire(pipeline)
+        shown = await state(store)
+        assert (shown["plan"]["key"], shown["scheduled"]["overdue"]) == ("pro", True)
+        await paddle.act("renew")
+        await paddle.act("downgrade", plan="basic")
+        await tell(pipeline, paddle)
+        shown = await state(store)
+        assert (shown["plan"]["key"], "scheduled" in shown) == ("basic", False)
+
+    @pytest.mark.parametrize("action", ["upgrade", "cancel", "cancel now"])
+    async def test_s20_what_happens_before_makes_it_void(
+        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store, clock: Clock, action: str
+    ) -> None:
+        await paddle.act("upgrade", plan="basic", ends_in_s=50 * 60)
+        await tell(pipeline, paddle)
+        # Held from Basic to Basic's neighbour would be an upgrade; so: from Pro, with Basic's items shown already.
+        body = {"plan": "basic", "keep": "pro"} if action != "upgrade" else {"plan": "pro"}
+        assert (await desk.post("/v1/tenants/acme/scheduled-change", json=body)).status_code == 200
+        await paddle.act(*action.split()[:1], **({"when": "now"} if "now" in action else {}))
+        await tell(pipeline, paddle)
+        shown = await state(store)
+        assert shown.get("scheduled", {}).get("action") != "change_plan"
+        assert model.decode((await store.read("tenant:acme")).private).held is None
+        entries: Any = await store.redis.xrange(events_key("tenant:acme"))
+        assert any(b"is dropped" in fields[b"reason"] for _, fields in entries)
+        before = await self.items(paddle)
+        clock.move(60)
+        await self.fire(pipeline)
+        assert await self.items(paddle) == before
+
+    async def test_s20_it_is_replaced_and_deleted(
+        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+    ) -> None:
+        ends_at = await self.begin(paddle, pipeline, 50)
+        first = instants.text(instants.parse(ends_at) - 5 * MINUTE_NS)
+        for body, replaced in (({"plan": "basic", "effective_at": first}, False), ({"plan": "basic"}, True)):
+            answer = (await desk.post("/v1/tenants/acme/scheduled-change", json=body)).json()
+            assert answer["replaced"] is replaced
+        assert (await state(store))["scheduled"]["effective_at"] == ends_at
+        assert (await desk.delete("/v1/tenants/acme/scheduled-change")).json()["outcome"] == "applied"
+        assert "scheduled" not in await state(store)
+        problem(await desk.delete("/v1/tenants/acme/scheduled-change"), 404, "not_found")
+
+    async def test_s21_a_refusal_before_the_bill_is_surfaced_and_tried_again(
+        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store, clock: Clock
+    ) -> None:
+        await self.begin(paddle, pipeline, 20)
+        await desk.post("/v1/tenants/acme/scheduled-change", json={"plan": "basic"})
+        await self.fire(pipeline)
+        assert (await state(store))["scheduled"]["problem"] == "subscription_locked_renewal"
+        score: Any = await store.redis.zscore("pw:{timers/live}:due", "tenant:acme")
+        assert score * 1000 <= clock() + EXECUTE_AGAIN_S * 10**9
+        clock.move(21)
+        await paddle.act("renew")
+        await self.fire(pipeline)
+        shown = await state(store)
+        assert (shown["plan"]["key"], "scheduled" in shown) == ("basic", False)
+        assert await self.items(paddle) == [(price_id("basic"), 3)]
+
+    async def test_s21_while_past_due_it_is_not_lost(
+        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store, clock: Clock
+    ) -> None:
+        await self.begin(paddle, pipeline, 50)
+        await desk.post("/v1/tenants/acme/scheduled-change", json={"plan": "basic"})
+        await paddle.act("past_due")
+        await tell(pipeline, paddle)
+        clock.move(51)
+        await self.fire(pipeline)
+        shown = await state(store)
+        assert (shown["plan"]["key"], shown["scheduled"]["problem"]) == ("pro", "subscription_update_when_past_due")
+        await paddle.act("recover")
+        await self.fire(pipeline)
+        assert (await state(store))["plan"]["key"] == "basic"
+
+    async def test_workers_execute_it_once(
+        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+    ) -> None:
+        """Three of them, by the real clock."""
+        await self.begin(paddle, pipeline, 600)
+        soon = instants.text(time.time_ns() + 10**9 // 2)
+        await desk.post("/v1/tenants/acme/scheduled-change", json={"plan": "basic", "effective_at": soon})
+        before = len(await paddle.events())
+        workers = [Worker(pipeline, ("live",), poll_s=0.02) for _ in range(3)]
+
+        async def changed() -> bool:
+            return bool((await state(store))["plan"]["key"] == "basic")
+
+        async with asyncio.TaskGroup() as group:
+            for worker in workers:
+                group.create_task(worker.run())
+            await until(changed)
+            for worker in workers:
+                worker.stop()
+        assert len(await paddle.events()) == before + 1
+
+    @pytest.mark.parametrize(
+        ("body", "status", "code"),
+        [
+            ({}, 422, "request_invalid"),
+            ({"plan": 1}, 422, "request_invalid"),
+            ({"plan": "basic", "effective_at": "tomorrow"}, 422, "request_invalid"),
+            ({"plan": "basic", "billing_mode": "never"}, 422, "request_invalid"),
+            ({"plan": "basic", "if_version": -1}, 422, "request_invalid"),
+            ({"plan": "basic", "pln": "x"}, 422, "request_invalid"),
+            ({"plan": "gold"}, 422, "plan_unknown"),
+            ({"plan": "free"}, 422, "plan_not_sold"),
+            ({"plan": "basic", "keep": "free"}, 422, "plan_not_sold"),
+            ({"plan": "pro"}, 409, "nothing_to_change"),
+            ({"plan": "basic", "effective_at": "2020-01-01T00:00:00Z"}, 422, "effective_at_invalid"),
+            ({"plan": "basic", "effective_at": "2040-01-01T00:00:00Z"}, 422, "effective_at_invalid"),
+            ({"plan": "basic", "subscription_id": "sub_other"}, 409, "no_subscription"),
+            ({"plan": "basic", "if_version": 7}, 409, "version_conflict"),
+        ],
+    )
+    async def test_what_cannot_be_held_is_refused_and_changes_nothing(
+        self,
+        desk: httpx2.AsyncClient,
+        paddle: Paddle,
+        pipeline: Pipeline,
+        store: Store,
+        body: dict[str, Any],
+        status: int,
+        code: str,
+    ) -> None:
+        await self.begin(paddle, pipeline, 50)
+        before = await store.read("tenant:acme")
+        problem(await desk.post("/v1/tenants/acme/scheduled-change", json=body), status, code)
+        assert await store.read("tenant:acme") == before
+
+    async def test_what_makes_no_sense_as_things_are(
+        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline
+    ) -> None:
+        path, body = "/v1/tenants/acme/scheduled-change", {"plan": "basic"}
+        problem(await desk.post(path, json=body), 409, "no_subscription")
+        await self.begin(paddle, pipeline, 50)
+        await paddle.act("cancel")
+        await tell(pipeline, paddle)
+        problem(await desk.post(path, json=body), 409, "cancel_scheduled")
+        await paddle.act("uncancel")
+        await paddle.act("past_due")
+        await tell(pipeline, paddle)
+        problem(await desk.post(path, json=body), 422, "effective_at_required")
+        for raw in (b"[]", b"{", b'"x"'):
+            problem(await desk.post(path, content=raw), 422, "request_invalid")
+        problem(await desk.post(path, content=b"x" * 70_000), 413, "body_too_large")
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -153,7 +415,13 @@ async def test_the_guard_decides(pipeline: Pipeline) -> None:
     routes: Any = intake.routes(pipeline, SETTINGS, let_in)
     async with desk_of(pipeline, "wrong") as desk:
         for route in routes:
-            path = route.path.replace("{id}", "acme").replace("{event_id}", "x").replace("{preview_id}", "x")
+            path = (
+                route.path.replace("{id}", "acme")
+                .replace("{event_id}", "x")
+                .replace("{preview_id}", "x")
+                .replace("{kind}", "limit")
+                .replace("{name}", "x")
+            )
             for method in route.methods - {"HEAD"}:
                 assert (await desk.request(method, path)).status_code == 401, path
 
@@ -162,3 +430,305 @@ async def test_a_store_that_is_away_is_told(pipeline: Pipeline, desk: httpx2.Asy
     valkey.kill()
     problem(await desk.get("/v1/drift"), 503, "store_unavailable")
     problem(await desk.post("/v1/tenants/acme/reconcile"), 503, "store_unavailable")
+
+
+class TestPreview:
+    """What would be, bound to a version, and whether it came so."""
+
+    async def begin(self, paddle: Paddle, pipeline: Pipeline) -> int:
+        await paddle.act("upgrade", plan="basic", quantity=2)
+        await tell(pipeline, paddle)
+        return (await pipeline.store.read("tenant:acme")).version
+
+    async def drift(self, desk: httpx2.AsyncClient) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await desk.get("/v1/drift")).json()["drift"]
+        return [entry for entry in found if entry["kind"] == "preview"]
+
+    async def test_it_tells_and_changes_nothing(
+        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+    ) -> None:
+        version = await self.begin(paddle, pipeline)
+        before = await store.read("tenant:acme")
+        body = {"plan": "pro", "quantity": 5, "ask_provider": True}
+        answer = (await desk.post("/v1/tenants/acme/preview", json=body)).json()
+        assert await store.read("tenant:acme") == before
+        assert (answer["version"], answer["state"]["plan"]["key"]) == (version, "pro")
+        diff = {entry.pop("path"): entry for entry in answer["diff"]}
+        assert diff == {
+            "features.sso": {"to": True},
+            "limits.projects": {"from": 25, "to": "unlimited"},
+            "limits.seats": {"from": 2, "to": 5},
+            "modules.analytics": {"from": "read", "to": "write"},
+            "plan.key": {"from": "basic", "to": "pro"},
+            "plan.name": {"from": "Basic", "to": "Pro"},
+            "plan.rank": {"from": 10, "to": 20},
+        }
+        assert answer["provider"]["update_summary"]["result"]["action"] == "charge"
+        assert answer["provider_differs"] == []
+
+    async def test_what_was_confirmed_comes_as_foreseen(
+        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+    ) -> None:
+        await self.begin(paddle, pipeline)
+        answer = (await desk.post("/v1/tenants/acme/preview", json={"plan": "pro"})).json()
+        path = f"/v1/tenants/acme/preview/{answer['preview_id']}/confirm"
+        assert (await desk.post(path, json={"apply": True})).json()["outcome"] == "applied"
+        shown = await state(store)
+        assert {name: shown[name] for name in ENTITLEMENTS} == {name: answer["state"][name] for name in ENTITLEMENTS}
+        await tell(pipeline, paddle)
+        assert model.decode((await store.read("tenant:acme")).private).expected is None
+        assert await self.drift(desk) == []
+
+    async def test_a_webhook_that_differs_from_its_preview_is_drift(
+        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+    ) -> None:
+        await self.begin(paddle, pipeline)
+        answer = (await desk.post("/v1/tenants/acme/preview", json={"plan": "pro", "quantity": 5})).json()
+        await desk.post(f"/v1/tenants/acme/preview/{answer['preview_id']}/confirm")
+        await paddle.act("upgrade", plan="pro", quantity=4)
+        await tell(pipeline, paddle)
+        (found,) = await self.drift(desk)
+        assert (found["subject"], found["version"]) == (answer["preview_id"], (await store.read("tenant:acme")).version)
+        assert found["here"] == {"items": [[price_id("pro"), 5]]}
+        assert found["there"] == {"items": [[price_id("pro"), 4]]}
+
+    async def test_s25_a_preview_of_an_older_version_is_refused(
+        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+    ) -> None:
+        await self.begin(paddle, pipeline)
+        answer = (await desk.post("/v1/tenants/acme/preview", json={"plan": "pro"})).json()
+        await paddle.act("seats", quantity=9)
+        await tell(pipeline, paddle)
+        before = await store.read("tenant:acme")
+        path = f"/v1/tenants/acme/preview/{answer['preview_id']}/confirm"
+        problem(await desk.post(path, json={"apply": True}), 409, "preview_stale")
+        assert await store.read("tenant:acme") == before
+        problem(await desk.post("/v1/tenants/other/preview/" + answer["preview_id"] + "/confirm"), 404, "not_found")
+
+    async def test_s24_a_charge_that_fails_leaves_the_old_plan_and_says_why(
+        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+    ) -> None:
+        await self.begin(paddle, pipeline)
+        await paddle.act("decline")
+        answer = (await desk.post("/v1/tenants/acme/preview", json={"plan": "pro"})).json()
+        path = f"/v1/tenants/acme/preview/{answer['preview_id']}/confirm"
+        detail = problem(await desk.post(path, json={"apply": True}), 409, "provider_refused")
+        assert "subscription_payment_declined" in detail
+        snapshot = await store.read("tenant:acme")
+        assert orjson.loads(snapshot.state)["plan"]["key"] == "basic"
+        assert orjson.loads(snapshot.cause)["event_type"] == "preview.refused"
+        assert model.decode(snapshot.private).expected is None
+
+    async def test_a_provider_s_preview_may_be_attached(
+        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline
+    ) -> None:
+        await self.begin(paddle, pipeline)
+        item = {"price": {"id": price_id("pro")}, "quantity": 7}
+        told = {"status": "active", "items": [item]}
+        body = {"items": [{"price_id": price_id("pro"), "quantity": 5}], "provider_preview": told}
+        answer = (await desk.post("/v1/tenants/acme/preview", json=body)).json()
+        assert answer["provider_differs"] == [
+            {"path": "items", "from": [[price_id("pro"), 5]], "to": [[price_id("pro"), 7]]}
+        ]
+
+    @pytest.mark.parametrize("when", ["now", "period_end"])
+    async def test_a_cancel(self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, when: str) -> None:
+        await self.begin(paddle, pipeline)
+        answer = (await desk.post("/v1/tenants/acme/preview", json={"cancel": when})).json()
+        assert answer["state"]["plan"]["key"] == ("free" if when == "now" else "basic")
+        assert ("scheduled" in answer["state"]) is (when == "period_end")
+
+    @pytest.mark.parametrize(
+        ("body", "status", "code"),
+        [
+            ({}, 422, "request_invalid"),
+            ({"plan": "pro", "cancel": "now"}, 422, "request_invalid"),
+            ({"cancel": "later"}, 422, "request_invalid"),
+            ({"cancel": "now", "quantity": 2}, 422, "request_invalid"),
+            ({"items": []}, 422, "request_invalid"),
+            ({"items": [{"price_id": "x"}] * 101}, 422, "request_invalid"),
+            ({"items": [{"price_id": "x", "quantity": -1}]}, 422, "request_invalid"),
+            ({"items": ["x"]}, 422, "request_invalid"),
+            ({"plan": "pro", "provider_preview": []}, 422, "request_invalid"),
+            ({"plan": "pro", "provider_preview": {}}, 422, "request_invalid"),
+            ({"plan": "pro", "ask_provider": 1}, 422, "request_invalid"),
+            ({"plan": "gold"}, 422, "plan_unknown"),
+            ({"items": [{"price_id": "pri_x"}]}, 422, "price_unknown"),
+            ({"cancel": "now", "ask_provider": True}, 422, "request_invalid"),
+        ],
+    )
+    async def test_what_cannot_be_previewed_is_refused(
+        self,
+        desk: httpx2.AsyncClient,
+        paddle: Paddle,
+        pipeline: Pipeline,
+        body: dict[str, Any],
+        status: int,
+        code: str,
+    ) -> None:
+        await self.begin(paddle, pipeline)
+        problem(await desk.post("/v1/tenants/acme/preview", json=body), status, code)
+        problem(await desk.post("/v1/tenants/nobody/preview", json={"plan": "pro"}), 409, "no_subscription")
+
+
+class TestOverrides:
+    """What operators grant and take, over whatever is paid for."""
+
+    path = "/v1/tenants/acme/overrides"
+
+    async def test_granted_visible_and_gone_when_it_expires(
+        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+    ) -> None:
+        await paddle.act("upgrade", plan="basic", quantity=2)
+        await tell(pipeline, paddle)
+        ends = instants.text(time.time_ns() + 10**9)
+        body = {"kind": "feature", "name": "sso", "value": True, "reason": "promised", "by": "eve", "expires_at": ends}
+        version = (await desk.post(self.path, json=body)).json()["version"]
+        shown = await state(store)
+        assert (shown["features"]["sso"], shown["valid_until"]) == (True, ends)
+        snapshot = await store.read("tenant:acme")
+        assert snapshot.version == version
+        assert orjson.loads(snapshot.cause) == {
+            "source": "operator",
+            "event_type": "override.granted",
+            "override": "feature:sso",
+            "reason": "promised",
+            "by": "eve",
+            "expires_at": ends,
+        }
+        worker = Worker(pipeline, ("live",), poll_s=0.02)
+
+        async def gone() -> bool:
+            return "sso" not in (await state(store))["features"]
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(worker.run())
+            await until(gone)
+            worker.stop()
+        assert time.time_ns() >= instants.parse(ends)
+
+    async def test_revoked_replaced_removed_and_kept_through_events(
+        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+    ) -> None:
+        await paddle.act("upgrade", plan="basic", quantity=2)
+        await tell(pipeline, paddle)
+        await desk.post(self.path, json={"kind": "feature", "name": "export", "revoke": True, "reason": "abuse"})
+        for value in (7, "unlimited"):
+            await desk.post(self.path, json={"kind": "limit", "name": "seats", "value": value, "reason": "x"})
+            assert (await state(store))["limits"]["seats"] == value
+        await paddle.act("seats", quantity=3)
+        await tell(pipeline, paddle)
+        shown = await state(store)
+        assert ("export" in shown["features"], shown["limits"]["seats"]) == (False, "unlimited")
+        listed = (await desk.get(self.path)).json()["overrides"]
+        assert listed == [
+            {"kind": "feature", "name": "export", "revoke": True, "reason": "abuse"},
+            {"kind": "limit", "name": "seats", "value": "unlimited", "reason": "x"},
+        ]
+        for path in ("feature/export", "limit/seats"):
+            assert (await desk.delete(f"{self.path}/{path}")).json()["outcome"] == "applied"
+        shown = await state(store)
+        assert (shown["features"]["export"], shown["limits"]["seats"]) == (True, 3)
+        problem(await desk.delete(f"{self.path}/limit/seats"), 404, "not_found")
+
+    async def test_a_tenant_that_buys_nothing_may_have_some(self, desk: httpx2.AsyncClient, store: Store) -> None:
+        await desk.post(self.path, json={"kind": "module", "name": "billing", "value": "write", "reason": "x"})
+        shown = await state(store)
+        assert (shown["plan"]["key"], shown["modules"]) == ("free", {"billing": "write"})
+
+    async def test_they_are_limited_in_number(self, desk: httpx2.AsyncClient) -> None:
+        body = {"kind": "feature", "value": True, "reason": "x"}
+        for number in range(OVERRIDES_MAX):
+            assert (await desk.post(self.path, json={**body, "name": f"f{number}"})).status_code == 200
+        problem(await desk.post(self.path, json={**body, "name": "more"}), 409, "too_many_overrides")
+        assert (await desk.post(self.path, json={**body, "name": "f1"})).status_code == 200
+
+    @pytest.mark.parametrize(
+        ("change", "code"),
+        [
+            ({"kind": "plan"}, "request_invalid"),
+            ({"name": ""}, "request_invalid"),
+            ({"reason": None}, "request_invalid"),
+            ({"revoke": True}, "request_invalid"),
+            ({"value": None}, "request_invalid"),
+            ({"expires_at": "soon"}, "request_invalid"),
+            ({"name": "no spaces"}, "override_invalid"),
+            ({"value": False}, "override_invalid"),
+            ({"value": [1]}, "override_invalid"),
+            ({"kind": "limit", "value": -1}, "override_invalid"),
+            ({"kind": "limit", "value": True}, "override_invalid"),
+            ({"kind": "module", "value": "root"}, "override_invalid"),
+            ({"expires_at": "2020-01-01T00:00:00Z"}, "override_invalid"),
+        ],
+    )
+    async def test_bad_ones_are_refused(
+        self, desk: httpx2.AsyncClient, store: Store, change: dict[str, Any], code: str
+    ) -> None:
+        body = {"kind": "feature", "name": "sso", "value": True, "reason": "x", **change}
+        problem(await desk.post(self.path, json=body), 422, code)
+        assert await store.redis.dbsize() == 0
+
+
+class TestHistory:
+    """What a support person reads, and what is left of it after an erasure."""
+
+    async def test_what_changed_when_and_why(
+        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+    ) -> None:
+        await paddle.act("upgrade", plan="basic")
+        await tell(pipeline, paddle)
+        await desk.post(
+            "/v1/tenants/acme/overrides", json={"kind": "feature", "name": "sso", "value": True, "reason": "promised"}
+        )
+        answer = (await desk.get("/v1/tenants/acme/history")).json()
+        newest, *_, oldest = answer["changes"]
+        assert newest["cause"]["reason"] == "promised"
+        assert newest["diff"] == [{"path": "features.sso", "to": True}]
+        assert newest["version"] == (await store.read("tenant:acme")).version
+        assert {"path": "plan.key", "to": "basic"} in oldest["diff"]
+        assert answer["events"][0]["type"] == "override.granted"
+        assert {entry["outcome"] for entry in answer["events"]} <= {"applied", "unchanged", "refused"}
+        assert len((await desk.get("/v1/tenants/acme/history?limit=1")).json()["changes"]) == 1
+
+    async def test_an_erased_tenant_is_gone_and_stays_so(
+        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+    ) -> None:
+        await paddle.act("upgrade", plan="basic")
+        await tell(pipeline, paddle)
+        await paddle.act("seats", quantity=4)
+        await desk.post("/v1/tenants/acme/reconcile")
+        assert (await desk.get("/v1/drift")).json()["drift"]
+        before = await store.read("tenant:acme")
+        event_ids = [json.loads(body)["event_id"] for body in await paddle.events()][:2]
+        answer = (await desk.request("DELETE", "/v1/tenants/acme", json={"reason": "asked for"})).json()
+        after = await store.read("tenant:acme")
+        assert (answer, after.state) == ({"outcome": "applied", "version": after.version}, b"null")
+        assert after.version > before.version
+        assert (await desk.get("/v1/drift")).json()["drift"] == []
+        history = (await desk.get("/v1/tenants/acme/history")).json()
+        assert [entry["cause"]["event_type"] for entry in history["changes"]] == ["tenant.erased"]
+        assert history["events"] == []
+        assert [topic async for topic in pipeline.environment("live").topics()] == []
+        for event_id in event_ids:
+            record = await pipeline.environment("live").inbox.read(event_id)
+            assert record is not None
+            assert (record.status, record.body) == ("done", b"")
+
+        await paddle.act("seats", quantity=5)
+        newest = next(body for body in (await paddle.events())[::-1] if b'"subscription.updated"' in body)
+        receipt = await pipeline.receive(pipeline.adapters["paddle"], newest, "live")
+        assert (receipt.outcome, receipt.reason[:21]) == ("parked", "the tenant was erased")
+        assert (await desk.post("/v1/tenants/acme/reconcile")).json()["reason"] == "the tenant was erased"
+        override = {"kind": "feature", "name": "sso", "value": True, "reason": "x"}
+        problem(await desk.post("/v1/tenants/acme/overrides", json=override), 409, "not_changed")
+        assert (await store.read("tenant:acme")).version == after.version
+        again = await desk.request("DELETE", "/v1/tenants/acme", json={"reason": "asked for"})
+        assert again.json() == {"outcome": "unchanged", "version": after.version}
+
+    async def test_what_cannot_be_erased(self, desk: httpx2.AsyncClient, store: Store) -> None:
+        path = "/v1/tenants/acme"
+        problem(await desk.request("DELETE", path, json={}), 422, "request_invalid")
+        problem(await desk.request("DELETE", path, json={"reason": "x"}), 404, "not_found")
+        await store.commit(Change("tenant:acme", b'{"own":1}', b'{"own":2}'))
+        problem(await desk.request("DELETE", path, json={"reason": "x"}), 409, "not_changed")
+        assert await state(store) == {"own": 1}

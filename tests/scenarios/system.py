@@ -20,12 +20,14 @@ from typing import Any
 import httpx2
 import orjson
 import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from sync.billing import catalog as catalogs
 from sync.billing import instants
 from sync.billing.pipeline import events_key
+from sync.simulator import paddle
 from sync.simulator.app import create_app
 from sync.simulator.provider import Provider
 from sync.state import merge_patch
@@ -60,6 +62,13 @@ limits = { seats = 0, projects = 25 }
 per_unit.limits = { seats = 1 }
 prices.paddle.live = ["pri_basic"]
 prices.paddle.sandbox = ["pri_basic_sandbox"]
+
+[plans.scale]
+name = "Scale"
+rank = 30
+features = ["basic", "export", "sso", "audit"]
+limits = { projects = "unlimited", seats = 100 }
+prices.paddle.live = ["pri_scale"]
 
 [plans.pro]
 name = "Pro"
@@ -245,6 +254,22 @@ class System:
         found: list[dict[str, Any]] = response.json()["parked"]
         return found
 
+    async def tell(self, bodies: Sequence[bytes]) -> None:
+        """Deliver all of them in order; each is answered 200."""
+        for body in bodies:
+            await self.outcome(body)
+
+    async def ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """What a backend with a publish key is answered; it must be 200."""
+        response = await self.http.request(method, path, json=body, headers=self.key)
+        assert response.status_code == 200, response.text
+        found: dict[str, Any] = response.json()
+        return found
+
+    async def wake(self, topic: str = TOPIC) -> None:
+        """Have the worker look at the topic now, as it would anyway some time later."""
+        await self.store.redis.zadd("pw:{timers/live}:due", {topic: 0})
+
     @asynccontextmanager
     async def tab(
         self, topic: str = TOPIC, held: int = 0, state: Any = None, jwt: str | None = None, port: int = 0
@@ -269,13 +294,13 @@ class System:
 
 
 def _of_sync(environ: Mapping[str, str]) -> dict[str, str]:
-    names = ("REDIS_URL", "CATALOG", "PADDLE_SECRETS", "PADDLE_API_KEYS", "PADDLE_API_URL")
+    names = ("REDIS_URL", "CATALOG", "PADDLE_SECRETS", "PADDLE_API_KEYS", "PADDLE_API_URL", "PADDLE_API_RATE_PER_S")
     return {name: value for key in names if (value := environ.get(name := f"PLANWIRE_{key}"))}
 
 
 @asynccontextmanager
 async def run_system(
-    store_url: str, directory: Path, *, catalog: str = CATALOG, until_fresh: bool = True, **settings: str
+    store_url: str, directory: Path, *, catalog: str = CATALOG, **settings: str
 ) -> AsyncIterator[System]:
     """A system on the store at `store_url`, which may have others; `settings` are names without the prefix."""
     path = directory / "catalog.toml"
@@ -293,20 +318,68 @@ async def run_system(
     )
     store = connect_store(store_url).store
     try:
-        async with run_gateway(environ, until_fresh=until_fresh) as gateway:
-            async with httpx2.AsyncClient(base_url=gateway.url, timeout=15) as http:
-                yield System(gateway, store, path, environ, http)
+        async with (
+            run_gateway(environ) as gateway,
+            httpx2.AsyncClient(base_url=gateway.url, timeout=15) as http,
+        ):
+            yield System(gateway, store, path, environ, http)
     finally:
         await store.aclose()
 
 
+class Gate:
+    """Before the provider's API: counts what is fetched, and while it is closed keeps the finished answers back."""
+
+    def __init__(self) -> None:
+        self.app: ASGIApp | None = None
+        self.fetched = 0
+        self.kept_back = 0
+        self._open = asyncio.Event()
+        self._open.set()
+
+    def close(self) -> None:
+        """Keep every answer about a subscription back from now on."""
+        self._open.clear()
+
+    def open(self) -> None:
+        """Let them go."""
+        self._open.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self.app is not None
+        if scope["type"] != "http" or scope["method"] != "GET" or not scope["path"].startswith("/subscriptions/"):
+            await self.app(scope, receive, send)
+            return
+        answer: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            answer.append(message)
+
+        await self.app(scope, receive, keep)
+        self.fetched += 1
+        self.kept_back += 1
+        await self._open.wait()
+        self.kept_back -= 1
+        for message in answer:
+            await send(message)
+
+
 @dataclass
 class Seller:
-    """A local provider that delivers nothing by itself: a test fetches its events and sends them as it likes."""
+    """A local provider that delivers nothing by itself: a test fetches its events and sends them as it likes.
+
+    `clock` moves its clock so many seconds ahead of this machine's. `settings` are what a system needs to ask it.
+    """
 
     provider: Provider
     url: str
     http: httpx2.AsyncClient
+    gate: Gate
+    clock: Callable[[float], None]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {"PADDLE_API_KEYS": f"live:{API_KEY}", "PADDLE_API_URL": self.url, "PADDLE_API_RATE_PER_S": "1000"}
 
     async def act(self, action: str, tenant: str = "acme", **parameters: Any) -> dict[str, Any]:
         """Make something happen to a tenant."""
@@ -317,10 +390,19 @@ class Seller:
 
     def events(self, ids: Sequence[str] | None = None) -> list[bytes]:
         """The webhooks' bodies of all its events, or of these, in the order they occurred."""
-        from sync.simulator import paddle
-
         chosen = [event for event in self.provider.world.events if ids is None or event.id in ids]
         return [orjson.dumps(paddle.envelope(event, f"ntf_{number}")) for number, event in enumerate(chosen)]
+
+    async def sells(self, tenant: str = "acme") -> list[dict[str, Any]]:
+        """The tenant's subscriptions, as the provider has them."""
+        answer = await self.http.get("/simulate/subscriptions", params={"tenant": tenant})
+        found: list[dict[str, Any]] = answer.json()["subscriptions"]
+        return found
+
+    async def price(self, tenant: str = "acme") -> str:
+        """The first price of the tenant's first subscription."""
+        found: str = (await self.sells(tenant))[0]["items"][0]["price"]["id"]
+        return found
 
     async def api(self, method: str, path: str, body: Any = None) -> httpx2.Response:
         """What the provider's API answers."""
@@ -329,29 +411,34 @@ class Seller:
 
 
 @asynccontextmanager
-async def selling(directory: Path, catalog: str = CATALOG, webhook_url: str = "") -> AsyncIterator[Seller]:
-    """A local provider that sells what `catalog` has; it delivers to `webhook_url` what is not held back."""
+async def selling(directory: Path, catalog: str = CATALOG) -> AsyncIterator[Seller]:
+    """A local provider that sells what `catalog` has."""
     known = catalogs.parse(catalog, "scenarios.toml")
-    provider = Provider(
-        directory,
-        lambda: known,
-        webhook_url or "http://127.0.0.1:9/none",
-        {"live": (SECRET,)},
-        lambda: time.time_ns() // 1000,
-        random.Random(0),
-        pause_first_s=0.05,
-    )
+    ahead_s = 0.0
+
+    def move(seconds: float) -> None:
+        nonlocal ahead_s
+        ahead_s = seconds
+
+    def now_us() -> int:
+        return time.time_ns() // 1000 + int(ahead_s * 1_000_000)
+
+    nobody = "http://127.0.0.1:9/none"
+    provider = Provider(directory, lambda: known, nobody, {"live": (SECRET,)}, now_us, random.Random(0))
+    gate = Gate()
+    gate.app = create_app(provider, {"live": (API_KEY,)})
     # The protocol named, or asyncio leaves Nagle's algorithm on and each answer takes 40 ms longer.
     with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = uvicorn.Server(uvicorn.Config(create_app(provider, {"live": (API_KEY,)}), log_level="error"))
+        server = uvicorn.Server(uvicorn.Config(gate, log_level="error", lifespan="on"))
         task = asyncio.create_task(server.serve(sockets=[listener]))
         await until(lambda: server.started or task.done())
         try:
             async with httpx2.AsyncClient(base_url=url) as http:
-                yield Seller(provider, url, http)
+                yield Seller(provider, url, http, gate, move)
         finally:
+            gate.open()
             server.should_exit = True
             await task

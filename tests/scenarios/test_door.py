@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.system import CATALOG, SANDBOX_SECRET, SECRET, TOPIC, System, ago, event, run_system
+from tests.scenarios.system import CATALOG, TOPIC, System, ago, event, run_system
 from tests.support.servers import Server, start_valkey
 from tests.support.wait import until
-from tests.unit.billing.bodies import envelope, signature
+from tests.unit.billing.bodies import SANDBOX_SECRET, SECRET, envelope, signature
 
 
 async def test_s26_an_event_of_the_other_environment_touches_no_tenant_of_this_one(

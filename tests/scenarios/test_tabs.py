@@ -1,10 +1,10 @@
-"""Tabs that wait, come back, lag, sleep and change hands: none goes back, none misses the newest, none sees another's."""
+"""Tabs that wait, come back, lag, sleep and change hands: none goes back, misses the newest or sees another's."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,7 @@ async def test_s39_a_tab_that_lands_on_a_server_that_lags_does_not_go_back(tmp_p
 
 
 def ahead_of(server: System, system: System, tab: Tab | None = None) -> Any:
-    """A tab on `server` that holds what `tab` shows; its fence is set by way of `system`, whose store is not cut off."""
+    """A tab on `server` that holds what `tab` shows; its fence goes by way of `system`, whose store is not cut off."""
     held, state = (0, None) if tab is None else (tab.version, tab.state)
     return system.tab(held=held, state=state, port=server.gateway.port)
 
@@ -144,40 +144,42 @@ async def test_s40_after_a_restore_from_a_backup_nobody_keeps_the_lost_state(tmp
 async def test_s41_what_is_committed_while_a_snapshot_is_read_is_in_it_or_follows_it(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """Without a sweep to help: subscribe first and read then leaves no gap."""
+    """Without a sweep to help: to subscribe first and then read leaves no gap."""
     async with run_system(store_url, tmp_path, SWEEP_S="600") as system:
-        reads = system.gateway.node.store.read_many
+        store = system.gateway.node.store
+        reads = store.read_many
         for number in range(1, 11):
-            topic = f"tenant:t{number}"
-            first = event(ago(10), tenant=f"t{number}", items=[("pri_pro", 1)])
-            second = event(ago(5), tenant=f"t{number}", items=[("pri_pro", 2)])
-            await system.apply(first)
-            committed: list[int] = []
-
-            async def read_many(
-                topics: list[str], topic: str = topic, body: bytes = second, committed: list[int] = committed
-            ) -> list[Snapshot]:
-                is_ours = topic in topics and not committed
-                if is_ours and moment == "before the read":
-                    committed.append(await system.apply(body))
-                found = await reads(topics)
-                if is_ours and moment == "within the read":
-                    committed.append(await system.apply(body))
-                if is_ours and moment == "after the read":
-                    committed.append(0)
-                    asyncio.get_running_loop().call_soon(wake.set)
-                return found
-
-            wake = asyncio.Event()
-            monkeypatch.setattr(system.gateway.node.store, "read_many", read_many)
+            tenant = f"t{number}"
+            topic = f"tenant:{tenant}"
+            await system.apply(event(ago(10), tenant=tenant, items=[("pri_pro", 1)]))
+            change = event(ago(5), tenant=tenant, items=[("pri_pro", 2)])
+            made: list[int] = []
+            monkeypatch.setattr(store, "read_many", changing(system, reads, topic, change, made, moment))
             async with system.tab(topic) as tab:
                 await tab.next("snapshot")
                 if moment == "after the read":
-                    await wake.wait()
-                    committed.append(await system.apply(second))
-                assert committed, "the read was not seen"
-                await tab.reaches(committed[-1])
+                    made.append(await system.apply(change))
+                (version,) = made
+                await tab.reaches(version)
                 assert tab.state["limits"]["seats"] == 2
+
+
+Reads = Callable[[Sequence[str]], Awaitable[list[Snapshot]]]
+
+
+def changing(system: System, reads: Reads, topic: str, change: bytes, made: list[int], moment: str) -> Reads:
+    """A reading of the store during the first of which, of `topic`, a webhook is answered; its version is `made`."""
+
+    async def read_many(topics: Sequence[str]) -> list[Snapshot]:
+        is_first = topic in topics and not made
+        if is_first and moment == "before the read":
+            made.append(await system.apply(change))
+        found = await reads(topics)
+        if is_first and moment == "within the read":
+            made.append(await system.apply(change))
+        return found
+
+    return read_many
 
 
 async def test_s42_a_server_that_is_cut_off_shows_nothing_as_fresh_that_is_not(tmp_path: Path) -> None:
@@ -206,7 +208,9 @@ async def test_s42_a_server_that_is_cut_off_shows_nothing_as_fresh_that_is_not(t
             await here.until(lambda tab: tab.version == new and tab.fresh)
 
 
-async def test_s44_a_sleeping_tab_costs_one_slot_wakes_to_the_newest_and_delays_nobody(store_url: str, tmp_path: Path) -> None:
+async def test_s44_a_sleeping_tab_costs_one_slot_wakes_to_the_newest_and_delays_nobody(
+    store_url: str, tmp_path: Path
+) -> None:
     """Some 4 MB of versions pass by a tab that does not read."""
     async with (
         run_system(store_url, tmp_path) as system,
@@ -263,10 +267,10 @@ async def test_s46_access_goes_by_the_newest_version_and_not_by_what_a_token_cla
     # And one that is renewed in time is never closed.
     async with system.tab(jwt=token(TOPIC, FENCE, ttl_s=1.2, sub="ann")) as tab:
         await tab.reaches(ended)
-        until_s = (await tab.until(lambda tab: tab.frames))and tab.frames[0]["token_expires_at"]
+        ends_s: int = next(frame for frame in tab.frames if frame["type"] == "welcome")["token_expires_at"]
         await tab.client.send("token", token=token(TOPIC, FENCE, ttl_s=600, sub="ann"))
         await tab.next("welcome")
-        await tab.until(lambda tab: tab.frames[-1].get("at", 0) / 1e6 > until_s + 1)
+        await tab.until(lambda tab: tab.frames[-1].get("at", 0) / 1e6 > ends_s + 1)
         assert [frame for frame in tab.frames if frame["type"] == "error"] == []
 
 
@@ -304,6 +308,34 @@ async def test_s47_a_user_who_was_moved_out_of_a_tenant_gets_nothing_more(
             assert (await again.next("error"))["code"] == "forbidden"
             await again.fence()
             assert again.version == 0
+
+
+async def test_s47_the_server_that_was_told_so_gives_up_its_sockets_however_late_the_bus_is(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = system.gateway.node.store.redis.publish
+    said: list[tuple[Any, Any]] = []
+
+    async def keep(channel: Any, message: Any) -> int:
+        said.append((channel, message))
+        return 0
+
+    async with system.tab(jwt=token(TOPIC, FENCE, sub="ann")) as tab:
+        held = await seats(system, 1)
+        await tab.reaches(held)
+        with monkeypatch.context() as patched:
+            patched.setattr(system.gateway.node.store.redis, "publish", keep)
+            answer = await system.http.post(
+                "/v1/sessions/revoke", json={"sub": "ann", "topic": TOPIC}, headers=system.key
+            )
+            assert answer.status_code == 200, answer.text
+            assert said
+        await publish(*said[0])
+        assert (await tab.next("gone"))["reason"] == "revoked"
+        await seats(system, 2)
+        await tab.fence()
+        assert tab.version == held
+        assert [frame["type"] for frame in tab.frames].count("gone") == 1
 
 
 async def test_s48_the_tabs_of_one_tenant_never_see_a_frame_of_another(system: System) -> None:

@@ -32,7 +32,7 @@ def test_nothing_is_required_without_a_provider() -> None:
 
 def test_secrets_name_their_environments() -> None:
     settings = read(PADDLE_SECRETS=SECRETS, CATALOG="plans.toml", PADDLE_API_KEYS="demo:key")
-    assert settings.signing_secrets == (
+    assert settings.signing_secrets("paddle") == (
         Secret("live", b"pdl_ntfset_a"),
         Secret("sandbox", b"pdl_ntfset_b"),
         Secret("live", b"pdl_ntfset_c"),
@@ -106,3 +106,11 @@ def test_an_api_url_that_is_none_is_refused(value: str) -> None:
 def test_an_environment_has_one_api_key() -> None:
     with pytest.raises(SettingsError, match="two keys for live"):
         read(PADDLE_API_KEYS="live:a,live:b")
+
+
+def test_stripe_s_secrets_are_read_alike() -> None:
+    settings = read(STRIPE_SECRETS="live:whsec_a,test:whsec_b", CATALOG="plans.toml")
+    assert settings.signing_secrets("stripe") == (Secret("live", b"whsec_a"), Secret("test", b"whsec_b"))
+    assert settings.environments == ("live", "test")
+    with pytest.raises(SettingsError, match="PLANWIRE_CATALOG must be set where PLANWIRE_STRIPE_SECRETS is"):
+        read(STRIPE_SECRETS="live:whsec_a")

@@ -1,6 +1,6 @@
 /**
- * What is made from the sources, as file name -> text: the classic script, the type declarations, and what the demo's
- * examples need of other people's frameworks. build.js writes it, check.js compares it with what is committed.
+ * What is made from the sources, as file name -> text: the classic script and the type declarations, which build.js writes
+ * and check.js compares with what is committed; and what the demo's examples need of other people's frameworks.
  */
 import { build, transform } from "esbuild";
 import { mkdtemp, readFile, readdir, rm } from "node:fs/promises";
@@ -14,7 +14,9 @@ import { compile } from "svelte/compiler";
 const run = promisify(execFile);
 
 export const HERE = fileURLToPath(new URL("..", import.meta.url));
-export const VENDOR = join(HERE, "../../gateway/demo/vendor/");
+/** Not in the package's folder: bundlers that find a tsconfig.json there change what they make of the sources. */
+export const TYPES = join(HERE, "scripts/tsconfig.json");
+const VENDOR = join(HERE, "../../gateway/demo/vendor/");
 
 /** The modules that are shipped. */
 export const MODULES = ["planwire", "tabs", "storage", "fallback", "react", "vue", "svelte", "elements", "openfeature"];
@@ -61,7 +63,7 @@ const classic = async () =>
 const declarations = async () => {
   const folder = await mkdtemp(join(tmpdir(), "planwire-"));
   const tsc = join(HERE, "node_modules/typescript/bin/tsc");
-  await run(process.execPath, [tsc, "-p", HERE, "--noEmit", "false", "--declaration", "--emitDeclarationOnly", "--outDir", folder]);
+  await run(process.execPath, [tsc, "-p", TYPES, "--noEmit", "false", "--declaration", "--emitDeclarationOnly", "--outDir", folder]);
   const names = (await readdir(folder)).filter((name) => MODULES.includes(name.replace(".d.ts", "")));
   const texts = await Promise.all(names.map(async (name) => [join(HERE, name), await readFile(join(folder, name), "utf8")]));
   await rm(folder, { recursive: true });
@@ -85,7 +87,8 @@ const FRAMEWORKS = {
 /** @param {string} name @param {string} file @returns {Promise<string>} */
 const ofPackage = (name, file) => readFile(join(HERE, "node_modules", name, file), "utf8").catch(() => "");
 
-const vendored = async () => {
+/** What is not: other people's code is bundled on the spot. @returns {Promise<Record<string, string>>} path -> text */
+export const vendored = async () => {
   /** @type {Record<string, string>} */
   const files = {};
   const notices = [];
@@ -114,9 +117,8 @@ const vendored = async () => {
   return files;
 };
 
-/** @returns {Promise<Record<string, string>>} path -> text */
+/** What is committed. @returns {Promise<Record<string, string>>} path -> text */
 export const artefacts = async () => ({
   [join(HERE, "planwire.classic.js")]: await classic(),
   ...(await declarations()),
-  ...(await vendored()),
 });

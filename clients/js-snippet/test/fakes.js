@@ -20,6 +20,7 @@ export class FakeSocket {
   }
 
   send(text) {
+    if (!this.readyState) throw new Error("InvalidStateError: still connecting");
     this.sent.push(JSON.parse(text));
   }
 

@@ -290,6 +290,7 @@ describe("reconnecting", () => {
       world.topic.subscribe(() => {});
       await world.tick(1e6);
       assert.equal(world.sockets.length, 1);
+      assert.equal(world.topic.getSnapshot().reason, code);
     });
 
   it("comes back after a bye within the time that it gave, whatever the backoff says", async () => {

@@ -233,6 +233,21 @@ describe("a leader that goes", () => {
     assert.deepEqual(states(topics.slice(1)), ["6 fresh", "6 fresh"]);
   });
 
+  it("leaves nothing that is said too early to the new socket", async () => {
+    const topics = [tab(), tab(), tab()];
+    await accept(snapshot(5, {}));
+    topics[0].close();
+    await settle();
+    world.paint(); // acks of the others, while the new leader is still connecting
+    await world.tick(0);
+    topics[1].expect({ after: 5 });
+    topics[2].expect({ after: 5 });
+    await settle();
+    assert.deepEqual(sockets[1].sent, []);
+    await accept();
+    assert.equal(sockets[1].ofType("expect").length, 2);
+  });
+
   it("by freezing hands over at once", async () => {
     tab();
     tab();

@@ -55,6 +55,9 @@ REFRESH_SHARE = 0.8
 
 REFRESH_RETRY_S = 5.0
 
+REFUSED_FOR_S = 30.0
+"""How long a refused topic is believed to be, before a waiting call has it asked for again."""
+
 TOKEN_CLOSE = 4401
 FINAL_FROM, FINAL_TO = 4500, 5000
 
@@ -75,7 +78,7 @@ class Held:
         refused: why the topic is not served, or empty.
     """
 
-    __slots__ = ("asked_again", "confirmed", "link", "refused", "snapshot", "topic", "waiters")
+    __slots__ = ("asked_again", "confirmed", "link", "refused", "refused_at", "snapshot", "topic", "waiters")
 
     def __init__(self, topic: str, link: Link) -> None:
         self.topic = topic
@@ -83,6 +86,7 @@ class Held:
         self.snapshot: Snapshot | None = None
         self.confirmed = False
         self.refused = ""
+        self.refused_at = 0.0
         self.asked_again = False
         self.waiters: list[tuple[int, asyncio.Future[Snapshot]]] = []
 
@@ -94,17 +98,12 @@ class Held:
     def settle(self) -> None:
         """Answer those whose version is there."""
         snapshot = self.snapshot
-        if snapshot is None or not self.confirmed:
+        if snapshot is None or not self.waiters or not self.is_fresh:
             return
-        left = []
         for wanted, future in self.waiters:
-            if future.done():
-                continue
-            if snapshot.version >= wanted:
+            if snapshot.version >= wanted and not future.done():
                 future.set_result(snapshot)
-            else:
-                left.append((wanted, future))
-        self.waiters = left
+        self.waiters = [waiter for waiter in self.waiters if not waiter[1].done()]
 
     def fail(self, error: Exception) -> None:
         """Answer all that wait."""
@@ -139,7 +138,7 @@ class Link:
         looked: Callable[[], None],
         topics_max: int = TOPICS_PER_SOCKET,
     ) -> None:
-        """`changed`: called with each new snapshot and the one before; `looked`: whenever freshness may have changed."""
+        """`changed`: called with each new snapshot and the one before; `looked`: when freshness may have changed."""
         self.topics: dict[str, Held] = {}
         self.fresh_until = 0.0
         self.closed: ReplicaClosed | None = None
@@ -155,6 +154,7 @@ class Link:
         self._ack_of: dict[str, tuple[float, float]] = {}
         self._wake = asyncio.Event()
         self._up = False
+        self._deadline = 0.0
         self._asks: dict[str, bool] = {}
         self._acks: dict[str, tuple[float, int]] = {}
         self._nacks: dict[str, tuple[int, str]] = {}
@@ -176,6 +176,11 @@ class Link:
         self._ack_of.pop(topic, None)
         self._asks[topic] = False
         self._wake.set()
+
+    def ask_again(self, held: Held) -> None:
+        """Have a refused topic asked for once more, with a new token first if it is refused again."""
+        held.refused, held.asked_again = "", False
+        self._ask(held.topic)
 
     def _ask(self, topic: str) -> None:
         """Have a subscribe sent, unless a hello does it."""
@@ -226,7 +231,12 @@ class Link:
                 max_size=FRAME_MAX_BYTES,
                 user_agent_header=CLIENT,
             ) as socket:
-                return await self._talk(socket)
+                try:
+                    return await self._talk(socket)
+                except asyncio.CancelledError:
+                    # Leaving in order: the gateway need not take it for a failure.
+                    await socket.close()
+                    raise
         except _Over as over:
             return over
         except InvalidStatus as error:
@@ -277,31 +287,29 @@ class Link:
                 over = await self._listen(socket)
                 clerk.cancel()
         except* ConnectionClosed as closed:
+            # The clerk's and the listener's are of the same close.
             found = closed.exceptions[0]
-            assert isinstance(found, ConnectionClosed)
-            return self._ended(found)
-        except* _Over as ended:
-            found_over = ended.exceptions[0]
-            assert isinstance(found_over, _Over)
-            over = found_over
+            assert isinstance(found, ConnectionClosed), "the group holds nothing else"
+            over = self._ended(found)
         return over
 
     async def _listen(self, socket: ClientConnection) -> _Over:
         """Take frames until it is over."""
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.time() + self._silence_s
-        try:
-            while True:
+        self._deadline = asyncio.get_running_loop().time() + self._silence_s
+        while True:
+            try:
                 async with asyncio.timeout_at(self._deadline):
                     data = await socket.recv()
+            except TimeoutError:
+                # Nobody is there to shake hands with.
+                socket.transport.abort()
+                return _Over("silence")
+            try:
                 pause_s = self._take(orjson.loads(data))
-                if pause_s is not None:
-                    return _Over("the gateway is going away", pause_s)
-        except TimeoutError:
-            socket.transport.abort()
-            return _Over("silence")
-        except orjson.JSONDecodeError:
-            return _Over("a frame that is not JSON")
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                return _Over(f"a frame that makes no sense: {error!r}")
+            if pause_s is not None:
+                return _Over("the gateway is going away", pause_s)
 
     def _ended(self, closed: ConnectionClosed) -> _Over | None:
         code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd is not None else (1006, "")
@@ -370,6 +378,8 @@ class Link:
         now = time.monotonic()
         self._deadline = asyncio.get_running_loop().time() + self._silence_s
         self.fresh_until = now + self._silence_s if is_fresh else 0.0
+        for held in self.topics.values():
+            held.settle()
         self._looked()
 
     def _snapshot(self, held: Held, frame: dict[str, Any]) -> None:
@@ -446,7 +456,7 @@ class Link:
 
     def _refuse(self, held: Held, reason: str) -> None:
         # What was held is no longer ours to serve.
-        held.snapshot, held.confirmed, held.refused = None, False, reason
+        held.snapshot, held.confirmed, held.refused, held.refused_at = None, False, reason, time.monotonic()
         held.fail(TopicRefused(held.topic, reason))
         self._looked()
 

@@ -1,4 +1,4 @@
-"""A local copy of topics, kept current over WebSockets: reads are a dictionary's, and say whether they can be relied on.
+"""A local copy of topics, kept current over WebSockets: reads are a dictionary's, and tell how far to rely on them.
 
 For asyncio; thread.py has the same for threads. What a connection does is link.py's.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Self
 
 from planwire_client.errors import NotCurrent, ReplicaClosed, ReplicaError, TopicRefused
-from planwire_client.link import TOPICS_PER_SOCKET, Held, Link, Token
+from planwire_client.link import REFUSED_FOR_S, TOPICS_PER_SOCKET, Held, Link, Token
 from planwire_client.snapshot import Policy, Snapshot, decide
 
 WAIT_S = 5.0
@@ -66,7 +67,10 @@ class Replica:
         self._group: asyncio.TaskGroup | None = None
         self._runner: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
-        self._status = Status.CONNECTING
+        self._tasks: list[asyncio.Task[None]] = []
+        self._told = Status.CONNECTING
+        self._is_telling = False
+        self._was_fresh = False
         self._is_closed = False
 
     # Reading.
@@ -91,10 +95,13 @@ class Replica:
         Raises:
             FeatureDenied: the state does not have the feature.
             NotCurrent: it cannot be said, and the policy does not let that pass. `ensure` waits instead.
+            TopicRefused: the token does not open the topic; whatever the policy.
         """
         held = self._held.get(topic)
         if held is None:
             return decide(topic, None, False, feature, min_version, policy)
+        if held.refused:
+            raise TopicRefused(topic, held.refused)
         return decide(topic, held.snapshot, held.is_fresh, feature, min_version, policy)
 
     @property
@@ -102,12 +109,11 @@ class Replica:
         """What the replica can vouch for now."""
         if self._is_closed or any(link.closed is not None for link in self._links):
             return Status.CLOSED
-        known = [held for held in self._held.values() if not held.refused]
-        if all(held.is_fresh for held in known) and (known or self._status is not Status.CONNECTING):
+        now = time.monotonic()
+        links, held = list(self._links), list(self._held.values())
+        if links and all(now < one.fresh_until for one in links) and all(one.confirmed or one.refused for one in held):
             return Status.FRESH
-        if self._status is Status.CONNECTING and not any(held.snapshot is not None for held in known):
-            return Status.CONNECTING
-        return Status.STALE
+        return Status.STALE if self._was_fresh else Status.CONNECTING
 
     # Watching and waiting.
 
@@ -143,11 +149,12 @@ class Replica:
         if held.snapshot is not None and held.is_fresh and held.snapshot.version >= version:
             return held.snapshot
         if held.refused:
-            raise TopicRefused(topic, held.refused)
+            if time.monotonic() - held.refused_at < REFUSED_FOR_S:
+                raise TopicRefused(topic, held.refused)
+            held.link.ask_again(held)
         future: asyncio.Future[Snapshot] = asyncio.get_running_loop().create_future()
-        held.waiters.append((version, future))
-        if held.link.is_up:
-            held.settle()
+        waiter = (version, future)
+        held.waiters.append(waiter)
         try:
             async with asyncio.timeout(timeout_s):
                 return await future
@@ -155,6 +162,9 @@ class Replica:
             found = held.snapshot
             reason = "unknown" if found is None else "behind" if found.version < version else "stale"
             raise NotCurrent(topic, reason, found.version if found is not None else 0) from None
+        finally:
+            if waiter in held.waiters:
+                held.waiters.remove(waiter)
 
     async def ensure(
         self,
@@ -206,17 +216,21 @@ class Replica:
 
     async def _run(self, ready: asyncio.Event) -> None:
         """Own every link's task until told to stop."""
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            for topic in self._wanted:
-                self.watch(topic)
-            if not self._links:
-                self._new_link()
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                for topic in self._wanted:
+                    self.watch(topic)
+                if not self._links:
+                    self._new_link()
+                ready.set()
+                await self._stop.wait()
+                self._group = None
+                for task in self._tasks:
+                    task.cancel()
+        finally:
+            self._group, self._is_closed = None, True
             ready.set()
-            await self._stop.wait()
-            self._group = None
-            for task in self._tasks:
-                task.cancel()
 
     def _new_link(self) -> Link:
         assert self._group is not None, "checked by watch"
@@ -239,8 +253,16 @@ class Replica:
             self._on_change(snapshot, before)
 
     def _looked(self) -> None:
+        """Tell of a changed status soon: once for all that changes in this turn of the event loop."""
+        if not self._is_telling:
+            self._is_telling = True
+            asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        self._is_telling = False
         status = self.status
-        if status is not self._status:
-            self._status = status
+        self._was_fresh = self._was_fresh or status is Status.FRESH
+        if status is not self._told:
+            self._told = status
             if self._on_status is not None:
                 self._on_status(status)

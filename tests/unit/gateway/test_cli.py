@@ -95,3 +95,31 @@ def test_what_simulate_sends_and_shows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_version_tells_its_instant() -> None:
     assert cli._instant(1_795_395_356_406_607) == "2026-11-23T00:55:56.406607Z"
+
+
+def test_all_pages_of_parked_events_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, str]] = []
+
+    def send(
+        method: str, url: str, query: dict[str, str], body: object, key: str, base: str
+    ) -> tuple[int, dict[str, Any]]:
+        assert (method, url, body, key) == ("GET", "http://x/v1/parked", None, "k")
+        asked.append(dict(query))
+        count = min(int(query["limit"]), 500)
+        events = [{"event_id": f"evt_{len(asked)}_{number}"} for number in range(count)]
+        return 200, {"parked": events, "next": f"{len(asked)}.x"}
+
+    monkeypatch.setattr(cli, "_send", send)
+    arguments = ["parked", "--limit", "1100", "--json", "--key", "k", "--url", "http://x"]
+    result = CliRunner().invoke(cli.cli, arguments)
+    assert result.exit_code == 0
+    assert asked == [{"limit": "500"}, {"limit": "500", "after": "1.x"}, {"limit": "100", "after": "2.x"}]
+    assert len(result.output.splitlines()) == 1100
+
+
+def test_a_table_is_as_wide_as_its_cells() -> None:
+    assert cli._table(("id", "reason"), [{"id": "evt_1", "reason": "a b"}, {"id": "e"}]) == [
+        "id     reason",
+        "evt_1  a b",
+        "e      -",
+    ]

@@ -10,6 +10,7 @@ from sync.state import env
 from sync.state.env import PREFIX, UnknownSettingError, check_names
 
 BESIDE_THE_MODELS = {
+    "PLANWIRE_OUTBOX_URL",  # the relay's own, beside the settings of sync
     "PLANWIRE_PUBLISH_KEY",  # the plain key, which the command line reads from dev.env
 }
 

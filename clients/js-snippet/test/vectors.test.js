@@ -1,0 +1,91 @@
+/** The vectors that this client shares with the Python one, and any interleaving of frames. */
+import assert from "node:assert/strict";
+import { afterEach, beforeEach, describe, it } from "node:test";
+import { existsSync, readFileSync } from "node:fs";
+import { TOPIC, open, snapshot } from "./fakes.js";
+
+const FOLDER = new URL("../../../tests/vectors/", import.meta.url);
+/** The rows of a file; none where this folder stands alone, without the repository. @param {string} name */
+const vectors = (name) => (existsSync(FOLDER) ? JSON.parse(readFileSync(new URL(name, FOLDER), "utf8")) : []);
+
+/** @type {any} */
+let world;
+beforeEach(() => (world = open()));
+afterEach(() => world.close());
+
+describe("merge patch", () => {
+  for (const { name, target, patch, result } of vectors("merge_patch.json"))
+    it(name, async () => {
+      await world.connect({ frames: [snapshot(1, target), { type: "patch", topic: TOPIC, base: 1, version: 2, patch }] });
+      assert.deepEqual(world.topic.getSnapshot().state, result);
+    });
+});
+
+describe("frames", () => {
+  for (const { name, topic, frames, shown, sent } of vectors("frames.json"))
+    it(name, async () => {
+      assert.equal(topic, TOPIC);
+      await world.connect();
+      const seen = [];
+      world.topic.subscribe(() => {});
+      world.socket.sent = [];
+      for (const frame of frames) {
+        world.socket.receive(frame);
+        const { version, state, status } = world.topic.getSnapshot();
+        seen.push({ version, state, status });
+      }
+      assert.deepEqual(seen, shown);
+      assert.deepEqual(world.socket.sent.filter(({ type }) => type != "ack"), sent);
+    });
+});
+
+describe("reconnecting", () => {
+  for (const { name, code, decision } of vectors("reconnect.json"))
+    it(name, async () => {
+      let tokens = 0;
+      world.close();
+      world = open({ token: () => `jwt-${++tokens}` });
+      await world.connect({ frames: [snapshot(1, {})] });
+      world.socket.drop(code);
+      await world.tick(60_000);
+      const comesBack = world.sockets.length > 1;
+      assert.deepEqual(comesBack ? (tokens > 1 ? "new_token" : "reconnect") : "final", decision);
+      assert.equal(world.topic.getSnapshot().status == "denied", decision == "final");
+    });
+});
+
+describe("any interleaving of frames", () => {
+  /** A small generator with a seed, so that a failure can be run again. @param {number} seed */
+  const generator = (seed) => () => {
+    seed = (seed * 1664525 + 1013904223) % 2 ** 32;
+    return seed / 2 ** 32;
+  };
+
+  for (let seed = 1; seed <= 200; seed++)
+    it(`leaves the newest version shown (seed ${seed})`, async () => {
+      const random = generator(seed);
+      const pick = (/** @type {number} */ below) => Math.floor(random() * below);
+      const states = Array.from({ length: 12 }, (_, version) => (version ? { n: version, ["k" + (version % 3)]: version } : null));
+      const change = (/** @type {any} */ from, /** @type {any} */ to) => ({
+        ...Object.fromEntries(Object.keys(from).filter((key) => !(key in to)).map((key) => [key, null])),
+        ...to,
+      });
+      const { shown } = await world.connect();
+      let newest = 0;
+      for (let step = 0; step < 40; step++) {
+        const version = 1 + pick(11);
+        const base = pick(version);
+        const kind = pick(4);
+        if (kind == 0) world.socket.receive(snapshot(version, states[version]));
+        if (kind == 1) world.socket.receive({ type: "current", topic: TOPIC, version });
+        if (kind >= 2) world.socket.receive({ type: "patch", topic: TOPIC, base, version, patch: change(states[base] ?? {}, states[version]) });
+        if (kind == 0) newest = Math.max(newest, version);
+        if (kind >= 2 && base == newest) newest = version;
+        const now = world.topic.getSnapshot();
+        assert.equal(now.version, newest);
+        assert.deepEqual(now.state, states[newest]);
+      }
+      const versions = shown.map((snapshot) => snapshot.version);
+      assert.deepEqual(versions, [...versions].sort((one, other) => one - other));
+    });
+});

@@ -1,0 +1,34 @@
+"""Read-your-writes over HTTP: the header by which a browser and its backends tell each other what they have seen. Pure.
+
+A backend answers a change with the version it led to; whoever asks next sends it along, and is not answered from
+anything older.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+
+VERSION_HEADER = "Planwire-Version"
+
+AHEAD_MAX_S = 60.0
+"""How far beyond this machine's clock a version may be: versions are the store's time, and its clock may differ."""
+
+_DIGITS_MAX = 16
+
+
+def write_version(headers: MutableMapping[str, str], version: int) -> None:
+    """Say in a response's headers which version its request led to, or was answered from."""
+    headers[VERSION_HEADER] = str(version)
+
+
+def read_version(headers: Mapping[str, str], now: float) -> int:
+    """Return the version a request says it has seen: what to pass as `min_version`. 0 where it says none.
+
+    `headers` looks names up in any case, as those of web frameworks do. `now`: Unix seconds. What is not a version,
+    or one from the future, counts as none: else anybody could have themselves waited for.
+    """
+    text = headers.get(VERSION_HEADER, "").strip()
+    if not text.isascii() or not text.isdigit() or len(text) > _DIGITS_MAX:
+        return 0
+    version = int(text)
+    return version if version <= (now + AHEAD_MAX_S) * 1_000_000 else 0

@@ -1,0 +1,254 @@
+"""The transactional outbox, the application's side: a publish that happens exactly if a PostgreSQL transaction commits.
+
+`DDL` makes the table; an `enqueue` inside the transaction that changes the plan adds a row. Planwire's relay
+(`python -m sync.outbox` there) takes rows out in order, topic by topic, and publishes each under its event id.
+
+Whole states overtake: compute the state from rows that the same transaction has locked, or changed.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import orjson
+
+from planwire_client.change import Publish, check, encode
+from planwire_client.errors import PlanwireError
+
+if TYPE_CHECKING:
+    import psycopg
+    import sqlalchemy
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+    from sqlalchemy.orm import Session
+
+TABLE = "planwire_outbox"
+
+DDL = """\
+CREATE TABLE IF NOT EXISTS planwire_outbox (
+    id bigint PRIMARY KEY,
+    topic text NOT NULL,
+    state json NOT NULL,
+    private json,
+    event_id text NOT NULL DEFAULT gen_random_uuid()::text,
+    order_value text,
+    cause json,
+    enqueued_at timestamptz NOT NULL DEFAULT now(),
+    refused text
+);
+CREATE SEQUENCE IF NOT EXISTS planwire_outbox_id OWNED BY planwire_outbox.id;
+CREATE INDEX IF NOT EXISTS planwire_outbox_pending ON planwire_outbox (id) WHERE refused IS NULL;
+CREATE OR REPLACE FUNCTION planwire_outbox_enter() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    -- One transaction at a time per topic, until it ends, and only then is the number drawn: within a topic the
+    -- numbers are in the order of the commits. Drawn earlier, a slow transaction would be published over a later one.
+    PERFORM pg_advisory_xact_lock(1886873202, hashtext(NEW.topic));
+    NEW.id := nextval(format('%I.planwire_outbox_id', TG_TABLE_SCHEMA)::regclass);
+    -- Heard by the relay when, and only if, the transaction commits; once, however many rows it has.
+    PERFORM pg_notify('planwire_outbox', '');
+    RETURN NEW;
+END
+$$;
+CREATE OR REPLACE TRIGGER planwire_outbox_enter BEFORE INSERT ON planwire_outbox
+    FOR EACH ROW EXECUTE FUNCTION planwire_outbox_enter();
+"""
+"""Makes the table, idempotently; PostgreSQL 14 or later. For a migration: Django's RunSQL, Alembic's op.execute."""
+
+_COLUMNS = ("topic", "state", "private", "event_id", "order_value", "cause")
+_CASTS = {"state": "::json", "private": "::json", "cause": "::json"}
+_CASTED = {name: f"CAST(:{name} AS json)" if name in _CASTS else f":{name}" for name in _COLUMNS}
+
+INSERT_PYFORMAT = (
+    f"INSERT INTO {TABLE} ({', '.join(_COLUMNS)}) "  # noqa: S608 - constants only
+    f"VALUES ({', '.join('%s' + _CASTS.get(name, '') for name in _COLUMNS)})"
+)
+INSERT_NAMED = f"INSERT INTO {TABLE} ({', '.join(_COLUMNS)}) VALUES ({', '.join(_CASTED.values())})"  # noqa: S608 - constants only
+
+
+class OutsideTransaction(PlanwireError):
+    """The connection is in autocommit: the row would be published whatever became of the change it belongs to."""
+
+
+class Cursor(Protocol):
+    """What is needed of a DB-API cursor."""
+
+    def execute(self, query: Any, params: Any = ..., /) -> Any:
+        """Run one statement."""
+
+    def close(self) -> None:
+        """Be done."""
+
+
+class Connection(Protocol):
+    """What is needed of a DB-API connection, such as psycopg's, or of Django's wrapper around one."""
+
+    def cursor(self) -> Any:
+        """Return a cursor."""
+
+
+def row(
+    topic: str,
+    state: object,
+    private: object = None,
+    event_id: str | None = None,
+    order: int | str | None = None,
+    cause: Mapping[str, str] | None = None,
+) -> dict[str, str | None]:
+    """Return the columns of a row, checked: what the relay could not publish must fail the transaction, not later.
+
+    Raises:
+        PublishRefused: the topic, the state or another field cannot be published.
+    """
+    item = Publish(topic, state, private, event_id or str(uuid.uuid4()), order, None, cause)
+    check(item)
+    return {
+        "topic": topic,
+        "state": encode("state", state).decode(),
+        "private": None if private is None else encode("private", private).decode(),
+        "event_id": item.event_id,
+        "order_value": f"{order:020d}" if isinstance(order, int) else order,
+        "cause": None if cause is None else orjson.dumps(dict(cause)).decode(),
+    }
+
+
+def enqueue(
+    connection: Connection,
+    topic: str,
+    state: object,
+    *,
+    private: object = None,
+    event_id: str | None = None,
+    order: int | str | None = None,
+    cause: Mapping[str, str] | None = None,
+) -> str:
+    """Return the event id of a publish that happens when the connection's transaction commits. Commits nothing.
+
+    `connection`: psycopg's, another DB-API one with the pyformat style, or `django.db.connection`.
+    Several topics in one transaction: in the same order everywhere, or two transactions may wait for each other.
+
+    Raises:
+        PublishRefused: it could not be published.
+        OutsideTransaction: the connection is in autocommit, with no transaction open.
+    """
+    columns = row(topic, state, private, event_id, order, cause)
+    _check_transaction(connection)
+    cursor = cast(Cursor, connection.cursor())
+    try:
+        cursor.execute(INSERT_PYFORMAT, [columns[name] for name in _COLUMNS])
+    finally:
+        cursor.close()
+    return cast(str, columns["event_id"])
+
+
+def enqueue_django(
+    topic: str,
+    state: object,
+    *,
+    private: object = None,
+    event_id: str | None = None,
+    order: int | str | None = None,
+    cause: Mapping[str, str] | None = None,
+    using: str = "default",
+) -> str:
+    """Return the event id of a publish that happens when the surrounding `transaction.atomic()` commits.
+
+    Raises:
+        PublishRefused: it could not be published.
+        OutsideTransaction: there is no atomic block around.
+    """
+    from django.db import connections
+
+    return enqueue(connections[using], topic, state, private=private, event_id=event_id, order=order, cause=cause)
+
+
+def enqueue_sqlalchemy(
+    session: Session | sqlalchemy.Connection,
+    topic: str,
+    state: object,
+    *,
+    private: object = None,
+    event_id: str | None = None,
+    order: int | str | None = None,
+    cause: Mapping[str, str] | None = None,
+) -> str:
+    """Return the event id of a publish that happens when the session's, or connection's, transaction commits.
+
+    Raises:
+        PublishRefused: it could not be published.
+        OutsideTransaction: the engine is in autocommit.
+    """
+    from sqlalchemy import text
+    from sqlalchemy.orm import Session
+
+    columns = row(topic, state, private, event_id, order, cause)
+    connection = session.connection() if isinstance(session, Session) else session
+    if getattr(connection.connection.dbapi_connection, "autocommit", False) is True:
+        raise OutsideTransaction("the engine is in autocommit: there is no transaction to belong to")
+    connection.execute(text(INSERT_NAMED), columns)
+    return cast(str, columns["event_id"])
+
+
+async def enqueue_sqlalchemy_async(
+    session: AsyncSession | AsyncConnection,
+    topic: str,
+    state: object,
+    *,
+    private: object = None,
+    event_id: str | None = None,
+    order: int | str | None = None,
+    cause: Mapping[str, str] | None = None,
+) -> str:
+    """Return what `enqueue_sqlalchemy` does, for an AsyncSession or AsyncConnection.
+
+    Raises:
+        PublishRefused: it could not be published.
+        OutsideTransaction: the engine is in autocommit.
+    """
+    return await session.run_sync(
+        lambda inner: enqueue_sqlalchemy(
+            inner, topic, state, private=private, event_id=event_id, order=order, cause=cause
+        )
+    )
+
+
+async def enqueue_psycopg_async(
+    connection: psycopg.AsyncConnection[Any],
+    topic: str,
+    state: object,
+    *,
+    private: object = None,
+    event_id: str | None = None,
+    order: int | str | None = None,
+    cause: Mapping[str, str] | None = None,
+) -> str:
+    """Return what `enqueue` does, for psycopg's AsyncConnection.
+
+    Raises:
+        PublishRefused: it could not be published.
+        OutsideTransaction: the connection is in autocommit, with no transaction open.
+    """
+    columns = row(topic, state, private, event_id, order, cause)
+    _check_transaction(connection)
+    await connection.execute(INSERT_PYFORMAT.encode(), [columns[name] for name in _COLUMNS])
+    return cast(str, columns["event_id"])
+
+
+def _check_transaction(connection: object) -> None:
+    """Refuse a connection on which the row would commit by itself."""
+    is_atomic = getattr(connection, "in_atomic_block", None)
+    if is_atomic is not None:  # Django's
+        is_open = bool(is_atomic) or not cast(Any, connection).get_autocommit()
+    elif getattr(connection, "autocommit", False) is True:
+        info = getattr(connection, "info", None)
+        # psycopg's TransactionStatus: IDLE is 0.
+        is_open = info is not None and int(info.transaction_status) != 0
+    else:
+        is_open = True
+    if not is_open:
+        raise OutsideTransaction("the connection is in autocommit: there is no transaction to belong to")
+
+
+if __name__ == "__main__":
+    # For migrations in plain SQL: python -m planwire_client.outbox > outbox.sql
+    print(DDL, end="")

@@ -1,0 +1,203 @@
+"""A replica for programs without an event loop of their own, such as Django and Flask: it lives in a thread.
+
+Reads do not touch that thread. Under a server that forks, each process gets a connection of its own on first use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Self, TypeVar
+
+from planwire_client.errors import ReplicaClosed
+from planwire_client.link import TOPICS_PER_SOCKET, Token
+from planwire_client.replica import WAIT_S, Changed, Replica, Status
+from planwire_client.snapshot import Policy, Snapshot
+
+T = TypeVar("T")
+
+OPEN_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 5.0
+
+_living: weakref.WeakSet[ThreadReplica] = weakref.WeakSet()
+
+
+class ThreadReplica:
+    """As `Replica`, for threads. Opens itself on the first `watch`, `wait_for` or `ensure`. A context manager.
+
+    The callbacks run in the replica's thread, and must not block it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: Token,
+        topics: Iterable[str] = (),
+        *,
+        on_change: Changed | None = None,
+        on_status: Callable[[Status], None] | None = None,
+        topics_per_socket: int = TOPICS_PER_SOCKET,
+    ) -> None:
+        """As `Replica`."""
+        self._arguments = (url, token, list(topics))
+        self._options: dict[str, Any] = {
+            "on_change": on_change,
+            "on_status": on_status,
+            "topics_per_socket": topics_per_socket,
+        }
+        self._is_closed = False
+        self._begin()
+        _living.add(self)
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._replica = Replica(*self._arguments, **self._options)
+
+    def get(self, topic: str) -> Snapshot | None:
+        """Return the newest snapshot held, however old; None where none is."""
+        return self._replica.get(topic)
+
+    def is_fresh(self, topic: str) -> bool:
+        """Return whether what is held of `topic` is proved to be the newest, as of now."""
+        return self._replica.is_fresh(topic)
+
+    def require(
+        self, topic: str, feature: str, *, min_version: int = 0, policy: Policy = Policy.FAIL_CLOSED
+    ) -> Snapshot | None:
+        """Return the snapshot that allows `feature`, at once, as `Replica.require` does.
+
+        Raises:
+            FeatureDenied: the state does not have the feature.
+            NotCurrent: it cannot be said, and the policy does not let that pass. `ensure` waits instead.
+            TopicRefused: the token does not open the topic; whatever the policy.
+        """
+        return self._replica.require(topic, feature, min_version=min_version, policy=policy)
+
+    @property
+    def status(self) -> Status:
+        """What the replica can vouch for now."""
+        return self._replica.status
+
+    def watch(self, topic: str) -> None:
+        """Keep `topic` from now on.
+
+        Raises:
+            ReplicaClosed: there is no connection any more.
+        """
+
+        async def work() -> None:
+            self._replica.watch(topic)
+
+        self._do(work())
+
+    def unwatch(self, topic: str) -> None:
+        """Let go of `topic`."""
+
+        async def work() -> None:
+            self._replica.unwatch(topic)
+
+        self._do(work())
+
+    def wait_for(self, topic: str, version: int = 0, *, timeout_s: float = WAIT_S) -> Snapshot:
+        """Return the snapshot once one of at least `version` is confirmed; starts watching.
+
+        Raises:
+            NotCurrent: not within `timeout_s`.
+            TopicRefused: the token does not open the topic.
+            ReplicaClosed: there is no connection any more.
+        """
+        held = self._replica.get(topic)
+        if held is not None and held.version >= version and self._replica.is_fresh(topic):
+            return held
+        return self._do(self._replica.wait_for(topic, version, timeout_s=timeout_s))
+
+    def ensure(
+        self,
+        topic: str,
+        feature: str,
+        *,
+        min_version: int = 0,
+        policy: Policy = Policy.FAIL_CLOSED,
+        timeout_s: float = WAIT_S,
+    ) -> Snapshot | None:
+        """Return what `require` does, after waiting until what is held is current, or for `timeout_s`.
+
+        Raises:
+            FeatureDenied: the state does not have the feature.
+            NotCurrent: it did not become current, and the policy does not let that pass.
+            TopicRefused: the token does not open the topic.
+        """
+        held = self._replica.get(topic)
+        if held is None or held.version < min_version or not self._replica.is_fresh(topic):
+            work = self._replica.ensure(topic, feature, min_version=min_version, policy=policy, timeout_s=timeout_s)
+            return self._do(work)
+        return self._replica.require(topic, feature, min_version=min_version, policy=policy)
+
+    def open(self) -> None:
+        """Start the thread, which starts connecting; opening twice is opening once.
+
+        Raises:
+            ReplicaClosed: it was closed.
+        """
+        with self._lock:
+            if self._is_closed:
+                raise ReplicaClosed("", 0, "")
+            if self._thread is not None:
+                return
+            ready = threading.Event()
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(
+                target=self._work, args=(self._loop, ready), name="planwire replica", daemon=True
+            )
+            self._thread.start()
+            ready.wait(OPEN_TIMEOUT_S)
+
+    def _work(self, loop: asyncio.AbstractEventLoop, ready: threading.Event) -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(self._replica.open())
+        ready.set()
+        loop.run_forever()
+        loop.run_until_complete(self._replica.aclose())
+        loop.close()
+
+    def close(self) -> None:
+        """Close every connection and end the thread."""
+        with self._lock:
+            self._is_closed = True
+            if self._thread is None or self._loop is None:
+                return
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(CLOSE_TIMEOUT_S)
+            self._thread = None
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what `work` returns, done in the replica's thread."""
+        try:
+            self.open()
+        except ReplicaClosed:
+            work.close()
+            raise
+        assert self._loop is not None, "it is open"
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def _forked() -> None:
+    # The thread and the sockets are the parent's: begin anew, on first use.
+    for replica in list(_living):
+        replica._begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,1 @@
+"""Applications that use Planwire, small and whole; the tests run them."""

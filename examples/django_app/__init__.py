@@ -1,0 +1,1 @@
+"""Planwire in a Django project."""

@@ -1,0 +1,51 @@
+"""The project's one replica, the gate in front of views, and tokens. The replica connects when first asked to wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import wraps
+
+import jwt
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+
+from planwire_client import FeatureDenied, NotCurrent, ThreadReplica, read_version
+
+TOKEN_S = 600
+
+View = Callable[[HttpRequest], HttpResponse]
+
+
+def mint(sub: str, topics: list[str]) -> str:
+    """Return a token that lets `sub` read `topics` for ten minutes."""
+    claims = {"sub": sub, "topics": topics, "exp": int(time.time()) + TOKEN_S}
+    return jwt.encode(claims, settings.PLANWIRE_JWT_SECRET, algorithm="HS256")
+
+
+replica = ThreadReplica(settings.PLANWIRE_URL, lambda: mint("django-app", ["*"]))
+
+
+def topic_of(request: HttpRequest) -> str:
+    """Return the topic of who is asking. A real project looks at `request.user`."""
+    return f"tenant:{request.headers['X-Tenant']}"
+
+
+def feature_required(name: str) -> Callable[[View], View]:
+    """Return a decorator that lets only tenants with the feature pass, as of what their browser has seen."""
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def gated(request: HttpRequest) -> HttpResponse:
+            seen = read_version(request.headers, time.time())
+            try:
+                replica.ensure(topic_of(request), name, min_version=seen)
+            except FeatureDenied:
+                return HttpResponse(f"{name} is not in your plan", status=402)
+            except NotCurrent:
+                return HttpResponse("your plan cannot be looked up", status=503, headers={"Retry-After": "1"})
+            return view(request)
+
+        return gated
+
+    return decorate

@@ -1,0 +1,56 @@
+"""The example project's views: a gated one, an upgrade with the outbox, the browser's token, a first paint."""
+
+from __future__ import annotations
+
+from django.db import connection, transaction
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
+from django.shortcuts import render
+
+from django.conf import settings
+from examples.django_app.planwire import feature_required, mint, replica, topic_of
+from planwire_client import VERSION_HEADER, NotCurrent, outbox
+
+PUSH_PATIENCE_S = 2.0
+"""How long an upgrade waits for its own push; the browser sees it anyway."""
+
+PRO = {"plan": {"key": "pro", "name": "Pro", "rank": 20}, "features": {"export": True}}
+
+
+@feature_required("export")
+def export(request: HttpRequest) -> HttpResponse:
+    """Answer tenants whose plan has the feature."""
+    return JsonResponse({"export": "everything you have"})
+
+
+def upgrade(request: HttpRequest) -> HttpResponse:
+    """Change the plan, and have the change pushed if it commits."""
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
+    topic = topic_of(request)
+    before = replica.wait_for(topic)
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO tenants VALUES (%s, 'pro') ON CONFLICT (id) DO UPDATE SET plan = 'pro'", [topic]
+            )
+        outbox.enqueue_django(topic, PRO)
+    try:
+        snapshot = replica.wait_for(topic, before.version + 1, timeout_s=PUSH_PATIENCE_S)
+    except NotCurrent:
+        return JsonResponse({"plan": "pro"}, status=202)  # committed, and on its way
+    return JsonResponse({"plan": "pro"}, headers={VERSION_HEADER: str(snapshot.version)})
+
+
+def browser_token(request: HttpRequest) -> HttpResponse:
+    """Hand the browser a token for its own tenant."""
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
+    topic = topic_of(request)
+    return HttpResponse(mint(f"user-of-{topic}", [topic]), content_type="text/plain")
+
+
+def page(request: HttpRequest) -> HttpResponse:
+    """Paint the current plan, which the browser goes on from."""
+    snapshot = replica.wait_for(topic_of(request))
+    initial = {"topic": snapshot.topic, "version": snapshot.version, "state": snapshot.state}
+    return render(request, "page.html", {"initial": initial, "gateway": settings.PLANWIRE_URL})

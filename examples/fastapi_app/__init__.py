@@ -1,0 +1,1 @@
+"""Planwire in a FastAPI application."""

@@ -1,0 +1,152 @@
+"""A FastAPI application whose plans live in its own PostgreSQL and are shown live through Planwire.
+
+    DATABASE_URL=postgresql+psycopg://... PLANWIRE_URL=http://127.0.0.1:8000 PLANWIRE_JWT_SECRET=... \
+        uvicorn --factory examples.fastapi_app.app:from_environ
+
+`GET /export` is gated by the replica, `POST /upgrade` changes the plan and enqueues the push in one transaction,
+`POST /planwire-token` hands the browser its token, `GET /` paints the current plan before the first frame arrives.
+Signing in is left out: the header `X-Tenant` stands for a session.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Annotated, Any
+
+import jwt
+from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+from planwire_client import (
+    FeatureDenied,
+    NotCurrent,
+    Replica,
+    Snapshot,
+    VERSION_HEADER,
+    outbox,
+    read_version,
+    write_version,
+)
+
+TOKEN_S = 600
+PUSH_PATIENCE_S = 2.0
+"""How long an upgrade waits for its own push; the browser sees it anyway."""
+
+PLANS: dict[str, dict[str, object]] = {
+    "free": {"plan": {"key": "free", "name": "Free", "rank": 0}, "features": {}},
+    "pro": {"plan": {"key": "pro", "name": "Pro", "rank": 20}, "features": {"export": True}},
+}
+
+PAGE = Template((Path(__file__).parent / "page.html").read_text("utf-8"))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where things are. `jwt_secret` is the gateway's: tokens for browsers and for the replica are signed with it."""
+
+    database_url: str
+    gateway_url: str
+    jwt_secret: str
+
+
+def mint(secret: str, sub: str, topics: list[str]) -> str:
+    """Return a token that lets `sub` read `topics` for ten minutes."""
+    return jwt.encode({"sub": sub, "topics": topics, "exp": int(time.time()) + TOKEN_S}, secret, algorithm="HS256")
+
+
+def tenant_of(x_tenant: Annotated[str, Header(pattern=r"^[A-Za-z0-9._~@-]{1,128}$")]) -> str:
+    """Return who is asking. A real application looks into its session here."""
+    return x_tenant
+
+
+Tenant = Annotated[str, Depends(tenant_of)]
+
+
+def feature(name: str) -> Callable[[Request, str], Coroutine[Any, Any, Snapshot]]:
+    """Return a dependency that lets only tenants with the feature pass, as of what their browser has seen."""
+
+    async def gate(request: Request, tenant: Tenant) -> Snapshot:
+        replica: Replica = request.app.state.replica
+        seen = read_version(request.headers, time.time())
+        try:
+            snapshot = await replica.ensure(f"tenant:{tenant}", name, min_version=seen)
+        except FeatureDenied:
+            raise HTTPException(402, f"{name} is not in your plan") from None
+        except NotCurrent:
+            raise HTTPException(503, "your plan cannot be looked up", {"Retry-After": "1"}) from None
+        assert snapshot is not None, "only FAIL_OPEN lets pass with nothing held"
+        return snapshot
+
+    return gate
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the application."""
+    engine = create_async_engine(settings.database_url)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with engine.begin() as connection:
+            # A real application has these two in a migration.
+            await connection.execute(text("CREATE TABLE IF NOT EXISTS tenants (id text PRIMARY KEY, plan text)"))
+            await (await connection.get_raw_connection()).driver_connection.execute(outbox.DDL)  # type: ignore[union-attr]
+        async with Replica(settings.gateway_url, lambda: mint(settings.jwt_secret, "fastapi-app", ["*"])) as replica:
+            app.state.replica = replica
+            yield
+        await engine.dispose()
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/export")
+    async def export(snapshot: Annotated[Snapshot, Depends(feature("export"))], response: Response) -> dict[str, str]:
+        write_version(response.headers, snapshot.version)
+        return {"export": "everything you have"}
+
+    @app.post("/upgrade")
+    async def upgrade(tenant: Tenant, request: Request, response: Response) -> dict[str, object]:
+        topic, replica = f"tenant:{tenant}", request.app.state.replica
+        before = await replica.wait_for(topic)
+        async with AsyncSession(engine) as session, session.begin():
+            query = "INSERT INTO tenants VALUES (:id, 'pro') ON CONFLICT (id) DO UPDATE SET plan = 'pro'"
+            await session.execute(text(query), {"id": tenant})
+            # Becomes a push if, and only if, the line above commits.
+            await outbox.enqueue_sqlalchemy_async(session, topic, PLANS["pro"])
+        try:
+            snapshot = await replica.wait_for(topic, before.version + 1, timeout_s=PUSH_PATIENCE_S)
+        except NotCurrent:
+            response.status_code = 202  # committed, and on its way
+            return {"plan": "pro"}
+        write_version(response.headers, snapshot.version)
+        return {"plan": "pro", "version": snapshot.version}
+
+    @app.post("/planwire-token", response_class=PlainTextResponse)
+    async def browser_token(tenant: Tenant) -> str:
+        return mint(settings.jwt_secret, f"user-of-{tenant}", [f"tenant:{tenant}"])
+
+    @app.get("/", response_class=HTMLResponse)
+    async def page(tenant: Tenant, request: Request) -> HTMLResponse:
+        topic = f"tenant:{tenant}"
+        snapshot = await request.app.state.replica.wait_for(topic)
+        initial = {"topic": topic, "version": snapshot.version, "state": snapshot.state}
+        plan = snapshot.state["plan"]["name"] if isinstance(snapshot.state, dict) else "Free"
+        # Within a script element only "<" could end it.
+        document = json.dumps(initial).replace("<", "\\u003c")
+        html = PAGE.substitute(plan=plan, initial=document, gateway=settings.gateway_url)
+        return HTMLResponse(html, headers={VERSION_HEADER: str(snapshot.version), "Cache-Control": "no-store"})
+
+    return app
+
+
+def from_environ(environ: Mapping[str, str] = os.environ) -> FastAPI:
+    """Return the application that the environment describes."""
+    settings = Settings(environ["DATABASE_URL"], environ["PLANWIRE_URL"], environ["PLANWIRE_JWT_SECRET"])
+    return create_app(settings)

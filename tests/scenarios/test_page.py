@@ -1,0 +1,42 @@
+"""docs/scenarios.md lists every scenario, with all of its tests and no other."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "docs" / "scenarios.md"
+COUNT = 50
+
+
+def in_tests() -> dict[int, set[tuple[str, str]]]:
+    """Scenario -> (file, test), as the tests are named."""
+    found: dict[int, set[tuple[str, str]]] = {number: set() for number in range(1, COUNT + 1)}
+    for path in sorted(HERE.glob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef):
+                match = re.match(r"test_s(\d\d)_", node.name)
+                if match:
+                    found[int(match[1])].add((path.name, node.name))
+    return found
+
+
+def on_page() -> dict[int, str]:
+    """Scenario -> what the page says it is shown by, in the page's order."""
+    rows = re.findall(r"^\| (\d+) \| (.+?) \| (.+) \|$", PAGE.read_text(), re.M)
+    return {int(number): shown_by for number, _, shown_by in rows}
+
+
+def test_the_page_lists_every_scenario_once_and_in_order() -> None:
+    numbers = [int(number) for number in re.findall(r"^\| (\d+) \|", PAGE.read_text(), re.M)]
+    assert numbers == list(range(1, COUNT + 1))
+
+
+def test_every_scenario_is_listed_with_its_tests_and_one_without_is_listed_as_open() -> None:
+    tests, listed = in_tests(), on_page()
+    for number in range(1, COUNT + 1):
+        named = set(re.findall(r"`(test_\w+\.py)` `(test_\w+)`", listed[number]))
+        assert named == tests[number], f"scenario {number}"
+        assert listed[number].startswith("open: ") == (not named), f"scenario {number}"

@@ -1,0 +1,145 @@
+"""A gateway that serves does what its OpenAPI document says: no 5xx, no undocumented answer, whatever is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from starlette.routing import BaseRoute, Route
+
+from gateway import openapi, openapi_intake
+from gateway.http import routes as gateway_routes
+from gateway.operation import INTAKE_STATUSES
+from gateway.problem import STATUSES
+from sync import intake
+from sync.billing.providers.paddle import QUANTITY_MAX
+from sync.billing.providers.paddle_api import BILLING_MODES
+from sync.billing.shelf import EXAMPLE
+from sync.refusal import PAGE_MAX
+from sync.refusal import STATUSES as REFUSALS
+from sync.settings import SyncSettings
+from sync.state.store import Store
+from tests.support.gateway import PUBLISH_KEY, Running, environment, run_gateway, token
+from tests.support.servers import missing
+
+HERE = Path(__file__).resolve().parent
+TOOL = HERE.parents[1] / ".tools" / "schemathesis" / "bin" / "st"
+
+EXAMPLES = 25
+"""Requests that each operation is tried with, on top of the systematic ones."""
+
+WITH_INTAKE = {
+    "INTAKE": "1",
+    "PADDLE_SECRETS": "live:pdl_ntfset_live,sandbox:pdl_ntfset_sandbox",
+    "CATALOG": str(EXAMPLE),
+    "WAIT_MAX_MS": "20",
+}
+
+NOT_DESCRIBED = ("/demo", "/client")
+"""For people's browsers: no part of the API."""
+
+
+async def schemathesis(url: str, directory: Path, *options: str) -> tuple[int, str]:
+    """Return the exit status and the report of a run."""
+    if not TOOL.exists():
+        missing("Schemathesis is not installed (make test-tools; it comes from the Python package index)")
+    environ: Mapping[str, str] = {
+        **os.environ,
+        "PLANWIRE_TEST_TOKEN": token(scope=("read", "private")),
+        "PLANWIRE_TEST_KEY": PUBLISH_KEY,
+        "NO_COLOR": "1",
+    }
+    process = await asyncio.create_subprocess_exec(
+        str(TOOL), "--config-file", str(HERE / "schemathesis.toml"), "run", url, *options,
+        cwd=directory, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+@pytest.mark.timeout(180)
+async def test_every_answer_is_a_documented_one(store_url: str, tmp_path: Path) -> None:
+    async with run_gateway(environment(store_url, **WITH_INTAKE)) as running:
+        status, report = await schemathesis(
+            f"{running.url}/v1/openapi.json", tmp_path,
+            "--phases", "examples,coverage,fuzzing", "--max-examples", str(EXAMPLES), "--warnings", "off",
+        )  # fmt: skip
+        assert status == 0, report
+        assert_all_were_tried(running)
+
+
+def assert_all_were_tried(running: Running) -> None:
+    """The gateway counted requests to each of its routes, and to those with a good answer one of these."""
+    answered = {(route, method): status for route, method, status in running.node.metrics.requests if status == 200}
+    expected = {(path, operation.upper()) for path, item in described().items() for operation in item}
+    own = {(path.replace("{topic}", "{topic:path}"), method) for path, method in expected if not is_intakes(path)}
+    assert own - answered.keys() == {("/v1/state/{topic:path}/events", "GET")}
+
+
+async def test_a_wrong_answer_would_be_noticed(store_url: str, tmp_path: Path) -> None:
+    """The same with a document that promises less than what is answered."""
+    path = tmp_path / "openapi.json"
+    document = openapi.encode().replace(b'"alive"', b'"dead"')
+    path.write_bytes(document)
+    async with run_gateway(environment(store_url)) as running:
+        status, report = await schemathesis(
+            str(path), tmp_path, "--url", running.url, "--include-path", "/healthz", "--max-examples", "1"
+        )
+    assert status == 1
+    assert "/healthz" in report
+
+
+def described() -> dict[str, dict[str, object]]:
+    paths: dict[str, dict[str, object]] = openapi.document()["paths"]
+    return paths
+
+
+def is_intakes(path: str) -> bool:
+    return path in {operation.path for operation in openapi_intake.OPERATIONS}
+
+
+def operations(routes: list[BaseRoute]) -> set[tuple[str, str]]:
+    """Return method and path of each route, as OpenAPI writes them."""
+    return {
+        (method.lower(), route.path.replace(":path}", "}"))
+        for route in routes
+        if isinstance(route, Route)
+        for method in route.methods or ()
+        if method != "HEAD"
+    }
+
+
+async def test_every_route_is_described_and_no_other(store: Store, store_url: str) -> None:
+    environ = environment(store_url, **WITH_INTAKE)
+    settings = SyncSettings.from_env({name: value for name, value in environ.items() if name != "PORT"})
+
+    async def guard(request: object) -> None:
+        return None
+
+    pipeline = await intake.pipeline(store, settings)
+    async with run_gateway(environ) as running:
+        found = operations([*gateway_routes(running.node), *intake.routes(pipeline, settings, guard)])
+    assert found == {(method, path) for path, item in described().items() for method in item}
+
+
+def test_the_intakes_codes_are_those_of_the_description() -> None:
+    guards = {code: STATUSES[code] for code in ("key_missing", "key_invalid", "internal")}
+    assert REFUSALS | guards == INTAKE_STATUSES
+
+
+def test_what_else_stands_there_twice_is_the_same() -> None:
+    assert set(get_args(openapi_intake.BillingMode)) == BILLING_MODES
+    assert (openapi_intake.QUANTITY_MAX, openapi_intake.PAGE_MAX) == (QUANTITY_MAX, PAGE_MAX)
+
+
+def test_every_code_is_described_somewhere() -> None:
+    text = openapi.encode().decode()
+    undescribed = {"method_not_allowed", "origin_forbidden", "scope_missing"}
+    assert [code for code in {**STATUSES, **INTAKE_STATUSES} if f'"{code}"' not in text] == []
+    named = {code for operation in (*openapi.OPERATIONS, *openapi_intake.OPERATIONS) for code in operation.problems}
+    assert {*STATUSES, *INTAKE_STATUSES} - named <= undescribed
