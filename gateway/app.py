@@ -70,6 +70,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
 
                 sync_settings = SyncSettings.from_env(environ)
                 pipeline = await intake.pipeline(connected.store, sync_settings)
+                stack.push_async_callback(pipeline.aclose)
                 app.router.routes.extend(intake.routes(pipeline, sync_settings, _guard(node)))
                 parked = _parked(pipeline, sync_settings.environments)
             if has_console:

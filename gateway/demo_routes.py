@@ -66,7 +66,7 @@ def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
         name = request.path_params["name"]
         page = PAGES / "examples" / f"{name}.html"
         if name in FRAMEWORKS and not (PAGES / "vendor" / f"{name}.js").exists():
-            raise Problem("not_found", f"this page needs its framework: run `make examples` (with npm)")
+            raise Problem("not_found", "this page needs its framework: run `make examples` (with npm)")
         if not page.is_file():
             raise Problem("not_found", "there is no such example")
         return FileResponse(page, headers=PAGE_HEADERS)

@@ -214,8 +214,8 @@ class Hub:
     def _ack_policy(self, live: LiveTopic) -> bytes:
         """Return the frame that has a browser of a crowd ack only now and then.
 
-        Each newcomer is told a share that fits the crowd it joins; with the larger shares of those before it, a topic of
-        n sockets gets about `acks_per_topic` * (1 + ln(n / acks_per_topic)) acks a version, and nobody is told twice.
+        Each newcomer is told a share that fits the crowd it joins; with the larger shares of those before it, a topic
+        of n sockets gets about `acks_per_topic` * (1 + ln(n / acks_per_topic)) acks a version; nobody is told twice.
         """
         halvings = (len(live.ring) // self._acks_per_topic).bit_length()
         if live.policy is None or live.policy[0] != halvings:

@@ -205,7 +205,7 @@ MODELS = (
     TenantChanged,
 )
 
-READ_MODELS = (ChangeWish, Confirmation, PlanItem, PreviewWish)
+READ_MODELS = (ChangeWish, Confirmation, Erasure, OverrideWish, PlanItem, PreviewWish)
 """What is sent rather than answered."""
 
 SIGNATURE: dict[str, Any] = {
@@ -288,6 +288,53 @@ OPERATIONS: tuple[Operation, ...] = (
         (*_GUARDED, "already_executed", "not_changed", "not_found", "no_subscription", "version_conflict"),
         "publishKey",
         (_TENANT, _ENVIRONMENT),
+        statuses=INTAKE_STATUSES,
+    ),
+    Operation(
+        "get", "/v1/tenants/{id}/overrides", "listOverrides", "What operators have granted or taken.",
+        {200: json_answer("All of them.", Overrides)},
+        (*_GUARDED, "not_changed"),
+        "publishKey",
+        (_TENANT, _ENVIRONMENT),
+        statuses=INTAKE_STATUSES,
+    ),
+    Operation(
+        "post", "/v1/tenants/{id}/overrides", "grantOverride", "Grant or take something, over whatever is paid for.",
+        {200: json_answer("It counts.", TenantChanged)},
+        (*_GUARDED, *_BODY, "not_changed", "override_invalid", "too_many_overrides", "version_conflict"),
+        "publishKey",
+        (_TENANT, _ENVIRONMENT),
+        body={"application/json": {"schema": ref(OverrideWish)}},
+        statuses=INTAKE_STATUSES,
+    ),
+    Operation(
+        "delete", "/v1/tenants/{id}/overrides/{kind}/{name}", "removeOverride", "Take an override back.",
+        {200: json_answer("It is gone.", TenantChanged)},
+        (*_GUARDED, "not_changed", "not_found", "version_conflict"),
+        "publishKey",
+        (
+            _TENANT,
+            path_text("kind", "feature, limit or module.", "^(feature|limit|module)$", "feature"),
+            path_text("name", "Of what.", r"^[^/\s]{1,500}$", "sso"),
+            _ENVIRONMENT,
+        ),
+        statuses=INTAKE_STATUSES,
+    ),
+    Operation(
+        "get", "/v1/tenants/{id}/history", "readHistory", "What changed, when and why; what was refused or parked.",
+        {200: json_answer("The newest first.", History)},
+        _GUARDED,
+        "publishKey",
+        (_TENANT, _ENVIRONMENT, _LIMIT),
+        statuses=INTAKE_STATUSES,
+    ),
+    Operation(
+        "delete", "/v1/tenants/{id}", "eraseTenant", "Erase a tenant: its state becomes null, its history is gone.",
+        {200: json_answer("It is erased.", TenantChanged)},
+        (*_GUARDED, *_BODY, "not_changed", "not_found"),
+        "publishKey",
+        (_TENANT, _ENVIRONMENT),
+        body={"application/json": {"schema": ref(Erasure)}},
         statuses=INTAKE_STATUSES,
     ),
     Operation(

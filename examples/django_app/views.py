@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.shortcuts import render
 
-from django.conf import settings
 from examples.django_app.planwire import feature_required, mint, replica, topic_of
 from planwire_client import VERSION_HEADER, NotCurrent, outbox
 

@@ -5,11 +5,12 @@
 
 `GET /export` is gated by the replica, `POST /upgrade` changes the plan and enqueues the push in one transaction,
 `POST /planwire-token` hands the browser its token, `GET /` paints the current plan before the first frame arrives.
-Signing in is left out: the header `X-Tenant` stands for a session.
+Signing in, and guarding against forged requests, is left out: the cookie `tenant` stands for a session.
 """
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import time
@@ -21,17 +22,17 @@ from string import Template
 from typing import Annotated, Any
 
 import jwt
-from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
+from fastapi import Cookie, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from planwire_client import (
+    VERSION_HEADER,
     FeatureDenied,
     NotCurrent,
     Replica,
     Snapshot,
-    VERSION_HEADER,
     outbox,
     read_version,
     write_version,
@@ -63,9 +64,9 @@ def mint(secret: str, sub: str, topics: list[str]) -> str:
     return jwt.encode({"sub": sub, "topics": topics, "exp": int(time.time()) + TOKEN_S}, secret, algorithm="HS256")
 
 
-def tenant_of(x_tenant: Annotated[str, Header(pattern=r"^[A-Za-z0-9._~@-]{1,128}$")]) -> str:
+def tenant_of(tenant: Annotated[str, Cookie(pattern=r"^[A-Za-z0-9._~@-]{1,128}$")]) -> str:
     """Return who is asking. A real application looks into its session here."""
-    return x_tenant
+    return tenant
 
 
 Tenant = Annotated[str, Depends(tenant_of)]
@@ -98,7 +99,7 @@ def create_app(settings: Settings) -> FastAPI:
         async with engine.begin() as connection:
             # A real application has these two in a migration.
             await connection.execute(text("CREATE TABLE IF NOT EXISTS tenants (id text PRIMARY KEY, plan text)"))
-            await (await connection.get_raw_connection()).driver_connection.execute(outbox.DDL)  # type: ignore[union-attr]
+            await connection.exec_driver_sql(outbox.DDL)
         async with Replica(settings.gateway_url, lambda: mint(settings.jwt_secret, "fastapi-app", ["*"])) as replica:
             app.state.replica = replica
             yield
@@ -133,15 +134,15 @@ def create_app(settings: Settings) -> FastAPI:
         return mint(settings.jwt_secret, f"user-of-{tenant}", [f"tenant:{tenant}"])
 
     @app.get("/", response_class=HTMLResponse)
-    async def page(tenant: Tenant, request: Request) -> HTMLResponse:
+    async def first_paint(tenant: Tenant, request: Request) -> HTMLResponse:
         topic = f"tenant:{tenant}"
         snapshot = await request.app.state.replica.wait_for(topic)
         initial = {"topic": topic, "version": snapshot.version, "state": snapshot.state}
         plan = snapshot.state["plan"]["name"] if isinstance(snapshot.state, dict) else "Free"
         # Within a script element only "<" could end it.
         document = json.dumps(initial).replace("<", "\\u003c")
-        html = PAGE.substitute(plan=plan, initial=document, gateway=settings.gateway_url)
-        return HTMLResponse(html, headers={VERSION_HEADER: str(snapshot.version), "Cache-Control": "no-store"})
+        page = PAGE.substitute(plan=html.escape(plan), initial=document, gateway=settings.gateway_url)
+        return HTMLResponse(page, headers={VERSION_HEADER: str(snapshot.version), "Cache-Control": "no-store"})
 
     return app
 

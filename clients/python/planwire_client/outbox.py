@@ -44,7 +44,7 @@ BEGIN
     -- One transaction at a time per topic, until it ends, and only then is the number drawn: within a topic the
     -- numbers are in the order of the commits. Drawn earlier, a slow transaction would be published over a later one.
     PERFORM pg_advisory_xact_lock(1886873202, hashtext(NEW.topic));
-    NEW.id := nextval(format('%I.planwire_outbox_id', TG_TABLE_SCHEMA)::regclass);
+    NEW.id := nextval((quote_ident(TG_TABLE_SCHEMA) || '.planwire_outbox_id')::regclass);
     -- Heard by the relay when, and only if, the transaction commits; once, however many rows it has.
     PERFORM pg_notify('planwire_outbox', '');
     RETURN NEW;
@@ -53,7 +53,8 @@ $$;
 CREATE OR REPLACE TRIGGER planwire_outbox_enter BEFORE INSERT ON planwire_outbox
     FOR EACH ROW EXECUTE FUNCTION planwire_outbox_enter();
 """
-"""Makes the table, idempotently; PostgreSQL 14 or later. For a migration: Django's RunSQL, Alembic's op.execute."""
+"""Makes the table, idempotently; PostgreSQL 14 or later. No percent sign and no bind in it: it passes
+through Django's RunSQL and SQLAlchemy's exec_driver_sql as it is."""
 
 _COLUMNS = ("topic", "state", "private", "event_id", "order_value", "cause")
 _CASTS = {"state": "::json", "private": "::json", "cause": "::json"}
