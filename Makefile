@@ -55,9 +55,9 @@ types: setup ## Check types.
 check: lint types test ## Everything that must pass before a change goes in.
 
 docs: setup ## Write anew what is generated under docs/: the settings, OpenAPI, AsyncAPI.
-	@$(BIN)/planwire settings --markdown > docs/configuration.md
-	@$(BIN)/python -m gateway.openapi > docs/openapi.json
-	@$(BIN)/python -m gateway.asyncapi > docs/asyncapi.json
+	@$(BIN)/planwire settings --markdown > docs/.new && mv docs/.new docs/configuration.md
+	@$(BIN)/python -m gateway.openapi > docs/.new && mv docs/.new docs/openapi.json
+	@$(BIN)/python -m gateway.asyncapi > docs/.new && mv docs/.new docs/asyncapi.json
 
 clean: ## Remove .venv and caches; the data directory stays.
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -20,9 +20,9 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "clients" / "python")]
 
 import redis  # noqa: E402
-from planwire_client import Replica, ThreadReplica  # noqa: E402
 
 from benchmarks import rig  # noqa: E402
+from planwire_client import Replica, ThreadReplica  # noqa: E402
 from sync.state.connect import connect  # noqa: E402
 from sync.state.store import Change  # noqa: E402
 from tests.support.gateway import environment, run_gateway, token  # noqa: E402

@@ -66,12 +66,17 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
             if settings.intake:
                 # Only here: a process that takes no webhooks does not load the billing wing.
                 from sync import intake
+                from sync.selfcheck import self_check
                 from sync.settings import SyncSettings
 
                 sync_settings = SyncSettings.from_env(environ)
                 pipeline = await intake.pipeline(connected.store, sync_settings)
                 stack.push_async_callback(pipeline.aclose)
-                app.router.routes.extend(intake.routes(pipeline, sync_settings, _guard(node)))
+                doors = intake.routes(pipeline, sync_settings, _guard(node))
+                app.router.routes.extend(doors)
+                for door in doors:
+                    if door.path.startswith("/webhooks/"):
+                        await self_check(front, door.path)
                 parked = _parked(pipeline, sync_settings.environments)
             if has_console:
                 app.router.routes.extend(console_routes(node, parked))
@@ -81,9 +86,9 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
     if settings.dev:
         routes += demo_routes(settings)
     routes.append(Mount("/client", Assets(CLIENT_FILES, (".js", ".d.ts"), shared=True)))
-    return Front(
-        Starlette(routes=routes, lifespan=lifespan, exception_handlers=exception_handlers()), settings.origin_allowed
-    )
+    inner = Starlette(routes=routes, lifespan=lifespan, exception_handlers=exception_handlers())
+    front = Front(inner, settings.origin_allowed)
+    return front
 
 
 def _parked(pipeline: Pipeline, environments: tuple[str, ...]) -> Parked:

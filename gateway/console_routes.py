@@ -226,7 +226,7 @@ class Census:
         self._node = node
         self._lock = asyncio.Lock()
         self._at = float("-inf")
-        self.topics: dict[str, Counter[Status]] = {}
+        self.topics: dict[str, dict[Status, int]] = {}
         self.total: Counter[Status] = Counter()
         self.uncounted = 0
 
@@ -235,21 +235,36 @@ class Census:
         async with self._lock:
             if time.monotonic() - self._at < CENSUS_S:
                 return
-            topics: dict[str, Counter[Status]] = {}
+            topics: dict[str, dict[Status, int]] = {}
             total: Counter[Status] = Counter()
             looked, uncounted, slice_end = 0, 0, SLICE
-            for live in list(self._node.hub.topics.values()):
-                view = _view(self._node, time.time(), self._node.hub.fresh)
-                ring = live.ring[: CENSUS_MAX - looked]
-                counts = topics[live.name] = Counter(_judge(tab, view).status for tab in ring)
-                total.update(counts)
+            view = _view(self._node, time.time(), self._node.hub.fresh)
+            for live in [live for live in self._node.hub.topics.values() if live.ring]:
+                ring = live.ring if looked + len(live.ring) <= CENSUS_MAX else live.ring[: CENSUS_MAX - looked]
+                counts = topics[live.name] = _counts(live, ring, view)
+                for status, count in counts.items():
+                    total[status] += count
                 looked += len(ring)
                 uncounted += len(live.ring) - len(ring)
-                if looked + len(topics) >= slice_end:
-                    slice_end += SLICE
+                if looked >= slice_end:
+                    slice_end = looked + SLICE
                     await asyncio.sleep(0)
+                    view = _view(self._node, time.time(), self._node.hub.fresh)
             self.topics, self.total, self.uncounted = topics, total, uncounted
             self._at = time.monotonic()
+
+
+def _counts(live: LiveTopic, tabs: list[Subscription], view: View) -> dict[Status, int]:
+    """Return how many of a topic's tabs are in which state."""
+    counts: dict[Status, int] = {}
+    version = live.version
+    is_plain = live.known and view.is_current
+    for tab in tabs:
+        # Nearly every tab is in step, and is seen to be so without more ado.
+        is_synced = is_plain and tab.sent == version == tab.acked
+        status = Status.SYNCED if is_synced else _judge(tab, view).status
+        counts[status] = counts.get(status, 0) + 1
+    return counts
 
 
 def console_routes(node: Node, parked: Parked | None) -> list[BaseRoute]:

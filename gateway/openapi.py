@@ -60,6 +60,12 @@ class Cause(Model):
     received_at: str | None = Field(None, description="RFC 3339", json_schema_extra=TIME)
 
 
+class WrittenCause(Cause):
+    """Why a version was made; what else is known of it depends on who made it."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 class State(Model):
     """A topic's newest committed version. Without state: version 0 and state null."""
 
@@ -67,7 +73,7 @@ class State(Model):
     version: int = Field(ge=0, le=VERSION_MAX, description="Microseconds since 1970; strictly rises per topic.")
     state: JsonValue
     private: JsonValue = Field(None, description="The backend-only part; only for tokens with scope private.")
-    cause: Cause | None = None
+    cause: WrittenCause | None = None
 
 
 _Order = Annotated[int, Field(ge=0, le=ORDER_INTEGER_MAX)] | Annotated[str, Field(min_length=1, max_length=ORDER_MAX)]

@@ -192,7 +192,76 @@ class TenantChanged(Model):
     version: int = Field(ge=0, le=VERSION_MAX)
 
 
+Kind = Literal["feature", "limit", "module"]
+
+
+class OverrideWish(Model):
+    """What an operator grants, or takes with `revoke`, over whatever is paid for: exactly one of value and revoke."""
+
+    kind: Kind
+    name: _Text
+    value: bool | int | str | None = Field(None, description="true for a feature, a limit, or a module's level.")
+    revoke: bool | None = None
+    reason: _Text
+    expires_at: str | None = Field(None, description="RFC 3339; default: never.", json_schema_extra=_AHEAD)
+    by: _Text | None = None
+
+
+class Override(Model):
+    """An override; expired ones are listed, too."""
+
+    kind: Kind
+    name: str
+    value: bool | int | str | None = None
+    revoke: bool | None = None
+    reason: str
+    expires_at: str | None = Field(None, json_schema_extra=TIME)
+
+
+class Overrides(Model):
+    """A tenant's overrides."""
+
+    version: int = Field(ge=0, le=VERSION_MAX)
+    overrides: list[Override]
+
+
+class HistoryChange(Model):
+    """One version: when and why it was made, and what it changed."""
+
+    version: int = Field(ge=1, le=VERSION_MAX)
+    at: str = Field(json_schema_extra=TIME)
+    cause: dict[str, JsonValue]
+    diff: list[Difference]
+
+
+class HistoryEvent(Model):
+    """One event, and what became of it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    at: str = Field(json_schema_extra=TIME)
+
+
+class History(Model):
+    """The newest first."""
+
+    topic: str
+    changes: list[HistoryChange]
+    events: list[HistoryEvent]
+
+
+class Erasure(Model):
+    """Why a tenant is erased."""
+
+    reason: _Text
+
+
 MODELS = (
+    History,
+    HistoryChange,
+    HistoryEvent,
+    Override,
+    Overrides,
     ChangeHeld,
     Difference,
     DriftPage,

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sync import tenants
+from sync import selfcheck, tenants
 from sync.billing import instants
 from sync.billing.budget import Budget
 from sync.billing.inbox import Record
@@ -100,6 +100,8 @@ class _Door:
         """Answer one delivery."""
         try:
             body = await read_body(request)
+            if selfcheck.asked(request.headers):
+                return Response(status_code=204 if selfcheck.is_intact(request.headers, body) else 409)
             environment = self._environment(request, body)
             receipt = await self._pipeline.receive(self._adapter, body, environment)
             await self._pipeline.store.wait_durable()
@@ -118,6 +120,7 @@ class _Door:
             case Malformed(problem):
                 raise Refusal("signature_malformed", problem)
             case Invalid():
+                _log.warning("signature_invalid", provider=self._adapter.name, bytes=len(body))
                 raise Refusal("signature_invalid", "no configured secret made this signature of these bytes")
             case Expired(skew_s):
                 where = "behind" if skew_s > 0 else "ahead of"

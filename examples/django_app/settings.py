@@ -1,4 +1,4 @@
-"""Settings of the example project, from the environment: DATABASE_* for PostgreSQL, PLANWIRE_* for the gateway."""
+"""Settings of the example project, from the environment: DATABASE_* for PostgreSQL, GATEWAY_URL and its secret."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ TEMPLATES = [
     }
 ]
 
-PLANWIRE_URL = os.environ["PLANWIRE_URL"]
+PLANWIRE_URL = os.environ["GATEWAY_URL"]
 PLANWIRE_JWT_SECRET = os.environ["PLANWIRE_JWT_SECRET"]

@@ -1,6 +1,6 @@
 """A FastAPI application whose plans live in its own PostgreSQL and are shown live through Planwire.
 
-    DATABASE_URL=postgresql+psycopg://... PLANWIRE_URL=http://127.0.0.1:8000 PLANWIRE_JWT_SECRET=... \
+    DATABASE_URL=postgresql+psycopg://... GATEWAY_URL=http://127.0.0.1:8000 PLANWIRE_JWT_SECRET=... \
         uvicorn --factory examples.fastapi_app.app:from_environ
 
 `GET /export` is gated by the replica, `POST /upgrade` changes the plan and enqueues the push in one transaction,
@@ -149,5 +149,5 @@ def create_app(settings: Settings) -> FastAPI:
 
 def from_environ(environ: Mapping[str, str] = os.environ) -> FastAPI:
     """Return the application that the environment describes."""
-    settings = Settings(environ["DATABASE_URL"], environ["PLANWIRE_URL"], environ["PLANWIRE_JWT_SECRET"])
+    settings = Settings(environ["DATABASE_URL"], environ["GATEWAY_URL"], environ["PLANWIRE_JWT_SECRET"])
     return create_app(settings)

@@ -5,7 +5,7 @@ import { timeline } from "./timeline.js";
 
 const TABS = 200;
 const EVENTS_EVERY_MS = 5000;
-const TAB_HEADS = ["State", "Subject", "Client", "Session", "Sent", "Acked", "Owed for", "Waiting", "Since"];
+const TAB_HEADS = ["State", "Subject", "Client", "Session", "Sent", "Acked", "Owed for", "Waiting", "Open for"];
 const EVENT_HEADS = ["Time", "Outcome", "Event", "Type", "Reason"];
 const BAD_OUTCOMES = new Set(["refused", "parked"]);
 
@@ -24,7 +24,7 @@ const origin = ({ version, cause, age_s }) => {
     /** @type {any} */ (CAUSE)[name] ?? name,
     name.endsWith("_at") ? local(value) : value,
   ]));
-  return [["version", String(version)], ...told, ["committed", `${moment(version)}, ${ago(age_s)}`]];
+  return [["version", String(version)], ...told, ["committed", moment(version)], ["age", ago(age_s)]];
 };
 
 /** @param {any} here @returns {[string, string][]} */
@@ -147,7 +147,8 @@ export const topicView = (root, name) => {
         say(acked, tab.acked || "none");
         say(owed, tab.owed_s == null ? "" : span(tab.owed_s));
         say(waiting, tab.blocked ? `blocked, ${tab.buffered_bytes.toLocaleString()} bytes` : "");
-        say(since, moment(tab.since * 1e6));
+        say(since, span(Math.floor(Math.max(1, answer.at - tab.since))).replace(".0", ""));
+        set(since, "title", `since ${moment(tab.since * 1e6)}`);
       },
     );
   };

@@ -144,3 +144,5 @@ def configure(
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
+        library.setLevel(logging.NOTSET)
+        library.disabled = False

@@ -330,7 +330,7 @@ async def test_parked_events_are_listed_where_webhooks_are_taken(store_url: str,
             assert (await client.get(f"/console/api/parked?{query}")).status_code == 422
 
 
-async def test_many_consoles_share_one_count(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_consoles_share_one_count(store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
     judge = console_routes._judge
 
@@ -342,6 +342,8 @@ async def test_many_consoles_share_one_count(store_url: str, monkeypatch: pytest
     monkeypatch.setattr(console_routes, "_judge", counted)
     monkeypatch.setattr(console_routes, "CENSUS_S", 60.0)
     monkeypatch.setattr(console_routes, "CENSUS_MAX", 2)
+    for name in "abc":
+        await commit(store, {}, f"tenant:{name}")
     async with (
         run_gateway(environment(store_url, DEV="1")) as running,
         http(running) as client,

@@ -115,7 +115,7 @@ async def test_the_django_project(
         "DATABASE_NAME": database.partition("@/")[2].partition("?")[0],
         "DATABASE_USER": "planwire",
         "DATABASE_HOST": str(postgres.folder),
-        "PLANWIRE_URL": gateway.url,
+        "GATEWAY_URL": gateway.url,
         "PLANWIRE_JWT_SECRET": SECRET,
     }.items():
         monkeypatch.setenv(name, value)
@@ -154,9 +154,9 @@ def _use_django() -> str:
         assert '<output id="plan">Pro</output>' in page
         with pytest.raises(outbox.OutsideTransaction):
             outbox.enqueue_django("tenant:acme", {})
-        with pytest.raises(ZeroDivisionError), transaction.atomic():
+        with transaction.atomic():
             outbox.enqueue_django("tenant:undone", {})
-            _ = 1 // 0
+            transaction.set_rollback(True)
         assert project.replica.wait_for("tenant:undone").version == 0
         return str(client.post("/planwire-token").content.decode())
     finally:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway import app
+from gateway.middleware import Front
+from sync.selfcheck import SelfCheckError
 from tests.scenarios.system import CATALOG, TOPIC, System, ago, event, run_system
 from tests.support.servers import Server, start_valkey
 from tests.support.wait import until
@@ -208,3 +214,49 @@ async def test_a_signature_of_other_bytes_is_not_taken(system: System) -> None:
     header = {"Paddle-Signature": signature(body, int(time.time()), SECRET)}
     answer = await system.http.post("/webhooks/paddle", content=respelt, headers=header)
     assert (answer.status_code, answer.json()["code"]) == (403, "signature_invalid")
+
+
+class Respelling(Front):
+    """A front that reads JSON bodies and writes them anew, as helpful middleware does."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def respelt() -> Message:
+            message = await receive()
+            if message["type"] == "http.request" and message["body"]:
+                message["body"] = json.dumps(json.loads(message["body"])).encode()
+            return message
+
+        await super().__call__(scope, respelt if scope["type"] == "http" else receive, send)
+
+
+async def begun(app: ASGIApp) -> str:
+    """Start an app and stop it; return what it said of its start."""
+    steps: list[Message] = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    said: list[Message] = []
+
+    async def receive() -> Message:
+        return steps.pop(0)
+
+    async def send(message: Message) -> None:
+        said.append(message)
+
+    with contextlib.suppress(SelfCheckError):
+        await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+    return f"{said[0]['type']} {said[0].get('message', '')}"
+
+
+async def test_s30_a_body_that_middleware_respells_is_found_at_the_start(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await begun(app.create_app(system.environ))).startswith("lifespan.startup.complete")
+    monkeypatch.setattr(app, "Front", Respelling)
+    said = await begun(app.create_app(system.environ))
+    assert said.startswith("lifespan.startup.failed")
+    assert "a webhook's bytes do not reach /webhooks/paddle unchanged" in said
+
+
+async def test_s30_nobody_else_passes_for_the_self_check(system: System) -> None:
+    body = event(ago(60))
+    header = {"Planwire-Self-Check": f"{'0' * 32} {hashlib.sha256(body).hexdigest()}"}
+    answer = await system.http.post("/webhooks/paddle", content=body, headers=header)
+    assert (answer.status_code, answer.json()["code"]) == (400, "signature_malformed")

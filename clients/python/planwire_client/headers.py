@@ -6,7 +6,8 @@ anything older.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
+from typing import Protocol
 
 VERSION_HEADER = "Planwire-Version"
 
@@ -16,7 +17,14 @@ AHEAD_MAX_S = 60.0
 _DIGITS_MAX = 16
 
 
-def write_version(headers: MutableMapping[str, str], version: int) -> None:
+class Headers(Protocol):
+    """What a web framework's response headers have in common."""
+
+    def __setitem__(self, name: str, value: str, /) -> None:
+        """Set one."""
+
+
+def write_version(headers: Headers, version: int) -> None:
     """Say in a response's headers which version its request led to, or was answered from."""
     headers[VERSION_HEADER] = str(version)
 
