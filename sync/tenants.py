@@ -76,7 +76,7 @@ class _Tenants:
         """Answer one page of drift records, the newest first, and how many of each kind there ever were."""
         drifts = self._desk.pipeline.environment(environment).drifts
         before, limit = request.query_params.get("before", ""), page_limit(request.query_params.get("limit"))
-        if not all(part.isdigit() and part.isascii() and len(part) <= 20 for part in before.split("-") if before):
+        if before and not _is_cursor(before):
             raise Refusal("request_invalid", "before is not a cursor: pass what `next` said")
         records, following = await drifts.page(before, limit)
         document: dict[str, object] = {"drift": records, "counts": await drifts.counts()}
@@ -150,3 +150,11 @@ def _shown(report: Report) -> dict[str, object]:
         "drift": [entry.shown() for entry in report.drift],
         **({"reason": receipt.reason} if receipt.reason else {}),
     }
+
+
+def _is_cursor(text: str) -> bool:
+    """Whether `text` is a stream's id: two numbers that fit 64 bits, not both 0."""
+    parts = text.split("-")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and len(part) <= 20 for part in parts):
+        return False
+    return all(int(part) < 2**64 for part in parts) and any(map(int, parts))

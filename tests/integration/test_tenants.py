@@ -404,6 +404,8 @@ class TestScheduledChange:
         ("POST", "/v1/tenants/acme/reconcile?env=moon"),
         ("GET", "/v1/drift?limit=0"),
         ("GET", "/v1/drift?before=x"),
+        ("GET", "/v1/drift?before=0-0"),
+        ("GET", "/v1/drift?before=18446744073709551616-0"),
         ("GET", "/v1/drift?env=moon"),
     ],
 )

@@ -387,7 +387,7 @@ class Link:
         if before is not None and not frame.get("reset") and version <= before.version:
             if version == before.version:
                 self._current(held, version)
-            pass
+            return  # older than what is held: never
         self._install(held, Snapshot(held.topic, version, frame["state"], frame.get("cause") or {}))
 
     def _patch(self, held: Held, frame: dict[str, Any]) -> None:
