@@ -35,6 +35,7 @@ PURE = [
     "sync.billing.projection",
     "sync.billing.providers",
     "sync.billing.providers.paddle",
+    "sync.billing.providers.signature",
     "sync.billing.providers.stripe",
     "sync.billing.reducer",
     "sync.billing.toml_lines",

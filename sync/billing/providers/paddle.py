@@ -6,7 +6,6 @@ Knows Paddle's wire format (https://developer.paddle.com/webhooks/overview) and 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
@@ -15,14 +14,12 @@ import orjson
 
 from sync.billing import instants
 from sync.billing.model import FETCHED, Event, Item, Order, Period, Scheduled, Subscription
-from sync.billing.providers import Expired, Invalid, Malformed, Secret, Unparsable, Verification, Verified
+from sync.billing.providers import Secret, Unparsable, Verification, signature
+from sync.billing.providers.signature import Scheme
 
 NAME = "paddle"
-SIGNATURE_HEADER = "paddle-signature"
-
-HEADER_MAX_CHARS = 2048
-SIGNATURES_MAX = 16
-"""How many `h1` one header may have: each is compared with every secret."""
+SCHEME = Scheme("Paddle-Signature", ";", "ts", "h1", b":")
+"""`Paddle-Signature: ts=SECONDS;h1=HEX[;h1=HEX...]`: HMAC-SHA256 of `ts`, a colon and the raw body."""
 
 ITEMS_MAX = 1000
 QUANTITY_MAX = 1_000_000_000
@@ -31,8 +28,6 @@ ID_MAX_CHARS = 200
 SIMULATED_PREFIX = "ntfsimevt_"
 """How event ids of Paddle's simulator begin; it runs in the live environment too."""
 
-_DIGITS = re.compile(r"[0-9]{1,12}")
-_HEX = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"[\x21-\x7e]{1,200}")
 
 
@@ -44,33 +39,8 @@ class Paddle:
     def verify(
         self, body: bytes, headers: Mapping[str, str], secrets: Sequence[Secret], now_s: float, tolerance_s: float
     ) -> Verification:
-        """Return who signed `body`; `tolerance_s` 0 turns the time check off. Never raises.
-
-        `Paddle-Signature: ts=SECONDS;h1=HEX[;h1=HEX...]`: HMAC-SHA256 of `ts`, a colon and the raw body. Any `h1` may
-        match any secret (rotation); keys that are not known are ignored. The time is judged last, so that only a
-        genuine signature is ever called expired.
-        """
-        header = headers.get(SIGNATURE_HEADER)
-        if not header:
-            return Malformed("the Paddle-Signature header is missing")
-        parsed = _signature(header)
-        if isinstance(parsed, Malformed):
-            return parsed
-        timestamp, signatures = parsed
-        signed = timestamp.encode() + b":" + body
-        environment: str | None = None
-        for secret in secrets:
-            expected = hmac.new(secret.value, signed, hashlib.sha256).hexdigest()
-            for signature in signatures:
-                # No early exit: how long this takes says nothing of what matched.
-                if hmac.compare_digest(expected, signature) and environment is None:
-                    environment = secret.environment
-        if environment is None:
-            return Invalid()
-        skew_s = int(now_s) - int(timestamp)
-        if tolerance_s > 0 and abs(skew_s) > tolerance_s:
-            return Expired(skew_s)
-        return Verified(environment)
+        """Return who signed `body`; `tolerance_s` 0 turns the time check off. Never raises. See `SCHEME`."""
+        return signature.verify(SCHEME, body, headers, secrets, now_s, tolerance_s)
 
     def parse(self, body: bytes, environment: str) -> Event | Unparsable:
         """Return the event in a verified body of `environment`. Never raises."""
@@ -89,28 +59,6 @@ class Paddle:
             return _event(envelope, environment)
         except ValueError as error:
             return Unparsable(event_id, kind, str(error))
-
-
-def _signature(header: str) -> tuple[str, list[str]] | Malformed:
-    """Return the time as text and all `h1` of a signature header."""
-    if len(header) > HEADER_MAX_CHARS:
-        return Malformed(f"the Paddle-Signature header is longer than {HEADER_MAX_CHARS} characters")
-    timestamps: list[str] = []
-    signatures: list[str] = []
-    for part in header.split(";"):
-        key, _, value = part.partition("=")
-        if key == "ts":
-            timestamps.append(value)
-        elif key == "h1":
-            signatures.append(value)
-    if len(timestamps) != 1 or not _DIGITS.fullmatch(timestamps[0]):
-        return Malformed("the Paddle-Signature header needs one ts in whole seconds")
-    if len(signatures) > SIGNATURES_MAX:
-        return Malformed(f"the Paddle-Signature header has more than {SIGNATURES_MAX} h1")
-    signatures = [signature for signature in signatures if _HEX.fullmatch(signature)]
-    if not signatures:
-        return Malformed("the Paddle-Signature header has no h1 of 64 lower-case hex digits")
-    return timestamps[0], signatures
 
 
 def _derived_id(body: bytes) -> str:

@@ -9,7 +9,6 @@ fetch knows which is the newer.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
@@ -18,14 +17,12 @@ import orjson
 
 from sync.billing import instants
 from sync.billing.model import FETCHED, Event, Item, Order, Period, Scheduled, Subscription
-from sync.billing.providers import Expired, Invalid, Malformed, Secret, Unparsable, Verification, Verified
+from sync.billing.providers import Secret, Unparsable, Verification, signature
+from sync.billing.providers.signature import Scheme
 
 NAME = "stripe"
-SIGNATURE_HEADER = "stripe-signature"
-
-HEADER_MAX_CHARS = 2048
-SIGNATURES_MAX = 16
-"""How many `v1` one header may have: each is compared with every secret."""
+SCHEME = Scheme("Stripe-Signature", ",", "t", "v1", b".")
+"""`Stripe-Signature: t=SECONDS,v1=HEX[,v1=HEX...]`: HMAC-SHA256 of `t`, a dot and the raw body."""
 
 ITEMS_MAX = 1000
 QUANTITY_MAX = 1_000_000_000
@@ -44,8 +41,6 @@ STATUSES = {
 }
 """Stripe's statuses in the neutral words; others are passed on, and parked as unknown."""
 
-_DIGITS = re.compile(r"[0-9]{1,12}")
-_HEX = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"[\x21-\x7e]{1,200}")
 _THIN = re.compile(r"v[0-9]+\..*subscription.*")
 
@@ -58,33 +53,8 @@ class Stripe:
     def verify(
         self, body: bytes, headers: Mapping[str, str], secrets: Sequence[Secret], now_s: float, tolerance_s: float
     ) -> Verification:
-        """Return who signed `body`; `tolerance_s` 0 turns the time check off. Never raises.
-
-        `Stripe-Signature: t=SECONDS,v1=HEX[,v1=HEX...]`: HMAC-SHA256 of `t`, a dot and the raw body. Any `v1` may match
-        any secret (rotation); other schemes are ignored. The time is judged last, so that only a genuine signature is
-        ever called expired.
-        """
-        header = headers.get(SIGNATURE_HEADER)
-        if not header:
-            return Malformed("the Stripe-Signature header is missing")
-        parsed = _signature(header)
-        if isinstance(parsed, Malformed):
-            return parsed
-        timestamp, signatures = parsed
-        signed = timestamp.encode() + b"." + body
-        environment: str | None = None
-        for secret in secrets:
-            expected = hmac.new(secret.value, signed, hashlib.sha256).hexdigest()
-            for signature in signatures:
-                # No early exit: how long this takes says nothing of what matched.
-                if hmac.compare_digest(expected, signature) and environment is None:
-                    environment = secret.environment
-        if environment is None:
-            return Invalid()
-        skew_s = int(now_s) - int(timestamp)
-        if tolerance_s > 0 and abs(skew_s) > tolerance_s:
-            return Expired(skew_s)
-        return Verified(environment)
+        """Return who signed `body`; `tolerance_s` 0 turns the time check off. Never raises. See `SCHEME`."""
+        return signature.verify(SCHEME, body, headers, secrets, now_s, tolerance_s)
 
     def parse(self, body: bytes, environment: str) -> Event | Unparsable:
         """Return the event in a verified body of `environment`. Never raises."""
@@ -104,22 +74,6 @@ class Stripe:
             return _event(event, event_id, kind, environment)
         except ValueError as error:
             return Unparsable(event_id, kind, str(error))
-
-
-def _signature(header: str) -> tuple[str, list[str]] | Malformed:
-    if len(header) > HEADER_MAX_CHARS:
-        return Malformed(f"the Stripe-Signature header is longer than {HEADER_MAX_CHARS} characters")
-    pairs = [part.strip().partition("=") for part in header.split(",")]
-    timestamps = [value for key, _, value in pairs if key == "t"]
-    signatures = [value for key, _, value in pairs if key == "v1"]
-    if len(timestamps) != 1 or not _DIGITS.fullmatch(timestamps[0]):
-        return Malformed("the Stripe-Signature header needs one t in whole seconds")
-    if len(signatures) > SIGNATURES_MAX:
-        return Malformed(f"the Stripe-Signature header has more than {SIGNATURES_MAX} v1")
-    signatures = [signature for signature in signatures if _HEX.fullmatch(signature)]
-    if not signatures:
-        return Malformed("the Stripe-Signature header has no v1 of 64 lower-case hex digits")
-    return timestamps[0], signatures
 
 
 def _event(event: dict[str, Any], event_id: str, kind: str, environment: str) -> Event:

@@ -14,7 +14,8 @@ from paddle_billing.Notifications import Verifier as OfficialVerifier
 from sync.billing import instants
 from sync.billing.model import Event, Item, Period, Scheduled
 from sync.billing.providers import Expired, Invalid, Malformed, Secret, Unparsable, Verification, Verified
-from sync.billing.providers.paddle import HEADER_MAX_CHARS, SIGNATURES_MAX, Paddle
+from sync.billing.providers.paddle import Paddle
+from sync.billing.providers.signature import HEADER_MAX_CHARS, SIGNATURES_MAX
 from tests.unit.billing.bodies import SANDBOX_SECRET, SECRET, envelope, official, signature, subscription
 from tests.unit.billing.histories import relaxed
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from sync.billing.model import Event, Item, Period, Scheduled
 from sync.billing.providers import Expired, Invalid, Malformed, Secret, Unparsable, Verified
-from sync.billing.providers.stripe import HEADER_MAX_CHARS, SIGNATURES_MAX, Stripe, fetched, subscription_of
+from sync.billing.providers.signature import HEADER_MAX_CHARS, SIGNATURES_MAX
+from sync.billing.providers.stripe import Stripe, fetched, subscription_of
 
 NOW = 1_795_400_000
 SECRETS = (Secret("live", b"whsec_a"), Secret("sandbox", b"whsec_b"))

@@ -1,0 +1,85 @@
+"""HMAC signatures of webhooks, as Paddle and Stripe write them: a time and one or more marks in one header. Pure.
+
+Both sign the time, a joint and the raw body with HMAC-SHA256; only the words differ, and those are a `Scheme`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sync.billing.providers import Expired, Invalid, Malformed, Secret, Verification, Verified
+
+HEADER_MAX_CHARS = 2048
+SIGNATURES_MAX = 16
+"""How many marks one header may have: each is compared with every secret."""
+
+_DIGITS = re.compile(r"[0-9]{1,12}")
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """A provider's words: the header's name, what parts it, the keys of time and mark, the joint before the body."""
+
+    header: str
+    separator: str
+    time_key: str
+    mark_key: str
+    joint: bytes
+
+
+def verify(
+    scheme: Scheme,
+    body: bytes,
+    headers: Mapping[str, str],
+    secrets: Sequence[Secret],
+    now_s: float,
+    tolerance_s: float,
+) -> Verification:
+    """Return who signed `body`; `tolerance_s` 0 turns the time check off. Never raises.
+
+    Any mark may match any secret (rotation); keys that are not known are ignored. The time is judged last, so that only
+    a genuine signature is ever called expired.
+    """
+    header = headers.get(scheme.header.lower())
+    if not header:
+        return Malformed(f"the {scheme.header} header is missing")
+    parsed = _parse(scheme, header)
+    if isinstance(parsed, Malformed):
+        return parsed
+    timestamp, marks = parsed
+    signed = timestamp.encode() + scheme.joint + body
+    environment: str | None = None
+    for secret in secrets:
+        expected = hmac.new(secret.value, signed, hashlib.sha256).hexdigest()
+        for mark in marks:
+            # No early exit: how long this takes says nothing of what matched.
+            if hmac.compare_digest(expected, mark) and environment is None:
+                environment = secret.environment
+    if environment is None:
+        return Invalid()
+    skew_s = int(now_s) - int(timestamp)
+    if tolerance_s > 0 and abs(skew_s) > tolerance_s:
+        return Expired(skew_s)
+    return Verified(environment)
+
+
+def _parse(scheme: Scheme, header: str) -> tuple[str, list[str]] | Malformed:
+    """Return the time as text and all marks of a signature header."""
+    if len(header) > HEADER_MAX_CHARS:
+        return Malformed(f"the {scheme.header} header is longer than {HEADER_MAX_CHARS} characters")
+    pairs = [part.partition("=") for part in header.split(scheme.separator)]
+    timestamps = [value for key, _, value in pairs if key == scheme.time_key]
+    marks = [value for key, _, value in pairs if key == scheme.mark_key]
+    if len(timestamps) != 1 or not _DIGITS.fullmatch(timestamps[0]):
+        return Malformed(f"the {scheme.header} header needs one {scheme.time_key} in whole seconds")
+    if len(marks) > SIGNATURES_MAX:
+        return Malformed(f"the {scheme.header} header has more than {SIGNATURES_MAX} {scheme.mark_key}")
+    marks = [mark for mark in marks if _HEX.fullmatch(mark)]
+    if not marks:
+        return Malformed(f"the {scheme.header} header has no {scheme.mark_key} of 64 lower-case hex digits")
+    return timestamps[0], marks
