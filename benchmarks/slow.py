@@ -43,7 +43,7 @@ def main() -> None:
             rig.median([row["p99_ms"] for row in rows]),
             rig.median([row["max_ms"] for row in rows]),
             rig.median([row["us_per_delivery"] for row in rows]),
-            rig.median([row["kib_grown"] / max(1, deaf) for row in rows]),
+            rig.median([row["kib_grown"] / deaf for row in rows]) if deaf else "-",
         ]
         for deaf, rows in results.items()
     ]

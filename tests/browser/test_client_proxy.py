@@ -24,14 +24,18 @@ async def proxy() -> AsyncIterator[Proxy]:
                 await writer.drain()
         except ConnectionError:
             pass
-        writer.close()
+        finally:
+            writer.close()
+            writers.discard(writer)
 
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
     async with run_proxy("127.0.0.1", server.sockets[0].getsockname()[1]) as proxy:
         yield proxy
-    for writer in writers:
-        writer.close()
     server.close()
+    for writer in set(writers):
+        writer.close()
+    # Left to the end of the loop, a handler would be cancelled there, and that is reported as a fault.
+    await until(lambda: not writers)
 
 
 class Caller:
