@@ -17,6 +17,7 @@ from sync.state import keys
 from sync.state.connect import Endpoint, connect
 from sync.state.store import Change, Committed, Store, StoreError
 from tests.support.gateway import Client, Running, environment, open_client, run_gateway
+from tests.support.proxy import Proxy, run_proxy
 from tests.support.servers import Server, start_valkey
 from tests.support.wait import until
 
@@ -34,43 +35,8 @@ def valkey() -> Iterator[Server]:
         yield server
 
 
-class Proxy:
-    """A wire between gateway and store that can swallow what passes, without closing anything."""
-
-    def __init__(self, port: int) -> None:
-        self.port = 0
-        self.swallows = False
-        self._to = port
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
-
-    async def __aenter__(self) -> Proxy:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", self._to)
-        for source, target in ((reader, back_writer), (back_reader, writer)):
-            task = asyncio.create_task(self._pump(source, target))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await source.read(65_536):
-                if not self.swallows:
-                    target.write(data)
-        target.close()
+def url_of(proxy: Proxy) -> str:
+    return f"redis://127.0.0.1:{proxy.port}"
 
 
 async def write_unannounced(store: Store, topic: str, state: object) -> int:
@@ -239,14 +205,14 @@ async def test_what_is_missed_while_the_subscription_is_gone_is_read_after_it_re
 
 
 async def test_a_wire_that_swallows_everything_is_noticed_and_replaced(valkey: Server, store: Store) -> None:
-    async with Proxy(valkey.port) as proxy, watching(proxy.url) as (running, client):
-        proxy.swallows = True
+    async with run_proxy("127.0.0.1", valkey.port) as proxy, watching(url_of(proxy)) as (running, client):
+        proxy.swallow(to_server=True, to_client=True)
         cut = time.monotonic()
         await heartbeat(client, False)
         assert time.monotonic() - cut < 2 * PROBE_S + SLACK_S
         missed = await commit(store, {"missed": True})
         assert (await ready(running))[0] == 503
-        proxy.swallows = False
+        proxy.swallow()
         await heartbeat_and_version(client, missed)
         await converge_again(client, store)
 
@@ -369,27 +335,31 @@ async def test_a_bus_that_hangs_up_at_once_is_not_stormed() -> None:
 
 
 async def test_two_gateways_notice_and_recover_each_by_itself(valkey: Server, store: Store) -> None:
-    async with Proxy(valkey.port) as proxy, watching(proxy.url) as (deaf, there), watching(valkey.url) as (well, here):
-        proxy.swallows = True
+    async with (
+        run_proxy("127.0.0.1", valkey.port) as proxy,
+        watching(url_of(proxy)) as (deaf, there),
+        watching(valkey.url) as (well, here),
+    ):
+        proxy.swallow(to_server=True, to_client=True)
         await heartbeat(there, False)
         version = await commit(store, {"a": 1})
         await converge(here, version)
         assert well.node.hub.fresh
         assert not deaf.node.hub.fresh
-        proxy.swallows = False
+        proxy.swallow()
         await heartbeat_and_version(there, version)
 
 
 async def test_many_versions_published_while_it_was_deaf_arrive_as_one(valkey: Server, store: Store) -> None:
-    async with Proxy(valkey.port) as proxy, watching(proxy.url) as (running, client):
+    async with run_proxy("127.0.0.1", valkey.port) as proxy, watching(url_of(proxy)) as (running, client):
         losses = running.node.metrics.feed_losses
-        proxy.swallows = True
+        proxy.swallow(to_server=True, to_client=True)
         await until(lambda: running.node.metrics.feed_losses > losses and not running.node.hub.fresh)
         results = await store.commit_many([Change(TOPIC, b'{"n":%d}' % number) for number in range(50)])
         newest = results[-1]
         assert isinstance(newest, Committed)
         sent = running.node.metrics.sent
-        proxy.swallows = False
+        proxy.swallow()
         await heartbeat_and_version(client, newest.version)
         assert running.node.metrics.sent - sent <= 2
 

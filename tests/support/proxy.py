@@ -48,8 +48,9 @@ class Link:
         finally:
             for task in (up, down):
                 task.cancel()
-            await asyncio.gather(up, down, return_exceptions=True)
+            # First: a cancellation may come while the copies are waited for.
             self.close()
+            await asyncio.gather(up, down, return_exceptions=True)
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, to_server: bool) -> None:
         proxy = self._proxy
