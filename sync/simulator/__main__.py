@@ -58,7 +58,9 @@ def main(environ: Mapping[str, str]) -> int:
         shown = f"[{host}]" if ":" in host else host
         print(f"planwire simulator: http://{shown}:{port} -> {settings.webhook_url}", file=sys.stderr, flush=True)
         app = create_app(provider, settings.api_keys)
-        config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_S)
+        config = uvicorn.Config(
+            app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_S
+        )
         uvicorn.Server(config).run(sockets=[listener])
     return 0
 
