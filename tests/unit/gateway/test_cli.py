@@ -11,32 +11,33 @@ import pytest
 from click.testing import CliRunner
 
 from gateway import cli
+from gateway.cli import calling, operating, publishing
 
 
 def test_the_environment_is_completed_and_wins(tmp_path: Path) -> None:
     (tmp_path / "dev.env").write_text("PORT=9\nPLANWIRE_JWT_SECRET=file\nPLANWIRE_PUBLISH_KEY=file\n")
     given = {"PLANWIRE_DATA_DIR": str(tmp_path), "PLANWIRE_JWT_SECRET": "given", "PLANWIRE_PUBLISH_KEY": ""}
-    found = cli.environment(given)
+    found = calling.environment(given)
     assert (found["PORT"], found["PLANWIRE_JWT_SECRET"], found["PLANWIRE_PUBLISH_KEY"]) == ("9", "given", "file")
 
 
 def test_without_a_file_it_is_the_environment(tmp_path: Path) -> None:
     given = {"PLANWIRE_DATA_DIR": str(tmp_path / "none")}
-    assert cli.environment(given) == given
+    assert calling.environment(given) == given
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "dev.env").mkdir()
-    with pytest.raises(cli.Failed, match=r"cannot read .*dev\.env"):
-        cli.environment({"PLANWIRE_DATA_DIR": str(tmp_path)})
+    with pytest.raises(calling.Failed, match=r"cannot read .*dev\.env"):
+        calling.environment({"PLANWIRE_DATA_DIR": str(tmp_path)})
 
 
 def test_base_urls() -> None:
-    assert cli.base_url(None, {}) == "http://127.0.0.1:8000"
-    assert cli.base_url(None, {"PORT": "9"}) == "http://127.0.0.1:9"
-    assert cli.base_url("https://x.example/", {}) == "https://x.example"
+    assert calling.base_url(None, {}) == "http://127.0.0.1:8000"
+    assert calling.base_url(None, {"PORT": "9"}) == "http://127.0.0.1:9"
+    assert calling.base_url("https://x.example/", {}) == "https://x.example"
     with pytest.raises(click.BadParameter):
-        cli.base_url("x.example", {})
+        calling.base_url("x.example", {})
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_what_publish_sends(monkeypatch: pytest.MonkeyPatch, arguments: list[str
         sent.extend((url, change, key, base))
         return 200, {"verdict": "applied", "version": 5}
 
-    monkeypatch.setattr(cli, "_post", post)
+    monkeypatch.setattr(publishing, "post", post)
     result = CliRunner().invoke(cli.cli, ["publish", "tenant:a", *arguments, "--key", "k", "--url", "http://x"])
     assert (result.exit_code, result.output) == (0, "applied 5\n")
     assert sent == ["http://x/v1/publish", {"topic": "tenant:a", **body}, "k", "http://x"]
@@ -94,7 +95,7 @@ def test_what_simulate_sends_and_shows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_version_tells_its_instant() -> None:
-    assert cli._instant(1_795_395_356_406_607) == "2026-11-23T00:55:56.406607Z"
+    assert calling.instant(1_795_395_356_406_607) == "2026-11-23T00:55:56.406607Z"
 
 
 def test_all_pages_of_parked_events_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +110,7 @@ def test_all_pages_of_parked_events_are_asked_for(monkeypatch: pytest.MonkeyPatc
         events = [{"event_id": f"evt_{len(asked)}_{number}"} for number in range(count)]
         return 200, {"parked": events, "next": f"{len(asked)}.x"}
 
-    monkeypatch.setattr(cli, "_send", send)
+    monkeypatch.setattr(operating, "send", send)
     arguments = ["parked", "--limit", "1100", "--json", "--key", "k", "--url", "http://x"]
     result = CliRunner().invoke(cli.cli, arguments)
     assert result.exit_code == 0
@@ -118,7 +119,7 @@ def test_all_pages_of_parked_events_are_asked_for(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_table_is_as_wide_as_its_cells() -> None:
-    assert cli._table(("id", "reason"), [{"id": "evt_1", "reason": "a b"}, {"id": "e"}]) == [
+    assert calling.table(("id", "reason"), [{"id": "evt_1", "reason": "a b"}, {"id": "e"}]) == [
         "id     reason",
         "evt_1  a b",
         "e      -",

@@ -1,0 +1,191 @@
+"""What all commands share: the environment, addresses, argument types, requests to the gateway, what a failure says."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+DATA_DIR = ".planwire"
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+class Failed(click.ClickException):
+    """What was asked for could not be done; the message is one line."""
+
+    exit_code = EXIT_FAILED
+
+
+def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the process's environment, completed from the development runner's dev.env where there is one.
+
+    Raises:
+        Failed: that file is there and cannot be read.
+    """
+    from gateway import dev_env
+
+    given = os.environ if environ is None else environ
+    try:
+        return dev_env.overlay(given, dev_env.load(Path(given.get("PLANWIRE_DATA_DIR") or DATA_DIR).expanduser()))
+    except dev_env.DevEnvError as error:
+        raise Failed(str(error)) from error
+
+
+def base_url(url: str | None, env: Mapping[str, str]) -> str:
+    """Return the gateway's base URL: `url`, or the local one on PORT (8000)."""
+    chosen = (url or f"http://127.0.0.1:{env.get('PORT') or 8000}").rstrip("/")
+    if not chosen.startswith(("http://", "https://")):
+        raise click.BadParameter("expected http://HOST:PORT or https://HOST", param_hint="--url")
+    return chosen
+
+
+def unreachable(url: str, error: Exception) -> Failed:
+    """Return the failure that says what to do when nothing answers at `url`."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return Failed(f"nothing answers at {url} ({reason}): start it with `make run`, or name another with --url")
+
+
+class TopicType(click.ParamType):  # type: ignore[type-arg] # generic from click 8.5 on, ours works before too
+    """A topic's name, checked before anything is sent."""
+
+    name = "topic"
+
+    def __init__(self, *, wildcard: bool = False) -> None:
+        """`wildcard`: take "*" too."""
+        self._wildcard = wildcard
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name, or fail with one line."""
+        from sync.state.topic import Topic, TopicError
+
+        if not (self._wildcard and value == "*"):
+            try:
+                Topic.parse(value)
+            except TopicError as error:
+                self.fail(str(error), param, ctx)
+        return str(value)
+
+
+class JsonType(click.ParamType):  # type: ignore[type-arg]
+    """A JSON value, `-` for the one on standard input; converted to the value."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> object:
+        """Return the value, or fail with one line."""
+        import orjson
+
+        text = sys.stdin.buffer.read() if value == "-" else str(value).encode("utf-8", "surrogateescape")
+        try:
+            decoded: object = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            self.fail(f"not JSON: {error}", param, ctx)
+        # Wrapped: click takes a bare None for "not given".
+        return (decoded,)
+
+
+def mint(
+    env: Mapping[str, str], topics: tuple[str, ...], scopes: tuple[str, ...], ttl_s: int, sub: str, jti: str
+) -> str:
+    """Return a JWT signed with the environment's PLANWIRE_JWT_SECRET, alive for `ttl_s` seconds.
+
+    Raises:
+        click.UsageError: there is no usable secret, or no such scope.
+    """
+    from gateway.auth import mint
+    from gateway.settings import SECRET_MIN_BYTES
+
+    secret = env.get("PLANWIRE_JWT_SECRET", "").partition(",")[0].strip()
+    if not secret:
+        raise click.UsageError("no secret to sign with: set PLANWIRE_JWT_SECRET (`make run` makes one)")
+    if len(secret.encode()) < SECRET_MIN_BYTES:
+        raise click.UsageError(f"PLANWIRE_JWT_SECRET is shorter than {SECRET_MIN_BYTES} bytes")
+    try:
+        return mint(secret, topics=topics, scope=scopes, now=time.time(), ttl_s=ttl_s, sub=sub, jti=jti)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def publish_key(given: str | None, env: Mapping[str, str]) -> str:
+    """Return the publish key that was given, or the environment's PLANWIRE_PUBLISH_KEY.
+
+    Raises:
+        click.UsageError: there is none.
+    """
+    key = given or env.get("PLANWIRE_PUBLISH_KEY")
+    if not key:
+        raise click.UsageError("no publish key: set PLANWIRE_PUBLISH_KEY or give --key (`make run` makes one)")
+    return key
+
+
+def post(url: str, body: object, key: str, base: str) -> tuple[int, dict[str, Any]]:
+    """Return what `send` does for a POST of `body`."""
+    return send("POST", url, {}, body, key, base)
+
+
+def send(
+    method: str, url: str, query: Mapping[str, str], body: object, key: str, base: str
+) -> tuple[int, dict[str, Any]]:
+    """Return the status and the JSON object of an answer, an empty one where it is something else."""
+    import httpx2
+    import orjson
+
+    try:
+        response = httpx2.request(
+            method,
+            url,
+            params=query or None,
+            content=None if body is None else orjson.dumps(body),
+            headers={
+                "Authorization": f"Bearer {key}",
+                **({} if body is None else {"Content-Type": "application/json"}),
+            },
+            timeout=15,
+        )
+    except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError) as error:
+        raise unreachable(base, error) from error
+    try:
+        answer = orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        answer = None
+    return response.status_code, answer if isinstance(answer, dict) else {}
+
+
+def answered(status: int, answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer to a request that was served; end with what was said where it was not."""
+    if status != 200:
+        refused(status, answer)
+    return answer
+
+
+def refused(status: int, answer: Mapping[str, object]) -> NoReturn:
+    """End with what the gateway said: exit 2 where the input was at fault, else 1."""
+    said = f"{answer.get('code', 'refused')} ({status}): {answer.get('detail', 'no reason was given')}"
+    raise click.UsageError(said) if status in (413, 422) else Failed(said)
+
+
+def table(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return the lines of a table; what a row lacks is `-`."""
+    cells = [list(columns), *([str(row.get(name) or "-") for name in columns] for row in rows)]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+
+
+def instant(version: int) -> str:
+    """Return the instant that a version tells: RFC 3339 UTC with microseconds."""
+    from datetime import UTC, datetime, timedelta
+
+    instant = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=version)
+    return instant.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def note(text: str) -> None:
+    """Say something on standard error, where it is in nobody's pipe."""
+    click.echo(f"planwire: {text}", err=True)
