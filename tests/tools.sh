@@ -5,7 +5,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
-# From the system's packages: Chromium, and the servers that tests start.
+# From the system's packages: two browsers, the servers that tests start, and spin with a C compiler for the model.
 
 lacking() {
     command -v redis-server >/dev/null 2>&1 || echo redis-server
@@ -13,6 +13,9 @@ lacking() {
         command -v google-chrome >/dev/null 2>&1 || [ -n "${CHROMIUM:-}" ] || echo chromium
     command -v nginx >/dev/null 2>&1 || [ -x /usr/sbin/nginx ] || echo nginx-light
     command -v haproxy >/dev/null 2>&1 || [ -x /usr/sbin/haproxy ] || echo haproxy
+    command -v firefox-esr >/dev/null 2>&1 || command -v firefox >/dev/null 2>&1 || echo firefox-esr
+    command -v spin >/dev/null 2>&1 || echo spin
+    command -v cc >/dev/null 2>&1 || echo gcc
     [ -n "${PG_BIN:-}" ] || command -v initdb >/dev/null 2>&1 ||
         ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql
 }
