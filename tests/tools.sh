@@ -15,6 +15,7 @@ lacking() {
     command -v haproxy >/dev/null 2>&1 || [ -x /usr/sbin/haproxy ] || echo haproxy
     command -v firefox-esr >/dev/null 2>&1 || command -v firefox >/dev/null 2>&1 || echo firefox-esr
     command -v spin >/dev/null 2>&1 || echo spin
+    command -v promtool >/dev/null 2>&1 || echo prometheus
     command -v cc >/dev/null 2>&1 || echo gcc
     [ -n "${PG_BIN:-}" ] || command -v initdb >/dev/null 2>&1 ||
         ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql

@@ -12,16 +12,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.servers import missing
+
 MODEL = Path(__file__).parents[2] / "docs" / "model" / "planwire.pml"
 
 NEVER_BACK, CONVERGES = "assertion violated", "acceptance cycle"
 """What the search says of a claim that fails."""
 
-needs_spin = pytest.mark.skipif(
-    not (shutil.which("spin") and shutil.which("cc")),
-    reason="spin or a C compiler is missing: the model is not searched",
-)
-pytestmark = needs_spin
+
+@pytest.fixture(autouse=True)
+def tools() -> None:
+    for name, package in (("spin", "spin"), ("cc", "gcc")):
+        if shutil.which(name) is None:
+            missing(f"{name} is missing, the model is not searched (Debian: apt-get install {package})")
 
 
 def search(folder: Path, *defines: str) -> str:
