@@ -1,0 +1,321 @@
+"""What can be made to fail. Each fault takes a rig that works, breaks something for a while, and heals it.
+
+A fault that keeps gateways from their bus says so (`Rig.deaf`), one that takes data says that (`Rig.losing`): the judge
+holds the gateways to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+from collections.abc import Awaitable, Callable
+
+from tests.faults.rig import NOTICE_S, PROBE_S, SILENCE_S, Gateway, Rig
+
+Fault = Callable[[Rig], Awaitable[None]]
+
+DEAF_S = NOTICE_S + 2 * PROBE_S
+"""Long enough to have to be noticed."""
+
+BLIP_S = 0.3
+
+
+def _one(rig: Rig) -> Gateway:
+    return rig.chance.choice(rig.gateways)
+
+
+# The wire between a gateway and the store.
+
+
+async def store_wire_cut(rig: Rig) -> None:
+    """Connections end in order, once."""
+    _one(rig).back.cut()
+    await asyncio.sleep(BLIP_S)
+
+
+async def store_wire_reset(rig: Rig) -> None:
+    """Connections end with RST, once."""
+    _one(rig).back.reset()
+    await asyncio.sleep(BLIP_S)
+
+
+async def store_wire_refused(rig: Rig) -> None:
+    """Nothing gets through for a while."""
+    gateway = _one(rig)
+    with rig.deaf(gateway):
+        gateway.back.is_refusing = True
+        gateway.back.cut()
+        await asyncio.sleep(DEAF_S)
+        gateway.back.heal()
+
+
+async def store_wire_frozen(rig: Rig) -> None:
+    """Bytes stop, and go on later, the old ones first."""
+    gateway = _one(rig)
+    with rig.deaf(gateway):
+        gateway.back.freeze()
+        await asyncio.sleep(DEAF_S)
+        gateway.back.thaw()
+
+
+async def store_wire_swallows_answers(rig: Rig) -> None:
+    """What the store says is lost: answers, announcements, probes. Connections look alive."""
+    gateway = _one(rig)
+    with rig.deaf(gateway):
+        gateway.back.swallow(to_client=True)
+        await asyncio.sleep(DEAF_S)
+    # What was cut out of a stream of answers cannot be put back: such a connection is worthless from then on.
+    gateway.back.heal()
+    gateway.back.reset()
+
+
+async def store_wire_swallows_questions(rig: Rig) -> None:
+    """What the gateway says is lost."""
+    gateway = _one(rig)
+    with rig.deaf(gateway):
+        gateway.back.swallow(to_server=True)
+        await asyncio.sleep(DEAF_S)
+    gateway.back.heal()
+    gateway.back.reset()
+
+
+async def store_wire_half_open(rig: Rig) -> None:
+    """The store's side is gone, the gateway is not told."""
+    _one(rig).back.half_open()
+    await asyncio.sleep(DEAF_S)
+
+
+async def store_wire_slow(rig: Rig) -> None:
+    """A tenth of a second more each way."""
+    gateway = _one(rig)
+    gateway.back.latency_s = 0.1
+    await asyncio.sleep(DEAF_S)
+    gateway.back.heal()
+
+
+async def store_wire_narrow(rig: Rig) -> None:
+    """Twenty kilobytes a second."""
+    gateway = _one(rig)
+    gateway.back.bytes_per_s = 20_000
+    await asyncio.sleep(DEAF_S)
+    gateway.back.heal()
+
+
+# The wire between the tabs and a gateway.
+
+
+async def tabs_cut(rig: Rig) -> None:
+    """All of a gateway's tabs lose their connection at once."""
+    _one(rig).front.cut()
+    await asyncio.sleep(BLIP_S)
+
+
+async def tabs_reset(rig: Rig) -> None:
+    """The same with RST."""
+    _one(rig).front.reset()
+    await asyncio.sleep(BLIP_S)
+
+
+async def tabs_frozen(rig: Rig) -> None:
+    """Bytes stop for longer than a tab waits, and go on later."""
+    gateway = _one(rig)
+    gateway.front.freeze()
+    await asyncio.sleep(SILENCE_S + BLIP_S)
+    gateway.front.thaw()
+
+
+async def tabs_half_open(rig: Rig) -> None:
+    """The gateway is gone for its tabs, and they are not told."""
+    _one(rig).front.half_open()
+    await asyncio.sleep(SILENCE_S + BLIP_S)
+
+
+async def tabs_hear_nothing(rig: Rig) -> None:
+    """What the gateway says is lost on the way."""
+    gateway = _one(rig)
+    gateway.front.swallow(to_client=True)
+    await asyncio.sleep(SILENCE_S + BLIP_S)
+    gateway.front.heal()
+    gateway.front.reset()
+
+
+async def tabs_slow(rig: Rig) -> None:
+    """Two tenths of a second, and ten kilobytes a second."""
+    gateway = _one(rig)
+    gateway.front.latency_s, gateway.front.bytes_per_s = 0.2, 10_000
+    await asyncio.sleep(SILENCE_S)
+    gateway.front.heal()
+
+
+async def tabs_flap(rig: Rig) -> None:
+    """Every connection to every gateway is cut, five times in a row."""
+    for _ in range(5):
+        for gateway in rig.gateways:
+            gateway.front.reset()
+        await asyncio.sleep(BLIP_S)
+
+
+# Processes.
+
+
+async def gateway_killed(rig: Rig) -> None:
+    """SIGKILL; started again a moment later."""
+    gateway = _one(rig)
+    gateway.process.kill()
+    await asyncio.sleep(BLIP_S)
+    gateway.process.start()
+    await gateway.ready()
+
+
+async def all_gateways_killed(rig: Rig) -> None:
+    """Nobody is left who knows anything but the store."""
+    for gateway in rig.gateways:
+        gateway.process.kill()
+    for gateway in rig.gateways:
+        gateway.process.start()
+    for gateway in rig.gateways:
+        await gateway.ready()
+
+
+async def gateway_stopped(rig: Rig) -> None:
+    """SIGSTOP for longer than a tab waits, then SIGCONT."""
+    gateway = _one(rig)
+    gateway.process.signal(signal.SIGSTOP)
+    await asyncio.sleep(SILENCE_S + BLIP_S)
+    gateway.process.signal(signal.SIGCONT)
+    await gateway.ready()
+
+
+async def gateway_drained(rig: Rig) -> None:
+    """SIGTERM, as a deploy does; started again."""
+    gateway = _one(rig)
+    gateway.process.signal(signal.SIGTERM)
+    await asyncio.sleep(BLIP_S)
+    gateway.process.kill()
+    gateway.process.start()
+    await gateway.ready()
+
+
+async def worker_killed(rig: Rig) -> None:
+    """SIGKILL; started again."""
+    rig.worker.kill()
+    await asyncio.sleep(BLIP_S)
+    rig.worker.start()
+
+
+async def worker_stopped(rig: Rig) -> None:
+    """SIGSTOP and SIGCONT."""
+    rig.worker.signal(signal.SIGSTOP)
+    await asyncio.sleep(1)
+    rig.worker.signal(signal.SIGCONT)
+
+
+# The store.
+
+
+async def store_killed(rig: Rig) -> None:
+    """SIGKILL; started again with what it had written."""
+    with rig.deaf(*rig.gateways):
+        rig.server.kill()
+        await asyncio.sleep(DEAF_S)
+        rig.server.start()
+
+
+async def store_blinks(rig: Rig) -> None:
+    """SIGKILL and started again at once, before anybody has to notice."""
+    rig.server.restart()
+
+
+async def store_stopped(rig: Rig) -> None:
+    """SIGSTOP: connected, and silent."""
+    with rig.deaf(*rig.gateways):
+        rig.server.pause()
+        await asyncio.sleep(DEAF_S)
+        rig.server.resume()
+
+
+async def feeds_killed(rig: Rig) -> None:
+    """CLIENT KILL TYPE pubsub, three times in a row."""
+    for _ in range(3):
+        await rig.store.redis.client_kill_filter(_type="pubsub")
+        await asyncio.sleep(BLIP_S)
+
+
+async def clients_killed(rig: Rig) -> None:
+    """CLIENT KILL TYPE normal: every connection that asks."""
+    await rig.store.redis.client_kill_filter(_type="normal", skipme=True)
+    await asyncio.sleep(BLIP_S)
+
+
+async def output_buffers_overflow(rig: Rig) -> None:
+    """The store cuts off every feed that it has more than a few bytes for."""
+    before = str((await rig.store.redis.config_get("client-output-buffer-limit"))["client-output-buffer-limit"])
+    await rig.store.redis.config_set("client-output-buffer-limit", "pubsub 64 64 0")
+    await asyncio.sleep(1)
+    await rig.store.redis.config_set("client-output-buffer-limit", before)
+
+
+async def store_flushed(rig: Rig) -> None:
+    """FLUSHALL: the gateways have the only copy."""
+    await rig.still()
+    with rig.losing():
+        await rig.store.redis.flushall()
+    rig.publishing.set()
+
+
+async def older_file_restored(rig: Rig) -> None:
+    """The store comes back with the file of a while ago."""
+    await rig.still()
+    rig.server.kill()
+    folder, kept = rig.server.directory / "appendonlydir", rig.server.directory / "kept"
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(folder, kept)
+    rig.server.start()
+    rig.publishing.set()
+    await asyncio.sleep(1)
+    await rig.still()
+    with rig.losing():
+        rig.server.kill()
+        shutil.rmtree(folder)
+        shutil.copytree(kept, folder)
+        rig.server.start()
+    rig.publishing.set()
+
+
+FAULTS: dict[str, Fault] = {
+    fault.__name__: fault
+    for fault in (
+        store_wire_cut,
+        store_wire_reset,
+        store_wire_refused,
+        store_wire_frozen,
+        store_wire_swallows_answers,
+        store_wire_swallows_questions,
+        store_wire_half_open,
+        store_wire_slow,
+        store_wire_narrow,
+        tabs_cut,
+        tabs_reset,
+        tabs_frozen,
+        tabs_half_open,
+        tabs_hear_nothing,
+        tabs_slow,
+        tabs_flap,
+        gateway_killed,
+        all_gateways_killed,
+        gateway_stopped,
+        gateway_drained,
+        worker_killed,
+        worker_stopped,
+        store_killed,
+        store_blinks,
+        store_stopped,
+        feeds_killed,
+        clients_killed,
+        output_buffers_overflow,
+        store_flushed,
+        older_file_restored,
+    )
+}
+"""By name, the order of this file."""

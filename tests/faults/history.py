@@ -1,0 +1,238 @@
+"""What clients, publishers and the harness recorded while things failed, and the judgement on it. Pure.
+
+A history is a list of facts with the instants they were noted at, seconds on one clock. Each state carries a number,
+its `n`, unique within its topic, so that what is shown can be told from what was published. `judge` returns every
+violation, as a sentence that names who, what and when.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A publisher or provider sent `n` for a topic."""
+
+    at: float
+    topic: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """And was told that it is kept. `version`: 0 where the answer names none."""
+
+    at: float
+    topic: str
+    n: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A client shows this now. `n` is None for a topic without state; `reset`: it was told to go back."""
+
+    at: float
+    client: str
+    topic: str
+    version: int
+    n: int | None
+    reset: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """A client acknowledged a version."""
+
+    at: float
+    client: str
+    topic: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A gateway told a client whether what it says is proved to be fresh."""
+
+    at: float
+    client: str
+    gateway: str
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Deaf:
+    """The harness kept a gateway from its store, from `at` until `until`."""
+
+    at: float
+    until: float
+    gateway: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The harness took data from the store."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Healed:
+    """Nothing fails and nothing is published from here on until `until`; all of `clients` are to be current by then."""
+
+    at: float
+    until: float
+    clients: frozenset[str]
+    newest: Mapping[str, int]
+
+
+F = TypeVar("F")
+
+Fact = Asked | Answered | Shown | Acked | Told | Deaf | Lost | Healed
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Seconds: `converge` after the last fault, `notice` until deafness must be told."""
+
+    converge: float
+    notice: float
+
+
+def judge(history: Sequence[Fact], bounds: Bounds) -> list[str]:
+    """Return every violation of the guarantees in `history`, in no particular order; empty: there is none."""
+    return [
+        *_went_back(history),
+        *_invented(history),
+        *_forgotten(history),
+        *_twice(history),
+        *_not_converged(history, bounds),
+        *_dishonest(history, bounds),
+        *_acked_unseen(history),
+    ]
+
+
+def _went_back(history: Iterable[Fact]) -> Iterator[str]:
+    """No client shows a lower version than it did, `reset` aside; and `reset` is said only where data was lost."""
+    held: dict[tuple[str, str], int] = {}
+    losses = [fact.at for fact in history if isinstance(fact, Lost)]
+    for fact in _shown(history):
+        key = fact.client, fact.topic
+        if fact.reset:
+            if not any(at <= fact.at for at in losses):
+                yield f"{fact.client} was reset on {fact.topic} at {fact.at:.3f}, and nothing was lost"
+        elif fact.version < held.get(key, 0):
+            yield f"{fact.client} went back on {fact.topic} at {fact.at:.3f}: {held[key]} -> {fact.version}"
+        held[key] = fact.version
+
+
+def _invented(history: Iterable[Fact]) -> Iterator[str]:
+    """What is shown was asked for before; a version is one state's, everywhere and in the answers too."""
+    asked: dict[tuple[str, int], float] = {}
+    states: dict[tuple[str, int], int | None] = {}
+    for fact in history:
+        if isinstance(fact, Asked):
+            key = fact.topic, fact.n
+            asked[key] = min(fact.at, asked.get(key, fact.at))
+        elif isinstance(fact, Answered) and fact.version:
+            states.setdefault((fact.topic, fact.version), fact.n)
+    for fact in _shown(history):
+        if fact.version == 0:
+            if fact.n is not None:
+                yield f"{fact.client} shows state {fact.n} of {fact.topic} as version 0"
+            continue
+        if fact.n is None or asked.get((fact.topic, fact.n), float("inf")) > fact.at:
+            yield f"{fact.client} shows {fact.n} of {fact.topic} at {fact.at:.3f}: nobody had published that"
+        known = states.setdefault((fact.topic, fact.version), fact.n)
+        if known != fact.n:
+            yield f"{fact.client} shows {fact.n} as version {fact.version} of {fact.topic}, which is {known}"
+
+
+def _forgotten(history: Sequence[Fact]) -> Iterator[str]:
+    """When all is healed, the newest of each topic is not older than the newest that was answered before."""
+    for healed in _of(history, Healed):
+        answered: dict[str, int] = {}
+        for fact in _of(history, Answered):
+            if fact.at <= healed.at:
+                answered[fact.topic] = max(fact.n, answered.get(fact.topic, 0))
+        shown = {(fact.topic, fact.version): fact.n for fact in _shown(history)}
+        for topic, n in answered.items():
+            version = healed.newest.get(topic, 0)
+            newest = shown.get((topic, version))
+            if newest is not None and newest < n:
+                yield f"{topic} ends at {newest} (version {version}), and {n} had been answered with success"
+            if not version:
+                yield f"{topic} has no state, and {n} had been answered with success"
+
+
+def _twice(history: Iterable[Fact]) -> Iterator[str]:
+    """An event has one effect: no state has two versions."""
+    versions: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for fact in history:
+        if (isinstance(fact, Shown) and fact.n is not None) or (isinstance(fact, Answered) and fact.version):
+            assert fact.n is not None
+            versions[fact.topic, fact.n].add(fact.version)
+    for (topic, n), found in versions.items():
+        if len(found) > 1:
+            yield f"{n} of {topic} took effect {len(found)} times: versions {sorted(found)}"
+
+
+def _not_converged(history: Sequence[Fact], bounds: Bounds) -> Iterator[str]:
+    """Within the bound after everything healed, every client shows the newest version of every topic."""
+    for healed in _of(history, Healed):
+        deadline = min(healed.at + bounds.converge, healed.until)
+        held: dict[tuple[str, str], int] = {}
+        for fact in _shown(history):
+            if fact.at <= deadline:
+                held[fact.client, fact.topic] = fact.version
+        for client in sorted(healed.clients):
+            for topic, version in healed.newest.items():
+                shown = held.get((client, topic))
+                if shown != version:
+                    yield f"{client} shows {shown} of {topic} {deadline - healed.at:.1f} s after healing, not {version}"
+
+
+def _dishonest(history: Sequence[Fact], bounds: Bounds) -> Iterator[str]:
+    """A gateway that has not heard its bus for longer than the bound calls nothing fresh."""
+    for deaf in _of(history, Deaf):
+        for fact in _of(history, Told):
+            if fact.gateway == deaf.gateway and fact.fresh and deaf.at + bounds.notice < fact.at < deaf.until:
+                since = fact.at - deaf.at
+                yield f"{fact.gateway} told {fact.client} `fresh` at {fact.at:.3f}, deaf for {since:.1f} s"
+
+
+def _acked_unseen(history: Iterable[Fact]) -> Iterator[str]:
+    """Nobody acknowledges what it has not been shown."""
+    shown: set[tuple[str, str, int]] = set()
+    for fact in history:
+        if isinstance(fact, Shown):
+            shown.add((fact.client, fact.topic, fact.version))
+        elif isinstance(fact, Acked) and (fact.client, fact.topic, fact.version) not in shown:
+            yield f"{fact.client} acked version {fact.version} of {fact.topic} without having shown it"
+
+
+def _shown(history: Iterable[Fact]) -> Iterator[Shown]:
+    return (fact for fact in history if isinstance(fact, Shown))
+
+
+def _of(history: Iterable[Fact], kind: type[F]) -> Iterator[F]:
+    return (fact for fact in history if isinstance(fact, kind))
+
+
+def converged_at(history: Sequence[Fact], healed: Healed) -> float | None:
+    """Return after how many seconds the last client showed the newest of everything, None where one never did."""
+    latest = 0.0
+    for client in healed.clients:
+        for topic, version in healed.newest.items():
+            mine = [fact for fact in _shown(history) if fact.client == client and fact.topic == topic]
+            if not mine or mine[-1].version != version:
+                return None
+            since = next(
+                fact.at for index, fact in enumerate(mine) if all(later.version == version for later in mine[index:])
+            )
+            latest = max(latest, since - healed.at)
+    return latest

@@ -1,0 +1,399 @@
+"""A whole system that can be made to fail anywhere: gateways, a worker and a store as processes of their own, a proxy
+on every wire between them, publishers, a billing provider, and tabs that record what they are told.
+
+    tab - proxy - gateway - proxy - store - proxy - worker
+
+`Rig.history` is what `history.judge` judges. Everything random comes from one seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+from websockets.typing import Subprotocol
+
+from sync.billing import instants
+from sync.state import merge_patch
+from sync.state.connect import connect as connect_store
+from sync.state.store import Store
+from tests.faults.history import Acked, Answered, Asked, Deaf, Fact, Healed, Lost, Shown, Told
+from tests.support.gateway import PUBLISH_KEY, environment, token
+from tests.support.processes import Running, clean_environ, python
+from tests.support.proxy import Proxy, run_proxy
+from tests.support.servers import Server, free_port, start_valkey
+from tests.support.wait import until
+from tests.unit.billing.bodies import SECRET, envelope, signature, subscription
+
+HEARTBEAT_S, PROBE_S, SWEEP_S = 0.5, 0.4, 0.5
+"""The gateways' intervals: a tenth to a thirtieth of the defaults, so that a round takes seconds."""
+
+NOTICE_S = 2 * PROBE_S
+SILENCE_S = 2.5 * HEARTBEAT_S
+"""After which a tab takes its connection for dead, as the browser client does."""
+
+ANSWER_S = 1.5
+"""How long a publisher waits for an answer before it asks another gateway."""
+
+PACE_S = 0.04
+"""Between two changes of one topic."""
+
+CATALOG = """
+[plans.free]
+name = "Free"
+rank = 0
+default = true
+
+[plans.pro]
+name = "Pro"
+rank = 20
+limits = { seats = 0 }
+per_unit.limits = { seats = 1 }
+prices.paddle.live = ["pri_pro"]
+"""
+
+
+class Process:
+    """One of our processes, started again as often as it is killed."""
+
+    def __init__(self, module: str, environ: dict[str, str]) -> None:
+        self._command = python("-m", module)
+        self._environ = environ
+        self._running: Running | None = None
+        self.output = ""
+
+    def start(self) -> None:
+        """Start it; what it serves is there a moment later."""
+        self._running = Running(self._command, self._environ)
+
+    def kill(self) -> None:
+        """SIGKILL, and nothing is left of it."""
+        if self._running is not None:
+            self._running.close()
+            self.output += self._running.text
+            self._running = None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to it."""
+        assert self._running is not None
+        os.kill(self._running.process.pid, number)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._running is not None
+        return self._running.process.pid
+
+
+class Gateway:
+    """A gateway and its two wires: `front` to the tabs, `back` to the store."""
+
+    def __init__(self, name: str, process: Process, port: int, front: Proxy, back: Proxy) -> None:
+        self.name, self.process, self.port, self.front, self.back = name, process, port, front, back
+
+    async def ready(self, timeout_s: float = 20) -> None:
+        """Return once it is proved to hear its bus."""
+
+        async def is_ready() -> bool:
+            try:
+                async with httpx2.AsyncClient() as client:
+                    return (await client.get(f"http://127.0.0.1:{self.port}/readyz", timeout=1)).status_code == 200
+            except httpx2.HTTPError:
+                return False
+
+        await until(is_ready, timeout_s=timeout_s)
+
+
+class Tab:
+    """A browser's tab: it keeps the protocol's rules, comes back by itself, and records what it shows."""
+
+    def __init__(self, name: str, rig: Rig) -> None:
+        self.name = name
+        self._rig = rig
+        self._chance = random.Random(f"{rig.seed}/{name}")
+        self.held: dict[str, int] = dict.fromkeys(rig.topics, 0)
+        self._states: dict[str, Any] = dict.fromkeys(rig.topics)
+
+    async def run(self) -> None:
+        """Stay connected, to one gateway after the other, until cancelled."""
+        while True:
+            gateway = self._chance.choice(self._rig.gateways)
+            with contextlib.suppress(OSError, TimeoutError, WebSocketException, EOFError):
+                await self._sit(gateway)
+            await asyncio.sleep(self._chance.uniform(0.02, 0.2))
+
+    async def _sit(self, gateway: Gateway) -> None:
+        connection = await asyncio.wait_for(
+            connect(
+                f"ws://127.0.0.1:{gateway.front.port}/v1/connect",
+                subprotocols=[Subprotocol("planwire.v1")],
+                compression=None,
+                ping_interval=None,
+                open_timeout=SILENCE_S,
+                proxy=None,
+            ),
+            SILENCE_S,
+        )
+        try:
+            hello = {"type": "hello", "token": token(sub=self.name), "topics": self.held, "client": "faults/1"}
+            await connection.send(json.dumps(hello))
+            while True:
+                frame = json.loads(await asyncio.wait_for(connection.recv(), SILENCE_S))
+                await self._take(frame, gateway, connection)
+        finally:
+            connection.transport.abort()  # as a tab does that has given its connection up: no farewell
+
+    async def _take(self, frame: dict[str, Any], gateway: Gateway, connection: ClientConnection) -> None:
+        kind, note = frame["type"], self._rig.note
+        if kind in ("welcome", "heartbeat"):
+            note(Told(time.monotonic(), self.name, gateway.name, frame["fresh"]))
+            return
+        if kind == "error":
+            raise AssertionError(f"{self.name} was told {frame}")
+        if kind not in ("snapshot", "patch"):
+            return
+        topic, version, is_reset = frame["topic"], frame["version"], frame.get("reset", False)
+        if version <= self.held[topic] and not is_reset:
+            return  # a client drops what is not newer; the judge is told what is shown, not what comes
+        if kind == "patch":
+            if frame["base"] != self.held[topic]:
+                raise AssertionError(f"{self.name} was sent a patch on {frame['base']}, and holds {self.held[topic]}")
+            self._states[topic] = merge_patch.apply(self._states[topic], frame["patch"])
+        else:
+            self._states[topic] = frame["state"]
+        self.held[topic] = version
+        note(Shown(time.monotonic(), self.name, topic, version, number(self._states[topic]), is_reset))
+        if version:
+            note(Acked(time.monotonic(), self.name, topic, version))
+            await connection.send(json.dumps({"type": "ack", "topic": topic, "version": version}))
+
+
+def number(state: Any) -> int | None:
+    """Return what tells a state from the others of its topic: its `n`, or the seats of a tenant's plan."""
+    if state is None:
+        return None
+    if "n" in state:
+        return int(state["n"])
+    return int(state["limits"]["seats"])
+
+
+class Source:
+    """Changes one topic again and again, and does not take no for an answer."""
+
+    def __init__(self, topic: str, rig: Rig) -> None:
+        self.topic = topic
+        self._rig = rig
+        self._chance = random.Random(f"{rig.seed}/{topic}")
+        self._n = 0
+        self._earlier: dict[str, Any] | None = None
+        self.idle = asyncio.Event()
+
+    async def run(self) -> None:
+        """Publish while the rig publishes, until cancelled."""
+        async with httpx2.AsyncClient(timeout=ANSWER_S, trust_env=False) as client:
+            while True:
+                if not self._rig.publishing.is_set():
+                    await self._pause()
+                self._n += 1
+                await self._until_answered(client, self._n)
+                await asyncio.sleep(PACE_S * self._chance.uniform(0.5, 1.5))
+
+    async def _pause(self) -> None:
+        self.idle.set()
+        await self._rig.publishing.wait()
+        self.idle.clear()
+
+    async def _until_answered(self, client: httpx2.AsyncClient, n: int) -> None:
+        self._rig.note(Asked(time.monotonic(), self.topic, n))
+        request = self._webhook(n) if self.topic.startswith("tenant:") else self._publish(n)
+        again = self._earlier if self._chance.random() < 0.2 else None
+        self._earlier = request[1]
+        while True:
+            gateway = self._chance.choice(self._rig.gateways)
+            with contextlib.suppress(httpx2.HTTPError):
+                if again is not None:  # a retry or replay of what was sent before: it may change nothing
+                    await client.post(f"http://127.0.0.1:{gateway.front.port}{request[0]}", **again)
+                    again = None
+                answer = await client.post(f"http://127.0.0.1:{gateway.front.port}{request[0]}", **request[1])
+                if answer.status_code == 200:
+                    told = answer.json()
+                    version = told["version"] if told.get("verdict") == "applied" else 0
+                    self._rig.note(Answered(time.monotonic(), self.topic, n, version))
+                    return
+                if answer.status_code != 503:
+                    raise AssertionError(f"{self.topic} {n}: {answer.status_code} {answer.text}")
+            await asyncio.sleep(0.05)
+
+    def _publish(self, n: int) -> tuple[str, dict[str, Any]]:
+        # Mostly the same members: so that it is a patch most of the time.
+        change = {"topic": self.topic, "state": {"n": n, "pad": "x" * 200}, "event_id": f"{self.topic}-{n}"}
+        return "/v1/publish", {"json": change, "headers": {"Authorization": f"Bearer {PUBLISH_KEY}"}}
+
+    def _webhook(self, n: int) -> tuple[str, dict[str, Any]]:
+        """A signed event that sets the seats to `n`."""
+        now = instants.text(time.time_ns() // 1000 * 1000)
+        tenant = self.topic.partition(":")[2]
+        data = subscription(
+            id=f"sub_{tenant}", customer_id=f"ctm_{tenant}", tenant=tenant, updated_at=now, items=[("pri_pro", n)]
+        )
+        body = json.dumps(envelope(data, occurred_at=now)).encode()
+        return "/webhooks/paddle", {
+            "content": body,
+            "headers": {"Paddle-Signature": signature(body, int(time.time()), SECRET)},
+        }
+
+
+class Rig:
+    """The system and what was recorded of it."""
+
+    def __init__(self, seed: int, store_server: Server, topics: list[str]) -> None:
+        self.seed = seed
+        self.chance = random.Random(seed)
+        self.server = store_server
+        self.topics = topics
+        self.gateways: list[Gateway] = []
+        self.worker: Process
+        self.worker_wire: Proxy
+        self.store: Store
+        self.history: list[Fact] = []
+        self.publishing = asyncio.Event()
+        self.tabs: list[Tab] = []
+        self.sources: list[Source] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def note(self, fact: Fact) -> None:
+        """Record a fact."""
+        self.history.append(fact)
+
+    def check_alive(self) -> None:
+        """Raise what a tab or source died of."""
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    async def begin(self, tabs: int) -> None:
+        """Let the tabs connect and the sources publish."""
+        self.tabs = [Tab(f"tab{index}", self) for index in range(tabs)]
+        self.sources = [Source(topic, self) for topic in self.topics]
+        self.publishing.set()
+        runs = [*(tab.run() for tab in self.tabs), *(source.run() for source in self.sources)]
+        self._tasks = [asyncio.ensure_future(run) for run in runs]
+
+    async def end(self) -> None:
+        """Stop tabs and sources."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def still(self, timeout_s: float = 30) -> None:
+        """Return once nothing is being published any more."""
+        self.publishing.clear()
+        async with asyncio.timeout(timeout_s):
+            for source in self.sources:
+                while not source.idle.is_set():
+                    self.check_alive()
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(source.idle.wait(), 0.5)
+
+    async def newest(self) -> dict[str, int]:
+        """Return each topic's version in the store."""
+        return dict(zip(self.topics, await self.store.versions(self.topics), strict=True))
+
+    async def settle(self, converge_s: float) -> Healed:
+        """Nothing fails any more: stop publishing, wait until all tabs are current or the bound has passed, go on.
+
+        What the sources still had to say is said by then: the time that counts begins after it.
+        """
+        await self.still()
+        begun = time.monotonic()
+        deadline = begun + converge_s
+        while time.monotonic() < deadline:
+            self.check_alive()
+            newest = await self.newest()
+            if all(tab.held[topic] == version for tab in self.tabs for topic, version in newest.items()):
+                break
+            await asyncio.sleep(0.01)
+        newest = await self.newest()
+        healed = Healed(begun, time.monotonic(), frozenset(tab.name for tab in self.tabs), newest)
+        self.note(healed)
+        self.publishing.set()
+        return healed
+
+    @contextlib.contextmanager
+    def deaf(self, *gateways: Gateway) -> Any:
+        """Record that these gateways cannot hear their bus inside."""
+        at = time.monotonic()
+        yield
+        for gateway in gateways:
+            self.note(Deaf(at, time.monotonic(), gateway.name))
+
+    @contextlib.contextmanager
+    def losing(self) -> Any:
+        """Record that the store loses data inside."""
+        yield
+        self.note(Lost(time.monotonic()))
+
+
+def _kill_all(processes: list[Process]) -> None:
+    for process in processes:
+        process.kill()
+
+
+@asynccontextmanager
+async def run_rig(folder: Path, *, seed: int, gateways: int = 2, tabs: int = 6, topics: int = 3) -> AsyncIterator[Rig]:
+    """Run a system in `folder`, with half as many tenants that a provider's webhooks change as published topics."""
+    catalog = folder / "catalog.toml"
+    catalog.write_text(CATALOG)
+    names = [f"user:{index}" for index in range(topics)] + [f"tenant:t{index}" for index in range((topics + 1) // 2)]
+    async with AsyncExitStack() as stack:
+        server = stack.enter_context(start_valkey(tcp=True, aof=True))
+        rig = Rig(seed, server, names)
+        settings = environment(
+            "",
+            INTAKE="1",
+            HEARTBEAT_S=str(HEARTBEAT_S),
+            PROBE_S=str(PROBE_S),
+            SWEEP_S=str(SWEEP_S),
+            READY_TIMEOUT_S="0.3",
+            RECONNECT_MIN_MS="20",
+            RECONNECT_MAX_MS="200",
+            ACK_AFTER_MS="0",
+            PADDLE_SECRETS=f"live:{SECRET}",
+            CATALOG=str(catalog),
+        )
+        processes: list[Process] = []
+        stack.callback(_kill_all, processes)
+        for index in range(gateways):
+            port = free_port()
+            back = await stack.enter_async_context(run_proxy("127.0.0.1", server.port))
+            front = await stack.enter_async_context(run_proxy("127.0.0.1", port))
+            environ = settings | {"PORT": str(port), "PLANWIRE_REDIS_URL": f"redis://127.0.0.1:{back.port}"}
+            process = Process("gateway.server", clean_environ(folder, **environ))
+            processes.append(process)
+            rig.gateways.append(Gateway(f"gateway{index}", process, port, front, back))
+        rig.worker_wire = await stack.enter_async_context(run_proxy("127.0.0.1", server.port))
+        worker_url = {"PLANWIRE_REDIS_URL": f"redis://127.0.0.1:{rig.worker_wire.port}"}
+        rig.worker = Process("sync.worker", clean_environ(folder, **(settings | worker_url)))
+        processes.append(rig.worker)
+        connected = connect_store(server.url)
+        rig.store = connected.store
+        stack.push_async_callback(connected.store.aclose)
+        for process in processes:
+            process.start()
+        for gateway in rig.gateways:
+            await gateway.ready()
+        await rig.begin(tabs)
+        stack.push_async_callback(rig.end)
+        yield rig

@@ -1,0 +1,38 @@
+"""Every fault once, in an order that the seed decides, on one system that goes on publishing; then the judgement.
+
+`make soak` does the same for as long as it is told to.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.faults import FAULTS
+from tests.faults.history import Bounds, Shown, Told, judge
+from tests.faults.rig import NOTICE_S, run_rig
+
+CONVERGE_S = 5.0
+"""Of a loaded machine. docs/reliability.md has what is measured on one that has nothing else to do."""
+
+SLACK_S = 0.4
+"""Between a gateway's decision and a tab's reading of it, and between two looks of the gateway at its probe."""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", [1])
+async def test_nothing_stale_nothing_lost(tmp_path: Path, seed: int) -> None:
+    async with run_rig(tmp_path, seed=seed) as rig:
+        names = list(FAULTS)
+        rig.chance.shuffle(names)
+        for name in names:
+            await FAULTS[name](rig)
+            await rig.settle(CONVERGE_S)
+            found = judge(rig.history, Bounds(CONVERGE_S, NOTICE_S + SLACK_S))
+            assert not found, f"seed {seed}, after {name}: " + "; ".join(found[:5])
+    shown = [fact for fact in rig.history if isinstance(fact, Shown)]
+    told = [fact for fact in rig.history if isinstance(fact, Told)]
+    # The history has what is judged in it.
+    assert len(shown) > 1000
+    assert {fact.fresh for fact in told} == {True, False}
