@@ -15,7 +15,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,11 @@ class Process:
             self.output += self._running.text
             self._running = None
 
+    @property
+    def said(self) -> str:
+        """All that it has written, over its lives."""
+        return self.output + (self._running.text if self._running is not None else "")
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to it."""
         assert self._running is not None
@@ -135,22 +140,20 @@ class Tab:
             await asyncio.sleep(self._chance.uniform(0.02, 0.2))
 
     async def _sit(self, gateway: Gateway) -> None:
-        connection = await asyncio.wait_for(
-            connect(
-                f"ws://127.0.0.1:{gateway.front.port}/v1/connect",
-                subprotocols=[Subprotocol("planwire.v1")],
-                compression=None,
-                ping_interval=None,
-                open_timeout=SILENCE_S,
-                proxy=None,
-            ),
-            SILENCE_S,
+        connection = await connect(
+            f"ws://127.0.0.1:{gateway.front.port}/v1/connect",
+            subprotocols=[Subprotocol("planwire.v1")],
+            compression=None,
+            ping_interval=None,
+            open_timeout=SILENCE_S,
+            proxy=None,
         )
         try:
             hello = {"type": "hello", "token": token(sub=self.name), "topics": self.held, "client": "faults/1"}
             await connection.send(json.dumps(hello))
             while True:
-                frame = json.loads(await asyncio.wait_for(connection.recv(), SILENCE_S))
+                async with asyncio.timeout(SILENCE_S):
+                    frame = json.loads(await connection.recv())
                 await self._take(frame, gateway, connection)
         finally:
             connection.transport.abort()  # as a tab does that has given its connection up: no farewell
@@ -277,6 +280,11 @@ class Rig:
         """Record a fact."""
         self.history.append(fact)
 
+    def complaints(self) -> list[str]:
+        """Return the lines in which a process says that something happened that should not."""
+        said = [process.said for process in (*(gateway.process for gateway in self.gateways), self.worker)]
+        return [line for text in said for line in text.splitlines() if "Traceback" in line]
+
     def check_alive(self) -> None:
         """Raise what a tab or source died of."""
         for task in self._tasks:
@@ -304,8 +312,7 @@ class Rig:
             for source in self.sources:
                 while not source.idle.is_set():
                     self.check_alive()
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(source.idle.wait(), 0.5)
+                    await asyncio.sleep(0.01)
 
     async def newest(self) -> dict[str, int]:
         """Return each topic's version in the store."""
@@ -331,8 +338,28 @@ class Rig:
         self.publishing.set()
         return healed
 
+    async def mend(self) -> None:
+        """Make sure that everything runs and every wire carries: one fault may have ended the other's repair."""
+        for wire in (self.worker_wire, *(wire for gateway in self.gateways for wire in (gateway.front, gateway.back))):
+            wire.heal()
+        if not self.server.is_running:
+            self.server.start()
+        for gateway in self.gateways:
+            await gateway.ready()
+
+    def forget(self) -> None:
+        """Forget the past, but for what judges what follows: what every tab shows now, and that it was asked."""
+        latest: dict[tuple[str, str], Fact] = {}
+        for fact in self.history:
+            if isinstance(fact, Shown):
+                latest[fact.client, fact.topic] = fact
+        newest = {(fact.topic, fact.n) for fact in latest.values() if isinstance(fact, Shown)}
+        kept = [fact for fact in self.history if isinstance(fact, Asked) and (fact.topic, fact.n) in newest]
+        losses = [fact for fact in self.history if isinstance(fact, Lost)][-1:]
+        self.history = [*kept, *losses, *latest.values()]
+
     @contextlib.contextmanager
-    def deaf(self, *gateways: Gateway) -> Any:
+    def deaf(self, *gateways: Gateway) -> Iterator[None]:
         """Record that these gateways cannot hear their bus inside."""
         at = time.monotonic()
         yield
@@ -340,7 +367,7 @@ class Rig:
             self.note(Deaf(at, time.monotonic(), gateway.name))
 
     @contextlib.contextmanager
-    def losing(self) -> Any:
+    def losing(self) -> Iterator[None]:
         """Record that the store loses data inside."""
         yield
         self.note(Lost(time.monotonic()))
