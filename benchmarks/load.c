@@ -1,11 +1,15 @@
 // One-process WebSocket load: opens many sockets, publishes, and times what arrives.
 //
-//   cc -O2 -o load load.c
+//   cc -O2 -o load load.c -lz
 //   load --port P --sockets N --topics T [--tokens FILE] --store PORT --sha SHA1 --pids PID[,PID] [PHASE...]
 //
-// Socket i holds topic i % T. With --tokens it speaks planwire.v1: hello with token i of the file (one a line), acks
-// as the gateway advises, pongs. Without, a peer is expected at --path (`%d`: the topic's number), which pushes bare
-// states. A publish is one EVALSHA of the commit script, or with --http PATH a POST to the server itself.
+// Socket i holds topic i % T, or with --first F topic F + i % T. With --tokens it speaks planwire.v1: hello with token i
+// of the file (one a line), acks as the gateway advises, pongs. Without, a peer is expected at --path (`%d`: the topic's number), which pushes bare
+// states. A publish is one EVALSHA of the commit script; with --lean the HSET and PUBLISH that it amounts to, without
+// its checks, so that the store is not what limits; with --http PATH a POST to the server itself.
+// With --deflate every socket offers permessage-deflate as browsers do, and inflates what it gets.
+// With --look US it looks at its sockets that often in a burst, instead of being woken by each frame: on loopback the
+// sender pays for waking the receiver, which a server whose clients are elsewhere does not.
 // The state is {"t":NANOSECONDS,"n":COUNT,"pad":"..."}: CLOCK_MONOTONIC when it was published, read back on arrival.
 //
 // Phases, arguments or else lines of standard input, each followed by one line of JSON on stdout:
@@ -33,6 +37,7 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #define PATIENCE_NS 5000000000ull // without any progress a phase is given up and reported as stalled
 #define STATE_MAX 65536
@@ -49,6 +54,8 @@ struct peer {
     uint64_t version; // planwire.v1: the latest version seen
     float share;      // planwire.v1: the ack policy in force
     int after_ms;
+    bool fresh_context; // permessage-deflate: each message stands for itself
+    z_stream *inflater; // permessage-deflate with context: what came before
     uint8_t *kept; // the incomplete tail of what was read
     size_t kept_bytes;
 };
@@ -66,7 +73,10 @@ static uint64_t wheel_ms;
 static struct peer *peers;
 static int sockets = 1000, topics = 1, port, store_port, deaf = 0, inflight_max = 100, epoll_fd, publisher = -1;
 static const char *path = "/ws/%d", *sha, *http_path, *pids = "", *name = "";
-static bool planwire, ready_when_open, no_acks;
+static bool planwire, ready_when_open, no_acks, deflate_offered, lean;
+static int look_us;
+static int first_topic; // number of the first topic
+static uint64_t compressed; // frames of the phase that were
 static char **tokens;
 static int *holders;          // reading sockets per topic
 static uint64_t *topic_newest; // the "t" last published per topic
@@ -216,13 +226,15 @@ static void start(struct peer *peer, int index) {
 
 static void ask(struct peer *peer) {
     char target[256], head[1024];
-    snprintf(target, sizeof target, planwire ? "/v1/connect" : path, peer->topic);
+    snprintf(target, sizeof target, planwire ? "/v1/connect" : path, first_topic + peer->topic);
     int bytes = snprintf(head, sizeof head,
                          "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%s"
+                         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%s%s"
                          "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36\r\n"
                          "Origin: http://127.0.0.1:%d\r\n\r\n",
-                         target, port, planwire ? "Sec-WebSocket-Protocol: planwire.v1\r\n" : "", port);
+                         target, port, planwire ? "Sec-WebSocket-Protocol: planwire.v1\r\n" : "",
+                         deflate_offered ? "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
+                                         : "", port);
     put(peer->fd, head, bytes);
     peer->stage = ASKING;
     watch(peer, EPOLL_CTL_MOD, EPOLLIN);
@@ -281,7 +293,7 @@ static void turn_wheel(void) {
             if (peer->stage == OPEN && peer->version == ack->version) {
                 char text[160];
                 int bytes = snprintf(text, sizeof text, "{\"type\":\"ack\",\"topic\":\"bench:%d\",\"version\":%lu}",
-                                     peer->topic, (unsigned long)ack->version);
+                                     first_topic + peer->topic, (unsigned long)ack->version);
                 put_frame(peer->fd, 1, text, bytes);
                 acks_sent++;
             }
@@ -335,7 +347,45 @@ static void text_frame(struct peer *peer, const uint8_t *text, size_t bytes, uin
     samples[samples_n++] = at > t ? (at - t) / 1000 : 0;
 }
 
+// RFC 7692: raw deflate less its last four bytes. Without context the same bytes mean the same text: it is kept.
+static size_t inflated(struct peer *peer, const uint8_t *payload, size_t bytes, const uint8_t **text) {
+    static uint8_t out[STATE_MAX], in[STATE_MAX + 4], last[STATE_MAX];
+    static size_t last_bytes, last_size;
+    static z_stream shared;
+    *text = out;
+    if (peer->fresh_context && bytes == last_bytes && !memcmp(payload, last, bytes))
+        return last_size;
+    if (bytes > STATE_MAX)
+        die("a compressed frame of %zu bytes is too long", bytes);
+    z_stream *stream = &shared;
+    if (!peer->fresh_context) {
+        if (!peer->inflater && inflateInit2(peer->inflater = calloc(1, sizeof *stream), -15) != Z_OK)
+            die("no memory to inflate");
+        stream = peer->inflater;
+    } else if (shared.state ? inflateReset(&shared) : inflateInit2(&shared, -15)) {
+        die("no memory to inflate");
+    }
+    memcpy(in, payload, bytes);
+    memcpy(in + bytes, "\0\0\xff\xff", 4);
+    stream->next_in = in;
+    stream->avail_in = bytes + 4;
+    stream->next_out = out;
+    stream->avail_out = sizeof out;
+    if (inflate(stream, Z_SYNC_FLUSH) != Z_OK || stream->avail_in)
+        die("a compressed frame cannot be read");
+    last_bytes = 0;
+    if (peer->fresh_context) {
+        memcpy(last, payload, bytes);
+        last_bytes = bytes;
+    }
+    return last_size = sizeof out - stream->avail_out;
+}
+
 static void frame(struct peer *peer, uint8_t first, const uint8_t *payload, size_t bytes, uint64_t at) {
+    if (first & 0x40) {
+        compressed++;
+        bytes = inflated(peer, payload, bytes, &payload);
+    }
     switch (first & 15) {
     case 1:
         text_frame(peer, payload, bytes, at);
@@ -384,11 +434,12 @@ static size_t answered(struct peer *peer, const uint8_t *data, size_t bytes) {
     if (memcmp(data, "HTTP/1.1 101", 12))
         die("handshake refused: %.*s", (int)(bytes < 200 ? bytes : 200), data);
     peer->stage = OPEN;
+    peer->fresh_context = memmem(data, end - data, "server_no_context_takeover", 26) != NULL;
     if (planwire) {
         static char hello[9000];
         int length = snprintf(hello, sizeof hello,
                               "{\"type\":\"hello\",\"token\":\"%s\",\"topics\":{\"bench:%d\":0},\"client\":\"load\"}",
-                              tokens[peer - peers], peer->topic);
+                              tokens[peer - peers], first_topic + peer->topic);
         put_frame(peer->fd, 1, hello, length);
     }
     if (ready_when_open)
@@ -431,8 +482,12 @@ static void publisher_readable(void) {
         die("publish refused: %.*s", (int)(got < 200 ? got : 200), reply);
 }
 
+static bool bursting;
+
 static void pump(int wait_ms) {
     struct epoll_event events[512];
+    if (look_us && bursting)
+        usleep(look_us);
     int count = epoll_wait(epoll_fd, events, 512, wait_ms);
     for (int i = 0; i < count; i++) {
         if (events[i].data.u32 == PUBLISHER) {
@@ -469,6 +524,15 @@ static void open_publisher(void) {
     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, publisher, &event);
 }
 
+// What is published in one go leaves in one go.
+static char outgoing[1 << 22];
+static size_t outgoing_bytes;
+
+static void flush(void) {
+    put(publisher, outgoing, outgoing_bytes);
+    outgoing_bytes = 0;
+}
+
 static size_t argument(char *out, const char *text, size_t bytes) {
     size_t head = sprintf(out, "$%zu\r\n", bytes);
     memcpy(out + head, text, bytes);
@@ -478,8 +542,9 @@ static size_t argument(char *out, const char *text, size_t bytes) {
 
 static void publish(int topic, int size) {
     static uint64_t count;
-    static char state[STATE_MAX], out[STATE_MAX + 4096];
-    char text[400];
+    static uint64_t version;
+    static char state[STATE_MAX], payload[STATE_MAX + 64];
+    char text[400], *out = outgoing + outgoing_bytes;
     uint64_t t = now_ns();
     int bytes = sprintf(state, "{\"t\":%lu,\"n\":%lu,\"pad\":\"", (unsigned long)t, (unsigned long)++count);
     while (bytes < size - 2)
@@ -489,23 +554,40 @@ static void publish(int topic, int size) {
     size_t length;
     if (http_path) {
         char target[256];
-        snprintf(target, sizeof target, http_path, topic);
+        snprintf(target, sizeof target, http_path, first_topic + topic);
         length = sprintf(out, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", target, bytes);
         memcpy(out + length, state, bytes);
         length += bytes;
+    } else if (lean) {
+        struct timespec clock;
+        clock_gettime(CLOCK_REALTIME, &clock);
+        uint64_t us = clock.tv_sec * 1000000ull + clock.tv_nsec / 1000;
+        version = us > version ? us : version + 1;
+        length = sprintf(out, "*6\r\n$4\r\nHSET\r\n");
+        length += argument(out + length, text, sprintf(text, "pw:{bench:%d}:snap", first_topic + topic));
+        length += argument(out + length, "version", 7);
+        length += argument(out + length, text, sprintf(text, "%lu", (unsigned long)version));
+        length += argument(out + length, "state", 5);
+        length += argument(out + length, state, bytes);
+        length += sprintf(out + length, "*3\r\n$7\r\nPUBLISH\r\n");
+        length += argument(out + length, text, sprintf(text, "pw:{bench:%d}", first_topic + topic));
+        size_t head = sprintf(payload, "%lu 0 0 0\n", (unsigned long)version);
+        memcpy(payload + head, state, bytes);
+        length += argument(out + length, payload, head + bytes);
     } else {
         length = sprintf(out, "*15\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n3\r\n", sha);
         for (int i = 0; i < 3; i++)
             length += argument(out + length, text,
-                               sprintf(text, "pw:{bench:%d}:%s", topic, i == 0 ? "snap" : i == 1 ? "log" : "seen"));
+                               sprintf(text, "pw:{bench:%d}:%s", first_topic + topic, i == 0 ? "snap" : i == 1 ? "log" : "seen"));
         length += argument(out + length, "PUBLISH", 7);
-        length += argument(out + length, text, sprintf(text, "pw:{bench:%d}", topic));
+        length += argument(out + length, text, sprintf(text, "pw:{bench:%d}", first_topic + topic));
         length += argument(out + length, state, bytes);
         for (int i = 0; i < 6; i++) // private, event_id, order, if_version, cause, patch
             length += argument(out + length, "", 0);
     }
     topic_newest[topic] = t;
-    put(publisher, out, length);
+    if ((outgoing_bytes += length) > sizeof outgoing - 4 * STATE_MAX)
+        flush();
 }
 
 static bool drained(void) {
@@ -533,7 +615,8 @@ static void run(const char *phase) {
     if (idle ? fields != 2 : fields != 4 || (!closed && strcmp(kind, "rate")))
         die("phase %s is not burst:BYTES:COUNT:WINDOW, rate:BYTES:PER_S:SECONDS or idle:SECONDS", phase);
     uint64_t count = closed ? first : idle ? 0 : first * second, published = 0, wanted = 0;
-    delivered = acks_sent = bytes_in = heartbeats = samples_n = 0;
+    bursting = closed;
+    delivered = acks_sent = compressed = bytes_in = heartbeats = samples_n = 0;
     double own = own_cpu_s();
     uint64_t cpu = server_ns(), from = phase_from = now_ns(), until = idle ? from + size * 1000000000ull : 0;
     uint64_t progress_at = from, progress = 0, now;
@@ -555,6 +638,7 @@ static void run(const char *phase) {
             if (published < count)
                 wait_ms = next_ms < 0 ? 0 : next_ms > 10 ? 10 : next_ms;
         }
+        flush();
         if (idle ? now >= until : published == count && (delivered >= wanted || drained()))
             break;
         pump(wait_ms);
@@ -571,13 +655,14 @@ static void run(const char *phase) {
     printf("{\"name\":\"%s\",\"phase\":\"%s\",\"sockets\":%d,\"topics\":%d,\"published\":%lu,\"wanted\":%lu,"
            "\"delivered\":%lu,\"stalled\":%s,\"seconds\":%.4f,\"updates_per_s\":%.1f,\"server_cpu_s\":%.6f,"
            "\"us_per_delivery\":%.4f,\"server_load\":%.3f,\"client_load\":%.3f,\"p50_ms\":%.3f,\"p99_ms\":%.3f,"
-           "\"max_ms\":%.3f,\"acks\":%lu,\"heartbeats\":%lu,\"bytes\":%lu,\"dead\":%d,\"kib\":%ld}\n",
+           "\"max_ms\":%.3f,\"acks\":%lu,\"heartbeats\":%lu,\"compressed\":%lu,\"bytes\":%lu,\"dead\":%d,\"kib\":%ld}\n",
            name, phase, ready - dead, topics, (unsigned long)published, (unsigned long)wanted,
            (unsigned long)delivered, stalled ? "true" : "false", wall, published / wall, used,
            delivered ? used * 1e6 / delivered : -1, used / wall, (own_cpu_s() - own) / wall, quantile_ms(0.5),
-           quantile_ms(0.99), quantile_ms(1), (unsigned long)acks_sent, (unsigned long)heartbeats,
+           quantile_ms(0.99), quantile_ms(1), (unsigned long)acks_sent, (unsigned long)heartbeats, (unsigned long)compressed,
            (unsigned long)bytes_in, dead, server_kib());
     fflush(stdout);
+    bursting = false;
     for (uint64_t until = now_ns() + 100000000ull; now_ns() < until;)
         pump(20);
 }
@@ -647,7 +732,8 @@ int main(int count, char **arguments) {
         {"port", 1, 0, 'p'},   {"sockets", 1, 0, 'n'}, {"topics", 1, 0, 't'}, {"tokens", 1, 0, 'k'},
         {"store", 1, 0, 's'},  {"sha", 1, 0, 'h'},     {"http", 1, 0, 'H'},   {"path", 1, 0, 'u'},
         {"pids", 1, 0, 'c'},   {"name", 1, 0, 'l'},    {"deaf", 1, 0, 'd'},   {"inflight", 1, 0, 'i'},
-        {"fill", 1, 0, 'f'},   {"ready-when-open", 0, 0, 'o'}, {"no-acks", 0, 0, 'a'}, {0, 0, 0, 0}};
+        {"fill", 1, 0, 'f'},   {"ready-when-open", 0, 0, 'o'}, {"no-acks", 0, 0, 'a'},
+        {"deflate", 0, 0, 'z'}, {"lean", 0, 0, 'L'}, {"look", 1, 0, 'w'}, {"first", 1, 0, 'F'}, {0, 0, 0, 0}};
     const char *token_file = NULL;
     int fill = 0;
     for (int option; (option = getopt_long(count, arguments, "", options, NULL)) != -1;) {
@@ -667,6 +753,10 @@ int main(int count, char **arguments) {
         case 'f': fill = atoi(optarg); break;
         case 'o': ready_when_open = true; break;
         case 'a': no_acks = true; break;
+        case 'z': deflate_offered = true; break;
+        case 'L': lean = true; break;
+        case 'w': look_us = atoi(optarg); break;
+        case 'F': first_topic = atoi(optarg); break;
         default: return 2;
         }
     }
@@ -685,6 +775,7 @@ int main(int count, char **arguments) {
         open_publisher();
     for (int i = 0; fill && i < topics; i++) {
         publish(i, fill);
+        flush();
         if (i % 100 == 99)
             pump(0);
     }

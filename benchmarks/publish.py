@@ -1,10 +1,14 @@
-"""How many publishes a second: through the HTTP batch, straight to the store, and a raw SET + PUBLISH to compare with.
+"""How many publishes a second: through the HTTP batch, straight to the store, and others' ways to compare with.
 
     python -m benchmarks.publish [--count 30000] [--batch 500] [--bytes 600] [--rounds 3]
 
 Every publish is a new state with an event id of its own on one of a thousand topics, so each is applied, written to the
 history and announced. One core runs the process that is measured: the web process for HTTP, the publishing process
 for the others. The store (nothing on disk) and the HTTP client have the other one.
+
+Beside them: raw SET + PUBLISH, pipelined; python-socketio's write-only Redis manager and fastapi_websocket_pubsub's
+endpoint with its broadcaster, which only announce and keep nothing (benchmarks/baselines/publishers.py; installed into
+an environment below benchmarks/.work, left out where that fails). The last gets a tenth of the publishes.
 """
 
 from __future__ import annotations
@@ -30,6 +34,13 @@ from sync.state.store import Change, Committed, Verdict
 
 TOPICS = 1000
 HTTP_CONNECTIONS = 2
+OTHERS = {"socketio": "python-socketio", "pubsub": "fastapi_websocket_pubsub"}
+PACKAGES = (
+    "python-socketio==5.18.1",
+    "redis==8.1.0",
+    "fastapi_websocket_pubsub==1.0.1",
+    "permit-broadcaster[redis]==0.2.7",
+)
 
 
 def state(index: int, size: int) -> bytes:
@@ -102,6 +113,38 @@ def over_http(port: int, count: int, batch: int, size: int) -> float:
     return time.perf_counter() - started
 
 
+def others() -> Path | None:
+    """Return the Python that has the other libraries, or None where they cannot be had."""
+    folder = rig.WORK / "publishers"
+    python = folder / "bin" / "python"
+    done = folder / "installed"
+    if not done.exists() or done.read_text() != " ".join(PACKAGES):
+        commands = (
+            [sys.executable, "-m", "venv", "--clear", folder],
+            [python, "-m", "pip", "install", "-q", *PACKAGES],
+        )
+        for command in commands:
+            made = subprocess.run([str(part) for part in command], check=False, capture_output=True, text=True)
+            if made.returncode != 0:
+                print(made.stderr[-500:], file=sys.stderr)
+                return None
+        done.write_text(" ".join(PACKAGES))
+    return python
+
+
+def other(kind: str, port: int, python: Path, options: argparse.Namespace) -> rig.Row:
+    """Return what another library's publishes took, once the store has counted every one of them."""
+    count = options.count // 10 if kind == "pubsub" else options.count
+    script = rig.HERE / "baselines" / "publishers.py"
+    command = rig.pinned(rig.SERVER_CORE, [str(part) for part in (python, script, kind, port, count, options.bytes)])
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    row: rig.Row = json.loads(done.stdout)
+    with redis.Redis(port=port) as client:
+        announced = client.info("commandstats")["cmdstat_publish"]["calls"]
+    assert announced > count, f"{kind}: {announced} of {count} publishes arrived"
+    return row
+
+
 def child(kind: str, port: int, options: argparse.Namespace) -> None:
     before = time.process_time()
     arguments = (port, options.count, options.batch, options.bytes)
@@ -129,7 +172,9 @@ def main() -> None:
         row: rig.Row = json.loads(done.stdout)
         return row
 
+    python = others()
     titles = {"http": "HTTP batch", "direct": "Store.commit_many", "raw": "raw SET + PUBLISH"}
+    titles |= OTHERS if python is not None else {}
     results: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -143,9 +188,13 @@ def main() -> None:
                             row = run(kind, port, rig.LOAD_CORE)
                             used = rig.cpu_s(pids) - before
                     else:
-                        row = run(kind, store, rig.SERVER_CORE)
+                        if kind in OTHERS and python is not None:
+                            row = other(kind, store, python, options)
+                        else:
+                            row = run(kind, store, rig.SERVER_CORE)
                         used = row["own_cpu_s"]
-                results.setdefault(kind, []).append((options.count / row["seconds"], used * 1e6 / options.count))
+                count = row.get("count", options.count)
+                results.setdefault(kind, []).append((count / row["seconds"], used * 1e6 / count))
     table = [
         [
             titles[kind],

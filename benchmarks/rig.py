@@ -37,6 +37,9 @@ SERVER_CORE, LOAD_CORE = 0, 1
 SECRET = "a-benchmark-secret-of-at-least-32-bytes"
 PUBLISH_KEY = "a-benchmark-publish-key"
 START_TIMEOUT_S = 20.0
+LOOK = ("--look", "500")
+"""In a burst the load client looks at its sockets every so many microseconds, and is not woken by each frame."""
+
 QUIET_SHARE = 0.15
 """Share of a core that others may use before a round is put off."""
 
@@ -129,9 +132,9 @@ def node_ws() -> Candidate | None:
 
 
 def naive() -> Candidate:
-    """Return the naive Starlette gateway."""
+    """Return the naive Starlette gateway, with uvicorn's defaults: it compresses for each socket that offers it."""
     command = [sys.executable, "-m", "uvicorn", "naive:app", "--port", "{port}", "--log-level", "warning"]
-    options = ["--loop", "uvloop", "--no-access-log", "--backlog", "4096", "--ws-per-message-deflate", "false"]
+    options = ["--loop", "uvloop", "--no-access-log", "--backlog", "4096"]
     environ = {"PYTHONPATH": str(HERE / "baselines"), "STORE_PORT": "{store}"}
     return Candidate("naive Starlette", [*command, *options], environ=environ)
 
@@ -280,7 +283,7 @@ class Load:
 def load(candidate: Candidate, folder: Path, sockets: int, topics: int, *extra: str) -> Iterator[Load]:
     """Run a candidate, a store of its own and a load client, and yield the latter once its sockets are open."""
     with store(folder) as store_port, serve(candidate, folder, store_port) as (port, pids):
-        command = [str(build("load")), "--port", str(port), "--sockets", str(sockets), "--topics", str(topics)]
+        command = [str(build("load", "-lz")), "--port", str(port), "--sockets", str(sockets), "--topics", str(topics)]
         command += ["--name", candidate.name, "--pids", ",".join(map(str, pids)), *candidate.load]
         if "--http" not in candidate.load:
             with redis.Redis(port=store_port) as client:

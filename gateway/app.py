@@ -17,7 +17,12 @@ from starlette.types import ASGIApp
 
 from gateway import http
 from gateway.assets import Assets
-from gateway.console_routes import ConsoleNode, Parked, console_routes, is_on
+from gateway.console.billing import Billing
+from gateway.console.gate import Gate, is_on
+from gateway.console.inner import inner, is_ours
+from gateway.console.node import ConsoleNode
+from gateway.console.refusals import Watched
+from gateway.console.routes import console_routes
 from gateway.demo_routes import demo_routes
 from gateway.endpoint import require_key
 from gateway.middleware import Front
@@ -59,39 +64,47 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
                 url = await stack.enter_async_context(store)
             connected = connect(url, durable=settings.durable)
             stack.push_async_callback(connected.store.aclose)
-            has_console = is_on(settings)
-            node = (ConsoleNode if has_console else Node)(settings, connected)
-            parked: Parked | None = None
+            gate = Gate(settings) if is_on(settings) else None
+            node = Node(settings, connected) if gate is None else ConsoleNode(settings, connected, gate.stream_keys)
+            billing: Billing | None = None
             app.router.routes.extend(http.routes(node))
             if settings.intake:
                 # Only here: a process that takes no webhooks does not load the billing wing.
                 from sync import intake
+                from sync.hydration import hydration
                 from sync.selfcheck import self_check
                 from sync.settings import SyncSettings
 
                 sync_settings = SyncSettings.from_env(environ)
                 pipeline = await intake.pipeline(connected.store, sync_settings)
                 stack.push_async_callback(pipeline.aclose)
-                doors = intake.routes(pipeline, sync_settings, _guard(node))
+                hydrating = hydration(connected.store, sync_settings)
+                if hydrating is not None:
+                    stack.push_async_callback(hydrating.aclose)
+                doors = intake.routes(pipeline, sync_settings, _guard(node), hydrating, node.acks.ask)
                 app.router.routes.extend(doors)
                 for door in doors:
                     if door.path.startswith("/webhooks/"):
                         await self_check(front, door.path)
-                parked = _parked(pipeline, sync_settings.environments)
-            if has_console:
-                app.router.routes.extend(console_routes(node, parked))
+                        if isinstance(node, ConsoleNode):
+                            door.app = Watched(door.app, door.path.removeprefix("/webhooks/"), node.refusals)
+                billing = Billing(sync_settings.environments, _parked(pipeline), inner(doors))
+            if gate is not None and isinstance(node, ConsoleNode):
+                app.router.routes.extend(console_routes(node, gate, billing))
             await stack.enter_async_context(node.run(_stop_process))
             yield {"node": node}
 
     if settings.dev:
         routes += demo_routes(settings)
     routes.append(Mount("/client", Assets(CLIENT_FILES, (".js", ".d.ts"), shared=True)))
-    inner = Starlette(routes=routes, lifespan=lifespan, exception_handlers=exception_handlers())
-    front = Front(inner, settings.origin_allowed)
+    application = Starlette(routes=routes, lifespan=lifespan, exception_handlers=exception_handlers())
+    front = Front(application, settings.origin_allowed)
     return front
 
 
-def _parked(pipeline: Pipeline, environments: tuple[str, ...]) -> Parked:
+def _parked(
+    pipeline: Pipeline,
+) -> Callable[[str, tuple[int, str] | None, int], Awaitable[tuple[int, list[dict[str, object]]]]]:
     """Return what lets the console list parked events, without their bodies."""
 
     async def page(environment: str, after: tuple[int, str] | None, limit: int) -> tuple[int, list[dict[str, object]]]:
@@ -112,15 +125,18 @@ def _parked(pipeline: Pipeline, environments: tuple[str, ...]) -> Parked:
             for record in await inbox.parked(after, limit)
         ]
 
-    return Parked(environments, page)
+    return page
 
 
 def _guard(node: Node) -> Callable[[Request], Awaitable[Response | None]]:
-    """Return what lets holders of a publish key in, for the intake's own routes."""
+    """Return what lets holders of a publish key in, and the console, for the intake's own routes."""
 
     async def guard(request: Request) -> Response | None:
+        if is_ours(request):
+            request.state.caller = "console"
+            return None
         try:
-            require_key(node, request)
+            request.state.caller = require_key(node, request).name
         except Problem as problem:
             return problem.response()
         return None

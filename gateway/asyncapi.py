@@ -192,7 +192,7 @@ class Gone(TypedDict):
 
     type: Literal["gone"]
     topic: TopicName
-    reason: Literal["revoked", "expired"]
+    reason: Literal["revoked", "expired", "erased"]
 
 
 class Error(TypedDict):

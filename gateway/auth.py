@@ -11,7 +11,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Final
 
@@ -42,12 +42,16 @@ class VerifyKey:
         name: the algorithm's name, such as ES256.
         algorithm: pyjwt's implementation of it.
         key: what that takes: secret bytes or a public key object.
+        issuer: who alone signs with it, whatever the settings say of issuers; empty for what they say.
+        scope: the one scope that its tokens get, whatever they say; empty for what they say.
     """
 
     kid: str
     name: str
     algorithm: Algorithm
     key: Any = field(repr=False)
+    issuer: str = ""
+    scope: str = ""
 
 
 class KeySet:
@@ -60,6 +64,8 @@ class KeySet:
         self._by_kid = {key.kid: key for key in self.keys if key.kid}
         self._by_name: dict[str, list[VerifyKey]] = {}
         for key in self.keys:
+            if key.issuer:
+                continue  # for the tokens that name it alone
             self._by_name.setdefault(key.name, []).append(key)
 
     def find(self, kid: object, name: object) -> Sequence[VerifyKey] | str:
@@ -87,6 +93,12 @@ def secret_keys(secrets: Iterable[str]) -> list[VerifyKey]:
     """Return the HS256 keys of shared secrets, in order."""
     algorithm = _hs256()
     return [VerifyKey("", HS256, algorithm, algorithm.prepare_key(secret)) for secret in secrets]
+
+
+def pinned_key(kid: str, secret: bytes, issuer: str, scope: str) -> VerifyKey:
+    """Return an HS256 key of our own, for tokens that name it and its issuer; they get that one scope."""
+    algorithm = _hs256()
+    return VerifyKey(kid, HS256, algorithm, algorithm.prepare_key(secret), issuer, scope)
 
 
 class Auth:
@@ -181,17 +193,21 @@ class Auth:
         signature = _decode_base64(match[3])
         if signature is None:
             return "token_malformed"
-        if not any(_is_signed(key, signed, signature) for key in keys):
+        signer = next((key for key in keys if _is_signed(key, signed, signature)), None)
+        if signer is None:
             return "token_signature"
         payload = _decode_object(match[2])
-        return "token_claims" if payload is None else self._check_payload(payload, now)
+        if payload is None:
+            return "token_claims"
+        claims = self._check_payload(payload, now, signer.issuer or self._issuer)
+        return replace(claims, scope=(signer.scope,)) if signer.scope and isinstance(claims, Claims) else claims
 
     def _unfound(self, code: str) -> str:
         if code == "token_key_unknown":
             self.unknown_kids += 1
         return "token_keys_unavailable" if self.awaits_keys and code != "token_malformed" else code
 
-    def _check_payload(self, payload: dict[str, object], now: float) -> Claims | str:
+    def _check_payload(self, payload: dict[str, object], now: float, issuer: str) -> Claims | str:
         claims = read_claims(payload)
         if claims is None:
             return "token_claims"
@@ -202,7 +218,7 @@ class Auth:
             return "token_not_yet_valid"
         if claims.exp > now + self._max_ttl_s + NOT_BEFORE_LEEWAY_S:
             return "token_lifetime"
-        if self._issuer and payload.get("iss") != self._issuer:
+        if issuer and payload.get("iss") != issuer:
             return "token_issuer"
         audience = payload.get("aud", ())
         audiences = (audience,) if isinstance(audience, str) else audience

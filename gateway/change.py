@@ -14,7 +14,7 @@ import orjson
 from gateway.problem import Problem
 from sync.state import canonical
 from sync.state.store import Change, order_token
-from sync.state.topic import PROBE_KIND, Topic, TopicError
+from sync.state.topic import RESERVED_KINDS, Topic, TopicError
 
 EVENT_ID_MAX = 512
 ORDER_MAX = 128
@@ -136,14 +136,14 @@ def publishable(name: str) -> str:
     """Return `name`, a topic that may be published to.
 
     Raises:
-        Problem: topic_invalid, or topic_reserved for the gateways' own probes.
+        Problem: topic_invalid, or topic_reserved for the gateways' own probes and reports.
     """
     try:
         topic = Topic.parse(name)
     except TopicError as error:
         raise Problem("topic_invalid", str(error)) from None
-    if topic.kind == PROBE_KIND:
-        raise Problem("topic_reserved", f"topics of kind {PROBE_KIND} are the gateways' own")
+    if topic.kind in RESERVED_KINDS:
+        raise Problem("topic_reserved", f"topics of kind {topic.kind} are the gateways' own")
     return name
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sync.state.topic import PROBE_KIND, Topic, TopicError
+from sync.state.topic import PROBE_KIND, RESERVED_KINDS, Topic, TopicError
 
 ANY_TOPIC = "*"
-"""The entry of `topics` that stands for every topic, the gateways' probes aside."""
+"""The entry of `topics` that stands for every topic that the scopes open; never for the gateways' probes."""
 
 SCOPES = ("read", "private", "console")
 DEFAULT_SCOPE = ("read",)
@@ -23,8 +24,7 @@ TEXT_MAX = 256
 EXP_MAX = 2**53
 """Beyond it a number is not exact in a browser, and no expiry makes sense."""
 
-_PROBE_HEAD = f"{PROBE_KIND}:"
-_PROBE_INNER = f"/{PROBE_KIND}:"
+_RESERVED = re.compile(rf"(?:[^/:]*/)?({'|'.join(RESERVED_KINDS)}):")
 
 
 MESSAGES = {
@@ -79,10 +79,13 @@ class Claims:
     iat: float = 0
 
     def may_read(self, topic: str) -> bool:
-        """Whether the token opens `topic` (a checked name). No token ever opens a probe."""
-        if "read" not in self.scope or topic.startswith(_PROBE_HEAD) or _PROBE_INNER in topic:
+        """Whether the token opens `topic` (a checked name): with scope read, or, what gateways report to consoles, with
+        scope console. No token ever opens a probe."""
+        reserved = _RESERVED.match(topic)
+        if reserved is not None and reserved[1] == PROBE_KIND:
             return False
-        return topic in self.topics or ANY_TOPIC in self.topics
+        needed = "read" if reserved is None else "console"
+        return needed in self.scope and (topic in self.topics or ANY_TOPIC in self.topics)
 
     def has(self, scope: str) -> bool:
         """Whether the token carries `scope`."""

@@ -33,9 +33,9 @@ async def announce(store: Store, revocation: Revocation, *, keep_s: float, limit
         pipeline.expire(REVOKED_KEY, int(keep_s) + 1)
         async with pipeline:
             await pipeline.execute()
-        await store.redis.publish(CONTROL_CHANNEL, encode(revocation))
     except (RedisError, OSError) as error:
         raise StoreError(f"revocation: {error}") from error
+    await store.publish(CONTROL_CHANNEL, encode(revocation))
 
 
 async def load(store: Store) -> list[Revocation]:

@@ -17,6 +17,7 @@ from gateway.problem import Problem
 from gateway.publish_routes import publish_routes
 from gateway.state_routes import state_routes
 from sync.state.store import StoreError
+from sync.state.tallies import Tallies
 
 __all__ = ["Gateway", "routes"]
 
@@ -24,8 +25,14 @@ __all__ = ["Gateway", "routes"]
 def routes(gateway: Gateway) -> list[Route]:
     """Return every route of the gateway's HTTP API; the caller mounts them beside the intake, console and demo."""
 
+    tallies = Tallies(gateway.store)
+
     async def healthz(_: Request) -> Response:
         return _json({"status": "alive"})
+
+    async def connect(_: Request) -> Response:
+        upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
+        raise Problem("upgrade_required", "a WebSocket is opened here, subprotocol planwire.v1", headers=upgrade)
 
     async def readyz(_: Request) -> Response:
         checks = {
@@ -40,11 +47,14 @@ def routes(gateway: Gateway) -> list[Route]:
         return _json({"status": "ready", "checks": checks})
 
     async def metrics(_: Request) -> Response:
+        await tallies.refresh()
+        gateway.metrics.tallies = tallies.counts
         return Response(gateway.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
 
     return [
         *state_routes(gateway),
         *publish_routes(gateway),
+        route(gateway, "/v1/connect", "GET", connect),
         route(gateway, "/healthz", "GET", healthz),
         route(gateway, "/readyz", "GET", readyz),
         route(gateway, "/metrics", "GET", metrics),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from os import write as write_fd
 from typing import Protocol
 
 from gateway import frame, protocol
@@ -16,6 +17,7 @@ from gateway.metrics import Metrics
 from gateway.outbox import Outbox
 from sync.state import announcement, keys
 from sync.state.store import ABSENT, Snapshot
+from sync.state.topic import REPORT_KINDS
 
 CHUNK = 256
 """Deliveries made before the event loop is given back, so that pings, HTTP and other topics never wait for a crowd."""
@@ -23,21 +25,44 @@ CHUNK = 256
 CROWD_ACK_AFTER_MS = 2000
 """Over how long the acks of a crowd are spread."""
 
+ACK_STEP_MS = 250
+"""The least time over which acks are spread for the number of browsers; doubled as often as that number needs."""
+
+ACK_AFTER_MAX_MS = 64_000
+"""The longest; beyond it a share of the versions is acked, and not each a little later still."""
+
 LINGER_S = 5.0
 """How long a topic nobody watches stays live: a reload or a reconnect finds it still there."""
+
+_REPORT_HEADS = tuple(f"{kind}:" for kind in REPORT_KINDS)
 
 AHEAD = -2
 """Stands for the version of a browser that holds something newer than is known here, until the store has told."""
 
 
 class Socket(Protocol):
-    """What the hub needs of a socket."""
+    """What the hub needs of a socket.
+
+    Attributes:
+        outbox: slots noted while it does not drain; None while it does.
+        deflate: whether its frames may be compressed.
+    """
 
     outbox: Outbox[Subscription] | None
     deflate: bool
 
+    @property
+    def fd(self) -> int:
+        """The descriptor while a frame may be written straight to it, else -1."""
+
     def write(self, data: bytes) -> None:
         """Hand over one WebSocket frame."""
+
+    def end(self, topic: str, reason: str) -> None:
+        """Leave the topic, and say `gone`."""
+
+    def rest(self, data: bytes, sent: int) -> None:
+        """Send what is left of a frame of which the descriptor took `sent` bytes; 0 also where it failed."""
 
 
 class Subscription:
@@ -69,9 +94,12 @@ class LiveTopic:
         known: read from the store since the bus was last lost; until then nobody is answered.
         confirmed: whether the bus carries it, as far as it has said.
         doubted: a browser claims to hold something newer; the store is being asked.
+        is_report: it is what a gateway reports to consoles: not counted, and never put back into a store that lost it.
+        asks_all: a console looks at it: every browser is asked to acknowledge every version, however many they are.
     """
 
     __slots__ = (
+        "asks_all",
         "base",
         "cause",
         "channel",
@@ -80,6 +108,7 @@ class LiveTopic:
         "doubted",
         "frames",
         "idle_since",
+        "is_report",
         "known",
         "name",
         "patch",
@@ -95,6 +124,8 @@ class LiveTopic:
     def __init__(self, name: str) -> None:
         self.name = name
         self.channel = keys.slot(name).encode()
+        self.is_report = name.startswith(_REPORT_HEADS)
+        self.asks_all = False
         self.version = 0
         self.base = 0
         self.state = ABSENT
@@ -106,7 +137,7 @@ class LiveTopic:
         self.ring: list[Subscription] = []
         self.cursor = 0
         self.remaining = 0
-        self.policy: tuple[int, bytes] | None = None
+        self.policy: tuple[tuple[float, int], bytes] | None = None
         self.watchers = 0
         self.waiters: list[asyncio.Future[None]] = []
         self.idle_since: float | None = None
@@ -116,6 +147,11 @@ class LiveTopic:
         """Make this the newest version."""
         self.version, self.state, self.cause, self.base, self.patch = version, state, cause, base, patch
         self.frames = [None, None, None, None]
+
+    @property
+    def is_erased(self) -> bool:
+        """Whether nothing is to come: what the topic was about is no more."""
+        return announcement.is_erasure(self.state, self.cause)
 
     def frame(self, as_patch: bool, deflate: bool) -> bytes:
         """Return the WebSocket frame of the newest version; the same bytes for every socket of a kind."""
@@ -131,13 +167,34 @@ class LiveTopic:
         return encoded
 
 
+def ack_rule(subscriptions: int, after_ms: int, acks_per_s: int) -> tuple[float, int]:
+    """Return the share of versions to ack, and the milliseconds to spread that over, for a process with so many.
+
+    A subscription has at most one ack under way, and a newer version takes its place, so whatever is published, each
+    acks at most once in that time: n of them n / time in a second. `after_ms` is what the settings ask for.
+    """
+    needed_ms = subscriptions * 1000 / acks_per_s
+    if needed_ms <= max(after_ms, ACK_STEP_MS):
+        return 1, after_ms
+    needed_ms, spread_ms = needed_ms / ACK_STEP_MS, ACK_STEP_MS
+    while needed_ms > 1 and spread_ms < ACK_AFTER_MAX_MS:
+        needed_ms, spread_ms = needed_ms / 2, spread_ms * 2
+    share = 1.0
+    while needed_ms > 1:
+        needed_ms, share = needed_ms / 2, share / 2
+    return share, spread_ms
+
+
 class Hub:
     """All live topics of the process.
 
     Attributes:
         fresh: whether the bus is proved to deliver; set by the probe, said in every heartbeat.
         verified_at_us: when it was last proved, microseconds since 1970.
+        reports: how many of the topics are what gateways report to consoles.
+        changed: topics with another version or other sockets than before, while somebody wants to know; else None.
         unsettled: the channels not yet read again since the bus was lost; while there are any, nothing is fresh.
+        subscriptions: how many there are, of all sockets together.
         want_reconcile: called with a topic whose newest state is lost, so that it is compared with its provider.
     """
 
@@ -148,10 +205,14 @@ class Hub:
         unsubscribe: Callable[[bytes], None],
         reread: Callable[[str], None],
         acks_per_topic: int = 100,
+        acks_per_s: int = 2000,
+        ack_after_ms: int = 250,
         want_reconcile: Callable[[str], None] = lambda name: None,
     ) -> None:
         self.topics: dict[bytes, LiveTopic] = {}
         self.unsettled: set[bytes] = set()
+        self.reports = 0
+        self.changed: set[LiveTopic] | None = None
         self.fresh = False
         self.verified_at_us = 0
         self._metrics = metrics
@@ -159,7 +220,10 @@ class Hub:
         self._unsubscribe = unsubscribe
         self._reread = reread
         self.want_reconcile = want_reconcile
+        self.subscriptions = 0
         self._acks_per_topic = acks_per_topic
+        self._acks_per_s = acks_per_s
+        self._ack_after_ms = ack_after_ms
         self._idle: dict[LiveTopic, None] = {}
 
     # Topics come and go.
@@ -173,6 +237,7 @@ class Hub:
         live = self.topics.get(channel)
         if live is None:
             live = self.topics[channel] = LiveTopic(name)
+            self.reports += live.is_report
             self._subscribe(channel)
         if live.idle_since is not None:
             live.idle_since = None
@@ -193,6 +258,7 @@ class Hub:
                 break  # in order of leaving
             del self._idle[live]
             del self.topics[live.channel]
+            self.reports -= live.is_report
             self.unsettled.discard(live.channel)
             self._unsubscribe(live.channel)
 
@@ -203,29 +269,60 @@ class Hub:
         live = self._enter(name)
         subscription = Subscription(socket, live, held, len(live.ring))
         live.ring.append(subscription)
+        if self.changed is not None:
+            self.changed.add(live)
+        self.subscriptions += 1
         if live.remaining:
             live.remaining += 1  # the newcomer stands between the cursor and those that come after the wrap
-        if len(live.ring) > self._acks_per_topic:
+        if self.is_crowd(live):
             socket.write(self._ack_policy(live))
         if live.known:
             self._greet(subscription)
         return subscription
 
+    def is_crowd(self, live: LiveTopic) -> bool:
+        """Whether the topic has more browsers than are to ack a version."""
+        return len(live.ring) > self._acks_per_topic
+
+    def ack_rule(self) -> tuple[float, int]:
+        """Return the share and the spread in ms of acks that go for every topic, with as many browsers as are here."""
+        return ack_rule(self.subscriptions, self._ack_after_ms, self._acks_per_s)
+
+    def advise(self, subscription: Subscription) -> None:
+        """Tell a browser again how it is to ack this topic, unless it does not drain."""
+        if subscription.socket.outbox is None:
+            subscription.socket.write(self._ack_policy(subscription.live))
+
     def _ack_policy(self, live: LiveTopic) -> bytes:
-        """Return the frame that has a browser of a crowd ack only now and then.
+        """Return the frame that says how a browser is to ack this topic: in a crowd only now and then.
 
         Each newcomer is told a share that fits the crowd it joins; with the larger shares of those before it, a topic
-        of n sockets gets about `acks_per_topic` * (1 + ln(n / acks_per_topic)) acks a version; nobody is told twice.
+        of n sockets gets about `acks_per_topic` * (1 + ln(n / acks_per_topic)) acks a version.
         """
-        halvings = (len(live.ring) // self._acks_per_topic).bit_length()
-        if live.policy is None or live.policy[0] != halvings:
-            share = 2.0**-halvings
-            live.policy = halvings, frame.text(protocol.ack_policy(live.name, share, CROWD_ACK_AFTER_MS), False)
+        share, after_ms = (1.0, self._ack_after_ms) if live.asks_all else self.ack_rule()
+        if self.is_crowd(live):
+            after_ms = max(after_ms, CROWD_ACK_AFTER_MS)
+            if not live.asks_all:
+                share *= 2.0 ** -(len(live.ring) // self._acks_per_topic).bit_length()
+        if live.policy is None or live.policy[0] != (share, after_ms):
+            live.policy = (share, after_ms), frame.text(protocol.ack_policy(live.name, share, after_ms), False)
         return live.policy[1]
+
+    def ask_all(self, live: LiveTopic, asks_all: bool) -> None:
+        """Have every browser of the topic acknowledge every version from now on, or as many as the rule says again."""
+        if live.asks_all == asks_all:
+            return
+        live.asks_all = asks_all
+        if self.is_crowd(live) or self.ack_rule() != (1, self._ack_after_ms):
+            for subscription in live.ring:
+                self.advise(subscription)
 
     def detach(self, subscription: Subscription) -> None:
         """End `subscription`."""
+        self.subscriptions -= 1
         live, ring = subscription.live, subscription.live.ring
+        if self.changed is not None:
+            self.changed.add(live)
         last = ring.pop()
         if last is not subscription:
             ring[subscription.index] = last
@@ -256,6 +353,7 @@ class Hub:
         else:
             subscription.sent = held or -1  # holding nothing is less than being told that there is nothing
             self._deliver(subscription)
+        self._bury_soon(live)
 
     def serve(self, subscription: Subscription) -> None:
         """Send what the browser lacks: the newest version, or the way back to it. Nothing when it holds that."""
@@ -297,10 +395,7 @@ class Hub:
         as_patch = live.base != 0 and live.base == subscription.sent
         subscription.sent = live.version
         encoded = live.frame(as_patch, socket.deflate)
-        metrics = self._metrics
-        metrics.sent += 1
-        metrics.sent_bytes += len(encoded)
-        metrics.patches += as_patch
+        self._metrics.delivered(1, len(encoded), as_patch)
         socket.write(encoded)
 
     # Announcements and reads.
@@ -320,7 +415,8 @@ class Hub:
         live.set(version, state, cause, base, patch)
         if live.known:
             self._fan_out(live)
-        self._metrics.announced(version)
+        if not live.is_report:
+            self._metrics.announced(version)
 
     def confirmed(self, channel: bytes) -> None:
         """Note that the bus carries `channel` now; whoever reports it sees to it that the store is read next."""
@@ -328,11 +424,15 @@ class Hub:
         if live is not None:
             live.confirmed = True
 
-    def unknow(self) -> None:
-        """Doubt every topic: the bus was lost. Sockets keep what they have; new ones wait for the next read."""
-        for live in self.topics.values():
-            live.known = live.confirmed = False
-        self.unsettled.update(self.topics)
+    def unknow(self, channels: Iterable[bytes] | None = None) -> None:
+        """Doubt the topics announced on `channels` (None: all): their bus was lost.
+
+        Sockets keep what they have; new ones wait for the next read.
+        """
+        for channel in list(self.topics if channels is None else channels):
+            if (live := self.topics.get(channel)) is not None:
+                live.known = live.confirmed = False
+                self.unsettled.add(channel)
 
     def install(self, snapshot: Snapshot, is_final: bool = True, may_reset: bool = True) -> bool:
         """Take what the store holds. `is_final`: nobody has asked for it again since the read was sent.
@@ -347,7 +447,7 @@ class Hub:
         live = self.topic(snapshot.topic)
         if live is None:
             return True
-        if snapshot.version < live.version:
+        if snapshot.version < live.version and not live.is_report:
             return False
         if snapshot.version > live.version:
             live.set(snapshot.version, snapshot.state, snapshot.cause)
@@ -359,7 +459,21 @@ class Hub:
         self._fan_out(live)
         return True
 
+    def _bury_soon(self, live: LiveTopic) -> None:
+        """Where the topic was erased, end every subscription to it: later, since whoever attaches is not done yet."""
+        if live.is_erased:
+            asyncio.get_running_loop().call_soon(self._bury, live)
+
+    def _bury(self, live: LiveTopic) -> None:
+        if live.is_erased:
+            for subscription in list(live.ring):
+                self.serve(subscription)
+                subscription.socket.end(live.name, "erased")
+
     def _fan_out(self, live: LiveTopic) -> None:
+        if self.changed is not None:
+            self.changed.add(live)
+        self._bury_soon(live)
         for waiter in live.waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -390,27 +504,35 @@ class Hub:
             live.remaining = 0
 
     def _deliver_all(self, live: LiveTopic, chunk: list[Subscription]) -> None:
-        """Serve each of `chunk`. What `serve` does for the one that drains and lacks the newest is done in line here:
-        in a crowd that is nearly everyone, and this loop is what a delivery costs beyond its system call."""
-        version, frames = live.version, live.frames
-        base = live.base or -1  # nobody holds version -1
-        delivered = delivered_bytes = patches = 0
+        """Serve each of `chunk`.
+
+        In a crowd nearly everyone drains, lacks the newest and holds what the one before it holds. For those, what
+        `serve` does is done in line, and this loop is what a delivery costs beyond its system call.
+        """
+        version, base, metrics = live.version, live.base or None, self._metrics
+        held: int | None = None
+        deflate = False
+        encoded, size, count = b"", 0, 0
         for subscription in chunk:
-            sent, socket = subscription.sent, subscription.socket
-            if not 0 <= sent < version or socket.outbox is not None:
-                self.serve(subscription)
-                continue
-            as_patch = sent == base
-            encoded = frames[2 * as_patch + socket.deflate] or live.frame(as_patch, socket.deflate)
+            socket = subscription.socket
+            fd = socket.fd
+            if subscription.sent != held or socket.deflate is not deflate or fd < 0:
+                if fd < 0 or not 0 <= subscription.sent < version:
+                    self.serve(subscription)
+                    continue
+                metrics.delivered(count, size, held == base)
+                held, deflate, count = subscription.sent, socket.deflate, 0
+                encoded = live.frame(held == base, deflate)
+                size = len(encoded)
             subscription.sent = version
-            delivered += 1
-            delivered_bytes += len(encoded)
-            patches += as_patch
-            socket.write(encoded)
-        metrics = self._metrics
-        metrics.sent += delivered
-        metrics.sent_bytes += delivered_bytes
-        metrics.patches += patches
+            count += 1
+            try:
+                sent = write_fd(fd, encoded)
+            except OSError:  # it takes no more, or is gone
+                sent = 0
+            if sent != size:
+                socket.rest(encoded, sent)
+        metrics.delivered(count, size, held == base)
 
     # Readers that are not sockets.
 

@@ -6,16 +6,19 @@ With several worker processes on one port a scrape meets one of them at random.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
+
+from sync.state import tallies
 
 PREFIX: Final = "planwire_"
 
@@ -63,6 +66,7 @@ class Metrics:
         publish_to_sent: seconds from a version's instant until the gateway fanned it out.
         publish_to_acked: seconds from a version's instant until a browser acked it.
         occurred_to_acked: seconds from when the provider says it happened until a browser acked it.
+        tallies: what all processes count together, by name and labels, as last read from the store.
         probe_at: when the bus was last proved, seconds since 1970; 0 before the first time.
     """
 
@@ -92,6 +96,7 @@ class Metrics:
         self.sweep_repairs = 0
         self.sweep_seconds = 0.0
         self.restored = 0
+        self.unhydrated = 0
         self.drained = 0
         self.revocations = 0
         self.streams_opened = 0
@@ -108,6 +113,7 @@ class Metrics:
         self.verdicts: Counter[str] = Counter()
         self.auth_failures: Counter[str] = Counter()
         self.requests: Counter[tuple[str, str, int]] = Counter()
+        self.tallies: Mapping[tuple[str, tallies.Labels], int] = {}
         # Histograms.
         self.publish_to_sent = Histogram(LATENCY_BOUNDS_S)
         self.publish_to_acked = Histogram(LATENCY_BOUNDS_S)
@@ -116,6 +122,13 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+
+    def delivered(self, count: int, size: int, as_patch: bool) -> None:
+        """Count `count` frames of `size` bytes each that were written to sockets."""
+        self.sent += count
+        self.sent_bytes += count * size
+        if as_patch:
+            self.patches += count
 
     def announced(self, version: int) -> None:
         """Count a version fanned out now; it tells its own age (microseconds since 1970)."""
@@ -157,6 +170,7 @@ COUNTERS = {
     "sweeps": ("sweeps", "Sweeps over all live topics."),
     "sweep_topics": ("sweep_topics", "Topics whose version a sweep read."),
     "sweep_repairs": ("sweep_repairs", "Topics that a sweep found newer than the bus had told."),
+    "unhydrated": ("unhydrated", "Topics without state that the worker was to ask the source about."),
     "sweep_seconds": ("sweep_seconds", "CPU seconds of the event loop's thread spent sweeping."),
     "restored": ("restored", "Snapshots put back into a store that had lost them."),
     "drained": ("drained", "Sockets closed by a drain."),
@@ -164,6 +178,12 @@ COUNTERS = {
     "streams_opened": ("streams_opened", "Event streams and waiting reads begun."),
 }
 """Attribute to name (`planwire_` before, `_total` after) and help."""
+
+TALLIES = {
+    "drift": ("Differences found between what was published and what the provider says.", ("kind", "env")),
+    "erased_events": ("Events ignored because their tenant was erased.", ("env",)),
+}
+"""Name to help and label names, of what all processes count together: each process shows the same."""
 
 GAUGES = {
     "sockets": ("sockets", "Open sockets."),
@@ -208,8 +228,22 @@ class _Exporter(Collector):
             for key, count in getattr(metrics, attribute).items():
                 family.add_metric([str(part) for part in (key if isinstance(key, tuple) else (key,))], count)
             yield family
+        for name, (text, labels) in TALLIES.items():
+            family = CounterMetricFamily(PREFIX + name, text, labels=labels)
+            for (tally, pairs), count in metrics.tallies.items():
+                if tally == name:
+                    family.add_metric([dict(pairs).get(label, "") for label in labels], count)
+            yield family
         for attribute, (name, text) in HISTOGRAMS.items():
             histogram: Histogram = getattr(metrics, attribute)
             yield HistogramMetricFamily(PREFIX + name, text, buckets=histogram.buckets(), sum_value=histogram.total)
         age = time.time() - metrics.probe_at if metrics.probe_at else float("inf")
+        yield GaugeMetricFamily(PREFIX + "tasks", "Tasks of the event loop.", value=_tasks())
         yield GaugeMetricFamily(PREFIX + "probe_age_seconds", "Since the bus was last proved; +Inf: never.", value=age)
+
+
+def _tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return 0  # outside a loop there are none

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -14,7 +14,8 @@ import orjson
 import structlog
 
 from gateway import control, revocations
-from gateway.auth import Auth, KeySet, secret_keys
+from gateway.acks import Acks
+from gateway.auth import Auth, KeySet, VerifyKey, secret_keys
 from gateway.feed import Feed
 from gateway.hub import Hub, Subscription
 from gateway.jwks import Jwks
@@ -41,26 +42,36 @@ _CONTROL = CONTROL_CHANNEL.encode()
 class Node:
     """What a web process runs. `run` owns every task; routes and sockets use the attributes."""
 
-    def __init__(self, settings: GatewaySettings, connected: Connected) -> None:
+    def __init__(self, settings: GatewaySettings, connected: Connected, keys: Sequence[VerifyKey] = ()) -> None:
+        """Run on an open store; `keys` verify tokens beside those of the settings."""
         self.settings = settings
         self.name = secrets.token_hex(6)
         self._session_count = itertools.count(1)
         self._is_stopping = False
         self.store = connected.store
         self.metrics = Metrics()
-        self.auth, self._jwks = _auth(settings)
+        self.auth, self._jwks = _auth(settings, keys)
         self.publish_keys = PublishKeys(settings.publish_keys, default_rate=settings.publish_rate_per_s)
-        self.sweep = Sweep(self.store, self.metrics, settings.sweep_s, hold_s=settings.sweep_s)
-        self.feed = Feed(connected.endpoint, self._message, self._subscribed, self._lost)
+        self.sweep = Sweep(
+            self.store,
+            self.metrics,
+            settings.sweep_s,
+            hold_s=settings.sweep_s,
+            hydrates=bool(settings.source_url),
+        )
+        self.feed = Feed(connected.bus, self._message, self._subscribed, self._lost)
         self.hub = Hub(
             self.metrics,
             self.feed.add,
             self.feed.discard,
             self.sweep.ask,
             acks_per_topic=settings.acks_per_topic,
+            acks_per_s=settings.acks_per_s,
+            ack_after_ms=settings.ack_after_ms,
             want_reconcile=self.sweep.want_reconcile,
         )
         self.sweep.hub = self.hub
+        self.acks = Acks(self.store, self.hub, self.name)
         self._control_subscribed = asyncio.Event()
         self.pulse = Pulse(settings, self.hub, self.metrics, self.sweep.want_reconcile)
         self.probe = Probe(self.store, self.hub, self.feed, self.name, settings.probe_s, self.pulse.announce_freshness)
@@ -70,7 +81,7 @@ class Node:
             frames_per_s=settings.frames_per_s,
             heartbeat_ms=round(settings.heartbeat_s * 1000),
             reconnect_ms=(settings.reconnect_min_ms, settings.reconnect_max_ms),
-            ack=(1, settings.ack_after_ms),
+            ack_rule=self.hub.ack_rule,
             is_revoked=self.auth.revocations.is_revoked,
         )
 
@@ -81,7 +92,6 @@ class Node:
     @asynccontextmanager
     async def run(self, on_death: Callable[[], None]) -> AsyncIterator[None]:
         """Run every task of the process while the context is open; `on_death` is called should one of them fail."""
-        self.feed.add(self.probe.channel)
         self.feed.add(_CONTROL)
         tasks = asyncio.create_task(self._tasks(), name="node")
 
@@ -107,8 +117,15 @@ class Node:
             group.create_task(self.pulse.run(), name="pulse")
             group.create_task(self._check(), name="check")
             group.create_task(self._revocations(), name="revocations")
+            group.create_task(self.acks.run(), name="acks")
             if self._jwks is not None:
                 group.create_task(self._jwks.run(), name="jwks")
+            for name, job in self._further().items():
+                group.create_task(job, name=name)
+
+    def _further(self) -> dict[str, Coroutine[object, object, None]]:
+        """Return what a kind of node runs besides, by the task's name."""
+        return {}
 
     async def _check(self) -> None:
         pruned_at = time.monotonic()
@@ -119,7 +136,7 @@ class Node:
             if time.monotonic() - pruned_at > PRUNE_S:
                 pruned_at = time.monotonic()
                 self.auth.revocations.prune(time.time() - self.settings.token_max_ttl_s - PRUNE_S)
-            self.metrics.topics = len(self.hub.topics)
+            self.metrics.topics = len(self.hub.topics) - self.hub.reports
             self.metrics.probe_at = self.hub.verified_at_us / 1e6
 
     async def _revocations(self) -> None:
@@ -140,9 +157,9 @@ class Node:
     def _message(self, channel: bytes, payload: bytes) -> None:
         if channel in self.hub.topics:
             self.hub.announce(channel, payload)
-        elif channel == self.probe.channel:
+        elif channel in self.probe.canaries:
             self.metrics.probes += 1
-            self.probe.heard(payload)
+            self.probe.heard(channel, payload)
         elif channel == _CONTROL:
             self._control(payload)
 
@@ -151,22 +168,24 @@ class Node:
         if live is not None:
             self.hub.confirmed(channel)
             self.sweep.ask(live.name)
-        elif channel == self.probe.channel:
+        elif channel in self.probe.canaries:
             self.probe.prompt()
         elif channel == _CONTROL:
             self._control_subscribed.set()
 
-    def _lost(self) -> None:
+    def _lost(self, channels: Collection[bytes]) -> None:
         if self._is_stopping:
             return
         self.metrics.feed_losses += 1
-        self.hub.unknow()
+        self.hub.unknow(channels)
         self.probe.check()
 
     def _control(self, payload: bytes) -> None:
         revocation = revocations.decode(payload)
         if revocation is not None:
             self.revoke(revocation)
+        else:
+            self.acks.heard(payload)
 
     def revoke(self, revocation: Revocation) -> None:
         """Refuse what is revoked from now on, and give up what open sockets hold by it. Told twice, it is done once."""
@@ -183,7 +202,8 @@ class Node:
         if subscription.acked < version <= subscription.sent:
             subscription.acked = version
             live = subscription.live
-            self.metrics.acked(version, _occurred_at(live.cause) if version == live.version else None)
+            if not live.is_report:
+                self.metrics.acked(version, _occurred_at(live.cause) if version == live.version else None)
 
     def nacked(self, subscription: Subscription, version: int, reason: str) -> None:
         """Note that a browser could not use `version`."""
@@ -192,8 +212,8 @@ class Node:
         log.warning("nack", topic=subscription.live.name, version=version, reason=reason)
 
 
-def _auth(settings: GatewaySettings) -> tuple[Auth, Jwks | None]:
-    fixed = secret_keys(secret.get_secret_value() for secret in settings.jwt_secret)
+def _auth(settings: GatewaySettings, keys: Sequence[VerifyKey]) -> tuple[Auth, Jwks | None]:
+    fixed = [*secret_keys(secret.get_secret_value() for secret in settings.jwt_secret), *keys]
     auth = Auth(
         KeySet(fixed),
         revocations=Revocations(settings.revocations_max),

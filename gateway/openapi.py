@@ -26,6 +26,7 @@ from gateway.claims import TEXT_MAX
 from gateway.operation import (
     CODES,
     TIME,
+    TOPIC_PATTERN,
     Model,
     Operation,
     ProblemDocument,
@@ -41,8 +42,6 @@ from gateway.operation import (
 
 API_VERSION = "1.0.0"
 """Of this API, not of the program: rises when a route changes."""
-
-TOPIC_PATTERN = r"^([a-z][a-z0-9_-]{0,31}/)?[a-z][a-z0-9_-]{0,31}:[A-Za-z0-9._~@-]{1,128}$"
 
 Topic = Field(pattern=TOPIC_PATTERN, examples=["tenant:acme", "sandbox/tenant:acme"])
 
@@ -230,7 +229,7 @@ OPERATIONS: tuple[Operation, ...] = (
         (
             _TOPIC_PARAMETER,
             query_integer("min_version", "Least version wanted; 504 behind where it is not there.", VERSION_MAX),
-            query_integer("wait_ms", "How long to wait for it; cut to 30 s.", VERSION_MAX),
+            query_integer("wait_ms", "How long to wait for it, or for the source; cut to 30 s.", VERSION_MAX),
             header("If-None-Match", "An ETag held."),
         ),
     ),
@@ -272,6 +271,12 @@ OPERATIONS: tuple[Operation, ...] = (
         (*_BODY, "topic_invalid", "topic_reserved"),
         "publishKey",
         body={"application/json": {"schema": ref(Revoke)}},
+    ),
+    Operation(
+        "get", "/v1/connect", "connect",
+        "Open a WebSocket, subprotocol planwire.v1 (/v1/asyncapi.json describes it); anything but an opening handshake"
+        " is refused.",
+        {101: {"description": "The WebSocket is open."}}, ("internal", "upgrade_required"),
     ),
     Operation(
         "get", "/healthz", "health", "Whether the process is alive.",

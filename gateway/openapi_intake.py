@@ -14,6 +14,7 @@ from gateway.change import RFC3339_PATTERN, VERSION_MAX
 from gateway.operation import (
     INTAKE_STATUSES,
     TIME,
+    TOPIC_PATTERN,
     Model,
     Operation,
     json_answer,
@@ -97,6 +98,21 @@ class Reconciled(Model):
     asked: int = Field(ge=0, description="Subscriptions that the provider was asked for.")
     unasked: dict[str, str] = Field(description="Those it could not be asked for, and why.")
     drift: list[DriftRecord]
+
+
+class Compared(Model):
+    """What comparing one topic with its billing provider, or else with the source, led to.
+
+    Of a source: absent (it has no state; what is stored stays), stale (what is stored is newer by its order), conflict
+    (publishes kept coming in between). `asked`, `unasked` and `drift` are billing's, as in Reconciled.
+    """
+
+    outcome: Literal["applied", "unchanged", "duplicate", "refused", "parked", "ignored", "stale", "conflict", "absent"]
+    version: int = Field(ge=0, le=VERSION_MAX)
+    reason: str | None = None
+    asked: int | None = Field(None, ge=0)
+    unasked: dict[str, str] | None = None
+    drift: list[DriftRecord] | None = None
 
 
 _Quantity = Annotated[int, Field(ge=0, le=QUANTITY_MAX)]
@@ -207,6 +223,13 @@ class OverrideWish(Model):
     by: _Text | None = None
 
 
+class OverrideRemoval(Model):
+    """Why an override is taken back, and by whom, for the history."""
+
+    reason: _Text | None = None
+    by: _Text | None = None
+
+
 class Override(Model):
     """An override; expired ones are listed, too."""
 
@@ -250,6 +273,52 @@ class History(Model):
     events: list[HistoryEvent]
 
 
+class ProviderSaid(Model):
+    """One subscription as the provider told it when it was asked last."""
+
+    asked_at: str = Field(json_schema_extra=TIME)
+    is_held: bool = Field(description="Whether that is what the tenant's facts hold now.")
+    subscription: dict[str, JsonValue] | None = Field(None, description="Absent: the provider does not know it.")
+
+
+class ProviderSide(Model):
+    """What the provider said last, by subscription (`paddle:sub_...`); one that was never asked about is not here."""
+
+    can_be_asked: bool = Field(description="Whether an API key is set for the environment.")
+    subscriptions: dict[str, ProviderSaid]
+
+
+class StoreSide(Model):
+    """What is published, and the subscriptions that it is made of."""
+
+    version: int = Field(ge=0, le=VERSION_MAX)
+    at: str | None = Field(None, json_schema_extra=TIME)
+    state: JsonValue
+    subscriptions: dict[str, dict[str, JsonValue]] | None = Field(None, description="Absent: it is not billing's.")
+
+
+class TabsSide(Model):
+    """What open tabs show, across all gateways that answered in time. Versions: absent where no tab has said any."""
+
+    sessions: int = Field(ge=0)
+    acked_min: int | None = Field(None, ge=1, le=VERSION_MAX)
+    acked_max: int | None = Field(None, ge=1, le=VERSION_MAX)
+    unacked: int = Field(ge=0, description="Have not said that they show the newest; of a crowd only a share is asked.")
+    nacked: int = Field(ge=0, description="Could not use the newest.")
+    gateways: int = Field(ge=0, description="Answered.")
+    silent: int = Field(ge=0, description="Did not answer within 0.6 s.")
+
+
+class TenantStatus(Model):
+    """Provider, store and tabs as they are known now."""
+
+    topic: str
+    version: int = Field(ge=0, le=VERSION_MAX)
+    provider: ProviderSide
+    store: StoreSide
+    tabs: TabsSide
+
+
 class Erasure(Model):
     """Why a tenant is erased."""
 
@@ -257,6 +326,7 @@ class Erasure(Model):
 
 
 MODELS = (
+    Compared,
     History,
     HistoryChange,
     HistoryEvent,
@@ -269,12 +339,17 @@ MODELS = (
     ParkedEvent,
     ParkedEvents,
     Previewed,
+    ProviderSaid,
+    ProviderSide,
     Receipt,
     Reconciled,
+    StoreSide,
+    TabsSide,
     TenantChanged,
+    TenantStatus,
 )
 
-READ_MODELS = (ChangeWish, Confirmation, Erasure, OverrideWish, PlanItem, PreviewWish)
+READ_MODELS = (ChangeWish, Confirmation, Erasure, OverrideRemoval, OverrideWish, PlanItem, PreviewWish)
 """What is sent rather than answered."""
 
 SIGNATURE: dict[str, Any] = {
@@ -286,6 +361,7 @@ SIGNATURE: dict[str, Any] = {
     }
 }
 
+_VERSION = {"Planwire-Version": {"description": "The topic's version.", "schema": {"type": "integer"}}}
 _ENVIRONMENT = query_text("env", "The provider's environment; default: the first, live.", ENVIRONMENT_PATTERN)
 _LIMIT = query_integer("limit", "The most that one answer lists.", PAGE_MAX, minimum=1, default=100)
 _TENANT = path_text("id", "The tenant's id: acme for tenant:acme.", TENANT_PATTERN, "acme")
@@ -296,7 +372,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "post", "/webhooks/paddle", "paddleWebhook",
         "Take one event that Paddle signed. 200 once it is stored, whatever became of it.",
-        {200: json_answer("It is stored.", Receipt)},
+        {200: json_answer("It is stored.", Receipt, _VERSION)},
         ("signature_malformed", "disconnected", "signature_invalid", "signature_expired", "body_timeout",
          "body_too_large", "store_unavailable", "internal"),
         "paddleSignature",
@@ -314,7 +390,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "post", "/v1/parked/{event_id}/retry", "retryParked", "Try one of them again now.",
-        {200: json_answer("What became of it.", Receipt)},
+        {200: json_answer("What became of it.", Receipt, _VERSION)},
         (*_GUARDED, "not_found"),
         "publishKey",
         (
@@ -332,18 +408,29 @@ OPERATIONS: tuple[Operation, ...] = (
         statuses=INTAKE_STATUSES,
     ),
     Operation(
-        "post", "/v1/tenants/{id}/reconcile", "reconcile", "Compare one tenant with its provider and repair.",
-        {200: json_answer("What was found.", Reconciled)},
+        "post", "/v1/tenants/{id}/reconcile", "reconcile",
+        "Compare one tenant with its provider and repair. Unasked, a worker compares each within 24 hours.",
+        {200: json_answer("What was found.", Reconciled, _VERSION)},
         (*_GUARDED, "provider_unavailable"),
         "publishKey",
         (_TENANT, _ENVIRONMENT),
         statuses=INTAKE_STATUSES,
     ),
     Operation(
+        "post", "/v1/topics/{topic}/reconcile", "reconcileTopic",
+        "Compare one topic with its billing provider, or else with the source, and repair.",
+        {200: json_answer("What was found.", Compared, _VERSION)},
+        (*_GUARDED, "provider_unavailable", "source_unavailable"),
+        "publishKey",
+        (path_text("topic", "[env/]kind:id.", TOPIC_PATTERN, "user:42"),),
+        statuses=INTAKE_STATUSES,
+    ),
+    Operation(
         "post", "/v1/tenants/{id}/scheduled-change", "scheduleChange",
         "Hold a plan change until its time, in place of one that is held.",
-        {200: json_answer("It is held.", ChangeHeld)},
-        (*_GUARDED, *_BODY, "cancel_scheduled", "effective_at_invalid", "effective_at_required", "no_plan",
+        {200: json_answer("It is held.", ChangeHeld, _VERSION)},
+        (*_GUARDED, *_BODY, "billing_mode_unsupported", "cancel_scheduled", "effective_at_invalid",
+         "effective_at_required", "no_plan",
          "no_subscription", "not_changed", "nothing_to_change", "plan_not_sold", "plan_unknown", "price_unknown",
          "version_conflict"),
         "publishKey",
@@ -353,7 +440,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "delete", "/v1/tenants/{id}/scheduled-change", "dropChange", "Forget the plan change that is held.",
-        {200: json_answer("It is forgotten.", TenantChanged)},
+        {200: json_answer("It is forgotten.", TenantChanged, _VERSION)},
         (*_GUARDED, "already_executed", "not_changed", "not_found", "no_subscription", "version_conflict"),
         "publishKey",
         (_TENANT, _ENVIRONMENT),
@@ -361,7 +448,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "get", "/v1/tenants/{id}/overrides", "listOverrides", "What operators have granted or taken.",
-        {200: json_answer("All of them.", Overrides)},
+        {200: json_answer("All of them.", Overrides, _VERSION)},
         (*_GUARDED, "not_changed"),
         "publishKey",
         (_TENANT, _ENVIRONMENT),
@@ -369,7 +456,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "post", "/v1/tenants/{id}/overrides", "grantOverride", "Grant or take something, over whatever is paid for.",
-        {200: json_answer("It counts.", TenantChanged)},
+        {200: json_answer("It counts.", TenantChanged, _VERSION)},
         (*_GUARDED, *_BODY, "not_changed", "override_invalid", "too_many_overrides", "version_conflict"),
         "publishKey",
         (_TENANT, _ENVIRONMENT),
@@ -378,8 +465,8 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "delete", "/v1/tenants/{id}/overrides/{kind}/{name}", "removeOverride", "Take an override back.",
-        {200: json_answer("It is gone.", TenantChanged)},
-        (*_GUARDED, "not_changed", "not_found", "version_conflict"),
+        {200: json_answer("It is gone.", TenantChanged, _VERSION)},
+        (*_GUARDED, *_BODY, "not_changed", "not_found", "version_conflict"),
         "publishKey",
         (
             _TENANT,
@@ -387,7 +474,9 @@ OPERATIONS: tuple[Operation, ...] = (
             path_text("name", "Of what.", r"^[^/\s]{1,500}$", "sso"),
             _ENVIRONMENT,
         ),
+        body={"application/json": {"schema": ref(OverrideRemoval)}},
         statuses=INTAKE_STATUSES,
+        is_body_required=False,
     ),
     Operation(
         "get", "/v1/tenants/{id}/history", "readHistory", "What changed, when and why; what was refused or parked.",
@@ -398,8 +487,19 @@ OPERATIONS: tuple[Operation, ...] = (
         statuses=INTAKE_STATUSES,
     ),
     Operation(
-        "delete", "/v1/tenants/{id}", "eraseTenant", "Erase a tenant: its state becomes null, its history is gone.",
-        {200: json_answer("It is erased.", TenantChanged)},
+        "get", "/v1/tenants/{id}/status", "readStatus",
+        "Provider, store and tabs side by side: what the provider said last, what is held, what tabs show.",
+        {200: json_answer("As known now.", TenantStatus, _VERSION)},
+        _GUARDED,
+        "publishKey",
+        (_TENANT, _ENVIRONMENT),
+        statuses=INTAKE_STATUSES,
+    ),
+    Operation(
+        "delete", "/v1/tenants/{id}", "eraseTenant",
+        "Erase a tenant: its state becomes null, tabs are told `gone`; history, events and links go. What its provider "
+        "sends later is ignored, counted and not kept.",
+        {200: json_answer("It is erased.", TenantChanged, _VERSION)},
         (*_GUARDED, *_BODY, "not_changed", "not_found"),
         "publishKey",
         (_TENANT, _ENVIRONMENT),
@@ -408,7 +508,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "post", "/v1/tenants/{id}/preview", "previewChange", "What a change would make of the tenant; nothing is done.",
-        {200: json_answer("What it would be.", Previewed)},
+        {200: json_answer("What it would be.", Previewed, _VERSION)},
         (*_GUARDED, *_BODY, "effective_at_required", "no_plan", "no_subscription", "not_changed", "nothing_to_change",
          "plan_not_sold", "plan_unknown", "price_unknown", "provider_refused", "provider_unavailable"),
         "publishKey",
@@ -419,7 +519,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "post", "/v1/tenants/{id}/preview/{preview_id}/confirm", "confirmChange",
         "Await the previewed change, or have the provider make it; refused once the tenant has moved on.",
-        {200: json_answer("It is awaited, or made.", TenantChanged)},
+        {200: json_answer("It is awaited, or made.", TenantChanged, _VERSION)},
         (*_GUARDED, *_BODY, "effective_at_required", "no_plan", "no_subscription", "not_changed", "not_found",
          "nothing_to_change", "plan_not_sold", "plan_unknown", "preview_stale", "price_unknown", "provider_refused",
          "provider_unavailable"),

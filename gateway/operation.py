@@ -32,6 +32,7 @@ INTAKE_STATUSES: Mapping[str, int] = {
     "too_many_overrides": 409,
     "version_conflict": 409,
     "body_too_large": 413,
+    "billing_mode_unsupported": 422,
     "effective_at_invalid": 422,
     "effective_at_required": 422,
     "override_invalid": 422,
@@ -41,11 +42,13 @@ INTAKE_STATUSES: Mapping[str, int] = {
     "request_invalid": 422,
     "internal": 500,
     "provider_unavailable": 503,
+    "source_unavailable": 503,
     "store_unavailable": 503,
 }
 """The codes of the routes that the intake brings. The gateway knows them only here, as data; a test compares them."""
 
 TIME: dict[str, JsonValue] = {"format": "date-time", "pattern": f"^{RFC3339_PATTERN}$"}
+TOPIC_PATTERN = r"^([a-z][a-z0-9_-]{0,31}/)?[a-z][a-z0-9_-]{0,31}:[A-Za-z0-9._~@-]{1,128}$"
 CODES: dict[str, JsonValue] = {"enum": [*sorted({*STATUSES, *INTAKE_STATUSES})]}
 
 

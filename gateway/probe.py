@@ -1,7 +1,7 @@
-"""Proves, again and again, that the bus delivers: a canary committed through the store like any change.
+"""Proves, again and again, that the bus delivers: a canary per shard, committed through the store like any change.
 
-`fresh` means: a canary sent less than two intervals ago has come back, and every topic was read again since the bus was
-last lost. Silence means stale, and every socket is told so at once.
+`fresh` means: of every shard a canary sent less than two intervals ago has come back, and every topic was read again
+since its shard was last lost. Silence means stale, and every socket is told so at once.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import structlog
 from gateway.feed import Feed
 from gateway.hub import Hub
 from sync.state import announcement, keys
+from sync.state.slots import Layout, slot_of, variants
 from sync.state.store import Change, Store, StoreError
 from sync.state.topic import PROBE_KIND
 
@@ -30,8 +31,26 @@ KEEP_S = 120
 """How long a canary's keys outlive their gateway."""
 
 
+class _Canary:
+    """The canary of one shard.
+
+    Attributes:
+        verified_at: when the newest one that came back was sent, monotonic.
+        connected_at: since when its shard's connection is up, monotonic.
+        sent: when each one that is on its way was sent, by its number.
+    """
+
+    def __init__(self, topic: str, verified_at: float) -> None:
+        self.topic = topic
+        self.channel = keys.slot(topic).encode()
+        self.shard = ""
+        self.verified_at = verified_at
+        self.connected_at = math.inf
+        self.sent: dict[int, float] = {}
+
+
 class Probe:
-    """The canary of one gateway process. `on_change` is called whenever `hub.fresh` has changed.
+    """The canaries of one gateway process. `on_change` is called whenever `hub.fresh` has changed.
 
     `missed`: how many canaries had not come back when the interval after them was over.
     """
@@ -39,40 +58,46 @@ class Probe:
     def __init__(
         self, store: Store, hub: Hub, feed: Feed, node: str, interval_s: float, on_change: Callable[[], None]
     ) -> None:
-        self.topic = f"{PROBE_KIND}:{node}"
-        self.channel = keys.slot(self.topic).encode()
+        self.canaries: dict[bytes, _Canary] = {}
+        self._name = f"{PROBE_KIND}:{node}"
         self._store = store
         self._hub = hub
         self._feed = feed
         self._interval_s = interval_s
         self._on_change = on_change
-        self._verified_at = -math.inf  # monotonic
-        self._connected_at = math.inf
+        self._layout: Layout | None = None
         self._prompted = asyncio.Event()
-        self._sent: dict[int, float] = {}
         self._count = 0
         self.missed = 0
 
     @property
+    def _verified_at(self) -> float:
+        """The worst of the shards: monotonic, -inf while one was never heard."""
+        return min((canary.verified_at for canary in self.canaries.values()), default=-math.inf)
+
+    @property
     def age_s(self) -> float:
-        """Seconds since the newest canary that came back was sent."""
+        """Seconds since the newest canary that came back was sent; of several shards the longest."""
         return time.monotonic() - self._verified_at
 
-    def heard(self, payload: bytes) -> None:
-        """Take a canary off the bus: everything announced before it was sent has been delivered."""
+    def heard(self, channel: bytes, payload: bytes) -> None:
+        """Take a canary off the bus: everything its shard announced before it was sent has been delivered."""
+        canary = self.canaries.get(channel)
         try:
             count = orjson.loads(announcement.parse(payload).state)["count"]
         except (ValueError, KeyError, TypeError):
             return
-        sent_at = self._sent.pop(count, None)
-        if sent_at is not None and sent_at > self._verified_at:
-            self._verified_at = sent_at
-            self._hub.verified_at_us = int((time.time() - (time.monotonic() - sent_at)) * 1e6)
+        sent_at = None if canary is None else canary.sent.pop(count, None)
+        if canary is not None and sent_at is not None and sent_at > canary.verified_at:
+            canary.verified_at = sent_at
+            if (verified_at := self._verified_at) > -math.inf:
+                self._hub.verified_at_us = int((time.time() - (time.monotonic() - verified_at)) * 1e6)
             self.check()
 
     def check(self) -> None:
         """Set `hub.fresh` to what is true now; called on every tick."""
-        is_alive = self.age_s < STALE_AFTER * self._interval_s
+        self._choose()
+        is_alive = self._is_alive(self._verified_at)
         fresh = is_alive and self._feed.connected and not self._hub.unsettled
         if fresh != self._hub.fresh:
             self._hub.fresh = fresh
@@ -81,39 +106,78 @@ class Probe:
             else:
                 log.warning("stale", probe_age_s=round(self.age_s, 3), connected=self._feed.connected)
             self._on_change()
-        if not self._feed.connected:
-            self._connected_at = math.inf
-        elif self._connected_at == math.inf:
-            self._connected_at = time.monotonic()
-        elif not is_alive and time.monotonic() - self._connected_at > 2 * self._interval_s:
+        for canary in self.canaries.values():
+            self._check_shard(canary)
+
+    def _is_alive(self, verified_at: float) -> bool:
+        return time.monotonic() - verified_at < STALE_AFTER * self._interval_s
+
+    def _check_shard(self, canary: _Canary) -> None:
+        if not self._feed.hears(canary.shard):
+            canary.connected_at = math.inf
+        elif canary.connected_at == math.inf:
+            canary.connected_at = time.monotonic()
+        elif not self._is_alive(canary.verified_at) and time.monotonic() - canary.connected_at > 2 * self._interval_s:
             # Up but silent. A new connection is the cure for whatever went deaf, and leads to a re-read of everything.
-            self._connected_at = math.inf
-            self._feed.reset()
+            canary.connected_at = math.inf
+            self._feed.reset(canary.shard)
+
+    def _choose(self) -> None:
+        """Keep one canary in every shard, whatever the layout is by now."""
+        layout = self._feed.layout
+        if layout is None or layout is self._layout:
+            return
+        self._layout = layout
+        placed = {layout.owner(slot_of(channel)): canary for channel, canary in self.canaries.items()}
+        chosen: dict[bytes, _Canary] = {}
+        for shard in layout.shards:
+            canary = placed.get(shard) or self._hatch(layout, shard)
+            if canary is not None:
+                canary.shard = shard
+                chosen[canary.channel] = canary
+        gone, new = self.canaries.keys() - chosen.keys(), chosen.keys() - self.canaries.keys()
+        self.canaries = chosen
+        for channel in gone:
+            self._feed.discard(channel)
+        for channel in new:
+            self._feed.add(channel)
+        if new:
+            self.prompt()
+
+    def _hatch(self, layout: Layout, shard: str) -> _Canary | None:
+        """A canary for a shard; None for one that owns next to nothing."""
+        names = variants(self._name)
+        topic = next((name for name in names if layout.owner(slot_of(keys.slot(name).encode())) == shard), None)
+        # While all others are heard, a new shard has as long to prove itself as they have for their next.
+        return None if topic is None else _Canary(topic, self._verified_at if self._hub.fresh else -math.inf)
 
     def prompt(self) -> None:
-        """Have a canary sent now: its channel has just been subscribed, and the last one may have come too early."""
+        """Have canaries sent now: a channel has just been subscribed, and the last one may have come too early."""
         self._prompted.set()
 
     async def run(self) -> None:
-        """Send a canary every interval, and when prompted, until cancelled."""
+        """Send a canary to every shard every interval, and when prompted, until cancelled."""
         while True:
+            self._choose()
             self._prompted.clear()
+            self._count += 1
+            canaries = list(self.canaries.values())
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._send())
+                for canary in canaries:
+                    group.create_task(self._send(canary, self._count))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._interval_s):
                         await self._prompted.wait()
-            if not self._prompted.is_set() and self._count in self._sent:
-                self.missed += 1
+            if not self._prompted.is_set():
+                self.missed += sum(self._count in canary.sent for canary in canaries)
 
-    async def _send(self) -> None:
-        self._count += 1
-        for count in [count for count in self._sent if count < self._count - 10]:
-            del self._sent[count]
-        self._sent[self._count] = time.monotonic()
+    async def _send(self, canary: _Canary, number: int) -> None:
+        for count in [count for count in canary.sent if count < number - 10]:
+            del canary.sent[count]
+        canary.sent[number] = time.monotonic()
         try:
             async with asyncio.timeout(self._interval_s):
-                await self._store.commit(Change(self.topic, orjson.dumps({"count": self._count})))
-                await self._store.expire(self.topic, KEEP_S)
+                await self._store.commit(Change(canary.topic, orjson.dumps({"count": number})))
+                await self._store.expire(canary.topic, KEEP_S)
         except (StoreError, TimeoutError) as error:
-            log.warning("probe_failed", error=str(error) or "timeout")
+            log.warning("probe_failed", shard=canary.shard, error=str(error) or "timeout")

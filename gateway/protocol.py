@@ -247,7 +247,7 @@ def ack_policy(topic: str, share: float, after_ms: int) -> bytes:
 
 
 def gone(topic: str, reason: str) -> bytes:
-    """Return the end of a subscription by the gateway; `reason` is revoked or expired."""
+    """Return the end of a subscription by the gateway; `reason` is revoked, expired or erased."""
     return orjson.dumps({"type": "gone", "topic": topic, "reason": reason})
 
 

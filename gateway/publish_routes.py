@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 import orjson
 from starlette.requests import Request
@@ -19,10 +18,8 @@ from gateway.keys import PublishKey
 from gateway.problem import Problem, from_exception
 from gateway.revocations import Revocation
 from gateway.state_routes import VERSION_HEADER
-from sync.state.store import Change, Committed, Snapshot, StoreError, Verdict
-
-PATCH_MIN_BYTES = 1024
-"""States below it get no merge patch: reading the stored one costs more than the patch saves."""
+from sync.state.previous import with_previous
+from sync.state.store import Change, Committed, StoreError, Verdict
 
 REVOCABLE = frozenset(("sub", "topic", "jti"))
 
@@ -37,7 +34,7 @@ def publish_routes(gateway: Gateway) -> list[Route]:
         _spend(key, 1)
         item = await read_json(request, settings.body_max_bytes, settings.body_timeout_s)
         change = read_change(item, limits, origin(key.name, time.time()))
-        (change,) = await _with_previous(gateway, [change])
+        (change,) = await with_previous(store, [change])
         committed = await store.commit(change)
         await store.wait_durable()
         metrics.verdicts[committed.verdict] += 1
@@ -69,7 +66,7 @@ def publish_routes(gateway: Gateway) -> list[Route]:
             results.append({})
             changes.append(change)
         if changes:
-            changes = await _with_previous(gateway, changes)
+            changes = await with_previous(store, changes)
             committed = await store.commit_many(changes)
             await store.wait_durable()
             for position, change, outcome in zip(positions, changes, committed, strict=True):
@@ -85,7 +82,7 @@ def publish_routes(gateway: Gateway) -> list[Route]:
         key = require_key(gateway, request)
         _spend(key, 1)
         body = await read_json(request, settings.body_max_bytes, settings.body_timeout_s)
-        revocation = _revocation(body, time.time())
+        revocation = revocation_of(body, time.time())
         await control.announce(store, revocation, keep_s=settings.token_max_ttl_s, limit=settings.revocations_max)
         # Here it counts at once; the other gateways hear it over the bus, and so does this one, to no effect.
         gateway.revoke(revocation)
@@ -113,33 +110,6 @@ def _batch(body: object) -> list[object]:
     return items
 
 
-async def _with_previous(gateway: Gateway, changes: Sequence[Change]) -> list[Change]:
-    """Return the changes, the larger ones with what they replace, so that the store can announce a merge patch."""
-    large = [change.topic for change in changes if len(change.state) >= PATCH_MIN_BYTES]
-    if not large:
-        return list(changes)
-    found: dict[str, Snapshot] = {one.topic: one for one in await gateway.store.read_many(list(dict.fromkeys(large)))}
-    prepared = []
-    for change in changes:
-        # Within a batch only the first of a topic replaces what is stored; the script drops a patch with another base.
-        previous = found.pop(change.topic, None) if len(change.state) >= PATCH_MIN_BYTES else None
-        prepared.append(change if previous is None else _replacing(change, previous))
-    return prepared
-
-
-def _replacing(change: Change, previous: Snapshot) -> Change:
-    return Change(
-        change.topic,
-        change.state,
-        change.private,
-        change.event_id,
-        change.order,
-        change.if_version,
-        change.cause,
-        previous,
-    )
-
-
 def _members(topic: str, committed: Committed) -> dict[str, object]:
     return {"topic": topic, "verdict": committed.verdict.value, "version": committed.version}
 
@@ -149,7 +119,7 @@ def _refusal(problem: Problem) -> dict[str, object]:
     return {"verdict": "error", "code": problem.code, "detail": problem.detail}
 
 
-def _revocation(body: object, at: float) -> Revocation:
+def revocation_of(body: object, at: float) -> Revocation:
     """Return what the request revokes: a subject, a topic, a token id, or a subject's right to a topic."""
     if not isinstance(body, dict) or not body or not body.keys() <= REVOCABLE:
         raise Problem("request_invalid", "send one of sub, topic, jti, or sub and topic together")

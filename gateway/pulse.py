@@ -56,6 +56,8 @@ class Pulse:
         self._stalled: set[SessionSocket] = set()
         self._beats: list[set[SessionSocket]] = [set() for _ in range(max(1, round(settings.heartbeat_s / TICK_S)))]
         self._beat = 0
+        self._ack_rule = hub.ack_rule()
+        self._advice_beats = 0
         self._freshness_at = 0.0
         self._per_address: Counter[str] = Counter()
         self._per_subject: Counter[str] = Counter()
@@ -75,7 +77,7 @@ class Pulse:
             raise Refused(503, "busy", "no more sockets here, try again", (("Retry-After", "2"),))
         origin = headers.get(b"origin")
         # A browser always sends one; whoever does not is not a browser, and its token alone decides.
-        if origin is not None and not settings.origin_allowed(origin.decode("latin-1")):
+        if origin is not None and not self._is_allowed(origin.decode("latin-1"), headers):
             self._metrics.refused["origin"] += 1
             raise Refused(403, "origin", "pages of this origin may not connect; see PLANWIRE_ALLOWED_ORIGINS")
         address = self._client(headers, peer)
@@ -83,6 +85,14 @@ class Pulse:
             self._metrics.refused["address"] += 1
             raise Refused(429, "too_many_sockets", "too many sockets from this address", (("Retry-After", "5"),))
         return address
+
+    def _is_allowed(self, origin: str, headers: dict[bytes, bytes]) -> bool:
+        """Whether a page of `origin` may connect: an allowed one, or, where there is a console, the gateway's own."""
+        if self._settings.origin_allowed(origin):
+            return True
+        own = headers.get(b"host", b"").decode("latin-1").lower()
+        is_own = origin.lower() in (f"http://{own}", f"https://{own}")
+        return is_own and bool(self._settings.console_token.get_secret_value())
 
     def _client(self, headers: dict[bytes, bytes], peer: str) -> str:
         """Return who is at the other end: the last address in X-Forwarded-For that is not a trusted proxy's."""
@@ -196,12 +206,16 @@ class Pulse:
                 socket.write(frame.text(protocol.expired(topic, after), False))
         for socket in list(self._stalled):
             self._check_stall(socket, now)
+        self._look_at_acks()
         self._beat = (self._beat + 1) % len(self._beats)
         beat = self._beats[self._beat]
         if beat:
             data = self._heartbeat() + frame.PING
             for socket in list(beat):
                 self._beat_one(socket, data)
+                if self._advice_beats:
+                    self._advise(socket)
+        self._advice_beats = max(0, self._advice_beats - 1)
         self._hub.expire_idle()
 
     def _due(self, socket: SessionSocket, now: float) -> None:
@@ -226,6 +240,20 @@ class Pulse:
             socket.close_code = CloseCode.NO_PROGRESS
             socket.close(CloseCode.NO_PROGRESS, "no progress")
             socket.abort()
+
+    def _look_at_acks(self) -> None:
+        """Have one round of heartbeats tell everyone, when the rule for acks has changed since they came.
+
+        One step down is left alone, or a number that goes up and down would have everyone told all the time.
+        """
+        (share, spread_ms), (told_share, told_ms) = self._hub.ack_rule(), self._ack_rule
+        if spread_ms / share > told_ms / told_share or spread_ms / share < told_ms / told_share / 2:
+            self._ack_rule = share, spread_ms
+            self._advice_beats = len(self._beats)
+
+    def _advise(self, socket: SessionSocket) -> None:
+        for subscription in socket.session.topics.values():
+            self._hub.advise(subscription)
 
     def _heartbeat(self) -> bytes:
         return frame.text(protocol.heartbeat(time.time_ns() // 1000, self._hub.fresh, self._hub.verified_at_us), False)

@@ -1,6 +1,7 @@
 """`python -m gateway.server`: one or more web processes on one port, with a door that keeps slow and large heads out.
 
-uvicorn does the serving; here are its HTTP class with limits on request heads, and its server with a drain.
+uvicorn does the serving; here are its HTTP class with limits on request heads, what stands before that and knows an
+opening handshake when it sees one, and its server with a drain.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import get_remote_addr, is_ssl
+from uvicorn.server import ServerState
 from uvicorn.supervisors import multiprocess
 
 from gateway.node import Node
@@ -39,6 +42,93 @@ COLLECT_AFTER = (20_000, 20, 50)
 
 WORKERS_MAX = 256
 """The most that WEB_CONCURRENCY may ask for: more is a mistake, not a wish."""
+
+
+_HANDSHAKE = re.compile(rb"GET /[!-~]* HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n)+\r\n")
+_UPGRADE = re.compile(rb"\r\nupgrade: *websocket\r\n", re.IGNORECASE)
+_CONNECTION = re.compile(rb"\r\nconnection: *(?:[a-z-]+, *)*upgrade(?:, *[a-z-]+)*\r\n", re.IGNORECASE)
+
+
+class Porch(asyncio.Protocol):
+    """Takes a new connection until its first bytes tell what it is.
+
+    An opening handshake that came whole, in plain form, becomes a socket here: uvicorn's HTTP object, its parser and
+    the request they make would be thrown away at once, and were a fifth of what connecting costs. Everything else,
+    wrong or merely rare, is the `Door`'s, with the clock of its head running on.
+    """
+
+    __slots__ = ("_app_state", "_config", "_head_timer", "_loop", "_server_state", "_transport")
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._config = config
+        self._server_state = server_state
+        self._app_state = app_state
+        self._loop = _loop
+        self._transport: asyncio.Transport
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock for the first request's head."""
+        self._transport = transport
+        self._server_state.connections.add(self)  # type: ignore[arg-type]
+        loop = self._loop or asyncio.get_running_loop()
+        self._head_timer = loop.call_later(HEAD_TIMEOUT_S, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._leave().cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Make a socket of an opening handshake, and let the door look at anything else."""
+        end = data.find(b"\r\n\r\n") + 4
+        if 4 <= end < HEAD_MAX_BYTES and is_handshake(data[:end]):
+            self._open(data[:end], data[end:])
+        else:
+            self._hand_over(data)
+
+    def _open(self, head: bytes, rest: bytes) -> None:
+        transport = self._transport
+        self._leave().cancel()
+        socket = self._config.ws_protocol_class(  # type: ignore[call-arg, misc]
+            config=self._config, server_state=self._server_state, app_state=self._app_state
+        )
+        transport.set_protocol(socket)
+        socket.connection_made(transport)
+        socket.data_received(head)
+        if rest and not transport.is_closing():
+            socket.data_received(rest)
+
+    def _hand_over(self, data: bytes) -> None:
+        timer = self._leave()
+        door = Door(self._config, self._server_state, self._app_state, self._loop)
+        door.enter(self._transport, timer)
+        self._transport.set_protocol(door)
+        door.data_received(data)
+
+    def _leave(self) -> asyncio.TimerHandle:
+        """Be nobody's connection any more, and give the clock away."""
+        self._server_state.connections.discard(self)
+        timer, self._head_timer = self._head_timer, None
+        assert timer is not None
+        return timer
+
+    def shutdown(self) -> None:
+        """Drop a connection that has said nothing yet when stopping."""
+        self._transport.close()
+
+
+def is_handshake(head: bytes) -> bool:
+    """Whether a whole request head is an opening handshake in the form that clients send (RFC 6455 section 4.1).
+
+    What is wrong with one of that form is found by the socket. Any other form is not refused: it is parsed in full.
+    """
+    return bool(_HANDSHAKE.fullmatch(head) and _UPGRADE.search(head) and _CONNECTION.search(head))
 
 
 class Door(HttpToolsProtocol):
@@ -63,6 +153,11 @@ class Door(HttpToolsProtocol):
         self.client = get_remote_addr(transport)
         self.scheme = "https" if is_ssl(transport) else "http"
         self._start_timer()
+
+    def enter(self, transport: asyncio.Transport, head_timer: asyncio.TimerHandle) -> None:
+        """Take over a connection whose first head's clock is running already."""
+        self._head_timer = head_timer
+        self.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
@@ -236,7 +331,7 @@ def configuration(
         host=settings.host,
         port=settings.port,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http=Door,
+        http=Porch,
         ws=SessionSocket,
         workers=workers,
         access_log=False,

@@ -90,7 +90,7 @@ class Rules:
         frames_per_s: inbound frames per second, with a burst of twice as many.
         heartbeat_ms: what the welcome promises.
         reconnect_ms: the bounds of a browser's backoff.
-        ack: share of versions to be acknowledged, and the jitter's upper bound in ms.
+        ack_rule: tells the share of versions to be acknowledged now, and the jitter's upper bound in ms.
         is_revoked: whether a token no longer opens a topic that it names.
     """
 
@@ -99,7 +99,7 @@ class Rules:
     frames_per_s: int
     heartbeat_ms: int
     reconnect_ms: tuple[int, int] = (500, 30_000)
-    ack: tuple[float, int] = (1, 250)
+    ack_rule: Callable[[], tuple[float, int]] = lambda: (1, 250)
     is_revoked: Callable[[Claims, str], bool] = lambda claims, topic: False
 
     def may_read(self, claims: Claims, topic: str) -> bool:
@@ -177,7 +177,9 @@ class Session(Generic[T]):
 
     def _welcome(self, claims: Claims, fresh: bool) -> bytes:
         rules = self._rules
-        return protocol.welcome(self.id, rules.heartbeat_ms, fresh, int(claims.exp), rules.reconnect_ms, rules.ack)
+        return protocol.welcome(
+            self.id, rules.heartbeat_ms, fresh, int(claims.exp), rules.reconnect_ms, rules.ack_rule()
+        )
 
     def _subscribe(self, topic: str, held: int) -> list[Effect]:
         assert self.claims is not None

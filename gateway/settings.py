@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gateway.console import scopes
 from gateway.errors import GatewayError
 from sync.state import env
 from sync.state.env import PREFIX, UnknownSettingError
@@ -108,6 +109,12 @@ def _algorithms(value: object) -> object:
     return items
 
 
+def _console_tokens(value: object) -> object:
+    if isinstance(value, str):
+        scopes.parse(value)
+    return value
+
+
 _Items = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_items)]
 
 
@@ -123,7 +130,9 @@ class GatewaySettings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="TCP port of the web process, from PORT. 0: the system picks.")
     host: str = Field("127.0.0.1", description="Address to listen on. 0.0.0.0: all of the machine's.")
     redis_url: SecretStr = Field(
-        SecretStr(""), description="Store: redis://, rediss://, unix://, redis+sentinel://. Empty: the embedded one."
+        SecretStr(""),
+        description="Store: redis://, rediss://, unix://, redis+sentinel://HOST:PORT,.../SERVICE, "
+        "redis+cluster://HOST:PORT,..., and rediss+sentinel://, rediss+cluster:// with TLS. Empty: the embedded one.",
     )
     data_dir: Path = Field(Path(".planwire"), description="Folder of the embedded store and of dev.env.")
     allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = Field(
@@ -135,6 +144,7 @@ class GatewaySettings(BaseSettings):
     intake: bool = Field(True, description="Whether this web process takes webhooks too. 0: another one does.")
     durable: bool = Field(False, description="1: answer a publish or webhook only once it is on the store's disk.")
     dev: bool = Field(False, description="Set by the development runner only: loopback origins allowed, /demo served.")
+    source_url: str = Field("", description="Your backend, which the worker asks about a topic without state.")
     simulator_url: str = Field("", description="Base URL of the local provider that the demo talks to. Dev only.")
     watch_pid: int = Field(0, ge=0, description="Exit when this process ends. 0: none.")
     log_level: Level = Field("info", description="Least level that is logged: debug, info, warning or error.")
@@ -155,8 +165,10 @@ class GatewaySettings(BaseSettings):
     publish_keys: Annotated[tuple[PublishKeySetting, ...], NoDecode, BeforeValidator(_publish_keys)] = Field(
         (), repr=False, description="name:SHA256HEX[:RATE_PER_S] of each publish key, comma separated."
     )
-    console_token: SecretStr = Field(
-        SecretStr(""), description="Opens /console; at least 32 random characters. Empty: no console outside dev."
+    console_token: Annotated[SecretStr, BeforeValidator(_console_tokens)] = Field(
+        SecretStr(""),
+        description="Opens /console; at least 32 random characters. Several are comma separated, with scopes:"
+        " read:TOKEN,admin:TOKEN,admin+private:TOKEN; a TOKEN alone has all. Empty: no console outside dev.",
     )
 
     # Limits of a socket
@@ -172,6 +184,9 @@ class GatewaySettings(BaseSettings):
     send_timeout_s: float = Field(10, gt=0, description="Seconds without progress until a slow socket is closed 4008.")
     send_buffer_bytes: int = Field(65_536, ge=4096, description="Kernel send buffer of a socket (SO_SNDBUF).")
     ack_after_ms: int = Field(250, ge=0, description="Jitter window advised to browsers before they ack.")
+    acks_per_s: int = Field(
+        2000, ge=1, description="Acks a second wanted per process; the more topics are held here, the later they come."
+    )
     acks_per_topic: int = Field(100, ge=1, description="Acks wanted per topic and version; the share follows from it.")
 
     # Freshness

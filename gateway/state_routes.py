@@ -22,6 +22,7 @@ from gateway.auth import Claims
 from gateway.endpoint import Gateway, Streaming, require_claims, route
 from gateway.hub import Watch
 from gateway.problem import Problem, from_exception
+from sync.state import marks
 from sync.state.store import Snapshot, StoreError
 from sync.state.topic import Topic, TopicError
 
@@ -37,6 +38,9 @@ POLL_S = 0.5
 
 OPEN_TIMEOUT_S = 2.0
 """How long a stream may take to learn its topic's state before the answer is 503."""
+
+LOOK_S, LOOK_MAX_S = 0.05, 1.0
+"""How often a read that waits for the source looks whether that has answered that it has nothing: less and less."""
 
 _INTEGER = re.compile(r"[0-9]{1,16}")
 
@@ -82,10 +86,16 @@ def state_routes(gateway: Gateway) -> list[Route]:
         wanted = _integer(request, "min_version", VERSION_MAX)
         wait_ms = min(_integer(request, "wait_ms", VERSION_MAX), gateway.settings.wait_max_ms)
         snapshot = await gateway.store.read(topic)
-        if snapshot.version < wanted and wait_ms:
+        is_unhydrated = not snapshot.version and bool(gateway.settings.source_url)
+        if is_unhydrated:
+            await marks.want(gateway.store, [topic])
+        if wait_ms and (snapshot.version < wanted or is_unhydrated):
             with readers.hold(claims.sub):
                 async with gateway.hub.watch(topic) as watch:
-                    await watch.newer_than(wanted - 1, wait_ms / 1000)
+                    if wanted:
+                        await watch.newer_than(wanted - 1, wait_ms / 1000)
+                    else:
+                        await _hydrated(gateway, watch, topic, wait_ms / 1000)
             # Read again rather than served from the hub: the private part is only here.
             snapshot = await gateway.store.read(topic)
         if snapshot.version < wanted:
@@ -117,6 +127,16 @@ def state_routes(gateway: Gateway) -> list[Route]:
         route(gateway, STATE_PATH + EVENTS_SUFFIX, "GET", read_events),
         route(gateway, STATE_PATH, "GET", read_state),
     ]
+
+
+async def _hydrated(gateway: Gateway, watch: Watch, topic: str, timeout_s: float) -> None:
+    """Return once the topic has a state, or the source has said that it has none, or after `timeout_s`."""
+    until = time.monotonic() + timeout_s
+    look_s = LOOK_S
+    while (left_s := until - time.monotonic()) > 0:
+        if await watch.newer_than(0, min(look_s, left_s)) or await marks.is_absent(gateway.store, topic):
+            return
+        look_s = min(look_s * 2, LOOK_MAX_S)
 
 
 def _topic(name: str) -> str:
@@ -189,6 +209,9 @@ async def _events(
     yield b": planwire\nretry: %d\n\n%b" % (settings.reconnect_min_ms, _heartbeat(gateway))
     if watch.latest.known and watch.latest.version == held:
         yield _event("current", protocol.current(topic, held))
+        if watch.latest.is_erased:
+            yield _event("gone", protocol.gone(topic, "erased"))
+            return
     while True:
         live = await watch.newer_than(held, POLL_S)
         reason = _ended(gateway, claims, topic)
@@ -203,6 +226,9 @@ async def _events(
         if live is not None:
             held = live.version
             yield _event("snapshot", protocol.snapshot(topic, live.version, live.state, live.cause), held)
+            if live.is_erased:
+                yield _event("gone", protocol.gone(topic, "erased"))
+                return
         elif watch.latest.known and watch.latest.version < held:
             # The browser holds more than is known here. One sweep's time to find it or put it back; then it is lost.
             behind_since = behind_since or loop.time()

@@ -11,6 +11,7 @@ import structlog
 from gateway.hub import Hub
 from gateway.meter import Metered
 from gateway.metrics import Metrics
+from sync.state import marks
 from sync.state.store import Snapshot, Store, StoreError
 
 log = structlog.get_logger()
@@ -27,21 +28,31 @@ TIMER_SLACK_S = 0.01
 class Sweep:
     """The gateway's reader of the store. `ask` is called from anywhere; `run` and `patrol` are two tasks."""
 
-    def __init__(self, store: Store, metrics: Metrics, interval_s: float, *, hold_s: float) -> None:
-        """Sweep every `interval_s`; leave other gateways `hold_s` to put back what the store has lost."""
+    def __init__(
+        self, store: Store, metrics: Metrics, interval_s: float, *, hold_s: float, hydrates: bool = False
+    ) -> None:
+        """Sweep every `interval_s`; leave other gateways `hold_s` to put back what the store has lost.
+
+        `hydrates`: topics without state are marked for the worker, which asks the source.
+        """
         self.hub: Hub
         self._store = store
         self._metrics = metrics
         self._interval_s = interval_s
         self._hold_s = hold_s
-        self._wanted: dict[str, None] = {}
+        self._wanted: dict[str, dict[str, None]] = {}  # by shard
+        self._reading: set[str] = set()
+        self._comparing: set[str] = set()
+        self._is_passing_on = False
+        self._hydrates = hydrates
+        self._unhydrated: dict[str, None] = {}
         self._reconciles: dict[str, None] = {}
         self._doubts: dict[str, float] = {}
         self._wake = asyncio.Event()
 
     def ask(self, name: str) -> None:
         """Have the topic read soon; asking twice before it is read reads it once, after both."""
-        self._wanted[name] = None
+        self._wanted.setdefault(self._store.shard_of(name), {})[name] = None
         self._wake.set()
 
     def want_reconcile(self, name: str) -> None:
@@ -50,33 +61,59 @@ class Sweep:
         self._wake.set()
 
     async def run(self) -> None:
-        """Read what is asked for, in batches, until cancelled. What fails is asked for again."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            await self._pass_on_reconciles()
-            while self._wanted:
-                names = [name for name, _ in zip(self._wanted, range(BATCH), strict=False)]
-                for name in names:
-                    del self._wanted[name]
-                try:
-                    snapshots = await self._store.read_many(names)
-                except StoreError as error:
-                    log.warning("read_failed", topics=len(names), error=str(error))
-                    self._wanted.update(dict.fromkeys(names))
-                    await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-                    continue
-                for snapshot in snapshots:
-                    await self._take(snapshot)
+        """Read what is asked for, in batches, until cancelled. What fails is asked for again.
+
+        Every shard of the store is read by itself: one that is away holds up nobody but those who ask for its topics.
+        """
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                if self._reconciles and not self._is_passing_on:
+                    self._is_passing_on = True
+                    group.create_task(self._pass_on_reconciles())
+                for shard in list(self._wanted):
+                    if shard not in self._reading:
+                        self._reading.add(shard)
+                        group.create_task(self._read(shard))
+
+    async def _read(self, shard: str) -> None:
+        while names := self._next(shard):
+            try:
+                snapshots = await self._store.read_many(names)
+            except StoreError as error:
+                log.warning("read_failed", topics=len(names), error=str(error))
+                self._wanted.setdefault(shard, {}).update(dict.fromkeys(names))
+                await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+                continue
+            for snapshot in snapshots:
+                await self._take(snapshot)
+            await self._pass_on_unhydrated()
+        self._reading.discard(shard)
+
+    def _next(self, shard: str) -> list[str]:
+        """Take up to BATCH of the shard's wanted topics."""
+        wanted = self._wanted.get(shard, {})
+        names = [name for name, _ in zip(wanted, range(BATCH), strict=False)]
+        for name in names:
+            del wanted[name]
+        if not wanted:
+            self._wanted.pop(shard, None)
+        return names
+
+    def _is_wanted(self, name: str) -> bool:
+        return any(name in names for names in self._wanted.values())
 
     async def _take(self, snapshot: Snapshot) -> None:
         name = snapshot.topic
         doubted_at = self._doubts.get(name)
         now = time.monotonic()
         may_reset = now - (now if doubted_at is None else doubted_at) >= self._hold_s
-        if not self.hub.install(snapshot, is_final=name not in self._wanted, may_reset=may_reset):
+        if not self.hub.install(snapshot, is_final=not self._is_wanted(name), may_reset=may_reset):
             await self._put_back(snapshot)
             return
+        if self._hydrates and not snapshot.version:
+            self._unhydrated[name] = None
         live = self.hub.topic(name)
         if live is None or not live.doubted:
             self._doubts.pop(name, None)
@@ -87,14 +124,29 @@ class Sweep:
             asyncio.get_running_loop().call_later(self._hold_s + TIMER_SLACK_S, self.ask, name)
 
     async def _pass_on_reconciles(self) -> None:
-        if not self._reconciles:
-            return
         names, self._reconciles = list(self._reconciles), {}
         try:
             await self._store.want_reconcile(names)
         except StoreError as error:
-            # A hint: the browser is told `expired` and may ask again.
+            # Kept for the next round: a browser may ask again, but what the store has lost nobody would tell of again.
             log.warning("reconcile_unasked", topics=len(names), error=str(error))
+            self._reconciles = dict.fromkeys(names) | self._reconciles
+        finally:
+            self._is_passing_on = False
+
+    async def _pass_on_unhydrated(self) -> None:
+        """Have the worker ask the source about what somebody came to read and has no state."""
+        if not self._unhydrated:
+            return
+        names, self._unhydrated = list(self._unhydrated), {}
+        try:
+            await marks.want(self._store, names)
+        except StoreError as error:
+            # Kept for the next round: nothing else would have these topics read again.
+            log.warning("hydration_unasked", topics=len(names), error=str(error))
+            self._unhydrated = dict.fromkeys(names) | self._unhydrated
+            return
+        self._metrics.unhydrated += len(names)
 
     async def _put_back(self, stored: Snapshot) -> None:
         """Give the store back the newer snapshot that this gateway still holds, if it has lost it.
@@ -110,23 +162,44 @@ class Sweep:
                 log.error("store_regressed", topic=stored.topic, stored=stored.version, restored=live.version)
         except StoreError as error:
             log.warning("restore_failed", topic=stored.topic, error=str(error))
+            # It may be back and its mark not: then nobody sees any more that its private part is missing.
+            self._reconciles[stored.topic] = None
             await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
         self.ask(stored.topic)
 
     async def patrol(self) -> None:
         """Compare every live topic's version with the store's once per interval, until cancelled."""
-        while True:
-            started = time.monotonic()
-            names = self.hub.live_names()
-            batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
-            # The whole round is jittered, its parts are even: so no topic waits longer than one interval.
-            round_s = self._interval_s * random.uniform(0.8, 1)  # noqa: S311 - jitter
-            for index, batch in enumerate(batches):
-                due_s = round_s * (index + 1) / (len(batches) + 1)
-                await asyncio.sleep(max(0.0, due_s - (time.monotonic() - started)))
-                self._metrics.sweep_seconds += await Metered(self._compare(batch))
-            self._metrics.sweeps += 1
-            await asyncio.sleep(max(0.01, round_s - (time.monotonic() - started)))
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._round(group)
+
+    async def _round(self, group: asyncio.TaskGroup) -> None:
+        started = time.monotonic()
+        names = self.hub.live_names()
+        batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
+        # The whole round is jittered, its parts are even: so no topic waits longer than one interval.
+        round_s = self._interval_s * random.uniform(0.8, 1)  # noqa: S311 - jitter
+        for index, batch in enumerate(batches):
+            due_s = round_s * (index + 1) / (len(batches) + 1)
+            await asyncio.sleep(max(0.0, due_s - (time.monotonic() - started)))
+            shards = self._store.by_shard(batch)
+            for shard, part in shards.items():
+                if len(shards) == 1:
+                    await self._compare_shard(shard, part)
+                elif shard not in self._comparing:  # else it owes an answer still, and its turn comes again
+                    group.create_task(self._compare_shard(shard, part))
+        self._metrics.sweeps += 1
+        await self._pass_on_unhydrated()
+        if self._reconciles:
+            self._wake.set()
+        await asyncio.sleep(max(0.01, round_s - (time.monotonic() - started)))
+
+    async def _compare_shard(self, shard: str, names: list[str]) -> None:
+        self._comparing.add(shard)
+        try:
+            self._metrics.sweep_seconds += await Metered(self._compare(names))
+        finally:
+            self._comparing.discard(shard)
 
     async def _compare(self, names: list[str]) -> None:
         try:

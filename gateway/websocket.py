@@ -12,7 +12,9 @@ import base64
 import binascii
 import hashlib
 import logging
+import os
 import time
+from os import write as write_fd
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import structlog
@@ -99,7 +101,11 @@ class _Inbound(Protocol):
 
 
 class WebSocket(asyncio.Protocol):
-    """RFC 6455 on one transport. A subclass says who may connect and what a message means."""
+    """RFC 6455 on one transport. A subclass says who may connect and what a message means.
+
+    Attributes:
+        fd: the descriptor while a frame may go straight to it, else -1; see `_open_lane`.
+    """
 
     __slots__ = (
         "_cork",
@@ -109,6 +115,7 @@ class WebSocket(asyncio.Protocol):
         "_parts",
         "_parts_text",
         "close_code",
+        "fd",
         "is_closing",
         "server_state",
         "transport",
@@ -129,6 +136,7 @@ class WebSocket(asyncio.Protocol):
         self.is_closing = False
         self.close_code = 1006
         self._cork: list[bytes] | None = None
+        self.fd = -1
 
     # What a subclass says.
 
@@ -218,9 +226,11 @@ class WebSocket(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Let the transport close: a half-open client cannot be told anything."""
+        self.fd = -1
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the socket."""
+        self.fd = -1
         self.server_state.connections.discard(self)
         if self._is_upgraded:
             self.lost()
@@ -348,7 +358,7 @@ class WebSocket(asyncio.Protocol):
             elif isinstance(inbound.parser_exc, PayloadTooBig):
                 self.close(CloseCode.TOO_LARGE, "frame too large")
             else:
-                self.is_closing = True
+                self.is_closing, self.fd = True, -1
                 if inbound.parser_exc is not None and inbound.close_sent is not None:
                     self.close_code = inbound.close_sent.code
                 self.transport.write(data)
@@ -357,6 +367,7 @@ class WebSocket(asyncio.Protocol):
     def _end(self, inbound: Protocol) -> None:
         """End the connection: at once after a closing handshake; after a failure, when the peer has heard of it."""
         assert self.transport is not None
+        self.fd = -1
         if inbound.close_rcvd is not None or not self.transport.can_write_eof():
             self.transport.close()
         elif not self.transport.is_closing():
@@ -403,13 +414,40 @@ class WebSocket(asyncio.Protocol):
 
     # Frames out.
 
+    def _open_lane(self) -> None:
+        """Let frames go straight to the descriptor: a transport's `write` costs as much again as it takes to get there.
+
+        Only while nothing waits in the transport, or frames would overtake each other: `pause_writing` ends it, and
+        with a limit of 0 that comes with the first byte that waits. Only where the transport adds nothing, so not under
+        TLS. And never beyond the connection: uvloop and asyncio both close the descriptor after `connection_lost` and
+        not before, so its number is not yet anybody else's while it stands here.
+        """
+        transport = self.transport
+        assert transport is not None
+        if os.name != "posix" or self.is_closing or transport.is_closing():
+            return
+        if transport.get_extra_info("sslcontext") is None:
+            self.fd = transport.get_extra_info("socket").fileno()
+
     def write(self, data: bytes) -> None:
-        """Hand one whole frame, encoded before, to the transport."""
-        assert self.transport is not None
+        """Send one whole frame, encoded before."""
         if self._cork is not None:
             self._cork.append(data)
+        elif self.fd >= 0:
+            try:
+                sent = write_fd(self.fd, data)
+            except OSError:
+                sent = 0
+            if sent < len(data):
+                self.rest(data, sent)
         elif not self.is_closing:
+            assert self.transport is not None
             self.transport.write(data)
+
+    def rest(self, data: bytes, sent: int) -> None:
+        """Have the transport send what the system did not take, or find out that the connection is gone."""
+        assert self.transport is not None
+        self.transport.write(data[sent:])
 
     def uncork(self) -> None:
         """Write in one go what was written while corked."""
@@ -422,7 +460,7 @@ class WebSocket(asyncio.Protocol):
         if self.is_closing or self.transport is None:
             return
         self.uncork()
-        self.is_closing, self.close_code = True, code
+        self.is_closing, self.close_code, self.fd = True, code, -1
         self.transport.write(frame.close(code, reason))
         inbound = self._parser() if self._is_upgraded else None
         if inbound is not None and inbound.state is State.OPEN:
@@ -438,6 +476,7 @@ class WebSocket(asyncio.Protocol):
 
     def abort(self) -> None:
         """Drop the connection without a word."""
+        self.fd = -1
         if self.transport is not None:
             self.transport.abort()
 
@@ -490,9 +529,11 @@ class SessionSocket(WebSocket):
         """Start the clock for the hello."""
         transport = self.transport
         assert transport is not None
-        # What the kernel does not take at once means: not draining. What waits is then slots, not bytes. One and not
-        # zero: a TLS transport pauses from the limit on, and at zero would do so with nothing waiting.
-        transport.set_write_buffer_limits(high=1)
+        # What the kernel does not take at once means: not draining. What waits is then slots, not bytes. A TLS
+        # transport pauses from the limit on, and at zero would do so with nothing waiting; any other pauses above it.
+        transport.set_write_buffer_limits(high=0 if transport.get_extra_info("sslcontext") is None else 1)
+        if self.outbox is None:
+            self._open_lane()
         self.deflate = self._extension is not None
         self.opened_at = time.time()
         self.node.pulse.opened(self)
@@ -536,6 +577,10 @@ class SessionSocket(WebSocket):
                 case session.Renewed(data):
                     node.pulse.renewed(self)
                     self.write(frame.text(data, False))
+                    # The rule for acks in it goes for every topic: what was said of single ones is said again.
+                    for subscription in self.session.topics.values():
+                        if node.hub.is_crowd(subscription.live) or subscription.live.asks_all:
+                            node.hub.advise(subscription)
                 case session.Close(code, reason):
                     if code == CloseCode.TOKEN:
                         node.metrics.auth_failures[reason] += 1
@@ -551,6 +596,7 @@ class SessionSocket(WebSocket):
 
     def pause_writing(self) -> None:
         """The kernel takes no more: from here on only slots are noted."""
+        self.fd = -1
         if self.outbox is None:
             self.outbox = Outbox()
             self.node.pulse.stalled(self)
@@ -558,6 +604,7 @@ class SessionSocket(WebSocket):
     def resume_writing(self) -> None:
         """All is out: send the newest of whatever was noted."""
         outbox, self.outbox = self.outbox, None
+        self._open_lane()
         if outbox is None:
             return
         self.node.pulse.drained(self)
@@ -575,9 +622,13 @@ class SessionSocket(WebSocket):
             self.close(CloseCode.TOKEN, "token_revoked")
             return
         for topic in [topic for topic in self.session.topics if revocations.is_revoked(claims, topic)]:
-            self.node.hub.detach(self.session.topics.pop(topic))
-            self.node.metrics.gone += 1
-            self.write(frame.text(protocol.gone(topic, "revoked"), False))
+            self.end(topic, "revoked")
+
+    def end(self, topic: str, reason: str) -> None:
+        """Leave the topic, and say `gone`."""
+        self.node.hub.detach(self.session.topics.pop(topic))
+        self.node.metrics.gone += 1
+        self.write(frame.text(protocol.gone(topic, reason), False))
 
     def closing(self) -> None:
         """Give the peer a moment to answer the close."""

@@ -9,7 +9,8 @@ from starlette.requests import Request
 
 from sync.billing.held import HeldError
 from sync.billing.model import Facts
-from sync.billing.pipeline import TENANT_KIND, Pipeline
+from sync.billing.ownership import TENANT_KIND
+from sync.billing.pipeline import Pipeline
 from sync.billing.reconcile import Reconciliation
 from sync.billing.reprojection import Adopted
 from sync.refusal import Refusal
@@ -32,10 +33,11 @@ class Desk:
         if_version: int | None = None,
         *,
         about: Mapping[str, str] = MappingProxyType({}),
+        who: Mapping[str, str] = MappingProxyType({}),
     ) -> Adopted:
         """Return what became of a tenant, once what somebody does to its facts is committed.
 
-        `what` and `about` go into the cause.
+        `what`, `about` and `who` go into the cause.
 
         Raises:
             Refusal: it cannot be done, or the tenant is not at `if_version`.
@@ -43,7 +45,7 @@ class Desk:
         """
         reprojection = self.reconciliation.reprojection
         try:
-            cause = {"source": "operator" if about else "app", "event_type": what, **about}
+            cause = {"source": "operator" if about else "app", "event_type": what, **about, **who}
             adopted = await reprojection.adopt(environment, topic, (), cause, change, if_version)
         except HeldError as error:
             raise Refusal(error.code, error.detail) from None
@@ -54,6 +56,12 @@ class Desk:
         await reprojection.arm(environment, topic, adopted)
         await self.pipeline.store.wait_durable()
         return adopted
+
+
+def caller(request: Request) -> dict[str, str]:
+    """Return what a cause says of who sent the request: `key`, the name of their publish key, if the guard told it."""
+    name = getattr(request.state, "caller", "")
+    return {"key": name} if name else {}
 
 
 def asked_topic(request: Request, environment: str) -> str:

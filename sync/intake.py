@@ -8,36 +8,43 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import assert_never
 
 import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
-from sync import selfcheck, tenants
+from sync import selfcheck, tenants, topics
 from sync.billing import instants
-from sync.billing.budget import Budget
+from sync.billing.budget import Allowance, SharedBudget
 from sync.billing.inbox import Record
 from sync.billing.pipeline import Pipeline, Receipt
 from sync.billing.providers import Adapter, Expired, Invalid, Malformed, Secret, Source, Verified
 from sync.billing.providers.paddle import Paddle
 from sync.billing.providers.paddle_api import PaddleApi, SdkMissingError
 from sync.billing.providers.stripe import Stripe
+from sync.billing.providers.stripe_api import StripeApi
 from sync.billing.shelf import Shelf
+from sync.hydration import Hydration
 from sync.refusal import BODY_MAX_BYTES as BODY_MAX_BYTES
 from sync.refusal import Guard, Refusal, asked_environment, json_response, page_limit, read_body
 from sync.settings import SyncSettings
+from sync.standing import Tabs
 from sync.state.store import Store, StoreError
-
-STRIPE_TOLERANCE_S = 300
-"""How far the time of a Stripe signature may be from the clock: Stripe's own libraries allow as much."""
 
 _log = structlog.get_logger("sync.intake")
 
 
-async def pipeline(store: Store, settings: SyncSettings) -> Pipeline:
-    """Return the pipeline that `settings` describe, on an open store.
+MakeBudget = Callable[[str, str, float], Allowance]
+"""Returns what a provider's environment may be asked, from its names and the calls per second."""
+
+
+async def pipeline(store: Store, settings: SyncSettings, budget: MakeBudget | None = None) -> Pipeline:
+    """Return the pipeline that `settings` describe, on an open store; all processes share its budgets by default.
 
     Raises:
         CatalogError: the catalog cannot be used.
@@ -46,44 +53,65 @@ async def pipeline(store: Store, settings: SyncSettings) -> Pipeline:
     shelf = await asyncio.to_thread(Shelf, settings.catalog_path)
     adapters: tuple[Adapter, ...] = (Paddle(), Stripe())
     return Pipeline(
-        store, shelf, {adapter.name: adapter for adapter in adapters}, await asyncio.to_thread(_sources, settings)
+        store,
+        shelf,
+        {adapter.name: adapter for adapter in adapters},
+        await asyncio.to_thread(sources, settings, budget or partial(SharedBudget, store.redis)),
     )
 
 
-def _sources(settings: SyncSettings) -> dict[tuple[str, str], Source]:
-    """The environments of Paddle that can be asked. Runs in a thread: importing the SDK takes a second."""
-    if not settings.paddle_api_keys:
-        return {}
-    budgets = {name: Budget(settings.paddle_api_rate_per_s) for name, _ in settings.paddle_api_keys}
+def sources(settings: SyncSettings, budget: MakeBudget) -> dict[tuple[str, str], Source]:
+    """Return the environments of providers that can be asked, each within what `budget` makes of its rate.
+
+    Blocks for a second where Paddle's SDK has to be imported.
+
+    Raises:
+        SdkMissingError: API keys of Paddle are set, and what asks it is not installed.
+    """
+    found: dict[tuple[str, str], Source] = {}
+    for name, key in settings.stripe_api_keys:
+        allowance = budget("stripe", name, settings.stripe_api_rate_per_s)
+        url = settings.api_url(name, "stripe")
+        found["stripe", name] = StripeApi(name, key.get_secret_value(), url, allowance)
     try:
-        return {
-            (Paddle.name, name): PaddleApi(name, key.get_secret_value(), settings.api_url(name), budgets[name])
-            for name, key in settings.paddle_api_keys
-        }
+        for name, key in settings.paddle_api_keys:
+            allowance = budget("paddle", name, settings.paddle_api_rate_per_s)
+            found["paddle", name] = PaddleApi(name, key.get_secret_value(), settings.api_url(name), allowance)
     except SdkMissingError as error:
         if not settings.dev:
             raise
         # A development machine has made-up keys: there it is enough that events carry whole bodies.
         _log.warning("paddle_api_off", reason=str(error))
-        return {}
+    return found
 
 
-def routes(pipeline: Pipeline, settings: SyncSettings, guard: Guard | None = None) -> list[Route]:
-    """Return the routes of the door; those for operators and backends only with a `guard` for them."""
+def routes(
+    pipeline: Pipeline,
+    settings: SyncSettings,
+    guard: Guard | None = None,
+    hydration: Hydration | None = None,
+    tabs: Tabs | None = None,
+) -> list[Route]:
+    """Return the routes of the door; those for operators and backends only with a `guard` for them.
+
+    `tabs` tells which versions open tabs show; a process that knows no gateways has none to tell.
+    """
     found: list[Route] = []
-    tolerances_s = {"paddle": settings.paddle_tolerance_s, "stripe": STRIPE_TOLERANCE_S}
+    tolerances_s = {"paddle": settings.paddle_tolerance_s, "stripe": settings.stripe_tolerance_s}
     for name, adapter in pipeline.adapters.items():
         secrets = settings.signing_secrets(name)
         if secrets:
             door = _Door(pipeline, adapter, secrets, tolerances_s[name])
-            found.append(Route(f"/webhooks/{name}", door.webhook, methods=["POST"]))
+            # An ASGI app of its own: what Starlette wraps around functions costs a tenth of a delivery.
+            found.append(Route(f"/webhooks/{name}", door, methods=["POST"]))
     if not found:
         _log.warning("webhooks_off", reason="no signing secrets are set")
     if guard is not None:
         desk = _Desk(pipeline, settings.environments, guard)
         found.append(Route("/v1/parked", desk.listing, methods=["GET"]))
         found.append(Route("/v1/parked/{event_id}/retry", desk.retry, methods=["POST"]))
-        found += tenants.routes(pipeline, settings.environments, guard)
+        found += tenants.routes(pipeline, settings.environments, guard, tabs)
+        found += topics.routes(pipeline, settings.billed_environments, hydration, guard)
     return found
 
 
@@ -96,15 +124,19 @@ class _Door:
         self._secrets = secrets
         self._tolerance_s = tolerance_s
 
-    async def webhook(self, request: Request) -> Response:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one delivery."""
+        response = await self._webhook(Request(scope, receive))
+        await response(scope, receive, send)
+
+    async def _webhook(self, request: Request) -> Response:
         try:
             body = await read_body(request)
             if selfcheck.asked(request.headers):
                 return Response(status_code=204 if selfcheck.is_intact(request.headers, body) else 409)
             environment = self._environment(request, body)
             receipt = await self._pipeline.receive(self._adapter, body, environment)
-            await self._pipeline.store.wait_durable()
+            await self._pipeline.wait_durable()
         except Refusal as refusal:
             return refusal.response()
         except StoreError as error:

@@ -10,12 +10,13 @@ from starlette.responses import Response
 
 from sync.billing import instants
 from sync.billing.batch import Batch
+from sync.billing.decision import FactsError, facts_of
 from sync.billing.erasure import erase, is_erased
+from sync.billing.history import events_key
 from sync.billing.model import Facts, Override
 from sync.billing.override import KINDS, granted, removed
-from sync.billing.pipeline import FactsError, events_key, facts_of
 from sync.billing.preview import difference
-from sync.desk import Desk, asked_topic
+from sync.desk import Desk, asked_topic, caller
 from sync.fields import Fields
 from sync.refusal import Refusal, json_response, page_limit, read_object
 
@@ -50,16 +51,25 @@ class Operators:
         def change(facts: Facts) -> Facts:
             return granted(facts, override, self._desk.pipeline.now_ns())
 
-        adopted = await self._desk.change(environment, topic, what, change, about=_about(override, by))
+        adopted = await self._desk.change(
+            environment, topic, what, change, about=_about(override, by), who=caller(request)
+        )
         return json_response({"outcome": adopted.receipt.outcome, "version": adopted.receipt.version})
 
     async def remove(self, request: Request, environment: str) -> Response:
-        """Answer the version without an override."""
+        """Answer the version without an override; a body may say the reason, and by whom."""
         topic = asked_topic(request, environment)
         kind, name = request.path_params["kind"], request.path_params["name"]
-        about = {"override": f"{kind}:{name}"}
+        fields = Fields(await read_object(request))
+        told = {"reason": fields.text("reason", ""), "by": fields.text("by", "")}
+        fields.end()
+        about = {"override": f"{kind}:{name}", **{field: text for field, text in told.items() if text}}
+
+        def change(facts: Facts) -> Facts:
+            return removed(facts, kind, name)
+
         adopted = await self._desk.change(
-            environment, topic, "override.removed", lambda facts: removed(facts, kind, name), about=about
+            environment, topic, "override.removed", change, about=about, who=caller(request)
         )
         return json_response({"outcome": adopted.receipt.outcome, "version": adopted.receipt.version})
 
@@ -105,7 +115,7 @@ class Operators:
         snapshot = await store.read(topic)
         if not snapshot.version:
             raise Refusal("not_found", "there is no such tenant")
-        if snapshot.private and not is_erased(snapshot.private):
+        if snapshot.private and not is_erased(snapshot):
             try:
                 facts_of(snapshot)
             except FactsError as error:

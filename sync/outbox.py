@@ -5,6 +5,7 @@ between leaves the row, and its event id makes the repetition a duplicate. The f
 topic's lock, so any number of relays may run, and within a topic rows are committed in the order of their transactions.
 
 The table is made by the applications (`planwire_client.outbox.DDL`); this module knows its columns, not its schema.
+`python -m sync.outbox list`, `retry` and `drop` are about the rows that were refused, as `planwire outbox` is.
 Exit status 0 after SIGINT or SIGTERM, 2 with one line on standard error where it cannot start.
 """
 
@@ -16,7 +17,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +29,9 @@ from sync.settings import SyncSettings
 from sync.state import canonical, deathwatch, embedded, logs
 from sync.state.connect import connect
 from sync.state.env import OUTBOX_URL
+from sync.state.previous import with_previous
 from sync.state.store import Change, Store, StoreError, Verdict
-from sync.state.topic import PROBE_KIND, Topic, TopicError
+from sync.state.topic import RESERVED_KINDS, Topic, TopicError
 
 try:
     import psycopg
@@ -90,8 +92,8 @@ def read_row(fields: Sequence[Any]) -> Row:
     """Return what a row of `ROWS` asks for. Refused: a topic that is none, a state that is too large or no JSON."""
     row_id, topic, state, private, event_id, order, cause, enqueued_at = fields
     try:
-        if Topic.parse(topic).kind == PROBE_KIND:
-            return Row(row_id, topic, None, f"topics of kind {PROBE_KIND} are the gateways' own")
+        if (kind := Topic.parse(topic).kind) in RESERVED_KINDS:
+            return Row(row_id, topic, None, f"topics of kind {kind} are the gateways' own")
         told: dict[str, object] = {
             "source": SOURCE,
             "event_id": event_id,
@@ -226,7 +228,8 @@ class Relay:
         while queues:
             round_ = [queue[-1] for queue in queues]
             try:
-                outcomes = await self._store.commit_many([row.change for row in round_ if row.change is not None])
+                changes = [row.change for row in round_ if row.change is not None]
+                outcomes = await self._store.commit_many(await with_previous(self._store, changes))
             except StoreError as error:
                 failure = error
                 break  # what earlier rounds committed is taken out: else a flaky store would have it repeated for ever
@@ -248,8 +251,9 @@ class Relay:
         return done
 
 
-async def serve(settings: SyncSettings, database_url: str) -> None:
-    """Relay until SIGINT or SIGTERM.
+@contextlib.asynccontextmanager
+async def opened(settings: SyncSettings) -> AsyncIterator[Store]:
+    """Open the store that `settings` name: the embedded one is started, or shared with who started it.
 
     Raises:
         SyncError: the store's URL cannot be used, or the embedded store does not start.
@@ -262,6 +266,28 @@ async def serve(settings: SyncSettings, database_url: str) -> None:
             )
         store = connect(url, durable=settings.durable).store
         stack.push_async_callback(store.aclose)
+        yield store
+
+
+def database_of(environ: Mapping[str, str]) -> str:
+    """Return the address of the applications' database.
+
+    Raises:
+        SyncError: it is not set.
+    """
+    url = environ.get(OUTBOX_URL, "")
+    if not url:
+        raise SyncError(f"{OUTBOX_URL} is not set: the applications' database, as postgresql://user@host/name")
+    return url
+
+
+async def serve(settings: SyncSettings, database_url: str) -> None:
+    """Relay until SIGINT or SIGTERM.
+
+    Raises:
+        SyncError: the store's URL cannot be used, or the embedded store does not start.
+    """
+    async with opened(settings) as store:
         relay = Relay(database_url, store)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -274,9 +300,7 @@ async def serve(settings: SyncSettings, database_url: str) -> None:
 def main(environ: Mapping[str, str]) -> int:
     """Run the relay that `environ` describes; return the exit status."""
     try:
-        database_url = environ.get(OUTBOX_URL, "")
-        if not database_url:
-            raise SyncError(f"{OUTBOX_URL} is not set: the applications' database, as postgresql://user@host/name")
+        database_url = database_of(environ)
         settings = SyncSettings.from_env(environ)
         logs.configure(settings.log_level, settings.log_format)
         if settings.watch_pid:
@@ -289,4 +313,8 @@ def main(environ: Mapping[str, str]) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        from sync import refused
+
+        refused.main()
     sys.exit(main(os.environ))

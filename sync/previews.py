@@ -11,9 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sync.billing import instants
+from sync.billing.decision import FactsError, facts_of
 from sync.billing.held import HeldError
 from sync.billing.model import Facts, Item
-from sync.billing.pipeline import FactsError, Receipt, facts_of
+from sync.billing.pipeline import Receipt
 from sync.billing.preview import ITEMS_MAX, Asked, Preview, difference, expect, preview
 from sync.billing.providers import ProviderRefusal, ProviderUnavailable, Source
 from sync.billing.providers.paddle import QUANTITY_MAX, subscription_of

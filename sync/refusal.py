@@ -19,6 +19,9 @@ BODY_TIMEOUT_S = 10.0
 RETRY_AFTER_S = 5
 """What a caller is told to wait after a 503."""
 
+VERSION_HEADER = "Planwire-Version"
+"""What a backend passes on, so that nobody is answered from before their own change."""
+
 PAGE_DEFAULT, PAGE_MAX = 100, 500
 """How many entries one answer lists."""
 
@@ -40,6 +43,7 @@ STATUSES = {
     "too_many_overrides": 409,
     "version_conflict": 409,
     "body_too_large": 413,
+    "billing_mode_unsupported": 422,
     "effective_at_invalid": 422,
     "effective_at_required": 422,
     "override_invalid": 422,
@@ -48,6 +52,7 @@ STATUSES = {
     "price_unknown": 422,
     "request_invalid": 422,
     "provider_unavailable": 503,
+    "source_unavailable": 503,
     "store_unavailable": 503,
 }
 """Every code that is answered, and its HTTP status."""
@@ -82,8 +87,10 @@ class Refusal(SyncError):
 
 
 def json_response(document: object, status: int = 200) -> Response:
-    """Return an answer."""
-    return Response(orjson.dumps(document), status, media_type="application/json")
+    """Return an answer; one that tells a topic's version says it in VERSION_HEADER, too."""
+    version = document.get("version") if isinstance(document, dict) else None
+    headers = None if version is None else {VERSION_HEADER: str(version)}
+    return Response(orjson.dumps(document), status, headers, "application/json")
 
 
 def asked_environment(request: Request, environments: Sequence[str]) -> str:

@@ -21,6 +21,13 @@ from sync.state.topic import LIVE
 
 TOLERANCE_MAX_S = 86_400
 API_RATE_MAX = 1_000
+SOURCE_SECRET_MIN_BYTES = 32
+"""What an HMAC-SHA256 key should have (RFC 2104 section 3: the hash's length)."""
+
+LOOPBACK_HOSTS = frozenset(("localhost", "127.0.0.1", "::1"))
+
+STRIPE_MODE = re.compile(r"[a-z]+_(live|test)_")
+"""How Stripe's keys begin: sk_live_, rk_test_ and the like."""
 
 _ENTRY = re.compile(r"([a-z][a-z0-9_-]{0,31}):(\S{1,500})")
 
@@ -68,6 +75,21 @@ def _is_url(text: str) -> bool:
     return split.scheme in ("http", "https") and bool(split.hostname)
 
 
+def _source(value: object) -> object:
+    """Return the address of the source: it ends in a path, of which `{topic}` may be one segment."""
+    if not isinstance(value, str) or not value:
+        return value
+    if not _is_url(value.replace("{topic}", "topic")):
+        raise ValueError("must be an http or https URL")
+    split = urlsplit(value)
+    segments = split.path.split("/")
+    if split.query or split.fragment or "@" in split.netloc or "{" in value.replace("{topic}", "", 1):
+        raise ValueError("must have no query, no fragment, no user, and {topic} at most once")
+    if "{topic}" in value and "{topic}" not in segments:
+        raise ValueError("{topic} must be a whole segment of the path, as in https://app.example.com/plan/{topic}")
+    return value
+
+
 def _urls(value: object) -> object:
     """Return the (environment, URL) pairs of `live:URL,sandbox:URL`, or of one URL for all, whose environment is ""."""
     if not isinstance(value, str):
@@ -84,6 +106,7 @@ def _urls(value: object) -> object:
 
 _Pairs = Annotated[tuple[tuple[str, SecretStr], ...], NoDecode, BeforeValidator(_by_environment)]
 _Url = Annotated[str, BeforeValidator(_url)]
+_Source = Annotated[str, BeforeValidator(_source)]
 _Urls = Annotated[tuple[tuple[str, str], ...], NoDecode, BeforeValidator(_urls)]
 
 
@@ -93,7 +116,9 @@ class SyncSettings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, env_prefix=PREFIX)
 
     redis_url: SecretStr = Field(
-        SecretStr(""), description="Store: redis://, rediss://, unix://, redis+sentinel://. Empty: the embedded one."
+        SecretStr(""),
+        description="Store: redis://, rediss://, unix://, redis+sentinel://HOST:PORT,.../SERVICE, "
+        "redis+cluster://HOST:PORT,..., and rediss+sentinel://, rediss+cluster:// with TLS. Empty: the embedded one.",
     )
     data_dir: Path = Field(Path(".planwire"), description="Folder of the embedded store and of dev.env.")
     durable: bool = Field(False, description="1: answer a webhook only once it is on the store's disk.")
@@ -114,7 +139,7 @@ class SyncSettings(BaseSettings):
         3,
         gt=0,
         le=API_RATE_MAX,
-        description="How many API calls one process makes per second, once a burst is used up.",
+        description="How many API calls all processes make per second, once a burst is used up.",
     )
     paddle_tolerance_s: float = Field(
         300,
@@ -122,6 +147,35 @@ class SyncSettings(BaseSettings):
         le=TOLERANCE_MAX_S,
         description="How far a signature's time may be from the clock. 0: any (replays are still deduplicated).",
     )
+    stripe_api_keys: _Pairs = Field((), description="Stripe API keys: live:sk_live_...,sandbox:sk_test_...")
+    stripe_api_url: _Urls = Field(
+        (), description="Stripe API's base URL, if not Stripe's own: one for all, or live:URL,sandbox:URL."
+    )
+    stripe_api_rate_per_s: float = Field(
+        10,
+        gt=0,
+        le=API_RATE_MAX,
+        description="How many API calls all processes make per second, once a burst is used up.",
+    )
+    stripe_tolerance_s: float = Field(
+        300,
+        ge=0,
+        le=TOLERANCE_MAX_S,
+        description="How far a signature's time may be from the clock. 0: any (replays are still deduplicated).",
+    )
+    source_url: _Source = Field(
+        "", description="Your backend, asked by GET URL/TOPIC about a topic without state; {topic} may stand in it."
+    )
+    source_secret: SecretStr = Field(
+        SecretStr(""), description="Signs those requests; at least 32 bytes, and your backend has it too."
+    )
+    source_rate_per_s: float = Field(
+        20,
+        gt=0,
+        le=API_RATE_MAX,
+        description="How many topics a second all processes together ask the source about, once a burst is used up.",
+    )
+    source_timeout_s: float = Field(5, gt=0, le=20, description="Seconds the source has for one whole answer.")
     simulator_url: _Url = Field("", description="Where the local provider listens. Dev only.")
     webhook_url: _Url = Field("", description="Where the local provider sends webhooks. Dev only.")
     watch_pid: int = Field(0, ge=0, description="Exit when this process ends. 0: none.")
@@ -135,11 +189,27 @@ class SyncSettings(BaseSettings):
                 raise ValueError(
                     f"{PREFIX}CATALOG must be set where {PREFIX}{name.upper()} is: without it no price means anything"
                 )
-        named = [name for name, _ in self.paddle_api_keys]
-        twice = next((name for index, name in enumerate(named) if name in named[:index]), None)
-        if twice is not None:
-            raise ValueError(f"{PREFIX}PADDLE_API_KEYS has two keys for {twice}: one is enough")
+        self._check_source()
+        for provider in ("paddle", "stripe"):
+            named = [name for name, _ in self.api_keys(provider)]
+            twice = next((name for index, name in enumerate(named) if name in named[:index]), None)
+            if twice is not None:
+                raise ValueError(f"{PREFIX}{provider.upper()}_API_KEYS has two keys for {twice}: one is enough")
+        for name, key in self.stripe_api_keys:
+            mode = STRIPE_MODE.match(key.get_secret_value())
+            if mode is not None and (mode[1] == "live") != (name == LIVE):
+                raise ValueError(f"{PREFIX}STRIPE_API_KEYS has a key of Stripe's {mode[1]} mode for {name}")
         return self
+
+    def _check_source(self) -> None:
+        if not self.source_url:
+            return
+        split = urlsplit(self.source_url)
+        if split.scheme != "https" and split.hostname not in LOOPBACK_HOSTS and not self.dev:
+            raise ValueError(f"{PREFIX}SOURCE_URL must be https, or http on a loopback host")
+        if len(self.source_secret.get_secret_value().encode()) < SOURCE_SECRET_MIN_BYTES:
+            at_least = f"at least {SOURCE_SECRET_MIN_BYTES} bytes"
+            raise ValueError(f"{PREFIX}SOURCE_SECRET must have {at_least} where {PREFIX}SOURCE_URL is set")
 
     @property
     def catalog_path(self) -> Path:
@@ -151,16 +221,29 @@ class SyncSettings(BaseSettings):
         pairs = self.stripe_secrets if provider == "stripe" else self.paddle_secrets
         return tuple(Secret(name, value.get_secret_value().encode()) for name, value in pairs)
 
-    def api_url(self, environment: str) -> str:
-        """Return the base URL of Paddle's API for an environment, or "" for Paddle's own."""
-        urls = dict(self.paddle_api_url)
+    def api_keys(self, provider: str) -> tuple[tuple[str, SecretStr], ...]:
+        """Return a provider's API keys, by environment."""
+        return self.stripe_api_keys if provider == "stripe" else self.paddle_api_keys
+
+    def api_url(self, environment: str, provider: str = "paddle") -> str:
+        """Return the base URL of a provider's API for an environment, or "" for the provider's own."""
+        urls = dict(self.stripe_api_url if provider == "stripe" else self.paddle_api_url)
         return urls.get(environment, urls.get("", ""))
+
+    @property
+    def _named(self) -> frozenset[str]:
+        pairs = (*self.paddle_secrets, *self.stripe_secrets, *self.paddle_api_keys, *self.stripe_api_keys)
+        return frozenset(name for name, _ in pairs)
 
     @property
     def environments(self) -> tuple[str, ...]:
         """Every environment that events can be in: live, and those that a secret or an API key names."""
-        named = {name for name, _ in (*self.paddle_secrets, *self.stripe_secrets, *self.paddle_api_keys)}
-        return (LIVE, *sorted(named - {LIVE}))
+        return (LIVE, *sorted(self._named - {LIVE}))
+
+    @property
+    def billed_environments(self) -> frozenset[str]:
+        """The environments whose tenants billing computes: those that a provider's secret or API key names."""
+        return self._named
 
     @classmethod
     def settings_customise_sources(

@@ -18,12 +18,13 @@ from sync.billing.held import HeldError, Wish, hold
 from sync.billing.model import Facts, HeldChange
 from sync.billing.pipeline import Pipeline
 from sync.billing.providers.paddle_api import BILLING_MODES
-from sync.billing.reconcile import Report
-from sync.desk import Desk, asked_topic
+from sync.billing.reconcile import Reconciliation, Report
+from sync.desk import Desk, asked_topic, caller
 from sync.fields import Fields
 from sync.operators import Operators
 from sync.previews import Previews
 from sync.refusal import Guard, Refusal, asked_environment, json_response, page_limit, read_object
+from sync.standing import Standing, Tabs
 from sync.state.store import StoreError
 
 VERSION_MAX = 2**53 - 1
@@ -32,8 +33,8 @@ Handler = Callable[[Request, str], Awaitable[Response]]
 """Answers a request about an environment; may raise Refusal and StoreError."""
 
 
-def routes(pipeline: Pipeline, environments: tuple[str, ...], guard: Guard) -> list[Route]:
-    """Return the routes about tenants, all behind `guard`."""
+def routes(pipeline: Pipeline, environments: tuple[str, ...], guard: Guard, tabs: Tabs | None = None) -> list[Route]:
+    """Return the routes about tenants, all behind `guard`; `tabs` tells what their tabs show, if that is known here."""
     shared = Desk(pipeline)
     desk, previews, operators = _Tenants(shared), Previews(shared), Operators(shared)
 
@@ -60,6 +61,7 @@ def routes(pipeline: Pipeline, environments: tuple[str, ...], guard: Guard) -> l
         route("/v1/tenants/{id}/overrides", operators.overrides, "GET"),
         route("/v1/tenants/{id}/overrides/{kind}/{name}", operators.remove, "DELETE"),
         route("/v1/tenants/{id}/history", operators.history, "GET"),
+        route("/v1/tenants/{id}/status", Standing(shared, tabs).status, "GET"),
         route("/v1/tenants/{id}", operators.erase, "DELETE"),
         route("/v1/tenants/{id}/preview", previews.preview, "POST"),
         route("/v1/tenants/{id}/preview/{preview_id}/confirm", previews.confirm, "POST"),
@@ -84,14 +86,7 @@ class _Tenants:
 
     async def reconcile(self, request: Request, environment: str) -> Response:
         """Answer what comparing the tenant with its provider found; what differs is repaired by then."""
-        topic = asked_topic(request, environment)
-        if not self._desk.reconciliation.can_ask(environment):
-            raise Refusal("provider_unavailable", f"no API key is set for {environment}: nobody can be asked")
-        report = await self._desk.reconciliation.reconcile(environment, topic, "asked")
-        if report.unasked and not report.asked:
-            reason = next(iter(report.unasked.values()))
-            raise Refusal("provider_unavailable", f"the provider could not be asked: {reason}")
-        return json_response(_shown(report))
+        return await reconciled(self._desk.reconciliation, environment, asked_topic(request, environment))
 
     async def schedule(self, request: Request, environment: str) -> Response:
         """Answer the plan change that is held from now on, in place of one that was."""
@@ -113,7 +108,9 @@ class _Tenants:
             made[:] = [hold(facts, wish, pipeline.shelf.current, environment, pipeline.now_ns())]
             return replace(facts, held=made[0])
 
-        adopted = await self._desk.change(environment, topic, "scheduled_change.set", change, if_version)
+        adopted = await self._desk.change(
+            environment, topic, "scheduled_change.set", change, if_version, who=caller(request)
+        )
         state = orjson.loads((await pipeline.store.read(topic)).state)
         return json_response(
             {
@@ -136,8 +133,24 @@ class _Tenants:
                 raise HeldError("already_executed", "the provider has been told already: schedule the way back instead")
             return replace(facts, held=None)
 
-        adopted = await self._desk.change(environment, topic, "scheduled_change.deleted", change)
+        adopted = await self._desk.change(environment, topic, "scheduled_change.deleted", change, who=caller(request))
         return json_response({"version": adopted.receipt.version, "outcome": adopted.receipt.outcome})
+
+
+async def reconciled(reconciliation: Reconciliation, environment: str, topic: str) -> Response:
+    """Return the answer that says what comparing a tenant with its provider found, once it is repaired.
+
+    Raises:
+        Refusal: the provider could not be asked.
+        StoreError: the store is unreachable or failing.
+    """
+    if not reconciliation.can_ask(environment):
+        raise Refusal("provider_unavailable", f"no API key is set for {environment}: nobody can be asked")
+    report = await reconciliation.reconcile(environment, topic, "asked")
+    if report.unasked and not report.asked:
+        reason = next(iter(report.unasked.values()))
+        raise Refusal("provider_unavailable", f"the provider could not be asked: {reason}")
+    return json_response(_shown(report))
 
 
 def _shown(report: Report) -> dict[str, object]:

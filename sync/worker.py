@@ -19,14 +19,17 @@ import structlog
 from sync import intake
 from sync.billing.batch import Batch
 from sync.billing.catchup import CatchUp
+from sync.billing.decision import WAITS_CATALOG, WAITS_SOFTWARE
 from sync.billing.environment import AUDIT_EVERY_S
 from sync.billing.inbox import Record
-from sync.billing.pipeline import TENANT_KIND, WAITS_CATALOG, WAITS_SOFTWARE, Pipeline
+from sync.billing.ownership import TENANT_KIND
+from sync.billing.pipeline import Pipeline
 from sync.billing.providers import ProviderRefusal, ProviderUnavailable
 from sync.billing.reconcile import BACKGROUND_PATIENCE_S, Reconciliation
 from sync.billing.timers import Due
 from sync.billing.wanted import Wanted
 from sync.errors import SyncError
+from sync.hydration import Hydration, hydration
 from sync.settings import SyncSettings
 from sync.state import deathwatch, embedded, logs
 from sync.state.connect import connect
@@ -61,9 +64,20 @@ _log = structlog.get_logger("sync.worker")
 class Worker:
     """The background work of some environments. `run` owns every task."""
 
-    def __init__(self, pipeline: Pipeline, environments: tuple[str, ...], *, poll_s: float = POLL_S) -> None:
-        """Work with `pipeline` for `environments`; an idle task looks again after about `poll_s`."""
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        environments: tuple[str, ...],
+        *,
+        poll_s: float = POLL_S,
+        hydration: Hydration | None = None,
+    ) -> None:
+        """Work with `pipeline` for `environments`; an idle task looks again after about `poll_s`.
+
+        `hydration`: who fills topics from the application's backend, if it has been named.
+        """
         self._pipeline = pipeline
+        self._hydration = hydration
         self._reconciliation = Reconciliation(pipeline)
         self._reprojection = self._reconciliation.reprojection
         self._wanted = Wanted(pipeline.store.redis)
@@ -85,6 +99,8 @@ class Worker:
                 if self._reconciliation.can_ask(environment):
                     group.create_task(self._audits(environment), name=f"audits {environment}")
             group.create_task(self._asked_for(), name="reconcile")
+            if self._hydration is not None:
+                group.create_task(self._hydration.run(self._stopped), name="hydration")
             for provider, environment in self._pipeline.sources:
                 group.create_task(self._catch_up(provider, environment), name=f"catch-up {provider} {environment}")
 
@@ -153,6 +169,8 @@ class Worker:
         for due in claimed:
             environment = self._environment_of(due.topic)
             if environment is None or not self._reconciliation.can_ask(environment):
+                if self._hydration is not None and self._hydration.serves(due.topic):
+                    await self._hydration.compare(due.topic)
                 await self._wanted.settle(due)
             elif await self._reconciliation.is_lost(due.topic):
                 lost.setdefault(environment, {})[Topic.parse(due.topic).id] = due
@@ -273,7 +291,10 @@ async def serve(settings: SyncSettings) -> None:
         stack.push_async_callback(store.aclose)
         pipeline = await intake.pipeline(store, settings)
         stack.push_async_callback(pipeline.aclose)
-        worker = Worker(pipeline, settings.environments)
+        hydrating = hydration(store, settings)
+        if hydrating is not None:
+            stack.push_async_callback(hydrating.aclose)
+        worker = Worker(pipeline, settings.environments, hydration=hydrating)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, worker.stop)

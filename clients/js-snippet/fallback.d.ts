@@ -1,3 +1,3 @@
 export function fallback({ socket }?: {
-    socket?: ((url: string) => import("./planwire.js").Socket) | undefined;
+    socket?: ((url: string) => WebSocket) | undefined;
 }): (url: string) => import("./planwire.js").Socket;

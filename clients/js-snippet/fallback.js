@@ -2,7 +2,7 @@
  * The same surface where WebSockets are blocked: pass `fallback()` to `planwire`, or to `tabs`, as its `socket`.
  *
  * Role: a Socket that is a WebSocket until two in a row said nothing; then one event stream for each topic, or long
- * polling where a proxy holds streams back. What the HTTP side says is turned into frames, so the core cannot tell.
+ * polling where streams are refused or a proxy holds them back. What the HTTP side says is turned into frames, so the core cannot tell.
  * Over HTTP nothing is acked and `expect` does not hurry the provider; it only waits.
  */
 
@@ -59,7 +59,7 @@ const http = (url, onnews) => {
       for (let text = ""; reader; ) {
         const { value, done } = await reader.read();
         if (done) return;
-        clearTimeout(patience);
+        patience = clearTimeout(patience);
         onnews();
         const events = (text += value).split("\n\n");
         text = /** @type {string} */ (events.pop());
@@ -82,16 +82,16 @@ const http = (url, onnews) => {
         hand({ ...(answer.ok ? { ...news, type: "snapshot" } : { type: "current", version }), topic, fresh: true });
       }
     };
-    const patience = setTimeout(() => {
+    const giveUp = () => {
       polls = 1;
       follow(topic, version);
-    }, STREAM_MS);
-    if (polls) clearTimeout(patience);
+    };
+    let /** @type {any} */ patience = polls ? undefined : setTimeout(giveUp, STREAM_MS);
     try {
       await (polls ? poll() : stream());
     } catch {}
     clearTimeout(patience);
-    signal.aborted || end(4000);
+    signal.aborted || (patience ? giveUp() : end(4000));
   };
 
   /** @type {any} */
@@ -115,27 +115,18 @@ const http = (url, onnews) => {
 /**
  * How to connect: hand it to `planwire` as `socket`.
  * @param {object} [options]
- * @param {(url: string) => import("./planwire.js").Socket} [options.socket]  what is tried first
+ * @param {(url: string) => WebSocket} [options.socket]  what is tried first
  * @returns {(url: string) => import("./planwire.js").Socket}
  */
 export const fallback = ({ socket = (to) => new WebSocket(to, "planwire.v1") } = {}) => {
   let silent = 0; // sockets in a row
   return (url) => {
-    let /** @type {any} */ heard;
-    if (silent > 1) {
+    if (silent++ > 1) {
       silent = 0;
       return http(url, () => (silent = 1));
     }
-    silent++;
     const real = socket(url);
-    /** @type {any} */
-    const virtual = { send: (/** @type {string} */ text) => real.send(text), close: () => real.close() };
-    real.onopen = (/** @type {any} */ event) => virtual.onopen(event);
-    real.onclose = (/** @type {any} */ event) => virtual.onclose(event);
-    real.onmessage = (/** @type {any} */ event) => {
-      heard ??= silent = 0;
-      virtual.onmessage(event);
-    };
-    return virtual;
+    real.addEventListener("message", () => (silent = 0), { once: true });
+    return real;
   };
 };

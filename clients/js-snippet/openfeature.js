@@ -11,10 +11,9 @@
  * @returns a Provider of @openfeature/web-sdk
  */
 export const provider = (topic) => {
-  /** @type {Map<string, Set<Function>>} */
-  const handlers = new Map();
+  let handlers = /** @type {Record<string, Set<Function>>} */ ({});
   /** @param {string} name */
-  const of = (name) => handlers.get(name) ?? handlers.set(name, new Set()).get(name) ?? new Set();
+  const of = (name) => (handlers[name] ??= new Set());
   /** @param {string} name @param {object} [details] */
   const emit = (name, details) => of(name).forEach((handler) => handler(details));
   let /** @type {any} */ stop;
@@ -42,7 +41,7 @@ export const provider = (topic) => {
     events: /** @type {any} */ ({
       addHandler: (/** @type {string} */ name, /** @type {Function} */ handler) => of(name).add(handler),
       removeHandler: (/** @type {string} */ name, /** @type {Function} */ handler) => of(name).delete(handler),
-      removeAllHandlers: () => handlers.clear(),
+      removeAllHandlers: () => (handlers = {}),
       getHandlers: (/** @type {string} */ name) => [...of(name)],
       emit,
     }),
@@ -53,10 +52,12 @@ export const provider = (topic) => {
             const { status, version, state } = snapshot;
             if (status == "denied") fail(Error(status));
             if (state || status == "fresh") ready();
-            if (last && version != last.version)
-              emit("PROVIDER_CONFIGURATION_CHANGED", { flagsChanged: changed(last.state?.features, state?.features) });
-            if (last && status != last.status)
-              emit(status == "fresh" ? "PROVIDER_READY" : status == "denied" ? "PROVIDER_ERROR" : "PROVIDER_STALE");
+            if (last) {
+              if (version != last.version)
+                emit("PROVIDER_CONFIGURATION_CHANGED", { flagsChanged: changed(last.state?.features, state?.features) });
+              if (status != last.status)
+                emit("PROVIDER_" + (status == "fresh" ? "READY" : status == "denied" ? "ERROR" : "STALE"));
+            }
             if (state || status == "fresh") last = snapshot;
           });
         })

@@ -132,7 +132,7 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
     ws?.close?.();
     ws = up = 0;
     arm(connect, delay);
-    deliver({ type: "stale", reason });
+    deliver({ type: life ? "stale" : "gone", reason });
   };
 
   /** Fetches a token where one is needed, and puts it to use: in band, or to open a socket. */
@@ -140,7 +140,7 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
     let mine = (ws ||= {}); // holds the place while the token is fetched
     arm(drop, 10000);
     try {
-      bearer ||= await (/** @type {any} */ (token).call ? /** @type {any} */ (token)() : token);
+      bearer ||= await (/** @type {any} */ (token).call?.() ?? token);
       if (mine != ws) return;
       if (up) return send({ type: "token", token: bearer });
       mine = ws = socket(url + "/v1/connect");
@@ -199,7 +199,6 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
       isUsable = 1;
       shown = Object.freeze({
         ...shown,
-        reason,
         status: denied
           ? "denied"
           : confirmed && fresh
@@ -209,6 +208,7 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
               : shown.state
                 ? "stale"
                 : "connecting",
+        reason,
       });
       for (const listener of listeners)
         try {
@@ -228,9 +228,9 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
         let { type, version, code, reason, state } = frame;
         const isNew = version > shown.version || frame.reset;
         policy = frame.ack ?? (frame.share >= 0 ? frame : policy);
-        if (reason || code == "forbidden") {
+        denied = type == "gone" || code == "forbidden";
+        if (denied || type == "stale") {
           confirmed = 0;
-          denied = type != "stale" || !life;
           show(reason || code);
         }
         if (type == "patch") {
@@ -247,18 +247,17 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
           shown = {
             ...shown,
             ...(isNew && { version, cause: frame.cause, state }),
-            ...(fresh && { asOf: seenAt - ((frame.at - frame.verified_at) / 1000 || 0) }),
+            ...(fresh && { asOf: seenAt - (frame.at - frame.verified_at || 0) / 1000 }),
           };
           show(fresh ? (waits.size ? "pending" : "") : "gateway");
           const ack = () => setTimeout(() => version == shown.version && report("ack", version), Math.random() * policy.after_ms);
-          if (isNew && isUsable && Math.random() < policy.share)
-            globalThis.document?.hidden === false ? requestAnimationFrame(ack) : ack();
+          if (isNew && isUsable && policy.share > Math.random())
+            globalThis.document?.hidden == false ? requestAnimationFrame(ack) : ack();
         }
-        if (type == "pending") show(type);
       },
       /** @param {any} listener */
       subscribe(listener) {
-        const call = (/** @type {any} */ snapshot) => listener(snapshot);
+        const call = (/** @type {any} */ snapshot) => listener(snapshot); // the same function may subscribe twice
         listeners.add(call);
         call(shown);
         if (/** @type {any} */ (globalThis).addEventListener && life == null) {

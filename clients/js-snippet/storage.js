@@ -38,7 +38,7 @@ export const injected =
  */
 export const forget = (subject) =>
   tolerant(() => {
-    for (const key of Object.keys(localStorage))
+    for (const key in localStorage)
       if (key.startsWith(`planwire ${subject} `)) localStorage.removeItem(key);
   });
 
@@ -56,7 +56,7 @@ export const stored = ({ subject, initial, ...options }) => {
     initial: (topic) => {
       const page = initial?.(topic);
       const memory = tolerant(() => parse(localStorage.getItem(key(topic))));
-      return memory && !(/** @type {any} */ (page)?.version >= memory.version) ? { ...memory, status: "stale", reason: "stored" } : page;
+      return memory && !(/** @type {any} */ (page)?.version >= memory.version) ? memory : page;
     },
   });
   return {
@@ -68,10 +68,11 @@ export const stored = ({ subject, initial, ...options }) => {
       return (topics[name] = {
         ...topic,
         subscribe(/** @type {any} */ listener) {
-          saves ??= topic.subscribe(({ version, state, asOf, status }) =>
+          saves ??= topic.subscribe((snapshot) =>
             tolerant(() => {
-              if (status == "denied") localStorage.removeItem(key(name));
-              if (status == "fresh") localStorage.setItem(key(name), JSON.stringify({ version, state, asOf }));
+              if (snapshot.status == "denied") localStorage.removeItem(key(name));
+              // As it will be shown.
+              if (snapshot.status == "fresh") localStorage.setItem(key(name), JSON.stringify({ ...snapshot, status: "stale", reason: "stored" }));
             }),
           );
           return topic.subscribe(listener);

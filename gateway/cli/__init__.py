@@ -1,7 +1,8 @@
 """The command line `planwire`: tokens, publishing, watching, parked events, settings, the simulator, a local run.
 
-It is a caller of the gateway like any other and opens no store. Everything heavy is imported by the command that uses
-it, so that --help is quick. Bad input is one line on standard error and exit 2; what failed on the way is exit 1.
+It is a caller of the gateway like any other and, but for `backfill`, opens no store. Everything heavy is imported by
+the command that uses it, so that --help is quick. Bad input is one line on standard error and exit 2; what failed on
+the way is exit 1.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from typing import NoReturn
 
 import click
 
+from gateway.cli.backfill import backfill as backfill_command
 from gateway.cli.calling import EXIT_FAILED, EXIT_USAGE
 from gateway.cli.operating import dev, parked, settings
+from gateway.cli.outbox import outbox
 from gateway.cli.publishing import publish, token, watch
 from gateway.cli.simulating import simulate
+from gateway.cli.top import top
+from gateway.cli.tracing import diff, drift, log, trace
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -30,7 +35,22 @@ def cli() -> None:
     """
 
 
-for _command in (token, publish, watch, simulate, parked, settings, dev):
+for _command in (
+    token,
+    publish,
+    watch,
+    simulate,
+    parked,
+    backfill_command,
+    outbox,
+    settings,
+    dev,
+    top,
+    trace,
+    log,
+    diff,
+    drift,
+):
     cli.add_command(_command)
 
 

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from sync.billing import instants
 from sync.billing.batch import Batch
 from sync.billing.model import Subscription
+from sync.state import tallies
 
 RECORDS_KEPT = 1_000
 """How many records an environment keeps, about; the newest."""
@@ -52,27 +53,26 @@ class Drift:
 
 def differences(here: Subscription | None, there: Subscription | None) -> tuple[object, object]:
     """Return of two bodies of a subscription what differs, by field."""
-    left, right = _fields(here), _fields(there)
+    left, right = ({} if body is None else fields(body) for body in (here, there))
     names = [name for name in {**left, **right} if left.get(name) != right.get(name)]
     return ({name: left.get(name) for name in names} if here else None), (
         {name: right.get(name) for name in names} if there else None
     )
 
 
-def _fields(body: Subscription | None) -> dict[str, object]:
-    if body is None:
-        return {}
-    fields: dict[str, object] = {"status": body.status, "items": [list(item) for item in body.items]}
+def fields(body: Subscription) -> dict[str, object]:
+    """Return a subscription's body as JSON shows it."""
+    shown: dict[str, object] = {"status": body.status, "items": [list(item) for item in body.items]}
     if body.customer_id is not None:
-        fields["customer_id"] = body.customer_id
+        shown["customer_id"] = body.customer_id
     if body.period is not None:
-        fields["period"] = [instants.text(ns) for ns in body.period]
+        shown["period"] = [instants.text(ns) for ns in body.period]
     if body.trial_ends_ns is not None:
-        fields["trial_ends_at"] = instants.text(body.trial_ends_ns)
+        shown["trial_ends_at"] = instants.text(body.trial_ends_ns)
     if body.scheduled is not None:
         action, effective_ns, resume_ns = body.scheduled
-        fields["scheduled"] = [action, *(instants.text(ns) for ns in (effective_ns, resume_ns) if ns is not None)]
-    return fields
+        shown["scheduled"] = [action, *(instants.text(ns) for ns in (effective_ns, resume_ns) if ns is not None)]
+    return shown
 
 
 class Drifts:
@@ -83,12 +83,14 @@ class Drifts:
         self._redis = redis
         head = f"pw:{{drift/{environment}}}"
         self._records, self._counts = f"{head}:records", f"{head}:counts"
+        self._tally = {kind: tallies.field("drift", kind=kind, env=environment) for kind in KINDS}
 
     def add(self, batch: Batch, drift: Drift) -> None:
         """Add to `batch` that this was found."""
         record = orjson.dumps(drift.shown())
         batch.command("XADD", self._records, "MAXLEN", "~", RECORDS_KEPT, "*", "record", record)
         batch.command("HINCRBY", self._counts, drift.kind, 1)
+        batch.command("HINCRBY", tallies.KEY, self._tally[drift.kind], 1)
 
     async def page(self, before: str, count: int) -> tuple[list[dict[str, object]], str]:
         """Return up to `count` records, the newest first, older than the cursor `before`, and the next cursor or "".

@@ -12,6 +12,7 @@ from sync.billing.drift import Drifts
 from sync.billing.inbox import Inbox
 from sync.billing.links import Links
 from sync.billing.timers import Timers
+from sync.state import tallies
 
 SCAN_COUNT = 500
 
@@ -37,6 +38,10 @@ class Environment:
         """Add to `batch` that events have made this topic; it is compared with its provider within AUDIT_EVERY_S."""
         batch.command("SADD", self._tenants, topic)
         self.plan_audit(batch, topic, now_us)
+
+    def count_erased(self, batch: Batch) -> None:
+        """Add to `batch` that an event was ignored because its tenant was erased."""
+        batch.command("HINCRBY", tallies.KEY, tallies.field("erased_events", env=self.name), 1)
 
     def strike(self, batch: Batch, topic: str) -> None:
         """Add to `batch` that the topic is on no list any more: neither of tenants nor of what is due."""

@@ -1,68 +1,148 @@
 """Erase a tenant: a tombstone in the place of its state, its history gone, and whatever else names what it bought.
 
-The links from the provider's ids stay: by them later events are known for the tenant's, and parked.
+What is left is the topic's name with the tombstone, and of each subscription that it was an erased tenant's, not whose:
+so what its provider still sends is ignored, counted (`planwire_erased_events_total`) and not kept.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterable
 
 import orjson
 
-from sync.billing import model
+from sync.billing import model, ownership
 from sync.billing.batch import Batch
-from sync.billing.model import Facts
-from sync.billing.pipeline import CONFLICT_PAUSE_S, CONFLICTS_MAX, EVENTS_KEPT, Pipeline, Receipt, events_key
-from sync.state import keys
-from sync.state.store import ABSENT, Change, StoreError, Verdict
+from sync.billing.decision import FactsError, facts_of
+from sync.billing.history import EVENTS_KEPT, events_key
+from sync.billing.inbox import Record
+from sync.billing.model import Event, Facts
+from sync.billing.pipeline import CONFLICT_PAUSE_S, CONFLICTS_MAX, Pipeline, Receipt
+from sync.billing.quotes import quotes_key
+from sync.billing.sightings import sightings_key
+from sync.state import announcement, keys
+from sync.state.store import ABSENT, Change, Snapshot, StoreError, Verdict
+from sync.state.topic import Topic
+
+PAGE = 500
+"""How many parked events are looked through at a time."""
+
+_Ids = tuple[str, str, str]
+"""Provider, subscription and customer ("": none)."""
 
 
 async def erase(pipeline: Pipeline, environment: str, topic: str, reason: str) -> Receipt:
     """Return what became of it: `applied`, or `unchanged` where the tenant had been erased before.
 
-    The state becomes null, which every tab is sent. Done once more it removes what a crash had left.
+    The state becomes null, which every tab is sent, and then `gone`. Done once more it removes what a crash had left.
 
     Raises:
         StoreError: the store is unreachable or failing; what was not removed goes when it is called again.
     """
     receipt = await _bury(pipeline, topic, reason)
-    known = pipeline.environment(environment)
+    known, tenant = pipeline.environment(environment), Topic.parse(topic).id
     batch = Batch(pipeline.store.redis)
     batch.command("XRANGE", events_key(topic), "-", "+", "COUNT", 2 * EVENTS_KEPT)
-    (entries,) = await batch.run()
+    batch.command("SMEMBERS", _erasing_key(topic))
+    entries, members = await batch.run()
     batch = Batch(pipeline.store.redis)
     for _, fields in entries:
         if fields[b"event_id"]:
             known.inbox.forget(batch, fields[b"event_id"].decode())
+    found = {_ids(member) for member in members}
+    found |= await _parked(pipeline, environment, topic, batch, found)
+    for provider, subscription_id, customer_id in found:
+        known.links.erase(batch, provider, tenant, subscription_id or None, customer_id or None)
     known.strike(batch, topic)
+    batch.command("ZREM", keys.RECONCILE, topic)
     # The tombstone's own version stays: it is what there is.
     batch.command("XTRIM", keys.log(topic), "MAXLEN", 1)
-    batch.command("DEL", events_key(topic), keys.seen(topic))
+    batch.command("DEL", events_key(topic), keys.seen(topic), quotes_key(topic), sightings_key(topic))
     await batch.run()
     await known.drifts.erase(topic)
+    # Last: until then whoever calls again finds what there is to do.
+    batch = Batch(pipeline.store.redis)
+    batch.command("DEL", _erasing_key(topic))
+    await batch.run()
     return receipt
 
 
 async def _bury(pipeline: Pipeline, topic: str, reason: str) -> Receipt:
-    cause = orjson.dumps({"source": "operator", "event_type": "tenant.erased", "reason": reason})
+    cause = orjson.dumps({"source": "operator", "event_type": announcement.ERASED, "reason": reason})
     async with pipeline.turns.of(topic):
         for _ in range(CONFLICTS_MAX):
             snapshot = await pipeline.store.read(topic)
-            if is_erased(snapshot.private):
+            if is_erased(snapshot):
                 return Receipt("unchanged", snapshot.version)
+            await _remember(pipeline, snapshot)
             tombstone = model.encode(Facts(erased_ns=pipeline.now_ns()))
             change = Change(topic, ABSENT, tombstone, if_version=snapshot.version, cause=cause)
-            committed = await pipeline.store.commit(change)
+            committed = await pipeline.commit(change)
             if committed.verdict is not Verdict.CONFLICT:
                 return Receipt(committed.verdict.value, committed.version)
             await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))  # noqa: S311 - spreads, guards nothing
     raise StoreError(f"{topic}: {CONFLICTS_MAX} commits in a row came too late")
 
 
-def is_erased(private: bytes) -> bool:
-    """Return whether a topic's private part is a tombstone."""
+async def _remember(pipeline: Pipeline, snapshot: Snapshot) -> None:
+    """Keep what leads to the tenant until all of it is gone: the tombstone does not know it any more."""
     try:
-        return model.decode(private).erased_ns is not None
-    except ValueError:
+        facts = facts_of(snapshot)
+    except FactsError:
+        return
+    ids = [
+        (entry.provider, entry.subscription.id, entry.subscription.customer_id or "")
+        for entry in facts.subscriptions.values()
+    ]
+    if ids:
+        batch = Batch(pipeline.store.redis)
+        batch.command("SADD", _erasing_key(snapshot.topic), *("\n".join(entry) for entry in ids))
+        await batch.run()
+
+
+async def _parked(
+    pipeline: Pipeline, environment: str, topic: str, batch: Batch, known_ids: Iterable[_Ids]
+) -> set[_Ids]:
+    """Add to `batch` the end of every parked event of the tenant; return what these lead to it by."""
+    inbox = pipeline.environment(environment).inbox
+    subscriptions = {(provider, subscription_id) for provider, subscription_id, _ in known_ids}
+    found: set[_Ids] = set()
+    after: tuple[int, str] | None = None
+    while True:
+        page = await inbox.parked(after, PAGE)
+        for record in page:
+            event = _read(pipeline, record, environment)
+            named = event is not None and ownership.named_topic(event) == topic
+            if event is not None and event.subscription_id is not None:
+                named = named or (event.provider, event.subscription_id) in subscriptions
+                if named or record.topic == topic:
+                    found.add((event.provider, event.subscription_id, event.customer_id or ""))
+            if named or record.topic == topic:
+                inbox.end(batch, record.event_id, ownership.ERASED_ENDING)
+        if len(page) < PAGE:
+            return found
+        after = page[-1].parked_us, page[-1].event_id
+
+
+def _read(pipeline: Pipeline, record: Record, environment: str) -> Event | None:
+    adapter = pipeline.adapters.get(record.provider)
+    event = None if adapter is None else ownership.usable(adapter.parse(record.body, environment))
+    return event if isinstance(event, Event) else None
+
+
+def _erasing_key(topic: str) -> str:
+    return f"pw:{{{topic}}}:erasing"
+
+
+def _ids(member: bytes) -> _Ids:
+    provider, subscription_id, customer_id = member.decode().split("\n")
+    return provider, subscription_id, customer_id
+
+
+def is_erased(snapshot: Snapshot) -> bool:
+    """Return whether a topic stands at a tombstone."""
+    try:
+        return facts_of(snapshot).erased_ns is not None
+    except FactsError:
         return False

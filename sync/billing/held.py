@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sync.billing.catalog import Addon, Catalog, Plan
 from sync.billing.model import LIVE_STATUSES, Facts, HeldChange, Item, SubscriptionFacts, subscription_key
 from sync.billing.projection import leader
+from sync.billing.providers import stripe
 from sync.errors import SyncError
 
 AHEAD_NS = 40 * 60 * 1_000_000_000
@@ -52,6 +53,9 @@ def hold(facts: Facts, wish: Wish, catalog: Catalog, environment: str, now_ns: i
         HeldError: it cannot be done, or makes no sense.
     """
     key, entry = meant(facts, wish.subscription_id, catalog, environment, now_ns)
+    if entry.provider == stripe.NAME and wish.billing_mode not in stripe.PRORATIONS:
+        modes = ", ".join(stripe.PRORATIONS)
+        raise HeldError("billing_mode_unsupported", f"Stripe does not bill {wish.billing_mode}: use one of {modes}")
     prices = catalog.prices(entry.provider, environment)
     target = sold(catalog, wish.plan, entry.provider, environment)
     keep = entry.subscription.items

@@ -1,7 +1,8 @@
 """The inbox: every verified event is stored here before it is answered, and stays until it is used or refused.
 
 An event is pending (somebody works on it, or will when the lease has run out), parked (it waits on something: a link,
-the catalog), or done. Done ones are kept as long as they may come again; parked ones for ever. It decides nothing.
+the catalog), or done. Done ones are known as long as they may come again, with their bodies only where the state does
+not have what they said; parked ones are kept for ever. It decides nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from sync.billing.batch import Batch, Script
 
 KEEP_DONE_S = 7 * 86_400
 """How long a done event is remembered: longer than any provider retries (3 days)."""
+
+BODY_KEPT = ("refused", "ignored")
+"""The outcomes of done events whose bodies are kept as long as they are known."""
 
 _PUT = Script.load("put")
 _CLAIM = Script.load("claim")
@@ -59,13 +63,17 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How the work on an event ends: an outcome for good, or `parked` on `waits`."""
+    """How the work on an event ends: an outcome for good, or `parked` on `waits`.
+
+    `keeps_body`: whether the body may be kept where the outcome says so (BODY_KEPT).
+    """
 
     outcome: str
     reason: str = ""
     topic: str = ""
     version: int = 0
     waits: tuple[str, ...] = ()
+    keeps_body: bool = True
 
 
 class Inbox:
@@ -79,8 +87,13 @@ class Inbox:
         self._pending, self._parked, self._waiting = f"{head}:pending", f"{head}:parked", f"{head}:waiting"
         self._event_head = f"{head}:event:"
 
-    def put(self, batch: Batch, event_id: str, body: bytes, provider: str, type: str, received_us: int) -> None:
-        """Add to `batch` the storing of an event; `Inbox.put_reply` reads the answer."""
+    def put(
+        self, batch: Batch, event_id: str, body: bytes, provider: str, type: str, received_us: int, claim: str = ""
+    ) -> None:
+        """Add to `batch` the storing of an event; `Inbox.put_reply` reads the answer.
+
+        `claim` names this one delivery: sent twice, because its first answer was lost, it is claimed twice.
+        """
         batch.script(
             _PUT,
             (self._event_head + event_id, self._pending),
@@ -90,6 +103,7 @@ class Inbox:
             type,
             received_us,
             self._lease_us,
+            claim,
         )
 
     @staticmethod
@@ -109,6 +123,7 @@ class Inbox:
             ending.version,
             "\n".join(ending.waits),
             KEEP_DONE_S * 1000,
+            "keep" if ending.outcome in BODY_KEPT and ending.keeps_body else "",
         )
 
     def postpone(self, batch: Batch, event_id: str, until_us: int) -> None:
@@ -116,9 +131,9 @@ class Inbox:
         batch.command("ZADD", self._pending, "XX", until_us, event_id)
 
     def forget(self, batch: Batch, event_id: str) -> None:
-        """Add to `batch` that an event's body goes; its id and outcome stay, so that it is still known as a duplicate.
+        """Add to `batch` that a done event's body goes; its id and outcome stay, so that it is a duplicate still.
 
-        Only for events that are done: others need their bodies.
+        Events that are not done keep theirs: they need it.
         """
         batch.script(_FORGET, (self._event_head + event_id,))
 

@@ -10,6 +10,9 @@ from typing import Any
 
 from sync.billing.batch import Batch
 
+ERASED = "!erased"
+"""Whose a subscription is whose tenant was erased: nobody's. No tenant can be called so."""
+
 TENANTS_PER_CUSTOMER_READ = 2
 """Two are enough to know that a customer does not tell which tenant is meant."""
 
@@ -58,6 +61,15 @@ class Links:
         if known is not None and known.decode() != tenant_id:
             return Link(tenant_id, conflict=known.decode())
         return Link(tenant_id, known is None, len(replies) > 1 and bool(replies[1]))
+
+    def erase(
+        self, batch: Batch, provider: str, tenant_id: str, subscription_id: str | None, customer_id: str | None
+    ) -> None:
+        """Add to `batch` that nothing leads to this tenant any more; the subscription is known for an erased one's."""
+        if subscription_id is not None:
+            batch.command("SET", self._key(subscription_subject(provider, subscription_id)), ERASED)
+        if customer_id is not None:
+            batch.command("SREM", self._key(customer_subject(provider, customer_id)), tenant_id)
 
     def look_up(self, batch: Batch, provider: str, subscription_id: str, customer_id: str | None) -> None:
         """Add to `batch` the question whose an event is that does not say so; `looked_up` reads the replies."""

@@ -111,6 +111,7 @@ class Event:
         simulated: made by the provider's simulator, hence about nothing real.
         subscription: the body, or None where the event carries none that could be applied.
         ignored: why the event can say nothing about entitlements, or "" if it can.
+        unstamped: fetched from a provider that does not say when an entity changed: `order` tells when it was asked.
     """
 
     provider: str
@@ -125,6 +126,7 @@ class Event:
     simulated: bool = False
     subscription: Subscription | None = None
     ignored: str = ""
+    unstamped: bool = False
 
 
 @dataclass(frozen=True, slots=True)

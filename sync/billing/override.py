@@ -36,6 +36,16 @@ def granted(facts: Facts, override: Override, now_ns: int) -> Facts:
     return replace(facts, overrides=(*kept, override))
 
 
+def in_force(facts: Facts, now_ns: int) -> dict[str, list[str]]:
+    """Return what a cause says of the overrides that count at `now_ns`: `overrides`, as KIND:NAME; nothing without."""
+    names = [
+        f"{override.kind}:{override.name}"
+        for override in facts.overrides
+        if override.expires_ns is None or override.expires_ns > now_ns
+    ]
+    return {"overrides": names} if names else {}
+
+
 def removed(facts: Facts, kind: str, name: str) -> Facts:
     """Return the facts without an override.
 

@@ -9,34 +9,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import assert_never
 
-import orjson
 import structlog
 
-from sync.billing import instants, model
-from sync.billing.batch import Batch
-from sync.billing.catalog import Catalog
+from sync.billing import alarm, model, ownership
+from sync.billing.batch import Batch, Script
+from sync.billing.convoy import Convoy
+from sync.billing.decision import WAITS_SOFTWARE, cause, decide
 from sync.billing.drift import Drift
 from sync.billing.environment import Environment
+from sync.billing.history import ask_noted, is_noted, note
+from sync.billing.history import events_key as events_key
 from sync.billing.inbox import Ending, Inbox, Record
-from sync.billing.links import Link, Links, customer_subject, subscription_subject
-from sync.billing.model import Event, Facts, HeldChange
-from sync.billing.preview import compare
-from sync.billing.projection import Projected, Unprojectable, project, settle
+from sync.billing.model import Event, Facts
+from sync.billing.ownership import TENANT_KIND as TENANT_KIND
+from sync.billing.ownership import hydrated, is_unreal, subjects, unowned, usable
+from sync.billing.projection import Projected
 from sync.billing.providers import Adapter, ProviderRefusal, ProviderUnavailable, Source, Unparsable
-from sync.billing.reducer import Reduced, Refused, Unusable, adopt, reduce
 from sync.billing.shelf import Shelf
+from sync.billing.sightings import see
 from sync.billing.turns import Turns
-from sync.errors import SyncError
 from sync.state import canonical, keys
-from sync.state.store import ABSENT, Change, Snapshot, Store, StoreError, Verdict
-from sync.state.topic import LIVE, Topic, TopicError
+from sync.state.store import ABSENT, COMMIT_LUA, Change, Committed, Snapshot, Store, StoreError, Verdict, committed
+from sync.state.topic import Topic
 
 LEASE_S = 30.0
 """How long a claimed event or timer is nobody else's. A crashed process's events are taken up after it."""
@@ -48,34 +50,15 @@ CONFLICT_PAUSE_S = 0.02
 RELEASE_MAX = 100
 """How many waiting events one newly learned link takes along at once; the rest are claimed by workers."""
 
-EVENTS_KEPT = 200
-"""How many entries a topic's list of processed events keeps, about."""
-
 FETCH_PATIENCE_S = 2.5
 """How long a delivery waits for the provider's answer before its own body has to do; providers wait 5 s for ours."""
-
-ASK_AGAIN_MIN_S, ASK_AGAIN_MAX_S = 10, 900
-"""How soon the provider is asked again about a change that is overdue: after half the time that it has been so."""
 
 UNFETCHED_AGAIN_S = 30
 """When an event is tried again that has to be fetched, and whose provider was away."""
 
-EXECUTE_AGAIN_S = 300
-"""When the provider is told again to make a held change that it would not make."""
-
-TENANT_KIND = "tenant"
-
-WAITS_CATALOG = "catalog"
-WAITS_SOFTWARE = "software"
-WAITS_ERASED = "erased"
-"""What parked events wait on besides links: an edited catalog, a newer release that can read them,
-or somebody to look after those of a tenant that was erased."""
+_COMMIT = Script.of(COMMIT_LUA)
 
 _log = structlog.get_logger("sync.pipeline")
-
-
-class FactsError(SyncError):
-    """What a topic keeps in `private` is not a tenant's facts; somebody else wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +97,9 @@ class Pipeline:
         self._lease_s = lease_s
         self.now_ns = now_ns
         self._environments: dict[str, Environment] = {}
+        self._name = secrets.token_hex(8)
+        self._claims = itertools.count(1)
+        self._durable: Convoy[None, None] = Convoy(self._wait_durable, lambda: StoreError("whoever waited was stopped"))
         self.turns = Turns()
 
     async def aclose(self) -> None:
@@ -135,15 +121,17 @@ class Pipeline:
             StoreError: it may not be stored, or not be processed to the end; the provider should send it again, and a
                 worker takes it up anyway if it was stored.
         """
-        event = _usable(adapter.parse(body, environment))
+        event = usable(adapter.parse(body, environment))
         received_us = self.now_ns() // 1000
-        inbox = self.environment(environment).inbox
+        known = self.environment(environment)
         batch = Batch(self.store.redis)
-        inbox.put(batch, event.event_id, body, adapter.name, event.type, received_us)
-        topic = _named_topic(event)
+        claim = f"{self._name}.{next(self._claims):x}"
+        known.inbox.put(batch, event.event_id, body, adapter.name, event.type, received_us, claim)
+        batch.then()  # a link learned by an event that is not stored would never release what waits on it
+        topic = ownership.named_topic(event)
         if topic is not None:
             _read(batch, topic)
-        self._ask_link(batch, event)
+        ownership.ask(batch, known.links, event)
         replies = await batch.run()
         put = Inbox.put_reply(replies.pop(0))
         read = _snapshot(topic, replies.pop(0)) if topic is not None else None
@@ -165,9 +153,9 @@ class Pipeline:
         Raises:
             StoreError: the store is unreachable or failing; the event stays pending.
         """
-        event = _usable(self.adapters[record.provider].parse(record.body, environment))
+        event = usable(self.adapters[record.provider].parse(record.body, environment))
         batch = Batch(self.store.redis)
-        self._ask_link(batch, event)
+        ownership.ask(batch, self.environment(environment).links, event)
         return await self._process(event, environment, await batch.run(), record.attempts, record.received_us)
 
     async def retry(self, environment: str, event_id: str) -> Receipt | None:
@@ -180,6 +168,18 @@ class Pipeline:
         if record is None or record.status != "parked":
             return None
         return await self.resume(record, environment)
+
+    async def wait_durable(self) -> None:
+        """Return when what was written before is on disk, as `Store.wait_durable`; who waits meanwhile waits together.
+
+        Raises:
+            StoreError: it is not, or nobody can tell.
+        """
+        await self._durable.carry(None)
+
+    async def _wait_durable(self, waiting: Sequence[None]) -> list[Exception | None]:
+        await self.store.wait_durable()
+        return [None] * len(waiting)
 
     async def postpone(self, environment: str, event_id: str, delay_s: float) -> None:
         """Have a claimed event claimable again in `delay_s`, whatever its lease says.
@@ -233,16 +233,6 @@ class Pipeline:
             await self.resume(record, environment)
         return len(records)
 
-    def _ask_link(self, batch: Batch, event: Event | Unparsable) -> None:
-        """Add to `batch` what tells an event's tenant; nothing for an event that needs none."""
-        if isinstance(event, Unparsable) or event.subscription_id is None or _is_unreal(event):
-            return
-        links = self.environment(event.environment).links
-        if event.tenant_id is not None:
-            links.learn(batch, event.provider, event.tenant_id, event.subscription_id, event.customer_id)
-        elif event.subscription is not None:
-            links.look_up(batch, event.provider, event.subscription_id, event.customer_id)
-
     async def _process(
         self,
         event: Event | Unparsable,
@@ -255,26 +245,26 @@ class Pipeline:
         if isinstance(event, Unparsable):
             reason = f"unparsable: {event.problem}"
             return await self._end(environment, event, Ending("parked", reason, waits=(WAITS_SOFTWARE,)))
-        if _is_unreal(event):
+        if is_unreal(event):
             return await self._end(environment, event, Ending("ignored", "simulated event in the live environment"))
         fetched: tuple[Event | None, bool] | None = None
         if event.subscription is None and not event.ignored:
             fetched = await self._fetched(event)
             if fetched[0] is None:
                 return await self._unfetched(event, wanted=fetched[1])
-            event = _usable_event(_hydrated(event, fetched[0]))
+            event = hydrated(event, fetched[0])
             batch = Batch(self.store.redis)
-            self._ask_link(batch, event)
+            ownership.ask(batch, self.environment(environment).links, event)
             link_replies = await batch.run()
         if not link_replies:
             return await self._end(environment, event, Ending("ignored", event.ignored))
-        link = _link(event, link_replies)
-        ending = _unlinked(event, link)
+        link = ownership.told(event, link_replies)
+        ending = unowned(event, link)
         if ending is None and event.subscription is None:
             ending = Ending("unchanged" if link.learned_subscription else "ignored", event.ignored)
-        if link.learned_subscription or link.learned_customer or (attempts > 1 and event.tenant_id is not None):
+        if link.learned_subscription or link.learned_customer or (attempts != 1 and event.tenant_id is not None):
             # Before the end of this event: should that fail, it is done once more, and so is this.
-            await self.release(environment, *_subjects(event))
+            await self.release(environment, *subjects(event))
         if ending is None:
             topic = str(Topic(environment, TENANT_KIND, str(link.tenant_id)))
             return await self._apply(topic, event, attempts, received_us, read, fetched)
@@ -289,15 +279,18 @@ class Pipeline:
             # It stays pending: a worker tries it again.
             await self.postpone(event.environment, event.event_id, UNFETCHED_AGAIN_S)
             return Receipt("parked", 0, f"the provider could not be asked; tried again in {UNFETCHED_AGAIN_S} s")
-        reason = f"{event.type[:60]} carries no subscription, and {event.provider} cannot be asked for it"
+        can_ask = (event.provider, event.environment) in self.sources
+        setting = f"set PLANWIRE_{event.provider.upper()}_API_KEYS={event.environment}:KEY"
+        problem = "would not tell it" if can_ask else f"cannot be asked for it: {setting}"
+        reason = f"{event.type[:60]} carries no subscription, and {event.provider} {problem}"
         return await self._end(event.environment, event, Ending("parked", reason, waits=(WAITS_SOFTWARE,)))
 
     async def _look_again(self, event: Event) -> None:
         """Release what was parked for want of a link that was learned between our look and our parking."""
         batch = Batch(self.store.redis)
-        self._ask_link(batch, event)
-        if _link(event, await batch.run()).tenant_id is not None:
-            await self.release(event.environment, *_subjects(event))
+        ownership.ask(batch, self.environment(event.environment).links, event)
+        if ownership.told(event, await batch.run()).tenant_id is not None:
+            await self.release(event.environment, *subjects(event))
 
     async def _apply(
         self,
@@ -319,35 +312,54 @@ class Pipeline:
             catalog = self.shelf.current
             for _ in range(CONFLICTS_MAX):
                 snapshot, read = read or await self.store.read(topic), None
-                decided = _decide(snapshot, event, fetched, catalog, self.now_ns())
+                decided = decide(snapshot, event, fetched, catalog, self.now_ns())
                 if isinstance(decided, Ending):
-                    if decided.outcome == "refused" and attempts > 1 and await self._was_committed(topic, event):
+                    if decided.outcome == "refused" and attempts != 1 and await self._was_committed(topic, event):
                         return await self._finish_late(event, Ending("applied", "", topic, snapshot.version))
-                    return await self._end(event.environment, event, decided, wanted=wanted)
-                facts, projected, dropped, missed = decided
+                    return await self._end(
+                        event.environment, event, decided, wanted=wanted, is_first=attempts == 1, fetched=fetched
+                    )
+                facts, projected = decided.facts, decided.projected
                 change = Change(
                     topic,
                     canonical.encode(projected.state),
                     model.encode(facts),
                     event_id=event.event_id,
                     if_version=snapshot.version,
-                    cause=_cause(event, fetched, received_us),
+                    cause=cause(event, fetched, received_us, facts, self.now_ns()),
                     previous=snapshot,
                 )
-                committed = await self.store.commit(change)
-                if committed.verdict is Verdict.CONFLICT:
+                done = await self.commit(change)
+                if done.verdict is Verdict.CONFLICT:
                     await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))  # noqa: S311 - spreads, guards nothing
                     continue
+                # Duplicate: this very event was committed, and the answer was lost on its way or to a crash.
+                is_repeated = done.verdict is Verdict.DUPLICATE
+                outcome = "applied" if is_repeated else done.verdict.value
                 return await self._end(
                     event.environment,
                     event,
-                    Ending(committed.verdict.value, dropped, topic, committed.version),
+                    Ending(outcome, decided.dropped, topic, done.version),
                     timer_us=self.wake_us(event.environment, projected, facts),
-                    is_new=not snapshot.private,
+                    is_new=is_repeated or not snapshot.private,
                     wanted=wanted,
-                    missed=missed,
+                    missed=decided.missed,
+                    is_first=attempts == 1 and not is_repeated,
+                    fetched=fetched,
                 )
         raise StoreError(f"{topic}: {CONFLICTS_MAX} commits in a row came too late")
+
+    async def commit(self, change: Change) -> Committed:
+        """Return what became of a change; as `Store.commit`, in one round trip with whatever else is under way.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        batch = Batch(self.store.redis)
+        names, arguments = self.store.arguments(change)
+        batch.script(_COMMIT, names, *arguments)
+        (reply,) = await batch.run()
+        return committed(change, reply)
 
     async def _fetched(self, event: Event) -> tuple[Event | None, bool]:
         """The subscription as its provider has it now, if it can be asked, and whether it has to be asked later."""
@@ -365,32 +377,8 @@ class Pipeline:
             return None, False
 
     def wake_us(self, environment: str, projected: Projected, facts: Facts) -> int | None:
-        """Return when time has to look at a topic again, or None for never.
-
-        That is when its state may change, or when a provider that can be asked is due to be asked about it again, or
-        to be told to change it.
-        """
-        wake_us = due_us(projected.valid_until_ns)
-        if not any(name == environment for _, name in self.sources):
-            return wake_us
-        now_us = self.now_ns() // 1000
-        held = facts.held
-        if held is not None and not held.executed and self._can_tell(facts, held, environment):
-            # Not yet tried, it is at its time, which may be now: a bill locks the subscription soon after.
-            again_s = EXECUTE_AGAIN_S if held.problem else 0
-            execute_us = max(-(-held.execute_ns // 1000), now_us + again_s * 1_000_000)
-            wake_us = execute_us if wake_us is None else min(wake_us, execute_us)
-        pending = projected.state.get("pending")
-        if pending is None:
-            return wake_us
-        since_s = (now_us - instants.parse(pending["since"]) // 1000) / 2_000_000
-        again_us = now_us + int(min(max(since_s, ASK_AGAIN_MIN_S), ASK_AGAIN_MAX_S) * 1_000_000)
-        return again_us if wake_us is None else min(wake_us, again_us)
-
-    def _can_tell(self, facts: Facts, held: HeldChange, environment: str) -> bool:
-        """Whether the provider of a held change's subscription can be told of it."""
-        entry = facts.subscriptions.get(held.subscription)
-        return entry is not None and (entry.provider, environment) in self.sources
+        """Return when time has to look at a topic again, or None for never; see `alarm.wake_us`."""
+        return alarm.wake_us(projected, facts, environment, self.sources, self.now_ns() // 1000)
 
     async def _was_committed(self, topic: str, event: Event) -> bool:
         """Whether an earlier attempt, which did not come to its end, has committed the event already."""
@@ -401,7 +389,8 @@ class Pipeline:
 
     async def _finish_late(self, event: Event, ending: Ending) -> Receipt:
         """Do what the attempt that committed the event has left undone; the timer fires at once and sets itself."""
-        return await self._end(event.environment, event, ending, timer_us=self.now_ns() // 1000, is_new=True)
+        now_us = self.now_ns() // 1000
+        return await self._end(event.environment, event, ending, timer_us=now_us, is_new=True, is_first=False)
 
     async def _end(
         self,
@@ -413,20 +402,35 @@ class Pipeline:
         is_new: bool = False,
         wanted: bool = False,
         missed: Drift | None = None,
+        is_first: bool = True,
+        fetched: Event | None = None,
     ) -> Receipt:
         known = self.environment(environment)
         batch = Batch(self.store.redis)
+        if ending.reason == ownership.TENANT_ERASED and isinstance(event, Event):
+            known.count_erased(batch)
+            if event.tenant_id is not None:  # it may have told of a subscription that was not known yet
+                known.links.erase(batch, event.provider, event.tenant_id, event.subscription_id, event.customer_id)
+        is_told = False
+        if ending.topic and not is_first:
+            # An attempt that was cut off between these commands has told it; in the history it stands once.
+            ask_noted(batch, ending.topic)
+            is_told = is_noted((await batch.run())[-1], event.event_id, ending)
+            batch = Batch(self.store.redis)
         if wanted:
             batch.command("ZADD", keys.RECONCILE, "NX", self.now_ns() // 1_000_000_000, ending.topic)
         if timer_us is not None:
             known.timers.arm(batch, ending.topic, timer_us)
         if is_new:
             known.enlist(batch, ending.topic, self.now_ns() // 1000)
+        if fetched is not None and ending.topic:
+            see(batch, ending.topic, [fetched])
         if missed is not None:
             known.drifts.add(batch, replace(missed, version=ending.version))
-        if ending.topic:
+        if ending.topic and not is_told:
             note(batch, ending.topic, event.event_id, event.type, ending, self.now_ns() // 1000)
         # Last, so that a failure before it leaves the event pending and everything is done once more.
+        batch.then()
         known.inbox.end(batch, event.event_id, ending)
         await batch.run()
         if ending.outcome == "parked":
@@ -434,67 +438,6 @@ class Pipeline:
                 "event_parked", environment=environment, event_id=event.event_id, type=event.type, reason=ending.reason
             )
         return Receipt(ending.outcome, ending.version, ending.reason)
-
-
-def _decide(
-    snapshot: Snapshot, event: Event, fetched: Event | None, catalog: Catalog, now_ns: int
-) -> Ending | tuple[Facts, Projected, str, Drift | None]:
-    """What the event makes of a topic that stands at `snapshot`: new facts, their state, what was dropped for them and
-    which preview they belie; or how it ends without."""
-    topic, version = snapshot.topic, snapshot.version
-    try:
-        facts = before = facts_of(snapshot)
-    except FactsError as error:
-        return Ending("parked", str(error), topic, version, (WAITS_SOFTWARE,))
-    if facts.erased_ns is not None:
-        return Ending(
-            "parked", f"the tenant was erased at {instants.text(facts.erased_ns)}", topic, version, (WAITS_ERASED,)
-        )
-    result = reduce(facts, event)
-    if fetched is not None:
-        answer = adopt(result.facts if isinstance(result, Reduced) else facts, fetched)
-        if isinstance(answer, Reduced):
-            result = answer
-        elif isinstance(result, Unusable) and isinstance(answer, Refused):
-            return Ending("unchanged", answer.reason, topic, version)
-    match result:
-        case Refused(reason):
-            return Ending("refused", reason, topic, version)
-        case Unusable(reason):
-            return Ending("parked", reason, topic, version, (WAITS_SOFTWARE,))
-        case Reduced(facts):
-            facts, dropped = settle(facts, catalog, event.environment, now_ns)
-            projected = project(facts, catalog, event.environment, now_ns)
-            if isinstance(projected, Unprojectable):
-                reason = f"unknown price {', '.join(projected.price_ids)}"
-                return Ending("parked", reason, topic, version, (WAITS_CATALOG,))
-            facts, missed = belied(topic, before, facts, projected, now_ns)
-            return facts, projected, dropped, missed
-        case _:
-            assert_never(result)
-
-
-def belied(topic: str, before: Facts, after: Facts, projected: Projected, now_ns: int) -> tuple[Facts, Drift | None]:
-    """Return the facts without a preview that has come true or been belied, and the drift where it was belied."""
-    facts, differing = compare(before, after, projected, now_ns)
-    if not differing or before.expected is None:
-        return facts, None
-    here = {str(entry["path"]): entry.get("from") for entry in differing}
-    there = {str(entry["path"]): entry.get("to") for entry in differing}
-    return facts, Drift("preview", topic, before.expected.preview_id, "landed", now_ns // 1000, here, there)
-
-
-def _cause(event: Event, fetched: Event | None, received_us: int) -> bytes:
-    cause = {
-        "source": event.provider,
-        "event_id": event.event_id,
-        "event_type": event.type,
-        "occurred_at": instants.text(event.order.occurred_ns),
-        "received_at": instants.text(received_us * 1000),
-    }
-    if fetched is not None:
-        cause["fetched_at"] = instants.text(fetched.order.occurred_ns)
-    return orjson.dumps(cause)
 
 
 def _read(batch: Batch, topic: str) -> None:
@@ -506,98 +449,3 @@ def _snapshot(topic: str, fields: Sequence[bytes | None]) -> Snapshot:
     if version is None:
         return Snapshot(topic, 0, ABSENT, b"", b"")
     return Snapshot(topic, int(version), state or ABSENT, private or b"", cause or b"")
-
-
-def _named_topic(event: Event | Unparsable) -> str | None:
-    """The topic of the tenant that the event itself names, if it may change it."""
-    if isinstance(event, Unparsable) or event.tenant_id is None or event.subscription is None or _is_unreal(event):
-        return None
-    return str(Topic(event.environment, TENANT_KIND, event.tenant_id))
-
-
-def events_key(topic: str) -> str:
-    """Return the key of a topic's capped stream of processed events: event_id, type, outcome, reason, at (us)."""
-    return f"pw:{{{topic}}}:events"
-
-
-def note(batch: Batch, topic: str, event_id: str, type: str, ending: Ending, at_us: int) -> None:
-    """Add to `batch` an entry in the topic's stream of processed events."""
-    batch.command(
-        *("XADD", events_key(topic), "MAXLEN", "~", EVENTS_KEPT, "*"),
-        *("event_id", event_id, "type", type, "outcome", ending.outcome, "reason", ending.reason, "at", at_us),
-    )
-
-
-def _usable(event: Event | Unparsable) -> Event | Unparsable:
-    return event if isinstance(event, Unparsable) else _usable_event(event)
-
-
-def _usable_event(event: Event) -> Event:
-    """The event, without a tenant that cannot be a topic's id."""
-    if event.tenant_id is None or _is_tenant(event.tenant_id):
-        return event
-    return replace(event, tenant_id=None)
-
-
-def _hydrated(event: Event, fetched: Event) -> Event:
-    """A thin event with what was fetched for it."""
-    return replace(
-        event,
-        order=fetched.order,
-        tenant_id=event.tenant_id or fetched.tenant_id,
-        customer_id=fetched.customer_id,
-        subscription=fetched.subscription,
-    )
-
-
-def _is_unreal(event: Event) -> bool:
-    """Whether the provider's simulator made this up where real customers are."""
-    return event.simulated and event.environment == LIVE
-
-
-def _subjects(event: Event) -> list[str]:
-    """What an event about this subscription and customer may wait on."""
-    assert event.subscription_id is not None
-    subjects = [subscription_subject(event.provider, event.subscription_id)]
-    if event.customer_id is not None:
-        subjects.append(customer_subject(event.provider, event.customer_id))
-    return subjects
-
-
-def _is_tenant(text: str) -> bool:
-    try:
-        return Topic.parse(f"{TENANT_KIND}:{text}").id == text
-    except TopicError:
-        return False
-
-
-def _link(event: Event, replies: list[object]) -> Link:
-    return Links.learned(event.tenant_id, replies) if event.tenant_id is not None else Links.looked_up(replies)
-
-
-def _unlinked(event: Event, link: Link) -> Ending | None:
-    """How the event ends if its tenant is not known or not certain."""
-    if link.conflict is not None:
-        reason = f"names tenant {link.tenant_id}, but {event.subscription_id} belongs to {link.conflict}"
-        return Ending("parked", reason, waits=tuple(_subjects(event)[:1]))
-    if link.tenant_id is not None:
-        return None
-    reason = f"no tenant is known for {event.subscription_id}: custom_data.tenant_id is missing or not an id"
-    return Ending("parked", reason, waits=tuple(_subjects(event)))
-
-
-def facts_of(snapshot: Snapshot) -> Facts:
-    """Return the tenant's facts in a snapshot's private part.
-
-    Raises:
-        FactsError: something else is there.
-    """
-    try:
-        return model.decode(snapshot.private)
-    except ValueError as error:
-        raise FactsError(f"{snapshot.topic}: its private part is not a tenant's facts: {error}") from error
-
-
-def due_us(ns: int | None) -> int | None:
-    """Return an instant in microseconds, rounded up: a timer must not fire before it."""
-    return None if ns is None else -(-ns // 1000)

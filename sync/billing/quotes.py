@@ -1,7 +1,8 @@
-"""Previews that were given out, kept for as long as they may be confirmed: one key each, in the topic's slot."""
+"""Previews that were given out, kept for as long as they may be confirmed: one stream a topic, in the topic's slot."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import orjson
@@ -11,6 +12,9 @@ from sync.state.store import Store
 
 KEEP_S = 3_600
 """How long a preview may be confirmed; a price quoted longer ago is not the provider's any more."""
+
+KEPT = 100
+"""How many previews of one tenant are kept; of more, the oldest cannot be confirmed."""
 
 
 class Quotes:
@@ -26,7 +30,9 @@ class Quotes:
             StoreError: the store is unreachable or failing.
         """
         batch = Batch(self._store.redis)
-        batch.command("SET", _key(topic, preview_id), orjson.dumps(document), "EX", KEEP_S)
+        kept = {"id": preview_id, "until_s": time.time() + KEEP_S, "document": document}
+        batch.command("XADD", quotes_key(topic), "MAXLEN", KEPT, "*", "preview", orjson.dumps(kept))
+        batch.command("EXPIRE", quotes_key(topic), KEEP_S)
         await batch.run()
 
     async def get(self, topic: str, preview_id: str) -> dict[str, Any] | None:
@@ -36,11 +42,16 @@ class Quotes:
             StoreError: the store is unreachable or failing.
         """
         batch = Batch(self._store.redis)
-        batch.command("GET", _key(topic, preview_id))
-        (found,) = await batch.run()
-        document: dict[str, Any] | None = None if found is None else orjson.loads(found)
-        return document
+        batch.command("XREVRANGE", quotes_key(topic), "+", "-")
+        (entries,) = await batch.run()
+        for _, fields in entries:
+            kept = orjson.loads(fields[b"preview"])
+            if kept["id"] == preview_id and time.time() < kept["until_s"]:
+                document: dict[str, Any] = kept["document"]
+                return document
+        return None
 
 
-def _key(topic: str, preview_id: str) -> str:
-    return f"pw:{{{topic}}}:preview:{preview_id}"
+def quotes_key(topic: str) -> str:
+    """Return the key of the topic's capped stream of previews."""
+    return f"pw:{{{topic}}}:previews"

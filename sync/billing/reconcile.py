@@ -12,14 +12,17 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from sync.billing.batch import Batch
+from sync.billing.decision import FactsError, facts_of
 from sync.billing.drift import Drift, differences
 from sync.billing.held import target_items
 from sync.billing.links import Links
 from sync.billing.model import Event, Facts, subscription_key
-from sync.billing.pipeline import TENANT_KIND, FactsError, Pipeline, Receipt, facts_of
+from sync.billing.ownership import TENANT_KIND
+from sync.billing.pipeline import Pipeline, Receipt
 from sync.billing.projection import awaited
 from sync.billing.providers import ProviderRefusal, ProviderUnavailable, Source
 from sync.billing.reprojection import Adopted, Reprojection
+from sync.billing.sightings import see
 from sync.billing.timers import Due
 from sync.state.topic import Topic
 
@@ -107,7 +110,7 @@ class Reconciliation:
         if facts is not None:
             keys = awaited(facts, pipeline.shelf.current.policy, pipeline.now_ns())
             answers = await self._ask(environment, facts, keys[:ASKED_MAX], TIMER_PATIENCE_S, False)
-        adopted = await self._adopt(environment, due.topic, "timer", "due", answers)
+        adopted = await self._adopt(environment, due.topic, "timer", "due", answers, arms=False)
         await self._record(environment, _drift(due.topic, "timer", answers, adopted, pipeline.now_ns() // 1000))
         if self.can_ask(environment):
             adopted = await self._execute(environment, due.topic, adopted)
@@ -155,7 +158,8 @@ class Reconciliation:
     async def _list(self, source: Source, environment: str, tenants: set[str], found: dict[str, _Answers]) -> None:
         after = ""
         for _ in range(PAGES_MAX):
-            page, after = await source.subscriptions(after, BACKGROUND_PATIENCE_S)
+            listed = await source.subscriptions(after, BACKGROUND_PATIENCE_S)
+            page, after = [entry.event for entry in listed.entries if entry.event is not None], listed.following
             for event, tenant in zip(page, await self._tenants(environment, page), strict=True):
                 if tenant in tenants:
                     topic = str(Topic(environment, TENANT_KIND, tenant))
@@ -209,8 +213,15 @@ class Reconciliation:
         await self._record(environment, drift)
         return Report(adopted.receipt, len(answers.fetched) + len(answers.missing), answers.unavailable, drift)
 
-    async def _adopt(self, environment: str, topic: str, source: str, why: str, answers: _Answers) -> Adopted:
-        return await self.reprojection.adopt(environment, topic, answers.fetched, {"source": source, "event_type": why})
+    async def _adopt(
+        self, environment: str, topic: str, source: str, why: str, answers: _Answers, *, arms: bool = True
+    ) -> Adopted:
+        cause = {"source": source, "event_type": why}
+        if answers.missing:
+            batch = Batch(self._pipeline.store.redis)
+            see(batch, topic, (), answers.missing, self._pipeline.now_ns() // 1000)
+            await batch.run()
+        return await self.reprojection.adopt(environment, topic, answers.fetched, cause, arms=arms)
 
     async def _execute(self, environment: str, topic: str, adopted: Adopted) -> Adopted:
         """Have the provider make the tenant's held change, if its time has come; what it answers is adopted."""
@@ -241,7 +252,7 @@ class Reconciliation:
             return replace(now, held=done) if now.held == held else now
 
         cause = {"source": "app", "event_type": "scheduled_change.refused" if problem else "scheduled_change.executed"}
-        marked = await self.reprojection.adopt(environment, topic, answered, cause, mark)
+        marked = await self.reprojection.adopt(environment, topic, answered, cause, mark, arms=False)
         return marked
 
     async def _record(self, environment: str, drift: Sequence[Drift]) -> None:

@@ -76,9 +76,10 @@ def reduce(facts: Facts, event: Event) -> Reduced | Refused | Unusable:
     return Reduced(replace(facts, subscriptions={**facts.subscriptions, key: after}))
 
 
-def adopt(facts: Facts, fetched: Event) -> Reduced | Refused | Unusable:
+def adopt(facts: Facts, fetched: Event, *, confirms: bool = False) -> Reduced | Refused | Unusable:
     """Return what a fetched body makes of the facts: as `reduce`, but what says what is known already, by its
-    stamp too, changes nothing: comparing often makes no versions.
+    stamp too, changes nothing: comparing often makes no versions. With `confirms` the facts are changed already, by
+    an event that it was fetched for.
 
     It is newer than everything that occurred before its fetch began, unless its `updated_at` is older than what is
     known. That is how a provider answers whose API lags behind its webhooks; but what occurred FETCH_LAG_NS before the
@@ -88,7 +89,10 @@ def adopt(facts: Facts, fetched: Event) -> Reduced | Refused | Unusable:
     assert body is not None
     before = facts.subscriptions.get(subscription_key(fetched.provider, body.id))
     if before is not None:
-        if body == before.subscription and fetched.order.updated_ns <= before.order.updated_ns + STAMP_NS:
+        # Where the provider stamps no entities, only the time of asking is new. That alone says nothing; but an event
+        # that is remembered is as new as the answer it was confirmed by.
+        is_newer = fetched.order.updated_ns > before.order.updated_ns + STAMP_NS
+        if body == before.subscription and not (is_newer and (confirms or not fetched.unstamped)):
             return Refused("what the provider says is known already")
         if before.order.occurred_ns + FETCH_LAG_NS < fetched.order.occurred_ns:
             updated_ns = max(fetched.order.updated_ns, before.order.updated_ns)

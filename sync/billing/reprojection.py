@@ -15,21 +15,16 @@ import structlog
 
 from sync.billing import model
 from sync.billing.batch import Batch
+from sync.billing.decision import FactsError, belied, facts_of
 from sync.billing.drift import Drift
+from sync.billing.history import note
 from sync.billing.inbox import Ending
 from sync.billing.model import NOTHING, Event, Facts
-from sync.billing.pipeline import (
-    CONFLICT_PAUSE_S,
-    CONFLICTS_MAX,
-    FactsError,
-    Pipeline,
-    Receipt,
-    belied,
-    facts_of,
-    note,
-)
+from sync.billing.override import in_force
+from sync.billing.pipeline import CONFLICT_PAUSE_S, CONFLICTS_MAX, Pipeline, Receipt
 from sync.billing.projection import Unprojectable, project, settle
 from sync.billing.reducer import Reduced, Unusable, adopt
+from sync.billing.sightings import see
 from sync.state import canonical
 from sync.state.store import Change, StoreError, Verdict
 
@@ -83,16 +78,23 @@ class Reprojection:
         cause: Mapping[str, str],
         change: Callable[[Facts], Facts] | None = None,
         if_version: int | None = None,
+        *,
+        arms: bool = True,
     ) -> Adopted:
         """Return what the fetched bodies, the present catalog and the present instant make of a topic, committed.
 
         `change` is what somebody does to the facts besides; it may be called more than once, and what it raises goes
         through. Facts that are missing (and not told by `fetched` or `change`), or cannot be projected, leave the topic
         as it is; then the receipt has a reason. With `if_version` a topic at another one is left too: `conflict`.
+        Callers `arm` the timer after it; only whoever holds the timer's lease has it not armed before the commit.
 
         Raises:
             StoreError: the store is unreachable or failing.
         """
+        if fetched:
+            batch = Batch(self._pipeline.store.redis)
+            see(batch, topic, fetched)
+            await batch.run()
         async with self._pipeline.turns.of(topic):
             catalog = self._pipeline.shelf.current
             for _ in range(CONFLICTS_MAX):
@@ -123,32 +125,38 @@ class Reprojection:
                 wake_us = self._pipeline.wake_us(environment, projected, after)
                 if state == snapshot.state and private == snapshot.private:
                     return Adopted(Receipt("unchanged", snapshot.version, refused), before, before, wake_us)
+                await self._foreseen(environment, topic, wake_us if arms else None, is_new=not snapshot.private)
                 committed = await self._pipeline.store.commit(
                     Change(
                         topic,
                         state,
                         private,
                         if_version=snapshot.version,
-                        cause=orjson.dumps(cause),
+                        cause=orjson.dumps({**cause, **in_force(after, self._pipeline.now_ns())}),
                         previous=snapshot,
                     )
                 )
                 if committed.verdict is not Verdict.CONFLICT:
                     receipt = Receipt(committed.verdict.value, committed.version, refused or dropped)
-                    await self._noted(environment, topic, cause, receipt, missed, is_new=not snapshot.private)
+                    await self._noted(environment, topic, cause, receipt, missed)
                     return Adopted(receipt, before, after, wake_us)
                 await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))  # noqa: S311 - spreads, guards nothing
         raise StoreError(f"{topic}: {CONFLICTS_MAX} commits in a row came too late")
 
+    async def _foreseen(self, environment: str, topic: str, wake_us: int | None, *, is_new: bool) -> None:
+        """Set timer and lists before the commit that calls for them: after it, a crash would leave the topic without.
+
+        A timer or an audit too many costs a look.
+        """
+        known, batch = self._pipeline.environment(environment), Batch(self._pipeline.store.redis)
+        if wake_us is not None:
+            known.timers.arm(batch, topic, wake_us)
+        if is_new:
+            known.enlist(batch, topic, self._pipeline.now_ns() // 1000)
+        await batch.run()
+
     async def _noted(
-        self,
-        environment: str,
-        topic: str,
-        cause: Mapping[str, str],
-        receipt: Receipt,
-        missed: Drift | None,
-        *,
-        is_new: bool,
+        self, environment: str, topic: str, cause: Mapping[str, str], receipt: Receipt, missed: Drift | None
     ) -> None:
         batch = Batch(self._pipeline.store.redis)
         now_us = self._pipeline.now_ns() // 1000
@@ -157,8 +165,6 @@ class Reprojection:
         if missed is not None:
             drift = replace(missed, version=receipt.version)
             self._pipeline.environment(environment).drifts.add(batch, drift)
-        if is_new:
-            self._pipeline.environment(environment).enlist(batch, topic, now_us)
         await batch.run()
 
 

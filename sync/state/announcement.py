@@ -20,6 +20,17 @@ class Announcement(NamedTuple):
     state: bytes
 
 
+ERASED = "tenant.erased"
+"""The event_type of the cause of a topic's last version: null, and nothing is to come."""
+
+_ERASED = f'"event_type":"{ERASED}"'.encode()
+
+
+def is_erasure(state: bytes, cause: bytes) -> bool:
+    """Return whether a version with this state and cause says that its topic was erased."""
+    return state == b"null" and _ERASED in cause
+
+
 def parse(payload: bytes) -> Announcement:
     """Return the announcement in `payload`.
 

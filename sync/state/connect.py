@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -17,6 +17,9 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sync.errors import SyncError
+from sync.state.bus import Bus, Endpoint, OneServer
+from sync.state.cluster import NODE_TIMEOUT_S, Cluster, ClusterRedis
+from sync.state.slots import Layout, address
 from sync.state.store import Store, StoreError
 
 SOCKET_TIMEOUT_S = 5.0
@@ -24,55 +27,58 @@ CONNECT_TIMEOUT_S = 2.0
 RETRIES = 2
 CONNECTIONS_MAX = 64
 
+FORMS = (
+    "redis://, rediss://, unix://, redis+sentinel://host:port,host:port/SERVICE, redis+cluster://host:port,host:port; "
+    "rediss+sentinel:// and rediss+cluster:// with TLS"
+)
+"""What a store URL may be."""
+
+SENTINEL_PORT, SERVER_PORT = 26379, 6379
+
+TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
+"""What the query of a URL with TLS may say."""
+
 
 class StoreUrlError(SyncError, ValueError):
     """The store's URL cannot be used; the text says what is wrong with it and never shows its password."""
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One server that carries announcements: a unix socket `path`, or `host` and `port`."""
-
-    host: str = "127.0.0.1"
-    port: int = 6379
-    path: str | None = None
-    username: str | None = field(default=None, repr=False)
-    password: str | None = field(default=None, repr=False)
-    tls: ssl.SSLContext | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Connected:
-    """An open store, and `endpoint`: asked before every bus connection, since a failover moves it.
-
-    `endpoint` raises StoreError while no server is known.
-    """
+    """An open store and its bus."""
 
     store: Store
-    endpoint: Callable[[], Awaitable[Endpoint]]
+    bus: Bus
 
 
 def connect(url: str, *, durable: bool = False) -> Connected:
     """Return the store at `url`; connections are made on first use.
 
-    `redis://`, `rediss://` and `unix://` as redis-py reads them;
-    `redis+sentinel://[user:password@]host:port[,host:port...]/SERVICE[?db=N]` for Sentinel.
+    `redis://`, `rediss://` and `unix://` as redis-py reads them. With TLS (`rediss`, `rediss+...`) the query may name
+    `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`, `ssl_cert_reqs=none` and `ssl_check_hostname=false`.
+    `redis+sentinel://[user:password@]host:port[,host:port...]/SERVICE[?db=N]`: user and password are the servers';
+    `sentinel_username` and `sentinel_password` in the query are the Sentinels' own.
+    `redis+cluster://[user:password@]host:port[,host:port...]`: any nodes of a Cluster; one has to answer.
 
     Raises:
-        StoreUrlError: the URL has another scheme or lacks a part.
+        StoreUrlError: the URL has another scheme or lacks a part, or names a certificate that cannot be read.
     """
-    scheme = urlsplit(url).scheme
-    if scheme in ("redis", "rediss", "unix"):
-        return _direct(url, durable)
-    if scheme == "redis+sentinel":
-        return _sentinel(url, durable)
-    raise StoreUrlError(f"store URL scheme {scheme!r} is not known: use redis, rediss, unix or redis+sentinel")
+    try:
+        scheme = urlsplit(url).scheme
+        for known, build in _BUILDERS.items():
+            if scheme in known:
+                return build(url, durable)
+    except StoreUrlError:
+        raise
+    except (OSError, ValueError) as error:
+        raise StoreUrlError(f"store URL: {error}") from error
+    raise StoreUrlError(f"store URL scheme {scheme!r} is not known: use {FORMS}")
 
 
-def _options() -> dict[str, Any]:
+def _timeouts(socket_timeout_s: float = SOCKET_TIMEOUT_S) -> dict[str, Any]:
     # redis-py's own default is ten attempts, which stalls a call on a dead server for seconds.
     return {
-        "socket_timeout": SOCKET_TIMEOUT_S,
+        "socket_timeout": socket_timeout_s,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "retry": Retry(ExponentialWithJitterBackoff(cap=0.2, base=0.02), RETRIES),
         "retry_on_error": [RedisConnectionError, RedisTimeoutError],
@@ -81,13 +87,10 @@ def _options() -> dict[str, Any]:
 
 
 def _direct(url: str, durable: bool) -> Connected:
-    try:
-        parts: dict[str, Any] = dict(parse_url(url))
-    except ValueError as error:
-        raise StoreUrlError(f"store URL: {error}") from error
+    parts: dict[str, Any] = dict(parse_url(url))
     endpoint = Endpoint(
         host=parts.get("host") or "127.0.0.1",
-        port=parts.get("port") or 6379,
+        port=parts.get("port") or SERVER_PORT,
         path=parts.get("path"),
         username=parts.get("username"),
         password=parts.get("password"),
@@ -97,11 +100,11 @@ def _direct(url: str, durable: bool) -> Connected:
     async def where() -> Endpoint:
         return endpoint
 
-    redis = Redis.from_url(url, max_connections=CONNECTIONS_MAX, **_options())
-    return Connected(Store(redis, durable=durable), where)
+    redis = Redis.from_url(url, max_connections=CONNECTIONS_MAX, **_timeouts())
+    return Connected(Store(redis, durable=durable), OneServer(where))
 
 
-def _tls(parts: dict[str, Any]) -> ssl.SSLContext:
+def _tls(parts: Mapping[str, Any]) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=parts.get("ssl_ca_certs"))
     if parts.get("ssl_certfile"):
         context.load_cert_chain(parts["ssl_certfile"], parts.get("ssl_keyfile"))
@@ -113,34 +116,145 @@ def _tls(parts: dict[str, Any]) -> ssl.SSLContext:
     return context
 
 
-def _sentinel(url: str, durable: bool) -> Connected:
+@dataclass(frozen=True, slots=True)
+class _Several:
+    """A URL of several servers, taken apart."""
+
+    addresses: tuple[tuple[str, int], ...]
+    username: str | None
+    password: str | None
+    path: str
+    query: dict[str, str]
+    tls: ssl.SSLContext | None
+    tls_options: dict[str, Any]
+
+    @property
+    def login(self) -> dict[str, Any]:
+        return {"username": self.username, "password": self.password}
+
+
+def _several(url: str, default_port: int, options: tuple[str, ...]) -> _Several:
     split = urlsplit(url)
-    service = split.path.strip("/")
-    hosts = split.netloc.rpartition("@")[2]
-    if not service or not hosts:
-        raise StoreUrlError("a sentinel URL is redis+sentinel://host:port[,host:port...]/SERVICE")
-    addresses = []
-    for item in hosts.split(","):
-        host, _, port = item.rpartition(":") if ":" in item else (item, "", "26379")
-        if not host or not port.isdigit():
-            raise StoreUrlError(f"sentinel address {item!r} is not host:port")
-        addresses.append((host, int(port)))
-    userinfo = split.netloc.rpartition("@")[0]
-    name, _, secret = userinfo.partition(":")
-    username, password = unquote(name) or None, unquote(secret) or None
     query = dict(parse_qsl(split.query))
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        addresses, socket_timeout=CONNECT_TIMEOUT_S, socket_connect_timeout=CONNECT_TIMEOUT_S
+    has_tls = split.scheme.startswith("rediss")
+    unknown = [name for name in query if name not in options and not (has_tls and name in TLS_OPTIONS)]
+    if unknown:
+        raise StoreUrlError(f"store URL: {split.scheme} has no option {', '.join(unknown)}")
+    userinfo, _, hosts = split.netloc.rpartition("@")
+    name, _, secret = userinfo.partition(":")
+    addresses = tuple(_address(item, default_port) for item in hosts.split(","))
+    tls_options: dict[str, Any] = {}
+    if has_tls:
+        tls_options = {"ssl": True, **{name: value for name, value in query.items() if name in TLS_OPTIONS}}
+        if "ssl_check_hostname" in tls_options:
+            tls_options["ssl_check_hostname"] = query["ssl_check_hostname"].lower() not in ("false", "0")
+        if query.get("ssl_cert_reqs") == "none":
+            tls_options["ssl_check_hostname"] = False
+    return _Several(
+        addresses,
+        unquote(name) or None,
+        unquote(secret) or None,
+        split.path.strip("/"),
+        query,
+        _tls(query) if has_tls else None,
+        tls_options,
     )
+
+
+def _address(item: str, default_port: int) -> tuple[str, int]:
+    bare = "]" if item.startswith("[") else ""  # [::1] has colons of its own
+    host, port = item, str(default_port)
+    if ":" in item.rpartition(bare)[2] if bare else ":" in item:
+        host, _, port = item.rpartition(":")
+    if not host.strip("[]") or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+        raise StoreUrlError(f"store URL: {item!r} is not host:port")
+    return host.strip("[]"), int(port)
+
+
+def _sentinel(url: str, durable: bool) -> Connected:
+    parts = _several(url, SENTINEL_PORT, ("db", "sentinel_username", "sentinel_password"))
+    if not parts.path or not parts.query.get("db", "0").isdigit():
+        raise StoreUrlError("a sentinel URL is redis+sentinel://host:port[,host:port...]/SERVICE[?db=N]")
+    watching = {
+        "socket_timeout": CONNECT_TIMEOUT_S,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "retry": Retry(ExponentialWithJitterBackoff(cap=0.02, base=0.01), 1),
+        "username": parts.query.get("sentinel_username"),
+        "password": parts.query.get("sentinel_password"),
+        **parts.tls_options,
+    }
+    sentinel = Sentinel(parts.addresses, sentinel_kwargs=watching)  # type: ignore[no-untyped-call]
     redis = sentinel.master_for(
-        service, db=int(query.get("db", "0")), username=username, password=password, **_options()
+        parts.path,
+        db=int(parts.query.get("db", "0")),
+        max_connections=CONNECTIONS_MAX,
+        **parts.login,
+        **parts.tls_options,
+        **_timeouts(NODE_TIMEOUT_S),
     )
 
     async def where() -> Endpoint:
         try:
-            host, port = await sentinel.discover_master(service)
+            host, port = await sentinel.discover_master(parts.path)
         except (RedisError, OSError) as error:
             raise StoreError(f"sentinel: {error}") from error
-        return Endpoint(host=str(host), port=int(port), username=username, password=password)
+        return Endpoint(host=str(host), port=int(port), tls=parts.tls, **parts.login)
 
-    return Connected(Store(redis, durable=durable), where)
+    return Connected(_SentinelStore(redis, sentinel, durable=durable), OneServer(where))
+
+
+class _SentinelStore(Store):
+    """A store that closes its connections to the Sentinels too."""
+
+    def __init__(self, redis: Redis, sentinel: Sentinel, *, durable: bool) -> None:
+        super().__init__(redis, durable=durable)
+        self._sentinel = sentinel
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await super().aclose()
+        for watcher in self._sentinel.sentinels:
+            await watcher.aclose()
+
+
+def _cluster(url: str, durable: bool) -> Connected:
+    parts = _several(url, SERVER_PORT, ())
+    if parts.path not in ("", "0"):
+        raise StoreUrlError("a cluster URL is redis+cluster://host:port[,host:port...]: a Cluster has one database")
+    options = {"socket_connect_timeout": CONNECT_TIMEOUT_S, **parts.login, **parts.tls_options}
+    cluster = Cluster(parts.addresses, options, CONNECTIONS_MAX)
+    store = Store(ClusterRedis(cluster), cluster=cluster, durable=durable)
+    return Connected(store, _ClusterBus(cluster, parts))
+
+
+class _ClusterBus:
+    """The bus of a Cluster: sharded pub/sub, by the same layout as the commands."""
+
+    is_sharded = True
+
+    def __init__(self, cluster: Cluster, parts: _Several) -> None:
+        self._cluster = cluster
+        self._parts = parts
+        self.moved = cluster.moved
+        self.listen = cluster.listen
+
+    @property
+    def layout(self) -> Layout | None:
+        return self._cluster.layout
+
+    async def refresh(self) -> Layout:
+        try:
+            return await self._cluster.refresh()
+        except (RedisError, OSError) as error:
+            raise StoreError(str(error)) from error
+
+    async def endpoint(self, shard: str) -> Endpoint:
+        host, port = address(shard)
+        return Endpoint(host=host, port=port, tls=self._parts.tls, **self._parts.login)
+
+
+_BUILDERS: Mapping[tuple[str, ...], Callable[[str, bool], Connected]] = {
+    ("redis", "rediss", "unix"): _direct,
+    ("redis+sentinel", "rediss+sentinel"): _sentinel,
+    ("redis+cluster", "rediss+cluster"): _cluster,
+}

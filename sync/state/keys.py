@@ -9,6 +9,15 @@ CONTROL_CHANNEL = "pw:control"
 RECONCILE = "pw:{reconcile}:wanted"
 """A sorted set: topics that somebody wants compared with their provider, by the Unix time of the first asking."""
 
+DURABLE = "pw:durable"
+"""Written ahead of WAITAOF; on a Cluster a variant of it in each shard."""
+
+HYDRATE = "pw:{hydrate}:wanted"
+"""A sorted set: topics without state that somebody reads, for the worker to ask the source about."""
+
+COMPARE = "pw:{hydrate}:compare"
+"""A sorted set: topics that the worker is to compare with the source, whatever they hold."""
+
 
 def slot(topic: str) -> str:
     """Return the common head of the topic's keys, which is its Redis channel too."""
@@ -33,3 +42,8 @@ def log(topic: str) -> str:
 def seen(topic: str) -> str:
     """Return the key of the sorted set of event ids committed within the last seven days."""
     return f"pw:{{{topic}}}:seen"
+
+
+def absent(topic: str) -> str:
+    """Return the key that stands for a while after the source has said that it has no state for the topic."""
+    return f"pw:{{{topic}}}:absent"

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import resources
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from sync.errors import SyncError
 from sync.state import canonical, keys, merge_patch
+from sync.state.slots import slot_of, variants
+
+if TYPE_CHECKING:
+    from redis.commands.core import AsyncScript
+
+    from sync.state.cluster import Cluster
 
 
 def _lua(name: str) -> str:
@@ -113,26 +120,36 @@ def patch_argument(change: Change) -> bytes:
     return b"%d %b" % (previous.version, encoded) if len(encoded) < len(change.state) else b""
 
 
+def _event_id(change: Change) -> str:
+    """The change's dedupe key. One that is bound to a version gets a key of its own: sent twice, because its first
+    answer was lost, it would be told `conflict` with itself."""
+    if change.event_id or change.if_version is None:
+        return change.event_id
+    return f"~{secrets.token_hex(8)}"
+
+
 class Store:
     """Commits and reads. Safe to share between tasks; one per process."""
 
-    def __init__(self, redis: Redis, *, sharded: bool = False, durable: bool = False) -> None:
-        """Use `redis` (which answers bytes). `sharded`: announce with SPUBLISH; `durable`: see `wait_durable`."""
+    def __init__(self, redis: Redis, *, cluster: Cluster | None = None, durable: bool = False) -> None:
+        """Use `redis` (which answers bytes); `cluster`: what it stands for, if one. `durable`: see `wait_durable`."""
         self.redis = redis
-        self._announce = b"SPUBLISH" if sharded else b"PUBLISH"
+        self._cluster = cluster
+        self._announce = b"PUBLISH" if cluster is None else b"SPUBLISH"
         self._durable = durable
         self._commit = redis.register_script(COMMIT_LUA)
         self._restore = redis.register_script(_lua("restore.lua"))
         self._versions = redis.register_script(_lua("versions.lua"))
 
-    def _arguments(self, change: Change) -> tuple[list[str], list[bytes | str]]:
+    def arguments(self, change: Change) -> tuple[list[str], list[bytes | str]]:
+        """Return the keys and arguments that COMMIT_LUA commits `change` with; `committed` reads what it answers."""
         topic = change.topic
         return [keys.snap(topic), keys.log(topic), keys.seen(topic)], [
             self._announce,
             keys.slot(topic),
             change.state,
             change.private,
-            change.event_id,
+            _event_id(change),
             change.order,
             "" if change.if_version is None else str(change.if_version),
             change.cause,
@@ -145,32 +162,43 @@ class Store:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        script_keys, arguments = self._arguments(change)
+        script_keys, arguments = self.arguments(change)
         try:
-            return _committed(await self._commit(keys=script_keys, args=arguments))
+            return committed(change, await self._run(self._commit, script_keys, arguments))
         except (RedisError, OSError) as error:
             raise StoreError(f"commit of {change.topic}: {error}") from error
 
     async def commit_many(self, changes: Sequence[Change]) -> list[Committed | StoreError]:
         """Return a verdict for each change, in order, in one round trip; a failing change does not stop the others."""
         replies = await self._pipelined(changes)
-        if any(isinstance(reply, NoScriptError) for reply in replies):
-            # A restarted store has forgotten the script: load it and send again those that did not run.
-            await cast(Awaitable[Any], self.redis.script_load(COMMIT_LUA))
-            missed = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-            for index, reply in zip(missed, await self._pipelined([changes[i] for i in missed]), strict=True):
+        missed = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if missed:
+            # A restarted store has forgotten the script; sending the source makes it know it again.
+            again = await self._pipelined([changes[index] for index in missed], by_source=True)
+            for index, reply in zip(missed, again, strict=True):
                 replies[index] = reply
         return [
-            StoreError(f"commit of {change.topic}: {reply}") if isinstance(reply, Exception) else _committed(reply)
+            StoreError(f"commit of {change.topic}: {reply}")
+            if isinstance(reply, Exception)
+            else committed(change, reply)
             for change, reply in zip(changes, replies, strict=True)
         ]
 
-    async def _pipelined(self, changes: Sequence[Change]) -> list[Any]:
+    async def _pipelined(self, changes: Sequence[Change], *, by_source: bool = False) -> list[Any]:
         pipeline = self.redis.pipeline(transaction=False)
+        run = ("EVAL", COMMIT_LUA) if by_source else ("EVALSHA", self._commit.sha)
         for change in changes:
-            script_keys, arguments = self._arguments(change)
-            pipeline.evalsha(self._commit.sha, len(script_keys), *script_keys, *arguments)
+            script_keys, arguments = self.arguments(change)
+            pipeline.execute_command(*run, len(script_keys), *script_keys, *arguments)
         return await self._execute(pipeline)
+
+    async def _run(self, script: AsyncScript, script_keys: Sequence[str], arguments: Sequence[bytes | str] = ()) -> Any:
+        """The script's reply; it is sent by its source where the server does not know it. On a Cluster each has to."""
+        given = (len(script_keys), *script_keys, *arguments)
+        try:
+            return await cast(Any, self.redis).execute_command("EVALSHA", script.sha, *given)
+        except NoScriptError:
+            return await cast(Any, self.redis).execute_command("EVAL", script.script, *given)
 
     async def read(self, topic: str) -> Snapshot:
         """Return the topic's snapshot with its private part.
@@ -203,8 +231,15 @@ class Store:
         """
         if not topics:
             return []
+        names = [keys.snap(topic) for topic in topics]
+        if self._cluster is not None:
+            # The script's keys lie in one slot each.
+            pipeline = self.redis.pipeline(transaction=False)
+            for name in names:
+                pipeline.hget(name, "version")
+            return [int(reply or 0) for reply in self._values(await self._execute(pipeline))]
         try:
-            return [int(reply) for reply in await self._versions(keys=[keys.snap(topic) for topic in topics])]
+            return [int(reply) for reply in await self._run(self._versions, names)]
         except (RedisError, OSError) as error:
             raise StoreError(f"versions: {error}") from error
 
@@ -218,8 +253,8 @@ class Store:
         """
         arguments: list[bytes | str] = [str(snapshot.version), snapshot.state, snapshot.cause]
         try:
-            restored, _ = await self._restore(
-                keys=[keys.snap(snapshot.topic), keys.log(snapshot.topic)], args=arguments
+            restored, _ = await self._run(
+                self._restore, [keys.snap(snapshot.topic), keys.log(snapshot.topic)], arguments
             )
         except (RedisError, OSError) as error:
             raise StoreError(f"restore of {snapshot.topic}: {error}") from error
@@ -260,8 +295,33 @@ class Store:
         (entries,) = self._values(await self._execute(pipeline))
         return [LogEntry(int(fields[b"version"]), fields[b"state"], fields[b"cause"]) for _, fields in entries]
 
+    async def publish(self, channel: str, payload: bytes) -> int:
+        """Announce `payload` on a channel that is not a topic's, to whoever listens now; return how many that are.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        pipeline = self.redis.pipeline(transaction=False)
+        pipeline.execute_command(self._announce.decode(), channel, payload)
+        (heard,) = self._values(await self._execute(pipeline))
+        return int(heard)
+
+    def shard_of(self, topic: str) -> str:
+        """Return the name of the shard that keeps a topic; "" where it is not known, or there is one server only."""
+        layout = None if self._cluster is None else self._cluster.layout
+        return "" if layout is None else layout.owner(slot_of(keys.slot(topic).encode())) or ""
+
+    def by_shard(self, topics: Sequence[str]) -> dict[str, list[str]]:
+        """Return `topics` by the shard that keeps them, so that one that is away holds up its own topics only."""
+        if self._cluster is None:
+            return {"": list(topics)}
+        found: dict[str, list[str]] = {}
+        for topic in topics:
+            found.setdefault(self.shard_of(topic), []).append(topic)
+        return found
+
     async def ping(self) -> None:
-        """Return when the store has answered.
+        """Return when the store has answered; of a Cluster every primary.
 
         Raises:
             StoreError: it did not.
@@ -282,8 +342,24 @@ class Store:
         """
         if not self._durable:
             return
-        pipeline = self.redis.pipeline(transaction=False)
-        pipeline.set("pw:durable", "1")
+        if self._cluster is None:
+            await self._wait_at(self.redis, keys.DURABLE, timeout_s)
+            return
+        try:
+            shards = await self._cluster.primaries()
+        except (RedisError, OSError) as error:
+            raise StoreError(str(error)) from error
+        await asyncio.gather(*(self._wait_at_shard(self._cluster, shard, timeout_s) for shard in shards))
+
+    async def _wait_at_shard(self, cluster: Cluster, shard: str, timeout_s: float) -> None:
+        layout = await cluster.refresh() if cluster.layout is None else cluster.layout
+        marker = layout.first_in(shard, variants(keys.DURABLE))
+        if marker is not None:  # else it owns next to nothing
+            await self._wait_at(cluster.node(shard), marker, timeout_s)
+
+    async def _wait_at(self, redis: Redis, marker: str, timeout_s: float) -> None:
+        pipeline = redis.pipeline(transaction=False)
+        pipeline.set(marker, "1")
         pipeline.execute_command("WAITAOF", 1, 0, int(timeout_s * 1000))
         _, (local, _replicas) = self._values(await self._execute(pipeline))
         if local < 1:
@@ -309,8 +385,12 @@ class Store:
         return values
 
 
-def _committed(reply: Any) -> Committed:
-    return Committed(Verdict(reply[0].decode()), int(reply[1]))
+def committed(change: Change, reply: Any) -> Committed:
+    """Return what COMMIT_LUA answered to a change's `arguments`."""
+    verdict = Verdict(reply[0].decode())
+    if verdict is Verdict.DUPLICATE and not change.event_id:
+        verdict = Verdict.APPLIED  # of its own first sending; see _event_id
+    return Committed(verdict, int(reply[1]))
 
 
 def _snapshot(topic: str, fields: Sequence[bytes | None]) -> Snapshot:

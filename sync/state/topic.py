@@ -13,6 +13,13 @@ LIVE = "live"
 PROBE_KIND = "probe"
 """The kind of the gateways' own canary topics; no token reaches it and nobody publishes to it over HTTP."""
 
+REPORT_KINDS = ("gateway", "console")
+"""The kinds of what gateways report to consoles: of themselves, and of the tabs of one topic. Tokens need the scope
+console to read them, and nobody publishes to them over HTTP."""
+
+RESERVED_KINDS = (PROBE_KIND, *REPORT_KINDS)
+"""The gateways' own kinds, in every environment."""
+
 _TOPIC = re.compile(
     r"(?:(?P<env>[a-z][a-z0-9_-]{0,31})/)?(?P<kind>[a-z][a-z0-9_-]{0,31}):(?P<id>[A-Za-z0-9._~@-]{1,128})"
 )

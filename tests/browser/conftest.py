@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
 import pytest
@@ -39,12 +39,13 @@ SWITCHES = (
 CSP = "default-src 'none'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'"
 
 PROBE_HTML = """<!doctype html><meta charset="utf-8"><title>probe</title>
+<script type="application/json" id="planwire">{injected}</script>
 <script type="module" src="/probe/probe.js"></script>"""
 
 PROBE_JS = """
 import { fallback } from "/client/fallback.js";
 import { planwire } from "/client/planwire.js";
-import { stored } from "/client/storage.js";
+import { injected, stored } from "/client/storage.js";
 import { tabs } from "/client/tabs.js";
 
 const wanted = new URLSearchParams(location.search);
@@ -52,7 +53,7 @@ window.sockets = 0;
 window.skew = 0;
 const { now } = Date;
 Date.now = () => now() + window.skew;
-const real = (url) => (window.sockets++, new WebSocket(url, "planwire.v1"));
+const real = (url) => (window.sockets++, new WebSocket(url + (wanted.has("blocked") ? "/blocked" : ""), "planwire.v1"));
 const how = {
   tabs: () => tabs({ subject: "ann", socket: real }),
   fallback: () => fallback({ socket: real }),
@@ -63,8 +64,13 @@ window.topic = make({
   subject: "ann",
   token: async () => (await fetch("/probe/token", { method: "POST" })).text(),
   socket: how ? how() : real,
+  initial: injected(),
 }).topic("tenant:acme");
 window.log = [];
+window.failures = [];
+window.addEventListener("error", ({ message }) => window.failures.push(message));
+window.addEventListener("unhandledrejection", ({ reason }) => window.failures.push(String(reason)));
+window.addEventListener("pageshow", ({ persisted }) => (window.wasKept = persisted));
 window.topic.subscribe(({ status, version, state, reason }) =>
   window.log.push({ at: now(), status, version, n: state?.n ?? null, reason: String(reason ?? "") }),
 );
@@ -73,17 +79,21 @@ window.topic.subscribe(({ status, version, state, reason }) =>
 Entry = dict[str, Any]
 
 
-class Tab:
-    """One page with the probe in it. `errors`: whatever its console or its scripts complained about."""
+class Evaluates(Protocol):
+    """What the tests need of a page, whoever drives it."""
 
-    def __init__(self, page: Page) -> None:
-        self.page = page
-        self.errors: list[str] = []
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
+    async def evaluate(self, expression: str) -> Any: ...
+
+
+class Shown:
+    """What a page with the probe in it has shown."""
+
+    def __init__(self, script: Evaluates) -> None:
+        self.script = script
 
     async def log(self) -> list[Entry]:
         """Every snapshot that was shown, oldest first; `at` in ms of the machine's clock."""
-        log: list[Entry] = json.loads(await self.page.evaluate("JSON.stringify(window.log ?? [])"))
+        log: list[Entry] = json.loads(await self.script.evaluate("JSON.stringify(window.log ?? [])"))
         return log
 
     async def last(self) -> Entry:
@@ -118,19 +128,28 @@ class Tab:
         """Check that no snapshot had a lower version than one before it."""
         versions = [entry["version"] for entry in await self.log()]
         assert versions == sorted(versions)
-        assert not self.errors
+        assert not await self.script.evaluate("window.failures")
 
 
-class Laboratory:
-    """What a test turns the knobs of. `proxy` lies between `context`'s pages and the gateway."""
+class Tab(Shown):
+    """One page of Chromium with the probe in it."""
 
-    def __init__(self, gateway: Running, proxy: Proxy, context: BrowserContext) -> None:
+    def __init__(self, page: Page) -> None:
+        super().__init__(page)
+        self.page = page
+
+
+class Bench:
+    """What a test turns the knobs of, whatever the browser. `proxy` lies between its pages and the gateway."""
+
+    def __init__(self, gateway: Running, proxy: Proxy) -> None:
         self.gateway = gateway
         self.proxy = proxy
-        self.context = context
         self.token_ttl_s = 600.0
         self.token_age_s = 0.0
         self.tokens = 0
+        self.injected: dict[str, Any] = {}
+        """What the server puts into the page: topic -> version and state."""
 
     @property
     def url(self) -> str:
@@ -148,6 +167,23 @@ class Laboratory:
         version: int = answer.json()["version"]
         return version
 
+    def html(self) -> str:
+        """The probe's page."""
+        return PROBE_HTML.format(injected=json.dumps(self.injected))
+
+    def token(self) -> str:
+        """A new token for the probe."""
+        self.tokens += 1
+        return mint(SECRET, topics=(TOPIC,), now=time.time() - self.token_age_s, ttl_s=self.token_ttl_s, sub="ann")
+
+
+class Laboratory(Bench):
+    """A bench with Chromium in front of it: `context`'s tabs share storage and channels."""
+
+    def __init__(self, gateway: Running, proxy: Proxy, context: BrowserContext) -> None:
+        super().__init__(gateway, proxy)
+        self.context = context
+
     async def open(self, query: str = "") -> Tab:
         """A new page with the probe."""
         tab = Tab(await self.context.new_page())
@@ -158,15 +194,12 @@ class Laboratory:
         """Answer what the probe page asks for, without the gateway: its own files, and a token."""
         path = route.request.url.partition("?")[0]
         if path.endswith("/probe/token"):
-            self.tokens += 1
-            now = time.time() - self.token_age_s
-            jwt = mint(SECRET, topics=(TOPIC,), now=now, ttl_s=self.token_ttl_s, sub="ann")
-            await route.fulfill(body=jwt, content_type="text/plain")
+            await route.fulfill(body=self.token(), content_type="text/plain")
         elif path.endswith(".js"):
             await route.fulfill(body=PROBE_JS, content_type="text/javascript")
         else:
             headers = {"Content-Security-Policy": CSP}
-            await route.fulfill(body=PROBE_HTML, content_type="text/html", headers=headers)
+            await route.fulfill(body=self.html(), content_type="text/html", headers=headers)
 
     async def serve_client(self, route: Route) -> None:
         """Answer for the client's files from disk, so that a page loads while the network fails."""
@@ -179,17 +212,24 @@ Restart = Callable[[], Awaitable[None]]
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
-    async with chromium(*SWITCHES) as browser:
+    # As it is for users: pages are kept for the way back.
+    async with chromium(*SWITCHES, without=("--disable-back-forward-cache",)) as browser:
         yield browser
 
 
 @pytest.fixture
-async def gateways(store_url: str) -> AsyncIterator[Callable[[], Awaitable[Running]]]:
+def heartbeat_s() -> float:
+    """Overridden where silence must not be what a test notices."""
+    return HEARTBEAT_S
+
+
+@pytest.fixture
+async def gateways(store_url: str, heartbeat_s: float) -> AsyncIterator[Callable[[], Awaitable[Running]]]:
     """Starts a gateway, ending the one before."""
     environ = environment(
         store_url,
         DEV="1",
-        HEARTBEAT_S=str(HEARTBEAT_S),
+        HEARTBEAT_S=str(heartbeat_s),
         PROBE_S="0.2",
         SWEEP_S="1",
         RECONNECT_MIN_MS="100",

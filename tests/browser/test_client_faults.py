@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable
 
 import pytest
+from playwright.async_api import Route
 
-from tests.browser.conftest import SILENCE_S, Laboratory, Restart
+from tests.browser.conftest import SILENCE_S, TOPIC, Laboratory, Restart
 from tests.support.proxy import Proxy
+from tests.support.wait import until
 
 pytestmark = pytest.mark.browser
 
@@ -102,7 +104,8 @@ async def test_connections_that_keep_failing_end_on_the_newest(laboratory: Labor
         await laboratory.publish(n)
         (laboratory.proxy.reset if n % 2 else laboratory.proxy.half_open)()
         await asyncio.sleep(0.15)
-    await tab.shows(8)
+    # A connection that is lost while it is being made is given up after 10 s.
+    await tab.shows(8, timeout_s=30)
     await tab.never_went_back()
 
 
@@ -147,17 +150,22 @@ async def test_a_changed_clock_does_no_harm(laboratory: Laboratory, hours: int) 
     await tab.never_went_back()
 
 
-async def test_a_page_put_aside_lets_go_and_comes_back(laboratory: Laboratory) -> None:
+@pytest.mark.parametrize("query", ["stored", "socket=tabs"])
+async def test_a_page_from_the_back_forward_cache_is_right_again(laboratory: Laboratory, query: str) -> None:
     await laboratory.publish(1)
-    tab = await laboratory.open()
+    tab = await laboratory.open(query)
     await tab.shows(1)
-    await tab.page.evaluate("window.dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
-    await tab.turns("stale")
-    await asyncio.sleep(0.5)
-    assert not laboratory.gateway.node.pulse.sockets
+    await tab.page.goto(f"{laboratory.url}/probe/?elsewhere")
+    await until(lambda: len(laboratory.gateway.node.pulse.sockets) == 1)
     await laboratory.publish(2)
-    await tab.page.evaluate("window.dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
-    await tab.shows(2, timeout_s=2)
+    await tab.page.go_back(wait_until="commit")
+    await tab.shows(2, timeout_s=5)
+    assert await tab.page.evaluate("window.wasKept"), "Chromium did not keep the page"
+    log = await tab.log()
+    # What it showed on its return was not passed off as current.
+    assert [entry["n"] for entry in log if entry["reason"] == "pagehide"] == [1]
+    assert [entry["n"] for entry in log if entry["status"] == "fresh"][-1] == 2
+    await tab.never_went_back()
 
 
 async def test_a_paid_change_is_expected_and_comes(laboratory: Laboratory) -> None:
@@ -182,6 +190,76 @@ async def test_a_blocked_websocket_is_replaced_by_an_event_stream(laboratory: La
     laboratory.proxy.reset()
     await laboratory.publish(3)
     await tab.shows(3)
+    await tab.never_went_back()
+
+
+async def test_where_streams_are_blocked_too_it_polls(laboratory: Laboratory) -> None:
+    await laboratory.context.route("**/events", lambda route: route.abort())
+    await laboratory.publish(1)
+    tab = await laboratory.open("socket=fallback&blocked")
+    await tab.shows(1)
+    await laboratory.publish(2)
+    await tab.shows(2)
+    laboratory.proxy.reset()
+    await laboratory.publish(3)
+    await tab.shows(3)
+    assert not laboratory.gateway.node.pulse.sockets
+    await tab.never_went_back()
+
+
+async def test_where_streams_are_held_back_it_polls(laboratory: Laboratory) -> None:
+    async def hold(route: Route) -> None:
+        """Never answered: what a proxy that buffers looks like."""
+
+    await laboratory.context.route("**/events", hold)
+    await laboratory.publish(1)
+    tab = await laboratory.open("socket=fallback&blocked")
+    # Its patience with the stream is 5 s.
+    await tab.shows(1)
+    await laboratory.publish(2)
+    await tab.shows(2)
+    await tab.never_went_back()
+
+
+async def test_an_erased_topic_is_denied_and_forgotten(laboratory: Laboratory) -> None:
+    await laboratory.publish(1)
+    tab = await laboratory.open("stored")
+    await tab.shows(1)
+    assert await tab.page.evaluate("localStorage.length") == 1
+    for socket in list(laboratory.gateway.node.pulse.sockets):
+        socket.end(TOPIC, "erased")
+    denied = await tab.turns("denied")
+    assert denied["reason"] == "erased"
+    assert await tab.page.evaluate("localStorage.length") == 0
+
+
+async def test_a_page_starts_with_what_its_server_put_into_it(laboratory: Laboratory) -> None:
+    version = await laboratory.publish(1)
+    laboratory.injected = {TOPIC: {"version": version, "state": {"n": 1}}}
+    laboratory.proxy.is_refusing = True
+    tab = await laboratory.open()
+    await tab.shows(1, "stale")
+    first = (await tab.log())[0]
+    assert (first["n"], first["status"], first["reason"]) == (1, "stale", "page")
+    laboratory.proxy.heal()
+    await tab.shows(1)
+    await laboratory.publish(2)
+    await tab.shows(2)
+    await tab.never_went_back()
+
+
+async def test_a_browser_without_network_says_offline_and_wakes_with_it(laboratory: Laboratory) -> None:
+    await laboratory.publish(1)
+    tab = await laboratory.open()
+    await tab.shows(1)
+    await laboratory.context.set_offline(True)
+    laboratory.proxy.cut()
+    await tab.turns("offline")
+    await laboratory.publish(2)
+    await asyncio.sleep(1)
+    assert (await tab.last())["status"] == "offline"
+    await laboratory.context.set_offline(False)
+    await tab.shows(2, timeout_s=5)
     await tab.never_went_back()
 
 

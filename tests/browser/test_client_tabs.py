@@ -9,13 +9,24 @@ import time
 import pytest
 from playwright.async_api import Error
 
-from tests.browser.conftest import SILENCE_S, Laboratory, Tab
+from tests.browser.conftest import Laboratory, Tab
 from tests.support.wait import until
 
 pytestmark = pytest.mark.browser
 
 TABS = 8
 TAKEOVER_S = 0.5
+SLACK_S = 1.0
+"""For a busy machine, where a whole browser hangs on; the client's own bounds are held to in its unit tests."""
+
+HANG_S = 2.5
+"""Longer than both together: until then, nobody but a new leader can show anything new."""
+
+
+@pytest.fixture
+def heartbeat_s() -> float:
+    """So rare that silence is noticed long after a hang has ended."""
+    return 2.0
 
 
 async def open_all(laboratory: Laboratory) -> tuple[Tab, list[Tab]]:
@@ -67,27 +78,49 @@ async def test_a_closed_leader_is_replaced(laboratory: Laboratory) -> None:
     await takes_over(laboratory, others, time.time())
 
 
-async def test_a_leader_told_that_it_is_frozen_is_replaced(laboratory: Laboratory) -> None:
-    leader, others = await open_all(laboratory)
-    # What Chromium tells a page before it freezes it; a headless tab always counts as visible, so it never does.
-    await leader.page.evaluate("document.dispatchEvent(new Event('freeze'))")
-    await takes_over(laboratory, others, time.time())
-
-
-async def test_a_leader_that_hangs_is_found_out_and_robbed(laboratory: Laboratory) -> None:
-    leader, others = await open_all(laboratory)
-    at_s = time.time()
-    hang = asyncio.ensure_future(
-        leader.page.evaluate("(() => { const end = Date.now() + 6000; while (Date.now() < end); })()")
-    )
+async def is_replaced(laboratory: Laboratory, others: list[Tab], gone_at_s: float) -> None:
+    """Check that what is published while the leader is silent is shown in time, and that nobody was stale meanwhile."""
     await laboratory.publish(2)
     for tab in others:
         await tab.shows(2, timeout_s=4)
-        stale = next(entry for entry in await tab.log() if entry["reason"] == "silence")
-        assert stale["at"] / 1000 - at_s < SILENCE_S + 0.8
-    await hang
+        log = await tab.log()
+        first = next(entry for entry in log if entry["n"] == 2)
+        assert first["at"] / 1000 - gone_at_s < TAKEOVER_S + SLACK_S
+        assert "stale" not in [entry["status"] for entry in log]
+        await tab.never_went_back()
+
+
+async def test_a_frozen_leader_is_replaced_and_follows_when_it_thaws(laboratory: Laboratory) -> None:
+    leader, others = await open_all(laboratory)
+    session = await laboratory.context.new_cdp_session(leader.page)
+    at_s = time.time()
+    await session.send("Page.setWebLifecycleState", {"state": "frozen"})
+    await is_replaced(laboratory, others, at_s)
+    await laboratory.publish(3)
+    await session.send("Page.setWebLifecycleState", {"state": "active"})
     for tab in (leader, *others):
-        await tab.shows(2)
+        await tab.shows(3)
+        await tab.never_went_back()
+    await until(lambda: len(laboratory.gateway.node.pulse.sockets) == 1)
+
+
+async def test_a_leader_that_hangs_is_replaced_for_who_expects_and_follows_when_it_is_done(
+    laboratory: Laboratory,
+) -> None:
+    leader, others = await open_all(laboratory)
+    at_s = time.time()
+    hang = asyncio.ensure_future(
+        leader.page.evaluate(
+            "ms => { const end = performance.now() + ms; while (performance.now() < end); }", 1000 * HANG_S
+        )
+    )
+    await others[0].page.evaluate("window.came = window.topic.expect(), 0")
+    await is_replaced(laboratory, others, at_s)
+    assert await others[0].page.evaluate("window.came")
+    await hang
+    await laboratory.publish(3)
+    for tab in (leader, *others):
+        await tab.shows(3)
         await tab.never_went_back()
     await until(lambda: len(laboratory.gateway.node.pulse.sockets) == 1)
 

@@ -246,3 +246,68 @@ async def test_a_socket_never_opens_inside_an_answer(running: Running) -> None:
         await wire.send(f"{wait}Authorization: Bearer {token()}\r\n\r\n".encode(), head({"Sec-WebSocket-Key": KEY}))
         assert b"101 Switching" not in await wire.rest()
     assert not running.node.pulse.sockets
+
+
+async def test_what_is_no_handshake_at_the_sockets_path_is_told_what_to_do(running: Running) -> None:
+    async with dial(running.port) as wire:
+        await wire.send(b"GET /v1/connect HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await wire.answer()
+    assert (answer.status, answer.code) == (426, "upgrade_required")
+    assert (answer.headers["upgrade"], answer.headers["connection"]) == ("websocket", "Upgrade")
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+# Before the door: a plain handshake goes straight to a socket.
+
+BROWSERS = [
+    head(),
+    head({"Connection": "keep-alive, Upgrade"}),  # Firefox
+    head({"Upgrade": "WebSocket", "Connection": "upgrade"}),
+    head(path="/v1/connect?x=%20"),
+    head(extra="X-Empty:\r\nCookie: a=b; c=d\r\n"),
+]
+ODD = [
+    head({"Connection": "close"}),
+    head({"Connection": None}),
+    head({"Upgrade": "h2c"}),
+    head({"Upgrade": "websockets"}),
+    head(extra="X-Note: Upgrade: websocket\r\n", changes={"Upgrade": None}),
+    head(method="POST"),
+    head(path="http://x/v1/connect"),
+    head().replace(b"HTTP/1.1", b"HTTP/1.0"),
+    head().replace(b"\r\nHost", b"\nHost"),
+    head(extra="X : space before the colon\r\n"),
+    head(extra="X: folded\r\n lines\r\n"),
+    head(extra="X: a\0b\r\n"),
+    head() + b"x",
+    head()[:-2],
+    b"",
+]
+
+
+async def test_only_the_plain_form_of_a_handshake_is_taken_for_one() -> None:
+    assert [server.is_handshake(one) for one in BROWSERS] == [True] * len(BROWSERS)
+    assert [server.is_handshake(one) for one in ODD] == [False] * len(ODD)
+
+
+async def test_a_browsers_handshake_makes_no_http_object(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(server.Door, "enter", lambda *_: made.append(_))
+    for one in BROWSERS:
+        async with dial(running.port) as wire:
+            await wire.send(one, encode(TEXT, hello()))  # with the first frame behind it, as a hasty client might
+            assert (await wire.answer()).status == 101
+            assert (await wire.json())["type"] == "welcome"
+    assert made == []
+
+
+async def test_a_handshake_in_pieces_or_in_odd_form_is_understood_too(running: Running) -> None:
+    whole = head(extra="X-Name: \u00e9\r\n")
+    for cut in (1, 20, len(whole) - 1, len(whole)):
+        async with dial(running.port) as wire:
+            await wire.send(whole[:cut])
+            await asyncio.sleep(0.01)  # one read for each piece
+            await wire.send(whole[cut:], encode(TEXT, hello()))
+            assert (await wire.answer()).status == 101
+            assert (await wire.json())["type"] == "welcome"
+    await until(lambda: not running.server.server_state.connections)

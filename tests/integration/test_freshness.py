@@ -14,7 +14,8 @@ import pytest
 
 from gateway.feed import Feed
 from sync.state import keys
-from sync.state.connect import Endpoint, connect
+from sync.state.bus import Endpoint, OneServer
+from sync.state.connect import connect
 from sync.state.store import Change, Committed, Store, StoreError
 from tests.support.gateway import Client, Running, environment, open_client, run_gateway
 from tests.support.proxy import Proxy, run_proxy
@@ -219,10 +220,10 @@ async def test_a_wire_that_swallows_everything_is_noticed_and_replaced(valkey: S
 
 async def test_channels_unsubscribed_behind_our_back_are_subscribed_again(valkey: Server, store: Store) -> None:
     async with watching(valkey.url, SWEEP_S="600") as (running, client):
-        feed = running.node.feed
-        assert feed._transport is not None
+        transport = running.node.feed._readers[""]._transport
+        assert transport is not None
         channel = keys.slot(TOPIC).encode()
-        feed._transport.write(b"*2\r\n$11\r\nUNSUBSCRIBE\r\n$%d\r\n%b\r\n" % (len(channel), channel))
+        transport.write(b"*2\r\n$11\r\nUNSUBSCRIBE\r\n$%d\r\n%b\r\n" % (len(channel), channel))
         await until(lambda: store.redis.pubsub_numsub(channel))
         newest = await commit(store, {"after": "that"})
         await converge(client, newest)
@@ -232,7 +233,7 @@ async def test_channels_unsubscribed_behind_our_back_are_subscribed_again(valkey
 
         await until(counted)
         await converge_again(client, store)
-        feed._transport.write(b"*1\r\n$11\r\nUNSUBSCRIBE\r\n")  # all of them
+        transport.write(b"*1\r\n$11\r\nUNSUBSCRIBE\r\n")  # all of them
         await converge(client, await commit(store, {"after": "all"}))
         await until(lambda: running.node.hub.fresh)
 
@@ -267,7 +268,7 @@ async def test_a_tab_that_comes_while_the_bus_is_away_is_told_the_state_and_that
     """The store is the truth: what is there is shown, and said to be unverified. Also where there is nothing."""
     version = await commit(store, {"a": 1})
     async with run_gateway(environment(valkey.url, **QUICK)) as running:
-        running.node.feed._endpoint = _nowhere
+        running.node.feed.bus = OneServer(_nowhere)
         await kill_pubsub(store)
         await until(lambda: not running.node.hub.fresh)
         async with open_client(running, TOPIC, "tenant:none") as client:
@@ -303,8 +304,9 @@ async def test_fresh_is_claimed_only_once_every_topic_was_read_again(valkey: Ser
 
 async def test_a_gateway_that_never_heard_its_probe_is_never_fresh(valkey: Server) -> None:
     async with run_gateway(environment(valkey.url, **QUICK), until_fresh=False) as running:
-        running.node.probe.heard = lambda payload: None  # type: ignore[method-assign]
-        running.node.probe._verified_at = float("-inf")
+        running.node.probe.heard = lambda channel, payload: None  # type: ignore[method-assign]
+        for canary in running.node.probe.canaries.values():
+            canary.verified_at = float("-inf")
         running.node.probe.check()
         async with open_client(running, TOPIC) as client:
             assert (await client.receive())["fresh"] is False
@@ -327,7 +329,7 @@ async def test_a_bus_that_hangs_up_at_once_is_not_stormed() -> None:
     async def where() -> Endpoint:
         return endpoint
 
-    feed = Feed(where, lambda channel, payload: None, lambda channel: None, lambda: None)
+    feed = Feed(OneServer(where), lambda channel, payload: None, lambda channel: None, lambda channels: None)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(feed.run(), 1.0)
     assert 2 <= connections < 15

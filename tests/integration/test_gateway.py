@@ -216,6 +216,33 @@ async def test_the_same_bytes_compressed_serve_a_browser_that_asks_for_it(store_
             assert (frame["type"], frame["version"]) == ("patch", version)
 
 
+async def test_the_more_subscriptions_the_later_their_acks_and_who_is_there_is_told(store_url: str) -> None:
+    async with run_gateway(environment(store_url, ACKS_PER_S="2", HEARTBEAT_S="0.5")) as running:
+        async with open_client(running, TOPIC, "user:1") as first:
+            assert (await welcomed(first))["ack"] == {"share": 1, "after_ms": 250}
+            told = {(await first.until("ack_policy"))["topic"] for _ in range(2)}
+            assert told == {TOPIC, "user:1"}
+            async with open_client(running, TOPIC) as second:
+                assert (await welcomed(second))["ack"] == {"share": 1, "after_ms": 1000}
+                assert (await first.until("ack_policy"))["after_ms"] == 2000
+            await until(lambda: running.node.hub.subscriptions == 2)
+        await until(lambda: running.node.hub.subscriptions == 0)
+
+
+async def test_a_new_welcome_does_not_undo_what_was_said_of_a_crowds_acks(store_url: str) -> None:
+    """Browsers take its rule for all their topics."""
+    async with (
+        run_gateway(environment(store_url, ACKS_PER_TOPIC="1")) as running,
+        open_client(running, TOPIC),
+        open_client(running, TOPIC) as second,
+    ):
+        first_told = await second.until("ack_policy")
+        assert first_told["share"] < 1
+        await second.send("token", token=token(ttl_s=900))
+        await second.until("welcome")
+        assert await second.until("ack_policy") == first_told
+
+
 async def test_acks_and_nacks_are_noted(store_url: str, store: Store) -> None:
     version = await commit(store, {"a": 1})
     async with run_gateway(environment(store_url)) as running, open_client(running, TOPIC) as client:

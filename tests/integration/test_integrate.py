@@ -36,7 +36,8 @@ def script() -> str:
 
 
 def test_every_block_is_run_or_is_what_one_prints() -> None:
-    kinds = [language for language, _ in blocks()]
+    # The verifier in Python stands in front of a real backend in test_source.py.
+    kinds = [language for language, _ in blocks() if language != "python"]
     assert set(kinds) == {"sh", "text"}
     for before, after in itertools.pairwise(kinds):
         assert (before, after) != ("text", "text"), "an output belongs to a command"

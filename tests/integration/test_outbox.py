@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from planwire_client import PublishRefused, outbox
 from sync import outbox as relays
 from sync.outbox import Relay
+from sync.state import announcement, canonical, keys
 from sync.state.connect import connect
 from sync.state.store import Change, Committed, Store, StoreError
 from tests.support.postgres import Postgres, start_postgres
@@ -92,6 +93,19 @@ async def test_what_commits_is_pushed_and_what_does_not_is_not(database: str, st
     cause = json.loads((await store.read("tenant:a")).cause)
     assert cause["source"] == "outbox"
     assert cause.keys() == {"source", "event_id", "occurred_at"}
+
+
+async def test_larger_states_are_announced_with_a_patch(database: str, store: Store) -> None:
+    pad = "x" * 2000
+    before = await store.commit(Change("tenant:a", canonical.encode({"n": 1, "pad": pad})))
+    async with store.redis.pubsub() as bus:
+        await bus.subscribe(keys.slot("tenant:a"))
+        put(database, ("tenant:a", {"n": 2, "pad": pad}))
+        async with relaying(database, store):
+            await until(lambda: pending(database) == 0)
+        messages = [await bus.get_message(timeout=2) for _ in range(2)]
+    heard = announcement.parse(next(one["data"] for one in messages if one and one["type"] == "message"))
+    assert (heard.base, heard.patch) == (before.version, b'{"n":2}')
 
 
 async def test_a_commit_is_heard_at_once(database: str, store: Store) -> None:
@@ -436,3 +450,66 @@ def test_several_topics_in_one_transaction_do_not_take_long(database: str) -> No
     put(database, *((f"tenant:t{n}", {"n": n}) for n in range(300)))
     assert time.monotonic() - began < 5
     assert pending(database) == 300
+
+
+def refuse(database: str, *topics: str) -> list[int]:
+    """Rows that were refused, one for each topic; returns their ids."""
+    put(database, *((topic, {"of": topic}) for topic in topics))
+    with psycopg.connect(database) as connection:
+        found = connection.execute("UPDATE planwire_outbox SET refused = 'too large' RETURNING id, topic").fetchall()
+    ids = {topic: row_id for row_id, topic in found}
+    return [ids[topic] for topic in topics]
+
+
+async def test_refused_rows_are_listed_and_tried_again_and_dropped(
+    database: str, store: Store, store_url: str, tmp_path: Path
+) -> None:
+    good, superseded, bad = refuse(database, "tenant:a", "tenant:b", "tenant:c")
+    await until(lambda: _commit(store, "tenant:b"))
+    with psycopg.connect(database) as connection:
+        connection.execute("UPDATE planwire_outbox SET topic = 'nothing' WHERE id = %s", [bad])
+
+    async def command(*arguments: str, program: tuple[str, ...] = ("gateway.cli", "outbox")) -> tuple[int, str, str]:
+        environ = clean_environ(tmp_path, PLANWIRE_OUTBOX_URL=database, PLANWIRE_REDIS_URL=store_url)
+        module, *first = program
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", module, *first, *arguments, cwd=ROOT, env=environ,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        output, errors = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, output.decode(), errors.decode()
+
+    async with relaying(database, store):
+        status, output, _ = await command("list", "--json")
+        listed = [json.loads(line) for line in output.splitlines()]
+        assert (status, [row["id"] for row in listed]) == (0, [good, superseded, bad])
+        assert [bool(row.get("newer")) for row in listed] == [False, True, False]
+        assert {row["reason"] for row in listed} == {"too large"}
+        status, output, errors = await command("retry", "--all", program=("sync.outbox",))
+        assert status == 1
+        assert f"{superseded}  tenant:b  left alone: committed since" in errors
+        assert f"{good}  tenant:a  tried again" in output
+        await until(lambda: history_is(store, "tenant:a", [{"of": "tenant:a"}]))
+        assert await history(store, "tenant:b") == [{"by": "somebody"}]
+        # What is still wrong is refused again, and says why now.
+        await until(lambda: pending(database) == 0)
+        assert "'nothing' is not a topic" in (await command("list"))[1]
+        assert (await command("retry", str(good)))[::2] == (1, f"{good}  no refused row has this id\n")
+        assert (await command("retry", "--force", str(superseded)))[0] == 0
+        await until(lambda: history_is(store, "tenant:b", [{"by": "somebody"}, {"of": "tenant:b"}]))
+        dropped = await command("drop", str(bad), "--reason", "it names nothing")
+        assert dropped[:2] == (0, f"{bad}  nothing  dropped\n")
+        assert "it names nothing" in dropped[2]
+        assert (await command("drop", str(bad), "--reason", "again"))[0] == 1
+        assert (await command("list"))[:2] == (0, "")
+
+
+async def _commit(store: Store, topic: str) -> bool:
+    """Commit something later than whatever is enqueued, by the store's clock."""
+    await asyncio.sleep(0.01)
+    return (await store.commit(Change(topic, b'{"by":"somebody"}'))).version > 0
+
+
+async def history_is(store: Store, topic: str, states: list[Any]) -> bool:
+    return await history(store, topic) == states

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
+import redis
 
 from planwire_client import (
     AsyncPublisher,
@@ -23,8 +24,9 @@ from planwire_client import (
     Unavailable,
     Verdict,
 )
+from planwire_client.store import Batch, StoreTransport
 from sync.state.store import Change, Store
-from tests.support.gateway import PUBLISH_KEY, Running, environment, run_gateway
+from tests.support.gateway import PUBLISH_KEY, Running, environment, open_client, run_gateway
 from tests.support.servers import Server
 
 FAST = Retries(attempts=3, patience_s=5, backoff_min_s=0.01, backoff_max_s=0.05)
@@ -204,3 +206,42 @@ async def test_a_direct_publish_is_pushed_like_any_other(gateway: Running, store
 def test_a_url_that_cannot_be_published_to_is_refused_at_once(where: tuple[str, str]) -> None:
     with pytest.raises(PlanwireError):
         Publisher(*where)
+
+
+async def test_browsers_get_patches_of_what_is_published_straight_to_the_store(
+    gateway: Running, store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def state(n: int) -> dict[str, object]:
+        return {"n": n, "pad": "x" * 2000}
+
+    async with AsyncPublisher(store_url, retries=FAST) as publisher, open_client(gateway, "tenant:a") as tab:
+        await tab.until("snapshot")
+        first = await publisher.publish("tenant:a", state(1))
+        assert (await tab.until("snapshot"))["version"] == first.version
+        second = await publisher.publish("tenant:a", state(2))
+        patch = await tab.until("patch")
+        assert (patch["base"], patch["version"], patch["patch"]) == (first.version, second.version, {"n": 2})
+
+        def work() -> Published:
+            with Publisher(store_url, retries=FAST) as blocking:
+                return blocking.publish("tenant:a", state(3))
+
+        third = await asyncio.to_thread(work)
+        assert (await tab.until("patch"))["base"] == second.version
+        # Another writer comes between the read and the commit: a patch from what is gone must not be announced.
+        complete = Batch.complete
+        other = redis.Redis.from_url(store_url)
+
+        def late(batch: Batch, replies: Sequence[object]) -> None:
+            complete(batch, replies)
+            with Publisher(transport=StoreTransport(other)) as blocking:
+                monkeypatch.undo()
+                blocking.publish("tenant:a", state(99))
+
+        monkeypatch.setattr(Batch, "complete", late)
+        last = await publisher.publish("tenant:a", state(4))
+        other.close()
+        between = await tab.until("patch")
+        assert (between["base"], between["patch"]) == (third.version, {"n": 99})
+        whole = await tab.receive()
+        assert (whole["type"], whole["version"], whole["state"]) == ("snapshot", last.version, state(4))

@@ -19,22 +19,28 @@ from starlette.responses import Response
 
 from sync import intake
 from sync.billing import instants, model
+from sync.billing.alarm import EXECUTE_AGAIN_S
 from sync.billing.budget import Budget
+from sync.billing.erasure import erase
 from sync.billing.held import AHEAD_NS
+from sync.billing.inbox import Inbox
 from sync.billing.model import ENTITLEMENTS
-from sync.billing.override import OVERRIDES_MAX
-from sync.billing.pipeline import EXECUTE_AGAIN_S, Pipeline, events_key
+from sync.billing.override import OVERRIDES_MAX, granted
+from sync.billing.pipeline import Pipeline, events_key
 from sync.billing.providers.paddle import Paddle as Adapter
 from sync.billing.providers.paddle_api import PaddleApi
 from sync.billing.reconcile import Reconciliation
 from sync.billing.shelf import EXAMPLE, Shelf
 from sync.billing.timers import Due
+from sync.desk import Desk
 from sync.settings import SyncSettings
-from sync.state.store import Change, Store
+from sync.state import tallies
+from sync.state.store import Change, Committed, Store, StoreError
 from sync.worker import Worker
 from tests.support.paddle import KEY, Paddle, price_id, simulating
 from tests.support.servers import Server
 from tests.support.wait import until
+from tests.unit.billing.bodies import webhook
 
 SETTINGS = SyncSettings.from_env({})
 
@@ -58,6 +64,7 @@ def pipeline(store: Store, api: PaddleApi) -> Pipeline:
 
 
 async def let_in(request: Request) -> Response | None:
+    request.state.caller = "support"
     return None if request.headers.get("authorization") == "Bearer key" else Response(status_code=401)
 
 
@@ -91,6 +98,30 @@ def problem(response: httpx2.Response, status: int, code: str) -> str:
     document = response.json()
     assert (response.status_code, document["status"], document["code"]) == (status, status, code), document
     return str(document["detail"])
+
+
+IDS = ("sub_1", "ctm_1", "sub_2", "sub_9", "ctm_9")
+
+
+async def traces(store: Store, text: str) -> list[str]:
+    """The keys that have `text` in their name or in what they hold."""
+    redis: Any = store.redis
+    found = []
+    async for key in redis.scan_iter():
+        match await redis.type(key):
+            case b"hash":
+                held = await redis.hgetall(key)
+            case b"set":
+                held = await redis.smembers(key)
+            case b"zset":
+                held = await redis.zrange(key, 0, -1)
+            case b"stream":
+                held = await redis.xrange(key)
+            case _:
+                held = await redis.get(key)
+        if text in key.decode() or text in repr(held):
+            found.append(key.decode())
+    return sorted(found)
 
 
 class TestReconcile:
@@ -206,7 +237,7 @@ class TestScheduledChange:
         shown = await state(store)
         assert (shown["plan"]["key"], shown["scheduled"]) == ("pro", scheduled)
         cause = orjson.loads((await store.read("tenant:acme")).cause)
-        assert cause == {"source": "app", "event_type": "scheduled_change.set"}
+        assert cause == {"source": "app", "event_type": "scheduled_change.set", "key": "support"}
         score: Any = await store.redis.zscore("pw:{timers/live}:due", "tenant:acme")
         assert abs(score * 1000 - instants.parse(answer["executes_at"])) <= 1000
 
@@ -596,7 +627,9 @@ class TestOverrides:
             "override": "feature:sso",
             "reason": "promised",
             "by": "eve",
+            "key": "support",
             "expires_at": ends,
+            "overrides": ["feature:sso"],
         }
         worker = Worker(pipeline, ("live",), poll_s=0.02)
 
@@ -608,6 +641,7 @@ class TestOverrides:
             await until(gone)
             worker.stop()
         assert time.time_ns() >= instants.parse(ends)
+        assert "overrides" not in orjson.loads((await store.read("tenant:acme")).cause)
 
     async def test_revoked_replaced_removed_and_kept_through_events(
         self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
@@ -622,16 +656,47 @@ class TestOverrides:
         await tell(pipeline, paddle)
         shown = await state(store)
         assert ("export" in shown["features"], shown["limits"]["seats"]) == (False, "unlimited")
+        told = orjson.loads((await store.read("tenant:acme")).cause)
+        assert (told["source"], told["overrides"]) == ("paddle", ["feature:export", "limit:seats"])
         listed = (await desk.get(self.path)).json()["overrides"]
         assert listed == [
             {"kind": "feature", "name": "export", "revoke": True, "reason": "abuse"},
             {"kind": "limit", "name": "seats", "value": "unlimited", "reason": "x"},
         ]
         for path in ("feature/export", "limit/seats"):
-            assert (await desk.delete(f"{self.path}/{path}")).json()["outcome"] == "applied"
+            answer = await desk.request("DELETE", f"{self.path}/{path}", json={"by": "eve", "reason": "over"})
+            assert answer.json()["outcome"] == "applied"
+        newest, before, *_ = (await desk.get("/v1/tenants/acme/history")).json()["changes"]
+        assert [(entry["cause"]["override"], entry["cause"]["by"], entry["cause"]["reason"], entry["cause"]["key"])
+                for entry in (newest, before)] == [
+            ("limit:seats", "eve", "over", "support"), ("feature:export", "eve", "over", "support"),
+        ]  # fmt: skip
+        assert ("overrides" in newest["cause"], before["cause"]["overrides"]) == (False, ["limit:seats"])
         shown = await state(store)
         assert (shown["features"]["export"], shown["limits"]["seats"]) == (True, 3)
         problem(await desk.delete(f"{self.path}/limit/seats"), 404, "not_found")
+
+    async def test_it_ends_at_its_time_though_its_process_died_right_after_the_commit(
+        self, pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nobody sends it again: the timer, and the place on the list, must be there before."""
+        commit, ends_us = store.commit, time.time_ns() // 1000 + 3_600_000_000
+
+        async def die_after(change: Change) -> Committed:
+            await commit(change)
+            raise KeyboardInterrupt
+
+        def grant(facts: model.Facts) -> model.Facts:
+            override = model.Override("feature", "sso", True, "promised", ends_us * 1000)
+            return granted(facts, override, pipeline.now_ns())
+
+        monkeypatch.setattr(store, "commit", die_after)
+        with pytest.raises(KeyboardInterrupt):
+            await Desk(pipeline).change("live", "tenant:acme", "override.granted", grant)
+        assert (await state(store))["features"]["sso"] is True
+        redis: Any = store.redis
+        assert await redis.zscore("pw:{timers/live}:due", "tenant:acme") == ends_us
+        assert [topic async for topic in pipeline.environment("live").topics()] == ["tenant:acme"]
 
     async def test_a_tenant_that_buys_nothing_may_have_some(self, desk: httpx2.AsyncClient, store: Store) -> None:
         await desk.post(self.path, json={"kind": "module", "name": "billing", "value": "write", "reason": "x"})
@@ -719,13 +784,76 @@ class TestHistory:
         await paddle.act("seats", quantity=5)
         newest = next(body for body in (await paddle.events())[::-1] if b'"subscription.updated"' in body)
         receipt = await pipeline.receive(pipeline.adapters["paddle"], newest, "live")
-        assert (receipt.outcome, receipt.reason[:21]) == ("parked", "the tenant was erased")
+        assert (receipt.outcome, receipt.reason) == ("ignored", "the tenant was erased")
         assert (await desk.post("/v1/tenants/acme/reconcile")).json()["reason"] == "the tenant was erased"
         override = {"kind": "feature", "name": "sso", "value": True, "reason": "x"}
         problem(await desk.post("/v1/tenants/acme/overrides", json=override), 409, "not_changed")
         assert (await store.read("tenant:acme")).version == after.version
         again = await desk.request("DELETE", "/v1/tenants/acme", json={"reason": "asked for"})
         assert again.json() == {"outcome": "unchanged", "version": after.version}
+
+    async def test_nothing_that_leads_to_an_erased_tenant_is_left(self, store: Store) -> None:
+        """Bodies, links, previews, timers, lists: what names it afterwards is the tombstone and ids without content."""
+        pipeline = Pipeline(store, Shelf(EXAMPLE), {"paddle": Adapter()})
+        price = price_id("pro")
+
+        async def receive(number: float, **fields: Any) -> str:
+            body = webhook(number, event_id=f"evt_{number:g}", **{"items": [(price, 1)], **fields})
+            return (await pipeline.receive(pipeline.adapters["paddle"], body, "live")).outcome
+
+        trial = {"starts_at": "2026-11-01T00:00:00Z", "ends_at": "2099-01-01T00:00:00Z"}
+        assert await receive(5, status="trialing", current_billing_period=trial) == "applied"
+        assert await receive(4) == "refused"
+        assert await receive(6, id="sub_2", status="dormant") == "parked"
+        assert await receive(7, id="sub_3", tenant="other", customer_id="ctm_3") == "applied"
+        assert await receive(8, id="sub_3", customer_id="ctm_3") == "parked", "names acme, belongs to the other"
+        assert await receive(9, id="sub_4", tenant="other", status="dormant", customer_id="ctm_3") == "parked"
+        await store.want_reconcile(["tenant:acme"])
+        inbox = pipeline.environment("live").inbox
+        bodies = [record.body for number in (5, 4) if (record := await inbox.read(f"evt_{number}"))]
+        assert [bool(body) for body in bodies] == [False, True], "a refused body is recorded, an applied one is not"
+        async with desk_of(pipeline) as desk:
+            assert (await desk.post("/v1/tenants/acme/preview", json={"cancel": "now"})).status_code == 200
+            assert {"sub_1", "ctm_1", "sub_2"} <= {id for id in IDS if (await traces(store, id))}
+            erased = await desk.request("DELETE", "/v1/tenants/acme", json={"reason": "asked for"})
+        assert erased.json()["outcome"] == "applied"
+        assert await traces(store, "ctm_1") == []
+        for id in ("sub_1", "sub_2"):
+            assert await traces(store, id) == [f"pw:{{link/live/subscription:paddle:{id}}}"]
+            assert await store.redis.get(f"pw:{{link/live/subscription:paddle:{id}}}") == b"!erased"
+        names = [name for name in await traces(store, "acme") if not name.startswith("pw:{inbox/live}:event:")]
+        assert names == ["pw:{tenant:acme}:log", "pw:{tenant:acme}:snap"]
+        assert [record.event_id for record in await inbox.parked(None, 10)] == ["evt_9"]
+        assert await inbox.counts() == (0, 1)
+
+        assert await receive(10, tenant=None) == "ignored", "its subscription is known for an erased one's"
+        assert await receive(11, id="sub_9", customer_id="ctm_9") == "ignored"
+        await store.redis.hset("pw:{tenant:acme}:snap", "private", "")  # what a store that lost its tail is given back
+        assert await receive(12, id="sub_10", customer_id="ctm_9") == "ignored"
+        assert await traces(store, "ctm_9") == []
+        assert await traces(store, "sub_9") == ["pw:{link/live/subscription:paddle:sub_9}"]
+        assert (await tallies.read(store))["erased_events", (("env", "live"),)] == 3
+        assert (await state(store, "tenant:other"))["plan"]["key"] == "pro"
+
+    async def test_an_erasure_that_was_cut_off_is_done_when_it_is_asked_for_again(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pipeline = Pipeline(store, Shelf(EXAMPLE), {"paddle": Adapter()})
+        body = webhook(5, items=[(price_id("pro"), 1)])
+        await pipeline.receive(pipeline.adapters["paddle"], body, "live")
+
+        async def fail(*_: object) -> None:
+            raise StoreError("gone")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Inbox, "parked", fail)
+            with pytest.raises(StoreError):
+                await erase(pipeline, "live", "tenant:acme", "asked for")
+        assert await state(store) is None
+        assert await traces(store, "ctm_1") != []
+        assert (await erase(pipeline, "live", "tenant:acme", "asked for")).outcome == "unchanged"
+        assert await traces(store, "ctm_1") == []
+        assert await store.redis.exists("pw:{tenant:acme}:erasing") == 0
 
     async def test_what_cannot_be_erased(self, desk: httpx2.AsyncClient, store: Store) -> None:
         path = "/v1/tenants/acme"

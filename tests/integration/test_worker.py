@@ -19,9 +19,10 @@ import pytest
 
 from sync.billing import instants
 from sync.billing.batch import Batch
+from sync.billing.decision import WAITS_CATALOG
 from sync.billing.inbox import Record
 from sync.billing.model import Event
-from sync.billing.pipeline import RELEASE_MAX, WAITS_CATALOG, Pipeline, Receipt
+from sync.billing.pipeline import RELEASE_MAX, Pipeline, Receipt
 from sync.billing.providers import Unparsable
 from sync.billing.providers.paddle import Paddle
 from sync.billing.reconcile import Reconciliation
@@ -155,14 +156,14 @@ class TestRecovery:
         self, pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         body = webhook(1, status="trialing", current_billing_period=period(0, 3600))
-        commit = store.commit
+        commit = pipeline.commit
 
         async def die_after(change: Change) -> Committed:
             await commit(change)
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(store, "commit", die_after)
+            patched.setattr(pipeline, "commit", die_after)
             with pytest.raises(KeyboardInterrupt):
                 await receive(pipeline, body)
         version = (await store.read("tenant:acme")).version
@@ -186,7 +187,7 @@ class TestRecovery:
 
         body = webhook(1)
         with monkeypatch.context() as patched:
-            patched.setattr(store, "commit", fail)
+            patched.setattr(pipeline, "commit", fail)
             with pytest.raises(StoreError):
                 await receive(pipeline, body)
         assert (await receive(pipeline, body)).outcome == "applied"

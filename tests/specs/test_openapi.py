@@ -78,7 +78,8 @@ def assert_all_were_tried(running: Running) -> None:
     answered = {(route, method): status for route, method, status in running.node.metrics.requests if status == 200}
     expected = {(path, operation.upper()) for path, item in described().items() for operation in item}
     own = {(path.replace("{topic}", "{topic:path}"), method) for path, method in expected if not is_intakes(path)}
-    assert own - answered.keys() == {("/v1/state/{topic:path}/events", "GET")}
+    assert own - answered.keys() == {("/v1/state/{topic:path}/events", "GET"), ("/v1/connect", "GET")}
+    assert ("/v1/connect", "GET", 426) in running.node.metrics.requests
 
 
 async def test_a_wrong_answer_would_be_noticed(store_url: str, tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ def chromium_path() -> str:
 
 
 @contextlib.asynccontextmanager
-async def chromium(*arguments: str) -> AsyncIterator[Browser]:
-    """A headless browser, closed on exit. arguments: more command line switches.
+async def chromium(*arguments: str, without: tuple[str, ...] = ()) -> AsyncIterator[Browser]:
+    """A headless browser, closed on exit. arguments: more command line switches; without: switches of Playwright's.
 
     Tabs of one context share storage and channels as tabs of one window do; `set_offline` does not cut open sockets.
     """
@@ -41,7 +41,9 @@ async def chromium(*arguments: str) -> AsyncIterator[Browser]:
     # As root, and in containers, Chromium's own sandbox cannot be set up.
     switches = ["--no-sandbox", "--disable-dev-shm-usage", *arguments]
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=switches)
+        browser = await playwright.chromium.launch(
+            executable_path=path, args=switches, ignore_default_args=list(without)
+        )
         try:
             yield browser
         finally:

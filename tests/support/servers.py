@@ -120,7 +120,7 @@ class Server:
             probe.settimeout(1.0)
             probe.connect(("127.0.0.1", self.port) if self._tcp else str(self.path))
             probe.sendall(b"PING\r\n")
-            return probe.recv(64).startswith(b"+PONG")
+            return probe.recv(64).startswith((b"+PONG", b"-NOAUTH"))
         return False
 
     def _end(self, number: signal.Signals) -> None:

@@ -19,6 +19,8 @@ MODULES = {
 PURE = [
     "gateway.auth",
     "gateway.claims",
+    "gateway.console.data",
+    "gateway.console.scopes",
     "gateway.deadlines",
     "gateway.errors",
     "gateway.frame",
@@ -45,6 +47,7 @@ PURE = [
     "sync.state.env",
     "sync.state.keys",
     "sync.state.merge_patch",
+    "sync.state.slots",
     "sync.state.topic",
 ]
 """Modules that take values and return values: no I/O, no clock, no chance."""

@@ -114,3 +114,29 @@ def test_stripe_s_secrets_are_read_alike() -> None:
     assert settings.environments == ("live", "test")
     with pytest.raises(SettingsError, match="PLANWIRE_CATALOG must be set where PLANWIRE_STRIPE_SECRETS is"):
         read(STRIPE_SECRETS="live:whsec_a")
+
+
+def test_stripe_s_api_keys_and_addresses() -> None:
+    settings = read(
+        STRIPE_API_KEYS="live:sk_live_a,sandbox:rk_test_b",
+        STRIPE_API_URL="sandbox:http://127.0.0.1:1",
+        STRIPE_TOLERANCE_S="9",
+    )
+    assert [name for name, _ in settings.api_keys("stripe")] == ["live", "sandbox"]
+    assert (settings.api_url("sandbox", "stripe"), settings.api_url("live", "stripe")) == ("http://127.0.0.1:1", "")
+    assert settings.api_url("sandbox") == ""
+    assert (settings.environments, settings.stripe_tolerance_s) == (("live", "sandbox"), 9)
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ("live:sk_test_hidden", "a key of Stripe's test mode for live"),
+        ("sandbox:rk_live_hidden", "a key of Stripe's live mode for sandbox"),
+        ("live:sk_live_hidden,live:sk_live_hidden2", "two keys for live"),
+    ],
+)
+def test_stripe_s_keys_are_of_their_environment(keys: str, problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem) as raised:
+        read(STRIPE_API_KEYS=keys)
+    assert "hidden" not in str(raised.value)

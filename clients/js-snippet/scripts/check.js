@@ -46,7 +46,7 @@ for (const [path, text] of Object.entries(await artefacts())) {
 const packed = JSON.parse(execFileSync("npm", ["pack", "--dry-run", "--json"], { cwd: HERE, stdio: ["ignore", "pipe", "ignore"] }).toString());
 const list = Array.isArray(packed) ? packed[0] : Object.values(packed)[0];
 const names = list.files.map((/** @type {any} */ { path }) => path).sort();
-const expected = [...MODULES.flatMap((name) => [`${name}.js`, `${name}.d.ts`]), "planwire.classic.js", "README.md", "package.json"].sort();
+const expected = [...MODULES.flatMap((name) => [`${name}.js`, `${name}.d.ts`]), "planwire.classic.js", "LICENSE", "README.md", "package.json"].sort();
 report(String(names) == String(expected), `the package holds ${names.length} files${String(names) == String(expected) ? "" : `: ${names}, not ${expected}`}`);
 
 process.exitCode = failed ? 1 : 0;

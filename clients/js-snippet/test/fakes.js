@@ -14,6 +14,7 @@ export class FakeSocket {
   onmessage = null;
   onclose = null;
   closedByClient = false;
+  listeners = [];
 
   constructor(url) {
     this.url = url;
@@ -34,7 +35,13 @@ export class FakeSocket {
     this.onopen?.({ type: "open" });
   }
 
+  addEventListener(type, listener, { once }) {
+    if (type != "message" || !once) throw new Error("only what fallback.js uses");
+    this.listeners.push(listener);
+  }
+
   receive(...frames) {
+    this.listeners.splice(0).forEach((listener) => listener());
     for (const frame of frames) this.onmessage?.({ data: JSON.stringify(frame) });
   }
 

@@ -187,11 +187,33 @@ describe("where WebSockets are blocked", () => {
     assert.deepEqual(topic.getSnapshot().state, { plan: "pro" });
   });
 
+  it("polls where streams are refused, and not where one ends that has spoken", async () => {
+    const topic = start();
+    await block();
+    requests[0].resolve({ status: 502, ok: false });
+    await turns();
+    assert.equal(requests[1].url, `https://live.example.com/v1/state/${TOPIC}`);
+    requests[1].json({ topic: TOPIC, version: 5, state: {} });
+    await turns();
+    assert.deepEqual([topic.getSnapshot().status, topic.getSnapshot().version], ["fresh", 5]);
+  });
+
+  it("is denied when the topic is gone, whatever the reason", async () => {
+    const topic = start();
+    await block();
+    requests[0].stream();
+    requests[0].write(snapshot(5, {}, { fresh: true }), { type: "gone", topic: TOPIC, reason: "erased" });
+    await turns();
+    assert.deepEqual([topic.getSnapshot().status, topic.getSnapshot().reason], ["denied", "erased"]);
+  });
+
   it("goes back to WebSockets when HTTP does not work either", async () => {
     start();
     await block();
     const tried = sockets.length;
     requests[0].stream(503);
+    await turns();
+    requests[1].json({}, 503);
     await turns();
     await world.tick(30_000);
     assert.equal(sockets.length, tried + 1);

@@ -583,6 +583,15 @@ describe("denial", () => {
     assert.deepEqual([world.topic.getSnapshot().status, user.getSnapshot().status], ["denied", "fresh"]);
   });
 
+  it("follows from `gone` with or without a reason, and from no other frame that has one", async () => {
+    const user = world.client.topic("user:42");
+    await world.connect({ frames: [snapshot(5, {}), snapshot(6, {}, { topic: "user:42" })] });
+    world.socket.receive({ type: "gone", topic: TOPIC }, { type: "current", topic: "user:42", version: 6, reason: "new field" });
+    assert.deepEqual([world.topic.getSnapshot().status, user.getSnapshot().status], ["denied", "fresh"]);
+    world.socket.drop();
+    assert.deepEqual([world.topic.getSnapshot().status, user.getSnapshot().status], ["denied", "stale"]);
+  });
+
   it("follows from a forbidden topic, not from any other error", async () => {
     await world.connect({ frames: [snapshot(5, {})] });
     world.socket.receive({ type: "error", code: "unknown_type", message: "" });

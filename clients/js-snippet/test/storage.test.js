@@ -70,11 +70,25 @@ describe("a client that remembers", () => {
     assert.equal(visit({ url: "https://other.example.com" }).getSnapshot().version, 0);
   });
 
-  it("forgets a topic that is denied, and a subject at logout", async () => {
+  for (const reason of ["revoked", "erased", "something new"])
+    it(`forgets a topic that is gone (${reason}), and says so`, async () => {
+      const topic = visit();
+      topic.subscribe(() => {});
+      await accept(snapshot(5, {}));
+      assert.equal(Object.keys(localStorage).length, 1);
+      sockets.at(-1).receive({ type: "gone", topic: TOPIC, reason });
+      assert.deepEqual(Object.keys(localStorage), []);
+      assert.deepEqual([topic.getSnapshot().status, topic.getSnapshot().reason], ["denied", reason]);
+    });
+
+  it("forgets a topic when the gateway refuses the client for good", async () => {
     visit().subscribe(() => {});
     await accept(snapshot(5, {}));
-    sockets.at(-1).receive({ type: "gone", topic: TOPIC, reason: "revoked" });
+    sockets.at(-1).drop(4503);
     assert.deepEqual(Object.keys(localStorage), []);
+  });
+
+  it("forgets a subject at logout", () => {
     localStorage.setItem("planwire ann x tenant:acme", "{}");
     localStorage.setItem("planwire bob x tenant:acme", "{}");
     localStorage.setItem("something else", "{}");
@@ -119,9 +133,9 @@ describe("what the server put into the page", () => {
   it("gives way to a newer stored one, and the other way round", () => {
     page(JSON.stringify({ [TOPIC]: { version: 9, state: {} } }));
     const key = `planwire ann https://live.example.com ${TOPIC}`;
-    localStorage.setItem(key, JSON.stringify({ version: 10, state: {} }));
+    localStorage.setItem(key, JSON.stringify({ version: 10, state: {}, status: "stale" }));
     assert.equal(visit({ initial: injected() }).getSnapshot().version, 10);
-    localStorage.setItem(key, JSON.stringify({ version: 8, state: {} }));
+    localStorage.setItem(key, JSON.stringify({ version: 8, state: {}, status: "stale" }));
     assert.equal(visit({ initial: injected() }).getSnapshot().version, 9);
   });
 

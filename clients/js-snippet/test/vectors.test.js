@@ -72,18 +72,43 @@ describe("any interleaving of frames", () => {
       });
       const { shown } = await world.connect();
       let newest = 0;
-      for (let step = 0; step < 40; step++) {
+      let isConfirmed = false;
+      let isHeard = true;
+      for (let step = 0; step < 60; step++) {
         const version = 1 + pick(11);
         const base = pick(version);
-        const kind = pick(4);
-        if (kind == 0) world.socket.receive(snapshot(version, states[version]));
-        if (kind == 1) world.socket.receive({ type: "current", topic: TOPIC, version });
-        if (kind >= 2) world.socket.receive({ type: "patch", topic: TOPIC, base, version, patch: change(states[base] ?? {}, states[version]) });
-        if (kind == 0) newest = Math.max(newest, version);
-        if (kind >= 2 && base == newest) newest = version;
+        const kind = pick(16);
+        const receive = (/** @type {any} */ frame) => world.socket.receive({ topic: TOPIC, ...frame });
+        if (kind < 4) {
+          receive(snapshot(version, states[version]));
+          isConfirmed ||= version >= newest;
+          newest = Math.max(newest, version);
+        } else if (kind < 7) {
+          receive({ type: "current", version });
+          isConfirmed ||= version == newest;
+        } else if (kind < 12) {
+          receive({ type: "patch", base, version, patch: change(states[base] ?? {}, states[version]) });
+          if (base == newest) [newest, isConfirmed] = [version, true];
+          isConfirmed ||= version == newest;
+        } else if (kind == 12) {
+          isHeard = random() < 0.7;
+          world.socket.receive({ type: "heartbeat", at: 2, verified_at: 1, fresh: isHeard });
+        } else if (kind == 13) {
+          receive({ type: random() < 0.5 ? "pending" : "expired", after: version });
+        } else if (kind == 14) {
+          world.socket.drop();
+          assert.notEqual(world.topic.getSnapshot().status, "fresh");
+          await world.reconnect();
+          assert.equal(world.socket.ofType("hello")[0].topics[TOPIC], newest);
+          [isConfirmed, isHeard] = [false, true];
+        } else {
+          receive({ type: "unheard_of", reason: "of its own" });
+          receive({ type: "ack_policy", share: 0.5, after_ms: 10 });
+        }
         const now = world.topic.getSnapshot();
         assert.equal(now.version, newest);
         assert.deepEqual(now.state, states[newest]);
+        assert.equal(now.status == "fresh", isConfirmed && isHeard, `step ${step}`);
       }
       const versions = shown.map((snapshot) => snapshot.version);
       assert.deepEqual(versions, [...versions].sort((one, other) => one - other));

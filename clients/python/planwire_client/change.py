@@ -33,8 +33,8 @@ PATIENCE_S = 30.0
 BACKOFF_MIN_S = 0.1
 BACKOFF_MAX_S = 5.0
 
-RESERVED_KIND = "probe"
-"""The gateways' own canaries: nobody else publishes to them."""
+RESERVED_KINDS = ("probe", "gateway", "console")
+"""The gateways' own kinds, canaries and reports: nobody else publishes to them."""
 
 _TOPIC = re.compile(r"(?:(?P<env>[a-z][a-z0-9_-]{0,31})/)?(?P<kind>[a-z][a-z0-9_-]{0,31}):[A-Za-z0-9._~@-]{1,128}")
 
@@ -176,8 +176,8 @@ def check(item: Publish) -> None:
     match = _TOPIC.fullmatch(item.topic)
     if match is None or match["env"] == "live":
         raise PublishRefused("topic_invalid", f"{item.topic[:200]!r} is not a topic: expected [env/]kind:id")
-    if match["kind"] == RESERVED_KIND:
-        raise PublishRefused("topic_reserved", f"topics of kind {RESERVED_KIND} are the gateways' own")
+    if match["kind"] in RESERVED_KINDS:
+        raise PublishRefused("topic_reserved", f"topics of kind {match['kind']} are the gateways' own")
     if item.event_id is not None and not 1 <= len(item.event_id) <= EVENT_ID_MAX:
         raise PublishRefused("request_invalid", f"event_id must have 1 to {EVENT_ID_MAX} characters")
     if isinstance(item.order, int):

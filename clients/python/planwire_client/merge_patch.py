@@ -1,4 +1,4 @@
-"""RFC 7396 merge patches, applied. Pure."""
+"""RFC 7396 merge patches, made and applied; the same as the server's. Pure."""
 
 from __future__ import annotations
 
@@ -14,3 +14,48 @@ def apply(target: object, patch: object) -> object:
         else:
             merged[key] = apply(merged.get(key), value)
     return merged
+
+
+def diff(old: object, new: object) -> dict[str, object] | None:
+    """Return the merge patch that turns `old` into `new`, or None where a merge patch cannot say it.
+
+    Only two objects have one, and only when no object in `new` has a member whose value is null:
+    in a merge patch null means "remove" (RFC 7396 section 1).
+    """
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return None
+    patch: dict[str, object] = dict.fromkeys(old.keys() - new.keys())
+    for key, value in new.items():
+        if key in old and _same(old[key], value):
+            continue
+        if value is None:
+            return None
+        before = old.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            inner = diff(before, value)
+            if inner is None:
+                return None
+            patch[key] = inner
+        elif _has_null_member(value):
+            return None
+        else:
+            patch[key] = value
+    return patch
+
+
+def _has_null_member(value: object) -> bool:
+    """Whether an object at or below `value`, arrays aside, has a null member: it would be dropped on merging."""
+    return isinstance(value, dict) and any(inner is None or _has_null_member(inner) for inner in value.values())
+
+
+def _same(a: object, b: object) -> bool:
+    """Whether two values are equal as JSON: unlike `==`, true is not 1 and 1 is not 1.0."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        assert isinstance(b, dict)
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        assert isinstance(b, list)
+        return len(a) == len(b) and all(map(_same, a, b))
+    return a == b

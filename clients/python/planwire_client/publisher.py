@@ -54,15 +54,19 @@ class AsyncTransport(Protocol):
         """Let go of every connection."""
 
 
+STORE_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
+"""URLs of the store itself."""
+
+
 def _is_store(url: str, key: str) -> bool:
     scheme = urlsplit(url).scheme
     if scheme in ("http", "https"):
         if not key:
             raise PlanwireError("publishing through a gateway needs a publish key")
         return False
-    if scheme in ("redis", "rediss", "unix"):
+    if scheme in STORE_SCHEMES:
         return True
-    raise PlanwireError(f"the URL's scheme {scheme!r} is not one of http, https, redis, rediss, unix")
+    raise PlanwireError(f"the URL's scheme {scheme!r} is not one of http, https, {', '.join(STORE_SCHEMES)}")
 
 
 def _new_id() -> str:
@@ -88,7 +92,7 @@ class Publisher:
         source: str = SOURCE,
         transport: Transport | None = None,
     ) -> None:
-        """Publish to `url`: a gateway (http, https) with a publish `key`, or the store (redis, rediss, unix).
+        """Publish to `url`: a gateway (http, https) with a publish `key`, or the store (STORE_SCHEMES).
 
         source: what causes say, straight to the store only (a gateway says the key's name).
         transport: instead of a URL, for example `StoreTransport` on a client that finds its server by Sentinel.
@@ -231,14 +235,18 @@ def _store_transport(url: str, source: str) -> Transport:
     # Here, not above: redis-py is an extra.
     import redis
 
-    from planwire_client.store import StoreTransport, options
+    from planwire_client.store import StoreTransport, is_cluster, open_cluster, options
 
+    if is_cluster(url):
+        return StoreTransport(lambda: open_cluster(url), source)
     return StoreTransport(redis.Redis.from_url(url, **options()), source)
 
 
 def _async_store_transport(url: str, source: str) -> AsyncTransport:
     import redis.asyncio
 
-    from planwire_client.store import AsyncStoreTransport, options
+    from planwire_client.store import AsyncStoreTransport, is_cluster, open_cluster_async, options
 
+    if is_cluster(url):
+        return AsyncStoreTransport(open_cluster_async(url), source)
     return AsyncStoreTransport(redis.asyncio.Redis.from_url(url, **options()), source)

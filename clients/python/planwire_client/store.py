@@ -1,25 +1,30 @@
 """Publishing straight to the store: the gateways' own commit script, run by this process. Needs the extra `store`.
 
 commit.lua is a copy of the server's, held equal by a test. What the gateway checks before it commits is checked here.
-Merge patches are left to gateways: tabs get whole states, which are at most 32 KiB.
+Larger states are published with what they replace, so that tabs get merge patches; the script drops a patch whose base
+is not what is stored by then.
 """
 
 from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import orjson
 
+from planwire_client import merge_patch
 from planwire_client.change import Answers, Outcome, Publish, Published, Rejected, Send, Trouble, Verdict, check, encode
 from planwire_client.errors import PublishRefused
 
 try:
     import redis
     import redis.asyncio
+    import redis.asyncio.cluster
+    import redis.cluster
 except ImportError as error:  # pragma: no cover - told to people who left the extra out
     raise ImportError(
         "publishing straight to the store needs the extra: pip install 'planwire-client[store]'"
@@ -27,6 +32,12 @@ except ImportError as error:  # pragma: no cover - told to people who left the e
 
 COMMIT_LUA = resources.files("planwire_client").joinpath("commit.lua").read_text("utf-8")
 COMMIT_SHA = hashlib.sha1(COMMIT_LUA.encode(), usedforsecurity=False).hexdigest()
+
+PATCH_MIN_BYTES = 1024
+"""States below it get no merge patch: reading the stored one costs more than the patch saves."""
+
+STATE_AT, PATCH_AT = 8, 14
+"""Where state and patch stand in a command."""
 
 SOCKET_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
@@ -40,18 +51,42 @@ def options() -> dict[str, Any]:
 
 
 class Batch:
-    """One round trip: the commands of those items that may be sent, and where the others' refusals go. Pure."""
+    """One round trip: the commands of those items that may be sent, and where the others' refusals go. Pure.
 
-    def __init__(self, items: Sequence[Publish], source: str, now: float) -> None:
+    `reads`: the commands of a round trip before it, whose replies go into `complete`.
+    """
+
+    def __init__(self, items: Sequence[Publish], source: str, now: float, announce: str = "PUBLISH") -> None:
         self._items = items
         self._refused: dict[int, Rejected] = {}
         self.commands: list[Command] = []
+        self.reads: list[Command] = []
+        self._replacing: list[Command] = []
         received_at = datetime.datetime.fromtimestamp(now, datetime.UTC).isoformat(timespec="milliseconds")
         for index, item in enumerate(items):
             try:
-                self.commands.append(_command(item, source, received_at.replace("+00:00", "Z")))
+                self.commands.append(_command(item, source, received_at.replace("+00:00", "Z"), announce))
             except PublishRefused as refusal:
                 self._refused[index] = Rejected(item.topic, refusal.code, refusal.detail)
+        self._plan_reads()
+
+    def _plan_reads(self) -> None:
+        seen = set()
+        for command in self.commands:
+            state, key = command[STATE_AT], command[3]
+            assert isinstance(state, bytes), "encode made it"
+            # Of several of a topic only the first replaces what is stored.
+            if len(state) >= PATCH_MIN_BYTES and key not in seen:
+                self.reads.append(["HMGET", key, "version", "state"])
+                self._replacing.append(command)
+            seen.add(key)
+
+    def complete(self, replies: Sequence[object]) -> None:
+        """Add the patches from what is stored, given the replies to `reads`; what could not be read gets none."""
+        for command, reply in zip(self._replacing, replies, strict=True):
+            state = command[STATE_AT]
+            if isinstance(reply, list) and reply[0] is not None and isinstance(state, bytes):
+                command[PATCH_AT] = patch(int(reply[0]), reply[1] or b"null", state)
 
     def answers(self, replies: Sequence[object]) -> Answers:
         """Return every item's outcome, given the replies to the commands."""
@@ -61,7 +96,7 @@ class Batch:
         )
 
 
-def _command(item: Publish, source: str, received_at: str) -> Command:
+def _command(item: Publish, source: str, received_at: str, announce: str = "PUBLISH") -> Command:
     check(item)
     state = encode("state", item.state)
     private = b"" if item.private is None else encode("private", item.private)
@@ -75,7 +110,7 @@ def _command(item: Publish, source: str, received_at: str) -> Command:
         f"{slot}:snap",
         f"{slot}:log",
         f"{slot}:seen",
-        "PUBLISH",
+        announce,
         slot,
         state,
         private,
@@ -85,6 +120,15 @@ def _command(item: Publish, source: str, received_at: str) -> Command:
         orjson.dumps(cause),
         "",
     ]
+
+
+def patch(base: int, old: bytes, new: bytes) -> bytes:
+    """Return commit.lua's patch argument: `BASE PATCH` where a merge patch exists and is smaller, else empty."""
+    found = merge_patch.diff(orjson.loads(old), orjson.loads(new))
+    if found is None:
+        return b""
+    encoded = orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
+    return b"%d %b" % (base, encoded) if len(encoded) < len(new) else b""
 
 
 def _outcome(item: Publish, reply: object) -> Outcome:
@@ -103,23 +147,75 @@ def _is_forgotten(replies: Sequence[object]) -> bool:
     return any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies)
 
 
-class StoreTransport:
-    """A blocking connection pool to the store. `source`: what causes say it came from."""
+def is_cluster(url: str) -> bool:
+    """Whether the URL is a Cluster's: `redis+cluster://[user:password@]host:port[,host:port...]`, or rediss+cluster."""
+    return urlsplit(url).scheme in ("redis+cluster", "rediss+cluster")
 
-    def __init__(self, client: redis.Redis, source: str = "backend") -> None:
-        self._redis = client
+
+def _seeds(url: str) -> tuple[str, list[tuple[str, int]]]:
+    """A Cluster's URL as redis-py reads it, of its first node, and the other nodes."""
+    split = urlsplit(url)
+    login, at, hosts = split.netloc.rpartition("@")
+    first, *others = hosts.split(",")
+    seeds = [(host, int(port or 6379)) for host, _, port in (other.partition(":") for other in others)]
+    return split._replace(scheme=split.scheme.partition("+")[0], netloc=login + at + first).geturl(), seeds
+
+
+def open_cluster(url: str) -> redis.RedisCluster:
+    """Return a client of the Cluster.
+
+    Raises:
+        redis.exceptions.RedisClusterException: none of its nodes answers.
+    """
+    one, others = _seeds(url)
+    nodes = [redis.cluster.ClusterNode(host, port) for host, port in others]  # type: ignore[no-untyped-call]
+    return redis.RedisCluster.from_url(one, startup_nodes=nodes, **options())
+
+
+def open_cluster_async(url: str) -> redis.asyncio.RedisCluster:
+    """Return the same for asyncio; it connects on first use."""
+    one, others = _seeds(url)
+    nodes = [redis.asyncio.cluster.ClusterNode(host, port) for host, port in others]
+    return redis.asyncio.RedisCluster.from_url(one, startup_nodes=nodes, **options())
+
+
+_TROUBLES = (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError)
+
+
+class StoreTransport:
+    """A blocking connection pool to the store. `source`: what causes say it came from.
+
+    client: of one server or of a Cluster, or what makes it on first use.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis | redis.RedisCluster | Callable[[], redis.Redis | redis.RedisCluster],
+        source: str = "backend",
+    ) -> None:
+        self._open = None if isinstance(client, redis.Redis | redis.RedisCluster) else client
+        self._client = client if isinstance(client, redis.Redis | redis.RedisCluster) else None
         self._source = source
         self._is_loaded = False
 
+    @property
+    def _redis(self) -> redis.Redis | redis.RedisCluster:
+        if self._client is None:
+            assert self._open is not None
+            self._client = self._open()
+        return self._client
+
     def send(self, step: Send, now: float) -> Answers | Trouble:
         """Return the script's verdicts, or that the store could not be asked."""
-        batch = Batch(step.items, self._source, now)
         try:
+            is_sharded = isinstance(self._redis, redis.RedisCluster)
+            batch = Batch(step.items, self._source, now, "SPUBLISH" if is_sharded else "PUBLISH")
             if not self._is_loaded:
                 self._redis.script_load(COMMIT_LUA)
                 self._is_loaded = True
+            batch.complete(self._run(batch.reads))
             replies = self._run(batch.commands)
-        except (redis.exceptions.RedisError, OSError) as error:
+        except _TROUBLES as error:
             return Trouble(f"store: {error}")
         self._is_loaded = not _is_forgotten(replies)
         return batch.answers(replies)
@@ -129,31 +225,38 @@ class StoreTransport:
             return []
         with self._redis.pipeline(transaction=False) as pipeline:
             for command in commands:
-                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+                pipeline.execute_command(*command)
             return cast(list[object], pipeline.execute(raise_on_error=False))
 
     def close(self) -> None:
         """Close every connection."""
-        self._redis.close()
+        if self._client is None:
+            return
+        if isinstance(self._client, redis.RedisCluster):
+            # Else redis-py 8.1 leaves one open.
+            self._client.disconnect_connection_pools()  # type: ignore[no-untyped-call]
+        self._client.close()
 
 
 class AsyncStoreTransport:
     """The same for asyncio."""
 
-    def __init__(self, client: redis.asyncio.Redis, source: str = "backend") -> None:
+    def __init__(self, client: redis.asyncio.Redis | redis.asyncio.RedisCluster, source: str = "backend") -> None:
         self._redis = client
         self._source = source
         self._is_loaded = False
 
     async def send(self, step: Send, now: float) -> Answers | Trouble:
         """Return the script's verdicts, or that the store could not be asked."""
-        batch = Batch(step.items, self._source, now)
+        is_sharded = isinstance(self._redis, redis.asyncio.RedisCluster)
+        batch = Batch(step.items, self._source, now, "SPUBLISH" if is_sharded else "PUBLISH")
         try:
             if not self._is_loaded:
                 await cast(Any, self._redis.script_load(COMMIT_LUA))
                 self._is_loaded = True
+            batch.complete(await self._run(batch.reads))
             replies = await self._run(batch.commands)
-        except (redis.exceptions.RedisError, OSError) as error:
+        except _TROUBLES as error:
             return Trouble(f"store: {error}")
         self._is_loaded = not _is_forgotten(replies)
         return batch.answers(replies)

@@ -12,6 +12,7 @@
 -- ARGV[5] version
 -- ARGV[6] waits      lines, one thing that it waits on each; empty where done
 -- ARGV[7] ttl_ms     how long a done event is kept
+-- ARGV[8] body       empty: a done event's body goes now
 --
 -- Returns 1 where the event is known, else 0.
 
@@ -45,6 +46,9 @@ if parked then
   redis.call('PERSIST', KEYS[1])
 else
   redis.call('ZREM', KEYS[3], ARGV[1])
+  if ARGV[8] == '' then
+    redis.call('HSET', KEYS[1], 'body', '')
+  end
   redis.call('PEXPIRE', KEYS[1], ARGV[7])
 end
 return 1

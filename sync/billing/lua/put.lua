@@ -1,6 +1,7 @@
 -- Store one event before it is answered, once, and claim it for the caller.
 --
--- KEYS[1] event     hash: body, provider, type, received_us, status, attempts, outcome, reason, topic, version, waits
+-- KEYS[1] event     hash: body, provider, type, received_us, claim, status, attempts, outcome, reason, topic, version,
+--                   waits
 -- KEYS[2] pending   sorted set: event id -> microseconds of the next attempt
 --
 -- ARGV[1] event_id
@@ -9,27 +10,30 @@
 -- ARGV[4] type
 -- ARGV[5] received_us
 -- ARGV[6] lease_us      how long nobody else takes it
+-- ARGV[7] claim         whose delivery this is, or empty: the same again is one whose answer was lost on its way
 --
 -- Returns {what, outcome, version, attempts}. what: 'claimed' (new, or its lease had run out), 'pending' (another has
 -- it), 'parked', or 'done'; outcome and version are those of a done event.
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local stored = redis.call('HMGET', KEYS[1], 'status', 'outcome', 'version')
+local stored = redis.call('HMGET', KEYS[1], 'status', 'outcome', 'version', 'claim')
 
 if not stored[1] then
   redis.call('HSET', KEYS[1], 'body', ARGV[2], 'provider', ARGV[3], 'type', ARGV[4], 'received_us', ARGV[5],
-    'status', 'pending', 'attempts', 1)
+    'claim', ARGV[7], 'status', 'pending', 'attempts', 1)
   redis.call('ZADD', KEYS[2], string.format('%.0f', now + tonumber(ARGV[6])), ARGV[1])
   return {'claimed', '', '0', 1}
 end
 
 if stored[1] == 'pending' then
   local due = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or '0')
-  if due > now then
+  local is_mine = ARGV[7] ~= '' and ARGV[7] == stored[4]
+  if due > now and not is_mine then
     return {'pending', '', '0', 0}
   end
   redis.call('ZADD', KEYS[2], string.format('%.0f', now + tonumber(ARGV[6])), ARGV[1])
+  redis.call('HSET', KEYS[1], 'claim', ARGV[7])
   return {'claimed', '', '0', redis.call('HINCRBY', KEYS[1], 'attempts', 1)}
 end
 

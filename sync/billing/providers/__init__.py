@@ -7,6 +7,8 @@ reads what providers send, a `Source` asks them.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -84,11 +86,15 @@ class Adapter(Protocol):
 
 
 class ProviderUnavailable(SyncError):
-    """The provider could not be asked: it is away, slow, or the rate budget is used up. `reason` says which."""
+    """The provider could not be asked: it is away, slow, or the rate budget is used up. `reason` says which.
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
+    `retry_s`: before so long it is of no use to ask again; 0 where that is not known.
+    """
+
+    def __init__(self, reason: str, retry_s: float = 0.0) -> None:
+        super().__init__(reason, retry_s)
         self.reason = reason
+        self.retry_s = retry_s
 
     def __str__(self) -> str:
         return f"the provider could not be asked: {self.reason}"
@@ -113,6 +119,43 @@ class Told:
     event_id: str
     occurred_ns: int
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One subscription in the provider's list.
+
+    `event` is it as fetched, None where `problem` says why it cannot be read. `body` is the same as the body of an
+    event, whose id is `event_id`, that `Adapter.parse` reads: to be kept where the subscription cannot be used yet.
+    """
+
+    subscription_id: str
+    event_id: str
+    body: bytes
+    event: Event | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of the provider's subscriptions. `following`: the `after` of the next one, "" behind the last.
+
+    `total`: how many there are on all pages, about; None where the provider does not tell.
+    """
+
+    entries: Sequence[Listed]
+    following: str
+    total: int | None = None
+
+
+LISTED = "listed"
+"""The last word of the type of an event that no provider sent: a subscription out of its list."""
+
+
+def listed_id(subscription_id: str, entry: bytes) -> str:
+    """Return the event id of a list's entry with these bytes: another body of the subscription is another event."""
+    named = f"{subscription_id}_" if re.fullmatch(r"[\x21-\x7e]{1,100}", subscription_id) else ""
+    return f"{LISTED}_{named}{hashlib.sha256(entry).hexdigest()[:16]}"
 
 
 class Source(Protocol):
@@ -142,8 +185,8 @@ class Source(Protocol):
         """Return events behind the id `after` (or, without one, since an instant), oldest first, and if more follow."""
         ...
 
-    async def subscriptions(self, after: str, patience_s: float) -> tuple[Sequence[Event], str]:
-        """Return subscriptions behind the id `after`, and the `after` of the next page ("": this was the last)."""
+    async def subscriptions(self, after: str, patience_s: float) -> Page:
+        """Return one page of all subscriptions, ended ones too, behind the one whose id is `after` ("": the first)."""
         ...
 
     async def aclose(self) -> None:

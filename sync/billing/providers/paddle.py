@@ -14,12 +14,14 @@ import orjson
 
 from sync.billing import instants
 from sync.billing.model import FETCHED, Event, Item, Order, Period, Scheduled, Subscription
-from sync.billing.providers import Secret, Unparsable, Verification, signature
+from sync.billing.providers import LISTED, Secret, Unparsable, Verification, signature
 from sync.billing.providers.signature import Scheme
 
 NAME = "paddle"
 SCHEME = Scheme("Paddle-Signature", ";", "ts", "h1", b":")
 """`Paddle-Signature: ts=SECONDS;h1=HEX[;h1=HEX...]`: HMAC-SHA256 of `ts`, a colon and the raw body."""
+
+LISTED_TYPE = f"subscription.{LISTED}"
 
 ITEMS_MAX = 1000
 QUANTITY_MAX = 1_000_000_000

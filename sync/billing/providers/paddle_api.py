@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
@@ -20,11 +20,11 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 import orjson
 
 from sync.billing import instants
-from sync.billing.budget import Budget
+from sync.billing.budget import Allowance
 from sync.billing.model import Event, Item
-from sync.billing.providers import ProviderRefusal, ProviderUnavailable, Told
-from sync.billing.providers.paddle import NAME, fetched
-from sync.billing.turns import Turns
+from sync.billing.providers import Listed, Page, ProviderRefusal, ProviderUnavailable, Told, listed_id
+from sync.billing.providers.paddle import LISTED_TYPE, NAME, fetched
+from sync.billing.providers.questions import Questions, within
 from sync.errors import SyncError
 from sync.state.topic import LIVE
 
@@ -69,13 +69,6 @@ class SdkMissingError(SyncError):
         return "PLANWIRE_PADDLE_API_KEYS is set, but paddle-python-sdk is not installed: pip install 'planwire[paddle]'"
 
 
-@dataclass(slots=True)
-class _Ask:
-    """A request that has not begun yet, and everybody who waits for its answer."""
-
-    answer: asyncio.Future[Event] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-
 class PaddleApi:
     """One environment of Paddle, asked with one API key. `base_url` "" is Paddle's own for the environment.
 
@@ -90,7 +83,7 @@ class PaddleApi:
         environment: str,
         key: str,
         base_url: str,
-        budget: Budget,
+        budget: Allowance,
         *,
         timeout_s: float = TIMEOUT_S,
         now_ns: Callable[[], int] = time.time_ns,
@@ -111,50 +104,22 @@ class PaddleApi:
         self._pool = ThreadPoolExecutor(THREADS, f"paddle-{environment}")
         self._local = threading.local()
         self._clients: list[Client] = []
-        self._turns = Turns()
-        self._asks: dict[str, _Ask] = {}
+        self._questions = Questions(budget)
 
     async def fetch(self, subscription_id: str, patience_s: float, *, background: bool = False) -> Event:
-        """Return the subscription as it is now.
-
-        Callers share a request only as long as it has not begun, so that what it answers is never older than any of
-        their questions; one runs per subscription at a time.
+        """Return the subscription as it is now; callers share requests that have not begun.
 
         Raises:
             ProviderUnavailable: not within `patience_s`.
             ProviderRefusal: it is not there (`not_found`), or the key does not suffice.
         """
-        waiting = self._asks.get(subscription_id)
-        try:
-            async with asyncio.timeout(patience_s):
-                if waiting is not None:
-                    return await asyncio.shield(waiting.answer)
-                return await self._lead(subscription_id, patience_s, background)
-        except TimeoutError:
-            raise ProviderUnavailable(f"no answer within {patience_s:g} s") from None
 
-    async def _lead(self, subscription_id: str, patience_s: float, background: bool) -> Event:
-        ask = self._asks[subscription_id] = _Ask()
-        try:
-            async with self._turns.of(subscription_id):
-                await self._budget.take(patience_s, background=background)
-                del self._asks[subscription_id]
-                began_ns = self._now_ns()
-                data = await self._call(lambda client: client.get_raw(_path(subscription_id)))
-                event = self._read(data.get("data"), began_ns)
-        except (ProviderUnavailable, ProviderRefusal) as error:
-            ask.answer.set_exception(error)
-            raise
-        else:
-            ask.answer.set_result(event)
-            return event
-        finally:
-            if self._asks.get(subscription_id) is ask:
-                del self._asks[subscription_id]
-            if not ask.answer.done():
-                ask.answer.set_exception(ProviderUnavailable("who asked first has given up"))
-            # Nobody else may have waited: then nobody has to look at it.
-            ask.answer.exception()
+        async def call() -> Event:
+            began_ns = self._now_ns()
+            data = await self._call(lambda client: client.get_raw(_path(subscription_id)))
+            return self._read(data.get("data"), began_ns)
+
+        return await self._questions.fetch(subscription_id, patience_s, background, call)
 
     async def change_items(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, patience_s: float
@@ -203,8 +168,8 @@ class PaddleApi:
         ]
         return told, bool(_pagination(page).get("has_more"))
 
-    async def subscriptions(self, after: str, patience_s: float) -> tuple[Sequence[Event], str]:
-        """Return one page of all subscriptions behind the id `after`, and the `after` of the next, "" behind the last.
+    async def subscriptions(self, after: str, patience_s: float) -> Page:
+        """Return one page of all subscriptions behind the id `after`, by rising id.
 
         Raises:
             ProviderUnavailable: not within `patience_s`.
@@ -215,10 +180,16 @@ class PaddleApi:
         page = await self._within(
             patience_s, lambda client: client.get_raw(f"/subscriptions?{urlencode(query)}"), background=True
         )
-        found = [self._read(entry, began_ns) for entry in page["data"]]
+        if not isinstance(page["data"], list):
+            raise ProviderUnavailable("its answer has no list")
         pagination = _pagination(page)
         following = parse_qs(urlsplit(str(pagination.get("next") or "")).query).get("after", [""])[0]
-        return found, following if pagination.get("has_more") else ""
+        total = pagination.get("estimated_total")
+        return Page(
+            [_listed(entry, self._environment, began_ns) for entry in page["data"]],
+            following if pagination.get("has_more") else "",
+            total if isinstance(total, int) else None,
+        )
 
     async def aclose(self) -> None:
         """Close every connection; calls that run are waited for."""
@@ -235,20 +206,19 @@ class PaddleApi:
     async def _within(
         self, patience_s: float, ask: Callable[[Client], Any], *, background: bool = False
     ) -> Mapping[str, Any]:
-        try:
-            async with asyncio.timeout(patience_s):
-                await self._budget.take(patience_s, background=background)
-                return await self._call(ask)
-        except TimeoutError:
-            raise ProviderUnavailable(f"no answer within {patience_s:g} s") from None
+        async def call() -> Mapping[str, Any]:
+            await self._budget.take(patience_s, background=background)
+            return await self._call(ask)
+
+        return await within(patience_s, call())
 
     async def _call(self, ask: Callable[[Client], Any]) -> Mapping[str, Any]:
         answer = await asyncio.get_running_loop().run_in_executor(self._pool, self._blocking, ask)
         if isinstance(answer, _Failure):
             if answer.closed_s:
-                self._budget.close(answer.closed_s)
+                await self._budget.close(answer.closed_s, throttled=answer.throttled)
             raise answer.error
-        self._budget.open()
+        await self._budget.open()
         return answer
 
     def _blocking(self, ask: Callable[[Client], Any]) -> Mapping[str, Any] | _Failure:
@@ -264,8 +234,9 @@ class PaddleApi:
             body = orjson.loads(ask(client).content)
         except ApiError as error:
             if error.response.status_code == 429:
+                closed_s = float(error.retry_after or THROTTLED_S)
                 return _Failure(
-                    ProviderUnavailable("it says that it is asked too often"), error.retry_after or THROTTLED_S
+                    ProviderUnavailable("it says that it is asked too often", closed_s), closed_s, throttled=True
                 )
             if error.response.status_code >= 500:
                 return _Failure(ProviderUnavailable(f"it answered {error.response.status_code}"), AWAY_S)
@@ -286,6 +257,23 @@ class _Failure:
 
     error: ProviderUnavailable | ProviderRefusal
     closed_s: float = 0.0
+    throttled: bool = False
+
+
+def _listed(entry: object, environment: str, began_ns: int) -> Listed:
+    subscription_id = str(entry.get("id") or "") if isinstance(entry, dict) else ""
+    event_id = listed_id(subscription_id, orjson.dumps(entry))
+    told = {
+        "event_id": event_id,
+        "event_type": LISTED_TYPE,
+        "occurred_at": instants.text(began_ns),
+        "data": entry,
+    }
+    try:
+        event, problem = fetched(entry, environment, began_ns), ""
+    except ValueError as error:
+        event, problem = None, str(error)
+    return Listed(subscription_id, event_id, orjson.dumps(told), event, problem)
 
 
 def _path(subscription_id: str) -> str:

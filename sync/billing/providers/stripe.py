@@ -1,9 +1,9 @@
 """Stripe Billing: verifies `Stripe-Signature`, parses `customer.subscription.*`, normalises the subscription. Pure.
 
 Knows Stripe's wire format (https://docs.stripe.com/webhooks and /api/subscriptions/object) and nothing of catalogs or
-tenants' facts. An event without the subscription in it (a thin event) is a hint that has to be fetched. Events carry
-whole seconds and no stamp of the entity: of two in one second the greater id counts, always the same one, and only a
-fetch knows which is the newer.
+tenants' facts. An event without the subscription in it (a thin event), or with not all of its items, is a hint that has
+to be fetched. Events carry whole seconds and no stamp of the entity: of two in one second the greater id counts, always
+the same one, and only a fetch knows which is the newer.
 """
 
 from __future__ import annotations
@@ -17,12 +17,18 @@ import orjson
 
 from sync.billing import instants
 from sync.billing.model import FETCHED, Event, Item, Order, Period, Scheduled, Subscription
-from sync.billing.providers import Secret, Unparsable, Verification, signature
+from sync.billing.providers import LISTED, Secret, Unparsable, Verification, signature
 from sync.billing.providers.signature import Scheme
+from sync.state.topic import LIVE
 
 NAME = "stripe"
 SCHEME = Scheme("Stripe-Signature", ",", "t", "v1", b".")
 """`Stripe-Signature: t=SECONDS,v1=HEX[,v1=HEX...]`: HMAC-SHA256 of `t`, a dot and the raw body."""
+
+LISTED_TYPE = f"customer.subscription.{LISTED}"
+
+THIN = "v2.core.event"
+"""The `object` of an event notification, which names what it is about (`related_object`) and carries nothing of it."""
 
 ITEMS_MAX = 1000
 QUANTITY_MAX = 1_000_000_000
@@ -41,8 +47,14 @@ STATUSES = {
 }
 """Stripe's statuses in the neutral words; others are passed on, and parked as unknown."""
 
+PRORATIONS = {
+    "prorated_immediately": "always_invoice",
+    "prorated_next_billing_period": "create_prorations",
+    "do_not_bill": "none",
+}
+"""Our billing modes in Stripe's `proration_behavior`. Full charges without proration are not Stripe's."""
+
 _ID = re.compile(r"[\x21-\x7e]{1,200}")
-_THIN = re.compile(r"v[0-9]+\..*subscription.*")
 
 
 class Stripe:
@@ -87,21 +99,22 @@ def _event(event: dict[str, Any], event_id: str, kind: str, environment: str) ->
     subscription: Subscription | None = None
     subscription_id = customer_id = tenant_id = None
     ignored = ""
-    if kind.startswith("customer.subscription."):
+    if event.get("object") == THIN or "related_object" in event:
+        subscription_id = _related(event.get("related_object"), kind)
+        if subscription_id is None:
+            ignored = f"events of type {kind[:60]} are not about a subscription"
+    elif kind.startswith("customer.subscription."):
         if not isinstance(body, dict):
             raise ValueError("data.object is not an object")
-        subscription = subscription_of(body)
-        subscription_id, customer_id, tenant_id = subscription.id, subscription.customer_id, _tenant_id(body)
+        subscription_id = _optional_id(body.get("id"))
+        if subscription_id is None or not has_more_items(body):
+            subscription = subscription_of(body)
+            customer_id, tenant_id = subscription.customer_id, _tenant_id(body)
     elif kind == "checkout.session.completed" and isinstance(body, dict):
         # Says nothing of entitlements itself, but joins the checkout's tenant to the subscription it made.
         subscription_id, customer_id = _optional_id(body.get("subscription")), _optional_id(body.get("customer"))
         tenant_id = _tenant_id(body) or _text(body.get("client_reference_id"))
         ignored = "a completed checkout is a hint: the subscription's own events carry the state"
-    elif _THIN.fullmatch(kind):
-        related = event.get("related_object")
-        subscription_id = _optional_id(related.get("id")) if isinstance(related, dict) else None
-        if subscription_id is None:
-            raise ValueError("related_object.id is missing")
     else:
         ignored = f"events of type {kind[:60]} say nothing of entitlements"
     return Event(
@@ -128,6 +141,8 @@ def fetched(data: object, environment: str, began_ns: int) -> Event:
     """
     if not isinstance(data, dict):
         raise ValueError("the answer is not an object")
+    if data.get("livemode") is False and environment == LIVE:
+        raise ValueError(f"the subscription is of test mode, and the environment is {LIVE}")
     body = subscription_of(data)
     return Event(
         provider=NAME,
@@ -139,6 +154,7 @@ def fetched(data: object, environment: str, began_ns: int) -> Event:
         customer_id=body.customer_id,
         subscription_id=body.id,
         subscription=body,
+        unstamped=True,
     )
 
 
@@ -157,8 +173,8 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
     entries = listed.get("data") if isinstance(listed, dict) else None
     if not isinstance(entries, list) or len(entries) > ITEMS_MAX:
         raise ValueError(f"items.data is not a list of at most {ITEMS_MAX}")
-    if isinstance(listed, dict) and listed.get("has_more"):
-        raise ValueError("the subscription has more items than the event shows")
+    if has_more_items(data):
+        raise ValueError("the subscription has more items than are shown")
     neutral = STATUSES.get(status, status)
     trial_end = data.get("trial_end")
     return Subscription(
@@ -170,6 +186,28 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
         trial_ends_ns=_instant(trial_end, "trial_end") if neutral == "trialing" and trial_end is not None else None,
         scheduled=_scheduled(data) if neutral != "canceled" else None,
     )
+
+
+def has_more_items(data: Mapping[str, Any]) -> bool:
+    """Return whether a subscription object shows the first of its items only."""
+    listed = data.get("items")
+    return isinstance(listed, dict) and bool(listed.get("has_more"))
+
+
+def _related(related: object, kind: str) -> str | None:
+    """The id of the subscription that a thin event is about, or None where it is about something else.
+
+    Raises:
+        ValueError: it is about a subscription, and does not say which.
+    """
+    what = related.get("type") if isinstance(related, dict) else None
+    words = what.split(".")[-1:] if isinstance(what, str) else kind.split(".")
+    if "subscription" not in words:
+        return None
+    subscription_id = related.get("id") if isinstance(related, dict) else None
+    if not _is_id(subscription_id):
+        raise ValueError("related_object.id is missing or not an id")
+    return subscription_id
 
 
 def _item(entry: object) -> Item:

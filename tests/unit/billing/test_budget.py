@@ -59,12 +59,23 @@ async def test_the_patient_wait_their_turn(clock: Clock) -> None:
 
 async def test_a_closed_budget_refuses_until_it_is_open(clock: Clock) -> None:
     budget = Budget(2, clock=clock)
-    budget.close(5)
-    budget.close(1)
+    await budget.close(5)
+    await budget.close(1)
     with pytest.raises(ProviderUnavailable, match=r"another 5\.0 s"):
         await budget.take(60)
     clock.now += 5
     await budget.take(0)
-    budget.close(5)
-    budget.open()
+    await budget.close(5)
+    await budget.open()
+    await budget.take(0)
+
+
+async def test_what_the_provider_said_of_how_long_stands(clock: Clock) -> None:
+    budget = Budget(2, clock=clock)
+    await budget.close(5, throttled=True)
+    await budget.open()
+    with pytest.raises(ProviderUnavailable, match=r"another 5\.0 s") as raised:
+        await budget.take(60)
+    assert raised.value.retry_s == 5
+    clock.now += 5
     await budget.take(0)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from planwire_client import Outcome, Publish, Published, PublishRefused, RateLimited, Rejected, Retries, Verdict
 from planwire_client.change import (
     BATCH_BYTES,
+    RESERVED_KINDS,
     Answers,
     Send,
     Sleep,
@@ -22,6 +23,7 @@ from planwire_client.change import (
     identified,
 )
 from planwire_client.errors import Unavailable
+from sync.state.topic import RESERVED_KINDS as THEIRS
 
 LATER = Trouble("503")
 
@@ -197,3 +199,10 @@ def test_a_state_is_bounded_in_size_and_depth() -> None:
             encode("state", value)
         assert raised.value.code == code
     assert encode("state", {"b": 1.0, "a": "é"}) == '{"a":"é","b":1.0}'.encode()
+
+
+def test_the_reserved_kinds_are_the_gateways() -> None:
+    assert RESERVED_KINDS == THEIRS
+    for kind in RESERVED_KINDS:
+        with pytest.raises(PublishRefused, match=f"topics of kind {kind} are the gateways' own"):
+            check(Publish(f"sandbox/{kind}:a", 1))

@@ -75,3 +75,11 @@ def test_merge_patches_apply_as_they_do_on_the_server(target: object, patch: obj
     before = json.dumps(target)
     assert merge_patch.apply(target, patch) == server.apply(target, patch)
     assert json.dumps(target) == before, "snapshots are shared: the old one must not change"
+
+
+@given(JSON, JSON)
+def test_merge_patches_are_made_as_on_the_server(old: object, new: object) -> None:
+    patch = merge_patch.diff(old, new)
+    assert json.dumps(patch, sort_keys=True) == json.dumps(server.diff(old, new), sort_keys=True)
+    if patch is not None:
+        assert merge_patch.apply(old, patch) == new

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 
 from planwire_client import Publish, Published, Rejected, Verdict
-from planwire_client.store import COMMIT_LUA, COMMIT_SHA, Batch
+from planwire_client.store import COMMIT_LUA, COMMIT_SHA, PATCH_MIN_BYTES, Batch
 from sync.state import keys
 from sync.state.store import COMMIT_LUA as THE_SCRIPT
 
@@ -46,3 +46,32 @@ def test_a_refused_item_does_not_shift_the_others() -> None:
     assert isinstance(second, Rejected)
     assert second.code == "topic_invalid"
     assert third == Rejected("user:b", "store_unavailable", "away")
+
+
+def test_larger_states_are_published_with_the_patch_from_what_is_stored() -> None:
+    pad = "x" * PATCH_MIN_BYTES
+    states: list[tuple[str, object]] = [
+        ("tenant:a", {"n": 1, "pad": pad}),
+        ("tenant:small", {"n": 1}),
+        ("tenant:a", {"n": 2, "pad": pad}),
+        ("nothing", {"pad": pad}),
+        ("tenant:new", {"pad": pad}),
+        ("tenant:list", [pad]),
+        ("tenant:other", {"pad": pad}),
+    ]
+    batch = Batch([Publish(topic, value, event_id="e") for topic, value in states], "src", 0.0)
+    assert batch.reads == [
+        ["HMGET", keys.snap(topic), "version", "state"]
+        for topic in ("tenant:a", "tenant:new", "tenant:list", "tenant:other")
+    ]
+    stored = orjson.dumps({"n": 0, "old": 1, "pad": pad})
+    batch.complete([[b"7", stored], [None, None], [b"8", stored], OSError("away")])
+    by_topic = [command[14] for command in batch.commands]
+    assert by_topic == [b'7 {"n":1,"old":null}', "", "", "", b"", ""]
+
+
+def test_a_patch_that_saves_nothing_is_left_out() -> None:
+    pads = ["x" * PATCH_MIN_BYTES, "y" * PATCH_MIN_BYTES]
+    batch = Batch([Publish("tenant:a", {"pad": pads[0]}, event_id="e")], "src", 0.0)
+    batch.complete([[b"7", orjson.dumps({"bad": pads[1]})]])
+    assert batch.commands[0][14] == b""

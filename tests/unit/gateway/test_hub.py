@@ -6,9 +6,11 @@ The hub, its outboxes and the sweep are the real ones; store, bus and sockets ar
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections import deque
 from typing import Any
+from weakref import WeakValueDictionary
 
 import pytest
 from hypothesis import example, given, settings
@@ -110,6 +112,12 @@ class FakeStore:
             if not future.done():
                 future.set_result(value)
 
+    def shard_of(self, topic: str) -> str:
+        return ""
+
+    def by_shard(self, topics: list[str]) -> dict[str, list[str]]:
+        return {"": topics}
+
     async def read_many(self, topics: list[str]) -> list[Snapshot]:
         taken = [Snapshot(topic, *self.newest(topic), b"", b"") for topic in topics]
         result: list[Snapshot] = await self._later(taken)
@@ -138,11 +146,17 @@ class Tab:
         self.outbox: Outbox[Subscription] | None = None
         self.deflate = False
         self.takes = 10**9  # frames until the kernel takes no more
+        self.number = next(NUMBER)
+        self.is_plain = self.number % 2 == 0
+        TABS[self.number] = self
         self.subscriptions: dict[str, Subscription] = {}
         self.topics: set[str] = set()
         self.held: dict[str, int] = {}
         self.answered: set[str] = set()
         self.resets = 0
+
+    def end(self, topic: str, reason: str) -> None:
+        raise AssertionError(f"{topic} was not erased")
 
     def write(self, data: bytes) -> None:
         frame = json.loads(data[2:] if data[1] < 126 else data[4:])
@@ -173,9 +187,38 @@ class Tab:
         if self.takes <= 0:
             self.pause()
 
+    @property
+    def fd(self) -> int:
+        """Every second one is plain TCP."""
+        return self.number if self.is_plain and self.outbox is None else -1
+
+    def rest(self, data: bytes, sent: int) -> None:
+        assert sent == self.taken, "bytes were sent twice or left out"
+        self.taken = 0
+        self.write(data)
+
+    taken = 0
+
     def pause(self) -> None:
         if self.outbox is None:
             self.outbox = Outbox()
+
+
+TABS: WeakValueDictionary[int, Tab] = WeakValueDictionary()
+NUMBER = itertools.count()
+
+
+def write_fd(fd: int, data: bytes) -> int:
+    """The kernel: takes the whole of a frame, of the last it takes a part or nothing."""
+    tab = TABS[fd]
+    assert tab.fd == fd
+    if tab.takes > 1:
+        tab.write(data)
+        return len(data)
+    if len(data) % 2:
+        raise BlockingIOError
+    tab.taken = len(data) // 2
+    return tab.taken
 
 
 class World:
@@ -366,6 +409,7 @@ OPENING: list[tuple[Any, ...]] = [
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_module, "CHUNK", CHUNK)
+    monkeypatch.setattr(hub_module, "write_fd", write_fd)
     monkeypatch.setattr(hub_module, "LINGER_S", 0.0)
 
 
@@ -527,6 +571,57 @@ async def test_a_crowd_is_told_to_ack_less_the_larger_it_is() -> None:
     for _ in range(13):
         world.hub.attach(Listener(world.store, world.metrics), "tenant:a", 0)
     assert shares == [0.5] * 2 + [0.25] * 6 + [0.125] * 2
+
+
+@pytest.mark.parametrize("padding", [b"", b"x"], ids=["a part is taken", "nothing is taken"])
+async def test_what_the_system_does_not_take_of_a_frame_is_left_to_the_transport(padding: bytes) -> None:
+    world = await play(OPENING)
+    plain = [tab for tab in world.tabs if tab.is_plain]
+    for tab in plain:
+        tab.takes = 1
+    live = world.hub.topic("tenant:a")
+    assert live is not None
+    version = live.version + 1
+    state = b'{"pad":"%b%b"}' % (b"x" * (len(str(version)) % 2), padding)
+    world.store.states["tenant:a", version] = state
+    world.hub.announce(live.channel, announcement.encode(Announcement(version, 0, b"", b"", state)))
+    for _ in range(SOCKETS):
+        await asyncio.sleep(0)
+    assert [tab.held["tenant:a"] for tab in world.tabs] == [version] * SOCKETS
+    assert all(tab.outbox is not None for tab in plain)
+    assert plain
+
+
+@given(subscriptions=st.integers(0, 10**7), after_ms=st.integers(0, 5000), acks_per_s=st.integers(1, 10**5))
+def test_a_process_is_never_acked_more_often_than_it_asks_for(
+    subscriptions: int, after_ms: int, acks_per_s: int
+) -> None:
+    share, spread_ms = hub_module.ack_rule(subscriptions, after_ms, acks_per_s)
+    if (share, spread_ms) == (1, after_ms):
+        assert subscriptions * 1000 <= acks_per_s * max(after_ms, hub_module.ACK_STEP_MS)
+    else:
+        assert subscriptions * share * 1000 / spread_ms <= acks_per_s
+        assert subscriptions * share * 1000 / spread_ms > acks_per_s / 2, "later than it must be"
+        assert spread_ms > max(after_ms, hub_module.ACK_STEP_MS) or share < 1
+        assert share == 1 or spread_ms == hub_module.ACK_AFTER_MAX_MS
+
+
+async def test_every_subscription_of_the_process_counts_for_how_late_it_is_acked() -> None:
+    world = await play(OPENING)
+    assert world.hub.subscriptions == SOCKETS
+    world.hub._acks_per_s = 10
+    assert world.hub.ack_rule() == (1, 1000)
+    live = world.hub.topic("tenant:a")
+    assert live is not None
+    (policy,) = {world.hub._ack_policy(live)}
+    assert b'"after_ms":2000' in policy  # six are a crowd here, whose acks are spread over more
+    live.asks_all = True
+    assert b'"share":1.0,"after_ms":2000' in world.hub._ack_policy(live)
+    for number in range(SOCKETS):
+        world.do(("close", number))
+    assert world.hub.subscriptions == 0
+    assert world.hub.ack_rule() == (1, 250)
+    assert b'"share":1.0,"after_ms":250' in world.hub._ack_policy(live)
 
 
 async def test_bytes_of_one_version_are_shared_by_every_socket_of_a_kind() -> None:

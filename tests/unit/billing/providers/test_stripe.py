@@ -148,6 +148,29 @@ class TestEvents:
         assert (event.subscription, event.subscription_id, event.ignored) == (None, "sub_1", "")
         assert isinstance(STRIPE.parse(json.dumps({**raw, "related_object": None}).encode(), "live"), Unparsable)
 
+    def test_a_thin_event_about_something_else_is_ignored(self) -> None:
+        """A schedule's id is no subscription's: asked for, it would not be found, and the event be parked for ever."""
+        raw = {
+            "id": "evt_3",
+            "object": "v2.core.event",
+            "type": "v1.subscription_schedule.updated",
+            "created": "2026-11-23T02:13:20.000Z",
+            "related_object": {"id": "sub_sched_1", "type": "subscription_schedule", "url": "/v1/..."},
+        }
+        event = parse(json.dumps(raw).encode())
+        assert (event.subscription_id, "not about a subscription" in event.ignored) == (None, True)
+
+    def test_an_event_that_shows_not_all_items_has_to_be_fetched(self) -> None:
+        event = parse(envelope(body(items={"data": [], "has_more": True})))
+        assert (event.subscription, event.subscription_id, event.tenant_id, event.ignored) == (None, "sub_1", None, "")
+        with pytest.raises(ValueError, match="more items"):
+            subscription_of(body(items={"data": [], "has_more": True}))
+
+    def test_a_body_of_test_mode_is_not_live(self) -> None:
+        assert fetched(body(livemode=False), "sandbox", 1).subscription_id == "sub_1"
+        with pytest.raises(ValueError, match="of test mode"):
+            fetched(body(livemode=False), "live", 1)
+
     def test_a_checkout_joins_tenant_and_subscription(self) -> None:
         session = {"id": "cs_1", "subscription": "sub_1", "customer": {"id": "cus_1"}, "client_reference_id": "acme"}
         event = parse(envelope(session, "checkout.session.completed"))
@@ -169,7 +192,6 @@ class TestEvents:
             (envelope(body(id=None)), "no id"),
             (envelope(body(status=1)), "no status"),
             (envelope(body(items=[])), "items.data"),
-            (envelope(body(items={"data": [], "has_more": True})), "more items"),
             (envelope(body(items={"data": [{}]})), "no price.id"),
             (envelope(body(items={"data": [{"price": "p", "quantity": -1}]})), "quantity of p"),
             (envelope(body(customer=5)), "an id is none"),

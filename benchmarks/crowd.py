@@ -1,0 +1,631 @@
+"""Crowds: thousands of sockets in a publish storm, tabs whose network flickers, a deploy that throws them all out.
+
+    python -m benchmarks.crowd load [--idle 20000] [--active 2000] [--stalled 100] [--topics 5000] [--hot 500]
+    python -m benchmarks.crowd jitter [--sockets 1000] [--topics 200] [--rate 200] [--only planwire socketio python]
+    python -m benchmarks.crowd avalanche [the same]
+
+`load`: two gateway processes on one port. The storm is on the hot topics: the active sockets hold them in equal parts,
+and so do the stalled ones, which have stopped reading and are not cut (the limit of ten seconds is out of the way). The
+idle ones hold the other topics. First as fast as it goes, then at a rate.
+
+`jitter`: every socket loses its network for two seconds, three times, spread over two seconds each; it cannot connect
+meanwhile. Every other cut is one that the server does not hear of, as when a phone changes from one network to another:
+the old connection just falls silent. Publishing goes on and stops a second before the last network is back, so that
+nothing that comes later hides what coming back has missed.
+
+`avalanche`: the server's process is killed and started at once; publishing goes on until it serves again. And as it
+should be done here: two gateways behind one address, one after the other told to stop (SIGTERM, which drains), awaited
+and started again, with a balancer that gives a connect to whichever of the two accepts it.
+
+After the last publish and ten seconds more (avalanche: and once everybody is back, for at most thirty), what each
+client shows is compared with what the store holds. The clients are the same code but for the dialect, and each comes
+back as its official client does:
+
+- planwire: `planwire.v1` with tokens, acks as advised, patches; a random delay up to 0.5 s, doubling to 30 s. It says
+  which version it holds, and drops what is not newer.
+- Socket.IO 4 on Node with connection state recovery, in-memory adapter (benchmarks/baselines/socketio.js): what a
+  recovered socket missed is replayed; any other gets the current state from Redis. 1 s doubling to 5 s, give or take
+  half. It shows what came last.
+- python-socketio 5 (benchmarks/baselines/socketio_app.py): no recovery; the current state from Redis on every connect.
+
+The peers check no tokens and know no acks. A published state is for them a SET and a PUBLISH in one transaction, for us
+a commit. The server has one core, store and clients the other; in `load` nothing is bound to a core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+
+import redis
+
+from benchmarks import rig
+from benchmarks.tabs import TICK_S, Client, CommitSource, PlanwireClient, SetSource, SocketIoClient, Source, WokenPlanwireClient
+from sync.state.store import COMMIT_LUA
+
+CUT_S = 2.0
+SPREAD_S = 2.0
+CYCLE_S = CUT_S + SPREAD_S + 1
+SETTLE_S = 10.0
+RETURN_S = 30.0
+DRAIN_S = 5
+LOAD_CLIENT_MAX = 10_000
+"""Sockets of one load process: a process may have 20,000 files open on many a machine."""
+
+PYTHON_PACKAGES = (
+    "python-socketio==5.18.1",
+    "redis==8.1.0",
+    "hiredis==3.5.0",
+    "uvicorn==0.54.0",
+    "uvloop==0.23.0",
+    "httptools==0.9.0",
+    "websockets==17.4",
+)
+
+
+# ---- servers
+
+
+class Server:
+    """A server's process on a port of its own, which can be ended and started again."""
+
+    def __init__(self, candidate: rig.Candidate, folder: Path, store_port: int, core: int | None) -> None:
+        self.port = rig.free_port()
+        self._ready_path = candidate.ready
+        self._names = {"port": str(self.port), "store": str(store_port)}
+        command = [self._fill(part) for part in candidate.command]
+        self._command = command if core is None else rig.pinned(core, command)
+        self._environ = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+        self._environ |= {name: self._fill(value) for name, value in candidate.environ.items()}
+        self._log = folder / f"{candidate.name.replace(' ', '-')}-{self.port}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _fill(self, text: str) -> str:
+        for name, value in self._names.items():
+            text = text.replace(f"{{{name}}}", value)
+        return text
+
+    def start(self) -> None:
+        with self._log.open("ab") as out:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self._environ
+            )
+
+    def _is_ready(self) -> bool:
+        url = f"http://127.0.0.1:{self.port}{self._ready_path}"
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1) as answer:
+            return bool(answer.status == 200)
+        return False
+
+    async def ready(self) -> None:
+        """Return once it serves: at its ready path, or for a peer when its port accepts."""
+        until = time.monotonic() + rig.START_TIMEOUT_S
+        while not await asyncio.to_thread(self._is_ready if self._ready_path else self._accepts):
+            if time.monotonic() > until or (self._process is not None and self._process.poll() is not None):
+                raise SystemExit(f"a server did not start: {self._log.read_text(errors='replace')[-2000:]}")
+            await asyncio.sleep(0.02)
+
+    def _accepts(self) -> bool:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", self.port), 0.5).close()
+            return True
+        return False
+
+    async def end(self, number: signal.Signals) -> None:
+        """Send a signal and wait until nothing is left of it."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(number)
+            await asyncio.to_thread(process.wait)
+
+    def pids(self) -> list[int]:
+        """Return its process and those below it."""
+        return [] if self._process is None else _below(self._process.pid)
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(DRAIN_S + 5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+
+def _below(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid, *(below for child in children for below in _below(int(child)))]
+
+
+def _mib(pid: int) -> float:
+    """Return the resident memory of a process in MiB, 0 when it is gone."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+class Memory:
+    """The resident memory of some processes, looked at five times a second."""
+
+    def __init__(self, pids: Callable[[], Sequence[int]]) -> None:
+        self._pids = pids
+        self._peak = 0.0
+        self._peaks: dict[int, float] = {}
+        self._done = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def now(self) -> float:
+        """Return what they have together, in MiB."""
+        sizes = {pid: _mib(pid) for pid in self._pids()}
+        for pid, size in sizes.items():
+            self._peaks[pid] = max(size, self._peaks.get(pid, 0.0))
+        self._peak = max(self._peak, sum(sizes.values()))
+        return sum(sizes.values())
+
+    def peak(self) -> float:
+        """Return the most that they had together since the last call."""
+        self.now()
+        peak, self._peak = self._peak, 0.0
+        return peak
+
+    def peaks(self) -> dict[int, float]:
+        """Return the most that each had since the last call."""
+        self.now()
+        peaks, self._peaks = self._peaks, {}
+        return peaks
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.2):
+            self.now()
+
+    def close(self) -> None:
+        self._done.set()
+
+
+def socketio() -> rig.Candidate | None:
+    """Return Socket.IO on Node, or None where it cannot be had."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        return None
+    folder = rig.WORK / "node"
+    if not all((folder / "node_modules" / name).is_dir() for name in ("socket.io", "redis")):
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [npm, "install", "--no-audit", "--no-fund", "socket.io@4", "redis@5"]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    script = rig.HERE / "baselines" / "socketio.js"
+    return rig.Candidate(
+        "Socket.IO", [node, str(script), "{port}", "{store}"], environ={"NODE_PATH": str(folder / "node_modules")}
+    )
+
+
+def python_socketio() -> rig.Candidate | None:
+    """Return python-socketio on uvicorn, or None where it cannot be had."""
+    folder = rig.WORK / "crowd"
+    python, done = folder / "bin" / "python", folder / "installed"
+    if not done.exists() or done.read_text() != " ".join(PYTHON_PACKAGES):
+        for command in (
+            [sys.executable, "-m", "venv", "--clear", str(folder)],
+            [str(python), "-m", "pip", "install", "-q", *PYTHON_PACKAGES],
+        ):
+            made = subprocess.run(command, check=False, capture_output=True, text=True)
+            if made.returncode != 0:
+                print(made.stderr[-500:], file=sys.stderr)
+                return None
+        done.write_text(" ".join(PYTHON_PACKAGES))
+    command = [str(python), "-m", "uvicorn", "socketio_app:app", "--port", "{port}", "--log-level", "warning"]
+    options = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--backlog", "4096"]
+    environ = {"PYTHONPATH": str(rig.HERE / "baselines"), "STORE_PORT": "{store}"}
+    return rig.Candidate("python-socketio", [*command, *options], environ=environ)
+
+
+# ---- a crowd
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """A server with its dialect and its way of publishing; `gateways` more than one: a rolling deploy."""
+
+    name: str
+    candidate: rig.Candidate
+    client: type[Client]
+    source: type[CommitSource] | type[SetSource]
+    gateways: int = 1
+
+
+@dataclasses.dataclass
+class Crowd:
+    """A system with its clients connected."""
+
+    servers: list[Server]
+    clients: list[Client]
+    source: Source
+    memory: Memory
+
+    async def newest_share(self) -> float:
+        """Return the share of clients that show what the store holds, in percent."""
+        newest = await self.source.newest()
+        right = sum(client.shown == newest[client.topic] for client in self.clients)
+        return 100 * right / len(self.clients)
+
+    def pids(self) -> list[int]:
+        return [pid for server in self.servers for pid in server.pids()]
+
+
+@contextlib.asynccontextmanager
+async def crowd(system: System, options: argparse.Namespace) -> AsyncIterator[Crowd]:
+    """Run a system with its store and publisher, and yield it once every client has its first state."""
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        store_port = stack.enter_context(rig.store(folder))
+        PlanwireClient.tokens = rig.tokens(folder, options.sockets).read_text().split()
+        source = system.source(store_port, options.topics, options.rate, options.bytes)
+        await source.publish(range(options.topics))
+        servers = []
+        for _ in range(system.gateways):
+            server = Server(system.candidate, folder, store_port, rig.SERVER_CORE)
+            stack.callback(server.close)
+            server.start()
+            servers.append(server)
+        for server in servers:
+            await server.ready()
+        ports = [server.port for server in servers]
+        clients = [system.client(index, index % options.topics, ports, source) for index in range(options.sockets)]
+        memory = Memory(lambda: [pid for server in servers for pid in server.pids()])
+        stack.callback(memory.close)
+        tasks = []
+        try:
+            for client in clients:
+                tasks.append(asyncio.create_task(client.run()))
+                if len(tasks) % 50 == 0:
+                    await asyncio.sleep(TICK_S)
+            await _until(lambda: all(client.is_back for client in clients), RETURN_S)
+            yield Crowd(servers, clients, source, memory)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            await source.stop()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for client in clients:
+                client.drop()
+                for ghost in client.ghosts:
+                    ghost.leave()
+            await source.aclose()
+
+
+async def _until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    until = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        await asyncio.sleep(TICK_S)
+    return True
+
+
+async def jitter(system: System, options: argparse.Namespace) -> list[object]:
+    """Return one row of the table."""
+    async with crowd(system, options) as one:
+        before = one.memory.now()
+        one.memory.peak()
+        cpu = rig.cpu_s(one.pids())
+        one.source.start()
+        await asyncio.sleep(1)
+        for cycle in range(options.cycles):
+            begun = time.monotonic()
+            for index, client in enumerate(one.clients):
+                due = begun + SPREAD_S * index / len(one.clients)
+                if due > time.monotonic():
+                    await asyncio.sleep(max(TICK_S, due - time.monotonic()))
+                client.cut(CUT_S, is_silent=(index + cycle) % 2 == 0)
+            if cycle == options.cycles - 1:
+                break
+            await asyncio.sleep(max(0.0, begun + CYCLE_S - time.monotonic()))
+        healed_at = time.monotonic() + CUT_S
+        await asyncio.sleep(CUT_S - 1)
+        await one.source.stop()
+        await asyncio.sleep(1 + SETTLE_S)
+        share = await one.newest_share()
+        used = rig.cpu_s(one.pids()) - cpu
+        absences = [seconds for client in one.clients for seconds in client.absences]
+        last_s = max(max(client.shown_at, client.back_at) for client in one.clients) - healed_at
+        returns = sum(client.returns - 1 for client in one.clients)
+        recovered = sum(client.recovered for client in one.clients if isinstance(client, SocketIoClient))
+        return [
+            system.name,
+            share,
+            sum(client.regressions for client in one.clients),
+            _quantile(absences, 0.5),
+            _quantile(absences, 0.99),
+            last_s,
+            returns,
+            100 * recovered / returns if isinstance(one.clients[0], SocketIoClient) else "-",
+            sum(client.frames for client in one.clients) / returns,
+            int(sum(client.bytes for client in one.clients) / returns),
+            sum(client.known for client in one.clients),
+            f"{before:.0f}, {one.memory.peak():.0f}",
+            used,
+        ]
+
+
+JITTER_COLUMNS = (
+    "system",
+    "on the newest, %",
+    "went back",
+    "network back to newest: p50 s",
+    "p99 s",
+    "last heal to last client s",
+    "reconnects",
+    "recovered, %",
+    "frames/reconnect",
+    "bytes/reconnect",
+    "states sent again",
+    "MiB before, peak",
+    "server CPU s",
+)
+
+
+async def avalanche(system: System, options: argparse.Namespace) -> list[object]:
+    """Return one row of the table."""
+    async with crowd(system, options) as one:
+        before = one.memory.now()
+        one.source.start()
+        await asyncio.sleep(1.5)
+        one.memory.peak()
+        for client in one.clients:
+            client.behind_s, client.back_at = 0.0, 0.0
+        begun = time.monotonic()
+        for server in one.servers:
+            await server.end(signal.SIGKILL if len(one.servers) == 1 else signal.SIGTERM)
+            server.start()
+            await server.ready()
+        serving_s = time.monotonic() - begun
+        await one.source.stop()
+        stopped = time.monotonic()
+        await _until(lambda: all(client.is_back and client.back_at for client in one.clients), RETURN_S)
+        await asyncio.sleep(max(0.0, stopped + SETTLE_S - time.monotonic()))
+        share = await one.newest_share()
+        back = [client.back_at - begun if client.is_back and client.back_at else RETURN_S for client in one.clients]
+        newest = await one.source.newest()
+        for client in one.clients:
+            if client.shown < newest[client.topic]:
+                client.show(newest[client.topic])  # it would have been behind for this long at least
+        behind = [client.behind_s for client in one.clients]
+        returns = sum(client.returns - 1 for client in one.clients)
+        return [
+            system.name,
+            serving_s,
+            share,
+            sum(client.regressions for client in one.clients),
+            _quantile(back, 0.99),
+            _quantile(back, 1),
+            _quantile(behind, 0.5),
+            _quantile(behind, 0.99),
+            _quantile(behind, 1),
+            sum(client.refused for client in one.clients),
+            returns,
+            int(sum(client.bytes for client in one.clients) / max(1, returns)),
+            f"{before:.0f}, {one.memory.peak():.0f}",
+        ]
+
+
+AVALANCHE_COLUMNS = (
+    "system",
+    "deploy took s",
+    "on the newest, %",
+    "went back",
+    "99 % back after s",
+    "100 %",
+    "longest behind: p50 s",
+    "p99 s",
+    "max s",
+    "refused connects",
+    "reconnects",
+    "bytes/reconnect",
+    "MiB before, peak",
+)
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[int(share * (len(ordered) - 1))] if ordered else float("nan")
+
+
+def systems(scene: str, names: Sequence[str]) -> list[System]:
+    """Return the systems of a scene that this machine has."""
+    found: list[System] = []
+    if "planwire" in names:
+        gateway = rig.gateway(DRAIN_S=str(DRAIN_S))
+        if scene == "jitter":
+            found.append(System("planwire", gateway, WokenPlanwireClient, CommitSource))
+            found.append(System("planwire, timers alone", gateway, PlanwireClient, CommitSource))
+        else:
+            found.append(System("planwire, killed", gateway, PlanwireClient, CommitSource))
+            found.append(System("planwire, two in turn", gateway, PlanwireClient, CommitSource, gateways=2))
+    for name, make in (("socketio", socketio), ("python", python_socketio)):
+        candidate = make() if name in names else None
+        if candidate is not None:
+            suffix = ", killed" if scene == "avalanche" else ""
+            found.append(System(f"{candidate.name}{suffix}", candidate, SocketIoClient, SetSource))
+    return found
+
+
+# ---- the load
+
+
+@contextlib.contextmanager
+def _load_client(
+    folder: Path, port: int, store_port: int, tokens: Sequence[str], first: int, topics: int, *extra: str
+) -> Iterator[rig.Load]:
+    """Run one load process with a socket for each token, and yield it once they are open."""
+    file = folder / f"tokens-of-{first}-{len(tokens)}-{random.getrandbits(32)}"
+    file.write_text("\n".join(tokens) + "\n")
+    with redis.Redis(port=store_port) as client:
+        sha = client.script_load(COMMIT_LUA)
+    command = [str(rig.build("load", "-lz")), "--port", str(port), "--sockets", str(len(tokens))]
+    command += ["--topics", str(topics), "--first", str(first), "--tokens", str(file), "--pids", ""]
+    command += ["--store", str(store_port), "--sha", str(sha), "--fill", "600", *extra]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            yield rig.Load(process)
+        finally:
+            process.kill()
+
+
+def _open_sockets(pids: Sequence[int], port: int) -> dict[int, int]:
+    """Return how many established connections to `port` each process holds."""
+    inodes = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        parts = line.split()
+        if parts[3] == "01" and int(parts[1].split(":")[1], 16) == port:
+            inodes.add(f"socket:[{parts[9]}]")
+    counts = {}
+    for pid in pids:
+        names = []
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                names.append(os.readlink(link))
+        counts[pid] = len(inodes.intersection(names))
+    return counts
+
+
+def load(options: argparse.Namespace) -> list[list[object]]:
+    """Return the rows of the table."""
+    gateway = rig.gateway(SEND_TIMEOUT_S="600", DRAIN_S="0")
+    gateway = dataclasses.replace(gateway, environ={**gateway.environ, "WEB_CONCURRENCY": "2"})
+    quiet = options.topics - options.hot
+    total = options.idle + options.active + options.stalled
+    rows: list[list[object]] = []
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        store_port = stack.enter_context(rig.store(folder))
+        tokens = rig.tokens(folder, total).read_text().split()
+        server = Server(gateway, folder, store_port, None)
+        stack.callback(server.close)
+        server.start()
+        asyncio.run(server.ready())
+        memory = Memory(server.pids)
+        stack.callback(memory.close)
+
+        def row(title: str, phase: rig.Row | None) -> None:
+            peaks = memory.peaks()
+            sockets = _open_sockets(server.pids(), server.port)
+            workers = [pid for pid, count in sockets.items() if count] or list(sockets)[-2:]
+            is_storm = phase is not None and "delivered" in phase and bool(phase["wanted"])
+            values: list[object] = ["-"] * 6
+            if phase is not None and is_storm:
+                seconds = phase["seconds"]
+                values = [int(phase["published"] / seconds), int(phase["delivered"] / seconds)]
+                values += [phase[key] for key in ("p50_ms", "p99_ms", "max_ms")]
+                values.append("no" if phase["stalled"] else "all")
+            rows.append(
+                [
+                    title,
+                    *values,
+                    " + ".join(str(sockets[pid]) for pid in workers),
+                    " + ".join(f"{_mib(pid):.0f}" for pid in workers),
+                    " + ".join(f"{peaks.get(pid, 0.0):.0f}" for pid in workers),
+                ]
+            )
+
+        row("started", None)
+        clients = -(-options.idle // LOAD_CLIENT_MAX)
+        share, topics = options.idle // clients, quiet // clients
+        idle = []
+        for index in range(clients):
+            mine = tokens[index * share : (index + 1) * share]
+            first = options.hot + index * topics
+            idle.append(stack.enter_context(_load_client(folder, server.port, store_port, mine, first, topics)))
+        row(f"{share * clients:,} idle", None)
+        extra = ["--deaf", str(options.stalled)]
+        active = stack.enter_context(
+            _load_client(folder, server.port, store_port, tokens[options.idle :], 0, options.hot, *extra)
+        )
+        row(f"and {options.active:,} active, {options.stalled} stalled", None)
+        for title, phase in (
+            ("storm, as fast as it goes", f"burst:{options.bytes}:{options.updates}:256"),
+            (f"storm at {options.rate:,}/s", f"rate:{options.bytes}:{options.rate}:{options.seconds}"),
+            ("the same again", f"rate:{options.bytes}:{options.rate}:{options.seconds}"),
+        ):
+            row(title, active.run(phase))
+        dead = sum(one.run("idle:1")["dead"] for one in (*idle, active))
+        row(f"a little later; {dead} lost", None)
+    return rows
+
+
+LOAD_COLUMNS = (
+    "phase",
+    "updates/s",
+    "deliveries/s",
+    "p50 ms",
+    "p99 ms",
+    "max ms",
+    "readers on the newest",
+    "sockets per process",
+    "MiB per process",
+    "peak",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    scenes = parser.add_subparsers(dest="scene", required=True)
+    one = scenes.add_parser("load")
+    one.add_argument("--idle", type=int, default=20_000)
+    one.add_argument("--active", type=int, default=2000)
+    one.add_argument("--stalled", type=int, default=100)
+    one.add_argument("--topics", type=int, default=5000)
+    one.add_argument("--hot", type=int, default=500, help="topics of the storm")
+    one.add_argument("--bytes", type=int, default=4096)
+    one.add_argument("--updates", type=int, default=20_000)
+    one.add_argument("--rate", type=int, default=1000)
+    one.add_argument("--seconds", type=int, default=8)
+    for scene in ("jitter", "avalanche"):
+        one = scenes.add_parser(scene)
+        one.add_argument("--sockets", type=int, default=1000)
+        one.add_argument("--topics", type=int, default=200)
+        one.add_argument("--rate", type=int, default=200, help="publishes a second over all topics")
+        one.add_argument("--bytes", type=int, default=600)
+        one.add_argument("--cycles", type=int, default=3)
+        one.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
+    options = parser.parse_args()
+    rig.raise_file_limit()
+    if options.scene == "load":
+        rig.print_table(LOAD_COLUMNS, load(options))
+        return
+    chosen = systems(options.scene, options.only)
+    os.sched_setaffinity(0, {rig.LOAD_CORE})
+    rows = []
+    for system in chosen:
+        rig.wait_until_quiet()
+        rows.append(asyncio.run((jitter if options.scene == "jitter" else avalanche)(system, options)))
+    rig.print_table(JITTER_COLUMNS if options.scene == "jitter" else AVALANCHE_COLUMNS, rows)
+
+
+NAMES = ["planwire", "socketio", "python"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""The rows that the outbox's relay refused: the relay's own commands, with what the development runner has written."""
+
+from __future__ import annotations
+
+import click
+
+from gateway.cli.calling import environment
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": [], "allow_interspersed_args": False}
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def outbox(arguments: tuple[str, ...]) -> None:
+    """List, retry or drop what the outbox's relay refused (needs psycopg; `planwire outbox --help`)."""
+    from sync.refused import commands
+
+    commands.main(list(arguments), prog_name="planwire outbox", standalone_mode=False, obj=environment())

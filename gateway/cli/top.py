@@ -1,0 +1,166 @@
+"""`planwire top`: all gateways and the topics in trouble, on one screen, as they change."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from gateway.cli.asking import Console, plain, span
+from gateway.cli.calling import Failed, table
+
+STATUSES = ("NACKED", "BEHIND", "STALE", "SENT", "SYNCED")
+_COLOURS = {"NACKED": "red", "BEHIND": "yellow", "STALE": "yellow", "SYNCED": "green"}
+_COLUMNS = (
+    "gateway", "bus", "sockets", "topics", "nacked", "behind", "stale", "sent", "synced", "deliveries/s", "acks/s",
+    "p50", "p99",
+)  # fmt: skip
+_TROUBLE_COLUMNS = ("topic", "status", "tabs", "of", "gateway")
+
+_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+_HOME, _END_LINE, _END_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Print it once and end; so it does where the output is no terminal.")
+@click.option("--interval", "every_s", type=click.FloatRange(0.5, 60), default=1.0, show_default=True, help="Seconds.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, every interval; with --once, one.")
+@click.option("--url", help="The gateway.  [default: http://127.0.0.1:$PORT]")
+@click.option("--token", "given", help="A console token.  [default: $PLANWIRE_CONSOLE_TOKEN]")
+def top(once: bool, every_s: float, as_json: bool, url: str | None, given: str | None) -> None:
+    """Watch all gateways: tabs by state, rates, latencies, and the topics in trouble, the worst first. q ends it.
+
+    Example: planwire top --once --json
+    """
+    import orjson
+
+    console = Console.of(url, given)
+    before = console.get("gateways")
+    if as_json:
+        while True:
+            click.echo(orjson.dumps(before))
+            if once:
+                return
+            time.sleep(every_s)
+            before = console.get("gateways")
+    if once or not sys.stdout.isatty():
+        click.echo("\n".join(_lines(before, None, 10_000)))
+        return
+    with _screen() as has_keys:
+        earlier: Mapping[str, Any] | None = None
+        while True:
+            size = shutil.get_terminal_size()
+            _draw(_lines(before, earlier, size.lines - 1), size.columns)
+            if _is_left(every_s, has_keys):
+                return
+            earlier = before
+            try:
+                before = console.get("gateways")
+            except Failed as error:
+                # It may be restarting: what is shown says that it is old.
+                before = {**earlier, "failed": error.format_message()}
+
+
+@contextlib.contextmanager
+def _screen() -> Iterator[bool]:
+    """Have the whole screen, and give it back as it was; tells whether keys can be read one by one."""
+    import termios
+    import tty
+
+    file = sys.stdin.fileno() if sys.stdin.isatty() else -1
+    kept = termios.tcgetattr(file) if file >= 0 else None
+    try:
+        if file >= 0:
+            tty.setcbreak(file)
+        click.echo(_ENTER, nl=False)
+        yield file >= 0
+    finally:
+        click.echo(_LEAVE, nl=False)
+        if kept is not None:
+            termios.tcsetattr(file, termios.TCSADRAIN, kept)
+
+
+def _is_left(wait_s: float, has_keys: bool) -> bool:
+    """Wait; return at once, and true, when q was pressed."""
+    deadline = time.monotonic() + wait_s
+    while (left_s := deadline - time.monotonic()) > 0:
+        if not has_keys:
+            time.sleep(left_s)
+        elif select.select([sys.stdin], [], [], left_s)[0]:
+            key = os.read(sys.stdin.fileno(), 1)
+            if key in (b"q", b"Q", b""):
+                return True
+    return False
+
+
+def _draw(lines: list[str], columns: int) -> None:
+    shown = "".join(f"{_coloured(line[:columns])}{_END_LINE}\r\n" for line in lines)
+    click.echo(f"{_HOME}{shown}{_END_SCREEN}", nl=False)
+
+
+def _coloured(line: str) -> str:
+    for status, colour in _COLOURS.items():
+        if f" {status} " in line:
+            return line.replace(f" {status} ", f" {click.style(status, fg=colour)} ", 1)
+    return line
+
+
+def _lines(now: Mapping[str, Any], before: Mapping[str, Any] | None, limit: int) -> list[str]:
+    reports = now["gateways"]
+    totals = {status: sum(report["tabs"][status] for report in reports.values()) for status in STATUSES}
+    head = f"planwire top  {len(reports)} gateways  " + "  ".join(f"{count} {name}" for name, count in totals.items())
+    lines = [head]
+    if "failed" in now:
+        lines.append(f"not up to date: {now['failed']}")
+    lines += [f"gateway {name} does not answer: it is deaf, stopping or gone" for name in now["silent"]]
+    earlier = before["gateways"] if before is not None else {}
+    elapsed_s = now["at"] - before["at"] if before is not None else 0.0
+    gateways = [_row(report, earlier.get(name), elapsed_s) for name, report in sorted(reports.items())]
+    lines += ["", *table(_COLUMNS, gateways)]
+    rows = list(_trouble(reports))
+    total = sum(report["trouble_total"] for report in reports.values())
+    lines += ["", f"topics in trouble: {total}"]
+    if rows:
+        lines += table(_TROUBLE_COLUMNS, rows)
+    if total > len(rows):
+        lines.append(f"and {total - len(rows)} more")
+    return lines[:limit]
+
+
+def _row(report: Mapping[str, Any], before: Mapping[str, Any] | None, elapsed_s: float) -> dict[str, object]:
+    def rate(name: str) -> str:
+        if before is None or elapsed_s <= 0:
+            return "-"
+        return f"{(report['counters'][name] - before['counters'][name]) / elapsed_s:.0f}"
+
+    latency = report["latency"]["committed_to_acked"]
+    tabs = {status.lower(): str(report["tabs"][status]) for status in STATUSES}
+    return {
+        "gateway": report["gateway"],
+        "bus": "stopping" if report["draining"] else "fresh" if report["fresh"] else "STALE",
+        "sockets": str(report["sockets"]),
+        "topics": str(report["topics"]),
+        **tabs,
+        "deliveries/s": rate("deliveries"),
+        "acks/s": rate("acks"),
+        "p50": span(latency.get("p50_s")),
+        "p99": span(latency["p99_s"]) if "p99_s" in latency else "-",
+    }
+
+
+def _trouble(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, object]]:
+    found = [
+        (STATUSES.index(row["status"]), -row["tabs"][row["status"]], name, gateway, row)
+        for gateway, report in reports.items()
+        for name, row in report["trouble"].items()
+    ]
+    for _, _, name, gateway, row in sorted(found, key=lambda one: one[:4]):
+        count = row["tabs"][row["status"]]
+        yield {"topic": plain(name), "status": row["status"], "tabs": count, "of": row["sockets"], "gateway": gateway}

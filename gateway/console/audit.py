@@ -1,0 +1,60 @@
+"""What was done through the console: who, when, what, to what, and what came of it. Kept in one capped stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from gateway.console import lease
+from sync.state.store import Store
+
+KEY = "pw:{console}:audit"
+KEPT = 1000
+"""Entries kept, about; the newest."""
+
+PARAMETERS_MAX_BYTES = 4096
+
+
+async def note(
+    store: Store, *, who: str, scopes: tuple[str, ...], action: str, target: str, parameters: Mapping[str, Any],
+    outcome: str, detail: str, gateway: str,
+) -> str:  # fmt: skip
+    """Return the id of the entry that is now kept.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    given = orjson.dumps(parameters)
+    entry = {
+        "at": round(time.time(), 3),
+        "who": who,
+        "scopes": scopes,
+        "action": action,
+        "target": target,
+        "parameters": parameters if len(given) <= PARAMETERS_MAX_BYTES else {"left_out": f"{len(given)} bytes"},
+        "outcome": outcome,
+        "detail": detail,
+        "gateway": gateway,
+    }
+    (id,) = await lease.run(store, ("XADD", KEY, "MAXLEN", "~", KEPT, "*", "entry", orjson.dumps(entry)))
+    return str(id.decode())
+
+
+async def page(store: Store, before: str, limit: int) -> tuple[list[dict[str, Any]], str | None]:
+    """Return up to `limit` entries older than the cursor `before` (empty: the newest), and the next cursor.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    (found,) = await lease.run(store, ("XREVRANGE", KEY, f"({before}" if before else "+", "-", "COUNT", limit))
+    entries = [{"id": id.decode(), **orjson.loads(_field(fields))} for id, fields in found]
+    return entries, entries[-1]["id"] if len(entries) == limit else None
+
+
+def _field(fields: Any) -> bytes:
+    """Return the one field's value; redis-py answers a mapping, or a flat list within a pipeline."""
+    value: bytes = fields[b"entry"] if isinstance(fields, Mapping) else fields[1]
+    return value

@@ -1,0 +1,41 @@
+/** Asking the gateway: JSON in, or an error that tells its status and code. Knows nothing of the page. */
+
+export class Refused extends Error {
+  /** @param {number} status @param {string} code @param {string} detail */
+  constructor(status, code, detail) {
+    super(detail);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+/** @param {string} path @param {RequestInit} [options] @returns {Promise<any>} */
+const ask = async (path, options) => {
+  const response = await fetch(`/console/${path}`, options);
+  if (response.status === 204) return null;
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Refused(response.status, answer.code ?? "", answer.detail ?? `status ${response.status}`);
+  return answer;
+};
+
+/**
+ * @param {string} path below /console/api/
+ * @param {Record<string, string | number | null | undefined>} [query] members without a value are left out
+ * @param {AbortSignal} [signal]
+ */
+export const get = (path, query = {}, signal) => {
+  const given = Object.entries(query).filter(([, value]) => value != null && value !== "");
+  const text = new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
+  return ask(`api/${path}${text && `?${text}`}`, { signal });
+};
+
+/** The header is what no form and no page of another origin can send. @param {string} path below /console/ @param {object} body */
+export const post = (path, body) =>
+  ask(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", "Planwire-Console": "1" },
+    body: JSON.stringify(body),
+  });
+
+/** @param {string} name @param {object} parameters */
+export const act = (name, parameters) => post(`api/actions/${name}`, parameters);

@@ -1,0 +1,258 @@
+/**
+ * The page's frame: who is logged in, what the link names, the two clocks that keep the view current, and the keys.
+ *
+ * A view is made by `landing`, `topicView` or `whyView`. It is drawn when a report changes (live.js), and polled for
+ * what is not reported. The flow: place.js -> the view -> api.js and live.js -> dom.js.
+ */
+import { guarded } from "./actions.js";
+import { get, post, Refused } from "./api.js";
+import { copy } from "./copy.js";
+import { say, set } from "./dom.js";
+import { plural } from "./format.js";
+import { history as samples } from "./history.js";
+import { keys } from "./keys.js";
+import { landing } from "./landing.js";
+import { live } from "./live.js";
+import { parse } from "./place.js";
+import { tips } from "./tip.js";
+import { topicView } from "./topic.js";
+import { whyView } from "./why.js";
+
+const POLL_MS = 2000;
+const RETRY_MS = 3000;
+const SAMPLE_MS = 1000;
+
+/**
+ * What every view is given.
+ * @typedef {object} Context
+ * @property {any} session  who is logged in, and what it may do
+ * @property {ReturnType<typeof live>} live
+ * @property {ReturnType<typeof samples>} history
+ * @property {() => void} soon  asks for what the view shows at once
+ * @property {(name: string, button: HTMLElement) => HTMLElement} may  the button, or one that says why it does nothing
+ */
+
+/**
+ * @typedef {object} View
+ * @property {string[]} watches  topics of which every tab is reported
+ * @property {any[]} lists  the lists that j and k move in, the first one first
+ * @property {string[]} sections  ids, for the keys 1 to 9
+ * @property {() => void} draw
+ * @property {(signal: AbortSignal) => Promise<void>} poll
+ * @property {() => void} [focusSearch]
+ * @property {() => void} [onlyTrouble]
+ * @property {() => void} [compare]
+ * @property {() => void} [focusActions]
+ */
+
+/** @param {string} id @returns {any} */
+const element = (id) => document.getElementById(id);
+const mains = { login: element("login"), landing: element("landing"), topic: element("topic"), why: element("why") };
+const makers = { landing, topic: topicView, why: whyView };
+
+/** @type {View | null} */
+let view = null;
+/** @type {number | undefined} */
+let timer;
+let running = new AbortController();
+let problem = "";
+
+const show = (/** @type {keyof typeof mains} */ name) => {
+  for (const [key, main] of Object.entries(mains)) main.hidden = key !== name;
+};
+
+const notice = (/** @type {string} */ text) => {
+  element("notice").hidden = !text;
+  say(element("notice"), text);
+};
+
+const freshness = (/** @type {string} */ status, /** @type {string} */ text, /** @type {string} */ why) => {
+  set(element("freshness"), "data-status", status);
+  set(element("freshness"), "data-why", why);
+  say(element("freshness-text"), text);
+};
+
+/** How sure what is shown is: the answers to polls first, then the stream, then the gateways' own word. */
+const showFrame = () => {
+  const gateways = context.live.gateways();
+  const status = context.live.status();
+  const bad = gateways.filter(({ isSilent, report }) => isSilent || (report && !report.fresh));
+  if (problem) freshness("offline", "No answer", `${problem} What is shown is old.`);
+  else if (status === "denied") freshness("offline", "Denied", "The stream was refused: log in again.");
+  else if (status === "offline" || status === "stale")
+    freshness("stale", "Stale", "The stream was interrupted: reports are late, and are asked for again.");
+  else if (status === "connecting") freshness("connecting", "Connecting", "The first reports are awaited.");
+  else if (bad.length)
+    freshness(
+      "stale",
+      `${plural(bad.length, "gateway")} in trouble`,
+      `What is shown is live; ${bad.length} of ${gateways.length} gateways do not hear every change.`,
+    );
+  else freshness("fresh", "Live", "Reports come as things change, and every gateway hears every change.");
+};
+
+const draw = () => {
+  showFrame();
+  view?.draw();
+};
+
+/** Goes to the login where that is what is missing; whether to go on asking. @param {unknown} error */
+const failed = (error) => {
+  if (error instanceof Refused && error.status === 401) {
+    context.live.stop();
+    view = null;
+    element("logout").hidden = true;
+    freshness("connecting", "Not logged in", "");
+    if (error.code === "token_expired") say(element("login-problem"), "The login has ended.");
+    show("login");
+    element("token").focus();
+    return false;
+  }
+  if (error instanceof Refused && error.status < 500) {
+    notice(`That cannot be shown: ${error.message}.`);
+    return true;
+  }
+  problem = error instanceof Refused ? `The gateway says: ${error.message}.` : "The gateway does not answer.";
+  notice(`Not up to date. ${problem}`);
+  showFrame();
+  return true;
+};
+
+const poll = async () => {
+  clearTimeout(timer);
+  running.abort();
+  if (document.hidden || !view) return;
+  const mine = (running = new AbortController());
+  let wait_ms = POLL_MS;
+  try {
+    await view.poll(mine.signal);
+    if (mine.signal.aborted) return;
+    if (problem) notice("");
+    problem = "";
+    draw();
+  } catch (error) {
+    if (mine.signal.aborted || !failed(error)) return;
+    wait_ms = RETRY_MS;
+  }
+  timer = setTimeout(poll, wait_ms);
+};
+
+/** @type {Context} */
+const context = {
+  session: {},
+  live: live(draw, failed),
+  history: samples(),
+  soon: () => void poll(),
+  may: (name, button) => guarded(context.session, name, button),
+};
+
+let shownPath = "";
+/** Where Escape leads: the landing page as it was left, its search included. */
+let landingHash = "#/";
+
+const route = () => {
+  const place = parse(location.hash) ?? {
+    view: /** @type {const} */ ("landing"),
+    name: "",
+    query: new URLSearchParams(),
+  };
+  notice(parse(location.hash) ? "" : "That link names nothing.");
+  const main = mains[place.view];
+  view = makers[place.view](main, context, place);
+  document.title = place.name ? `${place.name} - Planwire console` : "Planwire console";
+  show(place.view);
+  const path = `${place.view} ${place.name}`;
+  if (path !== shownPath) window.scrollTo(0, 0);
+  shownPath = path;
+  context.live.look(view.watches);
+  draw();
+  poll();
+};
+
+const enter = async () => {
+  context.session = await get("session");
+  element("logout").hidden = !context.session.has_login;
+  element("read-only").hidden = context.session.scopes.includes("admin");
+  say(element("gateway"), `Gateway ${context.session.gateway}`);
+  route();
+};
+
+const start = () => enter().catch((error) => failed(error) && setTimeout(start, RETRY_MS));
+
+element("login-form").addEventListener("submit", async (/** @type {SubmitEvent} */ event) => {
+  event.preventDefault();
+  const input = element("token");
+  try {
+    await post("login", { token: input.value });
+    input.value = "";
+    say(element("login-problem"), "");
+  } catch (error) {
+    say(element("login-problem"), error instanceof Refused ? `${error.message}.` : "The gateway does not answer.");
+    return input.select();
+  }
+  start();
+});
+
+element("logout").addEventListener("click", async () => {
+  await post("logout", {}).catch(() => {});
+  location.hash = "#/";
+  start();
+});
+
+addEventListener("hashchange", (event) => {
+  const left = new URL(event.oldURL).hash;
+  if (parse(left)?.view === "landing") landingHash = left;
+  if (view) route();
+});
+document.addEventListener("visibilitychange", poll);
+setInterval(() => {
+  if (document.hidden || !view) return;
+  const reports = context.live.gateways().filter(({ isSilent, report }) => report && !isSilent);
+  context.history.add(
+    reports.map(({ report }) => report),
+    Date.now() / 1000,
+  );
+  draw();
+}, SAMPLE_MS);
+
+tips();
+
+/** The list that has the focus, or is in the section that has it; else the first that is there. */
+const list = () => {
+  const focus = document.activeElement;
+  const near =
+    focus !== document.body && view?.lists.find(({ element }) => element.contains(focus) || focus?.contains(element));
+  return near || view?.lists.find(({ element }) => element.checkVisibility());
+};
+
+const jump = (/** @type {string | undefined} */ id) => {
+  const section = id && document.getElementById(id);
+  if (!section) return;
+  section.scrollIntoView({ block: "start" });
+  section.focus({ preventScroll: true });
+};
+
+/** @type {Record<string, () => void>} */
+const KEYS = {
+  "/": () => (view?.focusSearch ? view.focusSearch() : (location.hash = "#/")),
+  j: () => list()?.move(1),
+  k: () => list()?.move(-1),
+  t: () => view?.onlyTrouble?.(),
+  d: () => view?.compare?.(),
+  a: () => view?.focusActions?.(),
+  c: async () => say(element("said"), `${await copy(() => location.href)}: the link of this view`),
+};
+
+const { help } = keys(
+  (key) => {
+    if (!view) return false;
+    if (/^[1-9]$/.test(key)) jump(view.sections[Number(key) - 1]);
+    else if (KEYS[key]) KEYS[key]();
+    else return false;
+    return true;
+  },
+  () => mains.login.hidden && mains.landing.hidden && (location.hash = landingHash),
+);
+element("help-button").addEventListener("click", help);
+
+start();

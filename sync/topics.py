@@ -1,0 +1,56 @@
+"""Reconciling any topic over HTTP: with its billing provider if it has one, else with the application's backend."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from sync import tenants
+from sync.billing.ownership import TENANT_KIND
+from sync.billing.pipeline import Pipeline
+from sync.billing.reconcile import Reconciliation
+from sync.hydration import ASKED_PATIENCE_S, Hydration
+from sync.refusal import Guard, Refusal, json_response
+from sync.source import SourceError
+from sync.state.store import StoreError
+from sync.state.topic import RESERVED_KINDS, Topic, TopicError
+
+
+def routes(pipeline: Pipeline, billed: frozenset[str], hydration: Hydration | None, guard: Guard) -> list[Route]:
+    """Return the routes about topics of any kind, behind `guard`. `billed`: environments whose tenants billing has."""
+    reconciliation = Reconciliation(pipeline)
+
+    async def reconcile(request: Request) -> Response:
+        refused = await guard(request)
+        if refused is not None:
+            return refused
+        try:
+            return await answer(_asked(request))
+        except Refusal as refusal:
+            return refusal.response()
+        except StoreError:
+            return Refusal("store_unavailable", "the store did not answer").response()
+
+    async def answer(topic: Topic) -> Response:
+        if topic.kind == TENANT_KIND and topic.env in billed:
+            return await tenants.reconciled(reconciliation, topic.env, str(topic))
+        if hydration is None:
+            raise Refusal("source_unavailable", "no source is set: nobody can be asked about this topic")
+        try:
+            found = await hydration.reconcile(str(topic), "asked", ASKED_PATIENCE_S)
+        except SourceError as error:
+            raise Refusal("source_unavailable", f"the source could not be asked: {error}") from None
+        return json_response({"outcome": found.outcome, "version": found.version})
+
+    return [Route("/v1/topics/{topic:path}/reconcile", reconcile, methods=["POST"])]
+
+
+def _asked(request: Request) -> Topic:
+    try:
+        topic = Topic.parse(request.path_params["topic"])
+    except TopicError as error:
+        raise Refusal("request_invalid", str(error)) from None
+    if topic.kind in RESERVED_KINDS:
+        raise Refusal("request_invalid", f"topics of kind {topic.kind} are the gateways' own")
+    return topic

@@ -1,0 +1,114 @@
+"""What the console's page computes: its pure modules, each in the browser that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import pytest
+from playwright.async_api import Page
+
+from tests.support.chromium import chromium
+from tests.support.gateway import environment, run_gateway
+from tests.support.visitor import visiting
+
+pytestmark = pytest.mark.browser
+
+MODEL = """
+const tab = (status, since) => ({ sub: "", client: "", status, why: "", since });
+const report = (at, tabs) => ({ gateway: "a", at, version: 2, status: "SYNCED", sockets: 2, counts: {}, tabs });
+const polled = { at: 100.5, committed: { version: 2 }, counts: { SYNCED: 9 }, tabs: ["polled"], silent: [] };
+const a = { gateway: "a", sockets: 2, status: "STALE" };
+const b = { gateway: "b", sockets: 0, status: "SYNCED" };
+const c = { gateway: "c", sockets: 7, status: "SYNCED" };
+const shown = (gateways, reports, known) => {
+  const { tabs, from, counts, gateways: holders } = merged({ ...polled, gateways }, 5, new Map(reports), known);
+  const names = tabs.map((each) => each.session ?? each);
+  return [names, from, counts, holders.map(({ gateway, status }) => `${gateway} ${status}`)];
+};
+return [
+  shown([a, b, c], [["a", report(100, {})]], [{ name: "z", isSilent: true }]),
+  shown([a, b], [["a", report(100, { s1: tab("SYNCED", 1), s2: tab("BEHIND", 2) })]], []),
+  shown([a, c], [["a", report(90, {})]], []),
+];
+"""
+
+ATTENTION = """
+const trouble = (tabs) => ({ tabs });
+const reports = [
+  { trouble: { "tenant:a": trouble({ BEHIND: 1 }), "tenant:b": trouble({ NACKED: 1 }) }, trouble_total: 5 },
+  { trouble: { "tenant:a": trouble({ NACKED: 2, BEHIND: 1 }) }, trouble_total: 1 },
+];
+const event = (event_id, topic) =>
+  ({ event_id, reason: "unknown price p", waits_on: ["catalog"], topic, parked_us: 1 });
+const parked = (...events) => ({ listed: true, environments: [{ env: "live", total: events.length, parked: events }] });
+return [
+  ...ofTabs(reports),
+  ...ofParked(parked(event("e1", "tenant:a"))),
+  ...ofParked(parked(event("e1", "tenant:a"), event("e2", "tenant:b"))),
+  ...ofParked({ listed: false, environments: [] }),
+].map(({ severity, title, link }) => `${severity} ${title} ${link}`);
+"""
+
+
+@pytest.fixture
+async def page(store_url: str) -> AsyncIterator[Page]:
+    async with (
+        chromium() as browser,
+        run_gateway(environment(store_url, DEV="1")) as running,
+        visiting(browser, running.url) as visitor,
+    ):
+        await visitor.land()
+        yield visitor.page
+        await visitor.is_content()
+
+
+async def run(page: Page, module: str, body: str) -> Any:
+    """What a function's body returns that sees a module's exports."""
+    names = await page.evaluate("async (name) => Object.keys(await import(name))", f"/console/{module}.js")
+    script = f"async () => {{ const {{ {', '.join(names)} }} = await import('/console/{module}.js'); {body} }}"
+    return orjson.loads(orjson.dumps(await page.evaluate(script)))
+
+
+async def test_what_is_computed_is_right(page: Page) -> None:
+    part, whole, old = await run(page, "model", MODEL)
+    assert part == [["polled"], 5, {"SYNCED": 9}, ["a SYNCED", "c SYNCED", "z SILENT"]]
+    assert whole == [["s2", "s1"], 0, {}, ["a SYNCED"]]
+    assert old == [["polled"], 5, {"SYNCED": 9}, ["a STALE", "c SYNCED"]]
+
+    assert await run(page, "attention", ATTENTION) == [
+        "red tenant:a: 2 tabs NACKED #/topics/tenant:a?at=tabs",
+        "red tenant:b: 1 tab NACKED #/topics/tenant:b?at=tabs",
+        "amber 3 more topics with tabs in trouble #/?only=trouble",
+        "red Catalog: unknown price p (live) #/topics/tenant:a?at=events&event=e1",
+        "red Catalog: unknown price p (live) #/why/catalog?env=live",
+    ]
+
+    name = "sandbox/tenant:a~b.c_d@e-F0"
+    link = await run(page, "place", f"return toTopic('{name}', {{ from: 1, to: '' }})")
+    assert link == "#/topics/sandbox%2Ftenant:a~b.c_d@e-F0?from=1"
+    again = f"const {{ view, name, query }} = parse('{link}'); return [view, name, query.get('from')]"
+    assert await run(page, "place", again) == ["topic", name, "1"]
+    for nothing in ("#/nonsense", "#/topics/", "#/topics/%E0%A4%A"):
+        assert await run(page, "place", f"return parse('{nothing}')") is None
+
+    assert await run(page, "chart", "return [path([null, 1, 2], 2), path([0], 1)]") == [
+        "M231.7 24.0h.01L240.0 2.0",
+        "M240.0 46.0h.01",
+    ]
+    assert await run(page, "chart", "return [[0, 5], [1234, 5], [0.0003, 0.0001]].map((each) => ceiling(...each))") == [
+        5,
+        2000,
+        pytest.approx(0.0005),
+    ]
+    command = await run(page, "copy", """return curl("POST", "http://x/y", { key: "KEY", body: { a: "it's" } })""")
+    assert command == (
+        "curl -X POST -H \"Authorization: Bearer $KEY\" -H 'Content-Type: application/json'"
+        " --data-raw '{\"a\":\"it'\\''s\"}' 'http://x/y'"
+    )
+    sides = "rows([leaves({ a: { b: 1 }, c: [1] }), leaves({}), leaves({ a: { b: 2 } })])"
+    assert await run(page, "sides", f"return {sides}.map(({{ path, differs }}) => `${{path}} ${{differs}}`)") == [
+        "a.b true",
+        "c false",
+    ]

@@ -1,0 +1,202 @@
+"""The browser client in Firefox: what the Chromium tests show of one engine, once more on the other.
+
+Unlike headless Chromium's, its tabs behind the one in front are hidden, with throttled timers, as a user's are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.browser.conftest import CLIENT, CSP, PROBE_JS, SILENCE_S, Bench, Shown
+from tests.support import firefox
+from tests.support.gateway import Running
+from tests.support.proxy import Proxy, run_proxy
+from tests.support.wait import until
+
+pytestmark = pytest.mark.browser
+
+SLACK_S = 0.8
+"""For a busy machine: timers and the driver are late."""
+
+TABS = 8
+PNG = b"\x89PNG"
+
+
+class FoxTab(Shown):
+    """One tab of Firefox with the probe in it."""
+
+    def __init__(self, window: firefox.Window) -> None:
+        super().__init__(window)
+        self.window = window
+
+    async def sockets(self) -> int:
+        """How many sockets this tab has opened so far."""
+        count: int = await self.window.evaluate("window.sockets")
+        return count
+
+
+class FoxBench(Bench):
+    """A bench with Firefox in front of it."""
+
+    def __init__(self, gateway: Running, proxy: Proxy, session: firefox.Session) -> None:
+        super().__init__(gateway, proxy)
+        self.session = session
+
+    async def open(self, query: str = "") -> FoxTab:
+        """A new tab with the probe, in front of the others."""
+        tab = FoxTab(await self.session.open())
+        await tab.window.goto(f"{self.url}/probe/?{query}")
+        return tab
+
+    async def reply(self, url: str) -> firefox.Reply | None:
+        """Answer for the probe and for the client's files, so that a page loads while the network fails."""
+        path = urlsplit(url).path
+        if path == "/probe/token":
+            return firefox.Reply(self.token())
+        if path == "/probe/probe.js":
+            return firefox.Reply(PROBE_JS, "text/javascript")
+        if path == "/probe/":
+            return firefox.Reply(self.html(), "text/html", (("Content-Security-Policy", CSP),))
+        return firefox.Reply((CLIENT / path.rpartition("/")[2]).read_text(), "text/javascript")
+
+
+PATHS = (
+    "/probe/",
+    "/probe/probe.js",
+    "/probe/token",
+    *(f"/client/{name}.js" for name in ("planwire", "tabs", "fallback", "storage")),
+)
+
+
+@pytest.fixture(scope="module")
+def fox() -> Iterator[str]:
+    with firefox.firefox() as url:
+        yield url
+
+
+@pytest.fixture
+async def bench(fox: str, gateways: Callable[[], Awaitable[Running]]) -> AsyncIterator[FoxBench]:
+    gateway = await gateways()
+    async with run_proxy("127.0.0.1", gateway.port) as proxy, firefox.session(fox) as session:
+        bench = FoxBench(gateway, proxy, session)
+        await session.respond(bench.reply, *PATHS)
+        yield bench
+
+
+async def test_an_upgrade_is_painted_under_a_strict_policy(bench: FoxBench) -> None:
+    tab = await bench.open()
+    await bench.publish(1)
+    await tab.shows(1)
+    at_s = time.time()
+    version = await bench.publish(2)
+    await tab.shows(2)
+    last = await tab.last()
+    assert (last["version"], last["at"] / 1000 - at_s < SLACK_S) == (version, True)
+    assert (await tab.window.screenshot()).startswith(PNG)
+    await tab.never_went_back()
+    assert not tab.window.complaints
+
+
+@pytest.mark.parametrize(
+    ("fault", "bound_s"),
+    [(Proxy.reset, 0.0), (Proxy.freeze, SILENCE_S), (Proxy.half_open, SILENCE_S)],
+    ids=["reset", "freeze", "half-open"],
+)
+async def test_a_failing_network_is_told_within_its_bound_and_made_good(
+    bench: FoxBench, fault: Callable[[Proxy], None], bound_s: float
+) -> None:
+    await bench.publish(1)
+    tab = await bench.open()
+    await tab.shows(1)
+    bench.proxy.is_refusing = True
+    at_s = time.time()
+    fault(bench.proxy)
+    await bench.publish(2)
+    stale = await tab.turns("stale")
+    assert (stale["n"], stale["at"] / 1000 - at_s < bound_s + SLACK_S) == (1, True)
+    bench.proxy.heal()
+    await tab.shows(2)
+    await tab.never_went_back()
+
+
+async def test_a_restarted_gateway_is_found_again(bench: FoxBench, gateways: Callable[[], Awaitable[Running]]) -> None:
+    await bench.publish(1)
+    tab = await bench.open()
+    await tab.shows(1)
+    bench.gateway = await gateways()
+    bench.proxy.target = ("127.0.0.1", bench.gateway.port)
+    await bench.publish(2)
+    await tab.shows(2)
+    assert "stale" in [entry["status"] for entry in await tab.log()]
+    await tab.never_went_back()
+
+
+async def test_an_expired_token_is_replaced_and_a_short_one_renewed(bench: FoxBench) -> None:
+    await bench.publish(1)
+    bench.token_age_s = 3600
+    tab = await bench.open()
+    await until(lambda: bench.tokens > 1)
+    assert (await tab.last())["status"] == "connecting"
+    bench.token_age_s, bench.token_ttl_s = 0, 2
+    await tab.shows(1)
+    count = bench.tokens
+    await until(lambda: bench.tokens > count + 1)
+    await bench.publish(2)
+    await tab.shows(2)
+    assert "stale" not in [entry["status"] for entry in await tab.log()]
+
+
+async def test_a_blocked_websocket_is_replaced_by_an_event_stream(bench: FoxBench) -> None:
+    await bench.publish(1)
+    tab = await bench.open("socket=fallback&blocked")
+    await tab.shows(1)
+    await bench.publish(2)
+    await tab.shows(2)
+    assert not bench.gateway.node.pulse.sockets
+    await tab.never_went_back()
+
+
+async def test_a_new_visit_starts_with_the_last_state_as_stale(bench: FoxBench) -> None:
+    await bench.publish(1)
+    tab = await bench.open("stored")
+    await tab.shows(1)
+    bench.proxy.is_refusing = True
+    bench.proxy.cut()
+    await tab.window.reload()
+    await tab.shows(1, "stale")
+    first = (await tab.log())[0]
+    assert (first["n"], first["status"], first["reason"]) == (1, "stale", "stored")
+    await bench.publish(2)
+    bench.proxy.heal()
+    await tab.shows(2)
+    await tab.never_went_back()
+
+
+async def test_eight_tabs_share_a_socket_and_outlive_the_one_that_holds_it(bench: FoxBench) -> None:
+    await bench.publish(1)
+    tabs = [await bench.open("socket=tabs") for _ in range(TABS)]
+    for tab in tabs:
+        await tab.shows(1)
+    assert len(bench.gateway.node.pulse.sockets) == 1
+    made = [await tab.sockets() for tab in tabs]
+    assert sum(made) == 1
+    await tabs.pop(made.index(1)).window.close()
+
+    async def replaced() -> bool:
+        return sum([await tab.sockets() for tab in tabs]) == 1
+
+    await until(replaced)
+    await bench.publish(2)
+    for tab in tabs:
+        await tab.shows(2)
+        await tab.never_went_back()
+    assert len(bench.gateway.node.pulse.sockets) == 1
+    bench.proxy.reset()
+    await bench.publish(3)
+    for tab in tabs:
+        await tab.shows(3)
+        await tab.never_went_back()

@@ -1,0 +1,84 @@
+"""The rate budget that processes share: one bucket in the store, by the store's clock."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from sync.billing.budget import BURST, RESERVE, SharedBudget
+from sync.billing.providers import ProviderUnavailable
+from sync.state.connect import connect
+from sync.state.store import Store, StoreError
+
+
+def budget(store: Store, rate_per_s: float = 0.5, environment: str = "live") -> SharedBudget:
+    return SharedBudget(store.redis, "stripe", environment, rate_per_s)
+
+
+async def taken(budget: SharedBudget, *, background: bool = False) -> int:
+    """How many calls may be made at once."""
+    for count in range(10 * BURST):
+        try:
+            await budget.take(0, background=background)
+        except ProviderUnavailable:
+            return count
+    raise AssertionError("it never ends")
+
+
+async def test_two_processes_take_from_one_bucket(store: Store, store_url: str) -> None:
+    other = connect(store_url).store
+    here, there = budget(store), budget(other)
+    for _ in range(7):
+        await here.take(0)
+    assert await taken(there, background=True) == BURST - RESERVE - 7
+    assert await taken(here) == RESERVE
+    # Other environments and providers have buckets of their own.
+    assert await taken(budget(store, environment="sandbox")) == BURST
+    assert await taken(SharedBudget(other.redis, "paddle", "live", 0.5)) == BURST
+    await other.aclose()
+
+
+async def test_who_waits_is_behind_who_came_first(store: Store) -> None:
+    fast = budget(store, rate_per_s=20)
+    await taken(fast)
+    began = time.monotonic()
+    await asyncio.gather(*(budget(store, rate_per_s=20).take(5) for _ in range(10)))
+    assert 0.4 <= time.monotonic() - began < 2
+    with pytest.raises(ProviderUnavailable, match="used up for another") as raised:
+        await asyncio.gather(*(fast.take(0.2) for _ in range(10)))
+    assert 0.2 < raised.value.retry_s <= 0.5
+
+
+async def test_closed_by_one_it_is_closed_for_all(store: Store) -> None:
+    here, there = budget(store), budget(store)
+    await here.close(30)
+    await here.close(1)
+    with pytest.raises(ProviderUnavailable, match=r"another (30\.0|29\.\d) s") as raised:
+        await there.take(60)
+    assert raised.value.retry_s > 29
+    await here.open()
+    await there.take(0)
+    # What the provider said of how long stands, whatever else it answers.
+    await there.close(30, throttled=True)
+    await here.open()
+    await there.open()
+    with pytest.raises(ProviderUnavailable, match="not asked for another"):
+        await here.take(60)
+
+
+async def test_it_leaves_nothing_behind(store: Store) -> None:
+    await budget(store).take(0)
+    redis: Any = store.redis
+    keys = [key async for key in redis.scan_iter("pw:{budget/*")]
+    assert len(keys) == 1
+    assert 0 < await redis.pttl(keys[0]) <= 4_000
+
+
+async def test_a_store_that_is_away_is_said_so() -> None:
+    store = connect("redis://127.0.0.1:1").store
+    with pytest.raises(StoreError):
+        await budget(store).take(1)
+    await store.aclose()

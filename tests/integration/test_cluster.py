@@ -1,0 +1,374 @@
+"""A gateway, a worker and publishers on a real Redis Cluster: every shard is heard, and none holds up the others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+
+from gateway import control
+from gateway.probe import STALE_AFTER
+from gateway.revocations import Revocation
+from planwire_client import AsyncPublisher, Publisher
+from sync import intake
+from sync.billing import instants
+from sync.billing.batch import Batch
+from sync.settings import SyncSettings
+from sync.state import keys
+from sync.state.connect import connect
+from sync.state.slots import slot_of
+from sync.state.store import Change, Committed, Store, StoreError, Verdict
+from sync.worker import Worker
+from tests.support.cluster import Cluster, start_cluster
+from tests.support.gateway import Client, environment, open_client, run_gateway
+from tests.support.servers import redis_binary, valkey_binary
+from tests.support.wait import until
+from tests.unit.billing.bodies import SECRET, signature, webhook
+
+PROBE_S = 0.4
+SLACK_S = 0.5
+"""What a busy machine may add to a bound."""
+
+FAILOVER_S = 10.0
+"""How long a Cluster with a node timeout of 1 s may take to promote a replica, on a busy machine."""
+
+QUICK = {"PROBE_S": str(PROBE_S), "HEARTBEAT_S": "0.5", "READY_TIMEOUT_S": "0.3"}
+NO_SWEEP = {**QUICK, "SWEEP_S": "600"}
+"""What arrives with it came over the bus, or by the read that follows a subscription."""
+
+CATALOG = """
+[plans.free]
+name = "Free"
+rank = 0
+default = true
+
+[plans.pro]
+name = "Pro"
+rank = 20
+prices.paddle.live = ["pri_pro"]
+"""
+
+
+@pytest.fixture(scope="module")
+def redis_cluster() -> Iterator[Cluster]:
+    """Three primaries, each with a replica."""
+    with start_cluster(redis_binary(), replicas=3) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def valkey_cluster() -> Iterator[Cluster]:
+    """Three primaries with a password and an append-only file, and no replicas."""
+    with start_cluster(valkey_binary(), password="p@ss:word/1", aof=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """Each engine's Cluster."""
+    found: Cluster = request.getfixturevalue(f"{request.param}_cluster")
+    return found
+
+
+@contextlib.asynccontextmanager
+async def store_of(cluster: Cluster, **options: Any) -> AsyncIterator[Store]:
+    store = connect(cluster.url, **options).store
+    yield store
+    await store.aclose()
+
+
+async def commit(store: Store, topic: str, state: object) -> int:
+    return (await store.commit(Change(topic, orjson.dumps(state)))).version
+
+
+def topics_of(cluster: Cluster, stem: str) -> list[str]:
+    """One topic of each shard, of the test's own."""
+    return [cluster.topic_at(index, f"tenant:{stem}") for index in range(3)]
+
+
+def slot(topic: str) -> int:
+    return slot_of(keys.slot(topic).encode())
+
+
+class Seen:
+    """What a tab is told, read as it comes: the newest version of each topic, whether ever less, and freshness."""
+
+    def __init__(self, client: Client) -> None:
+        self.versions: dict[str, int] = {}
+        self.fresh: bool | None = None
+        self.stale_at = 0.0
+        self.went_back: list[dict[str, Any]] = []
+        self._client = client
+        self._task = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        while True:
+            frame = await self._client.receive(60, heartbeats=True)
+            if frame["type"] == "heartbeat":
+                if self.fresh and not frame["fresh"]:
+                    self.stale_at = time.monotonic()
+                self.fresh = frame["fresh"]
+            elif "version" in frame:
+                if frame["version"] < self.versions.get(frame["topic"], 0) or frame.get("reset"):
+                    self.went_back.append(frame)
+                self.versions[frame["topic"]] = frame["version"]
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        assert not self.went_back
+        if not self._task.cancelled():
+            self._task.result()
+
+
+@contextlib.asynccontextmanager
+async def watching(url: str, *topics: str, **settings: str) -> AsyncIterator[tuple[Any, Seen]]:
+    """A gateway and a tab that knows all topics."""
+    async with run_gateway(environment(url, **settings)) as running, open_client(running, *topics) as client:
+        seen = Seen(client)
+        try:
+            await until(lambda: set(seen.versions) == set(topics) and seen.fresh)
+            yield running, seen
+        finally:
+            await seen.close()
+
+
+async def test_every_verdict_and_a_batch_over_all_shards(cluster: Cluster) -> None:
+    async with store_of(cluster) as store:
+        for topic in topics_of(cluster, "verdict"):
+            first = await store.commit(Change(topic, b'{"a":1}', event_id="e1", order="5"))
+            assert first.verdict is Verdict.APPLIED
+            said = [
+                (await store.commit(change)).verdict
+                for change in (
+                    Change(topic, b'{"a":2}', event_id="e1"),
+                    Change(topic, b'{"a":2}', if_version=1),
+                    Change(topic, b'{"a":2}', order="4"),
+                    Change(topic, b'{"a":1}'),
+                )
+            ]
+            assert said == [Verdict.DUPLICATE, Verdict.CONFLICT, Verdict.STALE, Verdict.UNCHANGED]
+            assert (await store.read(topic)).version == first.version
+            assert [entry.version for entry in await store.log(topic)] == [first.version]
+        names = [f"tenant:many{number}" for number in range(60)]
+        for forget in (False, True):
+            if forget:  # as a primary does that was restarted, and a replica that was promoted
+                for server in cluster.masters():
+                    cluster.ask(server, "SCRIPT", "FLUSH")
+            done = await store.commit_many([Change(name, orjson.dumps({"n": forget, "of": name})) for name in names])
+            assert all(isinstance(one, Committed) and one.verdict is Verdict.APPLIED for one in done)
+            versions = [one.version for one in done if isinstance(one, Committed)]
+            assert await store.versions([*names, "tenant:none"]) == [*versions, 0]
+            assert [found.version for found in await store.read_many(names)] == versions
+        cluster.ask(cluster.masters()[0], "SCRIPT", "FLUSH")
+        assert (await store.commit(Change(cluster.topic_at(0), b'{"after":"flush"}'))).version
+        await store.ping()
+
+
+async def test_a_tab_hears_of_every_shard_at_once_and_so_do_revocations(cluster: Cluster) -> None:
+    topics = topics_of(cluster, "push")
+    async with store_of(cluster) as store, watching(cluster.url, *topics, **NO_SWEEP) as (running, seen):
+        for topic in topics:
+            sent = time.monotonic()
+            version = await commit(store, topic, {"at": sent})
+            await until(lambda topic=topic, version=version: seen.versions[topic] == version, every_s=0.001)  # type: ignore[misc]
+            assert time.monotonic() - sent < SLACK_S
+        assert len(running.node.probe.canaries) == 3
+        revocation = Revocation("sub", "somebody", time.time())
+        await control.announce(store, revocation, keep_s=60, limit=10)
+        await until(lambda: len(running.node.auth.revocations) == 1)
+    async with run_gateway(environment(cluster.url, **QUICK)) as later:
+        await until(lambda: len(later.node.auth.revocations) == 1)
+
+
+async def test_publishers_commit_straight_to_the_shards(cluster: Cluster) -> None:
+    topics = topics_of(cluster, "direct")
+    async with watching(cluster.url, *topics, **NO_SWEEP) as (_, seen):
+        async with AsyncPublisher(cluster.url) as publisher:
+            versions = {topic: (await publisher.publish(topic, {"by": "async"})).version for topic in topics}
+        await until(lambda: seen.versions == versions)
+
+        def publish() -> dict[str, int]:
+            with Publisher(cluster.url) as publisher:
+                return {topic: publisher.publish(topic, {"by": "thread"}).version for topic in topics}
+
+        later = await asyncio.to_thread(publish)
+        await until(lambda: seen.versions == later)
+
+
+@pytest.mark.parametrize("has_ids", [True, False])
+async def test_a_live_topic_moves_to_another_shard_amid_a_stream_of_versions(cluster: Cluster, has_ids: bool) -> None:
+    """Nobody misses the newest, without any sweep; a commit waits for the move where it has to, and none is lost.
+
+    It has to where a key does not exist yet, as that of event ids: then the servers cannot tell where it belongs.
+    """
+    moving, staying, _ = topics_of(cluster, f"move{has_ids}")
+    async with store_of(cluster) as store, watching(cluster.url, moving, staying, **NO_SWEEP) as (running, seen):
+        stopped = asyncio.Event()
+        newest: dict[str, int] = {}
+
+        async def publish(topic: str) -> None:
+            number = 0
+            while not stopped.is_set():
+                number += 1
+                change = Change(topic, orjson.dumps({"n": number}), event_id=f"{topic}{number}" if has_ids else "")
+                newest[topic] = (await store.commit(change)).version
+                await asyncio.sleep(0.002)
+
+        async with asyncio.TaskGroup() as group:
+            for topic in (moving, staying):
+                group.create_task(publish(topic))
+            await until(lambda: len(newest) == 2)
+            source = cluster.owner(slot(moving))
+            target = next(server for server in cluster.masters() if not cluster.owns(server, slot(moving)))
+            for step in (
+                lambda: cluster.begin_move(slot(moving), source, target),
+                lambda: cluster.move_keys(slot(moving), source, target),
+                lambda: cluster.end_move(slot(moving), target),
+            ):
+                await asyncio.to_thread(step)
+                await asyncio.sleep(0.05)
+            await until(lambda: seen.versions[moving] >= newest[moving])
+            stopped.set()
+        await until(lambda: seen.versions == newest, timeout_s=2)
+        assert await store.versions([moving]) == [newest[moving]]
+        await until(lambda: running.node.hub.fresh)
+        after = await commit(store, moving, {"after": "the move"})
+        await until(lambda: seen.versions[moving] == after)
+        assert running.node.metrics.resets == 0
+    await asyncio.to_thread(cluster.move, slot(moving), source)
+
+
+async def test_a_killed_primary_gives_way_to_its_replica_and_no_tab_goes_back(redis_cluster: Cluster) -> None:
+    cluster = redis_cluster
+    lost, *others = topics_of(cluster, "failover")
+    settings = {**QUICK, "SWEEP_S": "1"}
+    async with store_of(cluster) as store, watching(cluster.url, lost, *others, **settings) as (running, seen):
+        before = {topic: await commit(store, topic, {"before": 1}) for topic in (lost, *others)}
+        await until(lambda: seen.versions == before)
+        victim = cluster.owner(slot(lost))
+        victim.kill()
+        await until(lambda: seen.fresh is False)
+        with pytest.raises(StoreError):
+            await commit(store, lost, {"nobody": "there"})
+        for topic in others:  # the others go on meanwhile
+            version = await commit(store, topic, {"meanwhile": 1})
+            await until(lambda topic=topic, version=version: seen.versions[topic] == version, timeout_s=2)  # type: ignore[misc]
+
+        async def committed() -> int:
+            with contextlib.suppress(StoreError):
+                return await commit(store, lost, {"after": "promotion"})
+            return 0
+
+        version = await until(committed, timeout_s=FAILOVER_S)
+        healed = time.monotonic()
+        await until(lambda: seen.versions[lost] == version, every_s=0.005)
+        assert time.monotonic() - healed < 1 + SLACK_S
+        await until(lambda: seen.fresh)
+        assert running.node.metrics.resets == 0
+        again = await commit(store, lost, {"once": "more"})
+        await until(lambda: seen.versions[lost] == again)
+    cluster.heal()  # not in a thread: servers die with the thread that has started them
+
+
+async def test_one_deaf_shard_makes_every_tab_stale_within_two_probe_intervals(valkey_cluster: Cluster) -> None:
+    cluster = valkey_cluster
+    deaf, *others = topics_of(cluster, "deaf")
+    async with store_of(cluster) as store, watching(cluster.url, deaf, *others, **QUICK) as (_, seen):
+        frozen = time.monotonic()
+        cluster.primaries[0].pause()
+        try:
+            await until(lambda: seen.fresh is False, every_s=0.005)
+            assert STALE_AFTER * PROBE_S - PROBE_S < seen.stale_at - frozen < 2 * PROBE_S + SLACK_S
+            version = await commit(store, others[0], {"others": "go on"})
+            await until(lambda: seen.versions[others[0]] == version, timeout_s=1)
+        finally:
+            cluster.primaries[0].resume()
+        await until(lambda: seen.fresh, timeout_s=FAILOVER_S)
+        version = await until(lambda: commit(store, deaf, {"heard": "again"}), timeout_s=FAILOVER_S)
+        await until(lambda: seen.versions[deaf] == version)
+    await asyncio.to_thread(cluster.settle)
+
+
+async def test_webhooks_timers_and_parked_events_on_a_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text(CATALOG)
+    environ = environment(cluster.url, **QUICK, INTAKE="1", CATALOG=str(catalog), PADDLE_SECRETS=f"live:{SECRET}")
+    unlinked = webhook(id="sub_9", customer_id="ctm_9", tenant=None, items=[("pri_pro", 1)])
+    ends = instants.text(time.time_ns() + 1_500_000_000)
+    trial = webhook(
+        id="sub_9",
+        customer_id="ctm_9",
+        tenant="cl",
+        items=[("pri_pro", 1)],
+        status="trialing",
+        next_billed_at=ends,
+        current_billing_period={"starts_at": "2026-11-01T00:00:00Z", "ends_at": ends},
+    )
+    async with store_of(cluster, durable=cluster.primaries[0]._aof) as store, run_gateway(environ) as running:
+        settings = SyncSettings.from_env({name: environ[name] for name in environ if name in _SYNC})
+        pipeline = await intake.pipeline(store, settings)
+        async with httpx2.AsyncClient(base_url=running.url) as http, open_client(running, "tenant:cl") as client:
+            await client.until("snapshot")
+
+            async def post(body: bytes) -> str:
+                headers = {"Paddle-Signature": signature(body, int(time.time()), SECRET)}
+                answer = await http.post("/webhooks/paddle", content=body, headers=headers)
+                assert answer.status_code == 200, answer.text
+                return str(answer.json()["outcome"])
+
+            assert await post(unlinked) == "parked"
+            inbox = pipeline.environment("live").inbox
+            assert [record.status for record in await inbox.parked(None, 9)] == ["parked"]
+            assert await post(trial) == "applied"
+            assert await post(trial) == "duplicate"
+            frame = await client.until("snapshot")
+            assert frame["state"]["plan"]["key"] == "pro"
+            assert await inbox.counts() == (0, 0), "what waited on the link was released by it"
+            await store.wait_durable()
+            batch = Batch(store.redis)
+            batch.command("ZADD", "pw:{timers/live}:due", 1, "tenant:cl")
+            await batch.run()
+            worker = Worker(pipeline, ("live",), poll_s=0.05)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(worker.run())
+
+                async def fired() -> bool:
+                    (score,) = await _one(store, "ZSCORE", "pw:{timers/live}:due", "tenant:cl")
+                    return score is None or float(score) > 1
+
+                await until(fired)
+                worker.stop()
+
+
+_SYNC = ("PLANWIRE_REDIS_URL", "PLANWIRE_CATALOG", "PLANWIRE_PADDLE_SECRETS")
+
+
+async def _one(store: Store, *command: str | int) -> list[Any]:
+    batch = Batch(store.redis)
+    batch.command(*command)
+    return await batch.run()
+
+
+async def test_a_cluster_that_is_not_there_or_will_not_let_one_in_is_a_clear_error(valkey_cluster: Cluster) -> None:
+    for url, text in (
+        ("redis+cluster://127.0.0.1:1,127.0.0.1:2", "no node of the Cluster tells its slots"),
+        (f"redis+cluster://:wrong@{valkey_cluster.hosts}", "invalid username-password"),
+    ):
+        store = connect(url).store
+        started = time.monotonic()
+        with pytest.raises(StoreError, match=text):
+            await store.ping()
+        with pytest.raises(StoreError):
+            await store.read("tenant:acme")
+        with pytest.raises(StoreError):
+            await store.commit_many([Change("tenant:a", b"{}")])
+        assert time.monotonic() - started < 5
+        await store.aclose()

@@ -1,0 +1,277 @@
+"""What consoles see of several gateways: reports as they change, questions to all, and sockets that are held."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+
+from gateway.console import census, lease, report, reporter, survey
+from gateway.console.node import ConsoleNode
+from sync.state import canonical, merge_patch
+from sync.state.store import Change, Store
+from tests.support.console import TOKEN, TOPIC, act, commit, get, http, login, post
+from tests.support.gateway import Client, Running, environment, open_client, run_gateway
+from tests.support.wait import until
+
+VISIBLE_S = 1.0
+"""Within which a console sees that a tab is behind or refuses, on whichever gateway."""
+
+
+def node(running: Running) -> ConsoleNode:
+    assert isinstance(running.node, ConsoleNode)
+    return running.node
+
+
+class Stream:
+    """What a console's page knows from its stream: the newest state of each report."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.states: dict[str, Any] = {}
+
+    async def until(self, is_so: Callable[[dict[str, Any]], object], timeout_s: float = 5.0) -> float:
+        """Take frames until the states are so; return the seconds since 1970 at which the last one came."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                frame = await self._client.receive(timeout_s)
+                if frame["type"] == "snapshot":
+                    self.states[frame["topic"]] = frame["state"]
+                elif frame["type"] == "patch":
+                    self.states[frame["topic"]] = merge_patch.apply(self.states[frame["topic"]], frame["patch"])
+                if is_so(self.states):
+                    return time.time()
+
+
+@asynccontextmanager
+async def looking(
+    client: httpx2.AsyncClient, at: Running, *topics: str
+) -> AsyncIterator[tuple[Stream, dict[str, Any]]]:
+    """Look at topics as a page does, with the stream on the gateway `at`."""
+    found = (await post(client, "look", {"topics": list(topics)})).json()
+    token = (await post(client, "token", {})).json()["token"]
+    names = [row["report"] for row in found["gateways"]] + [n for w in found["watched"].values() for n in w.values()]
+    async with open_client(at, *names, jwt=token) as tab:
+        yield Stream(tab), found
+
+
+@asynccontextmanager
+async def fleet(store_url: str, **settings: str) -> AsyncIterator[tuple[Running, Running, httpx2.AsyncClient]]:
+    """Two gateways, and a page that is logged in at the first."""
+    environ = environment(store_url, CONSOLE_TOKEN=TOKEN, ACK_AFTER_MS="0", **settings)
+    async with run_gateway(environ) as one, run_gateway(environ) as two, http(one) as client:
+        await login(client)
+        yield one, two, client
+
+
+async def test_a_tab_that_refuses_or_falls_behind_is_seen_from_another_gateway_within_a_second(
+    store_url: str, store: Store
+) -> None:
+    version = await commit(store, {"plan": "pro"})
+    async with (
+        fleet(store_url) as (one, two, client),
+        open_client(one, TOPIC) as good,
+        open_client(two, TOPIC) as bad,
+    ):
+        for tab in (good, bad):
+            await tab.until("snapshot")
+            await tab.send("ack", topic=TOPIC, version=version)
+        async with looking(client, one, TOPIC) as (stream, found):
+            assert {row["gateway"] for row in found["gateways"]} == {one.node.name, two.node.name}
+            assert set(found["watched"][TOPIC]) == {one.node.name, two.node.name}
+            overview, tabs = f"gateway:{two.node.name}", found["watched"][TOPIC][two.node.name]
+            await stream.until(lambda states: states.get(tabs, {}).get("counts") == {"SYNCED": 1})
+
+            version = await commit(store, {"plan": "free"})
+            for tab in (good, bad):
+                await tab.until("snapshot")
+            await good.send("ack", topic=TOPIC, version=version)
+            await bad.send("nack", topic=TOPIC, version=version, reason="<b>no</b>")
+            nacked_at = time.time()
+            seen_at = await stream.until(
+                lambda states: (
+                    states[tabs]["counts"] == {"NACKED": 1}
+                    and states[overview]["trouble"].get(TOPIC, {}).get("status") == "NACKED"
+                )
+            )
+            assert seen_at - nacked_at < VISIBLE_S
+            (row,) = stream.states[tabs]["tabs"].values()
+            assert (row["status"], row["nacked"], row["reason"]) == ("NACKED", version, "<b>no</b>")
+            assert "<b>" not in row["why"]
+
+            version = await commit(store, {"plan": "team"})
+            behind_at = version / 1e6 + census.ACK_GRACE_S
+            await good.until("snapshot")
+            await good.send("ack", topic=TOPIC, version=version)
+            seen_at = await stream.until(
+                lambda states: (
+                    states[tabs]["counts"] == {"BEHIND": 1}
+                    and states[overview]["trouble"].get(TOPIC, {}).get("status") == "BEHIND"
+                )
+            )
+            assert 0 <= seen_at - behind_at < VISIBLE_S
+            await bad.send("nack", topic=TOPIC, version=version, reason="late")
+            await stream.until(lambda states: states[overview]["trouble"][TOPIC]["status"] == "NACKED")
+            await bad.send("ack", topic=TOPIC, version=version)
+            await stream.until(lambda states: states[overview]["trouble"] == {})
+            assert stream.states[overview]["tabs"]["SYNCED"] == 1
+        answer = await get(client, f"topics/{TOPIC}")
+        assert [row["gateway"] for row in answer["gateways"]] == sorted((one.node.name, two.node.name))
+        assert (answer["counts"]["SYNCED"], answer["silent"]) == (2, [])
+        (row,) = (await get(client, "topics"))["topics"]
+        assert (row["sockets"], row["gateways"], row["tabs"]) == (2, 2, {"SYNCED": 2})
+
+
+async def test_reports_are_no_topics_of_the_applications(store_url: str, store: Store) -> None:
+    async with fleet(store_url) as (_, two, client), looking(client, two, TOPIC) as (stream, _found):
+        name = f"gateway:{two.node.name}"
+        await stream.until(lambda states: states.get(name))
+        assert two.node.hub.reports == 4, "each of the two gateways' own, and of the topic that is looked at"
+        assert stream.states[f"gateway:{two.node.name}"]["topics"] == 0
+        first_at = stream.states[name]["at"]
+        await stream.until(lambda states: states[name]["at"] > first_at)
+        await until(lambda: two.node.metrics.topics == 0)
+        assert (await get(client, "topics"))["topics"] == []
+        assert two.node.metrics.announcements == two.node.metrics.acks == 0
+        assert two.node.metrics.publish_to_acked.total == 0
+        for key in (f"pw:{{{name}}}:log", f"pw:{{{name}}}:snap"):
+            assert 0 < await store.redis.ttl(key) <= lease.KEEP_S
+        assert await store.redis.xlen(f"pw:{{{name}}}:log") <= lease.LOG_KEPT + 1
+
+
+async def test_a_report_that_the_store_has_lost_is_neither_put_back_nor_in_the_way_of_freshness(
+    store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fleet(store_url, SWEEP_S="0.1") as (one, two, client), looking(client, two) as (stream, _):
+        name = f"gateway:{one.node.name}"
+        await stream.until(lambda states: states.get(name))
+
+        async def nothing() -> None:
+            """Report no more."""
+
+        monkeypatch.setattr(node(one).reporter, "_report", nothing)
+        await asyncio.sleep(0)
+        await store.redis.delete(f"pw:{{{name}}}:snap", f"pw:{{{name}}}:log")
+        await lease.run(store, ("CLIENT", "KILL", "TYPE", "pubsub"))
+        await until(lambda: two.node.metrics.feed_losses >= 1)
+        await until(lambda: two.node.hub.fresh)
+        assert two.node.metrics.restored == 0
+        assert not await store.redis.exists(f"pw:{{{name}}}:snap")
+
+
+async def test_nothing_is_reported_once_nobody_looks(
+    store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "LEASE_S", 0.6)
+    monkeypatch.setattr(reporter, "REPORT_S", 0.05)
+    async with fleet(store_url, ACKS_PER_TOPIC="1") as (_, two, client), AsyncExitStack() as stack:
+        tabs = [await stack.enter_async_context(open_client(two, TOPIC)) for _ in range(3)]
+        for tab in tabs:
+            await tab.until("snapshot")
+        assert not node(two).reporter.is_watched
+        assert not await store.redis.keys("pw:{gateway:*")
+        await post(client, "look", {"topics": [TOPIC]})
+        live = two.node.hub.topic(TOPIC)
+        assert live is not None
+        await until(lambda: live.asks_all)
+        assert (await tabs[0].until("ack_policy"))["share"] == 1, "the whole crowd is asked while it is looked at"
+        await until(lambda: len(node(two).reporter._last) == 2)
+        await until(lambda: not node(two).reporter.is_watched)
+        await until(lambda: not node(two).reporter._last)
+        assert (await tabs[0].until("ack_policy"))["share"] == 0.25
+        assert not live.asks_all
+        before = await store.versions([f"gateway:{two.node.name}"])
+        await commit(store, {"n": 1})
+        for tab in tabs:
+            await tab.until("snapshot")
+        assert await store.versions([f"gateway:{two.node.name}"]) == before
+
+
+async def test_a_gateway_that_hears_nothing_is_named_and_reports_all_the_same(
+    store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(reporter, "IDLE_REGISTER_S", 0.1)
+    async with fleet(store_url) as (one, two, client), open_client(two, TOPIC) as tab:
+        await tab.until("snapshot")
+        await until(lambda: store.redis.zscore(lease.GATEWAYS, two.node.name))
+        monkeypatch.setattr(two.node, "_control", lambda payload: None)
+        answer = await get(client, f"topics/{TOPIC}")
+        assert (answer["gateways"], answer["silent"]) == ([], [two.node.name])
+        async with looking(client, one, TOPIC) as (stream, found):
+            name = found["watched"][TOPIC][two.node.name]
+            await stream.until(lambda states: states.get(name, {}).get("sockets") == 1)
+    assert await store.redis.zcard(lease.GATEWAYS) == 0, "a gateway that stops is no gateway any more"
+
+
+async def test_two_thousand_topics_in_trouble_fit_into_a_report(store_url: str, store: Store) -> None:
+    names = [f"tenant:{'x' * 100}{number}" for number in range(2000)]
+    committed = await store.commit_many([Change(name, b'{"n":1}') for name in names])
+    async with fleet(store_url) as (one, two, client), AsyncExitStack() as stack:
+        for start in range(0, 2000, 50):
+            await stack.enter_async_context(open_client(two, *names[start : start + 50], max_queue=None))
+        last = await stack.enter_async_context(open_client(two, TOPIC))
+        await last.until("snapshot")
+        await until(lambda: two.node.metrics.topics == 2001, timeout_s=10)
+        async with looking(client, one, TOPIC) as (stream, _):
+            overview = f"gateway:{two.node.name}"
+            await stream.until(lambda states: states.get(overview, {}).get("trouble_total", 0) >= 2000, timeout_s=10)
+            found = stream.states[overview]
+            assert (len(found["trouble"]), found["topics"]) == (report.TROUBLE_MAX, 2001)
+            assert found["tabs"]["BEHIND"] >= 2000
+            assert len(canonical.encode(found)) <= report.REPORT_MAX_BYTES
+        assert len(committed) == 2000
+        page = await get(client, "topics?only=trouble&limit=500")
+        assert (len(page["topics"]), page["matching"] >= 2000) == (500, True)
+        assert page["next"] == page["topics"][-1]["name"]
+
+
+async def test_a_developer_drops_and_freezes_a_socket_wherever_it_is(store_url: str, store: Store) -> None:
+    await commit(store, {"n": 1})
+    async with (
+        fleet(store_url, DEV="1") as (_, two, client),
+        open_client(two, TOPIC) as tab,
+        open_client(two, TOPIC) as gone,
+    ):
+        sessions = [(await each.until("welcome"))["session"] for each in (tab, gone)]
+        for each in (tab, gone):
+            await each.until("snapshot")
+        answer = await act(client, "drop", session=sessions[1])
+        assert answer.json()["gateway"] == two.node.name
+        assert (await gone.closed())[0] == 1006
+        assert (await act(client, "drop", session=sessions[1])).status_code == 404
+
+        assert (await act(client, "freeze", session=sessions[0], seconds=1)).status_code == 200
+        frozen_at = time.time()
+        version = await commit(store, {"n": 2})
+        await until(lambda: two.node.metrics.announcements >= 1)
+        (row,) = (await get(client, f"topics/{TOPIC}"))["tabs"]
+        assert (row["frozen"], row["status"]) == (True, "BEHIND")
+        newest = await commit(store, {"n": 3})
+        frame = await tab.until("snapshot")
+        assert frame["version"] == newest > version, "one slot, and the newest when it thaws"
+        assert time.time() - frozen_at > 0.9
+        (row,) = (await get(client, f"topics/{TOPIC}"))["tabs"]
+        assert "frozen" not in row
+
+        assert (await act(client, "delay", session=sessions[0], seconds=1, delay_ms=200)).status_code == 200
+        for number in range(3):
+            newest = await commit(store, {"n": 10 + number})
+        began = time.time()
+        while (await tab.until("snapshot"))["version"] != newest:
+            pass
+        assert time.time() - began < 1
+        assert [socket.outbox is None for socket in two.node.pulse.sockets] == [False], (
+            "held again until the time is up"
+        )
+        for body in ({"seconds": 0}, {"seconds": 61}, {"seconds": True}, {}):
+            assert (await act(client, "freeze", session=sessions[0], **body)).status_code == 422
+        entries = (await get(client, "audit"))["entries"]
+        assert [entry["action"] for entry in entries if entry["outcome"] == "done"] == ["delay", "freeze", "drop"]
+        assert orjson.dumps(entries)

@@ -1,0 +1,48 @@
+"""A topic's stream of processed events tells each once, whatever is sent twice and whosever clock is ahead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sync.billing.batch import Batch
+from sync.billing.history import EVENTS_KEPT, events_key, note
+from sync.billing.inbox import Ending
+from sync.state.store import Store
+
+TOPIC = "tenant:acme"
+AT_US = 1_795_000_000_000_000
+
+
+async def tell(store: Store, event_id: str, at_us: int, outcome: str = "applied") -> int:
+    batch = Batch(store.redis)
+    note(batch, TOPIC, event_id, "subscription.updated", Ending(outcome, "why"), at_us)
+    (told,) = await batch.run()
+    return int(told)
+
+
+async def entries(store: Store) -> list[tuple[str, str]]:
+    found: Any = await store.redis.xrange(events_key(TOPIC))
+    return [(fields[b"event_id"].decode(), fields[b"outcome"].decode()) for _, fields in found]
+
+
+async def test_what_is_sent_again_is_told_once(store: Store) -> None:
+    assert [await tell(store, "evt_1", AT_US), await tell(store, "evt_1", AT_US)] == [1, 0]
+    assert await tell(store, "evt_1", AT_US + 5, "refused") == 1
+    assert await tell(store, "evt_2", AT_US + 1000) == 1
+    assert await tell(store, "evt_1", AT_US) == 0, "also behind newer ones"
+    assert await entries(store) == [("evt_1", "applied"), ("evt_1", "refused"), ("evt_2", "applied")]
+
+
+async def test_a_clock_that_is_behind_loses_nothing_and_repeats_nothing(store: Store) -> None:
+    assert await tell(store, "evt_ahead", AT_US + 60_000_000) == 1
+    assert [await tell(store, "evt_1", AT_US), await tell(store, "evt_1", AT_US)] == [1, 0]
+    assert await tell(store, "evt_2", AT_US) == 1
+    assert [event_id for event_id, _ in await entries(store)] == ["evt_ahead", "evt_1", "evt_2"]
+
+
+async def test_it_is_capped(store: Store) -> None:
+    for number in range(3 * EVENTS_KEPT):
+        await tell(store, f"evt_{number}", AT_US + number * 1000)
+    found = await entries(store)
+    assert EVENTS_KEPT <= len(found) < 2 * EVENTS_KEPT
+    assert found[-1] == (f"evt_{3 * EVENTS_KEPT - 1}", "applied")

@@ -1,0 +1,162 @@
+"""A store that did what it was told, and whose answer was lost on its way: what is sent again counts once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sync.billing.history import events_key
+from sync.billing.pipeline import Pipeline
+from sync.billing.providers.paddle import Paddle
+from sync.billing.shelf import EXAMPLE, Shelf
+from sync.state import keys
+from sync.state.connect import connect
+from sync.state.store import Change, Committed, Store, StoreError, Verdict
+from tests.support.gateway import environment, open_client, run_gateway
+from tests.support.paddle import price_id
+from tests.support.proxy import Proxy, run_proxy
+from tests.support.servers import start_valkey
+from tests.support.wait import until
+from tests.unit.billing.bodies import webhook
+
+TOPIC = "tenant:acme"
+
+
+@asynccontextmanager
+async def behind_a_proxy() -> AsyncIterator[tuple[Store, Store, Proxy]]:
+    """A store, the same store behind a proxy, and the proxy."""
+    with start_valkey(tcp=True) as server:
+        async with run_proxy("127.0.0.1", server.port) as proxy:
+            direct, proxied = connect(server.url).store, connect(f"redis://127.0.0.1:{proxy.port}").store
+            try:
+                yield direct, proxied, proxy
+            finally:
+                await proxied.aclose()
+                await direct.aclose()
+
+
+async def losing_the_answer(proxy: Proxy, happened: Callable[[], Awaitable[object]], call: Awaitable[Any]) -> Any:
+    """What `call` returns whose first answer is thrown away, and its connection cut, once `happened`."""
+    proxy.swallow(to_client=True)
+    task = asyncio.ensure_future(call)
+    await until(happened)
+    accepted = proxy.accepted
+    proxy.heal()
+    proxy.reset()
+    answer = await task
+    assert proxy.accepted > accepted, "it was not sent again"
+    return answer
+
+
+@pytest.mark.parametrize("way", ["commit", "commit_many", "pipeline"])
+async def test_a_change_bound_to_a_version_is_not_told_a_conflict_with_itself(way: str) -> None:
+    async with behind_a_proxy() as (direct, proxied, proxy):
+        pipeline = Pipeline(proxied, Shelf(EXAMPLE), {})
+
+        async def send(change: Change) -> Committed | StoreError:
+            if way == "commit_many":
+                return (await proxied.commit_many([change]))[0]
+            return await (pipeline.commit(change) if way == "pipeline" else proxied.commit(change))
+
+        first = await send(Change(TOPIC, b'{"n":1}', if_version=0))
+        assert isinstance(first, Committed)
+        assert first.verdict is Verdict.APPLIED
+
+        async def moved() -> bool:
+            return (await direct.versions([TOPIC]))[0] > first.version
+
+        second = await losing_the_answer(proxy, moved, send(Change(TOPIC, b'{"n":2}', if_version=first.version)))
+        assert second == Committed(Verdict.APPLIED, (await direct.versions([TOPIC]))[0])
+        assert [entry.state for entry in await direct.log(TOPIC)] == [b'{"n":2}', b'{"n":1}']
+        assert await send(Change(TOPIC, b'{"n":3}', if_version=first.version)) == Committed(
+            Verdict.CONFLICT, second.version
+        )
+
+
+@pytest.mark.parametrize("step", ["stored", "committed", "ended"])
+async def test_an_event_is_worked_on_and_told_once_whichever_answer_was_lost(step: str, tmp_path: Path) -> None:
+    async with behind_a_proxy() as (direct, proxied, proxy):
+        pipeline = Pipeline(proxied, Shelf(EXAMPLE), {"paddle": Paddle()})
+        items = [(price_id("pro"), 1)]
+        await pipeline.receive(pipeline.adapters["paddle"], webhook(1, items=items), "live")
+        run, step_at = 0, ("stored", "committed", "ended").index(step)
+        executed = pipeline.store.redis
+        lost = asyncio.Event()
+
+        async def told() -> bool:
+            event = "pw:{inbox/live}:event:evt_2"
+            redis: Any = direct.redis
+            match step:
+                case "stored":
+                    return bool(await redis.exists(event))
+                case "committed":
+                    return len(await direct.log(TOPIC)) == 2
+                case _:
+                    return bool(await redis.hget(event, "status") == b"done")
+
+        # The answers before the one that is to be lost must pass.
+        async def guarded() -> Any:
+            return await pipeline.receive(
+                pipeline.adapters["paddle"], webhook(2, event_id="evt_2", items=[(price_id("pro"), 2)]), "live"
+            )
+
+        from sync.billing import batch
+
+        send = batch._send
+
+        async def counted(redis: Any, loads: Any) -> Any:
+            nonlocal run
+            run += 1
+            if run == step_at + 1:
+                proxy.swallow(to_client=True)
+                lost.set()
+            return await send(redis, loads)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(batch, "_send", counted)
+            batch._convoys.pop(executed, None)
+            task = asyncio.ensure_future(guarded())
+            await lost.wait()
+            await until(told)
+            proxy.heal()
+            proxy.reset()
+            receipt = await task
+            batch._convoys.pop(executed, None)
+        assert (receipt.outcome, receipt.version) == ("applied", (await direct.versions([TOPIC]))[0])
+        assert len(await direct.log(TOPIC)) == 2
+        assert await pipeline.environment("live").inbox.counts() == (0, 0)
+        record = await pipeline.environment("live").inbox.read("evt_2")
+        assert record is not None
+        assert record.status == "done"
+        stream: Any = await direct.redis.xrange(events_key(TOPIC))
+        told_of = [fields[b"outcome"] for _, fields in stream if fields[b"event_id"] == b"evt_2"]
+        assert told_of == [b"applied"]
+
+
+async def test_what_a_gateway_gives_back_to_a_store_is_compared_even_if_saying_so_fails_first(
+    store: Store, store_url: str
+) -> None:
+    version = (await store.commit(Change(TOPIC, b'{"plan":{"key":"pro"}}', b'{"facts":1}'))).version
+    async with run_gateway(environment(store_url, SWEEP_S="0.2")) as gateway, open_client(gateway, TOPIC) as client:
+        await client.until("snapshot")
+        want, failures = gateway.node.store.want_reconcile, 2
+
+        async def fail_first(topics: Any) -> None:
+            nonlocal failures
+            if failures:
+                failures -= 1
+                raise StoreError("gone")
+            await want(topics)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(gateway.node.store, "want_reconcile", fail_first)
+            redis: Any = store.redis
+            await redis.delete(keys.snap(TOPIC), keys.log(TOPIC))
+            await until(lambda: redis.zscore(keys.RECONCILE, TOPIC))
+        assert (await store.versions([TOPIC])) == [version]
+        assert failures == 0

@@ -1,0 +1,157 @@
+"""Provider, store and tabs of one tenant side by side, asked of one of several gateways."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from gateway import acks
+from sync.billing.drift import KINDS
+from sync.state import tallies
+from sync.state.store import Change, Store
+from tests.support.gateway import PUBLISH_KEY, Running, environment, open_client, run_gateway
+from tests.support.paddle import KEY, Paddle, simulating
+from tests.support.wait import until
+from tests.unit.billing.bodies import SECRET
+
+TOPIC = "tenant:acme"
+PATH = "/v1/tenants/acme"
+
+
+@pytest.fixture
+async def paddle(tmp_path: Path) -> AsyncIterator[Paddle]:
+    async with simulating(tmp_path) as paddle:
+        yield paddle
+
+
+@pytest.fixture
+async def door(store_url: str, paddle: Paddle) -> AsyncIterator[Running]:
+    """A gateway that takes webhooks and can ask the provider."""
+    environ = environment(
+        store_url,
+        INTAKE="1",
+        DEV="1",
+        PADDLE_SECRETS=f"live:{SECRET}",
+        PADDLE_API_KEYS=f"live:{KEY}",
+        PADDLE_API_URL=paddle.url,
+        ACK_AFTER_MS="0",
+    )
+    async with run_gateway(environ) as running:
+        yield running
+
+
+@pytest.fixture
+async def http(door: Running) -> AsyncIterator[httpx2.AsyncClient]:
+    headers = {"Authorization": f"Bearer {PUBLISH_KEY}"}
+    async with httpx2.AsyncClient(base_url=door.url, headers=headers) as http:
+        yield http
+
+
+async def status(http: httpx2.AsyncClient) -> dict[str, Any]:
+    answer = await http.get(f"{PATH}/status")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def test_provider_store_and_tabs_of_all_gateways(
+    http: httpx2.AsyncClient, door: Running, store: Store, store_url: str, paddle: Paddle
+) -> None:
+    before = await status(http)
+    assert before["provider"] == {"can_be_asked": True, "subscriptions": {}}
+    assert (before["store"], before["version"]) == ({"version": 0, "state": None, "subscriptions": {}}, 0)
+    assert before["tabs"] == {"sessions": 0, "unacked": 0, "nacked": 0, "gateways": 1, "silent": 0}
+
+    subscription = await paddle.act("upgrade", plan="basic")
+    asked = time.time()
+    assert (await http.post(f"{PATH}/reconcile")).status_code == 200
+    async with (
+        run_gateway(environment(store_url)) as other,
+        open_client(door, TOPIC) as here,
+        open_client(other, TOPIC) as there,
+        open_client(other, TOPIC, held=(await store.versions([TOPIC]))[0]) as knowing,
+    ):
+        version = (await here.until("snapshot"))["version"]
+        await there.until("snapshot")
+        await knowing.until("current")
+        shown = await status(http)
+        assert shown["tabs"] == {
+            "sessions": 3, "unacked": 2, "nacked": 0, "acked_min": version, "acked_max": version,
+            "gateways": 2, "silent": 0,
+        }  # fmt: skip
+        waits = []
+        for _ in range(3):
+            began = time.monotonic()
+            await status(http)
+            waits.append(time.monotonic() - began)
+        assert min(waits) < acks.ANSWER_S, "it waits for nobody once all have answered"
+        await here.send("ack", topic=TOPIC, version=version)
+        await there.send("nack", topic=TOPIC, version=version, reason="cannot")
+        await until(lambda: door.node.metrics.acks == 1 and other.node.metrics.nacks == 1)
+        assert {name: (await status(http))["tabs"][name] for name in ("unacked", "nacked")} == {
+            "unacked": 1,
+            "nacked": 1,
+        }
+
+        told = shown["provider"]["subscriptions"][f"paddle:{subscription}"]
+        assert told["is_held"]
+        assert told["subscription"] == shown["store"]["subscriptions"][f"paddle:{subscription}"]
+        assert told["subscription"]["status"] == "active"
+        assert asked - 1 < _unix(told["asked_at"]) < time.time() + 1
+        assert shown["store"]["state"]["plan"]["key"] == "basic"
+        assert shown["store"]["version"] == shown["version"] == version
+
+        # A gateway that hears and cannot answer is waited for no longer than it says, and is counted.
+        other.node.acks.heard = lambda payload: None  # type: ignore[method-assign]
+        began = time.monotonic()
+        deaf = (await status(http))["tabs"]
+        assert (deaf["gateways"], deaf["silent"], deaf["sessions"]) == (1, 1, 1)
+        assert acks.ANSWER_S <= time.monotonic() - began < acks.ANSWER_S + 1
+
+        await store.commit(Change(TOPIC, b'{"own":1}', b'{"own":2}'))
+        assert "subscriptions" not in (await status(http))["store"]
+
+
+async def test_what_billing_finds_is_counted_for_every_gateway_to_show(
+    http: httpx2.AsyncClient, store: Store, store_url: str, paddle: Paddle
+) -> None:
+    """The worker has no /metrics: what it counts is in the store, and each gateway tells it."""
+    await paddle.act("upgrade", plan="basic")
+    assert (await http.post(f"{PATH}/reconcile")).json()["drift"][0]["kind"] == "unknown_here"
+    assert 'planwire_drift_total{env="live",kind="unknown_here"} 1.0' in (await http.get("/metrics")).text
+    async with run_gateway(environment(store_url)) as other, httpx2.AsyncClient(base_url=other.url) as elsewhere:
+        assert 'planwire_drift_total{env="live",kind="unknown_here"} 1.0' in (await elsewhere.get("/metrics")).text
+        await asyncio.gather(*(elsewhere.get("/metrics") for _ in range(5)))
+    counts = (await http.get("/v1/drift")).json()["counts"]
+    assert counts == {**dict.fromkeys(KINDS, 0), "unknown_here": 1}
+
+
+async def test_counts_are_read_seldom_and_kept_while_the_store_is_away(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis: Any = store.redis
+    name = tallies.field("drift", kind="differs", env="live")
+    await redis.hincrby(tallies.KEY, name, 2)
+    counted = tallies.Tallies(store)
+    await counted.refresh()
+    await redis.hincrby(tallies.KEY, name, 1)
+    await counted.refresh()
+    assert dict(counted.counts) == {("drift", (("kind", "differs"), ("env", "live"))): 2}
+    monkeypatch.setattr(tallies, "CACHE_S", 0)
+    await counted.refresh()
+    assert list(counted.counts.values()) == [3]
+    await redis.set(tallies.KEY, "not a hash")
+    await counted.refresh()
+    assert list(counted.counts.values()) == [3]
+
+
+def _unix(text: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(text).timestamp()

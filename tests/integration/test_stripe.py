@@ -1,0 +1,424 @@
+"""Stripe that is asked: its API over real HTTP, and what the pipeline, reconcile and timers do with the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+from starlette.applications import Starlette
+
+from sync import intake
+from sync.billing.budget import Budget, SharedBudget
+from sync.billing.catchup import CatchUp
+from sync.billing.decision import facts_of
+from sync.billing.held import HeldError, Wish, hold
+from sync.billing.model import FETCHED, Facts, Item
+from sync.billing.pipeline import Pipeline
+from sync.billing.providers import Listed, ProviderRefusal, ProviderUnavailable
+from sync.billing.providers.stripe import Stripe as Adapter
+from sync.billing.providers.stripe_api import StripeApi
+from sync.billing.reconcile import Reconciliation
+from sync.billing.shelf import Shelf
+from sync.billing.timers import Due
+from sync.settings import SyncSettings
+from sync.state.store import Store
+from sync.worker import Worker
+from tests.support.stripe import KEY, PRICES, Stripe, catalog, serving
+from tests.support.wait import until
+
+SECRET = "whsec_live"
+HOUR_NS = 3_600 * 10**9
+ITEMS_MORE = 11
+
+
+@pytest.fixture
+async def stripe() -> AsyncIterator[Stripe]:
+    async with serving() as stripe:
+        yield stripe
+
+
+@pytest.fixture
+async def api(stripe: Stripe) -> AsyncIterator[StripeApi]:
+    api = stripe.api()
+    yield api
+    await api.aclose()
+
+
+@pytest.fixture
+def pipeline(store: Store, api: StripeApi, tmp_path: Path) -> Pipeline:
+    return Pipeline(store, Shelf(catalog(tmp_path)), {"stripe": Adapter()}, {("stripe", "live"): api})
+
+
+async def state(store: Store, topic: str = "tenant:acme") -> Any:
+    return orjson.loads((await store.read(topic)).state)
+
+
+async def receive(pipeline: Pipeline, event: dict[str, Any]) -> str:
+    return (await pipeline.receive(pipeline.adapters["stripe"], orjson.dumps(event), "live")).outcome
+
+
+class TestFetch:
+    """One subscription, as it is now."""
+
+    async def test_a_subscription_with_all_of_its_items(self, stripe: Stripe, api: StripeApi) -> None:
+        subscription_id = stripe.add()
+        for index in range(14):
+            stripe.add_item(subscription_id, f"price_{index}")
+        stripe.page_max = 6
+        before = time.time_ns()
+        event = await api.fetch(subscription_id, 5)
+        assert (event.type, event.tenant_id, event.subscription_id) == (FETCHED, "acme", subscription_id)
+        assert before <= event.order.occurred_ns <= time.time_ns()
+        assert event.subscription is not None
+        assert len(event.subscription.items) == 15
+        assert len(stripe.asked) == 4
+
+    async def test_what_is_not_there_or_not_allowed(self, stripe: Stripe, api: StripeApi) -> None:
+        with pytest.raises(ProviderRefusal, match="not_found"):
+            await api.fetch("sub_none", 5)
+        other = stripe.api(key="sk_live_wrong")
+        with pytest.raises(ProviderRefusal, match="Invalid API Key"):
+            await other.fetch(stripe.add(), 5)
+        await other.aclose()
+
+    async def test_questions_that_wait_are_asked_once(self, stripe: Stripe, api: StripeApi) -> None:
+        subscription_id = stripe.add()
+        held = asyncio.Event()
+
+        async def hold(path: str) -> None:
+            await held.wait()
+
+        stripe.before_answer = hold
+        first = asyncio.create_task(api.fetch(subscription_id, 5))
+        await until(lambda: stripe.asked)
+        later = [asyncio.create_task(api.fetch(subscription_id, 5)) for _ in range(5)]
+        await asyncio.sleep(0)
+        stripe.subscriptions[subscription_id]["status"] = "past_due"
+        held.set()
+        # What was asked after the change never gets the answer to what was asked before it.
+        assert {(await task).subscription.status for task in later} == {"past_due"}  # type: ignore[union-attr]
+        await first
+        assert len(stripe.asked) == 2
+
+    async def test_it_waits_as_long_as_it_is_told(self, stripe: Stripe) -> None:
+        subscription_id = stripe.add()
+        api = stripe.api(Budget(1_000, 1_000))
+        stripe.throttled, stripe.retry_after = 1, "60"
+        with pytest.raises(ProviderUnavailable, match="asked too often") as raised:
+            await api.fetch(subscription_id, 5)
+        assert raised.value.retry_s == 60
+        with pytest.raises(ProviderUnavailable, match=r"another (60\.0|59\.\d) s"):
+            await api.fetch(subscription_id, 5)
+        assert len(stripe.asked) == 1
+        await api.aclose()
+
+    async def test_an_answer_on_its_way_does_not_end_the_wait(self, stripe: Stripe, api: StripeApi) -> None:
+        slow, other = stripe.add(), stripe.add()
+        held = asyncio.Event()
+
+        async def hold(path: str) -> None:
+            if path.endswith(slow):
+                await held.wait()
+
+        stripe.before_answer = hold
+        task = asyncio.create_task(api.fetch(slow, 5))
+        await until(lambda: stripe.asked)
+        stripe.throttled = 1
+        with pytest.raises(ProviderUnavailable):
+            await api.fetch(other, 5)
+        held.set()
+        await task
+        with pytest.raises(ProviderUnavailable, match="not asked for another"):
+            await api.fetch(other, 5)
+
+    async def test_away_is_told_and_asked_again_later(self, stripe: Stripe, store: Store) -> None:
+        subscription_id = stripe.add()
+        api = stripe.api(SharedBudget(store.redis, "stripe", "live", 1_000))
+        stripe.failing = 1
+        with pytest.raises(ProviderUnavailable, match="answered 500"):
+            await api.fetch(subscription_id, 5)
+        with pytest.raises(ProviderUnavailable, match="not asked for another"):
+            await stripe.api(SharedBudget(store.redis, "stripe", "live", 1_000)).fetch(subscription_id, 5)
+        await store.redis.delete("pw:{budget/live/stripe}:away")
+        assert (await api.fetch(subscription_id, 5)).subscription_id == subscription_id
+        await api.aclose()
+
+
+class TestChanges:
+    """Items replaced, and previewed."""
+
+    async def test_a_plan_stays_one_item(self, stripe: Stripe, api: StripeApi) -> None:
+        subscription_id = stripe.add(quantity=3)
+        stripe.add_item(subscription_id, "price_audit")
+        stripe.add_item(subscription_id, "price_gone")
+        items = stripe.subscriptions[subscription_id]["items"]["data"]
+        ids = [item["id"] for item in items]
+        wanted = [Item("price_basic", 3), Item("price_audit", 2)]
+        event = await api.change_items(subscription_id, wanted, "do_not_bill", 5)
+        assert event.subscription is not None
+        assert event.subscription.items == tuple(wanted)
+        assert [item["id"] for item in items] == ids[:2]
+
+    async def test_what_comes_without_anything_going_is_added(self, stripe: Stripe, api: StripeApi) -> None:
+        subscription_id = stripe.add()
+        wanted = [Item("price_pro", 1), Item("price_audit", 1)]
+        await api.change_items(subscription_id, wanted, "prorated_immediately", 5)
+        assert len(stripe.subscriptions[subscription_id]["items"]["data"]) == 2
+        asked = len(stripe.asked)
+        # Told once more, after an answer that was lost: nothing is charged twice.
+        await api.change_items(subscription_id, wanted, "prorated_immediately", 5)
+        assert stripe.asked[asked:] == [f"GET /v1/subscriptions/{subscription_id}"]
+
+    async def test_refusals(self, stripe: Stripe, api: StripeApi) -> None:
+        subscription_id = stripe.add()
+        with pytest.raises(ProviderRefusal, match="billing_mode_unsupported"):
+            await api.change_items(subscription_id, [Item("price_basic", 1)], "full_immediately", 5)
+        assert stripe.asked == []
+        stripe.refusals.append({"type": "card_error", "code": "card_declined", "message": "declined"})
+        with pytest.raises(ProviderRefusal, match="card_declined"):
+            await api.change_items(subscription_id, [Item("price_basic", 1)], "prorated_immediately", 5)
+
+    async def test_a_preview_changes_nothing(self, stripe: Stripe, api: StripeApi) -> None:
+        subscription_id = stripe.add()
+        found: Any = await api.preview_items(subscription_id, [Item("price_basic", 2)], "do_not_bill", 5)
+        item = stripe.subscriptions[subscription_id]["items"]["data"][0]
+        assert found["asked"] == {
+            "subscription": subscription_id,
+            "subscription_details[proration_behavior]": "none",
+            "subscription_details[items][0][id]": item["id"],
+            "subscription_details[items][0][price]": "price_basic",
+            "subscription_details[items][0][quantity]": "2",
+        }
+        assert item["price"]["id"] == "price_pro"
+
+
+class TestLists:
+    """Events and subscriptions, page by page."""
+
+    async def test_events_are_read_on_the_oldest_first(self, stripe: Stripe, api: StripeApi) -> None:
+        stripe.page_max = 3
+        now = int(time.time())
+        subscription_id = stripe.add()
+        stripe.happened.clear()
+        for index in range(8):
+            stripe.happen("updated", subscription_id, now - 100 + index)
+        seen: list[str] = []
+        more, after = True, ""
+        while more:
+            page, more = await api.events(after, (now - 98) * 10**9, 5)
+            seen += [told.event_id for told in page]
+            after = seen[-1]
+        assert seen == [f"evt_{index:06d}" for index in range(3, 9)]
+        assert await api.events(after, 0, 5) == ([], False)
+        # A place that Stripe has forgotten: the instant counts.
+        page, more = await api.events("evt_forgotten", (now - 94) * 10**9, 5)
+        assert ([told.event_id for told in page], more) == (["evt_000007", "evt_000008"], False)
+
+    async def test_what_no_webhook_brought_is_caught_up_with(
+        self, stripe: Stripe, pipeline: Pipeline, store: Store
+    ) -> None:
+        stripe.add(tenant="acme", status="trialing")
+        catch_up = CatchUp(pipeline, "live", pipeline.adapters["stripe"], pipeline.sources["stripe", "live"])
+        assert await catch_up.run(settle_s=-5) == 1
+        (record,) = await pipeline.environment("live").inbox.claim(10)
+        assert (await pipeline.resume(record, "live")).outcome == "applied"
+        assert (await state(store))["status"] == "trialing"
+        assert await catch_up.run(settle_s=-5) == 0
+
+    async def test_all_subscriptions(self, stripe: Stripe, api: StripeApi) -> None:
+        stripe.page_max = 3
+        made = [stripe.add(tenant=f"t{index}", status="canceled" if index % 2 else "active") for index in range(7)]
+        stripe.subscriptions[made[2]]["items"]["data"][0]["quantity"] = -1
+        for index in range(12):
+            stripe.add_item(made[3], f"price_{index}")
+        found: list[Listed] = []
+        after = ""
+        while not found or after:
+            page = await api.subscriptions(after, 5)
+            found += page.entries
+            after = page.following
+        assert [entry.subscription_id for entry in found] == made[::-1]
+        broken = found[4]
+        assert (broken.event, "quantity" in broken.problem) == (None, True)
+        many, first = found[3].event, found[0].event
+        assert many is not None
+        assert many.subscription is not None
+        assert first is not None
+        assert len(many.subscription.items) == 13
+        parsed: Any = Adapter().parse(found[0].body, "live")
+        assert (parsed.event_id, parsed.subscription) == (found[0].event_id, first.subscription)
+
+
+@asynccontextmanager
+async def door_of(store: Store, settings: SyncSettings) -> AsyncIterator[tuple[httpx2.AsyncClient, Pipeline]]:
+    """The webhooks' door, made of settings as the web process makes it."""
+    pipeline = await intake.pipeline(store, settings)
+    app = Starlette(routes=intake.routes(pipeline, settings))
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://door") as http:
+        yield http, pipeline
+    await pipeline.aclose()
+
+
+async def deliver(door: httpx2.AsyncClient, body: bytes, skew_s: int = 0) -> httpx2.Response:
+    at = int(time.time()) - skew_s
+    mark = hmac.new(SECRET.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
+    return await door.post("/webhooks/stripe", content=body, headers={"Stripe-Signature": f"t={at},v1={mark}"})
+
+
+class TestHints:
+    """With an API key an event of Stripe says where to look, not what is there."""
+
+    async def test_a_thin_event_is_parked_until_there_is_a_key(
+        self, stripe: Stripe, store: Store, tmp_path: Path
+    ) -> None:
+        subscription_id = stripe.add(quantity=4)
+        environ = {
+            "PLANWIRE_STRIPE_SECRETS": f"live:{SECRET}",
+            "PLANWIRE_CATALOG": str(catalog(tmp_path)),
+            "PLANWIRE_STRIPE_TOLERANCE_S": "1000",
+        }
+        async with door_of(store, SyncSettings.from_env(environ)) as (door, pipeline):
+            answer = (await deliver(door, stripe.thin(subscription_id), skew_s=900)).json()
+            assert answer["outcome"] == "parked"
+            assert "set PLANWIRE_STRIPE_API_KEYS=live:KEY" in answer["reason"]
+            assert (await deliver(door, stripe.thin(subscription_id), skew_s=1100)).status_code == 403
+        environ |= {"PLANWIRE_STRIPE_API_KEYS": f"live:{KEY}", "PLANWIRE_STRIPE_API_URL": stripe.url}
+        settings = SyncSettings.from_env(environ)
+        async with door_of(store, settings) as (door, pipeline):
+            worker = Worker(pipeline, settings.environments, poll_s=0.02)
+            task = asyncio.create_task(worker.run())
+            found = await until(lambda: state(store))
+            worker.stop()
+            await task
+            assert (found["plan"]["key"], found["limits"]["seats"]) == ("pro", 4)
+            stripe.change(subscription_id, status="past_due")
+            answer = (await deliver(door, stripe.thin(subscription_id, "evt_thin_2"))).json()
+            assert answer["outcome"] == "applied"
+            assert (await state(store))["status"] == "past_due"
+            assert (await deliver(door, stripe.thin(subscription_id, "evt_thin_2"))).json()["outcome"] == "duplicate"
+
+    async def test_the_fetched_body_is_what_is_applied(self, stripe: Stripe, pipeline: Pipeline, store: Store) -> None:
+        subscription_id = stripe.add(quantity=2)
+        created = stripe.happened[0]
+        stripe.subscriptions[subscription_id]["items"]["data"][0]["quantity"] = 9
+        assert await receive(pipeline, created) == "applied"
+        assert (await state(store))["limits"]["seats"] == 9
+        version = (await store.read("tenant:acme")).version
+        # The same second, an older body, whatever it says: nothing goes back.
+        late = {**created, "id": "evt_late"}
+        await receive(pipeline, late)
+        assert (await state(store))["limits"]["seats"] == 9
+        assert (await store.read("tenant:acme")).version >= version
+
+    async def test_a_fetch_begun_before_a_newer_commit_does_not_overwrite_it(
+        self, stripe: Stripe, pipeline: Pipeline, store: Store, tmp_path: Path
+    ) -> None:
+        subscription_id = stripe.add(quantity=2)
+        event = stripe.happened[0]
+        answered, let_go = asyncio.Event(), asyncio.Event()
+
+        async def hold(path: str) -> None:
+            if not answered.is_set():
+                answered.set()
+                await let_go.wait()
+
+        stripe.before_answer = hold
+        slow = asyncio.create_task(receive(pipeline, event))
+        await answered.wait()
+        stripe.subscriptions[subscription_id]["items"]["data"][0]["quantity"] = 7
+        newer = stripe.happen("updated", subscription_id, created=event["created"])
+        other = stripe.api()
+        quick = Pipeline(store, Shelf(tmp_path / "stripe.toml"), pipeline.adapters, {("stripe", "live"): other})
+        assert await receive(quick, newer) == "applied"
+        let_go.set()
+        await slow
+        assert (await state(store))["limits"]["seats"] == 7
+        await other.aclose()
+
+    async def test_an_event_with_more_items_than_it_shows(
+        self, stripe: Stripe, pipeline: Pipeline, store: Store
+    ) -> None:
+        subscription_id = stripe.add(price="price_basic")
+        for _ in range(ITEMS_MORE):
+            stripe.add_item(subscription_id, "price_audit")
+        event = stripe.happen("updated", subscription_id)
+        assert event["data"]["object"]["items"]["has_more"]
+        assert await receive(pipeline, event) == "applied"
+        assert (await state(store))["features"]["audit"]
+
+
+class TestReconcile:
+    """What Planwire shows of Stripe's subscriptions is compared, repaired and changed at Stripe."""
+
+    async def test_drift_is_found_and_repaired(self, stripe: Stripe, pipeline: Pipeline, store: Store) -> None:
+        subscription_id = stripe.add(quantity=2)
+        await receive(pipeline, stripe.happened[0])
+        stripe.subscriptions[subscription_id]["status"] = "canceled"
+        report = await Reconciliation(pipeline).reconcile("live", "tenant:acme", "asked")
+        assert [(drift.kind, drift.there) for drift in report.drift] == [("differs", {"status": "canceled"})]
+        assert (await state(store))["status"] == "canceled"
+        version = (await store.read("tenant:acme")).version
+        report = await Reconciliation(pipeline).reconcile("live", "tenant:acme", "asked")
+        # Comparing often makes no versions, though Stripe stamps no entities.
+        assert (report.drift, (await store.read("tenant:acme")).version) == ([], version)
+        del stripe.subscriptions[subscription_id]
+        report = await Reconciliation(pipeline).reconcile("live", "tenant:acme", "asked")
+        assert [drift.kind for drift in report.drift] == ["unknown_there"]
+
+    async def test_a_tenant_whose_facts_are_lost_is_rebuilt(
+        self, stripe: Stripe, pipeline: Pipeline, store: Store
+    ) -> None:
+        stripe.page_max = 2
+        for index in range(5):
+            stripe.add(tenant=f"t{index}")
+        await Reconciliation(pipeline).reconcile("live", "tenant:t0", "asked")
+        assert (await state(store, "tenant:t0"))["plan"]["key"] == "pro"
+
+    async def test_a_change_that_stripe_cannot_bill_is_not_held(
+        self, stripe: Stripe, pipeline: Pipeline, store: Store
+    ) -> None:
+        stripe.add()
+        await receive(pipeline, stripe.happened[0])
+        facts = facts_of(await store.read("tenant:acme"))
+        wish = Wish("basic", billing_mode="full_next_billing_period")
+        with pytest.raises(HeldError, match="billing_mode_unsupported"):
+            hold(facts, wish, pipeline.shelf.current, "live", time.time_ns())
+
+    async def test_a_held_change_is_made_at_its_time(
+        self, stripe: Stripe, api: StripeApi, store: Store, tmp_path: Path
+    ) -> None:
+        ahead_ns = 0
+        pipeline = Pipeline(
+            store,
+            Shelf(catalog(tmp_path)),
+            {"stripe": Adapter()},
+            {("stripe", "live"): api},
+            now_ns=lambda: time.time_ns() + ahead_ns,
+        )
+        subscription_id = stripe.add(quantity=2)
+        await receive(pipeline, stripe.happened[0])
+        reconciliation = Reconciliation(pipeline)
+
+        def change(facts: Facts) -> Facts:
+            wish = Wish("basic", effective_ns=time.time_ns() + HOUR_NS)
+            return replace(facts, held=hold(facts, wish, pipeline.shelf.current, "live", time.time_ns()))
+
+        await reconciliation.reprojection.adopt("live", "tenant:acme", (), {"source": "app"}, change)
+        assert (await state(store))["plan"]["key"] == "pro"
+        ahead_ns = 2 * HOUR_NS
+        await reconciliation.fire("live", Due("tenant:acme", b"lease"))
+        items = stripe.subscriptions[subscription_id]["items"]["data"]
+        assert [(item["price"]["id"], item["quantity"]) for item in items] == [(PRICES["basic"], 2)]
+        shown = await state(store)
+        assert (shown["plan"]["key"], "scheduled" in shown) == ("basic", False)

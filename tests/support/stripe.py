@@ -1,0 +1,270 @@
+"""A small Stripe on loopback: the part of its API that is asked, by the same rules of paging, errors and forms.
+
+Lists begin with the newest; `starting_after` and `ending_before` go from there; a subscription shows ITEMS_SHOWN of its
+items. Checked against the official SDK's own client, not only against ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sync.billing.budget import Allowance, Budget
+from sync.billing.providers.stripe_api import StripeApi
+from sync.billing.shelf import EXAMPLE
+from tests.support.wait import until
+
+KEY = "sk_live_key"
+ITEMS_SHOWN = 10
+PRICES = {"basic": "price_basic", "pro": "price_pro", "audit": "price_audit"}
+
+
+def catalog(directory: Path) -> Path:
+    """The example catalog, sold through Stripe too."""
+    lines = []
+    for line in EXAMPLE.read_text().splitlines():
+        section = line.strip().strip("[]").partition(".")[2] if line.startswith("[") else ""
+        lines.append(line)
+        if section in PRICES:
+            lines.append(f'prices.stripe.live = ["{PRICES[section]}"]')
+    path = directory / "stripe.toml"
+    path.write_text("\n".join(lines))
+    return path
+
+
+@dataclass
+class Stripe:
+    """An account at `url`. `asked`: method and path with query of every call; `page_max`: no page is larger.
+
+    `throttled`: how many calls more are answered 429, with `retry_after` if there is one; `failing`: the same with 500.
+    `before_answer`: awaited with each request's path, once the answer is made and before it is sent.
+    """
+
+    url: str = ""
+    page_max: int = 100
+    throttled: int = 0
+    retry_after: str | None = "1"
+    failing: int = 0
+    subscriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    happened: list[dict[str, Any]] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    refusals: list[dict[str, Any]] = field(default_factory=list)
+    before_answer: Callable[[str], Awaitable[None]] | None = None
+    _made: int = 0
+
+    def add(self, tenant: str | None = "acme", price: str = "price_pro", quantity: int = 1, **fields: Any) -> str:
+        """Make a subscription; return its id."""
+        self._made += 1
+        now = int(time.time())
+        subscription_id = f"sub_{self._made:06d}"
+        body = {
+            "id": subscription_id,
+            "object": "subscription",
+            "livemode": True,
+            "status": "active",
+            "customer": f"cus_{self._made:06d}",
+            "metadata": {} if tenant is None else {"tenant_id": tenant},
+            "cancel_at": None,
+            "cancel_at_period_end": False,
+            "trial_end": None,
+            "created": now,
+            "items": {"object": "list", "has_more": False, "data": []},
+            **fields,
+        }
+        self.subscriptions[subscription_id] = body
+        self.add_item(subscription_id, price, quantity)
+        self.happen("created", subscription_id)
+        return subscription_id
+
+    def add_item(self, subscription_id: str, price: str, quantity: int = 1) -> None:
+        """Add a line."""
+        self._made += 1
+        now = int(time.time())
+        self.subscriptions[subscription_id]["items"]["data"].append(
+            {
+                "id": f"si_{self._made:06d}",
+                "object": "subscription_item",
+                "price": {"id": price, "object": "price"},
+                "quantity": quantity,
+                "current_period_start": now - 86_400,
+                "current_period_end": now + 20 * 86_400,
+            }
+        )
+
+    def change(self, subscription_id: str, **fields: Any) -> dict[str, Any]:
+        """Change fields; return the event."""
+        self.subscriptions[subscription_id].update(fields)
+        return self.happen("updated", subscription_id)
+
+    def happen(self, what: str, subscription_id: str, created: int | None = None) -> dict[str, Any]:
+        """Return the event that tells of a subscription as it is now."""
+        event = {
+            "id": f"evt_{len(self.happened) + 1:06d}",
+            "object": "event",
+            "type": f"customer.subscription.{what}",
+            "created": int(time.time()) if created is None else created,
+            "livemode": True,
+            "data": {"object": json.loads(json.dumps(self.shown(subscription_id)))},
+        }
+        self.happened.append(event)
+        return event
+
+    def thin(self, subscription_id: str, event_id: str = "evt_thin", kind: str = "updated") -> bytes:
+        """The body of a thin event about a subscription."""
+        return json.dumps(
+            {
+                "id": event_id,
+                "object": "v2.core.event",
+                "type": f"v1.customer.subscription.{kind}",
+                "created": time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime()),
+                "livemode": True,
+                "related_object": {
+                    "id": subscription_id,
+                    "type": "subscription",
+                    "url": f"/v1/subscriptions/{subscription_id}",
+                },
+            }
+        ).encode()
+
+    def shown(self, subscription_id: str) -> dict[str, Any]:
+        """The subscription object, with the first of its items."""
+        body = self.subscriptions[subscription_id]
+        items = body["items"]["data"]
+        return {**body, "items": {**body["items"], "data": items[:ITEMS_SHOWN], "has_more": len(items) > ITEMS_SHOWN}}
+
+    def api(self, budget: Allowance | None = None, timeout_s: float = 5.0, key: str = KEY) -> StripeApi:
+        """A client of its API."""
+        return StripeApi("live", key, self.url, budget or Budget(1_000, 1_000), timeout_s=timeout_s)
+
+    async def serve(self, request: Request) -> Response:
+        """Answer any call."""
+        query = f"?{request.url.query}" if request.url.query else ""
+        self.asked.append(f"{request.method} {request.url.path}{query}")
+        response = self._answer(request, dict(parse_qsl((await request.body()).decode(), keep_blank_values=True)))
+        if self.before_answer is not None:
+            await self.before_answer(request.url.path)
+        return response
+
+    def _answer(self, request: Request, form: dict[str, str]) -> Response:
+        if request.headers.get("authorization") != f"Bearer {KEY}":
+            return _error(401, "invalid_request_error", None, "Invalid API Key provided")
+        if not request.headers.get("stripe-version"):
+            return _error(400, "invalid_request_error", None, "no Stripe-Version")
+        if self.throttled:
+            self.throttled -= 1
+            headers = {"Retry-After": self.retry_after} if self.retry_after else None
+            return _error(429, "invalid_request_error", "rate_limit", "Too many requests", headers)
+        if self.failing:
+            self.failing -= 1
+            return _error(500, "api_error", None, "Something went wrong")
+        path, query = request.url.path, request.query_params
+        if path == "/v1/subscriptions":
+            assert query.get("status") == "all"
+            return self._page([self.shown(one) for one in reversed(self.subscriptions)], request)
+        if path == "/v1/subscription_items":
+            return self._page(self.subscriptions[query["subscription"]]["items"]["data"], request)
+        if path == "/v1/events":
+            kinds = [value for name, value in query.multi_items() if name.startswith("types[")]
+            since = int(query.get("created[gte]", "0"))
+            assert len(kinds) <= 20
+            events = [one for one in self.happened if one["type"] in kinds and one["created"] >= since]
+            return self._page(events[::-1], request)
+        if path == "/v1/invoices/create_preview":
+            return JSONResponse({"object": "invoice", "amount_due": 100, "asked": form})
+        subscription_id = path.removeprefix("/v1/subscriptions/")
+        if subscription_id not in self.subscriptions:
+            return _missing(f"No such subscription: '{subscription_id}'")
+        if request.method == "POST":
+            if self.refusals:
+                return JSONResponse({"error": self.refusals.pop(0)}, 402)
+            self._update(subscription_id, form)
+        return JSONResponse(self.shown(subscription_id))
+
+    def _update(self, subscription_id: str, form: dict[str, str]) -> None:
+        items = self.subscriptions[subscription_id]["items"]["data"]
+        assert form["payment_behavior"] == "error_if_incomplete"
+        assert form["proration_behavior"] in ("none", "always_invoice", "create_prorations")
+        index = 0
+        while any(name.startswith(f"items[{index}]") for name in form):
+            line = {name: form.get(f"items[{index}][{name}]") for name in ("id", "price", "quantity", "deleted")}
+            index += 1
+            if line["id"] is None:
+                assert line["price"] is not None
+                self.add_item(subscription_id, line["price"], int(line["quantity"] or 1))
+                continue
+            item = next(one for one in items if one["id"] == line["id"])
+            if line["deleted"]:
+                items.remove(item)
+            if line["price"]:
+                item["price"] = {"id": line["price"], "object": "price"}
+            if line["quantity"]:
+                item["quantity"] = int(line["quantity"])
+        self.happen("updated", subscription_id)
+
+    def _page(self, entries: list[dict[str, Any]], request: Request) -> Response:
+        """A page of a list, whatever order it has."""
+        query = request.query_params
+        ids = [entry["id"] for entry in entries]
+        size = min(int(query.get("limit", "10")), self.page_max)
+        start, end = 0, len(entries)
+        if after := query.get("starting_after"):
+            if after not in ids:
+                return _missing(f"No such object: '{after}'")
+            start = ids.index(after) + 1
+        if before := query.get("ending_before"):
+            if before not in ids:
+                return _missing(f"No such object: '{before}'")
+            end = ids.index(before)
+            start = max(0, end - size)
+            more = start > 0
+        else:
+            more = end - start > size
+        shown = entries[start : min(end, start + size)]
+        return JSONResponse({"object": "list", "url": request.url.path, "has_more": more, "data": shown})
+
+
+def _error(
+    status: int, kind: str, code: str | None, message: str, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    body = {"type": kind, "message": message} | ({"code": code} if code else {})
+    return JSONResponse({"error": body}, status, headers)
+
+
+def _missing(message: str) -> JSONResponse:
+    return _error(404, "invalid_request_error", "resource_missing", message)
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Stripe]:
+    """An account on a loopback port of the OS's choice."""
+    stripe = Stripe()
+    # The protocol named, or asyncio leaves Nagle's algorithm on and each answer takes 40 ms longer.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    with closing(listener):
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        stripe.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        app = Starlette(routes=[Route("/{path:path}", stripe.serve, methods=["GET", "POST"])])
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        await until(lambda: server.started or task.done())
+        try:
+            yield stripe
+        finally:
+            # Whatever a failed test still holds back is not waited for.
+            server.should_exit = server.force_exit = True
+            await task
