@@ -8,25 +8,27 @@
 and so do the stalled ones, which have stopped reading and are not cut (the limit of ten seconds is out of the way). The
 idle ones hold the other topics. First as fast as it goes, then at a rate.
 
-`jitter`: every socket loses its network for two seconds, three times, spread over two seconds each; it cannot connect
-meanwhile. Every other cut is one that the server does not hear of, as when a phone changes from one network to another:
-the old connection just falls silent. Publishing goes on and stops a second before the last network is back, so that
-nothing that comes later hides what coming back has missed.
+`jitter`: every socket loses its network for two seconds, three times, spread over two seconds each; a connect fails at
+once meanwhile. Every other cut is one that the server does not hear of, as when a phone changes from one network to
+another: the old connection just falls silent. Publishing goes on and stops a second before the last network is back, so
+that nothing that comes later hides what coming back has missed.
 
 `avalanche`: the server's process is killed and started at once; publishing goes on until it serves again. And as it
-should be done here: two gateways behind one address, one after the other told to stop (SIGTERM, which drains), awaited
-and started again, with a balancer that gives a connect to whichever of the two accepts it.
+should be done here: two gateways behind one address, one after the other told to stop (SIGTERM, which drains for five
+seconds), awaited and started again, with a balancer that gives a connect to whichever of the two accepts it.
 
-After the last publish and ten seconds more (avalanche: and once everybody is back, for at most thirty), what each
-client shows is compared with what the store holds. The clients are the same code but for the dialect, and each comes
-back as its official client does:
+Ten seconds after everything has stopped (avalanche: and once everybody is back, for at most thirty), what each client
+shows is compared with what the store holds. "Went back": a client was given an older state than it showed, and showed
+it. The clients are the same code but for the dialect, and each comes back as its official client does:
 
-- planwire: `planwire.v1` with tokens, acks as advised, patches; a random delay up to 0.5 s, doubling to 30 s. It says
-  which version it holds, and drops what is not newer.
+- planwire: `planwire.v1` with tokens, acks as advised, patches; a random delay up to 0.5 s, doubling to 30 s, or within
+  0.2 s of the browser's saying that it is online again. Whether a browser can tell depends on what broke, so `jitter`
+  has it with and without. It says which version it holds, and drops what is not newer.
 - Socket.IO 4 on Node with connection state recovery, in-memory adapter (benchmarks/baselines/socketio.js): what a
   recovered socket missed is replayed; any other gets the current state from Redis. 1 s doubling to 5 s, give or take
-  half. It shows what came last.
+  half; its client does not listen for the browser's word. It shows what came last.
 - python-socketio 5 (benchmarks/baselines/socketio_app.py): no recovery; the current state from Redis on every connect.
+  The same client.
 
 The peers check no tokens and know no acks. A published state is for them a SET and a PUBLISH in one transaction, for us
 a commit. The server has one core, store and clients the other; in `load` nothing is bound to a core.
@@ -55,7 +57,16 @@ from pathlib import Path
 import redis
 
 from benchmarks import rig
-from benchmarks.tabs import TICK_S, Client, CommitSource, PlanwireClient, SetSource, SocketIoClient, Source, WokenPlanwireClient
+from benchmarks.tabs import (
+    TICK_S,
+    Client,
+    CommitSource,
+    PlanwireClient,
+    SetSource,
+    SocketIoClient,
+    Source,
+    WokenPlanwireClient,
+)
 from sync.state.store import COMMIT_LUA
 
 CUT_S = 2.0

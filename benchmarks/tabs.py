@@ -216,10 +216,10 @@ class Client:
                     self._turned.clear()
                     await self._turned.wait()
                 self.drop()
+            delay_s = self.back_off() if self._delay is None else self._delay
+            self._woken.clear()
             with contextlib.suppress(TimeoutError):
-                delay_s = self.back_off() if self._delay is None else self._delay
                 await asyncio.wait_for(self._woken.wait(), delay_s)
-                self._woken.clear()
                 await asyncio.sleep(self.chance.random() * WAKE_S)
 
     async def _connect(self) -> bool:

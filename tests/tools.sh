@@ -13,7 +13,8 @@ lacking() {
         command -v google-chrome >/dev/null 2>&1 || [ -n "${CHROMIUM:-}" ] || echo chromium
     command -v nginx >/dev/null 2>&1 || [ -x /usr/sbin/nginx ] || echo nginx-light
     command -v haproxy >/dev/null 2>&1 || [ -x /usr/sbin/haproxy ] || echo haproxy
-    command -v firefox-esr >/dev/null 2>&1 || command -v firefox >/dev/null 2>&1 || echo firefox-esr
+    command -v firefox-esr >/dev/null 2>&1 || command -v firefox >/dev/null 2>&1 || [ -n "${FIREFOX:-}" ] ||
+        echo firefox-esr
     command -v spin >/dev/null 2>&1 || echo spin
     command -v promtool >/dev/null 2>&1 || echo prometheus
     command -v cc >/dev/null 2>&1 || echo gcc
@@ -25,6 +26,7 @@ skipped() {
     for package in $(lacking); do
         case $package in
         chromium) echo "no Chromium: the browser tests will be skipped ($1)" ;;
+        firefox-esr) echo "no Firefox: its browser tests will be skipped ($1)" ;;
         redis-server) echo "no redis-server: the tests against it will be skipped ($1)" ;;
         *) echo "no $package: the tests with it will be skipped ($1)" ;;
         esac

@@ -38,8 +38,12 @@ Counts = dict[Status, int]
 def view_of(node: Node, live: LiveTopic | None, now: float, is_current: bool) -> View:
     """Return what tabs of a topic are judged by: a topic that is looked at has no crowd, everyone is asked."""
     settings = node.settings
-    crowd = CENSUS_MAX if live is not None and live.asks_all else settings.acks_per_topic
-    return View(now, ACK_GRACE_S + settings.ack_after_ms / 1000, crowd, is_current)
+    if live is not None and live.asks_all:
+        return View(now, ACK_GRACE_S + settings.ack_after_ms / 1000, CENSUS_MAX, is_current)
+    share, after_ms = node.hub.ack_rule()
+    # Where a process has so many tabs that only a share of their acks is asked for, every topic is a crowd.
+    crowd = settings.acks_per_topic if share == 1 else 0
+    return View(now, ACK_GRACE_S + after_ms / 1000, crowd, is_current)
 
 
 def socket_of(tab: Subscription) -> SessionSocket:

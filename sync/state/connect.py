@@ -75,10 +75,10 @@ def connect(url: str, *, durable: bool = False) -> Connected:
     raise StoreUrlError(f"store URL scheme {scheme!r} is not known: use {FORMS}")
 
 
-def _timeouts(socket_timeout_s: float = SOCKET_TIMEOUT_S) -> dict[str, Any]:
+def _timeouts(socket_timeout_s: float | None = None) -> dict[str, Any]:
     # redis-py's own default is ten attempts, which stalls a call on a dead server for seconds.
     return {
-        "socket_timeout": socket_timeout_s,
+        "socket_timeout": SOCKET_TIMEOUT_S if socket_timeout_s is None else socket_timeout_s,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "retry": Retry(ExponentialWithJitterBackoff(cap=0.2, base=0.02), RETRIES),
         "retry_on_error": [RedisConnectionError, RedisTimeoutError],

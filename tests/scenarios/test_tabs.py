@@ -313,7 +313,7 @@ async def test_s47_a_user_who_was_moved_out_of_a_tenant_gets_nothing_more(
 async def test_s47_the_server_that_was_told_so_gives_up_its_sockets_however_late_the_bus_is(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish = system.gateway.node.store.redis.publish
+    publish = system.gateway.node.store.publish
     said: list[tuple[Any, Any]] = []
 
     async def keep(channel: Any, message: Any) -> int:
@@ -324,7 +324,7 @@ async def test_s47_the_server_that_was_told_so_gives_up_its_sockets_however_late
         held = await seats(system, 1)
         await tab.reaches(held)
         with monkeypatch.context() as patched:
-            patched.setattr(system.gateway.node.store.redis, "publish", keep)
+            patched.setattr(system.gateway.node.store, "publish", keep)
             answer = await system.http.post(
                 "/v1/sessions/revoke", json={"sub": "ann", "topic": TOPIC}, headers=system.key
             )

@@ -28,6 +28,7 @@ PURE = [
     "gateway.protocol",
     "gateway.revocations",
     "gateway.session",
+    "sync.billing.alarm",
     "sync.billing.catalog",
     "sync.billing.held",
     "sync.billing.instants",

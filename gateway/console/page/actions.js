@@ -42,7 +42,7 @@ const run = async (context, name, parameters) => {
 };
 
 /** Why this session may not do something; empty where it may. @param {any} session @param {string} name */
-export const whyNot = (session, name) => {
+const whyNot = (session, name) => {
   if (session.actions?.includes(name)) return "";
   if (!session.scopes?.includes("admin")) return "This login may only read: its token has not the scope admin.";
   if (name === "simulate") return session.dev ? "No simulator runs beside this gateway." : "Only in development.";

@@ -1,5 +1,6 @@
 /** Asking the gateway: JSON in, or an error that tells its status and code. Knows nothing of the page. */
 
+/** `status` 0: nobody answered. */
 export class Refused extends Error {
   /** @param {number} status @param {string} code @param {string} detail */
   constructor(status, code, detail) {
@@ -9,9 +10,19 @@ export class Refused extends Error {
   }
 }
 
-/** @param {string} path @param {RequestInit} [options] @returns {Promise<any>} */
+/** @param {string} path @param {RequestInit} options */
+const send = async (path, options) => {
+  try {
+    return await fetch(`/console/${path}`, options);
+  } catch (error) {
+    if (options.signal?.aborted) throw error;
+    throw new Refused(0, "unreachable", "the gateway does not answer");
+  }
+};
+
+/** @param {string} path @param {RequestInit} options @returns {Promise<any>} */
 const ask = async (path, options) => {
-  const response = await fetch(`/console/${path}`, options);
+  const response = await send(path, options);
   if (response.status === 204) return null;
   const answer = await response.json().catch(() => ({}));
   if (!response.ok) throw new Refused(response.status, answer.code ?? "", answer.detail ?? `status ${response.status}`);

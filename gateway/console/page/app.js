@@ -55,7 +55,10 @@ let view = null;
 /** @type {number | undefined} */
 let timer;
 let running = new AbortController();
+/** Why nothing new is shown; empty while it is. */
 let problem = "";
+/** The notice tells of something that was not answered, until something is. */
+let isTold = false;
 
 const show = (/** @type {keyof typeof mains} */ name) => {
   for (const [key, main] of Object.entries(mains)) main.hidden = key !== name;
@@ -108,13 +111,16 @@ const failed = (error) => {
     element("token").focus();
     return false;
   }
-  if (error instanceof Refused && error.status < 500) {
-    notice(`That cannot be shown: ${error.message}.`);
-    return true;
+  isTold = true;
+  if (!(error instanceof Refused)) {
+    reportError(error);
+    notice("This page has failed; the browser's console says where.");
+  } else if (error.status >= 400 && error.status < 500) notice(`That cannot be shown: ${error.message}.`);
+  else {
+    problem = `It was asked in vain: ${error.message}.`;
+    notice(`Not up to date. ${problem}`);
+    showFrame();
   }
-  problem = error instanceof Refused ? `The gateway says: ${error.message}.` : "The gateway does not answer.";
-  notice(`Not up to date. ${problem}`);
-  showFrame();
   return true;
 };
 
@@ -127,7 +133,8 @@ const poll = async () => {
   try {
     await view.poll(mine.signal);
     if (mine.signal.aborted) return;
-    if (problem) notice("");
+    if (isTold) notice("");
+    isTold = false;
     problem = "";
     draw();
   } catch (error) {
@@ -187,7 +194,7 @@ element("login-form").addEventListener("submit", async (/** @type {SubmitEvent} 
     input.value = "";
     say(element("login-problem"), "");
   } catch (error) {
-    say(element("login-problem"), error instanceof Refused ? `${error.message}.` : "The gateway does not answer.");
+    say(element("login-problem"), error instanceof Error ? `${error.message}.` : "");
     return input.select();
   }
   start();

@@ -43,7 +43,7 @@ export const ofGateways = (gateways) =>
     }));
 
 /** The topics in trouble of all gateways: status, counts, gateways. @param {any[]} reports */
-export const troubled = (reports) => {
+const troubled = (reports) => {
   /** @type {Map<string, {name: string, counts: Record<string, number>, gateways: number}>} */
   const found = new Map();
   for (const report of reports) {

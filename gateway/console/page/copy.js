@@ -4,7 +4,7 @@ import { button, say } from "./dom.js";
 const BACK_AFTER_MS = 1500;
 
 /** A word for a POSIX shell. @param {string} text */
-export const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
+const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
 /**
  * A request as a shell command. The key is the caller's own: it is not in the page.

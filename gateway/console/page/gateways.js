@@ -5,7 +5,7 @@ import { toWhy } from "./place.js";
 import { pill, tell, TROUBLE } from "./status.js";
 
 /** A gateway's word, why, and its colour. @param {any} gateway @param {number} now seconds since 1970 @returns {[string, string, string]} */
-export const judged = ({ isSilent, age_s, report }, now) => {
+const judged = ({ isSilent, age_s, report }, now) => {
   if (isSilent)
     return [
       "SILENT",

@@ -1,7 +1,7 @@
 /** The last two minutes of what the gateways report, one sample a second, for the charts. Pure but for what it keeps. */
 
 /** Samples kept. */
-export const KEPT = 120;
+const KEPT = 120;
 
 /** @typedef {{at: number, sockets: number | null, webhook50: number | null, webhook99: number | null, commit50: number | null, commit99: number | null, publishes: number | null, refusals: number | null, bus: number | null}} Sample */
 

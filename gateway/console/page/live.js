@@ -10,7 +10,7 @@ import { post } from "./api.js";
 const RENEW_MS = 3000;
 
 /** Runs `draw` once in the next frame, however often it is asked for. @param {() => void} draw */
-export const batched = (draw) => {
+const batched = (draw) => {
   let isDue = false;
   return () => {
     if (isDue) return;

@@ -11,7 +11,7 @@ const SHOWN = 50;
 const ALL = 200;
 
 /** @param {Record<string, string>} cause */
-export const causeText = (cause) =>
+const causeText = (cause) =>
   [cause.event_type, cause.event_id, cause.source && `from ${cause.source}`].filter(Boolean).join(" ") || "not told";
 
 /** @param {any} entry */
