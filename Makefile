@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: examples help setup run test test-tools lint types check docs clean
+.PHONY: examples help setup run test test-tools soak lint types check docs clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)$$/  make \1	\2/p' Makefile | expand -t 22
@@ -39,11 +39,18 @@ $(VENDOR): clients/js-snippet/package.json
 run: setup examples ## Run store, gateway, worker and simulator; PORT (8000) and PLANWIRE_DATA_DIR (.planwire) are honoured.
 	@exec $(BIN)/python -m gateway.dev --with-parent
 
-test: setup test-tools examples ## Run all tests: unit, integration with real servers, and in a real browser. ARGS="-k name" narrows.
-	@$(BIN)/python -m pytest $(ARGS)
+# Most of them wait for servers, clocks and browsers more than they compute: one process more than there are cores.
+WORKERS ?= 3
+
+test: setup test-tools examples ## Run all tests: unit, integration with real servers, and in real browsers. ARGS="-k name" narrows.
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-tools: ## Install what the tests use beside Python: Chromium and redis-server (with apt, as root).
 	@sh tests/tools.sh
+
+soak: setup ## Break a running system again and again and judge what tabs saw: MINUTES=30, SEED=1.
+	@$(BIN)/python -m tests.faults soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.faults leaks --minutes $(or $(MINUTES),30)
 
 lint: setup ## Check style and form.
 	@$(BIN)/ruff check .

@@ -23,7 +23,8 @@ it. The clients are the same code but for the dialect, and each comes back as it
 
 - planwire: `planwire.v1` with tokens, acks as advised, patches; a random delay up to 0.5 s, doubling to 30 s, or within
   0.2 s of the browser's saying that it is online again. Whether a browser can tell depends on what broke, so `jitter`
-  has it with and without. It says which version it holds, and drops what is not newer.
+  has it with and without, and without once more with PLANWIRE_RECONNECT_MAX_MS=5000, where Socket.IO's delay ends. It
+  says which version it holds, and drops what is not newer.
 - Socket.IO 4 on Node with connection state recovery, in-memory adapter (benchmarks/baselines/socketio.js): what a
   recovered socket missed is replayed; any other gets the current state from Redis. 1 s doubling to 5 s, give or take
   half; its client does not listen for the browser's word. It shows what came last.
@@ -70,13 +71,26 @@ from benchmarks.tabs import (
 from sync.state.store import COMMIT_LUA
 
 CUT_S = 2.0
+"""How long a client has no network."""
+
 SPREAD_S = 2.0
+"""Over which the cuts of one cycle are spread."""
+
 CYCLE_S = CUT_S + SPREAD_S + 1
+
 SETTLE_S = 10.0
+"""From when everything has stopped to the verdict."""
+
 RETURN_S = 30.0
+"""The longest wait for everybody to be connected."""
+
 DRAIN_S = 5
+"""Over which a gateway that is told to stop spreads its closes."""
+
 LOAD_CLIENT_MAX = 10_000
 """Sockets of one load process: a process may have 20,000 files open on many a machine."""
+
+NAMES = ["planwire", "socketio", "python"]
 
 PYTHON_PACKAGES = (
     "python-socketio==5.18.1",
@@ -273,13 +287,14 @@ class Crowd:
     source: Source
     memory: Memory
 
-    async def newest_share(self) -> float:
-        """Return the share of clients that show what the store holds, in percent."""
+    async def judge(self) -> tuple[float, int]:
+        """Return the percentage of clients that show what the store holds, and how many do not, yet are connected."""
         newest = await self.source.newest()
-        right = sum(client.shown == newest[client.topic] for client in self.clients)
-        return 100 * right / len(self.clients)
+        wrong = [client for client in self.clients if client.shown != newest[client.topic]]
+        return 100 - 100 * len(wrong) / len(self.clients), sum(client.is_back for client in wrong)
 
     def pids(self) -> list[int]:
+        """Return the processes of all servers."""
         return [pid for server in self.servers for pid in server.pids()]
 
 
@@ -358,7 +373,7 @@ async def jitter(system: System, options: argparse.Namespace) -> list[object]:
         await asyncio.sleep(CUT_S - 1)
         await one.source.stop()
         await asyncio.sleep(1 + SETTLE_S)
-        share = await one.newest_share()
+        share, unaware = await one.judge()
         used = rig.cpu_s(one.pids()) - cpu
         absences = [seconds for client in one.clients for seconds in client.absences]
         last_s = max(max(client.shown_at, client.back_at) for client in one.clients) - healed_at
@@ -367,6 +382,7 @@ async def jitter(system: System, options: argparse.Namespace) -> list[object]:
         return [
             system.name,
             share,
+            unaware,
             sum(client.regressions for client in one.clients),
             _quantile(absences, 0.5),
             _quantile(absences, 0.99),
@@ -375,7 +391,6 @@ async def jitter(system: System, options: argparse.Namespace) -> list[object]:
             100 * recovered / returns if isinstance(one.clients[0], SocketIoClient) else "-",
             sum(client.frames for client in one.clients) / returns,
             int(sum(client.bytes for client in one.clients) / returns),
-            sum(client.known for client in one.clients),
             f"{before:.0f}, {one.memory.peak():.0f}",
             used,
         ]
@@ -384,6 +399,7 @@ async def jitter(system: System, options: argparse.Namespace) -> list[object]:
 JITTER_COLUMNS = (
     "system",
     "on the newest, %",
+    "stale, yet connected",
     "went back",
     "network back to newest: p50 s",
     "p99 s",
@@ -392,7 +408,6 @@ JITTER_COLUMNS = (
     "recovered, %",
     "frames/reconnect",
     "bytes/reconnect",
-    "states sent again",
     "MiB before, peak",
     "server CPU s",
 )
@@ -417,7 +432,7 @@ async def avalanche(system: System, options: argparse.Namespace) -> list[object]
         stopped = time.monotonic()
         await _until(lambda: all(client.is_back and client.back_at for client in one.clients), RETURN_S)
         await asyncio.sleep(max(0.0, stopped + SETTLE_S - time.monotonic()))
-        share = await one.newest_share()
+        share, unaware = await one.judge()
         back = [client.back_at - begun if client.is_back and client.back_at else RETURN_S for client in one.clients]
         newest = await one.source.newest()
         for client in one.clients:
@@ -429,6 +444,7 @@ async def avalanche(system: System, options: argparse.Namespace) -> list[object]
             system.name,
             serving_s,
             share,
+            unaware,
             sum(client.regressions for client in one.clients),
             _quantile(back, 0.99),
             _quantile(back, 1),
@@ -446,6 +462,7 @@ AVALANCHE_COLUMNS = (
     "system",
     "deploy took s",
     "on the newest, %",
+    "stale, yet connected",
     "went back",
     "99 % back after s",
     "100 %",
@@ -472,6 +489,8 @@ def systems(scene: str, names: Sequence[str]) -> list[System]:
         if scene == "jitter":
             found.append(System("planwire", gateway, WokenPlanwireClient, CommitSource))
             found.append(System("planwire, timers alone", gateway, PlanwireClient, CommitSource))
+            eager = rig.gateway(DRAIN_S=str(DRAIN_S), RECONNECT_MAX_MS="5000")
+            found.append(System("planwire, timers to 5 s", eager, PlanwireClient, CommitSource))
         else:
             found.append(System("planwire, killed", gateway, PlanwireClient, CommitSource))
             found.append(System("planwire, two in turn", gateway, PlanwireClient, CommitSource, gateways=2))
@@ -612,15 +631,16 @@ def main() -> None:
     one.add_argument("--bytes", type=int, default=4096)
     one.add_argument("--updates", type=int, default=20_000)
     one.add_argument("--rate", type=int, default=1000)
-    one.add_argument("--seconds", type=int, default=8)
+    one.add_argument("--seconds", type=int, default=6, help="of each of two phases at the rate")
     for scene in ("jitter", "avalanche"):
         one = scenes.add_parser(scene)
         one.add_argument("--sockets", type=int, default=1000)
         one.add_argument("--topics", type=int, default=200)
         one.add_argument("--rate", type=int, default=200, help="publishes a second over all topics")
         one.add_argument("--bytes", type=int, default=600)
-        one.add_argument("--cycles", type=int, default=3)
         one.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
+        if scene == "jitter":
+            one.add_argument("--cycles", type=int, default=3)
     options = parser.parse_args()
     rig.raise_file_limit()
     if options.scene == "load":
@@ -633,9 +653,6 @@ def main() -> None:
         rig.wait_until_quiet()
         rows.append(asyncio.run((jitter if options.scene == "jitter" else avalanche)(system, options)))
     rig.print_table(JITTER_COLUMNS if options.scene == "jitter" else AVALANCHE_COLUMNS, rows)
-
-
-NAMES = ["planwire", "socketio", "python"]
 
 
 if __name__ == "__main__":

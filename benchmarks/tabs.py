@@ -177,7 +177,7 @@ class Client:
         self.back_at = 0.0
         self.is_back = False
         self.behind_s = 0.0
-        self.regressions = self.refused = self.returns = self.frames = self.bytes = self.known = 0
+        self.regressions = self.refused = self.returns = self.frames = self.bytes = 0
         self.attempt = 0
         self._published = source.at[topic]
         self._offline_until = 0.0
@@ -280,7 +280,7 @@ class Client:
         self._offline_until = time.monotonic() + seconds
         self.drop(is_silent=is_silent)
         if self.hears_online:
-            asyncio.get_running_loop().call_later(seconds, self._hear_online)
+            asyncio.get_running_loop().call_at(self._offline_until + 0.001, self._hear_online)
 
     def _hear_online(self) -> None:
         if self.link is None and time.monotonic() >= self._offline_until:
@@ -289,8 +289,6 @@ class Client:
     def show(self, number: int) -> None:
         """Show a state."""
         now = time.monotonic()
-        if not self.is_back and self.returns > 1 and number <= self.shown:
-            self.known += 1
         if number > self.shown:
             self.behind_s = max(self.behind_s, now - max(self._published[self.shown], self._wrong_since))
         elif number < self.shown:
@@ -358,7 +356,7 @@ class PlanwireClient(Client):
 
     def _change(self, frame: dict[str, Any]) -> None:
         version = frame["version"]
-        if version <= self._version:
+        if version <= self._version and not frame.get("reset"):
             return
         if frame["type"] == "patch":
             if frame["base"] != self._version:

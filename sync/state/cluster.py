@@ -20,7 +20,6 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
-from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import (
     AskError,
@@ -35,6 +34,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from sync.state.patience import Patience
 from sync.state.slots import Layout, address, parse, redirection, shard_name, slot_of
 
 PATIENCE_S = 3.0
@@ -104,7 +104,7 @@ class Cluster:
         if found is None:
             host, port = address(name)
             # Nodes that are away are the Cluster's matter: only a connection that has gone stale is made anew here.
-            retry = Retry(ExponentialWithJitterBackoff(cap=0.02, base=0.01), 1, (RedisConnectionError,))
+            retry = Patience(ExponentialWithJitterBackoff(cap=0.02, base=0.01), 1, (RedisConnectionError,))
             found = self._nodes[name] = Redis(
                 host=host,
                 port=port,

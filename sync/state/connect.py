@@ -10,7 +10,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis.asyncio import Redis, Sentinel
 from redis.asyncio.connection import parse_url
-from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
@@ -19,6 +18,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sync.errors import SyncError
 from sync.state.bus import Bus, Endpoint, OneServer
 from sync.state.cluster import NODE_TIMEOUT_S, Cluster, ClusterRedis
+from sync.state.patience import Patience
 from sync.state.slots import Layout, address
 from sync.state.store import Store, StoreError
 
@@ -80,7 +80,7 @@ def _timeouts(socket_timeout_s: float | None = None) -> dict[str, Any]:
     return {
         "socket_timeout": SOCKET_TIMEOUT_S if socket_timeout_s is None else socket_timeout_s,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "retry": Retry(ExponentialWithJitterBackoff(cap=0.2, base=0.02), RETRIES),
+        "retry": Patience(ExponentialWithJitterBackoff(cap=0.2, base=0.02), RETRIES),
         "retry_on_error": [RedisConnectionError, RedisTimeoutError],
         "health_check_interval": 0,
     }
@@ -178,7 +178,7 @@ def _sentinel(url: str, durable: bool) -> Connected:
     watching = {
         "socket_timeout": CONNECT_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "retry": Retry(ExponentialWithJitterBackoff(cap=0.02, base=0.01), 1),
+        "retry": Patience(ExponentialWithJitterBackoff(cap=0.02, base=0.01), 1),
         "username": parts.query.get("sentinel_username"),
         "password": parts.query.get("sentinel_password"),
         **parts.tls_options,

@@ -283,7 +283,7 @@ class Rig:
     def complaints(self) -> list[str]:
         """Return the lines in which a process says that something happened that should not."""
         said = [process.said for process in (*(gateway.process for gateway in self.gateways), self.worker)]
-        return [line for text in said for line in text.splitlines() if "Traceback" in line]
+        return [line for text in said for line in text.splitlines() if '"exception"' in line or "Traceback" in line]
 
     def check_alive(self) -> None:
         """Raise what a tab or source died of."""

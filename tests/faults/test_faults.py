@@ -30,6 +30,7 @@ async def test_nothing_stale_nothing_lost(tmp_path: Path, seed: int) -> None:
             await FAULTS[name](rig)
             await rig.settle(CONVERGE_S)
             found = judge(rig.history, Bounds(CONVERGE_S, NOTICE_S + SLACK_S))
+            found += rig.complaints()
             assert not found, f"seed {seed}, after {name}: " + "; ".join(found[:5])
     shown = [fact for fact in rig.history if isinstance(fact, Shown)]
     told = [fact for fact in rig.history if isinstance(fact, Told)]
