@@ -13,9 +13,10 @@ once meanwhile. Every other cut is one that the server does not hear of, as when
 another: the old connection just falls silent. Publishing goes on and stops a second before the last network is back, so
 that nothing that comes later hides what coming back has missed.
 
-`avalanche`: the server's process is killed and started at once; publishing goes on until it serves again. And as it
-should be done here: two gateways behind one address, one after the other told to stop (SIGTERM, which drains for five
-seconds), awaited and started again, with a balancer that gives a connect to whichever of the two accepts it.
+`avalanche`: the server's process is killed and started at once; publishing goes on for three seconds, and until it
+serves again. And as it should be done here: two gateways behind one address, one after the other told to stop (SIGTERM,
+which drains for five seconds), awaited and started again, with a balancer that gives a connect to whichever of the two
+accepts it.
 
 Ten seconds after everything has stopped (avalanche: and once everybody is back, for at most thirty), what each client
 shows is compared with what the store holds. "Went back": a client was given an older state than it showed, and showed
@@ -32,7 +33,7 @@ it. The clients are the same code but for the dialect, and each comes back as it
   The same client.
 
 The peers check no tokens and know no acks. A published state is for them a SET and a PUBLISH in one transaction, for us
-a commit. The server has one core, store and clients the other; in `load` nothing is bound to a core.
+a commit. The server has one core, store and clients the other; in `load` gateways and load clients share both.
 """
 
 from __future__ import annotations
@@ -83,6 +84,9 @@ SETTLE_S = 10.0
 
 RETURN_S = 30.0
 """The longest wait for everybody to be connected."""
+
+PUBLISH_S = 3.0
+"""How long publishing goes on after a kill at least: long enough for every topic to change."""
 
 DRAIN_S = 5
 """Over which a gateway that is told to stop spreads its closes."""
@@ -428,6 +432,7 @@ async def avalanche(system: System, options: argparse.Namespace) -> list[object]
             server.start()
             await server.ready()
         serving_s = time.monotonic() - begun
+        await asyncio.sleep(max(0.0, PUBLISH_S - serving_s))
         await one.source.stop()
         stopped = time.monotonic()
         await _until(lambda: all(client.is_back and client.back_at for client in one.clients), RETURN_S)
@@ -560,16 +565,15 @@ def load(options: argparse.Namespace) -> list[list[object]]:
         stack.callback(memory.close)
 
         def row(title: str, phase: rig.Row | None) -> None:
-            peaks = memory.peaks()
             sockets = _open_sockets(server.pids(), server.port)
             workers = [pid for pid, count in sockets.items() if count] or list(sockets)[-2:]
-            is_storm = phase is not None and "delivered" in phase and bool(phase["wanted"])
             values: list[object] = ["-"] * 6
-            if phase is not None and is_storm:
+            if phase is not None:
                 seconds = phase["seconds"]
                 values = [int(phase["published"] / seconds), int(phase["delivered"] / seconds)]
                 values += [phase[key] for key in ("p50_ms", "p99_ms", "max_ms")]
                 values.append("no" if phase["stalled"] else "all")
+            peaks = memory.peaks()
             rows.append(
                 [
                     title,

@@ -153,7 +153,13 @@ class _Reader:
         self._asked.pop(channel, None)
         self.pending.pop(channel, None)
         if self._transport is not None:
-            self._transport.write(_pack((b"SUNSUBSCRIBE" if self._is_sharded else b"UNSUBSCRIBE", channel)))
+            self._write(_pack((b"SUNSUBSCRIBE" if self._is_sharded else b"UNSUBSCRIBE", channel)))
+
+    def _write(self, data: bytes) -> None:
+        # uvloop takes a write to a transport that is closing for a mistake. What is not sent now is asked for again on
+        # the next connection, like everything.
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
 
     def _flush(self) -> None:
         channels, self._asked = list(self._asked), {}
@@ -168,7 +174,7 @@ class _Reader:
             commands = [(b"SSUBSCRIBE", *together) for together in slots.values()]
         else:
             commands = [(b"SUBSCRIBE", *batch) for batch in _batches(channels, BATCH)]
-        self._transport.write(b"".join(map(_pack, commands)))
+        self._write(b"".join(map(_pack, commands)))
 
     def _reply(self, reply: Any) -> None:
         if isinstance(reply, list):

@@ -157,7 +157,10 @@ async def desk(environ: Mapping[str, str]) -> AsyncIterator[Desk]:
 
 @click.group()
 def commands() -> None:
-    """Rows that the outbox's relay refused. PLANWIRE_OUTBOX_URL names the database, PLANWIRE_REDIS_URL the store."""
+    """Rows that the outbox's relay refused. PLANWIRE_OUTBOX_URL names the database, PLANWIRE_REDIS_URL the store.
+
+    Example: planwire outbox list
+    """
 
 
 @commands.command("list")

@@ -12,7 +12,7 @@ from gateway.cli.calling import environment
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def outbox(arguments: tuple[str, ...]) -> None:
-    """List, retry or drop what the outbox's relay refused (needs psycopg; `planwire outbox --help`)."""
+    """List, retry or drop what the outbox's relay refused (needs psycopg)."""
     from sync.refused import commands
 
     commands.main(list(arguments), prog_name="planwire outbox", standalone_mode=False, obj=environment())

@@ -230,7 +230,7 @@ async def gateways(store_url: str, heartbeat_s: float) -> AsyncIterator[Callable
         store_url,
         DEV="1",
         HEARTBEAT_S=str(heartbeat_s),
-        PROBE_S="0.2",
+        PROBE_S="0.5",
         SWEEP_S="1",
         RECONNECT_MIN_MS="100",
         RECONNECT_MAX_MS="1000",

@@ -1,4 +1,4 @@
-"""Longer runs, by hand or by night: `python -m tests.faults soak | table | leaks`. CI has the short test_faults.py.
+"""Longer runs, by hand or by night: `python -m tests.faults soak | table | bounds | leaks`. CI has test_faults.py.
 
 soak     every fault again and again, alone and in pairs, for so many minutes; exits 1 at the first violation
 table    each fault so many times: how long until everybody is current again, as a Markdown table
@@ -17,7 +17,7 @@ from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.faults import leaks
+from tests.faults import bounds, leaks
 from tests.faults.faults import FAULTS
 from tests.faults.history import Bounds, Shown, converged_at, judge
 from tests.faults.rig import HEARTBEAT_S, NOTICE_S, PROBE_S, SWEEP_S, Rig, run_rig
@@ -103,11 +103,11 @@ def main() -> int:
         prog="python -m tests.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, what in (("soak", "minutes"), ("leaks", "minutes"), ("table", "rounds")):
+    for name, what in (("soak", "minutes"), ("leaks", "minutes"), ("table", "rounds"), ("bounds", "rounds")):
         command = commands.add_parser(name)
         command.add_argument("--seed", type=int, default=int(time.time()) % 100_000 if name == "soak" else 1)
         command.add_argument(
-            f"--{what}", type=float if what == "minutes" else int, default=30 if name != "table" else 20
+            f"--{what}", type=float if what == "minutes" else int, default=30 if what == "minutes" else 20
         )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -115,6 +115,8 @@ def main() -> int:
             return asyncio.run(soak(Path(folder), given.seed, given.minutes))
         if given.command == "table":
             return asyncio.run(table(Path(folder), given.seed, given.rounds))
+        if given.command == "bounds":
+            return asyncio.run(bounds.run(Path(folder), given.rounds))
         return asyncio.run(leaks.run(Path(folder), given.seed, given.minutes))
 
 

@@ -200,29 +200,31 @@ class Source:
         self._rig = rig
         self._chance = random.Random(f"{rig.seed}/{topic}")
         self._n = 0
-        self._earlier: dict[str, Any] | None = None
+        self.earlier: dict[str, Any] | None = None
         self.idle = asyncio.Event()
 
     async def run(self) -> None:
         """Publish while the rig publishes, until cancelled."""
         async with httpx2.AsyncClient(timeout=ANSWER_S, trust_env=False) as client:
             while True:
-                if not self._rig.publishing.is_set():
-                    await self._pause()
+                await self._pause()
                 self._n += 1
                 await self._until_answered(client, self._n)
                 await asyncio.sleep(PACE_S * self._chance.uniform(0.5, 1.5))
 
     async def _pause(self) -> None:
-        self.idle.set()
-        await self._rig.publishing.wait()
+        while (
+            not self._rig.publishing.is_set()
+        ):  # again: it may have been let go and stopped before this task came round
+            self.idle.set()
+            await self._rig.publishing.wait()
         self.idle.clear()
 
     async def _until_answered(self, client: httpx2.AsyncClient, n: int) -> None:
         self._rig.note(Asked(time.monotonic(), self.topic, n))
         request = self._webhook(n) if self.topic.startswith("tenant:") else self._publish(n)
-        again = self._earlier if self._chance.random() < 0.2 else None
-        self._earlier = request[1]
+        again = self.earlier if self._chance.random() < 0.2 else None
+        self.earlier = request[1]
         while True:
             gateway = self._chance.choice(self._rig.gateways)
             with contextlib.suppress(httpx2.HTTPError):
@@ -353,8 +355,11 @@ class Rig:
         for fact in self.history:
             if isinstance(fact, Shown):
                 latest[fact.client, fact.topic] = fact
-        newest = {(fact.topic, fact.n) for fact in latest.values() if isinstance(fact, Shown)}
-        kept = [fact for fact in self.history if isinstance(fact, Asked) and (fact.topic, fact.n) in newest]
+        shown: dict[str, int] = {}
+        for fact in latest.values():
+            if isinstance(fact, Shown) and fact.n is not None:
+                shown[fact.topic] = min(fact.n, shown.get(fact.topic, fact.n))
+        kept = [fact for fact in self.history if isinstance(fact, Asked) and fact.n >= shown.get(fact.topic, 0)]
         losses = [fact for fact in self.history if isinstance(fact, Lost)][-1:]
         self.history = [*kept, *losses, *latest.values()]
 
@@ -368,8 +373,10 @@ class Rig:
 
     @contextlib.contextmanager
     def losing(self) -> Iterator[None]:
-        """Record that the store loses data inside."""
+        """Record that the store loses data inside: what it knew of earlier events too, so that none is sent again."""
         yield
+        for source in self.sources:
+            source.earlier = None
         self.note(Lost(time.monotonic()))
 
 

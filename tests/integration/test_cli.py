@@ -193,7 +193,10 @@ async def test_when_nothing_answers_one_line_says_so(data_dir: Path, arguments: 
     assert "make run" in errors[0] or "is it running" in errors[0]
 
 
-COMMANDS = ("token", "publish", "watch", "simulate", "parked", "settings", "dev")
+COMMANDS = (
+    *("token", "publish", "watch", "simulate", "parked", "settings", "dev", "backfill", "outbox"),
+    *("trace", "top", "log", "diff", "drift"),
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
