@@ -41,6 +41,10 @@ SIMULATED = (
     "upgrade", "downgrade", "cancel", "uncancel", "pause", "resume", "past_due", "recover", "trial", "activate",
     "seats", "addon", "remove_addon", "renew",
 )  # fmt: skip
+"""What the simulator can do to one subscription."""
+
+SCENARIOS = tuple(f"scenario:{name}" for name in ("drop", "duplicate", "late", "outage", "reorder", "skew", "torture"))
+"""And the histories of many tenants that it can play."""
 
 Action = Callable[[Mapping[str, Any], Visitor], Awaitable[dict[str, Any]]]
 
@@ -70,7 +74,7 @@ class Actions:
     @property
     def simulated(self) -> tuple[str, ...]:
         """What the simulator can be told to do; nothing where there is none."""
-        return SIMULATED if "simulate" in self._actions else ()
+        return (*SIMULATED, *SCENARIOS) if "simulate" in self._actions else ()
 
     async def act(self, request: Request) -> Response:
         """Answer what an action did."""
@@ -208,10 +212,12 @@ class Actions:
 
     async def _simulate(self, body: Mapping[str, Any], _: Visitor) -> dict[str, Any]:
         action = body.get("action")
-        if action not in SIMULATED:
-            raise Problem("request_invalid", f"action is one of {', '.join(SIMULATED)}")
-        url = f"{self._node.settings.simulator_url.rstrip('/')}/simulate/{action}"
-        given = {name: value for name, value in body.items() if name != "action"}
+        if action not in self.simulated:
+            raise Problem("request_invalid", f"action is one of {', '.join(self.simulated)}")
+        path = str(action).replace("scenario:", "scenarios/")
+        url = f"{self._node.settings.simulator_url.rstrip('/')}/simulate/{path}"
+        wanted = ("seed",) if action in SCENARIOS else body.keys() - {"action", "seed"}
+        given = {name: body[name] for name in wanted if name in body}
         try:
             async with httpx2.AsyncClient(timeout=SIMULATOR_TIMEOUT_S, trust_env=False) as client:
                 answer = await client.post(url, json=given)

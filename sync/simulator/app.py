@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sync.simulator import actions, api, paddle
+from sync.simulator import actions, api, paddle, scenario
 from sync.simulator.actions import ControlError, Params, Scene
 from sync.simulator.courier import TIMEOUT_S, Delivery
 from sync.simulator.model import Json, Subscription, World
@@ -34,6 +34,8 @@ from sync.simulator.refusal import Refusal
 from sync.simulator.world import NewId, Outcome
 
 BODY_MAX_BYTES = 65_536
+SEED_MAX = 2**31
+
 WAIT_S = 2 * TIMEOUT_S
 """How long an action with `wait` waits for each first attempt."""
 
@@ -63,6 +65,7 @@ def create_app(provider: Provider, api_keys: Mapping[str, Sequence[str]]) -> Sta
             Route("/simulate/subscriptions", shell.subscriptions),
             Route("/simulate/deliveries", shell.deliveries),
             Route("/simulate/replay", shell.replay, methods=["POST"]),
+            Route("/simulate/scenarios/{name}", shell.play, methods=["POST"]),
             Route("/simulate/{action}", shell.act, methods=["POST"]),
             Route("/subscriptions", shell.list_subscriptions),
             Route("/subscriptions/{id}", shell.get_subscription),
@@ -184,6 +187,18 @@ class _Shell:
         if params.flag("wait", False):
             body["deliveries"] = [await _tried(delivery)]
         return _json(body)
+
+    async def play(self, request: Request) -> Response:
+        """A bundled scenario, with histories of tenants of its own: what was sent, answered, and found wrong."""
+        name = request.path_params["name"]
+        if name not in scenario.bundled():
+            raise ControlError(404, "no_scenario", f"no scenario {name}; there are: {', '.join(scenario.bundled())}")
+        params = await _params(request)
+        try:
+            report = await self._provider.play(name, params.number("seed", SEED_MAX) or 1)
+        except scenario.ScenarioError as error:
+            raise ControlError(409, "scenario_unusable", str(error)) from error
+        return _json({"ok": report.is_ok, "report": list[Json](report.lines())})
 
     async def act(self, request: Request) -> Response:
         action = request.path_params["action"]

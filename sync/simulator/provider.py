@@ -15,7 +15,7 @@ from random import Random
 import structlog
 
 from sync.errors import SyncError
-from sync.simulator import offers, persistence
+from sync.simulator import offers, persistence, scenario
 from sync.simulator import world as rules
 from sync.simulator.courier import PAUSE_FIRST_S, QUEUE_LIMIT, Courier, Delivery
 from sync.simulator.ids import Mint
@@ -71,6 +71,8 @@ class Provider:
     ) -> None:
         self._path = data_dir / FILE_NAME
         self._catalog = catalog
+        self._webhook_url = webhook_url
+        self._secrets = secrets
         self._now_us = now_us
         self._lock = asyncio.Lock()
         # A thread of its own: the loop's shared ones may all be taken by callers who wait for this provider.
@@ -85,6 +87,18 @@ class Provider:
     def now_us(self) -> int:
         """The provider's clock."""
         return self._now_us()
+
+    async def play(self, name: str, seed: int) -> scenario.Report:
+        """The report of a bundled scenario, sent to where webhooks go; this world stays as it is.
+
+        Raises:
+            scenario.ScenarioError: the catalog cannot serve it, or its environment has no signing secret.
+        """
+        what = scenario.load(name)
+        secret = next(iter(self._secrets.get(what.env, ())), None)
+        if secret is None:
+            raise scenario.ScenarioError(name, f"there is no signing secret for {what.env}")
+        return await scenario.torture(what, seed, self._webhook_url, secret, self._catalog(), None, None)
 
     def offers(self, env: str) -> Offers:
         """What the catalog sells in `env`."""

@@ -262,11 +262,11 @@ def data_dir() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-async def confirmed(page: Page, label: str) -> Locator:
+async def confirmed(page: Page, label: str, timeout_s: float = 10) -> Locator:
     """Confirm what the dialog asks; return the dialog once it shows the audit log's entry."""
     dialog = page.locator("dialog.action[open]")
     await dialog.get_by_role("button", name=label, exact=True).click()
-    await expect(dialog.locator(".outcome")).to_contain_text("Done", timeout=10_000)
+    await expect(dialog.locator(".outcome")).to_contain_text("Done", timeout=timeout_s * 1000)
     await expect(dialog.locator(".result")).to_contain_text("Audit entry")
     await expect(dialog.locator(".result .facts").last).to_contain_text("outcomedone")
     return dialog
@@ -323,6 +323,14 @@ async def test_actions_ask_first_and_show_what_came_of_it(data_dir: Path) -> Non
             await expect(tab).to_contain_text("SYNCED", timeout=15_000)
             await expect(plan).to_have_text("Pro")
 
+            # A scenario, with tenants of its own.
+            await page.get_by_role("button", name="Simulate…").click()
+            await page.get_by_label("What happens").select_option("scenario:duplicate")
+            dialog = await confirmed(page, "Run", timeout_s=40)
+            await expect(dialog).to_contain_text("Duplicated deliveries (seed 1)")
+            await dialog.get_by_role("button", name="Close").click()
+            await expect(plan).to_have_text("Pro")
+
             # A version before is put back, as a new one.
             before = page.locator(".versions .vspace > .vrow").filter(has_text="subscription.").last
             await before.get_by_role("button", name="Replay…").click()
@@ -344,7 +352,7 @@ async def test_actions_ask_first_and_show_what_came_of_it(data_dir: Path) -> Non
             await page.keyboard.press("Escape")
             await expect(tenant.page.locator("#freshness")).to_have_attribute("data-status", "denied")
             await page.goto(f"{url}/console/#/why/audit")
-            for action, times in (("revoke", 1), ("reconcile", 1), ("replay", 1), ("simulate", 2), ("freeze", 1)):
+            for action, times in (("revoke", 1), ("reconcile", 1), ("replay", 1), ("simulate", 3), ("freeze", 1)):
                 await expect(page.locator("#now tbody tr").filter(has_text=action)).to_have_count(times)
             await visitor.is_content()
 

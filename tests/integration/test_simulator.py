@@ -770,3 +770,16 @@ def test_every_way_in_is_covered_here() -> None:
     source = Path(__file__).read_text()
 
     assert all(f"client.subscriptions.{name}(" in source for name in answered)
+
+
+async def test_a_bundled_scenario_is_played_to_where_webhooks_go(simulator: Simulator) -> None:
+    async with httpx2.AsyncClient(base_url=simulator.url, timeout=60) as http:
+        answer = await http.post("/simulate/scenarios/duplicate", json={"seed": 3})
+        again = await http.post("/simulate/scenarios/none_such", json={})
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    assert told["report"][0] == "Duplicated deliveries (seed 3): ok"
+    assert told["ok"] is True
+    assert len(simulator.receiver.bodies) > len({event["event_id"] for event in simulator.receiver.events}) > 10
+    assert simulator.provider.world.events == ()
+    assert (again.status_code, again.json()["code"]) == (404, "no_scenario")

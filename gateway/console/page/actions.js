@@ -134,7 +134,9 @@ export const simulate = (context, topic) => {
   const actions = context.session.simulator_actions ?? [];
   return ask({
     title: "Run the simulator",
-    says: "The local provider does this to the tenant and sends the signed webhooks of it, as the real one would.",
+    says:
+      "The local provider does this to the tenant and sends the signed webhooks of it, as the real one would. " +
+      "A scenario is about tenants of its own.",
     label: "Run",
     fields: [
       {
@@ -154,10 +156,12 @@ export const simulate = (context, topic) => {
       },
       { name: "plan", label: "Plan", optional: true },
       { name: "quantity", label: "Quantity", type: "number", optional: true },
+      { name: "seed", label: "Seed, for a scenario", type: "number", optional: true },
     ],
     run: (values) => {
       const given = Object.fromEntries(Object.entries(values).filter(([, value]) => value.trim()));
-      return run(context, "simulate", { ...given, ...(given.quantity && { quantity: Number(given.quantity) }) });
+      const numbers = ["quantity", "seed"].filter((each) => given[each]).map((each) => [each, Number(given[each])]);
+      return run(context, "simulate", { ...given, ...Object.fromEntries(numbers) });
     },
   });
 };

@@ -185,3 +185,10 @@ def test_a_quantile_is_the_bound_that_the_share_stays_within() -> None:
     histogram.observe(5, 2)
     assert data.quantile(histogram, 0.5) == Quantile(0.1, 0.1)
     assert data.quantile(histogram, 0.99) == Quantile(None, 1.0)
+
+
+def test_the_console_offers_the_scenarios_that_the_simulator_has() -> None:
+    from gateway.console.actions import SCENARIOS
+    from sync.simulator.scenario import bundled
+
+    assert tuple(f"scenario:{name}" for name in bundled()) == SCENARIOS
