@@ -27,12 +27,12 @@ class Costs:
     The store's are from `--measure`: Valkey's own CPU per command, pipelined.
     """
 
-    delivery_us: float = 11.3
+    delivery_us: float = 8.3
     ack_us: float = 12.9
-    connect_us: float = 215.0
-    socket_kib: float = 3.2
+    connect_us: float = 194.0
+    socket_kib: float = 3.1
     process_mib: float = 75.0
-    idle_us_per_s: float = 2.3
+    idle_us_per_s: float = 4.2
     sweep_us: float = 4.6
     commit_us: float = 26.0
     version_read_us: float = 1.0
