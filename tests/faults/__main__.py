@@ -71,28 +71,39 @@ async def soak(folder: Path, seed: int, minutes: float) -> int:
     return 0
 
 
-async def table(folder: Path, seed: int, rounds: int) -> int:
-    """Time each fault; return the exit status."""
+async def table(folder: Path, seed: int, rounds: int, rigs: int) -> int:
+    """Time each fault, on so many systems side by side; return the exit status."""
     times: dict[str, list[float]] = defaultdict(list)
-    async with run_rig(folder, seed=seed) as rig:
-        for turn in range(rounds):
-            for name, fault in FAULTS.items():
-                await fault(rig)
-                healed = await rig.settle(CONVERGE_S)
-                took = converged_at(rig.history, healed)
-                if took is None or (found := violations(rig)):
-                    print(f"{name}: not converged" if took is None else f"{name}: {found}")
-                    return 1
-                times[name].append(took)
-                rig.forget()
-            print(f"round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
-    print(f"| fault | what it does | median s | max s | of {rounds} |\n|---|---|---|---|---|")
+
+    async def share(index: int) -> str:
+        here = folder / str(index)
+        here.mkdir()
+        async with run_rig(here, seed=seed + index) as rig:
+            for turn in range(index, rounds, rigs):
+                for name, fault in FAULTS.items():
+                    await fault(rig)
+                    healed = await rig.settle(CONVERGE_S)
+                    took = converged_at(rig.history, healed)
+                    found = violations(rig) + rig.complaints()
+                    if took is None or found:
+                        return f"{name}: not converged" if took is None else f"{name}: {found[:5]}"
+                    times[name].append(took)
+                    rig.forget()
+                print(f"round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
+        return ""
+
+    wrong = [said for said in await asyncio.gather(*map(share, range(rigs))) if said]
+    if wrong:
+        print(*wrong, sep="\n")
+        return 1
+    print("| fault | what it does | median s | max s |\n|---|---|---|---|")
     for name, fault in FAULTS.items():
         told = " ".join((fault.__doc__ or "").split())
-        print(f"| {name} | {told} | {statistics.median(times[name]):.2f} | {max(times[name]):.2f} | |")
+        print(f"| {name} | {told} | {statistics.median(times[name]):.2f} | {max(times[name]):.2f} |")
     print(
-        f"\n{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · heartbeat {HEARTBEAT_S} s, probe {PROBE_S} s, sweep {SWEEP_S} s ·"
-        f" seed {seed} · `python -m tests.faults table --rounds {rounds}`"
+        f"\n{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {rounds} runs of each · heartbeat {HEARTBEAT_S} s,"
+        f" probe {PROBE_S} s, sweep {SWEEP_S} s · seed {seed} ·"
+        f" `python -m tests.faults table --rounds {rounds} --rigs {rigs}`"
     )
     return 0
 
@@ -109,12 +120,14 @@ def main() -> int:
         command.add_argument(
             f"--{what}", type=float if what == "minutes" else int, default=30 if what == "minutes" else 20
         )
+        if name == "table":
+            command.add_argument("--rigs", type=int, default=1)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if given.command == "soak":
             return asyncio.run(soak(Path(folder), given.seed, given.minutes))
         if given.command == "table":
-            return asyncio.run(table(Path(folder), given.seed, given.rounds))
+            return asyncio.run(table(Path(folder), given.seed, given.rounds, given.rigs))
         if given.command == "bounds":
             return asyncio.run(bounds.run(Path(folder), given.rounds))
         return asyncio.run(leaks.run(Path(folder), given.seed, given.minutes))

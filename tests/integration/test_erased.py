@@ -8,6 +8,7 @@ import orjson
 from sync.state import announcement
 from sync.state.store import Change, Store
 from tests.support.gateway import environment, open_client, run_gateway, token
+from tests.support.wait import until
 
 TOPIC, OTHER = "tenant:acme", "tenant:other"
 
@@ -50,7 +51,9 @@ async def test_every_reader_is_told_null_and_then_gone(store_url: str, store: St
                 assert [name for name in names if name != "heartbeat"] == [kind, "gone"]
 
         # Published anew it is a topic like any other.
-        await store.commit(Change(TOPIC, b'{"plan":{"key":"pro"}}'))
+        again = await store.commit(Change(TOPIC, b'{"plan":{"key":"pro"}}'))
+        # Not before this gateway has heard of it: the topic is live here still.
+        await until(lambda: (live := gateway.node.hub.topic(TOPIC)) is None or live.version == again.version)
         await client.send("subscribe", topic=TOPIC, version=version)
         assert (await client.receive())["state"] == {"plan": {"key": "pro"}}
         again = (await store.commit(Change(TOPIC, b'{"plan":{"key":"free"}}'))).version
