@@ -51,9 +51,9 @@ async def test_every_reader_is_told_null_and_then_gone(store_url: str, store: St
                 assert [name for name in names if name != "heartbeat"] == [kind, "gone"]
 
         # Published anew it is a topic like any other.
-        again = await store.commit(Change(TOPIC, b'{"plan":{"key":"pro"}}'))
+        anew = await store.commit(Change(TOPIC, b'{"plan":{"key":"pro"}}'))
         # Not before this gateway has heard of it: the topic is live here still.
-        await until(lambda: (live := gateway.node.hub.topic(TOPIC)) is None or live.version == again.version)
+        await until(lambda: (live := gateway.node.hub.topic(TOPIC)) is None or live.version == anew.version)
         await client.send("subscribe", topic=TOPIC, version=version)
         assert (await client.receive())["state"] == {"plan": {"key": "pro"}}
         again = (await store.commit(Change(TOPIC, b'{"plan":{"key":"free"}}'))).version
