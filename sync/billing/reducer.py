@@ -11,6 +11,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, replace
 
 from sync.billing.model import (
+    FETCHED_ID,
     KNOWN_ACTIONS,
     KNOWN_STATUSES,
     Event,
@@ -29,6 +30,9 @@ PAST_DUE_MARKS_MAX = 100
 
 FETCH_LAG_NS = 60 * 1_000_000_000
 """How far a provider's API may lag behind its webhooks."""
+
+ASKED_SINCE = "older than what the provider was asked for since"
+"""Why an event is refused that came after its provider had told more: nothing is lost with it."""
 
 STAMP_NS = 1_000
 """How exact a provider's stamps are everywhere: a body of no newer stamp than this says nothing new."""
@@ -109,7 +113,9 @@ def _unusable(body: Subscription) -> str:
 
 
 def _older(order: Order, known: Order) -> str:
-    return "this event is what is known already" if order == known else f"older than {known.event_id}"
+    if order == known:
+        return "this event is what is known already"
+    return f"older than {known.event_id}" if known.event_id != FETCHED_ID else ASKED_SINCE
 
 
 def _first(event: Event, body: Subscription) -> SubscriptionFacts:

@@ -201,7 +201,8 @@ export const ofTopic = (name, model, { parked, newest, differing }) => {
       at: events[0].parked_us,
     });
   }
-  if (newest && newest.outcome === "refused") {
+  // What the provider was asked for after the event holds the event: nothing is wrong with that.
+  if (newest && newest.outcome === "refused" && newest.reason !== "older than what the provider was asked for since") {
     items.push({
       key: "refused",
       severity: "amber",

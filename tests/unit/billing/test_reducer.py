@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from sync.billing import model, projection
 from sync.billing.model import FETCHED, NOTHING, Event, Facts, Item, Order
-from sync.billing.reducer import PAST_DUE_MARKS_MAX, SUBSCRIPTIONS_MAX, Reduced, Refused, Unusable, adopt, reduce
+from sync.billing.reducer import (
+    ASKED_SINCE,
+    PAST_DUE_MARKS_MAX,
+    SUBSCRIPTIONS_MAX,
+    Reduced,
+    Refused,
+    Unusable,
+    adopt,
+    reduce,
+)
 from tests.unit.billing.histories import BASIC, CATALOG, DAY_NS, PRO, START_NS, arrivals, at, event, histories, relaxed
 
 
@@ -205,6 +214,11 @@ class TestFetched:
         late = reduce(result.facts, event("past_due", 1.000005, updated=1))
         assert isinstance(late, Reduced)
         assert late.facts.subscriptions["paddle:sub_1"].past_due_since_ns == at(1.000005)
+
+    def test_an_event_that_the_answer_holds_already_says_so(self) -> None:
+        result = adopt(NOTHING, self.fetched("active", 1, 1.5))
+        assert isinstance(result, Reduced)
+        assert reduce(result.facts, event("active", 1, updated=1)) == Refused(ASKED_SINCE)
 
     def test_what_is_known_changes_nothing(self) -> None:
         facts = self.known(event("active", 1))

@@ -187,6 +187,15 @@ def test_a_quantile_is_the_bound_that_the_share_stays_within() -> None:
     assert data.quantile(histogram, 0.99) == Quantile(None, 1.0)
 
 
+def test_the_page_knows_the_refusal_that_is_none() -> None:
+    from pathlib import Path
+
+    from gateway import console
+    from sync.billing.reducer import ASKED_SINCE
+
+    assert f'"{ASKED_SINCE}"' in (Path(console.__file__).parent / "page" / "attention.js").read_text()
+
+
 def test_the_console_offers_the_scenarios_that_the_simulator_has() -> None:
     from gateway.console.actions import SCENARIOS
     from sync.simulator.scenario import bundled
