@@ -259,6 +259,7 @@ async def output_buffers_overflow(rig: Rig) -> None:
 async def store_flushed(rig: Rig) -> None:
     """FLUSHALL: the gateways have the only copy."""
     await rig.still()
+    await rig.known()
     with rig.losing():
         await rig.store.redis.flushall()
     rig.publishing.set()
@@ -275,6 +276,7 @@ async def older_file_restored(rig: Rig) -> None:
     rig.publishing.set()
     await asyncio.sleep(1)
     await rig.still()
+    await rig.known()
     with rig.losing():
         rig.server.kill()
         shutil.rmtree(folder)

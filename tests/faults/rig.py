@@ -320,6 +320,14 @@ class Rig:
         """Return each topic's version in the store."""
         return dict(zip(self.topics, await self.store.versions(self.topics), strict=True))
 
+    async def known(self, timeout_s: float = 10) -> None:
+        """Return once every tab, and so some gateway, holds the newest: what nobody holds, nobody can put back."""
+        newest = await self.newest()
+        await until(
+            lambda: all(tab.held[topic] == version for tab in self.tabs for topic, version in newest.items()),
+            timeout_s=timeout_s,
+        )
+
     async def settle(self, converge_s: float) -> Healed:
         """Nothing fails any more: stop publishing, wait until all tabs are current or the bound has passed, go on.
 
