@@ -12,6 +12,7 @@ import itertools
 import json
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ WAKE_S = 0.2
 """Within which a browser client comes back once its browser says that there is a network again."""
 
 
-class Source:
+class Source(ABC):
     """Publishes topics in turn, and knows when each state was handed to the store. States are numbered from 1."""
 
     def __init__(self, topics: int, rate: int, size: int) -> None:
@@ -39,16 +40,17 @@ class Source:
         self._turn = itertools.cycle(range(topics))
         self._task: asyncio.Task[None] | None = None
 
+    @abstractmethod
     async def put(self, states: Sequence[tuple[str, bytes]]) -> None:
         """Write states to the store and announce them."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def newest(self) -> list[int]:
         """Return the number of each topic's state in the store."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def aclose(self) -> None:
-        raise NotImplementedError
+        """Let go of the store."""
 
     async def publish(self, topics: Sequence[int]) -> None:
         now = time.monotonic()
@@ -161,7 +163,7 @@ class Link(WSListener):
                 self.transport.disconnect(graceful=False)
 
 
-class Client:
+class Client(ABC):
     """A tab on one topic: it stays connected to one of `ports`, and remembers what it shows and since when."""
 
     url = ""
@@ -191,16 +193,16 @@ class Client:
 
     # What the dialects fill in.
 
-    def greet(self) -> None:
+    def greet(self) -> None:  # noqa: B027 - most wait to be spoken to
         """Say the first word, if it is the client's."""
 
+    @abstractmethod
     def take(self, text: bytes) -> None:
         """Handle one frame."""
-        raise NotImplementedError
 
+    @abstractmethod
     def back_off(self) -> float:
         """Return the seconds until the next attempt."""
-        raise NotImplementedError
 
     # The life of a tab.
 
@@ -330,7 +332,7 @@ class PlanwireClient(Client):
         self.attempt += 1
         return self.chance.random() * bound_ms / 1000
 
-    def greet(self) -> None:
+    def greet(self) -> None:  # noqa: B027 - most wait to be spoken to
         topics = {f"bench:{self.topic}": self._version}
         hello = {"type": "hello", "token": self.tokens[self.index], "topics": topics, "client": "crowd"}
         assert self.link is not None

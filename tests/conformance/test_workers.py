@@ -21,16 +21,20 @@ import pytest
 from sync.state.store import Change, Store
 from tests.support.gateway import environment
 from tests.support.processes import clean_environ
-from tests.support.servers import free_port
+from tests.support.servers import free_port, missing
 from tests.support.wait import until
 from tests.support.wire import CLOSE, TEXT, Wire, dial, encode, greet
-
-pytestmark = pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="looking into processes needs /proc")
 
 WORKERS = 2
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 SOCKETS = 40
+
+
+@pytest.fixture(autouse=True)
+def process_list() -> None:
+    if not Path("/proc/self/net/tcp").exists():
+        missing("looking into processes needs /proc")
 
 
 @dataclass
