@@ -332,7 +332,7 @@ class PlanwireClient(Client):
         self.attempt += 1
         return self.chance.random() * bound_ms / 1000
 
-    def greet(self) -> None:  # noqa: B027 - most wait to be spoken to
+    def greet(self) -> None:
         topics = {f"bench:{self.topic}": self._version}
         hello = {"type": "hello", "token": self.tokens[self.index], "topics": topics, "client": "crowd"}
         assert self.link is not None
