@@ -19,6 +19,9 @@ from gateway.problem import Problem
 from gateway.settings import GatewaySettings
 
 PAGES = Path(__file__).parent / "demo"
+THEME = Path(__file__).parent / "console" / "page" / "theme.css"
+"""What the demo's pages and the console have in common."""
+
 FRAMEWORKS = frozenset(("react", "vue", "svelte", "openfeature"))
 """The example pages whose framework `make examples` bundles."""
 
@@ -71,6 +74,9 @@ def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
             raise Problem("not_found", "there is no such example")
         return FileResponse(page, headers=PAGE_HEADERS)
 
+    async def theme(_: Request) -> Response:
+        return FileResponse(THEME, headers=PAGE_HEADERS)
+
     async def index(_: Request) -> Response:
         return RedirectResponse("/demo/")
 
@@ -78,6 +84,7 @@ def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
         Route("/demo/token", token, methods=["POST"]),
         Route("/demo/simulate/{action}", simulate, methods=["POST"]),
         Route("/demo", index),
+        Route("/demo/theme.css", theme),
         Route("/demo/examples/{name:str}.html", example),
         Mount("/demo", Assets(PAGES, (".html", ".js", ".css", ".svg"))),
     ]
