@@ -14,15 +14,15 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.console import lease
-from sync.state.store import Store
+from sync.state.store import Store, StoreError
 
-KEY = "pw:{console}:refusals"
+KEY = "pw:{console}:refused"
 KEEP_S = 7 * 86_400
 CODES_MAX = 64
 BODY_MAX_BYTES = 4096
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """How often, and when first and last (microseconds since 1970), a provider's webhooks were refused so."""
 
@@ -46,12 +46,17 @@ class Refusals:
 
     def note(self, provider: str, code: str, detail: str, now_us: int) -> None:
         """Count one."""
+        self._add(provider, code, Refusal(1, now_us, now_us, detail))
+
+    def _add(self, provider: str, code: str, found: Refusal) -> None:
         known = self._new.get((provider, code))
         if known is None:
             if len(self._new) < CODES_MAX:
-                self._new[provider, code] = Refusal(1, now_us, now_us, detail)
+                self._new[provider, code] = found
             return
-        known.count, known.last_us, known.detail = known.count + 1, now_us, detail
+        newer = found if found.last_us >= known.last_us else known
+        first_us = min(known.first_us, found.first_us)
+        self._new[provider, code] = Refusal(known.count + found.count, first_us, newer.last_us, newer.detail)
 
     async def flush(self) -> None:
         """Return once the store knows of all.
@@ -59,23 +64,23 @@ class Refusals:
         Raises:
             StoreError: the store is unreachable or failing; they are told later.
         """
-        if not self._new:
+        new, self._new = self._new, {}  # before anything is awaited: the console may ask while the task flushes
+        if not new:
             return
-        stored = {(row["provider"], row["code"]): row for row in await self._read()}
-        new, self._new = self._new, {}
-        rows = []
+        commands: list[tuple[str | int | bytes, ...]] = [("EXPIRE", KEY, KEEP_S)]
         for (provider, code), found in new.items():
-            old = stored.get((provider, code))
-            row = {
-                "provider": provider,
-                "code": code,
-                "count": found.count + (old["count"] if old else 0),
-                "first_us": old["first_us"] if old else found.first_us,
-                "last_us": found.last_us,
-                "detail": found.detail,
-            }
-            rows += [f"{provider} {code}", orjson.dumps(row)]
-        await lease.run(self._store, ("HSET", KEY, *rows), ("EXPIRE", KEY, KEEP_S))
+            row = f"{provider} {code}"
+            commands += [
+                ("HINCRBY", KEY, f"{row} count", found.count),
+                ("HSETNX", KEY, f"{row} first_us", found.first_us),
+                ("HSET", KEY, f"{row} last_us", found.last_us, f"{row} detail", found.detail),
+            ]
+        try:
+            await lease.run(self._store, *commands[1:], commands[0])
+        except StoreError:
+            for (provider, code), found in new.items():
+                self._add(provider, code, found)
+            raise
 
     async def listed(self) -> list[dict[str, Any]]:
         """Return all refusals of the last days, the newest first.
@@ -87,8 +92,13 @@ class Refusals:
         return sorted(await self._read(), key=lambda row: -int(row["last_us"]))
 
     async def _read(self) -> list[dict[str, Any]]:
-        (values,) = await lease.run(self._store, ("HVALS", KEY))
-        return [orjson.loads(value) for value in values]
+        (members,) = await lease.run(self._store, ("HGETALL", KEY))
+        rows: dict[tuple[str, str], dict[str, Any]] = {}
+        for member, value in members.items():
+            provider, code, name = member.decode().split(" ")
+            row = rows.setdefault((provider, code), {"provider": provider, "code": code})
+            row[name] = value.decode() if name == "detail" else int(value)
+        return [row for row in rows.values() if "last_us" in row]
 
 
 class Watched:

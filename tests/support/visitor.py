@@ -66,7 +66,7 @@ class Visitor:
     async def is_content(self) -> None:
         """Check that nothing was complained about and nothing breached the content policy."""
         assert await self.page.evaluate("window.violations") == []
-        assert self.problems == []
+        assert self.problems == [], self.problems
 
 
 @asynccontextmanager
