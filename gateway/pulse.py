@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from gateway.websocket import SessionSocket
 
 TICK_S = 0.25
+
+HEAD_START_S = 1.0
+"""What the webhook of a change that a browser awaits has before the provider is asked: most are under way by then."""
+
 CLOSE_TIMEOUT_S = 2.0
 """How long a peer has to answer a close frame."""
 
@@ -53,6 +57,7 @@ class Pulse:
         self._want_reconcile = want_reconcile
         self._deadlines: Deadlines[SessionSocket] = Deadlines(TICK_S)
         self._expects: Deadlines[tuple[SessionSocket, str, int]] = Deadlines(TICK_S)
+        self._awaited: Deadlines[tuple[str, int]] = Deadlines(TICK_S)
         self._stalled: set[SessionSocket] = set()
         self._beats: list[set[SessionSocket]] = [set() for _ in range(max(1, round(settings.heartbeat_s / TICK_S)))]
         self._beat = 0
@@ -184,8 +189,9 @@ class Pulse:
             socket.write(frame.text(protocol.current(topic, subscription.sent), False))
             return
         socket.write(frame.text(protocol.pending(topic, after), False))
-        self._want_reconcile(topic)
-        self._expects.add(time.time() + timeout_s, (socket, topic, after))
+        now = time.time()
+        self._awaited.add(now + min(HEAD_START_S, timeout_s / 2), (topic, after))
+        self._expects.add(now + timeout_s, (socket, topic, after))
 
     # Time passes.
 
@@ -199,6 +205,10 @@ class Pulse:
         """Do everything that is due at `now` (Unix seconds)."""
         for socket in self._deadlines.due(now):
             self._due(socket, now)
+        for topic, after in self._awaited.due(now):
+            live = self._hub.topic(topic)
+            if live is None or live.version <= after:
+                self._want_reconcile(topic)
         for socket, topic, after in self._expects.due(now):
             subscription = socket.session.topics.get(topic)
             if subscription is not None and subscription.sent <= after:

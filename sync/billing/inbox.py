@@ -25,6 +25,7 @@ _PUT = Script.load("put")
 _CLAIM = Script.load("claim")
 _FINISH = Script.load("finish")
 _RELEASE = Script.load("release")
+_REST = Script.load("rest")
 _FORGET = Script.load("forget")
 
 _FIELDS = ("body", "provider", "type", "received_us", "status", "attempts", "reason", "topic", "waits")
@@ -111,8 +112,11 @@ class Inbox:
         """Return what `put` was answered."""
         return Put(reply[0].decode(), reply[1].decode(), int(reply[2]), int(reply[3]))
 
-    def end(self, batch: Batch, event_id: str, ending: Ending) -> None:
-        """Add to `batch` the end of the work on an event."""
+    def end(self, batch: Batch, event_id: str, ending: Ending, *, again: bool = False) -> None:
+        """Add to `batch` the end of the work on an event.
+
+        `again`: one that is parked is tried once more after a lease, unless `rest` is called for it by then.
+        """
         batch.script(
             _FINISH,
             (self._event_head + event_id, self._pending, self._parked, self._waiting),
@@ -124,7 +128,12 @@ class Inbox:
             "\n".join(ending.waits),
             KEEP_DONE_S * 1000,
             "keep" if ending.outcome in BODY_KEPT and ending.keeps_body else "",
+            self._lease_us if again else "",
         )
+
+    def rest(self, batch: Batch, event_id: str) -> None:
+        """Add to `batch` that a parked event need not be tried again but for what it waits on."""
+        batch.script(_REST, (self._event_head + event_id, self._pending, self._waiting), event_id)
 
     def postpone(self, batch: Batch, event_id: str, until_us: int) -> None:
         """Add to `batch` that a claimed event is tried again at `until_us`, and not when its lease ends."""

@@ -268,8 +268,9 @@ class Pipeline:
         if ending is None:
             topic = str(Topic(environment, TENANT_KIND, str(link.tenant_id)))
             return await self._apply(topic, event, attempts, received_us, read, fetched)
-        receipt = await self._end(environment, event, ending)
-        if receipt.outcome == "parked" and link.conflict is None:
+        is_unlinked = ending.outcome == "parked" and link.conflict is None
+        receipt = await self._end(environment, event, ending, again=is_unlinked)
+        if is_unlinked:
             await self._look_again(event)
         return receipt
 
@@ -286,11 +287,19 @@ class Pipeline:
         return await self._end(event.environment, event, Ending("parked", reason, waits=(WAITS_SOFTWARE,)))
 
     async def _look_again(self, event: Event) -> None:
-        """Release what was parked for want of a link that was learned between our look and our parking."""
+        """Release what was parked for want of a link that was learned between our look and our parking.
+
+        Should this process or the store end before it is done, the event is tried once more when its lease has.
+        """
+        known = self.environment(event.environment)
         batch = Batch(self.store.redis)
-        ownership.ask(batch, self.environment(event.environment).links, event)
+        ownership.ask(batch, known.links, event)
         if ownership.told(event, await batch.run()).tenant_id is not None:
             await self.release(event.environment, *subjects(event))
+            return
+        batch = Batch(self.store.redis)
+        known.inbox.rest(batch, event.event_id)
+        await batch.run()
 
     async def _apply(
         self,
@@ -404,6 +413,7 @@ class Pipeline:
         missed: Drift | None = None,
         is_first: bool = True,
         fetched: Event | None = None,
+        again: bool = False,
     ) -> Receipt:
         known = self.environment(environment)
         batch = Batch(self.store.redis)
@@ -431,7 +441,7 @@ class Pipeline:
             note(batch, ending.topic, event.event_id, event.type, ending, self.now_ns() // 1000)
         # Last, so that a failure before it leaves the event pending and everything is done once more.
         batch.then()
-        known.inbox.end(batch, event.event_id, ending)
+        known.inbox.end(batch, event.event_id, ending, again=again)
         await batch.run()
         if ending.outcome == "parked":
             _log.warning(

@@ -649,3 +649,24 @@ async def test_racing_commits_are_never_taken_for_a_store_that_lost_its_newest(s
                 pass
     assert running.node.metrics.restored == 0
     assert await store.redis.zcard(keys.RECONCILE) == 0
+
+
+async def test_an_expect_asks_the_provider_for_what_no_webhook_brings_and_for_nothing_else(
+    store_url: str, store: Store
+) -> None:
+    async with run_gateway(environment(store_url)) as running, open_client(running, "tenant:late", TOPIC) as client:
+        for _ in range(2):
+            await client.until("snapshot")
+        for topic in (TOPIC, "tenant:late"):
+            await client.send("expect", topic=topic, after=0, timeout_ms=30_000)
+            await client.until("pending")
+        await store.commit(Change(TOPIC, b'{"plan":"pro"}'))
+        await client.until("snapshot")
+        asked: list[Any] = []
+
+        async def is_asked() -> bool:
+            asked[:] = await store.redis.zrange(keys.RECONCILE, 0, -1)
+            return bool(asked)
+
+        await until(is_asked)
+        assert asked == [b"tenant:late"]

@@ -23,13 +23,13 @@ from starlette.responses import Response
 from sync import intake
 from sync.billing import model
 from sync.billing.model import Event
-from sync.billing.pipeline import Pipeline, events_key
+from sync.billing.pipeline import Pipeline, Receipt, events_key
 from sync.billing.providers import ProviderUnavailable, stripe
 from sync.billing.providers.paddle import Paddle
 from sync.billing.shelf import Shelf
 from sync.settings import SyncSettings
 from sync.state.connect import connect
-from sync.state.store import Change, Store
+from sync.state.store import Change, Store, StoreError
 from tests.support.servers import Server, start_valkey
 from tests.unit.billing import bodies
 from tests.unit.billing.bodies import SANDBOX_SECRET, SECRET, official, signature, webhook
@@ -283,6 +283,41 @@ class TestParked:
         assert len(model.decode((await store.read("tenant:acme")).private).subscriptions) == 2
         assert await outcome(door, webhook(1, id="sub_3", tenant="other")) == "applied"
         assert await outcome(door, webhook(1, id="sub_4", tenant=None)) == "parked"
+
+    async def test_a_link_learned_between_the_look_and_the_parking_counts_though_nobody_looks_again(
+        self, settings: SyncSettings, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The store goes, or the process is killed, right after an event was parked whose link was learned before."""
+        first, other = await intake.pipeline(store, settings), await intake.pipeline(store, settings)
+        end = first._end
+
+        async def learned_meanwhile(*arguments: Any, **options: Any) -> Receipt:
+            await other.receive(Paddle(), webhook(2), "live")
+            return await end(*arguments, **options)
+
+        async def cut_off(event: Event) -> None:
+            raise StoreError("away")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(first, "_end", learned_meanwhile)
+            patched.setattr(first, "_look_again", cut_off)
+            with pytest.raises(StoreError):
+                await first.receive(Paddle(), webhook(3, event_id="evt_cut", tenant=None), "live")
+        inbox = first.environment("live").inbox
+        record = await inbox.read("evt_cut")
+        assert record is not None
+        assert record.status == "parked"
+        (claimed,) = await inbox.claim(10)
+        assert claimed.event_id == "evt_cut"
+        assert (await first.resume(claimed, "live")).outcome == "applied"
+        assert await inbox.counts() == (0, 0)
+
+    async def test_one_that_waits_for_its_link_is_left_alone_by_the_clock(
+        self, settings: SyncSettings, store: Store
+    ) -> None:
+        pipeline = await intake.pipeline(store, settings)
+        assert (await pipeline.receive(Paddle(), webhook(1, tenant=None), "live")).outcome == "parked"
+        assert await pipeline.environment("live").inbox.counts() == (0, 1)
 
     async def test_a_subscription_that_changes_hands_is_parked(self, door: httpx2.AsyncClient, store: Store) -> None:
         assert await outcome(door, webhook(1)) == "applied"

@@ -13,6 +13,8 @@
 -- ARGV[6] waits      lines, one thing that it waits on each; empty where done
 -- ARGV[7] ttl_ms     how long a done event is kept
 -- ARGV[8] body       empty: a done event's body goes now
+-- ARGV[9] again_us   of a parked event: in how long it is tried once more, unless rest.lua says that it need not be;
+--                    empty: it need not be
 --
 -- Returns 1 where the event is known, else 0.
 
@@ -31,17 +33,23 @@ end
 -- 1. It waits no longer on what it waited on before.
 each(redis.call('HGET', KEYS[1], 'waits') or '', function(member) redis.call('ZREM', KEYS[4], member) end)
 
--- 2. Neither does anybody come back to it by the clock.
-redis.call('ZREM', KEYS[2], ARGV[1])
-
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local parked = ARGV[2] == 'parked'
+
+-- 2. Neither does anybody come back to it by the clock; but to one that is parked before it is sure that it must wait.
+if parked and ARGV[9] ~= '' then
+  redis.call('ZADD', KEYS[2], string.format('%.0f', now + tonumber(ARGV[9])), ARGV[1])
+else
+  redis.call('ZREM', KEYS[2], ARGV[1])
+end
+
 redis.call('HSET', KEYS[1], 'status', parked and 'parked' or 'done', 'outcome', ARGV[2], 'reason', ARGV[3],
   'topic', ARGV[4], 'version', ARGV[5], 'waits', ARGV[6])
 
 -- 3. A parked event stays until it is used; a done one for as long as it may come again.
 if parked then
-  local time = redis.call('TIME')
-  redis.call('ZADD', KEYS[3], 'NX', string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2])), ARGV[1])
+  redis.call('ZADD', KEYS[3], 'NX', string.format('%.0f', now), ARGV[1])
   each(ARGV[6], function(member) redis.call('ZADD', KEYS[4], 0, member) end)
   redis.call('PERSIST', KEYS[1])
 else
