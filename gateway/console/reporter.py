@@ -96,7 +96,9 @@ class Reporter:
                 else:
                     self._rest()
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._woken.wait(), IDLE_REGISTER_S)
+                        # Not `wait_for`: on CPython 3.11 it loses a cancel that comes together with the wake-up.
+                        async with asyncio.timeout(IDLE_REGISTER_S):
+                            await self._woken.wait()
                     self._woken.clear()
                     registered_at = float("-inf") if self.is_watched else registered_at
         finally:

@@ -1,7 +1,8 @@
-"""How often a command is tried again, and which failures of a connection count as one."""
+"""How often a command is tried again, which failures of a connection count as one, and that a cancel is never lost."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -19,6 +20,10 @@ class Patience(Retry):
 
     asyncio's own transports drop such a write and fail the read after it; uvloop raises a RuntimeError, which redis-py
     would pass on to whoever asked.
+
+    redis-py sends each command under `asyncio.wait_for`, which on CPython 3.11 drops a cancel that arrives in the turn
+    of the event loop in which the sending ends (bpo-37658). A task that asks the store in a loop would live on, and
+    whoever waits for its end would wait for ever; so what the task was told meanwhile is looked at after each command.
     """
 
     async def call_with_retry(self, do: Callable[[], Awaitable[T]], *arguments: Any, **options: Any) -> T:
@@ -26,7 +31,10 @@ class Patience(Retry):
 
         Raises:
             redis.exceptions.ConnectionError: the connection was lost each time.
+            asyncio.CancelledError: the task was cancelled meanwhile, whatever became of the command.
         """
+        task = asyncio.current_task()
+        cancels = task.cancelling() if task is not None else 0
 
         async def told() -> T:
             try:
@@ -36,4 +44,8 @@ class Patience(Retry):
                     raise
                 raise RedisConnectionError(str(error)) from error
 
-        return await super().call_with_retry(told, *arguments, **options)
+        try:
+            return await super().call_with_retry(told, *arguments, **options)
+        finally:
+            if task is not None and task.cancelling() > cancels:
+                raise asyncio.CancelledError
