@@ -7,7 +7,7 @@ section 3.1) is taken apart here, strictly and without its overhead. Fetching ke
 
 from __future__ import annotations
 
-import base64
+import binascii
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
@@ -30,6 +30,7 @@ CANDIDATES_MAX = 4
 NOT_BEFORE_LEEWAY_S = 30
 """How far ahead of ours the issuer's clock may run. Expiry gets none: it is a promise with a bound."""
 
+_FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _COMPACT = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
 
 
@@ -193,8 +194,10 @@ class Auth:
         signature = _decode_base64(match[3])
         if signature is None:
             return "token_malformed"
-        signer = next((key for key in keys if _is_signed(key, signed, signature)), None)
-        if signer is None:
+        for signer in keys:
+            if _is_signed(signer, signed, signature):
+                break
+        else:
             return "token_signature"
         payload = _decode_object(match[2])
         if payload is None:
@@ -238,7 +241,7 @@ def _is_signed(key: VerifyKey, signed: bytes, signature: bytes) -> bool:
 def _decode_base64(data: bytes) -> bytes | None:
     """Return what unpadded base64url (RFC 7515 section 2) stands for, or None for an impossible length."""
     try:
-        return base64.urlsafe_b64decode(data + b"=" * (-len(data) % 4))
+        return binascii.a2b_base64(data.translate(_FROM_URL_SAFE) + b"=" * (-len(data) % 4))
     except ValueError:
         return None
 

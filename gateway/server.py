@@ -12,8 +12,9 @@ import os
 import re
 import socket
 import sys
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import httptools
 import uvicorn
@@ -26,7 +27,7 @@ from uvicorn.supervisors import multiprocess
 
 from gateway.node import Node
 from gateway.settings import GatewaySettings, SettingsError
-from gateway.websocket import SessionSocket
+from gateway.websocket import SessionSocket, WebSocket
 from sync.state import deathwatch, logs
 
 HEAD_MAX_BYTES = 16_384
@@ -34,6 +35,9 @@ HEAD_MAX_BYTES = 16_384
 
 HEAD_TIMEOUT_S = 5.0
 """From connecting until the request head is complete; beyond: the connection is dropped."""
+
+HEAD_TICK_S = 0.25
+"""How often it is looked for connections on which nothing came at all: they are dropped up to this much later."""
 
 BACKLOG = 4096
 
@@ -49,78 +53,61 @@ _UPGRADE = re.compile(rb"\r\nupgrade: *websocket\r\n", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection: *(?:[a-z-]+, *)*upgrade(?:, *[a-z-]+)*\r\n", re.IGNORECASE)
 
 
-class Porch(asyncio.Protocol):
-    """Takes a new connection until its first bytes tell what it is.
+class Porch:
+    """Takes new connections until their first bytes tell what they are: one for a server, called for each.
 
-    An opening handshake that came whole, in plain form, becomes a socket here: uvicorn's HTTP object, its parser and
-    the request they make would be thrown away at once, and were a fifth of what connecting costs. Everything else,
+    A connection's protocol is a socket from the start. What sends an opening handshake, whole and in plain form, stays
+    one: uvicorn's HTTP object, its parser and the request they make would be thrown away at once, and were a fifth of
+    what connecting costs; and a transport that changes its protocol leaves epoll and enters it again. Everything else,
     wrong or merely rare, is the `Door`'s, with the clock of its head running on.
     """
 
-    __slots__ = ("_app_state", "_config", "_head_timer", "_loop", "_server_state", "_transport")
-
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
-        self._loop = _loop
-        self._transport: asyncio.Transport
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._since: dict[WebSocket, float] = {}
+        self._is_ticking = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def __call__(self, **_: object) -> WebSocket:
+        """Return the protocol of a new connection."""
+        socket_class = cast("type[WebSocket]", self._config.ws_protocol_class)
+        return socket_class(self._config, self._server_state, self._app_state, None, self)
+
+    def enter(self, socket: WebSocket) -> None:
         """Start the clock for the first request's head."""
-        self._transport = transport
-        self._server_state.connections.add(self)  # type: ignore[arg-type]
-        loop = self._loop or asyncio.get_running_loop()
-        self._head_timer = loop.call_later(HEAD_TIMEOUT_S, transport.abort)
+        self._since[socket] = time.monotonic()
+        if not self._is_ticking:
+            self._is_ticking = True
+            asyncio.get_running_loop().call_later(HEAD_TICK_S, self._tick)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
-        self._leave().cancel()
+    def leave(self, socket: WebSocket) -> float:
+        """Stop the clock, and return when it was started."""
+        return self._since.pop(socket, 0.0)
 
-    def data_received(self, data: bytes) -> None:
-        """Make a socket of an opening handshake, and let the door look at anything else."""
+    def _tick(self) -> None:
+        """Drop who has not said in time what it is: no timer for each, since most say it at once."""
+        latest = time.monotonic() - HEAD_TIMEOUT_S
+        for late in [silent for silent, since in self._since.items() if since <= latest]:
+            late.abort()
+        self._is_ticking = bool(self._since)
+        if self._is_ticking:
+            asyncio.get_running_loop().call_later(HEAD_TICK_S, self._tick)
+
+    def hear(self, socket: WebSocket, transport: asyncio.Transport, data: bytes) -> None:
+        """Let the socket answer an opening handshake, and the door look at any other first bytes."""
+        since = self.leave(socket)
         end = data.find(b"\r\n\r\n") + 4
         if 4 <= end < HEAD_MAX_BYTES and is_handshake(data[:end]):
-            self._open(data[:end], data[end:])
-        else:
-            self._hand_over(data)
-
-    def _open(self, head: bytes, rest: bytes) -> None:
-        transport = self._transport
-        self._leave().cancel()
-        socket = self._config.ws_protocol_class(  # type: ignore[call-arg, misc]
-            config=self._config, server_state=self._server_state, app_state=self._app_state
-        )
-        transport.set_protocol(socket)
-        socket.connection_made(transport)
-        socket.data_received(head)
-        if rest and not transport.is_closing():
-            socket.data_received(rest)
-
-    def _hand_over(self, data: bytes) -> None:
-        timer = self._leave()
-        door = Door(self._config, self._server_state, self._app_state, self._loop)
-        door.enter(self._transport, timer)
-        self._transport.set_protocol(door)
+            socket.shake_hands(data[:end])
+            if end < len(data) and not transport.is_closing():
+                socket.data_received(data[end:])
+            return
+        self._server_state.connections.discard(socket)
+        door = Door(self._config, self._server_state, self._app_state)
+        door.enter(transport, since)
+        transport.set_protocol(door)
         door.data_received(data)
-
-    def _leave(self) -> asyncio.TimerHandle:
-        """Be nobody's connection any more, and give the clock away."""
-        self._server_state.connections.discard(self)
-        timer, self._head_timer = self._head_timer, None
-        assert timer is not None
-        return timer
-
-    def shutdown(self) -> None:
-        """Drop a connection that has said nothing yet when stopping."""
-        self._transport.close()
 
 
 def is_handshake(head: bytes) -> bool:
@@ -154,9 +141,10 @@ class Door(HttpToolsProtocol):
         self.scheme = "https" if is_ssl(transport) else "http"
         self._start_timer()
 
-    def enter(self, transport: asyncio.Transport, head_timer: asyncio.TimerHandle) -> None:
-        """Take over a connection whose first head's clock is running already."""
-        self._head_timer = head_timer
+    def enter(self, transport: asyncio.Transport, since: float) -> None:
+        """Take over a connection whose first head's clock runs since then (of `time.monotonic`)."""
+        left_s = since + HEAD_TIMEOUT_S - time.monotonic()
+        self._head_timer = self.loop.call_later(max(0.0, left_s), transport.abort)
         self.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -275,11 +263,13 @@ class Server(uvicorn.Server):
     """uvicorn's server, which first lets the sockets go gently."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, with the send buffer that every accepted socket inherits.
+        """Listen, behind the porch, and with the send buffer that every accepted socket inherits.
 
         Without a bound the kernel takes megabytes before a socket counts as slow, and a slow tab is shown states long
         gone. Set here it costs no system call per connection.
         """
+        porch = Porch(self.config, self.server_state, self.lifespan.state)
+        self.config.http_protocol_class = porch  # type: ignore[assignment]
         await super().startup(sockets)
         node = self.lifespan.state.get("node")
         if isinstance(node, Node):
@@ -331,7 +321,7 @@ def configuration(
         host=settings.host,
         port=settings.port,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http=Porch,
+        http=Door,
         ws=SessionSocket,
         workers=workers,
         access_log=False,

@@ -3,6 +3,7 @@
 `WebSocket` is RFC 6455 on a transport: handshake, inbound frames, close, backpressure. `SessionSocket` puts a session
 behind it. uvicorn calls the class as `cls(config=, server_state=, app_state=)`, then `connection_made`,
 `data_received(request head)`, `transport.set_protocol`; that seam is internal to it, so its minor version is pinned.
+What `gateway.server` serves is a socket from the first byte: its porch decides whether it stays one.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from gateway.hub import Subscription
     from gateway.node import Node
     from gateway.revocations import Revocations
+    from gateway.server import Porch
 
 log = structlog.get_logger()
 
@@ -114,6 +116,7 @@ class WebSocket(asyncio.Protocol):
         "_is_upgraded",
         "_parts",
         "_parts_text",
+        "_porch",
         "close_code",
         "fd",
         "is_closing",
@@ -125,8 +128,17 @@ class WebSocket(asyncio.Protocol):
     subprotocol: ClassVar[str | None] = protocol.SUBPROTOCOL
     fragments_max: ClassVar[int] = FRAGMENTS_MAX
 
-    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: Any = None,
+        porch: Porch | None = None,
+    ) -> None:
+        """Take what uvicorn gives; `porch` is told the first bytes, which may be no handshake. None: they are one."""
         self.server_state = server_state
+        self._porch = porch
         self.transport: asyncio.Transport | None = None
         self._is_upgraded = False
         self._inbound: _Inbound | None = None
@@ -152,7 +164,7 @@ class WebSocket(asyncio.Protocol):
         return 65_536
 
     def opened(self) -> None:
-        """The handshake is done."""
+        """The handshake is done, but for its answer, which is written next."""
 
     def received(self, data: bytes, is_text: bool) -> None:
         """A whole message has come; text is valid UTF-8."""
@@ -171,12 +183,19 @@ class WebSocket(asyncio.Protocol):
         # uvloop's transports do not derive from asyncio's classes.
         self.transport = cast(asyncio.Transport, transport)
         self.server_state.connections.add(self)  # type: ignore[arg-type]
+        if self._porch is not None:
+            self._porch.enter(self)
 
     def data_received(self, data: bytes) -> None:
         """Take the request head, then frames."""
         if self._inbound is None:
             if not self._is_upgraded:
-                self._handshake(data)
+                porch, self._porch = self._porch, None
+                if porch is None:
+                    self.shake_hands(data)
+                else:
+                    assert self.transport is not None
+                    porch.hear(self, self.transport, data)
                 return
             if not self.is_closing and self._receive_whole(data):
                 return
@@ -234,6 +253,8 @@ class WebSocket(asyncio.Protocol):
         self.server_state.connections.discard(self)
         if self._is_upgraded:
             self.lost()
+        elif self._porch is not None:
+            self._porch.leave(self)
 
     def shutdown(self) -> None:
         """Close for uvicorn, which is stopping."""
@@ -244,16 +265,16 @@ class WebSocket(asyncio.Protocol):
 
     # Handshake.
 
-    def _handshake(self, head: bytes) -> None:
+    def shake_hands(self, head: bytes) -> None:
+        """Answer a request head that asks for a WebSocket."""
         try:
             answer = self._answer(head)
         except Refused as refused:
             self._refuse(refused)
             return
-        assert self.transport is not None
         self._is_upgraded = True
-        self.transport.write(answer)
         self.opened()
+        self.write(answer)
 
     def _answer(self, head: bytes) -> bytes:
         """Return the 101 response to a request head (RFC 6455 section 4.2).
@@ -264,7 +285,7 @@ class WebSocket(asyncio.Protocol):
         lines = head.split(b"\r\n")
         method, target, _ = lines[0].split(b" ", 2)
         headers: dict[bytes, bytes] = {}
-        for line in lines[1:]:
+        for line in lines[1:-2]:
             name, _, value = line.partition(b":")
             name, value = name.lower(), value.strip()
             headers[name] = headers[name] + b", " + value if name in headers else value
@@ -280,8 +301,8 @@ class WebSocket(asyncio.Protocol):
             raise Refused(400, "bad_handshake", "an opening handshake has no body")
         key = headers.get(b"sec-websocket-key", b"")
         try:
-            is_key = len(base64.b64decode(key, validate=True)) == 16
-        except (binascii.Error, ValueError):
+            is_key = len(binascii.a2b_base64(key, strict_mode=True)) == 16
+        except ValueError:
             is_key = False
         if not is_key:
             raise Refused(400, "bad_handshake", "Sec-WebSocket-Key must be 16 bytes in base64")
@@ -504,10 +525,18 @@ class SessionSocket(WebSocket):
         "unheard",
     )
 
-    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
-        super().__init__(config, server_state, app_state)
+    session: Session[Subscription]
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: Any = None,
+        porch: Porch | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop, porch)
         self.node: Node = app_state["node"]
-        self.session: Session[Subscription] = Session(self.node.session_id(), self.node.rules)
         self.outbox: Outbox[Subscription] | None = None
         self.deflate = False
         self.peer = ""
@@ -536,6 +565,7 @@ class SessionSocket(WebSocket):
             self._open_lane()
         self.deflate = self._extension is not None
         self.opened_at = time.time()
+        self.session = Session(self.node.session_id(), self.node.rules)
         self.node.pulse.opened(self)
 
     def data_received(self, data: bytes) -> None:

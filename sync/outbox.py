@@ -25,7 +25,7 @@ import orjson
 import structlog
 
 from sync.errors import SyncError
-from sync.settings import SyncSettings
+from sync.settings import SettingsError, SyncSettings
 from sync.state import canonical, deathwatch, embedded, logs
 from sync.state.connect import connect
 from sync.state.env import OUTBOX_URL
@@ -176,7 +176,7 @@ class Relay:
             except (psycopg.Error, StoreError) as error:
                 failures += 1
                 _log.warning("outbox_waits", error=str(error).strip(), failures=failures)
-                await asyncio.sleep(random.uniform(0, min(BACKOFF_MAX_S, 0.1 * 2.0 ** min(failures, 10))))  # noqa: S311
+                await self._rest(random.uniform(0, min(BACKOFF_MAX_S, 0.1 * 2.0 ** min(failures, 10))))  # noqa: S311
 
     async def _open(self, *, autocommit: bool) -> Connection:
         return await psycopg.AsyncConnection.connect(
@@ -187,6 +187,12 @@ class Relay:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(longest_s * random.uniform(0.5, 1)):  # noqa: S311 - jitter
                 await self._told.wait()
+
+    async def _rest(self, longest_s: float) -> None:
+        """Wait, but not beyond `stop`; notifications do not count."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(longest_s):
+                await self._stopped.wait()
 
     async def relay_once(self, connection: Connection) -> int:
         """Return how many rows were taken out, of all topics that nobody else holds; 0: nothing is left to do here.
@@ -273,11 +279,11 @@ def database_of(environ: Mapping[str, str]) -> str:
     """Return the address of the applications' database.
 
     Raises:
-        SyncError: it is not set.
+        SettingsError: it is not set.
     """
     url = environ.get(OUTBOX_URL, "")
     if not url:
-        raise SyncError(f"{OUTBOX_URL} is not set: the applications' database, as postgresql://user@host/name")
+        raise SettingsError([f"{OUTBOX_URL} is not set: the applications' database, as postgresql://user@host/name"])
     return url
 
 

@@ -22,7 +22,7 @@ import structlog
 
 from sync.errors import SyncError
 from sync.outbox import CHANNEL, CONNECT_TIMEOUT_S, Connection, database_of, opened
-from sync.settings import SyncSettings
+from sync.settings import SettingsError, SyncSettings
 from sync.state.env import OUTBOX_URL
 from sync.state.store import Store
 from sync.state.topic import Topic, TopicError
@@ -238,7 +238,7 @@ def main() -> None:
 
 
 def _run(work: Callable[[Desk], Awaitable[None]]) -> None:
-    """Do the work of a command. What cannot be done is one line on standard error, and exit 1."""
+    """Do the work of a command. What cannot be done is one line on standard error, and exit 1; a setting, 2."""
 
     async def opened_desk() -> None:
         # The command line adds what the development runner has written; here the environment is all there is.
@@ -250,5 +250,7 @@ def _run(work: Callable[[Desk], Awaitable[None]]) -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         asyncio.run(opened_desk())
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
     except SyncError as error:
         raise click.ClickException(str(error)) from error

@@ -26,7 +26,7 @@ from sync.billing.ownership import TENANT_KIND
 from sync.billing.pipeline import Pipeline
 from sync.billing.providers import ProviderRefusal, ProviderUnavailable
 from sync.billing.reconcile import BACKGROUND_PATIENCE_S, Reconciliation
-from sync.billing.timers import Due
+from sync.billing.timers import Due, Timers
 from sync.billing.wanted import Wanted
 from sync.errors import SyncError
 from sync.hydration import Hydration, hydration
@@ -86,7 +86,7 @@ class Worker:
         self._stopped = asyncio.Event()
 
     def stop(self) -> None:
-        """Have `run` return once what was claimed is done."""
+        """Have `run` return once what is under way is done; what was claimed besides is given back."""
         self._stopped.set()
 
     async def run(self) -> None:
@@ -110,7 +110,10 @@ class Worker:
             try:
                 claimed = await inbox.claim(BATCH)
                 for record in claimed:
-                    await self._resume(record, environment)
+                    if self._stopped.is_set():
+                        await self._pipeline.postpone(environment, record.event_id, 0)
+                    else:
+                        await self._resume(record, environment)
             except StoreError as error:
                 await self._store_away(error)
                 continue
@@ -145,12 +148,20 @@ class Worker:
             try:
                 claimed = await timers.claim(BATCH)
                 for due in claimed:
-                    await self._reconciliation.fire(environment, due)
+                    if self._stopped.is_set():
+                        await self._give_back(timers, due)
+                    else:
+                        await self._reconciliation.fire(environment, due)
             except StoreError as error:
                 await self._store_away(error)
                 continue
             if len(claimed) < BATCH:
                 await self._pause()
+
+    async def _give_back(self, timers: Timers, due: Due) -> None:
+        batch = Batch(self._pipeline.store.redis)
+        timers.settle(batch, due, self._pipeline.now_ns() // 1000)
+        await batch.run()
 
     async def _asked_for(self) -> None:
         """Compare the tenants that somebody wants compared: gateways, and deliveries whose provider was away."""
@@ -168,7 +179,9 @@ class Worker:
         lost: dict[str, dict[str, Due]] = {}
         for due in claimed:
             environment = self._environment_of(due.topic)
-            if environment is None or not self._reconciliation.can_ask(environment):
+            if self._stopped.is_set():
+                await self._wanted.settle(due, 0)
+            elif environment is None or not self._reconciliation.can_ask(environment):
                 if self._hydration is not None and self._hydration.serves(due.topic):
                     await self._hydration.compare(due.topic)
                 await self._wanted.settle(due)

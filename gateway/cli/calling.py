@@ -28,10 +28,16 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
     Raises:
         Failed: that file is there and cannot be read.
+        click.UsageError: the environment names a setting that does not exist.
     """
     from gateway import dev_env
+    from sync.state import env
 
     given = os.environ if environ is None else environ
+    try:
+        env.check_names(given)
+    except env.UnknownSettingError as error:
+        raise click.UsageError(str(error)) from error
     try:
         return dev_env.overlay(given, dev_env.load(Path(given.get("PLANWIRE_DATA_DIR") or DATA_DIR).expanduser()))
     except dev_env.DevEnvError as error:

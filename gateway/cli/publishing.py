@@ -47,7 +47,11 @@ def token(topics: tuple[str, ...], scopes: tuple[str, ...], ttl_s: int, sub: str
 @click.option("--private", type=JsonType(), help="The backend-only part, JSON.")
 @click.option("--event-id", help="Dedupe key: the same one again changes nothing.")
 @click.option("--order", help="Order value, an integer or a string; refused as stale unless above the last.")
-@click.option("--if-version", type=click.IntRange(min=0), help="Only if this is the stored version; 0: none yet.")
+@click.option(
+    "--if-version",
+    type=click.IntRange(min=0),
+    help="Only if this is the stored version; 0: none yet. A repeat is told conflict, with --event-id duplicate.",
+)
 @click.option("--url", help="The gateway.  [default: http://127.0.0.1:$PORT]")
 @click.option("--key", help="A publish key.  [default: $PLANWIRE_PUBLISH_KEY]")
 def publish(

@@ -162,7 +162,7 @@ const renderLatency = ({ received_at, event_type }) =>
 const renderFreshness = ({ status, asOf, reason }) => {
   element("freshness").dataset.status = status;
   element("freshness").title = reason ? String(reason) : "";
-  element("page").dataset.status = status;
+  document.body.dataset.status = status;
   const age = Date.now() - asOf;
   const told = !asOf ? "" : status == "fresh" && age < AGE_WORTH_TELLING_MS ? ", now" : `, as of ${clock(asOf)}`;
   element("freshness-text").textContent = FRESHNESS[/** @type {keyof FRESHNESS} */ (status)] + told;

@@ -22,7 +22,7 @@ import structlog
 from sync.billing import alarm, model, ownership
 from sync.billing.batch import Batch, Script
 from sync.billing.convoy import Convoy
-from sync.billing.decision import WAITS_SOFTWARE, cause, decide
+from sync.billing.decision import WAITS_CATALOG, WAITS_SOFTWARE, cause, decide
 from sync.billing.drift import Drift
 from sync.billing.environment import Environment
 from sync.billing.history import ask_noted, is_noted, note
@@ -188,7 +188,8 @@ class Pipeline:
             StoreError: the store is unreachable or failing.
         """
         batch = Batch(self.store.redis)
-        due_us = self.now_ns() // 1000 + int(delay_s * 1_000_000)
+        # What is due is decided by the store's clock, which may be another: at once is at once by any.
+        due_us = self.now_ns() // 1000 + int(delay_s * 1_000_000) if delay_s else 0
         self.environment(environment).inbox.postpone(batch, event_id, due_us)
         await batch.run()
 
@@ -325,9 +326,13 @@ class Pipeline:
                 if isinstance(decided, Ending):
                     if decided.outcome == "refused" and attempts != 1 and await self._was_committed(topic, event):
                         return await self._finish_late(event, Ending("applied", "", topic, snapshot.version))
-                    return await self._end(
+                    receipt = await self._end(
                         event.environment, event, decided, wanted=wanted, is_first=attempts == 1, fetched=fetched
                     )
+                    if WAITS_CATALOG in decided.waits and self.shelf.current is not catalog:
+                        # Edited between our look and our parking: a worker's sweep may have come in between.
+                        await self.reopen(event.environment, WAITS_CATALOG)
+                    return receipt
                 facts, projected = decided.facts, decided.projected
                 change = Change(
                     topic,

@@ -25,8 +25,10 @@ from sync.billing.pipeline import CONFLICT_PAUSE_S, CONFLICTS_MAX, Pipeline, Rec
 from sync.billing.projection import Unprojectable, project, settle
 from sync.billing.reducer import Reduced, Unusable, adopt
 from sync.billing.sightings import see
-from sync.state import canonical
+from sync.state import canonical, keys
 from sync.state.store import Change, StoreError, Verdict
+
+PUT_BACK = "the store lost its tail: the state was put back, its facts are older until the provider tells them anew"
 
 _log = structlog.get_logger("sync.reprojection")
 
@@ -50,12 +52,12 @@ class Reprojection:
     async def reproject(self, environment: str, topic: str, source: str) -> Receipt:
         """Return what the present catalog and instant make of a topic's facts: `applied` or `unchanged`.
 
-        Facts that are missing or cannot be projected leave the topic as it is.
+        Facts that are missing, older than the topic's state or cannot be projected leave the topic as it is.
 
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        adopted = await self.adopt(environment, topic, (), {"source": source})
+        adopted = await self.adopt(environment, topic, (), {"source": source}, holds=True)
         await self.arm(environment, topic, adopted)
         return adopted.receipt
 
@@ -80,6 +82,7 @@ class Reprojection:
         if_version: int | None = None,
         *,
         arms: bool = True,
+        holds: bool = False,
     ) -> Adopted:
         """Return what the fetched bodies, the present catalog and the present instant make of a topic, committed.
 
@@ -87,6 +90,7 @@ class Reprojection:
         through. Facts that are missing (and not told by `fetched` or `change`), or cannot be projected, leave the topic
         as it is; then the receipt has a reason. With `if_version` a topic at another one is left too: `conflict`.
         Callers `arm` the timer after it; only whoever holds the timer's lease has it not armed before the commit.
+        `holds`: a state that was put back is left too, until a comparison or an event has told its facts anew.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -123,7 +127,13 @@ class Reprojection:
                 state = canonical.encode(projected.state)
                 private = snapshot.private if after == before else model.encode(after)
                 wake_us = self._pipeline.wake_us(environment, projected, after)
-                if state == snapshot.state and private == snapshot.private:
+                is_same = state == snapshot.state and private == snapshot.private
+                # What was fetched makes a topic whole even where it tells nothing new: that has to be committed.
+                put_back = (fetched if is_same else holds) and await self._is_put_back(topic)
+                if put_back and not fetched:
+                    _log.error("state_held", topic=topic, reason=PUT_BACK)
+                    return Adopted(Receipt("unchanged", snapshot.version, PUT_BACK), before, before, wake_us)
+                if is_same and not put_back:
                     return Adopted(Receipt("unchanged", snapshot.version, refused), before, before, wake_us)
                 await self._foreseen(environment, topic, wake_us if arms else None, is_new=not snapshot.private)
                 committed = await self._pipeline.store.commit(
@@ -142,6 +152,13 @@ class Reprojection:
                     return Adopted(receipt, before, after, wake_us)
                 await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))  # noqa: S311 - spreads, guards nothing
         raise StoreError(f"{topic}: {CONFLICTS_MAX} commits in a row came too late")
+
+    async def _is_put_back(self, topic: str) -> bool:
+        """Whether a gateway has put the topic's state back, and nobody its facts: restore.lua leaves it no digest."""
+        batch = Batch(self._pipeline.store.redis)
+        batch.command("HGET", keys.snap(topic), "digest")
+        (digest,) = await batch.run()
+        return bool(digest == b"")
 
     async def _foreseen(self, environment: str, topic: str, wake_us: int | None, *, is_new: bool) -> None:
         """Set timer and lists before the commit that calls for them: after it, a crash would leave the topic without.

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis.asyncio import Redis, Sentinel
 from redis.asyncio.connection import parse_url
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
@@ -183,7 +184,7 @@ def _sentinel(url: str, durable: bool) -> Connected:
         "password": parts.query.get("sentinel_password"),
         **parts.tls_options,
     }
-    sentinel = Sentinel(parts.addresses, sentinel_kwargs=watching)  # type: ignore[no-untyped-call]
+    sentinel = _Sentinels(parts.addresses, sentinel_kwargs=watching)  # type: ignore[no-untyped-call]
     redis = sentinel.master_for(
         parts.path,
         db=int(parts.query.get("db", "0")),
@@ -201,6 +202,32 @@ def _sentinel(url: str, durable: bool) -> Connected:
         return Endpoint(host=str(host), port=int(port), tls=parts.tls, **parts.login)
 
     return Connected(_SentinelStore(redis, sentinel, durable=durable), OneServer(where))
+
+
+class _Sentinels(Sentinel):
+    """redis-py's, whose error would say of each Sentinel how it is connected to, and not what is wrong with it."""
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Return host and port of the primary, by the first Sentinel that knows it; that one is asked first then.
+
+        Raises:
+            redis.sentinel.MasterNotFoundError: none does; in one line, why.
+        """
+        reasons = []
+        for index, watcher in enumerate(self.sentinels):
+            told = watcher.connection_pool.connection_kwargs
+            name = f"{told['host']}:{told['port']}"
+            try:
+                masters: Any = await watcher.sentinel_masters()
+            except (RedisConnectionError, RedisTimeoutError) as error:
+                reasons.append(f"{name}: {error}")
+                continue
+            state = masters.get(service_name)
+            if state and self.check_master_state(state, service_name):
+                self.sentinels[0], self.sentinels[index] = watcher, self.sentinels[0]
+                return state["ip"], state["port"]
+            reasons.append(f"{name} {'says that it is down' if state else 'watches no such service'}")
+        raise MasterNotFoundError(f"No master found for {service_name!r}: {'; '.join(reasons)}")
 
 
 class _SentinelStore(Store):

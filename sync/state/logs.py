@@ -7,6 +7,7 @@ logged - tokens, keys, signatures, states - is up to those who log.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import sys
 from collections.abc import Mapping
@@ -55,6 +56,8 @@ def configure_from(environ: Mapping[str, str]) -> None:
 _lines: IO[str] | None = None
 """Where `info` writes its JSON lines; None: it goes the way of every other line."""
 
+_logger = functools.cache(logging.getLogger)
+
 _waiting: list[bytes] = []
 _turning: asyncio.AbstractEventLoop | None = None
 """The loop at the end of whose turn the waiting lines are written."""
@@ -69,20 +72,19 @@ def info(logger: str, event: str, **fields: object) -> None:
     if _lines is None:
         structlog.get_logger(logger).info(event, **fields)
         return
-    if not logging.getLogger(logger).isEnabledFor(logging.INFO):
+    if not _logger(logger).isEnabledFor(logging.INFO):
         return
-    at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    line = {**fields, "event": event, "level": "info", "logger": logger, "timestamp": at}
-    _waiting.append(orjson.dumps(line, default=repr))
+    line = {**fields, "event": event, "level": "info", "logger": logger, "timestamp": datetime.now(UTC)}
+    _waiting.append(orjson.dumps(line, default=repr, option=orjson.OPT_UTC_Z))
+    global _turning
+    if _turning is not None and _turning.is_running():
+        return
     try:
-        loop = asyncio.get_running_loop()
+        _turning = asyncio.get_running_loop()  # a system call: it makes sure that this is no fork
     except RuntimeError:
         _write_waiting()
-        return
-    global _turning
-    if loop is not _turning:
-        _turning = loop
-        loop.call_soon(_write_waiting)
+    else:
+        _turning.call_soon(_write_waiting)
 
 
 def _write_waiting() -> None:

@@ -170,11 +170,12 @@ class Store:
 
     async def commit_many(self, changes: Sequence[Change]) -> list[Committed | StoreError]:
         """Return a verdict for each change, in order, in one round trip; a failing change does not stop the others."""
-        replies = await self._pipelined(changes)
+        given = [self.arguments(change) for change in changes]
+        replies = await self._pipelined(given)
         missed = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if missed:
             # A restarted store has forgotten the script; sending the source makes it know it again.
-            again = await self._pipelined([changes[index] for index in missed], by_source=True)
+            again = await self._pipelined([given[index] for index in missed], by_source=True)
             for index, reply in zip(missed, again, strict=True):
                 replies[index] = reply
         return [
@@ -184,11 +185,12 @@ class Store:
             for change, reply in zip(changes, replies, strict=True)
         ]
 
-    async def _pipelined(self, changes: Sequence[Change], *, by_source: bool = False) -> list[Any]:
+    async def _pipelined(
+        self, given: Sequence[tuple[list[str], list[bytes | str]]], *, by_source: bool = False
+    ) -> list[Any]:
         pipeline = self.redis.pipeline(transaction=False)
         run = ("EVAL", COMMIT_LUA) if by_source else ("EVALSHA", self._commit.sha)
-        for change in changes:
-            script_keys, arguments = self.arguments(change)
+        for script_keys, arguments in given:
             pipeline.execute_command(*run, len(script_keys), *script_keys, *arguments)
         return await self._execute(pipeline)
 

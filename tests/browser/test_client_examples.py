@@ -33,10 +33,12 @@ async def test_an_example_follows(laboratory: Laboratory, page: Page, name: str)
     await expect(page.locator("#status")).to_have_text("fresh")
     await laboratory.publish(1)
     await expect(page.locator("#plan")).to_have_text("Pro")
+    await expect(page.locator("#plan")).to_have_css("opacity", "1")
     assert not complaints
     laboratory.proxy.is_refusing = True
     laboratory.proxy.cut()
     await expect(page.locator("#status")).to_have_text("stale")
+    await expect(page.locator("#plan")).to_have_css("opacity", "0.55")
     laboratory.proxy.heal()
     await expect(page.locator("#status")).to_have_text("fresh")
 

@@ -12,14 +12,17 @@ from collections.abc import Callable
 import pytest
 from playwright.async_api import Route
 
-from tests.browser.conftest import SILENCE_S, TOPIC, Laboratory, Restart
+from tests.browser.conftest import BUSY_S, SILENCE_S, TOPIC, Laboratory, Restart
 from tests.support.proxy import Proxy
 from tests.support.wait import until
 
 pytestmark = pytest.mark.browser
 
-SLACK_S = 0.8
-"""For a busy machine: timers and the driver are late."""
+STEADY_S = 4.0
+"""A heartbeat so rare that a pause of a busy machine is not taken for silence."""
+
+CLOSE_CODES = ("1005", "1006")
+"""Of a socket that ended, in order or not, without a word."""
 
 
 def swallow_to_client(proxy: Proxy) -> None:
@@ -39,6 +42,7 @@ async def test_a_page_under_a_strict_policy_follows(laboratory: Laboratory) -> N
     assert not complaints
 
 
+@pytest.mark.parametrize("heartbeat_s", [STEADY_S], ids=["steady"])
 @pytest.mark.parametrize("fault", [Proxy.cut, Proxy.reset], ids=["cut", "reset"])
 async def test_a_lost_connection_is_told_at_once_and_made_good(
     laboratory: Laboratory, fault: Callable[[Proxy], None]
@@ -49,7 +53,10 @@ async def test_a_lost_connection_is_told_at_once_and_made_good(
     laboratory.proxy.is_refusing = True
     at_s = time.time()
     fault(laboratory.proxy)
-    assert (await tab.turns("stale"))["at"] / 1000 - at_s < SLACK_S
+    stale = await tab.turns("stale")
+    # By the socket's end, and not by the silence after it.
+    assert stale["reason"] in CLOSE_CODES
+    assert stale["at"] / 1000 - at_s < BUSY_S
     await laboratory.publish(2)
     assert (await tab.last())["n"] == 1
     laboratory.proxy.heal()
@@ -72,7 +79,7 @@ async def test_a_silent_connection_is_stale_within_its_bound_and_made_good(
     stale = await tab.turns("stale")
     assert stale["reason"] == "silence"
     assert stale["n"] == 1
-    assert stale["at"] / 1000 - at_s < SILENCE_S + SLACK_S
+    assert stale["at"] / 1000 - at_s < SILENCE_S + BUSY_S
     laboratory.proxy.heal()
     await tab.shows(2)
     await tab.never_went_back()
@@ -109,6 +116,7 @@ async def test_connections_that_keep_failing_end_on_the_newest(laboratory: Labor
     await tab.never_went_back()
 
 
+@pytest.mark.parametrize("heartbeat_s", [1.5], ids=["steadier"])
 async def test_a_token_is_renewed_before_it_ends(laboratory: Laboratory) -> None:
     laboratory.token_ttl_s = 3
     await laboratory.publish(1)
@@ -159,7 +167,7 @@ async def test_a_page_from_the_back_forward_cache_is_right_again(laboratory: Lab
     await until(lambda: len(laboratory.gateway.node.pulse.sockets) == 1)
     await laboratory.publish(2)
     await tab.page.go_back(wait_until="commit")
-    await tab.shows(2, timeout_s=5)
+    await tab.shows(2)
     assert await tab.page.evaluate("window.wasKept"), "Chromium did not keep the page"
     log = await tab.log()
     # What it showed on its return was not passed off as current.
@@ -173,7 +181,7 @@ async def test_a_paid_change_is_expected_and_comes(laboratory: Laboratory) -> No
     tab = await laboratory.open()
     await tab.shows(1)
     assert not await tab.page.evaluate("window.topic.expect({ timeoutMs: 300 })")
-    assert (await tab.last())["reason"] == "expired"
+    assert "expired" in [entry["reason"] for entry in await tab.log()]
     await tab.page.evaluate("window.came = window.topic.expect({ timeoutMs: 10000 }), 0")
     await laboratory.publish(2)
     assert await tab.page.evaluate("window.came")
@@ -259,7 +267,7 @@ async def test_a_browser_without_network_says_offline_and_wakes_with_it(laborato
     await asyncio.sleep(1)
     assert (await tab.last())["status"] == "offline"
     await laboratory.context.set_offline(False)
-    await tab.shows(2, timeout_s=5)
+    await tab.shows(2)
     await tab.never_went_back()
 
 

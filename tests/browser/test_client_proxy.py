@@ -42,7 +42,7 @@ class Caller:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
-    async def says(self, data: bytes, timeout_s: float = 2.0) -> bytes:
+    async def says(self, data: bytes, timeout_s: float = 10.0) -> bytes:
         self.writer.write(data)
         async with asyncio.timeout(timeout_s):
             return await self.reader.read(1000)

@@ -34,6 +34,12 @@ return [
 ];
 """
 
+FINDINGS = """
+const model = (version) => ({ committed: { version }, counts: { SYNCED: 1 }, tabs: [], gateways: [] });
+const known = { parked: [], newest: null, differing: 0 };
+return [0, 1].map((version) => ofTopic("tenant:a", model(version), known).map(({ title }) => title));
+"""
+
 ATTENTION = """
 const trouble = (tabs) => ({ tabs });
 const reports = [
@@ -84,6 +90,9 @@ async def test_what_is_computed_is_right(page: Page) -> None:
         "red Catalog: unknown price p (live) #/topics/tenant:a?at=events&event=e1",
         "red Catalog: unknown price p (live) #/why/catalog?env=live",
     ]
+
+    # Tabs of a topic without a state are as they should be, and yet somebody sees "Free".
+    assert await run(page, "attention", FINDINGS) == [["It has no state"], []]
 
     name = "sandbox/tenant:a~b.c_d@e-F0"
     link = await run(page, "place", f"return toTopic('{name}', {{ from: 1, to: '' }})")

@@ -46,7 +46,7 @@ def verdict(printed: str) -> tuple[int, str]:
     return int(errors[1]), next((claim for claim in (NEVER_BACK, CONVERGES) if f"pan:1: {claim}" in printed), "")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "defines",
     [

@@ -38,6 +38,8 @@ from tests.support.wire import (
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LIMIT = 65_536
+WELL_AFTER_S = 10.0
+"""Much later than CLOSE_TIMEOUT_S: what has not ended by then does not end."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -393,7 +395,7 @@ async def test_who_floods_costs_little_before_the_close_and_nothing_after_it(
         while running.node.pulse.sockets:
             await wire.send(flood)
             await asyncio.sleep(0.01)
-            assert time.monotonic() - started < pulse.CLOSE_TIMEOUT_S + 3 * pulse.TICK_S + 1
+            assert time.monotonic() - started < WELL_AFTER_S
     assert len(parsed) <= burst + 1000, "of many times 20,000"
 
 
@@ -457,8 +459,8 @@ async def test_a_peer_that_does_not_answer_a_close_is_dropped(running: Running, 
         (socket,) = running.node.pulse.sockets
         started = time.monotonic()
         socket.close(code, "")
-        await until(lambda: not running.node.pulse.sockets)
-        assert 1.5 < time.monotonic() - started < pulse.CLOSE_TIMEOUT_S + 3 * pulse.TICK_S + 0.5
+        await until(lambda: not running.node.pulse.sockets, WELL_AFTER_S)
+        assert time.monotonic() - started > 0.75 * pulse.CLOSE_TIMEOUT_S
         assert (await wire.until(CLOSE)).payload == struct.pack("!H", code)
 
 

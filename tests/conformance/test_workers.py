@@ -10,7 +10,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from sync.state import keys
 from sync.state.store import Change, Store
 from tests.support.gateway import environment
 from tests.support.processes import clean_environ
@@ -26,8 +26,8 @@ from tests.support.wait import until
 from tests.support.wire import CLOSE, TEXT, Wire, dial, encode, greet
 
 WORKERS = 2
-START_TIMEOUT_S = 20.0
-STOP_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 20.0
 SOCKETS = 40
 
 
@@ -76,6 +76,10 @@ def exists(pid: int) -> bool:
     return False
 
 
+def descriptors(pid: int) -> list[Path]:
+    return list((Path("/proc") / str(pid) / "fd").iterdir())
+
+
 def owner(wire: Wire, web: Web) -> int:
     """Return the id of the worker at the other end of a connection."""
     mine = wire.writer.get_extra_info("sockname")[1]
@@ -85,10 +89,9 @@ def owner(wire: Wire, web: Web) -> int:
         if fields[2] == address:
             inode = f"socket:[{fields[9]}]"
             for pid in web.workers():
-                for descriptor in (Path("/proc") / str(pid) / "fd").iterdir():
-                    with contextlib.suppress(OSError):
-                        if os.readlink(descriptor) == inode:
-                            return pid
+                with contextlib.suppress(OSError):  # it may be gone by now, or one of its descriptors
+                    if any(one.is_symlink() and os.readlink(one) == inode for one in descriptors(pid)):
+                        return pid
     raise AssertionError("nobody has the other end yet")
 
 
@@ -151,7 +154,7 @@ async def at(wire: Wire, version: int) -> None:
         pass
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 async def test_two_workers_serve_one_port_and_replace_each_other(store_url: str, store: Store, tmp_path: Path) -> None:
     async with (
         run_web(store_url, tmp_path, DRAIN_S="1", SOCKETS_PER_SUBJECT="1000") as web,
@@ -159,6 +162,17 @@ async def test_two_workers_serve_one_port_and_replace_each_other(store_url: str,
     ):
         first, second = web.workers()
         tabs = await tabs_on_all(stack, web, first, second)
+
+        async def have_one_feed_each() -> bool:
+            return len(await store.redis.client_list(_type="pubsub")) == WORKERS
+
+        async def subscribe_once_each() -> bool:
+            """However many of a worker's tabs hold the topic."""
+            (subscribed,) = await store.redis.pubsub_numsub(keys.slot("tenant:acme"))
+            return bool(subscribed[1] == WORKERS)
+
+        await until(have_one_feed_each, START_TIMEOUT_S)
+        await until(subscribe_once_each, START_TIMEOUT_S)
 
         committed = await store.commit(Change("tenant:acme", b'{"n":1}'))
         await asyncio.gather(*[at(wire, committed.version) for wire in tabs])
@@ -173,6 +187,7 @@ async def test_two_workers_serve_one_port_and_replace_each_other(store_url: str,
             await at(again, committed.version)
         await until(lambda: len(web.workers() - {first}) == WORKERS, START_TIMEOUT_S)
         (third,) = web.workers() - {first, second}
+        await until(have_one_feed_each, START_TIMEOUT_S)
         newer = await tabs_on_all(stack, web, third)
         committed = await store.commit(Change("tenant:acme", b'{"n":2}'))
         left = [wire for wire, pid in (tabs | newer).items() if pid != first]
@@ -180,12 +195,10 @@ async def test_two_workers_serve_one_port_and_replace_each_other(store_url: str,
         await asyncio.gather(*[at(wire, committed.version) for wire in left])
 
         # The supervisor is told to stop: every tab hears so, and nobody is left.
-        started = time.monotonic()
         web.process.send_signal(signal.SIGTERM)
         for wire, last in zip(left, await asyncio.gather(*[farewell(wire) for wire in left]), strict=True):
             assert last == ("bye", 4000), owner(wire, web)
         await until(lambda: web.process.poll() is not None and not any(map(exists, web.seen)), STOP_TIMEOUT_S)
-        assert time.monotonic() - started < STOP_TIMEOUT_S
         assert web.process.returncode == 0
         # A worker's log is as structured as the supervisor's.
         events = Counter(json.loads(line)["event"] for line in web.lines())
@@ -202,7 +215,7 @@ async def farewell(wire: Wire) -> tuple[str, int]:
     return last, struct.unpack("!H", frame.payload[:2])[0]
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("until_ready", [True, False], ids=["serving", "starting"])
 async def test_workers_do_not_outlive_their_supervisor(store_url: str, tmp_path: Path, until_ready: bool) -> None:
     async with run_web(store_url, tmp_path, until_ready=until_ready) as web:

@@ -14,11 +14,13 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tests.faults import bounds, leaks
-from tests.faults.faults import FAULTS
+from tests.faults.faults import ALONE, FAULTS, possible
 from tests.faults.history import Bounds, Shown, converged_at, judge
 from tests.faults.rig import HEARTBEAT_S, NOTICE_S, PROBE_S, SWEEP_S, Rig, run_rig
 
@@ -26,11 +28,11 @@ CONVERGE_S = 10.0
 
 SLACK_S = 0.4
 
-ROUND_S = 90
+ROUND_S = 150
 """A fault that takes longer with its repair has left something broken."""
 
-ALONE = {"store_flushed", "older_file_restored"}
-"""Faults that take data: with a second one at the same time there may be nobody left who holds it."""
+FAULT_S = 90
+"""In `table`, with until all are current."""
 
 
 def violations(rig: Rig) -> list[str]:
@@ -45,15 +47,16 @@ async def soak(folder: Path, seed: int, minutes: float) -> int:
     """Break things until the time is over; return the exit status."""
     ends = time.monotonic() + minutes * 60
     done = 0
+    names = possible()
     async with run_rig(folder, seed=seed, gateways=3, tabs=20, topics=6) as rig:
         while time.monotonic() < ends:
-            names = [rig.chance.choice(list(FAULTS))]
-            if rig.chance.random() < 0.3 and names[0] not in ALONE:
-                names.append(rig.chance.choice([name for name in FAULTS if name not in {*ALONE, *names}]))
-            print(f"{done + 1:5} {' + '.join(names)}", flush=True)
+            chosen = [rig.chance.choice(names)]
+            if rig.chance.random() < 0.3 and chosen[0] not in ALONE:
+                chosen.append(rig.chance.choice([name for name in names if name not in {*ALONE, *chosen}]))
+            print(f"{done + 1:5} {' + '.join(chosen)}", flush=True)
             try:
                 async with asyncio.timeout(ROUND_S):
-                    await asyncio.gather(*(FAULTS[name](rig) for name in names))
+                    await asyncio.gather(*(FAULTS[name](rig) for name in chosen))
                     await rig.mend()
                     await rig.settle(CONVERGE_S)
             except (AssertionError, TimeoutError) as error:
@@ -62,50 +65,126 @@ async def soak(folder: Path, seed: int, minutes: float) -> int:
                 found = violations(rig)
             done += 1
             if found := [*found, *rig.complaints()]:
-                print(f"seed {seed}, fault {done}, after {' and '.join(names)}:", *found[:20], sep="\n  ")
+                print(f"seed {seed}, fault {done}, after {' and '.join(chosen)}:", *found[:20], sep="\n  ")
                 return 1
             left = max(0.0, ends - time.monotonic()) / 60
             shown = sum(isinstance(fact, Shown) for fact in rig.history)
-            print(f"{done:5} {' + '.join(names):60} {shown:7} shown, {left:5.1f} min left", flush=True)
+            print(f"{done:5} {' + '.join(chosen):60} {shown:7} shown, {left:5.1f} min left", flush=True)
     print(f"{done} faults, no violation (seed {seed})")
     return 0
 
 
-async def table(folder: Path, seed: int, rounds: int, rigs: int) -> int:
-    """Time each fault, on so many systems side by side; return the exit status."""
-    times: dict[str, list[float]] = defaultdict(list)
+@dataclass
+class Measured:
+    """What the runs of `table` have shown so far: seconds by fault, and what went wrong, as sentences."""
 
-    async def share(index: int) -> str:
-        here = folder / str(index)
-        here.mkdir()
-        async with run_rig(here, seed=seed + index) as rig:
-            for turn in range(index, rounds, rigs):
-                for name, fault in FAULTS.items():
-                    await fault(rig)
-                    healed = await rig.settle(CONVERGE_S)
-                    took = converged_at(rig.history, healed)
-                    found = violations(rig) + rig.complaints()
-                    if took is None or found:
-                        return f"{name}: not converged" if took is None else f"{name}: {found[:5]}"
-                    times[name].append(took)
-                    rig.forget()
-                print(f"round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
-        return ""
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    wrong: list[str] = field(default_factory=list)
+    rounds: int = 0
 
-    wrong = [said for said in await asyncio.gather(*map(share, range(rigs))) if said]
-    if wrong:
-        print(*wrong, sep="\n")
-        return 1
-    print("| fault | what it does | median s | max s |\n|---|---|---|---|")
-    for name, fault in FAULTS.items():
-        told = " ".join((fault.__doc__ or "").split())
-        print(f"| {name} | {told} | {statistics.median(times[name]):.2f} | {max(times[name]):.2f} |")
-    print(
-        f"\n{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {rounds} runs of each · heartbeat {HEARTBEAT_S} s,"
-        f" probe {PROBE_S} s, sweep {SWEEP_S} s · seed {seed} ·"
-        f" `python -m tests.faults table --rounds {rounds} --rigs {rigs}`"
-    )
-    return 0
+
+async def measure(rig: Rig, name: str, measured: Measured) -> bool:
+    """Make one fault and time how long it takes until all are current; return whether the rig can be used on."""
+    try:
+        async with asyncio.timeout(FAULT_S):
+            await FAULTS[name](rig)
+            healed = await rig.settle(CONVERGE_S)
+    except (AssertionError, TimeoutError) as error:
+        measured.wrong.append(f"{name}: {error!r}")
+        return False
+    found = [*violations(rig), *rig.complaints()]
+    took = converged_at(rig.history, healed)
+    if took is None or found:
+        measured.wrong += [f"{name}: {violation}" for violation in found[:5]] or [f"{name}: not converged"]
+        return False
+    measured.seconds[name].append(took)
+    rig.forget()
+    return True
+
+
+async def table(folder: Path, given: argparse.Namespace) -> int:
+    """Time each fault, on so many systems side by side, print the table and return the exit status.
+
+    What goes wrong ends its system, and a new one takes over: the figures of the others are kept.
+    """
+    names: list[str] = given.only or possible()
+    measured = Measured()
+    begun = time.monotonic()
+    longest = 0.0
+
+    async def share(index: int) -> None:
+        nonlocal longest
+        left = [(turn, name) for turn in range(index, given.rounds, given.rigs) for name in names]
+        seed = given.seed + index
+        while left:
+            here = Path(tempfile.mkdtemp(dir=folder))
+            async with run_rig(here, seed=seed) as rig:
+                since = time.monotonic()
+                while left:
+                    turn, name = left.pop(0)
+                    if not await measure(rig, name, measured):
+                        print(
+                            f"wrong: {measured.wrong[-1]} (seed {seed}, round {turn + 1})", file=sys.stderr, flush=True
+                        )
+                        break
+                    if name == names[-1]:
+                        measured.rounds += 1
+                        longest = max(longest, time.monotonic() - since)
+                        since = time.monotonic()
+                        progress(turn)
+                        if given.minutes and since - begun + longest > given.minutes * 60:
+                            left.clear()
+            seed += 1000
+
+    def progress(turn: int) -> None:
+        passed = time.monotonic() - begun
+        ends = datetime.now(UTC) + timedelta(seconds=passed / measured.rounds * (given.rounds - measured.rounds))
+        print(
+            f"{datetime.now(UTC):%H:%M:%S} round {turn + 1} of {given.rounds}, {len(measured.wrong)} wrong;"
+            f" all done at about {ends:%H:%M:%S} UTC",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    await asyncio.gather(*map(share, range(given.rigs)))
+    text = markdown(names, measured, given)
+    print(text)
+    if given.output is not None:
+        put(text, given.output)
+    return 1 if measured.wrong else 0
+
+
+def markdown(names: Sequence[str], measured: Measured, given: argparse.Namespace) -> str:
+    """Return the table, and below it how it came about and what went wrong."""
+    lines = ["| fault | what it does | median s | max s | runs |", "|---|---|---|---|---|"]
+    for name in names:
+        told = " ".join((FAULTS[name].__doc__ or "").split())
+        seconds = measured.seconds[name]
+        figures = f"{statistics.median(seconds):.2f} | {max(seconds):.2f}" if seconds else "- | -"
+        lines.append(f"| {name} | {told} | {figures} | {len(seconds)} |")
+    rigs = f" --rigs {given.rigs}" if given.rigs > 1 else ""
+    lines += [
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · heartbeat {HEARTBEAT_S} s, probe {PROBE_S} s, sweep {SWEEP_S} s ·"
+        f" seed {given.seed} · `python -m tests.faults table --rounds {given.rounds}{rigs}`",
+        "",
+        f"{len(measured.wrong)} violation{'s'[: len(measured.wrong) > 1]}:" if measured.wrong else "No violation.",
+        *(f"- {violation}" for violation in measured.wrong),
+    ]
+    return "\n".join(lines).rstrip()
+
+
+BEGIN, END = "<!-- the table of faults: written by the command below it -->", "<!-- end of the table of faults -->"
+
+
+def put(text: str, path: Path) -> None:
+    """Write the table to `path`: between its two marks if it has them, else as the whole file."""
+    old = path.read_text() if path.exists() else ""
+    if BEGIN in old and END in old:
+        head, _, rest = old.partition(BEGIN)
+        path.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+    else:
+        path.write_text(text + "\n")
 
 
 def main() -> int:
@@ -121,13 +200,18 @@ def main() -> int:
             f"--{what}", type=float if what == "minutes" else int, default=30 if what == "minutes" else 20
         )
         if name == "table":
-            command.add_argument("--rigs", type=int, default=1)
+            command.add_argument("--rigs", type=int, default=1, help="so many systems side by side")
+            command.add_argument(
+                "--only", action="append", choices=list(FAULTS), metavar="FAULT", help="may be repeated"
+            )
+            command.add_argument("--minutes", type=float, help="begin no round that may end later")
+            command.add_argument("--output", type=Path, help="the table goes there too: between its marks, or alone")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if given.command == "soak":
             return asyncio.run(soak(Path(folder), given.seed, given.minutes))
         if given.command == "table":
-            return asyncio.run(table(Path(folder), given.seed, given.rounds, given.rigs))
+            return asyncio.run(table(Path(folder), given))
         if given.command == "bounds":
             return asyncio.run(bounds.run(Path(folder), given.rounds))
         return asyncio.run(leaks.run(Path(folder), given.seed, given.minutes))

@@ -7,11 +7,13 @@ holds the gateways to it.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 from collections.abc import Awaitable, Callable
 
-from tests.faults.rig import NOTICE_S, PROBE_S, SILENCE_S, Gateway, Rig
+from tests.faults.clock import LACKING, library
+from tests.faults.rig import NOTICE_S, PATIENCE_S, PROBE_S, SILENCE_S, Gateway, Rig
 
 Fault = Callable[[Rig], Awaitable[None]]
 
@@ -19,6 +21,8 @@ DEAF_S = NOTICE_S + 2 * PROBE_S
 """Long enough to have to be noticed."""
 
 BLIP_S = 0.3
+
+HOUR_S = 3600
 
 
 def _one(rig: Rig) -> Gateway:
@@ -217,14 +221,31 @@ async def worker_stopped(rig: Rig) -> None:
 async def store_killed(rig: Rig) -> None:
     """SIGKILL; started again with what it had written."""
     with rig.deaf(*rig.gateways):
-        rig.server.kill()
+        rig.kill_store()
         await asyncio.sleep(DEAF_S)
         rig.server.start()
 
 
 async def store_blinks(rig: Rig) -> None:
     """SIGKILL and started again at once, before anybody has to notice."""
-    rig.server.restart()
+    rig.kill_store()
+    rig.server.start()
+
+
+async def everything_killed(rig: Rig) -> None:
+    """SIGKILL of store, gateways and worker right after an answer: what was answered is on disk, or nowhere."""
+    await rig.answer()
+    rig.kill_store()
+    for process in (*(gateway.process for gateway in rig.gateways), rig.worker):
+        process.kill()
+    rig.server.start()
+    await rig.note_kept()
+    for process in (*(gateway.process for gateway in rig.gateways), rig.worker):
+        process.start()
+    for gateway in rig.gateways:
+        await gateway.ready()
+    # An event in the hands of who was killed waits for the end of its lease; the next one says more than it did.
+    await rig.goes_on()
 
 
 async def store_stopped(rig: Rig) -> None:
@@ -268,7 +289,7 @@ async def store_flushed(rig: Rig) -> None:
 async def older_file_restored(rig: Rig) -> None:
     """The store comes back with the file of a while ago."""
     await rig.still()
-    rig.server.kill()
+    rig.kill_store()
     folder, kept = rig.server.directory / "appendonlydir", rig.server.directory / "kept"
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(folder, kept)
@@ -283,6 +304,61 @@ async def older_file_restored(rig: Rig) -> None:
         shutil.copytree(kept, folder)
         rig.server.start()
     rig.publishing.set()
+
+
+async def store_tail_lost(rig: Rig) -> None:
+    """SIGKILL, and the last second of its file is gone too, as after a power failure."""
+    (file,) = (rig.server.directory / "appendonlydir").glob("*.incr.aof")
+    size = file.stat().st_size
+    await asyncio.sleep(1)
+    await rig.still()
+
+    def cut() -> None:
+        os.truncate(file, size + rig.chance.randrange(200))  # in the middle of something
+
+    rig.kill_store(cut)
+    rig.server.start()
+    rig.publishing.set()
+
+
+async def _set_clock(rig: Rig, *offsets_s: int) -> None:
+    assert rig.clock is not None, LACKING
+    for offset_s in (*offsets_s, 0):
+        await rig.clock.jump(rig.store, offset_s)
+        await rig.goes_on()
+        await rig.is_fresh()
+        await rig.settle(PATIENCE_S)  # judged while the clock is wrong: later changes would cover up what was lost
+
+
+async def store_clock_back(rig: Rig) -> None:
+    """The store's clock is set back by an hour, and right again later."""
+    await _set_clock(rig, -HOUR_S)
+
+
+async def store_clock_ahead(rig: Rig) -> None:
+    """The store's clock is an hour ahead, and right again later."""
+    await _set_clock(rig, HOUR_S)
+
+
+# The store's replica.
+
+
+async def replica_killed(rig: Rig) -> None:
+    """SIGKILL of the store's replica; started again. Nobody has to wait for it."""
+    async with rig.replica() as replica:
+        replica.kill()
+        await rig.goes_on()
+        replica.start()
+        await rig.replicates()
+
+
+async def replica_stopped(rig: Rig) -> None:
+    """SIGSTOP of the store's replica, and SIGCONT. Nobody has to wait for it."""
+    async with rig.replica() as replica:
+        replica.pause()
+        await asyncio.sleep(BLIP_S)
+        await rig.goes_on()
+        replica.resume()
 
 
 FAULTS: dict[str, Fault] = {
@@ -313,11 +389,28 @@ FAULTS: dict[str, Fault] = {
         store_killed,
         store_blinks,
         store_stopped,
+        everything_killed,
         feeds_killed,
         clients_killed,
         output_buffers_overflow,
         store_flushed,
         older_file_restored,
+        store_tail_lost,
+        store_clock_back,
+        store_clock_ahead,
+        replica_killed,
+        replica_stopped,
     )
 }
 """By name, the order of this file."""
+
+OF_THE_CLOCK = {"store_clock_back", "store_clock_ahead"}
+"""Not without libfaketime."""
+
+ALONE = {"store_flushed", "older_file_restored", "store_tail_lost", "everything_killed", *OF_THE_CLOCK}
+"""Not together with another: they take data, and there may be nobody left who holds it; or wait for what works."""
+
+
+def possible() -> list[str]:
+    """Return the names of the faults that can be made here."""
+    return [name for name in FAULTS if library() is not None or name not in OF_THE_CLOCK]

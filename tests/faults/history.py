@@ -56,12 +56,13 @@ class Acked:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A gateway told a client whether what it says is proved to be fresh."""
+    """A gateway told a client whether what it says is proved to be fresh, and when it was, by its own saying."""
 
     at: float
     client: str
     gateway: str
     fresh: bool
+    verified_age_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +76,27 @@ class Deaf:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The harness took data from the store."""
+    """The store lost what was committed after `since`, at `at`."""
 
     at: float
+    since: float = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
 class Healed:
-    """Nothing fails and nothing is published from here on until `until`; all of `clients` are to be current by then."""
+    """Nothing fails and nothing is published from here on until `until`; all of `clients` are to be current by then.
+
+    `newest` is what the store has. Without clients: what it had then, whatever came later.
+    """
 
     at: float
     until: float
     clients: frozenset[str]
     newest: Mapping[str, int]
 
+
+EARLY_S = 0.05
+"""By how much a proof may seem to lie ahead: two clocks of one process are read one after the other."""
 
 F = TypeVar("F")
 
@@ -153,13 +161,18 @@ def _invented(history: Iterable[Fact]) -> Iterator[str]:
 
 
 def _forgotten(history: Sequence[Fact]) -> Iterator[str]:
-    """When all is healed, the newest of each topic is not older than the newest that was answered before."""
+    """When all is healed, the newest of each topic is not older than the newest that was answered before.
+
+    But for what the store itself has lost and no client had been shown by then: there may be nobody who could put that
+    back. What one was shown a gateway holds.
+    """
+    losses = [(loss, _newest_shown(history, loss.at)) for loss in _of(history, Lost)]
+    shown = {(fact.topic, fact.version): fact.n for fact in history if isinstance(fact, Shown | Answered)}
     for healed in _of(history, Healed):
         answered: dict[str, int] = {}
         for fact in _of(history, Answered):
-            if fact.at <= healed.at:
+            if fact.at <= healed.at and not _may_be_gone(fact, losses):
                 answered[fact.topic] = max(fact.n, answered.get(fact.topic, 0))
-        shown = {(fact.topic, fact.version): fact.n for fact in _shown(history)}
         for topic, n in answered.items():
             version = healed.newest.get(topic, 0)
             newest = shown.get((topic, version))
@@ -167,6 +180,20 @@ def _forgotten(history: Sequence[Fact]) -> Iterator[str]:
                 yield f"{topic} ends at {newest} (version {version}), and {n} had been answered with success"
             if not version:
                 yield f"{topic} has no state, and {n} had been answered with success"
+
+
+def _newest_shown(history: Iterable[Fact], until: float) -> dict[str, int]:
+    newest: dict[str, int] = {}
+    for fact in _shown(history):
+        if fact.at <= until and fact.n is not None:
+            newest[fact.topic] = max(fact.n, newest.get(fact.topic, 0))
+    return newest
+
+
+def _may_be_gone(answered: Answered, losses: Iterable[tuple[Lost, Mapping[str, int]]]) -> bool:
+    return any(
+        loss.since < answered.at <= loss.at and shown.get(answered.topic, 0) < answered.n for loss, shown in losses
+    )
 
 
 def _twice(history: Iterable[Fact]) -> Iterator[str]:
@@ -197,7 +224,11 @@ def _not_converged(history: Sequence[Fact], bounds: Bounds) -> Iterator[str]:
 
 
 def _dishonest(history: Sequence[Fact], bounds: Bounds) -> Iterator[str]:
-    """A gateway that has not heard its bus for longer than the bound calls nothing fresh."""
+    """A gateway that has not heard its bus for longer than the bound calls nothing fresh, nor does it say so itself."""
+    for fact in _of(history, Told):
+        if fact.fresh and not -EARLY_S < fact.verified_age_s < bounds.notice:
+            ago = f"verified {fact.verified_age_s:.1f} s ago"
+            yield f"{fact.gateway} told {fact.client} `fresh` at {fact.at:.3f}, {ago}"
     for deaf in _of(history, Deaf):
         for fact in _of(history, Told):
             if fact.gateway == deaf.gateway and fact.fresh and deaf.at + bounds.notice < fact.at < deaf.until:

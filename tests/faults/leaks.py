@@ -1,19 +1,22 @@
 """Tabs that come, subscribe, are published to and go, again and again: what is left of them afterwards.
 
 Looked at is the gateway as a process: resident memory, open files, tasks, sockets, topics; and the store's own count of
-clients and subscribed channels. A first stretch is not counted: caches fill, arenas grow.
+clients and subscribed channels. They go lap by lap; the first laps are not counted: caches fill, arenas grow.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import random
 import re
+import statistics
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
@@ -34,8 +37,20 @@ from tests.support.wait import until
 TABS = 60
 TOPICS = 200
 
-MEMORY_GROWTH_KIB = 4096
-"""Of noise: the allocator's, not the tabs'. A leak of 100 bytes a tab would be several times that."""
+LAPS = 20
+"""After each, all go and what is left is looked at."""
+
+WARM_LAPS = 4
+"""Not counted: caches fill, arenas grow, pools open what connections they need at the same time."""
+
+POOL = {"files": 2, "clients": 2}
+"""So many more connections to the store may be open: the pool keeps what was needed at once, once. A leak is more."""
+
+LEAK_BYTES = 64
+"""A sitting: less than the smallest object with a place in a dictionary, which is about a hundred."""
+
+NOISE_KIB = 1024
+"""In the second half of the run: the allocator's, not the tabs'."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +58,7 @@ class Left:
     """What there is when nobody is connected.
 
     Attributes:
-        memory_kib: resident set of the gateway.
+        memory_kib: resident memory of the gateway, files mapped into it aside.
         files: its open descriptors.
         tasks: its asyncio tasks.
         sockets, topics, streams: by its own count.
@@ -63,7 +78,7 @@ class Left:
 
 def _process(pid: int) -> tuple[int, int]:
     """Return a process's resident KiB and how many files it has open."""
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found[1]), sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
@@ -92,7 +107,7 @@ async def tab(gateway: Gateway, chance: random.Random, ends: float) -> int:
     sittings = 0
     while time.monotonic() < ends:
         topics = {f"user:{chance.randrange(TOPICS)}": 0 for _ in range(chance.randrange(1, 6))}
-        with contextlib.suppress(OSError, WebSocketException, TimeoutError):
+        with contextlib.suppress(OSError, WebSocketException, TimeoutError, httpx2.HTTPError):
             if chance.random() < 0.1:
                 await _stream(gateway, next(iter(topics)))
                 continue
@@ -167,27 +182,63 @@ async def run(folder: Path, seed: int, minutes: float) -> int:
 
 
 async def _churn(gateway: Gateway, store: Store, seed: int, seconds: float) -> int:
+    """Let tabs come and go lap by lap, look after each when all are gone, and judge."""
     chance = random.Random(seed)
-    for name, part in (("warming up", 0.2), ("counting", 0.8)):
-        ends = time.monotonic() + seconds * part
-        tabs = [tab(gateway, random.Random(f"{seed}/{name}/{index}"), ends) for index in range(TABS)]
+    looks: list[tuple[int, Left]] = []
+    done = 0
+    for lap in range(LAPS):
+        ends = time.monotonic() + seconds / LAPS
+        tabs = [tab(gateway, random.Random(f"{seed}/{lap}/{index}"), ends) for index in range(TABS)]
         sittings, _ = await asyncio.gather(asyncio.gather(*tabs), publish(store, chance, ends))
         gateway.front.cut()
+        done += sum(sittings)
 
         async def is_quiet() -> bool:
             left = await look(gateway, store)
             return left.sockets == left.streams == left.topics == 0
 
-        await until(is_quiet, timeout_s=30)
-        left = await look(gateway, store)
-        print(f"{name}: {sum(sittings)} sittings in {seconds * part:.0f} s; left: {left}", flush=True)
-        if name == "warming up":
-            before = left
-    grown = [
-        f"{field.name}: {getattr(before, field.name)} -> {getattr(left, field.name)}"
-        for field in fields(Left)
-        if getattr(left, field.name) - getattr(before, field.name)
-        > (MEMORY_GROWTH_KIB if field.name == "memory_kib" else 0)
-    ]
-    print("grown: " + "; ".join(grown) if grown else "nothing has grown")
-    return 1 if grown else 0
+        await until(is_quiet, timeout_s=30, every_s=0.2)
+        looks.append((done, await look(gateway, store)))
+        print(
+            f"{datetime.now(UTC):%H:%M:%S} lap {lap + 1} of {LAPS}, {done} sittings; left: {looks[-1][1]}", flush=True
+        )
+    before, level, after = looks[WARM_LAPS - 1][1], looks[LAPS // 2 - 1][1], looks[-1][1]
+    print(
+        f"memory KiB: {looks[0][1].memory_kib} after the first lap, {before.memory_kib} warm,"
+        f" {level.memory_kib} half-way, {after.memory_kib} at the end;"
+        f" {slope(looks[LAPS // 2 - 1 :]) * 1024:.0f} bytes a sitting in the second half"
+    )
+    wrong = grown(looks)
+    print("grown: " + "; ".join(wrong) if wrong else f"nothing has grown in {done} sittings")
+    return 1 if wrong else 0
+
+
+def slope(looks: Sequence[tuple[int, Left]]) -> float:
+    """Return by how many KiB memory grew a sitting: the median of the slopes between any two looks (Theil and Sen)."""
+    points = [(done, left.memory_kib) for done, left in looks]
+    return statistics.median(
+        (later[1] - earlier[1]) / (later[0] - earlier[0])
+        for earlier, later in itertools.combinations(points, 2)
+        if later[0] > earlier[0]
+    )
+
+
+def grown(looks: Sequence[tuple[int, Left]]) -> list[str]:
+    """Return what has grown over the looks (sittings so far, what was left), as sentences; the first are not counted.
+
+    Memory is judged by its slope over the second half: an allocator levels off, a leak does not. Of the rest nothing
+    may be more at the end than it has been in the laps that are not counted, but for POOL.
+    """
+    wrong = []
+    warm, half = [left for _, left in looks[:WARM_LAPS]], looks[len(looks) // 2 - 1 :]
+    for field in fields(Left):
+        if field.name != "memory_kib":
+            most = max(getattr(left, field.name) for left in warm)
+            least = min(getattr(left, field.name) for _, left in looks[-2:])
+            if least > most + POOL.get(field.name, 0):
+                wrong.append(f"{field.name}: {most} -> {least}")
+    sittings = half[-1][0] - half[0][0]
+    growth_kib = slope(half) * sittings
+    if growth_kib > max(NOISE_KIB, LEAK_BYTES * sittings / 1024):
+        wrong.append(f"memory_kib: by {growth_kib:.0f} in the last {sittings} sittings")
+    return wrong

@@ -15,7 +15,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from sync.billing import instants
 from sync.state import merge_patch
 from sync.state.connect import connect as connect_store
 from sync.state.store import Store
+from tests.faults import clock
+from tests.faults.clock import Clock
 from tests.faults.history import Acked, Answered, Asked, Deaf, Fact, Healed, Lost, Shown, Told
 from tests.support.gateway import PUBLISH_KEY, environment, token
 from tests.support.processes import Running, clean_environ, python
@@ -49,6 +51,15 @@ ANSWER_S = 1.5
 
 PACE_S = 0.04
 """Between two changes of one topic."""
+
+PATIENCE_S = 40.0
+"""How long a fault waits for what has to come, on a machine as busy as it may be; no bound that is judged."""
+
+UNWRITTEN_S = 2.0
+"""With `appendfsync everysec` a store whose disk is behind holds back what it has answered for up to so long."""
+
+TAIL_BYTES = 4 << 20
+"""Of each append-only file, where the last changes are looked for."""
 
 CATALOG = """
 [plans.free]
@@ -96,6 +107,11 @@ class Process:
         os.kill(self._running.process.pid, number)
 
     @property
+    def status(self) -> int | None:
+        """Its exit status, None while it runs or was killed by us."""
+        return None if self._running is None else self._running.status()
+
+    @property
     def pid(self) -> int:
         """Its process id."""
         assert self._running is not None
@@ -108,15 +124,18 @@ class Gateway:
     def __init__(self, name: str, process: Process, port: int, front: Proxy, back: Proxy) -> None:
         self.name, self.process, self.port, self.front, self.back = name, process, port, front, back
 
-    async def ready(self, timeout_s: float = 20) -> None:
+    async def ready(self, timeout_s: float = PATIENCE_S) -> None:
         """Return once it is proved to hear its bus."""
 
         async def is_ready() -> bool:
             try:
-                async with httpx2.AsyncClient() as client:
-                    return (await client.get(f"http://127.0.0.1:{self.port}/readyz", timeout=1)).status_code == 200
-            except httpx2.HTTPError:
-                return False
+                async with httpx2.AsyncClient(trust_env=False) as client:
+                    answer = await client.get(f"http://127.0.0.1:{self.port}/readyz", timeout=1)
+            except httpx2.HTTPError as error:
+                last = self.process.said[-500:]
+                raise AssertionError(f"{self.name}: {error!r}, exit status {self.process.status}: {last}") from error
+            assert answer.status_code == 200, f"{self.name}: {answer.status_code} {answer.text}"
+            return True
 
         await until(is_ready, timeout_s=timeout_s)
 
@@ -161,7 +180,8 @@ class Tab:
     async def _take(self, frame: dict[str, Any], gateway: Gateway, connection: ClientConnection) -> None:
         kind, note = frame["type"], self._rig.note
         if kind in ("welcome", "heartbeat"):
-            note(Told(time.monotonic(), self.name, gateway.name, frame["fresh"]))
+            age_s = (frame["at"] - frame["verified_at"]) / 1e6 if kind == "heartbeat" else 0.0
+            note(Told(time.monotonic(), self.name, gateway.name, frame["fresh"], age_s))
             return
         if kind == "error":
             raise AssertionError(f"{self.name} was told {frame}")
@@ -263,8 +283,11 @@ class Source:
 class Rig:
     """The system and what was recorded of it."""
 
-    def __init__(self, seed: int, store_server: Server, topics: list[str]) -> None:
+    def __init__(self, seed: int, store_server: Server, topics: list[str], clock: Clock | None, durable: bool) -> None:
+        """Use a store whose clock is set by `clock`, if it can be; `durable`: nothing is answered before it is kept."""
         self.seed = seed
+        self.clock = clock
+        self._durable = durable
         self.chance = random.Random(seed)
         self.server = store_server
         self.topics = topics
@@ -274,6 +297,7 @@ class Rig:
         self.store: Store
         self.history: list[Fact] = []
         self.publishing = asyncio.Event()
+        self._answered = asyncio.Event()
         self.tabs: list[Tab] = []
         self.sources: list[Source] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -281,6 +305,8 @@ class Rig:
     def note(self, fact: Fact) -> None:
         """Record a fact."""
         self.history.append(fact)
+        if isinstance(fact, Answered):
+            self._answered.set()
 
     def complaints(self) -> list[str]:
         """Return the lines in which a process says that something happened that should not."""
@@ -307,7 +333,7 @@ class Rig:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def still(self, timeout_s: float = 30) -> None:
+    async def still(self, timeout_s: float = PATIENCE_S) -> None:
         """Return once nothing is being published any more."""
         self.publishing.clear()
         async with asyncio.timeout(timeout_s):
@@ -316,11 +342,89 @@ class Rig:
                     self.check_alive()
                     await asyncio.sleep(0.01)
 
+    async def goes_on(self, timeout_s: float = PATIENCE_S) -> None:
+        """Return once a change of every topic that is asked for from now on was answered."""
+        asked_from = time.monotonic()
+
+        def is_answered() -> bool:
+            asked = {(fact.topic, fact.n) for fact in self._since(asked_from) if isinstance(fact, Asked)}
+            answered = {
+                fact.topic
+                for fact in self._since(asked_from)
+                if isinstance(fact, Answered) and (fact.topic, fact.n) in asked
+            }
+            self.check_alive()
+            return answered >= set(self.topics)
+
+        await until(is_answered, timeout_s=timeout_s)
+
+    async def is_fresh(self, timeout_s: float = PATIENCE_S) -> None:
+        """Return once every tab has been told `fresh`, of what was verified from now on."""
+        since = time.monotonic()
+
+        def is_told() -> bool:
+            told = (fact for fact in self._since(since) if isinstance(fact, Told))
+            tabs = {fact.client for fact in told if fact.fresh and fact.at - fact.verified_age_s > since}
+            return tabs >= {tab.name for tab in self.tabs}
+
+        await until(is_told, timeout_s=timeout_s)
+
+    def _since(self, at: float) -> Iterator[Fact]:
+        for fact in reversed(self.history):
+            if fact.at < at:
+                return
+            yield fact
+
+    async def answer(self, timeout_s: float = PATIENCE_S) -> None:
+        """Return right after the next answer to a publisher."""
+        self._answered.clear()
+        async with asyncio.timeout(timeout_s):
+            await self._answered.wait()
+
+    def kill_store(self, mark: Callable[[], None] = lambda: None) -> None:
+        """SIGKILL the store, let `mark` do something to its files, and note exactly what it has lost of its tail.
+
+        A durable store may lose nothing: of it no loss is noted, and the judge insists on all.
+        """
+        self.server.kill()
+        mark()
+        if self._durable:
+            return
+        files = b"".join(map(_tail, (self.server.directory / "appendonlydir").glob("*.aof")))
+        told = [fact for fact in self._since(time.monotonic() - UNWRITTEN_S) if isinstance(fact, Answered | Shown)]
+        told = [fact for fact in told if fact.version]
+        missing = [fact.version for fact in told if str(fact.version).encode() not in files]
+        if missing:
+            kept = [fact.at for fact in told if fact.version < min(missing)]
+            self.note(Lost(time.monotonic(), max(kept, default=time.monotonic() - UNWRITTEN_S)))
+            self.forget_earlier()
+
+    @asynccontextmanager
+    async def replica(self) -> AsyncIterator[Server]:
+        """Give the store a replica that is in step with it."""
+        with start_valkey(tcp=True, args=["--replicaof", "127.0.0.1", str(self.server.port)]) as server:
+            await self.replicates()
+            yield server
+
+    async def replicates(self, timeout_s: float = PATIENCE_S) -> None:
+        """Return once the replica is in step."""
+
+        async def is_online() -> bool:
+            told = await self.store.redis.info("replication")
+            return any(isinstance(value, dict) and value.get("state") == "online" for value in told.values())
+
+        await until(is_online, timeout_s=timeout_s)
+
     async def newest(self) -> dict[str, int]:
         """Return each topic's version in the store."""
         return dict(zip(self.topics, await self.store.versions(self.topics), strict=True))
 
-    async def known(self, timeout_s: float = 10) -> None:
+    async def note_kept(self) -> None:
+        """Note what the store has now, before anybody could put something back."""
+        newest, now = await self.newest(), time.monotonic()
+        self.note(Healed(now, now, frozenset(), newest))
+
+    async def known(self, timeout_s: float = PATIENCE_S) -> None:
         """Return once every tab, and so some gateway, holds the newest: what nobody holds, nobody can put back."""
         newest = await self.newest()
         await until(
@@ -383,9 +487,19 @@ class Rig:
     def losing(self) -> Iterator[None]:
         """Record that the store loses data inside: what it knew of earlier events too, so that none is sent again."""
         yield
+        self.forget_earlier()
+        self.note(Lost(time.monotonic()))
+
+    def forget_earlier(self) -> None:
+        """Send no earlier event again."""
         for source in self.sources:
             source.earlier = None
-        self.note(Lost(time.monotonic()))
+
+
+def _tail(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        return file.read()
 
 
 def _kill_all(processes: list[Process]) -> None:
@@ -394,14 +508,29 @@ def _kill_all(processes: list[Process]) -> None:
 
 
 @asynccontextmanager
-async def run_rig(folder: Path, *, seed: int, gateways: int = 2, tabs: int = 6, topics: int = 3) -> AsyncIterator[Rig]:
-    """Run a system in `folder`, with half as many tenants that a provider's webhooks change as published topics."""
+async def run_rig(
+    folder: Path, *, seed: int, gateways: int = 2, tabs: int = 6, topics: int = 3, durable: bool = False
+) -> AsyncIterator[Rig]:
+    """Run a system in `folder`, with half as many tenants that a provider's webhooks change as published topics.
+
+    durable: with PLANWIRE_DURABLE=1, and the store that belongs to it.
+    """
     catalog = folder / "catalog.toml"
     catalog.write_text(CATALOG)
     names = [f"user:{index}" for index in range(topics)] + [f"tenant:t{index}" for index in range((topics + 1) // 2)]
     async with AsyncExitStack() as stack:
-        server = stack.enter_context(start_valkey(tcp=True, aof=True))
-        rig = Rig(seed, server, names)
+        found = clock.library()
+        set_by = None if found is None else Clock(found, folder)
+        server = stack.enter_context(
+            start_valkey(
+                tcp=True,
+                aof=True,
+                # A replica that comes need not wait for others.
+                args=["--repl-diskless-sync-delay", "0", "--appendfsync", "always" if durable else "everysec"],
+                environ=None if set_by is None else set_by.environ,
+            )
+        )
+        rig = Rig(seed, server, names, set_by, durable)
         settings = environment(
             "",
             INTAKE="1",
@@ -414,6 +543,7 @@ async def run_rig(folder: Path, *, seed: int, gateways: int = 2, tabs: int = 6, 
             ACK_AFTER_MS="0",
             PADDLE_SECRETS=f"live:{SECRET}",
             CATALOG=str(catalog),
+            DURABLE=str(int(durable)),
         )
         processes: list[Process] = []
         stack.callback(_kill_all, processes)

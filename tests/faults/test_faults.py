@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.faults import FAULTS
-from tests.faults.history import Bounds, Shown, Told, judge
+from tests.faults.clock import LACKING, library
+from tests.faults.faults import FAULTS, possible
+from tests.faults.history import Bounds, Lost, Shown, Told, judge
 from tests.faults.rig import NOTICE_S, run_rig
+from tests.support.servers import missing
 
 CONVERGE_S = 5.0
 """Of a loaded machine. docs/reliability.md has what is measured on one that has nothing else to do."""
@@ -20,11 +22,11 @@ SLACK_S = 0.4
 """Between a gateway's decision and a tab's reading of it, and between two looks of the gateway at its probe."""
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("seed", [1])
 async def test_nothing_stale_nothing_lost(tmp_path: Path, seed: int) -> None:
     async with run_rig(tmp_path, seed=seed) as rig:
-        names = list(FAULTS)
+        names = possible()
         rig.chance.shuffle(names)
         for name in names:
             await FAULTS[name](rig)
@@ -37,3 +39,21 @@ async def test_nothing_stale_nothing_lost(tmp_path: Path, seed: int) -> None:
     # The history has what is judged in it.
     assert len(shown) > 1000
     assert {fact.fresh for fact in told} == {True, False}
+
+
+@pytest.mark.timeout(240)
+async def test_with_a_durable_store_what_was_answered_outlives_everything(tmp_path: Path) -> None:
+    async with run_rig(tmp_path, seed=2, durable=True) as rig:
+        for name in ("everything_killed", "replica_stopped", "everything_killed"):
+            await FAULTS[name](rig)
+            await rig.settle(CONVERGE_S)
+            found = judge(rig.history, Bounds(CONVERGE_S, NOTICE_S + SLACK_S))
+            found += rig.complaints()
+            assert not found, f"after {name}: " + "; ".join(found[:5])
+    assert not [fact for fact in rig.history if isinstance(fact, Lost)]
+
+
+def test_the_clock_of_the_store_can_be_set_here() -> None:
+    """Else the faults of the clock are left out, which is to be said."""
+    if library() is None:
+        missing(LACKING)

@@ -83,7 +83,24 @@ def test_what_is_right_passes() -> None:
         pytest.param(
             changed(GOOD[11], Healed(10.0, 12.0, frozenset(), {T: 0})), "has no state", id="everything forgotten"
         ),
+        pytest.param(
+            changed(None, Healed(9.5, 9.5, frozenset(), {T: 100})), "2 had been answered", id="forgotten for a while"
+        ),
+        pytest.param(
+            changed(GOOD[11], Lost(9.0, since=4.1), Healed(10.0, 12.0, frozenset(), {T: 100})),
+            "2 had been answered",
+            id="lost, though answered before what was lost",
+        ),
+        pytest.param(
+            changed(GOOD[11], Shown(8.0, "x", T, 200, 2), Lost(9.0), Healed(10.0, 12.0, frozenset(), {T: 100})),
+            "2 had been answered",
+            id="lost, though somebody held it",
+        ),
         pytest.param(changed(None, Told(3.1, "tab", "a", True)), "deaf for 2.1 s", id="fresh though deaf"),
+        pytest.param(
+            changed(None, Told(11.0, "tab", "b", True, 2.1)), "verified 2.1 s ago", id="fresh on an old proof"
+        ),
+        pytest.param(changed(None, Told(11.0, "tab", "b", True, -1.0)), "verified -1.0 s ago", id="a proof to come"),
         pytest.param(changed(None, Acked(10.7, "tab", T, 300)), "without having shown it", id="acked unseen"),
         pytest.param(changed(None, Acked(0.15, "tab", T, 100)), "without having shown it", id="acked too early"),
     ],
@@ -102,6 +119,13 @@ def test_a_reset_after_a_loss_is_allowed_and_counts_as_going_on_from_there() -> 
         Shown(10.2, "tab", T, 200, 2),
     )
     assert judge(history, BOUNDS) == []
+
+
+def test_what_the_store_lost_and_nobody_had_been_shown_may_be_gone() -> None:
+    lost = Lost(9.0, since=3.9)
+    history = changed(GOOD[11], lost, Healed(10.0, 12.0, frozenset(), {T: 100}))
+    assert judge(history, BOUNDS) == []
+    assert judge([fact for fact in history if fact is not lost], BOUNDS) != []
 
 
 def test_the_time_to_converge_is_that_of_the_last() -> None:

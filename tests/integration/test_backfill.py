@@ -239,7 +239,7 @@ async def test_a_limit_a_stop_and_a_restart(stripe: Stripe, pipeline: Pipeline, 
 
 
 async def test_one_at_a_time(stripe: Stripe, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backfill, "LEASE_S", 0.2)
+    monkeypatch.setattr(backfill, "LEASE_S", 1.0)
     stripe.add()
     held = asyncio.Event()
 

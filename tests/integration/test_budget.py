@@ -43,13 +43,13 @@ async def test_two_processes_take_from_one_bucket(store: Store, store_url: str) 
 
 async def test_who_waits_is_behind_who_came_first(store: Store) -> None:
     fast = budget(store, rate_per_s=20)
-    await taken(fast)
     began = time.monotonic()
+    await taken(fast)
     await asyncio.gather(*(budget(store, rate_per_s=20).take(5) for _ in range(10)))
-    assert 0.4 <= time.monotonic() - began < 2
+    assert 0.4 <= time.monotonic() - began < 4, "less than any of them would have waited"
     with pytest.raises(ProviderUnavailable, match="used up for another") as raised:
-        await asyncio.gather(*(fast.take(0.2) for _ in range(10)))
-    assert 0.2 < raised.value.retry_s <= 0.5
+        await asyncio.gather(*(fast.take(0.2) for _ in range(10 + BURST)))
+    assert 0.2 < raised.value.retry_s <= (10 + BURST) / 20
 
 
 async def test_closed_by_one_it_is_closed_for_all(store: Store) -> None:

@@ -88,7 +88,7 @@ async def planwire(
     data_dir: Path, *arguments: str, stdin: str = "", **environ: str
 ) -> tuple[int, list[str], list[str]]:
     """Return exit status, lines of output, lines of errors of a run that ends."""
-    async with started(data_dir, *arguments, stdin=stdin, **environ) as run, asyncio.timeout(20):
+    async with started(data_dir, *arguments, stdin=stdin, **environ) as run, asyncio.timeout(60):
         await run.process.wait()
     assert run.process.returncode is not None
     return run.process.returncode, run.lines, run.errors

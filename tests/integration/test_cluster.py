@@ -33,7 +33,7 @@ from tests.support.wait import until
 from tests.unit.billing.bodies import SECRET, signature, webhook
 
 PROBE_S = 0.4
-SLACK_S = 0.5
+SLACK_S = 4.0
 """What a busy machine may add to a bound."""
 
 FAILOVER_S = 10.0
@@ -302,7 +302,7 @@ async def test_webhooks_timers_and_parked_events_on_a_cluster(cluster: Cluster, 
     catalog.write_text(CATALOG)
     environ = environment(cluster.url, **QUICK, INTAKE="1", CATALOG=str(catalog), PADDLE_SECRETS=f"live:{SECRET}")
     unlinked = webhook(id="sub_9", customer_id="ctm_9", tenant=None, items=[("pri_pro", 1)])
-    ends = instants.text(time.time_ns() + 1_500_000_000)
+    ends = instants.text(time.time_ns() + 60_000_000_000)
     trial = webhook(
         id="sub_9",
         customer_id="ctm_9",
@@ -348,6 +348,29 @@ async def test_webhooks_timers_and_parked_events_on_a_cluster(cluster: Cluster, 
                 worker.stop()
 
 
+async def test_what_depends_on_an_earlier_command_is_not_sent_when_that_fails(cluster: Cluster) -> None:
+    """Whichever shards they are for: those work side by side, and one would not wait for another's refusal."""
+    first, second, third = (f"pw:{{{topic}}}:then" for topic in topics_of(cluster, "then"))
+    async with store_of(cluster) as store:
+        batch = Batch(store.redis)
+        batch.command("SET", first, "text")
+        batch.then()
+        batch.command("INCR", first)
+        batch.command("SET", second, "beside it")
+        batch.then()
+        batch.command("SET", third, "after it")
+        with pytest.raises(StoreError, match="not an integer"):
+            await batch.run()
+        values = [await _one(store, "GET", key) for key in (first, second, third)]
+        assert values == [[b"text"], [b"beside it"], [None]]
+        batch = Batch(store.redis)
+        batch.command("STRLEN", first)
+        batch.then()
+        batch.command("STRLEN", second)
+        batch.command("STRLEN", third)
+        assert await batch.run() == [4, 9, 0]
+
+
 _SYNC = ("PLANWIRE_REDIS_URL", "PLANWIRE_CATALOG", "PLANWIRE_PADDLE_SECRETS")
 
 
@@ -370,5 +393,5 @@ async def test_a_cluster_that_is_not_there_or_will_not_let_one_in_is_a_clear_err
             await store.read("tenant:acme")
         with pytest.raises(StoreError):
             await store.commit_many([Change("tenant:a", b"{}")])
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 10
         await store.aclose()

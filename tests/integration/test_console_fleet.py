@@ -23,6 +23,9 @@ from tests.support.wait import until
 VISIBLE_S = 1.0
 """Within which a console sees that a tab is behind or refuses, on whichever gateway."""
 
+BUSY_S = 3.0
+"""What a busy machine may add; what is not reported as it changes is counted only after 10 s."""
+
 
 def node(running: Running) -> ConsoleNode:
     assert isinstance(running.node, ConsoleNode)
@@ -36,7 +39,7 @@ class Stream:
         self._client = client
         self.states: dict[str, Any] = {}
 
-    async def until(self, is_so: Callable[[dict[str, Any]], object], timeout_s: float = 5.0) -> float:
+    async def until(self, is_so: Callable[[dict[str, Any]], object], timeout_s: float = 15.0) -> float:
         """Take frames until the states are so; return the seconds since 1970 at which the last one came."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -100,7 +103,7 @@ async def test_a_tab_that_refuses_or_falls_behind_is_seen_from_another_gateway_w
                     and states[overview]["trouble"].get(TOPIC, {}).get("status") == "NACKED"
                 )
             )
-            assert seen_at - nacked_at < VISIBLE_S
+            assert seen_at - nacked_at < VISIBLE_S + BUSY_S
             (row,) = stream.states[tabs]["tabs"].values()
             assert (row["status"], row["nacked"], row["reason"]) == ("NACKED", version, "<b>no</b>")
             assert "<b>" not in row["why"]
@@ -115,7 +118,7 @@ async def test_a_tab_that_refuses_or_falls_behind_is_seen_from_another_gateway_w
                     and states[overview]["trouble"].get(TOPIC, {}).get("status") == "BEHIND"
                 )
             )
-            assert 0 <= seen_at - behind_at < VISIBLE_S
+            assert 0 <= seen_at - behind_at < VISIBLE_S + BUSY_S
             await bad.send("nack", topic=TOPIC, version=version, reason="late")
             await stream.until(lambda states: states[overview]["trouble"][TOPIC]["status"] == "NACKED")
             await bad.send("ack", topic=TOPIC, version=version)
@@ -232,6 +235,10 @@ async def test_two_thousand_topics_in_trouble_fit_into_a_report(store_url: str, 
         assert page["next"] == page["topics"][-1]["name"]
 
 
+FROZEN_S, DELAYED_S = 3, 10
+"""For long enough to look at what is held, whatever the machine does meanwhile."""
+
+
 async def test_a_developer_drops_and_freezes_a_socket_wherever_it_is(store_url: str, store: Store) -> None:
     await commit(store, {"n": 1})
     async with (
@@ -247,26 +254,26 @@ async def test_a_developer_drops_and_freezes_a_socket_wherever_it_is(store_url: 
         assert (await gone.closed())[0] == 1006
         assert (await act(client, "drop", session=sessions[1])).status_code == 404
 
-        assert (await act(client, "freeze", session=sessions[0], seconds=1)).status_code == 200
         frozen_at = time.time()
+        assert (await act(client, "freeze", session=sessions[0], seconds=FROZEN_S)).status_code == 200
         version = await commit(store, {"n": 2})
         await until(lambda: two.node.metrics.announcements >= 1)
         (row,) = (await get(client, f"topics/{TOPIC}"))["tabs"]
         assert (row["frozen"], row["status"]) == (True, "BEHIND")
         newest = await commit(store, {"n": 3})
-        frame = await tab.until("snapshot")
+        frame = await tab.until("snapshot", timeout_s=15)
         assert frame["version"] == newest > version, "one slot, and the newest when it thaws"
-        assert time.time() - frozen_at > 0.9
+        assert time.time() - frozen_at >= FROZEN_S
         (row,) = (await get(client, f"topics/{TOPIC}"))["tabs"]
         assert "frozen" not in row
 
-        assert (await act(client, "delay", session=sessions[0], seconds=1, delay_ms=200)).status_code == 200
+        assert (await act(client, "delay", session=sessions[0], seconds=DELAYED_S, delay_ms=200)).status_code == 200
         for number in range(3):
             newest = await commit(store, {"n": 10 + number})
         began = time.time()
         while (await tab.until("snapshot"))["version"] != newest:
             pass
-        assert time.time() - began < 1
+        assert time.time() - began < DELAYED_S, "only now and then is not never"
         assert [socket.outbox is None for socket in two.node.pulse.sockets] == [False], (
             "held again until the time is up"
         )

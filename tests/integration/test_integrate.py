@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.gateway import PUBLISH_KEY, SECRET, environment, run_gateway
 from tests.support.postgres import start_postgres
 from tests.support.processes import clean_environ
@@ -20,7 +22,7 @@ from tests.support.servers import free_port, missing
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "integrate.md"
-SETTLE_S = 50
+SETTLE_S = 120
 
 
 def blocks() -> list[tuple[str, str]]:
@@ -43,6 +45,7 @@ def test_every_block_is_run_or_is_what_one_prints() -> None:
         assert (before, after) != ("text", "text"), "an output belongs to a command"
 
 
+@pytest.mark.timeout(SETTLE_S + 30)
 async def test_the_page_works_as_it_stands(store_url: str, tmp_path: Path) -> None:
     for program in ("bash", "curl", "psql"):
         if shutil.which(program) is None:

@@ -44,6 +44,7 @@ class Issuer:
     def __init__(self) -> None:
         self.status, self.body, self.delay_s, self.requests = 200, document("a"), 0.0, 0
         self.headers = b""
+        self.answers = 0
         self.port = 0
         self._open = 0
 
@@ -58,6 +59,7 @@ class Issuer:
             self.requests += 1
             await asyncio.sleep(self.delay_s)
             head = b"HTTP/1.1 %d X\r\nConnection: close\r\n%bContent-Length: %d\r\n\r\n"
+            self.answers += 1
             writer.write(head % (self.status, self.headers, len(self.body)) + self.body)
             await writer.drain()
         writer.close()
@@ -136,7 +138,7 @@ async def test_an_unknown_key_id_fetches_soon_and_not_more_than_that(issuer: Iss
         while time.monotonic() - started < 0.7:
             auth.verify(forged, time.time())
             await asyncio.sleep(0.01)
-        assert issuer.requests - seen <= 3
+        assert issuer.requests - seen <= 1 + (time.monotonic() - started) / 0.3
 
 
 async def test_a_withdrawn_key_ends_with_the_next_fetch(issuer: Issuer) -> None:
@@ -184,11 +186,10 @@ async def test_nobody_there_is_a_failure_like_another() -> None:
 
 async def test_a_slow_issuer_is_given_up(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwks, "FETCH_TIMEOUT_S", 0.1)
-    issuer.delay_s = 1
+    issuer.delay_s = 2
     _, keys = source(issuer.url)
-    started = time.monotonic()
     assert not await keys.load()
-    assert time.monotonic() - started < 0.9
+    assert issuer.answers == 0, "it was not waited for"
 
 
 async def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.exceptions import NoScriptError
 
 from sync.billing.history import events_key
 from sync.billing.pipeline import Pipeline
@@ -76,6 +77,27 @@ async def test_a_change_bound_to_a_version_is_not_told_a_conflict_with_itself(wa
         assert await send(Change(TOPIC, b'{"n":3}', if_version=first.version)) == Committed(
             Verdict.CONFLICT, second.version
         )
+
+
+async def test_nor_by_a_store_that_was_started_anew_since_and_has_forgotten_the_script(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Applied, the answer lost; what is sent again meets a server that does not know the script."""
+    execute, lost = store._execute, True
+
+    async def losing(pipeline: Any) -> list[Any]:
+        nonlocal lost
+        replies = await execute(pipeline)
+        if lost:
+            lost, replies = False, [NoScriptError("No matching script") for _ in replies]
+        return replies
+
+    await store.commit(Change("tenant:other", b"1"))  # so that the script is known
+    monkeypatch.setattr(store, "_execute", losing)
+    (outcome,) = await store.commit_many([Change(TOPIC, b'{"n":1}', if_version=0)])
+    assert not lost
+    assert isinstance(outcome, Committed)
+    assert outcome.verdict is Verdict.APPLIED
 
 
 @pytest.mark.parametrize("step", ["stored", "committed", "ended"])

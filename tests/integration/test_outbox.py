@@ -192,7 +192,7 @@ async def test_a_deep_backlog_of_one_topic_holds_up_nobody_for_ever(database: st
             outbox.enqueue(connection, "tenant:deep", {"n": n})
         outbox.enqueue(connection, "tenant:late", {"n": 1})
     async with relaying(database, store):
-        await until(lambda: pending(database) == 0, timeout_s=20)
+        await until(lambda: pending(database) == 0, timeout_s=60)
     assert (await history(store, "tenant:deep"))[-1] == {"n": relays.WINDOW + 199}
     assert await history(store, "tenant:late") == [{"n": 1}]
 
@@ -309,6 +309,8 @@ def start_relay(database: str, store_url: str, folder: Path) -> subprocess.Popen
 
 KILLS = 12
 TOPICS = 4
+BACKLOG = 20
+"""How many rows wait at most: the history keeps 200 versions of a topic, and no more can be compared."""
 
 
 @pytest.mark.timeout(120)
@@ -330,9 +332,9 @@ async def test_killed_at_any_moment_it_loses_nothing_repeats_nothing_and_invents
     async def writer() -> None:
         number = 0
         while not stop.is_set():
-            number += 1
-            await asyncio.to_thread(write, number)
-            # The history keeps 200 versions of a topic: no more are to be compared.
+            if await asyncio.to_thread(pending, database) < BACKLOG:
+                number += 1
+                await asyncio.to_thread(write, number)
             await asyncio.sleep(0.03)
 
     writing = asyncio.create_task(writer())
@@ -380,6 +382,40 @@ def test_without_a_database_it_says_so_and_does_not_start(tmp_path: Path) -> Non
     assert relay.lines == [
         "planwire outbox: PLANWIRE_OUTBOX_URL is not set: the applications' database, as postgresql://user@host/name"
     ]
+
+
+def test_the_commands_of_the_refused_say_so_too(tmp_path: Path) -> None:
+    for environ, said in (({}, "PLANWIRE_OUTBOX_URL is not set"), ({"PLANWIRE_OUTBOX_ULR": "x"}, "did you mean")):
+        done = subprocess.run(
+            [sys.executable, "-m", "gateway.cli", "outbox", "list"],
+            env=clean_environ(tmp_path, **environ),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert said in done.stderr
+
+
+async def test_told_to_stop_while_the_database_is_away_it_does_not_sleep_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relays, "BACKOFF_MAX_S", 3600.0)
+    relay = Relay("postgresql://nobody@127.0.0.1:1/nothing", store)
+    tried = asyncio.Event()
+
+    async def fail(*, autocommit: bool) -> Any:
+        tried.set()
+        raise psycopg.OperationalError("away")
+
+    monkeypatch.setattr(relay, "_open", fail)
+    monkeypatch.setattr(random, "uniform", lambda low, high: 3600.0)
+    task = asyncio.create_task(relay.run())
+    await tried.wait()
+    await asyncio.sleep(0)
+    relay.stop()
+    async with asyncio.timeout(10):
+        await task
 
 
 # Enqueuing.

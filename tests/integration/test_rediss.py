@@ -12,6 +12,7 @@ import redis
 from sync.state.connect import StoreUrlError, connect
 from sync.state.slots import SLOTS
 from sync.state.store import Change, Store, StoreError
+from tests.integration.test_sentinel import SERVICE, Sentinel, start
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.gateway import environment, open_client, run_gateway
 from tests.support.servers import Server, free_port, start_redis
@@ -53,10 +54,29 @@ def tls_cluster(certificates: Certificates) -> Iterator[str]:
         yield f"://:{PASSWORD}@127.0.0.1:{port}"
 
 
-@pytest.fixture(params=["rediss", "rediss+cluster"])
+@pytest.fixture(scope="module")
+def tls_sentinel(certificates: Certificates, tls: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The same of a Sentinel that watches the one server; it speaks TLS only, as the server does to it."""
+    folder, port = tmp_path_factory.mktemp("sentinel"), tls.rpartition(":")[2]
+    own = free_port()
+    (folder / "conf").write_text(
+        f"tls-port {own}\ntls-replication yes\n"
+        f"tls-cert-file {certificates.certificate}\ntls-key-file {certificates.key}\n"
+        f"tls-ca-cert-file {certificates.authority}\n"
+        f"sentinel monitor {SERVICE} 127.0.0.1 {port} 1\nsentinel auth-pass {SERVICE} {PASSWORD}\n"
+    )
+    with contextlib.ExitStack() as stack:
+        start(stack, folder, kind=Sentinel)
+        yield f"://:{PASSWORD}@127.0.0.1:{own}/{SERVICE}"
+
+
+FIXTURES = {"rediss": "tls", "rediss+sentinel": "tls_sentinel", "rediss+cluster": "tls_cluster"}
+
+
+@pytest.fixture(params=FIXTURES)
 def url(request: pytest.FixtureRequest) -> str:
     """The URL of each, without options."""
-    return str(request.param) + str(request.getfixturevalue("tls_cluster" if "cluster" in request.param else "tls"))
+    return str(request.param) + str(request.getfixturevalue(FIXTURES[request.param]))
 
 
 @contextlib.asynccontextmanager
@@ -79,7 +99,7 @@ async def test_a_tab_hears_of_a_commit_over_tls(url: str, certificates: Certific
         store_of(trusted) as store,
     ):
         await client.until("snapshot")
-        done = await store.commit(Change("tenant:acme", b'{"url":"%b"}' % url[:9].encode()))
+        done = await store.commit(Change("tenant:acme", b'{"url":"%b"}' % url.partition("?")[0].encode()))
         assert (await client.until("snapshot"))["version"] == done.version
 
 

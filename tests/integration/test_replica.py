@@ -251,7 +251,7 @@ async def test_a_failing_token_function_is_asked_again(gateway: Running) -> None
 
 Script = Callable[["Fake", int], Awaitable[None]]
 WELCOME = {
-    "type": "welcome", "session": "s", "heartbeat_ms": 200, "fresh": True, "token_expires_at": 4_000_000_000,
+    "type": "welcome", "session": "s", "heartbeat_ms": 1000, "fresh": True, "token_expires_at": 4_000_000_000,
     "reconnect": {"min_ms": 10, "max_ms": 40}, "ack": {"share": 1, "after_ms": 0},
 }  # fmt: skip
 
@@ -340,7 +340,7 @@ async def test_silence_is_stale_before_the_connection_is_given_up() -> None:
     """Whatever the event loop is doing: freshness is a clock's matter, not a callback's."""
 
     async def script(fake: Fake, number: int) -> None:
-        await fake.welcome()
+        await fake.welcome(heartbeat_ms=200)
         await fake.state(10)
         if number == 0:
             await fake.connection.wait_closed()
@@ -357,15 +357,18 @@ async def test_silence_is_stale_before_the_connection_is_given_up() -> None:
 
 
 async def test_a_gateway_that_says_it_is_not_fresh_is_believed() -> None:
+    looked = asyncio.Event()
+
     async def script(fake: Fake, number: int) -> None:
         await fake.welcome(fresh=False)
         await fake.state(10)
-        await asyncio.sleep(0.1)
+        await looked.wait()
         await fake.stay()
 
     async with scripted(script) as (url, _), Replica(url, "t", ["tenant:a"]) as replica:
         await until(lambda: replica.get("tenant:a") is not None)
         assert not replica.is_fresh("tenant:a")
+        looked.set()
         assert (await replica.wait_for("tenant:a", 10)).version == 10
         assert replica.is_fresh("tenant:a")
 

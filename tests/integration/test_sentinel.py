@@ -122,7 +122,7 @@ async def test_a_gateway_follows_the_sentinels_to_the_promoted_replica(watched: 
         gone = time.monotonic()
         getattr(watched.primary, how)()
         await until(lambda: not running.node.hub.fresh)
-        assert time.monotonic() - gone < 2 * 0.4 + 0.5
+        assert time.monotonic() - gone < 2 * 0.4 + 4, "two probe intervals, and what a busy machine adds"
         if how == "pause":
             store, hung = (
                 connect(watched.url).store,
@@ -146,8 +146,12 @@ async def test_a_gateway_follows_the_sentinels_to_the_promoted_replica(watched: 
 async def test_no_sentinel_and_an_unknown_service_are_clear_errors(watched: Watched) -> None:
     for url in (watched.url.replace(SERVICE, "other"), f"redis+sentinel://127.0.0.1:1/{SERVICE}"):
         connected = connect(url)
-        with pytest.raises(StoreError, match="No master found for"):
+        with pytest.raises(StoreError, match="No master found for") as raised:
             await connected.store.ping()
+        assert ("Connection refused" if "redis+sentinel://127.0.0.1:1/" in url else "no such service") in str(
+            raised.value
+        )
+        assert len(str(raised.value)) < 300
         with pytest.raises(StoreError, match="sentinel: No master found for"):
             await connected.bus.endpoint("")
         await connected.store.aclose()

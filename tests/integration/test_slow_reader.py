@@ -177,7 +177,7 @@ async def test_nobody_waits_for_a_tab_that_does_not_read(store_url: str, store: 
             last = done.version
             assert (await quick.until("snapshot"))["version"] == last
             lags.append(time.monotonic() - started)
-        assert sorted(lags)[10] < 0.1
+        assert sorted(lags)[10] < 0.5, "the send timeout, for which others would wait, is ten seconds"
         blocked = [sock for sock in running.node.pulse.sockets if sock.outbox is not None]
         assert len(blocked) == 1
         await slow.read_until({topic: last})
@@ -190,19 +190,19 @@ async def test_a_tab_that_makes_no_progress_is_cut_off_with_4008(store_url: str,
         await publish(store, (topic,))
         await until(lambda: running.node.metrics.closed[4008] == 1)
         await until(lambda: not running.node.pulse.sockets)
-        assert running.node.hub.topic(topic).ring == []  # type: ignore[union-attr]
+        assert running.node.hub.subscriptions == 0
 
 
 @on_both_loops
 async def test_a_slow_tab_that_makes_progress_is_kept(store_url: str, store: Store) -> None:
     topic = TOPICS[0]
     async with (
-        run_gateway(environment(store_url, SEND_TIMEOUT_S="0.75")) as running,
+        run_gateway(environment(store_url, SEND_TIMEOUT_S="1.5")) as running,
         open_raw(running, topic) as slow,
     ):
         newest: dict[str, int] = {}
         started = time.monotonic()
-        while time.monotonic() - started < 2.5:
+        while time.monotonic() - started < 3.5:
             newest = await publish(store, (topic,), 4)
             assert await slow.read()
         assert running.node.metrics.replaced > 0

@@ -204,9 +204,9 @@ async def test_a_first_read_over_http_waits_for_the_source_and_not_for_what_it_d
             found.headers["ETag"][1:-1],
         )
         began = time.monotonic()
-        none = await client.get("/v1/state/user:none?wait_ms=5000")
+        none = await client.get("/v1/state/user:none?wait_ms=20000")
         assert (none.status_code, none.json()["version"]) == (200, 0)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 15
         # The 404 is remembered: whoever reads next costs the backend nothing, until it is forgotten.
         for _ in range(3):
             assert (await client.get("/v1/state/user:none?wait_ms=5000")).json()["version"] == 0
@@ -307,8 +307,8 @@ async def test_tenants_with_billing_are_left_to_it(
     environ = source_environ(store_url, backend, **settings)
     async with run_gateway(environ) as gateway, working(environ), caller(gateway) as client:
         began = time.monotonic()
-        assert (await client.get("/v1/state/tenant:acme?wait_ms=9000")).json()["version"] == 0
-        assert time.monotonic() - began < 4
+        assert (await client.get("/v1/state/tenant:acme?wait_ms=20000")).json()["version"] == 0
+        assert time.monotonic() - began < 15
         assert (await client.get("/v1/state/sandbox/tenant:acme?wait_ms=9000")).json()["state"] == {"n": 1}
         refused = await client.post("/v1/topics/tenant:acme/reconcile", headers=KEY)
         assert (refused.status_code, refused.json()["code"]) == (503, "provider_unavailable")
@@ -321,8 +321,8 @@ async def _nothing_wanted(store: Store) -> bool:
     return not (await store.redis.zcard(keys.RECONCILE) or await store.redis.zcard(keys.COMPARE))
 
 
-def asker(backend: Backend, secret: str = SECRET, url: str = "", rate: float = 100) -> Source:
-    return Source(url or backend.url, secret.encode(), timeout_s=0.5, budget=Budget(rate))
+def asker(backend: Backend, secret: str = SECRET, rate: float = 100, timeout_s: float = 10) -> Source:
+    return Source(backend.url, secret.encode(), timeout_s=timeout_s, budget=Budget(rate))
 
 
 async def test_what_may_not_be_believed_is_refused(backend: Backend) -> None:
@@ -349,8 +349,10 @@ async def test_what_may_not_be_believed_is_refused(backend: Backend) -> None:
         backend.status, backend.headers = 200, {}
         backend.raw = b'{"state":"%b"}' % (b"x" * ANSWER_MAX_BYTES)
         assert "more than" in await refusal()
+        await source.aclose()
         backend.raw, backend.delay_s = None, 0.8
-        assert "no whole answer within 0.5 s" in await refusal()
+        source = asker(backend, timeout_s=0.3)
+        assert "no whole answer within 0.3 s" in await refusal()
     finally:
         await source.aclose()
 
@@ -375,8 +377,10 @@ async def test_a_rate_that_is_used_up_is_waited_for_or_refused(backend: Backend)
         began = time.monotonic()
         await asyncio.gather(*(source.ask("user:42", 5) for _ in range(24)))
         assert time.monotonic() - began > 0.1  # a burst of 20, then 20 a second
-        with pytest.raises(SourceError, match="rate"):
-            await asyncio.gather(*(source.ask("user:42", 0.01) for _ in range(5)))
+        asked = await asyncio.gather(*(source.ask("user:42", 0.01) for _ in range(30)), return_exceptions=True)
+        refusals = [str(one) for one in asked if isinstance(one, SourceError)]
+        assert refusals
+        assert all("rate" in refusal for refusal in refusals)
     finally:
         await source.aclose()
 

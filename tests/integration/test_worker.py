@@ -131,7 +131,8 @@ class TestRecovery:
         await batch.run()
         return event.event_id
 
-    async def test_it_is_taken_up_when_the_lease_has_run_out(self, pipeline: Pipeline, store: Store) -> None:
+    async def test_it_is_taken_up_when_the_lease_has_run_out(self, store: Store, catalog: Path) -> None:
+        pipeline = pipeline_of(store, catalog, lease_s=1)
         await self.abandon(pipeline, webhook(1))
         assert await pipeline.environment("live").inbox.claim(10) == []
         async with working(pipeline):
@@ -244,6 +245,41 @@ class TestRecovery:
             await self.abandon(pipeline, webhook(2, id="sub_2", tenant="late"))
             await until(lambda: plan(store, "tenant:late"))
 
+    @pytest.mark.parametrize("what", ["events", "timers", "comparisons"])
+    async def test_told_to_stop_it_ends_what_is_under_way_and_gives_the_rest_back(
+        self, store: Store, catalog: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    ) -> None:
+        """A provider that is slow to answer must not keep a worker for all that it has claimed."""
+        pipeline = pipeline_of(store, catalog, lease_s=0 if what == "events" else 30)
+        worker = Worker(pipeline, ("live",), poll_s=POLL_S)
+        ids = [await self.abandon(pipeline, webhook(number, id=f"sub_{number}")) for number in range(3)]
+        pipeline = worker._pipeline = pipeline_of(store, catalog, lease_s=30)
+        worked: list[object] = []
+
+        async def work(*arguments: Any) -> Any:
+            worked.append(arguments)
+            worker.stop()
+            return Receipt("applied")
+
+        if what == "events":
+            monkeypatch.setattr(pipeline, "resume", work)
+            await worker._inbox("live")
+            assert len(await pipeline.environment("live").inbox.claim(10)) == len(ids) - 1
+        elif what == "timers":
+            for number in range(3):
+                await store.redis.zadd("pw:{timers/live}:due", {f"tenant:t{number}": 1})
+            monkeypatch.setattr(worker._reconciliation, "fire", work)
+            await worker._timers("live")
+            assert len(await pipeline.environment("live").timers.claim(10)) == 2
+        else:
+            await store.want_reconcile([f"tenant:t{number}" for number in range(3)])
+            monkeypatch.setattr(worker._reconciliation, "can_ask", lambda environment: True)
+            monkeypatch.setattr(worker._reconciliation, "is_lost", work)
+            monkeypatch.setattr(worker._reconciliation, "search", work)
+            await worker._asked_for()
+            assert len(await worker._wanted.claim(10)) == 2
+        assert len(worked) == (2 if what == "comparisons" else 1)
+
 
 async def received(pipeline: Pipeline) -> bool:
     try:
@@ -276,14 +312,12 @@ class TestTime:
 
     async def test_s15_three_workers_end_a_subscription_once_at_its_time(self, store: Store, catalog: Path) -> None:
         pipelines = [pipeline_of(store, catalog) for _ in range(3)]
-        change = {"action": "cancel", "effective_at": soon(0.4)}
+        change = {"action": "cancel", "effective_at": soon(1)}
         assert (await receive(pipelines[0], webhook(1, scheduled_change=change))).outcome == "applied"
         async with working(*pipelines):
-            await asyncio.sleep(0.1)
-            assert await plan(store) == "pro"
-            await until(lambda: is_plan(store, "free"))
+            await until(lambda: is_plan(store, "free"), timeout_s=10)
         log = await store.log("tenant:acme")
-        assert len(log) == 2
+        assert [orjson.loads(entry.state)["plan"]["key"] for entry in log] == ["free", "pro"]
         assert log[0].version / 1e6 >= instants.parse(change["effective_at"]) / 1e9
         assert orjson.loads(log[0].cause) == {"source": "timer", "event_type": "due"}
         now = await state(store)
@@ -317,7 +351,7 @@ class TestTime:
 
     async def test_a_timer_survives_the_worker_that_claimed_it(self, store: Store, catalog: Path) -> None:
         pipeline = pipeline_of(store, catalog)
-        change = {"action": "cancel", "effective_at": soon(0.05)}
+        change = {"action": "cancel", "effective_at": soon(1)}
         await receive(pipeline, webhook(1, scheduled_change=change))
         timers = pipeline.environment("live").timers
 
@@ -403,11 +437,30 @@ class TestCatalog:
             return await counts(pipeline) == (0, 0)
 
         async with working(pipeline):
-            await until(lambda: attempted(pipeline, 150))
+            await until(lambda: attempted(pipeline, 150), timeout_s=20)
             assert (await counts(pipeline))[1] == 150
             edit(catalog, CATALOG.replace('"pri_pro"', '"pri_pro", "pri_new"'))
-            await until(used)
+            await until(used, timeout_s=20)
         assert await plan(store, "tenant:t149") == "pro"
+
+    async def test_an_edit_between_the_look_and_the_parking_counts_though_the_sweeps_are_over(
+        self, pipeline: Pipeline, store: Store, catalog: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The worker has seen the new file and swept before the event, judged by the old one, is parked."""
+        end = pipeline._end
+
+        async def edited_meanwhile(*arguments: Any, **options: Any) -> Receipt:
+            edit(catalog, CATALOG.replace('"pri_pro"', '"pri_pro", "pri_new"'))
+            assert await pipeline_of(store, catalog).reopen("live", WAITS_CATALOG) == 0
+            return await end(*arguments, **options)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(pipeline, "_end", edited_meanwhile)
+            receipt = await receive(pipeline, webhook(1, items=[("pri_new", 1)]))
+        assert receipt.outcome == "parked"
+        (record,) = await pipeline.environment("live").inbox.claim(10)
+        assert (await pipeline.resume(record, "live")).outcome == "applied"
+        assert await counts(pipeline) == (0, 0)
 
     async def test_all_that_waits_is_reopened_and_that_ends(self, pipeline: Pipeline) -> None:
         for number in range(RELEASE_MAX + 50):

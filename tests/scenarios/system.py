@@ -85,7 +85,7 @@ features = ["audit"]
 prices.paddle.live = ["pri_audit"]
 """
 
-QUICK = {"HEARTBEAT_S": "0.5", "PROBE_S": "0.4", "SWEEP_S": "0.5", "READY_TIMEOUT_S": "0.3"}
+QUICK = {"HEARTBEAT_S": "1", "PROBE_S": "0.4", "SWEEP_S": "0.5", "READY_TIMEOUT_S": "0.3"}
 """Gateway settings that make a test short."""
 
 State = dict[str, Any]

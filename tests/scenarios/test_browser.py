@@ -179,8 +179,8 @@ async def test_s43_a_half_open_connection_is_dropped_at_both_ends_and_the_page_s
         frozen = time.time()
         stale = await tab.until(lambda shown: shown["status"] == "stale")
         assert (stale["version"], stale["reason"]) == (held, "silence")
-        assert stale["at"] / 1000 - frozen < SILENCE_S + 1.0, "what a busy machine adds"
-        await until(lambda: lost not in sockets, timeout_s=4 * HEARTBEAT_S + 3)
+        assert stale["at"] / 1000 - frozen < SILENCE_S + 4.0, "what a busy machine adds"
+        await until(lambda: lost not in sockets, timeout_s=10)
         newer = await system.apply(event(ago(50), items=[("pri_pro", 1)]))
         wire.thaw()
         back = await tab.until(lambda shown: shown["status"] == "fresh")

@@ -13,7 +13,7 @@ from sync.billing import instants
 from tests.scenarios.system import Seller, System, Tab, ago, run_system, selling
 from tests.support.wait import until
 
-LATE_S = 4.0
+LATE_S = 8.0
 """How long after its instant a worker on a busy machine may act."""
 
 PATH = "/v1/tenants/acme/scheduled-change"
@@ -45,7 +45,7 @@ def coming(at: str) -> dict[str, Any]:
 async def test_s19_until_its_instant_every_reader_sees_pro_now_and_basic_then(system: System, seller: Seller) -> None:
     async with system.tab() as tab:
         await begin(system, seller, tab)
-        at = ago(-2)
+        at = ago(-4)
         answer = await system.ask("POST", PATH, {"plan": "basic", "effective_at": at})
         assert answer["scheduled"] == coming(at)
         await tab.reaches(answer["version"])
@@ -54,7 +54,7 @@ async def test_s19_until_its_instant_every_reader_sees_pro_now_and_basic_then(sy
             for shown in (tab.state, newcomer.state, await system.state()):
                 assert (shown["plan"]["key"], shown["scheduled"]) == ("pro", coming(at))
         assert await seller.price() == "pri_pro"
-        await tab.until(lambda tab: tab.plan == "basic", timeout_s=2 + LATE_S)
+        await tab.until(lambda tab: tab.plan == "basic", timeout_s=4 + LATE_S)
         assert instants.parse(at) <= time.time_ns()
         assert "scheduled" not in tab.state
         assert await seller.price() == "pri_basic", "the provider was told"
@@ -65,7 +65,7 @@ async def test_s19_items_that_show_the_lower_plan_already_do_not_take_it_away_be
 ) -> None:
     async with system.tab() as tab:
         await begin(system, seller, tab, quantity=3)
-        at = ago(-3)
+        at = ago(-4)
         await system.ask("POST", PATH, {"plan": "basic", "effective_at": at})
         await system.tell(seller.events((await seller.act("downgrade", plan="basic"))["event_ids"]))
         await tab.fence()
@@ -73,7 +73,7 @@ async def test_s19_items_that_show_the_lower_plan_already_do_not_take_it_away_be
         assert time.time_ns() < instants.parse(at), "this machine is too slow to look before the instant"
         assert (tab.plan, tab.state["limits"]["seats"], tab.state["scheduled"]) == ("pro", 3, coming(at))
         assert await system.state() == tab.state
-        await tab.until(lambda tab: tab.plan == "basic", timeout_s=3 + LATE_S)
+        await tab.until(lambda tab: tab.plan == "basic", timeout_s=4 + LATE_S)
         assert instants.parse(at) <= time.time_ns()
 
 
@@ -84,7 +84,7 @@ async def test_s20_an_upgrade_or_a_cancellation_before_the_instant_makes_the_hel
     async with system.tab() as tab:
         options: dict[str, Any] = {"ends_in_s": 7200} if action == "cancel" else {}
         await begin(system, seller, tab, **options)
-        at = ago(-2)
+        at = ago(-4)
         # One that would come after the end of a canceled period is void as well.
         held_at = ago(-3 * 7200) if action == "cancel" else at
         await system.ask("POST", PATH, {"plan": "basic", "effective_at": held_at})
@@ -97,7 +97,7 @@ async def test_s20_an_upgrade_or_a_cancellation_before_the_instant_makes_the_hel
         expected = {"upgrade": "scale", "cancel": "pro", "cancel now": "free"}[action]
         await tab.until(lambda tab: tab.plan == expected and tab.state.get("scheduled", {}).get("source") != "app")
         before = await seller.price()
-        await until(lambda: time.time_ns() > instants.parse(at), 5)
+        await until(lambda: time.time_ns() > instants.parse(at), 10)
         await system.wake()
 
         async def is_settled() -> bool:
@@ -113,10 +113,10 @@ async def test_s20_an_upgrade_or_a_cancellation_before_the_instant_makes_the_hel
 async def test_s20_another_change_takes_the_place_of_the_held_one(system: System, seller: Seller) -> None:
     async with system.tab() as tab:
         await begin(system, seller, tab, plan="scale")
-        first, second = ago(-2), ago(-3)
+        first, second = ago(-4), ago(-5)
         assert not (await system.ask("POST", PATH, {"plan": "basic", "effective_at": first}))["replaced"]
         assert (await system.ask("POST", PATH, {"plan": "pro", "effective_at": second}))["replaced"]
-        await tab.until(lambda tab: tab.plan == "pro", timeout_s=3 + LATE_S)
+        await tab.until(lambda tab: tab.plan == "pro", timeout_s=5 + LATE_S)
         plans = [state["plan"]["key"] for _, state in tab.shown if state]
         assert "basic" not in plans
         assert instants.parse(second) <= time.time_ns()
@@ -134,8 +134,10 @@ async def test_s21_a_change_that_the_provider_refuses_is_surfaced_and_tried_agai
             await system.ask("POST", PATH, {"plan": "basic"})
             problem = "subscription_locked_renewal"
         else:
+            # The provider knows it first: the instant may come before its webhooks.
+            failed = await seller.act("past_due")
             await system.ask("POST", PATH, {"plan": "basic", "effective_at": ago(-1)})
-            await system.tell(seller.events((await seller.act("past_due"))["event_ids"]))
+            await system.tell(seller.events(failed["event_ids"]))
             problem = "subscription_update_when_past_due"
         await tab.until(lambda tab: tab.state.get("scheduled", {}).get("problem") == problem, timeout_s=10)
         assert tab.plan == "pro"

@@ -25,6 +25,7 @@ async def arrive(system: System, tenant: str, bodies: Sequence[bytes]) -> Any:
 
 async def test_s01_an_event_that_comes_again_makes_no_version_and_no_push(system: System) -> None:
     async with system.tab() as tab:
+        await tab.next("snapshot")
         first = event(ago(60), event_id="evt_same")
         version = await system.apply(first)
         await tab.reaches(version)

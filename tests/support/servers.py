@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,7 +30,16 @@ PORT_ATTEMPTS = 5
 class Server:
     """One running store server. `url` and `port` (0 on a unix socket) stay the same over `restart`."""
 
-    def __init__(self, binary: str, directory: Path, *, tcp: bool, aof: bool, args: Sequence[str]) -> None:
+    def __init__(
+        self,
+        binary: str,
+        directory: Path,
+        *,
+        tcp: bool,
+        aof: bool,
+        args: Sequence[str],
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self.directory = directory
         self.log = directory / "server.log"
         self.port = 0
@@ -39,6 +48,7 @@ class Server:
         self._tcp = tcp
         self._aof = aof
         self._args = list(args)
+        self._environ = None if environ is None else {**os.environ, **environ}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -103,7 +113,12 @@ class Server:
         arguments = [*where, *options, "--daemonize", "no", *self._args]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                _guarded(self._binary, arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory
+                _guarded(self._binary, arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                env=self._environ,
             )
 
     def _answers(self) -> bool:
@@ -137,12 +152,15 @@ class Server:
 
 
 @contextlib.contextmanager
-def start_valkey(*, tcp: bool = False, aof: bool = False, args: Sequence[str] = ()) -> Iterator[Server]:
+def start_valkey(
+    *, tcp: bool = False, aof: bool = False, args: Sequence[str] = (), environ: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """A running embedded Valkey on a unix socket (`tcp`: on a loopback port), stopped and removed on exit.
 
     aof: keep an append-only file, so that `restart` finds the data. args: more server options, as on its command line.
+    environ: added to its environment.
     """
-    with _run(valkey_binary(), tcp=tcp, aof=aof, args=args) as server:
+    with _run(valkey_binary(), tcp=tcp, aof=aof, args=args, environ=environ) as server:
         yield server
 
 
@@ -186,10 +204,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def _run(binary: str, *, tcp: bool, aof: bool, args: Sequence[str]) -> Iterator[Server]:
+def _run(
+    binary: str, *, tcp: bool, aof: bool, args: Sequence[str], environ: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     # Not pytest's tmp_path: its names are too long for a unix socket (104 bytes on macOS).
     directory = Path(tempfile.mkdtemp(prefix="pw-"))
-    server = Server(binary, directory, tcp=tcp, aof=aof, args=args)
+    server = Server(binary, directory, tcp=tcp, aof=aof, args=args, environ=environ)
     try:
         server.start()
         yield server

@@ -7,6 +7,7 @@ is not what is stored by then.
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import hashlib
 from collections.abc import Callable, Sequence
@@ -239,7 +240,11 @@ class StoreTransport:
 
 
 class AsyncStoreTransport:
-    """The same for asyncio."""
+    """The same for asyncio. A cancel is never lost.
+
+    redis-py sends under `asyncio.wait_for`, which on CPython 3.11 drops one that comes in the turn of the event loop in
+    which the sending ends (bpo-37658).
+    """
 
     def __init__(self, client: redis.asyncio.Redis | redis.asyncio.RedisCluster, source: str = "backend") -> None:
         self._redis = client
@@ -247,7 +252,20 @@ class AsyncStoreTransport:
         self._is_loaded = False
 
     async def send(self, step: Send, now: float) -> Answers | Trouble:
-        """Return the script's verdicts, or that the store could not be asked."""
+        """Return the script's verdicts, or that the store could not be asked.
+
+        Raises:
+            asyncio.CancelledError: the task was cancelled meanwhile, whatever became of the publishes.
+        """
+        task = asyncio.current_task()
+        cancels = task.cancelling() if task is not None else 0
+        try:
+            return await self._send(step, now)
+        finally:
+            if task is not None and task.cancelling() > cancels:
+                raise asyncio.CancelledError
+
+    async def _send(self, step: Send, now: float) -> Answers | Trouble:
         is_sharded = isinstance(self._redis, redis.asyncio.RedisCluster)
         batch = Batch(step.items, self._source, now, "SPUBLISH" if is_sharded else "PUBLISH")
         try:

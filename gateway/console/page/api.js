@@ -24,7 +24,12 @@ const send = async (path, options) => {
 const ask = async (path, options) => {
   const response = await send(path, options);
   if (response.status === 204) return null;
-  const answer = await response.json().catch(() => ({}));
+  const answer = await response.json().catch((error) => {
+    // Broken off, or given up by this page: not an answer without members.
+    if (options.signal?.aborted) throw error;
+    if (response.ok) throw new Refused(0, "unreachable", "the gateway's answer broke off");
+    return {};
+  });
   if (!response.ok) throw new Refused(response.status, answer.code ?? "", answer.detail ?? `status ${response.status}`);
   return answer;
 };

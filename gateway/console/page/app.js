@@ -42,6 +42,7 @@ const SAMPLE_MS = 1000;
  * @property {() => void} [focusSearch]
  * @property {() => void} [onlyTrouble]
  * @property {() => void} [compare]
+ * @property {() => void} [replay]
  * @property {() => void} [focusActions]
  */
 
@@ -246,6 +247,7 @@ const KEYS = {
   k: () => list()?.move(-1),
   t: () => view?.onlyTrouble?.(),
   d: () => view?.compare?.(),
+  r: () => view?.replay?.(),
   a: () => view?.focusActions?.(),
   c: async () => say(element("said"), `${await copy(() => location.href)}: the link of this view`),
 };

@@ -171,6 +171,14 @@ export const ofTopic = (name, model, { parked, newest, differing }) => {
   const to = (/** @type {string} */ at) => toTopic(name, { at });
   /** @type {Item[]} */
   const items = [];
+  if (!model.committed.version)
+    items.push({
+      key: "stateless",
+      severity: "amber",
+      title: "It has no state",
+      why: "Nothing was ever committed to it, or it has expired: a tab shows what its page shows to a tenant without a plan. If it should have one, its name or environment is written differently here and at the provider, or its events are parked.",
+      link: to("chain"),
+    });
   const status = worst(model.counts);
   if (status && TROUBLE.includes(status)) {
     const one = model.tabs.find((tab) => tab.status === status);

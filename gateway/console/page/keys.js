@@ -9,6 +9,7 @@ const HELP = [
   ["Esc", "close, leave the field, or back to all topics"],
   ["t", "only topics with trouble"],
   ["d", "compare the row's version with the one before"],
+  ["r", "replay the row's version"],
   ["a", "actions"],
   ["1 … 9", "jump to a section"],
   ["c", "copy the link of this view"],

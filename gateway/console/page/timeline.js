@@ -140,6 +140,13 @@ export const timeline = (context, name, query) => {
       if (entry) before(entry.version);
       compared.element.scrollIntoView({ block: "nearest" });
     },
+    replay: () => {
+      const again = /** @type {HTMLElement | null} */ (list.element.querySelector("[aria-selected=true] button"));
+      // The focus shows why it does nothing, where it does not.
+      again?.focus();
+      again?.click();
+      if (!again) say(none, "Choose a version first: 3, then j and k.");
+    },
     element: card("timeline", "Timeline", none, list.element, h("div", { class: "tools" }, more), compared.element),
   };
 };

@@ -187,6 +187,7 @@ export const topicView = (root, context, { name, query }) => {
     lists: [tabs.list, versions.list],
     sections: SECTIONS.map(([id]) => id),
     compare: versions.compare,
+    replay: versions.replay,
     focusActions: () => /** @type {HTMLElement} */ (actions.firstElementChild).focus(),
     draw,
     /** @param {AbortSignal} signal */

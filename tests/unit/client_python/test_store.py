@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import orjson
+import pytest
 
-from planwire_client import Publish, Published, Rejected, Verdict
-from planwire_client.store import COMMIT_LUA, COMMIT_SHA, PATCH_MIN_BYTES, Batch
+from planwire_client import AsyncPublisher, Publish, Published, Rejected, Verdict
+from planwire_client.store import COMMIT_LUA, COMMIT_SHA, PATCH_MIN_BYTES, AsyncStoreTransport, Batch
 from sync.state import keys
 from sync.state.store import COMMIT_LUA as THE_SCRIPT
 
@@ -75,3 +78,52 @@ def test_a_patch_that_saves_nothing_is_left_out() -> None:
     batch = Batch([Publish("tenant:a", {"pad": pads[0]}, event_id="e")], "src", 0.0)
     batch.complete([[b"7", orjson.dumps({"bad": pads[1]})]])
     assert batch.commands[0][14] == b""
+
+
+class Sending:
+    """A connection that sends as redis-py does; its second command ends in the very turn in which it is cancelled."""
+
+    def __init__(self) -> None:
+        self.commands = 0
+        self.task: asyncio.Task[None] | None = None
+
+    async def script_load(self, source: str) -> None: ...
+
+    def pipeline(self, transaction: bool) -> Sending:
+        return self
+
+    async def __aenter__(self) -> Sending:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def execute_command(self, *command: object) -> None: ...
+
+    async def execute(self, raise_on_error: bool) -> list[object]:
+        self.commands += 1
+        sent = asyncio.get_running_loop().create_future()
+
+        def end() -> None:
+            sent.set_result(None)
+            if self.commands == 2 and self.task is not None:
+                self.task.cancel()
+
+        asyncio.get_running_loop().call_soon(end)
+        await asyncio.wait_for(sent, 5)
+        return [[b"applied", b"5"]]
+
+
+async def test_a_cancel_that_comes_as_the_sending_ends_is_not_lost() -> None:
+    """`asyncio.wait_for` of CPython 3.11 says nothing of it, and a task that publishes in a loop would live on."""
+    sending: Any = Sending()
+    publisher = AsyncPublisher(transport=AsyncStoreTransport(sending))
+
+    async def publish_for_ever() -> None:
+        while True:
+            await publisher.publish("tenant:a", 1)
+            assert sending.commands < 9
+
+    sending.task = asyncio.create_task(publish_for_ever())
+    with pytest.raises(asyncio.CancelledError):
+        await sending.task
+    assert sending.commands == 2

@@ -101,6 +101,26 @@ def test_the_short_way_writes_the_same_line() -> None:
     assert len(stream.getvalue().splitlines()) == 2
 
 
+def test_lines_of_one_turn_are_written_at_its_end_whatever_became_of_the_loop_before() -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream)
+
+    async def turn() -> None:
+        logs.info("gateway.x", "one")
+        logs.info("gateway.x", "two")
+        assert stream.getvalue() == ""
+        await asyncio.sleep(0)
+        assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["one", "two"]
+        logs.info("gateway.x", "left behind")
+
+    for _ in range(2):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(turn())
+        loop.close()
+        stream.seek(0)
+        stream.truncate()
+
+
 def test_the_short_way_is_for_people_too() -> None:
     stream = io.StringIO()
     logs.configure("info", "text", stream)

@@ -1,0 +1,106 @@
+"""What a store leaves that is not as it was: facts older than a state that was put back, a clock that was set back."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import orjson
+import pytest
+
+from sync.billing.batch import Batch
+from sync.billing.model import Event
+from sync.billing.pipeline import Pipeline
+from sync.billing.providers.paddle import Paddle
+from sync.billing.reprojection import PUT_BACK, Reprojection
+from sync.billing.shelf import Shelf
+from sync.state.store import Snapshot, Store
+from tests.unit.billing.bodies import envelope, subscription
+
+CATALOG = """
+[plans.free]
+name = "Free"
+rank = 0
+default = true
+
+[plans.pro]
+name = "Pro"
+rank = 20
+per_unit.limits = { seats = 1 }
+prices.paddle.live = ["pri_pro"]
+"""
+
+TOPIC = "tenant:acme"
+
+
+def event(seats: int) -> bytes:
+    at = f"2026-05-01T10:00:{seats:02}.000000Z"
+    data = subscription(tenant="acme", updated_at=at, items=[("pri_pro", seats)])
+    return orjson.dumps(envelope(data, event_id=f"evt_{seats}", occurred_at=at))
+
+
+async def seats(store: Store) -> int:
+    found: int = orjson.loads((await store.read(TOPIC)).state)["limits"]["seats"]
+    return found
+
+
+@pytest.fixture
+def pipeline(store: Store, tmp_path: Path) -> Pipeline:
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text(CATALOG)
+    return Pipeline(store, Shelf(catalog), {"paddle": Paddle()}, now_ns=time.time_ns)
+
+
+async def lose_the_tail(store: Store, pipeline: Pipeline) -> int:
+    """Leave the facts of one seat with the state of nine, as after a crash; return the state's version."""
+    await pipeline.receive(Paddle(), event(1), "live")
+    one = await store.read(TOPIC)
+    nine = one.state.replace(b'"seats":1', b'"seats":9')
+    assert await store.restore(Snapshot(TOPIC, one.version + 1_000_000, nine, b"", b""))
+    assert await seats(store) == 9
+    return one.version + 1_000_000
+
+
+async def test_the_catalog_does_not_bring_old_facts_back(store: Store, pipeline: Pipeline) -> None:
+    version = await lose_the_tail(store, pipeline)
+    receipt = await Reprojection(pipeline).reproject("live", TOPIC, "catalog")
+    assert (receipt.outcome, receipt.reason) == ("unchanged", PUT_BACK)
+    assert await store.versions([TOPIC]) == [version]
+
+
+async def test_the_next_event_makes_it_whole(store: Store, pipeline: Pipeline) -> None:
+    await lose_the_tail(store, pipeline)
+    await pipeline.receive(Paddle(), event(10), "live")
+    assert await seats(store) == 10
+    receipt = await Reprojection(pipeline).reproject("live", TOPIC, "catalog")
+    assert (receipt.outcome, receipt.reason) == ("unchanged", "")
+
+
+async def test_so_does_what_the_provider_tells_even_where_it_is_nothing_new(store: Store, pipeline: Pipeline) -> None:
+    version = await lose_the_tail(store, pipeline)
+    told = Paddle().parse(event(9), "live")
+    assert isinstance(told, Event)
+    for _ in range(2):
+        adopted = await Reprojection(pipeline).adopt("live", TOPIC, [told], {"source": "reconcile"})
+    assert await seats(store) == 9
+    assert (await store.versions([TOPIC]))[0] > version
+    assert adopted.receipt.outcome == "unchanged"  # the second time: it is whole
+    receipt = await Reprojection(pipeline).reproject("live", TOPIC, "catalog")
+    assert (receipt.outcome, receipt.reason) == ("unchanged", "")
+
+
+async def test_an_event_given_back_is_taken_up_at_once_though_the_store_s_clock_is_behind(
+    store: Store, tmp_path: Path
+) -> None:
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text(CATALOG)
+    hour_ns = 3_600_000_000_000
+    pipeline = Pipeline(store, Shelf(catalog), {"paddle": Paddle()}, now_ns=lambda: time.time_ns() + hour_ns)
+    inbox = pipeline.environment("live").inbox
+    batch = Batch(store.redis)
+    inbox.put(batch, "evt_1", event(1), "paddle", "subscription.updated", 0)
+    await batch.run()
+    assert await inbox.claim(1) == []
+    await pipeline.postpone("live", "evt_1", 0)
+    (record,) = await inbox.claim(1)
+    assert record.event_id == "evt_1"

@@ -1,0 +1,232 @@
+"""What is said of tokens to one gateway holds at every other: revocations, and the keys that tokens are signed with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+
+from gateway import jwks
+from gateway.auth import mint
+from sync.state.store import Change, Store
+from tests.support.gateway import PUBLISH_KEY, SECRET, Client, Running, environment, open_client, run_gateway, token
+from tests.support.wait import until
+
+TOPIC = "tenant:acme"
+BOUND_S = 1.0
+ROUNDS = 5
+"""The middle one of these keeps the bound: a machine that stalls once breaks none."""
+
+
+@asynccontextmanager
+async def two(environ: dict[str, str], other: dict[str, str] | None = None) -> AsyncIterator[tuple[Running, Running]]:
+    async with run_gateway(environ) as one, run_gateway(other or environ) as another:
+        yield one, another
+
+
+async def greeted(client: Client, topics: int = 1) -> None:
+    assert (await client.receive())["type"] == "welcome"
+    for _ in range(topics):
+        await client.until("snapshot")
+
+
+@dataclass
+class Revoked:
+    """A kind of revocation: what is asked for, a token it hits, one that it spares, and whether it cuts the socket."""
+
+    body: dict[str, str]
+    hit: dict[str, str]
+    spared: dict[str, str]
+    cuts: bool
+
+
+KINDS = {
+    "sub": Revoked({"sub": "u1"}, {"sub": "u1"}, {"sub": "u2"}, True),
+    "jti": Revoked({"jti": "t1"}, {"sub": "u1", "jti": "t1"}, {"sub": "u1", "jti": "t2"}, True),
+    "topic": Revoked({"topic": TOPIC}, {"sub": "u1"}, {"sub": "u2"}, False),
+    "topic of a subject": Revoked({"topic": TOPIC, "sub": "u1"}, {"sub": "u1"}, {"sub": "u2"}, False),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_revocation_reaches_the_sockets_of_all_gateways_within_a_second(store_url: str, kind: str) -> None:
+    """Nothing else could bring it: the sweep comes in ten minutes, and heartbeats in a quarter of an hour."""
+    what = KINDS[kind]
+    async with two(environment(store_url, SWEEP_S="600", HEARTBEAT_S="900")) as gateways:
+        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {PUBLISH_KEY}"}, timeout=10) as http:
+            took = [await revoked(gateways, http, what, turn) for turn in range(ROUNDS)]
+        assert [gateway.node.metrics.revocations for gateway in gateways] == [ROUNDS, ROUNDS]
+    assert sorted(took)[ROUNDS // 2] < BOUND_S, took
+
+
+async def revoked(gateways: tuple[Running, Running], http: httpx2.AsyncClient, what: Revoked, turn: int) -> float:
+    """Revoke at one gateway, by turns; return the seconds until the sockets of both were told."""
+    # Names of their own in each round: what was revoked stays so.
+    own = {name: f"{value}-{turn}" for name, value in what.body.items()}
+    topic, other = f"{TOPIC}-{turn}", f"user:{turn}"
+
+    def named(claims: dict[str, str]) -> str:
+        return token(topic, other, **{name: f"{value}-{turn}" for name, value in claims.items()})  # type: ignore[arg-type]
+
+    hit, spared = named(what.hit), named(what.spared)
+    async with AsyncExitStack() as stack:
+
+        async def opened(gateway: Running, jwt: str) -> Client:
+            client = await stack.enter_async_context(open_client(gateway, topic, other, jwt=jwt))
+            await greeted(client, 2)
+            return client
+
+        hits = [await opened(gateway, hit) for gateway in gateways]
+        spares = [await opened(gateway, spared) for gateway in gateways]
+        began = time.monotonic()
+        answer = await http.post(f"{gateways[turn % 2].url}/v1/sessions/revoke", json=own)
+        assert answer.status_code == 200, answer.text
+        told = await asyncio.gather(*[client.receive(10) for client in hits])
+        took_s = time.monotonic() - began
+        for client, frame, gateway in zip(hits, told, gateways, strict=True):
+            if what.cuts:
+                assert (frame["type"], frame["code"]) == ("error", "token_revoked")
+                assert await client.closed() == (4401, "token_revoked")
+                async with open_client(gateway, topic, jwt=hit) as again:
+                    assert (await again.receive())["code"] == "token_revoked"
+            else:
+                assert frame == {"type": "gone", "topic": topic, "reason": "revoked"}
+                await client.send("subscribe", topic=topic)
+                assert (await client.receive())["code"] == "forbidden"
+                await client.send("subscribe", topic=other, version=0)
+                assert (await client.receive())["topic"] == other
+        for client in spares:
+            if own == {"topic": topic}:
+                assert (await client.receive())["type"] == "gone"
+            else:
+                await client.send("subscribe", topic=topic, version=0)
+                assert (await client.receive())["type"] == "snapshot"
+    return took_s
+
+
+async def test_a_refresh_that_has_expired_never_extends(store_url: str) -> None:
+    """Whether it was good once or not: the token in force goes on to its own end, and the socket with it."""
+    now = time.time()
+    async with run_gateway(environment(store_url)) as running:
+        in_force = token(TOPIC, ttl_s=5)
+        async with open_client(running, TOPIC, jwt=in_force) as client:
+            ends_at = (await client.receive())["token_expires_at"]
+            await client.until("snapshot")
+            for expired in (
+                mint(SECRET, topics=[TOPIC], now=now - 600, ttl_s=599, sub="tester"),
+                mint(SECRET, topics=[TOPIC, "user:7"], now=now - 86_400, ttl_s=10, sub="tester"),
+            ):
+                await client.send("token", token=expired)
+                assert (await client.receive())["code"] == "token_expired"
+            # Nor does the same one, sent again.
+            await client.send("token", token=in_force)
+            assert (await client.receive())["token_expires_at"] == ends_at
+            await client.send("subscribe", topic="user:7")
+            assert (await client.receive())["code"] == "forbidden"
+            assert (await client.receive(10))["code"] == "token_expired"
+            assert await client.closed() == (4401, "token_expired")
+            assert ends_at <= time.time()
+
+
+# Keys.
+
+KEYS = {kid: ec.generate_private_key(ec.SECP256R1()) for kid in ("old", "new")}
+
+
+def document(*kids: str) -> bytes:
+    keys: list[dict[str, Any]] = []
+    for kid in kids:
+        public: dict[str, Any] = ECAlgorithm.to_jwk(KEYS[kid].public_key(), as_dict=True)
+        keys.append({**public, "kid": kid, "alg": "ES256"})
+    return json.dumps({"keys": keys}).encode()
+
+
+def signed(kid: str) -> str:
+    payload = {"sub": "u1", "exp": time.time() + 300, "topics": [TOPIC]}
+    return jwt.encode(payload, KEYS[kid], algorithm="ES256", headers={"kid": kid})
+
+
+@asynccontextmanager
+async def issuing(read: Callable[[], bytes]) -> AsyncIterator[str]:
+    """Serve what `read` returns over HTTP; gives its URL."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = read()
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys"
+
+
+async def opens(running: Running, kid: str) -> bool:
+    """Whether a token signed with that key opens a socket."""
+    async with open_client(running, TOPIC, jwt=signed(kid)) as client:
+        frame = await client.receive()
+        assert frame["type"] == "welcome" or frame["code"] in ("token_key_unknown", "token_keys_unavailable")
+        return bool(frame["type"] == "welcome")
+
+
+async def test_keys_rotate_at_every_gateway_from_a_url_and_from_a_file_and_open_sockets_go_on(
+    store_url: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jwks, "POLL_S", 0.05)
+    path = tmp_path / "keys.json"
+
+    def publish(*kids: str) -> None:
+        path.with_suffix(".next").write_bytes(document(*kids))
+        path.with_suffix(".next").rename(path)
+
+    def environ(location: str) -> dict[str, str]:
+        more = {"JWKS": location, "JWKS_REFRESH_S": "0.5", "JWKS_RETRY_S": "0.2", "JWT_ALGORITHMS": "ES256"}
+        found = environment(store_url, **more)
+        del found["PLANWIRE_JWT_SECRET"]
+        return found
+
+    publish("old")
+    async with issuing(path.read_bytes) as url, two(environ(url), environ(str(path))) as gateways:
+        for gateway in gateways:
+            await until(lambda: opens(gateway, "old"), timeout_s=10)  # noqa: B023 - awaited here
+            assert not await opens(gateway, "new")
+        async with (
+            open_client(gateways[0], TOPIC, jwt=signed("old")) as by_url,
+            open_client(gateways[1], TOPIC, jwt=signed("old")) as by_file,
+        ):
+            for client in (by_url, by_file):
+                await greeted(client)
+            # Both keys for a while, as a rotation goes; then the old one is withdrawn.
+            publish("new", "old")
+            for gateway in gateways:
+                await until(lambda: opens(gateway, "new"), timeout_s=10)  # noqa: B023
+                assert await opens(gateway, "old")
+            publish("new")
+            for gateway in gateways:
+
+                async def is_withdrawn(gateway: Running = gateway) -> bool:
+                    return not await opens(gateway, "old")
+
+                await until(is_withdrawn, timeout_s=10)
+                assert await opens(gateway, "new")
+            # A socket opened before has its token's own time, and refreshes with the new key in band.
+            for client in (by_url, by_file):
+                await client.send("token", token=signed("old"))
+                assert (await client.receive())["code"] == "token_key_unknown"
+                await client.send("token", token=signed("new"))
+                assert (await client.receive())["type"] == "welcome"
+            version = (await store.commit(Change(TOPIC, b'{"n":1}'))).version
+            for client in (by_url, by_file):
+                assert (await client.until("snapshot"))["version"] == version
