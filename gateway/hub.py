@@ -46,10 +46,12 @@ class Socket(Protocol):
     Attributes:
         outbox: slots noted while it does not drain; None while it does.
         deflate: whether its frames may be compressed.
+        opened_at: when its session was, in seconds since 1970.
     """
 
     outbox: Outbox[Subscription] | None
     deflate: bool
+    opened_at: float
 
     @property
     def fd(self) -> int:
@@ -314,8 +316,15 @@ class Hub:
             return
         live.asks_all = asks_all
         if self.is_crowd(live) or self.ack_rule() != (1, self._ack_after_ms):
-            for subscription in live.ring:
+            self._advise_chunk(list(live.ring), 0)
+
+    def _advise_chunk(self, told: list[Subscription], start: int) -> None:
+        for subscription in told[start : start + CHUNK]:
+            ring, index = subscription.live.ring, subscription.index
+            if index < len(ring) and ring[index] is subscription:
                 self.advise(subscription)
+        if start + CHUNK < len(told):
+            asyncio.get_running_loop().call_soon(self._advise_chunk, told, start + CHUNK)
 
     def detach(self, subscription: Subscription) -> None:
         """End `subscription`."""
@@ -466,9 +475,11 @@ class Hub:
 
     def _bury(self, live: LiveTopic) -> None:
         if live.is_erased:
-            for subscription in list(live.ring):
+            for subscription in live.ring[-CHUNK:]:  # each that ends takes itself out of the ring
                 self.serve(subscription)
                 subscription.socket.end(live.name, "erased")
+            if live.ring:
+                asyncio.get_running_loop().call_soon(self._bury, live)
 
     def _fan_out(self, live: LiveTopic) -> None:
         if self.changed is not None:

@@ -64,7 +64,7 @@ class Metrics:
         auth_failures: refused tokens and publish keys, by code.
         requests: HTTP requests, by (route, method, status).
         publish_to_sent: seconds from a version's instant until the gateway fanned it out.
-        publish_to_acked: seconds from a version's instant until a browser acked it.
+        publish_to_acked: seconds from a version's instant until a browser acked it that was connected then.
         occurred_to_acked: seconds from when the provider says it happened until a browser acked it.
         tallies: what all processes count together, by name and labels, as last read from the store.
         probe_at: when the bus was last proved, seconds since 1970; 0 before the first time.
@@ -136,9 +136,8 @@ class Metrics:
         self.publish_to_sent.observe(time.time() - version / 1e6)
 
     def acked(self, version: int, occurred_at: float | None = None) -> None:
-        """Count an ack of `version` that arrived now, of something that occurred at that many seconds since 1970."""
+        """Note how long an ack of `version` took that arrived now, of what occurred at that many seconds since 1970."""
         now = time.time()
-        self.acks += 1
         self.publish_to_acked.observe(now - version / 1e6)
         if occurred_at is not None:
             self.occurred_to_acked.observe(now - occurred_at)
@@ -205,8 +204,14 @@ LABELLED = {
 
 HISTOGRAMS = {
     "publish_to_sent": ("publish_to_sent_seconds", "From a version's instant to its fan-out here."),
-    "publish_to_acked": ("publish_to_acked_seconds", "From a version's instant to a browser's ack."),
-    "occurred_to_acked": ("occurred_to_acked_seconds", "From the provider's occurred_at to a browser's ack."),
+    "publish_to_acked": (
+        "publish_to_acked_seconds",
+        "From a version's instant to the ack of a tab that was open then.",
+    ),
+    "occurred_to_acked": (
+        "occurred_to_acked_seconds",
+        "From the provider's occurred_at to the ack of a tab that was open at the commit.",
+    ),
 }
 """Attribute to name and help."""
 

@@ -17,7 +17,7 @@ from gateway import control, revocations
 from gateway.acks import Acks
 from gateway.auth import Auth, KeySet, VerifyKey, secret_keys
 from gateway.feed import Feed
-from gateway.hub import Hub, Subscription
+from gateway.hub import CHUNK, Hub, Subscription
 from gateway.jwks import Jwks
 from gateway.keys import PublishKeys
 from gateway.metrics import Metrics
@@ -27,6 +27,7 @@ from gateway.revocations import Revocation, Revocations
 from gateway.session import Rules
 from gateway.settings import GatewaySettings
 from gateway.sweep import Sweep
+from gateway.websocket import SessionSocket
 from sync.state.connect import Connected
 from sync.state.keys import CONTROL_CHANNEL
 from sync.state.store import StoreError
@@ -192,8 +193,14 @@ class Node:
         if not self.auth.revocations.revoke(revocation.kind, revocation.value, revocation.at):
             return
         self.metrics.revocations += 1
-        for socket in list(self.pulse.sockets):
-            socket.revoke(self.auth.revocations)
+        self._revoke_chunk(list(self.pulse.sockets), 0)
+
+    def _revoke_chunk(self, sockets: list[SessionSocket], start: int) -> None:
+        for socket in sockets[start : start + CHUNK]:
+            if socket in self.pulse.sockets:  # else it is gone since
+                socket.revoke(self.auth.revocations)
+        if start + CHUNK < len(sockets):
+            asyncio.get_running_loop().call_soon(self._revoke_chunk, sockets, start + CHUNK)
 
     # What browsers answer.
 
@@ -202,7 +209,11 @@ class Node:
         if subscription.acked < version <= subscription.sent:
             subscription.acked = version
             live = subscription.live
-            if not live.is_report:
+            if live.is_report:
+                return
+            self.metrics.acks += 1
+            # A page that was opened later has not waited for it: its ack tells the version's age and no latency.
+            if version / 1e6 >= subscription.socket.opened_at:
                 self.metrics.acked(version, _occurred_at(live.cause) if version == live.version else None)
 
     def nacked(self, subscription: Subscription, version: int, reason: str) -> None:

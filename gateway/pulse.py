@@ -203,8 +203,7 @@ class Pulse:
 
     def tick(self, now: float) -> None:
         """Do everything that is due at `now` (Unix seconds)."""
-        for socket in self._deadlines.due(now):
-            self._due(socket, now)
+        self._due_chunk(self._deadlines.due(now), 0, now)
         for topic, after in self._awaited.due(now):
             live = self._hub.topic(topic)
             if live is None or live.version <= after:
@@ -227,6 +226,14 @@ class Pulse:
                     self._advise(socket)
         self._advice_beats = max(0, self._advice_beats - 1)
         self._hub.expire_idle()
+
+    def _due_chunk(self, sockets: list[SessionSocket], start: int, now: float) -> None:
+        """Do what is due, a chunk in each turn of the event loop: tokens that were made together end together."""
+        for socket in sockets[start : start + CHUNK]:
+            if socket in self.sockets:  # else it is gone since
+                self._due(socket, now)
+        if start + CHUNK < len(sockets):
+            asyncio.get_running_loop().call_soon(self._due_chunk, sockets, start + CHUNK, now)
 
     def _due(self, socket: SessionSocket, now: float) -> None:
         claims = socket.session.claims

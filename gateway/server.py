@@ -7,13 +7,14 @@ opening handshake when it sees one, and its server with a drain.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import re
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, cast
 
 import httptools
@@ -40,6 +41,10 @@ HEAD_TICK_S = 0.25
 """How often it is looked for connections on which nothing came at all: they are dropped up to this much later."""
 
 BACKLOG = 4096
+
+WORKER_ANSWER_S = 30
+"""How long a worker may leave the supervisor without an answer, its start included, until it is killed as hung. In
+the five seconds that uvicorn allows, a busy machine or a small one does not start one: it would never serve."""
 
 COLLECT_AFTER = (20_000, 20, 50)
 """Objects made, net, until the garbage collector looks at the newest; collections of each generation until the next."""
@@ -276,6 +281,13 @@ class Server(uvicorn.Server):
             for listener in (one for server in self.servers for one in server.sockets):
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, node.settings.send_buffer_bytes)
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Take a signal to stop for done once it was: uvicorn raises it again at the end, as if it had gone wrong."""
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, drain, then do what uvicorn does."""
         for server in self.servers:
@@ -331,6 +343,7 @@ def configuration(
         backlog=BACKLOG,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=5,
+        timeout_worker_healthcheck=WORKER_ANSWER_S,
     )
 
 

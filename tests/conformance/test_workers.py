@@ -96,10 +96,14 @@ def owner(wire: Wire, web: Web) -> int:
 
 
 @contextlib.asynccontextmanager
-async def run_web(store_url: str, directory: Path, *, until_ready: bool = True, **settings: str) -> AsyncIterator[Web]:
+async def run_web(
+    store_url: str, directory: Path, *, until_ready: bool = True, path: Path | None = None, **settings: str
+) -> AsyncIterator[Web]:
     """Run the supervisor; whatever of it is left at the end is killed."""
     port = free_port()
     environ = clean_environ(directory, **environment(store_url, PORT=str(port), **settings))
+    if path is not None:
+        environ["PYTHONPATH"] = f"{path}{os.pathsep}{environ['PYTHONPATH']}"
     log = directory / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: ASYNC220 - started once, waited for below
@@ -237,3 +241,14 @@ def test_a_wrong_number_of_workers_is_one_clear_line(workers: str, tmp_path: Pat
     )
     assert ended.returncode == 2
     assert ended.stderr == "planwire: WEB_CONCURRENCY: must be a number of processes, 1 to 256\n"
+
+
+@pytest.mark.timeout(120)
+async def test_a_worker_that_takes_long_to_start_is_not_taken_for_hung(store_url: str, tmp_path: Path) -> None:
+    """On a busy machine, or a small one: killed before it has answered once, it would never serve."""
+    slow = "import sys, time\nif '--multiprocessing-fork' in sys.orig_argv: time.sleep(7)\n"
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "slow" / "sitecustomize.py").write_text(slow)
+    async with run_web(store_url, tmp_path, path=tmp_path / "slow") as web:
+        web.workers()
+        assert len(web.seen) == WORKERS, "some were replaced before they had begun"

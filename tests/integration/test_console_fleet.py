@@ -282,3 +282,19 @@ async def test_a_developer_drops_and_freezes_a_socket_wherever_it_is(store_url: 
         entries = (await get(client, "audit"))["entries"]
         assert [entry["action"] for entry in entries if entry["outcome"] == "done"] == ["delay", "freeze", "drop"]
         assert orjson.dumps(entries)
+
+
+async def test_a_page_that_is_opened_late_has_not_waited_for_what_was_there(store_url: str, store: Store) -> None:
+    old = await commit(store, {"n": 1})
+    async with run_gateway(environment(store_url, DEV="1", ACK_AFTER_MS="0")) as gateway:
+        metrics = gateway.node.metrics
+        async with open_client(gateway, TOPIC) as client:
+            await client.until("snapshot")
+            await client.send("ack", topic=TOPIC, version=old)
+            await until(lambda: metrics.acks == 1)
+            assert metrics.publish_to_acked.buckets()[-1][1] == 0
+            new = await commit(store, {"n": 2})
+            await client.until("snapshot")
+            await client.send("ack", topic=TOPIC, version=new)
+            await until(lambda: metrics.acks == 2)
+            assert metrics.publish_to_acked.buckets()[-1][1] == 1

@@ -24,6 +24,7 @@ class Wire:
     def __init__(self) -> None:
         self.outbox: Outbox[Subscription] | None = None
         self.deflate = False
+        self.opened_at = 0.0
         self.fd = -1
 
     def rest(self, data: bytes, sent: int) -> None:

@@ -145,6 +145,7 @@ class Tab:
         self.store = store
         self.outbox: Outbox[Subscription] | None = None
         self.deflate = False
+        self.opened_at = 0.0
         self.takes = 10**9  # frames until the kernel takes no more
         self.number = next(NUMBER)
         self.is_plain = self.number % 2 == 0

@@ -27,6 +27,7 @@ class Tab:
     def __init__(self, crowd: Crowd, number: int) -> None:
         self.outbox: Outbox[Subscription] | None = None
         self.deflate = False
+        self.opened_at = 0.0
         self.crowd = crowd
         self.number = number
 
@@ -56,8 +57,7 @@ class Crowd:
         # No crowd as far as acks go: what is counted here is the fan-out.
         self.hub = Hub(Metrics(), _nothing, _nothing, lambda name: None, acks_per_topic=TABS)
         self.tabs = [Tab(self, number) for number in range(TABS)]
-        for tab in self.tabs:
-            self.hub.attach(tab, TOPIC, 0)
+        self.subscriptions = [self.hub.attach(tab, TOPIC, 0) for tab in self.tabs]
         self.hub.confirmed(keys.slot(TOPIC).encode())
         self._mark()
 
@@ -77,8 +77,13 @@ class Crowd:
         self.turns[self.turn] += 1
         if id(data) not in self._parsed:
             frame = json.loads(data[2:] if data[1] < 126 else data[4:])
-            self._parsed[id(data)] = data, frame["version"]
-        self.versions[number].append(self._parsed[id(data)][1])
+            self._parsed[id(data)] = data, frame.get("version", 0)
+        if version := self._parsed[id(data)][1]:
+            self.versions[number].append(version)
+
+    def end(self, tab: Tab, ended: Counter[int]) -> None:
+        ended[self.turn] += 1
+        self.hub.detach(self.subscriptions[tab.number])
 
     def announce(self, version: int) -> None:
         one = Announcement(version, 0, b"", b"", b'{"n":%d}' % version)
@@ -160,5 +165,29 @@ async def test_a_stream_of_versions_ends_with_everybody_at_the_newest(monkeypatc
         assert max(crowd.turns.values()) <= CHUNK
         assert {versions[-1] for versions in crowd.versions} == {turns + 1}
         assert all(versions == sorted(set(versions)) for versions in crowd.versions)
+    finally:
+        crowd.stop()
+
+
+async def test_what_is_said_to_a_whole_crowd_is_said_in_chunks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That every version is to be acknowledged, since a console looks; and that there is nothing any more to hold."""
+    crowd = Crowd(monkeypatch)
+    crowd.hub._acks_per_topic = 100
+    try:
+        crowd.hub.install(Snapshot(TOPIC, 1, b'{"n":1}', b"", b""))
+        await crowd.settle()
+        live = crowd.hub.topic(TOPIC)
+        assert live is not None
+        crowd.turns.clear()
+        crowd.hub.ask_all(live, True)
+        await until(lambda: sum(crowd.turns.values()) == TABS, 10, every_s=0)
+        assert max(crowd.turns.values()) <= CHUNK
+        ended: Counter[int] = Counter()
+        monkeypatch.setattr(Tab, "end", lambda tab, topic, reason: crowd.end(tab, ended))
+        monkeypatch.setattr(type(live), "is_erased", True)
+        crowd.hub._bury_soon(live)
+        await until(lambda: not live.ring, 10, every_s=0)
+        assert sum(ended.values()) == TABS
+        assert max(ended.values()) <= CHUNK
     finally:
         crowd.stop()
