@@ -5,7 +5,8 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
-# From the system's packages: two browsers, the servers that tests start, and spin with a C compiler for the model.
+# From the system's packages: two browsers, the servers that tests start, a library that sets a
+# store's clock wrong, and spin with a C compiler for the model.
 
 lacking() {
     command -v redis-server >/dev/null 2>&1 || echo redis-server
@@ -18,6 +19,7 @@ lacking() {
     command -v spin >/dev/null 2>&1 || echo spin
     command -v promtool >/dev/null 2>&1 || echo prometheus
     command -v cc >/dev/null 2>&1 || echo gcc
+    ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || echo faketime
     [ -n "${PG_BIN:-}" ] || command -v initdb >/dev/null 2>&1 ||
         ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql
 }
