@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--topics", type=int, default=1, help="1: all on one topic; as many as sockets: one each")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--hold", type=int, default=20)
-    parser.add_argument("--inflight", type=int, default=100, help="connects under way at once")
+    parser.add_argument("--inflight", type=int, default=300, help="connects under way at once")
     parser.add_argument("--only", nargs="+", choices=list(rig.CANDIDATES), default=[])
     options = parser.parse_args()
     rig.raise_file_limit()
