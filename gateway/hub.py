@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from os import write as write_fd
 from typing import Protocol
@@ -213,6 +214,7 @@ class Hub:
     ) -> None:
         self.topics: dict[bytes, LiveTopic] = {}
         self.unsettled: set[bytes] = set()
+        self._unfinished: deque[LiveTopic] = deque()
         self.reports = 0
         self.changed: set[LiveTopic] | None = None
         self.fresh = False
@@ -494,7 +496,23 @@ class Hub:
             self._metrics.conflated += 1
             return
         live.cursor, live.remaining = 0, len(live.ring)
-        self._deliver_chunk(live)
+        if not self._unfinished or live.remaining <= CHUNK:
+            self._deliver_chunk(live)
+        if live.remaining:
+            if not self._unfinished:
+                asyncio.get_running_loop().call_soon(self._deliver_next)
+            self._unfinished.append(live)
+
+    def _deliver_next(self) -> None:
+        """Serve a chunk of one crowd: in each turn of the event loop another's, however many have news."""
+        live = self._unfinished.popleft()
+        try:
+            self._deliver_chunk(live)
+        finally:
+            if live.remaining:
+                self._unfinished.append(live)
+            if self._unfinished:
+                asyncio.get_running_loop().call_soon(self._deliver_next)
 
     def _deliver_chunk(self, live: LiveTopic) -> None:
         ring = live.ring
@@ -509,10 +527,7 @@ class Hub:
         live.cursor = end
         live.remaining -= count
         self._deliver_all(live, chunk)
-        if live.remaining > 0 and ring:
-            asyncio.get_running_loop().call_soon(self._deliver_chunk, live)
-        else:
-            live.remaining = 0
+        live.remaining = min(live.remaining, len(ring))
 
     def _deliver_all(self, live: LiveTopic, chunk: list[Subscription]) -> None:
         """Serve each of `chunk`.

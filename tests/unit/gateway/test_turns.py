@@ -1,4 +1,4 @@
-"""A topic with 10,000 tabs never keeps the event loop for more than a chunk of writes, and the newest overtakes."""
+"""Topics with 10,000 tabs never keep the event loop for more than a chunk of writes, and the newest overtakes."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Tab:
 
 
 class Crowd:
-    """A hub with one topic that everybody holds, and a count of its writes in each turn of the event loop."""
+    """A hub with topics that everybody shares, and a count of its writes in each turn of the event loop."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, topics: int = 1) -> None:
         self.turns: Counter[int] = Counter()
         self.turn = 0
         self.versions: list[list[int]] = [[] for _ in range(TABS)]
@@ -57,8 +57,10 @@ class Crowd:
         # No crowd as far as acks go: what is counted here is the fan-out.
         self.hub = Hub(Metrics(), _nothing, _nothing, lambda name: None, acks_per_topic=TABS)
         self.tabs = [Tab(self, number) for number in range(TABS)]
-        self.subscriptions = [self.hub.attach(tab, TOPIC, 0) for tab in self.tabs]
-        self.hub.confirmed(keys.slot(TOPIC).encode())
+        self.names = [TOPIC, *(f"{TOPIC}{number}" for number in range(1, topics))]
+        self.subscriptions = [self.hub.attach(tab, self.names[tab.number % topics], 0) for tab in self.tabs]
+        for name in self.names:
+            self.hub.confirmed(keys.slot(name).encode())
         self._mark()
 
     def _mark(self) -> None:
@@ -87,13 +89,12 @@ class Crowd:
 
     def announce(self, version: int) -> None:
         one = Announcement(version, 0, b"", b"", b'{"n":%d}' % version)
-        self.hub.announce(keys.slot(TOPIC).encode(), announcement.encode(one))
+        for name in self.names:
+            self.hub.announce(keys.slot(name).encode(), announcement.encode(one))
 
     async def settle(self) -> None:
         """Return once nothing is left to be written."""
-        live = self.hub.topic(TOPIC)
-        assert live is not None
-        await until(lambda: not live.remaining, 10, every_s=0)
+        await until(lambda: not any(live.remaining for live in self.hub.topics.values()), 10, every_s=0)
         await asyncio.sleep(0)
 
 
@@ -189,5 +190,27 @@ async def test_what_is_said_to_a_whole_crowd_is_said_in_chunks_too(monkeypatch: 
         await until(lambda: not live.ring, 10, every_s=0)
         assert sum(ended.values()) == TABS
         assert max(ended.values()) <= CHUNK
+    finally:
+        crowd.stop()
+
+
+async def test_several_crowds_with_news_at_once_share_the_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One chunk of one of them in each turn, in rotation: none waits until another is done."""
+    crowd = Crowd(monkeypatch, topics=5)
+    try:
+        for name in crowd.names:
+            crowd.hub.install(Snapshot(name, 1, b'{"n":1}', b"", b""))
+        await crowd.settle()
+        crowd.turns.clear()
+        crowd.announce(2)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        served = [sum(2 in crowd.versions[number] for number in range(first, TABS, 5)) for first in range(5)]
+        assert min(served) >= CHUNK
+        assert max(served) - min(served) <= CHUNK
+        crowd.announce(3)
+        await crowd.settle()
+        assert max(crowd.turns.values()) <= CHUNK
+        assert all(versions[-1] == 3 and versions == sorted(set(versions)) for versions in crowd.versions)
     finally:
         crowd.stop()
