@@ -81,7 +81,7 @@ class Node:
             topics_max=settings.topics_per_socket,
             frames_per_s=settings.frames_per_s,
             heartbeat_ms=round(settings.heartbeat_s * 1000),
-            reconnect_ms=(settings.reconnect_min_ms, settings.reconnect_max_ms),
+            reconnect_ms=self.pulse.reconnect_ms,
             ack_rule=self.hub.ack_rule,
             is_revoked=self.auth.revocations.is_revoked,
         )

@@ -35,6 +35,9 @@ CLOSE_TIMEOUT_S = 2.0
 UNHEARD_MAX = 3
 """Heartbeats, each with a ping, that may go unanswered before the connection counts as half-open."""
 
+RECONNECT_LEAST_MS = 5_000
+"""How far a browser's back-off may grow where there is no crowd to be spread."""
+
 CHUNK = 256
 
 STREAMS_POLL_S = 0.05
@@ -192,6 +195,14 @@ class Pulse:
         now = time.time()
         self._awaited.add(now + min(HEAD_START_S, timeout_s / 2), (topic, after))
         self._expects.add(now + timeout_s, (socket, topic, after))
+
+    def reconnect_ms(self) -> tuple[int, int]:
+        """Return the bounds of a browser's back-off: a millisecond for each socket here, so that they come back spread.
+
+        A thousand a second is a fifth of what a process can take; who is few has no reason to wait for long.
+        """
+        least, most = self._settings.reconnect_min_ms, self._settings.reconnect_max_ms
+        return least, max(least, min(most, max(RECONNECT_LEAST_MS, len(self.sockets))))
 
     # Time passes.
 

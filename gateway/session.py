@@ -89,7 +89,7 @@ class Rules:
         topics_max: topics per socket.
         frames_per_s: inbound frames per second, with a burst of twice as many.
         heartbeat_ms: what the welcome promises.
-        reconnect_ms: the bounds of a browser's backoff.
+        reconnect_ms: tells the bounds of a browser's back-off now.
         ack_rule: tells the share of versions to be acknowledged now, and the jitter's upper bound in ms.
         is_revoked: whether a token no longer opens a topic that it names.
     """
@@ -98,7 +98,7 @@ class Rules:
     topics_max: int
     frames_per_s: int
     heartbeat_ms: int
-    reconnect_ms: tuple[int, int] = (500, 30_000)
+    reconnect_ms: Callable[[], tuple[int, int]] = lambda: (500, 30_000)
     ack_rule: Callable[[], tuple[float, int]] = lambda: (1, 250)
     is_revoked: Callable[[Claims, str], bool] = lambda claims, topic: False
 
@@ -178,7 +178,7 @@ class Session(Generic[T]):
     def _welcome(self, claims: Claims, fresh: bool) -> bytes:
         rules = self._rules
         return protocol.welcome(
-            self.id, rules.heartbeat_ms, fresh, int(claims.exp), rules.reconnect_ms, rules.ack_rule()
+            self.id, rules.heartbeat_ms, fresh, int(claims.exp), rules.reconnect_ms(), rules.ack_rule()
         )
 
     def _subscribe(self, topic: str, held: int) -> list[Effect]:

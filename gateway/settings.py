@@ -197,7 +197,11 @@ class GatewaySettings(BaseSettings):
     # Life cycle
     drain_s: float = Field(10, ge=0, description="Seconds over which a stopping process spreads its closes.")
     reconnect_min_ms: int = Field(500, ge=0, description="Lower bound of a browser's back-off.")
-    reconnect_max_ms: int = Field(30_000, ge=1, description="Upper bound of a browser's back-off.")
+    reconnect_max_ms: int = Field(
+        30_000,
+        ge=1,
+        description="Upper bound of a browser's back-off. Less below as many sockets: 1 ms each, from 5 s.",
+    )
     ready_timeout_s: float = Field(1, gt=0, description="Seconds /readyz waits for the store's answer.")
 
     # Limits of HTTP

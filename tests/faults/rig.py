@@ -77,11 +77,11 @@ prices.paddle.live = ["pri_pro"]
 
 
 class Process:
-    """One of our processes, started again as often as it is killed."""
+    """One of our processes, started again as often as it is killed; it does not outlive this one."""
 
     def __init__(self, module: str, environ: dict[str, str]) -> None:
         self._command = python("-m", module)
-        self._environ = environ
+        self._environ = environ | {"PLANWIRE_WATCH_PID": str(os.getpid())}
         self._running: Running | None = None
         self.output = ""
 

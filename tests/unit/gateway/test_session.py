@@ -80,7 +80,7 @@ def error(code: str, **fields: Any) -> tuple[str, dict[str, Any]]:
 
 
 def test_a_hello_opens_the_session_and_subscribes_what_it_names() -> None:
-    session = new(reconnect_ms=(1, 2), ack_rule=lambda: (0.5, 7))
+    session = new(reconnect_ms=lambda: (1, 2), ack_rule=lambda: (0.5, 7))
     assert shown(feed(session, "hello", token="good", topics={A: 0, B: 7}, client="js/1")) == [
         (
             "Opened",
