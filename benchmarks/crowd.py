@@ -22,9 +22,10 @@ Ten seconds after everything has stopped (avalanche: and once everybody is back,
 shows is compared with what the store holds. "Went back": a client was given an older state than it showed, and showed
 it. The clients are the same code but for the dialect, and each comes back as its official client does:
 
-- planwire: `planwire.v1` with tokens, acks as advised, patches; a random delay up to 0.5 s, doubling to what the gateway
-  advises (5 s for so few), or within 0.2 s of the browser's saying that it is online again. Whether a browser can tell
-  depends on what broke, so `jitter` has it with and without. It says which version it holds, and drops what is not newer.
+- planwire: `planwire.v1` with tokens, acks as advised, patches; a random delay up to 0.5 s, doubling to what the
+  gateway advises (5 s for so few), or within 0.2 s of the browser's saying that it is online again. Whether a browser
+  can tell depends on what broke, so `jitter` has it with and without. It says which version it holds, and drops what is
+  not newer.
 - Socket.IO 4 on Node with connection state recovery, in-memory adapter (benchmarks/baselines/socketio.js): what a
   recovered socket missed is replayed; any other gets the current state from Redis. 1 s doubling to 5 s, give or take
   half; its client does not listen for the browser's word. It shows what came last.
