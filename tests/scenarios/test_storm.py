@@ -61,7 +61,7 @@ async def connect(stack: AsyncExitStack, port: int, number: int, held: int) -> t
     while True:
         frame = json.loads((await wire.until(TEXT, 60)).payload)
         if frame["type"] == "welcome":
-            assert frame["reconnect"]["max_ms"] >= 10_000, "who comes back is told over what time to spread"
+            assert frame["reconnect"]["max_ms"] >= 5 * TABS, "who comes back is told over what time to spread"
         elif frame.get("topic") == TOPIC and "version" in frame:
             return wire, frame
 

@@ -67,9 +67,9 @@ def webhook(day: float = 0, kind: str = "subscription.updated", event_id: str | 
 
 def official_directory() -> Path:
     """Where the official event bodies lie; skips the test, saying so, where they do not."""
-    directory = Path(os.environ.get("PLANWIRE_PADDLE_BODIES") or ROOT.parent / "shared" / "paddle")
+    directory = Path(os.environ.get("PADDLE_BODIES") or ROOT.parent / "shared" / "paddle")
     if not directory.is_dir():
-        pytest.skip(f"no official Paddle bodies in {directory}: name their directory in PLANWIRE_PADDLE_BODIES")
+        pytest.skip(f"no official Paddle bodies in {directory}: name their directory in PADDLE_BODIES")
     return directory
 
 
