@@ -1,4 +1,4 @@
 export function tabs({ subject, socket }: {
     subject: string;
     socket?: ((url: string) => import("./planwire.js").Socket) | undefined;
-}): (url: string) => import("./planwire.js").Socket;
+}, answerMs?: number): (url: string) => import("./planwire.js").Socket;

@@ -12,6 +12,9 @@
  * are. One answer does for all who wait, so each waits a little longer than another. A leader that was merely slow
  * steps down as soon as it runs again; what it still says until then is heard by nobody.
  *
+ * Where the whole machine is slow, impatience would only make all rob one another in turn. So who takes the lock waits
+ * twice as long the next time, up to MOST_MS, and who is answered waits for ANSWER_MS and twice what the answer took.
+ *
  * Where Web Locks or BroadcastChannel are missing, each tab connects for itself.
  * An ack on a shared socket says that at least one tab has painted the version; a nack of any tab is passed on.
  */
@@ -19,6 +22,7 @@
 const ASK_MS = 1000;
 const SOON_MS = 100;
 const ANSWER_MS = 250;
+const MOST_MS = 4000;
 const SPREAD_MS = 40;
 
 /**
@@ -26,10 +30,11 @@ const SPREAD_MS = 40;
  * @param {object} options
  * @param {string} options.subject  who is signed in; tabs share a socket only where it is the same
  * @param {(url: string) => import("./planwire.js").Socket} [options.socket]  how the leader connects
+ * @param {number} [answerMs]  how long a leader may take to answer, until that has been measured
  * @returns {(url: string) => import("./planwire.js").Socket}
  */
 export const tabs =
-  ({ subject, socket = (to) => new WebSocket(to, "planwire.v1") }) =>
+  ({ subject, socket = (to) => new WebSocket(to, "planwire.v1") }, answerMs = ANSWER_MS) =>
   (url) => {
     const { locks } = navigator;
     if (!locks || !globalThis.BroadcastChannel) return socket(url);
@@ -49,8 +54,7 @@ export const tabs =
     let /** @type {any} */ release;
     let /** @type {any} */ over;
     let /** @type {any} */ timer;
-    let /** @type {any} */ seenAt;
-    let /** @type {any} */ patience; // ms
+    let /** @type {any} */ seenAt; // by the leader: the gateway's last frame; by others: their last question
 
     /** @param {any} [note] */
     const post = (note) => bus.postMessage({ from: id, leads: !!real, ...note });
@@ -83,12 +87,11 @@ export const tabs =
       const { type, topic, topics, version } = JSON.parse(text);
       const want = (/** @type {string} */ topic) => (holders[topic] ??= new Set()).add(from);
       if (type == "hello") {
-        Object.keys(topics).map(want);
-        if (greeted) {
-          post({ to: from, text: welcome });
-          for (const topic in topics) real.send(JSON.stringify({ type: "subscribe", topic, version: topics[topic] }));
-          return;
+        for (const topic in topics) {
+          want(topic);
+          greeted && real.send(JSON.stringify({ type: "subscribe", topic, version: topics[topic] }));
         }
+        if (greeted) return post({ to: from, text: welcome });
         greeted = 1;
       }
       if (type == "subscribe") want(topic);
@@ -97,13 +100,10 @@ export const tabs =
         acked[topic] = version;
       }
       if (type == "unsubscribe") {
-        holders[topic]?.delete(from);
-        if (holders[topic]?.size) return;
+        if (!holders[topic]?.delete(from) || holders[topic].size) return;
       }
       real.send(text);
     };
-
-    const robbed = () => real && end(4000);
 
     /** @param {any} options how to ask for the lock */
     const campaign = (options) =>
@@ -113,20 +113,19 @@ export const tabs =
           options,
           () =>
             new Promise((resolve) => {
-              if (over) return resolve(0);
+              if (over || real) return resolve(0); // it robbed itself
               release = resolve;
               clearTimeout(timer);
               real = socket(url);
               post({ to: 0 });
-              globalThis.document?.addEventListener("freeze", robbed, queue); // until its signal
+              globalThis.document?.addEventListener("freeze", () => end(4000), queue); // until its signal
               real.onopen = () => {
                 greeted = 0;
                 virtual.onopen({});
               };
               real.onmessage = (/** @type {any} */ { data }) => {
                 seenAt = Date.now();
-                if (/^{"type":"welcome"/.test(data)) {
-                  patience = 2.5 * JSON.parse(data).heartbeat_ms;
+                if (/^{"type":"welcome/.test(data)) {
                   welcome || post({ up: 1 });
                   welcome = data.replace("token_", ""); // without `token_expires_at`: the leader alone renews the token
                 } else post({ text: data });
@@ -138,13 +137,15 @@ export const tabs =
               };
             }),
         )
-        .catch(robbed);
+        .catch(() => end(4000)); // robbed, maybe before it knew that it had the lock
 
     /** Says something to the leader, and takes its lock when it does not answer. @param {any} [note] */
     const ask = (note) => {
       post(note);
       // In two steps: an answer that came while this tab itself was busy is read in between.
-      wait(() => wait(() => campaign({ steal: true }), 0), ANSWER_MS);
+      seenAt = Date.now();
+      // Never 0, `answerMs` is as good as true.
+      wait(() => wait(() => campaign({ steal: (answerMs *= 2) }), 0), Math.min(answerMs, MOST_MS));
     };
 
     /** While nobody looks it does not matter; browsers let a hidden tab look less often than this, and then at once. */
@@ -160,15 +161,18 @@ export const tabs =
       if (real) {
         if (leads) return;
         text && pass(text, from);
-        if (text == "") for (const topic in holders) holders[topic].has(from) && pass(JSON.stringify({ type: "unsubscribe", topic }), from);
+        if (text == "") for (const topic in holders) pass(JSON.stringify({ type: "unsubscribe", topic }), from);
         // A hidden leader's timers are throttled: its core may not have noticed yet that the socket is dead.
-        else if (welcome && Date.now() - seenAt > patience) real.onclose({ code: 4000 });
+        else if (welcome && Date.now() - seenAt > 2.5 * JSON.parse(welcome).heartbeat_ms) real.onclose({ code: 4000 });
         else post({ to: from, up: welcome && !again });
       } else if (leads) {
         if (to === 0 || (!leader && to == id)) leader = from;
         if (from != leader) return; // another was robbed and does not know it yet
         wait(look, ASK_MS);
-        if (to && to != id) return;
+        if (to) {
+          if (to != id) return;
+          answerMs = ANSWER_MS + 2 * (Date.now() - seenAt);
+        }
         up && virtual.onopen({});
         // What is for all tabs is for this one only after its own welcome.
         if (text && (joined ||= to)) virtual.onmessage({ data: text });

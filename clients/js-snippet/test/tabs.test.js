@@ -294,6 +294,21 @@ describe("a leader that goes", () => {
     assert.deepEqual(states(topics), ["7 fresh", "7 fresh", "7 fresh"]);
   });
 
+  it("without ever answering is left twice as long each time, and never longer than 4 s", async () => {
+    const connect = tabs({ subject: "ann", socket: (url) => (sockets.push(new FakeSocket(url)), sockets.at(-1)) });
+    for (const ms of [250, 500, 1000, 2000, 4000, 4000, 4000]) {
+      navigator.locks.request(LOCK, { steal: true }, () => new Promise(() => {})).catch(() => {});
+      await settle();
+      assert.ok(sockets.every(({ closedByClient }) => closedByClient), "who is robbed lets go");
+      const count = sockets.length;
+      connect("https://live.example.com/v1/connect").onclose = () => {};
+      await pass(ms - 1);
+      assert.equal(sockets.length, count);
+      await pass(91);
+      assert.equal(sockets.length, count + 1);
+    }
+  });
+
   it("by freezing hands over at once", async () => {
     const topics = [tab(), tab()];
     await accept(snapshot(5, {}));
