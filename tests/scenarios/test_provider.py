@@ -126,8 +126,13 @@ async def test_s33_a_change_whose_event_the_destination_does_not_take_is_shown_a
             await tab.client.send("expect", topic=TOPIC, after=tab.version, timeout_ms=30_000)
             await tab.next("pending")
             await tab.until(lambda tab: tab.plan == "scale", timeout_s=15)
+
+            async def both_counted() -> bool:
+                counts = (await system.ask("GET", "/v1/drift"))["counts"]
+                return bool(counts["differs"] == 2)
+
+            await until(both_counted)  # the record follows the commit
         assert tab.cause["source"] == "reconcile"
-        assert (await system.ask("GET", "/v1/drift"))["counts"]["differs"] == 2
         assert (await system.ask("POST", "/v1/tenants/acme/reconcile"))["drift"] == []
 
 
