@@ -16,12 +16,10 @@ from typing import Protocol
 from gateway import frame, protocol
 from gateway.metrics import Metrics
 from gateway.outbox import Outbox
+from gateway.turns import CHUNK, in_turns
 from sync.state import announcement, keys
 from sync.state.store import ABSENT, Snapshot
 from sync.state.topic import REPORT_KINDS
-
-CHUNK = 256
-"""Deliveries made before the event loop is given back, so that pings, HTTP and other topics never wait for a crowd."""
 
 CROWD_ACK_AFTER_MS = 2000
 """Over how long the acks of a crowd are spread."""
@@ -318,15 +316,12 @@ class Hub:
             return
         live.asks_all = asks_all
         if self.is_crowd(live) or self.ack_rule() != (1, self._ack_after_ms):
-            self._advise_chunk(list(live.ring), 0)
+            in_turns(list(live.ring), self._advise_present)
 
-    def _advise_chunk(self, told: list[Subscription], start: int) -> None:
-        for subscription in told[start : start + CHUNK]:
-            ring, index = subscription.live.ring, subscription.index
-            if index < len(ring) and ring[index] is subscription:
-                self.advise(subscription)
-        if start + CHUNK < len(told):
-            asyncio.get_running_loop().call_soon(self._advise_chunk, told, start + CHUNK)
+    def _advise_present(self, subscription: Subscription) -> None:
+        ring, index = subscription.live.ring, subscription.index
+        if index < len(ring) and ring[index] is subscription:
+            self.advise(subscription)
 
     def detach(self, subscription: Subscription) -> None:
         """End `subscription`."""
@@ -496,12 +491,12 @@ class Hub:
             self._metrics.conflated += 1
             return
         live.cursor, live.remaining = 0, len(live.ring)
-        if not self._unfinished or live.remaining <= CHUNK:
+        if live.remaining <= CHUNK:
             self._deliver_chunk(live)
-        if live.remaining:
-            if not self._unfinished:
-                asyncio.get_running_loop().call_soon(self._deliver_next)
-            self._unfinished.append(live)
+            return
+        self._unfinished.append(live)
+        if len(self._unfinished) == 1:
+            self._deliver_next()
 
     def _deliver_next(self) -> None:
         """Serve a chunk of one crowd: in each turn of the event loop another's, however many have news."""
@@ -527,7 +522,6 @@ class Hub:
         live.cursor = end
         live.remaining -= count
         self._deliver_all(live, chunk)
-        live.remaining = min(live.remaining, len(ring))
 
     def _deliver_all(self, live: LiveTopic, chunk: list[Subscription]) -> None:
         """Serve each of `chunk`.

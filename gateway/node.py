@@ -17,7 +17,7 @@ from gateway import control, revocations
 from gateway.acks import Acks
 from gateway.auth import Auth, KeySet, VerifyKey, secret_keys
 from gateway.feed import Feed
-from gateway.hub import CHUNK, Hub, Subscription
+from gateway.hub import Hub, Subscription
 from gateway.jwks import Jwks
 from gateway.keys import PublishKeys
 from gateway.metrics import Metrics
@@ -27,6 +27,7 @@ from gateway.revocations import Revocation, Revocations
 from gateway.session import Rules
 from gateway.settings import GatewaySettings
 from gateway.sweep import Sweep
+from gateway.turns import in_turns
 from gateway.websocket import SessionSocket
 from sync.state.connect import Connected
 from sync.state.keys import CONTROL_CHANNEL
@@ -193,14 +194,11 @@ class Node:
         if not self.auth.revocations.revoke(revocation.kind, revocation.value, revocation.at):
             return
         self.metrics.revocations += 1
-        self._revoke_chunk(list(self.pulse.sockets), 0)
+        in_turns(list(self.pulse.sockets), self._revoke)
 
-    def _revoke_chunk(self, sockets: list[SessionSocket], start: int) -> None:
-        for socket in sockets[start : start + CHUNK]:
-            if socket in self.pulse.sockets:  # else it is gone since
-                socket.revoke(self.auth.revocations)
-        if start + CHUNK < len(sockets):
-            asyncio.get_running_loop().call_soon(self._revoke_chunk, sockets, start + CHUNK)
+    def _revoke(self, socket: SessionSocket) -> None:
+        if socket in self.pulse.sockets:  # else it is gone since
+            socket.revoke(self.auth.revocations)
 
     # What browsers answer.
 

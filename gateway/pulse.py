@@ -10,6 +10,7 @@ import ipaddress
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway import frame, protocol
@@ -17,6 +18,7 @@ from gateway.deadlines import Deadlines
 from gateway.metrics import Metrics
 from gateway.protocol import CloseCode
 from gateway.settings import GatewaySettings
+from gateway.turns import in_turns
 from gateway.websocket import Refused
 from sync.state import logs
 
@@ -37,8 +39,6 @@ UNHEARD_MAX = 3
 
 RECONNECT_LEAST_MS = 5_000
 """How far a browser's back-off may grow where there is no crowd to be spread."""
-
-CHUNK = 256
 
 STREAMS_POLL_S = 0.05
 """How often a drain looks whether the last event stream has ended."""
@@ -214,7 +214,7 @@ class Pulse:
 
     def tick(self, now: float) -> None:
         """Do everything that is due at `now` (Unix seconds)."""
-        self._due_chunk(self._deadlines.due(now), 0, now)
+        in_turns(self._deadlines.due(now), partial(self._due, now))  # tokens that were made together end together
         for topic, after in self._awaited.due(now):
             live = self._hub.topic(topic)
             if live is None or live.version <= after:
@@ -238,15 +238,9 @@ class Pulse:
         self._advice_beats = max(0, self._advice_beats - 1)
         self._hub.expire_idle()
 
-    def _due_chunk(self, sockets: list[SessionSocket], start: int, now: float) -> None:
-        """Do what is due, a chunk in each turn of the event loop: tokens that were made together end together."""
-        for socket in sockets[start : start + CHUNK]:
-            if socket in self.sockets:  # else it is gone since
-                self._due(socket, now)
-        if start + CHUNK < len(sockets):
-            asyncio.get_running_loop().call_soon(self._due_chunk, sockets, start + CHUNK, now)
-
-    def _due(self, socket: SessionSocket, now: float) -> None:
+    def _due(self, now: float, socket: SessionSocket) -> None:
+        if socket not in self.sockets:  # gone since
+            return
         claims = socket.session.claims
         if socket.is_closing:
             socket.abort()
@@ -301,14 +295,11 @@ class Pulse:
         self._metrics.fresh = self._hub.fresh
         self._freshness_at = time.time()
         data = self._heartbeat()
-        self._spread([socket for beat in self._beats for socket in beat], data, 0)
+        in_turns([socket for beat in self._beats for socket in beat], partial(self._tell, data))
 
-    def _spread(self, sockets: list[SessionSocket], data: bytes, start: int) -> None:
-        for socket in sockets[start : start + CHUNK]:
-            if socket.outbox is None and socket in self.sockets:
-                socket.write(data)
-        if start + CHUNK < len(sockets):
-            asyncio.get_running_loop().call_soon(self._spread, sockets, data, start + CHUNK)
+    def _tell(self, data: bytes, socket: SessionSocket) -> None:
+        if socket.outbox is None and socket in self.sockets:
+            socket.write(data)
 
     async def drain(self, over_s: float) -> None:
         """Say bye and close, one after the other, evenly over `over_s`; admit nobody meanwhile.

@@ -77,7 +77,7 @@ class Porch:
     def __call__(self, **_: object) -> WebSocket:
         """Return the protocol of a new connection."""
         socket_class = cast("type[WebSocket]", self._config.ws_protocol_class)
-        return socket_class(self._config, self._server_state, self._app_state, None, self)
+        return socket_class(self._config, self._server_state, self._app_state, self)
 
     def enter(self, socket: WebSocket) -> None:
         """Start the clock for the first request's head."""

@@ -133,7 +133,6 @@ class WebSocket(asyncio.Protocol):
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
-        _loop: Any = None,
         porch: Porch | None = None,
     ) -> None:
         """Take what uvicorn gives; `porch` is told the first bytes, which may be no handshake. None: they are one."""
@@ -532,10 +531,9 @@ class SessionSocket(WebSocket):
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
-        _loop: Any = None,
         porch: Porch | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop, porch)
+        super().__init__(config, server_state, app_state, porch)
         self.node: Node = app_state["node"]
         self.outbox: Outbox[Subscription] | None = None
         self.deflate = False

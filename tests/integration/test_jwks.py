@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,29 +12,13 @@ from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from jwt.algorithms import ECAlgorithm
 
 from gateway import jwks
 from gateway.auth import Auth, AuthFailure, Claims, KeySet, mint, secret_keys
 from gateway.jwks import Jwks
 from tests.support.gateway import SECRET, environment, run_gateway
+from tests.support.jwks import KEYS, document, signed
 from tests.support.wait import until
-
-KEYS = {kid: ec.generate_private_key(ec.SECP256R1()) for kid in ("a", "b")}
-
-
-def document(*kids: str) -> bytes:
-    keys: list[dict[str, Any]] = []
-    for kid in kids:
-        public: dict[str, Any] = ECAlgorithm.to_jwk(KEYS[kid].public_key(), as_dict=True)
-        keys.append({**public, "kid": kid, "alg": "ES256"})
-    return json.dumps({"keys": keys}).encode()
-
-
-def token(kid: str) -> str:
-    payload = {"sub": "u1", "exp": time.time() + 60, "topics": ["*"]}
-    return jwt.encode(payload, KEYS[kid], algorithm="ES256", headers={"kid": kid})
 
 
 class Issuer:
@@ -105,11 +88,11 @@ async def kept(keys: Jwks) -> AsyncIterator[None]:
 
 
 def accepts(auth: Auth, kid: str) -> bool:
-    return isinstance(auth.verify(token(kid), time.time()), Claims)
+    return isinstance(auth.verify(signed(kid, "*"), time.time()), Claims)
 
 
 def code(auth: Auth, kid: str) -> str:
-    outcome = auth.verify(token(kid), time.time())
+    outcome = auth.verify(signed(kid, "*"), time.time())
     assert isinstance(outcome, AuthFailure)
     return outcome.code
 

@@ -15,20 +15,8 @@ from sync.billing.providers.paddle import Paddle
 from sync.billing.reprojection import PUT_BACK, Reprojection
 from sync.billing.shelf import Shelf
 from sync.state.store import Snapshot, Store
+from tests.scenarios.system import CATALOG
 from tests.unit.billing.bodies import envelope, subscription
-
-CATALOG = """
-[plans.free]
-name = "Free"
-rank = 0
-default = true
-
-[plans.pro]
-name = "Pro"
-rank = 20
-per_unit.limits = { seats = 1 }
-prices.paddle.live = ["pri_pro"]
-"""
 
 TOPIC = "tenant:acme"
 

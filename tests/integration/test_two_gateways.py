@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx2
-import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from jwt.algorithms import ECAlgorithm
 
 from gateway import jwks
 from gateway.auth import mint
 from sync.state.store import Change, Store
 from tests.support.gateway import PUBLISH_KEY, SECRET, Client, Running, environment, open_client, run_gateway, token
+from tests.support.jwks import document, signed
 from tests.support.wait import until
 
 TOPIC = "tenant:acme"
@@ -141,20 +137,7 @@ async def test_a_refresh_that_has_expired_never_extends(store_url: str) -> None:
 
 # Keys.
 
-KEYS = {kid: ec.generate_private_key(ec.SECP256R1()) for kid in ("old", "new")}
-
-
-def document(*kids: str) -> bytes:
-    keys: list[dict[str, Any]] = []
-    for kid in kids:
-        public: dict[str, Any] = ECAlgorithm.to_jwk(KEYS[kid].public_key(), as_dict=True)
-        keys.append({**public, "kid": kid, "alg": "ES256"})
-    return json.dumps({"keys": keys}).encode()
-
-
-def signed(kid: str) -> str:
-    payload = {"sub": "u1", "exp": time.time() + 300, "topics": [TOPIC]}
-    return jwt.encode(payload, KEYS[kid], algorithm="ES256", headers={"kid": kid})
+OLD, NEW = "a", "b"
 
 
 @asynccontextmanager
@@ -175,7 +158,7 @@ async def issuing(read: Callable[[], bytes]) -> AsyncIterator[str]:
 
 async def opens(running: Running, kid: str) -> bool:
     """Whether a token signed with that key opens a socket."""
-    async with open_client(running, TOPIC, jwt=signed(kid)) as client:
+    async with open_client(running, TOPIC, jwt=signed(kid, TOPIC)) as client:
         frame = await client.receive()
         assert frame["type"] == "welcome" or frame["code"] in ("token_key_unknown", "token_keys_unavailable")
         return bool(frame["type"] == "welcome")
@@ -197,35 +180,35 @@ async def test_keys_rotate_at_every_gateway_from_a_url_and_from_a_file_and_open_
         del found["PLANWIRE_JWT_SECRET"]
         return found
 
-    publish("old")
+    publish(OLD)
     async with issuing(path.read_bytes) as url, two(environ(url), environ(str(path))) as gateways:
         for gateway in gateways:
-            await until(lambda: opens(gateway, "old"), timeout_s=10)  # noqa: B023 - awaited here
-            assert not await opens(gateway, "new")
+            await until(lambda: opens(gateway, OLD), timeout_s=10)  # noqa: B023 - awaited here
+            assert not await opens(gateway, NEW)
         async with (
-            open_client(gateways[0], TOPIC, jwt=signed("old")) as by_url,
-            open_client(gateways[1], TOPIC, jwt=signed("old")) as by_file,
+            open_client(gateways[0], TOPIC, jwt=signed(OLD, TOPIC)) as by_url,
+            open_client(gateways[1], TOPIC, jwt=signed(OLD, TOPIC)) as by_file,
         ):
             for client in (by_url, by_file):
                 await greeted(client)
             # Both keys for a while, as a rotation goes; then the old one is withdrawn.
-            publish("new", "old")
+            publish(NEW, OLD)
             for gateway in gateways:
-                await until(lambda: opens(gateway, "new"), timeout_s=10)  # noqa: B023
-                assert await opens(gateway, "old")
-            publish("new")
+                await until(lambda: opens(gateway, NEW), timeout_s=10)  # noqa: B023
+                assert await opens(gateway, OLD)
+            publish(NEW)
             for gateway in gateways:
 
                 async def is_withdrawn(gateway: Running = gateway) -> bool:
-                    return not await opens(gateway, "old")
+                    return not await opens(gateway, OLD)
 
                 await until(is_withdrawn, timeout_s=10)
-                assert await opens(gateway, "new")
+                assert await opens(gateway, NEW)
             # A socket opened before has its token's own time, and refreshes with the new key in band.
             for client in (by_url, by_file):
-                await client.send("token", token=signed("old"))
+                await client.send("token", token=signed(OLD, TOPIC))
                 assert (await client.receive())["code"] == "token_key_unknown"
-                await client.send("token", token=signed("new"))
+                await client.send("token", token=signed(NEW, TOPIC))
                 assert (await client.receive())["type"] == "welcome"
             version = (await store.commit(Change(TOPIC, b'{"n":1}'))).version
             for client in (by_url, by_file):

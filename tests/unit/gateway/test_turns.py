@@ -9,9 +9,10 @@ from collections import Counter
 import pytest
 
 from gateway import hub as hub_module
-from gateway.hub import CHUNK, Hub, Subscription
+from gateway.hub import Hub, Subscription
 from gateway.metrics import Metrics
 from gateway.outbox import Outbox
+from gateway.turns import CHUNK
 from sync.state import announcement, keys
 from sync.state.announcement import Announcement
 from sync.state.store import Snapshot
