@@ -32,7 +32,7 @@ STOP_S = 3
 
 def main(environ: Mapping[str, str]) -> int:
     """Serve; return the exit status."""
-    # Until uvicorn handles signals, and when it raises them once more at its end: being told to stop is no failure.
+    # Being told to stop is no failure, at whatever moment.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     try:
@@ -61,7 +61,11 @@ def main(environ: Mapping[str, str]) -> int:
         config = uvicorn.Config(
             app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_S
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        server = uvicorn.Server(config)
+        # Before the loop is there, and not by an exception: one raised while uvloop starts leaves it unclosable.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, server.handle_exit)
+        server.run(sockets=[listener])
     return 0
 
 
