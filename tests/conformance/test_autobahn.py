@@ -2,7 +2,7 @@
 
 Groups 12 and 13 send 1,000 compressed messages a case in 18 sizes, up to 128 KiB, whole and in fragments, which takes
 minutes of CPU. By default each of them runs seven small sizes, and of the large ones a single one, another in each
-group, so that every size is run. AUTOBAHN=full runs them all. Nothing else is left out.
+group, so that every size is run. AUTOBAHN=full runs them all, as `.ci/run` does. Nothing else is left out.
 """
 
 from __future__ import annotations
