@@ -31,6 +31,9 @@ TICK_S = 0.25
 HEAD_START_S = 1.0
 """What the webhook of a change that a browser awaits has before the provider is asked: most are under way by then."""
 
+EXPECTS_PER_SOCKET = 64
+"""Expects of one socket that may be pending; another is answered `too_many_expects`."""
+
 CLOSE_TIMEOUT_S = 2.0
 """How long a peer has to answer a close frame."""
 
@@ -60,6 +63,7 @@ class Pulse:
         self._want_reconcile = want_reconcile
         self._deadlines: Deadlines[SessionSocket] = Deadlines(TICK_S)
         self._expects: Deadlines[tuple[SessionSocket, str, int]] = Deadlines(TICK_S)
+        self._expecting: dict[SessionSocket, dict[tuple[SessionSocket, str, int], int]] = {}
         self._awaited: Deadlines[tuple[str, int]] = Deadlines(TICK_S)
         self._stalled: set[SessionSocket] = set()
         self._beats: list[set[SessionSocket]] = [set() for _ in range(max(1, round(settings.heartbeat_s / TICK_S)))]
@@ -156,6 +160,8 @@ class Pulse:
         self.sockets.discard(socket)
         self._deadlines.discard(socket.bucket, socket)
         self._stalled.discard(socket)
+        for item, bucket in self._expecting.pop(socket, {}).items():
+            self._expects.discard(bucket, item)
         for beat in self._beats:
             beat.discard(socket)
         _decrement(self._per_address, socket.peer)
@@ -191,10 +197,25 @@ class Pulse:
         if subscription.sent > after:
             socket.write(frame.text(protocol.current(topic, subscription.sent), False))
             return
+        item, now = (socket, topic, after), time.time()
+        pending = self._expecting.setdefault(socket, {})
+        if item in pending:
+            self._expects.discard(pending[item], item)  # said again: its time begins anew
+        elif len(pending) >= EXPECTS_PER_SOCKET and not self._forget_met(socket, pending):
+            message = f"more than {EXPECTS_PER_SOCKET} expects are pending on this socket"
+            socket.write(frame.text(protocol.error("too_many_expects", message, topic), False))
+            return
+        pending[item] = self._expects.add(now + timeout_s, item)
         socket.write(frame.text(protocol.pending(topic, after), False))
-        now = time.time()
         self._awaited.add(now + min(HEAD_START_S, timeout_s / 2), (topic, after))
-        self._expects.add(now + timeout_s, (socket, topic, after))
+
+    def _forget_met(self, socket: SessionSocket, pending: dict[tuple[SessionSocket, str, int], int]) -> bool:
+        """Drop the expects whose version has come, which else stay until their time; return whether there were any."""
+        topics = socket.session.topics
+        met = [item for item in pending if item[1] not in topics or topics[item[1]].sent > item[2]]
+        for item in met:
+            self._expects.discard(pending.pop(item), item)
+        return bool(met)
 
     def reconnect_ms(self) -> tuple[int, int]:
         """Return the bounds of a browser's back-off: a millisecond for each socket here, so that they come back spread.
@@ -219,7 +240,12 @@ class Pulse:
             live = self._hub.topic(topic)
             if live is None or live.version <= after:
                 self._want_reconcile(topic)
-        for socket, topic, after in self._expects.due(now):
+        for item in self._expects.due(now):
+            socket, topic, after = item
+            pending = self._expecting.get(socket, {})
+            pending.pop(item, None)
+            if not pending:
+                self._expecting.pop(socket, None)
             subscription = socket.session.topics.get(topic)
             if subscription is not None and subscription.sent <= after:
                 self._metrics.expects_expired += 1

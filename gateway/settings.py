@@ -190,7 +190,9 @@ class GatewaySettings(BaseSettings):
     acks_per_topic: int = Field(100, ge=1, description="Acks wanted per topic and version; the share follows from it.")
 
     # Freshness
-    heartbeat_s: float = Field(15, gt=0, description="Seconds between heartbeats to a socket or event stream.")
+    heartbeat_s: float = Field(
+        15, gt=0, description="Seconds between heartbeats to a socket; to an event stream at most 15."
+    )
     probe_s: float = Field(2, gt=0, description="Seconds between bus probes; stale after two intervals without one.")
     sweep_s: float = Field(5, gt=0, description="Seconds between re-reads of all live topics' versions, jittered.")
 

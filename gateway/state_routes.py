@@ -36,6 +36,9 @@ VERSION_MAX = 2**53 - 1
 POLL_S = 0.5
 """How often an open stream looks at its token, its topic's revocation, the bus and the process's end."""
 
+STREAM_HEARTBEAT_MAX_S = 15.0
+"""The longest between two heartbeats of a stream: no welcome says how long, so this is what readers count on."""
+
 OPEN_TIMEOUT_S = 2.0
 """How long a stream may take to learn its topic's state before the answer is 503."""
 
@@ -96,6 +99,7 @@ def state_routes(gateway: Gateway) -> list[Route]:
                         await watch.newer_than(wanted - 1, wait_ms / 1000)
                     else:
                         await _hydrated(gateway, watch, topic, wait_ms / 1000)
+            claims = require_claims(gateway, request, topic)  # the token may have ended meanwhile
             # Read again rather than served from the hub: the private part is only here.
             snapshot = await gateway.store.read(topic)
         if snapshot.version < wanted:
@@ -205,7 +209,8 @@ async def _events(
     """Yield the frames of planwire.v1 as events, ready to send; `held` is the version the browser has, -1 for none."""
     hub, settings = gateway.hub, gateway.settings
     loop = asyncio.get_running_loop()
-    fresh, beat_at, behind_since = hub.fresh, loop.time() + settings.heartbeat_s, 0.0
+    heartbeat_s = min(settings.heartbeat_s, STREAM_HEARTBEAT_MAX_S)
+    fresh, beat_at, behind_since = hub.fresh, loop.time() + heartbeat_s, 0.0
     yield b": planwire\nretry: %d\n\n%b" % (settings.reconnect_min_ms, _heartbeat(gateway))
     if watch.latest.known and watch.latest.version == held:
         yield _event("current", protocol.current(topic, held))
@@ -241,7 +246,7 @@ async def _events(
         else:
             behind_since = 0.0
         if hub.fresh != fresh or loop.time() >= beat_at:
-            fresh, beat_at = hub.fresh, loop.time() + settings.heartbeat_s
+            fresh, beat_at = hub.fresh, loop.time() + heartbeat_s
             yield _heartbeat(gateway)
 
 

@@ -599,7 +599,9 @@ class SessionSocket(WebSocket):
                 case session.Detach(topic):
                     node.hub.detach(self.session.topics.pop(topic))
                 case session.Nacked(topic, version, reason):
-                    node.nacked(self.session.topics[topic], version, reason)
+                    subscription = self.session.topics[topic]
+                    if version <= subscription.live.version:  # else nobody was ever sent it
+                        node.nacked(subscription, version, reason)
                 case session.Expecting(topic, after, timeout_ms):
                     node.pulse.expect(self, topic, after, timeout_ms / 1000)
                 case session.Renewed(data):

@@ -10,6 +10,8 @@
 const STREAM_MS = 5000;
 /** How long a poll may wait for news, ms; well within the patience that the welcome promises. */
 const POLL_MS = 20000;
+/** Between a poll without news and the next, ms. */
+const PAUSE_MS = 500;
 
 const WELCOME = {
   type: "welcome",
@@ -80,6 +82,8 @@ const http = (url, onnews) => {
         ({ version } = news);
         // The answer was read from the store just now: it vouches for itself.
         hand({ ...(answer.ok ? { ...news, type: "snapshot" } : { type: "current", version }), topic, fresh: true });
+        // A gateway that waits less, or not at all, is not stormed.
+        if (!answer.ok) await new Promise((again) => setTimeout(again, PAUSE_MS));
       }
     };
     const giveUp = () => {

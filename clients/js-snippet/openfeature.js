@@ -3,7 +3,8 @@
  * own bindings (React, Angular, ...) react to. It imports nothing; hand it to `OpenFeature.setProvider`.
  *
  * A flag key is a path into the state (`limits.seats`), or the name of a feature (`sso`).
- * First state: ready. Not current: STALE, current again: READY. New version: CONFIGURATION_CHANGED.
+ * First state: ready. Not current: STALE, current again: READY. New version: CONFIGURATION_CHANGED, for every flag: a
+ * list of those that changed would have to name every path, and the SDK's hooks look at no flag that is not in it.
  */
 
 /**
@@ -18,9 +19,6 @@ export const provider = (topic) => {
   const emit = (name, details) => of(name).forEach((handler) => handler(details));
   let /** @type {any} */ stop;
   let /** @type {any} */ last;
-
-  /** @param {any} before @param {any} after */
-  const changed = (before, after) => Object.keys({ ...before, ...after }).filter((key) => before?.[key] !== after?.[key]);
 
   /** @param {string} kind */
   const resolve =
@@ -51,14 +49,16 @@ export const provider = (topic) => {
           stop = topic.subscribe((snapshot) => {
             const { status, version, state } = snapshot;
             if (status == "denied") fail(Error(status));
-            if (state || status == "fresh") ready();
             if (last) {
-              if (version != last.version)
-                emit("PROVIDER_CONFIGURATION_CHANGED", { flagsChanged: changed(last.state?.features, state?.features) });
-              if (status != last.status)
-                emit("PROVIDER_" + (status == "fresh" ? "READY" : status == "denied" ? "ERROR" : "STALE"));
+              if (version != last.version) emit("PROVIDER_CONFIGURATION_CHANGED");
+              if (status != last.status) emit("PROVIDER_" + (status == "fresh" ? "READY" : status == "denied" ? "ERROR" : "STALE"));
             }
-            if (state || status == "fresh") last = snapshot;
+            if (state || status == "fresh") {
+              ready();
+              // The SDK makes READY of that, also where the first state is one from the page or from storage.
+              last ?? setTimeout(() => status != "fresh" && last.status == status && emit("PROVIDER_STALE"));
+              last = snapshot;
+            }
           });
         })
       ),

@@ -52,6 +52,8 @@ async def test_the_limits_are_the_documented_ones() -> None:
         "SLICE_BYTES": websocket.SLICE_BYTES,
         "CLOSE_TIMEOUT_S": pulse.CLOSE_TIMEOUT_S,
         "UNHEARD_MAX": pulse.UNHEARD_MAX,
+        "EXPECTS_PER_SOCKET": pulse.EXPECTS_PER_SOCKET,
+        "PLANWIRE_TOPICS_PER_SOCKET": settings.topics_per_socket,
         "PLANWIRE_FRAME_MAX_BYTES": settings.frame_max_bytes,
         "PLANWIRE_FRAMES_PER_S": settings.frames_per_s,
         "PLANWIRE_HELLO_TIMEOUT_S": settings.hello_timeout_s,

@@ -291,13 +291,23 @@ async def test_a_wire_that_swallows_everything_is_noticed_and_replaced(valkey: S
         await converge_again(client, store)
 
 
-async def test_channels_unsubscribed_behind_our_back_are_subscribed_again(valkey: Server, store: Store) -> None:
+async def test_channels_unsubscribed_behind_our_back_are_subscribed_again(
+    valkey: Server, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with watching(valkey.url, SWEEP_S="600") as (running, client):
         transport = running.node.feed._readers[""]._transport
         assert transport is not None
         channel = keys.slot(TOPIC).encode()
+        confirmed: list[bytes] = []
+        note = running.node.hub.confirmed
+
+        def noted(channel: bytes) -> None:
+            confirmed.append(channel)
+            note(channel)
+
+        monkeypatch.setattr(running.node.hub, "confirmed", noted)
         transport.write(b"*2\r\n$11\r\nUNSUBSCRIBE\r\n$%d\r\n%b\r\n" % (len(channel), channel))
-        await until(lambda: store.redis.pubsub_numsub(channel))
+        await until(lambda: channel in confirmed)
         newest = await commit(store, {"after": "that"})
         await converge(client, newest)
 

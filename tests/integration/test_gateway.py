@@ -16,6 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
+from gateway import pulse
 from gateway.hub import LiveTopic
 from sync.state import keys
 from sync.state.store import Change, Committed, Snapshot, Store, Verdict
@@ -252,6 +253,7 @@ async def test_acks_and_nacks_are_noted(store_url: str, store: Store) -> None:
         await client.send("ack", topic=TOPIC, version=version)
         await client.send("ack", topic=TOPIC, version=version)
         await client.send("nack", topic=TOPIC, version=version, reason="it hurts")
+        await client.send("nack", topic=TOPIC, version=version + 1, reason="never sent")
         await nothing_more(client)
         (subscription,) = live(running).ring
         assert (subscription.acked, subscription.nacked) == (version, version)
@@ -568,6 +570,31 @@ async def test_an_expect_that_nothing_answers_expires(store_url: str, store: Sto
         assert (await client.receive())["code"] == "not_subscribed"
 
 
+async def test_a_socket_has_a_bounded_number_of_expects_pending(
+    store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulse, "EXPECTS_PER_SOCKET", 2)
+    async with run_gateway(environment(store_url)) as running, open_client(running, TOPIC) as client:
+        await welcomed(client)
+        await client.receive()
+        for after, timeout_ms in ((1, 60_000), (1, 300), (2, 60_000)):  # the same one again takes no other place
+            await client.send("expect", topic=TOPIC, after=after, timeout_ms=timeout_ms)
+            assert (await client.receive())["type"] == "pending"
+        await client.send("expect", topic=TOPIC, after=3)
+        refused = await client.receive()
+        assert (refused["type"], refused["code"], refused["topic"]) == ("error", "too_many_expects", TOPIC)
+        assert len(running.node.pulse._expects) == 2
+        assert await client.receive() == {"type": "expired", "topic": TOPIC, "after": 1}
+        await client.send("expect", topic=TOPIC, after=3)
+        assert (await client.receive())["type"] == "pending"
+
+        version = await commit(store, {"plan": "pro"})  # both have what they waited for, and take no place any more
+        assert (await client.until("snapshot"))["version"] == version
+        for after in (version, version + 1):
+            await client.send("expect", topic=TOPIC, after=after)
+            assert (await client.receive())["type"] == "pending"
+
+
 # Coming and going.
 
 
@@ -576,14 +603,18 @@ async def test_a_browser_that_goes_leaves_nothing_behind(store_url: str) -> None
         async with open_client(running, TOPIC) as client:
             await welcomed(client)
             await client.receive()
+            await client.send("expect", topic=TOPIC, after=0, timeout_ms=120_000)
+            await client.until("pending")
             client.connection.transport.abort()
-        pulse = running.node.pulse
-        await until(lambda: not pulse.sockets)
+        kept = running.node.pulse
+        await until(lambda: not kept.sockets)
         assert live(running).ring == []
-        assert not pulse._per_address
-        assert not pulse._per_subject
-        assert len(pulse._deadlines) == 0
-        assert not any(pulse._beats)
+        assert not kept._per_address
+        assert not kept._per_subject
+        assert len(kept._deadlines) == 0
+        assert len(kept._expects) == 0
+        assert not kept._expecting
+        assert not any(kept._beats)
 
 
 async def test_heartbeats_come_on_time_and_tell_when_the_bus_was_verified(store_url: str) -> None:

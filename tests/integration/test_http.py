@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from gateway import control
+from gateway import control, state_routes
 from sync.state.store import Change, Store
 from tests.support.gateway import PUBLISH_KEY, Running, environment, run_gateway, token
 from tests.support.processes import clean_environ
@@ -195,6 +195,22 @@ class TestWaiting:
             await store.commit(Change(TOPIC, b"1", private=b'{"x":1}'))
             assert (await waiting).json()["private"] == {"x": 1}
 
+    @pytest.mark.parametrize("end", ["revoked", "expired"])
+    async def test_a_token_that_ends_during_the_wait_reads_nothing(
+        self, running: Running, store: Store, end: str
+    ) -> None:
+        async with reader(running, ttl_s=2 if end == "expired" else 600) as client, publisher(running) as keyed:
+            began = time.time()
+            waiting = asyncio.create_task(client.get(f"/v1/state/{TOPIC}?min_version=1&wait_ms=8000"))
+            await until(lambda: running.node.metrics.streams)
+            if end == "revoked":
+                assert (await keyed.post("/v1/sessions/revoke", json={"sub": "tester"})).status_code == 200
+                await until(lambda: len(running.node.auth.revocations) > 0)
+            else:
+                await until(lambda: time.time() > began + 2.1)
+            await store.commit(Change(TOPIC, b"1"))
+            assert problem_of(await waiting, 401) == f"token_{end}"
+
     async def test_a_wait_is_cut_to_the_limit(self, store_url: str) -> None:
         async with run_gateway(environment(store_url, WAIT_MAX_MS="100")) as running, reader(running) as client:
             started = time.monotonic()
@@ -331,6 +347,29 @@ class TestEvents:
         async with run_gateway(environment(store_url, HEARTBEAT_S="0.2")) as running, events(running) as stream:
             beats = [await stream.next("heartbeat") for _ in range(3)]
             assert all(beat is not None and beat.data["fresh"] for beat in beats)
+
+    async def test_they_come_as_often_as_readers_count_on_however_rare_a_sockets_are(
+        self, store_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The browser's `fallback` takes 2.5 times 15 s of silence for the end of a stream."""
+        assert state_routes.STREAM_HEARTBEAT_MAX_S == 15
+        monkeypatch.setattr(state_routes, "STREAM_HEARTBEAT_MAX_S", 0.2)
+        async with run_gateway(environment(store_url, HEARTBEAT_S="600")) as running, events(running) as stream:
+            async with asyncio.timeout(5):
+                for _ in range(3):
+                    assert await stream.next("heartbeat") is not None
+
+    async def test_streams_of_all_together_are_limited(self, store_url: str) -> None:
+        async with (
+            run_gateway(environment(store_url, STREAMS_MAX="1")) as running,
+            events(running, sub="first") as stream,
+            reader(running, sub="second") as client,
+        ):
+            assert await stream.next("snapshot")
+            for path in (f"/v1/state/{TOPIC}/events", f"/v1/state/{TOPIC}?min_version=1&wait_ms=1000"):
+                refused = await client.get(path)
+                assert problem_of(refused, 429) == "too_many_streams"
+                assert refused.headers["retry-after"]
 
     async def test_losing_the_bus_is_told_at_once(self, valkey: Server) -> None:
         async def told(stream: Events, fresh: bool) -> None:

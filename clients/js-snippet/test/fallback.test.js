@@ -182,6 +182,9 @@ describe("where WebSockets are blocked", () => {
     requests[2].json({ version: 5, code: "behind" }, 504);
     await turns();
     assert.equal(topic.getSnapshot().status, "fresh");
+    assert.equal(requests.length, 3, "a gateway that does not wait is not asked again at once");
+    await world.tick(500);
+    await turns();
     requests[3].json({ topic: TOPIC, version: 6, state: { plan: "pro" } });
     await turns();
     assert.deepEqual(topic.getSnapshot().state, { plan: "pro" });

@@ -8,6 +8,9 @@ const FOLDER = new URL("../../../tests/vectors/", import.meta.url);
 /** The rows of a file; none where this folder stands alone, without the repository. @param {string} name */
 const vectors = (name) => (existsSync(FOLDER) ? JSON.parse(readFileSync(new URL(name, FOLDER), "utf8")) : []);
 
+it("runs the vectors wherever the repository is", () =>
+  assert.equal(existsSync(FOLDER), existsSync(new URL("../../../.ci/run", import.meta.url))));
+
 /** @type {any} */
 let world;
 beforeEach(() => (world = open()));
