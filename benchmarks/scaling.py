@@ -27,12 +27,12 @@ class Costs:
     The store's are from `--measure`: Valkey's own CPU per command, pipelined.
     """
 
-    delivery_us: float = 8.3
-    ack_us: float = 12.9
-    connect_us: float = 194.0
+    delivery_us: float = 9.0
+    ack_us: float = 27.9
+    connect_us: float = 173.0
     socket_kib: float = 3.1
     process_mib: float = 75.0
-    idle_us_per_s: float = 4.2
+    idle_us_per_s: float = 3.6
     sweep_us: float = 4.6
     commit_us: float = 26.0
     version_read_us: float = 1.0
@@ -83,7 +83,11 @@ class Need:
 
 
 def need(load: Load, costs: Costs, policy: Policy) -> Need:
-    """Return what a load takes. Gateways first, by whichever of four bounds is the highest; the store from them."""
+    """Return what a load takes. Gateways first, by whichever of four bounds is the highest; the store from them.
+
+    Raises:
+        ValueError: so many gateways that their probes alone fill a shard, however many shards there are.
+    """
     tenants = load.tabs / load.tabs_per_tenant
     changes = tenants * load.changes_per_tenant_per_day / 86_400 * load.peak
     deliveries = changes * load.tabs_per_tenant
@@ -119,14 +123,19 @@ def need(load: Load, costs: Costs, policy: Policy) -> Need:
     at_once = 1.0 if load.sticky else spread(load.tabs_per_tenant, gateways)
     announcements = changes * at_once
     reads = guarded(gateways) / load.sweep_s
-    probes = gateways / load.probe_s
-    store_us = (
-        (changes + probes) * costs.commit_us
-        + (announcements + probes) * costs.announcement_us
+    shared_us = (
+        changes * costs.commit_us
+        + announcements * costs.announcement_us
         + reads * costs.version_read_us
         + opens * load.topics_per_tab * costs.version_read_us * 2
     )
-    shards = max(1, math.ceil(store_us / (policy.core * 1e6)))
+    # Every gateway proves every shard: more shards share the rest, and not this.
+    probes = gateways / load.probe_s
+    probes_us = probes * (costs.commit_us + costs.announcement_us)
+    free_us = policy.core * 1e6 - probes_us
+    if free_us <= 0:
+        raise ValueError(f"the probes of {gateways} gateways alone fill a shard: probe less often")
+    shards = max(1, math.ceil(shared_us / free_us))
     memory = (gateways * costs.process_mib + load.tabs * costs.socket_kib / 1024) / 1024
     return Need(
         gateways,
@@ -136,7 +145,7 @@ def need(load: Load, costs: Costs, policy: Policy) -> Need:
         changes,
         reads,
         announcements,
-        store_us / 1e6,
+        (shared_us + shards * probes_us) / 1e6,
         shards,
         probes * shards,
         (gateways + shards * 2) * policy.core_usd_per_month,
@@ -204,7 +213,7 @@ def page() -> str:
     """Return the tables of docs/scaling.md."""
     costs, policy = Costs(), Policy()
     columns = ["tabs", "way", "gateways", "because of", "memory GiB", "commits/s", "deliveries/s", "sweep reads/s"]
-    columns += ["store cores", "shards", "$/month"]
+    columns += ["probes/s", "store cores", "shards", "$/month"]
     ways = {
         "as it comes": Load(0),
         "sweep every 30 s": Load(0, sweep_s=30),
@@ -225,6 +234,7 @@ def page() -> str:
                     what.commits_per_s,
                     what.deliveries_per_s,
                     what.sweep_reads_per_s,
+                    what.probes_per_s,
                     what.store_cores,
                     what.shards,
                     f"{what.usd_per_month:,.0f}",

@@ -118,7 +118,6 @@ export const tabs =
               clearTimeout(timer);
               real = socket(url);
               post({ to: 0 });
-              globalThis.document?.addEventListener("freeze", () => end(4000), queue); // until its signal
               real.onopen = () => {
                 greeted = 0;
                 virtual.onopen({});
@@ -180,7 +179,9 @@ export const tabs =
       }
     };
 
-    campaign(queue); // that is, until its signal
+    // Until its signal, both. A frozen tab does not lead, and must not be next in line: it could not use the lock.
+    globalThis.document?.addEventListener("freeze", () => end(4000), queue);
+    campaign(queue);
     ask();
     return virtual;
   };

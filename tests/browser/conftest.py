@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,6 +19,7 @@ from tests.support.chromium import chromium
 from tests.support.gateway import PUBLISH_KEY, SECRET, Running, environment, run_gateway
 from tests.support.proxy import Proxy, run_proxy
 from tests.support.wait import until
+from tests.support.window import window
 
 CLIENT = Path(__file__).resolve().parents[2] / "clients" / "js-snippet"
 TOPIC = "tenant:acme"
@@ -282,17 +283,29 @@ async def gateways(store_url: str, heartbeat_s: float) -> AsyncIterator[Callable
     await stack.aclose()
 
 
-@pytest.fixture
-async def laboratory(browser: Browser, gateways: Callable[[], Awaitable[Running]]) -> AsyncIterator[Laboratory]:
-    gateway = await gateways()
+@asynccontextmanager
+async def set_up(gateway: Running, context: BrowserContext) -> AsyncIterator[Laboratory]:
+    """A laboratory whose pages are in `context`."""
     async with run_proxy("127.0.0.1", gateway.port) as proxy:
-        context = await browser.new_context()
         laboratory = Laboratory(gateway, proxy, context)
         await context.route("**/probe/**", laboratory.serve_probe)
         await context.route("**/client/*.js", laboratory.serve_client)
         yield laboratory
         await context.close()
         await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def laboratory(browser: Browser, gateways: Callable[[], Awaitable[Running]]) -> AsyncIterator[Laboratory]:
+    async with set_up(await gateways(), await browser.new_context()) as laboratory:
+        yield laboratory
+
+
+@pytest.fixture
+async def windowed(gateways: Callable[[], Awaitable[Running]]) -> AsyncIterator[Laboratory]:
+    """A laboratory in whose Chromium all tabs but one are hidden, and can be frozen."""
+    async with window(*SWITCHES) as context, set_up(await gateways(), context) as laboratory:
+        yield laboratory
 
 
 @pytest.fixture

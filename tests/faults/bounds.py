@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import statistics
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx2
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
 
 from tests.faults.rig import Gateway, Process
 from tests.support.gateway import PUBLISH_KEY, Client, Running, environment, open_client, run_gateway, token
@@ -100,11 +103,6 @@ async def draining(folder: Path, rounds: int) -> tuple[list[float], list[float]]
 
 
 async def _drain(gateway: Gateway) -> list[float]:
-    import signal
-
-    from websockets.asyncio.client import connect
-    from websockets.typing import Subprotocol
-
     begun = 0.0
     async with AsyncExitStack() as stack:
         clients = []

@@ -11,9 +11,14 @@ import os
 import shutil
 import signal
 from collections.abc import Awaitable, Callable
+from typing import Any
 
+from redis.exceptions import RedisError
+
+from sync.state import keys
 from tests.faults.clock import LACKING, library
 from tests.faults.rig import NOTICE_S, PATIENCE_S, PROBE_S, SILENCE_S, Gateway, Rig
+from tests.support.wait import until
 
 Fault = Callable[[Rig], Awaitable[None]]
 
@@ -24,9 +29,24 @@ BLIP_S = 0.3
 
 HOUR_S = 3600
 
+FLOOD_BYTES = 64 << 10
+"""More than a client's own buffer at the store."""
+
 
 def _one(rig: Rig) -> Gateway:
     return rig.chance.choice(rig.gateways)
+
+
+async def _asked(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """Return the store's answer as soon as it gives one: another fault may have taken it away."""
+
+    async def answer() -> list[Any]:
+        try:
+            return [await ask()]
+        except RedisError as error:
+            raise AssertionError(repr(error)) from error
+
+    return (await until(answer, timeout_s=PATIENCE_S, every_s=0.05))[0]
 
 
 # The wire between a gateway and the store.
@@ -194,10 +214,10 @@ async def gateway_stopped(rig: Rig) -> None:
 async def gateway_drained(rig: Rig) -> None:
     """SIGTERM, as a deploy does; started again."""
     gateway = _one(rig)
-    gateway.process.signal(signal.SIGTERM)
-    await asyncio.sleep(BLIP_S)
-    gateway.process.kill()
-    gateway.process.start()
+    process, life = gateway.process, gateway.process.lives
+    process.signal(signal.SIGTERM)
+    await until(lambda: process.status is not None or process.lives > life, timeout_s=PATIENCE_S)
+    process.start()
     await gateway.ready()
 
 
@@ -259,22 +279,34 @@ async def store_stopped(rig: Rig) -> None:
 async def feeds_killed(rig: Rig) -> None:
     """CLIENT KILL TYPE pubsub, three times in a row."""
     for _ in range(3):
-        await rig.store.redis.client_kill_filter(_type="pubsub")
+        await _asked(lambda: rig.store.redis.client_kill_filter(_type="pubsub"))
         await asyncio.sleep(BLIP_S)
 
 
 async def clients_killed(rig: Rig) -> None:
     """CLIENT KILL TYPE normal: every connection that asks."""
-    await rig.store.redis.client_kill_filter(_type="normal", skipme=True)
+    await _asked(lambda: rig.store.redis.client_kill_filter(_type="normal", skipme=True))
     await asyncio.sleep(BLIP_S)
 
 
 async def output_buffers_overflow(rig: Rig) -> None:
     """The store cuts off every feed that it has more than a few bytes for."""
-    before = str((await rig.store.redis.config_get("client-output-buffer-limit"))["client-output-buffer-limit"])
-    await rig.store.redis.config_set("client-output-buffer-limit", "pubsub 64 64 0")
+    redis, limit = rig.store.redis, "client-output-buffer-limit"
+    before = str((await _asked(lambda: redis.config_get(limit)))[limit])
+
+    async def cut_off() -> int:
+        return int((await redis.info("stats"))["client_output_buffer_limit_disconnections"])
+
+    async def overflow() -> bool:
+        await redis.config_set(limit, "pubsub 64 64 0")
+        # What is small does not count: it goes into a buffer that every client has. Every gateway listens here.
+        await redis.publish(keys.CONTROL_CHANNEL, b"x" * FLOOD_BYTES)
+        return await cut_off() != had  # fewer: the store was started anew meanwhile
+
+    had: int = await _asked(cut_off)
+    await until(lambda: _asked(overflow), timeout_s=PATIENCE_S, every_s=BLIP_S)
     await asyncio.sleep(1)
-    await rig.store.redis.config_set("client-output-buffer-limit", before)
+    await _asked(lambda: redis.config_set(limit, before))
 
 
 async def store_flushed(rig: Rig) -> None:

@@ -209,7 +209,8 @@ async def _churn(gateway: Gateway, store: Store, seed: int, seconds: float) -> i
         f" {slope(looks[LAPS // 2 - 1 :]) * 1024:.0f} bytes a sitting in the second half"
     )
     wrong = grown(looks)
-    print("grown: " + "; ".join(wrong) if wrong else f"nothing has grown in {done} sittings")
+    said = "grown: " + "; ".join(wrong) if wrong else f"nothing has grown in {done} sittings"
+    print(f"{said} (seed {seed})")
     return 1 if wrong else 0
 
 

@@ -31,7 +31,7 @@ from sync.state.connect import connect as connect_store
 from sync.state.store import Store
 from tests.faults import clock
 from tests.faults.clock import Clock
-from tests.faults.history import Acked, Answered, Asked, Deaf, Fact, Healed, Lost, Shown, Told
+from tests.faults.history import Acked, Answered, Asked, Bounds, Deaf, Fact, Healed, Lost, Shown, Told, judge
 from tests.support.gateway import PUBLISH_KEY, environment, token
 from tests.support.processes import Running, clean_environ, python
 from tests.support.proxy import Proxy, run_proxy
@@ -42,7 +42,12 @@ from tests.unit.billing.bodies import SECRET, envelope, signature, subscription
 HEARTBEAT_S, PROBE_S, SWEEP_S = 0.5, 0.4, 0.5
 """The gateways' intervals: a tenth to a thirtieth of the defaults, so that a round takes seconds."""
 
+DRAIN_S = 1.0
+
 NOTICE_S = 2 * PROBE_S
+SLACK_S = 0.4
+"""Between a gateway's decision and a tab's reading of it, and between two looks of the gateway at its probe."""
+
 SILENCE_S = 2.5 * HEARTBEAT_S
 """After which a tab takes its connection for dead, as the browser client does."""
 
@@ -84,10 +89,15 @@ class Process:
         self._environ = environ | {"PLANWIRE_WATCH_PID": str(os.getpid())}
         self._running: Running | None = None
         self.output = ""
+        self.lives = 0
 
     def start(self) -> None:
-        """Start it; what it serves is there a moment later."""
+        """Start it, unless it runs: two faults may repair the same. What it serves is there a moment later."""
+        if self.runs:
+            return
+        self.kill()
         self._running = Running(self._command, self._environ)
+        self.lives += 1
 
     def kill(self) -> None:
         """SIGKILL, and nothing is left of it."""
@@ -102,9 +112,14 @@ class Process:
         return self.output + (self._running.text if self._running is not None else "")
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to it."""
-        assert self._running is not None
-        os.kill(self._running.process.pid, number)
+        """Send a signal to it, if another fault has not ended it."""
+        if self._running is not None:
+            self._running.process.send_signal(number)
+
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._running is not None and self.status is None
 
     @property
     def status(self) -> int | None:
@@ -312,6 +327,10 @@ class Rig:
         """Return the lines in which a process says that something happened that should not."""
         said = [process.said for process in (*(gateway.process for gateway in self.gateways), self.worker)]
         return [line for text in said for line in text.splitlines() if '"exception"' in line or "Traceback" in line]
+
+    def violations(self, converge_s: float) -> list[str]:
+        """Return what the judge finds in the history, and the processes' complaints; empty: all is as promised."""
+        return [*judge(self.history, Bounds(converge_s, NOTICE_S + SLACK_S)), *self.complaints()]
 
     def check_alive(self) -> None:
         """Raise what a tab or source died of."""
@@ -541,6 +560,7 @@ async def run_rig(
             RECONNECT_MIN_MS="20",
             RECONNECT_MAX_MS="200",
             ACK_AFTER_MS="0",
+            DRAIN_S=str(DRAIN_S),
             PADDLE_SECRETS=f"live:{SECRET}",
             CATALOG=str(catalog),
             DURABLE=str(int(durable)),

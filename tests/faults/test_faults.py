@@ -11,15 +11,12 @@ import pytest
 
 from tests.faults.clock import LACKING, library
 from tests.faults.faults import FAULTS, possible
-from tests.faults.history import Bounds, Lost, Shown, Told, judge
-from tests.faults.rig import NOTICE_S, run_rig
+from tests.faults.history import Lost, Shown, Told
+from tests.faults.rig import run_rig
 from tests.support.servers import missing
 
 CONVERGE_S = 5.0
 """Of a loaded machine. docs/reliability.md has what is measured on one that has nothing else to do."""
-
-SLACK_S = 0.4
-"""Between a gateway's decision and a tab's reading of it, and between two looks of the gateway at its probe."""
 
 
 @pytest.mark.timeout(400)
@@ -31,8 +28,7 @@ async def test_nothing_stale_nothing_lost(tmp_path: Path, seed: int) -> None:
         for name in names:
             await FAULTS[name](rig)
             await rig.settle(CONVERGE_S)
-            found = judge(rig.history, Bounds(CONVERGE_S, NOTICE_S + SLACK_S))
-            found += rig.complaints()
+            found = rig.violations(CONVERGE_S)
             assert not found, f"seed {seed}, after {name}: " + "; ".join(found[:5])
     shown = [fact for fact in rig.history if isinstance(fact, Shown)]
     told = [fact for fact in rig.history if isinstance(fact, Told)]
@@ -47,8 +43,7 @@ async def test_with_a_durable_store_what_was_answered_outlives_everything(tmp_pa
         for name in ("everything_killed", "replica_stopped", "everything_killed"):
             await FAULTS[name](rig)
             await rig.settle(CONVERGE_S)
-            found = judge(rig.history, Bounds(CONVERGE_S, NOTICE_S + SLACK_S))
-            found += rig.complaints()
+            found = rig.violations(CONVERGE_S)
             assert not found, f"after {name}: " + "; ".join(found[:5])
     assert not [fact for fact in rig.history if isinstance(fact, Lost)]
 

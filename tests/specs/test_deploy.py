@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.cli import cli
 from gateway.metrics import Metrics
+from gateway.protocol import CloseCode
 from gateway.settings import GatewaySettings
 from sync.state.env import NAMES
 from tests.support.servers import missing
@@ -71,6 +72,20 @@ def test_the_dashboard_asks_for_metrics_that_exist() -> None:
     assert all(place["x"] + place["w"] <= 24 for place in places)
     assert len({(place["x"], place["y"]) for place in places}) == len(places)
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(places)
+
+
+def test_alerts_and_dashboard_select_by_labels_that_are_given() -> None:
+    dashboard = json.loads((DEPLOY / "grafana" / "planwire.json").read_text())
+    asked = "\n".join([ALERTS, *expressions(dashboard)])
+    code = "\n".join(path.read_text() for path in (ROOT / "gateway").glob("*.py"))
+    counted = re.findall(r"refused\[(.+)\] \+= 1", code)
+    reasons = {name for line in counted for name in re.findall(r'"([a-z_]+)"', line)}
+    used = set(re.findall(r'reason="([a-z_]+)"', asked))
+    assert used
+    assert used <= reasons
+    codes = set(re.findall(r'code="(\d+)"', asked))
+    assert codes
+    assert codes <= {str(int(code)) for code in CloseCode}
 
 
 def test_the_runbook_names_what_exists() -> None:

@@ -126,8 +126,8 @@ const pass = async (ms) => {
   }
 };
 
-/** The browser freezes all tabs that listen. */
-const freeze = () => [...listening].forEach((listener) => listener());
+/** The browser freezes a tab. @param {number} n which of those that listen: 0 is the one that has longest */
+const freeze = (n) => [...listening][n]();
 
 /** The leader hears no message any more. @returns its channel */
 const hang = () => {
@@ -312,7 +312,7 @@ describe("a leader that goes", () => {
   it("by freezing hands over at once", async () => {
     const topics = [tab(), tab()];
     await accept(snapshot(5, {}));
-    freeze();
+    freeze(0);
     await settle();
     assert.equal(sockets.length, 2);
     assert.ok(sockets[0].closedByClient);
@@ -321,7 +321,28 @@ describe("a leader that goes", () => {
     sockets[1].receive(snapshot(6, {}));
     await settle();
     assert.deepEqual(states(topics), ["6 fresh", "6 fresh"]);
-    assert.equal(listening.size, 1, "who does not lead does not listen");
+    assert.equal(listening.size, 2, "who has left does not listen");
+  });
+
+  it("is not succeeded by a frozen tab", async () => {
+    const topics = [tab(), tab(), tab()];
+    await accept(snapshot(5, {}));
+    sockets[0].receive(snapshot(5, {}));
+    await settle();
+    assert.equal(navigator.locks.waiting.length, 2);
+    freeze(1);
+    await settle();
+    assert.equal(navigator.locks.waiting.length, 1);
+    assert.deepEqual(states(topics), ["5 fresh", "5 stale", "5 fresh"]);
+    topics[0].close();
+    await accept(snapshot(6, {}));
+    assert.equal(sockets.length, 2);
+    assert.deepEqual(states(topics.slice(1)), ["5 stale", "6 fresh"]);
+    await pass(1000);
+    sockets[1].receive(snapshot(6, {}));
+    await settle();
+    assert.deepEqual(states(topics.slice(1)), ["6 fresh", "6 fresh"]);
+    assert.equal(sockets.length, 2);
   });
 
   it("by hanging at any time is replaced within 1.4 s, and nobody is shown as stale", async () => {
