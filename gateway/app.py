@@ -24,7 +24,7 @@ from gateway.console.node import ConsoleNode
 from gateway.console.refusals import Watched
 from gateway.console.routes import console_routes
 from gateway.demo_routes import demo_routes
-from gateway.endpoint import require_key
+from gateway.endpoint import Counted, require_key
 from gateway.middleware import Front
 from gateway.node import Node
 from gateway.problem import Problem, exception_handlers
@@ -88,6 +88,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
                         await self_check(front, door.path)
                         if isinstance(node, ConsoleNode):
                             door.app = Watched(door.app, door.path.removeprefix("/webhooks/"), node.refusals)
+                    door.app = Counted(door.app, door.path, node.metrics)
                 billing = Billing(sync_settings.environments, _parked(pipeline), inner(doors))
             if gate is not None and isinstance(node, ConsoleNode):
                 app.router.routes.extend(console_routes(node, gate, billing))

@@ -10,7 +10,7 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.auth import Auth, AuthFailure, Claims
 from gateway.hub import Hub
@@ -72,6 +72,27 @@ def route(gateway: Gateway, path: str, method: str, handler: Handler) -> Route:
         return response
 
     return Route(path, endpoint, methods=[method])
+
+
+class Counted:
+    """An ASGI app whose answers are counted under `path`, for those that are no `route`: the doors of `sync`."""
+
+    def __init__(self, app: ASGIApp, path: str, metrics: Metrics) -> None:
+        self._app, self._path, self._metrics = app, path, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request, and count what is answered."""
+
+        async def count(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._metrics.requests[self._path, scope["method"], message["status"]] += 1
+            await send(message)
+
+        try:
+            await self._app(scope, receive, count)
+        except Exception:  # what is around the routes answers it
+            self._metrics.requests[self._path, scope["method"], 500] += 1
+            raise
 
 
 class Streaming(Response):

@@ -221,6 +221,19 @@ async def gateway_drained(rig: Rig) -> None:
     await gateway.ready()
 
 
+async def worker_wire_reset(rig: Rig) -> None:
+    """The worker's connections to the store end with RST, once."""
+    rig.worker_wire.reset()
+    await asyncio.sleep(BLIP_S)
+
+
+async def worker_wire_frozen(rig: Rig) -> None:
+    """Between the worker and the store bytes stop, and go on later."""
+    rig.worker_wire.freeze()
+    await asyncio.sleep(DEAF_S)
+    rig.worker_wire.thaw()
+
+
 async def worker_killed(rig: Rig) -> None:
     """SIGKILL; started again."""
     rig.worker.kill()
@@ -416,6 +429,8 @@ FAULTS: dict[str, Fault] = {
         all_gateways_killed,
         gateway_stopped,
         gateway_drained,
+        worker_wire_reset,
+        worker_wire_frozen,
         worker_killed,
         worker_stopped,
         store_killed,

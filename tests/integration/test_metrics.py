@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
+import httpx2
 import pytest
 
 from sync.state.store import Store
 from tests.support.gateway import environment, open_client, run_gateway
 from tests.support.wait import until
+from tests.unit.billing.bodies import SECRET, signature, webhook
 
 TOPIC = "tenant:acme"
 
@@ -60,3 +63,15 @@ async def test_revocations_that_no_token_can_match_are_dropped(
         revocations.revoke("sub", "still-alive", time.time() - 50)
         await until(lambda: len(revocations) == 1)
         assert not revocations.revoke("sub", "still-alive", time.time() - 55)
+
+
+async def test_webhooks_are_counted_by_what_they_were_answered(store_url: str, tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text('[plans.free]\nname = "Free"\nrank = 0\ndefault = true\n')
+    environ = environment(store_url, INTAKE="1", CATALOG=str(catalog), PADDLE_SECRETS=f"live:{SECRET}")
+    body = webhook()
+    async with run_gateway(environ) as running, httpx2.AsyncClient(base_url=running.url) as http:
+        for secret, status in ((SECRET, 200), ("pdl_ntfset_another", 403)):
+            headers = {"Paddle-Signature": signature(body, int(time.time()), secret)}
+            assert (await http.post("/webhooks/paddle", content=body, headers=headers)).status_code == status
+            assert running.node.metrics.requests["/webhooks/paddle", "POST", status] == 1
