@@ -162,11 +162,13 @@ def markdown(names: Sequence[str], measured: Measured, given: argparse.Namespace
         seconds = measured.seconds[name]
         figures = f"{statistics.median(seconds):.2f} | {max(seconds):.2f}" if seconds else "- | -"
         lines.append(f"| {name} | {told} | {figures} | {len(seconds)} |")
-    rigs = f" --rigs {given.rigs}" if given.rigs > 1 else ""
+    said = "".join(f" --only {name}" for name in given.only or ())
+    said += f" --rigs {given.rigs}" if given.rigs > 1 else ""
+    said += f" --minutes {given.minutes:g}" if given.minutes else ""
     lines += [
         "",
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · heartbeat {HEARTBEAT_S} s, probe {PROBE_S} s, sweep {SWEEP_S} s ·"
-        f" seed {given.seed} · `python -m tests.faults table --rounds {given.rounds}{rigs}`",
+        f" seed {given.seed} · `python -m tests.faults table --rounds {given.rounds}{said}`",
         "",
         f"{len(measured.wrong)} violation{'s'[: len(measured.wrong) > 1]}:" if measured.wrong else "No violation.",
         *(f"- {violation}" for violation in measured.wrong),
@@ -208,6 +210,8 @@ def main() -> int:
             command.add_argument("--minutes", type=float, help="begin no round that may end later")
             command.add_argument("--output", type=Path, help="the table goes there too: between its marks, or alone")
     given = parser.parse_args()
+    if given.command == "table" and given.only and given.output is not None:
+        parser.error("--output takes the whole table: not with --only")
     with tempfile.TemporaryDirectory() as folder:
         if given.command == "soak":
             return asyncio.run(soak(Path(folder), given.seed, given.minutes))

@@ -55,6 +55,15 @@ class Acked:
 
 
 @dataclass(frozen=True, slots=True)
+class Claimed:
+    """The gateways say that a tab has acknowledged this version: the newest of those they say so of."""
+
+    at: float
+    topic: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """A gateway told a client whether what it says is proved to be fresh, and when it was, by its own saying."""
 
@@ -100,7 +109,7 @@ EARLY_S = 0.05
 
 F = TypeVar("F")
 
-Fact = Asked | Answered | Shown | Acked | Told | Deaf | Lost | Healed
+Fact = Asked | Answered | Shown | Acked | Claimed | Told | Deaf | Lost | Healed
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +130,7 @@ def judge(history: Sequence[Fact], bounds: Bounds) -> list[str]:
         *_not_converged(history, bounds),
         *_dishonest(history, bounds),
         *_acked_unseen(history),
+        *_claimed_unseen(history),
     ]
 
 
@@ -244,6 +254,16 @@ def _acked_unseen(history: Iterable[Fact]) -> Iterator[str]:
             shown.add((fact.client, fact.topic, fact.version))
         elif isinstance(fact, Acked) and (fact.client, fact.topic, fact.version) not in shown:
             yield f"{fact.client} acked version {fact.version} of {fact.topic} without having shown it"
+
+
+def _claimed_unseen(history: Iterable[Fact]) -> Iterator[str]:
+    """Nothing counts as acknowledged that is newer than all that was shown, whatever a client says."""
+    shown: dict[str, int] = {}
+    for fact in history:
+        if isinstance(fact, Shown):
+            shown[fact.topic] = max(fact.version, shown.get(fact.topic, 0))
+        elif isinstance(fact, Claimed) and fact.version > shown.get(fact.topic, 0):
+            yield f"version {fact.version} of {fact.topic} counts as acknowledged at {fact.at:.3f}: nobody had shown it"
 
 
 def _shown(history: Iterable[Fact]) -> Iterator[Shown]:

@@ -31,7 +31,7 @@ from sync.state.connect import connect as connect_store
 from sync.state.store import Store
 from tests.faults import clock
 from tests.faults.clock import Clock
-from tests.faults.history import Acked, Answered, Asked, Bounds, Deaf, Fact, Healed, Lost, Shown, Told, judge
+from tests.faults.history import Acked, Answered, Asked, Bounds, Claimed, Deaf, Fact, Healed, Lost, Shown, Told, judge
 from tests.support.gateway import PUBLISH_KEY, environment, token
 from tests.support.processes import Running, clean_environ, python
 from tests.support.proxy import Proxy, run_proxy
@@ -62,6 +62,10 @@ PATIENCE_S = 40.0
 
 UNWRITTEN_S = 2.0
 """With `appendfsync everysec` a store whose disk is behind holds back what it has answered for up to so long."""
+
+LIES = 0.05
+LIE_US = 10**12
+"""Of the acks that a tab sends, so many are of a version that is so far ahead of what it was sent."""
 
 TAIL_BYTES = 4 << 20
 """Of each append-only file, where the last changes are looked for."""
@@ -216,6 +220,8 @@ class Tab:
         if version:
             note(Acked(time.monotonic(), self.name, topic, version))
             await connection.send(json.dumps({"type": "ack", "topic": topic, "version": version}))
+            if self._chance.random() < LIES:
+                await connection.send(json.dumps({"type": "ack", "topic": topic, "version": version + LIE_US}))
 
 
 def number(state: Any) -> int | None:
@@ -468,8 +474,24 @@ class Rig:
         newest = await self.newest()
         healed = Healed(begun, time.monotonic(), frozenset(tab.name for tab in self.tabs), newest)
         self.note(healed)
+        await self._note_claims()
         self.publishing.set()
         return healed
+
+    async def _note_claims(self) -> None:
+        """Ask any gateway which versions of the tenants' topics are acknowledged, by all gateways' tabs together."""
+        gateway = self.chance.choice(self.gateways)
+        headers = {"Authorization": f"Bearer {PUBLISH_KEY}"}
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", trust_env=False) as client:
+            for topic in self.topics:
+                kind, _, name = topic.partition(":")
+                if kind != "tenant":
+                    continue
+                with contextlib.suppress(httpx2.HTTPError):
+                    answer = await client.get(f"/v1/tenants/{name}/status", headers=headers)
+                    if answer.status_code == 200:
+                        claimed = answer.json()["tabs"].get("acked_max", 0)
+                        self.note(Claimed(time.monotonic(), topic, claimed))
 
     async def mend(self) -> None:
         """Make sure that everything runs and every wire carries: one fault may have ended the other's repair."""

@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.clock import LACKING, library
 from tests.faults.faults import FAULTS, possible
-from tests.faults.history import Lost, Shown, Told
+from tests.faults.history import Claimed, Lost, Shown, Told
 from tests.faults.rig import run_rig
 from tests.support.servers import missing
 
@@ -35,6 +35,7 @@ async def test_nothing_stale_nothing_lost(tmp_path: Path, seed: int) -> None:
     # The history has what is judged in it.
     assert len(shown) > 1000
     assert {fact.fresh for fact in told} == {True, False}
+    assert sum(isinstance(fact, Claimed) and fact.version > 0 for fact in rig.history) > len(names)
 
 
 @pytest.mark.timeout(240)

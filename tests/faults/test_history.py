@@ -13,6 +13,7 @@ from tests.faults.history import (
     Answered,
     Asked,
     Bounds,
+    Claimed,
     Deaf,
     Fact,
     Healed,
@@ -31,6 +32,7 @@ GOOD: list[Fact] = [
     Answered(0.1, T, 1, 100),
     Shown(0.2, "tab", T, 100, 1),
     Acked(0.3, "tab", T, 100),
+    Claimed(0.35, T, 100),
     Told(0.4, "tab", "a", True),
     Deaf(1.0, 9.0, "a"),
     Asked(2.0, T, 2),
@@ -68,12 +70,12 @@ def test_what_is_right_passes() -> None:
         pytest.param(changed(None, Shown(0.05, "x", T, 0, 1)), "as version 0", id="state without a version"),
         pytest.param(changed(None, Shown(10.7, "tab", T, 300, 2)), "took effect 2 times", id="two effects"),
         pytest.param(changed(None, Answered(5.0, T, 2, 250)), "took effect 2 times", id="two effects, by the answers"),
-        pytest.param(changed(GOOD[12]), "after healing, not 200", id="never converges"),
+        pytest.param(changed(GOOD[13]), "after healing, not 200", id="never converges"),
         pytest.param(
-            changed(GOOD[12], Shown(11.5, "tab", T, 200, 2)), "after healing, not 200", id="converges too late"
+            changed(GOOD[13], Shown(11.5, "tab", T, 200, 2)), "after healing, not 200", id="converges too late"
         ),
         pytest.param(
-            changed(GOOD[11], Healed(10.0, 12.0, frozenset({"tab", "other"}), {T: 200})),
+            changed(GOOD[12], Healed(10.0, 12.0, frozenset({"tab", "other"}), {T: 200})),
             "other shows None",
             id="one of two",
         ),
@@ -81,18 +83,18 @@ def test_what_is_right_passes() -> None:
             changed(None, Asked(5.0, T, 3), Answered(5.1, T, 3, 300)), "3 had been answered", id="an answer forgotten"
         ),
         pytest.param(
-            changed(GOOD[11], Healed(10.0, 12.0, frozenset(), {T: 0})), "has no state", id="everything forgotten"
+            changed(GOOD[12], Healed(10.0, 12.0, frozenset(), {T: 0})), "has no state", id="everything forgotten"
         ),
         pytest.param(
             changed(None, Healed(9.5, 9.5, frozenset(), {T: 100})), "2 had been answered", id="forgotten for a while"
         ),
         pytest.param(
-            changed(GOOD[11], Lost(9.0, since=4.1), Healed(10.0, 12.0, frozenset(), {T: 100})),
+            changed(GOOD[12], Lost(9.0, since=4.1), Healed(10.0, 12.0, frozenset(), {T: 100})),
             "2 had been answered",
             id="lost, though answered before what was lost",
         ),
         pytest.param(
-            changed(GOOD[11], Shown(8.0, "x", T, 200, 2), Lost(9.0), Healed(10.0, 12.0, frozenset(), {T: 100})),
+            changed(GOOD[12], Shown(8.0, "x", T, 200, 2), Lost(9.0), Healed(10.0, 12.0, frozenset(), {T: 100})),
             "2 had been answered",
             id="lost, though somebody held it",
         ),
@@ -103,6 +105,8 @@ def test_what_is_right_passes() -> None:
         pytest.param(changed(None, Told(11.0, "tab", "b", True, -1.0)), "verified -1.0 s ago", id="a proof to come"),
         pytest.param(changed(None, Acked(10.7, "tab", T, 300)), "without having shown it", id="acked unseen"),
         pytest.param(changed(None, Acked(0.15, "tab", T, 100)), "without having shown it", id="acked too early"),
+        pytest.param(changed(None, Claimed(10.7, T, 201)), "counts as acknowledged", id="claimed unseen"),
+        pytest.param(changed(None, Claimed(10.4, T, 200)), "counts as acknowledged", id="claimed too early"),
     ],
 )
 def test_what_is_wrong_is_found_and_nothing_else(history: list[Fact], said: str) -> None:
@@ -112,7 +116,7 @@ def test_what_is_wrong_is_found_and_nothing_else(history: list[Fact], said: str)
 
 def test_a_reset_after_a_loss_is_allowed_and_counts_as_going_on_from_there() -> None:
     history = changed(
-        GOOD[12],
+        GOOD[13],
         Lost(9.0),
         Shown(4.2, "tab", T, 200, 2),
         Shown(9.5, "tab", T, 100, 1, reset=True),
@@ -123,7 +127,7 @@ def test_a_reset_after_a_loss_is_allowed_and_counts_as_going_on_from_there() -> 
 
 def test_what_the_store_lost_and_nobody_had_been_shown_may_be_gone() -> None:
     lost = Lost(9.0, since=3.9)
-    history = changed(GOOD[11], lost, Healed(10.0, 12.0, frozenset(), {T: 100}))
+    history = changed(GOOD[12], lost, Healed(10.0, 12.0, frozenset(), {T: 100}))
     assert judge(history, BOUNDS) == []
     assert judge([fact for fact in history if fact is not lost], BOUNDS) != []
 

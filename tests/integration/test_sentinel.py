@@ -20,7 +20,7 @@ from sync.state.connect import connect
 from sync.state.store import Change, Store, StoreError
 from tests.support import servers
 from tests.support.gateway import environment, open_client, run_gateway
-from tests.support.servers import Server, redis_binary
+from tests.support.servers import Server, redis_binary, valkey_binary
 from tests.support.wait import until
 
 SERVICE = "plans"
@@ -53,25 +53,30 @@ class Sentinel(Server):
         arguments = [str(self.directory / "conf"), "--sentinel", "--port", str(self.port), "--bind", "127.0.0.1"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                servers._guarded(redis_binary(), arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                servers._guarded(self._binary, arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
 
-def start(stack: contextlib.ExitStack, directory: Path, *args: str, kind: type[Server] = Server) -> Server:
+def start(
+    stack: contextlib.ExitStack, directory: Path, *args: str, kind: type[Server] = Server, binary: str = ""
+) -> Server:
     directory.mkdir(exist_ok=True)
-    server = kind(redis_binary(), directory, tcp=True, aof=False, args=args)
+    server = kind(binary or redis_binary(), directory, tcp=True, aof=False, args=args)
     stack.callback(server.kill)
     server.start()
     return server
 
 
-@pytest.fixture
-def watched() -> Iterator[Watched]:
-    """A primary with a replica and three Sentinels that know of each other."""
+@pytest.fixture(params=[redis_binary, valkey_binary], ids=["redis", "valkey"])
+def watched(request: pytest.FixtureRequest) -> Iterator[Watched]:
+    """A primary with a replica and three Sentinels that know of each other, of each engine."""
+    binary: str = request.param()
     with tempfile.TemporaryDirectory(prefix="pws-") as folder, contextlib.ExitStack() as stack:
         login = ("--requirepass", "s3cret", "--masterauth", "s3cret", "--repl-diskless-sync-delay", "0")
-        primary = start(stack, Path(folder, "primary"), *login)
-        replica = start(stack, Path(folder, "replica"), *login, "--replicaof", "127.0.0.1", str(primary.port))
+        primary = start(stack, Path(folder, "primary"), *login, binary=binary)
+        replica = start(
+            stack, Path(folder, "replica"), *login, "--replicaof", "127.0.0.1", str(primary.port), binary=binary
+        )
         sentinels = []
         for index in range(3):
             directory = Path(folder, f"sentinel{index}")
@@ -82,7 +87,7 @@ def watched() -> Iterator[Watched]:
                 f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_MS}\n"
                 f"sentinel failover-timeout {SERVICE} 3000\n"
             )
-            sentinels.append(start(stack, directory, kind=Sentinel))
+            sentinels.append(start(stack, directory, kind=Sentinel, binary=binary))
         found = Watched(primary, replica, sentinels)
         deadline = time.monotonic() + FAILOVER_S
         while not all(is_ready(sentinel) for sentinel in sentinels):
