@@ -1,8 +1,12 @@
-"""Crowds: thousands of sockets in a publish storm, tabs whose network flickers, a deploy that throws them all out.
+"""Crowds: thousands of sockets at rest, in a publish storm, with networks that flicker, and thrown out by a deploy.
 
+    python -m benchmarks.crowd quiet [--sockets 5000] [--topics 500] [--rate 200] [--hold 30] [--seconds 10]
     python -m benchmarks.crowd load [--idle 20000] [--active 2000] [--stalled 100] [--topics 5000] [--hot 500]
     python -m benchmarks.crowd jitter [--sockets 1000] [--topics 200] [--rate 200] [--only planwire socketio python]
     python -m benchmarks.crowd avalanche [the same]
+
+`quiet`: what open sockets cost while nothing happens, heartbeats or pings included, and then how soon what is published
+at a moderate rate is shown, from before it is handed to the store.
 
 `load`: two gateway processes on one port. The storm is on the hot topics: the active sockets hold them in equal parts,
 and so do the stalled ones, which have stopped reading and are not cut (the limit of ten seconds is out of the way). The
@@ -53,8 +57,9 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -284,8 +289,9 @@ class System:
 
 @dataclasses.dataclass
 class Crowd:
-    """A system with its clients connected."""
+    """A system with its clients connected; `empty_mib`: what its processes had before."""
 
+    empty_mib: float
     servers: list[Server]
     clients: list[Client]
     source: Source
@@ -323,6 +329,7 @@ async def crowd(system: System, options: argparse.Namespace) -> AsyncIterator[Cr
         clients = [system.client(index, index % options.topics, ports, source) for index in range(options.sockets)]
         memory = Memory(lambda: [pid for server in servers for pid in server.pids()])
         stack.callback(memory.close)
+        empty_mib = memory.now()
         tasks = []
         try:
             for client in clients:
@@ -330,7 +337,7 @@ async def crowd(system: System, options: argparse.Namespace) -> AsyncIterator[Cr
                 if len(tasks) % 50 == 0:
                     await asyncio.sleep(TICK_S)
             await _until(lambda: all(client.is_back for client in clients), RETURN_S)
-            yield Crowd(servers, clients, source, memory)
+            yield Crowd(empty_mib, servers, clients, source, memory)
             for task in tasks:
                 if task.done():
                     task.result()
@@ -353,6 +360,54 @@ async def _until(condition: Callable[[], bool], timeout_s: float) -> bool:
             return False
         await asyncio.sleep(TICK_S)
     return True
+
+
+async def quiet(system: System, options: argparse.Namespace) -> list[object]:
+    """Return one row of the table."""
+    async with crowd(system, options) as one:
+        opened_mib = one.memory.now()
+        cpu, since = rig.cpu_s(one.pids()), time.monotonic()
+        await asyncio.sleep(options.hold)
+        idle = (rig.cpu_s(one.pids()) - cpu) / (time.monotonic() - since)
+        held_mib = one.memory.now()
+        for client in one.clients:
+            client.lags = []
+        cpu = rig.cpu_s(one.pids())
+        one.source.start()
+        await asyncio.sleep(options.seconds)
+        await one.source.stop()
+        await asyncio.sleep(1)
+        used = rig.cpu_s(one.pids()) - cpu
+        lags_ms = [seconds * 1000 for client in one.clients for seconds in client.lags or ()]
+        share, _ = await one.judge()
+        return [
+            system.name,
+            len(one.clients),
+            (opened_mib - one.empty_mib) * 1024 / len(one.clients),
+            (held_mib - one.empty_mib) * 1024 / len(one.clients),
+            100 * idle,
+            len(lags_ms),
+            _quantile(lags_ms, 0.5),
+            _quantile(lags_ms, 0.99),
+            _quantile(lags_ms, 1),
+            used * 1e6 / len(lags_ms),
+            share,
+        ]
+
+
+QUIET_COLUMNS = (
+    "system",
+    "sockets",
+    "KiB/socket",
+    "after a while",
+    "idle, % of a core",
+    "deliveries",
+    "p50 ms",
+    "p99 ms",
+    "max ms",
+    "server CPU us/delivery",
+    "on the newest, %",
+)
 
 
 async def jitter(system: System, options: argparse.Namespace) -> list[object]:
@@ -491,7 +546,9 @@ def systems(scene: str, names: Sequence[str]) -> list[System]:
     found: list[System] = []
     if "planwire" in names:
         gateway = rig.gateway(DRAIN_S=str(DRAIN_S))
-        if scene == "jitter":
+        if scene == "quiet":
+            found.append(System("planwire", gateway, PlanwireClient, CommitSource))
+        elif scene == "jitter":
             found.append(System("planwire", gateway, WokenPlanwireClient, CommitSource))
             found.append(System("planwire, timers alone", gateway, PlanwireClient, CommitSource))
         else:
@@ -621,6 +678,13 @@ LOAD_COLUMNS = (
 )
 
 
+SCENES: dict[str, tuple[Callable[[System, argparse.Namespace], Coroutine[Any, Any, list[object]]], tuple[str, ...]]] = {
+    "quiet": (quiet, QUIET_COLUMNS),
+    "jitter": (jitter, JITTER_COLUMNS),
+    "avalanche": (avalanche, AVALANCHE_COLUMNS),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     scenes = parser.add_subparsers(dest="scene", required=True)
@@ -634,27 +698,31 @@ def main() -> None:
     one.add_argument("--updates", type=int, default=20_000)
     one.add_argument("--rate", type=int, default=1000)
     one.add_argument("--seconds", type=int, default=6, help="of each of two phases at the rate")
-    for scene in ("jitter", "avalanche"):
+    for scene in ("quiet", "jitter", "avalanche"):
         one = scenes.add_parser(scene)
-        one.add_argument("--sockets", type=int, default=1000)
-        one.add_argument("--topics", type=int, default=200)
+        one.add_argument("--sockets", type=int, default=5000 if scene == "quiet" else 1000)
+        one.add_argument("--topics", type=int, default=500 if scene == "quiet" else 200)
         one.add_argument("--rate", type=int, default=200, help="publishes a second over all topics")
         one.add_argument("--bytes", type=int, default=600)
         one.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
-        if scene == "jitter":
+        if scene == "quiet":
+            one.add_argument("--hold", type=int, default=30, help="seconds without news")
+            one.add_argument("--seconds", type=int, default=10, help="of publishing")
+        elif scene == "jitter":
             one.add_argument("--cycles", type=int, default=3)
     options = parser.parse_args()
     rig.raise_file_limit()
     if options.scene == "load":
         rig.print_table(LOAD_COLUMNS, load(options))
         return
+    measure, columns = SCENES[options.scene]
     chosen = systems(options.scene, options.only)
     os.sched_setaffinity(0, {rig.LOAD_CORE})
-    rows = []
+    rows: list[list[object]] = []
     for system in chosen:
         rig.wait_until_quiet()
-        rows.append(asyncio.run((jitter if options.scene == "jitter" else avalanche)(system, options)))
-    rig.print_table(JITTER_COLUMNS if options.scene == "jitter" else AVALANCHE_COLUMNS, rows)
+        rows.append(asyncio.run(measure(system, options)))
+    rig.print_table(columns, rows)
 
 
 if __name__ == "__main__":

@@ -179,6 +179,7 @@ class Client(ABC):
         self.back_at = 0.0
         self.is_back = False
         self.behind_s = 0.0
+        self.lags: list[float] | None = None  # of each state from its publishing to here, once somebody wants to know
         self.regressions = self.refused = self.returns = self.frames = self.bytes = 0
         self.attempt = 0
         self._published = source.at[topic]
@@ -293,6 +294,8 @@ class Client(ABC):
         now = time.monotonic()
         if number > self.shown:
             self.behind_s = max(self.behind_s, now - max(self._published[self.shown], self._wrong_since))
+            if self.lags is not None:
+                self.lags.append(now - self._published[number - 1])
         elif number < self.shown:
             self.regressions += 1
             self._wrong_since = now

@@ -71,6 +71,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
             if settings.intake:
                 # Only here: a process that takes no webhooks does not load the billing wing.
                 from sync import intake
+                from sync.billing.backlog import Backlog
                 from sync.hydration import hydration
                 from sync.selfcheck import self_check
                 from sync.settings import SyncSettings
@@ -81,6 +82,9 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
                 hydrating = hydration(connected.store, sync_settings)
                 if hydrating is not None:
                     stack.push_async_callback(hydrating.aclose)
+                node.metrics.backlog = Backlog(
+                    connected.store.redis, map(pipeline.environment, sync_settings.environments)
+                )
                 doors = intake.routes(pipeline, sync_settings, _guard(node), hydrating, node.acks.ask)
                 app.router.routes.extend(doors)
                 for door in doors:

@@ -83,16 +83,18 @@ class Counted:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the request, and count what is answered."""
 
-        async def count(message: Message) -> None:
+        status = 500  # unless it answers: then what is around the routes does
+
+        async def answer(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                self._metrics.requests[self._path, scope["method"], message["status"]] += 1
+                status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, count)
-        except Exception:  # what is around the routes answers it
-            self._metrics.requests[self._path, scope["method"], 500] += 1
-            raise
+            await self._app(scope, receive, answer)
+        finally:
+            self._metrics.requests[self._path, scope["method"], status] += 1
 
 
 class Streaming(Response):

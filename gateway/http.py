@@ -49,6 +49,8 @@ def routes(gateway: Gateway) -> list[Route]:
     async def metrics(_: Request) -> Response:
         await tallies.refresh()
         gateway.metrics.tallies = tallies.counts
+        if gateway.metrics.backlog is not None:
+            await gateway.metrics.backlog.refresh()
         return Response(gateway.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
 
     return [

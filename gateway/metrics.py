@@ -10,8 +10,8 @@ import asyncio
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -54,6 +54,17 @@ class Histogram:
         return result
 
 
+class Backlog(Protocol):
+    """What waits in the store for a worker: who reads it is named where webhooks are taken."""
+
+    @property
+    def waiting(self) -> Sequence[tuple[str, str, int, float]]:
+        """(queue, environment, members, seconds that the first has been due) each, as last read."""
+
+    async def refresh(self) -> None:
+        """Read it again; a store that is away leaves what was known."""
+
+
 class Metrics:
     """The counts of one process. Attributes are added to directly; see `COUNTERS` and `GAUGES` for what each means.
 
@@ -67,6 +78,7 @@ class Metrics:
         publish_to_acked: seconds from a version's instant until a browser acked it that was connected then.
         occurred_to_acked: seconds from when the provider says it happened until a browser acked it.
         tallies: what all processes count together, by name and labels, as last read from the store.
+        backlog: what waits in the store for a worker; None where webhooks are not taken.
         probe_at: when the bus was last proved, seconds since 1970; 0 before the first time.
     """
 
@@ -114,6 +126,7 @@ class Metrics:
         self.auth_failures: Counter[str] = Counter()
         self.requests: Counter[tuple[str, str, int]] = Counter()
         self.tallies: Mapping[tuple[str, tallies.Labels], int] = {}
+        self.backlog: Backlog | None = None
         # Histograms.
         self.publish_to_sent = Histogram(LATENCY_BOUNDS_S)
         self.publish_to_acked = Histogram(LATENCY_BOUNDS_S)
@@ -184,6 +197,12 @@ TALLIES = {
 }
 """Name to help and label names, of what all processes count together: each process shows the same."""
 
+QUEUES = {
+    "queue_length": "What is in a queue of the worker's, what is not due yet included; the same in each process.",
+    "queue_overdue_seconds": "For how long the first of a queue has been due; a worker takes it within seconds.",
+}
+"""Name to help, of what is read from the store where webhooks are taken."""
+
 GAUGES = {
     "sockets": ("sockets", "Open sockets."),
     "topics": ("topics", "Live topics."),
@@ -239,6 +258,11 @@ class _Exporter(Collector):
                 if tally == name:
                     family.add_metric([dict(pairs).get(label, "") for label in labels], count)
             yield family
+        gauges = [GaugeMetricFamily(PREFIX + name, text, labels=("queue", "env")) for name, text in QUEUES.items()]
+        for queue, environment, members, overdue_s in metrics.backlog.waiting if metrics.backlog is not None else ():
+            for gauge, value in zip(gauges, (members, overdue_s), strict=True):
+                gauge.add_metric([queue, environment], value)
+        yield from gauges
         for attribute, (name, text) in HISTOGRAMS.items():
             histogram: Histogram = getattr(metrics, attribute)
             yield HistogramMetricFamily(PREFIX + name, text, buckets=histogram.buckets(), sum_value=histogram.total)

@@ -21,18 +21,24 @@ AUDIT_EVERY_S = 86_400
 
 
 class Environment:
-    """One environment's part of the store. No key of it is another's."""
+    """One environment's part of the store. No key of it is another's.
+
+    Attributes:
+        queues: what a worker takes from: the names of its sorted sets, by what is in them.
+    """
 
     def __init__(self, redis: Redis, name: str, lease_s: float) -> None:
         """Use `redis`; claims of events and timers last `lease_s`."""
         self.name = name
         self.inbox = Inbox(redis, name, lease_s)
         self.links = Links(name)
-        self.timers = Timers(redis, f"pw:{{timers/{name}}}:due", lease_s)
+        timers = f"pw:{{timers/{name}}}:due"
+        self.timers = Timers(redis, timers, lease_s)
         self.audits = Timers(redis, f"pw:{{audits/{name}}}:due", lease_s)
         self.drifts = Drifts(redis, name)
         self._redis = redis
         self._tenants = f"pw:{{tenants/{name}}}:topics"
+        self.queues = {**self.inbox.queues, "timers": timers}
 
     def enlist(self, batch: Batch, topic: str, now_us: int) -> None:
         """Add to `batch` that events have made this topic; it is compared with its provider within AUDIT_EVERY_S."""

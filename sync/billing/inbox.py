@@ -78,7 +78,11 @@ class Ending:
 
 
 class Inbox:
-    """The inbox of one environment. All its keys lie in one slot."""
+    """The inbox of one environment. All its keys lie in one slot.
+
+    Attributes:
+        queues: the sorted sets of pending and of parked events, by the names that metrics have for them.
+    """
 
     def __init__(self, redis: Redis, environment: str, lease_s: float) -> None:
         """Use `redis`; claims last `lease_s`."""
@@ -87,6 +91,7 @@ class Inbox:
         head = f"pw:{{inbox/{environment}}}"
         self._pending, self._parked, self._waiting = f"{head}:pending", f"{head}:parked", f"{head}:waiting"
         self._event_head = f"{head}:event:"
+        self.queues = {"inbox": self._pending, "parked": self._parked}
 
     def put(
         self, batch: Batch, event_id: str, body: bytes, provider: str, type: str, received_us: int, claim: str = ""

@@ -20,8 +20,12 @@ from tests.support.wire import CLOSE, TEXT, Wire
 
 TABS = 1000
 DRAIN_S = 8
-SLACK = 2.0
-"""How many times the advertised rate a second's arrivals may reach: jitter on top of an even spread."""
+AHEAD = 0.1
+"""The share of the tabs that may be ahead of the advertised rate, by the jitter on top of an even spread.
+
+A crowd that comes at once would be ahead of it, or have nobody come by three quarters of the time. Who is late is not
+held to a rate: a machine that stands still for a moment makes up for it.
+"""
 
 
 async def test_a_thousand_tabs_move_over_without_a_burst_and_miss_no_version(
@@ -73,6 +77,7 @@ async def test_a_thousand_tabs_move_over_without_a_burst_and_miss_no_version(
             wires += [wire for wire, _ in await asyncio.gather(*batch)]
         last: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         moving = [asyncio.create_task(move(stack, number, wire, last)) for number, wire in enumerate(wires)]
+        began = time.monotonic()
         first.process.send_signal(signal.SIGTERM)
         published = 0
         while len(arrivals) < TABS:
@@ -86,9 +91,8 @@ async def test_a_thousand_tabs_move_over_without_a_burst_and_miss_no_version(
         await asyncio.gather(*moving)
     assert held == [committed.version] * TABS
     assert published > DRAIN_S, "versions went on being published while they moved"
-    began = min(arrivals)
-    per_second = [0] * (int(max(arrivals) - began) + 1)
-    for at in arrivals:
-        per_second[int(at - began)] += 1
-    assert max(per_second) <= SLACK * TABS / DRAIN_S, per_second
-    assert max(arrivals) - began <= DRAIN_S + 2
+    came_s = sorted(at - began for at in arrivals)
+    for count, at_s in enumerate(came_s, 1):
+        assert count <= TABS * (at_s / DRAIN_S + AHEAD), f"{count} of {TABS} came within {at_s:.2f} s"
+    assert came_s[TABS // 4] < 0.75 * DRAIN_S
+    assert came_s[-1] <= DRAIN_S + 2

@@ -8,6 +8,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from sync.billing import backlog
+from sync.billing.batch import Batch
+from sync.billing.timers import Timers
 from sync.state.store import Store
 from tests.support.gateway import environment, open_client, run_gateway
 from tests.support.wait import until
@@ -75,3 +78,38 @@ async def test_webhooks_are_counted_by_what_they_were_answered(store_url: str, t
             headers = {"Paddle-Signature": signature(body, int(time.time()), secret)}
             assert (await http.post("/webhooks/paddle", content=body, headers=headers)).status_code == status
             assert running.node.metrics.requests["/webhooks/paddle", "POST", status] == 1
+
+
+async def test_what_waits_for_a_worker_is_shown(
+    store: Store, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "CACHE_S", 0.0)
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text('[plans.free]\nname = "Free"\nrank = 0\ndefault = true\n')
+    environ = environment(store_url, INTAKE="1", CATALOG=str(catalog), PADDLE_SECRETS=f"live:{SECRET}")
+    body = webhook()
+    async with run_gateway(environ) as running, httpx2.AsyncClient(base_url=running.url) as http:
+
+        async def shown(name: str, queue: str, env: str = "live") -> float:
+            text = (await http.get("/metrics")).text
+            line = next(line for line in text.splitlines() if f'{name}{{env="{env}",queue="{queue}"}}' in line)
+            return float(line.split()[1])
+
+        for queue, env in (("inbox", "live"), ("parked", "live"), ("timers", "live"), ("reconcile", "")):
+            assert await shown("planwire_queue_length", queue, env) == 0
+            assert await shown("planwire_queue_overdue_seconds", queue, env) == 0
+        headers = {"Paddle-Signature": signature(body, int(time.time()), SECRET)}
+        await http.post("/webhooks/paddle", content=body, headers=headers)  # of a price that no plan has
+        assert await shown("planwire_queue_length", "parked") == 1
+        timers = Timers(store.redis, "pw:{timers/live}:due", 60)
+        batch = Batch(store.redis)
+        timers.plan(batch, "tenant:soon", (int(time.time()) + 1000) * 1_000_000)
+        await batch.run()
+        assert await shown("planwire_queue_overdue_seconds", "timers") == 0
+        timers.arm(batch := Batch(store.redis), "tenant:long-ago", (int(time.time()) - 1000) * 1_000_000)
+        await batch.run()
+        await store.want_reconcile(["tenant:acme"])
+        assert await shown("planwire_queue_length", "timers") == 2
+        assert 999 < await shown("planwire_queue_overdue_seconds", "timers") < 1100
+        assert await shown("planwire_queue_length", "reconcile", "") == 1
+        assert await shown("planwire_queue_overdue_seconds", "reconcile", "") < 100
