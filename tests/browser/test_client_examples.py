@@ -43,6 +43,21 @@ async def test_an_example_follows(laboratory: Laboratory, page: Page, name: str)
     await expect(page.locator("#status")).to_have_text("fresh")
 
 
+async def test_a_react_component_is_drawn_again_only_when_its_part_changes(laboratory: Laboratory, page: Page) -> None:
+    if not (PAGES / "vendor" / "react.js").exists():
+        missing("the react page's framework is not bundled: run `make examples`, which needs npm")
+    await page.goto(f"{laboratory.url}/demo/examples/react.html?tenant=acme")
+    await expect(page.locator("#status")).to_have_text("fresh")
+    plan, features = page.locator("#plan"), page.locator("#features")
+    for n in (1, 2, 3):
+        version = await laboratory.publish(n)
+        await expect(page.locator("#version")).to_have_text(str(version))
+        # Free, then Pro with single sign-on; what else is in the state concerns neither.
+        for part, text in ((plan, "Pro"), (features, "sso")):
+            await expect(part).to_have_text(text)
+            await expect(part).to_have_attribute("data-drawn", "2")
+
+
 async def test_elements_show_and_hide(laboratory: Laboratory, page: Page) -> None:
     await page.goto(f"{laboratory.url}/demo/examples/elements.html?tenant=acme")
     await expect(page.locator("#status")).to_have_text("fresh")

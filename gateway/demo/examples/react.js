@@ -5,9 +5,12 @@ import { open } from "./shared.js";
 
 const topic = open(planwire);
 
+/** How often each component has been drawn: the more selective it is, the less. */
+const drawn = { plan: 0, features: 0 };
+
 const Badge = () => {
   const name = usePlanwire(topic, ({ state }) => state?.plan.name ?? "Free");
-  return h("strong", { id: "plan", className: "plan" }, name);
+  return h("strong", { id: "plan", className: "plan", "data-drawn": ++drawn.plan }, name);
 };
 
 const Features = () => {
@@ -16,9 +19,11 @@ const Features = () => {
     ({ state }) => Object.keys(state?.features ?? {}),
     (one, other) => String(one) == String(other),
   );
-  return h("p", { id: "features" }, features.join(", ") || "basic");
+  return h("p", { id: "features", "data-drawn": ++drawn.features }, features.join(", ") || "basic");
 };
+
+const Version = () => h("p", null, "Version: ", h("span", { id: "version" }, usePlanwire(topic, ({ version }) => version)));
 
 const Freshness = () => h("p", null, "Freshness: ", h("span", { id: "status" }, usePlanwire(topic, ({ status }) => status)));
 
-createRoot(document.getElementById("root")).render(h("div", null, h(Badge), h(Features), h(Freshness)));
+createRoot(document.getElementById("root")).render(h("div", null, h(Badge), h(Features), h(Version), h(Freshness)));
