@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from os import write as write_fd
 from typing import Protocol
 
+import structlog
+
 from gateway import frame, protocol
 from gateway.metrics import Metrics
 from gateway.outbox import Outbox
@@ -30,10 +32,15 @@ ACK_STEP_MS = 250
 ACK_AFTER_MAX_MS = 64_000
 """The longest; beyond it a share of the versions is acked, and not each a little later still."""
 
+SETTLE_S = 10.0
+"""How long an announcement may be under way: a bus that is slower is taken for deaf, and dropped, long before."""
+
 LINGER_S = 5.0
 """How long a topic nobody watches stays live: a reload or a reconnect finds it still there."""
 
 _REPORT_HEADS = tuple(f"{kind}:" for kind in REPORT_KINDS)
+
+log = structlog.get_logger()
 
 AHEAD = -2
 """Stands for the version of a browser that holds something newer than is known here, until the store has told."""
@@ -95,6 +102,9 @@ class LiveTopic:
         known: read from the store since the bus was last lost; until then nobody is answered.
         confirmed: whether the bus carries it, as far as it has said.
         doubted: a browser claims to hold something newer; the store is being asked.
+        settled_at: from when (seconds, monotonic) an announcement of an older version was made after this one: at once
+            where this one was announced too, later where it was read.
+        overtaken: the first such announcement's version: the store has lost this one, and gone on; 0: none.
         is_report: it is what a gateway reports to consoles: not counted, and never put back into a store that lost it.
         asks_all: a console looks at it: every browser is asked to acknowledge every version, however many they are.
     """
@@ -112,10 +122,12 @@ class LiveTopic:
         "is_report",
         "known",
         "name",
+        "overtaken",
         "patch",
         "policy",
         "remaining",
         "ring",
+        "settled_at",
         "state",
         "version",
         "waiters",
@@ -135,6 +147,8 @@ class LiveTopic:
         self.known = False
         self.confirmed = False
         self.doubted = False
+        self.settled_at = 0.0
+        self.overtaken = 0
         self.ring: list[Subscription] = []
         self.cursor = 0
         self.remaining = 0
@@ -417,8 +431,13 @@ class Hub:
             self._metrics.bad_announcements += 1
             return
         if version <= live.version:
+            if version < live.version and not live.overtaken and time.monotonic() >= live.settled_at:
+                # Versions rise: unless the store has lost this one, and its clock is behind what made it.
+                live.overtaken = version
+                self._reread(live.name)
             return
         live.set(version, state, cause, base, patch)
+        live.settled_at, live.overtaken = 0.0, 0
         if live.known:
             self._fan_out(live)
         if not live.is_report:
@@ -448,15 +467,21 @@ class Hub:
         has had the time, so a browser that holds more may be told to go back.
 
         Returns False when the store is older than what is known here: it has lost its tail, and nobody is told so
-        until it is known whether this copy can be put back.
+        until it is known whether this copy can be put back. Unless changes have been announced since: what was lost is
+        not to be put over them, and browsers are told to go back to them.
         """
         live = self.topic(snapshot.topic)
         if live is None:
             return True
         if snapshot.version < live.version and not live.is_report:
-            return False
+            if not 0 < live.overtaken <= snapshot.version:
+                return False
+            log.error("store_went_on", topic=live.name, lost=live.version, stored=snapshot.version)
+            live.version = 0
         if snapshot.version > live.version:
             live.set(snapshot.version, snapshot.state, snapshot.cause)
+            live.settled_at = time.monotonic() + SETTLE_S
+        live.overtaken = 0
         live.known = True
         if is_final:
             live.doubted = live.doubted and not may_reset

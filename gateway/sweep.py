@@ -19,6 +19,9 @@ log = structlog.get_logger()
 BATCH = 500
 """Topics per round trip."""
 
+SECOND_LOOK_S = 0.1
+"""From when something older is found in the store until it is taken for the rest of what it had."""
+
 RETRY_S = 0.2
 
 TIMER_SLACK_S = 0.01
@@ -48,6 +51,7 @@ class Sweep:
         self._unhydrated: dict[str, None] = {}
         self._reconciles: dict[str, None] = {}
         self._doubts: dict[str, float] = {}
+        self._older: dict[str, float] = {}  # when what is older in the store than here is put back, if it still is
         self._wake = asyncio.Event()
 
     def ask(self, name: str) -> None:
@@ -112,6 +116,7 @@ class Sweep:
         if not self.hub.install(snapshot, is_final=not self._is_wanted(name), may_reset=may_reset):
             await self._put_back(snapshot)
             return
+        self._older.pop(name, None)
         if self._hydrates and not snapshot.version:
             self._unhydrated[name] = None
         live = self.hub.topic(name)
@@ -152,12 +157,26 @@ class Sweep:
         """Give the store back the newer snapshot that this gateway still holds, if it has lost it.
 
         Usually it has not: the announcement was quicker than the answer to the read, and the store says so.
+        Something older that it holds is looked at again a moment later: where it was committed after the loss, its
+        announcement is on the way, and tells so.
         """
         live = self.hub.topic(stored.topic)
         if live is None or live.version <= stored.version:
+            self._older.pop(stored.topic, None)
             return
+        if stored.version:
+            now = time.monotonic()
+            due = self._older.get(stored.topic)
+            if due is None:
+                self._older[stored.topic] = now + SECOND_LOOK_S
+                self.ask(stored.topic)
+                return
+            if now < due:
+                asyncio.get_running_loop().call_later(due - now + TIMER_SLACK_S, self.ask, stored.topic)
+                return
         try:
-            if await self._store.restore(Snapshot(live.name, live.version, live.state, b"", live.cause)):
+            lost = Snapshot(live.name, live.version, live.state, b"", live.cause)
+            if await self._store.restore(lost, over=stored.version):
                 self._metrics.restored += 1
                 log.error("store_regressed", topic=stored.topic, stored=stored.version, restored=live.version)
         except StoreError as error:

@@ -5,6 +5,7 @@ Whoever sends forged ones by the thousand costs a dictionary entry, and one writ
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class Refusals:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._new: dict[tuple[str, str], Refusal] = {}
+        self._telling = asyncio.Lock()
         self.deliveries = self.refused = 0
 
     def counters(self) -> dict[str, int]:
@@ -59,12 +61,16 @@ class Refusals:
         self._new[provider, code] = Refusal(known.count + found.count, first_us, newer.last_us, newer.detail)
 
     async def flush(self) -> None:
-        """Return once the store knows of all.
+        """Return once the store knows of all, also of those that another call is just telling it.
 
         Raises:
             StoreError: the store is unreachable or failing; they are told later.
         """
-        new, self._new = self._new, {}  # before anything is awaited: the console may ask while the task flushes
+        async with self._telling:
+            await self._tell()
+
+    async def _tell(self) -> None:
+        new, self._new = self._new, {}  # before anything is awaited: more may come meanwhile
         if not new:
             return
         commands: list[tuple[str | int | bytes, ...]] = [("EXPIRE", KEY, KEEP_S)]

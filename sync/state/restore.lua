@@ -2,6 +2,7 @@
 --
 -- KEYS[1] snap   KEYS[2] log
 -- ARGV[1] version   ARGV[2] state   ARGV[3] cause
+-- ARGV[4] over      the version that the caller has found stored, or empty: whatever is older
 --
 -- Returns {restored, version}: 1 or 0, and the topic's version after the call as a decimal string.
 --
@@ -9,7 +10,7 @@
 -- taken for unchanged, and a reconcile rebuilds the rest. Nothing is announced: whoever restores already holds it.
 
 local current = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
-if tonumber(ARGV[1]) <= current then
+if tonumber(ARGV[1]) <= current or (ARGV[4] ~= '' and tonumber(ARGV[4]) ~= current) then
   return {0, string.format('%.0f', current)}
 end
 redis.call('HSET', KEYS[1], 'version', ARGV[1], 'state', ARGV[2], 'cause', ARGV[3], 'digest', '')

@@ -245,8 +245,10 @@ class Store:
         except (RedisError, OSError) as error:
             raise StoreError(f"versions: {error}") from error
 
-    async def restore(self, snapshot: Snapshot) -> bool:
+    async def restore(self, snapshot: Snapshot, over: int | None = None) -> bool:
         """Return whether the public `snapshot` was put back, version kept: only where the store holds an older one.
+
+        over: and only if that is this version; what has been committed meanwhile stands.
 
         The topic is marked for reconcile, which rebuilds its private part.
 
@@ -254,6 +256,7 @@ class Store:
             StoreError: the store is unreachable or failing.
         """
         arguments: list[bytes | str] = [str(snapshot.version), snapshot.state, snapshot.cause]
+        arguments.append("" if over is None else str(over))
         try:
             restored, _ = await self._run(
                 self._restore, [keys.snap(snapshot.topic), keys.log(snapshot.topic)], arguments

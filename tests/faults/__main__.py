@@ -23,7 +23,7 @@ from pathlib import Path
 from tests.faults import bounds, leaks
 from tests.faults.faults import ALONE, FAULTS, possible
 from tests.faults.history import Shown, converged_at
-from tests.faults.rig import HEARTBEAT_S, PROBE_S, SWEEP_S, Rig, run_rig
+from tests.faults.rig import ENGINES, HEARTBEAT_S, PROBE_S, SWEEP_S, Rig, run_rig
 
 CONVERGE_S = 10.0
 
@@ -42,13 +42,13 @@ def violations(rig: Rig) -> list[str]:
     return found
 
 
-async def soak(folder: Path, seed: int, minutes: float) -> int:
+async def soak(folder: Path, seed: int, engine: str, minutes: float) -> int:
     """Break things until the time is over; return the exit status."""
     ends = time.monotonic() + minutes * 60
     done = 0
-    names = possible()
+    names = possible(engine)
     print(f"seed {seed}", flush=True)
-    async with run_rig(folder, seed=seed, gateways=3, tabs=20, topics=6) as rig:
+    async with run_rig(folder, seed=seed, engine=engine, gateways=3, tabs=20, topics=6) as rig:
         while time.monotonic() < ends:
             chosen = [rig.chance.choice(names)]
             if rig.chance.random() < 0.3 and chosen[0] not in ALONE:
@@ -107,7 +107,7 @@ async def table(folder: Path, given: argparse.Namespace) -> int:
 
     What goes wrong ends its system, and a new one takes over: the figures of the others are kept.
     """
-    names: list[str] = given.only or possible()
+    names: list[str] = given.only or possible(given.engine)
     measured = Measured()
     begun = time.monotonic()
     longest = 0.0
@@ -118,7 +118,7 @@ async def table(folder: Path, given: argparse.Namespace) -> int:
         seed = given.seed + index
         while left:
             here = Path(tempfile.mkdtemp(dir=folder))
-            async with run_rig(here, seed=seed) as rig:
+            async with run_rig(here, seed=seed, engine=given.engine) as rig:
                 since = time.monotonic()
                 while left:
                     turn, name = left.pop(0)
@@ -163,6 +163,7 @@ def markdown(names: Sequence[str], measured: Measured, given: argparse.Namespace
         figures = f"{statistics.median(seconds):.2f} | {max(seconds):.2f}" if seconds else "- | -"
         lines.append(f"| {name} | {told} | {figures} | {len(seconds)} |")
     said = "".join(f" --only {name}" for name in given.only or ())
+    said += f" --engine {given.engine}" if given.engine != "valkey" else ""
     said += f" --rigs {given.rigs}" if given.rigs > 1 else ""
     said += f" --minutes {given.minutes:g}" if given.minutes else ""
     lines += [
@@ -202,6 +203,8 @@ def main() -> int:
         command.add_argument(
             f"--{what}", type=float if what == "minutes" else int, default=30 if what == "minutes" else 20
         )
+        if name in ("soak", "table"):
+            command.add_argument("--engine", choices=list(ENGINES), default="valkey", help="whose store it is")
         if name == "table":
             command.add_argument("--rigs", type=int, default=1, help="so many systems side by side")
             command.add_argument(
@@ -214,7 +217,7 @@ def main() -> int:
         parser.error("--output takes the whole table: not with --only")
     with tempfile.TemporaryDirectory() as folder:
         if given.command == "soak":
-            return asyncio.run(soak(Path(folder), given.seed, given.minutes))
+            return asyncio.run(soak(Path(folder), given.seed, given.engine, given.minutes))
         if given.command == "table":
             return asyncio.run(table(Path(folder), given))
         if given.command == "bounds":

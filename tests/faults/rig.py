@@ -35,7 +35,7 @@ from tests.faults.history import Acked, Answered, Asked, Bounds, Claimed, Deaf, 
 from tests.support.gateway import PUBLISH_KEY, environment, token
 from tests.support.processes import Running, clean_environ, python
 from tests.support.proxy import Proxy, run_proxy
-from tests.support.servers import Server, free_port, start_valkey
+from tests.support.servers import Server, free_port, start_redis, start_valkey
 from tests.support.wait import until
 from tests.unit.billing.bodies import SECRET, envelope, signature, subscription
 
@@ -69,6 +69,8 @@ LIE_US = 10**12
 
 TAIL_BYTES = 4 << 20
 """Of each append-only file, where the last changes are looked for."""
+
+ENGINES = {"valkey": start_valkey, "redis": start_redis}
 
 CATALOG = """
 [plans.free]
@@ -304,9 +306,12 @@ class Source:
 class Rig:
     """The system and what was recorded of it."""
 
-    def __init__(self, seed: int, store_server: Server, topics: list[str], clock: Clock | None, durable: bool) -> None:
+    def __init__(
+        self, seed: int, engine: str, store_server: Server, topics: list[str], clock: Clock | None, durable: bool
+    ) -> None:
         """Use a store whose clock is set by `clock`, if it can be; `durable`: nothing is answered before it is kept."""
         self.seed = seed
+        self._start = ENGINES[engine]
         self.clock = clock
         self._durable = durable
         self.chance = random.Random(seed)
@@ -427,7 +432,7 @@ class Rig:
     @asynccontextmanager
     async def replica(self) -> AsyncIterator[Server]:
         """Give the store a replica that is in step with it."""
-        with start_valkey(tcp=True, args=["--replicaof", "127.0.0.1", str(self.server.port)]) as server:
+        with self._start(tcp=True, args=["--replicaof", "127.0.0.1", str(self.server.port)]) as server:
             await self.replicates()
             yield server
 
@@ -550,20 +555,27 @@ def _kill_all(processes: list[Process]) -> None:
 
 @asynccontextmanager
 async def run_rig(
-    folder: Path, *, seed: int, gateways: int = 2, tabs: int = 6, topics: int = 3, durable: bool = False
+    folder: Path,
+    *,
+    seed: int,
+    gateways: int = 2,
+    tabs: int = 6,
+    topics: int = 3,
+    durable: bool = False,
+    engine: str = "valkey",
 ) -> AsyncIterator[Rig]:
     """Run a system in `folder`, with half as many tenants that a provider's webhooks change as published topics.
 
-    durable: with PLANWIRE_DURABLE=1, and the store that belongs to it.
+    engine: one of ENGINES. durable: with PLANWIRE_DURABLE=1, and the store that belongs to it.
     """
     catalog = folder / "catalog.toml"
     catalog.write_text(CATALOG)
     names = [f"user:{index}" for index in range(topics)] + [f"tenant:t{index}" for index in range((topics + 1) // 2)]
     async with AsyncExitStack() as stack:
-        found = clock.library()
+        found = clock.library(engine)
         set_by = None if found is None else Clock(found, folder)
         server = stack.enter_context(
-            start_valkey(
+            ENGINES[engine](
                 tcp=True,
                 aof=True,
                 # A replica that comes need not wait for others.
@@ -571,7 +583,7 @@ async def run_rig(
                 environ=None if set_by is None else set_by.environ,
             )
         )
-        rig = Rig(seed, server, names, set_by, durable)
+        rig = Rig(seed, engine, server, names, set_by, durable)
         settings = environment(
             "",
             INTAKE="1",

@@ -77,6 +77,16 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
     return found
 
 
+@pytest.fixture(params=["redis", "valkey"])
+def replicated(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Each engine's, with replicas."""
+    if request.param == "redis":
+        yield request.getfixturevalue("redis_cluster")
+    else:
+        with start_cluster(valkey_binary(), replicas=3) as cluster:
+            yield cluster
+
+
 @contextlib.asynccontextmanager
 async def store_of(cluster: Cluster, **options: Any) -> AsyncIterator[Store]:
     store = connect(cluster.url, **options).store
@@ -246,8 +256,8 @@ async def test_a_live_topic_moves_to_another_shard_amid_a_stream_of_versions(clu
     await asyncio.to_thread(cluster.move, slot(moving), source)
 
 
-async def test_a_killed_primary_gives_way_to_its_replica_and_no_tab_goes_back(redis_cluster: Cluster) -> None:
-    cluster = redis_cluster
+async def test_a_killed_primary_gives_way_to_its_replica_and_no_tab_goes_back(replicated: Cluster) -> None:
+    cluster = replicated
     lost, *others = topics_of(cluster, "failover")
     settings = {**QUICK, "SWEEP_S": "1"}
     async with store_of(cluster) as store, watching(cluster.url, lost, *others, **settings) as (running, seen):

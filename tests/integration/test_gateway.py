@@ -16,7 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from gateway import pulse
+from gateway import hub, pulse
 from gateway.hub import LiveTopic
 from sync.state import keys
 from sync.state.store import Change, Committed, Snapshot, Store, Verdict
@@ -664,6 +664,44 @@ async def test_a_store_that_lost_its_data_gets_it_back_and_no_browser_notices(st
         version = await commit(store, {"a": 2})
         assert version > kept
         assert (await client.receive())["version"] == version
+    assert running.node.metrics.resets == 0
+
+
+@pytest.mark.parametrize("is_heard", [True, False], ids=["heard", "read"])
+async def test_what_is_lost_is_not_put_over_what_came_since_though_the_store_s_clock_is_behind(
+    store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch, is_heard: bool
+) -> None:
+    monkeypatch.setattr(hub, "SETTLE_S", 0.0)
+    ahead = (int(time.time()) + 3600) * 1_000_000  # a version by a clock that has been set right since
+    await store.restore(Snapshot(TOPIC, ahead, b'{"a":1}', b"", b""))
+    async with run_gateway(environment(store_url, SWEEP_S="5")) as running, open_client(running, TOPIC) as client:
+        await welcomed(client)
+        assert (await client.receive())["version"] == ahead
+        if is_heard:
+            assert await commit(store, {"a": 2}) == ahead + 1
+            assert (await client.receive())["version"] == ahead + 1
+        await store.redis.flushall()
+        version = await commit(store, {"a": 3})
+        assert version < ahead
+        told = await client.receive()
+        assert (told["type"], told["version"], told["state"], told["reset"]) == ("snapshot", version, {"a": 3}, True)
+        running.node.sweep.ask(TOPIC)
+        again = await commit(store, {"a": 4})
+        assert (await client.receive())["version"] == again
+        assert (await store.read(TOPIC)).state == b'{"a":4}'
+    assert running.node.metrics.restored == 0
+
+
+async def test_an_older_file_s_state_gives_way_to_what_is_held_here(store_url: str, store: Store) -> None:
+    older = await commit(store, {"a": 1})
+    held = await commit(store, {"a": 2})
+    async with run_gateway(environment(store_url, SWEEP_S="0.2")) as running, open_client(running, TOPIC) as client:
+        await welcomed(client)
+        await client.receive()
+        await store.redis.hset(keys.snap(TOPIC), mapping={"version": str(older), "state": b'{"a":1}', "cause": b""})
+        await until(lambda: running.node.metrics.restored == 1)
+        assert await store.read(TOPIC) == Snapshot(TOPIC, held, b'{"a":2}', b"", b"")
+        await nothing_more(client)
     assert running.node.metrics.resets == 0
 
 

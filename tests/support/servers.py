@@ -165,9 +165,11 @@ def start_valkey(
 
 
 @contextlib.contextmanager
-def start_redis(*, tcp: bool = False, aof: bool = False, args: Sequence[str] = ()) -> Iterator[Server]:
+def start_redis(
+    *, tcp: bool = False, aof: bool = False, args: Sequence[str] = (), environ: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """The same with the system's redis-server."""
-    with _run(redis_binary(), tcp=tcp, aof=aof, args=args) as server:
+    with _run(redis_binary(), tcp=tcp, aof=aof, args=args, environ=environ) as server:
         yield server
 
 
