@@ -32,9 +32,6 @@ ACK_STEP_MS = 250
 ACK_AFTER_MAX_MS = 64_000
 """The longest; beyond it a share of the versions is acked, and not each a little later still."""
 
-SETTLE_S = 10.0
-"""How long an announcement may be under way: a bus that is slower is taken for deaf, and dropped, long before."""
-
 LINGER_S = 5.0
 """How long a topic nobody watches stays live: a reload or a reconnect finds it still there."""
 
@@ -102,9 +99,8 @@ class LiveTopic:
         known: read from the store since the bus was last lost; until then nobody is answered.
         confirmed: whether the bus carries it, as far as it has said.
         doubted: a browser claims to hold something newer; the store is being asked.
-        settled_at: from when (seconds, monotonic) an announcement of an older version was made after this one: at once
-            where this one was announced too, later where it was read.
-        overtaken: the first such announcement's version: the store has lost this one, and gone on; 0: none.
+        overtaken: an older version that was announced later, until the store is known to have this one or a newer: has
+            it not, it has lost this one, and gone on; 0: none.
         is_report: it is what a gateway reports to consoles: not counted, and never put back into a store that lost it.
         asks_all: a console looks at it: every browser is asked to acknowledge every version, however many they are.
     """
@@ -127,7 +123,6 @@ class LiveTopic:
         "policy",
         "remaining",
         "ring",
-        "settled_at",
         "state",
         "version",
         "waiters",
@@ -147,7 +142,6 @@ class LiveTopic:
         self.known = False
         self.confirmed = False
         self.doubted = False
-        self.settled_at = 0.0
         self.overtaken = 0
         self.ring: list[Subscription] = []
         self.cursor = 0
@@ -431,13 +425,14 @@ class Hub:
             self._metrics.bad_announcements += 1
             return
         if version <= live.version:
-            if version < live.version and not live.overtaken and time.monotonic() >= live.settled_at:
-                # Versions rise: unless the store has lost this one, and its clock is behind what made it.
+            if version < live.version and not live.overtaken:
+                # Late, since this one was read and not heard. Or the store has lost this one, and its clock is behind
+                # the one that made it: then versions do not rise.
                 live.overtaken = version
                 self._reread(live.name)
             return
         live.set(version, state, cause, base, patch)
-        live.settled_at, live.overtaken = 0.0, 0
+        live.overtaken = 0
         if live.known:
             self._fan_out(live)
         if not live.is_report:
@@ -474,13 +469,12 @@ class Hub:
         if live is None:
             return True
         if snapshot.version < live.version and not live.is_report:
-            if not 0 < live.overtaken <= snapshot.version:
+            if not (is_final and 0 < live.overtaken <= snapshot.version):
                 return False
             log.error("store_went_on", topic=live.name, lost=live.version, stored=snapshot.version)
             live.version = 0
         if snapshot.version > live.version:
             live.set(snapshot.version, snapshot.state, snapshot.cause)
-            live.settled_at = time.monotonic() + SETTLE_S
         live.overtaken = 0
         live.known = True
         if is_final:

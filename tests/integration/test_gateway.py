@@ -16,7 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from gateway import hub, pulse
+from gateway import pulse
 from gateway.hub import LiveTopic
 from sync.state import keys
 from sync.state.store import Change, Committed, Snapshot, Store, Verdict
@@ -669,9 +669,8 @@ async def test_a_store_that_lost_its_data_gets_it_back_and_no_browser_notices(st
 
 @pytest.mark.parametrize("is_heard", [True, False], ids=["heard", "read"])
 async def test_what_is_lost_is_not_put_over_what_came_since_though_the_store_s_clock_is_behind(
-    store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch, is_heard: bool
+    store_url: str, store: Store, is_heard: bool
 ) -> None:
-    monkeypatch.setattr(hub, "SETTLE_S", 0.0)
     ahead = (int(time.time()) + 3600) * 1_000_000  # a version by a clock that has been set right since
     await store.restore(Snapshot(TOPIC, ahead, b'{"a":1}', b"", b""))
     async with run_gateway(environment(store_url, SWEEP_S="5")) as running, open_client(running, TOPIC) as client:

@@ -514,9 +514,11 @@ async def test_an_announcement_older_than_what_was_read_is_dropped() -> None:
     world.store.commit("tenant:a", True)
     world.hub.install(Snapshot("tenant:a", *world.store.newest("tenant:a"), b"", b""))
     sent = world.metrics.sent
+    reader = asyncio.create_task(world.sweep.run())
     world.hear()
     world.hear()
     await world.quiet()
+    reader.cancel()
     world.check()
     assert (world.metrics.resets, world.metrics.announcements) == (0, 0)
     assert world.metrics.sent <= sent + SOCKETS
