@@ -52,7 +52,7 @@ active proctype Store() {
 #ifdef GATEWAY_VERSIONS              /* whoever publishes counts for himself */
         if :: g = 0 :: g = 1 fi; ver[commits] = V(known[g]) + 1;
 #else
-        ver[commits] = commits;      /* max(previous + 1, now): above all before it, lost ones too */
+        ver[commits] = commits;      /* of the clock: above all before it, lost ones too */
 #endif
         store = commits; announce() }
     :: atomic { losses < LOSSES && store > 0 -> losses++; select(g : 0 .. store - 1); store = g }

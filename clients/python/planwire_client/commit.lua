@@ -20,6 +20,7 @@
 
 local SEEN_US = 7 * 24 * 3600 * 1000000
 local LOG_LENGTH = 200
+local STEP_US = 10000
 
 -- Lua's own < goes by the server's LC_COLLATE, in which most languages have "a" before "B".
 local function is_after(a, b)
@@ -74,8 +75,9 @@ if digest == stored[2] then
   return {'unchanged', current}
 end
 
--- 5. The only place where a version is made: it strictly rises and tells its own age.
-version = math.max(version + 1, now)
+-- 5. The only place where a version is made: it strictly rises and tells its own age. With a clock that is behind, it
+--    rises by some of the clock's digits: a store that has lost its newest versions must not make the same ones again.
+version = now > version and now or version + 1 + now % STEP_US
 local next_version = string.format('%.0f', version)
 redis.call('HSET', KEYS[1], 'version', next_version, 'state', ARGV[3], 'private', ARGV[4], 'digest', digest, 'cause', ARGV[8])
 remember()
