@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from redis.exceptions import RedisError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
@@ -440,7 +441,10 @@ class Rig:
         """Return once the replica is in step."""
 
         async def is_online() -> bool:
-            told = await self.store.redis.info("replication")
+            try:
+                told = await self.store.redis.info("replication")
+            except RedisError:  # another fault has taken the store away
+                return False
             return any(isinstance(value, dict) and value.get("state") == "online" for value in told.values())
 
         await until(is_online, timeout_s=timeout_s)
