@@ -626,4 +626,5 @@ async def run_rig(
             await gateway.ready()
         await rig.begin(tabs)
         stack.push_async_callback(rig.end)
+        await rig.goes_on()  # what has no state yet cannot be lost
         yield rig
