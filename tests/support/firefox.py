@@ -14,7 +14,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -25,11 +24,11 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
+from tests.support.processes import end_group
 from tests.support.servers import missing
 
 NAMES = ("firefox-esr", "firefox")
 START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 20.0
 POLL_S = 0.01
 
@@ -99,14 +98,7 @@ def firefox() -> Iterator[str]:
         try:
             yield _listening(process, log) + "/session"
         finally:
-            # Its content processes are in its group.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            end_group(process)  # its content processes are in it
 
 
 def _listening(process: subprocess.Popen[bytes], log: Path) -> str:

@@ -22,6 +22,17 @@ def clean_environ(data_dir: Path, **more: str) -> dict[str, str]:
     return kept | {"PLANWIRE_DATA_DIR": str(data_dir), "PYTHONPATH": str(ROOT)} | more
 
 
+def end_group(process: subprocess.Popen[bytes], timeout_s: float = 5.0) -> None:
+    """End a process that leads a session, and all it has started there: SIGTERM, and SIGKILL after the timeout."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 def alive_with(data_dir: Path) -> dict[int, str]:
     """Process id -> command line of every process that belongs to this data directory; zombies do not count.
 

@@ -7,8 +7,6 @@ started by hand, and Playwright joins it over the DevTools protocol, asked to ch
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
@@ -17,10 +15,10 @@ from pathlib import Path
 from playwright.async_api import BrowserContext, Page, async_playwright
 
 from tests.support.chromium import chromium_path
+from tests.support.processes import end_group
 from tests.support.wait import until
 
 START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 5.0
 
 
 @contextlib.asynccontextmanager
@@ -40,7 +38,7 @@ async def window(*arguments: str) -> AsyncIterator[BrowserContext]:
                 finally:
                     await browser.close()
         finally:
-            _end(process)
+            end_group(process)
 
 
 def _start(profile: str, arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
@@ -72,16 +70,6 @@ def _listening(process: subprocess.Popen[bytes], profile: Path) -> str:
         if path:
             return f"ws://127.0.0.1:{port}{path}"
     return ""
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 async def freeze(page: Page) -> None:
