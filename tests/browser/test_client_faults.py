@@ -25,6 +25,12 @@ CLOSE_CODES = ("1005", "1006")
 """Of a socket that ended, in order or not, without a word."""
 
 
+def half_open(proxy: Proxy) -> None:
+    # A page that gets through again at once is stale for an instant only, too short to be seen from here.
+    proxy.is_refusing = True
+    proxy.half_open()
+
+
 def swallow_to_client(proxy: Proxy) -> None:
     proxy.swallow(to_client=True)
 
@@ -64,9 +70,7 @@ async def test_a_lost_connection_is_told_at_once_and_made_good(
     await tab.never_went_back()
 
 
-@pytest.mark.parametrize(
-    "fault", [Proxy.freeze, Proxy.half_open, swallow_to_client], ids=["freeze", "half-open", "swallow"]
-)
+@pytest.mark.parametrize("fault", [Proxy.freeze, half_open, swallow_to_client], ids=["freeze", "half-open", "swallow"])
 async def test_a_silent_connection_is_stale_within_its_bound_and_made_good(
     laboratory: Laboratory, fault: Callable[[Proxy], None]
 ) -> None:
