@@ -16,6 +16,7 @@ import fcntl
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import sys
@@ -41,6 +42,9 @@ PROCFILE = ROOT / "Procfile.dev"
 EXAMPLE_CATALOG = ROOT / "sync" / "billing" / "catalog.example.toml"
 PAGES = (("demo", "/demo"), ("console", "/console"))
 """What is announced below the ready line: name, path."""
+OWN_PORTS = range(20_000, 30_000)
+"""Where a port is chosen from: below what systems give to outgoing connections, which would take it between runs."""
+PORT_ATTEMPTS = 50
 STORE_PROCESS = "store"
 READY_POLL_S = 0.05
 READY_PATIENCE_S = 60.0
@@ -193,9 +197,12 @@ def _checked_port(port: int) -> int:
 
 
 def _free_port() -> int:
-    with socket.create_server((HOST, 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+    for port in random.sample(OWN_PORTS, PORT_ATTEMPTS):
+        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+            return port
+    raise DevError(
+        f"no free port found from {OWN_PORTS.start} to {OWN_PORTS.stop - 1}: name one, such as PORT=8000 make run"
+    )
 
 
 def _lock(data_dir: Path) -> int:

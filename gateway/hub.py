@@ -7,6 +7,7 @@ own: it asks its feed for channels and its reader for reads through the callable
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -198,7 +199,9 @@ class Hub:
     """All live topics of the process.
 
     Attributes:
-        fresh: whether the bus is proved to deliver; set by the probe, said in every heartbeat.
+        fresh: whether the bus is proved to deliver; set by the probe.
+        fresh_until: how long that holds without another proof, monotonic.
+        look: has the probe set `fresh` to what is true now.
         verified_at_us: when it was last proved, microseconds since 1970.
         reports: how many of the topics are what gateways report to consoles.
         changed: topics with another version or other sockets than before, while somebody wants to know; else None.
@@ -224,6 +227,8 @@ class Hub:
         self.reports = 0
         self.changed: set[LiveTopic] | None = None
         self.fresh = False
+        self.fresh_until = math.inf
+        self.look: Callable[[], None] = lambda: None
         self.verified_at_us = 0
         self._metrics = metrics
         self._subscribe = subscribe
@@ -235,6 +240,13 @@ class Hub:
         self._acks_per_s = acks_per_s
         self._ack_after_ms = ack_after_ms
         self._idle: dict[LiveTopic, None] = {}
+
+    @property
+    def is_fresh(self) -> bool:
+        """`fresh`, as every heartbeat says it: looked at anew when its time is over, for a process may stand still."""
+        if self.fresh and time.monotonic() >= self.fresh_until:
+            self.look()
+        return self.fresh
 
     # Topics come and go.
 

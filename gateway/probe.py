@@ -67,6 +67,7 @@ class Probe:
         self._on_change = on_change
         self._layout: Layout | None = None
         self._prompted = asyncio.Event()
+        hub.look = self.check
         self._count = 0
         self.missed = 0
 
@@ -97,7 +98,9 @@ class Probe:
     def check(self) -> None:
         """Set `hub.fresh` to what is true now; called on every tick."""
         self._choose()
-        is_alive = self._is_alive(self._verified_at)
+        verified_at = self._verified_at
+        is_alive = self._is_alive(verified_at)
+        self._hub.fresh_until = verified_at + STALE_AFTER * self._interval_s
         fresh = is_alive and self._feed.connected and not self._hub.unsettled
         if fresh != self._hub.fresh:
             self._hub.fresh = fresh

@@ -27,6 +27,12 @@ HEARTBEAT_S = 0.4
 SILENCE_S = 2.5 * HEARTBEAT_S
 """How long the client may take to say that a silent connection is stale."""
 
+STEADY_S = 4.0
+"""A heartbeat so rare that a pause of a busy machine is not taken for silence."""
+
+RENEWAL_S, TOKEN_TTL_S = 2.0, 6.0
+"""A heartbeat, and a token renewed with each; it lasts for seconds more, in which a machine may stand still."""
+
 SWITCHES = (
     "--disable-background-networking",
     "--disable-component-update",
@@ -51,10 +57,11 @@ import { tabs } from "/client/tabs.js";
 
 const wanted = new URLSearchParams(location.search);
 window.skew = 0;
+window.connections = [];
 const { now } = Date;
 Date.now = () => now() + window.skew;
 const real = (url) => {
-  window.connectedAt = now();
+  window.connections.push(now());
   return (window.line = new WebSocket(url + (wanted.has("blocked") ? "/blocked" : ""), "planwire.v1"));
 };
 const how = {
@@ -81,7 +88,7 @@ window.topic.subscribe(({ status, version, state, reason }) =>
 
 Entry = dict[str, Any]
 
-BUSY_S = 3.0
+BUSY_S = 6.0
 """What a busy machine may add to what is immediate; what else could have been the cause comes later, or says so."""
 
 # Whatever a page comes to show, it does so in the end; how soon is not what these tests hold it to.
@@ -137,9 +144,9 @@ class Shown:
         """Whether this page has a socket of its own, open or being opened."""
         return bool(await self.script.evaluate("Boolean(window.line && window.line.readyState < 2)"))
 
-    async def connected_at_s(self) -> float:
-        """When this page opened its latest socket, by the machine's clock."""
-        return float(await self.script.evaluate("window.connectedAt")) / 1000
+    async def connected_at_s(self) -> list[float]:
+        """When this page opened each of its sockets, by the machine's clock."""
+        return [at / 1000 for at in await self.script.evaluate("window.connections")]
 
     async def never_went_back(self) -> None:
         """Check that no snapshot had a lower version than one before it."""
@@ -313,7 +320,10 @@ async def restart(laboratory: Laboratory, gateways: Callable[[], Awaitable[Runni
     """Stops the gateway and starts another behind the same proxy."""
 
     async def again() -> None:
+        # Nobody may take the old port and answer in between.
+        laboratory.proxy.is_refusing = True
         laboratory.gateway = await gateways()
+        laboratory.proxy.is_refusing = False
         laboratory.proxy.target = ("127.0.0.1", laboratory.gateway.port)
 
     return again

@@ -51,6 +51,12 @@ class Caller:
         with pytest.raises(TimeoutError):
             await self.says(data, 0.1)
 
+    async def loses(self, data: bytes, proxy: Proxy) -> None:
+        """Say what is thrown away, it or its echo; return once it has been."""
+        before = proxy.bytes_lost
+        await self.hears_nothing(data)
+        await until(lambda: proxy.bytes_lost == before + len(data))
+
 
 @pytest.fixture
 async def caller(proxy: Proxy) -> AsyncIterator[Caller]:
@@ -78,6 +84,18 @@ async def test_cut_ends_in_order_and_refuses_while_told_to(proxy: Proxy, caller:
     writer.close()
 
 
+async def test_what_connects_as_the_fault_begins_is_refused_too(proxy: Proxy) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    await until(lambda: proxy.accepted == 1, every_s=0)
+    assert not proxy.links, "it is being made"
+    proxy.is_refusing = True
+    proxy.cut()
+    async with asyncio.timeout(10):
+        assert await reader.read() == b""
+    assert not proxy.links
+    writer.close()
+
+
 async def test_reset_is_a_reset(proxy: Proxy, caller: Caller) -> None:
     await caller.says(b"x")
     proxy.reset()
@@ -96,7 +114,7 @@ async def test_frozen_bytes_wait_and_none_is_lost(proxy: Proxy, caller: Caller) 
 async def test_a_half_open_connection_looks_alive_and_is_not(proxy: Proxy, caller: Caller) -> None:
     await caller.says(b"x")
     proxy.half_open()
-    await caller.hears_nothing(b"anybody?")
+    await caller.loses(b"anybody?", proxy)
     assert not caller.reader.at_eof()
     proxy.cut()
     assert await caller.reader.read() == b""
@@ -106,7 +124,7 @@ async def test_a_half_open_connection_looks_alive_and_is_not(proxy: Proxy, calle
 async def test_swallowed_bytes_are_gone(proxy: Proxy, caller: Caller) -> None:
     await caller.says(b"x")
     proxy.swallow(to_client=True)
-    await caller.hears_nothing(b"lost")
+    await caller.loses(b"lost", proxy)
     proxy.swallow()
     assert await caller.says(b"kept") == b"kept"
 

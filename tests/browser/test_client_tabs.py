@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 
 import pytest
-from playwright.async_api import Error
+from playwright.async_api import Error, Route
 
 from tests.browser.conftest import BUSY_S, Laboratory, Tab, sole_holder
 from tests.support.wait import until
@@ -19,10 +20,13 @@ TABS = 8
 TAKEOVER_S = 0.5
 """The client's own bound, held to by the clock in its unit tests; here a whole browser may be slow."""
 
-HANG_S = 4.0
-"""Longer than that and BUSY_S together: until then, nobody but a new leader can show anything new."""
-
-HANG = "ms => { console.log('hangs'); const end = performance.now() + ms; while (performance.now() < end); }"
+HANG = """() => {
+  console.log("hangs");
+  const request = new XMLHttpRequest();
+  request.open("GET", "/probe/hang", false);
+  request.send();
+}"""
+"""Until that is answered the page does nothing else, and nobody but a new leader can show anything new."""
 
 HIDE = "Object.defineProperty(document, 'hidden', { get: () => true }), 0"
 """Hidden tabs do not look after their leader: it is replaced for the reason that is tested, or seconds later."""
@@ -76,8 +80,10 @@ async def never_left_alone(tab: Tab) -> None:
 
 async def takes_over(laboratory: Laboratory, others: list[Tab], gone_at_s: float) -> None:
     """Check that another tab connects in time, and that all the others follow it and were never stale."""
-    successor = await sole_holder(laboratory, others)
-    assert await successor.connected_at_s() - gone_at_s < TAKEOVER_S + BUSY_S
+    await sole_holder(laboratory, others)
+    # The first: on a busy machine it may be robbed in turn before it is seen here.
+    connected = [at_s for tab in others for at_s in await tab.connected_at_s() if at_s > gone_at_s]
+    assert min(connected) - gone_at_s < TAKEOVER_S + BUSY_S
     for n in (2, 3):
         await laboratory.publish(n)
         for tab in others:
@@ -100,8 +106,9 @@ async def test_all_follow_over_one_socket(laboratory: Laboratory) -> None:
 
 async def test_a_closed_leader_is_replaced(laboratory: Laboratory) -> None:
     leader, others = await open_all(laboratory)
+    at_s = time.time()
     await leader.page.close()
-    await takes_over(laboratory, others, time.time())
+    await takes_over(laboratory, others, at_s)
 
 
 async def is_replaced(laboratory: Laboratory, others: list[Tab], gone_at_s: float) -> None:
@@ -169,7 +176,7 @@ async def open_behind(laboratory: Laboratory) -> tuple[Tab, list[Tab]]:
     leader, others = await open_tabs(laboratory)
     await laboratory.context.new_page()
     for tab in (leader, *others):
-        await tab.page.wait_for_function("document.visibilityState == 'hidden'")
+        await until(functools.partial(tab.page.evaluate, "document.hidden"), timeout_s=20)
     return leader, others
 
 
@@ -222,13 +229,21 @@ async def test_a_leader_that_is_kept_for_the_way_back_is_replaced_and_follows_on
 async def test_a_leader_that_hangs_is_replaced_for_who_expects_and_follows_when_it_is_done(
     laboratory: Laboratory,
 ) -> None:
+    is_over = asyncio.Event()
+
+    async def answer_late(route: Route) -> None:
+        await is_over.wait()
+        await route.fulfill(body="")
+
     leader, others = await open_all(laboratory)
+    await leader.page.route("**/probe/hang", answer_late)
     at_s = time.time()
     async with leader.page.expect_console_message():
-        hang = asyncio.ensure_future(leader.page.evaluate(HANG, 1000 * HANG_S))
+        hang = asyncio.ensure_future(leader.page.evaluate(HANG))
     await others[0].page.evaluate("window.came = window.topic.expect(), 0")
     await is_replaced(laboratory, others, at_s)
     assert await others[0].page.evaluate("window.came")
+    is_over.set()
     await hang
     await laboratory.publish(3)
     for tab in (leader, *others):

@@ -43,7 +43,8 @@ def valkey() -> Iterator[Server]:
 async def tab_of(system: System, tenant: str, sub: str) -> AsyncIterator[Client]:
     """A tab that has acknowledged what it was sent first."""
     topic = f"tenant:{tenant}"
-    async with open_client(system.gateway, topic, jwt=token(sub=sub), close_timeout=0.1) as client:
+    # Without pings: a tab that reads nothing would miss their answers, and go away after 20 s.
+    async with open_client(system.gateway, topic, jwt=token(sub=sub), close_timeout=0.1, ping_interval=None) as client:
         frame = await client.until("snapshot")
         await client.send("ack", topic=topic, version=frame["version"])
         yield client

@@ -43,6 +43,15 @@ NOTE_NACKED = """() => {
     if (document.querySelector(".tabs [data-status=NACKED]")) window.nackedAt ??= Date.now();
   }).observe(document.querySelector("#tabs"), { subtree: true, childList: true, attributes: true });
 }"""
+FROZEN_S = 10
+"""Far longer than it takes to sell a plan meanwhile, and to see that the tab is behind."""
+
+NOTE_SAID = """(button) => {
+  window.said = [];
+  new MutationObserver(() => window.said.push(button.textContent)).observe(button, { childList: true });
+}"""
+"""Keeps what a button says, however short."""
+
 READ_TOKEN = "a-read-only-console-token-0123456789"
 
 
@@ -106,7 +115,7 @@ async def test_hostile_texts_stay_text_and_links_lead_back_to_what_was_seen(stor
         await page.locator("#tabs-sum .pill").focus()
         await expect(page.locator("#tip")).to_contain_text("could not use it")
         await rows(page, "versions").nth(0).get_by_role("radio").nth(1).check()
-        assert f"to={versions[3]}" in page.url
+        await expect(page).to_have_url(re.compile(f"to={versions[3]}"))
         await page.reload()
         await expect(page.locator("#diff")).to_contain_text('/plan/key"p0""p3"')
         await visitor.fits()
@@ -160,7 +169,7 @@ async def test_ten_thousand_topics_are_a_short_list_that_keys_walk(store_url: st
         await page.keyboard.press("/")
         await page.keyboard.type("t0000")
         await expect(page.locator(".topics")).to_have_attribute("aria-rowcount", "11")
-        assert page.url.endswith("#/?search=t0000")
+        await expect(page).to_have_url(re.compile(r"#/\?search=t0000$"))
         await page.keyboard.press("ArrowDown")
         for key in "jjjkjjjjj":
             await page.keyboard.press(key)
@@ -175,7 +184,7 @@ async def test_ten_thousand_topics_are_a_short_list_that_keys_walk(store_url: st
         await page.keyboard.press("3")
         await page.keyboard.press("j")
         await page.keyboard.press("d")
-        assert "from=" in page.url
+        await expect(page).to_have_url(re.compile("from="))
         await page.keyboard.press("r")
         await expect(page.locator("dialog[open]")).to_contain_text("is committed again")
         await page.keyboard.press("Escape")
@@ -187,7 +196,7 @@ async def test_ten_thousand_topics_are_a_short_list_that_keys_walk(store_url: st
         await page.keyboard.press("Escape")
         await expect(page.locator("#landing")).to_be_visible()
         await page.keyboard.press("t")
-        assert page.url.endswith("#/?search=t0000&only=trouble")
+        await expect(page).to_have_url(re.compile(r"#/\?search=t0000&only=trouble$"))
         await visitor.is_content()
 
 
@@ -281,7 +290,7 @@ def data_dir() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-async def confirmed(page: Page, label: str, timeout_s: float = 10) -> Locator:
+async def confirmed(page: Page, label: str, timeout_s: float = 20) -> Locator:
     """Confirm what the dialog asks; return the dialog once it shows the audit log's entry."""
     dialog = page.locator("dialog.action[open]")
     await dialog.get_by_role("button", name=label, exact=True).click()
@@ -302,7 +311,8 @@ async def simulated(page: Page, plan: str) -> None:
 
 async def test_actions_ask_first_and_show_what_came_of_it(data_dir: Path) -> None:
     """`make run`'s system, the demo in a tab, and a console that freezes it, upgrades it and takes it back."""
-    environ = clean_environ(data_dir, PORT=str(free_port()))
+    simulator = f"http://127.0.0.1:{free_port()}"
+    environ = clean_environ(data_dir, PORT=str(free_port()), PLANWIRE_SIMULATOR_URL=simulator)
     with running(python("-m", "gateway.dev"), environ) as program:
         found = await until(lambda: re.findall(r"(?m)^planwire ready: (\S+)$", program.text), timeout_s=30)
         url = str(found[0])
@@ -333,7 +343,7 @@ async def test_actions_ask_first_and_show_what_came_of_it(data_dir: Path) -> Non
             await expect(tab).to_contain_text("SYNCED")
             await tab.get_by_role("button").click()
             await page.get_by_role("button", name="Harm the socket…").click()
-            await page.get_by_label("For how many seconds").fill("4")
+            await page.get_by_label("For how many seconds").fill(str(FROZEN_S))
             dialog = await confirmed(page, "Do it")
             await dialog.get_by_role("button", name="Close").click()
             await page.locator("dialog[open]").get_by_role("button", name="Close").click()
@@ -354,17 +364,22 @@ async def test_actions_ask_first_and_show_what_came_of_it(data_dir: Path) -> Non
             before = page.locator(".versions .vspace > .vrow").filter(has_text="subscription.").last
             await before.get_by_role("button", name="Replay…").click()
             await expect(page.locator("dialog[open]")).to_contain_text("is committed again")
+            committed = page.locator("#committed")
+            newest = re.findall("[0-9]{16}", await committed.inner_text())
+            assert len(newest) == 1
             await confirmed(page, "Replay")
             await page.keyboard.press("Escape")
-            await expect(page.locator("#committed")).to_contain_text("now")
+            await expect(committed).not_to_contain_text(newest[0])
+            await expect(plan).to_have_text("Basic")
             await page.get_by_role("button", name="Reconcile…").click()
             await confirmed(page, "Reconcile")
             await page.keyboard.press("Escape")
 
             for number, text in ((3, "curl "), (4, "planwire-fixture/1")):
                 copying = page.locator("#actions button").nth(number)
+                await copying.evaluate(NOTE_SAID)
                 await copying.click()
-                await expect(copying).to_have_text("Copied")
+                assert await until(lambda: page.evaluate("window.said[0]"), timeout_s=20) == "Copied"
                 assert text in await page.evaluate("navigator.clipboard.readText()")
             await page.get_by_role("button", name="Revoke…").click()
             await confirmed(page, "Revoke")

@@ -38,13 +38,14 @@ async def ready(program: Running) -> str:
     return url()
 
 
-async def shows(page: Page, plan: str, status: str = "fresh") -> None:
+async def shows(page: Page, plan: str, status: str = "fresh", timeout_s: float = 20) -> None:
     await expect(page.locator("#plan")).to_have_text(plan)
-    await expect(page.locator("#freshness")).to_have_attribute("data-status", status)
+    await expect(page.locator("#freshness")).to_have_attribute("data-status", status, timeout=timeout_s * 1000)
 
 
 async def test_an_upgrade_reaches_both_tabs_and_survives_a_killed_gateway(data_dir: Path) -> None:
-    environ = clean_environ(data_dir, PORT=str(free_port()))
+    simulator = f"http://127.0.0.1:{free_port()}"
+    environ = clean_environ(data_dir, PORT=str(free_port()), PLANWIRE_SIMULATOR_URL=simulator)
     async with chromium() as browser:
         context = await browser.new_context()
         first, second = await context.new_page(), await context.new_page()
@@ -69,12 +70,13 @@ async def test_an_upgrade_reaches_both_tabs_and_survives_a_killed_gateway(data_d
             for page in (first, second):
                 await expect(page.locator("#freshness")).not_to_have_attribute("data-status", "fresh")
                 await expect(page.locator("#plan")).to_have_text("Pro")
-            await until(lambda: program.status() is not None, timeout_s=15)
+            await until(lambda: program.status() is not None, timeout_s=30)
 
         with running(python("-m", "gateway.dev"), environ) as program:
             await ready(program)
             for page in (first, second):
-                await shows(page, "Pro")
+                # The longer it was gone, the later a page asks again: after 30 s at the most.
+                await shows(page, "Pro", timeout_s=45)
             await second.locator("button[data-action=cancel]").click()
             for page in (first, second):
                 await expect(page.locator("body")).to_contain_text(re.compile("cancel", re.I))

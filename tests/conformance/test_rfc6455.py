@@ -361,14 +361,15 @@ async def test_a_message_comes_in_a_bounded_number_of_fragments(running: Running
 
 @pytest.mark.parametrize("opcode", [PING, PONG])
 async def test_a_flood_of_control_frames_is_cut_off_at_the_rate(running: Running, opcode: int) -> None:
-    burst = 2 * running.node.settings.frames_per_s
+    rate = running.node.settings.frames_per_s
+    started = time.time()  # the clock that the rate is counted by
     async with greet(running.port) as wire:
         await wire.send(encode(opcode, b"x" * 100) * 5000)
         pongs = 0
         while (frame := await wire.frame()).opcode != CLOSE:
             pongs += frame.opcode == PONG
         assert struct.unpack("!H", frame.payload[:2]) == (4529,)
-        assert pongs <= burst + running.node.settings.frames_per_s
+        assert pongs <= 2 * rate + rate * (time.time() - started)
         assert await wire.rest() == b""
     await gone(running)
 
@@ -406,6 +407,7 @@ async def test_who_floods_costs_little_before_the_close_and_nothing_after_it(
     "code", [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999]
 )
 async def test_a_close_is_answered_with_its_own_code(running: Running, code: int) -> None:
+    await gone(running)  # the test before this one may have left one that ends with the same code
     before = running.node.metrics.closed[code]
     async with greet(running.port) as wire:
         await wire.send(encode(CLOSE, struct.pack("!H", code) + "bye ü".encode()))
@@ -466,10 +468,11 @@ async def test_a_peer_that_does_not_answer_a_close_is_dropped(running: Running, 
 
 async def test_a_peer_that_stays_after_breaking_the_protocol_is_dropped(running: Running) -> None:
     async with greet(running.port) as wire:
+        started = time.monotonic()
         await wire.send(encode(3))
         assert (await wire.closed())[0] == 1002
-        assert running.node.pulse.sockets, "it still has the time to take the close in"
-        await until(lambda: not running.node.pulse.sockets)
+        await until(lambda: not running.node.pulse.sockets, WELL_AFTER_S)
+        assert time.monotonic() - started > 0.75 * pulse.CLOSE_TIMEOUT_S, "it has the time to take the close in"
     assert running.node.metrics.closed[1002] >= 1
 
 

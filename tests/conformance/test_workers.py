@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from tests.support.wire import CLOSE, TEXT, Wire, dial, encode, greet
 
 WORKERS = 2
 START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 30.0
 SOCKETS = 40
 
 
@@ -48,11 +49,7 @@ class Web:
 
     def workers(self) -> set[int]:
         """Return the ids of the processes that serve."""
-        found = {
-            pid
-            for pid in children(self.process.pid)
-            if "resource_tracker" not in (Path("/proc") / str(pid) / "cmdline").read_bytes().decode()
-        }
+        found = {pid for pid in children(self.process.pid) if is_worker(pid)}
         self.seen |= found
         return found
 
@@ -68,6 +65,13 @@ def children(parent: int) -> Iterator[int]:
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
             if entry.name.isdigit() and int(fields[1]) == parent and fields[0] != "Z":
                 yield int(entry.name)
+
+
+def is_worker(pid: int) -> bool:
+    """Whether it has begun to be one: until then, and once it has ended, its command line is another's, or empty."""
+    with contextlib.suppress(OSError):
+        return b"--multiprocessing-fork" in (Path("/proc") / str(pid) / "cmdline").read_bytes().split(b"\0")
+    return False
 
 
 def exists(pid: int) -> bool:
@@ -146,10 +150,11 @@ async def tabs_on_all(stack: contextlib.AsyncExitStack, web: Web, *pids: int) ->
     async def spread() -> bool:
         # All at once: whoever is busy with one leaves the next to the other.
         for wire in await asyncio.gather(*[opened() for _ in range(SOCKETS)]):
-            tabs[wire] = owner(wire, web)
+            tabs[wire] = await until(partial(owner, wire, web))
         return set(pids) <= set(tabs.values())
 
-    await until(spread, START_TIMEOUT_S)
+    # Not at once again: while one of them stands still, the other takes all that come.
+    await until(spread, START_TIMEOUT_S, every_s=0.5)
     return tabs
 
 
@@ -161,7 +166,8 @@ async def at(wire: Wire, version: int) -> None:
 @pytest.mark.timeout(180)
 async def test_two_workers_serve_one_port_and_replace_each_other(store_url: str, store: Store, tmp_path: Path) -> None:
     async with (
-        run_web(store_url, tmp_path, DRAIN_S="1", SOCKETS_PER_SUBJECT="1000") as web,
+        # Heartbeats are left unanswered here: within the test there shall be too few of them to cut anyone off.
+        run_web(store_url, tmp_path, DRAIN_S="1", SOCKETS_PER_SUBJECT="1000", HEARTBEAT_S="600") as web,
         contextlib.AsyncExitStack() as stack,
     ):
         first, second = web.workers()
@@ -185,9 +191,9 @@ async def test_two_workers_serve_one_port_and_replace_each_other(store_url: str,
         os.kill(first, signal.SIGKILL)
         for wire, pid in tabs.items():
             if pid == first:
-                assert await wire.rest() == b""
+                await wire.rest()  # what was under way may still come
         async with greet(web.port, "tenant:acme") as again:
-            assert owner(again, web) != first
+            assert await until(partial(owner, again, web)) != first
             await at(again, committed.version)
         await until(lambda: len(web.workers() - {first}) == WORKERS, START_TIMEOUT_S)
         (third,) = web.workers() - {first, second}
@@ -236,7 +242,7 @@ def test_a_wrong_number_of_workers_is_one_clear_line(workers: str, tmp_path: Pat
         env=clean_environ(tmp_path, **environment("unix:///nowhere"), WEB_CONCURRENCY=workers),
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     assert ended.returncode == 2

@@ -65,13 +65,17 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A gateway told a client whether what it says is proved to be fresh, and when it was, by its own saying."""
+    """A gateway told a client whether what it says is proved to be fresh, and when it was, by its own saying.
+
+    `late_s`: how long before `at`, when the client read it, it may have been said.
+    """
 
     at: float
     client: str
     gateway: str
     fresh: bool
     verified_age_s: float = 0.0
+    late_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +89,11 @@ class Deaf:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The store lost what was committed after `since`, at `at`."""
+    """The store lost what was committed after `since`, at `at`; `held`: gateways that outlived it still have that."""
 
     at: float
     since: float = float("-inf")
+    held: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +179,9 @@ def _forgotten(history: Sequence[Fact]) -> Iterator[str]:
     """When all is healed, the newest of each topic is not older than the newest that was answered before.
 
     But for what the store itself has lost and no client had been shown by then: there may be nobody who could put that
-    back. What one was shown a gateway holds.
+    back. What one was shown a gateway holds, if one is left.
     """
-    losses = [(loss, _newest_shown(history, loss.at)) for loss in _of(history, Lost)]
+    losses = [(loss, _newest_shown(history, loss.at) if loss.held else {}) for loss in _of(history, Lost)]
     shown = {(fact.topic, fact.version): fact.n for fact in history if isinstance(fact, Shown | Answered)}
     for healed in _of(history, Healed):
         answered: dict[str, int] = {}
@@ -207,12 +212,14 @@ def _may_be_gone(answered: Answered, losses: Iterable[tuple[Lost, Mapping[str, i
 
 
 def _twice(history: Iterable[Fact]) -> Iterator[str]:
-    """An event has one effect: no state has two versions."""
+    """An event has one effect: no state has two versions, but for what is lost and was held by nobody."""
+    losses = [loss for loss in history if isinstance(loss, Lost) and not loss.held]
     versions: dict[tuple[str, int], set[int]] = defaultdict(set)
     for fact in history:
         if (isinstance(fact, Shown) and fact.n is not None) or (isinstance(fact, Answered) and fact.version):
             assert fact.n is not None
-            versions[fact.topic, fact.n].add(fact.version)
+            if not any(loss.since < fact.at <= loss.at for loss in losses):
+                versions[fact.topic, fact.n].add(fact.version)
     for (topic, n), found in versions.items():
         if len(found) > 1:
             yield f"{n} of {topic} took effect {len(found)} times: versions {sorted(found)}"
@@ -241,8 +248,8 @@ def _dishonest(history: Sequence[Fact], bounds: Bounds) -> Iterator[str]:
             yield f"{fact.gateway} told {fact.client} `fresh` at {fact.at:.3f}, {ago}"
     for deaf in _of(history, Deaf):
         for fact in _of(history, Told):
-            if fact.gateway == deaf.gateway and fact.fresh and deaf.at + bounds.notice < fact.at < deaf.until:
-                since = fact.at - deaf.at
+            since = fact.at - fact.late_s - deaf.at
+            if fact.gateway == deaf.gateway and fact.fresh and since > bounds.notice and fact.at < deaf.until:
                 yield f"{fact.gateway} told {fact.client} `fresh` at {fact.at:.3f}, deaf for {since:.1f} s"
 
 

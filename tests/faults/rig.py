@@ -171,6 +171,7 @@ class Tab:
         self._chance = random.Random(f"{rig.seed}/{name}")
         self.held: dict[str, int] = dict.fromkeys(rig.topics, 0)
         self._states: dict[str, Any] = dict.fromkeys(rig.topics)
+        self._connected_at = 0.0
 
     async def run(self) -> None:
         """Stay connected, to one gateway after the other, until cancelled."""
@@ -191,6 +192,7 @@ class Tab:
         )
         try:
             hello = {"type": "hello", "token": token(sub=self.name), "topics": self.held, "client": "faults/1"}
+            self._connected_at = time.time()
             await connection.send(json.dumps(hello))
             while True:
                 async with asyncio.timeout(SILENCE_S):
@@ -203,7 +205,9 @@ class Tab:
         kind, note = frame["type"], self._rig.note
         if kind in ("welcome", "heartbeat"):
             age_s = (frame["at"] - frame["verified_at"]) / 1e6 if kind == "heartbeat" else 0.0
-            note(Told(time.monotonic(), self.name, gateway.name, frame["fresh"], age_s))
+            said_at = self._connected_at if kind == "welcome" else frame["at"] / 1e6
+            late_s = max(0.0, time.time() - said_at)
+            note(Told(time.monotonic(), self.name, gateway.name, frame["fresh"], age_s, late_s))
             return
         if kind == "error":
             raise AssertionError(f"{self.name} was told {frame}")
@@ -245,6 +249,7 @@ class Source:
         self._chance = random.Random(f"{rig.seed}/{topic}")
         self._n = 0
         self.earlier: dict[str, Any] | None = None
+        self.attempts = 0
         self.idle = asyncio.Event()
 
     async def run(self) -> None:
@@ -270,6 +275,7 @@ class Source:
         again = self.earlier if self._chance.random() < 0.2 else None
         self.earlier = request[1]
         while True:
+            self.attempts += 1
             gateway = self._chance.choice(self._rig.gateways)
             with contextlib.suppress(httpx2.HTTPError):
                 if again is not None:  # a retry or replay of what was sent before: it may change nothing
@@ -395,7 +401,7 @@ class Rig:
 
         def is_told() -> bool:
             told = (fact for fact in self._since(since) if isinstance(fact, Told))
-            tabs = {fact.client for fact in told if fact.fresh and fact.at - fact.verified_age_s > since}
+            tabs = {fact.client for fact in told if fact.fresh and fact.at - fact.late_s - fact.verified_age_s > since}
             return tabs >= {tab.name for tab in self.tabs}
 
         await until(is_told, timeout_s=timeout_s)
@@ -417,17 +423,31 @@ class Rig:
 
         A durable store may lose nothing: of it no loss is noted, and the judge insists on all.
         """
+        unwritten_since = time.monotonic() - UNWRITTEN_S
         self.server.kill()
         mark()
+        self._note_lost(unwritten_since)
+
+    async def kill_all(self) -> None:
+        """SIGKILL store, gateways and worker, and note the same, of what was on its way to the publishers as well."""
+        unwritten_since = time.monotonic() - UNWRITTEN_S
+        self.server.kill()
+        for process in (*(gateway.process for gateway in self.gateways), self.worker):
+            process.kill()
+        before = {source: source.attempts for source in self.sources}
+        await until(lambda: all(source.attempts > count for source, count in before.items()), PATIENCE_S)
+        self._note_lost(unwritten_since, held=False)
+
+    def _note_lost(self, unwritten_since: float, held: bool = True) -> None:
         if self._durable:
             return
         files = b"".join(map(_tail, (self.server.directory / "appendonlydir").glob("*.aof")))
-        told = [fact for fact in self._since(time.monotonic() - UNWRITTEN_S) if isinstance(fact, Answered | Shown)]
+        told = [fact for fact in self._since(unwritten_since) if isinstance(fact, Answered | Shown)]
         told = [fact for fact in told if fact.version]
-        missing = [fact.version for fact in told if str(fact.version).encode() not in files]
+        missing = [fact.at for fact in told if str(fact.version).encode() not in files]
         if missing:
-            kept = [fact.at for fact in told if fact.version < min(missing)]
-            self.note(Lost(time.monotonic(), max(kept, default=time.monotonic() - UNWRITTEN_S)))
+            # One answer may have overtaken another on its way here.
+            self.note(Lost(time.monotonic(), max(unwritten_since, min(missing) - SLACK_S), held))
             self.forget_earlier()
 
     @asynccontextmanager
@@ -595,6 +615,7 @@ async def run_rig(
             PROBE_S=str(PROBE_S),
             SWEEP_S=str(SWEEP_S),
             READY_TIMEOUT_S="0.3",
+            FRAMES_PER_S="1000",  # each tab acks each version, and the quicker the machine, the more there are
             RECONNECT_MIN_MS="20",
             RECONNECT_MAX_MS="200",
             ACK_AFTER_MS="0",

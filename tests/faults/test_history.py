@@ -100,6 +100,14 @@ def test_what_is_right_passes() -> None:
         ),
         pytest.param(changed(None, Told(3.1, "tab", "a", True)), "deaf for 2.1 s", id="fresh though deaf"),
         pytest.param(
+            changed(None, Told(3.2, "tab", "a", True, late_s=0.1)), "deaf for 2.1 s", id="fresh though deaf, read late"
+        ),
+        pytest.param(
+            changed(None, Lost(9.0, since=4.1, held=False), Shown(10.7, "tab", T, 300, 2)),
+            "took effect 2 times",
+            id="two effects, the first before what was lost",
+        ),
+        pytest.param(
             changed(None, Told(11.0, "tab", "b", True, 2.1)), "verified 2.1 s ago", id="fresh on an old proof"
         ),
         pytest.param(changed(None, Told(11.0, "tab", "b", True, -1.0)), "verified -1.0 s ago", id="a proof to come"),
@@ -130,6 +138,28 @@ def test_what_the_store_lost_and_nobody_had_been_shown_may_be_gone() -> None:
     history = changed(GOOD[12], lost, Healed(10.0, 12.0, frozenset(), {T: 100}))
     assert judge(history, BOUNDS) == []
     assert judge([fact for fact in history if fact is not lost], BOUNDS) != []
+
+
+def test_what_the_store_lost_and_no_gateway_outlived_may_be_gone_though_it_was_shown() -> None:
+    lost = Lost(9.0, since=3.9, held=False)
+    history = changed(GOOD[12], Shown(8.0, "x", T, 200, 2), lost, Healed(10.0, 12.0, frozenset(), {T: 100}))
+    assert judge(history, BOUNDS) == []
+    again = changed(
+        GOOD[13],
+        Shown(8.0, "tab", T, 200, 2),
+        lost,
+        Healed(9.4, 9.4, frozenset(), {T: 100}),
+        Shown(9.5, "tab", T, 100, 1, reset=True),
+        Shown(9.9, "tab", T, 250, 2),
+        Healed(10.0, 12.0, frozenset({"tab"}), {T: 250}),
+    )
+    again.remove(GOOD[12])
+    assert judge(again, BOUNDS) == []
+    assert any("took effect 2 times" in said for said in judge([fact for fact in again if fact is not lost], BOUNDS))
+
+
+def test_what_was_said_in_time_may_be_read_late() -> None:
+    assert judge(changed(None, Told(3.1, "tab", "a", True, late_s=0.3)), BOUNDS) == []
 
 
 def test_the_time_to_converge_is_that_of_the_last() -> None:

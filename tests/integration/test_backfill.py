@@ -250,7 +250,7 @@ async def test_one_at_a_time(stripe: Stripe, pipeline: Pipeline, monkeypatch: py
     first = asyncio.create_task(fill(pipeline))
     await until(lambda: stripe.asked)
     with pytest.raises(BackfillError, match="is at work"):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await fill(pipeline)
     held.set()
     assert (await first).complete

@@ -13,8 +13,11 @@ from sync.billing.providers import ProviderUnavailable
 from sync.state.connect import connect
 from sync.state.store import Store, StoreError
 
+SLOW = 0.01
+"""Calls per second: a machine that stands still for some seconds fills no bucket."""
 
-def budget(store: Store, rate_per_s: float = 0.5, environment: str = "live") -> SharedBudget:
+
+def budget(store: Store, rate_per_s: float = SLOW, environment: str = "live") -> SharedBudget:
     return SharedBudget(store.redis, "stripe", environment, rate_per_s)
 
 
@@ -37,7 +40,7 @@ async def test_two_processes_take_from_one_bucket(store: Store, store_url: str) 
     assert await taken(here) == RESERVE
     # Other environments and providers have buckets of their own.
     assert await taken(budget(store, environment="sandbox")) == BURST
-    assert await taken(SharedBudget(other.redis, "paddle", "live", 0.5)) == BURST
+    assert await taken(SharedBudget(other.redis, "paddle", "live", SLOW)) == BURST
     await other.aclose()
 
 
@@ -47,18 +50,22 @@ async def test_who_waits_is_behind_who_came_first(store: Store) -> None:
     await taken(fast)
     await asyncio.gather(*(budget(store, rate_per_s=20).take(5) for _ in range(10)))
     assert 0.4 <= time.monotonic() - began < 4, "less than any of them would have waited"
-    with pytest.raises(ProviderUnavailable, match="used up for another") as raised:
-        await asyncio.gather(*(fast.take(0.2) for _ in range(10 + BURST)))
-    assert 0.2 < raised.value.retry_s <= (10 + BURST) / 20
+    slow = budget(store)
+    found = await asyncio.gather(*(slow.take(0.2) for _ in range(10 + BURST)), return_exceptions=True)
+    refused = [error for error in found if isinstance(error, ProviderUnavailable)]
+    assert len(refused) >= 10, "more than a full bucket holds"
+    for error in refused:
+        assert "used up for another" in str(error)
+        assert 0.2 < error.retry_s <= (10 + BURST) / SLOW
 
 
 async def test_closed_by_one_it_is_closed_for_all(store: Store) -> None:
     here, there = budget(store), budget(store)
     await here.close(30)
     await here.close(1)
-    with pytest.raises(ProviderUnavailable, match=r"another (30\.0|29\.\d) s") as raised:
+    with pytest.raises(ProviderUnavailable, match=r"another \d\d\.\d s") as raised:
         await there.take(60)
-    assert raised.value.retry_s > 29
+    assert 10 < raised.value.retry_s <= 30, "the shorter one takes nothing from the longer"
     await here.open()
     await there.take(0)
     # What the provider said of how long stands, whatever else it answers.
@@ -74,7 +81,7 @@ async def test_it_leaves_nothing_behind(store: Store) -> None:
     redis: Any = store.redis
     keys = [key async for key in redis.scan_iter("pw:{budget/*")]
     assert len(keys) == 1
-    assert 0 < await redis.pttl(keys[0]) <= 4_000
+    assert 0 < await redis.pttl(keys[0]) <= 1_000 / SLOW + 1_000
 
 
 async def test_a_store_that_is_away_is_said_so() -> None:

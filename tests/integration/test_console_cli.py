@@ -12,6 +12,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
+from gateway.console import lease, survey
 from sync.billing import pipeline
 from sync.state.store import Store
 from tests.support.console import TOKEN, TOPIC, commit
@@ -38,7 +41,7 @@ async def planwire(environ: dict[str, str], *arguments: str) -> tuple[int, str, 
     process = await asyncio.create_subprocess_exec(
         *command(*arguments), cwd=ROOT, env=environ, stdout=pipe, stderr=pipe
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         output, errors = await process.communicate()
     assert process.returncode is not None
     return process.returncode, output.decode(), errors.decode()
@@ -53,10 +56,18 @@ async def two_gateways(store_url: str) -> AsyncIterator[tuple[Running, Running]]
         "PLANWIRE_PADDLE_SECRETS": "live:x",
     }
     async with run_gateway(first) as one, run_gateway(environ) as two:
+
+        async def both_stand_there() -> bool:
+            return {one.node.name, two.node.name} <= (await lease.gateways(one.node.store)).keys()
+
+        await until(both_stand_there)
         yield one, two
 
 
-async def test_the_chain_as_text_and_what_exit_codes_say(store_url: str, store: Store, tmp_path: Path) -> None:
+async def test_the_chain_as_text_and_what_exit_codes_say(
+    store_url: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "PATIENCE_S", 4.0)  # who answers slowly here is not silent
     await commit(store, {"plan": "free", "seats": 1})
     cause = {
         "event_type": "subscription.created",
@@ -158,7 +169,7 @@ async def test_top_streams_json_into_a_pipe(store_url: str, tmp_path: Path) -> N
             stdout=asyncio.subprocess.PIPE,
         )
         assert process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             lines = [json.loads(await process.stdout.readline()) for _ in range(2)]
         assert [list(line["gateways"]) for line in lines] == [[running.node.name]] * 2
         process.kill()
@@ -180,11 +191,11 @@ async def test_top_has_the_screen_and_gives_it_back(store_url: str, tmp_path: Pa
                 stdin=slave,
                 stdout=slave,
             )
-            await until(lambda: seen.count(b"planwire top  1 gateways") >= 2, timeout_s=15)
+            await until(lambda: seen.count(b"planwire top  1 gateways") >= 2, timeout_s=60)
             assert seen.startswith(b"\x1b[?1049h")
             assert running.node.name.encode() in seen
             os.write(master, b"q")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 assert await process.wait() == 0
         await until(lambda: seen.endswith(b"\x1b[?25h\x1b[?1049l") or b"\x1b[?1049l" in seen)
         assert termios.tcgetattr(slave)[3] == before[3]

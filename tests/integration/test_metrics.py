@@ -42,7 +42,7 @@ async def test_probes_that_do_not_come_back_are_counted(store_url: str) -> None:
         probe.heard = deaf  # type: ignore[method-assign]
         await until(lambda: metrics.probes_missed >= missed + 2)
         probe.heard = heard  # type: ignore[method-assign]
-        await until(lambda: running.node.hub.fresh)
+        await until(lambda: running.node.hub.fresh, timeout_s=20)
 
 
 async def test_what_sweeping_costs_is_cpu_time_and_little(store_url: str) -> None:

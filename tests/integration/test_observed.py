@@ -88,7 +88,9 @@ class Web:
 @pytest.fixture
 async def web(store_url: str, tmp_path: Path) -> AsyncIterator[Web]:
     port = free_port()
-    environ = clean_environ(tmp_path, **environment(store_url, PORT=str(port), DRAIN_S="1", ACK_AFTER_MS="0"))
+    environ = clean_environ(
+        tmp_path, **environment(store_url, PORT=str(port), DRAIN_S="1", ACK_AFTER_MS="0", PROBE_S="30")
+    )
     with running_process([sys.executable, "-m", "gateway.server"], environ) as process:
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as http:
 
@@ -184,6 +186,7 @@ async def test_a_line_when_a_socket_opens_and_one_when_it_closes_and_none_for_wh
         assert (await tabs[2].closed(10))[0] == 4000
         await until(lambda: web.process.status() is not None, timeout_s=20)
         assert web.process.status() == 0
+    await until(lambda: web.process.has_ended)  # so all of its log is read
     connects = {one["session"]: one for one in web.events() if one["event"] == "connect"}
     ends = {one["session"]: one for one in closes()}
     assert connects.keys() == ends.keys()

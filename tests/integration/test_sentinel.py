@@ -26,6 +26,9 @@ from tests.support.wait import until
 SERVICE = "plans"
 QUORUM = 2
 DOWN_AFTER_MS = 400
+"""From when a test takes the primary away; before that and after they are patient."""
+
+PATIENT_MS = 30_000
 FAILOVER_S = 15.0
 """How long Sentinels may take, on a busy machine."""
 
@@ -44,6 +47,12 @@ class Watched:
     def url(self) -> str:
         hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
         return f"redis+sentinel://:s3cret@{hosts}/{SERVICE}"
+
+    def down_after(self, ms: int) -> None:
+        """Have every Sentinel take a primary for gone that says nothing for so long."""
+        for sentinel in self.sentinels:
+            with redis.Redis(port=sentinel.port, protocol=2) as client:
+                client.execute_command("SENTINEL", "SET", SERVICE, "down-after-milliseconds", ms)
 
 
 class Sentinel(Server):
@@ -77,6 +86,11 @@ def watched(request: pytest.FixtureRequest) -> Iterator[Watched]:
         replica = start(
             stack, Path(folder, "replica"), *login, "--replicaof", "127.0.0.1", str(primary.port), binary=binary
         )
+        deadline = time.monotonic() + FAILOVER_S
+        # The Sentinels ask the primary for its replicas at once, and then not for ten seconds.
+        while not is_in_step(replica):
+            assert time.monotonic() < deadline, "the replica did not get in step"
+            time.sleep(0.02)
         sentinels = []
         for index in range(3):
             directory = Path(folder, f"sentinel{index}")
@@ -84,7 +98,7 @@ def watched(request: pytest.FixtureRequest) -> Iterator[Watched]:
             (directory / "conf").write_text(
                 f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} {QUORUM}\n"
                 f"sentinel auth-pass {SERVICE} s3cret\n"
-                f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_MS}\n"
+                f"sentinel down-after-milliseconds {SERVICE} {PATIENT_MS}\n"
                 f"sentinel failover-timeout {SERVICE} 3000\n"
             )
             sentinels.append(start(stack, directory, kind=Sentinel, binary=binary))
@@ -94,6 +108,12 @@ def watched(request: pytest.FixtureRequest) -> Iterator[Watched]:
             assert time.monotonic() < deadline, "the Sentinels did not find each other"
             time.sleep(0.02)
         yield found
+
+
+def is_in_step(replica: Server) -> bool:
+    with redis.Redis(port=replica.port, password="s3cret", protocol=2) as client:
+        role: Any = client.execute_command("ROLE")
+    return bool(role[3] == b"connected")
 
 
 def is_ready(sentinel: Server) -> bool:
@@ -124,6 +144,7 @@ async def test_a_gateway_follows_the_sentinels_to_the_promoted_replica(watched: 
         await client.until("snapshot")
         before = await commit(store, {"before": "failover"})
         assert (await client.until("snapshot"))["version"] == before
+        await asyncio.to_thread(watched.down_after, DOWN_AFTER_MS)
         gone = time.monotonic()
         getattr(watched.primary, how)()
         await until(lambda: not running.node.hub.fresh)
@@ -136,6 +157,7 @@ async def test_a_gateway_follows_the_sentinels_to_the_promoted_replica(watched: 
             await hung.aclose()
         version = await until(lambda: committed(store, {"after": "failover"}), timeout_s=FAILOVER_S)
         assert version > before
+        await asyncio.to_thread(watched.down_after, PATIENT_MS)
         async with asyncio.timeout(FAILOVER_S):
             frame = await client.until("snapshot", FAILOVER_S)
             assert frame["version"] == version

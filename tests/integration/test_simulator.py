@@ -10,8 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -99,17 +99,30 @@ def listening() -> socket.socket:
     return listener
 
 
+@contextmanager
+def refusing() -> Iterator[int]:
+    """A port that nobody listens on, and that stays taken: no server of another test is met there."""
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
 @dataclass
 class Receiver:
-    """Takes webhooks as an application would, and keeps them; `answers` are given first, then 200."""
+    """Takes webhooks as an application would, and keeps them; `answers` are given first, then 200.
+
+    `asked`: how many came, those that are not answered before `hold` is set included.
+    """
 
     answers: list[Response] = field(default_factory=list)
     got: list[Request] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     hold: asyncio.Event | None = None
+    asked: int = 0
 
     async def take(self, request: Request) -> Response:
         body = await request.body()
+        self.asked += 1
         if self.hold is not None:
             await self.hold.wait()
         self.got.append(request)
@@ -482,15 +495,20 @@ async def test_what_is_not_accepted_is_sent_again(simulator: Simulator) -> None:
 
 
 async def test_each_attempt_is_signed_anew(simulator: Simulator) -> None:
-    simulator.receiver.answers = [Response(status_code=503)]
+    receiver = simulator.receiver
+    receiver.answers, receiver.hold = [Response(status_code=503)], asyncio.Event()
     simulator.clock.ahead_us = -100 * SECOND_US
     await simulator.act("upgrade")
-    await until(lambda: len(simulator.receiver.got) >= 1)
+    # The first is signed and not yet answered: whatever comes after it comes after the clock was put right.
+    await until(lambda: receiver.asked == 1)
     simulator.clock.ahead_us = 0
+    receiver.hold.set()
     await until(lambda: len(simulator.provider.courier) == 0)
 
-    received = SimpleNamespace(body=simulator.receiver.bodies[-1], headers=simulator.receiver.got[-1].headers)
-    assert Verifier().verify(received, Secret("pdl_ntfset_live"))
+    assert receiver.events[-1] == receiver.events[0]
+    first, last = (SimpleNamespace(body=receiver.bodies[n], headers=receiver.got[n].headers) for n in (0, -1))
+    assert not Verifier().verify(first, Secret("pdl_ntfset_live"))
+    assert Verifier().verify(last, Secret("pdl_ntfset_live"))
 
 
 async def test_an_event_can_be_kept_from_the_receiver(simulator: Simulator) -> None:
@@ -517,14 +535,13 @@ async def test_a_replay_has_the_event_s_id_and_a_new_one_of_its_own(simulator: S
 
 
 async def test_no_receiver_is_told_and_retried(tmp_path: Path) -> None:
-    with closing(listening()) as reserved:
-        url = f"http://127.0.0.1:{reserved.getsockname()[1]}/webhooks/paddle"
-    async with simulating(tmp_path, Receiver(), url) as simulator:
-        result = await simulator.waited("upgrade")
+    with refusing() as port:
+        async with simulating(tmp_path, Receiver(), f"http://127.0.0.1:{port}/webhooks/paddle") as simulator:
+            result = await simulator.waited("upgrade")
 
-        assert [each.state for each in result.deliveries] == ["retrying"] * 3
-        assert all(each.status is None and each.error for each in result.deliveries)
-        assert (await simulator.deliveries())["waiting"] == 3
+            assert [each.state for each in result.deliveries] == ["retrying"] * 3
+            assert all(each.status is None and each.error for each in result.deliveries)
+            assert (await simulator.deliveries())["waiting"] == 3
 
 
 async def test_the_queue_is_bounded_and_a_refused_action_changes_nothing(

@@ -60,13 +60,24 @@ async def status(http: httpx2.AsyncClient) -> dict[str, Any]:
     return found
 
 
+async def shows(http: httpx2.AsyncClient, tabs: dict[str, int]) -> dict[str, Any]:
+    """The standing, once it has these figures: a gateway that was held up is told as silent, for once."""
+
+    async def found() -> dict[str, Any]:
+        document = await status(http)
+        assert {name: document["tabs"].get(name) for name in tabs} == tabs, document["tabs"]
+        return document
+
+    return await until(found)
+
+
 async def test_provider_store_and_tabs_of_all_gateways(
     http: httpx2.AsyncClient, door: Running, store: Store, store_url: str, paddle: Paddle
 ) -> None:
     before = await status(http)
     assert before["provider"] == {"can_be_asked": True, "subscriptions": {}}
     assert (before["store"], before["version"]) == ({"version": 0, "state": None, "subscriptions": {}}, 0)
-    assert before["tabs"] == {"sessions": 0, "unacked": 0, "nacked": 0, "gateways": 1, "silent": 0}
+    await shows(http, {"sessions": 0, "unacked": 0, "nacked": 0, "gateways": 1, "silent": 0})
 
     subscription = await paddle.act("upgrade", plan="basic")
     asked = time.time()
@@ -80,11 +91,10 @@ async def test_provider_store_and_tabs_of_all_gateways(
         version = (await here.until("snapshot"))["version"]
         await there.until("snapshot")
         await knowing.until("current")
-        shown = await status(http)
-        assert shown["tabs"] == {
+        shown = await shows(http, {
             "sessions": 3, "unacked": 2, "nacked": 0, "acked_min": version, "acked_max": version,
             "gateways": 2, "silent": 0,
-        }  # fmt: skip
+        })  # fmt: skip
         waits = []
         for _ in range(3):
             began = time.monotonic()
@@ -94,10 +104,7 @@ async def test_provider_store_and_tabs_of_all_gateways(
         await here.send("ack", topic=TOPIC, version=version)
         await there.send("nack", topic=TOPIC, version=version, reason="cannot")
         await until(lambda: door.node.metrics.acks == 1 and other.node.metrics.nacks == 1)
-        assert {name: (await status(http))["tabs"][name] for name in ("unacked", "nacked")} == {
-            "unacked": 1,
-            "nacked": 1,
-        }
+        await shows(http, {"unacked": 1, "nacked": 1})
 
         told = shown["provider"]["subscriptions"][f"paddle:{subscription}"]
         assert told["is_held"]
@@ -109,10 +116,13 @@ async def test_provider_store_and_tabs_of_all_gateways(
 
         # A gateway that hears and cannot answer is waited for no longer than it says, and is counted.
         other.node.acks.heard = lambda payload: None  # type: ignore[method-assign]
-        began = time.monotonic()
-        deaf = (await status(http))["tabs"]
-        assert (deaf["gateways"], deaf["silent"], deaf["sessions"]) == (1, 1, 1)
-        assert acks.ANSWER_S <= time.monotonic() - began < acks.ANSWER_S + 1
+        waits = []
+        for _ in range(3):
+            began = time.monotonic()
+            deaf = (await status(http))["tabs"]
+            waits.append(time.monotonic() - began)
+            assert (deaf["gateways"], deaf["silent"], deaf["sessions"]) == (1, 1, 1)
+        assert acks.ANSWER_S <= min(waits) < acks.ANSWER_S + 1
 
         await store.commit(Change(TOPIC, b'{"own":1}', b'{"own":2}'))
         assert "subscriptions" not in (await status(http))["store"]
@@ -135,6 +145,7 @@ async def test_what_billing_finds_is_counted_for_every_gateway_to_show(
 async def test_counts_are_read_seldom_and_kept_while_the_store_is_away(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tallies, "CACHE_S", 600)
     redis: Any = store.redis
     name = tallies.field("drift", kind="differs", env="live")
     await redis.hincrby(tallies.KEY, name, 2)

@@ -17,7 +17,7 @@ from tests.support.proxy import run_proxy
 from tests.support.servers import missing
 from tests.support.wait import until
 
-HEARTBEAT_S = 0.5
+HEARTBEAT_S = 1.0
 SILENCE_S = 2.5 * HEARTBEAT_S
 """After this long without a frame a tab takes its connection for lost."""
 

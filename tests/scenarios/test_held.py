@@ -136,7 +136,7 @@ async def test_s21_a_change_that_the_provider_refuses_is_surfaced_and_tried_agai
         else:
             # The provider knows it first: the instant may come before its webhooks.
             failed = await seller.act("past_due")
-            await system.ask("POST", PATH, {"plan": "basic", "effective_at": ago(-1)})
+            await system.ask("POST", PATH, {"plan": "basic", "effective_at": ago(-3)})
             await system.tell(seller.events(failed["event_ids"]))
             problem = "subscription_update_when_past_due"
         await tab.until(lambda tab: tab.state.get("scheduled", {}).get("problem") == problem, timeout_s=10)

@@ -40,10 +40,10 @@ async def test_s15_when_a_cancellation_falls_due_the_provider_is_asked_and_its_w
 ) -> None:
     """The provider acts at the instant, and its webhook is late: the state is right by then, from a fetch."""
     async with asking(store_url, tmp_path, seller) as system, system.working(), system.tab() as tab:
-        seller.clock(2)  # so that it has acted when our own clock comes to the instant
-        await system.tell(seller.events((await seller.act("upgrade", plan="pro", ends_in_s=2))["event_ids"]))
+        await system.tell(seller.events((await seller.act("upgrade", plan="pro", ends_in_s=4))["event_ids"]))
         canceled = await seller.act("cancel")
         known = len(seller.events())  # before the provider's clock comes to the instant
+        seller.clock(2)  # so that it has acted when our own clock comes to the instant
         await system.tell(seller.events(canceled["event_ids"]))
         await (await tab.until(lambda tab: tab.state and "scheduled" in tab.state)).fence()
         assert tab.plan == "pro"

@@ -104,7 +104,7 @@ def firefox() -> Iterator[str]:
 def _listening(process: subprocess.Popen[bytes], log: Path) -> str:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
-        found = re.search(r"BiDi listening on (ws://\S+)", log.read_text(errors="replace"))
+        found = re.search(r"BiDi listening on (ws://\S+)\n", log.read_text(errors="replace"))
         if found:
             return found[1]
         time.sleep(POLL_S)
@@ -251,5 +251,8 @@ async def session(url: str) -> AsyncIterator[Session]:
             await driver.send("browser.removeUserContext", userContext=driver._user)
             await driver.send("session.end")
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, *driver._tasks, return_exceptions=True)
+            # An answer to a tab that is gone would wait for its own, which nobody reads any more.
+            tasks = (reading, *driver._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)

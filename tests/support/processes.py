@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+LOOKS = 100
 
 
 def clean_environ(data_dir: Path, **more: str) -> dict[str, str]:
@@ -85,6 +86,11 @@ class Running:
         """The exit status, None while it runs."""
         return self.process.poll()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended and all that it has written is read; not while something it started can still write."""
+        return self.process.poll() is not None and not self._reader.is_alive()
+
     def _collect(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -107,9 +113,14 @@ def running(command: list[str], environ: Mapping[str, str], cwd: Path = ROOT) ->
     try:
         yield program
     finally:
-        for pid in (program.process.pid, *alive_with(Path(environ["PLANWIRE_DATA_DIR"]))):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        left = [program.process.pid]
+        for _ in range(LOOKS):  # what is killed may have just started another
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            left = list(alive_with(Path(environ["PLANWIRE_DATA_DIR"])))
+            if not left:
+                break
         program.close()
 
 

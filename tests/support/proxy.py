@@ -63,6 +63,7 @@ class Link:
                 while proxy.is_frozen:
                     await proxy.changed()
                 if self.is_orphan or (proxy.swallows_to_server if to_server else proxy.swallows_to_client):
+                    proxy.bytes_lost += len(data)
                     continue
                 writer.write(data)
                 proxy.bytes_to_server += len(data) * to_server
@@ -92,6 +93,7 @@ class Proxy:
         latency_s: added to every chunk, each way.
         bytes_per_s: rate of each connection and direction; 0 is no limit.
         accepted: connections taken so far, refused ones included.
+        bytes_lost: what was read and thrown away, either way.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -106,6 +108,7 @@ class Proxy:
         self.accepted = 0
         self.bytes_to_server = 0
         self.bytes_to_client = 0
+        self.bytes_lost = 0
         self.links: set[Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._change = asyncio.Event()
@@ -173,9 +176,7 @@ class Proxy:
         self.accepted += 1
         if self.is_refusing:
             return
-        try:
-            server = await asyncio.open_connection(*self.target)
-        except OSError:
+        if (server := await self._reach()) is None:
             return
         link = Link(self, (reader, writer), server)
         self.links.add(link)
@@ -183,6 +184,16 @@ class Proxy:
             await link.run()
         finally:
             self.links.discard(link)
+
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        try:
+            reader, writer = await asyncio.open_connection(*self.target)
+        except OSError:
+            return None
+        if self.is_refusing:  # since a moment ago: the fault that began with it has not seen this connection
+            writer.close()
+            return None
+        return reader, writer
 
     async def _end(self) -> None:
         for task in list(self._tasks):

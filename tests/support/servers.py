@@ -11,8 +11,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -25,6 +27,7 @@ START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 5.0
 POLL_S = 0.002
 PORT_ATTEMPTS = 5
+PORTS_KEPT = 64
 
 
 class Server:
@@ -197,11 +200,24 @@ def missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+_kept: deque[int] = deque()
+
+
 def free_port() -> int:
-    """A loopback TCP port that was free a moment ago."""
+    """A loopback TCP port that nobody else is given, whether or not its server runs at the moment.
+
+    A socket that never listens stays bound to it: Linux then hands it out to nobody who asks for any port, and lets
+    a server bind it that names it and reuses addresses, as servers do. Elsewhere it was free a moment ago.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        if sys.platform == "linux":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
+        if sys.platform == "linux":
+            _kept.append(probe.detach())
+            if len(_kept) > PORTS_KEPT:
+                os.close(_kept.popleft())
         return port
 
 

@@ -37,7 +37,7 @@ class Visitor:
     async def land(self) -> None:
         """Go to the landing page, as somebody who opens the console does."""
         await self.page.goto(f"{self.url}/console/#/")
-        await expect(self.page.locator("#landing")).to_be_visible()
+        await expect(self.page.locator("#landing")).to_be_visible(timeout=15_000)
         self.clicks = 0
 
     async def click(self, target: Locator) -> None:

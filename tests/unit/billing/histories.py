@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from sync.billing import catalog, instants
 from sync.billing.model import Event, Item, Order, Period, Scheduled, Subscription
-
-relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""For property tests: how long an example takes on a busy machine says nothing about the code."""
 
 SECOND_NS = 1_000_000_000
 DAY_NS = 86_400 * SECOND_NS

@@ -14,7 +14,7 @@ from sync.billing.model import NOTHING, Expected, Facts, Item, Order, decode, en
 from sync.billing.preview import LANDS_WITHIN_NS, Asked, Preview, compare, difference, expect, preview
 from sync.billing.projection import Projected, project
 from sync.billing.reducer import Reduced, reduce
-from tests.unit.billing.histories import BASIC, CATALOG, PRICES, PRO, at, event, histories, relaxed
+from tests.unit.billing.histories import BASIC, CATALOG, PRICES, PRO, at, event, histories
 
 NOW_NS = at(20)
 
@@ -25,7 +25,6 @@ def known(*statuses: str) -> Facts:
     return result.facts
 
 
-@relaxed
 @given(st.data())
 def test_a_preview_is_what_the_webhook_then_produces(data: st.DataObject) -> None:
     facts = NOTHING

@@ -15,7 +15,7 @@ from sync.billing.catalog import Catalog, Policy
 from sync.billing.model import NOTHING, Event, Facts, HeldChange, Item, Override
 from sync.billing.projection import Projected, Unprojectable, project
 from sync.billing.reducer import Reduced, reduce
-from tests.unit.billing.histories import BASIC, CATALOG, DAY_NS, PRO, START_NS, at, event, histories, relaxed
+from tests.unit.billing.histories import BASIC, CATALOG, DAY_NS, PRO, START_NS, at, event, histories
 
 APPLY = replace(CATALOG, policy=Policy(overdue=dict.fromkeys(catalog.OVERDUE_KINDS, "apply")))
 GRACE_DAYS = 7
@@ -295,7 +295,6 @@ def test_overrides_come_last_and_end_by_time() -> None:
     assert "beta" not in state_of(facts, 10)["features"]
 
 
-@relaxed
 @given(histories(), st.integers(0, 30), st.sampled_from([CATALOG, APPLY]))
 def test_the_state_holds_until_valid_until(events: list[Event], day: int, using: Catalog) -> None:
     """Nothing but `valid_until` may change at any instant before the one that was promised."""

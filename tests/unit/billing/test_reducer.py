@@ -21,7 +21,7 @@ from sync.billing.reducer import (
     adopt,
     reduce,
 )
-from tests.unit.billing.histories import BASIC, CATALOG, DAY_NS, PRO, START_NS, arrivals, at, event, histories, relaxed
+from tests.unit.billing.histories import BASIC, CATALOG, DAY_NS, PRO, START_NS, arrivals, at, event, histories
 
 
 def fold(events: Iterable[Event], facts: Facts = NOTHING) -> Facts:
@@ -36,7 +36,6 @@ def subscription(facts: Facts, id: str = "sub_1") -> model.SubscriptionFacts:
     return facts.subscriptions[f"paddle:{id}"]
 
 
-@relaxed
 @given(st.data())
 def test_any_permutation_and_duplication_ends_in_the_same_facts_and_state(data: st.DataObject) -> None:
     events = data.draw(histories())
@@ -48,7 +47,6 @@ def test_any_permutation_and_duplication_ends_in_the_same_facts_and_state(data: 
     assert projection.project(first, CATALOG, "live", now_ns) == projection.project(second, CATALOG, "live", now_ns)
 
 
-@relaxed
 @given(histories())
 def test_the_end_is_what_sorting_the_whole_history_says(events: list[Event]) -> None:
     """An oracle that sees everything at once: the newest body; grace from the earliest of the last past_due run."""
@@ -67,7 +65,6 @@ def test_the_end_is_what_sorting_the_whole_history_says(events: list[Event]) -> 
         assert known.past_due_since_ns == since_ns
 
 
-@relaxed
 @given(st.data())
 def test_a_second_pass_of_a_history_changes_nothing(data: st.DataObject) -> None:
     events = data.draw(histories())
@@ -76,7 +73,6 @@ def test_a_second_pass_of_a_history_changes_nothing(data: st.DataObject) -> None
         assert isinstance(reduce(facts, each), Refused)
 
 
-@relaxed
 @given(histories())
 def test_facts_survive_encoding(events: list[Event]) -> None:
     facts = fold(events)
@@ -243,7 +239,6 @@ class TestFetched:
         six = replace(self.fetched("active", 1, 1), order=Order.fetched(at(1) + 645_134_000, at(1) + 700_000_000))
         assert isinstance(adopt(facts, six), Reduced)
 
-    @relaxed
     @given(st.data())
     def test_fetches_and_events_end_the_same_in_any_order(self, data: st.DataObject) -> None:
         """Where all occur within a minute, so that stamps alone decide."""

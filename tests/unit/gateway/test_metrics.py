@@ -9,6 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics import COUNTERS, GAUGES, HISTOGRAMS, LABELLED, Histogram, Metrics
 
+NOW = 1_800_000_000.0
+
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     return {
@@ -54,11 +56,12 @@ def test_a_histogram_counts_up_to_and_including_its_bounds() -> None:
     assert histogram.total == pytest.approx(8.0)
 
 
-def test_versions_tell_their_own_age() -> None:
+def test_versions_tell_their_own_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: NOW)
     metrics = Metrics()
-    version = int((time.time() - 3) * 1e6)
+    version = int((NOW - 3) * 1e6)
     metrics.announced(version)
-    metrics.acked(version, occurred_at=time.time() - 40)
+    metrics.acked(version, occurred_at=NOW - 40)
     found = samples(metrics)
     assert found["planwire_publish_to_sent_seconds_bucket", (("le", "2.5"),)] == 0
     assert found["planwire_publish_to_sent_seconds_bucket", (("le", "5.0"),)] == 1
@@ -67,11 +70,12 @@ def test_versions_tell_their_own_age() -> None:
     assert found["planwire_occurred_to_acked_seconds_bucket", (("le", "30.0"),)] == 0
 
 
-def test_the_age_of_the_probe() -> None:
+def test_the_age_of_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: NOW)
     metrics = Metrics()
     assert samples(metrics)["planwire_probe_age_seconds", ()] == float("inf")
-    metrics.probe_at = time.time() - 7
-    assert 7 <= samples(metrics)["planwire_probe_age_seconds", ()] < 12
+    metrics.probe_at = NOW - 7
+    assert samples(metrics)["planwire_probe_age_seconds", ()] == 7
 
 
 def test_apps_do_not_share_a_registry() -> None:
