@@ -209,7 +209,7 @@ class Replica:
         for held in self._held.values():
             held.confirmed = False
             held.fail(ReplicaClosed(held.topic, 0, ""))
-        self._looked()
+        self._tell()  # now: the loop may have no further turn
 
     async def __aenter__(self) -> Self:
         await self.open()
