@@ -36,7 +36,7 @@ def routes(gateway: Gateway) -> list[Route]:
 
     async def readyz(_: Request) -> Response:
         checks = {
-            "bus": gateway.hub.is_fresh,
+            "bus": gateway.hub.fresh,
             "store": await _answers(gateway),
             "keys": not gateway.auth.awaits_keys,
             "serving": not gateway.metrics.draining,

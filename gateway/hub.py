@@ -199,9 +199,7 @@ class Hub:
     """All live topics of the process.
 
     Attributes:
-        fresh: whether the bus is proved to deliver; set by the probe.
-        fresh_until: how long that holds without another proof, monotonic.
-        look: has the probe set `fresh` to what is true now.
+        fresh_until: how long the bus is proved to deliver, monotonic, -inf while it is not; set by the probe.
         verified_at_us: when it was last proved, microseconds since 1970.
         reports: how many of the topics are what gateways report to consoles.
         changed: topics with another version or other sockets than before, while somebody wants to know; else None.
@@ -226,9 +224,7 @@ class Hub:
         self._unfinished: deque[LiveTopic] = deque()
         self.reports = 0
         self.changed: set[LiveTopic] | None = None
-        self.fresh = False
-        self.fresh_until = math.inf
-        self.look: Callable[[], None] = lambda: None
+        self.fresh_until = -math.inf
         self.verified_at_us = 0
         self._metrics = metrics
         self._subscribe = subscribe
@@ -242,11 +238,9 @@ class Hub:
         self._idle: dict[LiveTopic, None] = {}
 
     @property
-    def is_fresh(self) -> bool:
-        """`fresh`, as every heartbeat says it: looked at anew when its time is over, for a process may stand still."""
-        if self.fresh and time.monotonic() >= self.fresh_until:
-            self.look()
-        return self.fresh
+    def fresh(self) -> bool:
+        """Whether the bus is proved to deliver; not any more, if the process stood still for longer than that holds."""
+        return time.monotonic() < self.fresh_until
 
     # Topics come and go.
 

@@ -67,7 +67,7 @@ class Probe:
         self._on_change = on_change
         self._layout: Layout | None = None
         self._prompted = asyncio.Event()
-        hub.look = self.check
+        self._was_fresh = False
         self._count = 0
         self.missed = 0
 
@@ -96,14 +96,14 @@ class Probe:
             self.check()
 
     def check(self) -> None:
-        """Set `hub.fresh` to what is true now; called on every tick."""
+        """Set `hub.fresh_until` to what is true now, and tell when that is a change; called on every tick."""
         self._choose()
-        verified_at = self._verified_at
-        is_alive = self._is_alive(verified_at)
-        self._hub.fresh_until = verified_at + STALE_AFTER * self._interval_s
-        fresh = is_alive and self._feed.connected and not self._hub.unsettled
-        if fresh != self._hub.fresh:
-            self._hub.fresh = fresh
+        has_lapsed = not self._hub.fresh  # by the clock alone, maybe: then a heartbeat may have said so
+        is_current = self._feed.connected and not self._hub.unsettled
+        self._hub.fresh_until = self._alive_until(self._verified_at) if is_current else -math.inf
+        fresh = self._hub.fresh
+        if fresh != self._was_fresh or (fresh and has_lapsed):
+            self._was_fresh = fresh
             if fresh:
                 log.info("fresh", verified_at_us=self._hub.verified_at_us)
             else:
@@ -112,15 +112,17 @@ class Probe:
         for canary in self.canaries.values():
             self._check_shard(canary)
 
-    def _is_alive(self, verified_at: float) -> bool:
-        return time.monotonic() - verified_at < STALE_AFTER * self._interval_s
+    def _alive_until(self, verified_at: float) -> float:
+        return verified_at + STALE_AFTER * self._interval_s
 
     def _check_shard(self, canary: _Canary) -> None:
         if not self._feed.hears(canary.shard):
             canary.connected_at = math.inf
         elif canary.connected_at == math.inf:
             canary.connected_at = time.monotonic()
-        elif not self._is_alive(canary.verified_at) and time.monotonic() - canary.connected_at > 2 * self._interval_s:
+        elif (now := time.monotonic()) >= self._alive_until(canary.verified_at) and (
+            now - canary.connected_at > 2 * self._interval_s
+        ):
             # Up but silent. A new connection is the cure for whatever went deaf, and leads to a re-read of everything.
             canary.connected_at = math.inf
             self._feed.reset(canary.shard)

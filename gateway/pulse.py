@@ -304,9 +304,7 @@ class Pulse:
             self._hub.advise(subscription)
 
     def _heartbeat(self) -> bytes:
-        return frame.text(
-            protocol.heartbeat(time.time_ns() // 1000, self._hub.is_fresh, self._hub.verified_at_us), False
-        )
+        return frame.text(protocol.heartbeat(time.time_ns() // 1000, self._hub.fresh, self._hub.verified_at_us), False)
 
     def _beat_one(self, socket: SessionSocket, data: bytes) -> None:
         if socket.outbox is not None:

@@ -260,7 +260,7 @@ def _ended(gateway: Gateway, claims: Claims, topic: str) -> str:
 
 def _heartbeat(gateway: Gateway) -> bytes:
     hub = gateway.hub
-    return _event("heartbeat", protocol.heartbeat(time.time_ns() // 1000, hub.is_fresh, hub.verified_at_us))
+    return _event("heartbeat", protocol.heartbeat(time.time_ns() // 1000, hub.fresh, hub.verified_at_us))
 
 
 def _event(name: str, frame: bytes, version: int | None = None) -> bytes:

@@ -585,7 +585,7 @@ class SessionSocket(WebSocket):
         now = time.time()
         # What one frame causes - a welcome and a dozen snapshots, say - leaves in one system call.
         self._cork = []
-        for effect in self.session.receive(data, now, node.hub.is_fresh):
+        for effect in self.session.receive(data, now, node.hub.fresh):
             match effect:
                 case session.Acked(topic, version):
                     node.acked(self.session.topics[topic], version)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.console import lease, survey
+from gateway.console import survey
 from sync.billing import pipeline
 from sync.state.store import Store
-from tests.support.console import TOKEN, TOPIC, commit
+from tests.support.console import TOKEN, TOPIC, commit, seen_by_each_other
 from tests.support.gateway import Running, environment, open_client, run_gateway, token
 from tests.support.wait import until
 
@@ -56,11 +56,7 @@ async def two_gateways(store_url: str) -> AsyncIterator[tuple[Running, Running]]
         "PLANWIRE_PADDLE_SECRETS": "live:x",
     }
     async with run_gateway(first) as one, run_gateway(environ) as two:
-
-        async def both_stand_there() -> bool:
-            return {one.node.name, two.node.name} <= (await lease.gateways(one.node.store)).keys()
-
-        await until(both_stand_there)
+        await seen_by_each_other(one, two)
         yield one, two
 
 

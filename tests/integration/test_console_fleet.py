@@ -16,7 +16,7 @@ from gateway.console import census, lease, report, reporter, survey
 from gateway.console.node import ConsoleNode
 from sync.state import canonical, merge_patch
 from sync.state.store import Change, Store
-from tests.support.console import TOKEN, TOPIC, act, commit, get, http, login, post
+from tests.support.console import TOKEN, TOPIC, act, commit, get, http, login, post, seen_by_each_other
 from tests.support.gateway import Client, Running, environment, open_client, run_gateway
 from tests.support.wait import until
 
@@ -76,11 +76,7 @@ async def fleet(store_url: str, **settings: str) -> AsyncIterator[tuple[Running,
     """Two gateways, and a page that is logged in at the first."""
     environ = environment(store_url, CONSOLE_TOKEN=TOKEN, ACK_AFTER_MS="0", **settings)
     async with run_gateway(environ) as one, run_gateway(environ) as two, http(one) as client:
-
-        async def both_stand_there() -> bool:
-            return {one.node.name, two.node.name} <= (await lease.gateways(one.node.store)).keys()
-
-        await until(both_stand_there)
+        await seen_by_each_other(one, two)
         await login(client)
         yield one, two, client
 

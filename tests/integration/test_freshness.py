@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from statistics import median
@@ -173,6 +174,14 @@ async def heartbeat_and_version(client: Client, version: int) -> None:
             elif "version" in frame:
                 assert frame["version"] >= last
                 last = frame["version"]
+
+
+async def test_a_proof_that_had_run_out_before_anybody_looked_is_told_when_it_is_there_again(valkey: Server) -> None:
+    """A process stood still: a heartbeat has said so, and the next canary is heard before the probe has looked."""
+    async with watching(valkey.url, HEARTBEAT_S="60") as (running, client):
+        since_us = time.time_ns() // 1000
+        running.node.hub.fresh_until = -math.inf
+        await heartbeat(client, True, since_us=since_us)
 
 
 async def converge_again(client: Client, store: Store) -> None:

@@ -15,7 +15,7 @@ from sync.state.store import Change, Store, StoreError
 from tests.integration.test_sentinel import SERVICE, Sentinel, start
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.gateway import environment, open_client, run_gateway
-from tests.support.servers import PORT_ATTEMPTS, Server, free_port, start_redis
+from tests.support.servers import Server, free_port, start_redis
 from tests.support.wait import until
 
 PASSWORD = "s3cret"
@@ -29,19 +29,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 @contextlib.contextmanager
 def start_tls(certificates: Certificates, *args: str) -> Iterator[tuple[Server, int]]:
     """A server that takes TLS on a second port, which is given, and asks clients for certificates."""
-    options = ["--tls-cert-file", str(certificates.certificate), "--requirepass", PASSWORD]
+    port = free_port()
+    options = ["--tls-port", str(port), "--tls-cert-file", str(certificates.certificate)]
     options += ["--tls-key-file", str(certificates.key), "--tls-ca-cert-file", str(certificates.authority)]
-    with contextlib.ExitStack() as stack:
-        for attempt in range(PORT_ATTEMPTS):
-            port, bus = free_port(), free_port()
-            more = ["--tls-port", str(port), "--cluster-port", str(bus)]
-            try:
-                server = stack.enter_context(start_redis(tcp=True, args=[*options, *more, *args]))
-                break
-            except AssertionError:
-                # Somebody else took one of the ports first: they are chosen again.
-                if attempt == PORT_ATTEMPTS - 1:
-                    raise
+    with start_redis(tcp=True, args=[*options, "--requirepass", PASSWORD, *args]) as server:
         yield server, port
 
 
@@ -55,7 +46,9 @@ def tls(certificates: Certificates) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def tls_cluster(certificates: Certificates) -> Iterator[str]:
     """The same of a Cluster of one."""
-    with start_tls(certificates, "--cluster-enabled", "yes", "--tls-cluster", "yes") as (server, port):
+    with start_tls(
+        certificates, "--cluster-enabled", "yes", "--tls-cluster", "yes", "--cluster-port", str(free_port())
+    ) as (server, port):
         with redis.Redis(port=server.port, password=PASSWORD) as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
         yield f"://:{PASSWORD}@127.0.0.1:{port}"

@@ -24,8 +24,9 @@ from sync.billing.shelf import EXAMPLE
 from sync.simulator import scenario
 from sync.simulator.scenario import Report, bundled, http_state, load, torture
 from sync.simulator.script import Faults, Scenario
-from tests.integration.test_simulator import listening, refusing
+from tests.integration.test_simulator import listening
 from tests.support.gateway import environment, run_gateway, token
+from tests.support.servers import free_port
 from tests.support.wait import until
 
 CATALOG = catalog.load(EXAMPLE)
@@ -161,8 +162,7 @@ async def test_a_receiver_that_stays_down_is_caught(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(scenario, "RETRIES", 1)
     one = Scenario("One", tenants=1, history=({"do": "upgrade"},))
 
-    with refusing() as port:
-        report = await torture(one, 1, f"http://127.0.0.1:{port}/hook", SECRET, CATALOG)
+    report = await torture(one, 1, f"http://127.0.0.1:{free_port()}/hook", SECRET, CATALOG)
 
     assert [violation.endswith("was never taken: ConnectError") for violation in report.violations] == [True] * 3
     assert report.unread
@@ -170,9 +170,9 @@ async def test_a_receiver_that_stays_down_is_caught(monkeypatch: pytest.MonkeyPa
 
 def test_a_blocking_caller_gets_the_report_too() -> None:
     began = time.monotonic()
-    with pytest.MonkeyPatch.context() as patch, refusing() as port:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scenario, "RETRIES", 0)
-        report = scenario.run_scenario("duplicate", 3, f"http://127.0.0.1:{port}/hook", SECRET, CATALOG)
+        report = scenario.run_scenario("duplicate", 3, f"http://127.0.0.1:{free_port()}/hook", SECRET, CATALOG)
 
     assert report.seed == 3
     assert len(report.violations) == report.sends

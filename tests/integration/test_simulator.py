@@ -10,8 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -60,6 +60,7 @@ from sync.simulator.app import create_app
 from sync.simulator.client import ActionResult, SimulatorError, run_action
 from sync.simulator.moments import SECOND_US
 from sync.simulator.provider import Provider
+from tests.support.servers import free_port
 from tests.support.wait import until
 
 T = TypeVar("T")
@@ -97,14 +98,6 @@ def listening() -> socket.socket:
     listener.bind(("127.0.0.1", 0))
     listener.listen()
     return listener
-
-
-@contextmanager
-def refusing() -> Iterator[int]:
-    """A port that nobody listens on, and that stays taken: no server of another test is met there."""
-    with closing(socket.socket()) as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
 
 
 @dataclass
@@ -535,13 +528,12 @@ async def test_a_replay_has_the_event_s_id_and_a_new_one_of_its_own(simulator: S
 
 
 async def test_no_receiver_is_told_and_retried(tmp_path: Path) -> None:
-    with refusing() as port:
-        async with simulating(tmp_path, Receiver(), f"http://127.0.0.1:{port}/webhooks/paddle") as simulator:
-            result = await simulator.waited("upgrade")
+    async with simulating(tmp_path, Receiver(), f"http://127.0.0.1:{free_port()}/webhooks/paddle") as simulator:
+        result = await simulator.waited("upgrade")
 
-            assert [each.state for each in result.deliveries] == ["retrying"] * 3
-            assert all(each.status is None and each.error for each in result.deliveries)
-            assert (await simulator.deliveries())["waiting"] == 3
+        assert [each.state for each in result.deliveries] == ["retrying"] * 3
+        assert all(each.status is None and each.error for each in result.deliveries)
+        assert (await simulator.deliveries())["waiting"] == 3
 
 
 async def test_the_queue_is_bounded_and_a_refused_action_changes_nothing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import os
 import socket
 import time
@@ -258,7 +259,7 @@ async def test_news_of_freshness_reaches_a_tab_that_was_blocked_when_it_came(sto
         (sock,) = running.node.pulse.sockets
         newest = await publish(store, (topic,))
         await until(lambda: sock.outbox is not None)
-        running.node.hub.fresh = False
+        running.node.hub.fresh_until = -math.inf
         running.node.pulse.announce_freshness()
         slow.types.clear()
         await slow.read_until(newest)

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import redis
 
 from sync.state.slots import SLOTS, slot_of
-from tests.support.servers import PORT_ATTEMPTS, Server, free_port
+from tests.support.servers import Server, free_port
 
 NODE_TIMEOUT_MS = 1000
 FORM_TIMEOUT_S = 15.0
@@ -186,28 +186,13 @@ def start_cluster(
         for index in range(primaries + replicas):
             directory = Path(folder, str(index))
             directory.mkdir()
-            server, bus = _start_member(stack, binary, directory, aof, options)
+            # Not the usual bus port, 10,000 above: there may be none.
+            bus = free_port()
+            server = Server(binary, directory, tcp=True, aof=aof, args=[*options, "--cluster-port", str(bus)])
+            stack.callback(server.kill)
+            server.start()
             buses[server.port] = bus
             servers.append(server)
         cluster = Cluster(servers[:primaries], servers[primaries:], buses, password)
         cluster.form()
         yield cluster
-
-
-def _start_member(
-    stack: contextlib.ExitStack, binary: str, directory: Path, aof: bool, options: list[str]
-) -> tuple[Server, int]:
-    """A running member and the port of its bus, chosen again where somebody else took it first."""
-    for attempt in range(PORT_ATTEMPTS):
-        # Not the usual bus port, 10,000 above: there may be none.
-        bus = free_port()
-        server = Server(binary, directory, tcp=True, aof=aof, args=[*options, "--cluster-port", str(bus)])
-        stack.callback(server.kill)
-        try:
-            server.start()
-        except AssertionError:
-            if attempt == PORT_ATTEMPTS - 1:
-                raise
-        else:
-            return server, bus
-    raise AssertionError("unreachable")

@@ -7,8 +7,10 @@ from typing import Any
 import httpx2
 import orjson
 
+from gateway.console import lease
 from sync.state.store import Change, Store
 from tests.support.gateway import Running
+from tests.support.wait import until
 
 TOKEN = "a-console-token-for-tests-0123456789"
 TOPIC = "tenant:acme"
@@ -21,6 +23,16 @@ def http(running: Running, **options: Any) -> httpx2.AsyncClient:
 async def login(client: httpx2.AsyncClient, token: object = TOKEN, **headers: str) -> httpx2.Response:
     origin = {"Origin": str(client.base_url).rstrip("/")}
     return await client.post("/console/login", json={"token": token}, headers=origin | headers)
+
+
+async def seen_by_each_other(*gateways: Running) -> None:
+    """Wait until a look that any of them takes takes in all."""
+    names, store = {one.node.name for one in gateways}, gateways[0].node.store
+
+    async def stand_there() -> bool:
+        return names <= (await lease.gateways(store)).keys()
+
+    await until(stand_there)
 
 
 async def get(client: httpx2.AsyncClient, path: str) -> dict[str, Any]:
