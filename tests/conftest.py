@@ -12,6 +12,8 @@ from sync.state.connect import Connected, connect
 from sync.state.store import Store
 from tests.support.servers import Server, start_valkey
 
+pytest_plugins = ("tests.support.stuck",)
+
 # Properties are judged by what comes out, not by how long an example takes on a busy machine. This is on top of the
 # profile in force: under CI, Hypothesis's own for it.
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
