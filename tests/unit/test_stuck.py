@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+PLUGINS = ("-p", "tests.support.stuck", "-p", "no:randomly", "-p", "no:cacheprovider")
 MODULE = """
 import asyncio
 import contextlib
@@ -67,8 +68,7 @@ def test_that_ends(runner):
 def test_one_that_does_not_end_is_told_of(tmp_path: Path, test: str, loop: str) -> None:
     (tmp_path / "test_it.py").write_text(MODULE.replace("LOOP", loop))
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tests.support.stuck", "-p", "no:randomly", "-p", "no:cacheprovider"]
-        + ["-n", "0", "--timeout", "0.5", "-c", os.devnull, "--rootdir", ".", "-k", f"ends or {test}", "test_it.py"],
+        [sys.executable, "-m", "pytest", *PLUGINS, "-c", os.devnull, "--timeout", "0.5", "-k", f"ends or {test}"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
