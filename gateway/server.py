@@ -38,7 +38,8 @@ HEAD_TIMEOUT_S = 5.0
 """From connecting until the request head is complete; beyond: the connection is dropped."""
 
 HEAD_TICK_S = 0.25
-"""How often it is looked for connections on which nothing came at all: they are dropped up to this much later."""
+"""How often it is looked for connections on which nothing came at all. They are dropped when it was looked twice: after
+a standstill of the process, what came meanwhile is read between the two."""
 
 BACKLOG = 4096
 
@@ -72,6 +73,7 @@ class Porch:
         self._server_state = server_state
         self._app_state = app_state
         self._since: dict[WebSocket, float] = {}
+        self._late: set[WebSocket] = set()
         self._is_ticking = False
 
     def __call__(self, **_: object) -> WebSocket:
@@ -93,8 +95,10 @@ class Porch:
     def _tick(self) -> None:
         """Drop who has not said in time what it is: no timer for each, since most say it at once."""
         latest = time.monotonic() - HEAD_TIMEOUT_S
-        for late in [silent for silent, since in self._since.items() if since <= latest]:
-            late.abort()
+        late = {silent for silent, since in self._since.items() if since <= latest}
+        for silent in late & self._late:
+            silent.abort()
+        self._late = late & self._since.keys()
         self._is_ticking = bool(self._since)
         if self._is_ticking:
             asyncio.get_running_loop().call_later(HEAD_TICK_S, self._tick)
@@ -149,7 +153,7 @@ class Door(HttpToolsProtocol):
     def enter(self, transport: asyncio.Transport, since: float) -> None:
         """Take over a connection whose first head's clock runs since then (of `time.monotonic`)."""
         left_s = since + HEAD_TIMEOUT_S - time.monotonic()
-        self._head_timer = self.loop.call_later(max(0.0, left_s), transport.abort)
+        self._head_timer = self.loop.call_later(max(0.0, left_s), self._look_again)
         self.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -225,7 +229,11 @@ class Door(HttpToolsProtocol):
 
     def _start_timer(self) -> None:
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._look_again)
+
+    def _look_again(self) -> None:
+        """Drop it a tick later: what came while the process stood still is read before."""
+        self._head_timer = self.loop.call_later(HEAD_TICK_S, self.transport.abort)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:

@@ -32,6 +32,9 @@ REGISTER_S = 1.0
 IDLE_REGISTER_S = 5.0
 """How often a gateway says that it is there, and reads who looks; and how often while nobody does."""
 
+LEAVE_S = 1.0
+"""How long a store that does not answer may hold up the end: what a gateway has said there lapses by itself."""
+
 
 class Told(NamedTuple):
     """What a reporter is told by others: why a session could not use a version of a topic, and further counters."""
@@ -102,8 +105,9 @@ class Reporter:
                     self._woken.clear()
                     registered_at = float("-inf") if self.is_watched else registered_at
         finally:
-            with contextlib.suppress(StoreError):
-                await asyncio.shield(lease.leave(self._node.store, self._node.name))
+            with contextlib.suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(LEAVE_S):
+                    await lease.leave(self._node.store, self._node.name)
 
     def _rest(self) -> None:
         """Nobody looks: leave things as they were before."""

@@ -19,6 +19,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from sync.billing.convoy import Convoy
 from sync.state.cluster import ClusterRedis
+from sync.state.patience import heeding
 from sync.state.store import StoreError
 
 Argument = bytes | str | int
@@ -157,7 +158,9 @@ async def _exchange(redis: Redis, told: Sequence[_Told]) -> list[Any]:
     connection = await pool.get_connection()
 
     async def attempt() -> list[Any]:
+        heed = heeding()
         await connection.send_packed_command(packed, check_health=False)
+        heed()  # what is read now has no bound but the caller's, which may have run out while it was sent
         replies: list[Any] = []
         for arguments, options in told:
             try:

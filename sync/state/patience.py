@@ -21,9 +21,8 @@ class Patience(Retry):
     asyncio's own transports drop such a write and fail the read after it; uvloop raises a RuntimeError, which redis-py
     would pass on to whoever asked.
 
-    redis-py sends each command under `asyncio.wait_for`, which on CPython 3.11 drops a cancel that arrives in the turn
-    of the event loop in which the sending ends (bpo-37658). A task that asks the store in a loop would live on, and
-    whoever waits for its end would wait for ever; so what the task was told meanwhile is looked at after each command.
+    No attempt loses a cancel (see `heeding`): a task that asks the store in a loop would live on, and whoever waits for
+    its end would wait for ever.
     """
 
     async def call_with_retry(self, do: Callable[[], Awaitable[T]], *arguments: Any, **options: Any) -> T:
@@ -33,8 +32,7 @@ class Patience(Retry):
             redis.exceptions.ConnectionError: the connection was lost each time.
             asyncio.CancelledError: the task was cancelled meanwhile, whatever became of the command.
         """
-        task = asyncio.current_task()
-        cancels = task.cancelling() if task is not None else 0
+        heed = heeding()
 
         async def told() -> T:
             try:
@@ -43,9 +41,23 @@ class Patience(Retry):
                 if CLOSED not in str(error):
                     raise
                 raise RedisConnectionError(str(error)) from error
+            finally:
+                heed()
 
-        try:
-            return await super().call_with_retry(told, *arguments, **options)
-        finally:
-            if task is not None and task.cancelling() > cancels:
-                raise asyncio.CancelledError
+        return await super().call_with_retry(told, *arguments, **options)
+
+
+def heeding() -> Callable[[], None]:
+    """Return a function that raises asyncio.CancelledError if the task was cancelled since.
+
+    redis-py sends each command under `asyncio.wait_for`, which on CPython 3.11 drops a cancel that arrives in the turn
+    of the event loop in which the sending ends (bpo-37658).
+    """
+    task = asyncio.current_task()
+    cancels = task.cancelling() if task is not None else 0
+
+    def heed() -> None:
+        if task is not None and task.cancelling() > cancels:
+            raise asyncio.CancelledError
+
+    return heed

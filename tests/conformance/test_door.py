@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -122,6 +123,33 @@ async def test_trickling_does_not_help(running: Running, monkeypatch: pytest.Mon
             await asyncio.wait([ended], timeout=0.02)
         assert await ended == b""
         assert time.monotonic() - started < WELL_BEFORE_KEEP_ALIVE_S
+
+
+@pytest.mark.parametrize("parts", [(b"", head()), (b"", GET), (GET[:9], GET[9:])], ids=["handshake", "request", "rest"])
+async def test_what_came_while_the_process_stood_still_is_answered(
+    running: Running, parts: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", SOON_S)
+    loop = asyncio.get_running_loop()
+    porch: object = running.server.config.http_protocol_class
+    assert isinstance(porch, server.Porch)
+    bell, rope = socket.socketpair()
+    with bell, rope, socket.create_connection(("127.0.0.1", running.port)) as caller:
+        await until(lambda: porch._since)
+        caller.sendall(parts[0])
+        await until(lambda: bool(porch._since) != bool(parts[0]))
+
+        def stand_still() -> None:
+            """The gateway shares this thread, and the loop's clocks are looked at next."""
+            loop.remove_reader(bell)
+            caller.sendall(parts[1])
+            time.sleep(2 * SOON_S)
+
+        loop.add_reader(bell, stand_still)
+        rope.send(b"x")
+        caller.setblocking(False)
+        async with asyncio.timeout(WELL_BEFORE_KEEP_ALIVE_S):
+            assert (await loop.sock_recv(caller, 65_536)).startswith(b"HTTP/1.1 ")
 
 
 async def test_a_head_in_time_stops_the_clock(running: Running) -> None:

@@ -32,7 +32,7 @@ from sync.state.connect import connect
 from sync.state.store import Change, Store, StoreError
 from tests.support.paddle import simulating
 from tests.support.processes import clean_environ
-from tests.support.stripe import KEY, Stripe, catalog, serving
+from tests.support.stripe import KEY, Stripe, account, catalog
 from tests.support.wait import until
 
 
@@ -56,7 +56,7 @@ class Screen:
 
 @pytest.fixture
 async def stripe() -> AsyncIterator[Stripe]:
-    async with serving() as stripe:
+    async with account() as stripe:
         stripe.page_max = 3
         yield stripe
 

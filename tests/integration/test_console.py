@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 import orjson
@@ -11,6 +13,7 @@ from sync.billing import pipeline
 from sync.state.store import Snapshot, Store
 from tests.support.console import TOKEN, TOPIC, act, commit, get, http, login
 from tests.support.gateway import environment, open_client, run_gateway, token
+from tests.support.servers import Server
 from tests.support.wait import until
 
 
@@ -326,3 +329,11 @@ async def test_a_store_that_is_away_is_said_to_be(store_url: str, monkeypatch: p
         monkeypatch.setattr(running.node.store.redis, "xrevrange", away)
         answer = await client.get(f"/console/api/events/{TOPIC}")
         assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+
+
+async def test_a_store_that_does_not_answer_holds_up_no_end(valkey: Server) -> None:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(run_gateway(environment(valkey.url, CONSOLE_TOKEN=TOKEN)))
+        valkey.pause()
+        async with asyncio.timeout(20):
+            await stack.aclose()

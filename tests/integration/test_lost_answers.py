@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError
 
+from sync.billing import batch
 from sync.billing.history import events_key
 from sync.billing.pipeline import Pipeline
 from sync.billing.providers.paddle import Paddle
@@ -21,7 +24,7 @@ from sync.state.store import Change, Committed, Store, StoreError, Verdict
 from tests.support.gateway import environment, open_client, run_gateway
 from tests.support.paddle import price_id
 from tests.support.proxy import Proxy, run_proxy
-from tests.support.servers import start_valkey
+from tests.support.servers import Server, start_valkey
 from tests.support.wait import until
 from tests.unit.billing.bodies import webhook
 
@@ -127,8 +130,6 @@ async def test_an_event_is_worked_on_and_told_once_whichever_answer_was_lost(ste
                 pipeline.adapters["paddle"], webhook(2, event_id="evt_2", items=[(price_id("pro"), 2)]), "live"
             )
 
-        from sync.billing import batch
-
         send = batch._send
 
         async def counted(redis: Any, loads: Any) -> Any:
@@ -158,6 +159,29 @@ async def test_an_event_is_worked_on_and_told_once_whichever_answer_was_lost(ste
         stream: Any = await direct.redis.xrange(events_key(TOPIC))
         told_of = [fields[b"outcome"] for _, fields in stream if fields[b"event_id"] == b"evt_2"]
         assert told_of == [b"applied"]
+
+
+async def test_a_batch_whose_time_runs_out_as_it_is_sent_waits_for_no_answer(
+    valkey: Server, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = AbstractConnection._send_packed_command
+
+    async def sent_late(connection: AbstractConnection, command: list[bytes]) -> None:
+        await send(connection, command)
+        stand_still()
+
+    def stand_still() -> None:
+        time.sleep(0.4)
+
+    await store.read(TOPIC)  # it is connected
+    monkeypatch.setattr(batch, "REPLIES_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(AbstractConnection, "_send_packed_command", sent_late)
+    valkey.pause()
+    asking = batch.Batch(store.redis)
+    asking.command("GET", "x")
+    with pytest.raises(StoreError):
+        async with asyncio.timeout(20):
+            await asking.run()
 
 
 async def test_what_a_gateway_gives_back_to_a_store_is_compared_even_if_saying_so_fails_first(

@@ -10,11 +10,11 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 from websockets.http11 import Request, Response
 
 from planwire_client import (
@@ -28,6 +28,7 @@ from planwire_client import (
     ThreadReplica,
     TopicRefused,
 )
+from planwire_client.link import Link
 from sync.state.store import Change, Store
 from tests.support.gateway import Running, environment, run_gateway, token
 from tests.support.proxy import run_proxy
@@ -331,6 +332,37 @@ async def test_it_never_goes_back_but_on_a_reset(caplog: pytest.LogCaptureFixtur
     ):
         await until(lambda: (held := replica.get("tenant:a")) is not None and held.version == 18)
         assert seen == [20, 18]
+
+
+async def test_closing_in_the_turn_in_which_the_connection_is_lost_closes_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def script(fake: Fake, number: int) -> None:
+        await fake.welcome()
+        await fake.stay()
+
+    closing: list[asyncio.Task[None]] = []
+
+    async def lost(link: Link, socket: object) -> NoReturn:
+        """It has not heard of the cancel yet when it ends for the lost connection."""
+        task = asyncio.current_task()
+        assert task is not None
+        closing.append(asyncio.create_task(replica.aclose()))
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(20)
+        assert task.cancelling() == 1
+        task.uncancel()
+        task.cancel()
+        raise ConnectionClosedError(None, None)
+
+    monkeypatch.setattr(Link, "_listen", lost)
+    async with scripted(script) as (url, hellos):
+        replica = Replica(url, "t", ["tenant:a"])
+        await replica.open()
+        await until(lambda: closing)
+        done, _ = await asyncio.wait(closing, timeout=20)
+        assert done, "it came back, and whoever closes it waits for good"
+    assert len(hellos) == 1
 
 
 async def test_a_patch_from_another_base_is_answered_by_asking_anew() -> None:

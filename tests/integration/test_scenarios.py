@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import uvicorn
 from paddle_billing.Notifications import Secret, Verifier
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -24,10 +22,9 @@ from sync.billing.shelf import EXAMPLE
 from sync.simulator import scenario
 from sync.simulator.scenario import Report, bundled, http_state, load, torture
 from sync.simulator.script import Faults, Scenario
-from tests.integration.test_simulator import listening
+from tests.support.asgi import serving
 from tests.support.gateway import environment, run_gateway, token
 from tests.support.servers import free_port
-from tests.support.wait import until
 
 CATALOG = catalog.load(EXAMPLE)
 SECRET = "pdl_ntfset_live"
@@ -78,15 +75,8 @@ class Naive:
 @asynccontextmanager
 async def receiving(naive: Naive) -> AsyncIterator[str]:
     app = Starlette(routes=[Route("/hook", naive.take, methods=["POST"])])
-    with closing(listening()) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        await until(lambda: server.started or task.done())
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/hook"
-        finally:
-            server.should_exit = True
-            await task
+    async with serving(app) as url:
+        yield f"{url}/hook"
 
 
 @pytest.fixture(autouse=True)

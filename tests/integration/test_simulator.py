@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,7 +19,6 @@ from typing import Any, TypeVar
 
 import httpx2
 import pytest
-import uvicorn
 from paddle_billing import Client, Options
 from paddle_billing.Entities.DateTime import DateTime
 from paddle_billing.Entities.Events import EventTypeName
@@ -51,7 +49,6 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
 
 from sync.billing import catalog
 from sync.billing.shelf import EXAMPLE
@@ -60,6 +57,7 @@ from sync.simulator.app import create_app
 from sync.simulator.client import ActionResult, SimulatorError, run_action
 from sync.simulator.moments import SECOND_US
 from sync.simulator.provider import Provider
+from tests.support.asgi import listening, serving
 from tests.support.servers import free_port
 from tests.support.wait import until
 
@@ -75,29 +73,6 @@ def price_id(key: str, env: str = "live") -> str:
     offer = sold.plan(key) or sold.addon(key)
     assert offer is not None
     return offer.prices[0].id
-
-
-@asynccontextmanager
-async def serving(app: ASGIApp, listener: socket.socket | None = None) -> AsyncIterator[str]:
-    """The application on a loopback port of the OS's choice; yields its base URL."""
-    listener = listener or listening()
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
-    with closing(listener):
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        await until(lambda: server.started or task.done())
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await task
-
-
-def listening() -> socket.socket:
-    # The protocol named, or asyncio leaves Nagle's algorithm on and each answer takes 40 ms longer.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
-    listener.listen()
-    return listener
 
 
 @dataclass

@@ -122,7 +122,8 @@ async def open_raw(running: Running, *topics: str) -> AsyncIterator[Raw]:
         await loop.sock_sendall(sock, head.encode())
         answer = b""
         while not answer.endswith(b"\r\n\r\n"):
-            answer += await loop.sock_recv(sock, 1)
+            answer += (more := await loop.sock_recv(sock, 1))
+            assert more, answer
         assert answer.startswith(b"HTTP/1.1 101")
         raw = Raw(sock)
         await raw.send({"type": "hello", "token": token(), "topics": dict.fromkeys(topics, 0)})

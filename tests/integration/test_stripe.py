@@ -33,7 +33,7 @@ from sync.billing.timers import Due
 from sync.settings import SyncSettings
 from sync.state.store import Store
 from sync.worker import Worker
-from tests.support.stripe import KEY, PRICES, Stripe, catalog, serving
+from tests.support.stripe import KEY, PRICES, Stripe, account, catalog
 from tests.support.wait import until
 
 SECRET = "whsec_live"
@@ -43,7 +43,7 @@ ITEMS_MORE = 11
 
 @pytest.fixture
 async def stripe() -> AsyncIterator[Stripe]:
-    async with serving() as stripe:
+    async with account() as stripe:
         yield stripe
 
 

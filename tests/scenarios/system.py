@@ -9,17 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import orjson
-import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
@@ -34,6 +32,7 @@ from sync.state import merge_patch
 from sync.state.connect import connect as connect_store
 from sync.state.store import Change, LogEntry, Store
 from tests.support import processes
+from tests.support.asgi import serving
 from tests.support.gateway import PUBLISH_KEY, Client, Running, environment, run_gateway, token
 from tests.support.wait import until
 from tests.unit.billing.bodies import SANDBOX_SECRET, SECRET, envelope, signature, subscription
@@ -439,18 +438,8 @@ async def selling(directory: Path, catalog: str = CATALOG) -> AsyncIterator[Sell
     provider = Provider(directory, lambda: known, nobody, {"live": (SECRET,)}, now_us, random.Random(0))
     gate = Gate()
     gate.app = create_app(provider, {"live": (API_KEY,)})
-    # The protocol named, or asyncio leaves Nagle's algorithm on and each answer takes 40 ms longer.
-    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)) as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = uvicorn.Server(uvicorn.Config(gate, log_level="error", lifespan="on"))
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        await until(lambda: server.started or task.done())
+    async with serving(gate) as url, httpx2.AsyncClient(base_url=url) as http:
         try:
-            async with httpx2.AsyncClient(base_url=url) as http:
-                yield Seller(provider, url, http, gate, move)
+            yield Seller(provider, url, http, gate, move)
         finally:
             gate.open()
-            server.should_exit = True
-            await task

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import httpx2
-import uvicorn
 
 from sync.billing import catalog
 from sync.billing.budget import Budget
@@ -23,7 +20,7 @@ from sync.billing.shelf import EXAMPLE
 from sync.simulator import offers
 from sync.simulator.app import create_app
 from sync.simulator.provider import Provider
-from tests.support.wait import until
+from tests.support.asgi import serving
 
 KEY = "key_live"
 CATALOG = catalog.load(EXAMPLE)
@@ -71,19 +68,8 @@ async def simulating(directory: Path) -> AsyncIterator[Paddle]:
     paddle = Paddle()
     secrets = {"live": ("pdl_ntfset_live",)}
     provider = Provider(directory, lambda: CATALOG, "http://127.0.0.1:9/", secrets, paddle.now_us, Random(7))
-    # The protocol named, or asyncio leaves Nagle's algorithm on and each answer takes 40 ms longer.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    with closing(listener):
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        paddle.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        app = create_app(provider, {"live": (KEY,)})
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        await until(lambda: server.started or task.done())
-        try:
-            async with httpx2.AsyncClient(base_url=paddle.url) as paddle.http:
-                yield paddle
-        finally:
-            server.should_exit = True
-            await task
+    async with (
+        serving(create_app(provider, {"live": (KEY,)})) as paddle.url,
+        httpx2.AsyncClient(base_url=paddle.url) as paddle.http,
+    ):
+        yield paddle

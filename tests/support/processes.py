@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOKS = 100
+LOOK_S = 0.005
 
 
 def clean_environ(data_dir: Path, **more: str) -> dict[str, str]:
@@ -102,6 +104,8 @@ class Running:
             self.process.kill()
         self.process.wait(10)
         self._reader.join(10)
+        # Closing would wait for the reader, and no signal would interrupt it.
+        assert not self._reader.is_alive(), "something that it started lives on, and can still write to its output"
         assert self.process.stdout is not None
         self.process.stdout.close()
 
@@ -113,14 +117,16 @@ def running(command: list[str], environ: Mapping[str, str], cwd: Path = ROOT) ->
     try:
         yield program
     finally:
-        left = [program.process.pid]
+        left, was_empty = [program.process.pid], False
         for _ in range(LOOKS):  # what is killed may have just started another
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             left = list(alive_with(Path(environ["PLANWIRE_DATA_DIR"])))
-            if not left:
+            if not left and was_empty:
                 break
+            was_empty = not left
+            time.sleep(LOOK_S)  # in the middle of an exec its environment reads as empty
         program.close()
 
 

@@ -6,18 +6,15 @@ items. Checked against the official SDK's own client, not only against ours.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -26,7 +23,7 @@ from starlette.routing import Route
 from sync.billing.budget import Allowance, Budget
 from sync.billing.providers.stripe_api import StripeApi
 from sync.billing.shelf import EXAMPLE
-from tests.support.wait import until
+from tests.support.asgi import serving
 
 KEY = "sk_live_key"
 ITEMS_SHOWN = 10
@@ -249,22 +246,9 @@ def _missing(message: str) -> JSONResponse:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[Stripe]:
+async def account() -> AsyncIterator[Stripe]:
     """An account on a loopback port of the OS's choice."""
     stripe = Stripe()
-    # The protocol named, or asyncio leaves Nagle's algorithm on and each answer takes 40 ms longer.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    with closing(listener):
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        stripe.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        app = Starlette(routes=[Route("/{path:path}", stripe.serve, methods=["GET", "POST"])])
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        await until(lambda: server.started or task.done())
-        try:
-            yield stripe
-        finally:
-            # Whatever a failed test still holds back is not waited for.
-            server.should_exit = server.force_exit = True
-            await task
+    app = Starlette(routes=[Route("/{path:path}", stripe.serve, methods=["GET", "POST"])])
+    async with serving(app) as stripe.url:
+        yield stripe

@@ -22,6 +22,9 @@ import pytest
 STDERR = pytest.StashKey[int]()
 TIMER = pytest.StashKey[threading.Timer]()
 
+LAST_RESORT_S = 15.0
+"""How much later a process is ended that lets no thread of Python's say anything."""
+
 
 class Settings(Protocol):
     """What pytest-timeout knows of a test, as far as it is needed here. timeout: seconds."""
@@ -45,6 +48,7 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Settings) -> bool:
     timer.daemon = True
     timer.start()
     item.stash[TIMER] = timer
+    faulthandler.dump_traceback_later(settings.timeout + LAST_RESORT_S, exit=True, file=item.config.stash[STDERR])
     return True
 
 
@@ -54,6 +58,7 @@ def pytest_timeout_cancel_timer(item: pytest.Item) -> bool:
     if timer is not None:
         timer.cancel()
         timer.join()
+    faulthandler.cancel_dump_traceback_later()
     return True
 
 

@@ -199,6 +199,10 @@ class Link:
             began = time.monotonic()
             over = await self._sitting()
             self._lost()
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # On CPython 3.11 a task group drops a cancel that comes while it ends for an error of its own.
+                raise asyncio.CancelledError
             if over is None:
                 break
             failures = 0 if time.monotonic() - began > STEADY_S else failures + 1

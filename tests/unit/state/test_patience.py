@@ -70,7 +70,7 @@ async def test_a_cancel_that_comes_as_a_command_ends_is_not_lost(fails: bool) ->
 
     async def ask_for_ever() -> None:
         while True:
-            await Patience(NoBackoff(), 0).call_with_retry(do, fail)
+            await Patience(NoBackoff(), 2).call_with_retry(do, fail)
             assert commands < 9
 
     task = asyncio.create_task(ask_for_ever())
