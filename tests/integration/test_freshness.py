@@ -93,8 +93,7 @@ async def watching(url: str, **settings: str) -> AsyncIterator[tuple[Running, Cl
         run_gateway(environment(url, **{**QUICK, **settings})) as running,
         open_client(running, TOPIC) as client,
     ):
-        assert (await client.until("snapshot"))["version"] == 0
-        await heartbeat(client, True)
+        await heartbeat_and_version(client, 0)
         yield running, client
 
 
@@ -178,7 +177,13 @@ async def heartbeat_and_version(client: Client, version: int) -> None:
 
 async def test_a_proof_that_had_run_out_before_anybody_looked_is_told_when_it_is_there_again(valkey: Server) -> None:
     """A process stood still: a heartbeat has said so, and the next canary is heard before the probe has looked."""
-    async with watching(valkey.url, HEARTBEAT_S="60") as (running, client):
+    async with (
+        run_gateway(environment(valkey.url, **QUICK | {"HEARTBEAT_S": "60"})) as running,
+        open_client(running, TOPIC) as client,
+    ):
+        await client.until("snapshot")
+        # Its heartbeats by the clock are a minute apart, and the first one was at the second tick at the latest.
+        await until(lambda: running.node.pulse._beat > 1 and running.node.hub.fresh, timeout_s=20)
         since_us = time.time_ns() // 1000
         running.node.hub.fresh_until = -math.inf
         await heartbeat(client, True, since_us=since_us)
@@ -255,7 +260,7 @@ async def test_a_subscriber_that_cannot_read_is_dropped_by_the_store_and_its_tab
             floods.append(asyncio.create_task(flood()))
 
         async def flood() -> None:
-            while await store.redis.publish(keys.slot(TOPIC), b"x" * 1_000_000):
+            while await store.redis.publish(keys.slot(TOPIC), b"x" * 10_000_000):
                 pass
 
         def release() -> None:

@@ -151,7 +151,7 @@ class TestRecovery:
             return await counts(pipelines[0]) == (0, 0) and await plan(store) is not None
 
         async with working(*pipelines):
-            await until(done)
+            await until(done, timeout_s=20)
         causes = [orjson.loads(entry.cause).get("event_id") for entry in await store.log("tenant:acme", 200)]
         assert len(causes) == len(set(causes))
 
@@ -450,10 +450,10 @@ class TestCatalog:
             return await counts(pipeline) == (0, 0)
 
         async with working(pipeline):
-            await until(lambda: attempted(pipeline, 150), timeout_s=20)
+            await until(lambda: attempted(pipeline, 150), timeout_s=40)
             assert (await counts(pipeline))[1] == 150
             edit(catalog, CATALOG.replace('"pri_pro"', '"pri_pro", "pri_new"'))
-            await until(used, timeout_s=20)
+            await until(used, timeout_s=40)
         assert await plan(store, "tenant:t149") == "pro"
 
     async def test_an_edit_between_the_look_and_the_parking_counts_though_the_sweeps_are_over(
