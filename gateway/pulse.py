@@ -6,7 +6,6 @@ One tick for all of them; no socket has a timer or a task of its own.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway import frame, protocol
+from gateway.addresses import TrustedProxies, group
 from gateway.deadlines import Deadlines
 from gateway.metrics import Metrics
 from gateway.protocol import CloseCode
@@ -73,7 +73,7 @@ class Pulse:
         self._freshness_at = 0.0
         self._per_address: Counter[str] = Counter()
         self._per_subject: Counter[str] = Counter()
-        self._proxies = [ipaddress.ip_network(item) for item in settings.trusted_proxies]
+        self._proxies = TrustedProxies(settings.trusted_proxies)
 
     # Sockets come and go.
 
@@ -92,8 +92,8 @@ class Pulse:
         if origin is not None and not self._is_allowed(origin.decode("latin-1"), headers):
             self._metrics.refused["origin"] += 1
             raise Refused(403, "origin", "pages of this origin may not connect; see PLANWIRE_ALLOWED_ORIGINS")
-        address = self._client(headers, peer)
-        if self._per_address[address] >= settings.sockets_per_address:
+        address = self._proxies.client(peer, headers.get(b"x-forwarded-for", b"").decode("latin-1"))
+        if self._per_address[group(address)] >= settings.sockets_per_address:
             self._metrics.refused["address"] += 1
             raise Refused(429, "too_many_sockets", "too many sockets from this address", (("Retry-After", "5"),))
         return address
@@ -106,27 +106,10 @@ class Pulse:
         is_own = origin.lower() in (f"http://{own}", f"https://{own}")
         return is_own and bool(self._settings.console_token.get_secret_value())
 
-    def _client(self, headers: dict[bytes, bytes], peer: str) -> str:
-        """Return who is at the other end: the last address in X-Forwarded-For that is not a trusted proxy's."""
-        if not self._proxies or not self._is_proxy(peer):
-            return peer
-        hops = [hop.strip() for hop in headers.get(b"x-forwarded-for", b"").decode("latin-1").split(",")]
-        for hop in reversed(hops):
-            if hop and not self._is_proxy(hop):
-                return hop[:64]
-        return peer
-
-    def _is_proxy(self, text: str) -> bool:
-        try:
-            address = ipaddress.ip_address(text)
-        except ValueError:
-            return text == "local"  # a unix socket: only a proxy of this machine is there
-        return any(address in network for network in self._proxies)
-
     def opened(self, socket: SessionSocket) -> None:
         """Count a socket whose handshake is done, and give it its time for the hello."""
         self.sockets.add(socket)
-        self._per_address[socket.peer] += 1
+        self._per_address[group(socket.peer)] += 1
         self._metrics.sockets = len(self.sockets)
         socket.bucket = self._deadlines.add(time.time() + self._settings.hello_timeout_s, socket)
 
@@ -164,7 +147,7 @@ class Pulse:
             self._expects.discard(bucket, item)
         for beat in self._beats:
             beat.discard(socket)
-        _decrement(self._per_address, socket.peer)
+        _decrement(self._per_address, group(socket.peer))
         self._metrics.sockets = len(self.sockets)
         self._metrics.closed[socket.close_code] += 1
         claims = socket.session.claims

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gateway.addresses import Network, parse_networks
 from gateway.console import scopes
 from gateway.errors import GatewayError
 from sync.state import env
@@ -109,13 +110,15 @@ def _algorithms(value: object) -> object:
     return items
 
 
+def _networks(value: object) -> object:
+    items = _items(value)
+    return parse_networks(str(item) for item in items) if isinstance(items, tuple) else items
+
+
 def _console_tokens(value: object) -> object:
     if isinstance(value, str):
         scopes.parse(value)
     return value
-
-
-_Items = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_items)]
 
 
 class GatewaySettings(BaseSettings):
@@ -138,7 +141,7 @@ class GatewaySettings(BaseSettings):
     allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = Field(
         (), description="Exact origins whose pages may connect, comma separated: https://app.example.com."
     )
-    trusted_proxies: _Items = Field(
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
         (), description="Addresses or networks whose X-Forwarded-For is believed, comma separated. Default: none."
     )
     intake: bool = Field(True, description="Whether this web process takes webhooks too. 0: another one does.")

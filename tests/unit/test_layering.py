@@ -17,6 +17,7 @@ MODULES = {
 }
 
 PURE = [
+    "gateway.addresses",
     "gateway.auth",
     "gateway.claims",
     "gateway.console.data",

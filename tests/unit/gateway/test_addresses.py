@@ -1,0 +1,72 @@
+"""Which client a request comes from, behind proxies that are trusted to tell and in front of those that are not."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.addresses import LOCAL, TrustedProxies, canonical, group, parse_networks
+
+PROXIES = TrustedProxies(parse_networks(["10.0.0.0/8", "2001:db8:1::/48", "127.0.0.1"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("198.51.100.7", "198.51.100.7"),
+        (" 198.51.100.7:51234 ", "198.51.100.7"),  # as Azure's Application Gateway writes it
+        ("::ffff:198.51.100.7", "198.51.100.7"),
+        ("[::ffff:198.51.100.7]:443", "198.51.100.7"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("[2001:db8::1]:4711", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("unknown", "unknown"),
+        ("_Hidden", "_hidden"),
+        ("x" * 100, "x" * 64),
+    ],
+)
+def test_each_address_has_one_spelling(text: str, address: str) -> None:
+    assert canonical(text) == address
+
+
+def test_the_last_hop_that_is_no_trusted_proxy_is_the_client() -> None:
+    assert PROXIES.client("10.1.1.1", "6.6.6.6, 198.51.100.7:5, 10.2.2.2") == "198.51.100.7"
+    assert PROXIES.client("::ffff:10.1.1.1", "198.51.100.7") == "198.51.100.7"
+    assert PROXIES.client(LOCAL, "198.51.100.7, ,") == "198.51.100.7"
+    assert PROXIES.client("10.1.1.1", "10.2.2.2") == "10.1.1.1"
+    assert PROXIES.client("10.1.1.1", "") == "10.1.1.1"
+
+
+def test_a_peer_that_is_not_trusted_tells_nothing() -> None:
+    assert PROXIES.client("198.51.100.1", "203.0.113.9") == "198.51.100.1"
+    assert TrustedProxies(()).client(LOCAL, "203.0.113.9") == LOCAL
+
+
+def test_limits_count_an_ipv6_customer_network_as_one() -> None:
+    assert group("2001:db8:5:6::1") == group("2001:db8:5:6:ffff::9") == "2001:db8:5:6::/64"
+    assert group("2001:db8:5:7::1") != group("2001:db8:5:6::1")
+    assert (group("198.51.100.7"), group("unknown")) == ("198.51.100.7", "unknown")
+
+
+@pytest.mark.parametrize("text", ["172.17.0.1/16", "nonsense", "10.0.0.0/33", ""])
+def test_what_is_no_network_is_named(text: str) -> None:
+    with pytest.raises(ValueError, match="is not an address or network such as") as raised:
+        parse_networks([text])
+    assert repr(text) in str(raised.value)
+
+
+@given(st.text(), st.sampled_from(["10.1.1.1", "198.51.100.1", LOCAL, "::1"]))
+def test_any_header_gives_an_address_that_is_no_trusted_proxy_or_the_peer(header: str, peer: str) -> None:
+    found = PROXIES.client(peer, header)
+    assert len(found) <= 64
+    assert found == canonical(peer) or not PROXIES.includes(found)
+    group(found)
+
+
+@given(st.ip_addresses())
+def test_a_canonical_address_stays_as_it_is(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    once = canonical(str(address))
+    assert canonical(once) == once
