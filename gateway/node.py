@@ -30,15 +30,12 @@ from gateway.sweep import Sweep
 from gateway.turns import in_turns
 from gateway.websocket import SessionSocket
 from sync.state.connect import Connected
-from sync.state.keys import CONTROL_CHANNEL
 from sync.state.store import StoreError
 
 log = structlog.get_logger()
 
 PRUNE_S = 60.0
 """Seconds between looks for revocations that no token alive can match any more, and the margin left to clocks."""
-
-_CONTROL = CONTROL_CHANNEL.encode()
 
 
 class Node:
@@ -51,6 +48,7 @@ class Node:
         self._session_count = itertools.count(1)
         self._is_stopping = False
         self.store = connected.store
+        self._control_channel = self.store.keys.control_channel.encode()
         self.metrics = Metrics()
         self.auth, self._jwks = _auth(settings, keys)
         self.publish_keys = PublishKeys(settings.publish_keys, default_rate=settings.publish_rate_per_s)
@@ -71,6 +69,7 @@ class Node:
             acks_per_s=settings.acks_per_s,
             ack_after_ms=settings.ack_after_ms,
             want_reconcile=self.sweep.want_reconcile,
+            keys=self.store.keys,
         )
         self.sweep.hub = self.hub
         self.acks = Acks(self.store, self.hub, self.name)
@@ -94,7 +93,7 @@ class Node:
     @asynccontextmanager
     async def run(self, on_death: Callable[[], None]) -> AsyncIterator[None]:
         """Run every task of the process while the context is open; `on_death` is called should one of them fail."""
-        self.feed.add(_CONTROL)
+        self.feed.add(self._control_channel)
         tasks = asyncio.create_task(self._tasks(), name="node")
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -162,7 +161,7 @@ class Node:
         elif channel in self.probe.canaries:
             self.metrics.probes += 1
             self.probe.heard(channel, payload)
-        elif channel == _CONTROL:
+        elif channel == self._control_channel:
             self._control(payload)
 
     def _subscribed(self, channel: bytes) -> None:
@@ -172,7 +171,7 @@ class Node:
             self.sweep.ask(live.name)
         elif channel in self.probe.canaries:
             self.probe.prompt()
-        elif channel == _CONTROL:
+        elif channel == self._control_channel:
             self._control_subscribed.set()
 
     def _lost(self, channels: Collection[bytes]) -> None:

@@ -175,7 +175,7 @@ class Sweep:
                 asyncio.get_running_loop().call_later(due - now + TIMER_SLACK_S, self.ask, stored.topic)
                 return
         try:
-            lost = Snapshot(live.name, live.version, live.state, b"", live.cause)
+            lost = Snapshot(live.name, live.version, live.state, b"", live.cause, owner=live.owner, erased=live.erased)
             if await self._store.restore(lost, over=stored.version):
                 self._metrics.restored += 1
                 log.error("store_regressed", topic=stored.topic, stored=stored.version, restored=live.version)

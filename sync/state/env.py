@@ -13,6 +13,7 @@ SYNC_NAMES = frozenset(
     PREFIX + name
     for name in (
         "REDIS_URL",
+        "PREFIX",
         "DATA_DIR",
         "DURABLE",
         "DEV",
@@ -46,6 +47,7 @@ GATEWAY_NAMES = frozenset(
     for name in (
         "HOST",
         "REDIS_URL",
+        "PREFIX",
         "DATA_DIR",
         "ALLOWED_ORIGINS",
         "TRUSTED_PROXIES",

@@ -15,7 +15,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from sync.state import keys
+from sync.state.keys import DEFAULT_KEYS as keys
 from tests.faults.clock import LACKING, library
 from tests.faults.rig import NOTICE_S, PATIENCE_S, PROBE_S, SILENCE_S, Gateway, Rig
 from tests.support.wait import until
@@ -311,7 +311,7 @@ async def output_buffers_overflow(rig: Rig) -> None:
     async def overflow() -> bool:
         await redis.config_set(limit, "pubsub 64 64 0")
         # What is small does not count: it goes into a buffer that every client has. Every gateway listens here.
-        await redis.publish(keys.CONTROL_CHANNEL, b"x" * FLOOD_BYTES)
+        await redis.publish(keys.control_channel, b"x" * FLOOD_BYTES)
         return not had <= await feeds()
 
     had: set[str] = await until(lambda: _asked(feeds), timeout_s=PATIENCE_S)

@@ -24,8 +24,9 @@ from sqlalchemy.orm import Session
 from planwire_client import PublishRefused, outbox
 from sync import outbox as relays
 from sync.outbox import Relay
-from sync.state import announcement, canonical, keys
+from sync.state import announcement, canonical
 from sync.state.connect import connect
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Change, Committed, Store, StoreError
 from tests.support.postgres import Postgres, start_postgres
 from tests.support.processes import ROOT, Running, clean_environ
@@ -99,7 +100,7 @@ async def test_larger_states_are_announced_with_a_patch(database: str, store: St
     pad = "x" * 2000
     before = await store.commit(Change("tenant:a", canonical.encode({"n": 1, "pad": pad})))
     async with store.redis.pubsub() as bus:
-        await bus.subscribe(keys.slot("tenant:a"))
+        await bus.subscribe(keys.channel("tenant:a"))
         assert (await until(lambda: bus.get_message(timeout=0.1)))["type"] == "subscribe"
         put(database, ("tenant:a", {"n": 2, "pad": pad}))
         async with relaying(database, store):

@@ -22,8 +22,9 @@ from gateway.hub import Hub, Subscription
 from gateway.metrics import Metrics
 from gateway.outbox import Outbox
 from gateway.sweep import Sweep
-from sync.state import announcement, keys, merge_patch
+from sync.state import announcement, merge_patch
 from sync.state.announcement import Announcement
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import ABSENT, Snapshot
 
 TOPICS = ("tenant:a", "tenant:b")
@@ -97,7 +98,7 @@ class FakeStore:
         encoded = b"" if patch is None else json.dumps(patch).encode()
         one = Announcement(version, base if encoded else 0, b"", encoded, state)
         if announced:
-            self.bus.publish(keys.slot(topic).encode(), announcement.encode(one))
+            self.bus.publish(keys.channel(topic).encode(), announcement.encode(one))
 
     def lose_tail(self, topic: str) -> None:
         del self.log[topic][max(1, len(self.log[topic]) - 2) :]
