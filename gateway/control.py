@@ -35,14 +35,14 @@ async def announce(store: Store, revocation: Revocation, *, keep_s: float, limit
     await store.publish(store.keys.control_channel, encode(revocation))
 
 
-async def load(store: Store) -> list[Revocation]:
-    """Return every revocation kept, oldest first.
+async def load(store: Store, since: float = 0.0) -> list[Revocation]:
+    """Return every revocation kept whose instant is `since` (seconds since 1970) or later, oldest first.
 
     Raises:
         StoreError: the store is unreachable or failing.
     """
     try:
-        entries: Any = await store.redis.zrange(store.keys.revoked, 0, -1, withscores=True)
+        entries: Any = await store.redis.zrangebyscore(store.keys.revoked, since, "+inf", withscores=True)
     except (RedisError, OSError) as error:
         raise StoreError(f"revocations: {error}") from error
     found = []

@@ -106,6 +106,8 @@ class LiveTopic:
         owner: who computes it, BILLING or PUBLISHER; empty while that is not known.
         erased: nothing is to come: what the topic was about is no more.
         is_report: it is what a gateway reports to consoles: not counted, and never put back into a store that lost it.
+        unproven: the version, if only an announcement without an owner has told it and no read has; 0: none. A build
+            from before the owner announces so, and it may be another installation's on the same channels.
         asks_all: a console looks at it: every browser is asked to acknowledge every version, however many they are.
     """
 
@@ -130,6 +132,7 @@ class LiveTopic:
         "remaining",
         "ring",
         "state",
+        "unproven",
         "version",
         "waiters",
         "watchers",
@@ -151,6 +154,7 @@ class LiveTopic:
         self.confirmed = False
         self.doubted = False
         self.overtaken = 0
+        self.unproven = 0
         self.ring: list[Subscription] = []
         self.cursor = 0
         self.remaining = 0
@@ -456,6 +460,7 @@ class Hub:
             return
         live.set(version, state, cause, base, patch, owner, erased)
         live.overtaken = 0
+        live.unproven = 0 if owner else version
         if live.known:
             self._fan_out(live)
         if not live.is_report:
@@ -496,6 +501,8 @@ class Hub:
                 return False
             log.error("store_went_on", topic=live.name, lost=live.version, stored=snapshot.version)
             live.version = 0
+        if snapshot.version >= live.version:
+            live.unproven = 0
         if snapshot.version > live.version:
             live.set(snapshot.version, snapshot.state, snapshot.cause, owner=snapshot.owner, erased=snapshot.erased)
         live.overtaken = 0
@@ -506,6 +513,14 @@ class Hub:
                 self.unsettled.discard(live.channel)
         self._fan_out(live)
         return True
+
+    def retract(self, snapshot: Snapshot) -> None:
+        """Go back to what the store holds: the newer version was announced by another installation."""
+        live = self.topic(snapshot.topic)
+        if live is not None:
+            live.unproven = 0
+            live.set(snapshot.version, snapshot.state, snapshot.cause, owner=snapshot.owner, erased=snapshot.erased)
+            self.install(snapshot)
 
     def _bury_soon(self, live: LiveTopic) -> None:
         """Where the topic was erased, end every subscription to it: later, since whoever attaches is not done yet."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -33,6 +34,12 @@ from sync.state.connect import Connected
 from sync.state.store import StoreError
 
 log = structlog.get_logger()
+
+REVOCATIONS_MARGIN_S = 60.0
+"""How far gateways' clocks may be apart for the timer to find another's revocation."""
+
+REVOCATIONS_AGAIN_S = 0.2
+TOLD_MAX = 1000
 
 PRUNE_S = 60.0
 """Seconds between looks for revocations that no token alive can match any more, and the margin left to clocks."""
@@ -73,7 +80,9 @@ class Node:
         )
         self.sweep.hub = self.hub
         self.acks = Acks(self.store, self.hub, self.name)
-        self._control_subscribed = asyncio.Event()
+        self._control_subscribed = False
+        self._told: dict[Revocation, None] = {}
+        self._revocations_wanted = asyncio.Event()
         self.pulse = Pulse(settings, self.hub, self.metrics, self.sweep.want_reconcile)
         self.probe = Probe(self.store, self.hub, self.feed, self.name, settings.probe_s, self.pulse.announce_freshness)
         self.rules = Rules(
@@ -141,17 +150,41 @@ class Node:
             self.metrics.probe_at = self.hub.verified_at_us / 1e6
 
     async def _revocations(self) -> None:
-        """Read all revocations whenever the control channel is subscribed anew: what was said meanwhile was missed."""
+        """Read the revocations that the store keeps: all whenever the control channel is subscribed anew, the newer
+        ones when the channel tells of one, and on a timer, since a message can be lost."""
+        loaded_at = 0.0
         while True:
-            await self._control_subscribed.wait()
-            self._control_subscribed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.sweep_s):
+                    await self._revocations_wanted.wait()
+            self._revocations_wanted.clear()
+            told, self._told = self._told, {}
+            if self._control_subscribed:
+                loaded_at, self._control_subscribed = 0.0, False
+            now = time.time()
             try:
-                for revocation in await control.load(self.store):
-                    self.revoke(revocation)
+                kept = await control.load(
+                    self.store, min([loaded_at - REVOCATIONS_MARGIN_S, *(one.at for one in told)])
+                )
             except StoreError as error:
                 log.warning("revocations_unread", error=str(error))
-                self._control_subscribed.set()
-                await asyncio.sleep(0.2)
+                # Whether the store has it is not known: it counts.
+                self._revoke_all(told)
+                await asyncio.sleep(REVOCATIONS_AGAIN_S)
+                self._control_subscribed = True
+                self._revocations_wanted.set()
+                continue
+            self._revoke_all(kept)
+            loaded_at = now
+            latest = {(one.kind, one.value): one.at for one in kept}
+            for one in told:
+                # Redis keeps a score in 17 digits; a later revocation of the same replaces it.
+                if latest.get((one.kind, one.value), -1.0) < one.at - 0.001:
+                    self.sweep.heard_foreign("revocation", of=one.kind)
+
+    def _revoke_all(self, revocations: Iterable[Revocation]) -> None:
+        for revocation in revocations:
+            self.revoke(revocation)
 
     # The bus.
 
@@ -172,7 +205,8 @@ class Node:
         elif channel in self.probe.canaries:
             self.probe.prompt()
         elif channel == self._control_channel:
-            self._control_subscribed.set()
+            self._control_subscribed = True
+            self._revocations_wanted.set()
 
     def _lost(self, channels: Collection[bytes]) -> None:
         if self._is_stopping:
@@ -184,7 +218,12 @@ class Node:
     def _control(self, payload: bytes) -> None:
         revocation = revocations.decode(payload)
         if revocation is not None:
-            self.revoke(revocation)
+            # A hint, as everything on the bus: what the store keeps counts. More than are looked up are all read.
+            if len(self._told) < TOLD_MAX:
+                self._told[revocation] = None
+            else:
+                self._control_subscribed = True
+            self._revocations_wanted.set()
         else:
             self.acks.heard(payload)
 

@@ -14,7 +14,7 @@ from gateway.metrics import Metrics
 from gateway.outbox import Outbox
 from gateway.turns import CHUNK
 from sync.state import announcement
-from sync.state.announcement import Announcement
+from sync.state.announcement import PUBLISHER, Announcement
 from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Snapshot
 from tests.support.wait import until
@@ -90,7 +90,7 @@ class Crowd:
         self.hub.detach(self.subscriptions[tab.number])
 
     def announce(self, version: int) -> None:
-        one = Announcement(version, 0, b"", b"", b'{"n":%d}' % version)
+        one = Announcement(version, 0, b"", b"", b'{"n":%d}' % version, PUBLISHER)
         for name in self.names:
             self.hub.announce(keys.channel(name).encode(), announcement.encode(one))
 
