@@ -273,6 +273,18 @@ async def test_a_row_that_cannot_be_published_is_kept_and_said(
     assert await history(store, "tenant:a") == [{"n": 2}]
 
 
+async def test_a_row_of_a_topic_that_billing_computes_is_kept_and_said(database: str, store: Store) -> None:
+    await store.commit(Change("tenant:a", b'{"plan":"pro"}', b'{"facts":1}', owner=announcement.BILLING))
+    put(database, ("tenant:a", {"plan": "free"}), ("tenant:b", {"n": 1}), ("tenant:a", {"plan": "none"}))
+    async with relaying(database, store):
+        await until(lambda: pending(database) == 0)
+    with psycopg.connect(database) as connection:
+        rows = connection.execute("SELECT topic, refused FROM planwire_outbox").fetchall()
+    assert rows == [("tenant:a", relays.BILLED)] * 2
+    assert await history(store, "tenant:a") == [{"plan": "pro"}]
+    assert await history(store, "tenant:b") == [{"n": 1}]
+
+
 async def test_a_store_and_a_database_that_are_away_are_waited_for(database: str) -> None:
     # Else, while the file is being synced, what is answered may not be in it yet: killed, the store would have lost it.
     with start_valkey(aof=True, args=["--appendfsync", "always"]) as valkey:

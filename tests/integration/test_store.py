@@ -18,7 +18,7 @@ import pytest
 from redis.asyncio import Redis
 
 from sync.state import announcement
-from sync.state.announcement import PUBLISHER, Announcement
+from sync.state.announcement import BILLING, PUBLISHER, Announcement
 from sync.state.connect import connect
 from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Change, Committed, Snapshot, Store, StoreError, Verdict, order_token
@@ -559,6 +559,73 @@ async def test_expire_lets_all_keys_go(store: Store) -> None:
     await store.expire(TOPIC, 100)
     for key in (keys.snap(TOPIC), keys.log(TOPIC), keys.seen(TOPIC)):
         assert 0 < await store.redis.ttl(key) <= 100
+
+
+# Who owns a topic, and what writers compare-and-set on.
+
+
+async def test_billing_takes_a_topic_over_and_no_publish_takes_it_back(store: Store, store_url: str) -> None:
+    published = await store.commit(Change(TOPIC, b"1"))
+    assert (await store.read(TOPIC)).owner == PUBLISHER
+    taken = await store.commit(Change(TOPIC, b"2", b'{"facts":1}', owner=BILLING))
+    assert (taken.verdict, (await store.read(TOPIC)).owner) == (Verdict.APPLIED, BILLING)
+    before = await store.read(TOPIC)
+    async with listening(store_url, TOPIC) as bus:
+        for change in (
+            Change(TOPIC, b"3"),
+            Change(TOPIC, b"2", b'{"facts":1}'),
+            Change(TOPIC, b"3", if_version=taken.version),
+            Change(TOPIC, b"3", order="9", event_id="e"),
+        ):
+            refused = await store.commit(change)
+            assert refused == replace(taken, verdict=Verdict.BILLED)
+        assert (await store.commit_many([Change(TOPIC, b"3")])) == [replace(taken, verdict=Verdict.BILLED)]
+        assert await store.read(TOPIC) == before
+        assert await store.redis.zcard(keys.seen(TOPIC)) == 0
+        last = await store.commit(Change(TOPIC, b"4", owner=BILLING))
+        heard = await bus.hear()
+        assert (heard.version, heard.owner) == (last.version, BILLING)
+    assert published.version < taken.version
+
+
+async def test_billing_takes_over_what_it_finds_as_it_would_leave_it(store: Store) -> None:
+    first = await store.commit(Change(TOPIC, b"1"))
+    same = await store.commit(Change(TOPIC, b"1", owner=BILLING))
+    assert same == replace(first, verdict=Verdict.UNCHANGED)
+    assert (await store.read(TOPIC)).owner == BILLING
+    assert (await store.commit(Change(TOPIC, b"2"))).verdict is Verdict.BILLED
+
+
+async def test_every_commit_raises_rev_and_writers_are_told_whose_was_first(store: Store) -> None:
+    first = await store.commit(Change(TOPIC, b"1", if_rev=0))
+    assert (first.rev, first.rev >= first.version) == ((await store.read(TOPIC)).rev, True)
+    assert (await store.commit(Change(TOPIC, b"2", if_rev=0))).verdict is Verdict.CONFLICT
+    second = await store.commit(Change(TOPIC, b"1", b'{"p":1}', if_rev=first.rev))
+    assert second.rev > first.rev
+    late = await store.commit(Change(TOPIC, b"1", b'{"p":2}', if_rev=first.rev))
+    assert late == replace(second, verdict=Verdict.CONFLICT)
+    assert (await store.read(TOPIC)).private == b'{"p":1}'
+
+
+async def test_an_erasure_is_a_field_of_its_own_until_something_else_is_committed(store: Store, store_url: str) -> None:
+    text = b'{"source":"x","event_type":"tenant.erased"}'
+    async with listening(store_url, TOPIC) as bus:
+        await store.commit(Change(TOPIC, b"null", cause=text))
+        assert (await store.read(TOPIC)).erased is (await bus.hear()).erased is False
+        await store.commit(Change(TOPIC, b"null", b"{}", erases=True))
+        assert (await store.read(TOPIC)).erased is (await bus.hear()).erased is True
+        await store.commit(Change(TOPIC, b"1"))
+        assert (await store.read(TOPIC)).erased is (await bus.hear()).erased is False
+
+
+async def test_a_restore_brings_owner_and_erasure_back(store: Store) -> None:
+    for owner, erased in ((BILLING, False), (PUBLISHER, True), (BILLING, True), (PUBLISHER, False)):
+        await store.redis.flushall()
+        gone = Snapshot(TOPIC, 7, b"null", b"", b"", owner=owner, erased=erased)
+        assert await store.restore(gone) is True
+        assert await store.read(TOPIC) == replace(gone, rev=7)
+        verdict = (await store.commit(Change(TOPIC, b"1"))).verdict
+        assert verdict is (Verdict.BILLED if owner == BILLING else Verdict.APPLIED)
 
 
 # A store that is away.
