@@ -198,7 +198,7 @@ class Store:
         """
         script_keys, arguments = self.arguments(change)
         try:
-            return committed(change, await self._run(self._commit, script_keys, arguments))
+            return committed(change, await self.run(self._commit, script_keys, arguments))
         except (RedisError, OSError) as error:
             raise StoreError(f"commit of {change.topic}: {error}") from error
 
@@ -228,7 +228,7 @@ class Store:
             pipeline.execute_command(*run, len(script_keys), *script_keys, *arguments)
         return await self._execute(pipeline)
 
-    async def _run(self, script: AsyncScript, script_keys: Sequence[str], arguments: Sequence[bytes | str] = ()) -> Any:
+    async def run(self, script: AsyncScript, script_keys: Sequence[str], arguments: Sequence[bytes | str] = ()) -> Any:
         """The script's reply; it is sent by its source where the server does not know it. On a Cluster each has to."""
         given = (len(script_keys), *script_keys, *arguments)
         try:
@@ -275,7 +275,7 @@ class Store:
                 pipeline.hget(name, "version")
             return [int(reply or 0) for reply in self._values(await self._execute(pipeline))]
         try:
-            return [int(reply) for reply in await self._run(self._versions, names)]
+            return [int(reply) for reply in await self.run(self._versions, names)]
         except (RedisError, OSError) as error:
             raise StoreError(f"versions: {error}") from error
 
@@ -292,7 +292,7 @@ class Store:
         arguments: list[bytes | str] = [str(snapshot.version), snapshot.state, snapshot.cause]
         arguments += ["" if over is None else str(over), snapshot.owner, "1" if snapshot.erased else ""]
         try:
-            restored, _ = await self._run(
+            restored, _ = await self.run(
                 self._restore, [self.keys.snap(snapshot.topic), self.keys.log(snapshot.topic)], arguments
             )
         except (RedisError, OSError) as error:
