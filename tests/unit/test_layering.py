@@ -46,6 +46,7 @@ PURE = [
     "sync.errors",
     "sync.state.announcement",
     "sync.state.canonical",
+    "sync.state.document",
     "sync.state.env",
     "sync.state.keys",
     "sync.state.merge_patch",
