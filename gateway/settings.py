@@ -255,17 +255,17 @@ class GatewaySettings(BaseSettings):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> GatewaySettings:
-        """Return the settings that `environ` gives; empty values count as absent.
+        """Return the settings that `environ` gives; blank values count as absent.
 
         Raises:
             SettingsError: a name is unknown, a value has the wrong form, or no way to verify tokens is set.
         """
         own = {variable(name): name for name in cls.model_fields}
         try:
-            env.check_names(name for name in environ if name not in own)
+            given = env.read(environ)
         except UnknownSettingError as error:
             raise SettingsError([str(error)]) from error
-        values: dict[str, Any] = {own[name]: value for name, value in environ.items() if name in own and value != ""}
+        values: dict[str, Any] = {own[name]: value for name, value in given.items() if name in own and value}
         try:
             return cls(**values)
         except ValidationError as error:

@@ -255,7 +255,7 @@ async def test_a_taken_port_is_one_line_and_starts_nothing(data_dir: Path, procf
         ("PORT", "web", "PORT is not a TCP port: 'web'", 2),
         ("PORT", "65536", "PORT is not a TCP port", 2),
         ("PLANWIRE_PUBLISH_KEYZ", "x", "did you mean PLANWIRE_PUBLISH_KEY", 2),
-        ("PLANWIRE_DATA_DIR", "/dev/null/x", "cannot be used", 1),
+        ("PLANWIRE_DATA_DIR", "/dev/null/x", "PLANWIRE_DATA_DIR: /dev/null/x cannot be used", 2),
     ],
 )
 async def test_a_wrong_setting_is_one_line(

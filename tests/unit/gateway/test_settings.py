@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from gateway.reference import Reader, collect
 from gateway.settings import GatewaySettings, SettingsError, variable
 from sync.state import env
 
@@ -169,3 +170,25 @@ def test_bounds_that_contradict_each_other_are_refused() -> None:
 
 def test_every_field_says_what_it_is() -> None:
     assert [name for name, field in GatewaySettings.model_fields.items() if not field.description] == []
+
+
+def test_line_ends_around_a_value_mean_nothing_in_any_setting() -> None:
+    samples = {
+        "PLANWIRE_REDIS_URL": "redis://db:6379/0",
+        "PLANWIRE_ALLOWED_ORIGINS": "https://app.example.com",
+        "PLANWIRE_TRUSTED_PROXIES": "10.0.0.0/8",
+        "PLANWIRE_SOURCE_URL": "https://app.example.com/plan",
+        "PLANWIRE_SIMULATOR_URL": "http://127.0.0.1:1",
+        "PLANWIRE_JWT_SECRET": SECRET,
+        "PLANWIRE_JWKS": "/etc/keys.json",
+        "PLANWIRE_JWT_AUDIENCE": "app",
+        "PLANWIRE_JWT_ISSUER": "https://issuer.example",
+        "PLANWIRE_PUBLISH_KEYS": f"ci:{DIGEST}",
+        "PLANWIRE_CONSOLE_TOKEN": "c" * 40,
+    }
+    found = {setting.name: setting.default for setting in collect(Reader(GatewaySettings, ("web",), {}))}
+    for name in map(variable, GatewaySettings.model_fields):
+        value = samples.get(name) or found[name]
+        assert value, f"{name} needs a sample"
+        for spelt in (f"{value}\n", f"\t{value}\r\n", f" {value} "):
+            assert settings(**{name: spelt}) == settings(**{name: value}), name
