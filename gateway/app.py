@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway import http
 from gateway.assets import Assets
 from gateway.console.billing import Billing
-from gateway.console.gate import Gate, is_on
+from gateway.console.gate import Gate, Tokens, is_on
 from gateway.console.inner import inner, is_ours
 from gateway.console.node import ConsoleNode
 from gateway.console.refusals import Watched
@@ -103,8 +103,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
             url = await stack.enter_async_context(store)
         connected = connect(url, durable=settings.durable)
         stack.push_async_callback(connected.store.aclose)
-        gate = Gate(settings) if is_on(settings) else None
-        node = Node(settings, connected) if gate is None else ConsoleNode(settings, connected, gate.stream_keys)
+        tokens = Tokens.of(settings) if is_on(settings) else None
+        node = Node(settings, connected) if tokens is None else ConsoleNode(settings, connected, tokens.stream_keys)
         billing: Billing | None = None
         app.router.routes.extend(http.routes(node))
         if settings.intake:
@@ -131,7 +131,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
                         door.app = Watched(door.app, door.path.removeprefix("/webhooks/"), node.refusals)
                 door.app = Counted(door.app, door.path, node.metrics)
             billing = Billing(sync_settings.environments, _parked(pipeline), inner(doors))
-        if gate is not None and isinstance(node, ConsoleNode):
+        if tokens is not None and isinstance(node, ConsoleNode):
+            gate = Gate(settings, tokens, node.auth.revocations)
             app.router.routes.extend(console_routes(node, gate, billing))
         await stack.enter_async_context(node.run(_stop_process))
         return node
@@ -140,6 +141,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
         routes += demo_routes(settings)
     routes.append(Mount("/client", Assets(CLIENT_FILES, (".js", ".d.ts"), shared=True)))
     application = Starlette(routes=routes, lifespan=lifespan, exception_handlers=exception_handlers())
+    # It would redirect to the name that the client gave in Host, outside of whatever prefix a proxy serves this under.
+    application.router.redirect_slashes = False
     front = Front(application, settings.origin_allowed)
     return _Reasoned(front, failures)
 

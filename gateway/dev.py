@@ -104,6 +104,8 @@ def environment(environ: Mapping[str, str], data_dir: Path, port: int) -> dict[s
     """
     simulator = environ.get("PLANWIRE_SIMULATOR_URL") or f"http://{HOST}:{_free_port()}"
     values = dev_env.ensure(data_dir, {"PORT": str(port), "PLANWIRE_SIMULATOR_URL": simulator})
+    # An older version made one up. Where one is set it is asked for, and on one's own machine none is needed.
+    values.pop("PLANWIRE_CONSOLE_TOKEN", None)
     defaults = {
         "PLANWIRE_PADDLE_API_URL": simulator,
         "PLANWIRE_WEBHOOK_URL": f"http://{HOST}:{port}/webhooks/paddle",

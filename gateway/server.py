@@ -308,6 +308,8 @@ class Server(uvicorn.Server):
             if reason is None:
                 raise
             raise StartError(str(reason)) from end
+        if sockets is not None:  # else uvicorn says so
+            log.info("listening", urls=[f"http://{address_text(one.getsockname())}" for one in sockets])
         node = self.lifespan.state.get("node")
         if isinstance(node, Node):
             for listener in (one for server in self.servers for one in server.sockets):
@@ -459,7 +461,8 @@ def main() -> None:
         app.check(os.environ)
         sockets = listen(settings.host, settings.port)
         logs.configure(settings.log_level, settings.log_format)
-        log.info("listening", addresses=[address_text(one.getsockname()) for one in sockets])
+        if settings.dev_insecure_host:
+            log.error("INSECURE: development mode may be reached from other machines", host=settings.host)
         if settings.watch_pid:
             deathwatch.watch(settings.watch_pid)
         _serve(configuration(settings, workers=workers), sockets)

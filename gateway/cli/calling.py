@@ -149,7 +149,7 @@ def send(
             params=query or None,
             content=None if body is None else orjson.dumps(body),
             headers={
-                "Authorization": f"Bearer {key}",
+                **({"Authorization": f"Bearer {key}"} if key else {}),
                 **({} if body is None else {"Content-Type": "application/json"}),
             },
             timeout=15,

@@ -59,6 +59,7 @@ GATEWAY_NAMES = frozenset(
         "INTAKE",
         "DURABLE",
         "DEV",
+        "DEV_INSECURE_HOST",
         "SOURCE_URL",
         "SIMULATOR_URL",
         "WATCH_PID",

@@ -290,7 +290,6 @@ async def test_processes_get_made_up_secrets_that_stay_the_same(data_dir: Path, 
         "PLANWIRE_PUBLISH_KEYS",
         "PLANWIRE_PADDLE_SECRETS",
         "PLANWIRE_PADDLE_API_KEYS",
-        "PLANWIRE_CONSOLE_TOKEN",
     }
     seen = []
     for _ in range(2):

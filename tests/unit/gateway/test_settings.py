@@ -83,7 +83,9 @@ def test_a_refused_secret_is_not_shown(name: str) -> None:
 
 def test_no_secret_is_in_the_repr() -> None:
     made = settings(
-        PLANWIRE_REDIS_URL="redis://:hunter2@db", PLANWIRE_CONSOLE_TOKEN="hunter3", PLANWIRE_PUBLISH_KEYS=f"a:{DIGEST}"
+        PLANWIRE_REDIS_URL="redis://:hunter2@db",
+        PLANWIRE_CONSOLE_TOKEN="hunter3" * 5,
+        PLANWIRE_PUBLISH_KEYS=f"a:{DIGEST}",
     )
     shown = repr(made) + str(made)
     assert not any(secret in shown for secret in (SECRET, "hunter2", "hunter3", DIGEST))
@@ -192,3 +194,28 @@ def test_line_ends_around_a_value_mean_nothing_in_any_setting() -> None:
         assert value, f"{name} needs a sample"
         for spelt in (f"{value}\n", f"\t{value}\r\n", f" {value} "):
             assert settings(**{name: spelt}) == settings(**{name: value}), name
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "planwire.lan", "2001:db8::1"])
+def test_development_mode_is_for_loopback_unless_it_is_allowed_by_a_name_that_says_what_it_is(host: str) -> None:
+    said = problem_of(PLANWIRE_DEV="1", PLANWIRE_HOST=host)
+    assert said.startswith(f"PLANWIRE_DEV: development mode is for loopback, and PLANWIRE_HOST is {host}")
+    assert "PLANWIRE_DEV_INSECURE_HOST=1" in said
+    assert settings(PLANWIRE_DEV="1", PLANWIRE_HOST=host, PLANWIRE_DEV_INSECURE_HOST="1").host == host
+    assert settings(PLANWIRE_HOST=host).host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "localhost", "::1", "[::1]", "::ffff:127.0.0.1"])
+def test_every_name_of_loopback_is_loopback(host: str) -> None:
+    assert settings(PLANWIRE_DEV="1", PLANWIRE_HOST=host).dev
+
+
+def test_console_tokens_have_a_length_outside_development() -> None:
+    long = "c" * 32
+    for value in ("x", "c" * 31, f"{long},short", f"read:{long},admin:{'d' * 31}", f"read:{'c' * 31}"):
+        said = problem_of(PLANWIRE_CONSOLE_TOKEN=value)
+        assert said.startswith("PLANWIRE_CONSOLE_TOKEN: a token has at least 32 characters")
+        assert "ccc" not in said
+        assert settings(PLANWIRE_CONSOLE_TOKEN=value, PLANWIRE_DEV="1").dev
+    for value in (long, f"read:{long}", f"{long},admin+private:{'d' * 32}", ""):
+        assert settings(PLANWIRE_CONSOLE_TOKEN=value).console_token.get_secret_value() == value
