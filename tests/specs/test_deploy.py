@@ -28,7 +28,7 @@ RUNBOOK = (ROOT / "docs" / "operations.md").read_text()
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 MANIFESTS = [DEPLOY / "kubernetes" / "planwire.yaml", DEPLOY / "compose.yaml", DEPLOY / "planwire.env.example"]
 
-NOT_SETTINGS = {"PLANWIRE_DEV"}
+NOT_SETTINGS = {"PLANWIRE_DEV", "PLANWIRE_DEV_INSECURE_HOST"}
 """What no deployment may set."""
 
 
