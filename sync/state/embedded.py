@@ -127,13 +127,7 @@ def check(data_dir: str | os.PathLike[str]) -> None:
     Raises:
         EmbeddedError: no server program, or a directory that cannot be used.
     """
-    layout = Layout.of(data_dir)
-    _prepare(layout)
-    for folder in (layout.data_dir, layout.store_dir):
-        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-            raise _unusable(folder, "it is not writable")
-    for name in ("store.lock", "attached.lock"):
-        os.close(_opened(layout.data_dir / name))
+    _prepare(Layout.of(data_dir))
     find_binary()
 
 
@@ -364,6 +358,11 @@ def _prepare(layout: Layout) -> None:
                 )
     except OSError as error:
         raise _unusable(layout.data_dir, _reason(error)) from error
+    for folder in (layout.data_dir, layout.store_dir):
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise _unusable(folder, "it is not writable")
+    for name in ("store.lock", "attached.lock"):
+        os.close(_opened(layout.data_dir / name))
 
 
 def _unusable(path: Path, reason: str) -> EmbeddedError:

@@ -8,9 +8,11 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -236,6 +238,46 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(tmp_path: Path, case: str, w
     assert done.stderr.startswith(f"planwire: {says}")
 
 
+@pytest.mark.parametrize("shape", ["beside it", "it exists", "its store exists", "another user's lock"])
+@pytest.mark.parametrize(
+    ("module", "start", "name"),
+    [
+        ("gateway.server", "{0}.main()", "planwire"),
+        ("sync.worker", "sys.exit({0}.main(os.environ))", "planwire worker"),
+    ],
+)
+def test_a_data_directory_that_this_user_may_not_write_to_is_one_line_and_exit_2(
+    module: str, start: str, name: str, shape: str
+) -> None:
+    """Once its modules are loaded the process becomes one of a user who may not write everywhere."""
+    top = Path(tempfile.mkdtemp(prefix="pw-"))
+    data_dir = top / "data"
+    try:
+        if shape != "beside it":
+            data_dir.mkdir()
+        if shape == "its store exists":
+            (data_dir / "store").mkdir()
+            (data_dir / "store").chmod(0o555)
+        if shape == "another user's lock":
+            (data_dir / "store").mkdir()
+            (data_dir / "store").chmod(0o777)
+            (data_dir / "store.lock").touch(0o400)
+            data_dir.chmod(0o777)
+        elif data_dir.exists():
+            data_dir.chmod(0o555)
+        top.chmod(0o555)
+        program = f"import os, sys, {module}; os.geteuid() or os.setuid(65534); {start.format(module)}"
+        done = ended(python("-c", program), clean_environ(data_dir) | environment("", DATA_DIR=str(data_dir)))
+    finally:
+        for path in (top, data_dir, data_dir / "store"):
+            if path.exists():
+                path.chmod(0o755)
+        shutil.rmtree(top)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith(f"{name}: PLANWIRE_DATA_DIR: {data_dir}")
+    assert "cannot be used" in done.stderr
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_taken_port_is_one_line_and_exit_2(tmp_path: Path, workers: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -260,6 +302,18 @@ def test_what_shows_only_once_the_store_is_started_ends_all_with_exit_2(tmp_path
     assert plain[0].startswith(f"planwire: PLANWIRE_DATA_DIR: the store of {tmp_path} did not start")
     assert "Traceback" not in done.stderr
     assert done.stderr.count("Started server process") == int(workers)
+
+
+async def test_development_mode_that_others_can_reach_is_refused_and_where_it_is_allowed_it_is_loud(
+    tmp_path: Path, store_url: str
+) -> None:
+    environ = clean_environ(tmp_path, **environment(store_url, PORT=str(free_port()), DEV="1", HOST="0.0.0.0"))
+    done = ended(web, environ)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("planwire: PLANWIRE_DEV: development mode is for loopback")
+    async with started(tmp_path, environ | {"PLANWIRE_DEV_INSECURE_HOST": "1"}) as process:
+        (line,) = [one for one in process.lines() if "INSECURE" in str(one["event"])]
+        assert (line["level"], line["host"]) == ("error", "0.0.0.0")
 
 
 # IPv4 and IPv6.
