@@ -144,10 +144,10 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
     # It would redirect to the name that the client gave in Host, outside of whatever prefix a proxy serves this under.
     application.router.redirect_slashes = False
     front = Front(application, settings.origin_allowed)
-    return _Reasoned(front, failures)
+    return _WithStartFailure(front, failures)
 
 
-class _Reasoned:
+class _WithStartFailure:
     """The app; where it cannot start it says why in one line, instead of a traceback, and in the state as `failure`."""
 
     def __init__(self, app: ASGIApp, failures: Sequence[str]) -> None:
@@ -157,13 +157,13 @@ class _Reasoned:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or the life of the process."""
 
-        async def told(message: Message) -> None:
+        async def send_reason(message: Message) -> None:
             if message["type"] == "lifespan.startup.failed" and self._failures:
                 message = {**message, "message": self._failures[0]}
                 scope["state"]["failure"] = self._failures[0]
             await send(message)
 
-        await self._app(scope, receive, told if scope["type"] == "lifespan" else send)
+        await self._app(scope, receive, send_reason if scope["type"] == "lifespan" else send)
 
 
 def _parked(

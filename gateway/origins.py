@@ -86,7 +86,7 @@ def is_own_page(origin: str, host: str) -> bool:
     return authority.removesuffix(default) == host.lower().removesuffix(default)
 
 
-def is_bound(origin: str) -> bool:
+def is_rebinding_proof(origin: str) -> bool:
     """Return whether nobody else can have a page of this origin and have it talk to this gateway.
 
     Any name may be made to resolve to any address (DNS rebinding). It shows over https, where the certificate does not

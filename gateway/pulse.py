@@ -104,7 +104,7 @@ class Pulse:
             return True
         host = headers.get(b"host", b"").decode("latin-1")
         has_console = bool(self._settings.console_token.get_secret_value())
-        return has_console and origins.is_own_page(origin, host) and origins.is_bound(origin)
+        return has_console and origins.is_own_page(origin, host) and origins.is_rebinding_proof(origin)
 
     def opened(self, socket: SessionSocket) -> None:
         """Count a socket whose handshake is done, and give it its time for the hello."""

@@ -204,7 +204,7 @@ class Gate:
                     f"the console answers its own page only: the page is of {origin[:200] or 'no origin'}, the Host "
                     f"header names {host[:200]}; a proxy must pass Host on unchanged (nginx: $http_host)",
                 )
-        elif not is_listed and not origins.is_bound(origin):
+        elif not is_listed and not origins.is_rebinding_proof(origin):
             raise Problem(
                 "origin_forbidden",
                 f"over http any name may be made to lead here: use https, or list {origin[:200]} in "

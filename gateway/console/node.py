@@ -16,9 +16,9 @@ from gateway.console.census import Census
 from gateway.console.holds import Holds
 from gateway.console.refusals import Refusals
 from gateway.console.reporter import Reporter, Told
+from gateway.console.supervisor import supervise
 from gateway.console.survey import Survey
 from gateway.console.topics import LivePage, live_page
-from gateway.console.upkeep import keep_up
 from gateway.hub import Subscription
 from gateway.node import Node
 from gateway.settings import GatewaySettings
@@ -31,7 +31,7 @@ NACKS_KEPT = 1000
 
 FLUSH_S = 1.0
 
-HEARD_MAX = 256
+CONTROL_MESSAGES_MAX = 256
 """Messages of the control channel that wait to be read; beyond, new ones are dropped: looks are repeated, and a gateway
 that does not answer is named silent."""
 
@@ -50,17 +50,17 @@ class ConsoleNode(Node):
         self.refusals = Refusals(self.store)
         self.reporter = Reporter(self, self.census, self.holds, Told(self.nack_reason, self.refusals.counters))
         self.survey = Survey(self.store, self.name, self._answer)
-        self._heard: asyncio.Queue[bytes] = asyncio.Queue(HEARD_MAX)
+        self._control_messages: asyncio.Queue[bytes] = asyncio.Queue(CONTROL_MESSAGES_MAX)
 
     def _further(self) -> dict[str, Coroutine[object, object, None]]:
         jobs: dict[str, Callable[[], Awaitable[None]]] = {
             "reports": self.reporter.run,
             "survey": self.survey.run,
             "refusals": self._flush,
-            "control": self._listen,
+            "control": self._read_control,
         }
         # A failure in any of them is the console's own: the node's other tasks run on.
-        return {name: keep_up(name, job) for name, job in jobs.items()}
+        return {name: supervise(name, job) for name, job in jobs.items()}
 
     async def _flush(self) -> None:
         while True:
@@ -71,13 +71,13 @@ class ConsoleNode(Node):
     def _control(self, payload: bytes) -> None:
         super()._control(payload)
         # Read in a task of the console's: this is called by the reader of the bus.
-        if not self._heard.full():
-            self._heard.put_nowait(payload)
+        if not self._control_messages.full():
+            self._control_messages.put_nowait(payload)
 
-    async def _listen(self) -> None:
+    async def _read_control(self) -> None:
         """Take what consoles and other gateways say on the control channel, until cancelled."""
         while True:
-            payload = await self._heard.get()
+            payload = await self._control_messages.get()
             try:
                 message = orjson.loads(payload)
             except orjson.JSONDecodeError:

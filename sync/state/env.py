@@ -198,4 +198,4 @@ def _is_address(text: str) -> bool:
 
 
 def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65_536
+    return text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65_536

@@ -17,7 +17,7 @@ from tests.support.certificates import Certificates, make_certificates
 from tests.support.chromium import chromium
 from tests.support.gateway import environment, run_gateway
 from tests.support.processes import Running, clean_environ, python, running
-from tests.support.proxies import UNTOLD, run_proxy
+from tests.support.proxies import NO_FORWARDING_HEADERS, run_proxy
 from tests.support.servers import free_port
 from tests.support.visitor import TOKEN
 from tests.support.wait import until
@@ -100,7 +100,9 @@ async def test_the_demo_and_its_examples_work_below_a_path(data_dir: Path, made:
     with running(python("-m", "gateway.dev"), environ) as program:
         await until(lambda: ready(program), timeout_s=60)
         async with (
-            run_proxy("nginx", int(environ["PORT"]), made, prefix=PREFIX, changes=UNTOLD["nginx"]) as port,
+            run_proxy(
+                "nginx", int(environ["PORT"]), made, prefix=PREFIX, changes=NO_FORWARDING_HEADERS["nginx"]
+            ) as port,
             chromium() as browser,
         ):
             context = await browser.new_context(ignore_https_errors=True)

@@ -20,7 +20,7 @@ from sync.state.store import Change, Store
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.console import TOKEN
 from tests.support.gateway import Running, environment, run_gateway, token
-from tests.support.proxies import UNTOLD, run_proxy
+from tests.support.proxies import NO_FORWARDING_HEADERS, run_proxy
 from tests.support.wait import until
 from tests.support.wire import dial, hello
 
@@ -296,7 +296,7 @@ async def test_a_tunnel_to_a_development_machine_opens_neither_demo_nor_console(
     async with (
         run_gateway(environment(store_url, DEV="1")) as running,
         run_proxy(proxy, running.port, made) as port,
-        run_proxy(proxy, running.port, made, changes=UNTOLD[proxy]) as silent,
+        run_proxy(proxy, running.port, made, changes=NO_FORWARDING_HEADERS[proxy]) as silent,
     ):
         for path in ("/demo", "/demo/", "/console", "/console/", "/console/api/session"):
             async with page_of(port, made) as client:

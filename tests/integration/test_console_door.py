@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway import control
-from gateway.console import gate, routes, scopes, upkeep
+from gateway.console import gate, routes, scopes, supervisor
 from gateway.console.census import Census
 from gateway.console.gate import AUDIENCE, COOKIE, LOGIN_TRIES, Gate, Tokens
 from gateway.revocations import Revocations
@@ -496,7 +496,7 @@ async def captured() -> AsyncIterator[list[MutableMapping[str, Any]]]:
 async def test_a_console_that_fails_stops_no_push_and_comes_back(
     store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep.keep_up, "__kwdefaults__", {"retry_min_s": 0.05, "retry_max_s": 0.1})
+    monkeypatch.setattr(supervisor.supervise, "__kwdefaults__", {"retry_min_s": 0.05, "retry_max_s": 0.1})
     broken = True
     count = Census.count
 

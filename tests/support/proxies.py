@@ -78,7 +78,7 @@ def _haproxy(
     return ["haproxy", "-db", "-q", "-f", str(directory / "haproxy.cfg")]
 
 
-UNTOLD = {
+NO_FORWARDING_HEADERS = {
     "nginx": {
         "        proxy_set_header X-Forwarded-For   $proxy_add_x_forwarded_for;\n": "",
         "        proxy_set_header X-Forwarded-Proto $scheme;\n": "",

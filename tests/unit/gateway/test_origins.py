@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.origins import is_bound, is_loopback, is_own_page, parse
+from gateway.origins import is_loopback, is_own_page, is_rebinding_proof, parse
 from gateway.settings import GatewaySettings, SettingsError
 
 CHROME_ID = "abcdefghijklmnopabcdefghijklmnop"
@@ -155,7 +155,7 @@ def test_a_page_is_our_own_where_it_names_the_host_that_it_asks(origin: str, hos
     ],
 )
 def test_a_name_in_the_clear_may_be_anybodys(origin: str, is_sure: bool) -> None:
-    assert is_bound(origin) is is_sure
+    assert is_rebinding_proof(origin) is is_sure
 
 
 @pytest.mark.parametrize(

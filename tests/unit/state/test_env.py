@@ -90,6 +90,7 @@ def test_what_kubernetes_sets_for_a_service_is_left_out(
         ("PLANWIRE_SERVICE_PORT", "http"),
         ("PLANWIRE_SERVICE_PORT", "0"),
         ("PLANWIRE_SERVICE_PORT", "99999999999"),
+        ("PLANWIRE_SERVICE_PORT", "0000019999999"),
         ("PLANWIRE_PORT_80_TCP_PROTO", "http"),
         ("PLANWIRE_PORT_X_TCP", "tcp://10.0.0.1:80"),
         ("PLANWIRE_PORT_80_HTTP", "tcp://10.0.0.1:80"),

@@ -14,7 +14,7 @@ RETRY_MIN_S, RETRY_MAX_S = 0.5, 60.0
 """How long a failed task is left alone: twice as long each time, from the first to the second."""
 
 
-async def keep_up(
+async def supervise(
     name: str,
     job: Callable[[], Awaitable[None]],
     *,
