@@ -5,6 +5,23 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
+FORWARDING_HEADERS = frozenset(
+    (
+        "cf-connecting-ip",
+        "fastly-client-ip",
+        "forwarded",
+        "true-client-ip",
+        "via",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-original-for",
+        "x-original-host",
+        "x-real-ip",
+    )
+)
+FORWARDING_PREFIX = "x-forwarded"
+"""What proxies and tunnels add to a request that they pass on, in lower case."""
+
 LOCAL = "local"
 """The peer of a unix socket, on which only a proxy of the same machine can be."""
 
@@ -63,6 +80,17 @@ class TrustedProxies:
                 if address and not self.includes(address):
                     return address
         return canonical(peer)
+
+
+def is_forwarded(names: Iterable[str]) -> bool:
+    """Return whether one of these names of headers (lower case) shows that a proxy passed the request on."""
+    return any(name in FORWARDING_HEADERS or name.startswith(FORWARDING_PREFIX) for name in names)
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether this is an address of the machine itself, also where it is IPv4 inside IPv6."""
+    parsed = _parse(address)
+    return parsed is not None and parsed.is_loopback
 
 
 def canonical(text: str) -> str:

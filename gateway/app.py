@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,22 +13,24 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import http
 from gateway.assets import Assets
 from gateway.console.billing import Billing
-from gateway.console.gate import Gate, is_on
+from gateway.console.gate import Gate, Tokens, is_on
 from gateway.console.inner import inner, is_ours
 from gateway.console.node import ConsoleNode
 from gateway.console.refusals import Watched
 from gateway.console.routes import console_routes
 from gateway.demo_routes import demo_routes
 from gateway.endpoint import Counted, require_key
+from gateway.errors import GatewayError
 from gateway.middleware import Front
 from gateway.node import Node
 from gateway.problem import Problem, exception_handlers
 from gateway.settings import GatewaySettings
+from sync.errors import SyncError
 from sync.state import embedded
 from sync.state.connect import connect
 
@@ -45,6 +47,34 @@ CLIENT_FILES = next(
 """The browser client: packed beside this module in a wheel, in its own folder in a checkout."""
 
 
+class StartError(GatewayError):
+    """The web process cannot start; the text is one line that says which setting is wrong, and what to do."""
+
+
+def check(environ: Mapping[str, str]) -> None:
+    """Return when a web process could start with `environ`, as far as that shows before anything is connected to.
+
+    It creates the data directory of an embedded store, and opens the catalog.
+
+    Raises:
+        SettingsError, StartError: a setting, or what it names, cannot be used.
+    """
+    settings = GatewaySettings.from_env(environ)
+    url = settings.redis_url.get_secret_value()
+    try:
+        if url:
+            connect(url)  # connects on first use
+        else:
+            embedded.check(settings.data_dir)
+        if settings.intake:
+            from sync import intake
+            from sync.settings import SyncSettings
+
+            intake.check(SyncSettings.from_env(environ))
+    except SyncError as error:
+        raise StartError(str(error)) from error
+
+
 def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
     """Return the app of one web process, configured by `environ`.
 
@@ -53,56 +83,87 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
     """
     settings = GatewaySettings.from_env(environ)
     routes: list[BaseRoute] = []
+    failures: list[str] = []
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
         async with AsyncExitStack() as stack:
-            url = settings.redis_url.get_secret_value()
-            if not url:
-                patience_s = STORE_PATIENCE_S if settings.watch_pid else 0.0
-                store = embedded.serve(settings.data_dir, patience_s=patience_s, durable=settings.durable)
-                url = await stack.enter_async_context(store)
-            connected = connect(url, prefix=settings.prefix, durable=settings.durable)
-            stack.push_async_callback(connected.store.aclose)
-            gate = Gate(settings) if is_on(settings) else None
-            node = Node(settings, connected) if gate is None else ConsoleNode(settings, connected, gate.stream_keys)
-            billing: Billing | None = None
-            app.router.routes.extend(http.routes(node))
-            if settings.intake:
-                # Only here: a process that takes no webhooks does not load the billing wing.
-                from sync import intake
-                from sync.billing.backlog import Backlog
-                from sync.hydration import hydration
-                from sync.selfcheck import self_check
-                from sync.settings import SyncSettings
-
-                sync_settings = SyncSettings.from_env(environ)
-                pipeline = await intake.pipeline(connected.store, sync_settings)
-                stack.push_async_callback(pipeline.aclose)
-                hydrating = hydration(connected.store, sync_settings)
-                if hydrating is not None:
-                    stack.push_async_callback(hydrating.aclose)
-                node.metrics.backlog = Backlog(connected.store, map(pipeline.environment, sync_settings.environments))
-                doors = intake.routes(pipeline, sync_settings, _guard(node), hydrating, node.acks.ask)
-                app.router.routes.extend(doors)
-                for door in doors:
-                    if door.path.startswith("/webhooks/"):
-                        await self_check(front, door.path)
-                        if isinstance(node, ConsoleNode):
-                            door.app = Watched(door.app, door.path.removeprefix("/webhooks/"), node.refusals)
-                    door.app = Counted(door.app, door.path, node.metrics)
-                billing = Billing(sync_settings.environments, _parked(pipeline), inner(doors))
-            if gate is not None and isinstance(node, ConsoleNode):
-                app.router.routes.extend(console_routes(node, gate, billing))
-            await stack.enter_async_context(node.run(_stop_process))
+            try:
+                node = await started(app, stack)
+            except (GatewayError, SyncError) as error:
+                failures.append(str(error))
+                raise
             yield {"node": node}
+
+    async def started(app: Starlette, stack: AsyncExitStack) -> Node:
+        url = settings.redis_url.get_secret_value()
+        if not url:
+            patience_s = STORE_PATIENCE_S if settings.watch_pid else 0.0
+            store = embedded.serve(settings.data_dir, patience_s=patience_s, durable=settings.durable)
+            url = await stack.enter_async_context(store)
+        connected = connect(url, prefix=settings.prefix, durable=settings.durable)
+        stack.push_async_callback(connected.store.aclose)
+        tokens = Tokens.of(settings) if is_on(settings) else None
+        node = Node(settings, connected) if tokens is None else ConsoleNode(settings, connected, tokens.stream_keys)
+        billing: Billing | None = None
+        app.router.routes.extend(http.routes(node))
+        if settings.intake:
+            # Only here: a process that takes no webhooks does not load the billing wing.
+            from sync import intake
+            from sync.billing.backlog import Backlog
+            from sync.hydration import hydration
+            from sync.selfcheck import self_check
+            from sync.settings import SyncSettings
+
+            sync_settings = SyncSettings.from_env(environ)
+            pipeline = await intake.pipeline(connected.store, sync_settings)
+            stack.push_async_callback(pipeline.aclose)
+            hydrating = hydration(connected.store, sync_settings)
+            if hydrating is not None:
+                stack.push_async_callback(hydrating.aclose)
+            node.metrics.backlog = Backlog(connected.store, map(pipeline.environment, sync_settings.environments))
+            doors = intake.routes(pipeline, sync_settings, _guard(node), hydrating, node.acks.ask)
+            app.router.routes.extend(doors)
+            for door in doors:
+                if door.path.startswith("/webhooks/"):
+                    await self_check(front, door.path)
+                    if isinstance(node, ConsoleNode):
+                        door.app = Watched(door.app, door.path.removeprefix("/webhooks/"), node.refusals)
+                door.app = Counted(door.app, door.path, node.metrics)
+            billing = Billing(sync_settings.environments, _parked(pipeline), inner(doors))
+        if tokens is not None and isinstance(node, ConsoleNode):
+            gate = Gate(settings, tokens, node.auth.revocations)
+            app.router.routes.extend(console_routes(node, gate, billing))
+        await stack.enter_async_context(node.run(_stop_process))
+        return node
 
     if settings.dev:
         routes += demo_routes(settings)
     routes.append(Mount("/client", Assets(CLIENT_FILES, (".js", ".d.ts"), shared=True)))
     application = Starlette(routes=routes, lifespan=lifespan, exception_handlers=exception_handlers())
+    # It would redirect to the name that the client gave in Host, outside of whatever prefix a proxy serves this under.
+    application.router.redirect_slashes = False
     front = Front(application, settings.origin_allowed)
-    return front
+    return _WithStartFailure(front, failures)
+
+
+class _WithStartFailure:
+    """The app; where it cannot start it says why in one line, instead of a traceback, and in the state as `failure`."""
+
+    def __init__(self, app: ASGIApp, failures: Sequence[str]) -> None:
+        self._app = app
+        self._failures = failures
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, or the life of the process."""
+
+        async def send_reason(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed" and self._failures:
+                message = {**message, "message": self._failures[0]}
+                scope["state"]["failure"] = self._failures[0]
+            await send(message)
+
+        await self._app(scope, receive, send_reason if scope["type"] == "lifespan" else send)
 
 
 def _parked(

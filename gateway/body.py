@@ -16,7 +16,18 @@ DISCARD_MAX_BYTES = 16_777_216
 """The rest of a refused body up to here is let in and dropped by the server, so that its sender gets to see why; cut
 off in the middle, most would only see a reset."""
 
+COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+"""How compressed bodies begin, also where nothing says that they are."""
+
+BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+"""Of UTF-8 and UTF-16; JSON has none (RFC 8259 section 8.1)."""
+
 _CLOSE = {"Connection": "close"}
+
+
+def _compressed(coding: str) -> Problem:
+    detail = f"the body is compressed ({coding}), which is not read here; send it as it is"
+    return Problem("content_encoding_unsupported", detail, headers={"Accept-Encoding": "identity"})
 
 
 def media_type(request: Request) -> str:
@@ -55,12 +66,21 @@ async def read_json(request: Request, limit: int, timeout_s: float) -> object:
     """Return the body's JSON value.
 
     Raises:
-        Problem: as `read_body`; 415 for another media type; 400 for what is not JSON in UTF-8.
+        Problem: as `read_body`; 415 for another media type, for what is compressed or in another charset; 400 for what
+            is not JSON in UTF-8.
     """
     kind = media_type(request)
     if kind not in JSON_TYPES:
         raise Problem("content_type_unsupported", f"{kind[:80]!r} is not read here; send application/json")
+    coding = request.headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        raise _compressed(coding[:80])
     body = await read_body(request, limit, timeout_s)
+    for magic, name in COMPRESSED.items():
+        if body.startswith(magic):
+            raise _compressed(name)
+    if body.startswith(BYTE_ORDER_MARKS):
+        raise Problem("charset_unsupported", "the body begins with a byte order mark; send UTF-8 without one")
     try:
         return canonical.parse(body)
     except ValueError as error:

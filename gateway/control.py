@@ -1,7 +1,8 @@
 """What gateways tell each other through the store: revocations, announced at once and kept for those who start later.
 
-The Redis channel `pw:control` is the hint, the sorted set `pw:{control}:revoked` (score: seconds since 1970) the truth;
-a gateway reads the set when it starts and after each resubscription.
+The Redis channel `pw:control` is the hint, the sorted sets `pw:{control}:revoked` and, for ended logins to the console,
+`pw:{control}:logins` (score: seconds since 1970) the truth; a gateway reads them when it starts and after each
+resubscription.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from gateway.revocations import Revocation, encode, make
+from gateway.revocations import LOGIN, Revocation, encode, make
 from sync.state.store import Store, StoreError
 
 
@@ -20,14 +21,15 @@ async def announce(store: Store, revocation: Revocation, *, keep_s: float, limit
     Raises:
         StoreError: the store is unreachable or failing; the revocation may or may not be in force.
     """
+    key = store.keys.ended_logins if revocation.kind == LOGIN else store.keys.revoked
     try:
         pipeline = store.redis.pipeline(transaction=False)
         # GT: a revocation never moves back to an earlier instant.
-        pipeline.zadd(store.keys.revoked, {f"{revocation.kind} {revocation.value}": revocation.at}, gt=True)
-        pipeline.zremrangebyscore(store.keys.revoked, "-inf", revocation.at - keep_s)
+        pipeline.zadd(key, {f"{revocation.kind} {revocation.value}": revocation.at}, gt=True)
+        pipeline.zremrangebyscore(key, "-inf", revocation.at - keep_s)
         # One above what a gateway holds: on loading a full set it gives up the oldest for a general one.
-        pipeline.zremrangebyrank(store.keys.revoked, 0, -limit - 2)
-        pipeline.expire(store.keys.revoked, int(keep_s) + 1)
+        pipeline.zremrangebyrank(key, 0, -limit - 2)
+        pipeline.expire(key, int(keep_s) + 1)
         async with pipeline:
             await pipeline.execute()
     except (RedisError, OSError) as error:
@@ -41,8 +43,10 @@ async def load(store: Store, since: float = 0.0) -> list[Revocation]:
     Raises:
         StoreError: the store is unreachable or failing.
     """
+    entries: list[Any] = []
     try:
-        entries: Any = await store.redis.zrangebyscore(store.keys.revoked, since, "+inf", withscores=True)
+        for key in (store.keys.revoked, store.keys.ended_logins):
+            entries += await store.redis.zrangebyscore(key, since, "+inf", withscores=True)
     except (RedisError, OSError) as error:
         raise StoreError(f"revocations: {error}") from error
     found = []

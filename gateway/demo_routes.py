@@ -1,4 +1,7 @@
-"""The demo page and the two things it asks for: a token, and something to happen at the simulator. Dev mode only."""
+"""The demo page and the two things it asks for: a token, and something to happen at the simulator.
+
+In development mode only, and for requests of this machine: its tokens open any tenant.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,16 @@ from pathlib import Path
 
 import httpx2
 import orjson
-from starlette.requests import Request
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import FileResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.assets import PAGE_HEADERS, Assets
 from gateway.auth import mint
 from gateway.body import read_json
+from gateway.endpoint import is_local
 from gateway.problem import Problem
 from gateway.settings import GatewaySettings
 
@@ -77,14 +83,36 @@ def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
     async def theme(_: Request) -> Response:
         return FileResponse(THEME, headers=PAGE_HEADERS)
 
-    async def index(_: Request) -> Response:
-        return RedirectResponse("/demo/")
+    async def index(request: Request) -> Response:
+        if not is_local(request):
+            raise HTTPException(404)
+        return RedirectResponse("demo/")
 
-    return [
-        Route("/demo/token", token, methods=["POST"]),
-        Route("/demo/simulate/{action}", simulate, methods=["POST"]),
-        Route("/demo", index),
-        Route("/demo/theme.css", theme),
-        Route("/demo/examples/{name:str}.html", example),
-        Mount("/demo", Assets(PAGES, (".html", ".js", ".css", ".svg"))),
-    ]
+    pages = Router(
+        [
+            Route("/token", token, methods=["POST"]),
+            Route("/simulate/{action}", simulate, methods=["POST"]),
+            Route("/theme.css", theme),
+            Route("/examples/{name:str}.html", example),
+            Mount("/", Assets(PAGES, (".html", ".js", ".css", ".svg"))),
+        ],
+        redirect_slashes=False,
+    )
+    return [Route("/demo", index), Mount("/demo", _LocalOnly(pages))]
+
+
+class _LocalOnly:
+    """An app that is there for requests of this machine alone."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request.
+
+        Raises:
+            HTTPException: 404: it comes from elsewhere, or a proxy passed it on.
+        """
+        if not is_local(HTTPConnection(scope)):
+            raise HTTPException(404)
+        await self._app(scope, receive, send)

@@ -87,7 +87,7 @@ def main(argv: Sequence[str] = ()) -> int:
     parent = os.getppid() if options.with_parent else None
     try:
         with contextlib.ExitStack() as stack:
-            return _run(os.environ, options.procfile, parent, stack)
+            return _run(_environ(), options.procfile, parent, stack)
     except DevError as error:
         print(f"planwire: {error}", file=sys.stderr)
         return error.status
@@ -104,6 +104,8 @@ def environment(environ: Mapping[str, str], data_dir: Path, port: int) -> dict[s
     """
     simulator = environ.get("PLANWIRE_SIMULATOR_URL") or f"http://{HOST}:{_free_port()}"
     values = dev_env.ensure(data_dir, {"PORT": str(port), "PLANWIRE_SIMULATOR_URL": simulator})
+    # An older version made one up. Where one is set it is asked for, and on one's own machine none is needed.
+    values.pop("PLANWIRE_CONSOLE_TOKEN", None)
     defaults = {
         "PLANWIRE_PADDLE_API_URL": simulator,
         "PLANWIRE_WEBHOOK_URL": f"http://{HOST}:{port}/webhooks/paddle",
@@ -129,7 +131,6 @@ def _run(environ: Mapping[str, str], procfile: Path, parent: int | None, stack: 
         from gateway import runner
     except ImportError as error:
         raise DevError(f"the Procfile runner is missing ({error.name}): pip install 'planwire[run]'") from error
-    _check_names(environ)
     port = _port(environ.get("PORT", ""))
     processes = runner.commands(procfile)
     data_dir = Path(environ.get("PLANWIRE_DATA_DIR") or DEFAULT_DATA_DIR).expanduser().resolve()
@@ -166,9 +167,9 @@ def _ending(code: int) -> str:
     return f"was ended by {names[number]}" if number in names else f"ended with status {code}"
 
 
-def _check_names(environ: Mapping[str, str]) -> None:
+def _environ() -> dict[str, str]:
     try:
-        env.check_names(environ)
+        return env.read(os.environ)
     except env.UnknownSettingError as error:
         raise DevError(str(error), 2) from error
 
@@ -214,7 +215,7 @@ def _lock(data_dir: Path) -> int:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(data_dir / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise DevError(f"the data directory {data_dir} cannot be used: {error}") from error
+        raise DevError(f"PLANWIRE_DATA_DIR: {data_dir} cannot be used: {error}", 2) from error
     deadline = time.monotonic() + PREDECESSOR_S
     while True:
         try:

@@ -84,7 +84,6 @@ def generate() -> dict[str, str]:
         PUBLISH_KEYS: hashed("dev", publish_key),
         "PLANWIRE_PADDLE_SECRETS": _per_environment("pdl_ntfset_dev_"),
         "PLANWIRE_PADDLE_API_KEYS": _per_environment("pdl_dev_apikey_"),
-        "PLANWIRE_CONSOLE_TOKEN": secrets.token_urlsafe(32),
     }
 
 

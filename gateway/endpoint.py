@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway import addresses, origins
 from gateway.auth import Auth, AuthFailure, Claims
 from gateway.hub import Hub
 from gateway.keys import PublishKey, PublishKeys
@@ -107,6 +108,19 @@ class Streaming(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         await self._stream(scope, receive, send)
+
+
+def is_local(connection: HTTPConnection) -> bool:
+    """Return whether a request comes from this machine and nobody passed it on.
+
+    The Host is looked at too: a foreign name that was made to point to loopback is a foreign page's.
+    """
+    return (
+        connection.client is not None
+        and addresses.is_loopback(connection.client.host)
+        and origins.is_loopback(connection.headers.get("host", ""))
+        and not addresses.is_forwarded(connection.headers)
+    )
 
 
 def bearer(request: Request) -> str:

@@ -55,6 +55,9 @@ class Front:
 
         if cors and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
             await _preflight(granted)(scope, receive, send_with_headers)
+        elif scope["method"] == "OPTIONS" and scope["path"] == "/":
+            # What balancers ask for that were not told another path, such as HAProxy: it is there.
+            await Response(status_code=204, headers={"Allow": "OPTIONS"})(scope, receive, send_with_headers)
         else:
             await self._app(scope, receive, send_with_headers)
 

@@ -197,7 +197,8 @@ _ANSWERS: tuple[type[BaseModel], ...] = (State, BatchResult, *openapi_intake.MOD
 _TOKEN: tuple[str, ...] = (*TOKEN_CODES, "topic_forbidden", "topic_invalid")
 _BODY: tuple[str, ...] = (
     "key_missing", "key_invalid", "json_invalid", "disconnected", "body_timeout", "body_too_large",
-    "content_type_unsupported", "request_invalid", "rate_limited", "store_unavailable", "internal",
+    "content_type_unsupported", "content_encoding_unsupported", "charset_unsupported", "request_invalid",
+    "rate_limited", "store_unavailable", "internal",
 )  # fmt: skip
 # A line break cannot be part of a path: such a topic finds no route.
 _READ: tuple[str, ...] = (*_TOKEN, "not_found", "too_many_streams", "store_unavailable", "internal")

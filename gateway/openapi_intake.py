@@ -367,7 +367,7 @@ _VERSION = {"Planwire-Version": {"description": "The topic's version.", "schema"
 _ENVIRONMENT = query_text("env", "The provider's environment; default: the first, live.", ENVIRONMENT_PATTERN)
 _LIMIT = query_integer("limit", "The most that one answer lists.", PAGE_MAX, minimum=1, default=100)
 _TENANT = path_text("id", "The tenant's id: acme for tenant:acme.", TENANT_PATTERN, "acme")
-_BODY = ("disconnected", "body_timeout", "body_too_large")
+_BODY = ("disconnected", "body_timeout", "body_too_large", "content_encoding_unsupported", "charset_unsupported")
 _GUARDED = ("key_missing", "key_invalid", "request_invalid", "internal", "store_unavailable")
 
 OPERATIONS: tuple[Operation, ...] = (

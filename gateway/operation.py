@@ -32,6 +32,8 @@ INTAKE_STATUSES: Mapping[str, int] = {
     "too_many_overrides": 409,
     "version_conflict": 409,
     "body_too_large": 413,
+    "charset_unsupported": 415,
+    "content_encoding_unsupported": 415,
     "billing_mode_unsupported": 422,
     "effective_at_invalid": 422,
     "effective_at_required": 422,

@@ -41,6 +41,8 @@ STATUSES: dict[str, int] = {
     "topic_is_billed": 409,
     "body_too_large": 413,
     "state_too_large": 413,
+    "charset_unsupported": 415,
+    "content_encoding_unsupported": 415,
     "content_type_unsupported": 415,
     "topic_invalid": 422,
     "request_invalid": 422,

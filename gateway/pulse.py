@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gateway import frame, protocol
+from gateway import frame, origins, protocol
 from gateway.addresses import TrustedProxies, group
 from gateway.deadlines import Deadlines
 from gateway.metrics import Metrics
@@ -102,9 +102,9 @@ class Pulse:
         """Whether a page of `origin` may connect: an allowed one, or, where there is a console, the gateway's own."""
         if self._settings.origin_allowed(origin):
             return True
-        own = headers.get(b"host", b"").decode("latin-1").lower()
-        is_own = origin.lower() in (f"http://{own}", f"https://{own}")
-        return is_own and bool(self._settings.console_token.get_secret_value())
+        host = headers.get(b"host", b"").decode("latin-1")
+        has_console = bool(self._settings.console_token.get_secret_value())
+        return has_console and origins.is_own_page(origin, host) and origins.is_rebinding_proof(origin)
 
     def opened(self, socket: SessionSocket) -> None:
         """Count a socket whose handshake is done, and give it its time for the hello."""

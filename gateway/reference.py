@@ -24,8 +24,11 @@ Made by `make docs` from the descriptions in `gateway/settings.py` and `sync/set
 the same.
 
 Everything is an environment variable. A `PLANWIRE_` name that does not exist is an error, and so is a value of the
-wrong form: the process says which in one line and exits 2. An empty value counts as absent. Switches are `1` or `0`.
-No secret has a default.
+wrong form: the process says which in one line and exits 2. Blanks and line ends around a value are dropped, and
+an empty value counts as absent. Switches are `1` or `0`. No secret has a default.
+
+What Kubernetes sets for a Service called `planwire` or `planwire-...` (`PLANWIRE_PORT=tcp://...`,
+`PLANWIRE_SERVICE_HOST` and the like) is told from settings by name and value, and ignored.
 
 `web` and `worker` are the processes of the `Procfile`; `intake` is the part of `web` that takes webhooks; `outbox` is
 `python -m sync.outbox`. Give all of them the same environment.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import multiprocessing
 import os
 import re
 import socket
@@ -18,18 +19,26 @@ from collections.abc import Callable, Generator
 from typing import Any, cast
 
 import httptools
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 from uvicorn.supervisors import multiprocess
 
+from gateway import app
+from gateway.app import StartError
+from gateway.errors import GatewayError
+from gateway.listening import address_text, listen
 from gateway.node import Node
 from gateway.settings import GatewaySettings, SettingsError
 from gateway.websocket import SessionSocket, WebSocket
-from sync.state import deathwatch, logs
+from sync.state import deathwatch, env, logs
+
+log = structlog.get_logger("gateway.server")
 
 HEAD_MAX_BYTES = 16_384
 """Request line and headers together; beyond: 431."""
@@ -49,6 +58,12 @@ the five seconds that uvicorn allows, a busy machine or a small one does not sta
 
 COLLECT_AFTER = (20_000, 20, 50)
 """Objects made, net, until the garbage collector looks at the newest; collections of each generation until the next."""
+
+EXIT_SETTINGS = 2
+"""The exit status where a setting, or what it names, cannot be used."""
+
+RETRY_S = 30.0
+"""How long the supervisor waits before it tries once more to start a worker beside others that serve."""
 
 WORKERS_MAX = 256
 """The most that WEB_CONCURRENCY may ask for: more is a mistake, not a wish."""
@@ -280,10 +295,21 @@ class Server(uvicorn.Server):
 
         Without a bound the kernel takes megabytes before a socket counts as slow, and a slow tab is shown states long
         gone. Set here it costs no system call per connection.
+
+        Raises:
+            StartError: the app cannot start, for a reason that an operator can do something about.
         """
         porch = Porch(self.config, self.server_state, self.lifespan.state)
         self.config.http_protocol_class = porch  # type: ignore[assignment]
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except SystemExit as end:
+            reason = self.lifespan.state.get("failure")
+            if reason is None:
+                raise
+            raise StartError(str(reason)) from end
+        if sockets is not None:  # else uvicorn says so
+            log.info("listening", urls=[f"http://{address_text(one.getsockname())}" for one in sockets])
         node = self.lifespan.state.get("node")
         if isinstance(node, Node):
             for listener in (one for server in self.servers for one in server.sockets):
@@ -312,16 +338,33 @@ class Worker(multiprocess.Process):
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         # Noted here, in the supervisor: it may be gone before the worker could ask who its parent is.
         self._supervisor = os.getpid()
+        self._reasons, self._reason_sink = multiprocessing.Pipe(duplex=False)
         super().__init__(config, sockets)
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve. What `main` prepares in its own process is prepared here again, in the worker's."""
-        settings = GatewaySettings.from_env(os.environ)
-        logs.configure(settings.log_level, settings.log_format)
-        # The supervisor ends its workers, but not when it is killed.
-        deathwatch.watch(self._supervisor)
-        _spare_collector(self.config)
-        super().target(sockets)
+        try:
+            settings = GatewaySettings.from_env(os.environ)
+            logs.configure(settings.log_level, settings.log_format)
+            # The supervisor ends its workers, but not when it is killed.
+            deathwatch.watch(self._supervisor)
+            _spare_collector(self.config)
+            super().target(sockets)
+        except GatewayError as error:
+            self._reason_sink.send(str(error))
+            sys.exit(EXIT_SETTINGS)
+
+    @property
+    def has_failed_to_start(self) -> bool:
+        """Whether it has ended without having served."""
+        return self.exitcode in (EXIT_SETTINGS, STARTUP_FAILURE)
+
+    def reason(self) -> str:
+        """Return why it failed to start, in one line; empty where its log says so."""
+        with contextlib.suppress(EOFError, OSError):
+            if self._reasons.poll():
+                return str(self._reasons.recv())
+        return ""
 
     @property
     def server(self) -> uvicorn.Server:
@@ -329,6 +372,44 @@ class Worker(multiprocess.Process):
         if self._server is None:
             self._server = Server(self.config)
         return self._server
+
+
+class Supervisor(multiprocess.Multiprocess):
+    """uvicorn's supervisor, which ends where no worker can start.
+
+    Where others serve, one that cannot start is tried again every RETRY_S: a setting that was broken meanwhile does not
+    end what still works with the old one.
+
+    Attributes:
+        status: the exit status of the whole.
+    """
+
+    status = 0
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self._retries: list[float] = []
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace the workers that have ended."""
+        for process in [one for one in self.processes if isinstance(one, Worker) and one.has_failed_to_start]:
+            self.processes.remove(process)
+            reason = process.reason()
+            if any(other.exitcode is None and other.is_ready() for other in self.processes):
+                log.error("worker_not_started", reason=reason, retry_s=RETRY_S)
+                self._retries.append(time.monotonic() + RETRY_S)
+                continue
+            if reason:
+                print(f"planwire: {reason}", file=sys.stderr)
+            self.status = process.exitcode or STARTUP_FAILURE
+            self.should_exit.set()
+            return
+        for due in [at for at in self._retries if at <= time.monotonic()]:
+            self._retries.remove(due)
+            process = Worker(self.config, self.sockets)
+            process.start()
+            self.processes.append(process)
+        super().keep_subprocess_alive()
 
 
 def configuration(
@@ -376,24 +457,31 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT. Exit 2 with one line when the configuration is wrong."""
     try:
         settings = GatewaySettings.from_env(os.environ)
-        workers = _workers(os.environ.get("WEB_CONCURRENCY") or "1")
-    except SettingsError as error:
+        workers = _workers(env.value(os.environ, "WEB_CONCURRENCY", "1"))
+        app.check(os.environ)
+        sockets = listen(settings.host, settings.port)
+        logs.configure(settings.log_level, settings.log_format)
+        if settings.dev_insecure_host:
+            log.error("INSECURE: development mode may be reached from other machines", host=settings.host)
+        if settings.watch_pid:
+            deathwatch.watch(settings.watch_pid)
+        _serve(configuration(settings, workers=workers), sockets)
+    except GatewayError as error:
         print(f"planwire: {error}", file=sys.stderr)
-        sys.exit(2)
-    logs.configure(settings.log_level, settings.log_format)
-    if settings.watch_pid:
-        deathwatch.watch(settings.watch_pid)
-    config = configuration(settings, workers=workers)
-    server = Server(config)
-    if workers > 1:
-        # uvicorn's supervisor makes its processes by this name; it has no other seam for a server of one's own.
-        multiprocess.Process = Worker  # type: ignore[misc]
-        multiprocess.Multiprocess(config, sockets=[config.bind_socket()]).run()
-    else:
+        sys.exit(EXIT_SETTINGS)
+
+
+def _serve(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+    if config.workers == 1:
         _spare_collector(config)
-        server.run()
-        if not server.started:
-            sys.exit(3)
+        Server(config).run(sockets)
+        return
+    # uvicorn's supervisor makes its processes by this name; it has no other seam for a server of one's own.
+    multiprocess.Process = Worker  # type: ignore[misc]
+    supervisor = Supervisor(config, sockets)
+    supervisor.run()
+    if supervisor.status:
+        sys.exit(supervisor.status)
 
 
 if __name__ == "__main__":

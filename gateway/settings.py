@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gateway import addresses, origins
 from gateway.addresses import Network, parse_networks
 from gateway.console import scopes
 from gateway.errors import GatewayError
+from gateway.origins import LOOPBACK_HOSTS
 from sync.state import env
 from sync.state.env import PREFIX, UnknownSettingError
 from sync.state.keys import DEFAULT_PREFIX, check_prefix
@@ -27,8 +29,6 @@ SECRET_MIN_BYTES = 32
 
 ASYMMETRIC_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """What a key of a JWKS may be pinned to."""
-
-LOOPBACK_HOSTS = frozenset(("localhost", "127.0.0.1", "::1"))
 
 _PUBLISH_KEY = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9a-f]{64})(?::([0-9]+(?:\.[0-9]+)?))?")
 
@@ -59,12 +59,7 @@ def _items(value: object) -> object:
 
 def _origins(value: object) -> object:
     items = _items(value)
-    if isinstance(items, tuple):
-        for item in items:
-            split = urlsplit(item)
-            if split.scheme not in ("http", "https") or not split.netloc or item != f"{split.scheme}://{split.netloc}":
-                raise ValueError(f"{item!r} is not an origin such as https://app.example.com (no path, no final slash)")
-    return tuple(item.lower() for item in items) if isinstance(items, tuple) else items
+    return tuple(map(origins.parse, items)) if isinstance(items, tuple) else items
 
 
 def _secrets(value: object) -> object:
@@ -122,6 +117,10 @@ def _console_tokens(value: object) -> object:
     return value
 
 
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or addresses.is_loopback(host)
+
+
 class GatewaySettings(BaseSettings):
     """The gateway's configuration, frozen. Field `x` is read from `PLANWIRE_X`; `port` alone from `PORT`.
 
@@ -143,7 +142,9 @@ class GatewaySettings(BaseSettings):
     )
     data_dir: Path = Field(Path(".planwire"), description="Folder of the embedded store and of dev.env.")
     allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = Field(
-        (), description="Exact origins whose pages may connect, comma separated: https://app.example.com."
+        (),
+        description="Exact origins whose pages may connect, comma separated: https://app.example.com,"
+        " capacitor://localhost, chrome-extension://ID. No wildcards.",
     )
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
         (), description="Addresses or networks whose X-Forwarded-For is believed, comma separated. Default: none."
@@ -151,6 +152,11 @@ class GatewaySettings(BaseSettings):
     intake: bool = Field(True, description="Whether this web process takes webhooks too. 0: another one does.")
     durable: bool = Field(False, description="1: answer a publish or webhook only once it is on the store's disk.")
     dev: bool = Field(False, description="Set by the development runner only: loopback origins allowed, /demo served.")
+    dev_insecure_host: bool = Field(
+        False,
+        description="INSECURE. 1: development mode may listen where other machines reach it. The demo and a console"
+        " without login stay with requests of this machine that nobody passed on.",
+    )
     source_url: str = Field("", description="Your backend, which the worker asks about a topic without state.")
     simulator_url: str = Field("", description="Base URL of the local provider that the demo talks to. Dev only.")
     watch_pid: int = Field(0, ge=0, description="Exit when this process ends. 0: none.")
@@ -241,6 +247,18 @@ class GatewaySettings(BaseSettings):
     def _complete(self) -> Self:
         if not self.jwt_secret and not self.jwks:
             raise ValueError(f"{PREFIX}JWT_SECRET or {PREFIX}JWKS must be set: without either no token can be verified")
+        if self.dev and not _is_loopback(self.host) and not self.dev_insecure_host:
+            raise ValueError(
+                f"{PREFIX}DEV: development mode is for loopback, and {PREFIX}HOST is {self.host}: leave {PREFIX}DEV "
+                f"out, listen on 127.0.0.1, or set {PREFIX}DEV_INSECURE_HOST=1 to let other machines in"
+            )
+        if not self.dev:
+            for token in scopes.parse(self.console_token.get_secret_value()):
+                if len(token.text.decode()) < scopes.TOKEN_MIN:
+                    raise ValueError(
+                        f"{PREFIX}CONSOLE_TOKEN: a token has at least {scopes.TOKEN_MIN} characters; "
+                        "`openssl rand -base64 32` prints a good one"
+                    )
         if self.reconnect_min_ms > self.reconnect_max_ms:
             raise ValueError(f"{PREFIX}RECONNECT_MIN_MS is above {PREFIX}RECONNECT_MAX_MS")
         return self
@@ -259,17 +277,17 @@ class GatewaySettings(BaseSettings):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> GatewaySettings:
-        """Return the settings that `environ` gives; empty values count as absent.
+        """Return the settings that `environ` gives; blank values count as absent.
 
         Raises:
             SettingsError: a name is unknown, a value has the wrong form, or no way to verify tokens is set.
         """
         own = {variable(name): name for name in cls.model_fields}
         try:
-            env.check_names(name for name in environ if name not in own)
+            given = env.read(environ)
         except UnknownSettingError as error:
             raise SettingsError([str(error)]) from error
-        values: dict[str, Any] = {own[name]: value for name, value in environ.items() if name in own and value != ""}
+        values: dict[str, Any] = {own[name]: value for name, value in given.items() if name in own and value}
         try:
             return cls(**values)
         except ValidationError as error:

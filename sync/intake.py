@@ -21,18 +21,19 @@ from starlette.types import Receive, Scope, Send
 from sync import selfcheck, tenants, topics
 from sync.billing import instants
 from sync.billing.budget import Allowance, SharedBudget
+from sync.billing.catalog import CatalogError
 from sync.billing.inbox import Record
 from sync.billing.pipeline import Pipeline, Receipt
 from sync.billing.providers import Adapter, Expired, Invalid, Malformed, Secret, Source, Verified
 from sync.billing.providers.paddle import Paddle
-from sync.billing.providers.paddle_api import PaddleApi, SdkMissingError
+from sync.billing.providers.paddle_api import PaddleApi, SdkMissingError, is_sdk_installed
 from sync.billing.providers.stripe import Stripe
 from sync.billing.providers.stripe_api import StripeApi
 from sync.billing.shelf import Shelf
 from sync.hydration import Hydration
 from sync.refusal import BODY_MAX_BYTES as BODY_MAX_BYTES
 from sync.refusal import Guard, Refusal, asked_environment, json_response, page_limit, read_body
-from sync.settings import SyncSettings
+from sync.settings import SettingsError, SyncSettings
 from sync.standing import Tabs
 from sync.state.store import Store, StoreError
 
@@ -43,14 +44,37 @@ MakeBudget = Callable[[str, str, float], Allowance]
 """Returns what a provider's environment may be asked, from its names and the calls per second."""
 
 
+def check(settings: SyncSettings) -> None:
+    """Return when what `settings` name is there: the catalog, and what asks the providers.
+
+    Raises:
+        SettingsError, SdkMissingError: it is not, or cannot be used.
+    """
+    open_catalog(settings)
+    if settings.paddle_api_keys and not settings.dev and not is_sdk_installed():
+        raise SdkMissingError
+
+
+def open_catalog(settings: SyncSettings) -> Shelf:
+    """Return the catalog that `settings` name.
+
+    Raises:
+        SettingsError: it cannot be read, or is no catalog; the text says in which line.
+    """
+    try:
+        return Shelf(settings.catalog_path)
+    except CatalogError as error:
+        raise SettingsError([f"PLANWIRE_CATALOG: {error}"]) from error
+
+
 async def pipeline(store: Store, settings: SyncSettings, budget: MakeBudget | None = None) -> Pipeline:
     """Return the pipeline that `settings` describe, on an open store; all processes share its budgets by default.
 
     Raises:
-        CatalogError: the catalog cannot be used.
+        SettingsError: the catalog cannot be used.
         SdkMissingError: API keys are set, and what asks the provider is not installed.
     """
-    shelf = await asyncio.to_thread(Shelf, settings.catalog_path)
+    shelf = await asyncio.to_thread(open_catalog, settings)
     adapters: tuple[Adapter, ...] = (Paddle(), Stripe())
     return Pipeline(
         store,

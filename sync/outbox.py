@@ -26,7 +26,7 @@ import structlog
 
 from sync.errors import SyncError
 from sync.settings import SettingsError, SyncSettings
-from sync.state import canonical, deathwatch, document, embedded, logs
+from sync.state import canonical, deathwatch, document, embedded, env, logs
 from sync.state.connect import connect
 from sync.state.env import OUTBOX_URL
 from sync.state.previous import with_previous
@@ -295,7 +295,7 @@ def database_of(environ: Mapping[str, str]) -> str:
     Raises:
         SettingsError: it is not set.
     """
-    url = environ.get(OUTBOX_URL, "")
+    url = env.value(environ, OUTBOX_URL)
     if not url:
         raise SettingsError([f"{OUTBOX_URL} is not set: the applications' database, as postgresql://user@host/name"])
     return url

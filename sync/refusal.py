@@ -43,6 +43,8 @@ STATUSES = {
     "too_many_overrides": 409,
     "version_conflict": 409,
     "body_too_large": 413,
+    "charset_unsupported": 415,
+    "content_encoding_unsupported": 415,
     "billing_mode_unsupported": 422,
     "effective_at_invalid": 422,
     "effective_at_required": 422,
@@ -56,6 +58,12 @@ STATUSES = {
     "store_unavailable": 503,
 }
 """Every code that is answered, and its HTTP status."""
+
+COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
+"""How bodies in gzip and zstd begin, also where nothing says that they are compressed."""
+
+BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+"""Of UTF-8 and UTF-16; JSON has none (RFC 8259 section 8.1)."""
 
 Guard = Callable[[Request], Awaitable[Response | None]]
 """Returns None to let a request in, or the answer that refuses it."""
@@ -111,7 +119,13 @@ async def read_object(request: Request) -> dict[str, object]:
     Raises:
         Refusal: it is something else, too large, or does not come.
     """
-    body = await read_body(request)
+    is_plain = request.headers.get("content-encoding", "").strip().lower() in ("", "identity")
+    body = await read_body(request) if is_plain else b""
+    if not is_plain or body.startswith(COMPRESSED):
+        detail = "the body is compressed, which is not read here; send it as it is"
+        raise Refusal("content_encoding_unsupported", detail)
+    if body.startswith(BYTE_ORDER_MARKS):
+        raise Refusal("charset_unsupported", "the body begins with a byte order mark; send UTF-8 without one")
     try:
         document = orjson.loads(body) if body else {}
     except orjson.JSONDecodeError:

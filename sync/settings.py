@@ -182,6 +182,9 @@ class SyncSettings(BaseSettings):
     source_timeout_s: float = Field(5, gt=0, le=20, description="Seconds the source has for one whole answer.")
     simulator_url: _Url = Field("", description="Where the local provider listens. Dev only.")
     webhook_url: _Url = Field("", description="Where the local provider sends webhooks. Dev only.")
+    alive_file: Path | None = Field(
+        None, description="File that the worker touches every 5 s while its event loop turns, for a liveness probe."
+    )
     watch_pid: int = Field(0, ge=0, description="Exit when this process ends. 0: none.")
     log_level: Level = Field("info", description="Least level that is logged: debug, info, warning or error.")
     log_format: Form = Field("json", description="json: one object a line. text: for terminals.")
@@ -263,17 +266,17 @@ class SyncSettings(BaseSettings):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> SyncSettings:
-        """Return the settings that `environ` gives; empty values count as absent.
+        """Return the settings that `environ` gives; blank values count as absent.
 
         Raises:
             SettingsError: a name is unknown, or a value has the wrong form.
         """
         own = {PREFIX + name.upper(): name for name in cls.model_fields}
         try:
-            env.check_names(name for name in environ if name not in own)
+            given = env.read(environ)
         except UnknownSettingError as error:
             raise SettingsError([str(error)]) from error
-        values: dict[str, Any] = {own[name]: value for name, value in environ.items() if name in own and value != ""}
+        values: dict[str, Any] = {own[name]: value for name, value in given.items() if name in own and value}
         try:
             return cls(**values)
         except ValidationError as error:

@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import structlog
 
@@ -30,7 +31,7 @@ from sync.billing.timers import Due, Timers
 from sync.billing.wanted import Wanted
 from sync.errors import SyncError
 from sync.hydration import Hydration, hydration
-from sync.settings import SyncSettings
+from sync.settings import SettingsError, SyncSettings
 from sync.state import deathwatch, embedded, logs
 from sync.state.connect import connect
 from sync.state.store import StoreError
@@ -55,6 +56,9 @@ SECOND_SWEEP_S = 5.0
 CATCH_UP_S = 60.0
 """How often the provider's list of events is read on."""
 
+ALIVE_S = 5.0
+"""How often the alive file is touched; a probe should allow several times that."""
+
 WANTED_AGAIN_S = 30.0
 """When a comparison is tried again whose provider could not be asked."""
 
@@ -71,10 +75,12 @@ class Worker:
         *,
         poll_s: float = POLL_S,
         hydration: Hydration | None = None,
+        alive_file: Path | None = None,
     ) -> None:
         """Work with `pipeline` for `environments`; an idle task looks again after about `poll_s`.
 
-        `hydration`: who fills topics from the application's backend, if it has been named.
+        `hydration`: who fills topics from the application's backend, if it has been named. `alive_file`: what is
+        touched every ALIVE_S.
         """
         self._pipeline = pipeline
         self._hydration = hydration
@@ -83,6 +89,7 @@ class Worker:
         self._wanted = Wanted(pipeline.store)
         self._environments = environments
         self._poll_s = poll_s
+        self._alive_file = alive_file
         self._stopped = asyncio.Event()
 
     def stop(self) -> None:
@@ -99,10 +106,20 @@ class Worker:
                 if self._reconciliation.can_ask(environment):
                     group.create_task(self._audits(environment), name=f"audits {environment}")
             group.create_task(self._asked_for(), name="reconcile")
+            if self._alive_file is not None:
+                group.create_task(self._alive(self._alive_file), name="alive")
             if self._hydration is not None:
                 group.create_task(self._hydration.run(self._stopped), name="hydration")
             for provider, environment in self._pipeline.sources:
                 group.create_task(self._catch_up(provider, environment), name=f"catch-up {provider} {environment}")
+
+    async def _alive(self, path: Path) -> None:
+        while not self._stopped.is_set():
+            try:
+                _touch(path)
+            except SettingsError as error:
+                _log.warning("alive_file_not_touched", reason=str(error))
+            await self._pause(ALIVE_S)
 
     async def _inbox(self, environment: str) -> None:
         inbox = self._pipeline.environment(environment).inbox
@@ -288,12 +305,26 @@ class Worker:
         await self._pause()
 
 
+def _touch(path: Path) -> None:
+    """Set the file's time to now; make it where it is missing.
+
+    Raises:
+        SettingsError: it cannot be written.
+    """
+    try:
+        path.touch()
+    except OSError as error:
+        raise SettingsError([f"PLANWIRE_ALIVE_FILE: {path} cannot be written: {error.strerror}"]) from error
+
+
 async def serve(settings: SyncSettings) -> None:
     """Work until SIGINT or SIGTERM.
 
     Raises:
-        SyncError: the catalog or the store's URL cannot be used, or the embedded store does not start.
+        SyncError: the alive file, the catalog or the store's URL cannot be used, or the embedded store does not start.
     """
+    if settings.alive_file is not None:
+        _touch(settings.alive_file)
     async with contextlib.AsyncExitStack() as stack:
         url = settings.redis_url.get_secret_value()
         if not url:
@@ -307,7 +338,7 @@ async def serve(settings: SyncSettings) -> None:
         hydrating = hydration(store, settings)
         if hydrating is not None:
             stack.push_async_callback(hydrating.aclose)
-        worker = Worker(pipeline, settings.environments, hydration=hydrating)
+        worker = Worker(pipeline, settings.environments, hydration=hydrating, alive_file=settings.alive_file)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, worker.stop)

@@ -11,22 +11,22 @@ from urllib.parse import quote
 
 import click
 
-from gateway.cli.calling import answered, base_url, environment, send
+from gateway.cli.calling import Failed, answered, base_url, environment, send
 
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """A gateway's console API: its base URL, and a console token."""
+    """A gateway's console API: its base URL, and a console token; "" in development, where none is needed."""
 
     base: str
     token: str
 
     @classmethod
     def of(cls, url: str | None, given: str | None) -> Console:
-        """Return the console at `url`, opened by the token that was given or the environment's.
+        """Return the console at `url`, opened by the token that was given or the environment's, if there is one.
 
         Raises:
-            click.UsageError: there is no token, or PLANWIRE_CONSOLE_TOKEN cannot be read.
+            click.UsageError: PLANWIRE_CONSOLE_TOKEN cannot be read.
         """
         from gateway.console import scopes
 
@@ -36,20 +36,24 @@ class Console:
             tokens = scopes.parse(given or env.get("PLANWIRE_CONSOLE_TOKEN", ""))
         except scopes.ConsoleTokenError as error:
             raise click.UsageError(f"PLANWIRE_CONSOLE_TOKEN: {error}") from error
-        if not tokens:
-            raise click.UsageError(
-                "no console token: set PLANWIRE_CONSOLE_TOKEN or give --token (`make run` makes one)"
-            )
-        return cls(base, tokens[0].text.decode())
+        return cls(base, tokens[0].text.decode() if tokens else "")
 
     def get(self, path: str, query: Mapping[str, object] | None = None) -> dict[str, Any]:
         """Return what the console answers; `query` without its empty members.
 
         Raises:
             Failed: it refused, or nothing answers.
+            click.UsageError: it asks for a token, and there is none.
         """
         asked = {name: str(value) for name, value in (query or {}).items() if value not in (None, "")}
-        return answered(*send("GET", f"{self.base}/console/api/{path}", asked, None, self.token, self.base))
+        status, answer = send("GET", f"{self.base}/console/api/{path}", asked, None, self.token, self.base)
+        if answer.get("code") == "token_missing":
+            raise click.UsageError(
+                "the console asks for a token: set PLANWIRE_CONSOLE_TOKEN or give --token (only `make run` needs none)"
+            )
+        if (status, answer.get("detail")) == (404, "Not Found"):
+            raise Failed(f"there is no console at {self.base}: the gateway has no PLANWIRE_CONSOLE_TOKEN")
+        return answered(status, answer)
 
 
 def segment(topic: str) -> str:

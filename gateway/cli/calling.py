@@ -33,9 +33,8 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     from gateway import dev_env
     from sync.state import env
 
-    given = os.environ if environ is None else environ
     try:
-        env.check_names(given)
+        given = env.read(os.environ if environ is None else environ)
     except env.UnknownSettingError as error:
         raise click.UsageError(str(error)) from error
     try:
@@ -155,7 +154,7 @@ def send(
             params=query or None,
             content=None if body is None else orjson.dumps(body),
             headers={
-                "Authorization": f"Bearer {key}",
+                **({"Authorization": f"Bearer {key}"} if key else {}),
                 **({} if body is None else {"Content-Type": "application/json"}),
             },
             timeout=15,

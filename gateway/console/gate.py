@@ -11,20 +11,22 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import jwt
 from starlette.requests import HTTPConnection, Request
 
+from gateway import origins
+from gateway.addresses import LOCAL, TrustedProxies, group
 from gateway.auth import VerifyKey, pinned_key
 from gateway.console import scopes
 from gateway.console.scopes import ConsoleToken
-from gateway.endpoint import bearer
+from gateway.endpoint import bearer, is_local
 from gateway.problem import Problem
-from gateway.settings import LOOPBACK_HOSTS, GatewaySettings
+from gateway.revocations import LOGIN_PREFIX, LOGIN_TTL_S, Revocations
+from gateway.settings import GatewaySettings
 
 COOKIE = "planwire_console"
-COOKIE_TTL_S = 3600
+COOKIE_TTL_S = int(LOGIN_TTL_S)
 """How long a login lasts; it is not prolonged."""
 
 AUDIENCE = "planwire-console"
@@ -37,21 +39,25 @@ HEADER = "planwire-console"
 
 LOGIN_TRIES = 10
 LOGIN_WINDOW_S = 60.0
-"""Wrong tokens that one address may try within so many seconds."""
+"""Wrong tokens that one client address may try within so many seconds. A right one is let in at any time."""
 
 ADDRESSES_MAX = 1000
-"""Addresses whose tries are remembered; beyond, the oldest is forgotten."""
+"""Addresses whose wrong tries are counted; beyond, the one counted longest ago is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who is asking: `session` names the login in the audit; `expires_at` in seconds since 1970, None for never."""
+    """Who is asking: `session` names the login in the audit; `expires_at` in seconds since 1970, None for never.
+
+    `login`: the id of the login, as it is revoked at the logout; empty for who has none.
+    """
 
     session: str
     scopes: tuple[str, ...]
     token: ConsoleToken
     has_login: bool
     expires_at: float | None = None
+    login: str = ""
 
 
 def is_on(settings: GatewaySettings) -> bool:
@@ -59,12 +65,31 @@ def is_on(settings: GatewaySettings) -> bool:
     return settings.dev or bool(settings.console_token.get_secret_value())
 
 
-def _tokens(settings: GatewaySettings) -> tuple[ConsoleToken, ...]:
-    return scopes.parse(settings.console_token.get_secret_value())
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The console tokens of a deployment.
+
+    Attributes:
+        given: those of PLANWIRE_CONSOLE_TOKEN.
+        developer: what stands for one in development, where none is given; nobody logs in with it.
+    """
+
+    given: tuple[ConsoleToken, ...]
+    developer: ConsoleToken | None
+
+    @classmethod
+    def of(cls, settings: GatewaySettings) -> Tokens:
+        """Return the tokens that `settings` describe."""
+        given = scopes.parse(settings.console_token.get_secret_value())
+        return cls(given, _developer(settings) if settings.dev and not given else None)
+
+    @property
+    def stream_keys(self) -> list[VerifyKey]:
+        """What verifies the tokens that `Gate.stream_token` makes here or in another process."""
+        return stream_keys((*self.given, *(() if self.developer is None else (self.developer,))))
 
 
 def _developer(settings: GatewaySettings) -> ConsoleToken:
-    """What stands for a console token where a developer needs none; nobody logs in with it."""
     secret = settings.jwt_secret[0].get_secret_value() if settings.jwt_secret else secrets.token_urlsafe(32)
     return scopes.parse(hmac.digest(secret.encode(), b"planwire console in development", "sha256").hex())[0]
 
@@ -81,24 +106,16 @@ def _key_id(token: ConsoleToken) -> str:
 class Gate:
     """Who may look and act. Every key comes from a console token, so all processes of a deployment agree."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
-        self._tokens = _tokens(settings)
-        self._dev = settings.dev
-        self._developer = _developer(settings) if settings.dev else None
+    def __init__(self, settings: GatewaySettings, tokens: Tokens, revocations: Revocations) -> None:
+        """Let holders of `tokens` in; `revocations` has the logins that were logged out of."""
+        self._tokens = tokens.given
+        self._developer = tokens.developer
+        self._revocations = revocations
+        self._origin_allowed = settings.origin_allowed
+        self._proxies = TrustedProxies(settings.trusted_proxies)
         self._audience = settings.jwt_audience
         self._stream_ttl_s = min(STREAM_TTL_S, settings.token_max_ttl_s)
         self._tries: OrderedDict[str, tuple[float, int]] = OrderedDict()
-
-    @property
-    def stream_keys(self) -> list[VerifyKey]:
-        """What verifies the tokens that `stream_token` makes here or in another process."""
-        return stream_keys((*self._tokens, *(() if self._developer is None else (self._developer,))))
-
-    def is_local(self, request: HTTPConnection) -> bool:
-        """Whether it is a developer's own machine. The Host is looked at too: a foreign name that was made to point
-        to loopback is a foreign page's."""
-        host = _hostname(f"//{request.headers.get('host', '')}")
-        return self._dev and request.client is not None and {request.client.host, host} <= LOOPBACK_HOSTS
 
     def require_visible(self, request: HTTPConnection) -> None:
         """Return when there is a console for this request.
@@ -106,11 +123,12 @@ class Gate:
         Raises:
             Problem: 404 not_found.
         """
-        if not self._tokens and not self.is_local(request):
+        if not self._tokens and not is_local(request):
             raise Problem("not_found", "Not Found")
 
     def require(self, request: Request) -> Visitor:
-        """Return who is asking: by a cookie, by `Authorization: Bearer`, or a developer on loopback.
+        """Return who is asking: by a cookie, by `Authorization: Bearer`, or a developer on loopback, where no console
+        token is set.
 
         Raises:
             Problem: 404 not_found where there is no console; 401 token_missing, token_expired or key_invalid; 429
@@ -121,8 +139,8 @@ class Gate:
         if presented and self._tokens:
             token = self._checked(request, presented, time.time())
             return Visitor(f"t_{token.id}", token.scopes, token, False)
-        if self.is_local(request) and self._developer is not None:
-            return Visitor("dev", self._developer.scopes, self._developer, COOKIE in request.cookies)
+        if self._developer is not None:
+            return Visitor("dev", self._developer.scopes, self._developer, False)
         return self._by_cookie(request.cookies.get(COOKIE, ""))
 
     def _by_cookie(self, cookie: str) -> Visitor:
@@ -136,14 +154,25 @@ class Gate:
                 token.cookie_key,
                 algorithms=["HS256"],
                 audience=AUDIENCE,
-                options={"require": ["exp", "aud", "jti"]},
+                options={"require": ["exp", "aud", "jti", "iat"]},
             )
         except jwt.ExpiredSignatureError:
             raise Problem("token_expired", "the login has ended, log in again") from None
         except jwt.InvalidTokenError:
             raise Problem("token_missing", "log in with a console token first") from None
+        login = str(claims["jti"])
+        if self._revocations.is_login_ended(login, float(claims["iat"])):
+            raise Problem("token_revoked", "this login was logged out of, log in again")
         # The scopes are those that the token has now, whatever it had at the login.
-        return Visitor(f"c_{str(claims['jti'])[:16]}", token.scopes, token, True, float(claims["exp"]))
+        session = f"c_{login.removeprefix(LOGIN_PREFIX)[:16]}"
+        return Visitor(session, token.scopes, token, True, float(claims["exp"]), login)
+
+    def login_of(self, request: Request) -> str:
+        """Return the id of the login whose cookie the request bears; empty for none that is in force."""
+        try:
+            return self._by_cookie(request.cookies.get(COOKIE, "")).login
+        except Problem:
+            return ""
 
     def require_page(self, request: Request, visitor: Visitor) -> None:
         """Return when a POST comes from our own page, or from somebody who bears a token instead of a cookie.
@@ -155,7 +184,33 @@ class Gate:
             return
         if HEADER not in request.headers:
             raise Problem("header_missing", "send the header Planwire-Console: 1")
-        require_own_origin(request)
+        self.require_own_origin(request)
+
+    def require_own_origin(self, request: Request) -> str:
+        """Return the scheme of the page that sent this: it is our own. Every browser names its origin on a POST.
+
+        Our own is the page of the host that was asked for. A listed origin counts too where the browser itself says
+        that page and gateway are of one origin: then only a proxy on the way has changed the Host.
+
+        Raises:
+            Problem: 403 origin_forbidden.
+        """
+        origin, host = request.headers.get("origin", ""), request.headers.get("host", "")
+        is_listed = self._origin_allowed(origin)
+        if not origins.is_own_page(origin, host):
+            if not is_listed or request.headers.get("sec-fetch-site") != "same-origin":
+                raise Problem(
+                    "origin_forbidden",
+                    f"the console answers its own page only: the page is of {origin[:200] or 'no origin'}, the Host "
+                    f"header names {host[:200]}; a proxy must pass Host on unchanged (nginx: $http_host)",
+                )
+        elif not is_listed and not origins.is_rebinding_proof(origin):
+            raise Problem(
+                "origin_forbidden",
+                f"over http any name may be made to lead here: use https, or list {origin[:200]} in "
+                "PLANWIRE_ALLOWED_ORIGINS",
+            )
+        return origin.partition("://")[0].lower()
 
     def login(self, request: Request, presented: object, now: float) -> str:
         """Return a cookie's value for the right token.
@@ -164,7 +219,8 @@ class Gate:
             Problem: 429 rate_limited, 401 key_invalid.
         """
         token = self._checked(request, presented if isinstance(presented, str) else "", now)
-        claims = {"aud": AUDIENCE, "iat": int(now), "exp": int(now) + COOKIE_TTL_S, "jti": secrets.token_hex(8)}
+        login = LOGIN_PREFIX + secrets.token_hex(8)
+        claims = {"aud": AUDIENCE, "iat": int(now), "exp": int(now) + COOKIE_TTL_S, "jti": login}
         return jwt.encode(claims, token.cookie_key, "HS256", {"kid": token.id})
 
     def stream_token(self, visitor: Visitor, now: float) -> tuple[str, int]:
@@ -178,52 +234,36 @@ class Gate:
             "topics": ["*"],
             "scope": ["console"],
         }
+        if visitor.login:
+            claims["jti"] = visitor.login  # so that the logout ends the stream, too
         if self._audience:
             claims["aud"] = self._audience
         return jwt.encode(claims, visitor.token.stream_key, "HS256", {"kid": _key_id(visitor.token)}), ends
 
     def _checked(self, request: Request, presented: str, now: float) -> ConsoleToken:
-        address = request.client.host if request.client is not None else ""
-        self._require_credit(address, now)
+        # Compared first: whoever has the right token is never kept waiting for what others tried.
         token = scopes.find(self._tokens, presented)
-        if token is None:
-            self._spend(address, now)
-            raise Problem("key_invalid", "that is not a console token")
-        return token
+        if token is not None:
+            return token
+        peer = request.client.host if request.client is not None else LOCAL
+        forwarded = ",".join(request.headers.getlist("x-forwarded-for"))
+        self._count_wrong(group(self._proxies.client(peer, forwarded)), now)
+        raise Problem("key_invalid", "that is not a console token")
 
-    def _require_credit(self, address: str, now: float) -> None:
-        began, count = self._tries.get(address, (now, 0))
-        if now - began < LOGIN_WINDOW_S and count >= LOGIN_TRIES:
-            wait = {"Retry-After": str(max(1, round(began + LOGIN_WINDOW_S - now)))}
-            raise Problem("rate_limited", f"{LOGIN_TRIES} tries in {LOGIN_WINDOW_S:g} s are enough", headers=wait)
+    def _count_wrong(self, address: str, now: float) -> None:
+        """Count a wrong token.
 
-    def _spend(self, address: str, now: float) -> None:
+        Raises:
+            Problem: 429 rate_limited after too many.
+        """
         began, count = self._tries.get(address, (now, 0))
         if now - began >= LOGIN_WINDOW_S:
             began, count = now, 0
+        if count >= LOGIN_TRIES:
+            wait = {"Retry-After": str(max(1, round(began + LOGIN_WINDOW_S - now)))}
+            detail = f"{LOGIN_TRIES} wrong tokens in {LOGIN_WINDOW_S:g} s are enough; a right one is taken at any time"
+            raise Problem("rate_limited", detail, headers=wait)
         self._tries[address] = began, count + 1
         self._tries.move_to_end(address)
         if len(self._tries) > ADDRESSES_MAX:
             self._tries.popitem(last=False)
-
-
-def require_own_origin(request: Request) -> str:
-    """Return the scheme of the page that sent this: it is our own. Every browser names it on a POST.
-
-    Raises:
-        Problem: 403 origin_forbidden.
-    """
-    try:
-        origin = urlsplit(request.headers.get("origin", ""))
-    except ValueError:
-        origin = urlsplit("")
-    if origin.scheme not in ("http", "https") or origin.netloc.lower() != request.headers.get("host", "").lower():
-        raise Problem("origin_forbidden", "the console answers its own page only")
-    return origin.scheme
-
-
-def _hostname(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -16,6 +16,7 @@ from gateway.console.census import Census
 from gateway.console.holds import Holds
 from gateway.console.refusals import Refusals
 from gateway.console.reporter import Reporter, Told
+from gateway.console.supervisor import supervise
 from gateway.console.survey import Survey
 from gateway.console.topics import LivePage, live_page
 from gateway.hub import Subscription
@@ -29,6 +30,10 @@ NACKS_KEPT = 1000
 """Reasons of nacks remembered; beyond, the oldest is forgotten."""
 
 FLUSH_S = 1.0
+
+CONTROL_MESSAGES_MAX = 256
+"""Messages of the control channel that wait to be read; beyond, new ones are dropped: looks are repeated, and a gateway
+that does not answer is named silent."""
 
 TABS_MAX = 500
 """Tabs of a topic that one gateway answers with; its counts are of all."""
@@ -45,9 +50,17 @@ class ConsoleNode(Node):
         self.refusals = Refusals(self.store)
         self.reporter = Reporter(self, self.census, self.holds, Told(self.nack_reason, self.refusals.counters))
         self.survey = Survey(self.store, self.name, self._answer)
+        self._control_messages: asyncio.Queue[bytes] = asyncio.Queue(CONTROL_MESSAGES_MAX)
 
     def _further(self) -> dict[str, Coroutine[object, object, None]]:
-        return {"reports": self.reporter.run(), "survey": self.survey.run(), "refusals": self._flush()}
+        jobs: dict[str, Callable[[], Awaitable[None]]] = {
+            "reports": self.reporter.run,
+            "survey": self.survey.run,
+            "refusals": self._flush,
+            "control": self._read_control,
+        }
+        # A failure in any of them is the console's own: the node's other tasks run on.
+        return {name: supervise(name, job) for name, job in jobs.items()}
 
     async def _flush(self) -> None:
         while True:
@@ -57,16 +70,24 @@ class ConsoleNode(Node):
 
     def _control(self, payload: bytes) -> None:
         super()._control(payload)
-        try:
-            message = orjson.loads(payload)
-        except orjson.JSONDecodeError:
-            return
-        if not isinstance(message, dict):
-            return
-        if message.get("op") == lease.OP and isinstance(message.get("topics"), list):
-            self.reporter.looked(message["topics"])
-        elif message.get("op") == survey.OP:
-            self.survey.heard(message)
+        # Read in a task of the console's: this is called by the reader of the bus.
+        if not self._control_messages.full():
+            self._control_messages.put_nowait(payload)
+
+    async def _read_control(self) -> None:
+        """Take what consoles and other gateways say on the control channel, until cancelled."""
+        while True:
+            payload = await self._control_messages.get()
+            try:
+                message = orjson.loads(payload)
+            except orjson.JSONDecodeError:
+                continue
+            if not isinstance(message, dict):
+                continue
+            if message.get("op") == lease.OP and isinstance(message.get("topics"), list):
+                self.reporter.looked(message["topics"])
+            elif message.get("op") == survey.OP:
+                self.survey.heard(message)
 
     def acked(self, subscription: Subscription, version: int) -> None:
         """Note that a browser's listeners ran with `version`."""

@@ -105,12 +105,13 @@ class Reporter:
                     self._woken.clear()
                     registered_at = float("-inf") if self.is_watched else registered_at
         finally:
+            self._rest()  # also where it failed: else the hub would go on noting changes for nobody
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(LEAVE_S):
                     await lease.leave(self._node.store, self._node.name)
 
     def _rest(self) -> None:
-        """Nobody looks: leave things as they were before."""
+        """Leave things as they were before anybody looked."""
         for name in self._topics:
             self._ask_all(name, False)
         self._topics.clear()

@@ -6,26 +6,34 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount
 from starlette.types import Scope
 
+from gateway import control
 from gateway.assets import Assets
 from gateway.body import read_json
 from gateway.console.actions import Actions
 from gateway.console.billing import Billing, BillingDesk
 from gateway.console.desk import Desk
-from gateway.console.gate import COOKIE, COOKIE_TTL_S, STREAM_TTL_S, Gate, require_own_origin
+from gateway.console.gate import COOKIE, COOKIE_TTL_S, STREAM_TTL_S, Gate
 from gateway.console.node import ConsoleNode
 from gateway.endpoint import Handler, route
 from gateway.problem import Problem
+from gateway.revocations import LOGIN_TTL_S, LOGINS_MAX, Revocation
+from sync.state.store import StoreError
+
+log = structlog.get_logger("gateway.console")
 
 PAGES = Path(__file__).parent / "page"
 
 LOGIN_BODY_MAX_BYTES = 4096
 LOOK_BODY_MAX_BYTES = 4096
+
+LOGOUT_HERE_ONLY = "the cookie is gone from this browser and ended in this process; the others were not told"
 
 
 def console_routes(node: ConsoleNode, gate: Gate, billing: Billing | None) -> list[BaseRoute]:
@@ -43,22 +51,30 @@ def console_routes(node: ConsoleNode, gate: Gate, billing: Billing | None) -> li
 
     async def login(request: Request) -> Response:
         gate.require_visible(request)
-        scheme = require_own_origin(request)
+        scheme = gate.require_own_origin(request)
         body = await read_json(request, LOGIN_BODY_MAX_BYTES, node.settings.body_timeout_s)
         value = gate.login(request, body.get("token") if isinstance(body, dict) else None, time.time())
         response = Response(status_code=204)
         is_secure = "https" in (scheme, request.url.scheme)
-        response.set_cookie(
-            COOKIE, value, COOKIE_TTL_S, path="/console", secure=is_secure, httponly=True, samesite="strict"
-        )
+        # Without a path it is for the folder that the login is in, whatever prefix a proxy has put before it.
+        response.set_cookie(COOKIE, value, COOKIE_TTL_S, path=None, secure=is_secure, httponly=True, samesite="strict")
         return response
 
     async def logout(request: Request) -> Response:
         gate.require_visible(request)
-        scheme = require_own_origin(request)
+        scheme = gate.require_own_origin(request)
         response = Response(status_code=204)
+        login = gate.login_of(request)
+        if login:
+            ended = Revocation("login", login, time.time())
+            node.revoke(ended)
+            try:
+                await control.announce(node.store, ended, keep_s=LOGIN_TTL_S, limit=LOGINS_MAX)
+            except StoreError as error:
+                log.warning("logout_not_announced", error=str(error))
+                response = Problem("store_unavailable", LOGOUT_HERE_ONLY).response()
         is_secure = "https" in (scheme, request.url.scheme)
-        response.delete_cookie(COOKIE, path="/console", secure=is_secure, httponly=True, samesite="strict")
+        response.set_cookie(COOKIE, "", 0, path=None, secure=is_secure, httponly=True, samesite="strict")
         return response
 
     async def session(request: Request) -> Response:
@@ -92,7 +108,7 @@ def console_routes(node: ConsoleNode, gate: Gate, billing: Billing | None) -> li
 
     async def index(request: Request) -> Response:
         gate.require_visible(request)
-        return RedirectResponse("/console/")
+        return RedirectResponse("console/")
 
     reads = {
         "session": session,

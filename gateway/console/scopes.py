@@ -5,6 +5,7 @@ A holder of one token can make nothing that another one opens: every key is deri
 
 from __future__ import annotations
 
+import difflib
 import hmac
 import re
 from collections.abc import Iterable
@@ -13,6 +14,9 @@ from dataclasses import dataclass, field
 READ, ADMIN, PRIVATE = "read", "admin", "private"
 SCOPES = (READ, ADMIN, PRIVATE)
 """See; act; see private parts, too. Whoever may do more may see."""
+
+TOKEN_MIN = 32
+"""Characters that a token has at least, outside development."""
 
 _SCOPED = re.compile(r"((?:read|admin|private)(?:\+(?:read|admin|private))*):(.*)", re.DOTALL)
 
@@ -40,8 +44,10 @@ class ConsoleToken:
 def parse(setting: str) -> tuple[ConsoleToken, ...]:
     """Return the tokens of a setting: comma separated, `TOKEN` for every scope or `admin+private:TOKEN` for some.
 
+    What stands before a first colon is scopes: a token that has a colon itself is written with its scopes in front.
+
     Raises:
-        ConsoleTokenError: an entry has no token, or one is there twice.
+        ConsoleTokenError: an entry has no token or a scope that there is not, or a token is there twice.
     """
     tokens = [_token(entry) for part in setting.split(",") if (entry := part.strip())]
     if len({token.text for token in tokens}) != len(tokens):
@@ -62,6 +68,8 @@ def find(tokens: Iterable[ConsoleToken], presented: str) -> ConsoleToken | None:
 
 def _token(entry: str) -> ConsoleToken:
     match = _SCOPED.fullmatch(entry)
+    if match is None and ":" in entry:
+        raise ConsoleTokenError(_unknown_scope(entry.partition(":")[0]))
     named, text = (match[1].split("+"), match[2].strip()) if match else (list(SCOPES), entry)
     if not text:
         raise ConsoleTokenError("an entry has scopes and no token")
@@ -73,6 +81,18 @@ def _token(entry: str) -> ConsoleToken:
         _derived(secret, b"planwire console id v1").hex()[:8],
         _derived(secret, b"planwire console cookie v1"),
         _derived(secret, b"planwire console stream v1"),
+    )
+
+
+def _unknown_scope(text: str) -> str:
+    """Return what is wrong with a scope. It is not shown: it may be the beginning of a token."""
+    words = text.lower().split("+")
+    meant = [close for word in words for close in difflib.get_close_matches(word.strip(), SCOPES, 1)]
+    hint = f" (did you mean {'+'.join(meant)}:?)" if len(meant) == len(words) else ""
+    known = ", ".join(SCOPES)
+    return (
+        f"an entry begins with a scope that there is not{hint}; known are {known}; "
+        "a token with a colon in it is written behind its scopes, as admin+private:TOKEN"
     )
 
 

@@ -4,7 +4,7 @@
  * Role: a small product page as a customer of Planwire would build it. It only renders snapshots and asks the local
  * provider for changes; it never assumes the outcome of a click.
  */
-import { planwire } from "/client/planwire.js";
+import { planwire } from "../client/planwire.js";
 
 const EXPECT_MS = 15_000;
 const NOTICE_MS = 6_000;
@@ -50,7 +50,7 @@ const tenant = new URLSearchParams(location.search).get("tenant") || "demo";
 element("tenant").textContent = tenant;
 element("second-tab").href = `?tenant=${encodeURIComponent(tenant)}`;
 
-/** @param {string} path @param {object} body */
+/** @param {string} path below this page's folder @param {object} body */
 const post = async (path, body) => {
   const response = await fetch(path, {
     method: "POST",
@@ -62,7 +62,9 @@ const post = async (path, body) => {
   return answer;
 };
 
-const client = planwire({ url: location.origin, token: async () => (await post("/demo/token", { tenant })).token });
+/** The gateway's address, whatever a proxy has put before its paths: this module is its `/demo/demo.js`. */
+const gateway = new URL("..", import.meta.url).href.slice(0, -1);
+const client = planwire({ url: gateway, token: async () => (await post("token", { tenant })).token });
 const topic = client.topic(`tenant:${tenant}`);
 
 // Rendering.
@@ -210,7 +212,7 @@ for (const button of buttons)
     // Asked for before the request, so that the gateway already looks out while the webhook travels.
     const changed = topic.expect({ after: version, timeoutMs: EXPECT_MS });
     try {
-      await post(`/demo/simulate/${action}`, { tenant, plan, when, addon, quantity });
+      await post(`simulate/${action}`, { tenant, plan, when, addon, quantity });
       if (!(await changed)) notify("The provider accepted it, but nothing has changed so far.");
     } catch (error) {
       notify(error instanceof Error ? titled(error.message) : String(error));

@@ -17,6 +17,7 @@ from typing import NoReturn
 
 import uvicorn
 
+from sync.billing.catalog import CatalogError
 from sync.billing.shelf import Shelf
 from sync.errors import SyncError
 from sync.simulator import settings as from_environ
@@ -38,7 +39,7 @@ def main(environ: Mapping[str, str]) -> int:
     try:
         settings = from_environ.from_env(environ)
         logs.configure(settings.log_level, settings.log_format)
-        shelf = Shelf(settings.catalog_path)
+        shelf = _catalog(settings)
         provider = Provider(
             settings.data_dir,
             lambda: shelf.current,
@@ -67,6 +68,18 @@ def main(environ: Mapping[str, str]) -> int:
             signal.signal(number, server.handle_exit)
         server.run(sockets=[listener])
     return 0
+
+
+def _catalog(settings: SimulatorSettings) -> Shelf:
+    """Return the catalog that the settings name.
+
+    Raises:
+        SettingError: it cannot be read, or is no catalog.
+    """
+    try:
+        return Shelf(settings.catalog_path)
+    except CatalogError as error:
+        raise SettingError(f"PLANWIRE_CATALOG: {error}") from error
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from sync.errors import SyncError
 from sync.settings import SyncSettings
+from sync.state import env
 from sync.state.logs import Form, Level
 
 WEB_PORT = "8000"
@@ -52,7 +53,7 @@ def from_env(environ: Mapping[str, str]) -> SimulatorSettings:
     return SimulatorSettings(
         host,
         port,
-        settings.webhook_url or f"http://127.0.0.1:{environ.get('PORT') or WEB_PORT}/webhooks/paddle",
+        settings.webhook_url or f"http://127.0.0.1:{env.value(environ, 'PORT', WEB_PORT)}/webhooks/paddle",
         _by_env(settings.paddle_secrets),
         _by_env(settings.paddle_api_keys),
         settings.catalog_path,
@@ -85,6 +86,6 @@ def _is_loopback(host: str) -> bool:
 
 def _by_env(pairs: tuple[tuple[str, SecretStr], ...]) -> Mapping[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
-    for env, value in pairs:
-        found[env] = (*found.get(env, ()), value.get_secret_value())
+    for name, value in pairs:
+        found[name] = (*found.get(name, ()), value.get_secret_value())
     return found

@@ -42,7 +42,10 @@ TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "
 
 
 class StoreUrlError(SyncError, ValueError):
-    """The store's URL cannot be used; the text says what is wrong with it and never shows its password."""
+    """PLANWIRE_REDIS_URL cannot be used; the text says what is wrong with it and never shows its password."""
+
+    def __str__(self) -> str:
+        return f"PLANWIRE_REDIS_URL: {super().__str__()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,9 @@ def connect(url: str, *, prefix: str = DEFAULT_PREFIX, durable: bool = False) ->
         StoreUrlError: the URL has another scheme or lacks a part, or names a certificate that cannot be read.
         PrefixError: `prefix` cannot be one.
     """
+    if "://" not in url:
+        # Nothing of it is shown: what stands before a colon may be a password.
+        raise StoreUrlError(f"it has no scheme; write redis://HOST:PORT/0, or another of {FORMS}")
     try:
         scheme = urlsplit(url).scheme
         for known, build in _BUILDERS.items():
@@ -74,8 +80,8 @@ def connect(url: str, *, prefix: str = DEFAULT_PREFIX, durable: bool = False) ->
     except (StoreUrlError, PrefixError):
         raise
     except (OSError, ValueError) as error:
-        raise StoreUrlError(f"store URL: {error}") from error
-    raise StoreUrlError(f"store URL scheme {scheme!r} is not known: use {FORMS}")
+        raise StoreUrlError(str(error)) from error
+    raise StoreUrlError(f"the scheme {scheme!r} is not known: use {FORMS}")
 
 
 def _timeouts(socket_timeout_s: float | None = None) -> dict[str, Any]:
@@ -90,6 +96,11 @@ def _timeouts(socket_timeout_s: float | None = None) -> dict[str, Any]:
 
 
 def _direct(url: str, prefix: str, durable: bool) -> Connected:
+    split = urlsplit(url)
+    if split.scheme != "unix" and not (split.path.strip("/") or "0").isdecimal():
+        raise StoreUrlError(f"the database must be a number, as in {split.scheme}://HOST:PORT/0")
+    if split.scheme == "unix" and not split.path:
+        raise StoreUrlError("a unix URL is unix:///PATH/TO/SOCKET")
     parts: dict[str, Any] = dict(parse_url(url))
     endpoint = Endpoint(
         host=parts.get("host") or "127.0.0.1",
@@ -104,6 +115,12 @@ def _direct(url: str, prefix: str, durable: bool) -> Connected:
         return endpoint
 
     redis = Redis.from_url(url, max_connections=CONNECTIONS_MAX, **_timeouts())
+    pool = redis.connection_pool
+    try:
+        pool.connection_class(**pool.connection_kwargs)  # else an option that there is not would fail on first use
+    except (TypeError, RedisError) as error:
+        options = ", ".join(sorted(dict(parse_qsl(split.query))))
+        raise StoreUrlError(f"an option ({options}) is not known, or has a wrong value: {error}") from error
     keys = Keys(prefix, int(parts.get("db", 0)))
     return Connected(Store(redis, keys, durable=durable), OneServer(where))
 
@@ -143,7 +160,7 @@ def _several(url: str, default_port: int, options: tuple[str, ...]) -> _Several:
     has_tls = split.scheme.startswith("rediss")
     unknown = [name for name in query if name not in options and not (has_tls and name in TLS_OPTIONS)]
     if unknown:
-        raise StoreUrlError(f"store URL: {split.scheme} has no option {', '.join(unknown)}")
+        raise StoreUrlError(f"{split.scheme} has no option {', '.join(unknown)}")
     userinfo, _, hosts = split.netloc.rpartition("@")
     name, _, secret = userinfo.partition(":")
     addresses = tuple(_address(item, default_port) for item in hosts.split(","))
@@ -171,7 +188,7 @@ def _address(item: str, default_port: int) -> tuple[str, int]:
     if ":" in item.rpartition(bare)[2] if bare else ":" in item:
         host, _, port = item.rpartition(":")
     if not host.strip("[]") or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
-        raise StoreUrlError(f"store URL: {item!r} is not host:port")
+        raise StoreUrlError(f"{item!r} is not host:port")
     return host.strip("[]"), int(port)
 
 

@@ -13,6 +13,8 @@ import threading
 import time
 from collections.abc import Mapping
 
+from sync.state import env
+
 POLL_S = 0.2
 """How often the process is looked for where the kernel cannot tell (no pidfd)."""
 GRACE_S = 10.0
@@ -36,7 +38,7 @@ def watch_from(environ: Mapping[str, str]) -> None:
     Raises:
         ValueError: it is not a process id.
     """
-    text = environ.get("PLANWIRE_WATCH_PID", "")
+    text = env.value(environ, "PLANWIRE_WATCH_PID")
     if not text:
         return
     if not text.isascii() or not text.isdigit():

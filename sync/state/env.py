@@ -1,9 +1,15 @@
-"""The names of all settings, so that a misspelt one is an error instead of a silent default. Pure."""
+"""The environment as every process reads it: only known names, values without blanks at their ends. Pure.
+
+Kubernetes adds variables of its own to every container of a namespace, and those of a Service whose name begins with
+`planwire` have our prefix. They are recognised by name and form, and left out.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import ipaddress
+import re
+from collections.abc import Mapping
 
 from sync.errors import SyncError
 
@@ -35,6 +41,7 @@ SYNC_NAMES = frozenset(
         "SOURCE_TIMEOUT_S",
         "SIMULATOR_URL",
         "WEBHOOK_URL",
+        "ALIVE_FILE",
         "WATCH_PID",
         "LOG_LEVEL",
         "LOG_FORMAT",
@@ -54,6 +61,7 @@ GATEWAY_NAMES = frozenset(
         "INTAKE",
         "DURABLE",
         "DEV",
+        "DEV_INSECURE_HOST",
         "SOURCE_URL",
         "SIMULATOR_URL",
         "WATCH_PID",
@@ -111,6 +119,9 @@ OUTBOX_URL = PREFIX + "OUTBOX_URL"
 
 NAMES = SYNC_NAMES | GATEWAY_NAMES | {OUTBOX_URL}
 
+UNPREFIXED_NAMES = frozenset(("PORT", "WEB_CONCURRENCY"))
+"""What is read under the names that platforms give it."""
+
 
 class UnknownSettingError(SyncError):
     """The environment names a setting that does not exist; `name` is it, `closest` the likeliest meant, or None."""
@@ -125,12 +136,68 @@ class UnknownSettingError(SyncError):
         return f"unknown setting {self.name}{hint}"
 
 
-def check_names(environ: Iterable[str]) -> None:
-    """Return when every `PLANWIRE_` name in `environ` is a setting.
+_LINK_HOST = re.compile(PREFIX + r"(?:[A-Z0-9_]+_)?SERVICE_HOST")
+_LINK_NUMBER = re.compile(
+    PREFIX + r"(?:[A-Z0-9_]+_)?(?:SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_[0-9]+_(?:TCP|UDP|SCTP)_PORT)"
+)
+_LINK_URL = re.compile(PREFIX + r"(?:[A-Z0-9_]+_)?PORT(?:_[0-9]+_(?:TCP|UDP|SCTP))?")
+_LINK_PROTOCOL = re.compile(PREFIX + r"(?:[A-Z0-9_]+_)?PORT_[0-9]+_(?:TCP|UDP|SCTP)_PROTO")
+_LINK_ADDRESS = re.compile(PREFIX + r"(?:[A-Z0-9_]+_)?PORT_[0-9]+_(?:TCP|UDP|SCTP)_ADDR")
+_URL = re.compile(r"(?:tcp|udp|sctp)://(.+):([0-9]{1,5})")
+
+
+def read(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return `environ` without service links, the values of our settings without blanks and line ends around them.
+
+    A secret that comes from a file often ends in a line feed, which no setting means.
 
     Raises:
-        UnknownSettingError: the first, alphabetically, that is not.
+        UnknownSettingError: a `PLANWIRE_` name is no setting and no service link; the first one alphabetically.
     """
+    found = {}
     for name in sorted(environ):
-        if name.startswith(PREFIX) and name not in NAMES:
-            raise UnknownSettingError(name)
+        value = environ[name]
+        if name.startswith(PREFIX):
+            if is_service_link(name, value):
+                continue
+            if name not in NAMES:
+                raise UnknownSettingError(name)
+        found[name] = value.strip() if name.startswith(PREFIX) or name in UNPREFIXED_NAMES else value
+    return found
+
+
+def value(environ: Mapping[str, str], name: str, default: str = "") -> str:
+    """Return one variable's value without blanks and line ends around it; `default` where that leaves nothing."""
+    return environ.get(name, "").strip() or default
+
+
+def is_service_link(name: str, value: str) -> bool:
+    """Return whether Kubernetes (or Docker) has set this variable for a Service called `planwire` or `planwire-...`.
+
+    Name and form of the value have to fit. A setting of ours whose name fits is taken for a link only by what no
+    setting can be: `PROTOCOL://ADDRESS:PORT`.
+    Source: https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+    """
+    value = value.strip()
+    if _LINK_URL.fullmatch(name) and (match := _URL.fullmatch(value)):
+        return _is_address(match[1].removeprefix("[").removesuffix("]")) and _is_port(match[2])
+    if name in NAMES:
+        return False
+    return bool(
+        (_LINK_HOST.fullmatch(name) and _is_address(value))
+        or (_LINK_NUMBER.fullmatch(name) and _is_port(value))
+        or (_LINK_PROTOCOL.fullmatch(name) and value in ("tcp", "udp", "sctp"))
+        or (_LINK_ADDRESS.fullmatch(name) and _is_address(value))
+    )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65_536

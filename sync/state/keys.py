@@ -156,6 +156,14 @@ class Keys:
         """The sorted set of revocations, by the instant of each."""
         return f"{self.head('control')}:revoked"
 
+    @property
+    def ended_logins(self) -> str:
+        """The sorted set of ended logins at the console, by the instant of each.
+
+        A set of its own: however often somebody logs out, no revocation is pushed out by it.
+        """
+        return f"{self.head('control')}:logins"
+
 
 DEFAULT_KEYS = Keys()
 """The names of an installation that has a server's database 0 for itself."""

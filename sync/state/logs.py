@@ -19,6 +19,7 @@ import structlog
 from structlog.typing import Processor
 
 from sync.errors import SyncError
+from sync.state import env
 
 Level = Literal["debug", "info", "warning", "error"]
 Form = Literal["json", "text"]
@@ -44,8 +45,8 @@ def configure_from(environ: Mapping[str, str]) -> None:
     Raises:
         LogSettingError: one of them has another value than it may.
     """
-    level = environ.get("PLANWIRE_LOG_LEVEL") or "info"
-    form = environ.get("PLANWIRE_LOG_FORMAT") or "json"
+    level = env.value(environ, "PLANWIRE_LOG_LEVEL", "info")
+    form = env.value(environ, "PLANWIRE_LOG_FORMAT", "json")
     if level not in LEVELS:
         raise LogSettingError(f"PLANWIRE_LOG_LEVEL must be one of {', '.join(LEVELS)}")
     if form not in FORMS:

@@ -13,14 +13,16 @@ import httpx2
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
-from websockets.typing import Subprotocol
+from websockets.typing import Origin, Subprotocol
 
+from gateway.console.gate import LOGIN_TRIES
 from sync.state.store import Change, Store
 from tests.support.certificates import Certificates, make_certificates
+from tests.support.console import TOKEN
 from tests.support.gateway import Running, environment, run_gateway, token
-from tests.support.proxies import run_proxy
+from tests.support.proxies import NO_FORWARDING_HEADERS, run_proxy
 from tests.support.wait import until
-from tests.support.wire import hello
+from tests.support.wire import dial, hello
 
 IDLE_S = 4.0
 """The proxies' timeout where it is looked at: four heartbeats, as in what is shipped. Elsewhere it is those 60 s."""
@@ -202,3 +204,116 @@ async def test_a_request_head_with_the_longest_token_passes(stack: Stack, made: 
         response = await client.get(url, headers={"Authorization": f"Bearer {long}"})
         assert response.status_code == 401  # by the gateway, not 400 or 431 by the proxy
         assert response.headers["content-type"] == "application/problem+json"
+
+
+# The console, and a path of another site.
+
+
+def page_of(port: int, made: Certificates, prefix: str = "", **options: Any) -> httpx2.AsyncClient:
+    """Return a browser's way to what is served below `prefix`, as a page of ours."""
+    origin = f"https://127.0.0.1:{port}"
+    options |= {"headers": {"Origin": origin}, "timeout": 10, "trust_env": False}
+    return httpx2.AsyncClient(base_url=origin + prefix, verify=made.trust(), **options)
+
+
+@pytest.mark.parametrize("prefix", ["", "/planwire"])
+async def test_the_console_works_behind_the_proxy_on_any_port_and_below_any_path(
+    proxy: str, made: Certificates, store_url: str, prefix: str
+) -> None:
+    async with (
+        run_gateway(environment(store_url, CONSOLE_TOKEN=TOKEN, TRUSTED_PROXIES="127.0.0.1")) as running,
+        run_proxy(proxy, running.port, made, prefix=prefix) as port,
+        page_of(port, made, prefix) as client,
+    ):
+        answer = await client.get("/console")
+        assert answer.status_code == 307
+        assert str(answer.url.join(answer.headers["location"])) == f"https://127.0.0.1:{port}{prefix}/console/"
+        assert (await client.get("/console/")).headers["content-type"].startswith("text/html")
+        assert (await client.get("/console/app.js")).status_code == 200
+        assert (await client.get("/client/planwire.js")).status_code == 200
+        answer = await client.post("/console/login", json={"token": TOKEN})
+        assert answer.status_code == 204, answer.text
+        assert "Secure" in answer.headers["set-cookie"]
+        assert [cookie.path for cookie in client.cookies.jar] == [f"{prefix}/console"]
+        mine = {"Planwire-Console": "1"}
+        jwt = (await client.post("/console/api/token", json={}, headers=mine)).json()["token"]
+        await client.post("/console/api/look", json={"topics": []}, headers=mine)
+        url = f"wss://127.0.0.1:{port}{prefix}/v1/connect"
+        options: dict[str, Any] = {"subprotocols": [Subprotocol("planwire.v1")], "ssl": made.trust()}
+        async with connect(url, origin=Origin(f"https://127.0.0.1:{port}"), **options) as connection:
+            topics = {f"gateway:{running.node.name}": 0}
+            await connection.send(json.dumps({"type": "hello", "token": jwt, "topics": topics, "client": "x"}))
+            await wanted(connection, type="snapshot", topic=f"gateway:{running.node.name}")
+        stolen = dict(client.cookies)
+        assert (await client.post("/console/logout")).status_code == 204
+        assert not client.cookies
+        async with page_of(port, made, prefix, cookies=stolen) as thief:
+            assert (await thief.get("/console/api/session")).json()["code"] == "token_revoked"
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(url, origin=Origin("https://evil.example"), **options):
+                pass
+        assert refused.value.response.status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/v1/publish/", "/console/api/session/", "/healthz/", "/client", "/demo", "/no/"])
+async def test_no_answer_leads_out_of_the_path_or_to_another_name(
+    proxy: str, made: Certificates, store_url: str, path: str
+) -> None:
+    async with (
+        run_gateway(environment(store_url, CONSOLE_TOKEN=TOKEN)) as running,
+        run_proxy(proxy, running.port, made, prefix="/planwire") as port,
+        page_of(port, made, "/planwire") as client,
+    ):
+        answer = await client.get(path, headers={"Host": f"evil.example:{port}"})
+        assert answer.status_code in (401, 404, 405), answer.headers.get("location")
+        assert "location" not in answer.headers
+
+
+async def test_wrong_console_tokens_of_one_client_do_not_lock_out_another(
+    proxy: str, made: Certificates, store_url: str
+) -> None:
+    async with (
+        run_gateway(environment(store_url, CONSOLE_TOKEN=TOKEN, TRUSTED_PROXIES="127.0.0.1")) as running,
+        run_proxy(proxy, running.port, made) as port,
+    ):
+
+        async def tried(address: str, token: str) -> int:
+            transport = httpx2.AsyncHTTPTransport(verify=made.trust(), local_address=address)
+            origin = f"https://127.0.0.1:{port}"
+            async with httpx2.AsyncClient(transport=transport, headers={"Origin": origin}) as client:
+                return (await client.post(f"{origin}/console/login", json={"token": token})).status_code
+
+        for _ in range(LOGIN_TRIES):
+            assert await tried("127.0.0.2", "wrong") == 401
+        assert await tried("127.0.0.2", "wrong") == 429
+        assert await tried("127.0.0.3", "wrong") == 401
+        assert await tried("127.0.0.3", TOKEN) == await tried("127.0.0.2", TOKEN) == 204
+
+
+async def test_a_tunnel_to_a_development_machine_opens_neither_demo_nor_console(
+    proxy: str, made: Certificates, store_url: str
+) -> None:
+    async with (
+        run_gateway(environment(store_url, DEV="1")) as running,
+        run_proxy(proxy, running.port, made) as port,
+        run_proxy(proxy, running.port, made, changes=NO_FORWARDING_HEADERS[proxy]) as silent,
+    ):
+        for path in ("/demo", "/demo/", "/console", "/console/", "/console/api/session"):
+            async with page_of(port, made) as client:
+                assert (await client.get(path)).status_code == 404, path
+            # Without a word of it the request is one of this machine, as long as the name in it is, too.
+            async with page_of(silent, made) as client:
+                assert (await client.get(path)).status_code in (200, 307), path
+                assert (await client.get(path, headers={"Host": "dev.example"})).status_code == 404, path
+
+
+async def test_haproxys_default_check_finds_the_gateway_up(made: Certificates, store_url: str) -> None:
+    """`option httpchk` without a path asks OPTIONS / in HTTP/1.0, without a Host."""
+    async with run_gateway(environment(store_url)) as running:
+        async with dial(running.port) as wire:
+            await wire.send(b"OPTIONS / HTTP/1.0\r\n\r\n")
+            answer = await wire.answer()
+            assert (answer.status, answer.headers["allow"]) == (204, "OPTIONS")
+        changes = {"option httpchk GET /readyz": "option httpchk"}
+        async with run_proxy("haproxy", running.port, made, changes=changes):
+            pass  # it serves only once its checks have passed

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from sync.billing.shelf import EXAMPLE
 from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Change, Store
 from tests.support.gateway import environment
@@ -233,6 +234,28 @@ async def test_workers_do_not_outlive_their_supervisor(store_url: str, tmp_path:
         web.process.kill()
         web.process.wait()
         await until(lambda: not any(map(exists, workers)), STOP_TIMEOUT_S)
+
+
+@pytest.mark.timeout(180)
+async def test_a_worker_that_cannot_be_replaced_takes_no_tab_of_the_others_along(
+    store_url: str, store: Store, tmp_path: Path
+) -> None:
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_bytes(EXAMPLE.read_bytes())
+    async with (
+        run_web(store_url, tmp_path, INTAKE="1", CATALOG=str(catalog), HEARTBEAT_S="600") as web,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        first, second = web.workers()
+        tabs = await tabs_on_all(stack, web, first, second)
+        catalog.write_text("this is no catalog")
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: any("worker_not_started" in line for line in web.lines()), START_TIMEOUT_S)
+        (line,) = [json.loads(line) for line in web.lines() if "worker_not_started" in line]
+        assert line["reason"].startswith(f"PLANWIRE_CATALOG: {catalog}:1: ")
+        committed = await store.commit(Change("tenant:acme", b'{"n":1}'))
+        await asyncio.gather(*[at(wire, committed.version) for wire, pid in tabs.items() if pid == second])
+        assert web.process.poll() is None
 
 
 @pytest.mark.parametrize("workers", ["two", "0", "-1", "1.5", "100000"])

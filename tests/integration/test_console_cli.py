@@ -125,6 +125,25 @@ async def test_the_chain_as_text_and_what_exit_codes_say(
         assert two.node.name in top[1]
 
 
+async def test_beside_a_local_run_no_token_is_needed_and_elsewhere_one_is_asked_for(
+    store_url: str, tmp_path: Path
+) -> None:
+    async with (
+        run_gateway(environment(store_url, DEV="1")) as local,
+        run_gateway(environment(store_url, CONSOLE_TOKEN=TOKEN)) as closed,
+        run_gateway(environment(store_url)) as without,
+    ):
+        here, there, nowhere = await asyncio.gather(
+            *(planwire(environ_of(one, tmp_path, ""), "top", "--once") for one in (local, closed, without))
+        )
+    assert (here[0], here[2]) == (0, "")
+    assert local.node.name in here[1]
+    assert there[0] == 2
+    assert "the console asks for a token: set PLANWIRE_CONSOLE_TOKEN" in there[2]
+    assert nowhere[0] == 1
+    assert "there is no console at" in nowhere[2]
+
+
 async def test_errors_are_one_line_and_say_what_to_do(store_url: str, tmp_path: Path) -> None:
     async with run_gateway(environment(store_url, CONSOLE_TOKEN=TOKEN), until_fresh=False) as running:
         good, bad = environ_of(running, tmp_path), environ_of(running, tmp_path, "wrong")

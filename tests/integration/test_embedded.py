@@ -227,12 +227,17 @@ async def test_store_process_says_one_line_and_leaves_cleanly(data_dir: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("setting", "text"), [("PLANWIRE_DATADIR", "PLANWIRE_DATA_DIR"), ("PLANWIRE_WATCH_PID", "not a process id")]
+    ("setting", "text"),
+    [
+        ("PLANWIRE_DATADIR", "PLANWIRE_DATA_DIR"),
+        ("PLANWIRE_WATCH_PID", "not a process id"),
+        ("PLANWIRE_DURABLE", "1 or 0"),
+    ],
 )
 async def test_store_process_refuses_a_wrong_setting_in_one_line(data_dir: Path, setting: str, text: str) -> None:
     with running(python(*STORE), clean_environ(data_dir) | {setting: "x"}) as store:
         await until(lambda: store.status() is not None)
-        assert store.status() == 1
+        assert store.status() == 2
         await until(lambda: store.lines)
         (line,) = store.lines
         assert text in line

@@ -506,6 +506,32 @@ async def test_the_pages_of_other_origins_are_refused(store_url: str) -> None:
             await welcomed(client)
 
 
+async def test_pages_of_applications_and_extensions_connect_and_read_where_they_are_listed(store_url: str) -> None:
+    chrome, firefox = "abcdefghijklmnopabcdefghijklmnop", "0f5a1c2e-1111-2222-3333-444455556666"
+    written_and_sent = (
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("ionic://localhost", "ionic://localhost"),
+        ("tauri://localhost", "tauri://localhost"),
+        ("https://tauri.localhost", "https://tauri.localhost"),
+        (f"chrome-extension://{chrome}", f"chrome-extension://{chrome}"),
+        (f"moz-extension://{firefox.upper()}", f"moz-extension://{firefox}"),
+        ("https://app.example:443", "https://app.example"),
+        ("https://b\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.example", "https://xn--bcher-kva.example"),
+    )
+    listed = ",".join(written for written, _ in written_and_sent)
+    async with (
+        run_gateway(environment(store_url, ALLOWED_ORIGINS=listed)) as running,
+        run_gateway(environment(store_url)) as other,
+        httpx2.AsyncClient() as http,
+    ):
+        for _, origin in written_and_sent:
+            async with open_client(running, origin=origin) as client:
+                await welcomed(client)
+            assert (await refused(other, origin=origin))[0] == 403
+            answer = await http.get(f"{running.url}/v1/state/tenant:a", headers={"Origin": origin})
+            assert answer.headers["access-control-allow-origin"] == origin
+
+
 async def test_more_sockets_than_the_process_takes_are_shed_with_503(store_url: str) -> None:
     async with run_gateway(environment(store_url, SOCKETS_MAX="1")) as running, open_client(running) as client:
         await welcomed(client)

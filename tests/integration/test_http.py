@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import sys
 import time
@@ -577,6 +578,31 @@ class TestPublish:
             b'{"a":9007199254740991,"b":-9007199254740991,"c":[1e+308,5e-324,100.0,0.1,0,0.0],"d":"%b"}' % (b"9" * 20)
         )
         assert stored.private == b'{"a":18446744073709551615,"b":-9223372036854775808,"c":0.0}'
+
+    @pytest.mark.parametrize(
+        ("content", "headers", "code"),
+        [
+            (gzip.compress(b'{"topic":"tenant:a","state":1}'), {"Content-Encoding": "gzip"}, "content_encoding_"),
+            (gzip.compress(b'{"topic":"tenant:a","state":1}'), {}, "content_encoding_"),
+            (b"\x28\xb5\x2f\xfd\x00", {}, "content_encoding_"),
+            (b'{"topic":"tenant:a","state":1}', {"Content-Encoding": "br"}, "content_encoding_"),
+            (b'{"topic":"tenant:a","state":1}', {"Content-Encoding": "gzip, identity"}, "content_encoding_"),
+            (b'\xef\xbb\xbf{"topic":"tenant:a","state":1}', {}, "charset_"),
+            ('{"topic":"tenant:a","state":1}'.encode("utf-16"), {}, "charset_"),
+            (b"\xfe\xff\x00{", {}, "charset_"),
+        ],
+    )
+    async def test_a_body_in_another_form_is_told_so(
+        self, running: Running, store: Store, content: bytes, headers: dict[str, str], code: str
+    ) -> None:
+        async with publisher(running) as client:
+            for path in ("/v1/publish", "/v1/publish/batch", "/v1/sessions/revoke"):
+                response = await client.post(path, content=content, headers=headers)
+                assert problem_of(response, 415) == f"{code}unsupported"
+                assert "surrogate" not in response.text
+            plain = await client.post("/v1/publish", content=b"{}", headers={"Content-Encoding": "identity"})
+            assert problem_of(plain, 422) == "request_invalid"
+        assert (await store.read("tenant:a")).version == 0
 
     async def test_the_largest_state_passes(self, running: Running) -> None:
         assert (await publish(running, "x" * 32_766)).json()["verdict"] == "applied"

@@ -23,6 +23,7 @@ import pytest
 
 from tests.support.processes import ROOT, Running, alive_with, clean_environ, python, running, servers_of
 from tests.support.servers import Server, free_port
+from tests.support.service_links import LINKS
 from tests.support.wait import until
 
 STAND_IN = """\
@@ -255,7 +256,7 @@ async def test_a_taken_port_is_one_line_and_starts_nothing(data_dir: Path, procf
         ("PORT", "web", "PORT is not a TCP port: 'web'", 2),
         ("PORT", "65536", "PORT is not a TCP port", 2),
         ("PLANWIRE_PUBLISH_KEYZ", "x", "did you mean PLANWIRE_PUBLISH_KEY", 2),
-        ("PLANWIRE_DATA_DIR", "/dev/null/x", "cannot be used", 1),
+        ("PLANWIRE_DATA_DIR", "/dev/null/x", "PLANWIRE_DATA_DIR: /dev/null/x cannot be used", 2),
     ],
 )
 async def test_a_wrong_setting_is_one_line(
@@ -290,7 +291,6 @@ async def test_processes_get_made_up_secrets_that_stay_the_same(data_dir: Path, 
         "PLANWIRE_PUBLISH_KEYS",
         "PLANWIRE_PADDLE_SECRETS",
         "PLANWIRE_PADDLE_API_KEYS",
-        "PLANWIRE_CONSOLE_TOKEN",
     }
     seen = []
     for _ in range(2):
@@ -305,6 +305,24 @@ async def test_processes_get_made_up_secrets_that_stay_the_same(data_dir: Path, 
             await until(lambda: program.status() is not None, timeout_s=STOP_S)
     assert seen[0] == seen[1]
     assert all(seen[0].values())
+
+
+async def test_what_kubernetes_adds_for_services_reaches_no_process(data_dir: Path, procfile: Path) -> None:
+    with running(command(procfile), clean_environ(data_dir, PORT="0", PLANWIRE_LOG_LEVEL="info\n", **LINKS)) as program:
+        environ = seen_environ(await ready(program))
+        assert not LINKS.keys() & environ.keys()
+        assert environ["PLANWIRE_LOG_LEVEL"] == "info"
+
+
+async def test_no_console_token_is_made_up_and_one_that_is_given_reaches_the_gateway(
+    data_dir: Path, procfile: Path
+) -> None:
+    data_dir.mkdir(parents=True)  # noqa: ASYNC240
+    (data_dir / "dev.env").write_text("PLANWIRE_CONSOLE_TOKEN=made-up-by-an-older-version-of-this\n")
+    with running(command(procfile), clean_environ(data_dir, PORT="0")) as program:
+        assert "PLANWIRE_CONSOLE_TOKEN" not in seen_environ(await ready(program))
+    with running(command(procfile), clean_environ(data_dir, PORT="0", PLANWIRE_CONSOLE_TOKEN="mine")) as program:
+        assert seen_environ(await ready(program))["PLANWIRE_CONSOLE_TOKEN"] == "mine"
 
 
 async def test_secrets_of_the_environment_win_and_are_not_written_down(data_dir: Path, procfile: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import time
 from collections.abc import AsyncIterator
@@ -432,6 +433,14 @@ class TestScheduledChange:
         problem(await desk.post(path, json=body), 422, "effective_at_required")
         for raw in (b"[]", b"{", b'"x"'):
             problem(await desk.post(path, content=raw), 422, "request_invalid")
+        for raw, headers, code in (
+            (gzip.compress(b'{"plan":"basic"}'), {"Content-Encoding": "gzip"}, "content_encoding_unsupported"),
+            (gzip.compress(b'{"plan":"basic"}'), {}, "content_encoding_unsupported"),
+            (b'{"plan":"basic"}', {"Content-Encoding": "br"}, "content_encoding_unsupported"),
+            (b'\xef\xbb\xbf{"plan":"basic"}', {}, "charset_unsupported"),
+            ('{"plan":"basic"}'.encode("utf-16"), {}, "charset_unsupported"),
+        ):
+            problem(await desk.post(path, content=raw, headers=headers), 415, code)
         problem(await desk.post(path, content=b"x" * 70_000), 413, "body_too_large")
 
 

@@ -547,9 +547,13 @@ class TestProcess:
     @pytest.mark.parametrize(
         ("environ", "line"),
         [
-            ({"PLANWIRE_CATALOG": "/nowhere.toml"}, "planwire worker: /nowhere.toml:1: cannot be read"),
+            (
+                {"PLANWIRE_CATALOG": "/nowhere.toml"},
+                "planwire worker: PLANWIRE_CATALOG: /nowhere.toml:1: cannot be read",
+            ),
+            ({"PLANWIRE_ALIVE_FILE": "/proc/x"}, "planwire worker: PLANWIRE_ALIVE_FILE: /proc/x cannot be written"),
             ({"PLANWIRE_CATALGO": "x"}, "planwire worker: unknown setting PLANWIRE_CATALGO; did you mean"),
-            ({"PLANWIRE_REDIS_URL": "http://x"}, "planwire worker: store URL scheme 'http' is not known"),
+            ({"PLANWIRE_REDIS_URL": "http://x"}, "planwire worker: PLANWIRE_REDIS_URL: the scheme 'http' is not known"),
         ],
     )
     async def test_it_says_in_one_line_why_it_cannot_start(self, environ: dict[str, str], line: str) -> None:

@@ -18,6 +18,7 @@ from gateway.metrics import Metrics
 from gateway.protocol import CloseCode
 from gateway.settings import GatewaySettings
 from sync.state.env import NAMES
+from sync.worker import ALIVE_S
 from tests.support.servers import missing
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +28,7 @@ RUNBOOK = (ROOT / "docs" / "operations.md").read_text()
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 MANIFESTS = [DEPLOY / "kubernetes" / "planwire.yaml", DEPLOY / "compose.yaml", DEPLOY / "planwire.env.example"]
 
-NOT_SETTINGS = {"PLANWIRE_DEV"}
+NOT_SETTINGS = {"PLANWIRE_DEV", "PLANWIRE_DEV_INSECURE_HOST"}
 """What no deployment may set."""
 
 
@@ -130,6 +131,30 @@ def test_the_manifest_leaves_the_drain_its_time() -> None:
         assert int(stop[1]) >= default + 10
     assert "path: /readyz" in manifest.split("readinessProbe:")[1].split("lifecycle")[0]
     assert "/readyz" not in manifest.split("livenessProbe:")[1].split("readinessProbe")[0]
+
+
+def test_every_pod_is_spared_service_links_and_has_its_probes() -> None:
+    manifest = (DEPLOY / "kubernetes" / "planwire.yaml").read_text()
+    pods = {
+        name: part for part in manifest.split("\n---\n") for name in re.findall(r"(?m)^        - name: (\w+)$", part)
+    }
+    assert set(pods) == {"web", "worker"}
+    probes = {}
+    for name, pod in pods.items():
+        assert re.findall(r"(?m)^      enableServiceLinks: (.*)$", pod) == ["false"]
+        found = re.findall(r"(?m)^          (\w+)Probe:\n            (.*)$", pod)
+        probes[name] = dict(found)
+        assert len(found) == len(probes[name])
+    assert probes["web"] == {
+        "startup": "httpGet: {path: /healthz, port: http}",
+        "liveness": "httpGet: {path: /healthz, port: http}",
+        "readiness": "httpGet: {path: /readyz, port: http}",
+    }
+    # No Service leads to the worker, so it needs no readiness.
+    assert set(probes["worker"]) == {"startup", "liveness"}
+    (alive,) = re.findall(r"PLANWIRE_ALIVE_FILE, value: (\S+)\}", pods["worker"])
+    assert all(f"find {alive} -mmin -1" in command for command in probes["worker"].values())
+    assert ALIVE_S * 6 <= 60, "one touch that comes late must not fail the probe"
 
 
 def test_the_alerts_fire_where_they_should() -> None:

@@ -38,7 +38,9 @@ def _render(name: str, changes: Mapping[str, str]) -> str:
     return text
 
 
-def _nginx(directory: Path, port: int, gateway: int, made: Certificates, idle_s: float) -> list[str]:
+def _nginx(
+    directory: Path, port: int, gateway: int, made: Certificates, idle_s: float, prefix: str, more: Mapping[str, str]
+) -> list[str]:
     changes = {
         "listen 443 ssl http2;": f"listen 127.0.0.1:{port} ssl http2;",
         "server 127.0.0.1:8000 ": f"server 127.0.0.1:{gateway} ",
@@ -47,12 +49,17 @@ def _nginx(directory: Path, port: int, gateway: int, made: Certificates, idle_s:
         "proxy_read_timeout 60s;": f"proxy_read_timeout {idle_s * 1000:.0f}ms;",
         "proxy_send_timeout 60s;": f"proxy_send_timeout {idle_s * 1000:.0f}ms;",
     }
-    (directory / "planwire.conf").write_text(_render("nginx.conf", changes))
+    if prefix:
+        changes["    location / {\n"] = f"    location {prefix}/ {{\n"
+        changes["proxy_pass http://planwire;"] = "proxy_pass http://planwire/;"
+    (directory / "planwire.conf").write_text(_render("nginx.conf", {**changes, **more}))
     (directory / "nginx.conf").write_text(NGINX_MAIN.format(directory=directory))
     return ["nginx", "-p", str(directory), "-c", str(directory / "nginx.conf")]
 
 
-def _haproxy(directory: Path, port: int, gateway: int, made: Certificates, idle_s: float) -> list[str]:
+def _haproxy(
+    directory: Path, port: int, gateway: int, made: Certificates, idle_s: float, prefix: str, more: Mapping[str, str]
+) -> list[str]:
     idle = f"{idle_s * 1000:.0f}ms"
     changes = {
         "bind :443 ssl": f"bind 127.0.0.1:{port} ssl",
@@ -63,16 +70,40 @@ def _haproxy(directory: Path, port: int, gateway: int, made: Certificates, idle_
         "timeout server 60s": f"timeout server {idle}",
         "timeout tunnel 60s": f"timeout tunnel {idle}",
     }
-    (directory / "haproxy.cfg").write_text(_render("haproxy.cfg", changes))
+    if prefix:
+        changes["    default_backend gateways\n"] = f"    use_backend gateways if {{ path_beg {prefix}/ }}\n"
+        rewritten = f"    http-request replace-path {prefix}(/.*) \\1\n"
+        changes["    balance leastconn\n"] = f"    balance leastconn\n{rewritten}"
+    (directory / "haproxy.cfg").write_text(_render("haproxy.cfg", {**changes, **more}))
     return ["haproxy", "-db", "-q", "-f", str(directory / "haproxy.cfg")]
 
+
+NO_FORWARDING_HEADERS = {
+    "nginx": {
+        "        proxy_set_header X-Forwarded-For   $proxy_add_x_forwarded_for;\n": "",
+        "        proxy_set_header X-Forwarded-Proto $scheme;\n": "",
+    },
+    "haproxy": {"    option forwardfor\n": "", "    http-request set-header X-Forwarded-Proto https\n": ""},
+}
+"""Changes that keep a proxy from saying that it passes requests on."""
 
 COMMANDS = {"nginx": _nginx, "haproxy": _haproxy}
 
 
 @contextlib.asynccontextmanager
-async def run_proxy(name: str, gateway: int, made: Certificates, idle_s: float = 60) -> AsyncIterator[int]:
+async def run_proxy(
+    name: str,
+    gateway: int,
+    made: Certificates,
+    idle_s: float = 60,
+    *,
+    prefix: str = "",
+    changes: Mapping[str, str] | None = None,
+) -> AsyncIterator[int]:
     """Run a proxy with TLS before the gateway on port `gateway`; gives its port. `idle_s` replaces its 60 s timeouts.
+
+    `prefix`: serve it below this path, as the comments in the shipped files say. `changes`: further ones to the shipped
+    file, from what is replaced to what stands there then.
 
     Without the program the test is skipped, under CI it fails.
     """
@@ -82,14 +113,14 @@ async def run_proxy(name: str, gateway: int, made: Certificates, idle_s: float =
         missing(f"{name} is not on PATH (Debian: apt-get install nginx-light haproxy)")
     directory = Path(tempfile.mkdtemp(prefix="pw-proxy-"))
     port = free_port()
-    command = COMMANDS[name](directory, port, gateway, made, idle_s)
+    command = COMMANDS[name](directory, port, gateway, made, idle_s, prefix, changes or {})
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(  # noqa: ASYNC220 - started once, waited for below
             [program, *command[1:]], stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
     try:
         async with asyncio.timeout(START_TIMEOUT_S):
-            while not await _is_serving(port, made):
+            while not await _is_serving(port, made, prefix):
                 assert process.poll() is None, (directory / "log").read_text()
                 await asyncio.sleep(0.02)
         yield port
@@ -103,14 +134,15 @@ async def run_proxy(name: str, gateway: int, made: Certificates, idle_s: float =
         shutil.rmtree(directory, ignore_errors=True)
 
 
-async def _is_serving(port: int, made: Certificates) -> bool:
+async def _is_serving(port: int, made: Certificates, prefix: str) -> bool:
     """Whether the proxy hands a request to the gateway: HAProxy does so only after its first checks."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=made.trust())
     except OSError:
         return False
     try:
-        writer.write(b"GET /readyz HTTP/1.1\r\nHost: planwire.test\r\nConnection: close\r\n\r\n")
+        request = f"GET {prefix}/readyz HTTP/1.1\r\nHost: planwire.test\r\nConnection: close\r\n\r\n"
+        writer.write(request.encode())
         return b" 200" in await reader.readline()
     except OSError:
         return False

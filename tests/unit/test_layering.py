@@ -25,6 +25,7 @@ PURE = [
     "gateway.deadlines",
     "gateway.errors",
     "gateway.frame",
+    "gateway.origins",
     "gateway.outbox",
     "gateway.protocol",
     "gateway.revocations",
@@ -73,6 +74,7 @@ MAY_SEE_ALL_OF_SYNC = {"gateway.app", "gateway.cli", "gateway.dev"}
 """The one that mounts the intake, and the two that run all processes of a development machine."""
 
 MAY_CATCH_EVERYTHING = {
+    "gateway.console.supervisor": "a console that fails in an unforeseen way must not take the tabs along",
     "sync.worker": "one event that fails in an unforeseen way must not stop the others",
     "sync.state.embedded": "whatever fails inside the wheel's private module, a server on PATH will do",
 }

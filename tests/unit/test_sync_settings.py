@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from gateway.reference import Reader, collect
+from sync import outbox
 from sync.billing.providers import Secret
 from sync.billing.shelf import EXAMPLE
 from sync.settings import SettingsError, SyncSettings
-from sync.state import env
+from sync.simulator import settings as simulator_settings
+from sync.state import deathwatch, env
 
 SECRETS = "live:pdl_ntfset_a, sandbox:pdl_ntfset_b,live:pdl_ntfset_c"
 
@@ -140,3 +143,46 @@ def test_stripe_s_keys_are_of_their_environment(keys: str, problem: str) -> None
     with pytest.raises(SettingsError, match=problem) as raised:
         read(STRIPE_API_KEYS=keys)
     assert "hidden" not in str(raised.value)
+
+
+def test_line_ends_around_a_value_mean_nothing_in_any_setting() -> None:
+    samples = {
+        "REDIS_URL": "redis://db:6379/0",
+        "CATALOG": "plans.toml",
+        "PADDLE_SECRETS": "live:pdl_ntfset_a",
+        "STRIPE_SECRETS": "live:whsec_a",
+        "PADDLE_API_KEYS": "live:key",
+        "STRIPE_API_KEYS": "live:sk_live_a",
+        "PADDLE_API_URL": "https://paddle.example",
+        "STRIPE_API_URL": "https://stripe.example",
+        "SOURCE_URL": "https://app.example.com/plan",
+        "SOURCE_SECRET": "s" * 32,
+        "SIMULATOR_URL": "http://127.0.0.1:1",
+        "WEBHOOK_URL": "http://127.0.0.1:2",
+        "ALIVE_FILE": "/tmp/alive",
+    }
+    always = {name: samples[name] for name in ("CATALOG", "SOURCE_SECRET")}
+    found = {setting.name: setting.default for setting in collect(Reader(SyncSettings, ("worker",), {}))}
+    for name in (name.upper() for name in SyncSettings.model_fields):
+        value = samples.get(name) or found[f"PLANWIRE_{name}"]
+        assert value, f"{name} needs a sample"
+        for spelt in (f"{value}\n", f"\t{value}\r\n", f" {value} "):
+            assert read(**always | {name: spelt}) == read(**always | {name: value}), name
+
+
+def test_what_is_read_without_a_model_is_read_without_line_ends_too() -> None:
+    assert outbox.database_of({"PLANWIRE_OUTBOX_URL": "postgresql://db/app\n"}) == "postgresql://db/app"
+    with pytest.raises(SettingsError, match="PLANWIRE_OUTBOX_URL is not set"):
+        outbox.database_of({"PLANWIRE_OUTBOX_URL": " \n"})
+    deathwatch.watch_from({"PLANWIRE_WATCH_PID": "\n"})
+    with pytest.raises(ValueError, match="not a process id: 0"):
+        deathwatch.watch_from({"PLANWIRE_WATCH_PID": "0\n"})
+    simulator = simulator_settings.from_env(
+        {
+            "PLANWIRE_DEV": "1\n",
+            "PLANWIRE_SIMULATOR_URL": "http://127.0.0.1:8100\n",
+            "PLANWIRE_PADDLE_SECRETS": "live:x\n",
+            "PORT": "8123\n",
+        }
+    )
+    assert simulator.webhook_url == "http://127.0.0.1:8123/webhooks/paddle"

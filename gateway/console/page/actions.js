@@ -1,5 +1,5 @@
 /** What can be done, each behind a question: what will happen, then what happened and the entry of the audit log. */
-import { act, get } from "./api.js";
+import { act, gateway, get } from "./api.js";
 import { curl } from "./copy.js";
 import { ask } from "./dialog.js";
 import { set } from "./dom.js";
@@ -64,7 +64,7 @@ export const guarded = (session, name, button) => {
 };
 
 /** The same as a backend would do it, with a publish key. @param {string} path @param {unknown} [body] */
-const command = (path, body) => () => curl("POST", `${location.origin}${path}`, { key: "PLANWIRE_PUBLISH_KEY", body });
+const command = (path, body) => () => curl("POST", `${gateway}${path}`, { key: "PLANWIRE_PUBLISH_KEY", body });
 
 const tenantOf = (/** @type {string} */ topic) => topic.slice(topic.indexOf(":") + 1);
 

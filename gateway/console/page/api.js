@@ -1,5 +1,8 @@
 /** Asking the gateway: JSON in, or an error that tells its status and code. Knows nothing of the page. */
 
+/** The gateway's address, whatever a proxy has put before its paths: this module is its `/console/api.js`. */
+export const gateway = new URL("..", import.meta.url).href.slice(0, -1);
+
 /** `status` 0: nobody answered. */
 export class Refused extends Error {
   /** @param {number} status @param {string} code @param {string} detail */
@@ -13,7 +16,7 @@ export class Refused extends Error {
 /** @param {string} path @param {RequestInit} options */
 const send = async (path, options) => {
   try {
-    return await fetch(`/console/${path}`, options);
+    return await fetch(`${gateway}/console/${path}`, options);
   } catch (error) {
     if (options.signal?.aborted) throw error;
     throw new Refused(0, "unreachable", "the gateway does not answer");

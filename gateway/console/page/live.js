@@ -4,8 +4,8 @@
  * The reports are topics like any other, read with the project's own browser client. Gateways make them only while
  * somebody says every few seconds that he looks, so nothing is reported for a page that nobody sees.
  */
-import { planwire } from "/client/planwire.js";
-import { post } from "./api.js";
+import { planwire } from "../client/planwire.js";
+import { gateway, post } from "./api.js";
 
 const RENEW_MS = 3000;
 
@@ -27,7 +27,7 @@ const batched = (draw) => {
  * @param {(error: unknown) => void} failed called when the gateway refuses or does not answer
  */
 export const live = (changed, failed) => {
-  const client = planwire({ url: location.origin, token: async () => (await post("api/token", {})).token });
+  const client = planwire({ url: gateway, token: async () => (await post("api/token", {})).token });
   const redraw = batched(changed);
   /** @type {Map<string, {topic: any, snapshot: any}>} by the report's name */
   const held = new Map();

@@ -1,6 +1,6 @@
 /** One topic: the chain from what happened to every tab, its versions, events and sides, and what can be done about it. */
 import { reconcile, revoke, simulate } from "./actions.js";
-import { get } from "./api.js";
+import { gateway, get } from "./api.js";
 import { ofTopic } from "./attention.js";
 import { chain } from "./chain.js";
 import { copyButton, curl } from "./copy.js";
@@ -64,7 +64,7 @@ export const topicView = (root, context, { name, query }) => {
   let askedAt = 0;
   let wanted = query.get("at") ?? "";
 
-  const stateUrl = `${location.origin}/v1/state/${name}`;
+  const stateUrl = `${gateway}/v1/state/${name}`;
   const fixture = async () => JSON.stringify(await get(`fixture/${path}`), null, 2);
   const actions = h(
     "div",

@@ -9,9 +9,9 @@
     }).then((answer) => answer.json());
 
   const client = Planwire.stored({
-    url: location.origin,
+    url: new URL("../..", location.href).href.slice(0, -1),
     subject: tenant,
-    token: () => post("/demo/token").then(({ token }) => token),
+    token: () => post("../token").then(({ token }) => token),
     socket: Planwire.tabs({ subject: tenant, socket: Planwire.fallback() }),
   });
   const topic = client.topic("tenant:" + tenant);
@@ -24,6 +24,6 @@
 
   for (const button of document.querySelectorAll("button[data-action]"))
     button.addEventListener("click", () =>
-      post("/demo/simulate/" + button.dataset.action, { plan: button.dataset.plan, when: button.dataset.when }),
+      post("../simulate/" + button.dataset.action, { plan: button.dataset.plan, when: button.dataset.when }),
     );
 })();

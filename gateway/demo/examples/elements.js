@@ -1,6 +1,6 @@
 /** The plan in plain HTML: the page's own markup says what to show. */
-import { define } from "/client/elements.js";
-import { planwire } from "/client/planwire.js";
+import { define } from "../../client/elements.js";
+import { planwire } from "../../client/planwire.js";
 import { open } from "./shared.js";
 
 const topic = open(planwire);

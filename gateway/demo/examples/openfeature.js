@@ -1,6 +1,6 @@
 /** The plan as OpenFeature flags. */
-import { provider } from "/client/openfeature.js";
-import { planwire } from "/client/planwire.js";
+import { provider } from "../../client/openfeature.js";
+import { planwire } from "../../client/planwire.js";
 import { OpenFeature, ProviderEvents } from "../vendor/openfeature.js";
 import { open } from "./shared.js";
 

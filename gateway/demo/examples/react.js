@@ -1,5 +1,5 @@
 /** The plan in React. Your own build imports from "react" and "planwire/react"; this page has both in one file. */
-import { planwire } from "/client/planwire.js";
+import { planwire } from "../../client/planwire.js";
 import { createElement as h, createRoot, usePlanwire } from "../vendor/react.js";
 import { open } from "./shared.js";
 

@@ -14,10 +14,10 @@ export const open = (planwire, options) => {
     ).json();
   for (const button of document.querySelectorAll("button[data-action]"))
     if (button instanceof HTMLButtonElement)
-      button.addEventListener("click", () => post(`/demo/simulate/${button.dataset.action}`, { plan: button.dataset.plan, when: button.dataset.when }));
+      button.addEventListener("click", () => post(`../simulate/${button.dataset.action}`, { plan: button.dataset.plan, when: button.dataset.when }));
   const topic = planwire({
-    url: location.origin,
-    token: async () => (await post("/demo/token")).token,
+    url: new URL("../..", location.href).href.slice(0, -1),
+    token: async () => (await post("../token")).token,
     ...options,
   }).topic(`tenant:${tenant}`);
   topic.subscribe((/** @type {any} */ { status }) => {

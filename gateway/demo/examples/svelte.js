@@ -1,5 +1,5 @@
 /** The plan in Svelte: Plan.svelte, compiled, is given the topic and uses it as the store it is. */
-import { planwire } from "/client/planwire.js";
+import { planwire } from "../../client/planwire.js";
 import { Plan, mount } from "../vendor/svelte.js";
 import { open } from "./shared.js";
 

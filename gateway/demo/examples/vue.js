@@ -1,5 +1,5 @@
 /** The plan in Vue. Your own build imports from "vue" and "planwire/vue"; this page has both in one file. */
-import { planwire } from "/client/planwire.js";
+import { planwire } from "../../client/planwire.js";
 import { createApp, h, usePlanwire } from "../vendor/vue.js";
 import { open } from "./shared.js";
 

@@ -7,6 +7,7 @@ whoever asks decides whether to ask again. It parses no more than `paddle.fetche
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import threading
 import time
@@ -66,7 +67,18 @@ class SdkMissingError(SyncError):
     """API keys are set, but paddle-python-sdk is not installed."""
 
     def __str__(self) -> str:
-        return "PLANWIRE_PADDLE_API_KEYS is set, but paddle-python-sdk is not installed: pip install 'planwire[paddle]'"
+        return (
+            "PLANWIRE_PADDLE_API_KEYS: paddle-python-sdk is not installed: pip install 'planwire[paddle]', "
+            "or leave the keys out"
+        )
+
+
+def is_sdk_installed() -> bool:
+    """Whether the SDK can be found; it is not loaded, which takes a second."""
+    try:
+        return importlib.util.find_spec("paddle_billing") is not None
+    except ValueError:
+        return False
 
 
 class PaddleApi:

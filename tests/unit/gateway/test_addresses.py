@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.addresses import LOCAL, TrustedProxies, canonical, group, parse_networks
+from gateway.addresses import LOCAL, TrustedProxies, canonical, group, is_forwarded, is_loopback, parse_networks
 
 PROXIES = TrustedProxies(parse_networks(["10.0.0.0/8", "2001:db8:1::/48", "127.0.0.1"]))
 
@@ -70,3 +70,29 @@ def test_any_header_gives_an_address_that_is_no_trusted_proxy_or_the_peer(header
 def test_a_canonical_address_stays_as_it_is(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
     once = canonical(str(address))
     assert canonical(once) == once
+
+
+@pytest.mark.parametrize(
+    ("names", "forwarded"),
+    [
+        (["host", "accept", "x-forwarded-for"], True),
+        (["x-forwarded-host"], True),
+        (["x-forwarded"], True),
+        (["forwarded"], True),
+        (["via"], True),
+        (["x-real-ip"], True),
+        (["host", "origin", "user-agent", "x-forward", "x-requested-with"], False),
+        ([], False),
+    ],
+)
+def test_what_a_proxy_passed_on_is_known_by_its_headers(names: list[str], forwarded: bool) -> None:
+    assert is_forwarded(names) is forwarded
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("::ffff:127.0.0.1", True), ("10.0.0.1", False),
+     ("::", False), ("0.0.0.0", False), ("localhost", False), ("", False)],
+)  # fmt: skip
+def test_loopback_is_known_in_every_spelling(address: str, loopback: bool) -> None:
+    assert is_loopback(address) is loopback

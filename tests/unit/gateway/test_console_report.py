@@ -151,3 +151,26 @@ def test_a_setting_that_cannot_be_meant_is_refused(text: str) -> None:
     with pytest.raises(ConsoleTokenError) as error:
         scopes.parse(text)
     assert "a," not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "hint"),
+    [
+        ("reed:hunter2", "(did you mean read:?)"),
+        ("Admin:hunter2", "(did you mean admin:?)"),
+        ("admin+privat:hunter2", "(did you mean admin+private:?)"),
+        ("x,admin :hunter2", "(did you mean admin:?)"),
+        ("hunter2:hunter3", ""),
+        (":hunter2", ""),
+        ("https://hunter2", ""),
+    ],
+)
+def test_a_scope_that_there_is_not_is_an_error_that_names_those_that_are(entry: str, hint: str) -> None:
+    with pytest.raises(ConsoleTokenError) as raised:
+        scopes.parse(entry)
+    said = str(raised.value)
+    assert "known are read, admin, private" in said
+    assert "as admin+private:TOKEN" in said
+    assert ("did you mean" in said) is bool(hint)
+    assert hint in said
+    assert "hunter" not in said

@@ -54,7 +54,8 @@ def test_a_missing_secret_is_added_and_an_own_line_is_kept(tmp_path: Path) -> No
     values = dev_env.ensure(tmp_path, {})
     assert values["PLANWIRE_JWT_SECRET"] == "a=b"
     assert values["PLANWIRE_CATALOG"] == "my.toml"
-    assert values["PLANWIRE_CONSOLE_TOKEN"]
+    assert values["PLANWIRE_PADDLE_SECRETS"]
+    assert "PLANWIRE_CONSOLE_TOKEN" not in values, "on one's own machine the console needs none"
 
 
 @pytest.mark.parametrize("kept", ["PLANWIRE_PUBLISH_KEY=mine\n", "PLANWIRE_PUBLISH_KEYS=dev:00\n"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.claims import Claims
-from gateway.revocations import Revocation, Revocations, decode, encode, make
+from gateway.revocations import LOGIN_TTL_S, Revocation, Revocations, decode, encode, make
 
 OLD = Claims("u1", 9e9, ("*",), jti="t1", iat=100)
 NEW = Claims("u1", 9e9, ("*",), jti="t2", iat=201)
@@ -107,3 +107,39 @@ def test_anything_else_on_the_channel_is_no_revocation(data: bytes) -> None:
 
 def test_values_are_bounded() -> None:
     assert make("sub", "x" * 769, 1) is None
+
+
+STREAM = Claims("console-c_1", 9e9, ("*",), scope=("console",), jti="console-1", iat=300)
+
+
+def test_a_login_that_was_logged_out_of_ends_with_its_stream_and_no_other_does() -> None:
+    revocations = Revocations()
+    assert revocations.revoke("login", "console-1", 200)
+    assert not revocations.revoke("login", "console-1", 201)
+    assert revocations.is_login_ended("console-1", 100)
+    assert revocations.is_revoked(STREAM), "also a token of it that was made after"
+    assert not revocations.is_login_ended("console-2", 100)
+    assert not revocations.is_revoked(OLD)
+    assert decode(encode(Revocation("login", "console-1", 200.0))) == Revocation("login", "console-1", 200.0)
+
+
+def test_logouts_are_bounded_and_touch_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.revocations.LOGINS_MAX", 2)
+    revocations = Revocations(2)
+    revocations.revoke("sub", "u1", 50)
+    for number in range(4):
+        revocations.revoke("login", f"console-{number}", 100 + number)
+    assert revocations.is_login_ended("console-0", 90), "what is given up ends all logins before it"
+    assert revocations.is_login_ended("console-other", 101)
+    assert not revocations.is_login_ended("console-other", 102)
+    assert not revocations.is_revoked(OTHER)
+    assert not revocations.is_revoked(OLD)
+    assert revocations.is_revoked(Claims("u1", 9e9, ("*",), iat=49))
+
+
+def test_a_logout_is_kept_as_long_as_a_login_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.revocations.LOGINS_MAX", 2)
+    revocations = Revocations()
+    for number in range(3):
+        revocations.revoke("login", f"console-{number}", number * (LOGIN_TTL_S + 1))
+    assert not revocations.is_login_ended("console-other", 0), "nothing had to be given up"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from gateway.reference import Reader, collect
 from gateway.settings import GatewaySettings, SettingsError, variable
 from sync.state import env
 
@@ -82,7 +83,9 @@ def test_a_refused_secret_is_not_shown(name: str) -> None:
 
 def test_no_secret_is_in_the_repr() -> None:
     made = settings(
-        PLANWIRE_REDIS_URL="redis://:hunter2@db", PLANWIRE_CONSOLE_TOKEN="hunter3", PLANWIRE_PUBLISH_KEYS=f"a:{DIGEST}"
+        PLANWIRE_REDIS_URL="redis://:hunter2@db",
+        PLANWIRE_CONSOLE_TOKEN="hunter3" * 5,
+        PLANWIRE_PUBLISH_KEYS=f"a:{DIGEST}",
     )
     shown = repr(made) + str(made)
     assert not any(secret in shown for secret in (SECRET, "hunter2", "hunter3", DIGEST))
@@ -169,3 +172,50 @@ def test_bounds_that_contradict_each_other_are_refused() -> None:
 
 def test_every_field_says_what_it_is() -> None:
     assert [name for name, field in GatewaySettings.model_fields.items() if not field.description] == []
+
+
+def test_line_ends_around_a_value_mean_nothing_in_any_setting() -> None:
+    samples = {
+        "PLANWIRE_REDIS_URL": "redis://db:6379/0",
+        "PLANWIRE_ALLOWED_ORIGINS": "https://app.example.com",
+        "PLANWIRE_TRUSTED_PROXIES": "10.0.0.0/8",
+        "PLANWIRE_SOURCE_URL": "https://app.example.com/plan",
+        "PLANWIRE_SIMULATOR_URL": "http://127.0.0.1:1",
+        "PLANWIRE_JWT_SECRET": SECRET,
+        "PLANWIRE_JWKS": "/etc/keys.json",
+        "PLANWIRE_JWT_AUDIENCE": "app",
+        "PLANWIRE_JWT_ISSUER": "https://issuer.example",
+        "PLANWIRE_PUBLISH_KEYS": f"ci:{DIGEST}",
+        "PLANWIRE_CONSOLE_TOKEN": "c" * 40,
+    }
+    found = {setting.name: setting.default for setting in collect(Reader(GatewaySettings, ("web",), {}))}
+    for name in map(variable, GatewaySettings.model_fields):
+        value = samples.get(name) or found[name]
+        assert value, f"{name} needs a sample"
+        for spelt in (f"{value}\n", f"\t{value}\r\n", f" {value} "):
+            assert settings(**{name: spelt}) == settings(**{name: value}), name
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "planwire.lan", "2001:db8::1"])
+def test_development_mode_is_for_loopback_unless_it_is_allowed_by_a_name_that_says_what_it_is(host: str) -> None:
+    said = problem_of(PLANWIRE_DEV="1", PLANWIRE_HOST=host)
+    assert said.startswith(f"PLANWIRE_DEV: development mode is for loopback, and PLANWIRE_HOST is {host}")
+    assert "PLANWIRE_DEV_INSECURE_HOST=1" in said
+    assert settings(PLANWIRE_DEV="1", PLANWIRE_HOST=host, PLANWIRE_DEV_INSECURE_HOST="1").host == host
+    assert settings(PLANWIRE_HOST=host).host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "localhost", "::1", "[::1]", "::ffff:127.0.0.1"])
+def test_every_name_of_loopback_is_loopback(host: str) -> None:
+    assert settings(PLANWIRE_DEV="1", PLANWIRE_HOST=host).dev
+
+
+def test_console_tokens_have_a_length_outside_development() -> None:
+    long = "c" * 32
+    for value in ("x", "c" * 31, f"{long},short", f"read:{long},admin:{'d' * 31}", f"read:{'c' * 31}"):
+        said = problem_of(PLANWIRE_CONSOLE_TOKEN=value)
+        assert said.startswith("PLANWIRE_CONSOLE_TOKEN: a token has at least 32 characters")
+        assert "ccc" not in said
+        assert settings(PLANWIRE_CONSOLE_TOKEN=value, PLANWIRE_DEV="1").dev
+    for value in (long, f"read:{long}", f"{long},admin+private:{'d' * 32}", ""):
+        assert settings(PLANWIRE_CONSOLE_TOKEN=value).console_token.get_secret_value() == value

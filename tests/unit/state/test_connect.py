@@ -63,7 +63,14 @@ async def test_one_server_has_the_bus_of_one() -> None:
         ("rediss+cluster://h?ssl_ca_certs=/nowhere", "No such file"),
         ("redis+sentinel://h", "a sentinel URL is"),
         ("redis+sentinel://h/s?db=x", "a sentinel URL is"),
-        ("redis://h:x", "store URL"),
+        ("redis://h:x", "PLANWIRE_REDIS_URL: Port could not be cast"),
+        ("redis://h/abc", "the database must be a number"),
+        ("redis://h?foo=1", r"an option \(foo\) is not known"),
+        ("rediss://h?ssl_cert_reqs=bogus", "an option .* has a wrong value"),
+        ("unix://", "a unix URL is unix:///PATH"),
+        ("localhost:6379", "PLANWIRE_REDIS_URL: it has no scheme; write redis://HOST:PORT/0"),
+        ("localhost", "it has no scheme"),
+        ("redis:localhost:6379", "it has no scheme"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_a_clear_error(url: str, text: str) -> None:
@@ -72,7 +79,13 @@ def test_a_url_that_cannot_be_used_is_a_clear_error(url: str, text: str) -> None
 
 
 def test_no_error_shows_the_password() -> None:
-    for url in ("redis+cluster://u:s3cret@h:x", "redis+sentinel://u:s3cret@h", "redis+other://u:s3cret@h"):
+    for url in (
+        "redis+cluster://u:s3cret@h:x",
+        "redis+sentinel://u:s3cret@h",
+        "redis+other://u:s3cret@h",
+        "s3cret:6379",
+        "u:s3cret@h",
+    ):
         with pytest.raises(StoreUrlError) as caught:
             connect(url)
         assert "s3cret" not in str(caught.value)

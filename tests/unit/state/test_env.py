@@ -7,7 +7,8 @@ import pytest
 from gateway.settings import GatewaySettings, variable
 from sync.settings import SyncSettings
 from sync.state import env
-from sync.state.env import PREFIX, UnknownSettingError, check_names
+from sync.state.env import PREFIX, UnknownSettingError, is_service_link, read
+from tests.support.service_links import service_links
 
 BESIDE_THE_MODELS = {
     "PLANWIRE_OUTBOX_URL",  # the relay's own, beside the settings of sync
@@ -24,12 +25,13 @@ def test_the_names_are_those_of_the_two_settings_models() -> None:
 
 
 def test_known_names_and_names_of_others_pass() -> None:
-    check_names([*env.NAMES, "PATH", "PORT", "planwire_redis_url", "XPLANWIRE_NOPE"])
+    environ = dict.fromkeys([*env.NAMES, "PATH", "PORT", "planwire_redis_url", "XPLANWIRE_NOPE"], "x")
+    assert read(environ) == environ
 
 
 def test_a_misspelt_name_is_an_error_that_says_what_was_meant() -> None:
     with pytest.raises(UnknownSettingError) as caught:
-        check_names({"PLANWIRE_REDIS_ULR": "", "PATH": ""})
+        read({"PLANWIRE_REDIS_ULR": "", "PATH": ""})
     assert caught.value.name == "PLANWIRE_REDIS_ULR"
     assert caught.value.closest == "PLANWIRE_REDIS_URL"
     assert str(caught.value) == "unknown setting PLANWIRE_REDIS_ULR; did you mean PLANWIRE_REDIS_URL?"
@@ -37,10 +39,75 @@ def test_a_misspelt_name_is_an_error_that_says_what_was_meant() -> None:
 
 def test_a_name_like_no_other_gets_no_hint() -> None:
     with pytest.raises(UnknownSettingError) as caught:
-        check_names(["PLANWIRE_QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ"])
+        read({"PLANWIRE_QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ": "1"})
     assert "did you mean" not in str(caught.value)
 
 
 def test_the_alphabetically_first_unknown_name_is_reported() -> None:
     with pytest.raises(UnknownSettingError, match="PLANWIRE_AAAA"):
-        check_names(["PLANWIRE_ZZZZ", "PLANWIRE_AAAA"])
+        read({"PLANWIRE_ZZZZ": "1", "PLANWIRE_AAAA": "1"})
+
+
+@pytest.mark.parametrize("value", ["x\n", "x\r\n", "  x", "\tx \n\n"])
+def test_blanks_and_line_ends_around_a_value_of_ours_are_dropped(value: str) -> None:
+    environ = {"PLANWIRE_JWT_ISSUER": value, "PORT": value, "WEB_CONCURRENCY": value, "OTHER": value}
+    assert read(environ) == {"PLANWIRE_JWT_ISSUER": "x", "PORT": "x", "WEB_CONCURRENCY": "x", "OTHER": value}
+    assert env.value(environ, "PORT") == "x"
+    assert env.value({"PORT": " \n"}, "PORT", "8000") == env.value({}, "PORT", "8000") == "8000"
+
+
+@pytest.mark.parametrize(
+    "service", ["planwire", "planwire-web", "planwire-metrics", "planwire-2", "planwire-redis-url"]
+)
+@pytest.mark.parametrize("address", ["10.96.0.12", "fd00:10:96::c"])
+@pytest.mark.parametrize(
+    "ports",
+    [
+        (("", 80, "TCP"),),
+        (("http", 80, "TCP"), ("metrics-web", 9100, "TCP")),
+        (("dns", 53, "UDP"), ("sig", 36412, "SCTP")),
+    ],
+)
+def test_what_kubernetes_sets_for_a_service_is_left_out(
+    service: str, address: str, ports: tuple[tuple[str, int, str], ...]
+) -> None:
+    links = service_links(service, address, *ports)
+    assert all(is_service_link(name, value) for name, value in links.items())
+    assert read(links | {"PLANWIRE_HOST": "::"}) == {"PLANWIRE_HOST": "::"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PLANWIRE_PORT", "8000"),
+        ("PLANWIRE_PORT", "tcp://planwire:80"),
+        ("PLANWIRE_PORT", "http://10.0.0.1:80"),
+        ("PLANWIRE_PORT", "tcp://10.0.0.1"),
+        ("PLANWIRE_PORT", "tcp://10.0.0.1:0"),
+        ("PLANWIRE_PORT", "tcp://10.0.0.1:65536"),
+        ("PLANWIRE_SERVICE_HOST", "planwire.example"),
+        ("PLANWIRE_SERVICE_HOST", ""),
+        ("PLANWIRE_SERVICE_PORT", "http"),
+        ("PLANWIRE_SERVICE_PORT", "0"),
+        ("PLANWIRE_SERVICE_PORT", "99999999999"),
+        ("PLANWIRE_SERVICE_PORT", "0000019999999"),
+        ("PLANWIRE_PORT_80_TCP_PROTO", "http"),
+        ("PLANWIRE_PORT_X_TCP", "tcp://10.0.0.1:80"),
+        ("PLANWIRE_PORT_80_HTTP", "tcp://10.0.0.1:80"),
+        ("PLANWIRE_SERVICE_HOSTS", "10.0.0.1"),
+        ("PLANWIRE_SUPPORT", "tcp://10.0.0.1:80"),
+    ],
+)
+def test_a_name_or_a_value_of_another_form_is_an_error_as_ever(name: str, value: str) -> None:
+    with pytest.raises(UnknownSettingError, match=name):
+        read({name: value})
+
+
+def test_a_setting_whose_name_looks_like_a_service_link_is_told_from_it_by_its_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(env, "NAMES", env.NAMES | {"PLANWIRE_METRICS_PORT", "PLANWIRE_METRICS_SERVICE_PORT"})
+    link = {"PLANWIRE_METRICS_PORT": "tcp://10.96.0.12:9100"}
+    own = {"PLANWIRE_METRICS_PORT": "9100", "PLANWIRE_METRICS_SERVICE_PORT": "9100"}
+    assert read(link) == {}
+    assert read(own) == own

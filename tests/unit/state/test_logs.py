@@ -72,7 +72,7 @@ def test_text_for_people() -> None:
 
 
 def test_a_process_without_a_settings_model_reads_the_same_names(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure_from({"PLANWIRE_LOG_LEVEL": "error", "PLANWIRE_LOG_FORMAT": "text"})
+    logs.configure_from({"PLANWIRE_LOG_LEVEL": "error\n", "PLANWIRE_LOG_FORMAT": " text\r\n"})
     structlog.get_logger().warning("quiet")
     structlog.get_logger().error("loud", data_dir="x")
     assert "loud" in (shown := capsys.readouterr().err)

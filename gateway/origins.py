@@ -1,0 +1,165 @@
+"""Origins of pages: which may be listed and how browsers spell them, and which page is the gateway's own. Pure.
+
+Sources: https://fetch.spec.whatwg.org/#origin-header, https://url.spec.whatwg.org/#host-parsing, RFC 6454.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+
+import idna
+
+LOOPBACK_HOSTS = frozenset(("localhost", "127.0.0.1", "::1"))
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+"""Browsers leave these out of an origin."""
+
+NEVER_SENT = frozenset(
+    ("about", "blob", "content", "data", "file", "filesystem", "ftp", "intent", "javascript", "mailto", "view-source")
+)
+"""Schemes whose pages have the origin `null`, or that of another page."""
+
+EXTENSION_IDS = {
+    "chrome-extension": re.compile(r"[a-p]{32}"),
+    "moz-extension": re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
+    "safari-web-extension": re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
+}
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f#%/:<>?@\[\\\]^|]")
+_OPAQUE = re.compile(r"[a-z0-9._~-]+(?::[0-9]{1,5})?")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+
+def parse(text: str) -> str:
+    """Return an origin in the spelling that browsers send: lower case, no default port, punycode.
+
+    `http` and `https`, and the schemes of applications that show web pages (`capacitor`, `ionic`, `tauri`, `app`, ...)
+    and of browser extensions.
+
+    Raises:
+        ValueError: no browser ever sends this; the text says what to write instead.
+    """
+    scheme, separator, rest = text.strip().partition("://")
+    scheme = scheme.lower()
+    if "*" in text:
+        raise _wrong(text, "a wildcard matches none; list the origin of every page")
+    if text.strip().lower() == "null":
+        raise _wrong(text, "it stands for every local file and every sandboxed frame, whoever made it")
+    if not separator or not _SCHEME.fullmatch(scheme):
+        raise _wrong(text, "it has the form SCHEME://HOST or SCHEME://HOST:PORT")
+    if not rest or re.search(r"[/?#\\]", rest):
+        raise _wrong(text, "it ends behind the host or the port: no path, no final slash")
+    if "@" in rest:
+        raise _wrong(f"{scheme}://...@...", "it names no user")
+    if scheme in ("ws", "wss"):
+        raise _wrong(text, f"write the page's own scheme, {'https' if scheme == 'wss' else 'http'}")
+    if scheme in NEVER_SENT:
+        raise _wrong(text, f"pages of the scheme {scheme} have no origin of their own")
+    if scheme in DEFAULT_PORTS:
+        return f"{scheme}://{_authority(text, rest, DEFAULT_PORTS[scheme])}"
+    meant = difflib.get_close_matches(scheme, DEFAULT_PORTS, 1, 0.75)
+    if meant:
+        raise _wrong(text, f"did you mean {meant[0]}://")
+    rest = rest.lower()
+    known = EXTENSION_IDS.get(scheme)
+    if known is not None and not known.fullmatch(rest):
+        raise _wrong(text, f"{scheme}:// is followed by the extension's id")
+    if not _OPAQUE.fullmatch(rest):
+        raise _wrong(text, "what follows the scheme is no host")
+    return f"{scheme}://{rest}"
+
+
+def is_own_page(origin: str, host: str) -> bool:
+    """Return whether a page of `origin` comes from the host that its request names, which is this gateway.
+
+    Args:
+        origin: the Origin header.
+        host: the Host header, as the browser sent it.
+    """
+    scheme, _, authority = origin.lower().partition("://")
+    if scheme not in DEFAULT_PORTS or not authority:
+        return False
+    default = f":{DEFAULT_PORTS[scheme]}"
+    return authority.removesuffix(default) == host.lower().removesuffix(default)
+
+
+def is_rebinding_proof(origin: str) -> bool:
+    """Return whether nobody else can have a page of this origin and have it talk to this gateway.
+
+    Any name may be made to resolve to any address (DNS rebinding). It shows over https, where the certificate does not
+    fit, and cannot be done to an address or to `localhost`.
+    """
+    scheme, _, authority = origin.lower().partition("://")
+    return scheme == "https" or _is_address(authority) or is_loopback(authority)
+
+
+def is_loopback(authority: str) -> bool:
+    """Return whether a Host header's text names this machine: `localhost`, `x.localhost` or a loopback address."""
+    host = _host_of(authority.lower())
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_address(authority: str) -> bool:
+    try:
+        ipaddress.ip_address(_host_of(authority))
+    except ValueError:
+        return False
+    return True
+
+
+def _host_of(authority: str) -> str:
+    if authority.startswith("["):
+        return authority[1:].partition("]")[0]
+    return authority.rpartition(":")[0] if ":" in authority else authority
+
+
+def _authority(text: str, rest: str, default_port: int) -> str:
+    if rest.startswith("["):
+        host, bracket, port = rest[1:].partition("]")
+        try:
+            address = ipaddress.IPv6Address(host)
+        except ValueError:
+            raise _wrong(text, "what stands in brackets is no IPv6 address") from None
+        if not bracket or address.scope_id or (port and not port.startswith(":")):
+            raise _wrong(text, "an IPv6 address is written [2001:db8::1] or [2001:db8::1]:8443")
+        host, port = f"[{address.compressed}]", port[1:]
+        has_port = rest.endswith(f"]:{port}")
+    else:
+        host, colon, port = rest.partition(":")
+        has_port = bool(colon)
+        host = _name(text, host)
+    if not has_port:
+        return host
+    if not (port.isascii() and port.isdigit()) or not 0 < int(port[:6]) < 65_536:
+        raise _wrong(text, "the port is a number from 1 to 65535")
+    return host if int(port) == default_port else f"{host}:{int(port)}"
+
+
+def _name(text: str, host: str) -> str:
+    if not host.isascii():
+        try:
+            host = idna.encode(host, uts46=True, std3_rules=False).decode()
+        except idna.IDNAError:
+            raise _wrong(text, "write the host as browsers do, in punycode (xn--...)") from None
+    host = host.lower()
+    labels = host.removesuffix(".").split(".")
+    if _FORBIDDEN.search(host) or "" in labels:
+        raise _wrong(text, "what follows the scheme is no host")
+    if _NUMBER.fullmatch(labels[-1]):
+        try:
+            ipaddress.IPv4Address(host)
+        except ValueError:
+            raise _wrong(text, "browsers write an IPv4 address as four numbers without leading zeros") from None
+    return host
+
+
+def _wrong(text: str, reason: str) -> ValueError:
+    return ValueError(f"{text.strip()[:200]!r} is not an origin such as https://app.example.com: {reason}")
