@@ -19,6 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sync.errors import SyncError
 from sync.state.bus import Bus, Endpoint, OneServer
 from sync.state.cluster import NODE_TIMEOUT_S, Cluster, ClusterRedis
+from sync.state.failover import renewing
 from sync.state.patience import Patience
 from sync.state.slots import Layout, address
 from sync.state.store import Store, StoreError
@@ -102,7 +103,7 @@ def _direct(url: str, durable: bool) -> Connected:
         return endpoint
 
     redis = Redis.from_url(url, max_connections=CONNECTIONS_MAX, **_timeouts())
-    return Connected(Store(redis, durable=durable), OneServer(where))
+    return Connected(Store(redis, durable=durable), OneServer(where, renewing(redis).listen))
 
 
 def _tls(parts: Mapping[str, Any]) -> ssl.SSLContext:
@@ -201,7 +202,8 @@ def _sentinel(url: str, durable: bool) -> Connected:
             raise StoreError(f"sentinel: {error}") from error
         return Endpoint(host=str(host), port=int(port), tls=parts.tls, **parts.login)
 
-    return Connected(_SentinelStore(redis, sentinel, durable=durable), OneServer(where))
+    store = _SentinelStore(redis, sentinel, durable=durable)
+    return Connected(store, OneServer(where, renewing(redis).listen))
 
 
 class _Sentinels(Sentinel):
@@ -264,6 +266,9 @@ class _ClusterBus:
         self._parts = parts
         self.moved = cluster.moved
         self.listen = cluster.listen
+
+    def listen_left(self, on_left: Callable[[], None]) -> None:
+        pass  # whoever is demoted there no longer owns slots, which the layout tells
 
     @property
     def layout(self) -> Layout | None:

@@ -8,6 +8,7 @@ is not what is stored by then.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import hashlib
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ import orjson
 from planwire_client import merge_patch
 from planwire_client.change import Answers, Outcome, Publish, Published, Rejected, Send, Trouble, Verdict, check, encode
 from planwire_client.errors import PublishRefused
+from planwire_client.failover import is_wrong_server
 
 try:
     import redis
@@ -217,9 +219,17 @@ class StoreTransport:
             batch.complete(self._run(batch.reads))
             replies = self._run(batch.commands)
         except _TROUBLES as error:
+            self._distrust()
             return Trouble(f"store: {error}")
+        if any(map(is_wrong_server, replies)):
+            self._distrust()
         self._is_loaded = not _is_forgotten(replies)
         return batch.answers(replies)
+
+    def _distrust(self) -> None:
+        """Drop every idle connection, so that the next attempt looks up the server's name. A Cluster says MOVED."""
+        if isinstance(self._client, redis.Redis):
+            self._client.connection_pool.disconnect(inuse_connections=False)
 
     def _run(self, commands: Sequence[Command]) -> list[object]:
         if not commands:
@@ -275,9 +285,18 @@ class AsyncStoreTransport:
             batch.complete(await self._run(batch.reads))
             replies = await self._run(batch.commands)
         except _TROUBLES as error:
+            await self._distrust()
             return Trouble(f"store: {error}")
+        if any(map(is_wrong_server, replies)):
+            await self._distrust()
         self._is_loaded = not _is_forgotten(replies)
         return batch.answers(replies)
+
+    async def _distrust(self) -> None:
+        """Drop every idle connection, so that the next attempt looks up the server's name. A Cluster says MOVED."""
+        if isinstance(self._redis, redis.asyncio.Redis):
+            with contextlib.suppress(*_TROUBLES):
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
 
     async def _run(self, commands: Sequence[Command]) -> list[object]:
         if not commands:
