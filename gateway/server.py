@@ -30,6 +30,8 @@ from gateway.node import Node
 from gateway.settings import GatewaySettings, SettingsError
 from gateway.websocket import SessionSocket, WebSocket
 from sync.state import deathwatch, logs
+from sync.state.connect import StoreUrlError, connect
+from sync.state.inspection import UnfitStoreError, check_start
 
 HEAD_MAX_BYTES = 16_384
 """Request line and headers together; beyond: 431."""
@@ -372,6 +374,21 @@ def _spare_collector(config: uvicorn.Config) -> None:
     gc.freeze()
 
 
+async def _check_store(settings: GatewaySettings) -> None:
+    """Return when the store may be used, or is away; the embedded one always may.
+
+    Raises:
+        StoreUrlError: its URL cannot be used.
+        UnfitStoreError: it would lose what it is given.
+    """
+    if url := settings.redis_url.get_secret_value():
+        store = connect(url).store
+        try:
+            await check_start(store, dev=settings.dev)
+        finally:
+            await store.aclose()
+
+
 def main() -> None:
     """Serve until SIGTERM or SIGINT. Exit 2 with one line when the configuration is wrong."""
     try:
@@ -383,6 +400,11 @@ def main() -> None:
     logs.configure(settings.log_level, settings.log_format)
     if settings.watch_pid:
         deathwatch.watch(settings.watch_pid)
+    try:
+        asyncio.run(_check_store(settings))
+    except (StoreUrlError, UnfitStoreError) as error:
+        print(f"planwire: {error}", file=sys.stderr)
+        sys.exit(2)
     config = configuration(settings, workers=workers)
     server = Server(config)
     if workers > 1:

@@ -33,6 +33,7 @@ from sync.hydration import Hydration, hydration
 from sync.settings import SyncSettings
 from sync.state import deathwatch, embedded, logs
 from sync.state.connect import connect
+from sync.state.inspection import Inspection, check_start
 from sync.state.store import StoreError
 from sync.state.topic import Topic
 
@@ -292,7 +293,7 @@ async def serve(settings: SyncSettings) -> None:
     """Work until SIGINT or SIGTERM.
 
     Raises:
-        SyncError: the catalog or the store's URL cannot be used, or the embedded store does not start.
+        SyncError: the catalog, the store's URL or the store cannot be used, or the embedded store does not start.
     """
     async with contextlib.AsyncExitStack() as stack:
         url = settings.redis_url.get_secret_value()
@@ -311,8 +312,12 @@ async def serve(settings: SyncSettings) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, worker.stop)
+        await check_start(store, dev=settings.dev)
         _log.info("worker_started", environments=settings.environments)
-        await worker.run()
+        async with asyncio.TaskGroup() as group:
+            inspection = group.create_task(Inspection(store, settings.dev).run(), name="inspection")
+            await worker.run()
+            inspection.cancel()
     _log.info("worker_stopped")
 
 

@@ -37,7 +37,7 @@ from sync.billing.shelf import Shelf
 from sync.billing.sightings import see
 from sync.billing.turns import Turns
 from sync.state import canonical, keys
-from sync.state.store import ABSENT, COMMIT_LUA, Change, Committed, Snapshot, Store, StoreError, Verdict, committed
+from sync.state.store import ABSENT, COMMIT_LUA, Change, Committed, Snapshot, Store, StoreError, Verdict
 from sync.state.topic import Topic
 
 LEASE_S = 30.0
@@ -373,7 +373,7 @@ class Pipeline:
         names, arguments = self.store.arguments(change)
         batch.script(_COMMIT, names, *arguments)
         (reply,) = await batch.run()
-        return committed(change, reply)
+        return self.store.committed(change, reply)
 
     async def _fetched(self, event: Event) -> tuple[Event | None, bool]:
         """The subscription as its provider has it now, if it can be asked, and whether it has to be asked later."""

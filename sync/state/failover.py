@@ -8,6 +8,7 @@ connected to the same server are told (`Renewal.listen`).
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -31,6 +32,10 @@ READONLY, MASTERDOWN: a replica. LOADING: it loads its data, as a demoted primar
 UNBLOCKED: it was demoted while a command waited. NOREPLICAS: it is cut off from its replicas; one may have taken over.
 NOAUTH: it has no login, as behind a proxy that has moved to another server.
 """
+
+HANGS_S = 1.0
+"""A connection hangs if it is given up after so long without a reply. Whoever asks may have a shorter time limit than
+the connection."""
 
 LOG_EVERY_S = 5.0
 """The least time between two log lines of one pool: until the name is moved, every command is answered so."""
@@ -114,11 +119,13 @@ class _Renewed(AbstractConnection):
             self._is_logging_in = False
 
     async def read_response(self, *arguments: Any, **options: Any) -> Any:
+        asked_at = time.monotonic()
         try:
             return await super().read_response(*arguments, **options)
-        except RedisTimeoutError:
+        except (RedisTimeoutError, asyncio.CancelledError):
             # What hangs here was cut off somewhere on the way, and the idle ones most likely with it.
-            self._renewal.retire(self._generation)
+            if time.monotonic() - asked_at >= HANGS_S:
+                self._renewal.retire(self._generation)
             raise
         except (ResponseError, RedisConnectionError) as error:
             # redis-py's connection of a Sentinel has made a READONLY a lost connection by itself.

@@ -17,6 +17,7 @@ from redis.exceptions import NoScriptError, RedisError
 from sync.errors import SyncError
 from sync.state import canonical, keys, merge_patch
 from sync.state.slots import slot_of, variants
+from sync.state.unannounced import Unannounced
 
 if TYPE_CHECKING:
     from redis.commands.core import AsyncScript
@@ -52,10 +53,14 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A verdict and the topic's version after the call: microseconds since 1970, or 0 where it has no state."""
+    """A verdict and the topic's version after the call: microseconds since 1970, or 0 where it has no state.
+
+    unannounced: why the store did not announce what it committed, or empty. It stands, and is found by sweeps.
+    """
 
     verdict: Verdict
     version: int
+    unannounced: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,12 @@ class Store:
         self._commit = redis.register_script(COMMIT_LUA)
         self._restore = redis.register_script(_lua("restore.lua"))
         self._versions = redis.register_script(_lua("versions.lua"))
+        self.unannounced = Unannounced()
+
+    @property
+    def durable(self) -> bool:
+        """Whether `wait_durable` waits."""
+        return self._durable
 
     def arguments(self, change: Change) -> tuple[list[str], list[bytes | str]]:
         """Return the keys and arguments that COMMIT_LUA commits `change` with; `committed` reads what it answers."""
@@ -164,7 +175,7 @@ class Store:
         """
         script_keys, arguments = self.arguments(change)
         try:
-            return committed(change, await self._run(self._commit, script_keys, arguments))
+            return self.committed(change, await self._run(self._commit, script_keys, arguments))
         except (RedisError, OSError) as error:
             raise StoreError(f"commit of {change.topic}: {error}") from error
 
@@ -181,9 +192,16 @@ class Store:
         return [
             StoreError(f"commit of {change.topic}: {reply}")
             if isinstance(reply, Exception)
-            else committed(change, reply)
+            else self.committed(change, reply)
             for change, reply in zip(changes, replies, strict=True)
         ]
+
+    def committed(self, change: Change, reply: Any) -> Committed:
+        """Return what COMMIT_LUA answered to a change's `arguments`; a commit that was not announced is counted."""
+        done = _committed(change, reply)
+        if done.unannounced:
+            self.unannounced.note(change.topic, done.unannounced)
+        return done
 
     async def _pipelined(
         self, given: Sequence[tuple[list[str], list[bytes | str]]], *, by_source: bool = False
@@ -311,6 +329,19 @@ class Store:
         (heard,) = self._values(await self._execute(pipeline))
         return int(heard)
 
+    async def servers(self) -> dict[str, Redis]:
+        """Return a client of each primary by its name ("" where there is one server only), to be asked about itself.
+
+        Raises:
+            StoreError: no node of the Cluster tells.
+        """
+        if self._cluster is None:
+            return {"": self.redis}
+        try:
+            return {name: self._cluster.node(name) for name in await self._cluster.primaries()}
+        except (RedisError, OSError) as error:
+            raise StoreError(str(error)) from error
+
     def shard_of(self, topic: str) -> str:
         """Return the name of the shard that keeps a topic; "" where it is not known, or there is one server only."""
         layout = None if self._cluster is None else self._cluster.layout
@@ -390,12 +421,11 @@ class Store:
         return values
 
 
-def committed(change: Change, reply: Any) -> Committed:
-    """Return what COMMIT_LUA answered to a change's `arguments`."""
+def _committed(change: Change, reply: Any) -> Committed:
     verdict = Verdict(reply[0].decode())
     if verdict is Verdict.DUPLICATE and not change.event_id:
         verdict = Verdict.APPLIED  # of its own first sending; see _event_id
-    return Committed(verdict, int(reply[1]))
+    return Committed(verdict, int(reply[1]), reply[2].decode() if len(reply) > 2 else "")
 
 
 def _snapshot(topic: str, fields: Sequence[bytes | None]) -> Snapshot:

@@ -47,6 +47,7 @@ PURE = [
     "sync.state.announcement",
     "sync.state.canonical",
     "sync.state.env",
+    "sync.state.eviction",
     "sync.state.keys",
     "sync.state.merge_patch",
     "sync.state.slots",

@@ -15,6 +15,7 @@
 -- ARGV[9] patch        "BASE PATCH": the version it starts from and an RFC 7396 merge patch, or empty
 --
 -- Returns {verdict, version}: the verdict and the topic's version after the call, as a decimal string ("0": none).
+-- A third member is there only if what was committed could not be announced: the error, as text.
 --
 -- Numbers are doubles here: exact up to 2^53, but tostring() would write 1.79e+15, hence %.0f.
 
@@ -88,5 +89,7 @@ local base, patch = string.match(ARGV[9], '^(%d+) (.*)$')
 if base ~= current then
   base, patch = '0', ''
 end
-redis.call(ARGV[1], ARGV[2], next_version .. ' ' .. base .. ' ' .. #ARGV[8] .. ' ' .. #patch .. '\n' .. ARGV[8] .. patch .. ARGV[3])
-return {'applied', next_version}
+-- Not redis.call: its error would be the answer, as if nothing had been committed. A user without rights to the channel
+-- gets one, and what was written before it stands.
+local announced = redis.pcall(ARGV[1], ARGV[2], next_version .. ' ' .. base .. ' ' .. #ARGV[8] .. ' ' .. #patch .. '\n' .. ARGV[8] .. patch .. ARGV[3])
+return {'applied', next_version, type(announced) == 'table' and announced.err or nil}

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import datetime
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any, cast
@@ -32,6 +33,8 @@ except ImportError as error:  # pragma: no cover - told to people who left the e
     raise ImportError(
         "publishing straight to the store needs the extra: pip install 'planwire-client[store]'"
     ) from error
+
+log = logging.getLogger("planwire_client")
 
 COMMIT_LUA = resources.files("planwire_client").joinpath("commit.lua").read_text("utf-8")
 COMMIT_SHA = hashlib.sha1(COMMIT_LUA.encode(), usedforsecurity=False).hexdigest()
@@ -137,7 +140,9 @@ def patch(base: int, old: bytes, new: bytes) -> bytes:
 def _outcome(item: Publish, reply: object) -> Outcome:
     if isinstance(reply, Exception):
         return Rejected(item.topic, "store_unavailable", str(reply))
-    verdict, version = cast("tuple[bytes | str, bytes | str]", reply)
+    verdict, version, *unannounced = cast("tuple[bytes | str, ...]", reply)
+    if unannounced:
+        log.warning("%s was committed, but the store would not announce it: %s", item.topic, unannounced[0])
     text = verdict.decode() if isinstance(verdict, bytes) else verdict
     return Published(item.topic, Verdict(text), int(version), item.event_id or "")
 
