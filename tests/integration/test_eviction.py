@@ -65,6 +65,15 @@ async def test_nothing_starts_on_a_store_that_evicts_any_key(evicting: Server, m
 
 
 @pytest.mark.parametrize("module", PROGRAMS)
+async def test_a_url_that_cannot_be_used_is_one_line_as_well(module: str, tmp_path: Path) -> None:
+    with running_program(python("-m", module), environ_of("http://127.0.0.1:1", tmp_path)) as program:
+        await until(lambda: program.has_ended, timeout_s=PATIENCE_S)
+    assert program.status() == 2
+    (line,) = program.lines
+    assert "store URL scheme 'http' is not known" in line
+
+
+@pytest.mark.parametrize("module", PROGRAMS)
 async def test_a_limit_that_is_yet_to_be_set_changes_nothing(module: str, tmp_path: Path) -> None:
     with start_redis(tcp=True, args=["--maxmemory-policy", "allkeys-random"]) as server:
         with running_program(python("-m", module), environ_of(server.url, tmp_path)) as program:
