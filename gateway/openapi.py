@@ -283,7 +283,7 @@ OPERATIONS: tuple[Operation, ...] = (
         {200: json_answer("It is.", Alive)}, ("internal",),
     ),
     Operation(
-        "get", "/readyz", "readiness", "Whether the bus is verified, the store reachable and fit for use, and no drain under way.",
+        "get", "/readyz", "readiness", "Whether the bus is verified, the store fit for use, and no drain under way.",
         {200: json_answer("All of that.", Ready)}, ("internal", "not_ready"),
     ),
     Operation(
