@@ -20,6 +20,7 @@ from gateway.metrics import Metrics
 from gateway.problem import Problem, from_exception
 from gateway.revocations import Revocation
 from gateway.settings import GatewaySettings
+from sync.state.inspection import Inspection
 from sync.state.store import Store, StoreError
 
 log = structlog.get_logger("gateway.http")
@@ -35,6 +36,10 @@ class Gateway(Protocol):
     @property
     def store(self) -> Store:
         """The store."""
+
+    @property
+    def inspection(self) -> Inspection:
+        """What the store says of being fit for use."""
 
     @property
     def hub(self) -> Hub:

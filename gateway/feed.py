@@ -64,6 +64,9 @@ class _Subscriber(asyncio.Protocol):
             self._lost.set_result(None)
 
 
+REPLICA_ROLES = (b"replica", b"slave")
+
+
 class _Reader:
     """The connection to one shard.
 
@@ -81,6 +84,7 @@ class _Reader:
         self._unsubscribed = head + b"unsubscribe"
         self._on_message = feed.on_message
         self._asked: dict[bytes, None] = {}
+        self._logins: list[str] = []  # commands sent before the first subscription that are not answered yet
         self._transport: asyncio.WriteTransport | None = None
         self._lost: asyncio.Future[None] | None = None
 
@@ -126,9 +130,16 @@ class _Reader:
         else:
             transport, _ = await loop.create_connection(factory, where.host, where.port, ssl=where.tls)
         self._lost, self._transport = lost, transport
+        self._logins = []
         if where.password is not None:
             secret = (where.username, where.password) if where.username else (where.password,)
             transport.write(_pack(("AUTH", *secret)))
+            self._logins.append("AUTH")
+        if not self._is_sharded:
+            # A name that is about to be moved may still lead to the old primary, a replica by now. What that one has
+            # missed while it caught up it never announces.
+            transport.write(_pack((b"HELLO",)))
+            self._logins.append("HELLO")
         for channel in self._feed.channels_of(self):
             self.ask(channel)
 
@@ -177,7 +188,9 @@ class _Reader:
         self._write(b"".join(map(_pack, commands)))
 
     def _reply(self, reply: Any) -> None:
-        if isinstance(reply, list):
+        if self._logins:
+            self._logged_in(self._logins.pop(0), reply)
+        elif isinstance(reply, list):
             kind, channel = reply[0], reply[1]
             if kind == self._message:
                 self._on_message(channel, reply[2])
@@ -189,11 +202,22 @@ class _Reader:
         elif isinstance(reply, hiredis.ReplyError):
             self._refused(str(reply))
 
+    def _logged_in(self, command: str, reply: Any) -> None:
+        if isinstance(reply, hiredis.ReplyError):
+            # A proxy in between may not know HELLO, which is no reason to stay deaf.
+            if command == "AUTH" or str(reply).startswith("NOAUTH"):
+                self._refused(str(reply))
+        elif command == "HELLO" and isinstance(reply, list):
+            fields = zip(reply[::2], reply[1::2], strict=False)
+            if any(name == b"role" and value in REPLICA_ROLES for name, value in fields):
+                log.warning("feed_at_replica", shard=self.shard)
+                self.reset()
+
     def _refused(self, error: str) -> None:
         kind, _, rest = error.partition(" ")
         if self._is_sharded and kind == "MOVED":
             self._feed.moved(self, rest)
-        elif kind in ("CLUSTERDOWN", "TRYAGAIN", "LOADING", "MASTERDOWN"):
+        elif self._is_sharded and kind in ("CLUSTERDOWN", "TRYAGAIN", "LOADING", "MASTERDOWN"):
             self._feed.doubt()
         else:
             log.error("feed_refused", shard=self.shard, error=error)
@@ -225,6 +249,7 @@ class Feed:
         self._changed = asyncio.Event()
         self._is_doubted = True
         bus.listen(self._changed.set)
+        bus.listen_left(self._left)
 
     @property
     def layout(self) -> Layout | None:
@@ -260,6 +285,11 @@ class Feed:
     def reset(self, shard: str) -> None:
         """Drop the connection to a shard and make a new one: it is up but silent."""
         if (reader := self._readers.get(shard)) is not None:
+            reader.reset()
+
+    def _left(self) -> None:
+        """Connect anew to the server that the store has left: there nothing is announced any more."""
+        for reader in self._readers.values():
             reader.reset()
 
     async def run(self) -> None:

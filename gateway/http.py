@@ -35,15 +35,19 @@ def routes(gateway: Gateway) -> list[Route]:
         raise Problem("upgrade_required", "a WebSocket is opened here, subprotocol planwire.v1", headers=upgrade)
 
     async def readyz(_: Request) -> Response:
+        problems = gateway.inspection.problems
         checks = {
             "bus": gateway.hub.fresh,
             "store": await _answers(gateway),
+            "rights": "rights" not in problems,
+            "eviction": "eviction" not in problems,
             "keys": not gateway.auth.awaits_keys,
             "serving": not gateway.metrics.draining,
         }
         if not all(checks.values()):
             failed = ", ".join(name for name, is_good in checks.items() if not is_good)
-            raise Problem("not_ready", f"not ready: {failed}", extra={"checks": checks})
+            reasons = "".join(f"; {reason}" for reason in problems.values())
+            raise Problem("not_ready", f"not ready: {failed}{reasons}", extra={"checks": checks})
         return _json({"status": "ready", "checks": checks})
 
     async def metrics(_: Request) -> Response:

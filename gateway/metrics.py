@@ -80,6 +80,7 @@ class Metrics:
         tallies: what all processes count together, by name and labels, as last read from the store.
         backlog: what waits in the store for a worker; None where webhooks are not taken.
         probe_at: when the bus was last proved, seconds since 1970; 0 before the first time.
+        evicts: by the store's maxmemory-policy whether it evicts any of our keys: 1, 0, or NaN where it does not tell.
     """
 
     def __init__(self) -> None:
@@ -109,6 +110,7 @@ class Metrics:
         self.sweep_seconds = 0.0
         self.restored = 0
         self.foreign = 0
+        self.unannounced = 0
         self.unhydrated = 0
         self.drained = 0
         self.revocations = 0
@@ -128,6 +130,7 @@ class Metrics:
         self.requests: Counter[tuple[str, str, int]] = Counter()
         self.tallies: Mapping[tuple[str, tallies.Labels], int] = {}
         self.backlog: Backlog | None = None
+        self.evicts: Mapping[str, float] = {}
         # Histograms.
         self.publish_to_sent = Histogram(LATENCY_BOUNDS_S)
         self.publish_to_acked = Histogram(LATENCY_BOUNDS_S)
@@ -187,6 +190,7 @@ COUNTERS = {
     "sweep_seconds": ("sweep_seconds", "CPU seconds of the event loop's thread spent sweeping."),
     "restored": ("restored", "Snapshots put back into a store that had lost them."),
     "foreign": ("foreign_messages", "Announcements and revocations of another installation heard on these channels."),
+    "unannounced": ("unannounced", "Commits made here that the store would not announce; sweeps find them."),
     "drained": ("drained", "Sockets closed by a drain."),
     "revocations": ("revocations", "Revocations learnt."),
     "streams_opened": ("streams_opened", "Event streams and waiting reads begun."),
@@ -204,6 +208,9 @@ QUEUES = {
     "queue_overdue_seconds": "For how long the first of a queue has been due; a worker takes it within seconds.",
 }
 """Name to help, of what is read from the store where webhooks are taken."""
+
+EVICTS = ("store_evicts", "1: the store may evict keys, by its maxmemory-policy; NaN: it does not tell.", ("policy",))
+"""Name, help and label names of what is shown of the store's own settings."""
 
 GAUGES = {
     "sockets": ("sockets", "Open sockets."),
@@ -265,6 +272,11 @@ class _Exporter(Collector):
             for gauge, value in zip(gauges, (members, overdue_s), strict=True):
                 gauge.add_metric([queue, environment], value)
         yield from gauges
+        name, text, labels = EVICTS
+        store_evicts = GaugeMetricFamily(PREFIX + name, text, labels=labels)
+        for policy, value in metrics.evicts.items():
+            store_evicts.add_metric([policy], value)
+        yield store_evicts
         for attribute, (name, text) in HISTOGRAMS.items():
             histogram: Histogram = getattr(metrics, attribute)
             yield HistogramMetricFamily(PREFIX + name, text, buckets=histogram.buckets(), sum_value=histogram.total)

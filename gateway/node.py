@@ -31,6 +31,7 @@ from gateway.sweep import Sweep
 from gateway.turns import in_turns
 from gateway.websocket import SessionSocket
 from sync.state.connect import Connected
+from sync.state.inspection import Inspection
 from sync.state.store import StoreError
 
 log = structlog.get_logger()
@@ -44,6 +45,9 @@ TOLD_MAX = 1000
 PRUNE_S = 60.0
 """Seconds between looks for revocations that no token alive can match any more, and the margin left to clocks."""
 
+INSPECT_EVERY = 5
+"""Probe intervals between two looks at the store's own settings."""
+
 
 class Node:
     """What a web process runs. `run` owns every task; routes and sockets use the attributes."""
@@ -56,6 +60,7 @@ class Node:
         self._is_stopping = False
         self.store = connected.store
         self._control_channel = self.store.keys.control_channel.encode()
+        self.inspection = Inspection(self.store, settings.dev)
         self.metrics = Metrics()
         self.auth, self._jwks = _auth(settings, keys)
         self.publish_keys = PublishKeys(settings.publish_keys, default_rate=settings.publish_rate_per_s)
@@ -128,6 +133,7 @@ class Node:
             group.create_task(self._check(), name="check")
             group.create_task(self._revocations(), name="revocations")
             group.create_task(self.acks.run(), name="acks")
+            group.create_task(self.inspection.run(INSPECT_EVERY * self.settings.probe_s), name="inspection")
             if self._jwks is not None:
                 group.create_task(self._jwks.run(), name="jwks")
             for name, job in self._further().items():
@@ -143,6 +149,8 @@ class Node:
             await asyncio.sleep(self.settings.probe_s / 20)
             self.probe.check()
             self.metrics.probes_missed = self.probe.missed
+            self.metrics.unannounced = self.store.unannounced.count
+            self.metrics.evicts = self.inspection.evicts
             if time.monotonic() - pruned_at > PRUNE_S:
                 pruned_at = time.monotonic()
                 self.auth.revocations.prune(time.time() - self.settings.token_max_ttl_s - PRUNE_S)

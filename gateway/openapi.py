@@ -181,7 +181,7 @@ class Alive(Model):
 
 
 class Ready(Model):
-    """The process serves, hears the bus, reaches the store and has its keys."""
+    """The process serves, hears the bus, reaches a store that is fit for use, and has its keys."""
 
     status: Literal["ready"]
     checks: dict[str, bool]
@@ -289,7 +289,7 @@ OPERATIONS: tuple[Operation, ...] = (
         {200: json_answer("It is.", Alive)}, ("internal",),
     ),
     Operation(
-        "get", "/readyz", "readiness", "Whether the bus is verified, the store reachable and no drain under way.",
+        "get", "/readyz", "readiness", "Whether the bus is verified, the store fit for use, and no drain under way.",
         {200: json_answer("All of that.", Ready)}, ("internal", "not_ready"),
     ),
     Operation(

@@ -37,6 +37,9 @@ from gateway.node import Node
 from gateway.settings import GatewaySettings, SettingsError
 from gateway.websocket import SessionSocket, WebSocket
 from sync.state import deathwatch, env, logs
+from sync.state.connect import connect
+from sync.state.inspection import UnfitStoreError, check_start
+from sync.state.schema import SchemaError
 
 log = structlog.get_logger("gateway.server")
 
@@ -453,12 +456,29 @@ def _spare_collector(config: uvicorn.Config) -> None:
     gc.freeze()
 
 
+async def _check_store(settings: GatewaySettings) -> None:
+    """Return when the store may be used, or is away; the embedded one always may.
+
+    Raises:
+        StoreUrlError: its URL cannot be used.
+        UnfitStoreError: it would lose what it is given.
+        SchemaError: its data needs a newer build.
+    """
+    if url := settings.redis_url.get_secret_value():
+        store = connect(url, prefix=settings.prefix).store
+        try:
+            await check_start(store, dev=settings.dev)
+        finally:
+            await store.aclose()
+
+
 def main() -> None:
     """Serve until SIGTERM or SIGINT. Exit 2 with one line when the configuration is wrong."""
     try:
         settings = GatewaySettings.from_env(os.environ)
         workers = _workers(env.value(os.environ, "WEB_CONCURRENCY", "1"))
         app.check(os.environ)
+        asyncio.run(_check_store(settings))
         sockets = listen(settings.host, settings.port)
         logs.configure(settings.log_level, settings.log_format)
         if settings.dev_insecure_host:
@@ -466,7 +486,7 @@ def main() -> None:
         if settings.watch_pid:
             deathwatch.watch(settings.watch_pid)
         _serve(configuration(settings, workers=workers), sockets)
-    except GatewayError as error:
+    except (GatewayError, UnfitStoreError, SchemaError) as error:
         print(f"planwire: {error}", file=sys.stderr)
         sys.exit(EXIT_SETTINGS)
 

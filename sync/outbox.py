@@ -29,6 +29,7 @@ from sync.settings import SettingsError, SyncSettings
 from sync.state import canonical, deathwatch, document, embedded, env, logs
 from sync.state.connect import connect
 from sync.state.env import OUTBOX_URL
+from sync.state.inspection import check_start
 from sync.state.previous import with_previous
 from sync.state.store import Change, Store, StoreError, Verdict
 from sync.state.topic import RESERVED_KINDS, Topic, TopicError
@@ -305,13 +306,14 @@ async def serve(settings: SyncSettings, database_url: str) -> None:
     """Relay until SIGINT or SIGTERM.
 
     Raises:
-        SyncError: the store's URL cannot be used, or the embedded store does not start.
+        SyncError: the store or its URL cannot be used, or the embedded store does not start.
     """
     async with opened(settings) as store:
         relay = Relay(database_url, store)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, relay.stop)
+        await check_start(store, dev=settings.dev)
         _log.info("outbox_started")
         await relay.run()
     _log.info("outbox_stopped")

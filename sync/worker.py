@@ -34,6 +34,7 @@ from sync.hydration import Hydration, hydration
 from sync.settings import SettingsError, SyncSettings
 from sync.state import deathwatch, embedded, logs
 from sync.state.connect import connect
+from sync.state.inspection import Inspection, check_start
 from sync.state.store import StoreError
 from sync.state.topic import Topic
 
@@ -321,7 +322,8 @@ async def serve(settings: SyncSettings) -> None:
     """Work until SIGINT or SIGTERM.
 
     Raises:
-        SyncError: the alive file, the catalog or the store's URL cannot be used, or the embedded store does not start.
+        SyncError: the alive file, the catalog, the store's URL or the store cannot be used, or the embedded store does
+            not start.
     """
     if settings.alive_file is not None:
         _touch(settings.alive_file)
@@ -342,8 +344,12 @@ async def serve(settings: SyncSettings) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, worker.stop)
+        await check_start(store, dev=settings.dev)
         _log.info("worker_started", environments=settings.environments)
-        await worker.run()
+        async with asyncio.TaskGroup() as group:
+            inspection = group.create_task(Inspection(store, settings.dev).run(), name="inspection")
+            await worker.run()
+            inspection.cancel()
     _log.info("worker_stopped")
 
 

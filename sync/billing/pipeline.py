@@ -46,7 +46,6 @@ from sync.state.store import (
     Store,
     StoreError,
     Verdict,
-    committed,
     snapshot_of,
 )
 from sync.state.topic import Topic
@@ -385,7 +384,7 @@ class Pipeline:
         names, arguments = self.store.arguments(change)
         batch.script(_COMMIT, names, *arguments)
         (reply,) = await batch.run()
-        return committed(change, reply)
+        return self.store.committed(change, reply)
 
     async def _fetched(self, event: Event) -> tuple[Event | None, bool]:
         """The subscription as its provider has it now, if it can be asked, and whether it has to be asked later."""

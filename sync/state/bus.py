@@ -53,15 +53,26 @@ class Bus(Protocol):
     def listen(self, on_change: Callable[[], None]) -> None:
         """Have `on_change` called whenever the layout has changed."""
 
+    def listen_left(self, on_left: Callable[[], None]) -> None:
+        """Have `on_left` called whenever the store's server turned out to be the wrong one: connect to it anew."""
+
 
 class OneServer:
-    """The bus of a store that is no Cluster; `where` tells the server's present address."""
+    """The bus of a store that is no Cluster; `where` tells the server's present address.
+
+    listen_left: takes a listener that is called whenever the server turned out to be the wrong one.
+    """
 
     is_sharded = False
     layout = WHOLE
 
-    def __init__(self, where: Callable[[], Awaitable[Endpoint]]) -> None:
+    def __init__(
+        self,
+        where: Callable[[], Awaitable[Endpoint]],
+        listen_left: Callable[[Callable[[], None]], None] = lambda on_left: None,
+    ) -> None:
         self._where = where
+        self.listen_left = listen_left
 
     async def refresh(self) -> Layout:
         """Return the only layout there is."""

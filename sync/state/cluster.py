@@ -34,6 +34,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from sync.state.failover import renewing
 from sync.state.patience import Patience
 from sync.state.slots import Layout, address, parse, redirection, shard_name, slot_of
 
@@ -113,6 +114,7 @@ class Cluster:
                 retry=retry,
                 **self._options,
             )
+            renewing(found, codes=())  # whoever is demoted says MOVED
         return found
 
     async def primaries(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sync.errors import SyncError
 from sync.state.bus import Bus, Endpoint, OneServer
 from sync.state.cluster import NODE_TIMEOUT_S, Cluster, ClusterRedis
+from sync.state.failover import renewing
 from sync.state.keys import DEFAULT_PREFIX, Keys, PrefixError, check_prefix
 from sync.state.patience import Patience
 from sync.state.slots import Layout, address
@@ -122,7 +123,7 @@ def _direct(url: str, prefix: str, durable: bool) -> Connected:
         options = ", ".join(sorted(dict(parse_qsl(split.query))))
         raise StoreUrlError(f"an option ({options}) is not known, or has a wrong value: {error}") from error
     keys = Keys(prefix, int(parts.get("db", 0)))
-    return Connected(Store(redis, keys, durable=durable), OneServer(where))
+    return Connected(Store(redis, keys, durable=durable), OneServer(where, renewing(redis).listen))
 
 
 def _tls(parts: Mapping[str, Any]) -> ssl.SSLContext:
@@ -222,7 +223,8 @@ def _sentinel(url: str, prefix: str, durable: bool) -> Connected:
             raise StoreError(f"sentinel: {error}") from error
         return Endpoint(host=str(host), port=int(port), tls=parts.tls, **parts.login)
 
-    return Connected(_SentinelStore(redis, Keys(prefix, database), sentinel, durable=durable), OneServer(where))
+    store = _SentinelStore(redis, Keys(prefix, database), sentinel, durable=durable)
+    return Connected(store, OneServer(where, renewing(redis).listen))
 
 
 class _Sentinels(Sentinel):
@@ -285,6 +287,9 @@ class _ClusterBus:
         self._parts = parts
         self.moved = cluster.moved
         self.listen = cluster.listen
+
+    def listen_left(self, on_left: Callable[[], None]) -> None:
+        pass  # whoever is demoted there no longer owns slots, which the layout tells
 
     @property
     def layout(self) -> Layout | None:

@@ -58,18 +58,19 @@ class Keys:
     # Channels.
 
     @property
-    def _scope(self) -> str:
+    def scope(self) -> str:
+        """What every channel begins with: the prefix, and any database but the first."""
         # "@" cannot be part of a prefix, so no other prefix has these channels.
         return f"{self.prefix}@{self.database}" if self.database else self.prefix
 
     def channel(self, topic: str) -> str:
         """Return the channel on which the topic's commits are announced."""
-        return f"{self._scope}:{{{topic}}}"
+        return f"{self.scope}:{{{topic}}}"
 
     @property
     def control_channel(self) -> str:
         """What every gateway hears besides topics: revocations, and questions of the console."""
-        return f"{self._scope}:control"
+        return f"{self.scope}:control"
 
     # Keys.
 

@@ -19,6 +19,7 @@ from sync.state import announcement, canonical, merge_patch
 from sync.state.announcement import PUBLISHER
 from sync.state.keys import DEFAULT_KEYS, Keys
 from sync.state.slots import slot_of, variants
+from sync.state.unannounced import Unannounced
 
 if TYPE_CHECKING:
     from redis.commands.core import AsyncScript
@@ -63,11 +64,13 @@ class Committed:
     Attributes:
         version: the topic's after the call, microseconds since 1970; 0 where it has no state.
         rev: the topic's after the call; see `Snapshot`.
+        unannounced: why the store did not announce what it committed, or empty. It stands, and is found by sweeps.
     """
 
     verdict: Verdict
     version: int
     rev: int = 0
+    unannounced: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,12 @@ class Store:
         self._commit = redis.register_script(COMMIT_LUA)
         self._restore = redis.register_script(_lua("restore.lua"))
         self._versions = redis.register_script(_lua("versions.lua"))
+        self.unannounced = Unannounced()
+
+    @property
+    def durable(self) -> bool:
+        """Whether `wait_durable` waits."""
+        return self._durable
 
     def arguments(self, change: Change) -> tuple[list[str], list[bytes | str]]:
         """Return the keys and arguments that COMMIT_LUA commits `change` with; `committed` reads what it answers."""
@@ -198,7 +207,7 @@ class Store:
         """
         script_keys, arguments = self.arguments(change)
         try:
-            return committed(change, await self.run(self._commit, script_keys, arguments))
+            return self.committed(change, await self.run(self._commit, script_keys, arguments))
         except (RedisError, OSError) as error:
             raise StoreError(f"commit of {change.topic}: {error}") from error
 
@@ -215,9 +224,16 @@ class Store:
         return [
             StoreError(f"commit of {change.topic}: {reply}")
             if isinstance(reply, Exception)
-            else committed(change, reply)
+            else self.committed(change, reply)
             for change, reply in zip(changes, replies, strict=True)
         ]
+
+    def committed(self, change: Change, reply: Any) -> Committed:
+        """Return what COMMIT_LUA answered to a change's `arguments`; a commit that was not announced is counted."""
+        done = _committed(change, reply)
+        if done.unannounced:
+            self.unannounced.note(change.topic, done.unannounced)
+        return done
 
     async def _pipelined(
         self, given: Sequence[tuple[list[str], list[bytes | str]]], *, by_source: bool = False
@@ -345,6 +361,19 @@ class Store:
         (heard,) = self._values(await self._execute(pipeline))
         return int(heard)
 
+    async def servers(self) -> dict[str, Redis]:
+        """Return a client of each primary by its name ("" where there is one server only), to be asked about itself.
+
+        Raises:
+            StoreError: no node of the Cluster tells.
+        """
+        if self._cluster is None:
+            return {"": self.redis}
+        try:
+            return {name: self._cluster.node(name) for name in await self._cluster.primaries()}
+        except (RedisError, OSError) as error:
+            raise StoreError(str(error)) from error
+
     def shard_of(self, topic: str) -> str:
         """Return the name of the shard that keeps a topic; "" where it is not known, or there is one server only."""
         layout = None if self._cluster is None else self._cluster.layout
@@ -424,12 +453,11 @@ class Store:
         return values
 
 
-def committed(change: Change, reply: Any) -> Committed:
-    """Return what COMMIT_LUA answered to a change's `arguments`."""
+def _committed(change: Change, reply: Any) -> Committed:
     verdict = Verdict(reply[0].decode())
     if verdict is Verdict.DUPLICATE and not change.event_id:
         verdict = Verdict.APPLIED  # of its own first sending; see _event_id
-    return Committed(verdict, int(reply[1]), int(reply[2]))
+    return Committed(verdict, int(reply[1]), int(reply[2]), reply[3].decode() if len(reply) > 3 else "")
 
 
 def snapshot_of(topic: str, fields: Sequence[bytes | None]) -> Snapshot:

@@ -427,6 +427,15 @@ async def replica_stopped(rig: Rig) -> None:
         replica.resume()
 
 
+async def store_fails_over(rig: Rig) -> None:
+    """A replica takes over, and later the first again: new connections reach the new one, and old ones stay."""
+    async with rig.standby() as standby:
+        for old, new in ((rig.server, standby), (standby, rig.server)):
+            await rig.hand_over(old, new)
+            await rig.goes_on()
+            await rig.is_fresh()
+
+
 FAULTS: dict[str, Fault] = {
     fault.__name__: fault
     for fault in (
@@ -469,6 +478,7 @@ FAULTS: dict[str, Fault] = {
         store_clock_ahead,
         replica_killed,
         replica_stopped,
+        store_fails_over,
     )
 }
 """By name, the order of this file."""
@@ -476,7 +486,14 @@ FAULTS: dict[str, Fault] = {
 OF_THE_CLOCK = {"store_clock_back", "store_clock_ahead"}
 """Not without libfaketime."""
 
-ALONE = {"store_flushed", "older_file_restored", "store_tail_lost", "everything_killed", *OF_THE_CLOCK}
+ALONE = {
+    "store_flushed",
+    "older_file_restored",
+    "store_tail_lost",
+    "everything_killed",
+    "store_fails_over",
+    *OF_THE_CLOCK,
+}
 """Not together with another: they take data, and there may be nobody left who holds it; or wait for what works."""
 
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from redis.exceptions import RedisError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
@@ -456,6 +457,32 @@ class Rig:
         with self._start(tcp=True, args=["--replicaof", "127.0.0.1", str(self.server.port)]) as server:
             await self.replicates()
             yield server
+
+    @asynccontextmanager
+    async def standby(self) -> AsyncIterator[Server]:
+        """Give the store a replica that may take over from it: it keeps a file as the store does."""
+        args = ["--replicaof", "127.0.0.1", str(self.server.port), "--repl-diskless-sync-delay", "0"]
+        args += ["--appendfsync", "always" if self._durable else "everysec"]
+        with self._start(tcp=True, aof=True, args=args) as server:
+            await self.replicates()
+            yield server
+
+    async def hand_over(self, old: Server, new: Server, timeout_s: float = PATIENCE_S) -> None:
+        """Make `new` the primary and `old` its replica, in step; new connections lead there, and old ones stay."""
+        before: Any = Redis(port=old.port)
+        after: Any = Redis(port=new.port)
+        async with before, after:
+
+            async def is_led_by_new() -> bool:
+                # Refused while the other is not in step, which it soon is.
+                with contextlib.suppress(ResponseError):
+                    await before.execute_command("FAILOVER", "TO", "127.0.0.1", new.port, "TIMEOUT", 2000)
+                roles = [(await server.execute_command("ROLE"))[0] for server in (before, after)]
+                return roles == [b"slave", b"master"]
+
+            await until(is_led_by_new, timeout_s=timeout_s, every_s=0.05)
+        for wire in (self.worker_wire, *(gateway.back for gateway in self.gateways)):
+            wire.target = ("127.0.0.1", new.port)
 
     async def replicates(self, timeout_s: float = PATIENCE_S) -> None:
         """Return once the replica is in step."""

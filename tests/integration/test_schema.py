@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.exceptions import RedisError
 
 from sync.state import schema
 from sync.state.connect import connect
 from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.schema import FORMAT, NEEDS, SchemaError
 from sync.state.store import Store, StoreError
+from tests.support.gateway import environment, run_gateway
+from tests.support.processes import clean_environ, python, running
+from tests.support.servers import start_valkey
+from tests.support.wait import until
 
 
 async def stored(store: Store) -> dict[bytes, bytes]:
@@ -49,6 +56,48 @@ async def test_installations_have_a_marker_each(store: Store, store_url: str) ->
     await schema.mark(other)
     assert (await redis.hget(other.keys.schema, "format")) == b"%d" % FORMAT
     await other.aclose()
+
+
+@pytest.mark.parametrize("module", ["gateway.server", "sync.worker", "sync.outbox"])
+async def test_no_process_starts_on_data_that_needs_a_newer_build(
+    store: Store, store_url: str, module: str, tmp_path: Path
+) -> None:
+    redis: Any = store.redis
+    await redis.hset(keys.schema, "needs", FORMAT + 1)
+    environ = clean_environ(tmp_path, **environment(store_url, OUTBOX_URL="postgresql://nobody@127.0.0.1:1/none"))
+    with running(python("-m", module), environ) as program:
+        await until(lambda: program.has_ended, timeout_s=20)
+    assert program.status() == 2
+    (line,) = program.lines
+    assert f"has format {FORMAT + 1}, and this build understands up to {FORMAT}" in line
+
+
+async def test_a_gateway_whose_store_comes_later_marks_it_then_or_ends(tmp_path: Path) -> None:
+    with start_valkey(tcp=True) as server:
+        server.kill()
+        async with run_gateway(environment(server.url, PROBE_S="0.1"), until_fresh=False) as gateway:
+            await asyncio.to_thread(server.start)
+            store = gateway.node.store
+            await until(lambda: found(store), timeout_s=20)
+        server.kill()
+        environ = clean_environ(tmp_path, **environment(server.url, PROBE_S="0.1", LOG_FORMAT="text"))
+        with running(python("-m", "gateway.server"), environ) as program:
+            await until(lambda: "listening" in program.text, timeout_s=20)
+            await asyncio.to_thread(server.start)
+            other = connect(server.url).store
+            redis: Any = other.redis
+            await redis.hset(keys.schema, "needs", FORMAT + 1)
+            await other.aclose()
+            await until(lambda: program.has_ended, timeout_s=30)
+        assert program.status() not in (0, None)
+        assert f"has format {FORMAT + 1}" in program.text
+
+
+async def found(store: Store) -> bool:
+    """Whether there is a marker; a store that is away has none."""
+    with contextlib.suppress(RedisError):
+        return bool(await stored(store))
+    return False
 
 
 async def test_a_store_that_is_away_says_so() -> None:

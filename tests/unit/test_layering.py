@@ -49,6 +49,7 @@ PURE = [
     "sync.state.canonical",
     "sync.state.document",
     "sync.state.env",
+    "sync.state.eviction",
     "sync.state.keys",
     "sync.state.merge_patch",
     "sync.state.slots",

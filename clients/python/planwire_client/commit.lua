@@ -19,6 +19,7 @@
 --
 -- Returns {verdict, version, rev}: the verdict, and the topic's version and rev after the call, as decimal strings
 -- ("0": none).
+-- A fourth member is there only if what was committed could not be announced: the error, as text.
 --
 -- Numbers are doubles here: exact up to 2^53, but tostring() would write 1.79e+15, hence %.0f.
 
@@ -111,5 +112,7 @@ if base ~= current then
 end
 local flags = (owner == 'billing' and '\t' or '\r') .. (ARGV[11] ~= '' and '\v' or '')
 local header = next_version .. ' ' .. base .. ' ' .. #ARGV[8] .. ' ' .. #patch .. flags .. '\n'
-redis.call(ARGV[1], ARGV[2], header .. ARGV[8] .. patch .. ARGV[3])
-return {'applied', next_version, next_version}
+-- Not redis.call: its error would be the answer, as if nothing had been committed. A user without rights to the channel
+-- gets one, and what was written before it stands.
+local announced = redis.pcall(ARGV[1], ARGV[2], header .. ARGV[8] .. patch .. ARGV[3])
+return {'applied', next_version, next_version, type(announced) == 'table' and announced.err or nil}

@@ -8,8 +8,10 @@ is not what is stored by then.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ import orjson
 from planwire_client import merge_patch
 from planwire_client.change import Answers, Outcome, Publish, Published, Rejected, Send, Trouble, Verdict, check, encode
 from planwire_client.errors import PlanwireError, PublishRefused
+from planwire_client.failover import is_wrong_server
 
 try:
     import redis
@@ -32,6 +35,8 @@ except ImportError as error:  # pragma: no cover - told to people who left the e
     raise ImportError(
         "publishing straight to the store needs the extra: pip install 'planwire-client[store]'"
     ) from error
+
+log = logging.getLogger("planwire_client")
 
 COMMIT_LUA = resources.files("planwire_client").joinpath("commit.lua").read_text("utf-8")
 PUBLISHER = "publisher"
@@ -188,7 +193,9 @@ def patch(base: int, old: bytes, new: bytes) -> bytes:
 def _outcome(item: Publish, reply: object) -> Outcome:
     if isinstance(reply, Exception):
         return Rejected(item.topic, "store_unavailable", str(reply))
-    verdict, version, _ = cast("tuple[bytes | str, bytes | str, bytes | str]", reply)
+    verdict, version, _, *unannounced = cast("tuple[bytes | str, ...]", reply)
+    if unannounced:
+        log.warning("%s was committed, but the store would not announce it: %s", item.topic, unannounced[0])
     text = verdict.decode() if isinstance(verdict, bytes) else verdict
     if text == "billed":
         return Rejected(item.topic, "topic_is_billed", BILLED)
@@ -278,9 +285,17 @@ class StoreTransport:
             batch.complete(self._run(batch.reads))
             replies = self._run(batch.commands)
         except _TROUBLES as error:
+            self._distrust()
             return Trouble(f"store: {error}")
+        if any(map(is_wrong_server, replies)):
+            self._distrust()
         self._is_loaded = not _is_forgotten(replies)
         return batch.answers(replies)
+
+    def _distrust(self) -> None:
+        """Drop every idle connection, so that the next attempt looks up the server's name. A Cluster says MOVED."""
+        if isinstance(self._client, redis.Redis):
+            self._client.connection_pool.disconnect(inuse_connections=False)
 
     def _run(self, commands: Sequence[Command]) -> list[object]:
         if not commands:
@@ -339,9 +354,18 @@ class AsyncStoreTransport:
             batch.complete(await self._run(batch.reads))
             replies = await self._run(batch.commands)
         except _TROUBLES as error:
+            await self._distrust()
             return Trouble(f"store: {error}")
+        if any(map(is_wrong_server, replies)):
+            await self._distrust()
         self._is_loaded = not _is_forgotten(replies)
         return batch.answers(replies)
+
+    async def _distrust(self) -> None:
+        """Drop every idle connection, so that the next attempt looks up the server's name. A Cluster says MOVED."""
+        if isinstance(self._redis, redis.asyncio.Redis):
+            with contextlib.suppress(*_TROUBLES):
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
 
     async def _run(self, commands: Sequence[Command]) -> list[object]:
         if not commands:
