@@ -1,8 +1,7 @@
-"""How commands ask the console's API: the token, the requests, and text that a terminal cannot be harmed by."""
+"""How commands ask the console's API: the token and the requests; and times for people."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,7 +37,7 @@ class Console:
             raise click.UsageError(f"PLANWIRE_CONSOLE_TOKEN: {error}") from error
         if not tokens:
             raise click.UsageError(
-                "no console token: set PLANWIRE_CONSOLE_TOKEN or give --token (`make run` makes one)"
+                "no console token: set PLANWIRE_CONSOLE_TOKEN or give --token-file (`make run` makes one)"
             )
         return cls(base, tokens[0].text.decode())
 
@@ -55,17 +54,6 @@ class Console:
 def segment(topic: str) -> str:
     """Return a topic's name as one segment of a path."""
     return quote(topic, safe="")
-
-
-def plain(text: object) -> str:
-    """Return text on one line, without what a terminal would take for a command."""
-    shown = str(text)
-    if shown.isascii() and shown.isprintable():
-        return shown
-    return "".join(
-        letter if letter == " " or unicodedata.category(letter)[0] not in "CZ" else "\N{REPLACEMENT CHARACTER}"
-        for letter in shown
-    )
 
 
 def seconds(text: str | None) -> float | None:
