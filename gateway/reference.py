@@ -27,6 +27,10 @@ Everything is an environment variable. A `PLANWIRE_` name that does not exist is
 wrong form: the process says which in one line and exits 2. An empty value counts as absent. Switches are `1` or `0`.
 No secret has a default.
 
+A setting of web, intake or worker that an older build does not know may be given with `X_` before its name
+(`X_PLANWIRE_PUBLISH_RIGHTS`): such a build ignores it and starts. Do so for a roll-out, and for as long as it may be
+rolled back.
+
 `web` and `worker` are the processes of the `Procfile`; `intake` is the part of `web` that takes webhooks; `outbox` is
 `python -m sync.outbox`. Give all of them the same environment.
 """

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from sync.errors import SyncError
 
 PREFIX = "PLANWIRE_"
+
+TOLERANT = "X_"
+"""May stand before the name of a setting of web, intake or worker. A build that does not know the setting ignores such
+a name, also one from before the setting existed; without the X_ it would be an unknown setting, and an error."""
 
 SYNC_NAMES = frozenset(
     PREFIX + name
@@ -63,8 +67,10 @@ GATEWAY_NAMES = frozenset(
         "JWT_AUDIENCE",
         "JWT_ISSUER",
         "PUBLISH_KEYS",
+        "PUBLISH_RIGHTS",
         "PUBLISH_KEY",
         "CONSOLE_TOKEN",
+        "METRICS_TOKEN",
         "FRAME_MAX_BYTES",
         "TOPICS_PER_SOCKET",
         "SOCKETS_PER_SUBJECT",
@@ -96,6 +102,7 @@ GATEWAY_NAMES = frozenset(
         "STREAMS_PER_SUBJECT",
         "TOKEN_MAX_BYTES",
         "TOKEN_MAX_TTL_S",
+        "TOKEN_LEEWAY_S",
         "TOKEN_CACHE",
         "REVOCATIONS_MAX",
         "JWKS_REFRESH_S",
@@ -121,6 +128,39 @@ class UnknownSettingError(SyncError):
     def __str__(self) -> str:
         hint = f"; did you mean {self.closest}?" if self.closest else ""
         return f"unknown setting {self.name}{hint}"
+
+
+class SetTwiceError(SyncError):
+    """A setting has two values: under its own name and under the tolerant one. `name`: its own."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{self.name} and {TOLERANT}{self.name} have different values: set one of them"
+
+
+def plain_names(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return `environ` with every setting under its own name, also those that were given under the tolerant one.
+
+    Raises:
+        SetTwiceError: a setting has two different values.
+    """
+    found = dict(environ)
+    for name in sorted(NAMES):
+        value = found.pop(TOLERANT + name, "")
+        if value and found.get(name) not in (None, "", value):
+            raise SetTwiceError(name)
+        if value:
+            found[name] = value
+    return found
+
+
+def ignored_names(environ: Iterable[str]) -> list[str]:
+    """Return the tolerant names in `environ` that stand for no setting of this build."""
+    tolerant = (name for name in environ if name.startswith(TOLERANT + PREFIX))
+    return sorted(name for name in tolerant if name.removeprefix(TOLERANT) not in NAMES)
 
 
 def check_names(environ: Iterable[str]) -> None:

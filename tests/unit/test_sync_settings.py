@@ -91,8 +91,9 @@ def test_it_is_frozen_and_blind_to_the_process_environment(monkeypatch: pytest.M
 def test_the_api_s_url_is_one_for_all_or_one_for_each() -> None:
     assert read().api_url("live") == ""
     assert read(PADDLE_API_URL="http://127.0.0.1:1").api_url("sandbox") == "http://127.0.0.1:1"
-    settings = read(PADDLE_API_URL="live:http://a:1, sandbox:https://b")
-    assert [settings.api_url(name) for name in ("live", "sandbox", "other")] == ["http://a:1", "https://b", ""]
+    settings = read(PADDLE_API_URL="live:http://localhost:1, sandbox:https://b")
+    urls = [settings.api_url(name) for name in ("live", "sandbox", "other")]
+    assert urls == ["http://localhost:1", "https://b", ""]
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,22 @@ def test_the_api_s_url_is_one_for_all_or_one_for_each() -> None:
 def test_an_api_url_that_is_none_is_refused(value: str) -> None:
     with pytest.raises(SettingsError, match="PLANWIRE_PADDLE_API_URL: must be an http or https URL"):
         read(PADDLE_API_URL=value)
+
+
+@pytest.mark.parametrize("name", ["PADDLE_API_URL", "STRIPE_API_URL"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://api.paddle.com",
+        "live:https://a,sandbox:http://b:8000",
+        "http://127.0.0.1.example.com",
+        "http://10.0.0.1",
+    ],
+)
+def test_an_api_key_is_not_sent_in_the_clear(name: str, value: str) -> None:
+    for dev in ("0", "1"):
+        with pytest.raises(SettingsError, match=f"PLANWIRE_{name}: must be https, or http on a loopback host"):
+            read(**{name: value, "DEV": dev})
 
 
 def test_an_environment_has_one_api_key() -> None:

@@ -44,3 +44,15 @@ def test_a_name_like_no_other_gets_no_hint() -> None:
 def test_the_alphabetically_first_unknown_name_is_reported() -> None:
     with pytest.raises(UnknownSettingError, match="PLANWIRE_AAAA"):
         check_names(["PLANWIRE_ZZZZ", "PLANWIRE_AAAA"])
+
+
+def test_a_setting_may_have_the_name_that_older_builds_ignore() -> None:
+    given = {"X_PLANWIRE_PUBLISH_RIGHTS": "a", "PLANWIRE_PORT": "1", "X_PLANWIRE_LATER": "b", "X_OTHER": "c"}
+    assert env.plain_names(given) == {
+        "PLANWIRE_PUBLISH_RIGHTS": "a",
+        "PLANWIRE_PORT": "1",
+        "X_PLANWIRE_LATER": "b",
+        "X_OTHER": "c",
+    }
+    assert env.ignored_names(given) == ["X_PLANWIRE_LATER"]
+    env.check_names(name for name in given if name != "PLANWIRE_PORT")  # as a build does that does not know them
