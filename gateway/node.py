@@ -53,7 +53,9 @@ class Node:
         self.store = connected.store
         self.metrics = Metrics()
         self.auth, self._jwks = _auth(settings, keys)
-        self.publish_keys = PublishKeys(settings.publish_keys, default_rate=settings.publish_rate_per_s)
+        self.publish_keys = PublishKeys(
+            settings.publish_keys, settings.publish_rights, default_rate=settings.publish_rate_per_s
+        )
         self.sweep = Sweep(
             self.store,
             self.metrics,
@@ -75,6 +77,8 @@ class Node:
         self.sweep.hub = self.hub
         self.acks = Acks(self.store, self.hub, self.name)
         self._control_subscribed = asyncio.Event()
+        self._raised: dict[tuple[str, str], Revocation] = {}
+        self._has_raised = asyncio.Event()
         self.pulse = Pulse(settings, self.hub, self.metrics, self.sweep.want_reconcile)
         self.probe = Probe(self.store, self.hub, self.feed, self.name, settings.probe_s, self.pulse.announce_freshness)
         self.rules = Rules(
@@ -119,6 +123,7 @@ class Node:
             group.create_task(self.pulse.run(), name="pulse")
             group.create_task(self._check(), name="check")
             group.create_task(self._revocations(), name="revocations")
+            group.create_task(self._pass_on(), name="raised revocations")
             group.create_task(self.acks.run(), name="acks")
             if self._jwks is not None:
                 group.create_task(self._jwks.run(), name="jwks")
@@ -137,7 +142,7 @@ class Node:
             self.metrics.probes_missed = self.probe.missed
             if time.monotonic() - pruned_at > PRUNE_S:
                 pruned_at = time.monotonic()
-                self.auth.revocations.prune(time.time() - self.settings.token_max_ttl_s - PRUNE_S)
+                self.auth.revocations.prune(time.time() - self.settings.revocation_keep_s - PRUNE_S)
             self.metrics.topics = len(self.hub.topics) - self.hub.reports
             self.metrics.probe_at = self.hub.verified_at_us / 1e6
 
@@ -153,6 +158,25 @@ class Node:
                 log.warning("revocations_unread", error=str(error))
                 self._control_subscribed.set()
                 await asyncio.sleep(0.2)
+
+    async def _pass_on(self) -> None:
+        """Announce the revocations that had to be raised here, so that they cover the same tokens everywhere."""
+        settings = self.settings
+        while True:
+            await self._has_raised.wait()
+            self._has_raised.clear()
+            for key, revocation in list(self._raised.items()):
+                try:
+                    await control.announce(
+                        self.store, revocation, keep_s=settings.revocation_keep_s, limit=settings.revocations_max
+                    )
+                except StoreError as error:
+                    log.warning("revocation_not_passed_on", error=str(error))
+                    self._has_raised.set()
+                    await asyncio.sleep(0.2)
+                    break
+                if self._raised[key] is revocation:
+                    del self._raised[key]
 
     # The bus.
 
@@ -185,7 +209,11 @@ class Node:
     def _control(self, payload: bytes) -> None:
         revocation = revocations.decode(payload)
         if revocation is not None:
-            self.revoke(revocation)
+            raised = self.auth.covering(revocation, time.time())
+            if raised is not revocation and len(self._raised) < self.settings.revocations_max:
+                self._raised[raised.kind, raised.value] = raised
+                self._has_raised.set()
+            self.revoke(raised)
         else:
             self.acks.heard(payload)
 
@@ -231,6 +259,7 @@ def _auth(settings: GatewaySettings, keys: Sequence[VerifyKey]) -> tuple[Auth, J
         token_max_bytes=settings.token_max_bytes,
         max_ttl_s=settings.token_max_ttl_s,
         cache_size=settings.token_cache,
+        leeway_s=settings.token_leeway_s,
         awaits_keys=bool(settings.jwks),
     )
     if not settings.jwks:

@@ -191,7 +191,7 @@ _ANSWERS: tuple[type[BaseModel], ...] = (State, BatchResult, *openapi_intake.MOD
 
 _TOKEN: tuple[str, ...] = (*TOKEN_CODES, "topic_forbidden", "topic_invalid")
 _BODY: tuple[str, ...] = (
-    "key_missing", "key_invalid", "json_invalid", "disconnected", "body_timeout", "body_too_large",
+    "key_missing", "key_invalid", "scope_missing", "json_invalid", "disconnected", "body_timeout", "body_too_large",
     "content_type_unsupported", "request_invalid", "rate_limited", "store_unavailable", "internal",
 )  # fmt: skip
 # A line break cannot be part of a path: such a topic finds no route.
@@ -245,7 +245,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "post", "/v1/publish", "publish", "Publish a topic's whole new state.",
         {200: json_answer("What became of it.", Committed, {"Planwire-Version": _VERSION_HEADER})},
-        (*_BODY, *_PUBLISH, "conflict"),
+        (*_BODY, *_PUBLISH, "topic_forbidden", "conflict"),
         "publishKey",
         body={
             "application/json": {"schema": any_of(Publish, CloudEvent)},
@@ -268,7 +268,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "post", "/v1/sessions/revoke", "revoke",
         "Stop tokens issued before now: send one of sub, topic, jti, or sub and topic together.",
         {200: json_answer("In force everywhere within a second.", Revoked)},
-        (*_BODY, "topic_invalid", "topic_reserved"),
+        (*_BODY, "topic_invalid", "topic_reserved", "topic_forbidden"),
         "publishKey",
         body={"application/json": {"schema": ref(Revoke)}},
     ),
@@ -287,8 +287,11 @@ OPERATIONS: tuple[Operation, ...] = (
         {200: json_answer("All of that.", Ready)}, ("internal", "not_ready"),
     ),
     Operation(
-        "get", "/metrics", "metrics", "Prometheus metrics of this process.",
-        {200: text_answer("The text format.", "text/plain")}, ("internal",),
+        "get", "/metrics", "metrics",
+        "Prometheus metrics of this process; with PLANWIRE_METRICS_TOKEN, without it for private addresses alone.",
+        {200: text_answer("The text format.", "text/plain")},
+        ("key_missing", "key_invalid", "metrics_closed", "internal"),
+        "metricsToken",
     ),
     Operation(
         "get", "/v1/openapi.json", "description", "This document.",
@@ -325,7 +328,12 @@ def document() -> dict[str, Any]:
             "schemas": schemas["$defs"],
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-                "publishKey": {"type": "http", "scheme": "bearer", "description": "A publish key."},
+                "publishKey": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A publish key; its rights say what it opens.",
+                },
+                "metricsToken": {"type": "http", "scheme": "bearer", "description": "PLANWIRE_METRICS_TOKEN."},
                 **openapi_intake.SIGNATURE,
             },
         },

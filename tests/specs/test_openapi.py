@@ -19,6 +19,7 @@ from sync import intake
 from sync.billing.providers.paddle import QUANTITY_MAX
 from sync.billing.providers.paddle_api import BILLING_MODES
 from sync.billing.shelf import EXAMPLE
+from sync.caller import Caller
 from sync.refusal import PAGE_MAX
 from sync.refusal import STATUSES as REFUSALS
 from sync.settings import SyncSettings
@@ -119,8 +120,8 @@ async def test_every_route_is_described_and_no_other(store: Store, store_url: st
     environ = environment(store_url, **WITH_INTAKE)
     settings = SyncSettings.from_env({name: value for name, value in environ.items() if name != "PORT"})
 
-    async def guard(request: object) -> None:
-        return None
+    async def guard(request: object) -> Caller:
+        return Caller("", lambda scope, topic: None)
 
     pipeline = await intake.pipeline(store, settings)
     async with run_gateway(environ) as running:
@@ -129,7 +130,7 @@ async def test_every_route_is_described_and_no_other(store: Store, store_url: st
 
 
 def test_the_intakes_codes_are_those_of_the_description() -> None:
-    guards = {code: STATUSES[code] for code in ("key_missing", "key_invalid", "internal")}
+    guards = {code: STATUSES[code] for code in ("key_missing", "key_invalid", "rate_limited", "internal")}
     assert REFUSALS | guards == INTAKE_STATUSES
 
 
