@@ -14,6 +14,14 @@ TEXT_MAX = 64
 IPV6_GROUP_BITS = 64
 """Limits count an IPv6 network of this prefix length as one client: it is what a provider gives to one customer."""
 
+FORWARDING_HEADERS = frozenset(
+    ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via", "true-client-ip", "cf-connecting-ip")
+)
+"""Headers that proxies add. X-Forwarded-Proto is not among them: a service mesh adds it to what its own pods send."""
+
+_SHARED = ipaddress.ip_network("100.64.0.0/10")
+"""Addresses of carriers and of some clouds' pods (RFC 6598), which reach nobody outside."""
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -72,6 +80,14 @@ def canonical(text: str) -> str:
     """
     address = _parse(text)
     return text.strip().lower()[:TEXT_MAX] if address is None else str(address)
+
+
+def is_internal(address: str) -> bool:
+    """Return whether nobody on the internet has this address: loopback, private, link-local, or LOCAL."""
+    if address == LOCAL:
+        return True
+    parsed = _parse(address)
+    return parsed is not None and (parsed.is_private or (parsed.version == 4 and parsed in _SHARED))
 
 
 def group(address: str) -> str:

@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.typing import Subprotocol
 
+from gateway.metrics import OTHER
 from sync.state.store import Change, Store
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.gateway import Running, environment, run_gateway, token
@@ -184,7 +185,7 @@ async def test_close_codes_pass_the_proxy(stack: Stack, made: Certificates) -> N
         async with tab(port, made) as connection:
             await wanted(connection, type="welcome")
             await connection.close(3333, "going")
-        await until(lambda: running.node.metrics.closed[3333] == 1)
+        await until(lambda: running.node.metrics.closed[OTHER] == 1)
 
 
 async def test_a_tab_that_vanishes_is_noticed_behind_the_proxy(stack: Stack, made: Certificates) -> None:
@@ -202,3 +203,19 @@ async def test_a_request_head_with_the_longest_token_passes(stack: Stack, made: 
         response = await client.get(url, headers={"Authorization": f"Bearer {long}"})
         assert response.status_code == 401  # by the gateway, not 400 or 431 by the proxy
         assert response.headers["content-type"] == "application/problem+json"
+
+
+async def test_metrics_are_closed_at_the_proxy_and_open_to_a_scrape_of_the_gateway(
+    stack: Stack, made: Certificates
+) -> None:
+    secret = "s" * 32
+    for settings in ({}, {"METRICS_TOKEN": secret}):
+        bearer = {"Authorization": f"Bearer {secret}"}
+        async with stack(**settings) as (running, port), httpx2.AsyncClient(verify=made.trust(), timeout=5) as client:
+            for path in ("/metrics", "/metrics/", "/metrics?x=1", "/%6detrics", "//metrics", "/x/../metrics"):
+                answer = await client.get(f"https://127.0.0.1:{port}{path}", headers=bearer)
+                assert answer.status_code == 404, path
+                assert "planwire_" not in answer.text
+            answer = await client.get(f"{running.url}/metrics", headers=bearer)
+            assert answer.status_code == 200
+            assert "planwire_sockets " in answer.text

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.addresses import LOCAL, TrustedProxies, canonical, group, parse_networks
+from gateway.addresses import LOCAL, TrustedProxies, canonical, group, is_internal, parse_networks
 
 PROXIES = TrustedProxies(parse_networks(["10.0.0.0/8", "2001:db8:1::/48", "127.0.0.1"]))
 
@@ -70,3 +70,19 @@ def test_any_header_gives_an_address_that_is_no_trusted_proxy_or_the_peer(header
 def test_a_canonical_address_stays_as_it_is(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
     once = canonical(str(address))
     assert canonical(once) == once
+
+
+@pytest.mark.parametrize(
+    "address",
+    [LOCAL, "127.0.0.1", "127.9.9.9", "::1", "10.0.0.7", "172.31.255.1", "192.168.1.1", "100.64.3.4", "100.127.0.1",
+     "169.254.1.1", "fd12:3456::1", "fe80::1%eth0", "::ffff:10.1.2.3"],
+)  # fmt: skip
+def test_an_internal_address_is_nobodys_on_the_internet(address: str) -> None:
+    assert is_internal(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "unknown", "1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "10.0.0"]
+)
+def test_any_other_address_is_not_internal(address: str) -> None:
+    assert not is_internal(address)
