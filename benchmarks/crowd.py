@@ -48,11 +48,9 @@ import contextlib
 import dataclasses
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -100,16 +98,6 @@ LOAD_CLIENT_MAX = 10_000
 """Sockets of one load process: a process may have 20,000 files open on many a machine."""
 
 NAMES = ["planwire", "socketio", "python"]
-
-PYTHON_PACKAGES = (
-    "python-socketio==5.18.1",
-    "redis==8.1.0",
-    "hiredis==3.5.0",
-    "uvicorn==0.54.0",
-    "uvloop==0.23.0",
-    "httptools==0.9.0",
-    "websockets==17.4",
-)
 
 
 # ---- servers
@@ -239,34 +227,17 @@ class Memory:
 
 def socketio() -> rig.Candidate | None:
     """Return Socket.IO on Node, or None where it cannot be had."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
+    if (found := rig.node_modules()) is None:
         return None
-    folder = rig.WORK / "node"
-    if not all((folder / "node_modules" / name).is_dir() for name in ("socket.io", "redis")):
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [npm, "install", "--no-audit", "--no-fund", "socket.io@4", "redis@5"]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    node, modules = found
     script = rig.HERE / "baselines" / "socketio.js"
-    return rig.Candidate(
-        "Socket.IO", [node, str(script), "{port}", "{store}"], environ={"NODE_PATH": str(folder / "node_modules")}
-    )
+    return rig.Candidate("Socket.IO", [node, str(script), "{port}", "{store}"], environ={"NODE_PATH": str(modules)})
 
 
 def python_socketio() -> rig.Candidate | None:
     """Return python-socketio on uvicorn, or None where it cannot be had."""
-    folder = rig.WORK / "crowd"
-    python, done = folder / "bin" / "python", folder / "installed"
-    if not done.exists() or done.read_text() != " ".join(PYTHON_PACKAGES):
-        for command in (
-            [sys.executable, "-m", "venv", "--clear", str(folder)],
-            [str(python), "-m", "pip", "install", "-q", *PYTHON_PACKAGES],
-        ):
-            made = subprocess.run(command, check=False, capture_output=True, text=True)
-            if made.returncode != 0:
-                print(made.stderr[-500:], file=sys.stderr)
-                return None
-        done.write_text(" ".join(PYTHON_PACKAGES))
+    if (python := rig.other_python()) is None:
+        return None
     command = [str(python), "-m", "uvicorn", "socketio_app:app", "--port", "{port}", "--log-level", "warning"]
     options = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--backlog", "4096"]
     environ = {"PYTHONPATH": str(rig.HERE / "baselines"), "STORE_PORT": "{store}"}

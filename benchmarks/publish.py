@@ -35,12 +35,6 @@ from sync.state.store import Change, Committed, Verdict
 TOPICS = 1000
 HTTP_CONNECTIONS = 2
 OTHERS = {"socketio": "python-socketio", "pubsub": "fastapi_websocket_pubsub"}
-PACKAGES = (
-    "python-socketio==5.18.1",
-    "redis==8.1.0",
-    "fastapi_websocket_pubsub==1.0.1",
-    "permit-broadcaster[redis]==0.2.7",
-)
 
 
 def state(index: int, size: int) -> bytes:
@@ -113,25 +107,6 @@ def over_http(port: int, count: int, batch: int, size: int) -> float:
     return time.perf_counter() - started
 
 
-def others() -> Path | None:
-    """Return the Python that has the other libraries, or None where they cannot be had."""
-    folder = rig.WORK / "publishers"
-    python = folder / "bin" / "python"
-    done = folder / "installed"
-    if not done.exists() or done.read_text() != " ".join(PACKAGES):
-        commands = (
-            [sys.executable, "-m", "venv", "--clear", folder],
-            [python, "-m", "pip", "install", "-q", *PACKAGES],
-        )
-        for command in commands:
-            made = subprocess.run([str(part) for part in command], check=False, capture_output=True, text=True)
-            if made.returncode != 0:
-                print(made.stderr[-500:], file=sys.stderr)
-                return None
-        done.write_text(" ".join(PACKAGES))
-    return python
-
-
 def other(kind: str, port: int, python: Path, options: argparse.Namespace) -> rig.Row:
     """Return what another library's publishes took, once the store has counted every one of them."""
     count = options.count // 10 if kind == "pubsub" else options.count
@@ -172,7 +147,7 @@ def main() -> None:
         row: rig.Row = json.loads(done.stdout)
         return row
 
-    python = others()
+    python = rig.other_python()
     titles = {"http": "HTTP batch", "direct": "Store.commit_many", "raw": "raw SET + PUBLISH"}
     titles |= OTHERS if python is not None else {}
     results: dict[str, list[tuple[float, float]]] = {}

@@ -116,19 +116,42 @@ def nchan() -> Candidate | None:
     return Candidate("nchan", command, ["--http", "/pub/%d", "--ready-when-open"], prepare=prepare)
 
 
-def node_ws() -> Candidate | None:
-    """Return a Node gateway on ws, or None without Node."""
+def node_modules() -> tuple[str, Path] | None:
+    """Return Node and the folder with the packages of baselines/package-lock.json, or None where they cannot be had."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         return None
     folder = WORK / "node"
-    if not (folder / "node_modules" / "ws").is_dir():
+    lock = (HERE / "baselines" / "package-lock.json").read_bytes()
+    done = folder / "node_modules" / "installed"
+    if not done.exists() or done.read_bytes() != lock:
         folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run([npm, "install", "--no-audit", "--no-fund", "ws@8"], cwd=folder, check=True, capture_output=True)
+        for name in (".npmrc", "package.json", "package-lock.json"):
+            shutil.copy(HERE / "baselines" / name, folder)
+        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        done.write_bytes(lock)
+    return node, folder / "node_modules"
+
+
+def node_ws() -> Candidate | None:
+    """Return a Node gateway on ws, or None without Node."""
+    if (found := node_modules()) is None:
+        return None
+    node, modules = found
     script = HERE / "baselines" / "ws.js"
-    return Candidate(
-        "Node ws", [node, str(script), "{port}", "{store}"], environ={"NODE_PATH": str(folder / "node_modules")}
-    )
+    return Candidate("Node ws", [node, str(script), "{port}", "{store}"], environ={"NODE_PATH": str(modules)})
+
+
+def other_python() -> Path | None:
+    """Return a Python that has the libraries of locks/benchmarks.txt, or None where they cannot be had."""
+    folder = WORK / "python"
+    command = ["sh", str(ROOT / "locks" / "environment.sh"), "locks/benchmarks.txt", str(folder)]
+    made = subprocess.run(command, check=False, capture_output=True, text=True)
+    if made.returncode != 0:
+        print(made.stderr[-500:], file=sys.stderr)
+        return None
+    return folder / "bin" / "python"
 
 
 def naive() -> Candidate:

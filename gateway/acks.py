@@ -16,7 +16,6 @@ import structlog
 from redis.exceptions import RedisError
 
 from gateway.hub import Hub, LiveTopic
-from sync.state.keys import CONTROL_CHANNEL
 from sync.state.store import Store, StoreError
 
 OP = "acks"
@@ -44,6 +43,9 @@ class Acks:
         self._asked: list[tuple[str, str]] = []
         self._wake = asyncio.Event()
 
+    def _key(self, question: str) -> str:
+        return self._store.keys.head(f"acks:{question}")
+
     def heard(self, payload: bytes) -> None:
         """Take what came over the control channel, if it is such a question."""
         try:
@@ -65,8 +67,8 @@ class Acks:
             for topic, question in asked:
                 answer = orjson.dumps(summary(self._hub.topic(topic)))
                 pipeline = self._store.redis.pipeline(transaction=False)
-                pipeline.hset(_key(question), self._name, answer)
-                pipeline.expire(_key(question), KEEP_S)
+                pipeline.hset(self._key(question), self._name, answer)
+                pipeline.expire(self._key(question), KEEP_S)
                 try:
                     async with pipeline:
                         await pipeline.execute()
@@ -87,11 +89,13 @@ class Acks:
         redis: Any = self._store.redis
         until = time.monotonic() + ANSWER_S
         try:
-            heard = await self._store.publish(CONTROL_CHANNEL, orjson.dumps({"op": OP, "topic": topic, "id": question}))
+            heard = await self._store.publish(
+                self._store.keys.control_channel, orjson.dumps({"op": OP, "topic": topic, "id": question})
+            )
             answers: dict[bytes, bytes] = {}
             while len(answers) < heard and time.monotonic() < until:
                 await asyncio.sleep(POLL_S)
-                answers = await redis.hgetall(_key(question))
+                answers = await redis.hgetall(self._key(question))
         except (RedisError, OSError) as error:
             raise StoreError(f"acks of {topic}: {error}") from error
         return together([orjson.loads(answer) for answer in answers.values()], max(0, heard - len(answers)))
@@ -120,7 +124,3 @@ def together(answers: list[dict[str, int]], silent: int) -> dict[str, int]:
         if said:
             counts[name] = choose(said)
     return counts | {"gateways": len(answers), "silent": silent}
-
-
-def _key(question: str) -> str:
-    return f"pw:{{acks:{question}}}"

@@ -70,7 +70,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
                 patience_s = STORE_PATIENCE_S if settings.watch_pid else 0.0
                 store = embedded.serve(settings.data_dir, patience_s=patience_s, durable=settings.durable)
                 url = await stack.enter_async_context(store)
-            connected = connect(url, durable=settings.durable)
+            connected = connect(url, prefix=settings.prefix, durable=settings.durable)
             stack.push_async_callback(connected.store.aclose)
             gate = Gate(settings) if is_on(settings) else None
             node = Node(settings, connected) if gate is None else ConsoleNode(settings, connected, gate.stream_keys)
@@ -90,9 +90,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
                 hydrating = hydration(connected.store, sync_settings)
                 if hydrating is not None:
                     stack.push_async_callback(hydrating.aclose)
-                node.metrics.backlog = Backlog(
-                    connected.store.redis, map(pipeline.environment, sync_settings.environments)
-                )
+                node.metrics.backlog = Backlog(connected.store, map(pipeline.environment, sync_settings.environments))
                 doors = intake.routes(pipeline, sync_settings, _guard(node), hydrating, node.acks.ask)
                 app.router.routes.extend(doors)
                 for door in doors:

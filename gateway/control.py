@@ -11,10 +11,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from gateway.revocations import Revocation, encode, make
-from sync.state.keys import CONTROL_CHANNEL
 from sync.state.store import Store, StoreError
-
-REVOKED_KEY = "pw:{control}:revoked"
 
 
 async def announce(store: Store, revocation: Revocation, *, keep_s: float, limit: int) -> None:
@@ -26,26 +23,26 @@ async def announce(store: Store, revocation: Revocation, *, keep_s: float, limit
     try:
         pipeline = store.redis.pipeline(transaction=False)
         # GT: a revocation never moves back to an earlier instant.
-        pipeline.zadd(REVOKED_KEY, {f"{revocation.kind} {revocation.value}": revocation.at}, gt=True)
-        pipeline.zremrangebyscore(REVOKED_KEY, "-inf", revocation.at - keep_s)
+        pipeline.zadd(store.keys.revoked, {f"{revocation.kind} {revocation.value}": revocation.at}, gt=True)
+        pipeline.zremrangebyscore(store.keys.revoked, "-inf", revocation.at - keep_s)
         # One above what a gateway holds: on loading a full set it gives up the oldest for a general one.
-        pipeline.zremrangebyrank(REVOKED_KEY, 0, -limit - 2)
-        pipeline.expire(REVOKED_KEY, int(keep_s) + 1)
+        pipeline.zremrangebyrank(store.keys.revoked, 0, -limit - 2)
+        pipeline.expire(store.keys.revoked, int(keep_s) + 1)
         async with pipeline:
             await pipeline.execute()
     except (RedisError, OSError) as error:
         raise StoreError(f"revocation: {error}") from error
-    await store.publish(CONTROL_CHANNEL, encode(revocation))
+    await store.publish(store.keys.control_channel, encode(revocation))
 
 
-async def load(store: Store) -> list[Revocation]:
-    """Return every revocation kept, oldest first.
+async def load(store: Store, since: float = 0.0) -> list[Revocation]:
+    """Return every revocation kept whose instant is `since` (seconds since 1970) or later, oldest first.
 
     Raises:
         StoreError: the store is unreachable or failing.
     """
     try:
-        entries: Any = await store.redis.zrange(REVOKED_KEY, 0, -1, withscores=True)
+        entries: Any = await store.redis.zrangebyscore(store.keys.revoked, since, "+inf", withscores=True)
     except (RedisError, OSError) as error:
         raise StoreError(f"revocations: {error}") from error
     found = []

@@ -20,7 +20,8 @@ from gateway import frame, protocol
 from gateway.metrics import Metrics
 from gateway.outbox import Outbox
 from gateway.turns import CHUNK, in_turns
-from sync.state import announcement, keys
+from sync.state import announcement
+from sync.state.keys import DEFAULT_KEYS, Keys
 from sync.state.store import ABSENT, Snapshot
 from sync.state.topic import REPORT_KINDS
 
@@ -102,7 +103,11 @@ class LiveTopic:
         doubted: a browser claims to hold something newer; the store is being asked.
         overtaken: an older version that was announced later, until the store is known to have this one or a newer: has
             it not, it has lost this one, and gone on; 0: none.
+        owner: who computes it, BILLING or PUBLISHER; empty while that is not known.
+        erased: nothing is to come: what the topic was about is no more.
         is_report: it is what a gateway reports to consoles: not counted, and never put back into a store that lost it.
+        unproven: the version, if only an announcement without an owner has told it and no read has; 0: none. A build
+            from before the owner announces so, and it may be another installation's on the same channels.
         asks_all: a console looks at it: every browser is asked to acknowledge every version, however many they are.
     """
 
@@ -114,25 +119,28 @@ class LiveTopic:
         "confirmed",
         "cursor",
         "doubted",
+        "erased",
         "frames",
         "idle_since",
         "is_report",
         "known",
         "name",
         "overtaken",
+        "owner",
         "patch",
         "policy",
         "remaining",
         "ring",
         "state",
+        "unproven",
         "version",
         "waiters",
         "watchers",
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, channel: bytes) -> None:
         self.name = name
-        self.channel = keys.slot(name).encode()
+        self.channel = channel
         self.is_report = name.startswith(_REPORT_HEADS)
         self.asks_all = False
         self.version = 0
@@ -140,10 +148,13 @@ class LiveTopic:
         self.state = ABSENT
         self.patch = b""
         self.cause = b""
+        self.owner = ""
+        self.erased = False
         self.known = False
         self.confirmed = False
         self.doubted = False
         self.overtaken = 0
+        self.unproven = 0
         self.ring: list[Subscription] = []
         self.cursor = 0
         self.remaining = 0
@@ -153,15 +164,20 @@ class LiveTopic:
         self.idle_since: float | None = None
         self.frames: list[bytes | None] = [None, None, None, None]
 
-    def set(self, version: int, state: bytes, cause: bytes, base: int = 0, patch: bytes = b"") -> None:
-        """Make this the newest version."""
+    def set(
+        self,
+        version: int,
+        state: bytes,
+        cause: bytes,
+        base: int = 0,
+        patch: bytes = b"",
+        owner: str = "",
+        erased: bool = False,
+    ) -> None:
+        """Make this the newest version. An `owner` that is not known (empty) stays the one before."""
         self.version, self.state, self.cause, self.base, self.patch = version, state, cause, base, patch
+        self.owner, self.erased = owner or self.owner, erased
         self.frames = [None, None, None, None]
-
-    @property
-    def is_erased(self) -> bool:
-        """Whether nothing is to come: what the topic was about is no more."""
-        return announcement.is_erasure(self.state, self.cause)
 
     def frame(self, as_patch: bool, deflate: bool) -> bytes:
         """Return the WebSocket frame of the newest version; the same bytes for every socket of a kind."""
@@ -218,7 +234,9 @@ class Hub:
         acks_per_s: int = 2000,
         ack_after_ms: int = 250,
         want_reconcile: Callable[[str], None] = lambda name: None,
+        keys: Keys = DEFAULT_KEYS,
     ) -> None:
+        self._keys = keys
         self.topics: dict[bytes, LiveTopic] = {}
         self.unsettled: set[bytes] = set()
         self._unfinished: deque[LiveTopic] = deque()
@@ -244,15 +262,18 @@ class Hub:
 
     # Topics come and go.
 
+    def _channel(self, name: str) -> bytes:
+        return self._keys.channel(name).encode()
+
     def topic(self, name: str) -> LiveTopic | None:
         """Return the live topic of that name, or None."""
-        return self.topics.get(keys.slot(name).encode())
+        return self.topics.get(self._channel(name))
 
     def _enter(self, name: str) -> LiveTopic:
-        channel = keys.slot(name).encode()
+        channel = self._channel(name)
         live = self.topics.get(channel)
         if live is None:
-            live = self.topics[channel] = LiveTopic(name)
+            live = self.topics[channel] = LiveTopic(name, channel)
             self.reports += live.is_report
             self._subscribe(channel)
         if live.idle_since is not None:
@@ -426,7 +447,7 @@ class Hub:
         if live is None:
             return
         try:
-            version, base, cause, patch, state = announcement.parse(payload)
+            version, base, cause, patch, state, owner, erased = announcement.parse(payload)
         except ValueError:
             self._metrics.bad_announcements += 1
             return
@@ -437,8 +458,9 @@ class Hub:
                 live.overtaken = version
                 self._reread(live.name)
             return
-        live.set(version, state, cause, base, patch)
+        live.set(version, state, cause, base, patch, owner, erased)
         live.overtaken = 0
+        live.unproven = 0 if owner else version
         if live.known:
             self._fan_out(live)
         if not live.is_report:
@@ -479,8 +501,10 @@ class Hub:
                 return False
             log.error("store_went_on", topic=live.name, lost=live.version, stored=snapshot.version)
             live.version = 0
+        if snapshot.version >= live.version:
+            live.unproven = 0
         if snapshot.version > live.version:
-            live.set(snapshot.version, snapshot.state, snapshot.cause)
+            live.set(snapshot.version, snapshot.state, snapshot.cause, owner=snapshot.owner, erased=snapshot.erased)
         live.overtaken = 0
         live.known = True
         if is_final:
@@ -490,13 +514,21 @@ class Hub:
         self._fan_out(live)
         return True
 
+    def retract(self, snapshot: Snapshot) -> None:
+        """Go back to what the store holds: the newer version was announced by another installation."""
+        live = self.topic(snapshot.topic)
+        if live is not None:
+            live.unproven = 0
+            live.set(snapshot.version, snapshot.state, snapshot.cause, owner=snapshot.owner, erased=snapshot.erased)
+            self.install(snapshot)
+
     def _bury_soon(self, live: LiveTopic) -> None:
         """Where the topic was erased, end every subscription to it: later, since whoever attaches is not done yet."""
-        if live.is_erased:
+        if live.erased:
             asyncio.get_running_loop().call_soon(self._bury, live)
 
     def _bury(self, live: LiveTopic) -> None:
-        if live.is_erased:
+        if live.erased:
             for subscription in live.ring[-CHUNK:]:  # each that ends takes itself out of the ring
                 self.serve(subscription)
                 subscription.socket.end(live.name, "erased")

@@ -115,6 +115,7 @@ class Metrics:
         self.sweep_repairs = 0
         self.sweep_seconds = 0.0
         self.restored = 0
+        self.foreign = 0
         self.unhydrated = 0
         self.drained = 0
         self.revocations = 0
@@ -196,6 +197,7 @@ COUNTERS = {
     "unhydrated": ("unhydrated", "Topics without state that the worker was to ask the source about."),
     "sweep_seconds": ("sweep_seconds", "CPU seconds of the event loop's thread spent sweeping."),
     "restored": ("restored", "Snapshots put back into a store that had lost them."),
+    "foreign": ("foreign_messages", "Announcements and revocations of another installation heard on these channels."),
     "drained": ("drained", "Sockets closed by a drain."),
     "revocations": ("revocations", "Revocations learnt."),
     "streams_opened": ("streams_opened", "Event streams and waiting reads begun."),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -30,15 +31,18 @@ from gateway.sweep import Sweep
 from gateway.turns import in_turns
 from gateway.websocket import SessionSocket
 from sync.state.connect import Connected
-from sync.state.keys import CONTROL_CHANNEL
 from sync.state.store import StoreError
 
 log = structlog.get_logger()
 
+REVOCATIONS_MARGIN_S = 60.0
+"""How far gateways' clocks may be apart for the timer to find another's revocation."""
+
+REVOCATIONS_AGAIN_S = 0.2
+TOLD_MAX = 1000
+
 PRUNE_S = 60.0
 """Seconds between looks for revocations that no token alive can match any more, and the margin left to clocks."""
-
-_CONTROL = CONTROL_CHANNEL.encode()
 
 
 class Node:
@@ -51,6 +55,7 @@ class Node:
         self._session_count = itertools.count(1)
         self._is_stopping = False
         self.store = connected.store
+        self._control_channel = self.store.keys.control_channel.encode()
         self.metrics = Metrics()
         self.auth, self._jwks = _auth(settings, keys)
         self.publish_keys = PublishKeys(
@@ -73,12 +78,13 @@ class Node:
             acks_per_s=settings.acks_per_s,
             ack_after_ms=settings.ack_after_ms,
             want_reconcile=self.sweep.want_reconcile,
+            keys=self.store.keys,
         )
         self.sweep.hub = self.hub
         self.acks = Acks(self.store, self.hub, self.name)
-        self._control_subscribed = asyncio.Event()
-        self._raised: dict[tuple[str, str], Revocation] = {}
-        self._has_raised = asyncio.Event()
+        self._control_subscribed = False
+        self._told: dict[Revocation, Revocation] = {}
+        self._revocations_wanted = asyncio.Event()
         self.pulse = Pulse(settings, self.hub, self.metrics, self.sweep.want_reconcile)
         self.probe = Probe(self.store, self.hub, self.feed, self.name, settings.probe_s, self.pulse.announce_freshness)
         self.rules = Rules(
@@ -98,7 +104,7 @@ class Node:
     @asynccontextmanager
     async def run(self, on_death: Callable[[], None]) -> AsyncIterator[None]:
         """Run every task of the process while the context is open; `on_death` is called should one of them fail."""
-        self.feed.add(_CONTROL)
+        self.feed.add(self._control_channel)
         tasks = asyncio.create_task(self._tasks(), name="node")
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -123,7 +129,6 @@ class Node:
             group.create_task(self.pulse.run(), name="pulse")
             group.create_task(self._check(), name="check")
             group.create_task(self._revocations(), name="revocations")
-            group.create_task(self._pass_on(), name="raised revocations")
             group.create_task(self.acks.run(), name="acks")
             if self._jwks is not None:
                 group.create_task(self._jwks.run(), name="jwks")
@@ -147,36 +152,58 @@ class Node:
             self.metrics.probe_at = self.hub.verified_at_us / 1e6
 
     async def _revocations(self) -> None:
-        """Read all revocations whenever the control channel is subscribed anew: what was said meanwhile was missed."""
+        """Read the revocations that the store keeps: all whenever the control channel is subscribed anew, the newer
+        ones when the channel tells of one, and on a timer, since a message can be lost."""
+        loaded_at = 0.0
         while True:
-            await self._control_subscribed.wait()
-            self._control_subscribed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.sweep_s):
+                    await self._revocations_wanted.wait()
+            self._revocations_wanted.clear()
+            told, self._told = self._told, {}
+            if self._control_subscribed:
+                loaded_at, self._control_subscribed = 0.0, False
+            now = time.time()
             try:
-                for revocation in await control.load(self.store):
-                    self.revoke(revocation)
+                kept = await control.load(
+                    self.store, min([loaded_at - REVOCATIONS_MARGIN_S, *(one.at for one in told)])
+                )
             except StoreError as error:
                 log.warning("revocations_unread", error=str(error))
-                self._control_subscribed.set()
-                await asyncio.sleep(0.2)
+                # Whether the store has it is not known: it counts.
+                self._revoke_all(told.values())
+                self._told |= {one: raised for one, raised in told.items() if raised is not one}
+                await asyncio.sleep(REVOCATIONS_AGAIN_S)
+                self._control_subscribed = True
+                self._revocations_wanted.set()
+                continue
+            self._revoke_all(kept)
+            loaded_at = now
+            latest = {(one.kind, one.value): one.at for one in kept}
+            for one, raised in told.items():
+                # Redis keeps a score in 17 digits; a later revocation of the same replaces it.
+                if latest.get((one.kind, one.value), -1.0) < one.at - 0.001:
+                    self.sweep.heard_foreign("revocation", of=one.kind)
+                elif raised is not one:
+                    await self._pass_on(one, raised)
 
-    async def _pass_on(self) -> None:
-        """Announce the revocations that had to be raised here, so that they cover the same tokens everywhere."""
+    def _revoke_all(self, revocations: Iterable[Revocation]) -> None:
+        for revocation in revocations:
+            self.revoke(revocation)
+
+    async def _pass_on(self, told: Revocation, raised: Revocation) -> None:
+        """Have a revocation cover the tokens that were seen here before it at every other gateway, too."""
+        self.revoke(raised)
         settings = self.settings
-        while True:
-            await self._has_raised.wait()
-            self._has_raised.clear()
-            for key, revocation in list(self._raised.items()):
-                try:
-                    await control.announce(
-                        self.store, revocation, keep_s=settings.revocation_keep_s, limit=settings.revocations_max
-                    )
-                except StoreError as error:
-                    log.warning("revocation_not_passed_on", error=str(error))
-                    self._has_raised.set()
-                    await asyncio.sleep(0.2)
-                    break
-                if self._raised[key] is revocation:
-                    del self._raised[key]
+        try:
+            await control.announce(
+                self.store, raised, keep_s=settings.revocation_keep_s, limit=settings.revocations_max
+            )
+        except StoreError as error:
+            log.warning("revocation_not_passed_on", error=str(error))
+            self._told[told] = raised
+            self._revocations_wanted.set()
+            await asyncio.sleep(REVOCATIONS_AGAIN_S)
 
     # The bus.
 
@@ -186,7 +213,7 @@ class Node:
         elif channel in self.probe.canaries:
             self.metrics.probes += 1
             self.probe.heard(channel, payload)
-        elif channel == _CONTROL:
+        elif channel == self._control_channel:
             self._control(payload)
 
     def _subscribed(self, channel: bytes) -> None:
@@ -196,8 +223,9 @@ class Node:
             self.sweep.ask(live.name)
         elif channel in self.probe.canaries:
             self.probe.prompt()
-        elif channel == _CONTROL:
-            self._control_subscribed.set()
+        elif channel == self._control_channel:
+            self._control_subscribed = True
+            self._revocations_wanted.set()
 
     def _lost(self, channels: Collection[bytes]) -> None:
         if self._is_stopping:
@@ -209,11 +237,12 @@ class Node:
     def _control(self, payload: bytes) -> None:
         revocation = revocations.decode(payload)
         if revocation is not None:
-            raised = self.auth.covering(revocation, time.time())
-            if raised is not revocation and len(self._raised) < self.settings.revocations_max:
-                self._raised[raised.kind, raised.value] = raised
-                self._has_raised.set()
-            self.revoke(raised)
+            # A hint, as everything on the bus: what the store keeps counts. More than are looked up are all read.
+            if len(self._told) < TOLD_MAX:
+                self._told[revocation] = self.auth.covering(revocation, time.time())
+            else:
+                self._control_subscribed = True
+            self._revocations_wanted.set()
         else:
             self.acks.heard(payload)
 

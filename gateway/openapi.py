@@ -245,7 +245,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "post", "/v1/publish", "publish", "Publish a topic's whole new state.",
         {200: json_answer("What became of it.", Committed, {"Planwire-Version": _VERSION_HEADER})},
-        (*_BODY, *_PUBLISH, "topic_forbidden", "conflict"),
+        (*_BODY, *_PUBLISH, "topic_forbidden", "conflict", "topic_is_billed"),
         "publishKey",
         body={
             "application/json": {"schema": any_of(Publish, CloudEvent)},

@@ -107,7 +107,9 @@ class Compared(Model):
     (publishes kept coming in between). `asked`, `unasked` and `drift` are billing's, as in Reconciled.
     """
 
-    outcome: Literal["applied", "unchanged", "duplicate", "refused", "parked", "ignored", "stale", "conflict", "absent"]
+    outcome: Literal[
+        "applied", "unchanged", "duplicate", "refused", "parked", "ignored", "stale", "conflict", "absent", "billed"
+    ]
     version: int = Field(ge=0, le=VERSION_MAX)
     reason: str | None = None
     asked: int | None = Field(None, ge=0)

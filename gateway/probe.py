@@ -17,7 +17,7 @@ import structlog
 
 from gateway.feed import Feed
 from gateway.hub import Hub
-from sync.state import announcement, keys
+from sync.state import announcement
 from sync.state.slots import Layout, slot_of, variants
 from sync.state.store import Change, Store, StoreError
 from sync.state.topic import PROBE_KIND
@@ -40,9 +40,9 @@ class _Canary:
         sent: when each one that is on its way was sent, by its number.
     """
 
-    def __init__(self, topic: str, verified_at: float) -> None:
+    def __init__(self, topic: str, channel: bytes, verified_at: float) -> None:
         self.topic = topic
-        self.channel = keys.slot(topic).encode()
+        self.channel = channel
         self.shard = ""
         self.verified_at = verified_at
         self.connected_at = math.inf
@@ -151,10 +151,10 @@ class Probe:
 
     def _hatch(self, layout: Layout, shard: str) -> _Canary | None:
         """A canary for a shard; None for one that owns next to nothing."""
-        names = variants(self._name)
-        topic = next((name for name in names if layout.owner(slot_of(keys.slot(name).encode())) == shard), None)
+        channels = ((name, self._store.keys.channel(name).encode()) for name in variants(self._name))
+        found = next(((name, channel) for name, channel in channels if layout.owner(slot_of(channel)) == shard), None)
         # While all others are heard, a new shard has as long to prove itself as they have for their next.
-        return None if topic is None else _Canary(topic, self._verified_at if self._hub.fresh else -math.inf)
+        return None if found is None else _Canary(*found, self._verified_at if self._hub.fresh else -math.inf)
 
     def prompt(self) -> None:
         """Have canaries sent now: a channel has just been subscribed, and the last one may have come too early."""

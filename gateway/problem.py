@@ -39,6 +39,7 @@ STATUSES: dict[str, int] = {
     "method_not_allowed": 405,
     "body_timeout": 408,
     "conflict": 409,
+    "topic_is_billed": 409,
     "body_too_large": 413,
     "state_too_large": 413,
     "content_type_unsupported": 415,

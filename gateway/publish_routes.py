@@ -26,6 +26,12 @@ REVOCABLE = frozenset(("sub", "topic", "jti"))
 
 log = structlog.get_logger("gateway.http")
 
+BILLED = (
+    "billing computes this topic from its provider's events, and a publish would erase what it knows: publish under"
+    " another name, or grant features and limits beside the plan with POST /v1/tenants/{id}/overrides"
+)
+"""What a publisher is told of a topic that billing computes."""
+
 
 def publish_routes(gateway: Gateway) -> list[Route]:
     """Return the routes that write."""
@@ -49,6 +55,8 @@ def publish_routes(gateway: Gateway) -> list[Route]:
             raise Problem(
                 "conflict", f"the stored version is {committed.version}, not if_version", headers=headers, extra=members
             )
+        if committed.verdict is Verdict.BILLED:
+            raise Problem("topic_is_billed", BILLED, headers=headers, extra=members)
         return Response(orjson.dumps(members), headers=headers, media_type="application/json")
 
     async def publish_batch(request: Request) -> Response:
@@ -84,6 +92,8 @@ def publish_routes(gateway: Gateway) -> list[Route]:
             for position, change, outcome in zip(positions, changes, committed, strict=True):
                 if isinstance(outcome, StoreError):
                     results[position] = {"topic": change.topic, **_refusal(from_exception(outcome))}
+                elif outcome.verdict is Verdict.BILLED:
+                    results[position] = {"topic": change.topic, **_refusal(Problem("topic_is_billed", BILLED))}
                 else:
                     results[position] = _members(change.topic, outcome)
         for result in results:

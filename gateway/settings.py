@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.addresses import Network, parse_networks
@@ -20,6 +20,7 @@ from gateway.errors import GatewayError
 from gateway.rights import KEY_NAME, Grant, parse_grants
 from sync.state import env
 from sync.state.env import PREFIX, SetTwiceError, UnknownSettingError
+from sync.state.keys import DEFAULT_PREFIX, check_prefix
 from sync.state.logs import Form, Level
 
 SECRET_MIN_BYTES = 32
@@ -151,6 +152,9 @@ class GatewaySettings(BaseSettings):
         SecretStr(""),
         description="Store: redis://, rediss://, unix://, redis+sentinel://HOST:PORT,.../SERVICE, "
         "redis+cluster://HOST:PORT,..., and rediss+sentinel://, rediss+cluster:// with TLS. Empty: the embedded one.",
+    )
+    prefix: Annotated[str, AfterValidator(check_prefix)] = Field(
+        DEFAULT_PREFIX, description="What every key and channel in the store begins with: one for each installation."
     )
     data_dir: Path = Field(Path(".planwire"), description="Folder of the embedded store and of dev.env.")
     allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = Field(

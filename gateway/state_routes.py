@@ -214,7 +214,7 @@ async def _events(
     yield b": planwire\nretry: %d\n\n%b" % (settings.reconnect_min_ms, _heartbeat(gateway))
     if watch.latest.known and watch.latest.version == held:
         yield _event("current", protocol.current(topic, held))
-        if watch.latest.is_erased:
+        if watch.latest.erased:
             yield _event("gone", protocol.gone(topic, "erased"))
             return
     while True:
@@ -231,7 +231,7 @@ async def _events(
         if live is not None:
             held = live.version
             yield _event("snapshot", protocol.snapshot(topic, live.version, live.state, live.cause), held)
-            if live.is_erased:
+            if live.erased:
                 yield _event("gone", protocol.gone(topic, "erased"))
                 return
         elif watch.latest.known and watch.latest.version < held:

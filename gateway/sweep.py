@@ -24,6 +24,10 @@ SECOND_LOOK_S = 0.1
 
 RETRY_S = 0.2
 
+FOREIGN_LOG_S = 60.0
+FOREIGN_HINT = "another installation announces on these channels: give each its own PLANWIRE_PREFIX or server"
+"""What the log says of an announcement or a revocation that the own store knows nothing of."""
+
 TIMER_SLACK_S = 0.01
 """Event loops may fire a timer a millisecond early; nobody would ask again."""
 
@@ -53,6 +57,7 @@ class Sweep:
         self._doubts: dict[str, float] = {}
         self._older: dict[str, float] = {}  # when what is older in the store than here is put back, if it still is
         self._wake = asyncio.Event()
+        self._foreign_logged_at = -FOREIGN_LOG_S
 
     def ask(self, name: str) -> None:
         """Have the topic read soon; asking twice before it is read reads it once, after both."""
@@ -128,6 +133,14 @@ class Sweep:
             self._doubts[name] = now
             asyncio.get_running_loop().call_later(self._hold_s + TIMER_SLACK_S, self.ask, name)
 
+    def heard_foreign(self, kind: str, **about: object) -> None:
+        """Count a message of another installation, and log it: at most once in FOREIGN_LOG_S."""
+        self._metrics.foreign += 1
+        now = time.monotonic()
+        if now - self._foreign_logged_at >= FOREIGN_LOG_S:
+            self._foreign_logged_at = now
+            log.error("foreign_message", kind=kind, heard=self._metrics.foreign, hint=FOREIGN_HINT, **about)
+
     async def _pass_on_reconciles(self) -> None:
         names, self._reconciles = list(self._reconciles), {}
         try:
@@ -164,7 +177,8 @@ class Sweep:
         if live is None or live.version <= stored.version:
             self._older.pop(stored.topic, None)
             return
-        if stored.version:
+        is_unproven = live.version == live.unproven
+        if stored.version or is_unproven:
             now = time.monotonic()
             due = self._older.get(stored.topic)
             if due is None:
@@ -174,8 +188,15 @@ class Sweep:
             if now < due:
                 asyncio.get_running_loop().call_later(due - now + TIMER_SLACK_S, self.ask, stored.topic)
                 return
+        if is_unproven:
+            # The announcement was heard, and the store never had it: it is another installation's, of a build whose
+            # channels do not name the database. It must not be written here.
+            self._older.pop(stored.topic, None)
+            self.heard_foreign("announcement", topic=stored.topic, announced=live.version, stored=stored.version)
+            self.hub.retract(stored)
+            return
         try:
-            lost = Snapshot(live.name, live.version, live.state, b"", live.cause)
+            lost = Snapshot(live.name, live.version, live.state, b"", live.cause, owner=live.owner, erased=live.erased)
             if await self._store.restore(lost, over=stored.version):
                 self._metrics.restored += 1
                 log.error("store_regressed", topic=stored.topic, stored=stored.version, restored=live.version)

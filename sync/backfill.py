@@ -114,7 +114,7 @@ class Backfill:
         self._provider = provider
         self._environment = environment
         self._source: Source = pipeline.sources[provider, environment]
-        self._place = Place(pipeline.store.redis, provider, environment)
+        self._place = Place(pipeline.store, provider, environment)
         self._holds_place = False
         self._screen = screen
         self._stopped = asyncio.Event()
@@ -276,14 +276,14 @@ async def opened(settings: SyncSettings, provider: str, environment: str, *, dry
             url = await stack.enter_async_context(
                 embedded.serve(settings.data_dir, patience_s=STORE_PATIENCE_S, durable=settings.durable)
             )
-        store = connect(url, durable=settings.durable).store
+        store = connect(url, prefix=settings.prefix, durable=settings.durable).store
         stack.push_async_callback(store.aclose)
 
         def own(provider: str, environment: str, rate_per_s: float) -> Budget:
             return Budget(rate_per_s)
 
         # A rehearsal writes nothing, not even how often it asked.
-        pipeline = await intake.pipeline(store, settings, own if dry_run else partial(SharedBudget, store.redis))
+        pipeline = await intake.pipeline(store, settings, own if dry_run else partial(SharedBudget, store))
         stack.push_async_callback(pipeline.aclose)
         if (provider, environment) not in pipeline.sources:
             raise BackfillError(f"{provider} cannot be asked: what asks it is not installed")

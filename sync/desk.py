@@ -32,6 +32,7 @@ class Desk:
         change: Callable[[Facts], Facts],
         if_version: int | None = None,
         *,
+        if_rev: int | None = None,
         about: Mapping[str, str] = MappingProxyType({}),
         who: Mapping[str, str] = MappingProxyType({}),
     ) -> Adopted:
@@ -40,13 +41,13 @@ class Desk:
         `what`, `about` and `who` go into the cause.
 
         Raises:
-            Refusal: it cannot be done, or the tenant is not at `if_version`.
+            Refusal: it cannot be done, or the tenant is not at `if_version` or `if_rev`.
             StoreError: the store is unreachable or failing.
         """
         reprojection = self.reconciliation.reprojection
         try:
             cause = {"source": "operator" if about else "app", "event_type": what, **about, **who}
-            adopted = await reprojection.adopt(environment, topic, (), cause, change, if_version)
+            adopted = await reprojection.adopt(environment, topic, (), cause, change, if_version, if_rev=if_rev)
         except HeldError as error:
             raise Refusal(error.code, error.detail) from None
         if adopted.receipt.outcome == "conflict":

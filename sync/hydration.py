@@ -24,7 +24,7 @@ from sync.billing.ownership import TENANT_KIND
 from sync.billing.timers import Due, Timers
 from sync.settings import SyncSettings
 from sync.source import Answer, Source, SourceError
-from sync.state import keys, marks
+from sync.state import marks
 from sync.state.store import Change, Snapshot, Store, StoreError, Verdict
 from sync.state.topic import RESERVED_KINDS, Topic
 
@@ -53,7 +53,7 @@ COMPARISONS_MAX = 10
 TRIES = 3
 """How often a comparison is made anew because a publish came in between."""
 
-Outcome = Literal["applied", "unchanged", "stale", "conflict", "absent"]
+Outcome = Literal["applied", "unchanged", "stale", "conflict", "absent", "billed"]
 
 _log = structlog.get_logger("sync.hydration")
 
@@ -87,8 +87,8 @@ class Hydration:
         self._source = source
         self._is_billed = is_billed
         self._absent_s = absent_s
-        self._wanted = Timers(store.redis, keys.HYDRATE, lease_s)
-        self._compared = Timers(store.redis, keys.COMPARE, lease_s)
+        self._wanted = Timers(store, store.keys.hydrate, lease_s)
+        self._compared = Timers(store, store.keys.compare, lease_s)
         self._failures: dict[str, int] = {}
 
     def serves(self, topic: str) -> bool:
@@ -102,7 +102,7 @@ class Hydration:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        await marks.want(self._store, [topic], keys.COMPARE)
+        await marks.want(self._store, [topic], self._store.keys.compare)
 
     async def run(self, stopped: asyncio.Event) -> None:
         """Work through marks until `stopped`. A store that is away is waited for."""
@@ -130,7 +130,7 @@ class Hydration:
             again_s = await work(due.topic)
             if again_s is None:
                 self._failures.pop(due.topic, None)
-            batch = Batch(self._store.redis)
+            batch = Batch(self._store)
             timers.settle(batch, due, None if again_s is None else int((time.time() + again_s) * 1_000_000))
             await batch.run()
 
@@ -207,8 +207,8 @@ class Hydration:
         """The topic's snapshot and its order token. The token last: one older than the snapshot would let an answer
         pass for as new as what is stored."""
         before = await self._store.read(topic)
-        batch = Batch(self._store.redis)
-        batch.command("HGET", keys.snap(topic), "order")
+        batch = Batch(self._store)
+        batch.command("HGET", batch.keys.snap(topic), "order")
         (order,) = await batch.run()
         return before, order or b""
 
@@ -227,6 +227,8 @@ class Hydration:
             )
         )
         await self._store.wait_durable()
+        if committed.verdict is Verdict.BILLED:
+            _log.warning("source_not_taken", topic=topic, reason="billing computes this topic")
         outcome = committed.verdict.value if committed.verdict is not Verdict.DUPLICATE else "unchanged"
         return Found(cast(Outcome, outcome), committed.version)
 
@@ -249,7 +251,7 @@ def hydration(store: Store, settings: SyncSettings) -> Hydration | None:
         settings.source_url,
         settings.source_secret.get_secret_value().encode(),
         timeout_s=settings.source_timeout_s,
-        budget=SharedBudget(store.redis, "source", "all", settings.source_rate_per_s),
+        budget=SharedBudget(store, "source", "all", settings.source_rate_per_s),
     )
     billed = settings.billed_environments
     return Hydration(store, source, lambda topic: topic.kind == TENANT_KIND and topic.env in billed)

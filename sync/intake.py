@@ -57,7 +57,7 @@ async def pipeline(store: Store, settings: SyncSettings, budget: MakeBudget | No
         store,
         shelf,
         {adapter.name: adapter for adapter in adapters},
-        await asyncio.to_thread(sources, settings, budget or partial(SharedBudget, store.redis)),
+        await asyncio.to_thread(sources, settings, budget or partial(SharedBudget, store)),
     )
 
 

@@ -12,7 +12,6 @@ from sync.billing import instants
 from sync.billing.batch import Batch
 from sync.billing.decision import FactsError, facts_of
 from sync.billing.erasure import erase, is_erased
-from sync.billing.history import events_key
 from sync.billing.model import Facts, Override
 from sync.billing.override import KINDS, granted, removed
 from sync.billing.preview import difference
@@ -99,8 +98,8 @@ class Operators:
             }
             for index, entry in enumerate(log[:limit])
         ]
-        batch = Batch(store.redis)
-        batch.command("XREVRANGE", events_key(topic), "+", "-", "COUNT", limit)
+        batch = Batch(store)
+        batch.command("XREVRANGE", batch.keys.events(topic), "+", "-", "COUNT", limit)
         (entries,) = await batch.run()
         return json_response({"topic": topic, "changes": changes, "events": [_event(fields) for _, fields in entries]})
 

@@ -52,6 +52,9 @@ BACKOFF_MAX_S = 5.0
 STATE_MAX_BYTES = 32_768
 """What a gateway takes by default, of the state and of the private part each."""
 
+BILLED = "billing computes this topic: publish under another name, or grant what it should have beside the plan"
+"""Why a row is refused whose topic billing computes."""
+
 CONNECT_TIMEOUT_S = 5
 STORE_PATIENCE_S = 15.0
 SOURCE = "outbox"
@@ -216,15 +219,25 @@ class Relay:
             for row in refused:
                 _log.error("outbox_row_refused", row=row.id, topic=row.topic, reason=row.refusal)
                 await connection.execute(REFUSE, [row.refusal, row.id])
-            done = await self._commit([row for row in rows if row.change is not None])
+            done, billed = await self._commit([row for row in rows if row.change is not None])
+            for row in billed:
+                _log.error("outbox_row_refused", row=row.id, topic=row.topic, reason=BILLED)
+                await connection.execute(REFUSE, [BILLED, row.id])
             await connection.execute(DELETE, [done])
-        return len(done) + len(refused)
+        return len(done) + len(refused) + len(billed)
 
-    async def _commit(self, rows: Sequence[Row]) -> list[int]:
-        """Commit the rows in order, one of each topic at a time; return the ids of those that the store has.
+    async def _commit(self, rows: Sequence[Row]) -> tuple[list[int], list[Row]]:
+        """Commit the rows in order, one of each topic at a time.
 
         A topic whose commit failed is left where it is: what follows must not overtake it.
+
+        Returns:
+            The ids of the rows that the store has, and the rows whose topic billing computes.
+
+        Raises:
+            StoreError: the store is unreachable or failing, and has none of them.
         """
+        billed: list[Row] = []
         waiting: dict[str, list[Row]] = {}
         for row in rows:
             waiting.setdefault(row.topic, []).append(row)
@@ -246,15 +259,18 @@ class Relay:
                     continue
                 if outcome.verdict is Verdict.STALE:
                     _log.warning("outbox_row_stale", row=row.id, topic=row.topic, version=outcome.version)
-                done.append(row.id)
                 queue.pop()
+                if outcome.verdict is Verdict.BILLED:
+                    billed.append(row)
+                else:
+                    done.append(row.id)
                 if queue:
                     left.append(queue)
             queues = left
-        if failure is not None and not done:
+        if failure is not None and not done and not billed:
             raise failure
         await self._store.wait_durable()
-        return done
+        return done, billed
 
 
 @contextlib.asynccontextmanager
@@ -270,7 +286,7 @@ async def opened(settings: SyncSettings) -> AsyncIterator[Store]:
             url = await stack.enter_async_context(
                 embedded.serve(settings.data_dir, patience_s=STORE_PATIENCE_S, durable=settings.durable)
             )
-        store = connect(url, durable=settings.durable).store
+        store = connect(url, prefix=settings.prefix, durable=settings.durable).store
         stack.push_async_callback(store.aclose)
         yield store
 

@@ -63,7 +63,7 @@ class Previews:
         if given is not None:
             document |= {"provider": given, "provider_differs": _disagreement(foreseen, given)}
         question = {**asdict(asked), "items": [list(item) for item in asked.items]}
-        kept = {"version": snapshot.version, "asked": question, "billing_mode": billing_mode}
+        kept = {"version": snapshot.version, "rev": snapshot.rev, "asked": question, "billing_mode": billing_mode}
         await self._quotes.put(topic, str(document["preview_id"]), kept)
         return json_response(document)
 
@@ -82,7 +82,8 @@ class Previews:
         asked = Asked(**{**kept["asked"], "items": tuple(Item(*item) for item in kept["asked"]["items"])})
         pipeline = self._desk.pipeline
         snapshot = await pipeline.store.read(topic)
-        if snapshot.version != kept["version"]:
+        rev = kept.get("rev", kept["version"])  # a build from before `rev` kept the version alone
+        if snapshot.rev != rev:
             raise _stale(snapshot.version)
         foreseen = self._foresee(snapshot, environment, asked)
         source = self._source(environment, foreseen, asked) if applies else None
@@ -92,7 +93,7 @@ class Previews:
 
         try:
             adopted = await self._desk.change(
-                environment, topic, "preview.confirmed", change, kept["version"], who=by(request)
+                environment, topic, "preview.confirmed", change, if_rev=rev, who=by(request)
             )
         except Refusal as refusal:
             if refusal.code == "version_conflict":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sync.billing.providers import Secret
@@ -16,6 +16,7 @@ from sync.billing.shelf import EXAMPLE
 from sync.errors import SyncError
 from sync.state import env
 from sync.state.env import PREFIX, SetTwiceError, UnknownSettingError
+from sync.state.keys import DEFAULT_PREFIX, check_prefix
 from sync.state.logs import Form, Level
 from sync.state.topic import LIVE
 
@@ -127,6 +128,9 @@ class SyncSettings(BaseSettings):
         SecretStr(""),
         description="Store: redis://, rediss://, unix://, redis+sentinel://HOST:PORT,.../SERVICE, "
         "redis+cluster://HOST:PORT,..., and rediss+sentinel://, rediss+cluster:// with TLS. Empty: the embedded one.",
+    )
+    prefix: Annotated[str, AfterValidator(check_prefix)] = Field(
+        DEFAULT_PREFIX, description="What every key and channel in the store begins with: one for each installation."
     )
     data_dir: Path = Field(Path(".planwire"), description="Folder of the embedded store and of dev.env.")
     durable: bool = Field(False, description="1: answer a webhook only once it is on the store's disk.")

@@ -80,7 +80,7 @@ class Worker:
         self._hydration = hydration
         self._reconciliation = Reconciliation(pipeline)
         self._reprojection = self._reconciliation.reprojection
-        self._wanted = Wanted(pipeline.store.redis)
+        self._wanted = Wanted(pipeline.store)
         self._environments = environments
         self._poll_s = poll_s
         self._stopped = asyncio.Event()
@@ -159,7 +159,7 @@ class Worker:
                 await self._pause()
 
     async def _give_back(self, timers: Timers, due: Due) -> None:
-        batch = Batch(self._pipeline.store.redis)
+        batch = Batch(self._pipeline.store)
         timers.settle(batch, due, self._pipeline.now_ns() // 1000)
         await batch.run()
 
@@ -215,7 +215,7 @@ class Worker:
                     await self._reconciliation.reconcile(
                         environment, due.topic, "audit", BACKGROUND_PATIENCE_S, background=True
                     )
-                    batch = Batch(self._pipeline.store.redis)
+                    batch = Batch(self._pipeline.store)
                     known.audits.settle(batch, due, self._pipeline.now_ns() // 1000 + AUDIT_EVERY_S * 1_000_000)
                     await batch.run()
             except StoreError as error:
@@ -228,7 +228,7 @@ class Worker:
         """Have tenants audited that were there before there was an API key."""
         known = self._pipeline.environment(environment)
         async for topic in known.topics():
-            batch = Batch(self._pipeline.store.redis)
+            batch = Batch(self._pipeline.store)
             known.plan_audit(batch, topic, self._pipeline.now_ns() // 1000)
             await batch.run()
 
@@ -300,7 +300,7 @@ async def serve(settings: SyncSettings) -> None:
             url = await stack.enter_async_context(
                 embedded.serve(settings.data_dir, patience_s=STORE_PATIENCE_S, durable=settings.durable)
             )
-        store = connect(url, durable=settings.durable).store
+        store = connect(url, prefix=settings.prefix, durable=settings.durable).store
         stack.push_async_callback(store.aclose)
         pipeline = await intake.pipeline(store, settings)
         stack.push_async_callback(pipeline.aclose)

@@ -58,36 +58,33 @@ system_packages() {
         { tail -n 3 "$log" >&2; skipped "apt-get failed"; }
 }
 
-# From npm: AsyncAPI's parser, into tests/specs/node_modules. No lock file: the version is exact in package.json.
+# From npm: AsyncAPI's parser, into tests/specs/node_modules.
 
 asyncapi_parser() {
-    wanted=$(sed -n 's/.*"@asyncapi\/parser": "\([^"]*\)".*/\1/p' tests/specs/package.json)
-    grep -qs "\"version\": \"$wanted\"" tests/specs/node_modules/@asyncapi/parser/package.json && return
+    lock=tests/specs/package-lock.json
+    cmp -s $lock tests/specs/node_modules/.installed && return
     if ! command -v npm >/dev/null 2>&1; then
         echo "no npm: the AsyncAPI document will not be validated"
         return
     fi
     echo "installing AsyncAPI's parser with npm ..."
-    (cd tests/specs && npm install --no-package-lock --no-audit --no-fund --loglevel=error) >"$log" 2>&1 </dev/null ||
+    { (cd tests/specs && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) &&
+        cp $lock tests/specs/node_modules/.installed; } >"$log" 2>&1 </dev/null ||
         { tail -n 3 "$log" >&2; echo "npm failed: the AsyncAPI document will not be validated"; }
 }
 
-# From the Python package index: Schemathesis, in an environment of its own.
+# From the Python package index, each into an environment of its own.
 
-schemathesis() {
-    home=.tools/schemathesis
-    cmp -s tests/specs/requirements.txt $home/requirements.txt && return
-    echo "installing Schemathesis into $home ..."
-    rm -rf $home
-    { .venv/bin/python -m venv $home &&
-        $home/bin/python -m pip install -q --disable-pip-version-check --no-input -r tests/specs/requirements.txt &&
-        cp tests/specs/requirements.txt $home/; } >"$log" 2>&1 </dev/null ||
-        { tail -n 3 "$log" >&2; echo "pip failed: the HTTP API will not be held against its OpenAPI document"; }
+environment() { # LOCK FOLDER CONSEQUENCE
+    sh locks/environment.sh "$1" "$2" 2>"$log" </dev/null ||
+        { tail -n 3 "$log" >&2; echo "pip failed: $3"; }
 }
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 system_packages
 asyncapi_parser
-schemathesis
+environment locks/schemathesis.txt .tools/schemathesis "the HTTP API will not be held against its OpenAPI document"
+environment locks/tools.txt .tools/supply "the SBOM will not be looked at"
+environment locks/production.txt .tools/production "the SBOM will not be looked at"
 exit 0

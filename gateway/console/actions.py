@@ -27,6 +27,7 @@ from gateway.console.query import parsed
 from gateway.console.scopes import ADMIN
 from gateway.problem import Problem
 from gateway.publish_routes import revocation_of
+from sync.state.announcement import PUBLISHER
 from sync.state.store import Change, StoreError, Verdict
 
 BODY_MAX_BYTES = 16_384
@@ -190,9 +191,10 @@ class Actions:
             topic,
             entry.state,
             current.private,
-            if_version=current.version,
+            if_rev=current.rev,
             cause=orjson.dumps(cause),
             previous=current,
+            owner=current.owner or PUBLISHER,
         )
         committed = await store.commit(change)
         await store.wait_durable()

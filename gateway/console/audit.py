@@ -11,7 +11,6 @@ import orjson
 from gateway.console import lease
 from sync.state.store import Store
 
-KEY = "pw:{console}:audit"
 KEPT = 1000
 """Entries kept, about; the newest."""
 
@@ -39,7 +38,7 @@ async def note(
         "detail": detail,
         "gateway": gateway,
     }
-    (id,) = await lease.run(store, ("XADD", KEY, "MAXLEN", "~", KEPT, "*", "entry", orjson.dumps(entry)))
+    (id,) = await lease.run(store, ("XADD", _key(store), "MAXLEN", "~", KEPT, "*", "entry", orjson.dumps(entry)))
     return str(id.decode())
 
 
@@ -49,7 +48,7 @@ async def page(store: Store, before: str, limit: int) -> tuple[list[dict[str, An
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    (found,) = await lease.run(store, ("XREVRANGE", KEY, f"({before}" if before else "+", "-", "COUNT", limit))
+    (found,) = await lease.run(store, ("XREVRANGE", _key(store), f"({before}" if before else "+", "-", "COUNT", limit))
     entries = [{"id": id.decode(), **orjson.loads(_field(fields))} for id, fields in found]
     return entries, entries[-1]["id"] if len(entries) == limit else None
 
@@ -58,3 +57,7 @@ def _field(fields: Any) -> bytes:
     """Return the one field's value; redis-py answers a mapping, or a flat list within a pipeline."""
     value: bytes = fields[b"entry"] if isinstance(fields, Mapping) else fields[1]
     return value
+
+
+def _key(store: Store) -> str:
+    return f"{store.keys.head('console')}:audit"

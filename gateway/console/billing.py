@@ -89,8 +89,9 @@ class BillingDesk:
         state = orjson.loads(snapshot.state)
         at_top = {name: state.get(name) if isinstance(state, dict) else None for name in SHOWN_AT_TOP}
         timers = []
-        for kind, key in (("time", "timers"), ("audit", "audits")):
-            (due,) = await lease.run(self._node.store, ("ZSCORE", f"pw:{{{key}/{topic.env}}}:due", str(topic)))
+        keys = self._node.store.keys
+        for kind, key in (("time", keys.timers(topic.env)), ("audit", keys.audits(topic.env))):
+            (due,) = await lease.run(self._node.store, ("ZSCORE", key, str(topic)))
             if due is not None:
                 due_us = int(float(due))
                 timers.append({"kind": kind, "due_us": due_us, "due_at": data.instant(due_us)})

@@ -19,7 +19,6 @@ from gateway.console.query import number, parsed, stream_cursor, topic_of
 from gateway.console.scopes import PRIVATE
 from gateway.console.topics import LivePage, Stored, dated, merged
 from gateway.problem import Problem
-from sync.state import keys
 from sync.state.store import LogEntry, StoreError
 
 TOPICS_MAX = 500
@@ -219,7 +218,7 @@ class Desk:
 
     async def _events(self, name: str) -> list[dict[str, Any]]:
         try:
-            entries = await self._node.store.redis.xrevrange(keys.slot(name) + ":events", count=EVENTS_MAX)
+            entries = await self._node.store.redis.xrevrange(self._node.store.keys.events(name), count=EVENTS_MAX)
         except (RedisError, OSError) as error:
             raise StoreError(f"events of {name}: {error}") from error
         fields = cast(list[tuple[bytes, Mapping[bytes, bytes]]], entries)

@@ -14,12 +14,7 @@ from typing import Any
 import orjson
 from redis.exceptions import RedisError
 
-from sync.state import keys
-from sync.state.keys import CONTROL_CHANNEL
 from sync.state.store import Change, Committed, Store, StoreError
-
-LEASES = "pw:{console}:leases"
-GATEWAYS = "pw:{console}:gateways"
 
 OVERVIEW = "*"
 """The lease of a console that is open at all."""
@@ -52,6 +47,14 @@ class Leases:
     gateways: dict[str, float]
 
 
+def _leases(store: Store) -> str:
+    return f"{store.keys.head('console')}:leases"
+
+
+def _gateways(store: Store) -> str:
+    return f"{store.keys.head('console')}:gateways"
+
+
 async def look(store: Store, topics: Sequence[str]) -> None:
     """Return once it is known that a console is open and looks at `topics`.
 
@@ -61,11 +64,11 @@ async def look(store: Store, topics: Sequence[str]) -> None:
     until = time.time() + LEASE_S
     await run(
         store,
-        ("ZADD", LEASES, *(item for name in (OVERVIEW, *topics) for item in (until, name))),
-        ("ZREMRANGEBYRANK", LEASES, 0, -WATCHED_MAX - 2),
-        ("EXPIRE", LEASES, int(10 * LEASE_S)),
+        ("ZADD", _leases(store), *(item for name in (OVERVIEW, *topics) for item in (until, name))),
+        ("ZREMRANGEBYRANK", _leases(store), 0, -WATCHED_MAX - 2),
+        ("EXPIRE", _leases(store), int(10 * LEASE_S)),
     )
-    await store.publish(CONTROL_CHANNEL, orjson.dumps({"op": OP, "topics": list(topics)}))
+    await store.publish(store.keys.control_channel, orjson.dumps({"op": OP, "topics": list(topics)}))
 
 
 async def register(store: Store, node: str) -> Leases:
@@ -77,11 +80,11 @@ async def register(store: Store, node: str) -> Leases:
     now = time.time()
     _, _, _, leases, gateways = await run(
         store,
-        ("ZADD", GATEWAYS, now, node),
-        ("ZREMRANGEBYSCORE", GATEWAYS, "-inf", now - GONE_S),
-        ("ZREMRANGEBYSCORE", LEASES, "-inf", now),
-        ("ZRANGEBYSCORE", LEASES, now, "+inf"),
-        ("ZRANGE", GATEWAYS, 0, -1, "WITHSCORES"),
+        ("ZADD", _gateways(store), now, node),
+        ("ZREMRANGEBYSCORE", _gateways(store), "-inf", now - GONE_S),
+        ("ZREMRANGEBYSCORE", _leases(store), "-inf", now),
+        ("ZRANGEBYSCORE", _leases(store), now, "+inf"),
+        ("ZRANGE", _gateways(store), 0, -1, "WITHSCORES"),
     )
     names = [name.decode() for name in leases]
     return Leases(OVERVIEW in names, tuple(name for name in names if name != OVERVIEW), _scored(gateways))
@@ -93,7 +96,7 @@ async def leave(store: Store, node: str) -> None:
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    await run(store, ("ZREM", GATEWAYS, node))
+    await run(store, ("ZREM", _gateways(store), node))
 
 
 async def gateways(store: Store) -> dict[str, float]:
@@ -102,7 +105,7 @@ async def gateways(store: Store) -> dict[str, float]:
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    (found,) = await run(store, ("ZRANGE", GATEWAYS, 0, -1, "WITHSCORES"))
+    (found,) = await run(store, ("ZRANGE", _gateways(store), 0, -1, "WITHSCORES"))
     return _scored(found)
 
 
@@ -115,9 +118,9 @@ async def publish(store: Store, change: Change) -> Committed:
     committed = await store.commit(change)
     await run(
         store,
-        ("XTRIM", keys.log(change.topic), "MAXLEN", LOG_KEPT),
-        ("EXPIRE", keys.log(change.topic), KEEP_S),
-        ("EXPIRE", keys.snap(change.topic), KEEP_S),
+        ("XTRIM", store.keys.log(change.topic), "MAXLEN", LOG_KEPT),
+        ("EXPIRE", store.keys.log(change.topic), KEEP_S),
+        ("EXPIRE", store.keys.snap(change.topic), KEEP_S),
     )
     return committed
 

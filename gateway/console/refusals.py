@@ -17,7 +17,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.console import lease
 from sync.state.store import Store, StoreError
 
-KEY = "pw:{console}:refused"
 KEEP_S = 7 * 86_400
 CODES_MAX = 64
 BODY_MAX_BYTES = 4096
@@ -38,6 +37,7 @@ class Refusals:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._key = f"{store.keys.head('console')}:refused"
         self._new: dict[tuple[str, str], Refusal] = {}
         self._telling = asyncio.Lock()
         self.deliveries = self.refused = 0
@@ -73,13 +73,13 @@ class Refusals:
         new, self._new = self._new, {}  # before anything is awaited: more may come meanwhile
         if not new:
             return
-        commands: list[tuple[str | int | bytes, ...]] = [("EXPIRE", KEY, KEEP_S)]
+        commands: list[tuple[str | int | bytes, ...]] = [("EXPIRE", self._key, KEEP_S)]
         for (provider, code), found in new.items():
             row = f"{provider} {code}"
             commands += [
-                ("HINCRBY", KEY, f"{row} count", found.count),
-                ("HSETNX", KEY, f"{row} first_us", found.first_us),
-                ("HSET", KEY, f"{row} last_us", found.last_us, f"{row} detail", found.detail),
+                ("HINCRBY", self._key, f"{row} count", found.count),
+                ("HSETNX", self._key, f"{row} first_us", found.first_us),
+                ("HSET", self._key, f"{row} last_us", found.last_us, f"{row} detail", found.detail),
             ]
         try:
             await lease.run(self._store, *commands[1:], commands[0])
@@ -98,7 +98,7 @@ class Refusals:
         return sorted(await self._read(), key=lambda row: -int(row["last_us"]))
 
     async def _read(self) -> list[dict[str, Any]]:
-        (members,) = await lease.run(self._store, ("HGETALL", KEY))
+        (members,) = await lease.run(self._store, ("HGETALL", self._key))
         rows: dict[tuple[str, str], dict[str, Any]] = {}
         for member, value in members.items():
             provider, code, name = member.decode().split(" ")

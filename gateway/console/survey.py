@@ -18,7 +18,6 @@ import structlog
 from redis.exceptions import RedisError
 
 from gateway.console import lease
-from sync.state.keys import CONTROL_CHANNEL
 from sync.state.store import Store, StoreError
 
 log = structlog.get_logger("gateway.console")
@@ -59,6 +58,9 @@ class Survey:
         self._answer = answer
         self._questions: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue(QUESTIONS_MAX)
 
+    def _key(self, id: str) -> str:
+        return f"{self._store.keys.head(f'console/{id}')}:answers"
+
     def heard(self, question: Mapping[str, Any]) -> None:
         """Take a question off the control channel; the node's own it answers without it."""
         if question.get("from") != self._node and not self._questions.full():
@@ -73,7 +75,7 @@ class Survey:
                 continue
             try:
                 found = await self._answer(what, about)
-                key = _key(id)
+                key = self._key(id)
                 answer = orjson.dumps([self._node, found])
                 await lease.run(self._store, ("RPUSH", key, answer), ("EXPIRE", key, ANSWERS_S))
             except StoreError as error:
@@ -92,10 +94,10 @@ class Survey:
         if others:
             id = secrets.token_hex(8)
             question = {"op": OP, "from": self._node, "id": id, "what": what, "about": about}
-            await self._store.publish(CONTROL_CHANNEL, orjson.dumps(question))
+            await self._store.publish(self._store.keys.control_channel, orjson.dumps(question))
         found[self._node] = await self._answer(what, about)
         if others:
-            await self._collect(_key(id), others, found)
+            await self._collect(self._key(id), others, found)
         return Answers(found, tuple(sorted(others - found.keys())))
 
     async def _collect(self, key: str, others: set[str], found: dict[str, Any]) -> None:
@@ -109,7 +111,3 @@ class Survey:
                 found[node] = answer
         except (RedisError, OSError) as error:
             raise StoreError(str(error) or type(error).__name__) from error
-
-
-def _key(id: str) -> str:
-    return f"pw:{{console/{id}}}:answers"

@@ -18,7 +18,6 @@ from gateway.console.census import Census
 from gateway.console.data import Status, age_s, worst
 from gateway.console.report import statuses
 from gateway.hub import Hub
-from sync.state import keys
 from sync.state.store import Store, StoreError
 from sync.state.topic import RESERVED_KINDS, Topic, TopicError
 
@@ -119,7 +118,8 @@ class Stored:
 
     async def _walk(self) -> AsyncIterator[str]:
         # On a Cluster redis-py walks every primary.
-        pattern = keys.slot("*") + _TAIL
+        keys = self._store.keys
+        pattern = keys.head("*") + _TAIL
         async for key in cast(Any, self._store.redis).scan_iter(match=pattern, count=SCAN_COUNT):
             name = keys.topic_of(key.decode("utf-8", "replace").removesuffix(_TAIL))
             if is_listed(name):

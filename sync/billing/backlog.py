@@ -5,12 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 
-from redis.asyncio import Redis
-
 from sync.billing.batch import Batch, Script
 from sync.billing.environment import Environment
-from sync.state.keys import RECONCILE
-from sync.state.store import StoreError
+from sync.state.store import Store, StoreError
 
 CACHE_S = 5.0
 """For how long the queues are not read again, however often they are asked for."""
@@ -28,12 +25,12 @@ class Backlog:
             ("") that somebody wants compared.
     """
 
-    def __init__(self, redis: Redis, environments: Iterable[Environment]) -> None:
-        """Read by `redis`."""
-        self._redis = redis
+    def __init__(self, store: Store, environments: Iterable[Environment]) -> None:
+        """Read from `store`."""
+        self._store = store
         self._keys = [
             *((queue, known.name, key) for known in environments for queue, key in known.queues.items()),
-            ("reconcile", "", RECONCILE),
+            ("reconcile", "", store.keys.reconcile),
         ]
         self._read_at = -CACHE_S
         self.waiting: Sequence[tuple[str, str, int, float]] = ()
@@ -42,7 +39,7 @@ class Backlog:
         """Read the queues, unless they were read within CACHE_S."""
         if time.monotonic() - self._read_at < CACHE_S:
             return
-        batch = Batch(self._redis)
+        batch = Batch(self._store)
         for _, _, key in self._keys:
             batch.script(_OVERDUE, (key,))
         try:

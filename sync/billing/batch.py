@@ -1,4 +1,4 @@
-"""Several store commands and scripts in one round trip, shared with whoever else asks meanwhile. It knows no keys."""
+"""Several store commands and scripts in one round trip, shared with whoever else asks meanwhile."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from sync.billing.convoy import Convoy
 from sync.state.cluster import ClusterRedis
 from sync.state.patience import heeding
-from sync.state.store import StoreError
+from sync.state.store import Store, StoreError
 
 Argument = bytes | str | int
 
@@ -53,9 +53,10 @@ _Told = tuple[tuple[Argument, ...], Mapping[str, object]]
 class Batch:
     """Commands for one round trip. Not a transaction: others may come between, and one may fail alone."""
 
-    def __init__(self, redis: Redis) -> None:
-        """Collect commands for `redis`."""
-        self._redis = redis
+    def __init__(self, store: Store) -> None:
+        """Collect commands for `store`; `keys` are the names of its keys."""
+        self._redis = store.redis
+        self.keys = store.keys
         self._commands: list[_Command] = []
         self._stops: list[int] = []
 

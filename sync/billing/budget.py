@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from redis.asyncio import Redis
-
 from sync.billing.batch import Batch, Script
 from sync.billing.providers import ProviderUnavailable
+from sync.state.store import Store
 
 BURST = 20
 """How many calls may be made at once after a quiet time."""
@@ -97,9 +96,9 @@ class Budget:
 class SharedBudget:
     """Calls per second of all processes together, for one provider's environment."""
 
-    def __init__(self, redis: Redis, provider: str, environment: str, rate_per_s: float, burst: int = BURST) -> None:
-        self._redis = redis
-        head = f"pw:{{budget/{environment}/{provider}}}"
+    def __init__(self, store: Store, provider: str, environment: str, rate_per_s: float, burst: int = BURST) -> None:
+        self._store = store
+        head = store.keys.head(f"budget/{environment}/{provider}")
         self._keys = f"{head}:tokens", f"{head}:away", f"{head}:throttled"
         self._rate = rate_per_s
         self._burst = burst
@@ -107,7 +106,7 @@ class SharedBudget:
 
     async def take(self, patience_s: float, *, background: bool = False) -> None:
         """Return when one call may be made."""
-        batch = Batch(self._redis)
+        batch = Batch(self._store)
         wanted = _wanted(self._burst, background)
         batch.script(_TAKE, self._keys, str(self._rate), self._burst, wanted, int(patience_s * 1_000_000))
         ((what, us),) = await batch.run()
@@ -124,7 +123,7 @@ class SharedBudget:
         _, away, told = self._keys
         key, milliseconds = told if throttled else away, max(1, int(seconds * 1000))
         self._may_be_closed = True
-        batch = Batch(self._redis)
+        batch = Batch(self._store)
         batch.command("SET", key, "1", "PX", milliseconds, "NX")
         batch.command("PEXPIRE", key, milliseconds, "GT")
         await batch.run()
@@ -134,7 +133,7 @@ class SharedBudget:
         if not self._may_be_closed:
             return  # another process that closed it opens it, or time does: answers need no round trip each
         self._may_be_closed = False
-        batch = Batch(self._redis)
+        batch = Batch(self._store)
         batch.command("DEL", self._keys[1])
         await batch.run()
 

@@ -39,7 +39,7 @@ class CatchUp:
         self._environment = environment
         self._adapter = adapter
         self._source = source
-        head = f"pw:{{events/{environment}/{adapter.name}}}"
+        head = pipeline.store.keys.head(f"events/{environment}/{adapter.name}")
         self._cursor, self._lease = f"{head}:cursor", f"{head}:lease"
 
     async def run(self, settle_s: float = SETTLE_S) -> int:
@@ -50,11 +50,10 @@ class CatchUp:
             ProviderUnavailable: the same of the provider.
             ProviderRefusal: the key does not suffice.
         """
-        redis = self._pipeline.store.redis
         missed = 0
         until_ns = self._pipeline.now_ns() - int(settle_s * 1e9)
         for _ in range(PAGES_MAX):
-            batch = Batch(redis)
+            batch = Batch(self._pipeline.store)
             batch.command("SET", self._lease, "1", "NX", "PX", int(LEASE_S * 1000))
             batch.command("GET", self._cursor)
             taken, cursor = await batch.run()
@@ -66,7 +65,7 @@ class CatchUp:
                 settled = [told for told in page if told.occurred_ns <= until_ns]
                 missed += await self._take(settled)
             finally:
-                batch = Batch(redis)
+                batch = Batch(self._pipeline.store)
                 batch.command("DEL", self._lease)
                 await batch.run()
             if len(settled) < len(page) or not more:
@@ -79,13 +78,13 @@ class CatchUp:
             return 0
         known = self._pipeline.environment(self._environment)
         at_us = self._pipeline.now_ns() // 1000
-        batch = Batch(self._pipeline.store.redis)
+        batch = Batch(self._pipeline.store)
         for entry in told:
             event = self._adapter.parse(entry.body, self._environment)
             known.inbox.put(batch, event.event_id, entry.body, self._adapter.name, event.type, at_us)
         puts = [Inbox.put_reply(reply) for reply in await batch.run()]
         missed = [entry for entry, put in zip(told, puts, strict=True) if put.what == "claimed" and put.attempts == 1]
-        batch = Batch(self._pipeline.store.redis)
+        batch = Batch(self._pipeline.store)
         for entry in missed:
             known.inbox.postpone(batch, entry.event_id, 0)
             known.drifts.add(batch, Drift("missed_event", "", entry.event_id, "catch-up", at_us))

@@ -21,7 +21,6 @@ from sync.billing.preview import compare
 from sync.billing.projection import Projected, Unprojectable, project, settle
 from sync.billing.reducer import Reduced, Refused, Unusable, adopt, reduce
 from sync.errors import SyncError
-from sync.state import announcement
 from sync.state.store import Snapshot
 
 WAITS_CATALOG = "catalog"
@@ -111,7 +110,7 @@ def facts_of(snapshot: Snapshot) -> Facts:
     Raises:
         FactsError: something else is there.
     """
-    if announcement.is_erasure(snapshot.state, snapshot.cause):
+    if snapshot.erased:
         return Facts(erased_ns=snapshot.version * 1000)
     try:
         return model.decode(snapshot.private)

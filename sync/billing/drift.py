@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import orjson
-from redis.asyncio import Redis
 
 from sync.billing import instants
 from sync.billing.batch import Batch
 from sync.billing.model import Subscription
 from sync.state import tallies
+from sync.state.store import Store
 
 RECORDS_KEPT = 1_000
 """How many records an environment keeps, about; the newest."""
@@ -78,10 +78,10 @@ def fields(body: Subscription) -> dict[str, object]:
 class Drifts:
     """The drift records of one environment."""
 
-    def __init__(self, redis: Redis, environment: str) -> None:
-        """Use `redis`."""
-        self._redis = redis
-        head = f"pw:{{drift/{environment}}}"
+    def __init__(self, store: Store, environment: str) -> None:
+        """Use `store`."""
+        self._store = store
+        head = store.keys.head(f"drift/{environment}")
         self._records, self._counts = f"{head}:records", f"{head}:counts"
         self._tally = {kind: tallies.field("drift", kind=kind, env=environment) for kind in KINDS}
 
@@ -90,7 +90,7 @@ class Drifts:
         record = orjson.dumps(drift.shown())
         batch.command("XADD", self._records, "MAXLEN", "~", RECORDS_KEPT, "*", "record", record)
         batch.command("HINCRBY", self._counts, drift.kind, 1)
-        batch.command("HINCRBY", tallies.KEY, self._tally[drift.kind], 1)
+        batch.command("HINCRBY", self._store.keys.tallies, self._tally[drift.kind], 1)
 
     async def page(self, before: str, count: int) -> tuple[list[dict[str, object]], str]:
         """Return up to `count` records, the newest first, older than the cursor `before`, and the next cursor or "".
@@ -98,7 +98,7 @@ class Drifts:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._redis)
+        batch = Batch(self._store)
         batch.command("XREVRANGE", self._records, f"({before}" if before else "+", "-", "COUNT", count)
         (entries,) = await batch.run()
         records = [orjson.loads(fields[b"record"]) for _, fields in entries]
@@ -110,12 +110,12 @@ class Drifts:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._redis)
+        batch = Batch(self._store)
         batch.command("XRANGE", self._records, "-", "+")
         (entries,) = await batch.run()
         ids = [id for id, fields in entries if orjson.loads(fields[b"record"]).get("topic") == topic]
         if ids:
-            batch = Batch(self._redis)
+            batch = Batch(self._store)
             batch.command("XDEL", self._records, *ids)
             await batch.run()
 
@@ -125,7 +125,7 @@ class Drifts:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._redis)
+        batch = Batch(self._store)
         batch.command("HMGET", self._counts, *KINDS)
         (values,) = await batch.run()
         return {kind: int(value or 0) for kind, value in zip(KINDS, values, strict=True)}

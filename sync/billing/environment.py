@@ -5,14 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 
-from redis.asyncio import Redis
-
 from sync.billing.batch import Batch
 from sync.billing.drift import Drifts
 from sync.billing.inbox import Inbox
 from sync.billing.links import Links
 from sync.billing.timers import Timers
 from sync.state import tallies
+from sync.state.store import Store
 
 SCAN_COUNT = 500
 
@@ -27,17 +26,17 @@ class Environment:
         queues: what a worker takes from: the names of its sorted sets, by what is in them.
     """
 
-    def __init__(self, redis: Redis, name: str, lease_s: float) -> None:
-        """Use `redis`; claims of events and timers last `lease_s`."""
+    def __init__(self, store: Store, name: str, lease_s: float) -> None:
+        """Use `store`; claims of events and timers last `lease_s`."""
         self.name = name
-        self.inbox = Inbox(redis, name, lease_s)
-        self.links = Links(name)
-        timers = f"pw:{{timers/{name}}}:due"
-        self.timers = Timers(redis, timers, lease_s)
-        self.audits = Timers(redis, f"pw:{{audits/{name}}}:due", lease_s)
-        self.drifts = Drifts(redis, name)
-        self._redis = redis
-        self._tenants = f"pw:{{tenants/{name}}}:topics"
+        self.inbox = Inbox(store, name, lease_s)
+        self.links = Links(store, name)
+        timers = store.keys.timers(name)
+        self.timers = Timers(store, timers, lease_s)
+        self.audits = Timers(store, store.keys.audits(name), lease_s)
+        self.drifts = Drifts(store, name)
+        self._store = store
+        self._tenants = f"{store.keys.head(f'tenants/{name}')}:topics"
         self.queues = {**self.inbox.queues, "timers": timers}
 
     def enlist(self, batch: Batch, topic: str, now_us: int) -> None:
@@ -47,7 +46,7 @@ class Environment:
 
     def count_erased(self, batch: Batch) -> None:
         """Add to `batch` that an event was ignored because its tenant was erased."""
-        batch.command("HINCRBY", tallies.KEY, tallies.field("erased_events", env=self.name), 1)
+        batch.command("HINCRBY", self._store.keys.tallies, tallies.field("erased_events", env=self.name), 1)
 
     def strike(self, batch: Batch, topic: str) -> None:
         """Add to `batch` that the topic is on no list any more: neither of tenants nor of what is due."""
@@ -68,7 +67,7 @@ class Environment:
         """
         cursor = b"0"
         while True:
-            batch = Batch(self._redis)
+            batch = Batch(self._store)
             batch.command("SSCAN", self._tenants, cursor, "COUNT", SCAN_COUNT)
             ((cursor, topics),) = await batch.run()
             for topic in topics:

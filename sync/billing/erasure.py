@@ -16,13 +16,12 @@ import orjson
 from sync.billing import model, ownership
 from sync.billing.batch import Batch
 from sync.billing.decision import FactsError, facts_of
-from sync.billing.history import EVENTS_KEPT, events_key
+from sync.billing.history import EVENTS_KEPT
 from sync.billing.inbox import Record
 from sync.billing.model import Event, Facts
 from sync.billing.pipeline import CONFLICT_PAUSE_S, CONFLICTS_MAX, Pipeline, Receipt
-from sync.billing.quotes import quotes_key
-from sync.billing.sightings import sightings_key
-from sync.state import announcement, keys
+from sync.state import announcement
+from sync.state.announcement import BILLING, PUBLISHER
 from sync.state.store import ABSENT, Change, Snapshot, StoreError, Verdict
 from sync.state.topic import Topic
 
@@ -51,11 +50,11 @@ async def erase(
     """
     receipt = await _bury(pipeline, topic, reason, who)
     known, tenant = pipeline.environment(environment), Topic.parse(topic).id
-    batch = Batch(pipeline.store.redis)
-    batch.command("XRANGE", events_key(topic), "-", "+", "COUNT", 2 * EVENTS_KEPT)
-    batch.command("SMEMBERS", _erasing_key(topic))
+    batch = Batch(pipeline.store)
+    batch.command("XRANGE", batch.keys.events(topic), "-", "+", "COUNT", 2 * EVENTS_KEPT)
+    batch.command("SMEMBERS", batch.keys.erasing(topic))
     entries, members = await batch.run()
-    batch = Batch(pipeline.store.redis)
+    batch = Batch(pipeline.store)
     for _, fields in entries:
         if fields[b"event_id"]:
             known.inbox.forget(batch, fields[b"event_id"].decode())
@@ -64,15 +63,17 @@ async def erase(
     for provider, subscription_id, customer_id in found:
         known.links.erase(batch, provider, tenant, subscription_id or None, customer_id or None)
     known.strike(batch, topic)
-    batch.command("ZREM", keys.RECONCILE, topic)
+    batch.command("ZREM", batch.keys.reconcile, topic)
     # The tombstone's own version stays: it is what there is.
-    batch.command("XTRIM", keys.log(topic), "MAXLEN", 1)
-    batch.command("DEL", events_key(topic), keys.seen(topic), quotes_key(topic), sightings_key(topic))
+    batch.command("XTRIM", batch.keys.log(topic), "MAXLEN", 1)
+    batch.command(
+        "DEL", batch.keys.events(topic), batch.keys.seen(topic), batch.keys.previews(topic), batch.keys.sightings(topic)
+    )
     await batch.run()
     await known.drifts.erase(topic)
     # Last: until then whoever calls again finds what there is to do.
-    batch = Batch(pipeline.store.redis)
-    batch.command("DEL", _erasing_key(topic))
+    batch = Batch(pipeline.store)
+    batch.command("DEL", batch.keys.erasing(topic))
     await batch.run()
     return receipt
 
@@ -86,7 +87,16 @@ async def _bury(pipeline: Pipeline, topic: str, reason: str, who: Mapping[str, s
                 return Receipt("unchanged", snapshot.version)
             await _remember(pipeline, snapshot)
             tombstone = model.encode(Facts(erased_ns=pipeline.now_ns()))
-            change = Change(topic, ABSENT, tombstone, if_version=snapshot.version, cause=cause)
+            change = Change(
+                topic,
+                ABSENT,
+                tombstone,
+                if_rev=snapshot.rev,
+                cause=cause,
+                # What was only ever published may be published again.
+                owner=PUBLISHER if snapshot.owner == PUBLISHER else BILLING,
+                erases=True,
+            )
             committed = await pipeline.commit(change)
             if committed.verdict is not Verdict.CONFLICT:
                 return Receipt(committed.verdict.value, committed.version)
@@ -105,8 +115,8 @@ async def _remember(pipeline: Pipeline, snapshot: Snapshot) -> None:
         for entry in facts.subscriptions.values()
     ]
     if ids:
-        batch = Batch(pipeline.store.redis)
-        batch.command("SADD", _erasing_key(snapshot.topic), *("\n".join(entry) for entry in ids))
+        batch = Batch(pipeline.store)
+        batch.command("SADD", batch.keys.erasing(snapshot.topic), *("\n".join(entry) for entry in ids))
         await batch.run()
 
 
@@ -138,10 +148,6 @@ def _read(pipeline: Pipeline, record: Record, environment: str) -> Event | None:
     adapter = pipeline.adapters.get(record.provider)
     event = None if adapter is None else ownership.usable(adapter.parse(record.body, environment))
     return event if isinstance(event, Event) else None
-
-
-def _erasing_key(topic: str) -> str:
-    return f"pw:{{{topic}}}:erasing"
 
 
 def _ids(member: bytes) -> _Ids:

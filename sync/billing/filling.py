@@ -88,7 +88,7 @@ class Filling:
             return await self._park(entry)
         event = ownership.usable(entry.event)
         assert not isinstance(event, Unparsable)
-        batch = Batch(self._pipeline.store.redis)
+        batch = Batch(self._pipeline.store)
         ownership.ask(batch, self._pipeline.environment(self._environment).links, event)
         link = ownership.told(event, await batch.run())
         if unowned(event, link) is not None:
@@ -111,14 +111,14 @@ class Filling:
         drift = None if is_made else _drift(topic, event, adopted.before, adopted.after, at_us)
         if drift is not None:
             drift = replace(drift, version=adopted.receipt.version)
-            batch = Batch(self._pipeline.store.redis)
+            batch = Batch(self._pipeline.store)
             self._pipeline.environment(self._environment).drifts.add(batch, drift)
             await batch.run()
         return Filled("taken", drift=drift)
 
     async def made(self) -> int:
         """Return how many tenants the run has made."""
-        batch = Batch(self._pipeline.store.redis)
+        batch = Batch(self._pipeline.store)
         batch.command("SMEMBERS", self._made_key)
         (members,) = await batch.run()
         topics = [member.decode() for member in members]
@@ -142,7 +142,7 @@ class Filling:
     async def _is_made(self, topic: str) -> bool:
         """Whether this run makes the tenant. Noted before it is made: a run that is killed counts it all the same."""
         is_new = not (await self._pipeline.store.read(topic)).private
-        batch = Batch(self._pipeline.store.redis)
+        batch = Batch(self._pipeline.store)
         batch.command("SADD" if is_new else "SISMEMBER", self._made_key, topic)
         (answer,) = await batch.run()
         return is_new or bool(answer)
@@ -219,8 +219,10 @@ class Rehearsal:
     async def _link(self, event: Event) -> Link:
         """What the links would say, were those that came before learned."""
         assert event.subscription_id is not None
-        batch = Batch(self.pipeline.store.redis)
-        Links(self.environment).look_up(batch, event.provider, event.subscription_id, event.customer_id)
+        batch = Batch(self.pipeline.store)
+        Links(self.pipeline.store, self.environment).look_up(
+            batch, event.provider, event.subscription_id, event.customer_id
+        )
         subscription, *customer = await batch.run()
         subject = subscription_subject(event.provider, event.subscription_id)
         known = subscription.decode() if subscription is not None else self._tenants.get(subject)

@@ -16,21 +16,18 @@ EVENTS_KEPT = 200
 _NOTE = Script.load("note")
 
 
-def events_key(topic: str) -> str:
-    """Return the key of a topic's capped stream of processed events: event_id, type, outcome, reason, at (us)."""
-    return f"pw:{{{topic}}}:events"
-
-
 def note(batch: Batch, topic: str, event_id: str, type: str, ending: Ending, at_us: int) -> None:
     """Add to `batch` an entry in the topic's stream of processed events, once however often the batch is sent."""
     told = f"{event_id} {type} {ending.outcome} {at_us}"
     id = f"{at_us // 1000}-{crc32(told.encode())}"
-    batch.script(_NOTE, (events_key(topic),), id, EVENTS_KEPT, event_id, type, ending.outcome, ending.reason, at_us)
+    batch.script(
+        _NOTE, (batch.keys.events(topic),), id, EVENTS_KEPT, event_id, type, ending.outcome, ending.reason, at_us
+    )
 
 
 def ask_noted(batch: Batch, topic: str) -> None:
     """Add to `batch` the question what was noted lately; `is_noted` reads the reply."""
-    batch.command("XREVRANGE", events_key(topic), "+", "-", "COUNT", EVENTS_KEPT)
+    batch.command("XREVRANGE", batch.keys.events(topic), "+", "-", "COUNT", EVENTS_KEPT)
 
 
 def is_noted(reply: list[tuple[bytes, dict[bytes, bytes]]], event_id: str, ending: Ending) -> bool:

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.asyncio import Redis
-
 from sync.billing.batch import Batch, Script
+from sync.state.store import Store
 
 KEEP_DONE_S = 7 * 86_400
 """How long a done event is remembered: longer than any provider retries (3 days)."""
@@ -84,11 +83,11 @@ class Inbox:
         queues: the sorted sets of pending and of parked events, by the names that metrics have for them.
     """
 
-    def __init__(self, redis: Redis, environment: str, lease_s: float) -> None:
-        """Use `redis`; claims last `lease_s`."""
-        self._redis = redis
+    def __init__(self, store: Store, environment: str, lease_s: float) -> None:
+        """Use `store`; claims last `lease_s`."""
+        self._store = store
         self._lease_us = int(lease_s * 1_000_000)
-        head = f"pw:{{inbox/{environment}}}"
+        head = store.keys.head(f"inbox/{environment}")
         self._pending, self._parked, self._waiting = f"{head}:pending", f"{head}:parked", f"{head}:waiting"
         self._event_head = f"{head}:event:"
         self.queues = {"inbox": self._pending, "parked": self._parked}
@@ -157,7 +156,7 @@ class Inbox:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._redis)
+        batch = Batch(self._store)
         batch.script(_CLAIM, (self._pending,), self._lease_us, count)
         ((_, *ids),) = await batch.run()
         return await self.tried(ids)
@@ -185,7 +184,7 @@ class Inbox:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._redis)
+        batch = Batch(self._store)
         start = "-inf" if after is None else after[0]
         # Those parked in the same microsecond as `after` come again and are dropped below.
         batch.command("ZRANGE", self._parked, start, "+inf", "BYSCORE", "LIMIT", 0, count + 100, "WITHSCORES")
@@ -201,7 +200,7 @@ class Inbox:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._redis)
+        batch = Batch(self._store)
         batch.command("ZCARD", self._pending)
         batch.command("ZCARD", self._parked)
         pending, parked = await batch.run()
@@ -216,7 +215,7 @@ class Inbox:
         ids = [id.decode() for id in claimed]
         if not ids:
             return []
-        batch = Batch(self._redis)
+        batch = Batch(self._store)
         for id in ids:
             batch.command("HINCRBY", self._event_head + id, "attempts", 1)
         await batch.run()
@@ -225,7 +224,7 @@ class Inbox:
     async def _records(self, ids: Sequence[str], parked_us: Sequence[int]) -> list[Record | None]:
         if not ids:
             return []
-        batch = Batch(self._redis)
+        batch = Batch(self._store)
         for id in ids:
             batch.command("HMGET", self._event_head + id, *_FIELDS)
         return [_record(id, fields, since) for id, fields, since in zip(ids, await batch.run(), parked_us, strict=True)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sync.billing.batch import Batch
+from sync.state.store import Store
 
 ERASED = "!erased"
 """Whose a subscription is whose tenant was erased: nobody's. No tenant can be called so."""
@@ -40,11 +41,12 @@ def customer_subject(provider: str, customer_id: str) -> str:
 class Links:
     """The links of one environment; each subject has a slot of its own."""
 
-    def __init__(self, environment: str) -> None:
+    def __init__(self, store: Store, environment: str) -> None:
+        self._keys = store.keys
         self._environment = environment
 
     def _key(self, subject: str) -> str:
-        return f"pw:{{link/{self._environment}/{subject}}}"
+        return self._keys.head(f"link/{self._environment}/{subject}")
 
     def learn(self, batch: Batch, provider: str, tenant_id: str, subscription_id: str, customer_id: str | None) -> None:
         """Add to `batch` that an event names its tenant; `learned` reads the replies."""

@@ -26,7 +26,6 @@ from sync.billing.decision import WAITS_CATALOG, WAITS_SOFTWARE, cause, decide
 from sync.billing.drift import Drift
 from sync.billing.environment import Environment
 from sync.billing.history import ask_noted, is_noted, note
-from sync.billing.history import events_key as events_key
 from sync.billing.inbox import Ending, Inbox, Record
 from sync.billing.model import Event, Facts
 from sync.billing.ownership import TENANT_KIND as TENANT_KIND
@@ -36,8 +35,20 @@ from sync.billing.providers import Adapter, ProviderRefusal, ProviderUnavailable
 from sync.billing.shelf import Shelf
 from sync.billing.sightings import see
 from sync.billing.turns import Turns
-from sync.state import canonical, keys
-from sync.state.store import ABSENT, COMMIT_LUA, Change, Committed, Snapshot, Store, StoreError, Verdict, committed
+from sync.state import canonical
+from sync.state.announcement import BILLING
+from sync.state.store import (
+    COMMIT_LUA,
+    FIELDS,
+    Change,
+    Committed,
+    Snapshot,
+    Store,
+    StoreError,
+    Verdict,
+    committed,
+    snapshot_of,
+)
 from sync.state.topic import Topic
 
 LEASE_S = 30.0
@@ -111,7 +122,7 @@ class Pipeline:
         """Return what is kept for an environment."""
         known = self._environments.get(name)
         if known is None:
-            known = self._environments[name] = Environment(self.store.redis, name, self._lease_s)
+            known = self._environments[name] = Environment(self.store, name, self._lease_s)
         return known
 
     async def receive(self, adapter: Adapter, body: bytes, environment: str) -> Receipt:
@@ -124,7 +135,7 @@ class Pipeline:
         event = usable(adapter.parse(body, environment))
         received_us = self.now_ns() // 1000
         known = self.environment(environment)
-        batch = Batch(self.store.redis)
+        batch = Batch(self.store)
         claim = f"{self._name}.{next(self._claims):x}"
         known.inbox.put(batch, event.event_id, body, adapter.name, event.type, received_us, claim)
         batch.then()  # a link learned by an event that is not stored would never release what waits on it
@@ -134,7 +145,7 @@ class Pipeline:
         ownership.ask(batch, known.links, event)
         replies = await batch.run()
         put = Inbox.put_reply(replies.pop(0))
-        read = _snapshot(topic, replies.pop(0)) if topic is not None else None
+        read = snapshot_of(topic, replies.pop(0)) if topic is not None else None
         if put.what == "done":
             return Receipt("duplicate", put.version, put.outcome)
         if put.what == "pending":
@@ -154,7 +165,7 @@ class Pipeline:
             StoreError: the store is unreachable or failing; the event stays pending.
         """
         event = usable(self.adapters[record.provider].parse(record.body, environment))
-        batch = Batch(self.store.redis)
+        batch = Batch(self.store)
         ownership.ask(batch, self.environment(environment).links, event)
         return await self._process(event, environment, await batch.run(), record.attempts, record.received_us)
 
@@ -187,7 +198,7 @@ class Pipeline:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self.store.redis)
+        batch = Batch(self.store)
         # What is due is decided by the store's clock, which may be another: at once is at once by any.
         due_us = self.now_ns() // 1000 + int(delay_s * 1_000_000) if delay_s else 0
         self.environment(environment).inbox.postpone(batch, event_id, due_us)
@@ -211,7 +222,7 @@ class Pipeline:
         inbox = self.environment(environment).inbox
         seen: set[bytes] = set()
         while True:
-            batch = Batch(self.store.redis)
+            batch = Batch(self.store)
             inbox.release(batch, waits_on, RELEASE_MAX, claim=False)
             (ids,) = await batch.run()
             # One that came before was tried meanwhile and is parked again: then all others came by too.
@@ -226,7 +237,7 @@ class Pipeline:
             StoreError: the store is unreachable or failing.
         """
         inbox = self.environment(environment).inbox
-        batch = Batch(self.store.redis)
+        batch = Batch(self.store)
         for thing in waits_on:
             inbox.release(batch, thing, RELEASE_MAX)
         records = [record for ids in await batch.run() for record in await inbox.tried(ids)]
@@ -254,7 +265,7 @@ class Pipeline:
             if fetched[0] is None:
                 return await self._unfetched(event, wanted=fetched[1])
             event = hydrated(event, fetched[0])
-            batch = Batch(self.store.redis)
+            batch = Batch(self.store)
             ownership.ask(batch, self.environment(environment).links, event)
             link_replies = await batch.run()
         if not link_replies:
@@ -293,12 +304,12 @@ class Pipeline:
         Should this process or the store end before it is done, the event is tried once more when its lease has.
         """
         known = self.environment(event.environment)
-        batch = Batch(self.store.redis)
+        batch = Batch(self.store)
         ownership.ask(batch, known.links, event)
         if ownership.told(event, await batch.run()).tenant_id is not None:
             await self.release(event.environment, *subjects(event))
             return
-        batch = Batch(self.store.redis)
+        batch = Batch(self.store)
         known.inbox.rest(batch, event.event_id)
         await batch.run()
 
@@ -339,9 +350,10 @@ class Pipeline:
                     canonical.encode(projected.state),
                     model.encode(facts),
                     event_id=event.event_id,
-                    if_version=snapshot.version,
+                    if_rev=snapshot.rev,
                     cause=cause(event, fetched, received_us, facts, self.now_ns()),
                     previous=snapshot,
+                    owner=BILLING,
                 )
                 done = await self.commit(change)
                 if done.verdict is Verdict.CONFLICT:
@@ -369,7 +381,7 @@ class Pipeline:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self.store.redis)
+        batch = Batch(self.store)
         names, arguments = self.store.arguments(change)
         batch.script(_COMMIT, names, *arguments)
         (reply,) = await batch.run()
@@ -396,8 +408,8 @@ class Pipeline:
 
     async def _was_committed(self, topic: str, event: Event) -> bool:
         """Whether an earlier attempt, which did not come to its end, has committed the event already."""
-        batch = Batch(self.store.redis)
-        batch.command("ZSCORE", keys.seen(topic), event.event_id)
+        batch = Batch(self.store)
+        batch.command("ZSCORE", batch.keys.seen(topic), event.event_id)
         (score,) = await batch.run()
         return score is not None
 
@@ -421,7 +433,7 @@ class Pipeline:
         again: bool = False,
     ) -> Receipt:
         known = self.environment(environment)
-        batch = Batch(self.store.redis)
+        batch = Batch(self.store)
         if ending.reason == ownership.TENANT_ERASED and isinstance(event, Event):
             known.count_erased(batch)
             if event.tenant_id is not None:  # it may have told of a subscription that was not known yet
@@ -431,9 +443,9 @@ class Pipeline:
             # An attempt that was cut off between these commands has told it; in the history it stands once.
             ask_noted(batch, ending.topic)
             is_told = is_noted((await batch.run())[-1], event.event_id, ending)
-            batch = Batch(self.store.redis)
+            batch = Batch(self.store)
         if wanted:
-            batch.command("ZADD", keys.RECONCILE, "NX", self.now_ns() // 1_000_000_000, ending.topic)
+            batch.command("ZADD", batch.keys.reconcile, "NX", self.now_ns() // 1_000_000_000, ending.topic)
         if timer_us is not None:
             known.timers.arm(batch, ending.topic, timer_us)
         if is_new:
@@ -456,11 +468,4 @@ class Pipeline:
 
 
 def _read(batch: Batch, topic: str) -> None:
-    batch.command("HMGET", keys.snap(topic), "version", "state", "private", "cause")
-
-
-def _snapshot(topic: str, fields: Sequence[bytes | None]) -> Snapshot:
-    version, state, private, cause = fields
-    if version is None:
-        return Snapshot(topic, 0, ABSENT, b"", b"")
-    return Snapshot(topic, int(version), state or ABSENT, private or b"", cause or b"")
+    batch.command("HMGET", batch.keys.snap(topic), *FIELDS, "private")

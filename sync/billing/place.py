@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from redis.asyncio import Redis
-
 from sync.billing.batch import Batch
 from sync.billing.filling import Filled
 from sync.billing.providers import Listed
+from sync.state.store import Store
 
 LEASE_S = 4.0
 """How long after it was killed a run keeps others out."""
@@ -31,9 +30,9 @@ class Counts:
 class Place:
     """The place of the backfill of one provider's environment. All its keys lie in one slot."""
 
-    def __init__(self, redis: Redis, provider: str, environment: str) -> None:
-        self._redis = redis
-        head = f"pw:{{backfill/{environment}/{provider}}}"
+    def __init__(self, store: Store, provider: str, environment: str) -> None:
+        self._store = store
+        head = store.keys.head(f"backfill/{environment}/{provider}")
         self._counts, self._parked, self._lease = f"{head}:counts", f"{head}:parked", f"{head}:lease"
         self.made_key = f"{head}:made"
 
@@ -45,7 +44,7 @@ class Place:
         """
         if restart:
             await self.forget()
-        batch = Batch(self._redis)
+        batch = Batch(self._store)
         batch.command("HMGET", self._counts, "after", "seen", "unchanged", "drift")
         batch.command("HKEYS", self._parked)
         batch.command("HVALS", self._parked)
@@ -60,7 +59,7 @@ class Place:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._redis)
+        batch = Batch(self._store)
         if filled.what == "parked":
             batch.command("HSET", self._parked, entry.event_id, filled.reason)
         batch.command("HINCRBY", self._counts, "seen", 1)
@@ -79,7 +78,7 @@ class Place:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._redis)
+        batch = Batch(self._store)
         batch.command("DEL", self._counts, self._parked, self.made_key)
         await batch.run()
 
@@ -89,7 +88,7 @@ class Place:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._redis)
+        batch = Batch(self._store)
         batch.command("SET", self._lease, "1", "PX", int(LEASE_S * 1000), "NX")
         (taken,) = await batch.run()
         return bool(taken)
@@ -100,7 +99,7 @@ class Place:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._redis)
+        batch = Batch(self._store)
         self._hold(batch)
         await batch.run()
 
@@ -113,6 +112,6 @@ class Place:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._redis)
+        batch = Batch(self._store)
         batch.command("DEL", self._lease)
         await batch.run()

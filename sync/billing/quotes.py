@@ -29,10 +29,10 @@ class Quotes:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._store.redis)
+        batch = Batch(self._store)
         kept = {"id": preview_id, "until_s": time.time() + KEEP_S, "document": document}
-        batch.command("XADD", quotes_key(topic), "MAXLEN", KEPT, "*", "preview", orjson.dumps(kept))
-        batch.command("EXPIRE", quotes_key(topic), KEEP_S)
+        batch.command("XADD", batch.keys.previews(topic), "MAXLEN", KEPT, "*", "preview", orjson.dumps(kept))
+        batch.command("EXPIRE", batch.keys.previews(topic), KEEP_S)
         await batch.run()
 
     async def get(self, topic: str, preview_id: str) -> dict[str, Any] | None:
@@ -41,8 +41,8 @@ class Quotes:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._store.redis)
-        batch.command("XREVRANGE", quotes_key(topic), "+", "-")
+        batch = Batch(self._store)
+        batch.command("XREVRANGE", batch.keys.previews(topic), "+", "-")
         (entries,) = await batch.run()
         for _, fields in entries:
             kept = orjson.loads(fields[b"preview"])
@@ -50,8 +50,3 @@ class Quotes:
                 document: dict[str, Any] = kept["document"]
                 return document
         return None
-
-
-def quotes_key(topic: str) -> str:
-    """Return the key of the topic's capped stream of previews."""
-    return f"pw:{{{topic}}}:previews"

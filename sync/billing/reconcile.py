@@ -127,13 +127,13 @@ class Reconciliation:
         await self._record(environment, _drift(due.topic, "timer", answers, adopted, pipeline.now_ns() // 1000))
         if self.can_ask(environment):
             adopted = await self._execute(environment, due.topic, adopted)
-        batch = Batch(pipeline.store.redis)
+        batch = Batch(pipeline.store)
         pipeline.environment(environment).timers.settle(batch, due, adopted.wake_us)
         await batch.run()
         # Another writer's `arm` between our read and our settling may have had no effect: look once more.
         (version,) = await pipeline.store.versions([due.topic])
         if version != adopted.receipt.version:
-            batch = Batch(pipeline.store.redis)
+            batch = Batch(pipeline.store)
             pipeline.environment(environment).timers.arm(batch, due.topic, pipeline.now_ns() // 1000)
             await batch.run()
         return adopted.receipt
@@ -185,7 +185,7 @@ class Reconciliation:
 
     async def _tenants(self, environment: str, page: Sequence[Event]) -> list[str | None]:
         links = self._pipeline.environment(environment).links
-        batch = Batch(self._pipeline.store.redis)
+        batch = Batch(self._pipeline.store)
         for event in page:
             assert event.subscription_id is not None
             links.look_up(batch, event.provider, event.subscription_id, None)
@@ -243,7 +243,7 @@ class Reconciliation:
     ) -> Adopted:
         cause = {"source": source, "event_type": why, **who}
         if answers.missing:
-            batch = Batch(self._pipeline.store.redis)
+            batch = Batch(self._pipeline.store)
             see(batch, topic, (), answers.missing, self._pipeline.now_ns() // 1000)
             await batch.run()
         return await self.reprojection.adopt(environment, topic, answers.fetched, cause, arms=arms)
@@ -283,7 +283,7 @@ class Reconciliation:
     async def _record(self, environment: str, drift: Sequence[Drift]) -> None:
         if not drift:
             return
-        batch = Batch(self._pipeline.store.redis)
+        batch = Batch(self._pipeline.store)
         for entry in drift:
             self._pipeline.environment(environment).drifts.add(batch, entry)
             _log.warning("drift", topic=entry.topic, kind=entry.kind, subject=entry.subject, why=entry.why)

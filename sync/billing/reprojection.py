@@ -25,7 +25,8 @@ from sync.billing.pipeline import CONFLICT_PAUSE_S, CONFLICTS_MAX, Pipeline, Rec
 from sync.billing.projection import Unprojectable, project, settle
 from sync.billing.reducer import Reduced, Unusable, adopt
 from sync.billing.sightings import see
-from sync.state import canonical, keys
+from sync.state import canonical
+from sync.state.announcement import BILLING
 from sync.state.store import Change, StoreError, Verdict
 
 PUT_BACK = "the store lost its tail: the state was put back, its facts are older until the provider tells them anew"
@@ -68,7 +69,7 @@ class Reprojection:
             StoreError: the store is unreachable or failing.
         """
         if adopted.wake_us is not None:
-            batch = Batch(self._pipeline.store.redis)
+            batch = Batch(self._pipeline.store)
             self._pipeline.environment(environment).timers.arm(batch, topic, adopted.wake_us)
             await batch.run()
 
@@ -81,6 +82,7 @@ class Reprojection:
         change: Callable[[Facts], Facts] | None = None,
         if_version: int | None = None,
         *,
+        if_rev: int | None = None,
         arms: bool = True,
         holds: bool = False,
     ) -> Adopted:
@@ -88,7 +90,8 @@ class Reprojection:
 
         `change` is what somebody does to the facts besides; it may be called more than once, and what it raises goes
         through. Facts that are missing (and not told by `fetched` or `change`), or cannot be projected, leave the topic
-        as it is; then the receipt has a reason. With `if_version` a topic at another one is left too: `conflict`.
+        as it is; then the receipt has a reason. With `if_version` or `if_rev` a topic at another one is left too:
+        `conflict`.
         Callers `arm` the timer after it; only whoever holds the timer's lease has it not armed before the commit.
         `holds`: a state that was put back is left too, until a comparison or an event has told its facts anew.
 
@@ -96,14 +99,14 @@ class Reprojection:
             StoreError: the store is unreachable or failing.
         """
         if fetched:
-            batch = Batch(self._pipeline.store.redis)
+            batch = Batch(self._pipeline.store)
             see(batch, topic, fetched)
             await batch.run()
         async with self._pipeline.turns.of(topic):
             catalog = self._pipeline.shelf.current
             for _ in range(CONFLICTS_MAX):
                 snapshot = await self._pipeline.store.read(topic)
-                if if_version is not None and snapshot.version != if_version:
+                if if_version not in (None, snapshot.version) or if_rev not in (None, snapshot.rev):
                     return Adopted(Receipt("conflict", snapshot.version), NOTHING, NOTHING)
                 try:
                     before = facts_of(snapshot)
@@ -141,9 +144,10 @@ class Reprojection:
                         topic,
                         state,
                         private,
-                        if_version=snapshot.version,
+                        if_rev=snapshot.rev,
                         cause=orjson.dumps({**cause, **in_force(after, self._pipeline.now_ns())}),
                         previous=snapshot,
+                        owner=BILLING,
                     )
                 )
                 if committed.verdict is not Verdict.CONFLICT:
@@ -155,8 +159,8 @@ class Reprojection:
 
     async def _is_put_back(self, topic: str) -> bool:
         """Whether a gateway has put the topic's state back, and nobody its facts: restore.lua leaves it no digest."""
-        batch = Batch(self._pipeline.store.redis)
-        batch.command("HGET", keys.snap(topic), "digest")
+        batch = Batch(self._pipeline.store)
+        batch.command("HGET", batch.keys.snap(topic), "digest")
         (digest,) = await batch.run()
         return bool(digest == b"")
 
@@ -165,7 +169,7 @@ class Reprojection:
 
         A timer or an audit too many costs a look.
         """
-        known, batch = self._pipeline.environment(environment), Batch(self._pipeline.store.redis)
+        known, batch = self._pipeline.environment(environment), Batch(self._pipeline.store)
         if wake_us is not None:
             known.timers.arm(batch, topic, wake_us)
         if is_new:
@@ -175,7 +179,7 @@ class Reprojection:
     async def _noted(
         self, environment: str, topic: str, cause: Mapping[str, str], receipt: Receipt, missed: Drift | None
     ) -> None:
-        batch = Batch(self._pipeline.store.redis)
+        batch = Batch(self._pipeline.store)
         now_us = self._pipeline.now_ns() // 1000
         ending = Ending(receipt.outcome, receipt.reason)
         note(batch, topic, "", cause.get("event_type", cause["source"]), ending, now_us)

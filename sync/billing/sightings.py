@@ -25,11 +25,6 @@ class Sighting:
     body: dict[str, Any] | None
 
 
-def sightings_key(topic: str) -> str:
-    """Return the key of the topic's sightings: subscription key -> JSON."""
-    return f"pw:{{{topic}}}:sightings"
-
-
 def see(batch: Batch, topic: str, fetched: Sequence[Event], missing: Sequence[str] = (), at_us: int = 0) -> None:
     """Add to `batch` what was answered: the bodies, and at `at_us` that some subscriptions (by key) are not known."""
     told: list[tuple[str, int, dict[str, object] | None]] = [(key, at_us, None) for key in missing]
@@ -38,7 +33,7 @@ def see(batch: Batch, topic: str, fetched: Sequence[Event], missing: Sequence[st
             key = subscription_key(event.provider, event.subscription.id)
             told.append((key, event.order.occurred_ns // 1000, fields(event.subscription)))
     for key, asked_us, body in told:
-        batch.command("HSET", sightings_key(topic), key, orjson.dumps({"at_us": asked_us, "body": body}))
+        batch.command("HSET", batch.keys.sightings(topic), key, orjson.dumps({"at_us": asked_us, "body": body}))
 
 
 async def sighted(store: Store, topic: str) -> dict[str, Sighting]:
@@ -47,8 +42,8 @@ async def sighted(store: Store, topic: str) -> dict[str, Sighting]:
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    batch = Batch(store.redis)
-    batch.command("HGETALL", sightings_key(topic))
+    batch = Batch(store)
+    batch.command("HGETALL", batch.keys.sightings(topic))
     (found,) = await batch.run()
     documents = {key.decode(): orjson.loads(value) for key, value in found.items()}
     return {key: Sighting(document["at_us"], document["body"]) for key, document in documents.items()}

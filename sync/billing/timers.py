@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from redis.asyncio import Redis
-
 from sync.billing.batch import Batch, Script
+from sync.state.store import Store
 
 _CLAIM = Script.load("claim")
 _SETTLE = Script.load("settle")
@@ -28,9 +27,9 @@ class Due:
 class Timers:
     """Topics by when they are due, in the sorted set `key`."""
 
-    def __init__(self, redis: Redis, key: str, lease_s: float) -> None:
-        """Use `redis`; claims last `lease_s`."""
-        self._redis = redis
+    def __init__(self, store: Store, key: str, lease_s: float) -> None:
+        """Use `store`; claims last `lease_s`."""
+        self._store = store
         self._due = key
         self._lease_us = int(lease_s * 1_000_000)
 
@@ -52,7 +51,7 @@ class Timers:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._redis)
+        batch = Batch(self._store)
         batch.script(_CLAIM, (self._due,), self._lease_us, count)
         ((lease, *topics),) = await batch.run()
         return [Due(topic.decode(), lease) for topic in topics]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 
-from redis.asyncio import Redis
-
 from sync.billing.batch import Batch
 from sync.billing.timers import Due, Timers
-from sync.state.keys import RECONCILE
+from sync.state.store import Store
 
 LEASE_S = 120.0
 """How long a topic is nobody else's; several answers of a slow provider fit into it."""
@@ -18,10 +16,10 @@ class Wanted:
     """The wanted topics. Their scores are Unix seconds when asked for, and microseconds while somebody works on them:
     so what is asked for is always due, and what is claimed is not."""
 
-    def __init__(self, redis: Redis, lease_s: float = LEASE_S) -> None:
-        """Use `redis`; claims last `lease_s`."""
-        self._redis = redis
-        self._due = Timers(redis, RECONCILE, lease_s)
+    def __init__(self, store: Store, lease_s: float = LEASE_S) -> None:
+        """Use `store`; claims last `lease_s`."""
+        self._store = store
+        self._due = Timers(store, store.keys.reconcile, lease_s)
 
     async def claim(self, count: int) -> list[Due]:
         """Return up to `count` topics, claimed for the caller.
@@ -37,7 +35,7 @@ class Wanted:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._redis)
+        batch = Batch(self._store)
         again_us = None if again_s is None else time.time_ns() // 1000 + int(again_s * 1_000_000)
         self._due.settle(batch, due, again_us)
         await batch.run()

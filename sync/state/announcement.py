@@ -1,8 +1,10 @@
 """The bus's wire format: what commit.lua announces and a feed reads. Pure.
 
-    VERSION SP BASE SP CAUSE_BYTES SP PATCH_BYTES LF cause patch state
+    VERSION SP BASE SP CAUSE_BYTES SP PATCH_BYTES FLAGS LF cause patch state
 
-Ready-made JSON bytes, so that a gateway splices frames without parsing any of it.
+Ready-made JSON bytes, so that a gateway splices frames without parsing any of it. FLAGS are blanks: TAB or CR for the
+owner, billing or publisher, then VT if the topic was erased. Builds from before the flags write none, and read them as
+blanks around the last number.
 """
 
 from __future__ import annotations
@@ -11,24 +13,42 @@ from typing import NamedTuple
 
 
 class Announcement(NamedTuple):
-    """One committed version as it travels. `base` is 0 when there is no patch; `cause` may be empty."""
+    """One committed version as it travels.
+
+    Attributes:
+        version: microseconds since 1970.
+        base: the version that `patch` starts from; 0 when there is no patch.
+        cause: JSON, or empty.
+        owner: BILLING or PUBLISHER; empty when a build from before the owner announced it.
+        erased: whether the topic was erased: its state is null, and nothing is to come.
+    """
 
     version: int
     base: int
     cause: bytes
     patch: bytes
     state: bytes
+    owner: str = ""
+    erased: bool = False
 
+
+BILLING = "billing"
+PUBLISHER = "publisher"
+"""Who computes a topic's state: the billing wing from a provider's events, or whoever publishes it."""
 
 ERASED = "tenant.erased"
-"""The event_type of the cause of a topic's last version: null, and nothing is to come."""
+"""The event_type in the cause of an erasure."""
 
 _ERASED = f'"event_type":"{ERASED}"'.encode()
 
 
-def is_erasure(state: bytes, cause: bytes) -> bool:
-    """Return whether a version with this state and cause says that its topic was erased."""
+def was_erased_before(state: bytes, cause: bytes) -> bool:
+    """Return whether a version was an erasure of a build that had no field for it, by its state and cause."""
     return state == b"null" and _ERASED in cause
+
+
+_DIGITS_FROM = ord(" ")
+"""Every blank is at or below it, every digit above."""
 
 
 def parse(payload: bytes) -> Announcement:
@@ -45,10 +65,16 @@ def parse(payload: bytes) -> Announcement:
         raise ValueError("announcement with impossible numbers")
     if (base > 0) != (patch_bytes > 0):
         raise ValueError("announcement with a base but no patch, or a patch but no base")
-    return Announcement(version, base, payload[end + 1 : patch_at], payload[patch_at:state_at], payload[state_at:])
+    cause, patch, state = payload[end + 1 : patch_at], payload[patch_at:state_at], payload[state_at:]
+    if payload[end - 1] > _DIGITS_FROM:
+        return Announcement(version, base, cause, patch, state, "", was_erased_before(state, cause))
+    flags = payload[payload.rindex(b" ", 0, end) : end]
+    owner = BILLING if b"\t" in flags else PUBLISHER if b"\r" in flags else ""
+    return Announcement(version, base, cause, patch, state, owner, b"\v" in flags)
 
 
 def encode(announcement: Announcement) -> bytes:
     """Return the payload that `parse` reads; commit.lua writes the same."""
-    version, base, cause, patch, state = announcement
-    return b"%d %d %d %d\n%b%b%b" % (version, base, len(cause), len(patch), cause, patch, state)
+    version, base, cause, patch, state, owner, erased = announcement
+    flags = {BILLING: b"\t", PUBLISHER: b"\r"}.get(owner, b"") + (b"\v" if erased else b"")
+    return b"%d %d %d %d%b\n%b%b%b" % (version, base, len(cause), len(patch), flags, cause, patch, state)

@@ -1,6 +1,6 @@
 -- Commit one change of one topic: dedupe, order check, compare-and-set, write, history, announce. Atomic, one slot.
 --
--- KEYS[1] snap   hash: version, state, private, digest, order, cause
+-- KEYS[1] snap   hash: version, rev, owner, state, private, digest, order, cause, erased
 -- KEYS[2] log    stream, newest ~200 versions: version, state, cause
 -- KEYS[3] seen   sorted set: event id -> microseconds when first committed, 7 days
 --
@@ -13,8 +13,12 @@
 -- ARGV[7] if_version   decimal, or empty
 -- ARGV[8] cause        JSON, or empty
 -- ARGV[9] patch        "BASE PATCH": the version it starts from and an RFC 7396 merge patch, or empty
+-- ARGV[10] owner       "billing" or "publisher": who computes this state
+-- ARGV[11] erased      "1" when this commit erases the topic, or empty
+-- ARGV[12] if_rev      decimal, or empty
 --
--- Returns {verdict, version}: the verdict and the topic's version after the call, as a decimal string ("0": none).
+-- Returns {verdict, version, rev}: the verdict, and the topic's version and rev after the call, as decimal strings
+-- ("0": none).
 --
 -- Numbers are doubles here: exact up to 2^53, but tostring() would write 1.79e+15, hence %.0f.
 
@@ -33,24 +37,31 @@ local function is_after(a, b)
   return #a > #b
 end
 
-local stored = redis.call('HMGET', KEYS[1], 'version', 'digest', 'order')
+local stored = redis.call('HMGET', KEYS[1], 'version', 'digest', 'order', 'rev', 'owner', 'erased')
 local version = tonumber(stored[1] or '0')
-local current = string.format('%.0f', version)
-local event_id, order = ARGV[5], ARGV[6]
+-- Builds from before `rev` raise the version alone; so the larger of the two rises with every commit of any build.
+local rev = math.max(version, tonumber(stored[4] or '0'))
+local current, current_rev = string.format('%.0f', version), string.format('%.0f', rev)
+local event_id, order, owner = ARGV[5], ARGV[6], ARGV[10]
 
 -- 1. The same event again: its first commit stands.
 if event_id ~= '' and redis.call('ZSCORE', KEYS[3], event_id) then
-  return {'duplicate', current}
+  return {'duplicate', current, current_rev}
 end
 
--- 2. Compare-and-set.
-if ARGV[7] ~= '' and ARGV[7] ~= current then
-  return {'conflict', current}
+-- 2. Billing computes this topic: a publish would erase its facts.
+if stored[5] == 'billing' and owner ~= 'billing' then
+  return {'billed', current, current_rev}
 end
 
--- 3. Older than, or as old as, what is stored.
+-- 3. Compare-and-set.
+if (ARGV[7] ~= '' and ARGV[7] ~= current) or (ARGV[12] ~= '' and ARGV[12] ~= current_rev) then
+  return {'conflict', current, current_rev}
+end
+
+-- 4. Older than, or as old as, what is stored.
 if order ~= '' and stored[3] and not is_after(order, stored[3]) then
-  return {'stale', current}
+  return {'stale', current, current_rev}
 end
 
 local time = redis.call('TIME')
@@ -67,26 +78,38 @@ local function remember()
   end
 end
 
--- 4. Nothing new. The event id and the order token are remembered all the same: forgotten, a late retry of this
+-- 5. Nothing new. The event id and the order token are remembered all the same: forgotten, a late retry of this
 --    event, or an older one, would be applied over whatever comes next.
 local digest = redis.sha1hex(ARGV[3] .. '\n' .. ARGV[4])
 if digest == stored[2] then
   remember()
-  return {'unchanged', current}
+  if stored[5] ~= owner then
+    redis.call('HSET', KEYS[1], 'owner', owner)
+  end
+  return {'unchanged', current, current_rev}
 end
 
--- 5. The only place where a version is made: it strictly rises and tells its own age. With a clock that is behind, it
+-- 6. The only place where a version is made: it strictly rises and tells its own age. With a clock that is behind, it
 --    rises by some of the clock's digits: a store that has lost its newest versions must not make the same ones again.
-version = now > version and now or version + 1 + now % STEP_US
+version = now > rev and now or rev + 1 + now % STEP_US
 local next_version = string.format('%.0f', version)
-redis.call('HSET', KEYS[1], 'version', next_version, 'state', ARGV[3], 'private', ARGV[4], 'digest', digest, 'cause', ARGV[8])
+redis.call('HSET', KEYS[1], 'version', next_version, 'rev', next_version, 'owner', owner, 'state', ARGV[3],
+  'private', ARGV[4], 'digest', digest, 'cause', ARGV[8])
+if ARGV[11] ~= '' then
+  redis.call('HSET', KEYS[1], 'erased', '1')
+elseif stored[6] then
+  redis.call('HDEL', KEYS[1], 'erased')
+end
 remember()
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', LOG_LENGTH, '*', 'version', next_version, 'state', ARGV[3], 'cause', ARGV[8])
 
--- 6. Announce what was stored; the patch goes along only if it starts from what was stored before.
+-- 7. Announce what was stored; the patch goes along only if it starts from what was stored before. The flags are
+--    blanks behind the header's last number, which builds from before them read as part of that number.
 local base, patch = string.match(ARGV[9], '^(%d+) (.*)$')
 if base ~= current then
   base, patch = '0', ''
 end
-redis.call(ARGV[1], ARGV[2], next_version .. ' ' .. base .. ' ' .. #ARGV[8] .. ' ' .. #patch .. '\n' .. ARGV[8] .. patch .. ARGV[3])
-return {'applied', next_version}
+local flags = (owner == 'billing' and '\t' or '\r') .. (ARGV[11] ~= '' and '\v' or '')
+local header = next_version .. ' ' .. base .. ' ' .. #ARGV[8] .. ' ' .. #patch .. flags .. '\n'
+redis.call(ARGV[1], ARGV[2], header .. ARGV[8] .. patch .. ARGV[3])
+return {'applied', next_version, next_version}

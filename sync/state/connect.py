@@ -19,6 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sync.errors import SyncError
 from sync.state.bus import Bus, Endpoint, OneServer
 from sync.state.cluster import NODE_TIMEOUT_S, Cluster, ClusterRedis
+from sync.state.keys import DEFAULT_PREFIX, Keys, PrefixError, check_prefix
 from sync.state.patience import Patience
 from sync.state.slots import Layout, address
 from sync.state.store import Store, StoreError
@@ -52,8 +53,8 @@ class Connected:
     bus: Bus
 
 
-def connect(url: str, *, durable: bool = False) -> Connected:
-    """Return the store at `url`; connections are made on first use.
+def connect(url: str, *, prefix: str = DEFAULT_PREFIX, durable: bool = False) -> Connected:
+    """Return the store at `url`, with names that begin with `prefix`; connections are made on first use.
 
     `redis://`, `rediss://` and `unix://` as redis-py reads them. With TLS (`rediss`, `rediss+...`) the query may name
     `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`, `ssl_cert_reqs=none` and `ssl_check_hostname=false`.
@@ -63,13 +64,14 @@ def connect(url: str, *, durable: bool = False) -> Connected:
 
     Raises:
         StoreUrlError: the URL has another scheme or lacks a part, or names a certificate that cannot be read.
+        PrefixError: `prefix` cannot be one.
     """
     try:
         scheme = urlsplit(url).scheme
         for known, build in _BUILDERS.items():
             if scheme in known:
-                return build(url, durable)
-    except StoreUrlError:
+                return build(url, check_prefix(prefix), durable)
+    except (StoreUrlError, PrefixError):
         raise
     except (OSError, ValueError) as error:
         raise StoreUrlError(f"store URL: {error}") from error
@@ -87,7 +89,7 @@ def _timeouts(socket_timeout_s: float | None = None) -> dict[str, Any]:
     }
 
 
-def _direct(url: str, durable: bool) -> Connected:
+def _direct(url: str, prefix: str, durable: bool) -> Connected:
     parts: dict[str, Any] = dict(parse_url(url))
     endpoint = Endpoint(
         host=parts.get("host") or "127.0.0.1",
@@ -102,7 +104,8 @@ def _direct(url: str, durable: bool) -> Connected:
         return endpoint
 
     redis = Redis.from_url(url, max_connections=CONNECTIONS_MAX, **_timeouts())
-    return Connected(Store(redis, durable=durable), OneServer(where))
+    keys = Keys(prefix, int(parts.get("db", 0)))
+    return Connected(Store(redis, keys, durable=durable), OneServer(where))
 
 
 def _tls(parts: Mapping[str, Any]) -> ssl.SSLContext:
@@ -172,10 +175,11 @@ def _address(item: str, default_port: int) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _sentinel(url: str, durable: bool) -> Connected:
+def _sentinel(url: str, prefix: str, durable: bool) -> Connected:
     parts = _several(url, SENTINEL_PORT, ("db", "sentinel_username", "sentinel_password"))
     if not parts.path or not parts.query.get("db", "0").isdigit():
         raise StoreUrlError("a sentinel URL is redis+sentinel://host:port[,host:port...]/SERVICE[?db=N]")
+    database = int(parts.query.get("db", "0"))
     watching = {
         "socket_timeout": CONNECT_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
@@ -187,7 +191,7 @@ def _sentinel(url: str, durable: bool) -> Connected:
     sentinel = _Sentinels(parts.addresses, sentinel_kwargs=watching)  # type: ignore[no-untyped-call]
     redis = sentinel.master_for(
         parts.path,
-        db=int(parts.query.get("db", "0")),
+        db=database,
         max_connections=CONNECTIONS_MAX,
         **parts.login,
         **parts.tls_options,
@@ -201,7 +205,7 @@ def _sentinel(url: str, durable: bool) -> Connected:
             raise StoreError(f"sentinel: {error}") from error
         return Endpoint(host=str(host), port=int(port), tls=parts.tls, **parts.login)
 
-    return Connected(_SentinelStore(redis, sentinel, durable=durable), OneServer(where))
+    return Connected(_SentinelStore(redis, Keys(prefix, database), sentinel, durable=durable), OneServer(where))
 
 
 class _Sentinels(Sentinel):
@@ -233,8 +237,8 @@ class _Sentinels(Sentinel):
 class _SentinelStore(Store):
     """A store that closes its connections to the Sentinels too."""
 
-    def __init__(self, redis: Redis, sentinel: Sentinel, *, durable: bool) -> None:
-        super().__init__(redis, durable=durable)
+    def __init__(self, redis: Redis, keys: Keys, sentinel: Sentinel, *, durable: bool) -> None:
+        super().__init__(redis, keys, durable=durable)
         self._sentinel = sentinel
 
     async def aclose(self) -> None:
@@ -244,13 +248,13 @@ class _SentinelStore(Store):
             await watcher.aclose()
 
 
-def _cluster(url: str, durable: bool) -> Connected:
+def _cluster(url: str, prefix: str, durable: bool) -> Connected:
     parts = _several(url, SERVER_PORT, ())
     if parts.path not in ("", "0"):
         raise StoreUrlError("a cluster URL is redis+cluster://host:port[,host:port...]: a Cluster has one database")
     options = {"socket_connect_timeout": CONNECT_TIMEOUT_S, **parts.login, **parts.tls_options}
     cluster = Cluster(parts.addresses, options, CONNECTIONS_MAX)
-    store = Store(ClusterRedis(cluster), cluster=cluster, durable=durable)
+    store = Store(ClusterRedis(cluster), Keys(prefix), cluster=cluster, durable=durable)
     return Connected(store, _ClusterBus(cluster, parts))
 
 
@@ -280,7 +284,7 @@ class _ClusterBus:
         return Endpoint(host=host, port=port, tls=self._parts.tls, **self._parts.login)
 
 
-_BUILDERS: Mapping[tuple[str, ...], Callable[[str, bool], Connected]] = {
+_BUILDERS: Mapping[tuple[str, ...], Callable[[str, str, bool], Connected]] = {
     ("redis", "rediss", "unix"): _direct,
     ("redis+sentinel", "rediss+sentinel"): _sentinel,
     ("redis+cluster", "rediss+cluster"): _cluster,

@@ -17,6 +17,7 @@ SYNC_NAMES = frozenset(
     PREFIX + name
     for name in (
         "REDIS_URL",
+        "PREFIX",
         "DATA_DIR",
         "DURABLE",
         "DEV",
@@ -50,6 +51,7 @@ GATEWAY_NAMES = frozenset(
     for name in (
         "HOST",
         "REDIS_URL",
+        "PREFIX",
         "DATA_DIR",
         "ALLOWED_ORIGINS",
         "TRUSTED_PROXIES",

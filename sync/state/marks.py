@@ -12,18 +12,17 @@ from typing import Any, cast
 
 from redis.exceptions import RedisError, ResponseError
 
-from sync.state import keys
 from sync.state.store import Store, StoreError
 
 
-async def want(store: Store, topics: Sequence[str], key: str = keys.HYDRATE) -> None:
+async def want(store: Store, topics: Sequence[str], key: str = "") -> None:
     """Return when the worker will ask the source about `topics`; asking twice is asking once.
 
     Raises:
         StoreError: the store is unreachable or failing.
     """
     try:
-        await cast(Any, store.redis.zadd(key, dict.fromkeys(topics, time.time()), nx=True))
+        await cast(Any, store.redis.zadd(key or store.keys.hydrate, dict.fromkeys(topics, time.time()), nx=True))
     except (RedisError, OSError) as error:
         raise StoreError(f"mark: {error}") from error
 
@@ -35,7 +34,7 @@ async def is_absent(store: Store, topic: str) -> bool:
         StoreError: the store is unreachable or failing.
     """
     try:
-        return bool(await cast(Any, store.redis.exists(keys.absent(topic))))
+        return bool(await cast(Any, store.redis.exists(store.keys.absent(topic))))
     except (RedisError, OSError) as error:
         raise StoreError(f"mark of {topic}: {error}") from error
 
@@ -47,7 +46,7 @@ async def remember_absent(store: Store, topic: str, seconds: float) -> None:
         StoreError: the store is unreachable or failing.
     """
     try:
-        await cast(Any, store.redis.set(keys.absent(topic), b"1", px=max(1, int(seconds * 1000))))
+        await cast(Any, store.redis.set(store.keys.absent(topic), b"1", px=max(1, int(seconds * 1000))))
     except (RedisError, OSError) as error:
         raise StoreError(f"mark of {topic}: {error}") from error
 
@@ -59,7 +58,7 @@ async def is_watched(store: Store, topic: str) -> bool:
         StoreError: the store is unreachable or failing.
     """
     try:
-        channel = keys.slot(topic)
+        channel = store.keys.channel(topic)
         found = await cast(Any, store.redis.pubsub_numsub(channel))
         if not any(count for _, count in found):
             # A store announces either to everybody or to a shard; one without shards may not know the question.

@@ -3,6 +3,7 @@
 -- KEYS[1] snap   KEYS[2] log
 -- ARGV[1] version   ARGV[2] state   ARGV[3] cause
 -- ARGV[4] over      the version that the caller has found stored, or empty: whatever is older
+-- ARGV[5] owner     "billing", "publisher", or empty where the caller does not know   ARGV[6] erased   "1", or empty
 --
 -- Returns {restored, version}: 1 or 0, and the topic's version after the call as a decimal string.
 --
@@ -13,6 +14,14 @@ local current = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
 if tonumber(ARGV[1]) <= current or (ARGV[4] ~= '' and tonumber(ARGV[4]) ~= current) then
   return {0, string.format('%.0f', current)}
 end
-redis.call('HSET', KEYS[1], 'version', ARGV[1], 'state', ARGV[2], 'cause', ARGV[3], 'digest', '')
+redis.call('HSET', KEYS[1], 'version', ARGV[1], 'rev', ARGV[1], 'state', ARGV[2], 'cause', ARGV[3], 'digest', '')
+if ARGV[5] ~= '' then
+  redis.call('HSET', KEYS[1], 'owner', ARGV[5])
+end
+if ARGV[6] ~= '' then
+  redis.call('HSET', KEYS[1], 'erased', '1')
+else
+  redis.call('HDEL', KEYS[1], 'erased')
+end
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', 200, '*', 'version', ARGV[1], 'state', ARGV[2], 'cause', ARGV[3])
 return {1, ARGV[1]}

@@ -15,7 +15,9 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from sync.errors import SyncError
-from sync.state import canonical, keys, merge_patch
+from sync.state import announcement, canonical, merge_patch
+from sync.state.announcement import PUBLISHER
+from sync.state.keys import DEFAULT_KEYS, Keys
 from sync.state.slots import slot_of, variants
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ def _lua(name: str) -> str:
 
 COMMIT_LUA = _lua("commit.lua")
 """The commit script's source; any backend with a Redis connection may load it and commit straight to the store."""
+
+FIELDS = ("version", "state", "cause", "rev", "owner", "erased")
+"""What is read of a topic's hash, in this order; `private` behind it where that is wanted too."""
 
 ABSENT = b"null"
 """The state of a topic that has none."""
@@ -48,25 +53,42 @@ class Verdict(StrEnum):
     DUPLICATE = "duplicate"
     STALE = "stale"
     CONFLICT = "conflict"
+    BILLED = "billed"
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A verdict and the topic's version after the call: microseconds since 1970, or 0 where it has no state."""
+    """What became of a commit.
+
+    Attributes:
+        version: the topic's after the call, microseconds since 1970; 0 where it has no state.
+        rev: the topic's after the call; see `Snapshot`.
+    """
 
     verdict: Verdict
     version: int
+    rev: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A topic's newest committed version as raw JSON bytes. Without state: version 0, state `null`, the rest empty."""
+    """A topic's newest committed version as raw JSON bytes. Without state: version 0, state `null`, the rest empty.
+
+    Attributes:
+        private: the backend-only part; empty for none, and where it was not asked for.
+        rev: rises with every commit, also with one that makes no version; what writers compare-and-set on.
+        owner: BILLING, PUBLISHER, or empty where only a build from before the owner has written it.
+        erased: whether the topic was erased.
+    """
 
     topic: str
     version: int
     state: bytes
     private: bytes
     cause: bytes
+    rev: int = 0
+    owner: str = ""
+    erased: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +104,9 @@ class Change:
         if_version: refused as conflict unless this is the stored version (0: no state yet).
         cause: JSON object telling why, or empty.
         previous: the snapshot the caller read before, from which a merge patch is made; None for no patch.
+        owner: who computes this state: BILLING or PUBLISHER. A publisher's is refused as billed once billing does.
+        if_rev: refused as conflict unless this is the stored rev (0: no state yet).
+        erases: whether this is the topic's erasure.
     """
 
     topic: str
@@ -92,6 +117,9 @@ class Change:
     if_version: int | None = None
     cause: bytes = b""
     previous: Snapshot | None = None
+    owner: str = PUBLISHER
+    if_rev: int | None = None
+    erases: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +151,7 @@ def patch_argument(change: Change) -> bytes:
 def _event_id(change: Change) -> str:
     """The change's dedupe key. One that is bound to a version gets a key of its own: sent twice, because its first
     answer was lost, it would be told `conflict` with itself."""
-    if change.event_id or change.if_version is None:
+    if change.event_id or (change.if_version is None and change.if_rev is None):
         return change.event_id
     return f"~{secrets.token_hex(8)}"
 
@@ -131,9 +159,12 @@ def _event_id(change: Change) -> str:
 class Store:
     """Commits and reads. Safe to share between tasks; one per process."""
 
-    def __init__(self, redis: Redis, *, cluster: Cluster | None = None, durable: bool = False) -> None:
+    def __init__(
+        self, redis: Redis, keys: Keys = DEFAULT_KEYS, *, cluster: Cluster | None = None, durable: bool = False
+    ) -> None:
         """Use `redis` (which answers bytes); `cluster`: what it stands for, if one. `durable`: see `wait_durable`."""
         self.redis = redis
+        self.keys = keys
         self._cluster = cluster
         self._announce = b"PUBLISH" if cluster is None else b"SPUBLISH"
         self._durable = durable
@@ -144,9 +175,9 @@ class Store:
     def arguments(self, change: Change) -> tuple[list[str], list[bytes | str]]:
         """Return the keys and arguments that COMMIT_LUA commits `change` with; `committed` reads what it answers."""
         topic = change.topic
-        return [keys.snap(topic), keys.log(topic), keys.seen(topic)], [
+        return [self.keys.snap(topic), self.keys.log(topic), self.keys.seen(topic)], [
             self._announce,
-            keys.slot(topic),
+            self.keys.channel(topic),
             change.state,
             change.private,
             _event_id(change),
@@ -154,6 +185,9 @@ class Store:
             "" if change.if_version is None else str(change.if_version),
             change.cause,
             patch_argument(change),
+            change.owner,
+            "1" if change.erases else "",
+            "" if change.if_rev is None else str(change.if_rev),
         ]
 
     async def commit(self, change: Change) -> Committed:
@@ -164,7 +198,7 @@ class Store:
         """
         script_keys, arguments = self.arguments(change)
         try:
-            return committed(change, await self._run(self._commit, script_keys, arguments))
+            return committed(change, await self.run(self._commit, script_keys, arguments))
         except (RedisError, OSError) as error:
             raise StoreError(f"commit of {change.topic}: {error}") from error
 
@@ -194,7 +228,7 @@ class Store:
             pipeline.execute_command(*run, len(script_keys), *script_keys, *arguments)
         return await self._execute(pipeline)
 
-    async def _run(self, script: AsyncScript, script_keys: Sequence[str], arguments: Sequence[bytes | str] = ()) -> Any:
+    async def run(self, script: AsyncScript, script_keys: Sequence[str], arguments: Sequence[bytes | str] = ()) -> Any:
         """The script's reply; it is sent by its source where the server does not know it. On a Cluster each has to."""
         given = (len(script_keys), *script_keys, *arguments)
         try:
@@ -209,9 +243,9 @@ class Store:
             StoreError: the store is unreachable or failing.
         """
         pipeline = self.redis.pipeline(transaction=False)
-        pipeline.hmget(keys.snap(topic), ["version", "state", "cause", "private"])
+        pipeline.hmget(self.keys.snap(topic), [*FIELDS, "private"])
         (fields,) = self._values(await self._execute(pipeline))
-        return _snapshot(topic, fields)
+        return snapshot_of(topic, fields)
 
     async def read_many(self, topics: Sequence[str]) -> list[Snapshot]:
         """Return the topics' snapshots, in order, without their private parts, in one round trip.
@@ -221,9 +255,9 @@ class Store:
         """
         pipeline = self.redis.pipeline(transaction=False)
         for topic in topics:
-            pipeline.hmget(keys.snap(topic), ["version", "state", "cause"])
+            pipeline.hmget(self.keys.snap(topic), FIELDS)
         replies = self._values(await self._execute(pipeline))
-        return [_snapshot(topic, fields) for topic, fields in zip(topics, replies, strict=True)]
+        return [snapshot_of(topic, fields) for topic, fields in zip(topics, replies, strict=True)]
 
     async def versions(self, topics: Sequence[str]) -> list[int]:
         """Return the topics' newest versions, in order (0: no state), in one round trip.
@@ -233,7 +267,7 @@ class Store:
         """
         if not topics:
             return []
-        names = [keys.snap(topic) for topic in topics]
+        names = [self.keys.snap(topic) for topic in topics]
         if self._cluster is not None:
             # The script's keys lie in one slot each.
             pipeline = self.redis.pipeline(transaction=False)
@@ -241,7 +275,7 @@ class Store:
                 pipeline.hget(name, "version")
             return [int(reply or 0) for reply in self._values(await self._execute(pipeline))]
         try:
-            return [int(reply) for reply in await self._run(self._versions, names)]
+            return [int(reply) for reply in await self.run(self._versions, names)]
         except (RedisError, OSError) as error:
             raise StoreError(f"versions: {error}") from error
 
@@ -256,10 +290,10 @@ class Store:
             StoreError: the store is unreachable or failing.
         """
         arguments: list[bytes | str] = [str(snapshot.version), snapshot.state, snapshot.cause]
-        arguments.append("" if over is None else str(over))
+        arguments += ["" if over is None else str(over), snapshot.owner, "1" if snapshot.erased else ""]
         try:
-            restored, _ = await self._run(
-                self._restore, [keys.snap(snapshot.topic), keys.log(snapshot.topic)], arguments
+            restored, _ = await self.run(
+                self._restore, [self.keys.snap(snapshot.topic), self.keys.log(snapshot.topic)], arguments
             )
         except (RedisError, OSError) as error:
             raise StoreError(f"restore of {snapshot.topic}: {error}") from error
@@ -275,7 +309,7 @@ class Store:
         """
         now = time.time()
         pipeline = self.redis.pipeline(transaction=False)
-        pipeline.zadd(keys.RECONCILE, dict.fromkeys(topics, now), nx=True)
+        pipeline.zadd(self.keys.reconcile, dict.fromkeys(topics, now), nx=True)
         self._values(await self._execute(pipeline))
 
     async def expire(self, topic: str, after_s: int) -> None:
@@ -285,7 +319,7 @@ class Store:
             StoreError: the store is unreachable or failing.
         """
         pipeline = self.redis.pipeline(transaction=False)
-        for key in (keys.snap(topic), keys.log(topic), keys.seen(topic)):
+        for key in (self.keys.snap(topic), self.keys.log(topic), self.keys.seen(topic)):
             pipeline.expire(key, after_s)
         self._values(await self._execute(pipeline))
 
@@ -296,7 +330,7 @@ class Store:
             StoreError: the store is unreachable or failing.
         """
         pipeline = self.redis.pipeline(transaction=False)
-        pipeline.xrevrange(keys.log(topic), count=count)
+        pipeline.xrevrange(self.keys.log(topic), count=count)
         (entries,) = self._values(await self._execute(pipeline))
         return [LogEntry(int(fields[b"version"]), fields[b"state"], fields[b"cause"]) for _, fields in entries]
 
@@ -314,7 +348,7 @@ class Store:
     def shard_of(self, topic: str) -> str:
         """Return the name of the shard that keeps a topic; "" where it is not known, or there is one server only."""
         layout = None if self._cluster is None else self._cluster.layout
-        return "" if layout is None else layout.owner(slot_of(keys.slot(topic).encode())) or ""
+        return "" if layout is None else layout.owner(slot_of(self.keys.head(topic).encode())) or ""
 
     def by_shard(self, topics: Sequence[str]) -> dict[str, list[str]]:
         """Return `topics` by the shard that keeps them, so that one that is away holds up its own topics only."""
@@ -348,7 +382,7 @@ class Store:
         if not self._durable:
             return
         if self._cluster is None:
-            await self._wait_at(self.redis, keys.DURABLE, timeout_s)
+            await self._wait_at(self.redis, self.keys.durable, timeout_s)
             return
         try:
             shards = await self._cluster.primaries()
@@ -358,7 +392,7 @@ class Store:
 
     async def _wait_at_shard(self, cluster: Cluster, shard: str, timeout_s: float) -> None:
         layout = await cluster.refresh() if cluster.layout is None else cluster.layout
-        marker = layout.first_in(shard, variants(keys.DURABLE))
+        marker = layout.first_in(shard, variants(self.keys.durable))
         if marker is not None:  # else it owns next to nothing
             await self._wait_at(cluster.node(shard), marker, timeout_s)
 
@@ -395,12 +429,24 @@ def committed(change: Change, reply: Any) -> Committed:
     verdict = Verdict(reply[0].decode())
     if verdict is Verdict.DUPLICATE and not change.event_id:
         verdict = Verdict.APPLIED  # of its own first sending; see _event_id
-    return Committed(verdict, int(reply[1]))
+    return Committed(verdict, int(reply[1]), int(reply[2]))
 
 
-def _snapshot(topic: str, fields: Sequence[bytes | None]) -> Snapshot:
-    if fields[0] is None:
+def snapshot_of(topic: str, fields: Sequence[bytes | None]) -> Snapshot:
+    """Return the snapshot in the values of a topic's FIELDS, and of its field `private` if that was asked for."""
+    stored, state, cause, rev, owner, erased = fields[: len(FIELDS)]
+    if stored is None:
         return Snapshot(topic, 0, ABSENT, b"", b"")
+    version, state, cause = int(stored), state or ABSENT, cause or b""
+    # A build from before `rev` leaves it, and what belongs to it, behind the version.
+    is_older = rev is None or int(rev) < version
     return Snapshot(
-        topic, int(fields[0]), fields[1] or ABSENT, (fields[3] or b"") if len(fields) > 3 else b"", fields[2] or b""
+        topic,
+        version,
+        state,
+        (fields[len(FIELDS)] or b"") if len(fields) > len(FIELDS) else b"",
+        cause,
+        version if is_older else int(rev or 0),
+        (owner or b"").decode(),
+        announcement.was_erased_before(state, cause) if is_older else erased is not None,
     )

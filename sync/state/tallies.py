@@ -13,8 +13,6 @@ from redis.exceptions import RedisError
 
 from sync.state.store import Store, StoreError
 
-KEY = "pw:{tallies}:counts"
-
 CACHE_S = 5.0
 """For how long counts are not read again, however often they are asked for."""
 
@@ -59,7 +57,7 @@ async def read(store: Store) -> dict[tuple[str, Labels], int]:
     """
     try:
         pipeline = store.redis.pipeline(transaction=False)
-        pipeline.hgetall(KEY)
+        pipeline.hgetall(store.keys.tallies)
         async with pipeline:
             (found,) = await pipeline.execute()
     except (RedisError, OSError) as error:

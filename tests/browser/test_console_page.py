@@ -17,7 +17,7 @@ import orjson
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from sync.billing import pipeline
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Change, Store
 from tests.browser.conftest import BUSY_S
 from tests.support.chromium import chromium
@@ -74,7 +74,7 @@ async def test_hostile_texts_stay_text_and_links_lead_back_to_what_was_seen(stor
     versions = [await commit(store, {"plan": {"key": f"p{number}"}, "note": HOSTILE}, number) for number in range(4)]
     await commit(store, {HOSTILE: HOSTILE}, 5, ODD)
     event: dict[Any, Any] = {"event_id": HOSTILE, "type": HOSTILE, "outcome": "refused", "reason": HOSTILE, "at": "1"}
-    await store.redis.xadd(pipeline.events_key(TOPIC), event)
+    await store.redis.xadd(keys.events(TOPIC), event)
     environ = environment(store_url, CONSOLE_TOKEN=TOKEN, ACK_AFTER_MS="0")
     async with (
         run_gateway(environ) as running,

@@ -20,8 +20,9 @@ import pytest
 from gateway import frame, hub, websocket
 from gateway.protocol import CloseCode
 from gateway.websocket import SessionSocket
-from sync.state import announcement, keys
+from sync.state import announcement
 from sync.state.announcement import Announcement
+from sync.state.keys import DEFAULT_KEYS as keys
 from tests.support.gateway import Running, environment, run_gateway
 from tests.support.wait import until
 from tests.support.wire import CLOSE, TEXT, encode, head, hello
@@ -177,7 +178,7 @@ def fan_out(running: Running, versions: Iterator[int]) -> None:
     """Have the hub write a new version to all sockets now, within this turn of the event loop."""
     state = b'{"pad":"%b"}' % (b"x" * BIG)
     one = Announcement(next(versions), 0, b"", b"", state)
-    running.node.hub.announce(keys.slot(TOPIC).encode(), announcement.encode(one))
+    running.node.hub.announce(keys.channel(TOPIC).encode(), announcement.encode(one))
 
 
 async def end_all(running: Running, strangers: Strangers, deaf: bool) -> None:

@@ -132,10 +132,10 @@ def node_modules() -> Iterator[Path]:
     if npm is None or shutil.which("node") is None:
         missing("node and npm are not on PATH (Debian: apt-get install nodejs npm)")
     directory = Path(tempfile.mkdtemp(prefix="pw-interop-"))
-    for name in ("package.json", "sitting.mjs"):
+    for name in ("package.json", "package-lock.json", "sitting.mjs"):
         shutil.copy(INTEROP / name, directory)
-    options = ["--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
-    done = subprocess.run([npm, "install", *options], cwd=directory, capture_output=True, text=True, timeout=50)
+    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stderr
     yield directory
     shutil.rmtree(directory, ignore_errors=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from sync.state import keys
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Change, Store
 from tests.support.gateway import environment
 from tests.support.processes import clean_environ
@@ -178,7 +178,7 @@ async def test_two_workers_serve_one_port_and_replace_each_other(store_url: str,
 
         async def subscribe_once_each() -> bool:
             """However many of a worker's tabs hold the topic."""
-            (subscribed,) = await store.redis.pubsub_numsub(keys.slot("tenant:acme"))
+            (subscribed,) = await store.redis.pubsub_numsub(keys.channel("tenant:acme"))
             return bool(subscribed[1] == WORKERS)
 
         await until(have_one_feed_each, START_TIMEOUT_S)

@@ -10,12 +10,17 @@ import asyncio
 import os
 import shutil
 import signal
+import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from redis.exceptions import RedisError
 
-from sync.state import keys
+from gateway import control, revocations
+from sync.state.connect import connect
+from sync.state.keys import DEFAULT_KEYS as keys
+from sync.state.store import Change
 from tests.faults.clock import LACKING, library
 from tests.faults.rig import NOTICE_S, PATIENCE_S, PROBE_S, SILENCE_S, Gateway, Rig
 from tests.support.wait import until
@@ -28,6 +33,9 @@ DEAF_S = NOTICE_S + 2 * PROBE_S
 BLIP_S = 0.3
 
 HOUR_S = 3600
+
+NEIGHBOUR, NEIGHBOUR_ROUNDS = "?db=9", 3
+"""Where another installation lives on the same server, and how often it changes every topic."""
 
 FLOOD_BYTES = 64 << 10
 """More than a client's own buffer at the store."""
@@ -311,13 +319,27 @@ async def output_buffers_overflow(rig: Rig) -> None:
     async def overflow() -> bool:
         await redis.config_set(limit, "pubsub 64 64 0")
         # What is small does not count: it goes into a buffer that every client has. Every gateway listens here.
-        await redis.publish(keys.CONTROL_CHANNEL, b"x" * FLOOD_BYTES)
+        await redis.publish(keys.control_channel, b"x" * FLOOD_BYTES)
         return not had <= await feeds()
 
     had: set[str] = await until(lambda: _asked(feeds), timeout_s=PATIENCE_S)
     await until(lambda: _asked(overflow), timeout_s=PATIENCE_S, every_s=BLIP_S)
     await asyncio.sleep(1)
     await _asked(lambda: redis.config_set(limit, before))
+
+
+async def another_installation(rig: Rig) -> None:
+    """Another one shares the server, on a database of its own: it commits to the same topics, and revokes everybody."""
+    store = connect(f"{rig.server.url}{NEIGHBOUR}").store
+    try:
+        for round_ in range(NEIGHBOUR_ROUNDS):
+            for topic in rig.topics:
+                await _asked(partial(store.commit, Change(topic, b'{"n":-1,"round":%d}' % round_)))
+                said = revocations.Revocation("topic", topic, time.time())
+                await control.announce(store, said, keep_s=60, limit=100)
+            await asyncio.sleep(BLIP_S / NEIGHBOUR_ROUNDS)
+    finally:
+        await store.aclose()
 
 
 async def store_flushed(rig: Rig) -> None:
@@ -439,6 +461,7 @@ FAULTS: dict[str, Fault] = {
         feeds_killed,
         clients_killed,
         output_buffers_overflow,
+        another_installation,
         store_flushed,
         older_file_restored,
         store_tail_lost,

@@ -198,7 +198,7 @@ async def test_it_waits_as_long_as_it_is_told(
     for index in range(4):
         stripe.add(f"t{index}")
     monkeypatch.setattr(backfill, "BACKOFF_S", 0.01)
-    api = stripe.api(SharedBudget(store.redis, "stripe", "live", 1_000))
+    api = stripe.api(SharedBudget(store, "stripe", "live", 1_000))
     pipeline = Pipeline(store, Shelf(catalog(tmp_path)), {"stripe": Adapter()}, {("stripe", "live"): api})
     stripe.throttled, stripe.retry_after = 1, "1"
     screen = Screen()

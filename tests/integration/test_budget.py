@@ -18,7 +18,7 @@ SLOW = 0.01
 
 
 def budget(store: Store, rate_per_s: float = SLOW, environment: str = "live") -> SharedBudget:
-    return SharedBudget(store.redis, "stripe", environment, rate_per_s)
+    return SharedBudget(store, "stripe", environment, rate_per_s)
 
 
 async def taken(budget: SharedBudget, *, background: bool = False) -> int:
@@ -40,7 +40,7 @@ async def test_two_processes_take_from_one_bucket(store: Store, store_url: str) 
     assert await taken(here) == RESERVE
     # Other environments and providers have buckets of their own.
     assert await taken(budget(store, environment="sandbox")) == BURST
-    assert await taken(SharedBudget(other.redis, "paddle", "live", SLOW)) == BURST
+    assert await taken(SharedBudget(other, "paddle", "live", SLOW)) == BURST
     await other.aclose()
 
 

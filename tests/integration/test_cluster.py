@@ -21,8 +21,8 @@ from sync import intake
 from sync.billing import instants
 from sync.billing.batch import Batch
 from sync.settings import SyncSettings
-from sync.state import keys
 from sync.state.connect import connect
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.slots import slot_of
 from sync.state.store import Change, Committed, Store, StoreError, Verdict
 from sync.worker import Worker
@@ -111,7 +111,7 @@ def topics_of(cluster: Cluster, stem: str) -> list[str]:
 
 
 def slot(topic: str) -> int:
-    return slot_of(keys.slot(topic).encode())
+    return slot_of(keys.channel(topic).encode())
 
 
 class Seen:
@@ -355,7 +355,7 @@ async def test_webhooks_timers_and_parked_events_on_a_cluster(cluster: Cluster, 
             assert frame["state"]["plan"]["key"] == "pro"
             assert await inbox.counts() == (0, 0), "what waited on the link was released by it"
             await store.wait_durable()
-            batch = Batch(store.redis)
+            batch = Batch(store)
             batch.command("ZADD", "pw:{timers/live}:due", 1, "tenant:cl")
             await batch.run()
             worker = Worker(pipeline, ("live",), poll_s=0.05)
@@ -374,7 +374,7 @@ async def test_what_depends_on_an_earlier_command_is_not_sent_when_that_fails(cl
     """Whichever shards they are for: those work side by side, and one would not wait for another's refusal."""
     first, second, third = (f"pw:{{{topic}}}:then" for topic in topics_of(cluster, "then"))
     async with store_of(cluster) as store:
-        batch = Batch(store.redis)
+        batch = Batch(store)
         batch.command("SET", first, "text")
         batch.then()
         batch.command("INCR", first)
@@ -385,7 +385,7 @@ async def test_what_depends_on_an_earlier_command_is_not_sent_when_that_fails(cl
             await batch.run()
         values = [await _one(store, "GET", key) for key in (first, second, third)]
         assert values == [[b"text"], [b"beside it"], [None]]
-        batch = Batch(store.redis)
+        batch = Batch(store)
         batch.command("STRLEN", first)
         batch.then()
         batch.command("STRLEN", second)
@@ -397,7 +397,7 @@ _SYNC = ("PLANWIRE_REDIS_URL", "PLANWIRE_CATALOG", "PLANWIRE_PADDLE_SECRETS")
 
 
 async def _one(store: Store, *command: str | int) -> list[Any]:
-    batch = Batch(store.redis)
+    batch = Batch(store)
     batch.command(*command)
     return await batch.run()
 

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from sync.billing import pipeline
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Snapshot, Store
 from tests.support.console import TOKEN, TOPIC, act, commit, get, http, login
 from tests.support.gateway import environment, open_client, run_gateway, token
@@ -98,7 +98,7 @@ async def test_a_topic_that_nobody_holds_here_is_shown_from_the_store(store_url:
         "at": 1700000000000000,
     }
     noted: dict[Any, Any] = {name: str(value) for name, value in expected.items()}
-    await store.redis.xadd(pipeline.events_key(topic), noted)
+    await store.redis.xadd(keys.events(topic), noted)
     async with run_gateway(environment(store_url, DEV="1")) as running, http(running) as client:
         found = await get(client, "topics/sandbox%2Ftenant%3Aacme")
         assert (found["gateways"], found["tabs"]) == ([], [])
@@ -190,7 +190,7 @@ async def test_hostile_texts_are_passed_on_as_data(store_url: str, store: Store)
     state = {HOSTILE: HOSTILE}
     version = await commit(store, state, cause=orjson.dumps({"event_type": HOSTILE, "source": HOSTILE}))
     noted: dict[Any, Any] = {"event_id": HOSTILE, "type": HOSTILE, "outcome": "parked", "reason": HOSTILE, "at": "5"}
-    await store.redis.xadd(pipeline.events_key(TOPIC), noted)
+    await store.redis.xadd(keys.events(TOPIC), noted)
     async with (
         run_gateway(environment(store_url, DEV="1")) as running,
         http(running) as client,

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from gateway.console import survey
-from sync.billing import pipeline
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Store
 from tests.support.console import TOKEN, TOPIC, commit, seen_by_each_other
 from tests.support.gateway import Running, environment, open_client, run_gateway, token
@@ -73,7 +73,7 @@ async def test_the_chain_as_text_and_what_exit_codes_say(
     }
     version = await commit(store, {"plan": "pro", "seats": 1}, cause=json.dumps(cause).encode())
     note = {"event_id": "evt_9", "type": "t", "outcome": "parked", "reason": f"price_unknown {ESCAPE}", "at": "5"}
-    await store.redis.xadd(pipeline.events_key(TOPIC), dict(note.items()))
+    await store.redis.xadd(keys.events(TOPIC), dict(note.items()))
     async with (
         two_gateways(store_url) as (one, two),
         open_client(two, TOPIC, jwt=token(sub=ESCAPE)) as tab,

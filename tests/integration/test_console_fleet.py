@@ -216,14 +216,14 @@ async def test_a_gateway_that_hears_nothing_is_named_and_reports_all_the_same(
     monkeypatch.setattr(reporter, "IDLE_REGISTER_S", 0.1)
     async with fleet(store_url) as (one, two, client), open_client(two, TOPIC) as tab:
         await tab.until("snapshot")
-        await until(lambda: store.redis.zscore(lease.GATEWAYS, two.node.name))
+        await until(lambda: store.redis.zscore("pw:{console}:gateways", two.node.name))
         monkeypatch.setattr(two.node, "_control", lambda payload: None)
         answer = await get(client, f"topics/{TOPIC}")
         assert (answer["gateways"], answer["silent"]) == ([], [two.node.name])
         async with looking(client, one, TOPIC) as (stream, found):
             name = found["watched"][TOPIC][two.node.name]
             await stream.until(lambda states: states.get(name, {}).get("sockets") == 1)
-    assert await store.redis.zcard(lease.GATEWAYS) == 0, "a gateway that stops is no gateway any more"
+    assert await store.redis.zcard("pw:{console}:gateways") == 0, "a gateway that stops is no gateway any more"
 
 
 async def test_two_thousand_topics_in_trouble_fit_into_a_report(store_url: str, store: Store) -> None:

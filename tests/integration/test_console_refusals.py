@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.console.refusals import KEY, Refusals
+from gateway.console.refusals import Refusals
 from sync.state.store import Store, StoreError
 
 
@@ -34,10 +34,10 @@ async def test_processes_count_together(store: Store) -> None:
 async def test_what_the_store_did_not_take_is_told_later(store: Store) -> None:
     refusals = Refusals(store)
     refusals.note("stripe", "signature_invalid", "first", 5)
-    await store.redis.set(KEY, "in the way")
+    await store.redis.set("pw:{console}:refused", "in the way")
     with pytest.raises(StoreError):
         await refusals.flush()
     refusals.note("stripe", "signature_invalid", "second", 9)
-    await store.redis.delete(KEY)
+    await store.redis.delete("pw:{console}:refused")
     (row,) = await refusals.listed()
     assert (row["count"], row["first_us"], row["last_us"], row["detail"]) == (2, 5, 9, "second")

@@ -15,7 +15,7 @@ TOPIC, OTHER = "tenant:acme", "tenant:other"
 
 async def erase(store: Store) -> int:
     cause = orjson.dumps({"source": "operator", "event_type": announcement.ERASED, "reason": "asked for"})
-    return (await store.commit(Change(TOPIC, b"null", cause=cause))).version
+    return (await store.commit(Change(TOPIC, b"null", cause=cause, erases=True))).version
 
 
 async def test_every_reader_is_told_null_and_then_gone(store_url: str, store: Store) -> None:
@@ -64,7 +64,9 @@ async def test_null_that_somebody_published_is_a_state_like_any_other(store_url:
     await store.commit(Change(TOPIC, b'{"plan":{"key":"pro"}}'))
     async with run_gateway(environment(store_url)) as gateway, open_client(gateway, TOPIC) as client:
         await client.until("snapshot")
-        await store.commit(Change(TOPIC, b"null", cause=b'{"source":"backend"}'))
+        # Only an erasure erases, whatever a publisher's cause says.
+        cause = orjson.dumps({"source": "backend", "event_type": announcement.ERASED})
+        await store.commit(Change(TOPIC, b"null", cause=cause))
         assert (await client.receive())["state"] is None
         last = (await store.commit(Change(TOPIC, b'{"plan":{"key":"free"}}'))).version
         assert (await client.receive())["version"] == last

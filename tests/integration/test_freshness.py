@@ -15,9 +15,9 @@ import orjson
 import pytest
 
 from gateway.feed import Feed
-from sync.state import keys
 from sync.state.bus import Endpoint, OneServer
 from sync.state.connect import connect
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Change, Committed, Store, StoreError
 from tests.support.gateway import Client, Running, environment, open_client, run_gateway
 from tests.support.proxy import Proxy, run_proxy
@@ -216,7 +216,7 @@ async def kill_pubsub(store: Store) -> None:
 async def overflow_output_buffer(store: Store) -> None:
     """The server drops a subscriber that does not take what it is sent quickly enough: here, anything at all."""
     await store.redis.config_set("client-output-buffer-limit", "pubsub 1 1 1")
-    await store.redis.publish(keys.slot(TOPIC), b"x" * 2_000_000)
+    await store.redis.publish(keys.channel(TOPIC), b"x" * 2_000_000)
     await store.redis.config_set("client-output-buffer-limit", "pubsub 32mb 8mb 60")
 
 
@@ -260,7 +260,7 @@ async def test_a_subscriber_that_cannot_read_is_dropped_by_the_store_and_its_tab
             floods.append(asyncio.create_task(flood()))
 
         async def flood() -> None:
-            while await store.redis.publish(keys.slot(TOPIC), b"x" * 10_000_000):
+            while await store.redis.publish(keys.channel(TOPIC), b"x" * 10_000_000):
                 pass
 
         def release() -> None:
@@ -316,7 +316,7 @@ async def test_channels_unsubscribed_behind_our_back_are_subscribed_again(
     async with watching(valkey.url, SWEEP_S="600", PROBE_S="30") as (running, client):
         transport = running.node.feed._readers[""]._transport
         assert transport is not None
-        channel = keys.slot(TOPIC).encode()
+        channel = keys.channel(TOPIC).encode()
         confirmed: list[bytes] = []
         note = running.node.hub.confirmed
 

@@ -20,7 +20,8 @@ from websockets.typing import Subprotocol
 from gateway import pulse
 from gateway.auth import mint
 from gateway.hub import LiveTopic
-from sync.state import keys
+from sync.state.announcement import PUBLISHER
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Change, Committed, Snapshot, Store, Verdict
 from tests.support.gateway import SECRET, Client, Running, environment, forged, open_client, run_gateway, token
 from tests.support.wait import until
@@ -559,7 +560,7 @@ async def test_an_expect_is_pending_and_then_answered_by_what_is_newer(store_url
         await client.receive()
         await client.send("expect", topic=TOPIC, after=version, timeout_ms=8_000)
         assert await client.receive() == {"type": "pending", "topic": TOPIC, "after": version}
-        assert await until(lambda: store.redis.zscore(keys.RECONCILE, TOPIC))
+        assert await until(lambda: store.redis.zscore(keys.reconcile, TOPIC))
         newer = await commit(store, {"a": 2})
         assert (await client.receive())["version"] == newer
         running.node.pulse.tick(time.time() + 9)  # its time is over
@@ -680,7 +681,7 @@ async def test_a_store_that_lost_its_data_gets_it_back_and_no_browser_notices(st
         await client.receive()
         await store.redis.flushall()
         await until(lambda: running.node.metrics.restored == 1)
-        assert await store.read(TOPIC) == Snapshot(TOPIC, kept, b'{"a":1}', b"", b"")
+        assert await store.read(TOPIC) == Snapshot(TOPIC, kept, b'{"a":1}', b"", b"", kept, PUBLISHER)
         await nothing_more(client)
         version = await commit(store, {"a": 2})
         assert version > kept
@@ -722,7 +723,7 @@ async def test_an_older_file_s_state_gives_way_to_what_is_held_here(store_url: s
         await client.receive()
         await store.redis.hset(keys.snap(TOPIC), mapping={"version": str(older), "state": b'{"a":1}', "cause": b""})
         await until(lambda: running.node.metrics.restored == 1)
-        assert await store.read(TOPIC) == Snapshot(TOPIC, held, b'{"a":2}', b"", b"")
+        assert await store.read(TOPIC) == Snapshot(TOPIC, held, b'{"a":2}', b"", b"", held, PUBLISHER)
         await nothing_more(client)
     assert running.node.metrics.resets == 0
 
@@ -747,7 +748,7 @@ async def test_racing_commits_are_never_taken_for_a_store_that_lost_its_newest(s
             while (await client.receive())["version"] < last.version:
                 pass
     assert running.node.metrics.restored == 0
-    assert await store.redis.zcard(keys.RECONCILE) == 0
+    assert await store.redis.zcard(keys.reconcile) == 0
 
 
 async def test_an_expect_asks_the_provider_for_what_no_webhook_brings_and_for_nothing_else(
@@ -766,7 +767,7 @@ async def test_an_expect_asks_the_provider_for_what_no_webhook_brings_and_for_no
         asked: list[Any] = []
 
         async def is_asked() -> bool:
-            asked[:] = await store.redis.zrange(keys.RECONCILE, 0, -1)
+            asked[:] = await store.redis.zrange(keys.reconcile, 0, -1)
             return bool(asked)
 
         await until(is_asked)

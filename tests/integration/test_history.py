@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from sync.billing.batch import Batch
-from sync.billing.history import EVENTS_KEPT, events_key, note
+from sync.billing.history import EVENTS_KEPT, note
 from sync.billing.inbox import Ending
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Store
 
 TOPIC = "tenant:acme"
@@ -14,14 +15,14 @@ AT_US = 1_795_000_000_000_000
 
 
 async def tell(store: Store, event_id: str, at_us: int, outcome: str = "applied") -> int:
-    batch = Batch(store.redis)
+    batch = Batch(store)
     note(batch, TOPIC, event_id, "subscription.updated", Ending(outcome, "why"), at_us)
     (told,) = await batch.run()
     return int(told)
 
 
 async def entries(store: Store) -> list[tuple[str, str]]:
-    found: Any = await store.redis.xrange(events_key(TOPIC))
+    found: Any = await store.redis.xrange(keys.events(TOPIC))
     return [(fields[b"event_id"].decode(), fields[b"outcome"].decode()) for _, fields in found]
 
 

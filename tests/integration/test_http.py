@@ -16,6 +16,7 @@ import httpx2
 import pytest
 
 from gateway import control, state_routes
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Change, Store
 from tests.support.gateway import PUBLISH_KEY, Running, environment, forged, run_gateway, token
 from tests.support.processes import clean_environ
@@ -735,7 +736,7 @@ class TestRevoke:
         assert {one.value: one.at for one in await control.load(store)}["u3"] == 1003
         await control.announce(store, Revocation("sub", "new", 1104.5), keep_s=100, limit=3)
         assert [one.value for one in await control.load(store)] == ["u5", "new"]
-        assert 0 < await store.redis.ttl(control.REVOKED_KEY) <= 101
+        assert 0 < await store.redis.ttl(keys.revoked) <= 101
 
     @pytest.mark.parametrize(
         ("body", "code"),

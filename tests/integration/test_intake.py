@@ -23,13 +23,14 @@ from starlette.responses import Response
 from sync import intake
 from sync.billing import model
 from sync.billing.model import Event
-from sync.billing.pipeline import Pipeline, Receipt, events_key
+from sync.billing.pipeline import Pipeline, Receipt
 from sync.billing.providers import ProviderUnavailable, stripe
 from sync.billing.providers.paddle import Paddle
 from sync.billing.shelf import Shelf
 from sync.caller import Caller
 from sync.settings import SyncSettings
 from sync.state.connect import connect
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Change, Store, StoreError
 from tests.support.servers import Server, start_valkey
 from tests.unit.billing import bodies
@@ -120,7 +121,7 @@ async def state(store: Store, topic: str = "tenant:acme") -> Any:
 
 
 async def events(store: Store, topic: str = "tenant:acme") -> list[dict[str, str]]:
-    entries: Any = await store.redis.xrange(events_key(topic))
+    entries: Any = await store.redis.xrange(keys.events(topic))
     return [{key.decode(): value.decode() for key, value in fields.items()} for _, fields in entries]
 
 

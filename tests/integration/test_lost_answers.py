@@ -14,12 +14,11 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError
 
 from sync.billing import batch
-from sync.billing.history import events_key
 from sync.billing.pipeline import Pipeline
 from sync.billing.providers.paddle import Paddle
 from sync.billing.shelf import EXAMPLE, Shelf
-from sync.state import keys
 from sync.state.connect import connect
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Change, Committed, Store, StoreError, Verdict
 from tests.support.gateway import environment, open_client, run_gateway
 from tests.support.paddle import price_id
@@ -75,10 +74,10 @@ async def test_a_change_bound_to_a_version_is_not_told_a_conflict_with_itself(wa
             return (await direct.versions([TOPIC]))[0] > first.version
 
         second = await losing_the_answer(proxy, moved, send(Change(TOPIC, b'{"n":2}', if_version=first.version)))
-        assert second == Committed(Verdict.APPLIED, (await direct.versions([TOPIC]))[0])
+        assert (second.verdict, second.version) == (Verdict.APPLIED, (await direct.versions([TOPIC]))[0])
         assert [entry.state for entry in await direct.log(TOPIC)] == [b'{"n":2}', b'{"n":1}']
         assert await send(Change(TOPIC, b'{"n":3}', if_version=first.version)) == Committed(
-            Verdict.CONFLICT, second.version
+            Verdict.CONFLICT, second.version, second.rev
         )
 
 
@@ -156,7 +155,7 @@ async def test_an_event_is_worked_on_and_told_once_whichever_answer_was_lost(ste
         record = await pipeline.environment("live").inbox.read("evt_2")
         assert record is not None
         assert record.status == "done"
-        stream: Any = await direct.redis.xrange(events_key(TOPIC))
+        stream: Any = await direct.redis.xrange(keys.events(TOPIC))
         told_of = [fields[b"outcome"] for _, fields in stream if fields[b"event_id"] == b"evt_2"]
         assert told_of == [b"applied"]
 
@@ -177,7 +176,7 @@ async def test_a_batch_whose_time_runs_out_as_it_is_sent_waits_for_no_answer(
     monkeypatch.setattr(batch, "REPLIES_TIMEOUT_S", 0.2)
     monkeypatch.setattr(AbstractConnection, "_send_packed_command", sent_late)
     valkey.pause()
-    asking = batch.Batch(store.redis)
+    asking = batch.Batch(store)
     asking.command("GET", "x")
     with pytest.raises(StoreError):
         async with asyncio.timeout(20):
@@ -203,6 +202,6 @@ async def test_what_a_gateway_gives_back_to_a_store_is_compared_even_if_saying_s
             patched.setattr(gateway.node.store, "want_reconcile", fail_first)
             redis: Any = store.redis
             await redis.delete(keys.snap(TOPIC), keys.log(TOPIC))
-            await until(lambda: redis.zscore(keys.RECONCILE, TOPIC))
+            await until(lambda: redis.zscore(keys.reconcile, TOPIC))
         assert (await store.versions([TOPIC])) == [version]
         assert failures == 0

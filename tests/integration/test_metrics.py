@@ -109,12 +109,12 @@ async def test_what_waits_for_a_worker_is_shown(
         headers = {"Paddle-Signature": signature(body, int(time.time()), SECRET)}
         await http.post("/webhooks/paddle", content=body, headers=headers)  # of a price that no plan has
         assert await shown("planwire_queue_length", "parked") == 1
-        timers = Timers(store.redis, "pw:{timers/live}:due", 60)
-        batch = Batch(store.redis)
+        timers = Timers(store, "pw:{timers/live}:due", 60)
+        batch = Batch(store)
         timers.plan(batch, "tenant:soon", (int(time.time()) + 1000) * 1_000_000)
         await batch.run()
         assert await shown("planwire_queue_overdue_seconds", "timers") == 0
-        timers.arm(batch := Batch(store.redis), "tenant:long-ago", (int(time.time()) - 1000) * 1_000_000)
+        timers.arm(batch := Batch(store), "tenant:long-ago", (int(time.time()) - 1000) * 1_000_000)
         await batch.run()
         await store.want_reconcile(["tenant:acme"])
         assert await shown("planwire_queue_length", "timers") == 2

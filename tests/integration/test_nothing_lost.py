@@ -28,11 +28,11 @@ from sync.billing import instants, model
 from sync.billing.environment import Environment
 from sync.billing.inbox import Record
 from sync.billing.model import NOTHING, Event
-from sync.billing.pipeline import events_key
 from sync.billing.providers.paddle import Paddle
 from sync.billing.reducer import Reduced, reduce
 from sync.state.connect import connect
 from sync.state.embedded import Layout
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Store
 from tests.support import processes
 from tests.support.servers import free_port
@@ -251,7 +251,7 @@ async def test_what_was_answered_counts_exactly_once_whatever_is_killed(data_dir
             killed = await killing
             print(f"answered after {time.monotonic() - began:.1f} s")
             print(f"killed {killed}; {provider.failures} deliveries failed, {dict(provider.outcomes)} were answered")
-            environment = Environment(store.redis, "live", LEASE_S)
+            environment = Environment(store, "live", LEASE_S)
             await until(lambda: at_rest(store, environment), timeout_s=REST_S, every_s=0.1)
             print(f"at rest after {time.monotonic() - began:.1f} s")
             await check(store, environment, provider)
@@ -329,7 +329,7 @@ async def check_tenant(store: Store, topic: str, counted: list[Event]) -> None:
     versions = [entry.version for entry in log]
     assert versions == sorted(set(versions), reverse=True)
 
-    entries: Any = await store.redis.xrange(events_key(topic))
+    entries: Any = await store.redis.xrange(keys.events(topic))
     told = Counter((fields[b"event_id"], fields[b"outcome"]) for _, fields in entries)
     assert set(told.values()) <= {1}, f"told more than once: {told.most_common(3)}"
     applied = {id.decode() for id, outcome in told if outcome == b"applied"}

@@ -24,8 +24,9 @@ from sqlalchemy.orm import Session
 from planwire_client import PublishRefused, outbox
 from sync import outbox as relays
 from sync.outbox import Relay
-from sync.state import announcement, canonical, keys
+from sync.state import announcement, canonical
 from sync.state.connect import connect
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Change, Committed, Store, StoreError
 from tests.support.postgres import Postgres, start_postgres
 from tests.support.processes import ROOT, Running, clean_environ
@@ -99,7 +100,7 @@ async def test_larger_states_are_announced_with_a_patch(database: str, store: St
     pad = "x" * 2000
     before = await store.commit(Change("tenant:a", canonical.encode({"n": 1, "pad": pad})))
     async with store.redis.pubsub() as bus:
-        await bus.subscribe(keys.slot("tenant:a"))
+        await bus.subscribe(keys.channel("tenant:a"))
         assert (await until(lambda: bus.get_message(timeout=0.1)))["type"] == "subscribe"
         put(database, ("tenant:a", {"n": 2, "pad": pad}))
         async with relaying(database, store):
@@ -270,6 +271,18 @@ async def test_a_row_that_cannot_be_published_is_kept_and_said(
         rows = connection.execute("SELECT topic, refused <> '' FROM planwire_outbox").fetchall()
     assert rows == [(topic, True)]
     assert await history(store, "tenant:a") == [{"n": 2}]
+
+
+async def test_a_row_of_a_topic_that_billing_computes_is_kept_and_said(database: str, store: Store) -> None:
+    await store.commit(Change("tenant:a", b'{"plan":"pro"}', b'{"facts":1}', owner=announcement.BILLING))
+    put(database, ("tenant:a", {"plan": "free"}), ("tenant:b", {"n": 1}), ("tenant:a", {"plan": "none"}))
+    async with relaying(database, store):
+        await until(lambda: pending(database) == 0)
+    with psycopg.connect(database) as connection:
+        rows = connection.execute("SELECT topic, refused FROM planwire_outbox").fetchall()
+    assert rows == [("tenant:a", relays.BILLED)] * 2
+    assert await history(store, "tenant:a") == [{"plan": "pro"}]
+    assert await history(store, "tenant:b") == [{"n": 1}]
 
 
 async def test_a_store_and_a_database_that_are_away_are_waited_for(database: str) -> None:

@@ -25,6 +25,7 @@ from planwire_client import (
     Verdict,
 )
 from planwire_client.store import Batch, StoreTransport
+from sync.state.announcement import BILLING
 from sync.state.store import Change, Store
 from tests.support.gateway import PUBLISH_KEY, Running, environment, open_client, run_gateway
 from tests.support.servers import Server
@@ -67,6 +68,22 @@ async def test_every_verdict(publisher: AsyncPublisher, store: Store) -> None:
     assert {one.version for one in (again, same, old, lost)} == {first.version}
     won = await publisher.publish("tenant:a", {"n": 2}, if_version=first.version)
     assert (won.verdict, won.version > first.version) == (Verdict.APPLIED, True)
+
+
+async def test_a_topic_that_billing_computes_is_refused_and_the_others_of_its_batch_are_not(
+    publisher: AsyncPublisher, store: Store
+) -> None:
+    billed = await store.commit(Change("tenant:a", b'{"plan":"pro"}', b'{"facts":1}', owner=BILLING))
+    with pytest.raises(PublishRefused) as raised:
+        await publisher.publish("tenant:a", {"plan": "free"})
+    assert (raised.value.code, "grant" in raised.value.detail) == ("topic_is_billed", True)
+    outcomes = await publisher.publish_many([Publish("tenant:a", 1), Publish("tenant:b", 2)])
+    assert [getattr(one, "code", None) or getattr(one, "verdict", None) for one in outcomes] == [
+        "topic_is_billed",
+        "applied",
+    ]
+    found = await store.read("tenant:a")
+    assert (found.version, found.state, found.private) == (billed.version, b'{"plan":"pro"}', b'{"facts":1}')
 
 
 async def test_a_batch_of_more_than_one_request_with_bad_ones_among_it(publisher: AsyncPublisher, store: Store) -> None:

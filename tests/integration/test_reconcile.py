@@ -28,7 +28,7 @@ from sync.billing.reprojection import Reprojection
 from sync.billing.shelf import EXAMPLE, Shelf
 from sync.billing.wanted import Wanted
 from sync.settings import SyncSettings
-from sync.state.keys import RECONCILE
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Store
 from sync.worker import Worker
 from tests.support.paddle import KEY, Paddle, price_id, simulating
@@ -87,7 +87,7 @@ async def subscriptions(paddle: Paddle, kind: str = "subscription.") -> list[byt
 
 
 async def wanted(store: Store) -> list[str]:
-    found: Any = await store.redis.zrange(RECONCILE, 0, -1)
+    found: Any = await store.redis.zrange(keys.reconcile, 0, -1)
     return [topic.decode() for topic in found]
 
 
@@ -446,12 +446,12 @@ class TestReconcile:
         gone = PaddleApi("live", KEY, "http://127.0.0.1:9", Budget(100), timeout_s=1)
         pipeline = pipeline_of(store, gone)
         await store.want_reconcile(["tenant:acme"])
-        (due,) = await Wanted(store.redis).claim(10)
-        assert await Wanted(store.redis).claim(10) == []
+        (due,) = await Wanted(store).claim(10)
+        assert await Wanted(store).claim(10) == []
         worker = Worker(pipeline, ("live",))
         await worker._compare([due])
         assert await wanted(store) == ["tenant:acme"]
-        assert await Wanted(store.redis).claim(10) == []
+        assert await Wanted(store).claim(10) == []
         await gone.aclose()
 
     async def test_a_known_tenant_stays_wanted_while_the_provider_is_away(self, paddle: Paddle, store: Store) -> None:
@@ -459,7 +459,7 @@ class TestReconcile:
         await receive(pipeline_of(store, None), (await subscriptions(paddle))[0])
         gone = PaddleApi("live", KEY, "http://127.0.0.1:9", Budget(100), timeout_s=1)
         await store.want_reconcile(["tenant:acme"])
-        (due,) = await Wanted(store.redis).claim(10)
+        (due,) = await Wanted(store).claim(10)
         await Worker(pipeline_of(store, gone), ("live",))._compare([due])
         assert await wanted(store) == ["tenant:acme"]
         await gone.aclose()

@@ -18,6 +18,7 @@ import redis
 
 from sync.state.connect import connect
 from sync.state.store import Change, Store, StoreError
+from tests.integration.test_installations import check_apart
 from tests.support import servers
 from tests.support.gateway import environment, open_client, run_gateway
 from tests.support.servers import Server, redis_binary, valkey_binary
@@ -168,6 +169,10 @@ async def test_a_gateway_follows_the_sentinels_to_the_promoted_replica(watched: 
         assert (await client.until("snapshot"))["version"] == again
         assert running.node.metrics.resets == 0
     await store.aclose()
+
+
+async def test_databases_of_one_primary_know_nothing_of_each_other(watched: Watched) -> None:
+    await check_apart((watched.url, "pw"), (f"{watched.url}?db=5", "pw"))
 
 
 async def test_no_sentinel_and_an_unknown_service_are_clear_errors(watched: Watched) -> None:

@@ -25,8 +25,9 @@ from sync.billing.budget import Budget
 from sync.hydration import Hydration, hydration
 from sync.settings import SyncSettings
 from sync.source import ANSWER_MAX_BYTES, Answer, Source, SourceError
-from sync.state import keys, marks
+from sync.state import marks
 from sync.state.connect import connect
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Change, Snapshot, Store, Verdict
 from sync.worker import Worker
 from tests.support.gateway import PUBLISH_KEY, Running, environment, open_client, run_gateway, token
@@ -188,7 +189,7 @@ async def test_two_hundred_readers_on_two_gateways_and_three_workers_ask_once(
     assert (found.state, found.private) == (b'{"plan":"pro"}', b'{"row":7}')
     assert orjson.loads(found.cause)["source"] == "source"
     assert (backend.asked["user:42"], backend.forged) == (1, 0)
-    assert await store.redis.zcard(keys.HYDRATE) == 0
+    assert await store.redis.zcard(keys.hydrate) == 0
     assert (await store.commit(Change("user:42", b"1", order=f"{3:020d}"))).verdict is Verdict.STALE
 
 
@@ -220,7 +221,7 @@ async def test_a_first_read_over_http_waits_for_the_source_and_not_for_what_it_d
 
 
 async def _is_empty(store: Store) -> bool:
-    return not await store.redis.zcard(keys.HYDRATE)
+    return not await store.redis.zcard(keys.hydrate)
 
 
 async def test_a_source_that_is_down_is_asked_again_while_somebody_reads(
@@ -317,7 +318,7 @@ async def test_tenants_with_billing_are_left_to_it(
 
 
 async def _nothing_wanted(store: Store) -> bool:
-    return not (await store.redis.zcard(keys.RECONCILE) or await store.redis.zcard(keys.COMPARE))
+    return not (await store.redis.zcard(keys.reconcile) or await store.redis.zcard(keys.compare))
 
 
 def asker(backend: Backend, secret: str = SECRET, rate: float = 100, timeout_s: float = 10) -> Source:

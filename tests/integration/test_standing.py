@@ -148,16 +148,16 @@ async def test_counts_are_read_seldom_and_kept_while_the_store_is_away(
     monkeypatch.setattr(tallies, "CACHE_S", 600)
     redis: Any = store.redis
     name = tallies.field("drift", kind="differs", env="live")
-    await redis.hincrby(tallies.KEY, name, 2)
+    await redis.hincrby(store.keys.tallies, name, 2)
     counted = tallies.Tallies(store)
     await counted.refresh()
-    await redis.hincrby(tallies.KEY, name, 1)
+    await redis.hincrby(store.keys.tallies, name, 1)
     await counted.refresh()
     assert dict(counted.counts) == {("drift", (("kind", "differs"), ("env", "live"))): 2}
     monkeypatch.setattr(tallies, "CACHE_S", 0)
     await counted.refresh()
     assert list(counted.counts.values()) == [3]
-    await redis.set(tallies.KEY, "not a hash")
+    await redis.set(store.keys.tallies, "not a hash")
     await counted.refresh()
     assert list(counted.counts.values()) == [3]
 

@@ -10,15 +10,17 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 from redis.asyncio import Redis
 
-from sync.state import announcement, keys
-from sync.state.announcement import Announcement
+from sync.state import announcement
+from sync.state.announcement import BILLING, PUBLISHER, Announcement
 from sync.state.connect import connect
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Change, Committed, Snapshot, Store, StoreError, Verdict, order_token
 from tests.support.servers import Server, start_redis, start_valkey
 from tests.support.wait import until
@@ -53,7 +55,7 @@ async def listening(url: str, *topics: str) -> AsyncIterator[Listener]:
     """Subscribe the topics on a connection of its own."""
     redis = Redis.from_url(url)
     async with redis, redis.pubsub() as pubsub:
-        await pubsub.subscribe(*(keys.slot(topic) for topic in topics))
+        await pubsub.subscribe(*(keys.channel(topic) for topic in topics))
         for _ in topics:
             assert (await pubsub.get_message(timeout=5))["type"] == "subscribe"
         yield Listener(pubsub)
@@ -93,7 +95,9 @@ async def test_what_is_committed_is_read_back_whole(store: Store) -> None:
     done = await store.commit(Change(TOPIC, b'{"a":1}', private=b'{"p":1}', cause=b'{"source":"x"}'))
     assert done.verdict is Verdict.APPLIED
     assert before <= done.version <= await clock_us(store)
-    assert await store.read(TOPIC) == Snapshot(TOPIC, done.version, b'{"a":1}', b'{"p":1}', b'{"source":"x"}')
+    assert await store.read(TOPIC) == Snapshot(
+        TOPIC, done.version, b'{"a":1}', b'{"p":1}', b'{"source":"x"}', done.rev, PUBLISHER
+    )
 
 
 async def test_a_topic_without_state_is_version_0_and_null(store: Store) -> None:
@@ -103,8 +107,8 @@ async def test_a_topic_without_state_is_version_0_and_null(store: Store) -> None
 
 async def test_bytes_survive_as_they_are(store: Store) -> None:
     state = orjson.dumps({"é\n": "\x00 😀 'quoted' \\ %s %d", "n": 2**53})
-    await store.commit(Change(TOPIC, state, private=state, cause=state))
-    assert await store.read(TOPIC) == Snapshot(TOPIC, (await store.versions([TOPIC]))[0], state, state, state)
+    done = await store.commit(Change(TOPIC, state, private=state, cause=state))
+    assert await store.read(TOPIC) == Snapshot(TOPIC, done.version, state, state, state, done.rev, PUBLISHER)
 
 
 async def test_versions_strictly_rise(store: Store) -> None:
@@ -151,7 +155,7 @@ async def test_versions_up_to_the_largest_a_browser_reads_are_exact(store: Store
 async def test_the_same_event_again_is_a_duplicate_whatever_it_carries(store: Store) -> None:
     done = await store.commit(Change(TOPIC, b'{"a":1}', event_id="evt_1"))
     again = await store.commit(Change(TOPIC, b'{"a":2}', event_id="evt_1"))
-    assert again == Committed(Verdict.DUPLICATE, done.version)
+    assert again == Committed(Verdict.DUPLICATE, done.version, done.rev)
     assert (await store.read(TOPIC)).state == b'{"a":1}'
 
 
@@ -163,11 +167,11 @@ async def test_events_of_another_topic_are_no_duplicates(store: Store) -> None:
 async def test_if_version_must_be_the_stored_one(store: Store) -> None:
     first = await store.commit(Change(TOPIC, b'{"a":1}', if_version=0))
     assert first.verdict is Verdict.APPLIED
-    assert await store.commit(Change(TOPIC, b'{"a":2}', if_version=0)) == Committed(Verdict.CONFLICT, first.version)
+    assert await store.commit(Change(TOPIC, b'{"a":2}', if_version=0)) == replace(first, verdict=Verdict.CONFLICT)
     second = await store.commit(Change(TOPIC, b'{"a":2}', if_version=first.version))
     assert second.verdict is Verdict.APPLIED
     conflict = await store.commit(Change(TOPIC, b'{"a":3}', if_version=first.version))
-    assert conflict == Committed(Verdict.CONFLICT, second.version)
+    assert conflict == replace(second, verdict=Verdict.CONFLICT)
     assert (await store.read(TOPIC)).state == b'{"a":2}'
 
 
@@ -235,7 +239,7 @@ async def test_a_commit_without_order_is_never_stale_and_keeps_the_stored_order(
 async def test_the_same_state_and_private_part_is_unchanged(store: Store) -> None:
     done = await store.commit(Change(TOPIC, b'{"a":1}', private=b"{}", cause=b'{"event_id":"1"}'))
     again = await store.commit(Change(TOPIC, b'{"a":1}', private=b"{}", cause=b'{"event_id":"2"}'))
-    assert again == Committed(Verdict.UNCHANGED, done.version)
+    assert again == replace(done, verdict=Verdict.UNCHANGED)
     assert (await store.read(TOPIC)).cause == b'{"event_id":"1"}'
     assert len(await store.log(TOPIC)) == 1
 
@@ -298,7 +302,7 @@ async def test_what_is_announced_is_what_is_stored(store: Store, store_url: str)
         done = await store.commit(Change(TOPIC, b'{"a":1}', private=b'{"secret":1}', cause=b'{"source":"x"}'))
         heard = await bus.hear()
         stored = await store.read(TOPIC)
-    assert heard == Announcement(done.version, 0, b'{"source":"x"}', b"", b'{"a":1}')
+    assert heard == Announcement(done.version, 0, b'{"source":"x"}', b"", b'{"a":1}', PUBLISHER)
     assert (heard.version, heard.state, heard.cause) == (stored.version, stored.state, stored.cause)
 
 
@@ -327,7 +331,7 @@ async def test_a_patch_goes_along_when_it_starts_from_what_is_stored(store: Stor
     state = orjson.dumps({"a": 2, **BIG})
     async with listening(store_url, TOPIC) as bus:
         done = await store.commit(Change(TOPIC, state, previous=previous))
-        assert await bus.hear() == Announcement(done.version, previous.version, b"", b'{"a":2}', state)
+        assert await bus.hear() == Announcement(done.version, previous.version, b"", b'{"a":2}', state, PUBLISHER)
 
 
 async def test_no_patch_when_somebody_else_was_quicker(store: Store, store_url: str) -> None:
@@ -337,7 +341,7 @@ async def test_no_patch_when_somebody_else_was_quicker(store: Store, store_url: 
     state = orjson.dumps({"a": 2, **BIG})
     async with listening(store_url, TOPIC) as bus:
         done = await store.commit(Change(TOPIC, state, previous=previous))
-        assert await bus.hear() == Announcement(done.version, 0, b"", b"", state)
+        assert await bus.hear() == Announcement(done.version, 0, b"", b"", state, PUBLISHER)
 
 
 @pytest.mark.parametrize(
@@ -528,9 +532,9 @@ async def test_restoring_keeps_the_version_and_only_goes_forward(store: Store, s
 async def test_a_restored_topic_is_to_be_reconciled_and_its_next_commit_is_never_unchanged(store: Store) -> None:
     done = await store.commit(Change(TOPIC, b"1", private=b"{}"))
     assert await store.restore(Snapshot(TOPIC, done.version, b"0", b"", b"")) is False
-    assert await store.redis.zcard(keys.RECONCILE) == 0
+    assert await store.redis.zcard(keys.reconcile) == 0
     assert await store.restore(Snapshot(TOPIC, done.version + 1, b"2", b"", b"")) is True
-    assert await store.redis.zrange(keys.RECONCILE, 0, -1) == [TOPIC.encode()]
+    assert await store.redis.zrange(keys.reconcile, 0, -1) == [TOPIC.encode()]
     # What was stored before the restore is not what is stored now.
     again = await store.commit(Change(TOPIC, b"1", private=b"{}"))
     assert again.verdict is Verdict.APPLIED
@@ -539,15 +543,15 @@ async def test_a_restored_topic_is_to_be_reconciled_and_its_next_commit_is_never
 
 async def test_an_empty_store_takes_a_snapshot_back(store: Store) -> None:
     assert await store.restore(Snapshot(TOPIC, 5, b"1", b"", b"")) is True
-    assert await store.read(TOPIC) == Snapshot(TOPIC, 5, b"1", b"", b"")
+    assert await store.read(TOPIC) == Snapshot(TOPIC, 5, b"1", b"", b"", 5)
 
 
 async def test_asking_twice_for_a_reconcile_is_asking_once(store: Store) -> None:
     await store.want_reconcile([TOPIC])
-    first = await store.redis.zscore(keys.RECONCILE, TOPIC)
+    first = await store.redis.zscore(keys.reconcile, TOPIC)
     await store.want_reconcile([TOPIC, "tenant:b"])
-    assert await store.redis.zscore(keys.RECONCILE, TOPIC) == first
-    assert await store.redis.zcard(keys.RECONCILE) == 2
+    assert await store.redis.zscore(keys.reconcile, TOPIC) == first
+    assert await store.redis.zcard(keys.reconcile) == 2
 
 
 async def test_expire_lets_all_keys_go(store: Store) -> None:
@@ -555,6 +559,73 @@ async def test_expire_lets_all_keys_go(store: Store) -> None:
     await store.expire(TOPIC, 100)
     for key in (keys.snap(TOPIC), keys.log(TOPIC), keys.seen(TOPIC)):
         assert 0 < await store.redis.ttl(key) <= 100
+
+
+# Who owns a topic, and what writers compare-and-set on.
+
+
+async def test_billing_takes_a_topic_over_and_no_publish_takes_it_back(store: Store, store_url: str) -> None:
+    published = await store.commit(Change(TOPIC, b"1"))
+    assert (await store.read(TOPIC)).owner == PUBLISHER
+    taken = await store.commit(Change(TOPIC, b"2", b'{"facts":1}', owner=BILLING))
+    assert (taken.verdict, (await store.read(TOPIC)).owner) == (Verdict.APPLIED, BILLING)
+    before = await store.read(TOPIC)
+    async with listening(store_url, TOPIC) as bus:
+        for change in (
+            Change(TOPIC, b"3"),
+            Change(TOPIC, b"2", b'{"facts":1}'),
+            Change(TOPIC, b"3", if_version=taken.version),
+            Change(TOPIC, b"3", order="9", event_id="e"),
+        ):
+            refused = await store.commit(change)
+            assert refused == replace(taken, verdict=Verdict.BILLED)
+        assert (await store.commit_many([Change(TOPIC, b"3")])) == [replace(taken, verdict=Verdict.BILLED)]
+        assert await store.read(TOPIC) == before
+        assert await store.redis.zcard(keys.seen(TOPIC)) == 0
+        last = await store.commit(Change(TOPIC, b"4", owner=BILLING))
+        heard = await bus.hear()
+        assert (heard.version, heard.owner) == (last.version, BILLING)
+    assert published.version < taken.version
+
+
+async def test_billing_takes_over_what_it_finds_as_it_would_leave_it(store: Store) -> None:
+    first = await store.commit(Change(TOPIC, b"1"))
+    same = await store.commit(Change(TOPIC, b"1", owner=BILLING))
+    assert same == replace(first, verdict=Verdict.UNCHANGED)
+    assert (await store.read(TOPIC)).owner == BILLING
+    assert (await store.commit(Change(TOPIC, b"2"))).verdict is Verdict.BILLED
+
+
+async def test_every_commit_raises_rev_and_writers_are_told_whose_was_first(store: Store) -> None:
+    first = await store.commit(Change(TOPIC, b"1", if_rev=0))
+    assert (first.rev, first.rev >= first.version) == ((await store.read(TOPIC)).rev, True)
+    assert (await store.commit(Change(TOPIC, b"2", if_rev=0))).verdict is Verdict.CONFLICT
+    second = await store.commit(Change(TOPIC, b"1", b'{"p":1}', if_rev=first.rev))
+    assert second.rev > first.rev
+    late = await store.commit(Change(TOPIC, b"1", b'{"p":2}', if_rev=first.rev))
+    assert late == replace(second, verdict=Verdict.CONFLICT)
+    assert (await store.read(TOPIC)).private == b'{"p":1}'
+
+
+async def test_an_erasure_is_a_field_of_its_own_until_something_else_is_committed(store: Store, store_url: str) -> None:
+    text = b'{"source":"x","event_type":"tenant.erased"}'
+    async with listening(store_url, TOPIC) as bus:
+        await store.commit(Change(TOPIC, b"null", cause=text))
+        assert (await store.read(TOPIC)).erased is (await bus.hear()).erased is False
+        await store.commit(Change(TOPIC, b"null", b"{}", erases=True))
+        assert (await store.read(TOPIC)).erased is (await bus.hear()).erased is True
+        await store.commit(Change(TOPIC, b"1"))
+        assert (await store.read(TOPIC)).erased is (await bus.hear()).erased is False
+
+
+async def test_a_restore_brings_owner_and_erasure_back(store: Store) -> None:
+    for owner, erased in ((BILLING, False), (PUBLISHER, True), (BILLING, True), (PUBLISHER, False)):
+        await store.redis.flushall()
+        gone = Snapshot(TOPIC, 7, b"null", b"", b"", owner=owner, erased=erased)
+        assert await store.restore(gone) is True
+        assert await store.read(TOPIC) == replace(gone, rev=7)
+        verdict = (await store.commit(Change(TOPIC, b"1"))).verdict
+        assert verdict is (Verdict.BILLED if owner == BILLING else Verdict.APPLIED)
 
 
 # A store that is away.
@@ -645,7 +716,7 @@ async def test_durable_waits_for_the_append_only_file_and_survives_a_kill() -> N
         await store.wait_durable()
         server.kill()
         server.restart()
-        assert await store.read(TOPIC) == Snapshot(TOPIC, done.version, b"1", b"", b"")
+        assert await store.read(TOPIC) == Snapshot(TOPIC, done.version, b"1", b"", b"", done.rev, PUBLISHER)
         assert (await store.commit(Change(TOPIC, b"1", event_id="e"))).verdict is Verdict.DUPLICATE
         await store.aclose()
 
@@ -668,7 +739,7 @@ async def test_the_scripts_touch_only_the_keys_they_are_given(store: Store) -> N
     await store.commit(Change(TOPIC, b"1", event_id="e", order="1", cause=b"{}"))
     await store.restore(Snapshot(TOPIC, 2**52, b"2", b"", b""))
     names = set(await store.redis.keys("*"))
-    assert names == {name.encode() for name in (keys.snap(TOPIC), keys.log(TOPIC), keys.seen(TOPIC), keys.RECONCILE)}
+    assert names == {name.encode() for name in (keys.snap(TOPIC), keys.log(TOPIC), keys.seen(TOPIC), keys.reconcile)}
 
 
 def test_order_tokens_of_integers_compare_as_integers() -> None:

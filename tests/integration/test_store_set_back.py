@@ -85,7 +85,7 @@ async def test_an_event_given_back_is_taken_up_at_once_though_the_store_s_clock_
     hour_ns = 3_600_000_000_000
     pipeline = Pipeline(store, Shelf(catalog), {"paddle": Paddle()}, now_ns=lambda: time.time_ns() + hour_ns)
     inbox = pipeline.environment("live").inbox
-    batch = Batch(store.redis)
+    batch = Batch(store)
     inbox.put(batch, "evt_1", event(1), "paddle", "subscription.updated", 0)
     await batch.run()
     assert await inbox.claim(1) == []

@@ -146,7 +146,7 @@ class TestFetch:
     ) -> None:
         monkeypatch.setattr("sync.billing.providers.stripe_api.AWAY_S", 60.0)
         subscription_id = stripe.add()
-        api, other = (stripe.api(SharedBudget(store.redis, "stripe", "live", 1_000)) for _ in range(2))
+        api, other = (stripe.api(SharedBudget(store, "stripe", "live", 1_000)) for _ in range(2))
         stripe.failing = 1
         with pytest.raises(ProviderUnavailable, match="answered 500"):
             await api.fetch(subscription_id, 5)

@@ -26,7 +26,7 @@ from sync.billing.held import AHEAD_NS
 from sync.billing.inbox import Inbox
 from sync.billing.model import ENTITLEMENTS
 from sync.billing.override import OVERRIDES_MAX, granted
-from sync.billing.pipeline import Pipeline, events_key
+from sync.billing.pipeline import Pipeline
 from sync.billing.providers.paddle import Paddle as Adapter
 from sync.billing.providers.paddle_api import PaddleApi
 from sync.billing.reconcile import Reconciliation
@@ -36,6 +36,7 @@ from sync.caller import Caller
 from sync.desk import Desk
 from sync.settings import SyncSettings
 from sync.state import tallies
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Change, Committed, Store, StoreError
 from sync.worker import Worker
 from tests.support.paddle import KEY, Paddle, price_id, simulating
@@ -306,7 +307,7 @@ class TestScheduledChange:
         shown = await state(store)
         assert shown.get("scheduled", {}).get("action") != "change_plan"
         assert model.decode((await store.read("tenant:acme")).private).held is None
-        entries: Any = await store.redis.xrange(events_key("tenant:acme"))
+        entries: Any = await store.redis.xrange(keys.events("tenant:acme"))
         assert any(b"is dropped" in fields[b"reason"] for _, fields in entries)
         before = await self.items(paddle)
         clock.move(60)

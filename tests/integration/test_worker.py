@@ -126,7 +126,7 @@ class TestRecovery:
     async def abandon(self, pipeline: Pipeline, body: bytes) -> str:
         """Store an event as a process does that dies right after."""
         event = pipeline.adapters["paddle"].parse(body, "live")
-        batch = Batch(pipeline.store.redis)
+        batch = Batch(pipeline.store)
         pipeline.environment("live").inbox.put(batch, event.event_id, body, "paddle", event.type, 1)
         await batch.run()
         return event.event_id
@@ -208,7 +208,7 @@ class TestRecovery:
             return await resume(record, environment)
 
         async def no_wait(environment: str, event_id: str, delay_s: float) -> None:
-            batch = Batch(store.redis)
+            batch = Batch(store)
             pipeline.environment(environment).inbox.postpone(batch, event_id, 0)
             await batch.run()
 
@@ -350,7 +350,7 @@ class TestTime:
     @pytest.mark.parametrize("order", [1, -1])
     async def test_a_timer_is_only_ever_moved_forward(self, pipeline: Pipeline, store: Store, order: int) -> None:
         for due_us in (1_000, 2_000)[::order]:
-            batch = Batch(store.redis)
+            batch = Batch(store)
             pipeline.environment("live").timers.arm(batch, "tenant:acme", due_us)
             await batch.run()
         assert await timer(pipeline) == 1_000
@@ -376,7 +376,7 @@ class TestTime:
         later_ns = clock.ns + 3600 * 1_000_000_000
         second = {"action": "cancel", "effective_at": instants.text(later_ns)}
         await receive(pipeline, webhook(1, scheduled_change=first))
-        batch = Batch(store.redis)
+        batch = Batch(store)
         timers = pipeline.environment("live").timers
         timers.arm(batch, "tenant:acme", 1)
         await batch.run()

@@ -24,12 +24,12 @@ from websockets.typing import Subprotocol
 
 from sync.billing import catalog as catalogs
 from sync.billing import instants
-from sync.billing.pipeline import events_key
 from sync.simulator import paddle
 from sync.simulator.app import create_app
 from sync.simulator.provider import Provider
 from sync.state import merge_patch
 from sync.state.connect import connect as connect_store
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Change, LogEntry, Store
 from tests.support import processes
 from tests.support.asgi import serving
@@ -252,7 +252,7 @@ class System:
 
     async def processed(self, topic: str = TOPIC) -> list[dict[str, str]]:
         """What became of each event that was about the topic."""
-        entries: Any = await self.store.redis.xrange(events_key(topic))
+        entries: Any = await self.store.redis.xrange(keys.events(topic))
         return [{key.decode(): value.decode() for key, value in fields.items()} for _, fields in entries]
 
     async def parked(self) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 import jwt as pyjwt
 import pytest
 
-from sync.state.keys import RECONCILE
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Change, Snapshot
 from tests.integration.test_slow_reader import open_raw
 from tests.scenarios.system import FENCE, PROBE_S, TOPIC, System, Tab, ago, event, run_system
@@ -135,7 +135,7 @@ async def test_s40_after_a_restore_from_a_backup_nobody_keeps_the_lost_state(tmp
         valkey.restart()  # without a file: all is gone, and what follows is the backup
         async with run_system(valkey.url, tmp_path) as system:
             assert await system.store.restore(Snapshot(TOPIC, copied.version, copied.state, copied.private, b""))
-            await system.store.redis.delete(RECONCILE)
+            await system.store.redis.delete(keys.reconcile)
             async with system.tab(held=lost, state=state) as tab:
                 frame = await tab.next("snapshot", "patch", "current")
                 assert (frame["type"], frame["reset"], frame["version"]) == ("snapshot", True, backup)
@@ -143,7 +143,7 @@ async def test_s40_after_a_restore_from_a_backup_nobody_keeps_the_lost_state(tmp
                 assert tab.resets == 1
 
                 async def is_wanted() -> bool:
-                    return await system.store.redis.zscore(RECONCILE, TOPIC) is not None
+                    return await system.store.redis.zscore(keys.reconcile, TOPIC) is not None
 
                 await until(is_wanted)
                 await tab.reaches(await seats(system, 4))

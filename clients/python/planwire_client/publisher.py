@@ -54,6 +54,9 @@ class AsyncTransport(Protocol):
         """Let go of every connection."""
 
 
+PREFIX = "pw"
+"""What keys and channels of an installation begin with that has set no PLANWIRE_PREFIX."""
+
 STORE_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 """URLs of the store itself."""
 
@@ -90,11 +93,13 @@ class Publisher:
         *,
         retries: Retries | None = None,
         source: str = SOURCE,
+        prefix: str = PREFIX,
         transport: Transport | None = None,
     ) -> None:
         """Publish to `url`: a gateway (http, https) with a publish `key`, or the store (STORE_SCHEMES).
 
         source: what causes say, straight to the store only (a gateway says the key's name).
+        prefix: the installation's PLANWIRE_PREFIX, straight to the store only.
         transport: instead of a URL, for example `StoreTransport` on a client that finds its server by Sentinel.
 
         Raises:
@@ -102,7 +107,7 @@ class Publisher:
         """
         self._retries = retries or Retries()
         if transport is None:
-            transport = _store_transport(url, source) if _is_store(url, key) else HttpTransport(url, key)
+            transport = _store_transport(url, source, prefix) if _is_store(url, key) else HttpTransport(url, key)
         self._transport = transport
 
     def publish(
@@ -167,6 +172,7 @@ class AsyncPublisher:
         *,
         retries: Retries | None = None,
         source: str = SOURCE,
+        prefix: str = PREFIX,
         transport: AsyncTransport | None = None,
     ) -> None:
         """As `Publisher`.
@@ -176,7 +182,8 @@ class AsyncPublisher:
         """
         self._retries = retries or Retries()
         if transport is None:
-            transport = _async_store_transport(url, source) if _is_store(url, key) else AsyncHttpTransport(url, key)
+            is_store = _is_store(url, key)
+            transport = _async_store_transport(url, source, prefix) if is_store else AsyncHttpTransport(url, key)
         self._transport = transport
 
     async def publish(
@@ -231,22 +238,22 @@ class AsyncPublisher:
         await self.aclose()
 
 
-def _store_transport(url: str, source: str) -> Transport:
+def _store_transport(url: str, source: str, prefix: str) -> Transport:
     # Here, not above: redis-py is an extra.
     import redis
 
     from planwire_client.store import StoreTransport, is_cluster, open_cluster, options
 
     if is_cluster(url):
-        return StoreTransport(lambda: open_cluster(url), source)
-    return StoreTransport(redis.Redis.from_url(url, **options()), source)
+        return StoreTransport(lambda: open_cluster(url), source, prefix)
+    return StoreTransport(redis.Redis.from_url(url, **options()), source, prefix)
 
 
-def _async_store_transport(url: str, source: str) -> AsyncTransport:
+def _async_store_transport(url: str, source: str, prefix: str) -> AsyncTransport:
     import redis.asyncio
 
     from planwire_client.store import AsyncStoreTransport, is_cluster, open_cluster_async, options
 
     if is_cluster(url):
-        return AsyncStoreTransport(open_cluster_async(url), source)
-    return AsyncStoreTransport(redis.asyncio.Redis.from_url(url, **options()), source)
+        return AsyncStoreTransport(open_cluster_async(url), source, prefix)
+    return AsyncStoreTransport(redis.asyncio.Redis.from_url(url, **options()), source, prefix)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import datetime
 import hashlib
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -19,7 +21,7 @@ import orjson
 
 from planwire_client import merge_patch
 from planwire_client.change import Answers, Outcome, Publish, Published, Rejected, Send, Trouble, Verdict, check, encode
-from planwire_client.errors import PublishRefused
+from planwire_client.errors import PlanwireError, PublishRefused
 
 try:
     import redis
@@ -32,6 +34,11 @@ except ImportError as error:  # pragma: no cover - told to people who left the e
     ) from error
 
 COMMIT_LUA = resources.files("planwire_client").joinpath("commit.lua").read_text("utf-8")
+PUBLISHER = "publisher"
+"""What the script is told of who computes the states that come from here."""
+
+BILLED = "billing computes this topic: publish under another name, or grant what it should have beside the plan"
+
 COMMIT_SHA = hashlib.sha1(COMMIT_LUA.encode(), usedforsecurity=False).hexdigest()
 
 PATCH_MIN_BYTES = 1024
@@ -45,10 +52,51 @@ CONNECT_TIMEOUT_S = 2.0
 
 Command = list[bytes | str | int]
 
+_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
+
 
 def options() -> dict[str, Any]:
     """Return how a connection behaves: it gives up soon, since a call is repeated by its event id, not by redis-py."""
     return {"socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": CONNECT_TIMEOUT_S}
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names of one installation in the store, as `sync.state.keys` has them.
+
+    Attributes:
+        prefix: what every key and channel begins with: the installation's PLANWIRE_PREFIX.
+        database: the number of the database, 0 on a Cluster.
+    """
+
+    prefix: str = "pw"
+    database: int = 0
+
+    def channel(self, topic: str) -> str:
+        """Return the channel on which the topic's commits are announced; pub/sub ignores databases, so it names one."""
+        scope = f"{self.prefix}@{self.database}" if self.database else self.prefix
+        return f"{scope}:{{{topic}}}"
+
+
+DEFAULT_NAMES = Names()
+
+
+def check_prefix(prefix: str) -> str:
+    """Return `prefix` when it can be an installation's.
+
+    Raises:
+        PlanwireError: it cannot.
+    """
+    if not _PREFIX.fullmatch(prefix):
+        raise PlanwireError(f"{prefix!r} is not a prefix: letters, digits and . _ : / - (no braces, no blanks)")
+    return prefix
+
+
+def names_of(client: object, prefix: str) -> Names:
+    """Return the names that an installation with `prefix` has in the database that `client` speaks to."""
+    pool = getattr(client, "connection_pool", None)
+    database = getattr(pool, "connection_kwargs", {}).get("db") if pool is not None else 0
+    return Names(prefix, int(database or 0))
 
 
 class Batch:
@@ -57,7 +105,9 @@ class Batch:
     `reads`: the commands of a round trip before it, whose replies go into `complete`.
     """
 
-    def __init__(self, items: Sequence[Publish], source: str, now: float, announce: str = "PUBLISH") -> None:
+    def __init__(
+        self, items: Sequence[Publish], source: str, now: float, announce: str = "PUBLISH", names: Names = DEFAULT_NAMES
+    ) -> None:
         self._items = items
         self._refused: dict[int, Rejected] = {}
         self.commands: list[Command] = []
@@ -66,7 +116,7 @@ class Batch:
         received_at = datetime.datetime.fromtimestamp(now, datetime.UTC).isoformat(timespec="milliseconds")
         for index, item in enumerate(items):
             try:
-                self.commands.append(_command(item, source, received_at.replace("+00:00", "Z"), announce))
+                self.commands.append(_command(item, source, received_at.replace("+00:00", "Z"), announce, names))
             except PublishRefused as refusal:
                 self._refused[index] = Rejected(item.topic, refusal.code, refusal.detail)
         self._plan_reads()
@@ -97,28 +147,31 @@ class Batch:
         )
 
 
-def _command(item: Publish, source: str, received_at: str, announce: str = "PUBLISH") -> Command:
+def _command(item: Publish, source: str, received_at: str, announce: str, names: Names) -> Command:
     check(item)
     state = encode("state", item.state)
     private = b"" if item.private is None else encode("private", item.private)
     order = f"{item.order:020d}" if isinstance(item.order, int) else item.order or ""
     cause = {"source": source, "event_id": item.event_id, "received_at": received_at, **(item.cause or {})}
-    slot = f"pw:{{{item.topic}}}"
+    head = f"{names.prefix}:{{{item.topic}}}"
     return [
         "EVALSHA",
         COMMIT_SHA,
         3,
-        f"{slot}:snap",
-        f"{slot}:log",
-        f"{slot}:seen",
+        f"{head}:snap",
+        f"{head}:log",
+        f"{head}:seen",
         announce,
-        slot,
+        names.channel(item.topic),
         state,
         private,
         item.event_id or "",
         order,
         "" if item.if_version is None else str(item.if_version),
         orjson.dumps(cause),
+        "",  # the patch; see `complete`
+        PUBLISHER,
+        "",
         "",
     ]
 
@@ -135,8 +188,10 @@ def patch(base: int, old: bytes, new: bytes) -> bytes:
 def _outcome(item: Publish, reply: object) -> Outcome:
     if isinstance(reply, Exception):
         return Rejected(item.topic, "store_unavailable", str(reply))
-    verdict, version = cast("tuple[bytes | str, bytes | str]", reply)
+    verdict, version, _ = cast("tuple[bytes | str, bytes | str, bytes | str]", reply)
     text = verdict.decode() if isinstance(verdict, bytes) else verdict
+    if text == "billed":
+        return Rejected(item.topic, "topic_is_billed", BILLED)
     return Published(item.topic, Verdict(text), int(version), item.event_id or "")
 
 
@@ -184,16 +239,21 @@ _TROUBLES = (redis.exceptions.RedisError, redis.exceptions.RedisClusterException
 
 
 class StoreTransport:
-    """A blocking connection pool to the store. `source`: what causes say it came from.
+    """A blocking connection pool to the store.
 
-    client: of one server or of a Cluster, or what makes it on first use.
+    Args:
+        client: of one server or of a Cluster, or what makes it on first use.
+        source: what causes say it came from.
+        prefix: the installation's PLANWIRE_PREFIX.
     """
 
     def __init__(
         self,
         client: redis.Redis | redis.RedisCluster | Callable[[], redis.Redis | redis.RedisCluster],
         source: str = "backend",
+        prefix: str = "pw",
     ) -> None:
+        self._prefix = check_prefix(prefix)
         self._open = None if isinstance(client, redis.Redis | redis.RedisCluster) else client
         self._client = client if isinstance(client, redis.Redis | redis.RedisCluster) else None
         self._source = source
@@ -210,7 +270,8 @@ class StoreTransport:
         """Return the script's verdicts, or that the store could not be asked."""
         try:
             is_sharded = isinstance(self._redis, redis.RedisCluster)
-            batch = Batch(step.items, self._source, now, "SPUBLISH" if is_sharded else "PUBLISH")
+            names = names_of(self._redis, self._prefix)
+            batch = Batch(step.items, self._source, now, "SPUBLISH" if is_sharded else "PUBLISH", names)
             if not self._is_loaded:
                 self._redis.script_load(COMMIT_LUA)
                 self._is_loaded = True
@@ -240,13 +301,16 @@ class StoreTransport:
 
 
 class AsyncStoreTransport:
-    """The same for asyncio. A cancel is never lost.
+    """The same for asyncio, with the same arguments. A cancel is never lost.
 
     redis-py sends under `asyncio.wait_for`, which on CPython 3.11 drops one that comes in the turn of the event loop in
     which the sending ends (bpo-37658).
     """
 
-    def __init__(self, client: redis.asyncio.Redis | redis.asyncio.RedisCluster, source: str = "backend") -> None:
+    def __init__(
+        self, client: redis.asyncio.Redis | redis.asyncio.RedisCluster, source: str = "backend", prefix: str = "pw"
+    ) -> None:
+        self._names = names_of(client, check_prefix(prefix))
         self._redis = client
         self._source = source
         self._is_loaded = False
@@ -267,7 +331,7 @@ class AsyncStoreTransport:
 
     async def _send(self, step: Send, now: float) -> Answers | Trouble:
         is_sharded = isinstance(self._redis, redis.asyncio.RedisCluster)
-        batch = Batch(step.items, self._source, now, "SPUBLISH" if is_sharded else "PUBLISH")
+        batch = Batch(step.items, self._source, now, "SPUBLISH" if is_sharded else "PUBLISH", self._names)
         try:
             if not self._is_loaded:
                 await cast(Any, self._redis.script_load(COMMIT_LUA))

@@ -12,7 +12,7 @@ import pytest
 
 from planwire_client import AsyncPublisher, Publish, Published, Rejected, Verdict
 from planwire_client.store import COMMIT_LUA, COMMIT_SHA, PATCH_MIN_BYTES, AsyncStoreTransport, Batch
-from sync.state import keys
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import COMMIT_LUA as THE_SCRIPT
 
 ROOT = Path(__file__).parents[3]
@@ -29,7 +29,7 @@ def test_keys_and_arguments_are_the_servers() -> None:
     batch = Batch([Publish("sandbox/tenant:a", {"b": 1, "a": 2}, {"p": 1}, "e", 7, 3, {"source": "x"})], "src", 0.0)
     (command,) = batch.commands
     topic = "sandbox/tenant:a"
-    assert command[3:8] == [keys.snap(topic), keys.log(topic), keys.seen(topic), "PUBLISH", keys.slot(topic)]
+    assert command[3:8] == [keys.snap(topic), keys.log(topic), keys.seen(topic), "PUBLISH", keys.channel(topic)]
     assert command[8:13] == [b'{"a":2,"b":1}', b'{"p":1}', "e", "00000000000000000007", "3"]
     assert isinstance(command[13], bytes)
     cause = {"source": "x", "event_id": "e", "received_at": "1970-01-01T00:00:00.000Z"}
@@ -44,7 +44,7 @@ def test_a_refused_item_does_not_shift_the_others() -> None:
     ]
     batch = Batch(items, "src", 0.0)
     assert len(batch.commands) == 2
-    first, second, third = batch.answers([[b"applied", b"5"], OSError("away")]).outcomes
+    first, second, third = batch.answers([[b"applied", b"5", b"5"], OSError("away")]).outcomes
     assert first == Published("tenant:a", Verdict.APPLIED, 5, "1")
     assert isinstance(second, Rejected)
     assert second.code == "topic_invalid"
@@ -110,7 +110,7 @@ class Sending:
 
         asyncio.get_running_loop().call_soon(end)
         await asyncio.wait_for(sent, 5)
-        return [[b"applied", b"5"]]
+        return [[b"applied", b"5", b"5"]]
 
 
 async def test_a_cancel_that_comes_as_the_sending_ends_is_not_lost() -> None:

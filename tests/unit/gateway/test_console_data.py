@@ -38,7 +38,7 @@ class Wire:
 
 
 def tab(version: int = VERSION, **fields: Any) -> Subscription:
-    live = LiveTopic("tenant:acme")
+    live = LiveTopic("tenant:acme", b"pw:{tenant:acme}")
     live.set(version, b"{}", b"")
     live.known = True
     made = Subscription(Wire(), live, fields.pop("held", 0), 0)

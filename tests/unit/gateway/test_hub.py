@@ -22,8 +22,9 @@ from gateway.hub import Hub, Subscription
 from gateway.metrics import Metrics
 from gateway.outbox import Outbox
 from gateway.sweep import Sweep
-from sync.state import announcement, keys, merge_patch
-from sync.state.announcement import Announcement
+from sync.state import announcement, merge_patch
+from sync.state.announcement import PUBLISHER, Announcement
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import ABSENT, Snapshot
 
 TOPICS = ("tenant:a", "tenant:b")
@@ -95,9 +96,9 @@ class FakeStore:
         self.states[topic, version] = state
         patch = merge_patch.diff(json.loads(old), json.loads(state))
         encoded = b"" if patch is None else json.dumps(patch).encode()
-        one = Announcement(version, base if encoded else 0, b"", encoded, state)
+        one = Announcement(version, base if encoded else 0, b"", encoded, state, PUBLISHER)
         if announced:
-            self.bus.publish(keys.slot(topic).encode(), announcement.encode(one))
+            self.bus.publish(keys.channel(topic).encode(), announcement.encode(one))
 
     def lose_tail(self, topic: str) -> None:
         del self.log[topic][max(1, len(self.log[topic]) - 2) :]
@@ -595,7 +596,7 @@ async def test_what_the_system_does_not_take_of_a_frame_is_left_to_the_transport
     version = live.version + 1
     state = b'{"pad":"%b%b"}' % (b"x" * (len(str(version)) % 2), padding)
     world.store.states["tenant:a", version] = state
-    world.hub.announce(live.channel, announcement.encode(Announcement(version, 0, b"", b"", state)))
+    world.hub.announce(live.channel, announcement.encode(Announcement(version, 0, b"", b"", state, PUBLISHER)))
     for _ in range(SOCKETS):
         await asyncio.sleep(0)
     assert [tab.held["tenant:a"] for tab in world.tabs] == [version] * SOCKETS

@@ -13,8 +13,9 @@ from gateway.hub import Hub, Subscription
 from gateway.metrics import Metrics
 from gateway.outbox import Outbox
 from gateway.turns import CHUNK
-from sync.state import announcement, keys
-from sync.state.announcement import Announcement
+from sync.state import announcement
+from sync.state.announcement import PUBLISHER, Announcement
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Snapshot
 from tests.support.wait import until
 
@@ -61,7 +62,7 @@ class Crowd:
         self.names = [TOPIC, *(f"{TOPIC}{number}" for number in range(1, topics))]
         self.subscriptions = [self.hub.attach(tab, self.names[tab.number % topics], 0) for tab in self.tabs]
         for name in self.names:
-            self.hub.confirmed(keys.slot(name).encode())
+            self.hub.confirmed(keys.channel(name).encode())
         self._mark()
 
     def _mark(self) -> None:
@@ -89,9 +90,9 @@ class Crowd:
         self.hub.detach(self.subscriptions[tab.number])
 
     def announce(self, version: int) -> None:
-        one = Announcement(version, 0, b"", b"", b'{"n":%d}' % version)
+        one = Announcement(version, 0, b"", b"", b'{"n":%d}' % version, PUBLISHER)
         for name in self.names:
-            self.hub.announce(keys.slot(name).encode(), announcement.encode(one))
+            self.hub.announce(keys.channel(name).encode(), announcement.encode(one))
 
     async def settle(self) -> None:
         """Return once nothing is left to be written."""
@@ -186,7 +187,7 @@ async def test_what_is_said_to_a_whole_crowd_is_said_in_chunks_too(monkeypatch: 
         assert max(crowd.turns.values()) <= CHUNK
         ended: Counter[int] = Counter()
         monkeypatch.setattr(Tab, "end", lambda tab, topic, reason: crowd.end(tab, ended))
-        monkeypatch.setattr(type(live), "is_erased", True)
+        monkeypatch.setattr(type(live), "erased", True)
         crowd.hub._bury_soon(live)
         await until(lambda: not live.ring, 10, every_s=0)
         assert sum(ended.values()) == TABS

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sync.state import announcement
-from sync.state.announcement import Announcement
+from sync.state.announcement import BILLING, PUBLISHER, Announcement
 
 VERSIONS = st.integers(1, 2**53 - 1)
 
@@ -17,12 +17,29 @@ VERSIONS = st.integers(1, 2**53 - 1)
     cause=st.binary(max_size=30),
     patched=st.none() | st.tuples(VERSIONS, st.binary(min_size=1, max_size=30)),
     state=st.binary(min_size=1, max_size=60),
+    owner=st.sampled_from([BILLING, PUBLISHER]),
+    erased=st.booleans(),
 )
-def test_what_is_encoded_is_parsed(version: int, cause: bytes, patched: tuple[int, bytes] | None, state: bytes) -> None:
+def test_what_is_encoded_is_parsed(
+    version: int, cause: bytes, patched: tuple[int, bytes] | None, state: bytes, owner: str, erased: bool
+) -> None:
     base, patch = patched or (0, b"")
     version = max(version, base + 1)
-    one = Announcement(version, base, cause, patch, state)
-    assert announcement.parse(announcement.encode(one)) == one
+    one = Announcement(version, base, cause, patch, state, owner, erased)
+    payload = announcement.encode(one)
+    assert announcement.parse(payload) == one
+    # The builds before read four numbers, and blanks around them are none of the numbers.
+    header = payload[: payload.index(b"\n")]
+    assert [int(number) for number in header.split(b" ")] == [version, base, len(cause), len(patch)]
+    bare = Announcement(version, base, cause, patch, state)
+    assert announcement.parse(announcement.encode(bare))[:5] == bare[:5]
+
+
+def test_an_erasure_of_the_builds_before_is_told_by_its_cause() -> None:
+    cause = b'{"source":"operator","event_type":"tenant.erased"}'
+    for state, erased in ((b"null", True), (b"{}", False)):
+        assert announcement.parse(b"5 0 %d 0\n%b%b" % (len(cause), cause, state)).erased is erased
+        assert announcement.parse(b"5 0 %d 0\r\n%b%b" % (len(cause), cause, state)).erased is False
 
 
 def test_the_form_is_the_documented_one() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from redis.crc import key_slot
 
-from sync.state import keys
+from sync.state.keys import DEFAULT_KEYS as keys
 from tests.unit.state.test_topic import IDS, NAMES
 
 
 def test_the_names_are_the_documented_ones() -> None:
-    assert keys.slot("sandbox/tenant:acme") == "pw:{sandbox/tenant:acme}"
+    assert keys.channel("sandbox/tenant:acme") == "pw:{sandbox/tenant:acme}"
     assert keys.snap("tenant:acme") == "pw:{tenant:acme}:snap"
     assert keys.log("tenant:acme") == "pw:{tenant:acme}:log"
     assert keys.seen("tenant:acme") == "pw:{tenant:acme}:seen"
@@ -19,7 +19,7 @@ def test_the_names_are_the_documented_ones() -> None:
 @given(kind=NAMES, id_=IDS)
 def test_one_topic_is_one_slot(kind: str, id_: str) -> None:
     topic = f"{kind}:{id_}"
-    names = (keys.slot(topic), keys.snap(topic), keys.log(topic), keys.seen(topic))
+    names = (keys.channel(topic), keys.snap(topic), keys.log(topic), keys.seen(topic))
     assert len(set(names)) == 4
     assert len({key_slot(name.encode()) for name in names}) == 1
 
@@ -27,5 +27,5 @@ def test_one_topic_is_one_slot(kind: str, id_: str) -> None:
 @given(kind=NAMES, id_=IDS)
 def test_the_channel_names_its_topic(kind: str, id_: str) -> None:
     topic = f"{kind}:{id_}"
-    assert keys.topic_of(keys.slot(topic)) == topic
-    assert keys.slot(topic) != keys.CONTROL_CHANNEL
+    assert keys.topic_of(keys.head(topic)) == topic
+    assert keys.channel(topic) != keys.control_channel

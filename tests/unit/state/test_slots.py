@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from sync.state import keys, slots
+from sync.state import slots
+from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.slots import SLOTS, WHOLE, Layout, parse, redirection, slot_of, variants
 
 THREE = slots.layout(["a:1"] * 5000 + ["b:2"] * 5000 + ["c:3"] * (SLOTS - 10000))
@@ -19,7 +20,7 @@ def test_a_key_has_the_slot_that_redis_gives_it(key: bytes) -> None:
 
 
 def test_a_topics_keys_and_its_channel_share_a_slot() -> None:
-    names = [of("sandbox/tenant:acme") for of in (keys.slot, keys.snap, keys.log, keys.seen)]
+    names = [of("sandbox/tenant:acme") for of in (keys.channel, keys.head, keys.snap, keys.log, keys.seen)]
     assert len({slot_of(name.encode()) for name in names}) == 1
 
 
