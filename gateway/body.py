@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-import orjson
 from starlette.requests import ClientDisconnect, Request
 
 from gateway.problem import Problem
+from sync.state import canonical
 
 JSON_TYPES = frozenset(("", "application/json", "application/cloudevents+json", "application/cloudevents-batch+json"))
 """Media types that are read; none at all counts as JSON."""
@@ -62,7 +62,6 @@ async def read_json(request: Request, limit: int, timeout_s: float) -> object:
         raise Problem("content_type_unsupported", f"{kind[:80]!r} is not read here; send application/json")
     body = await read_body(request, limit, timeout_s)
     try:
-        value: object = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        return canonical.parse(body)
+    except ValueError as error:
         raise Problem("json_invalid", f"the body is not JSON: {error}") from None
-    return value

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import orjson
 
 from gateway.problem import Problem
-from sync.state import canonical
+from sync.state import document
 from sync.state.store import Change, order_token
 from sync.state.topic import RESERVED_KINDS, Topic, TopicError
 
@@ -66,7 +66,7 @@ def read_change(item: object, limits: Limits, by: Origin) -> Change:
 
     Raises:
         Problem: it is malformed or beyond a limit; the code is topic_invalid, topic_reserved, state_too_large,
-            state_too_deep or request_invalid.
+            state_too_deep, number_unsafe or request_invalid.
     """
     if not isinstance(item, dict):
         raise _invalid("a publish is a JSON object")
@@ -147,22 +147,11 @@ def publishable(name: str) -> str:
     return name
 
 
-def _encode(field: str, value: object, limits: Limits) -> bytes:
-    if _is_deeper(value, limits.state_max_depth):
-        raise Problem("state_too_deep", f"{field} may be nested {limits.state_max_depth} deep")
-    encoded = canonical.encode(value)
-    if len(encoded) > limits.state_max_bytes:
-        raise Problem("state_too_large", f"{field} has {len(encoded)} bytes; {limits.state_max_bytes} are allowed")
-    return encoded
-
-
-def _is_deeper(value: object, levels: int) -> bool:
-    """Whether objects and arrays are nested more than `levels` deep."""
-    if isinstance(value, dict):
-        return levels == 0 or any(_is_deeper(one, levels - 1) for one in value.values() if type(one) in (dict, list))
-    if isinstance(value, list):
-        return levels == 0 or any(_is_deeper(one, levels - 1) for one in value if type(one) in (dict, list))
-    return False
+def _encode(part: document.Part, value: object, limits: Limits) -> bytes:
+    try:
+        return document.encode(part, value, limits.state_max_bytes, limits.state_max_depth)
+    except document.DocumentError as error:
+        raise Problem(error.code, error.detail) from None
 
 
 def _text(item: dict[str, object], name: str, longest: int) -> str:

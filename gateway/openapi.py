@@ -82,8 +82,13 @@ class Publish(Model):
     """A topic's whole new state, and under which conditions it counts."""
 
     topic: str = Topic
-    state: JsonValue = Field(description="Any JSON value; the whole public state. At most 32 KiB as compact JSON.")
-    private: JsonValue = Field(None, description="The backend-only part; replaced whole, too. At most 32 KiB.")
+    state: JsonValue = Field(
+        description="Any JSON value; the whole public state. At most 32 KiB as compact JSON. Integers beyond 2^53-1,"
+        " which a browser reads as other numbers, are refused (number_unsafe): send them as strings."
+    )
+    private: JsonValue = Field(
+        None, description="The backend-only part; replaced whole, too. At most 32 KiB; integers of 64 bits."
+    )
     event_id: str | None = Field(
         None, min_length=1, max_length=EVENT_ID_MAX, description="Dedupe key, remembered for seven days."
     )
@@ -109,7 +114,7 @@ class CloudEvent(BaseModel):
     time: str | None = Field(None, description="RFC 3339; becomes cause.occurred_at.", json_schema_extra=TIME)
     sequence: _Order | None = Field(None, description="Becomes the order.")
     datacontenttype: str | None = Field(None, examples=["application/json"], pattern=JSON_TYPE_PATTERN)
-    data: JsonValue = Field(description="The whole new state.")
+    data: JsonValue = Field(description="The whole new state; as in a publish.")
 
 
 class Committed(Model):
@@ -196,7 +201,7 @@ _BODY: tuple[str, ...] = (
 )  # fmt: skip
 # A line break cannot be part of a path: such a topic finds no route.
 _READ: tuple[str, ...] = (*_TOKEN, "not_found", "too_many_streams", "store_unavailable", "internal")
-_PUBLISH: tuple[str, ...] = ("topic_invalid", "topic_reserved", "state_too_large", "state_too_deep")
+_PUBLISH: tuple[str, ...] = ("topic_invalid", "topic_reserved", "state_too_large", "state_too_deep", "number_unsafe")
 
 
 def _array(items: dict[str, Any]) -> dict[str, Any]:

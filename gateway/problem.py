@@ -46,6 +46,7 @@ STATUSES: dict[str, int] = {
     "topic_invalid": 422,
     "request_invalid": 422,
     "state_too_deep": 422,
+    "number_unsafe": 422,
     "batch_too_large": 422,
     "upgrade_required": 426,
     "rate_limited": 429,

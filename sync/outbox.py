@@ -26,7 +26,7 @@ import structlog
 
 from sync.errors import SyncError
 from sync.settings import SettingsError, SyncSettings
-from sync.state import canonical, deathwatch, embedded, logs
+from sync.state import canonical, deathwatch, document, embedded, logs
 from sync.state.connect import connect
 from sync.state.env import OUTBOX_URL
 from sync.state.previous import with_previous
@@ -50,6 +50,7 @@ POLL_S = 1.0
 
 BACKOFF_MAX_S = 5.0
 STATE_MAX_BYTES = 32_768
+STATE_MAX_DEPTH = 32
 """What a gateway takes by default, of the state and of the private part each."""
 
 BILLED = "billing computes this topic: publish under another name, or grant what it should have beside the plan"
@@ -92,7 +93,7 @@ class Row:
 
 
 def read_row(fields: Sequence[Any]) -> Row:
-    """Return what a row of `ROWS` asks for. Refused: a topic that is none, a state that is too large or no JSON."""
+    """Return what a row of `ROWS` asks for. Refused: a topic that is none, a state that no gateway would take."""
     row_id, topic, state, private, event_id, order, cause, enqueued_at = fields
     try:
         if (kind := Topic.parse(topic).kind) in RESERVED_KINDS:
@@ -105,8 +106,8 @@ def read_row(fields: Sequence[Any]) -> Row:
         told.update(_object(cause))
         change = Change(
             topic,
-            _canonical("state", state),
-            b"" if private is None else _canonical("private", private),
+            _encode("state", state),
+            b"" if private is None else _encode("private", private),
             event_id,
             order or "",
             cause=orjson.dumps(told),
@@ -116,11 +117,8 @@ def read_row(fields: Sequence[Any]) -> Row:
     return Row(row_id, topic, change, "")
 
 
-def _canonical(name: str, text: str) -> bytes:
-    data = canonical.encode(canonical.decode(text.encode()))
-    if len(data) > STATE_MAX_BYTES:
-        raise ValueError(f"{name} has {len(data)} bytes; {STATE_MAX_BYTES} are allowed")
-    return data
+def _encode(part: document.Part, text: str) -> bytes:
+    return document.encode(part, canonical.parse(text.encode()), STATE_MAX_BYTES, STATE_MAX_DEPTH)
 
 
 def _object(text: str | None) -> dict[str, object]:

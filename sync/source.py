@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
 import httpx2
-import orjson
 
 from sync.billing.budget import Allowance
 from sync.billing.providers import ProviderUnavailable
 from sync.errors import SyncError
-from sync.state import canonical
+from sync.state import canonical, document
 from sync.state.store import order_token
 
 TOPIC_FIELD = "{topic}"
@@ -76,41 +75,31 @@ def read_answer(body: bytes) -> Answer:
         SourceError: it is no JSON object of `FIELDS`, or something in it is beyond what a publish may have.
     """
     try:
-        document = orjson.loads(body)
+        found = canonical.parse(body)
     except ValueError:
         raise SourceError("the answer is not JSON") from None
-    if not isinstance(document, dict) or "state" not in document:
+    if not isinstance(found, dict) or "state" not in found:
         raise SourceError("the answer is not an object with a state")
-    if unknown := document.keys() - FIELDS:
+    if unknown := found.keys() - FIELDS:
         raise SourceError(f"unknown field {min(unknown)[:80]!r}: expected {', '.join(sorted(FIELDS))}")
-    private = document.get("private")
+    private = found.get("private")
     return Answer(
-        _encode("state", document["state"]),
+        _encode("state", found["state"]),
         b"" if private is None else _encode("private", private),
-        _order(document),
+        _order(found),
     )
 
 
-def _encode(name: str, value: object) -> bytes:
-    if _is_deeper(value, STATE_MAX_DEPTH):
-        raise SourceError(f"{name} may be nested {STATE_MAX_DEPTH} deep")
-    encoded = canonical.encode(value)
-    if len(encoded) > STATE_MAX_BYTES:
-        raise SourceError(f"{name} has {len(encoded)} bytes; {STATE_MAX_BYTES} are allowed")
-    return encoded
+def _encode(part: document.Part, value: object) -> bytes:
+    try:
+        return document.encode(part, value, STATE_MAX_BYTES, STATE_MAX_DEPTH)
+    except document.DocumentError as error:
+        raise SourceError(str(error)) from None
 
 
-def _is_deeper(value: object, levels: int) -> bool:
-    if isinstance(value, dict):
-        return levels == 0 or any(_is_deeper(one, levels - 1) for one in value.values())
-    if isinstance(value, list):
-        return levels == 0 or any(_is_deeper(one, levels - 1) for one in value)
-    return False
-
-
-def _order(document: dict[str, object]) -> str:
+def _order(answer: dict[str, object]) -> str:
     """Return the order token that `order`, or a row's `version`, gives; empty where neither is there."""
-    order, version = document.get("order"), document.get("version")
+    order, version = answer.get("order"), answer.get("version")
     if order is not None and version is not None:
         raise SourceError("order and version mean the same: send one of them")
     if version is not None and type(version) is not int:

@@ -37,7 +37,8 @@ export const define = (topic, prefix = "pw") => {
           this.setAttribute("status", snapshot.status);
           render(
             this,
-            path.split(".").reduce((value, key) => value?.[key], snapshot.state),
+            // Members of the state's JSON only: `constructor` is one that every object inherits.
+            path.split(".").reduce((value, key) => (value != null && Object.hasOwn(value, key) ? value[key] : undefined), snapshot.state),
             snapshot,
           );
         }

@@ -25,7 +25,7 @@ const WELCOME = {
 const http = (url, onnews) => {
   const base = url.replace(/^ws/, "http").replace(/connect$/, "state/");
   /** @type {Record<string, AbortController>} */
-  const streams = {};
+  const streams = { __proto__: /** @type {any} */ (null) };
   let /** @type {any} */ token;
   let /** @type {any} */ polls;
   let /** @type {any} */ over;
@@ -105,7 +105,7 @@ const http = (url, onnews) => {
       token = frame.token ?? token;
       if (frame.type == "hello") {
         hand(WELCOME);
-        for (const topic in frame.topics) follow(topic, frame.topics[topic]);
+        for (const [topic, version] of Object.entries(frame.topics)) follow(topic, version);
       }
       if (frame.type == "subscribe") follow(frame.topic, frame.version);
       if (frame.type == "unsubscribe") streams[frame.topic]?.abort();

@@ -20,12 +20,15 @@ export const provider = (topic) => {
   let /** @type {any} */ stop;
   let /** @type {any} */ last;
 
+  /** A member of the state's JSON, never one that every object inherits. @param {any} part @param {string} name */
+  const member = (part, name) => (part != null && Object.hasOwn(part, name) ? part[name] : undefined);
+
   /** @param {string} kind */
   const resolve =
     (kind) =>
     (/** @type {string} */ key, /** @type {any} */ defaultValue) => {
       const { state, status } = topic.getSnapshot();
-      const value = state?.features?.[key] ?? key.split(".").reduce((part, name) => part?.[name], state);
+      const value = member(state?.features, key) ?? key.split(".").reduce(member, state);
       // A feature that is absent is off.
       if (value == null) return { value: defaultValue, reason: "DEFAULT" };
       return typeof value == kind

@@ -71,20 +71,23 @@
 
 /** @typedef {{topic: <State = any>(name: string) => Topic<State>}} Planwire */
 
-/** Arrays and null are not; safe for a value with a key named `constructor`. @param {any} value */
-const isObject = (value) => /t O/.test({}.toString.call(value));
+/** Arrays and null are not. @param {any} value */
+const isObject = (value) => value && typeof value == "object" && !Array.isArray(value);
 
 /**
  * The target after an RFC 7396 merge patch. Neither argument changes; untouched branches keep their identity.
+ *
+ * Only own members are read, and all are defined, not assigned: a state may have keys such as `__proto__`.
  * @param {any} target
  * @param {any} patch
  * @returns {any}
  */
 const merge = (target, patch) => {
   if (!isObject(patch)) return patch;
-  target = { ...(isObject(target) && target) };
-  for (const key in patch) patch[key] === null ? delete target[key] : (target[key] = merge(target[key], patch[key]));
-  return Object.freeze(target);
+  const members = new Map(isObject(target) ? Object.entries(target) : []);
+  for (const [key, value] of Object.entries(patch))
+    value === null ? members.delete(key) : members.set(key, merge(members.get(key), value));
+  return Object.freeze(Object.fromEntries(members));
 };
 
 /**
@@ -93,8 +96,8 @@ const merge = (target, patch) => {
  * @returns {Planwire}
  */
 export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(to, "planwire.v1") }) => {
-  /** @type {Record<string, any>} */
-  const topics = {};
+  /** @type {Record<string, any>} without inherited members, whatever a page has added to Object.prototype */
+  const topics = { __proto__: /** @type {any} */ (null) };
   let /** @type {any} */ fresh; // the gateway's word that it hears every change
   let attempt = 0;
   let /** @type {any} */ up; // hello is sent: frames may follow

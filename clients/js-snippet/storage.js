@@ -50,7 +50,7 @@ export const forget = (subject) =>
 export const stored = ({ subject, initial, ...options }) => {
   /** @param {string} topic */
   const key = (topic) => `planwire ${subject} ${options.url} ${topic}`;
-  const topics = /** @type {Record<string, any>} */ ({});
+  const topics = /** @type {Record<string, any>} */ ({ __proto__: null });
   const client = planwire({
     ...options,
     initial: (topic) => {

@@ -43,9 +43,9 @@ export const tabs =
     const bus = new BroadcastChannel(name);
     const queue = new AbortController();
     /** @type {Record<string, Set<number>>} topic -> the tabs that want it */
-    const holders = {};
+    const holders = { __proto__: /** @type {any} */ (null) };
     /** @type {Record<string, number>} topic -> the newest version acked */
-    const acked = {};
+    const acked = { __proto__: /** @type {any} */ (null) };
     let /** @type {any} */ real;
     let /** @type {any} */ greeted; // undefined: not connected, 0: connected, 1: the hello is sent
     let /** @type {any} */ welcome;
@@ -87,7 +87,7 @@ export const tabs =
       const { type, topic, topics, version } = JSON.parse(text);
       const want = (/** @type {string} */ topic) => (holders[topic] ??= new Set()).add(from);
       if (type == "hello") {
-        for (const topic in topics) {
+        for (const topic of Object.keys(topics)) {
           want(topic);
           greeted && real.send(JSON.stringify({ type: "subscribe", topic, version: topics[topic] }));
         }

@@ -96,11 +96,16 @@ class JsonType(click.ParamType):  # type: ignore[type-arg]
         """Return the value, or fail with one line."""
         import orjson
 
+        from sync.state import canonical
+
         text = sys.stdin.buffer.read() if value == "-" else str(value).encode("utf-8", "surrogateescape")
         try:
-            decoded: object = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
+            decoded = canonical.parse(text)
+            orjson.dumps(decoded)
+        except ValueError as error:
             self.fail(f"not JSON: {error}", param, ctx)
+        except TypeError as error:
+            self.fail(f"cannot be sent: {error}; send an integer beyond 64 bits as a string", param, ctx)
         # Wrapped: click takes a bare None for "not given".
         return (decoded,)
 

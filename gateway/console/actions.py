@@ -27,6 +27,7 @@ from gateway.console.query import parsed
 from gateway.console.scopes import ADMIN
 from gateway.problem import Problem
 from gateway.publish_routes import revocation_of
+from sync.state import canonical, document
 from sync.state.announcement import PUBLISHER
 from sync.state.store import Change, StoreError, Verdict
 
@@ -179,6 +180,11 @@ class Actions:
             raise Problem("request_invalid", "send topic and version")
         topic, store = str(parsed(body["topic"])), self._node.store
         entry = await self._desk.kept(topic, body["version"])
+        try:
+            # A build from before may have kept numbers that are refused today.
+            document.check("state", canonical.decode(entry.state))
+        except document.DocumentError as error:
+            raise Problem(error.code, error.detail) from None
         current = await store.read(topic)
         cause = {
             "source": "console",

@@ -97,7 +97,7 @@ const renderState = (state) => {
   fill(
     element("features"),
     names.map((key) => [
-      FEATURES[/** @type {keyof FEATURES} */ (key)] ?? titled(key),
+      Object.hasOwn(FEATURES, key) ? FEATURES[/** @type {keyof FEATURES} */ (key)] : titled(key),
       features[key] ? "Included" : "Not included",
       !!features[key],
     ]),

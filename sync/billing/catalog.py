@@ -222,8 +222,10 @@ class _Reader:
         path = ("plans", key)
         self._known(table, path, {"name", "rank", "default", "features", "limits", "per_unit", "modules", "prices"})
         rank = self._required(table, path, "rank")
-        if not _is_int(rank) or not 0 <= cast(int, rank) <= NUMBER_MAX:
-            raise self._error((*path, "rank"), "must be an integer" if not _is_int(rank) else "must not be negative")
+        if not _is_int(rank):
+            raise self._error((*path, "rank"), "must be an integer")
+        if not 0 <= cast(int, rank) <= NUMBER_MAX:
+            raise self._error((*path, "rank"), f"must not be negative nor beyond {NUMBER_MAX} (2^53-1)")
         default = table.get("default", False)
         if not isinstance(default, bool):
             raise self._error((*path, "default"), "must be true or false")
@@ -269,7 +271,7 @@ class _Reader:
             if value == UNLIMITED and not counted:
                 continue
             if not _is_int(value) or not 0 <= cast(int, value) <= NUMBER_MAX:
-                expected = "must be a whole number, 0 or more"
+                expected = f"must be a whole number from 0 to {NUMBER_MAX} (2^53-1)"
                 raise self._error((*path, name), expected if counted else f'{expected}, or "{UNLIMITED}"')
         return cast(Mapping[str, Limit], dict(table))
 

@@ -74,5 +74,5 @@ def _problem(override: Override, now_ns: int) -> str:
         return f"the value of a module is one of {', '.join(LEVELS)}"
     is_number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= NUMBER_MAX
     if override.kind == "limit" and not is_number and value != UNLIMITED:
-        return f'the value of a limit is a whole number from 0, or "{UNLIMITED}"'
+        return f'the value of a limit is a whole number from 0 to {NUMBER_MAX} (2^53-1), or "{UNLIMITED}"'
     return ""

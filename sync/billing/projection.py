@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sync.billing import instants
-from sync.billing.catalog import LEVELS, UNLIMITED, Addon, Catalog, Grant, Plan, Policy
+from sync.billing.catalog import LEVELS, NUMBER_MAX, UNLIMITED, Addon, Catalog, Grant, Plan, Policy
 from sync.billing.model import LIVE_STATUSES, Facts, HeldChange, Item, Override, SubscriptionFacts
 
 State = dict[str, Any]
@@ -305,12 +305,13 @@ def _add(
 ) -> None:
     for feature in grant.features:
         features[feature] = True
+    # A sum ends where a browser would read another number; whatever the order, it is the same.
     for name, limit in grant.limits.items():
         before = limits.get(name, 0)
-        limits[name] = UNLIMITED if UNLIMITED in (limit, before) else before + limit
+        limits[name] = UNLIMITED if UNLIMITED in (limit, before) else min(before + limit, NUMBER_MAX)
     for name, each in grant.per_unit.items():
         before = limits.get(name, 0)
-        limits[name] = before if before == UNLIMITED else before + each * quantity
+        limits[name] = before if before == UNLIMITED else min(before + each * quantity, NUMBER_MAX)
     for name, level in grant.modules.items():
         known = modules.get(name)
         if known is None or _LEVEL_RANK[level] > _LEVEL_RANK[known]:

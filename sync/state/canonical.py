@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import orjson
+
+_LONG_INTEGER = b"0" * 19
+"""So many digits in a row may be an integer beyond 64 bits."""
+
+_DIGITS_TO_ZERO = bytes(ord("0") if ord("0") <= byte <= ord("9") else byte for byte in range(256))
 
 
 def encode(value: object) -> bytes:
@@ -21,4 +28,22 @@ def decode(data: bytes) -> object:
         ValueError: the bytes are not JSON.
     """
     value: object = orjson.loads(data)
+    return value
+
+
+def parse(data: bytes) -> object:
+    """Return the value that JSON from outside stands for; an integer stays one, however large.
+
+    (`orjson.loads` makes a double of an integer beyond 64 bits, which is then another number.)
+
+    Raises:
+        ValueError: the bytes are not JSON, have a number beyond every double, or are nested deeper than can be read.
+    """
+    value: object = orjson.loads(data)
+    if _LONG_INTEGER not in data.translate(_DIGITS_TO_ZERO):
+        return value
+    try:
+        value = json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
     return value

@@ -49,7 +49,7 @@ def _has_null_member(value: object) -> bool:
 
 
 def _same(a: object, b: object) -> bool:
-    """Whether two values are equal as JSON: unlike `==`, true is not 1 and 1 is not 1.0."""
+    """Whether two values are equal as JSON: unlike `==`, true is not 1, 1 is not 1.0 and 0.0 is not -0.0."""
     if type(a) is not type(b):
         return False
     if isinstance(a, dict):
@@ -58,4 +58,4 @@ def _same(a: object, b: object) -> bool:
     if isinstance(a, list):
         assert isinstance(b, list)
         return len(a) == len(b) and all(map(_same, a, b))
-    return a == b
+    return a == b and (type(a) is not float or str(a) == str(b))

@@ -388,6 +388,9 @@ async def test_actions_ask_first_and_show_what_came_of_it(data_dir: Path) -> Non
             await page.goto(f"{url}/console/#/why/audit")
             for action, times in (("revoke", 1), ("reconcile", 1), ("replay", 1), ("simulate", 3), ("freeze", 1)):
                 await expect(page.locator("#now tbody tr").filter(has_text=action)).to_have_count(times)
+            # A name that every object inherits is no cause.
+            await page.goto(f"{url}/console/#/why/constructor")
+            await expect(page.locator("#why h1")).to_have_text("Nothing is known of that")
             await visitor.is_content()
 
 

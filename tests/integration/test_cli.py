@@ -139,6 +139,7 @@ class TestToken:
         (["publish", TOPIC, "{"], "not JSON"),
         (["publish", "*", "{}"], "'*' is not a topic"),
         (["publish", TOPIC, "{}", "--private", "x"], "not JSON"),
+        (["publish", TOPIC, '{"id":18446744073709551616}'], "send an integer beyond 64 bits as a string"),
         (["publish", TOPIC, "{}", "--url", "ftp://x"], "--url"),
         (["watch"], "TOPIC"),
         (["watch", "acme"], "'acme' is not a topic"),

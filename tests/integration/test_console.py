@@ -249,6 +249,16 @@ async def test_a_version_is_replayed_as_a_new_one(
         assert (answer_too_late.status_code, answer_too_late.json()["code"]) == (409, "conflict")
 
 
+async def test_a_version_with_a_number_that_is_refused_today_is_not_replayed(store_url: str, store: Store) -> None:
+    """It was kept by a build from before."""
+    old = await commit(store, {"seats": 2**53})
+    await commit(store, {"seats": 1})
+    async with run_gateway(environment(store_url, DEV="1")) as running, http(running) as client:
+        answer = await act(client, "replay", topic=TOPIC, version=old)
+        assert (answer.status_code, answer.json()["code"]) == (422, "number_unsafe")
+        assert (await store.read(TOPIC)).state == b'{"seats":1}'
+
+
 async def test_billing_is_asked_within_the_process(store_url: str, store: Store) -> None:
     environ = environment(
         store_url, CONSOLE_TOKEN=TOKEN, INTAKE="1", CATALOG="sync/billing/catalog.example.toml", PADDLE_SECRETS="live:x"

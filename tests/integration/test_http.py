@@ -65,6 +65,9 @@ def problem_of(response: httpx2.Response, status: int) -> str:
     return str(document["code"])
 
 
+EVENT = b'{"specversion":"1.0","id":"e","source":"s","type":"t","subject":"tenant:a","data":{"a":%b}}'
+
+
 class TestState:
     async def test_a_topic_without_state(self, running: Running) -> None:
         async with reader(running) as client:
@@ -537,6 +540,17 @@ class TestPublish:
             (b'{"topic":"tenant:a","state":"%s"}' % (b"x" * 32_767), "application/json", 413, "state_too_large"),
             (b'{"topic":"tenant:a","state":%s}' % (b"[" * 33 + b"]" * 33), "application/json", 422, "state_too_deep"),
             (b'{"topic":"tenant:a","state":%s}' % (b"[" * 5000 + b"]" * 5000), "application/json", 400, "json_invalid"),
+            (b'{"topic":"tenant:a","state":9007199254740992}', "application/json", 422, "number_unsafe"),
+            (b'{"topic":"tenant:a","state":{"a":[-9007199254740992]}}', "application/json", 422, "number_unsafe"),
+            (b'{"topic":"tenant:a","state":{"a":18446744073709551616}}', "application/json", 422, "number_unsafe"),
+            (b'{"topic":"tenant:a","state":%s}' % (b"9" * 300), "application/json", 422, "number_unsafe"),
+            (b'{"topic":"tenant:a","state":1,"private":[18446744073709551616]}', "", 422, "number_unsafe"),
+            (b'{"topic":"tenant:a","state":1,"private":[-9223372036854775809]}', "", 422, "number_unsafe"),
+            (b'{"topic":"tenant:a","state":1e400}', "application/json", 400, "json_invalid"),
+            (b'{"topic":"tenant:a","state":%s}' % (b"9" * 400), "application/json", 400, "json_invalid"),
+            (b'{"topic":"tenant:a","state":Infinity}', "application/json", 400, "json_invalid"),
+            (EVENT % b"9007199254740993", "application/cloudevents+json", 422, "number_unsafe"),
+            (EVENT % b"18446744073709551616", "application/cloudevents+json", 422, "number_unsafe"),
         ],
     )
     async def test_bad_bodies_change_nothing(
@@ -546,6 +560,23 @@ class TestPublish:
             response = await client.post("/v1/publish", content=content, headers={"Content-Type": kind})
         assert problem_of(response, status) == code
         assert (await store.read("tenant:a")).version == 0
+
+    async def test_numbers_are_stored_as_they_were_said(self, running: Running, store: Store) -> None:
+        state = b'{"a":9007199254740991,"b":-9007199254740991,"c":[1e308,5e-324,1E+2,0.1,-0,-0.0],"d":"%b"}' % (
+            b"9" * 20
+        )
+        private = b'{"a":18446744073709551615,"b":-9223372036854775808,"c":-0.0}'
+        body = b'{"topic":"tenant:a","state":%b,"private":%b}' % (state, private)
+        async with publisher(running) as client:
+            response = await client.post("/v1/publish", content=body, headers={"Content-Type": "application/json"})
+            assert response.json()["verdict"] == "applied"
+            again = await client.post("/v1/publish", content=body.replace(b"-0", b"0"))
+            assert again.json()["verdict"] == "unchanged", "there is one zero"
+        stored = await store.read("tenant:a")
+        assert stored.state == (
+            b'{"a":9007199254740991,"b":-9007199254740991,"c":[1e+308,5e-324,100.0,0.1,0,0.0],"d":"%b"}' % (b"9" * 20)
+        )
+        assert stored.private == b'{"a":18446744073709551615,"b":-9223372036854775808,"c":0.0}'
 
     async def test_the_largest_state_passes(self, running: Running) -> None:
         assert (await publish(running, "x" * 32_766)).json()["verdict"] == "applied"
@@ -634,6 +665,26 @@ class TestBatch:
         ]
         assert results[0]["version"] == (await store.read("tenant:a")).version
         assert plain.json()["results"][0]["verdict"] == "unchanged"
+
+    async def test_an_unsafe_number_is_its_item_s_alone(self, running: Running, store: Store) -> None:
+        items = [
+            b'{"topic":"tenant:a","state":9007199254740991}',
+            b'{"topic":"tenant:b","state":{"limits":{"bytes":9007199254740993}}}',
+            b'{"topic":"tenant:c","state":1,"private":{"id":18446744073709551616}}',
+            EVENT % b"18446744073709551616",
+            b'{"topic":"tenant:d","state":1,"private":{"id":18446744073709551615}}',
+        ]
+        async with publisher(running) as client:
+            response = await client.post("/v1/publish/batch", content=b"[" + b",".join(items) + b"]")
+        results = response.json()["results"]
+        unsafe = ["error", "number_unsafe"]
+        assert [[one["verdict"], one.get("code")] for one in results] == [
+            ["applied", None], unsafe, unsafe, unsafe, ["applied", None],
+        ]  # fmt: skip
+        assert results[1]["detail"].startswith("state at '/limits/bytes' is an integer beyond 2^53-1")
+        assert results[1]["detail"].endswith("send it as a string")
+        assert (await store.read("tenant:d")).private == b'{"id":18446744073709551615}'
+        assert [(await store.read(f"tenant:{name}")).version for name in "bc"] == [0, 0]
 
     async def test_limits(self, running: Running) -> None:
         item = {"topic": TOPIC, "state": 1}

@@ -254,6 +254,8 @@ async def test_a_failing_topic_is_not_overtaken_by_itself_and_stops_no_other(dat
         ("tenant:a", json.dumps("x" * 40_000), None),
         ("tenant:a", "{}", "[]"),
         ("tenant:a", "1e999", None),
+        ("tenant:a", '{"seats":9007199254740992}', None),
+        ("tenant:a", '{"id":18446744073709551616}', None),
     ],
 )
 async def test_a_row_that_cannot_be_published_is_kept_and_said(

@@ -104,6 +104,20 @@ async def test_a_wrong_publish_is_refused_once_and_for_all(publisher: AsyncPubli
         assert raised.value.code == code
 
 
+async def test_a_number_that_a_browser_reads_as_another_is_never_sent(publisher: AsyncPublisher, store: Store) -> None:
+    unsafe: list[tuple[object, object]] = [(2**53, None), ({"a": [float("nan")]}, None), (1, 2**64), (-(2**70), None)]
+    for state, private in unsafe:
+        with pytest.raises(PublishRefused) as raised:
+            await publisher.publish("tenant:a", state, private=private)
+        assert (raised.value.code, raised.value.status) == ("number_unsafe", 0)
+    items = [Publish("tenant:a", state, private) for state, private in unsafe] + [Publish("tenant:b", -0.0, 2**64 - 1)]
+    outcomes = await publisher.publish_many(items)
+    assert [getattr(one, "code", "applied") for one in outcomes] == ["number_unsafe"] * 4 + ["applied"]
+    stored = await store.read("tenant:b")
+    assert (stored.state, stored.private) == (b"0.0", b"18446744073709551615")
+    assert (await store.read("tenant:a")).version == 0
+
+
 @pytest.mark.parametrize("kind", ["http", "store"])
 async def test_the_blocking_publisher_says_the_same(kind: str, gateway: Running, store_url: str, store: Store) -> None:
     def work() -> tuple[Published, Published, int]:

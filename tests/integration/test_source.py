@@ -347,6 +347,8 @@ async def test_what_may_not_be_believed_is_refused(backend: Backend) -> None:
             assert reason in await refusal()
         assert backend.asked["user:43"] == 1, "a redirect was followed"
         backend.status, backend.headers = 200, {}
+        backend.raw = b'{"state":{"seats":18446744073709551616}}'
+        assert "number_unsafe: state at '/seats'" in await refusal()
         backend.raw = b'{"state":"%b"}' % (b"x" * ANSWER_MAX_BYTES)
         assert "more than" in await refusal()
         await source.aclose()

@@ -14,6 +14,7 @@ import pytest
 from gateway import acks
 from sync.billing.drift import KINDS
 from sync.state import tallies
+from sync.state.announcement import BILLING
 from sync.state.store import Change, Store
 from tests.support.gateway import PUBLISH_KEY, Running, environment, open_client, run_gateway
 from tests.support.paddle import KEY, Paddle, simulating
@@ -124,7 +125,8 @@ async def test_provider_store_and_tabs_of_all_gateways(
             assert (deaf["gateways"], deaf["silent"], deaf["sessions"]) == (1, 1, 1)
         assert acks.ANSWER_S <= min(waits) < acks.ANSWER_S + 1
 
-        await store.commit(Change(TOPIC, b'{"own":1}', b'{"own":2}'))
+        # Facts that are none: somebody else wrote them, by a build that did not look who owns a topic.
+        await store.commit(Change(TOPIC, b'{"own":1}', b'{"own":2}', owner=BILLING))
         assert "subscriptions" not in (await status(http))["store"]
 
 

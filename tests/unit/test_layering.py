@@ -47,6 +47,7 @@ PURE = [
     "sync.errors",
     "sync.state.announcement",
     "sync.state.canonical",
+    "sync.state.document",
     "sync.state.env",
     "sync.state.keys",
     "sync.state.merge_patch",

@@ -60,6 +60,13 @@ def nested(levels: int) -> object:
         (b'{"state":1,"order":""}', "order must be"),
         (orjson.dumps({"state": nested(STATE_MAX_DEPTH + 1)}), "state may be nested 32 deep"),
         (orjson.dumps({"state": 1, "private": "x" * STATE_MAX_BYTES}), "private has 32770 bytes"),
+        (b'{"state":{"seats":9007199254740992}}', "number_unsafe: state at '/seats' is an integer beyond 2.53-1"),
+        (
+            b'{"state":1,"private":{"id":18446744073709551616}}',
+            "number_unsafe: private at '/id' is an integer beyond 64",
+        ),
+        (b'{"state":1,"order":18446744073709551616}', "order must be"),
+        (b'{"state":1e400}', "not JSON"),
     ],
 )
 def test_what_no_publish_may_have_is_refused(answer: bytes, reason: str) -> None:
@@ -68,6 +75,8 @@ def test_what_no_publish_may_have_is_refused(answer: bytes, reason: str) -> None
 
 
 def test_the_limits_themselves_are_allowed() -> None:
+    numbers = b'{"private":18446744073709551615,"state":[9007199254740991,-0.0,1e308]}'
+    assert read_answer(numbers) == Answer(b"[9007199254740991,0.0,1e+308]", b"18446744073709551615", "")
     assert read_answer(orjson.dumps({"state": nested(STATE_MAX_DEPTH), "private": "x" * (STATE_MAX_BYTES - 2)}))
 
 

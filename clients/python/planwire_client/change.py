@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import orjson
 
+from planwire_client import document
 from planwire_client.errors import PublishRefused, RateLimited, Unavailable
 
 BATCH_ITEMS = 500
@@ -189,29 +190,30 @@ def check(item: Publish) -> None:
         raise PublishRefused("request_invalid", "if_version must be an integer from 0 to 2^53-1 (0: no state yet)")
 
 
-def encode(name: str, value: object) -> bytes:
+def encode(part: document.Part, value: object) -> bytes:
     """Return `value` as canonical JSON: sorted keys, compact, UTF-8; the same bytes as every other writer makes.
 
     Raises:
-        PublishRefused: it is no JSON, too large or too deep. `name` is what the refusal calls it.
+        PublishRefused: it is no JSON, too large or too deep, or has a number that not every reader reads as it is.
     """
-    if _is_deeper(value, STATE_MAX_DEPTH):
-        raise PublishRefused("state_too_deep", f"{name} may be nested {STATE_MAX_DEPTH} deep")
     try:
-        data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    except TypeError as error:
-        raise PublishRefused("request_invalid", f"{name} is not JSON: {error}") from error
-    if len(data) > STATE_MAX_BYTES:
-        raise PublishRefused("state_too_large", f"{name} has {len(data)} bytes; {STATE_MAX_BYTES} are allowed")
-    return data
+        return document.encode(part, value, STATE_MAX_BYTES, STATE_MAX_DEPTH)
+    except document.DocumentError as error:
+        raise PublishRefused(error.code, error.detail) from error
 
 
-def _is_deeper(value: object, levels: int) -> bool:
-    if isinstance(value, dict):
-        return levels == 0 or any(_is_deeper(one, levels - 1) for one in value.values())
-    if isinstance(value, list | tuple):
-        return levels == 0 or any(_is_deeper(one, levels - 1) for one in value)
-    return False
+def unsafe_number(item: Publish) -> Rejected | None:
+    """Return the rejection of an item with a number that a gateway would refuse, or could not be sent as it is.
+
+    An integer beyond 64 bits cannot be sent at all, and NaN would arrive as null.
+    """
+    try:
+        document.check("state", item.state)
+        document.check("private", item.private)
+    except document.DocumentError as error:
+        # What is nested too deep is the gateway's to refuse, by its own bound.
+        return Rejected(item.topic, error.code, error.detail) if error.code == "number_unsafe" else None
+    return None
 
 
 def chunks(items: Sequence[Publish]) -> list[list[Publish]]:
@@ -243,23 +245,25 @@ def deliver(
     """Yield what to do next until every item has an outcome, and return the outcomes in order.
 
     Batches follow one another, and within one nothing is sent again once a later item of its topic stands: a repeated
-    older state would undo it. `now`: a clock in seconds; `chance`: numbers in [0, 1).
+    older state would undo it. What has a number that cannot be published is rejected unsent. `now`: a clock in seconds;
+    `chance`: numbers in [0, 1).
 
     Raises:
+        PublishRefused: an item is no JSON.
         Unavailable: the attempts or the patience ran out.
     """
-    known: list[Outcome | None] = [None] * len(items)
+    known: list[Outcome | None] = [unsafe_number(item) for item in items]
     until = now() + retries.patience_s
-    start = 0
-    for batch in chunks(items):
-        yield from _deliver_batch(batch, start, known, until, retries, now, chance)
-        start += len(batch)
+    sendable = [index for index, outcome in enumerate(known) if outcome is None]
+    for batch in chunks([items[index] for index in sendable]):
+        yield from _deliver_batch(batch, sendable[: len(batch)], known, until, retries, now, chance)
+        del sendable[: len(batch)]
     return [outcome for outcome in known if outcome is not None]
 
 
 def _deliver_batch(
     batch: Sequence[Publish],
-    start: int,
+    positions: Sequence[int],
     known: list[Outcome | None],
     until: float,
     retries: Retries,
@@ -272,7 +276,7 @@ def _deliver_batch(
         reply = yield Send([batch[index] for index in pending], max(0.1, until - now()))
         assert reply is not None, "a send is answered"
         if isinstance(reply, Answers):
-            pending, detail = _note(batch, start, pending, reply.outcomes, known)
+            pending, detail = _note(batch, positions, pending, reply.outcomes, known)
             if not pending:
                 return
             reply = Trouble(detail)
@@ -282,7 +286,7 @@ def _deliver_batch(
             # Asked to wait: never less, and not all at the same instant.
             pause_s += reply.retry_after_s
         if failures >= retries.attempts or now() + pause_s > until:
-            event_ids = [str(item.event_id) for item, outcome in zip(batch, known[start:], strict=False) if not outcome]
+            event_ids = [str(item.event_id) for item, at in zip(batch, positions, strict=True) if not known[at]]
             if reply.is_rate:
                 limited = RateLimited(reply.detail, failures, event_ids, known)
                 limited.retry_after_s = reply.retry_after_s or 0.0
@@ -293,7 +297,7 @@ def _deliver_batch(
 
 def _note(
     batch: Sequence[Publish],
-    start: int,
+    positions: Sequence[int],
     pending: Sequence[int],
     outcomes: Sequence[Outcome],
     known: list[Outcome | None],
@@ -311,5 +315,5 @@ def _note(
                 detail = f"{outcome.code}: {outcome.detail}"
                 continue
             outcome = Rejected(outcome.topic, "superseded", "a later publish of the topic was committed")
-        known[start + index] = outcome
+        known[positions[index]] = outcome
     return again, detail

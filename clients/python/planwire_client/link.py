@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import json
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import orjson
 from websockets.asyncio.client import ClientConnection, connect
@@ -25,6 +24,7 @@ from planwire_client import merge_patch
 from planwire_client.errors import ReplicaClosed, TopicRefused
 from planwire_client.http import retry_after_s
 from planwire_client.snapshot import Snapshot
+from planwire_client.tokens import TokenError, TokenSource
 
 SUBPROTOCOL = Subprotocol("planwire.v1")
 CLIENT = "planwire-python/0.1.0"
@@ -35,7 +35,6 @@ TOPICS_PER_SOCKET = 64
 
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 1.0
-TOKEN_TIMEOUT_S = 10.0
 FRAME_MAX_BYTES = 4_194_304
 
 MISSED_HEARTBEATS = 2.5
@@ -45,7 +44,7 @@ RECONNECT_MIN_S, RECONNECT_MAX_S = 0.5, 30.0
 """Until a welcome says otherwise."""
 
 STEADY_S = 5.0
-"""How long a connection must have lasted for the next pause to start small again."""
+"""How long a connection must have lasted, from its welcome, for the next pause to start small again."""
 
 FRAMES_PER_S = 20
 """How fast subscriptions and acks are sent: well below the gateway's FRAMES_PER_S."""
@@ -64,7 +63,9 @@ FINAL_FROM, FINAL_TO = 4500, 5000
 HANDSHAKE_FINAL = frozenset((400, 403, 404, 405, 426))
 """Statuses of a refused handshake that coming back would not change."""
 
-Token = str | Callable[[], str | Awaitable[str]]
+CAUSE_CHARS_MAX = 300
+
+T = TypeVar("T")
 
 log = logging.getLogger("planwire_client")
 
@@ -76,6 +77,7 @@ class Held:
         snapshot: the newest, or None before the first.
         confirmed: whether this connection has said that it is the newest.
         refused: why the topic is not served, or empty.
+        asked_again: it was refused, and has been asked for since with a token fetched after that.
     """
 
     __slots__ = ("asked_again", "confirmed", "link", "refused", "refused_at", "snapshot", "topic", "waiters")
@@ -128,12 +130,13 @@ class Link:
     Attributes:
         fresh_until: monotonic seconds until which the gateway's last word that it hears every change counts.
         closed: None while it goes on, else why it does not.
+        cause: what went wrong last and is not over, at most CAUSE_CHARS_MAX characters; empty where nothing is.
     """
 
     def __init__(
         self,
         url: str,
-        token: Token,
+        tokens: TokenSource,
         changed: Callable[[Snapshot, Snapshot | None], None],
         looked: Callable[[], None],
         topics_max: int = TOPICS_PER_SOCKET,
@@ -142,9 +145,10 @@ class Link:
         self.topics: dict[str, Held] = {}
         self.fresh_until = 0.0
         self.closed: ReplicaClosed | None = None
+        self.cause = ""
         self.topics_max = topics_max
         self._url = "ws" + url.rstrip("/").removeprefix("http") + CONNECT_PATH
-        self._token = token
+        self._tokens = tokens
         self._changed = changed
         self._looked = looked
         self._bearer = ""
@@ -153,12 +157,15 @@ class Link:
         self._ack = (1.0, 0.25)
         self._ack_of: dict[str, tuple[float, float]] = {}
         self._wake = asyncio.Event()
+        self._token_wake = asyncio.Event()
         self._up = False
+        self._up_since = float("inf")
         self._deadline = 0.0
         self._asks: dict[str, bool] = {}
         self._acks: dict[str, tuple[float, int]] = {}
         self._nacks: dict[str, tuple[int, str]] = {}
         self._refresh_at = float("inf")
+        self._after_token: set[str] = set()
 
     # What the replica asks.
 
@@ -174,6 +181,7 @@ class Link:
         held.confirmed = False
         self._acks.pop(topic, None)
         self._ack_of.pop(topic, None)
+        self._after_token.discard(topic)
         self._asks[topic] = False
         self._wake.set()
 
@@ -196,8 +204,10 @@ class Link:
         """
         failures = 0
         while self.closed is None:
-            began = time.monotonic()
-            over = await self._sitting()
+            self._up_since = float("inf")
+            over = await self._attempt()
+            lasted_s = time.monotonic() - self._up_since
+            self._report(str(self.closed if over is None else over))
             self._lost()
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -205,7 +215,7 @@ class Link:
                 raise asyncio.CancelledError
             if over is None:
                 break
-            failures = 0 if time.monotonic() - began > STEADY_S else failures + 1
+            failures = 0 if lasted_s > STEADY_S else failures + 1
             least_s, most_s = self._reconnect_s
             pause_s = over.pause_s
             if pause_s is None:
@@ -218,6 +228,22 @@ class Link:
         log.error("planwire: %s", self.closed)
         for held in self.topics.values():
             held.fail(self.closed)
+
+    async def _attempt(self) -> _Over | None:
+        """Return why one connection ended, or None where the gateway ended it for good.
+
+        This is the top of a connection: an error that nobody foresaw costs the connection, and never the replica.
+        """
+        try:
+            return await _uncancelled(self._sitting)
+        except Exception as error:
+            log.exception("planwire: a connection failed in a way that was not foreseen")
+            return _Over(f"not foreseen: {_text_of(error)}")
+
+    def _report(self, cause: str) -> None:
+        """Say what is wrong, or that nothing is."""
+        self.cause = cause[:CAUSE_CHARS_MAX]
+        self._looked()
 
     async def _sitting(self) -> _Over | None:
         """Be connected once; return why it ended, or None where it did for good."""
@@ -265,33 +291,31 @@ class Link:
         """Return a token.
 
         Raises:
-            _Over: the function that was given failed; it is asked again after a pause.
+            _Over: there is none now; it is asked for again after a pause.
         """
-        if isinstance(self._token, str):
-            return self._token
         try:
-            async with asyncio.timeout(TOKEN_TIMEOUT_S):
-                given = self._token()
-                return await given if inspect.isawaitable(given) else given
-        except Exception as error:
-            # The caller's own code: whatever is wrong with it, what is held must go on being served, as stale.
-            log.warning("planwire: the token function failed", exc_info=error)
-            raise _Over(f"no token: {error!r}") from error
+            return await self._tokens.fetch()
+        except TokenError as error:
+            # What is held goes on being served, as stale.
+            log.warning("planwire: %s", error, exc_info=error.__cause__)
+            raise _Over(f"no token: {error}") from error
 
     async def _talk(self, socket: ClientConnection) -> _Over | None:
         self._asks.clear()
         self._acks.clear()
+        self._after_token.clear()
         topics = {name: held.snapshot.version if held.snapshot else 0 for name, held in self.topics.items()}
         self._silence_s = OPEN_TIMEOUT_S
         over: _Over | None = None
         try:
             await _send(socket, {"type": "hello", "token": self._bearer, "topics": topics, "client": CLIENT})
             async with asyncio.TaskGroup() as group:
-                clerk = group.create_task(self._clerk(socket))
+                helpers = [group.create_task(_uncancelled(work, socket)) for work in (self._clerk, self._keep_token)]
                 over = await self._listen(socket)
-                clerk.cancel()
+                for helper in helpers:
+                    helper.cancel()
         except* ConnectionClosed as closed:
-            # The clerk's and the listener's are of the same close.
+            # All of them are of the same close.
             found = closed.exceptions[0]
             assert isinstance(found, ConnectionClosed), "the group holds nothing else"
             over = self._ended(found)
@@ -317,7 +341,7 @@ class Link:
 
     def _ended(self, closed: ConnectionClosed) -> _Over | None:
         code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd is not None else (1006, "")
-        if code == TOKEN_CLOSE and not isinstance(self._token, str):
+        if code == TOKEN_CLOSE and not self._tokens.is_fixed:
             return _Over(f"{code} {reason}", is_token=True)
         if code == TOKEN_CLOSE or FINAL_FROM <= code < FINAL_TO:
             self.closed = ReplicaClosed("", code, reason)
@@ -371,10 +395,13 @@ class Link:
         self._reconnect_s = (frame["reconnect"]["min_ms"] / 1000, frame["reconnect"]["max_ms"] / 1000)
         self._ack = (frame["ack"]["share"], frame["ack"]["after_ms"] / 1000)
         left_s = max(0.0, frame["token_expires_at"] - time.time())
-        if not isinstance(self._token, str):
+        if not self._tokens.is_fixed:
             share = REFRESH_SHARE * random.uniform(0.9, 1)  # noqa: S311 - jitter
             self._refresh_at = time.monotonic() + left_s * share
-        self._up = True
+        if not self._up:
+            self._up, self._up_since = True, time.monotonic()
+        self._token_wake.set()
+        self._report("")
         self._alive(frame["fresh"])
         self._wake.set()
 
@@ -446,17 +473,16 @@ class Link:
         if frame["code"] != "forbidden" or held is None:
             log.warning("planwire: the gateway says %s: %s", frame["code"], frame.get("message"))
             return
-        if held.asked_again or isinstance(self._token, str):
+        if held.asked_again or self._tokens.is_fixed:
             self._refuse(held, "forbidden")
         else:
             self._ask_with_new_token(held)
 
     def _ask_with_new_token(self, held: Held) -> None:
         """The token may be from before the topic was granted: a new one is fetched before the answer is taken as no."""
-        held.asked_again = True
         held.confirmed = False
-        self._refresh_at = 0.0
-        self._ask(held.topic)
+        self._after_token.add(held.topic)
+        self._token_wake.set()
 
     def _refuse(self, held: Held, reason: str) -> None:
         # What was held is no longer ours to serve.
@@ -469,21 +495,12 @@ class Link:
     async def _clerk(self, socket: ClientConnection) -> None:
         """Send what is due, at a pace the gateway allows."""
         while True:
-            now = time.monotonic()
-            if self._up:
-                if now >= self._refresh_at:
-                    await self._refresh(socket)
-                frame = self._next_frame(now)
-                if frame is not None:
-                    await _send(socket, frame)
-                    await asyncio.sleep(1 / FRAMES_PER_S)
-                    continue
-            self._wake.clear()
-            due = min([at for at, _ in self._acks.values()], default=float("inf"))
-            wait_s = min(due, self._refresh_at) - time.monotonic()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if wait_s == float("inf") else max(0.0, wait_s)):
-                    await self._wake.wait()
+            frame = self._next_frame(time.monotonic()) if self._up else None
+            if frame is None:
+                await _woken(self._wake, min([at for at, _ in self._acks.values()], default=float("inf")))
+            else:
+                await _send(socket, frame)
+                await asyncio.sleep(1 / FRAMES_PER_S)
 
     def _next_frame(self, now: float) -> dict[str, object] | None:
         while self._asks:
@@ -503,14 +520,61 @@ class Link:
                 return {"type": "ack", "topic": topic, "version": version}
         return None
 
-    async def _refresh(self, socket: ClientConnection) -> None:
-        """Exchange the token in band. Where that fails the old one goes on, and it is tried again."""
-        self._refresh_at = time.monotonic() + REFRESH_RETRY_S
-        try:
-            self._bearer = await self._fetch_token()
-        except _Over:
-            return
-        await _send(socket, {"type": "token", "token": self._bearer})
+    async def _keep_token(self, socket: ClientConnection) -> None:
+        """Exchange the token in band when that is due. Without a new one the old one goes on, and it is tried again.
+
+        Then ask again for the topics that the old one did not open: not before, or it would be the old one's answer.
+        """
+        retry_at = 0.0
+        while True:
+            due = 0.0 if self._after_token else self._refresh_at
+            due = max(due, retry_at) if self._up else float("inf")
+            if time.monotonic() < due:
+                await _woken(self._token_wake, due)
+                continue
+            # Until the gateway takes the new token, and says when that one ends.
+            self._refresh_at = time.monotonic() + REFRESH_RETRY_S
+            waiting, self._after_token = self._after_token, set()
+            try:
+                self._bearer = await self._fetch_token()
+            except _Over as trouble:
+                self._after_token |= waiting
+                retry_at = time.monotonic() + REFRESH_RETRY_S
+                self._report(str(trouble))
+                continue
+            retry_at = 0.0
+            await _send(socket, {"type": "token", "token": self._bearer})
+            self._report("")
+            for topic in waiting & self.topics.keys():
+                self.topics[topic].asked_again = True
+                self._ask(topic)
+
+
+async def _woken(event: asyncio.Event, at: float) -> None:
+    """Return when `event` is set from now on, or when the monotonic clock says `at`."""
+    event.clear()
+    wait_s = at - time.monotonic()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(None if wait_s == float("inf") else max(0.0, wait_s)):
+            await event.wait()
+
+
+async def _uncancelled(work: Callable[..., Coroutine[Any, Any, T]], *given: object) -> T:
+    """Return what `work` does. A CancelledError that nobody asked for becomes an error: it would end a task unseen."""
+    try:
+        return await work(*given)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("cancelled from inside") from error
+
+
+def _text_of(error: BaseException) -> str:
+    """Return the error's class and text; of a group, the first one's."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
 
 
 async def _send(socket: ClientConnection, frame: dict[str, object]) -> None:

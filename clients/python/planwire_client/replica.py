@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
+import logging
 import time
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from planwire_client.errors import NotCurrent, ReplicaClosed, ReplicaError, TopicRefused
-from planwire_client.link import REFUSED_FOR_S, TOPICS_PER_SOCKET, Held, Link, Token
+from planwire_client.link import REFUSED_FOR_S, TOPICS_PER_SOCKET, Held, Link
 from planwire_client.snapshot import Policy, Snapshot, decide
+from planwire_client.tokens import TIMEOUT_S as TOKEN_TIMEOUT_S
+from planwire_client.tokens import Token, TokenSource
 
 WAIT_S = 5.0
 """How long waiting calls wait where they are not told."""
+
+log = logging.getLogger("planwire_client")
 
 
 class Status(StrEnum):
@@ -30,6 +36,7 @@ class Status(StrEnum):
 
 
 Changed = Callable[[Snapshot, Snapshot | None], None]
+StatusChanged = Callable[[Status, str], None] | Callable[[Status], None]
 
 
 class Replica:
@@ -46,20 +53,29 @@ class Replica:
         topics: Iterable[str] = (),
         *,
         on_change: Changed | None = None,
-        on_status: Callable[[Status], None] | None = None,
+        on_status: StatusChanged | None = None,
         topics_per_socket: int = TOPICS_PER_SOCKET,
+        token_timeout_s: float = TOKEN_TIMEOUT_S,
     ) -> None:
         """Keep `topics` of the gateway at `url` (http or https).
 
-        token: a token, or a function, plain or async, that returns one; it is asked again before the token ends, when
-            the gateway refuses it, and before a topic's refusal is believed.
-        on_change: called in the event loop with each new snapshot and the one before, None at first; must not block.
-        on_status: called in the event loop when `status` changes. Silence is noticed without it.
+        Args:
+            token: a token, or a function that returns one. An async function is awaited in the event loop; any other
+                runs in a thread, up to four calls at once. It is asked again before the token ends, when the gateway
+                refuses it, and before a topic's refusal is believed. Where it fails it is asked again later.
+            on_change: called in the event loop with each new snapshot and the one before, None at first; must not
+                block.
+            on_status: called in the event loop with `status` and `cause` when one of them changes. One that takes a
+                single argument is given the status. Silence is noticed without it.
+            token_timeout_s: how long one call of the token function may take.
+
+        Raises:
+            TypeError: `token` is neither a string nor a function.
         """
         self._url = url
-        self._token = token
+        self._tokens = TokenSource(token, token_timeout_s)
         self._on_change = on_change
-        self._on_status = on_status
+        self._on_status = _with_cause(on_status)
         self._topics_per_socket = topics_per_socket
         self._wanted = list(dict.fromkeys(topics))
         self._held: dict[str, Held] = {}
@@ -68,7 +84,7 @@ class Replica:
         self._runner: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._told = Status.CONNECTING
+        self._told = (Status.CONNECTING, "")
         self._is_telling = False
         self._was_fresh = False
         self._is_closed = False
@@ -118,6 +134,14 @@ class Replica:
         if links and all(now < one.fresh_until for one in links) and all(one.confirmed or one.refused for one in held):
             return Status.FRESH
         return Status.STALE if self._was_fresh else Status.CONNECTING
+
+    @property
+    def cause(self) -> str:
+        """What went wrong last with a connection and is not over, for people; empty while nothing is.
+
+        A replica may have one and be fresh: for example while the token function fails and the old token still holds.
+        """
+        return next((link.cause for link in list(self._links) if link.cause), "")
 
     # Watching and waiting.
 
@@ -204,12 +228,9 @@ class Replica:
         self._is_closed = True
         if self._runner is not None:
             self._stop.set()
-            await self._runner
+            await asyncio.wait({self._runner})
             self._runner = None
-        for held in self._held.values():
-            held.confirmed = False
-            held.fail(ReplicaClosed(held.topic, 0, ""))
-        self._tell()  # now: the loop may have no further turn
+        self._let_go()  # now: the loop may have no further turn
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -235,10 +256,18 @@ class Replica:
         finally:
             self._group, self._is_closed = None, True
             ready.set()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Answer all that wait: nothing more comes."""
+        for held in self._held.values():
+            held.confirmed = False
+            held.fail(ReplicaClosed(held.topic, 0, ""))
+        self._tell()
 
     def _new_link(self) -> Link:
         assert self._group is not None, "checked by watch"
-        link = Link(self._url, self._token, self._change, self._looked, self._topics_per_socket)
+        link = Link(self._url, self._tokens, self._change, self._looked, self._topics_per_socket)
         self._links.append(link)
         self._tasks.append(self._group.create_task(link.run(), name=f"planwire link {len(self._links)}"))
         return link
@@ -257,16 +286,30 @@ class Replica:
             self._on_change(snapshot, before)
 
     def _looked(self) -> None:
-        """Tell of a changed status soon: once for all that changes in this turn of the event loop."""
+        """Tell of a changed status or cause soon: once for all that changes in this turn of the event loop."""
         if not self._is_telling:
             self._is_telling = True
             asyncio.get_running_loop().call_soon(self._tell)
 
     def _tell(self) -> None:
         self._is_telling = False
-        status = self.status
+        status, cause = self.status, self.cause
         self._was_fresh = self._was_fresh or status is Status.FRESH
-        if status is not self._told:
-            self._told = status
-            if self._on_status is not None:
-                self._on_status(status)
+        if (status, cause) != self._told:
+            self._told = status, cause
+            try:
+                self._on_status(status, cause)
+            except Exception:
+                log.exception("planwire: on_status failed")
+
+
+def _with_cause(on_status: StatusChanged | None) -> Callable[[Status, str], object]:
+    """Return `on_status` as a function of status and cause."""
+    report: Any = on_status
+    if report is None:
+        return lambda status, cause: None
+    try:
+        inspect.signature(report).bind(Status.CONNECTING, "")
+    except (TypeError, ValueError):  # it takes the status alone, or does not tell
+        return lambda status, cause: report(status)
+    return report  # type: ignore[no-any-return]

@@ -6,21 +6,30 @@ Reads do not touch that thread. Under a server that forks, each process gets a c
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
+import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any, Self, TypeVar
 
-from planwire_client.errors import ReplicaClosed
-from planwire_client.link import TOPICS_PER_SOCKET, Token
-from planwire_client.replica import WAIT_S, Changed, Replica, Status
+from planwire_client.errors import ReplicaClosed, ReplicaError
+from planwire_client.link import TOPICS_PER_SOCKET
+from planwire_client.replica import WAIT_S, Changed, Replica, Status, StatusChanged
 from planwire_client.snapshot import Policy, Snapshot
+from planwire_client.tokens import TIMEOUT_S as TOKEN_TIMEOUT_S
+from planwire_client.tokens import Token
 
 T = TypeVar("T")
 
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 5.0
+END_TIMEOUT_S = 1.0
+"""How long the replica's last tasks may take when it is closed: a token function may ignore that it is cancelled."""
+
+log = logging.getLogger("planwire_client")
 
 _living: weakref.WeakSet[ThreadReplica] = weakref.WeakSet()
 
@@ -28,7 +37,7 @@ _living: weakref.WeakSet[ThreadReplica] = weakref.WeakSet()
 class ThreadReplica:
     """As `Replica`, for threads. Opens itself on the first `watch`, `wait_for` or `ensure`. A context manager.
 
-    The callbacks run in the replica's thread, and must not block it.
+    The callbacks run in the replica's thread: they must not block it, and may only read, or close it.
     """
 
     def __init__(
@@ -38,8 +47,9 @@ class ThreadReplica:
         topics: Iterable[str] = (),
         *,
         on_change: Changed | None = None,
-        on_status: Callable[[Status], None] | None = None,
+        on_status: StatusChanged | None = None,
         topics_per_socket: int = TOPICS_PER_SOCKET,
+        token_timeout_s: float = TOKEN_TIMEOUT_S,
     ) -> None:
         """As `Replica`."""
         self._arguments = (url, token, list(topics))
@@ -47,6 +57,7 @@ class ThreadReplica:
             "on_change": on_change,
             "on_status": on_status,
             "topics_per_socket": topics_per_socket,
+            "token_timeout_s": token_timeout_s,
         }
         self._is_closed = False
         self._begin()
@@ -56,6 +67,8 @@ class ThreadReplica:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._calls: set[concurrent.futures.Future[Any]] | None = set()  # None: its thread takes no more
+        self._calls_lock = threading.Lock()
         self._replica = Replica(*self._arguments, **self._options)
 
     def get(self, topic: str) -> Snapshot | None:
@@ -82,6 +95,11 @@ class ThreadReplica:
     def status(self) -> Status:
         """What the replica can vouch for now."""
         return self._replica.status
+
+    @property
+    def cause(self) -> str:
+        """What went wrong last with a connection and is not over, as `Replica.cause`."""
+        return self._replica.cause
 
     def watch(self, topic: str) -> None:
         """Keep `topic` from now on.
@@ -159,20 +177,50 @@ class ThreadReplica:
 
     def _work(self, loop: asyncio.AbstractEventLoop, ready: threading.Event) -> None:
         asyncio.set_event_loop(loop)
-        loop.run_until_complete(self._replica.open())
-        ready.set()
-        loop.run_forever()
-        loop.run_until_complete(self._replica.aclose())
-        loop.close()
+        try:
+            loop.run_until_complete(self._replica.open())
+            ready.set()
+            loop.run_forever()
+        except BaseException as error:  # the top of the thread: a callback's SystemExit, for example
+            log.critical("planwire: the replica's thread has failed", exc_info=error)
+        finally:
+            ready.set()
+            with self._calls_lock:
+                calls, self._calls = self._calls, None
+            ending = loop.create_task(self._end())
+            while not ending.done():
+                try:
+                    loop.run_until_complete(ending)
+                except BaseException as error:  # asyncio raises a SystemExit anew for every task that it passes
+                    log.debug("planwire: while the replica's thread ends", exc_info=error)
+            _cancel(calls)
+            loop.close()
+
+    async def _end(self) -> None:
+        """Close the replica, and let all that was asked of it have its answer."""
+        await self._replica.aclose()
+        await asyncio.sleep(0)  # what was asked just before has its task now
+        if rest := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(rest, timeout=END_TIMEOUT_S)
 
     def close(self) -> None:
-        """Close every connection and end the thread."""
+        """Close every connection and end the thread. Whoever waits in another thread is told: ReplicaClosed."""
+        if self._is_own_thread():
+            self._is_closed = True
+            assert self._loop is not None, "it runs this"
+            self._loop.stop()
+            return
         with self._lock:
             self._is_closed = True
             if self._thread is None or self._loop is None:
                 return
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+                self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(CLOSE_TIMEOUT_S)
+            if self._thread.is_alive():  # a callback blocks it
+                with self._calls_lock:
+                    calls, self._calls = self._calls, None
+                _cancel(calls)
             self._thread = None
 
     def __enter__(self) -> Self:
@@ -185,12 +233,42 @@ class ThreadReplica:
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what `work` returns, done in the replica's thread."""
         try:
-            self.open()
-        except ReplicaClosed:
+            call = self._submit(work)
+        except ReplicaError:
             work.close()
             raise
-        assert self._loop is not None, "it is open"
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        try:
+            return call.result()
+        except concurrent.futures.CancelledError:
+            raise ReplicaClosed("", 0, "") from None
+        finally:
+            with self._calls_lock:
+                if self._calls is not None:
+                    self._calls.discard(call)
+
+    def _submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        if self._is_own_thread():
+            raise ReplicaError("", "a callback cannot wait for the replica whose thread it runs in")
+        self.open()
+        with self._calls_lock:
+            if self._calls is None:
+                raise ReplicaClosed("", 0, "")
+            assert self._loop is not None, "it is open"
+            call = asyncio.run_coroutine_threadsafe(work, self._loop)
+            self._calls.add(call)
+        return call
+
+    def _is_own_thread(self) -> bool:
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
+
+def _cancel(calls: Iterable[concurrent.futures.Future[Any]] | None) -> None:
+    """Have those who wait know that nothing comes; what has its answer keeps it."""
+    for call in list(calls or ()):
+        call.cancel()
 
 
 def _forked() -> None:

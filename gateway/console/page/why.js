@@ -7,12 +7,8 @@ import { listOf } from "./lists.js";
 
 /** @param {HTMLElement} root @param {import("./app.js").Context} context @param {import("./place.js").Place} place */
 export const whyView = (root, context, { name, query }) => {
-  const { means, look, ends, title } = CAUSES[name] ?? {
-    title: "Nothing is known of that",
-    means: "",
-    look: "",
-    ends: "",
-  };
+  const unknown = { title: "Nothing is known of that", means: "", look: "", ends: "" };
+  const { means, look, ends, title } = Object.hasOwn(CAUSES, name) ? CAUSES[name] : unknown;
   const list = listOf(name, context, query);
   const gateways = gatewayList();
   const told = h("p", { class: "quiet", role: "status" });

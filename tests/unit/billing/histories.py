@@ -13,8 +13,7 @@ SECOND_NS = 1_000_000_000
 DAY_NS = 86_400 * SECOND_NS
 START_NS = instants.parse("2026-11-01T00:00:00Z")
 
-CATALOG = catalog.parse(
-    """
+CATALOG_TEXT = """
 [plans.free]
 name = "Free"
 rank = 0
@@ -59,9 +58,8 @@ name = "More seats"
 limits = { projects = 10 }
 per_unit.limits = { seats = 1 }
 prices.paddle.live = ["pri_seats"]
-""",
-    "histories.toml",
-)
+"""
+CATALOG = catalog.parse(CATALOG_TEXT, "histories.toml")
 
 PRICES = ("pri_basic", "pri_team", "pri_pro", "pri_pro_yearly", "pri_audit", "pri_seats")
 PRO = (Item("pri_pro", 3),)

@@ -15,7 +15,7 @@ from sync.billing.catalog import Catalog, Policy
 from sync.billing.model import NOTHING, Event, Facts, HeldChange, Item, Override
 from sync.billing.projection import Projected, Unprojectable, project
 from sync.billing.reducer import Reduced, reduce
-from tests.unit.billing.histories import BASIC, CATALOG, DAY_NS, PRO, START_NS, at, event, histories
+from tests.unit.billing.histories import BASIC, CATALOG, CATALOG_TEXT, DAY_NS, PRO, START_NS, at, event, histories
 
 APPLY = replace(CATALOG, policy=Policy(overdue=dict.fromkeys(catalog.OVERDUE_KINDS, "apply")))
 GRACE_DAYS = 7
@@ -67,6 +67,22 @@ def test_an_active_subscription_grants_its_plan_times_its_quantity() -> None:
         "modules": {"analytics": "admin", "billing": "write"},
         "period": {"starts_at": when(1), "ends_at": when(31)},
     }
+
+
+def test_limits_end_where_a_browser_would_read_another_number() -> None:
+    terabyte = "per_unit.limits = { seats = 5, bytes = 1099511627776 }"
+    added = "limits = { projects = 10, bytes = 9007199254740991 }"
+    text = CATALOG_TEXT.replace("per_unit.limits = { seats = 5 }", terabyte).replace(
+        "limits = { projects = 10 }", added
+    )
+    using = catalog.parse(text)
+    assert state_of(event("active", 1, [Item("pri_team", 8191)]), 2, using)["limits"]["bytes"] == 8191 * 2**40
+    for items in (
+        [Item("pri_team", 8192)],
+        [Item("pri_team", 1_000_000_000)],
+        [Item("pri_team", 1), Item("pri_seats", 1)],
+    ):
+        assert state_of(event("active", 1, items), 2, using)["limits"]["bytes"] == 2**53 - 1
 
 
 def test_two_prices_of_one_plan_in_one_subscription_add_up() -> None:

@@ -201,6 +201,59 @@ def test_a_state_is_bounded_in_size_and_depth() -> None:
     assert encode("state", {"b": 1.0, "a": "é"}) == '{"a":"é","b":1.0}'.encode()
 
 
+UNSAFE = [
+    Publish("tenant:a", {"a": [2**53]}, event_id="big"),
+    Publish("tenant:b", 1, {"a": 2**64}, event_id="larger"),
+    Publish("tenant:c", {"a": float("nan")}, event_id="no number"),
+]
+
+
+@pytest.mark.parametrize("unsafe", UNSAFE)
+def test_a_number_that_not_everybody_reads_alike_is_never_sent(unsafe: Publish) -> None:
+    with pytest.raises(PublishRefused, match="number_unsafe"):
+        (encode("state", unsafe.state), encode("private", unsafe.private))
+    run = Run(lambda items, attempt: Answers([applied(one) for one in items]))
+    (outcome,) = run([unsafe])
+    assert isinstance(outcome, Rejected)
+    assert (outcome.topic, outcome.code, run.sent) == (unsafe.topic, "number_unsafe", [])
+
+
+def test_the_others_of_its_batch_are_sent_and_keep_their_places() -> None:
+    good = [item(f"tenant:{index}", str(index)) for index in range(1001)]
+    items = [UNSAFE[0], *good[:600], UNSAFE[1], *good[600:], UNSAFE[2]]
+
+    def answer(sent: Sequence[Publish], attempt: int) -> Answers | Trouble:
+        if attempt == 2:
+            return LATER
+        return Answers([missed(one) if attempt == 1 and one.event_id == "7" else applied(one) for one in sent])
+
+    run = Run(answer)
+    outcomes = run(items)
+    assert [outcome.topic for outcome in outcomes] == [one.topic for one in items]
+    assert [at for at, outcome in enumerate(outcomes) if isinstance(outcome, Rejected)] == [0, 601, 1003]
+    assert [one.event_id for sent in run.sent[2:] for one in sent] == ["7", *(str(index) for index in range(500, 1001))]
+
+
+def test_what_is_not_known_is_told_by_place_too() -> None:
+    items = [UNSAFE[0], item("tenant:a", "1"), UNSAFE[1], item("tenant:b", "2")]
+    run = Run(lambda sent, attempt: Answers([applied(sent[0]), missed(sent[1])] if attempt == 1 else [missed(sent[0])]))
+    with pytest.raises(Unavailable) as raised:
+        run(items)
+    assert raised.value.event_ids == ("2",)
+    first, second, third, fourth = raised.value.outcomes
+    assert (second, fourth) == (applied(items[1]), None)
+    assert isinstance(first, Rejected)
+    assert isinstance(third, Rejected)
+
+
+def test_depth_is_for_the_gateway_to_judge() -> None:
+    deep: object = {"a": 2**53}
+    for _ in range(300):
+        deep = [deep]
+    with pytest.raises(PublishRefused, match="not JSON"):
+        Run(lambda items, attempt: LATER)([Publish("tenant:a", deep, event_id="1")])
+
+
 def test_the_reserved_kinds_are_the_gateways() -> None:
     assert RESERVED_KINDS == THEIRS
     for kind in RESERVED_KINDS:

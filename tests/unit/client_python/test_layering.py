@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[3] / "clients" / "python"
 MODULES = {path.stem: ast.parse(path.read_text("utf-8")) for path in sorted((ROOT / "planwire_client").glob("*.py"))}
 
-PURE = ["change", "errors", "headers", "merge_patch", "snapshot"]
+PURE = ["change", "document", "errors", "headers", "merge_patch", "snapshot"]
 OPTIONAL = {"redis", "django", "sqlalchemy", "psycopg"}
 """What is imported only where somebody uses it."""
 

@@ -13,6 +13,7 @@ from websockets.frames import Close
 
 from planwire_client import merge_patch as client_patch
 from planwire_client.link import Link
+from planwire_client.tokens import TokenSource
 from sync.state import merge_patch
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors"
@@ -23,7 +24,7 @@ def vectors(name: str) -> list[Any]:
 
 
 def link(token: Any = lambda: "t") -> Link:
-    return Link("http://127.0.0.1:1", token, lambda new, old: None, lambda: None)
+    return Link("http://127.0.0.1:1", TokenSource(token), lambda new, old: None, lambda: None)
 
 
 @pytest.mark.parametrize("row", vectors("merge_patch"))

@@ -83,6 +83,9 @@ def test_integers_order_as_numbers_and_strings_as_bytes() -> None:
         ({"state": "x" * 999}, "state_too_large"), ({"private": "x" * 999}, "state_too_large"),
         ({"state": [[[[[]]]]]}, "state_too_deep"), ({"state": {"a": [{"b": [{}]}]}}, "state_too_deep"),
         ({"private": [[[[[]]]]]}, "state_too_deep"),
+        ({"state": 2**53}, "number_unsafe"), ({"state": {"a": [{"b": -(2**53)}]}}, "number_unsafe"),
+        ({"state": 2**64}, "number_unsafe"), ({"private": {"a": 2**64}}, "number_unsafe"),
+        ({"private": [-(2**63) - 1]}, "number_unsafe"),
     ],
 )  # fmt: skip
 def test_what_is_refused(change: dict[str, Any], code: str) -> None:
@@ -93,7 +96,13 @@ def test_numbers_are_json_numbers() -> None:
     assert read({**GOOD, "if_version": 7.0, "order": 7.0}) == read({**GOOD, "if_version": 7, "order": 7})
 
 
+def test_a_cloud_events_state_has_the_same_numbers() -> None:
+    assert code_of({**EVENT, "data": {"a": 2**53}}) == "number_unsafe"
+    assert read({**EVENT, "data": {"a": 2**53 - 1, "b": -0.0}}).state == b'{"a":9007199254740991,"b":0.0}'
+
+
 def test_limits_are_reached_before_they_are_exceeded() -> None:
+    assert read({**GOOD, "state": -(2**53) + 1, "private": [2**64 - 1, -(2**63)]}).private
     assert len(read({**GOOD, "state": "x" * 998}).state) == 1000
     assert read({**GOOD, "state": [[[[1]]]]})
     assert read({**GOOD, "event_id": "x" * EVENT_ID_MAX}).event_id

@@ -1,0 +1,154 @@
+"""Tokens, from what the application gave: a string, or a function of its own that may fail in any way.
+
+A plain function runs in a thread, so that one that blocks does not stop the event loop; an async one runs in a task.
+Both have a time limit. What has not returned by then is given up, but still counts until it does: at most CALLS_MAX
+run at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import inspect
+import threading
+from collections.abc import Awaitable, Callable
+
+Token = str | Callable[[], str | Awaitable[str]]
+
+CALLS_MAX = 4
+"""Calls of one token function that run at once, those that were given up included."""
+
+TIMEOUT_S = 10.0
+"""How long a call may take where nothing else is said."""
+
+TOKEN_CHARS_MAX = 16_384
+"""A longer text is no token but, for example, a page of an identity provider; a gateway would close for good on it."""
+
+_Outcome = tuple[object, BaseException | None]
+"""What a call returned, or raised."""
+
+
+class TokenError(Exception):
+    """There is no token now; it may be asked for again later. The text says why."""
+
+
+class TokenSource:
+    """Where the connections of one replica get their tokens. Belongs to one event loop.
+
+    Attributes:
+        is_fixed: it is a string: asking again gives the same.
+    """
+
+    def __init__(self, token: Token, timeout_s: float = TIMEOUT_S) -> None:
+        """Take tokens from `token`; a call of a function may take `timeout_s`.
+
+        Raises:
+            TypeError: `token` is neither a string nor a function.
+        """
+        if not isinstance(token, str) and not callable(token):
+            raise TypeError(f"token must be a string or a function that returns one, not {type(token).__name__}")
+        self.is_fixed = isinstance(token, str)
+        self._token = token
+        self._timeout_s = timeout_s
+        self._free = asyncio.Semaphore(CALLS_MAX)
+        self._tasks: set[asyncio.Future[_Outcome]] = set()
+
+    async def fetch(self) -> str:
+        """Return a token, a new one where there is a function.
+
+        Raises:
+            TokenError: the function failed, did not return in time, or returned something else.
+        """
+        token = self._token
+        if isinstance(token, str):
+            return token
+        until = asyncio.get_running_loop().time() + self._timeout_s
+        if _is_async(token):
+            given = await self._finish(lambda: self._in_task(token), until)
+        else:
+            given = await self._finish(lambda: self._in_thread(token), until)
+            if inspect.isawaitable(given):
+                given = await self._finish(lambda: self._in_task(lambda: given), until)
+        return _checked(given)
+
+    async def _finish(self, start: Callable[[], asyncio.Future[_Outcome]], until: float) -> object:
+        """Return what the started call returns; it holds its place until it ends, whoever still waits for it."""
+        try:
+            async with asyncio.timeout_at(until):
+                await self._free.acquire()
+        except TimeoutError:
+            raise TokenError(f"the token function has not returned from {CALLS_MAX} calls") from None
+        call = start()
+        try:
+            await asyncio.wait({call}, timeout=max(0.0, until - asyncio.get_running_loop().time()))
+        finally:
+            is_late = not call.done()
+            call.cancel()
+        if is_late:
+            raise TokenError(f"the token function did not return within {self._timeout_s:g} s")
+        given, error = call.result()
+        if error is not None:
+            raise TokenError(f"the token function failed: {error!r}") from error
+        return given
+
+    def _in_task(self, function: Callable[[], object]) -> asyncio.Future[_Outcome]:
+        async def call() -> _Outcome:
+            try:
+                given = function()
+                return (await given if inspect.isawaitable(given) else given), None
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # also a CancelledError of its own: nobody has cancelled the connection
+                return None, error
+
+        def ended(task: asyncio.Future[_Outcome]) -> None:
+            self._tasks.discard(task)
+            self._free.release()
+
+        task = asyncio.ensure_future(call())
+        self._tasks.add(task)
+        task.add_done_callback(ended)
+        return task
+
+    def _in_thread(self, function: Callable[[], object]) -> asyncio.Future[_Outcome]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[_Outcome] = loop.create_future()
+
+        def call() -> None:
+            outcome: _Outcome
+            try:
+                outcome = function(), None
+            except BaseException as error:  # whatever it is, it is the token function's, and this thread ends here
+                outcome = None, error
+            with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits
+                loop.call_soon_threadsafe(ended, outcome)
+
+        def ended(outcome: _Outcome) -> None:
+            self._free.release()
+            if not future.done():
+                future.set_result(outcome)
+            elif inspect.iscoroutine(outcome[0]):
+                outcome[0].close()
+
+        # Not of an executor: its threads are waited for when the process ends, and this one may never return.
+        thread = threading.Thread(
+            target=contextvars.copy_context().run, args=(call,), name="planwire token", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads
+            ended((None, error))
+        return future
+
+
+def _is_async(function: Callable[[], object]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def _checked(given: object) -> str:
+    if not isinstance(given, str):
+        raise TokenError(f"the token function returned {type(given).__name__}, not a string")
+    if not given or len(given) > TOKEN_CHARS_MAX or not given.isascii():
+        raise TokenError(f"the token function returned {len(given)} characters that are no token")
+    return given
