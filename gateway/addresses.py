@@ -22,6 +22,9 @@ FORWARDING_HEADERS = frozenset(
 FORWARDING_PREFIX = "x-forwarded"
 """What proxies and tunnels add to a request that they pass on, in lower case."""
 
+MESH_HEADERS = frozenset(("x-forwarded-client-cert", "x-forwarded-proto"))
+"""Those of them that a service mesh adds to what its own pods send each other."""
+
 LOCAL = "local"
 """The peer of a unix socket, on which only a proxy of the same machine can be."""
 
@@ -30,6 +33,9 @@ TEXT_MAX = 64
 
 IPV6_GROUP_BITS = 64
 """Limits count an IPv6 network of this prefix length as one client: it is what a provider gives to one customer."""
+
+_SHARED = ipaddress.ip_network("100.64.0.0/10")
+"""Addresses of carriers and of some clouds' pods (RFC 6598), which reach nobody outside."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -100,6 +106,14 @@ def canonical(text: str) -> str:
     """
     address = _parse(text)
     return text.strip().lower()[:TEXT_MAX] if address is None else str(address)
+
+
+def is_internal(address: str) -> bool:
+    """Return whether nobody on the internet has this address: loopback, private, link-local, or LOCAL."""
+    if address == LOCAL:
+        return True
+    parsed = _parse(address)
+    return parsed is not None and (parsed.is_private or (parsed.version == 4 and parsed in _SHARED))
 
 
 def group(address: str) -> str:

@@ -19,18 +19,36 @@ import jwt
 import orjson
 from jwt.algorithms import Algorithm, HMACAlgorithm
 
-from gateway.claims import DEFAULT_SCOPE, SCOPES, TOPICS_MAX, AuthFailure, Claims, check_topics, read_claims
-from gateway.revocations import Revocations
+from gateway.claims import (
+    DEFAULT_SCOPE,
+    SCOPES,
+    TOPICS_MAX,
+    AuthFailure,
+    Claims,
+    check_topics,
+    milliseconds_hint,
+    read_claims,
+)
+from gateway.revocations import LOGIN, Revocation, Revocations
 
 __all__ = ["Auth", "AuthFailure", "Claims", "KeySet", "VerifyKey", "mint", "secret_keys"]
 
 CANDIDATES_MAX = 4
 """Keys tried for a token without a key id. More would let one token cost many signature checks."""
 
-NOT_BEFORE_LEEWAY_S = 30
-"""How far ahead of ours the issuer's clock may run. Expiry gets none: it is a promise with a bound."""
+LEEWAY_S = 30.0
+"""How far the issuer's clock may be from ours, either way: `nbf` and `iat` may be ahead by it, `exp` past by it."""
+
+AHEAD_MAX = 4096
+"""Tokens remembered whose `iat` is still ahead; beyond, the oldest is forgotten."""
 
 _FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_OF_TIME = frozenset(("token_not_yet_valid", "token_lifetime", "token_issued_ahead"))
+"""The failures that a time in milliseconds leads to."""
+
+_LAST_LETTERS = {2: b"AQgw", 3: b"AEIMQUYcgkosw048"}
+"""By the length of a last group of base64url: the letters it may end with, because the bits left over are zero."""
+
 _COMPACT = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
 
 
@@ -123,6 +141,7 @@ class Auth:
         max_ttl_s: float = 2_592_000,
         cache_size: int = 4096,
         awaits_keys: bool = False,
+        leeway_s: float = LEEWAY_S,
     ) -> None:
         """Verify with `keys`. The limits are those of the settings of the same names."""
         self.revocations = Revocations() if revocations is None else revocations
@@ -133,6 +152,8 @@ class Auth:
         self._token_max = token_max_bytes
         self._max_ttl_s = max_ttl_s
         self._cache_size = cache_size
+        self._leeway_s = leeway_s
+        self._ahead: dict[bytes, tuple[float, Claims]] = {}
         self._verified: dict[bytes, Claims] = {}
         self._keys = keys
 
@@ -161,10 +182,12 @@ class Auth:
         claims = self._verified.get(digest)
         if claims is None:
             found = self._check(data, now)
-            if isinstance(found, str):
-                return AuthFailure(found)
+            if isinstance(found, AuthFailure):
+                return found
             claims = found
             self._remember(digest, claims)
+            if claims.iat > now:
+                self._note_ahead(digest, claims, now)
         if claims.is_expired(now):
             return AuthFailure("token_expired")
         if self.revocations.is_revoked(claims):
@@ -178,32 +201,63 @@ class Auth:
             del self._verified[next(iter(self._verified))]
         self._verified[digest] = claims
 
-    def _check(self, data: bytes, now: float) -> Claims | str:
-        """Return the claims of a token not seen before, or a failure's code. Signature first, contents after."""
+    def covering(self, revocation: Revocation, now: float) -> Revocation:
+        """Return the revocation with an instant that covers every matching token that was seen here before it.
+
+        An issuer whose clock is ahead writes an `iat` that is later than a revocation of the same moment. Tokens with
+        such an `iat` are remembered until it has passed; the instant is raised to the latest of those that match.
+
+        Args:
+            revocation: one that was made just now; an older one would be raised over tokens that were issued after it.
+            now: seconds since 1970.
+        """
+        if revocation.kind == LOGIN:
+            return revocation  # it covers them whenever they were issued
+        self._forget_passed(now)
+        matching = (
+            claims.iat for seen, claims in self._ahead.values() if seen <= revocation.at and revocation.matches(claims)
+        )
+        latest = max(matching, default=0.0)
+        return replace(revocation, at=latest) if latest > revocation.at else revocation
+
+    def _note_ahead(self, digest: bytes, claims: Claims, now: float) -> None:
+        if len(self._ahead) >= AHEAD_MAX:
+            self._forget_passed(now)
+        if len(self._ahead) >= AHEAD_MAX:
+            del self._ahead[next(iter(self._ahead))]
+        self._ahead.setdefault(digest, (now, claims))
+
+    def _forget_passed(self, now: float) -> None:
+        self._ahead = {digest: (seen, claims) for digest, (seen, claims) in self._ahead.items() if claims.iat > now}
+
+    def _check(self, data: bytes, now: float) -> Claims | AuthFailure:
+        """Return the claims of a token not seen before, or why it is refused. Signature first, contents after."""
         match = _COMPACT.fullmatch(data)
         if match is None:
-            return "token_malformed"
+            return AuthFailure("token_malformed")
         header = _decode_object(match[1])
         # RFC 7515 section 4.1.11: a header extension that must be understood and is not refuses the token.
         if header is None or "crit" in header:
-            return "token_malformed"
+            return AuthFailure("token_malformed")
         keys = self._keys.find(header.get("kid"), header.get("alg"))
         if isinstance(keys, str):
-            return self._unfound(keys)
+            return AuthFailure(self._unfound(keys))
         signed = data[: match.end(2)]
         signature = _decode_base64(match[3])
         if signature is None:
-            return "token_malformed"
+            return AuthFailure("token_malformed")
         for signer in keys:
             if _is_signed(signer, signed, signature):
                 break
         else:
-            return "token_signature"
+            return AuthFailure("token_signature")
         payload = _decode_object(match[2])
         if payload is None:
-            return "token_claims"
+            return AuthFailure("token_claims")
         claims = self._check_payload(payload, now, signer.issuer or self._issuer)
-        return replace(claims, scope=(signer.scope,)) if signer.scope and isinstance(claims, Claims) else claims
+        if isinstance(claims, str):
+            return AuthFailure(claims, milliseconds_hint(payload) if claims in _OF_TIME else "")
+        return replace(claims, scope=(signer.scope,)) if signer.scope else claims
 
     def _unfound(self, code: str) -> str:
         if code == "token_key_unknown":
@@ -211,16 +265,18 @@ class Auth:
         return "token_keys_unavailable" if self.awaits_keys and code != "token_malformed" else code
 
     def _check_payload(self, payload: dict[str, object], now: float, issuer: str) -> Claims | str:
-        claims = read_claims(payload)
+        claims = read_claims(payload, self._leeway_s)
         if claims is None:
             return "token_claims"
         not_before = payload.get("nbf", 0)
         if isinstance(not_before, bool) or not isinstance(not_before, int | float):
             return "token_claims"
-        if not_before > now + NOT_BEFORE_LEEWAY_S:
+        if not_before > now + self._leeway_s:
             return "token_not_yet_valid"
-        if claims.exp > now + self._max_ttl_s + NOT_BEFORE_LEEWAY_S:
+        if claims.exp > now + self._max_ttl_s + self._leeway_s:
             return "token_lifetime"
+        if claims.iat > now + self._leeway_s:
+            return "token_issued_ahead"
         if issuer and payload.get("iss") != issuer:
             return "token_issuer"
         audience = payload.get("aud", ())
@@ -239,7 +295,13 @@ def _is_signed(key: VerifyKey, signed: bytes, signature: bytes) -> bool:
 
 
 def _decode_base64(data: bytes) -> bytes | None:
-    """Return what unpadded base64url (RFC 7515 section 2) stands for, or None for an impossible length."""
+    """Return what unpadded base64url (RFC 7515 section 2) stands for, or None for an impossible length.
+
+    Each value has one spelling: bits that the last letter has left over must be zero (RFC 4648 section 3.5).
+    """
+    last = _LAST_LETTERS.get(len(data) % 4)
+    if last is not None and data[-1] not in last:
+        return None
     try:
         return binascii.a2b_base64(data.translate(_FROM_URL_SAFE) + b"=" * (-len(data) % 4))
     except ValueError:

@@ -193,13 +193,18 @@ def _if_version(value: object) -> int | None:
 
 
 def _cause(value: object, event_id: str, by: Origin) -> bytes:
-    """Return the cause as JSON: what was given, completed by who published, the event id and when it came."""
+    """Return the cause as JSON: what was given, completed by the event id and when it came, and who published.
+
+    Where the caller names a source of their own, the key's name stands beside it.
+    """
     cause: dict[str, object] = {"source": by.source}
     if event_id:
         cause["event_id"] = event_id
     cause["received_at"] = by.received_at
-    if value is not None:
-        cause.update(_given_cause(value))
+    given = {} if value is None else _given_cause(value)
+    cause.update(given)
+    if "source" in given:
+        cause["by"] = by.source
     return orjson.dumps(cause)
 
 

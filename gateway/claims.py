@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sync.state.topic import PROBE_KIND, RESERVED_KINDS, Topic, TopicError
 
@@ -24,6 +24,9 @@ TEXT_MAX = 256
 EXP_MAX = 2**53
 """Beyond it a number is not exact in a browser, and no expiry makes sense."""
 
+MILLISECONDS_FROM = 1e11
+"""A time from here on is no time in seconds (it would be in the year 5138); the milliseconds of today are above it."""
+
 _RESERVED = re.compile(rf"(?:[^/:]*/)?({'|'.join(RESERVED_KINDS)}):")
 
 
@@ -38,6 +41,7 @@ MESSAGES = {
     "token_claims": "a claim is missing, malformed or too large",
     "token_expired": "the token has expired",
     "token_not_yet_valid": "the token is not valid yet",
+    "token_issued_ahead": "the token was issued in the future: its iat is ahead of the clock here",
     "token_lifetime": "the token's expiry is too far ahead",
     "token_audience": "the token is for another audience",
     "token_issuer": "the token is from another issuer",
@@ -48,14 +52,18 @@ MESSAGES = {
 
 @dataclass(frozen=True, slots=True)
 class AuthFailure:
-    """Why a token was refused. `code`, one of `MESSAGES`, is stable; neither part tells what the token held."""
+    """Why a token was refused. `code`, one of `MESSAGES`, is stable; no part tells what the token held.
+
+    `hint`: what is likely wrong with the token, for its issuer; empty where nothing more is known.
+    """
 
     code: str
+    hint: str = ""
 
     @property
     def message(self) -> str:
-        """The code as a sentence."""
-        return MESSAGES[self.code]
+        """The code as a sentence, and the hint."""
+        return f"{MESSAGES[self.code]}; {self.hint}" if self.hint else MESSAGES[self.code]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,7 @@ class Claims:
         scope: of "read", "private", "console".
         jti: the token's id, empty for none.
         iat: seconds since 1970 at which it was issued; 0 where the token does not say.
+        leeway_s: how long after `exp` it still counts, because the issuer's clock may be behind ours.
     """
 
     sub: str
@@ -77,6 +86,7 @@ class Claims:
     scope: tuple[str, ...] = DEFAULT_SCOPE
     jti: str = ""
     iat: float = 0
+    leeway_s: float = field(default=0, compare=False)
 
     def may_read(self, topic: str) -> bool:
         """Whether the token opens `topic` (a checked name): with scope read, or, what gateways report to consoles, with
@@ -91,12 +101,17 @@ class Claims:
         """Whether the token carries `scope`."""
         return scope in self.scope
 
+    @property
+    def ends_at(self) -> float:
+        """Seconds since 1970 from which on the token does not count."""
+        return self.exp + self.leeway_s
+
     def is_expired(self, now: float) -> bool:
         """Whether the token has ended at `now` (seconds since 1970); the end itself is past it."""
-        return now >= self.exp
+        return now >= self.ends_at
 
 
-def read_claims(payload: Mapping[str, object]) -> Claims | None:
+def read_claims(payload: Mapping[str, object], leeway_s: float = 0) -> Claims | None:
     """Return the claims of a token's decoded payload, or None where one is missing, malformed or too large.
 
     `scope` may be a list or, as in OAuth 2.0 (RFC 8693 section 4.2), a space separated string; scopes of other
@@ -112,7 +127,19 @@ def read_claims(payload: Mapping[str, object]) -> Claims | None:
     scope = _scope(payload.get("scope", DEFAULT_SCOPE))
     if topics is None or scope is None:
         return None
-    return Claims(sub, exp, topics, scope, jti, iat)
+    return Claims(sub, exp, topics, scope, jti, iat, leeway_s)
+
+
+def milliseconds_hint(payload: Mapping[str, object]) -> str:
+    """Return which times of a payload look like milliseconds, as a sentence; empty for none."""
+    found = [
+        name
+        for name in ("exp", "iat", "nbf")
+        if isinstance(value := payload.get(name), int | float) and value >= MILLISECONDS_FROM
+    ]
+    if not found:
+        return ""
+    return f"{'/'.join(found)} {'looks' if len(found) == 1 else 'look'} like milliseconds, JWT wants seconds"
 
 
 def check_topics(topics: Iterable[str]) -> None:

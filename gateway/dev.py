@@ -170,7 +170,7 @@ def _ending(code: int) -> str:
 def _environ() -> dict[str, str]:
     try:
         return env.read(os.environ)
-    except env.UnknownSettingError as error:
+    except env.SettingNameError as error:
         raise DevError(str(error), 2) from error
 
 

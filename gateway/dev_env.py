@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.errors import GatewayError
+from sync.state import env
 
 FILE_NAME = "dev.env"
 HEADER = "# Made by `make run` for development on this machine. Delete it to get new secrets.\n"
 PUBLISH_KEY = "PLANWIRE_PUBLISH_KEY"
 PUBLISH_KEYS = "PLANWIRE_PUBLISH_KEYS"
+PUBLISH_RIGHTS = "PLANWIRE_PUBLISH_RIGHTS"
+TOLERANT_PUBLISH_RIGHTS = env.TOLERANT + PUBLISH_RIGHTS
+KEY_NAME = "dev"
+KEY_RIGHTS = f"{KEY_NAME}:publish+tenants+admin:*"
 ENVIRONMENTS = ("live", "sandbox")
 
 
@@ -48,6 +54,7 @@ def overlay(environ: Mapping[str, str], values: Mapping[str, str]) -> dict[str, 
     """Return `environ` with those of `values` that it lacks; an empty variable counts as lacking.
 
     The publish key and its hash go together: with one of the two in the environment, the other is never a foreign one.
+    The key that is made up may do everything.
     """
     merged = dict(environ)
     given = {name for name, value in environ.items() if value}
@@ -56,7 +63,11 @@ def overlay(environ: Mapping[str, str], values: Mapping[str, str]) -> dict[str, 
         if name not in given and not paired:
             merged[name] = value
     if PUBLISH_KEY in given and PUBLISH_KEYS not in given:
-        merged[PUBLISH_KEYS] = hashed("dev", environ[PUBLISH_KEY])
+        merged[PUBLISH_KEYS] = hashed(KEY_NAME, environ[PUBLISH_KEY])
+    is_ours = PUBLISH_KEYS not in given and re.fullmatch(rf"{KEY_NAME}:\w+", merged.get(PUBLISH_KEYS, ""))
+    if is_ours and not given & {PUBLISH_RIGHTS, TOLERANT_PUBLISH_RIGHTS}:
+        # Under the name that a build from before there were rights ignores: it can start with the same environment.
+        merged[TOLERANT_PUBLISH_RIGHTS] = KEY_RIGHTS
     return merged
 
 
@@ -69,7 +80,7 @@ def ensure(data_dir: Path, addresses: Mapping[str, str]) -> dict[str, str]:
     kept = load(data_dir)
     values = generate() | kept | dict(addresses)
     if PUBLISH_KEY not in kept or PUBLISH_KEYS not in kept:
-        values[PUBLISH_KEYS] = hashed("dev", values[PUBLISH_KEY])
+        values[PUBLISH_KEYS] = hashed(KEY_NAME, values[PUBLISH_KEY])
     if values != kept:
         _write(data_dir / FILE_NAME, values)
     return values
@@ -81,7 +92,7 @@ def generate() -> dict[str, str]:
     return {
         "PLANWIRE_JWT_SECRET": secrets.token_urlsafe(48),
         PUBLISH_KEY: publish_key,
-        PUBLISH_KEYS: hashed("dev", publish_key),
+        PUBLISH_KEYS: hashed(KEY_NAME, publish_key),
         "PLANWIRE_PADDLE_SECRETS": _per_environment("pdl_ntfset_dev_"),
         "PLANWIRE_PADDLE_API_KEYS": _per_environment("pdl_dev_apikey_"),
     }
@@ -93,7 +104,7 @@ def hashed(name: str, key: str) -> str:
 
 
 def _per_environment(prefix: str) -> str:
-    return ",".join(f"{env}:{prefix}{secrets.token_hex(24)}" for env in ENVIRONMENTS)
+    return ",".join(f"{name}:{prefix}{secrets.token_hex(24)}" for name in ENVIRONMENTS)
 
 
 def _write(path: Path, values: Mapping[str, str]) -> None:

@@ -10,7 +10,8 @@ import structlog
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from gateway import addresses, origins
 from gateway.auth import Auth, AuthFailure, Claims
@@ -19,6 +20,7 @@ from gateway.keys import PublishKey, PublishKeys
 from gateway.metrics import Metrics
 from gateway.problem import Problem, from_exception
 from gateway.revocations import Revocation
+from gateway.rights import Denial, Scope
 from gateway.settings import GatewaySettings
 from sync.state.inspection import Inspection
 from sync.state.store import Store, StoreError
@@ -86,7 +88,7 @@ class Counted:
     def __init__(self, app: ASGIApp, path: str, metrics: Metrics) -> None:
         self._app, self._path, self._metrics = app, path, metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve the request, and count what is answered."""
 
         status = 500  # unless it answers: then what is around the routes does
@@ -106,11 +108,11 @@ class Counted:
 class Streaming(Response):
     """An answer that needs something held open while it is sent: `stream` is an ASGI app that opens and closes it."""
 
-    def __init__(self, stream: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+    def __init__(self, stream: Callable[[AsgiScope, Receive, Send], Awaitable[None]]) -> None:
         super().__init__()
         self._stream = stream
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Send it."""
         await self._stream(scope, receive, send)
 
@@ -166,3 +168,39 @@ def require_key(gateway: Gateway, request: Request) -> PublishKey:
         gateway.metrics.auth_failures[code] += 1
         raise Problem(code, "send Authorization: Bearer and a publish key")
     return key
+
+
+def spend(key: PublishKey, units: int) -> None:
+    """Return once `units` requests are taken from the key's rate; a batch counts as its items.
+
+    Raises:
+        Problem: 429 rate_limited, with Retry-After.
+    """
+    wait_s = key.bucket.take(units, time.monotonic())
+    if wait_s:
+        detail = f"the key {key.name} has {key.bucket.rate:g} requests a second; each item of a batch counts as one"
+        raise Problem("rate_limited", detail, headers={"Retry-After": str(int(wait_s) + 1)})
+
+
+def require_scope(gateway: Gateway, key: PublishKey, scope: Scope) -> None:
+    """Return when there are topics on which the key has `scope`.
+
+    Raises:
+        Problem: 403 scope_missing.
+    """
+    _refuse(gateway, key.rights.missing(key.name, scope))
+
+
+def require_right(gateway: Gateway, key: PublishKey, scope: Scope, topic: str) -> None:
+    """Return when the key has `scope` on `topic`, a checked name or `gateway.rights.ANY`.
+
+    Raises:
+        Problem: 403 scope_missing or topic_forbidden.
+    """
+    _refuse(gateway, key.rights.denial(key.name, scope, topic))
+
+
+def _refuse(gateway: Gateway, denial: Denial | None) -> None:
+    if denial is not None:
+        gateway.metrics.auth_failures[denial.code] += 1
+        raise Problem(denial.code, denial.detail)

@@ -12,20 +12,17 @@ from starlette.routing import Route
 
 from gateway import asyncapi, openapi
 from gateway.endpoint import Gateway, Handler, route
-from gateway.metrics import CONTENT_TYPE
 from gateway.problem import Problem
 from gateway.publish_routes import publish_routes
+from gateway.scrape import Scrape
 from gateway.state_routes import state_routes
 from sync.state.store import StoreError
-from sync.state.tallies import Tallies
 
 __all__ = ["Gateway", "routes"]
 
 
 def routes(gateway: Gateway) -> list[Route]:
     """Return every route of the gateway's HTTP API; the caller mounts them beside the intake, console and demo."""
-
-    tallies = Tallies(gateway.store)
 
     async def healthz(_: Request) -> Response:
         return _json({"status": "alive"})
@@ -50,20 +47,13 @@ def routes(gateway: Gateway) -> list[Route]:
             raise Problem("not_ready", f"not ready: {failed}{reasons}", extra={"checks": checks})
         return _json({"status": "ready", "checks": checks})
 
-    async def metrics(_: Request) -> Response:
-        await tallies.refresh()
-        gateway.metrics.tallies = tallies.counts
-        if gateway.metrics.backlog is not None:
-            await gateway.metrics.backlog.refresh()
-        return Response(gateway.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
-
     return [
         *state_routes(gateway),
         *publish_routes(gateway),
         route(gateway, "/v1/connect", "GET", connect),
         route(gateway, "/healthz", "GET", healthz),
         route(gateway, "/readyz", "GET", readyz),
-        route(gateway, "/metrics", "GET", metrics),
+        route(gateway, "/metrics", "GET", Scrape(gateway).answer),
         route(gateway, "/v1/openapi.json", "GET", _description(openapi.document())),
         route(gateway, "/v1/asyncapi.json", "GET", _description(asyncapi.document())),
     ]

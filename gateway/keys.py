@@ -1,4 +1,4 @@
-"""Publish keys: who may publish, how fast. Pure; knows hashes only, never a key."""
+"""Publish keys: whose they are, what each may do, and how fast. Pure; knows hashes only, never a key."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from gateway.rights import EVERYTHING, Grant, Rights
+
 KEY_MAX_CHARS = 512
 """Characters of a presented key that are looked at; a longer one is wrong."""
 
 BURST_S = 1.0
-"""A key may publish this many seconds' worth of its rate at once."""
+"""A key may use this many seconds' worth of its rate at once."""
 
 
 class TokenBucket:
@@ -44,22 +46,40 @@ class TokenBucket:
 
 @dataclass(slots=True)
 class PublishKey:
-    """One backend's key: its `name` for causes and logs, the SHA-256 of the key, and its rate in this process."""
+    """One backend's key: its `name` for causes and logs, its SHA-256, its rate in this process, and its rights."""
 
     name: str
     digest: bytes = field(repr=False)
     bucket: TokenBucket
+    rights: Rights = EVERYTHING
 
 
 class PublishKeys:
     """The configured publish keys."""
 
-    def __init__(self, entries: Iterable[tuple[str, str, float | None]], *, default_rate: float) -> None:
-        """Take entries of name, SHA-256 hex and publishes per second (None: `default_rate`)."""
+    def __init__(
+        self,
+        entries: Iterable[tuple[str, str, float | None]],
+        grants: Iterable[Grant] = (),
+        *,
+        default_rate: float,
+    ) -> None:
+        """Take the keys and their rights.
+
+        Args:
+            entries: name, SHA-256 hex and requests per second of each key (None: `default_rate`).
+            grants: what the keys may do. A key that none of them names may do everything.
+            default_rate: requests per second; each publish of a batch counts as one.
+        """
+        by_key: dict[str, list[Grant]] = {}
+        for grant in grants:
+            by_key.setdefault(grant.key, []).append(grant)
         self._keys = []
         for name, digest, rate in entries:
             per_s = default_rate if rate is None else rate
-            self._keys.append(PublishKey(name, bytes.fromhex(digest), TokenBucket(per_s, max(1.0, per_s * BURST_S))))
+            bucket = TokenBucket(per_s, max(1.0, per_s * BURST_S))
+            rights = Rights(by_key[name]) if name in by_key else EVERYTHING
+            self._keys.append(PublishKey(name, bytes.fromhex(digest), bucket, rights))
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -18,11 +18,18 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
+from gateway.protocol import CloseCode
 from sync.state import tallies
 
 PREFIX: Final = "planwire_"
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+
+CLOSE_CODES = frozenset((*range(1000, 1016), *CloseCode))
+"""The close codes with a series of their own: those of RFC 6455 and ours. A browser may choose any other."""
+
+OTHER: Final = "other"
+"""The label of every other value."""
 
 LATENCY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 OCCURRED_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
@@ -69,7 +76,7 @@ class Metrics:
     """The counts of one process. Attributes are added to directly; see `COUNTERS` and `GAUGES` for what each means.
 
     Attributes beyond those:
-        closed: sockets closed, by close code.
+        closed: sockets closed, by close code or OTHER.
         refused: sockets refused before opening, by reason.
         verdicts: publishes over HTTP, by verdict or `error`.
         auth_failures: refused tokens and publish keys, by code.
@@ -123,7 +130,7 @@ class Metrics:
         self.draining = False
         self.probe_at = 0.0
         # By label.
-        self.closed: Counter[int] = Counter()
+        self.closed: Counter[int | str] = Counter()
         self.refused: Counter[str] = Counter()
         self.verdicts: Counter[str] = Counter()
         self.auth_failures: Counter[str] = Counter()
@@ -146,6 +153,10 @@ class Metrics:
         self.sent_bytes += count * size
         if as_patch:
             self.patches += count
+
+    def socket_closed(self, code: int) -> None:
+        """Count a socket that was closed with `code`, which the browser may have chosen."""
+        self.closed[code if code in CLOSE_CODES else OTHER] += 1
 
     def announced(self, version: int) -> None:
         """Count a version fanned out now; it tells its own age (microseconds since 1970)."""

@@ -63,7 +63,9 @@ class Node:
         self.inspection = Inspection(self.store, settings.dev)
         self.metrics = Metrics()
         self.auth, self._jwks = _auth(settings, keys)
-        self.publish_keys = PublishKeys(settings.publish_keys, default_rate=settings.publish_rate_per_s)
+        self.publish_keys = PublishKeys(
+            settings.publish_keys, settings.publish_rights, default_rate=settings.publish_rate_per_s
+        )
         self.sweep = Sweep(
             self.store,
             self.metrics,
@@ -86,7 +88,7 @@ class Node:
         self.sweep.hub = self.hub
         self.acks = Acks(self.store, self.hub, self.name)
         self._control_subscribed = False
-        self._told: dict[Revocation, None] = {}
+        self._told: dict[Revocation, Revocation] = {}
         self._revocations_wanted = asyncio.Event()
         self.pulse = Pulse(settings, self.hub, self.metrics, self.sweep.want_reconcile)
         self.probe = Probe(self.store, self.hub, self.feed, self.name, settings.probe_s, self.pulse.announce_freshness)
@@ -153,7 +155,7 @@ class Node:
             self.metrics.evicts = self.inspection.evicts
             if time.monotonic() - pruned_at > PRUNE_S:
                 pruned_at = time.monotonic()
-                self.auth.revocations.prune(time.time() - self.settings.token_max_ttl_s - PRUNE_S)
+                self.auth.revocations.prune(time.time() - self.settings.revocation_keep_s - PRUNE_S)
             self.metrics.topics = len(self.hub.topics) - self.hub.reports
             self.metrics.probe_at = self.hub.verified_at_us / 1e6
 
@@ -177,7 +179,8 @@ class Node:
             except StoreError as error:
                 log.warning("revocations_unread", error=str(error))
                 # Whether the store has it is not known: it counts.
-                self._revoke_all(told)
+                self._revoke_all(told.values())
+                self._told |= {one: raised for one, raised in told.items() if raised is not one}
                 await asyncio.sleep(REVOCATIONS_AGAIN_S)
                 self._control_subscribed = True
                 self._revocations_wanted.set()
@@ -185,14 +188,30 @@ class Node:
             self._revoke_all(kept)
             loaded_at = now
             latest = {(one.kind, one.value): one.at for one in kept}
-            for one in told:
+            for one, raised in told.items():
                 # Redis keeps a score in 17 digits; a later revocation of the same replaces it.
                 if latest.get((one.kind, one.value), -1.0) < one.at - 0.001:
                     self.sweep.heard_foreign("revocation", of=one.kind)
+                elif raised is not one:
+                    await self._pass_on(one, raised)
 
     def _revoke_all(self, revocations: Iterable[Revocation]) -> None:
         for revocation in revocations:
             self.revoke(revocation)
+
+    async def _pass_on(self, told: Revocation, raised: Revocation) -> None:
+        """Have a revocation cover the tokens that were seen here before it at every other gateway, too."""
+        self.revoke(raised)
+        settings = self.settings
+        try:
+            await control.announce(
+                self.store, raised, keep_s=settings.revocation_keep_s, limit=settings.revocations_max
+            )
+        except StoreError as error:
+            log.warning("revocation_not_passed_on", error=str(error))
+            self._told[told] = raised
+            self._revocations_wanted.set()
+            await asyncio.sleep(REVOCATIONS_AGAIN_S)
 
     # The bus.
 
@@ -228,7 +247,7 @@ class Node:
         if revocation is not None:
             # A hint, as everything on the bus: what the store keeps counts. More than are looked up are all read.
             if len(self._told) < TOLD_MAX:
-                self._told[revocation] = None
+                self._told[revocation] = self.auth.covering(revocation, time.time())
             else:
                 self._control_subscribed = True
             self._revocations_wanted.set()
@@ -277,6 +296,7 @@ def _auth(settings: GatewaySettings, keys: Sequence[VerifyKey]) -> tuple[Auth, J
         token_max_bytes=settings.token_max_bytes,
         max_ttl_s=settings.token_max_ttl_s,
         cache_size=settings.token_cache,
+        leeway_s=settings.token_leeway_s,
         awaits_keys=bool(settings.jwks),
     )
     if not settings.jwks:

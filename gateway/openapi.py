@@ -196,7 +196,7 @@ _ANSWERS: tuple[type[BaseModel], ...] = (State, BatchResult, *openapi_intake.MOD
 
 _TOKEN: tuple[str, ...] = (*TOKEN_CODES, "topic_forbidden", "topic_invalid")
 _BODY: tuple[str, ...] = (
-    "key_missing", "key_invalid", "json_invalid", "disconnected", "body_timeout", "body_too_large",
+    "key_missing", "key_invalid", "scope_missing", "json_invalid", "disconnected", "body_timeout", "body_too_large",
     "content_type_unsupported", "content_encoding_unsupported", "charset_unsupported", "request_invalid",
     "rate_limited", "store_unavailable", "internal",
 )  # fmt: skip
@@ -251,7 +251,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "post", "/v1/publish", "publish", "Publish a topic's whole new state.",
         {200: json_answer("What became of it.", Committed, {"Planwire-Version": _VERSION_HEADER})},
-        (*_BODY, *_PUBLISH, "conflict", "topic_is_billed"),
+        (*_BODY, *_PUBLISH, "topic_forbidden", "conflict", "topic_is_billed"),
         "publishKey",
         body={
             "application/json": {"schema": any_of(Publish, CloudEvent)},
@@ -274,7 +274,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "post", "/v1/sessions/revoke", "revoke",
         "Stop tokens issued before now: send one of sub, topic, jti, or sub and topic together.",
         {200: json_answer("In force everywhere within a second.", Revoked)},
-        (*_BODY, "topic_invalid", "topic_reserved"),
+        (*_BODY, "topic_invalid", "topic_reserved", "topic_forbidden"),
         "publishKey",
         body={"application/json": {"schema": ref(Revoke)}},
     ),
@@ -293,8 +293,11 @@ OPERATIONS: tuple[Operation, ...] = (
         {200: json_answer("All of that.", Ready)}, ("internal", "not_ready"),
     ),
     Operation(
-        "get", "/metrics", "metrics", "Prometheus metrics of this process.",
-        {200: text_answer("The text format.", "text/plain")}, ("internal",),
+        "get", "/metrics", "metrics",
+        "Prometheus metrics of this process; with PLANWIRE_METRICS_TOKEN, without it for private addresses alone.",
+        {200: text_answer("The text format.", "text/plain")},
+        ("key_missing", "key_invalid", "metrics_closed", "internal"),
+        "metricsToken",
     ),
     Operation(
         "get", "/v1/openapi.json", "description", "This document.",
@@ -331,7 +334,12 @@ def document() -> dict[str, Any]:
             "schemas": schemas["$defs"],
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-                "publishKey": {"type": "http", "scheme": "bearer", "description": "A publish key."},
+                "publishKey": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A publish key; its rights say what it opens.",
+                },
+                "metricsToken": {"type": "http", "scheme": "bearer", "description": "PLANWIRE_METRICS_TOKEN."},
                 **openapi_intake.SIGNATURE,
             },
         },

@@ -368,7 +368,10 @@ _ENVIRONMENT = query_text("env", "The provider's environment; default: the first
 _LIMIT = query_integer("limit", "The most that one answer lists.", PAGE_MAX, minimum=1, default=100)
 _TENANT = path_text("id", "The tenant's id: acme for tenant:acme.", TENANT_PATTERN, "acme")
 _BODY = ("disconnected", "body_timeout", "body_too_large", "content_encoding_unsupported", "charset_unsupported")
-_GUARDED = ("key_missing", "key_invalid", "request_invalid", "internal", "store_unavailable")
+_GUARDED = (
+    "key_missing", "key_invalid", "scope_missing", "topic_forbidden", "request_invalid", "rate_limited", "internal",
+    "store_unavailable",
+)  # fmt: skip
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(

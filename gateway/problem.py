@@ -33,6 +33,7 @@ STATUSES: dict[str, int] = {
     "scope_missing": 403,
     "header_missing": 403,
     "not_dev": 403,
+    "metrics_closed": 403,
     "origin_forbidden": 403,
     "not_found": 404,
     "method_not_allowed": 405,

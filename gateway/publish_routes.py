@@ -1,10 +1,11 @@
-"""Writing over HTTP: publish one state or a batch of them, and revoke tokens. A publish key opens all three."""
+"""Writing over HTTP: publish one state or a batch of them, and revoke tokens. All three need a publish key."""
 
 from __future__ import annotations
 
 import time
 
 import orjson
+import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -13,15 +14,17 @@ from gateway import control
 from gateway.body import read_json
 from gateway.change import Limits, origin, publishable, read_change
 from gateway.claims import TEXT_MAX
-from gateway.endpoint import Gateway, require_key, route
-from gateway.keys import PublishKey
+from gateway.endpoint import Gateway, require_key, require_right, require_scope, route, spend
 from gateway.problem import Problem, from_exception
 from gateway.revocations import Revocation
+from gateway.rights import ANY, Scope
 from gateway.state_routes import VERSION_HEADER
 from sync.state.previous import with_previous
 from sync.state.store import Change, Committed, StoreError, Verdict
 
 REVOCABLE = frozenset(("sub", "topic", "jti"))
+
+log = structlog.get_logger("gateway.http")
 
 BILLED = (
     "billing computes this topic from its provider's events, and a publish would erase what it knows: publish under"
@@ -37,9 +40,11 @@ def publish_routes(gateway: Gateway) -> list[Route]:
 
     async def publish(request: Request) -> Response:
         key = require_key(gateway, request)
-        _spend(key, 1)
+        spend(key, 1)
+        require_scope(gateway, key, Scope.PUBLISH)
         item = await read_json(request, settings.body_max_bytes, settings.body_timeout_s)
         change = read_change(item, limits, origin(key.name, time.time()))
+        require_right(gateway, key, Scope.PUBLISH, change.topic)
         (change,) = await with_previous(store, [change])
         committed = await store.commit(change)
         await store.wait_durable()
@@ -56,10 +61,16 @@ def publish_routes(gateway: Gateway) -> list[Route]:
 
     async def publish_batch(request: Request) -> Response:
         key = require_key(gateway, request)
-        items = _batch(await read_json(request, settings.batch_max_bytes, settings.body_timeout_s))
-        if len(items) > settings.batch_max_items:
-            raise Problem("batch_too_large", f"a batch has at most {settings.batch_max_items} items")
-        _spend(key, len(items))
+        spend(key, 0)  # whose rate is used up is refused before the body is read
+        require_scope(gateway, key, Scope.PUBLISH)
+        try:
+            items = _batch(await read_json(request, settings.batch_max_bytes, settings.body_timeout_s))
+            if len(items) > settings.batch_max_items:
+                raise Problem("batch_too_large", f"a batch has at most {settings.batch_max_items} items")
+        except Problem:
+            spend(key, 1)
+            raise
+        spend(key, max(1, len(items)))
         by = origin(key.name, time.time())
         results: list[dict[str, object]] = []
         changes: list[Change] = []
@@ -67,6 +78,7 @@ def publish_routes(gateway: Gateway) -> list[Route]:
         for item in items:
             try:
                 change = read_change(item, limits, by)
+                require_right(gateway, key, Scope.PUBLISH, change.topic)
             except Problem as problem:
                 results.append(_refusal(problem))
                 continue
@@ -90,12 +102,17 @@ def publish_routes(gateway: Gateway) -> list[Route]:
 
     async def revoke(request: Request) -> Response:
         key = require_key(gateway, request)
-        _spend(key, 1)
+        spend(key, 1)
+        require_scope(gateway, key, Scope.ADMIN)
         body = await read_json(request, settings.body_max_bytes, settings.body_timeout_s)
-        revocation = revocation_of(body, time.time())
-        await control.announce(store, revocation, keep_s=settings.token_max_ttl_s, limit=settings.revocations_max)
+        now = time.time()
+        revocation = gateway.auth.covering(revocation_of(body, now), now)
+        # A subject or a single token may hold any topic.
+        require_right(gateway, key, Scope.ADMIN, revocation.topic or ANY)
+        await control.announce(store, revocation, keep_s=settings.revocation_keep_s, limit=settings.revocations_max)
         # Here it counts at once; the other gateways hear it over the bus, and so does this one, to no effect.
         gateway.revoke(revocation)
+        log.info("revoked", by=key.name, kind=revocation.kind, value=revocation.value)
         return Response(orjson.dumps({"revoked": body, "at": revocation.at}), media_type="application/json")
 
     return [
@@ -103,14 +120,6 @@ def publish_routes(gateway: Gateway) -> list[Route]:
         route(gateway, "/v1/publish/batch", "POST", publish_batch),
         route(gateway, "/v1/sessions/revoke", "POST", revoke),
     ]
-
-
-def _spend(key: PublishKey, units: int) -> None:
-    wait_s = key.bucket.take(units, time.monotonic())
-    if wait_s:
-        seconds = str(int(wait_s) + 1)
-        detail = f"the key {key.name} may publish {key.bucket.rate:g} times a second"
-        raise Problem("rate_limited", detail, headers={"Retry-After": seconds})
 
 
 def _batch(body: object) -> list[object]:

@@ -131,7 +131,7 @@ class Pulse:
         """Watch the expiry of the token now in force."""
         assert socket.session.claims is not None
         self._deadlines.discard(socket.bucket, socket)
-        socket.bucket = self._deadlines.add(socket.session.claims.exp, socket)
+        socket.bucket = self._deadlines.add(socket.session.claims.ends_at, socket)
 
     def closing(self, socket: SessionSocket) -> None:
         """Give the peer its time to answer the close."""
@@ -149,7 +149,7 @@ class Pulse:
             beat.discard(socket)
         _decrement(self._per_address, group(socket.peer))
         self._metrics.sockets = len(self.sockets)
-        self._metrics.closed[socket.close_code] += 1
+        self._metrics.socket_closed(socket.close_code)
         claims = socket.session.claims
         if claims is not None:
             _decrement(self._per_subject, claims.sub)
@@ -259,7 +259,7 @@ class Pulse:
             socket.write(frame.text(protocol.error("token_expired", "the token has expired"), False))
             socket.close(CloseCode.TOKEN, "token_expired")
         else:
-            socket.bucket = self._deadlines.add(claims.exp, socket)
+            socket.bucket = self._deadlines.add(claims.ends_at, socket)
 
     def _check_stall(self, socket: SessionSocket, now: float) -> None:
         waiting = socket.buffered_bytes()

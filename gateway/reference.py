@@ -30,6 +30,9 @@ an empty value counts as absent. Switches are `1` or `0`. No secret has a defaul
 What Kubernetes sets for a Service called `planwire` or `planwire-...` (`PLANWIRE_PORT=tcp://...`,
 `PLANWIRE_SERVICE_HOST` and the like) is told from settings by name and value, and ignored.
 
+A setting that an older build does not know may be given with `X_` before its name (`X_PLANWIRE_PUBLISH_RIGHTS`): such a
+build ignores it and starts. Do so for a roll-out, and for as long as it may be rolled back.
+
 `web` and `worker` are the processes of the `Procfile`; `intake` is the part of `web` that takes webhooks; `outbox` is
 `python -m sync.outbox`. Give all of them the same environment.
 """

@@ -1,4 +1,5 @@
-"""Which tokens no longer count: of a subject, a topic, both together or one token, if issued before an instant. Pure.
+"""Which tokens no longer count: of a subject, a topic or both together, if issued before an instant; and single ones,
+whenever they were issued. Pure.
 
 It also writes and reads the JSON in which gateways tell each other (the Redis channel `pw:control`); sending and
 keeping it is gateway/control.py's.
@@ -40,12 +41,31 @@ class Revocation:
     """Tokens matching `kind` and `value`, issued at or before `at` (seconds since 1970), no longer count.
 
     `value` is the subject, the topic or the token id; for sub_topic the topic, one space, the subject; for login the
-    login's id.
+    login's id. A token id names one token, and a login's id those of its stream: they do not count whenever they say
+    that they were issued.
     """
 
     kind: Kind
     value: str
     at: float
+
+    @property
+    def topic(self) -> str:
+        """The topic that it is about; empty where it is about all."""
+        return self.value.partition(" ")[0] if self.kind in ("topic", "sub_topic") else ""
+
+    def matches(self, claims: Claims) -> bool:
+        """Whether it is about a token with these claims, whenever that was issued."""
+        match self.kind:
+            case "sub":
+                return claims.sub == self.value
+            case "jti" | "login":
+                return claims.jti == self.value
+            case "topic":
+                return claims.may_read(self.value)
+            case "sub_topic":
+                topic, _, sub = self.value.partition(" ")
+                return claims.sub == sub and claims.may_read(topic)
 
 
 class Revocations:
@@ -101,9 +121,9 @@ class Revocations:
             return True
         if not self._at and self._floor < 0:
             return False
+        if claims.jti and ("jti", claims.jti) in self._at:
+            return True
         at = max(self._floor, self._at.get(("sub", claims.sub), -1.0))
-        if claims.jti:
-            at = max(at, self._at.get(("jti", claims.jti), -1.0))
         if topic is not None:
             at = max(at, self._at.get(("topic", topic), -1.0))
             at = max(at, self._at.get(("sub_topic", f"{topic} {claims.sub}"), -1.0))

@@ -19,8 +19,9 @@ from gateway.addresses import Network, parse_networks
 from gateway.console import scopes
 from gateway.errors import GatewayError
 from gateway.origins import LOOPBACK_HOSTS
+from gateway.rights import KEY_NAME, Grant, parse_grants
 from sync.state import env
-from sync.state.env import PREFIX, UnknownSettingError
+from sync.state.env import PREFIX, SettingNameError
 from sync.state.keys import DEFAULT_PREFIX, check_prefix
 from sync.state.logs import Form, Level
 
@@ -30,7 +31,8 @@ SECRET_MIN_BYTES = 32
 ASYMMETRIC_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """What a key of a JWKS may be pinned to."""
 
-_PUBLISH_KEY = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9a-f]{64})(?::([0-9]+(?:\.[0-9]+)?))?")
+_BEARER = re.compile(rf"[A-Za-z0-9._~+/=-]{{{SECRET_MIN_BYTES},512}}")
+_PUBLISH_KEY = re.compile(rf"({KEY_NAME}):([0-9a-f]{{64}})(?::([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?))?")
 
 
 class SettingsError(GatewayError):
@@ -45,7 +47,7 @@ class SettingsError(GatewayError):
 
 
 class PublishKeySetting(tuple[str, str, float | None]):
-    """One entry of `PUBLISH_KEYS`: name, SHA-256 of the key in hex, publishes per second (None: the default rate)."""
+    """One entry of `PUBLISH_KEYS`: name, SHA-256 of the key in hex, requests per second (None: the default rate)."""
 
     __slots__ = ()
 
@@ -90,6 +92,11 @@ def _publish_keys(value: object) -> object:
     return tuple(keys)
 
 
+def _publish_rights(value: object) -> object:
+    items = _items(value)
+    return parse_grants(map(str, items)) if isinstance(items, tuple) else items
+
+
 def _jwks(value: object) -> object:
     if isinstance(value, str) and "://" in value:
         split = urlsplit(value)
@@ -109,6 +116,12 @@ def _algorithms(value: object) -> object:
 def _networks(value: object) -> object:
     items = _items(value)
     return parse_networks(str(item) for item in items) if isinstance(items, tuple) else items
+
+
+def _metrics_token(value: object) -> object:
+    if isinstance(value, str) and value and not _BEARER.fullmatch(value):
+        raise ValueError(f"must be {SECRET_MIN_BYTES} to 512 characters, each a letter, a digit or one of -._~+/=")
+    return value
 
 
 def _console_tokens(value: object) -> object:
@@ -178,10 +191,22 @@ class GatewaySettings(BaseSettings):
     publish_keys: Annotated[tuple[PublishKeySetting, ...], NoDecode, BeforeValidator(_publish_keys)] = Field(
         (), repr=False, description="name:SHA256HEX[:RATE_PER_S] of each publish key, comma separated."
     )
+    publish_rights: Annotated[tuple[Grant, ...], NoDecode, BeforeValidator(_publish_rights)] = Field(
+        (),
+        description="NAME:SCOPE[+SCOPE]:PATTERN, comma separated: what each publish key may do. Scopes: publish,"
+        " tenants (billing's routes), admin (erase, override, revoke). Patterns: tenant:acme, prefs:*,"
+        " sandbox/tenant:*, *. A key without an entry may do everything, in this release for the last time. Write it"
+        " X_PLANWIRE_PUBLISH_RIGHTS while an older build may start with the same environment.",
+    )
     console_token: Annotated[SecretStr, BeforeValidator(_console_tokens)] = Field(
         SecretStr(""),
         description="Opens /console; at least 32 random characters. Several are comma separated, with scopes:"
         " read:TOKEN,admin:TOKEN,admin+private:TOKEN; a TOKEN alone has all. Empty: no console outside dev.",
+    )
+    metrics_token: Annotated[SecretStr, BeforeValidator(_metrics_token)] = Field(
+        SecretStr(""),
+        description="Opens /metrics, as a bearer token; at least 32 random characters. Empty: /metrics answers loopback"
+        " and private addresses, and nothing that came through a proxy.",
     )
 
     # Limits of a socket
@@ -238,6 +263,12 @@ class GatewaySettings(BaseSettings):
     token_max_ttl_s: int = Field(
         2_592_000, ge=60, description="Farthest expiry a token may have; revocations are kept as long."
     )
+    token_leeway_s: float = Field(
+        30,
+        ge=0,
+        le=300,
+        description="How far the issuer's clock may be from ours: for nbf and iat ahead of it, for exp behind it.",
+    )
     token_cache: int = Field(4096, ge=0, description="Verified tokens remembered per process.")
     revocations_max: int = Field(100_000, ge=1, description="Revocations kept; beyond: the oldest make a general one.")
     jwks_refresh_s: float = Field(300, gt=0, description="Seconds between regular fetches of a key set URL.")
@@ -245,6 +276,10 @@ class GatewaySettings(BaseSettings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        names = {key[0] for key in self.publish_keys}
+        unknown = next((grant.key for grant in self.publish_rights if grant.key not in names), None)
+        if unknown is not None:
+            raise ValueError(f"{PREFIX}PUBLISH_RIGHTS names {unknown}, which is no key of {PREFIX}PUBLISH_KEYS")
         if not self.jwt_secret and not self.jwks:
             raise ValueError(f"{PREFIX}JWT_SECRET or {PREFIX}JWKS must be set: without either no token can be verified")
         if self.dev and not _is_loopback(self.host) and not self.dev_insecure_host:
@@ -280,18 +315,24 @@ class GatewaySettings(BaseSettings):
         """Return the settings that `environ` gives; blank values count as absent.
 
         Raises:
-            SettingsError: a name is unknown, a value has the wrong form, or no way to verify tokens is set.
+            SettingsError: a name is unknown, a setting has two values, a value has the wrong form, or no way to verify
+                tokens is set.
         """
         own = {variable(name): name for name in cls.model_fields}
         try:
             given = env.read(environ)
-        except UnknownSettingError as error:
+        except SettingNameError as error:
             raise SettingsError([str(error)]) from error
         values: dict[str, Any] = {own[name]: value for name, value in given.items() if name in own and value}
         try:
             return cls(**values)
         except ValidationError as error:
             raise SettingsError([_sentence(detail) for detail in error.errors()]) from None
+
+    @property
+    def revocation_keep_s(self) -> float:
+        """Seconds for which a revocation is kept: as long as a token that it refuses can be alive."""
+        return self.token_max_ttl_s + 2 * self.token_leeway_s
 
     def origin_allowed(self, origin: str) -> bool:
         """Whether a page of `origin` (the header's text) may connect: an allowed one, in dev any loopback one."""

@@ -59,12 +59,6 @@ class Desk:
         return adopted
 
 
-def caller(request: Request) -> dict[str, str]:
-    """Return what a cause says of who sent the request: `key`, the name of their publish key, if the guard told it."""
-    name = getattr(request.state, "caller", "")
-    return {"key": name} if name else {}
-
-
 def asked_topic(request: Request, environment: str) -> str:
     """Return the topic of the tenant that the path names.
 

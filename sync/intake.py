@@ -30,9 +30,10 @@ from sync.billing.providers.paddle_api import PaddleApi, SdkMissingError, is_sdk
 from sync.billing.providers.stripe import Stripe
 from sync.billing.providers.stripe_api import StripeApi
 from sync.billing.shelf import Shelf
+from sync.caller import Guard, guarded, require_all_tenants
 from sync.hydration import Hydration
 from sync.refusal import BODY_MAX_BYTES as BODY_MAX_BYTES
-from sync.refusal import Guard, Refusal, asked_environment, json_response, page_limit, read_body
+from sync.refusal import Refusal, asked_environment, json_response, page_limit, read_body
 from sync.settings import SettingsError, SyncSettings
 from sync.standing import Tabs
 from sync.state.store import Store, StoreError
@@ -131,9 +132,9 @@ def routes(
     if not found:
         _log.warning("webhooks_off", reason="no signing secrets are set")
     if guard is not None:
-        desk = _Desk(pipeline, settings.environments, guard)
-        found.append(Route("/v1/parked", desk.listing, methods=["GET"]))
-        found.append(Route("/v1/parked/{event_id}/retry", desk.retry, methods=["POST"]))
+        desk = _Desk(pipeline, settings.environments)
+        found.append(Route("/v1/parked", guarded(guard, desk.listing), methods=["GET"]))
+        found.append(Route("/v1/parked/{event_id}/retry", guarded(guard, desk.retry), methods=["POST"]))
         found += tenants.routes(pipeline, settings.environments, guard, tabs)
         found += topics.routes(pipeline, settings.billed_environments, hydration, guard)
     return found
@@ -193,24 +194,15 @@ class _Door:
 class _Desk:
     """The parked events, for operators."""
 
-    def __init__(self, pipeline: Pipeline, environments: tuple[str, ...], guard: Guard) -> None:
+    def __init__(self, pipeline: Pipeline, environments: tuple[str, ...]) -> None:
         self._pipeline = pipeline
         self._environments = environments
-        self._guard = guard
 
     async def listing(self, request: Request) -> Response:
         """Answer one page: the longest parked first; `next` goes into `after` for the page that follows."""
-        refused = await self._guard(request)
-        if refused is not None:
-            return refused
-        try:
-            environment = self._asked(request)
-            after, limit = _cursor(request.query_params.get("after")), page_limit(request.query_params.get("limit"))
-            records = await self._pipeline.environment(environment).inbox.parked(after, limit)
-        except Refusal as refusal:
-            return refusal.response()
-        except StoreError:
-            return Refusal("store_unavailable", "the store did not answer").response()
+        environment = self._asked(request)
+        after, limit = _cursor(request.query_params.get("after")), page_limit(request.query_params.get("limit"))
+        records = await self._pipeline.environment(environment).inbox.parked(after, limit)
         document: dict[str, object] = {"parked": [_shown(record, environment) for record in records]}
         if len(records) == limit:
             document["next"] = f"{records[-1].parked_us}.{records[-1].event_id}"
@@ -218,21 +210,16 @@ class _Desk:
 
     async def retry(self, request: Request) -> Response:
         """Answer what becomes of one parked event now."""
-        refused = await self._guard(request)
-        if refused is not None:
-            return refused
-        try:
-            receipt = await self._pipeline.retry(self._asked(request), request.path_params["event_id"])
-        except Refusal as refusal:
-            return refusal.response()
-        except StoreError:
-            return Refusal("store_unavailable", "the store did not answer").response()
+        receipt = await self._pipeline.retry(self._asked(request), request.path_params["event_id"])
         if receipt is None:
-            return Refusal("not_found", "no event of this id is parked").response()
+            raise Refusal("not_found", "no event of this id is parked")
         return _receipt(receipt)
 
     def _asked(self, request: Request) -> str:
-        return asked_environment(request, self._environments)
+        """Return the environment that is asked about. The tenant of an event may be unknown, so all are required."""
+        environment = asked_environment(request, self._environments)
+        require_all_tenants(request, environment)
+        return environment
 
 
 def _receipt(receipt: Receipt) -> Response:

@@ -15,7 +15,8 @@ from sync.billing.erasure import erase, is_erased
 from sync.billing.model import Facts, Override
 from sync.billing.override import KINDS, granted, removed
 from sync.billing.preview import difference
-from sync.desk import Desk, asked_topic, caller
+from sync.caller import by
+from sync.desk import Desk, asked_topic
 from sync.fields import Fields
 from sync.refusal import Refusal, json_response, page_limit, read_object
 
@@ -41,7 +42,7 @@ class Operators:
             fields.text("reason"),
             fields.instant("expires_at"),
         )
-        by = fields.text("by", "")
+        claimed_by = fields.text("by", "")
         fields.end()
         if revokes == (value is not None):
             raise Refusal("request_invalid", "exactly one of value and revoke must be there")
@@ -51,7 +52,7 @@ class Operators:
             return granted(facts, override, self._desk.pipeline.now_ns())
 
         adopted = await self._desk.change(
-            environment, topic, what, change, about=_about(override, by), who=caller(request)
+            environment, topic, what, change, about=_about(override, claimed_by), who=by(request)
         )
         return json_response({"outcome": adopted.receipt.outcome, "version": adopted.receipt.version})
 
@@ -60,16 +61,14 @@ class Operators:
         topic = asked_topic(request, environment)
         kind, name = request.path_params["kind"], request.path_params["name"]
         fields = Fields(await read_object(request))
-        told = {"reason": fields.text("reason", ""), "by": fields.text("by", "")}
+        told = {"reason": fields.text("reason", ""), "claimed_by": fields.text("by", "")}
         fields.end()
         about = {"override": f"{kind}:{name}", **{field: text for field, text in told.items() if text}}
 
         def change(facts: Facts) -> Facts:
             return removed(facts, kind, name)
 
-        adopted = await self._desk.change(
-            environment, topic, "override.removed", change, about=about, who=caller(request)
-        )
+        adopted = await self._desk.change(environment, topic, "override.removed", change, about=about, who=by(request))
         return json_response({"outcome": adopted.receipt.outcome, "version": adopted.receipt.version})
 
     async def overrides(self, request: Request, environment: str) -> Response:
@@ -119,7 +118,7 @@ class Operators:
                 facts_of(snapshot)
             except FactsError as error:
                 raise Refusal("not_changed", str(error)) from None
-        receipt = await erase(self._desk.pipeline, environment, topic, reason)
+        receipt = await erase(self._desk.pipeline, environment, topic, reason, by(request))
         await store.wait_durable()
         return json_response({"outcome": receipt.outcome, "version": receipt.version})
 
@@ -130,11 +129,11 @@ def _value(value: object) -> bool | int | str | None:
     raise Refusal("override_invalid", "value must be true, a number or a text")
 
 
-def _about(override: Override, by: str) -> dict[str, str]:
+def _about(override: Override, claimed_by: str) -> dict[str, str]:
     about = {"override": f"{override.kind}:{override.name}", "reason": override.reason}
     if override.expires_ns is not None:
         about["expires_at"] = instants.text(override.expires_ns)
-    return about | ({"by": by} if by else {})
+    return about | ({"claimed_by": claimed_by} if claimed_by else {})
 
 
 def _override(override: Override) -> dict[str, object]:

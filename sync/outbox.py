@@ -28,7 +28,7 @@ from sync.errors import SyncError
 from sync.settings import SettingsError, SyncSettings
 from sync.state import canonical, deathwatch, document, embedded, env, logs
 from sync.state.connect import connect
-from sync.state.env import OUTBOX_URL
+from sync.state.env import OUTBOX_URL, SettingNameError
 from sync.state.inspection import check_start
 from sync.state.previous import with_previous
 from sync.state.store import Change, Store, StoreError, Verdict
@@ -294,9 +294,12 @@ def database_of(environ: Mapping[str, str]) -> str:
     """Return the address of the applications' database.
 
     Raises:
-        SettingsError: it is not set.
+        SettingsError: it is not set, or a setting has a name that cannot be used.
     """
-    url = env.value(environ, OUTBOX_URL)
+    try:
+        url = env.read(environ).get(OUTBOX_URL)
+    except SettingNameError as error:
+        raise SettingsError([str(error)]) from error
     if not url:
         raise SettingsError([f"{OUTBOX_URL} is not set: the applications' database, as postgresql://user@host/name"])
     return url

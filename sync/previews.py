@@ -21,6 +21,7 @@ from sync.billing.providers.paddle import QUANTITY_MAX, subscription_of
 from sync.billing.providers.paddle_api import BILLING_MODES
 from sync.billing.quotes import Quotes
 from sync.billing.reconcile import PATIENCE_S
+from sync.caller import by
 from sync.desk import Desk, asked_topic
 from sync.fields import Fields
 from sync.refusal import Refusal, json_response, read_object
@@ -91,7 +92,9 @@ class Previews:
             return expect(facts, preview_id, foreseen, pipeline.now_ns())
 
         try:
-            adopted = await self._desk.change(environment, topic, "preview.confirmed", change, if_rev=rev)
+            adopted = await self._desk.change(
+                environment, topic, "preview.confirmed", change, if_rev=rev, who=by(request)
+            )
         except Refusal as refusal:
             if refusal.code == "version_conflict":
                 raise _stale((await pipeline.store.versions([topic]))[0]) from None

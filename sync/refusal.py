@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import re
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import orjson
@@ -25,11 +26,15 @@ VERSION_HEADER = "Planwire-Version"
 PAGE_DEFAULT, PAGE_MAX = 100, 500
 """How many entries one answer lists."""
 
+_LIMIT = re.compile(r"[0-9]{1,6}")
+
 STATUSES = {
     "signature_malformed": 400,
     "disconnected": 400,
     "signature_invalid": 403,
     "signature_expired": 403,
+    "scope_missing": 403,
+    "topic_forbidden": 403,
     "not_found": 404,
     "body_timeout": 408,
     "already_executed": 409,
@@ -64,9 +69,6 @@ COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
 
 BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 """Of UTF-8 and UTF-16; JSON has none (RFC 8259 section 8.1)."""
-
-Guard = Callable[[Request], Awaitable[Response | None]]
-"""Returns None to let a request in, or the answer that refuses it."""
 
 
 class Refusal(SyncError):
@@ -142,7 +144,7 @@ async def read_body(request: Request) -> bytes:
         Refusal: it is too large, comes too slowly, or its sender went away.
     """
     length = request.headers.get("content-length", "0")
-    if length.isascii() and length.isdigit() and int(length) > BODY_MAX_BYTES:
+    if length.isascii() and length.isdigit() and int(length[:20]) > BODY_MAX_BYTES:
         raise Refusal("body_too_large", f"a body has at most {BODY_MAX_BYTES} bytes")
     chunks: list[bytes] = []
     size = 0
@@ -168,6 +170,6 @@ def page_limit(text: str | None) -> int:
     """
     if text is None:
         return PAGE_DEFAULT
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:6]) <= PAGE_MAX:
+    if not _LIMIT.fullmatch(text) or not 1 <= int(text) <= PAGE_MAX:
         raise Refusal("request_invalid", f"limit must be a number from 1 to {PAGE_MAX}")
     return int(text)

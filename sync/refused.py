@@ -16,7 +16,6 @@ from datetime import datetime
 from typing import Any
 
 import click
-import orjson
 import psycopg
 import structlog
 
@@ -24,6 +23,7 @@ from sync.errors import SyncError
 from sync.outbox import CHANNEL, CONNECT_TIMEOUT_S, Connection, database_of, opened
 from sync.settings import SettingsError, SyncSettings
 from sync.state.env import OUTBOX_URL
+from sync.state.plain_text import json_text, plain
 from sync.state.store import Store
 from sync.state.topic import Topic, TopicError
 
@@ -177,7 +177,7 @@ def list_(as_json: bool) -> None:
             shown = row.shown()
             newer = f"  NEWER {row.newer}" if row.newer else ""
             line = f"{row.id}  {shown['enqueued_at']}  {row.topic}  {row.reason}{newer}"
-            click.echo(orjson.dumps(shown).decode() if as_json else line)
+            click.echo(json_text(shown) if as_json else plain(line))
 
     _run(work)
 
@@ -199,11 +199,10 @@ def retry(ids: tuple[int, ...], everything: bool, force: bool) -> None:
     async def work(rows: Desk) -> None:
         chosen, left = await rows.retry(None if everything else ids, force=force)
         for row in chosen:
-            click.echo(f"{row.id}  {row.topic}  tried again")
+            click.echo(plain(f"{row.id}  {row.topic}  tried again"))
         for row in left:
-            click.echo(
-                f"{row.id}  {row.topic}  left alone: committed since, at version {row.newer} (--force)", err=True
-            )
+            left_alone = f"{row.id}  {row.topic}  left alone: committed since, at version {row.newer} (--force)"
+            click.echo(plain(left_alone), err=True)
         missing = set(ids) - {row.id for row in (*chosen, *left)}
         for row_id in sorted(missing):
             click.echo(f"{row_id}  no refused row has this id", err=True)
@@ -227,7 +226,7 @@ def drop(id_: int, reason: str) -> None:
         row = await rows.drop(id_, reason)
         if row is None:
             raise click.ClickException(f"no refused row has the id {id_}")
-        click.echo(f"{row.id}  {row.topic}  dropped")
+        click.echo(plain(f"{row.id}  {row.topic}  dropped"))
 
     _run(work)
 

@@ -15,7 +15,7 @@ from sync.billing.providers import Secret
 from sync.billing.shelf import EXAMPLE
 from sync.errors import SyncError
 from sync.state import env
-from sync.state.env import PREFIX, UnknownSettingError
+from sync.state.env import PREFIX, SettingNameError
 from sync.state.keys import DEFAULT_PREFIX, check_prefix
 from sync.state.logs import Form, Level
 from sync.state.topic import LIVE
@@ -76,6 +76,12 @@ def _is_url(text: str) -> bool:
     return split.scheme in ("http", "https") and bool(split.hostname)
 
 
+def _is_confidential(url: str) -> bool:
+    """Return whether nobody on the network can read what is sent to `url`."""
+    split = urlsplit(url)
+    return split.scheme == "https" or split.hostname in LOOPBACK_HOSTS
+
+
 def _source(value: object) -> object:
     """Return the address of the source: it ends in a path, of which `{topic}` may be one segment."""
     if not isinstance(value, str) or not value:
@@ -102,6 +108,8 @@ def _urls(value: object) -> object:
         if not _is_url(pair[1]) or any(name in ("", pair[0]) or pair[0] == "" for name, _ in pairs):
             raise ValueError("must be an http or https URL, or one for each environment: live:URL,sandbox:URL")
         pairs.append(pair)
+    if not all(_is_confidential(url) for _, url in pairs):
+        raise ValueError("must be https, or http on a loopback host: the API key is sent there")
     return tuple(pairs)
 
 
@@ -211,8 +219,7 @@ class SyncSettings(BaseSettings):
     def _check_source(self) -> None:
         if not self.source_url:
             return
-        split = urlsplit(self.source_url)
-        if split.scheme != "https" and split.hostname not in LOOPBACK_HOSTS and not self.dev:
+        if not _is_confidential(self.source_url) and not self.dev:
             raise ValueError(f"{PREFIX}SOURCE_URL must be https, or http on a loopback host")
         if len(self.source_secret.get_secret_value().encode()) < SOURCE_SECRET_MIN_BYTES:
             at_least = f"at least {SOURCE_SECRET_MIN_BYTES} bytes"
@@ -269,12 +276,12 @@ class SyncSettings(BaseSettings):
         """Return the settings that `environ` gives; blank values count as absent.
 
         Raises:
-            SettingsError: a name is unknown, or a value has the wrong form.
+            SettingsError: a name is unknown, a setting has two values, or a value has the wrong form.
         """
         own = {PREFIX + name.upper(): name for name in cls.model_fields}
         try:
             given = env.read(environ)
-        except UnknownSettingError as error:
+        except SettingNameError as error:
             raise SettingsError([str(error)]) from error
         values: dict[str, Any] = {own[name]: value for name, value in given.items() if name in own and value}
         try:

@@ -5,7 +5,7 @@ Thin: it reads requests and shows what `sync.billing` found. Every route is behi
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 import orjson
@@ -19,13 +19,13 @@ from sync.billing.model import Facts, HeldChange
 from sync.billing.pipeline import Pipeline
 from sync.billing.providers.paddle_api import BILLING_MODES
 from sync.billing.reconcile import Reconciliation, Report
-from sync.desk import Desk, asked_topic, caller
+from sync.caller import Guard, Scope, by, guarded, require, require_all_tenants
+from sync.desk import Desk, asked_topic
 from sync.fields import Fields
 from sync.operators import Operators
 from sync.previews import Previews
-from sync.refusal import Guard, Refusal, asked_environment, json_response, page_limit, read_object
+from sync.refusal import Refusal, asked_environment, json_response, page_limit, read_object
 from sync.standing import Standing, Tabs
-from sync.state.store import StoreError
 
 VERSION_MAX = 2**53 - 1
 
@@ -38,31 +38,32 @@ def routes(pipeline: Pipeline, environments: tuple[str, ...], guard: Guard, tabs
     shared = Desk(pipeline)
     desk, previews, operators = _Tenants(shared), Previews(shared), Operators(shared)
 
-    def route(path: str, handler: Handler, method: str) -> Route:
-        async def answer(request: Request) -> Response:
-            refused = await guard(request)
-            if refused is not None:
-                return refused
-            try:
-                return await handler(request, asked_environment(request, environments))
-            except Refusal as refusal:
-                return refusal.response()
-            except StoreError:
-                return Refusal("store_unavailable", "the store did not answer").response()
+    def route(path: str, handler: Handler, method: str, scope: Scope = "tenants") -> Route:
+        """Return a route about one tenant, which needs `scope` on its topic."""
 
-        return Route(path, answer, methods=[method])
+        async def answer(request: Request) -> Response:
+            environment = asked_environment(request, environments)
+            require(request, scope, asked_topic(request, environment))
+            return await handler(request, environment)
+
+        return Route(path, guarded(guard, answer), methods=[method])
+
+    async def drift(request: Request) -> Response:
+        environment = asked_environment(request, environments)
+        require_all_tenants(request, environment)
+        return await desk.drift(request, environment)
 
     return [
-        route("/v1/drift", desk.drift, "GET"),
+        Route("/v1/drift", guarded(guard, drift), methods=["GET"]),
         route("/v1/tenants/{id}/reconcile", desk.reconcile, "POST"),
         route("/v1/tenants/{id}/scheduled-change", desk.schedule, "POST"),
         route("/v1/tenants/{id}/scheduled-change", desk.unschedule, "DELETE"),
-        route("/v1/tenants/{id}/overrides", operators.grant, "POST"),
+        route("/v1/tenants/{id}/overrides", operators.grant, "POST", "admin"),
         route("/v1/tenants/{id}/overrides", operators.overrides, "GET"),
-        route("/v1/tenants/{id}/overrides/{kind}/{name}", operators.remove, "DELETE"),
+        route("/v1/tenants/{id}/overrides/{kind}/{name}", operators.remove, "DELETE", "admin"),
         route("/v1/tenants/{id}/history", operators.history, "GET"),
         route("/v1/tenants/{id}/status", Standing(shared, tabs).status, "GET"),
-        route("/v1/tenants/{id}", operators.erase, "DELETE"),
+        route("/v1/tenants/{id}", operators.erase, "DELETE", "admin"),
         route("/v1/tenants/{id}/preview", previews.preview, "POST"),
         route("/v1/tenants/{id}/preview/{preview_id}/confirm", previews.confirm, "POST"),
     ]
@@ -86,7 +87,8 @@ class _Tenants:
 
     async def reconcile(self, request: Request, environment: str) -> Response:
         """Answer what comparing the tenant with its provider found; what differs is repaired by then."""
-        return await reconciled(self._desk.reconciliation, environment, asked_topic(request, environment))
+        topic = asked_topic(request, environment)
+        return await reconciled(self._desk.reconciliation, environment, topic, by(request))
 
     async def schedule(self, request: Request, environment: str) -> Response:
         """Answer the plan change that is held from now on, in place of one that was."""
@@ -109,7 +111,7 @@ class _Tenants:
             return replace(facts, held=made[0])
 
         adopted = await self._desk.change(
-            environment, topic, "scheduled_change.set", change, if_version, who=caller(request)
+            environment, topic, "scheduled_change.set", change, if_version, who=by(request)
         )
         state = orjson.loads((await pipeline.store.read(topic)).state)
         return json_response(
@@ -133,12 +135,12 @@ class _Tenants:
                 raise HeldError("already_executed", "the provider has been told already: schedule the way back instead")
             return replace(facts, held=None)
 
-        adopted = await self._desk.change(environment, topic, "scheduled_change.deleted", change, who=caller(request))
+        adopted = await self._desk.change(environment, topic, "scheduled_change.deleted", change, who=by(request))
         return json_response({"version": adopted.receipt.version, "outcome": adopted.receipt.outcome})
 
 
-async def reconciled(reconciliation: Reconciliation, environment: str, topic: str) -> Response:
-    """Return the answer that says what comparing a tenant with its provider found, once it is repaired.
+async def reconciled(reconciliation: Reconciliation, environment: str, topic: str, who: Mapping[str, str]) -> Response:
+    """Return the answer that says what comparing a tenant with its provider found, once it is repaired. `who` asked.
 
     Raises:
         Refusal: the provider could not be asked.
@@ -146,7 +148,7 @@ async def reconciled(reconciliation: Reconciliation, environment: str, topic: st
     """
     if not reconciliation.can_ask(environment):
         raise Refusal("provider_unavailable", f"no API key is set for {environment}: nobody can be asked")
-    report = await reconciliation.reconcile(environment, topic, "asked")
+    report = await reconciliation.reconcile(environment, topic, "asked", who=who)
     if report.unasked and not report.asked:
         reason = next(iter(report.unasked.values()))
         raise Refusal("provider_unavailable", f"the provider could not be asked: {reason}")

@@ -10,10 +10,10 @@ from sync import tenants
 from sync.billing.ownership import TENANT_KIND
 from sync.billing.pipeline import Pipeline
 from sync.billing.reconcile import Reconciliation
+from sync.caller import Guard, by, guarded, require
 from sync.hydration import ASKED_PATIENCE_S, Hydration
-from sync.refusal import Guard, Refusal, json_response
+from sync.refusal import Refusal, json_response
 from sync.source import SourceError
-from sync.state.store import StoreError
 from sync.state.topic import RESERVED_KINDS, Topic, TopicError
 
 
@@ -22,19 +22,12 @@ def routes(pipeline: Pipeline, billed: frozenset[str], hydration: Hydration | No
     reconciliation = Reconciliation(pipeline)
 
     async def reconcile(request: Request) -> Response:
-        refused = await guard(request)
-        if refused is not None:
-            return refused
-        try:
-            return await answer(_asked(request))
-        except Refusal as refusal:
-            return refusal.response()
-        except StoreError:
-            return Refusal("store_unavailable", "the store did not answer").response()
-
-    async def answer(topic: Topic) -> Response:
-        if topic.kind == TENANT_KIND and topic.env in billed:
-            return await tenants.reconciled(reconciliation, topic.env, str(topic))
+        topic = _asked(request)
+        is_billed = topic.kind == TENANT_KIND and topic.env in billed
+        # Billing computes a billed tenant's state; any other topic's is published.
+        require(request, "tenants" if is_billed else "publish", str(topic))
+        if is_billed:
+            return await tenants.reconciled(reconciliation, topic.env, str(topic), by(request))
         if hydration is None:
             raise Refusal("source_unavailable", "no source is set: nobody can be asked about this topic")
         try:
@@ -43,7 +36,7 @@ def routes(pipeline: Pipeline, billed: frozenset[str], hydration: Hydration | No
             raise Refusal("source_unavailable", f"the source could not be asked: {error}") from None
         return json_response({"outcome": found.outcome, "version": found.version})
 
-    return [Route("/v1/topics/{topic:path}/reconcile", reconcile, methods=["POST"])]
+    return [Route("/v1/topics/{topic:path}/reconcile", guarded(guard, reconcile), methods=["POST"])]
 
 
 def _asked(request: Request) -> Topic:

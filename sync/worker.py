@@ -32,7 +32,7 @@ from sync.billing.wanted import Wanted
 from sync.errors import SyncError
 from sync.hydration import Hydration, hydration
 from sync.settings import SettingsError, SyncSettings
-from sync.state import deathwatch, embedded, logs
+from sync.state import deathwatch, embedded, env, logs
 from sync.state.connect import connect
 from sync.state.inspection import Inspection, check_start
 from sync.state.store import StoreError
@@ -358,6 +358,8 @@ def main(environ: Mapping[str, str]) -> int:
     try:
         settings = SyncSettings.from_env(environ)
         logs.configure(settings.log_level, settings.log_format)
+        if ignored := env.ignored_names(environ):
+            _log.warning("settings_ignored", names=ignored, reason="this build does not know them")
         if settings.watch_pid:
             deathwatch.watch(settings.watch_pid)
         asyncio.run(serve(settings))

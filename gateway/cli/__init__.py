@@ -14,7 +14,7 @@ from typing import NoReturn
 import click
 
 from gateway.cli.backfill import backfill as backfill_command
-from gateway.cli.calling import EXIT_FAILED, EXIT_USAGE
+from gateway.cli.calling import EXIT_FAILED, EXIT_USAGE, note
 from gateway.cli.operating import dev, parked, settings
 from gateway.cli.outbox import outbox
 from gateway.cli.publishing import publish, token, watch
@@ -63,7 +63,7 @@ def main() -> NoReturn:
         sys.exit(EXIT_USAGE)
     except click.ClickException as error:
         # One line, whatever click would add: usage is a --help away.
-        click.echo(f"planwire: {' '.join(error.format_message().split())}", err=True)
+        note(" ".join(error.format_message().split()))
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)

@@ -1,8 +1,7 @@
-"""How commands ask the console's API: the token, the requests, and text that a terminal cannot be harmed by."""
+"""How commands ask the console's API: the token and the requests; and times for people."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,7 +48,8 @@ class Console:
         status, answer = send("GET", f"{self.base}/console/api/{path}", asked, None, self.token, self.base)
         if answer.get("code") == "token_missing":
             raise click.UsageError(
-                "the console asks for a token: set PLANWIRE_CONSOLE_TOKEN or give --token (only `make run` needs none)"
+                "the console asks for a token: set PLANWIRE_CONSOLE_TOKEN or give --token-file "
+                "(only `make run` needs none)"
             )
         if (status, answer.get("detail")) == (404, "Not Found"):
             raise Failed(f"there is no console at {self.base}: the gateway has no PLANWIRE_CONSOLE_TOKEN")
@@ -59,17 +59,6 @@ class Console:
 def segment(topic: str) -> str:
     """Return a topic's name as one segment of a path."""
     return quote(topic, safe="")
-
-
-def plain(text: object) -> str:
-    """Return text on one line, without what a terminal would take for a command."""
-    shown = str(text)
-    if shown.isascii() and shown.isprintable():
-        return shown
-    return "".join(
-        letter if letter == " " or unicodedata.category(letter)[0] not in "CZ" else "\N{REPLACEMENT CHARACTER}"
-        for letter in shown
-    )
 
 
 def seconds(text: str | None) -> float | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from gateway.cli.calling import Failed, environment, note
+from gateway.cli.calling import Failed, environment, note, say, say_json
 
 if TYPE_CHECKING:
     from sync.backfill import Report
@@ -45,7 +45,6 @@ def backfill(provider: str, environ: str, dry_run: bool, restart: bool, limit: i
     """
     import logging
 
-    import orjson
     import structlog
 
     from sync.backfill import BackfillError
@@ -68,7 +67,10 @@ def backfill(provider: str, environ: str, dry_run: bool, restart: bool, limit: i
         raise Failed(f"{provider} refused: {error}{hint}") from error
     except SyncError as error:
         raise Failed(f"{error}{'' if dry_run else '; the same command goes on where this stopped'}") from error
-    click.echo(orjson.dumps(report.shown()) if as_json else "\n".join(_lines(report)))
+    if as_json:
+        say_json(report.shown())
+    else:
+        say("\n".join(_lines(report)))
     if screen.is_interrupted:
         note("stopped" if dry_run else "stopped: the same command goes on behind the last subscription")
         sys.exit(EXIT_INTERRUPTED)

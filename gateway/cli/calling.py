@@ -1,20 +1,28 @@
-"""What all commands share: the environment, addresses, argument types, requests to the gateway, what a failure says."""
+"""What all commands share: the environment, addresses, argument types, secrets, requests to the gateway, and output."""
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
+from sync.state.plain_text import json_text, plain_lines
+
 DATA_DIR = ".planwire"
+
+SECRET_MAX_CHARS = 16_384
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+
+
+Command = Callable[..., Any]
 
 
 class Failed(click.ClickException):
@@ -28,14 +36,14 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
     Raises:
         Failed: that file is there and cannot be read.
-        click.UsageError: the environment names a setting that does not exist.
+        click.UsageError: the environment names a setting that does not exist, or gives one two values.
     """
     from gateway import dev_env
     from sync.state import env
 
     try:
         given = env.read(os.environ if environ is None else environ)
-    except env.UnknownSettingError as error:
+    except env.SettingNameError as error:
         raise click.UsageError(str(error)) from error
     try:
         return dev_env.overlay(given, dev_env.load(Path(given.get("PLANWIRE_DATA_DIR") or DATA_DIR).expanduser()))
@@ -123,6 +131,45 @@ def mint(
         raise click.UsageError(str(error)) from error
 
 
+def secret_options(name: str, what: str, default: str) -> Callable[[Command], Command]:
+    """Return the decorator that gives a command its options for a secret; they arrive as the one parameter `given`.
+
+    Args:
+        name: of the options: `--NAME-file`, and `--NAME`, which is going away.
+        what: the secret, with an article.
+        default: where the secret comes from without them.
+    """
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def with_secret(*args: Any, **options: Any) -> Any:
+            file, text = options.pop("secret_file"), options.pop("secret_text")
+            if file is not None and text is not None:
+                raise click.UsageError(f"--{name} and --{name}-file exclude each other")
+            if text is not None:
+                note(f"--{name} shows the secret to every user of this machine, and goes away: use --{name}-file")
+            return command(*args, given=_read_secret(file, f"--{name}-file") if file is not None else text, **options)
+
+        described = f"A file that holds {what}; - for standard input.  [default: {default}]"
+        click.option(f"--{name}", "secret_text", metavar="TEXT", hidden=True)(with_secret)
+        click.option(f"--{name}-file", "secret_file", metavar="FILE", help=described)(with_secret)
+        return with_secret
+
+    return decorate
+
+
+def _read_secret(file: str, option: str) -> str:
+    """Return the one line in a file, without the white space around it."""
+    try:
+        with click.open_file(file, encoding="utf-8") as stream:
+            text = str(stream.read(SECRET_MAX_CHARS + 1)).strip()
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"{option}: cannot read {file}: {error}") from error
+    if not text or len(text) > SECRET_MAX_CHARS or len(text.split()) != 1:
+        raise click.UsageError(f"{option}: {file} must hold one line of 1 to {SECRET_MAX_CHARS} characters, no blanks")
+    return text
+
+
 def publish_key(given: str | None, env: Mapping[str, str]) -> str:
     """Return the publish key that was given, or the environment's PLANWIRE_PUBLISH_KEY.
 
@@ -131,7 +178,7 @@ def publish_key(given: str | None, env: Mapping[str, str]) -> str:
     """
     key = given or env.get("PLANWIRE_PUBLISH_KEY")
     if not key:
-        raise click.UsageError("no publish key: set PLANWIRE_PUBLISH_KEY or give --key (`make run` makes one)")
+        raise click.UsageError("no publish key: set PLANWIRE_PUBLISH_KEY or give --key-file (`make run` makes one)")
     return key
 
 
@@ -198,4 +245,14 @@ def instant(version: int) -> str:
 
 def note(text: str) -> None:
     """Say something on standard error, where it is in nobody's pipe."""
-    click.echo(f"planwire: {text}", err=True)
+    say(f"planwire: {text}", err=True)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines, in which foreign text may stand: whatever the terminal would obey is escaped."""
+    click.echo(plain_lines(text), err=err)
+
+
+def say_json(value: object) -> None:
+    """Print a value as one line of JSON that the terminal cannot be harmed by."""
+    click.echo(json_text(value))

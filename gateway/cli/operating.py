@@ -8,7 +8,17 @@ from urllib.parse import quote
 
 import click
 
-from gateway.cli.calling import answered, base_url, environment, publish_key, send, table
+from gateway.cli.calling import (
+    answered,
+    base_url,
+    environment,
+    publish_key,
+    say,
+    say_json,
+    secret_options,
+    send,
+    table,
+)
 
 
 @click.command()
@@ -17,23 +27,26 @@ from gateway.cli.calling import answered, base_url, environment, publish_key, se
 @click.option("--retry", metavar="EVENT_ID", help="Try this one again now, and print what becomes of it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--url", help="The gateway.  [default: http://127.0.0.1:$PORT]")
-@click.option("--key", help="A publish key.  [default: $PLANWIRE_PUBLISH_KEY]")
-def parked(environ: str | None, limit: int, retry: str | None, as_json: bool, url: str | None, key: str | None) -> None:
+@secret_options("key", "a publish key", "$PLANWIRE_PUBLISH_KEY")
+def parked(
+    environ: str | None, limit: int, retry: str | None, as_json: bool, url: str | None, given: str | None
+) -> None:
     """List the billing events that are kept because they cannot be used yet, the longest parked first, and why.
 
     \b
     Example: planwire parked
              planwire parked --retry evt_01h8bzakzx3hm2fmen703n5q45
     """
-    import orjson
-
     env = environment()
-    base, key = base_url(url, env), publish_key(key, env)
+    base, key = base_url(url, env), publish_key(given, env)
     asked = {} if environ is None else {"env": environ}
     if retry is not None:
         answer = answered(*send("POST", f"{base}/v1/parked/{quote(retry, safe='')}/retry", asked, None, key, base))
         shown = " ".join(str(answer[name]) for name in ("outcome", "version", "reason") if name in answer)
-        click.echo(orjson.dumps(answer) if as_json else shown)
+        if as_json:
+            say_json(answer)
+        else:
+            say(shown)
         return
     found: list[dict[str, Any]] = []
     page: dict[str, Any] = {"next": ""}
@@ -44,9 +57,9 @@ def parked(environ: str | None, limit: int, retry: str | None, as_json: bool, ur
         found += page.get("parked", [])
     if as_json:
         for event in found:
-            click.echo(orjson.dumps(event))
+            say_json(event)
     else:
-        click.echo("\n".join(table(_PARKED_COLUMNS, found)) if found else "nothing is parked")
+        say("\n".join(table(_PARKED_COLUMNS, found)) if found else "nothing is parked")
 
 
 PARKED_PAGE = 500
@@ -76,11 +89,11 @@ def settings(as_json: bool, markdown: bool) -> None:
         reference.Reader(SyncSettings, ("intake", "worker"), {"redis_url": "Billing"}),
     )
     if as_json:
-        click.echo(orjson.dumps(reference.document(found), option=orjson.OPT_INDENT_2))
+        say(orjson.dumps(reference.document(found), option=orjson.OPT_INDENT_2).decode())
     elif markdown:
-        click.echo(reference.page(found), nl=False)
+        say(reference.page(found).removesuffix("\n"))
     else:
-        click.echo("\n".join(reference.lines(found)))
+        say("\n".join(reference.lines(found)))
 
 
 @click.command()

@@ -21,8 +21,14 @@ from gateway.cli.calling import (
     post,
     publish_key,
     refused,
+    say,
+    say_json,
+    secret_options,
     unreachable,
 )
+
+ORDER_DIGITS_MAX = 20
+"""Longer numbers are no order value; the gateway says so."""
 
 
 @click.command()
@@ -38,7 +44,7 @@ def token(topics: tuple[str, ...], scopes: tuple[str, ...], ttl_s: int, sub: str
 
     Example: planwire token --topic tenant:acme --scope read --scope private --ttl 600
     """
-    click.echo(mint(environment(), topics, scopes, ttl_s, sub, jti))
+    say(mint(environment(), topics, scopes, ttl_s, sub, jti))
 
 
 @click.command()
@@ -53,7 +59,7 @@ def token(topics: tuple[str, ...], scopes: tuple[str, ...], ttl_s: int, sub: str
     help="Only if this is the stored version; 0: none yet. A repeat is told conflict, with --event-id duplicate.",
 )
 @click.option("--url", help="The gateway.  [default: http://127.0.0.1:$PORT]")
-@click.option("--key", help="A publish key.  [default: $PLANWIRE_PUBLISH_KEY]")
+@secret_options("key", "a publish key", "$PLANWIRE_PUBLISH_KEY")
 def publish(
     topic: str,
     state: tuple[object],
@@ -62,7 +68,7 @@ def publish(
     order: str | None,
     if_version: int | None,
     url: str | None,
-    key: str | None,
+    given: str | None,
 ) -> None:
     """Publish JSON (- reads it from standard input) as TOPIC's whole state; print the verdict and the version.
 
@@ -71,19 +77,20 @@ def publish(
     Example: planwire publish tenant:acme '{"plan":{"key":"pro","name":"Pro"}}'
     """
     env = environment()
-    base, key = base_url(url, env), publish_key(key, env)
+    base, key = base_url(url, env), publish_key(given, env)
     change: dict[str, object] = {"topic": topic, "state": state[0]}
     if private is not None:
         change["private"] = private[0]
     if order is not None:
-        change["order"] = int(order) if order.isascii() and order.isdigit() else order
+        is_number = order.isascii() and order.isdigit() and len(order) <= ORDER_DIGITS_MAX
+        change["order"] = int(order) if is_number else order
     change.update(
         {name: value for name, value in (("event_id", event_id), ("if_version", if_version)) if value is not None}
     )
     status, answer = post(f"{base}/v1/publish", change, key, base)
     if status != 200 and answer.get("code") != "conflict":
         refused(status, answer)
-    click.echo(f"{answer.get('verdict')} {answer.get('version')}")
+    say(f"{answer.get('verdict')} {answer.get('version')}")
     if status != 200:
         sys.exit(EXIT_FAILED)
 
@@ -93,7 +100,7 @@ def publish(
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line: topic, version, state, cause.")
 @click.option("--count", type=click.IntRange(min=1), help="Stop after this many snapshots.")
 @click.option("--url", help="The gateway.  [default: http://127.0.0.1:$PORT]")
-@click.option("--token", "given", help="A token.  [default: one minted with $PLANWIRE_JWT_SECRET]")
+@secret_options("token", "a token", "one minted with $PLANWIRE_JWT_SECRET")
 def watch(topic: str, as_json: bool, count: int | None, url: str | None, given: str | None) -> None:
     """Print TOPIC's state now and whenever it changes, until interrupted; reconnects by itself.
 
@@ -119,16 +126,14 @@ def watch(topic: str, as_json: bool, count: int | None, url: str | None, given: 
 
 
 def _printer(as_json: bool) -> Callable[[dict[str, Any]], None]:
-    import orjson
-
     from sync.state import canonical
 
     def show(snapshot: dict[str, Any]) -> None:
         if as_json:
-            click.echo(orjson.dumps(snapshot))
+            say_json(snapshot)
             return
         version = snapshot["version"]
         state = canonical.encode(snapshot["state"]).decode()
-        click.echo(f"{instant(version)} {version} {state}" if version else f"{'-':27} 0 {state}")
+        say(f"{instant(version)} {version} {state}" if version else f"{'-':27} 0 {state}")
 
     return show

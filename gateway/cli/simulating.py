@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.calling import EXIT_FAILED, Failed, base_url, environment, mint
+from gateway.cli.calling import EXIT_FAILED, Failed, base_url, environment, mint, say, say_json
 
 
 @click.command()
@@ -52,7 +52,6 @@ def simulate(
              planwire simulate cancel --tenant acme --set when=now
              planwire simulate --scenario torture --seed 7
     """
-    import orjson
 
     from sync.simulator.client import SimulatorError, run_action
 
@@ -79,18 +78,17 @@ def simulate(
         failure = click.UsageError(str(error)) if error.code not in _NOT_USAGE else Failed(str(error))
         raise failure from error
     if as_json:
-        click.echo(orjson.dumps(result))
+        say_json(result)
         return
-    click.echo(f"{result.subscription_id} {result.status}")
+    say(f"{result.subscription_id} {result.status}")
     for one in result.deliveries:
         took = "" if one.ms is None else f" {one.ms:.0f} ms"
-        click.echo(f"{one.event_id} {one.event_type} {one.outcome or one.error or one.status or one.state}{took}")
+        say(f"{one.event_id} {one.event_type} {one.outcome or one.error or one.status or one.state}{took}")
 
 
 def _play(name: str, seed: int, target: str | None, as_json: bool) -> None:
     """Run a scenario and print its report; exit 1 where something was violated."""
     import httpx2
-    import orjson
 
     from sync.errors import SyncError
     from sync.settings import SyncSettings
@@ -125,7 +123,10 @@ def _play(name: str, seed: int, target: str | None, as_json: bool) -> None:
         raise Failed(
             f"nothing answers at {url} ({reason}): start it with `make run`, or name another with --target"
         ) from error
-    click.echo(orjson.dumps(report) if as_json else "\n".join(report.lines()))
+    if as_json:
+        say_json(report)
+    else:
+        say("\n".join(report.lines()))
     if not report.is_ok:
         sys.exit(EXIT_FAILED)
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import click
 
-from gateway.cli.asking import Console, plain, span
-from gateway.cli.calling import Failed, table
+from gateway.cli.asking import Console, span
+from gateway.cli.calling import Failed, say, say_json, secret_options, table
+from sync.state.plain_text import plain
 
 STATUSES = ("NACKED", "BEHIND", "STALE", "SENT", "SYNCED")
 _COLOURS = {"NACKED": "red", "BEHIND": "yellow", "STALE": "yellow", "SYNCED": "green"}
@@ -33,25 +34,24 @@ _HOME, _END_LINE, _END_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 @click.option("--interval", "every_s", type=click.FloatRange(0.5, 60), default=1.0, show_default=True, help="Seconds.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, every interval; with --once, one.")
 @click.option("--url", help="The gateway.  [default: http://127.0.0.1:$PORT]")
-@click.option("--token", "given", help="A console token.  [default: $PLANWIRE_CONSOLE_TOKEN]")
+@secret_options("token", "a console token", "$PLANWIRE_CONSOLE_TOKEN")
 def top(once: bool, every_s: float, as_json: bool, url: str | None, given: str | None) -> None:
     """Watch all gateways: tabs by state, rates, latencies, and the topics in trouble, the worst first. q ends it.
 
     Example: planwire top --once --json
     """
-    import orjson
 
     console = Console.of(url, given)
     before = console.get("gateways")
     if as_json:
         while True:
-            click.echo(orjson.dumps(before))
+            say_json(before)
             if once:
                 return
             time.sleep(every_s)
             before = console.get("gateways")
     if once or not sys.stdout.isatty():
-        click.echo("\n".join(_lines(before, None, 10_000)))
+        say("\n".join(_lines(before, None, 10_000)))
         return
     with _screen() as has_keys:
         earlier: Mapping[str, Any] | None = None
@@ -101,7 +101,7 @@ def _is_left(wait_s: float, has_keys: bool) -> bool:
 
 
 def _draw(lines: list[str], columns: int) -> None:
-    shown = "".join(f"{_coloured(line[:columns])}{_END_LINE}\r\n" for line in lines)
+    shown = "".join(f"{_coloured(plain(line[:columns]))}{_END_LINE}\r\n" for line in lines)
     click.echo(f"{_HOME}{shown}{_END_SCREEN}", nl=False)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from gateway.cli.asking import Console, plain, seconds, segment, span
-from gateway.cli.calling import EXIT_FAILED, Failed, TopicType, instant, table
+from gateway.cli.asking import Console, seconds, segment, span
+from gateway.cli.calling import EXIT_FAILED, Failed, TopicType, instant, say, say_json, secret_options, table
+from sync.state.plain_text import plain
 
 TROUBLE = ("NACKED", "BEHIND", "STALE")
 TABS_SHOWN = 50
@@ -18,7 +19,7 @@ UNUSED = ("parked", "refused", "stale", "ignored")
 """Outcomes of events that changed nothing."""
 
 _URL = click.option("--url", help="The gateway.  [default: http://127.0.0.1:$PORT]")
-_TOKEN = click.option("--token", "given", help="A console token.  [default: $PLANWIRE_CONSOLE_TOKEN]")
+_TOKEN = secret_options("token", "a console token", "$PLANWIRE_CONSOLE_TOKEN")
 _JSON_OBJECT = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 _JSON_LINES = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
@@ -46,16 +47,15 @@ def trace(tenant: str, as_json: bool, url: str | None, given: str | None) -> Non
 
     Example: planwire trace acme
     """
-    import orjson
 
     console = Console.of(url, given)
     chain = console.get(f"topics/{segment(tenant)}")
     events = console.get(f"events/{segment(tenant)}")["events"]
     chain["events"] = events[:EVENTS_SHOWN]
     if as_json:
-        click.echo(orjson.dumps(chain))
+        say_json(chain)
     else:
-        click.echo("\n".join(_chain(chain)))
+        say("\n".join(_chain(chain)))
     if _is_in_trouble(chain):
         sys.exit(EXIT_FAILED)
 
@@ -131,12 +131,11 @@ def log(topic: str, count: int, as_json: bool, url: str | None, given: str | Non
 
     Example: planwire log tenant:acme --count 5
     """
-    import orjson
 
     found = Console.of(url, given).get(f"timeline/{segment(topic)}", {"count": count})["versions"]
     if as_json:
         for line in found:
-            click.echo(orjson.dumps(line))
+            say_json(line)
         return
     rows = [
         {
@@ -147,7 +146,7 @@ def log(topic: str, count: int, as_json: bool, url: str | None, given: str | Non
         }
         for line in found
     ]
-    click.echo("\n".join(table(("at", "version", "cause", "changed"), rows)) if rows else "nothing was ever committed")
+    say("\n".join(table(("at", "version", "cause", "changed"), rows)) if rows else "nothing was ever committed")
 
 
 def _changed(line: Mapping[str, Any]) -> str:
@@ -169,7 +168,6 @@ def diff(topic: str, v1: int | None, v2: int | None, as_json: bool, url: str | N
 
     Example: planwire diff tenant:acme 1795395356406607 1795395361917033
     """
-    import orjson
 
     console = Console.of(url, given)
     if v1 is None or v2 is None:
@@ -181,9 +179,12 @@ def diff(topic: str, v1: int | None, v2: int | None, as_json: bool, url: str | N
         v2, v1 = (line["version"] for line in newest)
     found = console.get(f"diff/{segment(topic)}", {"from": v1, "to": v2})
     for item in found["differences"]:
-        click.echo(orjson.dumps(item) if as_json else _difference(item))
+        if as_json:
+            say_json(item)
+        else:
+            say(_difference(item))
     if found["more"] and not as_json:
-        click.echo("and more")
+        say("and more")
 
 
 def _difference(item: Mapping[str, Any]) -> str:
@@ -220,11 +221,11 @@ def drift(
     rows = found["drift"]
     if as_json:
         for row in rows:
-            click.echo(orjson.dumps(row))
+            say_json(row)
         return
     shown = [
         {name: plain(orjson.dumps(row[name]).decode() if name in ("here", "there") else row[name]) for name in row}
         for row in rows
     ]
     columns = ("at", "kind", "topic", "subject", "why", "here", "there")
-    click.echo("\n".join(table(columns, shown)) if shown else "no drift is recorded")
+    say("\n".join(table(columns, shown)) if shown else "no drift is recorded")

@@ -129,12 +129,12 @@ class Actions:
 
     # Repairs.
 
-    async def _reconcile(self, body: Mapping[str, Any], _: Visitor) -> dict[str, Any]:
+    async def _reconcile(self, body: Mapping[str, Any], visitor: Visitor) -> dict[str, Any]:
         topic = _only(body, "topic")
         tenant = parsed(topic)
         if tenant.kind != TENANT:
             raise Problem("request_invalid", "only tenants have a provider to compare with")
-        told = await self._told("POST", f"/v1/tenants/{segment(tenant.id)}/reconcile", {"env": tenant.env})
+        told = await self._told(visitor, f"/v1/tenants/{segment(tenant.id)}/reconcile", {"env": tenant.env})
         return {
             "reconciled": told.get("outcome"),
             "version": told.get("version"),
@@ -142,32 +142,33 @@ class Actions:
             "asked": told.get("asked", []),
         }
 
-    async def _retry(self, body: Mapping[str, Any], _: Visitor) -> dict[str, Any]:
+    async def _retry(self, body: Mapping[str, Any], visitor: Visitor) -> dict[str, Any]:
         if not body.keys() <= {"env", "event_id"}:
             raise Problem("request_invalid", "send env and event_id")
-        return await self._retried(_text(body, "env"), _text(body, "event_id"))
+        return await self._retried(visitor, _text(body, "env"), _text(body, "event_id"))
 
-    async def _retried(self, environment: str, event_id: str) -> dict[str, Any]:
-        told = await self._told("POST", f"/v1/parked/{segment(event_id)}/retry", {"env": environment})
+    async def _retried(self, visitor: Visitor, environment: str, event_id: str) -> dict[str, Any]:
+        told = await self._told(visitor, f"/v1/parked/{segment(event_id)}/retry", {"env": environment})
         return {"event_id": event_id, "became": told.get("outcome")} | {
             name: told[name] for name in ("version", "reason") if name in told
         }
 
-    async def _retry_topic(self, body: Mapping[str, Any], _: Visitor) -> dict[str, Any]:
+    async def _retry_topic(self, body: Mapping[str, Any], visitor: Visitor) -> dict[str, Any]:
         topic = parsed(_only(body, "topic"))
         results = []
         assert self._billing is not None
         for row in (await parked_of(self._billing, topic))[:RETRIES_MAX]:
             event_id = str(row["event_id"])
             try:
-                results.append(await self._retried(topic.env, event_id))
+                results.append(await self._retried(visitor, topic.env, event_id))
             except Problem as problem:
                 results.append({"event_id": event_id, "became": "failed", "reason": problem.detail})
         return {"retried": len(results), "results": results}
 
-    async def _told(self, method: str, path: str, query: Mapping[str, str]) -> dict[str, Any]:
+    async def _told(self, visitor: Visitor, path: str, query: Mapping[str, str]) -> dict[str, Any]:
         assert self._billing is not None
-        answer = await self._billing.inner(method, path, query, {} if path.endswith("/reconcile") else None)
+        body: dict[str, object] | None = {} if path.endswith("/reconcile") else None
+        answer = await self._billing.inner(visitor.session, "POST", path, query, body)
         if answer.status != 200:
             raise refused(answer)
         return answer.document
@@ -189,7 +190,7 @@ class Actions:
             "source": "console",
             "event_type": "console.replay",
             "replay_of": str(entry.version),
-            "by": visitor.session,
+            "by": f"console:{visitor.session}",
         }
         # Only the public part is kept in the log; the private one stays as it is.
         change = Change(
@@ -209,9 +210,10 @@ class Actions:
 
     async def _revoke(self, body: Mapping[str, Any], _: Visitor) -> dict[str, Any]:
         settings, node = self._node.settings, self._node
-        revocation = revocation_of(body, time.time())
+        now = time.time()
+        revocation = node.auth.covering(revocation_of(body, now), now)
         limit = settings.revocations_max
-        await control.announce(node.store, revocation, keep_s=settings.token_max_ttl_s, limit=limit)
+        await control.announce(node.store, revocation, keep_s=settings.revocation_keep_s, limit=limit)
         await node.store.wait_durable()
         node.revoke(revocation)
         return {"revoked": dict(body), "at": revocation.at}

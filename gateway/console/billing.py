@@ -101,7 +101,7 @@ class BillingDesk:
         """Answer the tenant's overrides, to those who may see private parts."""
         topic = topic_of(request)
         require_private(self._gate, request)
-        answer = await self._asked(topic, "/overrides")
+        answer = await self._asked(request, topic, "/overrides")
         if answer is None:
             return self._json(listed=False, topic=str(topic), overrides=[])
         return self._json(listed=True, topic=str(topic), **_told(answer))
@@ -117,7 +117,7 @@ class BillingDesk:
         asked = {"env": env, "limit": str(limit)}
         if before := stream_cursor(query.get("before")):
             asked["before"] = before
-        told = _told(await billing.inner("GET", "/v1/drift", asked))
+        told = _told(await billing.inner(self._gate.require(request).session, "GET", "/v1/drift", asked))
         wanted = query.get("topic")
         rows = [row for row in told.get("drift", []) if wanted is None or row.get("topic") == wanted]
         may_see = PRIVATE in self._gate.require(request).scopes
@@ -150,7 +150,7 @@ class BillingDesk:
             "newest_acked": max(acked, default=None),
             "oldest_acked": min(acked, default=None),
         }
-        answer = await self._asked(topic, "/status")
+        answer = await self._asked(request, topic, "/status")
         document: dict[str, Any] = {} if answer is None or answer.status != 200 else answer.document
         may_see = PRIVATE in self._gate.require(request).scopes
         if not may_see:
@@ -171,11 +171,12 @@ class BillingDesk:
             **members,
         )
 
-    async def _asked(self, topic: Topic, path: str) -> Answer | None:
+    async def _asked(self, request: Request, topic: Topic, path: str) -> Answer | None:
         """Return what the intake says of a tenant; None where this process has no intake."""
         if self._billing is None or topic.kind != TENANT:
             return None
-        return await self._billing.inner("GET", f"/v1/tenants/{segment(topic.id)}{path}", {"env": topic.env})
+        session, tenant = self._gate.require(request).session, segment(topic.id)
+        return await self._billing.inner(session, "GET", f"/v1/tenants/{tenant}{path}", {"env": topic.env})
 
 
 async def parked_of(billing: Billing, topic: Topic) -> list[dict[str, object]]:

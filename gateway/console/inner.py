@@ -1,6 +1,6 @@
 """Asking the routes that are mounted beside the console, within the process: what they know of billing.
 
-No network and no key: a mark in the request's scope, which nobody can set from outside, lets it in.
+No network and no key: the session in the request's scope, which nobody can set from outside, lets it in.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Router
 from starlette.types import Message, Scope
 
 MARK = "planwire.console"
-_OURS = object()
+"""The member of a request's scope that a request made here has: nobody outside can set it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,18 @@ class Answer:
 
 
 Inner = Callable[..., Awaitable[Answer]]
-"""`inner(method, path, query, body)`; path segments are quoted by the caller with `segment`."""
+"""`inner(session, method, path, query, body)` asks in the name of a session; `segment` quotes parts of a path."""
 
 
-def is_ours(connection: HTTPConnection) -> bool:
-    """Whether a request was made here, by the console."""
-    return connection.scope.get(MARK) is _OURS
+@dataclass(frozen=True, slots=True)
+class _Session:
+    id: str
+
+
+def session_of(connection: HTTPConnection) -> str | None:
+    """Return the console session in whose name a request was made here; None: it was made elsewhere."""
+    found = connection.scope.get(MARK)
+    return found.id if isinstance(found, _Session) else None
 
 
 def segment(text: str) -> str:
@@ -45,7 +51,9 @@ def inner(routes: Sequence[BaseRoute]) -> Inner:
     """Return what asks `routes`."""
     router = Router(routes=list(routes))
 
-    async def ask(method: str, path: str, query: Mapping[str, str] | None = None, body: object | None = None) -> Answer:
+    async def ask(
+        session: str, method: str, path: str, query: Mapping[str, str] | None = None, body: object | None = None
+    ) -> Answer:
         content = b"" if body is None else orjson.dumps(body)
         scope: Scope = {
             "type": "http",
@@ -60,7 +68,7 @@ def inner(routes: Sequence[BaseRoute]) -> Inner:
             "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))],
             "client": None,
             "server": None,
-            MARK: _OURS,
+            MARK: _Session(session),
         }
         parts: list[bytes] = []
         status = 500

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import orjson
 
@@ -31,15 +32,23 @@ _Ids = tuple[str, str, str]
 """Provider, subscription and customer ("": none)."""
 
 
-async def erase(pipeline: Pipeline, environment: str, topic: str, reason: str) -> Receipt:
+async def erase(
+    pipeline: Pipeline,
+    environment: str,
+    topic: str,
+    reason: str,
+    who: Mapping[str, str] = MappingProxyType({}),
+) -> Receipt:
     """Return what became of it: `applied`, or `unchanged` where the tenant had been erased before.
+
+    `reason` and `who` go into the tombstone's cause.
 
     The state becomes null, which every tab is sent, and then `gone`. Done once more it removes what a crash had left.
 
     Raises:
         StoreError: the store is unreachable or failing; what was not removed goes when it is called again.
     """
-    receipt = await _bury(pipeline, topic, reason)
+    receipt = await _bury(pipeline, topic, reason, who)
     known, tenant = pipeline.environment(environment), Topic.parse(topic).id
     batch = Batch(pipeline.store)
     batch.command("XRANGE", batch.keys.events(topic), "-", "+", "COUNT", 2 * EVENTS_KEPT)
@@ -69,8 +78,8 @@ async def erase(pipeline: Pipeline, environment: str, topic: str, reason: str) -
     return receipt
 
 
-async def _bury(pipeline: Pipeline, topic: str, reason: str) -> Receipt:
-    cause = orjson.dumps({"source": "operator", "event_type": announcement.ERASED, "reason": reason})
+async def _bury(pipeline: Pipeline, topic: str, reason: str, who: Mapping[str, str]) -> Receipt:
+    cause = orjson.dumps({"source": "operator", "event_type": announcement.ERASED, "reason": reason, **who})
     async with pipeline.turns.of(topic):
         for _ in range(CONFLICTS_MAX):
             snapshot = await pipeline.store.read(topic)

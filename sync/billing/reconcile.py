@@ -6,8 +6,9 @@ has its say, by the catalog's policy. It owns no task and speaks no HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import structlog
 
@@ -36,6 +37,9 @@ TIMER_PATIENCE_S = 5.0
 
 ASKED_MAX = 50
 """How many subscriptions of one tenant are compared at once: live ones before ended ones, the newest first."""
+
+NOBODY: Mapping[str, str] = MappingProxyType({})
+"""What a cause says of who asked for a comparison that nobody asked for."""
 
 PAGES_MAX = 500
 """How many pages of the provider's subscriptions a search for lost tenants reads at most (200 subscriptions each)."""
@@ -74,9 +78,18 @@ class Reconciliation:
         return any(name == environment for _, name in self._pipeline.sources)
 
     async def reconcile(
-        self, environment: str, topic: str, why: str, patience_s: float = PATIENCE_S, *, background: bool = False
+        self,
+        environment: str,
+        topic: str,
+        why: str,
+        patience_s: float = PATIENCE_S,
+        *,
+        background: bool = False,
+        who: Mapping[str, str] = NOBODY,
     ) -> Report:
-        """Return what comparing a tenant with its provider found, once it is repaired. `why` goes into the records.
+        """Return what comparing a tenant with its provider found, once it is repaired.
+
+        `why` goes into the records, and with `who` into the cause.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -89,12 +102,12 @@ class Reconciliation:
                 Receipt("unchanged", (await self._pipeline.store.read(topic)).version, "the tenant was erased")
             )
         if not facts.subscriptions:
-            found = await self.search(environment, {Topic.parse(topic).id}, why)
+            found = await self.search(environment, {Topic.parse(topic).id}, why, who)
             if found is None:
                 return Report(Receipt("unchanged"), unasked={topic: "the provider's list could not be read to its end"})
             return found.get(topic) or Report(Receipt("unchanged", (await self._pipeline.store.read(topic)).version))
         answers = await self._ask(environment, facts, _chosen(facts), patience_s, background)
-        return await self._repair(environment, topic, why, answers)
+        return await self._repair(environment, topic, why, answers, who)
 
     async def fire(self, environment: str, due: Due) -> Receipt:
         """Return what time made of a topic whose timer the caller has claimed, and set the timer anew.
@@ -134,7 +147,9 @@ class Reconciliation:
         facts = await self._facts(topic)
         return facts is not None and not facts.subscriptions and facts.erased_ns is None
 
-    async def search(self, environment: str, tenants: set[str], why: str) -> dict[str, Report] | None:
+    async def search(
+        self, environment: str, tenants: set[str], why: str, who: Mapping[str, str] = NOBODY
+    ) -> dict[str, Report] | None:
         """Return, by topic, what was rebuilt of tenants whose facts are lost, from the provider's whole list.
 
         One pass for all of them. A subscription is a tenant's by custom_data, or by the link learned before. None
@@ -152,7 +167,7 @@ class Reconciliation:
                 except (ProviderUnavailable, ProviderRefusal) as error:
                     _log.warning("search_ended", environment=environment, reason=str(error))
                     complete = False
-        reports = {topic: await self._repair(environment, topic, why, answers) for topic, answers in found.items()}
+        reports = {topic: await self._repair(environment, topic, why, answers, who) for topic, answers in found.items()}
         return reports if complete else None
 
     async def _list(self, source: Source, environment: str, tenants: set[str], found: dict[str, _Answers]) -> None:
@@ -206,17 +221,27 @@ class Reconciliation:
                     answers.unavailable[key] = str(error)
         return answers
 
-    async def _repair(self, environment: str, topic: str, why: str, answers: _Answers) -> Report:
-        adopted = await self._adopt(environment, topic, "reconcile", why, answers)
+    async def _repair(
+        self, environment: str, topic: str, why: str, answers: _Answers, who: Mapping[str, str]
+    ) -> Report:
+        adopted = await self._adopt(environment, topic, "reconcile", why, answers, who=who)
         await self.reprojection.arm(environment, topic, adopted)
         drift = _drift(topic, why, answers, adopted, self._pipeline.now_ns() // 1000)
         await self._record(environment, drift)
         return Report(adopted.receipt, len(answers.fetched) + len(answers.missing), answers.unavailable, drift)
 
     async def _adopt(
-        self, environment: str, topic: str, source: str, why: str, answers: _Answers, *, arms: bool = True
+        self,
+        environment: str,
+        topic: str,
+        source: str,
+        why: str,
+        answers: _Answers,
+        *,
+        arms: bool = True,
+        who: Mapping[str, str] = NOBODY,
     ) -> Adopted:
-        cause = {"source": source, "event_type": why}
+        cause = {"source": source, "event_type": why, **who}
         if answers.missing:
             batch = Batch(self._pipeline.store)
             see(batch, topic, (), answers.missing, self._pipeline.now_ns() // 1000)

@@ -9,11 +9,15 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from sync.errors import SyncError
 
 PREFIX = "PLANWIRE_"
+
+TOLERANT = "X_"
+"""May stand before the name of a setting. A build that does not know the setting ignores such a name, also one from
+before the setting existed; without the X_ it would be an unknown setting, and an error."""
 
 SYNC_NAMES = frozenset(
     PREFIX + name
@@ -73,8 +77,10 @@ GATEWAY_NAMES = frozenset(
         "JWT_AUDIENCE",
         "JWT_ISSUER",
         "PUBLISH_KEYS",
+        "PUBLISH_RIGHTS",
         "PUBLISH_KEY",
         "CONSOLE_TOKEN",
+        "METRICS_TOKEN",
         "FRAME_MAX_BYTES",
         "TOPICS_PER_SOCKET",
         "SOCKETS_PER_SUBJECT",
@@ -106,6 +112,7 @@ GATEWAY_NAMES = frozenset(
         "STREAMS_PER_SUBJECT",
         "TOKEN_MAX_BYTES",
         "TOKEN_MAX_TTL_S",
+        "TOKEN_LEEWAY_S",
         "TOKEN_CACHE",
         "REVOCATIONS_MAX",
         "JWKS_REFRESH_S",
@@ -123,17 +130,31 @@ UNPREFIXED_NAMES = frozenset(("PORT", "WEB_CONCURRENCY"))
 """What is read under the names that platforms give it."""
 
 
-class UnknownSettingError(SyncError):
-    """The environment names a setting that does not exist; `name` is it, `closest` the likeliest meant, or None."""
+class SettingNameError(SyncError):
+    """The environment gives a setting under a name that cannot be used; `name` is the setting's."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.name = name
+
+
+class UnknownSettingError(SettingNameError):
+    """The environment names a setting that does not exist; `name` is it, `closest` the likeliest meant, or None."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
         self.closest = next(iter(difflib.get_close_matches(name, sorted(NAMES), n=1)), None)
 
     def __str__(self) -> str:
         hint = f"; did you mean {self.closest}?" if self.closest else ""
         return f"unknown setting {self.name}{hint}"
+
+
+class SetTwiceError(SettingNameError):
+    """A setting has two values: under its own name, which `name` is, and under the tolerant one."""
+
+    def __str__(self) -> str:
+        return f"{self.name} and {TOLERANT}{self.name} have different values: set one of them"
 
 
 _LINK_HOST = re.compile(PREFIX + r"(?:[A-Z0-9_]+_)?SERVICE_HOST")
@@ -147,12 +168,14 @@ _URL = re.compile(r"(?:tcp|udp|sctp)://(.+):([0-9]{1,5})")
 
 
 def read(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return `environ` without service links, the values of our settings without blanks and line ends around them.
+    """Return `environ` with each setting of ours under its own name, no blanks or line ends around its value.
 
-    A secret that comes from a file often ends in a line feed, which no setting means.
+    Service links are left out, and tolerant names are replaced; those that stand for no setting of this build stay, and
+    `ignored_names` lists them. A secret that comes from a file often ends in a line feed, which no setting means.
 
     Raises:
         UnknownSettingError: a `PLANWIRE_` name is no setting and no service link; the first one alphabetically.
+        SetTwiceError: a setting has two different values.
     """
     found = {}
     for name in sorted(environ):
@@ -163,7 +186,19 @@ def read(environ: Mapping[str, str]) -> dict[str, str]:
             if name not in NAMES:
                 raise UnknownSettingError(name)
         found[name] = value.strip() if name.startswith(PREFIX) or name in UNPREFIXED_NAMES else value
+    for name in sorted(NAMES):
+        value = found.pop(TOLERANT + name, "").strip()
+        if value and found.get(name, "") not in ("", value):
+            raise SetTwiceError(name)
+        if value:
+            found[name] = value
     return found
+
+
+def ignored_names(environ: Iterable[str]) -> list[str]:
+    """Return the tolerant names in `environ` that stand for no setting of this build."""
+    tolerant = (name for name in environ if name.startswith(TOLERANT + PREFIX))
+    return sorted(name for name in tolerant if name.removeprefix(TOLERANT) not in NAMES)
 
 
 def value(environ: Mapping[str, str], name: str, default: str = "") -> str:

@@ -20,6 +20,7 @@ from structlog.typing import Processor
 
 from sync.errors import SyncError
 from sync.state import env
+from sync.state.plain_text import plain_lines
 
 Level = Literal["debug", "info", "warning", "error"]
 Form = Literal["json", "text"]
@@ -117,7 +118,10 @@ def configure(
     ending: list[Processor] = (
         [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
         if form == "json"
-        else [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
+        else [
+            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+            lambda logger, name, line: plain_lines(str(line)),  # what a browser or a provider said may be in it
+        ]
     )
     structlog.configure(
         processors=[

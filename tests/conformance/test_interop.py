@@ -17,6 +17,7 @@ import websocket
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
+from gateway.metrics import OTHER
 from sync.state.store import Change, Store
 from tests.support.gateway import environment, run_gateway
 from tests.support.servers import missing
@@ -191,5 +192,5 @@ async def test_a_client_of_others_holds_a_sitting(
         assert frames[0]["type"] == "welcome"
         (news,) = [frame for frame in frames if is_news(frame)]  # what the bus has to say may come beside it
         assert (news["version"], news["state"]) == (committed.version, json.loads(state))
-        await until(lambda: running.node.metrics.closed[DONE] == 1)
+        await until(lambda: running.node.metrics.closed[OTHER] == 1)
         assert not running.node.pulse.sockets

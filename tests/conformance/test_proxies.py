@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
 from gateway.console.gate import LOGIN_TRIES
+from gateway.metrics import OTHER
 from sync.state.store import Change, Store
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.console import TOKEN
@@ -47,11 +48,11 @@ Stack = Callable[..., AbstractAsyncContextManager[tuple[Running, int]]]
 @pytest.fixture
 def stack(proxy: str, made: Certificates, store_url: str) -> Stack:
     @asynccontextmanager
-    async def run(idle_s: float = 60, **settings: str) -> AsyncIterator[tuple[Running, int]]:
+    async def run(idle_s: float = 60, *, prefix: str = "", **settings: str) -> AsyncIterator[tuple[Running, int]]:
         settings = {"TRUSTED_PROXIES": "127.0.0.1", **settings}
         async with (
             run_gateway(environment(store_url, **settings)) as running,
-            run_proxy(proxy, running.port, made, idle_s) as port,
+            run_proxy(proxy, running.port, made, idle_s, prefix=prefix) as port,
         ):
             yield running, port
 
@@ -186,7 +187,7 @@ async def test_close_codes_pass_the_proxy(stack: Stack, made: Certificates) -> N
         async with tab(port, made) as connection:
             await wanted(connection, type="welcome")
             await connection.close(3333, "going")
-        await until(lambda: running.node.metrics.closed[3333] == 1)
+        await until(lambda: running.node.metrics.closed[OTHER] == 1)
 
 
 async def test_a_tab_that_vanishes_is_noticed_behind_the_proxy(stack: Stack, made: Certificates) -> None:
@@ -317,3 +318,23 @@ async def test_haproxys_default_check_finds_the_gateway_up(made: Certificates, s
         changes = {"option httpchk GET /readyz": "option httpchk"}
         async with run_proxy("haproxy", running.port, made, changes=changes):
             pass  # it serves only once its checks have passed
+
+
+@pytest.mark.parametrize("prefix", ["", "/planwire"])
+async def test_metrics_are_closed_at_the_proxy_and_open_to_a_scrape_of_the_gateway(
+    stack: Stack, made: Certificates, prefix: str
+) -> None:
+    secret = "s" * 32
+    for settings in ({}, {"METRICS_TOKEN": secret}):
+        bearer = {"Authorization": f"Bearer {secret}"}
+        async with (
+            stack(prefix=prefix, **settings) as (running, port),
+            httpx2.AsyncClient(verify=made.trust(), timeout=5) as client,
+        ):
+            for path in ("/metrics", "/metrics/", "/metrics?x=1", "/%6detrics", "//metrics", "/x/../metrics"):
+                answer = await client.get(f"https://127.0.0.1:{port}{prefix}{path}", headers=bearer)
+                assert answer.status_code == 404, path
+                assert "planwire_" not in answer.text
+            answer = await client.get(f"{running.url}/metrics", headers=bearer)
+            assert answer.status_code == 200
+            assert "planwire_sockets " in answer.text

@@ -252,7 +252,7 @@ class TestPublish:
         status, _, errors = await planwire(data_dir, "publish", TOPIC, json.dumps("x" * 33_000), **env)
         assert (status, len(errors)) == (2, 1)
         assert "state_too_large" in errors[0]
-        status, _, errors = await planwire(data_dir, "publish", TOPIC, "1", "--key", "wrong", **env)
+        status, _, errors = await planwire(data_dir, "publish", TOPIC, "1", "--key-file", "-", stdin="wrong\n", **env)
         assert (status, len(errors)) == (1, 1)
         assert "key_invalid" in errors[0]
 
@@ -313,7 +313,9 @@ class TestWatch:
 
     async def test_a_refused_token_ends_it(self, running: Running, data_dir: Path) -> None:
         for given, says in ((token("tenant:other"), "forbidden"), ("nonsense", "token_malformed")):
-            status, lines, errors = await planwire(data_dir, "watch", TOPIC, "--token", given, **settings(running))
+            status, lines, errors = await planwire(
+                data_dir, "watch", TOPIC, "--token-file", "-", stdin=given, **settings(running)
+            )
             assert (status, lines, len(errors)) == (1, [], 1)
             assert says in errors[0]
 
@@ -385,9 +387,9 @@ class TestParked:
         for arguments, expected, code in (
             (["--env", "nowhere"], 2, "request_invalid"),
             (["--retry", "evt_none"], 1, "not_found"),
-            (["--key", "wrong"], 1, "key_invalid"),
+            (["--key-file", "-"], 1, "key_invalid"),
         ):
-            status, lines, errors = await planwire(data_dir, "parked", *arguments, **settings(taking))
+            status, lines, errors = await planwire(data_dir, "parked", *arguments, stdin="wrong", **settings(taking))
             assert (status, lines, len(errors)) == (expected, [], 1)
             assert code in errors[0]
 

@@ -18,11 +18,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from gateway import pulse
+from gateway.auth import mint
 from gateway.hub import LiveTopic
 from sync.state.announcement import PUBLISHER
 from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Change, Committed, Snapshot, Store, Verdict
-from tests.support.gateway import Client, Running, environment, forged, open_client, run_gateway, token
+from tests.support.gateway import SECRET, Client, Running, environment, forged, open_client, run_gateway, token
 from tests.support.wait import until
 
 TOPIC = "tenant:acme"
@@ -309,9 +310,11 @@ async def test_a_token_already_expired_opens_nothing(store_url: str) -> None:
             assert (await client.closed())[0] == 4401
 
 
-async def test_an_expired_token_closes_the_socket_within_a_second(store_url: str) -> None:
+@pytest.mark.parametrize("leeway_s", [0.0, 1.5])
+async def test_an_expired_token_closes_the_socket_within_a_second(store_url: str, leeway_s: float) -> None:
+    """Of its expiry, or, where the issuer's clock may be off, of the end of that leeway."""
     late_s: list[float] = []
-    async with run_gateway(environment(store_url)) as running:
+    async with run_gateway(environment(store_url, TOKEN_LEEWAY_S=str(leeway_s))) as running:
         # More than once only where the machine has stalled: who is late is so each time.
         while not late_s or (late_s[-1] >= 1 and len(late_s) < 3):
             async with open_client(running, TOPIC, jwt=token(TOPIC, ttl_s=3)) as client:
@@ -320,9 +323,24 @@ async def test_an_expired_token_closes_the_socket_within_a_second(store_url: str
                 error = await client.receive()
                 assert (error["type"], error["code"]) == ("error", "token_expired")
                 assert await client.closed() == (4401, "token_expired")
-                late_s.append(time.time() - expires_at)
+                late_s.append(time.time() - expires_at - leeway_s)
     assert min(late_s) >= 0
     assert min(late_s) < 1
+
+
+async def test_a_token_that_ended_within_the_leeway_opens_a_socket_until_the_leeway_ends(store_url: str) -> None:
+    """As a gateway sees it whose clock is ahead of the issuer's; the tab is told the token's own end, and renews."""
+    async with run_gateway(environment(store_url, TOKEN_LEEWAY_S="6")) as running:
+        jwt = mint(SECRET, topics=(TOPIC,), now=time.time() - 600, ttl_s=599, sub="tester")
+        ends_at = int(time.time() - 1) + 6
+        async with open_client(running, TOPIC, jwt=jwt) as client:
+            welcome = await welcomed(client)
+            assert welcome["token_expires_at"] < time.time()
+            assert (await client.until("error"))["code"] == "token_expired"
+            assert await client.closed() == (4401, "token_expired")
+            assert time.time() >= ends_at - 1
+        async with open_client(running, TOPIC, jwt=jwt) as client:
+            assert (await client.receive())["code"] == "token_expired"
 
 
 async def test_a_refresh_keeps_the_socket_open_beyond_the_first_expiry(store_url: str, store: Store) -> None:

@@ -27,6 +27,7 @@ from sync.billing.pipeline import Pipeline, Receipt
 from sync.billing.providers import ProviderUnavailable, stripe
 from sync.billing.providers.paddle import Paddle
 from sync.billing.shelf import Shelf
+from sync.caller import Caller
 from sync.settings import SyncSettings
 from sync.state.connect import connect
 from sync.state.keys import DEFAULT_KEYS as keys
@@ -79,8 +80,10 @@ async def pipeline(store: Store, settings: SyncSettings) -> Pipeline:
     return await intake.pipeline(store, settings)
 
 
-async def let_in(request: Request) -> Response | None:
-    return None if request.headers.get("authorization") == "Bearer key" else Response(status_code=401)
+async def let_in(request: Request) -> Caller | Response:
+    if request.headers.get("authorization") != "Bearer key":
+        return Response(status_code=401)
+    return Caller("support", lambda scope, topic: None)
 
 
 @asynccontextmanager
@@ -399,7 +402,19 @@ class TestParked:
         assert len(set(seen)) == 5
         assert await parked(door, env="sandbox") == []
 
-    @pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "after=x", "after=1e3.a", "env=moon"])
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "limit=0",
+            "limit=501",
+            "limit=x",
+            "limit=0001001000000",
+            "limit=" + "9" * 5000,
+            "after=x",
+            "after=1e3.a",
+            "env=moon",
+        ],
+    )
     async def test_bad_questions_are_refused(self, door: httpx2.AsyncClient, query: str) -> None:
         problem(await door.get(f"/v1/parked?{query}", headers={"Authorization": "Bearer key"}), 422, "request_invalid")
 

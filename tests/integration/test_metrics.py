@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import httpx2
 import pytest
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
 
+from gateway import scrape
 from sync.billing import backlog
 from sync.billing.batch import Batch
 from sync.billing.timers import Timers
-from sync.state.store import Store
-from tests.support.gateway import environment, open_client, run_gateway
+from sync.state.store import Change, Store
+from tests.support.gateway import PUBLISH_KEY, environment, open_client, run_gateway
 from tests.support.wait import until
 from tests.unit.billing.bodies import SECRET, signature, webhook
 
@@ -62,10 +68,11 @@ async def test_revocations_that_no_token_can_match_are_dropped(
     monkeypatch.setattr("gateway.node.PRUNE_S", 0.05)
     async with run_gateway(environment(store_url, TOKEN_MAX_TTL_S="60")) as running:
         revocations = running.node.auth.revocations
-        revocations.revoke("sub", "long-ago", time.time() - 61)
-        revocations.revoke("sub", "still-alive", time.time() - 50)
+        kept_s = running.node.settings.revocation_keep_s  # 60 s, and the leeway twice
+        revocations.revoke("sub", "long-ago", time.time() - kept_s - 1)
+        revocations.revoke("sub", "still-alive", time.time() - kept_s + 10)
         await until(lambda: len(revocations) == 1)
-        assert not revocations.revoke("sub", "still-alive", time.time() - 55)
+        assert not revocations.revoke("sub", "still-alive", time.time() - kept_s)
 
 
 async def test_webhooks_are_counted_by_what_they_were_answered(store_url: str, tmp_path: Path) -> None:
@@ -84,6 +91,7 @@ async def test_what_waits_for_a_worker_is_shown(
     store: Store, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backlog, "CACHE_S", 0.0)
+    monkeypatch.setattr(scrape, "CACHE_S", 0.0)
     catalog = tmp_path / "catalog.toml"
     catalog.write_text('[plans.free]\nname = "Free"\nrank = 0\ndefault = true\n')
     environ = environment(store_url, INTAKE="1", CATALOG=str(catalog), PADDLE_SECRETS=f"live:{SECRET}")
@@ -113,3 +121,125 @@ async def test_what_waits_for_a_worker_is_shown(
         assert 999 < await shown("planwire_queue_overdue_seconds", "timers") < 1100
         assert await shown("planwire_queue_length", "reconcile", "") == 1
         assert await shown("planwire_queue_overdue_seconds", "reconcile", "") < 100
+
+
+METRICS_TOKEN = "a-metrics-token-for-tests-0123456789"
+FLOOD_S = 1.0
+SCRAPES = 200
+
+
+class TestWhoMayScrape:
+    """Without a token: a scraper of the same machine or network. With one: whoever bears it."""
+
+    async def test_without_a_token_a_request_that_came_through_a_proxy_is_refused(self, store_url: str) -> None:
+        async with run_gateway(environment(store_url)) as running, httpx2.AsyncClient(base_url=running.url) as http:
+            assert (await http.get("/metrics")).status_code == 200
+            for name in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via", "CF-Connecting-IP", "x-forwarded-host"):
+                answer = await http.get("/metrics", headers={name: "127.0.0.1"})
+                assert (answer.status_code, answer.json()["code"]) == (403, "metrics_closed")
+                assert "PLANWIRE_METRICS_TOKEN" in answer.json()["detail"]
+            mesh = {"X-Forwarded-Proto": "http", "X-Forwarded-Client-Cert": "By=spiffe://cluster.local/ns/x/sa/y"}
+            assert (await http.get("/metrics", headers=mesh)).status_code == 200
+            assert (await http.get("/metrics", headers=mesh | {"X-Forwarded-Port": "443"})).status_code == 403
+
+    @pytest.mark.parametrize(
+        ("peer", "status"),
+        [("10.42.0.7", 200), ("fd00::7", 200), ("100.64.0.9", 200), ("8.8.8.8", 403), ("2600::1", 403)],
+    )
+    async def test_without_a_token_only_internal_addresses_are_answered(
+        self, store_url: str, peer: str, status: int
+    ) -> None:
+        async with run_gateway(environment(store_url)) as running:
+            app = running.server.config.loaded_app
+            transport = httpx2.ASGITransport(app, client=(peer, 4711))
+            async with httpx2.AsyncClient(transport=transport, base_url="http://pod") as http:
+                assert (await http.get("/metrics")).status_code == status
+
+    async def test_with_a_token_it_is_asked_of_everybody(self, store_url: str) -> None:
+        environ = environment(store_url, METRICS_TOKEN=METRICS_TOKEN)
+        async with run_gateway(environ) as running, httpx2.AsyncClient(base_url=running.url) as http:
+            for presented, code in (
+                (None, "key_missing"),
+                ("wrong", "key_invalid"),
+                (METRICS_TOKEN[:-1], "key_invalid"),
+                (METRICS_TOKEN + "x", "key_invalid"),
+                (PUBLISH_KEY, "key_invalid"),
+            ):
+                headers = {} if presented is None else {"Authorization": f"Bearer {presented}"}
+                answer = await http.get("/metrics", headers=headers)
+                assert (answer.status_code, answer.json()["code"]) == (401, code)
+                assert answer.headers["www-authenticate"] == "Bearer"
+                assert METRICS_TOKEN not in answer.text
+            headers = {"Authorization": f"Bearer {METRICS_TOKEN}", "X-Forwarded-For": "8.8.8.8"}
+            assert "planwire_sockets " in (await http.get("/metrics", headers=headers)).text
+
+
+async def test_a_flood_of_scrapes_makes_one_text_a_second_and_leaves_pushes_alone(
+    store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with run_gateway(environment(store_url)) as running, httpx2.AsyncClient(base_url=running.url) as http:
+        metrics, made = running.node.metrics, []
+        exposition = metrics.exposition
+
+        def counted() -> bytes:
+            made.append(time.monotonic())
+            return exposition()
+
+        monkeypatch.setattr(metrics, "exposition", counted)
+        began = time.monotonic()
+        answers = await asyncio.gather(*(http.get("/metrics") for _ in range(SCRAPES)))
+        took = time.monotonic() - began
+        assert {answer.status_code for answer in answers} == {200}
+        assert len(made) <= 1 + took / scrape.CACHE_S
+        assert all(later - earlier >= scrape.CACHE_S * 0.9 for earlier, later in pairwise(made))
+
+        async with open_client(running, TOPIC) as client:
+            await client.until("snapshot")
+            made.clear()
+            flood_ends = time.monotonic() + FLOOD_S
+            scrapes = 0
+
+            async def flood() -> None:
+                nonlocal scrapes
+                while time.monotonic() < flood_ends:
+                    await http.get("/metrics")
+                    scrapes += 1
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(4):
+                    group.create_task(flood())
+                number = 0
+                while time.monotonic() < flood_ends:
+                    number += 1
+                    version = (await store.commit(Change(TOPIC, b'{"n":%d}' % number))).version
+                    frame = await client.receive()
+                    assert frame["version"] == version
+            assert scrapes > 10 * len(made)
+            assert number > 10  # at 10 ms of the loop a scrape it would be a handful
+
+
+async def test_what_is_scraped_is_never_much_older_than_a_second(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrape, "CACHE_S", 0.05)
+    async with run_gateway(environment(store_url)) as running, httpx2.AsyncClient(base_url=running.url) as http:
+        await http.get("/metrics")
+        running.node.metrics.nacks = 17
+
+        async def shown() -> bool:
+            return "planwire_nacks_total 17.0" in (await http.get("/metrics")).text
+
+        await until(shown, timeout_s=10)
+
+
+async def test_close_codes_and_requests_that_clients_make_up_make_no_series(store_url: str) -> None:
+    async with run_gateway(environment(store_url)) as running, httpx2.AsyncClient(base_url=running.url) as http:
+        for code in range(3000, 3030):
+            async with connect(running.ws_url, subprotocols=[Subprotocol("planwire.v1")]) as socket:
+                await socket.close(code)
+        for method, path in (("PROPFIND", "/healthz"), ("GET", "/made-up"), ("REPORT", "/v1/state/tenant:a")):
+            assert (await http.request(method, path)).status_code in (404, 405)
+        await until(lambda: running.node.metrics.closed["other"] == 30)
+        text = (await http.get("/metrics")).text
+        assert 'planwire_sockets_closed_total{code="other"} 30.0' in text
+        assert not re.search(r"3[0-9]{3}\"|PROPFIND|REPORT|made-up|tenant:a", text)

@@ -43,6 +43,7 @@ from tests.unit.billing.bodies import signature, webhook
 TOPIC = "tenant:acme"
 ORIGIN = "http://127.0.0.1:48999"
 """Of a page that is answered for by the browser's driver: nothing listens there."""
+METRICS_TOKEN = "a-metrics-token-for-tests-0123456789"
 START_S = 30.0
 SHOWN_S = 20.0
 
@@ -142,6 +143,12 @@ class Gateway:
             assert answer.status_code == 200, answer.text
             return answer.json()
 
+    async def scrape(self, token: str = "") -> int:
+        """The status of an answer to Prometheus."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        async with httpx2.AsyncClient(base_url=self.url, headers=headers) as http:
+            return (await http.get("/metrics")).status_code
+
     async def publish(self, state: object, topic: str = TOPIC) -> int:
         return int((await self.call("POST", "/v1/publish", {"topic": topic, "state": state}))["version"])
 
@@ -188,7 +195,10 @@ async def deployment(valkey: Server, earlier: Build, tmp_path: Path) -> AsyncIte
         "SWEEP_S": "600",
         "DRAIN_S": "0",
     }
-    environ = clean_environ(tmp_path / "data", **{f"PLANWIRE_{name}": value for name, value in settings.items()})
+    environ = {f"PLANWIRE_{name}": value for name, value in settings.items()}
+    # What the earlier build does not know has the name that it ignores.
+    environ |= {"X_PLANWIRE_PUBLISH_RIGHTS": "tests:publish+tenants+admin:*", "X_PLANWIRE_METRICS_TOKEN": METRICS_TOKEN}
+    environ = clean_environ(tmp_path / "data", **environ)
     async with AsyncExitStack() as stack:
         yield Deployment(environ, {"earlier": earlier, "this": THIS}, stack)
 
@@ -383,11 +393,15 @@ async def test_a_roll_back_with_the_same_environment_goes_on_where_this_build_st
     await ours.publish({"theme": "dark"}, "user:42")
     assert await ours.deliver(webhook(day=0, id="sub_gone", tenant="gone")) == "applied"
     await ours.call("DELETE", "/v1/tenants/gone", {"reason": "asked"})
+    assert (await ours.scrape(), await ours.scrape(METRICS_TOKEN)) == (401, 200)
     for program in (ours.program, worker):
         stop(program)
+        assert "settings_ignored" not in program.text
+    assert "publish_keys_without_rights" not in ours.program.text
 
     theirs = await deployment.gateway("earlier")
     worker = await deployment.worker("earlier")
+    assert await theirs.scrape() == 200, "the settings that it does not know are ignored"
     async with theirs.tab(TOPIC, "user:42", "tenant:gone") as tab:
         assert await tab.until("gone") == {"type": "gone", "topic": "tenant:gone", "reason": "erased"}
     assert await theirs.deliver(webhook(day=1, items=[("pri_pro", 7)])) == "applied"

@@ -33,6 +33,7 @@ from sync.billing.providers.paddle_api import PaddleApi
 from sync.billing.reconcile import Reconciliation
 from sync.billing.shelf import EXAMPLE, Shelf
 from sync.billing.timers import Due
+from sync.caller import Caller
 from sync.desk import Desk
 from sync.settings import SyncSettings
 from sync.state import tallies
@@ -65,9 +66,10 @@ def pipeline(store: Store, api: PaddleApi) -> Pipeline:
     return Pipeline(store, Shelf(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): api})
 
 
-async def let_in(request: Request) -> Response | None:
-    request.state.caller = "support"
-    return None if request.headers.get("authorization") == "Bearer key" else Response(status_code=401)
+async def let_in(request: Request) -> Caller | Response:
+    if request.headers.get("authorization") != "Bearer key":
+        return Response(status_code=401)
+    return Caller("support", lambda scope, topic: None)
 
 
 @asynccontextmanager
@@ -239,7 +241,7 @@ class TestScheduledChange:
         shown = await state(store)
         assert (shown["plan"]["key"], shown["scheduled"]) == ("pro", scheduled)
         cause = orjson.loads((await store.read("tenant:acme")).cause)
-        assert cause == {"source": "app", "event_type": "scheduled_change.set", "key": "support"}
+        assert cause == {"source": "app", "event_type": "scheduled_change.set", "by": "support"}
         score: Any = await store.redis.zscore("pw:{timers/live}:due", "tenant:acme")
         assert abs(score * 1000 - instants.parse(answer["executes_at"])) <= 1000
 
@@ -453,6 +455,9 @@ class TestScheduledChange:
         ("GET", "/v1/drift?before=x"),
         ("GET", "/v1/drift?before=0-0"),
         ("GET", "/v1/drift?before=18446744073709551616-0"),
+        ("GET", "/v1/drift?limit=0001001000000"),
+        ("GET", "/v1/drift?limit=" + "1" * 5000),
+        ("GET", "/v1/tenants/acme/history?limit=" + "0" * 4999 + "1"),
         ("GET", "/v1/drift?env=moon"),
     ],
 )
@@ -650,8 +655,8 @@ class TestOverrides:
             "event_type": "override.granted",
             "override": "feature:sso",
             "reason": "promised",
-            "by": "eve",
-            "key": "support",
+            "claimed_by": "eve",
+            "by": "support",
             "expires_at": ends,
             "overrides": ["feature:sso"],
         }
@@ -691,10 +696,11 @@ class TestOverrides:
             answer = await desk.request("DELETE", f"{self.path}/{path}", json={"by": "eve", "reason": "over"})
             assert answer.json()["outcome"] == "applied"
         newest, before, *_ = (await desk.get("/v1/tenants/acme/history")).json()["changes"]
-        assert [(entry["cause"]["override"], entry["cause"]["by"], entry["cause"]["reason"], entry["cause"]["key"])
-                for entry in (newest, before)] == [
-            ("limit:seats", "eve", "over", "support"), ("feature:export", "eve", "over", "support"),
-        ]  # fmt: skip
+        members = ("override", "claimed_by", "reason", "by")
+        assert [tuple(entry["cause"][member] for member in members) for entry in (newest, before)] == [
+            ("limit:seats", "eve", "over", "support"),
+            ("feature:export", "eve", "over", "support"),
+        ]
         assert ("overrides" in newest["cause"], before["cause"]["overrides"]) == (False, ["limit:seats"])
         shown = await state(store)
         assert (shown["features"]["export"], shown["limits"]["seats"]) == (True, 3)

@@ -213,3 +213,70 @@ async def test_keys_rotate_at_every_gateway_from_a_url_and_from_a_file_and_open_
             version = (await store.commit(Change(TOPIC, b'{"n":1}'))).version
             for client in (by_url, by_file):
                 assert (await client.until("snapshot"))["version"] == version
+
+
+AHEAD_S = 20.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_tokens_of_an_issuer_whose_clock_is_ahead_are_revoked_at_every_gateway(store_url: str, kind: str) -> None:
+    """Each is used at one gateway and revoked at the other; what that issuer makes afterwards is good."""
+    what = KINDS[kind]
+    async with two(environment(store_url, TOKEN_LEEWAY_S="30")) as gateways, httpx2.AsyncClient(timeout=10) as http:
+
+        def made(claims: dict[str, str], ahead_s: float = AHEAD_S) -> str:
+            now = time.time() + ahead_s
+            claims = {"sub": "tester", **claims}
+            return mint(SECRET, topics=[TOPIC], now=now, ttl_s=600, **claims)
+
+        async def read(gateway: Running, jwt: str) -> tuple[int, str]:
+            answer = await http.get(f"{gateway.url}/v1/state/{TOPIC}", headers={"Authorization": f"Bearer {jwt}"})
+            return answer.status_code, answer.json().get("code", "")
+
+        hit, spared = made(what.hit), made(what.spared)
+        for jwt in (hit, spared):
+            assert await read(gateways[1], jwt) == (200, "")
+        async with open_client(gateways[1], TOPIC, jwt=hit) as client:
+            await greeted(client)
+            headers = {"Authorization": f"Bearer {PUBLISH_KEY}"}
+            answer = await http.post(f"{gateways[0].url}/v1/sessions/revoke", json=what.body, headers=headers)
+            assert answer.status_code == 200
+            if what.cuts:
+                assert (await client.receive())["code"] == "token_revoked"
+            else:
+                assert (await client.receive())["type"] == "gone"
+
+        async def refused_everywhere() -> bool:
+            return [await read(gateway, hit) for gateway in gateways] == [(401, "token_revoked")] * 2
+
+        await until(refused_everywhere)
+        if kind != "topic":
+            assert [await read(gateway, spared) for gateway in gateways] == [(200, "")] * 2
+        if kind != "jti":
+            afterwards = made(what.hit, AHEAD_S + 2)
+            assert [await read(gateway, afterwards) for gateway in gateways] == [(200, "")] * 2
+    # And a gateway that starts later reads the same.
+    async with run_gateway(environment(store_url, TOKEN_LEEWAY_S="30")) as later, httpx2.AsyncClient() as http:
+
+        async def refused_there() -> bool:
+            return await read(later, hit) == (401, "token_revoked")
+
+        await until(refused_there)
+
+
+async def test_a_revocation_that_is_read_again_takes_no_token_that_was_made_after_it(
+    store_url: str, store: Store
+) -> None:
+    """Whoever lost the bus reads all revocations once more; the tokens it has seen since are not theirs."""
+    async with run_gateway(environment(store_url, TOKEN_LEEWAY_S="30")) as running, httpx2.AsyncClient() as http:
+        headers = {"Authorization": f"Bearer {PUBLISH_KEY}"}
+        answer = await http.post(f"{running.url}/v1/sessions/revoke", json={"sub": "tester"}, headers=headers)
+        assert answer.status_code == 200
+        now = time.time() + AHEAD_S
+        bearer = {"Authorization": f"Bearer {mint(SECRET, topics=[TOPIC], now=now, ttl_s=600, sub='tester')}"}
+        assert (await http.get(f"{running.url}/v1/state/{TOPIC}", headers=bearer)).status_code == 200
+        before = running.node.metrics.feed_losses
+        await store.redis.client_kill_filter(_type="pubsub")
+        await until(lambda: running.node.metrics.feed_losses > before and running.node.hub.fresh, timeout_s=20)
+        await until(lambda: not running.node._control_subscribed)
+        assert (await http.get(f"{running.url}/v1/state/{TOPIC}", headers=bearer)).status_code == 200

@@ -111,7 +111,7 @@ def test_each_alert_has_its_section_in_the_runbook_and_no_other() -> None:
 def test_manifests_set_what_exists_and_name_no_secret(path: Path) -> None:
     text = path.read_text()
     assert set(re.findall(r"\bPLANWIRE_[A-Z_]+", text)) <= NAMES - NOT_SETTINGS
-    for name in ("JWT_SECRET", "PUBLISH_KEYS", "PADDLE_SECRETS", "PADDLE_API_KEYS", "CONSOLE_TOKEN"):
+    for name in ("JWT_SECRET", "PUBLISH_KEYS", "PADDLE_SECRETS", "PADDLE_API_KEYS", "CONSOLE_TOKEN", "METRICS_TOKEN"):
         for value in re.findall(rf"(?m)PLANWIRE_{name}[ \t]*[=:][ \t]*(.*)$", text):
             assert value == "", f"{name} has a value"
     for module in re.findall(r"-m[\", ]+((?:gateway|sync)[a-z_.]*)", text):

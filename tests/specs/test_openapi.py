@@ -19,6 +19,7 @@ from sync import intake
 from sync.billing.providers.paddle import QUANTITY_MAX
 from sync.billing.providers.paddle_api import BILLING_MODES
 from sync.billing.shelf import EXAMPLE
+from sync.caller import Caller
 from sync.refusal import PAGE_MAX
 from sync.refusal import STATUSES as REFUSALS
 from sync.settings import SyncSettings
@@ -31,6 +32,8 @@ TOOL = HERE.parents[1] / ".tools" / "schemathesis" / "bin" / "st"
 
 EXAMPLES = 25
 """Requests that each operation is tried with, on top of the systematic ones."""
+
+METRICS_TOKEN = "a-metrics-token-for-tests-0123456789"
 
 WITH_INTAKE = {
     "INTAKE": "1",
@@ -51,6 +54,7 @@ async def schemathesis(url: str, directory: Path, *options: str) -> tuple[int, s
         **os.environ,
         "PLANWIRE_TEST_TOKEN": token(scope=("read", "private")),
         "PLANWIRE_TEST_KEY": PUBLISH_KEY,
+        "PLANWIRE_TEST_METRICS_TOKEN": METRICS_TOKEN,
         "NO_COLOR": "1",
     }
     process = await asyncio.create_subprocess_exec(
@@ -64,7 +68,7 @@ async def schemathesis(url: str, directory: Path, *options: str) -> tuple[int, s
 
 @pytest.mark.timeout(180)
 async def test_every_answer_is_a_documented_one(store_url: str, tmp_path: Path) -> None:
-    async with run_gateway(environment(store_url, **WITH_INTAKE)) as running:
+    async with run_gateway(environment(store_url, **WITH_INTAKE, METRICS_TOKEN=METRICS_TOKEN)) as running:
         status, report = await schemathesis(
             f"{running.url}/v1/openapi.json", tmp_path,
             "--phases", "examples,coverage,fuzzing", "--max-examples", str(EXAMPLES), "--warnings", "off",
@@ -119,8 +123,8 @@ async def test_every_route_is_described_and_no_other(store: Store, store_url: st
     environ = environment(store_url, **WITH_INTAKE)
     settings = SyncSettings.from_env({name: value for name, value in environ.items() if name != "PORT"})
 
-    async def guard(request: object) -> None:
-        return None
+    async def guard(request: object) -> Caller:
+        return Caller("", lambda scope, topic: None)
 
     pipeline = await intake.pipeline(store, settings)
     async with run_gateway(environ) as running:
@@ -129,7 +133,7 @@ async def test_every_route_is_described_and_no_other(store: Store, store_url: st
 
 
 def test_the_intakes_codes_are_those_of_the_description() -> None:
-    guards = {code: STATUSES[code] for code in ("key_missing", "key_invalid", "internal")}
+    guards = {code: STATUSES[code] for code in ("key_missing", "key_invalid", "rate_limited", "internal")}
     assert REFUSALS | guards == INTAKE_STATUSES
 
 

@@ -65,6 +65,8 @@ def environment(store_url: str, **settings: str) -> dict[str, str]:
         "PLANWIRE_DRAIN_S": "0",
         # Tests share the machine: whoever says hello late there is not slow on purpose.
         "PLANWIRE_HELLO_TIMEOUT_S": "30",
+        # Tests share the clock, too: a token ends when it says so. The leeway has tests of its own.
+        "PLANWIRE_TOKEN_LEEWAY_S": "0",
         "PORT": "0",
     }
     environ.update({name if name == "PORT" else f"PLANWIRE_{name}": value for name, value in settings.items()})

@@ -21,7 +21,8 @@ LOOK_S = 0.005
 
 def clean_environ(data_dir: Path, **more: str) -> dict[str, str]:
     """The test process's environment without settings of ours, then the data directory and `more`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PLANWIRE_") and name != "PORT"}
+    ours = ("PLANWIRE_", "X_PLANWIRE_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours) and name != "PORT"}
     return kept | {"PLANWIRE_DATA_DIR": str(data_dir), "PYTHONPATH": str(ROOT)} | more
 
 

@@ -51,6 +51,7 @@ def _nginx(
     }
     if prefix:
         changes["    location / {\n"] = f"    location {prefix}/ {{\n"
+        changes["    location /metrics {\n"] = f"    location {prefix}/metrics {{\n"
         changes["proxy_pass http://planwire;"] = "proxy_pass http://planwire/;"
     (directory / "planwire.conf").write_text(_render("nginx.conf", {**changes, **more}))
     (directory / "nginx.conf").write_text(NGINX_MAIN.format(directory=directory))
@@ -71,6 +72,7 @@ def _haproxy(
         "timeout tunnel 60s": f"timeout tunnel {idle}",
     }
     if prefix:
+        changes["-m beg /metrics }\n"] = f"-m beg {prefix}/metrics }}\n"
         changes["    default_backend gateways\n"] = f"    use_backend gateways if {{ path_beg {prefix}/ }}\n"
         rewritten = f"    http-request replace-path {prefix}(/.*) \\1\n"
         changes["    balance leastconn\n"] = f"    balance leastconn\n{rewritten}"

@@ -29,6 +29,7 @@ PURE = [
     "gateway.outbox",
     "gateway.protocol",
     "gateway.revocations",
+    "gateway.rights",
     "gateway.session",
     "sync.billing.alarm",
     "sync.billing.catalog",
@@ -52,6 +53,7 @@ PURE = [
     "sync.state.eviction",
     "sync.state.keys",
     "sync.state.merge_patch",
+    "sync.state.plain_text",
     "sync.state.slots",
     "sync.state.topic",
 ]

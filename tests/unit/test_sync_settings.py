@@ -94,8 +94,9 @@ def test_it_is_frozen_and_blind_to_the_process_environment(monkeypatch: pytest.M
 def test_the_api_s_url_is_one_for_all_or_one_for_each() -> None:
     assert read().api_url("live") == ""
     assert read(PADDLE_API_URL="http://127.0.0.1:1").api_url("sandbox") == "http://127.0.0.1:1"
-    settings = read(PADDLE_API_URL="live:http://a:1, sandbox:https://b")
-    assert [settings.api_url(name) for name in ("live", "sandbox", "other")] == ["http://a:1", "https://b", ""]
+    settings = read(PADDLE_API_URL="live:http://localhost:1, sandbox:https://b")
+    urls = [settings.api_url(name) for name in ("live", "sandbox", "other")]
+    assert urls == ["http://localhost:1", "https://b", ""]
 
 
 @pytest.mark.parametrize(
@@ -104,6 +105,22 @@ def test_the_api_s_url_is_one_for_all_or_one_for_each() -> None:
 def test_an_api_url_that_is_none_is_refused(value: str) -> None:
     with pytest.raises(SettingsError, match="PLANWIRE_PADDLE_API_URL: must be an http or https URL"):
         read(PADDLE_API_URL=value)
+
+
+@pytest.mark.parametrize("name", ["PADDLE_API_URL", "STRIPE_API_URL"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://api.paddle.com",
+        "live:https://a,sandbox:http://b:8000",
+        "http://127.0.0.1.example.com",
+        "http://10.0.0.1",
+    ],
+)
+def test_an_api_key_is_not_sent_in_the_clear(name: str, value: str) -> None:
+    for dev in ("0", "1"):
+        with pytest.raises(SettingsError, match=f"PLANWIRE_{name}: must be https, or http on a loopback host"):
+            read(**{name: value, "DEV": dev})
 
 
 def test_an_environment_has_one_api_key() -> None:
@@ -171,7 +188,10 @@ def test_line_ends_around_a_value_mean_nothing_in_any_setting() -> None:
 
 
 def test_what_is_read_without_a_model_is_read_without_line_ends_too() -> None:
-    assert outbox.database_of({"PLANWIRE_OUTBOX_URL": "postgresql://db/app\n"}) == "postgresql://db/app"
+    for name in ("PLANWIRE_OUTBOX_URL", "X_PLANWIRE_OUTBOX_URL"):
+        assert outbox.database_of({name: "postgresql://db/app\n"}) == "postgresql://db/app"
+    with pytest.raises(SettingsError, match="unknown setting PLANWIRE_OUTBOX_ULR"):
+        outbox.database_of({"PLANWIRE_OUTBOX_ULR": "postgresql://db/app"})
     with pytest.raises(SettingsError, match="PLANWIRE_OUTBOX_URL is not set"):
         outbox.database_of({"PLANWIRE_OUTBOX_URL": " \n"})
     deathwatch.watch_from({"PLANWIRE_WATCH_PID": "\n"})

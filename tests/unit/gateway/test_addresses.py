@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.addresses import LOCAL, TrustedProxies, canonical, group, is_forwarded, is_loopback, parse_networks
+from gateway.addresses import (
+    LOCAL,
+    MESH_HEADERS,
+    TrustedProxies,
+    canonical,
+    group,
+    is_forwarded,
+    is_internal,
+    is_loopback,
+    parse_networks,
+)
 
 PROXIES = TrustedProxies(parse_networks(["10.0.0.0/8", "2001:db8:1::/48", "127.0.0.1"]))
 
@@ -89,6 +99,11 @@ def test_what_a_proxy_passed_on_is_known_by_its_headers(names: list[str], forwar
     assert is_forwarded(names) is forwarded
 
 
+def test_what_a_service_mesh_adds_is_some_of_that() -> None:
+    assert MESH_HEADERS
+    assert all(is_forwarded([name]) for name in MESH_HEADERS)
+
+
 @pytest.mark.parametrize(
     ("address", "loopback"),
     [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("::ffff:127.0.0.1", True), ("10.0.0.1", False),
@@ -96,3 +111,19 @@ def test_what_a_proxy_passed_on_is_known_by_its_headers(names: list[str], forwar
 )  # fmt: skip
 def test_loopback_is_known_in_every_spelling(address: str, loopback: bool) -> None:
     assert is_loopback(address) is loopback
+
+
+@pytest.mark.parametrize(
+    "address",
+    [LOCAL, "127.0.0.1", "127.9.9.9", "::1", "10.0.0.7", "172.31.255.1", "192.168.1.1", "100.64.3.4", "100.127.0.1",
+     "169.254.1.1", "fd12:3456::1", "fe80::1%eth0", "::ffff:10.1.2.3"],
+)  # fmt: skip
+def test_an_internal_address_is_nobodys_on_the_internet(address: str) -> None:
+    assert is_internal(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "unknown", "1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "10.0.0"]
+)
+def test_any_other_address_is_not_internal(address: str) -> None:
+    assert not is_internal(address)

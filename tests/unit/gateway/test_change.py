@@ -42,7 +42,7 @@ def test_the_fullest_publish() -> None:
     change = read({**GOOD, "private": {"z": 1}, "event_id": "e1", "order": 7, "if_version": 0, "cause": cause})
     assert (change.private, change.event_id, change.if_version) == (b'{"z":1}', "e1", 0)
     assert change.order == "7".rjust(20, "0")
-    assert orjson.loads(change.cause) == {**cause, "received_at": BY.received_at}
+    assert orjson.loads(change.cause) == {**cause, "received_at": BY.received_at, "by": "ci"}
 
 
 @pytest.mark.parametrize("state", [None, 0, "x", [], [1], {}, True])
@@ -120,7 +120,7 @@ def test_a_cloud_event_is_a_publish() -> None:
     )  # fmt: skip
     assert orjson.loads(change.cause) == {
         "source": "/billing", "event_id": "e1", "event_type": "plan.changed",
-        "occurred_at": "2026-11-23T00:00:00Z", "received_at": BY.received_at,
+        "occurred_at": "2026-11-23T00:00:00Z", "received_at": BY.received_at, "by": "ci",
     }  # fmt: skip
 
 
@@ -151,3 +151,10 @@ def test_the_described_fields_are_the_read_ones() -> None:
 
 def test_an_origin_tells_the_time_in_utc() -> None:
     assert origin("ci", 1_795_395_361.917) == Origin("ci", "2026-11-23T00:56:01.917Z")
+
+
+@pytest.mark.parametrize("source", ["paddle", "ci"])
+def test_who_names_another_source_stands_beside_it(source: str) -> None:
+    claimed = orjson.loads(read({**GOOD, "cause": {"source": source}}).cause)
+    assert (claimed["source"], claimed["by"]) == (source, "ci")
+    assert code_of({**GOOD, "cause": {"by": "somebody"}}) == "request_invalid"

@@ -91,6 +91,27 @@ def test_the_gateway_accepts_what_is_made() -> None:
     GatewaySettings.from_env({name: value for name, value in made.items() if "PADDLE" not in name})
 
 
+@pytest.mark.parametrize("environ", [{}, {"PLANWIRE_PUBLISH_KEY": "given"}])
+def test_the_key_that_is_made_up_has_rights_under_the_name_that_older_builds_ignore(environ: dict[str, str]) -> None:
+    merged = dev_env.overlay(environ, dev_env.generate())
+    assert "PLANWIRE_PUBLISH_RIGHTS" not in merged
+    read = {name: value for name, value in merged.items() if "PADDLE" not in name and name != "PLANWIRE_PUBLISH_KEY"}
+    assert list(map(str, GatewaySettings.from_env(read).publish_rights)) == ["dev:publish+tenants+admin:*"]
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"PLANWIRE_PUBLISH_KEYS": "app:00"},
+        {"PLANWIRE_PUBLISH_RIGHTS": "dev:publish:*"},
+        {"X_PLANWIRE_PUBLISH_RIGHTS": "dev:publish:*"},
+    ],
+)
+def test_keys_and_rights_of_the_environment_are_left_alone(environ: dict[str, str]) -> None:
+    merged = dev_env.overlay(environ, dev_env.generate())
+    assert {name: value for name, value in merged.items() if "RIGHTS" in name or name in environ} == environ
+
+
 def test_an_unreadable_file_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "dev.env").mkdir()
     with pytest.raises(DevEnvError, match=r"cannot read .*dev\.env"):

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.keys import PublishKeys, TokenBucket, hash_key
+from gateway.rights import EVERYTHING, Scope, parse_grants
 
 
 def keys(rate: float | None = None) -> PublishKeys:
@@ -28,6 +29,18 @@ def test_anything_else_is_no_key(presented: str) -> None:
 
 def test_the_hash_is_not_in_the_repr() -> None:
     assert hash_key("secret-a").hex() not in repr(keys().find("secret-a"))
+
+
+def test_rights_are_each_keys_own_and_without_entries_they_are_all() -> None:
+    entries = [(name, hash_key(name).hex(), None) for name in ("ci", "app")]
+    both = PublishKeys(entries, parse_grants(["ci:publish:prefs:*", "ci:admin:tenant:a"]), default_rate=1)
+    ci, app = both.find("ci"), both.find("app")
+    assert ci is not None
+    assert app is not None
+    assert ci.rights.cover(Scope.PUBLISH, "prefs:x")
+    assert ci.rights.cover(Scope.ADMIN, "tenant:a")
+    assert not ci.rights.cover(Scope.PUBLISH, "tenant:a")
+    assert app.rights is EVERYTHING
 
 
 def test_rates_are_each_keys_own() -> None:

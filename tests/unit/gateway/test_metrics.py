@@ -7,7 +7,8 @@ import time
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.metrics import COUNTERS, GAUGES, HISTOGRAMS, LABELLED, Histogram, Metrics
+from gateway.metrics import CLOSE_CODES, COUNTERS, GAUGES, HISTOGRAMS, LABELLED, Histogram, Metrics
+from gateway.protocol import CloseCode
 
 NOW = 1_800_000_000.0
 
@@ -46,6 +47,19 @@ def test_labels() -> None:
     assert found["planwire_sockets_closed_total", (("code", "4008"),)] == 2
     labels = (("method", "POST"), ("route", "/v1/publish"), ("status", "200"))
     assert found["planwire_http_requests_total", labels] == 3
+
+
+def test_a_browser_that_chooses_close_codes_makes_a_bounded_number_of_series() -> None:
+    metrics = Metrics()
+    for code in range(6000):
+        metrics.socket_closed(code)
+    found = {
+        dict(labels)["code"]: value for (name, labels), value in samples(metrics).items() if "sockets_closed" in name
+    }
+    assert set(found) == {str(code) for code in CLOSE_CODES} | {"other"}
+    assert {str(int(code)) for code in CloseCode} < set(found)
+    assert len(found) < 40
+    assert found["other"] == 6000 - len(CLOSE_CODES)
 
 
 def test_a_histogram_counts_up_to_and_including_its_bounds() -> None:

@@ -37,6 +37,20 @@ def test_one_token_can_be_revoked_alone() -> None:
     assert not revocations.is_revoked(NEW)
 
 
+@pytest.mark.parametrize("iat", [0, 299, 300, 301, 9e9])
+def test_a_token_id_is_revoked_whenever_the_token_says_it_was_issued(iat: float) -> None:
+    revocations = Revocations()
+    revocations.revoke("jti", "t1", 300)
+    assert revocations.is_revoked(Claims("u1", 9e9, ("*",), jti="t1", iat=iat))
+    assert revocations.is_revoked(Claims("u1", 9e9, ("*",), jti="t1", iat=iat), "tenant:acme")
+
+
+def test_a_token_without_an_id_is_not_that_of_an_empty_one() -> None:
+    revocations = Revocations()
+    revocations.revoke("jti", "t1", 300)
+    assert not revocations.is_revoked(OTHER)
+
+
 def test_a_topic_is_closed_to_old_tokens_and_nothing_else_is() -> None:
     revocations = Revocations()
     revocations.revoke("topic", "tenant:acme", 200)
@@ -143,3 +157,19 @@ def test_a_logout_is_kept_as_long_as_a_login_lasts(monkeypatch: pytest.MonkeyPat
     for number in range(3):
         revocations.revoke("login", f"console-{number}", number * (LOGIN_TTL_S + 1))
     assert not revocations.is_login_ended("console-other", 0), "nothing had to be given up"
+
+
+def test_what_a_revocation_is_about() -> None:
+    claims = Claims("u1", 9e9, ("tenant:acme",), jti="t1")
+    for kind, value, other, topic in (
+        ("sub", "u1", "u2", ""),
+        ("jti", "t1", "t2", ""),
+        ("login", "t1", "t2", ""),
+        ("topic", "tenant:acme", "tenant:b", "tenant:acme"),
+        ("sub_topic", "tenant:acme u1", "tenant:acme u2", "tenant:acme"),
+    ):
+        revocation, another = make(kind, value, 1), make(kind, other, 1)
+        assert revocation is not None
+        assert another is not None
+        assert (revocation.matches(claims), another.matches(claims)) == (True, False)
+        assert revocation.topic == topic

@@ -123,6 +123,54 @@ def test_malformed_publish_keys_are_refused(value: str) -> None:
     assert problem_of(PLANWIRE_PUBLISH_KEYS=value).startswith("PLANWIRE_PUBLISH_KEYS: ")
 
 
+RIGHTS = "ci:publish:prefs:*, ci:tenants+admin:tenant:acme"
+
+
+@pytest.mark.parametrize("name", ["PLANWIRE_PUBLISH_RIGHTS", "X_PLANWIRE_PUBLISH_RIGHTS"])
+def test_publish_keys_have_rights_under_either_name(name: str) -> None:
+    made = settings(PLANWIRE_PUBLISH_KEYS=f"ci:{DIGEST}", **{name: RIGHTS})
+    assert list(map(str, made.publish_rights)) == ["ci:publish:prefs:*", "ci:tenants+admin:tenant:acme"]
+
+
+def test_the_rights_of_no_key_are_a_mistake() -> None:
+    assert problem_of(PLANWIRE_PUBLISH_KEYS=f"app:{DIGEST}", PLANWIRE_PUBLISH_RIGHTS=RIGHTS) == (
+        "PLANWIRE_PUBLISH_RIGHTS names ci, which is no key of PLANWIRE_PUBLISH_KEYS"
+    )
+
+
+def test_malformed_rights_are_refused_by_the_settings_name() -> None:
+    said = problem_of(PLANWIRE_PUBLISH_KEYS=f"ci:{DIGEST}", X_PLANWIRE_PUBLISH_RIGHTS="ci:write:*")
+    assert said.startswith(
+        "PLANWIRE_PUBLISH_RIGHTS: 'write' in the entry of ci is not a scope: publish, tenants, admin"
+    )
+
+
+def test_a_setting_has_one_value_whichever_name_it_has() -> None:
+    assert settings(PLANWIRE_SWEEP_S="2", X_PLANWIRE_SWEEP_S="2").sweep_s == 2
+    assert settings(PLANWIRE_SWEEP_S="", X_PLANWIRE_SWEEP_S="3").sweep_s == 3
+    assert settings(PLANWIRE_SWEEP_S="4", X_PLANWIRE_SWEEP_S="").sweep_s == 4
+    assert problem_of(PLANWIRE_SWEEP_S="2", X_PLANWIRE_SWEEP_S="3") == (
+        "PLANWIRE_SWEEP_S and X_PLANWIRE_SWEEP_S have different values: set one of them"
+    )
+
+
+def test_a_tolerated_name_that_is_not_known_is_ignored() -> None:
+    assert settings(X_PLANWIRE_OF_A_LATER_BUILD="1").port == 8000
+
+
+@pytest.mark.parametrize("value", ["short", "a" * 31, "a" * 513, "a b" * 20, "ä" * 40, '"' * 40])
+def test_a_metrics_token_is_long_and_fits_a_header(value: str) -> None:
+    said = problem_of(PLANWIRE_METRICS_TOKEN=value)
+    assert said.startswith("PLANWIRE_METRICS_TOKEN: must be 32 to 512 characters")
+    assert value not in said
+
+
+def test_a_metrics_token_is_read_without_white_space_and_not_shown() -> None:
+    made = settings(PLANWIRE_METRICS_TOKEN=f"{SECRET}\n")
+    assert made.metrics_token.get_secret_value() == SECRET
+    assert SECRET not in repr(made)
+
+
 @pytest.mark.parametrize("value", ["example.com", "https://a.com/", "https://a.com/x", "ftp://a.com", "*"])
 def test_what_is_no_origin_is_refused(value: str) -> None:
     assert "is not an origin" in problem_of(PLANWIRE_ALLOWED_ORIGINS=value)
@@ -186,14 +234,19 @@ def test_line_ends_around_a_value_mean_nothing_in_any_setting() -> None:
         "PLANWIRE_JWT_AUDIENCE": "app",
         "PLANWIRE_JWT_ISSUER": "https://issuer.example",
         "PLANWIRE_PUBLISH_KEYS": f"ci:{DIGEST}",
+        "PLANWIRE_PUBLISH_RIGHTS": "ci:publish:prefs:*",
         "PLANWIRE_CONSOLE_TOKEN": "c" * 40,
+        "PLANWIRE_METRICS_TOKEN": "m" * 40,
     }
+    beside = {"PLANWIRE_PUBLISH_KEYS": f"ci:{DIGEST}"}  # whose the rights are
     found = {setting.name: setting.default for setting in collect(Reader(GatewaySettings, ("web",), {}))}
     for name in map(variable, GatewaySettings.model_fields):
         value = samples.get(name) or found[name]
         assert value, f"{name} needs a sample"
+        expected = settings(**beside | {name: value})
         for spelt in (f"{value}\n", f"\t{value}\r\n", f" {value} "):
-            assert settings(**{name: spelt}) == settings(**{name: value}), name
+            assert settings(**beside | {name: spelt}) == expected, name
+            assert name == "PORT" or settings(**beside | {f"X_{name}": spelt}) == expected, name
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.5", "planwire.lan", "2001:db8::1"])

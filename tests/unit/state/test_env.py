@@ -7,7 +7,7 @@ import pytest
 from gateway.settings import GatewaySettings, variable
 from sync.settings import SyncSettings
 from sync.state import env
-from sync.state.env import PREFIX, UnknownSettingError, is_service_link, read
+from sync.state.env import PREFIX, SetTwiceError, UnknownSettingError, is_service_link, read
 from tests.support.service_links import service_links
 
 BESIDE_THE_MODELS = {
@@ -111,3 +111,27 @@ def test_a_setting_whose_name_looks_like_a_service_link_is_told_from_it_by_its_v
     own = {"PLANWIRE_METRICS_PORT": "9100", "PLANWIRE_METRICS_SERVICE_PORT": "9100"}
     assert read(link) == {}
     assert read(own) == own
+
+
+def test_a_setting_may_have_the_name_that_older_builds_ignore() -> None:
+    given = {"X_PLANWIRE_PUBLISH_RIGHTS": " a\n", "X_PLANWIRE_LATER": " b", "X_OTHER": "c"}
+    assert read(given) == {"PLANWIRE_PUBLISH_RIGHTS": "a", "X_PLANWIRE_LATER": " b", "X_OTHER": "c"}
+    assert read(read(given)) == read(given)
+    assert env.ignored_names(given) == env.ignored_names(read(given)) == ["X_PLANWIRE_LATER"]
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n"])
+def test_the_same_value_twice_is_one_and_a_blank_one_is_none(blank: str) -> None:
+    plain, tolerant = "PLANWIRE_PUBLISH_RIGHTS", "X_PLANWIRE_PUBLISH_RIGHTS"
+    for given in ({plain: "a", tolerant: "a\n"}, {plain: blank, tolerant: "a"}, {plain: "a", tolerant: blank}):
+        assert read(given) == {plain: "a"}
+    with pytest.raises(SetTwiceError, match=f"{plain} and {tolerant} have different values"):
+        read({plain: "a", tolerant: "b"})
+
+
+def test_a_service_link_is_no_second_value_and_has_no_tolerant_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(env, "NAMES", env.NAMES | {"PLANWIRE_METRICS_PORT"})
+    links = {"PLANWIRE_METRICS_PORT": "tcp://10.96.0.12:9100", "X_PLANWIRE_WEB_PORT": "tcp://10.96.0.12:80"}
+    found = read(links | {"X_PLANWIRE_METRICS_PORT": "9100"})
+    assert found == {"PLANWIRE_METRICS_PORT": "9100", "X_PLANWIRE_WEB_PORT": "tcp://10.96.0.12:80"}
+    assert env.ignored_names(found) == ["X_PLANWIRE_WEB_PORT"]
