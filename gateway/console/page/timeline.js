@@ -141,7 +141,7 @@ export const timeline = (context, name, query) => {
       compared.element.scrollIntoView({ block: "nearest" });
     },
     replay: () => {
-      const again = /** @type {HTMLElement | null} */ (list.element.querySelector("[aria-selected=true] button"));
+      const again = /** @type {HTMLElement | null} */ (list.row()?.querySelector("button") ?? null);
       // The focus shows why it does nothing, where it does not.
       again?.focus();
       again?.click();

@@ -184,5 +184,7 @@ export const virtual = ({ label, kind, heads, make, update, open, want }) => {
     },
     /** @returns {T | undefined} */
     active: () => known.get(active),
+    /** The active row, drawn now if it has not been yet. @returns {HTMLElement | undefined} */
+    row: () => (draw(), rows.get(active)),
   };
 };
