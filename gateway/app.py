@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp
 
-from gateway import http
+from gateway import descriptors, http
 from gateway.assets import Assets
 from gateway.console.billing import Billing
 from gateway.console.gate import Gate, is_on
@@ -28,6 +28,7 @@ from gateway.endpoint import Counted, require_key
 from gateway.middleware import Front
 from gateway.node import Node
 from gateway.problem import Problem, exception_handlers
+from gateway.rates import RatedByAddress
 from gateway.settings import GatewaySettings
 from sync.state import embedded
 from sync.state.connect import connect
@@ -51,7 +52,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
     Raises:
         SettingsError: the environment is not a usable configuration.
     """
-    settings = GatewaySettings.from_env(environ)
+    settings = descriptors.fit(GatewaySettings.from_env(environ))
     routes: list[BaseRoute] = []
 
     @asynccontextmanager
@@ -101,8 +102,11 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
 
     if settings.dev:
         routes += demo_routes(settings)
-    routes.append(Mount("/client", Assets(CLIENT_FILES, (".js", ".d.ts"), shared=True)))
+    client_files = Assets(CLIENT_FILES, (".js", ".d.ts"), shared=True)
+    routes.append(Mount("/client", RatedByAddress(client_files, settings)))
     application = Starlette(routes=routes, lifespan=lifespan, exception_handlers=exception_handlers())
+    # A redirect to the other spelling would name the host that the client sent.
+    application.router.redirect_slashes = False
     front = Front(application, settings.origin_allowed)
     return front
 

@@ -51,16 +51,25 @@ async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
     return bytes(body)
 
 
-async def read_json(request: Request, limit: int, timeout_s: float) -> object:
+async def read_json(request: Request, limit: int, timeout_s: float, containers: int | None = None) -> object:
     """Return the body's JSON value.
 
+    Args:
+        request: the request.
+        limit: bytes the body may have.
+        timeout_s: seconds it may take.
+        containers: objects and arrays it may hold; brackets in strings count as well. None: any number.
+
     Raises:
-        Problem: as `read_body`; 415 for another media type; 400 for what is not JSON in UTF-8.
+        Problem: as `read_body`; 415 for another media type; 400 for what is not JSON in UTF-8; 422 batch_too_large
+            for more objects and arrays.
     """
     kind = media_type(request)
     if kind not in JSON_TYPES:
         raise Problem("content_type_unsupported", f"{kind[:80]!r} is not read here; send application/json")
     body = await read_body(request, limit, timeout_s)
+    if containers is not None and body.count(b"{") + body.count(b"[") > containers:
+        raise Problem("batch_too_large", f"a batch has at most {containers:,} objects and arrays: send it in parts")
     try:
         value: object = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -19,9 +18,8 @@ from gateway.metrics import Metrics
 from gateway.problem import Problem, from_exception
 from gateway.revocations import Revocation
 from gateway.settings import GatewaySettings
+from sync.state import logs
 from sync.state.store import Store, StoreError
-
-log = structlog.get_logger("gateway.http")
 
 
 class Gateway(Protocol):
@@ -59,23 +57,23 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def route(gateway: Gateway, path: str, method: str, handler: Handler) -> Route:
-    """Return a route whose refusals are problem documents and whose requests are counted under `path`."""
+    """Return a route whose refusals are problem documents and whose answers are counted under `path`."""
 
     async def endpoint(request: Request) -> Response:
         try:
-            response = await handler(request)
+            return await handler(request)
         except (Problem, StoreError) as error:
             if isinstance(error, StoreError):
-                log.warning("store_unavailable", route=path, error=str(error))
-            response = from_exception(error).response()
-        gateway.metrics.requests[path, request.method, response.status_code] += 1
-        return response
+                logs.limited("gateway.http", "store_unavailable", route=path, error=str(error))
+            return from_exception(error).response()
 
-    return Route(path, endpoint, methods=[method])
+    found = Route(path, endpoint, methods=[method])
+    found.app = Counted(found.app, path, gateway.metrics)
+    return found
 
 
 class Counted:
-    """An ASGI app whose answers are counted under `path`, for those that are no `route`: the doors of `sync`."""
+    """An ASGI app whose answers are counted under `path` as they are sent, streams and unforeseen errors included."""
 
     def __init__(self, app: ASGIApp, path: str, metrics: Metrics) -> None:
         self._app, self._path, self._metrics = app, path, metrics

@@ -18,8 +18,12 @@ from gateway.keys import PublishKey
 from gateway.problem import Problem, from_exception
 from gateway.revocations import Revocation
 from gateway.state_routes import VERSION_HEADER
+from sync.state.pauses import Pauses
 from sync.state.previous import with_previous
 from sync.state.store import Change, Committed, StoreError, Verdict
+
+BATCH_MAX_CONTAINERS = 100_000
+"""Objects and arrays in a batch: its JSON is parsed in one go, and these are what that costs."""
 
 REVOCABLE = frozenset(("sub", "topic", "jti"))
 
@@ -48,7 +52,8 @@ def publish_routes(gateway: Gateway) -> list[Route]:
 
     async def publish_batch(request: Request) -> Response:
         key = require_key(gateway, request)
-        items = _batch(await read_json(request, settings.batch_max_bytes, settings.body_timeout_s))
+        body = await read_json(request, settings.batch_max_bytes, settings.body_timeout_s, BATCH_MAX_CONTAINERS)
+        items = _batch(body)
         if len(items) > settings.batch_max_items:
             raise Problem("batch_too_large", f"a batch has at most {settings.batch_max_items} items")
         _spend(key, len(items))
@@ -56,7 +61,9 @@ def publish_routes(gateway: Gateway) -> list[Route]:
         results: list[dict[str, object]] = []
         changes: list[Change] = []
         positions: list[int] = []
+        pauses = Pauses()
         for item in items:
+            await pauses.due()
             try:
                 change = read_change(item, limits, by)
             except Problem as problem:

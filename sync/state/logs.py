@@ -7,12 +7,20 @@ logged - tokens, keys, signatures, states - is up to those who log.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import functools
+import io
 import logging
+import os
+import select
+import stat
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import IO, Literal, get_args
+from typing import IO, Literal, cast, get_args
 
 import orjson
 import structlog
@@ -32,6 +40,15 @@ LIBRARY_LEVELS = {
     "null_logger": logging.CRITICAL,  # the Paddle SDK's name for its own; what it reports it raises, too
 }
 """Libraries that would write a line per request or per event."""
+
+QUEUE_MAX_BYTES = 1_048_576
+"""What is kept for a reader of the log that does not read; what comes then is dropped and counted."""
+
+FINISH_S = 2.0
+"""How long a process that ends waits for the reader of its log to take the last lines."""
+
+LIMITED_BURST, LIMITED_EVERY_S = 10, 10.0
+"""Lines of one event that clients cause by the thousand: so many at once, and then one in so many seconds."""
 
 
 class LogSettingError(SyncError):
@@ -55,6 +72,12 @@ def configure_from(environ: Mapping[str, str]) -> None:
 
 _lines: IO[str] | None = None
 """Where `info` writes its JSON lines; None: it goes the way of every other line."""
+
+_queued: QueuedStream | None = None
+"""What stands between the log and a reader that may stop reading; None where nothing can."""
+
+_limits: dict[tuple[str, str], _Limit] = {}
+"""By logger and event, of what `limited` writes."""
 
 _logger = functools.cache(logging.getLogger)
 
@@ -97,14 +120,158 @@ def _write_waiting() -> None:
         _lines.flush()
 
 
+def limited(logger: str, event: str, *, level: Literal["warning", "error"] = "warning", **fields: object) -> None:
+    """Write a line that clients can cause at will: LIMITED_BURST at once, then one in LIMITED_EVERY_S.
+
+    A line says in `left_out` how many before it were not written.
+
+    Args:
+        logger: the logger's name.
+        event: what happened: one of a fixed few, never a client's words. The limit counts by logger and event.
+        level: the line's level.
+        fields: what the line says besides.
+    """
+    limit = _limits.setdefault((logger, event), _Limit())
+    left_out = limit.take(time.monotonic())
+    if left_out is not None:
+        write = getattr(structlog.get_logger(logger), level)
+        write(event, **fields, **({"left_out": left_out} if left_out else {}))
+
+
+class _Limit:
+    """How many lines of one event may be written now."""
+
+    __slots__ = ("_at", "_credit", "_left_out")
+
+    def __init__(self) -> None:
+        self._credit, self._at, self._left_out = float(LIMITED_BURST), 0.0, 0
+
+    def take(self, now: float) -> int | None:
+        """Return how many lines were left out before this one; None: this one is left out too. `now`: monotonic."""
+        self._credit = min(LIMITED_BURST, self._credit + (now - self._at) / LIMITED_EVERY_S)
+        self._at = now
+        if self._credit < 1:
+            self._left_out += 1
+            return None
+        self._credit -= 1
+        left_out, self._left_out = self._left_out, 0
+        return left_out
+
+
+def dropped() -> int:
+    """Return how many lines were dropped because nobody read the log."""
+    return 0 if _queued is None else _queued.dropped
+
+
+class QueuedStream(io.TextIOBase):
+    """A text stream that writes in a thread of its own: `write` never waits for whoever reads at the other end.
+
+    A pipe that nobody reads holds 64 KiB; after that a plain write blocks, and with it the whole event loop. Here
+    QUEUE_MAX_BYTES more are kept, and what comes then is dropped and counted. Once the reader goes on, a line says how
+    many were dropped.
+
+    Attributes:
+        dropped: lines dropped so far.
+    """
+
+    def __init__(self, descriptor: int, notice: Callable[[int], str]) -> None:
+        """Write to `descriptor`; `notice` returns the line that says that so many lines were dropped."""
+        self.dropped = 0
+        self._descriptor = descriptor
+        self._notice = notice
+        self._noticed = 0
+        # Reentrant: a signal handler may log while the main thread is in `write`.
+        self._changed = threading.Condition(threading.RLock())
+        self._pieces: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._thread: threading.Thread | None = None
+
+    def write(self, text: str) -> int:
+        """Take whole lines, or drop them; return the length of `text` in any case."""
+        data = text.encode(errors="backslashreplace")
+        with self._changed:
+            if self._waiting_bytes + len(data) > QUEUE_MAX_BYTES:
+                self.dropped += data.count(b"\n")
+                return len(text)
+            self._pieces.append(data)
+            self._waiting_bytes += len(data)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        return len(text)
+
+    def fileno(self) -> int:
+        """Return the descriptor that is written to."""
+        return self._descriptor
+
+    def finish(self, timeout_s: float) -> None:
+        """Return once everything is written, or after `timeout_s`."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting_bytes, timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._pieces or self.dropped > self._noticed)
+                data = b"".join(self._pieces)
+                self._pieces.clear()
+                lost, self._noticed = self.dropped - self._noticed, self.dropped
+            self._write_all(data + (self._notice(lost).encode() if lost else b""))
+            with self._changed:
+                self._waiting_bytes -= len(data)
+                self._changed.notify_all()
+
+    def _write_all(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._descriptor, view) :]
+            except BlockingIOError:  # somebody who shares the descriptor has made it non-blocking
+                poller = select.poll()
+                poller.register(self._descriptor, select.POLLOUT)
+                poller.poll()
+            except OSError:
+                return  # the reader is gone for good
+
+
+def _unblocked(stream: IO[str], form: Form) -> IO[str]:
+    """Return what to write to instead of `stream`: itself, where it is a file or no descriptor at all."""
+    global _queued
+    try:
+        descriptor = stream.fileno()
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return stream
+    except (OSError, ValueError):
+        return stream
+    if _queued is None or _queued.fileno() != descriptor:
+        _queued = QueuedStream(descriptor, functools.partial(_drop_notice, form))
+        atexit.register(_queued.finish, FINISH_S)
+    return cast("IO[str]", _queued)
+
+
+def _drop_notice(form: Form, count: int) -> str:
+    at = datetime.now(UTC)
+    reason = "whoever reads this log had stopped reading"
+    if form == "text":
+        return f"{at:%Y-%m-%dT%H:%M:%S.%fZ} [warning  ] log_lines_dropped count={count} reason={reason!r}\n"
+    line = {"count": count, "reason": reason, "event": "log_lines_dropped", "level": "warning", "logger": __name__}
+    return orjson.dumps({**line, "timestamp": at}, option=orjson.OPT_UTC_Z).decode() + "\n"
+
+
 def configure(
     level: Level = "info",
     form: Form = "json",
     stream: IO[str] | None = None,
 ) -> None:
-    """Write every log line of `level` and above to `stream` (default: standard error). May be called again."""
+    """Write every log line of `level` and above to `stream` (default: standard error). May be called again.
+
+    A reader that stops reading holds nobody up: see `QueuedStream`.
+    """
     global _lines
-    _lines = (sys.stderr if stream is None else stream) if form == "json" else None
+    _limits.clear()
+    stream = _unblocked(sys.stderr if stream is None else stream, form)
+    _lines = stream if form == "json" else None
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -130,7 +297,7 @@ def configure(
         # Not cached: a logger made before this call must follow it.
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from gateway import pulse, server, websocket
+from gateway import connections, pulse, server, websocket
 from gateway.settings import GatewaySettings
 from tests.support.gateway import PUBLISH_KEY, SECRET, Running, environment, run_gateway, token
 from tests.support.servers import start_valkey
@@ -47,7 +47,7 @@ async def test_the_limits_are_the_documented_ones() -> None:
     settings = GatewaySettings.from_env({"PLANWIRE_JWT_SECRET": SECRET})
     for name, value in {
         "HEAD_MAX_BYTES": server.HEAD_MAX_BYTES,
-        "HEAD_TIMEOUT_S": server.HEAD_TIMEOUT_S,
+        "HEAD_TIMEOUT_S": connections.HEAD_TIMEOUT_S,
         "BACKLOG": server.BACKLOG,
         "FRAGMENTS_MAX": websocket.FRAGMENTS_MAX,
         "SLICE_BYTES": websocket.SLICE_BYTES,
@@ -86,7 +86,7 @@ def soon_once_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     hear = server.Porch.hear
 
     def heard(porch: server.Porch, socket: websocket.WebSocket, transport: asyncio.Transport, data: bytes) -> None:
-        monkeypatch.setattr(server, "HEAD_TIMEOUT_S", SOON_S)
+        monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", SOON_S)
         hear(porch, socket, transport, data)
 
     monkeypatch.setattr(server.Porch, "hear", heard)
@@ -98,7 +98,7 @@ async def test_a_slow_head_is_dropped(running: Running, name: str, monkeypatch: 
     if parts and parts[0].startswith(GET):
         soon_once_heard(monkeypatch)
     else:
-        monkeypatch.setattr(server, "HEAD_TIMEOUT_S", SOON_S)
+        monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", SOON_S)
     started = time.monotonic()
     async with dial(running.port) as wire:
         for number, part in enumerate(parts):
@@ -113,7 +113,7 @@ async def test_a_slow_head_is_dropped(running: Running, name: str, monkeypatch: 
 
 
 async def test_trickling_does_not_help(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", SOON_S)
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", SOON_S)
     async with dial(running.port) as wire:
         started = time.monotonic()
         await wire.send(b"GET / HTTP/1.1\r\n")
@@ -129,15 +129,14 @@ async def test_trickling_does_not_help(running: Running, monkeypatch: pytest.Mon
 async def test_what_came_while_the_process_stood_still_is_answered(
     running: Running, parts: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", SOON_S)
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", SOON_S)
     loop = asyncio.get_running_loop()
-    porch: object = running.server.config.http_protocol_class
-    assert isinstance(porch, server.Porch)
+    there = running.node.connections
     bell, rope = socket.socketpair()
     with bell, rope, socket.create_connection(("127.0.0.1", running.port)) as caller:
-        await until(lambda: porch._since)
+        await until(lambda: len(there) == 1)
         caller.sendall(parts[0])
-        await until(lambda: bool(porch._since) != bool(parts[0]))
+        await until(lambda: any(isinstance(one, server.Door) for one in there._entries) == bool(parts[0]))
 
         def stand_still() -> None:
             """The gateway shares this thread, and the loop's clocks are looked at next."""
