@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import socket
 import time
@@ -17,14 +18,17 @@ from gateway.settings import GatewaySettings
 from tests.support.gateway import PUBLISH_KEY, SECRET, Running, environment, run_gateway, token
 from tests.support.servers import start_valkey
 from tests.support.wait import until
-from tests.support.wire import KEY, TEXT, dial, encode, head, hello
+from tests.support.wire import HANDSHAKE, KEY, TEXT, dial, encode, head, hello
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: gateway.test\r\n\r\n"
+UPGRADE = b"".join(
+    b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in HANDSHAKE.items() if name != "Host"
+)
 SOON_S = 0.3
 WELL_BEFORE_KEEP_ALIVE_S = 12.0
-"""The keep-alive timeout is 15 s: what ends before this was ended by the head's clock."""
+"""The keep-alive timeout is far longer: what ends before this was ended by the head's clock."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -248,6 +252,52 @@ async def test_garbage_is_a_bad_request(running: Running, garbage: bytes) -> Non
         await wire.send(garbage)
         assert (await wire.answer()).status == 400
         await wire.rest()
+
+
+@pytest.mark.parametrize(
+    ("head", "detail"),
+    [
+        (b"GET /healthz HTTP/1.1\r\n", "one Host header"),
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: a\r\n", "one Host header"),
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\nhost: b\r\n", "one Host header"),
+        (b"GET /healthz HTTP/1.0\r\nHost: a\r\nHost: b\r\n", "one Host header"),
+        (b"GET /healthz HTTP/2.0\r\nHost: a\r\n", "HTTP/2.0"),
+        (b"GET /healthz HTTP/0.9\r\nHost: a\r\n", "HTTP/0.9"),
+        (b"GET /v1/connect HTTP/2.0\r\nHost: a\r\n" + UPGRADE, "HTTP/2.0"),
+        (b"GET /v1/connect HTTP/1.1\r\nX-A: \xe9\r\n" + UPGRADE, "one Host header"),
+        (b"GET /v1/connect HTTP/1.1\r\nX-A: \xe9\r\nHost: a\r\nHost: a\r\n" + UPGRADE, "one Host header"),
+    ],
+)
+async def test_a_request_of_another_version_or_without_one_host_is_refused(
+    running: Running, head: bytes, detail: str
+) -> None:
+    """RFC 9112 section 3.2: whom such a request is for, a proxy and this server may see differently."""
+    async with dial(running.port) as wire:
+        await wire.send(head + b"\r\n", GET)
+        answer = await wire.answer()
+        assert (answer.status, answer.code, answer.headers["connection"]) == (400, "bad_request", "close")
+        assert detail in json.loads(answer.body)["detail"]
+        assert await wire.rest() == b""
+
+
+async def test_http_1_0_needs_no_host_and_has_no_upgrade(running: Running) -> None:
+    async with dial(running.port) as wire:
+        await wire.send(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert (await wire.answer()).status == 200
+    async with dial(running.port) as wire:
+        await wire.send(b"GET /v1/connect HTTP/1.0\r\nHost: a\r\n" + UPGRADE + b"\r\n")
+        answer = await wire.answer()
+        assert (answer.status, answer.code) == (426, "upgrade_required")
+    assert not running.node.pulse.sockets
+
+
+async def test_a_refused_head_does_not_end_up_in_an_answer(running: Running) -> None:
+    stream = f"GET /v1/state/tenant:a/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token()}\r\n\r\n"
+    async with dial(running.port) as wire:
+        await wire.send(stream.encode())
+        assert (await wire.answer()).status == 200
+        await wire.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert b"bad_request" not in await wire.rest()
 
 
 async def test_an_upgrade_to_another_protocol_is_declined_by_answering(running: Running) -> None:
