@@ -174,10 +174,11 @@ class QueuedStream(io.TextIOBase):
         dropped: lines dropped so far.
     """
 
-    def __init__(self, descriptor: int, notice: Callable[[int], str]) -> None:
-        """Write to `descriptor`; `notice` returns the line that says that so many lines were dropped."""
+    def __init__(self, stream: IO[str], notice: Callable[[int], str]) -> None:
+        """Write to the descriptor of `stream`; `notice` returns the line that says that so many lines were dropped."""
         self.dropped = 0
-        self._descriptor = descriptor
+        self._stream = stream  # kept open
+        self._descriptor = stream.fileno()
         self._notice = notice
         self._noticed = 0
         # Reentrant: a signal handler may log while the main thread is in `write`.
@@ -245,7 +246,7 @@ def _unblocked(stream: IO[str], form: Form) -> IO[str]:
     except (OSError, ValueError):
         return stream
     if _queued is None or _queued.fileno() != descriptor:
-        _queued = QueuedStream(descriptor, functools.partial(_drop_notice, form))
+        _queued = QueuedStream(stream, functools.partial(_drop_notice, form))
         atexit.register(_queued.finish, FINISH_S)
     return cast("IO[str]", _queued)
 
