@@ -24,7 +24,7 @@ import httptools
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 from uvicorn.supervisors import multiprocess
@@ -124,6 +124,7 @@ class Door(HttpToolsProtocol):
         self._in_body = False
         self._is_all_head = False
         self._fault = ""
+        self._served: RequestResponseCycle | None = None
 
     def enter(self, transport: asyncio.Transport, porch: Porch) -> None:
         """Take over a connection whose first head's clock runs already."""
@@ -145,11 +146,27 @@ class Door(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._porch.connections.leave(self)
+        self._tell_served()
         super().connection_lost(exc)
 
     def abort(self) -> None:
         """End the connection at once, whatever waits to be sent."""
+        self._tell_served()
         self.transport.abort()
+
+    def _tell_served(self) -> None:
+        """Have the request that is being served know that its client is gone, so that nothing more is written.
+
+        uvicorn tells the newest request, and before that those that came with it are served; and it does so when the
+        transport has ended, which is a moment after nothing may be written to it.
+        """
+        if self._served is not None and not self._served.response_complete:
+            self._served.disconnected = True
+            self._served.message_event.set()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._served = cycle
+        super()._start_asgi_task(cycle, app)
 
     # What the client has to do next.
 

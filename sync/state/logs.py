@@ -44,6 +44,9 @@ LIBRARY_LEVELS = {
 QUEUE_MAX_BYTES = 1_048_576
 """What is kept for a reader of the log that does not read; what comes then is dropped and counted."""
 
+GATHER_S = 0.01
+"""For how long lines are gathered until they are written together: each change of threads costs as much as a line."""
+
 FINISH_S = 2.0
 """How long a process that ends waits for the reader of its log to take the last lines."""
 
@@ -194,12 +197,13 @@ class QueuedStream(io.TextIOBase):
             if self._waiting_bytes + len(data) > QUEUE_MAX_BYTES:
                 self.dropped += data.count(b"\n")
                 return len(text)
+            if not self._pieces:
+                self._changed.notify_all()
             self._pieces.append(data)
             self._waiting_bytes += len(data)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="log", daemon=True)
                 self._thread.start()
-            self._changed.notify_all()
         return len(text)
 
     def fileno(self) -> int:
@@ -215,6 +219,8 @@ class QueuedStream(io.TextIOBase):
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._pieces or self.dropped > self._noticed)
+            time.sleep(GATHER_S)
+            with self._changed:
                 data = b"".join(self._pieces)
                 self._pieces.clear()
                 lost, self._noticed = self.dropped - self._noticed, self.dropped

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -112,7 +114,9 @@ FOLLOWED_BY = {
 
 
 @pytest.mark.parametrize("name", FOLLOWED_BY)
-async def test_an_answer_that_nobody_reads_ends_its_connection(store_url: str, name: str) -> None:
+async def test_an_answer_that_nobody_reads_ends_its_connection(
+    store_url: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with run_gateway(environment(store_url, SEND_TIMEOUT_S=str(SOON_S))) as running, deaf(running.port) as sock:
         loop, table = asyncio.get_running_loop(), running.node.connections
         await loop.sock_sendall(sock, UNREAD)
@@ -122,6 +126,25 @@ async def test_an_answer_that_nobody_reads_ends_its_connection(store_url: str, n
         assert dropped(running) == {"send_timeout": 1}
         await until(lambda: not running.server.server_state.connections)
         await until(lambda: not running.server.server_state.tasks)
+    assert [one for one in caplog.records if one.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize("drops", [False, True], ids=["by itself", "dropped"])
+async def test_a_client_that_goes_while_it_is_answered_is_no_error(
+    store_url: str, drops: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with run_gateway(environment(store_url)) as running, deaf(running.port) as sock:
+        loop, table = asyncio.get_running_loop(), running.node.connections
+        await loop.sock_sendall(sock, UNREAD)
+        await until(lambda: [entry.wait for entry in table._entries.values()] == [Wait.READ])
+        if drops:
+            assert table._make_room("connections_max", table._waiting)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+        await until(lambda: not running.server.server_state.connections)
+        await until(lambda: not running.server.server_state.tasks)
+    assert [one for one in caplog.records if one.levelno >= logging.ERROR] == []
 
 
 async def test_a_stream_that_nobody_reads_ends_with_its_connection(store_url: str, store: Store) -> None:
