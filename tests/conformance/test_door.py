@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from gateway import connections, pulse, server, websocket
+from gateway import connections, pulse, server, session, websocket
 from gateway.settings import GatewaySettings
 from tests.support.gateway import PUBLISH_KEY, SECRET, Running, environment, run_gateway, token
 from tests.support.servers import start_valkey
@@ -66,6 +66,11 @@ async def test_the_limits_are_the_documented_ones() -> None:
         "PLANWIRE_SOCKETS_PER_ADDRESS": settings.sockets_per_address,
         "PLANWIRE_SOCKETS_PER_SUBJECT": settings.sockets_per_subject,
         "PLANWIRE_SOCKETS_MAX": settings.sockets_max,
+        "PLANWIRE_BODY_TIMEOUT_S": settings.body_timeout_s,
+        "PLANWIRE_KEEP_ALIVE_S": settings.keep_alive_s,
+        "PLANWIRE_CONNECTIONS_MAX": settings.connections_max,
+        "PLANWIRE_CONNECTIONS_PER_ADDRESS": settings.connections_per_address,
+        "STATES_BYTES_PER_S": session.STATES_BYTES_PER_S,
     }.items():
         (row,) = [row for row in rows if f"`{name}`" in row and row.count("|") == 4]
         assert re.search(rf"\b{value:,g}\b", row), f"{name} is {value}: {row}"
