@@ -96,7 +96,7 @@ class Limits:
     """
 
     total: int = 4096
-    per_address: int = 1000
+    per_address: int = 2000
     body_timeout_s: float = 10.0
     send_timeout_s: float = 10.0
     proxies: Sequence[Network] = ()

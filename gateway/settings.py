@@ -223,7 +223,7 @@ class GatewaySettings(BaseSettings):
         4096, ge=1, description="Open HTTP connections per process, new sockets included until their hello."
     )
     connections_per_address: int = Field(
-        1000, ge=1, description="The same of one address, as TCP has it; trusted proxies have no such limit."
+        2000, ge=1, description="The same of one address, as TCP has it; trusted proxies have no such limit."
     )
     keep_alive_s: float = Field(
         75, gt=0, description="Seconds an HTTP connection may be idle; set more than the proxy in front keeps its own."
