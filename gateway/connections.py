@@ -242,10 +242,11 @@ class HttpConnections:
     def _drop(self, connection: Connection) -> None:
         transport, wait = connection.transport, self._entries[connection].wait
         self.leave(connection)
-        if transport is not None and wait is not Wait.NEXT:
+        raw = None if transport is None or wait is Wait.NEXT else transport.get_extra_info("socket")
+        if raw is not None:
             # Reset: else the kernel keeps for minutes what the client does not read.
             with contextlib.suppress(OSError):
-                transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         connection.abort()
 
     def _note(self, reason: str, address: str) -> None:

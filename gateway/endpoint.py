@@ -79,20 +79,30 @@ class Counted:
         self._app, self._path, self._metrics = app, path, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the request, and count what is answered."""
+        """Serve the request, and count what is answered; nothing, where the client was gone before."""
 
-        status = 500  # unless it answers: then what is around the routes does
+        status, is_gone, is_served = 0, False, False
+
+        async def hear() -> Message:
+            nonlocal is_gone
+            message = await receive()
+            is_gone = is_gone or message["type"] == "http.disconnect"
+            return message
 
         async def answer(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
+            if message["type"] == "http.response.start" and not is_gone:
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, answer)
+            await self._app(scope, hear, answer)
+            is_served = True
         finally:
-            self._metrics.requests[self._path, scope["method"], status] += 1
+            if not is_served and not is_gone:
+                status = status or 500  # what is around the routes answers so
+            if status:
+                self._metrics.requests[self._path, scope["method"], status] += 1
 
 
 class Streaming(Response):

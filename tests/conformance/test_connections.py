@@ -323,6 +323,25 @@ async def test_without_a_free_descriptor_who_waits_is_dropped(store_url: str, mo
 # Many at once.
 
 
+async def test_a_connection_whose_transport_has_ended_is_dropped_without_a_word() -> None:
+    """It is in the table until its protocol is told."""
+
+    class Ended(asyncio.Transport):
+        def get_extra_info(self, name: str, default: object = None) -> object:
+            return None
+
+        def get_write_buffer_size(self) -> int:
+            return 0
+
+    table = HttpConnections(Limits(total=1), Metrics())
+    ended, new = Silent(), Silent()
+    ended.transport = Ended()
+    assert table.enter(ended, "10.0.0.1") == ""
+    table.look(time.monotonic())
+    assert table.enter(new, "10.0.0.2") == ""
+    assert ended.is_aborted
+
+
 class Silent:
     """A connection of which nothing is to be seen."""
 

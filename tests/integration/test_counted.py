@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 
 import httpx2
@@ -60,3 +61,13 @@ async def test_refusals_and_failures_are_counted_once(store_url: str) -> None:
         assert counted(running, STATE) == {422: 1}
         assert counted(running, "/v1/publish") == {401: 1}
         assert counted(running, "/v1/openapi.json") == {200: 1}
+
+
+async def test_who_is_gone_before_an_answer_is_not_counted(store_url: str) -> None:
+    async with run_gateway(environment(store_url)) as running, reader(running) as client:
+        waiting = asyncio.create_task(client.get(f"/v1/state/{TOPIC}?min_version=99999999&wait_ms=30000"))
+        await until(lambda: running.node.metrics.streams == 1)
+        waiting.cancel()
+        await until(lambda: running.node.metrics.streams == 0)
+        assert (await client.get(f"/v1/state/{TOPIC}")).status_code == 200
+        assert counted(running, STATE) == {200: 1}
