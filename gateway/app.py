@@ -105,7 +105,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
     client_files = Assets(CLIENT_FILES, (".js", ".d.ts"), shared=True)
     routes.append(Mount("/client", RatedByAddress(client_files, settings)))
     application = Starlette(routes=routes, lifespan=lifespan, exception_handlers=exception_handlers())
-    # A redirect to the other spelling would name the host that the client sent.
+    # Starlette builds its redirects for a final slash from the client's Host header.
     application.router.redirect_slashes = False
     front = Front(application, settings.origin_allowed)
     return front

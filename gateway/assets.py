@@ -46,6 +46,6 @@ class Assets(StaticFiles):
         """Return the file with our headers, or raise 404."""
         response = await super().get_response(path, scope)
         if response.status_code == 404 or isinstance(response, RedirectResponse):
-            raise HTTPException(404)  # a redirect to a folder's other spelling would name the host that the client sent
+            raise HTTPException(404)  # Starlette builds the redirect to a folder from the client's Host header
         response.headers.update(self._headers)
         return response

@@ -1,8 +1,8 @@
-"""The HTTP connections of one process, opening handshakes included: how many there may be, and how long each may wait.
+"""Limits and deadlines of the HTTP connections of one process. Opening handshakes are included.
 
-A connection belongs here from its acceptance until it ends, or until its socket has said hello. Everything that the
-gateway waits for a client to do has a deadline. Where there is no room for a new connection, the one that has waited
-longest for its client is dropped, so that clients which hold connections without using them keep nobody out.
+A connection is counted from its acceptance until it ends, or until its socket has received a hello. Each step that the
+gateway expects from a client has a deadline. When a limit is reached, the connection that has been waiting longest for
+its client is closed to make room for the new one. A client that holds idle connections thus cannot lock out others.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from gateway.settings import GatewaySettings
 from sync.state import logs
 
 HEAD_TIMEOUT_S = 5.0
-"""From connecting until the request head is complete, or from a later head's first byte; beyond: dropped."""
+"""Time from connecting, or from the first byte of a later request, until the request head is complete."""
 
 LOOK_S = 0.25
-"""Between two looks at all connections. One that is late is dropped at the second look that finds it late: after a
-standstill of the process, what came meanwhile is read between the two."""
+"""Interval between two checks of all connections. A connection is closed by the second check that finds it late, so
+that data which arrived while the process was suspended is read first."""
 
 ANSWER_SLACK_S = 1.0
-"""How much later than the handler a connection gives up on a request's body: the handler's 408 comes first."""
+"""Extra time for a request's body beyond the handler's own limit, so that the handler can answer 408 first."""
 
 DESCRIPTORS_FREED = 8
-"""Connections dropped at a look that finds no descriptor free."""
+"""Connections closed by a check that finds no free descriptor."""
 
 ADDRESSES_KEPT = 4096
-"""Peers whose address is remembered as limits count it."""
+"""Size of the cache from a peer's address to the address or network that limits count."""
 
 LOGGER = "gateway.connections"
 
@@ -47,7 +47,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class Wait(Enum):
-    """What a client has to do next."""
+    """What the gateway expects from a client next."""
 
     HEAD = "finish a request head"
     BODY = "finish the body of a request that is being served"
@@ -58,7 +58,7 @@ class Wait(Enum):
 
 
 REASONS = {Wait.HEAD: "head_timeout", Wait.BODY: "body_timeout", Wait.REST: "body_timeout"}
-"""What a connection is dropped for that waits too long, where no timer of its own ends it."""
+"""Reason for closing a connection that is late, for the waits that have their deadline here."""
 
 
 EVENTS = {
@@ -69,29 +69,29 @@ EVENTS = {
     "connections_max": "connections_full",
     "descriptors": "connection_dropped",
 }
-"""Every reason to drop or refuse a connection, and what the log calls it."""
+"""Log event of each reason for closing or refusing a connection."""
 
 
 class Connection(Protocol):
-    """What is needed of a connection."""
+    """The parts of a connection that this module uses."""
 
     @property
     def transport(self) -> asyncio.Transport | None:
         """Its transport."""
 
     def abort(self) -> None:
-        """End it at once, whatever waits to be sent."""
+        """End it at once and discard unsent data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many connections there may be, and how long they may wait.
+    """Limits on the number of connections and on waiting.
 
     Attributes:
-        total: connections in all.
-        per_address: connections of one client address, as the TCP peer has it. Trusted proxies have no such limit.
-        body_timeout_s: seconds a body may take, and its rest after the answer once more.
-        send_timeout_s: seconds without progress that an answer may wait to be read.
+        total: maximum number of connections.
+        per_address: maximum per address of a TCP peer; an IPv6 /64 counts as one. Trusted proxies are exempt.
+        body_timeout_s: seconds for a request's body; its rest after the answer has as many again.
+        send_timeout_s: seconds without progress after which an unread answer ends its connection.
         proxies: the trusted proxies.
     """
 
@@ -103,7 +103,7 @@ class Limits:
 
     @classmethod
     def of(cls, settings: GatewaySettings) -> Limits:
-        """Return the limits that the settings give."""
+        """Return the limits from the settings."""
         return cls(
             settings.connections_max,
             settings.connections_per_address,
@@ -114,7 +114,7 @@ class Limits:
 
 
 class _Entry:
-    """What is noted of a connection: whose it is, what it waits for, and what it has still to send."""
+    """State of one connection: address, current wait and its deadline, unsent bytes at the last check."""
 
     __slots__ = ("address", "is_late", "moved_at", "unsent_bytes", "until", "wait")
 
@@ -128,7 +128,7 @@ class _Entry:
 
 
 class HttpConnections:
-    """All HTTP connections of the process, the one that has waited longest for its client first."""
+    """All HTTP connections of the process, ordered by how long each has been waiting for its client."""
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self._limits = limits
@@ -148,17 +148,17 @@ class HttpConnections:
     def __len__(self) -> int:
         return len(self._entries)
 
-    # Connections come, wait, and go.
+    # Registering.
 
     def enter(self, connection: Connection, peer: str) -> str:
-        """Take in a new connection, which waits for its first head. Another one may be dropped for it.
+        """Register a new connection; close another one for it when a limit is reached.
 
         Args:
             connection: the connection.
             peer: the address of the TCP peer, or LOCAL.
 
         Returns:
-            Empty; or the limit that is reached and leaves no room, `address` or `connections_max`.
+            An empty string, or the limit that leaves no room: `address` or `connections_max`.
         """
         address = self._address_of(peer)
         of_address = self._by_address.get(address, {})
@@ -176,10 +176,10 @@ class HttpConnections:
         return ""
 
     def replace(self, connection: Connection, other: Connection) -> None:
-        """Have `other` take over: the same connection, with another protocol. Its clock runs on."""
+        """Register `other` in place of `connection`: the same TCP connection with another protocol. Deadlines stay."""
         entry = self._entries.pop(connection)
         self._entries[other] = entry
-        # To the end of each order: its client has just sent something.
+        # To the end of both orders: its client has just sent something.
         if connection in self._waiting:
             del self._waiting[connection]
             self._waiting[other] = None
@@ -189,7 +189,7 @@ class HttpConnections:
             of_address[other] = None
 
     def waits(self, connection: Connection, wait: Wait | None) -> None:
-        """Note what the connection's client has to do next; None: nothing, the gateway is serving it."""
+        """Set what the gateway expects from the client next; None while the gateway is serving a request."""
         entry = self._entries.get(connection)
         if entry is None or entry.wait is wait:
             return
@@ -215,7 +215,7 @@ class HttpConnections:
                 return math.inf
 
     def leave(self, connection: Connection) -> None:
-        """Forget a connection that has ended, or is a greeted socket now. Said twice, it does nothing."""
+        """Remove a connection that has ended, or whose socket has received its hello. A second call does nothing."""
         entry = self._entries.pop(connection, None)
         if entry is None:
             return
@@ -227,10 +227,10 @@ class HttpConnections:
                 del self._by_address[entry.address]
         self._metrics.http_connections = len(self._entries)
 
-    # Connections are dropped.
+    # Closing.
 
     def _make_room(self, reason: str, among: dict[Connection, None]) -> bool:
-        """Drop the connection among these that has waited longest for its client; return whether there is one."""
+        """Close the longest waiting of these connections. Return False if all of them are being served."""
         for connection in among:
             if connection in self._waiting:
                 address = self._entries[connection].address
@@ -244,7 +244,7 @@ class HttpConnections:
         self.leave(connection)
         raw = None if transport is None or wait is Wait.NEXT else transport.get_extra_info("socket")
         if raw is not None:
-            # Reset: else the kernel keeps for minutes what the client does not read.
+            # Reset the connection; otherwise the kernel keeps unread data for minutes.
             with contextlib.suppress(OSError):
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         connection.abort()
@@ -253,14 +253,14 @@ class HttpConnections:
         self._metrics.connections_dropped[reason] += 1
         logs.limited(LOGGER, EVENTS[reason], reason=reason, address=address or "proxy", connections=len(self._entries))
 
-    # Time passes.
+    # Checking.
 
     def start(self) -> None:
-        """Look at all connections every LOOK_S from now on."""
+        """Start checking all connections every LOOK_S."""
         self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._tick)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -269,7 +269,7 @@ class HttpConnections:
         self.look(time.monotonic())
 
     def look(self, now: float) -> None:
-        """Drop every connection that is late at `now` (monotonic) and was so when last looked at."""
+        """Close every connection that is late now and was late at the last check. `now`: monotonic seconds."""
         for connection, entry in list(self._entries.items()):
             reason = self._lateness(connection, entry, now)
             if not reason:
@@ -283,7 +283,7 @@ class HttpConnections:
             self._free_descriptors()
 
     def _lateness(self, connection: Connection, entry: _Entry, now: float) -> str:
-        """Return what the connection is late with, or empty."""
+        """Return the reason why the connection is late, or an empty string."""
         unsent_bytes = 0 if connection.transport is None else connection.transport.get_write_buffer_size()
         if unsent_bytes:
             if not entry.unsent_bytes or unsent_bytes < entry.unsent_bytes:
@@ -294,7 +294,7 @@ class HttpConnections:
         return REASONS[entry.wait] if entry.wait in REASONS and now > entry.until else ""
 
     def _free_descriptors(self) -> None:
-        """Drop some connections: without a descriptor nobody can connect, and the store is out of reach too."""
+        """Close some connections: without a free descriptor neither clients nor the store can be connected."""
         self._metrics.accept_failures += 1
         hint = "raise the limit on open files (ulimit -n, LimitNOFILE=, nofile)"
         logs.limited(LOGGER, "descriptors_exhausted", connections=len(self._entries), hint=hint)
@@ -304,7 +304,10 @@ class HttpConnections:
 
 
 def _is_descriptor_free() -> bool:
-    """Return whether this process can open one more file. uvloop accepts and closes what it has none for, unsaid."""
+    """Return whether this process can open one more file.
+
+    uvloop does not report a failed accept: it closes the connection silently.
+    """
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError:

@@ -1,4 +1,4 @@
-"""How many files this process may have open, and what of its limits on connections that allows."""
+"""The limit on open files, and limits on connections that fit into it."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import structlog
 from gateway.settings import GatewaySettings
 
 OWN_MAX = 96
-"""Descriptors kept for what is no client: the store's connections, listeners, the log, calls to providers."""
+"""Descriptors reserved for the process itself: connections to the store and to providers, listeners, the log."""
 
 OWN_SHARE = 4
-"""Where there are few, a fourth of them is kept instead."""
+"""With few descriptors the reserve is one in OWN_SHARE instead."""
 
 log = structlog.get_logger("gateway.descriptors")
 
 
 def raise_limit() -> None:
-    """Raise the soft limit on open files to the hard one: the usual 1,024 are for programs that use `select`."""
+    """Raise the soft limit on open files to the hard one. The usual soft limit of 1,024 exists for `select`."""
     if sys.platform == "win32":
         return
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        # macOS has an unlimited hard limit, and a lower one in the kernel.
+        # On macOS the hard limit may be unlimited while the kernel accepts only a lower value.
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -42,11 +42,11 @@ def limit() -> int | None:
 
 
 def fit(settings: GatewaySettings) -> GatewaySettings:
-    """Return the settings, with lower limits on connections where they leave no room for others; log which.
+    """Return the settings with limits on connections lowered where necessary; log each lowered limit.
 
-    A fourth of what clients may have is for HTTP connections, the rest for sockets. Of the connections an address may
-    have half, and event streams, which are not dropped for others, half; of an address's, those of a subject half. So
-    nobody can take all that readiness checks and new tabs need.
+    A quarter of the descriptors for clients is for HTTP connections, the rest for sockets. One address may have half of
+    the HTTP connections. Event streams may have half of them, and those of one subject half of an address's, because
+    streams are never closed to make room. Readiness checks and new tabs therefore always find room.
     """
     descriptors = limit()
     if descriptors is None:
@@ -59,7 +59,7 @@ def fit(settings: GatewaySettings) -> GatewaySettings:
 
 
 def fitted(settings: GatewaySettings, descriptors: int) -> dict[str, int]:
-    """Return the limits that are too high for so many descriptors, by the setting's field, as they must be. Pure."""
+    """Return the limits that must be lowered for this number of descriptors, by settings field. Pure."""
     for_clients = descriptors - min(OWN_MAX, descriptors // OWN_SHARE)
     connections = max(1, min(settings.connections_max, for_clients // 4))
     sockets = max(1, min(settings.sockets_max, for_clients - connections))

@@ -73,13 +73,13 @@ def route(gateway: Gateway, path: str, method: str, handler: Handler) -> Route:
 
 
 class Counted:
-    """An ASGI app whose answers are counted under `path` as they are sent, streams and unforeseen errors included."""
+    """An ASGI app whose answers are counted under `path` when they are sent, including streams and internal errors."""
 
     def __init__(self, app: ASGIApp, path: str, metrics: Metrics) -> None:
         self._app, self._path, self._metrics = app, path, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the request, and count what is answered; nothing, where the client was gone before."""
+        """Serve the request and count its answer. A client that leaves before the answer is not counted."""
 
         status, is_gone, is_served = 0, False, False
 
@@ -100,7 +100,7 @@ class Counted:
             is_served = True
         finally:
             if not is_served and not is_gone:
-                status = status or 500  # what is around the routes answers so
+                status = status or 500  # the application answers an unhandled exception with 500
             if status:
                 self._metrics.requests[self._path, scope["method"], status] += 1
 

@@ -195,9 +195,9 @@ COUNTERS = {
     "streams_opened": ("streams_opened", "Event streams and waiting reads begun."),
     "accept_failures": (
         "accept_failures",
-        "Looks, four a second, that found no descriptor free: what connects then is cut off.",
+        "Checks, four a second, that found no free descriptor; new connections are closed then.",
     ),
-    "log_lines_dropped": ("log_lines_dropped", "Log lines dropped because nobody read the log."),
+    "log_lines_dropped": ("log_lines_dropped", "Log lines dropped because the log was not read."),
 }
 """Attribute to name (`planwire_` before, `_total` after) and help."""
 
@@ -228,7 +228,7 @@ LABELLED = {
     "refused": ("sockets_refused", "Sockets refused before opening.", ("reason",)),
     "connections_dropped": (
         "http_connections_dropped",
-        "HTTP connections dropped or refused: too slow, or no room.",
+        "HTTP connections closed or refused because they were too slow or a limit was reached.",
         ("reason",),
     ),
     "verdicts": ("verdicts", "Publishes over HTTP.", ("verdict",)),

@@ -23,7 +23,7 @@ from sync.state.previous import with_previous
 from sync.state.store import Change, Committed, StoreError, Verdict
 
 BATCH_MAX_CONTAINERS = 100_000
-"""Objects and arrays in a batch: its JSON is parsed in one go, and these are what that costs."""
+"""Maximum number of objects and arrays in a batch. They determine how long parsing its JSON holds the event loop."""
 
 REVOCABLE = frozenset(("sub", "topic", "jti"))
 

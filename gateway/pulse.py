@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 TICK_S = 0.25
 
 CLOCK_STEP_S = 1.0
-"""How far the wall clock may move against the monotonic one between two ticks until the tokens' expiries are booked
-anew: they are in wall time, and every deadline is kept by the monotonic clock."""
+"""Change of the wall clock against the monotonic clock, between two ticks, after which the deadlines of tokens are
+computed again. A token's expiry is in wall time, and deadlines are in monotonic time."""
 
 HEAD_START_S = 1.0
 """What the webhook of a change that a browser awaits has before the provider is asked: most are under way by then."""
@@ -132,7 +132,7 @@ class Pulse:
         assert claims is not None
         if self._per_subject[claims.sub] >= self._settings.sockets_per_subject:
             self._metrics.refused["subject"] += 1
-            socket.session.claims = None  # it never had a session: nothing of it is counted, nor is its end
+            socket.session.claims = None  # as if it had sent no hello: it is not counted, and neither is its close
             socket.close(CloseCode.LIMIT, "too many sockets of this subject")
             return False
         self._metrics.opened += 1
@@ -265,7 +265,7 @@ class Pulse:
         self._hub.expire_idle()
 
     def _look_at_clock(self) -> None:
-        """Book the tokens' expiries anew where the wall clock was set: else they would end early or late."""
+        """Compute the deadlines of all tokens again if the wall clock was set."""
         offset_s = _wall_offset_s()
         if abs(offset_s - self._wall_offset_s) > CLOCK_STEP_S:
             log.warning("clock_set", by_s=round(offset_s - self._wall_offset_s, 3))
@@ -367,7 +367,7 @@ class Pulse:
 
 
 def _wall_offset_s() -> float:
-    """Return by how much the wall clock is ahead of the monotonic one."""
+    """Return the difference between the wall clock and the monotonic clock."""
     return time.time() - time.monotonic()
 
 

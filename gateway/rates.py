@@ -1,4 +1,4 @@
-"""How often one client may read: a rate for each token subject, or for each address where no token is asked for."""
+"""The rate of reads: per token subject, or per client address for routes without a token."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gateway.problem import Problem
 from gateway.settings import GatewaySettings
 
 BURST_S = 5.0
-"""Seconds' worth of the rate that may be had at once."""
+"""Burst, as seconds of the rate."""
 
 KEPT_MAX = 10_000
-"""Clients whose rate is remembered; beyond it the one that has read least recently is forgotten."""
+"""Maximum number of clients whose rate is kept; the least recent one is removed first."""
 
 
 class Rates:
-    """The same rate for each of many clients."""
+    """One token bucket per client, all with the same rate."""
 
     def __init__(self, per_s: float) -> None:
         self._per_s = per_s
@@ -34,7 +34,7 @@ class Rates:
         """Count one read of a client.
 
         Args:
-            client: what tells it from others.
+            client: its key: a subject or an address.
             now: seconds of the monotonic clock.
 
         Raises:
@@ -51,7 +51,7 @@ class Rates:
 
 
 class RatedByAddress:
-    """An ASGI app that each client address may ask PLANWIRE_READS_PER_S times a second."""
+    """An ASGI app with a limit of PLANWIRE_READS_PER_S requests a second per client address."""
 
     def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""SIGHUP to several web processes: each is replaced in turn, and drained; a SIGTERM meanwhile is not kept waiting."""
+"""SIGHUP with several web processes: each is replaced in turn and drained. SIGTERM interrupts the replacement."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import uvicorn
 from uvicorn.supervisors import multiprocess
 
 POLL_S = 0.1
-"""How often it is looked whether a process has ended, or a signal to stop has come."""
+"""Interval between checks whether a process has ended or a stop signal has arrived."""
 
 log = structlog.get_logger("gateway.server")
 
 
 class Reloading(multiprocess.Multiprocess):
-    """uvicorn's supervisor, which can be told to stop while it replaces its workers.
+    """uvicorn's supervisor with a replacement of workers that SIGTERM and SIGINT interrupt.
 
-    uvicorn looks at signals only when all of them are replaced, which takes each one's drain.
+    uvicorn handles signals only after all workers have been replaced, and each of them drains first.
     """
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
@@ -28,11 +28,11 @@ class Reloading(multiprocess.Multiprocess):
 
     @property
     def is_stopping(self) -> bool:
-        """Whether a signal to stop has come, also one that has not been handled yet."""
+        """Return whether a stop signal has arrived, handled or not."""
         return self.should_exit.is_set() or not {signal.SIGTERM, signal.SIGINT}.isdisjoint(self.signal_queue)
 
     def restart_all(self) -> None:
-        """Replace each worker, once its successor serves. Stop where that one does not, or when told to stop."""
+        """Replace each worker after its successor has started; end early if that fails or a stop signal arrives."""
         for index, old in enumerate(self.processes):
             new = multiprocess.Process(self.config, self.sockets)
             new.start()
@@ -52,7 +52,7 @@ class Reloading(multiprocess.Multiprocess):
             self._retired.remove(old)
 
     def join_all(self) -> None:
-        """Wait for all, also for those that were just being replaced."""
+        """Wait for all workers, including those that are draining after their replacement."""
         super().join_all()
         for process in self._retired:
             process.join()

@@ -51,7 +51,7 @@ COLLECT_AFTER = (20_000, 20, 50)
 """Objects made, net, until the garbage collector looks at the newest; collections of each generation until the next."""
 
 EXIT_DIED = 1
-"""The exit status of a web process one of whose tasks has failed."""
+"""Exit status of a web process that stopped because one of its tasks failed."""
 
 WORKERS_MAX = 256
 """The most that WEB_CONCURRENCY may ask for: more is a mistake, not a wish."""
@@ -79,7 +79,7 @@ class Porch:
 
     @cached_property
     def connections(self) -> HttpConnections:
-        """All HTTP connections of the server. Not before the app has started: it says how many there may be."""
+        """All HTTP connections of the server. First used after the app has started, because the app sets the limits."""
         node = self._app_state.get("node")
         return node.connections if isinstance(node, Node) else HttpConnections(Limits(), Metrics())
 
@@ -127,7 +127,7 @@ class Door(HttpToolsProtocol):
         self._served: RequestResponseCycle | None = None
 
     def enter(self, transport: asyncio.Transport, porch: Porch) -> None:
-        """Take over a connection whose first head's clock runs already."""
+        """Take over a registered connection."""
         self._porch = porch
         self.connection_made(transport)
 
@@ -150,15 +150,15 @@ class Door(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def abort(self) -> None:
-        """End the connection at once, whatever waits to be sent."""
+        """End the connection at once and discard unsent data."""
         self._tell_served()
         self.transport.abort()
 
     def _tell_served(self) -> None:
-        """Have the request that is being served know that its client is gone, so that nothing more is written.
+        """Mark the request being served as disconnected, so that its handler writes nothing more.
 
-        uvicorn tells the newest request, and before that those that came with it are served; and it does so when the
-        transport has ended, which is a moment after nothing may be written to it.
+        uvicorn marks only the newest of several pipelined requests. It also does so one turn of the event loop after
+        the transport has been closed, and a write in between raises.
         """
         if self._served is not None and not self._served.response_complete:
             self._served.disconnected = True
@@ -168,7 +168,7 @@ class Door(HttpToolsProtocol):
         self._served = cycle
         super()._start_asgi_task(cycle, app)
 
-    # What the client has to do next.
+    # What is expected from the client next.
 
     def _note_wait(self) -> None:
         self._porch.connections.waits(self, self._wait())
@@ -184,17 +184,17 @@ class Door(HttpToolsProtocol):
         return Wait.NEXT if is_answered else None
 
     def pause_writing(self) -> None:
-        """Wait for the client to read."""
+        """Expect the client to read."""
         super().pause_writing()
         self._note_wait()
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Continue after the client has read."""
         super().resume_writing()
         self._note_wait()
 
     def on_response_complete(self) -> None:
-        """Wait for what the client has still to send."""
+        """Expect the rest of the request, or the next one."""
         super().on_response_complete()
         self._note_wait()
 
@@ -270,7 +270,7 @@ class Door(HttpToolsProtocol):
         return b"\r\n".join([*lines, b"", b""])
 
     def _refuse_head(self, status: int, code: str, detail: str) -> None:
-        if self._is_idle():  # else it would end up in the middle of an answer
+        if self._is_idle():  # otherwise it would be written into the middle of another answer
             self.transport.write(refusal(status, code, detail))
         self.transport.close()
 
@@ -283,7 +283,7 @@ class Door(HttpToolsProtocol):
         """End the head.
 
         Raises:
-            ValueError: it has another version, or not one Host, and so is refused.
+            ValueError: the version is not served, or there is not exactly one Host.
         """
         self._head_bytes = 0
         self._in_head = False
@@ -291,14 +291,14 @@ class Door(HttpToolsProtocol):
         self._is_all_head = False
         self._fault = self._find_fault()
         if self._fault:
-            raise ValueError(self._fault)  # the parser stops, and reports an error of its own
+            raise ValueError(self._fault)  # the parser stops and raises HttpParserError
         if self._is_declined():
             self.scope["http_version"] = self.parser.get_http_version()
         else:
             super().on_headers_complete()
 
     def _find_fault(self) -> str:
-        """Return what is wrong with the head just read beyond what the parser sees, or empty."""
+        """Return the fault of a head that the parser accepts, or an empty string."""
         version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
             return f"HTTP/{version} is not served here; send HTTP/1.1"
@@ -361,7 +361,7 @@ class Server(uvicorn.Server):
 
 @contextlib.contextmanager
 def _hangup_as(handler: Callable[[int, FrameType | None], None]) -> Generator[None, None, None]:
-    """Have SIGHUP handled so, unless it is ignored (`nohup`, or a supervisor that handles it for its workers)."""
+    """Handle SIGHUP, unless it is ignored: under `nohup`, and in workers, whose supervisor handles it."""
     is_ours = (
         hasattr(signal, "SIGHUP")
         and threading.current_thread() is threading.main_thread()
@@ -391,7 +391,7 @@ class Worker(multiprocess.Process):
         # The supervisor ends its workers, but not when it is killed.
         deathwatch.watch(self._supervisor)
         if hasattr(signal, "SIGHUP"):
-            # A terminal that is closed sends it to all of them; the supervisor replaces its workers one by one.
+            # A closed terminal sends SIGHUP to all processes of the group; the supervisor replaces its workers itself.
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
         _spare_collector(self.config)
         super().target(sockets)
@@ -423,14 +423,14 @@ def configuration(
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]  # any number of seconds will do
+        timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]  # a float works too
         timeout_graceful_shutdown=5,
         timeout_worker_healthcheck=WORKER_ANSWER_S,
     )
 
 
 def _exit_if_died(server: uvicorn.Server) -> None:
-    """End with EXIT_DIED where one of the process's own tasks had failed: whoever runs it is to start it again."""
+    """Exit with EXIT_DIED if one of the process's tasks failed, so that its supervisor starts it again."""
     node = server.lifespan.state.get("node") if server.started else None
     if isinstance(node, Node) and node.has_died:
         sys.exit(EXIT_DIED)

@@ -16,8 +16,8 @@ from gateway.protocol import CloseCode
 T = TypeVar("T")
 
 STATES_BYTES_PER_S = 65_536
-"""Bytes of states a second that subscribing after the hello may have sent to one socket. A page needs far less: it says
-in its hello what it shows, and is sent every change without asking."""
+"""Limit on the states sent to a socket because of `subscribe` frames after the hello, in bytes per second. Changes are
+sent without a `subscribe` and do not count."""
 
 
 class Send(NamedTuple):
@@ -91,7 +91,7 @@ class Rules:
     Attributes:
         verify: token and Unix time to claims, or why not.
         topics_max: topics per socket.
-        states_burst_bytes: bytes of states that subscribing may have sent at once: all that a socket may hold.
+        states_burst_bytes: burst of STATES_BYTES_PER_S: the states of all topics that a socket may hold.
         frames_per_s: inbound frames per second, with a burst of twice as many.
         heartbeat_ms: what the welcome promises.
         reconnect_ms: tells the bounds of a browser's back-off now.
@@ -171,13 +171,13 @@ class Session(Generic[T]):
         return credit >= 1
 
     def spend_state(self, size_bytes: int, now: float) -> bool:
-        """Return whether a state of this size may be sent for a subscribe.
+        """Return whether a state of this size may be sent in answer to a `subscribe`.
 
         Args:
             size_bytes: the state's size.
             now: seconds of the monotonic clock.
         """
-        # The instant at which all that was sent so far would have been sent at the rate.
+        # The time at which everything sent so far would be sent at exactly this rate.
         self._states_until = max(self._states_until, now) + size_bytes / STATES_BYTES_PER_S
         return self._states_until - now <= self._rules.states_burst_bytes / STATES_BYTES_PER_S
 

@@ -138,7 +138,7 @@ def state_routes(gateway: Gateway) -> list[Route]:
 
 
 async def _while_connected(request: Request, work: Coroutine[object, object, object]) -> None:
-    """Return once `work` has ended. It is cancelled as soon as the client is gone: nobody waits for it any more.
+    """Return when `work` has ended; cancel it when the client disconnects.
 
     Raises:
         Problem: 400 disconnected.
@@ -224,7 +224,7 @@ def _event_source(gateway: Gateway, watch: Watch, claims: Claims, topic: str, he
         # The heartbeats are ours: they say more than a comment.
         ping=0,
         sep="\n",
-        # A stream that is not read ends with its connection: see gateway/connections.py.
+        # gateway/connections.py ends the connection of a stream that is not read.
         send_timeout=None,
         shutdown_event=stopping,
         shutdown_grace_period=settings.drain_s,

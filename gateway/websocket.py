@@ -51,7 +51,7 @@ FRAGMENTS_MAX = 256
 """Frames one message may come in. What it may weigh is bounded apart from that."""
 
 UNKNOWN_STATE_BYTES = 8192
-"""What a subscribe counts as whose state has to be read from the store first."""
+"""Assumed size of a state that is not in memory, for the limit on `subscribe`."""
 
 SLICE_BYTES = 4096
 """How much of a read is parsed before what it holds is looked at: a flood in one read is cut off early."""
@@ -79,11 +79,11 @@ _NO_ROOM = {
     "address": Refused(429, "too_many_connections", "too many connections from this address", (("Retry-After", "5"),)),
     "connections_max": Refused(503, "busy", "no more connections here, try again", (("Retry-After", "2"),)),
 }
-"""Answers to new connections, by the limit that is reached."""
+"""Answer to a new connection without room, by the limit that is reached."""
 
 
 def refusal(status: int, code: str, detail: str, headers: Iterable[tuple[str, str]] = ()) -> bytes:
-    """Return a whole answer, head and problem document (RFC 9457), after which the connection is closed."""
+    """Return a complete HTTP answer with a problem document (RFC 9457) and `Connection: close`."""
     title = HTTPStatus(status).phrase
     body = orjson.dumps({"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail})
     extra = "".join(f"{name}: {value}\r\n" for name, value in headers)
@@ -103,14 +103,14 @@ def _offers(header: bytes, wanted: str) -> bool:
 
 
 class _StrictReader(StreamReader):
-    """The library's reader of frames, which also refuses a length that is not in the fewest bytes (section 5.2)."""
+    """The library's reader, which also requires the shortest encoding of a frame's length (RFC 6455 section 5.2)."""
 
     def __init__(self) -> None:
         super().__init__()
         self._next = "head"
 
     def read_exact(self, n: int) -> Generator[None, None, bytearray]:
-        """Return the next `n` bytes. The parser asks for a frame's head, longer length, mask and payload in turn."""
+        """Return the next `n` bytes. The parser reads a frame's head, extended length, mask and payload in turn."""
         data = yield from super().read_exact(n)
         match self._next:
             case "head":
@@ -136,7 +136,7 @@ class _Inbound(Protocol):
     __slots__ = ("is_between",)
 
     def parse(self) -> Generator[None]:
-        """Parse what comes, with the strict reader."""
+        """Parse frames with the strict reader."""
         self.reader = _StrictReader()
         yield from super().parse()
 
@@ -175,7 +175,7 @@ class WebSocket(asyncio.Protocol):
     fragments_max: ClassVar[int] = FRAGMENTS_MAX
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], porch: Porch) -> None:
-        """Take what uvicorn gives; `porch` is told the first bytes, which may be no handshake."""
+        """Take uvicorn's objects. `porch` decides what to do with the first bytes."""
         self.server_state = server_state
         self._porch = porch
         self.transport: asyncio.Transport | None = None
@@ -217,13 +217,13 @@ class WebSocket(asyncio.Protocol):
         """The connection is gone. Called once, only after `opened`."""
 
     def settle(self) -> None:
-        """Count among the HTTP connections no more: from now on the socket's own limits hold."""
+        """Stop counting as an HTTP connection; the limits on sockets apply from now on."""
         self._porch.connections.leave(self)
 
     # asyncio.Protocol, as uvicorn hands over.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a new connection, if there is room for it; the request head follows as the first data."""
+        """Register a new connection, or refuse it if there is no room. The request head follows as the first data."""
         # uvloop's transports do not derive from asyncio's classes.
         self.take_over(cast(asyncio.Transport, transport))
         reached = self._porch.connections.enter(self, self._peer())
@@ -627,7 +627,7 @@ class SessionSocket(WebSocket):
                 case session.Opened(data):
                     self.settle()
                     if not node.pulse.greeted(self):
-                        break  # it is closing: neither welcomed nor attached to anything
+                        break  # refused: no welcome, no topics
                     is_greeting = True
                     self.write(frame.text(data, False))
                 case session.Attach(topic, held):
@@ -657,9 +657,9 @@ class SessionSocket(WebSocket):
         self.uncork()
 
     def _may_ask_for(self, topic: str) -> bool:
-        """Return whether subscribing to the topic now is within the rate of states."""
+        """Return whether a `subscribe` to the topic is within the rate of states."""
         if self.outbox is not None:
-            return True  # it takes a slot, and however often it asks, the newest is sent once
+            return True  # the socket does not drain: nothing is sent now, and later only the newest state
         live = self.node.hub.topic(topic)
         size_bytes = UNKNOWN_STATE_BYTES if live is None or not live.known else len(live.state)
         return self.session.spend_state(size_bytes, time.monotonic())

@@ -42,16 +42,16 @@ LIBRARY_LEVELS = {
 """Libraries that would write a line per request or per event."""
 
 QUEUE_MAX_BYTES = 1_048_576
-"""What is kept for a reader of the log that does not read; what comes then is dropped and counted."""
+"""Maximum size of the queue of unread log lines; further lines are dropped and counted."""
 
 GATHER_S = 0.01
-"""For how long lines are gathered until they are written together: each change of threads costs as much as a line."""
+"""Time for which lines are collected before they are written together: a thread switch costs as much as a line."""
 
 FINISH_S = 2.0
-"""How long a process that ends waits for the reader of its log to take the last lines."""
+"""Maximum time that a process waits at its end for its last log lines to be read."""
 
 LIMITED_BURST, LIMITED_EVERY_S = 10, 10.0
-"""Lines of one event that clients cause by the thousand: so many at once, and then one in so many seconds."""
+"""Limit on the lines of an event that clients can cause at will: burst, and seconds per further line."""
 
 
 class LogSettingError(SyncError):
@@ -77,10 +77,10 @@ _lines: IO[str] | None = None
 """Where `info` writes its JSON lines; None: it goes the way of every other line."""
 
 _queued: QueuedStream | None = None
-"""What stands between the log and a reader that may stop reading; None where nothing can."""
+"""The queue in front of a pipe, socket or terminal; None for a file."""
 
 _limits: dict[tuple[str, str], _Limit] = {}
-"""By logger and event, of what `limited` writes."""
+"""Limits of `limited`, by logger and event."""
 
 _logger = functools.cache(logging.getLogger)
 
@@ -124,15 +124,15 @@ def _write_waiting() -> None:
 
 
 def limited(logger: str, event: str, *, level: Literal["warning", "error"] = "warning", **fields: object) -> None:
-    """Write a line that clients can cause at will: LIMITED_BURST at once, then one in LIMITED_EVERY_S.
+    """Write a line for an event that clients can cause at will: LIMITED_BURST at once, then one per LIMITED_EVERY_S.
 
-    A line says in `left_out` how many before it were not written.
+    The field `left_out` is the number of lines that were not written since the last one.
 
     Args:
         logger: the logger's name.
-        event: what happened: one of a fixed few, never a client's words. The limit counts by logger and event.
+        event: a constant; each pair of logger and event has a limit of its own.
         level: the line's level.
-        fields: what the line says besides.
+        fields: further fields of the line.
     """
     limit = _limits.setdefault((logger, event), _Limit())
     left_out = limit.take(time.monotonic())
@@ -142,7 +142,7 @@ def limited(logger: str, event: str, *, level: Literal["warning", "error"] = "wa
 
 
 class _Limit:
-    """How many lines of one event may be written now."""
+    """A token bucket for the lines of one event."""
 
     __slots__ = ("_at", "_credit", "_left_out")
 
@@ -150,7 +150,7 @@ class _Limit:
         self._credit, self._at, self._left_out = float(LIMITED_BURST), 0.0, 0
 
     def take(self, now: float) -> int | None:
-        """Return how many lines were left out before this one; None: this one is left out too. `now`: monotonic."""
+        """Return the number of lines left out before this one, or None to leave this one out. `now`: monotonic."""
         self._credit = min(LIMITED_BURST, self._credit + (now - self._at) / LIMITED_EVERY_S)
         self._at = now
         if self._credit < 1:
@@ -162,27 +162,27 @@ class _Limit:
 
 
 def dropped() -> int:
-    """Return how many lines were dropped because nobody read the log."""
+    """Return the number of lines dropped because the log was not read."""
     return 0 if _queued is None else _queued.dropped
 
 
 class QueuedStream(io.TextIOBase):
-    """A text stream that writes in a thread of its own: `write` never waits for whoever reads at the other end.
+    """A text stream that writes in its own thread, so that `write` never blocks.
 
-    A pipe that nobody reads holds 64 KiB; after that a plain write blocks, and with it the whole event loop. Here
-    QUEUE_MAX_BYTES more are kept, and what comes then is dropped and counted. Once the reader goes on, a line says how
-    many were dropped.
+    A pipe holds 64 KiB. When its reader stops, a plain write blocks the event loop. This stream queues QUEUE_MAX_BYTES
+    more, then drops and counts lines. When the reader continues, a notice with the number of dropped lines is written.
 
     Attributes:
         dropped: lines dropped so far.
+        notice: returns the line for a number of dropped lines.
     """
 
     def __init__(self, stream: IO[str], notice: Callable[[int], str]) -> None:
-        """Write to the descriptor of `stream`; `notice` returns the line that says that so many lines were dropped."""
+        """Write to the descriptor of `stream`."""
         self.dropped = 0
         self._stream = stream  # kept open
         self._descriptor = stream.fileno()
-        self._notice = notice
+        self.notice = notice
         self._noticed = 0
         # Reentrant: a signal handler may log while the main thread is in `write`.
         self._changed = threading.Condition(threading.RLock())
@@ -191,7 +191,7 @@ class QueuedStream(io.TextIOBase):
         self._thread: threading.Thread | None = None
 
     def write(self, text: str) -> int:
-        """Take whole lines, or drop them; return the length of `text` in any case."""
+        """Queue whole lines, or drop them. Return the length of `text`."""
         data = text.encode(errors="backslashreplace")
         with self._changed:
             if self._waiting_bytes + len(data) > QUEUE_MAX_BYTES:
@@ -207,7 +207,7 @@ class QueuedStream(io.TextIOBase):
         return len(text)
 
     def fileno(self) -> int:
-        """Return the descriptor that is written to."""
+        """Return the descriptor."""
         return self._descriptor
 
     def finish(self, timeout_s: float) -> None:
@@ -224,7 +224,7 @@ class QueuedStream(io.TextIOBase):
                 data = b"".join(self._pieces)
                 self._pieces.clear()
                 lost, self._noticed = self.dropped - self._noticed, self.dropped
-            self._write_all(data + (self._notice(lost).encode() if lost else b""))
+            self._write_all(data + (self.notice(lost).encode() if lost else b""))
             with self._changed:
                 self._waiting_bytes -= len(data)
                 self._changed.notify_all()
@@ -234,16 +234,16 @@ class QueuedStream(io.TextIOBase):
         while view:
             try:
                 view = view[os.write(self._descriptor, view) :]
-            except BlockingIOError:  # somebody who shares the descriptor has made it non-blocking
+            except BlockingIOError:  # another process that shares the descriptor has made it non-blocking
                 poller = select.poll()
                 poller.register(self._descriptor, select.POLLOUT)
                 poller.poll()
             except OSError:
-                return  # the reader is gone for good
+                return  # the reader has closed its end
 
 
 def _unblocked(stream: IO[str], form: Form) -> IO[str]:
-    """Return what to write to instead of `stream`: itself, where it is a file or no descriptor at all."""
+    """Return a queue for `stream`, or `stream` itself if it is a file or has no descriptor."""
     global _queued
     try:
         descriptor = stream.fileno()
@@ -254,12 +254,13 @@ def _unblocked(stream: IO[str], form: Form) -> IO[str]:
     if _queued is None or _queued.fileno() != descriptor:
         _queued = QueuedStream(stream, functools.partial(_drop_notice, form))
         atexit.register(_queued.finish, FINISH_S)
+    _queued.notice = functools.partial(_drop_notice, form)
     return cast("IO[str]", _queued)
 
 
 def _drop_notice(form: Form, count: int) -> str:
     at = datetime.now(UTC)
-    reason = "whoever reads this log had stopped reading"
+    reason = "the log was not read"
     if form == "text":
         return f"{at:%Y-%m-%dT%H:%M:%S.%fZ} [warning  ] log_lines_dropped count={count} reason={reason!r}\n"
     line = {"count": count, "reason": reason, "event": "log_lines_dropped", "level": "warning", "logger": __name__}
@@ -273,7 +274,7 @@ def configure(
 ) -> None:
     """Write every log line of `level` and above to `stream` (default: standard error). May be called again.
 
-    A reader that stops reading holds nobody up: see `QueuedStream`.
+    Writing never blocks: see `QueuedStream`.
     """
     global _lines
     _limits.clear()

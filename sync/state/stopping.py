@@ -1,4 +1,4 @@
-"""The signals that end a process in order."""
+"""The signals that stop a process cleanly."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import signal
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """Return SIGINT, SIGTERM and, unless it is ignored, SIGHUP.
+    """Return SIGINT, SIGTERM and SIGHUP; without SIGHUP if it is ignored, as under `nohup`.
 
-    A closed terminal sends SIGHUP, and some service managers do to have a configuration read again. By default it ends
-    a process at once, whatever that is doing. `nohup` starts processes that ignore it, and they are to go on doing so.
+    A terminal sends SIGHUP when it is closed. The default action ends the process immediately, without a clean stop.
     """
     found = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
