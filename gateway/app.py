@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from gateway import http
+from gateway import descriptors, http
 from gateway.assets import Assets
 from gateway.console.billing import Billing
 from gateway.console.gate import Gate, Tokens, is_on
@@ -33,6 +33,7 @@ from gateway.keys import PublishKey
 from gateway.middleware import Front
 from gateway.node import Node
 from gateway.problem import Problem, exception_handlers
+from gateway.rates import RatedByAddress
 from gateway.rights import Scope
 from gateway.settings import GatewaySettings
 from sync.errors import SyncError
@@ -89,7 +90,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
     Raises:
         SettingsError: the environment is not a usable configuration.
     """
-    settings = GatewaySettings.from_env(environ)
+    settings = descriptors.fit(GatewaySettings.from_env(environ))
     routes: list[BaseRoute] = []
     failures: list[str] = []
 
@@ -148,7 +149,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
 
     if settings.dev:
         routes += demo_routes(settings)
-    routes.append(Mount("/client", Assets(CLIENT_FILES, (".js", ".d.ts"), shared=True)))
+    client_files = Assets(CLIENT_FILES, (".js", ".d.ts"), shared=True)
+    routes.append(Mount("/client", RatedByAddress(client_files, settings)))
     application = Starlette(routes=routes, lifespan=lifespan, exception_handlers=exception_handlers())
     # It would redirect to the name that the client gave in Host, outside of whatever prefix a proxy serves this under.
     application.router.redirect_slashes = False

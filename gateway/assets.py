@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -45,7 +45,7 @@ class Assets(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Return the file with our headers, or raise 404."""
         response = await super().get_response(path, scope)
-        if response.status_code == 404:
-            raise HTTPException(404)
+        if response.status_code == 404 or isinstance(response, RedirectResponse):
+            raise HTTPException(404)  # Starlette builds the redirect to a folder from the client's Host header
         response.headers.update(self._headers)
         return response

@@ -62,12 +62,18 @@ async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
     return bytes(body)
 
 
-async def read_json(request: Request, limit: int, timeout_s: float) -> object:
+async def read_json(request: Request, limit: int, timeout_s: float, containers: int | None = None) -> object:
     """Return the body's JSON value.
+
+    Args:
+        request: the request.
+        limit: bytes the body may have.
+        timeout_s: seconds it may take.
+        containers: objects and arrays it may hold; brackets in strings count as well. None: any number.
 
     Raises:
         Problem: as `read_body`; 415 for another media type, for what is compressed or in another charset; 400 for what
-            is not JSON in UTF-8.
+            is not JSON in UTF-8; 422 batch_too_large for more objects and arrays.
     """
     kind = media_type(request)
     if kind not in JSON_TYPES:
@@ -81,6 +87,8 @@ async def read_json(request: Request, limit: int, timeout_s: float) -> object:
             raise _compressed(name)
     if body.startswith(BYTE_ORDER_MARKS):
         raise Problem("charset_unsupported", "the body begins with a byte order mark; send UTF-8 without one")
+    if containers is not None and body.count(b"{") + body.count(b"[") > containers:
+        raise Problem("batch_too_large", f"a batch has at most {containers:,} objects and arrays: send it in parts")
     try:
         return canonical.parse(body)
     except ValueError as error:

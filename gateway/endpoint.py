@@ -6,7 +6,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-import structlog
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -22,10 +21,9 @@ from gateway.problem import Problem, from_exception
 from gateway.revocations import Revocation
 from gateway.rights import Denial, Scope
 from gateway.settings import GatewaySettings
+from sync.state import logs
 from sync.state.inspection import Inspection
 from sync.state.store import Store, StoreError
-
-log = structlog.get_logger("gateway.http")
 
 
 class Gateway(Protocol):
@@ -67,42 +65,52 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def route(gateway: Gateway, path: str, method: str, handler: Handler) -> Route:
-    """Return a route whose refusals are problem documents and whose requests are counted under `path`."""
+    """Return a route whose refusals are problem documents and whose answers are counted under `path`."""
 
     async def endpoint(request: Request) -> Response:
         try:
-            response = await handler(request)
+            return await handler(request)
         except (Problem, StoreError) as error:
             if isinstance(error, StoreError):
-                log.warning("store_unavailable", route=path, error=str(error))
-            response = from_exception(error).response()
-        gateway.metrics.requests[path, request.method, response.status_code] += 1
-        return response
+                logs.limited("gateway.http", "store_unavailable", route=path, error=str(error))
+            return from_exception(error).response()
 
-    return Route(path, endpoint, methods=[method])
+    found = Route(path, endpoint, methods=[method])
+    found.app = Counted(found.app, path, gateway.metrics)
+    return found
 
 
 class Counted:
-    """An ASGI app whose answers are counted under `path`, for those that are no `route`: the doors of `sync`."""
+    """An ASGI app whose answers are counted under `path` when they are sent, including streams and internal errors."""
 
     def __init__(self, app: ASGIApp, path: str, metrics: Metrics) -> None:
         self._app, self._path, self._metrics = app, path, metrics
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Serve the request, and count what is answered."""
+        """Serve the request and count its answer. A client that leaves before the answer is not counted."""
 
-        status = 500  # unless it answers: then what is around the routes does
+        status, is_gone, is_served = 0, False, False
+
+        async def hear() -> Message:
+            nonlocal is_gone
+            message = await receive()
+            is_gone = is_gone or message["type"] == "http.disconnect"
+            return message
 
         async def answer(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
+            if message["type"] == "http.response.start" and not is_gone:
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, answer)
+            await self._app(scope, hear, answer)
+            is_served = True
         finally:
-            self._metrics.requests[self._path, scope["method"], status] += 1
+            if not is_served and not is_gone:
+                status = status or 500  # the application answers an unhandled exception with 500
+            if status:
+                self._metrics.requests[self._path, scope["method"], status] += 1
 
 
 class Streaming(Response):

@@ -11,9 +11,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway import asyncapi, openapi
-from gateway.endpoint import Gateway, Handler, route
+from gateway.endpoint import Counted, Gateway, route
 from gateway.problem import Problem
 from gateway.publish_routes import publish_routes
+from gateway.rates import RatedByAddress
 from gateway.scrape import Scrape
 from gateway.state_routes import state_routes
 from sync.state.store import StoreError
@@ -54,18 +55,20 @@ def routes(gateway: Gateway) -> list[Route]:
         route(gateway, "/healthz", "GET", healthz),
         route(gateway, "/readyz", "GET", readyz),
         route(gateway, "/metrics", "GET", Scrape(gateway).answer),
-        route(gateway, "/v1/openapi.json", "GET", _description(openapi.document())),
-        route(gateway, "/v1/asyncapi.json", "GET", _description(asyncapi.document())),
+        _description(gateway, "/v1/openapi.json", openapi.document()),
+        _description(gateway, "/v1/asyncapi.json", asyncapi.document()),
     ]
 
 
-def _description(document: dict[str, Any]) -> Handler:
+def _description(gateway: Gateway, path: str, document: dict[str, Any]) -> Route:
     encoded = orjson.dumps(document)
 
     async def description(_: Request) -> Response:
         return Response(encoded, headers={"Cache-Control": "public, max-age=300"}, media_type="application/json")
 
-    return description
+    found = Route(path, description, methods=["GET"])
+    found.app = Counted(RatedByAddress(found.app, gateway.settings), path, gateway.metrics)
+    return found
 
 
 async def _answers(gateway: Gateway) -> bool:

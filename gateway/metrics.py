@@ -78,6 +78,7 @@ class Metrics:
     Attributes beyond those:
         closed: sockets closed, by close code or OTHER.
         refused: sockets refused before opening, by reason.
+        connections_dropped: HTTP connections dropped or refused, by reason.
         verdicts: publishes over HTTP, by verdict or `error`.
         auth_failures: refused tokens and publish keys, by code.
         requests: HTTP requests, by (route, method, status).
@@ -122,8 +123,11 @@ class Metrics:
         self.drained = 0
         self.revocations = 0
         self.streams_opened = 0
+        self.accept_failures = 0
+        self.log_lines_dropped = 0
         # Gauges.
         self.sockets = 0
+        self.http_connections = 0
         self.topics = 0
         self.streams = 0
         self.fresh = False
@@ -132,6 +136,7 @@ class Metrics:
         # By label.
         self.closed: Counter[int | str] = Counter()
         self.refused: Counter[str] = Counter()
+        self.connections_dropped: Counter[str] = Counter()
         self.verdicts: Counter[str] = Counter()
         self.auth_failures: Counter[str] = Counter()
         self.requests: Counter[tuple[str, str, int]] = Counter()
@@ -205,6 +210,11 @@ COUNTERS = {
     "drained": ("drained", "Sockets closed by a drain."),
     "revocations": ("revocations", "Revocations learnt."),
     "streams_opened": ("streams_opened", "Event streams and waiting reads begun."),
+    "accept_failures": (
+        "accept_failures",
+        "Checks, four a second, that found no free descriptor; new connections are closed then.",
+    ),
+    "log_lines_dropped": ("log_lines_dropped", "Log lines dropped because the log was not read."),
 }
 """Attribute to name (`planwire_` before, `_total` after) and help."""
 
@@ -225,6 +235,7 @@ EVICTS = ("store_evicts", "1: the store may evict keys, by its maxmemory-policy;
 
 GAUGES = {
     "sockets": ("sockets", "Open sockets."),
+    "http_connections": ("http_connections", "Open HTTP connections; a new socket counts until its hello."),
     "topics": ("topics", "Live topics."),
     "streams": ("streams", "Open event streams and waiting reads."),
     "fresh": ("fresh", "1: the bus is proved to deliver within two probe intervals."),
@@ -235,6 +246,11 @@ GAUGES = {
 LABELLED = {
     "closed": ("sockets_closed", "Sockets closed.", ("code",)),
     "refused": ("sockets_refused", "Sockets refused before opening.", ("reason",)),
+    "connections_dropped": (
+        "http_connections_dropped",
+        "HTTP connections closed or refused because they were too slow or a limit was reached.",
+        ("reason",),
+    ),
     "verdicts": ("verdicts", "Publishes over HTTP.", ("verdict",)),
     "auth_failures": ("auth_failures", "Refused tokens and publish keys.", ("code",)),
     "requests": ("http_requests", "HTTP requests.", ("route", "method", "status")),

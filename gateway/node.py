@@ -17,6 +17,7 @@ import structlog
 from gateway import control, revocations
 from gateway.acks import Acks
 from gateway.auth import Auth, KeySet, VerifyKey, secret_keys
+from gateway.connections import HttpConnections, Limits
 from gateway.feed import Feed
 from gateway.hub import Hub, Subscription
 from gateway.jwks import Jwks
@@ -30,6 +31,7 @@ from gateway.settings import GatewaySettings
 from gateway.sweep import Sweep
 from gateway.turns import in_turns
 from gateway.websocket import SessionSocket
+from sync.state import logs
 from sync.state.connect import Connected
 from sync.state.inspection import Inspection
 from sync.state.store import StoreError
@@ -50,7 +52,11 @@ INSPECT_EVERY = 5
 
 
 class Node:
-    """What a web process runs. `run` owns every task; routes and sockets use the attributes."""
+    """What a web process runs. `run` owns every task; routes and sockets use the attributes.
+
+    Attributes:
+        has_died: one of the tasks has failed, and the process is stopping for it.
+    """
 
     def __init__(self, settings: GatewaySettings, connected: Connected, keys: Sequence[VerifyKey] = ()) -> None:
         """Run on an open store; `keys` verify tokens beside those of the settings."""
@@ -58,10 +64,12 @@ class Node:
         self.name = secrets.token_hex(6)
         self._session_count = itertools.count(1)
         self._is_stopping = False
+        self.has_died = False
         self.store = connected.store
         self._control_channel = self.store.keys.control_channel.encode()
         self.inspection = Inspection(self.store, settings.dev)
         self.metrics = Metrics()
+        self.connections = HttpConnections(Limits.of(settings), self.metrics)
         self.auth, self._jwks = _auth(settings, keys)
         self.publish_keys = PublishKeys(
             settings.publish_keys, settings.publish_rights, default_rate=settings.publish_rate_per_s
@@ -97,6 +105,7 @@ class Node:
             topics_max=settings.topics_per_socket,
             frames_per_s=settings.frames_per_s,
             heartbeat_ms=round(settings.heartbeat_s * 1000),
+            states_burst_bytes=settings.topics_per_socket * settings.state_max_bytes,
             reconnect_ms=self.pulse.reconnect_ms,
             ack_rule=self.hub.ack_rule,
             is_revoked=self.auth.revocations.is_revoked,
@@ -115,6 +124,7 @@ class Node:
         def ended(task: asyncio.Task[None]) -> None:
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.critical("node_died", exc_info=error)
+                self.has_died = True
                 on_death()
 
         tasks.add_done_callback(ended)
@@ -153,6 +163,7 @@ class Node:
             self.metrics.probes_missed = self.probe.missed
             self.metrics.unannounced = self.store.unannounced.count
             self.metrics.evicts = self.inspection.evicts
+            self.metrics.log_lines_dropped = logs.dropped()
             if time.monotonic() - pruned_at > PRUNE_S:
                 pruned_at = time.monotonic()
                 self.auth.revocations.prune(time.time() - self.settings.revocation_keep_s - PRUNE_S)
@@ -283,7 +294,7 @@ class Node:
         """Note that a browser could not use `version`."""
         subscription.nacked = version
         self.metrics.nacks += 1
-        log.warning("nack", topic=subscription.live.name, version=version, reason=reason)
+        logs.limited(__name__, "nack", topic=subscription.live.name, version=version, reason=reason)
 
 
 def _auth(settings: GatewaySettings, keys: Sequence[VerifyKey]) -> tuple[Auth, Jwks | None]:

@@ -201,7 +201,9 @@ _BODY: tuple[str, ...] = (
     "rate_limited", "store_unavailable", "internal",
 )  # fmt: skip
 # A line break cannot be part of a path: such a topic finds no route.
-_READ: tuple[str, ...] = (*_TOKEN, "not_found", "too_many_streams", "store_unavailable", "internal")
+_READ: tuple[str, ...] = (
+    *_TOKEN, "disconnected", "not_found", "rate_limited", "too_many_streams", "store_unavailable", "internal",
+)  # fmt: skip
 _PUBLISH: tuple[str, ...] = ("topic_invalid", "topic_reserved", "state_too_large", "state_too_deep", "number_unsafe")
 
 
@@ -301,11 +303,11 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "get", "/v1/openapi.json", "description", "This document.",
-        {200: object_answer("OpenAPI 3.1.")}, ("internal",),
+        {200: object_answer("OpenAPI 3.1.")}, ("internal", "rate_limited"),
     ),
     Operation(
         "get", "/v1/asyncapi.json", "socketDescription", "The description of the sockets' protocol.",
-        {200: object_answer("AsyncAPI 3.0.")}, ("internal",),
+        {200: object_answer("AsyncAPI 3.0.")}, ("internal", "rate_limited"),
     ),
 )  # fmt: skip
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 import orjson
-import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,6 +14,7 @@ from starlette.types import ExceptionHandler
 
 from gateway.claims import MESSAGES as TOKEN_CODES
 from gateway.errors import GatewayError
+from sync.state import logs
 from sync.state.store import StoreError
 
 MEDIA_TYPE = "application/problem+json"
@@ -62,8 +62,6 @@ STATUSES: dict[str, int] = {
 """Every code this API answers with, and its HTTP status."""
 
 _FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed"}
-
-log = structlog.get_logger("gateway.http")
 
 
 class Problem(GatewayError):
@@ -132,7 +130,7 @@ def _allowed(request: Request) -> str:
 
 async def _answer(request: Request, error: Exception) -> Response:
     if isinstance(error, StoreError):
-        log.warning("store_unavailable", path=request.url.path, error=str(error))
+        logs.limited("gateway.http", "store_unavailable", path=request.url.path, error=str(error))
     elif isinstance(error, HTTPException) and error.status_code == 405:
         error.headers = {**(error.headers or {}), "Allow": _allowed(request)}
     # An unforeseen error is logged by the server, which is handed it again after this answer.

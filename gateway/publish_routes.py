@@ -19,8 +19,12 @@ from gateway.problem import Problem, from_exception
 from gateway.revocations import Revocation
 from gateway.rights import ANY, Scope
 from gateway.state_routes import VERSION_HEADER
+from sync.state.pauses import Pauses
 from sync.state.previous import with_previous
 from sync.state.store import Change, Committed, StoreError, Verdict
+
+BATCH_MAX_CONTAINERS = 100_000
+"""Maximum number of objects and arrays in a batch. They determine how long parsing its JSON holds the event loop."""
 
 REVOCABLE = frozenset(("sub", "topic", "jti"))
 
@@ -64,7 +68,8 @@ def publish_routes(gateway: Gateway) -> list[Route]:
         spend(key, 0)  # whose rate is used up is refused before the body is read
         require_scope(gateway, key, Scope.PUBLISH)
         try:
-            items = _batch(await read_json(request, settings.batch_max_bytes, settings.body_timeout_s))
+            body = await read_json(request, settings.batch_max_bytes, settings.body_timeout_s, BATCH_MAX_CONTAINERS)
+            items = _batch(body)
             if len(items) > settings.batch_max_items:
                 raise Problem("batch_too_large", f"a batch has at most {settings.batch_max_items} items")
         except Problem:
@@ -75,7 +80,9 @@ def publish_routes(gateway: Gateway) -> list[Route]:
         results: list[dict[str, object]] = []
         changes: list[Change] = []
         positions: list[int] = []
+        pauses = Pauses()
         for item in items:
+            await pauses.due()
             try:
                 change = read_change(item, limits, by)
                 require_right(gateway, key, Scope.PUBLISH, change.topic)

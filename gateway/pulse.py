@@ -12,6 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+import structlog
+
 from gateway import frame, origins, protocol
 from gateway.addresses import TrustedProxies, group
 from gateway.deadlines import Deadlines
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from gateway.websocket import SessionSocket
 
 TICK_S = 0.25
+
+CLOCK_STEP_S = 1.0
+"""Change of the wall clock against the monotonic clock, between two ticks, after which the deadlines of tokens are
+computed again. A token's expiry is in wall time, and deadlines are in monotonic time."""
 
 HEAD_START_S = 1.0
 """What the webhook of a change that a browser awaits has before the provider is asked: most are under way by then."""
@@ -47,6 +53,8 @@ STREAMS_POLL_S = 0.05
 """How often a drain looks whether the last event stream has ended."""
 
 LOGGER = "gateway.socket"
+
+log = structlog.get_logger(LOGGER)
 
 
 class Pulse:
@@ -74,6 +82,7 @@ class Pulse:
         self._per_address: Counter[str] = Counter()
         self._per_subject: Counter[str] = Counter()
         self._proxies = TrustedProxies(settings.trusted_proxies)
+        self._wall_offset_s = _wall_offset_s()
 
     # Sockets come and go.
 
@@ -111,32 +120,39 @@ class Pulse:
         self.sockets.add(socket)
         self._per_address[group(socket.peer)] += 1
         self._metrics.sockets = len(self.sockets)
-        socket.bucket = self._deadlines.add(time.time() + self._settings.hello_timeout_s, socket)
+        socket.bucket = self._deadlines.add(time.monotonic() + self._settings.hello_timeout_s, socket)
 
-    def greeted(self, socket: SessionSocket) -> None:
-        """Take an accepted hello into account: expiry, heartbeats, the limit per subject."""
+    def greeted(self, socket: SessionSocket) -> bool:
+        """Take an accepted hello into account: expiry, heartbeats, the limit per subject.
+
+        Returns:
+            False where the subject has as many sockets as it may: this one is closing.
+        """
         claims = socket.session.claims
         assert claims is not None
+        if self._per_subject[claims.sub] >= self._settings.sockets_per_subject:
+            self._metrics.refused["subject"] += 1
+            socket.session.claims = None  # as if it had sent no hello: it is not counted, and neither is its close
+            socket.close(CloseCode.LIMIT, "too many sockets of this subject")
+            return False
         self._metrics.opened += 1
         self._per_subject[claims.sub] += 1
         self.renewed(socket)
         self._beats[self._metrics.opened % len(self._beats)].add(socket)
         session = socket.session
         logs.info(LOGGER, "connect", session=session.id, sub=claims.sub, peer=socket.peer, client=session.client)
-        if self._per_subject[claims.sub] > self._settings.sockets_per_subject:
-            self._metrics.refused["subject"] += 1
-            socket.close(CloseCode.LIMIT, "too many sockets of this subject")
+        return True
 
     def renewed(self, socket: SessionSocket) -> None:
         """Watch the expiry of the token now in force."""
         assert socket.session.claims is not None
         self._deadlines.discard(socket.bucket, socket)
-        socket.bucket = self._deadlines.add(socket.session.claims.ends_at, socket)
+        socket.bucket = self._deadlines.add(socket.session.claims.ends_at - _wall_offset_s(), socket)
 
     def closing(self, socket: SessionSocket) -> None:
         """Give the peer its time to answer the close."""
         self._deadlines.discard(socket.bucket, socket)
-        socket.bucket = self._deadlines.add(time.time() + CLOSE_TIMEOUT_S, socket)
+        socket.bucket = self._deadlines.add(time.monotonic() + CLOSE_TIMEOUT_S, socket)
 
     def lost(self, socket: SessionSocket) -> None:
         """Forget a socket that is gone."""
@@ -159,12 +175,12 @@ class Pulse:
                 session=socket.session.id,
                 sub=claims.sub,
                 code=socket.close_code,
-                seconds=round(time.time() - socket.opened_at, 3),
+                seconds=round(max(0.0, time.time() - socket.opened_at), 3),
             )
 
     def stalled(self, socket: SessionSocket) -> None:
         """Watch a socket that does not drain."""
-        socket.stalled_at, socket.stalled_bytes = time.time(), socket.buffered_bytes()
+        socket.stalled_at, socket.stalled_bytes = time.monotonic(), socket.buffered_bytes()
         self._stalled.add(socket)
 
     def drained(self, socket: SessionSocket) -> None:
@@ -180,7 +196,7 @@ class Pulse:
         if subscription.sent > after:
             socket.write(frame.text(protocol.current(topic, subscription.sent), False))
             return
-        item, now = (socket, topic, after), time.time()
+        item, now = (socket, topic, after), time.monotonic()
         pending = self._expecting.setdefault(socket, {})
         if item in pending:
             self._expects.discard(pending[item], item)  # said again: its time begins anew
@@ -214,11 +230,12 @@ class Pulse:
         """Tick until cancelled."""
         while True:
             await asyncio.sleep(TICK_S)
-            self.tick(time.time())
+            self.tick(time.monotonic())
 
     def tick(self, now: float) -> None:
-        """Do everything that is due at `now` (Unix seconds)."""
-        in_turns(self._deadlines.due(now), partial(self._due, now))  # tokens that were made together end together
+        """Do everything that is due at `now` (seconds of the monotonic clock)."""
+        self._look_at_clock()
+        in_turns(self._deadlines.due(now), self._due)  # tokens that were made together end together
         for topic, after in self._awaited.due(now):
             live = self._hub.topic(topic)
             if live is None or live.version <= after:
@@ -247,7 +264,19 @@ class Pulse:
         self._advice_beats = max(0, self._advice_beats - 1)
         self._hub.expire_idle()
 
-    def _due(self, now: float, socket: SessionSocket) -> None:
+    def _look_at_clock(self) -> None:
+        """Compute the deadlines of all tokens again if the wall clock was set."""
+        offset_s = _wall_offset_s()
+        if abs(offset_s - self._wall_offset_s) > CLOCK_STEP_S:
+            log.warning("clock_set", by_s=round(offset_s - self._wall_offset_s, 3))
+            in_turns(list(self.sockets), self._book_expiry)
+        self._wall_offset_s = offset_s
+
+    def _book_expiry(self, socket: SessionSocket) -> None:
+        if socket in self.sockets and not socket.is_closing and socket.session.claims is not None:
+            self.renewed(socket)
+
+    def _due(self, socket: SessionSocket) -> None:
         if socket not in self.sockets:  # gone since
             return
         claims = socket.session.claims
@@ -255,11 +284,11 @@ class Pulse:
             socket.abort()
         elif claims is None:
             socket.close(CloseCode.NO_HELLO, "no hello in time")
-        elif claims.is_expired(now):
+        elif claims.is_expired(time.time()):
             socket.write(frame.text(protocol.error("token_expired", "the token has expired"), False))
             socket.close(CloseCode.TOKEN, "token_expired")
         else:
-            socket.bucket = self._deadlines.add(claims.ends_at, socket)
+            self.renewed(socket)
 
     def _check_stall(self, socket: SessionSocket, now: float) -> None:
         waiting = socket.buffered_bytes()
@@ -302,7 +331,7 @@ class Pulse:
     def announce_freshness(self) -> None:
         """Tell every socket at once that the bus is proved to deliver, or not."""
         self._metrics.fresh = self._hub.fresh
-        self._freshness_at = time.time()
+        self._freshness_at = time.monotonic()
         data = self._heartbeat()
         in_turns([socket for beat in self._beats for socket in beat], partial(self._tell, data))
 
@@ -335,6 +364,11 @@ class Pulse:
                 self._metrics.drained += 1
                 socket.write(bye)
                 socket.close(CloseCode.GOING_AWAY, "going away")
+
+
+def _wall_offset_s() -> float:
+    """Return the difference between the wall clock and the monotonic clock."""
+    return time.time() - time.monotonic()
 
 
 def _decrement(counter: Counter[str], key: str) -> None:

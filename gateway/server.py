@@ -12,10 +12,14 @@ import gc
 import multiprocessing
 import os
 import re
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator
+from functools import cached_property
+from types import FrameType
 from typing import Any, cast
 
 import httptools
@@ -24,18 +28,21 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 from uvicorn.supervisors import multiprocess
 
-from gateway import app
+from gateway import app, descriptors
 from gateway.app import StartError
+from gateway.connections import HttpConnections, Limits, Wait
 from gateway.errors import GatewayError
 from gateway.listening import address_text, listen
+from gateway.metrics import Metrics
 from gateway.node import Node
+from gateway.reload import Reloading
 from gateway.settings import GatewaySettings, SettingsError
-from gateway.websocket import SessionSocket, WebSocket
+from gateway.websocket import SessionSocket, WebSocket, refusal
 from sync.state import deathwatch, env, logs
 from sync.state.connect import connect
 from sync.state.inspection import UnfitStoreError, check_start
@@ -46,13 +53,6 @@ log = structlog.get_logger("gateway.server")
 HEAD_MAX_BYTES = 16_384
 """Request line and headers together; beyond: 431."""
 
-HEAD_TIMEOUT_S = 5.0
-"""From connecting until the request head is complete; beyond: the connection is dropped."""
-
-HEAD_TICK_S = 0.25
-"""How often it is looked for connections on which nothing came at all. They are dropped when it was looked twice: after
-a standstill of the process, what came meanwhile is read between the two."""
-
 BACKLOG = 4096
 
 WORKER_ANSWER_S = 30
@@ -61,6 +61,9 @@ the five seconds that uvicorn allows, a busy machine or a small one does not sta
 
 COLLECT_AFTER = (20_000, 20, 50)
 """Objects made, net, until the garbage collector looks at the newest; collections of each generation until the next."""
+
+EXIT_DIED = 1
+"""Exit status of a web process that stopped because one of its tasks failed."""
 
 EXIT_SETTINGS = 2
 """The exit status where a setting, or what it names, cannot be used."""
@@ -83,47 +86,28 @@ class Porch:
     A connection's protocol is a socket from the start. What sends an opening handshake, whole and in plain form, stays
     one: uvicorn's HTTP object, its parser and the request they make would be thrown away at once, and were a fifth of
     what connecting costs; and a transport that changes its protocol leaves epoll and enters it again. Everything else,
-    wrong or merely rare, is the `Door`'s, with the clock of its head running on.
+    wrong or merely rare, is the `Door`'s.
+
     """
 
     def __init__(self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
-        self._since: dict[WebSocket, float] = {}
-        self._late: set[WebSocket] = set()
-        self._is_ticking = False
+
+    @cached_property
+    def connections(self) -> HttpConnections:
+        """All HTTP connections of the server. First used after the app has started, because the app sets the limits."""
+        node = self._app_state.get("node")
+        return node.connections if isinstance(node, Node) else HttpConnections(Limits(), Metrics())
 
     def __call__(self, **_: object) -> WebSocket:
         """Return the protocol of a new connection."""
         socket_class = cast("type[WebSocket]", self._config.ws_protocol_class)
         return socket_class(self._config, self._server_state, self._app_state, self)
 
-    def enter(self, socket: WebSocket) -> None:
-        """Start the clock for the first request's head."""
-        self._since[socket] = time.monotonic()
-        if not self._is_ticking:
-            self._is_ticking = True
-            asyncio.get_running_loop().call_later(HEAD_TICK_S, self._tick)
-
-    def leave(self, socket: WebSocket) -> float:
-        """Stop the clock, and return when it was started."""
-        return self._since.pop(socket, 0.0)
-
-    def _tick(self) -> None:
-        """Drop who has not said in time what it is: no timer for each, since most say it at once."""
-        latest = time.monotonic() - HEAD_TIMEOUT_S
-        late = {silent for silent, since in self._since.items() if since <= latest}
-        for silent in late & self._late:
-            silent.abort()
-        self._late = late & self._since.keys()
-        self._is_ticking = bool(self._since)
-        if self._is_ticking:
-            asyncio.get_running_loop().call_later(HEAD_TICK_S, self._tick)
-
     def hear(self, socket: WebSocket, transport: asyncio.Transport, data: bytes) -> None:
         """Let the socket answer an opening handshake, and the door look at any other first bytes."""
-        since = self.leave(socket)
         end = data.find(b"\r\n\r\n") + 4
         if 4 <= end < HEAD_MAX_BYTES and is_handshake(data[:end]):
             socket.shake_hands(data[:end])
@@ -132,7 +116,8 @@ class Porch:
             return
         self._server_state.connections.discard(socket)
         door = Door(self._config, self._server_state, self._app_state)
-        door.enter(transport, since)
+        door.enter(transport, self)
+        self.connections.replace(socket, door)
         transport.set_protocol(door)
         door.data_received(data)
 
@@ -148,15 +133,24 @@ def is_handshake(head: bytes) -> bool:
 class Door(HttpToolsProtocol):
     """uvicorn's HTTP protocol with bounds on what a client may send, and for how long, before it is understood."""
 
+    _porch: Porch
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._head_bytes = 0
+        self._in_head = True
         self._in_body = False
         self._is_all_head = False
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._fault = ""
+        self._served: RequestResponseCycle | None = None
+
+    def enter(self, transport: asyncio.Transport, porch: Porch) -> None:
+        """Take over a registered connection."""
+        self._porch = porch
+        self.connection_made(transport)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the clock for the first request's head.
+        """Take the transport.
 
         As uvicorn's, but for the local address, which nothing here reads and which costs a system call and a socket
         object per connection.
@@ -166,24 +160,67 @@ class Door(HttpToolsProtocol):
         self.flow = FlowControl(transport)
         self.client = get_remote_addr(transport)
         self.scheme = "https" if is_ssl(transport) else "http"
-        self._start_timer()
-
-    def enter(self, transport: asyncio.Transport, since: float) -> None:
-        """Take over a connection whose first head's clock runs since then (of `time.monotonic`)."""
-        left_s = since + HEAD_TIMEOUT_S - time.monotonic()
-        self._head_timer = self.loop.call_later(max(0.0, left_s), self._look_again)
-        self.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
-        self._stop_timer()
+        """Forget the connection."""
+        self._porch.connections.leave(self)
+        self._tell_served()
         super().connection_lost(exc)
+
+    def abort(self) -> None:
+        """End the connection at once and discard unsent data."""
+        self._tell_served()
+        self.transport.abort()
+
+    def _tell_served(self) -> None:
+        """Mark the request being served as disconnected, so that its handler writes nothing more.
+
+        uvicorn marks only the newest of several pipelined requests. It also does so one turn of the event loop after
+        the transport has been closed, and a write in between raises.
+        """
+        if self._served is not None and not self._served.response_complete:
+            self._served.disconnected = True
+            self._served.message_event.set()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._served = cycle
+        super()._start_asgi_task(cycle, app)
+
+    # What is expected from the client next.
+
+    def _note_wait(self) -> None:
+        self._porch.connections.waits(self, self._wait())
+
+    def _wait(self) -> Wait | None:
+        is_answered = self._is_idle()
+        if self.flow.write_paused:
+            return Wait.READ
+        if self._in_head:
+            return Wait.HEAD
+        if self._in_body:
+            return Wait.REST if is_answered else Wait.BODY
+        return Wait.NEXT if is_answered else None
+
+    def pause_writing(self) -> None:
+        """Expect the client to read."""
+        super().pause_writing()
+        self._note_wait()
+
+    def resume_writing(self) -> None:
+        """Continue after the client has read."""
+        super().resume_writing()
+        self._note_wait()
+
+    def on_response_complete(self) -> None:
+        """Expect the rest of the request, or the next one."""
+        super().on_response_complete()
+        self._note_wait()
 
     def data_received(self, data: bytes) -> None:
         """Count what belongs to a head, and hand what follows an upgrade to the WebSocket."""
         self._unset_keepalive_if_required()
         if not self._in_body and self._is_idle():
-            self._start_timer()
+            self._in_head = True
         while data and not self.transport.is_closing():
             size = HEAD_MAX_BYTES - self._head_bytes
             piece, data = data[:size], data[size:]
@@ -196,29 +233,40 @@ class Door(HttpToolsProtocol):
                     self._upgrade(data)
                     return
                 if self.parser.get_method() == b"CONNECT":
-                    self.send_400_response("This is no proxy.")
+                    self._refuse_head(400, "bad_request", "this is no proxy: CONNECT is not served")
                     return
                 data = self._without_upgrade() + data
             except httptools.HttpParserError:
-                self.send_400_response("Invalid HTTP request received.")
+                self._refuse_head(400, "bad_request", self._fault or "this is no HTTP request")
             else:
                 if self._is_all_head:
                     self._head_bytes += len(piece)
                     if self._head_bytes >= HEAD_MAX_BYTES:
-                        self._refuse_head()
+                        detail = f"request line and headers may have {HEAD_MAX_BYTES - 1} bytes together"
+                        self._refuse_head(431, "head_too_large", detail)
+        self._note_wait()
 
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
     def _upgrade(self, rest: bytes) -> None:
-        self._stop_timer()
         if not self._is_idle():
             # The answer under way would end up among the frames.
             self.transport.close()
             return
-        self.handle_websocket_upgrade()
-        if rest and not self.transport.is_closing():
-            self.transport.get_protocol().data_received(rest)  # type: ignore[attr-defined]
+        transport, porch = self.transport, self._porch
+        head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in self.headers:
+            head += [name, b": ", value, b"\r\n"]
+        socket_class = cast("type[WebSocket]", self.ws_protocol_class)
+        socket = socket_class(self.config, self.server_state, self.app_state, porch)
+        self.connections.discard(self)
+        porch.connections.replace(self, socket)
+        socket.take_over(transport)
+        transport.set_protocol(socket)
+        socket.shake_hands(b"".join([*head, b"\r\n"]))
+        if rest and not transport.is_closing():
+            socket.data_received(rest)
         # The parser and this object hold each other: let go, they are freed now, not when the collector comes by.
         self.parser = None  # type: ignore[assignment]
 
@@ -239,40 +287,43 @@ class Door(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
         return b"\r\n".join([*lines, b"", b""])
 
-    def _refuse_head(self) -> None:
-        self.transport.write(
-            b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        )
+    def _refuse_head(self, status: int, code: str, detail: str) -> None:
+        if self._is_idle():  # otherwise it would be written into the middle of another answer
+            self.transport.write(refusal(status, code, detail))
         self.transport.close()
-
-    def _start_timer(self) -> None:
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._look_again)
-
-    def _look_again(self) -> None:
-        """Drop it a tick later: what came while the process stood still is read before."""
-        self._head_timer = self.loop.call_later(HEAD_TICK_S, self.transport.abort)
-
-    def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
 
     def on_message_begin(self) -> None:
         """Begin a head."""
         super().on_message_begin()
-        self._start_timer()
+        self._in_head = True
 
     def on_headers_complete(self) -> None:
-        """End the head."""
+        """End the head.
+
+        Raises:
+            ValueError: the version is not served, or there is not exactly one Host.
+        """
         self._head_bytes = 0
+        self._in_head = False
         self._in_body = True
         self._is_all_head = False
-        self._stop_timer()
+        self._fault = self._find_fault()
+        if self._fault:
+            raise ValueError(self._fault)  # the parser stops and raises HttpParserError
         if self._is_declined():
             self.scope["http_version"] = self.parser.get_http_version()
         else:
             super().on_headers_complete()
+
+    def _find_fault(self) -> str:
+        """Return the fault of a head that the parser accepts, or an empty string."""
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            return f"HTTP/{version} is not served here; send HTTP/1.1"
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (not hosts and version == "1.1"):
+            return "an HTTP/1.1 request has one Host header"  # RFC 9112 section 3.2
+        return ""
 
     def on_message_complete(self) -> None:
         """Expect another head."""
@@ -284,10 +335,9 @@ class Door(HttpToolsProtocol):
     def _is_declined(self) -> bool:
         return bool(self.parser.should_upgrade()) and not self._should_upgrade()
 
-    def shutdown(self) -> None:
-        """Drop an idle connection at once when stopping."""
-        self._stop_timer()
-        super().shutdown()
+    def _should_upgrade(self) -> bool:
+        # An HTTP/1.0 request has no upgrade (RFC 9110 section 7.8).
+        return bool(super()._should_upgrade()) and self.parser.get_http_version() == "1.1"
 
 
 class Server(uvicorn.Server):
@@ -313,6 +363,8 @@ class Server(uvicorn.Server):
             raise StartError(str(reason)) from end
         if sockets is not None:  # else uvicorn says so
             log.info("listening", urls=[f"http://{address_text(one.getsockname())}" for one in sockets])
+        porch.connections.start()
+        self._connections = porch.connections
         node = self.lifespan.state.get("node")
         if isinstance(node, Node):
             for listener in (one for server in self.servers for one in server.sockets):
@@ -321,7 +373,7 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Take a signal to stop for done once it was: uvicorn raises it again at the end, as if it had gone wrong."""
-        with super().capture_signals():
+        with super().capture_signals(), _hangup_as(self.handle_exit):
             yield
             self._captured_signals.clear()
 
@@ -333,6 +385,24 @@ class Server(uvicorn.Server):
         if isinstance(node, Node):
             await node.pulse.drain(node.settings.drain_s)
         await super().shutdown(sockets)
+        self._connections.stop()
+
+
+@contextlib.contextmanager
+def _hangup_as(handler: Callable[[int, FrameType | None], None]) -> Generator[None, None, None]:
+    """Handle SIGHUP, unless it is ignored: under `nohup`, and in workers, whose supervisor handles it."""
+    is_ours = (
+        hasattr(signal, "SIGHUP")
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    )
+    if is_ours:
+        signal.signal(signal.SIGHUP, handler)
+    try:
+        yield
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class Worker(multiprocess.Process):
@@ -351,8 +421,12 @@ class Worker(multiprocess.Process):
             logs.configure(settings.log_level, settings.log_format)
             # The supervisor ends its workers, but not when it is killed.
             deathwatch.watch(self._supervisor)
+            if hasattr(signal, "SIGHUP"):
+                # A closed terminal sends it to all processes of the group; the supervisor replaces its workers itself.
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
             _spare_collector(self.config)
             super().target(sockets)
+            _exit_if_died(self.server)
         except GatewayError as error:
             self._reason_sink.send(str(error))
             sys.exit(EXIT_SETTINGS)
@@ -377,7 +451,7 @@ class Worker(multiprocess.Process):
         return self._server
 
 
-class Supervisor(multiprocess.Multiprocess):
+class Supervisor(Reloading):
     """uvicorn's supervisor, which ends where no worker can start.
 
     Where others serve, one that cannot start is tried again every RETRY_S: a setting that was broken meanwhile does not
@@ -433,10 +507,17 @@ def configuration(
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        timeout_keep_alive=15,
+        timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]  # a float works too
         timeout_graceful_shutdown=5,
         timeout_worker_healthcheck=WORKER_ANSWER_S,
     )
+
+
+def _exit_if_died(server: uvicorn.Server) -> None:
+    """Exit with EXIT_DIED if one of the process's tasks failed, so that its supervisor starts it again."""
+    node = server.lifespan.state.get("node") if server.started else None
+    if isinstance(node, Node) and node.has_died:
+        sys.exit(EXIT_DIED)
 
 
 def _workers(text: str) -> int:
@@ -473,10 +554,14 @@ async def _check_store(settings: GatewaySettings) -> None:
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT. Exit 2 with one line when the configuration is wrong."""
+    """Serve until SIGTERM, SIGINT or SIGHUP.
+
+    Exit 2 with one line when the configuration is wrong, EXIT_DIED when a task of the process had failed.
+    """
     try:
         settings = GatewaySettings.from_env(os.environ)
         workers = _workers(env.value(os.environ, "WEB_CONCURRENCY", "1"))
+        descriptors.raise_limit()
         app.check(os.environ)
         asyncio.run(_check_store(settings))
         sockets = listen(settings.host, settings.port)
@@ -494,7 +579,9 @@ def main() -> None:
 def _serve(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
     if config.workers == 1:
         _spare_collector(config)
-        Server(config).run(sockets)
+        server = Server(config)
+        server.run(sockets)
+        _exit_if_died(server)
         return
     # uvicorn's supervisor makes its processes by this name; it has no other seam for a server of one's own.
     multiprocess.Process = Worker  # type: ignore[misc]

@@ -15,6 +15,10 @@ from gateway.protocol import CloseCode
 
 T = TypeVar("T")
 
+STATES_BYTES_PER_S = 65_536
+"""Limit on the states sent to a socket because of `subscribe` frames after the hello, in bytes per second. Changes are
+sent without a `subscribe` and do not count."""
+
 
 class Send(NamedTuple):
     """Write this frame."""
@@ -87,6 +91,7 @@ class Rules:
     Attributes:
         verify: token and Unix time to claims, or why not.
         topics_max: topics per socket.
+        states_burst_bytes: burst of STATES_BYTES_PER_S: the states of all topics that a socket may hold.
         frames_per_s: inbound frames per second, with a burst of twice as many.
         heartbeat_ms: what the welcome promises.
         reconnect_ms: tells the bounds of a browser's back-off now.
@@ -98,6 +103,7 @@ class Rules:
     topics_max: int
     frames_per_s: int
     heartbeat_ms: int
+    states_burst_bytes: int = 2_097_152
     reconnect_ms: Callable[[], tuple[int, int]] = lambda: (500, 30_000)
     ack_rule: Callable[[], tuple[float, int]] = lambda: (1, 250)
     is_revoked: Callable[[Claims, str], bool] = lambda claims, topic: False
@@ -110,7 +116,7 @@ class Rules:
 class Session(Generic[T]):
     """The state of one socket. `topics` maps each subscribed topic to whatever the shell keeps for it."""
 
-    __slots__ = ("_credit", "_credit_at", "_rules", "claims", "client", "id", "topics")
+    __slots__ = ("_credit", "_credit_at", "_rules", "_states_until", "claims", "client", "id", "topics")
 
     def __init__(self, session_id: str, rules: Rules) -> None:
         self.id = session_id
@@ -120,6 +126,7 @@ class Session(Generic[T]):
         self._rules = rules
         self._credit: float = 2 * rules.frames_per_s
         self._credit_at = 0.0
+        self._states_until = 0.0
 
     def receive(self, data: bytes, now: float, fresh: bool) -> list[Effect]:
         """Return what one text frame asks for. `now`: Unix seconds; `fresh`: what a welcome is to say."""
@@ -162,6 +169,17 @@ class Session(Generic[T]):
         credit = min(2.0 * rate, self._credit + max(0.0, now - self._credit_at) * rate)
         self._credit, self._credit_at = credit - 1, now
         return credit >= 1
+
+    def spend_state(self, size_bytes: int, now: float) -> bool:
+        """Return whether a state of this size may be sent in answer to a `subscribe`.
+
+        Args:
+            size_bytes: the state's size.
+            now: seconds of the monotonic clock.
+        """
+        # The time at which everything sent so far would be sent at exactly this rate.
+        self._states_until = max(self._states_until, now) + size_bytes / STATES_BYTES_PER_S
+        return self._states_until - now <= self._rules.states_burst_bytes / STATES_BYTES_PER_S
 
     def _hello(self, hello: protocol.Hello, now: float, fresh: bool) -> list[Effect]:
         claims = self._rules.verify(hello.token, now)

@@ -254,6 +254,21 @@ class GatewaySettings(BaseSettings):
     batch_max_items: int = Field(500, ge=1, description="Publishes in one batch.")
     body_timeout_s: float = Field(10, gt=0, description="Seconds a request has to send its whole body; then 408.")
     publish_rate_per_s: float = Field(10_000, gt=0, description="Publishes a second of a key without its own rate.")
+    connections_max: int = Field(
+        4096, ge=1, description="Open HTTP connections per process; a new socket counts until its hello."
+    )
+    connections_per_address: int = Field(
+        2000, ge=1, description="The same per address of the TCP peer; trusted proxies are exempt."
+    )
+    keep_alive_s: float = Field(
+        75, gt=0, description="Seconds an HTTP connection may be idle; must be longer than the proxy in front keeps it."
+    )
+    reads_per_s: float = Field(
+        100,
+        gt=0,
+        description="Reads a second per token subject, or per address on routes without a token;"
+        " five times as many at once. Beyond: 429.",
+    )
     wait_max_ms: int = Field(30_000, ge=0, description="Longest wait of GET /v1/state; a longer wait_ms is cut to it.")
     streams_max: int = Field(2000, ge=1, description="Open event streams and waiting reads per process.")
     streams_per_subject: int = Field(32, ge=1, description="Open event streams and waiting reads per token subject.")

@@ -7,7 +7,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 
 import anyio
@@ -22,6 +22,7 @@ from gateway.auth import Claims
 from gateway.endpoint import Gateway, Streaming, require_claims, route
 from gateway.hub import Watch
 from gateway.problem import Problem, from_exception
+from gateway.rates import Rates
 from sync.state import marks
 from sync.state.store import Snapshot, StoreError
 from sync.state.topic import Topic, TopicError
@@ -82,10 +83,12 @@ class Readers:
 def state_routes(gateway: Gateway) -> list[Route]:
     """Return the routes that read."""
     readers = Readers(gateway)
+    rates = Rates(gateway.settings.reads_per_s)
 
     async def read_state(request: Request) -> Response:
         topic = _topic(request.path_params["topic"])
         claims = require_claims(gateway, request, topic)
+        rates.spend(claims.sub, time.monotonic())
         wanted = _integer(request, "min_version", VERSION_MAX)
         wait_ms = min(_integer(request, "wait_ms", VERSION_MAX), gateway.settings.wait_max_ms)
         snapshot = await gateway.store.read(topic)
@@ -96,9 +99,9 @@ def state_routes(gateway: Gateway) -> list[Route]:
             with readers.hold(claims.sub):
                 async with gateway.hub.watch(topic) as watch:
                     if wanted:
-                        await watch.newer_than(wanted - 1, wait_ms / 1000)
+                        await _while_connected(request, watch.newer_than(wanted - 1, wait_ms / 1000))
                     else:
-                        await _hydrated(gateway, watch, topic, wait_ms / 1000)
+                        await _while_connected(request, _hydrated(gateway, watch, topic, wait_ms / 1000))
             claims = require_claims(gateway, request, topic)  # the token may have ended meanwhile
             # Read again rather than served from the hub: the private part is only here.
             snapshot = await gateway.store.read(topic)
@@ -111,6 +114,7 @@ def state_routes(gateway: Gateway) -> list[Route]:
     async def read_events(request: Request) -> Response:
         topic = _topic(request.path_params["topic"])
         claims = require_claims(gateway, request, topic)
+        rates.spend(claims.sub, time.monotonic())
         held = request.headers.get("last-event-id", "")
         version = int(held) if _INTEGER.fullmatch(held) else -1
 
@@ -131,6 +135,29 @@ def state_routes(gateway: Gateway) -> list[Route]:
         route(gateway, STATE_PATH + EVENTS_SUFFIX, "GET", read_events),
         route(gateway, STATE_PATH, "GET", read_state),
     ]
+
+
+async def _while_connected(request: Request, work: Coroutine[object, object, object]) -> None:
+    """Return when `work` has ended; cancel it when the client disconnects.
+
+    Raises:
+        Problem: 400 disconnected.
+    """
+    working, gone = asyncio.create_task(work), asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise Problem("disconnected", "the client is gone")
+        working.result()
+    finally:
+        for task in (working, gone):
+            task.cancel()
+        await asyncio.wait((working, gone))
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _hydrated(gateway: Gateway, watch: Watch, topic: str, timeout_s: float) -> None:
@@ -197,7 +224,8 @@ def _event_source(gateway: Gateway, watch: Watch, claims: Claims, topic: str, he
         # The heartbeats are ours: they say more than a comment.
         ping=0,
         sep="\n",
-        send_timeout=settings.send_timeout_s,
+        # gateway/connections.py ends the connection of a stream that is not read.
+        send_timeout=None,
         shutdown_event=stopping,
         shutdown_grace_period=settings.drain_s,
     )

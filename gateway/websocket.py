@@ -1,9 +1,8 @@
 """The fast lane: one object per socket, no task and no queue, behind uvicorn's `ws=` seam.
 
 `WebSocket` is RFC 6455 on a transport: handshake, inbound frames, close, backpressure. `SessionSocket` puts a session
-behind it. uvicorn calls the class as `cls(config=, server_state=, app_state=)`, then `connection_made`,
-`data_received(request head)`, `transport.set_protocol`; that seam is internal to it, so its minor version is pinned.
-What `gateway.server` serves is a socket from the first byte: its porch decides whether it stays one.
+behind it. What `gateway.server` serves is a socket from the first byte: its porch decides whether it stays one. Where
+uvicorn's HTTP protocol has read the head, `take_over` and `shake_hands` follow.
 """
 
 from __future__ import annotations
@@ -15,17 +14,22 @@ import hashlib
 import logging
 import os
 import time
+from collections.abc import Generator, Iterable
+from http import HTTPStatus
 from os import write as write_fd
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+import orjson
 import structlog
-from websockets.exceptions import InvalidHeader, NegotiationError, PayloadTooBig
+from websockets.exceptions import InvalidHeader, NegotiationError, PayloadTooBig, ProtocolError
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.frames import Close, Frame, Opcode
 from websockets.headers import parse_extension, parse_subprotocol
 from websockets.protocol import Protocol, Side, State
+from websockets.streams import StreamReader
 
 from gateway import frame, protocol, session
+from gateway.connections import Wait
 from gateway.outbox import Outbox
 from gateway.protocol import CloseCode
 from gateway.session import Session
@@ -46,6 +50,9 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 FRAGMENTS_MAX = 256
 """Frames one message may come in. What it may weigh is bounded apart from that."""
 
+UNKNOWN_STATE_BYTES = 8192
+"""Assumed size of a state that is not in memory, for the limit on `subscribe`."""
+
 SLICE_BYTES = 4096
 """How much of a read is parsed before what it holds is looked at: a flood in one read is cut off early."""
 
@@ -54,15 +61,6 @@ _CLOSE_SENT = Close(1000, "")
 _CLOSE_HEAD = 0x88
 _FAILURES = frozenset((1007, CloseCode.PROTOCOL_ERROR, CloseCode.NO_HELLO, CloseCode.TOO_LARGE, CloseCode.LIMIT))
 """Close codes after which nothing from the peer counts any more."""
-_TITLES = {
-    400: "Bad Request",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    426: "Upgrade Required",
-    429: "Too Many Requests",
-    503: "Service Unavailable",
-}
 _DEFLATE = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
 
 
@@ -77,12 +75,55 @@ class Refused(Exception):
         self.headers = headers
 
 
+_NO_ROOM = {
+    "address": Refused(429, "too_many_connections", "too many connections from this address", (("Retry-After", "5"),)),
+    "connections_max": Refused(503, "busy", "no more connections here, try again", (("Retry-After", "2"),)),
+}
+"""Answer to a new connection without room, by the limit that is reached."""
+
+
+def refusal(status: int, code: str, detail: str, headers: Iterable[tuple[str, str]] = ()) -> bytes:
+    """Return a complete HTTP answer with a problem document (RFC 9457) and `Connection: close`."""
+    title = HTTPStatus(status).phrase
+    body = orjson.dumps({"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail})
+    extra = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    head = (
+        f"HTTP/1.1 {status} {title}\r\nContent-Type: application/problem+json\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n{extra}\r\n"
+    )
+    return head.encode() + body
+
+
 def _offers(header: bytes, wanted: str) -> bool:
     """Whether the subprotocol header offers `wanted`."""
     try:
         return header == wanted.encode() or wanted in parse_subprotocol(header.decode("latin-1"))
     except InvalidHeader:
         return False
+
+
+class _StrictReader(StreamReader):
+    """The library's reader, which also requires the shortest encoding of a frame's length (RFC 6455 section 5.2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = "head"
+
+    def read_exact(self, n: int) -> Generator[None, None, bytearray]:
+        """Return the next `n` bytes. The parser reads a frame's head, extended length, mask and payload in turn."""
+        data = yield from super().read_exact(n)
+        match self._next:
+            case "head":
+                self._next = "length" if data[1] & 0x7F > 125 else "mask"
+            case "length":
+                if int.from_bytes(data, "big") < (126 if n == 2 else 65_536):
+                    raise ProtocolError("a length in more bytes than it needs")
+                self._next = "mask"
+            case "mask":
+                self._next = "payload"
+            case _:
+                self._next = "head"
+        return data
 
 
 class _Inbound(Protocol):
@@ -93,6 +134,11 @@ class _Inbound(Protocol):
     """
 
     __slots__ = ("is_between",)
+
+    def parse(self) -> Generator[None]:
+        """Parse frames with the strict reader."""
+        self.reader = _StrictReader()
+        yield from super().parse()
 
     def recv_frame(self, frame: Frame) -> None:
         """Take one frame; a close ends an unfinished message (RFC 6455 sections 5.4 and 5.5: it may come between)."""
@@ -128,14 +174,8 @@ class WebSocket(asyncio.Protocol):
     subprotocol: ClassVar[str | None] = protocol.SUBPROTOCOL
     fragments_max: ClassVar[int] = FRAGMENTS_MAX
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        porch: Porch | None = None,
-    ) -> None:
-        """Take what uvicorn gives; `porch` is told the first bytes, which may be no handshake. None: they are one."""
+    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], porch: Porch) -> None:
+        """Take uvicorn's objects. `porch` decides what to do with the first bytes."""
         self.server_state = server_state
         self._porch = porch
         self.transport: asyncio.Transport | None = None
@@ -164,6 +204,7 @@ class WebSocket(asyncio.Protocol):
 
     def opened(self) -> None:
         """The handshake is done, but for its answer, which is written next."""
+        self.settle()
 
     def received(self, data: bytes, is_text: bool) -> None:
         """A whole message has come; text is valid UTF-8."""
@@ -175,26 +216,32 @@ class WebSocket(asyncio.Protocol):
     def lost(self) -> None:
         """The connection is gone. Called once, only after `opened`."""
 
+    def settle(self) -> None:
+        """Stop counting as an HTTP connection; the limits on sockets apply from now on."""
+        self._porch.connections.leave(self)
+
     # asyncio.Protocol, as uvicorn hands over.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport over; the request head follows as the first data."""
+        """Register a new connection, or refuse it if there is no room. The request head follows as the first data."""
         # uvloop's transports do not derive from asyncio's classes.
-        self.transport = cast(asyncio.Transport, transport)
+        self.take_over(cast(asyncio.Transport, transport))
+        reached = self._porch.connections.enter(self, self._peer())
+        if reached:
+            self._refuse(_NO_ROOM[reached])
+
+    def take_over(self, transport: asyncio.Transport) -> None:
+        """Take a connection whose request head has been read."""
+        self.transport = transport
         self.server_state.connections.add(self)  # type: ignore[arg-type]
-        if self._porch is not None:
-            self._porch.enter(self)
 
     def data_received(self, data: bytes) -> None:
         """Take the request head, then frames."""
         if self._inbound is None:
             if not self._is_upgraded:
-                porch, self._porch = self._porch, None
-                if porch is None:
-                    self.shake_hands(data)
-                else:
-                    assert self.transport is not None
-                    porch.hear(self, self.transport, data)
+                assert self.transport is not None
+                if not self.transport.is_closing():
+                    self._porch.hear(self, self.transport, data)
                 return
             if not self.is_closing and self._receive_whole(data):
                 return
@@ -250,10 +297,9 @@ class WebSocket(asyncio.Protocol):
         """Forget the socket."""
         self.fd = -1
         self.server_state.connections.discard(self)
+        self.settle()
         if self._is_upgraded:
             self.lost()
-        elif self._porch is not None:
-            self._porch.leave(self)
 
     def shutdown(self) -> None:
         """Close for uvicorn, which is stopping."""
@@ -287,6 +333,8 @@ class WebSocket(asyncio.Protocol):
         for line in lines[1:-2]:
             name, _, value = line.partition(b":")
             name, value = name.lower(), value.strip()
+            if name == b"host" and name in headers:
+                raise Refused(400, "bad_handshake", "there is more than one Host header")
             headers[name] = headers[name] + b", " + value if name in headers else value
         if target.partition(b"?")[0] != self.path:
             raise Refused(404, "not_found", "WebSockets are served at /v1/connect")
@@ -349,18 +397,7 @@ class WebSocket(asyncio.Protocol):
 
     def _refuse(self, refused: Refused) -> None:
         assert self.transport is not None
-        body = b'{"type":"about:blank","title":"%b","status":%d,"code":"%b","detail":"%b"}' % (
-            _TITLES[refused.status].encode(),
-            refused.status,
-            refused.code.encode(),
-            refused.detail.encode(),
-        )
-        extra = "".join(f"{name}: {value}\r\n" for name, value in refused.headers)
-        self.transport.write(
-            f"HTTP/1.1 {refused.status} {_TITLES[refused.status]}\r\nContent-Type: application/problem+json\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n{extra}\r\n".encode()
-            + body
-        )
+        self.transport.write(refusal(refused.status, refused.code, refused.detail, refused.headers))
         self.transport.close()
 
     # Frames in.
@@ -526,13 +563,7 @@ class SessionSocket(WebSocket):
 
     session: Session[Subscription]
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        porch: Porch | None = None,
-    ) -> None:
+    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], porch: Porch) -> None:
         super().__init__(config, server_state, app_state, porch)
         self.node: Node = app_state["node"]
         self.outbox: Outbox[Subscription] | None = None
@@ -565,6 +596,7 @@ class SessionSocket(WebSocket):
         self.opened_at = time.time()
         self.session = Session(self.node.session_id(), self.node.rules)
         self.node.pulse.opened(self)
+        self._porch.connections.waits(self, Wait.HELLO)
 
     def data_received(self, data: bytes) -> None:
         """Note the sign of life."""
@@ -585,6 +617,7 @@ class SessionSocket(WebSocket):
         now = time.time()
         # What one frame causes - a welcome and a dozen snapshots, say - leaves in one system call.
         self._cork = []
+        is_greeting = False
         for effect in self.session.receive(data, now, node.hub.fresh):
             match effect:
                 case session.Acked(topic, version):
@@ -592,9 +625,15 @@ class SessionSocket(WebSocket):
                 case session.Send(data):
                     self.write(frame.text(data, False))
                 case session.Opened(data):
-                    node.pulse.greeted(self)
+                    self.settle()
+                    if not node.pulse.greeted(self):
+                        break  # refused: no welcome, no topics
+                    is_greeting = True
                     self.write(frame.text(data, False))
                 case session.Attach(topic, held):
+                    if not is_greeting and not self._may_ask_for(topic):
+                        self.close(CloseCode.LIMIT, "too_many_states: subscribing asks for too many states")
+                        break
                     self._attach(topic, held)
                 case session.Detach(topic):
                     node.hub.detach(self.session.topics.pop(topic))
@@ -616,6 +655,14 @@ class SessionSocket(WebSocket):
                         node.metrics.auth_failures[reason] += 1
                     self.close(code, reason)
         self.uncork()
+
+    def _may_ask_for(self, topic: str) -> bool:
+        """Return whether a `subscribe` to the topic is within the rate of states."""
+        if self.outbox is not None:
+            return True  # the socket does not drain: nothing is sent now, and later only the newest state
+        live = self.node.hub.topic(topic)
+        size_bytes = UNKNOWN_STATE_BYTES if live is None or not live.known else len(live.state)
+        return self.session.spend_state(size_bytes, time.monotonic())
 
     def _attach(self, topic: str, held: int) -> None:
         topics = self.session.topics

@@ -36,6 +36,7 @@ from sync.refusal import BODY_MAX_BYTES as BODY_MAX_BYTES
 from sync.refusal import Refusal, asked_environment, json_response, page_limit, read_body
 from sync.settings import SettingsError, SyncSettings
 from sync.standing import Tabs
+from sync.state import logs
 from sync.state.store import Store, StoreError
 
 _log = structlog.get_logger("sync.intake")
@@ -165,7 +166,9 @@ class _Door:
         except Refusal as refusal:
             return refusal.response()
         except StoreError as error:
-            _log.error("webhook_not_stored", provider=self._adapter.name, error=str(error))
+            logs.limited(
+                "sync.intake", "webhook_not_stored", level="error", provider=self._adapter.name, error=str(error)
+            )
             return Refusal("store_unavailable", "the event could not be stored or used: send it again").response()
         return _receipt(receipt)
 
@@ -177,11 +180,11 @@ class _Door:
             case Malformed(problem):
                 raise Refusal("signature_malformed", problem)
             case Invalid():
-                _log.warning("signature_invalid", provider=self._adapter.name, bytes=len(body))
+                logs.limited("sync.intake", "signature_invalid", provider=self._adapter.name, bytes=len(body))
                 raise Refusal("signature_invalid", "no configured secret made this signature of these bytes")
             case Expired(skew_s):
                 where = "behind" if skew_s > 0 else "ahead of"
-                _log.warning("signature_expired", provider=self._adapter.name, skew_s=skew_s)
+                logs.limited("sync.intake", "signature_expired", provider=self._adapter.name, skew_s=skew_s)
                 raise Refusal(
                     "signature_expired",
                     f"the signature is genuine, but its time is {abs(skew_s)} s {where} this server's clock, which is "

@@ -6,7 +6,7 @@ topic's lock, so any number of relays may run, and within a topic rows are commi
 
 The table is made by the applications (`planwire_client.outbox.DDL`); this module knows its columns, not its schema.
 `python -m sync.outbox list`, `retry` and `drop` are about the rows that were refused, as `planwire outbox` is.
-Exit status 0 after SIGINT or SIGTERM, 2 with one line on standard error where it cannot start.
+Exit status 0 after SIGINT, SIGTERM or SIGHUP, 2 with one line on standard error where it cannot start.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import os
 import random
-import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from sync.state.connect import connect
 from sync.state.env import OUTBOX_URL, SettingNameError
 from sync.state.inspection import check_start
 from sync.state.previous import with_previous
+from sync.state.stopping import stop_signals
 from sync.state.store import Change, Store, StoreError, Verdict
 from sync.state.topic import RESERVED_KINDS, Topic, TopicError
 
@@ -306,7 +306,7 @@ def database_of(environ: Mapping[str, str]) -> str:
 
 
 async def serve(settings: SyncSettings, database_url: str) -> None:
-    """Relay until SIGINT or SIGTERM.
+    """Relay until SIGINT, SIGTERM or SIGHUP.
 
     Raises:
         SyncError: the store or its URL cannot be used, or the embedded store does not start.
@@ -314,7 +314,7 @@ async def serve(settings: SyncSettings, database_url: str) -> None:
     async with opened(settings) as store:
         relay = Relay(database_url, store)
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             loop.add_signal_handler(number, relay.stop)
         await check_start(store, dev=settings.dev)
         _log.info("outbox_started")

@@ -1,7 +1,7 @@
 """`python -m sync.worker`: what has to happen without a webhook: recovery, timers, catalog edits, reconcile, catch-up.
 
 Any number of workers share the store; a lease decides who does what, and every step may be done twice without harm.
-Exit status 0 after SIGINT or SIGTERM, 2 with one line on standard error where it cannot start.
+Exit status 0 after SIGINT, SIGTERM or SIGHUP, 2 with one line on standard error where it cannot start.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import random
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +34,7 @@ from sync.settings import SettingsError, SyncSettings
 from sync.state import deathwatch, embedded, env, logs
 from sync.state.connect import connect
 from sync.state.inspection import Inspection, check_start
+from sync.state.stopping import stop_signals
 from sync.state.store import StoreError
 from sync.state.topic import Topic
 
@@ -319,7 +319,7 @@ def _touch(path: Path) -> None:
 
 
 async def serve(settings: SyncSettings) -> None:
-    """Work until SIGINT or SIGTERM.
+    """Work until SIGINT, SIGTERM or SIGHUP.
 
     Raises:
         SyncError: the alive file, the catalog, the store's URL or the store cannot be used, or the embedded store does
@@ -342,7 +342,7 @@ async def serve(settings: SyncSettings) -> None:
             stack.push_async_callback(hydrating.aclose)
         worker = Worker(pipeline, settings.environments, hydration=hydrating, alive_file=settings.alive_file)
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             loop.add_signal_handler(number, worker.stop)
         await check_start(store, dev=settings.dev)
         _log.info("worker_started", environments=settings.environments)

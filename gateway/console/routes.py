@@ -23,6 +23,7 @@ from gateway.console.gate import COOKIE, COOKIE_TTL_S, STREAM_TTL_S, Gate
 from gateway.console.node import ConsoleNode
 from gateway.endpoint import Handler, route
 from gateway.problem import Problem
+from gateway.rates import RatedByAddress
 from gateway.revocations import LOGIN_TTL_S, LOGINS_MAX, Revocation
 from sync.state.store import StoreError
 
@@ -137,7 +138,7 @@ def console_routes(node: ConsoleNode, gate: Gate, billing: Billing | None) -> li
         route(node, "/console/api/token", "POST", token),
         route(node, "/console/api/actions/{action}", "POST", actions.act),
         route(node, "/console", "GET", index),
-        Mount("/console", _Pages(gate)),
+        Mount("/console", RatedByAddress(_Pages(gate), node.settings)),
     ]
 
 

@@ -9,7 +9,7 @@
 Who gets the first lock owns the store: starts it, watches it, stops it. Everybody else attaches, and one of them takes
 over when the owner is gone. It listens on no port. It does not read or write topics, and needs POSIX (flock, fork).
 
-    python -m sync.state.embedded      the `store` process: keeps it up until SIGTERM or SIGINT
+    python -m sync.state.embedded      the `store` process: keeps it up until SIGTERM, SIGINT or SIGHUP
 
 EmbeddedError (a SyncError): there is no server program, it does not start, or the owner's does not answer.
 """
@@ -36,6 +36,7 @@ import structlog
 
 from sync.errors import SyncError
 from sync.state import deathwatch, env, guard, logs
+from sync.state.stopping import stop_signals
 
 DEFAULT_DATA_DIR = ".planwire"
 SOCKET_PATH_MAX_BYTES = 100
@@ -451,7 +452,7 @@ async def _ask(socket: Path) -> bytes:
 
 
 async def main() -> None:
-    """Run the `store` process until SIGTERM or SIGINT, or until the process in PLANWIRE_WATCH_PID is gone.
+    """Run the `store` process until SIGTERM, SIGINT or SIGHUP, or until the process in PLANWIRE_WATCH_PID is gone.
 
     Raises:
         SyncError: a misspelt setting, or a store that cannot be had.
@@ -460,7 +461,7 @@ async def main() -> None:
     logs.configure_from(environ)
     done = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         loop.add_signal_handler(number, done.set)
     deathwatch.watch_from(environ)
     data_dir = env.value(environ, "PLANWIRE_DATA_DIR", DEFAULT_DATA_DIR)

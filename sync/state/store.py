@@ -18,6 +18,7 @@ from sync.errors import SyncError
 from sync.state import announcement, canonical, merge_patch
 from sync.state.announcement import PUBLISHER
 from sync.state.keys import DEFAULT_KEYS, Keys
+from sync.state.pauses import Pauses
 from sync.state.slots import slot_of, variants
 from sync.state.unannounced import Unannounced
 
@@ -213,7 +214,10 @@ class Store:
 
     async def commit_many(self, changes: Sequence[Change]) -> list[Committed | StoreError]:
         """Return a verdict for each change, in order, in one round trip; a failing change does not stop the others."""
-        given = [self.arguments(change) for change in changes]
+        given, pauses = [], Pauses()
+        for change in changes:
+            given.append(self.arguments(change))
+            await pauses.due()  # the patch of a large state takes milliseconds
         replies = await self._pipelined(given)
         missed = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if missed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import socket
 import time
@@ -12,19 +13,22 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from gateway import pulse, server, websocket
+from gateway import connections, pulse, server, session, websocket
 from gateway.settings import GatewaySettings
 from tests.support.gateway import PUBLISH_KEY, SECRET, Running, environment, run_gateway, token
 from tests.support.servers import start_valkey
 from tests.support.wait import until
-from tests.support.wire import KEY, TEXT, dial, encode, head, hello
+from tests.support.wire import HANDSHAKE, KEY, TEXT, dial, encode, head, hello
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: gateway.test\r\n\r\n"
+UPGRADE = b"".join(
+    b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in HANDSHAKE.items() if name != "Host"
+)
 SOON_S = 0.3
 WELL_BEFORE_KEEP_ALIVE_S = 12.0
-"""The keep-alive timeout is 15 s: what ends before this was ended by the head's clock."""
+"""The keep-alive timeout is far longer: what ends before this was ended by the head's clock."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -47,7 +51,7 @@ async def test_the_limits_are_the_documented_ones() -> None:
     settings = GatewaySettings.from_env({"PLANWIRE_JWT_SECRET": SECRET})
     for name, value in {
         "HEAD_MAX_BYTES": server.HEAD_MAX_BYTES,
-        "HEAD_TIMEOUT_S": server.HEAD_TIMEOUT_S,
+        "HEAD_TIMEOUT_S": connections.HEAD_TIMEOUT_S,
         "BACKLOG": server.BACKLOG,
         "FRAGMENTS_MAX": websocket.FRAGMENTS_MAX,
         "SLICE_BYTES": websocket.SLICE_BYTES,
@@ -62,6 +66,11 @@ async def test_the_limits_are_the_documented_ones() -> None:
         "PLANWIRE_SOCKETS_PER_ADDRESS": settings.sockets_per_address,
         "PLANWIRE_SOCKETS_PER_SUBJECT": settings.sockets_per_subject,
         "PLANWIRE_SOCKETS_MAX": settings.sockets_max,
+        "PLANWIRE_BODY_TIMEOUT_S": settings.body_timeout_s,
+        "PLANWIRE_KEEP_ALIVE_S": settings.keep_alive_s,
+        "PLANWIRE_CONNECTIONS_MAX": settings.connections_max,
+        "PLANWIRE_CONNECTIONS_PER_ADDRESS": settings.connections_per_address,
+        "STATES_BYTES_PER_S": session.STATES_BYTES_PER_S,
     }.items():
         (row,) = [row for row in rows if f"`{name}`" in row and row.count("|") == 4]
         assert re.search(rf"\b{value:,g}\b", row), f"{name} is {value}: {row}"
@@ -86,7 +95,7 @@ def soon_once_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     hear = server.Porch.hear
 
     def heard(porch: server.Porch, socket: websocket.WebSocket, transport: asyncio.Transport, data: bytes) -> None:
-        monkeypatch.setattr(server, "HEAD_TIMEOUT_S", SOON_S)
+        monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", SOON_S)
         hear(porch, socket, transport, data)
 
     monkeypatch.setattr(server.Porch, "hear", heard)
@@ -98,7 +107,7 @@ async def test_a_slow_head_is_dropped(running: Running, name: str, monkeypatch: 
     if parts and parts[0].startswith(GET):
         soon_once_heard(monkeypatch)
     else:
-        monkeypatch.setattr(server, "HEAD_TIMEOUT_S", SOON_S)
+        monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", SOON_S)
     started = time.monotonic()
     async with dial(running.port) as wire:
         for number, part in enumerate(parts):
@@ -113,7 +122,7 @@ async def test_a_slow_head_is_dropped(running: Running, name: str, monkeypatch: 
 
 
 async def test_trickling_does_not_help(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", SOON_S)
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", SOON_S)
     async with dial(running.port) as wire:
         started = time.monotonic()
         await wire.send(b"GET / HTTP/1.1\r\n")
@@ -129,15 +138,14 @@ async def test_trickling_does_not_help(running: Running, monkeypatch: pytest.Mon
 async def test_what_came_while_the_process_stood_still_is_answered(
     running: Running, parts: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", SOON_S)
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", SOON_S)
     loop = asyncio.get_running_loop()
-    porch: object = running.server.config.http_protocol_class
-    assert isinstance(porch, server.Porch)
+    there = running.node.connections
     bell, rope = socket.socketpair()
     with bell, rope, socket.create_connection(("127.0.0.1", running.port)) as caller:
-        await until(lambda: porch._since)
+        await until(lambda: len(there) == 1)
         caller.sendall(parts[0])
-        await until(lambda: bool(porch._since) != bool(parts[0]))
+        await until(lambda: any(isinstance(one, server.Door) for one in there._entries) == bool(parts[0]))
 
         def stand_still() -> None:
             """The gateway shares this thread, and the loop's clocks are looked at next."""
@@ -249,6 +257,52 @@ async def test_garbage_is_a_bad_request(running: Running, garbage: bytes) -> Non
         await wire.send(garbage)
         assert (await wire.answer()).status == 400
         await wire.rest()
+
+
+@pytest.mark.parametrize(
+    ("head", "detail"),
+    [
+        (b"GET /healthz HTTP/1.1\r\n", "one Host header"),
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: a\r\n", "one Host header"),
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\nhost: b\r\n", "one Host header"),
+        (b"GET /healthz HTTP/1.0\r\nHost: a\r\nHost: b\r\n", "one Host header"),
+        (b"GET /healthz HTTP/2.0\r\nHost: a\r\n", "HTTP/2.0"),
+        (b"GET /healthz HTTP/0.9\r\nHost: a\r\n", "HTTP/0.9"),
+        (b"GET /v1/connect HTTP/2.0\r\nHost: a\r\n" + UPGRADE, "HTTP/2.0"),
+        (b"GET /v1/connect HTTP/1.1\r\nX-A: \xe9\r\n" + UPGRADE, "one Host header"),
+        (b"GET /v1/connect HTTP/1.1\r\nX-A: \xe9\r\nHost: a\r\nHost: a\r\n" + UPGRADE, "one Host header"),
+    ],
+)
+async def test_a_request_of_another_version_or_without_one_host_is_refused(
+    running: Running, head: bytes, detail: str
+) -> None:
+    """RFC 9112 section 3.2: whom such a request is for, a proxy and this server may see differently."""
+    async with dial(running.port) as wire:
+        await wire.send(head + b"\r\n", GET)
+        answer = await wire.answer()
+        assert (answer.status, answer.code, answer.headers["connection"]) == (400, "bad_request", "close")
+        assert detail in json.loads(answer.body)["detail"]
+        assert await wire.rest() == b""
+
+
+async def test_http_1_0_needs_no_host_and_has_no_upgrade(running: Running) -> None:
+    async with dial(running.port) as wire:
+        await wire.send(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert (await wire.answer()).status == 200
+    async with dial(running.port) as wire:
+        await wire.send(b"GET /v1/connect HTTP/1.0\r\nHost: a\r\n" + UPGRADE + b"\r\n")
+        answer = await wire.answer()
+        assert (answer.status, answer.code) == (426, "upgrade_required")
+    assert not running.node.pulse.sockets
+
+
+async def test_a_refused_head_does_not_end_up_in_an_answer(running: Running) -> None:
+    stream = f"GET /v1/state/tenant:a/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token()}\r\n\r\n"
+    async with dial(running.port) as wire:
+        await wire.send(stream.encode())
+        assert (await wire.answer()).status == 200
+        await wire.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert b"bad_request" not in await wire.rest()
 
 
 async def test_an_upgrade_to_another_protocol_is_declined_by_answering(running: Running) -> None:

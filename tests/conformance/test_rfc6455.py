@@ -96,6 +96,7 @@ async def test_a_proper_handshake_is_accepted_in_any_dress(running: Running, cha
         ({"Sec-WebSocket-Key": "!" * 24}, 400, "bad_handshake"),
         ({"Sec-WebSocket-Key": KEY + "AAAA"}, 400, "bad_handshake"),
         ({"Host": None}, 400, "bad_handshake"),
+        ({"Host": "gateway.test", "host": "gateway.test"}, 400, "bad_handshake"),
         ({"Content-Length": "2"}, 400, "bad_handshake"),
         ({"Transfer-Encoding": "chunked"}, 400, "bad_handshake"),
         ({"Sec-WebSocket-Protocol": None}, 400, "subprotocol"),
@@ -215,7 +216,23 @@ async def test_handshake_and_frames_may_come_byte_by_byte(running: Running) -> N
 
 FRAGMENT = encode(TEXT, b"{", fin=False)
 
+
+def wide(opcode: int, size: int, size_bytes: int) -> bytes:
+    """Return a frame of blanks whose length takes 2 or 8 bytes, needed or not."""
+    length = struct.pack("!BH", 0x80 | 126, size) if size_bytes == 2 else struct.pack("!BQ", 0x80 | 127, size)
+    return bytes([0x80 | opcode]) + length + bytes(4) + b" " * size
+
+
 BROKEN = {
+    "a length in two bytes that fits in seven bits": (wide(TEXT, 125, 2), 1002),
+    "no length in two bytes": (wide(TEXT, 0, 2), 1002),
+    "a length in eight bytes that fits in seven bits": (wide(TEXT, 2, 8), 1002),
+    "a length in eight bytes that fits in two": (wide(TEXT, 65_535, 8), 1002),
+    "a ping with a length in two bytes": (wide(PING, 4, 2), 1002),
+    "the second frame with a length in two bytes": (
+        encode(PING, b"ab") + encode(PONG, b"12345678") + wide(TEXT, 9, 2),
+        1002,
+    ),
     "unmasked": (encode(TEXT, b"{}", mask=False), 1002),
     "unmasked ping": (encode(PING, b"", mask=False), 1002),
     "rsv1 without compression": (encode(TEXT, b"{}", rsv=4), 1002),

@@ -22,8 +22,12 @@ from sync.state.connect import connect
 from sync.state.keys import DEFAULT_KEYS as keys
 from sync.state.store import Change
 from tests.faults.clock import LACKING, library
-from tests.faults.rig import NOTICE_S, PATIENCE_S, PROBE_S, SILENCE_S, Gateway, Rig
+from tests.faults.rig import CONNECTIONS_MAX, NOTICE_S, PATIENCE_S, PROBE_S, SILENCE_S, Gateway, Rig
+from tests.support.attacker import KINDS, attack
 from tests.support.wait import until
+
+ATTACKING = 2 * CONNECTIONS_MAX
+"""Connections that an attacker wants."""
 
 Fault = Callable[[Rig], Awaitable[None]]
 
@@ -186,6 +190,35 @@ async def tabs_flap(rig: Rig) -> None:
         for gateway in rig.gateways:
             gateway.front.reset()
         await asyncio.sleep(BLIP_S)
+
+
+# Attackers.
+
+
+async def _attacked(rig: Rig, kind: str) -> None:
+    """Attack a gateway, have its tabs connect anew meanwhile, and judge what they show before the attack ends."""
+    gateway = _one(rig)
+    async with attack(gateway.port, KINDS[kind], ATTACKING) as attacker:
+        await until(lambda: attacker.opened > ATTACKING, timeout_s=PATIENCE_S)
+        gateway.front.reset()
+        await rig.goes_on()
+        await rig.is_fresh()
+        await rig.settle(PATIENCE_S)
+
+
+async def attacker_sends_no_end(rig: Rig) -> None:
+    """An attacker wants all connections of a gateway, and sends bodies that never end. Nobody has to wait for it."""
+    await _attacked(rig, "a body after its 405")
+
+
+async def attacker_reads_nothing(rig: Rig) -> None:
+    """An attacker wants all connections of a gateway, and reads no answer. Nobody has to wait for it."""
+    await _attacked(rig, "answers unread")
+
+
+async def attacker_says_no_hello(rig: Rig) -> None:
+    """An attacker wants all connections of a gateway for sockets that say no hello. Nobody has to wait for it."""
+    await _attacked(rig, "no hello")
 
 
 # Processes.
@@ -455,6 +488,9 @@ FAULTS: dict[str, Fault] = {
         tabs_hear_nothing,
         tabs_slow,
         tabs_flap,
+        attacker_sends_no_end,
+        attacker_reads_nothing,
+        attacker_says_no_hello,
         gateway_killed,
         all_gateways_killed,
         gateway_stopped,

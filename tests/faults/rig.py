@@ -74,6 +74,9 @@ TAIL_BYTES = 4 << 20
 
 ENGINES = {"valkey": start_valkey, "redis": start_redis}
 
+CONNECTIONS_MAX = 64
+"""HTTP connections of a gateway: few, so that an attacker who wants them all needs few."""
+
 CATALOG = """
 [plans.free]
 name = "Free"
@@ -643,6 +646,7 @@ async def run_rig(
             SWEEP_S=str(SWEEP_S),
             READY_TIMEOUT_S="0.3",
             FRAMES_PER_S="1000",  # each tab acks each version, and the quicker the machine, the more there are
+            CONNECTIONS_MAX=str(CONNECTIONS_MAX),
             RECONNECT_MIN_MS="20",
             RECONNECT_MAX_MS="200",
             ACK_AFTER_MS="0",

@@ -589,7 +589,7 @@ async def test_an_expect_is_pending_and_then_answered_by_what_is_newer(store_url
         assert await until(lambda: store.redis.zscore(keys.reconcile, TOPIC))
         newer = await commit(store, {"a": 2})
         assert (await client.receive())["version"] == newer
-        running.node.pulse.tick(time.time() + 9)  # its time is over
+        running.node.pulse.tick(time.monotonic() + 9)  # its time is over
         assert len(running.node.pulse._expects) == 0
         await nothing_more(client)
     assert running.node.metrics.expects_expired == 0
@@ -631,7 +631,7 @@ async def test_a_socket_has_a_bounded_number_of_expects_pending(
         refused = await client.receive()
         assert (refused["type"], refused["code"], refused["topic"]) == ("error", "too_many_expects", TOPIC)
         assert len(running.node.pulse._expects) == 2
-        running.node.pulse.tick(time.time() + 21)  # the shorter one's time is over
+        running.node.pulse.tick(time.monotonic() + 21)  # the shorter one's time is over
         assert await client.receive() == {"type": "expired", "topic": TOPIC, "after": 1}
         await client.send("expect", topic=TOPIC, after=3)
         assert (await client.receive())["type"] == "pending"
@@ -789,7 +789,7 @@ async def test_an_expect_asks_the_provider_for_what_no_webhook_brings_and_for_no
             await client.until("pending")
         await store.commit(Change(TOPIC, b'{"plan":"pro"}'))
         await client.until("snapshot")
-        running.node.pulse.tick(time.time() + 31)  # the head start is over
+        running.node.pulse.tick(time.monotonic() + 31)  # the head start is over
         asked: list[Any] = []
 
         async def is_asked() -> bool:

@@ -49,13 +49,17 @@ def on_both_loops(test: Callable[[str, Store], Awaitable[None]]) -> Callable[[st
 
 
 class Clock:
-    """Stands in for the module `time`: the Unix time goes on only where the test says so."""
+    """Stands in for the module `time`: both clocks go on only where the test says so."""
 
     def __init__(self) -> None:
-        self.now = time.time()
+        self.now = 1000.0
+        self._started_at = time.time() - self.now
+
+    def monotonic(self) -> float:
+        return self.now
 
     def time(self) -> float:
-        return self.now
+        return self._started_at + self.now
 
     def __getattr__(self, name: str) -> object:
         return getattr(time, name)

@@ -168,9 +168,9 @@ class Wire:
 
 
 @contextlib.asynccontextmanager
-async def dial(port: int, host: str = "127.0.0.1") -> AsyncIterator[Wire]:
-    """Open a connection and do nothing."""
-    reader, writer = await asyncio.open_connection(host, port)
+async def dial(port: int, host: str = "127.0.0.1", source: str | None = None) -> AsyncIterator[Wire]:
+    """Open a connection, from the address `source` if given, and do nothing."""
+    reader, writer = await asyncio.open_connection(host, port, local_addr=None if source is None else (source, 0))
     try:
         yield Wire(reader, writer)
     finally:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import io
 import json
 import logging
+import os
+import re
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import IO
 
 import pytest
 import structlog
@@ -25,6 +30,7 @@ def _restored() -> Iterator[None]:
     root.setLevel(level)
     structlog.reset_defaults()
     logs._lines = None
+    logs._queued = None
 
 
 def lines(stream: io.StringIO) -> list[dict[str, object]]:
@@ -155,3 +161,92 @@ def test_lines_of_a_loop_that_ended_first_come_with_the_next() -> None:
     loop.close()
     logs.info("gateway.x", "connect", session="s_2")
     assert len(stream.getvalue().splitlines()) == 2
+
+
+# A reader that stops reading.
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, IO[str]]]:
+    """A pipe that holds 4 KiB."""
+    reader, descriptor = os.pipe()
+    fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, 4096)
+    with os.fdopen(descriptor, "w") as writer:
+        yield reader, writer
+    os.close(reader)
+
+
+@pytest.mark.parametrize("form", logs.FORMS)
+def test_a_reader_that_stops_costs_lines_and_nobodys_time(
+    pipe: tuple[int, IO[str]], form: logs.Form, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "QUEUE_MAX_BYTES", 20_000)
+    reader, writer = pipe
+    written = 1000
+    logs.configure("info", form, writer)
+    for number in range(written):
+        structlog.get_logger("gateway.x").info("line", number=number, pad="x" * 80)
+    assert written / 2 < logs.dropped() < written
+    dropped = logs.dropped()
+
+    found, noticed = "", 0
+    while noticed < dropped:
+        found += os.read(reader, 65_536).decode()
+        noticed = sum(map(int, re.findall(r'(?:count=|"count":)(\d+)[ ,]', found)))
+    assert noticed == dropped
+    kept = [line for line in found.splitlines() if "pad" in line]
+    assert len(kept) + dropped == written
+    if form == "json":
+        numbers = [line["number"] for line in map(json.loads, found.splitlines()) if line["event"] == "line"]
+        assert numbers == sorted(numbers)
+    assert logs._queued is not None
+    logs._queued.finish(5)
+
+
+def test_a_reader_that_is_gone_is_no_error() -> None:
+    reader, descriptor = os.pipe()
+    with os.fdopen(descriptor, "w") as writer:
+        stream = logs.QueuedStream(writer, str)
+        os.close(reader)
+        stream.write("nobody hears\n")
+        stream.finish(5)
+        assert stream._waiting_bytes == 0
+
+
+def test_a_process_does_not_wait_for_its_reader_for_ever(pipe: tuple[int, IO[str]]) -> None:
+    reader, writer = pipe
+    stream = logs.QueuedStream(writer, str)
+    for _ in range(100):
+        stream.write("x" * 100 + "\n")
+    started = time.monotonic()
+    stream.finish(0.1)
+    assert 0.1 <= time.monotonic() - started < 5
+    while stream._waiting_bytes:
+        os.read(reader, 65_536)
+
+
+# Lines that anybody can cause.
+
+
+def test_lines_that_clients_cause_are_few_and_say_how_many_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    stream = io.StringIO()
+    logs.configure("info", "json", stream)
+    for number in range(1000):
+        logs.limited("gateway.x", "nack", number=number)
+    found = lines(stream)
+    assert [line["number"] for line in found] == list(range(logs.LIMITED_BURST))
+    assert {line["level"] for line in found} == {"warning"}
+    now += logs.LIMITED_EVERY_S
+    for number in range(1000):
+        logs.limited("gateway.x", "nack", number=number)
+    (last,) = lines(stream)[len(found) :]
+    assert (last["number"], last["left_out"]) == (0, 1000 - logs.LIMITED_BURST)
+    # Each event has lines of its own.
+    logs.limited("gateway.x", "other", level="error", number=1)
+    logs.limited("gateway.y", "nack", number=2)
+    assert [(line["logger"], line["level"]) for line in lines(stream)[-2:]] == [
+        ("gateway.x", "error"),
+        ("gateway.y", "warning"),
+    ]
