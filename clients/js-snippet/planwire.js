@@ -168,7 +168,7 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
           drop(code);
         } else {
           up = 1;
-          send({ type: "hello", token: bearer, topics, client: "planwire-js/0.1.0" });
+          send({ type: "hello", token: bearer, topics, client: "planwire-js/0.2.0" });
         }
       };
     } catch (error) {

@@ -55,7 +55,7 @@ describe("frames", () => {
     world.client.topic("user:42");
     await world.connect();
     assert.deepEqual(world.socket.sent, [
-      { type: "hello", token: "jwt", topics: { [TOPIC]: 0, "user:42": 0 }, client: "planwire-js/0.1.0" },
+      { type: "hello", token: "jwt", topics: { [TOPIC]: 0, "user:42": 0 }, client: "planwire-js/0.2.0" },
     ]);
   });
 

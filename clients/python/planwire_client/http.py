@@ -107,7 +107,7 @@ def _headers(key: str) -> dict[str, str]:
     return {
         "Authorization": f"Bearer {key}",
         "Content-Type": "application/json",
-        "User-Agent": "planwire-client-python/0.1.0",
+        "User-Agent": "planwire-client-python/0.2.0",
     }
 
 

@@ -27,7 +27,7 @@ from planwire_client.snapshot import Snapshot
 from planwire_client.tokens import TokenError, TokenSource
 
 SUBPROTOCOL = Subprotocol("planwire.v1")
-CLIENT = "planwire-python/0.1.0"
+CLIENT = "planwire-python/0.2.0"
 CONNECT_PATH = "/v1/connect"
 
 TOPICS_PER_SOCKET = 64
