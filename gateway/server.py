@@ -468,25 +468,40 @@ class Supervisor(Reloading):
         self._retries: list[float] = []
 
     def keep_subprocess_alive(self) -> None:
-        """Replace the workers that have ended."""
-        for process in [one for one in self.processes if isinstance(one, Worker) and one.has_failed_to_start]:
-            self.processes.remove(process)
-            reason = process.reason()
-            if any(other.exitcode is None and other.is_ready() for other in self.processes):
-                log.error("worker_not_started", reason=reason, retry_s=RETRY_S)
-                self._retries.append(time.monotonic() + RETRY_S)
-                continue
-            if reason:
-                print(f"planwire: {reason}", file=sys.stderr)
-            self.status = process.exitcode or STARTUP_FAILURE
-            self.should_exit.set()
-            return
+        """Replace the workers that have ended or hang; end where one could not start and no other serves."""
         for due in [at for at in self._retries if at <= time.monotonic()]:
             self._retries.remove(due)
-            process = Worker(self.config, self.sockets)
-            process.start()
-            self.processes.append(process)
-        super().keep_subprocess_alive()
+            self.processes.append(self._started())
+        for process in list(self.processes):
+            if self.should_exit.is_set():
+                return
+            if process.is_alive(timeout=self.config.timeout_worker_healthcheck):
+                continue
+            process.kill()
+            process.join()
+            # Asked only now: a worker may end while it is asked for a sign of life.
+            if isinstance(process, Worker) and process.has_failed_to_start:
+                self.processes.remove(process)
+                self._give_up_or_retry(process)
+            else:
+                log.error("worker_died", pid=process.pid, exit_code=process.exitcode)
+                self.processes[self.processes.index(process)] = self._started()
+
+    def _started(self) -> Worker:
+        worker = Worker(self.config, self.sockets)
+        worker.start()
+        return worker
+
+    def _give_up_or_retry(self, failed: Worker) -> None:
+        reason = failed.reason()
+        if any(other.exitcode is None and other.is_ready() for other in self.processes):
+            log.error("worker_not_started", reason=reason, retry_s=RETRY_S)
+            self._retries.append(time.monotonic() + RETRY_S)
+            return
+        if reason:
+            print(f"planwire: {reason}", file=sys.stderr)
+        self.status = failed.exitcode or STARTUP_FAILURE
+        self.should_exit.set()
 
 
 def configuration(
