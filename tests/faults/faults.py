@@ -29,6 +29,9 @@ from tests.support.wait import until
 ATTACKING = 2 * CONNECTIONS_MAX
 """Connections that an attacker wants."""
 
+ATTACKERS = [f"127.0.0.{number}" for number in range(2, 10)]
+"""Addresses it has: each stays within its own limit, so that all connections of the gateway are taken."""
+
 Fault = Callable[[Rig], Awaitable[None]]
 
 DEAF_S = NOTICE_S + 2 * PROBE_S
@@ -196,9 +199,12 @@ async def tabs_flap(rig: Rig) -> None:
 
 
 async def _attacked(rig: Rig, kind: str) -> None:
-    """Attack a gateway, have its tabs connect anew meanwhile, and judge what they show before the attack ends."""
+    """Attack a gateway, have its tabs connect anew meanwhile, and judge what they show before the attack ends.
+
+    The attacker has addresses of its own. What comes from one of them may be refused for its sake, with 429.
+    """
     gateway = _one(rig)
-    async with attack(gateway.port, KINDS[kind], ATTACKING) as attacker:
+    async with attack(gateway.port, KINDS[kind], ATTACKING, ATTACKERS) as attacker:
         await until(lambda: attacker.opened > ATTACKING, timeout_s=PATIENCE_S)
         gateway.front.reset()
         await rig.goes_on()
