@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml locks/dev.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-VENDOR := gateway/demo/vendor/react.js
+VENDOR := gateway/dev/demo/vendor/react.js
 
 examples: $(VENDOR) ## Bundle the frameworks of the demo's example pages (React, Vue, Svelte, OpenFeature), with npm.
 
@@ -72,8 +72,8 @@ check: lint types test ## Everything that must pass before a change goes in.
 
 docs: setup ## Write anew what is generated under docs/: the settings, OpenAPI, AsyncAPI.
 	@$(BIN)/planwire settings --markdown > docs/.new && mv docs/.new docs/configuration.md
-	@$(BIN)/python -m gateway.openapi > docs/.new && mv docs/.new docs/openapi.json
-	@$(BIN)/python -m gateway.asyncapi > docs/.new && mv docs/.new docs/asyncapi.json
+	@$(BIN)/python -m gateway.api_docs.openapi > docs/.new && mv docs/.new docs/openapi.json
+	@$(BIN)/python -m gateway.api_docs.asyncapi > docs/.new && mv docs/.new docs/asyncapi.json
 
 TOOLS := .tools/supply
 

@@ -72,7 +72,7 @@ from benchmarks.tabs import (
     Source,
     WokenPlanwireClient,
 )
-from sync.state.store import COMMIT_LUA
+from sync.store.store import COMMIT_LUA
 
 CUT_S = 2.0
 """How long a client has no network."""

@@ -29,8 +29,8 @@ import redis
 import redis.asyncio
 
 from benchmarks import rig
-from sync.state.connect import connect
-from sync.state.store import Change, Committed, Verdict
+from sync.store.redis.connect import connect
+from sync.store.store import Change, Committed, Verdict
 
 TOPICS = 1000
 HTTP_CONNECTIONS = 2
@@ -43,7 +43,7 @@ def state(index: int, size: int) -> bytes:
 
 
 async def direct(port: int, count: int, batch: int, size: int) -> float:
-    """Return the seconds it takes to commit `count` changes through `sync.state.store.Store`."""
+    """Return the seconds it takes to commit `count` changes through `sync.store.store.Store`."""
     store = connect(f"redis://127.0.0.1:{port}").store
     changes = [Change(f"bench:{index % TOPICS}", state(index, size), event_id=f"evt_{index}") for index in range(count)]
     await store.commit_many(changes[:1])

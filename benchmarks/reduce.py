@@ -13,12 +13,13 @@ import time
 from pathlib import Path
 
 from benchmarks import rig
-from sync.billing import catalog, instants
-from sync.billing.model import NOTHING, Event, Item, Order, Period, Scheduled, Subscription
-from sync.billing.projection import Projected, project
-from sync.billing.reducer import Reduced, reduce
+from sync.billing.catalog import catalog
+from sync.billing.domain.model import NOTHING, Event, Item, Order, Period, Scheduled, Subscription
+from sync.billing.domain.projection import Projected, project
+from sync.billing.domain.reducer import Reduced, reduce
+from sync.core import instants
 
-CATALOG = Path(__file__).resolve().parent.parent / "sync" / "billing" / "catalog.example.toml"
+CATALOG = Path(__file__).resolve().parent.parent / "sync" / "billing" / "catalog" / "example.toml"
 START_NS = instants.parse("2026-11-01T00:00:00Z")
 SECOND_NS = 1_000_000_000
 EVENTS_PER_TENANT = 100

@@ -26,9 +26,9 @@ from typing import Any
 
 import redis
 
-from gateway.auth import mint
-from sync.state.embedded import find_binary
-from sync.state.store import COMMIT_LUA
+from gateway.auth.tokens import mint
+from sync.store.embedded.server import find_binary
+from sync.store.store import COMMIT_LUA
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent

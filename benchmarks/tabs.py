@@ -19,9 +19,9 @@ from typing import Any
 import redis.asyncio
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-from sync.state import merge_patch
-from sync.state.connect import connect as connect_store
-from sync.state.store import Change
+from sync.core import merge_patch
+from sync.store.redis.connect import connect as connect_store
+from sync.store.store import Change
 
 TICK_S = 0.05
 """How often publishing looks at the clock."""

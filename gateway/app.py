@@ -18,31 +18,33 @@ from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from gateway import descriptors, http
-from gateway.assets import Assets
-from gateway.console.billing import Billing
-from gateway.console.gate import Gate, Tokens, is_on
-from gateway.console.inner import inner, session_of
-from gateway.console.node import ConsoleNode
-from gateway.console.refusals import Watched
-from gateway.console.routes import console_routes
-from gateway.demo_routes import demo_routes
-from gateway.endpoint import Counted, require_key, spend
+from gateway.api import routes as api_routes
+from gateway.api.endpoint import Counted, require_key, spend
+from gateway.api.problem import Problem, exception_handlers
+from gateway.api.rate_limits import RatedByAddress
+from gateway.api.security_headers import Front
+from gateway.api.static_files import Assets
+from gateway.auth.publish_keys import PublishKey
+from gateway.auth.rights import Scope
+from gateway.console.auth import Gate, Tokens, is_on
+from gateway.console.in_process_client import inner, session_of
+from gateway.console.observer import ConsoleNode
+from gateway.console.rejected_webhooks import Watched
+from gateway.console.routes.billing import Billing
+from gateway.console.routes.routes import console_routes
+from gateway.dev.demo_routes import demo_routes
 from gateway.errors import GatewayError
-from gateway.keys import PublishKey
-from gateway.middleware import Front
 from gateway.node import Node
-from gateway.problem import Problem, exception_handlers
-from gateway.rates import RatedByAddress
-from gateway.rights import Scope
+from gateway.server import descriptors
 from gateway.settings import GatewaySettings
-from sync.errors import SyncError
-from sync.state import embedded, env
-from sync.state.connect import connect
+from sync.core.errors import SyncError
+from sync.process import environment
+from sync.store.embedded import server
+from sync.store.redis.connect import connect
 
 if TYPE_CHECKING:
-    from sync.billing.pipeline import Pipeline
-    from sync.caller import Guard
+    from sync.billing.services.ingest import Pipeline
+    from sync.http.endpoint import Guard
 
 log = structlog.get_logger("gateway")
 
@@ -74,12 +76,12 @@ def check(environ: Mapping[str, str]) -> None:
         if url:
             connect(url)  # connects on first use
         else:
-            embedded.check(settings.data_dir)
+            server.check(settings.data_dir)
         if settings.intake:
-            from sync import intake
+            from sync.billing.api import webhooks
             from sync.settings import SyncSettings
 
-            intake.check(SyncSettings.from_env(environ))
+            webhooks.check(SyncSettings.from_env(environ))
     except SyncError as error:
         raise StartError(str(error)) from error
 
@@ -109,30 +111,30 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
         url = settings.redis_url.get_secret_value()
         if not url:
             patience_s = STORE_PATIENCE_S if settings.watch_pid else 0.0
-            store = embedded.serve(settings.data_dir, patience_s=patience_s, durable=settings.durable)
+            store = server.serve(settings.data_dir, patience_s=patience_s, durable=settings.durable)
             url = await stack.enter_async_context(store)
         connected = connect(url, prefix=settings.prefix, durable=settings.durable)
         stack.push_async_callback(connected.store.aclose)
         tokens = Tokens.of(settings) if is_on(settings) else None
         node = Node(settings, connected) if tokens is None else ConsoleNode(settings, connected, tokens.stream_keys)
         billing: Billing | None = None
-        app.router.routes.extend(http.routes(node))
+        app.router.routes.extend(api_routes.routes(node))
         if settings.intake:
             # Only here: a process that takes no webhooks does not load the billing wing.
-            from sync import intake
-            from sync.billing.backlog import Backlog
-            from sync.hydration import hydration
-            from sync.selfcheck import self_check
+            from sync.billing.api import webhooks
+            from sync.billing.api.body_self_check import self_check
+            from sync.billing.storage.queue_stats import Backlog
             from sync.settings import SyncSettings
+            from sync.source.hydration import hydration
 
             sync_settings = SyncSettings.from_env(environ)
-            pipeline = await intake.pipeline(connected.store, sync_settings)
+            pipeline = await webhooks.pipeline(connected.store, sync_settings)
             stack.push_async_callback(pipeline.aclose)
             hydrating = hydration(connected.store, sync_settings)
             if hydrating is not None:
                 stack.push_async_callback(hydrating.aclose)
             node.metrics.backlog = Backlog(connected.store, map(pipeline.environment, sync_settings.environments))
-            doors = intake.routes(pipeline, sync_settings, _guard(node), hydrating, node.acks.ask)
+            doors = webhooks.routes(pipeline, sync_settings, _guard(node), hydrating, node.acks.ask)
             app.router.routes.extend(doors)
             for door in doors:
                 if door.path.startswith("/webhooks/"):
@@ -184,7 +186,7 @@ def _warn(settings: GatewaySettings, environ: Mapping[str, str]) -> None:
     if without:
         hint = "they may do everything, in this release for the last time: set X_PLANWIRE_PUBLISH_RIGHTS"
         log.warning("publish_keys_without_rights", keys=without, hint=hint)
-    if ignored := env.ignored_names(environ):
+    if ignored := environment.ignored_names(environ):
         log.warning("settings_ignored", names=ignored, reason="this build does not know them")
 
 
@@ -217,7 +219,7 @@ def _parked(
 def _guard(node: Node) -> Guard:
     """Return what lets holders of a publish key in, and the console, for the intake's own routes."""
     # Only here: a process that takes no webhooks does not load the billing wing.
-    from sync.caller import Caller
+    from sync.http.endpoint import Caller
 
     async def guard(request: Request) -> Caller | Response:
         session = session_of(request)

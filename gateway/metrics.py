@@ -18,8 +18,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from gateway.protocol import CloseCode
-from sync.state import tallies
+from gateway.ws.protocol import CloseCode
+from sync.store import counters
 
 PREFIX: Final = "planwire_"
 
@@ -140,7 +140,7 @@ class Metrics:
         self.verdicts: Counter[str] = Counter()
         self.auth_failures: Counter[str] = Counter()
         self.requests: Counter[tuple[str, str, int]] = Counter()
-        self.tallies: Mapping[tuple[str, tallies.Labels], int] = {}
+        self.tallies: Mapping[tuple[str, counters.Labels], int] = {}
         self.backlog: Backlog | None = None
         self.evicts: Mapping[str, float] = {}
         # Histograms.

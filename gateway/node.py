@@ -14,27 +14,27 @@ from datetime import datetime
 import orjson
 import structlog
 
-from gateway import control, revocations
-from gateway.acks import Acks
-from gateway.auth import Auth, KeySet, VerifyKey, secret_keys
-from gateway.connections import HttpConnections, Limits
-from gateway.feed import Feed
-from gateway.hub import Hub, Subscription
-from gateway.jwks import Jwks
-from gateway.keys import PublishKeys
+from gateway.auth import revocation_store, revocations
+from gateway.auth.jwks import Jwks
+from gateway.auth.publish_keys import PublishKeys
+from gateway.auth.revocations import Revocation, Revocations
+from gateway.auth.tokens import Auth, KeySet, VerifyKey, secret_keys
+from gateway.bus.subscriber import Feed
+from gateway.fleet.acks import Acks
+from gateway.freshness.probe import Probe
+from gateway.freshness.reconciler import Sweep
+from gateway.hub.fanout import in_turns
+from gateway.hub.hub import Hub, Subscription
 from gateway.metrics import Metrics
-from gateway.probe import Probe
-from gateway.pulse import Pulse
-from gateway.revocations import Revocation, Revocations
-from gateway.session import Rules
+from gateway.server.connections import HttpConnections, Limits
 from gateway.settings import GatewaySettings
-from gateway.sweep import Sweep
-from gateway.turns import in_turns
-from gateway.websocket import SessionSocket
-from sync.state import logs
-from sync.state.connect import Connected
-from sync.state.inspection import Inspection
-from sync.state.store import StoreError
+from gateway.ws.connection import SessionSocket
+from gateway.ws.registry import Pulse
+from gateway.ws.session import Rules
+from sync.process import logs
+from sync.store.checks.inspection import Inspection
+from sync.store.redis.connect import Connected
+from sync.store.store import StoreError
 
 log = structlog.get_logger()
 
@@ -184,7 +184,7 @@ class Node:
                 loaded_at, self._control_subscribed = 0.0, False
             now = time.time()
             try:
-                kept = await control.load(
+                kept = await revocation_store.load(
                     self.store, min([loaded_at - REVOCATIONS_MARGIN_S, *(one.at for one in told)])
                 )
             except StoreError as error:
@@ -215,7 +215,7 @@ class Node:
         self.revoke(raised)
         settings = self.settings
         try:
-            await control.announce(
+            await revocation_store.announce(
                 self.store, raised, keep_s=settings.revocation_keep_s, limit=settings.revocations_max
             )
         except StoreError as error:

@@ -14,16 +14,16 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from gateway import addresses, origins
-from gateway.addresses import Network, parse_networks
+from gateway.auth import addresses, origins
+from gateway.auth.addresses import Network, parse_networks
+from gateway.auth.origins import LOOPBACK_HOSTS
+from gateway.auth.rights import KEY_NAME, Grant, parse_grants
 from gateway.console import scopes
 from gateway.errors import GatewayError
-from gateway.origins import LOOPBACK_HOSTS
-from gateway.rights import KEY_NAME, Grant, parse_grants
-from sync.state import env
-from sync.state.env import PREFIX, SettingNameError
-from sync.state.keys import DEFAULT_PREFIX, check_prefix
-from sync.state.logs import Form, Level
+from sync.process import environment
+from sync.process.environment import PREFIX, SettingNameError
+from sync.process.logs import Form, Level
+from sync.store.keys import DEFAULT_PREFIX, check_prefix
 
 SECRET_MIN_BYTES = 32
 """The shortest HS256 secret that is accepted (RFC 7518 section 3.2: at least the size of the hash)."""
@@ -335,7 +335,7 @@ class GatewaySettings(BaseSettings):
         """
         own = {variable(name): name for name in cls.model_fields}
         try:
-            given = env.read(environ)
+            given = environment.read(environ)
         except SettingNameError as error:
             raise SettingsError([str(error)]) from error
         values: dict[str, Any] = {own[name]: value for name, value in given.items() if name in own and value}

@@ -1,1 +1,4 @@
-"""The state side: turns billing events and publishes into versioned snapshots, committed and announced atomically."""
+"""The floor: billing events and any backend's publishes in, versioned snapshots in the store out.
+
+It never imports `gateway`.
+"""

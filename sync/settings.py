@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from sync.billing.catalog.watcher import EXAMPLE
 from sync.billing.providers import Secret
-from sync.billing.shelf import EXAMPLE
-from sync.errors import SyncError
-from sync.state import env
-from sync.state.env import PREFIX, SettingNameError
-from sync.state.keys import DEFAULT_PREFIX, check_prefix
-from sync.state.logs import Form, Level
-from sync.state.topic import LIVE
+from sync.core.errors import SyncError
+from sync.core.topic import LIVE
+from sync.process import environment
+from sync.process.environment import PREFIX, SettingNameError
+from sync.process.logs import Form, Level
+from sync.store.keys import DEFAULT_PREFIX, check_prefix
 
 TOLERANCE_MAX_S = 86_400
 API_RATE_MAX = 1_000
@@ -280,7 +280,7 @@ class SyncSettings(BaseSettings):
         """
         own = {PREFIX + name.upper(): name for name in cls.model_fields}
         try:
-            given = env.read(environ)
+            given = environment.read(environ)
         except SettingNameError as error:
             raise SettingsError([str(error)]) from error
         values: dict[str, Any] = {own[name]: value for name, value in given.items() if name in own and value}

@@ -16,27 +16,28 @@ from pathlib import Path
 
 import structlog
 
-from sync import intake
-from sync.billing.batch import Batch
-from sync.billing.catchup import CatchUp
-from sync.billing.decision import WAITS_CATALOG, WAITS_SOFTWARE
-from sync.billing.environment import AUDIT_EVERY_S
-from sync.billing.inbox import Record
-from sync.billing.ownership import TENANT_KIND
-from sync.billing.pipeline import Pipeline
+from sync.billing.api import webhooks
+from sync.billing.domain.decision import WAITS_CATALOG, WAITS_SOFTWARE
+from sync.billing.domain.tenant_resolution import TENANT_KIND
 from sync.billing.providers import ProviderRefusal, ProviderUnavailable
-from sync.billing.reconcile import BACKGROUND_PATIENCE_S, Reconciliation
-from sync.billing.timers import Due, Timers
-from sync.billing.wanted import Wanted
-from sync.errors import SyncError
-from sync.hydration import Hydration, hydration
+from sync.billing.services.catch_up import CatchUp
+from sync.billing.services.ingest import Pipeline
+from sync.billing.services.reconcile import BACKGROUND_PATIENCE_S, Reconciliation
+from sync.billing.storage.environment import AUDIT_EVERY_S
+from sync.billing.storage.inbox import Record
+from sync.billing.storage.reconcile_requests import Wanted
+from sync.core.errors import SyncError
+from sync.core.topic import Topic
+from sync.process import environment, logs, parent_watch
+from sync.process.stop_signals import stop_signals
 from sync.settings import SettingsError, SyncSettings
-from sync.state import deathwatch, embedded, env, logs
-from sync.state.connect import connect
-from sync.state.inspection import Inspection, check_start
-from sync.state.stopping import stop_signals
-from sync.state.store import StoreError
-from sync.state.topic import Topic
+from sync.source.hydration import Hydration, hydration
+from sync.store.checks.inspection import Inspection, check_start
+from sync.store.command_pipeline import Batch
+from sync.store.delayed_queue import Due, Timers
+from sync.store.embedded import server
+from sync.store.redis.connect import connect
+from sync.store.store import StoreError
 
 POLL_S = 0.5
 """How long a worker with nothing to do waits before it looks again, on average."""
@@ -331,11 +332,11 @@ async def serve(settings: SyncSettings) -> None:
         url = settings.redis_url.get_secret_value()
         if not url:
             url = await stack.enter_async_context(
-                embedded.serve(settings.data_dir, patience_s=STORE_PATIENCE_S, durable=settings.durable)
+                server.serve(settings.data_dir, patience_s=STORE_PATIENCE_S, durable=settings.durable)
             )
         store = connect(url, prefix=settings.prefix, durable=settings.durable).store
         stack.push_async_callback(store.aclose)
-        pipeline = await intake.pipeline(store, settings)
+        pipeline = await webhooks.pipeline(store, settings)
         stack.push_async_callback(pipeline.aclose)
         hydrating = hydration(store, settings)
         if hydrating is not None:
@@ -358,10 +359,10 @@ def main(environ: Mapping[str, str]) -> int:
     try:
         settings = SyncSettings.from_env(environ)
         logs.configure(settings.log_level, settings.log_format)
-        if ignored := env.ignored_names(environ):
+        if ignored := environment.ignored_names(environ):
             _log.warning("settings_ignored", names=ignored, reason="this build does not know them")
         if settings.watch_pid:
-            deathwatch.watch(settings.watch_pid)
+            parent_watch.watch(settings.watch_pid)
         asyncio.run(serve(settings))
     except SyncError as error:
         print(f"planwire worker: {error}", file=sys.stderr)

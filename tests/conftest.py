@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from sync.state.connect import Connected, connect
-from sync.state.store import Store
+from sync.store.redis.connect import Connected, connect
+from sync.store.store import Store
 from tests.support.servers import Server, start_valkey
 
 pytest_plugins = ("tests.support.stuck",)

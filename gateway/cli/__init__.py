@@ -13,14 +13,14 @@ from typing import NoReturn
 
 import click
 
+from gateway.cli.admin import dev, parked, settings
 from gateway.cli.backfill import backfill as backfill_command
-from gateway.cli.calling import EXIT_FAILED, EXIT_USAGE, note
-from gateway.cli.operating import dev, parked, settings
+from gateway.cli.common import EXIT_FAILED, EXIT_USAGE, note
+from gateway.cli.inspect import diff, drift, log, trace
 from gateway.cli.outbox import outbox
 from gateway.cli.publishing import publish, token, watch
-from gateway.cli.simulating import simulate
+from gateway.cli.simulate import simulate
 from gateway.cli.top import top
-from gateway.cli.tracing import diff, drift, log, trace
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

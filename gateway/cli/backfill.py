@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from gateway.cli.calling import Failed, environment, note, say, say_json
+from gateway.cli.common import Failed, environment, note, say, say_json
 
 if TYPE_CHECKING:
-    from sync.backfill import Report
+    from sync.billing.services.backfill import Report
 
 EXIT_INTERRUPTED = 130
 DRAW_S = 0.1
@@ -47,11 +47,11 @@ def backfill(provider: str, environ: str, dry_run: bool, restart: bool, limit: i
 
     import structlog
 
-    from sync.backfill import BackfillError
-    from sync.billing.catalog import CatalogError
+    from sync.billing.catalog.catalog import CatalogError
     from sync.billing.providers import ProviderRefusal
-    from sync.billing.providers.paddle_api import SdkMissingError
-    from sync.errors import SyncError
+    from sync.billing.providers.paddle.client import SdkMissingError
+    from sync.billing.services.backfill import BackfillError
+    from sync.core.errors import SyncError
     from sync.settings import SettingsError
 
     # What goes wrong is in the report, or the one line that ends it.
@@ -85,7 +85,7 @@ async def _run(
     limit: int | None,
     screen: _Screen,
 ) -> Report:
-    from sync import backfill
+    from sync.billing.services import backfill
     from sync.settings import SyncSettings
 
     # What a local run hands to its own processes: the keys in dev.env are the simulator's.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gateway.cli.calling import environment
+from gateway.cli.common import environment
 
 
 @click.command(
@@ -13,6 +13,6 @@ from gateway.cli.calling import environment
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def outbox(arguments: tuple[str, ...]) -> None:
     """List, retry or drop what the outbox's relay refused (needs psycopg)."""
-    from sync.refused import commands
+    from sync.outbox.rejected_rows import commands
 
     commands.main(list(arguments), prog_name="planwire outbox", standalone_mode=False, obj=environment())

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.calling import (
+from gateway.cli.common import (
     EXIT_FAILED,
     Failed,
     JsonType,
@@ -108,7 +108,7 @@ def watch(topic: str, as_json: bool, count: int | None, url: str | None, given: 
 
     Example: planwire watch tenant:acme --json
     """
-    from gateway import watcher
+    from gateway.cli import terminal_tab
 
     env = environment()
     base = base_url(url, env)
@@ -118,22 +118,22 @@ def watch(topic: str, as_json: bool, count: int | None, url: str | None, given: 
 
     fresh_token()  # what is wrong with the secret is said before anything is dialled
     try:
-        watcher.watch(base, topic, fresh_token, _printer(as_json), note, count)
-    except watcher.Refused as error:
+        terminal_tab.watch(base, topic, fresh_token, _printer(as_json), note, count)
+    except terminal_tab.Refused as error:
         raise Failed(str(error)) from error
     except OSError as error:
         raise unreachable(base, error) from error
 
 
 def _printer(as_json: bool) -> Callable[[dict[str, Any]], None]:
-    from sync.state import canonical
+    from sync.core import canonical_json
 
     def show(snapshot: dict[str, Any]) -> None:
         if as_json:
             say_json(snapshot)
             return
         version = snapshot["version"]
-        state = canonical.encode(snapshot["state"]).decode()
+        state = canonical_json.encode(snapshot["state"]).decode()
         say(f"{instant(version)} {version} {state}" if version else f"{'-':27} 0 {state}")
 
     return show

@@ -13,9 +13,9 @@ from typing import Any
 
 import click
 
-from gateway.cli.asking import Console, span
-from gateway.cli.calling import Failed, say, say_json, secret_options, table
-from sync.state.plain_text import plain
+from gateway.cli.common import Failed, say, say_json, secret_options, table
+from gateway.cli.console_api import Console, span
+from sync.core.plain_text import plain
 
 STATUSES = ("NACKED", "BEHIND", "STALE", "SENT", "SYNCED")
 _COLOURS = {"NACKED": "red", "BEHIND": "yellow", "STALE": "yellow", "SYNCED": "green"}

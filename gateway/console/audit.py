@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
-from gateway.console import lease
-from sync.state.store import Store
+from gateway.console.reports import lease
+from sync.store.store import Store
 
 KEPT = 1000
 """Entries kept, about; the newest."""

@@ -1,1 +1,4 @@
-"""Entitlements: billing events in, each tenant's plan, limits and modules out. Stands on `sync.state` alone."""
+"""Billing events in, each tenant's plan, limits and modules out.
+
+May import: `sync.core`, `sync.process`, `sync.store`, `sync.http`.
+"""

@@ -17,14 +17,14 @@ from typing import NoReturn
 
 import uvicorn
 
-from sync.billing.catalog import CatalogError
-from sync.billing.shelf import Shelf
-from sync.errors import SyncError
+from sync.billing.catalog.catalog import CatalogError
+from sync.billing.catalog.watcher import Shelf
+from sync.core.errors import SyncError
+from sync.process import logs, parent_watch
 from sync.simulator import settings as from_environ
 from sync.simulator.app import create_app
 from sync.simulator.provider import Provider
 from sync.simulator.settings import SettingError, SimulatorSettings
-from sync.state import deathwatch, logs
 
 BACKLOG = 128
 STOP_S = 3
@@ -53,7 +53,7 @@ def main(environ: Mapping[str, str]) -> int:
         print(f"planwire simulator: {error}", file=sys.stderr)
         return 2
     if settings.watch_pid:
-        deathwatch.watch(settings.watch_pid)
+        parent_watch.watch(settings.watch_pid)
     with listener:
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host

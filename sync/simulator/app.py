@@ -23,15 +23,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sync.simulator import actions, api, paddle, scenario
-from sync.simulator.actions import ControlError, Params, Scene
 from sync.simulator.courier import TIMEOUT_S, Delivery
-from sync.simulator.model import Json, Subscription, World
-from sync.simulator.offers import Offers
-from sync.simulator.paddle import Body
+from sync.simulator.paddle import api, entities
+from sync.simulator.paddle.entities import Body
 from sync.simulator.provider import DiskError, Provider, QueueFullError
-from sync.simulator.refusal import Refusal
-from sync.simulator.world import NewId, Outcome
+from sync.simulator.scenarios import scenario
+from sync.simulator.world import actions
+from sync.simulator.world.actions import ControlError, Params, Scene
+from sync.simulator.world.errors import Refusal
+from sync.simulator.world.model import Json, Subscription, World
+from sync.simulator.world.offers import Offers
+from sync.simulator.world.rules import NewId, Outcome
 
 BODY_MAX_BYTES = 65_536
 SEED_MAX = 2**31
@@ -103,7 +105,7 @@ class _Shell:
     async def get_subscription(self, request: Request) -> Response:
         found = api.own(self._provider.world, self._env(request), request.path_params["id"])
         includes = request.query_params.get("include", "").split(",")
-        return _answer(paddle.api_subscription(found, includes))
+        return _answer(entities.api_subscription(found, includes))
 
     async def update(self, request: Request) -> Response:
         return await self._apply(request, api.update)
@@ -127,7 +129,7 @@ class _Shell:
         outcome, _ = await self._provider.change(
             partial(_operated, operation, offers, request.path_params["id"], body),
         )
-        return _answer(paddle.api_subscription(outcome.subscription))
+        return _answer(entities.api_subscription(outcome.subscription))
 
     def _env(self, request: Request) -> str:
         """The environment whose key the request carries.
@@ -270,7 +272,7 @@ async def _tried(delivery: Delivery) -> Json:
 
 
 def _summary(subscription: Subscription) -> Body:
-    return {"tenant": subscription.tenant, "env": subscription.env, **paddle.subscription(subscription)}
+    return {"tenant": subscription.tenant, "env": subscription.env, **entities.subscription(subscription)}
 
 
 async def _body(request: Request) -> Json:
@@ -306,12 +308,12 @@ def _json(body: Json, status: int = 200, media_type: str = "application/json") -
 
 
 def _answer(data: Json) -> Response:
-    return _json(paddle.answer(data, str(uuid4())))
+    return _json(entities.answer(data, str(uuid4())))
 
 
 def _page(request: Request, page: api.Page) -> Response:
     next_url = f"{request.url.replace(query=page.next_query)}"
-    return _json(paddle.page(page.data, str(uuid4()), page.per_page, next_url, page.has_more, page.total))
+    return _json(entities.page(page.data, str(uuid4()), page.per_page, next_url, page.has_more, page.total))
 
 
 def _is_control(request: Request) -> bool:
@@ -335,12 +337,12 @@ def _refused(request: Request, error: Exception) -> Response:
         # 409: the request is fine, the subscription is not in a state for it.
         status = 409 if error.status == 400 and error.code.startswith("subscription_") else error.status
         return _problem_response(ControlError(status, error.code, str(error)))
-    return _json(paddle.error(error, str(uuid4())), error.status)
+    return _json(entities.error(error, str(uuid4())), error.status)
 
 
 def _unavailable(request: Request, error: Exception) -> Response:
     if not _is_control(request):
-        return _json(paddle.error(Refusal("internal_error", str(error)), str(uuid4())), 503)
+        return _json(entities.error(Refusal("internal_error", str(error)), str(uuid4())), 503)
     code = "queue_full" if isinstance(error, QueueFullError) else "disk"
     return _problem_response(ControlError(503, code, str(error)))
 
@@ -352,4 +354,4 @@ def _no_route(request: Request, error: Exception) -> Response:
         detail = "use POST with JSON parameters" if wrong_method else "no such route; GET /simulate lists the actions"
         return _problem_response(ControlError(error.status_code, "no_route", detail))
     refusal = Refusal("not_found", f"no route {request.method} {request.url.path} in the simulator")
-    return _json(paddle.error(refusal, str(uuid4())), error.status_code)
+    return _json(entities.error(refusal, str(uuid4())), error.status_code)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import httpx2
 import orjson
 
-from sync.errors import SyncError
-from sync.simulator.model import Json
+from sync.core.errors import SyncError
+from sync.simulator.world.model import Json
 
 TIMEOUT_S = 60.0
 """How long an action may take; with `wait` it answers after the first attempt to deliver each event."""

@@ -18,12 +18,12 @@ import httpx2
 import orjson
 import structlog
 
-from sync.simulator import paddle
-from sync.simulator.model import Event, Json
-from sync.simulator.moments import SECOND_US, rfc3339
+from sync.simulator.paddle import entities
+from sync.simulator.paddle.signature import HEADER, sign
 from sync.simulator.persistence import Owed
-from sync.simulator.signature import HEADER, sign
-from sync.simulator.world import NewId
+from sync.simulator.world.model import Event, Json
+from sync.simulator.world.moments import SECOND_US, rfc3339
+from sync.simulator.world.rules import NewId
 
 QUEUE_LIMIT = 500
 """How many events may wait for delivery; an action that would make more is refused."""
@@ -155,7 +155,7 @@ class Courier:
 
     async def _attempt(self, http: httpx2.AsyncClient, delivery: Delivery) -> None:
         event = delivery.event
-        body = orjson.dumps(paddle.envelope(event, delivery.notification_id))
+        body = orjson.dumps(entities.envelope(event, delivery.notification_id))
         at_us = self._now_us()
         header = sign(body, self._secrets.get(event.env, ()), at_us // SECOND_US)
         started = time.perf_counter()

@@ -13,8 +13,8 @@ from pathlib import Path
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from sync.errors import SyncError
-from sync.simulator.model import Event, Subscription, World
+from sync.core.errors import SyncError
+from sync.simulator.world.model import Event, Subscription, World
 
 FORMAT = 1
 """The file's version; another one is refused, not guessed at."""

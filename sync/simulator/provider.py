@@ -14,15 +14,16 @@ from random import Random
 
 import structlog
 
-from sync.errors import SyncError
-from sync.simulator import offers, persistence, scenario
-from sync.simulator import world as rules
+from sync.core.errors import SyncError
+from sync.simulator import persistence
 from sync.simulator.courier import PAUSE_FIRST_S, QUEUE_LIMIT, Courier, Delivery
-from sync.simulator.ids import Mint
-from sync.simulator.model import Event, World
-from sync.simulator.offers import CatalogLike, Offers
-from sync.simulator.refusal import Refusal
-from sync.simulator.world import NewId, Outcome
+from sync.simulator.scenarios import scenario
+from sync.simulator.world import offers, rules
+from sync.simulator.world.errors import Refusal
+from sync.simulator.world.ids import Mint
+from sync.simulator.world.model import Event, World
+from sync.simulator.world.offers import CatalogLike, Offers
+from sync.simulator.world.rules import NewId, Outcome
 
 FILE_NAME = "simulator.json"
 TICK_S = 0.5

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from sync.errors import SyncError
+from sync.core.errors import SyncError
+from sync.process import environment
+from sync.process.logs import Form, Level
 from sync.settings import SyncSettings
-from sync.state import env
-from sync.state.logs import Form, Level
 
 WEB_PORT = "8000"
 """The web process's port where `PORT` does not say another."""
@@ -53,7 +53,7 @@ def from_env(environ: Mapping[str, str]) -> SimulatorSettings:
     return SimulatorSettings(
         host,
         port,
-        settings.webhook_url or f"http://127.0.0.1:{env.value(environ, 'PORT', WEB_PORT)}/webhooks/paddle",
+        settings.webhook_url or f"http://127.0.0.1:{environment.value(environ, 'PORT', WEB_PORT)}/webhooks/paddle",
         _by_env(settings.paddle_secrets),
         _by_env(settings.paddle_api_keys),
         settings.catalog_path,

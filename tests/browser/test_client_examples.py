@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.async_api import Page, expect
 
-from gateway.demo_routes import FRAMEWORKS, PAGES
+from gateway.dev.demo_routes import FRAMEWORKS, PAGES
 from tests.browser.conftest import Laboratory
 from tests.support.servers import missing
 

@@ -12,15 +12,15 @@ import orjson
 import pytest
 from playwright.async_api import expect
 
-from sync.state.store import Change
+from sync.store.store import Change
 from tests.scenarios.system import CATALOG, System, ago, event, run_system, selling
+from tests.support.bodies import SANDBOX_SECRET, SECRET
 from tests.support.chromium import chromium
 from tests.support.gateway import Client, environment, open_client, run_gateway, token
 from tests.support.proxy import run_proxy
 from tests.support.servers import Server, start_valkey
 from tests.support.visitor import Visitor, visiting
 from tests.support.wait import until
-from tests.unit.billing.bodies import SANDBOX_SECRET, SECRET
 
 pytestmark = pytest.mark.browser
 

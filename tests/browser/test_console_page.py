@@ -17,8 +17,8 @@ import orjson
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Change, Store
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.store import Change, Store
 from tests.browser.conftest import BUSY_S
 from tests.support.chromium import chromium
 from tests.support.gateway import Client, Running, environment, open_client, run_gateway, token

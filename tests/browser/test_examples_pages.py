@@ -13,9 +13,9 @@ from fastapi import FastAPI
 from playwright.async_api import expect
 
 from examples.fastapi_app.app import PLANS, Settings, create_app
-from sync.outbox import Relay
-from sync.state import canonical
-from sync.state.store import Change, Store
+from sync.core import canonical_json
+from sync.outbox.relay import Relay
+from sync.store.store import Change, Store
 from tests.support.chromium import chromium
 from tests.support.gateway import SECRET, environment, run_gateway
 from tests.support.postgres import start_postgres
@@ -51,7 +51,7 @@ async def relaying(database: str, store: Store) -> AsyncIterator[None]:
 
 
 async def test_an_upgrade_through_the_outbox_opens_the_page_without_a_reload(store: Store, store_url: str) -> None:
-    await store.commit(Change("tenant:acme", canonical.encode(PLANS["free"])))
+    await store.commit(Change("tenant:acme", canonical_json.encode(PLANS["free"])))
     port = free_port()
     origin = f"http://127.0.0.1:{port}"
     with start_postgres() as postgres, postgres.database() as database:

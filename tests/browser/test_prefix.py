@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, expect
 
-from sync.state.store import Change, Store
+from sync.store.store import Change, Store
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.chromium import chromium
 from tests.support.gateway import environment, run_gateway
@@ -25,7 +25,7 @@ from tests.support.wait import until
 pytestmark = pytest.mark.browser
 
 PREFIX = "/planwire"
-VENDOR = Path(__file__).parents[2] / "gateway" / "demo" / "vendor"
+VENDOR = Path(__file__).parents[2] / "gateway" / "dev" / "demo" / "vendor"
 EXAMPLES = ("elements", "react", "vue", "svelte", "openfeature", "classic")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import pytest
 from kosoku import FailureError, run_fuzzingclient
 
-from gateway import frame
+from gateway.ws import frames
 from tests.support.echo import run_echo
 
 GROUPS = {"1": 16, "2": 11, "3": 7, "4": 10, "5": 20, "6": 145, "7": 37, "9": 54, "10": 1}
@@ -48,7 +48,7 @@ async def test_every_case_of_a_group_passes(group: str) -> None:
 @pytest.mark.parametrize("group", COMPRESSED)
 async def test_every_case_of_compression_passes(group: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # The runner compares bytes with text when an answer to a compressed message is sent plain, as short ones are.
-    monkeypatch.setattr(frame, "DEFLATE_MIN_BYTES", 0)
+    monkeypatch.setattr(frames, "DEFLATE_MIN_BYTES", 0)
     assert await run([f"{group}.{size}" for size in sizes(group)]) == ([], len(sizes(group)))
 
 

@@ -14,10 +14,10 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from gateway import connections
-from gateway.connections import HttpConnections, Limits, Wait
 from gateway.metrics import Metrics
-from sync.state.store import Change, Store
+from gateway.server import connections
+from gateway.server.connections import HttpConnections, Limits, Wait
+from sync.store.store import Change, Store
 from tests.support.attacker import KINDS, request
 from tests.support.gateway import PUBLISH_KEY, Running, environment, run_gateway, token
 from tests.support.wait import until

@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from gateway import frame, hub, websocket
-from gateway.protocol import CloseCode
-from gateway.websocket import SessionSocket
-from sync.state import announcement
-from sync.state.announcement import Announcement
-from sync.state.keys import DEFAULT_KEYS as keys
+from gateway.hub import hub
+from gateway.ws import connection, frames
+from gateway.ws.connection import SessionSocket
+from gateway.ws.protocol import CloseCode
+from sync.core import announcement
+from sync.core.announcement import Announcement
+from sync.store.keys import DEFAULT_KEYS as keys
 from tests.support.gateway import Running, environment, run_gateway
 from tests.support.wait import until
 from tests.support.wire import CLOSE, TEXT, encode, head, hello
@@ -51,7 +52,7 @@ class Watched:
 
         monkeypatch.setattr(SessionSocket, "_open_lane", opened)
         monkeypatch.setattr(hub, "write_fd", self.write)
-        monkeypatch.setattr(websocket, "write_fd", self.write)
+        monkeypatch.setattr(connection, "write_fd", self.write)
 
     def write(self, fd: int, data: bytes) -> int:
         self.writes += 1
@@ -207,7 +208,7 @@ async def end_all(running: Running, strangers: Strangers, deaf: bool) -> None:
                 fan_out(running, versions)
                 for _, sock in pairs:
                     with contextlib.suppress(RuntimeError):  # the transport says so when it is closed
-                        sock.write(frame.PING)  # as whoever still holds on to it might
+                        sock.write(frames.PING)  # as whoever still holds on to it might
                 await asyncio.sleep(0)
             for peer, _ in pairs:
                 peer.close()

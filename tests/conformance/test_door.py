@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from gateway import connections, pulse, server, session, websocket
+from gateway.server import connections, server
 from gateway.settings import GatewaySettings
+from gateway.ws import connection, registry, session
 from tests.support.gateway import PUBLISH_KEY, SECRET, Running, environment, run_gateway, token
 from tests.support.servers import start_valkey
 from tests.support.wait import until
@@ -53,11 +54,11 @@ async def test_the_limits_are_the_documented_ones() -> None:
         "HEAD_MAX_BYTES": server.HEAD_MAX_BYTES,
         "HEAD_TIMEOUT_S": connections.HEAD_TIMEOUT_S,
         "BACKLOG": server.BACKLOG,
-        "FRAGMENTS_MAX": websocket.FRAGMENTS_MAX,
-        "SLICE_BYTES": websocket.SLICE_BYTES,
-        "CLOSE_TIMEOUT_S": pulse.CLOSE_TIMEOUT_S,
-        "UNHEARD_MAX": pulse.UNHEARD_MAX,
-        "EXPECTS_PER_SOCKET": pulse.EXPECTS_PER_SOCKET,
+        "FRAGMENTS_MAX": connection.FRAGMENTS_MAX,
+        "SLICE_BYTES": connection.SLICE_BYTES,
+        "CLOSE_TIMEOUT_S": registry.CLOSE_TIMEOUT_S,
+        "UNHEARD_MAX": registry.UNHEARD_MAX,
+        "EXPECTS_PER_SOCKET": registry.EXPECTS_PER_SOCKET,
         "PLANWIRE_TOPICS_PER_SOCKET": settings.topics_per_socket,
         "PLANWIRE_FRAME_MAX_BYTES": settings.frame_max_bytes,
         "PLANWIRE_FRAMES_PER_S": settings.frames_per_s,
@@ -94,7 +95,7 @@ def soon_once_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have heads time out soon, but for the first one until its first bytes are there: it is to be answered."""
     hear = server.Porch.hear
 
-    def heard(porch: server.Porch, socket: websocket.WebSocket, transport: asyncio.Transport, data: bytes) -> None:
+    def heard(porch: server.Porch, socket: connection.WebSocket, transport: asyncio.Transport, data: bytes) -> None:
         monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", SOON_S)
         hear(porch, socket, transport, data)
 

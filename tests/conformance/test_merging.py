@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planwire_client import merge_patch as client_patch
-from sync.state import canonical, merge_patch
-from sync.state.document import encode
-from sync.state.store import Change, Snapshot, patch_argument
+from sync.core import canonical_json, merge_patch
+from sync.core.document import encode
+from sync.store.store import Change, Snapshot, patch_argument
 from tests.support.servers import missing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,7 +103,7 @@ def alike(one: Any, other: Any) -> bool:
 
 def published(value: Any) -> bytes:
     """Return the state as the store gets it from a publish of `value`, whose JSON a backend wrote."""
-    return encode("state", canonical.parse(json.dumps(value).encode()), BYTES_MAX, DEPTH_MAX)
+    return encode("state", canonical_json.parse(json.dumps(value).encode()), BYTES_MAX, DEPTH_MAX)
 
 
 @settings(max_examples=600, deadline=None)
@@ -112,17 +112,17 @@ def test_a_patch_and_the_snapshot_it_stands_for_are_one_state_everywhere(
     node: subprocess.Popen[str], old: Any, change: Any, is_change: bool
 ) -> None:
     before = published(old)
-    after = published(merge_patch.apply(canonical.decode(before), change) if is_change else change)
-    patch = merge_patch.diff(canonical.decode(before), canonical.decode(after))
+    after = published(merge_patch.apply(canonical_json.decode(before), change) if is_change else change)
+    patch = merge_patch.diff(canonical_json.decode(before), canonical_json.decode(after))
     if patch is None:
         return
     announced = patch_argument(Change("tenant:a", after, previous=Snapshot("tenant:a", 1, before, b"", b"")))
-    data = announced.partition(b" ")[2] or canonical.encode(patch)
-    held = client_patch.apply(canonical.decode(before), canonical.decode(data))
-    assert canonical.encode(held) == after, "the Python client"
+    data = announced.partition(b" ")[2] or canonical_json.encode(patch)
+    held = client_patch.apply(canonical_json.decode(before), canonical_json.decode(data))
+    assert canonical_json.encode(held) == after, "the Python client"
     for one in by_browser(node, before, data, after):
-        assert alike(one["whole"], canonical.decode(after)), "a snapshot"
-        assert alike(one["patched"], canonical.decode(after)), "a patch"
+        assert alike(one["whole"], canonical_json.decode(after)), "a snapshot"
+        assert alike(one["patched"], canonical_json.decode(after)), "a patch"
 
 
 @settings(max_examples=300, deadline=None)
@@ -130,9 +130,9 @@ def test_a_patch_and_the_snapshot_it_stands_for_are_one_state_everywhere(
 def test_any_patch_at_all_is_merged_alike(node: subprocess.Popen[str], target: Any, patch: Any) -> None:
     """Also those that no gateway makes: RFC 7396 says what comes of them."""
     before, data = published(target), published(patch)
-    expected = merge_patch.apply(canonical.decode(before), canonical.decode(data))
-    assert canonical.encode(client_patch.apply(canonical.decode(before), canonical.decode(data))) == canonical.encode(
-        expected
-    )
+    expected = merge_patch.apply(canonical_json.decode(before), canonical_json.decode(data))
+    assert canonical_json.encode(
+        client_patch.apply(canonical_json.decode(before), canonical_json.decode(data))
+    ) == canonical_json.encode(expected)
     for one in by_browser(node, before, data, None):
         assert alike(one["patched"], expected)

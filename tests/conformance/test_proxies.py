@@ -15,9 +15,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
-from gateway.console.gate import LOGIN_TRIES
+from gateway.console.auth import LOGIN_TRIES
 from gateway.metrics import OTHER
-from sync.state.store import Change, Store
+from sync.store.store import Change, Store
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.console import TOKEN
 from tests.support.gateway import Running, environment, run_gateway, token

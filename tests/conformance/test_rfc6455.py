@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 from websockets.frames import Frame
 
-from gateway import pulse, websocket
 from gateway.metrics import CLOSE_CODES, OTHER
+from gateway.ws import connection, registry
 from tests.support.gateway import Running, environment, run_gateway
 from tests.support.servers import start_valkey
 from tests.support.wait import until
@@ -368,7 +368,7 @@ async def test_a_message_comes_in_a_bounded_number_of_fragments(running: Running
     with start_valkey() as server:
         async with run_gateway(environment(server.url, FRAMES_PER_S="1000")) as patient:
             text = hello()
-            most = websocket.FRAGMENTS_MAX
+            most = connection.FRAGMENTS_MAX
             async with shake(patient.port) as wire:
                 await wire.send(encode(TEXT, b"", fin=False), encode(CONT, fin=False) * (most - 2), encode(CONT, text))
                 assert (await wire.json())["type"] == "welcome"
@@ -397,13 +397,13 @@ async def test_who_floods_costs_little_before_the_close_and_nothing_after_it(
 ) -> None:
     """One long read is cut off early, what follows is not parsed, and the connection ends without an answer too."""
     parsed: list[Frame] = []
-    take = websocket._Inbound.recv_frame
+    take = connection._Inbound.recv_frame
 
-    def counted(self: websocket._Inbound, frame: Frame) -> None:
+    def counted(self: connection._Inbound, frame: Frame) -> None:
         parsed.append(frame)
         take(self, frame)
 
-    monkeypatch.setattr(websocket._Inbound, "recv_frame", counted)
+    monkeypatch.setattr(connection._Inbound, "recv_frame", counted)
     burst = 3 * running.node.settings.frames_per_s
     async with greet(running.port) as wire:
         (socket,) = running.node.pulse.sockets
@@ -481,7 +481,7 @@ async def test_a_peer_that_does_not_answer_a_close_is_dropped(running: Running, 
         started = time.monotonic()
         socket.close(code, "")
         await until(lambda: not running.node.pulse.sockets, WELL_AFTER_S)
-        assert time.monotonic() - started > 0.75 * pulse.CLOSE_TIMEOUT_S
+        assert time.monotonic() - started > 0.75 * registry.CLOSE_TIMEOUT_S
         assert (await wire.until(CLOSE)).payload == struct.pack("!H", code)
 
 
@@ -491,7 +491,7 @@ async def test_a_peer_that_stays_after_breaking_the_protocol_is_dropped(running:
         await wire.send(encode(3))
         assert (await wire.closed())[0] == 1002
         await until(lambda: not running.node.pulse.sockets, WELL_AFTER_S)
-        assert time.monotonic() - started > 0.75 * pulse.CLOSE_TIMEOUT_S, "it has the time to take the close in"
+        assert time.monotonic() - started > 0.75 * registry.CLOSE_TIMEOUT_S, "it has the time to take the close in"
     assert running.node.metrics.closed[1002] >= 1
 
 
@@ -542,6 +542,6 @@ async def test_a_closed_socket_leaves_no_object_behind(running: Running) -> None
 
     def left() -> int:
         gc.collect()
-        return sum(isinstance(item, websocket.WebSocket) for item in gc.get_objects())
+        return sum(isinstance(item, connection.WebSocket) for item in gc.get_objects())
 
     await until(lambda: left() == 0)

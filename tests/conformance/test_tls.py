@@ -17,9 +17,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from gateway.app import create_app
-from gateway.server import Server, configuration
+from gateway.server.server import Server, configuration
 from gateway.settings import GatewaySettings
-from sync.state.store import Change, Store
+from sync.store.store import Change, Store
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.gateway import Running, environment, token
 from tests.support.wait import until

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from sync.billing.shelf import EXAMPLE
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Change, Store
+from sync.billing.catalog.watcher import EXAMPLE
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.store import Change, Store
 from tests.support.gateway import environment
 from tests.support.processes import clean_environ
 from tests.support.servers import free_port, missing

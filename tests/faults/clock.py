@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from sync.state.store import Store
+from sync.store.store import Store
 from tests.support.wait import until
 
 PLACES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib*/faketime/libfaketime.so.1")

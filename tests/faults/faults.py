@@ -17,10 +17,10 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from gateway import control, revocations
-from sync.state.connect import connect
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Change
+from gateway.auth import revocation_store, revocations
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.redis.connect import connect
+from sync.store.store import Change
 from tests.faults.clock import LACKING, library
 from tests.faults.rig import CONNECTIONS_MAX, NOTICE_S, PATIENCE_S, PROBE_S, SILENCE_S, Gateway, Rig
 from tests.support.attacker import KINDS, attack
@@ -375,7 +375,7 @@ async def another_installation(rig: Rig) -> None:
             for topic in rig.topics:
                 await _asked(partial(store.commit, Change(topic, b'{"n":-1,"round":%d}' % round_)))
                 said = revocations.Revocation("topic", topic, time.time())
-                await control.announce(store, said, keep_s=60, limit=100)
+                await revocation_store.announce(store, said, keep_s=60, limit=100)
             await asyncio.sleep(BLIP_S / NEIGHBOUR_ROUNDS)
     finally:
         await store.aclose()

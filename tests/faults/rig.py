@@ -27,19 +27,18 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
-from sync.billing import instants
-from sync.state import merge_patch
-from sync.state.connect import connect as connect_store
-from sync.state.store import Store
+from sync.core import instants, merge_patch
+from sync.store.redis.connect import connect as connect_store
+from sync.store.store import Store
 from tests.faults import clock
 from tests.faults.clock import Clock
 from tests.faults.history import Acked, Answered, Asked, Bounds, Claimed, Deaf, Fact, Healed, Lost, Shown, Told, judge
+from tests.support.bodies import SECRET, envelope, signature, subscription
 from tests.support.gateway import PUBLISH_KEY, environment, token
 from tests.support.processes import Running, clean_environ, python
 from tests.support.proxy import Proxy, run_proxy
 from tests.support.servers import Server, free_port, start_redis, start_valkey
 from tests.support.wait import until
-from tests.unit.billing.bodies import SECRET, envelope, signature, subscription
 
 HEARTBEAT_S, PROBE_S, SWEEP_S = 0.5, 0.4, 0.5
 """The gateways' intervals: a tenth to a thirtieth of the defaults, so that a round takes seconds."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sync.state.connect import SOCKET_TIMEOUT_S
+from sync.store.redis.connect import SOCKET_TIMEOUT_S
 from tests.faults.clock import LACKING, library
 from tests.faults.faults import FAULTS, possible
 from tests.faults.history import Claimed, Lost, Shown, Told

@@ -16,20 +16,21 @@ from typing import Any
 import orjson
 import pytest
 
-from sync import backfill
-from sync.backfill import Backfill, BackfillError, Report
-from sync.billing.budget import Budget, SharedBudget
-from sync.billing.model import Facts, Override
-from sync.billing.pipeline import Pipeline
-from sync.billing.providers import ProviderRefusal, ProviderUnavailable, paddle_api
-from sync.billing.providers.paddle import Paddle as PaddleAdapter
-from sync.billing.providers.stripe import Stripe as Adapter
-from sync.billing.reprojection import Reprojection
-from sync.billing.shelf import EXAMPLE, Shelf
-from sync.errors import SyncError
+from sync.billing.catalog.watcher import EXAMPLE, Shelf
+from sync.billing.domain.model import Facts, Override
+from sync.billing.providers import ProviderRefusal, ProviderUnavailable
+from sync.billing.providers.paddle import client as paddle_client
+from sync.billing.providers.paddle.webhooks import Paddle as PaddleAdapter
+from sync.billing.providers.rate_limit import Budget, SharedBudget
+from sync.billing.providers.stripe.webhooks import Stripe as Adapter
+from sync.billing.services import backfill
+from sync.billing.services.backfill import Backfill, BackfillError, Report
+from sync.billing.services.ingest import Pipeline
+from sync.billing.services.reproject import Reprojection
+from sync.core.errors import SyncError
 from sync.settings import SyncSettings
-from sync.state.connect import connect
-from sync.state.store import Change, Store, StoreError
+from sync.store.redis.connect import connect
+from sync.store.store import Change, Store, StoreError
 from tests.support.paddle import simulating
 from tests.support.processes import clean_environ
 from tests.support.stripe import KEY, Stripe, account, catalog
@@ -210,7 +211,7 @@ async def test_it_waits_as_long_as_it_is_told(
     assert len(stripe.asked) == 3
     stripe.failing = 99
     monkeypatch.setattr(backfill, "BACKOFF_MAX_S", 0.01)
-    monkeypatch.setattr("sync.billing.providers.stripe_api.AWAY_S", 0.01)
+    monkeypatch.setattr("sync.billing.providers.stripe.client.AWAY_S", 0.01)
     with pytest.raises(ProviderUnavailable):
         await Backfill(pipeline, "stripe", "live", screen).run()
     assert len(stripe.asked) >= 3 + 2
@@ -268,7 +269,7 @@ async def test_a_place_that_the_provider_has_forgotten(stripe: Stripe, pipeline:
 
 async def test_paddle(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same with the simulator as the provider: four pages, one tenant known, one known to be newer."""
-    monkeypatch.setattr(paddle_api, "SUBSCRIPTIONS_PER_PAGE", 2)
+    monkeypatch.setattr(paddle_client, "SUBSCRIPTIONS_PER_PAGE", 2)
     async with simulating(tmp_path) as paddle:
         for index in range(7):
             await paddle.act("upgrade", tenant=f"t{index}", plan="pro", quantity=index + 1)
@@ -384,7 +385,7 @@ class TestCommand:
             raise KeyError
 
         with monkeypatch.context() as patch:
-            patch.setattr("sync.billing.place.Place.move", die)
+            patch.setattr("sync.billing.storage.backfill_progress.Place.move", die)
             with pytest.raises(KeyError):
                 await fill(pipeline)
         report = await fill(pipeline)

@@ -9,10 +9,10 @@ import httpx2
 import orjson
 import pytest
 
-from gateway import publish_routes
-from gateway.change import read_change
-from sync.state import pauses
-from sync.state.store import Change, Store
+from gateway.api import publish
+from gateway.api.publish_request import read_change
+from sync.core import pauses
+from sync.store.store import Change, Store
 from tests.support.gateway import PUBLISH_KEY, Running, environment, run_gateway
 
 ITEMS = 200
@@ -49,7 +49,7 @@ async def test_others_have_their_turns_between_the_items_of_a_batch(
                 made.append(turns)
             return arguments(change)
 
-        monkeypatch.setattr(publish_routes, "read_change", noted_read)
+        monkeypatch.setattr(publish, "read_change", noted_read)
         monkeypatch.setattr(running.node.store, "arguments", noted_arguments)
         other = asyncio.create_task(others())
         for number in range(2):  # the second time there are patches to be made

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from sync.billing.budget import BURST, RESERVE, SharedBudget
 from sync.billing.providers import ProviderUnavailable
-from sync.state.connect import connect
-from sync.state.store import Store, StoreError
+from sync.billing.providers.rate_limit import BURST, RESERVE, SharedBudget
+from sync.store.redis.connect import connect
+from sync.store.store import Store, StoreError
 
 SLOW = 0.01
 """Calls per second: a machine that stands still for some seconds fills no bucket."""

@@ -16,13 +16,13 @@ import httpx2
 import orjson
 import pytest
 
-from gateway.auth import Auth, Claims, KeySet, secret_keys
-from sync.billing.shelf import EXAMPLE
-from sync.state.store import Change, Store
+from gateway.auth.tokens import Auth, Claims, KeySet, secret_keys
+from sync.billing.catalog.watcher import EXAMPLE
+from sync.store.store import Change, Store
+from tests.support import bodies
 from tests.support.gateway import PUBLISH_KEY, SECRET, Running, environment, run_gateway, token
 from tests.support.servers import free_port
 from tests.support.wait import until
-from tests.unit.billing import bodies
 
 ROOT = Path(__file__).parents[2]
 TOPIC = "tenant:acme"

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway import frame
+from gateway.ws import frames
 from tests.support.gateway import Client, environment, open_client, run_gateway, token
 from tests.support.wait import until
 
@@ -101,6 +101,6 @@ async def test_a_stall_is_cut_off_though_the_clock_was_set_back(store_url: str, 
         wall.set(-HOUR_S)
         while not running.node.metrics.closed[4008]:
             if socket.outbox is None:
-                socket.write(frame.text(b"x" * 65_000, False))
+                socket.write(frames.text(b"x" * 65_000, False))
             await asyncio.sleep(0.001)
         client.connection.transport.abort()

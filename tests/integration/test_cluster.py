@@ -13,24 +13,24 @@ import httpx2
 import orjson
 import pytest
 
-from gateway import control
-from gateway.probe import STALE_AFTER
-from gateway.revocations import Revocation
+from gateway.auth import revocation_store
+from gateway.auth.revocations import Revocation
+from gateway.freshness.probe import STALE_AFTER
 from planwire_client import AsyncPublisher, Publisher
-from sync import intake
-from sync.billing import instants
-from sync.billing.batch import Batch
+from sync.billing.api import webhooks
+from sync.core import instants
 from sync.settings import SyncSettings
-from sync.state.connect import connect
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.slots import slot_of
-from sync.state.store import Change, Committed, Store, StoreError, Verdict
+from sync.store.command_pipeline import Batch
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.redis.connect import connect
+from sync.store.redis.slots import slot_of
+from sync.store.store import Change, Committed, Store, StoreError, Verdict
 from sync.worker import Worker
+from tests.support.bodies import SECRET, signature, webhook
 from tests.support.cluster import Cluster, start_cluster
 from tests.support.gateway import Client, environment, open_client, run_gateway
 from tests.support.servers import redis_binary, valkey_binary
 from tests.support.wait import until
-from tests.unit.billing.bodies import SECRET, signature, webhook
 
 PROBE_S = 0.4
 SLACK_S = 4.0
@@ -203,7 +203,7 @@ async def test_a_tab_hears_of_every_shard_at_once_and_so_do_revocations(cluster:
             assert time.monotonic() - sent < SLACK_S
         assert len(running.node.probe.canaries) == 3
         revocation = Revocation("sub", "somebody", time.time())
-        await control.announce(store, revocation, keep_s=60, limit=10)
+        await revocation_store.announce(store, revocation, keep_s=60, limit=10)
         await until(lambda: len(running.node.auth.revocations) == 1)
     async with run_gateway(environment(cluster.url, **QUICK)) as later:
         await until(lambda: len(later.node.auth.revocations) == 1)
@@ -336,7 +336,7 @@ async def test_webhooks_timers_and_parked_events_on_a_cluster(cluster: Cluster, 
     )
     async with store_of(cluster, durable=cluster.primaries[0]._aof) as store, run_gateway(environ) as running:
         settings = SyncSettings.from_env({name: environ[name] for name in environ if name in _SYNC})
-        pipeline = await intake.pipeline(store, settings)
+        pipeline = await webhooks.pipeline(store, settings)
         async with httpx2.AsyncClient(base_url=running.url) as http, open_client(running, "tenant:cl") as client:
             await client.until("snapshot")
 

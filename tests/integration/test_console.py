@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Snapshot, Store
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.store import Snapshot, Store
 from tests.support.console import TOKEN, TOPIC, act, commit, get, http, login
 from tests.support.gateway import environment, open_client, run_gateway, token
 from tests.support.servers import Server
@@ -261,7 +261,7 @@ async def test_a_version_with_a_number_that_is_refused_today_is_not_replayed(sto
 
 async def test_billing_is_asked_within_the_process(store_url: str, store: Store) -> None:
     environ = environment(
-        store_url, CONSOLE_TOKEN=TOKEN, INTAKE="1", CATALOG="sync/billing/catalog.example.toml", PADDLE_SECRETS="live:x"
+        store_url, CONSOLE_TOKEN=TOKEN, INTAKE="1", CATALOG="sync/billing/catalog/example.toml", PADDLE_SECRETS="live:x"
     )
     async with run_gateway(environ) as running, http(running) as client:
         await login(client)
@@ -298,7 +298,7 @@ async def test_billing_is_asked_within_the_process(store_url: str, store: Store)
 async def test_parked_events_are_listed_where_webhooks_are_taken(store_url: str, store: Store) -> None:
     async with run_gateway(environment(store_url, DEV="1")) as running, http(running) as client:
         assert (await get(client, "parked"))["listed"] is False
-    environ = environment(store_url, DEV="1", INTAKE="1", CATALOG="sync/billing/catalog.example.toml")
+    environ = environment(store_url, DEV="1", INTAKE="1", CATALOG="sync/billing/catalog/example.toml")
     head = "pw:{inbox/live}"
     fields: dict[Any, Any] = {
         "body": "{}",

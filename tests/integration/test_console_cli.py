@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.console import survey
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Store
+from gateway.fleet import survey
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.store import Store
 from tests.support.console import TOKEN, TOPIC, commit, seen_by_each_other
 from tests.support.gateway import Running, environment, open_client, run_gateway, token
 from tests.support.wait import until
@@ -52,7 +52,7 @@ async def two_gateways(store_url: str) -> AsyncIterator[tuple[Running, Running]]
     environ = environment(store_url, CONSOLE_TOKEN=TOKEN, ACK_AFTER_MS="0")
     first = environ | {
         "PLANWIRE_INTAKE": "1",
-        "PLANWIRE_CATALOG": "sync/billing/catalog.example.toml",
+        "PLANWIRE_CATALOG": "sync/billing/catalog/example.toml",
         "PLANWIRE_PADDLE_SECRETS": "live:x",
     }
     async with run_gateway(first) as one, run_gateway(environ) as two:

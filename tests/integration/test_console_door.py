@@ -12,13 +12,14 @@ import jwt
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.console import gate, routes, scopes, supervisor
-from gateway.console.census import Census
-from gateway.console.gate import AUDIENCE, COOKIE, LOGIN_TRIES, Gate, Tokens
-from gateway.revocations import Revocations
+from gateway.auth.revocations import Revocations
+from gateway.console import auth, scopes, supervisor
+from gateway.console.auth import AUDIENCE, COOKIE, LOGIN_TRIES, Gate, Tokens
+from gateway.console.reports.tab_counts import Census
+from gateway.console.routes import routes
 from gateway.settings import GatewaySettings
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Store
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.store import Store
 from tests.support.console import TOKEN, TOPIC, act, commit, get, http, login, post
 from tests.support.gateway import PUBLISH_KEY, environment, open_client, run_gateway, token
 from tests.support.servers import Server
@@ -81,7 +82,7 @@ async def test_the_token_is_exchanged_for_a_cookie_that_opens_every_process(stor
         answer = await login(client)
         assert answer.status_code == 204
         cookie = answer.headers["set-cookie"]
-        for part in ("HttpOnly", "SameSite=strict", f"Max-Age={gate.COOKIE_TTL_S}"):
+        for part in ("HttpOnly", "SameSite=strict", f"Max-Age={auth.COOKIE_TTL_S}"):
             assert part in cookie
         assert "Secure" not in cookie
         # A browser takes the login's folder, with whatever a proxy has put before it.
@@ -151,7 +152,7 @@ async def test_an_address_may_try_so_often_and_the_right_token_gets_in_all_the_s
             assert (await login(client, "wrong")).status_code == 401
         answer = await login(client, "wrong")
         assert (answer.status_code, answer.json()["code"]) == (429, "rate_limited")
-        assert 1 <= int(answer.headers["retry-after"]) <= gate.LOGIN_WINDOW_S
+        assert 1 <= int(answer.headers["retry-after"]) <= auth.LOGIN_WINDOW_S
         wrong = await client.get("/console/api/session", headers={"Authorization": "Bearer wrong"})
         assert wrong.status_code == 429
         assert (await login(client)).status_code == 204
@@ -238,7 +239,7 @@ async def test_in_development_what_a_proxy_passed_on_comes_from_elsewhere(
 
 
 def test_the_addresses_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "ADDRESSES_MAX", 3)
+    monkeypatch.setattr(auth, "ADDRESSES_MAX", 3)
     settings = GatewaySettings.from_env({"PLANWIRE_JWT_SECRET": "x" * 32, "PLANWIRE_CONSOLE_TOKEN": TOKEN})
     door = Gate(settings, Tokens.of(settings), Revocations())
     for number in range(10):
@@ -282,7 +283,7 @@ async def test_a_logout_ends_the_login_on_every_gateway_and_its_stream(store_url
         # It has its time and its place: no revocation of a token is pushed out by logouts.
         assert await store.redis.zcard(keys.ended_logins) == 1
         assert await store.redis.zcard(keys.revoked) == 0
-        assert 0 < await store.redis.ttl(keys.ended_logins) <= gate.COOKIE_TTL_S + 1
+        assert 0 < await store.redis.ttl(keys.ended_logins) <= auth.COOKIE_TTL_S + 1
 
 
 async def test_a_logout_without_a_login_ends_nothing(store_url: str, store: Store) -> None:
@@ -392,15 +393,15 @@ async def test_a_streams_token_opens_what_gateways_report_and_nothing_else(store
         forged = {"sub": "x", "iat": now, "exp": now + 60, "topics": ["*"], "scope": ["read", "private"], "aud": "app"}
         kid = jwt.get_unverified_header(told["token"])["kid"]
         for claims, key, status in (
-            (forged | {"iss": gate.STREAM_ISSUER}, holder.stream_key, 403),
+            (forged | {"iss": auth.STREAM_ISSUER}, holder.stream_key, 403),
             (forged, holder.stream_key, 401),
             (forged | {"iss": "https://app.example"}, holder.stream_key, 401),
-            (forged | {"iss": gate.STREAM_ISSUER}, holder.cookie_key, 401),
+            (forged | {"iss": auth.STREAM_ISSUER}, holder.cookie_key, 401),
         ):
             text = jwt.encode(claims, key, "HS256", {"kid": kid})
             answer = await client.get(f"/v1/state/{TOPIC}", headers={"Authorization": f"Bearer {text}"})
             assert answer.status_code == status, claims
-        text = jwt.encode(forged | {"iss": gate.STREAM_ISSUER}, holder.stream_key, "HS256")
+        text = jwt.encode(forged | {"iss": auth.STREAM_ISSUER}, holder.stream_key, "HS256")
         answer = await client.get(f"/v1/state/{report}", headers={"Authorization": f"Bearer {text}"})
         assert answer.status_code == 401, "a token of ours names its key"
 

@@ -12,10 +12,11 @@ import httpx2
 import orjson
 import pytest
 
-from gateway.console import census, lease, report, reporter, survey
-from gateway.console.node import ConsoleNode
-from sync.state import canonical, merge_patch
-from sync.state.store import Change, Store
+from gateway.console.observer import ConsoleNode
+from gateway.console.reports import lease, report, reporter, tab_counts
+from gateway.fleet import survey
+from sync.core import canonical_json, merge_patch
+from sync.store.store import Change, Store
 from tests.support.console import TOKEN, TOPIC, act, commit, get, http, login, post, seen_by_each_other
 from tests.support.gateway import Client, Running, environment, open_client, run_gateway
 from tests.support.wait import until
@@ -117,7 +118,7 @@ async def test_a_tab_that_refuses_or_falls_behind_is_seen_from_another_gateway_w
             assert "<b>" not in row["why"]
 
             version = await commit(store, {"plan": "team"})
-            behind_at = version / 1e6 + census.ACK_GRACE_S
+            behind_at = version / 1e6 + tab_counts.ACK_GRACE_S
             await good.until("snapshot")
             await good.send("ack", topic=TOPIC, version=version)
             seen_at = await stream.until(
@@ -241,7 +242,7 @@ async def test_two_thousand_topics_in_trouble_fit_into_a_report(store_url: str, 
             found = stream.states[overview]
             assert (len(found["trouble"]), found["topics"]) == (report.TROUBLE_MAX, 2001)
             assert found["tabs"]["BEHIND"] >= 2000
-            assert len(canonical.encode(found)) <= report.REPORT_MAX_BYTES
+            assert len(canonical_json.encode(found)) <= report.REPORT_MAX_BYTES
         assert len(committed) == 2000
         page = await get(client, "topics?only=trouble&limit=500")
         assert (len(page["topics"]), page["matching"] >= 2000) == (500, True)

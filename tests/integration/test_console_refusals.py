@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from gateway.console.refusals import Refusals
-from sync.state.store import Store, StoreError
+from gateway.console.rejected_webhooks import Refusals
+from sync.store.store import Store, StoreError
 
 
 async def test_what_is_asked_for_while_it_is_being_told_is_told_once(store: Store) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from gateway import pulse
-from sync.state.store import Change, Store
+from gateway.ws import registry
+from sync.store.store import Change, Store
 from tests.support.gateway import Client, environment, open_client, run_gateway
 from tests.support.wait import until
 
@@ -132,7 +132,7 @@ async def test_a_drain_of_no_time_closes_all_at_once(store_url: str) -> None:
 async def test_a_peer_that_does_not_answer_the_close_holds_nothing_up_for_long(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulse, "CLOSE_TIMEOUT_S", 0.2)  # long before the server itself has done with it
+    monkeypatch.setattr(registry, "CLOSE_TIMEOUT_S", 0.2)  # long before the server itself has done with it
     async with AsyncExitStack() as stack:
         running = await stack.enter_async_context(run_gateway(environment(store_url, DRAIN_S="0")))
         client = await stack.enter_async_context(open_client(running, TOPIC))

@@ -10,7 +10,7 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from sync.state.store import Change, Store
+from sync.store.store import Change, Store
 from tests.scenarios import test_storm
 from tests.scenarios.system import TOPIC
 from tests.scenarios.test_storm import connect, serving

@@ -16,12 +16,13 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from sync.state import embedded, guard
-from sync.state.embedded import EmbeddedError, Layout
+from sync.store.embedded import child_guard
+from sync.store.embedded import server as embedded
+from sync.store.embedded.server import EmbeddedError, Layout
 from tests.support import wait
 from tests.support.processes import Running, alive_with, clean_environ, python, running, servers_of
 
-STORE = ("-m", "sync.state.embedded")
+STORE = ("-m", "sync.store.embedded")
 
 until = partial(wait.until, timeout_s=20)
 """For a process to start, or to end, on a busy machine."""
@@ -368,8 +369,9 @@ async def test_a_frozen_server_is_killed_in_the_end(data_dir: Path, monkeypatch:
 async def test_without_the_kernels_help_a_watching_guard_ends_the_server(data_dir: Path) -> None:
     script = (
         "import asyncio, sys\n"
-        "from sync.state import embedded, guard\n"
-        "guard.KERNEL_HELPS = False\n"
+        "from sync.store.embedded import child_guard\n"
+        "from sync.store.embedded import server as embedded\n"
+        "child_guard.KERNEL_HELPS = False\n"
         "asyncio.run(embedded.main())\n"
     )
     for how in (signal.SIGTERM, signal.SIGKILL):
@@ -384,7 +386,7 @@ async def test_without_the_kernels_help_a_watching_guard_ends_the_server(data_di
 async def test_guard_passes_the_programs_status_on() -> None:
     for lifeline in (True, False):
         read, write = os.pipe()
-        command = guard.command(
+        command = child_guard.command(
             "/bin/sh", "-c", "exit 7", death_signal=signal.SIGTERM, lifeline=read if lifeline else -1
         )
         process = await asyncio.create_subprocess_exec(*command, pass_fds=(read,))
@@ -393,12 +395,12 @@ async def test_guard_passes_the_programs_status_on() -> None:
         os.close(write)
 
 
-async def test_deathwatch_ends_this_process_with_the_other(tmp_path: Path) -> None:
+async def test_parent_watch_ends_this_process_with_the_other(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys, time\n"
-        "from sync.state import deathwatch\n"
+        "from sync.process import parent_watch\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n"
-        "deathwatch.watch_from(os.environ)\n"
+        "parent_watch.watch_from(os.environ)\n"
         "print('watching', flush=True)\n"
         "time.sleep(60)\n"
     )
@@ -416,20 +418,20 @@ async def test_deathwatch_ends_this_process_with_the_other(tmp_path: Path) -> No
             assert watcher.status() == 5
 
 
-async def test_deathwatch_of_a_process_that_is_gone_already_ends_this_one(tmp_path: Path) -> None:
+async def test_parent_watch_of_a_process_that_is_gone_already_ends_this_one(tmp_path: Path) -> None:
     gone = await asyncio.create_subprocess_exec("true")
     await gone.wait()
-    script = f"import time; from sync.state import deathwatch; deathwatch.watch({gone.pid}); time.sleep(60)"
+    script = f"import time; from sync.process import parent_watch; parent_watch.watch({gone.pid}); time.sleep(60)"
     with running(python("-c", script), clean_environ(tmp_path)) as watcher:
         await until(lambda: watcher.status() is not None)
         assert watcher.status() == -signal.SIGTERM
 
 
-async def test_deathwatch_kills_what_does_not_react(tmp_path: Path) -> None:
+async def test_parent_watch_kills_what_does_not_react(tmp_path: Path) -> None:
     script = (
-        "import signal, sys, time; from sync.state import deathwatch\n"
-        "deathwatch.GRACE_S = 0.1; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "deathwatch.watch(2**22 - 1)\n"
+        "import signal, sys, time; from sync.process import parent_watch\n"
+        "parent_watch.GRACE_S = 0.1; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "parent_watch.watch(2**22 - 1)\n"
         "time.sleep(60)\n"
     )
     with running(python("-c", script), clean_environ(tmp_path)) as watcher:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import httpx2
 import orjson
 
-from sync.state import announcement
-from sync.state.store import Change, Store
+from sync.core import announcement
+from sync.store.store import Change, Store
 from tests.support.gateway import environment, open_client, run_gateway, token
 from tests.support.wait import until
 

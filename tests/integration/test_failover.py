@@ -20,12 +20,12 @@ from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError
 
 from planwire_client import AsyncPublisher, Publisher, Verdict, outbox
-from sync.billing.pipeline import Pipeline
-from sync.billing.shelf import EXAMPLE, Shelf
-from sync.outbox import Relay
-from sync.state.connect import connect
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Change
+from sync.billing.catalog.watcher import EXAMPLE, Shelf
+from sync.billing.services.ingest import Pipeline
+from sync.outbox.relay import Relay
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.redis.connect import connect
+from sync.store.store import Change
 from sync.worker import Worker
 from tests.support.gateway import PUBLISH_KEY, Client, Running, environment, open_client, run_gateway
 from tests.support.postgres import start_postgres

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from gateway import session
-from sync.state import logs
-from sync.state.store import Change, Store
+from gateway.ws import session
+from sync.process import logs
+from sync.store.store import Change, Store
 from tests.support.gateway import Client, environment, open_client, run_gateway, token
 from tests.support.wait import until
 

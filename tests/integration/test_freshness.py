@@ -14,11 +14,11 @@ import httpx2
 import orjson
 import pytest
 
-from gateway.feed import Feed
-from sync.state.bus import Endpoint, OneServer
-from sync.state.connect import connect
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Change, Committed, Store, StoreError
+from gateway.bus.subscriber import Feed
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.redis.connect import connect
+from sync.store.redis.pubsub import Endpoint, OneServer
+from sync.store.store import Change, Committed, Store, StoreError
 from tests.support.gateway import Client, Running, environment, open_client, run_gateway
 from tests.support.proxy import Proxy, run_proxy
 from tests.support.servers import Server, start_valkey

@@ -17,12 +17,12 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from gateway import pulse
-from gateway.auth import mint
-from gateway.hub import LiveTopic
-from sync.state.announcement import PUBLISHER
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Change, Committed, Snapshot, Store, Verdict
+from gateway.auth.tokens import mint
+from gateway.hub.hub import LiveTopic
+from gateway.ws import registry
+from sync.core.announcement import PUBLISHER
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.store import Change, Committed, Snapshot, Store, Verdict
 from tests.support.gateway import SECRET, Client, Running, environment, forged, open_client, run_gateway, token
 from tests.support.wait import until
 
@@ -390,15 +390,15 @@ async def test_topics_that_a_refresh_drops_are_gone(store_url: str, store: Store
 
 
 async def test_a_topic_revoked_is_gone_and_stays_so_for_tokens_issued_before(store_url: str, store: Store) -> None:
-    from gateway import control
-    from gateway.revocations import Revocation
+    from gateway.auth import revocation_store
+    from gateway.auth.revocations import Revocation
 
     issued_before = token(TOPIC)
     async with run_gateway(environment(store_url)) as running, open_client(running, TOPIC, "user:7") as client:
         await welcomed(client)
         await client.receive()
         await client.receive()
-        await control.announce(store, Revocation("topic", TOPIC, time.time()), keep_s=60, limit=10)
+        await revocation_store.announce(store, Revocation("topic", TOPIC, time.time()), keep_s=60, limit=10)
         assert await client.receive() == {"type": "gone", "topic": TOPIC, "reason": "revoked"}
         await client.send("subscribe", topic=TOPIC)
         assert (await client.receive())["code"] == "forbidden"
@@ -620,7 +620,7 @@ async def test_an_expect_that_nothing_answers_expires(store_url: str, store: Sto
 async def test_a_socket_has_a_bounded_number_of_expects_pending(
     store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulse, "EXPECTS_PER_SOCKET", 2)
+    monkeypatch.setattr(registry, "EXPECTS_PER_SOCKET", 2)
     async with run_gateway(environment(store_url)) as running, open_client(running, TOPIC) as client:
         await welcomed(client)
         await client.receive()
@@ -780,7 +780,7 @@ async def test_racing_commits_are_never_taken_for_a_store_that_lost_its_newest(s
 async def test_an_expect_asks_the_provider_for_what_no_webhook_brings_and_for_nothing_else(
     store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulse, "HEAD_START_S", 30.0)
+    monkeypatch.setattr(registry, "HEAD_START_S", 30.0)
     async with run_gateway(environment(store_url)) as running, open_client(running, "tenant:late", TOPIC) as client:
         for _ in range(2):
             await client.until("snapshot")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sync.billing.batch import Batch
-from sync.billing.history import EVENTS_KEPT, note
-from sync.billing.inbox import Ending
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Store
+from sync.billing.storage.event_log import EVENTS_KEPT, note
+from sync.billing.storage.inbox import Ending
+from sync.store.command_pipeline import Batch
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.store import Store
 
 TOPIC = "tenant:acme"
 AT_US = 1_795_000_000_000_000

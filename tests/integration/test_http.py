@@ -16,9 +16,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from gateway import control, state_routes
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Change, Store
+from gateway.api import state
+from gateway.auth import revocation_store
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.store import Change, Store
 from tests.support.gateway import PUBLISH_KEY, Running, environment, forged, run_gateway, token
 from tests.support.processes import clean_environ
 from tests.support.processes import running as running_process
@@ -358,8 +359,8 @@ class TestEvents:
         self, store_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The browser's `fallback` takes 2.5 times 15 s of silence for the end of a stream."""
-        assert state_routes.STREAM_HEARTBEAT_MAX_S == 15
-        monkeypatch.setattr(state_routes, "STREAM_HEARTBEAT_MAX_S", 0.2)
+        assert state.STREAM_HEARTBEAT_MAX_S == 15
+        monkeypatch.setattr(state, "STREAM_HEARTBEAT_MAX_S", 0.2)
         async with run_gateway(environment(store_url, HEARTBEAT_S="600")) as running, events(running) as stream:
             async with asyncio.timeout(20):
                 for _ in range(3):
@@ -473,12 +474,12 @@ class TestPublish:
         first = await publish(running, 1, event_id="e1", order=5)
         version = first.json()["version"]
         assert first.json() == {"topic": TOPIC, "verdict": "applied", "version": version}
-        for verdict, state, more in (
+        for verdict, value, more in (
             ("duplicate", 2, {"event_id": "e1"}),
             ("stale", 3, {"order": 5}),
             ("unchanged", 1, {}),
         ):
-            response = await publish(running, state, **more)
+            response = await publish(running, value, **more)
             assert response.json() == {"topic": TOPIC, "verdict": verdict, "version": version}
         conflict = await publish(running, 4, if_version=version - 1)
         assert problem_of(conflict, 409) == "conflict"
@@ -808,15 +809,17 @@ class TestRevoke:
             await until(lambda: is_refused(later))
 
     async def test_what_is_kept_is_bounded_and_ends(self, store: Store) -> None:
-        from gateway.revocations import Revocation
+        from gateway.auth.revocations import Revocation
 
         for number in range(6):
-            await control.announce(store, Revocation("sub", f"u{number}", 1000.0 + number), keep_s=100, limit=3)
-        assert [one.value for one in await control.load(store)] == ["u2", "u3", "u4", "u5"]
-        await control.announce(store, Revocation("sub", "u3", 5.0), keep_s=100, limit=3)
-        assert {one.value: one.at for one in await control.load(store)}["u3"] == 1003
-        await control.announce(store, Revocation("sub", "new", 1104.5), keep_s=100, limit=3)
-        assert [one.value for one in await control.load(store)] == ["u5", "new"]
+            await revocation_store.announce(
+                store, Revocation("sub", f"u{number}", 1000.0 + number), keep_s=100, limit=3
+            )
+        assert [one.value for one in await revocation_store.load(store)] == ["u2", "u3", "u4", "u5"]
+        await revocation_store.announce(store, Revocation("sub", "u3", 5.0), keep_s=100, limit=3)
+        assert {one.value: one.at for one in await revocation_store.load(store)}["u3"] == 1003
+        await revocation_store.announce(store, Revocation("sub", "new", 1104.5), keep_s=100, limit=3)
+        assert [one.value for one in await revocation_store.load(store)] == ["u5", "new"]
         assert 0 < await store.redis.ttl(keys.revoked) <= 101
 
     @pytest.mark.parametrize(

@@ -14,21 +14,22 @@ import orjson
 import pytest
 import redis.asyncio
 
-from gateway import sweep
+from gateway.freshness import reconciler
 from planwire_client import AsyncPublisher, PlanwireError, Publisher
-from sync import intake, outbox
+from sync.billing.api import webhooks
+from sync.core import announcement
+from sync.core.announcement import Announcement
+from sync.outbox import relay as outbox_relay
 from sync.settings import SyncSettings
-from sync.state import announcement
-from sync.state.announcement import Announcement
-from sync.state.connect import connect
-from sync.state.keys import DEFAULT_KEYS, Keys, PrefixError
-from sync.state.store import Change, Store
+from sync.store.keys import DEFAULT_KEYS, Keys, PrefixError
+from sync.store.redis.connect import connect
+from sync.store.store import Change, Store
 from sync.worker import Worker
+from tests.support.bodies import SECRET, signature, webhook
 from tests.support.cluster import start_cluster
 from tests.support.gateway import PUBLISH_KEY, Client, Running, environment, open_client, run_gateway, token
 from tests.support.servers import Server, redis_binary, start_redis, start_valkey
 from tests.support.wait import until
-from tests.unit.billing.bodies import SECRET, signature, webhook
 
 TOPIC = "tenant:acme"
 SWEEP_S = "0.1"
@@ -134,7 +135,7 @@ async def test_direct_publishers_and_the_relay_reach_their_own_installation_alon
         await asyncio.to_thread(blocking, url, prefix)
         assert await shown(two_tab) == {"by": "a thread"}
         relay = SyncSettings.from_env({"PLANWIRE_REDIS_URL": url, "PLANWIRE_PREFIX": prefix})
-        async with outbox.opened(relay) as store:
+        async with outbox_relay.opened(relay) as store:
             await store.commit_many([Change(TOPIC, b'{"by":"the relay"}')])
         assert await shown(two_tab) == {"by": "the relay"}
         await publish(one, {"of": "one"})
@@ -174,7 +175,7 @@ async def test_every_key_and_channel_begins_with_the_prefix(tmp_path: Path, serv
             settings = SyncSettings.from_env(
                 {f"PLANWIRE_{name}": value for name, value in billing.items() if name != "INTAKE"}
             )
-            pipeline = await intake.pipeline(store, settings)
+            pipeline = await webhooks.pipeline(store, settings)
             worker = Worker(pipeline, settings.environments, poll_s=0.01)
             working = asyncio.create_task(worker.run())
             await until(lambda: running.node.metrics.sweeps > 3)
@@ -274,4 +275,4 @@ async def test_an_older_builds_revocation_from_another_database_revokes_nothing(
         await until(lambda: running.node.metrics.foreign == 1)
         await publish(running, {"n": 1})
         assert await shown(tab) == {"n": 1}
-        assert sweep.FOREIGN_HINT in capsys.readouterr().out
+        assert reconciler.FOREIGN_HINT in capsys.readouterr().out

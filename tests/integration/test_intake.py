@@ -20,22 +20,23 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sync import intake
-from sync.billing import model
-from sync.billing.model import Event
-from sync.billing.pipeline import Pipeline, Receipt
-from sync.billing.providers import ProviderUnavailable, stripe
-from sync.billing.providers.paddle import Paddle
-from sync.billing.shelf import Shelf
-from sync.caller import Caller
+from sync.billing.api import webhooks
+from sync.billing.catalog.watcher import Shelf
+from sync.billing.domain import model
+from sync.billing.domain.model import Event
+from sync.billing.providers import ProviderUnavailable
+from sync.billing.providers.paddle.webhooks import Paddle
+from sync.billing.providers.stripe import webhooks as stripe
+from sync.billing.services.ingest import Pipeline, Receipt
+from sync.http.endpoint import Caller
 from sync.settings import SyncSettings
-from sync.state.connect import connect
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Change, Store, StoreError
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.redis.connect import connect
+from sync.store.store import Change, Store, StoreError
+from tests.support import bodies
+from tests.support.bodies import SANDBOX_SECRET, SECRET, official, signature, webhook
 from tests.support.servers import Server, start_valkey
-from tests.unit.billing import bodies
-from tests.unit.billing.bodies import SANDBOX_SECRET, SECRET, official, signature, webhook
-from tests.unit.billing.providers import test_stripe
+from tests.unit.sync.billing.providers.stripe import test_webhooks as test_stripe
 
 CATALOG = """
 [plans.free]
@@ -77,7 +78,7 @@ def settings(catalog: Path) -> SyncSettings:
 
 @pytest.fixture
 async def pipeline(store: Store, settings: SyncSettings) -> Pipeline:
-    return await intake.pipeline(store, settings)
+    return await webhooks.pipeline(store, settings)
 
 
 async def let_in(request: Request) -> Caller | Response:
@@ -88,7 +89,7 @@ async def let_in(request: Request) -> Caller | Response:
 
 @asynccontextmanager
 async def door_of(pipeline: Pipeline, settings: SyncSettings) -> AsyncIterator[httpx2.AsyncClient]:
-    app = Starlette(routes=intake.routes(pipeline, settings, let_in))
+    app = Starlette(routes=webhooks.routes(pipeline, settings, let_in))
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://door") as client:
         yield client
@@ -175,7 +176,7 @@ async def test_s02_deliveries_at_the_same_instant_make_one_version(
     """Two processes, each with a pipeline of its own, and eight deliveries of one event between them."""
     other = connect(store_url).store
     try:
-        first, second = await intake.pipeline(store, settings), await intake.pipeline(other, settings)
+        first, second = await webhooks.pipeline(store, settings), await webhooks.pipeline(other, settings)
         async with door_of(first, settings) as one, door_of(second, settings) as two:
             body = webhook(1)
             outcomes = await asyncio.gather(*(outcome(door, body) for door in (one, two) * 4))
@@ -243,7 +244,7 @@ class TestSignature:
         assert await store.redis.dbsize() == 0
 
     async def test_too_large(self, door: httpx2.AsyncClient) -> None:
-        problem(await deliver(door, b"x" * (intake.BODY_MAX_BYTES + 1)), 413, "body_too_large")
+        problem(await deliver(door, b"x" * (webhooks.BODY_MAX_BYTES + 1)), 413, "body_too_large")
 
     async def test_too_large_without_a_length(self, door: httpx2.AsyncClient) -> None:
         async def chunks() -> AsyncIterator[bytes]:
@@ -253,7 +254,7 @@ class TestSignature:
         problem(await door.post("/webhooks/paddle", content=chunks()), 413, "body_too_large")
 
     async def test_the_largest_body_is_taken(self, door: httpx2.AsyncClient) -> None:
-        assert await outcome(door, b"x" * intake.BODY_MAX_BYTES) == "parked"
+        assert await outcome(door, b"x" * webhooks.BODY_MAX_BYTES) == "parked"
 
 
 class TestParked:
@@ -292,7 +293,7 @@ class TestParked:
         self, settings: SyncSettings, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The store goes, or the process is killed, right after an event was parked whose link was learned before."""
-        first, other = await intake.pipeline(store, settings), await intake.pipeline(store, settings)
+        first, other = await webhooks.pipeline(store, settings), await webhooks.pipeline(store, settings)
         end = first._end
 
         async def learned_meanwhile(*arguments: Any, **options: Any) -> Receipt:
@@ -319,7 +320,7 @@ class TestParked:
     async def test_one_that_waits_for_its_link_is_left_alone_by_the_clock(
         self, settings: SyncSettings, store: Store
     ) -> None:
-        pipeline = await intake.pipeline(store, settings)
+        pipeline = await webhooks.pipeline(store, settings)
         assert (await pipeline.receive(Paddle(), webhook(1, tenant=None), "live")).outcome == "parked"
         assert await pipeline.environment("live").inbox.counts() == (0, 1)
 
@@ -427,8 +428,8 @@ class TestParked:
     async def test_without_a_guard_or_secrets_there_is_no_route(
         self, pipeline: Pipeline, settings: SyncSettings
     ) -> None:
-        assert [route.path for route in intake.routes(pipeline, settings)] == ["/webhooks/paddle"]
-        assert intake.routes(pipeline, SyncSettings.from_env({})) == []
+        assert [route.path for route in webhooks.routes(pipeline, settings)] == ["/webhooks/paddle"]
+        assert webhooks.routes(pipeline, SyncSettings.from_env({})) == []
 
 
 async def test_private_that_is_not_facts_parks_the_event(door: httpx2.AsyncClient, store: Store) -> None:
@@ -443,7 +444,7 @@ async def test_many_events_of_one_tenant_at_once_all_count(
     """Thirty subscriptions, two processes: compare-and-set lets none overwrite another."""
     other = connect(store_url).store
     try:
-        first, second = await intake.pipeline(store, settings), await intake.pipeline(other, settings)
+        first, second = await webhooks.pipeline(store, settings), await webhooks.pipeline(other, settings)
         async with door_of(first, settings) as one, door_of(second, settings) as two:
             deliveries = [outcome((one, two)[n % 2], webhook(1, id=f"sub_{n}")) for n in range(30)]
             assert set(await asyncio.gather(*deliveries)) == {"applied"}
@@ -455,7 +456,7 @@ async def test_many_events_of_one_tenant_at_once_all_count(
 
 
 async def test_s31_a_store_that_is_away_is_answered_503(settings: SyncSettings, valkey: Server, store: Store) -> None:
-    pipeline = await intake.pipeline(store, settings)
+    pipeline = await webhooks.pipeline(store, settings)
     async with door_of(pipeline, settings) as door:
         assert await outcome(door, webhook(1)) == "applied"
         valkey.kill()
@@ -473,14 +474,14 @@ async def test_s31_a_store_that_forgets_its_scripts_is_taught_again(door: httpx2
 async def test_durable_means_on_disk_before_the_answer(settings: SyncSettings) -> None:
     with start_valkey(aof=True) as server:
         store = connect(server.url, durable=True).store
-        async with door_of(await intake.pipeline(store, settings), settings) as door:
+        async with door_of(await webhooks.pipeline(store, settings), settings) as door:
             assert await outcome(door, webhook(1)) == "applied"
             state_of_file = (await store.redis.info("persistence"))["aof_last_write_status"]
             assert state_of_file == "ok"
         await store.aclose()
     with start_valkey() as server:  # it keeps no file: what cannot be made durable is not answered 200
         store = connect(server.url, durable=True).store
-        async with door_of(await intake.pipeline(store, settings), settings) as door:
+        async with door_of(await webhooks.pipeline(store, settings), settings) as door:
             problem(await deliver(door, webhook(1)), 503, "store_unavailable")
         await store.aclose()
 

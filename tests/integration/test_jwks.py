@@ -13,9 +13,9 @@ from typing import Any
 import jwt
 import pytest
 
-from gateway import jwks
-from gateway.auth import Auth, AuthFailure, Claims, KeySet, mint, secret_keys
-from gateway.jwks import Jwks
+from gateway.auth import jwks
+from gateway.auth.jwks import Jwks
+from gateway.auth.tokens import Auth, AuthFailure, Claims, KeySet, mint, secret_keys
 from tests.support.gateway import SECRET, environment, run_gateway
 from tests.support.jwks import KEYS, document, signed
 from tests.support.wait import until

@@ -13,19 +13,19 @@ import pytest
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError
 
-from sync.billing import batch
-from sync.billing.pipeline import Pipeline
-from sync.billing.providers.paddle import Paddle
-from sync.billing.shelf import EXAMPLE, Shelf
-from sync.state.connect import connect
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Change, Committed, Store, StoreError, Verdict
+from sync.billing.catalog.watcher import EXAMPLE, Shelf
+from sync.billing.providers.paddle.webhooks import Paddle
+from sync.billing.services.ingest import Pipeline
+from sync.store import command_pipeline
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.redis.connect import connect
+from sync.store.store import Change, Committed, Store, StoreError, Verdict
+from tests.support.bodies import webhook
 from tests.support.gateway import environment, open_client, run_gateway
 from tests.support.paddle import price_id
 from tests.support.proxy import Proxy, run_proxy
 from tests.support.servers import Server, start_valkey
 from tests.support.wait import until
-from tests.unit.billing.bodies import webhook
 
 TOPIC = "tenant:acme"
 
@@ -129,7 +129,7 @@ async def test_an_event_is_worked_on_and_told_once_whichever_answer_was_lost(ste
                 pipeline.adapters["paddle"], webhook(2, event_id="evt_2", items=[(price_id("pro"), 2)]), "live"
             )
 
-        send = batch._send
+        send = command_pipeline._send
 
         async def counted(redis: Any, loads: Any) -> Any:
             nonlocal run
@@ -140,15 +140,15 @@ async def test_an_event_is_worked_on_and_told_once_whichever_answer_was_lost(ste
             return await send(redis, loads)
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(batch, "_send", counted)
-            batch._convoys.pop(executed, None)
+            patched.setattr(command_pipeline, "_send", counted)
+            command_pipeline._convoys.pop(executed, None)
             task = asyncio.ensure_future(guarded())
             await lost.wait()
             await until(told)
             proxy.heal()
             proxy.reset()
             receipt = await task
-            batch._convoys.pop(executed, None)
+            command_pipeline._convoys.pop(executed, None)
         assert (receipt.outcome, receipt.version) == ("applied", (await direct.versions([TOPIC]))[0])
         assert len(await direct.log(TOPIC)) == 2
         assert await pipeline.environment("live").inbox.counts() == (0, 0)
@@ -173,10 +173,10 @@ async def test_a_batch_whose_time_runs_out_as_it_is_sent_waits_for_no_answer(
         time.sleep(0.4)
 
     await store.read(TOPIC)  # it is connected
-    monkeypatch.setattr(batch, "REPLIES_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(command_pipeline, "REPLIES_TIMEOUT_S", 0.2)
     monkeypatch.setattr(AbstractConnection, "_send_packed_command", sent_late)
     valkey.pause()
-    asking = batch.Batch(store)
+    asking = command_pipeline.Batch(store)
     asking.command("GET", "x")
     with pytest.raises(StoreError):
         async with asyncio.timeout(20):

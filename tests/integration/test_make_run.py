@@ -58,7 +58,7 @@ def procfile(tmp_path: Path) -> Path:
     (tmp_path / "web.py").write_text(STAND_IN)
     (tmp_path / "stubborn.py").write_text(STUBBORN)
     path = tmp_path / "Procfile"
-    path.write_text(f"store: python -m sync.state.embedded\nweb: python {tmp_path}/web.py hello\n")
+    path.write_text(f"store: python -m sync.store.embedded\nweb: python {tmp_path}/web.py hello\n")
     return path
 
 
@@ -116,7 +116,7 @@ async def test_real_system_becomes_ready_says_so_once_and_leaves_nothing(data_di
             await becomes_ready(url)
             assert "<html" in get(f"{url}/demo").lower()
             names = " ".join(alive_with(data_dir).values())
-            for module in ("sync.state.embedded", "gateway.server", "sync.worker", "sync.simulator", "valkey-server"):
+            for module in ("sync.store.embedded", "gateway.server", "sync.worker", "sync.simulator", "valkey-server"):
                 assert module in names
             program.process.send_signal(number)
             await until(lambda: program.has_ended, timeout_s=STOP_S)

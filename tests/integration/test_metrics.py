@@ -13,14 +13,14 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from gateway import scrape
-from sync.billing import backlog
-from sync.billing.batch import Batch
-from sync.billing.timers import Timers
-from sync.state.store import Change, Store
+from gateway.api import metrics_endpoint
+from sync.billing.storage import queue_stats
+from sync.store.command_pipeline import Batch
+from sync.store.delayed_queue import Timers
+from sync.store.store import Change, Store
+from tests.support.bodies import SECRET, signature, webhook
 from tests.support.gateway import PUBLISH_KEY, environment, open_client, run_gateway
 from tests.support.wait import until
-from tests.unit.billing.bodies import SECRET, signature, webhook
 
 TOPIC = "tenant:acme"
 
@@ -90,8 +90,8 @@ async def test_webhooks_are_counted_by_what_they_were_answered(store_url: str, t
 async def test_what_waits_for_a_worker_is_shown(
     store: Store, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backlog, "CACHE_S", 0.0)
-    monkeypatch.setattr(scrape, "CACHE_S", 0.0)
+    monkeypatch.setattr(queue_stats, "CACHE_S", 0.0)
+    monkeypatch.setattr(metrics_endpoint, "CACHE_S", 0.0)
     catalog = tmp_path / "catalog.toml"
     catalog.write_text('[plans.free]\nname = "Free"\nrank = 0\ndefault = true\n')
     environ = environment(store_url, INTAKE="1", CATALOG=str(catalog), PADDLE_SECRETS=f"live:{SECRET}")
@@ -190,8 +190,8 @@ async def test_a_flood_of_scrapes_makes_one_text_a_second_and_leaves_pushes_alon
         answers = await asyncio.gather(*(http.get("/metrics") for _ in range(SCRAPES)))
         took = time.monotonic() - began
         assert {answer.status_code for answer in answers} == {200}
-        assert len(made) <= 1 + took / scrape.CACHE_S
-        assert all(later - earlier >= scrape.CACHE_S * 0.9 for earlier, later in pairwise(made))
+        assert len(made) <= 1 + took / metrics_endpoint.CACHE_S
+        assert all(later - earlier >= metrics_endpoint.CACHE_S * 0.9 for earlier, later in pairwise(made))
 
         async with open_client(running, TOPIC) as client:
             await client.until("snapshot")
@@ -221,7 +221,7 @@ async def test_a_flood_of_scrapes_makes_one_text_a_second_and_leaves_pushes_alon
 async def test_what_is_scraped_is_never_much_older_than_a_second(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scrape, "CACHE_S", 0.05)
+    monkeypatch.setattr(metrics_endpoint, "CACHE_S", 0.05)
     async with run_gateway(environment(store_url)) as running, httpx2.AsyncClient(base_url=running.url) as http:
         await http.get("/metrics")
         running.node.metrics.nacks = 17

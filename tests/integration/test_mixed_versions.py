@@ -23,13 +23,15 @@ from playwright.async_api import Route
 from websockets.asyncio.client import connect as open_socket
 from websockets.typing import Subprotocol
 
-from gateway.auth import mint
+from gateway.auth.tokens import mint
 from planwire_client import AsyncPublisher, Replica, outbox
-from sync.billing import model
-from sync.state.announcement import BILLING
-from sync.state.connect import connect
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Change, Store, Verdict
+from sync.billing.domain import model
+from sync.core.announcement import BILLING
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.redis.connect import connect
+from sync.store.store import Change, Store, Verdict
+from tests.support.bodies import SECRET as PADDLE_SECRET
+from tests.support.bodies import signature, webhook
 from tests.support.chromium import chromium
 from tests.support.earlier import THIS, Build, earlier_build
 from tests.support.gateway import PUBLISH_KEY, SECRET, Client
@@ -37,8 +39,6 @@ from tests.support.postgres import start_postgres
 from tests.support.processes import Running, clean_environ, python
 from tests.support.servers import Server, free_port, start_valkey
 from tests.support.wait import until
-from tests.unit.billing.bodies import SECRET as PADDLE_SECRET
-from tests.unit.billing.bodies import signature, webhook
 
 TOPIC = "tenant:acme"
 ORIGIN = "http://127.0.0.1:48999"

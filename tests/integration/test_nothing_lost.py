@@ -24,20 +24,21 @@ import httpx2
 import orjson
 import pytest
 
-from sync.billing import instants, model
-from sync.billing.environment import Environment
-from sync.billing.inbox import Record
-from sync.billing.model import NOTHING, Event
-from sync.billing.providers.paddle import Paddle
-from sync.billing.reducer import Reduced, reduce
-from sync.state.connect import connect
-from sync.state.embedded import Layout
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Store
+from sync.billing.domain import model
+from sync.billing.domain.model import NOTHING, Event
+from sync.billing.domain.reducer import Reduced, reduce
+from sync.billing.providers.paddle.webhooks import Paddle
+from sync.billing.storage.environment import Environment
+from sync.billing.storage.inbox import Record
+from sync.core import instants
+from sync.store.embedded.server import Layout
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.redis.connect import connect
+from sync.store.store import Store
 from tests.support import processes
+from tests.support.bodies import SECRET, envelope, signature, subscription
 from tests.support.servers import free_port
 from tests.support.wait import until
-from tests.unit.billing.bodies import SECRET, envelope, signature, subscription
 
 SOAK_S = float(os.environ.get("SOAK_S", "7"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
@@ -72,7 +73,7 @@ per_unit.limits = { units = 1 }
 prices.paddle.live = ["pri_unit"]
 """
 
-COMMANDS = {"store": "sync.state.embedded", "web": "gateway.server", "worker": "sync.worker"}
+COMMANDS = {"store": "sync.store.embedded", "web": "gateway.server", "worker": "sync.worker"}
 VICTIMS = (*COMMANDS, "server", "server")
 """`store` owns the server's process and starts it again; `server` is the Valkey itself."""
 

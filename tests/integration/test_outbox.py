@@ -22,12 +22,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from planwire_client import PublishRefused, outbox
-from sync import outbox as relays
-from sync.outbox import Relay
-from sync.state import announcement, canonical
-from sync.state.connect import connect
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Change, Committed, Store, StoreError
+from sync.core import announcement, canonical_json
+from sync.outbox import relay as relays
+from sync.outbox.relay import Relay
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.redis.connect import connect
+from sync.store.store import Change, Committed, Store, StoreError
 from tests.support.postgres import Postgres, start_postgres
 from tests.support.processes import ROOT, Running, clean_environ
 from tests.support.servers import Server, start_valkey
@@ -98,7 +98,7 @@ async def test_what_commits_is_pushed_and_what_does_not_is_not(database: str, st
 
 async def test_larger_states_are_announced_with_a_patch(database: str, store: Store) -> None:
     pad = "x" * 2000
-    before = await store.commit(Change("tenant:a", canonical.encode({"n": 1, "pad": pad})))
+    before = await store.commit(Change("tenant:a", canonical_json.encode({"n": 1, "pad": pad})))
     async with store.redis.pubsub() as bus:
         await bus.subscribe(keys.channel("tenant:a"))
         assert (await until(lambda: bus.get_message(timeout=0.1)))["type"] == "subscribe"

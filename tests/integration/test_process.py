@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from sync.state.connect import connect
-from sync.state.store import Change
+from sync.store.redis.connect import connect
+from sync.store.store import Change
 from tests.support.attacker import request
 from tests.support.gateway import PATIENCE_S, environment
 from tests.support.processes import clean_environ
@@ -34,7 +34,7 @@ DIES = """
 import os
 if os.environ.get("DIES_WHEN"):
     import asyncio
-    from gateway.pulse import Pulse
+    from gateway.ws.registry import Pulse
 
     async def run(self):
         while not os.path.exists(os.environ["DIES_WHEN"]):
@@ -191,9 +191,9 @@ def served(web: Web) -> set[str]:
     return {line.split("[")[1].split("]")[0] for line in text.splitlines() if "Started server process [" in line}
 
 
-@pytest.mark.parametrize("module", ["sync.worker", "sync.state.embedded"])
+@pytest.mark.parametrize("module", ["sync.worker", "sync.store.embedded"])
 async def test_the_other_processes_end_in_order_too(store_url: str, tmp_path: Path, module: str) -> None:
-    environ = clean_environ(tmp_path, PLANWIRE_REDIS_URL="" if module == "sync.state.embedded" else store_url)
+    environ = clean_environ(tmp_path, PLANWIRE_REDIS_URL="" if module == "sync.store.embedded" else store_url)
     environ = {name: value for name, value in environ.items() if value} | {"PYTHONUNBUFFERED": "1"}
     log = tmp_path / "log"
     with started([sys.executable, "-m", module], environ, log, None) as process:

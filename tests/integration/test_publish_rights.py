@@ -11,15 +11,15 @@ import httpx2
 import orjson
 import pytest
 
-from gateway import openapi, openapi_intake
-from sync.billing import model
-from sync.billing.model import Facts
-from sync.billing.shelf import EXAMPLE
-from sync.state.store import Change, Store
+from gateway.api_docs import openapi, openapi_intake
+from sync.billing.catalog.watcher import EXAMPLE
+from sync.billing.domain import model
+from sync.billing.domain.model import Facts
+from sync.store.store import Change, Store
 from tests.support import console
+from tests.support.bodies import SECRET
 from tests.support.gateway import Running, environment, run_gateway, token
 from tests.support.paddle import KEY, Paddle, simulating
-from tests.unit.billing.bodies import SECRET
 
 RIGHTS = {
     "prefs": ("publish:prefs:*", "publish:user:42"),

@@ -25,8 +25,8 @@ from planwire_client import (
     Verdict,
 )
 from planwire_client.store import Batch, StoreTransport
-from sync.state.announcement import BILLING
-from sync.state.store import Change, Store
+from sync.core.announcement import BILLING
+from sync.store.store import Change, Store
 from tests.support.gateway import PUBLISH_KEY, Running, environment, open_client, run_gateway
 from tests.support.servers import Server
 

@@ -9,10 +9,11 @@ from collections import Counter
 import httpx2
 import pytest
 
-from gateway import openapi, rates
-from gateway.problem import Problem
-from gateway.rates import Rates
-from sync.state.store import Change, Store
+from gateway.api import rate_limits
+from gateway.api.problem import Problem
+from gateway.api.rate_limits import Rates
+from gateway.api_docs import openapi
+from sync.store.store import Change, Store
 from tests.support.attacker import request
 from tests.support.gateway import PATIENCE_S, SECRET, Running, environment, run_gateway, token
 from tests.support.wait import until
@@ -64,7 +65,7 @@ async def test_what_needs_no_token_has_a_rate_for_each_address(store_url: str, p
 
 
 def test_only_so_many_clients_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rates, "KEPT_MAX", 100)
+    monkeypatch.setattr(rate_limits, "KEPT_MAX", 100)
     some = Rates(1.0)
     for number in range(1000):
         some.spend(str(number), 0.0)

@@ -14,22 +14,23 @@ from typing import Any
 import orjson
 import pytest
 
-from sync import intake
-from sync.billing import instants, model
-from sync.billing.budget import Budget
-from sync.billing.catchup import CatchUp
-from sync.billing.model import FETCHED, Event
-from sync.billing.pipeline import Pipeline, Receipt
+from sync.billing.api import webhooks
+from sync.billing.catalog.watcher import EXAMPLE, Shelf
+from sync.billing.domain import model
+from sync.billing.domain.model import FETCHED, Event
 from sync.billing.providers import ProviderRefusal, ProviderUnavailable
-from sync.billing.providers.paddle import Paddle as Adapter
-from sync.billing.providers.paddle_api import PaddleApi, SdkMissingError
-from sync.billing.reconcile import Reconciliation
-from sync.billing.reprojection import Reprojection
-from sync.billing.shelf import EXAMPLE, Shelf
-from sync.billing.wanted import Wanted
+from sync.billing.providers.paddle.client import PaddleApi, SdkMissingError
+from sync.billing.providers.paddle.webhooks import Paddle as Adapter
+from sync.billing.providers.rate_limit import Budget
+from sync.billing.services.catch_up import CatchUp
+from sync.billing.services.ingest import Pipeline, Receipt
+from sync.billing.services.reconcile import Reconciliation
+from sync.billing.services.reproject import Reprojection
+from sync.billing.storage.reconcile_requests import Wanted
+from sync.core import instants
 from sync.settings import SyncSettings
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Store
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.store import Store
 from sync.worker import Worker
 from tests.support.paddle import KEY, Paddle, price_id, simulating
 from tests.support.wait import until
@@ -346,10 +347,10 @@ class TestClient:
         monkeypatch.setitem(__import__("sys").modules, "paddle_billing", None)
         environ = {"PLANWIRE_PADDLE_API_KEYS": "live:key", "PLANWIRE_CATALOG": str(EXAMPLE)}
         with pytest.raises(SdkMissingError, match=r"paddle-python-sdk is not installed: pip install") as caught:
-            await intake.pipeline(store, SyncSettings.from_env(environ))
+            await webhooks.pipeline(store, SyncSettings.from_env(environ))
         assert "\n" not in str(caught.value)
         # A development machine goes on without.
-        pipeline = await intake.pipeline(store, SyncSettings.from_env({**environ, "PLANWIRE_DEV": "1"}))
+        pipeline = await webhooks.pipeline(store, SyncSettings.from_env({**environ, "PLANWIRE_DEV": "1"}))
         assert pipeline.sources == {}
 
     async def test_the_settings_make_a_client_for_each_environment(self, store: Store, paddle: Paddle) -> None:
@@ -358,7 +359,7 @@ class TestClient:
             "PLANWIRE_PADDLE_API_URL": f"live:{paddle.url}",
             "PLANWIRE_CATALOG": str(EXAMPLE),
         }
-        pipeline = await intake.pipeline(store, SyncSettings.from_env(environ))
+        pipeline = await webhooks.pipeline(store, SyncSettings.from_env(environ))
         subscription_id = await paddle.act("upgrade")
         assert sorted(pipeline.sources) == [("paddle", "live"), ("paddle", "sandbox")]
         assert (await pipeline.sources["paddle", "live"].fetch(subscription_id, 5)).subscription is not None
@@ -603,7 +604,7 @@ class TestCatchUp:
     async def test_s32_every_missed_change_is_found_once(
         self, paddle: Paddle, api: PaddleApi, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("sync.billing.providers.paddle_api.EVENTS_PER_PAGE", 3)
+        monkeypatch.setattr("sync.billing.providers.paddle.client.EVENTS_PER_PAGE", 3)
         pipeline = pipeline_of(store, None)
         for number in range(4):
             await paddle.act("upgrade", tenant=f"t{number}", plan="pro", quantity=number + 1)
@@ -630,7 +631,7 @@ class TestCatchUp:
     async def test_a_worker_runs_it_at_its_start(
         self, paddle: Paddle, api: PaddleApi, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("sync.billing.catchup.SETTLE_S", 0)
+        monkeypatch.setattr("sync.billing.services.catch_up.SETTLE_S", 0)
         monkeypatch.setattr(CatchUp.run, "__defaults__", (0.0,))
         await paddle.act("upgrade", plan="pro")
         async with working(pipeline_of(store, api)):

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from sync.state.connect import StoreUrlError, connect
-from sync.state.slots import SLOTS
-from sync.state.store import Change, Store, StoreError
+from sync.store.redis.connect import StoreUrlError, connect
+from sync.store.redis.slots import SLOTS
+from sync.store.store import Change, Store, StoreError
 from tests.integration.test_sentinel import SERVICE, Sentinel, start
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.gateway import environment, open_client, run_gateway

@@ -27,7 +27,7 @@ from planwire_client import (
     TopicRefused,
 )
 from planwire_client.link import Link
-from sync.state.store import Change, Store
+from sync.store.store import Change, Store
 from tests.support.gateway import Running, environment, run_gateway, token
 from tests.support.proxy import run_proxy
 from tests.support.scripted import Fake, scripted
@@ -211,10 +211,10 @@ async def test_a_revoked_topic_is_not_served_any_more(gateway: Running, store: S
     await commit(store, "tenant:a", PRO)
     async with Replica(gateway.url, token("tenant:a"), ["tenant:a"]) as replica:
         await replica.wait_for("tenant:a")
-        from gateway import control
-        from gateway.revocations import Revocation
+        from gateway.auth import revocation_store
+        from gateway.auth.revocations import Revocation
 
-        await control.announce(store, Revocation("topic", "tenant:a", time.time() + 1), keep_s=60, limit=100)
+        await revocation_store.announce(store, Revocation("topic", "tenant:a", time.time() + 1), keep_s=60, limit=100)
         await until(lambda: replica.get("tenant:a") is None)
         with pytest.raises(TopicRefused):
             replica.require("tenant:a", "sso", policy=Policy.LAST_KNOWN)

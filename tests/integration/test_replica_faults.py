@@ -16,7 +16,7 @@ import pytest
 from planwire_client import NotCurrent, Replica, ReplicaClosed, ReplicaError, Snapshot, Status, ThreadReplica
 from planwire_client.link import Link
 from planwire_client.tokens import CALLS_MAX, TOKEN_CHARS_MAX
-from sync.state.store import Change, Store
+from sync.store.store import Change, Store
 from tests.support.gateway import PATIENCE_S, Running, environment, run_gateway, token
 from tests.support.scripted import Fake, scripted
 from tests.support.wait import until

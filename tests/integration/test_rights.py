@@ -16,19 +16,19 @@ import pytest
 import redis.asyncio
 
 from planwire_client import AsyncPublisher, Publisher, Verdict
-from sync import intake
+from sync.billing.api import webhooks
 from sync.settings import SyncSettings
-from sync.state import rights
-from sync.state.connect import connect
-from sync.state.keys import DEFAULT_KEYS
-from sync.state.store import Change, Committed
+from sync.store.checks import rights
+from sync.store.keys import DEFAULT_KEYS
+from sync.store.redis.connect import connect
+from sync.store.store import Change, Committed
 from sync.worker import Worker
+from tests.support.bodies import SECRET, signature, webhook
 from tests.support.cluster import start_cluster
 from tests.support.console import TOKEN, login
 from tests.support.gateway import PUBLISH_KEY, Running, environment, open_client, run_gateway
 from tests.support.servers import Server, redis_binary, start_redis, start_valkey, valkey_binary
 from tests.support.wait import until
-from tests.unit.billing.bodies import SECRET, signature, webhook
 
 ROOT = Path(__file__).resolve().parents[2]
 LINES = re.findall(r"(?m)^    ACL SETUSER (planwire on .+)$", (ROOT / "docs" / "stores.md").read_text())
@@ -99,7 +99,7 @@ async def everything(url: str, tmp_path: Path) -> None:
     store = connect(url).store
     async with AsyncExitStack() as stack:
         stack.push_async_callback(store.aclose)
-        pipeline = await intake.pipeline(store, settings)
+        pipeline = await webhooks.pipeline(store, settings)
         stack.push_async_callback(pipeline.aclose)
         worker = Worker(pipeline, ("live",), poll_s=0.02)
         running = await stack.enter_async_context(run_gateway(environ))

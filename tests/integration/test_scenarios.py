@@ -17,11 +17,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sync.billing import catalog
-from sync.billing.shelf import EXAMPLE
-from sync.simulator import scenario
-from sync.simulator.scenario import Report, bundled, http_state, load, torture
-from sync.simulator.script import Faults, Scenario
+from sync.billing.catalog import catalog
+from sync.billing.catalog.watcher import EXAMPLE
+from sync.simulator.scenarios import scenario
+from sync.simulator.scenarios.scenario import Report, bundled, http_state, load, torture
+from sync.simulator.scenarios.script import Faults, Scenario
 from tests.support.asgi import serving
 from tests.support.gateway import environment, run_gateway, token
 from tests.support.servers import free_port

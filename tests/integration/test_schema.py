@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from redis.exceptions import RedisError
 
-from sync.state import schema
-from sync.state.connect import connect
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.schema import FORMAT, NEEDS, SchemaError
-from sync.state.store import Store, StoreError
+from sync.store.checks import schema
+from sync.store.checks.schema import FORMAT, NEEDS, SchemaError
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.redis.connect import connect
+from sync.store.store import Store, StoreError
 from tests.support.gateway import environment, run_gateway
 from tests.support.processes import clean_environ, python, running
 from tests.support.servers import start_valkey

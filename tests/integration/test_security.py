@@ -17,12 +17,12 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from gateway.auth import mint
-from sync.state.store import Change, Store
+from gateway.auth.tokens import mint
+from sync.store.store import Change, Store
+from tests.support.bodies import signature, webhook
 from tests.support.gateway import PUBLISH_KEY, Running, environment, open_client, run_gateway, token
 from tests.support.processes import ROOT, alive_with, clean_environ, python, running
 from tests.support.wait import until
-from tests.unit.billing.bodies import signature, webhook
 
 JWT_SECRET = "jwt-secret-0123456789abcdef0123456789"
 PADDLE_SECRET = "pdl_ntfset_secret_0123456789abcdef"
@@ -61,7 +61,7 @@ async def test_no_secret_is_in_a_log_or_a_process_list(store_url: str, tmp_path:
         PLANWIRE_PADDLE_SECRETS=f"live:{PADDLE_SECRET}",
         PLANWIRE_PADDLE_API_KEYS=f"live:{API_KEY}",
         PLANWIRE_PADDLE_API_URL="http://127.0.0.1:9",
-        PLANWIRE_CATALOG=str(ROOT / "sync" / "billing" / "catalog.example.toml"),
+        PLANWIRE_CATALOG=str(ROOT / "sync" / "billing" / "catalog" / "example.toml"),
         PLANWIRE_CONSOLE_TOKEN=CONSOLE_TOKEN,
         PLANWIRE_LOG_LEVEL="debug",
         PLANWIRE_DRAIN_S="0",

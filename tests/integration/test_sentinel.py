@@ -16,8 +16,8 @@ import orjson
 import pytest
 import redis
 
-from sync.state.connect import connect
-from sync.state.store import Change, Store, StoreError
+from sync.store.redis.connect import connect
+from sync.store.store import Change, Store, StoreError
 from tests.integration.test_installations import check_apart
 from tests.support import servers
 from tests.support.gateway import environment, open_client, run_gateway

@@ -50,13 +50,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sync.billing import catalog
-from sync.billing.shelf import EXAMPLE
-from sync.simulator import offers, persistence, provider
+from sync.billing.catalog import catalog
+from sync.billing.catalog.watcher import EXAMPLE
+from sync.simulator import persistence, provider
 from sync.simulator.app import create_app
 from sync.simulator.client import ActionResult, SimulatorError, run_action
-from sync.simulator.moments import SECOND_US
 from sync.simulator.provider import Provider
+from sync.simulator.world import offers
+from sync.simulator.world.moments import SECOND_US
 from tests.support.asgi import listening, serving
 from tests.support.servers import free_port
 from tests.support.wait import until

@@ -17,8 +17,8 @@ import uvloop
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
-from sync.state.connect import connect
-from sync.state.store import Change, Committed, Store
+from sync.store.redis.connect import connect
+from sync.store.store import Change, Committed, Store
 from tests.support.gateway import Running, environment, open_client, run_gateway, token
 from tests.support.wait import until
 
@@ -217,7 +217,7 @@ async def test_a_slow_tab_that_makes_progress_is_kept(store_url: str, store: Sto
     """The gateway's clock is the test's: three and a half seconds, however long the machine takes for them."""
     topic, clock = TOPICS[0], Clock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gateway.pulse.time", clock)
+        patch.setattr("gateway.ws.registry.time", clock)
         async with (
             run_gateway(environment(store_url, SEND_TIMEOUT_S="1.5")) as running,
             open_raw(running, topic) as slow,

@@ -20,15 +20,15 @@ import httpx2
 import orjson
 import pytest
 
-from sync import intake
-from sync.billing.budget import Budget
-from sync.hydration import Hydration, hydration
+from sync.billing.api import webhooks
+from sync.billing.providers.rate_limit import Budget
 from sync.settings import SyncSettings
-from sync.source import ANSWER_MAX_BYTES, Answer, Source, SourceError
-from sync.state import marks
-from sync.state.connect import connect
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Change, Snapshot, Store, Verdict
+from sync.source.client import ANSWER_MAX_BYTES, Answer, Source, SourceError
+from sync.source.hydration import Hydration, hydration
+from sync.store import hydration_requests
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.redis.connect import connect
+from sync.store.store import Change, Snapshot, Store, Verdict
 from sync.worker import Worker
 from tests.support.gateway import PUBLISH_KEY, Running, environment, open_client, run_gateway, token
 from tests.support.wait import until
@@ -133,7 +133,7 @@ async def working(environ: Mapping[str, str]) -> AsyncIterator[Worker]:
     """A worker as `python -m sync.worker` has it, inside the test."""
     settings = SyncSettings.from_env({name: value for name, value in environ.items() if name.startswith("PLANWIRE_")})
     store = connect(settings.redis_url.get_secret_value()).store
-    pipeline = await intake.pipeline(store, settings)
+    pipeline = await webhooks.pipeline(store, settings)
     hydrating = hydration(store, settings)
     assert hydrating is not None
     worker = Worker(pipeline, settings.environments, poll_s=0.05, hydration=hydrating)
@@ -240,7 +240,7 @@ async def test_a_source_that_is_down_is_asked_again_while_somebody_reads(
         assert (await client.get("/v1/state/user:43")).json()["version"] == 0
         await until(lambda: backend.asked["user:43"] == 1)
         await until(lambda: _is_empty(store))
-        assert not await marks.is_absent(store, "user:43")
+        assert not await hydration_requests.is_absent(store, "user:43")
 
 
 async def test_a_publish_that_comes_in_between_wins(

@@ -11,15 +11,15 @@ from typing import Any
 import httpx2
 import pytest
 
-from gateway import acks
-from sync.billing.drift import KINDS
-from sync.state import tallies
-from sync.state.announcement import BILLING
-from sync.state.store import Change, Store
+from gateway.fleet import acks
+from sync.billing.domain.drift import KINDS
+from sync.core.announcement import BILLING
+from sync.store import counters
+from sync.store.store import Change, Store
+from tests.support.bodies import SECRET
 from tests.support.gateway import PUBLISH_KEY, Running, environment, open_client, run_gateway
 from tests.support.paddle import KEY, Paddle, simulating
 from tests.support.wait import until
-from tests.unit.billing.bodies import SECRET
 
 TOPIC = "tenant:acme"
 PATH = "/v1/tenants/acme"
@@ -147,16 +147,16 @@ async def test_what_billing_finds_is_counted_for_every_gateway_to_show(
 async def test_counts_are_read_seldom_and_kept_while_the_store_is_away(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tallies, "CACHE_S", 600)
+    monkeypatch.setattr(counters, "CACHE_S", 600)
     redis: Any = store.redis
-    name = tallies.field("drift", kind="differs", env="live")
+    name = counters.field("drift", kind="differs", env="live")
     await redis.hincrby(store.keys.tallies, name, 2)
-    counted = tallies.Tallies(store)
+    counted = counters.Tallies(store)
     await counted.refresh()
     await redis.hincrby(store.keys.tallies, name, 1)
     await counted.refresh()
     assert dict(counted.counts) == {("drift", (("kind", "differs"), ("env", "live"))): 2}
-    monkeypatch.setattr(tallies, "CACHE_S", 0)
+    monkeypatch.setattr(counters, "CACHE_S", 0)
     await counted.refresh()
     assert list(counted.counts.values()) == [3]
     await redis.set(store.keys.tallies, "not a hash")

@@ -25,7 +25,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from gateway.listening import listen
+from gateway.server.listening import listen
 from gateway.settings import SettingsError
 from tests.support.gateway import PUBLISH_KEY, environment, token
 from tests.support.processes import ROOT, clean_environ, python, running
@@ -35,7 +35,7 @@ from tests.support.wait import until
 from tests.support.wire import hello
 
 START_TIMEOUT_S = 60.0
-EXAMPLE_CATALOG = "sync/billing/catalog.example.toml"
+EXAMPLE_CATALOG = "sync/billing/catalog/example.toml"
 NO_SDK = "import sys\nsys.modules['paddle_billing'] = None\n"
 """As `sitecustomize.py`: Paddle's SDK is not installed."""
 
@@ -106,7 +106,7 @@ async def test_worker_and_store_and_simulator_run_with_the_variables_of_services
         **LINKS,
     )
     with (
-        running(python("-m", "sync.state.embedded"), environ) as store,
+        running(python("-m", "sync.store.embedded"), environ) as store,
         running(python("-m", "sync.worker"), environ) as worker,
         running(python("-m", "sync.simulator"), environ) as simulator,
     ):
@@ -240,7 +240,7 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(tmp_path: Path, case: str, w
 @pytest.mark.parametrize(
     ("module", "start", "name"),
     [
-        ("gateway.server", "{0}.main()", "planwire"),
+        ("gateway.server.server", "{0}.main()", "planwire"),
         ("sync.worker", "sys.exit({0}.main(os.environ))", "planwire worker"),
     ],
 )

@@ -17,11 +17,11 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from sync.state import announcement
-from sync.state.announcement import BILLING, PUBLISHER, Announcement
-from sync.state.connect import connect
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Change, Committed, Snapshot, Store, StoreError, Verdict, order_token
+from sync.core import announcement
+from sync.core.announcement import BILLING, PUBLISHER, Announcement
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.redis.connect import connect
+from sync.store.store import Change, Committed, Snapshot, Store, StoreError, Verdict, order_token
 from tests.support.servers import Server, start_redis, start_valkey
 from tests.support.wait import until
 
@@ -369,21 +369,21 @@ async def test_no_patch_from_nothing(store: Store, store_url: str) -> None:
 
 
 async def test_patches_of_a_long_run_lead_from_state_to_state(store: Store, store_url: str) -> None:
-    from sync.state import canonical, merge_patch
+    from sync.core import canonical_json, merge_patch
 
     held: object = None
     async with listening(store_url, TOPIC) as bus:
         for number in range(20):
-            state = canonical.encode({"n": number, "even": {"yes": True} if number % 2 == 0 else {}, **BIG})
+            state = canonical_json.encode({"n": number, "even": {"yes": True} if number % 2 == 0 else {}, **BIG})
             previous = await store.read(TOPIC)
             await store.commit(Change(TOPIC, state, previous=previous))
             heard = await bus.hear()
             if heard.base:
                 assert heard.base == previous.version
-                held = merge_patch.apply(held, canonical.decode(heard.patch))
+                held = merge_patch.apply(held, canonical_json.decode(heard.patch))
             else:
-                held = canonical.decode(heard.state)
-            assert canonical.encode(held) == state
+                held = canonical_json.decode(heard.state)
+            assert canonical_json.encode(held) == state
     assert heard.base
 
 
@@ -672,7 +672,7 @@ async def test_every_call_on_a_killed_store_raises_store_error_and_works_again_a
 async def test_every_call_on_a_frozen_store_raises_store_error_in_bounded_time(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sync.state.connect.SOCKET_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("sync.store.redis.connect.SOCKET_TIMEOUT_S", 0.1)
     store = connect(server.url).store
     states = numbers()
 

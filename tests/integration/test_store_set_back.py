@@ -8,15 +8,15 @@ from pathlib import Path
 import orjson
 import pytest
 
-from sync.billing.batch import Batch
-from sync.billing.model import Event
-from sync.billing.pipeline import Pipeline
-from sync.billing.providers.paddle import Paddle
-from sync.billing.reprojection import PUT_BACK, Reprojection
-from sync.billing.shelf import Shelf
-from sync.state.store import Snapshot, Store
+from sync.billing.catalog.watcher import Shelf
+from sync.billing.domain.model import Event
+from sync.billing.providers.paddle.webhooks import Paddle
+from sync.billing.services.ingest import Pipeline
+from sync.billing.services.reproject import PUT_BACK, Reprojection
+from sync.store.command_pipeline import Batch
+from sync.store.store import Snapshot, Store
 from tests.scenarios.system import CATALOG
-from tests.unit.billing.bodies import envelope, subscription
+from tests.support.bodies import envelope, subscription
 
 TOPIC = "tenant:acme"
 

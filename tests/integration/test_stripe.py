@@ -17,21 +17,21 @@ import orjson
 import pytest
 from starlette.applications import Starlette
 
-from sync import intake
-from sync.billing.budget import Budget, SharedBudget
-from sync.billing.catchup import CatchUp
-from sync.billing.decision import facts_of
-from sync.billing.held import HeldError, Wish, hold
-from sync.billing.model import FETCHED, Facts, Item
-from sync.billing.pipeline import Pipeline
+from sync.billing.api import webhooks
+from sync.billing.catalog.watcher import Shelf
+from sync.billing.domain.decision import facts_of
+from sync.billing.domain.model import FETCHED, Facts, Item
+from sync.billing.domain.scheduled_changes import HeldError, Wish, hold
 from sync.billing.providers import Listed, ProviderRefusal, ProviderUnavailable
-from sync.billing.providers.stripe import Stripe as Adapter
-from sync.billing.providers.stripe_api import StripeApi
-from sync.billing.reconcile import Reconciliation
-from sync.billing.shelf import Shelf
-from sync.billing.timers import Due
+from sync.billing.providers.rate_limit import Budget, SharedBudget
+from sync.billing.providers.stripe.client import StripeApi
+from sync.billing.providers.stripe.webhooks import Stripe as Adapter
+from sync.billing.services.catch_up import CatchUp
+from sync.billing.services.ingest import Pipeline
+from sync.billing.services.reconcile import Reconciliation
 from sync.settings import SyncSettings
-from sync.state.store import Store
+from sync.store.delayed_queue import Due
+from sync.store.store import Store
 from sync.worker import Worker
 from tests.support.stripe import KEY, PRICES, Stripe, account, catalog
 from tests.support.wait import until
@@ -144,7 +144,7 @@ class TestFetch:
     async def test_away_is_told_and_asked_again_later(
         self, stripe: Stripe, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("sync.billing.providers.stripe_api.AWAY_S", 60.0)
+        monkeypatch.setattr("sync.billing.providers.stripe.client.AWAY_S", 60.0)
         subscription_id = stripe.add()
         api, other = (stripe.api(SharedBudget(store, "stripe", "live", 1_000)) for _ in range(2))
         stripe.failing = 1
@@ -266,8 +266,8 @@ class TestLists:
 @asynccontextmanager
 async def door_of(store: Store, settings: SyncSettings) -> AsyncIterator[tuple[httpx2.AsyncClient, Pipeline]]:
     """The webhooks' door, made of settings as the web process makes it."""
-    pipeline = await intake.pipeline(store, settings)
-    app = Starlette(routes=intake.routes(pipeline, settings))
+    pipeline = await webhooks.pipeline(store, settings)
+    app = Starlette(routes=webhooks.routes(pipeline, settings))
     transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://door") as http:
         yield http, pipeline

@@ -18,32 +18,33 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sync import intake
-from sync.billing import instants, model
-from sync.billing.alarm import EXECUTE_AGAIN_S
-from sync.billing.budget import Budget
-from sync.billing.erasure import erase
-from sync.billing.held import AHEAD_NS
-from sync.billing.inbox import Inbox
-from sync.billing.model import ENTITLEMENTS
-from sync.billing.override import OVERRIDES_MAX, granted
-from sync.billing.pipeline import Pipeline
-from sync.billing.providers.paddle import Paddle as Adapter
-from sync.billing.providers.paddle_api import PaddleApi
-from sync.billing.reconcile import Reconciliation
-from sync.billing.shelf import EXAMPLE, Shelf
-from sync.billing.timers import Due
-from sync.caller import Caller
-from sync.desk import Desk
+from sync.billing.api import webhooks
+from sync.billing.api.tenant_commands import Desk
+from sync.billing.catalog.watcher import EXAMPLE, Shelf
+from sync.billing.domain import model
+from sync.billing.domain.model import ENTITLEMENTS
+from sync.billing.domain.overrides import OVERRIDES_MAX, granted
+from sync.billing.domain.scheduled_changes import AHEAD_NS
+from sync.billing.domain.wakeups import EXECUTE_AGAIN_S
+from sync.billing.providers.paddle.client import PaddleApi
+from sync.billing.providers.paddle.webhooks import Paddle as Adapter
+from sync.billing.providers.rate_limit import Budget
+from sync.billing.services.erase import erase
+from sync.billing.services.ingest import Pipeline
+from sync.billing.services.reconcile import Reconciliation
+from sync.billing.storage.inbox import Inbox
+from sync.core import instants
+from sync.http.endpoint import Caller
 from sync.settings import SyncSettings
-from sync.state import tallies
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Change, Committed, Store, StoreError
+from sync.store import counters
+from sync.store.delayed_queue import Due
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.store import Change, Committed, Store, StoreError
 from sync.worker import Worker
+from tests.support.bodies import webhook
 from tests.support.paddle import KEY, Paddle, price_id, simulating
 from tests.support.servers import Server
 from tests.support.wait import until
-from tests.unit.billing.bodies import webhook
 
 SETTINGS = SyncSettings.from_env({})
 
@@ -74,7 +75,7 @@ async def let_in(request: Request) -> Caller | Response:
 
 @asynccontextmanager
 async def desk_of(pipeline: Pipeline, key: str = "key") -> AsyncIterator[httpx2.AsyncClient]:
-    transport = httpx2.ASGITransport(Starlette(routes=intake.routes(pipeline, SETTINGS, let_in)))
+    transport = httpx2.ASGITransport(Starlette(routes=webhooks.routes(pipeline, SETTINGS, let_in)))
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx2.AsyncClient(transport=transport, base_url="http://desk", headers=headers) as client:
         yield client
@@ -466,7 +467,7 @@ async def test_bad_questions_are_refused(desk: httpx2.AsyncClient, method: str, 
 
 
 async def test_the_guard_decides(pipeline: Pipeline) -> None:
-    routes: Any = intake.routes(pipeline, SETTINGS, let_in)
+    routes: Any = webhooks.routes(pipeline, SETTINGS, let_in)
     async with desk_of(pipeline, "wrong") as desk:
         for route in routes:
             path = (
@@ -862,7 +863,7 @@ class TestHistory:
         assert await receive(12, id="sub_10", customer_id="ctm_9") == "ignored"
         assert await traces(store, "ctm_9") == []
         assert await traces(store, "sub_9") == ["pw:{link/live/subscription:paddle:sub_9}"]
-        assert (await tallies.read(store))["erased_events", (("env", "live"),)] == 3
+        assert (await counters.read(store))["erased_events", (("env", "live"),)] == 3
         assert (await state(store, "tenant:other"))["plan"]["key"] == "pro"
 
     async def test_an_erasure_that_was_cut_off_is_done_when_it_is_asked_for_again(

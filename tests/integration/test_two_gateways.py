@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from gateway import jwks
-from gateway.auth import mint
-from sync.state.store import Change, Store
+from gateway.auth import jwks
+from gateway.auth.tokens import mint
+from sync.store.store import Change, Store
 from tests.support.gateway import PUBLISH_KEY, SECRET, Client, Running, environment, open_client, run_gateway, token
 from tests.support.jwks import document, signed
 from tests.support.wait import until

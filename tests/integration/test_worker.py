@@ -17,22 +17,22 @@ from typing import Any
 import orjson
 import pytest
 
-from sync.billing import instants
-from sync.billing.batch import Batch
-from sync.billing.decision import WAITS_CATALOG
-from sync.billing.inbox import Record
-from sync.billing.model import Event
-from sync.billing.pipeline import RELEASE_MAX, Pipeline, Receipt
+from sync.billing.catalog.watcher import Shelf
+from sync.billing.domain.decision import WAITS_CATALOG
+from sync.billing.domain.model import Event
 from sync.billing.providers import Unparsable
-from sync.billing.providers.paddle import Paddle
-from sync.billing.reconcile import Reconciliation
-from sync.billing.reprojection import Reprojection
-from sync.billing.shelf import Shelf
-from sync.state.store import Change, Committed, Store, StoreError
+from sync.billing.providers.paddle.webhooks import Paddle
+from sync.billing.services.ingest import RELEASE_MAX, Pipeline, Receipt
+from sync.billing.services.reconcile import Reconciliation
+from sync.billing.services.reproject import Reprojection
+from sync.billing.storage.inbox import Record
+from sync.core import instants
+from sync.store.command_pipeline import Batch
+from sync.store.store import Change, Committed, Store, StoreError
 from sync.worker import ATTEMPTS_MAX, Worker
+from tests.support.bodies import webhook
 from tests.support.servers import Server, start_valkey
 from tests.support.wait import until
-from tests.unit.billing.bodies import webhook
 
 POLL_S = 0.02
 LEASE_S = 0.2
@@ -533,7 +533,7 @@ class TestProcess:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     async def test_it_works_and_leaves_when_told(self, catalog: Path, number: signal.Signals) -> None:
         with start_valkey() as server:
-            from sync.state.connect import connect
+            from sync.store.redis.connect import connect
 
             store = connect(server.url).store
             pipeline = pipeline_of(store, catalog)

@@ -22,20 +22,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from sync.billing import catalog as catalogs
-from sync.billing import instants
-from sync.simulator import paddle
+from sync.billing.catalog import catalog as catalogs
+from sync.core import instants, merge_patch
 from sync.simulator.app import create_app
+from sync.simulator.paddle import entities
 from sync.simulator.provider import Provider
-from sync.state import merge_patch
-from sync.state.connect import connect as connect_store
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Change, LogEntry, Store
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.redis.connect import connect as connect_store
+from sync.store.store import Change, LogEntry, Store
 from tests.support import processes
 from tests.support.asgi import serving
+from tests.support.bodies import SANDBOX_SECRET, SECRET, envelope, signature, subscription
 from tests.support.gateway import PUBLISH_KEY, Client, Running, environment, run_gateway, token
 from tests.support.wait import until
-from tests.unit.billing.bodies import SANDBOX_SECRET, SECRET, envelope, signature, subscription
 
 TOPIC = "tenant:acme"
 FENCE = "user:fence"
@@ -402,7 +401,7 @@ class Seller:
     def events(self, ids: Sequence[str] | None = None) -> list[bytes]:
         """The webhooks' bodies of all its events, or of these, in the order they occurred."""
         chosen = [event for event in self.provider.world.events if ids is None or event.id in ids]
-        return [orjson.dumps(paddle.envelope(event, f"ntf_{number}")) for number, event in enumerate(chosen)]
+        return [orjson.dumps(entities.envelope(event, f"ntf_{number}")) for number, event in enumerate(chosen)]
 
     async def sells(self, tenant: str = "acme") -> list[dict[str, Any]]:
         """The tenant's subscriptions, as the provider has them."""

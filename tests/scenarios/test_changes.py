@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sync.billing import instants
+from sync.core import instants
 from tests.scenarios.system import CATALOG, System, ago, event, run_system, selling
 
 DAY_S = 86_400

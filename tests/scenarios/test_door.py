@@ -13,12 +13,12 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import app
-from gateway.middleware import Front
-from sync.selfcheck import SelfCheckError
+from gateway.api.security_headers import Front
+from sync.billing.api.body_self_check import SelfCheckError
 from tests.scenarios.system import CATALOG, TOPIC, System, ago, event, run_system
+from tests.support.bodies import SANDBOX_SECRET, SECRET, envelope, signature
 from tests.support.servers import Server, start_valkey
 from tests.support.wait import until
-from tests.unit.billing.bodies import SANDBOX_SECRET, SECRET, envelope, signature
 
 
 async def test_s26_an_event_of_the_other_environment_touches_no_tenant_of_this_one(

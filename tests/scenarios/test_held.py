@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sync.billing import instants
+from sync.core import instants
 from tests.scenarios.system import Seller, System, Tab, ago, run_system, selling
 from tests.support.wait import until
 

@@ -6,7 +6,7 @@ import itertools
 import time
 from pathlib import Path
 
-from sync.billing import instants
+from sync.core import instants
 from tests.scenarios.system import CATALOG, System, ago, event, run_system, selling
 
 GRACE_S = 3

@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 import pytest
 
-from sync.billing import instants
-from sync.billing.environment import AUDIT_EVERY_S
-from sync.state.connect import connect
+from sync.billing.storage.environment import AUDIT_EVERY_S
+from sync.core import instants
+from sync.store.redis.connect import connect
 from tests.scenarios.system import TOPIC, Seller, System, run_system, selling
 from tests.support.wait import until
 

@@ -15,14 +15,14 @@ from typing import Any
 import httpx2
 import pytest
 
-from sync.state.store import Store
+from sync.store.store import Store
 from tests.scenarios.system import CATALOG, TOPIC, ago, event
 from tests.support import processes
+from tests.support.bodies import SECRET, signature
 from tests.support.gateway import environment, token
 from tests.support.servers import free_port
 from tests.support.wait import until
 from tests.support.wire import TEXT, Wire, dial, encode, head
-from tests.unit.billing.bodies import SECRET, signature
 
 TABS = 1000
 SUBJECTS = 50

@@ -11,8 +11,8 @@ from typing import Any
 import jwt as pyjwt
 import pytest
 
-from sync.state.keys import DEFAULT_KEYS as keys
-from sync.state.store import Change, Snapshot
+from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.store import Change, Snapshot
 from tests.integration.test_slow_reader import open_raw
 from tests.scenarios.system import FENCE, PROBE_S, TOPIC, System, Tab, ago, event, run_system
 from tests.support.gateway import SECRET, token

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway import asyncapi
+from gateway.api_docs import asyncapi
 from tests.support.servers import missing
 
 HERE = Path(__file__).resolve().parent

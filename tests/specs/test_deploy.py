@@ -15,9 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.cli import cli
 from gateway.metrics import Metrics
-from gateway.protocol import CloseCode
 from gateway.settings import GatewaySettings
-from sync.state.env import NAMES
+from gateway.ws.protocol import CloseCode
+from sync.process.environment import NAMES
 from sync.worker import ALIVE_S
 from tests.support.servers import missing
 
@@ -78,7 +78,7 @@ def test_the_dashboard_asks_for_metrics_that_exist() -> None:
 def test_alerts_and_dashboard_select_by_labels_that_are_given() -> None:
     dashboard = json.loads((DEPLOY / "grafana" / "planwire.json").read_text())
     asked = "\n".join([ALERTS, *expressions(dashboard)])
-    code = "\n".join(path.read_text() for path in (ROOT / "gateway").glob("*.py"))
+    code = "\n".join(path.read_text() for path in (ROOT / "gateway").rglob("*.py"))
     counted = re.findall(r"refused\[(.+)\] \+= 1", code)
     reasons = {name for line in counted for name in re.findall(r'"([a-z_]+)"', line)}
     used = set(re.findall(r'reason="([a-z_]+)"', asked))
@@ -115,7 +115,8 @@ def test_manifests_set_what_exists_and_name_no_secret(path: Path) -> None:
         for value in re.findall(rf"(?m)PLANWIRE_{name}[ \t]*[=:][ \t]*(.*)$", text):
             assert value == "", f"{name} has a value"
     for module in re.findall(r"-m[\", ]+((?:gateway|sync)[a-z_.]*)", text):
-        assert (ROOT / Path(*module.split("."))).with_suffix(".py").exists(), module
+        path = ROOT / Path(*module.split("."))
+        assert (path / "__main__.py").exists() or path.with_suffix(".py").exists(), module
 
 
 def test_the_manifest_leaves_the_drain_its_time() -> None:

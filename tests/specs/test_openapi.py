@@ -11,19 +11,19 @@ from typing import get_args
 import pytest
 from starlette.routing import BaseRoute, Route
 
-from gateway import openapi, openapi_intake
-from gateway.http import routes as gateway_routes
-from gateway.operation import INTAKE_STATUSES
-from gateway.problem import STATUSES
-from sync import intake
-from sync.billing.providers.paddle import QUANTITY_MAX
-from sync.billing.providers.paddle_api import BILLING_MODES
-from sync.billing.shelf import EXAMPLE
-from sync.caller import Caller
-from sync.refusal import PAGE_MAX
-from sync.refusal import STATUSES as REFUSALS
+from gateway.api.problem import STATUSES
+from gateway.api.routes import routes as gateway_routes
+from gateway.api_docs import openapi, openapi_intake
+from gateway.api_docs.operation import INTAKE_STATUSES
+from sync.billing.api import webhooks
+from sync.billing.catalog.watcher import EXAMPLE
+from sync.billing.providers.paddle.client import BILLING_MODES
+from sync.billing.providers.paddle.webhooks import QUANTITY_MAX
+from sync.http.endpoint import Caller
+from sync.http.problem import PAGE_MAX
+from sync.http.problem import STATUSES as REFUSALS
 from sync.settings import SyncSettings
-from sync.state.store import Store
+from sync.store.store import Store
 from tests.support.gateway import PUBLISH_KEY, Running, environment, run_gateway, token
 from tests.support.servers import missing
 
@@ -126,9 +126,9 @@ async def test_every_route_is_described_and_no_other(store: Store, store_url: st
     async def guard(request: object) -> Caller:
         return Caller("", lambda scope, topic: None)
 
-    pipeline = await intake.pipeline(store, settings)
+    pipeline = await webhooks.pipeline(store, settings)
     async with run_gateway(environ) as running:
-        found = operations([*gateway_routes(running.node), *intake.routes(pipeline, settings, guard)])
+        found = operations([*gateway_routes(running.node), *webhooks.routes(pipeline, settings, guard)])
     assert found == {(method, path) for path, item in described().items() for method in item}
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import redis
 
-from sync.state.slots import SLOTS, slot_of
+from sync.store.redis.slots import SLOTS, slot_of
 from tests.support.servers import Server, free_port
 
 NODE_TIMEOUT_MS = 1000

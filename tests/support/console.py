@@ -7,8 +7,8 @@ from typing import Any
 import httpx2
 import orjson
 
-from gateway.console import lease
-from sync.state.store import Change, Store
+from gateway.console.reports import lease
+from sync.store.store import Change, Store
 from tests.support.gateway import Running
 from tests.support.wait import until
 

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 
-from gateway import frame
-from gateway.server import Server, configuration
+from gateway.server.server import Server, configuration
 from gateway.settings import GatewaySettings
-from gateway.websocket import WebSocket
+from gateway.ws import frames
+from gateway.ws.connection import WebSocket
 
 FRAME_LIMIT_BYTES = 2**26
 """Above the largest message of the suites (16 MiB)."""
@@ -33,7 +33,7 @@ class Echo(WebSocket):
 
     def received(self, data: bytes, is_text: bool) -> None:
         """Send it back."""
-        encoded = frame.text(data, self._extension is not None)
+        encoded = frames.text(data, self._extension is not None)
         # The opcode is the low four bits of the first byte: 1 is text, 2 is binary.
         self.write(encoded if is_text else bytes((encoded[0] ^ 3,)) + encoded[1:])
 

@@ -15,9 +15,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from gateway.app import create_app
-from gateway.auth import mint
+from gateway.auth.tokens import mint
 from gateway.node import Node
-from gateway.server import Server, configuration
+from gateway.server.server import Server, configuration
 from gateway.settings import GatewaySettings
 from tests.support.wait import until
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import httpx2
 
-from sync.billing import catalog
-from sync.billing.budget import Budget
-from sync.billing.providers.paddle_api import PaddleApi
-from sync.billing.shelf import EXAMPLE
-from sync.simulator import offers
+from sync.billing.catalog import catalog
+from sync.billing.catalog.watcher import EXAMPLE
+from sync.billing.providers.paddle.client import PaddleApi
+from sync.billing.providers.rate_limit import Budget
 from sync.simulator.app import create_app
 from sync.simulator.provider import Provider
+from sync.simulator.world import offers
 from tests.support.asgi import serving
 
 KEY = "key_live"

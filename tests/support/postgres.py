@@ -19,7 +19,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from sync.state import guard
+from sync.store.embedded import child_guard
 from tests.support.servers import missing
 
 START_TIMEOUT_S = 30.0
@@ -87,8 +87,8 @@ def start_postgres() -> Iterator[Postgres]:
         if prefix:
             # The kernel forgets what a process asked for when it changes its user: setpriv asks after that.
             command = [*prefix, "--pdeathsig=INT", *command]
-        elif guard.KERNEL_HELPS:
-            command = guard.command(command[0], *command[1:], death_signal=signal.SIGINT)
+        elif child_guard.KERNEL_HELPS:
+            command = child_guard.command(command[0], *command[1:], death_signal=signal.SIGINT)
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         server = Postgres(folder)

@@ -21,7 +21,7 @@ from typing import NoReturn
 
 import pytest
 
-from sync.state import guard
+from sync.store.embedded import child_guard
 
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 5.0
@@ -237,6 +237,6 @@ def _run(
 
 
 def _guarded(binary: str, arguments: Sequence[str]) -> list[str]:
-    if not guard.KERNEL_HELPS:
+    if not child_guard.KERNEL_HELPS:
         return [binary, *arguments]  # there `_run` alone ends it
-    return guard.command(binary, *arguments, death_signal=signal.SIGKILL)
+    return child_guard.command(binary, *arguments, death_signal=signal.SIGKILL)

@@ -20,9 +20,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sync.billing.budget import Allowance, Budget
-from sync.billing.providers.stripe_api import StripeApi
-from sync.billing.shelf import EXAMPLE
+from sync.billing.catalog.watcher import EXAMPLE
+from sync.billing.providers.rate_limit import Allowance, Budget
+from sync.billing.providers.stripe.client import StripeApi
 from tests.support.asgi import serving
 
 KEY = "sk_live_key"

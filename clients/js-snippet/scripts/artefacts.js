@@ -16,7 +16,7 @@ const run = promisify(execFile);
 export const HERE = fileURLToPath(new URL("..", import.meta.url));
 /** Not in the package's folder: bundlers that find a tsconfig.json there change what they make of the sources. */
 export const TYPES = join(HERE, "scripts/tsconfig.json");
-const VENDOR = join(HERE, "../../gateway/demo/vendor/");
+const VENDOR = join(HERE, "../../gateway/dev/demo/vendor/");
 
 /** The modules that are shipped. */
 export const MODULES = ["planwire", "tabs", "storage", "fallback", "react", "vue", "svelte", "elements", "openfeature"];
@@ -71,7 +71,7 @@ const declarations = async () => {
 };
 
 const svelteApp = async () => {
-  const source = await readFile(join(HERE, "../../gateway/demo/examples/Plan.svelte"), "utf8");
+  const source = await readFile(join(HERE, "../../gateway/dev/demo/examples/Plan.svelte"), "utf8");
   const { js } = compile(source, { filename: "Plan.svelte", css: "injected", generate: "client" });
   return `${js.code.replace("export default function", "function")}\nexport { Plan }; export { mount } from "svelte";`;
 };

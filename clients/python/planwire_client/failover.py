@@ -9,7 +9,7 @@ from __future__ import annotations
 WRONG_SERVER_CODES = frozenset(
     ("READONLY", "MASTERDOWN", "LOADING", "UNBLOCKED", "NOREPLICAS", "NOAUTH", "REDIRECT", "FAILOVER")
 )
-"""The same as the server's in sync/state/failover.py. The command has not run."""
+"""The same as the server's in sync/store/redis/failover.py. The command has not run."""
 
 
 def is_wrong_server(reply: object) -> bool:

@@ -67,7 +67,7 @@ def options() -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The names of one installation in the store, as `sync.state.keys` has them.
+    """The names of one installation in the store, as `sync.store.keys` has them.
 
     Attributes:
         prefix: what every key and channel begins with: the installation's PLANWIRE_PREFIX.

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sync.billing.model import Event, Item
-from sync.errors import SyncError
+from sync.billing.domain.model import Event, Item
+from sync.core.errors import SyncError
 
 
 @dataclass(frozen=True, slots=True)

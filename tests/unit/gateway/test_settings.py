@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.reference import Reader, collect
+from gateway.cli.settings_reference import Reader, collect
 from gateway.settings import GatewaySettings, SettingsError, variable
-from sync.state import env
+from sync.process import environment
 
 SECRET = "0123456789abcdef0123456789abcdef"
 DIGEST = hashlib.sha256(b"key").hexdigest()
@@ -67,7 +67,7 @@ def test_names_of_other_processes_and_other_programs_are_not_ours_to_refuse() ->
 
 def test_every_name_is_known_to_every_process() -> None:
     own = {variable(name) for name in GatewaySettings.model_fields} - {"PORT"}
-    assert own <= env.NAMES
+    assert own <= environment.NAMES
 
 
 def test_several_problems_are_all_told() -> None:

@@ -1,0 +1,95 @@
+"""Request bodies: read up to a limit and a deadline, never more, and taken for JSON only where they say so."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import ClientDisconnect, Request
+
+from gateway.api.problem import Problem
+from sync.core import canonical_json
+
+JSON_TYPES = frozenset(("", "application/json", "application/cloudevents+json", "application/cloudevents-batch+json"))
+"""Media types that are read; none at all counts as JSON."""
+
+DISCARD_MAX_BYTES = 16_777_216
+"""The rest of a refused body up to here is let in and dropped by the server, so that its sender gets to see why; cut
+off in the middle, most would only see a reset."""
+
+COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+"""How compressed bodies begin, also where nothing says that they are."""
+
+BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+"""Of UTF-8 and UTF-16; JSON has none (RFC 8259 section 8.1)."""
+
+_CLOSE = {"Connection": "close"}
+
+
+def _compressed(coding: str) -> Problem:
+    detail = f"the body is compressed ({coding}), which is not read here; send it as it is"
+    return Problem("content_encoding_unsupported", detail, headers={"Accept-Encoding": "identity"})
+
+
+def media_type(request: Request) -> str:
+    """Return the request's media type in lower case without parameters; empty where it has none."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
+    """Return the whole body.
+
+    Raises:
+        Problem: 413 as soon as more than `limit` bytes are announced or came; 408 when it did not end in `timeout_s`;
+            400 when the sender went away.
+    """
+    text = request.headers.get("content-length", "")
+    announced = int(text[:20]) if text.isascii() and text.isdigit() else None
+    ends_soon = announced is not None and announced <= DISCARD_MAX_BYTES
+    too_large = Problem("body_too_large", f"the body may have {limit} bytes", headers={} if ends_soon else _CLOSE)
+    if announced is not None and announced > limit:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise too_large
+    except TimeoutError:
+        raise Problem("body_timeout", f"the body did not end within {timeout_s:g} s", headers=_CLOSE) from None
+    except ClientDisconnect:
+        raise Problem("disconnected", "the body was cut off") from None
+    return bytes(body)
+
+
+async def read_json(request: Request, limit: int, timeout_s: float, containers: int | None = None) -> object:
+    """Return the body's JSON value.
+
+    Args:
+        request: the request.
+        limit: bytes the body may have.
+        timeout_s: seconds it may take.
+        containers: objects and arrays it may hold; brackets in strings count as well. None: any number.
+
+    Raises:
+        Problem: as `read_body`; 415 for another media type, for what is compressed or in another charset; 400 for what
+            is not JSON in UTF-8; 422 batch_too_large for more objects and arrays.
+    """
+    kind = media_type(request)
+    if kind not in JSON_TYPES:
+        raise Problem("content_type_unsupported", f"{kind[:80]!r} is not read here; send application/json")
+    coding = request.headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        raise _compressed(coding[:80])
+    body = await read_body(request, limit, timeout_s)
+    for magic, name in COMPRESSED.items():
+        if body.startswith(magic):
+            raise _compressed(name)
+    if body.startswith(BYTE_ORDER_MARKS):
+        raise Problem("charset_unsupported", "the body begins with a byte order mark; send UTF-8 without one")
+    if containers is not None and body.count(b"{") + body.count(b"[") > containers:
+        raise Problem("batch_too_large", f"a batch has at most {containers:,} objects and arrays: send it in parts")
+    try:
+        return canonical_json.parse(body)
+    except ValueError as error:
+        raise Problem("json_invalid", f"the body is not JSON: {error}") from None

@@ -1,0 +1,86 @@
+"""What every HTTP answer carries: security headers, and for allowed origins the CORS ones. Pure ASGI.
+
+Sockets pass through untouched; they check their own Origin. CORS opens only what browsers are meant to call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.api.problem import Problem
+
+CORS_PATHS = ("/v1/state/",)
+"""The paths that pages of other origins may call. Publishing is not among them: its keys have no place in a browser."""
+
+CORS_METHODS = "GET, HEAD"
+CORS_HEADERS = "Authorization, Cache-Control, If-None-Match, Last-Event-ID"
+CORS_EXPOSED = "ETag, Planwire-Version, Retry-After, WWW-Authenticate"
+CORS_MAX_AGE_S = 600
+
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+"""Defaults; an answer that sets one itself keeps its own."""
+
+
+class Front:
+    """Wraps the app. `is_allowed` tells whether an Origin header's text is an allowed origin."""
+
+    def __init__(self, app: ASGIApp, is_allowed: Callable[[str], bool]) -> None:
+        self._app = app
+        self._is_allowed = is_allowed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        cors = origin is not None and scope["path"].startswith(CORS_PATHS)
+        granted = origin if cors and origin is not None and self._is_allowed(origin) else None
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                _complete(MutableHeaders(raw=message.setdefault("headers", [])), scope["path"], granted)
+            await send(message)
+
+        if cors and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+            await _preflight(granted)(scope, receive, send_with_headers)
+        elif scope["method"] == "OPTIONS" and scope["path"] == "/":
+            # What balancers ask for that were not told another path, such as HAProxy: it is there.
+            await Response(status_code=204, headers={"Allow": "OPTIONS"})(scope, receive, send_with_headers)
+        else:
+            await self._app(scope, receive, send_with_headers)
+
+
+def _preflight(granted: str | None) -> Response:
+    if granted is None:
+        return Problem("origin_forbidden", "pages of this origin may not call this").response()
+    return Response(
+        status_code=204,
+        headers={
+            "Access-Control-Allow-Methods": CORS_METHODS,
+            "Access-Control-Allow-Headers": CORS_HEADERS,
+            "Access-Control-Max-Age": str(CORS_MAX_AGE_S),
+        },
+    )
+
+
+def _complete(headers: MutableHeaders, path: str, granted: str | None) -> None:
+    for name, value in SECURITY_HEADERS.items():
+        headers.setdefault(name, value)
+    if path.startswith(CORS_PATHS):
+        # Also without an Origin: a cache must not hand one origin's answer to another.
+        headers.add_vary_header("Origin")
+        if granted is not None:
+            headers["Access-Control-Allow-Origin"] = granted
+            headers["Access-Control-Expose-Headers"] = CORS_EXPOSED

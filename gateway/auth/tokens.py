@@ -1,0 +1,355 @@
+"""From a token's text to its claims, or why not: signature, time, audience, issuer, revocation. Pure, never raises.
+
+Which key may verify is decided by the key, never by the token: each `VerifyKey` is pinned to one algorithm when it is
+loaded, and the header's `alg` is only compared with it. The signature arithmetic is pyjwt's; the envelope (RFC 7515
+section 3.1) is taken apart here, strictly and without its overhead. Fetching key sets is gateway/auth/jwks.py's.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any, Final
+
+import jwt
+import orjson
+from jwt.algorithms import Algorithm, HMACAlgorithm
+
+from gateway.auth.claims import (
+    DEFAULT_SCOPE,
+    SCOPES,
+    TOPICS_MAX,
+    AuthFailure,
+    Claims,
+    check_topics,
+    milliseconds_hint,
+    read_claims,
+)
+from gateway.auth.revocations import LOGIN, Revocation, Revocations
+
+__all__ = ["Auth", "AuthFailure", "Claims", "KeySet", "VerifyKey", "mint", "secret_keys"]
+
+CANDIDATES_MAX = 4
+"""Keys tried for a token without a key id. More would let one token cost many signature checks."""
+
+LEEWAY_S = 30.0
+"""How far the issuer's clock may be from ours, either way: `nbf` and `iat` may be ahead by it, `exp` past by it."""
+
+AHEAD_MAX = 4096
+"""Tokens remembered whose `iat` is still ahead; beyond, the oldest is forgotten."""
+
+_FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_OF_TIME = frozenset(("token_not_yet_valid", "token_lifetime", "token_issued_ahead"))
+"""The failures that a time in milliseconds leads to."""
+
+_LAST_LETTERS = {2: b"AQgw", 3: b"AEIMQUYcgkosw048"}
+"""By the length of a last group of base64url: the letters it may end with, because the bits left over are zero."""
+
+_COMPACT = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyKey:
+    """A key and the one algorithm it verifies.
+
+    Attributes:
+        kid: its id; empty for none.
+        name: the algorithm's name, such as ES256.
+        algorithm: pyjwt's implementation of it.
+        key: what that takes: secret bytes or a public key object.
+        issuer: who alone signs with it, whatever the settings say of issuers; empty for what they say.
+        scope: the one scope that its tokens get, whatever they say; empty for what they say.
+    """
+
+    kid: str
+    name: str
+    algorithm: Algorithm
+    key: Any = field(repr=False)
+    issuer: str = ""
+    scope: str = ""
+
+
+class KeySet:
+    """The keys in force, found by key id or, for a token without one, by algorithm. Never changed: replaced whole."""
+
+    __slots__ = ("_by_kid", "_by_name", "keys")
+
+    def __init__(self, keys: Iterable[VerifyKey] = ()) -> None:
+        self.keys: tuple[VerifyKey, ...] = tuple(keys)
+        self._by_kid = {key.kid: key for key in self.keys if key.kid}
+        self._by_name: dict[str, list[VerifyKey]] = {}
+        for key in self.keys:
+            if key.issuer:
+                continue  # for the tokens that name it alone
+            self._by_name.setdefault(key.name, []).append(key)
+
+    def find(self, kid: object, name: object) -> Sequence[VerifyKey] | str:
+        """Return the keys that may verify a token whose header has this `kid` and `alg`, or a failure's code."""
+        if not isinstance(name, str):
+            return "token_malformed"
+        named = self._by_kid.get(kid) if isinstance(kid, str) else None
+        if named is not None:
+            return (named,) if named.name == name else "token_algorithm"
+        # The shared secret has no id, so a token's own does not matter to it: a key set never holds an HS256 key.
+        if kid is not None and name != HS256:
+            return "token_key_unknown"
+        return self._by_name.get(name, ())[:CANDIDATES_MAX] or "token_algorithm"
+
+
+HS256: Final = "HS256"
+
+
+@cache
+def _hs256() -> HMACAlgorithm:
+    return HMACAlgorithm(HMACAlgorithm.SHA256)
+
+
+def secret_keys(secrets: Iterable[str]) -> list[VerifyKey]:
+    """Return the HS256 keys of shared secrets, in order."""
+    algorithm = _hs256()
+    return [VerifyKey("", HS256, algorithm, algorithm.prepare_key(secret)) for secret in secrets]
+
+
+def pinned_key(kid: str, secret: bytes, issuer: str, scope: str) -> VerifyKey:
+    """Return an HS256 key of our own, for tokens that name it and its issuer; they get that one scope."""
+    algorithm = _hs256()
+    return VerifyKey(kid, HS256, algorithm, algorithm.prepare_key(secret), issuer, scope)
+
+
+class Auth:
+    """Verifies tokens. One per process; `keys` is replaced by whoever fetches key sets (gateway/auth/jwks.py).
+
+    Attributes:
+        keys: the keys in force.
+        revocations: what is_revoked is asked of; shared with the feed, which fills it.
+        awaits_keys: a key set is configured and was never fetched yet.
+        unknown_kids: how many tokens named an unknown key id; jwks.py fetches when it rises.
+    """
+
+    def __init__(
+        self,
+        keys: KeySet,
+        *,
+        revocations: Revocations | None = None,
+        audience: str = "",
+        issuer: str = "",
+        token_max_bytes: int = 8192,
+        max_ttl_s: float = 2_592_000,
+        cache_size: int = 4096,
+        awaits_keys: bool = False,
+        leeway_s: float = LEEWAY_S,
+    ) -> None:
+        """Verify with `keys`. The limits are those of the settings of the same names."""
+        self.revocations = Revocations() if revocations is None else revocations
+        self.awaits_keys = awaits_keys
+        self.unknown_kids = 0
+        self._audience = audience
+        self._issuer = issuer
+        self._token_max = token_max_bytes
+        self._max_ttl_s = max_ttl_s
+        self._cache_size = cache_size
+        self._leeway_s = leeway_s
+        self._ahead: dict[bytes, tuple[float, Claims]] = {}
+        self._verified: dict[bytes, Claims] = {}
+        self._keys = keys
+
+    @property
+    def keys(self) -> KeySet:
+        """The keys in force."""
+        return self._keys
+
+    @keys.setter
+    def keys(self, keys: KeySet) -> None:
+        # What a withdrawn key signed must not live on in the memory of past checks.
+        self._keys = keys
+        self._verified.clear()
+
+    def verify(self, token: str, now: float) -> Claims | AuthFailure:
+        """Return what `token` says at `now` (seconds since 1970), or why it is refused. Never raises."""
+        if not token:
+            return AuthFailure("token_missing")
+        if len(token) > self._token_max:
+            return AuthFailure("token_too_large")
+        try:
+            data = token.encode("ascii")
+        except UnicodeEncodeError:
+            return AuthFailure("token_malformed")
+        digest = hashlib.sha256(data).digest()
+        claims = self._verified.get(digest)
+        if claims is None:
+            found = self._check(data, now)
+            if isinstance(found, AuthFailure):
+                return found
+            claims = found
+            self._remember(digest, claims)
+            if claims.iat > now:
+                self._note_ahead(digest, claims, now)
+        if claims.is_expired(now):
+            return AuthFailure("token_expired")
+        if self.revocations.is_revoked(claims):
+            return AuthFailure("token_revoked")
+        return claims
+
+    def _remember(self, digest: bytes, claims: Claims) -> None:
+        if not self._cache_size:
+            return
+        if len(self._verified) >= self._cache_size:
+            del self._verified[next(iter(self._verified))]
+        self._verified[digest] = claims
+
+    def covering(self, revocation: Revocation, now: float) -> Revocation:
+        """Return the revocation with an instant that covers every matching token that was seen here before it.
+
+        An issuer whose clock is ahead writes an `iat` that is later than a revocation of the same moment. Tokens with
+        such an `iat` are remembered until it has passed; the instant is raised to the latest of those that match.
+
+        Args:
+            revocation: one that was made just now; an older one would be raised over tokens that were issued after it.
+            now: seconds since 1970.
+        """
+        if revocation.kind == LOGIN:
+            return revocation  # it covers them whenever they were issued
+        self._forget_passed(now)
+        matching = (
+            claims.iat for seen, claims in self._ahead.values() if seen <= revocation.at and revocation.matches(claims)
+        )
+        latest = max(matching, default=0.0)
+        return replace(revocation, at=latest) if latest > revocation.at else revocation
+
+    def _note_ahead(self, digest: bytes, claims: Claims, now: float) -> None:
+        if len(self._ahead) >= AHEAD_MAX:
+            self._forget_passed(now)
+        if len(self._ahead) >= AHEAD_MAX:
+            del self._ahead[next(iter(self._ahead))]
+        self._ahead.setdefault(digest, (now, claims))
+
+    def _forget_passed(self, now: float) -> None:
+        self._ahead = {digest: (seen, claims) for digest, (seen, claims) in self._ahead.items() if claims.iat > now}
+
+    def _check(self, data: bytes, now: float) -> Claims | AuthFailure:
+        """Return the claims of a token not seen before, or why it is refused. Signature first, contents after."""
+        match = _COMPACT.fullmatch(data)
+        if match is None:
+            return AuthFailure("token_malformed")
+        header = _decode_object(match[1])
+        # RFC 7515 section 4.1.11: a header extension that must be understood and is not refuses the token.
+        if header is None or "crit" in header:
+            return AuthFailure("token_malformed")
+        keys = self._keys.find(header.get("kid"), header.get("alg"))
+        if isinstance(keys, str):
+            return AuthFailure(self._unfound(keys))
+        signed = data[: match.end(2)]
+        signature = _decode_base64(match[3])
+        if signature is None:
+            return AuthFailure("token_malformed")
+        for signer in keys:
+            if _is_signed(signer, signed, signature):
+                break
+        else:
+            return AuthFailure("token_signature")
+        payload = _decode_object(match[2])
+        if payload is None:
+            return AuthFailure("token_claims")
+        claims = self._check_payload(payload, now, signer.issuer or self._issuer)
+        if isinstance(claims, str):
+            return AuthFailure(claims, milliseconds_hint(payload) if claims in _OF_TIME else "")
+        return replace(claims, scope=(signer.scope,)) if signer.scope else claims
+
+    def _unfound(self, code: str) -> str:
+        if code == "token_key_unknown":
+            self.unknown_kids += 1
+        return "token_keys_unavailable" if self.awaits_keys and code != "token_malformed" else code
+
+    def _check_payload(self, payload: dict[str, object], now: float, issuer: str) -> Claims | str:
+        claims = read_claims(payload, self._leeway_s)
+        if claims is None:
+            return "token_claims"
+        not_before = payload.get("nbf", 0)
+        if isinstance(not_before, bool) or not isinstance(not_before, int | float):
+            return "token_claims"
+        if not_before > now + self._leeway_s:
+            return "token_not_yet_valid"
+        if claims.exp > now + self._max_ttl_s + self._leeway_s:
+            return "token_lifetime"
+        if claims.iat > now + self._leeway_s:
+            return "token_issued_ahead"
+        if issuer and payload.get("iss") != issuer:
+            return "token_issuer"
+        audience = payload.get("aud", ())
+        audiences = (audience,) if isinstance(audience, str) else audience
+        # RFC 7519 section 4.1.3: a token with an audience is refused by whoever is not in it.
+        if (self._audience or audiences) and not (isinstance(audiences, list | tuple) and self._audience in audiences):
+            return "token_audience"
+        return claims
+
+
+def _is_signed(key: VerifyKey, signed: bytes, signature: bytes) -> bool:
+    try:
+        return key.algorithm.verify(signed, key.key, signature)
+    except (ValueError, TypeError, jwt.PyJWTError):
+        return False
+
+
+def _decode_base64(data: bytes) -> bytes | None:
+    """Return what unpadded base64url (RFC 7515 section 2) stands for, or None for an impossible length.
+
+    Each value has one spelling: bits that the last letter has left over must be zero (RFC 4648 section 3.5).
+    """
+    last = _LAST_LETTERS.get(len(data) % 4)
+    if last is not None and data[-1] not in last:
+        return None
+    try:
+        return binascii.a2b_base64(data.translate(_FROM_URL_SAFE) + b"=" * (-len(data) % 4))
+    except ValueError:
+        return None
+
+
+def _decode_object(data: bytes) -> dict[str, object] | None:
+    decoded = _decode_base64(data)
+    if decoded is None:
+        return None
+    try:
+        value = orjson.loads(decoded)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def mint(
+    secret: str,
+    *,
+    topics: Sequence[str],
+    now: float,
+    ttl_s: float,
+    sub: str = "cli",
+    scope: Sequence[str] = DEFAULT_SCOPE,
+    jti: str = "",
+) -> str:
+    """Return an HS256 token for `sub` on `topics`, valid from `now` (seconds since 1970) for `ttl_s` seconds.
+
+    Raises:
+        TopicError: one of `topics` is no topic and not "*".
+        ValueError: no topic or more than 64, an unknown scope, or a lifetime of nothing.
+    """
+    check_topics(topics)
+    if len(topics) > TOPICS_MAX:
+        raise ValueError(f"a token names at most {TOPICS_MAX} topics")
+    unknown = [one for one in scope if one not in SCOPES]
+    if unknown:
+        raise ValueError(f"scope {unknown[0]!r} is not one of {', '.join(SCOPES)}")
+    if ttl_s <= 0:
+        raise ValueError("the lifetime must be above 0 seconds")
+    payload: dict[str, object] = {
+        "sub": sub,
+        "iat": int(now),
+        "exp": int(now + ttl_s),
+        "topics": list(topics),
+        "scope": list(scope),
+    }
+    if jti:
+        payload["jti"] = jti
+    return jwt.encode(payload, secret, algorithm=HS256)

@@ -1,0 +1,231 @@
+"""Why a tenant sees what it sees: the chain from the cause to each tab, versions, differences, drift."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from gateway.cli.common import EXIT_FAILED, Failed, TopicType, instant, say, say_json, secret_options, table
+from gateway.cli.console_api import Console, seconds, segment, span
+from sync.core.plain_text import plain
+
+TROUBLE = ("NACKED", "BEHIND", "STALE")
+TABS_SHOWN = 50
+EVENTS_SHOWN = 5
+UNUSED = ("parked", "refused", "stale", "ignored")
+"""Outcomes of events that changed nothing."""
+
+_URL = click.option("--url", help="The gateway.  [default: http://127.0.0.1:$PORT]")
+_TOKEN = secret_options("token", "a console token", "$PLANWIRE_CONSOLE_TOKEN")
+_JSON_OBJECT = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+_JSON_LINES = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+class TenantType(TopicType):
+    """A topic's name, or a tenant's id: acme for tenant:acme."""
+
+    name = "tenant"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the topic's name, or fail with one line."""
+        return super().convert(value if ":" in str(value) else f"tenant:{value}", param, ctx)
+
+
+@click.command()
+@click.argument("tenant", type=TenantType())
+@_JSON_OBJECT
+@_URL
+@_TOKEN
+def trace(tenant: str, as_json: bool, url: str | None, given: str | None) -> None:
+    """Show how TENANT's newest state came about and how far it got: occurred, received, committed, gateways, tabs.
+
+    TENANT is an id (acme) or a topic (sandbox/tenant:acme). Exits 1 when a tab is NACKED, BEHIND or STALE, or a gateway
+    is behind or does not answer.
+
+    Example: planwire trace acme
+    """
+
+    console = Console.of(url, given)
+    chain = console.get(f"topics/{segment(tenant)}")
+    events = console.get(f"events/{segment(tenant)}")["events"]
+    chain["events"] = events[:EVENTS_SHOWN]
+    if as_json:
+        say_json(chain)
+    else:
+        say("\n".join(_chain(chain)))
+    if _is_in_trouble(chain):
+        sys.exit(EXIT_FAILED)
+
+
+def _is_in_trouble(chain: Mapping[str, Any]) -> bool:
+    counts, gateways = chain["counts"], chain["gateways"]
+    return bool(
+        any(counts.get(status) for status in TROUBLE)
+        or any(gateway["status"] in TROUBLE for gateway in gateways)
+        or chain["silent"]
+    )
+
+
+def _chain(chain: Mapping[str, Any]) -> Iterator[str]:
+    committed = chain["committed"]
+    version, cause = committed["version"], committed["cause"]
+    yield f"{chain['topic']}  " + (f"version {version}, {span(committed['age_s'])} old" if version else "has no state")
+    at = version / 1e6 if version else None
+    previous: float | None = None
+    for name, text, moment, note in (
+        ("occurred", cause.get("occurred_at"), seconds(cause.get("occurred_at")), _why(cause)),
+        ("received", cause.get("received_at"), seconds(cause.get("received_at")), ""),
+        ("committed", instant(version) if version else None, at, ""),
+    ):
+        if text is None:
+            yield f"  {name:10} -"
+            continue
+        later = "" if previous is None or moment is None else f"+{span(moment - previous)}"
+        previous = moment if moment is not None else previous
+        yield f"  {name:10} {plain(text):28} {later:>10}  {note}".rstrip()
+    for gateway in chain["gateways"]:
+        held = f"{gateway['sockets']} tabs" + (f", {gateway['watchers']} readers" if gateway["watchers"] else "")
+        yield f"  gateway {gateway['gateway']}  {gateway['status']}  {held}  {gateway['why']}"
+        tabs = [tab for tab in chain["tabs"] if tab["gateway"] == gateway["gateway"]]
+        for tab in tabs[:TABS_SHOWN]:
+            yield f"    {_tab(tab)}"
+        left_out = gateway["sockets"] - len(tabs[:TABS_SHOWN])
+        if left_out > 0:
+            yield f"    and {left_out} more"
+    for silent in chain["silent"]:
+        yield f"  gateway {silent}  does not answer: it is deaf, stopping or gone"
+    if not chain["gateways"]:
+        yield "  no gateway has a tab of it"
+    for event in chain["events"]:
+        if event["outcome"] in UNUSED:
+            told = "  ".join(plain(event[name]) for name in ("event_id", "outcome", "type", "reason"))
+            yield f"  event {told}"
+
+
+def _why(cause: Mapping[str, Any]) -> str:
+    return plain(" ".join(str(cause[name]) for name in ("event_type", "event_id", "source") if cause.get(name)))
+
+
+def _tab(tab: Mapping[str, Any]) -> str:
+    acked = "nothing acked" if not tab.get("acked") else f"acked {tab['acked']}"
+    is_owed = tab["status"] != "NACKED" and tab.get("lag_ms")
+    lag = f", owes its answer for {span(tab['lag_ms'] / 1000)}" if is_owed else ""
+    buffered = f", {tab['buffered_bytes']} bytes wait" if tab.get("buffered_bytes") else ""
+    reason = f": {plain(tab['reason'])}" if tab.get("reason") else ""
+    why = f"  {tab['why'].rstrip('.')}" if tab["status"] in TROUBLE else ""
+    who = f"{tab['session']}  {plain(tab['sub'])}  {plain(tab['client'])}"
+    return f"{tab['status']:7} {who}  {acked}{lag}{buffered}{why}{reason}"
+
+
+@click.command()
+@click.argument("topic", type=TenantType())
+@click.option("--count", type=click.IntRange(1, 200), default=20, show_default=True, help="The most that are listed.")
+@_JSON_LINES
+@_URL
+@_TOKEN
+def log(topic: str, count: int, as_json: bool, url: str | None, given: str | None) -> None:
+    """List TOPIC's versions, the newest first: when, why, and what each changed.
+
+    Example: planwire log tenant:acme --count 5
+    """
+
+    found = Console.of(url, given).get(f"timeline/{segment(topic)}", {"count": count})["versions"]
+    if as_json:
+        for line in found:
+            say_json(line)
+        return
+    rows = [
+        {
+            "at": line["at"],
+            "version": line["version"],
+            "cause": _why(line["cause"]),
+            "changed": "the oldest kept" if line["paths"] is None else plain(_changed(line)),
+        }
+        for line in found
+    ]
+    say("\n".join(table(("at", "version", "cause", "changed"), rows)) if rows else "nothing was ever committed")
+
+
+def _changed(line: Mapping[str, Any]) -> str:
+    more = line["changed"] - len(line["paths"])
+    return ", ".join(line["paths"]) + (f" and {more} more" if more else "")
+
+
+@click.command()
+@click.argument("topic", type=TenantType())
+@click.argument("v1", type=click.IntRange(min=1), required=False)
+@click.argument("v2", type=click.IntRange(min=1), required=False)
+@_JSON_LINES
+@_URL
+@_TOKEN
+def diff(topic: str, v1: int | None, v2: int | None, as_json: bool, url: str | None, given: str | None) -> None:
+    """Show what differs between versions V1 and V2 of TOPIC; without them, what the newest changed.
+
+    A line each: ~ changed, + added, - removed; the path is a JSON Pointer.
+
+    Example: planwire diff tenant:acme 1795395356406607 1795395361917033
+    """
+
+    console = Console.of(url, given)
+    if v1 is None or v2 is None:
+        if v1 is not None:
+            raise click.UsageError("give two versions, or none for the newest two")
+        newest = console.get(f"timeline/{segment(topic)}", {"count": 2})["versions"]
+        if len(newest) < 2:
+            raise Failed(f"{topic} has no two versions to compare")
+        v2, v1 = (line["version"] for line in newest)
+    found = console.get(f"diff/{segment(topic)}", {"from": v1, "to": v2})
+    for item in found["differences"]:
+        if as_json:
+            say_json(item)
+        else:
+            say(_difference(item))
+    if found["more"] and not as_json:
+        say("and more")
+
+
+def _difference(item: Mapping[str, Any]) -> str:
+    path = plain(item["path"] or "/")
+    if item["old"] is None:
+        return f"+ {path}  {plain(item['new'])}"
+    if item["new"] is None:
+        return f"- {path}  {plain(item['old'])}"
+    return f"~ {path}  {plain(item['old'])} -> {plain(item['new'])}"
+
+
+@click.command()
+@click.option("--env", "environ", help="The provider environment.  [default: live]")
+@click.option("--topic", type=TenantType(), help="Only of this one.")
+@click.option(
+    "--limit", type=click.IntRange(1, 200), default=50, show_default=True, help="The most that are looked at."
+)
+@_JSON_LINES
+@_URL
+@_TOKEN
+def drift(
+    environ: str | None, topic: str | None, limit: int, as_json: bool, url: str | None, given: str | None
+) -> None:
+    """List where what was published differed from what the provider said, the newest first, and what had us look.
+
+    Example: planwire drift --env sandbox --json
+    """
+    import orjson
+
+    query = {"env": environ, "topic": topic, "limit": limit}
+    found = Console.of(url, given).get("drift", query)
+    if not found["listed"]:
+        raise Failed("this gateway takes no webhooks (PLANWIRE_INTAKE=0): ask one that does with --url")
+    rows = found["drift"]
+    if as_json:
+        for row in rows:
+            say_json(row)
+        return
+    shown = [
+        {name: plain(orjson.dumps(row[name]).decode() if name in ("here", "there") else row[name]) for name in row}
+        for row in rows
+    ]
+    columns = ("at", "kind", "topic", "subject", "why", "here", "there")
+    say("\n".join(table(columns, shown)) if shown else "no drift is recorded")

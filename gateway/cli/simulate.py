@@ -1,0 +1,147 @@
+"""The local provider: single actions, and scenario files against any receiver."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from gateway.cli.common import EXIT_FAILED, Failed, base_url, environment, mint, say, say_json
+
+
+@click.command()
+@click.argument("action", required=False)
+@click.option("--tenant", metavar="ID", help="The tenant's id: acme for tenant:acme.")
+@click.option("--plan", help="The plan's key in the catalog.")
+@click.option("--quantity", type=click.IntRange(min=0), help="How many seats or units.")
+@click.option("--addon", help="The add-on's key in the catalog.")
+@click.option("--env", "environ", help="The provider environment.  [default: live]")
+@click.option("--set", "extra", multiple=True, metavar="NAME=VALUE", help="Any other parameter; VALUE is JSON or text.")
+@click.option("--url", help="The simulator.  [default: $PLANWIRE_SIMULATOR_URL]")
+@click.option("--scenario", metavar="FILE", help="Instead of ACTION: a scenario's file, or a bundled one's name.")
+@click.option("--seed", type=int, help="Of the scenario; the same one does the same again.  [default: 1]")
+@click.option("--target", help="Where a scenario's webhooks go.  [default: the local gateway's]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def simulate(
+    action: str | None,
+    tenant: str | None,
+    plan: str | None,
+    quantity: int | None,
+    addon: str | None,
+    environ: str | None,
+    extra: tuple[str, ...],
+    url: str | None,
+    scenario: str | None,
+    seed: int | None,
+    target: str | None,
+    as_json: bool,
+) -> None:
+    """Let the local provider do ACTION to a tenant's subscription and deliver the signed webhooks.
+
+    Among the actions: upgrade, downgrade, cancel, uncancel, pause, resume, past_due, recover, trial, activate, seats,
+    addon, remove_addon, renew.
+
+    With --scenario it needs no provider: it sends what the scenario says (histories of many tenants; reordered,
+    duplicated, late, forged, ...), signed with PLANWIRE_PADDLE_SECRETS, to --target, and reports what a correct
+    receiver would not have done; any such thing exits 1. The final states are compared where the target is the local
+    gateway.
+
+    \b
+    Example: planwire simulate upgrade --tenant acme --plan pro
+             planwire simulate cancel --tenant acme --set when=now
+             planwire simulate --scenario torture --seed 7
+    """
+
+    from sync.simulator.client import SimulatorError, run_action
+
+    optional = {"plan": plan, "quantity": quantity, "addon": addon, "env": environ}
+    given: dict[str, Any] = {name: value for name, value in optional.items() if value is not None}
+    if scenario is not None:
+        if action or tenant or given or extra or url:
+            raise click.UsageError("--scenario takes --seed, --target and --json only; its file says the rest")
+        _play(scenario, 1 if seed is None else seed, target, as_json)
+        return
+    if seed is not None or target is not None:
+        raise click.UsageError("--seed and --target belong to --scenario")
+    if not action:
+        raise click.UsageError("missing ACTION, such as upgrade, or --scenario FILE")
+    if not tenant:
+        raise click.UsageError("missing option --tenant")
+    base = url or environment().get("PLANWIRE_SIMULATOR_URL")
+    if not base:
+        raise click.UsageError("no simulator: set PLANWIRE_SIMULATOR_URL or give --url (`make run` starts one)")
+    given.update(_parameter(text) for text in extra)
+    try:
+        result = run_action(base, action, tenant, wait=True, **given)
+    except SimulatorError as error:
+        failure = click.UsageError(str(error)) if error.code not in _NOT_USAGE else Failed(str(error))
+        raise failure from error
+    if as_json:
+        say_json(result)
+        return
+    say(f"{result.subscription_id} {result.status}")
+    for one in result.deliveries:
+        took = "" if one.ms is None else f" {one.ms:.0f} ms"
+        say(f"{one.event_id} {one.event_type} {one.outcome or one.error or one.status or one.state}{took}")
+
+
+def _play(name: str, seed: int, target: str | None, as_json: bool) -> None:
+    """Run a scenario and print its report; exit 1 where something was violated."""
+    import httpx2
+
+    from sync.core.errors import SyncError
+    from sync.settings import SyncSettings
+    from sync.simulator.scenarios import scenario
+
+    env = environment()
+    base = base_url(None, env)
+    url = target or f"{base}/webhooks/paddle"
+    # Only what a scenario needs: the rest of the environment may be another process's.
+    wanted = ("PLANWIRE_PADDLE_SECRETS", "PLANWIRE_CATALOG")
+    try:
+        from sync.billing.catalog import catalog
+
+        settings = SyncSettings.from_env({"PLANWIRE_DEV": "1", **{one: env[one] for one in wanted if one in env}})
+        plans = catalog.load(settings.catalog_path)
+        what = scenario.load(name)
+    except SyncError as error:
+        raise click.UsageError(str(error)) from error
+    secret = next((value.get_secret_value() for where, value in settings.paddle_secrets if where == what.env), None)
+    if secret is None:
+        raise click.UsageError(f"no secret to sign with: set PLANWIRE_PADDLE_SECRETS={what.env}:... (`make run` does)")
+    read = None
+    if url.startswith(f"{base}/"):
+        read = scenario.http_state(base, mint(env, ("*",), ("read",), 3600, "cli", ""))
+    try:
+        httpx2.get(url, timeout=5)  # whatever it answers: a receiver is there
+        report = scenario.run_scenario(name, seed, url, secret, plans, read)
+    except scenario.ScenarioError as error:
+        raise click.UsageError(str(error)) from error
+    except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise Failed(
+            f"nothing answers at {url} ({reason}): start it with `make run`, or name another with --target"
+        ) from error
+    if as_json:
+        say_json(report)
+    else:
+        say("\n".join(report.lines()))
+    if not report.is_ok:
+        sys.exit(EXIT_FAILED)
+
+
+def _parameter(text: str) -> tuple[str, object]:
+    """Return the name and value of NAME=VALUE."""
+    import orjson
+
+    name, equals, value = text.partition("=")
+    if not equals or not name or name in ("tenant", "wait"):
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--set")
+    try:
+        return name, orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return name, value
+
+
+_NOT_USAGE = ("unreachable", "bad_answer")

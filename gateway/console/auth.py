@@ -1,0 +1,269 @@
+"""The console's door: who is asking, with which scopes, and whether it was our own page that asked.
+
+It exchanges a console token for a cookie and mints the tokens of the page's stream. It serves nothing itself.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jwt
+from starlette.requests import HTTPConnection, Request
+
+from gateway.api.endpoint import bearer, is_local
+from gateway.api.problem import Problem
+from gateway.auth import origins
+from gateway.auth.addresses import LOCAL, TrustedProxies, group
+from gateway.auth.revocations import LOGIN_PREFIX, LOGIN_TTL_S, Revocations
+from gateway.auth.tokens import VerifyKey, pinned_key
+from gateway.console import scopes
+from gateway.console.scopes import ConsoleToken
+from gateway.settings import GatewaySettings
+
+COOKIE = "planwire_console"
+COOKIE_TTL_S = int(LOGIN_TTL_S)
+"""How long a login lasts; it is not prolonged."""
+
+AUDIENCE = "planwire-console"
+STREAM_ISSUER = "planwire-console"
+STREAM_TTL_S = 300
+"""How long a token of the page's stream lasts; the page fetches a new one in time."""
+
+HEADER = "planwire-console"
+"""What every POST of a page must bear: neither a form nor another origin's page can send it."""
+
+LOGIN_TRIES = 10
+LOGIN_WINDOW_S = 60.0
+"""Wrong tokens that one client address may try within so many seconds. A right one is let in at any time."""
+
+ADDRESSES_MAX = 1000
+"""Addresses whose wrong tries are counted; beyond, the one counted longest ago is forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who is asking: `session` names the login in the audit; `expires_at` in seconds since 1970, None for never.
+
+    `login`: the id of the login, as it is revoked at the logout; empty for who has none.
+    """
+
+    session: str
+    scopes: tuple[str, ...]
+    token: ConsoleToken
+    has_login: bool
+    expires_at: float | None = None
+    login: str = ""
+
+
+def is_on(settings: GatewaySettings) -> bool:
+    """Whether there is a console for anybody."""
+    return settings.dev or bool(settings.console_token.get_secret_value())
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The console tokens of a deployment.
+
+    Attributes:
+        given: those of PLANWIRE_CONSOLE_TOKEN.
+        developer: what stands for one in development, where none is given; nobody logs in with it.
+    """
+
+    given: tuple[ConsoleToken, ...]
+    developer: ConsoleToken | None
+
+    @classmethod
+    def of(cls, settings: GatewaySettings) -> Tokens:
+        """Return the tokens that `settings` describe."""
+        given = scopes.parse(settings.console_token.get_secret_value())
+        return cls(given, _developer(settings) if settings.dev and not given else None)
+
+    @property
+    def stream_keys(self) -> list[VerifyKey]:
+        """What verifies the tokens that `Gate.stream_token` makes here or in another process."""
+        return stream_keys((*self.given, *(() if self.developer is None else (self.developer,))))
+
+
+def _developer(settings: GatewaySettings) -> ConsoleToken:
+    secret = settings.jwt_secret[0].get_secret_value() if settings.jwt_secret else secrets.token_urlsafe(32)
+    return scopes.parse(hmac.digest(secret.encode(), b"planwire console in development", "sha256").hex())[0]
+
+
+def stream_keys(tokens: Sequence[ConsoleToken]) -> list[VerifyKey]:
+    """Return the keys that verify stream tokens: each for one console token, and for the scope console alone."""
+    return [pinned_key(_key_id(token), token.stream_key, STREAM_ISSUER, "console") for token in tokens]
+
+
+def _key_id(token: ConsoleToken) -> str:
+    return f"{STREAM_ISSUER}-{token.id}"
+
+
+class Gate:
+    """Who may look and act. Every key comes from a console token, so all processes of a deployment agree."""
+
+    def __init__(self, settings: GatewaySettings, tokens: Tokens, revocations: Revocations) -> None:
+        """Let holders of `tokens` in; `revocations` has the logins that were logged out of."""
+        self._tokens = tokens.given
+        self._developer = tokens.developer
+        self._revocations = revocations
+        self._origin_allowed = settings.origin_allowed
+        self._proxies = TrustedProxies(settings.trusted_proxies)
+        self._audience = settings.jwt_audience
+        self._stream_ttl_s = min(STREAM_TTL_S, settings.token_max_ttl_s)
+        self._tries: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def require_visible(self, request: HTTPConnection) -> None:
+        """Return when there is a console for this request.
+
+        Raises:
+            Problem: 404 not_found.
+        """
+        if not self._tokens and not is_local(request):
+            raise Problem("not_found", "Not Found")
+
+    def require(self, request: Request) -> Visitor:
+        """Return who is asking: by a cookie, by `Authorization: Bearer`, or a developer on loopback, where no console
+        token is set.
+
+        Raises:
+            Problem: 404 not_found where there is no console; 401 token_missing, token_expired or key_invalid; 429
+                rate_limited after too many wrong tokens.
+        """
+        self.require_visible(request)
+        presented = bearer(request)
+        if presented and self._tokens:
+            token = self._checked(request, presented, time.time())
+            return Visitor(f"t_{token.id}", token.scopes, token, False)
+        if self._developer is not None:
+            return Visitor("dev", self._developer.scopes, self._developer, False)
+        return self._by_cookie(request.cookies.get(COOKIE, ""))
+
+    def _by_cookie(self, cookie: str) -> Visitor:
+        try:
+            named = jwt.get_unverified_header(cookie).get("kid") if cookie else None
+            token = next((token for token in self._tokens if token.id == named), None)
+            if token is None:
+                raise Problem("token_missing", "log in with a console token first")
+            claims = jwt.decode(
+                cookie,
+                token.cookie_key,
+                algorithms=["HS256"],
+                audience=AUDIENCE,
+                options={"require": ["exp", "aud", "jti", "iat"]},
+            )
+        except jwt.ExpiredSignatureError:
+            raise Problem("token_expired", "the login has ended, log in again") from None
+        except jwt.InvalidTokenError:
+            raise Problem("token_missing", "log in with a console token first") from None
+        login = str(claims["jti"])
+        if self._revocations.is_login_ended(login, float(claims["iat"])):
+            raise Problem("token_revoked", "this login was logged out of, log in again")
+        # The scopes are those that the token has now, whatever it had at the login.
+        session = f"c_{login.removeprefix(LOGIN_PREFIX)[:16]}"
+        return Visitor(session, token.scopes, token, True, float(claims["exp"]), login)
+
+    def login_of(self, request: Request) -> str:
+        """Return the id of the login whose cookie the request bears; empty for none that is in force."""
+        try:
+            return self._by_cookie(request.cookies.get(COOKIE, "")).login
+        except Problem:
+            return ""
+
+    def require_page(self, request: Request, visitor: Visitor) -> None:
+        """Return when a POST comes from our own page, or from somebody who bears a token instead of a cookie.
+
+        Raises:
+            Problem: 403 header_missing or origin_forbidden.
+        """
+        if bearer(request) and visitor.session.startswith("t_"):
+            return
+        if HEADER not in request.headers:
+            raise Problem("header_missing", "send the header Planwire-Console: 1")
+        self.require_own_origin(request)
+
+    def require_own_origin(self, request: Request) -> str:
+        """Return the scheme of the page that sent this: it is our own. Every browser names its origin on a POST.
+
+        Our own is the page of the host that was asked for. A listed origin counts too where the browser itself says
+        that page and gateway are of one origin: then only a proxy on the way has changed the Host.
+
+        Raises:
+            Problem: 403 origin_forbidden.
+        """
+        origin, host = request.headers.get("origin", ""), request.headers.get("host", "")
+        is_listed = self._origin_allowed(origin)
+        if not origins.is_own_page(origin, host):
+            if not is_listed or request.headers.get("sec-fetch-site") != "same-origin":
+                raise Problem(
+                    "origin_forbidden",
+                    f"the console answers its own page only: the page is of {origin[:200] or 'no origin'}, the Host "
+                    f"header names {host[:200]}; a proxy must pass Host on unchanged (nginx: $http_host)",
+                )
+        elif not is_listed and not origins.is_rebinding_proof(origin):
+            raise Problem(
+                "origin_forbidden",
+                f"over http any name may be made to lead here: use https, or list {origin[:200]} in "
+                "PLANWIRE_ALLOWED_ORIGINS",
+            )
+        return origin.partition("://")[0].lower()
+
+    def login(self, request: Request, presented: object, now: float) -> str:
+        """Return a cookie's value for the right token.
+
+        Raises:
+            Problem: 429 rate_limited, 401 key_invalid.
+        """
+        token = self._checked(request, presented if isinstance(presented, str) else "", now)
+        login = LOGIN_PREFIX + secrets.token_hex(8)
+        claims = {"aud": AUDIENCE, "iat": int(now), "exp": int(now) + COOKIE_TTL_S, "jti": login}
+        return jwt.encode(claims, token.cookie_key, "HS256", {"kid": token.id})
+
+    def stream_token(self, visitor: Visitor, now: float) -> tuple[str, int]:
+        """Return a token for the page's stream and when it ends: it opens what gateways report, and nothing else."""
+        ends = int(now) + self._stream_ttl_s
+        claims: dict[str, object] = {
+            "iss": STREAM_ISSUER,
+            "sub": f"console-{visitor.session}",
+            "iat": int(now),
+            "exp": ends,
+            "topics": ["*"],
+            "scope": ["console"],
+        }
+        if visitor.login:
+            claims["jti"] = visitor.login  # so that the logout ends the stream, too
+        if self._audience:
+            claims["aud"] = self._audience
+        return jwt.encode(claims, visitor.token.stream_key, "HS256", {"kid": _key_id(visitor.token)}), ends
+
+    def _checked(self, request: Request, presented: str, now: float) -> ConsoleToken:
+        # Compared first: whoever has the right token is never kept waiting for what others tried.
+        token = scopes.find(self._tokens, presented)
+        if token is not None:
+            return token
+        peer = request.client.host if request.client is not None else LOCAL
+        forwarded = ",".join(request.headers.getlist("x-forwarded-for"))
+        self._count_wrong(group(self._proxies.client(peer, forwarded)), now)
+        raise Problem("key_invalid", "that is not a console token")
+
+    def _count_wrong(self, address: str, now: float) -> None:
+        """Count a wrong token.
+
+        Raises:
+            Problem: 429 rate_limited after too many.
+        """
+        began, count = self._tries.get(address, (now, 0))
+        if now - began >= LOGIN_WINDOW_S:
+            began, count = now, 0
+        if count >= LOGIN_TRIES:
+            wait = {"Retry-After": str(max(1, round(began + LOGIN_WINDOW_S - now)))}
+            detail = f"{LOGIN_TRIES} wrong tokens in {LOGIN_WINDOW_S:g} s are enough; a right one is taken at any time"
+            raise Problem("rate_limited", detail, headers=wait)
+        self._tries[address] = began, count + 1
+        self._tries.move_to_end(address)
+        if len(self._tries) > ADDRESSES_MAX:
+            self._tries.popitem(last=False)

@@ -1,0 +1,157 @@
+"""A gateway with a console: it remembers why browsers refused a version, reports, and answers other gateways."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from gateway.auth.tokens import VerifyKey
+from gateway.console import fault_injection
+from gateway.console.fault_injection import Holds
+from gateway.console.rejected_webhooks import Refusals
+from gateway.console.reports import lease
+from gateway.console.reports.reporter import Reporter, Told
+from gateway.console.reports.tab_counts import Census
+from gateway.console.reports.topic_list import LivePage, live_page
+from gateway.console.supervisor import supervise
+from gateway.fleet import survey
+from gateway.fleet.survey import Survey
+from gateway.hub.hub import Subscription
+from gateway.node import Node
+from gateway.settings import GatewaySettings
+from gateway.ws.connection import SessionSocket
+from sync.store.redis.connect import Connected
+from sync.store.store import StoreError
+
+NACKS_KEPT = 1000
+"""Reasons of nacks remembered; beyond, the oldest is forgotten."""
+
+FLUSH_S = 1.0
+
+CONTROL_MESSAGES_MAX = 256
+"""Messages of the control channel that wait to be read; beyond, new ones are dropped: looks are repeated, and a gateway
+that does not answer is named silent."""
+
+TABS_MAX = 500
+"""Tabs of a topic that one gateway answers with; its counts are of all."""
+
+
+class ConsoleNode(Node):
+    """A node that consoles see."""
+
+    def __init__(self, settings: GatewaySettings, connected: Connected, keys: Sequence[VerifyKey] = ()) -> None:
+        super().__init__(settings, connected, keys)
+        self._reasons: OrderedDict[tuple[str, str], tuple[int, str]] = OrderedDict()
+        self.census = Census(self)
+        self.holds = Holds()
+        self.refusals = Refusals(self.store)
+        self.reporter = Reporter(self, self.census, self.holds, Told(self.nack_reason, self.refusals.counters))
+        self.survey = Survey(self.store, self.name, self._answer)
+        self._control_messages: asyncio.Queue[bytes] = asyncio.Queue(CONTROL_MESSAGES_MAX)
+
+    def _further(self) -> dict[str, Coroutine[object, object, None]]:
+        jobs: dict[str, Callable[[], Awaitable[None]]] = {
+            "reports": self.reporter.run,
+            "survey": self.survey.run,
+            "refusals": self._flush,
+            "control": self._read_control,
+        }
+        # A failure in any of them is the console's own: the node's other tasks run on.
+        return {name: supervise(name, job) for name, job in jobs.items()}
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            with contextlib.suppress(StoreError):
+                await self.refusals.flush()
+
+    def _control(self, payload: bytes) -> None:
+        super()._control(payload)
+        # Read in a task of the console's: this is called by the reader of the bus.
+        if not self._control_messages.full():
+            self._control_messages.put_nowait(payload)
+
+    async def _read_control(self) -> None:
+        """Take what consoles and other gateways say on the control channel, until cancelled."""
+        while True:
+            payload = await self._control_messages.get()
+            try:
+                message = orjson.loads(payload)
+            except orjson.JSONDecodeError:
+                continue
+            if not isinstance(message, dict):
+                continue
+            if message.get("op") == lease.OP and isinstance(message.get("topics"), list):
+                self.reporter.looked(message["topics"])
+            elif message.get("op") == survey.OP:
+                self.survey.heard(message)
+
+    def acked(self, subscription: Subscription, version: int) -> None:
+        """Note that a browser's listeners ran with `version`."""
+        super().acked(subscription, version)
+        self.census.touch(subscription.live)
+
+    def nacked(self, subscription: Subscription, version: int, reason: str) -> None:
+        """Note that a browser could not use `version`, and why."""
+        super().nacked(subscription, version, reason)
+        session = subscription.socket.session.id  # type: ignore[attr-defined]
+        key = session, subscription.live.name
+        self._reasons[key] = version, reason
+        self._reasons.move_to_end(key)
+        if len(self._reasons) > NACKS_KEPT:
+            self._reasons.popitem(last=False)
+        self.census.touch(subscription.live)
+
+    def nack_reason(self, session: str, topic: str, version: int) -> str:
+        """Return why a session refused this version of a topic; empty where it gave no reason or it is forgotten."""
+        kept, reason = self._reasons.get((session, topic), (0, ""))
+        return reason if kept == version else ""
+
+    # What other gateways' consoles ask.
+
+    async def _answer(self, what: str, about: Mapping[str, Any]) -> Any:
+        match what:
+            case "overview":
+                await self.census.count()
+                return orjson.loads(self.reporter.overview_bytes())
+            case "topics":
+                await self.census.count()
+                return live_page(self.hub, self.census, LivePage.read(about))
+            case "tabs":
+                live = self.hub.topic(str(about.get("topic")))
+                if live is None or live.is_report:
+                    return None
+                return self.reporter.chain(live, _whole(about.get("newest")), TABS_MAX)
+            case "socket" if self.settings.dev:
+                return self._hold(about)
+            case _:
+                return None
+
+    def _hold(self, about: Mapping[str, Any]) -> bool:
+        """Return whether the socket is here; what is asked is done to it then."""
+        socket = self._socket(str(about.get("session")))
+        if socket is None:
+            return False
+        seconds = min(_whole(about.get("seconds")), fault_injection.SECONDS_MAX)
+        match about.get("action"):
+            case "drop":
+                self.holds.drop(socket)
+            case "freeze":
+                self.holds.freeze(socket, seconds)
+            case "delay":
+                self.holds.delay(
+                    socket, seconds, max(fault_injection.DELAY_MIN_MS, _whole(about.get("delay_ms"))) / 1000
+                )
+        return True
+
+    def _socket(self, session: str) -> SessionSocket | None:
+        return next((socket for socket in self.pulse.sockets if socket.session.id == session), None)
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,175 @@
+"""The list of topics: those that are live on any gateway, with the state of their tabs, and those in the store alone.
+
+Each gateway answers with the first of its own that match, so the merged page is right up to the last name of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+from redis.exceptions import RedisError
+
+from gateway.console.reports.report import statuses
+from gateway.console.reports.tab_counts import Census
+from gateway.console.reports.tab_status import Status, age_s, worst
+from gateway.hub.hub import Hub
+from sync.core.topic import RESERVED_KINDS, Topic, TopicError
+from sync.store.store import Store, StoreError
+
+STORED_MAX = 50_000
+"""Topics of the store that are looked through."""
+
+STORED_S = 5.0
+"""How long the names found in the store are good for, whoever asks."""
+
+SCAN_COUNT = 1000
+
+_TAIL = ":snap"
+
+
+@dataclass(frozen=True, slots=True)
+class LivePage:
+    """What is asked of a gateway: `only` is "", "live" or "trouble"; `search` in lower case, `^` ahead for a prefix."""
+
+    search: str = ""
+    only: str = ""
+    after: str = ""
+    limit: int = 100
+
+    @classmethod
+    def read(cls, about: Mapping[str, Any]) -> LivePage:
+        """Return what a question of the control channel asks for."""
+        limit = about.get("limit")
+        return cls(
+            str(about.get("search", "")),
+            str(about.get("only", "")),
+            str(about.get("after", "")),
+            limit if isinstance(limit, int) else 100,
+        )
+
+    def about(self) -> dict[str, Any]:
+        """Return it as a question's members."""
+        return asdict(self)
+
+    def matching(self, names: Iterable[str]) -> list[str]:
+        """Return the names that match, in order."""
+        if self.search.startswith("^"):
+            head = self.search[1:]
+            return sorted(name for name in names if name.lower().startswith(head))
+        return sorted(name for name in names if self.search in name.lower())
+
+    def page(self, matching: list[str]) -> list[str]:
+        """Return the page of the sorted names."""
+        start = bisect_right(matching, self.after)
+        return matching[start : start + self.limit]
+
+
+def live_page(hub: Hub, census: Census, wanted: LivePage) -> dict[str, Any]:
+    """Return one gateway's page: `rows` by name, each with version, sockets, watchers and tabs."""
+    if wanted.only == "trouble":
+        names = list(census.trouble)
+    else:
+        names = [live.name for live in hub.topics.values() if not live.is_report]
+    matching = wanted.matching(names)
+    rows = {}
+    for name in wanted.page(matching):
+        live = hub.topic(name)
+        if live is not None:
+            tabs = statuses(census.topics.get(name, {}))
+            rows[name] = {"version": live.version, "sockets": len(live.ring), "watchers": live.watchers, "tabs": tabs}
+    return {"rows": rows, "matching": len(matching), "live": len(hub.topics) - hub.reports}
+
+
+class Stored:
+    """The names of the store's topics, found by walking its keys; at most `STORED_MAX`, every `STORED_S`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = asyncio.Lock()
+        self._at = float("-inf")
+        self.names: list[str] = []
+        self.is_complete = True
+
+    async def refresh(self) -> None:
+        """Return once the names are recent.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        async with self._lock:
+            if time.monotonic() - self._at < STORED_S:
+                return
+            found: set[str] = set()
+            try:
+                async for name in self._walk():
+                    found.add(name)
+                    if len(found) > STORED_MAX:
+                        break
+            except (RedisError, OSError) as error:
+                raise StoreError(f"topics: {error}") from error
+            self.is_complete = len(found) <= STORED_MAX
+            self.names = sorted(found)[:STORED_MAX]
+            self._at = time.monotonic()
+
+    async def _walk(self) -> AsyncIterator[str]:
+        # On a Cluster redis-py walks every primary.
+        keys = self._store.keys
+        pattern = keys.head("*") + _TAIL
+        async for key in cast(Any, self._store.redis).scan_iter(match=pattern, count=SCAN_COUNT):
+            name = keys.topic_of(key.decode("utf-8", "replace").removesuffix(_TAIL))
+            if is_listed(name):
+                yield name
+
+
+def is_listed(name: str) -> bool:
+    """Whether it is a topic, and none of the gateways' own."""
+    try:
+        return Topic.parse(name).kind not in RESERVED_KINDS
+    except TopicError:
+        return False
+
+
+def merged(
+    answers: Mapping[str, Any], stored: list[str], wanted: LivePage
+) -> tuple[list[dict[str, Any]], str | None, int]:
+    """Return a page of rows by name, where the next one begins, and how many match at least.
+
+    `stored` are the matching names of the store, in order.
+    """
+    pages = [answer for answer in answers.values() if isinstance(answer, dict)]
+    names = {name for page in pages for name in page["rows"]} | set(wanted.page(stored))
+    page_names = wanted.page(sorted(names))
+    rows = [_row(name, [page["rows"][name] for page in pages if name in page["rows"]]) for name in page_names]
+    is_full = len(page_names) == wanted.limit
+    following = page_names[-1] if page_names and is_full else None
+    return rows, following, max(len(stored), *(page["matching"] for page in pages), 0) if pages else len(stored)
+
+
+def _row(name: str, found: list[dict[str, Any]]) -> dict[str, Any]:
+    tabs: dict[Status, int] = {}
+    for one in found:
+        for status, count in one["tabs"].items():
+            tabs[Status(status)] = tabs.get(Status(status), 0) + count
+    status = worst(tabs)
+    return {
+        "name": name,
+        "version": max((one["version"] for one in found), default=0),
+        "is_live": bool(found),
+        "sockets": sum(one["sockets"] for one in found),
+        "watchers": sum(one["watchers"] for one in found),
+        "tabs": statuses(tabs),
+        "status": None if status is None else status.value,
+        "gateways": len(found),
+    }
+
+
+def dated(rows: list[dict[str, Any]], versions: list[int], now: float) -> None:
+    """Set each row's version to the newer of what is live and what is stored, and its age."""
+    for row, version in zip(rows, versions, strict=True):
+        row["version"] = max(row["version"], version)
+        row["age_s"] = age_s(row["version"], now)

@@ -1,0 +1,4 @@
+"""The console's routes: its page and the JSON behind it.
+
+May import: `gateway.console`.
+"""

@@ -1,0 +1,74 @@
+"""What a console request says: names of topics, numbers and cursors, each checked."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.requests import Request
+
+from gateway.api.problem import Problem
+from sync.core.topic import RESERVED_KINDS, Topic, TopicError
+
+_STREAM_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+
+
+def topic_of(request: Request) -> Topic:
+    """Return the topic that the path names.
+
+    Raises:
+        Problem: 422 topic_invalid.
+    """
+    return parsed(request.path_params["name"])
+
+
+def parsed(name: object) -> Topic:
+    """Return the topic of that name.
+
+    Raises:
+        Problem: 422 topic_invalid, also for a topic of the gateways' own.
+    """
+    try:
+        topic = Topic.parse(name if isinstance(name, str) else "")
+    except TopicError as error:
+        raise Problem("topic_invalid", str(error)) from None
+    if topic.kind in RESERVED_KINDS:
+        raise Problem("topic_invalid", f"topics of kind {topic.kind} are the gateways' own")
+    return topic
+
+
+def number(text: str | None, default: int, most: int, least: int = 1) -> int:
+    """Return the number in a query.
+
+    Raises:
+        Problem: 422 request_invalid.
+    """
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit()) or len(text) > 16 or not least <= int(text) <= most:
+        raise Problem("request_invalid", f"a number in the query is not one from {least} to {most}")
+    return int(text)
+
+
+def moment_cursor(text: str | None) -> tuple[int, str] | None:
+    """Return the cursor of a list by microseconds and event id.
+
+    Raises:
+        Problem: 422 request_invalid.
+    """
+    if text is None:
+        return None
+    at, dot, event_id = text.partition(".")
+    if not dot or not (at.isascii() and at.isdigit()) or len(at) > 16:
+        raise Problem("request_invalid", "after is not a cursor: pass what `next` said")
+    return int(at), event_id
+
+
+def stream_cursor(text: str | None) -> str:
+    """Return the cursor of a stream, or empty.
+
+    Raises:
+        Problem: 422 request_invalid.
+    """
+    if text and not _STREAM_ID.fullmatch(text):
+        raise Problem("request_invalid", "before is not a cursor: pass what `next` said")
+    return text or ""

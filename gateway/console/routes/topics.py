@@ -1,0 +1,255 @@
+"""What the console reads of topics: the list, one topic's chain over all gateways, its versions and differences."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, cast
+
+import orjson
+from redis.exceptions import RedisError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.api.problem import Problem
+from gateway.console import audit
+from gateway.console.auth import Gate
+from gateway.console.observer import ConsoleNode
+from gateway.console.reports import lease, report, tab_status
+from gateway.console.reports.tab_status import Status
+from gateway.console.reports.topic_list import LivePage, Stored, dated, merged
+from gateway.console.routes.query import number, parsed, stream_cursor, topic_of
+from gateway.console.scopes import PRIVATE
+from sync.store.store import LogEntry, StoreError
+
+TOPICS_MAX = 500
+TABS_MAX = 500
+VERSIONS_MAX = 200
+VERSIONS_SHOWN = 50
+EVENTS_MAX = 100
+AUDIT_MAX = 200
+"""What one answer lists at most."""
+
+FIXTURE_SHOWN = 20
+SEARCH_MAX = 200
+LOOKED_MAX = 8
+"""Topics that one page looks at."""
+
+FIRST_LOOK_S = 0.3
+"""How long the first look after a pause waits for the other gateways to wake up."""
+
+SILENT_S = 3.0
+"""A gateway that has said nothing for so long, while a console looks, is silent."""
+
+ONLY = ("", "live", "trouble")
+
+
+class Desk:
+    """The routes that read what the gateways and the store know; what billing knows is in billing.py."""
+
+    def __init__(self, node: ConsoleNode, gate: Gate) -> None:
+        self._node = node
+        self._gate = gate
+        self._stored = Stored(node.store)
+
+    def json(self, **members: object) -> Response:
+        """Return an answer that says who gives it, and when."""
+        body = {"gateway": self._node.name, "at": time.time(), **members}
+        return Response(orjson.dumps(body), media_type="application/json")
+
+    # The stream.
+
+    async def look(self, topics: list[str]) -> Response:
+        """Answer which reports there are, having said that a console is open and looks at `topics`."""
+        if len(topics) > LOOKED_MAX:
+            raise Problem("request_invalid", f"a page looks at no more than {LOOKED_MAX} topics")
+        names = [str(parsed(name)) for name in topics]
+        store = self._node.store
+        was_watched = self._node.reporter.is_watched
+        await lease.look(store, names)
+        self._node.reporter.looked(names)
+        if not was_watched:
+            await self._node.survey.ask("overview")  # answered, each has woken up, or is given up on
+        known = await lease.gateways(store) | {self._node.name: time.time()}
+        now = time.time()
+        rows = [
+            {
+                "gateway": name,
+                "report": report.gateway_topic(name),
+                "age_s": max(0.0, now - at),
+                "is_silent": was_watched and now - at > SILENT_S,
+            }
+            for name, at in sorted(known.items())
+        ]
+        watched = {name: {node: report.tabs_topic(node, name) for node in known} for name in names}
+        return self.json(
+            ttl_ms=round(lease.LEASE_S * 1000), renew_ms=round(lease.RENEW_S * 1000), gateways=rows, watched=watched
+        )
+
+    # Across gateways.
+
+    async def counters(self, request: Request) -> Response:
+        """Answer this gateway's own report."""
+        await self._node.census.count()
+        visitor = self._gate.require(request)
+        return self.json(**self._node.reporter.overview() | {"has_login": visitor.has_login})
+
+    async def gateways(self, _: Request) -> Response:
+        """Answer the report of every gateway."""
+        answers = await self._node.survey.ask("overview")
+        found = {name: answer for name, answer in answers.of.items() if isinstance(answer, dict)}
+        return self.json(gateways=found, silent=answers.silent)
+
+    async def topics(self, request: Request) -> Response:
+        """Answer one page of the topics, by name; `next` goes into `after` for the page that follows."""
+        query = request.query_params
+        only = query.get("only", "")
+        if only not in ONLY:
+            raise Problem("request_invalid", "only is live or trouble")
+        wanted = LivePage(
+            query.get("search", "")[:SEARCH_MAX].strip().lower(),
+            only,
+            query.get("after", ""),
+            number(query.get("limit"), TOPICS_MAX, TOPICS_MAX),
+        )
+        answers = await self._node.survey.ask("topics", **wanted.about())
+        stored: list[str] = []
+        if not only:
+            await self._stored.refresh()
+            stored = wanted.matching(self._stored.names)
+        rows, following, matching = merged(answers.of, stored, wanted)
+        dated(rows, await self._node.store.versions([row["name"] for row in rows]), time.time())
+        live = max((answer["live"] for answer in answers.of.values() if isinstance(answer, dict)), default=0)
+        return self.json(
+            topics=rows,
+            next=following,
+            matching=matching,
+            live=live,
+            stored=len(self._stored.names),
+            is_complete=self._stored.is_complete,
+            silent=answers.silent,
+        )
+
+    async def topic(self, request: Request) -> Response:
+        """Answer one topic's chain: what the store holds, what each gateway has, and a page of the tabs."""
+        name = str(topic_of(request))
+        offset = number(request.query_params.get("after"), 0, 10**9, least=0)
+        limit = number(request.query_params.get("limit"), TABS_MAX, TABS_MAX)
+        (snapshot,) = await self._node.store.read_many([name])
+        answers = await self._node.survey.ask("tabs", topic=name, newest=snapshot.version)
+        gateways: list[dict[str, Any]] = []
+        counts = dict.fromkeys(Status, 0)
+        tabs: list[dict[str, Any]] = []
+        for found in (answer for _, answer in sorted(answers.of.items()) if isinstance(answer, dict)):
+            rows, own = found["tabs"], found["counts"]
+            gateways.append({member: value for member, value in found.items() if member not in ("tabs", "counts")})
+            tabs += ({**row, "gateway": found["gateway"]} for row in rows)
+            for status, count in own.items():
+                counts[Status(status)] += count
+        ranks = {status.value: rank for rank, status in enumerate(Status)}
+        tabs.sort(key=lambda tab: ranks[tab["status"]])
+        page = tabs[offset : offset + limit]
+        return self.json(
+            topic=name,
+            committed=tab_status.committed(snapshot) | {"age_s": tab_status.age_s(snapshot.version, time.time())},
+            gateways=gateways,
+            counts=tab_status.named(counts),
+            tabs=page,
+            next=offset + limit if offset + limit < len(tabs) else None,
+            silent=answers.silent,
+        )
+
+    # From the store.
+
+    async def timeline(self, request: Request) -> Response:
+        """Answer a topic's newest versions, each with its cause and what it changed."""
+        name = str(topic_of(request))
+        count = number(request.query_params.get("count"), VERSIONS_SHOWN, VERSIONS_MAX)
+        entries = await self._node.store.log(name, count + 1)
+        return self.json(topic=name, versions=tab_status.timeline(entries, count), more=len(entries) > count)
+
+    async def diff(self, request: Request) -> Response:
+        """Answer the differences between two versions in a topic's log."""
+        name = str(topic_of(request))
+        old, new = (number(request.query_params.get(key), 0, 2**53) for key in ("from", "to"))
+        entries = {entry.version: entry for entry in await self._node.store.log(name, VERSIONS_MAX + 1)}
+        if old not in entries or new not in entries:
+            raise Problem("not_found", "the log no longer keeps one of these versions, or never did")
+        found = tab_status.differences(
+            orjson.loads(entries[old].state), orjson.loads(entries[new].state), tab_status.DIFF_MAX + 1
+        )
+        shown = [item._asdict() for item in found[: tab_status.DIFF_MAX]]
+        return self.json(topic=name, old=old, new=new, differences=shown, more=len(found) > tab_status.DIFF_MAX)
+
+    async def snapshot(self, request: Request) -> Response:
+        """Answer one version as it is stored, the newest by default; its private part to those who may see it."""
+        name = str(topic_of(request))
+        may_see = PRIVATE in self._gate.require(request).scopes
+        newest = await self._node.store.read(name)
+        version = number(request.query_params.get("version"), newest.version, 2**53, least=0)
+        is_newest = version == newest.version
+        entry = LogEntry(version, newest.state, newest.cause) if is_newest else await self.kept(name, version)
+        members: dict[str, object] = {}
+        if is_newest and may_see and newest.private:
+            members["private"] = tab_status.pretty(newest.private)
+        return self.json(
+            topic=name,
+            version=version,
+            age_s=tab_status.age_s(version, time.time()),
+            state=tab_status.pretty(entry.state),
+            cause=tab_status.cause(entry.cause),
+            private_hidden=is_newest and bool(newest.private) and not may_see,
+            is_newest=is_newest,
+            **members,
+        )
+
+    async def kept(self, name: str, version: int) -> LogEntry:
+        """Return a version in a topic's log.
+
+        Raises:
+            Problem: 404 not_found.
+        """
+        for entry in await self._node.store.log(name, VERSIONS_MAX + 1):
+            if entry.version == version:
+                return entry
+        raise Problem("not_found", "the log no longer keeps this version, or never did")
+
+    async def events(self, request: Request) -> Response:
+        """Answer what became of a topic's newest events."""
+        name = str(topic_of(request))
+        return self.json(topic=name, events=await self._events(name))
+
+    async def _events(self, name: str) -> list[dict[str, Any]]:
+        try:
+            entries = await self._node.store.redis.xrevrange(self._node.store.keys.events(name), count=EVENTS_MAX)
+        except (RedisError, OSError) as error:
+            raise StoreError(f"events of {name}: {error}") from error
+        fields = cast(list[tuple[bytes, Mapping[bytes, bytes]]], entries)
+        return [tab_status.event(entry) for _, entry in fields]
+
+    async def fixture(self, request: Request) -> Response:
+        """Answer a topic's newest versions and events, the oldest first, for a test to replay; nothing private."""
+        name = str(topic_of(request))
+        count = number(request.query_params.get("count"), FIXTURE_SHOWN, VERSIONS_MAX)
+        states = [
+            {
+                "version": entry.version,
+                "at": tab_status.instant(entry.version),
+                "cause": tab_status.cause(entry.cause),
+                "state": orjson.loads(entry.state),
+            }
+            for entry in reversed(await self._node.store.log(name, count))
+        ]
+        events = list(reversed(await self._events(name)))
+        return self.json(topic=name, format="planwire-fixture/1", events=events, states=states)
+
+    async def refusals(self, _: Request) -> Response:
+        """Answer the webhooks that were refused at the door, by provider and code."""
+        return self.json(webhooks=await self._node.refusals.listed(), events=[])
+
+    async def audit(self, request: Request) -> Response:
+        """Answer what was done through the console, the newest first."""
+        before = stream_cursor(request.query_params.get("before"))
+        limit = number(request.query_params.get("limit"), 50, AUDIT_MAX)
+        entries, following = await audit.page(self._node.store, before, limit)
+        return self.json(entries=entries, next=following)

@@ -1,0 +1,118 @@
+"""The demo page and the two things it asks for: a token, and something to happen at the simulator.
+
+In development mode only, and for requests of this machine: its tokens open any tenant.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import httpx2
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.api.body import read_json
+from gateway.api.endpoint import is_local
+from gateway.api.problem import Problem
+from gateway.api.static_files import PAGE_HEADERS, Assets
+from gateway.auth.tokens import mint
+from gateway.settings import GatewaySettings
+
+PAGES = Path(__file__).parent / "demo"
+THEME = Path(__file__).parent.parent / "console" / "static" / "theme.css"
+"""What the demo's pages and the console have in common."""
+
+FRAMEWORKS = frozenset(("react", "vue", "svelte", "openfeature"))
+"""The example pages whose framework `make examples` bundles."""
+
+TOKEN_TTL_S = 900
+SIMULATOR_TIMEOUT_S = 10.0
+
+_TENANT = re.compile(r"[A-Za-z0-9._~@-]{1,128}")
+_ACTION = re.compile(r"[a-z_]{1,32}")
+
+
+def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
+    """Return the demo's routes."""
+
+    async def arguments(request: Request) -> dict[str, object]:
+        origin = request.headers.get("origin")
+        if origin is not None and not settings.origin_allowed(origin):
+            raise Problem("origin_forbidden", "the demo answers its own pages only")
+        body = await read_json(request, settings.body_max_bytes, settings.body_timeout_s)
+        if not isinstance(body, dict) or not _TENANT.fullmatch(str(body.get("tenant", ""))):
+            raise Problem("request_invalid", "tenant must have 1 to 128 characters of A-Z a-z 0-9 . _ ~ @ -")
+        return body
+
+    async def token(request: Request) -> Response:
+        tenant = str((await arguments(request))["tenant"])
+        if not settings.jwt_secret:
+            raise Problem("request_invalid", "the demo needs PLANWIRE_JWT_SECRET")
+        secret = settings.jwt_secret[0].get_secret_value()
+        text = mint(secret, topics=[f"tenant:{tenant}"], now=time.time(), ttl_s=TOKEN_TTL_S, sub=f"demo-{tenant}")
+        return Response(orjson.dumps({"token": text}), media_type="application/json")
+
+    async def simulate(request: Request) -> Response:
+        action = request.path_params["action"]
+        body = await arguments(request)
+        if not _ACTION.fullmatch(action) or not settings.simulator_url:
+            raise Problem("not_found", "no simulator runs here, or it knows no such action")
+        url = f"{settings.simulator_url.rstrip('/')}/simulate/{action}"
+        try:
+            async with httpx2.AsyncClient(timeout=SIMULATOR_TIMEOUT_S, trust_env=False) as client:
+                answer = await client.post(url, json=body)
+        except httpx2.HTTPError:
+            raise Problem("not_ready", "the simulator does not answer") from None
+        return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
+
+    async def example(request: Request) -> Response:
+        name = request.path_params["name"]
+        page = PAGES / "examples" / f"{name}.html"
+        if name in FRAMEWORKS and not (PAGES / "vendor" / f"{name}.js").exists():
+            raise Problem("not_found", "this page needs its framework: run `make examples` (with npm)")
+        if not page.is_file():
+            raise Problem("not_found", "there is no such example")
+        return FileResponse(page, headers=PAGE_HEADERS)
+
+    async def theme(_: Request) -> Response:
+        return FileResponse(THEME, headers=PAGE_HEADERS)
+
+    async def index(request: Request) -> Response:
+        if not is_local(request):
+            raise HTTPException(404)
+        return RedirectResponse("demo/")
+
+    pages = Router(
+        [
+            Route("/token", token, methods=["POST"]),
+            Route("/simulate/{action}", simulate, methods=["POST"]),
+            Route("/theme.css", theme),
+            Route("/examples/{name:str}.html", example),
+            Mount("/", Assets(PAGES, (".html", ".js", ".css", ".svg"))),
+        ],
+        redirect_slashes=False,
+    )
+    return [Route("/demo", index), Mount("/demo", _LocalOnly(pages))]
+
+
+class _LocalOnly:
+    """An app that is there for requests of this machine alone."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request.
+
+        Raises:
+            HTTPException: 404: it comes from elsewhere, or a proxy passed it on.
+        """
+        if not is_local(HTTPConnection(scope)):
+            raise HTTPException(404)
+        await self._app(scope, receive, send)

@@ -1,0 +1,277 @@
+"""`make run`: the whole system on this machine, from `Procfile.dev`, with secrets made up where none are given.
+
+It prepares the environment, makes sure of the data directory and the port, and hands over to the Procfile runner.
+Development only: it sets PLANWIRE_DEV=1, which opens the demo and allows loopback origins.
+
+    python -m gateway.dev [--procfile FILE] [--with-parent]
+
+Exit status: 0 after SIGINT or SIGTERM, 1 when it cannot run here or a process ended by itself, 2 for a wrong setting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.dev import dev_env
+from gateway.errors import GatewayError
+from sync.core.errors import SyncError
+from sync.process import environment, parent_watch
+from sync.store.embedded.server import DEFAULT_DATA_DIR
+
+if TYPE_CHECKING:
+    from gateway.dev.procfile import Screen
+
+HOST = "127.0.0.1"
+DEFAULT_PORT = 8000
+ROOT = Path(__file__).resolve().parents[2]
+PROCFILE = ROOT / "Procfile.dev"
+EXAMPLE_CATALOG = ROOT / "sync" / "billing" / "catalog" / "example.toml"
+PAGES = (("demo", "/demo"), ("console", "/console"))
+"""What is announced below the ready line: name, path."""
+OWN_PORTS = range(20_000, 30_000)
+"""Where a port is chosen from: below what systems give to outgoing connections, which would take it between runs."""
+PORT_ATTEMPTS = 50
+STORE_PROCESS = "store"
+READY_POLL_S = 0.05
+READY_PATIENCE_S = 60.0
+"""After this long without a ready system one line says what is missing."""
+PREDECESSOR_S = 10.0
+"""How long the processes of a runner that was killed may take to leave."""
+
+
+class DevError(GatewayError):
+    """The system cannot be run here; one line says why and what to do. `status`: the exit status."""
+
+    def __init__(self, text: str, status: int = 1) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What already runs on a data directory."""
+
+    url: str
+    pid: int
+
+
+def running(data_dir: Path) -> Running | None:
+    """Return what `make run` last started on this data directory; whether it still runs, only the run lock tells."""
+    try:
+        found = json.loads((data_dir / "run.lock").read_text(encoding="utf-8"))
+        return Running(str(found["url"]), int(found["pid"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def main(argv: Sequence[str] = ()) -> int:
+    """Run until told to stop; return the exit status. argv: the options, without the program's name."""
+    parser = argparse.ArgumentParser(prog="python -m gateway.dev", description="Run Planwire on this machine.")
+    parser.add_argument("--procfile", type=Path, default=PROCFILE, help="what to run (default: %(default)s)")
+    parser.add_argument("--with-parent", action="store_true", help="stop when the program that started this is gone")
+    options = parser.parse_args(argv)
+    parent = os.getppid() if options.with_parent else None
+    try:
+        with contextlib.ExitStack() as stack:
+            return _run(_environ(), options.procfile, parent, stack)
+    except DevError as error:
+        print(f"planwire: {error}", file=sys.stderr)
+        return error.status
+    except (GatewayError, SyncError) as error:
+        print(f"planwire: {error}", file=sys.stderr)
+        return 1
+
+
+def process_environ(environ: Mapping[str, str], data_dir: Path, port: int) -> dict[str, str]:
+    """Return what the processes get: `environ`, the development secrets and switches it lacks, and what ties them.
+
+    Raises:
+        DevEnvError: the development secrets can be neither read nor written.
+    """
+    simulator = environ.get("PLANWIRE_SIMULATOR_URL") or f"http://{HOST}:{_free_port()}"
+    values = dev_env.ensure(data_dir, {"PORT": str(port), "PLANWIRE_SIMULATOR_URL": simulator})
+    # An older version made one up. Where one is set it is asked for, and on one's own machine none is needed.
+    values.pop("PLANWIRE_CONSOLE_TOKEN", None)
+    defaults = {
+        "PLANWIRE_PADDLE_API_URL": simulator,
+        "PLANWIRE_WEBHOOK_URL": f"http://{HOST}:{port}/webhooks/paddle",
+        "PLANWIRE_CATALOG": str(EXAMPLE_CATALOG),
+        "PLANWIRE_LOG_FORMAT": "text",
+        "PLANWIRE_LOG_LEVEL": "warning",
+        "PLANWIRE_DRAIN_S": "0.5",  # nobody waits for a gentle goodbye on one's own machine
+    }
+    merged = dev_env.overlay(environ, defaults | values)
+    path = os.pathsep.join(filter(None, (str(Path(sys.executable).parent), environ.get("PATH", os.defpath))))
+    return merged | {
+        "PATH": path,  # `python` in the Procfile is the one that runs this
+        "PORT": str(port),
+        "PLANWIRE_DATA_DIR": str(data_dir),
+        "PLANWIRE_DEV": "1",
+        "PLANWIRE_WATCH_PID": str(os.getpid()),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _run(environ: Mapping[str, str], procfile: Path, parent: int | None, stack: contextlib.ExitStack) -> int:
+    try:
+        from gateway.dev.procfile import Runner, Screen, commands
+    except ImportError as error:
+        raise DevError(f"the Procfile runner is missing ({error.name}): pip install 'planwire[run]'") from error
+    port = _port(environ.get("PORT", ""))
+    processes = commands(procfile)
+    data_dir = Path(environ.get("PLANWIRE_DATA_DIR") or DEFAULT_DATA_DIR).expanduser().resolve()
+    lock = _lock(data_dir)
+    stack.callback(os.close, lock)
+    port = _checked_port(port)
+    _record(lock, Running(f"http://{HOST}:{port}", os.getpid()))
+    if environ.get("PLANWIRE_REDIS_URL"):
+        processes.pop(STORE_PROCESS, None)
+    child_environ = process_environ(environ, data_dir, port)
+    screen = Screen(sys.stdout)
+
+    def started(manager: Runner) -> None:
+        if parent is not None:
+            parent_watch.watch(parent)
+        _announce(screen, port, lambda: manager.is_stopping)
+
+    manager = Runner(screen, started)
+    for name, command in processes.items():
+        manager.add(name, command, child_environ, ROOT)
+    status = manager.run()
+    if manager.ended is not None:
+        name, code = manager.ended
+        screen.say(f"planwire stopped: {name} {_ending(code)}")
+    else:
+        screen.say("planwire stopped")
+    return status
+
+
+def _ending(code: int) -> str:
+    """Return how a process ended; a shell in between says 128 + signal."""
+    number = -code if code < 0 else code - 128
+    names = {item.value: item.name for item in signal.Signals}
+    return f"was ended by {names[number]}" if number in names else f"ended with status {code}"
+
+
+def _environ() -> dict[str, str]:
+    try:
+        return environment.read(os.environ)
+    except environment.SettingNameError as error:
+        raise DevError(str(error), 2) from error
+
+
+def _port(text: str) -> int:
+    if not text:
+        return DEFAULT_PORT
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise DevError(f"PORT is not a TCP port: {text!r}", 2)
+    return int(text)
+
+
+def _checked_port(port: int) -> int:
+    """Return the port, or a free one for 0, once it is known that nobody listens there."""
+    if port == 0:
+        return _free_port()
+    try:
+        with socket.create_server((HOST, port)):
+            return port
+    except PermissionError as error:
+        raise DevError(f"port {port} needs more rights: choose one above 1023, such as PORT=8000 make run") from error
+    except OSError as error:
+        raise DevError(
+            f"port {port} is taken by another program: stop that, or choose another, such as PORT={port + 1} make run"
+        ) from error
+
+
+def _free_port() -> int:
+    for port in random.sample(OWN_PORTS, PORT_ATTEMPTS):
+        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+            return port
+    raise DevError(
+        f"no free port found from {OWN_PORTS.start} to {OWN_PORTS.stop - 1}: name one, such as PORT=8000 make run"
+    )
+
+
+def _lock(data_dir: Path) -> int:
+    """Return a descriptor that holds the run lock of the data directory.
+
+    The helpers of a runner that was killed hold it on until they have left, so a dead holder is waited for.
+    """
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(data_dir / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DevError(f"PLANWIRE_DATA_DIR: {data_dir} cannot be used: {error}", 2) from error
+    deadline = time.monotonic() + PREDECESSOR_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = running(data_dir)
+            if (other is not None and parent_watch.is_alive(other.pid)) or time.monotonic() > deadline:
+                os.close(descriptor)
+                raise DevError(_already(data_dir, other)) from None
+            time.sleep(READY_POLL_S)
+        except OSError as error:
+            os.close(descriptor)
+            raise DevError(f"the data directory {data_dir} cannot be locked: {error}") from error
+        else:
+            return descriptor
+
+
+def _already(data_dir: Path, other: Running | None) -> str:
+    if other is None:
+        return f"another run is starting on {data_dir}: use that one, or set PLANWIRE_DATA_DIR to another directory"
+    return (
+        f"already running on {data_dir}: {other.url} (pid {other.pid}); "
+        f"use it, stop it with `kill {other.pid}`, or set PLANWIRE_DATA_DIR and PORT to run a second one"
+    )
+
+
+def _record(lock: int, what: Running) -> None:
+    body = json.dumps({"url": what.url, "pid": what.pid}).encode()
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, body, 0)
+
+
+def _announce(screen: Screen, port: int, is_stopping: Callable[[], bool]) -> None:
+    """Say once that the system is ready, when it is; and once what is missing, if that takes long."""
+    complain_at = time.monotonic() + READY_PATIENCE_S
+    while not is_stopping():
+        answer = _ready(port)
+        if answer == "":
+            url = f"http://{HOST}:{port}"
+            screen.say("\n".join([f"planwire ready: {url}", *(f"{name}: {url}{path}" for name, path in PAGES)]))
+            return
+        if time.monotonic() > complain_at:
+            screen.say(f"planwire is not ready after {READY_PATIENCE_S:g} s: {answer}; still trying")
+            complain_at = float("inf")
+        time.sleep(READY_POLL_S)
+
+
+def _ready(port: int) -> str:
+    """Return "" when GET /readyz answers 200, else what it does instead."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=2.0)
+    try:
+        connection.request("GET", "/readyz")
+        response = connection.getresponse()
+        body = response.read(500).decode("utf-8", "replace")
+        return "" if response.status == 200 else f"/readyz answers {response.status} {body}"
+    except (OSError, http.client.HTTPException) as error:
+        return f"/readyz: {error or type(error).__name__}"
+    finally:
+        connection.close()

@@ -1,0 +1,188 @@
+"""Proves, again and again, that the bus delivers: a canary per shard, committed through the store like any change.
+
+`fresh` means: of every shard a canary sent less than two intervals ago has come back, and every topic was read again
+since its shard was last lost. Silence means stale, and every socket is told so at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import Callable
+
+import orjson
+import structlog
+
+from gateway.bus.subscriber import Feed
+from gateway.hub.hub import Hub
+from sync.core import announcement
+from sync.core.topic import PROBE_KIND
+from sync.store.redis.slots import Layout, slot_of, variants
+from sync.store.store import Change, Store, StoreError
+
+log = structlog.get_logger()
+
+STALE_AFTER = 1.75
+"""Probe intervals without proof until stale: within two of going deaf, with room for the check's own timing."""
+
+KEEP_S = 120
+"""How long a canary's keys outlive their gateway."""
+
+
+class _Canary:
+    """The canary of one shard.
+
+    Attributes:
+        verified_at: when the newest one that came back was sent, monotonic.
+        connected_at: since when its shard's connection is up, monotonic.
+        sent: when each one that is on its way was sent, by its number.
+    """
+
+    def __init__(self, topic: str, channel: bytes, verified_at: float) -> None:
+        self.topic = topic
+        self.channel = channel
+        self.shard = ""
+        self.verified_at = verified_at
+        self.connected_at = math.inf
+        self.sent: dict[int, float] = {}
+
+
+class Probe:
+    """The canaries of one gateway process. `on_change` is called whenever `hub.fresh` has changed.
+
+    `missed`: how many canaries had not come back when the interval after them was over.
+    """
+
+    def __init__(
+        self, store: Store, hub: Hub, feed: Feed, node: str, interval_s: float, on_change: Callable[[], None]
+    ) -> None:
+        self.canaries: dict[bytes, _Canary] = {}
+        self._name = f"{PROBE_KIND}:{node}"
+        self._store = store
+        self._hub = hub
+        self._feed = feed
+        self._interval_s = interval_s
+        self._on_change = on_change
+        self._layout: Layout | None = None
+        self._prompted = asyncio.Event()
+        self._was_fresh = False
+        self._count = 0
+        self.missed = 0
+
+    @property
+    def _verified_at(self) -> float:
+        """The worst of the shards: monotonic, -inf while one was never heard."""
+        return min((canary.verified_at for canary in self.canaries.values()), default=-math.inf)
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the newest canary that came back was sent; of several shards the longest."""
+        return time.monotonic() - self._verified_at
+
+    def heard(self, channel: bytes, payload: bytes) -> None:
+        """Take a canary off the bus: everything its shard announced before it was sent has been delivered."""
+        canary = self.canaries.get(channel)
+        try:
+            count = orjson.loads(announcement.parse(payload).state)["count"]
+        except (ValueError, KeyError, TypeError):
+            return
+        sent_at = None if canary is None else canary.sent.pop(count, None)
+        if canary is not None and sent_at is not None and sent_at > canary.verified_at:
+            canary.verified_at = sent_at
+            if (verified_at := self._verified_at) > -math.inf:
+                self._hub.verified_at_us = int((time.time() - (time.monotonic() - verified_at)) * 1e6)
+            self.check()
+
+    def check(self) -> None:
+        """Set `hub.fresh_until` to what is true now, and tell when that is a change; called on every tick."""
+        self._choose()
+        has_lapsed = not self._hub.fresh  # by the clock alone, maybe: then a heartbeat may have said so
+        is_current = self._feed.connected and not self._hub.unsettled
+        self._hub.fresh_until = self._alive_until(self._verified_at) if is_current else -math.inf
+        fresh = self._hub.fresh
+        if fresh != self._was_fresh or (fresh and has_lapsed):
+            self._was_fresh = fresh
+            if fresh:
+                log.info("fresh", verified_at_us=self._hub.verified_at_us)
+            else:
+                log.warning("stale", probe_age_s=round(self.age_s, 3), connected=self._feed.connected)
+            self._on_change()
+        for canary in self.canaries.values():
+            self._check_shard(canary)
+
+    def _alive_until(self, verified_at: float) -> float:
+        return verified_at + STALE_AFTER * self._interval_s
+
+    def _check_shard(self, canary: _Canary) -> None:
+        if not self._feed.hears(canary.shard):
+            canary.connected_at = math.inf
+        elif canary.connected_at == math.inf:
+            canary.connected_at = time.monotonic()
+        elif (now := time.monotonic()) >= self._alive_until(canary.verified_at) and (
+            now - canary.connected_at > 2 * self._interval_s
+        ):
+            # Up but silent. A new connection is the cure for whatever went deaf, and leads to a re-read of everything.
+            canary.connected_at = math.inf
+            self._feed.reset(canary.shard)
+
+    def _choose(self) -> None:
+        """Keep one canary in every shard, whatever the layout is by now."""
+        layout = self._feed.layout
+        if layout is None or layout is self._layout:
+            return
+        self._layout = layout
+        placed = {layout.owner(slot_of(channel)): canary for channel, canary in self.canaries.items()}
+        chosen: dict[bytes, _Canary] = {}
+        for shard in layout.shards:
+            canary = placed.get(shard) or self._hatch(layout, shard)
+            if canary is not None:
+                canary.shard = shard
+                chosen[canary.channel] = canary
+        gone, new = self.canaries.keys() - chosen.keys(), chosen.keys() - self.canaries.keys()
+        self.canaries = chosen
+        for channel in gone:
+            self._feed.discard(channel)
+        for channel in new:
+            self._feed.add(channel)
+        if new:
+            self.prompt()
+
+    def _hatch(self, layout: Layout, shard: str) -> _Canary | None:
+        """A canary for a shard; None for one that owns next to nothing."""
+        channels = ((name, self._store.keys.channel(name).encode()) for name in variants(self._name))
+        found = next(((name, channel) for name, channel in channels if layout.owner(slot_of(channel)) == shard), None)
+        # While all others are heard, a new shard has as long to prove itself as they have for their next.
+        return None if found is None else _Canary(*found, self._verified_at if self._hub.fresh else -math.inf)
+
+    def prompt(self) -> None:
+        """Have canaries sent now: a channel has just been subscribed, and the last one may have come too early."""
+        self._prompted.set()
+
+    async def run(self) -> None:
+        """Send a canary to every shard every interval, and when prompted, until cancelled."""
+        while True:
+            self._choose()
+            self._prompted.clear()
+            self._count += 1
+            canaries = list(self.canaries.values())
+            async with asyncio.TaskGroup() as group:
+                for canary in canaries:
+                    group.create_task(self._send(canary, self._count))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._interval_s):
+                        await self._prompted.wait()
+            if not self._prompted.is_set():
+                self.missed += sum(self._count in canary.sent for canary in canaries)
+
+    async def _send(self, canary: _Canary, number: int) -> None:
+        for count in [count for count in canary.sent if count < number - 10]:
+            del canary.sent[count]
+        canary.sent[number] = time.monotonic()
+        try:
+            async with asyncio.timeout(self._interval_s):
+                await self._store.commit(Change(canary.topic, orjson.dumps({"count": number})))
+                await self._store.expire(canary.topic, KEEP_S)
+        except (StoreError, TimeoutError) as error:
+            log.warning("probe_failed", shard=canary.shard, error=str(error) or "timeout")

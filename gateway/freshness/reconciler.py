@@ -1,0 +1,257 @@
+"""Reads the store for the hub: after every subscription, and on a timer for whatever the bus has lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+import structlog
+
+from gateway.freshness.cpu_timer import Metered
+from gateway.hub.hub import Hub
+from gateway.metrics import Metrics
+from sync.store import hydration_requests
+from sync.store.store import Snapshot, Store, StoreError
+
+log = structlog.get_logger()
+
+BATCH = 500
+"""Topics per round trip."""
+
+SECOND_LOOK_S = 0.1
+"""From when something older is found in the store until it is taken for the rest of what it had."""
+
+RETRY_S = 0.2
+
+FOREIGN_LOG_S = 60.0
+FOREIGN_HINT = "another installation announces on these channels: give each its own PLANWIRE_PREFIX or server"
+"""What the log says of an announcement or a revocation that the own store knows nothing of."""
+
+TIMER_SLACK_S = 0.01
+"""Event loops may fire a timer a millisecond early; nobody would ask again."""
+
+
+class Sweep:
+    """The gateway's reader of the store. `ask` is called from anywhere; `run` and `patrol` are two tasks."""
+
+    def __init__(
+        self, store: Store, metrics: Metrics, interval_s: float, *, hold_s: float, hydrates: bool = False
+    ) -> None:
+        """Sweep every `interval_s`; leave other gateways `hold_s` to put back what the store has lost.
+
+        `hydrates`: topics without state are marked for the worker, which asks the source.
+        """
+        self.hub: Hub
+        self._store = store
+        self._metrics = metrics
+        self._interval_s = interval_s
+        self._hold_s = hold_s
+        self._wanted: dict[str, dict[str, None]] = {}  # by shard
+        self._reading: set[str] = set()
+        self._comparing: set[str] = set()
+        self._is_passing_on = False
+        self._hydrates = hydrates
+        self._unhydrated: dict[str, None] = {}
+        self._reconciles: dict[str, None] = {}
+        self._doubts: dict[str, float] = {}
+        self._older: dict[str, float] = {}  # when what is older in the store than here is put back, if it still is
+        self._wake = asyncio.Event()
+        self._foreign_logged_at = -FOREIGN_LOG_S
+
+    def ask(self, name: str) -> None:
+        """Have the topic read soon; asking twice before it is read reads it once, after both."""
+        self._wanted.setdefault(self._store.shard_of(name), {})[name] = None
+        self._wake.set()
+
+    def want_reconcile(self, name: str) -> None:
+        """Have the topic compared with its provider soon: a browser awaits what has not come, or held what is lost."""
+        self._reconciles[name] = None
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Read what is asked for, in batches, until cancelled. What fails is asked for again.
+
+        Every shard of the store is read by itself: one that is away holds up nobody but those who ask for its topics.
+        """
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                if self._reconciles and not self._is_passing_on:
+                    self._is_passing_on = True
+                    group.create_task(self._pass_on_reconciles())
+                for shard in list(self._wanted):
+                    if shard not in self._reading:
+                        self._reading.add(shard)
+                        group.create_task(self._read(shard))
+
+    async def _read(self, shard: str) -> None:
+        while names := self._next(shard):
+            try:
+                snapshots = await self._store.read_many(names)
+            except StoreError as error:
+                log.warning("read_failed", topics=len(names), error=str(error))
+                self._wanted.setdefault(shard, {}).update(dict.fromkeys(names))
+                await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+                continue
+            for snapshot in snapshots:
+                await self._take(snapshot)
+            await self._pass_on_unhydrated()
+        self._reading.discard(shard)
+
+    def _next(self, shard: str) -> list[str]:
+        """Take up to BATCH of the shard's wanted topics."""
+        wanted = self._wanted.get(shard, {})
+        names = [name for name, _ in zip(wanted, range(BATCH), strict=False)]
+        for name in names:
+            del wanted[name]
+        if not wanted:
+            self._wanted.pop(shard, None)
+        return names
+
+    def _is_wanted(self, name: str) -> bool:
+        return any(name in names for names in self._wanted.values())
+
+    async def _take(self, snapshot: Snapshot) -> None:
+        name = snapshot.topic
+        doubted_at = self._doubts.get(name)
+        now = time.monotonic()
+        may_reset = now - (now if doubted_at is None else doubted_at) >= self._hold_s
+        if not self.hub.install(snapshot, is_final=not self._is_wanted(name), may_reset=may_reset):
+            await self._put_back(snapshot)
+            return
+        self._older.pop(name, None)
+        if self._hydrates and not snapshot.version:
+            self._unhydrated[name] = None
+        live = self.hub.topic(name)
+        if live is None or not live.doubted:
+            self._doubts.pop(name, None)
+        elif doubted_at is None:
+            # A browser holds more than the store. Another gateway may do so too, and puts it back within one sweep:
+            # only what is still missing after that is lost.
+            self._doubts[name] = now
+            asyncio.get_running_loop().call_later(self._hold_s + TIMER_SLACK_S, self.ask, name)
+
+    def heard_foreign(self, kind: str, **about: object) -> None:
+        """Count a message of another installation, and log it: at most once in FOREIGN_LOG_S."""
+        self._metrics.foreign += 1
+        now = time.monotonic()
+        if now - self._foreign_logged_at >= FOREIGN_LOG_S:
+            self._foreign_logged_at = now
+            log.error("foreign_message", kind=kind, heard=self._metrics.foreign, hint=FOREIGN_HINT, **about)
+
+    async def _pass_on_reconciles(self) -> None:
+        names, self._reconciles = list(self._reconciles), {}
+        try:
+            await self._store.want_reconcile(names)
+        except StoreError as error:
+            # Kept for the next round: a browser may ask again, but what the store has lost nobody would tell of again.
+            log.warning("reconcile_unasked", topics=len(names), error=str(error))
+            self._reconciles = dict.fromkeys(names) | self._reconciles
+        finally:
+            self._is_passing_on = False
+
+    async def _pass_on_unhydrated(self) -> None:
+        """Have the worker ask the source about what somebody came to read and has no state."""
+        if not self._unhydrated:
+            return
+        names, self._unhydrated = list(self._unhydrated), {}
+        try:
+            await hydration_requests.want(self._store, names)
+        except StoreError as error:
+            # Kept for the next round: nothing else would have these topics read again.
+            log.warning("hydration_unasked", topics=len(names), error=str(error))
+            self._unhydrated = dict.fromkeys(names) | self._unhydrated
+            return
+        self._metrics.unhydrated += len(names)
+
+    async def _put_back(self, stored: Snapshot) -> None:
+        """Give the store back the newer snapshot that this gateway still holds, if it has lost it.
+
+        Usually it has not: the announcement was quicker than the answer to the read, and the store says so.
+        Something older that it holds is looked at again a moment later: where it was committed after the loss, its
+        announcement is on the way, and tells so.
+        """
+        live = self.hub.topic(stored.topic)
+        if live is None or live.version <= stored.version:
+            self._older.pop(stored.topic, None)
+            return
+        is_unproven = live.version == live.unproven
+        if stored.version or is_unproven:
+            now = time.monotonic()
+            due = self._older.get(stored.topic)
+            if due is None:
+                self._older[stored.topic] = now + SECOND_LOOK_S
+                self.ask(stored.topic)
+                return
+            if now < due:
+                asyncio.get_running_loop().call_later(due - now + TIMER_SLACK_S, self.ask, stored.topic)
+                return
+        if is_unproven:
+            # The announcement was heard, and the store never had it: it is another installation's, of a build whose
+            # channels do not name the database. It must not be written here.
+            self._older.pop(stored.topic, None)
+            self.heard_foreign("announcement", topic=stored.topic, announced=live.version, stored=stored.version)
+            self.hub.retract(stored)
+            return
+        try:
+            lost = Snapshot(live.name, live.version, live.state, b"", live.cause, owner=live.owner, erased=live.erased)
+            if await self._store.restore(lost, over=stored.version):
+                self._metrics.restored += 1
+                log.error("store_regressed", topic=stored.topic, stored=stored.version, restored=live.version)
+        except StoreError as error:
+            log.warning("restore_failed", topic=stored.topic, error=str(error))
+            # It may be back and its mark not: then nobody sees any more that its private part is missing.
+            self._reconciles[stored.topic] = None
+            await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+        self.ask(stored.topic)
+
+    async def patrol(self) -> None:
+        """Compare every live topic's version with the store's once per interval, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._round(group)
+
+    async def _round(self, group: asyncio.TaskGroup) -> None:
+        started = time.monotonic()
+        names = self.hub.live_names()
+        batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
+        # The whole round is jittered, its parts are even: so no topic waits longer than one interval.
+        round_s = self._interval_s * random.uniform(0.8, 1)  # noqa: S311 - jitter
+        for index, batch in enumerate(batches):
+            due_s = round_s * (index + 1) / (len(batches) + 1)
+            await asyncio.sleep(max(0.0, due_s - (time.monotonic() - started)))
+            shards = self._store.by_shard(batch)
+            for shard, part in shards.items():
+                if len(shards) == 1:
+                    await self._compare_shard(shard, part)
+                elif shard not in self._comparing:  # else it owes an answer still, and its turn comes again
+                    group.create_task(self._compare_shard(shard, part))
+        self._metrics.sweeps += 1
+        await self._pass_on_unhydrated()
+        if self._reconciles:
+            self._wake.set()
+        await asyncio.sleep(max(0.01, round_s - (time.monotonic() - started)))
+
+    async def _compare_shard(self, shard: str, names: list[str]) -> None:
+        self._comparing.add(shard)
+        try:
+            self._metrics.sweep_seconds += await Metered(self._compare(names))
+        finally:
+            self._comparing.discard(shard)
+
+    async def _compare(self, names: list[str]) -> None:
+        try:
+            versions = await self._store.versions(names)
+        except StoreError as error:
+            log.warning("sweep_failed", error=str(error))
+            return
+        self._metrics.sweep_topics += len(names)
+        for name, version in zip(names, versions, strict=True):
+            live = self.hub.topic(name)
+            if live is not None and (version != live.version or not live.known):
+                # Newer: the bus lost it. Older, or the announcement was quicker than this answer: reading will tell.
+                if version > live.version and live.known:
+                    self._metrics.sweep_repairs += 1
+                self.ask(name)

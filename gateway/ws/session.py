@@ -1,0 +1,231 @@
+"""One socket's protocol state: what each inbound frame means and what is answered. Pure; knows no transport.
+
+`receive` returns effects, in order, and the shell (gateway/ws/connection.py) carries them out. Time is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+from gateway.auth.claims import AuthFailure, Claims
+from gateway.ws import protocol
+from gateway.ws.protocol import CloseCode
+
+T = TypeVar("T")
+
+STATES_BYTES_PER_S = 65_536
+"""Limit on the states sent to a socket because of `subscribe` frames after the hello, in bytes per second. Changes are
+sent without a `subscribe` and do not count."""
+
+
+class Send(NamedTuple):
+    """Write this frame."""
+
+    frame: bytes
+
+
+class Opened(NamedTuple):
+    """The hello was accepted: count the session, watch its expiry, and send this welcome."""
+
+    frame: bytes
+
+
+class Attach(NamedTuple):
+    """Subscribe to `topic`; the browser holds version `held` (0: none)."""
+
+    topic: str
+    held: int
+
+
+class Detach(NamedTuple):
+    """Unsubscribe from `topic`."""
+
+    topic: str
+
+
+class Acked(NamedTuple):
+    """The browser's listeners ran with `version` of `topic`."""
+
+    topic: str
+    version: int
+
+
+class Nacked(NamedTuple):
+    """The browser could not use `version` of `topic`, because of `reason` (its own words, bounded)."""
+
+    topic: str
+    version: int
+    reason: str
+
+
+class Expecting(NamedTuple):
+    """The browser awaits something newer than `after` on `topic` within `timeout_ms`."""
+
+    topic: str
+    after: int
+    timeout_ms: int
+
+
+class Renewed(NamedTuple):
+    """A fresh token was accepted: watch the new expiry, and send this welcome, which tells it."""
+
+    frame: bytes
+
+
+class Close(NamedTuple):
+    """Close the socket."""
+
+    code: int
+    reason: str
+
+
+Effect = Send | Opened | Attach | Detach | Acked | Nacked | Expecting | Renewed | Close
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What every session of a gateway shares.
+
+    Attributes:
+        verify: token and Unix time to claims, or why not.
+        topics_max: topics per socket.
+        states_burst_bytes: burst of STATES_BYTES_PER_S: the states of all topics that a socket may hold.
+        frames_per_s: inbound frames per second, with a burst of twice as many.
+        heartbeat_ms: what the welcome promises.
+        reconnect_ms: tells the bounds of a browser's back-off now.
+        ack_rule: tells the share of versions to be acknowledged now, and the jitter's upper bound in ms.
+        is_revoked: whether a token no longer opens a topic that it names.
+    """
+
+    verify: Callable[[str, float], Claims | AuthFailure]
+    topics_max: int
+    frames_per_s: int
+    heartbeat_ms: int
+    states_burst_bytes: int = 2_097_152
+    reconnect_ms: Callable[[], tuple[int, int]] = lambda: (500, 30_000)
+    ack_rule: Callable[[], tuple[float, int]] = lambda: (1, 250)
+    is_revoked: Callable[[Claims, str], bool] = lambda claims, topic: False
+
+    def may_read(self, claims: Claims, topic: str) -> bool:
+        """Whether a token with these claims opens `topic` now."""
+        return claims.may_read(topic) and not self.is_revoked(claims, topic)
+
+
+class Session(Generic[T]):
+    """The state of one socket. `topics` maps each subscribed topic to whatever the shell keeps for it."""
+
+    __slots__ = ("_credit", "_credit_at", "_rules", "_states_until", "claims", "client", "id", "topics")
+
+    def __init__(self, session_id: str, rules: Rules) -> None:
+        self.id = session_id
+        self.claims: Claims | None = None
+        self.client = ""
+        self.topics: dict[str, T] = {}
+        self._rules = rules
+        self._credit: float = 2 * rules.frames_per_s
+        self._credit_at = 0.0
+        self._states_until = 0.0
+
+    def receive(self, data: bytes, now: float, fresh: bool) -> list[Effect]:
+        """Return what one text frame asks for. `now`: Unix seconds; `fresh`: what a welcome is to say."""
+        if not self.spend(now):
+            return [_refuse("too_many_frames", f"more than {self._rules.frames_per_s} frames a second")]
+        try:
+            frame = protocol.parse(data)
+        except protocol.ProtocolError as error:
+            if self.claims is None:
+                return [Send(protocol.error(error.code, error.message)), Close(CloseCode.PROTOCOL_ERROR, error.code)]
+            return [Send(protocol.error(error.code, error.message, error.topic))]
+        if self.claims is None:
+            if isinstance(frame, protocol.Hello):
+                return self._hello(frame, now, fresh)
+            return [
+                Send(protocol.error("no_hello", "the first frame must be hello")),
+                Close(CloseCode.NO_HELLO, "no_hello"),
+            ]
+        match frame:
+            case protocol.Ack():
+                return [Acked(*frame)] if frame.topic in self.topics else []
+            case protocol.Subscribe():
+                return self._subscribe(frame.topic, frame.version)
+            case protocol.Unsubscribe():
+                return [Detach(frame.topic)] if frame.topic in self.topics else []
+            case protocol.Nack():
+                return [Nacked(*frame)] if frame.topic in self.topics else []
+            case protocol.Expect():
+                if frame.topic not in self.topics:
+                    return [Send(protocol.error("not_subscribed", "expect names a topic not subscribed", frame.topic))]
+                return [Expecting(*frame)]
+            case protocol.Token():
+                return self._renew(frame.token, now, fresh)
+            case protocol.Hello():
+                return [Send(protocol.error("bad_frame", "hello comes once"))]
+
+    def spend(self, now: float) -> bool:
+        """Whether this frame is within the rate: a bucket of two seconds' worth."""
+        rate = self._rules.frames_per_s
+        credit = min(2.0 * rate, self._credit + max(0.0, now - self._credit_at) * rate)
+        self._credit, self._credit_at = credit - 1, now
+        return credit >= 1
+
+    def spend_state(self, size_bytes: int, now: float) -> bool:
+        """Return whether a state of this size may be sent in answer to a `subscribe`.
+
+        Args:
+            size_bytes: the state's size.
+            now: seconds of the monotonic clock.
+        """
+        # The time at which everything sent so far would be sent at exactly this rate.
+        self._states_until = max(self._states_until, now) + size_bytes / STATES_BYTES_PER_S
+        return self._states_until - now <= self._rules.states_burst_bytes / STATES_BYTES_PER_S
+
+    def _hello(self, hello: protocol.Hello, now: float, fresh: bool) -> list[Effect]:
+        claims = self._rules.verify(hello.token, now)
+        if isinstance(claims, AuthFailure):
+            return [Send(protocol.error(claims.code, claims.message)), Close(CloseCode.TOKEN, claims.code)]
+        if len(hello.topics) > self._rules.topics_max:
+            return [_too_many_topics(self._rules.topics_max)]
+        self.claims, self.client = claims, hello.client
+        effects: list[Effect] = [Opened(self._welcome(claims, fresh))]
+        for topic, held in hello.topics.items():
+            effects.extend(self._subscribe(topic, held))
+        return effects
+
+    def _welcome(self, claims: Claims, fresh: bool) -> bytes:
+        rules = self._rules
+        return protocol.welcome(
+            self.id, rules.heartbeat_ms, fresh, int(claims.exp), rules.reconnect_ms(), rules.ack_rule()
+        )
+
+    def _subscribe(self, topic: str, held: int) -> list[Effect]:
+        assert self.claims is not None
+        if not self._rules.may_read(self.claims, topic):
+            return [Send(protocol.error("forbidden", "the token does not open this topic", topic))]
+        if topic not in self.topics and len(self.topics) >= self._rules.topics_max:
+            return [_too_many_topics(self._rules.topics_max)]
+        return [Attach(topic, held)]
+
+    def _renew(self, token: str, now: float, fresh: bool) -> list[Effect]:
+        """A refused refresh changes nothing: the old token goes on until its own end."""
+        assert self.claims is not None
+        claims = self._rules.verify(token, now)
+        if isinstance(claims, AuthFailure):
+            return [Send(protocol.error(claims.code, claims.message))]
+        if claims.sub != self.claims.sub:
+            return [Send(protocol.error("subject_changed", "a refresh must be for the same subject"))]
+        self.claims = claims
+        effects: list[Effect] = [Renewed(self._welcome(claims, fresh))]
+        for topic in list(self.topics):
+            if not self._rules.may_read(claims, topic):
+                effects += [Detach(topic), Send(protocol.gone(topic, "revoked"))]
+        return effects
+
+
+def _refuse(code: str, message: str) -> Close:
+    return Close(CloseCode.LIMIT, f"{code}: {message}")
+
+
+def _too_many_topics(limit: int) -> Close:
+    return _refuse("too_many_topics", f"more than {limit} topics on one socket")

@@ -1,0 +1,62 @@
+"""`GET /v1/tenants/{id}/status`: what the provider said last, what the store holds, what tabs show: side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sync.billing.api.tenant_commands import Desk, asked_topic
+from sync.billing.domain.decision import FactsError, facts_of
+from sync.billing.domain.drift import fields
+from sync.billing.storage.provider_snapshots import Sighting, sighted
+from sync.core import instants
+from sync.http.problem import json_response
+
+Tabs = Callable[[str], Awaitable[Mapping[str, object]]]
+"""Tells of a topic how many tabs show which version, across all gateways; whoever mounts the routes knows them."""
+
+
+class Standing:
+    """The route."""
+
+    def __init__(self, desk: Desk, tabs: Tabs | None = None) -> None:
+        self._desk = desk
+        self._tabs = tabs
+
+    async def status(self, request: Request, environment: str) -> Response:
+        """Answer provider, store and tabs as they are known now. Nobody is asked but the store and the gateways."""
+        topic = asked_topic(request, environment)
+        store = self._desk.pipeline.store
+        snapshot, found = await store.read(topic), await sighted(store, topic)
+        try:
+            facts = facts_of(snapshot)
+        except FactsError:
+            held = None
+        else:
+            held = {key: fields(entry.subscription) for key, entry in facts.subscriptions.items()}
+        document: dict[str, object] = {
+            "topic": topic,
+            "version": snapshot.version,
+            "provider": {
+                "can_be_asked": self._desk.reconciliation.can_ask(environment),
+                "subscriptions": {key: _sighting(entry, (held or {}).get(key)) for key, entry in found.items()},
+            },
+            "store": {
+                "version": snapshot.version,
+                "state": orjson.loads(snapshot.state),
+                **({"at": instants.text(snapshot.version * 1000)} if snapshot.version else {}),
+                **({} if held is None else {"subscriptions": held}),
+            },
+        }
+        if self._tabs is not None:
+            document["tabs"] = await self._tabs(topic)
+        return json_response(document)
+
+
+def _sighting(sighting: Sighting, held: Mapping[str, object] | None) -> dict[str, object]:
+    """One subscription as the provider told it, and whether that is what is held."""
+    shown: dict[str, object] = {"asked_at": instants.text(sighting.at_us * 1000), "is_held": sighting.body == held}
+    return shown | ({} if sighting.body is None else {"subscription": sighting.body})

@@ -1,0 +1,72 @@
+"""What the routes about one tenant share: whose it is about, and the commit of what somebody does to its facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from starlette.requests import Request
+
+from sync.billing.domain.model import Facts
+from sync.billing.domain.scheduled_changes import HeldError
+from sync.billing.domain.tenant_resolution import TENANT_KIND
+from sync.billing.services.ingest import Pipeline
+from sync.billing.services.reconcile import Reconciliation
+from sync.billing.services.reproject import Adopted
+from sync.core.topic import Topic, TopicError
+from sync.http.problem import Refusal
+
+
+class Desk:
+    """The tenants of a pipeline."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.reconciliation = Reconciliation(pipeline)
+
+    async def change(
+        self,
+        environment: str,
+        topic: str,
+        what: str,
+        change: Callable[[Facts], Facts],
+        if_version: int | None = None,
+        *,
+        if_rev: int | None = None,
+        about: Mapping[str, str] = MappingProxyType({}),
+        who: Mapping[str, str] = MappingProxyType({}),
+    ) -> Adopted:
+        """Return what became of a tenant, once what somebody does to its facts is committed.
+
+        `what`, `about` and `who` go into the cause.
+
+        Raises:
+            Refusal: it cannot be done, or the tenant is not at `if_version` or `if_rev`.
+            StoreError: the store is unreachable or failing.
+        """
+        reprojection = self.reconciliation.reprojection
+        try:
+            cause = {"source": "operator" if about else "app", "event_type": what, **about, **who}
+            adopted = await reprojection.adopt(environment, topic, (), cause, change, if_version, if_rev=if_rev)
+        except HeldError as error:
+            raise Refusal(error.code, error.detail) from None
+        if adopted.receipt.outcome == "conflict":
+            raise Refusal("version_conflict", f"the tenant is at version {adopted.receipt.version}")
+        if adopted.receipt.reason and adopted.receipt.outcome == "unchanged":
+            raise Refusal("not_changed", adopted.receipt.reason)
+        await reprojection.arm(environment, topic, adopted)
+        await self.pipeline.store.wait_durable()
+        return adopted
+
+
+def asked_topic(request: Request, environment: str) -> str:
+    """Return the topic of the tenant that the path names.
+
+    Raises:
+        Refusal: it is no tenant's id.
+    """
+    try:
+        topic = Topic.parse(f"{TENANT_KIND}:{request.path_params['id']}")
+    except TopicError as error:
+        raise Refusal("request_invalid", str(error)) from None
+    return str(Topic(environment, TENANT_KIND, topic.id))

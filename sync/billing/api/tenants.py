@@ -1,0 +1,175 @@
+"""What backends and operators do with one tenant over HTTP: reconcile it, see drift, schedule or preview a change.
+
+Thin: it reads requests and shows what `sync.billing` found. Every route is behind the guard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from sync.billing.api.overrides import Operators
+from sync.billing.api.previews import Previews
+from sync.billing.api.status import Standing, Tabs
+from sync.billing.api.tenant_commands import Desk, asked_topic
+from sync.billing.domain.model import Facts, HeldChange
+from sync.billing.domain.scheduled_changes import HeldError, Wish, hold
+from sync.billing.providers.paddle.client import BILLING_MODES
+from sync.billing.services.ingest import Pipeline
+from sync.billing.services.reconcile import Reconciliation, Report
+from sync.core import instants
+from sync.http.endpoint import Guard, Scope, by, guarded, require, require_all_tenants
+from sync.http.fields import Fields
+from sync.http.problem import Refusal, asked_environment, json_response, page_limit, read_object
+
+VERSION_MAX = 2**53 - 1
+
+Handler = Callable[[Request, str], Awaitable[Response]]
+"""Answers a request about an environment; may raise Refusal and StoreError."""
+
+
+def routes(pipeline: Pipeline, environments: tuple[str, ...], guard: Guard, tabs: Tabs | None = None) -> list[Route]:
+    """Return the routes about tenants, all behind `guard`; `tabs` tells what their tabs show, if that is known here."""
+    shared = Desk(pipeline)
+    desk, previews, operators = _Tenants(shared), Previews(shared), Operators(shared)
+
+    def route(path: str, handler: Handler, method: str, scope: Scope = "tenants") -> Route:
+        """Return a route about one tenant, which needs `scope` on its topic."""
+
+        async def answer(request: Request) -> Response:
+            environment = asked_environment(request, environments)
+            require(request, scope, asked_topic(request, environment))
+            return await handler(request, environment)
+
+        return Route(path, guarded(guard, answer), methods=[method])
+
+    async def drift(request: Request) -> Response:
+        environment = asked_environment(request, environments)
+        require_all_tenants(request, environment)
+        return await desk.drift(request, environment)
+
+    return [
+        Route("/v1/drift", guarded(guard, drift), methods=["GET"]),
+        route("/v1/tenants/{id}/reconcile", desk.reconcile, "POST"),
+        route("/v1/tenants/{id}/scheduled-change", desk.schedule, "POST"),
+        route("/v1/tenants/{id}/scheduled-change", desk.unschedule, "DELETE"),
+        route("/v1/tenants/{id}/overrides", operators.grant, "POST", "admin"),
+        route("/v1/tenants/{id}/overrides", operators.overrides, "GET"),
+        route("/v1/tenants/{id}/overrides/{kind}/{name}", operators.remove, "DELETE", "admin"),
+        route("/v1/tenants/{id}/history", operators.history, "GET"),
+        route("/v1/tenants/{id}/status", Standing(shared, tabs).status, "GET"),
+        route("/v1/tenants/{id}", operators.erase, "DELETE", "admin"),
+        route("/v1/tenants/{id}/preview", previews.preview, "POST"),
+        route("/v1/tenants/{id}/preview/{preview_id}/confirm", previews.confirm, "POST"),
+    ]
+
+
+class _Tenants:
+    """The routes."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def drift(self, request: Request, environment: str) -> Response:
+        """Answer one page of drift records, the newest first, and how many of each kind there ever were."""
+        drifts = self._desk.pipeline.environment(environment).drifts
+        before, limit = request.query_params.get("before", ""), page_limit(request.query_params.get("limit"))
+        if before and not _is_cursor(before):
+            raise Refusal("request_invalid", "before is not a cursor: pass what `next` said")
+        records, following = await drifts.page(before, limit)
+        document: dict[str, object] = {"drift": records, "counts": await drifts.counts()}
+        return json_response(document | ({"next": following} if following else {}))
+
+    async def reconcile(self, request: Request, environment: str) -> Response:
+        """Answer what comparing the tenant with its provider found; what differs is repaired by then."""
+        topic = asked_topic(request, environment)
+        return await reconciled(self._desk.reconciliation, environment, topic, by(request))
+
+    async def schedule(self, request: Request, environment: str) -> Response:
+        """Answer the plan change that is held from now on, in place of one that was."""
+        topic = asked_topic(request, environment)
+        fields = Fields(await read_object(request))
+        wish = Wish(
+            fields.text("plan"),
+            fields.instant("effective_at"),
+            fields.text("subscription_id", ""),
+            fields.text("keep", ""),
+            fields.choice("billing_mode", BILLING_MODES, "do_not_bill"),
+        )
+        if_version = fields.number("if_version", VERSION_MAX)
+        fields.end()
+        pipeline = self._desk.pipeline
+        made: list[HeldChange] = []
+
+        def change(facts: Facts) -> Facts:
+            made[:] = [hold(facts, wish, pipeline.shelf.current, environment, pipeline.now_ns())]
+            return replace(facts, held=made[0])
+
+        adopted = await self._desk.change(
+            environment, topic, "scheduled_change.set", change, if_version, who=by(request)
+        )
+        state = orjson.loads((await pipeline.store.read(topic)).state)
+        return json_response(
+            {
+                "version": adopted.receipt.version,
+                "outcome": adopted.receipt.outcome,
+                "replaced": adopted.before.held is not None and adopted.before.held != made[0],
+                "executes_at": instants.text(made[0].execute_ns),
+                "scheduled": state.get("scheduled"),
+            }
+        )
+
+    async def unschedule(self, request: Request, environment: str) -> Response:
+        """Answer when the tenant's held change is gone."""
+        topic = asked_topic(request, environment)
+
+        def change(facts: Facts) -> Facts:
+            if facts.held is None:
+                raise HeldError("not_found", "no plan change is scheduled for this tenant")
+            if facts.held.executed:
+                raise HeldError("already_executed", "the provider has been told already: schedule the way back instead")
+            return replace(facts, held=None)
+
+        adopted = await self._desk.change(environment, topic, "scheduled_change.deleted", change, who=by(request))
+        return json_response({"version": adopted.receipt.version, "outcome": adopted.receipt.outcome})
+
+
+async def reconciled(reconciliation: Reconciliation, environment: str, topic: str, who: Mapping[str, str]) -> Response:
+    """Return the answer that says what comparing a tenant with its provider found, once it is repaired. `who` asked.
+
+    Raises:
+        Refusal: the provider could not be asked.
+        StoreError: the store is unreachable or failing.
+    """
+    if not reconciliation.can_ask(environment):
+        raise Refusal("provider_unavailable", f"no API key is set for {environment}: nobody can be asked")
+    report = await reconciliation.reconcile(environment, topic, "asked", who=who)
+    if report.unasked and not report.asked:
+        reason = next(iter(report.unasked.values()))
+        raise Refusal("provider_unavailable", f"the provider could not be asked: {reason}")
+    return json_response(_shown(report))
+
+
+def _shown(report: Report) -> dict[str, object]:
+    receipt = report.receipt
+    return {
+        "outcome": receipt.outcome,
+        "version": receipt.version,
+        "asked": report.asked,
+        "unasked": report.unasked,
+        "drift": [entry.shown() for entry in report.drift],
+        **({"reason": receipt.reason} if receipt.reason else {}),
+    }
+
+
+def _is_cursor(text: str) -> bool:
+    """Whether `text` is a stream's id: two numbers that fit 64 bits, not both 0."""
+    parts = text.split("-")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and len(part) <= 20 for part in parts):
+        return False
+    return all(int(part) < 2**64 for part in parts) and any(map(int, parts))

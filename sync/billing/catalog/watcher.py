@@ -1,0 +1,57 @@
+"""The catalog as it stands in its file, read again when that changes. A bad edit leaves the last good one standing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import structlog
+
+from sync.billing.catalog import catalog
+from sync.billing.catalog.catalog import Catalog, CatalogError
+
+EXAMPLE = Path(catalog.__file__).with_name("example.toml")
+"""The catalog of a development set-up that names none."""
+
+_log = structlog.get_logger("sync.catalog")
+
+
+class Shelf:
+    """The newest usable catalog at `path`.
+
+    Raises:
+        CatalogError: at the start the file cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mark = _mark(path)
+        self.catalog = catalog.load(path)
+
+    def refresh(self) -> bool:
+        """Return whether the file was edited since it was last looked at, and `catalog` is another one now."""
+        mark = _mark(self._path)
+        if mark == self._mark:
+            return False
+        self._mark = mark
+        try:
+            changed = catalog.load(self._path)
+        except CatalogError as error:
+            _log.error("catalog_not_reloaded", error=str(error))
+            return False
+        self.catalog, before = changed, self.catalog
+        return changed != before
+
+    @property
+    def current(self) -> Catalog:
+        """The catalog, after a look at the file."""
+        self.refresh()
+        return self.catalog
+
+
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    """What changes when the file is edited or replaced; None without a file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

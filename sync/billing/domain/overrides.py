@@ -1,0 +1,78 @@
+"""Operators' overrides: what is checked before one is made, and the facts with and without it. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED
+from sync.billing.domain.model import Facts, Override
+from sync.billing.domain.scheduled_changes import HeldError
+
+KINDS = ("feature", "limit", "module")
+OVERRIDES_MAX = 100
+"""How many overrides one tenant has, at most."""
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+
+
+def granted(facts: Facts, override: Override, now_ns: int) -> Facts:
+    """Return the facts with the override, in the place of one of the same name; expired ones are dropped on the way.
+
+    Raises:
+        HeldError: it cannot be; `code` is `override_invalid` or `too_many_overrides`.
+    """
+    problem = _problem(override, now_ns)
+    if problem:
+        raise HeldError("override_invalid", problem)
+    kept = [
+        other
+        for other in facts.overrides
+        if (other.kind, other.name) != (override.kind, override.name)
+        and (other.expires_ns is None or other.expires_ns > now_ns)
+    ]
+    if len(kept) >= OVERRIDES_MAX:
+        raise HeldError("too_many_overrides", f"a tenant has at most {OVERRIDES_MAX} overrides")
+    return replace(facts, overrides=(*kept, override))
+
+
+def in_force(facts: Facts, now_ns: int) -> dict[str, list[str]]:
+    """Return what a cause says of the overrides that count at `now_ns`: `overrides`, as KIND:NAME; nothing without."""
+    names = [
+        f"{override.kind}:{override.name}"
+        for override in facts.overrides
+        if override.expires_ns is None or override.expires_ns > now_ns
+    ]
+    return {"overrides": names} if names else {}
+
+
+def removed(facts: Facts, kind: str, name: str) -> Facts:
+    """Return the facts without an override.
+
+    Raises:
+        HeldError: `not_found`: there is none of that name.
+    """
+    kept = tuple(other for other in facts.overrides if (other.kind, other.name) != (kind, name))
+    if len(kept) == len(facts.overrides):
+        raise HeldError("not_found", f"no override of {kind[:20]} {name[:64]} is there")
+    return replace(facts, overrides=kept)
+
+
+def _problem(override: Override, now_ns: int) -> str:
+    value = override.value
+    if override.kind not in KINDS:
+        return f"kind must be one of {', '.join(KINDS)}"
+    if not _NAME.fullmatch(override.name):
+        return "name must be 1 to 64 of A-Z a-z 0-9 . _ - and begin with a letter"
+    if override.expires_ns is not None and override.expires_ns <= now_ns:
+        return "expires_at must lie ahead"
+    if value is None:
+        return ""
+    if override.kind == "feature" and value is not True:
+        return "the value of a feature is true; to take it away, revoke it"
+    if override.kind == "module" and value not in LEVELS:
+        return f"the value of a module is one of {', '.join(LEVELS)}"
+    is_number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= NUMBER_MAX
+    if override.kind == "limit" and not is_number and value != UNLIMITED:
+        return f'the value of a limit is a whole number from 0 to {NUMBER_MAX} (2^53-1), or "{UNLIMITED}"'
+    return ""

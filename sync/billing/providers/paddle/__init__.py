@@ -1,0 +1,1 @@
+"""Paddle Billing: its webhooks (pure) and its API client."""

@@ -1,0 +1,87 @@
+"""Fetches of subscriptions, one at a time each: who asks while a question waits to be put shares its answer.
+
+What all API clients have in common; each brings the call itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from sync.billing.domain.model import Event
+from sync.billing.providers import ProviderRefusal, ProviderUnavailable
+from sync.billing.providers.rate_limit import Allowance
+from sync.store.keyed_lock import Turns
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(slots=True)
+class _Ask:
+    """A request that has not begun yet, and everybody who waits for its answer."""
+
+    answer: asyncio.Future[Event] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Questions:
+    """The fetches of one provider's environment, within `budget`."""
+
+    def __init__(self, budget: Allowance) -> None:
+        self._budget = budget
+        self._turns = Turns()
+        self._asks: dict[str, _Ask] = {}
+
+    async def fetch(
+        self, subscription_id: str, patience_s: float, background: bool, call: Callable[[], Awaitable[Event]]
+    ) -> Event:
+        """Return what `call` answers of the subscription, by a request begun after this call.
+
+        Callers share a request only as long as it has not begun, so that what it answers is never older than any of
+        their questions; one runs per subscription at a time.
+
+        Raises:
+            ProviderUnavailable: not within `patience_s`.
+            ProviderRefusal: it is not there (`not_found`), or the key does not suffice.
+        """
+        waiting = self._asks.get(subscription_id)
+        if waiting is not None:
+            return await within(patience_s, asyncio.shield(waiting.answer))
+        return await within(patience_s, self._lead(subscription_id, patience_s, background, call))
+
+    async def _lead(
+        self, subscription_id: str, patience_s: float, background: bool, call: Callable[[], Awaitable[Event]]
+    ) -> Event:
+        ask = self._asks[subscription_id] = _Ask()
+        try:
+            async with self._turns.of(subscription_id):
+                await self._budget.take(patience_s, background=background)
+                del self._asks[subscription_id]
+                event = await call()
+        except (ProviderUnavailable, ProviderRefusal) as error:
+            ask.answer.set_exception(error)
+            raise
+        else:
+            ask.answer.set_result(event)
+            return event
+        finally:
+            if self._asks.get(subscription_id) is ask:
+                del self._asks[subscription_id]
+            if not ask.answer.done():
+                ask.answer.set_exception(ProviderUnavailable("who asked first has given up"))
+            # Nobody else may have waited: then nobody has to look at it.
+            ask.answer.exception()
+
+
+async def within(patience_s: float, answer: Awaitable[Answer]) -> Answer:
+    """Return the answer.
+
+    Raises:
+        ProviderUnavailable: it does not come within `patience_s`.
+    """
+    try:
+        async with asyncio.timeout(patience_s):
+            return await answer
+    except TimeoutError:
+        raise ProviderUnavailable(f"no answer within {patience_s:g} s") from None

@@ -1,0 +1,1 @@
+"""Stripe Billing: its webhooks (pure) and its API client."""

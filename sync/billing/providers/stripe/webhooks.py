@@ -1,0 +1,273 @@
+"""Stripe Billing: verifies `Stripe-Signature`, parses `customer.subscription.*`, normalises the subscription. Pure.
+
+Knows Stripe's wire format (https://docs.stripe.com/webhooks and /api/subscriptions/object) and nothing of catalogs or
+tenants' facts. An event without the subscription in it (a thin event), or with not all of its items, is a hint that has
+to be fetched. Events carry whole seconds and no stamp of the entity: of two in one second the greater id counts, always
+the same one, and only a fetch knows which is the newer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
+
+import orjson
+
+from sync.billing.domain.model import FETCHED, Event, Item, Order, Period, Scheduled, Subscription
+from sync.billing.providers import LISTED, Secret, Unparsable, Verification, hmac_signature
+from sync.billing.providers.hmac_signature import Scheme
+from sync.core import instants
+from sync.core.topic import LIVE
+
+NAME = "stripe"
+SCHEME = Scheme("Stripe-Signature", ",", "t", "v1", b".")
+"""`Stripe-Signature: t=SECONDS,v1=HEX[,v1=HEX...]`: HMAC-SHA256 of `t`, a dot and the raw body."""
+
+LISTED_TYPE = f"customer.subscription.{LISTED}"
+
+THIN = "v2.core.event"
+"""The `object` of an event notification, which names what it is about (`related_object`) and carries nothing of it."""
+
+ITEMS_MAX = 1000
+QUANTITY_MAX = 1_000_000_000
+
+STATUSES = {
+    "trialing": "trialing",
+    "active": "active",
+    "past_due": "past_due",
+    # Stripe has given up trying to be paid, and advises to take the access away.
+    "unpaid": "paused",
+    "paused": "paused",
+    "canceled": "canceled",
+    "incomplete_expired": "canceled",
+    # The first payment is not made yet: nothing is bought, nothing has ended.
+    "incomplete": "paused",
+}
+"""Stripe's statuses in the neutral words; others are passed on, and parked as unknown."""
+
+PRORATIONS = {
+    "prorated_immediately": "always_invoice",
+    "prorated_next_billing_period": "create_prorations",
+    "do_not_bill": "none",
+}
+"""Our billing modes in Stripe's `proration_behavior`. Full charges without proration are not Stripe's."""
+
+_ID = re.compile(r"[\x21-\x7e]{1,200}")
+
+
+class Stripe:
+    """The adapter of Stripe Billing."""
+
+    name = NAME
+
+    def verify(
+        self, body: bytes, headers: Mapping[str, str], secrets: Sequence[Secret], now_s: float, tolerance_s: float
+    ) -> Verification:
+        """Return who signed `body`; `tolerance_s` 0 turns the time check off. Never raises. See `SCHEME`."""
+        return hmac_signature.verify(SCHEME, body, headers, secrets, now_s, tolerance_s)
+
+    def parse(self, body: bytes, environment: str) -> Event | Unparsable:
+        """Return the event in a verified body of `environment`. Never raises."""
+        derived = f"body_{hashlib.sha256(body).hexdigest()[:32]}"
+        try:
+            event = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return Unparsable(derived, "", "the body is not JSON")
+        if not isinstance(event, dict):
+            return Unparsable(derived, "", "the body is not a JSON object")
+        event_id, kind = event.get("id"), event.get("type")
+        if not _is_id(event_id):
+            return Unparsable(derived, "", "id is missing or not an id")
+        if not _is_id(kind):
+            return Unparsable(event_id, "", "type is missing or not a name")
+        try:
+            return _event(event, event_id, kind, environment)
+        except ValueError as error:
+            return Unparsable(event_id, kind, str(error))
+
+
+def _event(event: dict[str, Any], event_id: str, kind: str, environment: str) -> Event:
+    livemode = event.get("livemode")
+    # Thin events have no data.object, and their `created` is a text.
+    created = event.get("created")
+    occurred_ns = instants.parse(created) if isinstance(created, str) else _instant(created, "created")
+    order = Order.of(None, occurred_ns, event_id)
+    data = event.get("data")
+    body = data.get("object") if isinstance(data, dict) else None
+    subscription: Subscription | None = None
+    subscription_id = customer_id = tenant_id = None
+    ignored = ""
+    if event.get("object") == THIN or "related_object" in event:
+        subscription_id = _related(event.get("related_object"), kind)
+        if subscription_id is None:
+            ignored = f"events of type {kind[:60]} are not about a subscription"
+    elif kind.startswith("customer.subscription."):
+        if not isinstance(body, dict):
+            raise ValueError("data.object is not an object")
+        subscription_id = _optional_id(body.get("id"))
+        if subscription_id is None or not has_more_items(body):
+            subscription = subscription_of(body)
+            customer_id, tenant_id = subscription.customer_id, _tenant_id(body)
+    elif kind == "checkout.session.completed" and isinstance(body, dict):
+        # Says nothing of entitlements itself, but joins the checkout's tenant to the subscription it made.
+        subscription_id, customer_id = _optional_id(body.get("subscription")), _optional_id(body.get("customer"))
+        tenant_id = _tenant_id(body) or _text(body.get("client_reference_id"))
+        ignored = "a completed checkout is a hint: the subscription's own events carry the state"
+    else:
+        ignored = f"events of type {kind[:60]} say nothing of entitlements"
+    return Event(
+        provider=NAME,
+        environment=environment,
+        event_id=event_id,
+        type=kind,
+        order=order,
+        tenant_id=tenant_id,
+        customer_id=customer_id,
+        subscription_id=subscription_id,
+        # A test-mode event signed with a live secret cannot be; one that says so is about nothing real.
+        simulated=livemode is False,
+        subscription=subscription,
+        ignored=ignored,
+    )
+
+
+def fetched(data: object, environment: str, began_ns: int) -> Event:
+    """Return the subscription that the API answered to a request begun at `began_ns`.
+
+    Raises:
+        ValueError: it is no subscription; the text says why.
+    """
+    if not isinstance(data, dict):
+        raise ValueError("the answer is not an object")
+    if data.get("livemode") is False and environment == LIVE:
+        raise ValueError(f"the subscription is of test mode, and the environment is {LIVE}")
+    body = subscription_of(data)
+    return Event(
+        provider=NAME,
+        environment=environment,
+        event_id="",
+        type=FETCHED,
+        order=Order.fetched(None, began_ns),
+        tenant_id=_tenant_id(data),
+        customer_id=body.customer_id,
+        subscription_id=body.id,
+        subscription=body,
+        unstamped=True,
+    )
+
+
+def subscription_of(data: Mapping[str, Any]) -> Subscription:
+    """Return Stripe's subscription object in the provider-neutral form.
+
+    Raises:
+        ValueError: it lacks what every subscription has, or has it in another shape; the text says what.
+    """
+    subscription_id, status = data.get("id"), data.get("status")
+    if not _is_id(subscription_id):
+        raise ValueError("the subscription has no id")
+    if not isinstance(status, str) or not status:
+        raise ValueError("the subscription has no status")
+    listed = data.get("items")
+    entries = listed.get("data") if isinstance(listed, dict) else None
+    if not isinstance(entries, list) or len(entries) > ITEMS_MAX:
+        raise ValueError(f"items.data is not a list of at most {ITEMS_MAX}")
+    if has_more_items(data):
+        raise ValueError("the subscription has more items than are shown")
+    neutral = STATUSES.get(status, status)
+    trial_end = data.get("trial_end")
+    return Subscription(
+        id=subscription_id,
+        status=neutral,
+        items=tuple([_item(entry) for entry in entries]),
+        customer_id=_optional_id(data.get("customer")),
+        period=_period(data, entries),
+        trial_ends_ns=_instant(trial_end, "trial_end") if neutral == "trialing" and trial_end is not None else None,
+        scheduled=_scheduled(data) if neutral != "canceled" else None,
+    )
+
+
+def has_more_items(data: Mapping[str, Any]) -> bool:
+    """Return whether a subscription object shows the first of its items only."""
+    listed = data.get("items")
+    return isinstance(listed, dict) and bool(listed.get("has_more"))
+
+
+def _related(related: object, kind: str) -> str | None:
+    """The id of the subscription that a thin event is about, or None where it is about something else.
+
+    Raises:
+        ValueError: it is about a subscription, and does not say which.
+    """
+    what = related.get("type") if isinstance(related, dict) else None
+    words = what.split(".")[-1:] if isinstance(what, str) else kind.split(".")
+    if "subscription" not in words:
+        return None
+    subscription_id = related.get("id") if isinstance(related, dict) else None
+    if not _is_id(subscription_id):
+        raise ValueError("related_object.id is missing or not an id")
+    return subscription_id
+
+
+def _item(entry: object) -> Item:
+    price = entry.get("price") if isinstance(entry, dict) else None
+    price_id = price.get("id") if isinstance(price, dict) else price
+    if not isinstance(entry, dict) or not _is_id(price_id):
+        raise ValueError("an item has no price.id")
+    # Metered prices have no quantity.
+    quantity = entry.get("quantity", 1)
+    if not isinstance(quantity, int) or isinstance(quantity, bool) or not 0 <= quantity <= QUANTITY_MAX:
+        raise ValueError(f"the quantity of {price_id} is no whole number from 0 to {QUANTITY_MAX}")
+    return Item(price_id, quantity)
+
+
+def _period(data: Mapping[str, Any], entries: list[Any]) -> Period | None:
+    """The billing period: of the subscription in older API versions, of its items in newer ones (the soonest end)."""
+    spans = [data, *entries]
+    found = [
+        Period(_instant(span["current_period_start"], "period"), _instant(span["current_period_end"], "period"))
+        for span in spans
+        if span.get("current_period_start") is not None and span.get("current_period_end") is not None
+    ]
+    return min(found, key=lambda period: period.ends_ns, default=None)
+
+
+def _scheduled(data: Mapping[str, Any]) -> Scheduled | None:
+    cancel_at = data.get("cancel_at")
+    if cancel_at is None and data.get("cancel_at_period_end"):
+        period = _period(data, data["items"]["data"])
+        return Scheduled("cancel", period.ends_ns) if period is not None else None
+    return None if cancel_at is None else Scheduled("cancel", _instant(cancel_at, "cancel_at"))
+
+
+def _instant(value: object, name: str) -> int:
+    """Nanoseconds of Stripe's whole seconds."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**33:
+        raise ValueError(f"{name} is no Unix time")
+    return value * 1_000_000_000
+
+
+def _is_id(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def _optional_id(value: object) -> str | None:
+    """An id, given as such or as an expanded object."""
+    if isinstance(value, dict):
+        value = value.get("id")
+    if value is None:
+        return None
+    if not _is_id(value):
+        raise ValueError("an id is none")
+    return value
+
+
+def _tenant_id(data: Mapping[str, Any]) -> str | None:
+    """What the seller put into metadata.tenant_id."""
+    metadata = data.get("metadata")
+    return _text(metadata.get("tenant_id")) if isinstance(metadata, dict) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

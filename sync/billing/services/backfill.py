@@ -1,0 +1,290 @@
+"""Backfill: every subscription that a provider has, page by page, into the store; for those who have customers already.
+
+It may be stopped or killed anywhere and goes on behind the last subscription that it took; webhooks may come in at the
+same time. `backfill_item` handles one subscription; this module handles the pages, the progress and the report.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from sync.billing.api import webhooks
+from sync.billing.domain.drift import Drift
+from sync.billing.providers import Listed, Page, ProviderUnavailable, Source
+from sync.billing.providers.rate_limit import Budget, SharedBudget
+from sync.billing.services.backfill_item import Fill, Filled, Filling, Rehearsal
+from sync.billing.services.ingest import Pipeline
+from sync.billing.storage.backfill_progress import LEASE_S, Counts, Place
+from sync.core.errors import SyncError
+from sync.settings import SyncSettings
+from sync.store.embedded import server
+from sync.store.redis.connect import connect
+from sync.store.store import StoreError
+
+PATIENCE_S = 60.0
+"""How long one page may take, the wait for the rate budget included."""
+
+FAILURES_MAX = 8
+"""After how many failures in a row it gives up; the next run goes on there."""
+
+BACKOFF_S, BACKOFF_MAX_S = 1.0, 30.0
+STORE_PATIENCE_S = 15.0
+DRIFT_SHOWN = 100
+"""How many drift records a report has; all are kept in the store."""
+
+T = TypeVar("T")
+
+
+class BackfillError(SyncError):
+    """The backfill cannot be begun as it was asked for; the text says why."""
+
+
+class Screen(Protocol):
+    """Whoever watches a run."""
+
+    def begin(self, seen: int, total: int | None) -> None:
+        """The first page is there: `seen` were taken by earlier runs, `total` are expected, if that is known."""
+        ...
+
+    def advance(self) -> None:
+        """One more was taken."""
+        ...
+
+    def wait(self, seconds: float, reason: str) -> None:
+        """Nothing happens for so long."""
+        ...
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run, and those that it went on from, have found. `parked`: reasons by event id.
+
+    `taken` were new or differed from what was known; `drift` counts those that differed of a tenant which was there
+    before, the first DRIFT_SHOWN of them in `records`. Not `complete`: it was stopped, or `--limit` was reached.
+    """
+
+    provider: str
+    environment: str
+    dry_run: bool
+    complete: bool = False
+    resumed: bool = False
+    seen: int = 0
+    unchanged: int = 0
+    tenants_made: int = 0
+    parked: dict[str, str] = field(default_factory=dict)
+    drift: int = 0
+    records: list[Drift] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def taken(self) -> int:
+        """How many subscriptions were new or differed."""
+        return self.seen - self.unchanged - len(self.parked)
+
+    def shown(self) -> dict[str, object]:
+        """Return the report as JSON shows it."""
+        return {
+            "provider": self.provider,
+            "env": self.environment,
+            "dry_run": self.dry_run,
+            "complete": self.complete,
+            "resumed": self.resumed,
+            "subscriptions": self.seen,
+            "taken": self.taken,
+            "unchanged": self.unchanged,
+            "tenants_made": self.tenants_made,
+            "parked": [{"event_id": event_id, "reason": reason} for event_id, reason in self.parked.items()],
+            "drift": self.drift,
+            "drift_records": [drift.shown() for drift in self.records],
+            "seconds": round(self.seconds, 3),
+        }
+
+
+class Backfill:
+    """One run over the subscriptions of a provider's environment; `stop` ends it behind the one at hand."""
+
+    def __init__(self, pipeline: Pipeline, provider: str, environment: str, screen: Screen) -> None:
+        self._pipeline = pipeline
+        self._provider = provider
+        self._environment = environment
+        self._source: Source = pipeline.sources[provider, environment]
+        self._place = Place(pipeline.store, provider, environment)
+        self._holds_place = False
+        self._screen = screen
+        self._stopped = asyncio.Event()
+
+    def stop(self) -> None:
+        """Have `run` return its report soon."""
+        self._stopped.set()
+
+    async def run(self, *, dry_run: bool = False, restart: bool = False, limit: int | None = None) -> Report:
+        """Return what was found; where it is not complete, the next run goes on there.
+
+        With `dry_run` nothing is written, and it begins at the beginning; `restart` does that too. At most `limit`
+        subscriptions are taken.
+
+        Raises:
+            BackfillError: another run is at work.
+            ProviderUnavailable: FAILURES_MAX times in a row.
+            ProviderRefusal: the key does not suffice, or the place is not in the provider's list any more.
+            StoreError: the store is unreachable or failing.
+        """
+        report = Report(self._provider, self._environment, dry_run)
+        began = time.monotonic()
+        if dry_run:
+            await self._walk(report, Rehearsal(self._pipeline, self._environment), Counts(), limit)
+        elif await self._is_alone():
+            try:
+                counts = await self._place.open(restart=restart)
+                report.resumed = bool(counts.seen)
+                fill = Filling(self._pipeline, self._provider, self._environment, self._place.made_key)
+                await self._walk(report, fill, counts, limit)
+                await self._pipeline.store.wait_durable()
+                if report.complete:
+                    await self._place.forget()
+            finally:
+                with contextlib.suppress(StoreError):  # it expires
+                    await self._place.leave()
+        report.seconds = time.monotonic() - began
+        return report
+
+    async def _walk(self, report: Report, fill: Fill, counts: Counts, limit: int | None) -> None:
+        seen_before = counts.seen
+        with contextlib.suppress(_Stopped):
+            first = True
+            while not report.complete:
+                page = await self._page(counts.after)
+                if first:
+                    self._screen.begin(counts.seen, page.total)
+                    first = False
+                for entry in page.entries:
+                    if self._stopped.is_set() or (limit is not None and counts.seen - seen_before >= limit):
+                        raise _Stopped
+                    filled = await fill.take(entry)
+                    self._count(report, counts, entry, filled)
+                    if not report.dry_run:
+                        await self._place.move(entry, filled)
+                    self._screen.advance()
+                report.complete = not page.following
+                counts.after = page.following or counts.after
+        report.seen, report.unchanged, report.drift = counts.seen, counts.unchanged, counts.drift
+        report.parked = dict(await fill.still_parked(counts.parked))
+        report.tenants_made = await fill.made()
+
+    @staticmethod
+    def _count(report: Report, counts: Counts, entry: Listed, filled: Filled) -> None:
+        counts.seen += 1
+        counts.after = entry.subscription_id or counts.after
+        counts.unchanged += filled.what == "unchanged"
+        if filled.what == "parked":
+            counts.parked[entry.event_id] = filled.reason
+        if filled.drift is not None:
+            counts.drift += 1
+            if len(report.records) < DRIFT_SHOWN:
+                report.records.append(filled.drift)
+
+    async def _page(self, after: str) -> Page:
+        """The page behind a subscription, however often it takes; a provider that is away or throttles is waited for.
+
+        Raises:
+            _Stopped: `stop` was called.
+        """
+        for attempt in range(1, FAILURES_MAX + 1):
+            try:
+                return await self._unless_stopped(self._source.subscriptions(after, PATIENCE_S))
+            except ProviderUnavailable as error:
+                if attempt == FAILURES_MAX:
+                    raise
+                wait_s = max(error.retry_s, min(BACKOFF_S * 2.0 ** (attempt - 1), BACKOFF_MAX_S))
+                self._screen.wait(wait_s, str(error))
+                await self._unless_stopped(asyncio.sleep(wait_s))
+        raise AssertionError("unreachable")
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
+        """What the work returns, unless `stop` comes first; meanwhile the place is held."""
+        async with asyncio.TaskGroup() as group:
+            task, stopped = group.create_task(_kept(work)), group.create_task(self._stopped.wait())
+            while not task.done() and not stopped.done():
+                await asyncio.wait((task, stopped), timeout=LEASE_S / 4, return_when=asyncio.FIRST_COMPLETED)
+                if self._holds_place:
+                    await _kept(self._place.hold())
+            task.cancel()
+            stopped.cancel()
+        if task.cancelled():
+            raise _Stopped
+        result = task.result()
+        if isinstance(result, SyncError):
+            raise result
+        return result
+
+    async def _is_alone(self) -> bool:
+        """Return once no other run is at work, which one that was killed is for LEASE_S more; False if stopped.
+
+        Raises:
+            BackfillError: another is.
+        """
+        deadline = time.monotonic() + 2 * LEASE_S
+        while not await self._place.take():
+            if time.monotonic() > deadline:
+                what = f"{self._provider} in {self._environment}"
+                raise BackfillError(f"another backfill of {what} is at work: wait for it, or stop it")
+            self._screen.wait(LEASE_S, "another backfill is at work, or was killed a moment ago")
+            try:
+                await self._unless_stopped(asyncio.sleep(LEASE_S / 4))
+            except _Stopped:
+                return False
+        self._holds_place = True
+        return True
+
+
+class _Stopped(Exception):
+    """`stop` was called, or the limit is reached."""
+
+
+async def _kept(work: Coroutine[Any, Any, T]) -> T | SyncError:
+    """What the work raises as a value: a task group would wrap it."""
+    try:
+        return await work
+    except SyncError as error:
+        return error
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: SyncSettings, provider: str, environment: str, *, dry_run: bool) -> AsyncIterator[Pipeline]:
+    """Open the store and what asks the provider, as `settings` say; close them behind.
+
+    Raises:
+        BackfillError: no API key is set for the environment, or no catalog.
+        SyncError: the catalog, the store's URL or the SDK cannot be used.
+    """
+    keys = [name for name, _ in settings.api_keys(provider)]
+    if environment not in keys:
+        have = f" (there are keys for {', '.join(keys)})" if keys else ""
+        setting = f"PLANWIRE_{provider.upper()}_API_KEYS={environment}:KEY"
+        raise BackfillError(f"{provider} cannot be asked in {environment}: set {setting}{have}")
+    if settings.catalog is None and not settings.dev:
+        raise BackfillError("PLANWIRE_CATALOG must be set: without it no price means anything")
+    async with contextlib.AsyncExitStack() as stack:
+        url = settings.redis_url.get_secret_value()
+        if not url:
+            url = await stack.enter_async_context(
+                server.serve(settings.data_dir, patience_s=STORE_PATIENCE_S, durable=settings.durable)
+            )
+        store = connect(url, prefix=settings.prefix, durable=settings.durable).store
+        stack.push_async_callback(store.aclose)
+
+        def own(provider: str, environment: str, rate_per_s: float) -> Budget:
+            return Budget(rate_per_s)
+
+        # A rehearsal writes nothing, not even how often it asked.
+        pipeline = await webhooks.pipeline(store, settings, own if dry_run else partial(SharedBudget, store))
+        stack.push_async_callback(pipeline.aclose)
+        if (provider, environment) not in pipeline.sources:
+            raise BackfillError(f"{provider} cannot be asked: what asks it is not installed")
+        yield pipeline

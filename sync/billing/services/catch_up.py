@@ -1,0 +1,95 @@
+"""Catch up after an outage: the provider's list of events, read on from the last one seen, through the inbox.
+
+Events that webhooks have brought are duplicates there and cost a look; those that none has brought are left to the
+workers like any other that is pending, and counted as drift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from sync.billing.domain.drift import Drift
+from sync.billing.providers import Adapter, Source, Told
+from sync.billing.services.ingest import Pipeline
+from sync.billing.storage.inbox import Inbox
+from sync.store.command_pipeline import Batch
+
+FIRST_S = 3 * 86_400
+"""How far back the first look goes; as long as providers retry."""
+
+SETTLE_S = 60.0
+"""How old an event is before it is missed: until then its webhook may be on its way."""
+
+PAGES_MAX = 200
+"""How many pages one run reads; the next goes on behind them."""
+
+LEASE_S = 120.0
+PATIENCE_S = 60.0
+
+_log = structlog.get_logger("sync.catchup")
+
+
+class CatchUp:
+    """Reads on in the events of one provider's environment. Of several processes one does at a time."""
+
+    def __init__(self, pipeline: Pipeline, environment: str, adapter: Adapter, source: Source) -> None:
+        self._pipeline = pipeline
+        self._environment = environment
+        self._adapter = adapter
+        self._source = source
+        head = pipeline.store.keys.head(f"events/{environment}/{adapter.name}")
+        self._cursor, self._lease = f"{head}:cursor", f"{head}:lease"
+
+    async def run(self, settle_s: float = SETTLE_S) -> int:
+        """Return how many events no webhook had brought.
+
+        Raises:
+            StoreError: the store is unreachable or failing; the next run goes on where this one stopped.
+            ProviderUnavailable: the same of the provider.
+            ProviderRefusal: the key does not suffice.
+        """
+        missed = 0
+        until_ns = self._pipeline.now_ns() - int(settle_s * 1e9)
+        for _ in range(PAGES_MAX):
+            batch = Batch(self._pipeline.store)
+            batch.command("SET", self._lease, "1", "NX", "PX", int(LEASE_S * 1000))
+            batch.command("GET", self._cursor)
+            taken, cursor = await batch.run()
+            if not taken:
+                return missed
+            try:
+                after = cursor.decode() if cursor else ""
+                page, more = await self._source.events(after, until_ns - FIRST_S * 1_000_000_000, PATIENCE_S)
+                settled = [told for told in page if told.occurred_ns <= until_ns]
+                missed += await self._take(settled)
+            finally:
+                batch = Batch(self._pipeline.store)
+                batch.command("DEL", self._lease)
+                await batch.run()
+            if len(settled) < len(page) or not more:
+                break
+        return missed
+
+    async def _take(self, told: Sequence[Told]) -> int:
+        """Put events into the inbox, for the workers; return how many were not there. The cursor moves behind them."""
+        if not told:
+            return 0
+        known = self._pipeline.environment(self._environment)
+        at_us = self._pipeline.now_ns() // 1000
+        batch = Batch(self._pipeline.store)
+        for entry in told:
+            event = self._adapter.parse(entry.body, self._environment)
+            known.inbox.put(batch, event.event_id, entry.body, self._adapter.name, event.type, at_us)
+        puts = [Inbox.put_reply(reply) for reply in await batch.run()]
+        missed = [entry for entry, put in zip(told, puts, strict=True) if put.what == "claimed" and put.attempts == 1]
+        batch = Batch(self._pipeline.store)
+        for entry in missed:
+            known.inbox.postpone(batch, entry.event_id, 0)
+            known.drifts.add(batch, Drift("missed_event", "", entry.event_id, "catch-up", at_us))
+        batch.command("SET", self._cursor, told[-1].event_id)
+        await batch.run()
+        if missed:
+            _log.warning("events_missed", environment=self._environment, count=len(missed))
+        return len(missed)

@@ -1,0 +1,117 @@
+"""Where a backfill stands: behind which subscription, and what it has found; kept in the store until it is through.
+
+One lease lets one run work at a time. It expires soon after a run was killed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sync.billing.providers import Listed
+from sync.billing.services.backfill_item import Filled
+from sync.store.command_pipeline import Batch
+from sync.store.store import Store
+
+LEASE_S = 4.0
+"""How long after it was killed a run keeps others out."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was found until now. `after`: the last subscription that was taken; `parked`: reasons by event id."""
+
+    after: str = ""
+    seen: int = 0
+    unchanged: int = 0
+    drift: int = 0
+    parked: dict[str, str] = field(default_factory=dict)
+
+
+class Place:
+    """The place of the backfill of one provider's environment. All its keys lie in one slot."""
+
+    def __init__(self, store: Store, provider: str, environment: str) -> None:
+        self._store = store
+        head = store.keys.head(f"backfill/{environment}/{provider}")
+        self._counts, self._parked, self._lease = f"{head}:counts", f"{head}:parked", f"{head}:lease"
+        self.made_key = f"{head}:made"
+
+    async def open(self, *, restart: bool) -> Counts:
+        """Return where the last run stopped; with `restart` that is forgotten.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        if restart:
+            await self.forget()
+        batch = Batch(self._store)
+        batch.command("HMGET", self._counts, "after", "seen", "unchanged", "drift")
+        batch.command("HKEYS", self._parked)
+        batch.command("HVALS", self._parked)
+        (after, *numbers), event_ids, reasons = await batch.run()
+        parked = {key.decode(): value.decode() for key, value in zip(event_ids, reasons, strict=True)}
+        seen, unchanged, drift = [int(number or 0) for number in numbers]
+        return Counts((after or b"").decode(), seen, unchanged, drift, parked)
+
+    async def move(self, entry: Listed, filled: Filled) -> None:
+        """Remember that a subscription was taken, and how: the next run goes on behind it.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        batch = Batch(self._store)
+        if filled.what == "parked":
+            batch.command("HSET", self._parked, entry.event_id, filled.reason)
+        batch.command("HINCRBY", self._counts, "seen", 1)
+        if filled.what == "unchanged":
+            batch.command("HINCRBY", self._counts, "unchanged", 1)
+        if filled.drift is not None:
+            batch.command("HINCRBY", self._counts, "drift", 1)
+        if entry.subscription_id:
+            batch.command("HSET", self._counts, "after", entry.subscription_id)
+        self._hold(batch)
+        await batch.run()
+
+    async def forget(self) -> None:
+        """Have the next run begin at the beginning.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        batch = Batch(self._store)
+        batch.command("DEL", self._counts, self._parked, self.made_key)
+        await batch.run()
+
+    async def take(self) -> bool:
+        """Return whether this run may work now.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        batch = Batch(self._store)
+        batch.command("SET", self._lease, "1", "PX", int(LEASE_S * 1000), "NX")
+        (taken,) = await batch.run()
+        return bool(taken)
+
+    async def hold(self) -> None:
+        """Keep others out for LEASE_S more; `move` does so too.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        batch = Batch(self._store)
+        self._hold(batch)
+        await batch.run()
+
+    def _hold(self, batch: Batch) -> None:
+        batch.command("SET", self._lease, "1", "PX", int(LEASE_S * 1000))
+
+    async def leave(self) -> None:
+        """Let others work.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        batch = Batch(self._store)
+        batch.command("DEL", self._lease)
+        await batch.run()

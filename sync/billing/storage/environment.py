@@ -1,0 +1,76 @@
+"""What billing keeps in the store for one environment: inbox, links, timers, audits, drift and the list of tenants."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+
+from sync.billing.domain.drift import Drifts
+from sync.billing.storage.inbox import Inbox
+from sync.billing.storage.tenant_links import Links
+from sync.store import counters
+from sync.store.command_pipeline import Batch
+from sync.store.delayed_queue import Timers
+from sync.store.store import Store
+
+SCAN_COUNT = 500
+
+AUDIT_EVERY_S = 86_400
+"""The longest that a tenant stays uncompared with its provider, as long as the rate budget suffices for all."""
+
+
+class Environment:
+    """One environment's part of the store. No key of it is another's.
+
+    Attributes:
+        queues: what a worker takes from: the names of its sorted sets, by what is in them.
+    """
+
+    def __init__(self, store: Store, name: str, lease_s: float) -> None:
+        """Use `store`; claims of events and timers last `lease_s`."""
+        self.name = name
+        self.inbox = Inbox(store, name, lease_s)
+        self.links = Links(store, name)
+        timers = store.keys.timers(name)
+        self.timers = Timers(store, timers, lease_s)
+        self.audits = Timers(store, store.keys.audits(name), lease_s)
+        self.drifts = Drifts(store, name)
+        self._store = store
+        self._tenants = f"{store.keys.head(f'tenants/{name}')}:topics"
+        self.queues = {**self.inbox.queues, "timers": timers}
+
+    def enlist(self, batch: Batch, topic: str, now_us: int) -> None:
+        """Add to `batch` that events have made this topic; it is compared with its provider within AUDIT_EVERY_S."""
+        batch.command("SADD", self._tenants, topic)
+        self.plan_audit(batch, topic, now_us)
+
+    def count_erased(self, batch: Batch) -> None:
+        """Add to `batch` that an event was ignored because its tenant was erased."""
+        batch.command("HINCRBY", self._store.keys.tallies, counters.field("erased_events", env=self.name), 1)
+
+    def strike(self, batch: Batch, topic: str) -> None:
+        """Add to `batch` that the topic is on no list any more: neither of tenants nor of what is due."""
+        batch.command("SREM", self._tenants, topic)
+        self.audits.cancel(batch, topic)
+        self.timers.cancel(batch, topic)
+
+    def plan_audit(self, batch: Batch, topic: str, now_us: int) -> None:
+        """Add to `batch` that the topic is compared with its provider, at any time within AUDIT_EVERY_S."""
+        spread_s = random.uniform(0, AUDIT_EVERY_S)  # noqa: S311 - spreads, guards nothing
+        self.audits.plan(batch, topic, now_us + int(spread_s * 1_000_000))
+
+    async def topics(self) -> AsyncIterator[str]:
+        """Yield every topic that events have made, some perhaps twice.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        cursor = b"0"
+        while True:
+            batch = Batch(self._store)
+            batch.command("SSCAN", self._tenants, cursor, "COUNT", SCAN_COUNT)
+            ((cursor, topics),) = await batch.run()
+            for topic in topics:
+                yield topic.decode()
+            if int(cursor) == 0:
+                return

@@ -1,0 +1,256 @@
+"""The inbox: every verified event is stored here before it is answered, and stays until it is used or refused.
+
+An event is pending (somebody works on it, or will when the lease has run out), parked (it waits on something: a link,
+the catalog), or done. Done ones are known as long as they may come again, with their bodies only where the state does
+not have what they said; parked ones are kept for ever. It decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sync.store.command_pipeline import Batch, Script
+from sync.store.store import Store
+
+KEEP_DONE_S = 7 * 86_400
+"""How long a done event is remembered: longer than any provider retries (3 days)."""
+
+BODY_KEPT = ("refused", "ignored")
+"""The outcomes of done events whose bodies are kept as long as they are known."""
+
+_PUT = Script.load(__package__, "inbox_put")
+_CLAIM = Script.load("sync.store", "queue_claim")
+_FINISH = Script.load(__package__, "inbox_finish")
+_RELEASE = Script.load(__package__, "inbox_release")
+_REST = Script.load(__package__, "inbox_cancel_retry")
+_FORGET = Script.load(__package__, "inbox_drop_body")
+
+_FIELDS = ("body", "provider", "type", "received_us", "status", "attempts", "reason", "topic", "waits")
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """What the inbox made of a delivery.
+
+    `what`: `claimed` (it is the caller's to work on), `pending` (another works on it), `parked` or `done`; `outcome`
+    and `version` are those of a done one; `attempts` counts this one.
+    """
+
+    what: str
+    outcome: str
+    version: int
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One stored event. `waits`: what a parked one waits on; `parked_us`: since when, 0 unless listed as parked."""
+
+    event_id: str
+    body: bytes
+    provider: str
+    type: str
+    received_us: int
+    status: str
+    attempts: int
+    reason: str
+    topic: str
+    waits: tuple[str, ...]
+    parked_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the work on an event ends: an outcome for good, or `parked` on `waits`.
+
+    `keeps_body`: whether the body may be kept where the outcome says so (BODY_KEPT).
+    """
+
+    outcome: str
+    reason: str = ""
+    topic: str = ""
+    version: int = 0
+    waits: tuple[str, ...] = ()
+    keeps_body: bool = True
+
+
+class Inbox:
+    """The inbox of one environment. All its keys lie in one slot.
+
+    Attributes:
+        queues: the sorted sets of pending and of parked events, by the names that metrics have for them.
+    """
+
+    def __init__(self, store: Store, environment: str, lease_s: float) -> None:
+        """Use `store`; claims last `lease_s`."""
+        self._store = store
+        self._lease_us = int(lease_s * 1_000_000)
+        head = store.keys.head(f"inbox/{environment}")
+        self._pending, self._parked, self._waiting = f"{head}:pending", f"{head}:parked", f"{head}:waiting"
+        self._event_head = f"{head}:event:"
+        self.queues = {"inbox": self._pending, "parked": self._parked}
+
+    def put(
+        self, batch: Batch, event_id: str, body: bytes, provider: str, type: str, received_us: int, claim: str = ""
+    ) -> None:
+        """Add to `batch` the storing of an event; `Inbox.put_reply` reads the answer.
+
+        `claim` names this one delivery: sent twice, because its first answer was lost, it is claimed twice.
+        """
+        batch.script(
+            _PUT,
+            (self._event_head + event_id, self._pending),
+            event_id,
+            body,
+            provider,
+            type,
+            received_us,
+            self._lease_us,
+            claim,
+        )
+
+    @staticmethod
+    def put_reply(reply: Any) -> Put:
+        """Return what `put` was answered."""
+        return Put(reply[0].decode(), reply[1].decode(), int(reply[2]), int(reply[3]))
+
+    def end(self, batch: Batch, event_id: str, ending: Ending, *, again: bool = False) -> None:
+        """Add to `batch` the end of the work on an event.
+
+        `again`: one that is parked is tried once more after a lease, unless `rest` is called for it by then.
+        """
+        batch.script(
+            _FINISH,
+            (self._event_head + event_id, self._pending, self._parked, self._waiting),
+            event_id,
+            ending.outcome,
+            ending.reason,
+            ending.topic,
+            ending.version,
+            "\n".join(ending.waits),
+            KEEP_DONE_S * 1000,
+            "keep" if ending.outcome in BODY_KEPT and ending.keeps_body else "",
+            self._lease_us if again else "",
+        )
+
+    def rest(self, batch: Batch, event_id: str) -> None:
+        """Add to `batch` that a parked event need not be tried again but for what it waits on."""
+        batch.script(_REST, (self._event_head + event_id, self._pending, self._waiting), event_id)
+
+    def postpone(self, batch: Batch, event_id: str, until_us: int) -> None:
+        """Add to `batch` that a claimed event is tried again at `until_us`, and not when its lease ends."""
+        batch.command("ZADD", self._pending, "XX", until_us, event_id)
+
+    def forget(self, batch: Batch, event_id: str) -> None:
+        """Add to `batch` that a done event's body goes; its id and outcome stay, so that it is a duplicate still.
+
+        Events that are not done keep theirs: they need it.
+        """
+        batch.script(_FORGET, (self._event_head + event_id,))
+
+    async def claim(self, count: int) -> list[Record]:
+        """Return up to `count` events whose time has come, claimed for the caller and counted as tried once more.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        batch = Batch(self._store)
+        batch.script(_CLAIM, (self._pending,), self._lease_us, count)
+        ((_, *ids),) = await batch.run()
+        return await self.tried(ids)
+
+    def release(self, batch: Batch, waits_on: str, count: int, *, claim: bool = True) -> None:
+        """Add to `batch` that up to `count` parked events which wait on this thing are pending again.
+
+        With `claim` they are the caller's to work on: the reply goes to `tried`. Else anybody may claim them at once.
+        """
+        lease_us = self._lease_us if claim else 0
+        batch.script(_RELEASE, (self._pending, self._waiting), waits_on, lease_us, count)
+
+    async def read(self, event_id: str) -> Record | None:
+        """Return one event, or None where there is none.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        (record,) = await self._records([event_id], [0])
+        return record
+
+    async def parked(self, after: tuple[int, str] | None, count: int) -> list[Record]:
+        """Return up to `count` parked events, the longest parked first, behind `after` (parked_us, event_id).
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        batch = Batch(self._store)
+        start = "-inf" if after is None else after[0]
+        # Those parked in the same microsecond as `after` come again and are dropped below.
+        batch.command("ZRANGE", self._parked, start, "+inf", "BYSCORE", "LIMIT", 0, count + 100, "WITHSCORES")
+        (reply,) = await batch.run()
+        pairs = [(int(float(score)), id.decode()) for id, score in _paired(reply)]
+        pairs = [pair for pair in pairs if after is None or pair > after][:count]
+        records = await self._records([id for _, id in pairs], [score for score, _ in pairs])
+        return [record for record in records if record is not None]
+
+    async def counts(self) -> tuple[int, int]:
+        """Return how many events are pending and how many are parked.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        batch = Batch(self._store)
+        batch.command("ZCARD", self._pending)
+        batch.command("ZCARD", self._parked)
+        pending, parked = await batch.run()
+        return int(pending), int(parked)
+
+    async def tried(self, claimed: Sequence[bytes]) -> list[Record]:
+        """Return the events of these ids, which the caller has claimed, and count that they are tried once more.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        ids = [id.decode() for id in claimed]
+        if not ids:
+            return []
+        batch = Batch(self._store)
+        for id in ids:
+            batch.command("HINCRBY", self._event_head + id, "attempts", 1)
+        await batch.run()
+        return [record for record in await self._records(ids, [0] * len(ids)) if record is not None]
+
+    async def _records(self, ids: Sequence[str], parked_us: Sequence[int]) -> list[Record | None]:
+        if not ids:
+            return []
+        batch = Batch(self._store)
+        for id in ids:
+            batch.command("HMGET", self._event_head + id, *_FIELDS)
+        return [_record(id, fields, since) for id, fields, since in zip(ids, await batch.run(), parked_us, strict=True)]
+
+
+def _paired(reply: Sequence[Any]) -> list[tuple[bytes, Any]]:
+    """Return (member, score) pairs of a WITHSCORES reply: nested under RESP3, flat under RESP2."""
+    if reply and isinstance(reply[0], list | tuple):
+        return [(pair[0], pair[1]) for pair in reply]
+    return list(zip(reply[::2], reply[1::2], strict=True))
+
+
+def _record(event_id: str, fields: Sequence[bytes | None], parked_us: int) -> Record | None:
+    body, provider, type, received_us, status, attempts, reason, topic, waits = fields
+    if body is None or provider is None:
+        return None
+    return Record(
+        event_id,
+        body,
+        provider.decode(),
+        (type or b"").decode(),
+        int(received_us or 0),
+        (status or b"").decode(),
+        int(attempts or 0),
+        (reason or b"").decode(),
+        (topic or b"").decode(),
+        tuple((waits or b"").decode().split()),
+        parked_us,
+    )

@@ -1,0 +1,63 @@
+"""A topic's name, `[env/]kind:id`, parsed and checked. Pure; knows nothing of what a topic holds."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from sync.core.errors import SyncError
+
+LIVE = "live"
+"""The environment that a name without a prefix means."""
+
+PROBE_KIND = "probe"
+"""The kind of the gateways' own canary topics; no token reaches it and nobody publishes to it over HTTP."""
+
+REPORT_KINDS = ("gateway", "console")
+"""The kinds of what gateways report to consoles: of themselves, and of the tabs of one topic. Tokens need the scope
+console to read them, and nobody publishes to them over HTTP."""
+
+RESERVED_KINDS = (PROBE_KIND, *REPORT_KINDS)
+"""The gateways' own kinds, in every environment."""
+
+_TOPIC = re.compile(
+    r"(?:(?P<env>[a-z][a-z0-9_-]{0,31})/)?(?P<kind>[a-z][a-z0-9_-]{0,31}):(?P<id>[A-Za-z0-9._~@-]{1,128})"
+)
+
+
+class TopicError(SyncError, ValueError):
+    """The text is not a topic; `text` is what was given."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return (
+            f"{self.text[:200]!r} is not a topic: expected [env/]kind:id, such as tenant:acme or sandbox/tenant:acme"
+            " (live is written without a prefix)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic. `str()` gives its only spelling: the live environment has no prefix."""
+
+    env: str
+    kind: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.id}" if self.env == LIVE else f"{self.env}/{self.kind}:{self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> Topic:
+        """Return the topic that `text` names.
+
+        Raises:
+            TopicError: `text` does not match, or spells the live environment out (each topic has one name only).
+        """
+        match = _TOPIC.fullmatch(text)
+        if match is None or match["env"] == LIVE:
+            raise TopicError(text)
+        return cls(match["env"] or LIVE, match["kind"], match["id"])

@@ -1,0 +1,338 @@
+"""`python -m sync.outbox`: takes what applications enqueued in PostgreSQL and commits it, exactly once in effect.
+
+A row is deleted in the same database transaction that holds its lock, after the store has it: a relay that dies in
+between leaves the row, and its event id makes the repetition a duplicate. The first pending row of a topic is that
+topic's lock, so any number of relays may run, and within a topic rows are committed in the order of their transactions.
+
+The table is made by the applications (`planwire_client.outbox.DDL`); this module knows its columns, not its schema.
+`python -m sync.outbox list`, `retry` and `drop` are about the rows that were refused, as `planwire outbox` is.
+Exit status 0 after SIGINT, SIGTERM or SIGHUP, 2 with one line on standard error where it cannot start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import structlog
+
+from sync.core import canonical_json, document
+from sync.core.errors import SyncError
+from sync.core.topic import RESERVED_KINDS, Topic, TopicError
+from sync.process import environment, logs, parent_watch
+from sync.process.environment import OUTBOX_URL, SettingNameError
+from sync.process.stop_signals import stop_signals
+from sync.settings import SettingsError, SyncSettings
+from sync.store.checks.inspection import check_start
+from sync.store.embedded import server
+from sync.store.previous import with_previous
+from sync.store.redis.connect import connect
+from sync.store.store import Change, Store, StoreError, Verdict
+
+try:
+    import psycopg
+except ImportError as error:  # pragma: no cover - told to people who left the extra out
+    raise SystemExit("planwire outbox: psycopg is missing: pip install 'planwire[outbox]'") from error
+
+CHANNEL = "planwire_outbox"
+WINDOW = 1000
+"""How many of the oldest pending rows are looked at for the first one of each topic."""
+
+BATCH = 500
+"""How many rows are committed under one set of locks."""
+
+POLL_S = 1.0
+"""How often the table is looked at without having been told: notifications are a hint."""
+
+BACKOFF_MAX_S = 5.0
+STATE_MAX_BYTES = 32_768
+STATE_MAX_DEPTH = 32
+"""What a gateway takes by default, of the state and of the private part each."""
+
+BILLED = "billing computes this topic: publish under another name, or grant what it should have beside the plan"
+"""Why a row is refused whose topic billing computes."""
+
+CONNECT_TIMEOUT_S = 5
+STORE_PATIENCE_S = 15.0
+SOURCE = "outbox"
+
+HEADS = """
+SELECT DISTINCT ON (topic) id FROM (
+    SELECT id, topic FROM planwire_outbox WHERE refused IS NULL ORDER BY id LIMIT %s
+) AS oldest ORDER BY topic, id
+"""
+"""The oldest pending row of each topic: none of its topic is older, since the window holds the oldest of all."""
+
+LOCK = "SELECT topic FROM planwire_outbox WHERE id = ANY(%s) AND refused IS NULL FOR UPDATE SKIP LOCKED"
+
+ROWS = """
+SELECT id, topic, state::text, private::text, event_id, order_value, cause::text, enqueued_at
+FROM planwire_outbox WHERE topic = ANY(%s) AND refused IS NULL ORDER BY id LIMIT %s
+"""
+
+REFUSE = "UPDATE planwire_outbox SET refused = %s WHERE id = %s"
+DELETE = "DELETE FROM planwire_outbox WHERE id = ANY(%s)"
+
+_log = structlog.get_logger("sync.outbox")
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One enqueued publish, and the change it asks for, or why it cannot be one."""
+
+    id: int
+    topic: str
+    change: Change | None
+    refusal: str
+
+
+def read_row(fields: Sequence[Any]) -> Row:
+    """Return what a row of `ROWS` asks for. Refused: a topic that is none, a state that no gateway would take."""
+    row_id, topic, state, private, event_id, order, cause, enqueued_at = fields
+    try:
+        if (kind := Topic.parse(topic).kind) in RESERVED_KINDS:
+            return Row(row_id, topic, None, f"topics of kind {kind} are the gateways' own")
+        told: dict[str, object] = {
+            "source": SOURCE,
+            "event_id": event_id,
+            "occurred_at": enqueued_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        }
+        told.update(_object(cause))
+        change = Change(
+            topic,
+            _encode("state", state),
+            b"" if private is None else _encode("private", private),
+            event_id,
+            order or "",
+            cause=orjson.dumps(told),
+        )
+    except (TopicError, ValueError, TypeError) as error:
+        return Row(row_id, topic, None, str(error)[:500])
+    return Row(row_id, topic, change, "")
+
+
+def _encode(part: document.Part, text: str) -> bytes:
+    return document.encode(part, canonical_json.parse(text.encode()), STATE_MAX_BYTES, STATE_MAX_DEPTH)
+
+
+def _object(text: str | None) -> dict[str, object]:
+    value = {} if text is None else canonical_json.decode(text.encode())
+    if not isinstance(value, dict):
+        raise ValueError("cause is not an object")
+    return value
+
+
+class Relay:
+    """Takes rows from one database to the store. `run` owns every task."""
+
+    def __init__(self, database_url: str, store: Store, *, poll_s: float = POLL_S) -> None:
+        self._url = database_url
+        self._store = store
+        self._poll_s = poll_s
+        self._stopped = asyncio.Event()
+        self._told = asyncio.Event()
+
+    def stop(self) -> None:
+        """Have `run` return once what was taken is committed."""
+        self._stopped.set()
+        self._told.set()
+
+    async def run(self) -> None:
+        """Relay until `stop`. A database or a store that is away is waited for."""
+        async with asyncio.TaskGroup() as group:
+            listener = group.create_task(self._listen(), name="outbox listen")
+            await self._work()
+            listener.cancel()
+
+    async def _listen(self) -> None:
+        """Wake the work on every notification."""
+        while True:
+            try:
+                async with await self._open(autocommit=True) as connection:
+                    await connection.execute(f"LISTEN {CHANNEL}")
+                    self._told.set()  # what was committed before is not announced again
+                    async for _ in connection.notifies():
+                        self._told.set()
+            except psycopg.Error as error:
+                _log.warning("outbox_not_listening", error=str(error).strip())
+            await asyncio.sleep(random.uniform(0.5, 1.5) * self._poll_s)  # noqa: S311 - jitter
+
+    async def _work(self) -> None:
+        failures = 0
+        while not self._stopped.is_set():
+            try:
+                async with await self._open(autocommit=False) as connection:
+                    while not self._stopped.is_set():
+                        self._told.clear()
+                        relayed = await self.relay_once(connection)
+                        failures = 0
+                        if not relayed:
+                            await self._pause(self._poll_s)
+            except (psycopg.Error, StoreError) as error:
+                failures += 1
+                _log.warning("outbox_waits", error=str(error).strip(), failures=failures)
+                await self._rest(random.uniform(0, min(BACKOFF_MAX_S, 0.1 * 2.0 ** min(failures, 10))))  # noqa: S311
+
+    async def _open(self, *, autocommit: bool) -> Connection:
+        return await psycopg.AsyncConnection.connect(
+            self._url, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT_S, application_name="planwire outbox"
+        )
+
+    async def _pause(self, longest_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(longest_s * random.uniform(0.5, 1)):  # noqa: S311 - jitter
+                await self._told.wait()
+
+    async def _rest(self, longest_s: float) -> None:
+        """Wait, but not beyond `stop`; notifications do not count."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(longest_s):
+                await self._stopped.wait()
+
+    async def relay_once(self, connection: Connection) -> int:
+        """Return how many rows were taken out, of all topics that nobody else holds; 0: nothing is left to do here.
+
+        Raises:
+            psycopg.Error: the database is away or its table is.
+            StoreError: the store is; nothing was taken out.
+        """
+        async with connection.transaction():
+            cursor = await connection.execute(HEADS, [WINDOW])
+            heads = [row[0] for row in await cursor.fetchall()]
+            if not heads:
+                return 0
+            cursor = await connection.execute(LOCK, [heads])
+            topics = [row[0] for row in await cursor.fetchall()]
+            if not topics:
+                return 0
+            cursor = await connection.execute(ROWS, [topics, BATCH])
+            rows = [read_row(fields) for fields in await cursor.fetchall()]
+            refused = [row for row in rows if row.change is None]
+            for row in refused:
+                _log.error("outbox_row_refused", row=row.id, topic=row.topic, reason=row.refusal)
+                await connection.execute(REFUSE, [row.refusal, row.id])
+            done, billed = await self._commit([row for row in rows if row.change is not None])
+            for row in billed:
+                _log.error("outbox_row_refused", row=row.id, topic=row.topic, reason=BILLED)
+                await connection.execute(REFUSE, [BILLED, row.id])
+            await connection.execute(DELETE, [done])
+        return len(done) + len(refused) + len(billed)
+
+    async def _commit(self, rows: Sequence[Row]) -> tuple[list[int], list[Row]]:
+        """Commit the rows in order, one of each topic at a time.
+
+        A topic whose commit failed is left where it is: what follows must not overtake it.
+
+        Returns:
+            The ids of the rows that the store has, and the rows whose topic billing computes.
+
+        Raises:
+            StoreError: the store is unreachable or failing, and has none of them.
+        """
+        billed: list[Row] = []
+        waiting: dict[str, list[Row]] = {}
+        for row in rows:
+            waiting.setdefault(row.topic, []).append(row)
+        queues = [list(reversed(queue)) for queue in waiting.values()]
+        done: list[int] = []
+        failure: StoreError | None = None
+        while queues:
+            round_ = [queue[-1] for queue in queues]
+            try:
+                changes = [row.change for row in round_ if row.change is not None]
+                outcomes = await self._store.commit_many(await with_previous(self._store, changes))
+            except StoreError as error:
+                failure = error
+                break  # what earlier rounds committed is taken out: else a flaky store would have it repeated for ever
+            left = []
+            for queue, row, outcome in zip(queues, round_, outcomes, strict=True):
+                if isinstance(outcome, StoreError):
+                    failure = outcome
+                    continue
+                if outcome.verdict is Verdict.STALE:
+                    _log.warning("outbox_row_stale", row=row.id, topic=row.topic, version=outcome.version)
+                queue.pop()
+                if outcome.verdict is Verdict.BILLED:
+                    billed.append(row)
+                else:
+                    done.append(row.id)
+                if queue:
+                    left.append(queue)
+            queues = left
+        if failure is not None and not done and not billed:
+            raise failure
+        await self._store.wait_durable()
+        return done, billed
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: SyncSettings) -> AsyncIterator[Store]:
+    """Open the store that `settings` name: the embedded one is started, or shared with who started it.
+
+    Raises:
+        SyncError: the store's URL cannot be used, or the embedded store does not start.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        url = settings.redis_url.get_secret_value()
+        if not url:
+            url = await stack.enter_async_context(
+                server.serve(settings.data_dir, patience_s=STORE_PATIENCE_S, durable=settings.durable)
+            )
+        store = connect(url, prefix=settings.prefix, durable=settings.durable).store
+        stack.push_async_callback(store.aclose)
+        yield store
+
+
+def database_of(environ: Mapping[str, str]) -> str:
+    """Return the address of the applications' database.
+
+    Raises:
+        SettingsError: it is not set, or a setting has a name that cannot be used.
+    """
+    try:
+        url = environment.read(environ).get(OUTBOX_URL)
+    except SettingNameError as error:
+        raise SettingsError([str(error)]) from error
+    if not url:
+        raise SettingsError([f"{OUTBOX_URL} is not set: the applications' database, as postgresql://user@host/name"])
+    return url
+
+
+async def serve(settings: SyncSettings, database_url: str) -> None:
+    """Relay until SIGINT, SIGTERM or SIGHUP.
+
+    Raises:
+        SyncError: the store or its URL cannot be used, or the embedded store does not start.
+    """
+    async with opened(settings) as store:
+        relay = Relay(database_url, store)
+        loop = asyncio.get_running_loop()
+        for number in stop_signals():
+            loop.add_signal_handler(number, relay.stop)
+        await check_start(store, dev=settings.dev)
+        _log.info("outbox_started")
+        await relay.run()
+    _log.info("outbox_stopped")
+
+
+def main(environ: Mapping[str, str]) -> int:
+    """Run the relay that `environ` describes; return the exit status."""
+    try:
+        database_url = database_of(environ)
+        settings = SyncSettings.from_env(environ)
+        logs.configure(settings.log_level, settings.log_format)
+        if settings.watch_pid:
+            parent_watch.watch(settings.watch_pid)
+        asyncio.run(serve(settings, database_url))
+    except SyncError as error:
+        print(f"planwire outbox: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,97 @@
+"""Ends this process when another one is gone: what `make run` started leaves with it, however it dies.
+
+It sends this process a plain SIGTERM, so that the usual way out is taken, and a SIGKILL only if that leads nowhere.
+It does not restart, report or clean up anything.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Mapping
+
+from sync.process import environment
+
+POLL_S = 0.2
+"""How often the process is looked for where the kernel cannot tell (no pidfd)."""
+GRACE_S = 10.0
+"""How long this process may take to leave after the SIGTERM."""
+
+
+def watch(pid: int) -> None:
+    """Return at once; from now on this process gets SIGTERM as soon as process `pid` has ended, or is gone already.
+
+    Raises:
+        ValueError: pid is not a process id.
+    """
+    if pid <= 0:
+        raise ValueError(f"not a process id: {pid}")
+    threading.Thread(target=_leave_after, args=(pid,), name=f"deathwatch-{pid}", daemon=True).start()
+
+
+def watch_from(environ: Mapping[str, str]) -> None:
+    """Watch the process that PLANWIRE_WATCH_PID names; nothing when it is not set.
+
+    Raises:
+        ValueError: it is not a process id.
+    """
+    text = environment.value(environ, "PLANWIRE_WATCH_PID")
+    if not text:
+        return
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"PLANWIRE_WATCH_PID is not a process id: {text!r}")
+    watch(int(text))
+
+
+def wait_for(pid: int, timeout_s: float | None = None) -> bool:
+    """Return whether process `pid` has ended: True as soon as it has or is not there, False after the timeout.
+
+    A process that has ended and is not yet collected by its parent has ended.
+    """
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    except (AttributeError, OSError):  # not Linux, or a kernel or sandbox without pidfd
+        return _poll(pid, timeout_s)
+    try:
+        # poll() and not select(): the descriptor may be above select's limit of 1,024.
+        waiter = select.poll()
+        waiter.register(descriptor, select.POLLIN)
+        return bool(waiter.poll(None if timeout_s is None else timeout_s * 1000))
+    finally:
+        os.close(descriptor)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is a running process `pid`, of any user."""
+    return not wait_for(pid, 0)
+
+
+def _poll(pid: int, timeout_s: float | None) -> bool:
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while _exists(pid):
+        if deadline is not None and time.monotonic() >= deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's
+    return True
+
+
+def _leave_after(pid: int) -> None:
+    wait_for(pid)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_S)
+    os.kill(os.getpid(), signal.SIGKILL)

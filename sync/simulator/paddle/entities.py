@@ -1,0 +1,329 @@
+"""How the simulator's entities look in Paddle's API and webhooks. Pure.
+
+Source: the bodies in the official SDKs' fixtures and the entity classes of paddle-python-sdk. Known habits kept here:
+a scheduled cancel or pause leaves the status active but nulls every `next_billed_at`; a paused or canceled subscription
+has no `current_billing_period`; a canceled one keeps its items; `management_urls` and the transaction previews exist in
+the API only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import assert_never
+
+from sync.simulator.world import amounts, ids
+from sync.simulator.world.amounts import CURRENCY, Charge
+from sync.simulator.world.errors import Refusal
+from sync.simulator.world.model import Event, Item, Json, Period, Price, ScheduledChange, Subscription, Transaction
+from sync.simulator.world.moments import month_after, rfc3339
+from sync.simulator.world.rules import QUANTITY_MAX
+
+Body = dict[str, Json]
+
+LISTED_AT = "2024-01-01T00:00:00.000000Z"
+"""When every price and product of the simulator was made."""
+
+CYCLE: Body = {"interval": "month", "frequency": 1}
+TAX_RATE = "0"
+
+
+def envelope(event: Event, notification_id: str | None) -> Body:
+    """The event as it is sent to a webhook, or, without a notification id, as list-events shows it."""
+    body: Body = {
+        "event_id": event.id,
+        "event_type": event.type,
+        "occurred_at": rfc3339(event.occurred_us),
+        "data": entity(event),
+    }
+    if notification_id is not None:
+        body["notification_id"] = notification_id
+    return body
+
+
+def entity(event: Event) -> Body:
+    """The event's `data`."""
+    match event.data:
+        case Subscription():
+            body = subscription(event.data)
+            if event.transaction_id is not None:
+                body["transaction_id"] = event.transaction_id
+            return body
+        case Transaction():
+            return transaction(event.data)
+        case _:
+            assert_never(event.data)
+
+
+def subscription(sub: Subscription) -> Body:
+    """A subscription as webhooks carry it."""
+    runs = sub.status not in ("paused", "canceled")
+    next_at = _at(sub.bills_us)
+    return {
+        "id": sub.id,
+        "status": sub.status,
+        "customer_id": sub.customer_id,
+        "address_id": sub.address_id,
+        "business_id": None,
+        "currency_code": CURRENCY,
+        "created_at": rfc3339(sub.created_us),
+        "updated_at": rfc3339(sub.updated_us),
+        "started_at": rfc3339(sub.started_us),
+        "first_billed_at": _at(sub.first_billed_us),
+        "next_billed_at": next_at,
+        "paused_at": _at(sub.paused_us),
+        "canceled_at": _at(sub.canceled_us),
+        "discount": None,
+        "collection_mode": sub.collection_mode,
+        "billing_details": None,
+        "current_billing_period": _period(sub.period) if runs else None,
+        "billing_cycle": dict(CYCLE),
+        "scheduled_change": _scheduled(sub.scheduled),
+        "items": [_item(sub, item, next_at) for item in sub.items],
+        "custom_data": sub.custom_data,
+        "import_meta": None,
+        "consent_requirements": [],
+    }
+
+
+def api_subscription(sub: Subscription, includes: Iterable[str] = ()) -> Body:
+    """A subscription as the API answers it. `includes`: `next_transaction`, `recurring_transaction_details`."""
+    body = subscription(sub) | {
+        "management_urls": {
+            "update_payment_method": f"https://buyer-portal.invalid/subscriptions/{sub.id}/update-payment-method",
+            "cancel": f"https://buyer-portal.invalid/subscriptions/{sub.id}/cancel",
+        }
+    }
+    if "next_transaction" in includes:
+        body["next_transaction"] = _next_transaction(sub)
+    if "recurring_transaction_details" in includes:
+        body["recurring_transaction_details"] = _details(sub.items, amounts.monthly(sub.items))
+    return body
+
+
+def preview(before: Subscription, after: Subscription, charge: Charge | None) -> Body:
+    """The subscription as it would be, without an id, with what the change would cost; no change of items, no cost."""
+    body = api_subscription(after, ("next_transaction", "recurring_transaction_details"))
+    del body["id"]
+    body["immediate_transaction"] = None
+    body["update_summary"] = None
+    if charge is not None:
+        if charge.at_once and charge.due > 0:
+            body["immediate_transaction"] = _coming(after.items, charge.due, before.period)
+        body["update_summary"] = {
+            "credit": _money(charge.credit),
+            "charge": _money(charge.charge),
+            "result": {"action": "charge" if charge.due >= 0 else "credit", **_money(abs(charge.due))},
+        }
+    return body
+
+
+def transaction(paid: Transaction) -> Body:
+    """A completed transaction as webhooks carry it."""
+    at = rfc3339(paid.at_us)
+    return {
+        "id": paid.id,
+        "status": "completed",
+        "customer_id": paid.customer_id,
+        "address_id": paid.address_id,
+        "business_id": None,
+        "custom_data": paid.custom_data,
+        "currency_code": CURRENCY,
+        "origin": paid.origin,
+        "subscription_id": paid.subscription_id,
+        "invoice_id": paid.invoice_id,
+        "invoice_number": paid.invoice_number,
+        "collection_mode": "automatic",
+        "discount_id": None,
+        "billing_details": None,
+        "billing_period": _period(paid.period),
+        "items": [{"price": price(item.price), "quantity": item.quantity, "proration": None} for item in paid.items],
+        "details": _details(paid.items, paid.amount, paid.id),
+        "payments": [_payment(paid, at)] if paid.amount else [],
+        "checkout": {"url": None},
+        "created_at": at,
+        "updated_at": at,
+        "billed_at": at,
+        "revised_at": None,
+    }
+
+
+def price(of: Price) -> Body:
+    """A price of the catalog."""
+    return {
+        "id": of.id,
+        "product_id": of.product_id,
+        "name": of.name,
+        "description": of.name,
+        "type": "standard",
+        "billing_cycle": dict(CYCLE),
+        "trial_period": None,
+        "tax_mode": "account_setting",
+        "unit_price": _money(of.amount),
+        "unit_price_overrides": [],
+        "quantity": {"minimum": 1, "maximum": QUANTITY_MAX},
+        "status": "active",
+        "custom_data": None,
+        "import_meta": None,
+        "created_at": LISTED_AT,
+        "updated_at": LISTED_AT,
+    }
+
+
+def product(of: Price) -> Body:
+    """The product a price belongs to."""
+    return {
+        "id": of.product_id,
+        "name": of.name,
+        "description": None,
+        "type": "standard",
+        "tax_category": "standard",
+        "image_url": None,
+        "custom_data": None,
+        "import_meta": None,
+        "status": "active",
+        "created_at": LISTED_AT,
+        "updated_at": LISTED_AT,
+    }
+
+
+def answer(data: Json, request_id: str) -> Body:
+    """One entity in Paddle's envelope."""
+    return {"data": data, "meta": {"request_id": request_id}}
+
+
+def page(data: Sequence[Body], request_id: str, per_page: int, next_url: str, has_more: bool, total: int) -> Body:
+    """One page of a list in Paddle's envelope; `next_url` continues after its last entity."""
+    return {
+        "data": list(data),
+        "meta": {
+            "request_id": request_id,
+            "pagination": {"per_page": per_page, "next": next_url, "has_more": has_more, "estimated_total": total},
+        },
+    }
+
+
+def error(refusal: Refusal, request_id: str) -> Body:
+    """A refusal in Paddle's envelope."""
+    body: Body = {
+        "type": "request_error",
+        "code": refusal.code,
+        "detail": refusal.detail,
+        "documentation_url": refusal.documentation_url,
+    }
+    if refusal.fields:
+        body["errors"] = [{"field": bad.field, "message": bad.message} for bad in refusal.fields]
+    return {"error": body, "meta": {"request_id": request_id}}
+
+
+def _at(at_us: int | None) -> str | None:
+    return None if at_us is None else rfc3339(at_us)
+
+
+def _period(period: Period) -> Body:
+    return {"starts_at": rfc3339(period.starts_us), "ends_at": rfc3339(period.ends_us)}
+
+
+def _scheduled(change: ScheduledChange | None) -> Body | None:
+    if change is None:
+        return None
+    return {
+        "action": change.action,
+        "effective_at": rfc3339(change.effective_us),
+        "resume_at": _at(change.resume_us),
+    }
+
+
+def _item(sub: Subscription, item: Item, next_at: str | None) -> Body:
+    return {
+        "status": "trialing" if sub.status == "trialing" else "inactive" if sub.status == "paused" else "active",
+        "quantity": item.quantity,
+        "recurring": True,
+        "created_at": rfc3339(item.created_us),
+        "updated_at": rfc3339(item.updated_us),
+        "previously_billed_at": _at(item.billed_us),
+        "next_billed_at": next_at,
+        "trial_dates": None if sub.trial is None else _period(sub.trial),
+        "price": price(item.price),
+        "product": product(item.price),
+    }
+
+
+def _money(amount: int) -> Body:
+    return {"amount": str(amount), "currency_code": CURRENCY}
+
+
+def _totals(amount: int) -> Body:
+    return {"subtotal": str(amount), "discount": "0", "tax": "0", "total": str(amount)}
+
+
+def _details(items: Sequence[Item], amount: int, transaction_id: str | None = None) -> Body:
+    """What a bill is made of; a line has an id only in a transaction that exists."""
+    lines: list[Json] = []
+    for item in items:
+        line: Body = {
+            "price_id": item.price.id,
+            "quantity": item.quantity,
+            "proration": None,
+            "tax_rate": TAX_RATE,
+            "unit_totals": _totals(item.price.amount),
+            "totals": _totals(item.price.amount * item.quantity),
+            "product": product(item.price),
+        }
+        if transaction_id is not None:
+            line["id"] = ids.derived("txnitm", transaction_id + item.price.id)
+        lines.append(line)
+    return {
+        "tax_rates_used": [{"tax_rate": TAX_RATE, "totals": _totals(amount)}],
+        "totals": _totals(amount)
+        | {
+            "credit": "0",
+            "credit_to_balance": "0",
+            "balance": "0",
+            "grand_total": str(amount),
+            "grand_total_tax": "0",
+            "fee": None,
+            "earnings": None,
+            "currency_code": CURRENCY,
+        },
+        "adjusted_totals": None,
+        "payout_totals": None,
+        "adjusted_payout_totals": None,
+        "line_items": lines,
+    }
+
+
+def _coming(items: Sequence[Item], amount: int, period: Period) -> Body:
+    return {"billing_period": _period(period), "details": _details(items, amount), "adjustments": []}
+
+
+def _next_transaction(sub: Subscription) -> Body | None:
+    if sub.bills_us is None:
+        return None
+    period = replace(sub.period, starts_us=sub.bills_us, ends_us=month_after(sub.bills_us))
+    return _coming(sub.items, amounts.monthly(sub.items), period)
+
+
+def _payment(paid: Transaction, at: str) -> Body:
+    return {
+        "payment_attempt_id": ids.derived("attempt", paid.id),
+        "payment_method_id": ids.derived("paymtd", paid.customer_id),
+        "stored_payment_method_id": ids.derived("stored", paid.customer_id),
+        "amount": str(paid.amount),
+        "status": "captured",
+        "error_code": None,
+        "method_details": {
+            "type": "card",
+            "card": {
+                "type": "visa",
+                "last4": "4242",
+                "expiry_month": 12,
+                "expiry_year": 2039,
+                "cardholder_name": None,
+            },
+            "underlying_details": None,
+            "south_korea_local_card": None,
+        },
+        "created_at": at,
+        "captured_at": at,
+    }

@@ -1,0 +1,284 @@
+"""What a scenario sends, written down before anything is sent: the same for the same scenario, seed and start. Pure.
+
+A history is acted out in a world of its own; then the faults of the road are applied to the deliveries of its events.
+What the receiver must end at is read from that world, not from the events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Literal
+
+import orjson
+
+from sync.simulator.paddle import entities
+from sync.simulator.world import actions, ids, rules
+from sync.simulator.world.actions import ControlError, Params, Scene
+from sync.simulator.world.errors import Refusal
+from sync.simulator.world.ids import Mint
+from sync.simulator.world.model import Event, Json, Subscription, World
+from sync.simulator.world.moments import SECOND_US
+from sync.simulator.world.offers import Offers
+from sync.simulator.world.rules import Outcome
+
+STALE_S = 2 * 24 * 3600
+"""How old the signature of a stale delivery is: more than any receiver should tolerate."""
+
+TRIES = 20
+"""How often a random action is drawn again where it makes no sense for its tenant, before the turn is passed."""
+
+Kind = Literal["genuine", "forged", "stale"]
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What goes wrong on the way. Shares are from 0 to 1, of the deliveries.
+
+    `reorder`: moved by up to `window` places. `duplicate`: sent twice, as a retry or as a replay under a new
+    notification id. `drop`: the first attempt lost, the event sent again later. `late`: held back to the end. `stale`:
+    first sent with a signature too old, which must be refused. `forge`: followed by an altered copy that is signed with
+    another secret, which must be refused. `skew_s`: the signing clock is off by up to so much either way.
+    `ahead_s`: the provider's own clock, and so every stamp in the bodies, is ahead by so much.
+    `outage_from` to `outage_to`: this part of the deliveries finds nobody, and comes after it in any order.
+    """
+
+    reorder: float = 0.0
+    window: int = 10
+    duplicate: float = 0.0
+    drop: float = 0.0
+    late: float = 0.0
+    stale: float = 0.0
+    forge: float = 0.0
+    skew_s: int = 0
+    ahead_s: int = 0
+    outage_from: float = 0.0
+    outage_to: float = 0.0
+    outage_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What happens to how many tenants, and what goes wrong on the way.
+
+    `history`: done for every tenant, in turns. `mix`: action -> weight, drawn `actions` times for each tenant after
+    that. `step_s`: the longest time between two actions. `parallel`: how many deliveries are under way at once.
+    """
+
+    title: str
+    env: str = "live"
+    tenants: int = 5
+    history: tuple[Mapping[str, Json], ...] = ()
+    mix: Mapping[str, int] = field(default_factory=dict)
+    actions: int = 0
+    step_s: int = 60
+    parallel: int = 1
+    faults: Faults = field(default_factory=Faults)
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One delivery. `skew_s` is added to the clock that signs; `pause_s` passes before it."""
+
+    kind: Kind
+    event_id: str
+    event_type: str
+    tenant: str
+    body: bytes
+    skew_s: int = 0
+    pause_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Where a tenant must end: its plan's key, and of its leading subscription the status (`none` without one), the
+    action that is scheduled, and the end of the paid period, microseconds since 1970; these two of a live one only."""
+
+    plan: str
+    status: str
+    scheduled: str | None = None
+    period_ends_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """The deliveries in their order, and where each tenant must end."""
+
+    sends: tuple[Send, ...]
+    expected: Mapping[str, Expected]
+    events: int
+
+
+def write(scenario: Scenario, seed: int, start_us: int, offers: Offers) -> Script:
+    """The script of a scenario.
+
+    The seed decides what happens and what goes wrong; seed and start together decide every byte.
+
+    The history ends at `start_us`, so that no event lies in the future but for the scenario's own clock fault. Tenants
+    are named by the seed and the start, so that runs do not meet.
+
+    Raises:
+        ControlError: the scenario's history asks for what makes no sense.
+        Refusal: it asks for what the provider refuses.
+    """
+    random = Random(seed)  # noqa: S311 - repeatable on purpose
+    run = f"{seed}-{ids.encode(start_us // 1000, ids.TIME_CHARS)}"
+    tenants = [f"scenario-{run}-{number}" for number in range(scenario.tenants)]
+    # Ids draw on a source of their own: how much they take depends on the start, what happens must not.
+    mint = Mint(Random(~seed))  # noqa: S311 - repeatable on purpose
+    world = _Stage(scenario, offers, tenants, start_us, mint, random).play()
+    sends = _with_outage(scenario.faults, _with_faults(scenario.faults, world.events, mint, random), random)
+    return Script(tuple(sends), {tenant: _expected(world, offers, tenant) for tenant in tenants}, len(world.events))
+
+
+class _Stage:
+    """Acts out a history."""
+
+    def __init__(
+        self, scenario: Scenario, offers: Offers, tenants: Sequence[str], start_us: int, mint: Mint, random: Random
+    ) -> None:
+        self._scenario = scenario
+        self._offers = offers
+        self._tenants = tenants
+        self._random = random
+        self._mint = mint
+        self._world = World()
+        turns = len(tenants) * (len(scenario.history) + scenario.actions)
+        ahead_us = scenario.faults.ahead_s * SECOND_US
+        self._now_us = start_us + ahead_us - turns * scenario.step_s * SECOND_US
+        self._told: list[Event] = []
+
+    def play(self) -> World:
+        """The world after the history, with all of its events, however many."""
+        for entry in self._scenario.history:
+            for tenant in self._tenants:
+                self._act(tenant, entry)
+        if self._scenario.mix:
+            for _ in range(self._scenario.actions * len(self._tenants)):
+                self._act_at_random(self._random.choice(self._tenants))
+        return replace(self._world, events=tuple(self._told))
+
+    def _act_at_random(self, tenant: str) -> None:
+        for _ in range(TRIES):
+            (action,) = self._random.choices(list(self._scenario.mix), list(self._scenario.mix.values()))
+            try:
+                self._act(tenant, {"do": action, **self._parameters(action)})
+            except (ControlError, Refusal):
+                continue
+            return
+
+    def _parameters(self, action: str) -> Mapping[str, Json]:
+        match action:
+            case "seats":
+                return {"quantity": self._random.randint(1, 20)}
+            case "addon" | "remove_addon" if self._offers.addons:
+                return {"addon": self._random.choice(self._offers.addons).key}
+            case "cancel" | "pause" | "downgrade":
+                return {"when": self._random.choice(["now", "period_end"])}
+            case _:
+                return {}
+
+    def _act(self, tenant: str, entry: Mapping[str, Json]) -> None:
+        for due in rules.due(self._world, self._now_us):
+            self._keep(rules.renew(self._world, due, self._now_us, self._mint))
+        params = {name: value for name, value in entry.items() if name != "do"}
+        scene = Scene(self._world, self._offers, tenant, Params(params), self._now_us, self._mint)
+        self._keep(actions.act(str(entry["do"]), scene))
+        self._now_us += self._random.randint(1, self._scenario.step_s * SECOND_US)
+
+    def _keep(self, outcome: Outcome) -> None:
+        self._world = outcome.world
+        self._told += outcome.events
+
+
+def _with_faults(faults: Faults, events: Sequence[Event], mint: Mint, random: Random) -> list[Send]:
+    """The deliveries of the events, in the order that the faults leave."""
+    placed: list[tuple[float, int, Send]] = []
+
+    def place(at: float, send: Send) -> None:
+        placed.append((at, len(placed), send))
+
+    for index, event in enumerate(events):
+        send = _send(event, mint, faults, random)
+        at = float(index)
+        if random.random() < faults.stale:
+            place(at, replace(send, kind="stale", skew_s=-STALE_S))
+            at += random.uniform(0, faults.window)
+        if random.random() < faults.reorder:
+            at += random.uniform(-faults.window, faults.window)
+        if random.random() < faults.drop:
+            # The first attempt is lost on the way; what the receiver sees is the retry.
+            at += random.uniform(faults.window, 3 * faults.window)
+        if random.random() < faults.late:
+            at = len(events) + random.uniform(0, len(events))
+        place(at, send)
+        if random.random() < faults.duplicate:
+            again = send if random.random() < 0.5 else _send(event, mint, faults, random)
+            # Half of the copies follow at once, so that two are under way at the same instant.
+            place(at if random.random() < 0.5 else at + random.uniform(0, 2 * faults.window), again)
+        if random.random() < faults.forge:
+            place(at + random.uniform(-1, 1), _forged(event, mint, faults, random))
+    return [send for _, _, send in sorted(placed, key=lambda entry: entry[:2])]
+
+
+def _with_outage(faults: Faults, sends: list[Send], random: Random) -> list[Send]:
+    """What falls into the outage comes after it, in any order."""
+    first, last = round(len(sends) * faults.outage_from), round(len(sends) * faults.outage_to)
+    held = sends[first:last]
+    random.shuffle(held)
+    if held:
+        held[0] = replace(held[0], pause_s=faults.outage_s)
+    return [*sends[:first], *held, *sends[last:]]
+
+
+def _send(event: Event, mint: Mint, faults: Faults, random: Random) -> Send:
+    body = orjson.dumps(entities.envelope(event, mint("ntf", event.occurred_us)))
+    tenant = _tenant(event)
+    return Send("genuine", event.id, event.type, tenant, body, random.randint(-faults.skew_s, faults.skew_s))
+
+
+def _forged(event: Event, mint: Mint, faults: Faults, random: Random) -> Send:
+    """The event as somebody without the secret would want it: newer, and the tenant's access gone."""
+    forged = replace(event, id=mint("evt", event.occurred_us), occurred_us=event.occurred_us + 1)
+    if isinstance(event.data, Subscription):
+        forged = replace(forged, data=replace(event.data, status="canceled", updated_us=event.data.updated_us + 1))
+    return replace(_send(forged, mint, faults, random), kind="forged")
+
+
+def _tenant(event: Event) -> str:
+    custom_data = event.data.custom_data or {}
+    return str(custom_data.get("tenant_id", ""))
+
+
+def _expected(world: World, offers: Offers, tenant: str) -> Expected:
+    """The plan of the highest rank among the live subscriptions that name the tenant, and that one's status."""
+    default = next((plan.key for plan in offers.plans if plan.is_default), "")
+    mine = [
+        subscription
+        for subscription in world.subscriptions.values()
+        if (subscription.custom_data or {}).get("tenant_id") == tenant
+    ]
+    live = [subscription for subscription in mine if subscription.status in ("active", "trialing", "past_due")]
+    if not live:
+        ended = ("paused", "canceled")
+        leads = sorted((subscription.status for subscription in mine), key=ended.index)
+        return Expected(default, leads[0] if leads else "none")
+    ranked = [(_rank(offers, subscription), subscription) for subscription in live]
+    (_, key), lead = max(ranked, key=lambda entry: (entry[0], -_STANDING.index(entry[1].status)))
+    return Expected(
+        key or default,
+        lead.status,
+        None if lead.scheduled is None else lead.scheduled.action,
+        # A period that is past due is not paid.
+        None if lead.status == "past_due" else lead.period.ends_us,
+    )
+
+
+_STANDING = ("active", "trialing", "past_due")
+
+
+def _rank(offers: Offers, subscription: Subscription) -> tuple[int, str]:
+    item = subscription.item(offers.plan_price_ids)
+    plan = None if item is None else offers.plan_of_price(item.price.id)
+    return (-1, "") if plan is None else (plan.rank, plan.key)

@@ -1,0 +1,180 @@
+"""Asks the application's own backend what a topic's state is: one signed GET, with every limit that a publish has.
+
+Only the configured address is ever asked; a redirect is an error, and what is answered is read up to a limit. When to
+ask, and what becomes of an answer, is hydration.py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import time
+from dataclasses import dataclass
+from urllib.parse import quote, unquote, urlsplit
+
+import httpx2
+
+from sync.billing.providers import ProviderUnavailable
+from sync.billing.providers.rate_limit import Allowance
+from sync.core import canonical_json, document
+from sync.core.errors import SyncError
+from sync.store.store import order_token
+
+TOPIC_FIELD = "{topic}"
+"""Where the topic goes in a URL; without it, at the end of the path."""
+
+STATE_MAX_BYTES = 32_768
+"""What a gateway takes by default, of the state and of the private part each."""
+
+STATE_MAX_DEPTH = 32
+ANSWER_MAX_BYTES = 131_072
+"""Both parts, with the spaces and line breaks that people like."""
+
+ORDER_MAX = 128
+ORDER_INTEGER_MAX = 2**64 - 1
+FIELDS = frozenset(("state", "private", "order", "version"))
+
+TIMESTAMP_HEADER = "Planwire-Timestamp"
+SIGNATURE_HEADER = "Planwire-Signature"
+USER_AGENT = "planwire-source/1"
+
+
+class SourceError(SyncError):
+    """The backend could not be asked, or what it answered cannot be used; the text says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the backend has of a topic: canonical JSON. `private` and `order` (an order token) may be empty."""
+
+    state: bytes
+    private: bytes
+    order: str
+
+
+def signature(secret: bytes, path: str, at_s: int) -> str:
+    """Return the signature header's value for a GET of `path`, percent-decoded and without a query, at `at_s`.
+
+    `t=SECONDS,v1=HEX`: HMAC-SHA256 of the lines GET, path and seconds.
+    """
+    signed = f"GET\n{path}\n{at_s}".encode()
+    return f"t={at_s},v1={hmac.new(secret, signed, hashlib.sha256).hexdigest()}"
+
+
+def url_of(base: str, topic: str) -> str:
+    """Return the address that is asked about `topic`; one path segment of it is the topic, percent-encoded."""
+    name = quote(topic, safe=":@")
+    return base.replace(TOPIC_FIELD, name) if TOPIC_FIELD in base else f"{base.rstrip('/')}/{name}"
+
+
+def read_answer(body: bytes) -> Answer:
+    """Return what a backend's 200 says.
+
+    Raises:
+        SourceError: it is no JSON object of `FIELDS`, or something in it is beyond what a publish may have.
+    """
+    try:
+        found = canonical_json.parse(body)
+    except ValueError:
+        raise SourceError("the answer is not JSON") from None
+    if not isinstance(found, dict) or "state" not in found:
+        raise SourceError("the answer is not an object with a state")
+    if unknown := found.keys() - FIELDS:
+        raise SourceError(f"unknown field {min(unknown)[:80]!r}: expected {', '.join(sorted(FIELDS))}")
+    private = found.get("private")
+    return Answer(
+        _encode("state", found["state"]),
+        b"" if private is None else _encode("private", private),
+        _order(found),
+    )
+
+
+def _encode(part: document.Part, value: object) -> bytes:
+    try:
+        return document.encode(part, value, STATE_MAX_BYTES, STATE_MAX_DEPTH)
+    except document.DocumentError as error:
+        raise SourceError(str(error)) from None
+
+
+def _order(answer: dict[str, object]) -> str:
+    """Return the order token that `order`, or a row's `version`, gives; empty where neither is there."""
+    order, version = answer.get("order"), answer.get("version")
+    if order is not None and version is not None:
+        raise SourceError("order and version mean the same: send one of them")
+    if version is not None and type(version) is not int:
+        raise SourceError("version must be an integer")
+    value = order if version is None else version
+    if value is None:
+        return ""
+    if type(value) is int and 0 <= value <= ORDER_INTEGER_MAX:
+        return order_token(value)
+    if isinstance(value, str) and 1 <= len(value) <= ORDER_MAX:
+        return value
+    raise SourceError(f"order must be an integer from 0, or a string of 1 to {ORDER_MAX} characters")
+
+
+class Source:
+    """The backend at one address. Safe to share between tasks."""
+
+    def __init__(self, url: str, secret: bytes, *, timeout_s: float, budget: Allowance) -> None:
+        """Ask `url`, which may hold TOPIC_FIELD, as often as `budget` allows; `timeout_s`: for the whole answer."""
+        self._url = url
+        self._secret = secret
+        self._timeout_s = timeout_s
+        self._budget = budget
+        # No proxy, no credentials from the environment: only what is configured is asked.
+        self._client = httpx2.AsyncClient(
+            follow_redirects=False,
+            trust_env=False,
+            timeout=timeout_s,
+            headers={"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"},
+        )
+
+    async def ask(self, topic: str, patience_s: float, *, background: bool = False) -> Answer | None:
+        """Return what the backend has of `topic`; None where it answers 404: it has nothing.
+
+        `patience_s`: how long to wait for the rate budget. `background`: leave some of it to others.
+
+        Raises:
+            SourceError: it cannot be asked, or cannot be understood.
+            StoreError: the rate budget is kept in the store, which is unreachable or failing.
+        """
+        try:
+            await self._budget.take(patience_s, background=background)
+        except ProviderUnavailable as error:
+            raise SourceError(error.reason) from error
+        url = url_of(self._url, topic)
+        now = int(time.time())
+        headers = {
+            TIMESTAMP_HEADER: str(now),
+            SIGNATURE_HEADER: signature(self._secret, unquote(urlsplit(url).path), now),
+        }
+        try:
+            async with asyncio.timeout(self._timeout_s), self._client.stream("GET", url, headers=headers) as response:
+                if response.status_code == 404:
+                    return None
+                if response.is_redirect:
+                    raise SourceError(f"status {response.status_code}: redirects are not followed")
+                if response.status_code != 200:
+                    raise SourceError(f"status {response.status_code}")
+                return read_answer(await _body(response))
+        except TimeoutError:
+            raise SourceError(f"no whole answer within {self._timeout_s:g} s") from None
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+            raise SourceError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+
+async def _body(response: httpx2.Response) -> bytes:
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise SourceError("the answer is compressed, which was not asked for")
+    found = bytearray()
+    async for chunk in response.aiter_raw():
+        found += chunk
+        if len(found) > ANSWER_MAX_BYTES:
+            raise SourceError(f"the answer has more than {ANSWER_MAX_BYTES} bytes")
+    return bytes(found)

@@ -1,0 +1,257 @@
+"""Fills topics that have no state from the application's backend, and repairs those that differ from it.
+
+Gateways mark what somebody reads; a worker claims marks under a lease, so that all processes ask once. What is
+committed names the version it replaces: a publish that comes in between wins. Tenants with billing are left to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, cast
+
+import orjson
+import structlog
+
+from sync.billing.domain.tenant_resolution import TENANT_KIND
+from sync.billing.providers.rate_limit import SharedBudget
+from sync.core.topic import RESERVED_KINDS, Topic
+from sync.settings import SyncSettings
+from sync.source.client import Answer, Source, SourceError
+from sync.store import hydration_requests
+from sync.store.command_pipeline import Batch
+from sync.store.delayed_queue import Due, Timers
+from sync.store.store import Change, Snapshot, Store, StoreError, Verdict
+
+ABSENT_S = 10.0
+"""How long the source's 404 is taken for its answer, whoever comes to read."""
+
+LEASE_S = 60.0
+"""How long a claimed topic is nobody else's: the rate budget, an answer and a commit fit into it."""
+
+PATIENCE_S = 30.0
+"""How long a claimed topic waits for the rate budget."""
+
+ASKED_PATIENCE_S = 5.0
+"""The same where somebody waits for the answer to a request."""
+
+CONCURRENCY = 8
+"""How many topics one worker asks about at once."""
+
+POLL_S = 0.1
+"""How often a worker looks for marks: a first reader waits for as long."""
+
+BACKOFF_BASE_S, BACKOFF_MAX_S = 0.5, 30.0
+COMPARISONS_MAX = 10
+"""How often a comparison is tried whose source fails. A topic without state is tried for as long as somebody reads."""
+
+TRIES = 3
+"""How often a comparison is made anew because a publish came in between."""
+
+Outcome = Literal["applied", "unchanged", "stale", "conflict", "absent", "billed"]
+
+_log = structlog.get_logger("sync.source.hydration")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What asking led to. `version`: the topic's, after it.
+
+    absent: the source has no state; what is stored stays. stale: what is stored is newer by its order.
+    conflict: publishes kept coming in between.
+    """
+
+    outcome: Outcome
+    version: int
+
+
+class Hydration:
+    """Topics from one source. `run` owns every task."""
+
+    def __init__(
+        self,
+        store: Store,
+        source: Source,
+        is_billed: Callable[[Topic], bool] = lambda topic: False,
+        *,
+        lease_s: float = LEASE_S,
+        absent_s: float = ABSENT_S,
+    ) -> None:
+        """Fill the topics of `store` from `source`, but those of which `is_billed` says that billing computes them."""
+        self._store = store
+        self._source = source
+        self._is_billed = is_billed
+        self._absent_s = absent_s
+        self._wanted = Timers(store, store.keys.hydrate, lease_s)
+        self._compared = Timers(store, store.keys.compare, lease_s)
+        self._failures: dict[str, int] = {}
+
+    def serves(self, topic: str) -> bool:
+        """Return whether the source is who computes `topic`."""
+        parsed = Topic.parse(topic)
+        return parsed.kind not in RESERVED_KINDS and not self._is_billed(parsed)
+
+    async def compare(self, topic: str) -> None:
+        """Have a worker reconcile `topic` soon.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        await hydration_requests.want(self._store, [topic], self._store.keys.compare)
+
+    async def run(self, stopped: asyncio.Event) -> None:
+        """Work through marks until `stopped`. A store that is away is waited for."""
+        running: set[asyncio.Task[None]] = set()
+        async with asyncio.TaskGroup() as group:
+            while not stopped.is_set():
+                claimed = 0
+                for timers, work in ((self._wanted, self._hydrate), (self._compared, self._compare)):
+                    try:
+                        found = await timers.claim(CONCURRENCY - len(running)) if len(running) < CONCURRENCY else []
+                    except StoreError as error:
+                        _log.warning("store_away", error=str(error))
+                        break
+                    for due in found:
+                        task = group.create_task(self._work(timers, due, work), name=f"source {due.topic}")
+                        running.add(task)
+                        task.add_done_callback(running.discard)
+                    claimed += len(found)
+                if not claimed:
+                    await _pause(stopped, POLL_S * random.uniform(0.5, 1.5))  # noqa: S311 - spreads, guards nothing
+
+    async def _work(self, timers: Timers, due: Due, work: Callable[[str], Any]) -> None:
+        """Do one claimed topic's work, and end the claim; a lost store leaves that to the lease."""
+        with contextlib.suppress(StoreError):
+            again_s = await work(due.topic)
+            if again_s is None:
+                self._failures.pop(due.topic, None)
+            batch = Batch(self._store)
+            timers.settle(batch, due, None if again_s is None else int((time.time() + again_s) * 1_000_000))
+            await batch.run()
+
+    async def _hydrate(self, topic: str) -> float | None:
+        """Return in how many seconds the topic is due again, or None: it has its state, or nobody reads it."""
+        if not self.serves(topic):
+            # Whoever waits need not: billing has said nothing yet, and says it by itself.
+            await hydration_requests.remember_absent(self._store, topic, self._absent_s)
+            return None
+        (version,) = await self._store.versions([topic])
+        if version or await hydration_requests.is_absent(self._store, topic):
+            return None
+        try:
+            found = await self.hydrate(topic)
+        except SourceError as error:
+            again_s = self._failed(topic, error)
+            return again_s if await hydration_requests.is_watched(self._store, topic) else None
+        _log.info("hydrated", topic=topic, outcome=found.outcome, version=found.version)
+        return None
+
+    async def _compare(self, topic: str) -> float | None:
+        try:
+            found = await self.reconcile(topic, "wanted", PATIENCE_S, background=True)
+        except SourceError as error:
+            again_s = self._failed(topic, error)
+            return again_s if self._failures[topic] < COMPARISONS_MAX else None
+        _log.info("compared", topic=topic, outcome=found.outcome, version=found.version)
+        return None
+
+    def _failed(self, topic: str, error: SourceError) -> float:
+        failures = self._failures[topic] = self._failures.get(topic, 0) + 1
+        _log.warning("source_failed", topic=topic, failures=failures, reason=str(error))
+        return min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2.0 ** min(failures - 1, 10)) * random.uniform(0.5, 1)  # noqa: S311
+
+    async def hydrate(self, topic: str) -> Found:
+        """Return what became of a topic without state, once the source was asked.
+
+        Raises:
+            SourceError: it could not be asked, or not be understood; nothing was changed.
+            StoreError: the store is unreachable or failing.
+        """
+        answer = await self._source.ask(topic, PATIENCE_S)
+        if answer is None:
+            await hydration_requests.remember_absent(self._store, topic, self._absent_s)
+            return Found("absent", 0)
+        # Only if there is nothing still: who published meanwhile knows better.
+        return await self._commit(topic, answer, answer.order, Snapshot(topic, 0, b"null", b"", b""), "hydrate")
+
+    async def reconcile(self, topic: str, why: str, patience_s: float, *, background: bool = False) -> Found:
+        """Return what comparing `topic` with the source led to; what differs is repaired by then. `why`: for the cause.
+
+        Raises:
+            SourceError: it could not be asked, or not be understood; nothing was changed.
+            StoreError: the store is unreachable or failing.
+        """
+        found = Found("conflict", 0)
+        for _ in range(TRIES):
+            before, order = await self._read(topic)
+            answer = await self._source.ask(topic, patience_s, background=background)
+            if answer is None:
+                if before.version:
+                    _log.warning("source_has_none", topic=topic, version=before.version)
+                else:
+                    await hydration_requests.remember_absent(self._store, topic, self._absent_s)
+                return Found("absent", before.version)
+            # What is stored under the same order is repaired all the same: it is what differs, not what is newer.
+            token = "" if answer.order.encode() == order else answer.order
+            found = await self._commit(topic, answer, token, before, why)
+            if found.outcome != "conflict":
+                break
+        return found
+
+    async def _read(self, topic: str) -> tuple[Snapshot, bytes]:
+        """The topic's snapshot and its order token. The token last: one older than the snapshot would let an answer
+        pass for as new as what is stored."""
+        before = await self._store.read(topic)
+        batch = Batch(self._store)
+        batch.command("HGET", batch.keys.snap(topic), "order")
+        (order,) = await batch.run()
+        return before, order or b""
+
+    async def _commit(self, topic: str, answer: Answer, order: str, before: Snapshot, why: str) -> Found:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        cause = orjson.dumps({"source": "source", "event_type": why, "received_at": now})
+        committed = await self._store.commit(
+            Change(
+                topic,
+                answer.state,
+                answer.private,
+                order=order,
+                if_version=before.version,
+                cause=cause,
+                previous=before,
+            )
+        )
+        await self._store.wait_durable()
+        if committed.verdict is Verdict.BILLED:
+            _log.warning("source_not_taken", topic=topic, reason="billing computes this topic")
+        outcome = committed.verdict.value if committed.verdict is not Verdict.DUPLICATE else "unchanged"
+        return Found(cast(Outcome, outcome), committed.version)
+
+    async def aclose(self) -> None:
+        """Close the connections to the source; the store is the caller's."""
+        await self._source.aclose()
+
+
+async def _pause(stopped: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stopped.wait()
+
+
+def hydration(store: Store, settings: SyncSettings) -> Hydration | None:
+    """Return the hydration that `settings` describe, or None where they name no source."""
+    if not settings.source_url:
+        return None
+    source = Source(
+        settings.source_url,
+        settings.source_secret.get_secret_value().encode(),
+        timeout_s=settings.source_timeout_s,
+        budget=SharedBudget(store, "source", "all", settings.source_rate_per_s),
+    )
+    billed = settings.billed_environments
+    return Hydration(store, source, lambda topic: topic.kind == TENANT_KIND and topic.env in billed)

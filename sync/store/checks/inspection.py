@@ -1,0 +1,161 @@
+"""Looks at what the store itself says of being fit for use: its user's rights, what it evicts, its data's format.
+
+It looks when a process starts, and again and again: both can be changed while everything runs. A server that does not
+tell is no reason not to start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from sync.core.errors import SyncError
+from sync.store.checks import eviction, rights, schema
+from sync.store.checks.eviction import Memory
+from sync.store.store import Store, StoreError
+
+log = structlog.get_logger()
+
+START_PATIENCE_S = 2.0
+"""Seconds that a process waits at its start for the store to tell whether it may be used; then it starts anyway."""
+
+EVERY_S = 10.0
+"""Seconds between two looks of a process that has no probe to go by."""
+
+SERVERS_MAX = 64
+"""How many primaries of a Cluster are asked in one look."""
+
+
+class UnfitStoreError(SyncError):
+    """The store would lose what it is given; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What one look has found.
+
+    Attributes:
+        missing: ACL rules that the store's user lacks.
+        servers: what each primary says of its memory.
+    """
+
+    missing: tuple[str, ...] = ()
+    servers: tuple[Memory, ...] = ()
+
+
+@dataclass(slots=True)
+class Inspection:
+    """The looks of one process at its store. `dev`: in development what would be refused is a warning.
+
+    Attributes:
+        findings: of the last look that was answered; None before the first.
+    """
+
+    store: Store
+    dev: bool = False
+    findings: Findings | None = None
+    _said: dict[str, str] = field(default_factory=dict)
+    _is_marked: bool = False
+
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """What makes the store unfit for use, in words, by `rights` and `eviction`; empty where nothing does."""
+        if self.findings is None:
+            return {}
+        found = {}
+        if self.findings.missing:
+            found["rights"] = rights.sentence(self.findings.missing)
+        if not self.dev and (reason := eviction.refusal(self.findings.servers)):
+            found["eviction"] = reason
+        return found
+
+    @property
+    def evicts(self) -> Mapping[str, float]:
+        """By policy whether the store evicts any of our keys: 1, 0, or NaN where it does not tell."""
+        return {} if self.findings is None else eviction.gauge(self.findings.servers)
+
+    async def look(self) -> None:
+        """Look once.
+
+        Raises:
+            StoreError: the store was not reached; what was known stays.
+        """
+        servers = await self.store.servers()
+        missing: dict[str, None] = {}
+        memories = []
+        for name in sorted(servers)[:SERVERS_MAX]:
+            try:
+                lacking = await rights.missing(
+                    servers[name], self.store.keys, is_cluster=bool(name), durable=self.store.durable
+                )
+                missing.update(dict.fromkeys(lacking))
+                memories.append(await _memory(servers[name]))
+            except (RedisError, OSError) as error:
+                raise StoreError(f"inspection: {error}") from error
+        self.findings = Findings(tuple(missing), tuple(memories))
+
+    async def run(self, every_s: float = EVERY_S) -> None:
+        """Look every `every_s` and log what is wrong since the last look, until cancelled. A store that is away is
+        waited for.
+
+        Raises:
+            SchemaError: the store's data needs a newer build.
+        """
+        while True:
+            with contextlib.suppress(StoreError):  # whoever uses the store says so already
+                await self.look()
+                self._say()
+                if not self._is_marked:
+                    await schema.mark(self.store)
+                    self._is_marked = True
+            await asyncio.sleep(every_s)
+
+    def _say(self) -> None:
+        assert self.findings is not None
+        servers = self.findings.servers
+        for level, event, reason in (
+            ("error", "store_rights_missing", self.problems.get("rights", "")),
+            ("warning" if self.dev else "error", "store_evicts", eviction.refusal(servers)),
+            ("warning", "store_may_evict", eviction.warning(servers)),
+            ("warning", "store_policy_unknown", _unknown(servers)),
+        ):
+            if reason and reason != self._said.get(event):
+                getattr(log, level)(event, reason=reason)
+            self._said[event] = reason
+
+
+def _unknown(servers: tuple[Memory, ...]) -> str:
+    if all(memory.policy != eviction.UNKNOWN for memory in servers):
+        return ""
+    return "INFO does not tell the store's maxmemory-policy (or +info is missing): make sure that it is noeviction"
+
+
+async def _memory(server: Redis) -> Memory:
+    try:
+        return eviction.read(await server.info("memory"))
+    except ResponseError:
+        return Memory()
+
+
+async def check_start(store: Store, *, dev: bool, patience_s: float = START_PATIENCE_S) -> None:
+    """Return when the store may be used, or does not tell in time.
+
+    Raises:
+        UnfitStoreError: it may evict any key, and this is not development.
+        SchemaError: its data needs a newer build.
+    """
+    inspection = Inspection(store, dev)
+    try:
+        async with asyncio.timeout(patience_s):
+            await inspection.look()
+            await schema.mark(store)
+    except (StoreError, TimeoutError):
+        pass  # it may come later, and is looked at again then
+    if reason := inspection.problems.get("eviction"):
+        raise UnfitStoreError(reason)

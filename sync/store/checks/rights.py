@@ -1,0 +1,115 @@
+"""What the store's user must be allowed, and which of its ACL rules are missing.
+
+A server since Redis 7 gives a new user no channels, and a user for one application seldom has every command. Each right
+is asked for without being used, by allowed.lua. A server before Redis 7 cannot tell, and is taken to allow everything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any, cast
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError, ResponseError
+
+from sync.store.keys import Keys
+
+ALLOWED_LUA = resources.files("sync.store").joinpath("scripts", "allowed.lua").read_text("utf-8")
+
+KEYED = """
+HSET K f v|HSETNX K f v|HDEL K f|HGET K f|HMGET K f|HGETALL K|HKEYS K|HVALS K|HINCRBY K f 1
+XADD K * f v|XRANGE K - +|XREVRANGE K + -|XLEN K|XTRIM K MAXLEN 1|XDEL K 1-1
+ZADD K 1 m|ZREM K m|ZSCORE K m|ZCARD K|ZRANGE K 0 1|ZRANGEBYSCORE K 0 1|ZRANGEBYLEX K - +
+ZREMRANGEBYSCORE K 0 1|ZREMRANGEBYRANK K 0 1
+SADD K m|SREM K m|SISMEMBER K m|SMEMBERS K|SRANDMEMBER K 1|SSCAN K 0
+SET K v|GET K|DEL K|EXISTS K|EXPIRE K 1|PEXPIRE K 1|PERSIST K|PTTL K
+EVAL s 1 K|EVALSHA s 1 K
+"""
+"""The commands on keys that are used, by processes and scripts alike; K stands for a key."""
+
+PLAIN = "PING|TIME"
+PLAIN_DURABLE = "WAITAOF 1 0 1"
+PLAIN_CLUSTER = "CLUSTER SLOTS|CLUSTER INFO|ASKING"
+
+OPTIONAL = ("SCAN", "RPUSH", "BLPOP", "INFO", "SCRIPT|LOAD")
+"""What the console uses, the look at the eviction policy, and the Python client: without them everything else works."""
+
+CHANNELED = "PUBLISH C m|SUBSCRIBE C|UNSUBSCRIBE C"
+CHANNELED_CLUSTER = "SPUBLISH C m|SSUBSCRIBE C|SUNSUBSCRIBE C"
+"""The commands on channels; C stands for one. Giving a channel up needs no right to it."""
+
+NAMED_MAX = 12
+"""How many rules an error names."""
+
+Command = tuple[str, ...]
+
+
+def commands(keys: Keys, *, is_cluster: bool = False, durable: bool = False) -> list[Command]:
+    """Return every command that the store's user must be allowed, each with arguments that are complete."""
+    key, durable_key = keys.snap("probe:rights"), keys.durable
+    channel = keys.channel("probe:rights")
+    found = [_filled(text, key) for text in _split(KEYED)]
+    found += [("GET", durable_key), ("SET", durable_key, "1")]  # not every key has a topic's form
+    found += [_filled(text, channel) for text in _split(CHANNELED_CLUSTER if is_cluster else CHANNELED)]
+    if not is_cluster:
+        found.append(("SUBSCRIBE", keys.control_channel))
+    plain = "|".join([PLAIN, *([PLAIN_DURABLE] if durable else []), *([PLAIN_CLUSTER] if is_cluster else [])])
+    return found + [tuple(text.split()) for text in _split(plain)]
+
+
+def _split(text: str) -> list[str]:
+    return [one.strip() for line in text.strip().splitlines() for one in line.split("|")]
+
+
+def _filled(text: str, name: str) -> Command:
+    return tuple(name if word in ("K", "C") else word for word in text.split())
+
+
+_ON_KEYS = frozenset(text.split()[0] for text in _split(KEYED))
+_ON_CHANNELS = frozenset(("PUBLISH", "SUBSCRIBE", "SPUBLISH", "SSUBSCRIBE"))
+
+
+def missing_rules(keys: Keys, asked: Sequence[Command], allowed: Sequence[bool]) -> list[str]:
+    """Return the ACL rules to be added, as a server takes them: `&pw:*`, `~pw:*`, `+zadd`.
+
+    asked: commands as of `commands`; allowed: for each, whether the user may run it with these arguments.
+    """
+    pairs = list(zip(asked, allowed, strict=True))
+    rules: list[str] = []
+    # Where none of the commands on keys is allowed, it is the keys that are not.
+    for pattern, names in ((f"~{keys.prefix}:*", _ON_KEYS), (f"&{keys.scope}:*", _ON_CHANNELS)):
+        if not any(is_allowed for command, is_allowed in pairs if command[0] in names):
+            rules.append(pattern)
+            pairs = [(command, is_allowed) for command, is_allowed in pairs if command[0] not in names]
+    for command, is_allowed in pairs:
+        if not is_allowed:
+            rules.append("+" + "|".join(command[:2] if command[0] == "CLUSTER" else command[:1]).lower())
+    return list(dict.fromkeys(rules))
+
+
+async def missing(server: Redis, keys: Keys, *, is_cluster: bool = False, durable: bool = False) -> list[str]:
+    """Return the ACL rules that the user of this connection lacks; none where the server cannot tell.
+
+    Raises:
+        redis.exceptions.ConnectionError: the server was not reached.
+    """
+    asked = commands(keys, is_cluster=is_cluster, durable=durable)
+    try:
+        reply: Any = await cast(Any, server).execute_command("EVAL", ALLOWED_LUA, 0, orjson.dumps(asked))
+    except NoPermissionError as error:
+        named = re.search(r"'([a-z|]+)' command", str(error))
+        return [f"+{named[1] if named else 'eval'}"]
+    except ResponseError:
+        return []
+    return missing_rules(keys, asked, [bool(one) for one in reply]) if len(reply) == len(asked) else []
+
+
+def sentence(rules: Sequence[str]) -> str:
+    """Return what is missing in words, for whoever sets the ACL."""
+    named = " ".join(rules[:NAMED_MAX]) + (f" and {len(rules) - NAMED_MAX} more" if len(rules) > NAMED_MAX else "")
+    kinds = {"&": "channels", "~": "keys", "+": "commands"}
+    of = ", ".join(dict.fromkeys(kinds[rule[0]] for rule in rules))
+    return f"the store's ACL user lacks rights to {of}: add {named} (the whole rule: docs/stores.md)"

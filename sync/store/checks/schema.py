@@ -1,0 +1,53 @@
+"""The marker that tells the format of an installation's data: no build works on what it does not understand.
+
+A format is raised by every change of what stands in the store that an earlier build could misread. Two builds that
+follow one another understand each other's formats, so that a rolling deploy and a roll-back need no stop: `NEEDS` is at
+most the `FORMAT` of the build before. docs/operations.md has the policy, and the list of formats.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from redis.exceptions import RedisError
+
+from sync.core.errors import SyncError
+from sync.store.store import Store, StoreError
+
+FORMAT = 2
+"""What this build writes. 1: builds before the marker. 2: `rev`, `owner` and `erased` in snapshots."""
+
+NEEDS = 1
+"""The oldest format that a build must understand that works beside this one."""
+
+SCHEMA_LUA = resources.files("sync.store").joinpath("scripts", "schema.lua").read_text("utf-8")
+
+
+class SchemaError(SyncError):
+    """The store's data needs a newer build. `needs`: the format that one must understand."""
+
+    def __init__(self, needs: int) -> None:
+        super().__init__(needs)
+        self.needs = needs
+
+    def __str__(self) -> str:
+        return (
+            f"the store's data has format {self.needs}, and this build understands up to {FORMAT}:"
+            " start the newer build again, or name another store or PLANWIRE_PREFIX"
+        )
+
+
+async def mark(store: Store) -> None:
+    """Return once the store's data is marked as this build's too.
+
+    Raises:
+        SchemaError: it needs a newer build; nothing was changed.
+        StoreError: the store is unreachable or failing.
+    """
+    try:
+        script = store.redis.register_script(SCHEMA_LUA)
+        needs = int(await store.run(script, [store.keys.schema], [str(FORMAT), str(NEEDS)]))
+    except (RedisError, OSError) as error:
+        raise StoreError(f"schema: {error}") from error
+    if needs > FORMAT:
+        raise SchemaError(needs)

@@ -1,0 +1,32 @@
+"""Changes completed by what they replace, so that the store can announce merge patches with them.
+
+A hint: commit.lua drops a patch whose base is not what is stored by then, and announces the whole state alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sync.store.store import Change, Snapshot, Store
+
+PATCH_MIN_BYTES = 1024
+"""States below it get no merge patch: reading the stored one costs more than the patch saves."""
+
+
+async def with_previous(store: Store, changes: Sequence[Change]) -> list[Change]:
+    """Return the changes, in order, the larger ones with the snapshots they replace; read in one round trip.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    large = [change.topic for change in changes if len(change.state) >= PATCH_MIN_BYTES]
+    if not large:
+        return list(changes)
+    found: dict[str, Snapshot] = {one.topic: one for one in await store.read_many(list(dict.fromkeys(large)))}
+    prepared = []
+    for change in changes:
+        # Of several of a topic only the first replaces what is stored; the script would drop the others' patches.
+        previous = found.pop(change.topic, None) if len(change.state) >= PATCH_MIN_BYTES else None
+        prepared.append(change if previous is None else replace(change, previous=previous))
+    return prepared

@@ -1,0 +1,177 @@
+"""What a gateway reports is bounded, says what it left out, and needs no nulls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.console import scopes
+from gateway.console.reports import report, topic_list
+from gateway.console.reports.report import Window
+from gateway.console.reports.tab_status import Status
+from gateway.console.reports.topic_list import LivePage
+from gateway.console.scopes import ConsoleTokenError
+from gateway.metrics import Histogram, Metrics
+from sync.core import canonical_json
+
+
+def test_the_worst_topics_come_first_and_no_more_than_asked_for() -> None:
+    troubled = {
+        "a": {Status.STALE: 90},
+        "b": {Status.BEHIND: 1, Status.SYNCED: 9},
+        "c": {Status.NACKED: 1},
+        "d": {Status.BEHIND: 5},
+        "e": {Status.NACKED: 2, Status.BEHIND: 1},
+    }
+    assert report.trouble(troubled) == ["e", "c", "d", "b", "a"]
+    assert report.trouble(troubled, 2) == ["e", "c"]
+
+
+@pytest.mark.parametrize("size", [10, 200, 5000])
+def test_rows_give_way_until_a_report_fits_and_are_counted(size: int) -> None:
+    rows = {f"s_{number:04}": {"sub": "x" * size} for number in range(100)}
+    encoded = report.fitted({"tabs": dict(rows), "more": 7}, "tabs", "more", 20_000)
+    assert len(encoded) <= 20_000
+    found: Any = canonical_json.decode(encoded)
+    kept = list(found["tabs"])
+    assert kept == list(rows)[: len(kept)], "the last give way"
+    assert found["more"] == 7 + 100 - len(kept)
+    assert len(kept) == min(100, len(kept) + 1) or len(encoded) + size + 30 > 20_000 * 0.9
+
+
+def test_what_does_not_fit_without_rows_is_left_as_it_is() -> None:
+    assert canonical_json.decode(report.fitted({"tabs": {"a": 1}, "x": "y" * 99}, "tabs", "", 50)) == {
+        "tabs": {},
+        "x": "y" * 99,
+    }
+
+
+def test_a_row_has_no_nulls_and_no_empty_texts() -> None:
+    tab = {"session": "s", "sub": "", "acked": None, "sent": 0, "blocked": False}
+    assert report.listed([tab, {"session": "t"}], 1) == {"s": {"sent": 0, "blocked": False}}
+
+
+def test_latencies_are_of_the_last_minute_in_which_somebody_looked() -> None:
+    histogram = Histogram((0.1, 1.0))
+    histogram.observe(5.0, 10)
+    window = Window(histogram)
+    assert window.latency(0.0) == {"count": 10, "p50_beyond_s": 1.0, "p99_beyond_s": 1.0}
+    for second in range(1, 60):
+        assert window.latency(float(second))["count"] == 10
+    histogram.observe(0.05, 98)
+    histogram.observe(0.5, 2)
+    assert window.latency(60.0) == {"count": 100, "p50_s": 0.1, "p99_s": 1.0}
+    assert window.latency(119.0)["count"] == 100
+    assert window.latency(120.0) == {"count": 0}
+    histogram.observe(0.05, 7)
+    assert window.latency(1000.0)["count"] == 7, "what came while nobody looked"
+    assert window.latency(1060.0) == {"count": 0}
+
+
+def test_report_topics_are_topics_whatever_is_looked_at() -> None:
+    longest = f"{'e' * 32}/{'k' * 32}:{'i' * 128}"
+    names = {report.tabs_topic("0123456789ab", name) for name in (longest, "tenant:acme")}
+    assert len(names) == 2
+    for name in (*names, report.gateway_topic("0123456789ab")):
+        assert not topic_list.is_listed(name), "a topic, and no application's"
+    assert topic_list.is_listed(longest)
+    assert not topic_list.is_listed("no topic")
+
+
+def test_counters_are_whole_numbers_by_name() -> None:
+    metrics = Metrics()
+    metrics.verdicts["stale"] = 2
+    metrics.verdicts["applied"] = 3
+    metrics.closed[1000] = 4
+    found = report.counters(metrics)
+    assert (found["publishes"], found["publish_refusals"], found["closed"]) == (5, 2, 4)
+    assert {type(value) for value in found.values()} == {int}
+
+
+# The list of topics.
+
+
+def test_pages_of_several_gateways_make_one_page() -> None:
+    def row(version: int, **tabs: int) -> dict[str, Any]:
+        return {"version": version, "sockets": sum(tabs.values()), "watchers": 1, "tabs": tabs}
+
+    answers: dict[str, Any] = {
+        "one": {"rows": {"a": row(1, SYNCED=1), "c": row(1, SYNCED=1)}, "matching": 2},
+        "two": {"rows": {"a": row(2, BEHIND=1, SYNCED=2)}, "matching": 1},
+        "deaf": None,
+    }
+    rows, following, matching = topic_list.merged(answers, ["a", "b", "d"], LivePage(limit=3))
+    assert [(one["name"], one["gateways"], one["is_live"]) for one in rows] == [
+        ("a", 2, True),
+        ("b", 0, False),
+        ("c", 1, True),
+    ]
+    assert (rows[0]["version"], rows[0]["sockets"], rows[0]["tabs"], rows[0]["status"]) == (
+        2,
+        4,
+        {"BEHIND": 1, "SYNCED": 3},
+        "BEHIND",
+    )
+    assert (following, matching, rows[1]["status"]) == ("c", 3, None)
+    rows, following, _ = topic_list.merged(answers, ["a", "b", "d"], LivePage(limit=3, after="c"))
+    assert ([one["name"] for one in rows], following) == (["d"], None)
+    assert topic_list.merged({}, [], LivePage()) == ([], None, 0)
+
+
+def test_a_search_is_for_a_part_or_for_a_beginning() -> None:
+    names = ["sandbox/tenant:B", "tenant:a", "tenant:b"]
+    assert LivePage("tenant:b").matching(names) == ["sandbox/tenant:B", "tenant:b"]
+    assert LivePage("^tenant:b").matching(names) == ["tenant:b"]
+    assert LivePage().matching(reversed(names)) == names
+
+
+# Tokens.
+
+
+def test_a_token_alone_has_every_scope_and_named_ones_can_always_read() -> None:
+    found = scopes.parse("plain, read:r,admin:a,private+admin:p ,private:with:colon")
+    assert [(token.text.decode(), token.scopes) for token in found] == [
+        ("plain", ("read", "admin", "private")),
+        ("r", ("read",)),
+        ("a", ("read", "admin")),
+        ("p", ("read", "admin", "private")),
+        ("with:colon", ("read", "private")),
+    ]
+    assert scopes.parse("") == ()
+    assert scopes.find(found, "a") is found[2]
+    assert scopes.find(found, "admin:a") is None
+    assert scopes.find(found, "") is None
+    assert len({(token.id, token.cookie_key, token.stream_key) for token in found}) == 5
+    assert all(token.cookie_key != token.stream_key for token in found)
+    assert "plain" not in repr(found[0])
+
+
+@pytest.mark.parametrize("text", ["a,a", "read:a,admin:a", "read: ,b"])
+def test_a_setting_that_cannot_be_meant_is_refused(text: str) -> None:
+    with pytest.raises(ConsoleTokenError) as error:
+        scopes.parse(text)
+    assert "a," not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "hint"),
+    [
+        ("reed:hunter2", "(did you mean read:?)"),
+        ("Admin:hunter2", "(did you mean admin:?)"),
+        ("admin+privat:hunter2", "(did you mean admin+private:?)"),
+        ("x,admin :hunter2", "(did you mean admin:?)"),
+        ("hunter2:hunter3", ""),
+        (":hunter2", ""),
+        ("https://hunter2", ""),
+    ],
+)
+def test_a_scope_that_there_is_not_is_an_error_that_names_those_that_are(entry: str, hint: str) -> None:
+    with pytest.raises(ConsoleTokenError) as raised:
+        scopes.parse(entry)
+    said = str(raised.value)
+    assert "known are read, admin, private" in said
+    assert "as admin+private:TOKEN" in said
+    assert ("did you mean" in said) is bool(hint)
+    assert hint in said
+    assert "hunter" not in said

@@ -1,0 +1,85 @@
+"""What may be concluded from a snapshot: every policy against every state of knowledge."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planwire_client import FeatureDenied, NotCurrent, Policy, Snapshot, merge_patch
+from planwire_client.snapshot import decide
+from sync.core import merge_patch as server
+
+YES = Snapshot("tenant:a", 5, {"features": {"sso": True}})
+NO = Snapshot("tenant:a", 5, {"features": {"sso": False}})
+
+
+def outcome(snapshot: Snapshot | None, is_fresh: bool, policy: Policy, min_version: int = 0) -> str:
+    try:
+        found = decide("tenant:a", snapshot, is_fresh, "sso", min_version, policy)
+    except FeatureDenied as denied:
+        return f"denied {denied.version}"
+    except NotCurrent as error:
+        return error.reason
+    return "nothing held" if found is None else "allowed"
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "is_fresh", "min_version", "closed", "opened", "last"),
+    [
+        (YES, True, 0, "allowed", "allowed", "allowed"),
+        (YES, True, 5, "allowed", "allowed", "allowed"),
+        (NO, True, 5, "denied 5", "denied 5", "denied 5"),
+        (YES, False, 0, "stale", "allowed", "allowed"),
+        (NO, False, 0, "stale", "allowed", "denied 5"),
+        (YES, True, 6, "behind", "allowed", "behind"),
+        (NO, True, 6, "behind", "allowed", "behind"),
+        (NO, False, 6, "behind", "allowed", "behind"),
+        (None, True, 0, "unknown", "nothing held", "unknown"),
+        (None, False, 6, "unknown", "nothing held", "unknown"),
+    ],
+)
+def test_policies(
+    snapshot: Snapshot | None, is_fresh: bool, min_version: int, closed: str, opened: str, last: str
+) -> None:
+    found = [outcome(snapshot, is_fresh, policy, min_version) for policy in Policy]
+    assert found == [closed, opened, last]
+
+
+@pytest.mark.parametrize("state", [None, 1, [], {}, {"features": None}, {"features": {"sso": "yes"}}, {"features": []}])
+def test_only_true_is_a_feature(state: object) -> None:
+    assert not Snapshot("tenant:a", 1, state).has("sso")
+
+
+@pytest.mark.parametrize(
+    ("value", "limit"), [(3, 3), ("unlimited", math.inf), (0, 0), (2.5, 2.5), (None, None), (True, None), ("3", None)]
+)
+def test_limits(value: object, limit: float | None) -> None:
+    assert Snapshot("tenant:a", 1, {"limits": {"seats": value}}).limit("seats") == limit
+    assert Snapshot("tenant:a", 1, None).limit("seats") is None
+
+
+JSON: Any = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text("ab", max_size=2),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1, max_size=1), inner),
+    max_leaves=12,
+)
+
+
+@given(JSON, JSON)
+def test_merge_patches_apply_as_they_do_on_the_server(target: object, patch: object) -> None:
+    before = json.dumps(target)
+    assert merge_patch.apply(target, patch) == server.apply(target, patch)
+    assert json.dumps(target) == before, "snapshots are shared: the old one must not change"
+
+
+@given(JSON, JSON)
+def test_merge_patches_are_made_as_on_the_server(old: object, new: object) -> None:
+    patch = merge_patch.diff(old, new)
+    assert json.dumps(patch, sort_keys=True) == json.dumps(server.diff(old, new), sort_keys=True)
+    if patch is not None:
+        assert merge_patch.apply(old, patch) == new

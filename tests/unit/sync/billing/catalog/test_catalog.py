@@ -1,0 +1,139 @@
+"""The catalog reads its format whole and refuses everything else, naming the line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import sync.billing.catalog as catalog_module
+from sync.billing.catalog.catalog import CATALOG_MAX_BYTES, CatalogError, load, parse
+
+EXAMPLE = Path(catalog_module.__file__).with_name("example.toml")
+
+VALID = """\
+[policy]
+grace = "36h"
+overdue = { cancel = "apply" }
+
+[plans.free]
+name = "Free"
+rank = 0
+default = true
+
+[plans.pro]
+name = "Pro"
+rank = 20
+features = ["sso"]
+limits = { seats = 0, projects = "unlimited" }
+per_unit.limits = { seats = 1 }
+modules = { billing = "write" }
+prices.paddle.live = [
+  "pri_1",
+  "pri_2",
+]
+prices.paddle.sandbox = ["pri_3"]
+
+[addons.audit]
+name = "Audit"
+prices.paddle.live = ["pri_4"]
+"""
+
+
+def test_example_has_what_the_readme_promises() -> None:
+    catalog = load(EXAMPLE)
+    assert list(catalog.plans) == ["free", "basic", "pro"]
+    assert catalog.default.key == "free"
+    assert catalog.plans["pro"].grant.per_unit == {"seats": 1}
+    assert list(catalog.addons) == ["audit"]
+    for environment in ("live", "sandbox"):
+        assert {offer.key for offer in catalog.prices("paddle", environment).values()} == {"basic", "pro", "audit"}
+
+
+def test_parse_reads_every_part() -> None:
+    catalog = parse(VALID)
+    assert catalog.policy.grace_ns == 36 * 3600 * 10**9
+    assert catalog.policy.overdue == {
+        "cancel": "apply",
+        "pause": "hold",
+        "resume": "hold",
+        "trial": "hold",
+        "change_plan": "hold",
+    }
+    pro = catalog.plans["pro"]
+    assert (pro.name, pro.rank, pro.default) == ("Pro", 20, False)
+    assert pro.grant.limits == {"seats": 0, "projects": "unlimited"}
+    assert pro.grant.modules == {"billing": "write"}
+    assert pro.prices == {"paddle": {"live": ("pri_1", "pri_2"), "sandbox": ("pri_3",)}}
+    assert catalog.prices("paddle", "live")["pri_4"] is catalog.addons["audit"]
+    assert "pri_3" not in catalog.prices("paddle", "live")
+    assert catalog.prices("stripe", "live") == {}
+
+
+def test_policy_has_defaults() -> None:
+    policy = parse('[plans.a]\nname="A"\nrank=0\ndefault=true').policy
+    assert policy.grace_ns == 7 * 86_400 * 10**9
+    assert set(policy.overdue.values()) == {"hold"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("rank = 20", 'rank = "20"', "catalog.toml:12: plans.pro.rank must be an integer"),
+        ("rank = 20", "rank = true", "catalog.toml:12: plans.pro.rank must be an integer"),
+        ("rank = 20", "rank = -1", "catalog.toml:12: plans.pro.rank must not be negative"),
+        ("rank = 20\n", "", "catalog.toml:10: plans.pro needs a rank"),
+        ('name = "Pro"', 'name = " "', "catalog.toml:11: plans.pro.name must be a text that is not empty"),
+        ('name = "Pro"', 'nmae = "Pro"', "catalog.toml:11: plans.pro.nmae is not known here"),
+        ("default = true", "default = 1", "catalog.toml:8: plans.free.default must be true or false"),
+        ("default = true", "default = false", "catalog.toml:5: plans has no default"),
+        ("rank = 20", "rank = 20\ndefault = true", "catalog.toml:13: plans.pro.default is a second default"),
+        ('["sso"]', '"sso"', "catalog.toml:13: plans.pro.features must be a list of texts"),
+        ('["sso"]', '["sso", "sso"]', "catalog.toml:13: plans.pro.features has 'sso' twice"),
+        ("seats = 0", "seats = -1", "catalog.toml:14: plans.pro.limits.seats must be a whole number"),
+        ("seats = 0", "seats = 1.5", "catalog.toml:14: plans.pro.limits.seats must be a whole number"),
+        ("seats = 0", f"seats = {2**53}", "catalog.toml:14: plans.pro.limits.seats must be a whole number"),
+        ('"unlimited"', '"infinite"', "catalog.toml:14: plans.pro.limits.projects must be a whole number"),
+        ("per_unit.limits = { seats = 1 }", 'per_unit.limits = { seats = "unlimited" }', "catalog.toml:15: "),
+        ("per_unit.limits", "per_unit.features", "catalog.toml:15: plans.pro.per_unit.features is not known here"),
+        ('"write"', '"own"', "catalog.toml:16: plans.pro.modules.billing must be one of read, write, admin"),
+        ("prices.paddle.live = [\n", "prices.padle.live = [\n", "catalog.toml:17: plans.pro.prices.padle is not known"),
+        ('"pri_2"', '"pri_1"', "catalog.toml:19: plans.pro.prices.paddle.live has 'pri_1' twice"),
+        ('["pri_3"]', '["pri_1"]', "catalog.toml:21: plans.pro.prices.paddle.sandbox has 'pri_1', which"),
+        ('["pri_4"]', '["pri_1"]', "catalog.toml:25: addons.audit.prices.paddle.live has 'pri_1', which"),
+        ('"36h"', '"soon"', "catalog.toml:2: policy.grace must be a duration"),
+        ('"36h"', "36", "catalog.toml:2: policy.grace must be a duration"),
+        ('"apply"', '"act"', 'catalog.toml:3: policy.overdue.cancel must be "hold" or "apply"'),
+        ("{ cancel =", "{ cancle =", "catalog.toml:3: policy.overdue.cancle is not known here"),
+        ("[plans.pro]", "[plans.Pro]", "catalog.toml:10: plans.Pro is no key"),
+        ("[addons.audit]", "[addon.audit]", "catalog.toml:23: addon is not known here"),
+        ("rank = 20", "rank = ", "catalog.toml:12: Invalid value"),
+        ("rank = 20", "rank = 20\nrank = 21", "catalog.toml:13: Cannot overwrite a value"),
+        ('["pri_4"]', '["pri_4"', "catalog.toml:25: "),
+    ],
+)
+def test_parse_names_the_line_of_what_is_wrong(old: str, new: str, expected: str) -> None:
+    assert old in VALID
+    with pytest.raises(CatalogError) as raised:
+        parse(VALID.replace(old, new, 1))
+    assert str(raised.value).startswith(expected)
+
+
+def test_parse_wants_a_plan() -> None:
+    with pytest.raises(CatalogError, match=r"catalog.toml:1: the catalog has no plans"):
+        parse("")
+
+
+def test_load_calls_the_file_by_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "plans.toml"
+    with pytest.raises(CatalogError, match=r"plans.toml:1: cannot be read: No such file"):
+        load(path)
+    path.write_text("x = ")
+    with pytest.raises(CatalogError, match=r"plans.toml:1: Invalid value"):
+        load(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(CatalogError, match=r"not UTF-8"):
+        load(path)
+    path.write_bytes(b"#" * (CATALOG_MAX_BYTES + 1))
+    with pytest.raises(CatalogError, match=r"larger than"):
+        load(path)

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from sync.simulator.world.moments import month_after, parse, rfc3339
+
+
+def test_a_stamp_has_six_digits_and_a_z() -> None:
+    assert rfc3339(1_712_917_128_831_000) == "2024-04-12T10:18:48.831000Z"
+    assert rfc3339(0) == "1970-01-01T00:00:00.000000Z"
+
+
+@pytest.mark.parametrize(
+    ("text", "at_us"),
+    [
+        ("2024-04-12T10:18:48Z", 1_712_917_128_000_000),
+        ("2024-04-12T10:18:48.8Z", 1_712_917_128_800_000),
+        ("2024-04-12T10:18:48.831000Z", 1_712_917_128_831_000),
+        ("2024-04-12T10:18:48.831000999Z", 1_712_917_128_831_000),
+        ("2024-04-12T12:18:48.831+02:00", 1_712_917_128_831_000),
+    ],
+)
+def test_parses_what_paddle_writes(text: str, at_us: int) -> None:
+    assert parse(text) == at_us
+
+
+@pytest.mark.parametrize("text", ["", "now", "2024-04-12", "2024-04-12T10:18:48", "2024-13-12T10:18:48Z", "1" * 5000])
+def test_refuses_what_is_no_instant(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("at", "after"),
+    [
+        ("2024-04-12T10:18:47.635628Z", "2024-05-12T10:18:47.635628Z"),
+        ("2024-12-31T00:00:00.000000Z", "2025-01-31T00:00:00.000000Z"),
+        ("2024-01-31T00:00:00.000000Z", "2024-02-29T00:00:00.000000Z"),
+        ("2025-01-31T00:00:00.000000Z", "2025-02-28T00:00:00.000000Z"),
+    ],
+)
+def test_a_month_ends_on_the_same_day_or_the_last(at: str, after: str) -> None:
+    assert rfc3339(month_after(parse(at))) == after
