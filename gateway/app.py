@@ -22,11 +22,11 @@ from gateway.api import routes as api_routes
 from gateway.api.endpoint import Counted, require_key, spend
 from gateway.api.problem import Problem, exception_handlers
 from gateway.api.rate_limits import RatedByAddress
-from gateway.api.security_headers import Front
+from gateway.api.security_headers import SecurityHeadersMiddleware
 from gateway.api.static_files import Assets
 from gateway.auth.publish_keys import PublishKey
 from gateway.auth.rights import Scope
-from gateway.console.auth import Gate, Tokens, is_on
+from gateway.console.auth import ConsoleAuth, Tokens, is_on
 from gateway.console.in_process_client import inner, session_of
 from gateway.console.observer import ConsoleNode
 from gateway.console.rejected_webhooks import Watched
@@ -144,8 +144,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
                 door.app = Counted(door.app, door.path, node.metrics)
             billing = Billing(sync_settings.environments, _parked(pipeline), inner(doors))
         if tokens is not None and isinstance(node, ConsoleNode):
-            gate = Gate(settings, tokens, node.auth.revocations)
-            app.router.routes.extend(console_routes(node, gate, billing))
+            console_auth = ConsoleAuth(settings, tokens, node.auth.revocations)
+            app.router.routes.extend(console_routes(node, console_auth, billing))
         await stack.enter_async_context(node.run(_stop_process))
         return node
 
@@ -156,7 +156,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
     application = Starlette(routes=routes, lifespan=lifespan, exception_handlers=exception_handlers())
     # It would redirect to the name that the client gave in Host, outside of whatever prefix a proxy serves this under.
     application.router.redirect_slashes = False
-    front = Front(application, settings.origin_allowed)
+    front = SecurityHeadersMiddleware(application, settings.origin_allowed)
     return _WithStartFailure(front, failures)
 
 

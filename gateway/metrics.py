@@ -140,7 +140,7 @@ class Metrics:
         self.verdicts: Counter[str] = Counter()
         self.auth_failures: Counter[str] = Counter()
         self.requests: Counter[tuple[str, str, int]] = Counter()
-        self.tallies: Mapping[tuple[str, counters.Labels], int] = {}
+        self.counters: Mapping[tuple[str, counters.Labels], int] = {}
         self.backlog: Backlog | None = None
         self.evicts: Mapping[str, float] = {}
         # Histograms.
@@ -290,7 +290,7 @@ class _Exporter(Collector):
             yield family
         for name, (text, labels) in TALLIES.items():
             family = CounterMetricFamily(PREFIX + name, text, labels=labels)
-            for (tally, pairs), count in metrics.tallies.items():
+            for (tally, pairs), count in metrics.counters.items():
                 if tally == name:
                     family.add_metric([dict(pairs).get(label, "") for label in labels], count)
             yield family

@@ -19,17 +19,17 @@ from gateway.auth.jwks import Jwks
 from gateway.auth.publish_keys import PublishKeys
 from gateway.auth.revocations import Revocation, Revocations
 from gateway.auth.tokens import Auth, KeySet, VerifyKey, secret_keys
-from gateway.bus.subscriber import Feed
+from gateway.bus.subscriber import BusSubscriber
 from gateway.fleet.acks import Acks
 from gateway.freshness.probe import Probe
-from gateway.freshness.reconciler import Sweep
-from gateway.hub.fanout import in_turns
+from gateway.freshness.reconciler import Reconciler
+from gateway.hub.fanout import in_chunks
 from gateway.hub.hub import Hub, Subscription
 from gateway.metrics import Metrics
 from gateway.server.connections import HttpConnections, Limits
 from gateway.settings import GatewaySettings
 from gateway.ws.connection import SessionSocket
-from gateway.ws.registry import Pulse
+from gateway.ws.registry import ConnectionRegistry
 from gateway.ws.session import Rules
 from sync.process import logs
 from sync.store.checks.inspection import Inspection
@@ -74,39 +74,41 @@ class Node:
         self.publish_keys = PublishKeys(
             settings.publish_keys, settings.publish_rights, default_rate=settings.publish_rate_per_s
         )
-        self.sweep = Sweep(
+        self.reconciler = Reconciler(
             self.store,
             self.metrics,
             settings.sweep_s,
             hold_s=settings.sweep_s,
             hydrates=bool(settings.source_url),
         )
-        self.feed = Feed(connected.bus, self._message, self._subscribed, self._lost)
+        self.subscriber = BusSubscriber(connected.bus, self._message, self._subscribed, self._lost)
         self.hub = Hub(
             self.metrics,
-            self.feed.add,
-            self.feed.discard,
-            self.sweep.ask,
+            self.subscriber.add,
+            self.subscriber.discard,
+            self.reconciler.ask,
             acks_per_topic=settings.acks_per_topic,
             acks_per_s=settings.acks_per_s,
             ack_after_ms=settings.ack_after_ms,
-            want_reconcile=self.sweep.want_reconcile,
+            want_reconcile=self.reconciler.want_reconcile,
             keys=self.store.keys,
         )
-        self.sweep.hub = self.hub
+        self.reconciler.hub = self.hub
         self.acks = Acks(self.store, self.hub, self.name)
         self._control_subscribed = False
         self._told: dict[Revocation, Revocation] = {}
         self._revocations_wanted = asyncio.Event()
-        self.pulse = Pulse(settings, self.hub, self.metrics, self.sweep.want_reconcile)
-        self.probe = Probe(self.store, self.hub, self.feed, self.name, settings.probe_s, self.pulse.announce_freshness)
+        self.registry = ConnectionRegistry(settings, self.hub, self.metrics, self.reconciler.want_reconcile)
+        self.probe = Probe(
+            self.store, self.hub, self.subscriber, self.name, settings.probe_s, self.registry.announce_freshness
+        )
         self.rules = Rules(
             verify=self.auth.verify,
             topics_max=settings.topics_per_socket,
             frames_per_s=settings.frames_per_s,
             heartbeat_ms=round(settings.heartbeat_s * 1000),
             states_burst_bytes=settings.topics_per_socket * settings.state_max_bytes,
-            reconnect_ms=self.pulse.reconnect_ms,
+            reconnect_ms=self.registry.reconnect_ms,
             ack_rule=self.hub.ack_rule,
             is_revoked=self.auth.revocations.is_revoked,
         )
@@ -118,7 +120,7 @@ class Node:
     @asynccontextmanager
     async def run(self, on_death: Callable[[], None]) -> AsyncIterator[None]:
         """Run every task of the process while the context is open; `on_death` is called should one of them fail."""
-        self.feed.add(self._control_channel)
+        self.subscriber.add(self._control_channel)
         tasks = asyncio.create_task(self._tasks(), name="node")
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -137,11 +139,11 @@ class Node:
 
     async def _tasks(self) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.feed.run(), name="feed")
-            group.create_task(self.sweep.run(), name="reads")
-            group.create_task(self.sweep.patrol(), name="sweep")
+            group.create_task(self.subscriber.run(), name="feed")
+            group.create_task(self.reconciler.run(), name="reads")
+            group.create_task(self.reconciler.patrol(), name="sweep")
             group.create_task(self.probe.run(), name="probe")
-            group.create_task(self.pulse.run(), name="pulse")
+            group.create_task(self.registry.run(), name="pulse")
             group.create_task(self._check(), name="check")
             group.create_task(self._revocations(), name="revocations")
             group.create_task(self.acks.run(), name="acks")
@@ -202,7 +204,7 @@ class Node:
             for one, raised in told.items():
                 # Redis keeps a score in 17 digits; a later revocation of the same replaces it.
                 if latest.get((one.kind, one.value), -1.0) < one.at - 0.001:
-                    self.sweep.heard_foreign("revocation", of=one.kind)
+                    self.reconciler.heard_foreign("revocation", of=one.kind)
                 elif raised is not one:
                     await self._pass_on(one, raised)
 
@@ -239,7 +241,7 @@ class Node:
         live = self.hub.topics.get(channel)
         if live is not None:
             self.hub.confirmed(channel)
-            self.sweep.ask(live.name)
+            self.reconciler.ask(live.name)
         elif channel in self.probe.canaries:
             self.probe.prompt()
         elif channel == self._control_channel:
@@ -250,7 +252,7 @@ class Node:
         if self._is_stopping:
             return
         self.metrics.feed_losses += 1
-        self.hub.unknow(channels)
+        self.hub.invalidate(channels)
         self.probe.check()
 
     def _control(self, payload: bytes) -> None:
@@ -270,10 +272,10 @@ class Node:
         if not self.auth.revocations.revoke(revocation.kind, revocation.value, revocation.at):
             return
         self.metrics.revocations += 1
-        in_turns(list(self.pulse.sockets), self._revoke)
+        in_chunks(list(self.registry.sockets), self._revoke)
 
     def _revoke(self, socket: SessionSocket) -> None:
-        if socket in self.pulse.sockets:  # else it is gone since
+        if socket in self.registry.sockets:  # else it is gone since
             socket.revoke(self.auth.revocations)
 
     # What browsers answer.

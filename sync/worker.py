@@ -34,7 +34,7 @@ from sync.settings import SettingsError, SyncSettings
 from sync.source.hydration import Hydration, hydration
 from sync.store.checks.inspection import Inspection, check_start
 from sync.store.command_pipeline import Batch
-from sync.store.delayed_queue import Due, Timers
+from sync.store.delayed_queue import DelayedQueue, Due
 from sync.store.embedded import server
 from sync.store.redis.connect import connect
 from sync.store.store import StoreError
@@ -177,7 +177,7 @@ class Worker:
             if len(claimed) < BATCH:
                 await self._pause()
 
-    async def _give_back(self, timers: Timers, due: Due) -> None:
+    async def _give_back(self, timers: DelayedQueue, due: Due) -> None:
         batch = Batch(self._pipeline.store)
         timers.settle(batch, due, self._pipeline.now_ns() // 1000)
         await batch.run()
@@ -268,10 +268,10 @@ class Worker:
     async def _catalog(self) -> None:
         """Bring every tenant up to the present catalog: at the start, and whenever the file is edited."""
         waits_on: tuple[str, ...] = (WAITS_CATALOG, WAITS_SOFTWARE)
-        seen = self._pipeline.shelf.current
+        seen = self._pipeline.catalog_watcher.current
         sweeps_s = [0.0]
         while not self._stopped.is_set():
-            current = self._pipeline.shelf.current
+            current = self._pipeline.catalog_watcher.current
             if current is not seen:
                 seen, sweeps_s, waits_on = current, [0.0, SECOND_SWEEP_S], (WAITS_CATALOG,)
             if not sweeps_s:

@@ -14,7 +14,7 @@ from gateway.api.endpoint import Gateway, bearer
 from gateway.api.problem import Problem
 from gateway.auth.addresses import LOCAL, MESH_HEADERS, is_forwarded, is_internal
 from gateway.metrics import CONTENT_TYPE
-from sync.store.counters import Tallies
+from sync.store.counters import Counters
 
 CACHE_S = 1.0
 """How long one text is the answer to every scrape. Making one takes the event loop some 10 ms."""
@@ -25,7 +25,7 @@ class Scrape:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._tallies = Tallies(gateway.store)
+        self._tallies = Counters(gateway.store)
         token = gateway.settings.metrics_token.get_secret_value()
         # Digests are of equal length, so that the comparison's time says nothing of the token.
         self._token = _digest(token) if token else b""
@@ -63,7 +63,7 @@ class Scrape:
             if time.monotonic() - self._made_at >= CACHE_S:
                 metrics = self._gateway.metrics
                 await self._tallies.refresh()
-                metrics.tallies = self._tallies.counts
+                metrics.counters = self._tallies.counts
                 if metrics.backlog is not None:
                     await metrics.backlog.refresh()
                 self._text = metrics.exposition()

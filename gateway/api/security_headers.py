@@ -31,7 +31,7 @@ SECURITY_HEADERS = {
 """Defaults; an answer that sets one itself keeps its own."""
 
 
-class Front:
+class SecurityHeadersMiddleware:
     """Wraps the app. `is_allowed` tells whether an Origin header's text is an allowed origin."""
 
     def __init__(self, app: ASGIApp, is_allowed: Callable[[str], bool]) -> None:

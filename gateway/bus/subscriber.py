@@ -74,15 +74,15 @@ class _Reader:
         pending: channels it was asked for and has not confirmed.
     """
 
-    def __init__(self, feed: Feed, shard: str, is_sharded: bool) -> None:
+    def __init__(self, subscriber: BusSubscriber, shard: str, is_sharded: bool) -> None:
         self.shard = shard
         self.pending: dict[bytes, None] = {}
-        self._feed = feed
+        self._feed = subscriber
         self._is_sharded = is_sharded
         head = b"s" if is_sharded else b""
         self._message, self._subscribed = head + b"message", head + b"subscribe"
         self._unsubscribed = head + b"unsubscribe"
-        self._on_message = feed.on_message
+        self._on_message = subscriber.on_message
         self._asked: dict[bytes, None] = {}
         self._logins: list[str] = []  # commands sent before the first subscription that are not answered yet
         self._transport: asyncio.WriteTransport | None = None
@@ -224,7 +224,7 @@ class _Reader:
             self.reset()
 
 
-class Feed:
+class BusSubscriber:
     """Keeps the wanted channels subscribed, over every reconnect and wherever they move.
 
     Callbacks run on the event loop and must not wait: `on_message(channel, payload)`, `on_subscribed(channel)` after

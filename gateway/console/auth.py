@@ -46,7 +46,7 @@ ADDRESSES_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Visitor:
+class Principal:
     """Who is asking: `session` names the login in the audit; `expires_at` in seconds since 1970, None for never.
 
     `login`: the id of the login, as it is revoked at the logout; empty for who has none.
@@ -103,7 +103,7 @@ def _key_id(token: ConsoleToken) -> str:
     return f"{STREAM_ISSUER}-{token.id}"
 
 
-class Gate:
+class ConsoleAuth:
     """Who may look and act. Every key comes from a console token, so all processes of a deployment agree."""
 
     def __init__(self, settings: GatewaySettings, tokens: Tokens, revocations: Revocations) -> None:
@@ -126,7 +126,7 @@ class Gate:
         if not self._tokens and not is_local(request):
             raise Problem("not_found", "Not Found")
 
-    def require(self, request: Request) -> Visitor:
+    def require(self, request: Request) -> Principal:
         """Return who is asking: by a cookie, by `Authorization: Bearer`, or a developer on loopback, where no console
         token is set.
 
@@ -138,12 +138,12 @@ class Gate:
         presented = bearer(request)
         if presented and self._tokens:
             token = self._checked(request, presented, time.time())
-            return Visitor(f"t_{token.id}", token.scopes, token, False)
+            return Principal(f"t_{token.id}", token.scopes, token, False)
         if self._developer is not None:
-            return Visitor("dev", self._developer.scopes, self._developer, False)
+            return Principal("dev", self._developer.scopes, self._developer, False)
         return self._by_cookie(request.cookies.get(COOKIE, ""))
 
-    def _by_cookie(self, cookie: str) -> Visitor:
+    def _by_cookie(self, cookie: str) -> Principal:
         try:
             named = jwt.get_unverified_header(cookie).get("kid") if cookie else None
             token = next((token for token in self._tokens if token.id == named), None)
@@ -165,7 +165,7 @@ class Gate:
             raise Problem("token_revoked", "this login was logged out of, log in again")
         # The scopes are those that the token has now, whatever it had at the login.
         session = f"c_{login.removeprefix(LOGIN_PREFIX)[:16]}"
-        return Visitor(session, token.scopes, token, True, float(claims["exp"]), login)
+        return Principal(session, token.scopes, token, True, float(claims["exp"]), login)
 
     def login_of(self, request: Request) -> str:
         """Return the id of the login whose cookie the request bears; empty for none that is in force."""
@@ -174,13 +174,13 @@ class Gate:
         except Problem:
             return ""
 
-    def require_page(self, request: Request, visitor: Visitor) -> None:
+    def require_page(self, request: Request, principal: Principal) -> None:
         """Return when a POST comes from our own page, or from somebody who bears a token instead of a cookie.
 
         Raises:
             Problem: 403 header_missing or origin_forbidden.
         """
-        if bearer(request) and visitor.session.startswith("t_"):
+        if bearer(request) and principal.session.startswith("t_"):
             return
         if HEADER not in request.headers:
             raise Problem("header_missing", "send the header Planwire-Console: 1")
@@ -223,22 +223,22 @@ class Gate:
         claims = {"aud": AUDIENCE, "iat": int(now), "exp": int(now) + COOKIE_TTL_S, "jti": login}
         return jwt.encode(claims, token.cookie_key, "HS256", {"kid": token.id})
 
-    def stream_token(self, visitor: Visitor, now: float) -> tuple[str, int]:
+    def stream_token(self, principal: Principal, now: float) -> tuple[str, int]:
         """Return a token for the page's stream and when it ends: it opens what gateways report, and nothing else."""
         ends = int(now) + self._stream_ttl_s
         claims: dict[str, object] = {
             "iss": STREAM_ISSUER,
-            "sub": f"console-{visitor.session}",
+            "sub": f"console-{principal.session}",
             "iat": int(now),
             "exp": ends,
             "topics": ["*"],
             "scope": ["console"],
         }
-        if visitor.login:
-            claims["jti"] = visitor.login  # so that the logout ends the stream, too
+        if principal.login:
+            claims["jti"] = principal.login  # so that the logout ends the stream, too
         if self._audience:
             claims["aud"] = self._audience
-        return jwt.encode(claims, visitor.token.stream_key, "HS256", {"kid": _key_id(visitor.token)}), ends
+        return jwt.encode(claims, principal.token.stream_key, "HS256", {"kid": _key_id(principal.token)}), ends
 
     def _checked(self, request: Request, presented: str, now: float) -> ConsoleToken:
         # Compared first: whoever has the right token is never kept waiting for what others tried.

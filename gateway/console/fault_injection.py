@@ -17,7 +17,7 @@ SECONDS_MAX = 60
 DELAY_MIN_MS, DELAY_MAX_MS = 50, 5000
 
 
-class Holds:
+class FaultInjection:
     """The sockets that are held."""
 
     def __init__(self, later: Callable[[float, Callable[[], None]], object] | None = None) -> None:

@@ -12,15 +12,15 @@ import orjson
 
 from gateway.auth.tokens import VerifyKey
 from gateway.console import fault_injection
-from gateway.console.fault_injection import Holds
+from gateway.console.fault_injection import FaultInjection
 from gateway.console.rejected_webhooks import Refusals
 from gateway.console.reports import lease
 from gateway.console.reports.reporter import Reporter, Told
-from gateway.console.reports.tab_counts import Census
+from gateway.console.reports.tab_counts import TabCounts
 from gateway.console.reports.topic_list import LivePage, live_page
 from gateway.console.supervisor import supervise
-from gateway.fleet import survey
-from gateway.fleet.survey import Survey
+from gateway.fleet import fleet_query
+from gateway.fleet.fleet_query import FleetQuery
 from gateway.hub.hub import Subscription
 from gateway.node import Node
 from gateway.settings import GatewaySettings
@@ -47,17 +47,17 @@ class ConsoleNode(Node):
     def __init__(self, settings: GatewaySettings, connected: Connected, keys: Sequence[VerifyKey] = ()) -> None:
         super().__init__(settings, connected, keys)
         self._reasons: OrderedDict[tuple[str, str], tuple[int, str]] = OrderedDict()
-        self.census = Census(self)
-        self.holds = Holds()
+        self.tab_counts = TabCounts(self)
+        self.holds = FaultInjection()
         self.refusals = Refusals(self.store)
-        self.reporter = Reporter(self, self.census, self.holds, Told(self.nack_reason, self.refusals.counters))
-        self.survey = Survey(self.store, self.name, self._answer)
+        self.reporter = Reporter(self, self.tab_counts, self.holds, Told(self.nack_reason, self.refusals.counters))
+        self.fleet_query = FleetQuery(self.store, self.name, self._answer)
         self._control_messages: asyncio.Queue[bytes] = asyncio.Queue(CONTROL_MESSAGES_MAX)
 
     def _further(self) -> dict[str, Coroutine[object, object, None]]:
         jobs: dict[str, Callable[[], Awaitable[None]]] = {
             "reports": self.reporter.run,
-            "survey": self.survey.run,
+            "survey": self.fleet_query.run,
             "refusals": self._flush,
             "control": self._read_control,
         }
@@ -88,13 +88,13 @@ class ConsoleNode(Node):
                 continue
             if message.get("op") == lease.OP and isinstance(message.get("topics"), list):
                 self.reporter.looked(message["topics"])
-            elif message.get("op") == survey.OP:
-                self.survey.heard(message)
+            elif message.get("op") == fleet_query.OP:
+                self.fleet_query.heard(message)
 
     def acked(self, subscription: Subscription, version: int) -> None:
         """Note that a browser's listeners ran with `version`."""
         super().acked(subscription, version)
-        self.census.touch(subscription.live)
+        self.tab_counts.touch(subscription.live)
 
     def nacked(self, subscription: Subscription, version: int, reason: str) -> None:
         """Note that a browser could not use `version`, and why."""
@@ -105,7 +105,7 @@ class ConsoleNode(Node):
         self._reasons.move_to_end(key)
         if len(self._reasons) > NACKS_KEPT:
             self._reasons.popitem(last=False)
-        self.census.touch(subscription.live)
+        self.tab_counts.touch(subscription.live)
 
     def nack_reason(self, session: str, topic: str, version: int) -> str:
         """Return why a session refused this version of a topic; empty where it gave no reason or it is forgotten."""
@@ -117,11 +117,11 @@ class ConsoleNode(Node):
     async def _answer(self, what: str, about: Mapping[str, Any]) -> Any:
         match what:
             case "overview":
-                await self.census.count()
+                await self.tab_counts.count()
                 return orjson.loads(self.reporter.overview_bytes())
             case "topics":
-                await self.census.count()
-                return live_page(self.hub, self.census, LivePage.read(about))
+                await self.tab_counts.count()
+                return live_page(self.hub, self.tab_counts, LivePage.read(about))
             case "tabs":
                 live = self.hub.topic(str(about.get("topic")))
                 if live is None or live.is_report:
@@ -150,7 +150,7 @@ class ConsoleNode(Node):
         return True
 
     def _socket(self, session: str) -> SessionSocket | None:
-        return next((socket for socket in self.pulse.sockets if socket.session.id == session), None)
+        return next((socket for socket in self.registry.sockets if socket.session.id == session), None)
 
 
 def _whole(value: object) -> int:

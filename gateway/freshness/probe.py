@@ -15,7 +15,7 @@ from collections.abc import Callable
 import orjson
 import structlog
 
-from gateway.bus.subscriber import Feed
+from gateway.bus.subscriber import BusSubscriber
 from gateway.hub.hub import Hub
 from sync.core import announcement
 from sync.core.topic import PROBE_KIND
@@ -56,13 +56,19 @@ class Probe:
     """
 
     def __init__(
-        self, store: Store, hub: Hub, feed: Feed, node: str, interval_s: float, on_change: Callable[[], None]
+        self,
+        store: Store,
+        hub: Hub,
+        subscriber: BusSubscriber,
+        node: str,
+        interval_s: float,
+        on_change: Callable[[], None],
     ) -> None:
         self.canaries: dict[bytes, _Canary] = {}
         self._name = f"{PROBE_KIND}:{node}"
         self._store = store
         self._hub = hub
-        self._feed = feed
+        self._feed = subscriber
         self._interval_s = interval_s
         self._on_change = on_change
         self._layout: Layout | None = None

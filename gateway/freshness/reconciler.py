@@ -32,7 +32,7 @@ TIMER_SLACK_S = 0.01
 """Event loops may fire a timer a millisecond early; nobody would ask again."""
 
 
-class Sweep:
+class Reconciler:
     """The gateway's reader of the store. `ask` is called from anywhere; `run` and `patrol` are two tasks."""
 
     def __init__(
@@ -118,14 +118,14 @@ class Sweep:
         doubted_at = self._doubts.get(name)
         now = time.monotonic()
         may_reset = now - (now if doubted_at is None else doubted_at) >= self._hold_s
-        if not self.hub.install(snapshot, is_final=not self._is_wanted(name), may_reset=may_reset):
+        if not self.hub.apply_snapshot(snapshot, is_final=not self._is_wanted(name), may_reset=may_reset):
             await self._put_back(snapshot)
             return
         self._older.pop(name, None)
         if self._hydrates and not snapshot.version:
             self._unhydrated[name] = None
         live = self.hub.topic(name)
-        if live is None or not live.doubted:
+        if live is None or not live.verifying:
             self._doubts.pop(name, None)
         elif doubted_at is None:
             # A browser holds more than the store. Another gateway may do so too, and puts it back within one sweep:

@@ -12,7 +12,7 @@ CHUNK = 256
 """Sockets in one turn of the event loop: a write takes some 8 us, and a turn is to stay below 5 ms."""
 
 
-def in_turns(items: Sequence[T], do: Callable[[T], None]) -> None:
+def in_chunks(items: Sequence[T], do: Callable[[T], None]) -> None:
     """Do something to each of `items`, the first chunk at once; nobody may change the sequence meanwhile.
 
     What is true of an item now may be over when its turn comes: `do` looks again.

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import structlog
 
-from gateway.hub.fanout import CHUNK, in_turns
+from gateway.hub.fanout import CHUNK, in_chunks
 from gateway.hub.pending import Outbox
 from gateway.metrics import Metrics
 from gateway.ws import frames, protocol
@@ -112,20 +112,19 @@ class LiveTopic:
     """
 
     __slots__ = (
-        "asks_all",
+        "ack_all",
         "base",
         "cause",
         "channel",
         "confirmed",
         "cursor",
-        "doubted",
         "erased",
         "frames",
         "idle_since",
         "is_report",
         "known",
+        "late_version",
         "name",
-        "overtaken",
         "owner",
         "patch",
         "policy",
@@ -133,6 +132,7 @@ class LiveTopic:
         "ring",
         "state",
         "unproven",
+        "verifying",
         "version",
         "waiters",
         "watchers",
@@ -142,7 +142,7 @@ class LiveTopic:
         self.name = name
         self.channel = channel
         self.is_report = name.startswith(_REPORT_HEADS)
-        self.asks_all = False
+        self.ack_all = False
         self.version = 0
         self.base = 0
         self.state = ABSENT
@@ -152,8 +152,8 @@ class LiveTopic:
         self.erased = False
         self.known = False
         self.confirmed = False
-        self.doubted = False
-        self.overtaken = 0
+        self.verifying = False
+        self.late_version = 0
         self.unproven = 0
         self.ring: list[Subscription] = []
         self.cursor = 0
@@ -311,13 +311,13 @@ class Hub:
         self.subscriptions += 1
         if live.remaining:
             live.remaining += 1  # the newcomer stands between the cursor and those that come after the wrap
-        if self.is_crowd(live):
+        if self.is_sampled(live):
             socket.write(self._ack_policy(live))
         if live.known:
-            self._greet(subscription)
+            self._send_initial(subscription)
         return subscription
 
-    def is_crowd(self, live: LiveTopic) -> bool:
+    def is_sampled(self, live: LiveTopic) -> bool:
         """Whether the topic has more browsers than are to ack a version."""
         return len(live.ring) > self._acks_per_topic
 
@@ -325,7 +325,7 @@ class Hub:
         """Return the share and the spread in ms of acks that go for every topic, with as many browsers as are here."""
         return ack_rule(self.subscriptions, self._ack_after_ms, self._acks_per_s)
 
-    def advise(self, subscription: Subscription) -> None:
+    def send_ack_policy(self, subscription: Subscription) -> None:
         """Tell a browser again how it is to ack this topic, unless it does not drain."""
         if subscription.socket.outbox is None:
             subscription.socket.write(self._ack_policy(subscription.live))
@@ -336,27 +336,27 @@ class Hub:
         Each newcomer is told a share that fits the crowd it joins; with the larger shares of those before it, a topic
         of n sockets gets about `acks_per_topic` * (1 + ln(n / acks_per_topic)) acks a version.
         """
-        share, after_ms = (1.0, self._ack_after_ms) if live.asks_all else self.ack_rule()
-        if self.is_crowd(live):
+        share, after_ms = (1.0, self._ack_after_ms) if live.ack_all else self.ack_rule()
+        if self.is_sampled(live):
             after_ms = max(after_ms, CROWD_ACK_AFTER_MS)
-            if not live.asks_all:
+            if not live.ack_all:
                 share *= 2.0 ** -(len(live.ring) // self._acks_per_topic).bit_length()
         if live.policy is None or live.policy[0] != (share, after_ms):
             live.policy = (share, after_ms), frames.text(protocol.ack_policy(live.name, share, after_ms), False)
         return live.policy[1]
 
-    def ask_all(self, live: LiveTopic, asks_all: bool) -> None:
+    def set_ack_all(self, live: LiveTopic, ack_all: bool) -> None:
         """Have every browser of the topic acknowledge every version from now on, or as many as the rule says again."""
-        if live.asks_all == asks_all:
+        if live.ack_all == ack_all:
             return
-        live.asks_all = asks_all
-        if self.is_crowd(live) or self.ack_rule() != (1, self._ack_after_ms):
-            in_turns(list(live.ring), self._advise_present)
+        live.ack_all = ack_all
+        if self.is_sampled(live) or self.ack_rule() != (1, self._ack_after_ms):
+            in_chunks(list(live.ring), self._advise_present)
 
     def _advise_present(self, subscription: Subscription) -> None:
         ring, index = subscription.live.ring, subscription.index
         if index < len(ring) and ring[index] is subscription:
-            self.advise(subscription)
+            self.send_ack_policy(subscription)
 
     def detach(self, subscription: Subscription) -> None:
         """End `subscription`."""
@@ -378,15 +378,15 @@ class Hub:
         """Greet again: the browser says it holds `held` now."""
         subscription.held, subscription.sent = held, -1
         if subscription.live.known:
-            self._greet(subscription)
+            self._send_initial(subscription)
 
-    def _greet(self, subscription: Subscription) -> None:
+    def _send_initial(self, subscription: Subscription) -> None:
         """Answer a subscribe: the newest state, or that what is held is the newest."""
         live, held = subscription.live, subscription.held
         if held > live.version:
             # Newer than anything known here: either this copy is behind or the store lost its tail. The store decides.
             subscription.sent = AHEAD
-            live.doubted = True
+            live.verifying = True
             self._reread(live.name)
         elif held == live.version and held:
             subscription.sent = held
@@ -394,18 +394,18 @@ class Hub:
         else:
             subscription.sent = held or -1  # holding nothing is less than being told that there is nothing
             self._deliver(subscription)
-        self._bury_soon(live)
+        self._close_erased_soon(live)
 
     def serve(self, subscription: Subscription) -> None:
         """Send what the browser lacks: the newest version, or the way back to it. Nothing when it holds that."""
         live = subscription.live
         is_ahead = subscription.sent == AHEAD and subscription.held > live.version
         if is_ahead or subscription.sent > live.version:
-            if not live.doubted:
+            if not live.verifying:
                 self._reset(subscription)
         elif subscription.sent < 0:
             if live.known:
-                self._greet(subscription)
+                self._send_initial(subscription)
         elif subscription.sent < live.version:
             self._deliver(subscription)
 
@@ -452,14 +452,14 @@ class Hub:
             self._metrics.bad_announcements += 1
             return
         if version <= live.version:
-            if version < live.version and not live.overtaken:
+            if version < live.version and not live.late_version:
                 # Late, since this one was read and not heard. Or the store has lost this one, and its clock is behind
                 # the one that made it: then versions do not rise.
-                live.overtaken = version
+                live.late_version = version
                 self._reread(live.name)
             return
         live.set(version, state, cause, base, patch, owner, erased)
-        live.overtaken = 0
+        live.late_version = 0
         live.unproven = 0 if owner else version
         if live.known:
             self._fan_out(live)
@@ -472,7 +472,7 @@ class Hub:
         if live is not None:
             live.confirmed = True
 
-    def unknow(self, channels: Iterable[bytes] | None = None) -> None:
+    def invalidate(self, channels: Iterable[bytes] | None = None) -> None:
         """Doubt the topics announced on `channels` (None: all): their bus was lost.
 
         Sockets keep what they have; new ones wait for the next read.
@@ -482,7 +482,7 @@ class Hub:
                 live.known = live.confirmed = False
                 self.unsettled.add(channel)
 
-    def install(self, snapshot: Snapshot, is_final: bool = True, may_reset: bool = True) -> bool:
+    def apply_snapshot(self, snapshot: Snapshot, is_final: bool = True, may_reset: bool = True) -> bool:
         """Take what the store holds. `is_final`: nobody has asked for it again since the read was sent.
 
         A read that was sent before the subscription was confirmed, or before a browser said it holds something newer,
@@ -497,7 +497,7 @@ class Hub:
         if live is None:
             return True
         if snapshot.version < live.version and not live.is_report:
-            if not (is_final and 0 < live.overtaken <= snapshot.version):
+            if not (is_final and 0 < live.late_version <= snapshot.version):
                 return False
             log.error("store_went_on", topic=live.name, lost=live.version, stored=snapshot.version)
             live.version = 0
@@ -505,10 +505,10 @@ class Hub:
             live.unproven = 0
         if snapshot.version > live.version:
             live.set(snapshot.version, snapshot.state, snapshot.cause, owner=snapshot.owner, erased=snapshot.erased)
-        live.overtaken = 0
+        live.late_version = 0
         live.known = True
         if is_final:
-            live.doubted = live.doubted and not may_reset
+            live.verifying = live.verifying and not may_reset
             if live.confirmed:
                 self.unsettled.discard(live.channel)
         self._fan_out(live)
@@ -520,25 +520,25 @@ class Hub:
         if live is not None:
             live.unproven = 0
             live.set(snapshot.version, snapshot.state, snapshot.cause, owner=snapshot.owner, erased=snapshot.erased)
-            self.install(snapshot)
+            self.apply_snapshot(snapshot)
 
-    def _bury_soon(self, live: LiveTopic) -> None:
+    def _close_erased_soon(self, live: LiveTopic) -> None:
         """Where the topic was erased, end every subscription to it: later, since whoever attaches is not done yet."""
         if live.erased:
-            asyncio.get_running_loop().call_soon(self._bury, live)
+            asyncio.get_running_loop().call_soon(self._close_erased, live)
 
-    def _bury(self, live: LiveTopic) -> None:
+    def _close_erased(self, live: LiveTopic) -> None:
         if live.erased:
             for subscription in live.ring[-CHUNK:]:  # each that ends takes itself out of the ring
                 self.serve(subscription)
                 subscription.socket.end(live.name, "erased")
             if live.ring:
-                asyncio.get_running_loop().call_soon(self._bury, live)
+                asyncio.get_running_loop().call_soon(self._close_erased, live)
 
     def _fan_out(self, live: LiveTopic) -> None:
         if self.changed is not None:
             self.changed.add(live)
-        self._bury_soon(live)
+        self._close_erased_soon(live)
         for waiter in live.waiters:
             if not waiter.done():
                 waiter.set_result(None)

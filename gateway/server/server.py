@@ -81,7 +81,7 @@ _UPGRADE = re.compile(rb"\r\nupgrade: *websocket\r\n", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection: *(?:[a-z-]+, *)*upgrade(?:, *[a-z-]+)*\r\n", re.IGNORECASE)
 
 
-class Porch:
+class FirstBytesProtocol:
     """Takes new connections until their first bytes tell what they are: one for a server, called for each.
 
     A connection's protocol is a socket from the start. What sends an opening handshake, whole and in plain form, stays
@@ -111,7 +111,7 @@ class Porch:
         """Let the socket answer an opening handshake, and the door look at any other first bytes."""
         end = data.find(b"\r\n\r\n") + 4
         if 4 <= end < HEAD_MAX_BYTES and is_handshake(data[:end]):
-            socket.shake_hands(data[:end])
+            socket.handshake(data[:end])
             if end < len(data) and not transport.is_closing():
                 socket.data_received(data[end:])
             return
@@ -134,7 +134,7 @@ def is_handshake(head: bytes) -> bool:
 class Door(HttpToolsProtocol):
     """uvicorn's HTTP protocol with bounds on what a client may send, and for how long, before it is understood."""
 
-    _porch: Porch
+    _porch: FirstBytesProtocol
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -145,9 +145,9 @@ class Door(HttpToolsProtocol):
         self._fault = ""
         self._served: RequestResponseCycle | None = None
 
-    def enter(self, transport: asyncio.Transport, porch: Porch) -> None:
+    def enter(self, transport: asyncio.Transport, first_bytes: FirstBytesProtocol) -> None:
         """Take over a registered connection."""
-        self._porch = porch
+        self._porch = first_bytes
         self.connection_made(transport)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -255,17 +255,17 @@ class Door(HttpToolsProtocol):
             # The answer under way would end up among the frames.
             self.transport.close()
             return
-        transport, porch = self.transport, self._porch
+        transport, first_bytes = self.transport, self._porch
         head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
         for name, value in self.headers:
             head += [name, b": ", value, b"\r\n"]
         socket_class = cast("type[WebSocket]", self.ws_protocol_class)
-        socket = socket_class(self.config, self.server_state, self.app_state, porch)
+        socket = socket_class(self.config, self.server_state, self.app_state, first_bytes)
         self.connections.discard(self)
-        porch.connections.replace(self, socket)
+        first_bytes.connections.replace(self, socket)
         socket.take_over(transport)
         transport.set_protocol(socket)
-        socket.shake_hands(b"".join([*head, b"\r\n"]))
+        socket.handshake(b"".join([*head, b"\r\n"]))
         if rest and not transport.is_closing():
             socket.data_received(rest)
         # The parser and this object hold each other: let go, they are freed now, not when the collector comes by.
@@ -353,8 +353,8 @@ class Server(uvicorn.Server):
         Raises:
             StartError: the app cannot start, for a reason that an operator can do something about.
         """
-        porch = Porch(self.config, self.server_state, self.lifespan.state)
-        self.config.http_protocol_class = porch  # type: ignore[assignment]
+        first_bytes = FirstBytesProtocol(self.config, self.server_state, self.lifespan.state)
+        self.config.http_protocol_class = first_bytes  # type: ignore[assignment]
         try:
             await super().startup(sockets)
         except SystemExit as end:
@@ -364,8 +364,8 @@ class Server(uvicorn.Server):
             raise StartError(str(reason)) from end
         if sockets is not None:  # else uvicorn says so
             log.info("listening", urls=[f"http://{address_text(one.getsockname())}" for one in sockets])
-        porch.connections.start()
-        self._connections = porch.connections
+        first_bytes.connections.start()
+        self._connections = first_bytes.connections
         node = self.lifespan.state.get("node")
         if isinstance(node, Node):
             for listener in (one for server in self.servers for one in server.sockets):
@@ -384,7 +384,7 @@ class Server(uvicorn.Server):
             server.close()
         node = self.lifespan.state.get("node")
         if isinstance(node, Node):
-            await node.pulse.drain(node.settings.drain_s)
+            await node.registry.drain(node.settings.drain_s)
         await super().shutdown(sockets)
         self._connections.stop()
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from gateway.auth.revocations import Revocations
     from gateway.hub.hub import Subscription
     from gateway.node import Node
-    from gateway.server.server import Porch
+    from gateway.server.server import FirstBytesProtocol
 
 log = structlog.get_logger()
 
@@ -174,10 +174,12 @@ class WebSocket(asyncio.Protocol):
     subprotocol: ClassVar[str | None] = protocol.SUBPROTOCOL
     fragments_max: ClassVar[int] = FRAGMENTS_MAX
 
-    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], porch: Porch) -> None:
+    def __init__(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any], first_bytes: FirstBytesProtocol
+    ) -> None:
         """Take uvicorn's objects. `porch` decides what to do with the first bytes."""
         self.server_state = server_state
-        self._porch = porch
+        self._porch = first_bytes
         self.transport: asyncio.Transport | None = None
         self._is_upgraded = False
         self._inbound: _Inbound | None = None
@@ -310,7 +312,7 @@ class WebSocket(asyncio.Protocol):
 
     # Handshake.
 
-    def shake_hands(self, head: bytes) -> None:
+    def handshake(self, head: bytes) -> None:
         """Answer a request head that asks for a WebSocket."""
         try:
             answer = self._answer(head)
@@ -563,8 +565,10 @@ class SessionSocket(WebSocket):
 
     session: Session[Subscription]
 
-    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], porch: Porch) -> None:
-        super().__init__(config, server_state, app_state, porch)
+    def __init__(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any], first_bytes: FirstBytesProtocol
+    ) -> None:
+        super().__init__(config, server_state, app_state, first_bytes)
         self.node: Node = app_state["node"]
         self.outbox: Outbox[Subscription] | None = None
         self.deflate = False
@@ -581,7 +585,7 @@ class SessionSocket(WebSocket):
 
     def admit(self, headers: dict[bytes, bytes], peer: str) -> None:
         """Check the origin and the limits on sockets."""
-        self.peer = self.node.pulse.admit(headers, peer)
+        self.peer = self.node.registry.admit(headers, peer)
 
     def opened(self) -> None:
         """Start the clock for the hello."""
@@ -595,7 +599,7 @@ class SessionSocket(WebSocket):
         self.deflate = self._extension is not None
         self.opened_at = time.time()
         self.session = Session(self.node.session_id(), self.node.rules)
-        self.node.pulse.opened(self)
+        self.node.registry.opened(self)
         self._porch.connections.waits(self, Wait.HELLO)
 
     def data_received(self, data: bytes) -> None:
@@ -626,7 +630,7 @@ class SessionSocket(WebSocket):
                     self.write(frames.text(data, False))
                 case session.Opened(data):
                     self.settle()
-                    if not node.pulse.greeted(self):
+                    if not node.registry.greeted(self):
                         break  # refused: no welcome, no topics
                     is_greeting = True
                     self.write(frames.text(data, False))
@@ -642,14 +646,14 @@ class SessionSocket(WebSocket):
                     if version <= subscription.live.version:  # else nobody was ever sent it
                         node.nacked(subscription, version, reason)
                 case session.Expecting(topic, after, timeout_ms):
-                    node.pulse.expect(self, topic, after, timeout_ms / 1000)
+                    node.registry.expect(self, topic, after, timeout_ms / 1000)
                 case session.Renewed(data):
-                    node.pulse.renewed(self)
+                    node.registry.renewed(self)
                     self.write(frames.text(data, False))
                     # The rule for acks in it goes for every topic: what was said of single ones is said again.
                     for subscription in self.session.topics.values():
-                        if node.hub.is_crowd(subscription.live) or subscription.live.asks_all:
-                            node.hub.advise(subscription)
+                        if node.hub.is_sampled(subscription.live) or subscription.live.ack_all:
+                            node.hub.send_ack_policy(subscription)
                 case session.Close(code, reason):
                     if code == CloseCode.TOKEN:
                         node.metrics.auth_failures[reason] += 1
@@ -676,7 +680,7 @@ class SessionSocket(WebSocket):
         self.fd = -1
         if self.outbox is None:
             self.outbox = Outbox()
-            self.node.pulse.stalled(self)
+            self.node.registry.stalled(self)
 
     def resume_writing(self) -> None:
         """All is out: send the newest of whatever was noted."""
@@ -684,7 +688,7 @@ class SessionSocket(WebSocket):
         self._open_lane()
         if outbox is None:
             return
-        self.node.pulse.drained(self)
+        self.node.registry.drained(self)
         # Full again after one of them, the hub only notes the rest, in the new outbox.
         while (subscription := outbox.take()) is not None:
             self.node.hub.serve(subscription)
@@ -709,14 +713,14 @@ class SessionSocket(WebSocket):
 
     def closing(self) -> None:
         """Give the peer a moment to answer the close."""
-        self.node.pulse.closing(self)
+        self.node.registry.closing(self)
 
     def lost(self) -> None:
         """Leave every topic."""
         for subscription in self.session.topics.values():
             self.node.hub.detach(subscription)
         self.session.topics.clear()
-        self.node.pulse.lost(self)
+        self.node.registry.lost(self)
 
     def buffered_bytes(self) -> int:
         """Return what waits in the transport."""

@@ -16,7 +16,7 @@ import structlog
 
 from gateway.auth import origins
 from gateway.auth.addresses import TrustedProxies, group
-from gateway.hub.fanout import in_turns
+from gateway.hub.fanout import in_chunks
 from gateway.metrics import Metrics
 from gateway.settings import GatewaySettings
 from gateway.ws import frames, protocol
@@ -58,7 +58,7 @@ LOGGER = "gateway.socket"
 log = structlog.get_logger(LOGGER)
 
 
-class Pulse:
+class ConnectionRegistry:
     """The sockets of one process."""
 
     def __init__(
@@ -236,7 +236,7 @@ class Pulse:
     def tick(self, now: float) -> None:
         """Do everything that is due at `now` (seconds of the monotonic clock)."""
         self._look_at_clock()
-        in_turns(self._deadlines.due(now), self._due)  # tokens that were made together end together
+        in_chunks(self._deadlines.due(now), self._due)  # tokens that were made together end together
         for topic, after in self._awaited.due(now):
             live = self._hub.topic(topic)
             if live is None or live.version <= after:
@@ -270,7 +270,7 @@ class Pulse:
         offset_s = _wall_offset_s()
         if abs(offset_s - self._wall_offset_s) > CLOCK_STEP_S:
             log.warning("clock_set", by_s=round(offset_s - self._wall_offset_s, 3))
-            in_turns(list(self.sockets), self._book_expiry)
+            in_chunks(list(self.sockets), self._book_expiry)
         self._wall_offset_s = offset_s
 
     def _book_expiry(self, socket: SessionSocket) -> None:
@@ -314,7 +314,7 @@ class Pulse:
 
     def _advise(self, socket: SessionSocket) -> None:
         for subscription in socket.session.topics.values():
-            self._hub.advise(subscription)
+            self._hub.send_ack_policy(subscription)
 
     def _heartbeat(self) -> bytes:
         return frames.text(protocol.heartbeat(time.time_ns() // 1000, self._hub.fresh, self._hub.verified_at_us), False)
@@ -334,7 +334,7 @@ class Pulse:
         self._metrics.fresh = self._hub.fresh
         self._freshness_at = time.monotonic()
         data = self._heartbeat()
-        in_turns([socket for beat in self._beats for socket in beat], partial(self._tell, data))
+        in_chunks([socket for beat in self._beats for socket in beat], partial(self._tell, data))
 
     def _tell(self, data: bytes, socket: SessionSocket) -> None:
         if socket.outbox is None and socket in self.sockets:

@@ -18,7 +18,7 @@ from typing import NoReturn
 import uvicorn
 
 from sync.billing.catalog.catalog import CatalogError
-from sync.billing.catalog.watcher import Shelf
+from sync.billing.catalog.watcher import CatalogWatcher
 from sync.core.errors import SyncError
 from sync.process import logs, parent_watch
 from sync.simulator import settings as from_environ
@@ -39,10 +39,10 @@ def main(environ: Mapping[str, str]) -> int:
     try:
         settings = from_environ.from_env(environ)
         logs.configure(settings.log_level, settings.log_format)
-        shelf = _catalog(settings)
+        catalog_watcher = _catalog(settings)
         provider = Provider(
             settings.data_dir,
-            lambda: shelf.current,
+            lambda: catalog_watcher.current,
             settings.webhook_url,
             settings.secrets,
             lambda: time.time_ns() // 1000,
@@ -70,14 +70,14 @@ def main(environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _catalog(settings: SimulatorSettings) -> Shelf:
+def _catalog(settings: SimulatorSettings) -> CatalogWatcher:
     """Return the catalog that the settings name.
 
     Raises:
         SettingError: it cannot be read, or is no catalog.
     """
     try:
-        return Shelf(settings.catalog_path)
+        return CatalogWatcher(settings.catalog_path)
     except CatalogError as error:
         raise SettingError(f"PLANWIRE_CATALOG: {error}") from error
 

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 import httpx2
 
 from sync.billing.providers import ProviderUnavailable
-from sync.billing.providers.rate_limit import Allowance
+from sync.billing.providers.rate_limit import RateLimiter
 from sync.core import canonical_json, document
 from sync.core.errors import SyncError
 from sync.store.store import order_token
@@ -117,12 +117,12 @@ def _order(answer: dict[str, object]) -> str:
 class Source:
     """The backend at one address. Safe to share between tasks."""
 
-    def __init__(self, url: str, secret: bytes, *, timeout_s: float, budget: Allowance) -> None:
+    def __init__(self, url: str, secret: bytes, *, timeout_s: float, rate_limiter: RateLimiter) -> None:
         """Ask `url`, which may hold TOPIC_FIELD, as often as `budget` allows; `timeout_s`: for the whole answer."""
         self._url = url
         self._secret = secret
         self._timeout_s = timeout_s
-        self._budget = budget
+        self._budget = rate_limiter
         # No proxy, no credentials from the environment: only what is configured is asked.
         self._client = httpx2.AsyncClient(
             follow_redirects=False,

@@ -19,13 +19,13 @@ import orjson
 import structlog
 
 from sync.billing.domain.tenant_resolution import TENANT_KIND
-from sync.billing.providers.rate_limit import SharedBudget
+from sync.billing.providers.rate_limit import RedisRateLimiter
 from sync.core.topic import RESERVED_KINDS, Topic
 from sync.settings import SyncSettings
 from sync.source.client import Answer, Source, SourceError
 from sync.store import hydration_requests
 from sync.store.command_pipeline import Batch
-from sync.store.delayed_queue import Due, Timers
+from sync.store.delayed_queue import DelayedQueue, Due
 from sync.store.store import Change, Snapshot, Store, StoreError, Verdict
 
 ABSENT_S = 10.0
@@ -87,8 +87,8 @@ class Hydration:
         self._source = source
         self._is_billed = is_billed
         self._absent_s = absent_s
-        self._wanted = Timers(store, store.keys.hydrate, lease_s)
-        self._compared = Timers(store, store.keys.compare, lease_s)
+        self._wanted = DelayedQueue(store, store.keys.hydrate, lease_s)
+        self._compared = DelayedQueue(store, store.keys.compare, lease_s)
         self._failures: dict[str, int] = {}
 
     def serves(self, topic: str) -> bool:
@@ -124,7 +124,7 @@ class Hydration:
                 if not claimed:
                     await _pause(stopped, POLL_S * random.uniform(0.5, 1.5))  # noqa: S311 - spreads, guards nothing
 
-    async def _work(self, timers: Timers, due: Due, work: Callable[[str], Any]) -> None:
+    async def _work(self, timers: DelayedQueue, due: Due, work: Callable[[str], Any]) -> None:
         """Do one claimed topic's work, and end the claim; a lost store leaves that to the lease."""
         with contextlib.suppress(StoreError):
             again_s = await work(due.topic)
@@ -251,7 +251,7 @@ def hydration(store: Store, settings: SyncSettings) -> Hydration | None:
         settings.source_url,
         settings.source_secret.get_secret_value().encode(),
         timeout_s=settings.source_timeout_s,
-        budget=SharedBudget(store, "source", "all", settings.source_rate_per_s),
+        rate_limiter=RedisRateLimiter(store, "source", "all", settings.source_rate_per_s),
     )
     billed = settings.billed_environments
     return Hydration(store, source, lambda topic: topic.kind == TENANT_KIND and topic.env in billed)

@@ -18,7 +18,7 @@ LOADS_MAX = 64
 """How many travel at once: the answers of the first wait for those of the last."""
 
 
-class Convoy(Generic[T, R]):
+class Coalescer(Generic[T, R]):
     """Sends loads through `send`, which answers each in order; an exception for an answer is raised to who asked.
 
     Who finds nothing under way drives, the others ride with the next. A SyncError of `send` is raised to all aboard.
@@ -33,7 +33,7 @@ class Convoy(Generic[T, R]):
         self._waiting: list[tuple[T, asyncio.Future[tuple[R | Exception] | None]]] = []
         self._under_way = False
 
-    async def carry(self, load: T) -> R:
+    async def submit(self, load: T) -> R:
         """Return the answer to one load.
 
         Raises:

@@ -17,9 +17,9 @@ from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from sync.store.coalescer import Convoy
+from sync.store.coalescer import Coalescer
 from sync.store.redis.cluster import ClusterRedis
-from sync.store.redis.retry import heeding
+from sync.store.redis.retry import cancel_guard
 from sync.store.store import Store, StoreError
 
 Argument = bytes | str | int
@@ -89,22 +89,22 @@ class Batch:
         return replies
 
     async def _carried(self, commands: list[_Command]) -> list[Any]:
-        replies = await _convoy(self._redis).carry(commands)
+        replies = await _convoy(self._redis).submit(commands)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise StoreError(str(reply)) from reply
         return replies
 
 
-_convoys: WeakKeyDictionary[Redis, Convoy[list[_Command], list[Any]]] = WeakKeyDictionary()
+_convoys: WeakKeyDictionary[Redis, Coalescer[list[_Command], list[Any]]] = WeakKeyDictionary()
 """One for each connection to a store, as long as that is used."""
 
 
-def _convoy(redis: Redis) -> Convoy[list[_Command], list[Any]]:
-    convoy = _convoys.get(redis)
-    if convoy is None:
-        convoy = _convoys[redis] = Convoy(partial(_send, weakref.proxy(redis)), _given_up)
-    return convoy
+def _convoy(redis: Redis) -> Coalescer[list[_Command], list[Any]]:
+    coalescer = _convoys.get(redis)
+    if coalescer is None:
+        coalescer = _convoys[redis] = Coalescer(partial(_send, weakref.proxy(redis)), _given_up)
+    return coalescer
 
 
 def _given_up() -> StoreError:
@@ -159,7 +159,7 @@ async def _exchange(redis: Redis, told: Sequence[_Told]) -> list[Any]:
     connection = await pool.get_connection()
 
     async def attempt() -> list[Any]:
-        heed = heeding()
+        heed = cancel_guard()
         await connection.send_packed_command(packed, check_health=False)
         heed()  # what is read now has no bound but the caller's, which may have run out while it was sent
         replies: list[Any] = []

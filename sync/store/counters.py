@@ -30,7 +30,7 @@ def parse(text: str) -> tuple[str, Labels]:
     return name, tuple((label, value) for label, _, value in (item.partition("=") for item in labels))
 
 
-class Tallies:
+class Counters:
     """The counts as one process reads them: seldom, and what was read last while the store is away."""
 
     def __init__(self, store: Store) -> None:
@@ -57,7 +57,7 @@ async def read(store: Store) -> dict[tuple[str, Labels], int]:
     """
     try:
         pipeline = store.redis.pipeline(transaction=False)
-        pipeline.hgetall(store.keys.tallies)
+        pipeline.hgetall(store.keys.counters)
         async with pipeline:
             (found,) = await pipeline.execute()
     except (RedisError, OSError) as error:

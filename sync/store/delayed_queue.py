@@ -24,7 +24,7 @@ class Due:
     lease: bytes
 
 
-class Timers:
+class DelayedQueue:
     """Topics by when they are due, in the sorted set `key`."""
 
     def __init__(self, store: Store, key: str, lease_s: float) -> None:

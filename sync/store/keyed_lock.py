@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 
-class Turns:
+class KeyedLock:
     """Locks by key, kept only while somebody holds or waits for one. Other processes are not kept out."""
 
     def __init__(self) -> None:

@@ -102,7 +102,7 @@ class Keys:
         """Return the key of the capped stream of what became of the tenant's events."""
         return f"{self.head(topic)}:events"
 
-    def sightings(self, topic: str) -> str:
+    def provider_snapshots(self, topic: str) -> str:
         """Return the key of the hash of the provider's last answers, by subscription."""
         return f"{self.head(topic)}:sightings"
 
@@ -148,7 +148,7 @@ class Keys:
         return f"{self.head('schema')}:format"
 
     @property
-    def tallies(self) -> str:
+    def counters(self) -> str:
         """The hash of rare counts that several processes add to."""
         return f"{self.head('tallies')}:counts"
 

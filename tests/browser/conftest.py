@@ -243,7 +243,7 @@ async def sole_holder(bench: Bench, tabs: Sequence[Tabbed]) -> Tabbed:
 
     async def found() -> Tabbed:
         holding = [tab for tab in tabs if await tab.holds_a_socket()]
-        sockets = bench.gateway.node.pulse.sockets
+        sockets = bench.gateway.node.registry.sockets
         opened = [socket.session.id for socket in sockets if socket.opened_at]
         silent = [socket.session.id for socket in sockets if not socket.opened_at]
         assert len(holding) == len(opened) == 1, f"tabs {list(map(tabs.index, holding))}, {opened=}, {silent=}"

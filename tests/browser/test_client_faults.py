@@ -166,7 +166,7 @@ async def test_a_page_from_the_back_forward_cache_is_right_again(laboratory: Lab
     tab = await laboratory.open(query)
     await tab.shows(1)
     await tab.page.goto(f"{laboratory.url}/probe/?elsewhere")
-    await until(lambda: len(laboratory.gateway.node.pulse.sockets) == 1, timeout_s=20)
+    await until(lambda: len(laboratory.gateway.node.registry.sockets) == 1, timeout_s=20)
     await laboratory.publish(2)
     await tab.page.go_back(wait_until="commit")
     await tab.shows(2)
@@ -196,7 +196,7 @@ async def test_a_blocked_websocket_is_replaced_by_an_event_stream(laboratory: La
     await tab.shows(1)
     await laboratory.publish(2)
     await tab.shows(2)
-    assert not laboratory.gateway.node.pulse.sockets
+    assert not laboratory.gateway.node.registry.sockets
     laboratory.proxy.reset()
     await laboratory.publish(3)
     await tab.shows(3)
@@ -213,7 +213,7 @@ async def test_where_streams_are_blocked_too_it_polls(laboratory: Laboratory) ->
     laboratory.proxy.reset()
     await laboratory.publish(3)
     await tab.shows(3)
-    assert not laboratory.gateway.node.pulse.sockets
+    assert not laboratory.gateway.node.registry.sockets
     await tab.never_went_back()
 
 
@@ -237,7 +237,7 @@ async def test_an_erased_topic_is_denied_and_forgotten(laboratory: Laboratory) -
     tab = await laboratory.open("stored")
     await tab.shows(1)
     assert await tab.page.evaluate("localStorage.length") == 1
-    for socket in list(laboratory.gateway.node.pulse.sockets):
+    for socket in list(laboratory.gateway.node.registry.sockets):
         socket.end(TOPIC, "erased")
     denied = await tab.turns("denied")
     assert denied["reason"] == "erased"

@@ -169,7 +169,7 @@ async def test_a_blocked_websocket_is_replaced_by_an_event_stream(bench: FoxBenc
     await tab.shows(1)
     await bench.publish(2)
     await tab.shows(2)
-    assert not bench.gateway.node.pulse.sockets
+    assert not bench.gateway.node.registry.sockets
     await tab.never_went_back()
 
 

@@ -190,9 +190,9 @@ async def end_all(running: Running, strangers: Strangers, deaf: bool) -> None:
         with closing(peers):
             pairs = []
             for _ in range(EACH):
-                known = set(running.node.pulse.sockets)
+                known = set(running.node.registry.sockets)
                 peers.append(await dial(running.port, deaf=deaf))
-                (sock,) = running.node.pulse.sockets - known
+                (sock,) = running.node.registry.sockets - known
                 pairs.append((peers[-1], sock))
             for _ in range(8 if deaf else 1):
                 fan_out(running, versions)
@@ -212,7 +212,7 @@ async def end_all(running: Running, strangers: Strangers, deaf: bool) -> None:
                 await asyncio.sleep(0)
             for peer, _ in pairs:
                 peer.close()
-        await until(lambda: not running.node.pulse.sockets)
+        await until(lambda: not running.node.registry.sockets)
         for _, sock in pairs:
             assert sock.fd == -1, way.__name__
 
@@ -225,13 +225,13 @@ async def test_no_frame_reaches_a_strangers_descriptor(
     async with run_gateway(environment(store_url, SWEEP_S="3600", SEND_BUFFER_BYTES="4096")) as running:
         first = await dial(running.port)
         with closing([first]):
-            await until(lambda: len(running.node.pulse.sockets) == 1)
-            (sock,) = running.node.pulse.sockets
+            await until(lambda: len(running.node.registry.sockets) == 1)
+            (sock,) = running.node.registry.sockets
             assert sock.transport is not None
             # One byte that waits already ends direct writes: a frame written past it would arrive before it.
             assert sock.transport.get_write_buffer_limits() == (0, 0)
             await asyncio.get_running_loop().sock_sendall(first, encode(CLOSE, struct.pack("!H", 1000)))
-            await until(lambda: not running.node.pulse.sockets)
+            await until(lambda: not running.node.registry.sockets)
         try:
             await end_all(running, strangers, deaf)
             assert watched.strays == []

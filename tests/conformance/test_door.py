@@ -93,13 +93,15 @@ SLOW = {
 
 def soon_once_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have heads time out soon, but for the first one until its first bytes are there: it is to be answered."""
-    hear = server.Porch.hear
+    hear = server.FirstBytesProtocol.hear
 
-    def heard(porch: server.Porch, socket: connection.WebSocket, transport: asyncio.Transport, data: bytes) -> None:
+    def heard(
+        first_bytes: server.FirstBytesProtocol, socket: connection.WebSocket, transport: asyncio.Transport, data: bytes
+    ) -> None:
         monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", SOON_S)
-        hear(porch, socket, transport, data)
+        hear(first_bytes, socket, transport, data)
 
-    monkeypatch.setattr(server.Porch, "hear", heard)
+    monkeypatch.setattr(server.FirstBytesProtocol, "hear", heard)
 
 
 @pytest.mark.parametrize("name", SLOW)
@@ -294,7 +296,7 @@ async def test_http_1_0_needs_no_host_and_has_no_upgrade(running: Running) -> No
         await wire.send(b"GET /v1/connect HTTP/1.0\r\nHost: a\r\n" + UPGRADE + b"\r\n")
         answer = await wire.answer()
         assert (answer.status, answer.code) == (426, "upgrade_required")
-    assert not running.node.pulse.sockets
+    assert not running.node.registry.sockets
 
 
 async def test_a_refused_head_does_not_end_up_in_an_answer(running: Running) -> None:
@@ -347,7 +349,7 @@ async def test_a_socket_never_opens_inside_an_answer(running: Running) -> None:
     async with dial(running.port) as wire:
         await wire.send(f"{wait}Authorization: Bearer {token()}\r\n\r\n".encode(), head({"Sec-WebSocket-Key": KEY}))
         assert b"101 Switching" not in await wire.rest()
-    assert not running.node.pulse.sockets
+    assert not running.node.registry.sockets
 
 
 async def test_what_is_no_handshake_at_the_sockets_path_is_told_what_to_do(running: Running) -> None:

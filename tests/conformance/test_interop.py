@@ -193,4 +193,4 @@ async def test_a_client_of_others_holds_a_sitting(
         (news,) = [frame for frame in frames if is_news(frame)]  # what the bus has to say may come beside it
         assert (news["version"], news["state"]) == (committed.version, json.loads(state))
         await until(lambda: running.node.metrics.closed[OTHER] == 1)
-        assert not running.node.pulse.sockets
+        assert not running.node.registry.sockets

@@ -115,7 +115,7 @@ async def test_without_heartbeats_the_proxy_cuts_the_tab(stack: Stack, made: Cer
             with pytest.raises(ConnectionClosedError):
                 await wanted(connection, type="never")
             assert connection.close_code == 1006
-        await until(lambda: not running.node.pulse.sockets)
+        await until(lambda: not running.node.registry.sockets)
 
 
 async def test_events_are_not_held_back(stack: Stack, made: Certificates, store: Store) -> None:
@@ -157,7 +157,7 @@ async def test_the_clients_address_is_believed_from_the_proxy_and_from_nobody_el
         async with from_("127.0.0.2") as first, from_("127.0.0.3") as second:
             await wanted(first, type="welcome")
             await wanted(second, type="welcome")
-            assert {socket.peer for socket in running.node.pulse.sockets} == {"127.0.0.2", "127.0.0.3"}
+            assert {socket.peer for socket in running.node.registry.sockets} == {"127.0.0.2", "127.0.0.3"}
             with pytest.raises(InvalidStatus) as refused:
                 async with from_("127.0.0.2", "198.51.100.7"):
                     pass
@@ -171,7 +171,7 @@ async def test_without_trust_the_address_is_the_proxys(stack: Stack, made: Certi
         tab(port, made, local_addr=("127.0.0.2", 0)) as connection,
     ):
         await wanted(connection, type="welcome")
-        assert {socket.peer for socket in running.node.pulse.sockets} == {"127.0.0.1"}
+        assert {socket.peer for socket in running.node.registry.sockets} == {"127.0.0.1"}
 
 
 async def test_close_codes_pass_the_proxy(stack: Stack, made: Certificates) -> None:
@@ -195,7 +195,7 @@ async def test_a_tab_that_vanishes_is_noticed_behind_the_proxy(stack: Stack, mad
         async with tab(port, made) as connection:
             await wanted(connection, type="welcome")
             connection.transport.abort()
-        await until(lambda: not running.node.pulse.sockets)
+        await until(lambda: not running.node.registry.sockets)
 
 
 async def test_a_request_head_with_the_longest_token_passes(stack: Stack, made: Certificates) -> None:

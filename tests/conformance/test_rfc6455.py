@@ -52,7 +52,7 @@ async def running() -> AsyncIterator[Running]:
 
 
 async def gone(running: Running) -> None:
-    await until(lambda: not running.node.pulse.sockets)
+    await until(lambda: not running.node.registry.sockets)
 
 
 # The opening handshake (section 4).
@@ -406,12 +406,12 @@ async def test_who_floods_costs_little_before_the_close_and_nothing_after_it(
     monkeypatch.setattr(connection._Inbound, "recv_frame", counted)
     burst = 3 * running.node.settings.frames_per_s
     async with greet(running.port) as wire:
-        (socket,) = running.node.pulse.sockets
+        (socket,) = running.node.registry.sockets
         flood = encode(PING) * 20_000
         await wire.send(flood)
         await until(lambda: socket.is_closing)
         started = time.monotonic()
-        while running.node.pulse.sockets:
+        while running.node.registry.sockets:
             await wire.send(flood)
             await asyncio.sleep(0.01)
             assert time.monotonic() - started < WELL_AFTER_S
@@ -462,7 +462,7 @@ async def test_a_refused_message_in_the_packet_of_the_close_has_one_close_frame(
 
 async def test_the_peer_answers_our_close_and_the_connection_ends(running: Running) -> None:
     async with greet(running.port) as wire:
-        (socket,) = running.node.pulse.sockets
+        (socket,) = running.node.registry.sockets
         socket.close(4000, "going away")
         socket.close(4401, "twice")
         socket.write(b"late")
@@ -477,10 +477,10 @@ async def test_the_peer_answers_our_close_and_the_connection_ends(running: Runni
 @pytest.mark.parametrize("code", [4000, 4529])
 async def test_a_peer_that_does_not_answer_a_close_is_dropped(running: Running, code: int) -> None:
     async with greet(running.port) as wire:
-        (socket,) = running.node.pulse.sockets
+        (socket,) = running.node.registry.sockets
         started = time.monotonic()
         socket.close(code, "")
-        await until(lambda: not running.node.pulse.sockets, WELL_AFTER_S)
+        await until(lambda: not running.node.registry.sockets, WELL_AFTER_S)
         assert time.monotonic() - started > 0.75 * registry.CLOSE_TIMEOUT_S
         assert (await wire.until(CLOSE)).payload == struct.pack("!H", code)
 
@@ -490,7 +490,7 @@ async def test_a_peer_that_stays_after_breaking_the_protocol_is_dropped(running:
         started = time.monotonic()
         await wire.send(encode(3))
         assert (await wire.closed())[0] == 1002
-        await until(lambda: not running.node.pulse.sockets, WELL_AFTER_S)
+        await until(lambda: not running.node.registry.sockets, WELL_AFTER_S)
         assert time.monotonic() - started > 0.75 * registry.CLOSE_TIMEOUT_S, "it has the time to take the close in"
     assert running.node.metrics.closed[1002] >= 1
 
@@ -508,8 +508,8 @@ async def test_a_peer_that_leaves_without_a_word_is_forgotten(running: Running, 
             if how == "end inside a frame":
                 await wire.send(encode(TEXT, b"{}")[:3])
             wire.writer.close()
-        await until(lambda: not running.node.pulse.sockets)
-    await until(lambda: not running.node.pulse._per_address and not running.node.pulse._per_subject)
+        await until(lambda: not running.node.registry.sockets)
+    await until(lambda: not running.node.registry._per_address and not running.node.registry._per_subject)
 
 
 async def test_a_session_without_a_hello_is_closed() -> None:

@@ -98,7 +98,7 @@ async def test_a_violation_over_tls_learns_why(
             await connection.send(message)
             await asyncio.wait_for(connection.wait_closed(), 5)
             assert connection.close_code == code
-        await until(lambda: not running.node.pulse.sockets)
+        await until(lambda: not running.node.registry.sockets)
 
 
 async def test_a_tab_that_stops_reading_over_tls_holds_slots_not_bytes(
@@ -113,15 +113,15 @@ async def test_a_tab_that_stops_reading_over_tls_holds_slots_not_bytes(
             await connection.send(hello("tenant:acme").decode())
             await wanted(connection, type="snapshot")
             connection.transport.pause_reading()
-            (held,) = running.node.pulse.sockets
+            (held,) = running.node.registry.sockets
             most = 0
             for number in range(200):
-                if not running.node.pulse.sockets:
+                if not running.node.registry.sockets:
                     break
                 await store.commit(Change("tenant:acme", b'{"n":%d,"text":"%b"}' % (number, b"x" * 20_000)))
                 most = max(most, held.buffered_bytes())
             assert most < 200_000, "4 MB were published"
-            await until(lambda: not running.node.pulse.sockets)
+            await until(lambda: not running.node.registry.sockets)
             assert running.node.metrics.closed[4008] == 1
             connection.transport.abort()
 

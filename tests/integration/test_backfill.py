@@ -16,12 +16,12 @@ from typing import Any
 import orjson
 import pytest
 
-from sync.billing.catalog.watcher import EXAMPLE, Shelf
+from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain.model import Facts, Override
 from sync.billing.providers import ProviderRefusal, ProviderUnavailable
 from sync.billing.providers.paddle import client as paddle_client
 from sync.billing.providers.paddle.webhooks import Paddle as PaddleAdapter
-from sync.billing.providers.rate_limit import Budget, SharedBudget
+from sync.billing.providers.rate_limit import LocalRateLimiter, RedisRateLimiter
 from sync.billing.providers.stripe.webhooks import Stripe as Adapter
 from sync.billing.services import backfill
 from sync.billing.services.backfill import Backfill, BackfillError, Report
@@ -65,7 +65,7 @@ async def stripe() -> AsyncIterator[Stripe]:
 @pytest.fixture
 async def pipeline(stripe: Stripe, store: Store, tmp_path: Path) -> AsyncIterator[Pipeline]:
     api = stripe.api()
-    yield Pipeline(store, Shelf(catalog(tmp_path)), {"stripe": Adapter()}, {("stripe", "live"): api})
+    yield Pipeline(store, CatalogWatcher(catalog(tmp_path)), {"stripe": Adapter()}, {("stripe", "live"): api})
     await api.aclose()
 
 
@@ -199,8 +199,8 @@ async def test_it_waits_as_long_as_it_is_told(
     for index in range(4):
         stripe.add(f"t{index}")
     monkeypatch.setattr(backfill, "BACKOFF_S", 0.01)
-    api = stripe.api(SharedBudget(store, "stripe", "live", 1_000))
-    pipeline = Pipeline(store, Shelf(catalog(tmp_path)), {"stripe": Adapter()}, {("stripe", "live"): api})
+    api = stripe.api(RedisRateLimiter(store, "stripe", "live", 1_000))
+    pipeline = Pipeline(store, CatalogWatcher(catalog(tmp_path)), {"stripe": Adapter()}, {("stripe", "live"): api})
     stripe.throttled, stripe.retry_after = 1, "1"
     screen = Screen()
     began = time.monotonic()
@@ -273,8 +273,8 @@ async def test_paddle(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     async with simulating(tmp_path) as paddle:
         for index in range(7):
             await paddle.act("upgrade", tenant=f"t{index}", plan="pro", quantity=index + 1)
-        api = paddle.api(Budget(1_000, 1_000))
-        pipeline = Pipeline(store, Shelf(EXAMPLE), {"paddle": PaddleAdapter()}, {("paddle", "live"): api})
+        api = paddle.api(LocalRateLimiter(1_000, 1_000))
+        pipeline = Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": PaddleAdapter()}, {("paddle", "live"): api})
         events = [body for body in await paddle.events() if b"subscription.created" in body]
         for body in events[:2]:
             await pipeline.receive(pipeline.adapters["paddle"], body, "live")
@@ -385,7 +385,7 @@ class TestCommand:
             raise KeyError
 
         with monkeypatch.context() as patch:
-            patch.setattr("sync.billing.storage.backfill_progress.Place.move", die)
+            patch.setattr("sync.billing.storage.backfill_progress.BackfillProgress.move", die)
             with pytest.raises(KeyError):
                 await fill(pipeline)
         report = await fill(pipeline)
@@ -434,7 +434,7 @@ async def test_it_does_not_begin_with_half_of_the_settings(environ: dict[str, st
 async def test_a_store_that_is_away_is_a_failure(pipeline: Pipeline, stripe: Stripe) -> None:
     away = connect("redis://127.0.0.1:1").store
     api = stripe.api()
-    lost = Pipeline(away, pipeline.shelf, pipeline.adapters, {("stripe", "live"): api})
+    lost = Pipeline(away, pipeline.catalog_watcher, pipeline.adapters, {("stripe", "live"): api})
     with pytest.raises(StoreError):
         await fill(lost)
     await api.aclose()

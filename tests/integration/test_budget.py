@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sync.billing.providers import ProviderUnavailable
-from sync.billing.providers.rate_limit import BURST, RESERVE, SharedBudget
+from sync.billing.providers.rate_limit import BURST, RESERVE, RedisRateLimiter
 from sync.store.redis.connect import connect
 from sync.store.store import Store, StoreError
 
@@ -17,15 +17,15 @@ SLOW = 0.01
 """Calls per second: a machine that stands still for some seconds fills no bucket."""
 
 
-def budget(store: Store, rate_per_s: float = SLOW, environment: str = "live") -> SharedBudget:
-    return SharedBudget(store, "stripe", environment, rate_per_s)
+def rate_limiter(store: Store, rate_per_s: float = SLOW, environment: str = "live") -> RedisRateLimiter:
+    return RedisRateLimiter(store, "stripe", environment, rate_per_s)
 
 
-async def taken(budget: SharedBudget, *, background: bool = False) -> int:
+async def taken(rate_limiter: RedisRateLimiter, *, background: bool = False) -> int:
     """How many calls may be made at once."""
     for count in range(10 * BURST):
         try:
-            await budget.take(0, background=background)
+            await rate_limiter.take(0, background=background)
         except ProviderUnavailable:
             return count
     raise AssertionError("it never ends")
@@ -33,24 +33,24 @@ async def taken(budget: SharedBudget, *, background: bool = False) -> int:
 
 async def test_two_processes_take_from_one_bucket(store: Store, store_url: str) -> None:
     other = connect(store_url).store
-    here, there = budget(store), budget(other)
+    here, there = rate_limiter(store), rate_limiter(other)
     for _ in range(7):
         await here.take(0)
     assert await taken(there, background=True) == BURST - RESERVE - 7
     assert await taken(here) == RESERVE
     # Other environments and providers have buckets of their own.
-    assert await taken(budget(store, environment="sandbox")) == BURST
-    assert await taken(SharedBudget(other, "paddle", "live", SLOW)) == BURST
+    assert await taken(rate_limiter(store, environment="sandbox")) == BURST
+    assert await taken(RedisRateLimiter(other, "paddle", "live", SLOW)) == BURST
     await other.aclose()
 
 
 async def test_who_waits_is_behind_who_came_first(store: Store) -> None:
-    fast = budget(store, rate_per_s=20)
+    fast = rate_limiter(store, rate_per_s=20)
     began = time.monotonic()
     await taken(fast)
-    await asyncio.gather(*(budget(store, rate_per_s=20).take(5) for _ in range(10)))
+    await asyncio.gather(*(rate_limiter(store, rate_per_s=20).take(5) for _ in range(10)))
     assert 0.4 <= time.monotonic() - began < 4, "less than any of them would have waited"
-    slow = budget(store)
+    slow = rate_limiter(store)
     found = await asyncio.gather(*(slow.take(0.2) for _ in range(10 + BURST)), return_exceptions=True)
     refused = [error for error in found if isinstance(error, ProviderUnavailable)]
     assert len(refused) >= 10, "more than a full bucket holds"
@@ -60,7 +60,7 @@ async def test_who_waits_is_behind_who_came_first(store: Store) -> None:
 
 
 async def test_closed_by_one_it_is_closed_for_all(store: Store) -> None:
-    here, there = budget(store), budget(store)
+    here, there = rate_limiter(store), rate_limiter(store)
     await here.close(30)
     await here.close(1)
     with pytest.raises(ProviderUnavailable, match=r"another \d\d\.\d s") as raised:
@@ -77,7 +77,7 @@ async def test_closed_by_one_it_is_closed_for_all(store: Store) -> None:
 
 
 async def test_it_leaves_nothing_behind(store: Store) -> None:
-    await budget(store).take(0)
+    await rate_limiter(store).take(0)
     redis: Any = store.redis
     keys = [key async for key in redis.scan_iter("pw:{budget/*")]
     assert len(keys) == 1
@@ -87,5 +87,5 @@ async def test_it_leaves_nothing_behind(store: Store) -> None:
 async def test_a_store_that_is_away_is_said_so() -> None:
     store = connect("redis://127.0.0.1:1").store
     with pytest.raises(StoreError):
-        await budget(store).take(1)
+        await rate_limiter(store).take(1)
     await store.aclose()

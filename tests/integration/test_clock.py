@@ -43,7 +43,7 @@ async def test_a_hello_has_its_time_and_no_more(store_url: str, wall: SimpleName
             assert await closed(before) == (4501, "no hello in time")
             assert await closed(after) == (4501, "no hello in time")
             assert time.monotonic() - started > 0.3
-            await until(lambda: not running.node.pulse.sockets)
+            await until(lambda: not running.node.registry.sockets)
 
 
 async def test_an_expect_expires_though_the_clock_was_set_back(store_url: str, wall: SimpleNamespace) -> None:
@@ -64,10 +64,10 @@ async def test_a_close_that_nobody_answers_ends_though_the_clock_was_set_back(
     async with run_gateway(environment(store_url)) as running, open_client(running, TOPIC) as client:
         await client.until("snapshot")
         client.connection.transport.pause_reading()
-        (socket,) = running.node.pulse.sockets
+        (socket,) = running.node.registry.sockets
         wall.set(-HOUR_S)
         socket.close(4000, "going away")
-        await until(lambda: not running.node.pulse.sockets, SOON_S)
+        await until(lambda: not running.node.registry.sockets, SOON_S)
         client.connection.transport.abort()
 
 
@@ -97,7 +97,7 @@ async def test_a_stall_is_cut_off_though_the_clock_was_set_back(store_url: str, 
     async with run_gateway(limits) as running, open_client(running, TOPIC) as client:
         await client.until("snapshot")
         client.connection.transport.pause_reading()
-        (socket,) = running.node.pulse.sockets
+        (socket,) = running.node.registry.sockets
         wall.set(-HOUR_S)
         while not running.node.metrics.closed[4008]:
             if socket.outbox is None:

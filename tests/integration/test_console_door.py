@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 
 from gateway.auth.revocations import Revocations
 from gateway.console import auth, scopes, supervisor
-from gateway.console.auth import AUDIENCE, COOKIE, LOGIN_TRIES, Gate, Tokens
-from gateway.console.reports.tab_counts import Census
+from gateway.console.auth import AUDIENCE, COOKIE, LOGIN_TRIES, ConsoleAuth, Tokens
+from gateway.console.reports.tab_counts import TabCounts
 from gateway.console.routes import routes
 from gateway.settings import GatewaySettings
 from sync.store.keys import DEFAULT_KEYS as keys
@@ -241,7 +241,7 @@ async def test_in_development_what_a_proxy_passed_on_comes_from_elsewhere(
 def test_the_addresses_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auth, "ADDRESSES_MAX", 3)
     settings = GatewaySettings.from_env({"PLANWIRE_JWT_SECRET": "x" * 32, "PLANWIRE_CONSOLE_TOKEN": TOKEN})
-    door = Gate(settings, Tokens.of(settings), Revocations())
+    door = ConsoleAuth(settings, Tokens.of(settings), Revocations())
     for number in range(10):
         door._count_wrong(f"10.0.0.{number}", 0.0)
     assert len(door._tries) == 3
@@ -498,14 +498,14 @@ async def test_a_console_that_fails_stops_no_push_and_comes_back(
 ) -> None:
     monkeypatch.setattr(supervisor.supervise, "__kwdefaults__", {"retry_min_s": 0.05, "retry_max_s": 0.1})
     broken = True
-    count = Census.count
+    count = TabCounts.count
 
-    async def fails(self: Census) -> None:
+    async def fails(self: TabCounts) -> None:
         if broken:
             raise RuntimeError("nobody foresaw this")
         await count(self)
 
-    monkeypatch.setattr(Census, "count", fails)
+    monkeypatch.setattr(TabCounts, "count", fails)
     async with (
         captured() as lines,
         run_gateway(environment(store_url, CONSOLE_TOKEN=TOKEN)) as running,

@@ -14,7 +14,7 @@ import pytest
 
 from gateway.console.observer import ConsoleNode
 from gateway.console.reports import lease, report, reporter, tab_counts
-from gateway.fleet import survey
+from gateway.fleet import fleet_query
 from sync.core import canonical_json, merge_patch
 from sync.store.store import Change, Store
 from tests.support.console import TOKEN, TOPIC, act, commit, get, http, login, post, seen_by_each_other
@@ -32,7 +32,7 @@ BUSY_S = 3.0
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page looks again and again, a test once; and who answers slowly here is not silent."""
     monkeypatch.setattr(lease, "LEASE_S", 60.0)
-    monkeypatch.setattr(survey, "PATIENCE_S", 4.0)
+    monkeypatch.setattr(fleet_query, "PATIENCE_S", 4.0)
 
 
 def node(running: Running) -> ConsoleNode:
@@ -193,7 +193,7 @@ async def test_nothing_is_reported_once_nobody_looks(
         await post(client, "look", {"topics": [TOPIC]})
         live = two.node.hub.topic(TOPIC)
         assert live is not None
-        await until(lambda: live.asks_all)
+        await until(lambda: live.ack_all)
         assert (await tabs[0].until("ack_policy"))["share"] == 1, "the whole crowd is asked while it is looked at"
         await until(lambda: len(node(two).reporter._last) == 2)
         # Once more, and not for long.
@@ -202,7 +202,7 @@ async def test_nothing_is_reported_once_nobody_looks(
         await until(lambda: not node(two).reporter.is_watched)
         await until(lambda: not node(two).reporter._last)
         assert (await tabs[0].until("ack_policy"))["share"] == 0.25
-        assert not live.asks_all
+        assert not live.ack_all
         before = await store.versions([f"gateway:{two.node.name}"])
         await commit(store, {"n": 1})
         for tab in tabs:
@@ -213,7 +213,7 @@ async def test_nothing_is_reported_once_nobody_looks(
 async def test_a_gateway_that_hears_nothing_is_named_and_reports_all_the_same(
     store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(survey, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(fleet_query, "PATIENCE_S", 0.1)
     monkeypatch.setattr(reporter, "IDLE_REGISTER_S", 0.1)
     async with fleet(store_url) as (one, two, client), open_client(two, TOPIC) as tab:
         await tab.until("snapshot")
@@ -288,7 +288,7 @@ async def test_a_developer_drops_and_freezes_a_socket_wherever_it_is(store_url: 
         while (await tab.until("snapshot"))["version"] != newest:
             pass
         assert time.monotonic() - began < DELAYED_S, "only now and then is not never"
-        assert [socket.outbox is None for socket in two.node.pulse.sockets] == [False], (
+        assert [socket.outbox is None for socket in two.node.registry.sockets] == [False], (
             "held again until the time is up"
         )
         for body in ({"seconds": 0}, {"seconds": 61}, {"seconds": True}, {}):

@@ -58,7 +58,7 @@ async def test_every_socket_is_told_bye_and_closed_4000_evenly_over_the_window(s
         stack.callback(asyncio.create_task(stand_still(still_s)).cancel)
         started = time.monotonic()
         running.server.should_exit = True
-        await until(lambda: running.node.pulse.draining)
+        await until(lambda: running.node.registry.draining)
         # Those that are still there are served as ever.
         asked = time.monotonic()
         await store.commit(Change(TOPIC, b'{"last":"one"}'))
@@ -90,16 +90,16 @@ async def test_nobody_new_is_admitted_while_it_drains(store_url: str, monkeypatc
         while (await reader.readline()) != b"\r\n":
             pass
         await reader.readexactly(len(b'{"status":"alive"}'))
-        drain, looked = running.node.pulse.drain, asyncio.Event()
+        drain, looked = running.node.registry.drain, asyncio.Event()
 
         async def drain_until_looked(over_s: float) -> None:
             await drain(over_s)
             await looked.wait()
 
-        monkeypatch.setattr(running.node.pulse, "drain", drain_until_looked)
+        monkeypatch.setattr(running.node.registry, "drain", drain_until_looked)
         stack.callback(looked.set)
         running.server.should_exit = True
-        await until(lambda: running.node.pulse.draining)
+        await until(lambda: running.node.registry.draining)
         writer.write(
             b"GET /v1/connect HTTP/1.1\r\nHost: gateway\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
@@ -139,7 +139,7 @@ async def test_a_peer_that_does_not_answer_the_close_holds_nothing_up_for_long(
         await client.until("snapshot")
         client.connection.protocol.receive_data = lambda data: None  # type: ignore[method-assign]
         running.server.should_exit = True
-        await until(lambda: not running.node.pulse.sockets)
+        await until(lambda: not running.node.registry.sockets)
         client.connection.transport.abort()
 
 

@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError
 
 from planwire_client import AsyncPublisher, Publisher, Verdict, outbox
-from sync.billing.catalog.watcher import EXAMPLE, Shelf
+from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.services.ingest import Pipeline
 from sync.outbox.relay import Relay
 from sync.store.keys import DEFAULT_KEYS as keys
@@ -243,7 +243,7 @@ async def test_a_worker_follows_the_name(name: Name) -> None:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(store.aclose)
         stack.push_async_callback(direct.aclose)
-        pipeline = Pipeline(store, Shelf(EXAMPLE), {})
+        pipeline = Pipeline(store, CatalogWatcher(EXAMPLE), {})
         stack.push_async_callback(pipeline.aclose)
         worker = Worker(pipeline, ("live",), poll_s=0.02)
 

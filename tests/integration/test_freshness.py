@@ -14,10 +14,10 @@ import httpx2
 import orjson
 import pytest
 
-from gateway.bus.subscriber import Feed
+from gateway.bus.subscriber import BusSubscriber
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.redis.connect import connect
-from sync.store.redis.pubsub import Endpoint, OneServer
+from sync.store.redis.pubsub import Endpoint, SingleServerPubSub
 from sync.store.store import Change, Committed, Store, StoreError
 from tests.support.gateway import Client, Running, environment, open_client, run_gateway
 from tests.support.proxy import Proxy, run_proxy
@@ -183,7 +183,7 @@ async def test_a_proof_that_had_run_out_before_anybody_looked_is_told_when_it_is
     ):
         await client.until("snapshot")
         # Its heartbeats by the clock are a minute apart, and the first one was at the second tick at the latest.
-        await until(lambda: running.node.pulse._beat > 1 and running.node.hub.fresh, timeout_s=20)
+        await until(lambda: running.node.registry._beat > 1 and running.node.hub.fresh, timeout_s=20)
         since_us = time.time_ns() // 1000
         running.node.hub.fresh_until = -math.inf
         await heartbeat(client, True, since_us=since_us)
@@ -251,7 +251,7 @@ async def test_a_subscriber_that_cannot_read_is_dropped_by_the_store_and_its_tab
 
         def stick() -> None:
             """The gateway's subscriber takes nothing any more, and gets more than the system's buffers hold."""
-            transport = running.node.feed._readers[""]._transport
+            transport = running.node.subscriber._readers[""]._transport
             assert transport is not None
             address = transport.get_extra_info("sockname")
             (link,) = [one for one in proxy.links if one.client_writer.get_extra_info("peername") == address]
@@ -290,11 +290,14 @@ async def test_what_is_missed_while_the_subscription_is_gone_is_read_after_it_re
 ) -> None:
     """Without any sweep: the read that follows the subscription finds it."""
     async with watching(valkey.url, SWEEP_S="600", PROBE_S="30") as (running, client):
-        bus, running.node.feed.bus = running.node.feed.bus, OneServer(_nowhere)  # or it might be back and have read
-        running.node.feed.reset("")
-        await until(lambda: not running.node.feed.connected)
+        bus, running.node.subscriber.bus = (
+            running.node.subscriber.bus,
+            SingleServerPubSub(_nowhere),
+        )  # or it might be back and have read
+        running.node.subscriber.reset("")
+        await until(lambda: not running.node.subscriber.connected)
         missed = await write_unannounced(store, TOPIC, {"missed": True})
-        running.node.feed.bus = bus
+        running.node.subscriber.bus = bus
         await converge(client, missed)
         await until(lambda: running.node.hub.fresh)
         assert running.node.hub.unsettled == set()
@@ -314,7 +317,7 @@ async def test_channels_unsubscribed_behind_our_back_are_subscribed_again(
     valkey: Server, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with watching(valkey.url, SWEEP_S="600", PROBE_S="30") as (running, client):
-        transport = running.node.feed._readers[""]._transport
+        transport = running.node.subscriber._readers[""]._transport
         assert transport is not None
         channel = keys.channel(TOPIC).encode()
         confirmed: list[bytes] = []
@@ -374,8 +377,8 @@ async def test_a_tab_that_comes_while_the_bus_is_away_is_told_the_state_and_that
     """The store is the truth: what is there is shown, and said to be unverified. Also where there is nothing."""
     version = await commit(store, {"a": 1})
     async with run_gateway(environment(valkey.url, **QUICK)) as running:
-        running.node.feed.bus = OneServer(_nowhere)
-        running.node.feed.reset("")
+        running.node.subscriber.bus = SingleServerPubSub(_nowhere)
+        running.node.subscriber.reset("")
         await until(lambda: not running.node.hub.fresh)
         async with open_client(running, TOPIC, "tenant:none") as client:
             assert (await client.receive())["fresh"] is False
@@ -400,7 +403,7 @@ async def test_fresh_is_claimed_only_once_every_topic_was_read_again(valkey: Ser
         running.node.store.read_many = held_up  # type: ignore[method-assign]
         await kill_pubsub(store)
         await heartbeat(client, False)
-        await until(lambda: running.node.feed.connected)
+        await until(lambda: running.node.subscriber.connected)
         probes = running.node.metrics.probes
         await until(lambda: running.node.metrics.probes >= probes + 2)
         assert not running.node.hub.fresh
@@ -435,8 +438,10 @@ async def test_a_bus_that_hangs_up_at_once_is_not_stormed() -> None:
         async def where() -> Endpoint:
             return endpoint
 
-        feed = Feed(OneServer(where), lambda channel, payload: None, lambda channel: None, lambda channels: None)
-        task = asyncio.create_task(feed.run())
+        subscriber = BusSubscriber(
+            SingleServerPubSub(where), lambda channel, payload: None, lambda channel: None, lambda channels: None
+        )
+        task = asyncio.create_task(subscriber.run())
         await until(lambda: connections >= 2, timeout_s=20)
         await asyncio.wait([task], timeout=1.0)
         assert not task.done()

@@ -589,8 +589,8 @@ async def test_an_expect_is_pending_and_then_answered_by_what_is_newer(store_url
         assert await until(lambda: store.redis.zscore(keys.reconcile, TOPIC))
         newer = await commit(store, {"a": 2})
         assert (await client.receive())["version"] == newer
-        running.node.pulse.tick(time.monotonic() + 9)  # its time is over
-        assert len(running.node.pulse._expects) == 0
+        running.node.registry.tick(time.monotonic() + 9)  # its time is over
+        assert len(running.node.registry._expects) == 0
         await nothing_more(client)
     assert running.node.metrics.expects_expired == 0
 
@@ -630,8 +630,8 @@ async def test_a_socket_has_a_bounded_number_of_expects_pending(
         await client.send("expect", topic=TOPIC, after=3)
         refused = await client.receive()
         assert (refused["type"], refused["code"], refused["topic"]) == ("error", "too_many_expects", TOPIC)
-        assert len(running.node.pulse._expects) == 2
-        running.node.pulse.tick(time.monotonic() + 21)  # the shorter one's time is over
+        assert len(running.node.registry._expects) == 2
+        running.node.registry.tick(time.monotonic() + 21)  # the shorter one's time is over
         assert await client.receive() == {"type": "expired", "topic": TOPIC, "after": 1}
         await client.send("expect", topic=TOPIC, after=3)
         assert (await client.receive())["type"] == "pending"
@@ -654,7 +654,7 @@ async def test_a_browser_that_goes_leaves_nothing_behind(store_url: str) -> None
             await client.send("expect", topic=TOPIC, after=0, timeout_ms=120_000)
             await client.until("pending")
             client.connection.transport.abort()
-        kept = running.node.pulse
+        kept = running.node.registry
         await until(lambda: not kept.sockets)
         assert live(running).ring == []
         assert not kept._per_address
@@ -734,7 +734,7 @@ async def test_what_is_lost_is_not_put_over_what_came_since_though_the_store_s_c
         assert version < ahead
         told = await client.receive()
         assert (told["type"], told["version"], told["state"], told["reset"]) == ("snapshot", version, {"a": 3}, True)
-        running.node.sweep.ask(TOPIC)
+        running.node.reconciler.ask(TOPIC)
         again = await commit(store, {"a": 4})
         assert (await client.receive())["version"] == again
         assert (await store.read(TOPIC)).state == b'{"a":4}'
@@ -762,7 +762,7 @@ async def test_racing_commits_are_never_taken_for_a_store_that_lost_its_newest(s
 
         async def ask() -> None:
             for _ in range(100):
-                running.node.sweep.ask(TOPIC)
+                running.node.reconciler.ask(TOPIC)
                 await asyncio.sleep(0)
 
         results, _ = await asyncio.gather(
@@ -789,7 +789,7 @@ async def test_an_expect_asks_the_provider_for_what_no_webhook_brings_and_for_no
             await client.until("pending")
         await store.commit(Change(TOPIC, b'{"plan":"pro"}'))
         await client.until("snapshot")
-        running.node.pulse.tick(time.monotonic() + 31)  # the head start is over
+        running.node.registry.tick(time.monotonic() + 31)  # the head start is over
         asked: list[Any] = []
 
         async def is_asked() -> bool:

@@ -456,7 +456,7 @@ class TestStopping:
         async with run_gateway(environment(store_url, DRAIN_S="3")) as running, events(running) as stream:
             await stream.next("snapshot")
             started = time.monotonic()
-            await running.node.pulse.drain(60)  # by far longer than the stream takes
+            await running.node.registry.drain(60)  # by far longer than the stream takes
             assert running.node.metrics.streams == 0
             assert time.monotonic() - started < 30
             assert await stream.next("bye") is not None
@@ -464,7 +464,7 @@ class TestStopping:
     async def test_a_drain_leaves_what_does_not_end_in_time(self, running: Running) -> None:
         running.node.metrics.streams += 1
         started = time.monotonic()
-        await running.node.pulse.drain(0.3)
+        await running.node.registry.drain(0.3)
         assert 0.3 <= time.monotonic() - started < 5
         running.node.metrics.streams -= 1
 

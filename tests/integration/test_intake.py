@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sync.billing.api import webhooks
-from sync.billing.catalog.watcher import Shelf
+from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain import model
 from sync.billing.domain.model import Event
 from sync.billing.providers import ProviderUnavailable
@@ -495,7 +495,7 @@ async def test_official_bodies_are_accepted(kind: str, tmp_path: Path, store: St
     prices = json.dumps(sorted({item["price"]["id"] for item in data["items"]}))
     path = tmp_path / "official.toml"
     path.write_text(CATALOG.replace('["pri_pro"]', prices))
-    pipeline = Pipeline(store, Shelf(path), {"paddle": Paddle()})
+    pipeline = Pipeline(store, CatalogWatcher(path), {"paddle": Paddle()})
     data["custom_data"] = {"tenant_id": "acme"}
     body = json.dumps(bodies.envelope(data, event_type=f"subscription.{kind}", occurred_at=data["updated_at"])).encode()
     async with door_of(pipeline, settings) as door:
@@ -569,7 +569,7 @@ class TestStripe:
 
         source: Any = Source()
         pipeline = Pipeline(
-            store, Shelf(settings.catalog_path), {"stripe": stripe.Stripe()}, {("stripe", "live"): source}
+            store, CatalogWatcher(settings.catalog_path), {"stripe": stripe.Stripe()}, {("stripe", "live"): source}
         )
         async with door_of(pipeline, settings) as door:
             answer = (await self.deliver(door, self.thin())).json()

@@ -16,7 +16,7 @@ from websockets.typing import Subprotocol
 from gateway.api import metrics_endpoint
 from sync.billing.storage import queue_stats
 from sync.store.command_pipeline import Batch
-from sync.store.delayed_queue import Timers
+from sync.store.delayed_queue import DelayedQueue
 from sync.store.store import Change, Store
 from tests.support.bodies import SECRET, signature, webhook
 from tests.support.gateway import PUBLISH_KEY, environment, open_client, run_gateway
@@ -109,7 +109,7 @@ async def test_what_waits_for_a_worker_is_shown(
         headers = {"Paddle-Signature": signature(body, int(time.time()), SECRET)}
         await http.post("/webhooks/paddle", content=body, headers=headers)  # of a price that no plan has
         assert await shown("planwire_queue_length", "parked") == 1
-        timers = Timers(store, "pw:{timers/live}:due", 60)
+        timers = DelayedQueue(store, "pw:{timers/live}:due", 60)
         batch = Batch(store)
         timers.plan(batch, "tenant:soon", (int(time.time()) + 1000) * 1_000_000)
         await batch.run()

@@ -34,7 +34,7 @@ DIES = """
 import os
 if os.environ.get("DIES_WHEN"):
     import asyncio
-    from gateway.ws.registry import Pulse
+    from gateway.ws.registry import ConnectionRegistry
 
     async def run(self):
         while not os.path.exists(os.environ["DIES_WHEN"]):
@@ -44,7 +44,7 @@ if os.environ.get("DIES_WHEN"):
             raise RuntimeError("unforeseen")
         await asyncio.sleep(3600)
 
-    Pulse.run = run
+    ConnectionRegistry.run = run
 """
 """As sitecustomize: one task of a web process fails, once, when a file appears."""
 

@@ -15,13 +15,13 @@ import orjson
 import pytest
 
 from sync.billing.api import webhooks
-from sync.billing.catalog.watcher import EXAMPLE, Shelf
+from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain import model
 from sync.billing.domain.model import FETCHED, Event
 from sync.billing.providers import ProviderRefusal, ProviderUnavailable
 from sync.billing.providers.paddle.client import PaddleApi, SdkMissingError
 from sync.billing.providers.paddle.webhooks import Paddle as Adapter
-from sync.billing.providers.rate_limit import Budget
+from sync.billing.providers.rate_limit import LocalRateLimiter
 from sync.billing.services.catch_up import CatchUp
 from sync.billing.services.ingest import Pipeline, Receipt
 from sync.billing.services.reconcile import Reconciliation
@@ -56,7 +56,7 @@ def pipeline(store: Store, api: PaddleApi) -> Pipeline:
 
 def pipeline_of(store: Store, api: PaddleApi | None, catalog: Path = EXAMPLE, lease_s: float = 30) -> Pipeline:
     sources = {} if api is None else {("paddle", "live"): api}
-    return Pipeline(store, Shelf(catalog), {"paddle": Adapter()}, sources, lease_s=lease_s)
+    return Pipeline(store, CatalogWatcher(catalog), {"paddle": Adapter()}, sources, lease_s=lease_s)
 
 
 @asynccontextmanager
@@ -164,7 +164,7 @@ class TestHints:
         self, paddle: Paddle, api: PaddleApi, store: Store
     ) -> None:
         held = Held(api)
-        slow = Pipeline(store, Shelf(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): held})
+        slow = Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): held})
         quick = pipeline_of(store, api)
         await paddle.act("upgrade", plan="pro", quantity=2)
         first = (await subscriptions(paddle))[0]
@@ -196,7 +196,7 @@ class TestHints:
     ) -> None:
         await paddle.act("upgrade", plan="pro", quantity=2)
         (created, *_) = await subscriptions(paddle)
-        gone = PaddleApi("live", KEY, "http://127.0.0.1:9", Budget(100), timeout_s=1)
+        gone = PaddleApi("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
         pipeline = pipeline_of(store, gone)
         try:
             assert (await receive(pipeline, created)).outcome == "applied"
@@ -296,7 +296,7 @@ class TestClient:
         assert caught.value.code == "not_found"
 
     async def test_a_wrong_key_is_refused(self, paddle: Paddle) -> None:
-        api = PaddleApi("live", "wrong", paddle.url, Budget(100))
+        api = PaddleApi("live", "wrong", paddle.url, LocalRateLimiter(100))
         with pytest.raises(ProviderRefusal) as caught:
             await api.fetch("sub_1", 5)
         assert caught.value.code == "forbidden"
@@ -312,7 +312,7 @@ class TestClient:
         server = await asyncio.start_server(stall, "127.0.0.1", 0)
         async with server:
             port = server.sockets[0].getsockname()[1]
-            api = PaddleApi("live", KEY, f"http://127.0.0.1:{port}", Budget(100), timeout_s=30)
+            api = PaddleApi("live", KEY, f"http://127.0.0.1:{port}", LocalRateLimiter(100), timeout_s=30)
             # Of the two times this one was first: the other says something else.
             with pytest.raises(ProviderUnavailable, match=r"no answer within 0\.1 s"):
                 await api.fetch("sub_1", 0.1)
@@ -338,7 +338,7 @@ class TestClient:
         server = await asyncio.start_server(say, "127.0.0.1", 0)
         async with server:
             port = server.sockets[0].getsockname()[1]
-            api = PaddleApi("live", KEY, f"http://127.0.0.1:{port}", Budget(100), timeout_s=20)
+            api = PaddleApi("live", KEY, f"http://127.0.0.1:{port}", LocalRateLimiter(100), timeout_s=20)
             with pytest.raises(ProviderUnavailable, match=reason):
                 await api.fetch("sub_1", 30)
             await api.aclose()
@@ -444,7 +444,7 @@ class TestReconcile:
             await until(lambda: nothing_wanted(store))
 
     async def test_what_is_wanted_stays_so_while_the_provider_is_away(self, store: Store) -> None:
-        gone = PaddleApi("live", KEY, "http://127.0.0.1:9", Budget(100), timeout_s=1)
+        gone = PaddleApi("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
         pipeline = pipeline_of(store, gone)
         await store.want_reconcile(["tenant:acme"])
         (due,) = await Wanted(store).claim(10)
@@ -458,7 +458,7 @@ class TestReconcile:
     async def test_a_known_tenant_stays_wanted_while_the_provider_is_away(self, paddle: Paddle, store: Store) -> None:
         await paddle.act("upgrade", plan="pro")
         await receive(pipeline_of(store, None), (await subscriptions(paddle))[0])
-        gone = PaddleApi("live", KEY, "http://127.0.0.1:9", Budget(100), timeout_s=1)
+        gone = PaddleApi("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
         await store.want_reconcile(["tenant:acme"])
         (due,) = await Wanted(store).claim(10)
         await Worker(pipeline_of(store, gone), ("live",))._compare([due])
@@ -571,7 +571,7 @@ class TestTime:
     ) -> None:
         catalog = self.catalog(tmp_path, overdue)
         await self.scheduled(paddle, store, catalog, 1)
-        gone = PaddleApi("live", KEY, "http://127.0.0.1:9", Budget(100), timeout_s=1)
+        gone = PaddleApi("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
         async with working(pipeline_of(store, gone, catalog)):
             await until(lambda: is_overdue(store))
         assert await plan(store) == expected

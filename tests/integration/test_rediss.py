@@ -120,7 +120,7 @@ async def test_the_feed_refuses_it_too(
     environ = environment(f"{url}?{options(certificates, other.authority)}", PROBE_S="0.3")
     async with run_gateway(environ, until_fresh=False) as running:
         with pytest.raises(AssertionError):
-            await until(lambda: running.node.feed.connected, timeout_s=0.5)
+            await until(lambda: running.node.subscriber.connected, timeout_s=0.5)
         assert not running.node.hub.fresh
 
 

@@ -333,7 +333,7 @@ SURPRISES = {
 
 
 @pytest.mark.parametrize(
-    "where", ["_welcome", "_snapshot", "_next_frame", "_talk", "_listen", "_sitting", "_keep_token"]
+    "where", ["_welcome", "_snapshot", "_next_frame", "_talk", "_listen", "_connect_once", "_keep_token"]
 )
 @pytest.mark.parametrize("name", SURPRISES)
 async def test_an_error_that_nobody_foresaw_costs_a_connection_and_is_told_of(

@@ -160,7 +160,7 @@ async def test_a_tab_that_stops_reading_holds_a_slot_per_topic_and_goes_on_with_
     async with run_gateway(environment(store_url, SEND_TIMEOUT_S="60")) as running:
         hub, metrics = running.node.hub, running.node.metrics
         async with open_raw(running, *TOPICS) as slow:
-            (sock,) = running.node.pulse.sockets
+            (sock,) = running.node.registry.sockets
             newest = await publish(store, TOPICS)
             await until(lambda: all(live.version == newest[live.name] for live in hub.topics.values()))
             assert sock.outbox is not None
@@ -197,7 +197,7 @@ async def test_nobody_waits_for_a_tab_that_does_not_read(store_url: str, store: 
             assert (await quick.until("snapshot"))["version"] == last
             lags.append(time.monotonic() - started)
         assert sorted(lags)[10] < 0.5, "the send timeout, for which others would wait, is a minute"
-        blocked = [sock for sock in running.node.pulse.sockets if sock.outbox is not None]
+        blocked = [sock for sock in running.node.registry.sockets if sock.outbox is not None]
         assert len(blocked) == 1
         await slow.read_until({topic: last})
 
@@ -208,7 +208,7 @@ async def test_a_tab_that_makes_no_progress_is_cut_off_with_4008(store_url: str,
     async with run_gateway(environment(store_url, SEND_TIMEOUT_S="0.5")) as running, open_raw(running, topic):
         await publish(store, (topic,))
         await until(lambda: running.node.metrics.closed[4008] == 1)
-        await until(lambda: not running.node.pulse.sockets)
+        await until(lambda: not running.node.registry.sockets)
         assert running.node.hub.subscriptions == 0
 
 
@@ -227,7 +227,7 @@ async def test_a_slow_tab_that_makes_progress_is_kept(store_url: str, store: Sto
                 newest = await publish(store, (topic,), 4)
                 assert await slow.read()
                 clock.now += 0.05
-                running.node.pulse.tick(clock.now)
+                running.node.registry.tick(clock.now)
             assert running.node.metrics.replaced > 0
             assert running.node.metrics.closed == {}
             await slow.read_until(newest)
@@ -243,7 +243,7 @@ async def test_a_tab_that_writes_but_does_not_read_cannot_fill_the_gateways_memo
         run_gateway(environment(store_url, FRAMES_PER_S="1000", SEND_TIMEOUT_S="60")) as running,
         open_raw(running, topic) as slow,
     ):
-        (sock,) = running.node.pulse.sockets
+        (sock,) = running.node.registry.sockets
         newest = await publish(store, (topic,))
         await until(lambda: sock.outbox is not None)
         most = 0
@@ -251,7 +251,7 @@ async def test_a_tab_that_writes_but_does_not_read_cannot_fill_the_gateways_memo
             await slow.send({"type": "subscribe", "topic": topic, "version": (0, 2**53 - 1)[number % 2]})
             most = max(most, sock.buffered_bytes())
             await asyncio.sleep(0.002)  # its pace: each is answered before the next
-        await until(lambda: running.node.sweep._wanted == {})
+        await until(lambda: running.node.reconciler._wanted == {})
         assert max(most, sock.buffered_bytes()) < 4 * STATE_BYTES
         slow.versions.clear()
         await slow.read_until(newest)
@@ -261,11 +261,11 @@ async def test_a_tab_that_writes_but_does_not_read_cannot_fill_the_gateways_memo
 async def test_news_of_freshness_reaches_a_tab_that_was_blocked_when_it_came(store_url: str, store: Store) -> None:
     topic = TOPICS[0]
     async with run_gateway(environment(store_url, SEND_TIMEOUT_S="60")) as running, open_raw(running, topic) as slow:
-        (sock,) = running.node.pulse.sockets
+        (sock,) = running.node.registry.sockets
         newest = await publish(store, (topic,))
         await until(lambda: sock.outbox is not None)
         running.node.hub.fresh_until = -math.inf
-        running.node.pulse.announce_freshness()
+        running.node.registry.announce_freshness()
         slow.types.clear()
         await slow.read_until(newest)
         assert "heartbeat" in slow.types

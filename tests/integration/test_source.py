@@ -21,7 +21,7 @@ import orjson
 import pytest
 
 from sync.billing.api import webhooks
-from sync.billing.providers.rate_limit import Budget
+from sync.billing.providers.rate_limit import LocalRateLimiter
 from sync.settings import SyncSettings
 from sync.source.client import ANSWER_MAX_BYTES, Answer, Source, SourceError
 from sync.source.hydration import Hydration, hydration
@@ -322,7 +322,7 @@ async def _nothing_wanted(store: Store) -> bool:
 
 
 def asker(backend: Backend, secret: str = SECRET, rate: float = 100, timeout_s: float = 10) -> Source:
-    return Source(backend.url, secret.encode(), timeout_s=timeout_s, budget=Budget(rate))
+    return Source(backend.url, secret.encode(), timeout_s=timeout_s, rate_limiter=LocalRateLimiter(rate))
 
 
 async def test_what_may_not_be_believed_is_refused(backend: Backend) -> None:

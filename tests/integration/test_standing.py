@@ -150,16 +150,16 @@ async def test_counts_are_read_seldom_and_kept_while_the_store_is_away(
     monkeypatch.setattr(counters, "CACHE_S", 600)
     redis: Any = store.redis
     name = counters.field("drift", kind="differs", env="live")
-    await redis.hincrby(store.keys.tallies, name, 2)
-    counted = counters.Tallies(store)
+    await redis.hincrby(store.keys.counters, name, 2)
+    counted = counters.Counters(store)
     await counted.refresh()
-    await redis.hincrby(store.keys.tallies, name, 1)
+    await redis.hincrby(store.keys.counters, name, 1)
     await counted.refresh()
     assert dict(counted.counts) == {("drift", (("kind", "differs"), ("env", "live"))): 2}
     monkeypatch.setattr(counters, "CACHE_S", 0)
     await counted.refresh()
     assert list(counted.counts.values()) == [3]
-    await redis.set(store.keys.tallies, "not a hash")
+    await redis.set(store.keys.counters, "not a hash")
     await counted.refresh()
     assert list(counted.counts.values()) == [3]
 

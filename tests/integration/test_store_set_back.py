@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from sync.billing.catalog.watcher import Shelf
+from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.model import Event
 from sync.billing.providers.paddle.webhooks import Paddle
 from sync.billing.services.ingest import Pipeline
@@ -36,7 +36,7 @@ async def seats(store: Store) -> int:
 def pipeline(store: Store, tmp_path: Path) -> Pipeline:
     catalog = tmp_path / "catalog.toml"
     catalog.write_text(CATALOG)
-    return Pipeline(store, Shelf(catalog), {"paddle": Paddle()}, now_ns=time.time_ns)
+    return Pipeline(store, CatalogWatcher(catalog), {"paddle": Paddle()}, now_ns=time.time_ns)
 
 
 async def lose_the_tail(store: Store, pipeline: Pipeline) -> int:
@@ -83,7 +83,7 @@ async def test_an_event_given_back_is_taken_up_at_once_though_the_store_s_clock_
     catalog = tmp_path / "catalog.toml"
     catalog.write_text(CATALOG)
     hour_ns = 3_600_000_000_000
-    pipeline = Pipeline(store, Shelf(catalog), {"paddle": Paddle()}, now_ns=lambda: time.time_ns() + hour_ns)
+    pipeline = Pipeline(store, CatalogWatcher(catalog), {"paddle": Paddle()}, now_ns=lambda: time.time_ns() + hour_ns)
     inbox = pipeline.environment("live").inbox
     batch = Batch(store)
     inbox.put(batch, "evt_1", event(1), "paddle", "subscription.updated", 0)

@@ -18,12 +18,12 @@ import pytest
 from starlette.applications import Starlette
 
 from sync.billing.api import webhooks
-from sync.billing.catalog.watcher import Shelf
+from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.decision import facts_of
 from sync.billing.domain.model import FETCHED, Facts, Item
-from sync.billing.domain.scheduled_changes import HeldError, Wish, hold
+from sync.billing.domain.scheduled_changes import ChangeRejected, ChangeRequest, hold
 from sync.billing.providers import Listed, ProviderRefusal, ProviderUnavailable
-from sync.billing.providers.rate_limit import Budget, SharedBudget
+from sync.billing.providers.rate_limit import LocalRateLimiter, RedisRateLimiter
 from sync.billing.providers.stripe.client import StripeApi
 from sync.billing.providers.stripe.webhooks import Stripe as Adapter
 from sync.billing.services.catch_up import CatchUp
@@ -56,7 +56,7 @@ async def api(stripe: Stripe) -> AsyncIterator[StripeApi]:
 
 @pytest.fixture
 def pipeline(store: Store, api: StripeApi, tmp_path: Path) -> Pipeline:
-    return Pipeline(store, Shelf(catalog(tmp_path)), {"stripe": Adapter()}, {("stripe", "live"): api})
+    return Pipeline(store, CatalogWatcher(catalog(tmp_path)), {"stripe": Adapter()}, {("stripe", "live"): api})
 
 
 async def state(store: Store, topic: str = "tenant:acme") -> Any:
@@ -112,7 +112,7 @@ class TestFetch:
 
     async def test_it_waits_as_long_as_it_is_told(self, stripe: Stripe) -> None:
         subscription_id = stripe.add()
-        api = stripe.api(Budget(1_000, 1_000))
+        api = stripe.api(LocalRateLimiter(1_000, 1_000))
         stripe.throttled, stripe.retry_after = 1, "60"
         with pytest.raises(ProviderUnavailable, match="asked too often") as raised:
             await api.fetch(subscription_id, 5)
@@ -146,7 +146,7 @@ class TestFetch:
     ) -> None:
         monkeypatch.setattr("sync.billing.providers.stripe.client.AWAY_S", 60.0)
         subscription_id = stripe.add()
-        api, other = (stripe.api(SharedBudget(store, "stripe", "live", 1_000)) for _ in range(2))
+        api, other = (stripe.api(RedisRateLimiter(store, "stripe", "live", 1_000)) for _ in range(2))
         stripe.failing = 1
         with pytest.raises(ProviderUnavailable, match="answered 500"):
             await api.fetch(subscription_id, 5)
@@ -343,7 +343,9 @@ class TestHints:
         stripe.subscriptions[subscription_id]["items"]["data"][0]["quantity"] = 7
         newer = stripe.happen("updated", subscription_id, created=event["created"])
         other = stripe.api()
-        quick = Pipeline(store, Shelf(tmp_path / "stripe.toml"), pipeline.adapters, {("stripe", "live"): other})
+        quick = Pipeline(
+            store, CatalogWatcher(tmp_path / "stripe.toml"), pipeline.adapters, {("stripe", "live"): other}
+        )
         assert await receive(quick, newer) == "applied"
         let_go.set()
         await slow
@@ -395,9 +397,9 @@ class TestReconcile:
         stripe.add()
         await receive(pipeline, stripe.happened[0])
         facts = facts_of(await store.read("tenant:acme"))
-        wish = Wish("basic", billing_mode="full_next_billing_period")
-        with pytest.raises(HeldError, match="billing_mode_unsupported"):
-            hold(facts, wish, pipeline.shelf.current, "live", time.time_ns())
+        wish = ChangeRequest("basic", billing_mode="full_next_billing_period")
+        with pytest.raises(ChangeRejected, match="billing_mode_unsupported"):
+            hold(facts, wish, pipeline.catalog_watcher.current, "live", time.time_ns())
 
     async def test_a_held_change_is_made_at_its_time(
         self, stripe: Stripe, api: StripeApi, store: Store, tmp_path: Path
@@ -405,7 +407,7 @@ class TestReconcile:
         ahead_ns = 0
         pipeline = Pipeline(
             store,
-            Shelf(catalog(tmp_path)),
+            CatalogWatcher(catalog(tmp_path)),
             {"stripe": Adapter()},
             {("stripe", "live"): api},
             now_ns=lambda: time.time_ns() + ahead_ns,
@@ -415,8 +417,8 @@ class TestReconcile:
         reconciliation = Reconciliation(pipeline)
 
         def change(facts: Facts) -> Facts:
-            wish = Wish("basic", effective_ns=time.time_ns() + HOUR_NS)
-            return replace(facts, held=hold(facts, wish, pipeline.shelf.current, "live", time.time_ns()))
+            wish = ChangeRequest("basic", effective_ns=time.time_ns() + HOUR_NS)
+            return replace(facts, held=hold(facts, wish, pipeline.catalog_watcher.current, "live", time.time_ns()))
 
         await reconciliation.reprojection.adopt("live", "tenant:acme", (), {"source": "app"}, change)
         assert (await state(store))["plan"]["key"] == "pro"

@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from sync.billing.api import webhooks
 from sync.billing.api.tenant_commands import Desk
-from sync.billing.catalog.watcher import EXAMPLE, Shelf
+from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain import model
 from sync.billing.domain.model import ENTITLEMENTS
 from sync.billing.domain.overrides import OVERRIDES_MAX, granted
@@ -28,7 +28,7 @@ from sync.billing.domain.scheduled_changes import AHEAD_NS
 from sync.billing.domain.wakeups import EXECUTE_AGAIN_S
 from sync.billing.providers.paddle.client import PaddleApi
 from sync.billing.providers.paddle.webhooks import Paddle as Adapter
-from sync.billing.providers.rate_limit import Budget
+from sync.billing.providers.rate_limit import LocalRateLimiter
 from sync.billing.services.erase import erase
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation
@@ -64,7 +64,7 @@ async def api(paddle: Paddle) -> AsyncIterator[PaddleApi]:
 
 @pytest.fixture
 def pipeline(store: Store, api: PaddleApi) -> Pipeline:
-    return Pipeline(store, Shelf(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): api})
+    return Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): api})
 
 
 async def let_in(request: Request) -> Caller | Response:
@@ -164,10 +164,10 @@ class TestReconcile:
         assert "next" not in second
 
     async def test_nobody_to_ask(self, store: Store, paddle: Paddle) -> None:
-        async with desk_of(Pipeline(store, Shelf(EXAMPLE), {"paddle": Adapter()})) as desk:
+        async with desk_of(Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()})) as desk:
             assert "no API key" in problem(await desk.post("/v1/tenants/acme/reconcile"), 503, "provider_unavailable")
-        gone = PaddleApi("live", KEY, "http://127.0.0.1:9", Budget(100), timeout_s=1)
-        pipeline = Pipeline(store, Shelf(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): gone})
+        gone = PaddleApi("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
+        pipeline = Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): gone})
         await paddle.act("upgrade", plan="pro")
         await tell(pipeline, paddle)
         async with desk_of(pipeline) as desk:
@@ -208,8 +208,8 @@ class TestScheduledChange:
 
     @pytest.fixture
     async def pipeline(self, store: Store, paddle: Paddle, clock: Clock) -> AsyncIterator[Pipeline]:
-        api = PaddleApi("live", KEY, paddle.url, Budget(1_000, 1_000), now_ns=clock)
-        yield Pipeline(store, Shelf(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): api}, now_ns=clock)
+        api = PaddleApi("live", KEY, paddle.url, LocalRateLimiter(1_000, 1_000), now_ns=clock)
+        yield Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): api}, now_ns=clock)
         await api.aclose()
 
     async def fire(self, pipeline: Pipeline) -> None:
@@ -281,7 +281,7 @@ class TestScheduledChange:
     async def test_without_a_key_it_takes_effect_when_the_items_show_it(
         self, paddle: Paddle, store: Store, clock: Clock
     ) -> None:
-        pipeline = Pipeline(store, Shelf(EXAMPLE), {"paddle": Adapter()}, now_ns=clock)
+        pipeline = Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()}, now_ns=clock)
         await self.begin(paddle, pipeline, 50)
         async with desk_of(pipeline) as desk:
             await desk.post("/v1/tenants/acme/scheduled-change", json={"plan": "basic"})
@@ -825,7 +825,7 @@ class TestHistory:
 
     async def test_nothing_that_leads_to_an_erased_tenant_is_left(self, store: Store) -> None:
         """Bodies, links, previews, timers, lists: what names it afterwards is the tombstone and ids without content."""
-        pipeline = Pipeline(store, Shelf(EXAMPLE), {"paddle": Adapter()})
+        pipeline = Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()})
         price = price_id("pro")
 
         async def receive(number: float, **fields: Any) -> str:
@@ -869,7 +869,7 @@ class TestHistory:
     async def test_an_erasure_that_was_cut_off_is_done_when_it_is_asked_for_again(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        pipeline = Pipeline(store, Shelf(EXAMPLE), {"paddle": Adapter()})
+        pipeline = Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()})
         body = webhook(5, items=[(price_id("pro"), 1)])
         await pipeline.receive(pipeline.adapters["paddle"], body, "live")
 

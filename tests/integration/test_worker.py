@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 import pytest
 
-from sync.billing.catalog.watcher import Shelf
+from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.decision import WAITS_CATALOG
 from sync.billing.domain.model import Event
 from sync.billing.providers import Unparsable
@@ -79,7 +79,7 @@ def clock() -> Clock:
 
 
 def pipeline_of(store: Store, catalog: Path, clock: Clock | None = None, lease_s: float = LEASE_S) -> Pipeline:
-    return Pipeline(store, Shelf(catalog), {"paddle": Paddle()}, lease_s=lease_s, now_ns=clock or time.time_ns)
+    return Pipeline(store, CatalogWatcher(catalog), {"paddle": Paddle()}, lease_s=lease_s, now_ns=clock or time.time_ns)
 
 
 @pytest.fixture

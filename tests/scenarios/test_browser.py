@@ -173,7 +173,7 @@ async def test_s43_a_half_open_connection_is_dropped_at_both_ends_and_the_page_s
     ):
         held = await system.apply(event(ago(60), items=[("pri_basic", 1)]))
         await tab.until(lambda shown: shown["version"] == held and shown["status"] == "fresh")
-        sockets = system.gateway.node.pulse.sockets
+        sockets = system.gateway.node.registry.sockets
         (lost,) = sockets
         wire.freeze()
         frozen = time.time()

@@ -13,7 +13,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import app
-from gateway.api.security_headers import Front
+from gateway.api.security_headers import SecurityHeadersMiddleware
 from sync.billing.api.body_self_check import SelfCheckError
 from tests.scenarios.system import CATALOG, TOPIC, System, ago, event, run_system
 from tests.support.bodies import SANDBOX_SECRET, SECRET, envelope, signature
@@ -216,7 +216,7 @@ async def test_a_signature_of_other_bytes_is_not_taken(system: System) -> None:
     assert (answer.status_code, answer.json()["code"]) == (403, "signature_invalid")
 
 
-class Respelling(Front):
+class Respelling(SecurityHeadersMiddleware):
     """A front that reads JSON bodies and writes them anew, as helpful middleware does."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -249,7 +249,7 @@ async def test_s30_a_body_that_middleware_respells_is_found_at_the_start(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (await begun(app.create_app(system.environ))).startswith("lifespan.startup.complete")
-    monkeypatch.setattr(app, "Front", Respelling)
+    monkeypatch.setattr(app, "SecurityHeadersMiddleware", Respelling)
     said = await begun(app.create_app(system.environ))
     assert said.startswith("lifespan.startup.failed")
     assert "a webhook's bytes do not reach /webhooks/paddle unchanged" in said

@@ -224,15 +224,15 @@ async def test_a_server_that_stood_still_calls_nothing_fresh_that_it_has_not_ver
     """A process that is stopped, or a machine that sleeps: the first heartbeat after it knows of it."""
     async with run_system(store_url, tmp_path, PROBE_S=str(PROBE_S), HEARTBEAT_S="0.25") as system, system.tab() as tab:
         await tab.until(lambda tab: tab.fresh)
-        pulse = system.gateway.node.pulse
-        tick = pulse.tick
+        registry = system.gateway.node.registry
+        tick = registry.tick
 
         def late(now: float) -> None:
-            monkeypatch.setattr(pulse, "tick", tick)
+            monkeypatch.setattr(registry, "tick", tick)
             time.sleep(2 * PROBE_S)
             tick(now)
 
-        monkeypatch.setattr(pulse, "tick", late)
+        monkeypatch.setattr(registry, "tick", late)
         await tab.until(lambda tab: tab.fresh is False)
         await tab.until(lambda tab: tab.fresh)
         beats = [frame for frame in tab.frames if frame["type"] == "heartbeat" and frame["fresh"]]
@@ -257,7 +257,7 @@ async def test_s44_a_sleeping_tab_costs_one_slot_wakes_to_the_newest_and_delays_
             await awake.reaches(committed.version)
             worst_s = max(worst_s, time.monotonic() - began)
         assert worst_s < BUSY_S, "whoever waited for it would wait for ever"
-        (stalled,) = [socket for socket in system.gateway.node.pulse.sockets if socket.outbox is not None]
+        (stalled,) = [socket for socket in system.gateway.node.registry.sockets if socket.outbox is not None]
         assert stalled.outbox is not None
         assert len(stalled.outbox) == 1
         assert stalled.buffered_bytes() < 200_000

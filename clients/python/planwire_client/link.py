@@ -115,7 +115,7 @@ class Held:
         self.waiters = []
 
 
-class _Over(Exception):
+class ConnectionEnded(Exception):
     """This connection has ended. `pause_s`: when the gateway said when to come back; `is_token`: with a new token."""
 
     def __init__(self, why: str, pause_s: float | None = None, *, is_token: bool = False) -> None:
@@ -229,23 +229,23 @@ class Link:
         for held in self.topics.values():
             held.fail(self.closed)
 
-    async def _attempt(self) -> _Over | None:
+    async def _attempt(self) -> ConnectionEnded | None:
         """Return why one connection ended, or None where the gateway ended it for good.
 
         This is the top of a connection: an error that nobody foresaw costs the connection, and never the replica.
         """
         try:
-            return await _uncancelled(self._sitting)
+            return await _uncancelled(self._connect_once)
         except Exception as error:
             log.exception("planwire: a connection failed in a way that was not foreseen")
-            return _Over(f"not foreseen: {_text_of(error)}")
+            return ConnectionEnded(f"not foreseen: {_text_of(error)}")
 
     def _report(self, cause: str) -> None:
         """Say what is wrong, or that nothing is."""
         self.cause = cause[:CAUSE_CHARS_MAX]
         self._looked()
 
-    async def _sitting(self) -> _Over | None:
+    async def _connect_once(self) -> ConnectionEnded | None:
         """Be connected once; return why it ended, or None where it did for good."""
         try:
             if not self._bearer:
@@ -267,7 +267,7 @@ class Link:
                     # Leaving in order: the gateway need not take it for a failure.
                     await socket.close()
                     raise
-        except _Over as over:
+        except ConnectionEnded as over:
             return over
         except InvalidStatus as error:
             return self._refused(error)
@@ -275,17 +275,17 @@ class Link:
             self.closed = ReplicaClosed("", 0, str(error))
             return None
         except (InvalidHandshake, OSError, TimeoutError) as error:
-            return _Over(f"{type(error).__name__}: {error}")
+            return ConnectionEnded(f"{type(error).__name__}: {error}")
 
-    def _refused(self, error: InvalidStatus) -> _Over | None:
+    def _refused(self, error: InvalidStatus) -> ConnectionEnded | None:
         status = error.response.status_code
         if status in HANDSHAKE_FINAL:
             self.closed = ReplicaClosed("", status, (error.response.body or b"").decode(errors="replace")[:200])
             return None
         wait_s = retry_after_s(error.response.headers.get("Retry-After"), time.time())
         if wait_s is None:
-            return _Over(f"status {status}")
-        return _Over(f"status {status}", wait_s * random.uniform(1, 2))  # noqa: S311 - jitter
+            return ConnectionEnded(f"status {status}")
+        return ConnectionEnded(f"status {status}", wait_s * random.uniform(1, 2))  # noqa: S311 - jitter
 
     async def _fetch_token(self) -> str:
         """Return a token.
@@ -298,19 +298,19 @@ class Link:
         except TokenError as error:
             # What is held goes on being served, as stale.
             log.warning("planwire: %s", error, exc_info=error.__cause__)
-            raise _Over(f"no token: {error}") from error
+            raise ConnectionEnded(f"no token: {error}") from error
 
-    async def _talk(self, socket: ClientConnection) -> _Over | None:
+    async def _talk(self, socket: ClientConnection) -> ConnectionEnded | None:
         self._asks.clear()
         self._acks.clear()
         self._after_token.clear()
         topics = {name: held.snapshot.version if held.snapshot else 0 for name, held in self.topics.items()}
         self._silence_s = OPEN_TIMEOUT_S
-        over: _Over | None = None
+        over: ConnectionEnded | None = None
         try:
             await _send(socket, {"type": "hello", "token": self._bearer, "topics": topics, "client": CLIENT})
             async with asyncio.TaskGroup() as group:
-                helpers = [group.create_task(_uncancelled(work, socket)) for work in (self._clerk, self._keep_token)]
+                helpers = [group.create_task(_uncancelled(work, socket)) for work in (self._writer, self._keep_token)]
                 over = await self._listen(socket)
                 for helper in helpers:
                     helper.cancel()
@@ -321,7 +321,7 @@ class Link:
             over = self._ended(found)
         return over
 
-    async def _listen(self, socket: ClientConnection) -> _Over:
+    async def _listen(self, socket: ClientConnection) -> ConnectionEnded:
         """Take frames until it is over."""
         self._deadline = asyncio.get_running_loop().time() + self._silence_s
         while True:
@@ -331,22 +331,22 @@ class Link:
             except TimeoutError:
                 # Nobody is there to shake hands with.
                 socket.transport.abort()
-                return _Over("silence")
+                return ConnectionEnded("silence")
             try:
                 pause_s = self._take(orjson.loads(data))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                return _Over(f"a frame that makes no sense: {error!r}")
+                return ConnectionEnded(f"a frame that makes no sense: {error!r}")
             if pause_s is not None:
-                return _Over("the gateway is going away", pause_s)
+                return ConnectionEnded("the gateway is going away", pause_s)
 
-    def _ended(self, closed: ConnectionClosed) -> _Over | None:
+    def _ended(self, closed: ConnectionClosed) -> ConnectionEnded | None:
         code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd is not None else (1006, "")
         if code == TOKEN_CLOSE and not self._tokens.is_fixed:
-            return _Over(f"{code} {reason}", is_token=True)
+            return ConnectionEnded(f"{code} {reason}", is_token=True)
         if code == TOKEN_CLOSE or FINAL_FROM <= code < FINAL_TO:
             self.closed = ReplicaClosed("", code, reason)
             return None
-        return _Over(f"{code} {reason}".rstrip())
+        return ConnectionEnded(f"{code} {reason}".rstrip())
 
     def _lost(self) -> None:
         self._up = False
@@ -492,7 +492,7 @@ class Link:
 
     # Frames out.
 
-    async def _clerk(self, socket: ClientConnection) -> None:
+    async def _writer(self, socket: ClientConnection) -> None:
         """Send what is due, at a pace the gateway allows."""
         while True:
             frame = self._next_frame(time.monotonic()) if self._up else None
@@ -537,7 +537,7 @@ class Link:
             waiting, self._after_token = self._after_token, set()
             try:
                 self._bearer = await self._fetch_token()
-            except _Over as trouble:
+            except ConnectionEnded as trouble:
                 self._after_token |= waiting
                 retry_at = time.monotonic() + REFRESH_RETRY_S
                 self._report(str(trouble))

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from gateway.console.fault_injection import Holds
+from gateway.console.fault_injection import FaultInjection
 from gateway.console.reports import lease, report
 from gateway.console.reports.report import Window
-from gateway.console.reports.tab_counts import CENSUS_MAX, Census, judged, socket_of, view_of
+from gateway.console.reports.tab_counts import CENSUS_MAX, TabCounts, judged, socket_of, view_of
 from gateway.console.reports.tab_status import Judgement, Status, age_s, worst_first
 from gateway.hub.hub import LiveTopic, Subscription
 from gateway.node import Node
@@ -46,10 +46,10 @@ class Told(NamedTuple):
 class Reporter:
     """The reports of one gateway."""
 
-    def __init__(self, node: Node, census: Census, holds: Holds, told: Told) -> None:
+    def __init__(self, node: Node, tab_counts: TabCounts, holds: FaultInjection, told: Told) -> None:
         self._node = node
         self._told = told
-        self._census = census
+        self._census = tab_counts
         self._holds = holds
         self._started_at = time.time()
         self._windows = {
@@ -143,10 +143,10 @@ class Reporter:
         for topic, state in changes:
             await self._publish(topic, state)
 
-    def _ask_all(self, name: str, asks_all: bool) -> None:
+    def _ask_all(self, name: str, ack_all: bool) -> None:
         live = self._node.hub.topic(name)
         if live is not None:
-            self._node.hub.ask_all(live, asks_all)
+            self._node.hub.set_ack_all(live, ack_all)
 
     async def _publish(self, topic: str, state: bytes) -> None:
         last = self._last.get(topic)
@@ -163,13 +163,13 @@ class Reporter:
 
     def overview(self) -> dict[str, Any]:
         """Return this gateway's report of itself, from the counts as they are."""
-        node, census, metrics = self._node, self._census, self._node.metrics
-        names = report.trouble(census.trouble)
+        node, tab_counts, metrics = self._node, self._census, self._node.metrics
+        names = report.trouble(tab_counts.trouble)
         rows: dict[str, Any] = {}
         for name in names:
             live = node.hub.topic(name)
             if live is not None:
-                counts = census.trouble[name]
+                counts = tab_counts.trouble[name]
                 status = next(status for status in Status if counts.get(status))
                 rows[name] = {
                     "status": status.value,
@@ -187,12 +187,12 @@ class Reporter:
             "sockets": metrics.sockets,
             "topics": len(node.hub.topics) - node.hub.reports,
             "streams": metrics.streams,
-            "tabs": {status.value: census.total[status] for status in Status},
-            "uncounted": census.uncounted,
+            "tabs": {status.value: tab_counts.total[status] for status in Status},
+            "uncounted": tab_counts.uncounted,
             "counters": report.counters(metrics) | self._told.counters(),
             "latency": {name: window.latency(time.monotonic()) for name, window in self._windows.items()},
             "trouble": rows,
-            "trouble_total": len(census.trouble),
+            "trouble_total": len(tab_counts.trouble),
         }
 
     def overview_bytes(self) -> bytes:

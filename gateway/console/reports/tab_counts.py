@@ -38,7 +38,7 @@ Counts = dict[Status, int]
 def view_of(node: Node, live: LiveTopic | None, now: float, is_current: bool) -> View:
     """Return what tabs of a topic are judged by: a topic that is looked at has no crowd, everyone is asked."""
     settings = node.settings
-    if live is not None and live.asks_all:
+    if live is not None and live.ack_all:
         return View(now, ACK_GRACE_S + settings.ack_after_ms / 1000, CENSUS_MAX, is_current)
     share, after_ms = node.hub.ack_rule()
     # Where a process has so many tabs that only a share of their acks is asked for, every topic is a crowd.
@@ -61,7 +61,7 @@ def is_trouble(counts: Mapping[Status, int]) -> bool:
     return worst(counts) in TROUBLE
 
 
-class Census:
+class TabCounts:
     """The counts of one gateway.
 
     Attributes:
@@ -158,8 +158,8 @@ class Census:
         counts = _counts(ring, view_of(self._node, live, time.time(), self._node.hub.fresh))
         self.topics[name] = counts
         self.total.update(counts)
-        is_crowd = len(live.ring) > self._node.settings.acks_per_topic and not live.asks_all
-        if (Status.SENT in counts and not is_crowd) or Status.STALE in counts:
+        is_sampled = len(live.ring) > self._node.settings.acks_per_topic and not live.ack_all
+        if (Status.SENT in counts and not is_sampled) or Status.STALE in counts:
             self._open.add(live)  # SENT turns BEHIND by time alone; of a crowd most tabs stay SENT
         if is_trouble(counts):
             self.trouble[name] = counts

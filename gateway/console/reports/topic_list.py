@@ -15,7 +15,7 @@ from typing import Any, cast
 from redis.exceptions import RedisError
 
 from gateway.console.reports.report import statuses
-from gateway.console.reports.tab_counts import Census
+from gateway.console.reports.tab_counts import TabCounts
 from gateway.console.reports.tab_status import Status, age_s, worst
 from gateway.hub.hub import Hub
 from sync.core.topic import RESERVED_KINDS, Topic, TopicError
@@ -69,10 +69,10 @@ class LivePage:
         return matching[start : start + self.limit]
 
 
-def live_page(hub: Hub, census: Census, wanted: LivePage) -> dict[str, Any]:
+def live_page(hub: Hub, tab_counts: TabCounts, wanted: LivePage) -> dict[str, Any]:
     """Return one gateway's page: `rows` by name, each with version, sockets, watchers and tabs."""
     if wanted.only == "trouble":
-        names = list(census.trouble)
+        names = list(tab_counts.trouble)
     else:
         names = [live.name for live in hub.topics.values() if not live.is_report]
     matching = wanted.matching(names)
@@ -80,7 +80,7 @@ def live_page(hub: Hub, census: Census, wanted: LivePage) -> dict[str, Any]:
     for name in wanted.page(matching):
         live = hub.topic(name)
         if live is not None:
-            tabs = statuses(census.topics.get(name, {}))
+            tabs = statuses(tab_counts.topics.get(name, {}))
             rows[name] = {"version": live.version, "sockets": len(live.ring), "watchers": live.watchers, "tabs": tabs}
     return {"rows": rows, "matching": len(matching), "live": len(hub.topics) - hub.reports}
 

@@ -20,7 +20,7 @@ from gateway.api.problem import Problem
 from gateway.api.publish import revocation_of
 from gateway.auth import revocation_store
 from gateway.console import audit, fault_injection
-from gateway.console.auth import Gate, Visitor
+from gateway.console.auth import ConsoleAuth, Principal
 from gateway.console.in_process_client import segment
 from gateway.console.observer import ConsoleNode
 from gateway.console.routes.billing import TENANT, Billing, parked_of, refused
@@ -48,7 +48,7 @@ SIMULATED = (
 SCENARIOS = tuple(f"scenario:{name}" for name in ("drop", "duplicate", "late", "outage", "reorder", "skew", "torture"))
 """And the histories of many tenants that it can play."""
 
-Action = Callable[[Mapping[str, Any], Visitor], Awaitable[dict[str, Any]]]
+Action = Callable[[Mapping[str, Any], Principal], Awaitable[dict[str, Any]]]
 
 log = structlog.get_logger("gateway.console")
 
@@ -56,9 +56,9 @@ log = structlog.get_logger("gateway.console")
 class Actions:
     """The routes that act. `billing` is there where the process takes webhooks."""
 
-    def __init__(self, node: ConsoleNode, gate: Gate, desk: Desk, billing: Billing | None) -> None:
+    def __init__(self, node: ConsoleNode, console_auth: ConsoleAuth, desk: Desk, billing: Billing | None) -> None:
         self._node = node
-        self._gate = gate
+        self._gate = console_auth
         self._desk = desk
         self._billing = billing
         self._actions: dict[str, Action] = {"replay": self._replay, "revoke": self._revoke}
@@ -69,9 +69,9 @@ class Actions:
             if node.settings.simulator_url:
                 self._actions["simulate"] = self._simulate
 
-    def names(self, visitor: Visitor) -> list[str]:
+    def names(self, principal: Principal) -> list[str]:
         """Return what the visitor may do here."""
-        return sorted(self._actions) if ADMIN in visitor.scopes else []
+        return sorted(self._actions) if ADMIN in principal.scopes else []
 
     @property
     def simulated(self) -> tuple[str, ...]:
@@ -81,25 +81,25 @@ class Actions:
     async def act(self, request: Request) -> Response:
         """Answer what an action did."""
         node = self._node
-        visitor = self._gate.require(request)
-        self._gate.require_page(request, visitor)
+        principal = self._gate.require(request)
+        self._gate.require_page(request, principal)
         name = request.path_params["action"]
         body = await read_json(request, BODY_MAX_BYTES, node.settings.body_timeout_s)
         if not isinstance(body, dict):
             raise Problem("request_invalid", "the body is a JSON object")
         try:
-            found = await self._done(name, {**body, "kind": name} if name in HOLDS else body, visitor)
+            found = await self._done(name, {**body, "kind": name} if name in HOLDS else body, principal)
         except Problem as problem:
-            await self._note(visitor, name, body, "refused" if problem.status < 500 else "failed", problem)
+            await self._note(principal, name, body, "refused" if problem.status < 500 else "failed", problem)
             raise
         except StoreError as error:
             log.warning("action_failed", action=name, error=str(error))
             raise
-        id = await self._note(visitor, name, body, "done", found)
+        id = await self._note(principal, name, body, "done", found)
         return self._desk.json(action=name, outcome="done", audit=id, **found)
 
-    async def _done(self, name: str, body: Mapping[str, Any], visitor: Visitor) -> dict[str, Any]:
-        if ADMIN not in visitor.scopes:
+    async def _done(self, name: str, body: Mapping[str, Any], principal: Principal) -> dict[str, Any]:
+        if ADMIN not in principal.scopes:
             raise Problem("scope_missing", "this needs a console token with the scope admin")
         action = self._actions.get(name)
         if action is None:
@@ -108,17 +108,17 @@ class Actions:
                     "not_dev", "this is for development only, and the simulator must be configured for its part"
                 )
             raise Problem("not_found", "there is no such action in this process")
-        return await action(body, visitor)
+        return await action(body, principal)
 
     async def _note(
-        self, visitor: Visitor, name: str, body: Mapping[str, Any], outcome: str, result: Problem | dict[str, Any]
+        self, principal: Principal, name: str, body: Mapping[str, Any], outcome: str, result: Problem | dict[str, Any]
     ) -> str:
         target = next((str(body[member]) for member in TARGETS if body.get(member)), "")
         detail = str(result) if isinstance(result, Problem) else orjson.dumps(result, default=str).decode()
         return await audit.note(
             self._node.store,
-            who=visitor.session,
-            scopes=visitor.scopes,
+            who=principal.session,
+            scopes=principal.scopes,
             action=name[:64],
             target=target[:300],
             parameters=body,
@@ -129,12 +129,12 @@ class Actions:
 
     # Repairs.
 
-    async def _reconcile(self, body: Mapping[str, Any], visitor: Visitor) -> dict[str, Any]:
+    async def _reconcile(self, body: Mapping[str, Any], principal: Principal) -> dict[str, Any]:
         topic = _only(body, "topic")
         tenant = parsed(topic)
         if tenant.kind != TENANT:
             raise Problem("request_invalid", "only tenants have a provider to compare with")
-        told = await self._told(visitor, f"/v1/tenants/{segment(tenant.id)}/reconcile", {"env": tenant.env})
+        told = await self._told(principal, f"/v1/tenants/{segment(tenant.id)}/reconcile", {"env": tenant.env})
         return {
             "reconciled": told.get("outcome"),
             "version": told.get("version"),
@@ -142,40 +142,40 @@ class Actions:
             "asked": told.get("asked", []),
         }
 
-    async def _retry(self, body: Mapping[str, Any], visitor: Visitor) -> dict[str, Any]:
+    async def _retry(self, body: Mapping[str, Any], principal: Principal) -> dict[str, Any]:
         if not body.keys() <= {"env", "event_id"}:
             raise Problem("request_invalid", "send env and event_id")
-        return await self._retried(visitor, _text(body, "env"), _text(body, "event_id"))
+        return await self._retried(principal, _text(body, "env"), _text(body, "event_id"))
 
-    async def _retried(self, visitor: Visitor, environment: str, event_id: str) -> dict[str, Any]:
-        told = await self._told(visitor, f"/v1/parked/{segment(event_id)}/retry", {"env": environment})
+    async def _retried(self, principal: Principal, environment: str, event_id: str) -> dict[str, Any]:
+        told = await self._told(principal, f"/v1/parked/{segment(event_id)}/retry", {"env": environment})
         return {"event_id": event_id, "became": told.get("outcome")} | {
             name: told[name] for name in ("version", "reason") if name in told
         }
 
-    async def _retry_topic(self, body: Mapping[str, Any], visitor: Visitor) -> dict[str, Any]:
+    async def _retry_topic(self, body: Mapping[str, Any], principal: Principal) -> dict[str, Any]:
         topic = parsed(_only(body, "topic"))
         results = []
         assert self._billing is not None
         for row in (await parked_of(self._billing, topic))[:RETRIES_MAX]:
             event_id = str(row["event_id"])
             try:
-                results.append(await self._retried(visitor, topic.env, event_id))
+                results.append(await self._retried(principal, topic.env, event_id))
             except Problem as problem:
                 results.append({"event_id": event_id, "became": "failed", "reason": problem.detail})
         return {"retried": len(results), "results": results}
 
-    async def _told(self, visitor: Visitor, path: str, query: Mapping[str, str]) -> dict[str, Any]:
+    async def _told(self, principal: Principal, path: str, query: Mapping[str, str]) -> dict[str, Any]:
         assert self._billing is not None
         body: dict[str, object] | None = {} if path.endswith("/reconcile") else None
-        answer = await self._billing.inner(visitor.session, "POST", path, query, body)
+        answer = await self._billing.inner(principal.session, "POST", path, query, body)
         if answer.status != 200:
             raise refused(answer)
         return answer.document
 
     # Topics and tokens.
 
-    async def _replay(self, body: Mapping[str, Any], visitor: Visitor) -> dict[str, Any]:
+    async def _replay(self, body: Mapping[str, Any], principal: Principal) -> dict[str, Any]:
         if body.keys() != {"topic", "version"} or type(body["version"]) is not int:
             raise Problem("request_invalid", "send topic and version")
         topic, store = str(parsed(body["topic"])), self._node.store
@@ -190,7 +190,7 @@ class Actions:
             "source": "console",
             "event_type": "console.replay",
             "replay_of": str(entry.version),
-            "by": f"console:{visitor.session}",
+            "by": f"console:{principal.session}",
         }
         # Only the public part is kept in the log; the private one stays as it is.
         change = Change(
@@ -208,7 +208,7 @@ class Actions:
             raise Problem("conflict", "the topic has changed meanwhile: look again")
         return {"verdict": committed.verdict.value, "version": committed.version}
 
-    async def _revoke(self, body: Mapping[str, Any], _: Visitor) -> dict[str, Any]:
+    async def _revoke(self, body: Mapping[str, Any], _: Principal) -> dict[str, Any]:
         settings, node = self._node.settings, self._node
         now = time.time()
         revocation = node.auth.covering(revocation_of(body, now), now)
@@ -220,7 +220,7 @@ class Actions:
 
     # Development.
 
-    async def _simulate(self, body: Mapping[str, Any], _: Visitor) -> dict[str, Any]:
+    async def _simulate(self, body: Mapping[str, Any], _: Principal) -> dict[str, Any]:
         action = body.get("action")
         if action not in self.simulated:
             raise Problem("request_invalid", f"action is one of {', '.join(self.simulated)}")
@@ -239,7 +239,7 @@ class Actions:
             raise Problem("action_failed", f"the simulator refused: {detail or answer.status_code}")
         return {"status": answer.status_code, "result": told}
 
-    async def _hold(self, body: Mapping[str, Any], _: Visitor) -> dict[str, Any]:
+    async def _hold(self, body: Mapping[str, Any], _: Principal) -> dict[str, Any]:
         kind, session = str(body["kind"]), _text(body, "session")
         about: dict[str, Any] = {"action": kind, "session": session}
         for name, (least, most) in HOLDS[kind].items():
@@ -247,7 +247,7 @@ class Actions:
             if type(value) is not int or not least <= value <= most:
                 raise Problem("request_invalid", f"{name} is a number from {least} to {most}")
             about[name] = value
-        answers = await self._node.survey.ask("socket", **about)
+        answers = await self._node.fleet_query.ask("socket", **about)
         holder = next((name for name, is_here in answers.of.items() if is_here is True), None)
         if holder is None:
             raise Problem("not_found", "no gateway holds a socket of this session")

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.api.problem import Problem
-from gateway.console.auth import Gate
+from gateway.console.auth import ConsoleAuth
 from gateway.console.in_process_client import Answer, Inner, segment
 from gateway.console.observer import ConsoleNode
 from gateway.console.reports import lease, tab_status
@@ -54,9 +54,9 @@ class Billing:
 class BillingDesk:
     """The routes."""
 
-    def __init__(self, node: ConsoleNode, gate: Gate, desk: Desk, billing: Billing | None) -> None:
+    def __init__(self, node: ConsoleNode, console_auth: ConsoleAuth, desk: Desk, billing: Billing | None) -> None:
         self._node = node
-        self._gate = gate
+        self._gate = console_auth
         self._json = desk.json
         self._billing = billing
 
@@ -137,7 +137,7 @@ class BillingDesk:
         topic = topic_of(request)
         name = str(topic)
         newest = (await self._node.store.versions([name]))[0]
-        answers = await self._node.survey.ask("tabs", topic=name, newest=newest)
+        answers = await self._node.fleet_query.ask("tabs", topic=name, newest=newest)
         counts = dict.fromkeys(Status, 0)
         acked: list[int] = []
         for found in answers.of.values():
@@ -198,13 +198,13 @@ async def parked_of(billing: Billing, topic: Topic) -> list[dict[str, object]]:
     return found
 
 
-def require_private(gate: Gate, request: Request) -> None:
+def require_private(console_auth: ConsoleAuth, request: Request) -> None:
     """Return when the visitor may see private parts.
 
     Raises:
         Problem: 403 scope_missing.
     """
-    if PRIVATE not in gate.require(request).scopes:
+    if PRIVATE not in console_auth.require(request).scopes:
         raise Problem("scope_missing", "this needs a console token with the scope private")
 
 

@@ -20,7 +20,7 @@ from gateway.api.rate_limits import RatedByAddress
 from gateway.api.static_files import Assets
 from gateway.auth import revocation_store
 from gateway.auth.revocations import LOGIN_TTL_S, LOGINS_MAX, Revocation
-from gateway.console.auth import COOKIE, COOKIE_TTL_S, STREAM_TTL_S, Gate
+from gateway.console.auth import COOKIE, COOKIE_TTL_S, STREAM_TTL_S, ConsoleAuth
 from gateway.console.observer import ConsoleNode
 from gateway.console.routes.actions import Actions
 from gateway.console.routes.billing import Billing, BillingDesk
@@ -37,24 +37,24 @@ LOOK_BODY_MAX_BYTES = 4096
 LOGOUT_HERE_ONLY = "the cookie is gone from this browser and ended in this process; the others were not told"
 
 
-def console_routes(node: ConsoleNode, gate: Gate, billing: Billing | None) -> list[BaseRoute]:
+def console_routes(node: ConsoleNode, console_auth: ConsoleAuth, billing: Billing | None) -> list[BaseRoute]:
     """Return the console's routes; without `billing` this process takes no webhooks, and says so where it matters."""
-    desk = Desk(node, gate)
-    billing_desk = BillingDesk(node, gate, desk, billing)
-    actions = Actions(node, gate, desk, billing)
+    desk = Desk(node, console_auth)
+    billing_desk = BillingDesk(node, console_auth, desk, billing)
+    actions = Actions(node, console_auth, desk, billing)
 
     def guarded(handler: Handler) -> Handler:
         async def endpoint(request: Request) -> Response:
-            gate.require(request)
+            console_auth.require(request)
             return await handler(request)
 
         return endpoint
 
     async def login(request: Request) -> Response:
-        gate.require_visible(request)
-        scheme = gate.require_own_origin(request)
+        console_auth.require_visible(request)
+        scheme = console_auth.require_own_origin(request)
         body = await read_json(request, LOGIN_BODY_MAX_BYTES, node.settings.body_timeout_s)
-        value = gate.login(request, body.get("token") if isinstance(body, dict) else None, time.time())
+        value = console_auth.login(request, body.get("token") if isinstance(body, dict) else None, time.time())
         response = Response(status_code=204)
         is_secure = "https" in (scheme, request.url.scheme)
         # Without a path it is for the folder that the login is in, whatever prefix a proxy has put before it.
@@ -62,10 +62,10 @@ def console_routes(node: ConsoleNode, gate: Gate, billing: Billing | None) -> li
         return response
 
     async def logout(request: Request) -> Response:
-        gate.require_visible(request)
-        scheme = gate.require_own_origin(request)
+        console_auth.require_visible(request)
+        scheme = console_auth.require_own_origin(request)
         response = Response(status_code=204)
-        login = gate.login_of(request)
+        login = console_auth.login_of(request)
         if login:
             ended = Revocation("login", login, time.time())
             node.revoke(ended)
@@ -79,22 +79,22 @@ def console_routes(node: ConsoleNode, gate: Gate, billing: Billing | None) -> li
         return response
 
     async def session(request: Request) -> Response:
-        visitor = gate.require(request)
+        principal = console_auth.require(request)
         return desk.json(
-            session=visitor.session,
-            scopes=visitor.scopes,
+            session=principal.session,
+            scopes=principal.scopes,
             dev=node.settings.dev,
-            has_login=visitor.has_login,
-            expires_at=visitor.expires_at,
+            has_login=principal.has_login,
+            expires_at=principal.expires_at,
             intake=billing is not None,
             simulator=bool(actions.simulated),
-            actions=actions.names(visitor),
+            actions=actions.names(principal),
             simulator_actions=actions.simulated,
             environments=billing.environments if billing is not None else [],
         )
 
     async def look(request: Request) -> Response:
-        gate.require_page(request, gate.require(request))
+        console_auth.require_page(request, console_auth.require(request))
         body = await read_json(request, LOOK_BODY_MAX_BYTES, node.settings.body_timeout_s)
         topics = body.get("topics") if isinstance(body, dict) else None
         if not isinstance(topics, list):
@@ -102,13 +102,13 @@ def console_routes(node: ConsoleNode, gate: Gate, billing: Billing | None) -> li
         return await desk.look(topics)
 
     async def token(request: Request) -> Response:
-        visitor = gate.require(request)
-        gate.require_page(request, visitor)
-        text, ends = gate.stream_token(visitor, time.time())
+        principal = console_auth.require(request)
+        console_auth.require_page(request, principal)
+        text, ends = console_auth.stream_token(principal, time.time())
         return desk.json(token=text, expires_at=ends, ttl_s=STREAM_TTL_S)
 
     async def index(request: Request) -> Response:
-        gate.require_visible(request)
+        console_auth.require_visible(request)
         return RedirectResponse("console/")
 
     reads = {
@@ -138,16 +138,16 @@ def console_routes(node: ConsoleNode, gate: Gate, billing: Billing | None) -> li
         route(node, "/console/api/token", "POST", token),
         route(node, "/console/api/actions/{action}", "POST", actions.act),
         route(node, "/console", "GET", index),
-        Mount("/console", RatedByAddress(_Pages(gate), node.settings)),
+        Mount("/console", RatedByAddress(_Pages(console_auth), node.settings)),
     ]
 
 
 class _Pages(Assets):
     """The page's files, where there is a console. They hold no data, so the login is asked for by the API alone."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, console_auth: ConsoleAuth) -> None:
         super().__init__(PAGES, (".html", ".js", ".css"))
-        self._gate = gate
+        self._gate = console_auth
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Return the file, or raise 404."""

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from gateway.api.problem import Problem
 from gateway.console import audit
-from gateway.console.auth import Gate
+from gateway.console.auth import ConsoleAuth
 from gateway.console.observer import ConsoleNode
 from gateway.console.reports import lease, report, tab_status
 from gateway.console.reports.tab_status import Status
@@ -47,9 +47,9 @@ ONLY = ("", "live", "trouble")
 class Desk:
     """The routes that read what the gateways and the store know; what billing knows is in billing.py."""
 
-    def __init__(self, node: ConsoleNode, gate: Gate) -> None:
+    def __init__(self, node: ConsoleNode, console_auth: ConsoleAuth) -> None:
         self._node = node
-        self._gate = gate
+        self._gate = console_auth
         self._stored = Stored(node.store)
 
     def json(self, **members: object) -> Response:
@@ -69,7 +69,7 @@ class Desk:
         await lease.look(store, names)
         self._node.reporter.looked(names)
         if not was_watched:
-            await self._node.survey.ask("overview")  # answered, each has woken up, or is given up on
+            await self._node.fleet_query.ask("overview")  # answered, each has woken up, or is given up on
         known = await lease.gateways(store) | {self._node.name: time.time()}
         now = time.time()
         rows = [
@@ -90,13 +90,13 @@ class Desk:
 
     async def counters(self, request: Request) -> Response:
         """Answer this gateway's own report."""
-        await self._node.census.count()
-        visitor = self._gate.require(request)
-        return self.json(**self._node.reporter.overview() | {"has_login": visitor.has_login})
+        await self._node.tab_counts.count()
+        principal = self._gate.require(request)
+        return self.json(**self._node.reporter.overview() | {"has_login": principal.has_login})
 
     async def gateways(self, _: Request) -> Response:
         """Answer the report of every gateway."""
-        answers = await self._node.survey.ask("overview")
+        answers = await self._node.fleet_query.ask("overview")
         found = {name: answer for name, answer in answers.of.items() if isinstance(answer, dict)}
         return self.json(gateways=found, silent=answers.silent)
 
@@ -112,7 +112,7 @@ class Desk:
             query.get("after", ""),
             number(query.get("limit"), TOPICS_MAX, TOPICS_MAX),
         )
-        answers = await self._node.survey.ask("topics", **wanted.about())
+        answers = await self._node.fleet_query.ask("topics", **wanted.about())
         stored: list[str] = []
         if not only:
             await self._stored.refresh()
@@ -136,7 +136,7 @@ class Desk:
         offset = number(request.query_params.get("after"), 0, 10**9, least=0)
         limit = number(request.query_params.get("limit"), TABS_MAX, TABS_MAX)
         (snapshot,) = await self._node.store.read_many([name])
-        answers = await self._node.survey.ask("tabs", topic=name, newest=snapshot.version)
+        answers = await self._node.fleet_query.ask("tabs", topic=name, newest=snapshot.version)
         gateways: list[dict[str, Any]] = []
         counts = dict.fromkeys(Status, 0)
         tabs: list[dict[str, Any]] = []

@@ -14,13 +14,13 @@ from sync.billing.api.tenant_commands import Desk, asked_topic
 from sync.billing.domain.decision import FactsError, facts_of
 from sync.billing.domain.model import Facts, Item
 from sync.billing.domain.preview import ITEMS_MAX, Asked, Preview, difference, expect, preview
-from sync.billing.domain.scheduled_changes import HeldError
+from sync.billing.domain.scheduled_changes import ChangeRejected
 from sync.billing.providers import ProviderRefusal, ProviderUnavailable, Source
 from sync.billing.providers.paddle.client import BILLING_MODES
 from sync.billing.providers.paddle.webhooks import QUANTITY_MAX, subscription_of
 from sync.billing.services.ingest import Receipt
 from sync.billing.services.reconcile import PATIENCE_S
-from sync.billing.storage.previews import Quotes
+from sync.billing.storage.previews import PreviewStore
 from sync.core import instants
 from sync.http.endpoint import by
 from sync.http.fields import Fields
@@ -36,7 +36,7 @@ class Previews:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._quotes = Quotes(desk.pipeline.store)
+        self._quotes = PreviewStore(desk.pipeline.store)
 
     async def preview(self, request: Request, environment: str) -> Response:
         """Answer what a change would make of the tenant as it stands at a version; nothing is changed."""
@@ -127,8 +127,8 @@ class Previews:
     def _foresee(self, snapshot: Snapshot, environment: str, asked: Asked) -> Preview:
         pipeline = self._desk.pipeline
         try:
-            return preview(facts_of(snapshot), asked, pipeline.shelf.current, environment, pipeline.now_ns())
-        except HeldError as error:
+            return preview(facts_of(snapshot), asked, pipeline.catalog_watcher.current, environment, pipeline.now_ns())
+        except ChangeRejected as error:
             raise Refusal(error.code, error.detail) from None
         except FactsError as error:
             raise Refusal("not_changed", str(error)) from None

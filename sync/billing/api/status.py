@@ -11,7 +11,7 @@ from starlette.responses import Response
 from sync.billing.api.tenant_commands import Desk, asked_topic
 from sync.billing.domain.decision import FactsError, facts_of
 from sync.billing.domain.drift import fields
-from sync.billing.storage.provider_snapshots import Sighting, sighted
+from sync.billing.storage.provider_snapshots import ProviderSnapshot, load_snapshots
 from sync.core import instants
 from sync.http.problem import json_response
 
@@ -30,7 +30,7 @@ class Standing:
         """Answer provider, store and tabs as they are known now. Nobody is asked but the store and the gateways."""
         topic = asked_topic(request, environment)
         store = self._desk.pipeline.store
-        snapshot, found = await store.read(topic), await sighted(store, topic)
+        snapshot, found = await store.read(topic), await load_snapshots(store, topic)
         try:
             facts = facts_of(snapshot)
         except FactsError:
@@ -56,7 +56,10 @@ class Standing:
         return json_response(document)
 
 
-def _sighting(sighting: Sighting, held: Mapping[str, object] | None) -> dict[str, object]:
+def _sighting(provider_snapshot: ProviderSnapshot, held: Mapping[str, object] | None) -> dict[str, object]:
     """One subscription as the provider told it, and whether that is what is held."""
-    shown: dict[str, object] = {"asked_at": instants.text(sighting.at_us * 1000), "is_held": sighting.body == held}
-    return shown | ({} if sighting.body is None else {"subscription": sighting.body})
+    shown: dict[str, object] = {
+        "asked_at": instants.text(provider_snapshot.at_us * 1000),
+        "is_held": provider_snapshot.body == held,
+    }
+    return shown | ({} if provider_snapshot.body is None else {"subscription": provider_snapshot.body})

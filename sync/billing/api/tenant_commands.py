@@ -8,7 +8,7 @@ from types import MappingProxyType
 from starlette.requests import Request
 
 from sync.billing.domain.model import Facts
-from sync.billing.domain.scheduled_changes import HeldError
+from sync.billing.domain.scheduled_changes import ChangeRejected
 from sync.billing.domain.tenant_resolution import TENANT_KIND
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation
@@ -48,7 +48,7 @@ class Desk:
         try:
             cause = {"source": "operator" if about else "app", "event_type": what, **about, **who}
             adopted = await reprojection.adopt(environment, topic, (), cause, change, if_version, if_rev=if_rev)
-        except HeldError as error:
+        except ChangeRejected as error:
             raise Refusal(error.code, error.detail) from None
         if adopted.receipt.outcome == "conflict":
             raise Refusal("version_conflict", f"the tenant is at version {adopted.receipt.version}")

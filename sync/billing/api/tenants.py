@@ -17,8 +17,8 @@ from sync.billing.api.overrides import Operators
 from sync.billing.api.previews import Previews
 from sync.billing.api.status import Standing, Tabs
 from sync.billing.api.tenant_commands import Desk, asked_topic
-from sync.billing.domain.model import Facts, HeldChange
-from sync.billing.domain.scheduled_changes import HeldError, Wish, hold
+from sync.billing.domain.model import Facts, ScheduledPlanChange
+from sync.billing.domain.scheduled_changes import ChangeRejected, ChangeRequest, hold
 from sync.billing.providers.paddle.client import BILLING_MODES
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation, Report
@@ -94,7 +94,7 @@ class _Tenants:
         """Answer the plan change that is held from now on, in place of one that was."""
         topic = asked_topic(request, environment)
         fields = Fields(await read_object(request))
-        wish = Wish(
+        wish = ChangeRequest(
             fields.text("plan"),
             fields.instant("effective_at"),
             fields.text("subscription_id", ""),
@@ -104,10 +104,10 @@ class _Tenants:
         if_version = fields.number("if_version", VERSION_MAX)
         fields.end()
         pipeline = self._desk.pipeline
-        made: list[HeldChange] = []
+        made: list[ScheduledPlanChange] = []
 
         def change(facts: Facts) -> Facts:
-            made[:] = [hold(facts, wish, pipeline.shelf.current, environment, pipeline.now_ns())]
+            made[:] = [hold(facts, wish, pipeline.catalog_watcher.current, environment, pipeline.now_ns())]
             return replace(facts, held=made[0])
 
         adopted = await self._desk.change(
@@ -130,9 +130,11 @@ class _Tenants:
 
         def change(facts: Facts) -> Facts:
             if facts.held is None:
-                raise HeldError("not_found", "no plan change is scheduled for this tenant")
+                raise ChangeRejected("not_found", "no plan change is scheduled for this tenant")
             if facts.held.executed:
-                raise HeldError("already_executed", "the provider has been told already: schedule the way back instead")
+                raise ChangeRejected(
+                    "already_executed", "the provider has been told already: schedule the way back instead"
+                )
             return replace(facts, held=None)
 
         adopted = await self._desk.change(environment, topic, "scheduled_change.deleted", change, who=by(request))

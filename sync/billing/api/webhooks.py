@@ -21,11 +21,11 @@ from starlette.types import Receive, Scope, Send
 from sync.billing.api import body_self_check, tenants, topics
 from sync.billing.api.status import Tabs
 from sync.billing.catalog.catalog import CatalogError
-from sync.billing.catalog.watcher import Shelf
+from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.providers import Adapter, Expired, Invalid, Malformed, Secret, Source, Verified
 from sync.billing.providers.paddle.client import PaddleApi, SdkMissingError, is_sdk_installed
 from sync.billing.providers.paddle.webhooks import Paddle
-from sync.billing.providers.rate_limit import Allowance, SharedBudget
+from sync.billing.providers.rate_limit import RateLimiter, RedisRateLimiter
 from sync.billing.providers.stripe.client import StripeApi
 from sync.billing.providers.stripe.webhooks import Stripe
 from sync.billing.services.ingest import Pipeline, Receipt
@@ -42,7 +42,7 @@ from sync.store.store import Store, StoreError
 _log = structlog.get_logger("sync.billing.api.webhooks")
 
 
-MakeBudget = Callable[[str, str, float], Allowance]
+MakeRateLimiter = Callable[[str, str, float], RateLimiter]
 """Returns what a provider's environment may be asked, from its names and the calls per second."""
 
 
@@ -57,36 +57,36 @@ def check(settings: SyncSettings) -> None:
         raise SdkMissingError
 
 
-def open_catalog(settings: SyncSettings) -> Shelf:
+def open_catalog(settings: SyncSettings) -> CatalogWatcher:
     """Return the catalog that `settings` name.
 
     Raises:
         SettingsError: it cannot be read, or is no catalog; the text says in which line.
     """
     try:
-        return Shelf(settings.catalog_path)
+        return CatalogWatcher(settings.catalog_path)
     except CatalogError as error:
         raise SettingsError([f"PLANWIRE_CATALOG: {error}"]) from error
 
 
-async def pipeline(store: Store, settings: SyncSettings, budget: MakeBudget | None = None) -> Pipeline:
+async def pipeline(store: Store, settings: SyncSettings, rate_limiter: MakeRateLimiter | None = None) -> Pipeline:
     """Return the pipeline that `settings` describe, on an open store; all processes share its budgets by default.
 
     Raises:
         SettingsError: the catalog cannot be used.
         SdkMissingError: API keys are set, and what asks the provider is not installed.
     """
-    shelf = await asyncio.to_thread(open_catalog, settings)
+    catalog_watcher = await asyncio.to_thread(open_catalog, settings)
     adapters: tuple[Adapter, ...] = (Paddle(), Stripe())
     return Pipeline(
         store,
-        shelf,
+        catalog_watcher,
         {adapter.name: adapter for adapter in adapters},
-        await asyncio.to_thread(sources, settings, budget or partial(SharedBudget, store)),
+        await asyncio.to_thread(sources, settings, rate_limiter or partial(RedisRateLimiter, store)),
     )
 
 
-def sources(settings: SyncSettings, budget: MakeBudget) -> dict[tuple[str, str], Source]:
+def sources(settings: SyncSettings, rate_limiter: MakeRateLimiter) -> dict[tuple[str, str], Source]:
     """Return the environments of providers that can be asked, each within what `budget` makes of its rate.
 
     Blocks for a second where Paddle's SDK has to be imported.
@@ -96,13 +96,13 @@ def sources(settings: SyncSettings, budget: MakeBudget) -> dict[tuple[str, str],
     """
     found: dict[tuple[str, str], Source] = {}
     for name, key in settings.stripe_api_keys:
-        allowance = budget("stripe", name, settings.stripe_api_rate_per_s)
+        limiter = rate_limiter("stripe", name, settings.stripe_api_rate_per_s)
         url = settings.api_url(name, "stripe")
-        found["stripe", name] = StripeApi(name, key.get_secret_value(), url, allowance)
+        found["stripe", name] = StripeApi(name, key.get_secret_value(), url, limiter)
     try:
         for name, key in settings.paddle_api_keys:
-            allowance = budget("paddle", name, settings.paddle_api_rate_per_s)
-            found["paddle", name] = PaddleApi(name, key.get_secret_value(), settings.api_url(name), allowance)
+            limiter = rate_limiter("paddle", name, settings.paddle_api_rate_per_s)
+            found["paddle", name] = PaddleApi(name, key.get_secret_value(), settings.api_url(name), limiter)
     except SdkMissingError as error:
         if not settings.dev:
             raise

@@ -15,7 +15,7 @@ EXAMPLE = Path(catalog.__file__).with_name("example.toml")
 _log = structlog.get_logger("sync.catalog")
 
 
-class Shelf:
+class CatalogWatcher:
     """The newest usable catalog at `path`.
 
     Raises:

@@ -75,7 +75,7 @@ def fields(body: Subscription) -> dict[str, object]:
     return shown
 
 
-class Drifts:
+class DriftLog:
     """The drift records of one environment."""
 
     def __init__(self, store: Store, environment: str) -> None:
@@ -90,7 +90,7 @@ class Drifts:
         record = orjson.dumps(drift.shown())
         batch.command("XADD", self._records, "MAXLEN", "~", RECORDS_KEPT, "*", "record", record)
         batch.command("HINCRBY", self._counts, drift.kind, 1)
-        batch.command("HINCRBY", self._store.keys.tallies, self._tally[drift.kind], 1)
+        batch.command("HINCRBY", self._store.keys.counters, self._tally[drift.kind], 1)
 
     async def page(self, before: str, count: int) -> tuple[list[dict[str, object]], str]:
         """Return up to `count` records, the newest first, older than the cursor `before`, and the next cursor or "".

@@ -156,7 +156,7 @@ class SubscriptionFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldChange:
+class ScheduledPlanChange:
     """A plan change that we hold until `effective_ns`, since the provider has no such thing.
 
     `keep` are the items that count until then, whatever plan the provider's body shows already. From `execute_ns` on
@@ -217,7 +217,7 @@ class Facts:
     """
 
     subscriptions: Mapping[str, SubscriptionFacts] = field(default_factory=dict)
-    held: HeldChange | None = None
+    held: ScheduledPlanChange | None = None
     overrides: tuple[Override, ...] = ()
     expected: Expected | None = None
     erased_ns: int | None = None
@@ -330,8 +330,8 @@ def _expected_in(expected: dict[str, Any]) -> Expected:
     return Expected(**{**expected, "items": items})
 
 
-def _held_in(held: dict[str, Any]) -> HeldChange:
-    return HeldChange(
+def _held_in(held: dict[str, Any]) -> ScheduledPlanChange:
+    return ScheduledPlanChange(
         held["subscription"],
         held["plan"],
         held["effective_ns"],

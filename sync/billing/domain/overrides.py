@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED
 from sync.billing.domain.model import Facts, Override
-from sync.billing.domain.scheduled_changes import HeldError
+from sync.billing.domain.scheduled_changes import ChangeRejected
 
 KINDS = ("feature", "limit", "module")
 OVERRIDES_MAX = 100
@@ -24,7 +24,7 @@ def granted(facts: Facts, override: Override, now_ns: int) -> Facts:
     """
     problem = _problem(override, now_ns)
     if problem:
-        raise HeldError("override_invalid", problem)
+        raise ChangeRejected("override_invalid", problem)
     kept = [
         other
         for other in facts.overrides
@@ -32,7 +32,7 @@ def granted(facts: Facts, override: Override, now_ns: int) -> Facts:
         and (other.expires_ns is None or other.expires_ns > now_ns)
     ]
     if len(kept) >= OVERRIDES_MAX:
-        raise HeldError("too_many_overrides", f"a tenant has at most {OVERRIDES_MAX} overrides")
+        raise ChangeRejected("too_many_overrides", f"a tenant has at most {OVERRIDES_MAX} overrides")
     return replace(facts, overrides=(*kept, override))
 
 
@@ -54,7 +54,7 @@ def removed(facts: Facts, kind: str, name: str) -> Facts:
     """
     kept = tuple(other for other in facts.overrides if (other.kind, other.name) != (kind, name))
     if len(kept) == len(facts.overrides):
-        raise HeldError("not_found", f"no override of {kind[:20]} {name[:64]} is there")
+        raise ChangeRejected("not_found", f"no override of {kind[:20]} {name[:64]} is there")
     return replace(facts, overrides=kept)
 
 

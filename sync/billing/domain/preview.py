@@ -12,7 +12,7 @@ from sync.billing.catalog.catalog import Catalog
 from sync.billing.domain.model import ENTITLEMENTS, Event, Expected, Facts, Item, Order, Scheduled, Subscription
 from sync.billing.domain.projection import Projected, State, Unprojectable, project, settle
 from sync.billing.domain.reducer import Reduced, reduce
-from sync.billing.domain.scheduled_changes import HeldError, meant, replaced, sold
+from sync.billing.domain.scheduled_changes import ChangeRejected, meant, replaced, sold
 
 LANDS_WITHIN_NS = 3_600 * 1_000_000_000
 """How long after its confirmation a change is awaited."""
@@ -56,7 +56,7 @@ def preview(facts: Facts, asked: Asked, catalog: Catalog, environment: str, now_
     after, _ = settle(result.facts, catalog, environment, now_ns)
     projected = project(after, catalog, environment, now_ns)
     if isinstance(projected, Unprojectable):
-        raise HeldError("price_unknown", f"the catalog does not know {', '.join(projected.price_ids)}")
+        raise ChangeRejected("price_unknown", f"the catalog does not know {', '.join(projected.price_ids)}")
     return Preview(key, body, projected.state)
 
 
@@ -67,7 +67,7 @@ def _changed(
         return replace(body, status="canceled", period=None, scheduled=None)
     if asked.cancel:
         if body.period is None:
-            raise HeldError("effective_at_required", "there is no period at whose end it could be canceled")
+            raise ChangeRejected("effective_at_required", "there is no period at whose end it could be canceled")
         return replace(body, scheduled=Scheduled("cancel", body.period.ends_ns))
     if asked.items:
         return replace(body, items=asked.items)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED, Addon, Catalog, Grant, Plan, Policy
-from sync.billing.domain.model import LIVE_STATUSES, Facts, HeldChange, Item, Override, SubscriptionFacts
+from sync.billing.domain.model import LIVE_STATUSES, Facts, Item, Override, ScheduledPlanChange, SubscriptionFacts
 from sync.core import instants
 
 State = dict[str, Any]
@@ -191,7 +191,7 @@ def _outranks(offer: Plan, plan: Plan) -> bool:
 
 def _hold(
     standing: _Standing,
-    held: HeldChange,
+    held: ScheduledPlanChange,
     catalog: Catalog,
     prices: Mapping[str, Plan | Addon],
     now_ns: int,
@@ -258,7 +258,7 @@ def settle(facts: Facts, catalog: Catalog, environment: str, now_ns: int) -> tup
     return replace(facts, held=None), f"the scheduled change to {held.plan} is dropped: {reason}"
 
 
-def _void(shown: Plan | None, kept: Plan | None, target: Plan, held: HeldChange) -> str:
+def _void(shown: Plan | None, kept: Plan | None, target: Plan, held: ScheduledPlanChange) -> str:
     """Why the plan in the provider's body says that somebody has decided anew, or nothing."""
     if kept is None or _is(shown, kept):
         return ""

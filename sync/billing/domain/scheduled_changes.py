@@ -10,7 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sync.billing.catalog.catalog import Addon, Catalog, Plan
-from sync.billing.domain.model import LIVE_STATUSES, Facts, HeldChange, Item, SubscriptionFacts, subscription_key
+from sync.billing.domain.model import (
+    LIVE_STATUSES,
+    Facts,
+    Item,
+    ScheduledPlanChange,
+    SubscriptionFacts,
+    subscription_key,
+)
 from sync.billing.domain.projection import leader
 from sync.billing.providers.stripe import webhooks
 from sync.core.errors import SyncError
@@ -22,7 +29,7 @@ FURTHEST_NS = 3 * 366 * 86_400 * 1_000_000_000
 """How far ahead a change may be held."""
 
 
-class HeldError(SyncError):
+class ChangeRejected(SyncError):
     """The change cannot be held: `code` is stable, `detail` is for people."""
 
     def __init__(self, code: str, detail: str) -> None:
@@ -35,7 +42,7 @@ class HeldError(SyncError):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ChangeRequest:
     """What is asked for. `effective_ns` None: the end of the paid period; `subscription_id` "": the leading one;
     `keep` "": the plan that counts now, else a plan that its items have been changed away from already."""
 
@@ -46,7 +53,7 @@ class Wish:
     billing_mode: str = "do_not_bill"
 
 
-def hold(facts: Facts, wish: Wish, catalog: Catalog, environment: str, now_ns: int) -> HeldChange:
+def hold(facts: Facts, wish: ChangeRequest, catalog: Catalog, environment: str, now_ns: int) -> ScheduledPlanChange:
     """Return the change to hold; it takes the place of one that is held.
 
     Raises:
@@ -55,7 +62,9 @@ def hold(facts: Facts, wish: Wish, catalog: Catalog, environment: str, now_ns: i
     key, entry = meant(facts, wish.subscription_id, catalog, environment, now_ns)
     if entry.provider == webhooks.NAME and wish.billing_mode not in webhooks.PRORATIONS:
         modes = ", ".join(webhooks.PRORATIONS)
-        raise HeldError("billing_mode_unsupported", f"Stripe does not bill {wish.billing_mode}: use one of {modes}")
+        raise ChangeRejected(
+            "billing_mode_unsupported", f"Stripe does not bill {wish.billing_mode}: use one of {modes}"
+        )
     prices = catalog.prices(entry.provider, environment)
     target = sold(catalog, wish.plan, entry.provider, environment)
     keep = entry.subscription.items
@@ -67,25 +76,27 @@ def hold(facts: Facts, wish: Wish, catalog: Catalog, environment: str, now_ns: i
         keep = facts.held.keep
     kept = _plan_of(keep, prices)
     if kept is None:
-        raise HeldError("no_plan", f"{entry.subscription.id} holds no plan to change")
+        raise ChangeRejected("no_plan", f"{entry.subscription.id} holds no plan to change")
     if kept.key == target.key:
-        raise HeldError("nothing_to_change", f"the plan is {target.key} already; to undo a scheduled change, delete it")
+        raise ChangeRejected(
+            "nothing_to_change", f"the plan is {target.key} already; to undo a scheduled change, delete it"
+        )
     period = entry.subscription.period
     effective_ns = wish.effective_ns
     if effective_ns is None:
         if period is None or entry.subscription.status == "past_due":
-            raise HeldError("effective_at_required", "there is no paid period whose end could be meant")
+            raise ChangeRejected("effective_at_required", "there is no paid period whose end could be meant")
         effective_ns = period.ends_ns
     if not now_ns < effective_ns <= now_ns + FURTHEST_NS:
-        raise HeldError("effective_at_invalid", "effective_at must lie ahead, at most three years")
+        raise ChangeRejected("effective_at_invalid", "effective_at must lie ahead, at most three years")
     coming = entry.subscription.scheduled
     if coming is not None and coming.action == "cancel" and coming.effective_ns <= effective_ns:
-        raise HeldError("cancel_scheduled", "the subscription is to be canceled before that")
+        raise ChangeRejected("cancel_scheduled", "the subscription is to be canceled before that")
     execute_ns = effective_ns
     if period is not None and period.ends_ns - AHEAD_NS < effective_ns:
         # The next bill falls before, or on, the change: it is to be the new plan's.
         execute_ns = max(now_ns, effective_ns - AHEAD_NS)
-    return HeldChange(key, target.key, effective_ns, keep, execute_ns, wish.billing_mode)
+    return ScheduledPlanChange(key, target.key, effective_ns, keep, execute_ns, wish.billing_mode)
 
 
 def target_items(facts: Facts, catalog: Catalog, environment: str) -> tuple[str, tuple[Item, ...]] | None:
@@ -101,7 +112,7 @@ def target_items(facts: Facts, catalog: Catalog, environment: str) -> tuple[str,
         return None
     try:
         target = sold(catalog, held.plan, entry.provider, environment)
-    except HeldError:
+    except ChangeRejected:
         return None  # its price was taken out of the catalog: it stays, and shows as overdue
     return entry.subscription.id, replaced(items, target, entry.provider, environment, prices)
 
@@ -139,7 +150,7 @@ def meant(
         key = leader(facts, catalog, environment, now_ns)
     entry = None if key is None else facts.subscriptions[key]
     if key is None or entry is None or entry.subscription.status not in LIVE_STATUSES:
-        raise HeldError("no_subscription", "the tenant has no such live subscription")
+        raise ChangeRejected("no_subscription", "the tenant has no such live subscription")
     return key, entry
 
 
@@ -151,9 +162,11 @@ def sold(catalog: Catalog, key: str, provider: str, environment: str) -> Plan:
     """
     plan = catalog.plans.get(key)
     if plan is None:
-        raise HeldError("plan_unknown", f"the catalog has no plan {key[:64]}; it has: {', '.join(catalog.plans)}")
+        raise ChangeRejected("plan_unknown", f"the catalog has no plan {key[:64]}; it has: {', '.join(catalog.plans)}")
     if not plan.prices.get(provider, {}).get(environment):
-        raise HeldError("plan_not_sold", f"{key} has no price in {environment}: to end a subscription, cancel it there")
+        raise ChangeRejected(
+            "plan_not_sold", f"{key} has no price in {environment}: to end a subscription, cancel it there"
+        )
     return plan
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from sync.billing.domain.model import Event
 from sync.billing.providers import Unparsable
 from sync.billing.storage.inbox import Ending
-from sync.billing.storage.tenant_links import ERASED, Link, Links, customer_subject, subscription_subject
+from sync.billing.storage.tenant_links import ERASED, Link, TenantLinks, customer_subject, subscription_subject
 from sync.core.topic import LIVE, Topic, TopicError
 from sync.store.command_pipeline import Batch
 
@@ -52,7 +52,7 @@ def named_topic(event: Event | Unparsable) -> str | None:
     return str(Topic(event.environment, TENANT_KIND, event.tenant_id))
 
 
-def ask(batch: Batch, links: Links, event: Event | Unparsable) -> None:
+def ask(batch: Batch, links: TenantLinks, event: Event | Unparsable) -> None:
     """Add to `batch` what tells an event's tenant; nothing for an event that needs none. `told` reads the replies."""
     if isinstance(event, Unparsable) or event.subscription_id is None or is_unreal(event):
         return
@@ -64,7 +64,9 @@ def ask(batch: Batch, links: Links, event: Event | Unparsable) -> None:
 
 def told(event: Event, replies: list[object]) -> Link:
     """Return what the links said."""
-    return Links.learned(event.tenant_id, replies) if event.tenant_id is not None else Links.looked_up(replies)
+    return (
+        TenantLinks.learned(event.tenant_id, replies) if event.tenant_id is not None else TenantLinks.looked_up(replies)
+    )
 
 
 def unowned(event: Event, link: Link) -> Ending | None:

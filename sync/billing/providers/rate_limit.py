@@ -24,7 +24,7 @@ RESERVE = 5
 _TAKE = Script.load("sync.billing.storage", "token_bucket")
 
 
-class Allowance(Protocol):
+class RateLimiter(Protocol):
     """What an API client asks before it asks the provider. Who would wait longer than its patience is refused."""
 
     async def take(self, patience_s: float, *, background: bool = False) -> None:
@@ -53,7 +53,7 @@ class Allowance(Protocol):
         ...
 
 
-class Budget:
+class LocalRateLimiter:
     """Calls per second of this process, with a burst."""
 
     def __init__(self, rate_per_s: float, burst: int = BURST, clock: Callable[[], float] = time.monotonic) -> None:
@@ -93,7 +93,7 @@ class Budget:
         self._away_until = 0.0
 
 
-class SharedBudget:
+class RedisRateLimiter:
     """Calls per second of all processes together, for one provider's environment."""
 
     def __init__(self, store: Store, provider: str, environment: str, rate_per_s: float, burst: int = BURST) -> None:

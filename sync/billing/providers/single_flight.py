@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from sync.billing.domain.model import Event
 from sync.billing.providers import ProviderRefusal, ProviderUnavailable
-from sync.billing.providers.rate_limit import Allowance
-from sync.store.keyed_lock import Turns
+from sync.billing.providers.rate_limit import RateLimiter
+from sync.store.keyed_lock import KeyedLock
 
 Answer = TypeVar("Answer")
 
@@ -25,12 +25,12 @@ class _Ask:
     answer: asyncio.Future[Event] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class Questions:
+class SingleFlight:
     """The fetches of one provider's environment, within `budget`."""
 
-    def __init__(self, budget: Allowance) -> None:
-        self._budget = budget
-        self._turns = Turns()
+    def __init__(self, rate_limiter: RateLimiter) -> None:
+        self._budget = rate_limiter
+        self._turns = KeyedLock()
         self._asks: dict[str, _Ask] = {}
 
     async def fetch(

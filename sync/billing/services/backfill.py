@@ -17,10 +17,10 @@ from typing import Any, Protocol, TypeVar
 from sync.billing.api import webhooks
 from sync.billing.domain.drift import Drift
 from sync.billing.providers import Listed, Page, ProviderUnavailable, Source
-from sync.billing.providers.rate_limit import Budget, SharedBudget
-from sync.billing.services.backfill_item import Fill, Filled, Filling, Rehearsal
+from sync.billing.providers.rate_limit import LocalRateLimiter, RedisRateLimiter
+from sync.billing.services.backfill_item import BackfillWriter, DryRun, Fill, Filled
 from sync.billing.services.ingest import Pipeline
-from sync.billing.storage.backfill_progress import LEASE_S, Counts, Place
+from sync.billing.storage.backfill_progress import LEASE_S, BackfillProgress, Counts
 from sync.core.errors import SyncError
 from sync.settings import SyncSettings
 from sync.store.embedded import server
@@ -114,7 +114,7 @@ class Backfill:
         self._provider = provider
         self._environment = environment
         self._source: Source = pipeline.sources[provider, environment]
-        self._place = Place(pipeline.store, provider, environment)
+        self._place = BackfillProgress(pipeline.store, provider, environment)
         self._holds_place = False
         self._screen = screen
         self._stopped = asyncio.Event()
@@ -138,12 +138,12 @@ class Backfill:
         report = Report(self._provider, self._environment, dry_run)
         began = time.monotonic()
         if dry_run:
-            await self._walk(report, Rehearsal(self._pipeline, self._environment), Counts(), limit)
+            await self._walk(report, DryRun(self._pipeline, self._environment), Counts(), limit)
         elif await self._is_alone():
             try:
                 counts = await self._place.open(restart=restart)
                 report.resumed = bool(counts.seen)
-                fill = Filling(self._pipeline, self._provider, self._environment, self._place.made_key)
+                fill = BackfillWriter(self._pipeline, self._provider, self._environment, self._place.made_key)
                 await self._walk(report, fill, counts, limit)
                 await self._pipeline.store.wait_durable()
                 if report.complete:
@@ -279,11 +279,11 @@ async def opened(settings: SyncSettings, provider: str, environment: str, *, dry
         store = connect(url, prefix=settings.prefix, durable=settings.durable).store
         stack.push_async_callback(store.aclose)
 
-        def own(provider: str, environment: str, rate_per_s: float) -> Budget:
-            return Budget(rate_per_s)
+        def own(provider: str, environment: str, rate_per_s: float) -> LocalRateLimiter:
+            return LocalRateLimiter(rate_per_s)
 
         # A rehearsal writes nothing, not even how often it asked.
-        pipeline = await webhooks.pipeline(store, settings, own if dry_run else partial(SharedBudget, store))
+        pipeline = await webhooks.pipeline(store, settings, own if dry_run else partial(RedisRateLimiter, store))
         stack.push_async_callback(pipeline.aclose)
         if (provider, environment) not in pipeline.sources:
             raise BackfillError(f"{provider} cannot be asked: what asks it is not installed")

@@ -22,7 +22,7 @@ from sync.billing.providers import Listed, Unparsable
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reproject import Reprojection
 from sync.billing.storage.inbox import Ending
-from sync.billing.storage.tenant_links import Link, Links, customer_subject, subscription_subject
+from sync.billing.storage.tenant_links import Link, TenantLinks, customer_subject, subscription_subject
 from sync.core.topic import Topic
 from sync.store.command_pipeline import Batch
 
@@ -70,7 +70,7 @@ class Fill(Protocol):
         ...
 
 
-class Filling:
+class BackfillWriter:
     """Takes a provider's subscriptions in one environment. `made_key` is the set of the tenants that the run makes."""
 
     def __init__(self, pipeline: Pipeline, provider: str, environment: str, made_key: str) -> None:
@@ -80,7 +80,7 @@ class Filling:
         self._made_key = made_key
         self._reprojection = Reprojection(pipeline)
         # The body just came from the provider: what is parked need not be fetched to find out why.
-        self._parking = Pipeline(pipeline.store, pipeline.shelf, pipeline.adapters, now_ns=pipeline.now_ns)
+        self._parking = Pipeline(pipeline.store, pipeline.catalog_watcher, pipeline.adapters, now_ns=pipeline.now_ns)
 
     async def take(self, entry: Listed) -> Filled:
         """Return what became of a subscription."""
@@ -157,7 +157,7 @@ class Filling:
 
 
 @dataclass(slots=True)
-class Rehearsal:
+class DryRun:
     """Finds out what `Filling` would do, by reading only. It remembers what it would have written."""
 
     pipeline: Pipeline
@@ -209,7 +209,7 @@ class Rehearsal:
         if isinstance(answer, Unusable):
             return Ending("parked", answer.reason)
         assert isinstance(answer, Reduced)
-        catalog, now_ns = self.pipeline.shelf.current, self.pipeline.now_ns()
+        catalog, now_ns = self.pipeline.catalog_watcher.current, self.pipeline.now_ns()
         after, _ = settle(answer.facts, catalog, self.environment, now_ns)
         projected = project(after, catalog, self.environment, now_ns)
         if isinstance(projected, Unprojectable):
@@ -220,7 +220,7 @@ class Rehearsal:
         """What the links would say, were those that came before learned."""
         assert event.subscription_id is not None
         batch = Batch(self.pipeline.store)
-        Links(self.pipeline.store, self.environment).look_up(
+        TenantLinks(self.pipeline.store, self.environment).look_up(
             batch, event.provider, event.subscription_id, event.customer_id
         )
         subscription, *customer = await batch.run()

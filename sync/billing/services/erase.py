@@ -48,7 +48,7 @@ async def erase(
     Raises:
         StoreError: the store is unreachable or failing; what was not removed goes when it is called again.
     """
-    receipt = await _bury(pipeline, topic, reason, who)
+    receipt = await _close_erased(pipeline, topic, reason, who)
     known, tenant = pipeline.environment(environment), Topic.parse(topic).id
     batch = Batch(pipeline.store)
     batch.command("XRANGE", batch.keys.events(topic), "-", "+", "COUNT", 2 * EVENTS_KEPT)
@@ -67,7 +67,11 @@ async def erase(
     # The tombstone's own version stays: it is what there is.
     batch.command("XTRIM", batch.keys.log(topic), "MAXLEN", 1)
     batch.command(
-        "DEL", batch.keys.events(topic), batch.keys.seen(topic), batch.keys.previews(topic), batch.keys.sightings(topic)
+        "DEL",
+        batch.keys.events(topic),
+        batch.keys.seen(topic),
+        batch.keys.previews(topic),
+        batch.keys.provider_snapshots(topic),
     )
     await batch.run()
     await known.drifts.erase(topic)
@@ -78,7 +82,7 @@ async def erase(
     return receipt
 
 
-async def _bury(pipeline: Pipeline, topic: str, reason: str, who: Mapping[str, str]) -> Receipt:
+async def _close_erased(pipeline: Pipeline, topic: str, reason: str, who: Mapping[str, str]) -> Receipt:
     cause = orjson.dumps({"source": "operator", "event_type": announcement.ERASED, "reason": reason, **who})
     async with pipeline.turns.of(topic):
         for _ in range(CONFLICTS_MAX):

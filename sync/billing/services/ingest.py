@@ -19,7 +19,7 @@ from types import MappingProxyType
 
 import structlog
 
-from sync.billing.catalog.watcher import Shelf
+from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain import model, tenant_resolution, wakeups
 from sync.billing.domain.decision import WAITS_CATALOG, WAITS_SOFTWARE, cause, decide
 from sync.billing.domain.drift import Drift
@@ -31,13 +31,13 @@ from sync.billing.providers import Adapter, ProviderRefusal, ProviderUnavailable
 from sync.billing.storage.environment import Environment
 from sync.billing.storage.event_log import ask_noted, is_noted, note
 from sync.billing.storage.inbox import Ending, Inbox, Record
-from sync.billing.storage.provider_snapshots import see
+from sync.billing.storage.provider_snapshots import record_snapshots
 from sync.core import canonical_json
 from sync.core.announcement import BILLING
 from sync.core.topic import Topic
-from sync.store.coalescer import Convoy
+from sync.store.coalescer import Coalescer
 from sync.store.command_pipeline import Batch, Script
-from sync.store.keyed_lock import Turns
+from sync.store.keyed_lock import KeyedLock
 from sync.store.store import COMMIT_LUA, FIELDS, Change, Committed, Snapshot, Store, StoreError, Verdict, snapshot_of
 
 LEASE_S = 30.0
@@ -79,7 +79,7 @@ class Pipeline:
     def __init__(
         self,
         store: Store,
-        shelf: Shelf,
+        catalog_watcher: CatalogWatcher,
         adapters: Mapping[str, Adapter],
         sources: Mapping[tuple[str, str], Source] = MappingProxyType({}),
         *,
@@ -91,7 +91,7 @@ class Pipeline:
         `sources` are those that can be asked, by provider and environment: there an event is a hint only.
         """
         self.store = store
-        self.shelf = shelf
+        self.catalog_watcher = catalog_watcher
         self.adapters = adapters
         self.sources = sources
         self._lease_s = lease_s
@@ -99,8 +99,10 @@ class Pipeline:
         self._environments: dict[str, Environment] = {}
         self._name = secrets.token_hex(8)
         self._claims = itertools.count(1)
-        self._durable: Convoy[None, None] = Convoy(self._wait_durable, lambda: StoreError("whoever waited was stopped"))
-        self.turns = Turns()
+        self._durable: Coalescer[None, None] = Coalescer(
+            self._wait_durable, lambda: StoreError("whoever waited was stopped")
+        )
+        self.turns = KeyedLock()
 
     async def aclose(self) -> None:
         """Close the connections to the providers; the store is the caller's."""
@@ -175,7 +177,7 @@ class Pipeline:
         Raises:
             StoreError: it is not, or nobody can tell.
         """
-        await self._durable.carry(None)
+        await self._durable.submit(None)
 
     async def _wait_durable(self, waiting: Sequence[None]) -> list[Exception | None]:
         await self.store.wait_durable()
@@ -319,7 +321,7 @@ class Pipeline:
         if fetched is not None:
             read = None  # older than the answer: it would be refused as a conflict more often than not
         async with self.turns.of(topic):
-            catalog = self.shelf.current
+            catalog = self.catalog_watcher.current
             for _ in range(CONFLICTS_MAX):
                 snapshot, read = read or await self.store.read(topic), None
                 decided = decide(snapshot, event, fetched, catalog, self.now_ns())
@@ -329,7 +331,7 @@ class Pipeline:
                     receipt = await self._end(
                         event.environment, event, decided, wanted=wanted, is_first=attempts == 1, fetched=fetched
                     )
-                    if WAITS_CATALOG in decided.waits and self.shelf.current is not catalog:
+                    if WAITS_CATALOG in decided.waits and self.catalog_watcher.current is not catalog:
                         # Edited between our look and our parking: a worker's sweep may have come in between.
                         await self.reopen(event.environment, WAITS_CATALOG)
                     return receipt
@@ -440,7 +442,7 @@ class Pipeline:
         if is_new:
             known.enlist(batch, ending.topic, self.now_ns() // 1000)
         if fetched is not None and ending.topic:
-            see(batch, ending.topic, [fetched])
+            record_snapshots(batch, ending.topic, [fetched])
         if missed is not None:
             known.drifts.add(batch, replace(missed, version=ending.version))
         if ending.topic and not is_told:

@@ -21,8 +21,8 @@ from sync.billing.domain.tenant_resolution import TENANT_KIND
 from sync.billing.providers import ProviderRefusal, ProviderUnavailable, Source
 from sync.billing.services.ingest import Pipeline, Receipt
 from sync.billing.services.reproject import Adopted, Reprojection
-from sync.billing.storage.provider_snapshots import see
-from sync.billing.storage.tenant_links import Links
+from sync.billing.storage.provider_snapshots import record_snapshots
+from sync.billing.storage.tenant_links import TenantLinks
 from sync.core.topic import Topic
 from sync.store.command_pipeline import Batch
 from sync.store.delayed_queue import Due
@@ -121,7 +121,7 @@ class Reconciliation:
         facts = await self._facts(due.topic) if self.can_ask(environment) else None
         answers = _Answers()
         if facts is not None:
-            keys = awaited(facts, pipeline.shelf.current.policy, pipeline.now_ns())
+            keys = awaited(facts, pipeline.catalog_watcher.current.policy, pipeline.now_ns())
             answers = await self._ask(environment, facts, keys[:ASKED_MAX], TIMER_PATIENCE_S, False)
         adopted = await self._adopt(environment, due.topic, "timer", "due", answers, arms=False)
         await self._record(environment, _drift(due.topic, "timer", answers, adopted, pipeline.now_ns() // 1000))
@@ -190,7 +190,7 @@ class Reconciliation:
             assert event.subscription_id is not None
             links.look_up(batch, event.provider, event.subscription_id, None)
         return [
-            Links.looked_up([reply]).tenant_id or event.tenant_id
+            TenantLinks.looked_up([reply]).tenant_id or event.tenant_id
             for event, reply in zip(page, await batch.run(), strict=True)
         ]
 
@@ -244,7 +244,7 @@ class Reconciliation:
         cause = {"source": source, "event_type": why, **who}
         if answers.missing:
             batch = Batch(self._pipeline.store)
-            see(batch, topic, (), answers.missing, self._pipeline.now_ns() // 1000)
+            record_snapshots(batch, topic, (), answers.missing, self._pipeline.now_ns() // 1000)
             await batch.run()
         return await self.reprojection.adopt(environment, topic, answers.fetched, cause, arms=arms)
 
@@ -256,7 +256,7 @@ class Reconciliation:
         source = self._pipeline.sources.get((facts.subscriptions[held.subscription].provider, environment))
         if source is None:
             return adopted
-        told = target_items(facts, self._pipeline.shelf.current, environment)
+        told = target_items(facts, self._pipeline.catalog_watcher.current, environment)
         answered: list[Event] = []
         problem = ""
         if told is not None:

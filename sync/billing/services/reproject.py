@@ -23,7 +23,7 @@ from sync.billing.domain.reducer import Reduced, Unusable, adopt
 from sync.billing.services.ingest import CONFLICT_PAUSE_S, CONFLICTS_MAX, Pipeline, Receipt
 from sync.billing.storage.event_log import note
 from sync.billing.storage.inbox import Ending
-from sync.billing.storage.provider_snapshots import see
+from sync.billing.storage.provider_snapshots import record_snapshots
 from sync.core import canonical_json
 from sync.core.announcement import BILLING
 from sync.store.command_pipeline import Batch
@@ -100,10 +100,10 @@ class Reprojection:
         """
         if fetched:
             batch = Batch(self._pipeline.store)
-            see(batch, topic, fetched)
+            record_snapshots(batch, topic, fetched)
             await batch.run()
         async with self._pipeline.turns.of(topic):
-            catalog = self._pipeline.shelf.current
+            catalog = self._pipeline.catalog_watcher.current
             for _ in range(CONFLICTS_MAX):
                 snapshot = await self._pipeline.store.read(topic)
                 if if_version not in (None, snapshot.version) or if_rev not in (None, snapshot.rev):

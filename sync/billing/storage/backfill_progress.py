@@ -27,7 +27,7 @@ class Counts:
     parked: dict[str, str] = field(default_factory=dict)
 
 
-class Place:
+class BackfillProgress:
     """The place of the backfill of one provider's environment. All its keys lie in one slot."""
 
     def __init__(self, store: Store, provider: str, environment: str) -> None:

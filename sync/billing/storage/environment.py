@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 
-from sync.billing.domain.drift import Drifts
+from sync.billing.domain.drift import DriftLog
 from sync.billing.storage.inbox import Inbox
-from sync.billing.storage.tenant_links import Links
+from sync.billing.storage.tenant_links import TenantLinks
 from sync.store import counters
 from sync.store.command_pipeline import Batch
-from sync.store.delayed_queue import Timers
+from sync.store.delayed_queue import DelayedQueue
 from sync.store.store import Store
 
 SCAN_COUNT = 500
@@ -30,11 +30,11 @@ class Environment:
         """Use `store`; claims of events and timers last `lease_s`."""
         self.name = name
         self.inbox = Inbox(store, name, lease_s)
-        self.links = Links(store, name)
+        self.links = TenantLinks(store, name)
         timers = store.keys.timers(name)
-        self.timers = Timers(store, timers, lease_s)
-        self.audits = Timers(store, store.keys.audits(name), lease_s)
-        self.drifts = Drifts(store, name)
+        self.timers = DelayedQueue(store, timers, lease_s)
+        self.audits = DelayedQueue(store, store.keys.audits(name), lease_s)
+        self.drifts = DriftLog(store, name)
         self._store = store
         self._tenants = f"{store.keys.head(f'tenants/{name}')}:topics"
         self.queues = {**self.inbox.queues, "timers": timers}
@@ -46,7 +46,7 @@ class Environment:
 
     def count_erased(self, batch: Batch) -> None:
         """Add to `batch` that an event was ignored because its tenant was erased."""
-        batch.command("HINCRBY", self._store.keys.tallies, counters.field("erased_events", env=self.name), 1)
+        batch.command("HINCRBY", self._store.keys.counters, counters.field("erased_events", env=self.name), 1)
 
     def strike(self, batch: Batch, topic: str) -> None:
         """Add to `batch` that the topic is on no list any more: neither of tenants nor of what is due."""

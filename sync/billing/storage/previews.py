@@ -17,7 +17,7 @@ KEPT = 100
 """How many previews of one tenant are kept; of more, the oldest cannot be confirmed."""
 
 
-class Quotes:
+class PreviewStore:
     """The previews of a store."""
 
     def __init__(self, store: Store) -> None:

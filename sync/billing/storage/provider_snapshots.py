@@ -18,14 +18,16 @@ from sync.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class ProviderSnapshot:
     """One answer: asked at `at_us`, and what the subscription was; None where the provider did not know it."""
 
     at_us: int
     body: dict[str, Any] | None
 
 
-def see(batch: Batch, topic: str, fetched: Sequence[Event], missing: Sequence[str] = (), at_us: int = 0) -> None:
+def record_snapshots(
+    batch: Batch, topic: str, fetched: Sequence[Event], missing: Sequence[str] = (), at_us: int = 0
+) -> None:
     """Add to `batch` what was answered: the bodies, and at `at_us` that some subscriptions (by key) are not known."""
     told: list[tuple[str, int, dict[str, object] | None]] = [(key, at_us, None) for key in missing]
     for event in fetched:
@@ -33,17 +35,19 @@ def see(batch: Batch, topic: str, fetched: Sequence[Event], missing: Sequence[st
             key = subscription_key(event.provider, event.subscription.id)
             told.append((key, event.order.occurred_ns // 1000, fields(event.subscription)))
     for key, asked_us, body in told:
-        batch.command("HSET", batch.keys.sightings(topic), key, orjson.dumps({"at_us": asked_us, "body": body}))
+        batch.command(
+            "HSET", batch.keys.provider_snapshots(topic), key, orjson.dumps({"at_us": asked_us, "body": body})
+        )
 
 
-async def sighted(store: Store, topic: str) -> dict[str, Sighting]:
+async def load_snapshots(store: Store, topic: str) -> dict[str, ProviderSnapshot]:
     """Return the last answer about each subscription, by its key; nothing about those that were never asked about.
 
     Raises:
         StoreError: the store is unreachable or failing.
     """
     batch = Batch(store)
-    batch.command("HGETALL", batch.keys.sightings(topic))
+    batch.command("HGETALL", batch.keys.provider_snapshots(topic))
     (found,) = await batch.run()
     documents = {key.decode(): orjson.loads(value) for key, value in found.items()}
-    return {key: Sighting(document["at_us"], document["body"]) for key, document in documents.items()}
+    return {key: ProviderSnapshot(document["at_us"], document["body"]) for key, document in documents.items()}

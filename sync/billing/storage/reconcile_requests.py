@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from sync.store.command_pipeline import Batch
-from sync.store.delayed_queue import Due, Timers
+from sync.store.delayed_queue import DelayedQueue, Due
 from sync.store.store import Store
 
 LEASE_S = 120.0
@@ -19,7 +19,7 @@ class Wanted:
     def __init__(self, store: Store, lease_s: float = LEASE_S) -> None:
         """Use `store`; claims last `lease_s`."""
         self._store = store
-        self._due = Timers(store, store.keys.reconcile, lease_s)
+        self._due = DelayedQueue(store, store.keys.reconcile, lease_s)
 
     async def claim(self, count: int) -> list[Due]:
         """Return up to `count` topics, claimed for the caller.

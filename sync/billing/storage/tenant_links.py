@@ -38,7 +38,7 @@ def customer_subject(provider: str, customer_id: str) -> str:
     return f"customer:{provider}:{customer_id}"
 
 
-class Links:
+class TenantLinks:
     """The links of one environment; each subject has a slot of its own."""
 
     def __init__(self, store: Store, environment: str) -> None:

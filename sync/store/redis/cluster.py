@@ -35,7 +35,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sync.store.redis.failover import renewing
-from sync.store.redis.retry import Patience
+from sync.store.redis.retry import CancelSafeRetry
 from sync.store.redis.slots import Layout, address, parse, redirection, shard_name, slot_of
 
 PATIENCE_S = 3.0
@@ -105,7 +105,7 @@ class Cluster:
         if found is None:
             host, port = address(name)
             # Nodes that are away are the Cluster's matter: only a connection that has gone stale is made anew here.
-            retry = Patience(ExponentialWithJitterBackoff(cap=0.02, base=0.01), 1, (RedisConnectionError,))
+            retry = CancelSafeRetry(ExponentialWithJitterBackoff(cap=0.02, base=0.01), 1, (RedisConnectionError,))
             found = self._nodes[name] = Redis(
                 host=host,
                 port=port,

@@ -20,8 +20,8 @@ from sync.core.errors import SyncError
 from sync.store.keys import DEFAULT_PREFIX, Keys, PrefixError, check_prefix
 from sync.store.redis.cluster import NODE_TIMEOUT_S, Cluster, ClusterRedis
 from sync.store.redis.failover import renewing
-from sync.store.redis.pubsub import Bus, Endpoint, OneServer
-from sync.store.redis.retry import Patience
+from sync.store.redis.pubsub import Bus, Endpoint, SingleServerPubSub
+from sync.store.redis.retry import CancelSafeRetry
 from sync.store.redis.slots import Layout, address
 from sync.store.store import Store, StoreError
 
@@ -90,7 +90,7 @@ def _timeouts(socket_timeout_s: float | None = None) -> dict[str, Any]:
     return {
         "socket_timeout": SOCKET_TIMEOUT_S if socket_timeout_s is None else socket_timeout_s,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "retry": Patience(ExponentialWithJitterBackoff(cap=0.2, base=0.02), RETRIES),
+        "retry": CancelSafeRetry(ExponentialWithJitterBackoff(cap=0.2, base=0.02), RETRIES),
         "retry_on_error": [RedisConnectionError, RedisTimeoutError],
         "health_check_interval": 0,
     }
@@ -123,7 +123,7 @@ def _direct(url: str, prefix: str, durable: bool) -> Connected:
         options = ", ".join(sorted(dict(parse_qsl(split.query))))
         raise StoreUrlError(f"an option ({options}) is not known, or has a wrong value: {error}") from error
     keys = Keys(prefix, int(parts.get("db", 0)))
-    return Connected(Store(redis, keys, durable=durable), OneServer(where, renewing(redis).listen))
+    return Connected(Store(redis, keys, durable=durable), SingleServerPubSub(where, renewing(redis).listen))
 
 
 def _tls(parts: Mapping[str, Any]) -> ssl.SSLContext:
@@ -201,7 +201,7 @@ def _sentinel(url: str, prefix: str, durable: bool) -> Connected:
     watching = {
         "socket_timeout": CONNECT_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "retry": Patience(ExponentialWithJitterBackoff(cap=0.02, base=0.01), 1),
+        "retry": CancelSafeRetry(ExponentialWithJitterBackoff(cap=0.02, base=0.01), 1),
         "username": parts.query.get("sentinel_username"),
         "password": parts.query.get("sentinel_password"),
         **parts.tls_options,
@@ -224,7 +224,7 @@ def _sentinel(url: str, prefix: str, durable: bool) -> Connected:
         return Endpoint(host=str(host), port=int(port), tls=parts.tls, **parts.login)
 
     store = _SentinelStore(redis, Keys(prefix, database), sentinel, durable=durable)
-    return Connected(store, OneServer(where, renewing(redis).listen))
+    return Connected(store, SingleServerPubSub(where, renewing(redis).listen))
 
 
 class _Sentinels(Sentinel):

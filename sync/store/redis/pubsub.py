@@ -57,7 +57,7 @@ class Bus(Protocol):
         """Have `on_left` called whenever the store's server turned out to be the wrong one: connect to it anew."""
 
 
-class OneServer:
+class SingleServerPubSub:
     """The bus of a store that is no Cluster; `where` tells the server's present address.
 
     listen_left: takes a listener that is called whenever the server turned out to be the wrong one.

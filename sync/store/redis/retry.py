@@ -15,7 +15,7 @@ CLOSED = "the handler is closed"
 """What uvloop's RuntimeError says of a write to a transport whose peer has gone a moment ago."""
 
 
-class Patience(Retry):
+class CancelSafeRetry(Retry):
     """redis-py's retry, for which a connection that the event loop has closed under a write is a lost connection.
 
     asyncio's own transports drop such a write and fail the read after it; uvloop raises a RuntimeError, which redis-py
@@ -32,7 +32,7 @@ class Patience(Retry):
             redis.exceptions.ConnectionError: the connection was lost each time.
             asyncio.CancelledError: the task was cancelled meanwhile, whatever became of the command.
         """
-        heed = heeding()
+        heed = cancel_guard()
 
         async def told() -> T:
             try:
@@ -47,7 +47,7 @@ class Patience(Retry):
         return await super().call_with_retry(told, *arguments, **options)
 
 
-def heeding() -> Callable[[], None]:
+def cancel_guard() -> Callable[[], None]:
     """Return a function that raises asyncio.CancelledError if the task was cancelled since.
 
     redis-py sends each command under `asyncio.wait_for`, which on CPython 3.11 drops a cancel that arrives in the turn

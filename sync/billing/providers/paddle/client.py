@@ -23,8 +23,8 @@ import orjson
 from sync.billing.domain.model import Event, Item
 from sync.billing.providers import Listed, Page, ProviderRefusal, ProviderUnavailable, Told, listed_id
 from sync.billing.providers.paddle.webhooks import LISTED_TYPE, NAME, fetched
-from sync.billing.providers.rate_limit import Allowance
-from sync.billing.providers.single_flight import Questions, within
+from sync.billing.providers.rate_limit import RateLimiter
+from sync.billing.providers.single_flight import SingleFlight, within
 from sync.core import instants
 from sync.core.errors import SyncError
 from sync.core.topic import LIVE
@@ -95,7 +95,7 @@ class PaddleApi:
         environment: str,
         key: str,
         base_url: str,
-        budget: Allowance,
+        rate_limiter: RateLimiter,
         *,
         timeout_s: float = TIMEOUT_S,
         now_ns: Callable[[], int] = time.time_ns,
@@ -106,7 +106,7 @@ class PaddleApi:
         except ImportError as error:
             raise SdkMissingError from error
         self._environment = environment
-        self._budget = budget
+        self._budget = rate_limiter
         self._now_ns = now_ns
         where = SimpleNamespace(base_url=base_url or (LIVE_URL if environment == LIVE else SANDBOX_URL))
         options = Options(environment=where)
@@ -116,7 +116,7 @@ class PaddleApi:
         self._pool = ThreadPoolExecutor(THREADS, f"paddle-{environment}")
         self._local = threading.local()
         self._clients: list[Client] = []
-        self._questions = Questions(budget)
+        self._questions = SingleFlight(rate_limiter)
 
     async def fetch(self, subscription_id: str, patience_s: float, *, background: bool = False) -> Event:
         """Return the subscription as it is now; callers share requests that have not begun.

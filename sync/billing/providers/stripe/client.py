@@ -17,8 +17,8 @@ import orjson
 
 from sync.billing.domain.model import Event, Item
 from sync.billing.providers import Listed, Page, ProviderRefusal, ProviderUnavailable, Told, listed_id
-from sync.billing.providers.rate_limit import Allowance
-from sync.billing.providers.single_flight import Questions, within
+from sync.billing.providers.rate_limit import RateLimiter
+from sync.billing.providers.single_flight import SingleFlight, within
 from sync.billing.providers.stripe.webhooks import ITEMS_MAX, LISTED_TYPE, NAME, PRORATIONS, fetched, has_more_items
 
 URL = "https://api.stripe.com"
@@ -68,15 +68,15 @@ class StripeApi:
         environment: str,
         key: str,
         base_url: str,
-        budget: Allowance,
+        rate_limiter: RateLimiter,
         *,
         timeout_s: float = TIMEOUT_S,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._environment = environment
-        self._budget = budget
+        self._budget = rate_limiter
         self._now_ns = now_ns
-        self._questions = Questions(budget)
+        self._questions = SingleFlight(rate_limiter)
         self._http = httpx2.AsyncClient(
             base_url=base_url or URL,
             headers={"Authorization": f"Bearer {key}", "Stripe-Version": VERSION},

@@ -113,11 +113,11 @@ async def test_between_two_turns_of_the_loop_there_is_one_chunk_of_writes(monkey
             crowd.turns.clear()
             match what:
                 case "greeting":
-                    crowd.hub.install(Snapshot(TOPIC, 1, b'{"n":1}', b"", b""))
+                    crowd.hub.apply_snapshot(Snapshot(TOPIC, 1, b'{"n":1}', b"", b""))
                 case "announcement":
                     crowd.announce(2)
                 case "sweep":
-                    crowd.hub.install(Snapshot(TOPIC, 3, b'{"n":3}', b"", b""))
+                    crowd.hub.apply_snapshot(Snapshot(TOPIC, 3, b'{"n":3}', b"", b""))
             await crowd.settle()
             assert sum(crowd.turns.values()) == TABS
             assert max(crowd.turns.values()) <= CHUNK, what
@@ -131,7 +131,7 @@ async def test_a_newer_version_overtakes_an_unfinished_one(monkeypatch: pytest.M
     """From where the loop stands, once round: who has not had the older one never gets it, nobody is served twice."""
     crowd = Crowd(monkeypatch)
     try:
-        crowd.hub.install(Snapshot(TOPIC, 1, b'{"n":1}', b"", b""))
+        crowd.hub.apply_snapshot(Snapshot(TOPIC, 1, b'{"n":1}', b"", b""))
         await crowd.settle()
         crowd.turns.clear()
         crowd.announce(2)
@@ -155,7 +155,7 @@ async def test_a_stream_of_versions_ends_with_everybody_at_the_newest(monkeypatc
     """One in every turn, more than there is time for: each turn is one chunk all the same, and nobody is left out."""
     crowd = Crowd(monkeypatch)
     try:
-        crowd.hub.install(Snapshot(TOPIC, 1, b'{"n":1}', b"", b""))
+        crowd.hub.apply_snapshot(Snapshot(TOPIC, 1, b'{"n":1}', b"", b""))
         await crowd.settle()
         crowd.turns.clear()
         turns = 4 * TABS // CHUNK
@@ -177,18 +177,18 @@ async def test_what_is_said_to_a_whole_crowd_is_said_in_chunks_too(monkeypatch: 
     crowd = Crowd(monkeypatch)
     crowd.hub._acks_per_topic = 100
     try:
-        crowd.hub.install(Snapshot(TOPIC, 1, b'{"n":1}', b"", b""))
+        crowd.hub.apply_snapshot(Snapshot(TOPIC, 1, b'{"n":1}', b"", b""))
         await crowd.settle()
         live = crowd.hub.topic(TOPIC)
         assert live is not None
         crowd.turns.clear()
-        crowd.hub.ask_all(live, True)
+        crowd.hub.set_ack_all(live, True)
         await until(lambda: sum(crowd.turns.values()) == TABS, 10, every_s=0)
         assert max(crowd.turns.values()) <= CHUNK
         ended: Counter[int] = Counter()
         monkeypatch.setattr(Tab, "end", lambda tab, topic, reason: crowd.end(tab, ended))
         monkeypatch.setattr(type(live), "erased", True)
-        crowd.hub._bury_soon(live)
+        crowd.hub._close_erased_soon(live)
         await until(lambda: not live.ring, 10, every_s=0)
         assert sum(ended.values()) == TABS
         assert max(ended.values()) <= CHUNK
@@ -201,7 +201,7 @@ async def test_several_crowds_with_news_at_once_share_the_turns(monkeypatch: pyt
     crowd = Crowd(monkeypatch, topics=5)
     try:
         for name in crowd.names:
-            crowd.hub.install(Snapshot(name, 1, b'{"n":1}', b"", b""))
+            crowd.hub.apply_snapshot(Snapshot(name, 1, b'{"n":1}', b"", b""))
         await crowd.settle()
         crowd.turns.clear()
         crowd.announce(2)

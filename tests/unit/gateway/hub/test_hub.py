@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.freshness import reconciler as sweep_module
-from gateway.freshness.reconciler import Sweep
+from gateway.freshness.reconciler import Reconciler
 from gateway.hub import hub as hub_module
 from gateway.hub.hub import Hub, Subscription
 from gateway.hub.pending import Outbox
@@ -231,9 +231,9 @@ class World:
         self.bus = Bus()
         self.store = FakeStore(self.bus)
         self.metrics = Metrics()
-        self.sweep = Sweep(self.store, self.metrics, 5.0, hold_s=0)  # type: ignore[arg-type]
-        self.hub = Hub(self.metrics, self.bus.add, self.bus.discard, self.sweep.ask, acks_per_topic=3)
-        self.sweep.hub = self.hub
+        self.reconciler = Reconciler(self.store, self.metrics, 5.0, hold_s=0)  # type: ignore[arg-type]
+        self.hub = Hub(self.metrics, self.bus.add, self.bus.discard, self.reconciler.ask, acks_per_topic=3)
+        self.reconciler.hub = self.hub
         self.tabs = [Tab(self.store, self.metrics) for _ in range(SOCKETS)]
         self.tasks: list[asyncio.Task[None]] = []
 
@@ -268,9 +268,9 @@ class World:
                 self.tabs[number] = Tab(self.store, self.metrics)
             case ("lose bus",):
                 self.bus.lose()
-                self.hub.unknow()
+                self.hub.invalidate()
             case ("sweep",):
-                self.tasks.append(asyncio.ensure_future(self.sweep._compare(self.hub.live_names())))
+                self.tasks.append(asyncio.ensure_future(self.reconciler._compare(self.hub.live_names())))
             case "lose tail", topic:
                 self.store.lose_tail(topic)
             case ("clock back",):
@@ -294,7 +294,7 @@ class World:
             self.hub.announce(channel, payload)
         elif live is not None:
             self.hub.confirmed(channel)
-            self.sweep.ask(live.name)
+            self.reconciler.ask(live.name)
 
     def attach(self, tab: Tab, topic: str, held: int) -> None:
         tab.topics.add(topic)
@@ -328,7 +328,7 @@ class World:
     async def quiet(self) -> None:
         for _ in range(400):
             await asyncio.sleep(0)
-            busy = self.bus.commands or self.bus.stream or self.store.reads or self.sweep._wanted
+            busy = self.bus.commands or self.bus.stream or self.store.reads or self.reconciler._wanted
             while self.bus.commands:
                 self.bus.execute()
             while self.bus.stream:
@@ -338,7 +338,7 @@ class World:
             if not busy and not any(live.remaining for live in self.hub.topics.values()):
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
-                if not (self.bus.commands or self.bus.stream or self.store.reads or self.sweep._wanted):
+                if not (self.bus.commands or self.bus.stream or self.store.reads or self.reconciler._wanted):
                     return
         raise AssertionError("it never comes to rest")
 
@@ -353,7 +353,7 @@ class World:
 
 async def play(steps: list[tuple[Any, ...]]) -> World:
     world = World()
-    reader = asyncio.create_task(world.sweep.run())
+    reader = asyncio.create_task(world.reconciler.run())
     failures: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
     try:
@@ -513,9 +513,9 @@ async def test_an_announcement_older_than_what_was_read_is_dropped() -> None:
     world = await play(OPENING)
     world.store.commit("tenant:a", True)
     world.store.commit("tenant:a", True)
-    world.hub.install(Snapshot("tenant:a", *world.store.newest("tenant:a"), b"", b""))
+    world.hub.apply_snapshot(Snapshot("tenant:a", *world.store.newest("tenant:a"), b"", b""))
     sent = world.metrics.sent
-    reader = asyncio.create_task(world.sweep.run())
+    reader = asyncio.create_task(world.reconciler.run())
     world.hear()
     world.hear()
     await world.quiet()
@@ -529,7 +529,7 @@ async def test_a_blocked_socket_is_reset_only_when_it_drains_again_and_then_to_t
     world = await play(OPENING)
     tab = world.tabs[0]
     tab.pause()
-    reader = asyncio.create_task(world.sweep.run())
+    reader = asyncio.create_task(world.reconciler.run())
     for _ in range(3):
         world.attach(tab, "tenant:a", 2**52)
         await world.quiet()
@@ -549,7 +549,7 @@ async def test_while_the_bus_is_lost_new_sockets_wait_for_the_next_read() -> Non
     world.do(("lose bus",))
     world.attach(world.tabs[0], "tenant:a", 0)
     assert "tenant:a" not in world.tabs[0].answered
-    world.hub.install(Snapshot("tenant:a", *world.store.newest("tenant:a"), b"", b""))
+    world.hub.apply_snapshot(Snapshot("tenant:a", *world.store.newest("tenant:a"), b"", b""))
     for _ in range(SOCKETS):
         await asyncio.sleep(0)
     assert "tenant:a" in world.tabs[0].answered
@@ -561,12 +561,12 @@ async def test_a_topic_is_settled_only_by_a_read_sent_after_its_subscription_was
     assert world.hub.unsettled == set()
     world.do(("lose bus",))
     assert world.hub.unsettled == {b"pw:{tenant:a}"}
-    world.hub.install(newest)
+    world.hub.apply_snapshot(newest)
     assert world.hub.unsettled == {b"pw:{tenant:a}"}
     world.hub.confirmed(b"pw:{tenant:a}")
-    world.hub.install(newest, is_final=False)
+    world.hub.apply_snapshot(newest, is_final=False)
     assert world.hub.unsettled == {b"pw:{tenant:a}"}
-    world.hub.install(newest)
+    world.hub.apply_snapshot(newest)
     assert world.hub.unsettled == set()
 
 
@@ -627,7 +627,7 @@ async def test_every_subscription_of_the_process_counts_for_how_late_it_is_acked
     assert live is not None
     (policy,) = {world.hub._ack_policy(live)}
     assert b'"after_ms":2000' in policy  # six are a crowd here, whose acks are spread over more
-    live.asks_all = True
+    live.ack_all = True
     assert b'"share":1.0,"after_ms":2000' in world.hub._ack_policy(live)
     for number in range(SOCKETS):
         world.do(("close", number))
@@ -686,7 +686,7 @@ async def test_a_topic_that_nobody_watches_is_dropped_after_its_linger_and_known
     assert world.hub.live_names() == []
     assert b"pw:{tenant:a}" not in world.bus.wanted
     world.attach(world.tabs[0], "tenant:a", 0)
-    reader = asyncio.create_task(world.sweep.run())
+    reader = asyncio.create_task(world.reconciler.run())
     await world.settle()
     world.check()
     reader.cancel()

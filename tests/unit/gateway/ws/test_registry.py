@@ -10,7 +10,7 @@ from gateway.hub.hub import Hub
 from gateway.metrics import Metrics
 from gateway.settings import GatewaySettings
 from gateway.ws.connection import SessionSocket
-from gateway.ws.registry import Pulse
+from gateway.ws.registry import ConnectionRegistry
 from tests.support.gateway import environment
 
 
@@ -31,6 +31,8 @@ def _nothing(name: object) -> None:
 def test_the_back_off_grows_with_the_crowd(sockets: int, settings: dict[str, str], bounds: tuple[int, int]) -> None:
     metrics = Metrics()
     hub = Hub(metrics, _nothing, _nothing, _nothing)
-    pulse = Pulse(GatewaySettings.from_env(environment("redis://127.0.0.1", **settings)), hub, metrics, _nothing)
-    pulse.sockets = cast("set[SessionSocket]", set(range(sockets)))
-    assert pulse.reconnect_ms() == bounds
+    registry = ConnectionRegistry(
+        GatewaySettings.from_env(environment("redis://127.0.0.1", **settings)), hub, metrics, _nothing
+    )
+    registry.sockets = cast("set[SessionSocket]", set(range(sockets)))
+    assert registry.reconnect_ms() == bounds

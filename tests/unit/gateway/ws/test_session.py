@@ -37,7 +37,7 @@ def new(**rules: Any) -> Session[str]:
     )
 
 
-def feed(session: Session[str], type_: str, now: float = NOW, **fields: Any) -> list[s.Effect]:
+def subscriber(session: Session[str], type_: str, now: float = NOW, **fields: Any) -> list[s.Effect]:
     """Return what a frame leads to, with the shell's part done: topics attached and detached."""
     effects = session.receive(json.dumps({"type": type_, **fields}).encode(), now, True)
     for effect in effects:
@@ -51,7 +51,7 @@ def feed(session: Session[str], type_: str, now: float = NOW, **fields: Any) -> 
 
 def opened(*topics: str, token: str = "good", **rules: Any) -> Session[str]:
     session = new(**rules)
-    feed(session, "hello", token=token, topics=dict.fromkeys(topics, 0))
+    subscriber(session, "hello", token=token, topics=dict.fromkeys(topics, 0))
     assert session.claims is not None
     return session
 
@@ -81,7 +81,7 @@ def error(code: str, **fields: Any) -> tuple[str, dict[str, Any]]:
 
 def test_a_hello_opens_the_session_and_subscribes_what_it_names() -> None:
     session = new(reconnect_ms=lambda: (1, 2), ack_rule=lambda: (0.5, 7))
-    assert shown(feed(session, "hello", token="good", topics={A: 0, B: 7}, client="js/1")) == [
+    assert shown(subscriber(session, "hello", token="good", topics={A: 0, B: 7}, client="js/1")) == [
         (
             "Opened",
             {
@@ -120,7 +120,7 @@ def test_the_welcome_says_when_the_bus_is_not_proved() -> None:
 )
 def test_any_other_frame_first_ends_it(frame: dict[str, Any]) -> None:
     session = new()
-    assert shown(feed(session, **{"type_": frame.pop("type"), **frame})) == [error("no_hello"), ("Close", 4501)]
+    assert shown(subscriber(session, **{"type_": frame.pop("type"), **frame})) == [error("no_hello"), ("Close", 4501)]
     assert session.claims is None
     assert session.topics == {}
 
@@ -143,15 +143,20 @@ def test_a_first_frame_that_is_none_ends_it(data: bytes, code: str) -> None:
 
 def test_a_refused_token_ends_it_with_the_reason() -> None:
     session = new()
-    assert shown(feed(session, "hello", token="bad", topics={A: 0})) == [error("token_signature"), ("Close", 4401)]
-    assert shown(feed(new(), "hello", token="good", now=NOW + 600)) == [error("token_expired"), ("Close", 4401)]
+    assert shown(subscriber(session, "hello", token="bad", topics={A: 0})) == [
+        error("token_signature"),
+        ("Close", 4401),
+    ]
+    assert shown(subscriber(new(), "hello", token="good", now=NOW + 600)) == [error("token_expired"), ("Close", 4401)]
     assert session.claims is None
     assert session.topics == {}
 
 
 def test_topics_the_token_does_not_name_are_refused_one_by_one() -> None:
     session = new(topics_max=10)
-    effects = shown(feed(session, "hello", token="only-a", topics={A: 0, B: 0, "probe:x": 0, "sandbox/tenant:a": 0}))
+    effects = shown(
+        subscriber(session, "hello", token="only-a", topics={A: 0, B: 0, "probe:x": 0, "sandbox/tenant:a": 0})
+    )
     assert effects[1:] == [
         s.Attach(A, 0),
         error("forbidden", topic=B),
@@ -162,7 +167,9 @@ def test_topics_the_token_does_not_name_are_refused_one_by_one() -> None:
 
 
 def test_a_token_for_everything_opens_everything_but_probes() -> None:
-    effects = shown(feed(new(), "hello", token="all", topics={"sandbox/user:x": 0, "probe:x": 0, "sandbox/probe:y": 0}))
+    effects = shown(
+        subscriber(new(), "hello", token="all", topics={"sandbox/user:x": 0, "probe:x": 0, "sandbox/probe:y": 0})
+    )
     assert effects[1:] == [
         s.Attach("sandbox/user:x", 0),
         error("forbidden", topic="probe:x"),
@@ -171,12 +178,12 @@ def test_a_token_for_everything_opens_everything_but_probes() -> None:
 
 
 def test_a_token_without_the_read_scope_opens_nothing() -> None:
-    assert shown(feed(new(), "hello", token="no-read", topics={A: 0}))[1:] == [error("forbidden", topic=A)]
+    assert shown(subscriber(new(), "hello", token="no-read", topics={A: 0}))[1:] == [error("forbidden", topic=A)]
 
 
 def test_more_topics_than_allowed_end_it_before_anything_is_subscribed() -> None:
     session = new()
-    effects = feed(session, "hello", token="all", topics={f"tenant:{n}": 0 for n in range(4)})
+    effects = subscriber(session, "hello", token="all", topics={f"tenant:{n}": 0 for n in range(4)})
     assert shown(effects) == [("Close", 4529)]
     assert isinstance(effects[0], s.Close)
     assert effects[0].reason.startswith("too_many_topics")
@@ -188,41 +195,41 @@ def test_more_topics_than_allowed_end_it_before_anything_is_subscribed() -> None
 
 def test_a_second_hello_changes_nothing() -> None:
     session = opened(A)
-    assert shown(feed(session, "hello", token="other-subject", topics={B: 0})) == [error("bad_frame")]
+    assert shown(subscriber(session, "hello", token="other-subject", topics={B: 0})) == [error("bad_frame")]
     assert session.claims == CLAIMS["good"]
     assert list(session.topics) == [A]
 
 
 def test_subscribing() -> None:
     session = opened(A)
-    assert feed(session, "subscribe", topic=B, version=7) == [s.Attach(B, 7)]
-    assert feed(session, "subscribe", topic=B, version=9) == [s.Attach(B, 9)]
-    assert shown(feed(session, "subscribe", topic=C)) == [error("forbidden", topic=C)]
+    assert subscriber(session, "subscribe", topic=B, version=7) == [s.Attach(B, 7)]
+    assert subscriber(session, "subscribe", topic=B, version=9) == [s.Attach(B, 9)]
+    assert shown(subscriber(session, "subscribe", topic=C)) == [error("forbidden", topic=C)]
     assert list(session.topics) == [A, B]
 
 
 def test_one_topic_too_many_ends_it_but_one_held_already_does_not() -> None:
     session = opened("tenant:1", "tenant:2", "tenant:3", token="all")
-    assert feed(session, "subscribe", topic="tenant:1") == [s.Attach("tenant:1", 0)]
-    assert shown(feed(session, "subscribe", topic="tenant:4")) == [("Close", 4529)]
-    feed(session, "unsubscribe", topic="tenant:1")
-    assert feed(session, "subscribe", topic="tenant:4") == [s.Attach("tenant:4", 0)]
+    assert subscriber(session, "subscribe", topic="tenant:1") == [s.Attach("tenant:1", 0)]
+    assert shown(subscriber(session, "subscribe", topic="tenant:4")) == [("Close", 4529)]
+    subscriber(session, "unsubscribe", topic="tenant:1")
+    assert subscriber(session, "subscribe", topic="tenant:4") == [s.Attach("tenant:4", 0)]
 
 
 def test_unsubscribing() -> None:
     session = opened(A)
-    assert feed(session, "unsubscribe", topic=A) == [s.Detach(A)]
-    assert feed(session, "unsubscribe", topic=A) == []
+    assert subscriber(session, "unsubscribe", topic=A) == [s.Detach(A)]
+    assert subscriber(session, "unsubscribe", topic=A) == []
 
 
 def test_acks_nacks_and_expects_count_only_for_topics_held() -> None:
     session = opened(A)
-    assert feed(session, "ack", topic=A, version=7) == [s.Acked(A, 7)]
-    assert feed(session, "nack", topic=A, version=7, reason="why") == [s.Nacked(A, 7, "why")]
-    assert feed(session, "expect", topic=A, after=7, timeout_ms=9) == [s.Expecting(A, 7, 9)]
-    assert feed(session, "ack", topic=B, version=7) == []
-    assert feed(session, "nack", topic=B, version=7) == []
-    assert shown(feed(session, "expect", topic=B, after=7)) == [error("not_subscribed", topic=B)]
+    assert subscriber(session, "ack", topic=A, version=7) == [s.Acked(A, 7)]
+    assert subscriber(session, "nack", topic=A, version=7, reason="why") == [s.Nacked(A, 7, "why")]
+    assert subscriber(session, "expect", topic=A, after=7, timeout_ms=9) == [s.Expecting(A, 7, 9)]
+    assert subscriber(session, "ack", topic=B, version=7) == []
+    assert subscriber(session, "nack", topic=B, version=7) == []
+    assert shown(subscriber(session, "expect", topic=B, after=7)) == [error("not_subscribed", topic=B)]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +253,7 @@ def test_a_frame_that_is_none_is_answered_and_changes_nothing(data: bytes, code:
 
 def test_a_refresh_extends() -> None:
     session = opened(A)
-    ((kind, welcome),) = shown(feed(session, "token", token="later"))
+    ((kind, welcome),) = shown(subscriber(session, "token", token="later"))
     assert (kind, welcome["type"]) == ("Renewed", "welcome")
     assert welcome["token_expires_at"] == int(CLAIMS["later"].exp)
     assert session.claims == CLAIMS["later"]
@@ -257,27 +264,27 @@ def test_a_refresh_extends() -> None:
 )
 def test_a_refused_refresh_changes_nothing(token: str, code: str) -> None:
     session = opened(A, B)
-    assert shown(feed(session, "token", token=token)) == [error(code)]
+    assert shown(subscriber(session, "token", token=token)) == [error(code)]
     assert session.claims == CLAIMS["good"]
     assert list(session.topics) == [A, B]
 
 
 def test_an_expired_refresh_never_extends() -> None:
     session = opened(A)
-    assert shown(feed(session, "token", token="later", now=NOW + 1200)) == [error("token_expired")]
+    assert shown(subscriber(session, "token", token="later", now=NOW + 1200)) == [error("token_expired")]
     assert session.claims == CLAIMS["good"]
 
 
 def test_topics_that_a_refresh_no_longer_names_are_gone() -> None:
     session = opened(A, B)
-    renewed, *rest = shown(feed(session, "token", token="only-a"))
+    renewed, *rest = shown(subscriber(session, "token", token="only-a"))
     assert renewed[0] == "Renewed"
     assert rest == [
         s.Detach(B),
         ("Send", {"type": "gone", "topic": B, "reason": "revoked"}),
     ]
     assert list(session.topics) == [A]
-    assert shown(feed(session, "subscribe", topic=B)) == [error("forbidden", topic=B)]
+    assert shown(subscriber(session, "subscribe", topic=B)) == [error("forbidden", topic=B)]
 
 
 # Revoked topics.
@@ -287,10 +294,10 @@ def test_a_topic_revoked_for_the_token_is_not_opened_again() -> None:
     revoked: set[str] = set()
     session = opened(A, B, is_revoked=lambda claims, topic: topic in revoked)
     revoked.add(B)
-    assert shown(feed(session, "subscribe", topic=B)) == [error("forbidden", topic=B)]
-    assert feed(session, "subscribe", topic=A) == [s.Attach(A, 0)]
+    assert shown(subscriber(session, "subscribe", topic=B)) == [error("forbidden", topic=B)]
+    assert subscriber(session, "subscribe", topic=A) == [s.Attach(A, 0)]
     fresh = new(is_revoked=lambda claims, topic: topic in revoked)
-    assert shown(feed(fresh, "hello", token="good", topics={A: 0, B: 0}))[1:] == [
+    assert shown(subscriber(fresh, "hello", token="good", topics={A: 0, B: 0}))[1:] == [
         s.Attach(A, 0),
         error("forbidden", topic=B),
     ]
@@ -299,7 +306,7 @@ def test_a_topic_revoked_for_the_token_is_not_opened_again() -> None:
 def test_a_refresh_with_a_token_for_which_a_topic_is_revoked_ends_that_topic() -> None:
     session = opened(A, B, is_revoked=lambda claims, topic: topic == B and claims is CLAIMS["later"])
     assert list(session.topics) == [A, B]
-    assert shown(feed(session, "token", token="later"))[1:] == [
+    assert shown(subscriber(session, "token", token="later"))[1:] == [
         s.Detach(B),
         ("Send", {"type": "gone", "topic": B, "reason": "revoked"}),
     ]
@@ -310,10 +317,10 @@ def test_a_refresh_with_a_token_for_which_a_topic_is_revoked_ends_that_topic() -
 
 def test_a_burst_of_two_seconds_worth_passes_and_one_more_ends_it() -> None:
     session = new(frames_per_s=5)
-    feed(session, "hello", token="good", topics={A: 0})
+    subscriber(session, "hello", token="good", topics={A: 0})
     for _ in range(9):
-        assert feed(session, "ack", topic=A, version=1) == [s.Acked(A, 1)]
-    effects = feed(session, "ack", topic=A, version=1)
+        assert subscriber(session, "ack", topic=A, version=1) == [s.Acked(A, 1)]
+    effects = subscriber(session, "ack", topic=A, version=1)
     assert shown(effects) == [("Close", 4529)]
     assert isinstance(effects[0], s.Close)
     assert effects[0].reason.startswith("too_many_frames")
@@ -321,9 +328,9 @@ def test_a_burst_of_two_seconds_worth_passes_and_one_more_ends_it() -> None:
 
 def test_the_rate_may_be_held_for_ever() -> None:
     session = new(frames_per_s=5)
-    feed(session, "hello", token="good", topics={A: 0})
+    subscriber(session, "hello", token="good", topics={A: 0})
     for number in range(1, 500):
-        assert feed(session, "ack", topic=A, version=1, now=NOW + number / 5) == [s.Acked(A, 1)]
+        assert subscriber(session, "ack", topic=A, version=1, now=NOW + number / 5) == [s.Acked(A, 1)]
 
 
 def test_the_rate_counts_frames_that_are_none_and_pings() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from sync.core.errors import SyncError
-from sync.store.coalescer import LOADS_MAX, Convoy
+from sync.store.coalescer import LOADS_MAX, Coalescer
 
 
 class Lost(SyncError):
@@ -22,7 +22,7 @@ class Road:
         self.trips: list[list[int]] = []
         self.gates: list[asyncio.Event] = []
         self.error: Exception | None = None
-        self.convoy = Convoy(self.send, Lost)
+        self.coalescer = Coalescer(self.send, Lost)
 
     async def send(self, loads: Sequence[int]) -> list[int | Exception]:
         self.trips.append(list(loads))
@@ -34,7 +34,7 @@ class Road:
         return [Lost(str(load)) if load < 0 else load * 10 for load in loads]
 
     def ask(self, *loads: int) -> list[asyncio.Task[int]]:
-        return [asyncio.ensure_future(self.convoy.carry(load)) for load in loads]
+        return [asyncio.ensure_future(self.coalescer.submit(load)) for load in loads]
 
     async def turn(self) -> None:
         for _ in range(5):

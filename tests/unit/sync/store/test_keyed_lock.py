@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from sync.store.keyed_lock import Turns
+from sync.store.keyed_lock import KeyedLock
 
 
 async def test_one_key_goes_one_at_a_time_and_others_beside_it() -> None:
-    turns = Turns()
+    turns = KeyedLock()
     inside: dict[str, int] = {"a": 0, "b": 0}
     together = 0
 
@@ -29,7 +29,7 @@ async def test_one_key_goes_one_at_a_time_and_others_beside_it() -> None:
 
 
 async def test_a_failure_or_cancellation_gives_the_turn_back() -> None:
-    turns = Turns()
+    turns = KeyedLock()
     with pytest.raises(ZeroDivisionError):
         async with turns.of("a"):
             raise ZeroDivisionError
@@ -42,6 +42,6 @@ async def test_a_failure_or_cancellation_gives_the_turn_back() -> None:
     assert len(turns) == 0
 
 
-async def _take(turns: Turns) -> None:
+async def _take(turns: KeyedLock) -> None:
     async with turns.of("a"):
         pass

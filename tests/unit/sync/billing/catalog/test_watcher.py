@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sync.billing.catalog.catalog import CatalogError
-from sync.billing.catalog.watcher import Shelf
+from sync.billing.catalog.watcher import CatalogWatcher
 
 PLAN = '[plans.free]\nname = "{}"\nrank = 0\ndefault = true\n'
 
@@ -21,26 +21,26 @@ def write(path: Path, text: str) -> None:
 def test_it_follows_edits_and_survives_bad_ones(tmp_path: Path) -> None:
     path = tmp_path / "catalog.toml"
     write(path, PLAN.format("One"))
-    shelf = Shelf(path)
-    first = shelf.current
-    assert shelf.refresh() is False
-    assert shelf.current is first
+    catalog_watcher = CatalogWatcher(path)
+    first = catalog_watcher.current
+    assert catalog_watcher.refresh() is False
+    assert catalog_watcher.current is first
 
     write(path, PLAN.format("Two"))
-    assert shelf.refresh() is True
-    assert shelf.current.default.name == "Two"
+    assert catalog_watcher.refresh() is True
+    assert catalog_watcher.current.default.name == "Two"
 
     write(path, "# the same\n" + PLAN.format("Two"))
-    assert shelf.refresh() is False
+    assert catalog_watcher.refresh() is False
 
     write(path, "[plans")
-    assert shelf.current.default.name == "Two"
+    assert catalog_watcher.current.default.name == "Two"
     path.unlink()
-    assert shelf.current.default.name == "Two"
+    assert catalog_watcher.current.default.name == "Two"
     write(path, PLAN.format("Three"))
-    assert shelf.current.default.name == "Three"
+    assert catalog_watcher.current.default.name == "Three"
 
 
 def test_it_needs_a_usable_file_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(CatalogError):
-        Shelf(tmp_path / "absent.toml")
+        CatalogWatcher(tmp_path / "absent.toml")

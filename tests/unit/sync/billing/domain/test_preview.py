@@ -13,7 +13,7 @@ from sync.billing.domain.model import NOTHING, Expected, Facts, Item, Order, dec
 from sync.billing.domain.preview import LANDS_WITHIN_NS, Asked, Preview, compare, difference, expect, preview
 from sync.billing.domain.projection import Projected, project
 from sync.billing.domain.reducer import Reduced, reduce
-from sync.billing.domain.scheduled_changes import HeldError
+from sync.billing.domain.scheduled_changes import ChangeRejected
 from tests.support.histories import BASIC, CATALOG, PRICES, PRO, at, event, histories
 
 NOW_NS = at(20)
@@ -41,7 +41,7 @@ def test_a_preview_is_what_the_webhook_then_produces(data: st.DataObject) -> Non
     )
     try:
         foreseen = preview(facts, asked, CATALOG, "live", NOW_NS)
-    except HeldError:
+    except ChangeRejected:
         assume(False)
     entry = facts.subscriptions[foreseen.key]
     told = event("active", 20, foreseen.body.items, subscription=entry.subscription.id)
@@ -127,6 +127,6 @@ def test_differences_go_field_by_field() -> None:
     ],
 )
 def test_what_cannot_be(asked: Asked, code: str) -> None:
-    with pytest.raises(HeldError) as caught:
+    with pytest.raises(ChangeRejected) as caught:
         preview(known(), asked, CATALOG, "live", time.time_ns())
     assert caught.value.code == code

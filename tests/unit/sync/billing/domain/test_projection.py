@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sync.billing.catalog import catalog
 from sync.billing.catalog.catalog import Catalog, Policy
-from sync.billing.domain.model import NOTHING, Event, Facts, HeldChange, Item, Override
+from sync.billing.domain.model import NOTHING, Event, Facts, Item, Override, ScheduledPlanChange
 from sync.billing.domain.projection import Projected, Unprojectable, project
 from sync.billing.domain.reducer import Reduced, reduce
 from sync.core import instants
@@ -248,7 +248,7 @@ def test_prices_belong_to_one_environment() -> None:
 class TestHeldChange:
     """A plan change that we hold because the provider cannot."""
 
-    HELD = HeldChange("paddle:sub_1", "basic", at(10), PRO)
+    HELD = ScheduledPlanChange("paddle:sub_1", "basic", at(10), PRO)
 
     @pytest.mark.parametrize("items", [PRO, BASIC])
     def test_s19_every_reader_sees_the_higher_plan_until_the_change(self, items: tuple[Item, ...]) -> None:

@@ -174,7 +174,7 @@ def test_decode_of_nothing_is_nothing() -> None:
 def test_held_change_and_overrides_survive_encoding() -> None:
     facts = Facts(
         {},
-        model.HeldChange("paddle:sub_1", "basic", at(3), PRO),
+        model.ScheduledPlanChange("paddle:sub_1", "basic", at(3), PRO),
         (
             model.Override("feature", "sso", True, "trial of SSO", at(9)),
             model.Override("limit", "seats", None, "abuse"),

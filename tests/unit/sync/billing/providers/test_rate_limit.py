@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sync.billing.providers import ProviderUnavailable
-from sync.billing.providers.rate_limit import BURST, RESERVE, Budget
+from sync.billing.providers.rate_limit import BURST, RESERVE, LocalRateLimiter
 
 
 class Clock:
@@ -22,60 +22,60 @@ def clock() -> Clock:
     return Clock()
 
 
-async def taken(budget: Budget, *, background: bool = False) -> int:
+async def taken(rate_limiter: LocalRateLimiter, *, background: bool = False) -> int:
     """How many calls may be made at once."""
     count = 0
     while True:
         try:
-            await budget.take(0, background=background)
+            await rate_limiter.take(0, background=background)
         except ProviderUnavailable:
             return count
         count += 1
 
 
 async def test_a_burst_and_then_the_rate(clock: Clock) -> None:
-    budget = Budget(2, clock=clock)
-    assert await taken(budget) == BURST
+    rate_limiter = LocalRateLimiter(2, clock=clock)
+    assert await taken(rate_limiter) == BURST
     clock.now += 1
-    assert await taken(budget) == 2
+    assert await taken(rate_limiter) == 2
     clock.now += 1_000
-    assert await taken(budget) == BURST
+    assert await taken(rate_limiter) == BURST
 
 
 async def test_background_work_leaves_a_reserve(clock: Clock) -> None:
-    budget = Budget(2, clock=clock)
-    assert await taken(budget, background=True) == BURST - RESERVE
-    assert await taken(budget) == RESERVE
+    rate_limiter = LocalRateLimiter(2, clock=clock)
+    assert await taken(rate_limiter, background=True) == BURST - RESERVE
+    assert await taken(rate_limiter) == RESERVE
 
 
 async def test_the_patient_wait_their_turn(clock: Clock) -> None:
-    budget = Budget(100, 1, clock)
-    await budget.take(0)
-    await budget.take(0.011)
+    rate_limiter = LocalRateLimiter(100, 1, clock)
+    await rate_limiter.take(0)
+    await rate_limiter.take(0.011)
     with pytest.raises(ProviderUnavailable, match=r"used up for another 0\.0 s"):
-        await budget.take(0.011)
-    await budget.take(0.021)
+        await rate_limiter.take(0.011)
+    await rate_limiter.take(0.021)
 
 
 async def test_a_closed_budget_refuses_until_it_is_open(clock: Clock) -> None:
-    budget = Budget(2, clock=clock)
-    await budget.close(5)
-    await budget.close(1)
+    rate_limiter = LocalRateLimiter(2, clock=clock)
+    await rate_limiter.close(5)
+    await rate_limiter.close(1)
     with pytest.raises(ProviderUnavailable, match=r"another 5\.0 s"):
-        await budget.take(60)
+        await rate_limiter.take(60)
     clock.now += 5
-    await budget.take(0)
-    await budget.close(5)
-    await budget.open()
-    await budget.take(0)
+    await rate_limiter.take(0)
+    await rate_limiter.close(5)
+    await rate_limiter.open()
+    await rate_limiter.take(0)
 
 
 async def test_what_the_provider_said_of_how_long_stands(clock: Clock) -> None:
-    budget = Budget(2, clock=clock)
-    await budget.close(5, throttled=True)
-    await budget.open()
+    rate_limiter = LocalRateLimiter(2, clock=clock)
+    await rate_limiter.close(5, throttled=True)
+    await rate_limiter.open()
     with pytest.raises(ProviderUnavailable, match=r"another 5\.0 s") as raised:
-        await budget.take(60)
+        await rate_limiter.take(60)
     assert raised.value.retry_s == 5
     clock.now += 5
-    await budget.take(0)
+    await rate_limiter.take(0)

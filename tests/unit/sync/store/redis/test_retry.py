@@ -8,7 +8,7 @@ import pytest
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from sync.store.redis.retry import CLOSED, Patience
+from sync.store.redis.retry import CLOSED, CancelSafeRetry
 
 
 async def attempts(times: int, text: str) -> tuple[int, int]:
@@ -27,7 +27,7 @@ async def attempts(times: int, text: str) -> tuple[int, int]:
         assert isinstance(error, RedisConnectionError)
         told += 1
 
-    assert await Patience(NoBackoff(), 3).call_with_retry(do, fail) == "done"
+    assert await CancelSafeRetry(NoBackoff(), 3).call_with_retry(do, fail) == "done"
     return tried, told
 
 
@@ -70,7 +70,7 @@ async def test_a_cancel_that_comes_as_a_command_ends_is_not_lost(fails: bool) ->
 
     async def ask_for_ever() -> None:
         while True:
-            await Patience(NoBackoff(), 2).call_with_retry(do, fail)
+            await CancelSafeRetry(NoBackoff(), 2).call_with_retry(do, fail)
             assert commands < 9
 
     task = asyncio.create_task(ask_for_ever())
@@ -86,7 +86,7 @@ async def test_a_bound_set_around_a_command_is_told_as_one() -> None:
 
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await Patience(NoBackoff(), 0).call_with_retry(asyncio.Event().wait, fail)
+            await CancelSafeRetry(NoBackoff(), 0).call_with_retry(asyncio.Event().wait, fail)
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0

@@ -48,7 +48,7 @@ class Answers:
     silent: tuple[str, ...]
 
 
-class Survey:
+class FleetQuery:
     """One gateway's part: it asks the others, and answers them."""
 
     def __init__(self, store: Store, node: str, answer: Answerer) -> None:
