@@ -78,10 +78,10 @@ def check(environ: Mapping[str, str]) -> None:
         else:
             server.check(settings.data_dir)
         if settings.intake:
-            from sync.billing.api import webhooks
+            from sync import bootstrap
             from sync.settings import SyncSettings
 
-            webhooks.check(SyncSettings.from_env(environ))
+            bootstrap.check(SyncSettings.from_env(environ))
     except SyncError as error:
         raise StartError(str(error)) from error
 
@@ -121,20 +121,21 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
         app.router.routes.extend(api_routes.routes(node))
         if settings.intake:
             # Only here: a process that takes no webhooks does not load the billing wing.
-            from sync.billing.api import webhooks
+            from sync import bootstrap
+            from sync.billing.api import routes as billing_routes
             from sync.billing.api.body_self_check import self_check
             from sync.billing.storage.queue_stats import Backlog
             from sync.settings import SyncSettings
             from sync.source.hydration import hydration
 
             sync_settings = SyncSettings.from_env(environ)
-            pipeline = await webhooks.pipeline(connected.store, sync_settings)
+            pipeline = await bootstrap.build_pipeline(connected.store, sync_settings)
             stack.push_async_callback(pipeline.aclose)
             hydrating = hydration(connected.store, sync_settings)
             if hydrating is not None:
                 stack.push_async_callback(hydrating.aclose)
             node.metrics.backlog = Backlog(connected.store, map(pipeline.environment, sync_settings.environments))
-            doors = webhooks.routes(pipeline, sync_settings, _guard(node), hydrating, node.acks.ask)
+            doors = billing_routes.routes(pipeline, sync_settings, _guard(node), hydrating, node.acks.ask)
             app.router.routes.extend(doors)
             for door in doors:
                 if door.path.startswith("/webhooks/"):

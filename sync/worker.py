@@ -16,7 +16,7 @@ from pathlib import Path
 
 import structlog
 
-from sync.billing.api import webhooks
+from sync import bootstrap
 from sync.billing.domain.decision import WAITS_CATALOG, WAITS_SOFTWARE
 from sync.billing.domain.tenant_resolution import TENANT_KIND
 from sync.billing.providers import ProviderRefusal, ProviderUnavailable
@@ -35,8 +35,6 @@ from sync.source.hydration import Hydration, hydration
 from sync.store.checks.inspection import Inspection, check_start
 from sync.store.command_pipeline import Batch
 from sync.store.delayed_queue import DelayedQueue, Due
-from sync.store.embedded import server
-from sync.store.redis.connect import connect
 from sync.store.store import StoreError
 
 POLL_S = 0.5
@@ -49,9 +47,6 @@ ATTEMPTS_MAX = 8
 """How often an event is tried that fails in a way nobody foresaw, before it is parked."""
 
 BACKOFF_BASE_S, BACKOFF_MAX_S = 0.5, 300.0
-STORE_PATIENCE_S = 15.0
-"""How long a worker leaves the start of an embedded store to another process."""
-
 SECOND_SWEEP_S = 5.0
 """After a catalog edit tenants are swept again: by then every process has seen the new file."""
 
@@ -329,14 +324,8 @@ async def serve(settings: SyncSettings) -> None:
     if settings.alive_file is not None:
         _touch(settings.alive_file)
     async with contextlib.AsyncExitStack() as stack:
-        url = settings.redis_url.get_secret_value()
-        if not url:
-            url = await stack.enter_async_context(
-                server.serve(settings.data_dir, patience_s=STORE_PATIENCE_S, durable=settings.durable)
-            )
-        store = connect(url, prefix=settings.prefix, durable=settings.durable).store
-        stack.push_async_callback(store.aclose)
-        pipeline = await webhooks.pipeline(store, settings)
+        store = await stack.enter_async_context(bootstrap.open_store(settings))
+        pipeline = await bootstrap.build_pipeline(store, settings)
         stack.push_async_callback(pipeline.aclose)
         hydrating = hydration(store, settings)
         if hydrating is not None:

@@ -85,14 +85,15 @@ async def _run(
     limit: int | None,
     screen: _Screen,
 ) -> Report:
-    from sync.billing.services import backfill
+    from sync.billing.services.backfill import Backfill
+    from sync.bootstrap import open_backfill
     from sync.settings import SyncSettings
 
     # What a local run hands to its own processes: the keys in dev.env are the simulator's.
     local = {"PLANWIRE_DEV": "1", "PLANWIRE_PADDLE_API_URL": env.get("PLANWIRE_SIMULATOR_URL", "")}
     settings = SyncSettings.from_env({**local, **env} if _is_local(env) else env)
-    async with backfill.opened(settings, provider, environ, dry_run=dry_run) as pipeline:
-        run = backfill.Backfill(pipeline, provider, environ, screen)
+    async with open_backfill(settings, provider, environ, dry_run=dry_run) as pipeline:
+        run = Backfill(pipeline, provider, environ, screen)
 
         def stop() -> None:
             screen.is_interrupted = True

@@ -19,10 +19,11 @@ import click
 import psycopg
 import structlog
 
+from sync.bootstrap import open_store
 from sync.core.errors import SyncError
 from sync.core.plain_text import json_text, plain
 from sync.core.topic import Topic, TopicError
-from sync.outbox.relay import CHANNEL, CONNECT_TIMEOUT_S, Connection, database_of, opened
+from sync.outbox.relay import CHANNEL, CONNECT_TIMEOUT_S, Connection, database_of
 from sync.process.environment import OUTBOX_URL
 from sync.settings import SettingsError, SyncSettings
 from sync.store.store import Store
@@ -146,7 +147,7 @@ async def desk(environ: Mapping[str, str]) -> AsyncIterator[Desk]:
     """
     url = database_of(environ)
     own = {name: value for name, value in environ.items() if name.startswith("PLANWIRE_")}
-    async with opened(SyncSettings.from_env(own)) as store:
+    async with open_store(SyncSettings.from_env(own)) as store:
         try:
             connecting = psycopg.AsyncConnection.connect(url, connect_timeout=CONNECT_TIMEOUT_S)
             async with await connecting as connection:

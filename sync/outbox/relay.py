@@ -15,13 +15,14 @@ import asyncio
 import contextlib
 import random
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 import structlog
 
+from sync.bootstrap import open_store
 from sync.core import canonical_json, document
 from sync.core.errors import SyncError
 from sync.core.topic import RESERVED_KINDS, Topic, TopicError
@@ -30,9 +31,7 @@ from sync.process.environment import OUTBOX_URL, SettingNameError
 from sync.process.stop_signals import stop_signals
 from sync.settings import SettingsError, SyncSettings
 from sync.store.checks.inspection import check_start
-from sync.store.embedded import server
 from sync.store.previous import with_previous
-from sync.store.redis.connect import connect
 from sync.store.store import Change, Store, StoreError, Verdict
 
 try:
@@ -59,7 +58,6 @@ BILLED = "billing computes this topic: publish under another name, or grant what
 """Why a row is refused whose topic billing computes."""
 
 CONNECT_TIMEOUT_S = 5
-STORE_PATIENCE_S = 15.0
 SOURCE = "outbox"
 
 HEADS = """
@@ -273,24 +271,6 @@ class Relay:
         return done, billed
 
 
-@contextlib.asynccontextmanager
-async def opened(settings: SyncSettings) -> AsyncIterator[Store]:
-    """Open the store that `settings` name: the embedded one is started, or shared with who started it.
-
-    Raises:
-        SyncError: the store's URL cannot be used, or the embedded store does not start.
-    """
-    async with contextlib.AsyncExitStack() as stack:
-        url = settings.redis_url.get_secret_value()
-        if not url:
-            url = await stack.enter_async_context(
-                server.serve(settings.data_dir, patience_s=STORE_PATIENCE_S, durable=settings.durable)
-            )
-        store = connect(url, prefix=settings.prefix, durable=settings.durable).store
-        stack.push_async_callback(store.aclose)
-        yield store
-
-
 def database_of(environ: Mapping[str, str]) -> str:
     """Return the address of the applications' database.
 
@@ -312,7 +292,7 @@ async def serve(settings: SyncSettings, database_url: str) -> None:
     Raises:
         SyncError: the store or its URL cannot be used, or the embedded store does not start.
     """
-    async with opened(settings) as store:
+    async with open_store(settings) as store:
         relay = Relay(database_url, store)
         loop = asyncio.get_running_loop()
         for number in stop_signals():

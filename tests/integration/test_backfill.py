@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 import pytest
 
+from sync import bootstrap
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain.model import Facts, Override
 from sync.billing.providers import ProviderRefusal, ProviderUnavailable
@@ -427,7 +428,7 @@ class TestCommand:
 async def test_it_does_not_begin_with_half_of_the_settings(environ: dict[str, str], problem: str) -> None:
     environ |= {"PLANWIRE_REDIS_URL": "redis://127.0.0.1:1"}
     with pytest.raises(SyncError, match=problem):
-        async with backfill.opened(SyncSettings.from_env(environ), "stripe", "live", dry_run=True):
+        async with bootstrap.open_backfill(SyncSettings.from_env(environ), "stripe", "live", dry_run=True):
             pass
 
 

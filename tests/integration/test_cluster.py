@@ -17,7 +17,7 @@ from gateway.auth import revocation_store
 from gateway.auth.revocations import Revocation
 from gateway.freshness.probe import STALE_AFTER
 from planwire_client import AsyncPublisher, Publisher
-from sync.billing.api import webhooks
+from sync import bootstrap
 from sync.core import instants
 from sync.settings import SyncSettings
 from sync.store.command_pipeline import Batch
@@ -336,7 +336,7 @@ async def test_webhooks_timers_and_parked_events_on_a_cluster(cluster: Cluster, 
     )
     async with store_of(cluster, durable=cluster.primaries[0]._aof) as store, run_gateway(environ) as running:
         settings = SyncSettings.from_env({name: environ[name] for name in environ if name in _SYNC})
-        pipeline = await webhooks.pipeline(store, settings)
+        pipeline = await bootstrap.build_pipeline(store, settings)
         async with httpx2.AsyncClient(base_url=running.url) as http, open_client(running, "tenant:cl") as client:
             await client.until("snapshot")
 

@@ -16,10 +16,9 @@ import redis.asyncio
 
 from gateway.freshness import reconciler
 from planwire_client import AsyncPublisher, PlanwireError, Publisher
-from sync.billing.api import webhooks
+from sync import bootstrap
 from sync.core import announcement
 from sync.core.announcement import Announcement
-from sync.outbox import relay as outbox_relay
 from sync.settings import SyncSettings
 from sync.store.keys import DEFAULT_KEYS, Keys, PrefixError
 from sync.store.redis.connect import connect
@@ -135,7 +134,7 @@ async def test_direct_publishers_and_the_relay_reach_their_own_installation_alon
         await asyncio.to_thread(blocking, url, prefix)
         assert await shown(two_tab) == {"by": "a thread"}
         relay = SyncSettings.from_env({"PLANWIRE_REDIS_URL": url, "PLANWIRE_PREFIX": prefix})
-        async with outbox_relay.opened(relay) as store:
+        async with bootstrap.open_store(relay) as store:
             await store.commit_many([Change(TOPIC, b'{"by":"the relay"}')])
         assert await shown(two_tab) == {"by": "the relay"}
         await publish(one, {"of": "one"})
@@ -175,7 +174,7 @@ async def test_every_key_and_channel_begins_with_the_prefix(tmp_path: Path, serv
             settings = SyncSettings.from_env(
                 {f"PLANWIRE_{name}": value for name, value in billing.items() if name != "INTAKE"}
             )
-            pipeline = await webhooks.pipeline(store, settings)
+            pipeline = await bootstrap.build_pipeline(store, settings)
             worker = Worker(pipeline, settings.environments, poll_s=0.01)
             working = asyncio.create_task(worker.run())
             await until(lambda: running.node.metrics.sweeps > 3)

@@ -20,7 +20,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sync.billing.api import webhooks
+from sync import bootstrap
+from sync.billing.api import routes as billing_routes
 from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain import model
 from sync.billing.domain.model import Event
@@ -29,6 +30,7 @@ from sync.billing.providers.paddle.webhooks import Paddle
 from sync.billing.providers.stripe import webhooks as stripe
 from sync.billing.services.ingest import Pipeline, Receipt
 from sync.http.endpoint import Caller
+from sync.http.problem import BODY_MAX_BYTES
 from sync.settings import SyncSettings
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.redis.connect import connect
@@ -78,7 +80,7 @@ def settings(catalog: Path) -> SyncSettings:
 
 @pytest.fixture
 async def pipeline(store: Store, settings: SyncSettings) -> Pipeline:
-    return await webhooks.pipeline(store, settings)
+    return await bootstrap.build_pipeline(store, settings)
 
 
 async def let_in(request: Request) -> Caller | Response:
@@ -89,7 +91,7 @@ async def let_in(request: Request) -> Caller | Response:
 
 @asynccontextmanager
 async def door_of(pipeline: Pipeline, settings: SyncSettings) -> AsyncIterator[httpx2.AsyncClient]:
-    app = Starlette(routes=webhooks.routes(pipeline, settings, let_in))
+    app = Starlette(routes=billing_routes.routes(pipeline, settings, let_in))
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://door") as client:
         yield client
@@ -176,7 +178,7 @@ async def test_s02_deliveries_at_the_same_instant_make_one_version(
     """Two processes, each with a pipeline of its own, and eight deliveries of one event between them."""
     other = connect(store_url).store
     try:
-        first, second = await webhooks.pipeline(store, settings), await webhooks.pipeline(other, settings)
+        first, second = await bootstrap.build_pipeline(store, settings), await bootstrap.build_pipeline(other, settings)
         async with door_of(first, settings) as one, door_of(second, settings) as two:
             body = webhook(1)
             outcomes = await asyncio.gather(*(outcome(door, body) for door in (one, two) * 4))
@@ -244,7 +246,7 @@ class TestSignature:
         assert await store.redis.dbsize() == 0
 
     async def test_too_large(self, door: httpx2.AsyncClient) -> None:
-        problem(await deliver(door, b"x" * (webhooks.BODY_MAX_BYTES + 1)), 413, "body_too_large")
+        problem(await deliver(door, b"x" * (BODY_MAX_BYTES + 1)), 413, "body_too_large")
 
     async def test_too_large_without_a_length(self, door: httpx2.AsyncClient) -> None:
         async def chunks() -> AsyncIterator[bytes]:
@@ -254,7 +256,7 @@ class TestSignature:
         problem(await door.post("/webhooks/paddle", content=chunks()), 413, "body_too_large")
 
     async def test_the_largest_body_is_taken(self, door: httpx2.AsyncClient) -> None:
-        assert await outcome(door, b"x" * webhooks.BODY_MAX_BYTES) == "parked"
+        assert await outcome(door, b"x" * BODY_MAX_BYTES) == "parked"
 
 
 class TestParked:
@@ -293,7 +295,7 @@ class TestParked:
         self, settings: SyncSettings, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The store goes, or the process is killed, right after an event was parked whose link was learned before."""
-        first, other = await webhooks.pipeline(store, settings), await webhooks.pipeline(store, settings)
+        first, other = await bootstrap.build_pipeline(store, settings), await bootstrap.build_pipeline(store, settings)
         end = first._end
 
         async def learned_meanwhile(*arguments: Any, **options: Any) -> Receipt:
@@ -320,7 +322,7 @@ class TestParked:
     async def test_one_that_waits_for_its_link_is_left_alone_by_the_clock(
         self, settings: SyncSettings, store: Store
     ) -> None:
-        pipeline = await webhooks.pipeline(store, settings)
+        pipeline = await bootstrap.build_pipeline(store, settings)
         assert (await pipeline.receive(Paddle(), webhook(1, tenant=None), "live")).outcome == "parked"
         assert await pipeline.environment("live").inbox.counts() == (0, 1)
 
@@ -428,8 +430,8 @@ class TestParked:
     async def test_without_a_guard_or_secrets_there_is_no_route(
         self, pipeline: Pipeline, settings: SyncSettings
     ) -> None:
-        assert [route.path for route in webhooks.routes(pipeline, settings)] == ["/webhooks/paddle"]
-        assert webhooks.routes(pipeline, SyncSettings.from_env({})) == []
+        assert [route.path for route in billing_routes.routes(pipeline, settings)] == ["/webhooks/paddle"]
+        assert billing_routes.routes(pipeline, SyncSettings.from_env({})) == []
 
 
 async def test_private_that_is_not_facts_parks_the_event(door: httpx2.AsyncClient, store: Store) -> None:
@@ -444,7 +446,7 @@ async def test_many_events_of_one_tenant_at_once_all_count(
     """Thirty subscriptions, two processes: compare-and-set lets none overwrite another."""
     other = connect(store_url).store
     try:
-        first, second = await webhooks.pipeline(store, settings), await webhooks.pipeline(other, settings)
+        first, second = await bootstrap.build_pipeline(store, settings), await bootstrap.build_pipeline(other, settings)
         async with door_of(first, settings) as one, door_of(second, settings) as two:
             deliveries = [outcome((one, two)[n % 2], webhook(1, id=f"sub_{n}")) for n in range(30)]
             assert set(await asyncio.gather(*deliveries)) == {"applied"}
@@ -456,7 +458,7 @@ async def test_many_events_of_one_tenant_at_once_all_count(
 
 
 async def test_s31_a_store_that_is_away_is_answered_503(settings: SyncSettings, valkey: Server, store: Store) -> None:
-    pipeline = await webhooks.pipeline(store, settings)
+    pipeline = await bootstrap.build_pipeline(store, settings)
     async with door_of(pipeline, settings) as door:
         assert await outcome(door, webhook(1)) == "applied"
         valkey.kill()
@@ -474,14 +476,14 @@ async def test_s31_a_store_that_forgets_its_scripts_is_taught_again(door: httpx2
 async def test_durable_means_on_disk_before_the_answer(settings: SyncSettings) -> None:
     with start_valkey(aof=True) as server:
         store = connect(server.url, durable=True).store
-        async with door_of(await webhooks.pipeline(store, settings), settings) as door:
+        async with door_of(await bootstrap.build_pipeline(store, settings), settings) as door:
             assert await outcome(door, webhook(1)) == "applied"
             state_of_file = (await store.redis.info("persistence"))["aof_last_write_status"]
             assert state_of_file == "ok"
         await store.aclose()
     with start_valkey() as server:  # it keeps no file: what cannot be made durable is not answered 200
         store = connect(server.url, durable=True).store
-        async with door_of(await webhooks.pipeline(store, settings), settings) as door:
+        async with door_of(await bootstrap.build_pipeline(store, settings), settings) as door:
             problem(await deliver(door, webhook(1)), 503, "store_unavailable")
         await store.aclose()
 

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import pytest
 
-from sync.billing.api import webhooks
+from sync import bootstrap
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain import model
 from sync.billing.domain.model import FETCHED, Event
@@ -347,10 +347,10 @@ class TestClient:
         monkeypatch.setitem(__import__("sys").modules, "paddle_billing", None)
         environ = {"PLANWIRE_PADDLE_API_KEYS": "live:key", "PLANWIRE_CATALOG": str(EXAMPLE)}
         with pytest.raises(SdkMissingError, match=r"paddle-python-sdk is not installed: pip install") as caught:
-            await webhooks.pipeline(store, SyncSettings.from_env(environ))
+            await bootstrap.build_pipeline(store, SyncSettings.from_env(environ))
         assert "\n" not in str(caught.value)
         # A development machine goes on without.
-        pipeline = await webhooks.pipeline(store, SyncSettings.from_env({**environ, "PLANWIRE_DEV": "1"}))
+        pipeline = await bootstrap.build_pipeline(store, SyncSettings.from_env({**environ, "PLANWIRE_DEV": "1"}))
         assert pipeline.sources == {}
 
     async def test_the_settings_make_a_client_for_each_environment(self, store: Store, paddle: Paddle) -> None:
@@ -359,7 +359,7 @@ class TestClient:
             "PLANWIRE_PADDLE_API_URL": f"live:{paddle.url}",
             "PLANWIRE_CATALOG": str(EXAMPLE),
         }
-        pipeline = await webhooks.pipeline(store, SyncSettings.from_env(environ))
+        pipeline = await bootstrap.build_pipeline(store, SyncSettings.from_env(environ))
         subscription_id = await paddle.act("upgrade")
         assert sorted(pipeline.sources) == [("paddle", "live"), ("paddle", "sandbox")]
         assert (await pipeline.sources["paddle", "live"].fetch(subscription_id, 5)).subscription is not None

@@ -16,7 +16,7 @@ import pytest
 import redis.asyncio
 
 from planwire_client import AsyncPublisher, Publisher, Verdict
-from sync.billing.api import webhooks
+from sync import bootstrap
 from sync.settings import SyncSettings
 from sync.store.checks import rights
 from sync.store.keys import DEFAULT_KEYS
@@ -99,7 +99,7 @@ async def everything(url: str, tmp_path: Path) -> None:
     store = connect(url).store
     async with AsyncExitStack() as stack:
         stack.push_async_callback(store.aclose)
-        pipeline = await webhooks.pipeline(store, settings)
+        pipeline = await bootstrap.build_pipeline(store, settings)
         stack.push_async_callback(pipeline.aclose)
         worker = Worker(pipeline, ("live",), poll_s=0.02)
         running = await stack.enter_async_context(run_gateway(environ))

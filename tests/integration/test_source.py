@@ -20,7 +20,7 @@ import httpx2
 import orjson
 import pytest
 
-from sync.billing.api import webhooks
+from sync import bootstrap
 from sync.billing.providers.rate_limit import LocalRateLimiter
 from sync.settings import SyncSettings
 from sync.source.client import ANSWER_MAX_BYTES, Answer, Source, SourceError
@@ -133,7 +133,7 @@ async def working(environ: Mapping[str, str]) -> AsyncIterator[Worker]:
     """A worker as `python -m sync.worker` has it, inside the test."""
     settings = SyncSettings.from_env({name: value for name, value in environ.items() if name.startswith("PLANWIRE_")})
     store = connect(settings.redis_url.get_secret_value()).store
-    pipeline = await webhooks.pipeline(store, settings)
+    pipeline = await bootstrap.build_pipeline(store, settings)
     hydrating = hydration(store, settings)
     assert hydrating is not None
     worker = Worker(pipeline, settings.environments, poll_s=0.05, hydration=hydrating)

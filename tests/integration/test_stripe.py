@@ -17,7 +17,8 @@ import orjson
 import pytest
 from starlette.applications import Starlette
 
-from sync.billing.api import webhooks
+from sync import bootstrap
+from sync.billing.api import routes as billing_routes
 from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.decision import facts_of
 from sync.billing.domain.model import FETCHED, Facts, Item
@@ -266,8 +267,8 @@ class TestLists:
 @asynccontextmanager
 async def door_of(store: Store, settings: SyncSettings) -> AsyncIterator[tuple[httpx2.AsyncClient, Pipeline]]:
     """The webhooks' door, made of settings as the web process makes it."""
-    pipeline = await webhooks.pipeline(store, settings)
-    app = Starlette(routes=webhooks.routes(pipeline, settings))
+    pipeline = await bootstrap.build_pipeline(store, settings)
+    app = Starlette(routes=billing_routes.routes(pipeline, settings))
     transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://door") as http:
         yield http, pipeline

@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sync.billing.api import webhooks
+from sync.billing.api import routes as billing_routes
 from sync.billing.api.tenant_commands import Desk
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain import model
@@ -75,7 +75,7 @@ async def let_in(request: Request) -> Caller | Response:
 
 @asynccontextmanager
 async def desk_of(pipeline: Pipeline, key: str = "key") -> AsyncIterator[httpx2.AsyncClient]:
-    transport = httpx2.ASGITransport(Starlette(routes=webhooks.routes(pipeline, SETTINGS, let_in)))
+    transport = httpx2.ASGITransport(Starlette(routes=billing_routes.routes(pipeline, SETTINGS, let_in)))
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx2.AsyncClient(transport=transport, base_url="http://desk", headers=headers) as client:
         yield client
@@ -467,7 +467,7 @@ async def test_bad_questions_are_refused(desk: httpx2.AsyncClient, method: str, 
 
 
 async def test_the_guard_decides(pipeline: Pipeline) -> None:
-    routes: Any = webhooks.routes(pipeline, SETTINGS, let_in)
+    routes: Any = billing_routes.routes(pipeline, SETTINGS, let_in)
     async with desk_of(pipeline, "wrong") as desk:
         for route in routes:
             path = (

@@ -15,7 +15,8 @@ from gateway.api.problem import STATUSES
 from gateway.api.routes import routes as gateway_routes
 from gateway.api_docs import openapi, openapi_intake
 from gateway.api_docs.operation import INTAKE_STATUSES
-from sync.billing.api import webhooks
+from sync import bootstrap
+from sync.billing.api import routes as billing_routes
 from sync.billing.catalog.watcher import EXAMPLE
 from sync.billing.providers.paddle.client import BILLING_MODES
 from sync.billing.providers.paddle.webhooks import QUANTITY_MAX
@@ -126,9 +127,9 @@ async def test_every_route_is_described_and_no_other(store: Store, store_url: st
     async def guard(request: object) -> Caller:
         return Caller("", lambda scope, topic: None)
 
-    pipeline = await webhooks.pipeline(store, settings)
+    pipeline = await bootstrap.build_pipeline(store, settings)
     async with run_gateway(environ) as running:
-        found = operations([*gateway_routes(running.node), *webhooks.routes(pipeline, settings, guard)])
+        found = operations([*gateway_routes(running.node), *billing_routes.routes(pipeline, settings, guard)])
     assert found == {(method, path) for path, item in described().items() for method in item}
 
 

@@ -9,22 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from sync.billing.api import webhooks
 from sync.billing.domain.drift import Drift
 from sync.billing.providers import Listed, Page, ProviderUnavailable, Source
-from sync.billing.providers.rate_limit import LocalRateLimiter, RedisRateLimiter
 from sync.billing.services.backfill_item import BackfillWriter, DryRun, Fill, Filled
 from sync.billing.services.ingest import Pipeline
 from sync.billing.storage.backfill_progress import LEASE_S, BackfillProgress, Counts
 from sync.core.errors import SyncError
-from sync.settings import SyncSettings
-from sync.store.embedded import server
-from sync.store.redis.connect import connect
 from sync.store.store import StoreError
 
 PATIENCE_S = 60.0
@@ -34,7 +28,6 @@ FAILURES_MAX = 8
 """After how many failures in a row it gives up; the next run goes on there."""
 
 BACKOFF_S, BACKOFF_MAX_S = 1.0, 30.0
-STORE_PATIENCE_S = 15.0
 DRIFT_SHOWN = 100
 """How many drift records a report has; all are kept in the store."""
 
@@ -253,38 +246,3 @@ async def _kept(work: Coroutine[Any, Any, T]) -> T | SyncError:
         return await work
     except SyncError as error:
         return error
-
-
-@contextlib.asynccontextmanager
-async def opened(settings: SyncSettings, provider: str, environment: str, *, dry_run: bool) -> AsyncIterator[Pipeline]:
-    """Open the store and what asks the provider, as `settings` say; close them behind.
-
-    Raises:
-        BackfillError: no API key is set for the environment, or no catalog.
-        SyncError: the catalog, the store's URL or the SDK cannot be used.
-    """
-    keys = [name for name, _ in settings.api_keys(provider)]
-    if environment not in keys:
-        have = f" (there are keys for {', '.join(keys)})" if keys else ""
-        setting = f"PLANWIRE_{provider.upper()}_API_KEYS={environment}:KEY"
-        raise BackfillError(f"{provider} cannot be asked in {environment}: set {setting}{have}")
-    if settings.catalog is None and not settings.dev:
-        raise BackfillError("PLANWIRE_CATALOG must be set: without it no price means anything")
-    async with contextlib.AsyncExitStack() as stack:
-        url = settings.redis_url.get_secret_value()
-        if not url:
-            url = await stack.enter_async_context(
-                server.serve(settings.data_dir, patience_s=STORE_PATIENCE_S, durable=settings.durable)
-            )
-        store = connect(url, prefix=settings.prefix, durable=settings.durable).store
-        stack.push_async_callback(store.aclose)
-
-        def own(provider: str, environment: str, rate_per_s: float) -> LocalRateLimiter:
-            return LocalRateLimiter(rate_per_s)
-
-        # A rehearsal writes nothing, not even how often it asked.
-        pipeline = await webhooks.pipeline(store, settings, own if dry_run else partial(RedisRateLimiter, store))
-        stack.push_async_callback(pipeline.aclose)
-        if (provider, environment) not in pipeline.sources:
-            raise BackfillError(f"{provider} cannot be asked: what asks it is not installed")
-        yield pipeline

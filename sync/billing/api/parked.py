@@ -1,0 +1,78 @@
+"""Parked events over HTTP: the list of them, and another try of one. For operators, behind the guard."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from sync.billing.api.receipts import receipt_response
+from sync.billing.services.ingest import Pipeline
+from sync.billing.storage.inbox import Record
+from sync.core import instants
+from sync.http.endpoint import Guard, guarded, require_all_tenants
+from sync.http.problem import Refusal, asked_environment, json_response, page_limit
+
+
+def routes(pipeline: Pipeline, environments: tuple[str, ...], guard: Guard) -> list[Route]:
+    """Return the routes about parked events of `environments`, behind `guard`."""
+    parked = _ParkedEvents(pipeline, environments)
+    return [
+        Route("/v1/parked", guarded(guard, parked.listing), methods=["GET"]),
+        Route("/v1/parked/{event_id}/retry", guarded(guard, parked.retry), methods=["POST"]),
+    ]
+
+
+class _ParkedEvents:
+    """The handlers."""
+
+    def __init__(self, pipeline: Pipeline, environments: tuple[str, ...]) -> None:
+        self._pipeline = pipeline
+        self._environments = environments
+
+    async def listing(self, request: Request) -> Response:
+        """Answer one page, the longest parked first. `next` is the `after` of the following page."""
+        environment = self._environment(request)
+        after, limit = _cursor(request.query_params.get("after")), page_limit(request.query_params.get("limit"))
+        records = await self._pipeline.environment(environment).inbox.parked(after, limit)
+        document: dict[str, object] = {"parked": [_shown(record, environment) for record in records]}
+        if len(records) == limit:
+            document["next"] = f"{records[-1].parked_us}.{records[-1].event_id}"
+        return json_response(document)
+
+    async def retry(self, request: Request) -> Response:
+        """Answer what becomes of one parked event now."""
+        receipt = await self._pipeline.retry(self._environment(request), request.path_params["event_id"])
+        if receipt is None:
+            raise Refusal("not_found", "no event of this id is parked")
+        return receipt_response(receipt)
+
+    def _environment(self, request: Request) -> str:
+        """Return the environment that is asked about. An event's tenant may be unknown, so rights to all are needed."""
+        environment = asked_environment(request, self._environments)
+        require_all_tenants(request, environment)
+        return environment
+
+
+def _shown(record: Record, environment: str) -> dict[str, object]:
+    shown: dict[str, object] = {
+        "event_id": record.event_id,
+        "env": environment,
+        "provider": record.provider,
+        "type": record.type,
+        "reason": record.reason,
+        "waits_on": list(record.waits),
+        "received_at": instants.text(record.received_us * 1000),
+        "parked_at": instants.text(record.parked_us * 1000),
+        "attempts": record.attempts,
+    }
+    return shown | ({"topic": record.topic} if record.topic else {})
+
+
+def _cursor(text: str | None) -> tuple[int, str] | None:
+    if text is None:
+        return None
+    parked_us, dot, event_id = text.partition(".")
+    if not dot or not (parked_us.isascii() and parked_us.isdigit()) or len(parked_us) > 16:
+        raise Refusal("request_invalid", "after is not a cursor: pass what `next` said")
+    return int(parked_us), event_id

@@ -1,0 +1,18 @@
+"""The answer that says what became of one event."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from sync.billing.services.ingest import Receipt
+from sync.http.problem import json_response
+
+
+def receipt_response(receipt: Receipt) -> Response:
+    """Return the outcome, and the version and the reason where there are any, as JSON."""
+    document: dict[str, object] = {"outcome": receipt.outcome}
+    if receipt.version:
+        document["version"] = receipt.version
+    if receipt.reason:
+        document["reason"] = receipt.reason
+    return json_response(document)

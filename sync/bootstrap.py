@@ -1,0 +1,152 @@
+"""The composition root: builds what the settings describe. The worker, the backfill and the web process start here.
+
+It loads no HTTP server; `sync.billing.api` puts routes in front of the pipeline that is built here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+
+import structlog
+
+from sync.billing.catalog.catalog import CatalogError
+from sync.billing.catalog.watcher import CatalogWatcher
+from sync.billing.providers import Adapter, Source
+from sync.billing.providers.paddle.client import PaddleApi, SdkMissingError, is_sdk_installed
+from sync.billing.providers.paddle.webhooks import Paddle
+from sync.billing.providers.rate_limit import LocalRateLimiter, RateLimiter, RedisRateLimiter
+from sync.billing.providers.stripe.client import StripeApi
+from sync.billing.providers.stripe.webhooks import Stripe
+from sync.billing.services.backfill import BackfillError
+from sync.billing.services.ingest import Pipeline
+from sync.settings import SettingsError, SyncSettings
+from sync.store.embedded import server
+from sync.store.redis.connect import connect
+from sync.store.store import Store
+
+STORE_PATIENCE_S = 15.0
+"""How long a process leaves the start of an embedded store to another one."""
+
+_log = structlog.get_logger("sync.bootstrap")
+
+MakeRateLimiter = Callable[[str, str, float], RateLimiter]
+"""Returns the rate limiter of a provider's environment: (provider, environment, calls per second)."""
+
+
+def check(settings: SyncSettings) -> None:
+    """Return if what `settings` name is there: the catalog, and the SDKs of providers with API keys.
+
+    Raises:
+        SettingsError: the catalog cannot be used.
+        SdkMissingError: an SDK is not installed.
+    """
+    open_catalog(settings)
+    if settings.paddle_api_keys and not settings.dev and not is_sdk_installed():
+        raise SdkMissingError
+
+
+def open_catalog(settings: SyncSettings) -> CatalogWatcher:
+    """Return a watcher of the catalog file that `settings` name.
+
+    Raises:
+        SettingsError: it cannot be read, or is no catalog; the text says in which line.
+    """
+    try:
+        return CatalogWatcher(settings.catalog_path)
+    except CatalogError as error:
+        raise SettingsError([f"PLANWIRE_CATALOG: {error}"]) from error
+
+
+@contextlib.asynccontextmanager
+async def open_store(settings: SyncSettings) -> AsyncIterator[Store]:
+    """Yield the store that `settings` name. The embedded one is started, or shared with the process that started it.
+
+    Raises:
+        SyncError: the store's URL cannot be used, or the embedded store does not start.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        url = settings.redis_url.get_secret_value()
+        if not url:
+            url = await stack.enter_async_context(
+                server.serve(settings.data_dir, patience_s=STORE_PATIENCE_S, durable=settings.durable)
+            )
+        store = connect(url, prefix=settings.prefix, durable=settings.durable).store
+        stack.push_async_callback(store.aclose)
+        yield store
+
+
+async def build_pipeline(
+    store: Store, settings: SyncSettings, make_rate_limiter: MakeRateLimiter | None = None
+) -> Pipeline:
+    """Return the pipeline that `settings` describe. By default all processes share the rate limits in the store.
+
+    Raises:
+        SettingsError: the catalog cannot be used.
+        SdkMissingError: API keys are set, and the provider's SDK is not installed.
+    """
+    catalog_watcher = await asyncio.to_thread(open_catalog, settings)
+    adapters: tuple[Adapter, ...] = (Paddle(), Stripe())
+    return Pipeline(
+        store,
+        catalog_watcher,
+        {adapter.name: adapter for adapter in adapters},
+        await asyncio.to_thread(build_clients, settings, make_rate_limiter or partial(RedisRateLimiter, store)),
+    )
+
+
+def build_clients(settings: SyncSettings, make_rate_limiter: MakeRateLimiter) -> dict[tuple[str, str], Source]:
+    """Return an API client for each (provider, environment) with an API key.
+
+    Blocks for a second where Paddle's SDK has to be imported.
+
+    Raises:
+        SdkMissingError: API keys of Paddle are set, and its SDK is not installed.
+    """
+    found: dict[tuple[str, str], Source] = {}
+    for name, key in settings.stripe_api_keys:
+        limiter = make_rate_limiter("stripe", name, settings.stripe_api_rate_per_s)
+        url = settings.api_url(name, "stripe")
+        found["stripe", name] = StripeApi(name, key.get_secret_value(), url, limiter)
+    try:
+        for name, key in settings.paddle_api_keys:
+            limiter = make_rate_limiter("paddle", name, settings.paddle_api_rate_per_s)
+            found["paddle", name] = PaddleApi(name, key.get_secret_value(), settings.api_url(name), limiter)
+    except SdkMissingError as error:
+        if not settings.dev:
+            raise
+        # A development machine has made-up keys: there it is enough that events carry whole bodies.
+        _log.warning("paddle_api_off", reason=str(error))
+    return found
+
+
+@contextlib.asynccontextmanager
+async def open_backfill(
+    settings: SyncSettings, provider: str, environment: str, *, dry_run: bool
+) -> AsyncIterator[Pipeline]:
+    """Yield a pipeline that can ask `provider` in `environment`, on the store that `settings` name.
+
+    Raises:
+        BackfillError: no API key is set for the environment, or no catalog.
+        SyncError: the catalog, the store's URL or the SDK cannot be used.
+    """
+    keys = [name for name, _ in settings.api_keys(provider)]
+    if environment not in keys:
+        have = f" (there are keys for {', '.join(keys)})" if keys else ""
+        setting = f"PLANWIRE_{provider.upper()}_API_KEYS={environment}:KEY"
+        raise BackfillError(f"{provider} cannot be asked in {environment}: set {setting}{have}")
+    if settings.catalog is None and not settings.dev:
+        raise BackfillError("PLANWIRE_CATALOG must be set: without it no price means anything")
+    async with open_store(settings) as store, contextlib.AsyncExitStack() as stack:
+        # A dry run writes nothing, and so it has a rate limit of its own.
+        pipeline = await build_pipeline(store, settings, _local_rate_limiter if dry_run else None)
+        stack.push_async_callback(pipeline.aclose)
+        if (provider, environment) not in pipeline.sources:
+            raise BackfillError(f"{provider} cannot be asked: what asks it is not installed")
+        yield pipeline
+
+
+def _local_rate_limiter(provider: str, environment: str, rate_per_s: float) -> RateLimiter:
+    return LocalRateLimiter(rate_per_s)
