@@ -135,7 +135,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
             if hydrating is not None:
                 stack.push_async_callback(hydrating.aclose)
             node.metrics.backlog = Backlog(connected.store, map(pipeline.environment, sync_settings.environments))
-            doors = billing_routes.routes(pipeline, sync_settings, _guard(node), hydrating, node.acks.ask)
+            doors = billing_routes.routes(pipeline, sync_settings, _guard(node), hydrating, node.acks.of_topic)
             app.router.routes.extend(doors)
             for door in doors:
                 if door.path.startswith("/webhooks/"):

@@ -7,9 +7,10 @@ import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Any
 
 import orjson
 import structlog
@@ -21,6 +22,8 @@ from gateway.auth.revocations import Revocation, Revocations
 from gateway.auth.tokens import Auth, KeySet, VerifyKey, secret_keys
 from gateway.bus.subscriber import BusSubscriber
 from gateway.fleet.acks import Acks
+from gateway.fleet.control_channel import ControlChannel
+from gateway.fleet.question_formats import AcksFormat
 from gateway.freshness.probe import Probe
 from gateway.freshness.reconciler import Reconciler
 from gateway.hub.fanout import in_chunks
@@ -95,6 +98,9 @@ class Node:
         )
         self.reconciler.hub = self.hub
         self.acks = Acks(self.store, self.hub, self.name)
+        self.control = ControlChannel()
+        self.control.on(revocations.OP, self._revocation_heard)
+        self.control.on(AcksFormat.op, self.acks.heard)
         self._control_subscribed = False
         self._told: dict[Revocation, Revocation] = {}
         self._revocations_wanted = asyncio.Event()
@@ -235,7 +241,7 @@ class Node:
             self.metrics.probes += 1
             self.probe.heard(channel, payload)
         elif channel == self._control_channel:
-            self._control(payload)
+            self.control.heard(payload)
 
     def _subscribed(self, channel: bytes) -> None:
         live = self.hub.topics.get(channel)
@@ -255,17 +261,16 @@ class Node:
         self.hub.invalidate(channels)
         self.probe.check()
 
-    def _control(self, payload: bytes) -> None:
-        revocation = revocations.decode(payload)
-        if revocation is not None:
-            # A hint, as everything on the bus: what the store keeps counts. More than are looked up are all read.
-            if len(self._told) < TOLD_MAX:
-                self._told[revocation] = self.auth.covering(revocation, time.time())
-            else:
-                self._control_subscribed = True
-            self._revocations_wanted.set()
+    def _revocation_heard(self, message: Mapping[str, Any]) -> None:
+        revocation = revocations.decode(message)
+        if revocation is None:
+            return
+        # A hint, as everything on the bus: what the store keeps counts. More than are looked up are all read.
+        if len(self._told) < TOLD_MAX:
+            self._told[revocation] = self.auth.covering(revocation, time.time())
         else:
-            self.acks.heard(payload)
+            self._control_subscribed = True
+        self._revocations_wanted.set()
 
     def revoke(self, revocation: Revocation) -> None:
         """Refuse what is revoked from now on, and give up what open sockets hold by it. Told twice, it is done once."""

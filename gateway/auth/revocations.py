@@ -7,8 +7,9 @@ keeping it is gateway/auth/revocation_store.py's.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import orjson
 
@@ -142,15 +143,9 @@ def encode(revocation: Revocation) -> bytes:
     return orjson.dumps({"op": OP, "kind": revocation.kind, "value": revocation.value, "at": revocation.at})
 
 
-def decode(data: bytes) -> Revocation | None:
-    """Return the revocation that control channel JSON holds, or None where it holds something else. Never raises."""
-    try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(value, dict) or value.get("op") != OP:
-        return None
-    return make(value.get("kind"), value.get("value"), value.get("at"))
+def decode(message: Mapping[str, Any]) -> Revocation | None:
+    """Return the revocation in a control message of the kind OP, None where it has the wrong form."""
+    return make(message.get("kind"), message.get("value"), message.get("at"))
 
 
 def make(kind: object, value: object, at: object) -> Revocation | None:

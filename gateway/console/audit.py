@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from gateway.console.reports import lease
+from sync.store.command_pipeline import run_commands
 from sync.store.store import Store
 
 KEPT = 1000
@@ -38,7 +38,7 @@ async def note(
         "detail": detail,
         "gateway": gateway,
     }
-    (id,) = await lease.run(store, ("XADD", _key(store), "MAXLEN", "~", KEPT, "*", "entry", orjson.dumps(entry)))
+    (id,) = await run_commands(store, ("XADD", _key(store), "MAXLEN", "~", KEPT, "*", "entry", orjson.dumps(entry)))
     return str(id.decode())
 
 
@@ -48,7 +48,9 @@ async def page(store: Store, before: str, limit: int) -> tuple[list[dict[str, An
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    (found,) = await lease.run(store, ("XREVRANGE", _key(store), f"({before}" if before else "+", "-", "COUNT", limit))
+    (found,) = await run_commands(
+        store, ("XREVRANGE", _key(store), f"({before}" if before else "+", "-", "COUNT", limit)
+    )
     entries = [{"id": id.decode(), **orjson.loads(_field(fields))} for id, fields in found]
     return entries, entries[-1]["id"] if len(entries) == limit else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
@@ -19,8 +20,8 @@ from gateway.console.reports.reporter import Reporter, Told
 from gateway.console.reports.tab_counts import TabCounts
 from gateway.console.reports.topic_list import LivePage, live_page
 from gateway.console.supervisor import supervise
-from gateway.fleet import fleet_query
-from gateway.fleet.fleet_query import FleetQuery
+from gateway.fleet.ask import Answers, FleetQuery
+from gateway.fleet.question_formats import ConsoleFormat
 from gateway.hub.hub import Subscription
 from gateway.node import Node
 from gateway.settings import GatewaySettings
@@ -33,9 +34,11 @@ NACKS_KEPT = 1000
 
 FLUSH_S = 1.0
 
-CONTROL_MESSAGES_MAX = 256
-"""Messages of the control channel that wait to be read; beyond, new ones are dropped: looks are repeated, and a gateway
-that does not answer is named silent."""
+LOOKS_MAX = 256
+"""Maximum number of looks of consoles that wait to be read. Beyond it new ones are dropped; consoles repeat them."""
+
+HERE_S = 12.0
+"""Seconds since a gateway's last registration within which it is expected to answer."""
 
 TABS_MAX = 500
 """Tabs of a topic that one gateway answers with; its counts are of all."""
@@ -51,15 +54,17 @@ class ConsoleNode(Node):
         self.holds = FaultInjection()
         self.refusals = Refusals(self.store)
         self.reporter = Reporter(self, self.tab_counts, self.holds, Told(self.nack_reason, self.refusals.counters))
-        self.fleet_query = FleetQuery(self.store, self.name, self._answer)
-        self._control_messages: asyncio.Queue[bytes] = asyncio.Queue(CONTROL_MESSAGES_MAX)
+        self.fleet_query = FleetQuery(self.store, self.name, ConsoleFormat(), self._answer)
+        self._looks: asyncio.Queue[list[object]] = asyncio.Queue(LOOKS_MAX)
+        self.control.on(ConsoleFormat.op, self.fleet_query.heard)
+        self.control.on(lease.OP, self._look_heard)
 
     def _further(self) -> dict[str, Coroutine[object, object, None]]:
         jobs: dict[str, Callable[[], Awaitable[None]]] = {
             "reports": self.reporter.run,
             "survey": self.fleet_query.run,
             "refusals": self._flush,
-            "control": self._read_control,
+            "control": self._read_looks,
         }
         # A failure in any of them is the console's own: the node's other tasks run on.
         return {name: supervise(name, job) for name, job in jobs.items()}
@@ -70,26 +75,15 @@ class ConsoleNode(Node):
             with contextlib.suppress(StoreError):
                 await self.refusals.flush()
 
-    def _control(self, payload: bytes) -> None:
-        super()._control(payload)
-        # Read in a task of the console's: this is called by the reader of the bus.
-        if not self._control_messages.full():
-            self._control_messages.put_nowait(payload)
+    def _look_heard(self, message: Mapping[str, Any]) -> None:
+        # Handled in a supervised task of the console: this is called by the reader of the bus.
+        if isinstance(message.get("topics"), list) and not self._looks.full():
+            self._looks.put_nowait(message["topics"])
 
-    async def _read_control(self) -> None:
-        """Take what consoles and other gateways say on the control channel, until cancelled."""
+    async def _read_looks(self) -> None:
+        """Report what consoles look at, until cancelled."""
         while True:
-            payload = await self._control_messages.get()
-            try:
-                message = orjson.loads(payload)
-            except orjson.JSONDecodeError:
-                continue
-            if not isinstance(message, dict):
-                continue
-            if message.get("op") == lease.OP and isinstance(message.get("topics"), list):
-                self.reporter.looked(message["topics"])
-            elif message.get("op") == fleet_query.OP:
-                self.fleet_query.heard(message)
+            self.reporter.looked(await self._looks.get())
 
     def acked(self, subscription: Subscription, version: int) -> None:
         """Note that a browser's listeners ran with `version`."""
@@ -112,7 +106,18 @@ class ConsoleNode(Node):
         kept, reason = self._reasons.get((session, topic), (0, ""))
         return reason if kept == version else ""
 
-    # What other gateways' consoles ask.
+    # Questions between the gateways of a deployment.
+
+    async def ask_gateways(self, what: str, **about: Any) -> Answers:
+        """Return what all gateways with a console answer, this one included.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        now = time.time()
+        known = await lease.gateways(self.store)
+        others = {name for name, at in known.items() if now - at < HERE_S and name != self.name}
+        return await self.fleet_query.ask_others(others, what, about)
 
     async def _answer(self, what: str, about: Mapping[str, Any]) -> Any:
         match what:

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.console.reports import lease
+from sync.store.command_pipeline import run_commands
 from sync.store.store import Store, StoreError
 
 KEEP_S = 7 * 86_400
@@ -82,7 +82,7 @@ class Refusals:
                 ("HSET", self._key, f"{row} last_us", found.last_us, f"{row} detail", found.detail),
             ]
         try:
-            await lease.run(self._store, *commands[1:], commands[0])
+            await run_commands(self._store, *commands[1:], commands[0])
         except StoreError:
             for (provider, code), found in new.items():
                 self._add(provider, code, found)
@@ -98,7 +98,7 @@ class Refusals:
         return sorted(await self._read(), key=lambda row: -int(row["last_us"]))
 
     async def _read(self) -> list[dict[str, Any]]:
-        (members,) = await lease.run(self._store, ("HGETALL", self._key))
+        (members,) = await run_commands(self._store, ("HGETALL", self._key))
         rows: dict[tuple[str, str], dict[str, Any]] = {}
         for member, value in members.items():
             provider, code, name = member.decode().split(" ")

@@ -1,111 +1,49 @@
-"""Which versions of a topic open tabs have acknowledged, asked of all gateways when somebody wants to know.
+"""Which versions of a topic open tabs have acknowledged: one gateway's part, and the parts of several as one.
 
-Acks live in the gateways' memory, and nothing is written for them: the question goes over the control channel, and each
-gateway puts its answer into one hash that ends by itself. Who does not answer in time is counted as silent.
+Acknowledgements live in the gateways' memory; nothing is written for them. They are collected when somebody asks.
 """
 
 from __future__ import annotations
 
-import asyncio
-import secrets
-import time
+from collections.abc import Mapping
 from typing import Any
 
-import orjson
-import structlog
-from redis.exceptions import RedisError
-
+from gateway.fleet.ask import FleetQuery
+from gateway.fleet.question_formats import AcksFormat
 from gateway.hub.hub import Hub, LiveTopic
-from sync.store.store import Store, StoreError
-
-OP = "acks"
-"""The `op` of such a question on the control channel."""
-
-ANSWER_S = 0.6
-"""How long all gateways together have to answer."""
-
-POLL_S = 0.02
-KEEP_S = 5
-QUESTIONS_MAX = 100
-"""Questions that wait for this gateway's answer; of more, the oldest stay unanswered."""
-
-log = structlog.get_logger()
+from sync.store.store import Store
 
 
-class Acks:
-    """This gateway's answers, and its questions. `run` is a task of the node's."""
+class Acks(FleetQuery):
+    """Questions and answers about acknowledgements."""
 
-    def __init__(self, store: Store, hub: Hub, name: str) -> None:
-        """Answer as the gateway `name`."""
-        self._store = store
-        self._hub = hub
-        self._name = name
-        self._asked: list[tuple[str, str]] = []
-        self._wake = asyncio.Event()
+    def __init__(self, store: Store, hub: Hub, gateway: str) -> None:
+        """Answer as `gateway` from the live topics of `hub`."""
 
-    def _key(self, question: str) -> str:
-        return self._store.keys.head(f"acks:{question}")
+        async def answer(_: str, about: Mapping[str, Any]) -> dict[str, int]:
+            return summary(hub.topic(str(about["topic"])))
 
-    def heard(self, payload: bytes) -> None:
-        """Take what came over the control channel, if it is such a question."""
-        try:
-            value = orjson.loads(payload)
-        except orjson.JSONDecodeError:
-            return
-        if isinstance(value, dict) and value.get("op") == OP:
-            topic, question = value.get("topic"), value.get("id")
-            if isinstance(topic, str) and isinstance(question, str):
-                self._asked = [*self._asked[1 - QUESTIONS_MAX :], (topic, question)]
-                self._wake.set()
+        super().__init__(store, gateway, AcksFormat(), answer)
 
-    async def run(self) -> None:
-        """Answer what is asked, until cancelled."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            asked, self._asked = self._asked, []
-            for topic, question in asked:
-                answer = orjson.dumps(summary(self._hub.topic(topic)))
-                pipeline = self._store.redis.pipeline(transaction=False)
-                pipeline.hset(self._key(question), self._name, answer)
-                pipeline.expire(self._key(question), KEEP_S)
-                try:
-                    async with pipeline:
-                        await pipeline.execute()
-                except (RedisError, OSError) as error:
-                    log.warning("acks_unanswered", topic=topic, error=str(error))
+    async def of_topic(self, topic: str) -> dict[str, int]:
+        """Return what the tabs of a topic have acknowledged, across all gateways that answer in time.
 
-    async def ask(self, topic: str) -> dict[str, Any]:
-        """Return what the tabs of a topic have acknowledged, across all gateways that answer within ANSWER_S.
-
-        sessions: tabs that have it open. acked_min, acked_max: the versions that they show, where any has said so.
-        unacked: tabs that have not said so of the newest version (of a crowd only a share is asked to). nacked: those
-        that could not use it. gateways: how many answered; silent: how many did not.
+        Returns:
+            sessions: tabs that have it open. acked_min, acked_max: the versions that they show, where any has said so.
+            unacked: tabs that have not acknowledged the newest version (of a crowd only a share is asked to).
+            nacked: tabs that could not use it. gateways: how many answered; silent: how many did not.
 
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        question = secrets.token_hex(8)
-        redis: Any = self._store.redis
-        until = time.monotonic() + ANSWER_S
-        try:
-            heard = await self._store.publish(
-                self._store.keys.control_channel, orjson.dumps({"op": OP, "topic": topic, "id": question})
-            )
-            answers: dict[bytes, bytes] = {}
-            while len(answers) < heard and time.monotonic() < until:
-                await asyncio.sleep(POLL_S)
-                answers = await redis.hgetall(self._key(question))
-        except (RedisError, OSError) as error:
-            raise StoreError(f"acks of {topic}: {error}") from error
-        return together([orjson.loads(answer) for answer in answers.values()], max(0, heard - len(answers)))
+        return together(*await self.ask_everyone(AcksFormat.op, {"topic": topic}))
 
 
 def summary(live: LiveTopic | None) -> dict[str, int]:
     """Return one gateway's part of the answer; versions that nobody has acknowledged are left out."""
     if live is None:
         return {"sessions": 0, "unacked": 0, "nacked": 0}
-    # Who said on subscribing that it holds the newest is not asked to acknowledge it again.
+    # A tab that held the newest version when it subscribed is not asked to acknowledge it again.
     shown = [max(tab.acked, tab.held if tab.sent == tab.held else 0) for tab in live.ring]
     said = [version for version in shown if version]
     counts = {

@@ -22,7 +22,7 @@ from sync.store.redis.cluster import ClusterRedis
 from sync.store.redis.retry import cancel_guard
 from sync.store.store import Store, StoreError
 
-Argument = bytes | str | int
+Argument = bytes | str | int | float
 
 REPLIES_TIMEOUT_S = 5.0
 """How long a round trip may take altogether, retries included: providers wait as long for our answer."""
@@ -94,6 +94,18 @@ class Batch:
             if isinstance(reply, Exception):
                 raise StoreError(str(reply)) from reply
         return replies
+
+
+async def run_commands(store: Store, *commands: Sequence[Argument]) -> list[Any]:
+    """Return the replies to plain commands, sent in one round trip.
+
+    Raises:
+        StoreError: the store is unreachable, or refused one of them.
+    """
+    batch = Batch(store)
+    for command in commands:
+        batch.command(*command)
+    return await batch.run()
 
 
 _convoys: WeakKeyDictionary[Redis, Coalescer[list[_Command], list[Any]]] = WeakKeyDictionary()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.fleet import fleet_query
+from gateway.fleet import ask
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.store import Store
 from tests.support.console import TOKEN, TOPIC, commit, seen_by_each_other
@@ -63,7 +63,7 @@ async def two_gateways(store_url: str) -> AsyncIterator[tuple[Running, Running]]
 async def test_the_chain_as_text_and_what_exit_codes_say(
     store_url: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleet_query, "PATIENCE_S", 4.0)  # who answers slowly here is not silent
+    monkeypatch.setattr(ask, "ANSWER_S", 4.0)  # who answers slowly here is not silent
     await commit(store, {"plan": "free", "seats": 1})
     cause = {
         "event_type": "subscription.created",

@@ -14,8 +14,9 @@ import pytest
 
 from gateway.console.observer import ConsoleNode
 from gateway.console.reports import lease, report, reporter, tab_counts
-from gateway.fleet import fleet_query
+from gateway.fleet import ask
 from sync.core import canonical_json, merge_patch
+from sync.store.command_pipeline import run_commands
 from sync.store.store import Change, Store
 from tests.support.console import TOKEN, TOPIC, act, commit, get, http, login, post, seen_by_each_other
 from tests.support.gateway import Client, Running, environment, open_client, run_gateway
@@ -32,7 +33,7 @@ BUSY_S = 3.0
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page looks again and again, a test once; and who answers slowly here is not silent."""
     monkeypatch.setattr(lease, "LEASE_S", 60.0)
-    monkeypatch.setattr(fleet_query, "PATIENCE_S", 4.0)
+    monkeypatch.setattr(ask, "ANSWER_S", 4.0)
 
 
 def node(running: Running) -> ConsoleNode:
@@ -173,7 +174,7 @@ async def test_a_report_that_the_store_has_lost_is_neither_put_back_nor_in_the_w
         monkeypatch.setattr(node(one).reporter, "_report", nothing)
         await ended.wait()
         await store.redis.delete(f"pw:{{{name}}}:snap", f"pw:{{{name}}}:log")
-        await lease.run(store, ("CLIENT", "KILL", "TYPE", "pubsub"))
+        await run_commands(store, ("CLIENT", "KILL", "TYPE", "pubsub"))
         await until(lambda: two.node.metrics.feed_losses >= 1)
         await until(lambda: two.node.hub.fresh)
         assert two.node.metrics.restored == 0
@@ -213,12 +214,12 @@ async def test_nothing_is_reported_once_nobody_looks(
 async def test_a_gateway_that_hears_nothing_is_named_and_reports_all_the_same(
     store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleet_query, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(ask, "ANSWER_S", 0.1)
     monkeypatch.setattr(reporter, "IDLE_REGISTER_S", 0.1)
     async with fleet(store_url) as (one, two, client), open_client(two, TOPIC) as tab:
         await tab.until("snapshot")
         await until(lambda: store.redis.zscore("pw:{console}:gateways", two.node.name))
-        monkeypatch.setattr(two.node, "_control", lambda payload: None)
+        monkeypatch.setattr(two.node.control, "heard", lambda payload: None)
         answer = await get(client, f"topics/{TOPIC}")
         assert (answer["gateways"], answer["silent"]) == ([], [two.node.name])
         async with looking(client, one, TOPIC) as (stream, found):

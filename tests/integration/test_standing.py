@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from gateway.fleet import acks
+from gateway.fleet import ask
 from sync.billing.domain.drift import KINDS
 from sync.core.announcement import BILLING
 from sync.store import counters
@@ -101,7 +101,7 @@ async def test_provider_store_and_tabs_of_all_gateways(
             began = time.monotonic()
             await status(http)
             waits.append(time.monotonic() - began)
-        assert min(waits) < acks.ANSWER_S, "it waits for nobody once all have answered"
+        assert min(waits) < ask.ANSWER_S, "it waits for nobody once all have answered"
         await here.send("ack", topic=TOPIC, version=version)
         await there.send("nack", topic=TOPIC, version=version, reason="cannot")
         await until(lambda: door.node.metrics.acks == 1 and other.node.metrics.nacks == 1)
@@ -116,14 +116,14 @@ async def test_provider_store_and_tabs_of_all_gateways(
         assert shown["store"]["version"] == shown["version"] == version
 
         # A gateway that hears and cannot answer is waited for no longer than it says, and is counted.
-        other.node.acks.heard = lambda payload: None  # type: ignore[method-assign]
+        other.node.control.on("acks", lambda message: None)
         waits = []
         for _ in range(3):
             began = time.monotonic()
             deaf = (await status(http))["tabs"]
             waits.append(time.monotonic() - began)
             assert (deaf["gateways"], deaf["silent"], deaf["sessions"]) == (1, 1, 1)
-        assert acks.ANSWER_S <= min(waits) < acks.ANSWER_S + 1
+        assert ask.ANSWER_S <= min(waits) < ask.ANSWER_S + 1
 
         # Facts that are none: somebody else wrote them, by a build that did not look who owns a topic.
         await store.commit(Change(TOPIC, b'{"own":1}', b'{"own":2}', owner=BILLING))

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from redis.exceptions import RedisError
 
-from sync.store.store import Change, Committed, Store, StoreError
+from sync.store.command_pipeline import run_commands
+from sync.store.store import Change, Committed, Store
 
 OVERVIEW = "*"
 """The lease of a console that is open at all."""
@@ -62,7 +62,7 @@ async def look(store: Store, topics: Sequence[str]) -> None:
         StoreError: the store is unreachable or failing.
     """
     until = time.time() + LEASE_S
-    await run(
+    await run_commands(
         store,
         ("ZADD", _leases(store), *(item for name in (OVERVIEW, *topics) for item in (until, name))),
         ("ZREMRANGEBYRANK", _leases(store), 0, -WATCHED_MAX - 2),
@@ -78,7 +78,7 @@ async def register(store: Store, node: str) -> Leases:
         StoreError: the store is unreachable or failing.
     """
     now = time.time()
-    _, _, _, leases, gateways = await run(
+    _, _, _, leases, gateways = await run_commands(
         store,
         ("ZADD", _gateways(store), now, node),
         ("ZREMRANGEBYSCORE", _gateways(store), "-inf", now - GONE_S),
@@ -96,7 +96,7 @@ async def leave(store: Store, node: str) -> None:
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    await run(store, ("ZREM", _gateways(store), node))
+    await run_commands(store, ("ZREM", _gateways(store), node))
 
 
 async def gateways(store: Store) -> dict[str, float]:
@@ -105,7 +105,7 @@ async def gateways(store: Store) -> dict[str, float]:
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    (found,) = await run(store, ("ZRANGE", _gateways(store), 0, -1, "WITHSCORES"))
+    (found,) = await run_commands(store, ("ZRANGE", _gateways(store), 0, -1, "WITHSCORES"))
     return _scored(found)
 
 
@@ -116,32 +116,13 @@ async def publish(store: Store, change: Change) -> Committed:
         StoreError: the store is unreachable or failing.
     """
     committed = await store.commit(change)
-    await run(
+    await run_commands(
         store,
         ("XTRIM", store.keys.log(change.topic), "MAXLEN", LOG_KEPT),
         ("EXPIRE", store.keys.log(change.topic), KEEP_S),
         ("EXPIRE", store.keys.snap(change.topic), KEEP_S),
     )
     return committed
-
-
-async def run(store: Store, *commands: Sequence[Any]) -> list[Any]:
-    """Return the replies to commands of one slot, sent in one round trip.
-
-    Raises:
-        StoreError: the store is unreachable, or refused one of them.
-    """
-    try:
-        async with store.redis.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            replies: list[Any] = await pipeline.execute(raise_on_error=False)
-    except (RedisError, OSError) as error:
-        raise StoreError(str(error) or type(error).__name__) from error
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise StoreError(str(reply)) from reply
-    return replies
 
 
 def _scored(reply: Sequence[Any]) -> dict[str, float]:

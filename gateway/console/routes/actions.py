@@ -247,7 +247,7 @@ class Actions:
             if type(value) is not int or not least <= value <= most:
                 raise Problem("request_invalid", f"{name} is a number from {least} to {most}")
             about[name] = value
-        answers = await self._node.fleet_query.ask("socket", **about)
+        answers = await self._node.ask_gateways("socket", **about)
         holder = next((name for name, is_here in answers.of.items() if is_here is True), None)
         if holder is None:
             raise Problem("not_found", "no gateway holds a socket of this session")

@@ -17,12 +17,13 @@ from gateway.api.problem import Problem
 from gateway.console.auth import ConsoleAuth
 from gateway.console.in_process_client import Answer, Inner, segment
 from gateway.console.observer import ConsoleNode
-from gateway.console.reports import lease, tab_status
+from gateway.console.reports import tab_status
 from gateway.console.reports.tab_status import Status
 from gateway.console.routes.query import moment_cursor, number, parsed, stream_cursor, topic_of
 from gateway.console.routes.topics import Desk
 from gateway.console.scopes import PRIVATE
 from sync.core.topic import Topic
+from sync.store.command_pipeline import run_commands
 
 PARKED_MAX = 100
 DRIFT_MAX = 200
@@ -91,7 +92,7 @@ class BillingDesk:
         timers = []
         keys = self._node.store.keys
         for kind, key in (("time", keys.timers(topic.env)), ("audit", keys.audits(topic.env))):
-            (due,) = await lease.run(self._node.store, ("ZSCORE", key, str(topic)))
+            (due,) = await run_commands(self._node.store, ("ZSCORE", key, str(topic)))
             if due is not None:
                 due_us = int(float(due))
                 timers.append({"kind": kind, "due_us": due_us, "due_at": tab_status.instant(due_us)})
@@ -137,7 +138,7 @@ class BillingDesk:
         topic = topic_of(request)
         name = str(topic)
         newest = (await self._node.store.versions([name]))[0]
-        answers = await self._node.fleet_query.ask("tabs", topic=name, newest=newest)
+        answers = await self._node.ask_gateways("tabs", topic=name, newest=newest)
         counts = dict.fromkeys(Status, 0)
         acked: list[int] = []
         for found in answers.of.values():

@@ -69,7 +69,7 @@ class Desk:
         await lease.look(store, names)
         self._node.reporter.looked(names)
         if not was_watched:
-            await self._node.fleet_query.ask("overview")  # answered, each has woken up, or is given up on
+            await self._node.ask_gateways("overview")  # answered, each has woken up, or is given up on
         known = await lease.gateways(store) | {self._node.name: time.time()}
         now = time.time()
         rows = [
@@ -96,7 +96,7 @@ class Desk:
 
     async def gateways(self, _: Request) -> Response:
         """Answer the report of every gateway."""
-        answers = await self._node.fleet_query.ask("overview")
+        answers = await self._node.ask_gateways("overview")
         found = {name: answer for name, answer in answers.of.items() if isinstance(answer, dict)}
         return self.json(gateways=found, silent=answers.silent)
 
@@ -112,7 +112,7 @@ class Desk:
             query.get("after", ""),
             number(query.get("limit"), TOPICS_MAX, TOPICS_MAX),
         )
-        answers = await self._node.fleet_query.ask("topics", **wanted.about())
+        answers = await self._node.ask_gateways("topics", **wanted.about())
         stored: list[str] = []
         if not only:
             await self._stored.refresh()
@@ -136,7 +136,7 @@ class Desk:
         offset = number(request.query_params.get("after"), 0, 10**9, least=0)
         limit = number(request.query_params.get("limit"), TABS_MAX, TABS_MAX)
         (snapshot,) = await self._node.store.read_many([name])
-        answers = await self._node.fleet_query.ask("tabs", topic=name, newest=snapshot.version)
+        answers = await self._node.ask_gateways("tabs", topic=name, newest=snapshot.version)
         gateways: list[dict[str, Any]] = []
         counts = dict.fromkeys(Status, 0)
         tabs: list[dict[str, Any]] = []

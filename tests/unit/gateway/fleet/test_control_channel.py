@@ -1,0 +1,45 @@
+"""Messages of the control channel reach the handler of their kind, once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from gateway.fleet.control_channel import ControlChannel
+
+
+@pytest.fixture
+def heard() -> list[tuple[str, Mapping[str, Any]]]:
+    return []
+
+
+@pytest.fixture
+def channel(heard: list[tuple[str, Mapping[str, Any]]]) -> ControlChannel:
+    channel = ControlChannel()
+    for op in ("revoke", "ask"):
+        channel.on(op, lambda message, op=op: heard.append((op, message)))  # type: ignore[misc]
+    return channel
+
+
+def test_a_message_goes_to_the_handler_of_its_kind(channel: ControlChannel, heard: list[Any]) -> None:
+    channel.heard(b'{"op":"ask","id":"1"}')
+    channel.heard(b'{"op":"revoke"}')
+    assert heard == [("ask", {"op": "ask", "id": "1"}), ("revoke", {"op": "revoke"})]
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"{", b"[]", b"5", b"\xff", b"{}", b'{"op":"new"}', b'{"op":["ask"]}', b'{"op":null}']
+)
+def test_what_is_not_a_message_of_a_known_kind_is_ignored(
+    payload: bytes, channel: ControlChannel, heard: list[Any]
+) -> None:
+    channel.heard(payload)
+    assert heard == []
+
+
+def test_a_later_handler_replaces_an_earlier_one(channel: ControlChannel, heard: list[Any]) -> None:
+    channel.on("ask", lambda message: heard.append("later"))
+    channel.heard(b'{"op":"ask"}')
+    assert heard == ["later"]
