@@ -14,12 +14,12 @@ import structlog
 
 from sync.billing.catalog.catalog import CatalogError
 from sync.billing.catalog.watcher import CatalogWatcher
-from sync.billing.providers import Adapter, Source
-from sync.billing.providers.paddle.client import PaddleApi, SdkMissingError, is_sdk_installed
-from sync.billing.providers.paddle.webhooks import Paddle
+from sync.billing.providers.base import ProviderClient, WebhookAdapter
+from sync.billing.providers.paddle.client import PaddleClient, SdkMissingError, is_sdk_installed
+from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.providers.rate_limit import LocalRateLimiter, RateLimiter, RedisRateLimiter
-from sync.billing.providers.stripe.client import StripeApi
-from sync.billing.providers.stripe.webhooks import Stripe
+from sync.billing.providers.stripe.client import StripeClient
+from sync.billing.providers.stripe.webhooks import StripeWebhooks
 from sync.billing.services.backfill import BackfillError
 from sync.billing.services.ingest import Pipeline
 from sync.settings import SettingsError, SyncSettings
@@ -88,7 +88,7 @@ async def build_pipeline(
         SdkMissingError: API keys are set, and the provider's SDK is not installed.
     """
     catalog_watcher = await asyncio.to_thread(open_catalog, settings)
-    adapters: tuple[Adapter, ...] = (Paddle(), Stripe())
+    adapters: tuple[WebhookAdapter, ...] = (PaddleWebhooks(), StripeWebhooks())
     return Pipeline(
         store,
         catalog_watcher,
@@ -97,7 +97,7 @@ async def build_pipeline(
     )
 
 
-def build_clients(settings: SyncSettings, make_rate_limiter: MakeRateLimiter) -> dict[tuple[str, str], Source]:
+def build_clients(settings: SyncSettings, make_rate_limiter: MakeRateLimiter) -> dict[tuple[str, str], ProviderClient]:
     """Return an API client for each (provider, environment) with an API key.
 
     Blocks for a second where Paddle's SDK has to be imported.
@@ -105,15 +105,15 @@ def build_clients(settings: SyncSettings, make_rate_limiter: MakeRateLimiter) ->
     Raises:
         SdkMissingError: API keys of Paddle are set, and its SDK is not installed.
     """
-    found: dict[tuple[str, str], Source] = {}
+    found: dict[tuple[str, str], ProviderClient] = {}
     for name, key in settings.stripe_api_keys:
         limiter = make_rate_limiter("stripe", name, settings.stripe_api_rate_per_s)
         url = settings.api_url(name, "stripe")
-        found["stripe", name] = StripeApi(name, key.get_secret_value(), url, limiter)
+        found["stripe", name] = StripeClient(name, key.get_secret_value(), url, limiter)
     try:
         for name, key in settings.paddle_api_keys:
             limiter = make_rate_limiter("paddle", name, settings.paddle_api_rate_per_s)
-            found["paddle", name] = PaddleApi(name, key.get_secret_value(), settings.api_url(name), limiter)
+            found["paddle", name] = PaddleClient(name, key.get_secret_value(), settings.api_url(name), limiter)
     except SdkMissingError as error:
         if not settings.dev:
             raise

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sync.billing.catalog.watcher import EXAMPLE
-from sync.billing.providers import Secret
+from sync.billing.providers.base import Secret
 from sync.core.errors import SyncError
 from sync.core.topic import LIVE
 from sync.process import environment

@@ -19,7 +19,7 @@ import structlog
 from sync import bootstrap
 from sync.billing.domain.decision import WAITS_CATALOG, WAITS_SOFTWARE
 from sync.billing.domain.tenant_resolution import TENANT_KIND
-from sync.billing.providers import ProviderRefusal, ProviderUnavailable
+from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.services.catch_up import CatchUp
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import BACKGROUND_PATIENCE_S, Reconciliation
@@ -256,7 +256,7 @@ class Worker:
             except StoreError as error:
                 await self._store_away(error)
                 continue
-            except (ProviderUnavailable, ProviderRefusal) as error:
+            except (ProviderUnavailable, ProviderRejected) as error:
                 _log.warning("not_caught_up", provider=provider, environment=environment, reason=str(error))
             await self._pause(CATCH_UP_S)
 

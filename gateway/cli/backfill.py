@@ -48,7 +48,7 @@ def backfill(provider: str, environ: str, dry_run: bool, restart: bool, limit: i
     import structlog
 
     from sync.billing.catalog.catalog import CatalogError
-    from sync.billing.providers import ProviderRefusal
+    from sync.billing.providers.base import ProviderRejected
     from sync.billing.providers.paddle.client import SdkMissingError
     from sync.billing.services.backfill import BackfillError
     from sync.core.errors import SyncError
@@ -61,7 +61,7 @@ def backfill(provider: str, environ: str, dry_run: bool, restart: bool, limit: i
         report = asyncio.run(_run(environment(), provider, environ, dry_run, restart, limit, screen))
     except (SettingsError, BackfillError, CatalogError, SdkMissingError) as error:
         raise click.UsageError(str(error)) from error
-    except ProviderRefusal as error:
+    except ProviderRejected as error:
         # A place that the provider does not know any more.
         hint = "; --restart begins at the beginning" if error.code == "not_found" else ""
         raise Failed(f"{provider} refused: {error}{hint}") from error

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx2
 
-from sync.billing.providers import ProviderUnavailable
+from sync.billing.providers.base import ProviderUnavailable
 from sync.billing.providers.rate_limit import RateLimiter
 from sync.core import canonical_json, document
 from sync.core.errors import SyncError
@@ -122,7 +122,7 @@ class Source:
         self._url = url
         self._secret = secret
         self._timeout_s = timeout_s
-        self._budget = rate_limiter
+        self._rate_limiter = rate_limiter
         # No proxy, no credentials from the environment: only what is configured is asked.
         self._client = httpx2.AsyncClient(
             follow_redirects=False,
@@ -141,7 +141,7 @@ class Source:
             StoreError: the rate budget is kept in the store, which is unreachable or failing.
         """
         try:
-            await self._budget.take(patience_s, background=background)
+            await self._rate_limiter.acquire(patience_s, background=background)
         except ProviderUnavailable as error:
             raise SourceError(error.reason) from error
         url = url_of(self._url, topic)

@@ -19,11 +19,11 @@ import pytest
 from sync import bootstrap
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain.model import Facts, Override
-from sync.billing.providers import ProviderRefusal, ProviderUnavailable
+from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.providers.paddle import client as paddle_client
-from sync.billing.providers.paddle.webhooks import Paddle as PaddleAdapter
+from sync.billing.providers.paddle.webhooks import PaddleWebhooks as PaddleAdapter
 from sync.billing.providers.rate_limit import LocalRateLimiter, RedisRateLimiter
-from sync.billing.providers.stripe.webhooks import Stripe as Adapter
+from sync.billing.providers.stripe.webhooks import StripeWebhooks as Adapter
 from sync.billing.services import backfill
 from sync.billing.services.backfill import Backfill, BackfillError, Report
 from sync.billing.services.ingest import Pipeline
@@ -263,7 +263,7 @@ async def test_a_place_that_the_provider_has_forgotten(stripe: Stripe, pipeline:
         stripe.add(f"t{index}")
     await fill(pipeline, limit=1)
     del stripe.subscriptions["sub_000007"]
-    with pytest.raises(ProviderRefusal, match="not_found"):
+    with pytest.raises(ProviderRejected, match="not_found"):
         await fill(pipeline)
     assert (await fill(pipeline, restart=True)).complete
 

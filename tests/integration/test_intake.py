@@ -25,8 +25,8 @@ from sync.billing.api import routes as billing_routes
 from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain import model
 from sync.billing.domain.model import Event
-from sync.billing.providers import ProviderUnavailable
-from sync.billing.providers.paddle.webhooks import Paddle
+from sync.billing.providers.base import ProviderUnavailable
+from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.providers.stripe import webhooks as stripe
 from sync.billing.services.ingest import Pipeline, Receipt
 from sync.http.endpoint import Caller
@@ -299,7 +299,7 @@ class TestParked:
         end = first._end
 
         async def learned_meanwhile(*arguments: Any, **options: Any) -> Receipt:
-            await other.receive(Paddle(), webhook(2), "live")
+            await other.receive(PaddleWebhooks(), webhook(2), "live")
             return await end(*arguments, **options)
 
         async def cut_off(event: Event) -> None:
@@ -309,7 +309,7 @@ class TestParked:
             patched.setattr(first, "_end", learned_meanwhile)
             patched.setattr(first, "_look_again", cut_off)
             with pytest.raises(StoreError):
-                await first.receive(Paddle(), webhook(3, event_id="evt_cut", tenant=None), "live")
+                await first.receive(PaddleWebhooks(), webhook(3, event_id="evt_cut", tenant=None), "live")
         inbox = first.environment("live").inbox
         record = await inbox.read("evt_cut")
         assert record is not None
@@ -323,7 +323,7 @@ class TestParked:
         self, settings: SyncSettings, store: Store
     ) -> None:
         pipeline = await bootstrap.build_pipeline(store, settings)
-        assert (await pipeline.receive(Paddle(), webhook(1, tenant=None), "live")).outcome == "parked"
+        assert (await pipeline.receive(PaddleWebhooks(), webhook(1, tenant=None), "live")).outcome == "parked"
         assert await pipeline.environment("live").inbox.counts() == (0, 1)
 
     async def test_a_subscription_that_changes_hands_is_parked(self, door: httpx2.AsyncClient, store: Store) -> None:
@@ -497,7 +497,7 @@ async def test_official_bodies_are_accepted(kind: str, tmp_path: Path, store: St
     prices = json.dumps(sorted({item["price"]["id"] for item in data["items"]}))
     path = tmp_path / "official.toml"
     path.write_text(CATALOG.replace('["pri_pro"]', prices))
-    pipeline = Pipeline(store, CatalogWatcher(path), {"paddle": Paddle()})
+    pipeline = Pipeline(store, CatalogWatcher(path), {"paddle": PaddleWebhooks()})
     data["custom_data"] = {"tenant_id": "acme"}
     body = json.dumps(bodies.envelope(data, event_type=f"subscription.{kind}", occurred_at=data["updated_at"])).encode()
     async with door_of(pipeline, settings) as door:
@@ -571,7 +571,10 @@ class TestStripe:
 
         source: Any = Source()
         pipeline = Pipeline(
-            store, CatalogWatcher(settings.catalog_path), {"stripe": stripe.Stripe()}, {("stripe", "live"): source}
+            store,
+            CatalogWatcher(settings.catalog_path),
+            {"stripe": stripe.StripeWebhooks()},
+            {("stripe", "live"): source},
         )
         async with door_of(pipeline, settings) as door:
             answer = (await self.deliver(door, self.thin())).json()

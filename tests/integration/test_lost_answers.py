@@ -14,7 +14,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError
 
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
-from sync.billing.providers.paddle.webhooks import Paddle
+from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.services.ingest import Pipeline
 from sync.store import command_pipeline
 from sync.store.keys import DEFAULT_KEYS as keys
@@ -105,7 +105,7 @@ async def test_nor_by_a_store_that_was_started_anew_since_and_has_forgotten_the_
 @pytest.mark.parametrize("step", ["stored", "committed", "ended"])
 async def test_an_event_is_worked_on_and_told_once_whichever_answer_was_lost(step: str, tmp_path: Path) -> None:
     async with behind_a_proxy() as (direct, proxied, proxy):
-        pipeline = Pipeline(proxied, CatalogWatcher(EXAMPLE), {"paddle": Paddle()})
+        pipeline = Pipeline(proxied, CatalogWatcher(EXAMPLE), {"paddle": PaddleWebhooks()})
         items = [(price_id("pro"), 1)]
         await pipeline.receive(pipeline.adapters["paddle"], webhook(1, items=items), "live")
         run, step_at = 0, ("stored", "committed", "ended").index(step)

@@ -27,7 +27,7 @@ import pytest
 from sync.billing.domain import model
 from sync.billing.domain.model import NOTHING, Event
 from sync.billing.domain.reducer import Reduced, reduce
-from sync.billing.providers.paddle.webhooks import Paddle
+from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.storage.environment import Environment
 from sync.billing.storage.inbox import Record
 from sync.core import instants
@@ -138,7 +138,7 @@ class Provider:
         made: list[tuple[float, Sent]] = []
         for tenant in range(tenants):
             for index in range(PER_TENANT):
-                event = Paddle().parse(body := self._body(f"t{tenant}", index), "live")
+                event = PaddleWebhooks().parse(body := self._body(f"t{tenant}", index), "live")
                 assert isinstance(event, Event)
                 made.append((index + self.random.uniform(0, 12), Sent(event, body)))
         made.sort(key=lambda pair: pair[0])

@@ -18,9 +18,9 @@ from sync import bootstrap
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain import model
 from sync.billing.domain.model import FETCHED, Event
-from sync.billing.providers import ProviderRefusal, ProviderUnavailable
-from sync.billing.providers.paddle.client import PaddleApi, SdkMissingError
-from sync.billing.providers.paddle.webhooks import Paddle as Adapter
+from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
+from sync.billing.providers.paddle.client import PaddleClient, SdkMissingError
+from sync.billing.providers.paddle.webhooks import PaddleWebhooks as Adapter
 from sync.billing.providers.rate_limit import LocalRateLimiter
 from sync.billing.services.catch_up import CatchUp
 from sync.billing.services.ingest import Pipeline, Receipt
@@ -43,18 +43,18 @@ async def paddle(tmp_path: Path) -> AsyncIterator[Paddle]:
 
 
 @pytest.fixture
-async def api(paddle: Paddle) -> AsyncIterator[PaddleApi]:
+async def api(paddle: Paddle) -> AsyncIterator[PaddleClient]:
     api = paddle.api()
     yield api
     await api.aclose()
 
 
 @pytest.fixture
-def pipeline(store: Store, api: PaddleApi) -> Pipeline:
+def pipeline(store: Store, api: PaddleClient) -> Pipeline:
     return pipeline_of(store, api)
 
 
-def pipeline_of(store: Store, api: PaddleApi | None, catalog: Path = EXAMPLE, lease_s: float = 30) -> Pipeline:
+def pipeline_of(store: Store, api: PaddleClient | None, catalog: Path = EXAMPLE, lease_s: float = 30) -> Pipeline:
     sources = {} if api is None else {("paddle", "live"): api}
     return Pipeline(store, CatalogWatcher(catalog), {"paddle": Adapter()}, sources, lease_s=lease_s)
 
@@ -99,7 +99,7 @@ def soon(seconds: float) -> str:
 class Held:
     """A client whose answers can be held back after the provider has given them."""
 
-    def __init__(self, api: PaddleApi) -> None:
+    def __init__(self, api: PaddleClient) -> None:
         self.api = api
         self.answered = asyncio.Event()
         self.let_go = asyncio.Event()
@@ -161,7 +161,7 @@ class TestHints:
         assert grace_ns <= occurred_ns + 7 * 86_400 * 10**9
 
     async def test_s50_a_fetch_begun_before_a_newer_commit_never_overwrites_it(
-        self, paddle: Paddle, api: PaddleApi, store: Store
+        self, paddle: Paddle, api: PaddleClient, store: Store
     ) -> None:
         held = Held(api)
         slow = Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): held})
@@ -177,7 +177,7 @@ class TestHints:
         assert (await state(store))["limits"]["seats"] == 9
 
     async def test_s50_two_reconcilers_and_webhooks_end_at_the_provider_s_state(
-        self, paddle: Paddle, api: PaddleApi, store: Store
+        self, paddle: Paddle, api: PaddleClient, store: Store
     ) -> None:
         pipelines = [pipeline_of(store, api) for _ in range(3)]
         await paddle.act("upgrade", plan="pro", quantity=1)
@@ -196,7 +196,7 @@ class TestHints:
     ) -> None:
         await paddle.act("upgrade", plan="pro", quantity=2)
         (created, *_) = await subscriptions(paddle)
-        gone = PaddleApi("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
+        gone = PaddleClient("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
         pipeline = pipeline_of(store, gone)
         try:
             assert (await receive(pipeline, created)).outcome == "applied"
@@ -247,14 +247,14 @@ class TestClient:
     """The client itself."""
 
     async def test_callers_share_only_what_has_not_begun(
-        self, paddle: Paddle, api: PaddleApi, monkeypatch: pytest.MonkeyPatch
+        self, paddle: Paddle, api: PaddleClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         subscription_id = await paddle.act("upgrade", plan="pro", quantity=1)
         calls, began = 0, asyncio.Event()
-        blocking, loop = PaddleApi._blocking, asyncio.get_running_loop()
+        blocking, loop = PaddleClient._blocking, asyncio.get_running_loop()
         release = asyncio.Event()
 
-        def counted(self: PaddleApi, ask: Any) -> Any:
+        def counted(self: PaddleClient, ask: Any) -> Any:
             nonlocal calls
             calls += 1
             answer = blocking(self, ask)
@@ -262,7 +262,7 @@ class TestClient:
             asyncio.run_coroutine_threadsafe(release.wait(), loop).result()
             return answer
 
-        monkeypatch.setattr(PaddleApi, "_blocking", counted)
+        monkeypatch.setattr(PaddleClient, "_blocking", counted)
         first = asyncio.create_task(api.fetch(subscription_id, 5))
         await began.wait()
         await paddle.act("seats", quantity=8)
@@ -277,7 +277,7 @@ class TestClient:
         assert {event.subscription.items[0].quantity for event in news if event.subscription} == {8}
         assert news[0].type == FETCHED
 
-    async def test_a_leader_that_gives_up_takes_nobody_along_for_ever(self, paddle: Paddle, api: PaddleApi) -> None:
+    async def test_a_leader_that_gives_up_takes_nobody_along_for_ever(self, paddle: Paddle, api: PaddleClient) -> None:
         subscription_id = await paddle.act("upgrade", plan="pro")
         impatient = asyncio.create_task(api.fetch(subscription_id, 5))
         await asyncio.sleep(0)
@@ -290,14 +290,14 @@ class TestClient:
         assert isinstance(found, Event | ProviderUnavailable)
         assert (await api.fetch(subscription_id, 5)).subscription is not None
 
-    async def test_what_is_not_there_is_refused(self, api: PaddleApi) -> None:
-        with pytest.raises(ProviderRefusal) as caught:
+    async def test_what_is_not_there_is_refused(self, api: PaddleClient) -> None:
+        with pytest.raises(ProviderRejected) as caught:
             await api.fetch("sub_/../unknown?x=1", 5)
         assert caught.value.code == "not_found"
 
     async def test_a_wrong_key_is_refused(self, paddle: Paddle) -> None:
-        api = PaddleApi("live", "wrong", paddle.url, LocalRateLimiter(100))
-        with pytest.raises(ProviderRefusal) as caught:
+        api = PaddleClient("live", "wrong", paddle.url, LocalRateLimiter(100))
+        with pytest.raises(ProviderRejected) as caught:
             await api.fetch("sub_1", 5)
         assert caught.value.code == "forbidden"
         await api.aclose()
@@ -312,7 +312,7 @@ class TestClient:
         server = await asyncio.start_server(stall, "127.0.0.1", 0)
         async with server:
             port = server.sockets[0].getsockname()[1]
-            api = PaddleApi("live", KEY, f"http://127.0.0.1:{port}", LocalRateLimiter(100), timeout_s=30)
+            api = PaddleClient("live", KEY, f"http://127.0.0.1:{port}", LocalRateLimiter(100), timeout_s=30)
             # Of the two times this one was first: the other says something else.
             with pytest.raises(ProviderUnavailable, match=r"no answer within 0\.1 s"):
                 await api.fetch("sub_1", 0.1)
@@ -338,7 +338,7 @@ class TestClient:
         server = await asyncio.start_server(say, "127.0.0.1", 0)
         async with server:
             port = server.sockets[0].getsockname()[1]
-            api = PaddleApi("live", KEY, f"http://127.0.0.1:{port}", LocalRateLimiter(100), timeout_s=20)
+            api = PaddleClient("live", KEY, f"http://127.0.0.1:{port}", LocalRateLimiter(100), timeout_s=20)
             with pytest.raises(ProviderUnavailable, match=reason):
                 await api.fetch("sub_1", 30)
             await api.aclose()
@@ -444,7 +444,7 @@ class TestReconcile:
             await until(lambda: nothing_wanted(store))
 
     async def test_what_is_wanted_stays_so_while_the_provider_is_away(self, store: Store) -> None:
-        gone = PaddleApi("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
+        gone = PaddleClient("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
         pipeline = pipeline_of(store, gone)
         await store.want_reconcile(["tenant:acme"])
         (due,) = await Wanted(store).claim(10)
@@ -458,7 +458,7 @@ class TestReconcile:
     async def test_a_known_tenant_stays_wanted_while_the_provider_is_away(self, paddle: Paddle, store: Store) -> None:
         await paddle.act("upgrade", plan="pro")
         await receive(pipeline_of(store, None), (await subscriptions(paddle))[0])
-        gone = PaddleApi("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
+        gone = PaddleClient("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
         await store.want_reconcile(["tenant:acme"])
         (due,) = await Wanted(store).claim(10)
         await Worker(pipeline_of(store, gone), ("live",))._compare([due])
@@ -543,7 +543,7 @@ class TestTime:
         await until(is_ahead, timeout_s=20)
 
     async def test_s14_s15_a_change_that_was_called_off_never_takes_effect(
-        self, paddle: Paddle, api: PaddleApi, store: Store, tmp_path: Path
+        self, paddle: Paddle, api: PaddleClient, store: Store, tmp_path: Path
     ) -> None:
         catalog = self.catalog(tmp_path, "apply")
         await self.scheduled(paddle, store, catalog, 1.5)
@@ -553,7 +553,7 @@ class TestTime:
         assert [orjson.loads(entry.state)["plan"]["key"] for entry in await store.log("tenant:acme")] == ["pro", "pro"]
 
     async def test_s15_what_the_provider_did_is_shown_at_once(
-        self, paddle: Paddle, api: PaddleApi, store: Store, tmp_path: Path
+        self, paddle: Paddle, api: PaddleClient, store: Store, tmp_path: Path
     ) -> None:
         catalog = self.catalog(tmp_path, "hold")
         await self.scheduled(paddle, store, catalog, 1)
@@ -571,7 +571,7 @@ class TestTime:
     ) -> None:
         catalog = self.catalog(tmp_path, overdue)
         await self.scheduled(paddle, store, catalog, 1)
-        gone = PaddleApi("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
+        gone = PaddleClient("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
         async with working(pipeline_of(store, gone, catalog)):
             await until(lambda: is_overdue(store))
         assert await plan(store) == expected
@@ -598,11 +598,11 @@ async def nothing_scheduled(store: Store) -> bool:
 class TestCatchUp:
     """The provider's list of events, read on after an outage."""
 
-    def catch_up(self, pipeline: Pipeline, api: PaddleApi) -> CatchUp:
+    def catch_up(self, pipeline: Pipeline, api: PaddleClient) -> CatchUp:
         return CatchUp(pipeline, "live", pipeline.adapters["paddle"], api)
 
     async def test_s32_every_missed_change_is_found_once(
-        self, paddle: Paddle, api: PaddleApi, store: Store, monkeypatch: pytest.MonkeyPatch
+        self, paddle: Paddle, api: PaddleClient, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("sync.billing.providers.paddle.client.EVENTS_PER_PAGE", 3)
         pipeline = pipeline_of(store, None)
@@ -622,14 +622,14 @@ class TestCatchUp:
         await paddle.act("seats", tenant="t3", quantity=9)
         assert await catch_up.run(0) == len(await paddle.events()) - len(bodies)
 
-    async def test_one_process_at_a_time(self, paddle: Paddle, api: PaddleApi, store: Store) -> None:
+    async def test_one_process_at_a_time(self, paddle: Paddle, api: PaddleClient, store: Store) -> None:
         pipeline = pipeline_of(store, None)
         await paddle.act("upgrade", plan="pro")
         runs = await asyncio.gather(*(self.catch_up(pipeline, api).run(0) for _ in range(4)))
         assert sorted(runs) == [0, 0, 0, len(await paddle.events())]
 
     async def test_a_worker_runs_it_at_its_start(
-        self, paddle: Paddle, api: PaddleApi, store: Store, monkeypatch: pytest.MonkeyPatch
+        self, paddle: Paddle, api: PaddleClient, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("sync.billing.services.catch_up.SETTLE_S", 0)
         monkeypatch.setattr(CatchUp.run, "__defaults__", (0.0,))

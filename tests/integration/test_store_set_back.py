@@ -10,7 +10,7 @@ import pytest
 
 from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.model import Event
-from sync.billing.providers.paddle.webhooks import Paddle
+from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reproject import PUT_BACK, Reprojection
 from sync.store.command_pipeline import Batch
@@ -36,12 +36,12 @@ async def seats(store: Store) -> int:
 def pipeline(store: Store, tmp_path: Path) -> Pipeline:
     catalog = tmp_path / "catalog.toml"
     catalog.write_text(CATALOG)
-    return Pipeline(store, CatalogWatcher(catalog), {"paddle": Paddle()}, now_ns=time.time_ns)
+    return Pipeline(store, CatalogWatcher(catalog), {"paddle": PaddleWebhooks()}, now_ns=time.time_ns)
 
 
 async def lose_the_tail(store: Store, pipeline: Pipeline) -> int:
     """Leave the facts of one seat with the state of nine, as after a crash; return the state's version."""
-    await pipeline.receive(Paddle(), event(1), "live")
+    await pipeline.receive(PaddleWebhooks(), event(1), "live")
     one = await store.read(TOPIC)
     nine = one.state.replace(b'"seats":1', b'"seats":9')
     assert await store.restore(Snapshot(TOPIC, one.version + 1_000_000, nine, b"", b""))
@@ -58,7 +58,7 @@ async def test_the_catalog_does_not_bring_old_facts_back(store: Store, pipeline:
 
 async def test_the_next_event_makes_it_whole(store: Store, pipeline: Pipeline) -> None:
     await lose_the_tail(store, pipeline)
-    await pipeline.receive(Paddle(), event(10), "live")
+    await pipeline.receive(PaddleWebhooks(), event(10), "live")
     assert await seats(store) == 10
     receipt = await Reprojection(pipeline).reproject("live", TOPIC, "catalog")
     assert (receipt.outcome, receipt.reason) == ("unchanged", "")
@@ -66,7 +66,7 @@ async def test_the_next_event_makes_it_whole(store: Store, pipeline: Pipeline) -
 
 async def test_so_does_what_the_provider_tells_even_where_it_is_nothing_new(store: Store, pipeline: Pipeline) -> None:
     version = await lose_the_tail(store, pipeline)
-    told = Paddle().parse(event(9), "live")
+    told = PaddleWebhooks().parse(event(9), "live")
     assert isinstance(told, Event)
     for _ in range(2):
         adopted = await Reprojection(pipeline).adopt("live", TOPIC, [told], {"source": "reconcile"})
@@ -83,7 +83,9 @@ async def test_an_event_given_back_is_taken_up_at_once_though_the_store_s_clock_
     catalog = tmp_path / "catalog.toml"
     catalog.write_text(CATALOG)
     hour_ns = 3_600_000_000_000
-    pipeline = Pipeline(store, CatalogWatcher(catalog), {"paddle": Paddle()}, now_ns=lambda: time.time_ns() + hour_ns)
+    pipeline = Pipeline(
+        store, CatalogWatcher(catalog), {"paddle": PaddleWebhooks()}, now_ns=lambda: time.time_ns() + hour_ns
+    )
     inbox = pipeline.environment("live").inbox
     batch = Batch(store)
     inbox.put(batch, "evt_1", event(1), "paddle", "subscription.updated", 0)

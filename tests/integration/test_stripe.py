@@ -23,10 +23,10 @@ from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.decision import facts_of
 from sync.billing.domain.model import FETCHED, Facts, Item
 from sync.billing.domain.scheduled_changes import ChangeRejected, ChangeRequest, hold
-from sync.billing.providers import Listed, ProviderRefusal, ProviderUnavailable
+from sync.billing.providers.base import ListedSubscription, ProviderRejected, ProviderUnavailable
 from sync.billing.providers.rate_limit import LocalRateLimiter, RedisRateLimiter
-from sync.billing.providers.stripe.client import StripeApi
-from sync.billing.providers.stripe.webhooks import Stripe as Adapter
+from sync.billing.providers.stripe.client import StripeClient
+from sync.billing.providers.stripe.webhooks import StripeWebhooks as Adapter
 from sync.billing.services.catch_up import CatchUp
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation
@@ -49,14 +49,14 @@ async def stripe() -> AsyncIterator[Stripe]:
 
 
 @pytest.fixture
-async def api(stripe: Stripe) -> AsyncIterator[StripeApi]:
+async def api(stripe: Stripe) -> AsyncIterator[StripeClient]:
     api = stripe.api()
     yield api
     await api.aclose()
 
 
 @pytest.fixture
-def pipeline(store: Store, api: StripeApi, tmp_path: Path) -> Pipeline:
+def pipeline(store: Store, api: StripeClient, tmp_path: Path) -> Pipeline:
     return Pipeline(store, CatalogWatcher(catalog(tmp_path)), {"stripe": Adapter()}, {("stripe", "live"): api})
 
 
@@ -71,7 +71,7 @@ async def receive(pipeline: Pipeline, event: dict[str, Any]) -> str:
 class TestFetch:
     """One subscription, as it is now."""
 
-    async def test_a_subscription_with_all_of_its_items(self, stripe: Stripe, api: StripeApi) -> None:
+    async def test_a_subscription_with_all_of_its_items(self, stripe: Stripe, api: StripeClient) -> None:
         subscription_id = stripe.add()
         for index in range(14):
             stripe.add_item(subscription_id, f"price_{index}")
@@ -84,15 +84,15 @@ class TestFetch:
         assert len(event.subscription.items) == 15
         assert len(stripe.asked) == 4
 
-    async def test_what_is_not_there_or_not_allowed(self, stripe: Stripe, api: StripeApi) -> None:
-        with pytest.raises(ProviderRefusal, match="not_found"):
+    async def test_what_is_not_there_or_not_allowed(self, stripe: Stripe, api: StripeClient) -> None:
+        with pytest.raises(ProviderRejected, match="not_found"):
             await api.fetch("sub_none", 5)
         other = stripe.api(key="sk_live_wrong")
-        with pytest.raises(ProviderRefusal, match="Invalid API Key"):
+        with pytest.raises(ProviderRejected, match="Invalid API Key"):
             await other.fetch(stripe.add(), 5)
         await other.aclose()
 
-    async def test_questions_that_wait_are_asked_once(self, stripe: Stripe, api: StripeApi) -> None:
+    async def test_questions_that_wait_are_asked_once(self, stripe: Stripe, api: StripeClient) -> None:
         subscription_id = stripe.add()
         held = asyncio.Event()
 
@@ -123,7 +123,7 @@ class TestFetch:
         assert len(stripe.asked) == 1
         await api.aclose()
 
-    async def test_an_answer_on_its_way_does_not_end_the_wait(self, stripe: Stripe, api: StripeApi) -> None:
+    async def test_an_answer_on_its_way_does_not_end_the_wait(self, stripe: Stripe, api: StripeClient) -> None:
         slow, other = stripe.add(), stripe.add()
         held = asyncio.Event()
 
@@ -162,7 +162,7 @@ class TestFetch:
 class TestChanges:
     """Items replaced, and previewed."""
 
-    async def test_a_plan_stays_one_item(self, stripe: Stripe, api: StripeApi) -> None:
+    async def test_a_plan_stays_one_item(self, stripe: Stripe, api: StripeClient) -> None:
         subscription_id = stripe.add(quantity=3)
         stripe.add_item(subscription_id, "price_audit")
         stripe.add_item(subscription_id, "price_gone")
@@ -174,7 +174,7 @@ class TestChanges:
         assert event.subscription.items == tuple(wanted)
         assert [item["id"] for item in items] == ids[:2]
 
-    async def test_what_comes_without_anything_going_is_added(self, stripe: Stripe, api: StripeApi) -> None:
+    async def test_what_comes_without_anything_going_is_added(self, stripe: Stripe, api: StripeClient) -> None:
         subscription_id = stripe.add()
         wanted = [Item("price_pro", 1), Item("price_audit", 1)]
         await api.change_items(subscription_id, wanted, "prorated_immediately", 5)
@@ -184,16 +184,16 @@ class TestChanges:
         await api.change_items(subscription_id, wanted, "prorated_immediately", 5)
         assert stripe.asked[asked:] == [f"GET /v1/subscriptions/{subscription_id}"]
 
-    async def test_refusals(self, stripe: Stripe, api: StripeApi) -> None:
+    async def test_refusals(self, stripe: Stripe, api: StripeClient) -> None:
         subscription_id = stripe.add()
-        with pytest.raises(ProviderRefusal, match="billing_mode_unsupported"):
+        with pytest.raises(ProviderRejected, match="billing_mode_unsupported"):
             await api.change_items(subscription_id, [Item("price_basic", 1)], "full_immediately", 5)
         assert stripe.asked == []
         stripe.refusals.append({"type": "card_error", "code": "card_declined", "message": "declined"})
-        with pytest.raises(ProviderRefusal, match="card_declined"):
+        with pytest.raises(ProviderRejected, match="card_declined"):
             await api.change_items(subscription_id, [Item("price_basic", 1)], "prorated_immediately", 5)
 
-    async def test_a_preview_changes_nothing(self, stripe: Stripe, api: StripeApi) -> None:
+    async def test_a_preview_changes_nothing(self, stripe: Stripe, api: StripeClient) -> None:
         subscription_id = stripe.add()
         found: Any = await api.preview_items(subscription_id, [Item("price_basic", 2)], "do_not_bill", 5)
         item = stripe.subscriptions[subscription_id]["items"]["data"][0]
@@ -210,7 +210,7 @@ class TestChanges:
 class TestLists:
     """Events and subscriptions, page by page."""
 
-    async def test_events_are_read_on_the_oldest_first(self, stripe: Stripe, api: StripeApi) -> None:
+    async def test_events_are_read_on_the_oldest_first(self, stripe: Stripe, api: StripeClient) -> None:
         stripe.page_max = 3
         now = int(time.time())
         subscription_id = stripe.add()
@@ -240,13 +240,13 @@ class TestLists:
         assert (await state(store))["status"] == "trialing"
         assert await catch_up.run(settle_s=-5) == 0
 
-    async def test_all_subscriptions(self, stripe: Stripe, api: StripeApi) -> None:
+    async def test_all_subscriptions(self, stripe: Stripe, api: StripeClient) -> None:
         stripe.page_max = 3
         made = [stripe.add(tenant=f"t{index}", status="canceled" if index % 2 else "active") for index in range(7)]
         stripe.subscriptions[made[2]]["items"]["data"][0]["quantity"] = -1
         for index in range(12):
             stripe.add_item(made[3], f"price_{index}")
-        found: list[Listed] = []
+        found: list[ListedSubscription] = []
         after = ""
         while not found or after:
             page = await api.subscriptions(after, 5)
@@ -403,7 +403,7 @@ class TestReconcile:
             hold(facts, wish, pipeline.catalog_watcher.current, "live", time.time_ns())
 
     async def test_a_held_change_is_made_at_its_time(
-        self, stripe: Stripe, api: StripeApi, store: Store, tmp_path: Path
+        self, stripe: Stripe, api: StripeClient, store: Store, tmp_path: Path
     ) -> None:
         ahead_ns = 0
         pipeline = Pipeline(

@@ -26,8 +26,8 @@ from sync.billing.domain.model import ENTITLEMENTS
 from sync.billing.domain.overrides import OVERRIDES_MAX, granted
 from sync.billing.domain.scheduled_changes import AHEAD_NS
 from sync.billing.domain.wakeups import EXECUTE_AGAIN_S
-from sync.billing.providers.paddle.client import PaddleApi
-from sync.billing.providers.paddle.webhooks import Paddle as Adapter
+from sync.billing.providers.paddle.client import PaddleClient
+from sync.billing.providers.paddle.webhooks import PaddleWebhooks as Adapter
 from sync.billing.providers.rate_limit import LocalRateLimiter
 from sync.billing.services.erase import erase
 from sync.billing.services.ingest import Pipeline
@@ -56,14 +56,14 @@ async def paddle(tmp_path: Path) -> AsyncIterator[Paddle]:
 
 
 @pytest.fixture
-async def api(paddle: Paddle) -> AsyncIterator[PaddleApi]:
+async def api(paddle: Paddle) -> AsyncIterator[PaddleClient]:
     api = paddle.api()
     yield api
     await api.aclose()
 
 
 @pytest.fixture
-def pipeline(store: Store, api: PaddleApi) -> Pipeline:
+def pipeline(store: Store, api: PaddleClient) -> Pipeline:
     return Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): api})
 
 
@@ -166,7 +166,7 @@ class TestReconcile:
     async def test_nobody_to_ask(self, store: Store, paddle: Paddle) -> None:
         async with desk_of(Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()})) as desk:
             assert "no API key" in problem(await desk.post("/v1/tenants/acme/reconcile"), 503, "provider_unavailable")
-        gone = PaddleApi("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
+        gone = PaddleClient("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
         pipeline = Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): gone})
         await paddle.act("upgrade", plan="pro")
         await tell(pipeline, paddle)
@@ -208,7 +208,7 @@ class TestScheduledChange:
 
     @pytest.fixture
     async def pipeline(self, store: Store, paddle: Paddle, clock: Clock) -> AsyncIterator[Pipeline]:
-        api = PaddleApi("live", KEY, paddle.url, LocalRateLimiter(1_000, 1_000), now_ns=clock)
+        api = PaddleClient("live", KEY, paddle.url, LocalRateLimiter(1_000, 1_000), now_ns=clock)
         yield Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): api}, now_ns=clock)
         await api.aclose()
 

@@ -20,8 +20,8 @@ import pytest
 from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.decision import WAITS_CATALOG
 from sync.billing.domain.model import Event
-from sync.billing.providers import Unparsable
-from sync.billing.providers.paddle.webhooks import Paddle
+from sync.billing.providers.base import Unparsable
+from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.services.ingest import RELEASE_MAX, Pipeline, Receipt
 from sync.billing.services.reconcile import Reconciliation
 from sync.billing.services.reproject import Reprojection
@@ -79,7 +79,9 @@ def clock() -> Clock:
 
 
 def pipeline_of(store: Store, catalog: Path, clock: Clock | None = None, lease_s: float = LEASE_S) -> Pipeline:
-    return Pipeline(store, CatalogWatcher(catalog), {"paddle": Paddle()}, lease_s=lease_s, now_ns=clock or time.time_ns)
+    return Pipeline(
+        store, CatalogWatcher(catalog), {"paddle": PaddleWebhooks()}, lease_s=lease_s, now_ns=clock or time.time_ns
+    )
 
 
 @pytest.fixture
@@ -227,11 +229,11 @@ class TestRecovery:
     ) -> None:
         body = webhook(1)
 
-        def cannot(self: Paddle, body: bytes, environment: str) -> Event | Unparsable:
+        def cannot(self: PaddleWebhooks, body: bytes, environment: str) -> Event | Unparsable:
             return Unparsable(json.loads(body)["event_id"], "", "too new")
 
         with monkeypatch.context() as patched:
-            patched.setattr(Paddle, "parse", cannot)
+            patched.setattr(PaddleWebhooks, "parse", cannot)
             assert (await receive(pipeline, body)).outcome == "parked"
         async with working(pipeline):
             await until(lambda: plan(store))

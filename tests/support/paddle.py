@@ -15,7 +15,7 @@ import httpx2
 
 from sync.billing.catalog import catalog
 from sync.billing.catalog.watcher import EXAMPLE
-from sync.billing.providers.paddle.client import PaddleApi
+from sync.billing.providers.paddle.client import PaddleClient
 from sync.billing.providers.rate_limit import LocalRateLimiter
 from sync.simulator.app import create_app
 from sync.simulator.provider import Provider
@@ -57,9 +57,9 @@ class Paddle:
         answer = await self.http.get("/events", params={"per_page": 200}, headers={"Authorization": f"Bearer {KEY}"})
         return [json.dumps(event).encode() for event in answer.json()["data"]]
 
-    def api(self, rate_limiter: LocalRateLimiter | None = None, timeout_s: float = 5.0) -> PaddleApi:
+    def api(self, rate_limiter: LocalRateLimiter | None = None, timeout_s: float = 5.0) -> PaddleClient:
         """A client of its API."""
-        return PaddleApi("live", KEY, self.url, rate_limiter or LocalRateLimiter(1_000, 1_000), timeout_s=timeout_s)
+        return PaddleClient("live", KEY, self.url, rate_limiter or LocalRateLimiter(1_000, 1_000), timeout_s=timeout_s)
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from sync.billing.catalog.watcher import EXAMPLE
 from sync.billing.providers.rate_limit import LocalRateLimiter, RateLimiter
-from sync.billing.providers.stripe.client import StripeApi
+from sync.billing.providers.stripe.client import StripeClient
 from tests.support.asgi import serving
 
 KEY = "sk_live_key"
@@ -143,9 +143,9 @@ class Stripe:
         items = body["items"]["data"]
         return {**body, "items": {**body["items"], "data": items[:ITEMS_SHOWN], "has_more": len(items) > ITEMS_SHOWN}}
 
-    def api(self, rate_limiter: RateLimiter | None = None, timeout_s: float = 5.0, key: str = KEY) -> StripeApi:
+    def api(self, rate_limiter: RateLimiter | None = None, timeout_s: float = 5.0, key: str = KEY) -> StripeClient:
         """A client of its API."""
-        return StripeApi("live", key, self.url, rate_limiter or LocalRateLimiter(1_000, 1_000), timeout_s=timeout_s)
+        return StripeClient("live", key, self.url, rate_limiter or LocalRateLimiter(1_000, 1_000), timeout_s=timeout_s)
 
     async def serve(self, request: Request) -> Response:
         """Answer any call."""

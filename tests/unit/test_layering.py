@@ -61,6 +61,7 @@ PURE = [
     "sync.billing.domain.reducer",
     "sync.billing.domain.scheduled_changes",
     "sync.billing.domain.wakeups",
+    "sync.billing.providers.base",
     "sync.billing.providers.hmac_signature",
     "sync.billing.providers.paddle.webhooks",
     "sync.billing.providers.stripe.webhooks",

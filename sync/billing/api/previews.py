@@ -15,7 +15,7 @@ from sync.billing.domain.decision import FactsError, facts_of
 from sync.billing.domain.model import Facts, Item
 from sync.billing.domain.preview import ITEMS_MAX, Asked, Preview, difference, expect, preview
 from sync.billing.domain.scheduled_changes import ChangeRejected
-from sync.billing.providers import ProviderRefusal, ProviderUnavailable, Source
+from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable
 from sync.billing.providers.paddle.client import BILLING_MODES
 from sync.billing.providers.paddle.webhooks import QUANTITY_MAX, subscription_of
 from sync.billing.services.ingest import Receipt
@@ -105,7 +105,7 @@ class Previews:
         return json_response({"outcome": receipt.outcome, "version": receipt.version})
 
     async def _apply(
-        self, environment: str, topic: str, source: Source, foreseen: Preview, billing_mode: str
+        self, environment: str, topic: str, source: ProviderClient, foreseen: Preview, billing_mode: str
     ) -> Receipt:
         """Have the provider make the change; what it answers is adopted."""
         reprojection = self._desk.reconciliation.reprojection
@@ -114,7 +114,7 @@ class Previews:
         except ProviderUnavailable as error:
             # It may have been done all the same: then its event will tell.
             raise Refusal("provider_unavailable", str(error)) from None
-        except ProviderRefusal as error:
+        except ProviderRejected as error:
             cause = {"source": "app", "event_type": "preview.refused"}
             await reprojection.adopt(environment, topic, (), cause, lambda facts: replace(facts, expected=None))
             raise Refusal("provider_refused", str(error)) from None
@@ -133,7 +133,7 @@ class Previews:
         except FactsError as error:
             raise Refusal("not_changed", str(error)) from None
 
-    def _source(self, environment: str, foreseen: Preview, asked: Asked) -> Source:
+    def _source(self, environment: str, foreseen: Preview, asked: Asked) -> ProviderClient:
         if asked.cancel:
             raise Refusal("request_invalid", "a cancel is made with the provider itself; its event will tell")
         source = self._desk.pipeline.sources.get((foreseen.key.partition(":")[0], environment))
@@ -147,7 +147,7 @@ class Previews:
             return await source.preview_items(foreseen.body.id, foreseen.body.items, billing_mode, PATIENCE_S)
         except ProviderUnavailable as error:
             raise Refusal("provider_unavailable", str(error)) from None
-        except ProviderRefusal as error:
+        except ProviderRejected as error:
             raise Refusal("provider_refused", str(error)) from None
 
 

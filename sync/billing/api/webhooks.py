@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from sync.billing.api import body_self_check
 from sync.billing.api.receipts import receipt_response
-from sync.billing.providers import Adapter, Expired, Invalid, Malformed, Secret, Verified
+from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verified, WebhookAdapter
 from sync.billing.services.ingest import Pipeline
 from sync.http.problem import Refusal, read_body
 from sync.process import logs
@@ -45,7 +45,9 @@ def routes(pipeline: Pipeline, settings: SyncSettings) -> list[Route]:
 class _WebhookEndpoint:
     """One provider's webhooks."""
 
-    def __init__(self, pipeline: Pipeline, adapter: Adapter, secrets: tuple[Secret, ...], tolerance_s: float) -> None:
+    def __init__(
+        self, pipeline: Pipeline, adapter: WebhookAdapter, secrets: tuple[Secret, ...], tolerance_s: float
+    ) -> None:
         self._pipeline = pipeline
         self._adapter = adapter
         self._secrets = secrets

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sync.billing.domain.model import Event
-from sync.billing.providers import Unparsable
+from sync.billing.providers.base import Unparsable
 from sync.billing.storage.inbox import Ending
 from sync.billing.storage.tenant_links import ERASED, Link, TenantLinks, customer_subject, subscription_subject
 from sync.core.topic import LIVE, Topic, TopicError

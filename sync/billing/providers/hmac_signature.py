@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sync.billing.providers import Expired, Invalid, Malformed, Secret, Verification, Verified
+from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verification, Verified
 
 HEADER_MAX_CHARS = 2048
 SIGNATURES_MAX = 16

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from sync.billing.providers import ProviderUnavailable
+from sync.billing.providers.base import ProviderUnavailable
 from sync.store.command_pipeline import Batch, Script
 from sync.store.store import Store
 
@@ -27,7 +27,7 @@ _TAKE = Script.load("sync.billing.storage", "token_bucket")
 class RateLimiter(Protocol):
     """What an API client asks before it asks the provider. Who would wait longer than its patience is refused."""
 
-    async def take(self, patience_s: float, *, background: bool = False) -> None:
+    async def acquire(self, patience_s: float, *, background: bool = False) -> None:
         """Return when one call may be made.
 
         Raises:
@@ -36,7 +36,7 @@ class RateLimiter(Protocol):
         """
         ...
 
-    async def close(self, seconds: float, *, throttled: bool = False) -> None:
+    async def pause(self, seconds: float, *, throttled: bool = False) -> None:
         """Let nobody ask for so long: the provider is away, or (`throttled`) said itself for how long.
 
         Raises:
@@ -44,7 +44,7 @@ class RateLimiter(Protocol):
         """
         ...
 
-    async def open(self) -> None:
+    async def resume(self) -> None:
         """Let everybody ask again: the provider has answered. What it said itself of how long stands.
 
         Raises:
@@ -64,7 +64,7 @@ class LocalRateLimiter:
         self._at = clock()
         self._away_until = self._throttled_until = 0.0
 
-    async def take(self, patience_s: float, *, background: bool = False) -> None:
+    async def acquire(self, patience_s: float, *, background: bool = False) -> None:
         """Return when one call may be made."""
         now = self._clock()
         closed_s = max(self._away_until, self._throttled_until) - now
@@ -80,7 +80,7 @@ class LocalRateLimiter:
         if wait_s > 0:
             await asyncio.sleep(wait_s)
 
-    async def close(self, seconds: float, *, throttled: bool = False) -> None:
+    async def pause(self, seconds: float, *, throttled: bool = False) -> None:
         """Let nobody ask for so long."""
         until = self._clock() + seconds
         if throttled:
@@ -88,7 +88,7 @@ class LocalRateLimiter:
         else:
             self._away_until = max(self._away_until, until)
 
-    async def open(self) -> None:
+    async def resume(self) -> None:
         """Let everybody ask again, unless the provider itself said when."""
         self._away_until = 0.0
 
@@ -104,7 +104,7 @@ class RedisRateLimiter:
         self._burst = burst
         self._may_be_closed = True
 
-    async def take(self, patience_s: float, *, background: bool = False) -> None:
+    async def acquire(self, patience_s: float, *, background: bool = False) -> None:
         """Return when one call may be made."""
         batch = Batch(self._store)
         wanted = _wanted(self._burst, background)
@@ -118,7 +118,7 @@ class RedisRateLimiter:
         if seconds > 0:
             await asyncio.sleep(seconds)
 
-    async def close(self, seconds: float, *, throttled: bool = False) -> None:
+    async def pause(self, seconds: float, *, throttled: bool = False) -> None:
         """Let nobody ask for so long, in any process."""
         _, away, told = self._keys
         key, milliseconds = told if throttled else away, max(1, int(seconds * 1000))
@@ -128,7 +128,7 @@ class RedisRateLimiter:
         batch.command("PEXPIRE", key, milliseconds, "GT")
         await batch.run()
 
-    async def open(self) -> None:
+    async def resume(self) -> None:
         """Let every process ask again, unless the provider itself said when."""
         if not self._may_be_closed:
             return  # another process that closed it opens it, or time does: answers need no round trip each

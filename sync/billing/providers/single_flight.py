@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from sync.billing.domain.model import Event
-from sync.billing.providers import ProviderRefusal, ProviderUnavailable
+from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.providers.rate_limit import RateLimiter
 from sync.store.keyed_lock import KeyedLock
 
@@ -29,7 +29,7 @@ class SingleFlight:
     """The fetches of one provider's environment, within `budget`."""
 
     def __init__(self, rate_limiter: RateLimiter) -> None:
-        self._budget = rate_limiter
+        self._rate_limiter = rate_limiter
         self._turns = KeyedLock()
         self._asks: dict[str, _Ask] = {}
 
@@ -43,7 +43,7 @@ class SingleFlight:
 
         Raises:
             ProviderUnavailable: not within `patience_s`.
-            ProviderRefusal: it is not there (`not_found`), or the key does not suffice.
+            ProviderRejected: it is not there (`not_found`), or the key does not suffice.
         """
         waiting = self._asks.get(subscription_id)
         if waiting is not None:
@@ -56,10 +56,10 @@ class SingleFlight:
         ask = self._asks[subscription_id] = _Ask()
         try:
             async with self._turns.of(subscription_id):
-                await self._budget.take(patience_s, background=background)
+                await self._rate_limiter.acquire(patience_s, background=background)
                 del self._asks[subscription_id]
                 event = await call()
-        except (ProviderUnavailable, ProviderRefusal) as error:
+        except (ProviderUnavailable, ProviderRejected) as error:
             ask.answer.set_exception(error)
             raise
         else:

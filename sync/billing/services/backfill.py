@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from sync.billing.domain.drift import Drift
-from sync.billing.providers import Listed, Page, ProviderUnavailable, Source
+from sync.billing.providers.base import ListedSubscription, ProviderClient, ProviderUnavailable, SubscriptionPage
 from sync.billing.services.backfill_item import BackfillWriter, DryRun, Fill, Filled
 from sync.billing.services.ingest import Pipeline
 from sync.billing.storage.backfill_progress import LEASE_S, BackfillProgress, Counts
@@ -106,7 +106,7 @@ class Backfill:
         self._pipeline = pipeline
         self._provider = provider
         self._environment = environment
-        self._source: Source = pipeline.sources[provider, environment]
+        self._source: ProviderClient = pipeline.sources[provider, environment]
         self._place = BackfillProgress(pipeline.store, provider, environment)
         self._holds_place = False
         self._screen = screen
@@ -171,7 +171,7 @@ class Backfill:
         report.tenants_made = await fill.made()
 
     @staticmethod
-    def _count(report: Report, counts: Counts, entry: Listed, filled: Filled) -> None:
+    def _count(report: Report, counts: Counts, entry: ListedSubscription, filled: Filled) -> None:
         counts.seen += 1
         counts.after = entry.subscription_id or counts.after
         counts.unchanged += filled.what == "unchanged"
@@ -182,7 +182,7 @@ class Backfill:
             if len(report.records) < DRIFT_SHOWN:
                 report.records.append(filled.drift)
 
-    async def _page(self, after: str) -> Page:
+    async def _page(self, after: str) -> SubscriptionPage:
         """The page behind a subscription, however often it takes; a provider that is away or throttles is waited for.
 
         Raises:

@@ -18,7 +18,7 @@ from sync.billing.domain.model import Event, Facts, subscription_key
 from sync.billing.domain.projection import Unprojectable, project, settle
 from sync.billing.domain.reducer import Reduced, Refused, Unusable, adopt
 from sync.billing.domain.tenant_resolution import TENANT_KIND, subjects, unowned
-from sync.billing.providers import Listed, Unparsable
+from sync.billing.providers.base import ListedSubscription, Unparsable
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reproject import Reprojection
 from sync.billing.storage.inbox import Ending
@@ -45,7 +45,7 @@ class Filled:
 class Fill(Protocol):
     """Takes subscriptions; made for one run."""
 
-    async def take(self, entry: Listed) -> Filled:
+    async def take(self, entry: ListedSubscription) -> Filled:
         """Return what became of a subscription.
 
         Raises:
@@ -82,7 +82,7 @@ class BackfillWriter:
         # The body just came from the provider: what is parked need not be fetched to find out why.
         self._parking = Pipeline(pipeline.store, pipeline.catalog_watcher, pipeline.adapters, now_ns=pipeline.now_ns)
 
-    async def take(self, entry: Listed) -> Filled:
+    async def take(self, entry: ListedSubscription) -> Filled:
         """Return what became of a subscription."""
         if entry.event is None:
             return await self._park(entry)
@@ -147,7 +147,7 @@ class BackfillWriter:
         (answer,) = await batch.run()
         return is_new or bool(answer)
 
-    async def _park(self, entry: Listed) -> Filled:
+    async def _park(self, entry: ListedSubscription) -> Filled:
         receipt = await self._parking.receive(self._adapter, entry.body, self._environment)
         record = await self._pipeline.environment(self._environment).inbox.read(entry.event_id)
         if record is None or record.status == "done":
@@ -168,7 +168,7 @@ class DryRun:
     _customers: dict[str, set[str]] = field(default_factory=dict)
     _unowned: dict[str, Event] = field(default_factory=dict)
 
-    async def take(self, entry: Listed) -> Filled:
+    async def take(self, entry: ListedSubscription) -> Filled:
         """Return what would become of a subscription."""
         if entry.event is None:
             return Filled("parked", f"unparsable: {entry.problem}")

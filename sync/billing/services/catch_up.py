@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import structlog
 
 from sync.billing.domain.drift import Drift
-from sync.billing.providers import Adapter, Source, Told
+from sync.billing.providers.base import ProviderClient, ProviderEvent, WebhookAdapter
 from sync.billing.services.ingest import Pipeline
 from sync.billing.storage.inbox import Inbox
 from sync.store.command_pipeline import Batch
@@ -34,7 +34,7 @@ _log = structlog.get_logger("sync.catchup")
 class CatchUp:
     """Reads on in the events of one provider's environment. Of several processes one does at a time."""
 
-    def __init__(self, pipeline: Pipeline, environment: str, adapter: Adapter, source: Source) -> None:
+    def __init__(self, pipeline: Pipeline, environment: str, adapter: WebhookAdapter, source: ProviderClient) -> None:
         self._pipeline = pipeline
         self._environment = environment
         self._adapter = adapter
@@ -72,7 +72,7 @@ class CatchUp:
                 break
         return missed
 
-    async def _take(self, told: Sequence[Told]) -> int:
+    async def _take(self, told: Sequence[ProviderEvent]) -> int:
         """Put events into the inbox, for the workers; return how many were not there. The cursor moves behind them."""
         if not told:
             return 0

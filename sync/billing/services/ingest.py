@@ -27,7 +27,13 @@ from sync.billing.domain.model import Event, Facts
 from sync.billing.domain.projection import Projected
 from sync.billing.domain.tenant_resolution import TENANT_KIND as TENANT_KIND
 from sync.billing.domain.tenant_resolution import hydrated, is_unreal, subjects, unowned, usable
-from sync.billing.providers import Adapter, ProviderRefusal, ProviderUnavailable, Source, Unparsable
+from sync.billing.providers.base import (
+    ProviderClient,
+    ProviderRejected,
+    ProviderUnavailable,
+    Unparsable,
+    WebhookAdapter,
+)
 from sync.billing.storage.environment import Environment
 from sync.billing.storage.event_log import ask_noted, is_noted, note
 from sync.billing.storage.inbox import Ending, Inbox, Record
@@ -80,8 +86,8 @@ class Pipeline:
         self,
         store: Store,
         catalog_watcher: CatalogWatcher,
-        adapters: Mapping[str, Adapter],
-        sources: Mapping[tuple[str, str], Source] = MappingProxyType({}),
+        adapters: Mapping[str, WebhookAdapter],
+        sources: Mapping[tuple[str, str], ProviderClient] = MappingProxyType({}),
         *,
         lease_s: float = LEASE_S,
         now_ns: Callable[[], int] = time.time_ns,
@@ -116,7 +122,7 @@ class Pipeline:
             known = self._environments[name] = Environment(self.store, name, self._lease_s)
         return known
 
-    async def receive(self, adapter: Adapter, body: bytes, environment: str) -> Receipt:
+    async def receive(self, adapter: WebhookAdapter, body: bytes, environment: str) -> Receipt:
         """Return what became of a verified delivery, once it is stored.
 
         Raises:
@@ -388,7 +394,7 @@ class Pipeline:
         except ProviderUnavailable as error:
             _log.warning("not_fetched", subscription_id=event.subscription_id, reason=error.reason)
             return None, True
-        except ProviderRefusal as error:
+        except ProviderRejected as error:
             # Asking again would not help: the key is of another account, or the event of a simulation.
             _log.warning("not_fetched", subscription_id=event.subscription_id, reason=str(error))
             return None, False

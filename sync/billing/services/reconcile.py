@@ -18,7 +18,7 @@ from sync.billing.domain.model import Event, Facts, subscription_key
 from sync.billing.domain.projection import awaited
 from sync.billing.domain.scheduled_changes import target_items
 from sync.billing.domain.tenant_resolution import TENANT_KIND
-from sync.billing.providers import ProviderRefusal, ProviderUnavailable, Source
+from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable
 from sync.billing.services.ingest import Pipeline, Receipt
 from sync.billing.services.reproject import Adopted, Reprojection
 from sync.billing.storage.provider_snapshots import record_snapshots
@@ -164,13 +164,15 @@ class Reconciliation:
             if name == environment:
                 try:
                     await self._list(source, environment, tenants, found)
-                except (ProviderUnavailable, ProviderRefusal) as error:
+                except (ProviderUnavailable, ProviderRejected) as error:
                     _log.warning("search_ended", environment=environment, reason=str(error))
                     complete = False
         reports = {topic: await self._repair(environment, topic, why, answers, who) for topic, answers in found.items()}
         return reports if complete else None
 
-    async def _list(self, source: Source, environment: str, tenants: set[str], found: dict[str, _Answers]) -> None:
+    async def _list(
+        self, source: ProviderClient, environment: str, tenants: set[str], found: dict[str, _Answers]
+    ) -> None:
         after = ""
         for _ in range(PAGES_MAX):
             listed = await source.subscriptions(after, BACKGROUND_PATIENCE_S)
@@ -214,7 +216,7 @@ class Reconciliation:
                 answers.fetched.append(await source.fetch(entry.subscription.id, patience_s, background=background))
             except ProviderUnavailable as error:
                 answers.unavailable[key] = error.reason
-            except ProviderRefusal as error:
+            except ProviderRejected as error:
                 if error.code == "not_found":
                     answers.missing.append(key)
                 else:
@@ -266,7 +268,7 @@ class Reconciliation:
             except ProviderUnavailable as error:
                 problem = "provider_unavailable"
                 _log.warning("held_change_not_made", topic=topic, reason=error.reason)
-            except ProviderRefusal as error:
+            except ProviderRejected as error:
                 # Some pass by themselves (a bill that is due, a payment that failed); others are for people to see.
                 problem = error.code
                 _log.warning("held_change_refused", topic=topic, code=error.code, detail=error.detail)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sync.billing.providers import Listed
+from sync.billing.providers.base import ListedSubscription
 from sync.billing.services.backfill_item import Filled
 from sync.store.command_pipeline import Batch
 from sync.store.store import Store
@@ -53,7 +53,7 @@ class BackfillProgress:
         seen, unchanged, drift = [int(number or 0) for number in numbers]
         return Counts((after or b"").decode(), seen, unchanged, drift, parked)
 
-    async def move(self, entry: Listed, filled: Filled) -> None:
+    async def move(self, entry: ListedSubscription, filled: Filled) -> None:
         """Remember that a subscription was taken, and how: the next run goes on behind it.
 
         Raises:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from gateway.cli.settings_reference import Reader, collect
 from sync.billing.catalog.watcher import EXAMPLE
-from sync.billing.providers import Secret
+from sync.billing.providers.base import Secret
 from sync.outbox import relay
 from sync.process import environment, parent_watch
 from sync.settings import SettingsError, SyncSettings

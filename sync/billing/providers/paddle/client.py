@@ -21,7 +21,14 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 import orjson
 
 from sync.billing.domain.model import Event, Item
-from sync.billing.providers import Listed, Page, ProviderRefusal, ProviderUnavailable, Told, listed_id
+from sync.billing.providers.base import (
+    ListedSubscription,
+    ProviderEvent,
+    ProviderRejected,
+    ProviderUnavailable,
+    SubscriptionPage,
+    listed_id,
+)
 from sync.billing.providers.paddle.webhooks import LISTED_TYPE, NAME, fetched
 from sync.billing.providers.rate_limit import RateLimiter
 from sync.billing.providers.single_flight import SingleFlight, within
@@ -81,7 +88,7 @@ def is_sdk_installed() -> bool:
         return False
 
 
-class PaddleApi:
+class PaddleClient:
     """One environment of Paddle, asked with one API key. `base_url` "" is Paddle's own for the environment.
 
     Raises:
@@ -106,7 +113,7 @@ class PaddleApi:
         except ImportError as error:
             raise SdkMissingError from error
         self._environment = environment
-        self._budget = rate_limiter
+        self._rate_limiter = rate_limiter
         self._now_ns = now_ns
         where = SimpleNamespace(base_url=base_url or (LIVE_URL if environment == LIVE else SANDBOX_URL))
         options = Options(environment=where)
@@ -123,7 +130,7 @@ class PaddleApi:
 
         Raises:
             ProviderUnavailable: not within `patience_s`.
-            ProviderRefusal: it is not there (`not_found`), or the key does not suffice.
+            ProviderRejected: it is not there (`not_found`), or the key does not suffice.
         """
 
         async def call() -> Event:
@@ -140,7 +147,7 @@ class PaddleApi:
 
         Raises:
             ProviderUnavailable: not within `patience_s`; whether it was done is not known.
-            ProviderRefusal: Paddle does not do it.
+            ProviderRejected: Paddle does not do it.
         """
         began_ns = self._now_ns()
         payload = {**_update(items, billing_mode), "on_payment_failure": "prevent_change"}
@@ -154,7 +161,7 @@ class PaddleApi:
 
         Raises:
             ProviderUnavailable: not within `patience_s`.
-            ProviderRefusal: Paddle would not do it.
+            ProviderRejected: Paddle would not do it.
         """
         path, payload = f"{_path(subscription_id)}/preview", _update(items, billing_mode)
         data = (await self._within(patience_s, lambda client: client.patch_raw(path, payload))).get("data")
@@ -162,12 +169,12 @@ class PaddleApi:
             raise ProviderUnavailable("its answer has no data")
         return data
 
-    async def events(self, after: str, since_ns: int, patience_s: float) -> tuple[Sequence[Told], bool]:
+    async def events(self, after: str, since_ns: int, patience_s: float) -> tuple[Sequence[ProviderEvent], bool]:
         """Return one page of Paddle's events behind `after`, or else since an instant, and whether more follow.
 
         Raises:
             ProviderUnavailable: not within `patience_s`.
-            ProviderRefusal: the key does not suffice.
+            ProviderRejected: the key does not suffice.
         """
         query: dict[str, str | int] = {"order_by": "id[ASC]", "per_page": EVENTS_PER_PAGE}
         query |= {"after": after} if after else {"from": instants.text(since_ns)}
@@ -175,17 +182,17 @@ class PaddleApi:
             patience_s, lambda client: client.get_raw(f"/events?{urlencode(query)}"), background=True
         )
         told = [
-            Told(str(entry["event_id"]), instants.parse(entry["occurred_at"]), orjson.dumps(entry))
+            ProviderEvent(str(entry["event_id"]), instants.parse(entry["occurred_at"]), orjson.dumps(entry))
             for entry in page["data"]
         ]
         return told, bool(_pagination(page).get("has_more"))
 
-    async def subscriptions(self, after: str, patience_s: float) -> Page:
+    async def subscriptions(self, after: str, patience_s: float) -> SubscriptionPage:
         """Return one page of all subscriptions behind the id `after`, by rising id.
 
         Raises:
             ProviderUnavailable: not within `patience_s`.
-            ProviderRefusal: the key does not suffice.
+            ProviderRejected: the key does not suffice.
         """
         query = {"order_by": "id[ASC]", "per_page": str(SUBSCRIPTIONS_PER_PAGE)} | ({"after": after} if after else {})
         began_ns = self._now_ns()
@@ -197,7 +204,7 @@ class PaddleApi:
         pagination = _pagination(page)
         following = parse_qs(urlsplit(str(pagination.get("next") or "")).query).get("after", [""])[0]
         total = pagination.get("estimated_total")
-        return Page(
+        return SubscriptionPage(
             [_listed(entry, self._environment, began_ns) for entry in page["data"]],
             following if pagination.get("has_more") else "",
             total if isinstance(total, int) else None,
@@ -219,7 +226,7 @@ class PaddleApi:
         self, patience_s: float, ask: Callable[[Client], Any], *, background: bool = False
     ) -> Mapping[str, Any]:
         async def call() -> Mapping[str, Any]:
-            await self._budget.take(patience_s, background=background)
+            await self._rate_limiter.acquire(patience_s, background=background)
             return await self._call(ask)
 
         return await within(patience_s, call())
@@ -228,9 +235,9 @@ class PaddleApi:
         answer = await asyncio.get_running_loop().run_in_executor(self._pool, self._blocking, ask)
         if isinstance(answer, _Failure):
             if answer.closed_s:
-                await self._budget.close(answer.closed_s, throttled=answer.throttled)
+                await self._rate_limiter.pause(answer.closed_s, throttled=answer.throttled)
             raise answer.error
-        await self._budget.open()
+        await self._rate_limiter.resume()
         return answer
 
     def _blocking(self, ask: Callable[[Client], Any]) -> Mapping[str, Any] | _Failure:
@@ -252,7 +259,7 @@ class PaddleApi:
                 )
             if error.response.status_code >= 500:
                 return _Failure(ProviderUnavailable(f"it answered {error.response.status_code}"), AWAY_S)
-            return _Failure(ProviderRefusal(str(error.error_code), str(error.detail)))
+            return _Failure(ProviderRejected(str(error.error_code), str(error.detail)))
         except RequestException as error:
             return _Failure(ProviderUnavailable(type(error).__name__), AWAY_S)
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
@@ -267,12 +274,12 @@ class PaddleApi:
 class _Failure:
     """What to raise, and for how long nobody should ask."""
 
-    error: ProviderUnavailable | ProviderRefusal
+    error: ProviderUnavailable | ProviderRejected
     closed_s: float = 0.0
     throttled: bool = False
 
 
-def _listed(entry: object, environment: str, began_ns: int) -> Listed:
+def _listed(entry: object, environment: str, began_ns: int) -> ListedSubscription:
     subscription_id = str(entry.get("id") or "") if isinstance(entry, dict) else ""
     event_id = listed_id(subscription_id, orjson.dumps(entry))
     told = {
@@ -285,7 +292,7 @@ def _listed(entry: object, environment: str, began_ns: int) -> Listed:
         event, problem = fetched(entry, environment, began_ns), ""
     except ValueError as error:
         event, problem = None, str(error)
-    return Listed(subscription_id, event_id, orjson.dumps(told), event, problem)
+    return ListedSubscription(subscription_id, event_id, orjson.dumps(told), event, problem)
 
 
 def _path(subscription_id: str) -> str:

@@ -13,7 +13,8 @@ from typing import Any, TypeGuard
 import orjson
 
 from sync.billing.domain.model import FETCHED, Event, Item, Order, Period, Scheduled, Subscription
-from sync.billing.providers import LISTED, Secret, Unparsable, Verification, hmac_signature
+from sync.billing.providers import hmac_signature
+from sync.billing.providers.base import LISTED, Secret, Unparsable, Verification
 from sync.billing.providers.hmac_signature import Scheme
 from sync.core import instants
 
@@ -33,7 +34,7 @@ SIMULATED_PREFIX = "ntfsimevt_"
 _ID = re.compile(r"[\x21-\x7e]{1,200}")
 
 
-class Paddle:
+class PaddleWebhooks:
     """The adapter of Paddle Billing."""
 
     name = NAME

@@ -16,7 +16,14 @@ import httpx2
 import orjson
 
 from sync.billing.domain.model import Event, Item
-from sync.billing.providers import Listed, Page, ProviderRefusal, ProviderUnavailable, Told, listed_id
+from sync.billing.providers.base import (
+    ListedSubscription,
+    ProviderEvent,
+    ProviderRejected,
+    ProviderUnavailable,
+    SubscriptionPage,
+    listed_id,
+)
 from sync.billing.providers.rate_limit import RateLimiter
 from sync.billing.providers.single_flight import SingleFlight, within
 from sync.billing.providers.stripe.webhooks import ITEMS_MAX, LISTED_TYPE, NAME, PRORATIONS, fetched, has_more_items
@@ -58,7 +65,7 @@ EVENT_TYPES = (
 _UNREADABLE = (httpx2.DecodingError, orjson.JSONDecodeError)
 
 
-class StripeApi:
+class StripeClient:
     """One environment of Stripe, asked with one API key. `base_url` "" is Stripe's own."""
 
     name = NAME
@@ -74,7 +81,7 @@ class StripeApi:
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._environment = environment
-        self._budget = rate_limiter
+        self._rate_limiter = rate_limiter
         self._now_ns = now_ns
         self._questions = SingleFlight(rate_limiter)
         self._http = httpx2.AsyncClient(
@@ -88,7 +95,7 @@ class StripeApi:
 
         Raises:
             ProviderUnavailable: not within `patience_s`.
-            ProviderRefusal: it is not there (`not_found`), or the key does not suffice.
+            ProviderRejected: it is not there (`not_found`), or the key does not suffice.
         """
 
         async def call() -> Event:
@@ -107,7 +114,7 @@ class StripeApi:
 
         Raises:
             ProviderUnavailable: not within `patience_s`; whether it was done is not known.
-            ProviderRefusal: Stripe does not do it, or does not bill so (`billing_mode_unsupported`).
+            ProviderRejected: Stripe does not do it, or does not bill so (`billing_mode_unsupported`).
         """
 
         async def change() -> Event:
@@ -128,7 +135,7 @@ class StripeApi:
 
         Raises:
             ProviderUnavailable: not within `patience_s`.
-            ProviderRefusal: Stripe would not do it, or does not bill so (`billing_mode_unsupported`).
+            ProviderRejected: Stripe would not do it, or does not bill so (`billing_mode_unsupported`).
         """
 
         async def preview() -> Mapping[str, object]:
@@ -142,21 +149,21 @@ class StripeApi:
 
         return await within(patience_s, preview())
 
-    async def events(self, after: str, since_ns: int, patience_s: float) -> tuple[Sequence[Told], bool]:
+    async def events(self, after: str, since_ns: int, patience_s: float) -> tuple[Sequence[ProviderEvent], bool]:
         """Return one page of the events that are about subscriptions, behind `after`, or else since an instant.
 
         Stripe keeps events for 30 days; where it does not know `after` any more, the instant counts.
 
         Raises:
             ProviderUnavailable: not within `patience_s`.
-            ProviderRefusal: the key does not suffice.
+            ProviderRejected: the key does not suffice.
         """
 
-        async def read() -> tuple[Sequence[Told], bool]:
+        async def read() -> tuple[Sequence[ProviderEvent], bool]:
             if after:
                 try:
                     page = await self._list("/v1/events", patience_s, _types() | {"ending_before": after})
-                except ProviderRefusal as error:
+                except ProviderRejected as error:
                     if error.code != "not_found":
                         raise
                 else:
@@ -165,7 +172,7 @@ class StripeApi:
 
         return await within(patience_s, read())
 
-    async def _oldest(self, since_ns: int, patience_s: float) -> tuple[Sequence[Told], bool]:
+    async def _oldest(self, since_ns: int, patience_s: float) -> tuple[Sequence[ProviderEvent], bool]:
         """The oldest page since an instant, by going back through all newer ones, FIRST_PAGES_MAX at most."""
         query = _types() | {"created[gte]": str(since_ns // 1_000_000_000)}
         page = await self._list("/v1/events", patience_s, query)
@@ -177,22 +184,22 @@ class StripeApi:
             page = await self._list("/v1/events", patience_s, query | {"starting_after": str(page["data"][-1]["id"])})
         return _told(page), newer
 
-    async def subscriptions(self, after: str, patience_s: float) -> Page:
+    async def subscriptions(self, after: str, patience_s: float) -> SubscriptionPage:
         """Return one page of all subscriptions behind the id `after`, the newest first.
 
         One made meanwhile is before the first page: its webhooks tell of it.
 
         Raises:
             ProviderUnavailable: not within `patience_s`.
-            ProviderRefusal: the key does not suffice.
+            ProviderRejected: the key does not suffice.
         """
 
-        async def read() -> Page:
+        async def read() -> SubscriptionPage:
             began_ns = self._now_ns()
             query = {"status": "all"} | ({"starting_after": after} if after else {})
             page = await self._list("/v1/subscriptions", patience_s, query)
             entries = [_listed(await self._complete(e, patience_s), self._environment, began_ns) for e in page["data"]]
-            return Page(entries, entries[-1].subscription_id if entries and page.get("has_more") else "")
+            return SubscriptionPage(entries, entries[-1].subscription_id if entries and page.get("has_more") else "")
 
         return await within(patience_s, read())
 
@@ -224,7 +231,7 @@ class StripeApi:
     ) -> tuple[int, Any, dict[str, str]]:
         """When and as what the subscription was read, and the form fields that make its items into `items`."""
         if billing_mode not in PRORATIONS:
-            raise ProviderRefusal(
+            raise ProviderRejected(
                 "billing_mode_unsupported", f"Stripe does not bill {billing_mode}: use {', '.join(PRORATIONS)}"
             )
         began_ns = self._now_ns()
@@ -247,7 +254,7 @@ class StripeApi:
     async def _taken(
         self, patience_s: float, call: Callable[[], Awaitable[dict[str, Any]]], *, background: bool = False
     ) -> dict[str, Any]:
-        await self._budget.take(patience_s, background=background)
+        await self._rate_limiter.acquire(patience_s, background=background)
         return await call()
 
     async def _send(
@@ -263,20 +270,20 @@ class StripeApi:
             response = await self._http.request(method, path, params=query, data=form)
             body = orjson.loads(response.content)
         except _UNREADABLE:
-            await self._budget.close(AWAY_S)
+            await self._rate_limiter.pause(AWAY_S)
             raise _unreadable("it is not JSON") from None
         except httpx2.HTTPError as error:
-            await self._budget.close(AWAY_S)
+            await self._rate_limiter.pause(AWAY_S)
             raise ProviderUnavailable(type(error).__name__, AWAY_S) from error
         failure = body.get("error") if isinstance(body, dict) else None
         if response.status_code == 429:
             closed_s = _retry_after_s(response.headers.get("Retry-After"))
-            await self._budget.close(closed_s, throttled=True)
+            await self._rate_limiter.pause(closed_s, throttled=True)
             raise ProviderUnavailable("it says that it is asked too often", closed_s)
         if response.status_code >= 500:
-            await self._budget.close(AWAY_S)
+            await self._rate_limiter.pause(AWAY_S)
             raise ProviderUnavailable(f"it answered {response.status_code}", AWAY_S)
-        await self._budget.open()
+        await self._rate_limiter.resume()
         if response.status_code == 409:
             # Another call works on the same object: it passes.
             raise ProviderUnavailable("it is busy with the same object")
@@ -295,18 +302,18 @@ def _types() -> dict[str, str]:
     return {f"types[{index}]": name for index, name in enumerate(EVENT_TYPES)}
 
 
-def _told(page: Mapping[str, Any]) -> list[Told]:
+def _told(page: Mapping[str, Any]) -> list[ProviderEvent]:
     """A page of events, the oldest first."""
     try:
         return [
-            Told(str(entry["id"]), int(entry["created"]) * 1_000_000_000, orjson.dumps(entry))
+            ProviderEvent(str(entry["id"]), int(entry["created"]) * 1_000_000_000, orjson.dumps(entry))
             for entry in reversed(page["data"])
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise _unreadable(f"an event has no {error}") from error
 
 
-def _listed(entry: Mapping[str, Any], environment: str, began_ns: int) -> Listed:
+def _listed(entry: Mapping[str, Any], environment: str, began_ns: int) -> ListedSubscription:
     subscription_id = str(entry.get("id") or "")
     event_id = listed_id(subscription_id, orjson.dumps(entry))
     told = {
@@ -321,7 +328,7 @@ def _listed(entry: Mapping[str, Any], environment: str, began_ns: int) -> Listed
         event, problem = fetched(entry, environment, began_ns), ""
     except ValueError as error:
         event, problem = None, str(error)
-    return Listed(subscription_id, event_id, orjson.dumps(told), event, problem)
+    return ListedSubscription(subscription_id, event_id, orjson.dumps(told), event, problem)
 
 
 def _differences(present: Sequence[Any], wanted: Sequence[Item]) -> dict[str, str]:
@@ -351,11 +358,11 @@ def _differences(present: Sequence[Any], wanted: Sequence[Item]) -> dict[str, st
     return {f"[{index}][{name}]": value for index, change in enumerate(changes) for name, value in change.items()}
 
 
-def _refusal(status: int, failure: Mapping[str, Any]) -> ProviderRefusal:
+def _refusal(status: int, failure: Mapping[str, Any]) -> ProviderRejected:
     code = str(failure.get("code") or failure.get("type") or f"status_{status}")
     if status == 404 or code == "resource_missing":
         code = "not_found"
-    return ProviderRefusal(code, str(failure.get("message") or f"it answered {status}")[:300])
+    return ProviderRejected(code, str(failure.get("message") or f"it answered {status}")[:300])
 
 
 def _unreadable(problem: str) -> ProviderUnavailable:

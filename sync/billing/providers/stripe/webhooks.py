@@ -16,7 +16,8 @@ from typing import Any, TypeGuard
 import orjson
 
 from sync.billing.domain.model import FETCHED, Event, Item, Order, Period, Scheduled, Subscription
-from sync.billing.providers import LISTED, Secret, Unparsable, Verification, hmac_signature
+from sync.billing.providers import hmac_signature
+from sync.billing.providers.base import LISTED, Secret, Unparsable, Verification
 from sync.billing.providers.hmac_signature import Scheme
 from sync.core import instants
 from sync.core.topic import LIVE
@@ -57,7 +58,7 @@ PRORATIONS = {
 _ID = re.compile(r"[\x21-\x7e]{1,200}")
 
 
-class Stripe:
+class StripeWebhooks:
     """The adapter of Stripe Billing."""
 
     name = NAME

@@ -12,9 +12,9 @@ from paddle_billing.Notifications import Secret as OfficialSecret
 from paddle_billing.Notifications import Verifier as OfficialVerifier
 
 from sync.billing.domain.model import Event, Item, Period, Scheduled
-from sync.billing.providers import Expired, Invalid, Malformed, Secret, Unparsable, Verification, Verified
+from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Unparsable, Verification, Verified
 from sync.billing.providers.hmac_signature import HEADER_MAX_CHARS, SIGNATURES_MAX
-from sync.billing.providers.paddle.webhooks import Paddle
+from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.core import instants
 from tests.support.bodies import SANDBOX_SECRET, SECRET, envelope, official, signature, subscription
 
@@ -28,11 +28,11 @@ def verify(
     header: str | None, body: bytes = BODY, tolerance_s: float = 300, secrets: list[Secret] = SECRETS
 ) -> Verification:
     headers = {} if header is None else {"paddle-signature": header}
-    return Paddle().verify(body, headers, secrets, NOW, tolerance_s)
+    return PaddleWebhooks().verify(body, headers, secrets, NOW, tolerance_s)
 
 
 def parse(value: object, environment: str = "live") -> Event | Unparsable:
-    return Paddle().parse(json.dumps(value).encode(), environment)
+    return PaddleWebhooks().parse(json.dumps(value).encode(), environment)
 
 
 def parsed(value: object) -> Event:
@@ -254,7 +254,7 @@ class TestParse:
         "body", [b"", b"{", b"[]", b"null", b"\xff", b"{}", b'{"event_id":1}', b'{"event_id":"a b"}']
     )
     def test_a_body_without_an_id_gets_one_of_its_bytes(self, body: bytes) -> None:
-        result, again = Paddle().parse(body, "live"), Paddle().parse(body, "live")
+        result, again = PaddleWebhooks().parse(body, "live"), PaddleWebhooks().parse(body, "live")
         assert isinstance(result, Unparsable)
         assert result.event_id.startswith("body_")
         assert result == again

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sync.billing.domain.model import Event, Item, Period, Scheduled
-from sync.billing.providers import Expired, Invalid, Malformed, Secret, Unparsable, Verified
+from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Unparsable, Verified
 from sync.billing.providers.hmac_signature import HEADER_MAX_CHARS, SIGNATURES_MAX
-from sync.billing.providers.stripe.webhooks import Stripe, fetched, subscription_of
+from sync.billing.providers.stripe.webhooks import StripeWebhooks, fetched, subscription_of
 
 NOW = 1_795_400_000
 SECRETS = (Secret("live", b"whsec_a"), Secret("sandbox", b"whsec_b"))
 BODY = b'{"id":"evt_1"}'
-STRIPE = Stripe()
+STRIPE = StripeWebhooks()
 
 
 def mark(secret: str = "whsec_a", timestamp: int = NOW, body: bytes = BODY) -> str:
