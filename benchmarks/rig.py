@@ -27,7 +27,7 @@ from typing import Any
 import redis
 
 from gateway.auth.tokens import mint
-from sync.store.embedded.server import find_binary
+from sync.store.embedded.data_dir import find_binary
 from sync.store.store import COMMIT_LUA
 
 HERE = Path(__file__).resolve().parent

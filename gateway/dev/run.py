@@ -30,7 +30,7 @@ from gateway.dev import dev_env
 from gateway.errors import GatewayError
 from sync.core.errors import SyncError
 from sync.process import environment, parent_watch
-from sync.store.embedded.server import DEFAULT_DATA_DIR
+from sync.store.embedded.data_dir import DEFAULT_DATA_DIR
 
 if TYPE_CHECKING:
     from gateway.dev.procfile import Screen

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from sync.store.coalescer import Coalescer
-from sync.store.redis.cluster import ClusterRedis
+from sync.store.redis.cluster_client import ClusterRedis
 from sync.store.redis.retry import cancel_guard
 from sync.store.store import Store, StoreError
 

@@ -6,19 +6,45 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Iterable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from importlib import resources
 from typing import TYPE_CHECKING, Any, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
-from sync.core import announcement, canonical_json, merge_patch
-from sync.core.announcement import PUBLISHER
-from sync.core.errors import SyncError
+from sync.core import canonical_json, merge_patch
 from sync.core.pauses import Pauses
 from sync.store.keys import DEFAULT_KEYS, Keys
+from sync.store.models import (
+    ABSENT as ABSENT,
+)
+from sync.store.models import (
+    FIELDS as FIELDS,
+)
+from sync.store.models import (
+    Change as Change,
+)
+from sync.store.models import (
+    Committed as Committed,
+)
+from sync.store.models import (
+    LogEntry as LogEntry,
+)
+from sync.store.models import (
+    Snapshot as Snapshot,
+)
+from sync.store.models import (
+    StoreError as StoreError,
+)
+from sync.store.models import (
+    Verdict as Verdict,
+)
+from sync.store.models import (
+    order_token as order_token,
+)
+from sync.store.models import (
+    snapshot_of as snapshot_of,
+)
 from sync.store.redis.slots import slot_of, variants
 from sync.store.unannounced import Unannounced
 
@@ -34,110 +60,6 @@ def _lua(name: str) -> str:
 
 COMMIT_LUA = _lua("commit.lua")
 """The commit script's source; any backend with a Redis connection may load it and commit straight to the store."""
-
-FIELDS = ("version", "state", "cause", "rev", "owner", "erased")
-"""What is read of a topic's hash, in this order; `private` behind it where that is wanted too."""
-
-ABSENT = b"null"
-"""The state of a topic that has none."""
-
-
-class StoreError(SyncError):
-    """The store could not be reached, or refused. Nothing can be said about whether a commit happened: retry it with
-    the same event id."""
-
-
-class Verdict(StrEnum):
-    """What became of a change."""
-
-    APPLIED = "applied"
-    UNCHANGED = "unchanged"
-    DUPLICATE = "duplicate"
-    STALE = "stale"
-    CONFLICT = "conflict"
-    BILLED = "billed"
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What became of a commit.
-
-    Attributes:
-        version: the topic's after the call, microseconds since 1970; 0 where it has no state.
-        rev: the topic's after the call; see `Snapshot`.
-        unannounced: why the store did not announce what it committed, or empty. It stands, and is found by sweeps.
-    """
-
-    verdict: Verdict
-    version: int
-    rev: int = 0
-    unannounced: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A topic's newest committed version as raw JSON bytes. Without state: version 0, state `null`, the rest empty.
-
-    Attributes:
-        private: the backend-only part; empty for none, and where it was not asked for.
-        rev: rises with every commit, also with one that makes no version; what writers compare-and-set on.
-        owner: BILLING, PUBLISHER, or empty where only a build from before the owner has written it.
-        erased: whether the topic was erased.
-    """
-
-    topic: str
-    version: int
-    state: bytes
-    private: bytes
-    cause: bytes
-    rev: int = 0
-    owner: str = ""
-    erased: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a commit is asked to do.
-
-    Attributes:
-        topic: the topic's name, already checked.
-        state: the whole public state, canonical JSON.
-        private: the backend-only part, canonical JSON or empty.
-        event_id: dedupe key, remembered for seven days; empty for none.
-        order: refused as stale unless bytewise greater than the stored token; empty for none.
-        if_version: refused as conflict unless this is the stored version (0: no state yet).
-        cause: JSON object telling why, or empty.
-        previous: the snapshot the caller read before, from which a merge patch is made; None for no patch.
-        owner: who computes this state: BILLING or PUBLISHER. A publisher's is refused as billed once billing does.
-        if_rev: refused as conflict unless this is the stored rev (0: no state yet).
-        erases: whether this is the topic's erasure.
-    """
-
-    topic: str
-    state: bytes
-    private: bytes = b""
-    event_id: str = ""
-    order: str = ""
-    if_version: int | None = None
-    cause: bytes = b""
-    previous: Snapshot | None = None
-    owner: str = PUBLISHER
-    if_rev: int | None = None
-    erases: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    """One version of a topic's history: its public state and cause as raw JSON bytes."""
-
-    version: int
-    state: bytes
-    cause: bytes
-
-
-def order_token(order: int | str) -> str:
-    """Return the bytewise comparable token of a caller's order value: integers zero-padded to 20 digits."""
-    return f"{order:020d}" if isinstance(order, int) else order
 
 
 def patch_argument(change: Change) -> bytes:
@@ -462,23 +384,3 @@ def _committed(change: Change, reply: Any) -> Committed:
     if verdict is Verdict.DUPLICATE and not change.event_id:
         verdict = Verdict.APPLIED  # of its own first sending; see _event_id
     return Committed(verdict, int(reply[1]), int(reply[2]), reply[3].decode() if len(reply) > 3 else "")
-
-
-def snapshot_of(topic: str, fields: Sequence[bytes | None]) -> Snapshot:
-    """Return the snapshot in the values of a topic's FIELDS, and of its field `private` if that was asked for."""
-    stored, state, cause, rev, owner, erased = fields[: len(FIELDS)]
-    if stored is None:
-        return Snapshot(topic, 0, ABSENT, b"", b"")
-    version, state, cause = int(stored), state or ABSENT, cause or b""
-    # A build from before `rev` leaves it, and what belongs to it, behind the version.
-    is_older = rev is None or int(rev) < version
-    return Snapshot(
-        topic,
-        version,
-        state,
-        (fields[len(FIELDS)] or b"") if len(fields) > len(FIELDS) else b"",
-        cause,
-        version if is_older else int(rev or 0),
-        (owner or b"").decode(),
-        announcement.was_erased_before(state, cause) if is_older else erased is not None,
-    )

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from sync.store.embedded import child_guard
 from sync.store.embedded import server as embedded
-from sync.store.embedded.server import EmbeddedError, Layout
+from sync.store.embedded.data_dir import DataDir, EmbeddedError
 from tests.support import wait
 from tests.support.processes import Running, alive_with, clean_environ, python, running, servers_of
 
@@ -86,7 +86,7 @@ async def test_listens_on_the_unix_socket_only(data_dir: Path) -> None:
         assert await client.config_get("port") == {"port": "0"}
         assert await client.config_get("append*") | {"appendonly": "yes"} == await client.config_get("append*")
         await client.aclose()
-        assert Layout.of(data_dir).socket.stat().st_mode & 0o077 == 0
+        assert DataDir.of(data_dir).socket.stat().st_mode & 0o077 == 0
 
 
 async def test_what_was_written_is_there_the_next_time(data_dir: Path) -> None:
@@ -122,7 +122,7 @@ async def test_ten_at_once_start_one_server(data_dir: Path) -> None:
 
 async def test_a_long_path_is_served_through_a_short_socket(data_dir: Path) -> None:
     deep = data_dir / ("long" * 30)
-    socket = Layout.of(deep).socket
+    socket = DataDir.of(deep).socket
     try:
         async with embedded.serve(deep) as url:
             assert await ping(url)
@@ -143,7 +143,7 @@ async def test_a_path_with_spaces_quotes_and_percent_signs_works(data_dir: Path)
 async def test_a_stale_socket_file_is_replaced(data_dir: Path) -> None:
     async with embedded.serve(data_dir) as url:
         (server,) = servers_of(data_dir)
-        socket = Layout.of(data_dir).socket
+        socket = DataDir.of(data_dir).socket
         os.link(socket, data_dir / "stale")
         assert server
     (data_dir / "stale").rename(socket)
@@ -284,7 +284,7 @@ async def test_never_two_servers_whatever_is_killed(data_dir: Path) -> None:
 
     looking = asyncio.create_task(look())
     programs = [Running(python(*STORE), clean_environ(data_dir)) for _ in range(3)]
-    url = Layout.of(data_dir).url
+    url = DataDir.of(data_dir).url
     try:
         for _ in range(4):
             victim = await until(owner)
@@ -370,9 +370,9 @@ async def test_without_the_kernels_help_a_watching_guard_ends_the_server(data_di
     script = (
         "import asyncio, sys\n"
         "from sync.store.embedded import child_guard\n"
-        "from sync.store.embedded import server as embedded\n"
+        "from sync.store.embedded.__main__ import main\n"
         "child_guard.KERNEL_HELPS = False\n"
-        "asyncio.run(embedded.main())\n"
+        "asyncio.run(main())\n"
     )
     for how in (signal.SIGTERM, signal.SIGKILL):
         with running(python("-c", script), clean_environ(data_dir)) as store:

@@ -31,7 +31,7 @@ from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.storage.environment import Environment
 from sync.billing.storage.inbox import Record
 from sync.core import instants
-from sync.store.embedded.server import Layout
+from sync.store.embedded.data_dir import DataDir
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.redis.connect import connect
 from sync.store.store import Store
@@ -236,7 +236,7 @@ async def test_what_was_answered_counts_exactly_once_whatever_is_killed(data_dir
     provider = Provider(f"http://127.0.0.1:{port}", Random(SEED))
     events = provider.histories(max(1, int(SOAK_S * EVENTS_PER_S / PER_TENANT)))
     async with crew_of(data_dir, port) as crew:
-        store = connect(Layout.of(data_dir).url).store
+        store = connect(DataDir.of(data_dir).url).store
         try:
             await until(lambda: ready(provider.url), timeout_s=30)
             began = time.monotonic()

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from sync.store.redis.connect import StoreUrlError, connect
+from sync.store.redis.connect import connect
 from sync.store.redis.slots import SLOTS
+from sync.store.redis.urls import StoreUrlError
 from sync.store.store import Change, Store, StoreError
 from tests.integration.test_sentinel import SERVICE, Sentinel, start
 from tests.support.certificates import Certificates, make_certificates

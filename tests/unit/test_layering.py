@@ -87,7 +87,7 @@ IMPURE = set(
 CATCHES_EVERYTHING = {
     "gateway.console.supervisor": "a console task that fails must not stop the push",
     "sync.worker": "an event that fails must not stop the others",
-    "sync.store.embedded.server": "any failure of the wheel's private module: a server on PATH will do",
+    "sync.store.embedded.data_dir": "any failure of the wheel's private module: a server on PATH will do",
 }
 """Modules with an `except Exception`, each with the reason."""
 

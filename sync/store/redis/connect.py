@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from redis.asyncio import Redis, Sentinel
 from redis.asyncio.connection import parse_url
@@ -16,37 +15,28 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sync.core.errors import SyncError
 from sync.store.keys import DEFAULT_PREFIX, Keys, PrefixError, check_prefix
-from sync.store.redis.cluster import NODE_TIMEOUT_S, Cluster, ClusterRedis
+from sync.store.redis.cluster import NODE_TIMEOUT_S, Cluster
+from sync.store.redis.cluster_client import ClusterRedis
 from sync.store.redis.failover import renewing
 from sync.store.redis.pubsub import Bus, Endpoint, SingleServerPubSub
 from sync.store.redis.retry import CancelSafeRetry
 from sync.store.redis.slots import Layout, address
+from sync.store.redis.urls import (
+    FORMS,
+    SENTINEL_PORT,
+    SERVER_PORT,
+    ServerList,
+    StoreUrlError,
+    parse_servers,
+    tls_context,
+)
 from sync.store.store import Store, StoreError
 
 SOCKET_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
 RETRIES = 2
 CONNECTIONS_MAX = 64
-
-FORMS = (
-    "redis://, rediss://, unix://, redis+sentinel://host:port,host:port/SERVICE, redis+cluster://host:port,host:port; "
-    "rediss+sentinel:// and rediss+cluster:// with TLS"
-)
-"""What a store URL may be."""
-
-SENTINEL_PORT, SERVER_PORT = 26379, 6379
-
-TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
-"""What the query of a URL with TLS may say."""
-
-
-class StoreUrlError(SyncError, ValueError):
-    """PLANWIRE_REDIS_URL cannot be used; the text says what is wrong with it and never shows its password."""
-
-    def __str__(self) -> str:
-        return f"PLANWIRE_REDIS_URL: {super().__str__()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +99,7 @@ def _direct(url: str, prefix: str, durable: bool) -> Connected:
         path=parts.get("path"),
         username=parts.get("username"),
         password=parts.get("password"),
-        tls=_tls(parts) if url.startswith("rediss:") else None,
+        tls=tls_context(parts) if url.startswith("rediss:") else None,
     )
 
     async def where() -> Endpoint:
@@ -126,75 +116,8 @@ def _direct(url: str, prefix: str, durable: bool) -> Connected:
     return Connected(Store(redis, keys, durable=durable), SingleServerPubSub(where, renewing(redis).listen))
 
 
-def _tls(parts: Mapping[str, Any]) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=parts.get("ssl_ca_certs"))
-    if parts.get("ssl_certfile"):
-        context.load_cert_chain(parts["ssl_certfile"], parts.get("ssl_keyfile"))
-    if str(parts.get("ssl_check_hostname", True)).lower() in ("false", "0"):
-        context.check_hostname = False
-    if parts.get("ssl_cert_reqs") == "none":
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-@dataclass(frozen=True, slots=True)
-class _Several:
-    """A URL of several servers, taken apart."""
-
-    addresses: tuple[tuple[str, int], ...]
-    username: str | None
-    password: str | None
-    path: str
-    query: dict[str, str]
-    tls: ssl.SSLContext | None
-    tls_options: dict[str, Any]
-
-    @property
-    def login(self) -> dict[str, Any]:
-        return {"username": self.username, "password": self.password}
-
-
-def _several(url: str, default_port: int, options: tuple[str, ...]) -> _Several:
-    split = urlsplit(url)
-    query = dict(parse_qsl(split.query))
-    has_tls = split.scheme.startswith("rediss")
-    unknown = [name for name in query if name not in options and not (has_tls and name in TLS_OPTIONS)]
-    if unknown:
-        raise StoreUrlError(f"{split.scheme} has no option {', '.join(unknown)}")
-    userinfo, _, hosts = split.netloc.rpartition("@")
-    name, _, secret = userinfo.partition(":")
-    addresses = tuple(_address(item, default_port) for item in hosts.split(","))
-    tls_options: dict[str, Any] = {}
-    if has_tls:
-        tls_options = {"ssl": True, **{name: value for name, value in query.items() if name in TLS_OPTIONS}}
-        if "ssl_check_hostname" in tls_options:
-            tls_options["ssl_check_hostname"] = query["ssl_check_hostname"].lower() not in ("false", "0")
-        if query.get("ssl_cert_reqs") == "none":
-            tls_options["ssl_check_hostname"] = False
-    return _Several(
-        addresses,
-        unquote(name) or None,
-        unquote(secret) or None,
-        split.path.strip("/"),
-        query,
-        _tls(query) if has_tls else None,
-        tls_options,
-    )
-
-
-def _address(item: str, default_port: int) -> tuple[str, int]:
-    bare = "]" if item.startswith("[") else ""  # [::1] has colons of its own
-    host, port = item, str(default_port)
-    if ":" in item.rpartition(bare)[2] if bare else ":" in item:
-        host, _, port = item.rpartition(":")
-    if not host.strip("[]") or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
-        raise StoreUrlError(f"{item!r} is not host:port")
-    return host.strip("[]"), int(port)
-
-
 def _sentinel(url: str, prefix: str, durable: bool) -> Connected:
-    parts = _several(url, SENTINEL_PORT, ("db", "sentinel_username", "sentinel_password"))
+    parts = parse_servers(url, SENTINEL_PORT, ("db", "sentinel_username", "sentinel_password"))
     if not parts.path or not parts.query.get("db", "0").isdigit():
         raise StoreUrlError("a sentinel URL is redis+sentinel://host:port[,host:port...]/SERVICE[?db=N]")
     database = int(parts.query.get("db", "0"))
@@ -268,7 +191,7 @@ class _SentinelStore(Store):
 
 
 def _cluster(url: str, prefix: str, durable: bool) -> Connected:
-    parts = _several(url, SERVER_PORT, ())
+    parts = parse_servers(url, SERVER_PORT, ())
     if parts.path not in ("", "0"):
         raise StoreUrlError("a cluster URL is redis+cluster://host:port[,host:port...]: a Cluster has one database")
     options = {"socket_connect_timeout": CONNECT_TIMEOUT_S, **parts.login, **parts.tls_options}
@@ -282,7 +205,7 @@ class _ClusterBus:
 
     is_sharded = True
 
-    def __init__(self, cluster: Cluster, parts: _Several) -> None:
+    def __init__(self, cluster: Cluster, parts: ServerList) -> None:
         self._cluster = cluster
         self._parts = parts
         self.moved = cluster.moved

@@ -18,7 +18,7 @@ from typing import IO
 import pytest
 import structlog
 
-from sync.process import logs
+from sync.process import logs, queued_stream
 
 
 @pytest.fixture(autouse=True)
@@ -180,7 +180,7 @@ def pipe() -> Iterator[tuple[int, IO[str]]]:
 def test_a_reader_that_stops_costs_lines_and_nobodys_time(
     pipe: tuple[int, IO[str]], form: logs.Form, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "QUEUE_MAX_BYTES", 20_000)
+    monkeypatch.setattr(queued_stream, "QUEUE_MAX_BYTES", 20_000)
     reader, writer = pipe
     written = 1000
     logs.configure("info", form, writer)
@@ -206,7 +206,7 @@ def test_a_reader_that_stops_costs_lines_and_nobodys_time(
 def test_a_reader_that_is_gone_is_no_error() -> None:
     reader, descriptor = os.pipe()
     with os.fdopen(descriptor, "w") as writer:
-        stream = logs.QueuedStream(writer, str)
+        stream = queued_stream.QueuedStream(writer, str)
         os.close(reader)
         stream.write("nobody hears\n")
         stream.finish(5)
@@ -215,7 +215,7 @@ def test_a_reader_that_is_gone_is_no_error() -> None:
 
 def test_a_process_does_not_wait_for_its_reader_for_ever(pipe: tuple[int, IO[str]]) -> None:
     reader, writer = pipe
-    stream = logs.QueuedStream(writer, str)
+    stream = queued_stream.QueuedStream(writer, str)
     for _ in range(100):
         stream.write("x" * 100 + "\n")
     started = time.monotonic()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from sync.store.redis.cluster import ClusterRedis
-from sync.store.redis.connect import StoreUrlError, connect
+from sync.store.redis.cluster_client import ClusterRedis
+from sync.store.redis.connect import connect
+from sync.store.redis.urls import StoreUrlError
 
 
 async def test_a_cluster_url_names_its_nodes_and_its_login() -> None:
     connected = connect("redis+cluster://us%40er:p%3Aw@h1:7000,h2,[fe80::1]:7002")
     assert isinstance(connected.store.redis, ClusterRedis)
-    cluster = connected.store.redis.shards
+    cluster = connected.store.redis.nodes
     assert cluster._seeds == ["h1:7000", "h2:6379", "fe80::1:7002"]
     assert connected.bus.is_sharded
     assert connected.bus.layout is None
@@ -27,7 +28,7 @@ async def test_tls_options_hold_for_commands_and_for_the_bus() -> None:
     assert endpoint.tls is not None
     assert not endpoint.tls.check_hostname
     assert isinstance(connected.store.redis, ClusterRedis)
-    node = connected.store.redis.shards.node("h:6379")
+    node = connected.store.redis.nodes.node("h:6379")
     assert node.connection_pool.connection_kwargs["ssl_check_hostname"] is False
 
 

