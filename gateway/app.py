@@ -28,7 +28,7 @@ from gateway.auth.publish_keys import PublishKey
 from gateway.auth.rights import Scope
 from gateway.console.auth import ConsoleAuth, Tokens, is_on
 from gateway.console.in_process_client import inner, session_of
-from gateway.console.observer import ConsoleNode
+from gateway.console.observer import ConsoleObserver
 from gateway.console.rejected_webhooks import Watched
 from gateway.console.routes.billing import Billing
 from gateway.console.routes.routes import console_routes
@@ -101,13 +101,13 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
         _warn(settings, environ)
         async with AsyncExitStack() as stack:
             try:
-                node = await started(app, stack)
+                node, console = await started(app, stack)
             except (GatewayError, SyncError) as error:
                 failures.append(str(error))
                 raise
-            yield {"node": node}
+            yield {"node": node, "console": console}
 
-    async def started(app: Starlette, stack: AsyncExitStack) -> Node:
+    async def started(app: Starlette, stack: AsyncExitStack) -> tuple[Node, ConsoleObserver | None]:
         url = settings.redis_url.get_secret_value()
         if not url:
             patience_s = STORE_PATIENCE_S if settings.watch_pid else 0.0
@@ -116,7 +116,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
         connected = connect(url, prefix=settings.prefix, durable=settings.durable)
         stack.push_async_callback(connected.store.aclose)
         tokens = Tokens.of(settings) if is_on(settings) else None
-        node = Node(settings, connected) if tokens is None else ConsoleNode(settings, connected, tokens.stream_keys)
+        node = Node(settings, connected, () if tokens is None else tokens.stream_keys)
+        console = None if tokens is None else ConsoleObserver(node)
         billing: Billing | None = None
         app.router.routes.extend(api_routes.routes(node))
         if settings.intake:
@@ -140,15 +141,17 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
             for door in doors:
                 if door.path.startswith("/webhooks/"):
                     await self_check(front, door.path)
-                    if isinstance(node, ConsoleNode):
-                        door.app = Watched(door.app, door.path.removeprefix("/webhooks/"), node.refusals)
+                    if console is not None:
+                        door.app = Watched(door.app, door.path.removeprefix("/webhooks/"), console.refusals)
                 door.app = Counted(door.app, door.path, node.metrics)
             billing = Billing(sync_settings.environments, _parked(pipeline), inner(doors))
-        if tokens is not None and isinstance(node, ConsoleNode):
+        if tokens is not None and console is not None:
             console_auth = ConsoleAuth(settings, tokens, node.auth.revocations)
-            app.router.routes.extend(console_routes(node, console_auth, billing))
+            app.router.routes.extend(console_routes(console, console_auth, billing))
         await stack.enter_async_context(node.run(_stop_process))
-        return node
+        if console is not None:
+            await stack.enter_async_context(console.run())
+        return node, console
 
     if settings.dev:
         routes += demo_routes(settings)

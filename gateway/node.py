@@ -7,12 +7,10 @@ import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
 from typing import Any
 
-import orjson
 import structlog
 
 from gateway.auth import revocation_store, revocations
@@ -27,13 +25,13 @@ from gateway.fleet.question_formats import AcksFormat
 from gateway.freshness.probe import Probe
 from gateway.freshness.reconciler import Reconciler
 from gateway.hub.fanout import in_chunks
-from gateway.hub.hub import Hub, Subscription
+from gateway.hub.hub import Hub
 from gateway.metrics import Metrics
 from gateway.server.connections import HttpConnections, Limits
 from gateway.settings import GatewaySettings
 from gateway.ws.connection import SessionSocket
 from gateway.ws.registry import ConnectionRegistry
-from gateway.ws.session import Rules
+from gateway.ws.session import SessionConfig
 from sync.process import logs
 from sync.store.checks.inspection import Inspection
 from sync.store.redis.connect import Connected
@@ -77,26 +75,26 @@ class Node:
         self.publish_keys = PublishKeys(
             settings.publish_keys, settings.publish_rights, default_rate=settings.publish_rate_per_s
         )
-        self.reconciler = Reconciler(
-            self.store,
-            self.metrics,
-            settings.sweep_s,
-            hold_s=settings.sweep_s,
-            hydrates=bool(settings.source_url),
-        )
         self.subscriber = BusSubscriber(connected.bus, self._message, self._subscribed, self._lost)
         self.hub = Hub(
             self.metrics,
             self.subscriber.add,
             self.subscriber.discard,
-            self.reconciler.ask,
+            lambda name: self.reconciler.request_read(name),
             acks_per_topic=settings.acks_per_topic,
             acks_per_s=settings.acks_per_s,
             ack_after_ms=settings.ack_after_ms,
-            want_reconcile=self.reconciler.want_reconcile,
+            want_reconcile=lambda name: self.reconciler.want_reconcile(name),
             keys=self.store.keys,
         )
-        self.reconciler.hub = self.hub
+        self.reconciler = Reconciler(
+            self.store,
+            self.hub,
+            self.metrics,
+            settings.sweep_s,
+            hold_s=settings.sweep_s,
+            hydrates=bool(settings.source_url),
+        )
         self.acks = Acks(self.store, self.hub, self.name)
         self.control = ControlChannel()
         self.control.on(revocations.OP, self._revocation_heard)
@@ -108,7 +106,7 @@ class Node:
         self.probe = Probe(
             self.store, self.hub, self.subscriber, self.name, settings.probe_s, self.registry.announce_freshness
         )
-        self.rules = Rules(
+        self.rules = SessionConfig(
             verify=self.auth.verify,
             topics_max=settings.topics_per_socket,
             frames_per_s=settings.frames_per_s,
@@ -124,8 +122,8 @@ class Node:
         return f"s_{self.name}_{next(self._session_count):x}"
 
     @asynccontextmanager
-    async def run(self, on_death: Callable[[], None]) -> AsyncIterator[None]:
-        """Run every task of the process while the context is open; `on_death` is called should one of them fail."""
+    async def run(self, on_failure: Callable[[], None]) -> AsyncIterator[None]:
+        """Run every task of the process while the context is open; call `on_failure` if one of them fails."""
         self.subscriber.add(self._control_channel)
         tasks = asyncio.create_task(self._tasks(), name="node")
 
@@ -133,7 +131,7 @@ class Node:
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.critical("node_died", exc_info=error)
                 self.has_died = True
-                on_death()
+                on_failure()
 
         tasks.add_done_callback(ended)
         try:
@@ -147,7 +145,7 @@ class Node:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.subscriber.run(), name="feed")
             group.create_task(self.reconciler.run(), name="reads")
-            group.create_task(self.reconciler.patrol(), name="sweep")
+            group.create_task(self.reconciler.run_periodic(), name="sweep")
             group.create_task(self.probe.run(), name="probe")
             group.create_task(self.registry.run(), name="pulse")
             group.create_task(self._check(), name="check")
@@ -156,12 +154,6 @@ class Node:
             group.create_task(self.inspection.run(INSPECT_EVERY * self.settings.probe_s), name="inspection")
             if self._jwks is not None:
                 group.create_task(self._jwks.run(), name="jwks")
-            for name, job in self._further().items():
-                group.create_task(job, name=name)
-
-    def _further(self) -> dict[str, Coroutine[object, object, None]]:
-        """Return what a kind of node runs besides, by the task's name."""
-        return {}
 
     async def _check(self) -> None:
         pruned_at = time.monotonic()
@@ -175,7 +167,7 @@ class Node:
             if time.monotonic() - pruned_at > PRUNE_S:
                 pruned_at = time.monotonic()
                 self.auth.revocations.prune(time.time() - self.settings.revocation_keep_s - PRUNE_S)
-            self.metrics.topics = len(self.hub.topics) - self.hub.reports
+            self.metrics.topics = self.hub.topic_count
             self.metrics.probe_at = self.hub.verified_at_us / 1e6
 
     async def _revocations(self) -> None:
@@ -247,7 +239,7 @@ class Node:
         live = self.hub.topics.get(channel)
         if live is not None:
             self.hub.confirmed(channel)
-            self.reconciler.ask(live.name)
+            self.reconciler.request_read(live.name)
         elif channel in self.probe.canaries:
             self.probe.prompt()
         elif channel == self._control_channel:
@@ -283,26 +275,6 @@ class Node:
         if socket in self.registry.sockets:  # else it is gone since
             socket.revoke(self.auth.revocations)
 
-    # What browsers answer.
-
-    def acked(self, subscription: Subscription, version: int) -> None:
-        """Note that a browser's listeners ran with `version`."""
-        if subscription.acked < version <= subscription.sent:
-            subscription.acked = version
-            live = subscription.live
-            if live.is_report:
-                return
-            self.metrics.acks += 1
-            # A page that was opened later has not waited for it: its ack tells the version's age and no latency.
-            if version / 1e6 >= subscription.socket.opened_at:
-                self.metrics.acked(version, _occurred_at(live.cause) if version == live.version else None)
-
-    def nacked(self, subscription: Subscription, version: int, reason: str) -> None:
-        """Note that a browser could not use `version`."""
-        subscription.nacked = version
-        self.metrics.nacks += 1
-        logs.limited(__name__, "nack", topic=subscription.live.name, version=version, reason=reason)
-
 
 def _auth(settings: GatewaySettings, keys: Sequence[VerifyKey]) -> tuple[Auth, Jwks | None]:
     fixed = [*secret_keys(secret.get_secret_value() for secret in settings.jwt_secret), *keys]
@@ -327,13 +299,3 @@ def _auth(settings: GatewaySettings, keys: Sequence[VerifyKey]) -> tuple[Auth, J
         refresh_s=settings.jwks_refresh_s,
         retry_s=settings.jwks_retry_s,
     )
-
-
-def _occurred_at(cause: bytes) -> float | None:
-    """Return when the cause says it occurred, in seconds since 1970."""
-    if not cause:
-        return None
-    try:
-        return datetime.fromisoformat(orjson.loads(cause)["occurred_at"]).timestamp()
-    except (ValueError, KeyError, TypeError):
-        return None

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from gateway.hub.pending import Outbox
 from gateway.ws.connection import SessionSocket
 
 SECONDS_MAX = 60
@@ -40,14 +39,9 @@ class FaultInjection:
         """For `seconds`, let it have what is new every `delay_s` only."""
         is_new = socket not in self._until
         self._until[socket] = time.monotonic() + seconds
-        self._hold(socket)
+        socket.hold_back()
         if is_new:
             self._later(delay_s, lambda: self._thaw(socket, delay_s))
-
-    def _hold(self, socket: SessionSocket) -> None:
-        if socket.outbox is None:
-            socket.fd = -1  # the shortcut past the outbox
-            socket.outbox = Outbox()
 
     def _thaw(self, socket: SessionSocket, delay_s: float) -> None:
         left_s = self._until[socket] - time.monotonic()
@@ -57,7 +51,7 @@ class FaultInjection:
         if not socket.buffered_bytes():  # else it does not drain by itself, and its transport says when it does
             socket.resume_writing()
         if left_s > 0.001:
-            self._hold(socket)
+            socket.hold_back()
             self._later(min(delay_s, left_s), lambda: self._thaw(socket, delay_s))
         else:
             del self._until[socket]

@@ -1,4 +1,7 @@
-"""A gateway with a console: it remembers why browsers refused a version, reports, and answers other gateways."""
+"""The console's part of a gateway: observes the hub, reports to consoles, and answers other gateways' consoles.
+
+Its tasks run under a supervisor of its own: a failure in any of them does not stop the push.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,26 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 
-from gateway.auth.tokens import VerifyKey
 from gateway.console import fault_injection
 from gateway.console.fault_injection import FaultInjection
 from gateway.console.rejected_webhooks import Refusals
 from gateway.console.reports import lease
 from gateway.console.reports.reporter import Reporter, Told
-from gateway.console.reports.tab_counts import TabCounts
+from gateway.console.reports.tab_counts import TabCounts, socket_of
 from gateway.console.reports.topic_list import LivePage, live_page
 from gateway.console.supervisor import supervise
 from gateway.fleet.ask import Answers, FleetQuery
 from gateway.fleet.question_formats import ConsoleFormat
 from gateway.hub.hub import Subscription
+from gateway.hub.observer import HubObserver
 from gateway.node import Node
-from gateway.settings import GatewaySettings
 from gateway.ws.connection import SessionSocket
-from sync.store.redis.connect import Connected
 from sync.store.store import StoreError
 
 NACKS_KEPT = 1000
@@ -44,30 +46,39 @@ TABS_MAX = 500
 """Tabs of a topic that one gateway answers with; its counts are of all."""
 
 
-class ConsoleNode(Node):
-    """A node that consoles see."""
+class ConsoleObserver(HubObserver):
+    """What consoles see of one gateway."""
 
-    def __init__(self, settings: GatewaySettings, connected: Connected, keys: Sequence[VerifyKey] = ()) -> None:
-        super().__init__(settings, connected, keys)
+    def __init__(self, node: Node) -> None:
+        """Observe `node` from now on; `run` runs the tasks."""
+        self.node = node
         self._reasons: OrderedDict[tuple[str, str], tuple[int, str]] = OrderedDict()
-        self.tab_counts = TabCounts(self)
+        self.tab_counts = TabCounts(node)
         self.holds = FaultInjection()
-        self.refusals = Refusals(self.store)
-        self.reporter = Reporter(self, self.tab_counts, self.holds, Told(self.nack_reason, self.refusals.counters))
-        self.fleet_query = FleetQuery(self.store, self.name, ConsoleFormat(), self._answer)
+        self.refusals = Refusals(node.store)
+        self.reporter = Reporter(node, self.tab_counts, self.holds, Told(self.nack_reason, self.refusals.counters))
+        self.fleet_query = FleetQuery(node.store, node.name, ConsoleFormat(), self._answer)
         self._looks: asyncio.Queue[list[object]] = asyncio.Queue(LOOKS_MAX)
-        self.control.on(ConsoleFormat.op, self.fleet_query.heard)
-        self.control.on(lease.OP, self._look_heard)
+        node.control.on(ConsoleFormat.op, self.fleet_query.heard)
+        node.control.on(lease.OP, self._look_heard)
+        node.hub.observers.add(self)
 
-    def _further(self) -> dict[str, Coroutine[object, object, None]]:
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Run the console's tasks while the context is open, each under `supervise`."""
         jobs: dict[str, Callable[[], Awaitable[None]]] = {
             "reports": self.reporter.run,
             "survey": self.fleet_query.run,
             "refusals": self._flush,
             "control": self._read_looks,
         }
-        # A failure in any of them is the console's own: the node's other tasks run on.
-        return {name: supervise(name, job) for name, job in jobs.items()}
+        tasks = [asyncio.create_task(supervise(name, job), name=name) for name, job in jobs.items()]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     async def _flush(self) -> None:
         while True:
@@ -85,21 +96,13 @@ class ConsoleNode(Node):
         while True:
             self.reporter.looked(await self._looks.get())
 
-    def acked(self, subscription: Subscription, version: int) -> None:
-        """Note that a browser's listeners ran with `version`."""
-        super().acked(subscription, version)
-        self.tab_counts.touch(subscription.live)
-
-    def nacked(self, subscription: Subscription, version: int, reason: str) -> None:
-        """Note that a browser could not use `version`, and why."""
-        super().nacked(subscription, version, reason)
-        session = subscription.socket.session.id  # type: ignore[attr-defined]
-        key = session, subscription.live.name
-        self._reasons[key] = version, reason
+    def version_nacked(self, subscription: Subscription, reason: str) -> None:
+        """Remember why a browser could not use a version."""
+        key = socket_of(subscription).session.id, subscription.live.name
+        self._reasons[key] = subscription.nacked, reason
         self._reasons.move_to_end(key)
         if len(self._reasons) > NACKS_KEPT:
             self._reasons.popitem(last=False)
-        self.tab_counts.touch(subscription.live)
 
     def nack_reason(self, session: str, topic: str, version: int) -> str:
         """Return why a session refused this version of a topic; empty where it gave no reason or it is forgotten."""
@@ -115,8 +118,8 @@ class ConsoleNode(Node):
             StoreError: the store is unreachable or failing.
         """
         now = time.time()
-        known = await lease.gateways(self.store)
-        others = {name for name, at in known.items() if now - at < HERE_S and name != self.name}
+        known = await lease.gateways(self.node.store)
+        others = {name for name, at in known.items() if now - at < HERE_S and name != self.node.name}
         return await self.fleet_query.ask_others(others, what, about)
 
     async def _answer(self, what: str, about: Mapping[str, Any]) -> Any:
@@ -126,13 +129,13 @@ class ConsoleNode(Node):
                 return orjson.loads(self.reporter.overview_bytes())
             case "topics":
                 await self.tab_counts.count()
-                return live_page(self.hub, self.tab_counts, LivePage.read(about))
+                return live_page(self.node.hub, self.tab_counts, LivePage.read(about))
             case "tabs":
-                live = self.hub.topic(str(about.get("topic")))
-                if live is None or live.is_report:
+                live = self.node.hub.topic(str(about.get("topic")))
+                if live is None or live.is_internal:
                     return None
                 return self.reporter.chain(live, _whole(about.get("newest")), TABS_MAX)
-            case "socket" if self.settings.dev:
+            case "socket" if self.node.settings.dev:
                 return self._hold(about)
             case _:
                 return None
@@ -155,7 +158,7 @@ class ConsoleNode(Node):
         return True
 
     def _socket(self, session: str) -> SessionSocket | None:
-        return next((socket for socket in self.registry.sockets if socket.session.id == session), None)
+        return next((socket for socket in self.node.registry.sockets if socket.session.id == session), None)
 
 
 def _whole(value: object) -> int:

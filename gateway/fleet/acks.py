@@ -44,12 +44,12 @@ def summary(live: LiveTopic | None) -> dict[str, int]:
     if live is None:
         return {"sessions": 0, "unacked": 0, "nacked": 0}
     # A tab that held the newest version when it subscribed is not asked to acknowledge it again.
-    shown = [max(tab.acked, tab.held if tab.sent == tab.held else 0) for tab in live.ring]
+    shown = [max(tab.acked, tab.client_version if tab.sent == tab.client_version else 0) for tab in live.subscriptions]
     said = [version for version in shown if version]
     counts = {
         "sessions": len(shown),
         "unacked": sum(version < live.version for version in shown),
-        "nacked": sum(tab.nacked == live.version > tab.acked for tab in live.ring),
+        "nacked": sum(tab.nacked == live.version > tab.acked for tab in live.subscriptions),
     }
     return counts | ({"acked_min": min(said), "acked_max": max(said)} if said else {})
 

@@ -98,15 +98,15 @@ class Probe:
         if canary is not None and sent_at is not None and sent_at > canary.verified_at:
             canary.verified_at = sent_at
             if (verified_at := self._verified_at) > -math.inf:
-                self._hub.verified_at_us = int((time.time() - (time.monotonic() - verified_at)) * 1e6)
+                self._hub.set_verified(int((time.time() - (time.monotonic() - verified_at)) * 1e6))
             self.check()
 
     def check(self) -> None:
-        """Set `hub.fresh_until` to what is true now, and tell when that is a change; called on every tick."""
+        """Set until when the hub is fresh, and call `on_change` if that has changed it. Called on every tick."""
         self._choose()
         has_lapsed = not self._hub.fresh  # by the clock alone, maybe: then a heartbeat may have said so
         is_current = self._feed.connected and not self._hub.unsettled
-        self._hub.fresh_until = self._alive_until(self._verified_at) if is_current else -math.inf
+        self._hub.set_fresh_until(self._alive_until(self._verified_at) if is_current else -math.inf)
         fresh = self._hub.fresh
         if fresh != self._was_fresh or (fresh and has_lapsed):
             self._was_fresh = fresh

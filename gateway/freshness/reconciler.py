@@ -33,17 +33,17 @@ TIMER_SLACK_S = 0.01
 
 
 class Reconciler:
-    """The gateway's reader of the store. `ask` is called from anywhere; `run` and `patrol` are two tasks."""
+    """The gateway's reader of the store. `ask` is called from anywhere; `run` and `run_periodic` are two tasks."""
 
     def __init__(
-        self, store: Store, metrics: Metrics, interval_s: float, *, hold_s: float, hydrates: bool = False
+        self, store: Store, hub: Hub, metrics: Metrics, interval_s: float, *, hold_s: float, hydrates: bool = False
     ) -> None:
         """Sweep every `interval_s`; leave other gateways `hold_s` to put back what the store has lost.
 
         `hydrates`: topics without state are marked for the worker, which asks the source.
         """
-        self.hub: Hub
         self._store = store
+        self._hub = hub
         self._metrics = metrics
         self._interval_s = interval_s
         self._hold_s = hold_s
@@ -59,7 +59,7 @@ class Reconciler:
         self._wake = asyncio.Event()
         self._foreign_logged_at = -FOREIGN_LOG_S
 
-    def ask(self, name: str) -> None:
+    def request_read(self, name: str) -> None:
         """Have the topic read soon; asking twice before it is read reads it once, after both."""
         self._wanted.setdefault(self._store.shard_of(name), {})[name] = None
         self._wake.set()
@@ -96,7 +96,7 @@ class Reconciler:
                 await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
                 continue
             for snapshot in snapshots:
-                await self._take(snapshot)
+                await self._apply(snapshot)
             await self._pass_on_unhydrated()
         self._reading.discard(shard)
 
@@ -113,25 +113,25 @@ class Reconciler:
     def _is_wanted(self, name: str) -> bool:
         return any(name in names for names in self._wanted.values())
 
-    async def _take(self, snapshot: Snapshot) -> None:
+    async def _apply(self, snapshot: Snapshot) -> None:
         name = snapshot.topic
         doubted_at = self._doubts.get(name)
         now = time.monotonic()
         may_reset = now - (now if doubted_at is None else doubted_at) >= self._hold_s
-        if not self.hub.apply_snapshot(snapshot, is_final=not self._is_wanted(name), may_reset=may_reset):
-            await self._put_back(snapshot)
+        if not self._hub.apply_snapshot(snapshot, is_final=not self._is_wanted(name), may_reset=may_reset):
+            await self._restore(snapshot)
             return
         self._older.pop(name, None)
         if self._hydrates and not snapshot.version:
             self._unhydrated[name] = None
-        live = self.hub.topic(name)
+        live = self._hub.topic(name)
         if live is None or not live.verifying:
             self._doubts.pop(name, None)
         elif doubted_at is None:
             # A browser holds more than the store. Another gateway may do so too, and puts it back within one sweep:
             # only what is still missing after that is lost.
             self._doubts[name] = now
-            asyncio.get_running_loop().call_later(self._hold_s + TIMER_SLACK_S, self.ask, name)
+            asyncio.get_running_loop().call_later(self._hold_s + TIMER_SLACK_S, self.request_read, name)
 
     def heard_foreign(self, kind: str, **about: object) -> None:
         """Count a message of another installation, and log it: at most once in FOREIGN_LOG_S."""
@@ -166,14 +166,14 @@ class Reconciler:
             return
         self._metrics.unhydrated += len(names)
 
-    async def _put_back(self, stored: Snapshot) -> None:
+    async def _restore(self, stored: Snapshot) -> None:
         """Give the store back the newer snapshot that this gateway still holds, if it has lost it.
 
         Usually it has not: the announcement was quicker than the answer to the read, and the store says so.
         Something older that it holds is looked at again a moment later: where it was committed after the loss, its
         announcement is on the way, and tells so.
         """
-        live = self.hub.topic(stored.topic)
+        live = self._hub.topic(stored.topic)
         if live is None or live.version <= stored.version:
             self._older.pop(stored.topic, None)
             return
@@ -183,17 +183,17 @@ class Reconciler:
             due = self._older.get(stored.topic)
             if due is None:
                 self._older[stored.topic] = now + SECOND_LOOK_S
-                self.ask(stored.topic)
+                self.request_read(stored.topic)
                 return
             if now < due:
-                asyncio.get_running_loop().call_later(due - now + TIMER_SLACK_S, self.ask, stored.topic)
+                asyncio.get_running_loop().call_later(due - now + TIMER_SLACK_S, self.request_read, stored.topic)
                 return
         if is_unproven:
             # The announcement was heard, and the store never had it: it is another installation's, of a build whose
             # channels do not name the database. It must not be written here.
             self._older.pop(stored.topic, None)
             self.heard_foreign("announcement", topic=stored.topic, announced=live.version, stored=stored.version)
-            self.hub.retract(stored)
+            self._hub.retract(stored)
             return
         try:
             lost = Snapshot(live.name, live.version, live.state, b"", live.cause, owner=live.owner, erased=live.erased)
@@ -205,9 +205,9 @@ class Reconciler:
             # It may be back and its mark not: then nobody sees any more that its private part is missing.
             self._reconciles[stored.topic] = None
             await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-        self.ask(stored.topic)
+        self.request_read(stored.topic)
 
-    async def patrol(self) -> None:
+    async def run_periodic(self) -> None:
         """Compare every live topic's version with the store's once per interval, until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
@@ -215,7 +215,7 @@ class Reconciler:
 
     async def _round(self, group: asyncio.TaskGroup) -> None:
         started = time.monotonic()
-        names = self.hub.live_names()
+        names = self._hub.live_names()
         batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
         # The whole round is jittered, its parts are even: so no topic waits longer than one interval.
         round_s = self._interval_s * random.uniform(0.8, 1)  # noqa: S311 - jitter
@@ -249,9 +249,9 @@ class Reconciler:
             return
         self._metrics.sweep_topics += len(names)
         for name, version in zip(names, versions, strict=True):
-            live = self.hub.topic(name)
+            live = self._hub.topic(name)
             if live is not None and (version != live.version or not live.known):
                 # Newer: the bus lost it. Older, or the announcement was quicker than this answer: reading will tell.
                 if version > live.version and live.known:
                     self._metrics.sweep_repairs += 1
-                self.ask(name)
+                self.request_read(name)

@@ -11,17 +11,21 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from os import write as write_fd
 from typing import Protocol
 
+import orjson
 import structlog
 
 from gateway.hub.fanout import CHUNK, in_chunks
-from gateway.hub.pending import Outbox
+from gateway.hub.observer import Observers
+from gateway.hub.pending import PendingTopics
 from gateway.metrics import Metrics
 from gateway.ws import frames, protocol
 from sync.core import announcement
-from sync.core.topic import REPORT_KINDS
+from sync.core.topic import RESERVED_KINDS
+from sync.process import logs
 from sync.store.keys import DEFAULT_KEYS, Keys
 from sync.store.store import ABSENT, Snapshot
 
@@ -37,7 +41,10 @@ ACK_AFTER_MAX_MS = 64_000
 LINGER_S = 5.0
 """How long a topic nobody watches stays live: a reload or a reconnect finds it still there."""
 
-_REPORT_HEADS = tuple(f"{kind}:" for kind in REPORT_KINDS)
+_INTERNAL = tuple(f"{kind}:" for kind in RESERVED_KINDS)
+
+LOGGER = "gateway.node"
+"""Logger of what browsers answer."""
 
 log = structlog.get_logger()
 
@@ -49,17 +56,17 @@ class Socket(Protocol):
     """What the hub needs of a socket.
 
     Attributes:
-        outbox: slots noted while it does not drain; None while it does.
+        pending: slots noted while it does not drain; None while it does.
         deflate: whether its frames may be compressed.
         opened_at: when its session was, in seconds since 1970.
     """
 
-    outbox: Outbox[Subscription] | None
+    pending: PendingTopics[Subscription] | None
     deflate: bool
     opened_at: float
 
     @property
-    def fd(self) -> int:
+    def direct_fd(self) -> int:
         """The descriptor while a frame may be written straight to it, else -1."""
 
     def write(self, data: bytes) -> None:
@@ -68,7 +75,7 @@ class Socket(Protocol):
     def end(self, topic: str, reason: str) -> None:
         """Leave the topic, and say `gone`."""
 
-    def rest(self, data: bytes, sent: int) -> None:
+    def write_remainder(self, data: bytes, sent: int) -> None:
         """Send what is left of a frame of which the descriptor took `sent` bytes; 0 also where it failed."""
 
 
@@ -78,20 +85,34 @@ class Subscription:
     Attributes:
         sent: the newest version the browser was sent or said it holds; -1 before the topic is known here, and AHEAD
             while it holds something newer than that.
-        held: what it said on subscribing.
-        acked, nacked: the newest versions it answered for, 0 for none.
+        client_version: the version that it said it holds, on subscribing; 0: none.
+        acked, nacked: the newest versions that it answered for; 0: none.
     """
 
-    __slots__ = ("acked", "held", "index", "live", "nacked", "sent", "socket")
+    __slots__ = ("acked", "client_version", "index", "live", "nacked", "sent", "socket")
 
-    def __init__(self, socket: Socket, live: LiveTopic, held: int, index: int) -> None:
+    def __init__(self, socket: Socket, live: LiveTopic, client_version: int, index: int) -> None:
         self.socket = socket
         self.live = live
-        self.held = held
+        self.client_version = client_version
         self.index = index
         self.sent = -1
         self.acked = 0
         self.nacked = 0
+
+    def record_ack(self, version: int) -> bool:
+        """Return whether the ack counts: it is newer than the last one, and the version was sent."""
+        if not self.acked < version <= self.sent:
+            return False
+        self.acked = version
+        return True
+
+    def record_nack(self, version: int) -> bool:
+        """Return whether the nack counts: the topic has had the version."""
+        if version > self.live.version:
+            return False
+        self.nacked = version
+        return True
 
 
 class LiveTopic:
@@ -105,10 +126,10 @@ class LiveTopic:
             it not, it has lost this one, and gone on; 0: none.
         owner: who computes it, BILLING or PUBLISHER; empty while that is not known.
         erased: nothing is to come: what the topic was about is no more.
-        is_report: it is what a gateway reports to consoles: not counted, and never put back into a store that lost it.
+        is_internal: a topic of the gateways' own: not counted, and not put back into a store that lost it.
         unproven: the version, if only an announcement without an owner has told it and no read has; 0: none. A build
             from before the owner announces so, and it may be another installation's on the same channels.
-        asks_all: a console looks at it: every browser is asked to acknowledge every version, however many they are.
+        ack_all: every browser is asked to acknowledge every version, however many they are.
     """
 
     __slots__ = (
@@ -121,27 +142,27 @@ class LiveTopic:
         "erased",
         "frames",
         "idle_since",
-        "is_report",
+        "is_internal",
         "known",
         "late_version",
         "name",
         "owner",
         "patch",
         "policy",
+        "readers",
         "remaining",
-        "ring",
         "state",
+        "subscriptions",
         "unproven",
         "verifying",
         "version",
         "waiters",
-        "watchers",
     )
 
     def __init__(self, name: str, channel: bytes) -> None:
         self.name = name
         self.channel = channel
-        self.is_report = name.startswith(_REPORT_HEADS)
+        self.is_internal = name.startswith(_INTERNAL)
         self.ack_all = False
         self.version = 0
         self.base = 0
@@ -155,11 +176,11 @@ class LiveTopic:
         self.verifying = False
         self.late_version = 0
         self.unproven = 0
-        self.ring: list[Subscription] = []
+        self.subscriptions: list[Subscription] = []
         self.cursor = 0
         self.remaining = 0
         self.policy: tuple[tuple[float, int], bytes] | None = None
-        self.watchers = 0
+        self.readers = 0
         self.waiters: list[asyncio.Future[None]] = []
         self.idle_since: float | None = None
         self.frames: list[bytes | None] = [None, None, None, None]
@@ -215,12 +236,10 @@ class Hub:
     """All live topics of the process.
 
     Attributes:
-        fresh_until: how long the bus is proved to deliver, monotonic, -inf while it is not; set by the probe.
-        verified_at_us: when it was last proved, microseconds since 1970.
-        reports: how many of the topics are what gateways report to consoles.
-        changed: topics with another version or other sockets than before, while somebody wants to know; else None.
+        observers: what follows the hub.
+        verified_at_us: when the bus was last proved to deliver, microseconds since 1970; 0: never.
         unsettled: the channels not yet read again since the bus was lost; while there are any, nothing is fresh.
-        subscriptions: how many there are, of all sockets together.
+        subscription_count: how many there are, of all sockets together.
         want_reconcile: called with a topic whose newest state is lost, so that it is compared with its provider.
     """
 
@@ -240,16 +259,16 @@ class Hub:
         self.topics: dict[bytes, LiveTopic] = {}
         self.unsettled: set[bytes] = set()
         self._unfinished: deque[LiveTopic] = deque()
-        self.reports = 0
-        self.changed: set[LiveTopic] | None = None
-        self.fresh_until = -math.inf
+        self.observers = Observers()
+        self._internal_topics = 0
+        self._fresh_until = -math.inf
         self.verified_at_us = 0
         self._metrics = metrics
         self._subscribe = subscribe
         self._unsubscribe = unsubscribe
         self._reread = reread
         self.want_reconcile = want_reconcile
-        self.subscriptions = 0
+        self.subscription_count = 0
         self._acks_per_topic = acks_per_topic
         self._acks_per_s = acks_per_s
         self._ack_after_ms = ack_after_ms
@@ -258,7 +277,20 @@ class Hub:
     @property
     def fresh(self) -> bool:
         """Whether the bus is proved to deliver; not any more, if the process stood still for longer than that holds."""
-        return time.monotonic() < self.fresh_until
+        return time.monotonic() < self._fresh_until
+
+    def set_fresh_until(self, at: float) -> None:
+        """Set until when the bus is proved to deliver, in monotonic seconds; -inf while it is not."""
+        self._fresh_until = at
+
+    def set_verified(self, at_us: int) -> None:
+        """Set when the bus was last proved to deliver, in microseconds since 1970."""
+        self.verified_at_us = at_us
+
+    @property
+    def topic_count(self) -> int:
+        """Number of live topics, without the gateways' own."""
+        return len(self.topics) - self._internal_topics
 
     # Topics come and go.
 
@@ -274,7 +306,7 @@ class Hub:
         live = self.topics.get(channel)
         if live is None:
             live = self.topics[channel] = LiveTopic(name, channel)
-            self.reports += live.is_report
+            self._internal_topics += live.is_internal
             self._subscribe(channel)
         if live.idle_since is not None:
             live.idle_since = None
@@ -282,7 +314,7 @@ class Hub:
         return live
 
     def _leave(self, live: LiveTopic) -> None:
-        if not live.ring and not live.watchers:
+        if not live.subscriptions and not live.readers:
             live.idle_since = time.monotonic()
             self._idle[live] = None
 
@@ -295,7 +327,7 @@ class Hub:
                 break  # in order of leaving
             del self._idle[live]
             del self.topics[live.channel]
-            self.reports -= live.is_report
+            self._internal_topics -= live.is_internal
             self.unsettled.discard(live.channel)
             self._unsubscribe(live.channel)
 
@@ -304,11 +336,10 @@ class Hub:
     def attach(self, socket: Socket, name: str, held: int) -> Subscription:
         """Return the subscription of `socket`, which holds version `held`; it is greeted once the topic is known."""
         live = self._enter(name)
-        subscription = Subscription(socket, live, held, len(live.ring))
-        live.ring.append(subscription)
-        if self.changed is not None:
-            self.changed.add(live)
-        self.subscriptions += 1
+        subscription = Subscription(socket, live, held, len(live.subscriptions))
+        live.subscriptions.append(subscription)
+        self.observers.subscription_opened(subscription)
+        self.subscription_count += 1
         if live.remaining:
             live.remaining += 1  # the newcomer stands between the cursor and those that come after the wrap
         if self.is_sampled(live):
@@ -319,15 +350,15 @@ class Hub:
 
     def is_sampled(self, live: LiveTopic) -> bool:
         """Whether the topic has more browsers than are to ack a version."""
-        return len(live.ring) > self._acks_per_topic
+        return len(live.subscriptions) > self._acks_per_topic
 
     def ack_rule(self) -> tuple[float, int]:
         """Return the share and the spread in ms of acks that go for every topic, with as many browsers as are here."""
-        return ack_rule(self.subscriptions, self._ack_after_ms, self._acks_per_s)
+        return ack_rule(self.subscription_count, self._ack_after_ms, self._acks_per_s)
 
     def send_ack_policy(self, subscription: Subscription) -> None:
         """Tell a browser again how it is to ack this topic, unless it does not drain."""
-        if subscription.socket.outbox is None:
+        if subscription.socket.pending is None:
             subscription.socket.write(self._ack_policy(subscription.live))
 
     def _ack_policy(self, live: LiveTopic) -> bytes:
@@ -340,7 +371,7 @@ class Hub:
         if self.is_sampled(live):
             after_ms = max(after_ms, CROWD_ACK_AFTER_MS)
             if not live.ack_all:
-                share *= 2.0 ** -(len(live.ring) // self._acks_per_topic).bit_length()
+                share *= 2.0 ** -(len(live.subscriptions) // self._acks_per_topic).bit_length()
         if live.policy is None or live.policy[0] != (share, after_ms):
             live.policy = (share, after_ms), frames.text(protocol.ack_policy(live.name, share, after_ms), False)
         return live.policy[1]
@@ -351,38 +382,58 @@ class Hub:
             return
         live.ack_all = ack_all
         if self.is_sampled(live) or self.ack_rule() != (1, self._ack_after_ms):
-            in_chunks(list(live.ring), self._advise_present)
+            in_chunks(list(live.subscriptions), self._advise_present)
 
     def _advise_present(self, subscription: Subscription) -> None:
-        ring, index = subscription.live.ring, subscription.index
+        ring, index = subscription.live.subscriptions, subscription.index
         if index < len(ring) and ring[index] is subscription:
             self.send_ack_policy(subscription)
 
     def detach(self, subscription: Subscription) -> None:
         """End `subscription`."""
-        self.subscriptions -= 1
-        live, ring = subscription.live, subscription.live.ring
-        if self.changed is not None:
-            self.changed.add(live)
+        self.subscription_count -= 1
+        live, ring = subscription.live, subscription.live.subscriptions
         last = ring.pop()
         if last is not subscription:
             ring[subscription.index] = last
             last.index = subscription.index
             if live.remaining:
                 live.remaining = len(ring)  # the moved one may have jumped behind the cursor: go round once more
-        if subscription.socket.outbox is not None:
-            subscription.socket.outbox.discard(subscription)
+        if subscription.socket.pending is not None:
+            subscription.socket.pending.discard(subscription)
         self._leave(live)
+        self.observers.subscription_closed(subscription)
 
-    def renew(self, subscription: Subscription, held: int) -> None:
+    def record_ack(self, subscription: Subscription, version: int) -> None:
+        """Count that a browser's listeners ran with `version`."""
+        if not subscription.record_ack(version):
+            return
+        self.observers.version_acked(subscription)
+        live = subscription.live
+        if live.is_internal:
+            return
+        self._metrics.acks += 1
+        # A page that was opened later has not waited for it: its ack tells the version's age and no latency.
+        if version / 1e6 >= subscription.socket.opened_at:
+            self._metrics.acked(version, _occurred_at(live.cause) if version == live.version else None)
+
+    def record_nack(self, subscription: Subscription, version: int, reason: str) -> None:
+        """Count that a browser could not use `version`; a version that nobody was sent is ignored."""
+        if not subscription.record_nack(version):
+            return
+        self._metrics.nacks += 1
+        logs.limited(LOGGER, "nack", topic=subscription.live.name, version=version, reason=reason)
+        self.observers.version_nacked(subscription, reason)
+
+    def resubscribe(self, subscription: Subscription, held: int) -> None:
         """Greet again: the browser says it holds `held` now."""
-        subscription.held, subscription.sent = held, -1
+        subscription.client_version, subscription.sent = held, -1
         if subscription.live.known:
             self._send_initial(subscription)
 
     def _send_initial(self, subscription: Subscription) -> None:
         """Answer a subscribe: the newest state, or that what is held is the newest."""
-        live, held = subscription.live, subscription.held
+        live, held = subscription.live, subscription.client_version
         if held > live.version:
             # Newer than anything known here: either this copy is behind or the store lost its tail. The store decides.
             subscription.sent = AHEAD
@@ -396,10 +447,10 @@ class Hub:
             self._deliver(subscription)
         self._close_erased_soon(live)
 
-    def serve(self, subscription: Subscription) -> None:
+    def send_latest(self, subscription: Subscription) -> None:
         """Send what the browser lacks: the newest version, or the way back to it. Nothing when it holds that."""
         live = subscription.live
-        is_ahead = subscription.sent == AHEAD and subscription.held > live.version
+        is_ahead = subscription.sent == AHEAD and subscription.client_version > live.version
         if is_ahead or subscription.sent > live.version:
             if not live.verifying:
                 self._reset(subscription)
@@ -422,10 +473,10 @@ class Hub:
 
     def _drains(self, subscription: Subscription) -> bool:
         """Whether the socket takes a state now; one that does not gets a slot, and the newest when it does again."""
-        outbox = subscription.socket.outbox
-        if outbox is None:
+        pending = subscription.socket.pending
+        if pending is None:
             return True
-        if outbox.offer(subscription):
+        if pending.offer(subscription):
             self._metrics.replaced += 1
         return False
 
@@ -463,7 +514,7 @@ class Hub:
         live.unproven = 0 if owner else version
         if live.known:
             self._fan_out(live)
-        if not live.is_report:
+        if not live.is_internal:
             self._metrics.announced(version)
 
     def confirmed(self, channel: bytes) -> None:
@@ -496,7 +547,7 @@ class Hub:
         live = self.topic(snapshot.topic)
         if live is None:
             return True
-        if snapshot.version < live.version and not live.is_report:
+        if snapshot.version < live.version and not live.is_internal:
             if not (is_final and 0 < live.late_version <= snapshot.version):
                 return False
             log.error("store_went_on", topic=live.name, lost=live.version, stored=snapshot.version)
@@ -529,25 +580,24 @@ class Hub:
 
     def _close_erased(self, live: LiveTopic) -> None:
         if live.erased:
-            for subscription in live.ring[-CHUNK:]:  # each that ends takes itself out of the ring
-                self.serve(subscription)
+            for subscription in live.subscriptions[-CHUNK:]:  # each that ends takes itself out of the ring
+                self.send_latest(subscription)
                 subscription.socket.end(live.name, "erased")
-            if live.ring:
+            if live.subscriptions:
                 asyncio.get_running_loop().call_soon(self._close_erased, live)
 
     def _fan_out(self, live: LiveTopic) -> None:
-        if self.changed is not None:
-            self.changed.add(live)
+        self.observers.version_applied(live)
         self._close_erased_soon(live)
         for waiter in live.waiters:
             if not waiter.done():
                 waiter.set_result(None)
         live.waiters.clear()
         if live.remaining:
-            live.remaining = len(live.ring)  # a newer version overtakes: from where it stands, once round
+            live.remaining = len(live.subscriptions)  # a newer version overtakes: from where it stands, once round
             self._metrics.conflated += 1
             return
-        live.cursor, live.remaining = 0, len(live.ring)
+        live.cursor, live.remaining = 0, len(live.subscriptions)
         if live.remaining <= CHUNK:
             self._deliver_chunk(live)
             return
@@ -567,7 +617,7 @@ class Hub:
                 asyncio.get_running_loop().call_soon(self._deliver_next)
 
     def _deliver_chunk(self, live: LiveTopic) -> None:
-        ring = live.ring
+        ring = live.subscriptions
         live.remaining = min(live.remaining, len(ring))
         count = min(CHUNK, live.remaining)
         start = live.cursor if live.cursor < len(ring) else 0
@@ -592,10 +642,10 @@ class Hub:
         encoded, size, count = b"", 0, 0
         for subscription in chunk:
             socket = subscription.socket
-            fd = socket.fd
+            fd = socket.direct_fd
             if subscription.sent != held or socket.deflate is not deflate or fd < 0:
                 if fd < 0 or not 0 <= subscription.sent < version:
-                    self.serve(subscription)
+                    self.send_latest(subscription)
                     continue
                 metrics.delivered(count, size, held == base)
                 held, deflate, count = subscription.sent, socket.deflate, 0
@@ -608,7 +658,7 @@ class Hub:
             except OSError:  # it takes no more, or is gone
                 sent = 0
             if sent != size:
-                socket.rest(encoded, sent)
+                socket.write_remainder(encoded, sent)
         metrics.delivered(count, size, held == base)
 
     # Readers that are not sockets.
@@ -632,11 +682,11 @@ class Watch:
 
     async def __aenter__(self) -> Watch:
         self.latest = self._hub._enter(self._name)
-        self.latest.watchers += 1
+        self.latest.readers += 1
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.latest.watchers -= 1
+        self.latest.readers -= 1
         self._hub._leave(self.latest)
 
     async def newer_than(self, version: int, timeout_s: float) -> LiveTopic | None:
@@ -655,3 +705,13 @@ class Watch:
         except TimeoutError:
             return None
         return live
+
+
+def _occurred_at(cause: bytes) -> float | None:
+    """Return when the cause says it occurred, in seconds since 1970."""
+    if not cause:
+        return None
+    try:
+        return datetime.fromisoformat(orjson.loads(cause)["occurred_at"]).timestamp()
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Outbox(Generic[T]):
+class PendingTopics(Generic[T]):
     """Latest-wins slots in order of first offer. Its size is bounded by the number of topics on the socket."""
 
     __slots__ = ("_slots",)

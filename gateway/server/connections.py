@@ -150,7 +150,7 @@ class HttpConnections:
 
     # Registering.
 
-    def enter(self, connection: Connection, peer: str) -> str:
+    def add(self, connection: Connection, peer: str) -> str:
         """Register a new connection; close another one for it when a limit is reached.
 
         Args:
@@ -214,7 +214,7 @@ class HttpConnections:
             case _:
                 return math.inf
 
-    def leave(self, connection: Connection) -> None:
+    def remove(self, connection: Connection) -> None:
         """Remove a connection that has ended, or whose socket has received its hello. A second call does nothing."""
         entry = self._entries.pop(connection, None)
         if entry is None:
@@ -241,7 +241,7 @@ class HttpConnections:
 
     def _drop(self, connection: Connection) -> None:
         transport, wait = connection.transport, self._entries[connection].wait
-        self.leave(connection)
+        self.remove(connection)
         raw = None if transport is None or wait is Wait.NEXT else transport.get_extra_info("socket")
         if raw is not None:
             # Reset the connection; otherwise the kernel keeps unread data for minutes.

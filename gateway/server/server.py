@@ -87,7 +87,7 @@ class FirstBytesProtocol:
     A connection's protocol is a socket from the start. What sends an opening handshake, whole and in plain form, stays
     one: uvicorn's HTTP object, its parser and the request they make would be thrown away at once, and were a fifth of
     what connecting costs; and a transport that changes its protocol leaves epoll and enters it again. Everything else,
-    wrong or merely rare, is the `Door`'s.
+    wrong or merely rare, is the `LimitedHttpProtocol`'s.
 
     """
 
@@ -107,7 +107,7 @@ class FirstBytesProtocol:
         socket_class = cast("type[WebSocket]", self._config.ws_protocol_class)
         return socket_class(self._config, self._server_state, self._app_state, self)
 
-    def hear(self, socket: WebSocket, transport: asyncio.Transport, data: bytes) -> None:
+    def first_bytes_received(self, socket: WebSocket, transport: asyncio.Transport, data: bytes) -> None:
         """Let the socket answer an opening handshake, and the door look at any other first bytes."""
         end = data.find(b"\r\n\r\n") + 4
         if 4 <= end < HEAD_MAX_BYTES and is_handshake(data[:end]):
@@ -116,8 +116,8 @@ class FirstBytesProtocol:
                 socket.data_received(data[end:])
             return
         self._server_state.connections.discard(socket)
-        door = Door(self._config, self._server_state, self._app_state)
-        door.enter(transport, self)
+        door = LimitedHttpProtocol(self._config, self._server_state, self._app_state)
+        door.connection_opened(transport, self)
         self.connections.replace(socket, door)
         transport.set_protocol(door)
         door.data_received(data)
@@ -131,10 +131,10 @@ def is_handshake(head: bytes) -> bool:
     return bool(_HANDSHAKE.fullmatch(head) and _UPGRADE.search(head) and _CONNECTION.search(head))
 
 
-class Door(HttpToolsProtocol):
+class LimitedHttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol with bounds on what a client may send, and for how long, before it is understood."""
 
-    _porch: FirstBytesProtocol
+    _first_bytes: FirstBytesProtocol
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -145,9 +145,9 @@ class Door(HttpToolsProtocol):
         self._fault = ""
         self._served: RequestResponseCycle | None = None
 
-    def enter(self, transport: asyncio.Transport, first_bytes: FirstBytesProtocol) -> None:
+    def connection_opened(self, transport: asyncio.Transport, first_bytes: FirstBytesProtocol) -> None:
         """Take over a registered connection."""
-        self._porch = first_bytes
+        self._first_bytes = first_bytes
         self.connection_made(transport)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -164,7 +164,7 @@ class Door(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
-        self._porch.connections.leave(self)
+        self._first_bytes.connections.remove(self)
         self._tell_served()
         super().connection_lost(exc)
 
@@ -190,7 +190,7 @@ class Door(HttpToolsProtocol):
     # What is expected from the client next.
 
     def _note_wait(self) -> None:
-        self._porch.connections.waits(self, self._wait())
+        self._first_bytes.connections.waits(self, self._wait())
 
     def _wait(self) -> Wait | None:
         is_answered = self._is_idle()
@@ -255,7 +255,7 @@ class Door(HttpToolsProtocol):
             # The answer under way would end up among the frames.
             self.transport.close()
             return
-        transport, first_bytes = self.transport, self._porch
+        transport, first_bytes = self.transport, self._first_bytes
         head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
         for name, value in self.headers:
             head += [name, b": ", value, b"\r\n"]
@@ -515,7 +515,7 @@ def configuration(
         host=settings.host,
         port=settings.port,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http=Door,
+        http=LimitedHttpProtocol,
         ws=SessionSocket,
         workers=workers,
         access_log=False,

@@ -28,7 +28,7 @@ from websockets.headers import parse_extension, parse_subprotocol
 from websockets.protocol import Protocol, Side, State
 from websockets.streams import StreamReader
 
-from gateway.hub.pending import Outbox
+from gateway.hub.pending import PendingTopics
 from gateway.server.connections import Wait
 from gateway.ws import frames, protocol, session
 from gateway.ws.protocol import CloseCode
@@ -152,19 +152,19 @@ class WebSocket(asyncio.Protocol):
     """RFC 6455 on one transport. A subclass says who may connect and what a message means.
 
     Attributes:
-        fd: the descriptor while a frame may go straight to it, else -1; see `_open_lane`.
+        direct_fd: the descriptor while a frame may go straight to it, else -1; see `_enable_direct_write`.
     """
 
     __slots__ = (
         "_cork",
         "_extension",
+        "_first_bytes",
         "_inbound",
         "_is_upgraded",
         "_parts",
         "_parts_text",
-        "_porch",
         "close_code",
-        "fd",
+        "direct_fd",
         "is_closing",
         "server_state",
         "transport",
@@ -179,7 +179,7 @@ class WebSocket(asyncio.Protocol):
     ) -> None:
         """Take uvicorn's objects. `porch` decides what to do with the first bytes."""
         self.server_state = server_state
-        self._porch = first_bytes
+        self._first_bytes = first_bytes
         self.transport: asyncio.Transport | None = None
         self._is_upgraded = False
         self._inbound: _Inbound | None = None
@@ -189,7 +189,7 @@ class WebSocket(asyncio.Protocol):
         self.is_closing = False
         self.close_code = 1006
         self._cork: list[bytes] | None = None
-        self.fd = -1
+        self.direct_fd = -1
 
     # What a subclass says.
 
@@ -204,7 +204,7 @@ class WebSocket(asyncio.Protocol):
         """Return the most bytes a message may have, compressed or not."""
         return 65_536
 
-    def opened(self) -> None:
+    def on_open(self) -> None:
         """The handshake is done, but for its answer, which is written next."""
         self.settle()
 
@@ -215,12 +215,12 @@ class WebSocket(asyncio.Protocol):
         """A ping, a pong or a part of a message has come; return whether that is within the rate."""
         return True
 
-    def lost(self) -> None:
+    def on_lost(self) -> None:
         """The connection is gone. Called once, only after `opened`."""
 
     def settle(self) -> None:
         """Stop counting as an HTTP connection; the limits on sockets apply from now on."""
-        self._porch.connections.leave(self)
+        self._first_bytes.connections.remove(self)
 
     # asyncio.Protocol, as uvicorn hands over.
 
@@ -228,7 +228,7 @@ class WebSocket(asyncio.Protocol):
         """Register a new connection, or refuse it if there is no room. The request head follows as the first data."""
         # uvloop's transports do not derive from asyncio's classes.
         self.take_over(cast(asyncio.Transport, transport))
-        reached = self._porch.connections.enter(self, self._peer())
+        reached = self._first_bytes.connections.add(self, self._peer())
         if reached:
             self._refuse(_NO_ROOM[reached])
 
@@ -243,7 +243,7 @@ class WebSocket(asyncio.Protocol):
             if not self._is_upgraded:
                 assert self.transport is not None
                 if not self.transport.is_closing():
-                    self._porch.hear(self, self.transport, data)
+                    self._first_bytes.first_bytes_received(self, self.transport, data)
                 return
             if not self.is_closing and self._receive_whole(data):
                 return
@@ -293,15 +293,15 @@ class WebSocket(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Let the transport close: a half-open client cannot be told anything."""
-        self.fd = -1
+        self.direct_fd = -1
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the socket."""
-        self.fd = -1
+        self.direct_fd = -1
         self.server_state.connections.discard(self)
         self.settle()
         if self._is_upgraded:
-            self.lost()
+            self.on_lost()
 
     def shutdown(self) -> None:
         """Close for uvicorn, which is stopping."""
@@ -320,7 +320,7 @@ class WebSocket(asyncio.Protocol):
             self._refuse(refused)
             return
         self._is_upgraded = True
-        self.opened()
+        self.on_open()
         self.write(answer)
 
     def _answer(self, head: bytes) -> bytes:
@@ -417,7 +417,7 @@ class WebSocket(asyncio.Protocol):
             elif isinstance(inbound.parser_exc, PayloadTooBig):
                 self.close(CloseCode.TOO_LARGE, "frame too large")
             else:
-                self.is_closing, self.fd = True, -1
+                self.is_closing, self.direct_fd = True, -1
                 if inbound.parser_exc is not None and inbound.close_sent is not None:
                     self.close_code = inbound.close_sent.code
                 self.transport.write(data)
@@ -426,7 +426,7 @@ class WebSocket(asyncio.Protocol):
     def _end(self, inbound: Protocol) -> None:
         """End the connection: at once after a closing handshake; after a failure, when the peer has heard of it."""
         assert self.transport is not None
-        self.fd = -1
+        self.direct_fd = -1
         if inbound.close_rcvd is not None or not self.transport.can_write_eof():
             self.transport.close()
         elif not self.transport.is_closing():
@@ -473,7 +473,7 @@ class WebSocket(asyncio.Protocol):
 
     # Frames out.
 
-    def _open_lane(self) -> None:
+    def _enable_direct_write(self) -> None:
         """Let frames go straight to the descriptor: a transport's `write` costs as much again as it takes to get there.
 
         Only while nothing waits in the transport, or frames would overtake each other: `pause_writing` ends it, and
@@ -486,24 +486,24 @@ class WebSocket(asyncio.Protocol):
         if os.name != "posix" or self.is_closing or transport.is_closing():
             return
         if transport.get_extra_info("sslcontext") is None:
-            self.fd = transport.get_extra_info("socket").fileno()
+            self.direct_fd = transport.get_extra_info("socket").fileno()
 
     def write(self, data: bytes) -> None:
         """Send one whole frame, encoded before."""
         if self._cork is not None:
             self._cork.append(data)
-        elif self.fd >= 0:
+        elif self.direct_fd >= 0:
             try:
-                sent = write_fd(self.fd, data)
+                sent = write_fd(self.direct_fd, data)
             except OSError:
                 sent = 0
             if sent < len(data):
-                self.rest(data, sent)
+                self.write_remainder(data, sent)
         elif not self.is_closing:
             assert self.transport is not None
             self.transport.write(data)
 
-    def rest(self, data: bytes, sent: int) -> None:
+    def write_remainder(self, data: bytes, sent: int) -> None:
         """Have the transport send what the system did not take, or find out that the connection is gone."""
         assert self.transport is not None
         self.transport.write(data[sent:])
@@ -519,7 +519,7 @@ class WebSocket(asyncio.Protocol):
         if self.is_closing or self.transport is None:
             return
         self.uncork()
-        self.is_closing, self.close_code, self.fd = True, code, -1
+        self.is_closing, self.close_code, self.direct_fd = True, code, -1
         self.transport.write(frames.close(code, reason))
         inbound = self._parser() if self._is_upgraded else None
         if inbound is not None and inbound.state is State.OPEN:
@@ -535,7 +535,7 @@ class WebSocket(asyncio.Protocol):
 
     def abort(self) -> None:
         """Drop the connection without a word."""
-        self.fd = -1
+        self.direct_fd = -1
         if self.transport is not None:
             self.transport.abort()
 
@@ -544,7 +544,7 @@ class SessionSocket(WebSocket):
     """A session on a socket: carries out what the session asks for, and is served by the hub.
 
     Attributes:
-        outbox: slots noted while the transport does not drain; None while it does.
+        pending: slots noted while the transport does not drain; None while it does.
         stalled_at, stalled_bytes: when it last made progress, and how much was waiting then.
         bucket: its place among the deadlines (hello, then token expiry, then the close handshake).
         unheard: heartbeats sent since anything was last heard from it.
@@ -555,8 +555,8 @@ class SessionSocket(WebSocket):
         "deflate",
         "node",
         "opened_at",
-        "outbox",
         "peer",
+        "pending",
         "session",
         "stalled_at",
         "stalled_bytes",
@@ -570,7 +570,7 @@ class SessionSocket(WebSocket):
     ) -> None:
         super().__init__(config, server_state, app_state, first_bytes)
         self.node: Node = app_state["node"]
-        self.outbox: Outbox[Subscription] | None = None
+        self.pending: PendingTopics[Subscription] | None = None
         self.deflate = False
         self.peer = ""
         self.bucket = 0
@@ -587,20 +587,20 @@ class SessionSocket(WebSocket):
         """Check the origin and the limits on sockets."""
         self.peer = self.node.registry.admit(headers, peer)
 
-    def opened(self) -> None:
+    def on_open(self) -> None:
         """Start the clock for the hello."""
         transport = self.transport
         assert transport is not None
         # What the kernel does not take at once means: not draining. What waits is then slots, not bytes. A TLS
         # transport pauses from the limit on, and at zero would do so with nothing waiting; any other pauses above it.
         transport.set_write_buffer_limits(high=0 if transport.get_extra_info("sslcontext") is None else 1)
-        if self.outbox is None:
-            self._open_lane()
+        if self.pending is None:
+            self._enable_direct_write()
         self.deflate = self._extension is not None
         self.opened_at = time.time()
         self.session = Session(self.node.session_id(), self.node.rules)
         self.node.registry.opened(self)
-        self._porch.connections.waits(self, Wait.HELLO)
+        self._first_bytes.connections.waits(self, Wait.HELLO)
 
     def data_received(self, data: bytes) -> None:
         """Note the sign of life."""
@@ -625,10 +625,10 @@ class SessionSocket(WebSocket):
         for effect in self.session.receive(data, now, node.hub.fresh):
             match effect:
                 case session.Acked(topic, version):
-                    node.acked(self.session.topics[topic], version)
+                    node.hub.record_ack(self.session.topics[topic], version)
                 case session.Send(data):
                     self.write(frames.text(data, False))
-                case session.Opened(data):
+                case session.Accepted(data):
                     self.settle()
                     if not node.registry.greeted(self):
                         break  # refused: no welcome, no topics
@@ -642,10 +642,8 @@ class SessionSocket(WebSocket):
                 case session.Detach(topic):
                     node.hub.detach(self.session.topics.pop(topic))
                 case session.Nacked(topic, version, reason):
-                    subscription = self.session.topics[topic]
-                    if version <= subscription.live.version:  # else nobody was ever sent it
-                        node.nacked(subscription, version, reason)
-                case session.Expecting(topic, after, timeout_ms):
+                    node.hub.record_nack(self.session.topics[topic], version, reason)
+                case session.ExpectRequested(topic, after, timeout_ms):
                     node.registry.expect(self, topic, after, timeout_ms / 1000)
                 case session.Renewed(data):
                     node.registry.renewed(self)
@@ -662,7 +660,7 @@ class SessionSocket(WebSocket):
 
     def _may_ask_for(self, topic: str) -> bool:
         """Return whether a `subscribe` to the topic is within the rate of states."""
-        if self.outbox is not None:
+        if self.pending is not None:
             return True  # the socket does not drain: nothing is sent now, and later only the newest state
         live = self.node.hub.topic(topic)
         size_bytes = UNKNOWN_STATE_BYTES if live is None or not live.known else len(live.state)
@@ -671,27 +669,33 @@ class SessionSocket(WebSocket):
     def _attach(self, topic: str, held: int) -> None:
         topics = self.session.topics
         if topic in topics:
-            self.node.hub.renew(topics[topic], held)
+            self.node.hub.resubscribe(topics[topic], held)
         else:
             topics[topic] = self.node.hub.attach(self, topic, held)
 
     def pause_writing(self) -> None:
         """The kernel takes no more: from here on only slots are noted."""
-        self.fd = -1
-        if self.outbox is None:
-            self.outbox = Outbox()
+        self.direct_fd = -1
+        if self.pending is None:
+            self.pending = PendingTopics()
             self.node.registry.stalled(self)
+
+    def hold_back(self) -> None:
+        """Send nothing until `resume_writing`, as if the transport did not drain, but without the limit on stalls."""
+        if self.pending is None:
+            self.direct_fd = -1
+            self.pending = PendingTopics()
 
     def resume_writing(self) -> None:
         """All is out: send the newest of whatever was noted."""
-        outbox, self.outbox = self.outbox, None
-        self._open_lane()
-        if outbox is None:
+        pending, self.pending = self.pending, None
+        self._enable_direct_write()
+        if pending is None:
             return
         self.node.registry.drained(self)
-        # Full again after one of them, the hub only notes the rest, in the new outbox.
-        while (subscription := outbox.take()) is not None:
-            self.node.hub.serve(subscription)
+        # Full again after one of them, the hub only notes the rest, in the new pending set.
+        while (subscription := pending.take()) is not None:
+            self.node.hub.send_latest(subscription)
 
     def revoke(self, revocations: Revocations) -> None:
         """Give up what a revocation takes: the whole socket, or single topics."""
@@ -715,7 +719,7 @@ class SessionSocket(WebSocket):
         """Give the peer a moment to answer the close."""
         self.node.registry.closing(self)
 
-    def lost(self) -> None:
+    def on_lost(self) -> None:
         """Leave every topic."""
         for subscription in self.session.topics.values():
             self.node.hub.detach(subscription)

@@ -320,7 +320,7 @@ class ConnectionRegistry:
         return frames.text(protocol.heartbeat(time.time_ns() // 1000, self._hub.fresh, self._hub.verified_at_us), False)
 
     def _beat_one(self, socket: SessionSocket, data: bytes) -> None:
-        if socket.outbox is not None:
+        if socket.pending is not None:
             return  # it is asked nothing, and has the send timeout to answer to
         socket.unheard += 1
         if socket.unheard > UNHEARD_MAX:
@@ -337,7 +337,7 @@ class ConnectionRegistry:
         in_chunks([socket for beat in self._beats for socket in beat], partial(self._tell, data))
 
     def _tell(self, data: bytes, socket: SessionSocket) -> None:
-        if socket.outbox is None and socket in self.sockets:
+        if socket.pending is None and socket in self.sockets:
             socket.write(data)
 
     async def drain(self, over_s: float) -> None:

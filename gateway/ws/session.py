@@ -26,7 +26,7 @@ class Send(NamedTuple):
     frame: bytes
 
 
-class Opened(NamedTuple):
+class Accepted(NamedTuple):
     """The hello was accepted: count the session, watch its expiry, and send this welcome."""
 
     frame: bytes
@@ -60,7 +60,7 @@ class Nacked(NamedTuple):
     reason: str
 
 
-class Expecting(NamedTuple):
+class ExpectRequested(NamedTuple):
     """The browser awaits something newer than `after` on `topic` within `timeout_ms`."""
 
     topic: str
@@ -81,11 +81,11 @@ class Close(NamedTuple):
     reason: str
 
 
-Effect = Send | Opened | Attach | Detach | Acked | Nacked | Expecting | Renewed | Close
+Effect = Send | Accepted | Attach | Detach | Acked | Nacked | ExpectRequested | Renewed | Close
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class SessionConfig:
     """What every session of a gateway shares.
 
     Attributes:
@@ -118,7 +118,7 @@ class Session(Generic[T]):
 
     __slots__ = ("_credit", "_credit_at", "_rules", "_states_until", "claims", "client", "id", "topics")
 
-    def __init__(self, session_id: str, rules: Rules) -> None:
+    def __init__(self, session_id: str, rules: SessionConfig) -> None:
         self.id = session_id
         self.claims: Claims | None = None
         self.client = ""
@@ -157,7 +157,7 @@ class Session(Generic[T]):
             case protocol.Expect():
                 if frame.topic not in self.topics:
                     return [Send(protocol.error("not_subscribed", "expect names a topic not subscribed", frame.topic))]
-                return [Expecting(*frame)]
+                return [ExpectRequested(*frame)]
             case protocol.Token():
                 return self._renew(frame.token, now, fresh)
             case protocol.Hello():
@@ -188,7 +188,7 @@ class Session(Generic[T]):
         if len(hello.topics) > self._rules.topics_max:
             return [_too_many_topics(self._rules.topics_max)]
         self.claims, self.client = claims, hello.client
-        effects: list[Effect] = [Opened(self._welcome(claims, fresh))]
+        effects: list[Effect] = [Accepted(self._welcome(claims, fresh))]
         for topic, held in hello.topics.items():
             effects.extend(self._subscribe(topic, held))
         return effects

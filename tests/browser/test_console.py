@@ -55,13 +55,13 @@ async def freeze(system: System, client: Client) -> None:
     client.connection.transport.pause_reading()
     live = system.gateway.node.hub.topic("tenant:slow")
     assert live is not None
-    (tab,) = live.ring
+    (tab,) = live.subscriptions
     blocked = 0
     for number in range(VERSIONS_MAX):
         state = {"plan": {"key": "pro", "name": "Pro"}, "n": number, "filler": os.urandom(STATE_BYTES // 2).hex()}
         version = (await system.store.commit(Change("tenant:slow", orjson.dumps(state)))).version
         await until(functools.partial(lambda wanted: live.version >= wanted, version))
-        blocked = 0 if tab.socket.outbox is None else blocked + 1
+        blocked = 0 if tab.socket.pending is None else blocked + 1
         if blocked == BLOCKED_ENOUGH:
             return
     raise AssertionError("its connection took everything")

@@ -336,9 +336,9 @@ async def test_a_connection_whose_transport_has_ended_is_dropped_without_a_word(
     table = HttpConnections(Limits(total=1), Metrics())
     ended, new = Silent(), Silent()
     ended.transport = Ended()
-    assert table.enter(ended, "10.0.0.1") == ""
+    assert table.add(ended, "10.0.0.1") == ""
     table.look(time.monotonic())
-    assert table.enter(new, "10.0.0.2") == ""
+    assert table.add(new, "10.0.0.2") == ""
     assert ended.is_aborted
 
 
@@ -364,14 +364,14 @@ def test_whatever_happens_the_books_agree(seed: int) -> None:
         action = chance.choice([0, 0, 0, 1, 1, 2, 3])
         if action == 0 or not known:
             one = Silent()
-            if not table.enter(one, f"10.0.0.{chance.randrange(12)}"):
+            if not table.add(one, f"10.0.0.{chance.randrange(12)}"):
                 known.append(one)
         elif action == 1:
             table.waits(chance.choice(known), chance.choice([None, *Wait]))
         elif action == 2:
             one = known.pop(chance.randrange(len(known)))
-            table.leave(one)
-            table.leave(one)
+            table.remove(one)
+            table.remove(one)
         else:
             index = chance.randrange(len(known))
             other = Silent()

@@ -43,20 +43,20 @@ class Watched:
         self.made_for: dict[SessionSocket, int] = {}
         self.writes = self.failed = 0
         self.strays: list[str] = []
-        open_lane = SessionSocket._open_lane
+        open_lane = SessionSocket._enable_direct_write
 
         def opened(sock: SessionSocket) -> None:
             open_lane(sock)
-            if sock.fd >= 0:
-                self.made_for.setdefault(sock, os.fstat(sock.fd).st_ino)
+            if sock.direct_fd >= 0:
+                self.made_for.setdefault(sock, os.fstat(sock.direct_fd).st_ino)
 
-        monkeypatch.setattr(SessionSocket, "_open_lane", opened)
+        monkeypatch.setattr(SessionSocket, "_enable_direct_write", opened)
         monkeypatch.setattr(hub, "write_fd", self.write)
         monkeypatch.setattr(connection, "write_fd", self.write)
 
     def write(self, fd: int, data: bytes) -> int:
         self.writes += 1
-        owners = {inode for sock, inode in self.made_for.items() if sock.fd == fd}
+        owners = {inode for sock, inode in self.made_for.items() if sock.direct_fd == fd}
         try:
             there = os.fstat(fd).st_ino
         except OSError:
@@ -197,7 +197,7 @@ async def end_all(running: Running, strangers: Strangers, deaf: bool) -> None:
             for _ in range(8 if deaf else 1):
                 fan_out(running, versions)
             if deaf:
-                assert all(sock.outbox is not None and sock.buffered_bytes() for _, sock in pairs), way.__name__
+                assert all(sock.pending is not None and sock.buffered_bytes() for _, sock in pairs), way.__name__
             for number, (peer, sock) in enumerate(pairs):
                 way(peer, sock)
                 if number % 2:
@@ -214,7 +214,7 @@ async def end_all(running: Running, strangers: Strangers, deaf: bool) -> None:
                 peer.close()
         await until(lambda: not running.node.registry.sockets)
         for _, sock in pairs:
-            assert sock.fd == -1, way.__name__
+            assert sock.direct_fd == -1, way.__name__
 
 
 @pytest.mark.parametrize("deaf", [False, True], ids=["reading", "with frames waiting"])

@@ -93,15 +93,15 @@ SLOW = {
 
 def soon_once_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have heads time out soon, but for the first one until its first bytes are there: it is to be answered."""
-    hear = server.FirstBytesProtocol.hear
+    received = server.FirstBytesProtocol.first_bytes_received
 
     def heard(
         first_bytes: server.FirstBytesProtocol, socket: connection.WebSocket, transport: asyncio.Transport, data: bytes
     ) -> None:
         monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", SOON_S)
-        hear(first_bytes, socket, transport, data)
+        received(first_bytes, socket, transport, data)
 
-    monkeypatch.setattr(server.FirstBytesProtocol, "hear", heard)
+    monkeypatch.setattr(server.FirstBytesProtocol, "first_bytes_received", heard)
 
 
 @pytest.mark.parametrize("name", SLOW)
@@ -148,7 +148,9 @@ async def test_what_came_while_the_process_stood_still_is_answered(
     with bell, rope, socket.create_connection(("127.0.0.1", running.port)) as caller:
         await until(lambda: len(there) == 1)
         caller.sendall(parts[0])
-        await until(lambda: any(isinstance(one, server.Door) for one in there._entries) == bool(parts[0]))
+        await until(
+            lambda: any(isinstance(one, server.LimitedHttpProtocol) for one in there._entries) == bool(parts[0])
+        )
 
         def stand_still() -> None:
             """The gateway shares this thread, and the loop's clocks are looked at next."""
@@ -396,7 +398,7 @@ async def test_only_the_plain_form_of_a_handshake_is_taken_for_one() -> None:
 
 async def test_a_browsers_handshake_makes_no_http_object(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[object] = []
-    monkeypatch.setattr(server.Door, "enter", lambda *_: made.append(_))
+    monkeypatch.setattr(server.LimitedHttpProtocol, "connection_opened", lambda *_: made.append(_))
     for one in BROWSERS:
         async with dial(running.port) as wire:
             await wire.send(one, encode(TEXT, hello()))  # with the first frame behind it, as a hasty client might

@@ -100,7 +100,7 @@ async def test_a_stall_is_cut_off_though_the_clock_was_set_back(store_url: str, 
         (socket,) = running.node.registry.sockets
         wall.set(-HOUR_S)
         while not running.node.metrics.closed[4008]:
-            if socket.outbox is None:
+            if socket.pending is None:
                 socket.write(frames.text(b"x" * 65_000, False))
             await asyncio.sleep(0.001)
         client.connection.transport.abort()

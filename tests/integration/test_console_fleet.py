@@ -12,7 +12,7 @@ import httpx2
 import orjson
 import pytest
 
-from gateway.console.observer import ConsoleNode
+from gateway.console.observer import ConsoleObserver
 from gateway.console.reports import lease, report, reporter, tab_counts
 from gateway.fleet import ask
 from sync.core import canonical_json, merge_patch
@@ -36,9 +36,10 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ask, "ANSWER_S", 4.0)
 
 
-def node(running: Running) -> ConsoleNode:
-    assert isinstance(running.node, ConsoleNode)
-    return running.node
+def console(running: Running) -> ConsoleObserver:
+    found = running.server.lifespan.state["console"]
+    assert isinstance(found, ConsoleObserver)
+    return found
 
 
 class Stream:
@@ -145,7 +146,9 @@ async def test_reports_are_no_topics_of_the_applications(store_url: str, store: 
     async with fleet(store_url) as (_, two, client), looking(client, two, TOPIC) as (stream, _found):
         name = f"gateway:{two.node.name}"
         await stream.until(lambda states: states.get(name))
-        assert two.node.hub.reports == 4, "each of the two gateways' own, and of the topic that is looked at"
+        assert len(two.node.hub.topics) - two.node.hub.topic_count == 4, (
+            "each of the two gateways' own, and of the topic that is looked at"
+        )
         assert stream.states[f"gateway:{two.node.name}"]["topics"] == 0
         first_at = stream.states[name]["at"]
         await stream.until(lambda states: states[name]["at"] > first_at)
@@ -171,7 +174,7 @@ async def test_a_report_that_the_store_has_lost_is_neither_put_back_nor_in_the_w
             """Report no more: the last one is through once this is called instead."""
             ended.set()
 
-        monkeypatch.setattr(node(one).reporter, "_report", nothing)
+        monkeypatch.setattr(console(one).reporter, "_report", nothing)
         await ended.wait()
         await store.redis.delete(f"pw:{{{name}}}:snap", f"pw:{{{name}}}:log")
         await run_commands(store, ("CLIENT", "KILL", "TYPE", "pubsub"))
@@ -189,19 +192,19 @@ async def test_nothing_is_reported_once_nobody_looks(
         tabs = [await stack.enter_async_context(open_client(two, TOPIC)) for _ in range(3)]
         for tab in tabs:
             await tab.until("snapshot")
-        assert not node(two).reporter.is_watched
+        assert not console(two).reporter.is_watched
         assert not await store.redis.keys("pw:{gateway:*")
         await post(client, "look", {"topics": [TOPIC]})
         live = two.node.hub.topic(TOPIC)
         assert live is not None
         await until(lambda: live.ack_all)
         assert (await tabs[0].until("ack_policy"))["share"] == 1, "the whole crowd is asked while it is looked at"
-        await until(lambda: len(node(two).reporter._last) == 2)
+        await until(lambda: len(console(two).reporter._last) == 2)
         # Once more, and not for long.
         monkeypatch.setattr(lease, "LEASE_S", 0.6)
         await post(client, "look", {"topics": [TOPIC]})
-        await until(lambda: not node(two).reporter.is_watched)
-        await until(lambda: not node(two).reporter._last)
+        await until(lambda: not console(two).reporter.is_watched)
+        await until(lambda: not console(two).reporter._last)
         assert (await tabs[0].until("ack_policy"))["share"] == 0.25
         assert not live.ack_all
         before = await store.versions([f"gateway:{two.node.name}"])
@@ -289,7 +292,7 @@ async def test_a_developer_drops_and_freezes_a_socket_wherever_it_is(store_url: 
         while (await tab.until("snapshot"))["version"] != newest:
             pass
         assert time.monotonic() - began < DELAYED_S, "only now and then is not never"
-        assert [socket.outbox is None for socket in two.node.registry.sockets] == [False], (
+        assert [socket.pending is None for socket in two.node.registry.sockets] == [False], (
             "held again until the time is up"
         )
         for body in ({"seconds": 0}, {"seconds": 61}, {"seconds": True}, {}):

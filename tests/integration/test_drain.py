@@ -172,7 +172,10 @@ async def test_tabs_that_move_over_miss_no_version(store_url: str, store: Store)
             moving = [group.create_task(move(number)) for number in range(SOCKETS)]
             running.server.should_exit = True
             published = 0
-            while published <= SOCKETS or len(live.ring if (live := other.node.hub.topic(TOPIC)) else ()) < SOCKETS:
+            while (
+                published <= SOCKETS
+                or len(live.subscriptions if (live := other.node.hub.topic(TOPIC)) else ()) < SOCKETS
+            ):
                 await store.commit(Change(TOPIC, b'{"n":%d}' % published))
                 published += 1
             last = await store.commit(Change(TOPIC, b'{"the":"last"}'))

@@ -34,7 +34,7 @@ async def test_every_reader_is_told_null_and_then_gone(store_url: str, store: St
         await store.commit(Change(OTHER, b'{"plan":{"key":"free"}}'))
         assert (await client.receive())["topic"] == OTHER
         live = gateway.node.hub.topic(TOPIC)
-        assert live is None or live.ring == []
+        assert live is None or live.subscriptions == []
 
         for held, answer in ((0, "snapshot"), (version, "current"), (version - 1, "snapshot")):
             await client.send("subscribe", topic=TOPIC, version=held)

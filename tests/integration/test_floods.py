@@ -148,7 +148,7 @@ async def test_a_socket_refused_by_a_limit_is_attached_to_nothing(store_url: str
                 assert await read_all(second) == []
                 assert second.connection.close_code == 4529
             assert running.node.hub.topic(TOPIC) is None, "it was attached"
-            assert running.node.hub.subscriptions == 1
+            assert running.node.hub.subscription_count == 1
             assert running.node.metrics.opened == opened
             await until(lambda: len(running.node.registry.sockets) == 1)
             assert running.node.registry._per_subject == {"tester": 1}

@@ -185,7 +185,7 @@ async def test_a_proof_that_had_run_out_before_anybody_looked_is_told_when_it_is
         # Its heartbeats by the clock are a minute apart, and the first one was at the second tick at the latest.
         await until(lambda: running.node.registry._beat > 1 and running.node.hub.fresh, timeout_s=20)
         since_us = time.time_ns() // 1000
-        running.node.hub.fresh_until = -math.inf
+        running.node.hub.set_fresh_until(-math.inf)
         await heartbeat(client, True, since_us=since_us)
 
 

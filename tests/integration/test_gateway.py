@@ -180,7 +180,7 @@ async def test_subscribing_and_unsubscribing_on_an_open_socket(store_url: str, s
         assert (await client.receive())["version"] == version
         await client.send("unsubscribe", topic="user:7")
         await nothing_more(client)
-        assert not live(running, "user:7").ring
+        assert not live(running, "user:7").subscriptions
         newer = await commit(store, {"a": 2}, "user:7")
         await until(lambda: live(running, "user:7").version == newer)
         await nothing_more(client)
@@ -229,8 +229,8 @@ async def test_the_more_subscriptions_the_later_their_acks_and_who_is_there_is_t
             async with open_client(running, TOPIC) as second:
                 assert (await welcomed(second))["ack"] == {"share": 1, "after_ms": 1000}
                 assert (await first.until("ack_policy"))["after_ms"] == 2000
-            await until(lambda: running.node.hub.subscriptions == 2)
-        await until(lambda: running.node.hub.subscriptions == 0)
+            await until(lambda: running.node.hub.subscription_count == 2)
+        await until(lambda: running.node.hub.subscription_count == 0)
 
 
 async def test_a_new_welcome_does_not_undo_what_was_said_of_a_crowds_acks(store_url: str) -> None:
@@ -258,7 +258,7 @@ async def test_acks_and_nacks_are_noted(store_url: str, store: Store) -> None:
         await client.send("nack", topic=TOPIC, version=version, reason="it hurts")
         await client.send("nack", topic=TOPIC, version=version + 1, reason="never sent")
         await nothing_more(client)
-        (subscription,) = live(running).ring
+        (subscription,) = live(running).subscriptions
         assert (subscription.acked, subscription.nacked) == (version, version)
         assert (running.node.metrics.acks, running.node.metrics.nacks) == (1, 1)
 
@@ -656,7 +656,7 @@ async def test_a_browser_that_goes_leaves_nothing_behind(store_url: str) -> None
             client.connection.transport.abort()
         kept = running.node.registry
         await until(lambda: not kept.sockets)
-        assert live(running).ring == []
+        assert live(running).subscriptions == []
         assert not kept._per_address
         assert not kept._per_subject
         assert len(kept._deadlines) == 0
@@ -734,7 +734,7 @@ async def test_what_is_lost_is_not_put_over_what_came_since_though_the_store_s_c
         assert version < ahead
         told = await client.receive()
         assert (told["type"], told["version"], told["state"], told["reset"]) == ("snapshot", version, {"a": 3}, True)
-        running.node.reconciler.ask(TOPIC)
+        running.node.reconciler.request_read(TOPIC)
         again = await commit(store, {"a": 4})
         assert (await client.receive())["version"] == again
         assert (await store.read(TOPIC)).state == b'{"a":4}'
@@ -762,7 +762,7 @@ async def test_racing_commits_are_never_taken_for_a_store_that_lost_its_newest(s
 
         async def ask() -> None:
             for _ in range(100):
-                running.node.reconciler.ask(TOPIC)
+                running.node.reconciler.request_read(TOPIC)
                 await asyncio.sleep(0)
 
         results, _ = await asyncio.gather(

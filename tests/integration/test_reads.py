@@ -98,7 +98,7 @@ async def test_a_waiting_read_gives_its_place_up_when_its_client_goes(store_url:
             await until(lambda: running.node.metrics.streams == 1)
             waiting.cancel()
         live = running.node.hub.topic(TOPIC)
-        await until(lambda: live is not None and live.watchers == 0)
+        await until(lambda: live is not None and live.readers == 0)
         assert live is not None
         assert live.waiters == []
 

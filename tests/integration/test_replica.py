@@ -102,9 +102,9 @@ async def test_it_acks_what_its_listener_took_and_nacks_what_it_did_not(gateway:
     async with Replica(gateway.url, token, ["tenant:a"], on_change=changed) as replica:
         await replica.wait_for("tenant:a")
         version = await commit(store, "tenant:a", FREE)
-        await until(lambda: [one.acked for one in gateway.node.hub.topics[b"pw:{tenant:a}"].ring] == [version])
+        await until(lambda: [one.acked for one in gateway.node.hub.topics[b"pw:{tenant:a}"].subscriptions] == [version])
         bad = await commit(store, "tenant:a", PRO)
-        await until(lambda: [one.nacked for one in gateway.node.hub.topics[b"pw:{tenant:a}"].ring] == [bad])
+        await until(lambda: [one.nacked for one in gateway.node.hub.topics[b"pw:{tenant:a}"].subscriptions] == [bad])
         assert replica.require("tenant:a", "sso", min_version=bad), "a listener's failure is not the state's"
 
 
@@ -120,7 +120,7 @@ async def test_topics_come_and_go_and_many_share_few_sockets(gateway: Running, s
         assert replica.status is Status.FRESH
         replica.unwatch("tenant:t0")
         assert replica.get("tenant:t0") is None
-        await until(lambda: not gateway.node.hub.topics[b"pw:{tenant:t0}"].ring)
+        await until(lambda: not gateway.node.hub.topics[b"pw:{tenant:t0}"].subscriptions)
         replica.watch("tenant:t0")
         await replica.wait_for("tenant:t0")
 

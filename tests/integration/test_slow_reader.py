@@ -163,15 +163,15 @@ async def test_a_tab_that_stops_reading_holds_a_slot_per_topic_and_goes_on_with_
             (sock,) = running.node.registry.sockets
             newest = await publish(store, TOPICS)
             await until(lambda: all(live.version == newest[live.name] for live in hub.topics.values()))
-            assert sock.outbox is not None
-            assert len(sock.outbox) == len(TOPICS)
+            assert sock.pending is not None
+            assert len(sock.pending) == len(TOPICS)
             # One frame that the kernel did not take, and no more: the rest was never made.
             assert sock.buffered_bytes() < 2 * STATE_BYTES
             assert metrics.replaced > VERSIONS
             assert metrics.sent < VERSIONS
             await slow.read_until(newest)
             assert slow.states < VERSIONS
-            await until(lambda: sock.outbox is None)
+            await until(lambda: sock.pending is None)
             again = await publish(store, TOPICS, 1)
             await slow.read_until(again)
 
@@ -197,7 +197,7 @@ async def test_nobody_waits_for_a_tab_that_does_not_read(store_url: str, store: 
             assert (await quick.until("snapshot"))["version"] == last
             lags.append(time.monotonic() - started)
         assert sorted(lags)[10] < 0.5, "the send timeout, for which others would wait, is a minute"
-        blocked = [sock for sock in running.node.registry.sockets if sock.outbox is not None]
+        blocked = [sock for sock in running.node.registry.sockets if sock.pending is not None]
         assert len(blocked) == 1
         await slow.read_until({topic: last})
 
@@ -209,7 +209,7 @@ async def test_a_tab_that_makes_no_progress_is_cut_off_with_4008(store_url: str,
         await publish(store, (topic,))
         await until(lambda: running.node.metrics.closed[4008] == 1)
         await until(lambda: not running.node.registry.sockets)
-        assert running.node.hub.subscriptions == 0
+        assert running.node.hub.subscription_count == 0
 
 
 @on_both_loops
@@ -245,7 +245,7 @@ async def test_a_tab_that_writes_but_does_not_read_cannot_fill_the_gateways_memo
     ):
         (sock,) = running.node.registry.sockets
         newest = await publish(store, (topic,))
-        await until(lambda: sock.outbox is not None)
+        await until(lambda: sock.pending is not None)
         most = 0
         for number in range(200):
             await slow.send({"type": "subscribe", "topic": topic, "version": (0, 2**53 - 1)[number % 2]})
@@ -263,8 +263,8 @@ async def test_news_of_freshness_reaches_a_tab_that_was_blocked_when_it_came(sto
     async with run_gateway(environment(store_url, SEND_TIMEOUT_S="60")) as running, open_raw(running, topic) as slow:
         (sock,) = running.node.registry.sockets
         newest = await publish(store, (topic,))
-        await until(lambda: sock.outbox is not None)
-        running.node.hub.fresh_until = -math.inf
+        await until(lambda: sock.pending is not None)
+        running.node.hub.set_fresh_until(-math.inf)
         running.node.registry.announce_freshness()
         slow.types.clear()
         await slow.read_until(newest)

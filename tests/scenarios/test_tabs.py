@@ -257,9 +257,9 @@ async def test_s44_a_sleeping_tab_costs_one_slot_wakes_to_the_newest_and_delays_
             await awake.reaches(committed.version)
             worst_s = max(worst_s, time.monotonic() - began)
         assert worst_s < BUSY_S, "whoever waited for it would wait for ever"
-        (stalled,) = [socket for socket in system.gateway.node.registry.sockets if socket.outbox is not None]
-        assert stalled.outbox is not None
-        assert len(stalled.outbox) == 1
+        (stalled,) = [socket for socket in system.gateway.node.registry.sockets if socket.pending is not None]
+        assert stalled.pending is not None
+        assert len(stalled.pending) == 1
         assert stalled.buffered_bytes() < 200_000
         await asleep.read_until({TOPIC: committed.version})
         assert asleep.states < versions / 2

@@ -85,6 +85,7 @@ IMPURE = set(
 )
 
 CATCHES_EVERYTHING = {
+    "gateway.hub.observer": "an observer that fails must not stop the push",
     "gateway.console.supervisor": "a console task that fails must not stop the push",
     "sync.worker": "an event that fails must not stop the others",
     "sync.store.embedded.data_dir": "any failure of the wheel's private module: a server on PATH will do",

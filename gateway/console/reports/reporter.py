@@ -137,7 +137,7 @@ class Reporter:
                 del self._topics[name]
                 self._last.pop(report.tabs_topic(self._node.name, name), None)
                 self._ask_all(name, False)
-            elif live is not None and not live.is_report:
+            elif live is not None and not live.is_internal:
                 self._ask_all(name, True)  # it may have come anew since
                 changes.append((report.tabs_topic(self._node.name, name), self._tabs_bytes(live)))
         for topic, state in changes:
@@ -174,7 +174,7 @@ class Reporter:
                 rows[name] = {
                     "status": status.value,
                     "version": live.version,
-                    "sockets": len(live.ring),
+                    "sockets": len(live.subscriptions),
                     "tabs": report.statuses(counts),
                 }
         return {
@@ -185,7 +185,7 @@ class Reporter:
             "verified_at_us": node.hub.verified_at_us,
             "draining": metrics.draining,
             "sockets": metrics.sockets,
-            "topics": len(node.hub.topics) - node.hub.reports,
+            "topics": node.hub.topic_count,
             "streams": metrics.streams,
             "tabs": {status.value: tab_counts.total[status] for status in Status},
             "uncounted": tab_counts.uncounted,
@@ -210,16 +210,16 @@ class Reporter:
         now = time.time()
         is_current = self._node.hub.fresh and live.known and live.version >= newest
         view = view_of(self._node, live, now, is_current)
-        tabs = worst_first((tab, judged(tab, view)) for tab in live.ring[:CENSUS_MAX])
+        tabs = worst_first((tab, judged(tab, view)) for tab in live.subscriptions[:CENSUS_MAX])
         counts: dict[Status, int] = {}
         for _, judgement in tabs:
             counts[judgement.status] = counts.get(judgement.status, 0) + 1
         return {
             "gateway": self._node.name,
             **self._standing(live, newest, is_current, now),
-            "sockets": len(live.ring),
-            "watchers": live.watchers,
-            "uncounted": max(0, len(live.ring) - CENSUS_MAX),
+            "sockets": len(live.subscriptions),
+            "watchers": live.readers,
+            "uncounted": max(0, len(live.subscriptions) - CENSUS_MAX),
             "counts": report.statuses(counts),
             "tabs": [self._tab(tab, judgement) for tab, judgement in tabs[:limit]],
         }
@@ -249,7 +249,7 @@ class Reporter:
             "sent": max(tab.sent, 0),
             "acked": tab.acked or None,
             "lag_ms": _lag_ms(judgement.owed_s),
-            "blocked": socket.outbox is not None,
+            "blocked": socket.pending is not None,
             "buffered_bytes": socket.buffered_bytes(),
             "since": int(socket.opened_at),
         }
@@ -267,7 +267,7 @@ class Reporter:
             "topic": live.name,
             "at": int(time.time()),
             "tabs": report.listed(tabs),
-            "more": max(0, len(live.ring) - len(tabs)),
+            "more": max(0, len(live.subscriptions) - len(tabs)),
         }
         return report.fitted(found, "tabs", "more", self._max_bytes())
 

@@ -12,6 +12,7 @@ from typing import cast
 
 from gateway.console.reports.tab_status import Judgement, Status, View, judge, worst
 from gateway.hub.hub import LiveTopic, Subscription
+from gateway.hub.observer import HubObserver
 from gateway.node import Node
 from gateway.ws.connection import SessionSocket
 
@@ -61,8 +62,8 @@ def is_trouble(counts: Mapping[Status, int]) -> bool:
     return worst(counts) in TROUBLE
 
 
-class TabCounts:
-    """The counts of one gateway.
+class TabCounts(HubObserver):
+    """The counts of one gateway. It observes the hub from the first `count` until `rest`.
 
     Attributes:
         topics: the counts of each topic with tabs, by name.
@@ -77,25 +78,43 @@ class TabCounts:
         self._whole_at = self._part_at = float("-inf")
         self._was_fresh = False
         self._open: set[LiveTopic] = set()
+        self._changed: set[LiveTopic] | None = None  # None: not observing
         self.topics: dict[str, Counts] = {}
         self.trouble: dict[str, Counts] = {}
         self.total: Counter[Status] = Counter()
         self.uncounted = 0
 
-    def touch(self, live: LiveTopic) -> None:
-        """Note that a tab of the topic has answered."""
-        if self._node.hub.changed is not None:
-            self._node.hub.changed.add(live)
+    def subscription_opened(self, subscription: Subscription) -> None:
+        """Count the topic again."""
+        self.version_applied(subscription.live)
+
+    def subscription_closed(self, subscription: Subscription) -> None:
+        """Count the topic again."""
+        self.version_applied(subscription.live)
+
+    def version_acked(self, subscription: Subscription) -> None:
+        """Count the topic again."""
+        self.version_applied(subscription.live)
+
+    def version_nacked(self, subscription: Subscription, reason: str) -> None:
+        """Count the topic again."""
+        self.version_applied(subscription.live)
+
+    def version_applied(self, live: LiveTopic) -> None:
+        """Count the topic again."""
+        if self._changed is not None:
+            self._changed.add(live)
 
     def rest(self) -> None:
-        """Nobody wants to know any more: notice no changes."""
-        self._node.hub.changed = None
+        """Stop observing: nobody looks."""
+        self._changed = None
+        self._node.hub.observers.remove(self)
 
     async def count(self) -> None:
         """Return once the counts are recent."""
         async with self._lock:
             now, fresh = time.monotonic(), self._node.hub.fresh
-            if self._node.hub.changed is None or now - self._whole_at >= WHOLE_S or fresh != self._was_fresh:
+            if self._changed is None or now - self._whole_at >= WHOLE_S or fresh != self._was_fresh:
                 self._was_fresh = fresh
                 await self._whole()
                 self._whole_at = self._part_at = time.monotonic()
@@ -105,13 +124,14 @@ class TabCounts:
 
     async def _whole(self) -> None:
         # From here on: what changes while this looks at the rest is looked at again.
-        self._node.hub.changed = set()
+        self._changed = set()
+        self._node.hub.observers.add(self)
         self.topics, self.trouble, self.total, self._open = {}, {}, Counter(), set()
         topics = self.topics
         looked, uncounted, slice_end, synced = 0, 0, SLICE, 0
         for live in list(self._node.hub.topics.values()):
-            ring = live.ring
-            if not ring or live.is_report:
+            ring = live.subscriptions
+            if not ring or live.is_internal:
                 continue
             size = len(ring)
             if looked + size > CENSUS_MAX:
@@ -133,12 +153,12 @@ class TabCounts:
 
     def _part(self) -> None:
         """Look again at what has changed, or changes by time alone."""
-        changed, self._node.hub.changed = self._node.hub.changed or set(), set()
+        changed, self._changed = self._changed or set(), set()
         for live in self._open | changed:
-            if not live.ring:
+            if not live.subscriptions:
                 self._drop(live)
-            elif not live.is_report:
-                self._take(live, live.ring[:CENSUS_MAX])
+            elif not live.is_internal:
+                self._take(live, live.subscriptions[:CENSUS_MAX])
 
     def _drop(self, live: LiveTopic) -> None:
         old = self.topics.pop(live.name, None)
@@ -158,7 +178,7 @@ class TabCounts:
         counts = _counts(ring, view_of(self._node, live, time.time(), self._node.hub.fresh))
         self.topics[name] = counts
         self.total.update(counts)
-        is_sampled = len(live.ring) > self._node.settings.acks_per_topic and not live.ack_all
+        is_sampled = len(live.subscriptions) > self._node.settings.acks_per_topic and not live.ack_all
         if (Status.SENT in counts and not is_sampled) or Status.STALE in counts:
             self._open.add(live)  # SENT turns BEHIND by time alone; of a crowd most tabs stay SENT
         if is_trouble(counts):

@@ -67,10 +67,10 @@ def judge(tab: Subscription, since: float, view: View) -> Judgement:
         return Judgement(Status.NACKED, "It received the newest version and could not use it.", owed_s)
     if not live.known or tab.sent < 0:
         return Judgement(Status.STALE, "This gateway is reading the topic again and has not answered it yet.", owed_s)
-    is_proved = tab.sent == version and version in (0, tab.acked, tab.held)
+    is_proved = tab.sent == version and version in (0, tab.acked, tab.client_version)
     if is_proved and view.is_current:
         return Judgement(Status.SYNCED, "It shows the newest version.", None)
-    blocked = tab.socket.outbox is not None
+    blocked = tab.socket.pending is not None
     if tab.sent != version or (blocked and not is_proved):
         if blocked:
             why = "Its connection takes no more data; it gets the newest version when it does."
@@ -82,7 +82,7 @@ def judge(tab: Subscription, since: float, view: View) -> Judgement:
         return Judgement(Status.STALE, why, None if is_proved else owed_s)
     if tab.acked > version:
         return Judgement(Status.SENT, "It was sent back to this version, which is not acknowledged again.", None)
-    if len(live.ring) > view.crowd:
+    if len(live.subscriptions) > view.crowd:
         return Judgement(Status.SENT, "Sent. Of a crowd this size only a share is asked to acknowledge.", None)
     if owed_s > view.grace_s:
         why = "The newest version was sent, and it has not said that it shows it."

@@ -74,15 +74,16 @@ def live_page(hub: Hub, tab_counts: TabCounts, wanted: LivePage) -> dict[str, An
     if wanted.only == "trouble":
         names = list(tab_counts.trouble)
     else:
-        names = [live.name for live in hub.topics.values() if not live.is_report]
+        names = [live.name for live in hub.topics.values() if not live.is_internal]
     matching = wanted.matching(names)
     rows = {}
     for name in wanted.page(matching):
         live = hub.topic(name)
         if live is not None:
             tabs = statuses(tab_counts.topics.get(name, {}))
-            rows[name] = {"version": live.version, "sockets": len(live.ring), "watchers": live.watchers, "tabs": tabs}
-    return {"rows": rows, "matching": len(matching), "live": len(hub.topics) - hub.reports}
+            sockets = len(live.subscriptions)
+            rows[name] = {"version": live.version, "sockets": sockets, "watchers": live.readers, "tabs": tabs}
+    return {"rows": rows, "matching": len(matching), "live": hub.topic_count}
 
 
 class Stored:

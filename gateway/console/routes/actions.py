@@ -22,7 +22,7 @@ from gateway.auth import revocation_store
 from gateway.console import audit, fault_injection
 from gateway.console.auth import ConsoleAuth, Principal
 from gateway.console.in_process_client import segment
-from gateway.console.observer import ConsoleNode
+from gateway.console.observer import ConsoleObserver
 from gateway.console.routes.billing import TENANT, Billing, parked_of, refused
 from gateway.console.routes.query import parsed
 from gateway.console.routes.topics import Desk
@@ -56,17 +56,20 @@ log = structlog.get_logger("gateway.console")
 class Actions:
     """The routes that act. `billing` is there where the process takes webhooks."""
 
-    def __init__(self, node: ConsoleNode, console_auth: ConsoleAuth, desk: Desk, billing: Billing | None) -> None:
-        self._node = node
+    def __init__(
+        self, console: ConsoleObserver, console_auth: ConsoleAuth, desk: Desk, billing: Billing | None
+    ) -> None:
+        self._console = console
+        self._node = console.node
         self._gate = console_auth
         self._desk = desk
         self._billing = billing
         self._actions: dict[str, Action] = {"replay": self._replay, "revoke": self._revoke}
         if billing is not None:
             self._actions |= {"reconcile": self._reconcile, "retry": self._retry, "retry_topic": self._retry_topic}
-        if node.settings.dev:
+        if console.node.settings.dev:
             self._actions |= {"drop": self._hold, "freeze": self._hold, "delay": self._hold}
-            if node.settings.simulator_url:
+            if console.node.settings.simulator_url:
                 self._actions["simulate"] = self._simulate
 
     def names(self, principal: Principal) -> list[str]:
@@ -247,7 +250,7 @@ class Actions:
             if type(value) is not int or not least <= value <= most:
                 raise Problem("request_invalid", f"{name} is a number from {least} to {most}")
             about[name] = value
-        answers = await self._node.ask_gateways("socket", **about)
+        answers = await self._console.ask_gateways("socket", **about)
         holder = next((name for name, is_here in answers.of.items() if is_here is True), None)
         if holder is None:
             raise Problem("not_found", "no gateway holds a socket of this session")

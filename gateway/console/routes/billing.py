@@ -16,7 +16,7 @@ from starlette.responses import Response
 from gateway.api.problem import Problem
 from gateway.console.auth import ConsoleAuth
 from gateway.console.in_process_client import Answer, Inner, segment
-from gateway.console.observer import ConsoleNode
+from gateway.console.observer import ConsoleObserver
 from gateway.console.reports import tab_status
 from gateway.console.reports.tab_status import Status
 from gateway.console.routes.query import moment_cursor, number, parsed, stream_cursor, topic_of
@@ -55,8 +55,11 @@ class Billing:
 class BillingDesk:
     """The routes."""
 
-    def __init__(self, node: ConsoleNode, console_auth: ConsoleAuth, desk: Desk, billing: Billing | None) -> None:
-        self._node = node
+    def __init__(
+        self, console: ConsoleObserver, console_auth: ConsoleAuth, desk: Desk, billing: Billing | None
+    ) -> None:
+        self._console = console
+        self._node = console.node
         self._gate = console_auth
         self._json = desk.json
         self._billing = billing
@@ -138,7 +141,7 @@ class BillingDesk:
         topic = topic_of(request)
         name = str(topic)
         newest = (await self._node.store.versions([name]))[0]
-        answers = await self._node.ask_gateways("tabs", topic=name, newest=newest)
+        answers = await self._console.ask_gateways("tabs", topic=name, newest=newest)
         counts = dict.fromkeys(Status, 0)
         acked: list[int] = []
         for found in answers.of.values():

@@ -21,7 +21,7 @@ from gateway.api.static_files import Assets
 from gateway.auth import revocation_store
 from gateway.auth.revocations import LOGIN_TTL_S, LOGINS_MAX, Revocation
 from gateway.console.auth import COOKIE, COOKIE_TTL_S, STREAM_TTL_S, ConsoleAuth
-from gateway.console.observer import ConsoleNode
+from gateway.console.observer import ConsoleObserver
 from gateway.console.routes.actions import Actions
 from gateway.console.routes.billing import Billing, BillingDesk
 from gateway.console.routes.topics import Desk
@@ -37,11 +37,12 @@ LOOK_BODY_MAX_BYTES = 4096
 LOGOUT_HERE_ONLY = "the cookie is gone from this browser and ended in this process; the others were not told"
 
 
-def console_routes(node: ConsoleNode, console_auth: ConsoleAuth, billing: Billing | None) -> list[BaseRoute]:
+def console_routes(console: ConsoleObserver, console_auth: ConsoleAuth, billing: Billing | None) -> list[BaseRoute]:
     """Return the console's routes; without `billing` this process takes no webhooks, and says so where it matters."""
-    desk = Desk(node, console_auth)
-    billing_desk = BillingDesk(node, console_auth, desk, billing)
-    actions = Actions(node, console_auth, desk, billing)
+    node = console.node
+    desk = Desk(console, console_auth)
+    billing_desk = BillingDesk(console, console_auth, desk, billing)
+    actions = Actions(console, console_auth, desk, billing)
 
     def guarded(handler: Handler) -> Handler:
         async def endpoint(request: Request) -> Response:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from gateway.api.problem import Problem
 from gateway.console import audit
 from gateway.console.auth import ConsoleAuth
-from gateway.console.observer import ConsoleNode
+from gateway.console.observer import ConsoleObserver
 from gateway.console.reports import lease, report, tab_status
 from gateway.console.reports.tab_status import Status
 from gateway.console.reports.topic_list import LivePage, Stored, dated, merged
@@ -47,10 +47,11 @@ ONLY = ("", "live", "trouble")
 class Desk:
     """The routes that read what the gateways and the store know; what billing knows is in billing.py."""
 
-    def __init__(self, node: ConsoleNode, console_auth: ConsoleAuth) -> None:
-        self._node = node
+    def __init__(self, console: ConsoleObserver, console_auth: ConsoleAuth) -> None:
+        self._console = console
+        self._node = console.node
         self._gate = console_auth
-        self._stored = Stored(node.store)
+        self._stored = Stored(console.node.store)
 
     def json(self, **members: object) -> Response:
         """Return an answer that says who gives it, and when."""
@@ -65,11 +66,11 @@ class Desk:
             raise Problem("request_invalid", f"a page looks at no more than {LOOKED_MAX} topics")
         names = [str(parsed(name)) for name in topics]
         store = self._node.store
-        was_watched = self._node.reporter.is_watched
+        was_watched = self._console.reporter.is_watched
         await lease.look(store, names)
-        self._node.reporter.looked(names)
+        self._console.reporter.looked(names)
         if not was_watched:
-            await self._node.ask_gateways("overview")  # answered, each has woken up, or is given up on
+            await self._console.ask_gateways("overview")  # answered, each has woken up, or is given up on
         known = await lease.gateways(store) | {self._node.name: time.time()}
         now = time.time()
         rows = [
@@ -90,13 +91,13 @@ class Desk:
 
     async def counters(self, request: Request) -> Response:
         """Answer this gateway's own report."""
-        await self._node.tab_counts.count()
+        await self._console.tab_counts.count()
         principal = self._gate.require(request)
-        return self.json(**self._node.reporter.overview() | {"has_login": principal.has_login})
+        return self.json(**self._console.reporter.overview() | {"has_login": principal.has_login})
 
     async def gateways(self, _: Request) -> Response:
         """Answer the report of every gateway."""
-        answers = await self._node.ask_gateways("overview")
+        answers = await self._console.ask_gateways("overview")
         found = {name: answer for name, answer in answers.of.items() if isinstance(answer, dict)}
         return self.json(gateways=found, silent=answers.silent)
 
@@ -112,7 +113,7 @@ class Desk:
             query.get("after", ""),
             number(query.get("limit"), TOPICS_MAX, TOPICS_MAX),
         )
-        answers = await self._node.ask_gateways("topics", **wanted.about())
+        answers = await self._console.ask_gateways("topics", **wanted.about())
         stored: list[str] = []
         if not only:
             await self._stored.refresh()
@@ -136,7 +137,7 @@ class Desk:
         offset = number(request.query_params.get("after"), 0, 10**9, least=0)
         limit = number(request.query_params.get("limit"), TABS_MAX, TABS_MAX)
         (snapshot,) = await self._node.store.read_many([name])
-        answers = await self._node.ask_gateways("tabs", topic=name, newest=snapshot.version)
+        answers = await self._console.ask_gateways("tabs", topic=name, newest=snapshot.version)
         gateways: list[dict[str, Any]] = []
         counts = dict.fromkeys(Status, 0)
         tabs: list[dict[str, Any]] = []
@@ -245,7 +246,7 @@ class Desk:
 
     async def refusals(self, _: Request) -> Response:
         """Answer the webhooks that were refused at the door, by provider and code."""
-        return self.json(webhooks=await self._node.refusals.listed(), events=[])
+        return self.json(webhooks=await self._console.refusals.listed(), events=[])
 
     async def audit(self, request: Request) -> Response:
         """Answer what was done through the console, the newest first."""

@@ -11,7 +11,7 @@ import pytest
 from gateway.hub import hub as hub_module
 from gateway.hub.fanout import CHUNK
 from gateway.hub.hub import Hub, Subscription
-from gateway.hub.pending import Outbox
+from gateway.hub.pending import PendingTopics
 from gateway.metrics import Metrics
 from sync.core import announcement
 from sync.core.announcement import PUBLISHER, Announcement
@@ -27,20 +27,20 @@ class Tab:
     """A socket that takes everything; an even one by its descriptor, an odd one by its transport (as under TLS)."""
 
     def __init__(self, crowd: Crowd, number: int) -> None:
-        self.outbox: Outbox[Subscription] | None = None
+        self.pending: PendingTopics[Subscription] | None = None
         self.deflate = False
         self.opened_at = 0.0
         self.crowd = crowd
         self.number = number
 
     @property
-    def fd(self) -> int:
+    def direct_fd(self) -> int:
         return -1 if self.number % 2 else self.number
 
     def write(self, data: bytes) -> None:
         self.crowd.took(self.number, data)
 
-    def rest(self, data: bytes, sent: int) -> None:
+    def write_remainder(self, data: bytes, sent: int) -> None:
         raise AssertionError("every write was whole")
 
     def end(self, topic: str, reason: str) -> None:
@@ -189,7 +189,7 @@ async def test_what_is_said_to_a_whole_crowd_is_said_in_chunks_too(monkeypatch: 
         monkeypatch.setattr(Tab, "end", lambda tab, topic, reason: crowd.end(tab, ended))
         monkeypatch.setattr(type(live), "erased", True)
         crowd.hub._close_erased_soon(live)
-        await until(lambda: not live.ring, 10, every_s=0)
+        await until(lambda: not live.subscriptions, 10, every_s=0)
         assert sum(ended.values()) == TABS
         assert max(ended.values()) <= CHUNK
     finally:

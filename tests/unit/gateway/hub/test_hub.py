@@ -1,6 +1,6 @@
 """Any interleaving of commits, losses, reads, comings and goings leaves every draining socket with the newest version.
 
-The hub, its outboxes and the sweep are the real ones; store, bus and sockets are models that lose, delay and block.
+The hub, its pending sets and the sweep are the real ones; store, bus and sockets are models that lose, delay and block.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gateway.freshness import reconciler as sweep_module
 from gateway.freshness.reconciler import Reconciler
 from gateway.hub import hub as hub_module
 from gateway.hub.hub import Hub, Subscription
-from gateway.hub.pending import Outbox
+from gateway.hub.pending import PendingTopics
 from gateway.metrics import Metrics
 from sync.core import announcement, merge_patch
 from sync.core.announcement import PUBLISHER, Announcement
@@ -145,7 +145,7 @@ class Tab:
 
     def __init__(self, store: FakeStore, metrics: Metrics) -> None:
         self.store = store
-        self.outbox: Outbox[Subscription] | None = None
+        self.pending: PendingTopics[Subscription] | None = None
         self.deflate = False
         self.opened_at = 0.0
         self.takes = 10**9  # frames until the kernel takes no more
@@ -170,7 +170,7 @@ class Tab:
         if frame["type"] == "current":
             assert frame["version"] == self.held[topic]
         else:
-            assert self.outbox is None, "a state was put into a blocked socket's buffer"
+            assert self.pending is None, "a state was put into a blocked socket's buffer"
             if frame["type"] == "patch":
                 assert frame["base"] == self.held[topic], "a patch on a base that is not held"
                 before = json.loads(self.store.states[topic, self.held[topic]])
@@ -191,11 +191,11 @@ class Tab:
             self.pause()
 
     @property
-    def fd(self) -> int:
+    def direct_fd(self) -> int:
         """Every second one is plain TCP."""
-        return self.number if self.is_plain and self.outbox is None else -1
+        return self.number if self.is_plain and self.pending is None else -1
 
-    def rest(self, data: bytes, sent: int) -> None:
+    def write_remainder(self, data: bytes, sent: int) -> None:
         assert sent == self.taken, "bytes were sent twice or left out"
         self.taken = 0
         self.write(data)
@@ -203,8 +203,8 @@ class Tab:
     taken = 0
 
     def pause(self) -> None:
-        if self.outbox is None:
-            self.outbox = Outbox()
+        if self.pending is None:
+            self.pending = PendingTopics()
 
 
 TABS: WeakValueDictionary[int, Tab] = WeakValueDictionary()
@@ -214,7 +214,7 @@ NUMBER = itertools.count()
 def write_fd(fd: int, data: bytes) -> int:
     """The kernel: takes the whole of a frame, of the last it takes a part or nothing."""
     tab = TABS[fd]
-    assert tab.fd == fd
+    assert tab.direct_fd == fd
     if tab.takes > 1:
         tab.write(data)
         return len(data)
@@ -231,9 +231,14 @@ class World:
         self.bus = Bus()
         self.store = FakeStore(self.bus)
         self.metrics = Metrics()
-        self.reconciler = Reconciler(self.store, self.metrics, 5.0, hold_s=0)  # type: ignore[arg-type]
-        self.hub = Hub(self.metrics, self.bus.add, self.bus.discard, self.reconciler.ask, acks_per_topic=3)
-        self.reconciler.hub = self.hub
+        self.hub = Hub(
+            self.metrics,
+            self.bus.add,
+            self.bus.discard,
+            lambda name: self.reconciler.request_read(name),
+            acks_per_topic=3,
+        )
+        self.reconciler = Reconciler(self.store, self.hub, self.metrics, 5.0, hold_s=0)  # type: ignore[arg-type]
         self.tabs = [Tab(self.store, self.metrics) for _ in range(SOCKETS)]
         self.tasks: list[asyncio.Task[None]] = []
 
@@ -294,14 +299,14 @@ class World:
             self.hub.announce(channel, payload)
         elif live is not None:
             self.hub.confirmed(channel)
-            self.reconciler.ask(live.name)
+            self.reconciler.request_read(live.name)
 
     def attach(self, tab: Tab, topic: str, held: int) -> None:
         tab.topics.add(topic)
         tab.held[topic] = held
         tab.answered.discard(topic)
         if topic in tab.subscriptions:
-            self.hub.renew(tab.subscriptions[topic], held)
+            self.hub.resubscribe(tab.subscriptions[topic], held)
         else:
             subscription = self.hub.attach(tab, topic, held)
             tab.subscriptions[topic] = subscription
@@ -309,12 +314,12 @@ class World:
     def resume(self, tab: Tab, takes: int) -> None:
         """What gateway/ws/connection.py does on resume_writing."""
         tab.takes = takes
-        outbox, tab.outbox = tab.outbox, None
-        if outbox is None:
+        pending, tab.pending = tab.pending, None
+        if pending is None:
             return
-        assert len(outbox) <= len(tab.subscriptions)
-        while (subscription := outbox.take()) is not None:
-            self.hub.serve(subscription)
+        assert len(pending) <= len(tab.subscriptions)
+        while (subscription := pending.take()) is not None:
+            self.hub.send_latest(subscription)
 
     async def settle(self) -> None:
         """Everything heals: all sockets drain, the bus carries, reads are answered, one sweep runs."""
@@ -344,7 +349,7 @@ class World:
 
     def check(self) -> None:
         for tab in self.tabs:
-            assert tab.outbox is None
+            assert tab.pending is None
             for topic in tab.subscriptions:
                 assert topic in tab.answered or tab.held[topic] > 0
                 assert tab.held[topic] == self.store.newest(topic)[0], (topic, "not the newest")
@@ -534,8 +539,8 @@ async def test_a_blocked_socket_is_reset_only_when_it_drains_again_and_then_to_t
         world.attach(tab, "tenant:a", 2**52)
         await world.quiet()
     assert tab.resets == 0
-    assert tab.outbox is not None
-    assert len(tab.outbox) == 1
+    assert tab.pending is not None
+    assert len(tab.pending) == 1
     world.store.commit("tenant:a", True)
     await world.quiet()
     world.resume(tab, 10**9)
@@ -600,7 +605,7 @@ async def test_what_the_system_does_not_take_of_a_frame_is_left_to_the_transport
     for _ in range(SOCKETS):
         await asyncio.sleep(0)
     assert [tab.held["tenant:a"] for tab in world.tabs] == [version] * SOCKETS
-    assert all(tab.outbox is not None for tab in plain)
+    assert all(tab.pending is not None for tab in plain)
     assert plain
 
 
@@ -620,7 +625,7 @@ def test_a_process_is_never_acked_more_often_than_it_asks_for(
 
 async def test_every_subscription_of_the_process_counts_for_how_late_it_is_acked() -> None:
     world = await play(OPENING)
-    assert world.hub.subscriptions == SOCKETS
+    assert world.hub.subscription_count == SOCKETS
     world.hub._acks_per_s = 10
     assert world.hub.ack_rule() == (1, 1000)
     live = world.hub.topic("tenant:a")
@@ -631,7 +636,7 @@ async def test_every_subscription_of_the_process_counts_for_how_late_it_is_acked
     assert b'"share":1.0,"after_ms":2000' in world.hub._ack_policy(live)
     for number in range(SOCKETS):
         world.do(("close", number))
-    assert world.hub.subscriptions == 0
+    assert world.hub.subscription_count == 0
     assert world.hub.ack_rule() == (1, 250)
     assert b'"share":1.0,"after_ms":250' in world.hub._ack_policy(live)
 

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.auth.claims import AuthFailure, Claims
 from gateway.ws import session as s
-from gateway.ws.session import Rules, Session
+from gateway.ws.session import Session, SessionConfig
 
 NOW = 1_795_400_000.0
 A, B, C = "tenant:a", "tenant:b", "tenant:c"
@@ -33,7 +33,7 @@ def verify(token: str, now: float) -> Claims | AuthFailure:
 
 def new(**rules: Any) -> Session[str]:
     return Session(
-        "s_1", Rules(**{"verify": verify, "topics_max": 3, "frames_per_s": 50, "heartbeat_ms": 15_000, **rules})
+        "s_1", SessionConfig(**{"verify": verify, "topics_max": 3, "frames_per_s": 50, "heartbeat_ms": 15_000, **rules})
     )
 
 
@@ -61,7 +61,7 @@ def shown(effects: list[s.Effect]) -> list[Any]:
     result: list[Any] = []
     for effect in effects:
         match effect:
-            case s.Send(frame) | s.Opened(frame) | s.Renewed(frame):
+            case s.Send(frame) | s.Accepted(frame) | s.Renewed(frame):
                 value = json.loads(frame)
                 value.pop("message", None)
                 result.append((type(effect).__name__, value))
@@ -83,7 +83,7 @@ def test_a_hello_opens_the_session_and_subscribes_what_it_names() -> None:
     session = new(reconnect_ms=lambda: (1, 2), ack_rule=lambda: (0.5, 7))
     assert shown(subscriber(session, "hello", token="good", topics={A: 0, B: 7}, client="js/1")) == [
         (
-            "Opened",
+            "Accepted",
             {
                 "type": "welcome",
                 "session": "s_1",
@@ -103,7 +103,7 @@ def test_a_hello_opens_the_session_and_subscribes_what_it_names() -> None:
 
 def test_the_welcome_says_when_the_bus_is_not_proved() -> None:
     frame = new().receive(b'{"type":"hello","token":"good"}', NOW, False)[0]
-    assert isinstance(frame, s.Opened)
+    assert isinstance(frame, s.Accepted)
     assert json.loads(frame.frame)["fresh"] is False
 
 
@@ -226,7 +226,7 @@ def test_acks_nacks_and_expects_count_only_for_topics_held() -> None:
     session = opened(A)
     assert subscriber(session, "ack", topic=A, version=7) == [s.Acked(A, 7)]
     assert subscriber(session, "nack", topic=A, version=7, reason="why") == [s.Nacked(A, 7, "why")]
-    assert subscriber(session, "expect", topic=A, after=7, timeout_ms=9) == [s.Expecting(A, 7, 9)]
+    assert subscriber(session, "expect", topic=A, after=7, timeout_ms=9) == [s.ExpectRequested(A, 7, 9)]
     assert subscriber(session, "ack", topic=B, version=7) == []
     assert subscriber(session, "nack", topic=B, version=7) == []
     assert shown(subscriber(session, "expect", topic=B, after=7)) == [error("not_subscribed", topic=B)]

@@ -9,7 +9,7 @@ import pytest
 from gateway.console.reports import tab_status
 from gateway.console.reports.tab_status import Difference, Quantile, Status, View
 from gateway.hub.hub import LiveTopic, Subscription
-from gateway.hub.pending import Outbox
+from gateway.hub.pending import PendingTopics
 from gateway.metrics import Histogram
 from sync.store.store import LogEntry, Snapshot
 
@@ -22,12 +22,12 @@ class Wire:
     """A socket that takes everything."""
 
     def __init__(self) -> None:
-        self.outbox: Outbox[Subscription] | None = None
+        self.pending: PendingTopics[Subscription] | None = None
         self.deflate = False
         self.opened_at = 0.0
-        self.fd = -1
+        self.direct_fd = -1
 
-    def rest(self, data: bytes, sent: int) -> None:
+    def write_remainder(self, data: bytes, sent: int) -> None:
         """Drop it."""
 
     def write(self, data: bytes) -> None:
@@ -42,7 +42,7 @@ def tab(version: int = VERSION, **fields: Any) -> Subscription:
     live.set(version, b"{}", b"")
     live.known = True
     made = Subscription(Wire(), live, fields.pop("held", 0), 0)
-    live.ring.append(made)
+    live.subscriptions.append(made)
     made.sent = version
     for name, value in fields.items():
         setattr(made, name, value)
@@ -77,7 +77,7 @@ def test_a_tab_without_an_answer_is_behind_once_the_answer_is_due() -> None:
 
 def test_a_tab_that_does_not_drain_is_behind_at_once() -> None:
     slow = tab(sent=VERSION - 1)
-    slow.socket.outbox = Outbox()
+    slow.socket.pending = PendingTopics()
     judged = tab_status.judge(slow, NOW, view())
     assert judged.status is Status.BEHIND
     assert "no more data" in judged.why
@@ -85,7 +85,7 @@ def test_a_tab_that_does_not_drain_is_behind_at_once() -> None:
 
 def test_what_a_blocked_socket_got_and_did_not_answer_is_behind_but_a_proved_one_is_not() -> None:
     slow = tab()
-    slow.socket.outbox = Outbox()
+    slow.socket.pending = PendingTopics()
     assert status(slow, since=NOW) is Status.BEHIND
     slow.acked = VERSION
     assert status(slow, since=NOW) is Status.SYNCED
@@ -110,7 +110,7 @@ def test_nothing_is_synced_while_the_gateway_is_not_proved_current() -> None:
 def test_a_member_of_a_crowd_is_not_blamed_for_an_ack_that_nobody_asked_for() -> None:
     member = tab()
     assert status(member, crowd=1) is Status.BEHIND
-    member.live.ring.append(member)
+    member.live.subscriptions.append(member)
     assert status(member, crowd=1) is Status.SENT
     member.sent = VERSION - 1
     assert status(member, crowd=1) is Status.BEHIND

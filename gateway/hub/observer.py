@@ -1,0 +1,83 @@
+"""What may follow the hub: callbacks on subscriptions and versions. The hub works the same with none.
+
+An observer that raises is logged and the push goes on: observers are for looking, and nothing depends on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sync.process import logs
+
+if TYPE_CHECKING:
+    from gateway.hub.hub import LiveTopic, Subscription
+
+LOGGER = "gateway.hub.observer"
+
+
+class HubObserver:
+    """Base of observers: each method is called synchronously, must not wait, and does nothing unless overridden."""
+
+    def subscription_opened(self, subscription: Subscription) -> None:
+        """A socket has subscribed to a topic."""
+
+    def subscription_closed(self, subscription: Subscription) -> None:
+        """A socket has left a topic."""
+
+    def version_applied(self, live: LiveTopic) -> None:
+        """The topic was announced or read; its version may be the one before."""
+
+    def version_acked(self, subscription: Subscription) -> None:
+        """The browser shows the version `subscription.acked`."""
+
+    def version_nacked(self, subscription: Subscription, reason: str) -> None:
+        """The browser could not use the version `subscription.nacked`; `reason` is its own text, bounded."""
+
+
+class Observers(HubObserver):
+    """The observers of one hub, called in the order in which they were added."""
+
+    def __init__(self) -> None:
+        self._all: tuple[HubObserver, ...] = ()
+
+    def add(self, observer: HubObserver) -> None:
+        """Call `observer` from now on. A second call does nothing."""
+        if observer not in self._all:
+            self._all = (*self._all, observer)
+
+    def remove(self, observer: HubObserver) -> None:
+        """Stop calling `observer`. A second call does nothing."""
+        self._all = tuple(one for one in self._all if one is not observer)
+
+    def subscription_opened(self, subscription: Subscription) -> None:
+        """Tell all."""
+        if self._all:
+            self._call(lambda one: one.subscription_opened(subscription))
+
+    def subscription_closed(self, subscription: Subscription) -> None:
+        """Tell all."""
+        if self._all:
+            self._call(lambda one: one.subscription_closed(subscription))
+
+    def version_applied(self, live: LiveTopic) -> None:
+        """Tell all."""
+        if self._all:
+            self._call(lambda one: one.version_applied(live))
+
+    def version_acked(self, subscription: Subscription) -> None:
+        """Tell all."""
+        if self._all:
+            self._call(lambda one: one.version_acked(subscription))
+
+    def version_nacked(self, subscription: Subscription, reason: str) -> None:
+        """Tell all."""
+        if self._all:
+            self._call(lambda one: one.version_nacked(subscription, reason))
+
+    def _call(self, call: Callable[[HubObserver], None]) -> None:
+        for observer in self._all:
+            try:
+                call(observer)
+            except Exception as error:
+                logs.limited(LOGGER, "observer_failed", level="error", observer=type(observer).__name__, exc_info=error)
