@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: examples help setup run test test-tools soak lint types check docs lock sbom clean
+.PHONY: examples help setup run test test-fast test-tools nightly soak lint types check docs lock sbom clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)$$/  make \1	\2/p' Makefile | expand -t 22
@@ -53,6 +53,14 @@ WORKERS ?= 3
 
 test: setup test-tools examples ## Run all tests: unit, integration with real servers, and in real browsers. ARGS="-k name" narrows.
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+test-fast: setup ## Run the fast tests alone, in seconds: pure modules, and what stands on the store in memory.
+	@$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS) tests/unit
+
+nightly: setup test-tools examples ## Run what takes longer: every test with thorough examples, all Autobahn cases, the fault table, a soak.
+	@HYPOTHESIS_PROFILE=thorough AUTOBAHN=full $(MAKE) --no-print-directory test
+	@$(BIN)/python -m tests.faults table --rounds 12
+	@$(MAKE) --no-print-directory soak MINUTES=$(or $(MINUTES),10)
 
 test-tools: ## Install what the tests use beside Python: Chromium and redis-server (with apt, as root).
 	@sh tests/tools.sh

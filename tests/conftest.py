@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,10 +15,22 @@ from tests.support.servers import Server, start_valkey
 
 pytest_plugins = ("tests.support.stuck",)
 
-# Properties are judged by what comes out, not by how long an example takes on a busy machine. This is on top of the
-# profile in force: under CI, Hypothesis's own for it.
-settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
+# Examples have no deadline: a busy machine is slow. Under CI, `thorough` builds on Hypothesis's own profile for it.
+settings.register_profile("thorough", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fast", settings.get_profile("thorough"), max_examples=20)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("thorough" if os.environ.get("CI") else "fast"))
+
+ROOT = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder, and those that start PostgreSQL by their fixture."""
+    for item in items:
+        folder = item.path.relative_to(ROOT).parts[0]
+        if folder in ("browser", "process"):
+            item.add_marker(folder)
+        if "postgres" in getattr(item, "fixturenames", ()):
+            item.add_marker("postgres")
 
 
 @pytest.fixture

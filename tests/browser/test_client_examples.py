@@ -9,8 +9,6 @@ from gateway.dev.demo_routes import FRAMEWORKS, PAGES
 from tests.browser.conftest import Laboratory
 from tests.support.servers import missing
 
-pytestmark = pytest.mark.browser
-
 STATUS = {"elements", "react", "vue", "svelte", "openfeature", "classic"}
 
 

@@ -16,8 +16,6 @@ from tests.browser.conftest import BUSY_S, RENEWAL_S, SILENCE_S, STEADY_S, TOKEN
 from tests.support.proxy import Proxy
 from tests.support.wait import until
 
-pytestmark = pytest.mark.browser
-
 CLOSE_CODES = ("1005", "1006")
 """Of a socket that ended, in order or not, without a word."""
 

@@ -11,8 +11,6 @@ import pytest
 from tests.browser.conftest import STEADY_S, TOPIC, Laboratory, Tab
 from tests.support.gateway import PUBLISH_KEY
 
-pytestmark = pytest.mark.browser
-
 CANONICAL = """() => {
   const text = (value) =>
     Array.isArray(value) ? `[${value.map(text)}]`

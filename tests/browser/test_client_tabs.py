@@ -14,8 +14,6 @@ from tests.browser.conftest import BUSY_S, Laboratory, Tab, sole_holder
 from tests.support.wait import until
 from tests.support.window import freeze, thaw
 
-pytestmark = pytest.mark.browser
-
 TABS = 8
 TAKEOVER_S = 0.5
 """The client's own bound, held to by the clock in its unit tests; here a whole browser may be slow."""

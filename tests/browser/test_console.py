@@ -13,16 +13,14 @@ import pytest
 from playwright.async_api import expect
 
 from sync.store.store import Change
-from tests.scenarios.system import CATALOG, System, ago, event, run_system, selling
 from tests.support.bodies import SANDBOX_SECRET, SECRET
 from tests.support.chromium import chromium
 from tests.support.gateway import Client, environment, open_client, run_gateway, token
 from tests.support.proxy import run_proxy
 from tests.support.servers import Server, start_valkey
+from tests.support.system import CATALOG, System, ago, event, run_system, selling
 from tests.support.visitor import Visitor, visiting
 from tests.support.wait import until
-
-pytestmark = pytest.mark.browser
 
 CLICKS_MAX = 3
 STATE_BYTES = 60_000

@@ -13,8 +13,6 @@ from tests.support.chromium import chromium
 from tests.support.gateway import environment, run_gateway
 from tests.support.visitor import visiting
 
-pytestmark = pytest.mark.browser
-
 MODEL = """
 const tab = (status, since) => ({ sub: "", client: "", status, why: "", since });
 const report = (at, tabs) => ({ gateway: "a", at, version: 2, status: "SYNCED", sockets: 2, counts: {}, tabs });

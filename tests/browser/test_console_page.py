@@ -27,8 +27,6 @@ from tests.support.servers import free_port
 from tests.support.visitor import TOKEN, visiting
 from tests.support.wait import until
 
-pytestmark = pytest.mark.browser
-
 TOPIC = "tenant:acme"
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 ODD = "tenant:a~b.c_d@e-F0"

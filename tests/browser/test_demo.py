@@ -18,8 +18,6 @@ from tests.support.processes import Running, alive_with, clean_environ, python, 
 from tests.support.servers import free_port
 from tests.support.wait import until
 
-pytestmark = pytest.mark.browser
-
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:

@@ -7,7 +7,6 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
 import uvicorn
 from fastapi import FastAPI
 from playwright.async_api import expect
@@ -20,8 +19,6 @@ from tests.support.chromium import chromium
 from tests.support.gateway import SECRET, environment, run_gateway
 from tests.support.postgres import start_postgres
 from tests.support.servers import free_port
-
-pytestmark = pytest.mark.browser
 
 
 @asynccontextmanager

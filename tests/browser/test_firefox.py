@@ -30,8 +30,6 @@ from tests.support.gateway import Running
 from tests.support.proxy import Proxy, run_proxy
 from tests.support.wait import until
 
-pytestmark = pytest.mark.browser
-
 TABS = 8
 PNG = b"\x89PNG"
 

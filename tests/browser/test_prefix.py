@@ -22,8 +22,6 @@ from tests.support.servers import free_port
 from tests.support.visitor import TOKEN
 from tests.support.wait import until
 
-pytestmark = pytest.mark.browser
-
 PREFIX = "/planwire"
 VENDOR = Path(__file__).parents[2] / "gateway" / "dev" / "demo" / "vendor"
 EXAMPLES = ("elements", "react", "vue", "svelte", "openfeature", "classic")

@@ -11,11 +11,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from sync.store.store import Change, Store
-from tests.scenarios import test_storm
-from tests.scenarios.system import TOPIC
-from tests.scenarios.test_storm import connect, serving
+from tests.support import crowd
+from tests.support.crowd import connect, serving
 from tests.support.gateway import environment, token
 from tests.support.servers import free_port
+from tests.support.system import TOPIC
 from tests.support.wire import CLOSE, TEXT, Wire
 
 TABS = 1000
@@ -34,7 +34,7 @@ LATE_S = 5
 async def test_a_thousand_tabs_move_over_without_a_burst_and_miss_no_version(
     store_url: str, store: Store, tmp_path: Path
 ) -> None:
-    test_storm.TOKENS[:] = [token(sub=f"user{number}") for number in range(test_storm.SUBJECTS)]
+    crowd.TOKENS[:] = [token(sub=f"user{number}") for number in range(crowd.SUBJECTS)]
     common = {"SOCKETS_PER_ADDRESS": "5000", "LOG_LEVEL": "warning", "DRAIN_S": str(DRAIN_S)}
     ports = [free_port(), free_port()]
     arrivals: list[float] = []

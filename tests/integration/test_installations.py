@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import orjson
@@ -26,12 +25,10 @@ from sync.store.store import Change, Store
 from sync.worker import Worker
 from tests.support.bodies import SECRET, signature, webhook
 from tests.support.cluster import start_cluster
-from tests.support.gateway import PUBLISH_KEY, Client, Running, environment, open_client, run_gateway, token
+from tests.support.gateway import open_client, token
+from tests.support.installations import TOPIC, check_apart, installation, publish, revoke, shown
 from tests.support.servers import Server, redis_binary, start_redis, start_valkey
 from tests.support.wait import until
-
-TOPIC = "tenant:acme"
-SWEEP_S = "0.1"
 
 
 @pytest.fixture(params=[start_valkey, start_redis], ids=["valkey", "redis"])
@@ -48,63 +45,6 @@ def apart(kind: str, server: Server) -> list[tuple[str, str]]:
         "prefixes": [(server.url, "pw"), (server.url, "pw:staging")],
         "both": [(f"{server.url}/3", "acme/prod"), (f"{server.url}/4", "acme/staging")],
     }[kind]
-
-
-@asynccontextmanager
-async def installation(url: str, prefix: str, **settings: str) -> AsyncIterator[tuple[Running, Store]]:
-    store = connect(url, prefix=prefix).store
-    try:
-        async with run_gateway(environment(url, PREFIX=prefix, SWEEP_S=SWEEP_S, **settings)) as running:
-            yield running, store
-    finally:
-        await store.aclose()
-
-
-async def publish(running: Running, state: object, topic: str = TOPIC) -> int:
-    async with httpx2.AsyncClient(base_url=running.url, headers={"Authorization": f"Bearer {PUBLISH_KEY}"}) as http:
-        answer = await http.post("/v1/publish", json={"topic": topic, "state": state})
-        assert answer.status_code == 200, answer.text
-        return int(answer.json()["version"])
-
-
-async def revoke(running: Running, subject: str) -> None:
-    async with httpx2.AsyncClient(base_url=running.url, headers={"Authorization": f"Bearer {PUBLISH_KEY}"}) as http:
-        assert (await http.post("/v1/sessions/revoke", json={"sub": subject})).status_code == 200
-
-
-async def shown(client: Client) -> Any:
-    frame = await client.until("snapshot")
-    assert "reset" not in frame
-    return frame["state"]
-
-
-async def check_apart(first: tuple[str, str], second: tuple[str, str]) -> None:
-    async with (
-        installation(*first) as (one, one_store),
-        installation(*second) as (two, two_store),
-        open_client(one, TOPIC, jwt=token(sub="alice")) as one_tab,
-        open_client(two, TOPIC, jwt=token(sub="alice")) as two_tab,
-    ):
-        assert [await shown(one_tab), await shown(two_tab)] == [None, None]
-        version = await publish(one, {"of": "one"})
-        assert await shown(one_tab) == {"of": "one"}
-        # What two's tab is shown next is its own: nothing of one came before it. Two sweeps have passed by then.
-        sweeps = two.node.metrics.sweeps
-        await until(lambda: two.node.metrics.sweeps > sweeps + 2)
-        assert (await two_store.read(TOPIC)).version == 0
-        other = await publish(two, {"of": "two"})
-        assert await shown(two_tab) == {"of": "two"}
-        assert [await one_store.versions([TOPIC]), await two_store.versions([TOPIC])] == [[version], [other]]
-
-        await revoke(one, "alice")
-        code, _ = await one_tab.closed()
-        assert code == 4401
-        await publish(two, {"of": "two", "n": 2})
-        assert await shown(two_tab) == {"of": "two", "n": 2}
-        assert await two_store.redis.exists(two_store.keys.revoked) == 0
-        for running in (one, two):
-            assert (running.node.metrics.restored, running.node.metrics.foreign) == (0, 0)
-            assert running.node.hub.fresh
 
 
 @pytest.mark.parametrize("kind", ["databases", "other databases", "prefixes", "both"])

@@ -35,10 +35,9 @@ from sync.settings import SyncSettings
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.redis.connect import connect
 from sync.store.store import Change, Store, StoreError
-from tests.support import bodies
+from tests.support import bodies, stripe_bodies
 from tests.support.bodies import SANDBOX_SECRET, SECRET, official, signature, webhook
 from tests.support.servers import Server, start_valkey
-from tests.unit.sync.billing.providers.stripe import test_webhooks as test_stripe
 
 CATALOG = """
 [plans.free]
@@ -544,8 +543,8 @@ class TestStripe:
 
     async def test_from_a_signed_event_to_state(self, door: httpx2.AsyncClient, store: Store) -> None:
         events = [
-            test_stripe.envelope(test_stripe.body(), id="evt_1"),
-            test_stripe.envelope(test_stripe.body(status="canceled"), id="evt_2", created=test_stripe.NOW + 1),
+            stripe_bodies.envelope(stripe_bodies.body(), id="evt_1"),
+            stripe_bodies.envelope(stripe_bodies.body(status="canceled"), id="evt_2", created=stripe_bodies.NOW + 1),
         ]
         for body in events[::-1]:
             assert (await self.deliver(door, body)).status_code == 200
@@ -567,7 +566,7 @@ class TestStripe:
             async def fetch(self, subscription_id: str, patience_s: float, *, background: bool = False) -> Event:
                 if self.away:
                     raise ProviderUnavailable("away")
-                return stripe.fetched(test_stripe.body(id=subscription_id), "live", time.time_ns())
+                return stripe.fetched(stripe_bodies.body(id=subscription_id), "live", time.time_ns())
 
         source: Any = Source()
         pipeline = Pipeline(

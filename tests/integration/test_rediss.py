@@ -13,9 +13,9 @@ from sync.store.redis.connect import connect
 from sync.store.redis.slots import SLOTS
 from sync.store.redis.urls import StoreUrlError
 from sync.store.store import Change, Store, StoreError
-from tests.integration.test_sentinel import SERVICE, Sentinel, start
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.gateway import environment, open_client, run_gateway
+from tests.support.sentinel import SERVICE, Sentinel, start
 from tests.support.servers import Server, free_port, start_redis
 from tests.support.wait import until
 

@@ -4,77 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
-import redis
 
 from sync.store.redis.connect import connect
 from sync.store.store import Change, Store, StoreError
-from tests.integration.test_installations import check_apart
-from tests.support import servers
 from tests.support.gateway import environment, open_client, run_gateway
-from tests.support.servers import Server, redis_binary, valkey_binary
+from tests.support.installations import check_apart
+from tests.support.sentinel import (
+    DOWN_AFTER_MS,
+    FAILOVER_S,
+    PATIENT_MS,
+    QUORUM,
+    SERVICE,
+    Sentinel,
+    Watched,
+    is_in_step,
+    is_ready,
+    start,
+)
+from tests.support.servers import redis_binary, valkey_binary
 from tests.support.wait import until
 
-SERVICE = "plans"
-QUORUM = 2
-DOWN_AFTER_MS = 400
-"""From when a test takes the primary away; before that and after they are patient."""
-
-PATIENT_MS = 30_000
-FAILOVER_S = 15.0
-"""How long Sentinels may take, on a busy machine."""
-
 TOPIC = "tenant:acme"
-
-
-@dataclass
-class Watched:
-    """A primary, its replica, and the Sentinels' ports."""
-
-    primary: Server
-    replica: Server
-    sentinels: list[Server]
-
-    @property
-    def url(self) -> str:
-        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        return f"redis+sentinel://:s3cret@{hosts}/{SERVICE}"
-
-    def down_after(self, ms: int) -> None:
-        """Have every Sentinel take a primary for gone that says nothing for so long."""
-        for sentinel in self.sentinels:
-            with redis.Redis(port=sentinel.port, protocol=2) as client:
-                client.execute_command("SENTINEL", "SET", SERVICE, "down-after-milliseconds", ms)
-
-
-class Sentinel(Server):
-    """A Sentinel; it keeps what it knows in `conf` of its directory."""
-
-    def _spawn(self) -> None:
-        arguments = [str(self.directory / "conf"), "--sentinel", "--port", str(self.port), "--bind", "127.0.0.1"]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                servers._guarded(self._binary, arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-
-
-def start(
-    stack: contextlib.ExitStack, directory: Path, *args: str, kind: type[Server] = Server, binary: str = ""
-) -> Server:
-    directory.mkdir(exist_ok=True)
-    server = kind(binary or redis_binary(), directory, tcp=True, aof=False, args=args)
-    stack.callback(server.kill)
-    server.start()
-    return server
 
 
 @pytest.fixture(params=[redis_binary, valkey_binary], ids=["redis", "valkey"])
@@ -109,20 +66,6 @@ def watched(request: pytest.FixtureRequest) -> Iterator[Watched]:
             assert time.monotonic() < deadline, "the Sentinels did not find each other"
             time.sleep(0.02)
         yield found
-
-
-def is_in_step(replica: Server) -> bool:
-    with redis.Redis(port=replica.port, password="s3cret", protocol=2) as client:
-        role: Any = client.execute_command("ROLE")
-    return bool(role[3] == b"connected")
-
-
-def is_ready(sentinel: Server) -> bool:
-    """Whether it knows the replica, in step, and both other Sentinels."""
-    with redis.Redis(port=sentinel.port, protocol=2, decode_responses=True) as client:
-        replicas: Any = client.sentinel_slaves(SERVICE)
-        known: Any = client.sentinel_sentinels(SERVICE)
-    return [replica["master-link-status"] for replica in replicas] == ["ok"] and len(known) == 2
 
 
 async def commit(store: Store, state: object) -> int:

@@ -15,8 +15,8 @@ from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reproject import PUT_BACK, Reprojection
 from sync.store.command_pipeline import Batch
 from sync.store.store import Snapshot, Store
-from tests.scenarios.system import CATALOG
 from tests.support.bodies import envelope, subscription
+from tests.support.system import CATALOG
 
 TOPIC = "tenant:acme"
 

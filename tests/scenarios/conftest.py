@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.system import System, run_system
+from tests.support.system import System, run_system
 
 
 @pytest.fixture

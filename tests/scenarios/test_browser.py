@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.scenarios.system import TOPIC, System, ago, event, run_system, selling
 from tests.support.gateway import token
 from tests.support.proxy import run_proxy
 from tests.support.servers import missing
+from tests.support.system import TOPIC, System, ago, event, run_system, selling
 from tests.support.wait import until
 
 HEARTBEAT_S = 1.0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sync.core import instants
-from tests.scenarios.system import CATALOG, System, ago, event, run_system, selling
+from tests.support.system import CATALOG, System, ago, event, run_system, selling
 
 DAY_S = 86_400
 LATE_S = 8.0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sync.core import instants
-from tests.scenarios.system import Seller, System, Tab, ago, run_system, selling
+from tests.support.system import Seller, System, Tab, ago, run_system, selling
 from tests.support.wait import until
 
 LATE_S = 8.0

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.scenarios.system import TOPIC, System, ago, event, run_system, selling
+from tests.support.system import TOPIC, System, ago, event, run_system, selling
 
 ORDERS = list(itertools.permutations(range(3)))
 

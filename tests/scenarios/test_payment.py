@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from sync.core import instants
-from tests.scenarios.system import CATALOG, System, ago, event, run_system, selling
+from tests.support.system import CATALOG, System, ago, event, run_system, selling
 
 GRACE_S = 3
 SHORT_GRACE = CATALOG.replace('grace = "7d"', f'grace = "{GRACE_S}s"')

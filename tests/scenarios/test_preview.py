@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tests.scenarios.system import run_system, selling
+from tests.support.system import run_system, selling
 
 PATH = "/v1/tenants/acme/preview"
 

@@ -16,7 +16,7 @@ import pytest
 from sync.billing.storage.environment import AUDIT_EVERY_S
 from sync.core import instants
 from sync.store.redis.connect import connect
-from tests.scenarios.system import TOPIC, Seller, System, run_system, selling
+from tests.support.system import TOPIC, Seller, System, run_system, selling
 from tests.support.wait import until
 
 HOUR_S = 3600

@@ -14,10 +14,10 @@ import pytest
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.store import Change, Snapshot
 from tests.integration.test_slow_reader import open_raw
-from tests.scenarios.system import FENCE, PROBE_S, TOPIC, System, Tab, ago, event, run_system
 from tests.support.gateway import SECRET, token
 from tests.support.proxy import run_proxy
 from tests.support.servers import start_valkey
+from tests.support.system import FENCE, PROBE_S, TOPIC, System, Tab, ago, event, run_system
 from tests.support.wait import until
 
 BUSY_S = 4.0

@@ -448,7 +448,7 @@ DETACH_WHILE_GOING_ROUND: list[tuple[Any, ...]] = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples)
 @given(steps=many(), opening=st.sampled_from([True, True, False]))
 @example(steps=ATTACH_WHILE_GOING_ROUND, opening=True)
 @example(steps=DETACH_WHILE_GOING_ROUND, opening=True)
@@ -458,7 +458,7 @@ def test_every_draining_socket_ends_with_the_newest_version(steps: list[tuple[An
     assert world.metrics.resets == 0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples)
 @given(
     steps=many(
         st.tuples(st.just("lose tail"), ONE_TOPIC),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from hypothesis import given
+from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from sync.store.keys import DEFAULT_KEYS as keys
-from tests.unit.sync.core.test_topic import IDS, NAMES
+
+NAMES = st.from_regex(r"[a-z][a-z0-9_-]{0,31}", fullmatch=True)
+IDS = st.from_regex(r"[A-Za-z0-9._~@-]{1,128}", fullmatch=True)
 
 
 def test_the_names_are_the_documented_ones() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,8 +14,8 @@ from sync.billing.domain.model import Event, Item, Period, Scheduled
 from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Unparsable, Verified
 from sync.billing.providers.hmac_signature import HEADER_MAX_CHARS, SIGNATURES_MAX
 from sync.billing.providers.stripe.webhooks import StripeWebhooks, fetched, subscription_of
+from tests.support.stripe_bodies import NOW, body, envelope
 
-NOW = 1_795_400_000
 SECRETS = (Secret("live", b"whsec_a"), Secret("sandbox", b"whsec_b"))
 BODY = b'{"id":"evt_1"}'
 STRIPE = StripeWebhooks()
@@ -28,38 +27,6 @@ def mark(secret: str = "whsec_a", timestamp: int = NOW, body: bytes = BODY) -> s
 
 def verify(header: str | None, tolerance_s: float = 300, now_s: float = NOW) -> object:
     return STRIPE.verify(BODY, {} if header is None else {"stripe-signature": header}, SECRETS, now_s, tolerance_s)
-
-
-def body(**fields: Any) -> dict[str, Any]:
-    return {
-        "id": "sub_1",
-        "object": "subscription",
-        "status": "active",
-        "customer": "cus_1",
-        "metadata": {"tenant_id": "acme"},
-        "cancel_at": None,
-        "cancel_at_period_end": False,
-        "trial_end": None,
-        "items": {
-            "object": "list",
-            "has_more": False,
-            "data": [
-                {
-                    "id": "si_1",
-                    "price": {"id": "price_pro"},
-                    "quantity": 3,
-                    "current_period_start": NOW - 100,
-                    "current_period_end": NOW + 100,
-                }
-            ],
-        },
-        **fields,
-    }
-
-
-def envelope(data: object, kind: str = "customer.subscription.updated", **fields: Any) -> bytes:
-    made = {"id": "evt_1", "type": kind, "created": NOW, "livemode": True, "data": {"object": data}, **fields}
-    return json.dumps(made).encode()
 
 
 def parse(raw: bytes) -> Event:

@@ -2,7 +2,7 @@
 
 Real processes on the embedded store with PLANWIRE_DURABLE=1, signed webhooks of several tenants with duplicates and out
 of order, sent as a provider does: again until they are answered 200. A seed decides what is killed when.
-`SOAK_S=600 SOAK_SEED=7 pytest tests/integration/test_nothing_lost.py` goes on for longer.
+`SOAK_S=600 SOAK_SEED=7 pytest tests/process/test_nothing_lost.py` goes on for longer.
 """
 
 from __future__ import annotations
