@@ -17,8 +17,7 @@ from pathlib import Path
 import structlog
 
 from sync import bootstrap
-from sync.billing.domain.decision import WAITS_CATALOG, WAITS_SOFTWARE
-from sync.billing.domain.tenant_resolution import TENANT_KIND
+from sync.billing.domain.outcome import WAITS_CATALOG, WAITS_SOFTWARE
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.services.catch_up import CatchUp
 from sync.billing.services.ingest import Pipeline
@@ -27,7 +26,7 @@ from sync.billing.storage.environment import AUDIT_EVERY_S
 from sync.billing.storage.inbox import Record
 from sync.billing.storage.reconcile_requests import Wanted
 from sync.core.errors import SyncError
-from sync.core.topic import Topic
+from sync.core.topic import TENANT_KIND, Topic
 from sync.process import environment, logs, parent_watch
 from sync.process.stop_signals import stop_signals
 from sync.settings import SettingsError, SyncSettings

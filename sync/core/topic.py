@@ -10,6 +10,9 @@ from sync.core.errors import SyncError
 LIVE = "live"
 """The environment that a name without a prefix means."""
 
+TENANT_KIND = "tenant"
+"""The kind of the topics that billing computes."""
+
 PROBE_KIND = "probe"
 """The kind of the gateways' own canary topics; no token reaches it and nobody publishes to it over HTTP."""
 

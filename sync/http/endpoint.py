@@ -9,8 +9,7 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sync.billing.domain.tenant_resolution import TENANT_KIND
-from sync.core.topic import Topic
+from sync.core.topic import TENANT_KIND, Topic
 from sync.http.problem import Refusal
 from sync.store.store import StoreError
 

@@ -23,12 +23,13 @@ from starlette.responses import Response
 from sync import bootstrap
 from sync.billing.api import routes as billing_routes
 from sync.billing.catalog.watcher import CatalogWatcher
-from sync.billing.domain import model
+from sync.billing.domain import codec
 from sync.billing.domain.model import Event
+from sync.billing.domain.outcome import EventResult
 from sync.billing.providers.base import ProviderUnavailable
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.providers.stripe import webhooks as stripe
-from sync.billing.services.ingest import Pipeline, Receipt
+from sync.billing.services.ingest import Pipeline
 from sync.http.endpoint import Caller
 from sync.http.problem import BODY_MAX_BYTES
 from sync.settings import SyncSettings
@@ -156,7 +157,7 @@ async def test_a_signed_event_becomes_state(door: httpx2.AsyncClient, store: Sto
     cause = orjson.loads(snapshot.cause)
     assert (cause["source"], cause["event_id"]) == ("paddle", json.loads(body)["event_id"])
     assert cause["occurred_at"] == "2026-11-02T00:00:00Z"
-    assert list(model.decode(snapshot.private).subscriptions) == ["paddle:sub_1"]
+    assert list(codec.decode(snapshot.private).subscriptions) == ["paddle:sub_1"]
 
 
 async def test_s01_the_same_event_again_is_a_duplicate(door: httpx2.AsyncClient, store: Store) -> None:
@@ -286,7 +287,7 @@ class TestParked:
     ) -> None:
         assert await outcome(door, webhook(1, id="sub_2", tenant=None)) == "parked"
         assert await outcome(door, webhook(1, id="sub_1", tenant="acme")) == "applied"
-        assert len(model.decode((await store.read("tenant:acme")).private).subscriptions) == 2
+        assert len(codec.decode((await store.read("tenant:acme")).private).subscriptions) == 2
         assert await outcome(door, webhook(1, id="sub_3", tenant="other")) == "applied"
         assert await outcome(door, webhook(1, id="sub_4", tenant=None)) == "parked"
 
@@ -297,7 +298,7 @@ class TestParked:
         first, other = await bootstrap.build_pipeline(store, settings), await bootstrap.build_pipeline(store, settings)
         end = first._end
 
-        async def learned_meanwhile(*arguments: Any, **options: Any) -> Receipt:
+        async def learned_meanwhile(*arguments: Any, **options: Any) -> EventResult:
             await other.receive(PaddleWebhooks(), webhook(2), "live")
             return await end(*arguments, **options)
 
@@ -452,7 +453,7 @@ async def test_many_events_of_one_tenant_at_once_all_count(
         assert len(first.turns) == 0
     finally:
         await other.aclose()
-    facts = model.decode((await store.read("tenant:acme")).private)
+    facts = codec.decode((await store.read("tenant:acme")).private)
     assert len(facts.subscriptions) == 30
 
 

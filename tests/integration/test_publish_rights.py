@@ -13,7 +13,7 @@ import pytest
 
 from gateway.api_docs import openapi, openapi_intake
 from sync.billing.catalog.watcher import EXAMPLE
-from sync.billing.domain import model
+from sync.billing.domain import codec
 from sync.billing.domain.model import Facts
 from sync.store.store import Change, Store
 from tests.support import console
@@ -272,7 +272,7 @@ async def test_the_audit_names_the_key_and_beside_it_who_the_caller_says(
 
     claim = "cfo@example.com"
     async with httpx2.AsyncClient(base_url=running.url, headers={"Authorization": "Bearer support"}) as http:
-        await store.commit(Change("tenant:acme", b'{"plan":{"key":"free"}}', model.encode(Facts())))
+        await store.commit(Change("tenant:acme", b'{"plan":{"key":"free"}}', codec.encode(Facts())))
         override = {"kind": "feature", "name": "sso", "value": True, "reason": "promised", "by": claim}
         assert (await http.post("/v1/tenants/acme/overrides", json=override)).status_code == 200
         assert (await cause()).items() >= {"by": "support", "claimed_by": claim}.items()

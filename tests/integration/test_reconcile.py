@@ -16,14 +16,15 @@ import pytest
 
 from sync import bootstrap
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
-from sync.billing.domain import model
+from sync.billing.domain import codec
 from sync.billing.domain.model import FETCHED, Event
+from sync.billing.domain.outcome import EventResult
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.providers.paddle.client import PaddleClient, SdkMissingError
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks as Adapter
 from sync.billing.providers.rate_limit import LocalRateLimiter
 from sync.billing.services.catch_up import CatchUp
-from sync.billing.services.ingest import Pipeline, Receipt
+from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation
 from sync.billing.services.reproject import Reprojection
 from sync.billing.storage.reconcile_requests import Wanted
@@ -70,7 +71,7 @@ async def working(*pipelines: Pipeline) -> AsyncIterator[None]:
             worker.stop()
 
 
-async def receive(pipeline: Pipeline, body: bytes) -> Receipt:
+async def receive(pipeline: Pipeline, body: bytes) -> EventResult:
     return await pipeline.receive(pipeline.adapters["paddle"], body, "live")
 
 
@@ -430,7 +431,7 @@ class TestReconcile:
             after = await store.read(before.topic)
             assert after.version > before.version
             assert json.loads(after.state) == json.loads(before.state)
-            assert model.decode(after.private).subscriptions
+            assert codec.decode(after.private).subscriptions
 
     async def test_the_worker_does_what_is_wanted_of_tenants_only(
         self, paddle: Paddle, pipeline: Pipeline, store: Store

@@ -20,16 +20,18 @@ from starlette.applications import Starlette
 from sync import bootstrap
 from sync.billing.api import routes as billing_routes
 from sync.billing.catalog.watcher import CatalogWatcher
-from sync.billing.domain.decision import facts_of
-from sync.billing.domain.model import FETCHED, Facts, Item
-from sync.billing.domain.scheduled_changes import ChangeRejected, ChangeRequest, hold
+from sync.billing.domain.model import FETCHED, Facts, Item, ScheduledPlanChange
+from sync.billing.domain.outcome import ChangeRejected
+from sync.billing.domain.scheduled_changes import ChangeRequest, plan_change
 from sync.billing.providers.base import ListedSubscription, ProviderRejected, ProviderUnavailable
 from sync.billing.providers.rate_limit import LocalRateLimiter, RedisRateLimiter
 from sync.billing.providers.stripe.client import StripeClient
+from sync.billing.providers.stripe.webhooks import PRORATIONS
 from sync.billing.providers.stripe.webhooks import StripeWebhooks as Adapter
 from sync.billing.services.catch_up import CatchUp
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation
+from sync.billing.storage.tenant_facts import facts_of
 from sync.settings import SyncSettings
 from sync.store.delayed_queue import Due
 from sync.store.store import Store
@@ -62,6 +64,11 @@ def pipeline(store: Store, api: StripeClient, tmp_path: Path) -> Pipeline:
 
 async def state(store: Store, topic: str = "tenant:acme") -> Any:
     return orjson.loads((await store.read(topic)).state)
+
+
+def planned(pipeline: Pipeline, facts: Facts, request: ChangeRequest) -> ScheduledPlanChange:
+    catalog, modes = pipeline.catalog_watcher.current, {"stripe": PRORATIONS}
+    return plan_change(facts, request, catalog, "live", time.time_ns(), modes)
 
 
 async def receive(pipeline: Pipeline, event: dict[str, Any]) -> str:
@@ -400,7 +407,7 @@ class TestReconcile:
         facts = facts_of(await store.read("tenant:acme"))
         wish = ChangeRequest("basic", billing_mode="full_next_billing_period")
         with pytest.raises(ChangeRejected, match="billing_mode_unsupported"):
-            hold(facts, wish, pipeline.catalog_watcher.current, "live", time.time_ns())
+            planned(pipeline, facts, wish)
 
     async def test_a_held_change_is_made_at_its_time(
         self, stripe: Stripe, api: StripeClient, store: Store, tmp_path: Path
@@ -419,7 +426,7 @@ class TestReconcile:
 
         def change(facts: Facts) -> Facts:
             wish = ChangeRequest("basic", effective_ns=time.time_ns() + HOUR_NS)
-            return replace(facts, held=hold(facts, wish, pipeline.catalog_watcher.current, "live", time.time_ns()))
+            return replace(facts, scheduled_change=planned(pipeline, facts, wish))
 
         await reconciliation.reprojection.adopt("live", "tenant:acme", (), {"source": "app"}, change)
         assert (await state(store))["plan"]["key"] == "pro"

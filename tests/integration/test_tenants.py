@@ -21,9 +21,9 @@ from starlette.responses import Response
 from sync.billing.api import routes as billing_routes
 from sync.billing.api.tenant_commands import Desk
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
-from sync.billing.domain import model
+from sync.billing.domain import codec, model
 from sync.billing.domain.model import ENTITLEMENTS
-from sync.billing.domain.overrides import OVERRIDES_MAX, granted
+from sync.billing.domain.overrides import OVERRIDES_MAX, add_override
 from sync.billing.domain.scheduled_changes import AHEAD_NS
 from sync.billing.domain.wakeups import EXECUTE_AGAIN_S
 from sync.billing.providers.paddle.client import PaddleClient
@@ -264,7 +264,7 @@ class TestScheduledChange:
         await self.fire(pipeline)
         shown = await state(store)
         assert (shown["plan"]["key"], "scheduled" in shown, "pending" in shown) == ("basic", False, False)
-        assert model.decode((await store.read("tenant:acme")).private).held is None
+        assert codec.decode((await store.read("tenant:acme")).private).scheduled_change is None
 
     async def test_s19_items_that_show_the_lower_plan_already(
         self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
@@ -308,7 +308,7 @@ class TestScheduledChange:
         await tell(pipeline, paddle)
         shown = await state(store)
         assert shown.get("scheduled", {}).get("action") != "change_plan"
-        assert model.decode((await store.read("tenant:acme")).private).held is None
+        assert codec.decode((await store.read("tenant:acme")).private).scheduled_change is None
         entries: Any = await store.redis.xrange(keys.events("tenant:acme"))
         assert any(b"is dropped" in fields[b"reason"] for _, fields in entries)
         before = await self.items(paddle)
@@ -531,7 +531,7 @@ class TestPreview:
         shown = await state(store)
         assert {name: shown[name] for name in ENTITLEMENTS} == {name: answer["state"][name] for name in ENTITLEMENTS}
         await tell(pipeline, paddle)
-        assert model.decode((await store.read("tenant:acme")).private).expected is None
+        assert codec.decode((await store.read("tenant:acme")).private).awaited_preview is None
         assert await self.drift(desk) == []
 
     async def test_a_webhook_that_differs_from_its_preview_is_drift(
@@ -572,7 +572,7 @@ class TestPreview:
         snapshot = await store.read("tenant:acme")
         assert orjson.loads(snapshot.state)["plan"]["key"] == "basic"
         assert orjson.loads(snapshot.cause)["event_type"] == "preview.refused"
-        assert model.decode(snapshot.private).expected is None
+        assert codec.decode(snapshot.private).awaited_preview is None
 
     async def test_a_provider_s_preview_may_be_attached(
         self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline
@@ -719,7 +719,7 @@ class TestOverrides:
 
         def grant(facts: model.Facts) -> model.Facts:
             override = model.Override("feature", "sso", True, "promised", ends_us * 1000)
-            return granted(facts, override, pipeline.now_ns())
+            return add_override(facts, override, pipeline.now_ns())
 
         monkeypatch.setattr(store, "commit", die_after)
         with pytest.raises(KeyboardInterrupt):

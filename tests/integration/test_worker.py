@@ -18,11 +18,10 @@ import orjson
 import pytest
 
 from sync.billing.catalog.watcher import CatalogWatcher
-from sync.billing.domain.decision import WAITS_CATALOG
-from sync.billing.domain.model import Event
-from sync.billing.providers.base import Unparsable
+from sync.billing.domain.model import Event, Unparsable
+from sync.billing.domain.outcome import WAITS_CATALOG, EventResult, Outcome
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
-from sync.billing.services.ingest import RELEASE_MAX, Pipeline, Receipt
+from sync.billing.services.ingest import RELEASE_MAX, Pipeline
 from sync.billing.services.reconcile import Reconciliation
 from sync.billing.services.reproject import Reprojection
 from sync.billing.storage.inbox import Record
@@ -101,7 +100,7 @@ async def working(*pipelines: Pipeline) -> AsyncIterator[None]:
             worker.stop()
 
 
-async def receive(pipeline: Pipeline, body: bytes) -> Receipt:
+async def receive(pipeline: Pipeline, body: bytes) -> EventResult:
     return await pipeline.receive(pipeline.adapters["paddle"], body, "live")
 
 
@@ -204,7 +203,7 @@ class TestRecovery:
         await self.abandon(pipeline, webhook(1, id="sub_good"))
         resume = pipeline.resume
 
-        async def sometimes(record: Record, environment: str) -> Receipt:
+        async def sometimes(record: Record, environment: str) -> EventResult:
             if record.event_id == bad:
                 raise ZeroDivisionError("nobody foresaw this")
             return await resume(record, environment)
@@ -263,7 +262,7 @@ class TestRecovery:
         async def work(*arguments: Any) -> Any:
             worked.append(arguments)
             worker.stop()
-            return Receipt("applied")
+            return EventResult(Outcome.APPLIED)
 
         if what == "events":
             monkeypatch.setattr(pipeline, "resume", work)
@@ -464,7 +463,7 @@ class TestCatalog:
         """The worker has seen the new file and swept before the event, judged by the old one, is parked."""
         end = pipeline._end
 
-        async def edited_meanwhile(*arguments: Any, **options: Any) -> Receipt:
+        async def edited_meanwhile(*arguments: Any, **options: Any) -> EventResult:
             edit(catalog, CATALOG.replace('"pri_pro"', '"pri_pro", "pri_new"'))
             assert await pipeline_of(store, catalog).reopen("live", WAITS_CATALOG) == 0
             return await end(*arguments, **options)
@@ -498,7 +497,7 @@ class TestCatalog:
         await receive(pipeline, webhook(1))
         edit(catalog, "[plans")
         receipt = await Reprojection(pipeline).reproject("live", "tenant:acme", "catalog")
-        assert receipt == Receipt("unchanged", (await store.read("tenant:acme")).version)
+        assert receipt == EventResult(Outcome.UNCHANGED, version=(await store.read("tenant:acme")).version)
 
 
 async def attempted(pipeline: Pipeline, count: int) -> bool:

@@ -25,7 +25,7 @@ from websockets.typing import Subprotocol
 
 from gateway.auth.tokens import mint
 from planwire_client import AsyncPublisher, Replica, outbox
-from sync.billing.domain import model
+from sync.billing.domain import codec
 from sync.core.announcement import BILLING
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.redis.connect import connect
@@ -245,7 +245,7 @@ async def test_webhooks_count_once_whoever_takes_them_and_the_facts_of_all_stay(
             ((version, _), (same, _)) = await news(its_tab), await news(our_tab)
             assert version == same
         snapshot = await store.read(TOPIC)
-        facts = model.decode(snapshot.private)
+        facts = codec.decode(snapshot.private)
         assert sorted(facts.subscriptions) == [f"paddle:sub_{day}" for day in range(4)]
         assert (snapshot.owner, snapshot.rev >= snapshot.version) == (BILLING, True)
     assert [worker.status() for worker in workers] == [None, None]

@@ -24,7 +24,7 @@ import httpx2
 import orjson
 import pytest
 
-from sync.billing.domain import model
+from sync.billing.domain import codec
 from sync.billing.domain.model import NOTHING, Event
 from sync.billing.domain.reducer import Reduced, reduce
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
@@ -313,7 +313,7 @@ async def check_tenant(store: Store, topic: str, counted: list[Event]) -> None:
         result = reduce(facts, event)
         if isinstance(result, Reduced):
             facts = result.facts
-    assert model.decode(snapshot.private) == facts, "the facts are not those that the events make"
+    assert codec.decode(snapshot.private) == facts, "the facts are not those that the events make"
     expected = Counter[str]()
     for entry in facts.subscriptions.values():
         for item in entry.subscription.items:

@@ -9,11 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sync.billing.api.tenant_commands import Desk, asked_topic
-from sync.billing.domain.decision import FactsError, facts_of
 from sync.billing.domain.model import Facts, Override
-from sync.billing.domain.overrides import KINDS, granted, removed
+from sync.billing.domain.overrides import KINDS, add_override, remove_override
 from sync.billing.domain.preview import difference
-from sync.billing.services.erase import erase, is_erased
+from sync.billing.services.erase import erase
+from sync.billing.storage.tenant_facts import FactsError, facts_of, is_erased
 from sync.core import instants
 from sync.http.endpoint import by
 from sync.http.fields import Fields
@@ -49,7 +49,7 @@ class Operators:
         what = "override.revoked" if revokes else "override.granted"
 
         def change(facts: Facts) -> Facts:
-            return granted(facts, override, self._desk.pipeline.now_ns())
+            return add_override(facts, override, self._desk.pipeline.now_ns())
 
         adopted = await self._desk.change(
             environment, topic, what, change, about=_about(override, claimed_by), who=by(request)
@@ -66,7 +66,7 @@ class Operators:
         about = {"override": f"{kind}:{name}", **{field: text for field, text in told.items() if text}}
 
         def change(facts: Facts) -> Facts:
-            return removed(facts, kind, name)
+            return remove_override(facts, kind, name)
 
         adopted = await self._desk.change(environment, topic, "override.removed", change, about=about, who=by(request))
         return json_response({"outcome": adopted.receipt.outcome, "version": adopted.receipt.version})

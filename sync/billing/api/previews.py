@@ -11,16 +11,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sync.billing.api.tenant_commands import Desk, asked_topic
-from sync.billing.domain.decision import FactsError, facts_of
 from sync.billing.domain.model import Facts, Item
-from sync.billing.domain.preview import ITEMS_MAX, Asked, Preview, difference, expect, preview
-from sync.billing.domain.scheduled_changes import ChangeRejected
+from sync.billing.domain.outcome import ChangeRejected, EventResult
+from sync.billing.domain.preview import ITEMS_MAX, Preview, PreviewRequest, await_preview, difference, preview
 from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable
 from sync.billing.providers.paddle.client import BILLING_MODES
 from sync.billing.providers.paddle.webhooks import QUANTITY_MAX, subscription_of
-from sync.billing.services.ingest import Receipt
 from sync.billing.services.reconcile import PATIENCE_S
 from sync.billing.storage.previews import PreviewStore
+from sync.billing.storage.tenant_facts import FactsError, facts_of
 from sync.core import instants
 from sync.http.endpoint import by
 from sync.http.fields import Fields
@@ -79,7 +78,7 @@ class Previews:
         kept = await self._quotes.get(topic, preview_id)
         if kept is None:
             raise Refusal("not_found", "no such preview: it is of another tenant, or older than an hour")
-        asked = Asked(**{**kept["asked"], "items": tuple(Item(*item) for item in kept["asked"]["items"])})
+        asked = PreviewRequest(**{**kept["asked"], "items": tuple(Item(*item) for item in kept["asked"]["items"])})
         pipeline = self._desk.pipeline
         snapshot = await pipeline.store.read(topic)
         rev = kept.get("rev", kept["version"])  # a build from before `rev` kept the version alone
@@ -89,7 +88,7 @@ class Previews:
         source = self._source(environment, foreseen, asked) if applies else None
 
         def change(facts: Facts) -> Facts:
-            return expect(facts, preview_id, foreseen, pipeline.now_ns())
+            return await_preview(facts, preview_id, foreseen, pipeline.now_ns())
 
         try:
             adopted = await self._desk.change(
@@ -106,7 +105,7 @@ class Previews:
 
     async def _apply(
         self, environment: str, topic: str, source: ProviderClient, foreseen: Preview, billing_mode: str
-    ) -> Receipt:
+    ) -> EventResult:
         """Have the provider make the change; what it answers is adopted."""
         reprojection = self._desk.reconciliation.reprojection
         try:
@@ -116,7 +115,7 @@ class Previews:
             raise Refusal("provider_unavailable", str(error)) from None
         except ProviderRejected as error:
             cause = {"source": "app", "event_type": "preview.refused"}
-            await reprojection.adopt(environment, topic, (), cause, lambda facts: replace(facts, expected=None))
+            await reprojection.adopt(environment, topic, (), cause, lambda facts: replace(facts, awaited_preview=None))
             raise Refusal("provider_refused", str(error)) from None
         adopted = await reprojection.adopt(
             environment, topic, [event], {"source": "app", "event_type": "preview.applied"}
@@ -124,7 +123,7 @@ class Previews:
         await reprojection.arm(environment, topic, adopted)
         return adopted.receipt
 
-    def _foresee(self, snapshot: Snapshot, environment: str, asked: Asked) -> Preview:
+    def _foresee(self, snapshot: Snapshot, environment: str, asked: PreviewRequest) -> Preview:
         pipeline = self._desk.pipeline
         try:
             return preview(facts_of(snapshot), asked, pipeline.catalog_watcher.current, environment, pipeline.now_ns())
@@ -133,7 +132,7 @@ class Previews:
         except FactsError as error:
             raise Refusal("not_changed", str(error)) from None
 
-    def _source(self, environment: str, foreseen: Preview, asked: Asked) -> ProviderClient:
+    def _source(self, environment: str, foreseen: Preview, asked: PreviewRequest) -> ProviderClient:
         if asked.cancel:
             raise Refusal("request_invalid", "a cancel is made with the provider itself; its event will tell")
         source = self._desk.pipeline.sources.get((foreseen.key.partition(":")[0], environment))
@@ -141,7 +140,9 @@ class Previews:
             raise Refusal("provider_unavailable", f"no API key is set for {environment}: nobody can be asked")
         return source
 
-    async def _ask(self, environment: str, foreseen: Preview, asked: Asked, billing_mode: str) -> Mapping[str, object]:
+    async def _ask(
+        self, environment: str, foreseen: Preview, asked: PreviewRequest, billing_mode: str
+    ) -> Mapping[str, object]:
         source = self._source(environment, foreseen, asked)
         try:
             return await source.preview_items(foreseen.body.id, foreseen.body.items, billing_mode, PATIENCE_S)
@@ -155,7 +156,7 @@ def _stale(version: int) -> Refusal:
     return Refusal("preview_stale", f"the tenant is at version {version} by now: preview the change again")
 
 
-def _asked(fields: Fields) -> Asked:
+def _asked(fields: Fields) -> PreviewRequest:
     """The change that a preview is asked about: exactly one of plan, items and cancel."""
     plan, cancel, items = fields.text("plan", ""), fields.text("cancel", ""), fields.raw("items")
     quantity = fields.number("quantity", QUANTITY_MAX)
@@ -165,7 +166,7 @@ def _asked(fields: Fields) -> Asked:
         raise Refusal("request_invalid", "cancel must be now or period_end")
     if quantity is not None and not plan:
         raise Refusal("request_invalid", "quantity goes with plan")
-    return Asked(plan, quantity, _items(items), cancel, fields.text("subscription_id", ""))
+    return PreviewRequest(plan, quantity, _items(items), cancel, fields.text("subscription_id", ""))
 
 
 def _items(value: object) -> tuple[Item, ...]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from sync.billing.services.ingest import Receipt
+from sync.billing.domain.outcome import EventResult
 from sync.http.problem import json_response
 
 
-def receipt_response(receipt: Receipt) -> Response:
+def receipt_response(receipt: EventResult) -> Response:
     """Return the outcome, and the version and the reason where there are any, as JSON."""
     document: dict[str, object] = {"outcome": receipt.outcome}
     if receipt.version:

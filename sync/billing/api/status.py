@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sync.billing.api.tenant_commands import Desk, asked_topic
-from sync.billing.domain.decision import FactsError, facts_of
-from sync.billing.domain.drift import fields
+from sync.billing.domain.drift import shown_fields
 from sync.billing.storage.provider_snapshots import ProviderSnapshot, load_snapshots
+from sync.billing.storage.tenant_facts import FactsError, facts_of
 from sync.core import instants
 from sync.http.problem import json_response
 
@@ -36,7 +36,7 @@ class Standing:
         except FactsError:
             held = None
         else:
-            held = {key: fields(entry.subscription) for key, entry in facts.subscriptions.items()}
+            held = {key: shown_fields(entry.subscription) for key, entry in facts.subscriptions.items()}
         document: dict[str, object] = {
             "topic": topic,
             "version": snapshot.version,

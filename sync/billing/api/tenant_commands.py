@@ -8,12 +8,11 @@ from types import MappingProxyType
 from starlette.requests import Request
 
 from sync.billing.domain.model import Facts
-from sync.billing.domain.scheduled_changes import ChangeRejected
-from sync.billing.domain.tenant_resolution import TENANT_KIND
+from sync.billing.domain.outcome import ChangeRejected
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation
 from sync.billing.services.reproject import Adopted
-from sync.core.topic import Topic, TopicError
+from sync.core.topic import TENANT_KIND, Topic, TopicError
 from sync.http.problem import Refusal
 
 

@@ -18,8 +18,11 @@ from sync.billing.api.previews import Previews
 from sync.billing.api.status import Standing, Tabs
 from sync.billing.api.tenant_commands import Desk, asked_topic
 from sync.billing.domain.model import Facts, ScheduledPlanChange
-from sync.billing.domain.scheduled_changes import ChangeRejected, ChangeRequest, hold
+from sync.billing.domain.outcome import ChangeRejected
+from sync.billing.domain.scheduled_changes import ChangeRequest, plan_change
 from sync.billing.providers.paddle.client import BILLING_MODES
+from sync.billing.providers.stripe.webhooks import NAME as STRIPE
+from sync.billing.providers.stripe.webhooks import PRORATIONS
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation, Report
 from sync.core import instants
@@ -107,8 +110,17 @@ class _Tenants:
         made: list[ScheduledPlanChange] = []
 
         def change(facts: Facts) -> Facts:
-            made[:] = [hold(facts, wish, pipeline.catalog_watcher.current, environment, pipeline.now_ns())]
-            return replace(facts, held=made[0])
+            made[:] = [
+                plan_change(
+                    facts,
+                    wish,
+                    pipeline.catalog_watcher.current,
+                    environment,
+                    pipeline.now_ns(),
+                    {STRIPE: PRORATIONS},
+                )
+            ]
+            return replace(facts, scheduled_change=made[0])
 
         adopted = await self._desk.change(
             environment, topic, "scheduled_change.set", change, if_version, who=by(request)
@@ -118,7 +130,7 @@ class _Tenants:
             {
                 "version": adopted.receipt.version,
                 "outcome": adopted.receipt.outcome,
-                "replaced": adopted.before.held is not None and adopted.before.held != made[0],
+                "replaced": adopted.before.scheduled_change not in (None, made[0]),
                 "executes_at": instants.text(made[0].execute_ns),
                 "scheduled": state.get("scheduled"),
             }
@@ -129,13 +141,13 @@ class _Tenants:
         topic = asked_topic(request, environment)
 
         def change(facts: Facts) -> Facts:
-            if facts.held is None:
+            if facts.scheduled_change is None:
                 raise ChangeRejected("not_found", "no plan change is scheduled for this tenant")
-            if facts.held.executed:
+            if facts.scheduled_change.executed:
                 raise ChangeRejected(
                     "already_executed", "the provider has been told already: schedule the way back instead"
                 )
-            return replace(facts, held=None)
+            return replace(facts, scheduled_change=None)
 
         adopted = await self._desk.change(environment, topic, "scheduled_change.deleted", change, who=by(request))
         return json_response({"version": adopted.receipt.version, "outcome": adopted.receipt.outcome})

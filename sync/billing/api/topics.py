@@ -7,10 +7,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sync.billing.api import tenants
-from sync.billing.domain.tenant_resolution import TENANT_KIND
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation
-from sync.core.topic import RESERVED_KINDS, Topic, TopicError
+from sync.core.topic import RESERVED_KINDS, TENANT_KIND, Topic, TopicError
 from sync.http.endpoint import Guard, by, guarded, require
 from sync.http.problem import Refusal, json_response
 from sync.source.client import SourceError

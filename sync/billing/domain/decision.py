@@ -1,93 +1,133 @@
-"""What an event makes of a tenant as it stands: new facts and their state, or how the event ends without.
+"""What an event, or a look at a tenant without one, makes of its facts: what to commit, or the result without. Pure.
 
-The reducer and the projection decide; here is in which order they are asked. It reads and writes no store.
+It calls the reducer, then the projection; `services.committer` reads the facts and commits the decision.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
 import orjson
 
 from sync.billing.catalog.catalog import Catalog
-from sync.billing.domain import model
 from sync.billing.domain.drift import Drift
-from sync.billing.domain.model import Event, Facts
-from sync.billing.domain.overrides import in_force
-from sync.billing.domain.preview import compare
-from sync.billing.domain.projection import Projected, Unprojectable, project, settle
-from sync.billing.domain.reducer import Reduced, Refused, Unusable, adopt, reduce
-from sync.billing.domain.tenant_resolution import ERASED_ENDING
-from sync.billing.storage.inbox import Ending
+from sync.billing.domain.model import NOTHING, Event, Facts
+from sync.billing.domain.outcome import ERASED, ERASED_REASON, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
+from sync.billing.domain.overrides import active_overrides
+from sync.billing.domain.preview import check_awaited
+from sync.billing.domain.projection import Projected, Unprojectable, publishable
+from sync.billing.domain.reducer import Reduced, Stale, Unusable, merge_fetched, reduce
 from sync.core import instants
-from sync.core.errors import SyncError
-from sync.store.store import Snapshot
-
-WAITS_CATALOG = "catalog"
-WAITS_SOFTWARE = "software"
-"""What parked events wait on besides links: an edited catalog, or a newer release that can read them."""
-
-
-class FactsError(SyncError):
-    """What a topic keeps in `private` is not a tenant's facts; somebody else wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """The facts and their state, what was dropped for them and which preview they belie."""
+    """Facts and their state, to be committed.
+
+    Attributes:
+        note: why a part of what was asked for is not in them, or what was dropped; "" for neither.
+        missed: the drift record of a preview that came out otherwise than foreseen.
+    """
 
     facts: Facts
     projected: Projected
-    dropped: str = ""
+    note: str = ""
     missed: Drift | None = None
 
 
-def decide(snapshot: Snapshot, event: Event, fetched: Event | None, catalog: Catalog, now_ns: int) -> Ending | Decided:
-    """Return what the event, and the provider's own answer to it, make of a topic that stands at `snapshot`."""
-    topic, version = snapshot.topic, snapshot.version
-    try:
-        facts = before = facts_of(snapshot)
-    except FactsError as error:
-        return Ending("parked", str(error), topic, version, (WAITS_SOFTWARE,))
+def decide(
+    topic: str, facts: Facts, event: Event, fetched: Event | None, catalog: Catalog, now_ns: int
+) -> EventResult | Decided:
+    """Return what the event makes of a tenant's facts.
+
+    Args:
+        fetched: the provider's own answer about the event's subscription, if it was asked.
+    """
     if facts.erased_ns is not None:
-        return ERASED_ENDING
+        return ERASED
     result = reduce(facts, event)
     if fetched is not None:
         is_new = isinstance(result, Reduced)
-        answer = adopt(result.facts if isinstance(result, Reduced) else facts, fetched, confirms=is_new)
+        answer = merge_fetched(result.facts if isinstance(result, Reduced) else facts, fetched, confirms=is_new)
         if isinstance(answer, Reduced):
             result = answer
-        elif isinstance(result, Unusable) and isinstance(answer, Refused):
-            return Ending("unchanged", answer.reason, topic, version)
+        elif isinstance(result, Unusable) and isinstance(answer, Stale):
+            return EventResult(Outcome.UNCHANGED, answer.reason)
     match result:
-        case Refused(reason):
-            return Ending("refused", reason, topic, version)
+        case Stale(reason):
+            return EventResult(Outcome.REFUSED, reason)
         case Unusable(reason):
-            return Ending("parked", reason, topic, version, (WAITS_SOFTWARE,))
-        case Reduced(facts):
-            facts, dropped = settle(facts, catalog, event.environment, now_ns)
-            projected = project(facts, catalog, event.environment, now_ns)
-            if isinstance(projected, Unprojectable):
-                reason = f"unknown price {', '.join(projected.price_ids)}"
-                return Ending("parked", reason, topic, version, (WAITS_CATALOG,))
-            facts, missed = belied(topic, before, facts, projected, now_ns)
-            return Decided(facts, projected, dropped, missed)
+            return EventResult(Outcome.PARKED, reason, waits=(WAITS_SOFTWARE,))
+        case Reduced(after):
+            decided = _conclude(topic, facts, after, catalog, event.environment, now_ns)
+            if isinstance(decided, Unprojectable):
+                return EventResult(Outcome.PARKED, decided.reason, waits=(WAITS_CATALOG,))
+            return decided
         case _:
             assert_never(result)
 
 
-def belied(topic: str, before: Facts, after: Facts, projected: Projected, now_ns: int) -> tuple[Facts, Drift | None]:
-    """Return the facts without a preview that has come true or been belied, and the drift where it was belied."""
-    facts, differing = compare(before, after, projected, now_ns)
-    if not differing or before.expected is None:
-        return facts, None
-    here = {str(entry["path"]): entry.get("from") for entry in differing}
-    there = {str(entry["path"]): entry.get("to") for entry in differing}
-    return facts, Drift("preview", topic, before.expected.preview_id, "landed", now_ns // 1000, here, there)
+def decide_without_event(
+    topic: str,
+    facts: Facts,
+    fetched: Sequence[Event],
+    change: Callable[[Facts], Facts],
+    catalog: Catalog,
+    environment: str,
+    now_ns: int,
+    *,
+    is_known: bool,
+) -> EventResult | Decided:
+    """Return what the fetched bodies, then `change`, and the present catalog and instant make of a tenant's facts.
+
+    Args:
+        is_known: whether facts are stored, if only empty ones. Without any, the topic was published by others, or the
+            store lost them: then nothing is projected.
+
+    Raises:
+        Exception: whatever `change` raises.
+    """
+    if facts.erased_ns is not None:
+        return EventResult(Outcome.UNCHANGED, ERASED_REASON)
+    after, note = _merged(facts, fetched)
+    after = change(after)
+    if after == NOTHING and not is_known:
+        return EventResult(Outcome.UNCHANGED)
+    decided = _conclude(topic, facts, after, catalog, environment, now_ns, note)
+    return EventResult(Outcome.UNCHANGED, decided.reason) if isinstance(decided, Unprojectable) else decided
 
 
-def cause(event: Event, fetched: Event | None, received_us: int, facts: Facts, now_ns: int) -> bytes:
+def _merged(facts: Facts, fetched: Sequence[Event]) -> tuple[Facts, str]:
+    """Return the facts with the fetched bodies in them, and why one of them is not."""
+    problem = ""
+    for event in fetched:
+        answer = merge_fetched(facts, event)
+        if isinstance(answer, Reduced):
+            facts = answer.facts
+        elif isinstance(answer, Unusable):
+            problem = answer.reason
+    return facts, problem
+
+
+def _conclude(
+    topic: str, before: Facts, after: Facts, catalog: Catalog, environment: str, now_ns: int, note: str = ""
+) -> Decided | Unprojectable:
+    """Return what can be published of the new facts, and whether an awaited preview came out otherwise."""
+    result = publishable(after, catalog, environment, now_ns)
+    if isinstance(result, Unprojectable):
+        return result
+    facts, differing = check_awaited(before, result.facts, result.projected, now_ns)
+    missed = None
+    if differing and before.awaited_preview is not None:
+        here = {str(entry["path"]): entry.get("from") for entry in differing}
+        there = {str(entry["path"]): entry.get("to") for entry in differing}
+        missed = Drift("preview", topic, before.awaited_preview.preview_id, "landed", now_ns // 1000, here, there)
+    return Decided(facts, result.projected, note or result.dropped, missed)
+
+
+def event_cause(event: Event, fetched: Event | None, received_us: int, facts: Facts, now_ns: int) -> bytes:
     """Return the cause of a version with these facts that an event makes, as JSON."""
     document: dict[str, object] = {
         "source": event.provider,
@@ -98,22 +138,4 @@ def cause(event: Event, fetched: Event | None, received_us: int, facts: Facts, n
     }
     if fetched is not None:
         document["fetched_at"] = instants.text(fetched.order.occurred_ns)
-    if facts.overrides:
-        document |= in_force(facts, now_ns)
-    return orjson.dumps(document)
-
-
-def facts_of(snapshot: Snapshot) -> Facts:
-    """Return the tenant's facts in a snapshot's private part.
-
-    A public part that says so is as good as a tombstone: a gateway that gives a store back what it lost has no other.
-
-    Raises:
-        FactsError: something else is there.
-    """
-    if snapshot.erased:
-        return Facts(erased_ns=snapshot.version * 1000)
-    try:
-        return model.decode(snapshot.private)
-    except ValueError as error:
-        raise FactsError(f"{snapshot.topic}: its private part is not a tenant's facts: {error}") from error
+    return orjson.dumps(document | active_overrides(facts, now_ns))

@@ -1,31 +1,28 @@
-"""Drift: where what we published differed from what the provider says. Records are kept, counted and shown.
-
-It neither looks for drift nor repairs it.
-"""
+"""Drift: what we published differed from what the provider says. The records and how they are shown. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import orjson
-
-from sync.billing.domain.model import Subscription
+from sync.billing.domain.model import Event, Facts, Subscription, subscription_key
 from sync.core import instants
-from sync.store import counters
-from sync.store.command_pipeline import Batch
-from sync.store.store import Store
-
-RECORDS_KEPT = 1_000
-"""How many records an environment keeps, about; the newest."""
 
 KINDS = ("differs", "unknown_here", "unknown_there", "missed_event", "preview")
 """What can drift: a subscription's body, one that only the provider or only we know, an event that no webhook brought,
-and a change that came out otherwise than its preview said."""
+and a change that came out otherwise than its preview foresaw."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One difference. `kind` is one of KINDS, `why` what had us look; `here` and `there` what was and what is so."""
+    """One difference.
+
+    Attributes:
+        kind: one of KINDS.
+        subject: the subscription, event or preview that it is about.
+        why: what made us compare.
+        here, there: what we had, and what the provider says.
+        version: the topic's version that repaired it; 0 for none.
+    """
 
     kind: str
     topic: str
@@ -37,7 +34,7 @@ class Drift:
     version: int = 0
 
     def shown(self) -> dict[str, object]:
-        """Return the record as JSON shows it; `version` is the one that repaired it, if one did."""
+        """Return the record as JSON shows it, without what is empty."""
         shown: dict[str, object] = {
             "kind": self.kind,
             "topic": self.topic,
@@ -51,16 +48,27 @@ class Drift:
         return {name: value for name, value in shown.items() if value not in (None, 0, "")}
 
 
+def subscription_drift(topic: str, why: str, event: Event, before: Facts, after: Facts, at_us: int) -> Drift | None:
+    """Return the drift that a fetched body has repaired: its subscription was unknown here, or had another body."""
+    assert event.subscription is not None
+    key = subscription_key(event.provider, event.subscription.id)
+    old, new = before.subscriptions.get(key), after.subscriptions.get(key)
+    if new is None or (old is not None and old.subscription == new.subscription):
+        return None
+    here, there = differences(None if old is None else old.subscription, new.subscription)
+    return Drift("unknown_here" if old is None else "differs", topic, key, why, at_us, here, there)
+
+
 def differences(here: Subscription | None, there: Subscription | None) -> tuple[object, object]:
-    """Return of two bodies of a subscription what differs, by field."""
-    left, right = ({} if body is None else fields(body) for body in (here, there))
+    """Return the fields that differ between two bodies of a subscription; None for a side without a body."""
+    left, right = ({} if body is None else shown_fields(body) for body in (here, there))
     names = [name for name in {**left, **right} if left.get(name) != right.get(name)]
     return ({name: left.get(name) for name in names} if here else None), (
         {name: right.get(name) for name in names} if there else None
     )
 
 
-def fields(body: Subscription) -> dict[str, object]:
+def shown_fields(body: Subscription) -> dict[str, object]:
     """Return a subscription's body as JSON shows it."""
     shown: dict[str, object] = {"status": body.status, "items": [list(item) for item in body.items]}
     if body.customer_id is not None:
@@ -73,59 +81,3 @@ def fields(body: Subscription) -> dict[str, object]:
         action, effective_ns, resume_ns = body.scheduled
         shown["scheduled"] = [action, *(instants.text(ns) for ns in (effective_ns, resume_ns) if ns is not None)]
     return shown
-
-
-class DriftLog:
-    """The drift records of one environment."""
-
-    def __init__(self, store: Store, environment: str) -> None:
-        """Use `store`."""
-        self._store = store
-        head = store.keys.head(f"drift/{environment}")
-        self._records, self._counts = f"{head}:records", f"{head}:counts"
-        self._tally = {kind: counters.field("drift", kind=kind, env=environment) for kind in KINDS}
-
-    def add(self, batch: Batch, drift: Drift) -> None:
-        """Add to `batch` that this was found."""
-        record = orjson.dumps(drift.shown())
-        batch.command("XADD", self._records, "MAXLEN", "~", RECORDS_KEPT, "*", "record", record)
-        batch.command("HINCRBY", self._counts, drift.kind, 1)
-        batch.command("HINCRBY", self._store.keys.counters, self._tally[drift.kind], 1)
-
-    async def page(self, before: str, count: int) -> tuple[list[dict[str, object]], str]:
-        """Return up to `count` records, the newest first, older than the cursor `before`, and the next cursor or "".
-
-        Raises:
-            StoreError: the store is unreachable or failing.
-        """
-        batch = Batch(self._store)
-        batch.command("XREVRANGE", self._records, f"({before}" if before else "+", "-", "COUNT", count)
-        (entries,) = await batch.run()
-        records = [orjson.loads(fields[b"record"]) for _, fields in entries]
-        return records, entries[-1][0].decode() if len(entries) == count else ""
-
-    async def erase(self, topic: str) -> None:
-        """Remove every record about a topic; the counts stay.
-
-        Raises:
-            StoreError: the store is unreachable or failing.
-        """
-        batch = Batch(self._store)
-        batch.command("XRANGE", self._records, "-", "+")
-        (entries,) = await batch.run()
-        ids = [id for id, fields in entries if orjson.loads(fields[b"record"]).get("topic") == topic]
-        if ids:
-            batch = Batch(self._store)
-            batch.command("XDEL", self._records, *ids)
-            await batch.run()
-
-    async def counts(self) -> dict[str, int]:
-        """Return how many of each kind were ever found, all kinds included.
-
-        Raises:
-            StoreError: the store is unreachable or failing.
-        """
-        batch = Batch(self._store)
-        batch.command("HMGET", self._counts, *KINDS)
-        (values,) = await batch.run()
-        return {kind: int(value or 0) for kind, value in zip(KINDS, values, strict=True)}

@@ -1,4 +1,4 @@
-"""Operators' overrides: what is checked before one is made, and the facts with and without it. Pure."""
+"""Operators' overrides: the checks before one is added, and the facts with and without it. Pure."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import replace
 
 from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED
 from sync.billing.domain.model import Facts, Override
-from sync.billing.domain.scheduled_changes import ChangeRejected
+from sync.billing.domain.outcome import ChangeRejected
 
 KINDS = ("feature", "limit", "module")
 OVERRIDES_MAX = 100
-"""How many overrides one tenant has, at most."""
+"""Maximum number of overrides of one tenant."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
-def granted(facts: Facts, override: Override, now_ns: int) -> Facts:
-    """Return the facts with the override, in the place of one of the same name; expired ones are dropped on the way.
+def add_override(facts: Facts, override: Override, now_ns: int) -> Facts:
+    """Return the facts with the override, in place of one of the same name, and without expired ones.
 
     Raises:
-        HeldError: it cannot be; `code` is `override_invalid` or `too_many_overrides`.
+        ChangeRejected: `override_invalid` or `too_many_overrides`.
     """
     problem = _problem(override, now_ns)
     if problem:
@@ -36,8 +36,8 @@ def granted(facts: Facts, override: Override, now_ns: int) -> Facts:
     return replace(facts, overrides=(*kept, override))
 
 
-def in_force(facts: Facts, now_ns: int) -> dict[str, list[str]]:
-    """Return what a cause says of the overrides that count at `now_ns`: `overrides`, as KIND:NAME; nothing without."""
+def active_overrides(facts: Facts, now_ns: int) -> dict[str, list[str]]:
+    """Return the cause's member `overrides`: those that count at `now_ns`, as KIND:NAME; empty if there are none."""
     names = [
         f"{override.kind}:{override.name}"
         for override in facts.overrides
@@ -46,11 +46,11 @@ def in_force(facts: Facts, now_ns: int) -> dict[str, list[str]]:
     return {"overrides": names} if names else {}
 
 
-def removed(facts: Facts, kind: str, name: str) -> Facts:
+def remove_override(facts: Facts, kind: str, name: str) -> Facts:
     """Return the facts without an override.
 
     Raises:
-        HeldError: `not_found`: there is none of that name.
+        ChangeRejected: `not_found`: there is none of that name.
     """
     kept = tuple(other for other in facts.overrides if (other.kind, other.name) != (kind, name))
     if len(kept) == len(facts.overrides):

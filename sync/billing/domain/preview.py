@@ -1,6 +1,6 @@
-"""What a change would make of a tenant's entitlements, by the reducer and projection that the real one goes through.
+"""Previews: what a change would make of a tenant's entitlements, by the same reducer and projection. Pure.
 
-And, once it has come, whether it came as foreseen. Pure.
+Once a confirmed change has landed, `check_awaited` compares it with what was foreseen.
 """
 
 from __future__ import annotations
@@ -9,21 +9,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from sync.billing.catalog.catalog import Catalog
-from sync.billing.domain.model import ENTITLEMENTS, Event, Expected, Facts, Item, Order, Scheduled, Subscription
-from sync.billing.domain.projection import Projected, State, Unprojectable, project, settle
+from sync.billing.domain.model import ENTITLEMENTS, AwaitedPreview, Event, Facts, Item, Order, Scheduled, Subscription
+from sync.billing.domain.outcome import ChangeRejected
+from sync.billing.domain.projection import Projected, State, Unprojectable, publishable
 from sync.billing.domain.reducer import Reduced, reduce
-from sync.billing.domain.scheduled_changes import ChangeRejected, meant, replaced, sold
+from sync.billing.domain.scheduled_changes import find_subscription, sellable_plan, with_plan
 
 LANDS_WITHIN_NS = 3_600 * 1_000_000_000
-"""How long after its confirmation a change is awaited."""
+"""How long a confirmed change is awaited."""
 
 ITEMS_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """The change that is asked about: `plan` with its `quantity` (None: as many as now), or all `items`, or `cancel`
-    (`now` or `period_end`). `subscription_id` "": the leading one."""
+class PreviewRequest:
+    """The change to foresee: exactly one of `plan`, `items` and `cancel`.
+
+    Attributes:
+        quantity: of the plan; None for as many as now.
+        items: all items of the subscription.
+        cancel: `now` or `period_end`.
+        subscription_id: "" for the leading subscription.
+    """
 
     plan: str = ""
     quantity: int | None = None
@@ -34,50 +41,49 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What would be: the subscription's key and would-be body, and the state that is published then."""
+    """The subscription's key, its body after the change, and the state that is published then."""
 
     key: str
     body: Subscription
     state: State
 
 
-def preview(facts: Facts, asked: Asked, catalog: Catalog, environment: str, now_ns: int) -> Preview:
+def preview(facts: Facts, request: PreviewRequest, catalog: Catalog, environment: str, now_ns: int) -> Preview:
     """Return what the change would make of the tenant, if it happened at `now_ns`.
 
     Raises:
-        HeldError: it cannot be done, or the catalog does not know what it would buy; `code` says which.
+        ChangeRejected: it cannot be done, or the catalog does not know what it would buy.
     """
-    key, entry = meant(facts, asked.subscription_id, catalog, environment, now_ns)
-    body = _changed(entry.subscription, asked, catalog, entry.provider, environment, now_ns)
+    key, entry = find_subscription(facts, request.subscription_id, catalog, environment, now_ns)
+    body = _changed(entry.subscription, request, catalog, entry.provider, environment, now_ns)
     order = Order(max(now_ns, entry.order.updated_ns + 1), max(now_ns, entry.order.occurred_ns), "preview")
     event = Event(entry.provider, environment, "preview", "preview", order, subscription=body)
     result = reduce(facts, event)
     assert isinstance(result, Reduced)
-    after, _ = settle(result.facts, catalog, environment, now_ns)
-    projected = project(after, catalog, environment, now_ns)
-    if isinstance(projected, Unprojectable):
-        raise ChangeRejected("price_unknown", f"the catalog does not know {', '.join(projected.price_ids)}")
-    return Preview(key, body, projected.state)
+    after = publishable(result.facts, catalog, environment, now_ns)
+    if isinstance(after, Unprojectable):
+        raise ChangeRejected("price_unknown", f"the catalog does not know {', '.join(after.price_ids)}")
+    return Preview(key, body, after.projected.state)
 
 
 def _changed(
-    body: Subscription, asked: Asked, catalog: Catalog, provider: str, environment: str, now_ns: int
+    body: Subscription, request: PreviewRequest, catalog: Catalog, provider: str, environment: str, now_ns: int
 ) -> Subscription:
-    if asked.cancel == "now":
+    if request.cancel == "now":
         return replace(body, status="canceled", period=None, scheduled=None)
-    if asked.cancel:
+    if request.cancel:
         if body.period is None:
             raise ChangeRejected("effective_at_required", "there is no period at whose end it could be canceled")
         return replace(body, scheduled=Scheduled("cancel", body.period.ends_ns))
-    if asked.items:
-        return replace(body, items=asked.items)
-    target = sold(catalog, asked.plan, provider, environment)
-    first, *others = replaced(body.items, target, provider, environment, catalog.prices(provider, environment))
-    return replace(body, items=(first if asked.quantity is None else Item(first.price_id, asked.quantity), *others))
+    if request.items:
+        return replace(body, items=request.items)
+    target = sellable_plan(catalog, request.plan, provider, environment)
+    first, *others = with_plan(body.items, target, provider, environment, catalog.prices(provider, environment))
+    return replace(body, items=(first if request.quantity is None else Item(first.price_id, request.quantity), *others))
 
 
 def difference(before: Mapping[str, object], after: Mapping[str, object], path: str = "") -> list[dict[str, object]]:
-    """Return what differs between two states, field by field: path, `from` and `to`; absent means not applicable."""
+    """Return what differs between two states, by field: `path`, `from` and `to`; an absent one is not applicable."""
     found: list[dict[str, object]] = []
     for name in sorted({**before, **after}):
         old, new, where = before.get(name), after.get(name), f"{path}{name}"
@@ -89,35 +95,36 @@ def difference(before: Mapping[str, object], after: Mapping[str, object], path: 
     return found
 
 
-def expect(facts: Facts, preview_id: str, foreseen: Preview, now_ns: int) -> Facts:
-    """Return the facts with the previewed change awaited; it takes the place of another that was."""
+def await_preview(facts: Facts, preview_id: str, foreseen: Preview, now_ns: int) -> Facts:
+    """Return the facts with the previewed change awaited, in place of another one."""
     body = foreseen.body
     entitlements = {name: foreseen.state[name] for name in ENTITLEMENTS}
-    expected = Expected(
-        preview_id, foreseen.key, tuple(sorted(body.items)), body.status, entitlements, now_ns + LANDS_WITHIN_NS
-    )
-    return replace(facts, expected=expected)
+    items = tuple(sorted(body.items))
+    awaited = AwaitedPreview(preview_id, foreseen.key, items, body.status, entitlements, now_ns + LANDS_WITHIN_NS)
+    return replace(facts, awaited_preview=awaited)
 
 
-def compare(before: Facts, after: Facts, projected: Projected, now_ns: int) -> tuple[Facts, list[dict[str, object]]]:
-    """Return the facts without an expectation that has been met or missed, and where it was missed what differs.
+def check_awaited(
+    before: Facts, after: Facts, projected: Projected, now_ns: int
+) -> tuple[Facts, list[dict[str, object]]]:
+    """Return the facts without an awaited preview that is decided, and what differs from what it foresaw.
 
-    The change has landed when the subscription's items and status are those foreseen; another change of them, or none
+    The change has landed when the subscription's items and status are those foreseen. Another change of them, or none
     in time, is a miss.
     """
-    expected = before.expected
-    if expected is None or after.expected != expected:
+    awaited = before.awaited_preview
+    if awaited is None or after.awaited_preview != awaited:
         return after, []
-    old, new = before.subscriptions.get(expected.subscription), after.subscriptions.get(expected.subscription)
-    settled = replace(after, expected=None)
+    old, new = before.subscriptions.get(awaited.subscription), after.subscriptions.get(awaited.subscription)
+    decided = replace(after, awaited_preview=None)
     if new is None:
-        return settled, []
+        return decided, []
     body = new.subscription
-    if (tuple(sorted(body.items)), body.status) == (expected.items, expected.status):
-        return settled, difference(expected.entitlements, {name: projected.state[name] for name in ENTITLEMENTS})
+    if (tuple(sorted(body.items)), body.status) == (awaited.items, awaited.status):
+        return decided, difference(awaited.entitlements, {name: projected.state[name] for name in ENTITLEMENTS})
     moved = old is not None and (old.subscription.items, old.subscription.status) != (body.items, body.status)
-    if not moved and now_ns < expected.until_ns:
+    if not moved and now_ns < awaited.until_ns:
         return after, []
-    foreseen: dict[str, object] = {"items": [list(item) for item in expected.items], "status": expected.status}
+    foreseen: dict[str, object] = {"items": [list(item) for item in awaited.items], "status": awaited.status}
     found: dict[str, object] = {"items": [list(item) for item in sorted(body.items)], "status": body.status}
-    return settled, difference(foreseen, found)
+    return decided, difference(foreseen, found)

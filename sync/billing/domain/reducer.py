@@ -2,7 +2,7 @@
 
 Per subscription the newest body wins, by the order key that each event carries in itself (`model.Order`); the marks of
 a past_due run are a set, of which those older than the newest settled event are dropped. Both are joins: commutative,
-associative, idempotent. No catalog, no clock, no other subscription has a say.
+associative, idempotent. The result depends on nothing but the subscription's own events.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ FETCH_LAG_NS = 60 * 1_000_000_000
 """How far a provider's API may lag behind its webhooks."""
 
 ASKED_SINCE = "older than what the provider was asked for since"
-"""Why an event is refused that came after its provider had told more: nothing is lost with it."""
+"""The reason of an event that came after a newer answer of its provider: nothing is lost with it."""
 
 STAMP_NS = 1_000
-"""How exact a provider's stamps are everywhere: a body of no newer stamp than this says nothing new."""
+"""The coarsest precision of providers' stamps: a stamp newer by no more than this says nothing new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +46,24 @@ class Reduced:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """The event says nothing new; `reason` tells why. The facts stand."""
+class Stale:
+    """The event says nothing new, for this `reason`. The facts stand."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """The event is newer than what is known, but cannot be understood; `reason` tells why. The facts stand."""
+    """The event is newer than what is known but cannot be understood, for this `reason`. The facts stand."""
 
     reason: str
 
 
-def reduce(facts: Facts, event: Event) -> Reduced | Refused | Unusable:
+def reduce(facts: Facts, event: Event) -> Reduced | Stale | Unusable:
     """Return what the event makes of the tenant's facts."""
     body = event.subscription
     if body is None:
-        return Refused("the event carries no subscription")
+        return Stale("the event carries no subscription")
     key = subscription_key(event.provider, body.id)
     before = facts.subscriptions.get(key)
     if before is None and len(facts.subscriptions) >= SUBSCRIPTIONS_MAX:
@@ -71,33 +71,36 @@ def reduce(facts: Facts, event: Event) -> Reduced | Refused | Unusable:
     unusable = _unusable(body)
     if unusable:
         if before is not None and event.order <= before.order:
-            return Refused(_older(event.order, before.order))
+            return Stale(_older(event.order, before.order))
         return Unusable(unusable)
     after = _first(event, body) if before is None else _joined(before, event, body)
     if after is None:
         assert before is not None
-        return Refused(_older(event.order, before.order))
+        return Stale(_older(event.order, before.order))
     return Reduced(replace(facts, subscriptions={**facts.subscriptions, key: after}))
 
 
-def adopt(facts: Facts, fetched: Event, *, confirms: bool = False) -> Reduced | Refused | Unusable:
-    """Return what a fetched body makes of the facts: as `reduce`, but what says what is known already, by its
-    stamp too, changes nothing: comparing often makes no versions. With `confirms` the facts are changed already, by
-    an event that it was fetched for.
+def merge_fetched(facts: Facts, fetched: Event, *, confirms: bool = False) -> Reduced | Stale | Unusable:
+    """Return what a fetched body makes of the facts.
 
-    It is newer than everything that occurred before its fetch began, unless its `updated_at` is older than what is
-    known. That is how a provider answers whose API lags behind its webhooks; but what occurred FETCH_LAG_NS before the
-    fetch began it must know by then, so then the fetch decides, whatever the stamps say.
+    As `reduce`, but a body equal to the stored one is Stale, so that polling creates no versions.
+
+    A fetched body is newer than everything that occurred before its fetch began, unless its `updated_at` is older than
+    what is known: then the provider's API lags behind its webhooks. An API must know what occurred FETCH_LAG_NS before
+    the fetch began; then the fetched body wins, whatever the stamps say.
+
+    Args:
+        confirms: the facts already contain the event that it was fetched for.
     """
     body = fetched.subscription
     assert body is not None
     before = facts.subscriptions.get(subscription_key(fetched.provider, body.id))
     if before is not None:
-        # Where the provider stamps no entities, only the time of asking is new. That alone says nothing; but an event
-        # that is remembered is as new as the answer it was confirmed by.
+        # Of a provider without stamps only the time of the fetch is new, which says nothing by itself. But an event
+        # that the fetch confirms becomes as new as the fetch.
         is_newer = fetched.order.updated_ns > before.order.updated_ns + STAMP_NS
         if body == before.subscription and not (is_newer and (confirms or not fetched.unstamped)):
-            return Refused("what the provider says is known already")
+            return Stale("what the provider says is known already")
         if before.order.occurred_ns + FETCH_LAG_NS < fetched.order.occurred_ns:
             updated_ns = max(fetched.order.updated_ns, before.order.updated_ns)
             fetched = replace(fetched, order=fetched.order._replace(updated_ns=updated_ns))

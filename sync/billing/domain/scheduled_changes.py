@@ -1,12 +1,12 @@
-"""App-held plan changes: what makes one, and which items the provider has to be told for it. Pure.
+"""App-held plan changes: what is checked before one is made, and the items that the provider is asked to set. Pure.
 
-Providers have no plan change at a later date. The intent is kept with the tenant's facts; `projection` shows "this plan
-now, that one then" and drops what has become void; here is what is checked before one is made.
+Providers have no plan change at a later date. The intent is kept with the tenant's facts; `evaluation` shows "this plan
+now, that one then" and drops what has become void.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from sync.billing.catalog.catalog import Addon, Catalog, Plan
@@ -18,33 +18,26 @@ from sync.billing.domain.model import (
     SubscriptionFacts,
     subscription_key,
 )
+from sync.billing.domain.outcome import ChangeRejected
 from sync.billing.domain.projection import leader
-from sync.billing.providers.stripe import webhooks
-from sync.core.errors import SyncError
 
 AHEAD_NS = 40 * 60 * 1_000_000_000
-"""How long before a bill the items are changed, so that it is the new plan's: providers lock the last 30 minutes."""
+"""How long before a bill the items are changed, so that the bill is the new plan's: providers lock the last 30 min."""
 
 FURTHEST_NS = 3 * 366 * 86_400 * 1_000_000_000
-"""How far ahead a change may be held."""
-
-
-class ChangeRejected(SyncError):
-    """The change cannot be held: `code` is stable, `detail` is for people."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(code, detail)
-        self.code = code
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.detail}"
+"""How far ahead a change may be scheduled."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeRequest:
-    """What is asked for. `effective_ns` None: the end of the paid period; `subscription_id` "": the leading one;
-    `keep` "": the plan that counts now, else a plan that its items have been changed away from already."""
+    """A plan change that is asked for.
+
+    Attributes:
+        effective_ns: None for the end of the paid period.
+        subscription_id: "" for the leading subscription.
+        keep: the plan to grant until then. "" for the current plan; set it if the provider's items have already been
+            switched.
+    """
 
     plan: str
     effective_ns: int | None = None
@@ -53,27 +46,39 @@ class ChangeRequest:
     billing_mode: str = "do_not_bill"
 
 
-def hold(facts: Facts, wish: ChangeRequest, catalog: Catalog, environment: str, now_ns: int) -> ScheduledPlanChange:
-    """Return the change to hold; it takes the place of one that is held.
+def plan_change(
+    facts: Facts,
+    request: ChangeRequest,
+    catalog: Catalog,
+    environment: str,
+    now_ns: int,
+    billing_modes: Mapping[str, Collection[str]],
+) -> ScheduledPlanChange:
+    """Return the change to keep, in place of one that is scheduled already.
+
+    Args:
+        billing_modes: by provider, the modes it can bill in; a provider that is not in it can do all.
 
     Raises:
-        HeldError: it cannot be done, or makes no sense.
+        ChangeRejected: it cannot be done, or makes no sense.
     """
-    key, entry = meant(facts, wish.subscription_id, catalog, environment, now_ns)
-    if entry.provider == webhooks.NAME and wish.billing_mode not in webhooks.PRORATIONS:
-        modes = ", ".join(webhooks.PRORATIONS)
+    key, entry = find_subscription(facts, request.subscription_id, catalog, environment, now_ns)
+    provider = entry.provider
+    modes = billing_modes.get(provider)
+    if modes is not None and request.billing_mode not in modes:
         raise ChangeRejected(
-            "billing_mode_unsupported", f"Stripe does not bill {wish.billing_mode}: use one of {modes}"
+            "billing_mode_unsupported",
+            f"{provider.capitalize()} does not bill {request.billing_mode}: use one of {', '.join(modes)}",
         )
-    prices = catalog.prices(entry.provider, environment)
-    target = sold(catalog, wish.plan, entry.provider, environment)
+    prices = catalog.prices(provider, environment)
+    target = sellable_plan(catalog, request.plan, provider, environment)
     keep = entry.subscription.items
-    if wish.keep:
-        keep = replaced(
-            keep, sold(catalog, wish.keep, entry.provider, environment), entry.provider, environment, prices
+    if request.keep:
+        keep = with_plan(
+            keep, sellable_plan(catalog, request.keep, provider, environment), provider, environment, prices
         )
-    elif facts.held is not None and facts.held.subscription == key:
-        keep = facts.held.keep
+    elif facts.scheduled_change is not None and facts.scheduled_change.subscription == key:
+        keep = facts.scheduled_change.keep
     kept = _plan_of(keep, prices)
     if kept is None:
         raise ChangeRejected("no_plan", f"{entry.subscription.id} holds no plan to change")
@@ -81,43 +86,48 @@ def hold(facts: Facts, wish: ChangeRequest, catalog: Catalog, environment: str, 
         raise ChangeRejected(
             "nothing_to_change", f"the plan is {target.key} already; to undo a scheduled change, delete it"
         )
-    period = entry.subscription.period
-    effective_ns = wish.effective_ns
-    if effective_ns is None:
-        if period is None or entry.subscription.status == "past_due":
-            raise ChangeRejected("effective_at_required", "there is no paid period whose end could be meant")
-        effective_ns = period.ends_ns
-    if not now_ns < effective_ns <= now_ns + FURTHEST_NS:
-        raise ChangeRejected("effective_at_invalid", "effective_at must lie ahead, at most three years")
-    coming = entry.subscription.scheduled
-    if coming is not None and coming.action == "cancel" and coming.effective_ns <= effective_ns:
-        raise ChangeRejected("cancel_scheduled", "the subscription is to be canceled before that")
+    effective_ns = _effective_ns(entry, request.effective_ns, now_ns)
     execute_ns = effective_ns
+    period = entry.subscription.period
     if period is not None and period.ends_ns - AHEAD_NS < effective_ns:
         # The next bill falls before, or on, the change: it is to be the new plan's.
         execute_ns = max(now_ns, effective_ns - AHEAD_NS)
-    return ScheduledPlanChange(key, target.key, effective_ns, keep, execute_ns, wish.billing_mode)
+    return ScheduledPlanChange(key, target.key, effective_ns, keep, execute_ns, request.billing_mode)
+
+
+def _effective_ns(entry: SubscriptionFacts, asked_ns: int | None, now_ns: int) -> int:
+    """Return when the change takes effect: as asked, or at the end of the paid period."""
+    period, coming = entry.subscription.period, entry.subscription.scheduled
+    if asked_ns is None and (period is None or entry.subscription.status == "past_due"):
+        raise ChangeRejected("effective_at_required", "there is no paid period whose end could be meant")
+    effective_ns = asked_ns if asked_ns is not None or period is None else period.ends_ns
+    assert effective_ns is not None
+    if not now_ns < effective_ns <= now_ns + FURTHEST_NS:
+        raise ChangeRejected("effective_at_invalid", "effective_at must lie ahead, at most three years")
+    if coming is not None and coming.action == "cancel" and coming.effective_ns <= effective_ns:
+        raise ChangeRejected("cancel_scheduled", "the subscription is to be canceled before that")
+    return effective_ns
 
 
 def target_items(facts: Facts, catalog: Catalog, environment: str) -> tuple[str, tuple[Item, ...]] | None:
-    """Return the id of the held change's subscription and the items it is to have; None where it has them."""
-    held = facts.held
-    entry = None if held is None else facts.subscriptions.get(held.subscription)
-    if held is None or entry is None or held.plan not in catalog.plans:
+    """Return the id of the scheduled change's subscription and the items to set; None if nothing is left to set."""
+    change = facts.scheduled_change
+    entry = None if change is None else facts.subscriptions.get(change.subscription)
+    if change is None or entry is None or change.plan not in catalog.plans:
         return None
     prices = catalog.prices(entry.provider, environment)
     items = entry.subscription.items
     shown = _plan_of(items, prices)
-    if shown is not None and shown.key == held.plan:
+    if shown is not None and shown.key == change.plan:
         return None
     try:
-        target = sold(catalog, held.plan, entry.provider, environment)
+        target = sellable_plan(catalog, change.plan, entry.provider, environment)
     except ChangeRejected:
-        return None  # its price was taken out of the catalog: it stays, and shows as overdue
-    return entry.subscription.id, replaced(items, target, entry.provider, environment, prices)
+        return None  # its price was taken out of the catalog: the change stays, and shows as overdue
+    return entry.subscription.id, with_plan(items, target, entry.provider, environment, prices)
 
 
-def replaced(
+def with_plan(
     items: tuple[Item, ...],
     target: Plan,
     provider: str,
@@ -131,13 +141,13 @@ def replaced(
     return (Item(price_id, sum(item.quantity for item in plans) or 1), *others)
 
 
-def meant(
+def find_subscription(
     facts: Facts, subscription_id: str, catalog: Catalog, environment: str, now_ns: int
 ) -> tuple[str, SubscriptionFacts]:
-    """Return the live subscription of this id, or the leading one where it is "", with its key.
+    """Return the live subscription of this id, or the leading one for "", with its key.
 
     Raises:
-        HeldError: `no_subscription`.
+        ChangeRejected: `no_subscription`.
     """
     if subscription_id:
         keys = [
@@ -154,11 +164,11 @@ def meant(
     return key, entry
 
 
-def sold(catalog: Catalog, key: str, provider: str, environment: str) -> Plan:
-    """Return a plan that has a price.
+def sellable_plan(catalog: Catalog, key: str, provider: str, environment: str) -> Plan:
+    """Return the plan of this key, which has a price.
 
     Raises:
-        HeldError: `plan_unknown` or `plan_not_sold`.
+        ChangeRejected: `plan_unknown` or `plan_not_sold`.
     """
     plan = catalog.plans.get(key)
     if plan is None:

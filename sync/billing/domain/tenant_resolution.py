@@ -1,35 +1,45 @@
-"""Whose an event is: the tenant that it names, or that its subscription or customer is linked to; or why nobody's.
+"""Which tenant an event belongs to: the one it names, or the one its subscription or customer is linked to. Pure.
 
-It asks the links, and turns what they say into a tenant or an ending; it commits and parks nothing.
+`storage.tenant_links` reads the links; here they become a tenant, or the result of an event that has none.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from sync.billing.domain.model import Event
-from sync.billing.providers.base import Unparsable
-from sync.billing.storage.inbox import Ending
-from sync.billing.storage.tenant_links import ERASED, Link, TenantLinks, customer_subject, subscription_subject
-from sync.core.topic import LIVE, Topic, TopicError
-from sync.store.command_pipeline import Batch
+from sync.billing.domain.model import Event, Unparsable
+from sync.billing.domain.outcome import ERASED, EventResult, Outcome
+from sync.core.topic import LIVE, TENANT_KIND, Topic, TopicError
 
-TENANT_KIND = "tenant"
-TENANT_ERASED = "the tenant was erased"
-"""Why an event is ignored whose tenant was erased before it came."""
-
-ERASED_ENDING = Ending("ignored", TENANT_ERASED, keeps_body=False)
+TOMBSTONE = "!erased"
+"""Stored in a link instead of a tenant id once the tenant is erased; not a valid tenant id."""
 
 
-def usable(event: Event | Unparsable) -> Event | Unparsable:
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What the links say about an event.
+
+    Attributes:
+        tenant_id: the tenant that the event names, or that the links lead to; None if neither.
+        learned_subscription, learned_customer: whether the event was the first to name the tenant of these.
+        conflict: the other tenant that the subscription belongs to, if the event names a wrong one.
+    """
+
+    tenant_id: str | None
+    learned_subscription: bool = False
+    learned_customer: bool = False
+    conflict: str | None = None
+
+
+def sanitize(event: Event | Unparsable) -> Event | Unparsable:
     """Return the event, without a tenant that cannot be a topic's id."""
     if isinstance(event, Unparsable) or event.tenant_id is None or _is_id(event.tenant_id):
         return event
     return replace(event, tenant_id=None)
 
 
-def hydrated(event: Event, fetched: Event) -> Event:
-    """Return a thin event with what was fetched for it."""
+def with_fetched(event: Event, fetched: Event) -> Event:
+    """Return a thin event with the body that was fetched for it."""
     tenant_id = event.tenant_id or fetched.tenant_id
     return replace(
         event,
@@ -41,55 +51,54 @@ def hydrated(event: Event, fetched: Event) -> Event:
 
 
 def is_unreal(event: Event) -> bool:
-    """Return whether the provider's simulator made this up where real customers are."""
+    """Return whether the provider's simulator made this event up in the live environment."""
     return event.simulated and event.environment == LIVE
 
 
 def named_topic(event: Event | Unparsable) -> str | None:
-    """Return the topic of the tenant that the event itself names, if it may change it."""
+    """Return the topic of the tenant that the event itself names, if the event may change it."""
     if isinstance(event, Unparsable) or event.tenant_id is None or event.subscription is None or is_unreal(event):
         return None
-    return str(Topic(event.environment, TENANT_KIND, event.tenant_id))
+    return tenant_topic(event.environment, event.tenant_id)
 
 
-def ask(batch: Batch, links: TenantLinks, event: Event | Unparsable) -> None:
-    """Add to `batch` what tells an event's tenant; nothing for an event that needs none. `told` reads the replies."""
-    if isinstance(event, Unparsable) or event.subscription_id is None or is_unreal(event):
-        return
-    if event.tenant_id is not None:
-        links.learn(batch, event.provider, event.tenant_id, event.subscription_id, event.customer_id)
-    elif event.subscription is not None:
-        links.look_up(batch, event.provider, event.subscription_id, event.customer_id)
+def tenant_topic(environment: str, tenant_id: str) -> str:
+    """Return the name of a tenant's topic."""
+    return str(Topic(environment, TENANT_KIND, tenant_id))
 
 
-def told(event: Event, replies: list[object]) -> Link:
-    """Return what the links said."""
-    return (
-        TenantLinks.learned(event.tenant_id, replies) if event.tenant_id is not None else TenantLinks.looked_up(replies)
-    )
+def unresolved(event: Event, link: Link, metadata_field: str) -> EventResult | None:
+    """Return the result of an event whose tenant is unknown, contradicted or erased; None if it is known.
 
-
-def unowned(event: Event, link: Link) -> Ending | None:
-    """Return how the event ends if its tenant is not known, not certain, or erased."""
-    if ERASED in (link.conflict, link.tenant_id):
-        return ERASED_ENDING
+    Args:
+        metadata_field: where the provider's subscriptions carry `tenant_id`, for the reason.
+    """
+    if TOMBSTONE in (link.conflict, link.tenant_id):
+        return ERASED
     if link.conflict is not None:
         reason = f"names tenant {link.tenant_id}, but {event.subscription_id} belongs to {link.conflict}"
-        return Ending("parked", reason, waits=tuple(subjects(event)[:1]))
+        return EventResult(Outcome.PARKED, reason, waits=subjects(event)[:1])
     if link.tenant_id is not None:
         return None
-    field = "metadata" if event.provider == "stripe" else "custom_data"
-    reason = f"no tenant is known for {event.subscription_id}: {field}.tenant_id is missing or not an id"
-    return Ending("parked", reason, waits=tuple(subjects(event)))
+    reason = f"no tenant is known for {event.subscription_id}: {metadata_field}.tenant_id is missing or not an id"
+    return EventResult(Outcome.PARKED, reason, waits=subjects(event))
 
 
-def subjects(event: Event) -> list[str]:
-    """Return what an event about this subscription and customer may wait on."""
+def subjects(event: Event) -> tuple[str, ...]:
+    """Return what an event about this subscription, and customer if it names one, may wait on."""
     assert event.subscription_id is not None
-    found = [subscription_subject(event.provider, event.subscription_id)]
-    if event.customer_id is not None:
-        found.append(customer_subject(event.provider, event.customer_id))
-    return found
+    found = subscription_subject(event.provider, event.subscription_id)
+    return (found,) if event.customer_id is None else (found, customer_subject(event.provider, event.customer_id))
+
+
+def subscription_subject(provider: str, subscription_id: str) -> str:
+    """Return what an event waits on whose subscription has no tenant yet."""
+    return f"subscription:{provider}:{subscription_id}"
+
+
+def customer_subject(provider: str, customer_id: str) -> str:
+    """Return what an event waits on whose customer has no tenant yet."""
+    return f"customer:{provider}:{customer_id}"
 
 
 def _is_id(text: str) -> bool:

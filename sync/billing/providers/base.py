@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sync.billing.domain.model import Event, Item
+from sync.billing.domain.model import Event, Item, Unparsable
 from sync.core.errors import SyncError
 
 
@@ -57,15 +57,6 @@ class Expired:
 
 
 Verification = Verified | Malformed | Invalid | Expired
-
-
-@dataclass(frozen=True, slots=True)
-class Unparsable:
-    """A genuine body that is no event we can read; `event_id` is the body's own or derived from its bytes."""
-
-    event_id: str
-    type: str
-    problem: str
 
 
 class WebhookAdapter(Protocol):

@@ -12,18 +12,24 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from sync.billing.domain import tenant_resolution
-from sync.billing.domain.decision import FactsError, facts_of
-from sync.billing.domain.drift import Drift, differences
-from sync.billing.domain.model import Event, Facts, subscription_key
-from sync.billing.domain.projection import Unprojectable, project, settle
-from sync.billing.domain.reducer import Reduced, Refused, Unusable, adopt
-from sync.billing.domain.tenant_resolution import TENANT_KIND, subjects, unowned
-from sync.billing.providers.base import ListedSubscription, Unparsable
+from sync.billing.domain.drift import Drift, subscription_drift
+from sync.billing.domain.model import Event, Facts, Unparsable
+from sync.billing.domain.outcome import EventResult, Outcome
+from sync.billing.domain.projection import Unprojectable, publishable
+from sync.billing.domain.reducer import Reduced, Stale, Unusable, merge_fetched
+from sync.billing.domain.tenant_resolution import (
+    Link,
+    customer_subject,
+    subjects,
+    subscription_subject,
+    tenant_topic,
+    unresolved,
+)
+from sync.billing.providers.base import ListedSubscription
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reproject import Reprojection
-from sync.billing.storage.inbox import Ending
-from sync.billing.storage.tenant_links import Link, TenantLinks, customer_subject, subscription_subject
-from sync.core.topic import Topic
+from sync.billing.storage.tenant_facts import FactsError, facts_of
+from sync.billing.storage.tenant_links import TenantLinks
 from sync.store.command_pipeline import Batch
 
 WHY = "backfill"
@@ -37,7 +43,7 @@ class Filled:
     `drift` is what differed of a tenant that was there before; one made by this run has none.
     """
 
-    what: str
+    what: Outcome
     reason: str = ""
     drift: Drift | None = None
 
@@ -86,14 +92,14 @@ class BackfillWriter:
         """Return what became of a subscription."""
         if entry.event is None:
             return await self._park(entry)
-        event = tenant_resolution.usable(entry.event)
+        event = tenant_resolution.sanitize(entry.event)
         assert not isinstance(event, Unparsable)
         batch = Batch(self._pipeline.store)
-        tenant_resolution.ask(batch, self._pipeline.environment(self._environment).links, event)
-        link = tenant_resolution.told(event, await batch.run())
-        if unowned(event, link) is not None:
+        self._pipeline.environment(self._environment).links.query(batch, event)
+        link = TenantLinks.read(event, await batch.run())
+        if unresolved(event, link, "metadata" if event.provider == "stripe" else "custom_data") is not None:
             return await self._park(entry)
-        topic = str(Topic(self._environment, TENANT_KIND, str(link.tenant_id)))
+        topic = tenant_topic(self._environment, str(link.tenant_id))
         is_made = await self._is_made(topic)
         adopted = await self._reprojection.adopt(
             self._environment, topic, [event], {"source": WHY, "event_type": f"{event.provider}.subscription"}
@@ -103,18 +109,18 @@ class BackfillWriter:
             # Always: a run that was killed may have learned the link and not come to this.
             await self._pipeline.release(self._environment, *subjects(event))
         left = adopted.receipt.outcome == "unchanged" and bool(adopted.receipt.reason)
-        if left or isinstance(adopt(adopted.before, event), Unusable):
+        if left or isinstance(merge_fetched(adopted.before, event), Unusable):
             return await self._park(entry)
         if adopted.before == adopted.after:
-            return Filled("unchanged")
+            return Filled(Outcome.UNCHANGED)
         at_us = self._pipeline.now_ns() // 1000
-        drift = None if is_made else _drift(topic, event, adopted.before, adopted.after, at_us)
+        drift = None if is_made else subscription_drift(topic, WHY, event, adopted.before, adopted.after, at_us)
         if drift is not None:
             drift = replace(drift, version=adopted.receipt.version)
             batch = Batch(self._pipeline.store)
             self._pipeline.environment(self._environment).drifts.add(batch, drift)
             await batch.run()
-        return Filled("taken", drift=drift)
+        return Filled(Outcome.APPLIED, drift=drift)
 
     async def made(self) -> int:
         """Return how many tenants the run has made."""
@@ -152,8 +158,8 @@ class BackfillWriter:
         record = await self._pipeline.environment(self._environment).inbox.read(entry.event_id)
         if record is None or record.status == "done":
             # What was wrong has gone meanwhile; or the same body was done with before.
-            return Filled("taken" if receipt.outcome == "applied" else "unchanged")
-        return Filled("parked", record.reason)
+            return Filled(receipt.outcome if receipt.outcome is Outcome.APPLIED else Outcome.UNCHANGED)
+        return Filled(Outcome.PARKED, record.reason)
 
 
 @dataclass(slots=True)
@@ -171,50 +177,51 @@ class DryRun:
     async def take(self, entry: ListedSubscription) -> Filled:
         """Return what would become of a subscription."""
         if entry.event is None:
-            return Filled("parked", f"unparsable: {entry.problem}")
-        event = tenant_resolution.usable(entry.event)
+            return Filled(Outcome.PARKED, f"unparsable: {entry.problem}")
+        event = tenant_resolution.sanitize(entry.event)
         assert not isinstance(event, Unparsable)
         return await self._take(entry.event_id, event)
 
     async def _take(self, event_id: str, event: Event) -> Filled:
         link = await self._link(event)
-        ending = unowned(event, link)
+        ending = unresolved(event, link, "metadata" if event.provider == "stripe" else "custom_data")
         if ending is not None:
             self._unowned[event_id] = event
-            return Filled("parked", ending.reason)
-        topic = str(Topic(self.environment, TENANT_KIND, str(link.tenant_id)))
+            return Filled(Outcome.PARKED, ending.reason)
+        topic = tenant_topic(self.environment, str(link.tenant_id))
         before = self._facts.get(topic)
         if before is None:
             snapshot = await self.pipeline.store.read(topic)
             try:
                 before = facts_of(snapshot)
             except FactsError as error:
-                return Filled("parked", str(error))
+                return Filled(Outcome.PARKED, str(error))
             if not snapshot.private:
                 self._made.add(topic)
         after = self._joined(before, event)
-        if isinstance(after, Ending):
+        if isinstance(after, EventResult):
             return Filled(after.outcome, after.reason)
         self._facts[topic] = after
-        drift = None if topic in self._made else _drift(topic, event, before, after, self.pipeline.now_ns() // 1000)
-        return Filled("taken", drift=drift)
+        drift = (
+            None
+            if topic in self._made
+            else subscription_drift(topic, WHY, event, before, after, self.pipeline.now_ns() // 1000)
+        )
+        return Filled(Outcome.APPLIED, drift=drift)
 
-    def _joined(self, before: Facts, event: Event) -> Facts | Ending:
+    def _joined(self, before: Facts, event: Event) -> Facts | EventResult:
         """The facts with the subscription in them, or how it ends without."""
         if before.erased_ns is not None:
-            return Ending("unchanged")
-        answer = adopt(before, event)
-        if isinstance(answer, Refused):
-            return Ending("unchanged")
+            return EventResult(Outcome.UNCHANGED)
+        answer = merge_fetched(before, event)
+        if isinstance(answer, Stale):
+            return EventResult(Outcome.UNCHANGED)
         if isinstance(answer, Unusable):
-            return Ending("parked", answer.reason)
+            return EventResult(Outcome.PARKED, answer.reason)
         assert isinstance(answer, Reduced)
         catalog, now_ns = self.pipeline.catalog_watcher.current, self.pipeline.now_ns()
-        after, _ = settle(answer.facts, catalog, self.environment, now_ns)
-        projected = project(after, catalog, self.environment, now_ns)
-        if isinstance(projected, Unprojectable):
-            return Ending("parked", f"unknown price {', '.join(projected.price_ids)}")
-        return after
+        after = publishable(answer.facts, catalog, self.environment, now_ns)
+        return EventResult(Outcome.PARKED, after.reason) if isinstance(after, Unprojectable) else after.facts
 
     async def _link(self, event: Event) -> Link:
         """What the links would say, were those that came before learned."""
@@ -252,14 +259,3 @@ class DryRun:
             else:
                 del found[event_id]
         return found
-
-
-def _drift(topic: str, event: Event, before: Facts, after: Facts, at_us: int) -> Drift | None:
-    """What differed between our facts and the provider's list, where they did."""
-    assert event.subscription is not None
-    key = subscription_key(event.provider, event.subscription.id)
-    old, new = before.subscriptions.get(key), after.subscriptions.get(key)
-    if new is None or (old is not None and old.subscription == new.subscription):
-        return None
-    here, there = differences(None if old is None else old.subscription, new.subscription)
-    return Drift("unknown_here" if old is None else "differs", topic, key, WHY, at_us, here, there)

@@ -83,7 +83,7 @@ class CatchUp:
             event = self._adapter.parse(entry.body, self._environment)
             known.inbox.put(batch, event.event_id, entry.body, self._adapter.name, event.type, at_us)
         puts = [Inbox.put_reply(reply) for reply in await batch.run()]
-        missed = [entry for entry, put in zip(told, puts, strict=True) if put.what == "claimed" and put.attempts == 1]
+        missed = [entry for entry, put in zip(told, puts, strict=True) if put == 1]
         batch = Batch(self._pipeline.store)
         for entry in missed:
             known.inbox.postpone(batch, entry.event_id, 0)

@@ -13,12 +13,13 @@ from types import MappingProxyType
 
 import orjson
 
-from sync.billing.domain import model, tenant_resolution
-from sync.billing.domain.decision import FactsError, facts_of
+from sync.billing.domain import codec, tenant_resolution
 from sync.billing.domain.model import Event, Facts
-from sync.billing.services.ingest import CONFLICT_PAUSE_S, CONFLICTS_MAX, Pipeline, Receipt
+from sync.billing.domain.outcome import ERASED, EventResult, Outcome
+from sync.billing.services.ingest import CONFLICT_PAUSE_S, CONFLICTS_MAX, Pipeline
 from sync.billing.storage.event_log import EVENTS_KEPT
 from sync.billing.storage.inbox import Record
+from sync.billing.storage.tenant_facts import FactsError, facts_of, is_erased
 from sync.core import announcement
 from sync.core.announcement import BILLING, PUBLISHER
 from sync.core.topic import Topic
@@ -38,7 +39,7 @@ async def erase(
     topic: str,
     reason: str,
     who: Mapping[str, str] = MappingProxyType({}),
-) -> Receipt:
+) -> EventResult:
     """Return what became of it: `applied`, or `unchanged` where the tenant had been erased before.
 
     `reason` and `who` go into the tombstone's cause.
@@ -82,15 +83,15 @@ async def erase(
     return receipt
 
 
-async def _close_erased(pipeline: Pipeline, topic: str, reason: str, who: Mapping[str, str]) -> Receipt:
+async def _close_erased(pipeline: Pipeline, topic: str, reason: str, who: Mapping[str, str]) -> EventResult:
     cause = orjson.dumps({"source": "operator", "event_type": announcement.ERASED, "reason": reason, **who})
     async with pipeline.turns.of(topic):
         for _ in range(CONFLICTS_MAX):
             snapshot = await pipeline.store.read(topic)
             if is_erased(snapshot):
-                return Receipt("unchanged", snapshot.version)
+                return EventResult(Outcome.UNCHANGED, version=snapshot.version)
             await _remember(pipeline, snapshot)
-            tombstone = model.encode(Facts(erased_ns=pipeline.now_ns()))
+            tombstone = codec.encode(Facts(erased_ns=pipeline.now_ns()))
             change = Change(
                 topic,
                 ABSENT,
@@ -103,7 +104,7 @@ async def _close_erased(pipeline: Pipeline, topic: str, reason: str, who: Mappin
             )
             committed = await pipeline.commit(change)
             if committed.verdict is not Verdict.CONFLICT:
-                return Receipt(committed.verdict.value, committed.version)
+                return EventResult(Outcome(committed.verdict.value), version=committed.version)
             await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))  # noqa: S311 - spreads, guards nothing
     raise StoreError(f"{topic}: {CONFLICTS_MAX} commits in a row came too late")
 
@@ -142,7 +143,7 @@ async def _parked(
                 if named or record.topic == topic:
                     found.add((event.provider, event.subscription_id, event.customer_id or ""))
             if named or record.topic == topic:
-                inbox.end(batch, record.event_id, tenant_resolution.ERASED_ENDING)
+                inbox.end(batch, record.event_id, ERASED)
         if len(page) < PAGE:
             return found
         after = page[-1].parked_us, page[-1].event_id
@@ -150,18 +151,10 @@ async def _parked(
 
 def _read(pipeline: Pipeline, record: Record, environment: str) -> Event | None:
     adapter = pipeline.adapters.get(record.provider)
-    event = None if adapter is None else tenant_resolution.usable(adapter.parse(record.body, environment))
+    event = None if adapter is None else tenant_resolution.sanitize(adapter.parse(record.body, environment))
     return event if isinstance(event, Event) else None
 
 
 def _ids(member: bytes) -> _Ids:
     provider, subscription_id, customer_id = member.decode().split("\n")
     return provider, subscription_id, customer_id
-
-
-def is_erased(snapshot: Snapshot) -> bool:
-    """Return whether a topic stands at a tombstone."""
-    try:
-        return facts_of(snapshot).erased_ns is not None
-    except FactsError:
-        return False

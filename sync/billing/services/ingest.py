@@ -14,33 +14,28 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 import structlog
 
 from sync.billing.catalog.watcher import CatalogWatcher
-from sync.billing.domain import model, tenant_resolution, wakeups
-from sync.billing.domain.decision import WAITS_CATALOG, WAITS_SOFTWARE, cause, decide
+from sync.billing.domain import codec, tenant_resolution, wakeups
+from sync.billing.domain.decision import Decided, decide, event_cause
 from sync.billing.domain.drift import Drift
-from sync.billing.domain.model import Event, Facts
+from sync.billing.domain.model import Event, Facts, Unparsable
+from sync.billing.domain.outcome import ERASED_REASON, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.projection import Projected
-from sync.billing.domain.tenant_resolution import TENANT_KIND as TENANT_KIND
-from sync.billing.domain.tenant_resolution import hydrated, is_unreal, subjects, unowned, usable
-from sync.billing.providers.base import (
-    ProviderClient,
-    ProviderRejected,
-    ProviderUnavailable,
-    Unparsable,
-    WebhookAdapter,
-)
+from sync.billing.domain.tenant_resolution import is_unreal, sanitize, subjects, tenant_topic, unresolved, with_fetched
+from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable, WebhookAdapter
 from sync.billing.storage.environment import Environment
 from sync.billing.storage.event_log import ask_noted, is_noted, note
-from sync.billing.storage.inbox import Ending, Inbox, Record
+from sync.billing.storage.inbox import Inbox, Record
 from sync.billing.storage.provider_snapshots import record_snapshots
+from sync.billing.storage.tenant_facts import FactsError, facts_of
+from sync.billing.storage.tenant_links import TenantLinks
 from sync.core import canonical_json
 from sync.core.announcement import BILLING
-from sync.core.topic import Topic
 from sync.store.coalescer import Coalescer
 from sync.store.command_pipeline import Batch, Script
 from sync.store.keyed_lock import KeyedLock
@@ -65,18 +60,6 @@ UNFETCHED_AGAIN_S = 30
 _COMMIT = Script.of(COMMIT_LUA)
 
 _log = structlog.get_logger("sync.pipeline")
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What became of an event: `applied`, `unchanged`, `duplicate`, `refused`, `parked` or `ignored`.
-
-    `version` is the topic's after it, 0 where no topic was touched or read.
-    """
-
-    outcome: str
-    version: int = 0
-    reason: str = ""
 
 
 class Pipeline:
@@ -122,14 +105,14 @@ class Pipeline:
             known = self._environments[name] = Environment(self.store, name, self._lease_s)
         return known
 
-    async def receive(self, adapter: WebhookAdapter, body: bytes, environment: str) -> Receipt:
+    async def receive(self, adapter: WebhookAdapter, body: bytes, environment: str) -> EventResult:
         """Return what became of a verified delivery, once it is stored.
 
         Raises:
             StoreError: it may not be stored, or not be processed to the end; the provider should send it again, and a
                 worker takes it up anyway if it was stored.
         """
-        event = usable(adapter.parse(body, environment))
+        event = sanitize(adapter.parse(body, environment))
         received_us = self.now_ns() // 1000
         known = self.environment(environment)
         batch = Batch(self.store)
@@ -139,34 +122,31 @@ class Pipeline:
         topic = tenant_resolution.named_topic(event)
         if topic is not None:
             _read(batch, topic)
-        tenant_resolution.ask(batch, known.links, event)
+        known.links.query(batch, event)
         replies = await batch.run()
         put = Inbox.put_reply(replies.pop(0))
         read = snapshot_of(topic, replies.pop(0)) if topic is not None else None
-        if put.what == "done":
-            return Receipt("duplicate", put.version, put.outcome)
-        if put.what == "pending":
-            # Another delivery of it is being worked on, or was when its process died: then a worker takes it up.
-            return Receipt("duplicate")
+        if isinstance(put, EventResult):
+            return put
         try:
-            return await self._process(event, environment, replies, put.attempts, received_us, read)
+            return await self._process(event, environment, replies, put, received_us, read)
         except StoreError:
             with contextlib.suppress(StoreError):
                 await self.postpone(environment, event.event_id, 0)
             raise
 
-    async def resume(self, record: Record, environment: str) -> Receipt:
+    async def resume(self, record: Record, environment: str) -> EventResult:
         """Return what became of a stored event that the caller has claimed.
 
         Raises:
             StoreError: the store is unreachable or failing; the event stays pending.
         """
-        event = usable(self.adapters[record.provider].parse(record.body, environment))
+        event = sanitize(self.adapters[record.provider].parse(record.body, environment))
         batch = Batch(self.store)
-        tenant_resolution.ask(batch, self.environment(environment).links, event)
+        self.environment(environment).links.query(batch, event)
         return await self._process(event, environment, await batch.run(), record.attempts, record.received_us)
 
-    async def retry(self, environment: str, event_id: str) -> Receipt | None:
+    async def retry(self, environment: str, event_id: str) -> EventResult | None:
         """Return what becomes of a parked event now, or None where none of that id is parked.
 
         Raises:
@@ -208,7 +188,7 @@ class Pipeline:
             StoreError: the store is unreachable or failing.
         """
         event = Unparsable(record.event_id, record.type, reason)
-        await self._end(environment, event, Ending("parked", reason, record.topic, waits=(WAITS_SOFTWARE,)))
+        await self._end(environment, event, EventResult(Outcome.PARKED, reason, record.topic, waits=(WAITS_SOFTWARE,)))
 
     async def reopen(self, environment: str, waits_on: str) -> int:
         """Return how many parked events that waited on this thing are pending again, for workers to claim.
@@ -250,50 +230,52 @@ class Pipeline:
         attempts: int,
         received_us: int,
         read: Snapshot | None = None,
-    ) -> Receipt:
+    ) -> EventResult:
         if isinstance(event, Unparsable):
             reason = f"unparsable: {event.problem}"
-            return await self._end(environment, event, Ending("parked", reason, waits=(WAITS_SOFTWARE,)))
+            return await self._end(environment, event, EventResult(Outcome.PARKED, reason, waits=(WAITS_SOFTWARE,)))
         if is_unreal(event):
-            return await self._end(environment, event, Ending("ignored", "simulated event in the live environment"))
+            return await self._end(
+                environment, event, EventResult(Outcome.IGNORED, "simulated event in the live environment")
+            )
         fetched: tuple[Event | None, bool] | None = None
         if event.subscription is None and not event.ignored:
             fetched = await self._fetched(event)
             if fetched[0] is None:
                 return await self._unfetched(event, wanted=fetched[1])
-            event = hydrated(event, fetched[0])
+            event = with_fetched(event, fetched[0])
             batch = Batch(self.store)
-            tenant_resolution.ask(batch, self.environment(environment).links, event)
+            self.environment(environment).links.query(batch, event)
             link_replies = await batch.run()
         if not link_replies:
-            return await self._end(environment, event, Ending("ignored", event.ignored))
-        link = tenant_resolution.told(event, link_replies)
-        ending = unowned(event, link)
+            return await self._end(environment, event, EventResult(Outcome.IGNORED, event.ignored))
+        link = TenantLinks.read(event, link_replies)
+        ending = unresolved(event, link, "metadata" if event.provider == "stripe" else "custom_data")
         if ending is None and event.subscription is None:
-            ending = Ending("unchanged" if link.learned_subscription else "ignored", event.ignored)
+            ending = EventResult(Outcome.UNCHANGED if link.learned_subscription else Outcome.IGNORED, event.ignored)
         if link.learned_subscription or link.learned_customer or (attempts != 1 and event.tenant_id is not None):
             # Before the end of this event: should that fail, it is done once more, and so is this.
             await self.release(environment, *subjects(event))
         if ending is None:
-            topic = str(Topic(environment, TENANT_KIND, str(link.tenant_id)))
+            topic = tenant_topic(environment, str(link.tenant_id))
             return await self._apply(topic, event, attempts, received_us, read, fetched)
-        is_unlinked = ending.outcome == "parked" and link.conflict is None
+        is_unlinked = ending.outcome is Outcome.PARKED and link.conflict is None
         receipt = await self._end(environment, event, ending, again=is_unlinked)
         if is_unlinked:
             await self._look_again(event)
         return receipt
 
-    async def _unfetched(self, event: Event, *, wanted: bool) -> Receipt:
+    async def _unfetched(self, event: Event, *, wanted: bool) -> EventResult:
         """End the try of an event that carries nothing and whose subscription could not be fetched."""
         if wanted:
             # It stays pending: a worker tries it again.
             await self.postpone(event.environment, event.event_id, UNFETCHED_AGAIN_S)
-            return Receipt("parked", 0, f"the provider could not be asked; tried again in {UNFETCHED_AGAIN_S} s")
+            return EventResult(Outcome.PARKED, f"the provider could not be asked; tried again in {UNFETCHED_AGAIN_S} s")
         can_ask = (event.provider, event.environment) in self.sources
         setting = f"set PLANWIRE_{event.provider.upper()}_API_KEYS={event.environment}:KEY"
         problem = "would not tell it" if can_ask else f"cannot be asked for it: {setting}"
         reason = f"{event.type[:60]} carries no subscription, and {event.provider} {problem}"
-        return await self._end(event.environment, event, Ending("parked", reason, waits=(WAITS_SOFTWARE,)))
+        return await self._end(event.environment, event, EventResult(Outcome.PARKED, reason, waits=(WAITS_SOFTWARE,)))
 
     async def _look_again(self, event: Event) -> None:
         """Release what was parked for want of a link that was learned between our look and our parking.
@@ -302,8 +284,8 @@ class Pipeline:
         """
         known = self.environment(event.environment)
         batch = Batch(self.store)
-        tenant_resolution.ask(batch, known.links, event)
-        if tenant_resolution.told(event, await batch.run()).tenant_id is not None:
+        known.links.query(batch, event)
+        if TenantLinks.read(event, await batch.run()).tenant_id is not None:
             await self.release(event.environment, *subjects(event))
             return
         batch = Batch(self.store)
@@ -318,7 +300,7 @@ class Pipeline:
         received_us: int,
         read: Snapshot | None,
         asked: tuple[Event | None, bool] | None = None,
-    ) -> Receipt:
+    ) -> EventResult:
         """Commit what the event makes of the topic, against whoever else writes it.
 
         `read`: the topic, seen before. `asked`: what `_fetched` said, if it was asked before.
@@ -330,10 +312,17 @@ class Pipeline:
             catalog = self.catalog_watcher.current
             for _ in range(CONFLICTS_MAX):
                 snapshot, read = read or await self.store.read(topic), None
-                decided = decide(snapshot, event, fetched, catalog, self.now_ns())
-                if isinstance(decided, Ending):
-                    if decided.outcome == "refused" and attempts != 1 and await self._was_committed(topic, event):
-                        return await self._finish_late(event, Ending("applied", "", topic, snapshot.version))
+                try:
+                    facts = facts_of(snapshot)
+                except FactsError as error:
+                    decided: EventResult | Decided = EventResult(Outcome.PARKED, str(error), waits=(WAITS_SOFTWARE,))
+                else:
+                    decided = decide(topic, facts, event, fetched, catalog, self.now_ns())
+                if isinstance(decided, EventResult):
+                    if decided.reason != ERASED_REASON:
+                        decided = replace(decided, topic=topic, version=snapshot.version)
+                    if decided.outcome is Outcome.REFUSED and attempts != 1 and await self._was_committed(topic, event):
+                        return await self._finish_late(event, EventResult(Outcome.APPLIED, "", topic, snapshot.version))
                     receipt = await self._end(
                         event.environment, event, decided, wanted=wanted, is_first=attempts == 1, fetched=fetched
                     )
@@ -345,10 +334,10 @@ class Pipeline:
                 change = Change(
                     topic,
                     canonical_json.encode(projected.state),
-                    model.encode(facts),
+                    codec.encode(facts),
                     event_id=event.event_id,
                     if_rev=snapshot.rev,
-                    cause=cause(event, fetched, received_us, facts, self.now_ns()),
+                    cause=event_cause(event, fetched, received_us, facts, self.now_ns()),
                     previous=snapshot,
                     owner=BILLING,
                 )
@@ -358,11 +347,11 @@ class Pipeline:
                     continue
                 # Duplicate: this very event was committed, and the answer was lost on its way or to a crash.
                 is_repeated = done.verdict is Verdict.DUPLICATE
-                outcome = "applied" if is_repeated else done.verdict.value
+                outcome = Outcome.APPLIED if is_repeated else Outcome(done.verdict.value)
                 return await self._end(
                     event.environment,
                     event,
-                    Ending(outcome, decided.dropped, topic, done.version),
+                    EventResult(outcome, decided.note, topic, done.version),
                     timer_us=self.wake_us(event.environment, projected, facts),
                     is_new=is_repeated or not snapshot.private,
                     wanted=wanted,
@@ -401,7 +390,7 @@ class Pipeline:
 
     def wake_us(self, environment: str, projected: Projected, facts: Facts) -> int | None:
         """Return when time has to look at a topic again, or None for never; see `alarm.wake_us`."""
-        return wakeups.wake_us(projected, facts, environment, self.sources, self.now_ns() // 1000)
+        return wakeups.next_wakeup_us(projected, facts, environment, self.sources, self.now_ns() // 1000)
 
     async def _was_committed(self, topic: str, event: Event) -> bool:
         """Whether an earlier attempt, which did not come to its end, has committed the event already."""
@@ -410,7 +399,7 @@ class Pipeline:
         (score,) = await batch.run()
         return score is not None
 
-    async def _finish_late(self, event: Event, ending: Ending) -> Receipt:
+    async def _finish_late(self, event: Event, ending: EventResult) -> EventResult:
         """Do what the attempt that committed the event has left undone; the timer fires at once and sets itself."""
         now_us = self.now_ns() // 1000
         return await self._end(event.environment, event, ending, timer_us=now_us, is_new=True, is_first=False)
@@ -419,7 +408,7 @@ class Pipeline:
         self,
         environment: str,
         event: Event | Unparsable,
-        ending: Ending,
+        ending: EventResult,
         *,
         timer_us: int | None = None,
         is_new: bool = False,
@@ -428,10 +417,10 @@ class Pipeline:
         is_first: bool = True,
         fetched: Event | None = None,
         again: bool = False,
-    ) -> Receipt:
+    ) -> EventResult:
         known = self.environment(environment)
         batch = Batch(self.store)
-        if ending.reason == tenant_resolution.TENANT_ERASED and isinstance(event, Event):
+        if ending.reason == ERASED_REASON and isinstance(event, Event):
             known.count_erased(batch)
             if event.tenant_id is not None:  # it may have told of a subscription that was not known yet
                 known.links.erase(batch, event.provider, event.tenant_id, event.subscription_id, event.customer_id)
@@ -457,11 +446,11 @@ class Pipeline:
         batch.then()
         known.inbox.end(batch, event.event_id, ending, again=again)
         await batch.run()
-        if ending.outcome == "parked":
+        if ending.outcome is Outcome.PARKED:
             _log.warning(
                 "event_parked", environment=environment, event_id=event.event_id, type=event.type, reason=ending.reason
             )
-        return Receipt(ending.outcome, ending.version, ending.reason)
+        return ending
 
 
 def _read(batch: Batch, topic: str) -> None:

@@ -12,18 +12,18 @@ from types import MappingProxyType
 
 import structlog
 
-from sync.billing.domain.decision import FactsError, facts_of
-from sync.billing.domain.drift import Drift, differences
-from sync.billing.domain.model import Event, Facts, subscription_key
-from sync.billing.domain.projection import awaited
+from sync.billing.domain.drift import Drift, subscription_drift
+from sync.billing.domain.evaluation import overdue_subscriptions
+from sync.billing.domain.model import Event, Facts
+from sync.billing.domain.outcome import ERASED_REASON, EventResult, Outcome
 from sync.billing.domain.scheduled_changes import target_items
-from sync.billing.domain.tenant_resolution import TENANT_KIND
 from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable
-from sync.billing.services.ingest import Pipeline, Receipt
+from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reproject import Adopted, Reprojection
 from sync.billing.storage.provider_snapshots import record_snapshots
+from sync.billing.storage.tenant_facts import FactsError, facts_of
 from sync.billing.storage.tenant_links import TenantLinks
-from sync.core.topic import Topic
+from sync.core.topic import TENANT_KIND, Topic
 from sync.store.command_pipeline import Batch
 from sync.store.delayed_queue import Due
 
@@ -51,7 +51,7 @@ _log = structlog.get_logger("sync.reconcile")
 class Report:
     """What a comparison found: how many subscriptions were asked about, which were not and why, and the drift."""
 
-    receipt: Receipt
+    receipt: EventResult
     asked: int = 0
     unasked: dict[str, str] = field(default_factory=dict)
     drift: list[Drift] = field(default_factory=list)
@@ -96,20 +96,24 @@ class Reconciliation:
         """
         facts = await self._facts(topic)
         if facts is None:
-            return Report(Receipt("unchanged", 0, "what it keeps is not a tenant's facts"))
+            return Report(EventResult(Outcome.UNCHANGED, "what it keeps is not a tenant's facts"))
         if facts.erased_ns is not None:
             return Report(
-                Receipt("unchanged", (await self._pipeline.store.read(topic)).version, "the tenant was erased")
+                EventResult(Outcome.UNCHANGED, ERASED_REASON, version=(await self._pipeline.store.read(topic)).version)
             )
         if not facts.subscriptions:
             found = await self.search(environment, {Topic.parse(topic).id}, why, who)
             if found is None:
-                return Report(Receipt("unchanged"), unasked={topic: "the provider's list could not be read to its end"})
-            return found.get(topic) or Report(Receipt("unchanged", (await self._pipeline.store.read(topic)).version))
+                return Report(
+                    EventResult(Outcome.UNCHANGED), unasked={topic: "the provider's list could not be read to its end"}
+                )
+            return found.get(topic) or Report(
+                EventResult(Outcome.UNCHANGED, version=(await self._pipeline.store.read(topic)).version)
+            )
         answers = await self._ask(environment, facts, _chosen(facts), patience_s, background)
         return await self._repair(environment, topic, why, answers, who)
 
-    async def fire(self, environment: str, due: Due) -> Receipt:
+    async def fire(self, environment: str, due: Due) -> EventResult:
         """Return what time made of a topic whose timer the caller has claimed, and set the timer anew.
 
         The provider is asked first about every subscription to which something should have happened.
@@ -121,7 +125,7 @@ class Reconciliation:
         facts = await self._facts(due.topic) if self.can_ask(environment) else None
         answers = _Answers()
         if facts is not None:
-            keys = awaited(facts, pipeline.catalog_watcher.current.policy, pipeline.now_ns())
+            keys = overdue_subscriptions(facts, pipeline.catalog_watcher.current.policy, pipeline.now_ns())
             answers = await self._ask(environment, facts, keys[:ASKED_MAX], TIMER_PATIENCE_S, False)
         adopted = await self._adopt(environment, due.topic, "timer", "due", answers, arms=False)
         await self._record(environment, _drift(due.topic, "timer", answers, adopted, pipeline.now_ns() // 1000))
@@ -252,7 +256,7 @@ class Reconciliation:
 
     async def _execute(self, environment: str, topic: str, adopted: Adopted) -> Adopted:
         """Have the provider make the tenant's held change, if its time has come; what it answers is adopted."""
-        held, facts = adopted.after.held, adopted.after
+        held, facts = adopted.after.scheduled_change, adopted.after
         if held is None or held.executed or self._pipeline.now_ns() < held.execute_ns:
             return adopted
         source = self._pipeline.sources.get((facts.subscriptions[held.subscription].provider, environment))
@@ -276,7 +280,7 @@ class Reconciliation:
 
         def mark(now: Facts) -> Facts:
             # Somebody may have replaced or deleted it meanwhile.
-            return replace(now, held=done) if now.held == held else now
+            return replace(now, scheduled_change=done) if now.scheduled_change == held else now
 
         cause = {"source": "app", "event_type": "scheduled_change.refused" if problem else "scheduled_change.executed"}
         marked = await self.reprojection.adopt(environment, topic, answered, cause, mark, arms=False)
@@ -303,13 +307,8 @@ def _drift(topic: str, why: str, answers: _Answers, adopted: Adopted, at_us: int
     """What differed: the subscriptions whose body was replaced, and those that the provider does not have."""
     found = []
     for event in answers.fetched:
-        assert event.subscription is not None
-        key = subscription_key(event.provider, event.subscription.id)
-        old, new = adopted.before.subscriptions.get(key), adopted.after.subscriptions.get(key)
-        if new is None or (old is not None and old.subscription == new.subscription):
-            continue
-        here, there = differences(None if old is None else old.subscription, new.subscription)
-        kind = "unknown_here" if old is None else "differs"
-        found.append(Drift(kind, topic, key, why, at_us, here, there, adopted.receipt.version))
+        drift = subscription_drift(topic, why, event, adopted.before, adopted.after, at_us)
+        if drift is not None:
+            found.append(replace(drift, version=adopted.receipt.version))
     found += [Drift("unknown_there", topic, key, why, at_us) for key in answers.missing]
     return found

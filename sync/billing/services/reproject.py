@@ -13,17 +13,16 @@ from dataclasses import dataclass, replace
 import orjson
 import structlog
 
-from sync.billing.domain import model
-from sync.billing.domain.decision import FactsError, belied, facts_of
+from sync.billing.domain import codec
+from sync.billing.domain.decision import Decided, decide_without_event
 from sync.billing.domain.drift import Drift
 from sync.billing.domain.model import NOTHING, Event, Facts
-from sync.billing.domain.overrides import in_force
-from sync.billing.domain.projection import Unprojectable, project, settle
-from sync.billing.domain.reducer import Reduced, Unusable, adopt
-from sync.billing.services.ingest import CONFLICT_PAUSE_S, CONFLICTS_MAX, Pipeline, Receipt
+from sync.billing.domain.outcome import EventResult, Outcome
+from sync.billing.domain.overrides import active_overrides
+from sync.billing.services.ingest import CONFLICT_PAUSE_S, CONFLICTS_MAX, Pipeline
 from sync.billing.storage.event_log import note
-from sync.billing.storage.inbox import Ending
 from sync.billing.storage.provider_snapshots import record_snapshots
+from sync.billing.storage.tenant_facts import FactsError, facts_of
 from sync.core import canonical_json
 from sync.core.announcement import BILLING
 from sync.store.command_pipeline import Batch
@@ -38,7 +37,7 @@ _log = structlog.get_logger("sync.reprojection")
 class Adopted:
     """What the provider's answers made of a topic: `before` and `after` are its facts, `wake_us` when to look again."""
 
-    receipt: Receipt
+    receipt: EventResult
     before: Facts
     after: Facts
     wake_us: int | None = None
@@ -50,7 +49,7 @@ class Reprojection:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
 
-    async def reproject(self, environment: str, topic: str, source: str) -> Receipt:
+    async def reproject(self, environment: str, topic: str, source: str) -> EventResult:
         """Return what the present catalog and instant make of a topic's facts: `applied` or `unchanged`.
 
         Facts that are missing, older than the topic's state or cannot be projected leave the topic as it is.
@@ -107,37 +106,42 @@ class Reprojection:
             for _ in range(CONFLICTS_MAX):
                 snapshot = await self._pipeline.store.read(topic)
                 if if_version not in (None, snapshot.version) or if_rev not in (None, snapshot.rev):
-                    return Adopted(Receipt("conflict", snapshot.version), NOTHING, NOTHING)
+                    return Adopted(EventResult(Outcome.CONFLICT, version=snapshot.version), NOTHING, NOTHING)
                 try:
                     before = facts_of(snapshot)
                 except FactsError as error:
-                    return Adopted(Receipt("unchanged", snapshot.version, str(error)), NOTHING, NOTHING)
-                if before.erased_ns is not None:
-                    return Adopted(Receipt("unchanged", snapshot.version, "the tenant was erased"), before, before)
-                after, refused = _joined(before, fetched)
-                if change is not None:
-                    after = change(after)
-                if not snapshot.private and after == NOTHING:
-                    # Somebody published it, or the store lost the facts: there is nothing to project.
-                    return Adopted(Receipt("unchanged", snapshot.version), before, before)
-                after, dropped = settle(after, catalog, environment, self._pipeline.now_ns())
-                projected = project(after, catalog, environment, self._pipeline.now_ns())
-                if isinstance(projected, Unprojectable):
-                    reason = f"unknown price {', '.join(projected.price_ids)}"
-                    _log.error("state_held", topic=topic, reason=reason)
-                    return Adopted(Receipt("unchanged", snapshot.version, reason), before, before)
-                after, missed = belied(topic, before, after, projected, self._pipeline.now_ns())
+                    result = EventResult(Outcome.UNCHANGED, str(error), version=snapshot.version)
+                    return Adopted(result, NOTHING, NOTHING)
+                decided = decide_without_event(
+                    topic,
+                    before,
+                    fetched,
+                    change or _same,
+                    catalog,
+                    environment,
+                    self._pipeline.now_ns(),
+                    is_known=bool(snapshot.private),
+                )
+                if not isinstance(decided, Decided):
+                    if decided.reason.startswith("unknown price"):
+                        _log.error("state_held", topic=topic, reason=decided.reason)
+                    return Adopted(replace(decided, version=snapshot.version), before, before)
+                after, projected, refused, missed = decided.facts, decided.projected, decided.note, decided.missed
                 state = canonical_json.encode(projected.state)
-                private = snapshot.private if after == before else model.encode(after)
+                private = snapshot.private if after == before else codec.encode(after)
                 wake_us = self._pipeline.wake_us(environment, projected, after)
                 is_same = state == snapshot.state and private == snapshot.private
                 # What was fetched makes a topic whole even where it tells nothing new: that has to be committed.
                 put_back = (fetched if is_same else holds) and await self._is_put_back(topic)
                 if put_back and not fetched:
                     _log.error("state_held", topic=topic, reason=PUT_BACK)
-                    return Adopted(Receipt("unchanged", snapshot.version, PUT_BACK), before, before, wake_us)
+                    return Adopted(
+                        EventResult(Outcome.UNCHANGED, PUT_BACK, version=snapshot.version), before, before, wake_us
+                    )
                 if is_same and not put_back:
-                    return Adopted(Receipt("unchanged", snapshot.version, refused), before, before, wake_us)
+                    return Adopted(
+                        EventResult(Outcome.UNCHANGED, refused, version=snapshot.version), before, before, wake_us
+                    )
                 await self._foreseen(environment, topic, wake_us if arms else None, is_new=not snapshot.private)
                 committed = await self._pipeline.store.commit(
                     Change(
@@ -145,13 +149,13 @@ class Reprojection:
                         state,
                         private,
                         if_rev=snapshot.rev,
-                        cause=orjson.dumps({**cause, **in_force(after, self._pipeline.now_ns())}),
+                        cause=orjson.dumps({**cause, **active_overrides(after, self._pipeline.now_ns())}),
                         previous=snapshot,
                         owner=BILLING,
                     )
                 )
                 if committed.verdict is not Verdict.CONFLICT:
-                    receipt = Receipt(committed.verdict.value, committed.version, refused or dropped)
+                    receipt = EventResult(Outcome(committed.verdict.value), refused, version=committed.version)
                     await self._noted(environment, topic, cause, receipt, missed)
                     return Adopted(receipt, before, after, wake_us)
                 await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))  # noqa: S311 - spreads, guards nothing
@@ -177,25 +181,16 @@ class Reprojection:
         await batch.run()
 
     async def _noted(
-        self, environment: str, topic: str, cause: Mapping[str, str], receipt: Receipt, missed: Drift | None
+        self, environment: str, topic: str, cause: Mapping[str, str], receipt: EventResult, missed: Drift | None
     ) -> None:
         batch = Batch(self._pipeline.store)
         now_us = self._pipeline.now_ns() // 1000
-        ending = Ending(receipt.outcome, receipt.reason)
-        note(batch, topic, "", cause.get("event_type", cause["source"]), ending, now_us)
+        note(batch, topic, "", cause.get("event_type", cause["source"]), receipt, now_us)
         if missed is not None:
             drift = replace(missed, version=receipt.version)
             self._pipeline.environment(environment).drifts.add(batch, drift)
         await batch.run()
 
 
-def _joined(facts: Facts, fetched: Sequence[Event]) -> tuple[Facts, str]:
-    """The facts with what was fetched in them, and why some of it is not."""
-    problem = ""
-    for event in fetched:
-        answer = adopt(facts, event)
-        if isinstance(answer, Reduced):
-            facts = answer.facts
-        elif isinstance(answer, Unusable):
-            problem = answer.reason
-    return facts, problem
+def _same(facts: Facts) -> Facts:
+    return facts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 
-from sync.billing.domain.drift import DriftLog
+from sync.billing.storage.drift_log import DriftLog
 from sync.billing.storage.inbox import Inbox
 from sync.billing.storage.tenant_links import TenantLinks
 from sync.store import counters

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from zlib import crc32
 
-from sync.billing.storage.inbox import Ending
+from sync.billing.domain.outcome import EventResult
 from sync.store.command_pipeline import Batch, Script
 
 EVENTS_KEPT = 200
@@ -16,12 +16,12 @@ EVENTS_KEPT = 200
 _NOTE = Script.load(__package__, "event_log_append")
 
 
-def note(batch: Batch, topic: str, event_id: str, type: str, ending: Ending, at_us: int) -> None:
+def note(batch: Batch, topic: str, event_id: str, type: str, result: EventResult, at_us: int) -> None:
     """Add to `batch` an entry in the topic's stream of processed events, once however often the batch is sent."""
-    told = f"{event_id} {type} {ending.outcome} {at_us}"
+    told = f"{event_id} {type} {result.outcome} {at_us}"
     id = f"{at_us // 1000}-{crc32(told.encode())}"
     batch.script(
-        _NOTE, (batch.keys.events(topic),), id, EVENTS_KEPT, event_id, type, ending.outcome, ending.reason, at_us
+        _NOTE, (batch.keys.events(topic),), id, EVENTS_KEPT, event_id, type, result.outcome, result.reason, at_us
     )
 
 
@@ -30,7 +30,7 @@ def ask_noted(batch: Batch, topic: str) -> None:
     batch.command("XREVRANGE", batch.keys.events(topic), "+", "-", "COUNT", EVENTS_KEPT)
 
 
-def is_noted(reply: list[tuple[bytes, dict[bytes, bytes]]], event_id: str, ending: Ending) -> bool:
+def is_noted(reply: list[tuple[bytes, dict[bytes, bytes]]], event_id: str, result: EventResult) -> bool:
     """Return whether an event's ending is in the topic's stream: an attempt that did not come to its end told it."""
-    mine = event_id.encode(), ending.outcome.encode(), ending.reason.encode()
+    mine = event_id.encode(), result.outcome.encode(), result.reason.encode()
     return any((entry[b"event_id"], entry[b"outcome"], entry[b"reason"]) == mine for _, entry in reply)

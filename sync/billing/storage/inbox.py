@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sync.billing.domain.outcome import EventResult, Outcome
 from sync.store.command_pipeline import Batch, Script
 from sync.store.store import Store
 
 KEEP_DONE_S = 7 * 86_400
 """How long a done event is remembered: longer than any provider retries (3 days)."""
 
-BODY_KEPT = ("refused", "ignored")
+BODY_KEPT = (Outcome.REFUSED, Outcome.IGNORED)
 """The outcomes of done events whose bodies are kept as long as they are known."""
 
 _PUT = Script.load(__package__, "inbox_put")
@@ -28,20 +29,6 @@ _REST = Script.load(__package__, "inbox_cancel_retry")
 _FORGET = Script.load(__package__, "inbox_drop_body")
 
 _FIELDS = ("body", "provider", "type", "received_us", "status", "attempts", "reason", "topic", "waits")
-
-
-@dataclass(frozen=True, slots=True)
-class Put:
-    """What the inbox made of a delivery.
-
-    `what`: `claimed` (it is the caller's to work on), `pending` (another works on it), `parked` or `done`; `outcome`
-    and `version` are those of a done one; `attempts` counts this one.
-    """
-
-    what: str
-    outcome: str
-    version: int
-    attempts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +46,6 @@ class Record:
     topic: str
     waits: tuple[str, ...]
     parked_us: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How the work on an event ends: an outcome for good, or `parked` on `waits`.
-
-    `keeps_body`: whether the body may be kept where the outcome says so (BODY_KEPT).
-    """
-
-    outcome: str
-    reason: str = ""
-    topic: str = ""
-    version: int = 0
-    waits: tuple[str, ...] = ()
-    keeps_body: bool = True
 
 
 class Inbox:
@@ -112,11 +84,20 @@ class Inbox:
         )
 
     @staticmethod
-    def put_reply(reply: Any) -> Put:
-        """Return what `put` was answered."""
-        return Put(reply[0].decode(), reply[1].decode(), int(reply[2]), int(reply[3]))
+    def put_reply(reply: Any) -> EventResult | int:
+        """Return the number of this attempt if the event is the caller's to work on, else how it stands.
 
-    def end(self, batch: Batch, event_id: str, ending: Ending, *, again: bool = False) -> None:
+        The number is 0 for an event that is parked: it is tried without a lease.
+        """
+        status, outcome, version, attempts = reply[0].decode(), reply[1].decode(), int(reply[2]), int(reply[3])
+        if status == "done":
+            return EventResult(Outcome.DUPLICATE, outcome, version=version)
+        if status == "pending":
+            # Another delivery is being worked on, or was when its process died: then a worker takes it up.
+            return EventResult(Outcome.DUPLICATE)
+        return attempts
+
+    def end(self, batch: Batch, event_id: str, result: EventResult, *, again: bool = False) -> None:
         """Add to `batch` the end of the work on an event.
 
         `again`: one that is parked is tried once more after a lease, unless `rest` is called for it by then.
@@ -125,13 +106,13 @@ class Inbox:
             _FINISH,
             (self._event_head + event_id, self._pending, self._parked, self._waiting),
             event_id,
-            ending.outcome,
-            ending.reason,
-            ending.topic,
-            ending.version,
-            "\n".join(ending.waits),
+            result.outcome,
+            result.reason,
+            result.topic,
+            result.version,
+            "\n".join(result.waits),
             KEEP_DONE_S * 1000,
-            "keep" if ending.outcome in BODY_KEPT and ending.keeps_body else "",
+            "keep" if result.outcome in BODY_KEPT and result.keeps_body else "",
             self._lease_us if again else "",
         )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from sync.billing.domain.drift import fields
+from sync.billing.domain.drift import shown_fields
 from sync.billing.domain.model import Event, subscription_key
 from sync.store.command_pipeline import Batch
 from sync.store.store import Store
@@ -33,7 +33,7 @@ def record_snapshots(
     for event in fetched:
         if event.subscription is not None:
             key = subscription_key(event.provider, event.subscription.id)
-            told.append((key, event.order.occurred_ns // 1000, fields(event.subscription)))
+            told.append((key, event.order.occurred_ns // 1000, shown_fields(event.subscription)))
     for key, asked_us, body in told:
         batch.command(
             "HSET", batch.keys.provider_snapshots(topic), key, orjson.dumps({"at_us": asked_us, "body": body})

@@ -1,41 +1,25 @@
 """Which tenant a provider's subscription and customer belong to, learned from the events that name it.
 
-A subscription has one tenant, the first that was learned; a customer may pay for several, and then says nothing.
+A subscription has one tenant, the first that was learned. A customer may pay for several; then it tells nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from sync.billing.domain.model import Event, Unparsable
+from sync.billing.domain.tenant_resolution import (
+    TOMBSTONE,
+    Link,
+    customer_subject,
+    is_unreal,
+    subscription_subject,
+)
 from sync.store.command_pipeline import Batch
 from sync.store.store import Store
 
-ERASED = "!erased"
-"""Whose a subscription is whose tenant was erased: nobody's. No tenant can be called so."""
-
 TENANTS_PER_CUSTOMER_READ = 2
-"""Two are enough to know that a customer does not tell which tenant is meant."""
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """What is known of an event's tenant. `learned`: subscription or customer were told for the first time just now."""
-
-    tenant_id: str | None
-    learned_subscription: bool = False
-    learned_customer: bool = False
-    conflict: str | None = None
-
-
-def subscription_subject(provider: str, subscription_id: str) -> str:
-    """Return what an event waits on whose subscription has no tenant yet."""
-    return f"subscription:{provider}:{subscription_id}"
-
-
-def customer_subject(provider: str, customer_id: str) -> str:
-    """Return what an event waits on whose customer has no tenant yet."""
-    return f"customer:{provider}:{customer_id}"
+"""Two tenants are enough to know that the customer does not tell which one is meant."""
 
 
 class TenantLinks:
@@ -45,36 +29,30 @@ class TenantLinks:
         self._keys = store.keys
         self._environment = environment
 
-    def _key(self, subject: str) -> str:
-        return self._keys.head(f"link/{self._environment}/{subject}")
+    def query(self, batch: Batch, event: Event | Unparsable) -> None:
+        """Add to `batch` the query for an event's tenant; an event that names one teaches the links.
 
-    def learn(self, batch: Batch, provider: str, tenant_id: str, subscription_id: str, customer_id: str | None) -> None:
-        """Add to `batch` that an event names its tenant; `learned` reads the replies."""
-        batch.command(
-            "SET", self._key(subscription_subject(provider, subscription_id)), tenant_id, "NX", "GET", get=True
-        )
-        if customer_id is not None:
-            batch.command("SADD", self._key(customer_subject(provider, customer_id)), tenant_id)
+        Nothing is added for an event that needs no tenant. `read` takes the replies.
+        """
+        if isinstance(event, Unparsable) or event.subscription_id is None or is_unreal(event):
+            return
+        if event.tenant_id is not None:
+            self._learn(batch, event.provider, event.tenant_id, event.subscription_id, event.customer_id)
+        elif event.subscription is not None:
+            self.look_up(batch, event.provider, event.subscription_id, event.customer_id)
 
     @staticmethod
-    def learned(tenant_id: str, replies: list[Any]) -> Link:
-        """Return the link after `learn`; on `conflict` the subscription belongs to that other tenant."""
+    def read(event: Event, replies: list[Any]) -> Link:
+        """Return what the links say about an event, from the replies to `query`."""
+        if event.tenant_id is None:
+            return TenantLinks.looked_up(replies)
         known = replies[0]
-        if known is not None and known.decode() != tenant_id:
-            return Link(tenant_id, conflict=known.decode())
-        return Link(tenant_id, known is None, len(replies) > 1 and bool(replies[1]))
-
-    def erase(
-        self, batch: Batch, provider: str, tenant_id: str, subscription_id: str | None, customer_id: str | None
-    ) -> None:
-        """Add to `batch` that nothing leads to this tenant any more; the subscription is known for an erased one's."""
-        if subscription_id is not None:
-            batch.command("SET", self._key(subscription_subject(provider, subscription_id)), ERASED)
-        if customer_id is not None:
-            batch.command("SREM", self._key(customer_subject(provider, customer_id)), tenant_id)
+        if known is not None and known.decode() != event.tenant_id:
+            return Link(event.tenant_id, conflict=known.decode())
+        return Link(event.tenant_id, known is None, len(replies) > 1 and bool(replies[1]))
 
     def look_up(self, batch: Batch, provider: str, subscription_id: str, customer_id: str | None) -> None:
-        """Add to `batch` the question whose an event is that does not say so; `looked_up` reads the replies."""
+        """Add to `batch` the query for a subscription's tenant; `looked_up` takes the replies."""
         batch.command("GET", self._key(subscription_subject(provider, subscription_id)))
         if customer_id is not None:
             batch.command("SRANDMEMBER", self._key(customer_subject(provider, customer_id)), TENANTS_PER_CUSTOMER_READ)
@@ -86,3 +64,23 @@ class TenantLinks:
             return Link(replies[0].decode())
         tenants = list(replies[1]) if len(replies) > 1 else []
         return Link(tenants[0].decode() if len(tenants) == 1 else None)
+
+    def erase(
+        self, batch: Batch, provider: str, tenant_id: str, subscription_id: str | None, customer_id: str | None
+    ) -> None:
+        """Add to `batch` the end of what leads to a tenant; its subscription gets a TOMBSTONE."""
+        if subscription_id is not None:
+            batch.command("SET", self._key(subscription_subject(provider, subscription_id)), TOMBSTONE)
+        if customer_id is not None:
+            batch.command("SREM", self._key(customer_subject(provider, customer_id)), tenant_id)
+
+    def _learn(
+        self, batch: Batch, provider: str, tenant_id: str, subscription_id: str, customer_id: str | None
+    ) -> None:
+        subject = subscription_subject(provider, subscription_id)
+        batch.command("SET", self._key(subject), tenant_id, "NX", "GET", get=True)
+        if customer_id is not None:
+            batch.command("SADD", self._key(customer_subject(provider, customer_id)), tenant_id)
+
+    def _key(self, subject: str) -> str:
+        return self._keys.head(f"link/{self._environment}/{subject}")

@@ -9,11 +9,20 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sync.billing.domain.model import NOTHING, Expected, Facts, Item, Order, decode, encode
-from sync.billing.domain.preview import LANDS_WITHIN_NS, Asked, Preview, compare, difference, expect, preview
+from sync.billing.domain.codec import decode, encode
+from sync.billing.domain.model import NOTHING, AwaitedPreview, Facts, Item, Order
+from sync.billing.domain.outcome import ChangeRejected
+from sync.billing.domain.preview import (
+    LANDS_WITHIN_NS,
+    Preview,
+    PreviewRequest,
+    await_preview,
+    check_awaited,
+    difference,
+    preview,
+)
 from sync.billing.domain.projection import Projected, project
 from sync.billing.domain.reducer import Reduced, reduce
-from sync.billing.domain.scheduled_changes import ChangeRejected
 from tests.support.histories import BASIC, CATALOG, PRICES, PRO, at, event, histories
 
 NOW_NS = at(20)
@@ -34,9 +43,9 @@ def test_a_preview_is_what_the_webhook_then_produces(data: st.DataObject) -> Non
     items = data.draw(st.lists(st.builds(Item, st.sampled_from(PRICES), st.integers(1, 9)), min_size=1, max_size=3))
     asked = data.draw(
         st.one_of(
-            st.builds(Asked, plan=st.sampled_from(["basic", "team", "pro"]), quantity=st.integers(1, 9)),
-            st.just(Asked(items=tuple(items))),
-            st.just(Asked(cancel="now")),
+            st.builds(PreviewRequest, plan=st.sampled_from(["basic", "team", "pro"]), quantity=st.integers(1, 9)),
+            st.just(PreviewRequest(items=tuple(items))),
+            st.just(PreviewRequest(cancel="now")),
         )
     )
     try:
@@ -52,10 +61,10 @@ def test_a_preview_is_what_the_webhook_then_produces(data: st.DataObject) -> Non
     projected = project(result.facts, CATALOG, "live", NOW_NS)
     assert isinstance(projected, Projected)
     assert projected.state == foreseen.state
-    settled, differing = compare(
-        expect(facts, "pv", foreseen, NOW_NS), replace(result.facts, expected=None), projected, 0
+    settled, differing = check_awaited(
+        await_preview(facts, "pv", foreseen, NOW_NS), replace(result.facts, awaited_preview=None), projected, 0
     )
-    assert (settled.expected, differing) == (None, [])
+    assert (settled.awaited_preview, differing) == (None, [])
 
 
 class TestCompare:
@@ -63,8 +72,8 @@ class TestCompare:
 
     def foreseen(self) -> tuple[Facts, Preview]:
         facts = known()
-        foreseen = preview(facts, Asked(items=BASIC), CATALOG, "live", NOW_NS)
-        return expect(facts, "pv", foreseen, NOW_NS), foreseen
+        foreseen = preview(facts, PreviewRequest(items=BASIC), CATALOG, "live", NOW_NS)
+        return await_preview(facts, "pv", foreseen, NOW_NS), foreseen
 
     def landed(self, before: Facts, items: tuple[Item, ...], now_ns: int = NOW_NS) -> tuple[Facts, Projected]:
         result = reduce(before, event("active", 21, items, period=(0, 30)))
@@ -75,35 +84,35 @@ class TestCompare:
 
     def test_it_survives_its_encoding(self) -> None:
         before, _ = self.foreseen()
-        assert isinstance(before.expected, Expected)
+        assert isinstance(before.awaited_preview, AwaitedPreview)
         assert decode(encode(before)) == before
 
     def test_met(self) -> None:
         before, _ = self.foreseen()
         after, projected = self.landed(before, BASIC)
-        settled, differing = compare(before, after, projected, NOW_NS)
-        assert (settled.expected, differing) == (None, [])
+        settled, differing = check_awaited(before, after, projected, NOW_NS)
+        assert (settled.awaited_preview, differing) == (None, [])
 
     def test_met_under_another_catalog(self) -> None:
         before, _ = self.foreseen()
         after, projected = self.landed(before, BASIC)
         changed = Projected({**projected.state, "limits": {"seats": 3, "projects": 25}}, None)
-        settled, differing = compare(before, after, changed, NOW_NS)
-        assert (settled.expected, differing) == (None, [{"path": "limits.seats", "from": 2, "to": 3}])
+        settled, differing = check_awaited(before, after, changed, NOW_NS)
+        assert (settled.awaited_preview, differing) == (None, [{"path": "limits.seats", "from": 2, "to": 3}])
 
     def test_missed(self) -> None:
         before, _ = self.foreseen()
         after, projected = self.landed(before, (Item("pri_team", 1),))
-        settled, differing = compare(before, after, projected, NOW_NS)
-        assert settled.expected is None
+        settled, differing = check_awaited(before, after, projected, NOW_NS)
+        assert settled.awaited_preview is None
         assert [entry["path"] for entry in differing] == ["items"]
 
     def test_awaited_until_its_time_is_over(self) -> None:
         before, _ = self.foreseen()
         after, projected = self.landed(before, PRO)
-        assert compare(before, after, projected, NOW_NS + LANDS_WITHIN_NS - 1) == (after, [])
-        settled, differing = compare(before, after, projected, NOW_NS + LANDS_WITHIN_NS)
-        assert (settled.expected, len(differing)) == (None, 1)
+        assert check_awaited(before, after, projected, NOW_NS + LANDS_WITHIN_NS - 1) == (after, [])
+        settled, differing = check_awaited(before, after, projected, NOW_NS + LANDS_WITHIN_NS)
+        assert (settled.awaited_preview, len(differing)) == (None, 1)
 
 
 def test_differences_go_field_by_field() -> None:
@@ -120,13 +129,13 @@ def test_differences_go_field_by_field() -> None:
 @pytest.mark.parametrize(
     ("asked", "code"),
     [
-        (Asked(plan="gold"), "plan_unknown"),
-        (Asked(plan="free"), "plan_not_sold"),
-        (Asked(items=(Item("pri_x", 1),)), "price_unknown"),
-        (Asked(plan="basic", subscription_id="sub_9"), "no_subscription"),
+        (PreviewRequest(plan="gold"), "plan_unknown"),
+        (PreviewRequest(plan="free"), "plan_not_sold"),
+        (PreviewRequest(items=(Item("pri_x", 1),)), "price_unknown"),
+        (PreviewRequest(plan="basic", subscription_id="sub_9"), "no_subscription"),
     ],
 )
-def test_what_cannot_be(asked: Asked, code: str) -> None:
+def test_what_cannot_be(asked: PreviewRequest, code: str) -> None:
     with pytest.raises(ChangeRejected) as caught:
         preview(known(), asked, CATALOG, "live", time.time_ns())
     assert caught.value.code == code

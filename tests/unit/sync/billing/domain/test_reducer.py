@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync.billing.domain import model, projection
+from sync.billing.domain import codec, model, projection
 from sync.billing.domain.model import FETCHED, NOTHING, Event, Facts, Item, Order
 from sync.billing.domain.reducer import (
     ASKED_SINCE,
     PAST_DUE_MARKS_MAX,
     SUBSCRIPTIONS_MAX,
     Reduced,
-    Refused,
+    Stale,
     Unusable,
-    adopt,
+    merge_fetched,
     reduce,
 )
 from tests.support.histories import BASIC, CATALOG, DAY_NS, PRO, START_NS, arrivals, at, event, histories
@@ -42,7 +42,7 @@ def test_any_permutation_and_duplication_ends_in_the_same_facts_and_state(data: 
     first = fold(data.draw(arrivals(events)))
     second = fold(data.draw(arrivals(events)))
     assert first == second
-    assert model.encode(first) == model.encode(second)
+    assert codec.encode(first) == codec.encode(second)
     now_ns = START_NS + data.draw(st.integers(0, 30)) * DAY_NS
     assert projection.project(first, CATALOG, "live", now_ns) == projection.project(second, CATALOG, "live", now_ns)
 
@@ -70,25 +70,25 @@ def test_a_second_pass_of_a_history_changes_nothing(data: st.DataObject) -> None
     events = data.draw(histories())
     facts = fold(events)
     for each in data.draw(st.permutations(events)):
-        assert isinstance(reduce(facts, each), Refused)
+        assert isinstance(reduce(facts, each), Stale)
 
 
 @given(histories())
 def test_facts_survive_encoding(events: list[Event]) -> None:
     facts = fold(events)
-    assert model.decode(model.encode(facts)) == facts
+    assert codec.decode(codec.encode(facts)) == facts
 
 
 def test_s03_updated_before_created() -> None:
     updated = event("active", 1, updated=1)
     created = event("active", 0, BASIC, kind="subscription.created")
     facts = fold([updated])
-    assert reduce(facts, created) == Refused(f"older than {updated.event_id}")
+    assert reduce(facts, created) == Stale(f"older than {updated.event_id}")
 
 
 def test_s04_older_active_after_canceled_is_refused_with_a_reason() -> None:
     facts = fold([event("canceled", 2)])
-    assert isinstance(reduce(facts, event("active", 1)), Refused)
+    assert isinstance(reduce(facts, event("active", 1)), Stale)
     assert subscription(facts).subscription.status == "canceled"
 
 
@@ -145,13 +145,13 @@ def test_s34_unknown_status_and_action_hold_the_last_good_state() -> None:
     facts = fold([event("active", 1)])
     assert reduce(facts, event("inactive", 2)) == Unusable("unknown status 'inactive'")
     assert reduce(facts, event("active", 2, scheduled=("explode", 3))) == Unusable("unknown scheduled action 'explode'")
-    assert isinstance(reduce(facts, event("inactive", 0.5)), Refused)
+    assert isinstance(reduce(facts, event("inactive", 0.5)), Stale)
     assert reduce(NOTHING, event("inactive", 2)) == Unusable("unknown status 'inactive'")
 
 
 def test_an_event_without_a_body_is_refused() -> None:
     thin = Event("paddle", "live", "evt_1", "subscription.updated", Order.of(None, 1, "evt_1"))
-    assert reduce(NOTHING, thin) == Refused("the event carries no subscription")
+    assert reduce(NOTHING, thin) == Stale("the event carries no subscription")
 
 
 def test_subscriptions_per_tenant_are_bounded() -> None:
@@ -164,11 +164,11 @@ def test_subscriptions_per_tenant_are_bounded() -> None:
 @pytest.mark.parametrize("private", [b"[]", b'{"format":1}', b'{"format":2,"subscriptions":{}}', b"{", b"null"])
 def test_decode_refuses_what_encode_did_not_write(private: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
-        model.decode(private)
+        codec.decode(private)
 
 
 def test_decode_of_nothing_is_nothing() -> None:
-    assert model.decode(b"") == NOTHING
+    assert codec.decode(b"") == NOTHING
 
 
 def test_held_change_and_overrides_survive_encoding() -> None:
@@ -180,7 +180,7 @@ def test_held_change_and_overrides_survive_encoding() -> None:
             model.Override("limit", "seats", None, "abuse"),
         ),
     )
-    assert model.decode(model.encode(facts)) == facts
+    assert codec.decode(codec.encode(facts)) == facts
 
 
 class TestFetched:
@@ -203,7 +203,7 @@ class TestFetched:
 
     def test_of_one_stamp_the_fetched_is_newer(self) -> None:
         facts = self.known(event("active", 1))
-        result = adopt(facts, self.fetched("past_due", 1.00001, 1))
+        result = merge_fetched(facts, self.fetched("past_due", 1.00001, 1))
         assert isinstance(result, Reduced)
         assert self.status(result.facts) == "past_due"
         # The event that told it comes after, and changes nothing but when the grace began.
@@ -212,32 +212,32 @@ class TestFetched:
         assert late.facts.subscriptions["paddle:sub_1"].past_due_since_ns == at(1.000005)
 
     def test_an_event_that_the_answer_holds_already_says_so(self) -> None:
-        result = adopt(NOTHING, self.fetched("active", 1, 1.5))
+        result = merge_fetched(NOTHING, self.fetched("active", 1, 1.5))
         assert isinstance(result, Reduced)
-        assert reduce(result.facts, event("active", 1, updated=1)) == Refused(ASKED_SINCE)
+        assert reduce(result.facts, event("active", 1, updated=1)) == Stale(ASKED_SINCE)
 
     def test_what_is_known_changes_nothing(self) -> None:
         facts = self.known(event("active", 1))
-        assert isinstance(adopt(facts, self.fetched("active", 2, 1)), Refused)
+        assert isinstance(merge_fetched(facts, self.fetched("active", 2, 1)), Stale)
         # Changed and changed back: older events that come now must not win.
-        assert isinstance(adopt(facts, self.fetched("active", 2, 1.5)), Reduced)
+        assert isinstance(merge_fetched(facts, self.fetched("active", 2, 1.5)), Reduced)
 
     def test_an_answer_older_than_a_fresh_event_is_refused(self) -> None:
         facts = self.known(event("active", 1, BASIC))
-        assert isinstance(adopt(facts, self.fetched("active", 1.0001, 0.5)), Refused)
+        assert isinstance(merge_fetched(facts, self.fetched("active", 1.0001, 0.5)), Stale)
 
     def test_after_a_minute_the_fetch_decides_whatever_the_stamps_say(self) -> None:
         facts = self.known(event("active", 1, BASIC))
-        result = adopt(facts, self.fetched("active", 1 + 61 / 86_400, 0.5))
+        result = merge_fetched(facts, self.fetched("active", 1 + 61 / 86_400, 0.5))
         assert isinstance(result, Reduced)
         assert result.facts.subscriptions["paddle:sub_1"].subscription.items == PRO
-        assert isinstance(adopt(facts, self.fetched("active", 1 + 59 / 86_400, 0.5)), Refused)
+        assert isinstance(merge_fetched(facts, self.fetched("active", 1 + 59 / 86_400, 0.5)), Stale)
 
     def test_fewer_digits_of_the_same_instant_are_not_older(self) -> None:
         nine = replace(event("active", 1, BASIC), order=Order.of(at(1) + 645_134_123, at(1) + 645_134_123, "evt_1"))
         facts = self.known(nine)
         six = replace(self.fetched("active", 1, 1), order=Order.fetched(at(1) + 645_134_000, at(1) + 700_000_000))
-        assert isinstance(adopt(facts, six), Reduced)
+        assert isinstance(merge_fetched(facts, six), Reduced)
 
     @given(st.data())
     def test_fetches_and_events_end_the_same_in_any_order(self, data: st.DataObject) -> None:
@@ -252,7 +252,7 @@ class TestFetched:
         def end(order: Sequence[Event]) -> str:
             facts = NOTHING
             for entry in order:
-                result = adopt(facts, entry) if entry.type == FETCHED else reduce(facts, entry)
+                result = merge_fetched(facts, entry) if entry.type == FETCHED else reduce(facts, entry)
                 facts = result.facts if isinstance(result, Reduced) else facts
             return self.status(facts)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sync.billing.domain.model import FETCHED, NOTHING, Event, Facts, Item, Order, Subscription
-from sync.billing.domain.reducer import Reduced, adopt, reduce
+from sync.billing.domain.reducer import Reduced, merge_fetched, reduce
 
 S = 1_000_000_000
 START_S = 1_795_400_000
@@ -53,7 +53,7 @@ def test_events_around_a_list_end_the_same(data: st.DataObject, history: list[tu
     )
     facts: Facts = NOTHING
     for arrival in arrivals:
-        result = adopt(facts, arrival) if arrival.type == FETCHED else reduce(facts, arrival)
+        result = merge_fetched(facts, arrival) if arrival.type == FETCHED else reduce(facts, arrival)
         if isinstance(result, Reduced):
             facts = result.facts
     assert facts.subscriptions["stripe:sub_1"].subscription == body(history[-1])
@@ -67,6 +67,6 @@ def test_a_list_that_is_read_twice_says_nothing_new(history: list[tuple[str, int
         assert isinstance(result, Reduced)
         facts = result.facts
     last = len(history) - 1
-    first = adopt(facts, listed(last, history[last], stamped))
+    first = merge_fetched(facts, listed(last, history[last], stamped))
     assert not isinstance(first, Reduced)
-    assert not isinstance(adopt(facts, listed(last + 90, history[last], False)), Reduced)
+    assert not isinstance(merge_fetched(facts, listed(last + 90, history[last], False)), Reduced)

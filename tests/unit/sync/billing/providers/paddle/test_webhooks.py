@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from paddle_billing.Notifications import Secret as OfficialSecret
 from paddle_billing.Notifications import Verifier as OfficialVerifier
 
-from sync.billing.domain.model import Event, Item, Period, Scheduled
-from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Unparsable, Verification, Verified
+from sync.billing.domain.model import Event, Item, Period, Scheduled, Unparsable
+from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verification, Verified
 from sync.billing.providers.hmac_signature import HEADER_MAX_CHARS, SIGNATURES_MAX
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.core import instants

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync.billing.domain.model import Event, Item, Period, Scheduled
-from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Unparsable, Verified
+from sync.billing.domain.model import Event, Item, Period, Scheduled, Unparsable
+from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verified
 from sync.billing.providers.hmac_signature import HEADER_MAX_CHARS, SIGNATURES_MAX
 from sync.billing.providers.stripe.webhooks import StripeWebhooks, fetched, subscription_of
 from tests.support.stripe_bodies import NOW, body, envelope

@@ -1,0 +1,147 @@
+"""Facts as canonical JSON, the `private` part of a tenant's snapshot. Pure.
+
+The names and shapes are stored: builds before this one read and write the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+
+from sync.billing.domain.model import (
+    NOTHING,
+    AwaitedPreview,
+    Facts,
+    Item,
+    Order,
+    Override,
+    Period,
+    Scheduled,
+    ScheduledPlanChange,
+    Subscription,
+    SubscriptionFacts,
+)
+
+FORMAT = 1
+"""The version of the encoding that `encode` writes."""
+
+
+def encode(facts: Facts) -> bytes:
+    """Return the facts as canonical JSON."""
+    document: dict[str, object] = {
+        "format": FORMAT,
+        "subscriptions": {key: _subscription_out(entry) for key, entry in facts.subscriptions.items()},
+    }
+    if facts.scheduled_change is not None:
+        change = facts.scheduled_change
+        document["held"] = asdict(change) | {"keep": _items_out(change.keep)}
+    if facts.overrides:
+        document["overrides"] = [
+            {name: value for name, value in asdict(override).items() if value is not None}
+            for override in facts.overrides
+        ]
+    if facts.awaited_preview is not None:
+        awaited = facts.awaited_preview
+        document["expected"] = asdict(awaited) | {"items": _items_out(awaited.items)}
+    if facts.erased_ns is not None:
+        document["erased_ns"] = facts.erased_ns
+    return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+
+
+def decode(private: bytes) -> Facts:
+    """Return the facts that `encode` wrote; no bytes are no facts.
+
+    Raises:
+        ValueError: the bytes are not such a document, or of a newer format.
+    """
+    if not private:
+        return NOTHING
+    try:
+        document = orjson.loads(private)
+        if document["format"] != FORMAT:
+            raise ValueError(f"facts of format {document['format']} cannot be read")
+        change, awaited = document.get("held"), document.get("expected")
+        return Facts(
+            {key: _subscription_in(entry) for key, entry in document["subscriptions"].items()},
+            None if change is None else _scheduled_change_in(change),
+            tuple(
+                Override(entry["kind"], entry["name"], entry.get("value"), entry["reason"], entry.get("expires_ns"))
+                for entry in document.get("overrides", ())
+            ),
+            None if awaited is None else AwaitedPreview(**{**awaited, "items": _items_in(awaited["items"])}),
+            document.get("erased_ns"),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a tenant's facts: {error!r}") from error
+
+
+def _subscription_out(entry: SubscriptionFacts) -> dict[str, object]:
+    body = entry.subscription
+    out: dict[str, object] = {
+        "provider": entry.provider,
+        "id": body.id,
+        "status": body.status,
+        "items": _items_out(body.items),
+        "order": list(entry.order),
+    }
+    if body.customer_id is not None:
+        out["customer_id"] = body.customer_id
+    if body.period is not None:
+        out["period_ns"] = list(body.period)
+    if body.trial_ends_ns is not None:
+        out["trial_ends_ns"] = body.trial_ends_ns
+    if body.scheduled is not None:
+        out["scheduled"] = [part for part in body.scheduled if part is not None]
+    if entry.settled is not None:
+        # Most often the newest event itself: then `true` saves writing the order twice.
+        out["settled"] = True if entry.settled == entry.order else list(entry.settled)
+    if entry.past_due:
+        out["past_due"] = [list(mark) for mark in entry.past_due]
+    return out
+
+
+def _subscription_in(entry: dict[str, Any]) -> SubscriptionFacts:
+    order = Order(*entry["order"])
+    settled = entry.get("settled")
+    period = entry.get("period_ns")
+    scheduled = entry.get("scheduled")
+    return SubscriptionFacts(
+        entry["provider"],
+        Subscription(
+            entry["id"],
+            entry["status"],
+            _items_in(entry["items"]),
+            entry.get("customer_id"),
+            Period(*period) if period else None,
+            entry.get("trial_ends_ns"),
+            Scheduled(*scheduled) if scheduled else None,
+        ),
+        order,
+        order if settled is True else Order(*settled) if settled else None,
+        tuple([Order(*mark) for mark in entry.get("past_due", ())]),
+    )
+
+
+def _scheduled_change_in(change: dict[str, Any]) -> ScheduledPlanChange:
+    # Builds from before `execute_ns` kept the first four fields alone.
+    return ScheduledPlanChange(
+        change["subscription"],
+        change["plan"],
+        change["effective_ns"],
+        _items_in(change["keep"]),
+        change.get("execute_ns", change["effective_ns"]),
+        change.get("billing_mode", "do_not_bill"),
+        change.get("executed", False),
+        change.get("problem", ""),
+    )
+
+
+def _items_out(items: Iterable[Item]) -> list[list[object]]:
+    return [list(item) for item in items]
+
+
+def _items_in(items: Iterable[Any]) -> tuple[Item, ...]:
+    return tuple([Item(price_id, quantity) for price_id, quantity in items])
