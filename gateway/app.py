@@ -13,17 +13,13 @@ from typing import TYPE_CHECKING
 import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from gateway.api import routes as api_routes
-from gateway.api.endpoint import Counted, require_key, spend
-from gateway.api.problem import Problem, exception_handlers
+from gateway.api.access import require_key, spend
 from gateway.api.rate_limits import RatedByAddress
-from gateway.api.security_headers import SecurityHeadersMiddleware
-from gateway.api.static_files import Assets
 from gateway.auth.publish_keys import PublishKey
 from gateway.auth.rights import Scope
 from gateway.console.auth import ConsoleAuth, Tokens, is_on
@@ -38,13 +34,16 @@ from gateway.node import Node
 from gateway.server import descriptors
 from gateway.settings import GatewaySettings
 from sync.core.errors import SyncError
+from sync.http.problem import exception_handlers
+from sync.http.security_headers import SecurityHeadersMiddleware
+from sync.http.static_files import Assets
 from sync.process import environment
 from sync.store.embedded import server
 from sync.store.redis.connect import connect
 
 if TYPE_CHECKING:
     from sync.billing.services.ingest import Pipeline
-    from sync.http.endpoint import Guard
+    from sync.http.callers import Guard
 
 log = structlog.get_logger("gateway")
 
@@ -136,14 +135,15 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
             if hydrating is not None:
                 stack.push_async_callback(hydrating.aclose)
             node.metrics.backlog = Backlog(connected.store, map(pipeline.environment, sync_settings.environments))
-            doors = billing_routes.routes(pipeline, sync_settings, _guard(node), hydrating, node.acks.of_topic)
+            doors = billing_routes.routes(
+                pipeline, sync_settings, _guard(node), hydrating, node.acks.of_topic, node.metrics.answered
+            )
             app.router.routes.extend(doors)
             for door in doors:
                 if door.path.startswith("/webhooks/"):
                     await self_check(front, door.path)
                     if console is not None:
                         door.app = Watched(door.app, door.path.removeprefix("/webhooks/"), console.refusals)
-                door.app = Counted(door.app, door.path, node.metrics)
             billing = Billing(sync_settings.environments, _parked(pipeline), inner(doors))
         if tokens is not None and console is not None:
             console_auth = ConsoleAuth(settings, tokens, node.auth.revocations)
@@ -223,18 +223,15 @@ def _parked(
 def _guard(node: Node) -> Guard:
     """Return what lets holders of a publish key in, and the console, for the intake's own routes."""
     # Only here: a process that takes no webhooks does not load the billing wing.
-    from sync.http.endpoint import Caller
+    from sync.http.callers import Caller
 
-    async def guard(request: Request) -> Caller | Response:
+    async def guard(request: Request) -> Caller:
         session = session_of(request)
         if session is not None:
             # The console looks at its own scopes before it asks. No key has a colon in its name.
             return Caller(f"console:{session}", lambda scope, topic: None)
-        try:
-            key = require_key(node, request)
-            spend(key, 1)
-        except Problem as problem:
-            return problem.response()
+        key = require_key(node, request)
+        spend(key, 1)
         return Caller(key.name, partial(_denial, node, key))
 
     return guard

@@ -3,7 +3,6 @@
 GatewayError
 ├── SettingsError   the environment does not make a usable configuration
 ├── JwksError       the key set could not be fetched or read
-├── Problem         a request that is answered with RFC 9457 problem+json (see gateway/api/problem.py)
 └── (each module adds its own below this root)
 """
 

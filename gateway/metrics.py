@@ -163,6 +163,10 @@ class Metrics:
         """Count a socket that was closed with `code`, which the browser may have chosen."""
         self.closed[code if code in CLOSE_CODES else OTHER] += 1
 
+    def answered(self, path: str, method: str, status: int) -> None:
+        """Count an HTTP answer of the route declared as `path`."""
+        self.requests[path, method, status] += 1
+
     def announced(self, version: int) -> None:
         """Count a version fanned out now; it tells its own age (microseconds since 1970)."""
         self.announcements += 1

@@ -10,10 +10,10 @@ import time
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.api.endpoint import Gateway, bearer
-from gateway.api.problem import Problem
+from gateway.api.access import Gateway, bearer
 from gateway.auth.addresses import LOCAL, MESH_HEADERS, is_forwarded, is_internal
 from gateway.metrics import CONTENT_TYPE
+from sync.http.problem import Problem
 from sync.store.counters import Counters
 
 CACHE_S = 1.0

@@ -10,16 +10,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.api.body import read_json
-from gateway.api.endpoint import Gateway, require_key, require_right, require_scope, route, spend
-from gateway.api.problem import Problem, from_exception
+from gateway.api.access import Gateway, require_key, require_right, require_scope, spend
 from gateway.api.publish_request import Limits, origin, publishable, read_change
-from gateway.api.state import VERSION_HEADER
 from gateway.auth import revocation_store
 from gateway.auth.claims import TEXT_MAX
 from gateway.auth.revocations import Revocation
 from gateway.auth.rights import ANY, Scope
 from sync.core.pauses import Pauses
+from sync.http.body import VERSION_HEADER, read_json
+from sync.http.endpoint import route
+from sync.http.problem import Problem, problem_of
 from sync.store.previous import with_previous
 from sync.store.store import Change, Committed, StoreError, Verdict
 
@@ -98,7 +98,7 @@ def publish_routes(gateway: Gateway) -> list[Route]:
             await store.wait_durable()
             for position, change, outcome in zip(positions, changes, committed, strict=True):
                 if isinstance(outcome, StoreError):
-                    results[position] = {"topic": change.topic, **_refusal(from_exception(outcome))}
+                    results[position] = {"topic": change.topic, **_refusal(problem_of(outcome))}
                 elif outcome.verdict is Verdict.BILLED:
                     results[position] = {"topic": change.topic, **_refusal(Problem("topic_is_billed", BILLED))}
                 else:
@@ -125,9 +125,9 @@ def publish_routes(gateway: Gateway) -> list[Route]:
         return Response(orjson.dumps({"revoked": body, "at": revocation.at}), media_type="application/json")
 
     return [
-        route(gateway, "/v1/publish", "POST", publish),
-        route(gateway, "/v1/publish/batch", "POST", publish_batch),
-        route(gateway, "/v1/sessions/revoke", "POST", revoke),
+        route("/v1/publish", "POST", publish, metrics.answered),
+        route("/v1/publish/batch", "POST", publish_batch, metrics.answered),
+        route("/v1/sessions/revoke", "POST", revoke, metrics.answered),
     ]
 
 

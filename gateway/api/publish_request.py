@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 
 import orjson
 
-from gateway.api.problem import Problem
 from sync.core import document
 from sync.core.topic import RESERVED_KINDS, Topic, TopicError
+from sync.http.problem import Problem
 from sync.store.store import Change, order_token
 
 EVENT_ID_MAX = 512

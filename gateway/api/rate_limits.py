@@ -8,10 +8,10 @@ from collections import OrderedDict
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.api.problem import Problem
 from gateway.auth.addresses import LOCAL, TrustedProxies, group
 from gateway.auth.publish_keys import TokenBucket
 from gateway.settings import GatewaySettings
+from sync.http.problem import Problem
 
 BURST_S = 5.0
 """Burst, as seconds of the rate."""
@@ -50,21 +50,35 @@ class Rates:
             raise Problem("rate_limited", detail, headers={"Retry-After": str(int(wait_s) + 1)})
 
 
-class RatedByAddress:
-    """An ASGI app with a limit of PLANWIRE_READS_PER_S requests a second per client address."""
+class AddressRates:
+    """A limit of PLANWIRE_READS_PER_S requests a second per client address."""
 
-    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
-        self._app = app
+    def __init__(self, settings: GatewaySettings) -> None:
         self._rates = Rates(settings.reads_per_s)
         self._proxies = TrustedProxies(settings.trusted_proxies)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or answer 429."""
-        request = Request(scope)
+    def spend(self, request: Request) -> None:
+        """Count one request of its client.
+
+        Raises:
+            Problem: 429 rate_limited, with Retry-After.
+        """
         peer = request.client.host if request.client is not None else LOCAL
         address = self._proxies.client(peer, ",".join(request.headers.getlist("x-forwarded-for")))
+        self._rates.spend(group(address), time.monotonic())
+
+
+class RatedByAddress:
+    """An ASGI app with that limit."""
+
+    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
+        self._app = app
+        self._rates = AddressRates(settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or answer 429."""
         try:
-            self._rates.spend(group(address), time.monotonic())
+            self._rates.spend(Request(scope))
         except Problem as problem:
             await problem.response()(scope, receive, send)
             return

@@ -10,13 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.api.endpoint import Counted, Gateway, route
+from gateway.api.access import Gateway
 from gateway.api.metrics_endpoint import Scrape
-from gateway.api.problem import Problem
 from gateway.api.publish import publish_routes
-from gateway.api.rate_limits import RatedByAddress
+from gateway.api.rate_limits import AddressRates
 from gateway.api.state import state_routes
 from gateway.api_docs import asyncapi, openapi
+from sync.http.endpoint import route
+from sync.http.problem import Problem
 from sync.store.store import StoreError
 
 __all__ = ["Gateway", "routes"]
@@ -51,10 +52,10 @@ def routes(gateway: Gateway) -> list[Route]:
     return [
         *state_routes(gateway),
         *publish_routes(gateway),
-        route(gateway, "/v1/connect", "GET", connect),
-        route(gateway, "/healthz", "GET", healthz),
-        route(gateway, "/readyz", "GET", readyz),
-        route(gateway, "/metrics", "GET", Scrape(gateway).answer),
+        route("/v1/connect", "GET", connect, gateway.metrics.answered),
+        route("/healthz", "GET", healthz, gateway.metrics.answered),
+        route("/readyz", "GET", readyz, gateway.metrics.answered),
+        route("/metrics", "GET", Scrape(gateway).answer, gateway.metrics.answered),
         _description(gateway, "/v1/openapi.json", openapi.document()),
         _description(gateway, "/v1/asyncapi.json", asyncapi.document()),
     ]
@@ -63,12 +64,13 @@ def routes(gateway: Gateway) -> list[Route]:
 def _description(gateway: Gateway, path: str, document: dict[str, Any]) -> Route:
     encoded = orjson.dumps(document)
 
-    async def description(_: Request) -> Response:
+    rates = AddressRates(gateway.settings)
+
+    async def description(request: Request) -> Response:
+        rates.spend(request)
         return Response(encoded, headers={"Cache-Control": "public, max-age=300"}, media_type="application/json")
 
-    found = Route(path, description, methods=["GET"])
-    found.app = Counted(RatedByAddress(found.app, gateway.settings), path, gateway.metrics)
-    return found
+    return route(path, "GET", description, gateway.metrics.answered)
 
 
 async def _answers(gateway: Gateway) -> bool:

@@ -17,20 +17,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from gateway.api.endpoint import Gateway, Streaming, require_claims, route
-from gateway.api.problem import Problem, from_exception
+from gateway.api.access import Gateway, require_claims
 from gateway.api.rate_limits import Rates
 from gateway.auth.tokens import Claims
 from gateway.hub.hub import Watch
 from gateway.ws import protocol
 from sync.core.topic import Topic, TopicError
+from sync.http.body import VERSION_HEADER
+from sync.http.endpoint import Streaming, route
+from sync.http.problem import Problem
 from sync.store import hydration_requests
-from sync.store.store import Snapshot, StoreError
+from sync.store.store import Snapshot
 
 STATE_PATH = "/v1/state/{topic:path}"
 EVENTS_SUFFIX = "/events"
-
-VERSION_HEADER = "Planwire-Version"
 
 VERSION_MAX = 2**53 - 1
 
@@ -119,21 +119,18 @@ def state_routes(gateway: Gateway) -> list[Route]:
         version = int(held) if _INTEGER.fullmatch(held) else -1
 
         async def stream(scope: Scope, receive: Receive, send: Send) -> None:
-            try:
-                with readers.hold(claims.sub):
-                    async with gateway.hub.watch(topic) as watch:
-                        if await watch.newer_than(-1, OPEN_TIMEOUT_S) is None:
-                            raise Problem("store_unavailable", "the topic's state could not be read yet")
-                        await _event_source(gateway, watch, claims, topic, version)(scope, receive, send)
-            except (Problem, StoreError) as error:
-                await from_exception(error).response()(scope, receive, send)
+            with readers.hold(claims.sub):
+                async with gateway.hub.watch(topic) as watch:
+                    if await watch.newer_than(-1, OPEN_TIMEOUT_S) is None:
+                        raise Problem("store_unavailable", "the topic's state could not be read yet")
+                    await _event_source(gateway, watch, claims, topic, version)(scope, receive, send)
 
         return Streaming(stream)
 
     return [
         # First: the suffix would otherwise be part of the topic.
-        route(gateway, STATE_PATH + EVENTS_SUFFIX, "GET", read_events),
-        route(gateway, STATE_PATH, "GET", read_state),
+        route(STATE_PATH + EVENTS_SUFFIX, "GET", read_events, gateway.metrics.answered),
+        route(STATE_PATH, "GET", read_state, gateway.metrics.answered),
     ]
 
 

@@ -12,7 +12,6 @@ from pydantic.json_schema import SkipJsonSchema
 
 from gateway.api.publish_request import RFC3339_PATTERN, VERSION_MAX
 from gateway.api_docs.operation import (
-    INTAKE_STATUSES,
     TIME,
     TOPIC_PATTERN,
     Model,
@@ -382,7 +381,6 @@ OPERATIONS: tuple[Operation, ...] = (
          "body_too_large", "store_unavailable", "internal"),
         "paddleSignature",
         body={"application/json": {"schema": {"type": "object", "description": "As Paddle sends it."}}},
-        statuses=INTAKE_STATUSES,
         is_body_required=False,
     ),
     Operation(
@@ -391,7 +389,6 @@ OPERATIONS: tuple[Operation, ...] = (
         _GUARDED,
         "publishKey",
         (_ENVIRONMENT, _LIMIT, query_text("after", "What `next` said.", r"^[0-9]{1,16}\.[ -~]{1,200}$")),
-        statuses=INTAKE_STATUSES,
     ),
     Operation(
         "post", "/v1/parked/{event_id}/retry", "retryParked", "Try one of them again now.",
@@ -402,7 +399,6 @@ OPERATIONS: tuple[Operation, ...] = (
             path_text("event_id", "The event's id.", r"^[A-Za-z0-9_-]{1,128}$", "evt_01h8bzakzx3hm2fmen703n5q45"),
             _ENVIRONMENT,
         ),
-        statuses=INTAKE_STATUSES,
     ),
     Operation(
         "get", "/v1/drift", "listDrift", "What was found to differ from the provider.",
@@ -410,7 +406,6 @@ OPERATIONS: tuple[Operation, ...] = (
         _GUARDED,
         "publishKey",
         (_ENVIRONMENT, _LIMIT, query_text("before", "What `next` said.", r"^[1-9][0-9]{0,15}-[0-9]{1,16}$")),
-        statuses=INTAKE_STATUSES,
     ),
     Operation(
         "post", "/v1/tenants/{id}/reconcile", "reconcile",
@@ -419,7 +414,6 @@ OPERATIONS: tuple[Operation, ...] = (
         (*_GUARDED, "provider_unavailable"),
         "publishKey",
         (_TENANT, _ENVIRONMENT),
-        statuses=INTAKE_STATUSES,
     ),
     Operation(
         "post", "/v1/topics/{topic}/reconcile", "reconcileTopic",
@@ -428,7 +422,6 @@ OPERATIONS: tuple[Operation, ...] = (
         (*_GUARDED, "provider_unavailable", "source_unavailable"),
         "publishKey",
         (path_text("topic", "[env/]kind:id.", TOPIC_PATTERN, "user:42"),),
-        statuses=INTAKE_STATUSES,
     ),
     Operation(
         "post", "/v1/tenants/{id}/scheduled-change", "scheduleChange",
@@ -441,7 +434,6 @@ OPERATIONS: tuple[Operation, ...] = (
         "publishKey",
         (_TENANT, _ENVIRONMENT),
         body={"application/json": {"schema": ref(ChangeWish)}},
-        statuses=INTAKE_STATUSES,
     ),
     Operation(
         "delete", "/v1/tenants/{id}/scheduled-change", "dropChange", "Forget the plan change that is held.",
@@ -449,7 +441,6 @@ OPERATIONS: tuple[Operation, ...] = (
         (*_GUARDED, "already_executed", "not_changed", "not_found", "no_subscription", "version_conflict"),
         "publishKey",
         (_TENANT, _ENVIRONMENT),
-        statuses=INTAKE_STATUSES,
     ),
     Operation(
         "get", "/v1/tenants/{id}/overrides", "listOverrides", "What operators have granted or taken.",
@@ -457,7 +448,6 @@ OPERATIONS: tuple[Operation, ...] = (
         (*_GUARDED, "not_changed"),
         "publishKey",
         (_TENANT, _ENVIRONMENT),
-        statuses=INTAKE_STATUSES,
     ),
     Operation(
         "post", "/v1/tenants/{id}/overrides", "grantOverride", "Grant or take something, over whatever is paid for.",
@@ -466,7 +456,6 @@ OPERATIONS: tuple[Operation, ...] = (
         "publishKey",
         (_TENANT, _ENVIRONMENT),
         body={"application/json": {"schema": ref(OverrideWish)}},
-        statuses=INTAKE_STATUSES,
     ),
     Operation(
         "delete", "/v1/tenants/{id}/overrides/{kind}/{name}", "removeOverride", "Take an override back.",
@@ -480,7 +469,6 @@ OPERATIONS: tuple[Operation, ...] = (
             _ENVIRONMENT,
         ),
         body={"application/json": {"schema": ref(OverrideRemoval)}},
-        statuses=INTAKE_STATUSES,
         is_body_required=False,
     ),
     Operation(
@@ -489,7 +477,6 @@ OPERATIONS: tuple[Operation, ...] = (
         _GUARDED,
         "publishKey",
         (_TENANT, _ENVIRONMENT, _LIMIT),
-        statuses=INTAKE_STATUSES,
     ),
     Operation(
         "get", "/v1/tenants/{id}/status", "readStatus",
@@ -498,7 +485,6 @@ OPERATIONS: tuple[Operation, ...] = (
         _GUARDED,
         "publishKey",
         (_TENANT, _ENVIRONMENT),
-        statuses=INTAKE_STATUSES,
     ),
     Operation(
         "delete", "/v1/tenants/{id}", "eraseTenant",
@@ -509,7 +495,6 @@ OPERATIONS: tuple[Operation, ...] = (
         "publishKey",
         (_TENANT, _ENVIRONMENT),
         body={"application/json": {"schema": ref(Erasure)}},
-        statuses=INTAKE_STATUSES,
     ),
     Operation(
         "post", "/v1/tenants/{id}/preview", "previewChange", "What a change would make of the tenant; nothing is done.",
@@ -519,7 +504,6 @@ OPERATIONS: tuple[Operation, ...] = (
         "publishKey",
         (_TENANT, _ENVIRONMENT),
         body={"application/json": {"schema": ref(PreviewWish)}},
-        statuses=INTAKE_STATUSES,
     ),
     Operation(
         "post", "/v1/tenants/{id}/preview/{preview_id}/confirm", "confirmChange",
@@ -535,7 +519,6 @@ OPERATIONS: tuple[Operation, ...] = (
             _ENVIRONMENT,
         ),
         body={"application/json": {"schema": ref(Confirmation)}},
-        statuses=INTAKE_STATUSES,
         is_body_required=False,
     ),
 )  # fmt: skip

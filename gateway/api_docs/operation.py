@@ -2,59 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from gateway.api.problem import MEDIA_TYPE, STATUSES
 from gateway.api.publish_request import RFC3339_PATTERN
-
-INTAKE_STATUSES: Mapping[str, int] = {
-    "disconnected": 400,
-    "signature_malformed": 400,
-    "key_missing": 401,
-    "key_invalid": 401,
-    "signature_expired": 403,
-    "signature_invalid": 403,
-    "scope_missing": 403,
-    "topic_forbidden": 403,
-    "not_found": 404,
-    "body_timeout": 408,
-    "already_executed": 409,
-    "cancel_scheduled": 409,
-    "no_plan": 409,
-    "no_subscription": 409,
-    "not_changed": 409,
-    "nothing_to_change": 409,
-    "preview_stale": 409,
-    "provider_refused": 409,
-    "too_many_overrides": 409,
-    "version_conflict": 409,
-    "body_too_large": 413,
-    "charset_unsupported": 415,
-    "content_encoding_unsupported": 415,
-    "billing_mode_unsupported": 422,
-    "effective_at_invalid": 422,
-    "effective_at_required": 422,
-    "override_invalid": 422,
-    "plan_not_sold": 422,
-    "plan_unknown": 422,
-    "price_unknown": 422,
-    "request_invalid": 422,
-    "rate_limited": 429,
-    "internal": 500,
-    "provider_unavailable": 503,
-    "source_unavailable": 503,
-    "store_unavailable": 503,
-}
-"""The codes of the routes that the intake brings. The gateway knows them only here, as data; a test compares them."""
+from sync.http.problem import MEDIA_TYPE, STATUSES
 
 TIME: dict[str, JsonValue] = {"format": "date-time", "pattern": f"^{RFC3339_PATTERN}$"}
 TOPIC_PATTERN = r"^([a-z][a-z0-9_-]{0,31}/)?[a-z][a-z0-9_-]{0,31}:[A-Za-z0-9._~@-]{1,128}$"
-CODES: dict[str, JsonValue] = {"enum": [*sorted({*STATUSES, *INTAKE_STATUSES})]}
+CODES: dict[str, JsonValue] = {"enum": [*sorted(STATUSES)]}
 
 
 class Model(BaseModel):
@@ -75,7 +35,7 @@ class ProblemDocument(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One row of a table: what is not in a model is said here. `statuses`: of the codes in `problems`."""
+    """One row of a table: what is not in a model is said here."""
 
     method: str
     path: str
@@ -86,7 +46,6 @@ class Operation:
     security: str | None = None
     parameters: Sequence[dict[str, Any]] = ()
     body: dict[str, Any] | None = None
-    statuses: Mapping[str, int] = field(default_factory=lambda: STATUSES)
     is_body_required: bool = True
 
 
@@ -159,7 +118,7 @@ def _problems(operation: Operation) -> dict[int, dict[str, Any]]:
     """Return one answer for each status that the operation's problems have, naming their codes."""
     by_status: dict[int, list[str]] = {}
     for code in operation.problems:
-        by_status.setdefault(operation.statuses[code], []).append(code)
+        by_status.setdefault(STATUSES[code], []).append(code)
     answers: dict[int, dict[str, Any]] = {}
     for status, group in by_status.items():
         schema = {"allOf": [ref(ProblemDocument), {"properties": {"code": {"enum": group}}}]}

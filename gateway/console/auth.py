@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import jwt
 from starlette.requests import HTTPConnection, Request
 
-from gateway.api.endpoint import bearer, is_local
-from gateway.api.problem import Problem
+from gateway.api.access import bearer, is_local
 from gateway.auth import origins
 from gateway.auth.addresses import LOCAL, TrustedProxies, group
 from gateway.auth.revocations import LOGIN_PREFIX, LOGIN_TTL_S, Revocations
@@ -24,6 +23,7 @@ from gateway.auth.tokens import VerifyKey, pinned_key
 from gateway.console import scopes
 from gateway.console.scopes import ConsoleToken
 from gateway.settings import GatewaySettings
+from sync.http.problem import Problem
 
 COOKIE = "planwire_console"
 COOKIE_TTL_S = int(LOGIN_TTL_S)

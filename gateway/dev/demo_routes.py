@@ -17,12 +17,12 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.api.body import read_json
-from gateway.api.endpoint import is_local
-from gateway.api.problem import Problem
-from gateway.api.static_files import PAGE_HEADERS, Assets
+from gateway.api.access import is_local
 from gateway.auth.tokens import mint
 from gateway.settings import GatewaySettings
+from sync.http.body import read_json
+from sync.http.problem import Problem
+from sync.http.static_files import PAGE_HEADERS, Assets
 
 PAGES = Path(__file__).parent / "demo"
 THEME = Path(__file__).parent.parent / "console" / "static" / "theme.css"

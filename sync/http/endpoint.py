@@ -1,85 +1,99 @@
-"""Who sent a request and what they may do; and the frame that every route for backends and operators shares."""
+"""The frame of every route: a handler whose errors become problem documents, and whose answers are counted."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sync.core.topic import TENANT_KIND, Topic
-from sync.http.problem import Refusal
+from sync.http.problem import FORESEEN, Errors, problem_of
+from sync.process import logs
 from sync.store.store import StoreError
-
-Scope = Literal["publish", "tenants", "admin"]
-"""What a caller may do: write states; read and change what billing knows of tenants; erase and override."""
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who sent a request.
-
-    Attributes:
-        name: of their publish key, or of the console's login; what a version's cause says under `by`.
-        denial: returns the problem's code and detail where they lack a scope on a topic, None where they have it.
-            `[env/]kind:*` as a topic stands for all topics of that kind.
-    """
-
-    name: str
-    denial: Callable[[Scope, str], tuple[str, str] | None]
-
-
-Guard = Callable[[Request], Awaitable[Caller | Response]]
-"""Returns who sent a request, or the answer that refuses it."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
+Count = Callable[[str, str, int], None]
+"""Takes the path as declared, the method and the status of one answer."""
 
-def guarded(guard: Guard, handler: Handler) -> Handler:
-    """Return `handler` behind `guard`. It may raise Refusal and StoreError, which become problem documents."""
 
-    async def answer(request: Request) -> Response:
-        found = await guard(request)
-        if isinstance(found, Response):
-            return found
-        request.state.caller = found
+def not_counted(path: str, method: str, status: int) -> None:
+    """Count nothing."""
+
+
+def route(path: str, method: str, handler: Handler, count: Count, errors: Errors = FORESEEN) -> Route:
+    """Return a route that answers `errors` with problem documents and counts its answers under `path`."""
+    return Route(path, Counted(Endpoint(handler, path, errors), path, count), methods=[method])
+
+
+class Endpoint:
+    """An ASGI app that answers a request with what `handler` returns, or with the problem that it raises."""
+
+    def __init__(self, handler: Handler, path: str, errors: Errors = FORESEEN) -> None:
+        self._handler, self._path, self._errors = handler, path, errors
+        self._foreseen = tuple(errors)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request. An answer that needs something held open may raise as well, until it has begun."""
+        is_begun = False
+
+        async def answer(message: Message) -> None:
+            nonlocal is_begun
+            is_begun = True
+            await send(message)
+
         try:
-            return await handler(request)
-        except Refusal as refusal:
-            return refusal.response()
-        except StoreError:
-            return Refusal("store_unavailable", "the store did not answer").response()
-
-    return answer
-
-
-def require(request: Request, scope: Scope, topic: str) -> None:
-    """Return when who sent a guarded request has `scope` on `topic`.
-
-    Raises:
-        Refusal: scope_missing or topic_forbidden.
-    """
-    denial = _of(request).denial(scope, topic)
-    if denial is not None:
-        raise Refusal(*denial)
+            response = await self._handler(Request(scope, receive, answer))
+            await response(scope, receive, answer)
+        except self._foreseen as error:
+            if is_begun:
+                raise
+            if isinstance(error, StoreError):
+                logs.limited("sync.http", "store_unavailable", route=self._path, error=str(error))
+            await problem_of(error, self._errors).response()(scope, receive, send)
 
 
-def require_all_tenants(request: Request, environment: str) -> None:
-    """Return when who sent a guarded request has the scope tenants on every tenant of `environment`.
+class Counted:
+    """An ASGI app whose answers are counted under `path` when they are sent, including streams and internal errors."""
 
-    Raises:
-        Refusal: scope_missing or topic_forbidden.
-    """
-    require(request, "tenants", str(Topic(environment, TENANT_KIND, "*")))
+    def __init__(self, app: ASGIApp, path: str, count: Count) -> None:
+        self._app, self._path, self._count = app, path, count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request and count its answer. A client that leaves before the answer is not counted."""
+        status, is_gone, is_served = 0, False, False
+
+        async def hear() -> Message:
+            nonlocal is_gone
+            message = await receive()
+            is_gone = is_gone or message["type"] == "http.disconnect"
+            return message
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start" and not is_gone:
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, hear, answer)
+            is_served = True
+        finally:
+            if not is_served and not is_gone:
+                status = status or 500  # the application answers an unforeseen exception with 500
+            if status:
+                self._count(self._path, scope["method"], status)
 
 
-def by(request: Request) -> dict[str, str]:
-    """Return what a cause says of who sent a guarded request."""
-    return {"by": _of(request).name}
+class Streaming(Response):
+    """An answer that holds something open while it is sent: `stream` is an ASGI app that opens and closes it."""
 
+    def __init__(self, stream: ASGIApp) -> None:
+        super().__init__()
+        self._stream = stream
 
-def _of(request: Request) -> Caller:
-    caller: Caller = request.state.caller
-    return caller
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        await self._stream(scope, receive, send)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from sync.core import instants
-from sync.http.problem import Refusal
+from sync.http.problem import Problem
 
 TEXT_MAX_CHARS = 500
 
 
 class Fields:
-    """A JSON object. Every method raises Refusal where the field has another form."""
+    """A JSON object. Every method raises Problem where the field has another form."""
 
     def __init__(self, values: Mapping[str, object]) -> None:
         self._values = values
@@ -28,21 +28,21 @@ class Fields:
         if value is None and default is not None:
             return default
         if not isinstance(value, str) or not value.strip() or len(value) > TEXT_MAX_CHARS:
-            raise Refusal("request_invalid", f"{name} must be a text of 1 to {TEXT_MAX_CHARS} characters")
+            raise Problem("request_invalid", f"{name} must be a text of 1 to {TEXT_MAX_CHARS} characters")
         return value
 
     def choice(self, name: str, choices: Collection[str], default: str | None = None) -> str:
         """Return one of `choices`."""
         value = self.text(name, default)
         if value not in choices:
-            raise Refusal("request_invalid", f"{name} must be one of {', '.join(sorted(choices))}")
+            raise Problem("request_invalid", f"{name} must be one of {', '.join(sorted(choices))}")
         return value
 
     def flag(self, name: str) -> bool:
         """Return true or false; false without it."""
         value = self.raw(name)
         if value is not None and not isinstance(value, bool):
-            raise Refusal("request_invalid", f"{name} must be true or false")
+            raise Problem("request_invalid", f"{name} must be true or false")
         return bool(value)
 
     def number(self, name: str, highest: int) -> int | None:
@@ -51,7 +51,7 @@ class Fields:
         if value is None:
             return None
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= highest:
-            raise Refusal("request_invalid", f"{name} must be a whole number from 0 to {highest}")
+            raise Problem("request_invalid", f"{name} must be a whole number from 0 to {highest}")
         return value
 
     def instant(self, name: str) -> int | None:
@@ -60,11 +60,11 @@ class Fields:
         try:
             return None if value is None else instants.parse(value)
         except instants.InstantError as error:
-            raise Refusal("request_invalid", f"{name}: {error}") from None
+            raise Problem("request_invalid", f"{name}: {error}") from None
 
     def end(self) -> None:
         """Return when every field was asked for."""
         unknown = sorted(set(self._values) - self._known)
         if unknown:
             known = ", ".join(sorted(self._known))
-            raise Refusal("request_invalid", f"{unknown[0][:64]} is not known here: expected {known}")
+            raise Problem("request_invalid", f"{unknown[0][:64]} is not known here: expected {known}")

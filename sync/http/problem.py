@@ -1,44 +1,60 @@
-"""How the doors of `sync` refuse: problem documents (RFC 9457) with a stable `code`; and how they read what is sent."""
+"""Errors as RFC 9457 problem documents: one exception, and the one table from a stable code to its HTTP status."""
 
 from __future__ import annotations
 
-import asyncio
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from typing import Any
 
 import orjson
-from starlette.requests import ClientDisconnect, Request
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import ExceptionHandler
 
 from sync.core.errors import SyncError
+from sync.process import logs
+from sync.store.store import StoreError
 
-BODY_MAX_BYTES = 65_536
-BODY_TIMEOUT_S = 10.0
-"""How long a request may take to send its whole body."""
+MEDIA_TYPE = "application/problem+json"
 
-RETRY_AFTER_S = 5
-"""What a caller is told to wait after a 503."""
-
-VERSION_HEADER = "Planwire-Version"
-"""What a backend passes on, so that nobody is answered from before their own change."""
-
-PAGE_DEFAULT, PAGE_MAX = 100, 500
-"""How many entries one answer lists."""
-
-_LIMIT = re.compile(r"[0-9]{1,6}")
-
-STATUSES = {
-    "signature_malformed": 400,
+STATUSES: dict[str, int] = {
     "disconnected": 400,
-    "signature_invalid": 403,
-    "signature_expired": 403,
+    "json_invalid": 400,
+    "signature_malformed": 400,
+    "key_invalid": 401,
+    "key_missing": 401,
+    "token_algorithm": 401,
+    "token_audience": 401,
+    "token_claims": 401,
+    "token_expired": 401,
+    "token_issued_ahead": 401,
+    "token_issuer": 401,
+    "token_key_unknown": 401,
+    "token_keys_unavailable": 401,
+    "token_lifetime": 401,
+    "token_malformed": 401,
+    "token_missing": 401,
+    "token_not_yet_valid": 401,
+    "token_revoked": 401,
+    "token_signature": 401,
+    "token_too_large": 401,
+    "header_missing": 403,
+    "metrics_closed": 403,
+    "not_dev": 403,
+    "origin_forbidden": 403,
     "scope_missing": 403,
+    "signature_expired": 403,
+    "signature_invalid": 403,
     "topic_forbidden": 403,
+    "topic_reserved": 403,
     "not_found": 404,
+    "method_not_allowed": 405,
     "body_timeout": 408,
     "already_executed": 409,
     "cancel_scheduled": 409,
+    "conflict": 409,
     "no_plan": 409,
     "no_subscription": 409,
     "not_changed": 409,
@@ -46,130 +62,138 @@ STATUSES = {
     "preview_stale": 409,
     "provider_refused": 409,
     "too_many_overrides": 409,
+    "topic_is_billed": 409,
     "version_conflict": 409,
     "body_too_large": 413,
+    "state_too_large": 413,
     "charset_unsupported": 415,
     "content_encoding_unsupported": 415,
+    "content_type_unsupported": 415,
+    "batch_too_large": 422,
     "billing_mode_unsupported": 422,
     "effective_at_invalid": 422,
     "effective_at_required": 422,
+    "number_unsafe": 422,
     "override_invalid": 422,
     "plan_not_sold": 422,
     "plan_unknown": 422,
     "price_unknown": 422,
     "request_invalid": 422,
+    "state_too_deep": 422,
+    "topic_invalid": 422,
+    "upgrade_required": 426,
+    "rate_limited": 429,
+    "too_many_streams": 429,
+    "internal": 500,
+    "action_failed": 502,
+    "not_ready": 503,
     "provider_unavailable": 503,
     "source_unavailable": 503,
     "store_unavailable": 503,
+    "behind": 504,
 }
 """Every code that is answered, and its HTTP status."""
 
-COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
-"""How bodies in gzip and zstd begin, also where nothing says that they are compressed."""
+RETRY_AFTER_S = {"not_ready": 1, "store_unavailable": 1, "provider_unavailable": 5, "source_unavailable": 5}
+"""Seconds to wait before the next try, of the codes that end by themselves."""
 
-BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
-"""Of UTF-8 and UTF-16; JSON has none (RFC 8259 section 8.1)."""
+_FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
-class Refusal(SyncError):
-    """A request that is refused: `code` is one of STATUSES, `detail` is for people."""
+class Problem(SyncError):
+    """A request that cannot be answered as asked.
 
-    def __init__(self, code: str, detail: str) -> None:
+    Args:
+        code: one of `STATUSES`; stable.
+        detail: what is wrong and what to do, for people.
+        headers: of the answer. WWW-Authenticate (401) and Retry-After (503) come by themselves.
+        extra: further members of the document.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, object] | None = None,
+    ) -> None:
         super().__init__(code, detail)
         self.code = code
         self.detail = detail
+        self.status = STATUSES[code]
+        self.headers = dict(headers or {})
+        self.extra = dict(extra or {})
+        if self.status == 401:
+            self.headers.setdefault("WWW-Authenticate", "Bearer")
+        elif code in RETRY_AFTER_S:
+            self.headers.setdefault("Retry-After", str(RETRY_AFTER_S[code]))
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"
 
-    def response(self) -> Response:
-        """Return the problem document."""
-        status = STATUSES[self.code]
-        document = {
+    def document(self) -> dict[str, object]:
+        """Return the members of the problem document."""
+        return {
             "type": "about:blank",
-            "title": HTTPStatus(status).phrase,
-            "status": status,
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
             "code": self.code,
             "detail": self.detail,
+            **self.extra,
         }
-        headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
-        return Response(orjson.dumps(document), status, headers, "application/problem+json")
+
+    def response(self) -> Response:
+        """Return the answer."""
+        return Response(orjson.dumps(self.document()), self.status, headers=self.headers, media_type=MEDIA_TYPE)
 
 
-def json_response(document: object, status: int = 200) -> Response:
-    """Return an answer; one that tells a topic's version says it in VERSION_HEADER, too."""
-    version = document.get("version") if isinstance(document, dict) else None
-    headers = None if version is None else {VERSION_HEADER: str(version)}
-    return Response(orjson.dumps(document), status, headers, "application/json")
+Errors = Mapping[type[Exception], Callable[[Any], Problem]]
+"""Type of a foreseen exception -> the problem that it is answered with. The first type that matches counts."""
 
 
-def asked_environment(request: Request, environments: Sequence[str]) -> str:
-    """Return the environment that `?env=` names; without it the first.
-
-    Raises:
-        Refusal: there is no such environment.
-    """
-    environment = request.query_params.get("env", environments[0])
-    if environment not in environments:
-        raise Refusal("request_invalid", f"env must be one of {', '.join(environments)}")
-    return environment
+def _of_framework(error: HTTPException) -> Problem:
+    status = error.status_code
+    code = _FRAMEWORK_CODES.get(status, "internal" if status >= 500 else "request_invalid")
+    return Problem(code, error.detail, headers=error.headers)
 
 
-async def read_object(request: Request) -> dict[str, object]:
-    """Return the request's JSON object; an empty body is an empty one.
-
-    Raises:
-        Refusal: it is something else, too large, or does not come.
-    """
-    is_plain = request.headers.get("content-encoding", "").strip().lower() in ("", "identity")
-    body = await read_body(request) if is_plain else b""
-    if not is_plain or body.startswith(COMPRESSED):
-        detail = "the body is compressed, which is not read here; send it as it is"
-        raise Refusal("content_encoding_unsupported", detail)
-    if body.startswith(BYTE_ORDER_MARKS):
-        raise Refusal("charset_unsupported", "the body begins with a byte order mark; send UTF-8 without one")
-    try:
-        document = orjson.loads(body) if body else {}
-    except orjson.JSONDecodeError:
-        raise Refusal("request_invalid", "the body is not JSON") from None
-    if not isinstance(document, dict):
-        raise Refusal("request_invalid", "the body is not a JSON object")
-    return document
+FORESEEN: Errors = {
+    Problem: lambda problem: problem,
+    StoreError: lambda _: Problem(
+        "store_unavailable", "the store did not answer; nothing is known to have been changed"
+    ),
+    HTTPException: _of_framework,
+}
+"""The exceptions that any route may raise."""
 
 
-async def read_body(request: Request) -> bytes:
-    """Return the raw body.
-
-    Raises:
-        Refusal: it is too large, comes too slowly, or its sender went away.
-    """
-    length = request.headers.get("content-length", "0")
-    if length.isascii() and length.isdigit() and int(length[:20]) > BODY_MAX_BYTES:
-        raise Refusal("body_too_large", f"a body has at most {BODY_MAX_BYTES} bytes")
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > BODY_MAX_BYTES:
-                    raise Refusal("body_too_large", f"a body has at most {BODY_MAX_BYTES} bytes")
-                chunks.append(chunk)
-    except TimeoutError:
-        raise Refusal("body_timeout", f"the body took longer than {BODY_TIMEOUT_S:g} s") from None
-    except ClientDisconnect:
-        raise Refusal("disconnected", "the sender went away") from None
-    return b"".join(chunks)
+def problem_of(error: Exception, errors: Errors = FORESEEN) -> Problem:
+    """Return the problem that answers `error`; one that `errors` does not name is `internal`, without details."""
+    for kind, make in errors.items():
+        if isinstance(error, kind):
+            return make(error)
+    return Problem("internal", "something went wrong here; it was logged")
 
 
-def page_limit(text: str | None) -> int:
-    """Return how many entries a list shows.
+def _allowed(request: Request) -> str:
+    """Return the methods of every route of the path; the framework names those of the first one only."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+    return ", ".join(sorted(methods))
 
-    Raises:
-        Refusal: it is no number from 1 to PAGE_MAX.
-    """
-    if text is None:
-        return PAGE_DEFAULT
-    if not _LIMIT.fullmatch(text) or not 1 <= int(text) <= PAGE_MAX:
-        raise Refusal("request_invalid", f"limit must be a number from 1 to {PAGE_MAX}")
-    return int(text)
+
+async def _answer(request: Request, error: Exception) -> Response:
+    if isinstance(error, StoreError):
+        logs.limited("sync.http", "store_unavailable", path=request.url.path, error=str(error))
+    elif isinstance(error, HTTPException) and error.status_code == 405:
+        error.headers = {**(error.headers or {}), "Allow": _allowed(request)}
+    # The server logs an unforeseen error: it is raised again after this answer.
+    return problem_of(error).response()
+
+
+def exception_handlers() -> dict[type[Exception] | int, ExceptionHandler]:
+    """Return what Starlette needs to answer every error, its own 404 and 405 too, with a problem document."""
+    return dict.fromkeys((*FORESEEN, Exception), _answer)

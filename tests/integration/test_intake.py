@@ -18,7 +18,6 @@ import pytest
 from redis.asyncio.connection import AbstractConnection
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
 
 from sync import bootstrap
 from sync.billing.api import routes as billing_routes
@@ -30,8 +29,9 @@ from sync.billing.providers.base import ProviderUnavailable
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.providers.stripe import webhooks as stripe
 from sync.billing.services.ingest import Pipeline
-from sync.http.endpoint import Caller
-from sync.http.problem import BODY_MAX_BYTES
+from sync.http.body import BODY_MAX_BYTES
+from sync.http.callers import Caller
+from sync.http.problem import Problem
 from sync.settings import SyncSettings
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.redis.connect import connect
@@ -83,9 +83,9 @@ async def pipeline(store: Store, settings: SyncSettings) -> Pipeline:
     return await bootstrap.build_pipeline(store, settings)
 
 
-async def let_in(request: Request) -> Caller | Response:
+async def let_in(request: Request) -> Caller:
     if request.headers.get("authorization") != "Bearer key":
-        return Response(status_code=401)
+        raise Problem("key_invalid", "")
     return Caller("support", lambda scope, topic: None)
 
 

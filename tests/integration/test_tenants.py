@@ -16,7 +16,6 @@ import orjson
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
 
 from sync.billing.api import routes as billing_routes
 from sync.billing.api.tenant_commands import Desk
@@ -34,7 +33,8 @@ from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation
 from sync.billing.storage.inbox import Inbox
 from sync.core import instants
-from sync.http.endpoint import Caller
+from sync.http.callers import Caller
+from sync.http.problem import Problem
 from sync.settings import SyncSettings
 from sync.store import counters
 from sync.store.delayed_queue import Due
@@ -67,9 +67,9 @@ def pipeline(store: Store, api: PaddleClient) -> Pipeline:
     return Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): api})
 
 
-async def let_in(request: Request) -> Caller | Response:
+async def let_in(request: Request) -> Caller:
     if request.headers.get("authorization") != "Bearer key":
-        return Response(status_code=401)
+        raise Problem("key_invalid", "")
     return Caller("support", lambda scope, topic: None)
 
 

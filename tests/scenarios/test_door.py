@@ -13,8 +13,8 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import app
-from gateway.api.security_headers import SecurityHeadersMiddleware
 from sync.billing.api.body_self_check import SelfCheckError
+from sync.http.security_headers import SecurityHeadersMiddleware
 from tests.support.bodies import SANDBOX_SECRET, SECRET, envelope, signature
 from tests.support.servers import Server, start_valkey
 from tests.support.system import CATALOG, TOPIC, System, ago, event, run_system

@@ -11,18 +11,16 @@ from typing import get_args
 import pytest
 from starlette.routing import BaseRoute, Route
 
-from gateway.api.problem import STATUSES
 from gateway.api.routes import routes as gateway_routes
 from gateway.api_docs import openapi, openapi_intake
-from gateway.api_docs.operation import INTAKE_STATUSES
 from sync import bootstrap
 from sync.billing.api import routes as billing_routes
 from sync.billing.catalog.watcher import EXAMPLE
 from sync.billing.providers.paddle.client import BILLING_MODES
 from sync.billing.providers.paddle.webhooks import QUANTITY_MAX
-from sync.http.endpoint import Caller
-from sync.http.problem import PAGE_MAX
-from sync.http.problem import STATUSES as REFUSALS
+from sync.http.callers import Caller
+from sync.http.pagination import PAGE_MAX
+from sync.http.problem import STATUSES
 from sync.settings import SyncSettings
 from sync.store.store import Store
 from tests.support.gateway import PUBLISH_KEY, Running, environment, run_gateway, token
@@ -133,11 +131,6 @@ async def test_every_route_is_described_and_no_other(store: Store, store_url: st
     assert found == {(method, path) for path, item in described().items() for method in item}
 
 
-def test_the_intakes_codes_are_those_of_the_description() -> None:
-    guards = {code: STATUSES[code] for code in ("key_missing", "key_invalid", "rate_limited", "internal")}
-    assert REFUSALS | guards == INTAKE_STATUSES
-
-
 def test_what_else_stands_there_twice_is_the_same() -> None:
     assert set(get_args(openapi_intake.BillingMode)) == BILLING_MODES
     assert (openapi_intake.QUANTITY_MAX, openapi_intake.PAGE_MAX) == (QUANTITY_MAX, PAGE_MAX)
@@ -147,6 +140,6 @@ def test_every_code_is_described_somewhere() -> None:
     text = openapi.encode().decode()
     undescribed = {"method_not_allowed", "origin_forbidden", "scope_missing"}
     undescribed |= {"action_failed", "header_missing", "not_dev"}  # the console's, which is no part of the API
-    assert [code for code in {**STATUSES, **INTAKE_STATUSES} if f'"{code}"' not in text] == []
+    assert [code for code in STATUSES if f'"{code}"' not in text] == []
     named = {code for operation in (*openapi.OPERATIONS, *openapi_intake.OPERATIONS) for code in operation.problems}
-    assert {*STATUSES, *INTAKE_STATUSES} - named <= undescribed
+    assert set(STATUSES) - named <= undescribed

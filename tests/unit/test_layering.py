@@ -22,6 +22,7 @@ MAY_NOT_IMPORT = {
     "sync.core": ["sync.process", "sync.store", "sync.http", "sync.billing", "sync.source", "sync.outbox"],
     "sync.process": ["sync.store", "sync.http", "sync.billing", "sync.source", "sync.outbox"],
     "sync.store": ["sync.http", "sync.billing", "sync.source", "sync.outbox", "sync.settings"],
+    "sync.http": ["sync.billing", "sync.source", "sync.outbox", "sync.settings", "sync.simulator"],
     "sync.billing.catalog": ["sync.store", "sync.http", "sync.billing.services", "sync.billing.api"],
     "sync.billing.domain": ["sync.process", "sync.store", "sync.http", "sync.source", "sync.settings"]
     + [f"sync.billing.{room}" for room in ("providers", "storage", "services", "api")],

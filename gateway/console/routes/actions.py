@@ -15,8 +15,6 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.api.body import read_json
-from gateway.api.problem import Problem
 from gateway.api.publish import revocation_of
 from gateway.auth import revocation_store
 from gateway.console import audit, fault_injection
@@ -29,6 +27,8 @@ from gateway.console.routes.topics import Desk
 from gateway.console.scopes import ADMIN
 from sync.core import canonical_json, document
 from sync.core.announcement import PUBLISHER
+from sync.http.body import read_json
+from sync.http.problem import Problem
 from sync.store.store import Change, StoreError, Verdict
 
 BODY_MAX_BYTES = 16_384

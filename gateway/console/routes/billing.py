@@ -13,7 +13,6 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.api.problem import Problem
 from gateway.console.auth import ConsoleAuth
 from gateway.console.in_process_client import Answer, Inner, segment
 from gateway.console.observer import ConsoleObserver
@@ -23,6 +22,7 @@ from gateway.console.routes.query import moment_cursor, number, parsed, stream_c
 from gateway.console.routes.topics import Desk
 from gateway.console.scopes import PRIVATE
 from sync.core.topic import Topic
+from sync.http.problem import Problem
 from sync.store.command_pipeline import run_commands
 
 PARKED_MAX = 100

@@ -6,8 +6,8 @@ import re
 
 from starlette.requests import Request
 
-from gateway.api.problem import Problem
 from sync.core.topic import RESERVED_KINDS, Topic, TopicError
+from sync.http.problem import Problem
 
 _STREAM_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 

@@ -13,11 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount
 from starlette.types import Scope
 
-from gateway.api.body import read_json
-from gateway.api.endpoint import Handler, route
-from gateway.api.problem import Problem
 from gateway.api.rate_limits import RatedByAddress
-from gateway.api.static_files import Assets
 from gateway.auth import revocation_store
 from gateway.auth.revocations import LOGIN_TTL_S, LOGINS_MAX, Revocation
 from gateway.console.auth import COOKIE, COOKIE_TTL_S, STREAM_TTL_S, ConsoleAuth
@@ -25,6 +21,10 @@ from gateway.console.observer import ConsoleObserver
 from gateway.console.routes.actions import Actions
 from gateway.console.routes.billing import Billing, BillingDesk
 from gateway.console.routes.topics import Desk
+from sync.http.body import read_json
+from sync.http.endpoint import Handler, route
+from sync.http.problem import Problem
+from sync.http.static_files import Assets
 from sync.store.store import StoreError
 
 log = structlog.get_logger("gateway.console")
@@ -132,13 +132,16 @@ def console_routes(console: ConsoleObserver, console_auth: ConsoleAuth, billing:
         "status/{name:path}": billing_desk.status,
     }
     return [
-        route(node, "/console/login", "POST", login),
-        route(node, "/console/logout", "POST", logout),
-        *(route(node, f"/console/api/{path}", "GET", guarded(handler)) for path, handler in reads.items()),
-        route(node, "/console/api/look", "POST", look),
-        route(node, "/console/api/token", "POST", token),
-        route(node, "/console/api/actions/{action}", "POST", actions.act),
-        route(node, "/console", "GET", index),
+        route("/console/login", "POST", login, node.metrics.answered),
+        route("/console/logout", "POST", logout, node.metrics.answered),
+        *(
+            route(f"/console/api/{path}", "GET", guarded(handler), node.metrics.answered)
+            for path, handler in reads.items()
+        ),
+        route("/console/api/look", "POST", look, node.metrics.answered),
+        route("/console/api/token", "POST", token, node.metrics.answered),
+        route("/console/api/actions/{action}", "POST", actions.act, node.metrics.answered),
+        route("/console", "GET", index, node.metrics.answered),
         Mount("/console", RatedByAddress(_Pages(console_auth), node.settings)),
     ]
 

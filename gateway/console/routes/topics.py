@@ -11,7 +11,6 @@ from redis.exceptions import RedisError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.api.problem import Problem
 from gateway.console import audit
 from gateway.console.auth import ConsoleAuth
 from gateway.console.observer import ConsoleObserver
@@ -20,6 +19,7 @@ from gateway.console.reports.tab_status import Status
 from gateway.console.reports.topic_list import LivePage, Stored, dated, merged
 from gateway.console.routes.query import number, parsed, stream_cursor, topic_of
 from gateway.console.scopes import PRIVATE
+from sync.http.problem import Problem
 from sync.store.store import LogEntry, StoreError
 
 TOPICS_MAX = 500

@@ -13,11 +13,13 @@ from sync.billing.domain.model import Facts, Override
 from sync.billing.domain.overrides import KINDS, add_override, remove_override
 from sync.billing.domain.preview import difference
 from sync.billing.services.erase import erase
-from sync.billing.storage.tenant_facts import FactsError, facts_of, is_erased
+from sync.billing.storage.tenant_facts import facts_of, is_erased
 from sync.core import instants
-from sync.http.endpoint import by
+from sync.http.body import json_response, read_object
+from sync.http.callers import by
 from sync.http.fields import Fields
-from sync.http.problem import Refusal, json_response, page_limit, read_object
+from sync.http.pagination import page_limit
+from sync.http.problem import Problem
 from sync.store.command_pipeline import Batch
 
 HISTORY_MAX = 200
@@ -45,7 +47,7 @@ class Operators:
         claimed_by = fields.text("by", "")
         fields.end()
         if revokes == (value is not None):
-            raise Refusal("request_invalid", "exactly one of value and revoke must be there")
+            raise Problem("request_invalid", "exactly one of value and revoke must be there")
         what = "override.revoked" if revokes else "override.granted"
 
         def change(facts: Facts) -> Facts:
@@ -74,10 +76,7 @@ class Operators:
     async def overrides(self, request: Request, environment: str) -> Response:
         """Answer the tenant's overrides, also those that have expired."""
         snapshot = await self._desk.pipeline.store.read(asked_topic(request, environment))
-        try:
-            facts = facts_of(snapshot)
-        except FactsError as error:
-            raise Refusal("not_changed", str(error)) from None
+        facts = facts_of(snapshot)
         shown = [_override(override) for override in facts.overrides]
         return json_response({"version": snapshot.version, "overrides": shown})
 
@@ -112,12 +111,9 @@ class Operators:
         store = self._desk.pipeline.store
         snapshot = await store.read(topic)
         if not snapshot.version:
-            raise Refusal("not_found", "there is no such tenant")
+            raise Problem("not_found", "there is no such tenant")
         if snapshot.private and not is_erased(snapshot):
-            try:
-                facts_of(snapshot)
-            except FactsError as error:
-                raise Refusal("not_changed", str(error)) from None
+            facts_of(snapshot)  # raises for what billing did not write
         receipt = await erase(self._desk.pipeline, environment, topic, reason, by(request))
         await store.wait_durable()
         return json_response({"outcome": receipt.outcome, "version": receipt.version})
@@ -126,7 +122,7 @@ class Operators:
 def _value(value: object) -> bool | int | str | None:
     if value is None or isinstance(value, bool | int | str):
         return value
-    raise Refusal("override_invalid", "value must be true, a number or a text")
+    raise Problem("override_invalid", "value must be true, a number or a text")
 
 
 def _about(override: Override, claimed_by: str) -> dict[str, str]:

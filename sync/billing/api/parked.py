@@ -6,20 +6,25 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from sync.billing.api.errors import ERRORS
 from sync.billing.api.receipts import receipt_response
+from sync.billing.api.tenant_commands import asked_environment, require_all_tenants
 from sync.billing.services.ingest import Pipeline
 from sync.billing.storage.inbox import Record
 from sync.core import instants
-from sync.http.endpoint import Guard, guarded, require_all_tenants
-from sync.http.problem import Refusal, asked_environment, json_response, page_limit
+from sync.http.body import json_response
+from sync.http.callers import Guard, guarded
+from sync.http.endpoint import Count, not_counted, route
+from sync.http.pagination import moment_cursor, page_limit
+from sync.http.problem import Problem
 
 
-def routes(pipeline: Pipeline, environments: tuple[str, ...], guard: Guard) -> list[Route]:
+def routes(pipeline: Pipeline, environments: tuple[str, ...], guard: Guard, count: Count = not_counted) -> list[Route]:
     """Return the routes about parked events of `environments`, behind `guard`."""
     parked = _ParkedEvents(pipeline, environments)
     return [
-        Route("/v1/parked", guarded(guard, parked.listing), methods=["GET"]),
-        Route("/v1/parked/{event_id}/retry", guarded(guard, parked.retry), methods=["POST"]),
+        route("/v1/parked", "GET", guarded(guard, parked.listing), count, ERRORS),
+        route("/v1/parked/{event_id}/retry", "POST", guarded(guard, parked.retry), count, ERRORS),
     ]
 
 
@@ -33,7 +38,7 @@ class _ParkedEvents:
     async def listing(self, request: Request) -> Response:
         """Answer one page, the longest parked first. `next` is the `after` of the following page."""
         environment = self._environment(request)
-        after, limit = _cursor(request.query_params.get("after")), page_limit(request.query_params.get("limit"))
+        after, limit = moment_cursor(request.query_params.get("after")), page_limit(request.query_params.get("limit"))
         records = await self._pipeline.environment(environment).inbox.parked(after, limit)
         document: dict[str, object] = {"parked": [_shown(record, environment) for record in records]}
         if len(records) == limit:
@@ -44,7 +49,7 @@ class _ParkedEvents:
         """Answer what becomes of one parked event now."""
         receipt = await self._pipeline.retry(self._environment(request), request.path_params["event_id"])
         if receipt is None:
-            raise Refusal("not_found", "no event of this id is parked")
+            raise Problem("not_found", "no event of this id is parked")
         return receipt_response(receipt)
 
     def _environment(self, request: Request) -> str:
@@ -67,12 +72,3 @@ def _shown(record: Record, environment: str) -> dict[str, object]:
         "attempts": record.attempts,
     }
     return shown | ({"topic": record.topic} if record.topic else {})
-
-
-def _cursor(text: str | None) -> tuple[int, str] | None:
-    if text is None:
-        return None
-    parked_us, dot, event_id = text.partition(".")
-    if not dot or not (parked_us.isascii() and parked_us.isdigit()) or len(parked_us) > 16:
-        raise Refusal("request_invalid", "after is not a cursor: pass what `next` said")
-    return int(parked_us), event_id

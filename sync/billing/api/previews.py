@@ -12,18 +12,19 @@ from starlette.responses import Response
 
 from sync.billing.api.tenant_commands import Desk, asked_topic
 from sync.billing.domain.model import Facts, Item
-from sync.billing.domain.outcome import ChangeRejected, EventResult
+from sync.billing.domain.outcome import EventResult
 from sync.billing.domain.preview import ITEMS_MAX, Preview, PreviewRequest, await_preview, difference, preview
-from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable
+from sync.billing.providers.base import ProviderClient, ProviderRejected
 from sync.billing.providers.paddle.client import BILLING_MODES
 from sync.billing.providers.paddle.webhooks import QUANTITY_MAX, subscription_of
 from sync.billing.services.reconcile import PATIENCE_S
 from sync.billing.storage.previews import PreviewStore
-from sync.billing.storage.tenant_facts import FactsError, facts_of
+from sync.billing.storage.tenant_facts import facts_of
 from sync.core import instants
-from sync.http.endpoint import by
+from sync.http.body import json_response, read_object
+from sync.http.callers import by
 from sync.http.fields import Fields
-from sync.http.problem import Refusal, json_response, read_object
+from sync.http.problem import Problem
 from sync.store.store import Snapshot
 
 BILLING_MODE = "prorated_immediately"
@@ -46,7 +47,7 @@ class Previews:
         asked = _asked(fields)
         fields.end()
         if given is not None and not isinstance(given, dict):
-            raise Refusal("request_invalid", "provider_preview must be the object that the provider answered")
+            raise Problem("request_invalid", "provider_preview must be the object that the provider answered")
         snapshot = await self._desk.pipeline.store.read(topic)
         foreseen = self._foresee(snapshot, environment, asked)
         if asks and given is None:
@@ -77,7 +78,7 @@ class Previews:
         fields.end()
         kept = await self._quotes.get(topic, preview_id)
         if kept is None:
-            raise Refusal("not_found", "no such preview: it is of another tenant, or older than an hour")
+            raise Problem("not_found", "no such preview: it is of another tenant, or older than an hour")
         asked = PreviewRequest(**{**kept["asked"], "items": tuple(Item(*item) for item in kept["asked"]["items"])})
         pipeline = self._desk.pipeline
         snapshot = await pipeline.store.read(topic)
@@ -94,8 +95,8 @@ class Previews:
             adopted = await self._desk.change(
                 environment, topic, "preview.confirmed", change, if_rev=rev, who=by(request)
             )
-        except Refusal as refusal:
-            if refusal.code == "version_conflict":
+        except Problem as problem:
+            if problem.code == "version_conflict":
                 raise _stale((await pipeline.store.versions([topic]))[0]) from None
             raise
         receipt = adopted.receipt
@@ -110,13 +111,11 @@ class Previews:
         reprojection = self._desk.reconciliation.reprojection
         try:
             event = await source.change_items(foreseen.body.id, foreseen.body.items, billing_mode, PATIENCE_S)
-        except ProviderUnavailable as error:
-            # It may have been done all the same: then its event will tell.
-            raise Refusal("provider_unavailable", str(error)) from None
-        except ProviderRejected as error:
+        # ProviderUnavailable passes: the change may have been made all the same, and then its event arrives.
+        except ProviderRejected:
             cause = {"source": "app", "event_type": "preview.refused"}
             await reprojection.adopt(environment, topic, (), cause, lambda facts: replace(facts, awaited_preview=None))
-            raise Refusal("provider_refused", str(error)) from None
+            raise
         adopted = await reprojection.adopt(
             environment, topic, [event], {"source": "app", "event_type": "preview.applied"}
         )
@@ -125,35 +124,25 @@ class Previews:
 
     def _foresee(self, snapshot: Snapshot, environment: str, asked: PreviewRequest) -> Preview:
         pipeline = self._desk.pipeline
-        try:
-            return preview(facts_of(snapshot), asked, pipeline.catalog_watcher.current, environment, pipeline.now_ns())
-        except ChangeRejected as error:
-            raise Refusal(error.code, error.detail) from None
-        except FactsError as error:
-            raise Refusal("not_changed", str(error)) from None
+        return preview(facts_of(snapshot), asked, pipeline.catalog_watcher.current, environment, pipeline.now_ns())
 
     def _source(self, environment: str, foreseen: Preview, asked: PreviewRequest) -> ProviderClient:
         if asked.cancel:
-            raise Refusal("request_invalid", "a cancel is made with the provider itself; its event will tell")
+            raise Problem("request_invalid", "a cancel is made with the provider itself; its event will tell")
         source = self._desk.pipeline.sources.get((foreseen.key.partition(":")[0], environment))
         if source is None:
-            raise Refusal("provider_unavailable", f"no API key is set for {environment}: nobody can be asked")
+            raise Problem("provider_unavailable", f"no API key is set for {environment}: nobody can be asked")
         return source
 
     async def _ask(
         self, environment: str, foreseen: Preview, asked: PreviewRequest, billing_mode: str
     ) -> Mapping[str, object]:
         source = self._source(environment, foreseen, asked)
-        try:
-            return await source.preview_items(foreseen.body.id, foreseen.body.items, billing_mode, PATIENCE_S)
-        except ProviderUnavailable as error:
-            raise Refusal("provider_unavailable", str(error)) from None
-        except ProviderRejected as error:
-            raise Refusal("provider_refused", str(error)) from None
+        return await source.preview_items(foreseen.body.id, foreseen.body.items, billing_mode, PATIENCE_S)
 
 
-def _stale(version: int) -> Refusal:
-    return Refusal("preview_stale", f"the tenant is at version {version} by now: preview the change again")
+def _stale(version: int) -> Problem:
+    return Problem("preview_stale", f"the tenant is at version {version} by now: preview the change again")
 
 
 def _asked(fields: Fields) -> PreviewRequest:
@@ -161,11 +150,11 @@ def _asked(fields: Fields) -> PreviewRequest:
     plan, cancel, items = fields.text("plan", ""), fields.text("cancel", ""), fields.raw("items")
     quantity = fields.number("quantity", QUANTITY_MAX)
     if sum([bool(plan), bool(cancel), items is not None]) != 1:
-        raise Refusal("request_invalid", "exactly one of plan, items and cancel must be there")
+        raise Problem("request_invalid", "exactly one of plan, items and cancel must be there")
     if cancel not in ("", "now", "period_end"):
-        raise Refusal("request_invalid", "cancel must be now or period_end")
+        raise Problem("request_invalid", "cancel must be now or period_end")
     if quantity is not None and not plan:
-        raise Refusal("request_invalid", "quantity goes with plan")
+        raise Problem("request_invalid", "quantity goes with plan")
     return PreviewRequest(plan, quantity, _items(items), cancel, fields.text("subscription_id", ""))
 
 
@@ -173,11 +162,11 @@ def _items(value: object) -> tuple[Item, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not 1 <= len(value) <= ITEMS_MAX:
-        raise Refusal("request_invalid", f"items must be a list of 1 to {ITEMS_MAX}")
+        raise Problem("request_invalid", f"items must be a list of 1 to {ITEMS_MAX}")
     found = []
     for entry in value:
         if not isinstance(entry, dict):
-            raise Refusal("request_invalid", "an item must be an object of price_id and quantity")
+            raise Problem("request_invalid", "an item must be an object of price_id and quantity")
         line = Fields(entry)
         found.append(Item(line.text("price_id"), line.number("quantity", QUANTITY_MAX) or 1))
         line.end()
@@ -189,7 +178,7 @@ def _disagreement(foreseen: Preview, given: Mapping[str, object]) -> list[dict[s
     try:
         told = subscription_of({**given, "id": foreseen.body.id})
     except ValueError as error:
-        raise Refusal("request_invalid", f"provider_preview cannot be read: {error}") from None
+        raise Problem("request_invalid", f"provider_preview cannot be read: {error}") from None
     ours, theirs = (
         {"items": [list(item) for item in sorted(body.items)], "status": body.status} for body in (foreseen.body, told)
     )

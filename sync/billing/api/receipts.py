@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from sync.billing.domain.outcome import EventResult
-from sync.http.problem import json_response
+from sync.http.body import json_response
 
 
 def receipt_response(receipt: EventResult) -> Response:

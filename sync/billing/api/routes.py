@@ -7,7 +7,8 @@ from starlette.routing import Route
 from sync.billing.api import parked, tenants, topics, webhooks
 from sync.billing.api.status import Tabs
 from sync.billing.services.ingest import Pipeline
-from sync.http.endpoint import Guard
+from sync.http.callers import Guard
+from sync.http.endpoint import Count, not_counted
 from sync.settings import SyncSettings
 from sync.source.hydration import Hydration
 
@@ -18,6 +19,7 @@ def routes(
     guard: Guard | None = None,
     hydration: Hydration | None = None,
     tabs: Tabs | None = None,
+    count: Count = not_counted,
 ) -> list[Route]:
     """Return the routes of the intake.
 
@@ -25,10 +27,11 @@ def routes(
         guard: admits callers of the routes for operators and backends; without one there are only the webhooks.
         hydration: asks the application's backend about topics that no provider bills.
         tabs: returns the versions that open tabs show; None in a process without gateways.
+        count: counts answers.
     """
-    found = webhooks.routes(pipeline, settings)
+    found = webhooks.routes(pipeline, settings, count)
     if guard is not None:
-        found += parked.routes(pipeline, settings.environments, guard)
-        found += tenants.routes(pipeline, settings.environments, guard, tabs)
-        found += topics.routes(pipeline, settings.billed_environments, hydration, guard)
+        found += parked.routes(pipeline, settings.environments, guard, count)
+        found += tenants.routes(pipeline, settings.environments, guard, tabs, count)
+        found += topics.routes(pipeline, settings.billed_environments, hydration, guard, count)
     return found

@@ -13,7 +13,7 @@ from sync.billing.domain.drift import shown_fields
 from sync.billing.storage.provider_snapshots import ProviderSnapshot, load_snapshots
 from sync.billing.storage.tenant_facts import FactsError, facts_of
 from sync.core import instants
-from sync.http.problem import json_response
+from sync.http.body import json_response
 
 Tabs = Callable[[str], Awaitable[Mapping[str, object]]]
 """Tells of a topic how many tabs show which version, across all gateways; whoever mounts the routes knows them."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from starlette.requests import Request
 
 from sync.billing.domain.model import Facts
-from sync.billing.domain.outcome import ChangeRejected
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation
 from sync.billing.services.reproject import Adopted
 from sync.core.topic import TENANT_KIND, Topic, TopicError
-from sync.http.problem import Refusal
+from sync.http.callers import require
+from sync.http.problem import Problem
 
 
 class Desk:
@@ -40,32 +40,51 @@ class Desk:
         `what`, `about` and `who` go into the cause.
 
         Raises:
-            Refusal: it cannot be done, or the tenant is not at `if_version` or `if_rev`.
+            ChangeRejected: it cannot be done.
+            Problem: nothing changed, or the tenant is not at `if_version` or `if_rev`.
             StoreError: the store is unreachable or failing.
         """
         reprojection = self.reconciliation.reprojection
-        try:
-            cause = {"source": "operator" if about else "app", "event_type": what, **about, **who}
-            adopted = await reprojection.adopt(environment, topic, (), cause, change, if_version, if_rev=if_rev)
-        except ChangeRejected as error:
-            raise Refusal(error.code, error.detail) from None
+        cause = {"source": "operator" if about else "app", "event_type": what, **about, **who}
+        adopted = await reprojection.adopt(environment, topic, (), cause, change, if_version, if_rev=if_rev)
         if adopted.receipt.outcome == "conflict":
-            raise Refusal("version_conflict", f"the tenant is at version {adopted.receipt.version}")
+            raise Problem("version_conflict", f"the tenant is at version {adopted.receipt.version}")
         if adopted.receipt.reason and adopted.receipt.outcome == "unchanged":
-            raise Refusal("not_changed", adopted.receipt.reason)
+            raise Problem("not_changed", adopted.receipt.reason)
         await reprojection.arm(environment, topic, adopted)
         await self.pipeline.store.wait_durable()
         return adopted
+
+
+def asked_environment(request: Request, environments: Sequence[str]) -> str:
+    """Return the environment that `?env=` names; without it the first.
+
+    Raises:
+        Problem: there is no such environment.
+    """
+    environment = request.query_params.get("env", environments[0])
+    if environment not in environments:
+        raise Problem("request_invalid", f"env must be one of {', '.join(environments)}")
+    return environment
+
+
+def require_all_tenants(request: Request, environment: str) -> None:
+    """Return when the sender of a guarded request has the scope tenants on every tenant of `environment`.
+
+    Raises:
+        Problem: scope_missing or topic_forbidden.
+    """
+    require(request, "tenants", str(Topic(environment, TENANT_KIND, "*")))
 
 
 def asked_topic(request: Request, environment: str) -> str:
     """Return the topic of the tenant that the path names.
 
     Raises:
-        Refusal: it is no tenant's id.
+        Problem: it is no tenant's id.
     """
     try:
         topic = Topic.parse(f"{TENANT_KIND}:{request.path_params['id']}")
     except TopicError as error:
-        raise Refusal("request_invalid", str(error)) from None
+        raise Problem("request_invalid", str(error)) from None
     return str(Topic(environment, TENANT_KIND, topic.id))

@@ -13,10 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from sync.billing.api.errors import ERRORS
 from sync.billing.api.overrides import Operators
 from sync.billing.api.previews import Previews
 from sync.billing.api.status import Standing, Tabs
-from sync.billing.api.tenant_commands import Desk, asked_topic
+from sync.billing.api.tenant_commands import Desk, asked_environment, asked_topic, require_all_tenants
 from sync.billing.domain.model import Facts, ScheduledPlanChange
 from sync.billing.domain.outcome import ChangeRejected
 from sync.billing.domain.scheduled_changes import ChangeRequest, plan_change
@@ -26,17 +27,27 @@ from sync.billing.providers.stripe.webhooks import PRORATIONS
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation, Report
 from sync.core import instants
-from sync.http.endpoint import Guard, Scope, by, guarded, require, require_all_tenants
+from sync.http.body import json_response, read_object
+from sync.http.callers import Guard, Scope, by, guarded, require
+from sync.http.endpoint import Count, not_counted
+from sync.http.endpoint import route as http_route
 from sync.http.fields import Fields
-from sync.http.problem import Refusal, asked_environment, json_response, page_limit, read_object
+from sync.http.pagination import page_limit, stream_cursor
+from sync.http.problem import Problem
 
 VERSION_MAX = 2**53 - 1
 
 Handler = Callable[[Request, str], Awaitable[Response]]
-"""Answers a request about an environment; may raise Refusal and StoreError."""
+"""Answers a request about an environment; may raise Problem and StoreError."""
 
 
-def routes(pipeline: Pipeline, environments: tuple[str, ...], guard: Guard, tabs: Tabs | None = None) -> list[Route]:
+def routes(
+    pipeline: Pipeline,
+    environments: tuple[str, ...],
+    guard: Guard,
+    tabs: Tabs | None = None,
+    count: Count = not_counted,
+) -> list[Route]:
     """Return the routes about tenants, all behind `guard`; `tabs` tells what their tabs show, if that is known here."""
     shared = Desk(pipeline)
     desk, previews, operators = _Tenants(shared), Previews(shared), Operators(shared)
@@ -49,7 +60,7 @@ def routes(pipeline: Pipeline, environments: tuple[str, ...], guard: Guard, tabs
             require(request, scope, asked_topic(request, environment))
             return await handler(request, environment)
 
-        return Route(path, guarded(guard, answer), methods=[method])
+        return http_route(path, method, guarded(guard, answer), count, ERRORS)
 
     async def drift(request: Request) -> Response:
         environment = asked_environment(request, environments)
@@ -57,7 +68,7 @@ def routes(pipeline: Pipeline, environments: tuple[str, ...], guard: Guard, tabs
         return await desk.drift(request, environment)
 
     return [
-        Route("/v1/drift", guarded(guard, drift), methods=["GET"]),
+        http_route("/v1/drift", "GET", guarded(guard, drift), count, ERRORS),
         route("/v1/tenants/{id}/reconcile", desk.reconcile, "POST"),
         route("/v1/tenants/{id}/scheduled-change", desk.schedule, "POST"),
         route("/v1/tenants/{id}/scheduled-change", desk.unschedule, "DELETE"),
@@ -81,9 +92,8 @@ class _Tenants:
     async def drift(self, request: Request, environment: str) -> Response:
         """Answer one page of drift records, the newest first, and how many of each kind there ever were."""
         drifts = self._desk.pipeline.environment(environment).drifts
-        before, limit = request.query_params.get("before", ""), page_limit(request.query_params.get("limit"))
-        if before and not _is_cursor(before):
-            raise Refusal("request_invalid", "before is not a cursor: pass what `next` said")
+        limit = page_limit(request.query_params.get("limit"))
+        before = stream_cursor(request.query_params.get("before"))
         records, following = await drifts.page(before, limit)
         document: dict[str, object] = {"drift": records, "counts": await drifts.counts()}
         return json_response(document | ({"next": following} if following else {}))
@@ -157,15 +167,15 @@ async def reconciled(reconciliation: Reconciliation, environment: str, topic: st
     """Return the answer that says what comparing a tenant with its provider found, once it is repaired. `who` asked.
 
     Raises:
-        Refusal: the provider could not be asked.
+        Problem: the provider could not be asked.
         StoreError: the store is unreachable or failing.
     """
     if not reconciliation.can_ask(environment):
-        raise Refusal("provider_unavailable", f"no API key is set for {environment}: nobody can be asked")
+        raise Problem("provider_unavailable", f"no API key is set for {environment}: nobody can be asked")
     report = await reconciliation.reconcile(environment, topic, "asked", who=who)
     if report.unasked and not report.asked:
         reason = next(iter(report.unasked.values()))
-        raise Refusal("provider_unavailable", f"the provider could not be asked: {reason}")
+        raise Problem("provider_unavailable", f"the provider could not be asked: {reason}")
     return json_response(_shown(report))
 
 
@@ -179,11 +189,3 @@ def _shown(report: Report) -> dict[str, object]:
         "drift": [entry.shown() for entry in report.drift],
         **({"reason": receipt.reason} if receipt.reason else {}),
     }
-
-
-def _is_cursor(text: str) -> bool:
-    """Whether `text` is a stream's id: two numbers that fit 64 bits, not both 0."""
-    parts = text.split("-")
-    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and len(part) <= 20 for part in parts):
-        return False
-    return all(int(part) < 2**64 for part in parts) and any(map(int, parts))

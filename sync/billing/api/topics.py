@@ -7,16 +7,21 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sync.billing.api import tenants
+from sync.billing.api.errors import ERRORS
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation
 from sync.core.topic import RESERVED_KINDS, TENANT_KIND, Topic, TopicError
-from sync.http.endpoint import Guard, by, guarded, require
-from sync.http.problem import Refusal, json_response
+from sync.http.body import json_response
+from sync.http.callers import Guard, by, guarded, require
+from sync.http.endpoint import Count, not_counted, route
+from sync.http.problem import Problem
 from sync.source.client import SourceError
 from sync.source.hydration import ASKED_PATIENCE_S, Hydration
 
 
-def routes(pipeline: Pipeline, billed: frozenset[str], hydration: Hydration | None, guard: Guard) -> list[Route]:
+def routes(
+    pipeline: Pipeline, billed: frozenset[str], hydration: Hydration | None, guard: Guard, count: Count = not_counted
+) -> list[Route]:
     """Return the routes about topics of any kind, behind `guard`. `billed`: environments whose tenants billing has."""
     reconciliation = Reconciliation(pipeline)
 
@@ -28,21 +33,21 @@ def routes(pipeline: Pipeline, billed: frozenset[str], hydration: Hydration | No
         if is_billed:
             return await tenants.reconciled(reconciliation, topic.env, str(topic), by(request))
         if hydration is None:
-            raise Refusal("source_unavailable", "no source is set: nobody can be asked about this topic")
+            raise Problem("source_unavailable", "no source is set: nobody can be asked about this topic")
         try:
             found = await hydration.reconcile(str(topic), "asked", ASKED_PATIENCE_S)
         except SourceError as error:
-            raise Refusal("source_unavailable", f"the source could not be asked: {error}") from None
+            raise Problem("source_unavailable", f"the source could not be asked: {error}") from None
         return json_response({"outcome": found.outcome, "version": found.version})
 
-    return [Route("/v1/topics/{topic:path}/reconcile", guarded(guard, reconcile), methods=["POST"])]
+    return [route("/v1/topics/{topic:path}/reconcile", "POST", guarded(guard, reconcile), count, ERRORS)]
 
 
 def _asked(request: Request) -> Topic:
     try:
         topic = Topic.parse(request.path_params["topic"])
     except TopicError as error:
-        raise Refusal("request_invalid", str(error)) from None
+        raise Problem("request_invalid", str(error)) from None
     if topic.kind in RESERVED_KINDS:
-        raise Refusal("request_invalid", f"topics of kind {topic.kind} are the gateways' own")
+        raise Problem("request_invalid", f"topics of kind {topic.kind} are the gateways' own")
     return topic

@@ -12,13 +12,15 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from sync.billing.api import body_self_check
+from sync.billing.api.errors import RETRY_AFTER_S
 from sync.billing.api.receipts import receipt_response
 from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verified, WebhookAdapter
 from sync.billing.services.ingest import Pipeline
-from sync.http.problem import Refusal, read_body
+from sync.http.body import read_body
+from sync.http.endpoint import Count, not_counted, route
+from sync.http.problem import Problem
 from sync.process import logs
 from sync.settings import SyncSettings
 from sync.store.store import StoreError
@@ -27,16 +29,15 @@ _LOGGER = "sync.billing.api.webhooks"
 _log = structlog.get_logger(_LOGGER)
 
 
-def routes(pipeline: Pipeline, settings: SyncSettings) -> list[Route]:
+def routes(pipeline: Pipeline, settings: SyncSettings, count: Count = not_counted) -> list[Route]:
     """Return one route for each provider that has signing secrets."""
     found: list[Route] = []
     tolerances_s = {"paddle": settings.paddle_tolerance_s, "stripe": settings.stripe_tolerance_s}
     for name, adapter in pipeline.adapters.items():
         secrets = settings.signing_secrets(name)
         if secrets:
-            # An ASGI app, not a function: Starlette's wrapper around functions costs a tenth of a delivery.
             endpoint = _WebhookEndpoint(pipeline, adapter, secrets, tolerances_s[name])
-            found.append(Route(f"/webhooks/{name}", endpoint, methods=["POST"]))
+            found.append(route(f"/webhooks/{name}", "POST", endpoint.answer, count))
     if not found:
         _log.warning("webhooks_off", reason="no signing secrets are set")
     return found
@@ -53,45 +54,40 @@ class _WebhookEndpoint:
         self._secrets = secrets
         self._tolerance_s = tolerance_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, request: Request) -> Response:
         """Answer one delivery."""
-        response = await self._webhook(Request(scope, receive))
-        await response(scope, receive, send)
-
-    async def _webhook(self, request: Request) -> Response:
+        body = await read_body(request)
+        if body_self_check.asked(request.headers):
+            return Response(status_code=204 if body_self_check.is_intact(request.headers, body) else 409)
+        environment = self._environment(request, body)
         try:
-            body = await read_body(request)
-            if body_self_check.asked(request.headers):
-                return Response(status_code=204 if body_self_check.is_intact(request.headers, body) else 409)
-            environment = self._environment(request, body)
             receipt = await self._pipeline.receive(self._adapter, body, environment)
             await self._pipeline.wait_durable()
-        except Refusal as refusal:
-            return refusal.response()
         except StoreError as error:
             logs.limited(_LOGGER, "webhook_not_stored", level="error", provider=self._adapter.name, error=str(error))
-            return Refusal("store_unavailable", "the event could not be stored or used: send it again").response()
+            detail = "the event could not be stored or used: send it again"
+            raise Problem("store_unavailable", detail, headers={"Retry-After": RETRY_AFTER_S}) from None
         return receipt_response(receipt)
 
     def _environment(self, request: Request, body: bytes) -> str:
         """Return the environment whose secret signed `body`.
 
         Raises:
-            Refusal: no secret did, or too long ago.
+            Problem: no secret did, or too long ago.
         """
         verification = self._adapter.verify(body, request.headers, self._secrets, time.time(), self._tolerance_s)
         match verification:
             case Verified(environment):
                 return environment
             case Malformed(problem):
-                raise Refusal("signature_malformed", problem)
+                raise Problem("signature_malformed", problem)
             case Invalid():
                 logs.limited(_LOGGER, "signature_invalid", provider=self._adapter.name, bytes=len(body))
-                raise Refusal("signature_invalid", "no configured secret made this signature of these bytes")
+                raise Problem("signature_invalid", "no configured secret made this signature of these bytes")
             case Expired(skew_s):
                 where = "behind" if skew_s > 0 else "ahead of"
                 logs.limited(_LOGGER, "signature_expired", provider=self._adapter.name, skew_s=skew_s)
-                raise Refusal(
+                raise Problem(
                     "signature_expired",
                     f"the signature is genuine, but its time is {abs(skew_s)} s {where} this server's clock, which is "
                     f"beyond the tolerance of {self._tolerance_s:g} s: check the clock, or the delivery is a replay",

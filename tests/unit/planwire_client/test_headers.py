@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.api.state import VERSION_HEADER as GATEWAYS
 from planwire_client import VERSION_HEADER, read_version, write_version
+from sync.http.body import VERSION_HEADER as GATEWAYS
 
 NOW = 1_795_395_356.0
 

@@ -6,7 +6,7 @@ import orjson
 import pytest
 from starlette.exceptions import HTTPException
 
-from gateway.api.problem import STATUSES, Problem, from_exception
+from sync.http.problem import STATUSES, Problem, problem_of
 from sync.store.store import StoreError
 
 
@@ -43,6 +43,6 @@ def test_a_401_says_how_and_a_503_says_when() -> None:
     ],
 )
 def test_every_error_becomes_one(error: Exception, code: str) -> None:
-    problem = from_exception(error)
+    problem = problem_of(error)
     assert problem.code == code
     assert "secret" not in str(problem)

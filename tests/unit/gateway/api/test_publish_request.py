@@ -7,9 +7,9 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.api.problem import Problem
 from gateway.api.publish_request import EVENT_ID_MAX, FIELDS, Limits, Origin, origin, read_change
 from gateway.api_docs.openapi import CloudEvent, Publish
+from sync.http.problem import Problem
 from sync.store.store import Change
 
 LIMITS = Limits(state_max_bytes=1000, state_max_depth=4)

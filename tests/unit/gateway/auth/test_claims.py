@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.api.problem import STATUSES
 from gateway.auth.claims import DEFAULT_SCOPE, MESSAGES, AuthFailure, Claims, read_claims
+from sync.http.problem import STATUSES
 
 GOOD: dict[str, Any] = {"sub": "u1", "exp": 2000, "topics": ["tenant:acme"]}
 

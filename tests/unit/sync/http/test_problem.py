@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from planwire_client import VERSION_HEADER as THE_CLIENTS
-from sync.http.problem import VERSION_HEADER, json_response
+from sync.http.body import VERSION_HEADER, json_response
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,32 @@
-"""Request bodies: read up to a limit and a deadline, never more, and taken for JSON only where they say so."""
+"""Request bodies, read up to a limit and a deadline; and answers in JSON."""
 
 from __future__ import annotations
 
 import asyncio
 
+import orjson
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
-from gateway.api.problem import Problem
 from sync.core import canonical_json
+from sync.http.problem import Problem
 
 JSON_TYPES = frozenset(("", "application/json", "application/cloudevents+json", "application/cloudevents-batch+json"))
 """Media types that are read; none at all counts as JSON."""
 
+BODY_MAX_BYTES = 65_536
+BODY_TIMEOUT_S = 10.0
+"""Default limit and deadline of a whole body."""
+
 DISCARD_MAX_BYTES = 16_777_216
-"""The rest of a refused body up to here is let in and dropped by the server, so that its sender gets to see why; cut
-off in the middle, most would only see a reset."""
+"""Maximum announced size of a rejected body that the server still receives and drops. The sender can then read the
+answer; a connection that is cut off while sending shows most senders a reset only."""
+
+VERSION_HEADER = "Planwire-Version"
+"""A topic's version after a change. Backends pass it on, so that nobody is answered from before their own change."""
 
 COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-"""How compressed bodies begin, also where nothing says that they are."""
+"""First bytes of compressed bodies, for those that no header names."""
 
 BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 """Of UTF-8 and UTF-16; JSON has none (RFC 8259 section 8.1)."""
@@ -25,9 +34,11 @@ BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _CLOSE = {"Connection": "close"}
 
 
-def _compressed(coding: str) -> Problem:
-    detail = f"the body is compressed ({coding}), which is not read here; send it as it is"
-    return Problem("content_encoding_unsupported", detail, headers={"Accept-Encoding": "identity"})
+def json_response(document: object, status: int = 200) -> Response:
+    """Return an answer in JSON; the member `version` of an object goes into VERSION_HEADER, too."""
+    version = document.get("version") if isinstance(document, dict) else None
+    headers = None if version is None else {VERSION_HEADER: str(version)}
+    return Response(orjson.dumps(document), status, headers, "application/json")
 
 
 def media_type(request: Request) -> str:
@@ -35,8 +46,13 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
+async def read_body(request: Request, limit: int = BODY_MAX_BYTES, timeout_s: float = BODY_TIMEOUT_S) -> bytes:
     """Return the whole body.
+
+    Args:
+        request: the request.
+        limit: bytes the body may have.
+        timeout_s: seconds it may take.
 
     Raises:
         Problem: 413 as soon as more than `limit` bytes are announced or came; 408 when it did not end in `timeout_s`;
@@ -78,6 +94,33 @@ async def read_json(request: Request, limit: int, timeout_s: float, containers: 
     kind = media_type(request)
     if kind not in JSON_TYPES:
         raise Problem("content_type_unsupported", f"{kind[:80]!r} is not read here; send application/json")
+    body = await _read_text(request, limit, timeout_s)
+    if containers is not None and body.count(b"{") + body.count(b"[") > containers:
+        raise Problem("batch_too_large", f"a batch has at most {containers:,} objects and arrays: send it in parts")
+    try:
+        return canonical_json.parse(body)
+    except ValueError as error:
+        raise Problem("json_invalid", f"the body is not JSON: {error}") from None
+
+
+async def read_object(request: Request) -> dict[str, object]:
+    """Return the body's JSON object, whatever its media type; an empty body is an empty object.
+
+    Raises:
+        Problem: as `read_body`; 415 for what is compressed or in another charset; 422 for anything else.
+    """
+    body = await _read_text(request, BODY_MAX_BYTES, BODY_TIMEOUT_S)
+    try:
+        document = orjson.loads(body) if body else {}
+    except orjson.JSONDecodeError:
+        raise Problem("request_invalid", "the body is not JSON") from None
+    if not isinstance(document, dict):
+        raise Problem("request_invalid", "the body is not a JSON object")
+    return document
+
+
+async def _read_text(request: Request, limit: int, timeout_s: float) -> bytes:
+    """Return the body, which is neither compressed nor marked as another charset than UTF-8."""
     coding = request.headers.get("content-encoding", "").strip().lower()
     if coding not in ("", "identity"):
         raise _compressed(coding[:80])
@@ -87,9 +130,9 @@ async def read_json(request: Request, limit: int, timeout_s: float, containers: 
             raise _compressed(name)
     if body.startswith(BYTE_ORDER_MARKS):
         raise Problem("charset_unsupported", "the body begins with a byte order mark; send UTF-8 without one")
-    if containers is not None and body.count(b"{") + body.count(b"[") > containers:
-        raise Problem("batch_too_large", f"a batch has at most {containers:,} objects and arrays: send it in parts")
-    try:
-        return canonical_json.parse(body)
-    except ValueError as error:
-        raise Problem("json_invalid", f"the body is not JSON: {error}") from None
+    return body
+
+
+def _compressed(coding: str) -> Problem:
+    detail = f"the body is compressed ({coding}), which is not read here; send it as it is"
+    return Problem("content_encoding_unsupported", detail, headers={"Accept-Encoding": "identity"})

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.api.problem import Problem
+from sync.http.problem import Problem
 
 CORS_PATHS = ("/v1/state/",)
 """The paths that pages of other origins may call. Publishing is not among them: its keys have no place in a browser."""

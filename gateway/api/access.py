@@ -1,18 +1,12 @@
-"""What every HTTP route shares: the gateway behind it, who is asking, and errors turned into counted answers."""
+"""Who sends a request to the gateway, and what they may do: tokens, publish keys, their rates and rights."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Send
-from starlette.types import Scope as AsgiScope
 
-from gateway.api.problem import Problem, from_exception
 from gateway.auth import addresses, origins
 from gateway.auth.publish_keys import PublishKey, PublishKeys
 from gateway.auth.revocations import Revocation
@@ -21,9 +15,9 @@ from gateway.auth.tokens import Auth, AuthFailure, Claims
 from gateway.hub.hub import Hub
 from gateway.metrics import Metrics
 from gateway.settings import GatewaySettings
-from sync.process import logs
+from sync.http.problem import Problem
 from sync.store.checks.inspection import Inspection
-from sync.store.store import Store, StoreError
+from sync.store.store import Store
 
 
 class Gateway(Protocol):
@@ -59,70 +53,6 @@ class Gateway(Protocol):
 
     def revoke(self, revocation: Revocation) -> None:
         """Refuse what is revoked from now on, and give up what open sockets hold by it."""
-
-
-Handler = Callable[[Request], Awaitable[Response]]
-
-
-def route(gateway: Gateway, path: str, method: str, handler: Handler) -> Route:
-    """Return a route whose refusals are problem documents and whose answers are counted under `path`."""
-
-    async def endpoint(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except (Problem, StoreError) as error:
-            if isinstance(error, StoreError):
-                logs.limited("gateway.api.routes", "store_unavailable", route=path, error=str(error))
-            return from_exception(error).response()
-
-    found = Route(path, endpoint, methods=[method])
-    found.app = Counted(found.app, path, gateway.metrics)
-    return found
-
-
-class Counted:
-    """An ASGI app whose answers are counted under `path` when they are sent, including streams and internal errors."""
-
-    def __init__(self, app: ASGIApp, path: str, metrics: Metrics) -> None:
-        self._app, self._path, self._metrics = app, path, metrics
-
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Serve the request and count its answer. A client that leaves before the answer is not counted."""
-
-        status, is_gone, is_served = 0, False, False
-
-        async def hear() -> Message:
-            nonlocal is_gone
-            message = await receive()
-            is_gone = is_gone or message["type"] == "http.disconnect"
-            return message
-
-        async def answer(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start" and not is_gone:
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, hear, answer)
-            is_served = True
-        finally:
-            if not is_served and not is_gone:
-                status = status or 500  # the application answers an unhandled exception with 500
-            if status:
-                self._metrics.requests[self._path, scope["method"], status] += 1
-
-
-class Streaming(Response):
-    """An answer that needs something held open while it is sent: `stream` is an ASGI app that opens and closes it."""
-
-    def __init__(self, stream: Callable[[AsgiScope, Receive, Send], Awaitable[None]]) -> None:
-        super().__init__()
-        self._stream = stream
-
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        await self._stream(scope, receive, send)
 
 
 def is_local(connection: HTTPConnection) -> bool:
