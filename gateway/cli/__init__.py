@@ -1,8 +1,8 @@
 """The command line `planwire`: tokens, publishing, watching, parked events, settings, the simulator, a local run.
 
-It is a caller of the gateway like any other and, but for `backfill`, opens no store. Everything heavy is imported by
-the command that uses it, so that --help is quick. Bad input is one line on standard error and exit 2; what failed on
-the way is exit 1.
+May import: all of `gateway` and `sync`; heavy imports stand inside the command that needs them, so that --help is
+quick. Commands call the gateway's HTTP API; only `backfill` and `outbox` open a store. Bad input is one line on
+standard error and exit 2; a failure is exit 1.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import NoReturn
 import click
 
 from gateway.cli.admin import dev, parked, settings
-from gateway.cli.backfill import backfill as backfill_command
-from gateway.cli.common import EXIT_FAILED, EXIT_USAGE, note
+from gateway.cli.backfill import backfill
+from gateway.cli.common import EXIT_FAILED, EXIT_USAGE
 from gateway.cli.inspect import diff, drift, log, trace
 from gateway.cli.outbox import outbox
+from gateway.cli.output import note
 from gateway.cli.publishing import publish, token, watch
 from gateway.cli.simulate import simulate
 from gateway.cli.top import top
@@ -35,22 +36,8 @@ def cli() -> None:
     """
 
 
-for _command in (
-    token,
-    publish,
-    watch,
-    simulate,
-    parked,
-    backfill_command,
-    outbox,
-    settings,
-    dev,
-    top,
-    trace,
-    log,
-    diff,
-    drift,
-):
+_COMMANDS = (token, publish, watch, simulate, parked, backfill, outbox, settings, dev, top, trace, log, diff, drift)
+for _command in _COMMANDS:
     cli.add_command(_command)
 
 
@@ -62,12 +49,12 @@ def main() -> NoReturn:
         click.echo(error.ctx.get_help() if error.ctx else str(error), err=True)
         sys.exit(EXIT_USAGE)
     except click.ClickException as error:
-        # One line, whatever click would add: usage is a --help away.
+        # One line, without the usage text that click would add.
         note(" ".join(error.format_message().split()))
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of a pipe went away; keep the interpreter from complaining when it flushes.
+        # The reader of the pipe is gone. Redirect stdout, or the interpreter would fail to flush it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)

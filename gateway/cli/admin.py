@@ -1,4 +1,4 @@
-"""Parked events, the settings, a local run."""
+"""Commands for operators: parked events, the list of settings, a local run."""
 
 from __future__ import annotations
 
@@ -8,61 +8,55 @@ from urllib.parse import quote
 
 import click
 
-from gateway.cli.common import answered, base_url, environment, publish_key, say, say_json, secret_options, send, table
+from gateway.cli.common import environment_option, json_lines_option
+from gateway.cli.gateway_api import Api, with_publish_api
+from gateway.cli.output import say, say_json, say_json_lines, say_table
+
+PARKED_PAGE = 500
+"""Maximum number of events in one answer of the gateway."""
+
+_PARKED_COLUMNS = ("parked_at", "event_id", "type", "topic", "attempts", "reason")
 
 
 @click.command()
-@click.option("--env", "environ", help="The provider environment.  [default: live]")
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="The most that are listed.")
-@click.option("--retry", metavar="EVENT_ID", help="Try this one again now, and print what becomes of it.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.option("--url", help="The gateway.  [default: http://127.0.0.1:$PORT]")
-@secret_options("key", "a publish key", "$PLANWIRE_PUBLISH_KEY")
-def parked(
-    environ: str | None, limit: int, retry: str | None, as_json: bool, url: str | None, given: str | None
-) -> None:
-    """List the billing events that are kept because they cannot be used yet, the longest parked first, and why.
+@environment_option
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Maximum number of events.")
+@click.option("--retry", metavar="EVENT_ID", help="Retry this event now, and print its outcome.")
+@json_lines_option
+@with_publish_api
+def parked(environ: str | None, limit: int, retry: str | None, as_json: bool, api: Api) -> None:
+    """List the billing events that are kept because they cannot be used yet, and why. The longest parked come first.
 
     \b
     Example: planwire parked
              planwire parked --retry evt_01h8bzakzx3hm2fmen703n5q45
     """
-    env = environment()
-    base, key = base_url(url, env), publish_key(given, env)
     asked = {} if environ is None else {"env": environ}
     if retry is not None:
-        answer = answered(*send("POST", f"{base}/v1/parked/{quote(retry, safe='')}/retry", asked, None, key, base))
-        shown = " ".join(str(answer[name]) for name in ("outcome", "version", "reason") if name in answer)
+        answer = api.answer("POST", f"/v1/parked/{quote(retry, safe='')}/retry", asked)
         if as_json:
             say_json(answer)
         else:
-            say(shown)
+            say(" ".join(str(answer[name]) for name in ("outcome", "version", "reason") if name in answer))
         return
     found: list[dict[str, Any]] = []
     page: dict[str, Any] = {"next": ""}
     while "next" in page and len(found) < limit:
         cursor = {"after": page["next"]} if page["next"] else {}
         asked["limit"] = str(min(limit - len(found), PARKED_PAGE))
-        page = answered(*send("GET", f"{base}/v1/parked", {**asked, **cursor}, None, key, base))
+        page = api.answer("GET", "/v1/parked", {**asked, **cursor})
         found += page.get("parked", [])
     if as_json:
-        for event in found:
-            say_json(event)
+        say_json_lines(found)
     else:
-        say("\n".join(table(_PARKED_COLUMNS, found)) if found else "nothing is parked")
-
-
-PARKED_PAGE = 500
-"""The most that one answer lists."""
-
-_PARKED_COLUMNS = ("parked_at", "event_id", "type", "topic", "attempts", "reason")
+        say_table(_PARKED_COLUMNS, found, "nothing is parked")
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON array of objects.")
-@click.option("--markdown", is_flag=True, help="The page docs/configuration.md.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array of objects.")
+@click.option("--markdown", is_flag=True, help="Print the page docs/configuration.md.")
 def settings(as_json: bool, markdown: bool) -> None:
-    """List every setting: its environment name and default, unit and bounds, what it does, who reads it.
+    """List every setting: its environment name, default, unit and bounds, what it does, and which process reads it.
 
     Example: planwire settings --json
     """
@@ -88,7 +82,7 @@ def settings(as_json: bool, markdown: bool) -> None:
 
 @click.command()
 def dev() -> None:
-    """Run everything locally: store, gateway, worker, simulator - what `make run` does.
+    """Run the whole system on this machine (store, gateway, worker, simulator), as `make run` does.
 
     Example: PORT=8080 planwire dev
     """

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from gateway.cli.common import Failed, environment, note, say, say_json
+from gateway.cli.common import Failed, environment
+from gateway.cli.output import note, say, say_json
 
 if TYPE_CHECKING:
     from sync.billing.services.backfill import Report

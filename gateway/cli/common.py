@@ -1,4 +1,4 @@
-"""What all commands share: the environment, addresses, argument types, secrets, requests to the gateway, and output."""
+"""What all commands share: the environment, argument types, and options."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-from sync.core.plain_text import json_text, plain_lines
+from gateway.cli.output import note
 
 DATA_DIR = ".planwire"
 
@@ -21,12 +21,16 @@ SECRET_MAX_CHARS = 16_384
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
-
 Command = Callable[..., Any]
+
+url_option = click.option("--url", help="The gateway.  [default: http://127.0.0.1:$PORT]")
+json_object_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+json_lines_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+environment_option = click.option("--env", "environ", help="The provider environment.  [default: live]")
 
 
 class Failed(click.ClickException):
-    """What was asked for could not be done; the message is one line."""
+    """The command could not do what it was asked for; the message is one line."""
 
     exit_code = EXIT_FAILED
 
@@ -35,7 +39,7 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the process's environment, completed from the development runner's dev.env where there is one.
 
     Raises:
-        Failed: that file is there and cannot be read.
+        Failed: the file exists and cannot be read.
         click.UsageError: the environment names a setting that does not exist, or gives one two values.
     """
     from gateway.dev import dev_env
@@ -51,27 +55,13 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
         raise Failed(str(error)) from error
 
 
-def base_url(url: str | None, env: Mapping[str, str]) -> str:
-    """Return the gateway's base URL: `url`, or the local one on PORT (8000)."""
-    chosen = (url or f"http://127.0.0.1:{env.get('PORT') or 8000}").rstrip("/")
-    if not chosen.startswith(("http://", "https://")):
-        raise click.BadParameter("expected http://HOST:PORT or https://HOST", param_hint="--url")
-    return chosen
-
-
-def unreachable(url: str, error: Exception) -> Failed:
-    """Return the failure that says what to do when nothing answers at `url`."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return Failed(f"nothing answers at {url} ({reason}): start it with `make run`, or name another with --url")
-
-
 class TopicType(click.ParamType):  # type: ignore[type-arg] # generic from click 8.5 on, ours works before too
-    """A topic's name, checked before anything is sent."""
+    """A topic's name. It is checked before anything is sent."""
 
     name = "topic"
 
     def __init__(self, *, wildcard: bool = False) -> None:
-        """`wildcard`: take "*" too."""
+        """`wildcard`: accept "*" as well."""
         self._wildcard = wildcard
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
@@ -87,7 +77,7 @@ class TopicType(click.ParamType):  # type: ignore[type-arg] # generic from click
 
 
 class JsonType(click.ParamType):  # type: ignore[type-arg]
-    """A JSON value, `-` for the one on standard input; converted to the value."""
+    """A JSON value, or `-` for the one on standard input. The parameter is a tuple that holds the decoded value."""
 
     name = "json"
 
@@ -105,17 +95,17 @@ class JsonType(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"not JSON: {error}", param, ctx)
         except TypeError as error:
             self.fail(f"cannot be sent: {error}; send an integer beyond 64 bits as a string", param, ctx)
-        # Wrapped: click takes a bare None for "not given".
+        # Wrapped, because click takes None for "not given".
         return (decoded,)
 
 
 def mint(
     env: Mapping[str, str], topics: tuple[str, ...], scopes: tuple[str, ...], ttl_s: int, sub: str, jti: str
 ) -> str:
-    """Return a JWT signed with the environment's PLANWIRE_JWT_SECRET, alive for `ttl_s` seconds.
+    """Return a JWT signed with the environment's PLANWIRE_JWT_SECRET, valid for `ttl_s` seconds.
 
     Raises:
-        click.UsageError: there is no usable secret, or no such scope.
+        click.UsageError: there is no usable secret, or a scope is unknown.
     """
     from gateway.auth.tokens import mint
     from gateway.settings import SECRET_MIN_BYTES
@@ -132,12 +122,12 @@ def mint(
 
 
 def secret_options(name: str, what: str, default: str) -> Callable[[Command], Command]:
-    """Return the decorator that gives a command its options for a secret; they arrive as the one parameter `given`.
+    """Return a decorator that gives a command its options for a secret; they arrive as the one parameter `given`.
 
     Args:
-        name: of the options: `--NAME-file`, and `--NAME`, which is going away.
+        name: of the options: `--NAME-file`, and `--NAME`, which is deprecated.
         what: the secret, with an article.
-        default: where the secret comes from without them.
+        default: the source of the secret without them.
     """
 
     def decorate(command: Command) -> Command:
@@ -168,91 +158,3 @@ def _read_secret(file: str, option: str) -> str:
     if not text or len(text) > SECRET_MAX_CHARS or len(text.split()) != 1:
         raise click.UsageError(f"{option}: {file} must hold one line of 1 to {SECRET_MAX_CHARS} characters, no blanks")
     return text
-
-
-def publish_key(given: str | None, env: Mapping[str, str]) -> str:
-    """Return the publish key that was given, or the environment's PLANWIRE_PUBLISH_KEY.
-
-    Raises:
-        click.UsageError: there is none.
-    """
-    key = given or env.get("PLANWIRE_PUBLISH_KEY")
-    if not key:
-        raise click.UsageError("no publish key: set PLANWIRE_PUBLISH_KEY or give --key-file (`make run` makes one)")
-    return key
-
-
-def post(url: str, body: object, key: str, base: str) -> tuple[int, dict[str, Any]]:
-    """Return what `send` does for a POST of `body`."""
-    return send("POST", url, {}, body, key, base)
-
-
-def send(
-    method: str, url: str, query: Mapping[str, str], body: object, key: str, base: str
-) -> tuple[int, dict[str, Any]]:
-    """Return the status and the JSON object of an answer, an empty one where it is something else."""
-    import httpx2
-    import orjson
-
-    try:
-        response = httpx2.request(
-            method,
-            url,
-            params=query or None,
-            content=None if body is None else orjson.dumps(body),
-            headers={
-                **({"Authorization": f"Bearer {key}"} if key else {}),
-                **({} if body is None else {"Content-Type": "application/json"}),
-            },
-            timeout=15,
-        )
-    except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError) as error:
-        raise unreachable(base, error) from error
-    try:
-        answer = orjson.loads(response.content)
-    except orjson.JSONDecodeError:
-        answer = None
-    return response.status_code, answer if isinstance(answer, dict) else {}
-
-
-def answered(status: int, answer: dict[str, Any]) -> dict[str, Any]:
-    """Return the answer to a request that was served; end with what was said where it was not."""
-    if status != 200:
-        refused(status, answer)
-    return answer
-
-
-def refused(status: int, answer: Mapping[str, object]) -> NoReturn:
-    """End with what the gateway said: exit 2 where the input was at fault, else 1."""
-    said = f"{answer.get('code', 'refused')} ({status}): {answer.get('detail', 'no reason was given')}"
-    raise click.UsageError(said) if status in (413, 422) else Failed(said)
-
-
-def table(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> list[str]:
-    """Return the lines of a table; what a row lacks is `-`."""
-    cells = [list(columns), *([str(row.get(name) or "-") for name in columns] for row in rows)]
-    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
-
-
-def instant(version: int) -> str:
-    """Return the instant that a version tells: RFC 3339 UTC with microseconds."""
-    from datetime import UTC, datetime, timedelta
-
-    instant = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=version)
-    return instant.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def note(text: str) -> None:
-    """Say something on standard error, where it is in nobody's pipe."""
-    say(f"planwire: {text}", err=True)
-
-
-def say(text: str, *, err: bool = False) -> None:
-    """Print lines, in which foreign text may stand: whatever the terminal would obey is escaped."""
-    click.echo(plain_lines(text), err=err)
-
-
-def say_json(value: object) -> None:
-    """Print a value as one line of JSON that the terminal cannot be harmed by."""
-    click.echo(json_text(value))

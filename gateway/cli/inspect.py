@@ -1,27 +1,34 @@
-"""Why a tenant sees what it sees: the chain from the cause to each tab, versions, differences, drift."""
+"""Commands that explain what a tenant sees: the chain from the cause to each tab, versions, differences, drift."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 import click
 
-from gateway.cli.common import EXIT_FAILED, Failed, TopicType, instant, say, say_json, secret_options, table
-from gateway.cli.console_api import Console, seconds, segment, span
+from gateway.cli.common import (
+    EXIT_FAILED,
+    Failed,
+    TopicType,
+    environment_option,
+    json_lines_option,
+    json_object_option,
+)
+from gateway.cli.console_api import Console, with_console
+from gateway.cli.output import say, say_json, say_json_lines, say_table, span
+from sync.core import instants
 from sync.core.plain_text import plain
 
-TROUBLE = ("NACKED", "BEHIND", "STALE")
+UNHEALTHY = ("NACKED", "BEHIND", "STALE")
+"""States of a tab or gateway that does not show the newest version, or cannot prove that it does."""
+
 TABS_SHOWN = 50
 EVENTS_SHOWN = 5
 UNUSED = ("parked", "refused", "stale", "ignored")
 """Outcomes of events that changed nothing."""
-
-_URL = click.option("--url", help="The gateway.  [default: http://127.0.0.1:$PORT]")
-_TOKEN = secret_options("token", "a console token", "$PLANWIRE_CONSOLE_TOKEN")
-_JSON_OBJECT = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-_JSON_LINES = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 
 class TenantType(TopicType):
@@ -36,35 +43,31 @@ class TenantType(TopicType):
 
 @click.command()
 @click.argument("tenant", type=TenantType())
-@_JSON_OBJECT
-@_URL
-@_TOKEN
-def trace(tenant: str, as_json: bool, url: str | None, given: str | None) -> None:
-    """Show how TENANT's newest state came about and how far it got: occurred, received, committed, gateways, tabs.
+@json_object_option
+@with_console
+def trace(tenant: str, as_json: bool, console: Console) -> None:
+    """Show where TENANT's newest state comes from and how far it got: occurred, received, committed, gateways, tabs.
 
-    TENANT is an id (acme) or a topic (sandbox/tenant:acme). Exits 1 when a tab is NACKED, BEHIND or STALE, or a gateway
+    TENANT is an id (acme) or a topic (sandbox/tenant:acme). Exits 1 if a tab is NACKED, BEHIND or STALE, or a gateway
     is behind or does not answer.
 
     Example: planwire trace acme
     """
-
-    console = Console.of(url, given)
-    chain = console.get(f"topics/{segment(tenant)}")
-    events = console.get(f"events/{segment(tenant)}")["events"]
-    chain["events"] = events[:EVENTS_SHOWN]
+    chain = console.get("topics/", tenant)
+    chain["events"] = console.get("events/", tenant)["events"][:EVENTS_SHOWN]
     if as_json:
         say_json(chain)
     else:
         say("\n".join(_chain(chain)))
-    if _is_in_trouble(chain):
+    if _is_unhealthy(chain):
         sys.exit(EXIT_FAILED)
 
 
-def _is_in_trouble(chain: Mapping[str, Any]) -> bool:
+def _is_unhealthy(chain: Mapping[str, Any]) -> bool:
     counts, gateways = chain["counts"], chain["gateways"]
     return bool(
-        any(counts.get(status) for status in TROUBLE)
-        or any(gateway["status"] in TROUBLE for gateway in gateways)
+        any(counts.get(status) for status in UNHEALTHY)
+        or any(gateway["status"] in UNHEALTHY for gateway in gateways)
         or chain["silent"]
     )
 
@@ -76,9 +79,9 @@ def _chain(chain: Mapping[str, Any]) -> Iterator[str]:
     at = version / 1e6 if version else None
     previous: float | None = None
     for name, text, moment, note in (
-        ("occurred", cause.get("occurred_at"), seconds(cause.get("occurred_at")), _why(cause)),
-        ("received", cause.get("received_at"), seconds(cause.get("received_at")), ""),
-        ("committed", instant(version) if version else None, at, ""),
+        ("occurred", cause.get("occurred_at"), _seconds(cause.get("occurred_at")), _why(cause)),
+        ("received", cause.get("received_at"), _seconds(cause.get("received_at")), ""),
+        ("committed", instants.text_us(version) if version else None, at, ""),
     ):
         if text is None:
             yield f"  {name:10} -"
@@ -101,8 +104,16 @@ def _chain(chain: Mapping[str, Any]) -> Iterator[str]:
         yield "  no gateway has a tab of it"
     for event in chain["events"]:
         if event["outcome"] in UNUSED:
-            told = "  ".join(plain(event[name]) for name in ("event_id", "outcome", "type", "reason"))
-            yield f"  event {told}"
+            shown = "  ".join(plain(event[name]) for name in ("event_id", "outcome", "type", "reason"))
+            yield f"  event {shown}"
+
+
+def _seconds(text: str | None) -> float | None:
+    """Return an RFC 3339 time in seconds since 1970, None for anything else."""
+    try:
+        return datetime.fromisoformat(text or "").timestamp()
+    except ValueError:
+        return None
 
 
 def _why(cause: Mapping[str, Any]) -> str:
@@ -115,27 +126,24 @@ def _tab(tab: Mapping[str, Any]) -> str:
     lag = f", owes its answer for {span(tab['lag_ms'] / 1000)}" if is_owed else ""
     buffered = f", {tab['buffered_bytes']} bytes wait" if tab.get("buffered_bytes") else ""
     reason = f": {plain(tab['reason'])}" if tab.get("reason") else ""
-    why = f"  {tab['why'].rstrip('.')}" if tab["status"] in TROUBLE else ""
+    why = f"  {tab['why'].rstrip('.')}" if tab["status"] in UNHEALTHY else ""
     who = f"{tab['session']}  {plain(tab['sub'])}  {plain(tab['client'])}"
     return f"{tab['status']:7} {who}  {acked}{lag}{buffered}{why}{reason}"
 
 
 @click.command()
 @click.argument("topic", type=TenantType())
-@click.option("--count", type=click.IntRange(1, 200), default=20, show_default=True, help="The most that are listed.")
-@_JSON_LINES
-@_URL
-@_TOKEN
-def log(topic: str, count: int, as_json: bool, url: str | None, given: str | None) -> None:
-    """List TOPIC's versions, the newest first: when, why, and what each changed.
+@click.option("--count", type=click.IntRange(1, 200), default=20, show_default=True, help="Maximum number of versions.")
+@json_lines_option
+@with_console
+def log(topic: str, count: int, as_json: bool, console: Console) -> None:
+    """List TOPIC's versions, the newest first: when, why, and what each one changed.
 
     Example: planwire log tenant:acme --count 5
     """
-
-    found = Console.of(url, given).get(f"timeline/{segment(topic)}", {"count": count})["versions"]
+    found = console.get("timeline/", topic, {"count": count})["versions"]
     if as_json:
-        for line in found:
-            say_json(line)
+        say_json_lines(found)
         return
     rows = [
         {
@@ -146,7 +154,7 @@ def log(topic: str, count: int, as_json: bool, url: str | None, given: str | Non
         }
         for line in found
     ]
-    say("\n".join(table(("at", "version", "cause", "changed"), rows)) if rows else "nothing was ever committed")
+    say_table(("at", "version", "cause", "changed"), rows, "nothing was ever committed")
 
 
 def _changed(line: Mapping[str, Any]) -> str:
@@ -158,26 +166,23 @@ def _changed(line: Mapping[str, Any]) -> str:
 @click.argument("topic", type=TenantType())
 @click.argument("v1", type=click.IntRange(min=1), required=False)
 @click.argument("v2", type=click.IntRange(min=1), required=False)
-@_JSON_LINES
-@_URL
-@_TOKEN
-def diff(topic: str, v1: int | None, v2: int | None, as_json: bool, url: str | None, given: str | None) -> None:
-    """Show what differs between versions V1 and V2 of TOPIC; without them, what the newest changed.
+@json_lines_option
+@with_console
+def diff(topic: str, v1: int | None, v2: int | None, as_json: bool, console: Console) -> None:
+    """Show the differences between versions V1 and V2 of TOPIC; without them, what the newest version changed.
 
-    A line each: ~ changed, + added, - removed; the path is a JSON Pointer.
+    One line per difference: ~ changed, + added, - removed. The path is a JSON Pointer.
 
     Example: planwire diff tenant:acme 1795395356406607 1795395361917033
     """
-
-    console = Console.of(url, given)
     if v1 is None or v2 is None:
         if v1 is not None:
             raise click.UsageError("give two versions, or none for the newest two")
-        newest = console.get(f"timeline/{segment(topic)}", {"count": 2})["versions"]
+        newest = console.get("timeline/", topic, {"count": 2})["versions"]
         if len(newest) < 2:
             raise Failed(f"{topic} has no two versions to compare")
         v2, v1 = (line["version"] for line in newest)
-    found = console.get(f"diff/{segment(topic)}", {"from": v1, "to": v2})
+    found = console.get("diff/", topic, {"from": v1, "to": v2})
     for item in found["differences"]:
         if as_json:
             say_json(item)
@@ -197,35 +202,30 @@ def _difference(item: Mapping[str, Any]) -> str:
 
 
 @click.command()
-@click.option("--env", "environ", help="The provider environment.  [default: live]")
-@click.option("--topic", type=TenantType(), help="Only of this one.")
+@environment_option
+@click.option("--topic", type=TenantType(), help="Only the drift of this topic.")
 @click.option(
-    "--limit", type=click.IntRange(1, 200), default=50, show_default=True, help="The most that are looked at."
+    "--limit", type=click.IntRange(1, 200), default=50, show_default=True, help="Maximum number of records to look at."
 )
-@_JSON_LINES
-@_URL
-@_TOKEN
-def drift(
-    environ: str | None, topic: str | None, limit: int, as_json: bool, url: str | None, given: str | None
-) -> None:
-    """List where what was published differed from what the provider said, the newest first, and what had us look.
+@json_lines_option
+@with_console
+def drift(environ: str | None, topic: str | None, limit: int, as_json: bool, console: Console) -> None:
+    """List where the published state differed from the provider's, the newest first, and why it was compared.
 
     Example: planwire drift --env sandbox --json
     """
     import orjson
 
-    query = {"env": environ, "topic": topic, "limit": limit}
-    found = Console.of(url, given).get("drift", query)
+    found = console.get("drift", query={"env": environ, "topic": topic, "limit": limit})
     if not found["listed"]:
         raise Failed("this gateway takes no webhooks (PLANWIRE_INTAKE=0): ask one that does with --url")
     rows = found["drift"]
     if as_json:
-        for row in rows:
-            say_json(row)
+        say_json_lines(rows)
         return
     shown = [
         {name: plain(orjson.dumps(row[name]).decode() if name in ("here", "there") else row[name]) for name in row}
         for row in rows
     ]
     columns = ("at", "kind", "topic", "subject", "why", "here", "there")
-    say("\n".join(table(columns, shown)) if shown else "no drift is recorded")
+    say_table(columns, shown, "no drift is recorded")

@@ -1,4 +1,4 @@
-"""The rows that the outbox's relay refused: the relay's own commands, with what the development runner has written."""
+"""`planwire outbox`: the relay's own commands for rejected rows, with the settings of a local run filled in."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.cli.common import environment
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def outbox(arguments: tuple[str, ...]) -> None:
-    """List, retry or drop what the outbox's relay refused (needs psycopg)."""
+    """List, retry or drop the rows that the outbox's relay rejected (needs psycopg)."""
     from sync.outbox.rejected_rows import commands
 
     commands.main(list(arguments), prog_name="planwire outbox", standalone_mode=False, obj=environment())

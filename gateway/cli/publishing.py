@@ -1,4 +1,4 @@
-"""Tokens, publishing, watching: what a backend or a page does, from the command line."""
+"""Commands that do what a backend or a page does: mint a token, publish a state, watch a topic."""
 
 from __future__ import annotations
 
@@ -13,32 +13,34 @@ from gateway.cli.common import (
     Failed,
     JsonType,
     TopicType,
-    base_url,
     environment,
-    instant,
+    json_lines_option,
     mint,
-    note,
-    post,
-    publish_key,
-    refused,
-    say,
-    say_json,
     secret_options,
-    unreachable,
+    url_option,
 )
+from gateway.cli.gateway_api import Api, base_url, refused, unreachable, with_publish_api
+from gateway.cli.output import note, say, say_json
 
 ORDER_DIGITS_MAX = 20
-"""Longer numbers are no order value; the gateway says so."""
+"""Maximum digits of an integer order value. Longer ones are sent as text, and the gateway says what is wrong."""
 
 
 @click.command()
 @click.option(
-    "--topic", "topics", multiple=True, required=True, type=TopicType(wildcard=True), help='May repeat; "*": all.'
+    "--topic",
+    "topics",
+    multiple=True,
+    required=True,
+    type=TopicType(wildcard=True),
+    help='May be repeated; "*" means all.',
 )
 @click.option("--scope", "scopes", multiple=True, default=("read",), show_default=True, help="read, private, console.")
-@click.option("--ttl", "ttl_s", type=click.IntRange(min=1), default=3600, show_default=True, help="Seconds it lives.")
-@click.option("--sub", default="cli", show_default=True, help="Its subject.")
-@click.option("--jti", default="", help="Its id, by which it alone can be revoked.")
+@click.option(
+    "--ttl", "ttl_s", type=click.IntRange(min=1), default=3600, show_default=True, help="Lifetime in seconds."
+)
+@click.option("--sub", default="cli", show_default=True, help="The subject.")
+@click.option("--jti", default="", help="The id, with which this token can be revoked alone.")
 def token(topics: tuple[str, ...], scopes: tuple[str, ...], ttl_s: int, sub: str, jti: str) -> None:
     """Print a JWT for TOPIC, signed with PLANWIRE_JWT_SECRET (HS256).
 
@@ -51,15 +53,14 @@ def token(topics: tuple[str, ...], scopes: tuple[str, ...], ttl_s: int, sub: str
 @click.argument("topic", type=TopicType())
 @click.argument("state", metavar="JSON", type=JsonType())
 @click.option("--private", type=JsonType(), help="The backend-only part, JSON.")
-@click.option("--event-id", help="Dedupe key: the same one again changes nothing.")
-@click.option("--order", help="Order value, an integer or a string; refused as stale unless above the last.")
+@click.option("--event-id", help="Deduplication key: the same one again changes nothing.")
+@click.option("--order", help="Order value, an integer or a string; ignored as stale unless above the last one.")
 @click.option(
     "--if-version",
     type=click.IntRange(min=0),
-    help="Only if this is the stored version; 0: none yet. A repeat is told conflict, with --event-id duplicate.",
+    help="Only if this is the stored version; 0: none yet. A repeat is a conflict, with --event-id a duplicate.",
 )
-@click.option("--url", help="The gateway.  [default: http://127.0.0.1:$PORT]")
-@secret_options("key", "a publish key", "$PLANWIRE_PUBLISH_KEY")
+@with_publish_api
 def publish(
     topic: str,
     state: tuple[object],
@@ -67,27 +68,23 @@ def publish(
     event_id: str | None,
     order: str | None,
     if_version: int | None,
-    url: str | None,
-    given: str | None,
+    api: Api,
 ) -> None:
-    """Publish JSON (- reads it from standard input) as TOPIC's whole state; print the verdict and the version.
+    """Publish JSON as TOPIC's whole state; print the verdict and the version. - reads JSON from standard input.
 
-    The verdict is applied, unchanged, duplicate, stale or conflict; conflict exits 1.
+    The verdict is applied, unchanged, duplicate, stale or conflict. A conflict exits 1.
 
     Example: planwire publish tenant:acme '{"plan":{"key":"pro","name":"Pro"}}'
     """
-    env = environment()
-    base, key = base_url(url, env), publish_key(given, env)
     change: dict[str, object] = {"topic": topic, "state": state[0]}
     if private is not None:
         change["private"] = private[0]
     if order is not None:
         is_number = order.isascii() and order.isdigit() and len(order) <= ORDER_DIGITS_MAX
         change["order"] = int(order) if is_number else order
-    change.update(
-        {name: value for name, value in (("event_id", event_id), ("if_version", if_version)) if value is not None}
-    )
-    status, answer = post(f"{base}/v1/publish", change, key, base)
+    conditions = {"event_id": event_id, "if_version": if_version}
+    change |= {name: value for name, value in conditions.items() if value is not None}
+    status, answer = api.send("POST", "/v1/publish", body=change)
     if status != 200 and answer.get("code") != "conflict":
         refused(status, answer)
     say(f"{answer.get('verdict')} {answer.get('version')}")
@@ -97,14 +94,15 @@ def publish(
 
 @click.command()
 @click.argument("topic", type=TopicType())
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line: topic, version, state, cause.")
+@json_lines_option
 @click.option("--count", type=click.IntRange(min=1), help="Stop after this many snapshots.")
-@click.option("--url", help="The gateway.  [default: http://127.0.0.1:$PORT]")
+@url_option
 @secret_options("token", "a token", "one minted with $PLANWIRE_JWT_SECRET")
 def watch(topic: str, as_json: bool, count: int | None, url: str | None, given: str | None) -> None:
-    """Print TOPIC's state now and whenever it changes, until interrupted; reconnects by itself.
+    """Print TOPIC's state now and whenever it changes, until interrupted. It reconnects by itself.
 
-    One line a version: its time, the version, the state. What happens to the connection goes to standard error.
+    One line per version: its time, the version, the state; with --json an object with topic, version, state and
+    cause. News of the connection goes to standard error.
 
     Example: planwire watch tenant:acme --json
     """
@@ -116,7 +114,7 @@ def watch(topic: str, as_json: bool, count: int | None, url: str | None, given: 
     def fresh_token() -> str:
         return given or mint(env, (topic,), ("read",), 3600, "cli", "")
 
-    fresh_token()  # what is wrong with the secret is said before anything is dialled
+    fresh_token()  # fails now if the secret is unusable, before anything is connected to
     try:
         terminal_tab.watch(base, topic, fresh_token, _printer(as_json), note, count)
     except terminal_tab.Refused as error:
@@ -126,7 +124,7 @@ def watch(topic: str, as_json: bool, count: int | None, url: str | None, given: 
 
 
 def _printer(as_json: bool) -> Callable[[dict[str, Any]], None]:
-    from sync.core import canonical_json
+    from sync.core import canonical_json, instants
 
     def show(snapshot: dict[str, Any]) -> None:
         if as_json:
@@ -134,6 +132,6 @@ def _printer(as_json: bool) -> Callable[[dict[str, Any]], None]:
             return
         version = snapshot["version"]
         state = canonical_json.encode(snapshot["state"]).decode()
-        say(f"{instant(version)} {version} {state}" if version else f"{'-':27} 0 {state}")
+        say(f"{instants.text_us(version)} {version} {state}" if version else f"{'-':27} 0 {state}")
 
     return show

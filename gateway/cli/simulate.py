@@ -1,4 +1,4 @@
-"""The local provider: single actions, and scenario files against any receiver."""
+"""Commands for the local provider: single actions, and scenarios against any receiver."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from typing import Any
 
 import click
 
-from gateway.cli.common import EXIT_FAILED, Failed, base_url, environment, mint, say, say_json
+from gateway.cli.common import EXIT_FAILED, Failed, environment, environment_option, mint
+from gateway.cli.gateway_api import base_url, unreachable
+from gateway.cli.output import say, say_json
 
 
 @click.command()
 @click.argument("action", required=False)
 @click.option("--tenant", metavar="ID", help="The tenant's id: acme for tenant:acme.")
 @click.option("--plan", help="The plan's key in the catalog.")
-@click.option("--quantity", type=click.IntRange(min=0), help="How many seats or units.")
+@click.option("--quantity", type=click.IntRange(min=0), help="The number of seats or units.")
 @click.option("--addon", help="The add-on's key in the catalog.")
-@click.option("--env", "environ", help="The provider environment.  [default: live]")
+@environment_option
 @click.option("--set", "extra", multiple=True, metavar="NAME=VALUE", help="Any other parameter; VALUE is JSON or text.")
 @click.option("--url", help="The simulator.  [default: $PLANWIRE_SIMULATOR_URL]")
-@click.option("--scenario", metavar="FILE", help="Instead of ACTION: a scenario's file, or a bundled one's name.")
-@click.option("--seed", type=int, help="Of the scenario; the same one does the same again.  [default: 1]")
-@click.option("--target", help="Where a scenario's webhooks go.  [default: the local gateway's]")
+@click.option("--scenario", metavar="FILE", help="Instead of ACTION: a scenario file, or the name of a bundled one.")
+@click.option("--seed", type=int, help="The scenario's seed; the same seed gives the same run.  [default: 1]")
+@click.option("--target", help="The URL that a scenario's webhooks go to.  [default: the local gateway's]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def simulate(
     action: str | None,
@@ -37,22 +39,20 @@ def simulate(
     target: str | None,
     as_json: bool,
 ) -> None:
-    """Let the local provider do ACTION to a tenant's subscription and deliver the signed webhooks.
+    """Have the local provider perform ACTION on a tenant's subscription and deliver the signed webhooks.
 
-    Among the actions: upgrade, downgrade, cancel, uncancel, pause, resume, past_due, recover, trial, activate, seats,
+    Actions: upgrade, downgrade, cancel, uncancel, pause, resume, past_due, recover, trial, activate, seats,
     addon, remove_addon, renew.
 
-    With --scenario it needs no provider: it sends what the scenario says (histories of many tenants; reordered,
-    duplicated, late, forged, ...), signed with PLANWIRE_PADDLE_SECRETS, to --target, and reports what a correct
-    receiver would not have done; any such thing exits 1. The final states are compared where the target is the local
-    gateway.
+    --scenario needs no provider. It sends the scenario's webhooks (histories of many tenants; reordered, duplicated,
+    late, forged, ...), signed with PLANWIRE_PADDLE_SECRETS, to --target, and reports everything that a correct
+    receiver would not do. Any violation exits 1. The final states are compared if the target is the local gateway.
 
     \b
     Example: planwire simulate upgrade --tenant acme --plan pro
              planwire simulate cancel --tenant acme --set when=now
              planwire simulate --scenario torture --seed 7
     """
-
     from sync.simulator.client import SimulatorError, run_action
 
     optional = {"plan": plan, "quantity": quantity, "addon": addon, "env": environ}
@@ -87,7 +87,7 @@ def simulate(
 
 
 def _play(name: str, seed: int, target: str | None, as_json: bool) -> None:
-    """Run a scenario and print its report; exit 1 where something was violated."""
+    """Run a scenario and print its report; exit 1 if something was violated."""
     import httpx2
 
     from sync.core.errors import SyncError
@@ -97,7 +97,7 @@ def _play(name: str, seed: int, target: str | None, as_json: bool) -> None:
     env = environment()
     base = base_url(None, env)
     url = target or f"{base}/webhooks/paddle"
-    # Only what a scenario needs: the rest of the environment may be another process's.
+    # Only the settings that a scenario needs: the rest of the environment may be meant for another process.
     wanted = ("PLANWIRE_PADDLE_SECRETS", "PLANWIRE_CATALOG")
     try:
         from sync.billing.catalog import catalog
@@ -114,15 +114,12 @@ def _play(name: str, seed: int, target: str | None, as_json: bool) -> None:
     if url.startswith(f"{base}/"):
         read = scenario.http_state(base, mint(env, ("*",), ("read",), 3600, "cli", ""))
     try:
-        httpx2.get(url, timeout=5)  # whatever it answers: a receiver is there
+        httpx2.get(url, timeout=5)  # any answer will do: it shows that a receiver is there
         report = scenario.run_scenario(name, seed, url, secret, plans, read)
     except scenario.ScenarioError as error:
         raise click.UsageError(str(error)) from error
     except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise Failed(
-            f"nothing answers at {url} ({reason}): start it with `make run`, or name another with --target"
-        ) from error
+        raise unreachable(url, error, "--target") from error
     if as_json:
         say_json(report)
     else:

@@ -1,4 +1,4 @@
-"""`planwire top`: all gateways and the topics in trouble, on one screen, as they change."""
+"""`planwire top`: all gateways and the unhealthy topics on one screen, refreshed as they change."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 
 import click
 
-from gateway.cli.common import Failed, say, say_json, secret_options, table
-from gateway.cli.console_api import Console, span
+from gateway.cli.common import Failed
+from gateway.cli.console_api import Console, with_console
+from gateway.cli.output import say, say_json, span, table
 from sync.core.plain_text import plain
 
 STATUSES = ("NACKED", "BEHIND", "STALE", "SENT", "SYNCED")
@@ -30,18 +31,26 @@ _HOME, _END_LINE, _END_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Print it once and end; so it does where the output is no terminal.")
-@click.option("--interval", "every_s", type=click.FloatRange(0.5, 60), default=1.0, show_default=True, help="Seconds.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, every interval; with --once, one.")
-@click.option("--url", help="The gateway.  [default: http://127.0.0.1:$PORT]")
-@secret_options("token", "a console token", "$PLANWIRE_CONSOLE_TOKEN")
-def top(once: bool, every_s: float, as_json: bool, url: str | None, given: str | None) -> None:
-    """Watch all gateways: tabs by state, rates, latencies, and the topics in trouble, the worst first. q ends it.
+@click.option(
+    "--once", is_flag=True, help="Print once and exit. This is what it does when the output is not a terminal."
+)
+@click.option(
+    "--interval",
+    "every_s",
+    type=click.FloatRange(0.5, 60),
+    default=1.0,
+    show_default=True,
+    help="Seconds between updates.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object per line and interval; with --once a single one."
+)
+@with_console
+def top(once: bool, every_s: float, as_json: bool, console: Console) -> None:
+    """Watch all gateways: tabs by state, rates, latencies, and the topics in trouble, the worst first. q quits.
 
     Example: planwire top --once --json
     """
-
-    console = Console.of(url, given)
     before = console.get("gateways")
     if as_json:
         while True:
@@ -64,13 +73,13 @@ def top(once: bool, every_s: float, as_json: bool, url: str | None, given: str |
             try:
                 before = console.get("gateways")
             except Failed as error:
-                # It may be restarting: what is shown says that it is old.
+                # The gateway may be restarting: keep the last figures, marked as out of date.
                 before = {**earlier, "failed": error.format_message()}
 
 
 @contextlib.contextmanager
 def _screen() -> Iterator[bool]:
-    """Have the whole screen, and give it back as it was; tells whether keys can be read one by one."""
+    """Switch to the alternate screen and back again. Yields whether keys can be read one by one."""
     import termios
     import tty
 
@@ -88,7 +97,7 @@ def _screen() -> Iterator[bool]:
 
 
 def _is_left(wait_s: float, has_keys: bool) -> bool:
-    """Wait; return at once, and true, when q was pressed."""
+    """Wait for `wait_s` seconds; return True as soon as q is pressed."""
     deadline = time.monotonic() + wait_s
     while (left_s := deadline - time.monotonic()) > 0:
         if not has_keys:

@@ -77,3 +77,9 @@ def text(ns: int) -> str:
     while digits.endswith("000"):
         digits = digits[:-3]
     return f"{day.isoformat()}T{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}{digits}Z"
+
+
+def text_us(us: int) -> str:
+    """Return an instant in microseconds since 1970, such as a version, as RFC 3339 UTC with six fraction digits."""
+    whole, fraction = divmod(us, 1_000_000)
+    return f"{text(whole * NS_PER_S)[:-1]}.{fraction:06d}Z"

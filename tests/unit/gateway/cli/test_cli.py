@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway import cli
-from gateway.cli import admin, common, publishing
+from gateway.cli import common, gateway_api, output, publishing
+from gateway.cli.gateway_api import Api
 
 KEY = {"PLANWIRE_PUBLISH_KEY": "k"}
 COMMANDS = Path(cli.__file__).parent
@@ -38,11 +39,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_base_urls() -> None:
-    assert common.base_url(None, {}) == "http://127.0.0.1:8000"
-    assert common.base_url(None, {"PORT": "9"}) == "http://127.0.0.1:9"
-    assert common.base_url("https://x.example/", {}) == "https://x.example"
+    assert gateway_api.base_url(None, {}) == "http://127.0.0.1:8000"
+    assert gateway_api.base_url(None, {"PORT": "9"}) == "http://127.0.0.1:9"
+    assert gateway_api.base_url("https://x.example/", {}) == "https://x.example"
     with pytest.raises(click.BadParameter):
-        common.base_url("x.example", {})
+        gateway_api.base_url("x.example", {})
 
 
 @pytest.mark.parametrize(
@@ -58,14 +59,14 @@ def test_base_urls() -> None:
 def test_what_publish_sends(monkeypatch: pytest.MonkeyPatch, arguments: list[str], body: dict[str, Any]) -> None:
     sent: list[object] = []
 
-    def post(url: str, change: object, key: str, base: str) -> tuple[int, dict[str, Any]]:
-        sent.extend((url, change, key, base))
+    def send(api: Api, method: str, path: str, query: object = None, body: object = None) -> tuple[int, dict[str, Any]]:
+        sent.extend((method, path, body, api.secret, api.base))
         return 200, {"verdict": "applied", "version": 5}
 
-    monkeypatch.setattr(publishing, "post", post)
+    monkeypatch.setattr(Api, "send", send)
     result = CliRunner(env=KEY).invoke(cli.cli, ["publish", "tenant:a", *arguments, "--url", "http://x"])
     assert (result.exit_code, result.output) == (0, "applied 5\n")
-    assert sent == ["http://x/v1/publish", {"topic": "tenant:a", **body}, "k", "http://x"]
+    assert sent == ["POST", "/v1/publish", {"topic": "tenant:a", **body}, "k", "http://x"]
 
 
 def test_what_simulate_sends_and_shows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,23 +100,19 @@ def test_what_simulate_sends_and_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert orjson.loads(result.output)["subscription_id"] == "sub_1"
 
 
-def test_a_version_tells_its_instant() -> None:
-    assert common.instant(1_795_395_356_406_607) == "2026-11-23T00:55:56.406607Z"
-
-
 def test_all_pages_of_parked_events_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, str]] = []
 
     def send(
-        method: str, url: str, query: dict[str, str], body: object, key: str, base: str
+        api: Api, method: str, path: str, query: dict[str, str], body: object = None
     ) -> tuple[int, dict[str, Any]]:
-        assert (method, url, body, key) == ("GET", "http://x/v1/parked", None, "k")
+        assert (method, api.base, path, body, api.secret) == ("GET", "http://x", "/v1/parked", None, "k")
         asked.append(dict(query))
         count = min(int(query["limit"]), 500)
         events = [{"event_id": f"evt_{len(asked)}_{number}"} for number in range(count)]
         return 200, {"parked": events, "next": f"{len(asked)}.x"}
 
-    monkeypatch.setattr(admin, "send", send)
+    monkeypatch.setattr(Api, "send", send)
     arguments = ["parked", "--limit", "1100", "--json", "--url", "http://x"]
     result = CliRunner(env=KEY).invoke(cli.cli, arguments)
     assert result.exit_code == 0
@@ -124,7 +121,7 @@ def test_all_pages_of_parked_events_are_asked_for(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_table_is_as_wide_as_its_cells() -> None:
-    assert common.table(("id", "reason"), [{"id": "evt_1", "reason": "a b"}, {"id": "e"}]) == [
+    assert output.table(("id", "reason"), [{"id": "evt_1", "reason": "a b"}, {"id": "e"}]) == [
         "id     reason",
         "evt_1  a b",
         "e      -",
@@ -138,11 +135,11 @@ class TestSecrets:
     def sent(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         keys: list[str] = []
 
-        def post(url: str, change: object, key: str, base: str) -> tuple[int, dict[str, Any]]:
-            keys.append(key)
+        def send(api: Api, method: str, path: str, *, body: object) -> tuple[int, dict[str, Any]]:
+            keys.append(api.secret)
             return 200, {"verdict": "applied", "version": 5}
 
-        monkeypatch.setattr(publishing, "post", post)
+        monkeypatch.setattr(Api, "send", send)
         return keys
 
     def run(self, *arguments: str, stdin: str = "", **environ: str) -> Result:
@@ -205,7 +202,7 @@ class TestForeignText:
 
     def test_parked_events_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
         document: dict[str, Any] = {"parked": [{"event_id": HOSTILE, "reason": HOSTILE}]}
-        monkeypatch.setattr(admin, "send", lambda *_: (200, document))
+        monkeypatch.setattr(Api, "send", lambda *_: (200, document))
         for arguments in ((), ("--json",)):
             result = CliRunner(env=KEY).invoke(cli.cli, ["parked", *arguments])
             assert result.exit_code == 0
@@ -219,11 +216,11 @@ class TestForeignText:
             for node in ast.walk(ast.parse(path.read_text("utf-8")))
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("click.echo", "print", "sys.stdout.write")
         }
-        assert found == {"common.py", "top.py", "__init__.py"}
+        assert found == {"output.py", "top.py", "__init__.py"}
 
 
 def test_a_failure_is_told_in_plain_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(admin, "send", lambda *_: (500, {"code": HOSTILE, "detail": HOSTILE}))
+    monkeypatch.setattr(Api, "send", lambda *_: (500, {"code": HOSTILE, "detail": HOSTILE}))
     monkeypatch.setattr("sys.argv", ["planwire", "parked"])
     monkeypatch.setenv("PLANWIRE_PUBLISH_KEY", "k")
     with pytest.raises(SystemExit) as ended:

@@ -75,3 +75,9 @@ def test_text_and_parse_are_inverse(ns: int) -> None:
 def test_parse_agrees_with_the_standard_library(moment: datetime) -> None:
     expected = (moment - datetime(1970, 1, 1)) // timedelta(microseconds=1) * 1000
     assert instants.parse(moment.replace(tzinfo=UTC).isoformat()) == expected
+
+
+def test_microseconds_have_six_digits() -> None:
+    assert instants.text_us(1_795_395_356_406_607) == "2026-11-23T00:55:56.406607Z"
+    assert instants.text_us(1_795_395_356_000_000) == "2026-11-23T00:55:56.000000Z"
+    assert instants.text_us(1_795_395_356_406_000) == "2026-11-23T00:55:56.406000Z"
