@@ -24,6 +24,7 @@ RUN python -m venv /opt/build \
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 COPY sync sync
+COPY clients/python/planwire_client clients/python/planwire_client
 COPY clients/js-snippet clients/js-snippet
 RUN /opt/build/bin/hatchling build -t wheel -d /opt/build/wheels \
     && /opt/build/bin/python -m pip --python /opt/planwire/bin/python install --no-index --no-deps /opt/build/wheels/planwire-*.whl \

@@ -75,7 +75,7 @@ def gateway(name: str = "planwire", root: Path = ROOT, **settings: str) -> Candi
 
     environ = {
         "PORT": "{port}",
-        "PYTHONPATH": str(root),
+        "PYTHONPATH": os.pathsep.join([str(root), str(root / "clients" / "python")]),
         "PLANWIRE_REDIS_URL": "redis://127.0.0.1:{store}",
         "PLANWIRE_JWT_SECRET": SECRET,
         "PLANWIRE_ALLOWED_ORIGINS": "http://127.0.0.1:{port}",

@@ -19,7 +19,7 @@ from typing import Any
 import redis.asyncio
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-from sync.core import merge_patch
+from planwire_client.core import merge_patch
 from sync.store.redis.connect import connect as connect_store
 from sync.store.store import Change
 

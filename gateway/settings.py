@@ -20,10 +20,10 @@ from gateway.auth.origins import LOOPBACK_HOSTS
 from gateway.auth.rights import KEY_NAME, Grant, parse_grants
 from gateway.console import scopes
 from gateway.errors import GatewayError
+from planwire_client.core.names import DEFAULT_PREFIX, check_prefix
 from sync.process import environment
 from sync.process.environment import PREFIX, SettingNameError
 from sync.process.logs import Form, Level
-from sync.store.keys import DEFAULT_PREFIX, check_prefix
 
 SECRET_MIN_BYTES = 32
 """The shortest HS256 secret that is accepted (RFC 7518 section 3.2: at least the size of the hash)."""

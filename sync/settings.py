@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from planwire_client.core.names import DEFAULT_PREFIX, check_prefix
+from planwire_client.core.topic import LIVE
 from sync.billing.catalog.watcher import EXAMPLE
 from sync.billing.providers.base import Secret
 from sync.core.errors import SyncError
-from sync.core.topic import LIVE
 from sync.process import environment
 from sync.process.environment import PREFIX, SettingNameError
 from sync.process.logs import Form, Level
-from sync.store.keys import DEFAULT_PREFIX, check_prefix
 
 TOLERANCE_MAX_S = 86_400
 API_RATE_MAX = 1_000

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from planwire_client.core.topic import TENANT_KIND, Topic
 from sync import bootstrap
 from sync.billing.domain.outcome import WAITS_CATALOG, WAITS_SOFTWARE
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
@@ -26,8 +27,8 @@ from sync.billing.storage.environment import AUDIT_EVERY_S
 from sync.billing.storage.inbox import Record
 from sync.billing.storage.reconcile_requests import Wanted
 from sync.core.errors import SyncError
-from sync.core.topic import TENANT_KIND, Topic
 from sync.process import environment, logs, parent_watch
+from sync.process.distributions import mixed_versions
 from sync.process.stop_signals import stop_signals
 from sync.settings import SettingsError, SyncSettings
 from sync.source.hydration import Hydration, hydration
@@ -349,6 +350,8 @@ def main(environ: Mapping[str, str]) -> int:
         logs.configure(settings.log_level, settings.log_format)
         if ignored := environment.ignored_names(environ):
             _log.warning("settings_ignored", names=ignored, reason="this build does not know them")
+        if mixed := mixed_versions():
+            _log.warning("packages_mixed", installed=mixed, action="install planwire-client in the version of planwire")
         if settings.watch_pid:
             parent_watch.watch(settings.watch_pid)
         asyncio.run(serve(settings))

@@ -16,8 +16,9 @@ from gateway.auth import revocation_store
 from gateway.auth.claims import TEXT_MAX
 from gateway.auth.revocations import Revocation
 from gateway.auth.rights import ANY, Scope
+from planwire_client.core.headers import VERSION_HEADER
 from sync.core.pauses import Pauses
-from sync.http.body import VERSION_HEADER, read_json
+from sync.http.body import read_json
 from sync.http.endpoint import route
 from sync.http.problem import Problem, problem_of
 from sync.store.previous import with_previous

@@ -11,21 +11,16 @@ from datetime import UTC, datetime
 
 import orjson
 
-from sync.core import document
-from sync.core.topic import RESERVED_KINDS, Topic, TopicError
+from planwire_client.core import document
+from planwire_client.core.commit import order_token
+from planwire_client.core.limits import EVENT_ID_MAX, ORDER_INTEGER_MAX, ORDER_MAX, VERSION_MAX
+from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
 from sync.http.problem import Problem
-from sync.store.store import Change, order_token
-
-EVENT_ID_MAX = 512
-ORDER_MAX = 128
-ORDER_INTEGER_MAX = 2**64 - 1
-"""20 digits: what integer order values are padded to."""
+from sync.store.store import Change
 
 CAUSE_TEXT_MAX = 256
 ATTRIBUTE_MAX = 255
 """Characters; of a CloudEvents attribute: two of them and a space make an event id."""
-
-VERSION_MAX = 2**53 - 1
 
 FIELDS = frozenset(("topic", "state", "private", "event_id", "order", "if_version", "cause"))
 """What a publish may have. Others are refused: a misspelt `if_version` must not publish unconditionally."""

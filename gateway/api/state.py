@@ -22,8 +22,9 @@ from gateway.api.rate_limits import Rates
 from gateway.auth.tokens import Claims
 from gateway.hub.hub import Watch
 from gateway.ws import protocol
-from sync.core.topic import Topic, TopicError
-from sync.http.body import VERSION_HEADER
+from planwire_client.core.headers import VERSION_HEADER
+from planwire_client.core.limits import VERSION_MAX
+from planwire_client.core.topic import Topic, TopicError
 from sync.http.endpoint import Streaming, route
 from sync.http.problem import Problem
 from sync.store import hydration_requests
@@ -32,7 +33,6 @@ from sync.store.store import Snapshot
 STATE_PATH = "/v1/state/{topic:path}"
 EVENTS_SUFFIX = "/events"
 
-VERSION_MAX = 2**53 - 1
 
 POLL_S = 0.5
 """How often an open stream looks at its token, its topic's revocation, the bus and the process's end."""

@@ -12,14 +12,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.json_schema import SkipJsonSchema, models_json_schema
 
-from gateway.api.publish_request import (
-    ATTRIBUTE_MAX,
-    CAUSE_TEXT_MAX,
-    EVENT_ID_MAX,
-    ORDER_INTEGER_MAX,
-    ORDER_MAX,
-    VERSION_MAX,
-)
+from gateway.api.publish_request import ATTRIBUTE_MAX, CAUSE_TEXT_MAX
 from gateway.api_docs import openapi_intake
 from gateway.api_docs.operation import (
     CODES,
@@ -39,6 +32,7 @@ from gateway.api_docs.operation import (
 )
 from gateway.auth.claims import MESSAGES as TOKEN_CODES
 from gateway.auth.claims import TEXT_MAX
+from planwire_client.core.limits import EVENT_ID_MAX, ORDER_INTEGER_MAX, ORDER_MAX, VERSION_MAX
 
 API_VERSION = "1.0.0"
 """Of this API, not of the program: rises when a route changes."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from sync.core.topic import PROBE_KIND, RESERVED_KINDS, Topic, TopicError
+from planwire_client.core.topic import PROBE_KIND, RESERVED_KINDS, Topic, TopicError
 
 ANY_TOPIC = "*"
 """The entry of `topics` that stands for every topic that the scopes open; never for the gateways' probes."""

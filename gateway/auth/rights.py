@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from sync.core.topic import LIVE
+from planwire_client.core.topic import LIVE
 
 ANY = "*"
 """The pattern of every topic in every environment; as a topic, what a request is about that concerns all of them."""

@@ -66,7 +66,7 @@ class TopicType(click.ParamType):  # type: ignore[type-arg] # generic from click
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the name, or fail with one line."""
-        from sync.core.topic import Topic, TopicError
+        from planwire_client.core.topic import Topic, TopicError
 
         if not (self._wildcard and value == "*"):
             try:
@@ -85,7 +85,7 @@ class JsonType(click.ParamType):  # type: ignore[type-arg]
         """Return the value, or fail with one line."""
         import orjson
 
-        from sync.core import canonical_json
+        from planwire_client.core import canonical_json
 
         text = sys.stdin.buffer.read() if value == "-" else str(value).encode("utf-8", "surrogateescape")
         try:

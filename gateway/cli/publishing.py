@@ -124,7 +124,8 @@ def watch(topic: str, as_json: bool, count: int | None, url: str | None, given: 
 
 
 def _printer(as_json: bool) -> Callable[[dict[str, Any]], None]:
-    from sync.core import canonical_json, instants
+    from planwire_client.core import canonical_json
+    from sync.core import instants
 
     def show(snapshot: dict[str, Any]) -> None:
         if as_json:

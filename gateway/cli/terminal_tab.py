@@ -17,7 +17,7 @@ from websockets.typing import Subprotocol
 
 from gateway.errors import GatewayError
 from gateway.ws.protocol import SUBPROTOCOL, CloseCode
-from sync.core import merge_patch
+from planwire_client.core import merge_patch
 
 CLIENT = "planwire-cli"
 OPEN_TIMEOUT_S = 10.0

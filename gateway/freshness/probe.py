@@ -17,8 +17,8 @@ import structlog
 
 from gateway.bus.subscriber import BusSubscriber
 from gateway.hub.hub import Hub
+from planwire_client.core.topic import PROBE_KIND
 from sync.core import announcement
-from sync.core.topic import PROBE_KIND
 from sync.store.redis.slots import Layout, slot_of, variants
 from sync.store.store import Change, Store, StoreError
 

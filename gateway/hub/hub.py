@@ -23,8 +23,8 @@ from gateway.hub.observer import Observers
 from gateway.hub.pending import PendingTopics
 from gateway.metrics import Metrics
 from gateway.ws import frames, protocol
+from planwire_client.core.topic import RESERVED_KINDS
 from sync.core import announcement
-from sync.core.topic import RESERVED_KINDS
 from sync.process import logs
 from sync.store.keys import DEFAULT_KEYS, Keys
 from sync.store.store import ABSENT, Snapshot

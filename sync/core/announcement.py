@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from planwire_client.core.commit import BILLING, PUBLISHER
+
 
 class Announcement(NamedTuple):
     """One committed version as it travels.
@@ -31,10 +33,6 @@ class Announcement(NamedTuple):
     owner: str = ""
     erased: bool = False
 
-
-BILLING = "billing"
-PUBLISHER = "publisher"
-"""Who computes a topic's state: the billing wing from a provider's events, or whoever publishes it."""
 
 ERASED = "tenant.erased"
 """The event_type in the cause of an erasure."""

@@ -1,7 +1,6 @@
 """The root of every error that `sync` raises.
 
 SyncError
-├── TopicError    a topic name that is not one
 ├── StoreError    the store could not be reached or refused
 └── (each module adds its own below this root)
 """

@@ -8,7 +8,8 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from sync.core import canonical_json
+from planwire_client.core import canonical_json
+from planwire_client.core.headers import VERSION_HEADER
 from sync.http.problem import Problem
 
 JSON_TYPES = frozenset(("", "application/json", "application/cloudevents+json", "application/cloudevents-batch+json"))
@@ -21,9 +22,6 @@ BODY_TIMEOUT_S = 10.0
 DISCARD_MAX_BYTES = 16_777_216
 """Maximum announced size of a rejected body that the server still receives and drops. The sender can then read the
 answer; a connection that is cut off while sending shows most senders a reset only."""
-
-VERSION_HEADER = "Planwire-Version"
-"""A topic's version after a change. Backends pass it on, so that nobody is answered from before their own change."""
 
 COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 """First bytes of compressed bodies, for those that no header names."""

@@ -19,10 +19,10 @@ import click
 import psycopg
 import structlog
 
+from planwire_client.core.topic import Topic, TopicError
 from sync.bootstrap import open_store
 from sync.core.errors import SyncError
 from sync.core.plain_text import json_text, plain
-from sync.core.topic import Topic, TopicError
 from sync.outbox.relay import CHANNEL, CONNECT_TIMEOUT_S, Connection, database_of
 from sync.process.environment import OUTBOX_URL
 from sync.settings import SettingsError, SyncSettings

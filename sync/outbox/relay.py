@@ -22,10 +22,11 @@ from typing import Any
 import orjson
 import structlog
 
+from planwire_client.core import canonical_json, document
+from planwire_client.core.limits import STATE_MAX_BYTES, STATE_MAX_DEPTH
+from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
 from sync.bootstrap import open_store
-from sync.core import canonical_json, document
 from sync.core.errors import SyncError
-from sync.core.topic import RESERVED_KINDS, Topic, TopicError
 from sync.process import environment, logs, parent_watch
 from sync.process.environment import OUTBOX_URL, SettingNameError
 from sync.process.stop_signals import stop_signals
@@ -50,9 +51,6 @@ POLL_S = 1.0
 """How often the table is looked at without having been told: notifications are a hint."""
 
 BACKOFF_MAX_S = 5.0
-STATE_MAX_BYTES = 32_768
-STATE_MAX_DEPTH = 32
-"""What a gateway takes by default, of the state and of the private part each."""
 
 BILLED = "billing computes this topic: publish under another name, or grant what it should have beside the plan"
 """Why a row is refused whose topic billing computes."""

@@ -15,24 +15,19 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx2
 
+from planwire_client.core import canonical_json, document
+from planwire_client.core.commit import order_token
+from planwire_client.core.limits import ORDER_INTEGER_MAX, ORDER_MAX, STATE_MAX_BYTES, STATE_MAX_DEPTH
 from sync.billing.providers.base import ProviderUnavailable
 from sync.billing.providers.rate_limit import RateLimiter
-from sync.core import canonical_json, document
 from sync.core.errors import SyncError
-from sync.store.store import order_token
 
 TOPIC_FIELD = "{topic}"
 """Where the topic goes in a URL; without it, at the end of the path."""
 
-STATE_MAX_BYTES = 32_768
-"""What a gateway takes by default, of the state and of the private part each."""
-
-STATE_MAX_DEPTH = 32
 ANSWER_MAX_BYTES = 131_072
 """Both parts, with the spaces and line breaks that people like."""
 
-ORDER_MAX = 128
-ORDER_INTEGER_MAX = 2**64 - 1
 FIELDS = frozenset(("state", "private", "order", "version"))
 
 TIMESTAMP_HEADER = "Planwire-Timestamp"

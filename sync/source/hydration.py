@@ -18,8 +18,8 @@ from typing import Any, Literal, cast
 import orjson
 import structlog
 
+from planwire_client.core.topic import RESERVED_KINDS, TENANT_KIND, Topic
 from sync.billing.providers.rate_limit import RedisRateLimiter
-from sync.core.topic import RESERVED_KINDS, TENANT_KIND, Topic
 from sync.settings import SyncSettings
 from sync.source.client import Answer, Source, SourceError
 from sync.store import hydration_requests

@@ -7,92 +7,23 @@ tag that keeps a topic in one slot of a Cluster.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from sync.core.errors import SyncError
-
-DEFAULT_PREFIX = "pw"
-PREFIX_MAX = 64
-
-_PREFIX = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:/-]{{0,{PREFIX_MAX - 1}}}")
-
-
-class PrefixError(SyncError, ValueError):
-    """The text cannot be a prefix; `str()` says what one is."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return (
-            f"{self.text[:80]!r} is not a prefix: it has 1 to {PREFIX_MAX} of the characters A-Z a-z 0-9 . _ : / -"
-            " and begins with a letter or digit (no braces, no blanks)"
-        )
-
-
-def check_prefix(text: str) -> str:
-    """Return `text` when it can be the prefix of keys and channels.
-
-    Raises:
-        PrefixError: it cannot.
-    """
-    if not _PREFIX.fullmatch(text):
-        raise PrefixError(text)
-    return text
+from planwire_client.core.names import Names
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
-    """The names of one installation.
-
-    Attributes:
-        prefix: what every key and channel begins with (`PLANWIRE_PREFIX`).
-        database: the number of the database, 0 on a Cluster. Number 0 leaves no trace in a channel's name.
-    """
-
-    prefix: str = DEFAULT_PREFIX
-    database: int = 0
-
-    # Channels.
-
-    @property
-    def scope(self) -> str:
-        """What every channel begins with: the prefix, and any database but the first."""
-        # "@" cannot be part of a prefix, so no other prefix has these channels.
-        return f"{self.prefix}@{self.database}" if self.database else self.prefix
-
-    def channel(self, topic: str) -> str:
-        """Return the channel on which the topic's commits are announced."""
-        return f"{self.scope}:{{{topic}}}"
+class Keys(Names):
+    """The names of one installation: those of a commit, and the servers' own."""
 
     @property
     def control_channel(self) -> str:
         """What every gateway hears besides topics: revocations, and questions of the console."""
         return f"{self.scope}:control"
 
-    # Keys.
-
-    def head(self, tag: str) -> str:
-        """Return the common head of the keys with this hash tag; each key is HEAD:NAME."""
-        return f"{self.prefix}:{{{tag}}}"
-
     def topic_of(self, head: str) -> str:
         """Return the topic, or another tag, of a head (the inverse of `head`)."""
         return head[len(self.prefix) + 2 : -1]
-
-    def snap(self, topic: str) -> str:
-        """Return the key of the hash version, rev, owner, state, private, digest, order, cause, erased."""
-        return f"{self.head(topic)}:snap"
-
-    def log(self, topic: str) -> str:
-        """Return the key of the capped stream of committed versions."""
-        return f"{self.head(topic)}:log"
-
-    def seen(self, topic: str) -> str:
-        """Return the key of the sorted set of event ids committed within the last seven days."""
-        return f"{self.head(topic)}:seen"
 
     def absent(self, topic: str) -> str:
         """Return the key that stands for a while after the source has said that it has no state for the topic."""

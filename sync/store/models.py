@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
+from planwire_client.core.commit import PUBLISHER
+from planwire_client.core.commit import Verdict as Verdict
 from sync.core import announcement
-from sync.core.announcement import PUBLISHER
 from sync.core.errors import SyncError
 
 FIELDS = ("version", "state", "cause", "rev", "owner", "erased")
@@ -20,17 +20,6 @@ ABSENT = b"null"
 class StoreError(SyncError):
     """The store could not be reached, or refused. Nothing can be said about whether a commit happened: retry it with
     the same event id."""
-
-
-class Verdict(StrEnum):
-    """What became of a change."""
-
-    APPLIED = "applied"
-    UNCHANGED = "unchanged"
-    DUPLICATE = "duplicate"
-    STALE = "stale"
-    CONFLICT = "conflict"
-    BILLED = "billed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +97,6 @@ class LogEntry:
     version: int
     state: bytes
     cause: bytes
-
-
-def order_token(order: int | str) -> str:
-    """Return the bytewise comparable token of a caller's order value: integers zero-padded to 20 digits."""
-    return f"{order:020d}" if isinstance(order, int) else order
 
 
 def snapshot_of(topic: str, fields: Sequence[bytes | None]) -> Snapshot:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
-from sync.core import canonical_json, merge_patch
+from planwire_client.core import commit
 from sync.core.pauses import Pauses
 from sync.store.keys import DEFAULT_KEYS, Keys
 from sync.store.models import (
@@ -40,9 +40,6 @@ from sync.store.models import (
     Verdict as Verdict,
 )
 from sync.store.models import (
-    order_token as order_token,
-)
-from sync.store.models import (
     snapshot_of as snapshot_of,
 )
 from sync.store.redis.slots import slot_of, variants
@@ -58,20 +55,14 @@ def _lua(name: str) -> str:
     return resources.files(__package__).joinpath("scripts", name).read_text("utf-8")
 
 
-COMMIT_LUA = _lua("commit.lua")
+COMMIT_LUA = commit.LUA
 """The commit script's source; any backend with a Redis connection may load it and commit straight to the store."""
 
 
 def patch_argument(change: Change) -> bytes:
-    """Return commit.lua's patch argument: `BASE PATCH` where a merge patch exists and is smaller, else empty."""
+    """Return the commit script's patch argument: the change from `change.previous`, or empty."""
     previous = change.previous
-    if previous is None or previous.version == 0:
-        return b""
-    patch = merge_patch.diff(canonical_json.decode(previous.state), canonical_json.decode(change.state))
-    if patch is None:
-        return b""
-    encoded = canonical_json.encode(patch)
-    return b"%d %b" % (previous.version, encoded) if len(encoded) < len(change.state) else b""
+    return b"" if previous is None else commit.patch_argument(previous.version, previous.state, change.state)
 
 
 def _event_id(change: Change) -> str:
@@ -92,7 +83,6 @@ class Store:
         self.redis = redis
         self.keys = keys
         self._cluster = cluster
-        self._announce = b"PUBLISH" if cluster is None else b"SPUBLISH"
         self._durable = durable
         self._commit = redis.register_script(COMMIT_LUA)
         self._restore = redis.register_script(_lua("restore.lua"))
@@ -106,21 +96,21 @@ class Store:
 
     def arguments(self, change: Change) -> tuple[list[str], list[bytes | str]]:
         """Return the keys and arguments that COMMIT_LUA commits `change` with; `committed` reads what it answers."""
-        topic = change.topic
-        return [self.keys.snap(topic), self.keys.log(topic), self.keys.seen(topic)], [
-            self._announce,
-            self.keys.channel(topic),
+        return commit.keys_of(self.keys, change.topic), commit.arguments_of(
+            self.keys,
+            change.topic,
             change.state,
             change.private,
-            _event_id(change),
-            change.order,
-            "" if change.if_version is None else str(change.if_version),
-            change.cause,
-            patch_argument(change),
-            change.owner,
-            "1" if change.erases else "",
-            "" if change.if_rev is None else str(change.if_rev),
-        ]
+            is_sharded=self._cluster is not None,
+            event_id=_event_id(change),
+            order=change.order,
+            if_version=change.if_version,
+            cause=change.cause,
+            patch=patch_argument(change),
+            owner=change.owner,
+            erases=change.erases,
+            if_rev=change.if_rev,
+        )
 
     async def commit(self, change: Change) -> Committed:
         """Return what became of `change`, once it is committed and announced, or refused.
@@ -283,7 +273,7 @@ class Store:
             StoreError: the store is unreachable or failing.
         """
         pipeline = self.redis.pipeline(transaction=False)
-        pipeline.execute_command(self._announce.decode(), channel, payload)
+        pipeline.execute_command("PUBLISH" if self._cluster is None else "SPUBLISH", channel, payload)
         (heard,) = self._values(await self._execute(pipeline))
         return int(heard)
 

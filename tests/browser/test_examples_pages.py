@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from playwright.async_api import expect
 
 from examples.fastapi_app.app import PLANS, Settings, create_app
-from sync.core import canonical_json
+from planwire_client.core import canonical_json
 from sync.outbox.relay import Relay
 from sync.store.store import Change, Store
 from tests.support.chromium import chromium

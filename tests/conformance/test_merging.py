@@ -18,9 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planwire_client import merge_patch as client_patch
-from sync.core import canonical_json, merge_patch
-from sync.core.document import encode
+from planwire_client.core import canonical_json, merge_patch
+from planwire_client.core.document import encode
 from sync.store.store import Change, Snapshot, patch_argument
 from tests.support.servers import missing
 
@@ -118,7 +117,7 @@ def test_a_patch_and_the_snapshot_it_stands_for_are_one_state_everywhere(
         return
     announced = patch_argument(Change("tenant:a", after, previous=Snapshot("tenant:a", 1, before, b"", b"")))
     data = announced.partition(b" ")[2] or canonical_json.encode(patch)
-    held = client_patch.apply(canonical_json.decode(before), canonical_json.decode(data))
+    held = merge_patch.apply(canonical_json.decode(before), canonical_json.decode(data))
     assert canonical_json.encode(held) == after, "the Python client"
     for one in by_browser(node, before, data, after):
         assert alike(one["whole"], canonical_json.decode(after)), "a snapshot"
@@ -131,8 +130,5 @@ def test_any_patch_at_all_is_merged_alike(node: subprocess.Popen[str], target: A
     """Also those that no gateway makes: RFC 7396 says what comes of them."""
     before, data = published(target), published(patch)
     expected = merge_patch.apply(canonical_json.decode(before), canonical_json.decode(data))
-    assert canonical_json.encode(
-        client_patch.apply(canonical_json.decode(before), canonical_json.decode(data))
-    ) == canonical_json.encode(expected)
     for one in by_browser(node, before, data, None):
         assert alike(one["patched"], expected)

@@ -27,7 +27,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
-from sync.core import instants, merge_patch
+from planwire_client.core import merge_patch
+from sync.core import instants
 from sync.store.redis.connect import connect as connect_store
 from sync.store.store import Store
 from tests.faults import clock

@@ -15,7 +15,7 @@ import pytest
 from gateway.console.observer import ConsoleObserver
 from gateway.console.reports import lease, report, reporter, tab_counts
 from gateway.fleet import ask
-from sync.core import canonical_json, merge_patch
+from planwire_client.core import canonical_json, merge_patch
 from sync.store.command_pipeline import run_commands
 from sync.store.store import Change, Store
 from tests.support.console import TOKEN, TOPIC, act, commit, get, http, login, post, seen_by_each_other

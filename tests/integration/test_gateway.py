@@ -20,7 +20,7 @@ from websockets.typing import Subprotocol
 from gateway.auth.tokens import mint
 from gateway.hub.hub import LiveTopic
 from gateway.ws import registry
-from sync.core.announcement import PUBLISHER
+from planwire_client.core.commit import PUBLISHER
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.store import Change, Committed, Snapshot, Store, Verdict
 from tests.support.gateway import SECRET, Client, Running, environment, forged, open_client, run_gateway, token

@@ -15,11 +15,12 @@ import redis.asyncio
 
 from gateway.freshness import reconciler
 from planwire_client import AsyncPublisher, PlanwireError, Publisher
+from planwire_client.core.names import PrefixError
 from sync import bootstrap
 from sync.core import announcement
 from sync.core.announcement import Announcement
 from sync.settings import SyncSettings
-from sync.store.keys import DEFAULT_KEYS, Keys, PrefixError
+from sync.store.keys import DEFAULT_KEYS, Keys
 from sync.store.redis.connect import connect
 from sync.store.store import Change, Store
 from sync.worker import Worker

@@ -22,7 +22,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from planwire_client import PublishRefused, outbox
-from sync.core import announcement, canonical_json
+from planwire_client.core import canonical_json
+from planwire_client.core.commit import BILLING
+from sync.core import announcement
 from sync.outbox import relay as relays
 from sync.outbox.relay import Relay
 from sync.store.keys import DEFAULT_KEYS as keys
@@ -276,7 +278,7 @@ async def test_a_row_that_cannot_be_published_is_kept_and_said(
 
 
 async def test_a_row_of_a_topic_that_billing_computes_is_kept_and_said(database: str, store: Store) -> None:
-    await store.commit(Change("tenant:a", b'{"plan":"pro"}', b'{"facts":1}', owner=announcement.BILLING))
+    await store.commit(Change("tenant:a", b'{"plan":"pro"}', b'{"facts":1}', owner=BILLING))
     put(database, ("tenant:a", {"plan": "free"}), ("tenant:b", {"n": 1}), ("tenant:a", {"plan": "none"}))
     async with relaying(database, store):
         await until(lambda: pending(database) == 0)

@@ -24,8 +24,8 @@ from planwire_client import (
     Unavailable,
     Verdict,
 )
+from planwire_client.core.commit import BILLING
 from planwire_client.store import Batch, StoreTransport
-from sync.core.announcement import BILLING
 from sync.store.store import Change, Store
 from tests.support.gateway import PUBLISH_KEY, Running, environment, open_client, run_gateway
 from tests.support.servers import Server

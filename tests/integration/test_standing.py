@@ -12,8 +12,8 @@ import httpx2
 import pytest
 
 from gateway.fleet import ask
+from planwire_client.core.commit import BILLING
 from sync.billing.domain.drift import KINDS
-from sync.core.announcement import BILLING
 from sync.store import counters
 from sync.store.store import Change, Store
 from tests.support.bodies import SECRET

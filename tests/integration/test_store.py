@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from sync.core.announcement import PUBLISHER
+from planwire_client.core.commit import PUBLISHER, order_token
 from sync.store.redis.connect import connect
-from sync.store.store import Change, Snapshot, Store, StoreError, Verdict, order_token
+from sync.store.store import Change, Snapshot, Store, StoreError, Verdict
 from tests.support.servers import Server, start_redis, start_valkey
 from tests.support.store_contract import TOPIC, Another, StoreContract, numbers
 from tests.support.wait import until

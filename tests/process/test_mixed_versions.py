@@ -25,8 +25,8 @@ from websockets.typing import Subprotocol
 
 from gateway.auth.tokens import mint
 from planwire_client import AsyncPublisher, Replica, outbox
+from planwire_client.core.commit import BILLING
 from sync.billing.domain import codec
-from sync.core.announcement import BILLING
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.redis.connect import connect
 from sync.store.store import Change, Store, Verdict

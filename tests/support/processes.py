@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+SOURCES = os.pathsep.join([str(ROOT), str(ROOT / "clients" / "python")])
+"""Where Python finds the packages of this checkout."""
+
 LOOKS = 100
 LOOK_S = 0.005
 
@@ -23,7 +26,7 @@ def clean_environ(data_dir: Path, **more: str) -> dict[str, str]:
     """The test process's environment without settings of ours, then the data directory and `more`."""
     ours = ("PLANWIRE_", "X_PLANWIRE_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours) and name != "PORT"}
-    return kept | {"PLANWIRE_DATA_DIR": str(data_dir), "PYTHONPATH": str(ROOT)} | more
+    return kept | {"PLANWIRE_DATA_DIR": str(data_dir), "PYTHONPATH": SOURCES} | more
 
 
 def end_group(process: subprocess.Popen[bytes], timeout_s: float = 5.0) -> None:

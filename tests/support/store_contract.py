@@ -15,10 +15,11 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from planwire_client.core.commit import BILLING, PUBLISHER, order_token
 from sync.core import announcement
-from sync.core.announcement import BILLING, PUBLISHER, Announcement
+from sync.core.announcement import Announcement
 from sync.store.keys import DEFAULT_KEYS as keys
-from sync.store.store import Change, Committed, Snapshot, Store, StoreError, Verdict, order_token
+from sync.store.store import Change, Committed, Snapshot, Store, StoreError, Verdict
 
 TOPIC = "tenant:acme"
 STEP_US = 10_000
@@ -295,7 +296,7 @@ class StoreContract:
             assert (await bus.hear()).base == 0
 
     async def test_patches_of_a_long_run_lead_from_state_to_state(self, store: Store, another: Another) -> None:
-        from sync.core import canonical_json, merge_patch
+        from planwire_client.core import canonical_json, merge_patch
 
         held: object = None
         async with listening(another, TOPIC) as bus:

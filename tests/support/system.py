@@ -22,8 +22,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
+from planwire_client.core import merge_patch
 from sync.billing.catalog import catalog as catalogs
-from sync.core import instants, merge_patch
+from sync.core import instants
 from sync.simulator.app import create_app
 from sync.simulator.paddle import entities
 from sync.simulator.provider import Provider

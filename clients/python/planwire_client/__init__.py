@@ -1,49 +1,23 @@
-"""Planwire for backends: publish plan state, read it locally, and know whether what is read is current."""
+"""Planwire for backends: publish plan state, read it locally, and know whether what is read is current.
+
+The names of `planwire_client.api`, imported on first use: servers import `planwire_client.core` alone, which needs
+neither HTTP nor WebSockets.
+"""
 
 from __future__ import annotations
 
-from planwire_client.change import Outcome, Publish, Published, Rejected, Retries, Verdict
-from planwire_client.errors import (
-    FeatureDenied,
-    NotCurrent,
-    PlanwireError,
-    PublishRefused,
-    RateLimited,
-    ReplicaClosed,
-    ReplicaError,
-    TopicRefused,
-    Unavailable,
-)
-from planwire_client.headers import VERSION_HEADER, read_version, write_version
-from planwire_client.publisher import AsyncPublisher, Publisher
-from planwire_client.replica import Replica, Status
-from planwire_client.snapshot import Policy, Snapshot
-from planwire_client.thread import ThreadReplica
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "VERSION_HEADER",
-    "AsyncPublisher",
-    "FeatureDenied",
-    "NotCurrent",
-    "Outcome",
-    "PlanwireError",
-    "Policy",
-    "Publish",
-    "PublishRefused",
-    "Published",
-    "Publisher",
-    "RateLimited",
-    "Rejected",
-    "Replica",
-    "ReplicaClosed",
-    "ReplicaError",
-    "Retries",
-    "Snapshot",
-    "Status",
-    "ThreadReplica",
-    "TopicRefused",
-    "Unavailable",
-    "Verdict",
-    "read_version",
-    "write_version",
-]
+if TYPE_CHECKING:
+    from planwire_client.api import *  # noqa: F403 - all that is public
+
+__version__ = "0.2.0"
+
+
+def __getattr__(name: str) -> object:
+    api = import_module("planwire_client.api")
+    if name != "__all__" and name not in api.__all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(api, name)
+    return value

@@ -5,15 +5,23 @@ Sending is the transports' part (http.py, store.py), waiting the publisher's. `d
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import NamedTuple
 
 import orjson
 
-from planwire_client import document
+from planwire_client.core import document
+from planwire_client.core.commit import Verdict
+from planwire_client.core.limits import (
+    EVENT_ID_MAX,
+    ORDER_INTEGER_MAX,
+    ORDER_MAX,
+    STATE_MAX_BYTES,
+    STATE_MAX_DEPTH,
+    VERSION_MAX,
+)
+from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
 from planwire_client.errors import PublishRefused, RateLimited, Unavailable
 
 BATCH_ITEMS = 500
@@ -22,34 +30,12 @@ BATCH_ITEMS = 500
 BATCH_BYTES = 4_000_000
 """A little below the gateway's BATCH_MAX_BYTES, for the brackets and commas."""
 
-STATE_MAX_BYTES = 32_768
-STATE_MAX_DEPTH = 32
-EVENT_ID_MAX = 512
-ORDER_MAX = 128
-ORDER_INTEGER_MAX = 2**64 - 1
-VERSION_MAX = 2**53 - 1
-
 ATTEMPTS_MAX = 5
 PATIENCE_S = 30.0
 BACKOFF_MIN_S = 0.1
 BACKOFF_MAX_S = 5.0
 
-RESERVED_KINDS = ("probe", "gateway", "console")
-"""The gateways' own kinds, canaries and reports: nobody else publishes to them."""
-
-_TOPIC = re.compile(r"(?:(?P<env>[a-z][a-z0-9_-]{0,31})/)?(?P<kind>[a-z][a-z0-9_-]{0,31}):[A-Za-z0-9._~@-]{1,128}")
-
 TRANSIENT_ITEM_CODES = frozenset(("store_unavailable", "internal"))
-
-
-class Verdict(StrEnum):
-    """What became of a publish."""
-
-    APPLIED = "applied"
-    UNCHANGED = "unchanged"
-    DUPLICATE = "duplicate"
-    STALE = "stale"
-    CONFLICT = "conflict"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +160,12 @@ def check(item: Publish) -> None:
     Raises:
         PublishRefused: with the code a gateway would answer.
     """
-    match = _TOPIC.fullmatch(item.topic)
-    if match is None or match["env"] == "live":
-        raise PublishRefused("topic_invalid", f"{item.topic[:200]!r} is not a topic: expected [env/]kind:id")
-    if match["kind"] in RESERVED_KINDS:
-        raise PublishRefused("topic_reserved", f"topics of kind {match['kind']} are the gateways' own")
+    try:
+        kind = Topic.parse(item.topic).kind
+    except TopicError as error:
+        raise PublishRefused("topic_invalid", str(error)) from None
+    if kind in RESERVED_KINDS:
+        raise PublishRefused("topic_reserved", f"topics of kind {kind} are the gateways' own")
     if item.event_id is not None and not 1 <= len(item.event_id) <= EVENT_ID_MAX:
         raise PublishRefused("request_invalid", f"event_id must have 1 to {EVENT_ID_MAX} characters")
     if isinstance(item.order, int):

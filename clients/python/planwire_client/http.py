@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import httpx2
 import orjson
 
-from planwire_client.change import Answers, Outcome, Publish, Published, Rejected, Send, Trouble, Verdict
+from planwire_client import __version__
+from planwire_client.change import Answers, Outcome, Publish, Published, Rejected, Send, Trouble
+from planwire_client.core.commit import Verdict
 from planwire_client.errors import PublishRefused
 
 PUBLISH_PATH = "/v1/publish"
@@ -21,7 +23,7 @@ RETRY_AFTER_MAX_S = 86_400.0
 LATER = frozenset((408, 425, 429, 500, 502, 503, 504))
 """Statuses after which the same request may succeed. 500: with an event id repeating it does no harm."""
 
-_VERDICTS = frozenset(Verdict)
+_VERDICTS = frozenset(Verdict) - {Verdict.BILLED}
 
 
 class Request(NamedTuple):
@@ -107,7 +109,7 @@ def _headers(key: str) -> dict[str, str]:
     return {
         "Authorization": f"Bearer {key}",
         "Content-Type": "application/json",
-        "User-Agent": "planwire-client-python/0.2.0",
+        "User-Agent": f"planwire-client-python/{__version__}",
     }
 
 

@@ -20,18 +20,17 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
 
-from planwire_client import merge_patch
+from planwire_client import __version__
+from planwire_client.core import merge_patch
+from planwire_client.core.limits import TOPICS_PER_SOCKET
 from planwire_client.errors import ReplicaClosed, TopicRefused
 from planwire_client.http import retry_after_s
 from planwire_client.snapshot import Snapshot
 from planwire_client.tokens import TokenError, TokenSource
 
 SUBPROTOCOL = Subprotocol("planwire.v1")
-CLIENT = "planwire-python/0.2.0"
+CLIENT = f"planwire-python/{__version__}"
 CONNECT_PATH = "/v1/connect"
-
-TOPICS_PER_SOCKET = 64
-"""What a gateway takes on one socket (its TOPICS_PER_SOCKET)."""
 
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 1.0

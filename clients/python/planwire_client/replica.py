@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Any, Self
 
+from planwire_client.core.limits import TOPICS_PER_SOCKET
 from planwire_client.errors import NotCurrent, ReplicaClosed, ReplicaError, TopicRefused
-from planwire_client.link import REFUSED_FOR_S, TOPICS_PER_SOCKET, Held, Link
+from planwire_client.link import REFUSED_FOR_S, Held, Link
 from planwire_client.snapshot import Policy, Snapshot, decide
 from planwire_client.tokens import TIMEOUT_S as TOKEN_TIMEOUT_S
 from planwire_client.tokens import Token, TokenSource

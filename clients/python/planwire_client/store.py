@@ -1,6 +1,6 @@
 """Publishing straight to the store: the gateways' own commit script, run by this process. Needs the extra `store`.
 
-commit.lua is a copy of the server's, held equal by a test. What the gateway checks before it commits is checked here.
+What the gateway checks before it commits is checked here.
 Larger states are published with what they replace, so that tabs get merge patches; the script drops a patch whose base
 is not what is stored by then.
 """
@@ -10,21 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import hashlib
 import logging
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib import resources
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import orjson
 
-from planwire_client import merge_patch
-from planwire_client.change import Answers, Outcome, Publish, Published, Rejected, Send, Trouble, Verdict, check, encode
+from planwire_client.change import Answers, Outcome, Publish, Published, Rejected, Send, Trouble, check, encode
+from planwire_client.core import commit
+from planwire_client.core.commit import Verdict
+from planwire_client.core.failover import wrong_server_code
+from planwire_client.core.names import Names, PrefixError, check_prefix
 from planwire_client.errors import PlanwireError, PublishRefused
-from planwire_client.failover import is_wrong_server
 
 try:
     import redis
@@ -38,26 +36,18 @@ except ImportError as error:  # pragma: no cover - told to people who left the e
 
 log = logging.getLogger("planwire_client")
 
-COMMIT_LUA = resources.files("planwire_client").joinpath("commit.lua").read_text("utf-8")
-PUBLISHER = "publisher"
-"""What the script is told of who computes the states that come from here."""
-
 BILLED = "billing computes this topic: publish under another name, or grant what it should have beside the plan"
-
-COMMIT_SHA = hashlib.sha1(COMMIT_LUA.encode(), usedforsecurity=False).hexdigest()
 
 PATCH_MIN_BYTES = 1024
 """States below it get no merge patch: reading the stored one costs more than the patch saves."""
 
-STATE_AT, PATCH_AT = 8, 14
-"""Where state and patch stand in a command."""
+KEY_AT, STATE_AT, PATCH_AT = 3, 6 + commit.STATE_AT, 6 + commit.PATCH_AT
+"""Where the key of the topic's hash, the state and the patch stand in a command."""
 
 SOCKET_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
 
 Command = list[bytes | str | int]
-
-_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 
 
 def options() -> dict[str, Any]:
@@ -65,40 +55,19 @@ def options() -> dict[str, Any]:
     return {"socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": CONNECT_TIMEOUT_S}
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
-    """The names of one installation in the store, as `sync.store.keys` has them.
-
-    Attributes:
-        prefix: what every key and channel begins with: the installation's PLANWIRE_PREFIX.
-        database: the number of the database, 0 on a Cluster.
-    """
-
-    prefix: str = "pw"
-    database: int = 0
-
-    def channel(self, topic: str) -> str:
-        """Return the channel on which the topic's commits are announced; pub/sub ignores databases, so it names one."""
-        scope = f"{self.prefix}@{self.database}" if self.database else self.prefix
-        return f"{scope}:{{{topic}}}"
-
-
 DEFAULT_NAMES = Names()
 
 
-def check_prefix(prefix: str) -> str:
-    """Return `prefix` when it can be an installation's.
+def names_of(client: object, prefix: str) -> Names:
+    """Return the names that an installation with `prefix` has in the database that `client` speaks to.
 
     Raises:
-        PlanwireError: it cannot.
+        PlanwireError: `prefix` cannot be one.
     """
-    if not _PREFIX.fullmatch(prefix):
-        raise PlanwireError(f"{prefix!r} is not a prefix: letters, digits and . _ : / - (no braces, no blanks)")
-    return prefix
-
-
-def names_of(client: object, prefix: str) -> Names:
-    """Return the names that an installation with `prefix` has in the database that `client` speaks to."""
+    try:
+        check_prefix(prefix)
+    except PrefixError as error:
+        raise PlanwireError(str(error)) from None
     pool = getattr(client, "connection_pool", None)
     database = getattr(pool, "connection_kwargs", {}).get("db") if pool is not None else 0
     return Names(prefix, int(database or 0))
@@ -111,7 +80,7 @@ class Batch:
     """
 
     def __init__(
-        self, items: Sequence[Publish], source: str, now: float, announce: str = "PUBLISH", names: Names = DEFAULT_NAMES
+        self, items: Sequence[Publish], source: str, now: float, is_sharded: bool = False, names: Names = DEFAULT_NAMES
     ) -> None:
         self._items = items
         self._refused: dict[int, Rejected] = {}
@@ -121,7 +90,7 @@ class Batch:
         received_at = datetime.datetime.fromtimestamp(now, datetime.UTC).isoformat(timespec="milliseconds")
         for index, item in enumerate(items):
             try:
-                self.commands.append(_command(item, source, received_at.replace("+00:00", "Z"), announce, names))
+                self.commands.append(_command(item, source, received_at.replace("+00:00", "Z"), is_sharded, names))
             except PublishRefused as refusal:
                 self._refused[index] = Rejected(item.topic, refusal.code, refusal.detail)
         self._plan_reads()
@@ -129,7 +98,7 @@ class Batch:
     def _plan_reads(self) -> None:
         seen = set()
         for command in self.commands:
-            state, key = command[STATE_AT], command[3]
+            state, key = command[STATE_AT], command[KEY_AT]
             assert isinstance(state, bytes), "encode made it"
             # Of several of a topic only the first replaces what is stored.
             if len(state) >= PATCH_MIN_BYTES and key not in seen:
@@ -142,7 +111,7 @@ class Batch:
         for command, reply in zip(self._replacing, replies, strict=True):
             state = command[STATE_AT]
             if isinstance(reply, list) and reply[0] is not None and isinstance(state, bytes):
-                command[PATCH_AT] = patch(int(reply[0]), reply[1] or b"null", state)
+                command[PATCH_AT] = commit.patch_argument(int(reply[0]), reply[1] or b"null", state)
 
     def answers(self, replies: Sequence[object]) -> Answers:
         """Return every item's outcome, given the replies to the commands."""
@@ -152,42 +121,22 @@ class Batch:
         )
 
 
-def _command(item: Publish, source: str, received_at: str, announce: str, names: Names) -> Command:
+def _command(item: Publish, source: str, received_at: str, is_sharded: bool, names: Names) -> Command:
     check(item)
-    state = encode("state", item.state)
-    private = b"" if item.private is None else encode("private", item.private)
-    order = f"{item.order:020d}" if isinstance(item.order, int) else item.order or ""
     cause = {"source": source, "event_id": item.event_id, "received_at": received_at, **(item.cause or {})}
-    head = f"{names.prefix}:{{{item.topic}}}"
-    return [
-        "EVALSHA",
-        COMMIT_SHA,
-        3,
-        f"{head}:snap",
-        f"{head}:log",
-        f"{head}:seen",
-        announce,
-        names.channel(item.topic),
-        state,
-        private,
-        item.event_id or "",
-        order,
-        "" if item.if_version is None else str(item.if_version),
-        orjson.dumps(cause),
-        "",  # the patch; see `complete`
-        PUBLISHER,
-        "",
-        "",
-    ]
-
-
-def patch(base: int, old: bytes, new: bytes) -> bytes:
-    """Return commit.lua's patch argument: `BASE PATCH` where a merge patch exists and is smaller, else empty."""
-    found = merge_patch.diff(orjson.loads(old), orjson.loads(new))
-    if found is None:
-        return b""
-    encoded = orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
-    return b"%d %b" % (base, encoded) if len(encoded) < len(new) else b""
+    keys = commit.keys_of(names, item.topic)
+    arguments = commit.arguments_of(
+        names,
+        item.topic,
+        encode("state", item.state),
+        b"" if item.private is None else encode("private", item.private),
+        is_sharded=is_sharded,
+        event_id=item.event_id or "",
+        order="" if item.order is None else commit.order_token(item.order),
+        if_version=item.if_version,
+        cause=orjson.dumps(cause),
+    )
+    return ["EVALSHA", commit.SHA, len(keys), *keys, *arguments]
 
 
 def _outcome(item: Publish, reply: object) -> Outcome:
@@ -278,16 +227,16 @@ class StoreTransport:
         try:
             is_sharded = isinstance(self._redis, redis.RedisCluster)
             names = names_of(self._redis, self._prefix)
-            batch = Batch(step.items, self._source, now, "SPUBLISH" if is_sharded else "PUBLISH", names)
+            batch = Batch(step.items, self._source, now, is_sharded, names)
             if not self._is_loaded:
-                self._redis.script_load(COMMIT_LUA)
+                self._redis.script_load(commit.LUA)
                 self._is_loaded = True
             batch.complete(self._run(batch.reads))
             replies = self._run(batch.commands)
         except _TROUBLES as error:
             self._distrust()
             return Trouble(f"store: {error}")
-        if any(map(is_wrong_server, replies)):
+        if any(map(wrong_server_code, replies)):
             self._distrust()
         self._is_loaded = not _is_forgotten(replies)
         return batch.answers(replies)
@@ -325,7 +274,7 @@ class AsyncStoreTransport:
     def __init__(
         self, client: redis.asyncio.Redis | redis.asyncio.RedisCluster, source: str = "backend", prefix: str = "pw"
     ) -> None:
-        self._names = names_of(client, check_prefix(prefix))
+        self._names = names_of(client, prefix)
         self._redis = client
         self._source = source
         self._is_loaded = False
@@ -346,17 +295,17 @@ class AsyncStoreTransport:
 
     async def _send(self, step: Send, now: float) -> Answers | Trouble:
         is_sharded = isinstance(self._redis, redis.asyncio.RedisCluster)
-        batch = Batch(step.items, self._source, now, "SPUBLISH" if is_sharded else "PUBLISH", self._names)
+        batch = Batch(step.items, self._source, now, is_sharded, self._names)
         try:
             if not self._is_loaded:
-                await cast(Any, self._redis.script_load(COMMIT_LUA))
+                await cast(Any, self._redis.script_load(commit.LUA))
                 self._is_loaded = True
             batch.complete(await self._run(batch.reads))
             replies = await self._run(batch.commands)
         except _TROUBLES as error:
             await self._distrust()
             return Trouble(f"store: {error}")
-        if any(map(is_wrong_server, replies)):
+        if any(map(wrong_server_code, replies)):
             await self._distrust()
         self._is_loaded = not _is_forgotten(replies)
         return batch.answers(replies)

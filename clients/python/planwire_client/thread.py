@@ -15,8 +15,8 @@ import weakref
 from collections.abc import Coroutine, Iterable
 from typing import Any, Self, TypeVar
 
+from planwire_client.core.limits import TOPICS_PER_SOCKET
 from planwire_client.errors import ReplicaClosed, ReplicaError
-from planwire_client.link import TOPICS_PER_SOCKET
 from planwire_client.replica import WAIT_S, Changed, Replica, Status, StatusChanged
 from planwire_client.snapshot import Policy, Snapshot
 from planwire_client.tokens import TIMEOUT_S as TOKEN_TIMEOUT_S

@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.console.reports.tab_status import Status, quantile, worst
 from gateway.metrics import Histogram, Metrics
-from sync.core import canonical_json
+from planwire_client.core import canonical_json
 
 GATEWAY_KIND, TABS_KIND = "gateway", "console"
 

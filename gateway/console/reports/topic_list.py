@@ -18,7 +18,7 @@ from gateway.console.reports.report import statuses
 from gateway.console.reports.tab_counts import TabCounts
 from gateway.console.reports.tab_status import Status, age_s, worst
 from gateway.hub.hub import Hub
-from sync.core.topic import RESERVED_KINDS, Topic, TopicError
+from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
 from sync.store.store import Store, StoreError
 
 STORED_MAX = 50_000

@@ -25,8 +25,8 @@ from gateway.console.routes.billing import TENANT, Billing, parked_of, refused
 from gateway.console.routes.query import parsed
 from gateway.console.routes.topics import Desk
 from gateway.console.scopes import ADMIN
-from sync.core import canonical_json, document
-from sync.core.announcement import PUBLISHER
+from planwire_client.core import canonical_json, document
+from planwire_client.core.commit import PUBLISHER
 from sync.http.body import read_json
 from sync.http.problem import Problem
 from sync.store.store import Change, StoreError, Verdict

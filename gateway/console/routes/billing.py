@@ -21,7 +21,7 @@ from gateway.console.reports.tab_status import Status
 from gateway.console.routes.query import moment_cursor, number, parsed, stream_cursor, topic_of
 from gateway.console.routes.topics import Desk
 from gateway.console.scopes import PRIVATE
-from sync.core.topic import Topic
+from planwire_client.core.topic import Topic
 from sync.http.problem import Problem
 from sync.store.command_pipeline import run_commands
 

@@ -6,7 +6,7 @@ import re
 
 from starlette.requests import Request
 
-from sync.core.topic import RESERVED_KINDS, Topic, TopicError
+from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
 from sync.http.problem import Problem
 
 _STREAM_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")

@@ -7,11 +7,11 @@ from types import MappingProxyType
 
 from starlette.requests import Request
 
+from planwire_client.core.topic import TENANT_KIND, Topic, TopicError
 from sync.billing.domain.model import Facts
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation
 from sync.billing.services.reproject import Adopted
-from sync.core.topic import TENANT_KIND, Topic, TopicError
 from sync.http.callers import require
 from sync.http.problem import Problem
 

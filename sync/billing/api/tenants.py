@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from planwire_client.core.limits import VERSION_MAX
 from sync.billing.api.errors import ERRORS
 from sync.billing.api.overrides import Operators
 from sync.billing.api.previews import Previews
@@ -34,8 +35,6 @@ from sync.http.endpoint import route as http_route
 from sync.http.fields import Fields
 from sync.http.pagination import page_limit, stream_cursor
 from sync.http.problem import Problem
-
-VERSION_MAX = 2**53 - 1
 
 Handler = Callable[[Request, str], Awaitable[Response]]
 """Answers a request about an environment; may raise Problem and StoreError."""

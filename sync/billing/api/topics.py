@@ -6,11 +6,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from planwire_client.core.topic import RESERVED_KINDS, TENANT_KIND, Topic, TopicError
 from sync.billing.api import tenants
 from sync.billing.api.errors import ERRORS
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation
-from sync.core.topic import RESERVED_KINDS, TENANT_KIND, Topic, TopicError
 from sync.http.body import json_response
 from sync.http.callers import Guard, by, guarded, require
 from sync.http.endpoint import Count, not_counted, route

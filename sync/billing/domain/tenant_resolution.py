@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from planwire_client.core.topic import LIVE, TENANT_KIND, Topic, TopicError
 from sync.billing.domain.model import Event, Unparsable
 from sync.billing.domain.outcome import ERASED, EventResult, Outcome
-from sync.core.topic import LIVE, TENANT_KIND, Topic, TopicError
 
 TOMBSTONE = "!erased"
 """Stored in a link instead of a tenant id once the tenant is erased; not a valid tenant id."""

@@ -13,6 +13,8 @@ from types import MappingProxyType
 
 import orjson
 
+from planwire_client.core.commit import BILLING, PUBLISHER
+from planwire_client.core.topic import Topic
 from sync.billing.domain import codec, tenant_resolution
 from sync.billing.domain.model import Event, Facts
 from sync.billing.domain.outcome import ERASED, EventResult, Outcome
@@ -21,8 +23,6 @@ from sync.billing.storage.event_log import EVENTS_KEPT
 from sync.billing.storage.inbox import Record
 from sync.billing.storage.tenant_facts import FactsError, facts_of, is_erased
 from sync.core import announcement
-from sync.core.announcement import BILLING, PUBLISHER
-from sync.core.topic import Topic
 from sync.store.command_pipeline import Batch
 from sync.store.store import ABSENT, Change, Snapshot, StoreError, Verdict
 

@@ -19,6 +19,8 @@ from types import MappingProxyType
 
 import structlog
 
+from planwire_client.core import canonical_json
+from planwire_client.core.commit import BILLING
 from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain import codec, tenant_resolution, wakeups
 from sync.billing.domain.decision import Decided, decide, event_cause
@@ -34,8 +36,6 @@ from sync.billing.storage.inbox import Inbox, Record
 from sync.billing.storage.provider_snapshots import record_snapshots
 from sync.billing.storage.tenant_facts import FactsError, facts_of
 from sync.billing.storage.tenant_links import TenantLinks
-from sync.core import canonical_json
-from sync.core.announcement import BILLING
 from sync.store.coalescer import Coalescer
 from sync.store.command_pipeline import Batch, Script
 from sync.store.keyed_lock import KeyedLock

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import structlog
 
+from planwire_client.core.topic import TENANT_KIND, Topic
 from sync.billing.domain.drift import Drift, subscription_drift
 from sync.billing.domain.evaluation import overdue_subscriptions
 from sync.billing.domain.model import Event, Facts
@@ -23,7 +24,6 @@ from sync.billing.services.reproject import Adopted, Reprojection
 from sync.billing.storage.provider_snapshots import record_snapshots
 from sync.billing.storage.tenant_facts import FactsError, facts_of
 from sync.billing.storage.tenant_links import TenantLinks
-from sync.core.topic import TENANT_KIND, Topic
 from sync.store.command_pipeline import Batch
 from sync.store.delayed_queue import Due
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 import orjson
 import structlog
 
+from planwire_client.core import canonical_json
+from planwire_client.core.commit import BILLING
 from sync.billing.domain import codec
 from sync.billing.domain.decision import Decided, decide_without_event
 from sync.billing.domain.drift import Drift
@@ -23,8 +25,6 @@ from sync.billing.services.ingest import CONFLICT_PAUSE_S, CONFLICTS_MAX, Pipeli
 from sync.billing.storage.event_log import note
 from sync.billing.storage.provider_snapshots import record_snapshots
 from sync.billing.storage.tenant_facts import FactsError, facts_of
-from sync.core import canonical_json
-from sync.core.announcement import BILLING
 from sync.store.command_pipeline import Batch
 from sync.store.store import Change, StoreError, Verdict
 

@@ -15,7 +15,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sync.store.keys import DEFAULT_PREFIX, Keys, PrefixError, check_prefix
+from planwire_client.core.names import DEFAULT_PREFIX, PrefixError, check_prefix
+from sync.store.keys import Keys
 from sync.store.redis.cluster import NODE_TIMEOUT_S, Cluster
 from sync.store.redis.cluster_client import ClusterRedis
 from sync.store.redis.failover import renewing

@@ -21,17 +21,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from planwire_client.core.failover import WRONG_SERVER_CODES, wrong_server_code
+
 log = structlog.get_logger()
-
-WRONG_SERVER_CODES = frozenset(
-    ("READONLY", "MASTERDOWN", "LOADING", "UNBLOCKED", "NOREPLICAS", "NOAUTH", "REDIRECT", "FAILOVER")
-)
-"""Error codes of a server that does not serve a primary's commands now. The command has not run.
-
-READONLY, MASTERDOWN: a replica. LOADING: it loads its data, as a demoted primary does that fetches the new one's.
-UNBLOCKED: it was demoted while a command waited. NOREPLICAS: it is cut off from its replicas; one may have taken over.
-NOAUTH: it has no login, as behind a proxy that has moved to another server.
-"""
 
 HANGS_S = 1.0
 """A connection hangs if it is given up after so long without a reply. Whoever asks may have a shorter time limit than
@@ -43,17 +35,6 @@ LOG_EVERY_S = 5.0
 
 class WrongServerError(RedisConnectionError):
     """The server said that it is not the one to ask. The command has not run, and the connection is closed."""
-
-
-def wrong_server_code(error: BaseException | None) -> str:
-    """Return the code by which a server says that it is not the one to ask; "" for every other error."""
-    if error is None:
-        return ""
-    code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
-    if code in WRONG_SERVER_CODES:
-        return str(code)
-    # Redis before 7 wraps what a script's command was answered: "Error running script (...): -READONLY You can't ...".
-    return "READONLY" if isinstance(error, ResponseError) and ": -READONLY " in str(error) else ""
 
 
 class Renewal:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from planwire_client import FeatureDenied, NotCurrent, Policy, Snapshot, merge_patch
+from planwire_client import FeatureDenied, NotCurrent, Policy, Snapshot
 from planwire_client.snapshot import decide
-from sync.core import merge_patch as server
 
 YES = Snapshot("tenant:a", 5, {"features": {"sso": True}})
 NO = Snapshot("tenant:a", 5, {"features": {"sso": False}})
@@ -61,25 +56,3 @@ def test_only_true_is_a_feature(state: object) -> None:
 def test_limits(value: object, limit: float | None) -> None:
     assert Snapshot("tenant:a", 1, {"limits": {"seats": value}}).limit("seats") == limit
     assert Snapshot("tenant:a", 1, None).limit("seats") is None
-
-
-JSON: Any = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.text("ab", max_size=2),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1, max_size=1), inner),
-    max_leaves=12,
-)
-
-
-@given(JSON, JSON)
-def test_merge_patches_apply_as_they_do_on_the_server(target: object, patch: object) -> None:
-    before = json.dumps(target)
-    assert merge_patch.apply(target, patch) == server.apply(target, patch)
-    assert json.dumps(target) == before, "snapshots are shared: the old one must not change"
-
-
-@given(JSON, JSON)
-def test_merge_patches_are_made_as_on_the_server(old: object, new: object) -> None:
-    patch = merge_patch.diff(old, new)
-    assert json.dumps(patch, sort_keys=True) == json.dumps(server.diff(old, new), sort_keys=True)
-    if patch is not None:
-        assert merge_patch.apply(old, patch) == new

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
 from planwire_client import AsyncPublisher, Publish, Published, Rejected, Verdict
-from planwire_client.store import COMMIT_LUA, COMMIT_SHA, PATCH_MIN_BYTES, AsyncStoreTransport, Batch
+from planwire_client.store import PATCH_MIN_BYTES, AsyncStoreTransport, Batch
 from sync.store.keys import DEFAULT_KEYS as keys
-from sync.store.store import COMMIT_LUA as THE_SCRIPT
-
-ROOT = Path(__file__).parents[3]
-
-
-def test_the_clients_script_is_the_servers() -> None:
-    theirs = (ROOT / "clients/python/planwire_client/commit.lua").read_bytes()
-    assert theirs == (ROOT / "sync/store/scripts/commit.lua").read_bytes(), (
-        "copy sync/store/scripts/commit.lua to the client"
-    )
-    assert COMMIT_LUA == THE_SCRIPT
-    assert hashlib.sha1(THE_SCRIPT.encode()).hexdigest() == COMMIT_SHA
 
 
 def test_keys_and_arguments_are_the_servers() -> None:
@@ -72,7 +58,7 @@ def test_larger_states_are_published_with_the_patch_from_what_is_stored() -> Non
     stored = orjson.dumps({"n": 0, "old": 1, "pad": pad})
     batch.complete([[b"7", stored], [None, None], [b"8", stored], OSError("away")])
     by_topic = [command[14] for command in batch.commands]
-    assert by_topic == [b'7 {"n":1,"old":null}', "", "", "", b"", ""]
+    assert by_topic == [b'7 {"n":1,"old":null}', b"", b"", b"", b"", b""]
 
 
 def test_a_patch_that_saves_nothing_is_left_out() -> None:

@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import orjson
 
+from planwire_client.core.topic import LIVE
 from sync.billing.domain.model import Event, Item
 from sync.billing.providers.base import (
     ListedSubscription,
@@ -34,7 +35,6 @@ from sync.billing.providers.rate_limit import RateLimiter
 from sync.billing.providers.single_flight import SingleFlight, within
 from sync.core import instants
 from sync.core.errors import SyncError
-from sync.core.topic import LIVE
 
 if TYPE_CHECKING:
     from paddle_billing import Client

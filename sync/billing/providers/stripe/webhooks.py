@@ -15,12 +15,12 @@ from typing import Any, TypeGuard
 
 import orjson
 
+from planwire_client.core.topic import LIVE
 from sync.billing.domain.model import FETCHED, Event, Item, Order, Period, Scheduled, Subscription, Unparsable
 from sync.billing.providers import hmac_signature
 from sync.billing.providers.base import LISTED, Secret, Verification
 from sync.billing.providers.hmac_signature import Scheme
 from sync.core import instants
-from sync.core.topic import LIVE
 
 NAME = "stripe"
 SCHEME = Scheme("Stripe-Signature", ",", "t", "v1", b".")

@@ -7,8 +7,9 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.api.publish_request import EVENT_ID_MAX, FIELDS, Limits, Origin, origin, read_change
+from gateway.api.publish_request import FIELDS, Limits, Origin, origin, read_change
 from gateway.api_docs.openapi import CloudEvent, Publish
+from planwire_client.core.limits import EVENT_ID_MAX
 from sync.http.problem import Problem
 from sync.store.store import Change
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.api_docs import openapi
 from gateway.api_docs.operation import TOPIC_PATTERN
-from sync.core.topic import Topic
+from planwire_client.core.topic import Topic
 
 ROOT = Path(__file__).parents[4]
 

@@ -18,7 +18,7 @@ from gateway.auth.claims import MESSAGES
 from gateway.auth.jwks import parse_keys
 from gateway.auth.revocations import Revocation, Revocations
 from gateway.auth.tokens import Auth, AuthFailure, Claims, KeySet, mint, secret_keys
-from sync.core.topic import TopicError
+from planwire_client.core.topic import TopicError
 
 SECRET = "0123456789abcdef0123456789abcdef"
 NOW = 1_800_000_000.0

@@ -13,8 +13,9 @@ from gateway.hub.fanout import CHUNK
 from gateway.hub.hub import Hub, Subscription
 from gateway.hub.pending import PendingTopics
 from gateway.metrics import Metrics
+from planwire_client.core.commit import PUBLISHER
 from sync.core import announcement
-from sync.core.announcement import PUBLISHER, Announcement
+from sync.core.announcement import Announcement
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.store import Snapshot
 from tests.support.wait import until

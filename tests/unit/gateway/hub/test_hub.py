@@ -22,8 +22,10 @@ from gateway.hub import hub as hub_module
 from gateway.hub.hub import Hub, Subscription
 from gateway.hub.pending import PendingTopics
 from gateway.metrics import Metrics
-from sync.core import announcement, merge_patch
-from sync.core.announcement import PUBLISHER, Announcement
+from planwire_client.core import merge_patch
+from planwire_client.core.commit import PUBLISHER
+from sync.core import announcement
+from sync.core.announcement import Announcement
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.store import ABSENT, Snapshot
 

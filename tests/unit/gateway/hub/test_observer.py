@@ -8,8 +8,9 @@ from gateway.hub.hub import Hub, LiveTopic, Subscription
 from gateway.hub.observer import HubObserver
 from gateway.hub.pending import PendingTopics
 from gateway.metrics import Metrics
+from planwire_client.core.commit import PUBLISHER
 from sync.core import announcement
-from sync.core.announcement import PUBLISHER, Announcement
+from sync.core.announcement import Announcement
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.store import Snapshot
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.ws import protocol
 from gateway.ws.protocol import VERSION_MAX, Ack, Expect, Hello, Nack, ProtocolError, Subscribe, Token, Unsubscribe
-from sync.core.topic import Topic, TopicError
+from planwire_client.core.topic import Topic, TopicError
 from tests.support.json_values import JSON
 
 FIELDS = ["type", "topic", "version", "topics", "token", "client", "after", "timeout_ms", "reason"]

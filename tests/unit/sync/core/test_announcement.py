@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planwire_client.core.commit import BILLING, PUBLISHER
 from sync.core import announcement
-from sync.core.announcement import BILLING, PUBLISHER, Announcement
+from sync.core.announcement import Announcement
 
 VERSIONS = st.integers(1, 2**53 - 1)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from planwire_client.core.limits import STATE_MAX_BYTES, STATE_MAX_DEPTH
 from sync.settings import SettingsError, SyncSettings
-from sync.source.client import STATE_MAX_BYTES, STATE_MAX_DEPTH, Answer, SourceError, read_answer, signature, url_of
+from sync.source.client import Answer, SourceError, read_answer, signature, url_of
 
 SECRET = "x" * 32
 

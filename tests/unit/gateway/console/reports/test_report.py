@@ -13,7 +13,7 @@ from gateway.console.reports.tab_status import Status
 from gateway.console.reports.topic_list import LivePage
 from gateway.console.scopes import ConsoleTokenError
 from gateway.metrics import Histogram, Metrics
-from sync.core import canonical_json
+from planwire_client.core import canonical_json
 
 
 def test_the_worst_topics_come_first_and_no_more_than_asked_for() -> None:

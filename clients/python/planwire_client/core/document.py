@@ -1,8 +1,4 @@
-"""A state, or its private part, as it comes from outside: the bounds it must keep, and its canonical JSON. Pure.
-
-`planwire_client.document` is a copy, held equal by a test: whoever writes to the store keeps the same bounds and writes
-the same bytes.
-"""
+"""A state, or its private part, as it comes from outside: the bounds it must keep, and its canonical JSON. Pure."""
 
 from __future__ import annotations
 
@@ -14,10 +10,9 @@ from typing import Any, Literal
 
 import orjson
 
-Part = Literal["state", "private"]
+from planwire_client.core.limits import SAFE_INTEGER_MAX
 
-SAFE_INTEGER_MAX = 2**53 - 1
-"""Browsers read every number as a double: beyond this they would read an integer as another one."""
+Part = Literal["state", "private"]
 
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**64 - 1
 """What canonical JSON can write: the bound of a private part, which browsers are never sent."""

@@ -5,13 +5,8 @@ from __future__ import annotations
 import pytest
 
 from planwire_client import VERSION_HEADER, read_version, write_version
-from sync.http.body import VERSION_HEADER as GATEWAYS
 
 NOW = 1_795_395_356.0
-
-
-def test_it_is_the_gateways_header() -> None:
-    assert VERSION_HEADER == GATEWAYS
 
 
 def test_what_is_written_is_read() -> None:

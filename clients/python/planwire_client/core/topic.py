@@ -1,11 +1,9 @@
-"""A topic's name, `[env/]kind:id`, parsed and checked. Pure; knows nothing of what a topic holds."""
+"""A topic's name, `[env/]kind:id`, parsed and checked. Pure."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-
-from sync.core.errors import SyncError
 
 LIVE = "live"
 """The environment that a name without a prefix means."""
@@ -23,12 +21,19 @@ console to read them, and nobody publishes to them over HTTP."""
 RESERVED_KINDS = (PROBE_KIND, *REPORT_KINDS)
 """The gateways' own kinds, in every environment."""
 
-_TOPIC = re.compile(
-    r"(?:(?P<env>[a-z][a-z0-9_-]{0,31})/)?(?P<kind>[a-z][a-z0-9_-]{0,31}):(?P<id>[A-Za-z0-9._~@-]{1,128})"
-)
+PATTERN = r"(?:[a-z][a-z0-9_-]{0,31}/)?[a-z][a-z0-9_-]{0,31}:[A-Za-z0-9._~@-]{1,128}"
+"""What a name looks like, as a regular expression that every language reads; `live/` is excluded besides."""
+
+_TOPIC = re.compile(PATTERN)
+_LIVE_SPELT_OUT = f"{LIVE}/"
 
 
-class TopicError(SyncError, ValueError):
+def is_topic(text: str) -> bool:
+    """Return whether `text` is a topic's name. The live environment has no prefix: each topic has one name only."""
+    return _TOPIC.fullmatch(text) is not None and not text.startswith(_LIVE_SPELT_OUT)
+
+
+class TopicError(ValueError):
     """The text is not a topic; `text` is what was given."""
 
     def __init__(self, text: str) -> None:
@@ -60,7 +65,8 @@ class Topic:
         Raises:
             TopicError: `text` does not match, or spells the live environment out (each topic has one name only).
         """
-        match = _TOPIC.fullmatch(text)
-        if match is None or match["env"] == LIVE:
+        if not is_topic(text):
             raise TopicError(text)
-        return cls(match["env"] or LIVE, match["kind"], match["id"])
+        scope, _, identifier = text.partition(":")
+        env, _, kind = scope.rpartition("/")
+        return cls(env or LIVE, kind, identifier)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync.core import merge_patch
+from planwire_client.core import merge_patch
 from tests.support.json_values import JSON, OBJECTS, same
 
 APPENDIX_A: list[tuple[Any, Any, Any]] = [

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync.core import canonical_json
+from planwire_client.core import canonical_json
 from tests.support.json_values import JSON, same
 
 
