@@ -1,17 +1,22 @@
 /**
  * The same surface where WebSockets are blocked: pass `fallback()` to `planwire`, or to `tabs`, as its `socket`.
  *
- * Role: a Socket that is a WebSocket until two in a row said nothing; then one event stream for each topic, or long
- * polling where streams are refused or a proxy holds them back. What the HTTP side says is turned into frames, so the core cannot tell.
- * Over HTTP nothing is acked and `expect` does not hurry the provider; it only waits.
+ * Role: a Socket that is a WebSocket until two in a row closed without a frame; then one event stream for each topic, or
+ * long polling where streams are refused or a proxy holds them back. What comes over HTTP is turned into frames, so the
+ * core sees no difference. Over HTTP nothing is acked, and `expect` only waits: it does not hurry the provider.
  */
 
+/** Failed WebSockets in a row before HTTP is tried. */
+const SILENT_SOCKETS = 2;
 /** A stream that is silent for this long after its start is held back by a proxy, ms. */
 const STREAM_MS = 5000;
-/** How long a poll may wait for news, ms; well within the patience that the welcome promises. */
+/** How long a poll may wait for news, ms; well within the silence that the welcome allows. */
 const POLL_MS = 20000;
-/** Between a poll without news and the next, ms. */
+/** Between a poll without news and the next, ms: a gateway that waits less, or not at all, is not stormed. */
 const PAUSE_MS = 500;
+/** The close codes for "lost here, connect again" and for a refused token. */
+const LOST = 4000;
+const TOKEN_REFUSED = 4401;
 
 const WELCOME = {
   type: "welcome",
@@ -21,98 +26,117 @@ const WELCOME = {
   ack: { share: 0 },
 };
 
-/** A Socket over HTTP. @param {string} url of the WebSocket @param {() => void} onnews called when something arrived */
-const http = (url, onnews) => {
+/** A Socket over HTTP. @param {string} url of the WebSocket @param {() => void} onNews called when something arrived */
+const createHttpSocket = (url, onNews) => {
   const base = url.replace(/^ws/, "http").replace(/connect$/, "state/");
-  /** @type {Record<string, AbortController>} */
-  const streams = { __proto__: /** @type {any} */ (null) };
-  let /** @type {any} */ token;
-  let /** @type {any} */ polls;
-  let /** @type {any} */ over;
+  /** @type {Record<string, AbortController>} topic -> what ends its request */
+  const requests = { __proto__: /** @type {any} */ (null) };
+  /** @type {"stream" | "poll"} one stream that fails moves all topics to polling */
+  let mode = "stream";
+  let token = "";
+  let isOver = false;
 
   /** @param {any} frame */
-  const hand = (frame) => over || self.onmessage({ data: JSON.stringify(frame) });
-
-  /** @param {number} [code] */
-  const end = (code) => {
-    if (over) return;
-    over = 1;
-    for (const topic in streams) streams[topic].abort();
-    code && self.onclose({ code });
+  const deliver = (frame) => {
+    if (!isOver) self.onmessage({ data: JSON.stringify(frame) });
   };
 
-  /** @param {string} topic @param {number} version */
+  /** Ends every request. @param {number} [code] for the core; none when the core itself has closed the socket */
+  const end = (code) => {
+    if (isOver) return;
+    isOver = true;
+    for (const topic in requests) requests[topic].abort();
+    if (code) self.onclose({ code });
+  };
+
+  /** Asks for a topic. @param {string} topic @param {string} path @param {AbortSignal} signal @param {any} [headers] */
+  const get = async (topic, path, signal, headers) => {
+    const answer = await fetch(base + topic + path, { headers: { Authorization: "Bearer " + token, ...headers }, signal });
+    if (answer.status == 401) end(TOKEN_REFUSED);
+    if (answer.status == 403) {
+      deliver({ type: "gone", topic, reason: "forbidden" });
+      requests[topic].abort();
+    }
+    return answer;
+  };
+
+  /** @param {string} event one of an event stream, as text */
+  const takeEvent = (event) => {
+    const data = /^data: (.*)/m.exec(event)?.[1];
+    if (!data) return;
+    const frame = JSON.parse(data);
+    if (frame.reason == "expired") end(TOKEN_REFUSED);
+    else deliver(frame);
+  };
+
+  /** Reads a topic's event stream to its end. @param {string} topic @param {number} version @param {AbortSignal} signal @param {() => void} onBytes */
+  const stream = async (topic, version, signal, onBytes) => {
+    const { body, ok } = await get(topic, "/events", signal, version && { "Last-Event-ID": version });
+    const reader = ok && body?.pipeThrough(new TextDecoderStream()).getReader();
+    for (let text = ""; reader; ) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      onBytes();
+      onNews();
+      const events = (text + value).split("\n\n");
+      text = events.pop() ?? "";
+      events.forEach(takeEvent);
+    }
+  };
+
+  /** Polls a topic until that fails. @param {string} topic @param {number} version @param {AbortSignal} signal */
+  const poll = async (topic, version, signal) => {
+    for (let path = ""; ; path = `?min_version=${version + 1}&wait_ms=${POLL_MS}`) {
+      const answer = await get(topic, path, signal);
+      const { ok } = answer;
+      if (!ok && answer.status != 504) return;
+      const news = await answer.json();
+      onNews();
+      ({ version } = news);
+      // The answer was read from the store just now: it vouches for itself.
+      deliver({ ...(ok ? { ...news, type: "snapshot" } : { type: "current", version }), topic, fresh: true });
+      if (!ok) await new Promise((next) => setTimeout(next, PAUSE_MS));
+    }
+  };
+
+  /** Follows a topic from a version on, in the present mode. @param {string} topic @param {number} [version] */
   const follow = async (topic, version = 0) => {
-    streams[topic]?.abort();
-    const { signal } = (streams[topic] = new AbortController());
-    /** @param {string} path @param {any} [headers] */
-    const get = async (path, headers) => {
-      const answer = await fetch(base + topic + path, { headers: { Authorization: "Bearer " + token, ...headers }, signal });
-      if (answer.status == 401) end(4401);
-      if (answer.status == 403) {
-        hand({ type: "gone", topic, reason: "forbidden" });
-        streams[topic].abort();
-      }
-      return answer;
-    };
-    const stream = async () => {
-      const { body, ok } = await get("/events", version && { "Last-Event-ID": version });
-      const reader = ok && body?.pipeThrough(new TextDecoderStream()).getReader();
-      for (let text = ""; reader; ) {
-        const { value, done } = await reader.read();
-        if (done) return;
-        patience = clearTimeout(patience);
-        onnews();
-        const events = (text += value).split("\n\n");
-        text = /** @type {string} */ (events.pop());
-        for (const event of events) {
-          const data = /^data: (.*)/m.exec(event)?.[1];
-          const frame = data && JSON.parse(data);
-          if (frame?.reason == "expired") end(4401);
-          else if (frame) hand(frame);
-        }
-      }
-    };
-    const poll = async () => {
-      for (let path = ""; ; path = `?min_version=${version + 1}&wait_ms=${POLL_MS}`) {
-        const answer = await get(path);
-        if (!answer.ok && answer.status != 504) return;
-        const news = await answer.json();
-        onnews();
-        ({ version } = news);
-        // The answer was read from the store just now: it vouches for itself.
-        hand({ ...(answer.ok ? { ...news, type: "snapshot" } : { type: "current", version }), topic, fresh: true });
-        // A gateway that waits less, or not at all, is not stormed.
-        if (!answer.ok) await new Promise((again) => setTimeout(again, PAUSE_MS));
-      }
-    };
-    const giveUp = () => {
-      polls = 1;
+    requests[topic]?.abort();
+    const { signal } = (requests[topic] = new AbortController());
+    let canFallBack = mode == "stream"; // until the stream has said something
+    const fallBack = () => {
+      mode = "poll";
       follow(topic, version);
     };
-    let /** @type {any} */ patience = polls ? undefined : setTimeout(giveUp, STREAM_MS);
+    const timer = canFallBack ? setTimeout(fallBack, STREAM_MS) : undefined;
+    const onBytes = () => {
+      canFallBack = false;
+      clearTimeout(timer);
+    };
     try {
-      await (polls ? poll() : stream());
+      await (canFallBack ? stream(topic, version, signal, onBytes) : poll(topic, version, signal));
     } catch {}
-    clearTimeout(patience);
-    signal.aborted || (patience ? giveUp() : end(4000));
+    clearTimeout(timer);
+    if (signal.aborted) return;
+    if (canFallBack) fallBack();
+    else end(LOST);
   };
 
   /** @type {any} */
   const self = {
-    send(/** @type {string} */ text) {
+    send: (/** @type {string} */ text) => {
       const frame = JSON.parse(text);
       token = frame.token ?? token;
       if (frame.type == "hello") {
-        hand(WELCOME);
+        deliver(WELCOME);
         for (const [topic, version] of Object.entries(frame.topics)) follow(topic, version);
       }
       if (frame.type == "subscribe") follow(frame.topic, frame.version);
-      if (frame.type == "unsubscribe") streams[frame.topic]?.abort();
+      if (frame.type == "unsubscribe") requests[frame.topic]?.abort();
     },
     close: () => end(),
   };
-  queueMicrotask(() => over || self.onopen({}));
+  queueMicrotask(() => isOver || self.onopen({}));
   return self;
 };
 
@@ -123,12 +147,14 @@ const http = (url, onnews) => {
  * @returns {(url: string) => import("./planwire.js").Socket}
  */
 export const fallback = ({ socket = (to) => new WebSocket(to, "planwire.v1") } = {}) => {
-  let silent = 0; // sockets in a row
+  let silent = 0; // sockets in a row that have said nothing
   return (url) => {
-    if (silent++ > 1) {
+    if (silent == SILENT_SOCKETS) {
       silent = 0;
-      return http(url, () => (silent = 1));
+      // After a connection over HTTP that worked, one WebSocket is tried, not two.
+      return createHttpSocket(url, () => (silent = 1));
     }
+    silent++;
     const real = socket(url);
     real.addEventListener("message", () => (silent = 0), { once: true });
     return real;

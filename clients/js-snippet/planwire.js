@@ -1,12 +1,12 @@
 /**
  * Planwire in the browser: one socket, any number of topics, and snapshots that say whether they are current.
  *
- * Role: the last step of webhook -> commit -> gateway -> socket -> screen. It speaks `planwire.v1` in full, keeps the
- * newest snapshot of each topic and tells its listeners. It stores nothing, shares no socket and knows no framework:
- * tabs.js, fallback.js, storage.js and the bindings add that through the options `socket` and `initial`.
+ * Role: the last step of webhook -> commit -> gateway -> socket -> screen. The client speaks `planwire.v1`, keeps the
+ * newest snapshot of each topic and calls its listeners. tabs.js, fallback.js, storage.js and the framework bindings
+ * build on it through the options `socket` and `initial`. Importing it touches no window, so it works on a server.
  *
- * Importing draws no randomness and touches no window. Written for size: state lives in closures, where a minifier
- * can shorten every name.
+ * One file, although it is long: a page loads it as a single script whose integrity it can state. In order: types,
+ * merge patch, reconnect policy, one topic, the connection. State lives in closures, where a minifier can shorten names.
  */
 
 /**
@@ -71,7 +71,7 @@
 
 /** @typedef {{topic: <State = any>(name: string) => Topic<State>}} Planwire */
 
-/** Arrays and null are not. @param {any} value */
+/** Whether a value is an object with members: not an array, not null. @param {any} value */
 const isObject = (value) => value && typeof value == "object" && !Array.isArray(value);
 
 /**
@@ -85,9 +85,192 @@ const isObject = (value) => value && typeof value == "object" && !Array.isArray(
 const merge = (target, patch) => {
   if (!isObject(patch)) return patch;
   const members = new Map(isObject(target) ? Object.entries(target) : []);
-  for (const [key, value] of Object.entries(patch))
-    value === null ? members.delete(key) : members.set(key, merge(members.get(key), value));
+  for (const [key, value] of Object.entries(patch)) {
+    if (value === null) members.delete(key);
+    else members.set(key, merge(members.get(key), value));
+  }
   return Object.freeze(Object.fromEntries(members));
+};
+
+// The reconnect policy: whether, when and with which token to connect again. Change it here; what follows only applies it.
+
+/** Time for a token, a socket and its first frame, ms. */
+const CONNECT_TIMEOUT_MS = 10_000;
+/** A connection without a frame for this many heartbeats is dead. */
+const SILENT_HEARTBEATS = 2.5;
+/** A token is replaced when it has less than this left, by the gateway's clock, s. */
+const RENEW_TOKEN_S = 60;
+/** A page in the back/forward cache connects when it is shown again, not by the clock, ms. */
+const UNTIL_SHOWN_MS = 2e9;
+/** The close code of a refused token: fetch another. */
+const TOKEN_REFUSED = 4401;
+/** Close codes from here on are terminal (docs/protocol.md). */
+const TERMINAL = 4500;
+/** After the page wakes, or the network is back: soon, but not all tabs at once, ms. */
+const WAKE_MS = 200;
+/** Bounds of the backoff until a welcome gives the gateway's. */
+const BACKOFF = { min_ms: 500, max_ms: 30_000 };
+
+/** A random delay below a bound: many clients never come at once. @param {number} ms */
+const jitter = (ms) => Math.random() * ms;
+/** The delay before a retry, ms: full jitter below a bound that doubles each time. @param {number} retries @param {typeof BACKOFF} bounds */
+const backoff = (retries, { min_ms, max_ms }) => jitter(Math.min(max_ms, min_ms * 2 ** retries));
+
+/** The ack policy for the answer to an `expect`: somebody is waiting for it. */
+const AT_ONCE = { share: 1, after_ms: 0 };
+
+/**
+ * One topic: the snapshot that is shown, its listeners, and the calls of `expect` that wait for a newer one.
+ * @param {string} name
+ * @param {FirstPaint | null | undefined} paint
+ * @param {{share: number, after_ms: number}} ackPolicy  which versions to ack (docs/protocol.md, Acks)
+ * @param {{send: (frame: object) => void, start: () => void, leave: (name: string) => void}} connection
+ */
+const createTopic = (name, paint, ackPolicy, { send, start, leave }) => {
+  /** @type {Set<(snapshot: Readonly<Snapshot>) => void>} */
+  const listeners = new Set();
+  /** @type {Set<(version: number) => boolean>} */
+  const waits = new Set();
+  /**
+   * What the gateway says of the shown snapshot. unknown: nothing on this connection · fresh: it is the newest ·
+   * stale: it was the newest, but the gateway does not hear every change · denied: the topic is refused for good.
+   * @type {"unknown" | "fresh" | "stale" | "denied"}
+   */
+  let standing = "unknown";
+  let shown = /** @type {Readonly<Snapshot>} */ (Object.freeze({ state: null, version: 0, status: "connecting", ...paint }));
+  const first = shown;
+
+  /** @param {string} type @param {number} [version] @param {string} [reason] */
+  const report = (type, version, reason) => send({ type, topic: name, version, reason });
+
+  /** @param {any} state @returns {Status} */
+  const statusWith = (state) => {
+    if (standing == "denied" || standing == "fresh") return standing;
+    if (!navigator.onLine) return "offline";
+    return state ? "stale" : "connecting";
+  };
+
+  /** Calls every listener with the new snapshot. Returns whether none threw. @param {any} reason @param {any} [changes] */
+  const show = (reason, changes) => {
+    const next = { ...shown, ...changes };
+    shown = Object.freeze({ ...next, status: statusWith(next.state), reason });
+    let isTaken = true;
+    for (const listener of listeners) {
+      try {
+        listener(shown);
+      } catch (error) {
+        console.error(error);
+        report("nack", shown.version, error + "");
+        isTaken = false;
+      }
+    }
+    return isTaken;
+  };
+
+  /** Shows what a frame has confirmed. Returns whether every listener took it. @param {any} frame @param {object} [changes] */
+  const confirm = ({ at, verified_at, fresh, seenAt }, changes) => {
+    standing = fresh ? "fresh" : "stale";
+    if (!fresh) return show("gateway", changes);
+    // How long ago the gateway verified it, by its own clock; where the frame does not say, it was just now.
+    const ageMs = (at - verified_at || 0) / 1000;
+    return show(waits.size ? "pending" : "", { ...changes, asOf: seenAt - ageMs });
+  };
+
+  /** Acks a version once it is painted, unless a newer one takes its place. @param {number} version @param {number} after_ms */
+  const ack = (version, after_ms) => {
+    const later = () => setTimeout(() => version == shown.version && report("ack", version), jitter(after_ms));
+    // A hidden page does not paint.
+    if (globalThis.document?.hidden == false) requestAnimationFrame(later);
+    else later();
+  };
+
+  /** Returns whether a version is the answer to an `expect`. @param {number} version */
+  const checkWaits = (version) => [...waits].map((check) => check(version)).includes(true);
+
+  /** Goes to another version, if the frame brings its state. Returns whether it does. @param {any} frame */
+  const advance = (frame) => {
+    let { type, version, cause, state } = frame;
+    if (type == "patch") {
+      if (frame.base != shown.version) {
+        report("subscribe"); // for the whole state
+        return report("nack", version, type);
+      }
+      state = merge(shown.state, frame.patch);
+    }
+    if (state === undefined) return;
+    const isAnswer = checkWaits(version);
+    const { share, after_ms } = isAnswer ? AT_ONCE : ackPolicy;
+    const isTaken = confirm(frame, { version, cause, state });
+    if (isTaken && share > Math.random()) ack(version, after_ms);
+    return true;
+  };
+
+  /** The gateway does not vouch any more: for now, or for good. @param {"unknown" | "denied"} next @param {string | number} [reason] */
+  const withdraw = (next, reason) => {
+    if (standing == "denied") return;
+    standing = next;
+    show(reason);
+  };
+
+  report("subscribe", shown.version);
+  return {
+    getVersion: () => shown.version,
+
+    /** Takes a frame, and when it came. Returns whether it confirms what is shown. @param {any} frame */
+    handle: (frame) => {
+      const { type, version } = frame;
+      if (standing == "denied") return;
+      if (type == "gone" || frame.code == "forbidden") return withdraw("denied", frame.reason || frame.code);
+      if (type == "ack_policy") ackPolicy = frame;
+      if (type == "welcome") {
+        ackPolicy = frame.ack ?? ackPolicy;
+        checkWaits(shown.version);
+      }
+      if (version > shown.version || frame.reset) return advance(frame);
+      // A frame with a version confirms that version only; one without leaves confirmed what was.
+      const isConfirmed = version >= 0 ? version == shown.version : standing != "unknown";
+      if (isConfirmed) confirm(frame);
+      return isConfirmed;
+    },
+
+    withdraw,
+
+    /** What the page holds. @type {Topic} */
+    api: {
+      subscribe: (listener) => {
+        const call = (/** @type {Readonly<Snapshot>} */ snapshot) => listener(snapshot); // one function may subscribe twice
+        listeners.add(call);
+        call(shown);
+        start();
+        return () => listeners.delete(call);
+      },
+      getSnapshot: () => shown,
+      getServerSnapshot: () => first,
+      expect: ({ after = shown.version, timeoutMs = 30_000 } = {}) =>
+        new Promise((resolve) => {
+          /** Ends the wait if a version answers it, else asks the gateway. Returns whether it ended. @param {number} version */
+          const check = (version) => {
+            const isAnswer = version > after;
+            if (isAnswer) {
+              waits.delete(check);
+              resolve(true);
+            } else send({ type: "expect", topic: name, after, timeout_ms: timeoutMs });
+            return isAnswer;
+          };
+          waits.add(check);
+          check(shown.version);
+          setTimeout(() => {
+            if (!waits.delete(check)) return;
+            show("expired");
+            resolve(false);
+          }, timeoutMs);
+        }),
+      close: () => {
+        report("unsubscribe");
+        leave(name);
+      },
+    },
+  };
 };
 
 /**
@@ -96,203 +279,150 @@ const merge = (target, patch) => {
  * @returns {Planwire}
  */
 export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(to, "planwire.v1") }) => {
-  /** @type {Record<string, any>} without inherited members, whatever a page has added to Object.prototype */
-  const topics = { __proto__: /** @type {any} */ (null) };
-  let /** @type {any} */ fresh; // the gateway's word that it hears every change
-  let attempt = 0;
-  let /** @type {any} */ up; // hello is sent: frames may follow
-  let /** @type {any} */ life; // nullish: not started, 1: running, 0: denied for good
-  let /** @type {any} */ seenAt;
-  let /** @type {any} */ ws;
-  let /** @type {any} */ timer;
-  let /** @type {any} */ bearer;
-  /** @type {any} the latest */
-  let welcome = { reconnect: { min_ms: 500, max_ms: 30000 } };
-
-  /** @param {any} frame */
-  const send = (frame) => up && ws.send(JSON.stringify(frame));
-
-  /** Hands a frame to the topic it names, or to all. @param {any} frame */
-  const deliver = (frame) => {
-    for (const name in topics) (frame.topic ?? name) == name && topics[name].handle(frame);
-  };
-
-  /** The one timer: patience while there is a socket, else the way back. @param {[fn: any, ms: number]} args */
-  const arm = (...args) => {
-    clearTimeout(timer);
-    if (life) timer = setTimeout(...args);
-  };
-
+  /** @type {Map<string, ReturnType<typeof createTopic>>} */
+  const topics = new Map();
   /**
-   * The one way down: forget the socket, say so, come back after the delay.
-   * @param {any} reason
-   * @param {number} [delay] ms
+   * idle: no topic is subscribed to · waiting: for the next attempt · opening: a token or a socket is under way ·
+   * open: hello is sent · denied: the gateway refused for good.
+   * @type {"idle" | "waiting" | "opening" | "open" | "denied"}
    */
-  const drop = (
-    reason = "silence",
-    delay = Math.random() * Math.min(welcome.reconnect.max_ms, welcome.reconnect.min_ms * 2 ** attempt++),
-  ) => {
-    ws?.close?.();
-    ws = up = 0;
-    arm(connect, delay);
-    deliver({ type: life ? "stale" : "gone", reason });
+  let phase = "idle";
+  /** @type {Socket | null} */
+  let ws = null;
+  /** Rises when a connection is given up. What it still brings (a token, a frame, a close) is ignored. */
+  let generation = 0;
+  /** Retries since a topic was last confirmed. A socket that only opens does not reset them. */
+  let retries = 0;
+  /** @type {any} one timer: the next attempt while waiting, else the bound for silence */
+  let timer;
+  /** @type {string | null} */
+  let bearer = null;
+  /** @type {number} the close code of a denial */
+  let denial;
+  /** @type {any} the latest */
+  let welcome = { reconnect: BACKOFF, ack: { share: 0 } };
+  let isFresh = false; // the gateway's word that it hears every change
+  let seenAt = 0; // the gateway's last sign of life, ms since 1970 by this machine's clock
+
+  const silenceMs = () => SILENT_HEARTBEATS * welcome.heartbeat_ms || CONNECT_TIMEOUT_MS;
+  /** Fetches a token, if there is none. */
+  const needToken = async () => (bearer ||= await (typeof token == "function" ? token() : token));
+
+  /** The handler, until the connection of this moment is given up. @param {(event: any) => void} handle */
+  const whileCurrent = (handle) => {
+    const mine = generation;
+    return (/** @type {any} */ event) => mine == generation && handle(event);
   };
 
-  /** Fetches a token where one is needed, and puts it to use: in band, or to open a socket. */
-  const connect = async () => {
-    let mine = (ws ||= {}); // holds the place while the token is fetched
-    arm(drop, 10000);
-    try {
-      bearer ||= await (/** @type {any} */ (token).call?.() ?? token);
-      if (mine != ws) return;
-      if (up) return send({ type: "token", token: bearer });
-      mine = ws = socket(url + "/v1/connect");
-      ws.onopen = ws.onmessage = ws.onclose = (/** @type {any} */ { data, code }) => {
-        if (mine != ws) return; // a socket that was given up
-        if (data) {
-          const frame = JSON.parse(data, (_, value) => Object.freeze(value));
-          seenAt = Date.now();
-          fresh = frame.fresh ?? fresh;
-          if (frame.reconnect_ms) return drop("bye", Math.random() * frame.reconnect_ms); // only a bye has it
-          if (frame.session) welcome = frame; // only a welcome has it
-          // The token's last minute, by the gateway's own clock. The new one is answered with another welcome.
-          if (frame.at / 1e6 > welcome.token_expires_at - 60) {
-            bearer = 0;
-            connect();
-          }
-          arm(drop, 2.5 * welcome.heartbeat_ms || 10000);
-          deliver(frame);
-        } else if (code) {
-          if (code == 4401) bearer = 0;
-          if (code > 4499) life = 0;
-          drop(code);
-        } else {
-          up = 1;
-          send({ type: "hello", token: bearer, topics, client: "planwire-js/0.2.0" });
-        }
-      };
-    } catch (error) {
-      up || drop(error + "");
+  /** Waits for a sign of life. @param {number} ms */
+  const setPatience = (ms) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => lose("silence"), ms);
+  };
+
+  /** Sends a frame, if the socket is open. What matters is said again in the next hello. @param {object} frame */
+  const send = (frame) => {
+    if (phase == "open") ws?.send(JSON.stringify(frame));
+  };
+
+  /** Lets go of the socket and the timer, and says so. @param {"idle" | "waiting" | "denied"} next @param {string | number} [reason] */
+  const disconnect = (next, reason) => {
+    phase = next;
+    generation++;
+    clearTimeout(timer);
+    ws?.close();
+    ws = null;
+    for (const [, topic] of topics) topic.withdraw(next == "denied" ? next : "unknown", reason);
+  };
+
+  /** Loses the connection, and comes back after the delay. @param {string | number} reason @param {number} [delayMs] */
+  const lose = (reason, delayMs = backoff(retries++, welcome.reconnect)) => {
+    disconnect("waiting", reason);
+    // A listener that was called may have closed the last topic.
+    if (phase == "waiting") timer = setTimeout(connect, delayMs);
+  };
+
+  const onOpen = () => {
+    phase = "open";
+    seenAt = Date.now();
+    const versions = [...topics].map(([name, topic]) => [name, topic.getVersion()]);
+    send({ type: "hello", token: bearer, topics: Object.fromEntries(versions), client: "planwire-js/0.2.0" });
+  };
+
+  /** @param {{data: string}} event */
+  const onMessage = ({ data }) => {
+    const frame = JSON.parse(data, (_, value) => Object.freeze(value));
+    seenAt = Date.now();
+    isFresh = frame.fresh ?? isFresh;
+    if (frame.type == "bye") return lose("bye", jitter(frame.reconnect_ms));
+    if (frame.type == "welcome") welcome = frame;
+    if (frame.at / 1e6 > welcome.token_expires_at - RENEW_TOKEN_S) renewToken();
+    setPatience(silenceMs());
+    for (const [name, topic] of topics) {
+      if ((frame.topic ?? name) == name && topic.handle({ ...frame, fresh: isFresh, seenAt })) retries = 0;
     }
   };
 
-  /** Something happened that is a reason to look at the connection now. @param {any} event */
-  const wake = ({ type }) =>
-    type == "pagehide"
-      ? drop(type, 2e9) // until pageshow: an open socket would keep the page out of the back/forward cache
-      : (ws && !(up && Date.now() - seenAt > 2.5 * welcome.heartbeat_ms)) || drop(type, Math.random() * 200);
-
-  /** @param {string} name */
-  const join = (name) => {
-    const listeners = new Set();
-    const waits = new Set();
-    /** @type {any} */
-    let shown = Object.freeze({ state: null, version: 0, status: "connecting", ...initial?.(name) });
-    const first = shown;
-    let policy = welcome.ack;
-    let /** @type {any} */ confirmed; // on this connection
-    let /** @type {any} */ denied;
-    let /** @type {any} */ isUsable; // every listener took what is shown
-
-    /** @param {string} type @param {number} [version] @param {any} [reason] */
-    const report = (type, version, reason) => send({ type, topic: name, version, reason });
-
-    /** Tells every listener. @param {any} reason */
-    const show = (reason) => {
-      isUsable = 1;
-      shown = Object.freeze({
-        ...shown,
-        status: denied
-          ? "denied"
-          : confirmed && fresh
-            ? "fresh"
-            : !navigator.onLine
-              ? "offline"
-              : shown.state
-                ? "stale"
-                : "connecting",
-        reason,
-      });
-      for (const listener of listeners)
-        try {
-          listener(shown);
-        } catch (error) {
-          console.error(error);
-          isUsable = 0;
-          report("nack", shown.version, error + "");
-        }
-    };
-
-    report("subscribe", shown.version);
-    return {
-      /** @param {any} frame */
-      handle(frame) {
-        if (denied) return;
-        let { type, version, code, reason, state } = frame;
-        const isNew = version > shown.version || frame.reset;
-        policy = frame.ack ?? (frame.share >= 0 ? frame : policy);
-        denied = type == "gone" || code == "forbidden";
-        if (denied || type == "stale") {
-          confirmed = 0;
-          show(reason || code);
-        }
-        if (type == "patch") {
-          if (isNew && frame.base != shown.version) {
-            report("subscribe");
-            return report("nack", version, type);
-          }
-          state = merge(shown.state, frame.patch);
-        }
-        if (isNew || frame.session) for (const wait of waits) wait(version);
-        if (isNew ? state !== undefined : version >= 0 ? version == shown.version : confirmed) {
-          attempt = 0;
-          confirmed = 1;
-          shown = {
-            ...shown,
-            ...(isNew && { version, cause: frame.cause, state }),
-            ...(fresh && { asOf: seenAt - (frame.at - frame.verified_at || 0) / 1000 }),
-          };
-          show(fresh ? (waits.size ? "pending" : "") : "gateway");
-          const ack = () => setTimeout(() => version == shown.version && report("ack", version), Math.random() * policy.after_ms);
-          if (isNew && isUsable && policy.share > Math.random())
-            globalThis.document?.hidden == false ? requestAnimationFrame(ack) : ack();
-        }
-      },
-      /** @param {any} listener */
-      subscribe(listener) {
-        const call = (/** @type {any} */ snapshot) => listener(snapshot); // the same function may subscribe twice
-        listeners.add(call);
-        call(shown);
-        if (/** @type {any} */ (globalThis).addEventListener && life == null) {
-          life = 1;
-          ["pagehide", "pageshow", "visibilitychange", "online"].map((type) => addEventListener(type, wake));
-          connect();
-        }
-        return () => listeners.delete(call);
-      },
-      getSnapshot: () => shown,
-      getServerSnapshot: () => first,
-      toJSON: () => shown.version, // in a hello
-
-      expect: ({ after = shown.version, timeoutMs = 30000 } = {}) =>
-        new Promise((resolve) => {
-          const wait = (version = shown.version) =>
-            version > after
-              ? resolve(waits.delete(wait))
-              : send({ type: "expect", topic: name, after, timeout_ms: timeoutMs });
-          waits.add(wait);
-          policy = { share: 1, after_ms: 0 }; // the answer is acked at once
-          wait();
-          setTimeout(() => waits.delete(wait) && resolve(show("expired")), timeoutMs);
-        }),
-      close() {
-        report("unsubscribe");
-        delete topics[name];
-        for (name in topics) return;
-        drop((life = null));
-      },
-    };
+  /** @param {{code: number}} event */
+  const onClose = ({ code }) => {
+    if (code == TOKEN_REFUSED) bearer = null;
+    if (code >= TERMINAL) {
+      denial = code;
+      disconnect("denied", code);
+    } else lose(code);
   };
 
-  return { topic: (name) => (topics[name] ??= join(name)) };
+  const openSocket = () => {
+    ws = socket(url + "/v1/connect");
+    ws.onopen = whileCurrent(onOpen);
+    ws.onmessage = whileCurrent(onMessage);
+    ws.onclose = whileCurrent(onClose);
+  };
+
+  const connect = () => {
+    phase = "opening";
+    setPatience(CONNECT_TIMEOUT_MS);
+    needToken()
+      .then(whileCurrent(openSocket))
+      .catch(whileCurrent((error) => lose(error + "")));
+  };
+
+  /** Sends a new token on the open socket; the gateway answers with a welcome. If that fails, the next heartbeat tries again. */
+  const renewToken = () => {
+    bearer = null;
+    needToken().then(whileCurrent(() => send({ type: "token", token: bearer })), () => {});
+  };
+
+  /** A reason to look at the connection now. @param {{type: string}} event */
+  const onPageEvent = ({ type }) => {
+    if (phase == "idle" || phase == "denied") return;
+    const isSilent = phase == "open" && Date.now() - seenAt > silenceMs();
+    // An open socket would keep the page out of the back/forward cache.
+    if (type == "pagehide") lose(type, UNTIL_SHOWN_MS);
+    else if (phase == "waiting" || isSilent) lose(type, jitter(WAKE_MS));
+  };
+
+  const connection = {
+    send,
+    /** Connects, if nothing has yet. Outside a browser nothing ever does. */
+    start: () => {
+      if (phase != "idle" || !(/** @type {any} */ (globalThis).addEventListener)) return;
+      for (const type of ["pagehide", "pageshow", "visibilitychange", "online"]) addEventListener(type, onPageEvent);
+      connect();
+    },
+    /** Forgets a topic; the last one closes the socket. @param {string} name */
+    leave: (name) => {
+      topics.delete(name);
+      if (!topics.size) disconnect("idle");
+    },
+  };
+
+  return {
+    topic: (name) => {
+      const topic = topics.get(name) ?? createTopic(name, initial?.(name), welcome.ack, connection);
+      topics.set(name, topic);
+      if (phase == "denied") topic.withdraw("denied", denial);
+      return topic.api;
+    },
+  };
 };

@@ -1,29 +1,125 @@
 /**
  * One socket for all tabs of a browser: pass `tabs({ subject })` to `planwire` as its `socket`.
  *
- * Role: a Socket that is either the one real connection (in the tab that holds a Web Lock) or a line to it (a
- * BroadcastChannel). The core in each tab says hello, subscribes and acks as if it were alone; the leading tab passes
- * that on, and passes every frame back. When the leader goes, the lock does too: the next tab in line connects, and
- * every core says hello again with the versions it holds. It does not parse state and keeps none.
+ * Role: a Socket that is either the one real connection (in the leader: the tab that holds a Web Lock) or a line to it
+ * (a BroadcastChannel). The core of each tab says hello, subscribes and acks as if it were alone; the leader passes that
+ * on, and passes every frame back. When the leader goes, the next tab in line gets the lock and connects, and every core
+ * says hello again with the versions it holds. State is neither parsed nor kept here.
  *
- * A leader can hang without letting go of the lock. So a tab that is visible asks it for a sign of life ASK_MS after the
- * last one, at once when it becomes visible, and with all that it says; without one within ANSWER_MS it takes the lock.
- * More often than that would wake every tab for next to nothing. Messages are not throttled in hidden tabs as timers
- * are. One answer does for all who wait, so each waits a little longer than another. A leader that was merely slow
- * steps down as soon as it runs again; what it still says until then is heard by nobody.
+ * A leader can hang without letting go of the lock. So a visible tab asks it for a sign of life: ASK_MS after the last
+ * one, at once when the tab becomes visible, and with each frame that it sends. Without an answer within ANSWER_MS the
+ * tab steals the lock. One answer serves all tabs that wait, so each waits a random time longer than that. A leader that
+ * was only slow closes its socket as soon as it runs again; until then all tabs ignore it.
  *
- * Where the whole machine is slow, impatience would only make all rob one another in turn. So who takes the lock waits
- * twice as long the next time, up to MOST_MS, and who is answered waits for ANSWER_MS and twice what the answer took.
+ * On a slow machine tabs could keep stealing the lock from each other, so the timeout doubles after each steal, up to
+ * MOST_MS, and an answer sets it to ANSWER_MS and twice the time that the answer took.
  *
  * Where Web Locks or BroadcastChannel are missing, each tab connects for itself.
- * An ack on a shared socket says that at least one tab has painted the version; a nack of any tab is passed on.
+ * An ack on a shared socket says that at least one tab has painted the version; every nack is passed on.
+ *
+ * Notes on the channel, which tabs of another version read too: `from` and `leads` say who sends it. From the leader:
+ * `to` (0: "I lead now"; a tab's id: its answer; none: for all), `text` (a frame), `up` (say hello), `code` (the socket was
+ * closed). From a tab: `text` (a frame; empty: this tab leaves), `again` (it has said hello already).
  */
 
+/** From the leader's last sign of life to the next question, ms. */
 const ASK_MS = 1000;
-const SOON_MS = 100;
+/** Between two looks at whether a hidden tab has become visible, ms. */
+const HIDDEN_MS = 100;
+/** How long a leader may take to answer, ms, until that has been measured. */
 const ANSWER_MS = 250;
+/** The longest that a tab waits for an answer, ms. */
 const MOST_MS = 4000;
+/** Tabs that wait for the same thing are spread over this time, ms. */
 const SPREAD_MS = 40;
+/** A connection without a frame for this many heartbeats is dead, as in planwire.js. */
+const SILENT_HEARTBEATS = 2.5;
+/** The close code for "lost here, connect again". */
+const LOST = 4000;
+
+/**
+ * The leader's part: the real socket, and which tabs want which topic.
+ * @param {import("./planwire.js").Socket} real
+ * @param {(note: object) => void} post  to all other tabs
+ * @param {any} core  this tab's own: `onopen` and `onmessage` are called
+ * @param {(code: number) => void} onClose
+ */
+const createLeader = (real, post, core, onClose) => {
+  /** @type {Record<string, Set<number>>} topic -> the tabs that want it */
+  const holders = { __proto__: /** @type {any} */ (null) };
+  /** @type {Record<string, number>} topic -> the newest version acked */
+  const acked = { __proto__: /** @type {any} */ (null) };
+  /** @type {"connecting" | "open" | "greeted"} greeted: the first hello is sent */
+  let phase = "connecting";
+  let welcome = ""; // the newest, as text
+  let seenAt = 0;
+
+  real.onopen = () => {
+    phase = "open";
+    core.onopen({});
+  };
+  real.onmessage = (/** @type {{data: string}} */ event) => {
+    const { data } = event;
+    seenAt = Date.now();
+    if (data.startsWith('{"type":"welcome')) {
+      if (!welcome) post({ up: 1 });
+      // The other tabs see no `token_expires_at`: the leader alone renews the token.
+      welcome = data.replace("token_", "");
+    } else post({ text: data });
+    core.onmessage(event);
+  };
+  real.onclose = (/** @type {{code: number}} */ { code }) => onClose(code);
+
+  /** @param {string} topic @param {number} tab */
+  const hold = (topic, tab) => (holders[topic] ??= new Set()).add(tab);
+
+  /** A hello on a socket that has had one: its topics are subscribed to. @param {Record<string, number>} versions @param {number} tab */
+  const join = (versions, tab) => {
+    for (const topic of Object.keys(versions)) forward(JSON.stringify({ type: "subscribe", topic, version: versions[topic] }), tab);
+    post({ to: tab, text: welcome });
+  };
+
+  /** Sends what a tab's core says, unless the gateway knows it. @param {string} text @param {number} tab */
+  const forward = (text, tab) => {
+    // Too early: each core says hello once the socket is open, and with it all that matters.
+    if (phase == "connecting") return;
+    const { type, topic, topics, version } = JSON.parse(text);
+    if (type == "hello") {
+      if (phase == "greeted") return join(topics, tab);
+      phase = "greeted";
+      for (const name of Object.keys(topics)) hold(name, tab);
+    }
+    if (type == "subscribe") hold(topic, tab);
+    if (type == "ack") {
+      if (version <= acked[topic]) return;
+      acked[topic] = version;
+    }
+    // The last tab that holds a topic unsubscribes from it.
+    if (type == "unsubscribe" && (!holders[topic]?.delete(tab) || holders[topic].size)) return;
+    real.send(text);
+  };
+
+  return {
+    forward,
+
+    /** Answers a note of another tab. @param {{from: number, text?: string, again?: number}} note */
+    answer: ({ from, text, again }) => {
+      if (text == "") {
+        for (const topic in holders) forward(JSON.stringify({ type: "unsubscribe", topic }), from);
+        return;
+      }
+      if (text) forward(text, from);
+      // A hidden leader's timers are throttled: its core may not have noticed yet that the socket is dead.
+      if (welcome && Date.now() - seenAt > SILENT_HEARTBEATS * JSON.parse(welcome).heartbeat_ms) onClose(LOST);
+      else post({ to: from, up: welcome && !again });
+    },
+
+    close: () => {
+      real.onclose = null;
+      real.close();
+    },
+  };
+};
 
 /**
  * How to connect: hand it to `planwire` as `socket`.
@@ -41,23 +137,21 @@ export const tabs =
     const name = `planwire ${subject} ${url}`;
     const id = Math.random();
     const bus = new BroadcastChannel(name);
-    const queue = new AbortController();
-    /** @type {Record<string, Set<number>>} topic -> the tabs that want it */
-    const holders = { __proto__: /** @type {any} */ (null) };
-    /** @type {Record<string, number>} topic -> the newest version acked */
-    const acked = { __proto__: /** @type {any} */ (null) };
-    let /** @type {any} */ real;
-    let /** @type {any} */ greeted; // undefined: not connected, 0: connected, 1: the hello is sent
-    let /** @type {any} */ welcome;
-    let /** @type {any} */ leader;
-    let /** @type {any} */ joined;
-    let /** @type {any} */ release;
-    let /** @type {any} */ over;
-    let /** @type {any} */ timer;
-    let /** @type {any} */ seenAt; // by the leader: the gateway's last frame; by others: their last question
+    const ending = new AbortController();
+    const { signal } = ending; // ends the wait for the lock, and the listener for `freeze`
+    /** @type {ReturnType<typeof createLeader> | null} */
+    let lead = null; // while this tab leads
+    let leaderId = 0; // the tab that this one follows; 0: none has answered yet
+    let isWelcomed = false; // by the leader; frames for all tabs count from then on
+    let isOver = false;
+    let askedAt = 0;
+    /** @type {any} */
+    let timer;
+    /** @type {(() => void) | undefined} */
+    let releaseLock;
 
-    /** @param {any} [note] */
-    const post = (note) => bus.postMessage({ from: id, leads: !!real, ...note });
+    /** @param {object} [note] */
+    const post = (note) => bus.postMessage({ from: id, leads: !!lead, ...note });
 
     /** @param {() => void} then @param {number} ms */
     const wait = (then, ms) => {
@@ -65,123 +159,87 @@ export const tabs =
       timer = setTimeout(then, ms + Math.random() * SPREAD_MS);
     };
 
-    /** @param {any} [code] what to tell the core; nothing when it knows */
+    /** Ends this socket. @param {number} [code] for the core; none when the core itself has closed it */
     const end = (code) => {
-      if (over) return;
-      over = 1;
+      if (isOver) return;
+      isOver = true;
       clearTimeout(timer);
-      queue.abort();
-      if (real) {
-        real.onclose = 0;
-        real.close();
-      } else post({ text: "" });
+      ending.abort();
+      if (lead) lead.close();
+      else post({ text: "" });
       bus.close();
-      release?.();
-      code && virtual.onclose({ code });
+      releaseLock?.();
+      if (code) core.onclose({ code });
     };
 
-    /** What a tab's core says, in the leader. @param {any} text @param {number} from */
-    const pass = (text, from) => {
-      // Said to the leader before, or too early: each core says hello anew, and with it all that matters.
-      if (greeted == null) return;
-      const { type, topic, topics, version } = JSON.parse(text);
-      const want = (/** @type {string} */ topic) => (holders[topic] ??= new Set()).add(from);
-      if (type == "hello") {
-        for (const topic of Object.keys(topics)) {
-          want(topic);
-          greeted && real.send(JSON.stringify({ type: "subscribe", topic, version: topics[topic] }));
-        }
-        if (greeted) return post({ to: from, text: welcome });
-        greeted = 1;
-      }
-      if (type == "subscribe") want(topic);
-      if (type == "ack") {
-        if (version <= acked[topic]) return;
-        acked[topic] = version;
-      }
-      if (type == "unsubscribe") {
-        if (!holders[topic]?.delete(from) || holders[topic].size) return;
-      }
-      real.send(text);
+    /** The lock is granted: connects, and holds the lock until the end. @returns {Promise<void>} */
+    const takeOver = () =>
+      new Promise((release) => {
+        if (isOver || lead) return release(); // it has stolen the lock from itself
+        releaseLock = release;
+        clearTimeout(timer);
+        lead = createLeader(socket(url), post, core, (code) => {
+          // The leader alone fetches another token; the others only connect again.
+          post({ code: code == 4401 ? LOST : code });
+          end(code);
+        });
+        post({ to: 0 });
+      });
+
+    /** Asks for the lock. It may be stolen from this tab later, or before it knows that it has it. @param {LockOptions} options */
+    const campaign = (options) => locks.request(name, options, takeOver).catch(() => end(LOST));
+
+    const steal = () => {
+      answerMs *= 2;
+      campaign({ steal: true });
     };
 
-    /** @param {any} options how to ask for the lock */
-    const campaign = (options) =>
-      locks
-        .request(
-          name,
-          options,
-          () =>
-            new Promise((resolve) => {
-              if (over || real) return resolve(0); // it robbed itself
-              release = resolve;
-              clearTimeout(timer);
-              real = socket(url);
-              post({ to: 0 });
-              real.onopen = () => {
-                greeted = 0;
-                virtual.onopen({});
-              };
-              real.onmessage = (/** @type {any} */ { data }) => {
-                seenAt = Date.now();
-                if (/^{"type":"welcome/.test(data)) {
-                  welcome || post({ up: 1 });
-                  welcome = data.replace("token_", ""); // without `token_expires_at`: the leader alone renews the token
-                } else post({ text: data });
-                virtual.onmessage({ data });
-              };
-              real.onclose = (/** @type {any} */ { code }) => {
-                post({ code: code == 4401 ? 4000 : code });
-                end(code);
-              };
-            }),
-        )
-        .catch(() => end(4000)); // robbed, maybe before it knew that it had the lock
-
-    /** Says something to the leader, and takes its lock when it does not answer. @param {any} [note] */
+    /** Says something to the leader, and steals the lock when it does not answer. @param {object} [note] */
     const ask = (note) => {
       post(note);
+      askedAt = Date.now();
       // In two steps: an answer that came while this tab itself was busy is read in between.
-      seenAt = Date.now();
-      // Never 0, `answerMs` is as good as true.
-      wait(() => wait(() => campaign({ steal: (answerMs *= 2) }), 0), Math.min(answerMs, MOST_MS));
+      wait(() => wait(steal, 0), Math.min(answerMs, MOST_MS));
     };
 
-    /** While nobody looks it does not matter; browsers let a hidden tab look less often than this, and then at once. */
-    const look = () => (globalThis.document?.hidden ? wait(look, SOON_MS) : ask({ again: 1 }));
+    /** A hidden tab does not ask. It looks again soon, as often as the browser lets it. */
+    const look = () => {
+      if (globalThis.document?.hidden) wait(look, HIDDEN_MS);
+      else ask({ again: 1 });
+    };
 
-    /** @type {any} */
-    const virtual = {
-      send: (/** @type {string} */ text) => (real ? pass(text, id) : ask({ again: 1, text })),
+    /** Takes a note of a leader. @param {any} note */
+    const follow = ({ from, to, text, up, code }) => {
+      if (to === 0 || (!leaderId && to == id)) leaderId = from;
+      if (from != leaderId) return; // one whose lock was stolen, and who does not know it yet
+      wait(look, ASK_MS);
+      if (to && to != id) return;
+      if (to) answerMs = ANSWER_MS + 2 * (Date.now() - askedAt);
+      if (up) core.onopen({});
+      // This tab's own welcome comes before what is for all tabs.
+      isWelcomed ||= !!(text && to);
+      if (text && isWelcomed) core.onmessage({ data: text });
+      if (code) end(code);
+    };
+
+    bus.onmessage = ({ data: note }) => {
+      if (!lead) {
+        if (note.leads) follow(note);
+      } else if (!note.leads) lead.answer(note);
+    };
+
+    /** What the core of this tab holds. @type {import("./planwire.js").Socket} */
+    const core = {
+      send: (text) => (lead ? lead.forward(text, id) : ask({ again: 1, text })),
       close: () => end(),
+      onopen: null,
+      onmessage: null,
+      onclose: null,
     };
 
-    bus.onmessage = ({ data: { from, to, text, up, code, leads, again } }) => {
-      if (real) {
-        if (leads) return;
-        text && pass(text, from);
-        if (text == "") for (const topic in holders) pass(JSON.stringify({ type: "unsubscribe", topic }), from);
-        // A hidden leader's timers are throttled: its core may not have noticed yet that the socket is dead.
-        else if (welcome && Date.now() - seenAt > 2.5 * JSON.parse(welcome).heartbeat_ms) real.onclose({ code: 4000 });
-        else post({ to: from, up: welcome && !again });
-      } else if (leads) {
-        if (to === 0 || (!leader && to == id)) leader = from;
-        if (from != leader) return; // another was robbed and does not know it yet
-        wait(look, ASK_MS);
-        if (to) {
-          if (to != id) return;
-          answerMs = ANSWER_MS + 2 * (Date.now() - seenAt);
-        }
-        up && virtual.onopen({});
-        // What is for all tabs is for this one only after its own welcome.
-        if (text && (joined ||= to)) virtual.onmessage({ data: text });
-        code && end(code);
-      }
-    };
-
-    // Until its signal, both. A frozen tab does not lead, and must not be next in line: it could not use the lock.
-    globalThis.document?.addEventListener("freeze", () => end(4000), queue);
-    campaign(queue);
+    // A frozen tab cannot lead, so it lets go of the lock and of its place in the queue.
+    globalThis.document?.addEventListener("freeze", () => end(LOST), { signal });
+    campaign({ signal });
     ask();
-    return virtual;
+    return core;
   };

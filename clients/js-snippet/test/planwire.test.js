@@ -421,6 +421,21 @@ describe("the token", () => {
     assert.equal(world.socket.ofType("token").length, 1);
   });
 
+  it("that fails for an attempt that was given up does not end the next one", async () => {
+    const answers = [];
+    again({ token: () => new Promise((resolve, reject) => answers.push({ resolve, reject })) });
+    world.topic.subscribe(() => {});
+    await world.tick(10_000);
+    await world.tick(30_000);
+    assert.equal(answers.length, 2);
+    answers[0].reject(new Error("late"));
+    await settle();
+    assert.equal(world.topic.getSnapshot().reason, "silence");
+    answers[1].resolve("jwt");
+    await settle();
+    assert.equal(world.sockets.length, 1);
+  });
+
   it("that comes after the last topic was closed opens nothing", async () => {
     let answer;
     again({ token: () => new Promise((resolve) => (answer = resolve)) });
@@ -560,8 +575,26 @@ describe("expect", () => {
     world.socket.drop();
     const promise = world.topic.expect({ timeoutMs: 3000 });
     await world.tick(3000);
-    assert.ok(!(await promise));
+    assert.equal(await promise, false);
     assert.equal(world.topic.getSnapshot().reason, "expired");
+  });
+
+  it("leaves the ack policy of the topic as the gateway gave it", async () => {
+    await world.connect({ welcome: { ack: { share: 0, after_ms: 9999 } }, frames: [snapshot(5, {})] });
+    world.topic.expect({ timeoutMs: 20_000 });
+    for (const version of [6, 7, 8]) {
+      world.socket.receive(snapshot(version, {}));
+      world.paint();
+      await world.tick(0);
+    }
+    assert.deepEqual(world.socket.ofType("ack").map((ack) => ack.version), [6]);
+    world.topic.expect({ after: 9, timeoutMs: 20_000 });
+    for (const version of [9, 10]) {
+      world.socket.receive(snapshot(version, {}));
+      world.paint();
+      await world.tick(0);
+    }
+    assert.deepEqual(world.socket.ofType("ack").map((ack) => ack.version), [6, 10]);
   });
 
   it("is true at once when the newer version is already here, and says nothing later", async () => {
@@ -581,6 +614,23 @@ describe("denial", () => {
     assert.deepEqual([world.topic.getSnapshot().status, world.topic.getSnapshot().reason], ["denied", "revoked"]);
     world.socket.receive({ type: "heartbeat", at: 2, fresh: true, verified_at: 1 });
     assert.deepEqual([world.topic.getSnapshot().status, user.getSnapshot().status], ["denied", "fresh"]);
+  });
+
+  it("of the session is also that of a topic that is asked for later", async () => {
+    await world.connect({ frames: [snapshot(5, {})] });
+    world.socket.drop(4503);
+    const { status, reason } = world.client.topic("user:42").getSnapshot();
+    assert.deepEqual([status, reason], ["denied", 4503]);
+  });
+
+  it("does not follow from an event of the page while nothing is connected", async () => {
+    await world.connect({ frames: [snapshot(5, {})] });
+    world.topic.close();
+    const again = world.client.topic(TOPIC);
+    for (const type of ["online", "visibilitychange", "pagehide", "pageshow"]) world.fire(type);
+    assert.equal(again.getSnapshot().status, "connecting");
+    await world.tick(1e6);
+    assert.equal(world.sockets.length, 1);
   });
 
   it("follows from `gone` with or without a reason, and from no other frame that has one", async () => {
