@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from gateway.ws.protocol import CloseCode
+from planwire_client.core.frames import CloseCode
 from sync.store import counters
 
 PREFIX: Final = "planwire_"

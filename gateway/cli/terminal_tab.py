@@ -16,8 +16,8 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from gateway.errors import GatewayError
-from gateway.ws.protocol import SUBPROTOCOL, CloseCode
 from planwire_client.core import merge_patch
+from planwire_client.core.frames import SUBPROTOCOL, CloseCode
 
 CLIENT = "planwire-cli"
 OPEN_TIMEOUT_S = 10.0

@@ -31,8 +31,8 @@ from websockets.streams import StreamReader
 from gateway.hub.pending import PendingTopics
 from gateway.server.connections import Wait
 from gateway.ws import frames, protocol, session
-from gateway.ws.protocol import CloseCode
 from gateway.ws.session import Session
+from planwire_client.core.frames import SUBPROTOCOL, CloseCode
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -171,7 +171,7 @@ class WebSocket(asyncio.Protocol):
     )
 
     path: ClassVar[bytes] = b"/v1/connect"
-    subprotocol: ClassVar[str | None] = protocol.SUBPROTOCOL
+    subprotocol: ClassVar[str | None] = SUBPROTOCOL
     fragments_max: ClassVar[int] = FRAGMENTS_MAX
 
     def __init__(

@@ -22,7 +22,7 @@ from gateway.settings import GatewaySettings
 from gateway.ws import frames, protocol
 from gateway.ws.connection import Refused
 from gateway.ws.deadlines import Deadlines
-from gateway.ws.protocol import CloseCode
+from planwire_client.core.frames import CloseCode
 from sync.process import logs
 
 if TYPE_CHECKING:

@@ -11,7 +11,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 from gateway.auth.claims import AuthFailure, Claims
 from gateway.ws import protocol
-from gateway.ws.protocol import CloseCode
+from planwire_client.core import frames
+from planwire_client.core.fields import FrameError
+from planwire_client.core.frames import CloseCode
 
 T = TypeVar("T")
 
@@ -133,34 +135,34 @@ class Session(Generic[T]):
         if not self.spend(now):
             return [_refuse("too_many_frames", f"more than {self._rules.frames_per_s} frames a second")]
         try:
-            frame = protocol.parse(data)
-        except protocol.ProtocolError as error:
+            frame = frames.read_inbound(data)
+        except FrameError as error:
             if self.claims is None:
                 return [Send(protocol.error(error.code, error.message)), Close(CloseCode.PROTOCOL_ERROR, error.code)]
             return [Send(protocol.error(error.code, error.message, error.topic))]
         if self.claims is None:
-            if isinstance(frame, protocol.Hello):
+            if isinstance(frame, frames.Hello):
                 return self._hello(frame, now, fresh)
             return [
                 Send(protocol.error("no_hello", "the first frame must be hello")),
                 Close(CloseCode.NO_HELLO, "no_hello"),
             ]
         match frame:
-            case protocol.Ack():
+            case frames.Ack():
                 return [Acked(*frame)] if frame.topic in self.topics else []
-            case protocol.Subscribe():
+            case frames.Subscribe():
                 return self._subscribe(frame.topic, frame.version)
-            case protocol.Unsubscribe():
+            case frames.Unsubscribe():
                 return [Detach(frame.topic)] if frame.topic in self.topics else []
-            case protocol.Nack():
+            case frames.Nack():
                 return [Nacked(*frame)] if frame.topic in self.topics else []
-            case protocol.Expect():
+            case frames.Expect():
                 if frame.topic not in self.topics:
                     return [Send(protocol.error("not_subscribed", "expect names a topic not subscribed", frame.topic))]
                 return [ExpectRequested(*frame)]
-            case protocol.Token():
+            case frames.Token():
                 return self._renew(frame.token, now, fresh)
-            case protocol.Hello():
+            case frames.Hello():
                 return [Send(protocol.error("bad_frame", "hello comes once"))]
 
     def spend(self, now: float) -> bool:
@@ -181,7 +183,7 @@ class Session(Generic[T]):
         self._states_until = max(self._states_until, now) + size_bytes / STATES_BYTES_PER_S
         return self._states_until - now <= self._rules.states_burst_bytes / STATES_BYTES_PER_S
 
-    def _hello(self, hello: protocol.Hello, now: float, fresh: bool) -> list[Effect]:
+    def _hello(self, hello: frames.Hello, now: float, fresh: bool) -> list[Effect]:
         claims = self._rules.verify(hello.token, now)
         if isinstance(claims, AuthFailure):
             return [Send(protocol.error(claims.code, claims.message)), Close(CloseCode.TOKEN, claims.code)]

@@ -20,7 +20,7 @@ import pytest
 from gateway.hub import hub
 from gateway.ws import connection, frames
 from gateway.ws.connection import SessionSocket
-from gateway.ws.protocol import CloseCode
+from planwire_client.core.frames import CloseCode
 from sync.core import announcement
 from sync.core.announcement import Announcement
 from sync.store.keys import DEFAULT_KEYS as keys

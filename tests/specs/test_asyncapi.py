@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.api_docs import asyncapi
+from planwire_client.core.frames import INBOUND, OUTBOUND
 from tests.support.servers import missing
 
 HERE = Path(__file__).resolve().parent
@@ -35,7 +36,7 @@ def test_the_document_is_valid() -> None:
     status, found = validate(HERE.parents[1] / "docs" / "asyncapi.json")
     assert [one for one in found["diagnostics"] if one["severity"] in ("error", "warning")] == []
     assert status == 0
-    assert set(found["messages"]) == {*asyncapi.INBOUND, *asyncapi.OUTBOUND}
+    assert set(found["messages"]) == {*INBOUND, *OUTBOUND}
 
 
 @pytest.mark.parametrize("breaking", ["channels", "payload"])

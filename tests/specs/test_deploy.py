@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.cli import cli
 from gateway.metrics import Metrics
 from gateway.settings import GatewaySettings
-from gateway.ws.protocol import CloseCode
+from planwire_client.core.frames import CloseCode
 from sync.process.environment import NAMES
 from sync.worker import ALIVE_S
 from tests.support.servers import missing

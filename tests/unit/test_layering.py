@@ -73,6 +73,8 @@ PURE = [
     "planwire_client.core.commit",
     "planwire_client.core.document",
     "planwire_client.core.failover",
+    "planwire_client.core.fields",
+    "planwire_client.core.frames",
     "planwire_client.core.headers",
     "planwire_client.core.limits",
     "planwire_client.core.merge_patch",

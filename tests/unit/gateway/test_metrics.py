@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics import CLOSE_CODES, COUNTERS, GAUGES, HISTOGRAMS, LABELLED, Histogram, Metrics
-from gateway.ws.protocol import CloseCode
+from planwire_client.core.frames import CloseCode
 
 NOW = 1_800_000_000.0
 

@@ -22,15 +22,10 @@ RESERVED_KINDS = (PROBE_KIND, *REPORT_KINDS)
 """The gateways' own kinds, in every environment."""
 
 PATTERN = r"(?:[a-z][a-z0-9_-]{0,31}/)?[a-z][a-z0-9_-]{0,31}:[A-Za-z0-9._~@-]{1,128}"
-"""What a name looks like, as a regular expression that every language reads; `live/` is excluded besides."""
+"""What a name looks like, as a regular expression that every language reads. `live/` is no prefix besides."""
 
-_TOPIC = re.compile(PATTERN)
-_LIVE_SPELT_OUT = f"{LIVE}/"
-
-
-def is_topic(text: str) -> bool:
-    """Return whether `text` is a topic's name. The live environment has no prefix: each topic has one name only."""
-    return _TOPIC.fullmatch(text) is not None and not text.startswith(_LIVE_SPELT_OUT)
+matched = re.compile(rf"(?!{LIVE}/){PATTERN}").fullmatch
+"""Return a match if the text is a topic's name: each topic has one only. None otherwise."""
 
 
 class TopicError(ValueError):
@@ -65,7 +60,7 @@ class Topic:
         Raises:
             TopicError: `text` does not match, or spells the live environment out (each topic has one name only).
         """
-        if not is_topic(text):
+        if matched(text) is None:
             raise TopicError(text)
         scope, _, identifier = text.partition(":")
         env, _, kind = scope.rpartition("/")

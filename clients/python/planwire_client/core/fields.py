@@ -1,0 +1,269 @@
+"""What a field of a frame may be, and the reading and writing of frames by their declaration. Pure.
+
+A frame is a NamedTuple whose fields are annotated with a `Rule`. A field with a default may be left out by the sender.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import orjson
+
+from planwire_client.core.limits import VERSION_MAX
+from planwire_client.core.topic import PATTERN, matched
+
+F = TypeVar("F")
+
+ABSENT: Any = object()
+"""Stands for a field that the sender left out, and for a default that a field does not have."""
+
+_SHOWN_CHARS = 80
+
+
+class FrameError(Exception):
+    """The bytes are no frame that is declared.
+
+    Attributes:
+        code: bad_json, bad_frame (a field is missing or of the wrong kind), bad_topic or unknown_type.
+        message: what is wrong, for people.
+        topic: the topic whose version is wrong, if it is one of several.
+    """
+
+    def __init__(self, code: str, message: str, topic: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.topic = topic
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """What a field may be.
+
+    Attributes:
+        check: returns the value to use, given the value sent and the field's name; raises FrameError.
+        schema: the same as JSON Schema.
+        mark: the field's place in a `template`.
+    """
+
+    check: Callable[[Any, str], Any]
+    schema: Mapping[str, Any]
+    mark: bytes = b"%b"
+
+
+def _shown(value: object, chars: int) -> str:
+    """Return text for an error. Only strings are shown: the repr of a deeply nested value would overflow the stack."""
+    if isinstance(value, str):
+        return repr(value[:chars])
+    return "null" if value is None or value is ABSENT else f"a {type(value).__name__}"
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise FrameError("bad_frame", f"{name} must be a string")
+    return value
+
+
+def _topic(value: object, name: str) -> str:
+    if not isinstance(value, str) or matched(value) is None:
+        shown = _shown(value, _SHOWN_CHARS)
+        raise FrameError("bad_topic", f"{shown} is not a topic; expected [env/]kind:id")
+    return value
+
+
+def _version(value: object, name: str, topic: str | None = None) -> int:
+    if type(value) is not int or not 0 <= value <= VERSION_MAX:
+        raise FrameError("bad_frame", f"{name} must be an integer from 0 to 2^53-1", topic)
+    return value
+
+
+def _versions(value: object, name: str) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise FrameError("bad_frame", f"{name} must be an object of topic: version held")
+    for topic, version in value.items():
+        _topic(topic, name)
+        _version(version, name, topic)
+    return value
+
+
+def _flag(value: object, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise FrameError("bad_frame", f"{name} must be true or false")
+    return value
+
+
+def _share(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise FrameError("bad_frame", f"{name} must be a number from 0 to 1")
+    return value
+
+
+def _object(value: object, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise FrameError("bad_frame", f"{name} must be an object")
+    return value
+
+
+def _json(value: object, name: str) -> object:
+    if value is ABSENT:
+        raise FrameError("bad_frame", f"{name} is missing")
+    return value
+
+
+def cut(max_chars: int) -> Rule:
+    """Return the rule of a text of which no more than `max_chars` characters are read."""
+    schema = {"type": "string", "description": f"Cut to {max_chars} characters."}
+    return Rule(lambda value, name: _text(value, name)[:max_chars], schema, b'"%b"')
+
+
+def words(*known: str) -> Rule:
+    """Return the rule of a text that is one of `known` today; a later gateway may send others."""
+    return Rule(_text, {"enum": [*known], "type": "string"}, b'"%b"')
+
+
+def integer(least: int | None = None, most: int | None = None, description: str = "") -> Rule:
+    """Return the rule of an integer from `least` to `most`, both included."""
+    schema: dict[str, Any] = {"type": "integer"}
+    schema |= {"minimum": least} if least is not None else {}
+    schema |= {"maximum": most} if most is not None else {}
+    schema |= {"description": description} if description else {}
+    span = f" from {least}" * (least is not None) + f" to {most}" * (most is not None)
+
+    def check(value: object, name: str) -> int:
+        if type(value) is not int or (least is not None and value < least) or (most is not None and value > most):
+            raise FrameError("bad_frame", f"{name} must be an integer{span}")
+        return value
+
+    return Rule(check, schema, b"%d")
+
+
+_TOPIC_SAYS = {
+    "description": "[env/]kind:id; the live environment has no prefix.",
+    "examples": ["tenant:acme", "sandbox/tenant:acme"],
+}
+_VERSION = {
+    "description": "Microseconds since 1970; 0: none.",
+    "maximum": VERSION_MAX,
+    "minimum": 0,
+    "type": "integer",
+}
+_OBJECT = {"additionalProperties": True, "type": "object"}
+_PATTERN = f"^{PATTERN}$"
+
+Text = Annotated[str, Rule(_text, {"type": "string"}, b'"%b"')]
+TopicName = Annotated[str, Rule(_topic, {**_TOPIC_SAYS, "pattern": _PATTERN, "type": "string"}, b'"%b"')]
+Version = Annotated[int, Rule(_version, _VERSION, b"%d")]
+Versions = Annotated[
+    Mapping[str, int],
+    Rule(_versions, {"patternProperties": {_PATTERN: _VERSION}, "propertyNames": _TOPIC_SAYS, "type": "object"}),
+]
+Integer = Annotated[int, integer()]
+Milliseconds = Annotated[int, integer(0)]
+Flag = Annotated[bool, Rule(_flag, {"type": "boolean"})]
+Share = Annotated[float, Rule(_share, {"maximum": 1, "minimum": 0, "type": "number"})]
+JsonObject = Annotated[dict[str, Any], Rule(_object, _OBJECT)]
+State = Annotated[Any, Rule(_json, {"anyOf": [_OBJECT, {"type": "null"}]})]
+
+
+class Field(NamedTuple):
+    """One field of a declared frame. `default`: ABSENT where the sender must not leave it out."""
+
+    name: str
+    rule: Rule
+    default: Any
+
+
+def fields_of(declared: type[Any]) -> list[Field]:
+    """Return the fields of a frame, or of an object in one, in their order."""
+    defaults = declared._field_defaults
+    hints = get_type_hints(declared, include_extras=True)
+    return [Field(name, _rule_of(hints[name]), defaults.get(name, ABSENT)) for name in declared._fields]
+
+
+def _rule_of(hint: Any) -> Rule:
+    if get_origin(hint) in (Union, UnionType):  # with None, for a field that may be left out
+        hint = get_args(hint)[0]
+    if get_origin(hint) is Annotated:
+        return next(rule for rule in reversed(get_args(hint)) if isinstance(rule, Rule))
+    make = _maker(hint)
+    return Rule(lambda value, name: make(_object(value, name)), {"object": hint})
+
+
+def _maker(declared: type[F]) -> Callable[[dict[str, Any]], F]:
+    """Return the function that makes a `declared` of a JSON object."""
+    fields = fields_of(declared)
+    required = [(field.name, field.rule.check) for field in fields if field.default is ABSENT]
+    optional = [(field.name, field.rule.check, field.default) for field in fields if field.default is not ABSENT]
+
+    # Every frame of every client passes here: `tuple.__new__` takes half of what the class takes.
+    new: Callable[[type[F], list[Any]], F] = tuple.__new__  # type: ignore[assignment]
+
+    def make(value: dict[str, Any]) -> F:
+        found = []
+        for name, check in required:
+            found.append(check(value.get(name, ABSENT), name))
+        for name, check, default in optional:
+            given = value.get(name, default)
+            found.append(given if given is default else check(given, name))
+        return new(declared, found)
+
+    return make
+
+
+def reader(types: Mapping[str, type[F]]) -> Callable[[bytes], F]:
+    """Return the function that reads a frame of one of `types` from its JSON, and ignores fields that it has besides.
+
+    It raises FrameError for anything else.
+    """
+    makers = {name: _maker(declared) for name, declared in types.items()}
+
+    def read(data: bytes) -> F:
+        try:
+            value = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            raise FrameError("bad_json", "the frame is not JSON") from None
+        if type(value) is not dict:
+            raise FrameError("bad_frame", "the frame is not a JSON object")
+        kind = value.get("type")
+        make = makers.get(kind) if type(kind) is str else None
+        if make is None:
+            raise FrameError("unknown_type", f"no frame has the type {_shown(kind, 40)}")
+        return make(value)
+
+    return read
+
+
+def writer(types: Mapping[str, type[F]]) -> Callable[[F], bytes]:
+    """Return the function that writes a frame of one of `types` as JSON. None and an unset flag are left out."""
+    plans = {
+        declared: (name, [field.name for field in fields_of(declared) if field.default in (None, False)])
+        for name, declared in types.items()
+    }
+
+    def write(frame: Any) -> bytes:
+        name, omissible = plans[type(frame)]
+        document = {"type": name, **frame._asdict()}
+        for field in omissible:
+            if not document[field] and document[field] != {}:
+                del document[field]
+        return orjson.dumps(document, default=_members)
+
+    return write
+
+
+def _members(value: Any) -> dict[str, Any]:
+    members: dict[str, Any] = value._asdict() if hasattr(value, "_asdict") else dict(value)
+    return members
+
+
+def template(name: str, declared: type[Any]) -> bytes:
+    """Return the frame as a bytes format: a mark for each field, and a last one for all that may be left out.
+
+    Filled with JSON that is encoded already, it makes a frame in one step.
+    """
+    fields = fields_of(declared)
+    marks = [b'"%b":%b' % (one.name.encode(), one.rule.mark) for one in fields if one.default is ABSENT]
+    return b'{"type":"%b",%b%b}' % (name.encode(), b",".join(marks), b"%b" if len(marks) < len(fields) else b"")

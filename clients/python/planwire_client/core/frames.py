@@ -1,0 +1,248 @@
+"""Every frame of `planwire.v1`, declared once: its name, fields, bounds and meaning (docs/protocol.md). Pure.
+
+The gateway's and the clients' reading and writing, the AsyncAPI document and the check of the page's tables come from
+these classes. The first paragraph of each docstring is the description that users read.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from types import MappingProxyType
+from typing import Annotated, NamedTuple
+
+from planwire_client.core.fields import (
+    Flag,
+    Integer,
+    JsonObject,
+    Milliseconds,
+    Rule,
+    Share,
+    State,
+    Text,
+    TopicName,
+    Version,
+    Versions,
+    cut,
+    integer,
+    reader,
+    words,
+    writer,
+)
+from planwire_client.core.limits import CLIENT_MAX_CHARS, REASON_MAX_CHARS, TIMEOUT_DEFAULT_MS, TIMEOUT_MAX_MS
+
+SUBPROTOCOL = "planwire.v1"
+CONNECT_PATH = "/v1/connect"
+
+
+class CloseCode(IntEnum):
+    """Why a socket is closed. 4000-4499: come back; 4500-4999: do not."""
+
+    GOING_AWAY = 4000
+    NO_PROGRESS = 4008
+    TOKEN = 4401
+    PROTOCOL_ERROR = 4500
+    NO_HELLO = 4501
+    FORBIDDEN = 4503
+    TOO_LARGE = 4513
+    LIMIT = 4529
+
+
+# Frames to the gateway.
+
+
+class Hello(NamedTuple):
+    """The first frame: who, which topics, and which version of each is held."""
+
+    token: Text
+    topics: Versions = MappingProxyType({})
+    client: Annotated[str, cut(CLIENT_MAX_CHARS)] = ""
+
+
+class Subscribe(NamedTuple):
+    """One more topic; for a topic already held, a wish to be greeted anew."""
+
+    topic: TopicName
+    version: Version = 0
+
+
+class Unsubscribe(NamedTuple):
+    """No more of this topic."""
+
+    topic: TopicName
+
+
+class Ack(NamedTuple):
+    """The listeners ran with this version."""
+
+    topic: TopicName
+    version: Version
+
+
+class Nack(NamedTuple):
+    """This version could not be used."""
+
+    topic: TopicName
+    version: Version
+    reason: Annotated[str, cut(REASON_MAX_CHARS)] = ""
+
+
+class Expect(NamedTuple):
+    """Something newer than `after` is awaited."""
+
+    topic: TopicName
+    after: Version = 0
+    timeout_ms: Annotated[int, integer(1, TIMEOUT_MAX_MS)] = TIMEOUT_DEFAULT_MS
+
+
+class Token(NamedTuple):
+    """A fresh token for the same subject."""
+
+    token: Text
+
+
+# Frames to the client.
+
+
+class Backoff(NamedTuple):
+    """The bounds of a client's back-off."""
+
+    min_ms: Integer
+    max_ms: Integer
+
+
+class AckRule(NamedTuple):
+    """Which share of versions to ack, and within how long."""
+
+    share: Share
+    after_ms: Milliseconds
+
+
+class Welcome(NamedTuple):
+    """The hello was accepted."""
+
+    session: Text
+    heartbeat_ms: Integer
+    fresh: Flag
+    token_expires_at: Annotated[int, integer(description="Unix seconds.")]
+    reconnect: Backoff
+    ack: AckRule
+
+
+class AckPolicy(NamedTuple):
+    """The rule for acks of one topic, from now on."""
+
+    topic: TopicName
+    share: Share
+    after_ms: Milliseconds
+
+
+_RESET = {"const": True, "description": "The store lost newer state: a lower version holds.", "type": "boolean"}
+
+
+class Snapshot(NamedTuple):
+    """The newest state of a topic, whole."""
+
+    topic: TopicName
+    version: Version
+    state: State
+    reset: Annotated[bool, Rule(lambda value, name: bool(value), _RESET)] = False
+    cause: JsonObject | None = None
+
+
+class Patch(NamedTuple):
+    """The change from `base` to `version` as an RFC 7396 merge patch."""
+
+    topic: TopicName
+    base: Version
+    version: Version
+    patch: JsonObject
+    cause: JsonObject | None = None
+
+
+class Current(NamedTuple):
+    """What is held is the newest."""
+
+    topic: TopicName
+    version: Version
+
+
+class Pending(NamedTuple):
+    """Nothing newer yet; it is being looked for."""
+
+    topic: TopicName
+    after: Version
+
+
+class Expired(NamedTuple):
+    """Nothing newer came in time."""
+
+    topic: TopicName
+    after: Version
+
+
+class Heartbeat(NamedTuple):
+    """Sign of life; `verified_at` is when the bus was last proved to deliver, `at` is now. Microseconds since 1970."""
+
+    at: Integer
+    fresh: Flag
+    verified_at: Integer
+
+
+class Gone(NamedTuple):
+    """The gateway has ended the subscription."""
+
+    topic: TopicName
+    reason: Annotated[str, words("revoked", "expired", "erased")]
+
+
+class Error(NamedTuple):
+    """Something was refused; `code` is stable."""
+
+    code: Text
+    message: Text
+    topic: TopicName | None = None
+
+
+class Bye(NamedTuple):
+    """This gateway is stopping: come back in random(0..reconnect_ms)."""
+
+    reconnect_ms: Milliseconds
+
+
+Inbound = Hello | Subscribe | Unsubscribe | Ack | Nack | Expect | Token
+Outbound = Welcome | AckPolicy | Snapshot | Patch | Current | Pending | Expired | Heartbeat | Gone | Error | Bye
+
+INBOUND: dict[str, type[Inbound]] = {
+    "hello": Hello,
+    "subscribe": Subscribe,
+    "unsubscribe": Unsubscribe,
+    "ack": Ack,
+    "nack": Nack,
+    "expect": Expect,
+    "token": Token,
+}
+"""What clients send, by `type`."""
+
+OUTBOUND: dict[str, type[Outbound]] = {
+    "welcome": Welcome,
+    "ack_policy": AckPolicy,
+    "snapshot": Snapshot,
+    "patch": Patch,
+    "current": Current,
+    "pending": Pending,
+    "expired": Expired,
+    "heartbeat": Heartbeat,
+    "gone": Gone,
+    "error": Error,
+    "bye": Bye,
+}
+"""What gateways send, by `type`."""
+
+read_inbound = reader(INBOUND)
+"""Return the frame that a client sent. Raises FrameError."""
+
+read_outbound = reader(OUTBOUND)
+"""Return the frame that a gateway sent. Raises FrameError; with `unknown_type` where a later gateway added one."""
+
+write = writer({**INBOUND, **OUTBOUND})
+"""Return the frame as JSON."""
