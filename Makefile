@@ -78,7 +78,8 @@ types: setup ## Check types.
 
 check: lint types test ## Everything that must pass before a change goes in.
 
-docs: setup ## Write anew what is generated under docs/: the settings, OpenAPI, AsyncAPI.
+docs: setup ## Write anew what is generated: the settings' names and page, OpenAPI, AsyncAPI.
+	@$(BIN)/python -m gateway.cli.settings_reference > docs/.new && mv docs/.new sync/process/setting_names.txt
 	@$(BIN)/planwire settings --markdown > docs/.new && mv docs/.new docs/configuration.md
 	@$(BIN)/python -m gateway.api_docs.openapi > docs/.new && mv docs/.new docs/openapi.json
 	@$(BIN)/python -m gateway.api_docs.asyncapi > docs/.new && mv docs/.new docs/asyncapi.json

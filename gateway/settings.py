@@ -1,18 +1,13 @@
-"""Everything the gateway is told from outside: addresses, secrets and limits, read once and passed down.
-
-It checks form and completeness only; nothing is opened, fetched or created here.
-"""
+"""The gateway's settings: addresses, secrets and limits, read once and passed down. They are checked for form."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import NoDecode
 
 from gateway.auth import addresses, origins
 from gateway.auth.addresses import Network, parse_networks
@@ -20,10 +15,9 @@ from gateway.auth.origins import LOOPBACK_HOSTS
 from gateway.auth.rights import KEY_NAME, Grant, parse_grants
 from gateway.console import scopes
 from gateway.errors import GatewayError
-from planwire_client.core.names import DEFAULT_PREFIX, check_prefix
-from sync.process import environment
-from sync.process.environment import PREFIX, SettingNameError
-from sync.process.logs import Form, Level
+from sync.process import settings_base
+from sync.process.environment import PREFIX
+from sync.store.settings import StoreSettings
 
 SECRET_MIN_BYTES = 32
 """The shortest HS256 secret that is accepted (RFC 7518 section 3.2: at least the size of the hash)."""
@@ -35,15 +29,8 @@ _BEARER = re.compile(rf"[A-Za-z0-9._~+/=-]{{{SECRET_MIN_BYTES},512}}")
 _PUBLISH_KEY = re.compile(rf"({KEY_NAME}):([0-9a-f]{{64}})(?::([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?))?")
 
 
-class SettingsError(GatewayError):
+class SettingsError(GatewayError, settings_base.SettingsError):
     """The environment does not make a configuration; `problems` has one sentence each, none shows a secret."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__(problems)
-        self.problems = problems
-
-    def __str__(self) -> str:
-        return "; ".join(self.problems)
 
 
 class PublishKeySetting(tuple[str, str, float | None]):
@@ -134,26 +121,14 @@ def _is_loopback(host: str) -> bool:
     return host == "localhost" or addresses.is_loopback(host)
 
 
-class GatewaySettings(BaseSettings):
-    """The gateway's configuration, frozen. Field `x` is read from `PLANWIRE_X`; `port` alone from `PORT`.
+class GatewaySettings(StoreSettings):
+    """The gateway's configuration, frozen. `port` is read from `PORT`, every other field `x` from `PLANWIRE_X`."""
 
-    Units are in the names: `_s` seconds, `_ms` milliseconds, `_bytes` bytes, `_per_s` per second.
-    """
-
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, env_prefix=PREFIX)
+    error = SettingsError
 
     # Addresses and switches
     port: int = Field(8000, ge=0, le=65535, description="TCP port of the web process, from PORT. 0: the system picks.")
     host: str = Field("127.0.0.1", description="Address to listen on. 0.0.0.0: all of the machine's.")
-    redis_url: SecretStr = Field(
-        SecretStr(""),
-        description="Store: redis://, rediss://, unix://, redis+sentinel://HOST:PORT,.../SERVICE, "
-        "redis+cluster://HOST:PORT,..., and rediss+sentinel://, rediss+cluster:// with TLS. Empty: the embedded one.",
-    )
-    prefix: Annotated[str, AfterValidator(check_prefix)] = Field(
-        DEFAULT_PREFIX, description="What every key and channel in the store begins with: one for each installation."
-    )
-    data_dir: Path = Field(Path(".planwire"), description="Folder of the embedded store and of dev.env.")
     allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = Field(
         (),
         description="Exact origins whose pages may connect, comma separated: https://app.example.com,"
@@ -163,7 +138,6 @@ class GatewaySettings(BaseSettings):
         (), description="Addresses or networks whose X-Forwarded-For is believed, comma separated. Default: none."
     )
     intake: bool = Field(True, description="Whether this web process takes webhooks too. 0: another one does.")
-    durable: bool = Field(False, description="1: answer a publish or webhook only once it is on the store's disk.")
     dev: bool = Field(False, description="Set by the development runner only: loopback origins allowed, /demo served.")
     dev_insecure_host: bool = Field(
         False,
@@ -172,9 +146,6 @@ class GatewaySettings(BaseSettings):
     )
     source_url: str = Field("", description="Your backend, which the worker asks about a topic without state.")
     simulator_url: str = Field("", description="Base URL of the local provider that the demo talks to. Dev only.")
-    watch_pid: int = Field(0, ge=0, description="Exit when this process ends. 0: none.")
-    log_level: Level = Field("info", description="Least level that is logged: debug, info, warning or error.")
-    log_format: Form = Field("json", description="json: one object a line. text: for terminals.")
 
     # Secrets
     jwt_secret: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_secrets)] = Field(
@@ -285,7 +256,11 @@ class GatewaySettings(BaseSettings):
         description="How far the issuer's clock may be from ours: for nbf and iat ahead of it, for exp behind it.",
     )
     token_cache: int = Field(4096, ge=0, description="Verified tokens remembered per process.")
-    revocations_max: int = Field(100_000, ge=1, description="Revocations kept; beyond: the oldest make a general one.")
+    revocations_max: int = Field(
+        100_000,
+        ge=1,
+        description="Maximum stored revocations. Beyond it the oldest are merged into one cut-off time.",
+    )
     jwks_refresh_s: float = Field(300, gt=0, description="Seconds between regular fetches of a key set URL.")
     jwks_retry_s: float = Field(10, gt=0, description="Least seconds between fetches that an unknown key id causes.")
 
@@ -313,37 +288,6 @@ class GatewaySettings(BaseSettings):
             raise ValueError(f"{PREFIX}RECONNECT_MIN_MS is above {PREFIX}RECONNECT_MAX_MS")
         return self
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the one source there is: what `from_env` passes, never the process's own environment."""
-        return (init_settings,)
-
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> GatewaySettings:
-        """Return the settings that `environ` gives; blank values count as absent.
-
-        Raises:
-            SettingsError: a name is unknown, a setting has two values, a value has the wrong form, or no way to verify
-                tokens is set.
-        """
-        own = {variable(name): name for name in cls.model_fields}
-        try:
-            given = environment.read(environ)
-        except SettingNameError as error:
-            raise SettingsError([str(error)]) from error
-        values: dict[str, Any] = {own[name]: value for name, value in given.items() if name in own and value}
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            raise SettingsError([_sentence(detail) for detail in error.errors()]) from None
-
     @property
     def revocation_keep_s(self) -> float:
         """Seconds for which a revocation is kept: as long as a token that it refuses can be alive."""
@@ -364,6 +308,7 @@ class GatewaySettings(BaseSettings):
 
 
 SECTIONS = {
+    "redis_url": "Store and process",
     "port": "Addresses and switches",
     "jwt_secret": "Secrets",
     "frame_max_bytes": "Limits of a socket",
@@ -373,15 +318,3 @@ SECTIONS = {
     "token_max_bytes": "Tokens and revocation",
 }
 """The first field of each group of `GatewaySettings`, and the group's heading."""
-
-
-def variable(field: str) -> str:
-    """Return the environment name of a settings field."""
-    return "PORT" if field == "port" else PREFIX + field.upper()
-
-
-def _sentence(detail: Mapping[str, Any]) -> str:
-    """Return one line for one validation error, without the value: it may be a secret."""
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    location = detail["loc"]
-    return f"{variable(str(location[0]))}: {message}" if location else message

@@ -14,12 +14,9 @@ import structlog
 
 from sync.billing.catalog.catalog import CatalogError
 from sync.billing.catalog.watcher import CatalogWatcher
-from sync.billing.providers.base import ProviderClient, WebhookAdapter
-from sync.billing.providers.paddle.client import PaddleClient, SdkMissingError, is_sdk_installed
-from sync.billing.providers.paddle.webhooks import PaddleWebhooks
-from sync.billing.providers.rate_limit import LocalRateLimiter, RateLimiter, RedisRateLimiter
-from sync.billing.providers.stripe.client import StripeClient
-from sync.billing.providers.stripe.webhooks import StripeWebhooks
+from sync.billing.providers import registry
+from sync.billing.providers.base import ProviderClient, RateLimiter, SdkMissingError
+from sync.billing.providers.rate_limit import LocalRateLimiter, RedisRateLimiter
 from sync.billing.services.backfill import BackfillError
 from sync.billing.services.ingest import Pipeline
 from sync.settings import SettingsError, SyncSettings
@@ -44,8 +41,10 @@ def check(settings: SyncSettings) -> None:
         SdkMissingError: an SDK is not installed.
     """
     open_catalog(settings)
-    if settings.paddle_api_keys and not settings.dev and not is_sdk_installed():
-        raise SdkMissingError
+    if not settings.dev:
+        for name, spec in registry.PROVIDERS.items():
+            if settings.providers[name].api_keys:
+                spec.check_sdk()
 
 
 def open_catalog(settings: SyncSettings) -> CatalogWatcher:
@@ -55,7 +54,7 @@ def open_catalog(settings: SyncSettings) -> CatalogWatcher:
         SettingsError: it cannot be read, or is no catalog; the text says in which line.
     """
     try:
-        return CatalogWatcher(settings.catalog_path)
+        return CatalogWatcher(settings.catalog_path, registry.PROVIDERS)
     except CatalogError as error:
         raise SettingsError([f"PLANWIRE_CATALOG: {error}"]) from error
 
@@ -88,11 +87,10 @@ async def build_pipeline(
         SdkMissingError: API keys are set, and the provider's SDK is not installed.
     """
     catalog_watcher = await asyncio.to_thread(open_catalog, settings)
-    adapters: tuple[WebhookAdapter, ...] = (PaddleWebhooks(), StripeWebhooks())
     return Pipeline(
         store,
         catalog_watcher,
-        {adapter.name: adapter for adapter in adapters},
+        {name: spec.adapter for name, spec in registry.PROVIDERS.items()},
         await asyncio.to_thread(build_clients, settings, make_rate_limiter or partial(RedisRateLimiter, store)),
     )
 
@@ -100,25 +98,28 @@ async def build_pipeline(
 def build_clients(settings: SyncSettings, make_rate_limiter: MakeRateLimiter) -> dict[tuple[str, str], ProviderClient]:
     """Return an API client for each (provider, environment) with an API key.
 
-    Blocks for a second where Paddle's SDK has to be imported.
+    Blocks for a second where an SDK has to be imported.
 
     Raises:
-        SdkMissingError: API keys of Paddle are set, and its SDK is not installed.
+        SdkMissingError: a provider's API keys are set, and its SDK is not installed.
     """
     found: dict[tuple[str, str], ProviderClient] = {}
-    for name, key in settings.stripe_api_keys:
-        limiter = make_rate_limiter("stripe", name, settings.stripe_api_rate_per_s)
-        url = settings.api_url(name, "stripe")
-        found["stripe", name] = StripeClient(name, key.get_secret_value(), url, limiter)
-    try:
-        for name, key in settings.paddle_api_keys:
-            limiter = make_rate_limiter("paddle", name, settings.paddle_api_rate_per_s)
-            found["paddle", name] = PaddleClient(name, key.get_secret_value(), settings.api_url(name), limiter)
-    except SdkMissingError as error:
-        if not settings.dev:
-            raise
-        # A development machine has made-up keys: there it is enough that events carry whole bodies.
-        _log.warning("paddle_api_off", reason=str(error))
+    for name, spec in registry.PROVIDERS.items():
+        own = settings.providers[name]
+        if not own.api_keys:
+            continue
+        try:
+            spec.check_sdk()
+        except SdkMissingError as error:
+            if not settings.dev:
+                raise
+            # A development machine has made-up keys: there it is enough that events carry whole bodies.
+            _log.warning(f"{name}_api_off", reason=str(error))
+            continue
+        for environment, key in own.api_keys:
+            limiter = make_rate_limiter(name, environment, own.api_rate_per_s)
+            url = own.base_url(environment)
+            found[name, environment] = spec.make_client(environment, key.get_secret_value(), url, limiter)
     return found
 
 
@@ -132,10 +133,11 @@ async def open_backfill(
         BackfillError: no API key is set for the environment, or no catalog.
         SyncError: the catalog, the store's URL or the SDK cannot be used.
     """
-    keys = [name for name, _ in settings.api_keys(provider)]
+    own = settings.providers[provider]
+    keys = [name for name, _ in own.api_keys]
     if environment not in keys:
         have = f" (there are keys for {', '.join(keys)})" if keys else ""
-        setting = f"PLANWIRE_{provider.upper()}_API_KEYS={environment}:KEY"
+        setting = f"{own.variable('api_keys')}={environment}:KEY"
         raise BackfillError(f"{provider} cannot be asked in {environment}: set {setting}{have}")
     if settings.catalog is None and not settings.dev:
         raise BackfillError("PLANWIRE_CATALOG must be set: without it no price means anything")

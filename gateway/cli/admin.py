@@ -63,15 +63,10 @@ def settings(as_json: bool, markdown: bool) -> None:
     import orjson
 
     from gateway.cli import settings_reference
-    from gateway.settings import SECTIONS, GatewaySettings
-    from sync.settings import SyncSettings
 
     if as_json and markdown:
         raise click.UsageError("--json and --markdown exclude each other")
-    found = settings_reference.collect(
-        settings_reference.Reader(GatewaySettings, ("web",), SECTIONS),
-        settings_reference.Reader(SyncSettings, ("intake", "worker"), {"redis_url": "Billing"}),
-    )
+    found = settings_reference.everything()
     if as_json:
         say(orjson.dumps(settings_reference.document(found), option=orjson.OPT_INDENT_2).decode())
     elif markdown:

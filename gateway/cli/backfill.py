@@ -49,8 +49,7 @@ def backfill(provider: str, environ: str, dry_run: bool, restart: bool, limit: i
     import structlog
 
     from sync.billing.catalog.catalog import CatalogError
-    from sync.billing.providers.base import ProviderRejected
-    from sync.billing.providers.paddle.client import SdkMissingError
+    from sync.billing.providers.base import ProviderRejected, SdkMissingError
     from sync.billing.services.backfill import BackfillError
     from sync.core.errors import SyncError
     from sync.settings import SettingsError

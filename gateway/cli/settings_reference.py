@@ -1,6 +1,6 @@
-"""Every setting of every process as a list: what `planwire settings` prints and docs/configuration.md holds. Pure.
+"""Every setting of every process as a list, read off the settings models: `planwire settings`, docs/configuration.md.
 
-It reads the two settings models and nothing else; the values in force are none of its business.
+`python -m gateway.cli.settings_reference` prints the names alone, for sync/process/setting_names.txt.
 """
 
 from __future__ import annotations
@@ -9,8 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
+
+from gateway.cli.output import say
+from sync.process.environment import PREFIX
+from sync.process.settings_base import SettingsModel
 
 UNITS = {"_per_s": "per second", "_s": "seconds", "_ms": "milliseconds", "_bytes": "bytes"}
 """Ending of a field's name to its unit; the longer endings first."""
@@ -20,8 +24,7 @@ BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 PAGE = """\
 # Configuration
 
-Made by `make docs` from the descriptions in `gateway/settings.py` and `sync/settings.py`; `planwire settings` prints
-the same.
+Made by `make docs` from the descriptions in the settings models; `planwire settings` prints the same.
 
 Everything is an environment variable. A `PLANWIRE_` name that does not exist is an error, and so is a value of the
 wrong form: the process says which in one line and exits 2. Blanks and line ends around a value are dropped, and
@@ -56,9 +59,9 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Who reads a model: names of processes, and the model's sections as the field that begins one -> heading."""
+    """The processes that read a model, and the model's sections: the field that begins one -> heading."""
 
-    model: type[BaseModel]
+    model: type[SettingsModel]
     processes: tuple[str, ...]
     sections: Mapping[str, str]
 
@@ -89,30 +92,37 @@ BESIDE = (
 """Names that are read without a model."""
 
 
-def collect(*readers: Reader) -> tuple[Setting, ...]:
-    """Return every setting once, in the models' order, and those that have no model last.
+def everything() -> tuple[Setting, ...]:
+    """Return every setting that there is."""
+    from gateway.settings import SECTIONS, GatewaySettings
+    from sync.billing.providers.registry import PROVIDERS
+    from sync.settings import SyncSettings
 
-    What several readers have in common stands where the first one has it, with that one's description.
+    billing = ("intake", "worker")
+    return collect(
+        Reader(GatewaySettings, ("web",), SECTIONS),
+        Reader(SyncSettings, billing, {"redis_url": "Billing"}),
+        *(Reader(spec.settings, billing, {"secrets": spec.title}) for spec in PROVIDERS.values()),
+    )
+
+
+def collect(*readers: Reader) -> tuple[Setting, ...]:
+    """Return every setting once, in the models' order, and those without a model last.
+
+    A setting of several readers stands where the first one has it, with that one's description.
     """
     found: dict[str, Setting] = {}
     for reader in readers:
         section = ""
-        for field, info in reader.model.model_fields.items():
+        for name, field in reader.model.variables().items():
             section = reader.sections.get(field, section)
-            name = variable(reader.model, field)
             if name in found:
                 found[name] = replace(found[name], used_by=(*found[name].used_by, *reader.processes))
-            else:
-                text = info.description or ""
-                found[name] = Setting(
-                    name, _default(info), _unit(field), _bounds(info), text, reader.processes, section
-                )
+                continue
+            info = reader.model.model_fields[field]
+            text = info.description or ""
+            found[name] = Setting(name, _default(info), _unit(field), _bounds(info), text, reader.processes, section)
     return (*found.values(), *BESIDE)
-
-
-def variable(model: type[BaseModel], field: str) -> str:
-    """Return the environment name of a model's field; the platforms set PORT without our prefix."""
-    return "PORT" if field == "port" else f"{model.model_config.get('env_prefix', '')}{field.upper()}"
 
 
 def lines(settings: Iterable[Setting]) -> list[str]:
@@ -180,3 +190,7 @@ def _bounds(info: FieldInfo) -> str:
         if (value := getattr(constraint, limit, None)) is not None
     ]
     return ", ".join(found)
+
+
+if __name__ == "__main__":
+    say("\n".join(sorted(setting.name for setting in everything() if setting.name.startswith(PREFIX))))

@@ -107,7 +107,9 @@ def _play(name: str, seed: int, target: str | None, as_json: bool) -> None:
         what = scenario.load(name)
     except SyncError as error:
         raise click.UsageError(str(error)) from error
-    secret = next((value.get_secret_value() for where, value in settings.paddle_secrets if where == what.env), None)
+    secret = next(
+        (value.get_secret_value() for where, value in settings.providers["paddle"].secrets if where == what.env), None
+    )
     if secret is None:
         raise click.UsageError(f"no secret to sign with: set PLANWIRE_PADDLE_SECRETS={what.env}:... (`make run` does)")
     read = None

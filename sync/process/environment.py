@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 
 from sync.core.errors import SyncError
 
@@ -19,116 +20,14 @@ TOLERANT = "X_"
 """May stand before the name of a setting. A build that does not know the setting ignores such a name, also one from
 before the setting existed; without the X_ it would be an unknown setting, and an error."""
 
-SYNC_NAMES = frozenset(
-    PREFIX + name
-    for name in (
-        "REDIS_URL",
-        "PREFIX",
-        "DATA_DIR",
-        "DURABLE",
-        "DEV",
-        "CATALOG",
-        "INTAKE",
-        "PADDLE_SECRETS",
-        "PADDLE_API_KEYS",
-        "PADDLE_API_URL",
-        "PADDLE_API_RATE_PER_S",
-        "PADDLE_TOLERANCE_S",
-        "STRIPE_SECRETS",
-        "STRIPE_API_KEYS",
-        "STRIPE_API_URL",
-        "STRIPE_API_RATE_PER_S",
-        "STRIPE_TOLERANCE_S",
-        "SOURCE_URL",
-        "SOURCE_SECRET",
-        "SOURCE_RATE_PER_S",
-        "SOURCE_TIMEOUT_S",
-        "SIMULATOR_URL",
-        "WEBHOOK_URL",
-        "ALIVE_FILE",
-        "WATCH_PID",
-        "LOG_LEVEL",
-        "LOG_FORMAT",
-    )
-)
-"""What `sync` reads."""
-
-GATEWAY_NAMES = frozenset(
-    PREFIX + name
-    for name in (
-        "HOST",
-        "REDIS_URL",
-        "PREFIX",
-        "DATA_DIR",
-        "ALLOWED_ORIGINS",
-        "TRUSTED_PROXIES",
-        "INTAKE",
-        "DURABLE",
-        "DEV",
-        "DEV_INSECURE_HOST",
-        "SOURCE_URL",
-        "SIMULATOR_URL",
-        "WATCH_PID",
-        "LOG_LEVEL",
-        "LOG_FORMAT",
-        "JWT_SECRET",
-        "JWKS",
-        "JWT_ALGORITHMS",
-        "JWT_AUDIENCE",
-        "JWT_ISSUER",
-        "PUBLISH_KEYS",
-        "PUBLISH_RIGHTS",
-        "PUBLISH_KEY",
-        "CONSOLE_TOKEN",
-        "METRICS_TOKEN",
-        "FRAME_MAX_BYTES",
-        "TOPICS_PER_SOCKET",
-        "SOCKETS_PER_SUBJECT",
-        "SOCKETS_PER_ADDRESS",
-        "SOCKETS_MAX",
-        "HELLO_TIMEOUT_S",
-        "FRAMES_PER_S",
-        "SEND_TIMEOUT_S",
-        "SEND_BUFFER_BYTES",
-        "ACK_AFTER_MS",
-        "ACKS_PER_S",
-        "ACKS_PER_TOPIC",
-        "HEARTBEAT_S",
-        "PROBE_S",
-        "SWEEP_S",
-        "DRAIN_S",
-        "RECONNECT_MIN_MS",
-        "RECONNECT_MAX_MS",
-        "READY_TIMEOUT_S",
-        "STATE_MAX_BYTES",
-        "STATE_MAX_DEPTH",
-        "BODY_MAX_BYTES",
-        "BATCH_MAX_BYTES",
-        "BATCH_MAX_ITEMS",
-        "BODY_TIMEOUT_S",
-        "PUBLISH_RATE_PER_S",
-        "CONNECTIONS_MAX",
-        "CONNECTIONS_PER_ADDRESS",
-        "KEEP_ALIVE_S",
-        "READS_PER_S",
-        "WAIT_MAX_MS",
-        "STREAMS_MAX",
-        "STREAMS_PER_SUBJECT",
-        "TOKEN_MAX_BYTES",
-        "TOKEN_MAX_TTL_S",
-        "TOKEN_LEEWAY_S",
-        "TOKEN_CACHE",
-        "REVOCATIONS_MAX",
-        "JWKS_REFRESH_S",
-        "JWKS_RETRY_S",
-    )
-)
-"""What `gateway` reads. It stands here because every process shares one environment and must know all of it."""
-
 OUTBOX_URL = PREFIX + "OUTBOX_URL"
 """The applications' PostgreSQL; read by the outbox relay alone."""
 
-NAMES = SYNC_NAMES | GATEWAY_NAMES | {OUTBOX_URL}
+NAMES = frozenset(Path(__file__).with_name("setting_names.txt").read_text("ascii").split())
+"""Every setting of every process: all share one environment, so each must know all names.
+
+The file is made by `make docs` from the settings models, which this layer cannot import.
+"""
 
 UNPREFIXED_NAMES = frozenset(("PORT", "WEB_CONCURRENCY"))
 """What is read under the names that platforms give it."""
@@ -145,9 +44,9 @@ class SettingNameError(SyncError):
 class UnknownSettingError(SettingNameError):
     """The environment names a setting that does not exist; `name` is it, `closest` the likeliest meant, or None."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, known: Collection[str]) -> None:
         super().__init__(name)
-        self.closest = next(iter(difflib.get_close_matches(name, sorted(NAMES), n=1)), None)
+        self.closest = next(iter(difflib.get_close_matches(name, sorted(known), n=1)), None)
 
     def __str__(self) -> str:
         hint = f"; did you mean {self.closest}?" if self.closest else ""
@@ -171,26 +70,30 @@ _LINK_ADDRESS = re.compile(PREFIX + r"(?:[A-Z0-9_]+_)?PORT_[0-9]+_(?:TCP|UDP|SCT
 _URL = re.compile(r"(?:tcp|udp|sctp)://(.+):([0-9]{1,5})")
 
 
-def read(environ: Mapping[str, str]) -> dict[str, str]:
+def read(environ: Mapping[str, str], own: Collection[str] = ()) -> dict[str, str]:
     """Return `environ` with each setting of ours under its own name, no blanks or line ends around its value.
 
     Service links are left out, and tolerant names are replaced; those that stand for no setting of this build stay, and
     `ignored_names` lists them. A secret that comes from a file often ends in a line feed, which no setting means.
 
+    Args:
+        own: names of settings that are known besides NAMES.
+
     Raises:
         UnknownSettingError: a `PLANWIRE_` name is no setting and no service link; the first one alphabetically.
         SetTwiceError: a setting has two different values.
     """
+    known = NAMES.union(own)
     found = {}
     for name in sorted(environ):
         value = environ[name]
         if name.startswith(PREFIX):
             if is_service_link(name, value):
                 continue
-            if name not in NAMES:
-                raise UnknownSettingError(name)
+            if name not in known:
+                raise UnknownSettingError(name, known)
         found[name] = value.strip() if name.startswith(PREFIX) or name in UNPREFIXED_NAMES else value
-    for name in sorted(NAMES):
+    for name in sorted(known):
         value = found.pop(TOLERANT + name, "").strip()
         if value and found.get(name, "") not in ("", value):
             raise SetTwiceError(name)

@@ -48,14 +48,15 @@ def from_env(environ: Mapping[str, str]) -> SimulatorSettings:
     """
     settings = SyncSettings.from_env(environ)
     host, port = _address(settings.simulator_url)
-    if not settings.paddle_secrets:
+    paddle = settings.providers["paddle"]
+    if not paddle.secrets:
         raise SettingError("PLANWIRE_PADDLE_SECRETS is not set: the simulator signs webhooks with it, as live:SECRET")
     return SimulatorSettings(
         host,
         port,
         settings.webhook_url or f"http://127.0.0.1:{environment.value(environ, 'PORT', WEB_PORT)}/webhooks/paddle",
-        _by_env(settings.paddle_secrets),
-        _by_env(settings.paddle_api_keys),
+        _by_env(paddle.secrets),
+        _by_env(paddle.api_keys),
         settings.catalog_path,
         settings.data_dir,
         settings.watch_pid,

@@ -18,8 +18,7 @@ import httpx2
 from planwire_client.core import canonical_json, document
 from planwire_client.core.commit import order_token
 from planwire_client.core.limits import ORDER_INTEGER_MAX, ORDER_MAX, STATE_MAX_BYTES, STATE_MAX_DEPTH
-from sync.billing.providers.base import ProviderUnavailable
-from sync.billing.providers.rate_limit import RateLimiter
+from sync.billing.providers.base import ProviderUnavailable, RateLimiter
 from sync.core.errors import SyncError
 
 TOPIC_FIELD = "{topic}"

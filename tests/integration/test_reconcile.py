@@ -19,8 +19,8 @@ from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain import codec
 from sync.billing.domain.model import FETCHED, Event
 from sync.billing.domain.outcome import EventResult
-from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
-from sync.billing.providers.paddle.client import PaddleClient, SdkMissingError
+from sync.billing.providers.base import ProviderRejected, ProviderUnavailable, SdkMissingError
+from sync.billing.providers.paddle.client import PaddleClient
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks as Adapter
 from sync.billing.providers.rate_limit import LocalRateLimiter
 from sync.billing.services.catch_up import CatchUp

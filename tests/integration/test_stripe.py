@@ -204,7 +204,7 @@ class TestChanges:
         subscription_id = stripe.add()
         found: Any = await api.preview_items(subscription_id, [Item("price_basic", 2)], "do_not_bill", 5)
         item = stripe.subscriptions[subscription_id]["items"]["data"][0]
-        assert found["asked"] == {
+        assert found.document["asked"] == {
             "subscription": subscription_id,
             "subscription_details[proration_behavior]": "none",
             "subscription_details[items][0][id]": item["id"],

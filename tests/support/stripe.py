@@ -21,7 +21,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sync.billing.catalog.watcher import EXAMPLE
-from sync.billing.providers.rate_limit import LocalRateLimiter, RateLimiter
+from sync.billing.providers.base import RateLimiter
+from sync.billing.providers.rate_limit import LocalRateLimiter
 from sync.billing.providers.stripe.client import StripeClient
 from tests.support.asgi import serving
 

@@ -99,6 +99,7 @@ PURE = [
     "sync.billing.domain.wakeups",
     "sync.billing.providers.base",
     "sync.billing.providers.hmac_signature",
+    "sync.billing.providers.parsing",
     "sync.billing.providers.paddle.webhooks",
     "sync.billing.providers.stripe.webhooks",
     "sync.core.announcement",

@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sync.billing.api.tenant_commands import Desk, asked_topic
-from sync.billing.domain.model import Facts, Item
+from sync.billing.domain.model import Facts, Item, Subscription
 from sync.billing.domain.outcome import EventResult
 from sync.billing.domain.preview import ITEMS_MAX, Preview, PreviewRequest, await_preview, difference, preview
-from sync.billing.providers.base import ProviderClient, ProviderRejected
-from sync.billing.providers.paddle.client import BILLING_MODES
-from sync.billing.providers.paddle.webhooks import QUANTITY_MAX, subscription_of
+from sync.billing.providers import registry
+from sync.billing.providers.base import BILLING_MODES, ProviderClient, ProviderPreview, ProviderRejected
+from sync.billing.providers.parsing import QUANTITY_MAX
 from sync.billing.services.reconcile import PATIENCE_S
 from sync.billing.storage.previews import PreviewStore
 from sync.billing.storage.tenant_facts import facts_of
@@ -50,8 +50,11 @@ class Previews:
             raise Problem("request_invalid", "provider_preview must be the object that the provider answered")
         snapshot = await self._desk.pipeline.store.read(topic)
         foreseen = self._foresee(snapshot, environment, asked)
-        if asks and given is None:
-            given = await self._ask(environment, foreseen, asked, billing_mode)
+        theirs = None
+        if given is not None:
+            theirs = _read(foreseen, given)
+        elif asks:
+            theirs = await self._ask(environment, foreseen, asked, billing_mode)
         document: dict[str, object] = {
             "preview_id": f"pv_{secrets.token_hex(12)}",
             "version": snapshot.version,
@@ -60,8 +63,10 @@ class Previews:
             "state": foreseen.state,
             "diff": difference(orjson.loads(snapshot.state), foreseen.state),
         }
-        if given is not None:
-            document |= {"provider": given, "provider_differs": _disagreement(foreseen, given)}
+        if theirs is not None:
+            document["provider"] = theirs.document
+            if theirs.subscription is not None:
+                document["provider_differs"] = _disagreement(foreseen.body, theirs.subscription)
         question = {**asdict(asked), "items": [list(item) for item in asked.items]}
         kept = {"version": snapshot.version, "rev": snapshot.rev, "asked": question, "billing_mode": billing_mode}
         await self._quotes.put(topic, str(document["preview_id"]), kept)
@@ -129,14 +134,14 @@ class Previews:
     def _source(self, environment: str, foreseen: Preview, asked: PreviewRequest) -> ProviderClient:
         if asked.cancel:
             raise Problem("request_invalid", "a cancel is made with the provider itself; its event will tell")
-        source = self._desk.pipeline.sources.get((foreseen.key.partition(":")[0], environment))
+        source = self._desk.pipeline.sources.get((_provider(foreseen), environment))
         if source is None:
             raise Problem("provider_unavailable", f"no API key is set for {environment}: nobody can be asked")
         return source
 
     async def _ask(
         self, environment: str, foreseen: Preview, asked: PreviewRequest, billing_mode: str
-    ) -> Mapping[str, object]:
+    ) -> ProviderPreview:
         source = self._source(environment, foreseen, asked)
         return await source.preview_items(foreseen.body.id, foreseen.body.items, billing_mode, PATIENCE_S)
 
@@ -173,13 +178,25 @@ def _items(value: object) -> tuple[Item, ...]:
     return tuple(found)
 
 
-def _disagreement(foreseen: Preview, given: Mapping[str, object]) -> list[dict[str, object]]:
-    """What the provider's own preview says otherwise, of items and status."""
+def _read(foreseen: Preview, given: Mapping[str, object]) -> ProviderPreview:
+    """Return the preview that the backend got from the provider itself.
+
+    Raises:
+        Problem: it cannot be read.
+    """
     try:
-        told = subscription_of({**given, "id": foreseen.body.id})
+        return registry.PROVIDERS[_provider(foreseen)].read_preview(given, foreseen.body.id)
     except ValueError as error:
         raise Problem("request_invalid", f"provider_preview cannot be read: {error}") from None
-    ours, theirs = (
-        {"items": [list(item) for item in sorted(body.items)], "status": body.status} for body in (foreseen.body, told)
+
+
+def _provider(foreseen: Preview) -> str:
+    return foreseen.key.partition(":")[0]
+
+
+def _disagreement(ours: Subscription, theirs: Subscription) -> list[dict[str, object]]:
+    """Return what the provider's own preview says otherwise, of items and status."""
+    foreseen, told = (
+        {"items": [list(item) for item in sorted(body.items)], "status": body.status} for body in (ours, theirs)
     )
-    return difference(ours, theirs)
+    return difference(foreseen, told)

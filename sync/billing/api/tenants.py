@@ -22,9 +22,8 @@ from sync.billing.api.tenant_commands import Desk, asked_environment, asked_topi
 from sync.billing.domain.model import Facts, ScheduledPlanChange
 from sync.billing.domain.outcome import ChangeRejected
 from sync.billing.domain.scheduled_changes import ChangeRequest, plan_change
-from sync.billing.providers.paddle.client import BILLING_MODES
-from sync.billing.providers.stripe.webhooks import NAME as STRIPE
-from sync.billing.providers.stripe.webhooks import PRORATIONS
+from sync.billing.providers import registry
+from sync.billing.providers.base import BILLING_MODES
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation, Report
 from sync.core import instants
@@ -126,7 +125,7 @@ class _Tenants:
                     pipeline.catalog_watcher.current,
                     environment,
                     pipeline.now_ns(),
-                    {STRIPE: PRORATIONS},
+                    {name: spec.billing_modes for name, spec in registry.PROVIDERS.items()},
                 )
             ]
             return replace(facts, scheduled_change=made[0])

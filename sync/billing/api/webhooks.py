@@ -32,11 +32,9 @@ _log = structlog.get_logger(_LOGGER)
 def routes(pipeline: Pipeline, settings: SyncSettings, count: Count = not_counted) -> list[Route]:
     """Return one route for each provider that has signing secrets."""
     found: list[Route] = []
-    tolerances_s = {"paddle": settings.paddle_tolerance_s, "stripe": settings.stripe_tolerance_s}
-    for name, adapter in pipeline.adapters.items():
-        secrets = settings.signing_secrets(name)
-        if secrets:
-            endpoint = _WebhookEndpoint(pipeline, adapter, secrets, tolerances_s[name])
+    for name, own in settings.providers.items():
+        if own.secrets:
+            endpoint = _WebhookEndpoint(pipeline, pipeline.adapters[name], own.signing_secrets, own.tolerance_s)
             found.append(route(f"/webhooks/{name}", "POST", endpoint.answer, count))
     if not found:
         _log.warning("webhooks_off", reason="no signing secrets are set")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -29,7 +29,6 @@ UNLIMITED = "unlimited"
 LEVELS = ("read", "write", "admin")
 """A module's levels, each including those before it."""
 
-PROVIDERS = ("paddle", "stripe")
 OVERDUE_KINDS = ("cancel", "pause", "resume", "trial", "change_plan")
 """What may fall due without word from the provider."""
 
@@ -121,8 +120,11 @@ class Catalog:
 _NO_PRICES: Mapping[str, Plan | Addon] = MappingProxyType({})
 
 
-def load(path: Path) -> Catalog:
+def load(path: Path, providers: Collection[str] | None = None) -> Catalog:
     """Return the catalog in the file at `path`.
+
+    Args:
+        providers: names that prices may be given for; None for any.
 
     Raises:
         CatalogError: the file cannot be read, is too large or cannot be used.
@@ -135,10 +137,10 @@ def load(path: Path) -> Catalog:
         raise CatalogError(str(path), 1, f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise CatalogError(str(path), 1, "the file is not UTF-8") from error
-    return parse(text, str(path))
+    return parse(text, str(path), providers)
 
 
-def parse(text: str, name: str = "catalog.toml") -> Catalog:
+def parse(text: str, name: str = "catalog.toml", providers: Collection[str] | None = None) -> Catalog:
     """Return the catalog that TOML `text` describes; `name` is what errors call it.
 
     Raises:
@@ -148,7 +150,7 @@ def parse(text: str, name: str = "catalog.toml") -> Catalog:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(name, text, error) from error
-    return _Reader(name, positions.Lines(text)).catalog(document)
+    return _Reader(name, positions.Lines(text), providers).catalog(document)
 
 
 def _syntax_error(name: str, text: str, error: tomllib.TOMLDecodeError) -> CatalogError:
@@ -162,8 +164,9 @@ def _syntax_error(name: str, text: str, error: tomllib.TOMLDecodeError) -> Catal
 class _Reader:
     """Turns the parsed document into values; raises at the first thing that is wrong."""
 
-    def __init__(self, name: str, lines: positions.Lines) -> None:
+    def __init__(self, name: str, lines: positions.Lines, providers: Collection[str] | None) -> None:
         self._name = name
+        self._providers = providers
         self._lines = lines
         self._sold: dict[tuple[str, str], Path_] = {}
         self._index: dict[tuple[str, str], dict[str, Plan | Addon]] = {}
@@ -277,7 +280,8 @@ class _Reader:
 
     def _prices(self, table: Mapping[str, object], path: Path_) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
         providers = self._table(table, path, "prices")
-        self._known(providers, (*path, "prices"), set(PROVIDERS))
+        if self._providers is not None:
+            self._known(providers, (*path, "prices"), set(self._providers))
         prices: dict[str, dict[str, tuple[str, ...]]] = {}
         for provider in providers:
             environments = self._table(providers, (*path, "prices"), provider)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import structlog
@@ -16,16 +17,17 @@ _log = structlog.get_logger("sync.catalog")
 
 
 class CatalogWatcher:
-    """The newest usable catalog at `path`.
+    """The newest usable catalog at `path`, with prices of `providers` (None: any).
 
     Raises:
         CatalogError: at the start the file cannot be used.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, providers: Collection[str] | None = None) -> None:
         self._path = path
+        self._providers = providers
         self._mark = _mark(path)
-        self.catalog = catalog.load(path)
+        self.catalog = catalog.load(path, providers)
 
     def refresh(self) -> bool:
         """Return whether the file was edited since it was last looked at, and `catalog` is another one now."""
@@ -34,7 +36,7 @@ class CatalogWatcher:
             return False
         self._mark = mark
         try:
-            changed = catalog.load(self._path)
+            changed = catalog.load(self._path, self._providers)
         except CatalogError as error:
             _log.error("catalog_not_reloaded", error=str(error))
             return False

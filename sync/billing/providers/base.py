@@ -6,14 +6,25 @@ optional, and the adapter makes `Event.order` from whatever the provider gives.
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Mapping, Sequence
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from sync.billing.domain.model import Event, Item, Unparsable
+from sync.billing.domain.model import Event, Item, Subscription, Unparsable
 from sync.core.errors import SyncError
+
+if TYPE_CHECKING:
+    from sync.billing.providers.settings import ProviderSettings
+
+BILLING_MODES = (
+    "prorated_immediately",
+    "prorated_next_billing_period",
+    "full_immediately",
+    "full_next_billing_period",
+    "do_not_bill",
+)
+"""How a plan change can be billed. The words are Paddle's; a provider's adapter translates those that it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +71,15 @@ Verification = Verified | Malformed | Invalid | Expired
 
 
 class WebhookAdapter(Protocol):
-    """One provider's pure half."""
+    """Reads what one provider sends. Pure.
+
+    Attributes:
+        name: the provider's name in the registry.
+        metadata_field: where the provider's subscriptions carry `tenant_id`.
+    """
 
     name: str
+    metadata_field: str
 
     def verify(
         self, body: bytes, headers: Mapping[str, str], secrets: Sequence[Secret], now_s: float, tolerance_s: float
@@ -138,21 +155,52 @@ class SubscriptionPage:
     total: int | None = None
 
 
-LISTED = "listed"
-"""The last word of the type of an event that no provider sent: a subscription out of its list."""
+@dataclass(frozen=True, slots=True)
+class ProviderPreview:
+    """What the provider says that a change would cost and make: its `document`, as it answered.
+
+    `subscription` is the subscription as it would be, or None where the document does not tell: Stripe's is an invoice.
+    """
+
+    document: Mapping[str, object]
+    subscription: Subscription | None
 
 
-def listed_id(subscription_id: str, entry: bytes) -> str:
-    """Return the event id of a list's entry with these bytes: another body of the subscription is another event."""
-    named = f"{subscription_id}_" if re.fullmatch(r"[\x21-\x7e]{1,100}", subscription_id) else ""
-    return f"{LISTED}_{named}{hashlib.sha256(entry).hexdigest()[:16]}"
+class RateLimiter(Protocol):
+    """Limits an API client's calls. A caller that would wait longer than its patience gets an error instead."""
+
+    async def acquire(self, patience_s: float, *, background: bool = False) -> None:
+        """Return when one call may be made.
+
+        Raises:
+            ProviderUnavailable: that would take longer than `patience_s`, or `pause` was called lately.
+            StoreError: the limit is kept in the store, which is unreachable or failing.
+        """
+        ...
+
+    async def pause(self, seconds: float, *, throttled: bool = False) -> None:
+        """Let nobody call for so long: the provider is away, or (`throttled`) said itself for how long.
+
+        Raises:
+            StoreError: as above.
+        """
+        ...
+
+    async def resume(self) -> None:
+        """Let everybody call again: the provider has answered. A pause that it asked for itself stays.
+
+        Raises:
+            StoreError: as above.
+        """
+        ...
 
 
 class ProviderClient(Protocol):
-    """One environment of a provider, asked. What `patience_s` does not suffice for is ProviderUnavailable.
+    """The API of one environment of a provider.
 
-    Every method raises ProviderUnavailable and ProviderRejected. A fetched `Event` has the type FETCHED and an order
-    that says when its fetch began; `background` calls leave a part of the rate budget to others.
+    Every method raises ProviderUnavailable (also where `patience_s` does not suffice) and ProviderRejected. A fetched
+    `Event` has the type FETCHED and an order that says when its fetch began. `background` calls leave a part of the
+    rate limit to others.
     """
 
     async def fetch(self, subscription_id: str, patience_s: float, *, background: bool = False) -> Event:
@@ -167,7 +215,7 @@ class ProviderClient(Protocol):
 
     async def preview_items(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, patience_s: float
-    ) -> Mapping[str, object]:
+    ) -> ProviderPreview:
         """Return what the provider says such a change would cost and make; nothing is changed."""
         ...
 
@@ -182,3 +230,70 @@ class ProviderClient(Protocol):
     async def aclose(self) -> None:
         """Close every connection."""
         ...
+
+
+class SdkMissingError(SyncError):
+    """API keys are set for `provider`, but its SDK, the package `package`, is not installed."""
+
+    def __init__(self, provider: str, package: str) -> None:
+        super().__init__(provider, package)
+        self.provider = provider
+        self.package = package
+
+    def __str__(self) -> str:
+        return (
+            f"PLANWIRE_{self.provider.upper()}_API_KEYS: {self.package} is not installed: "
+            f"pip install 'planwire[{self.provider}]', or leave the keys out"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sdk:
+    """A provider's own library: the `module` that the client imports, and the `package` that brings it."""
+
+    module: str
+    package: str
+
+    def is_installed(self) -> bool:
+        """Return whether it can be found; it is not loaded, which may take a second."""
+        try:
+            return importlib.util.find_spec(self.module) is not None
+        except ValueError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSpec:
+    """One provider, as everything outside its folder sees it.
+
+    Args:
+        name: in addresses, settings, the catalog and subscription keys; lower case.
+        title: for people.
+        adapter: reads its webhooks.
+        signature_header: the header that `adapter.verify` reads.
+        settings: model of `PLANWIRE_<NAME>_...`.
+        make_client: (environment, API key, base URL or "" for its own, rate limiter) -> client. It may block for a
+            second to import the SDK.
+        billing_modes: those of BILLING_MODES that it has.
+        read_preview: (document, subscription id) -> the provider's own preview, read. Raises ValueError.
+        sdk: what `make_client` needs, if anything.
+    """
+
+    name: str
+    title: str
+    adapter: WebhookAdapter
+    signature_header: str
+    settings: type[ProviderSettings]
+    make_client: Callable[[str, str, str, RateLimiter], ProviderClient]
+    billing_modes: Sequence[str]
+    read_preview: Callable[[Mapping[str, object], str], ProviderPreview]
+    sdk: Sdk | None = None
+
+    def check_sdk(self) -> None:
+        """Return if the SDK is there, or none is needed.
+
+        Raises:
+            SdkMissingError: it is not installed.
+        """
+        if self.sdk is not None and not self.sdk.is_installed():
+            raise SdkMissingError(self.name, self.sdk.package)

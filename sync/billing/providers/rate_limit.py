@@ -1,7 +1,7 @@
-"""How often a provider may be asked: a token bucket, and the pause it asks for when it is too much.
+"""Rate limits of API clients: a token bucket, and the pause that a provider asks for.
 
-Providers count the calls of a whole account, so processes share one bucket in the store (`SharedBudget`). `Budget` is
-the same within one process, for those that may not write to the store.
+Providers count the calls of a whole account, so processes share one bucket in the store (`RedisRateLimiter`).
+`LocalRateLimiter` is the same within one process, for a dry run, which writes nothing to the store.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from sync.billing.providers.base import ProviderUnavailable
 from sync.store.command_pipeline import Batch, Script
@@ -22,35 +21,6 @@ RESERVE = 5
 """How many calls' worth background work leaves to webhooks and people."""
 
 _TAKE = Script.load("sync.billing.storage", "token_bucket")
-
-
-class RateLimiter(Protocol):
-    """What an API client asks before it asks the provider. Who would wait longer than its patience is refused."""
-
-    async def acquire(self, patience_s: float, *, background: bool = False) -> None:
-        """Return when one call may be made.
-
-        Raises:
-            ProviderUnavailable: that would take longer than `patience_s`, or `close` was called lately.
-            StoreError: the budget is kept in the store, which is unreachable or failing.
-        """
-        ...
-
-    async def pause(self, seconds: float, *, throttled: bool = False) -> None:
-        """Let nobody ask for so long: the provider is away, or (`throttled`) said itself for how long.
-
-        Raises:
-            StoreError: as above.
-        """
-        ...
-
-    async def resume(self) -> None:
-        """Let everybody ask again: the provider has answered. What it said itself of how long stands.
-
-        Raises:
-            StoreError: as above.
-        """
-        ...
 
 
 class LocalRateLimiter:
@@ -67,21 +37,21 @@ class LocalRateLimiter:
     async def acquire(self, patience_s: float, *, background: bool = False) -> None:
         """Return when one call may be made."""
         now = self._clock()
-        closed_s = max(self._away_until, self._throttled_until) - now
-        if closed_s > 0:
-            raise _closed(closed_s)
+        paused_s = max(self._away_until, self._throttled_until) - now
+        if paused_s > 0:
+            raise _paused(paused_s)
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
         wait_s = max(0.0, (_wanted(self._burst, background) - self._tokens) / self._rate)
         if wait_s > patience_s:
             raise _used_up(wait_s)
-        # Taken before the wait: whoever comes next waits behind it.
+        # Taken before the wait, so that the next caller waits behind this one.
         self._tokens -= 1
         if wait_s > 0:
             await asyncio.sleep(wait_s)
 
     async def pause(self, seconds: float, *, throttled: bool = False) -> None:
-        """Let nobody ask for so long."""
+        """Let nobody call for so long."""
         until = self._clock() + seconds
         if throttled:
             self._throttled_until = max(self._throttled_until, until)
@@ -89,7 +59,7 @@ class LocalRateLimiter:
             self._away_until = max(self._away_until, until)
 
     async def resume(self) -> None:
-        """Let everybody ask again, unless the provider itself said when."""
+        """Let everybody call again, unless the provider itself said when."""
         self._away_until = 0.0
 
 
@@ -102,7 +72,7 @@ class RedisRateLimiter:
         self._keys = f"{head}:tokens", f"{head}:away", f"{head}:throttled"
         self._rate = rate_per_s
         self._burst = burst
-        self._may_be_closed = True
+        self._may_be_paused = True
 
     async def acquire(self, patience_s: float, *, background: bool = False) -> None:
         """Return when one call may be made."""
@@ -112,27 +82,27 @@ class RedisRateLimiter:
         ((what, us),) = await batch.run()
         seconds = int(us) / 1_000_000
         if what == b"closed":
-            raise _closed(seconds)
+            raise _paused(seconds)
         if what == b"used_up":
             raise _used_up(seconds)
         if seconds > 0:
             await asyncio.sleep(seconds)
 
     async def pause(self, seconds: float, *, throttled: bool = False) -> None:
-        """Let nobody ask for so long, in any process."""
+        """Let nobody call for so long, in any process."""
         _, away, told = self._keys
         key, milliseconds = told if throttled else away, max(1, int(seconds * 1000))
-        self._may_be_closed = True
+        self._may_be_paused = True
         batch = Batch(self._store)
         batch.command("SET", key, "1", "PX", milliseconds, "NX")
         batch.command("PEXPIRE", key, milliseconds, "GT")
         await batch.run()
 
     async def resume(self) -> None:
-        """Let every process ask again, unless the provider itself said when."""
-        if not self._may_be_closed:
-            return  # another process that closed it opens it, or time does: answers need no round trip each
-        self._may_be_closed = False
+        """Let every process call again, unless the provider itself said when."""
+        if not self._may_be_paused:
+            return  # a pause by another process ends by that process or by time: no round trip for each answer
+        self._may_be_paused = False
         batch = Batch(self._store)
         batch.command("DEL", self._keys[1])
         await batch.run()
@@ -143,8 +113,8 @@ def _wanted(burst: int, background: bool) -> int:
     return 1 + (min(RESERVE, burst - 1) if background else 0)
 
 
-def _closed(seconds: float) -> ProviderUnavailable:
-    # However patient: whoever can wait for minutes comes again, and the others have no time to lose.
+def _paused(seconds: float) -> ProviderUnavailable:
+    # Regardless of patience: a caller that can wait for minutes retries, and the others have no time to lose.
     return ProviderUnavailable(f"not asked for another {seconds:.1f} s after it failed", seconds)
 
 

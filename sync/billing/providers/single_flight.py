@@ -1,6 +1,6 @@
-"""Fetches of subscriptions, one at a time each: who asks while a question waits to be put shares its answer.
+"""Single flight: fetches of one subscription run one at a time, and callers share a request that has not begun yet.
 
-What all API clients have in common; each brings the call itself.
+All API clients use it; each brings the call itself.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from sync.billing.domain.model import Event
-from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
-from sync.billing.providers.rate_limit import RateLimiter
+from sync.billing.providers.base import ProviderRejected, ProviderUnavailable, RateLimiter
 from sync.store.keyed_lock import KeyedLock
 
 Answer = TypeVar("Answer")
@@ -20,13 +19,13 @@ Answer = TypeVar("Answer")
 
 @dataclass(slots=True)
 class _Ask:
-    """A request that has not begun yet, and everybody who waits for its answer."""
+    """A request that has not begun yet, and the answer that its callers wait for."""
 
     answer: asyncio.Future[Event] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class SingleFlight:
-    """The fetches of one provider's environment, within `budget`."""
+    """The fetches of one provider's environment, within its rate limit."""
 
     def __init__(self, rate_limiter: RateLimiter) -> None:
         self._rate_limiter = rate_limiter
@@ -38,8 +37,8 @@ class SingleFlight:
     ) -> Event:
         """Return what `call` answers of the subscription, by a request begun after this call.
 
-        Callers share a request only as long as it has not begun, so that what it answers is never older than any of
-        their questions; one runs per subscription at a time.
+        Callers share a request only until it begins, so that the answer is never older than any of their questions.
+        At most one request per subscription runs at a time.
 
         Raises:
             ProviderUnavailable: not within `patience_s`.
@@ -69,8 +68,8 @@ class SingleFlight:
             if self._asks.get(subscription_id) is ask:
                 del self._asks[subscription_id]
             if not ask.answer.done():
-                ask.answer.set_exception(ProviderUnavailable("who asked first has given up"))
-            # Nobody else may have waited: then nobody has to look at it.
+                ask.answer.set_exception(ProviderUnavailable("the caller whose request was shared gave up"))
+            # Mark the exception as retrieved: there may be no other caller.
             ask.answer.exception()
 
 

@@ -97,7 +97,7 @@ class BackfillWriter:
         batch = Batch(self._pipeline.store)
         self._pipeline.environment(self._environment).links.query(batch, event)
         link = TenantLinks.read(event, await batch.run())
-        if unresolved(event, link, "metadata" if event.provider == "stripe" else "custom_data") is not None:
+        if unresolved(event, link, self._adapter.metadata_field) is not None:
             return await self._park(entry)
         topic = tenant_topic(self._environment, str(link.tenant_id))
         is_made = await self._is_made(topic)
@@ -184,7 +184,7 @@ class DryRun:
 
     async def _take(self, event_id: str, event: Event) -> Filled:
         link = await self._link(event)
-        ending = unresolved(event, link, "metadata" if event.provider == "stripe" else "custom_data")
+        ending = unresolved(event, link, self.pipeline.adapters[event.provider].metadata_field)
         if ending is not None:
             self._unowned[event_id] = event
             return Filled(Outcome.PARKED, ending.reason)

@@ -250,7 +250,7 @@ class Pipeline:
         if not link_replies:
             return await self._end(environment, event, EventResult(Outcome.IGNORED, event.ignored))
         link = TenantLinks.read(event, link_replies)
-        ending = unresolved(event, link, "metadata" if event.provider == "stripe" else "custom_data")
+        ending = unresolved(event, link, self.adapters[event.provider].metadata_field)
         if ending is None and event.subscription is None:
             ending = EventResult(Outcome.UNCHANGED if link.learned_subscription else Outcome.IGNORED, event.ignored)
         if link.learned_subscription or link.learned_customer or (attempts != 1 and event.tenant_id is not None):

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.cli.settings_reference import Reader, collect
-from gateway.settings import GatewaySettings, SettingsError, variable
+from gateway.settings import GatewaySettings, SettingsError
 from sync.process import environment
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -66,7 +66,7 @@ def test_names_of_other_processes_and_other_programs_are_not_ours_to_refuse() ->
 
 
 def test_every_name_is_known_to_every_process() -> None:
-    own = {variable(name) for name in GatewaySettings.model_fields} - {"PORT"}
+    own = GatewaySettings.variables().keys() - {"PORT"}
     assert own <= environment.NAMES
 
 
@@ -240,7 +240,7 @@ def test_line_ends_around_a_value_mean_nothing_in_any_setting() -> None:
     }
     beside = {"PLANWIRE_PUBLISH_KEYS": f"ci:{DIGEST}"}  # whose the rights are
     found = {setting.name: setting.default for setting in collect(Reader(GatewaySettings, ("web",), {}))}
-    for name in map(variable, GatewaySettings.model_fields):
+    for name in GatewaySettings.variables():
         value = samples.get(name) or found[name]
         assert value, f"{name} needs a sample"
         expected = settings(**beside | {name: value})

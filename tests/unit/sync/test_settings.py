@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from gateway.cli.settings_reference import Reader, collect
 from sync.billing.catalog.watcher import EXAMPLE
+from sync.billing.providers import registry
 from sync.billing.providers.base import Secret
 from sync.outbox import relay
-from sync.process import environment, parent_watch
+from sync.process import parent_watch
+from sync.process.settings_base import SettingsModel
 from sync.settings import SettingsError, SyncSettings
 from sync.simulator import settings as simulator_settings
 
@@ -22,20 +25,31 @@ def read(**environ: str) -> SyncSettings:
     return SyncSettings.from_env({f"PLANWIRE_{name}": value for name, value in environ.items()})
 
 
-def test_every_known_name_of_sync_is_read_and_no_other() -> None:
-    assert {f"PLANWIRE_{name.upper()}" for name in SyncSettings.model_fields} == environment.SYNC_NAMES
+def test_every_provider_has_settings_under_its_own_name() -> None:
+    for name, spec in registry.PROVIDERS.items():
+        assert {variable.removeprefix(f"PLANWIRE_{name.upper()}_") for variable in spec.settings.variables()} == {
+            *("SECRETS", "API_KEYS", "API_URL", "API_RATE_PER_S", "TOLERANCE_S")
+        }
+    assert read().providers.keys() == registry.PROVIDERS.keys()
+
+
+def test_the_secrets_of_one_provider_are_never_another_s() -> None:
+    settings = read(PADDLE_SECRETS=SECRETS, CATALOG="plans.toml")
+    assert settings.providers["stripe"].signing_secrets == ()
+    with pytest.raises(KeyError):
+        settings.providers["lemonsqueezy"]
 
 
 def test_nothing_is_required_without_a_provider() -> None:
     settings = read()
-    assert settings.paddle_tolerance_s == 300
+    assert settings.providers["paddle"].tolerance_s == 300
     assert settings.environments == ("live",)
     assert settings.catalog_path == EXAMPLE
 
 
 def test_secrets_name_their_environments() -> None:
     settings = read(PADDLE_SECRETS=SECRETS, CATALOG="plans.toml", PADDLE_API_KEYS="demo:key")
-    assert settings.signing_secrets("paddle") == (
+    assert settings.providers["paddle"].signing_secrets == (
         Secret("live", b"pdl_ntfset_a"),
         Secret("sandbox", b"pdl_ntfset_b"),
         Secret("live", b"pdl_ntfset_c"),
@@ -78,24 +92,27 @@ def test_what_is_wrong_is_named_and_never_shown(name: str, value: str, problem: 
 
 def test_secrets_are_not_shown() -> None:
     settings = read(PADDLE_SECRETS=SECRETS, CATALOG="plans.toml", REDIS_URL="redis://:hidden@host")
-    shown = repr(settings) + repr(settings.signing_secrets)
+    shown = repr(settings) + repr(settings.providers["paddle"].signing_secrets)
     assert "ntfset_a" not in shown
     assert "hidden" not in shown
 
 
 def test_it_is_frozen_and_blind_to_the_process_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLANWIRE_PADDLE_TOLERANCE_S", "1")
-    settings = read(PADDLE_TOLERANCE_S="")
-    assert settings.paddle_tolerance_s == 300
+    settings: Any = read(PADDLE_TOLERANCE_S="")
+    paddle: Any = settings.providers["paddle"]
+    assert paddle.tolerance_s == 300
     with pytest.raises(ValidationError):
-        settings.paddle_tolerance_s = 1
+        settings.dev = True
+    with pytest.raises(ValidationError):
+        paddle.tolerance_s = 1
 
 
 def test_the_api_s_url_is_one_for_all_or_one_for_each() -> None:
-    assert read().api_url("live") == ""
-    assert read(PADDLE_API_URL="http://127.0.0.1:1").api_url("sandbox") == "http://127.0.0.1:1"
+    assert read().providers["paddle"].base_url("live") == ""
+    assert read(PADDLE_API_URL="http://127.0.0.1:1").providers["paddle"].base_url("sandbox") == "http://127.0.0.1:1"
     settings = read(PADDLE_API_URL="live:http://localhost:1, sandbox:https://b")
-    urls = [settings.api_url(name) for name in ("live", "sandbox", "other")]
+    urls = [settings.providers["paddle"].base_url(name) for name in ("live", "sandbox", "other")]
     assert urls == ["http://localhost:1", "https://b", ""]
 
 
@@ -130,7 +147,7 @@ def test_an_environment_has_one_api_key() -> None:
 
 def test_stripe_s_secrets_are_read_alike() -> None:
     settings = read(STRIPE_SECRETS="live:whsec_a,test:whsec_b", CATALOG="plans.toml")
-    assert settings.signing_secrets("stripe") == (Secret("live", b"whsec_a"), Secret("test", b"whsec_b"))
+    assert settings.providers["stripe"].signing_secrets == (Secret("live", b"whsec_a"), Secret("test", b"whsec_b"))
     assert settings.environments == ("live", "test")
     with pytest.raises(SettingsError, match="PLANWIRE_CATALOG must be set where PLANWIRE_STRIPE_SECRETS is"):
         read(STRIPE_SECRETS="live:whsec_a")
@@ -142,10 +159,11 @@ def test_stripe_s_api_keys_and_addresses() -> None:
         STRIPE_API_URL="sandbox:http://127.0.0.1:1",
         STRIPE_TOLERANCE_S="9",
     )
-    assert [name for name, _ in settings.api_keys("stripe")] == ["live", "sandbox"]
-    assert (settings.api_url("sandbox", "stripe"), settings.api_url("live", "stripe")) == ("http://127.0.0.1:1", "")
-    assert settings.api_url("sandbox") == ""
-    assert (settings.environments, settings.stripe_tolerance_s) == (("live", "sandbox"), 9)
+    stripe = settings.providers["stripe"]
+    assert [name for name, _ in stripe.api_keys] == ["live", "sandbox"]
+    assert (stripe.base_url("sandbox"), stripe.base_url("live")) == ("http://127.0.0.1:1", "")
+    assert settings.providers["paddle"].base_url("sandbox") == ""
+    assert (settings.environments, stripe.tolerance_s) == (("live", "sandbox"), 9)
 
 
 @pytest.mark.parametrize(
@@ -179,8 +197,10 @@ def test_line_ends_around_a_value_mean_nothing_in_any_setting() -> None:
         "ALIVE_FILE": "/tmp/alive",
     }
     always = {name: samples[name] for name in ("CATALOG", "SOURCE_SECRET")}
-    found = {setting.name: setting.default for setting in collect(Reader(SyncSettings, ("worker",), {}))}
-    for name in (name.upper() for name in SyncSettings.model_fields):
+    models: list[type[SettingsModel]] = [SyncSettings, *(spec.settings for spec in registry.PROVIDERS.values())]
+    settings = collect(*(Reader(model, ("worker",), {}) for model in models))
+    found = {setting.name: setting.default for setting in settings}
+    for name in (name.removeprefix("PLANWIRE_") for model in models for name in model.variables()):
         value = samples.get(name) or found[f"PLANWIRE_{name}"]
         assert value, f"{name} needs a sample"
         for spelt in (f"{value}\n", f"\t{value}\r\n", f" {value} "):

@@ -1,1 +1,1 @@
-"""Paddle Billing: its webhooks (pure) and its API client."""
+"""Paddle Billing: its webhooks (pure), its API client, and `spec`, which the registry lists."""

@@ -1,13 +1,11 @@
-"""Paddle's API through its official SDK: the subscription as it is now, its changes, the list of events.
+"""Paddle's API through its official SDK: the subscription as it is now, its changes, events and subscriptions listed.
 
-The SDK blocks, so every call runs in a small pool of threads, each with a client of its own. Nothing is retried here:
-whoever asks decides whether to ask again. It parses no more than `paddle.fetched` does.
+The SDK blocks, so calls run in a small pool of threads, each with a client of its own. Retries are up to callers.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 import threading
 import time
@@ -22,19 +20,19 @@ import orjson
 
 from planwire_client.core.topic import LIVE
 from sync.billing.domain.model import Event, Item
+from sync.billing.providers import parsing
 from sync.billing.providers.base import (
     ListedSubscription,
     ProviderEvent,
+    ProviderPreview,
     ProviderRejected,
     ProviderUnavailable,
+    RateLimiter,
     SubscriptionPage,
-    listed_id,
 )
-from sync.billing.providers.paddle.webhooks import LISTED_TYPE, NAME, fetched
-from sync.billing.providers.rate_limit import RateLimiter
+from sync.billing.providers.paddle.webhooks import LISTED_TYPE, NAME, fetched, read_preview
 from sync.billing.providers.single_flight import SingleFlight, within
 from sync.core import instants
-from sync.core.errors import SyncError
 
 if TYPE_CHECKING:
     from paddle_billing import Client
@@ -56,44 +54,12 @@ SUBSCRIPTIONS_PER_PAGE = 200
 """How many entities one page has; Paddle's most is 200."""
 
 LIVE_URL, SANDBOX_URL = "https://api.paddle.com", "https://sandbox-api.paddle.com"
-BILLING_MODES = frozenset(
-    {
-        "prorated_immediately",
-        "prorated_next_billing_period",
-        "full_immediately",
-        "full_next_billing_period",
-        "do_not_bill",
-    }
-)
-
 _SILENT = logging.Logger("paddle_billing", logging.CRITICAL + 1)
-"""What the SDK logs by: answers and errors are told by whoever asked, once."""
-
-
-class SdkMissingError(SyncError):
-    """API keys are set, but paddle-python-sdk is not installed."""
-
-    def __str__(self) -> str:
-        return (
-            "PLANWIRE_PADDLE_API_KEYS: paddle-python-sdk is not installed: pip install 'planwire[paddle]', "
-            "or leave the keys out"
-        )
-
-
-def is_sdk_installed() -> bool:
-    """Whether the SDK can be found; it is not loaded, which takes a second."""
-    try:
-        return importlib.util.find_spec("paddle_billing") is not None
-    except ValueError:
-        return False
+"""The SDK's logger: callers report answers and errors, once."""
 
 
 class PaddleClient:
-    """One environment of Paddle, asked with one API key. `base_url` "" is Paddle's own for the environment.
-
-    Raises:
-        SdkMissingError: the SDK is not installed.
-    """
+    """One environment of Paddle, asked with one API key. `base_url` "" is Paddle's own for the environment."""
 
     name = NAME
 
@@ -107,11 +73,9 @@ class PaddleClient:
         timeout_s: float = TIMEOUT_S,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        try:
-            # Only here: who sets no key needs no SDK, and does not load its 900 modules.
-            from paddle_billing import Client, Options
-        except ImportError as error:
-            raise SdkMissingError from error
+        # Only here: without API keys the SDK, with its 900 modules, need not be installed nor loaded.
+        from paddle_billing import Client, Options
+
         self._environment = environment
         self._rate_limiter = rate_limiter
         self._now_ns = now_ns
@@ -156,7 +120,7 @@ class PaddleClient:
 
     async def preview_items(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, patience_s: float
-    ) -> Mapping[str, object]:
+    ) -> ProviderPreview:
         """Return Paddle's preview of such a change: the subscription as it would be, and what it would cost.
 
         Raises:
@@ -167,7 +131,10 @@ class PaddleClient:
         data = (await self._within(patience_s, lambda client: client.patch_raw(path, payload))).get("data")
         if not isinstance(data, dict):
             raise ProviderUnavailable("its answer has no data")
-        return data
+        try:
+            return read_preview(data, subscription_id)
+        except ValueError as error:
+            raise ProviderUnavailable(f"its answer cannot be read: {error}") from error
 
     async def events(self, after: str, since_ns: int, patience_s: float) -> tuple[Sequence[ProviderEvent], bool]:
         """Return one page of Paddle's events behind `after`, or else since an instant, and whether more follow.
@@ -279,20 +246,12 @@ class _Failure:
     throttled: bool = False
 
 
-def _listed(entry: object, environment: str, began_ns: int) -> ListedSubscription:
-    subscription_id = str(entry.get("id") or "") if isinstance(entry, dict) else ""
-    event_id = listed_id(subscription_id, orjson.dumps(entry))
-    told = {
-        "event_id": event_id,
-        "event_type": LISTED_TYPE,
-        "occurred_at": instants.text(began_ns),
-        "data": entry,
-    }
-    try:
-        event, problem = fetched(entry, environment, began_ns), ""
-    except ValueError as error:
-        event, problem = None, str(error)
-    return ListedSubscription(subscription_id, event_id, orjson.dumps(told), event, problem)
+def _listed(entry: Any, environment: str, began_ns: int) -> ListedSubscription:
+    def as_event(event_id: str) -> Mapping[str, object]:
+        occurred_at = instants.text(began_ns)
+        return {"event_id": event_id, "event_type": LISTED_TYPE, "occurred_at": occurred_at, "data": entry}
+
+    return parsing.listed(entry, lambda data: fetched(data, environment, began_ns), as_event)
 
 
 def _path(subscription_id: str) -> str:

@@ -1,21 +1,19 @@
-"""Paddle Billing: verifies `Paddle-Signature`, parses an event's envelope, normalises its subscription. Pure.
+"""Paddle's webhooks: verifies `Paddle-Signature`, parses an event's envelope, normalises its subscription. Pure.
 
-Knows Paddle's wire format (https://developer.paddle.com/webhooks/overview) and nothing of catalogs or tenants' facts.
+Source: https://developer.paddle.com/webhooks/overview
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from functools import partial
+from typing import Any
 
-import orjson
-
-from sync.billing.domain.model import FETCHED, Event, Item, Order, Period, Scheduled, Subscription, Unparsable
-from sync.billing.providers import hmac_signature
-from sync.billing.providers.base import LISTED, Secret, Verification
+from sync.billing.domain.model import FETCHED, Event, Order, Period, Scheduled, Subscription, Unparsable
+from sync.billing.providers import hmac_signature, parsing
+from sync.billing.providers.base import ProviderPreview, Secret, Verification
 from sync.billing.providers.hmac_signature import Scheme
+from sync.billing.providers.parsing import ITEMS_MAX, LISTED, is_id
 from sync.core import instants
 
 NAME = "paddle"
@@ -24,20 +22,15 @@ SCHEME = Scheme("Paddle-Signature", ";", "ts", "h1", b":")
 
 LISTED_TYPE = f"subscription.{LISTED}"
 
-ITEMS_MAX = 1000
-QUANTITY_MAX = 1_000_000_000
-ID_MAX_CHARS = 200
-
 SIMULATED_PREFIX = "ntfsimevt_"
 """How event ids of Paddle's simulator begin; it runs in the live environment too."""
 
-_ID = re.compile(r"[\x21-\x7e]{1,200}")
-
 
 class PaddleWebhooks:
-    """The adapter of Paddle Billing."""
+    """The webhook adapter of Paddle Billing."""
 
     name = NAME
+    metadata_field = "custom_data"
 
     def verify(
         self, body: bytes, headers: Mapping[str, str], secrets: Sequence[Secret], now_s: float, tolerance_s: float
@@ -47,29 +40,10 @@ class PaddleWebhooks:
 
     def parse(self, body: bytes, environment: str) -> Event | Unparsable:
         """Return the event in a verified body of `environment`. Never raises."""
-        try:
-            envelope = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            return Unparsable(_derived_id(body), "", "the body is not JSON")
-        if not isinstance(envelope, dict):
-            return Unparsable(_derived_id(body), "", "the body is not a JSON object")
-        event_id, kind = envelope.get("event_id"), envelope.get("event_type")
-        if not _is_id(event_id):
-            return Unparsable(_derived_id(body), "", "event_id is missing or not an id")
-        if not _is_id(kind):
-            return Unparsable(event_id, "", "event_type is missing or not a name")
-        try:
-            return _event(envelope, environment)
-        except ValueError as error:
-            return Unparsable(event_id, kind, str(error))
+        return parsing.parse_event(body, "event_id", "event_type", partial(_event, environment))
 
 
-def _derived_id(body: bytes) -> str:
-    return f"body_{hashlib.sha256(body).hexdigest()[:32]}"
-
-
-def _event(envelope: dict[str, Any], environment: str) -> Event:
-    event_id, kind = envelope["event_id"], envelope["event_type"]
+def _event(environment: str, envelope: dict[str, Any], event_id: str, kind: str) -> Event:
     occurred_ns = instants.parse(envelope.get("occurred_at"))
     data = envelope.get("data")
     if not isinstance(data, dict):
@@ -127,6 +101,15 @@ def fetched(data: object, environment: str, began_ns: int) -> Event:
     )
 
 
+def read_preview(document: Mapping[str, object], subscription_id: str) -> ProviderPreview:
+    """Return Paddle's preview of a change: the subscription as it would be, which has no id of its own.
+
+    Raises:
+        ValueError: it is no subscription; the text says why.
+    """
+    return ProviderPreview(document, subscription_of({**document, "id": subscription_id}))
+
+
 def subscription_of(data: Mapping[str, Any]) -> Subscription:
     """Return Paddle's subscription entity, from a webhook or the API, in the provider-neutral form.
 
@@ -146,24 +129,13 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
     return Subscription(
         id=subscription_id,
         status=status,
-        items=tuple([_item(entry) for entry in entries]),
+        # An item's status is not read: for a paused subscription official bodies say "active" and "inactive".
+        items=tuple([parsing.item(entry) for entry in entries]),
         customer_id=_optional_id(data, "customer_id"),
         period=_period(period) if period is not None else None,
         trial_ends_ns=_trial_ends_ns(data, entries) if status == "trialing" else None,
         scheduled=_scheduled(data.get("scheduled_change")),
     )
-
-
-def _item(entry: object) -> Item:
-    # status is not looked at: a paused subscription's items say "active" in one official body, "inactive" in another.
-    price = entry.get("price") if isinstance(entry, dict) else None
-    price_id = price.get("id") if isinstance(price, dict) else None
-    if not isinstance(entry, dict) or not _is_id(price_id):
-        raise ValueError("an item has no price.id")
-    quantity = entry.get("quantity", 1)
-    if not isinstance(quantity, int) or isinstance(quantity, bool) or not 0 <= quantity <= QUANTITY_MAX:
-        raise ValueError(f"the quantity of {price_id} is no whole number from 0 to {QUANTITY_MAX}")
-    return Item(price_id, quantity)
 
 
 def _period(value: object) -> Period:
@@ -201,13 +173,9 @@ def _optional_id(data: Mapping[str, Any], name: str) -> str | None:
     value = data.get(name)
     if value is None:
         return None
-    if not _is_id(value):
+    if not is_id(value):
         raise ValueError(f"data.{name} is not an id")
     return value
-
-
-def _is_id(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
 def _tenant_id(data: Mapping[str, Any]) -> str | None:

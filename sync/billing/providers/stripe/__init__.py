@@ -1,1 +1,1 @@
-"""Stripe Billing: its webhooks (pure) and its API client."""
+"""Stripe Billing: its webhooks (pure), its API client, and `spec`, which the registry lists."""

@@ -1,14 +1,15 @@
 """Stripe's API over plain HTTP: the subscription as it is now, its changes, the lists of events and subscriptions.
 
-No SDK: Stripe's own brings a second HTTP stack and a new major version every few months, for the five calls that are
-made here. The API version is pinned, so that answers keep their shape whatever the account's default is. Nothing is
-retried here: whoever asks decides whether to ask again.
+Stripe's own SDK is not used: it brings a second HTTP stack and a new major version every few months, for five calls.
+The API version is pinned, so that answers keep their shape whatever the account's default is. Retries are up to the
+callers.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -16,17 +17,19 @@ import httpx2
 import orjson
 
 from sync.billing.domain.model import Event, Item
+from sync.billing.providers import parsing
 from sync.billing.providers.base import (
     ListedSubscription,
     ProviderEvent,
+    ProviderPreview,
     ProviderRejected,
     ProviderUnavailable,
+    RateLimiter,
     SubscriptionPage,
-    listed_id,
 )
-from sync.billing.providers.rate_limit import RateLimiter
+from sync.billing.providers.parsing import ITEMS_MAX
 from sync.billing.providers.single_flight import SingleFlight, within
-from sync.billing.providers.stripe.webhooks import ITEMS_MAX, LISTED_TYPE, NAME, PRORATIONS, fetched, has_more_items
+from sync.billing.providers.stripe.webhooks import LISTED_TYPE, NAME, PRORATIONS, fetched, has_more_items
 
 URL = "https://api.stripe.com"
 VERSION = "2026-10-28.endive"
@@ -130,7 +133,7 @@ class StripeClient:
 
     async def preview_items(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, patience_s: float
-    ) -> Mapping[str, object]:
+    ) -> ProviderPreview:
         """Return Stripe's preview of the invoice that such a change would make.
 
         Raises:
@@ -138,14 +141,15 @@ class StripeClient:
             ProviderRejected: Stripe would not do it, or does not bill so (`billing_mode_unsupported`).
         """
 
-        async def preview() -> Mapping[str, object]:
+        async def preview() -> ProviderPreview:
             _, _, lines = await self._lines(subscription_id, items, billing_mode, patience_s)
             form = {f"subscription_details[items]{name}": value for name, value in lines.items()}
             form |= {
                 "subscription": subscription_id,
                 "subscription_details[proration_behavior]": PRORATIONS[billing_mode],
             }
-            return await self._taken(patience_s, lambda: self._send("POST", "/v1/invoices/create_preview", form=form))
+            call = partial(self._send, "POST", "/v1/invoices/create_preview", form=form)
+            return ProviderPreview(await self._taken(patience_s, call), None)
 
         return await within(patience_s, preview())
 
@@ -314,21 +318,17 @@ def _told(page: Mapping[str, Any]) -> list[ProviderEvent]:
 
 
 def _listed(entry: Mapping[str, Any], environment: str, began_ns: int) -> ListedSubscription:
-    subscription_id = str(entry.get("id") or "")
-    event_id = listed_id(subscription_id, orjson.dumps(entry))
-    told = {
-        "id": event_id,
-        "object": "event",
-        "type": LISTED_TYPE,
-        "created": began_ns // 1_000_000_000,
-        "livemode": entry.get("livemode"),
-        "data": {"object": entry},
-    }
-    try:
-        event, problem = fetched(entry, environment, began_ns), ""
-    except ValueError as error:
-        event, problem = None, str(error)
-    return ListedSubscription(subscription_id, event_id, orjson.dumps(told), event, problem)
+    def as_event(event_id: str) -> Mapping[str, object]:
+        return {
+            "id": event_id,
+            "object": "event",
+            "type": LISTED_TYPE,
+            "created": began_ns // 1_000_000_000,
+            "livemode": entry.get("livemode"),
+            "data": {"object": entry},
+        }
+
+    return parsing.listed(entry, lambda data: fetched(data, environment, began_ns), as_event)
 
 
 def _differences(present: Sequence[Any], wanted: Sequence[Item]) -> dict[str, str]:

@@ -1,25 +1,23 @@
-"""Stripe Billing: verifies `Stripe-Signature`, parses `customer.subscription.*`, normalises the subscription. Pure.
+"""Stripe's webhooks: verifies `Stripe-Signature`, parses `customer.subscription.*`, normalises the subscription. Pure.
 
-Knows Stripe's wire format (https://docs.stripe.com/webhooks and /api/subscriptions/object) and nothing of catalogs or
-tenants' facts. An event without the subscription in it (a thin event), or with not all of its items, is a hint that has
-to be fetched. Events carry whole seconds and no stamp of the entity: of two in one second the greater id counts, always
-the same one, and only a fetch knows which is the newer.
+An event without the subscription in it (a thin event), or without some of its items, is a hint: the subscription has to
+be fetched. Events carry whole seconds and no stamp of the entity. Of two events in one second the greater id counts,
+always the same one; only a fetch tells which is newer.
+Source: https://docs.stripe.com/webhooks and https://docs.stripe.com/api/subscriptions/object
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
-
-import orjson
+from functools import partial
+from typing import Any
 
 from planwire_client.core.topic import LIVE
-from sync.billing.domain.model import FETCHED, Event, Item, Order, Period, Scheduled, Subscription, Unparsable
-from sync.billing.providers import hmac_signature
-from sync.billing.providers.base import LISTED, Secret, Verification
+from sync.billing.domain.model import FETCHED, Event, Order, Period, Scheduled, Subscription, Unparsable
+from sync.billing.providers import hmac_signature, parsing
+from sync.billing.providers.base import ProviderPreview, Secret, Verification
 from sync.billing.providers.hmac_signature import Scheme
+from sync.billing.providers.parsing import ITEMS_MAX, LISTED, is_id
 from sync.core import instants
 
 NAME = "stripe"
@@ -30,9 +28,6 @@ LISTED_TYPE = f"customer.subscription.{LISTED}"
 
 THIN = "v2.core.event"
 """The `object` of an event notification, which names what it is about (`related_object`) and carries nothing of it."""
-
-ITEMS_MAX = 1000
-QUANTITY_MAX = 1_000_000_000
 
 STATUSES = {
     "trialing": "trialing",
@@ -55,13 +50,12 @@ PRORATIONS = {
 }
 """Our billing modes in Stripe's `proration_behavior`. Full charges without proration are not Stripe's."""
 
-_ID = re.compile(r"[\x21-\x7e]{1,200}")
-
 
 class StripeWebhooks:
-    """The adapter of Stripe Billing."""
+    """The webhook adapter of Stripe Billing."""
 
     name = NAME
+    metadata_field = "metadata"
 
     def verify(
         self, body: bytes, headers: Mapping[str, str], secrets: Sequence[Secret], now_s: float, tolerance_s: float
@@ -71,25 +65,10 @@ class StripeWebhooks:
 
     def parse(self, body: bytes, environment: str) -> Event | Unparsable:
         """Return the event in a verified body of `environment`. Never raises."""
-        derived = f"body_{hashlib.sha256(body).hexdigest()[:32]}"
-        try:
-            event = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            return Unparsable(derived, "", "the body is not JSON")
-        if not isinstance(event, dict):
-            return Unparsable(derived, "", "the body is not a JSON object")
-        event_id, kind = event.get("id"), event.get("type")
-        if not _is_id(event_id):
-            return Unparsable(derived, "", "id is missing or not an id")
-        if not _is_id(kind):
-            return Unparsable(event_id, "", "type is missing or not a name")
-        try:
-            return _event(event, event_id, kind, environment)
-        except ValueError as error:
-            return Unparsable(event_id, kind, str(error))
+        return parsing.parse_event(body, "id", "type", partial(_event, environment))
 
 
-def _event(event: dict[str, Any], event_id: str, kind: str, environment: str) -> Event:
+def _event(environment: str, event: dict[str, Any], event_id: str, kind: str) -> Event:
     livemode = event.get("livemode")
     # Thin events have no data.object, and their `created` is a text.
     created = event.get("created")
@@ -166,7 +145,7 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
         ValueError: it lacks what every subscription has, or has it in another shape; the text says what.
     """
     subscription_id, status = data.get("id"), data.get("status")
-    if not _is_id(subscription_id):
+    if not is_id(subscription_id):
         raise ValueError("the subscription has no id")
     if not isinstance(status, str) or not status:
         raise ValueError("the subscription has no status")
@@ -181,12 +160,22 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
     return Subscription(
         id=subscription_id,
         status=neutral,
-        items=tuple([_item(entry) for entry in entries]),
+        items=tuple([parsing.item(entry, price_is_id=True) for entry in entries]),
         customer_id=_optional_id(data.get("customer")),
         period=_period(data, entries),
         trial_ends_ns=_instant(trial_end, "trial_end") if neutral == "trialing" and trial_end is not None else None,
         scheduled=_scheduled(data) if neutral != "canceled" else None,
     )
+
+
+def read_preview(document: Mapping[str, object], subscription_id: str) -> ProviderPreview:
+    """Return Stripe's preview of a change: an invoice, which does not tell what the subscription would be.
+
+    Raises:
+        ValueError: it is neither an invoice nor a subscription; the text says why.
+    """
+    subscription = None if document.get("object") == "invoice" else subscription_of({**document, "id": subscription_id})
+    return ProviderPreview(document, subscription)
 
 
 def has_more_items(data: Mapping[str, Any]) -> bool:
@@ -206,21 +195,9 @@ def _related(related: object, kind: str) -> str | None:
     if "subscription" not in words:
         return None
     subscription_id = related.get("id") if isinstance(related, dict) else None
-    if not _is_id(subscription_id):
+    if not is_id(subscription_id):
         raise ValueError("related_object.id is missing or not an id")
     return subscription_id
-
-
-def _item(entry: object) -> Item:
-    price = entry.get("price") if isinstance(entry, dict) else None
-    price_id = price.get("id") if isinstance(price, dict) else price
-    if not isinstance(entry, dict) or not _is_id(price_id):
-        raise ValueError("an item has no price.id")
-    # Metered prices have no quantity.
-    quantity = entry.get("quantity", 1)
-    if not isinstance(quantity, int) or isinstance(quantity, bool) or not 0 <= quantity <= QUANTITY_MAX:
-        raise ValueError(f"the quantity of {price_id} is no whole number from 0 to {QUANTITY_MAX}")
-    return Item(price_id, quantity)
 
 
 def _period(data: Mapping[str, Any], entries: list[Any]) -> Period | None:
@@ -249,17 +226,13 @@ def _instant(value: object, name: str) -> int:
     return value * 1_000_000_000
 
 
-def _is_id(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and _ID.fullmatch(value) is not None
-
-
 def _optional_id(value: object) -> str | None:
     """An id, given as such or as an expanded object."""
     if isinstance(value, dict):
         value = value.get("id")
     if value is None:
         return None
-    if not _is_id(value):
+    if not is_id(value):
         raise ValueError("an id is none")
     return value
 

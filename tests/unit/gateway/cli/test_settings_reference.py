@@ -9,28 +9,24 @@ from typing import Annotated
 import pytest
 from click.testing import CliRunner, Result
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway import cli, settings
 from gateway.cli import settings_reference
 from gateway.cli.settings_reference import Reader, Setting, collect
 from gateway.settings import GatewaySettings
 from sync.process import environment
+from sync.process.settings_base import SettingsModel
 
 ROOT = Path(__file__).resolve().parents[4]
 
 
-class First(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="PLANWIRE_")
-
+class First(SettingsModel):
     port: int = Field(80, description="Where.")
     wait_ms: float = Field(1.5, gt=0, le=9, description="How <long> | what.")
     key: SecretStr = Field(SecretStr(""), description="Opens.")
 
 
-class Second(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="PLANWIRE_")
-
+class Second(SettingsModel):
     key: SecretStr = Field(SecretStr(""), description="Another sentence.")
     names: Annotated[tuple[str, ...], Field(description="Names.")] = ("a", "b")
     is_on: bool = Field(True, description="On.")

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from gateway.settings import GatewaySettings, variable
+from gateway.cli import settings_reference
+from gateway.settings import GatewaySettings
+from sync.billing.providers import registry
 from sync.process import environment
-from sync.process.environment import PREFIX, SetTwiceError, UnknownSettingError, is_service_link, read
+from sync.process.environment import SetTwiceError, UnknownSettingError, is_service_link, read
+from sync.process.settings_base import SettingsModel
 from sync.settings import SyncSettings
 from tests.support.service_links import service_links
 
@@ -16,12 +23,29 @@ BESIDE_THE_MODELS = {
 }
 
 
-def test_the_names_are_those_of_the_two_settings_models() -> None:
-    gateway = {variable(field) for field in GatewaySettings.model_fields} - {"PORT"}
-    sync = {PREFIX + field.upper() for field in SyncSettings.model_fields} - {"PLANWIRE_PORT"}
-    assert gateway | sync | BESIDE_THE_MODELS == environment.NAMES
-    assert gateway - environment.GATEWAY_NAMES == set()
-    assert sync - environment.SYNC_NAMES == set()
+def test_the_names_are_those_of_the_settings_models() -> None:
+    models: list[type[SettingsModel]] = [
+        GatewaySettings,
+        SyncSettings,
+        *(spec.settings for spec in registry.PROVIDERS.values()),
+    ]
+    names = {name for model in models for name in model.variables()} - {"PORT"}
+    assert names | BESIDE_THE_MODELS == environment.NAMES, "run: make docs"
+
+
+def test_the_file_of_names_is_in_step() -> None:
+    made = subprocess.run(
+        [sys.executable, "-m", settings_reference.__name__], capture_output=True, text=True, check=True
+    ).stdout
+    assert Path(environment.__file__).with_name("setting_names.txt").read_text("ascii") == made, "run: make docs"
+
+
+def test_a_model_s_own_names_are_known_before_the_file_has_them() -> None:
+    environ = {"PLANWIRE_ACME_SECRETS": " x\n", "X_PLANWIRE_ACME_API_KEYS": "y"}
+    own = {"PLANWIRE_ACME_SECRETS", "PLANWIRE_ACME_API_KEYS"}
+    assert read(environ, own) == {"PLANWIRE_ACME_SECRETS": "x", "PLANWIRE_ACME_API_KEYS": "y"}
+    with pytest.raises(UnknownSettingError, match="did you mean PLANWIRE_ACME_SECRETS"):
+        read({"PLANWIRE_ACME_SECRET": "x"}, own)
 
 
 def test_known_names_and_names_of_others_pass() -> None:

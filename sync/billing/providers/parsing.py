@@ -1,0 +1,98 @@
+"""What parsing has in common for all providers: the envelope of an event, ids, items, entries of a list. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeGuard
+
+import orjson
+
+from sync.billing.domain.model import Event, Item, Unparsable
+from sync.billing.providers.base import ListedSubscription
+
+ITEMS_MAX = 1000
+QUANTITY_MAX = 1_000_000_000
+
+LISTED = "listed"
+"""Last word of the type of an event that no provider sent: an entry of its list of subscriptions."""
+
+_ID = re.compile(r"[\x21-\x7e]{1,200}")
+
+
+def parse_event(
+    body: bytes, id_field: str, type_field: str, read: Callable[[dict[str, Any], str, str], Event]
+) -> Event | Unparsable:
+    """Return what `read` makes of the JSON object in `body`, its id and its type. Never raises.
+
+    Args:
+        id_field: where the event's id is; a body without one gets an id derived from its bytes.
+        read: may raise ValueError with the reason why it cannot be read.
+    """
+    derived_id = f"body_{hashlib.sha256(body).hexdigest()[:32]}"
+    try:
+        envelope = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return Unparsable(derived_id, "", "the body is not JSON")
+    if not isinstance(envelope, dict):
+        return Unparsable(derived_id, "", "the body is not a JSON object")
+    event_id, kind = envelope.get(id_field), envelope.get(type_field)
+    if not is_id(event_id):
+        return Unparsable(derived_id, "", f"{id_field} is missing or not an id")
+    if not is_id(kind):
+        return Unparsable(event_id, "", f"{type_field} is missing or not a name")
+    try:
+        return read(envelope, event_id, kind)
+    except ValueError as error:
+        return Unparsable(event_id, kind, str(error))
+
+
+def is_id(value: object) -> TypeGuard[str]:
+    """Return whether `value` is a text of 1 to 200 visible ASCII characters."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def item(entry: object, *, price_is_id: bool = False) -> Item:
+    """Return the item `{"price": {"id": ...}, "quantity": ...}`; metered prices have no quantity, which counts as 1.
+
+    Args:
+        price_is_id: whether `price` may be the id itself.
+
+    Raises:
+        ValueError: it has no price id, or a quantity that is none.
+    """
+    price = entry.get("price") if isinstance(entry, dict) else None
+    price_id = price.get("id") if isinstance(price, dict) else price if price_is_id else None
+    if not isinstance(entry, dict) or not is_id(price_id):
+        raise ValueError("an item has no price.id")
+    quantity = entry.get("quantity", 1)
+    if not isinstance(quantity, int) or isinstance(quantity, bool) or not 0 <= quantity <= QUANTITY_MAX:
+        raise ValueError(f"the quantity of {price_id} is no whole number from 0 to {QUANTITY_MAX}")
+    return Item(price_id, quantity)
+
+
+def listed(
+    entry: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Event], wrap: Callable[[str], Mapping[str, object]]
+) -> ListedSubscription:
+    """Return an entry of a provider's list of subscriptions.
+
+    Args:
+        entry: the subscription in the provider's form; nothing of it is taken for granted.
+        read: makes a fetched event of it; may raise ValueError with the reason why it cannot be read.
+        wrap: makes the body of an event with this id of it.
+    """
+    subscription_id = str(entry.get("id") or "") if isinstance(entry, dict) else ""
+    event_id = listed_id(subscription_id, orjson.dumps(entry))
+    event, problem = None, ""
+    try:
+        event = read(entry)
+    except ValueError as error:
+        problem = str(error)
+    return ListedSubscription(subscription_id, event_id, orjson.dumps(wrap(event_id)), event, problem)
+
+
+def listed_id(subscription_id: str, entry: bytes) -> str:
+    """Return the event id of a list's entry with these bytes: another body of the subscription is another event."""
+    named = f"{subscription_id}_" if re.fullmatch(r"[\x21-\x7e]{1,100}", subscription_id) else ""
+    return f"{LISTED}_{named}{hashlib.sha256(entry).hexdigest()[:16]}"

@@ -1,0 +1,10 @@
+"""The billing providers that there are. A new one is a folder beside `paddle` and a line here."""
+
+from __future__ import annotations
+
+from sync.billing.providers.base import ProviderSpec
+from sync.billing.providers.paddle.spec import PADDLE
+from sync.billing.providers.stripe.spec import STRIPE
+
+PROVIDERS: dict[str, ProviderSpec] = {spec.name: spec for spec in (PADDLE, STRIPE)}
+"""Name -> provider. Settings, catalog, webhook routes, command line and OpenAPI read it."""
