@@ -33,7 +33,7 @@ from sync.process.stop_signals import stop_signals
 from sync.settings import SettingsError, SyncSettings
 from sync.source.hydration import Hydration, hydration
 from sync.store.checks.inspection import Inspection, check_start
-from sync.store.command_pipeline import Batch
+from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue, Due
 from sync.store.store import StoreError
 
@@ -173,7 +173,7 @@ class Worker:
                 await self._pause()
 
     async def _give_back(self, timers: DelayedQueue, due: Due) -> None:
-        batch = Batch(self._pipeline.store)
+        batch = CommandPipeline(self._pipeline.store)
         timers.settle(batch, due, self._pipeline.now_ns() // 1000)
         await batch.run()
 
@@ -229,7 +229,7 @@ class Worker:
                     await self._reconciliation.reconcile(
                         environment, due.topic, "audit", BACKGROUND_PATIENCE_S, background=True
                     )
-                    batch = Batch(self._pipeline.store)
+                    batch = CommandPipeline(self._pipeline.store)
                     known.audits.settle(batch, due, self._pipeline.now_ns() // 1000 + AUDIT_EVERY_S * 1_000_000)
                     await batch.run()
             except StoreError as error:
@@ -242,7 +242,7 @@ class Worker:
         """Have tenants audited that were there before there was an API key."""
         known = self._pipeline.environment(environment)
         async for topic in known.topics():
-            batch = Batch(self._pipeline.store)
+            batch = CommandPipeline(self._pipeline.store)
             known.plan_audit(batch, topic, self._pipeline.now_ns() // 1000)
             await batch.run()
 

@@ -62,4 +62,4 @@ def _field(fields: Any) -> bytes:
 
 
 def _key(store: Store) -> str:
-    return f"{store.keys.head('console')}:audit"
+    return store.keys.console("audit")

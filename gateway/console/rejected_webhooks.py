@@ -37,7 +37,7 @@ class Refusals:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._key = f"{store.keys.head('console')}:refused"
+        self._key = store.keys.console("refused")
         self._new: dict[tuple[str, str], Refusal] = {}
         self._telling = asyncio.Lock()
         self.deliveries = self.refused = 0

@@ -50,7 +50,7 @@ class AcksFormat:
 
     def key(self, keys: Keys, id: str) -> str:
         """Return the key of the answers."""
-        return keys.head(f"acks:{id}")
+        return keys.acks(id)
 
     def append(self, key: str, gateway: str, answer: object) -> Command:
         """Return the command that adds the answer of `gateway`."""
@@ -90,7 +90,7 @@ class ConsoleFormat:
 
     def key(self, keys: Keys, id: str) -> str:
         """Return the key of the answers."""
-        return f"{keys.head(f'console/{id}')}:answers"
+        return keys.answers(id)
 
     def append(self, key: str, gateway: str, answer: object) -> Command:
         """Return the command that adds the answer of `gateway`."""

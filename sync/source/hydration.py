@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ from sync.billing.providers.rate_limit import RedisRateLimiter
 from sync.settings import SyncSettings
 from sync.source.client import Answer, Source, SourceError
 from sync.store import hydration_requests
-from sync.store.command_pipeline import Batch
+from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue, Due
 from sync.store.store import Change, Snapshot, Store, StoreError, Verdict
 
@@ -109,29 +108,27 @@ class Hydration:
         async with asyncio.TaskGroup() as group:
             while not stopped.is_set():
                 claimed = 0
-                for timers, work in ((self._wanted, self._hydrate), (self._compared, self._compare)):
+                for queue, work in ((self._wanted, self._hydrate), (self._compared, self._compare)):
                     try:
-                        found = await timers.claim(CONCURRENCY - len(running)) if len(running) < CONCURRENCY else []
+                        found = await queue.claim(CONCURRENCY - len(running)) if len(running) < CONCURRENCY else []
                     except StoreError as error:
                         _log.warning("store_away", error=str(error))
                         break
                     for due in found:
-                        task = group.create_task(self._work(timers, due, work), name=f"source {due.topic}")
+                        task = group.create_task(self._work(queue, due, work), name=f"source {due.topic}")
                         running.add(task)
                         task.add_done_callback(running.discard)
                     claimed += len(found)
                 if not claimed:
                     await _pause(stopped, POLL_S * random.uniform(0.5, 1.5))  # noqa: S311 - spreads, guards nothing
 
-    async def _work(self, timers: DelayedQueue, due: Due, work: Callable[[str], Any]) -> None:
+    async def _work(self, queue: DelayedQueue, due: Due, work: Callable[[str], Any]) -> None:
         """Do one claimed topic's work, and end the claim; a lost store leaves that to the lease."""
         with contextlib.suppress(StoreError):
             again_s = await work(due.topic)
             if again_s is None:
                 self._failures.pop(due.topic, None)
-            batch = Batch(self._store)
-            timers.settle(batch, due, None if again_s is None else int((time.time() + again_s) * 1_000_000))
-            await batch.run()
+            await (queue.ack(due) if again_s is None else queue.reschedule(due, again_s))
 
     async def _hydrate(self, topic: str) -> float | None:
         """Return in how many seconds the topic is due again, or None: it has its state, or nobody reads it."""
@@ -206,7 +203,7 @@ class Hydration:
         """The topic's snapshot and its order token. The token last: one older than the snapshot would let an answer
         pass for as new as what is stored."""
         before = await self._store.read(topic)
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         batch.command("HGET", batch.keys.snap(topic), "order")
         (order,) = await batch.run()
         return before, order or b""

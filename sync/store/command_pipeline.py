@@ -1,4 +1,8 @@
-"""Several store commands and scripts in one round trip, shared with whoever else asks meanwhile."""
+"""Store commands and Lua scripts in one round trip. Everything in `sync` that runs a script runs it here.
+
+A server that does not know a script (it was restarted, or it is another shard) answers NOSCRIPT; the script's source is
+sent then. Concurrent pipelines on one connection pool are coalesced: they share a round trip.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from hiredis import pack_command
@@ -18,26 +22,27 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from sync.store.coalescer import Coalescer
+from sync.store.keys import Keys
+from sync.store.models import StoreError
 from sync.store.redis.cluster_client import ClusterRedis
 from sync.store.redis.retry import cancel_guard
-from sync.store.store import Store, StoreError
 
 Argument = bytes | str | int | float
 
 REPLIES_TIMEOUT_S = 5.0
-"""How long a round trip may take altogether, retries included: providers wait as long for our answer."""
+"""Maximum time of a round trip, retries included; providers wait as long for the answer to a webhook."""
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua script: its source and the digest by which a store that has it runs it."""
+    """A Lua script: its source, and the SHA-1 digest by which a server that has it runs it."""
 
     source: str
     sha: str
 
     @classmethod
     def of(cls, source: str) -> Script:
-        """Return the script of this source."""
+        """Return the script with this source."""
         return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
     @classmethod
@@ -46,19 +51,31 @@ class Script:
         return cls.of(resources.files(package).joinpath("scripts", f"{name}.lua").read_text("utf-8"))
 
 
+class Connection(Protocol):
+    """What a pipeline needs of a store."""
+
+    redis: Redis
+    keys: Keys
+
+
 _Command = tuple[Script | None, tuple[Argument, ...], Mapping[str, object]]
-_Told = tuple[tuple[Argument, ...], Mapping[str, object]]
+_Plain = tuple[tuple[Argument, ...], Mapping[str, object]]
 
 
-class Batch:
-    """Commands for one round trip. Not a transaction: others may come between, and one may fail alone."""
+class CommandPipeline:
+    """Commands for one round trip. Not a transaction: others' commands may run in between, and one may fail alone.
 
-    def __init__(self, store: Store) -> None:
-        """Collect commands for `store`; `keys` are the names of its keys."""
+    Attributes:
+        keys: the names of the store's keys.
+    """
+
+    def __init__(self, store: Connection, *, shared: bool = True) -> None:
+        """Collect commands for `store`. `shared`: whether they may be coalesced with those of concurrent pipelines."""
         self._redis = store.redis
+        self._is_shared = shared
         self.keys = store.keys
         self._commands: list[_Command] = []
-        self._stops: list[int] = []
+        self._barriers: list[int] = []
 
     def command(self, *arguments: Argument, **options: object) -> None:
         """Add a plain command; `options` tell redis-py how to read its reply, where arguments alone do not."""
@@ -68,72 +85,85 @@ class Batch:
         """Add a script's run; all keys lie in one slot."""
         self._commands.append((script, (len(keys), *keys, *arguments), {}))
 
-    def then(self) -> None:
-        """Have what is added from now on sent only when all before it has succeeded.
+    def barrier(self) -> None:
+        """Send what is added from now on only after everything before it has succeeded, on a Cluster.
 
-        One server takes commands in their order, which is enough; the shards of a Cluster work side by side.
+        One server runs commands in their order, without a further round trip; the shards of a Cluster work in parallel.
         """
         if isinstance(self._redis, ClusterRedis):
-            self._stops.append(len(self._commands))
+            self._barriers.append(len(self._commands))
+
+    then = barrier
 
     async def run(self) -> list[Any]:
-        """Return the replies, in order.
+        """Send the commands; return the replies, in order.
 
         Raises:
-            StoreError: the store is unreachable, or refused one of them; the others may have run.
+            StoreError: the store is unreachable, or a command failed; the others may have run.
         """
         replies: list[Any] = []
-        for stop in (*self._stops, len(self._commands)):
+        for stop in (*self._barriers, len(self._commands)):
             if commands := self._commands[len(replies) : stop]:
-                replies += await self._carried(commands)
+                for reply in await self._exchanged(commands):
+                    if isinstance(reply, Exception):
+                        raise StoreError(str(reply)) from reply
+                    replies.append(reply)
         return replies
 
-    async def _carried(self, commands: list[_Command]) -> list[Any]:
-        replies = await _convoy(self._redis).submit(commands)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise StoreError(str(reply)) from reply
-        return replies
+    async def attempt(self) -> list[Any]:
+        """Send the commands; return the replies, in order, and for a command that failed its exception.
+
+        Raises:
+            StoreError: the store is unreachable.
+        """
+        return await self._exchanged(self._commands)
+
+    async def _exchanged(self, commands: list[_Command]) -> list[Any]:
+        if not commands:
+            return []
+        if self._is_shared:
+            return await _coalescer(self._redis).submit(commands)
+        (answer,) = await _send(self._redis, [commands])
+        return answer
 
 
-async def run_commands(store: Store, *commands: Sequence[Argument]) -> list[Any]:
+async def run_commands(store: Connection, *commands: Sequence[Argument]) -> list[Any]:
     """Return the replies to plain commands, sent in one round trip.
 
     Raises:
-        StoreError: the store is unreachable, or refused one of them.
+        StoreError: the store is unreachable, or a command failed.
     """
-    batch = Batch(store)
+    pipeline = CommandPipeline(store)
     for command in commands:
-        batch.command(*command)
-    return await batch.run()
+        pipeline.command(*command)
+    return await pipeline.run()
 
 
-_convoys: WeakKeyDictionary[Redis, Coalescer[list[_Command], list[Any]]] = WeakKeyDictionary()
-"""One for each connection to a store, as long as that is used."""
+_coalescers: WeakKeyDictionary[Redis, Coalescer[list[_Command], list[Any]]] = WeakKeyDictionary()
+"""One for each client, as long as that is used."""
 
 
-def _convoy(redis: Redis) -> Coalescer[list[_Command], list[Any]]:
-    coalescer = _convoys.get(redis)
-    if coalescer is None:
-        coalescer = _convoys[redis] = Coalescer(partial(_send, weakref.proxy(redis)), _given_up)
-    return coalescer
+def _coalescer(redis: Redis) -> Coalescer[list[_Command], list[Any]]:
+    found = _coalescers.get(redis)
+    if found is None:
+        found = _coalescers[redis] = Coalescer(partial(_send, weakref.proxy(redis)), _gave_up)
+    return found
 
 
-def _given_up() -> StoreError:
-    return StoreError("whoever sent it along was stopped")
+def _gave_up() -> StoreError:
+    return StoreError("the task that sent the shared round trip was stopped")
 
 
-async def _send(redis: Redis, loads: Sequence[list[_Command]]) -> list[list[Any] | Exception]:
-    """Return each load's replies; a command that failed has its exception for one."""
+async def _send(redis: Redis, loads: Sequence[list[_Command]]) -> list[list[Any]]:
+    """Return each load's replies; for a command that failed its exception."""
     commands = [command for load in loads for command in load]
     replies = await _execute(redis, commands, "EVALSHA")
     missed = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
     if missed:
-        # A restarted store has forgotten its scripts; sending the source makes it know them again.
         again = await _execute(redis, [commands[index] for index in missed], "EVAL")
         for index, reply in zip(missed, again, strict=True):
             replies[index] = reply
-    answers: list[list[Any] | Exception] = []
+    answers: list[list[Any]] = []
     start = 0
     for load in loads:
         answers.append(replies[start : start + len(load)])
@@ -142,17 +172,17 @@ async def _send(redis: Redis, loads: Sequence[list[_Command]]) -> list[list[Any]
 
 
 async def _execute(redis: Redis, commands: Sequence[_Command], by: str) -> list[Any]:
-    """Return the replies; a command that was refused has its exception for one."""
-    told = [
+    """Return the replies; for a command that failed its exception."""
+    plain = [
         (arguments if script is None else (by, script.sha if by == "EVALSHA" else script.source, *arguments), options)
         for script, arguments, options in commands
     ]
     try:
         async with asyncio.timeout(REPLIES_TIMEOUT_S):
             if not isinstance(redis, ClusterRedis):
-                return await _exchange(redis, told)
+                return await _exchange(redis, plain)
             async with redis.pipeline(transaction=False) as pipeline:
-                for arguments, options in told:
+                for arguments, options in plain:
                     pipeline.execute_command(*arguments, **options)
                 replies: list[Any] = await pipeline.execute(raise_on_error=False)
                 return replies
@@ -160,36 +190,46 @@ async def _execute(redis: Redis, commands: Sequence[_Command], by: str) -> list[
         raise StoreError(str(error) or type(error).__name__) from error
 
 
-async def _exchange(redis: Redis, told: Sequence[_Told]) -> list[Any]:
+async def _exchange(redis: Redis, commands: Sequence[_Plain]) -> list[Any]:
     """Send commands and read their replies, as a pipeline of redis-py does, at half its price.
 
-    That packs in Python, sets a time limit for every single reply, and looks three times whether somebody measures it.
+    redis-py packs in Python, sets a time limit for every single reply, and checks three times for instrumentation.
     """
-    packed = b"".join([pack_command(arguments) for arguments, _ in told])  # type: ignore[arg-type] # any length will do
+    packed = b"".join([pack_command(arguments) for arguments, _ in commands])  # type: ignore[arg-type] # of any length
     callbacks: Any = redis.response_callbacks
     pool: Any = redis.connection_pool
     connection = await pool.get_connection()
 
     async def attempt() -> list[Any]:
-        heed = cancel_guard()
-        await connection.send_packed_command(packed, check_health=False)
-        heed()  # what is read now has no bound but the caller's, which may have run out while it was sent
-        replies: list[Any] = []
-        for arguments, options in told:
-            try:
-                reply = await connection.read_response(timeout=math.inf)
-            except ResponseError as refusal:
-                replies.append(refusal)
-                continue
-            callback = callbacks.get(arguments[0])
-            replies.append(reply if callback is None else callback(reply, **options))
-        return replies
+        raise_if_cancelled = cancel_guard()
+        is_complete = False
+        try:
+            await connection.send_packed_command(packed, check_health=False)
+            raise_if_cancelled()  # the reads below have no time limit but the caller's, which may have passed
+            replies: list[Any] = []
+            for arguments, options in commands:
+                try:
+                    reply = await connection.read_response(timeout=math.inf)
+                except ResponseError as refusal:
+                    replies.append(refusal)
+                    continue
+                callback = callbacks.get(arguments[0])
+                replies.append(reply if callback is None else callback(reply, **options))
+            is_complete = True
+            return replies
+        finally:
+            if not is_complete:  # else the next user of the connection would read these replies
+                await connection.disconnect(nowait=True)
 
     async def failed(_: Exception) -> None:
-        await connection.disconnect(nowait=True)
+        """The connection is closed already."""
 
     try:
         found: list[Any] = await connection.retry.call_with_retry(attempt, failed)
         return found
     finally:
         await pool.release(connection)
+
+
+Batch = CommandPipeline
+"""The name before; goes with its last user."""

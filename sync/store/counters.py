@@ -1,7 +1,6 @@
-"""What several processes count together, and somebody's /metrics shows: one hash of rare counts, kept by the store.
+"""Rare counts that several processes add to, for /metrics: one hash in the store, one field per name and labels.
 
-A tally's field is its name and labels; adding is one HINCRBY. What is counted thousands of times a second stays in the
-process that counts it.
+Adding is one HINCRBY. Frequent counts stay in the process that counts.
 """
 
 from __future__ import annotations
@@ -9,18 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from redis.exceptions import RedisError
-
-from sync.store.store import Store, StoreError
+from sync.store.command_pipeline import run_commands
+from sync.store.models import StoreError
+from sync.store.store import Store
 
 CACHE_S = 5.0
-"""For how long counts are not read again, however often they are asked for."""
+"""Minimum time between two reads of the counts."""
 
 Labels = tuple[tuple[str, str], ...]
 
 
 def field(name: str, **labels: str) -> str:
-    """Return the hash field of a tally: `name label=value label=value`. Neither has spaces or equals signs in it."""
+    """Return a count's hash field: `name label=value label=value`; names and values have no spaces or equals signs."""
     return " ".join([name, *(f"{label}={value}" for label, value in labels.items())])
 
 
@@ -31,7 +30,11 @@ def parse(text: str) -> tuple[str, Labels]:
 
 
 class Counters:
-    """The counts as one process reads them: seldom, and what was read last while the store is away."""
+    """The counts as one process read them last.
+
+    Attributes:
+        counts: by name and labels; as read before, while the store is away.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -39,7 +42,7 @@ class Counters:
         self.counts: Mapping[tuple[str, Labels], int] = {}
 
     async def refresh(self) -> None:
-        """Read the counts, unless they were read within CACHE_S. A store that is away leaves what was known."""
+        """Read the counts, unless they were read within CACHE_S. If the store is away, the known ones stay."""
         if time.monotonic() - self._read_at < CACHE_S:
             return
         try:
@@ -55,11 +58,5 @@ async def read(store: Store) -> dict[tuple[str, Labels], int]:
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    try:
-        pipeline = store.redis.pipeline(transaction=False)
-        pipeline.hgetall(store.keys.counters)
-        async with pipeline:
-            (found,) = await pipeline.execute()
-    except (RedisError, OSError) as error:
-        raise StoreError(f"tallies: {error}") from error
+    (found,) = await run_commands(store, ("HGETALL", store.keys.counters))
     return {parse(name.decode()): int(count) for name, count in found.items()}

@@ -1,61 +1,112 @@
-"""Topics that are due at a time: a sorted set, claimed under a lease.
+"""A queue whose members become due at a time: timers, audits, comparisons, hydration, and retries of the inbox.
 
-One says when each tenant's state may change by time alone, another when it is compared with its provider. A timer that
-fires early, or twice, costs a look and changes nothing: what fires is a projection at the present instant.
-So `arm` only ever moves a timer forward, and nothing but the worker that fired it moves it back.
+A member is in a queue once, with the microseconds since 1970 when it is due, in a sorted set. A claim moves it to the
+end of the lease, so that it is due again if the worker dies. Claims are fenced: each has a token, and only its holder
+can end it. A claim has a generation, too: `request` and `schedule_earlier` raise it while the member is claimed, and
+the end of such a claim makes the member due at once. So no request is lost, and no member is worked on twice at a time.
+
+Token and generation stand in a hash beside the sorted set (`queue_claim.lua`). Builds before it know the sorted set
+only, and both work on one queue during a roll-out: what they schedule is due by the same scores (they write seconds for
+"now", which is always due), a claim of theirs changes the score, which voids the entry in the hash, and they end their
+claims by the score alone.
 """
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sync.store.command_pipeline import Batch, Script
-from sync.store.store import Store
+from sync.store.command_pipeline import CommandPipeline, Connection, Script
 
+LEASE_S = 60.0
+
+_SCHEDULE = Script.load(__package__, "queue_schedule")
 _CLAIM = Script.load(__package__, "queue_claim")
-_SETTLE = Script.load(__package__, "queue_ack")
+_ACK = Script.load(__package__, "queue_ack")
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A claimed timer: the topic, and the token that ends the lease."""
+    """A claimed member, and what proves the claim: the end of its lease (the member's score), and its token."""
 
     topic: str
     lease: bytes
+    token: str = "-"  # noqa: S105 - names a claim
 
 
 class DelayedQueue:
-    """Topics by when they are due, in the sorted set `key`."""
+    """The members of one queue. The methods with a `batch` add commands to it; the others do a round trip."""
 
-    def __init__(self, store: Store, key: str, lease_s: float) -> None:
-        """Use `store`; claims last `lease_s`."""
+    def __init__(self, store: Connection, key: str, lease_s: float = LEASE_S, *, is_fenced: bool = True) -> None:
+        """Use the sorted set `key`; claims last `lease_s`.
+
+        `is_fenced`: False for a queue whose claims are ended by a script of its own, as the inbox's are.
+        """
         self._store = store
-        self._due = key
+        self._keys = (key, store.keys.claims(key)) if is_fenced else (key,)
         self._lease_us = int(lease_s * 1_000_000)
 
-    def arm(self, batch: Batch, topic: str, due_us: int) -> None:
-        """Add to `batch` that the topic is due at `due_us`, unless it is due earlier anyway."""
-        batch.command("ZADD", self._due, "LT", due_us, topic)
+    def schedule_earlier(self, batch: CommandPipeline, topic: str, due_us: int) -> None:
+        """Make a topic due at `due_us`, unless it is due earlier anyway."""
+        batch.script(_SCHEDULE, self._keys, due_us, "LT", topic)
 
-    def plan(self, batch: Batch, topic: str, due_us: int) -> None:
-        """Add to `batch` that the topic is due at `due_us`, unless it has a time already."""
-        batch.command("ZADD", self._due, "NX", due_us, topic)
+    def schedule_once(self, batch: CommandPipeline, topic: str, due_us: int) -> None:
+        """Make a topic due at `due_us`, unless it is in the queue."""
+        batch.command("ZADD", self._keys[0], "NX", due_us, topic)
 
-    def cancel(self, batch: Batch, topic: str) -> None:
-        """Add to `batch` that the topic is never due."""
-        batch.command("ZREM", self._due, topic)
+    def request(self, batch: CommandPipeline, topics: Sequence[str]) -> None:
+        """Make topics due now, unless they are in the queue; one that is claimed becomes due when its claim ends."""
+        if topics:
+            batch.script(_SCHEDULE, self._keys, "", "NX", *topics)
+
+    def cancel(self, batch: CommandPipeline, topic: str) -> None:
+        """Remove a topic, also a claimed one."""
+        batch.command("ZREM", self._keys[0], topic)
+        for claims in self._keys[1:]:
+            batch.command("HDEL", claims, topic)
 
     async def claim(self, count: int) -> list[Due]:
-        """Return up to `count` topics that are due, claimed for the caller.
+        """Claim up to `count` topics that are due; return them, the most overdue first.
 
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._store)
-        batch.script(_CLAIM, (self._due,), self._lease_us, count)
+        batch, token = CommandPipeline(self._store), secrets.token_hex(8)
+        batch.script(_CLAIM, self._keys, self._lease_us, count, token)
         ((lease, *topics),) = await batch.run()
-        return [Due(topic.decode(), lease) for topic in topics]
+        return [Due(topic.decode(), lease, token) for topic in topics]
 
-    def settle(self, batch: Batch, due: Due, next_us: int | None) -> None:
-        """Add to `batch` the end of a claim: when the topic is due next, or None for never."""
-        batch.script(_SETTLE, (self._due,), due.topic, due.lease, "" if next_us is None else next_us)
+    async def ack(self, due: Due, next_us: int | None = None) -> bool:
+        """End a claim whose work is done; return False if the claim was lost, and nothing is changed.
+
+        Args:
+            due: the claim.
+            next_us: when the topic is due next; None removes it. If it was requested meanwhile, it is due now.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        return await self._end(due, "" if next_us is None else next_us, "")
+
+    async def reschedule(self, due: Due, pause_s: float = 0) -> bool:
+        """End a claim whose work is not done: the topic is due again in `pause_s`. Return False if the claim was lost.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        return await self._end(due, "", int(pause_s * 1_000_000))
+
+    async def _end(self, due: Due, next_us: int | str, pause_us: int | str) -> bool:
+        batch = CommandPipeline(self._store)
+        batch.script(_ACK, self._keys, due.topic, due.lease, due.token, next_us, pause_us)
+        (was_held,) = await batch.run()
+        return bool(was_held)
+
+    # The names before; they go with their last users.
+
+    arm, plan = schedule_earlier, schedule_once
+
+    def settle(self, batch: CommandPipeline, due: Due, next_us: int | None) -> None:
+        """Add the end of a claim to `batch`; see `ack`."""
+        batch.script(_ACK, self._keys, due.topic, due.lease, due.token, "" if next_us is None else next_us, "")

@@ -1,30 +1,36 @@
-"""The marks that topics without state carry: somebody reads this one, and: the source has said that it has none.
+"""What gateways and workers tell each other about topics without state: requests to ask the source, and its "none".
 
-Gateways set the first and read the second, workers the other way round. A mark is a hint, and may be lost or set twice.
+Gateways request and read "none"; workers ask the source and record "none". Both are hints that may be lost or repeated.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Sequence
 from typing import Any, cast
 
 from redis.exceptions import RedisError, ResponseError
 
-from sync.store.store import Store, StoreError
+from sync.store.command_pipeline import CommandPipeline, run_commands
+from sync.store.delayed_queue import DelayedQueue
+from sync.store.models import StoreError
+from sync.store.store import Store
 
 
 async def want(store: Store, topics: Sequence[str], key: str = "") -> None:
-    """Return when the worker will ask the source about `topics`; asking twice is asking once.
+    """Request that a worker asks the source about `topics`; a queued topic stays where it is.
+
+    Args:
+        store: the store.
+        topics: the topics' names.
+        key: the queue; the one for topics without state if left out.
 
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    try:
-        await cast(Any, store.redis.zadd(key or store.keys.hydrate, dict.fromkeys(topics, time.time()), nx=True))
-    except (RedisError, OSError) as error:
-        raise StoreError(f"mark: {error}") from error
+    batch = CommandPipeline(store)
+    DelayedQueue(store, key or store.keys.hydrate).request(batch, topics)
+    await batch.run()
 
 
 async def is_absent(store: Store, topic: str) -> bool:
@@ -33,26 +39,20 @@ async def is_absent(store: Store, topic: str) -> bool:
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    try:
-        return bool(await cast(Any, store.redis.exists(store.keys.absent(topic))))
-    except (RedisError, OSError) as error:
-        raise StoreError(f"mark of {topic}: {error}") from error
+    return bool((await run_commands(store, ("EXISTS", store.keys.absent(topic))))[0])
 
 
 async def remember_absent(store: Store, topic: str, seconds: float) -> None:
-    """Return when `is_absent` says so, for as many seconds.
+    """Record that the source has no state for `topic`, for so many seconds.
 
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    try:
-        await cast(Any, store.redis.set(store.keys.absent(topic), b"1", px=max(1, int(seconds * 1000))))
-    except (RedisError, OSError) as error:
-        raise StoreError(f"mark of {topic}: {error}") from error
+    await run_commands(store, ("SET", store.keys.absent(topic), b"1", "PX", max(1, int(seconds * 1000))))
 
 
 async def is_watched(store: Store, topic: str) -> bool:
-    """Return whether a gateway has somebody who reads `topic`: whether anybody subscribes its channel.
+    """Return whether a gateway subscribes to the topic's channel, since somebody reads it.
 
     Raises:
         StoreError: the store is unreachable or failing.
@@ -61,7 +61,7 @@ async def is_watched(store: Store, topic: str) -> bool:
         channel = store.keys.channel(topic)
         found = await cast(Any, store.redis.pubsub_numsub(channel))
         if not any(count for _, count in found):
-            # A store announces either to everybody or to a shard; one without shards may not know the question.
+            # A store announces either to all or to a shard; one without shards may not know this command.
             with contextlib.suppress(ResponseError):
                 found = await cast(Any, store.redis.pubsub_shardnumsub(channel))
     except (RedisError, OSError) as error:

@@ -20,7 +20,7 @@ from planwire_client import AsyncPublisher, Publisher
 from sync import bootstrap
 from sync.core import instants
 from sync.settings import SyncSettings
-from sync.store.command_pipeline import Batch
+from sync.store.command_pipeline import CommandPipeline
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.redis.connect import connect
 from sync.store.redis.slots import slot_of
@@ -355,7 +355,7 @@ async def test_webhooks_timers_and_parked_events_on_a_cluster(cluster: Cluster, 
             assert frame["state"]["plan"]["key"] == "pro"
             assert await inbox.counts() == (0, 0), "what waited on the link was released by it"
             await store.wait_durable()
-            batch = Batch(store)
+            batch = CommandPipeline(store)
             batch.command("ZADD", "pw:{timers/live}:due", 1, "tenant:cl")
             await batch.run()
             worker = Worker(pipeline, ("live",), poll_s=0.05)
@@ -374,20 +374,20 @@ async def test_what_depends_on_an_earlier_command_is_not_sent_when_that_fails(cl
     """Whichever shards they are for: those work side by side, and one would not wait for another's refusal."""
     first, second, third = (f"pw:{{{topic}}}:then" for topic in topics_of(cluster, "then"))
     async with store_of(cluster) as store:
-        batch = Batch(store)
+        batch = CommandPipeline(store)
         batch.command("SET", first, "text")
-        batch.then()
+        batch.barrier()
         batch.command("INCR", first)
         batch.command("SET", second, "beside it")
-        batch.then()
+        batch.barrier()
         batch.command("SET", third, "after it")
         with pytest.raises(StoreError, match="not an integer"):
             await batch.run()
         values = [await _one(store, "GET", key) for key in (first, second, third)]
         assert values == [[b"text"], [b"beside it"], [None]]
-        batch = Batch(store)
+        batch = CommandPipeline(store)
         batch.command("STRLEN", first)
-        batch.then()
+        batch.barrier()
         batch.command("STRLEN", second)
         batch.command("STRLEN", third)
         assert await batch.run() == [4, 9, 0]
@@ -397,7 +397,7 @@ _SYNC = ("PLANWIRE_REDIS_URL", "PLANWIRE_CATALOG", "PLANWIRE_PADDLE_SECRETS")
 
 
 async def _one(store: Store, *command: str | int) -> list[Any]:
-    batch = Batch(store)
+    batch = CommandPipeline(store)
     batch.command(*command)
     return await batch.run()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sync.billing.domain.outcome import EventResult, Outcome
 from sync.billing.storage.event_log import EVENTS_KEPT, note
-from sync.store.command_pipeline import Batch
+from sync.store.command_pipeline import CommandPipeline
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.store import Store
 
@@ -15,7 +15,7 @@ AT_US = 1_795_000_000_000_000
 
 
 async def tell(store: Store, event_id: str, at_us: int, outcome: str = "applied") -> int:
-    batch = Batch(store)
+    batch = CommandPipeline(store)
     note(batch, TOPIC, event_id, "subscription.updated", EventResult(Outcome(outcome), "why"), at_us)
     (told,) = await batch.run()
     return int(told)

@@ -85,17 +85,17 @@ async def test_nor_by_a_store_that_was_started_anew_since_and_has_forgotten_the_
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Applied, the answer lost; what is sent again meets a server that does not know the script."""
-    execute, lost = store._execute, True
+    exchange, lost = command_pipeline._exchange, True
 
-    async def losing(pipeline: Any) -> list[Any]:
+    async def losing(redis: Any, commands: Any) -> list[Any]:
         nonlocal lost
-        replies = await execute(pipeline)
+        replies = await exchange(redis, commands)
         if lost:
             lost, replies = False, [NoScriptError("No matching script") for _ in replies]
         return replies
 
     await store.commit(Change("tenant:other", b"1"))  # so that the script is known
-    monkeypatch.setattr(store, "_execute", losing)
+    monkeypatch.setattr(command_pipeline, "_exchange", losing)
     (outcome,) = await store.commit_many([Change(TOPIC, b'{"n":1}', if_version=0)])
     assert not lost
     assert isinstance(outcome, Committed)
@@ -141,14 +141,14 @@ async def test_an_event_is_worked_on_and_told_once_whichever_answer_was_lost(ste
 
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(command_pipeline, "_send", counted)
-            command_pipeline._convoys.pop(executed, None)
+            command_pipeline._coalescers.pop(executed, None)
             task = asyncio.ensure_future(guarded())
             await lost.wait()
             await until(told)
             proxy.heal()
             proxy.reset()
             receipt = await task
-            command_pipeline._convoys.pop(executed, None)
+            command_pipeline._coalescers.pop(executed, None)
         assert (receipt.outcome, receipt.version) == ("applied", (await direct.versions([TOPIC]))[0])
         assert len(await direct.log(TOPIC)) == 2
         assert await pipeline.environment("live").inbox.counts() == (0, 0)

@@ -15,7 +15,7 @@ from websockets.typing import Subprotocol
 
 from gateway.api import metrics_endpoint
 from sync.billing.storage import queue_stats
-from sync.store.command_pipeline import Batch
+from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue
 from sync.store.store import Change, Store
 from tests.support.bodies import SECRET, signature, webhook
@@ -110,11 +110,11 @@ async def test_what_waits_for_a_worker_is_shown(
         await http.post("/webhooks/paddle", content=body, headers=headers)  # of a price that no plan has
         assert await shown("planwire_queue_length", "parked") == 1
         timers = DelayedQueue(store, "pw:{timers/live}:due", 60)
-        batch = Batch(store)
+        batch = CommandPipeline(store)
         timers.plan(batch, "tenant:soon", (int(time.time()) + 1000) * 1_000_000)
         await batch.run()
         assert await shown("planwire_queue_overdue_seconds", "timers") == 0
-        timers.arm(batch := Batch(store), "tenant:long-ago", (int(time.time()) - 1000) * 1_000_000)
+        timers.arm(batch := CommandPipeline(store), "tenant:long-ago", (int(time.time()) - 1000) * 1_000_000)
         await batch.run()
         await store.want_reconcile(["tenant:acme"])
         assert await shown("planwire_queue_length", "timers") == 2

@@ -13,7 +13,7 @@ from sync.billing.domain.model import Event
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reproject import PUT_BACK, Reprojection
-from sync.store.command_pipeline import Batch
+from sync.store.command_pipeline import CommandPipeline
 from sync.store.store import Snapshot, Store
 from tests.support.bodies import envelope, subscription
 from tests.support.system import CATALOG
@@ -87,7 +87,7 @@ async def test_an_event_given_back_is_taken_up_at_once_though_the_store_s_clock_
         store, CatalogWatcher(catalog), {"paddle": PaddleWebhooks()}, now_ns=lambda: time.time_ns() + hour_ns
     )
     inbox = pipeline.environment("live").inbox
-    batch = Batch(store)
+    batch = CommandPipeline(store)
     inbox.put(batch, "evt_1", event(1), "paddle", "subscription.updated", 0)
     await batch.run()
     assert await inbox.claim(1) == []

@@ -26,7 +26,7 @@ from sync.billing.services.reconcile import Reconciliation
 from sync.billing.services.reproject import Reprojection
 from sync.billing.storage.inbox import Record
 from sync.core import instants
-from sync.store.command_pipeline import Batch
+from sync.store.command_pipeline import CommandPipeline
 from sync.store.store import Change, Committed, Store, StoreError
 from sync.worker import ATTEMPTS_MAX, Worker
 from tests.support.bodies import webhook
@@ -127,7 +127,7 @@ class TestRecovery:
     async def abandon(self, pipeline: Pipeline, body: bytes) -> str:
         """Store an event as a process does that dies right after."""
         event = pipeline.adapters["paddle"].parse(body, "live")
-        batch = Batch(pipeline.store)
+        batch = CommandPipeline(pipeline.store)
         pipeline.environment("live").inbox.put(batch, event.event_id, body, "paddle", event.type, 1)
         await batch.run()
         return event.event_id
@@ -209,7 +209,7 @@ class TestRecovery:
             return await resume(record, environment)
 
         async def no_wait(environment: str, event_id: str, delay_s: float) -> None:
-            batch = Batch(store)
+            batch = CommandPipeline(store)
             pipeline.environment(environment).inbox.postpone(batch, event_id, 0)
             await batch.run()
 
@@ -351,7 +351,7 @@ class TestTime:
     @pytest.mark.parametrize("order", [1, -1])
     async def test_a_timer_is_only_ever_moved_forward(self, pipeline: Pipeline, store: Store, order: int) -> None:
         for due_us in (1_000, 2_000)[::order]:
-            batch = Batch(store)
+            batch = CommandPipeline(store)
             pipeline.environment("live").timers.arm(batch, "tenant:acme", due_us)
             await batch.run()
         assert await timer(pipeline) == 1_000
@@ -377,7 +377,7 @@ class TestTime:
         later_ns = clock.ns + 3600 * 1_000_000_000
         second = {"action": "cancel", "effective_at": instants.text(later_ns)}
         await receive(pipeline, webhook(1, scheduled_change=first))
-        batch = Batch(store)
+        batch = CommandPipeline(store)
         timers = pipeline.environment("live").timers
         timers.arm(batch, "tenant:acme", 1)
         await batch.run()

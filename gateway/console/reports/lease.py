@@ -48,11 +48,11 @@ class Leases:
 
 
 def _leases(store: Store) -> str:
-    return f"{store.keys.head('console')}:leases"
+    return store.keys.console("leases")
 
 
 def _gateways(store: Store) -> str:
-    return f"{store.keys.head('console')}:gateways"
+    return store.keys.console("gateways")
 
 
 async def look(store: Store, topics: Sequence[str]) -> None:

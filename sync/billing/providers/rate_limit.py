@@ -68,8 +68,8 @@ class RedisRateLimiter:
 
     def __init__(self, store: Store, provider: str, environment: str, rate_per_s: float, burst: int = BURST) -> None:
         self._store = store
-        head = store.keys.head(f"budget/{environment}/{provider}")
-        self._keys = f"{head}:tokens", f"{head}:away", f"{head}:throttled"
+        names = ("tokens", "away", "throttled")
+        self._keys = [store.keys.budget(environment, provider, name) for name in names]
         self._rate = rate_per_s
         self._burst = burst
         self._may_be_paused = True

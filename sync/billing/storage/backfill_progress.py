@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from sync.billing.providers.base import ListedSubscription
 from sync.billing.services.backfill_item import Filled
-from sync.store.command_pipeline import Batch
+from sync.store.command_pipeline import CommandPipeline
 from sync.store.store import Store
 
 LEASE_S = 4.0
@@ -44,7 +44,7 @@ class BackfillProgress:
         """
         if restart:
             await self.forget()
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         batch.command("HMGET", self._counts, "after", "seen", "unchanged", "drift")
         batch.command("HKEYS", self._parked)
         batch.command("HVALS", self._parked)
@@ -59,7 +59,7 @@ class BackfillProgress:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         if filled.what == "parked":
             batch.command("HSET", self._parked, entry.event_id, filled.reason)
         batch.command("HINCRBY", self._counts, "seen", 1)
@@ -78,7 +78,7 @@ class BackfillProgress:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         batch.command("DEL", self._counts, self._parked, self.made_key)
         await batch.run()
 
@@ -88,7 +88,7 @@ class BackfillProgress:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         batch.command("SET", self._lease, "1", "PX", int(LEASE_S * 1000), "NX")
         (taken,) = await batch.run()
         return bool(taken)
@@ -99,11 +99,11 @@ class BackfillProgress:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         self._hold(batch)
         await batch.run()
 
-    def _hold(self, batch: Batch) -> None:
+    def _hold(self, batch: CommandPipeline) -> None:
         batch.command("SET", self._lease, "1", "PX", int(LEASE_S * 1000))
 
     async def leave(self) -> None:
@@ -112,6 +112,6 @@ class BackfillProgress:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         batch.command("DEL", self._lease)
         await batch.run()

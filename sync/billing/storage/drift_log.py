@@ -6,7 +6,7 @@ import orjson
 
 from sync.billing.domain.drift import KINDS, Drift
 from sync.store import counters
-from sync.store.command_pipeline import Batch
+from sync.store.command_pipeline import CommandPipeline
 from sync.store.store import Store
 
 RECORDS_KEPT = 1_000
@@ -19,11 +19,10 @@ class DriftLog:
     def __init__(self, store: Store, environment: str) -> None:
         """Use `store`."""
         self._store = store
-        head = store.keys.head(f"drift/{environment}")
-        self._records, self._counts = f"{head}:records", f"{head}:counts"
+        self._records, self._counts = (store.keys.drift(environment, name) for name in ("records", "counts"))
         self._tally = {kind: counters.field("drift", kind=kind, env=environment) for kind in KINDS}
 
-    def add(self, batch: Batch, drift: Drift) -> None:
+    def add(self, batch: CommandPipeline, drift: Drift) -> None:
         """Add to `batch` a record."""
         record = orjson.dumps(drift.shown())
         batch.command("XADD", self._records, "MAXLEN", "~", RECORDS_KEPT, "*", "record", record)
@@ -36,7 +35,7 @@ class DriftLog:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         batch.command("XREVRANGE", self._records, f"({before}" if before else "+", "-", "COUNT", count)
         (entries,) = await batch.run()
         records = [orjson.loads(fields[b"record"]) for _, fields in entries]
@@ -48,12 +47,12 @@ class DriftLog:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         batch.command("XRANGE", self._records, "-", "+")
         (entries,) = await batch.run()
         ids = [id for id, fields in entries if orjson.loads(fields[b"record"]).get("topic") == topic]
         if ids:
-            batch = Batch(self._store)
+            batch = CommandPipeline(self._store)
             batch.command("XDEL", self._records, *ids)
             await batch.run()
 
@@ -63,7 +62,7 @@ class DriftLog:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         batch.command("HMGET", self._counts, *KINDS)
         (values,) = await batch.run()
         return {kind: int(value or 0) for kind, value in zip(KINDS, values, strict=True)}

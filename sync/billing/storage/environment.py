@@ -9,7 +9,7 @@ from sync.billing.storage.drift_log import DriftLog
 from sync.billing.storage.inbox import Inbox
 from sync.billing.storage.tenant_links import TenantLinks
 from sync.store import counters
-from sync.store.command_pipeline import Batch
+from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue
 from sync.store.store import Store
 
@@ -39,22 +39,22 @@ class Environment:
         self._tenants = f"{store.keys.head(f'tenants/{name}')}:topics"
         self.queues = {**self.inbox.queues, "timers": timers}
 
-    def enlist(self, batch: Batch, topic: str, now_us: int) -> None:
+    def enlist(self, batch: CommandPipeline, topic: str, now_us: int) -> None:
         """Add to `batch` that events have made this topic; it is compared with its provider within AUDIT_EVERY_S."""
         batch.command("SADD", self._tenants, topic)
         self.plan_audit(batch, topic, now_us)
 
-    def count_erased(self, batch: Batch) -> None:
+    def count_erased(self, batch: CommandPipeline) -> None:
         """Add to `batch` that an event was ignored because its tenant was erased."""
         batch.command("HINCRBY", self._store.keys.counters, counters.field("erased_events", env=self.name), 1)
 
-    def strike(self, batch: Batch, topic: str) -> None:
+    def strike(self, batch: CommandPipeline, topic: str) -> None:
         """Add to `batch` that the topic is on no list any more: neither of tenants nor of what is due."""
         batch.command("SREM", self._tenants, topic)
         self.audits.cancel(batch, topic)
         self.timers.cancel(batch, topic)
 
-    def plan_audit(self, batch: Batch, topic: str, now_us: int) -> None:
+    def plan_audit(self, batch: CommandPipeline, topic: str, now_us: int) -> None:
         """Add to `batch` that the topic is compared with its provider, at any time within AUDIT_EVERY_S."""
         spread_s = random.uniform(0, AUDIT_EVERY_S)  # noqa: S311 - spreads, guards nothing
         self.audits.plan(batch, topic, now_us + int(spread_s * 1_000_000))
@@ -67,7 +67,7 @@ class Environment:
         """
         cursor = b"0"
         while True:
-            batch = Batch(self._store)
+            batch = CommandPipeline(self._store)
             batch.command("SSCAN", self._tenants, cursor, "COUNT", SCAN_COUNT)
             ((cursor, topics),) = await batch.run()
             for topic in topics:

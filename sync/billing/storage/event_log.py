@@ -8,7 +8,7 @@ from __future__ import annotations
 from zlib import crc32
 
 from sync.billing.domain.outcome import EventResult
-from sync.store.command_pipeline import Batch, Script
+from sync.store.command_pipeline import CommandPipeline, Script
 
 EVENTS_KEPT = 200
 """How many entries a topic's stream keeps, about."""
@@ -16,7 +16,7 @@ EVENTS_KEPT = 200
 _NOTE = Script.load(__package__, "event_log_append")
 
 
-def note(batch: Batch, topic: str, event_id: str, type: str, result: EventResult, at_us: int) -> None:
+def note(batch: CommandPipeline, topic: str, event_id: str, type: str, result: EventResult, at_us: int) -> None:
     """Add to `batch` an entry in the topic's stream of processed events, once however often the batch is sent."""
     told = f"{event_id} {type} {result.outcome} {at_us}"
     id = f"{at_us // 1000}-{crc32(told.encode())}"
@@ -25,7 +25,7 @@ def note(batch: Batch, topic: str, event_id: str, type: str, result: EventResult
     )
 
 
-def ask_noted(batch: Batch, topic: str) -> None:
+def ask_noted(batch: CommandPipeline, topic: str) -> None:
     """Add to `batch` the question what was noted lately; `is_noted` reads the reply."""
     batch.command("XREVRANGE", batch.keys.events(topic), "+", "-", "COUNT", EVENTS_KEPT)
 

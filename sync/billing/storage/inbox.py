@@ -13,6 +13,7 @@ from typing import Any
 
 from sync.billing.domain.outcome import EventResult, Outcome
 from sync.store.command_pipeline import Batch, Script
+from sync.store.delayed_queue import DelayedQueue
 from sync.store.store import Store
 
 KEEP_DONE_S = 7 * 86_400
@@ -22,7 +23,6 @@ BODY_KEPT = (Outcome.REFUSED, Outcome.IGNORED)
 """The outcomes of done events whose bodies are kept as long as they are known."""
 
 _PUT = Script.load(__package__, "inbox_put")
-_CLAIM = Script.load("sync.store", "queue_claim")
 _FINISH = Script.load(__package__, "inbox_finish")
 _RELEASE = Script.load(__package__, "inbox_release")
 _REST = Script.load(__package__, "inbox_cancel_retry")
@@ -59,9 +59,9 @@ class Inbox:
         """Use `store`; claims last `lease_s`."""
         self._store = store
         self._lease_us = int(lease_s * 1_000_000)
-        head = store.keys.head(f"inbox/{environment}")
-        self._pending, self._parked, self._waiting = f"{head}:pending", f"{head}:parked", f"{head}:waiting"
-        self._event_head = f"{head}:event:"
+        names = ("pending", "parked", "waiting", "event:")
+        self._pending, self._parked, self._waiting, self._event_head = (store.keys.inbox(environment, n) for n in names)
+        self._retries = DelayedQueue(store, self._pending, lease_s, is_fenced=False)
         self.queues = {"inbox": self._pending, "parked": self._parked}
 
     def put(
@@ -137,10 +137,7 @@ class Inbox:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._store)
-        batch.script(_CLAIM, (self._pending,), self._lease_us, count)
-        ((_, *ids),) = await batch.run()
-        return await self.tried(ids)
+        return await self.tried([due.topic.encode() for due in await self._retries.claim(count)])
 
     def release(self, batch: Batch, waits_on: str, count: int, *, claim: bool = True) -> None:
         """Add to `batch` that up to `count` parked events which wait on this thing are pending again.

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from sync.store.command_pipeline import Batch
+from sync.store.command_pipeline import CommandPipeline
 from sync.store.store import Store
 
 KEEP_S = 3_600
@@ -29,7 +29,7 @@ class PreviewStore:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         kept = {"id": preview_id, "until_s": time.time() + KEEP_S, "document": document}
         batch.command("XADD", batch.keys.previews(topic), "MAXLEN", KEPT, "*", "preview", orjson.dumps(kept))
         batch.command("EXPIRE", batch.keys.previews(topic), KEEP_S)
@@ -41,7 +41,7 @@ class PreviewStore:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         batch.command("XREVRANGE", batch.keys.previews(topic), "+", "-")
         (entries,) = await batch.run()
         for _, fields in entries:

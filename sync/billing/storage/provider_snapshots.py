@@ -13,7 +13,7 @@ import orjson
 
 from sync.billing.domain.drift import shown_fields
 from sync.billing.domain.model import Event, subscription_key
-from sync.store.command_pipeline import Batch
+from sync.store.command_pipeline import CommandPipeline
 from sync.store.store import Store
 
 
@@ -26,7 +26,7 @@ class ProviderSnapshot:
 
 
 def record_snapshots(
-    batch: Batch, topic: str, fetched: Sequence[Event], missing: Sequence[str] = (), at_us: int = 0
+    batch: CommandPipeline, topic: str, fetched: Sequence[Event], missing: Sequence[str] = (), at_us: int = 0
 ) -> None:
     """Add to `batch` what was answered: the bodies, and at `at_us` that some subscriptions (by key) are not known."""
     told: list[tuple[str, int, dict[str, object] | None]] = [(key, at_us, None) for key in missing]
@@ -46,7 +46,7 @@ async def load_snapshots(store: Store, topic: str) -> dict[str, ProviderSnapshot
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    batch = Batch(store)
+    batch = CommandPipeline(store)
     batch.command("HGETALL", batch.keys.provider_snapshots(topic))
     (found,) = await batch.run()
     documents = {key.decode(): orjson.loads(value) for key, value in found.items()}

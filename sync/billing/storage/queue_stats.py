@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from sync.billing.storage.environment import Environment
-from sync.store.command_pipeline import Batch, Script
+from sync.store.command_pipeline import CommandPipeline, Script
 from sync.store.store import Store, StoreError
 
 CACHE_S = 5.0
@@ -39,7 +39,7 @@ class Backlog:
         """Read the queues, unless they were read within CACHE_S."""
         if time.monotonic() - self._read_at < CACHE_S:
             return
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         for _, _, key in self._keys:
             batch.script(_OVERDUE, (key,))
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from sync.store.command_pipeline import Batch
+from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue, Due
 from sync.store.store import Store
 
@@ -35,7 +35,7 @@ class Wanted:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         again_us = None if again_s is None else time.time_ns() // 1000 + int(again_s * 1_000_000)
         self._due.settle(batch, due, again_us)
         await batch.run()

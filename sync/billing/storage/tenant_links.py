@@ -15,7 +15,7 @@ from sync.billing.domain.tenant_resolution import (
     is_unreal,
     subscription_subject,
 )
-from sync.store.command_pipeline import Batch
+from sync.store.command_pipeline import CommandPipeline
 from sync.store.store import Store
 
 TENANTS_PER_CUSTOMER_READ = 2
@@ -29,7 +29,7 @@ class TenantLinks:
         self._keys = store.keys
         self._environment = environment
 
-    def query(self, batch: Batch, event: Event | Unparsable) -> None:
+    def query(self, batch: CommandPipeline, event: Event | Unparsable) -> None:
         """Add to `batch` the query for an event's tenant; an event that names one teaches the links.
 
         Nothing is added for an event that needs no tenant. `read` takes the replies.
@@ -51,7 +51,7 @@ class TenantLinks:
             return Link(event.tenant_id, conflict=known.decode())
         return Link(event.tenant_id, known is None, len(replies) > 1 and bool(replies[1]))
 
-    def look_up(self, batch: Batch, provider: str, subscription_id: str, customer_id: str | None) -> None:
+    def look_up(self, batch: CommandPipeline, provider: str, subscription_id: str, customer_id: str | None) -> None:
         """Add to `batch` the query for a subscription's tenant; `looked_up` takes the replies."""
         batch.command("GET", self._key(subscription_subject(provider, subscription_id)))
         if customer_id is not None:
@@ -66,7 +66,12 @@ class TenantLinks:
         return Link(tenants[0].decode() if len(tenants) == 1 else None)
 
     def erase(
-        self, batch: Batch, provider: str, tenant_id: str, subscription_id: str | None, customer_id: str | None
+        self,
+        batch: CommandPipeline,
+        provider: str,
+        tenant_id: str,
+        subscription_id: str | None,
+        customer_id: str | None,
     ) -> None:
         """Add to `batch` the end of what leads to a tenant; its subscription gets a TOMBSTONE."""
         if subscription_id is not None:
@@ -75,7 +80,7 @@ class TenantLinks:
             batch.command("SREM", self._key(customer_subject(provider, customer_id)), tenant_id)
 
     def _learn(
-        self, batch: Batch, provider: str, tenant_id: str, subscription_id: str, customer_id: str | None
+        self, batch: CommandPipeline, provider: str, tenant_id: str, subscription_id: str, customer_id: str | None
     ) -> None:
         subject = subscription_subject(provider, subscription_id)
         batch.command("SET", self._key(subject), tenant_id, "NX", "GET", get=True)
@@ -83,4 +88,4 @@ class TenantLinks:
             batch.command("SADD", self._key(customer_subject(provider, customer_id)), tenant_id)
 
     def _key(self, subject: str) -> str:
-        return self._keys.head(f"link/{self._environment}/{subject}")
+        return self._keys.link(self._environment, subject)

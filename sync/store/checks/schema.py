@@ -7,12 +7,9 @@ most the `FORMAT` of the build before. docs/operations.md has the policy, and th
 
 from __future__ import annotations
 
-from importlib import resources
-
-from redis.exceptions import RedisError
-
 from sync.core.errors import SyncError
-from sync.store.store import Store, StoreError
+from sync.store.command_pipeline import Script
+from sync.store.store import Store
 
 FORMAT = 2
 """What this build writes. 1: builds before the marker. 2: `rev`, `owner` and `erased` in snapshots."""
@@ -20,7 +17,7 @@ FORMAT = 2
 NEEDS = 1
 """The oldest format that a build must understand that works beside this one."""
 
-SCHEMA_LUA = resources.files("sync.store").joinpath("scripts", "schema.lua").read_text("utf-8")
+_SCHEMA = Script.load("sync.store", "schema")
 
 
 class SchemaError(SyncError):
@@ -44,10 +41,8 @@ async def mark(store: Store) -> None:
         SchemaError: it needs a newer build; nothing was changed.
         StoreError: the store is unreachable or failing.
     """
-    try:
-        script = store.redis.register_script(SCHEMA_LUA)
-        needs = int(await store.run(script, [store.keys.schema], [str(FORMAT), str(NEEDS)]))
-    except (RedisError, OSError) as error:
-        raise StoreError(f"schema: {error}") from error
+    pipeline = store.pipeline()
+    pipeline.script(_SCHEMA, [store.keys.schema], FORMAT, NEEDS)
+    (needs,) = map(int, await pipeline.run())
     if needs > FORMAT:
         raise SchemaError(needs)

@@ -1,9 +1,11 @@
--- Claim what is due in a sorted set: nobody else gets it until the lease has run out.
+-- Claim members of a delayed queue that are due: no other worker gets them until the lease has ended.
 --
--- KEYS[1] due     sorted set: member -> microseconds when it is due
+-- KEYS[1] due      sorted set: member -> microseconds when it is due, or when its claim ends
+-- KEYS[2] claims   hash: member -> "LEASE TOKEN GENERATION"; left out for a queue without tokens
 --
 -- ARGV[1] lease_us
 -- ARGV[2] count    at most
+-- ARGV[3] token    of these claims; no blanks
 --
 -- Returns {lease, member...}: the score that each claimed member has now, and the members, the most overdue first.
 
@@ -13,6 +15,13 @@ local lease = string.format('%.0f', now + tonumber(ARGV[1]))
 local members = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now), 'LIMIT', 0, ARGV[2])
 for _, member in ipairs(members) do
   redis.call('ZADD', KEYS[1], lease, member)
+  if KEYS[2] then
+    redis.call('HSET', KEYS[2], member, lease .. ' ' .. ARGV[3] .. ' 0')
+  end
+end
+if KEYS[2] and #members > 0 then
+  -- Longer than any claim: what a crashed worker has left goes when nothing is claimed for so long.
+  redis.call('PEXPIRE', KEYS[2], string.format('%.0f', math.ceil(tonumber(ARGV[1]) / 500)))
 end
 table.insert(members, 1, lease)
 return members

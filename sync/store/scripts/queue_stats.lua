@@ -1,8 +1,10 @@
--- How many members a sorted set of instants has, and for how long the first of them has been due.
+-- The length of a delayed queue, and for how long its first member has been due.
 --
--- KEYS[1] due     sorted set: member -> microseconds when it is due, or seconds: what is below 10^12
+-- KEYS[1] due     sorted set: member -> microseconds when it is due
 --
 -- Returns {members, microseconds}: 0 where nothing is due.
+--
+-- Gateways of the build before b71a029's successor write seconds: scores below 10^12. Delete that branch with them.
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])

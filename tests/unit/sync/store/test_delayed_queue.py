@@ -1,0 +1,247 @@
+"""A delayed queue: claims are fenced, requests during one are not lost, the build before works on the same keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sync.store.command_pipeline import CommandPipeline, run_commands
+from sync.store.delayed_queue import DelayedQueue, Due
+from sync.store.store import Store
+from tests.support.memory_store import Clock, memory_store
+
+KEY = "pw:{timers/live}:due"
+NOW_US = 1_795_395_356_406_607
+OLD_CLAIM = """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local lease = string.format('%.0f', now + tonumber(ARGV[1]))
+local members = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now), 'LIMIT', 0, ARGV[2])
+for _, member in ipairs(members) do
+  redis.call('ZADD', KEYS[1], lease, member)
+end
+table.insert(members, 1, lease)
+return members
+"""
+OLD_ACK = """
+local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not score or tonumber(score) ~= tonumber(ARGV[2]) then
+  return 0
+end
+if ARGV[3] == '' then
+  redis.call('ZREM', KEYS[1], ARGV[1])
+else
+  redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
+end
+return 1
+"""
+"""The scripts of the build before (b71a029)."""
+
+
+@pytest.fixture
+def clock() -> Clock:
+    clock = Clock()
+    clock.set(NOW_US)
+    return clock
+
+
+@pytest.fixture
+def store(clock: Clock) -> Iterator[Store]:
+    with memory_store(clock) as store:
+        yield store
+
+
+@pytest.fixture
+def queue(store: Store) -> DelayedQueue:
+    return DelayedQueue(store, KEY, 10)
+
+
+async def request(store: Store, queue: DelayedQueue, *topics: str) -> None:
+    batch = CommandPipeline(store)
+    queue.request(batch, topics)
+    await batch.run()
+
+
+async def earlier(store: Store, queue: DelayedQueue, topic: str, due_us: int) -> None:
+    batch = CommandPipeline(store)
+    queue.schedule_earlier(batch, topic, due_us)
+    await batch.run()
+
+
+async def score(store: Store, topic: str = "tenant:a") -> int | None:
+    (found,) = await run_commands(store, ("ZSCORE", KEY, topic))
+    return None if found is None else int(found)
+
+
+async def is_clean(store: Store) -> bool:
+    (found,) = await run_commands(store, ("HLEN", f"{KEY}:claims"))
+    return bool(found == 0)
+
+
+async def test_what_is_requested_is_due_at_once_and_in_microseconds(store: Store, queue: DelayedQueue) -> None:
+    await request(store, queue, "tenant:a", "tenant:b")
+    assert await score(store) == NOW_US
+    assert [due.topic for due in await queue.claim(10)] == ["tenant:a", "tenant:b"]
+    assert await queue.claim(10) == []
+
+
+async def test_who_is_queued_keeps_its_place_and_an_earlier_time_counts(store: Store, queue: DelayedQueue) -> None:
+    await earlier(store, queue, "tenant:a", NOW_US + 500)
+    await request(store, queue, "tenant:a")
+    assert await score(store) == NOW_US + 500
+    await earlier(store, queue, "tenant:a", NOW_US + 900)
+    assert await score(store) == NOW_US + 500
+    await earlier(store, queue, "tenant:a", NOW_US + 100)
+    assert await score(store) == NOW_US + 100
+    batch = CommandPipeline(store)
+    queue.schedule_once(batch, "tenant:a", 1)
+    await batch.run()
+    assert await score(store) == NOW_US + 100
+
+
+async def test_an_ack_removes_or_sets_the_next_time(store: Store, queue: DelayedQueue) -> None:
+    await request(store, queue, "tenant:a", "tenant:b")
+    one, other = await queue.claim(10)
+    assert await queue.ack(one)
+    assert await queue.ack(other, NOW_US + 7)
+    assert (await score(store, "tenant:a"), await score(store, "tenant:b")) == (None, NOW_US + 7)
+    assert await is_clean(store)
+
+
+@pytest.mark.parametrize("next_us", [None, NOW_US + 10**9])
+async def test_a_request_during_a_claim_is_not_lost(store: Store, queue: DelayedQueue, next_us: int | None) -> None:
+    await request(store, queue, "tenant:a")
+    (due,) = await queue.claim(1)
+    await request(store, queue, "tenant:a")
+    assert await queue.claim(1) == []  # it is worked on still
+    assert await queue.ack(due, next_us)
+    (again,) = await queue.claim(1)
+    assert await queue.ack(again)
+    assert await score(store) is None
+
+
+async def test_neither_is_an_earlier_time(store: Store, queue: DelayedQueue) -> None:
+    await earlier(store, queue, "tenant:a", 1)
+    (due,) = await queue.claim(1)
+    await earlier(store, queue, "tenant:a", NOW_US + 60_000_000)
+    assert await queue.ack(due, NOW_US + 10**12)
+    assert [due.topic for due in await queue.claim(1)] == ["tenant:a"]
+
+
+async def test_work_that_is_not_done_is_due_after_its_pause_whatever_was_requested(
+    store: Store, queue: DelayedQueue
+) -> None:
+    await request(store, queue, "tenant:a")
+    (due,) = await queue.claim(1)
+    await request(store, queue, "tenant:a")
+    assert await queue.reschedule(due, 30)
+    assert await score(store) == NOW_US + 30_000_000
+    assert await is_clean(store)
+
+
+async def test_only_the_holder_ends_a_claim(store: Store, queue: DelayedQueue, clock: Clock) -> None:
+    await request(store, queue, "tenant:a")
+    (slow,) = await queue.claim(1)
+    clock.advance(11)
+    (successor,) = await queue.claim(1)
+    assert not await queue.ack(slow)
+    assert not await queue.reschedule(slow, 5)
+    assert await queue.ack(successor)
+    assert await score(store) is None
+
+
+async def test_nor_one_whose_lease_ends_at_the_same_instant(store: Store, queue: DelayedQueue) -> None:
+    await request(store, queue, "tenant:a")
+    (due,) = await queue.claim(1)
+    assert not await queue.ack(Due(due.topic, due.lease, "another"))
+    assert await queue.ack(due)
+
+
+async def test_a_late_holder_that_nobody_followed_may_end_its_claim(
+    store: Store, queue: DelayedQueue, clock: Clock
+) -> None:
+    await request(store, queue, "tenant:a")
+    (due,) = await queue.claim(1)
+    clock.advance(1000)
+    assert await queue.ack(due)
+    assert await score(store) is None
+
+
+async def test_what_is_cancelled_while_it_is_claimed_stays_so(store: Store, queue: DelayedQueue) -> None:
+    await request(store, queue, "tenant:a")
+    (due,) = await queue.claim(1)
+    batch = CommandPipeline(store)
+    queue.cancel(batch, "tenant:a")
+    await batch.run()
+    assert not await queue.ack(due, NOW_US)
+    assert await score(store) is None
+    assert await is_clean(store)
+
+
+async def test_what_a_crashed_worker_leaves_expires(store: Store, queue: DelayedQueue, clock: Clock) -> None:
+    await request(store, queue, "tenant:a")
+    await queue.claim(1)
+    clock.advance(21)
+    assert await is_clean(store)
+
+
+class TestTheBuildBefore:
+    """Workers and gateways of the build before, on the same queue."""
+
+    async def claim(self, store: Store) -> tuple[bytes, list[bytes]]:
+        redis: Any = store.redis
+        lease, *members = await redis.eval(OLD_CLAIM, 1, KEY, 10_000_000, 10)
+        return lease, members
+
+    async def test_neither_takes_what_the_other_has_claimed(self, store: Store, queue: DelayedQueue) -> None:
+        await request(store, queue, "tenant:a")
+        assert (await self.claim(store))[1] == [b"tenant:a"]
+        assert await queue.claim(1) == []
+        await request(store, queue, "tenant:b")
+        assert len(await queue.claim(1)) == 1
+        assert (await self.claim(store))[1] == []
+
+    async def test_its_claim_after_ours_is_its_own(self, store: Store, queue: DelayedQueue, clock: Clock) -> None:
+        redis: Any = store.redis
+        await request(store, queue, "tenant:a")
+        (ours,) = await queue.claim(1)
+        clock.advance(11)
+        lease, _ = await self.claim(store)
+        assert not await queue.ack(ours)
+        assert await redis.eval(OLD_ACK, 1, KEY, "tenant:a", lease, "") == 1
+        assert await score(store) is None
+
+    async def test_ours_after_its_is_ours(self, store: Store, queue: DelayedQueue, clock: Clock) -> None:
+        redis: Any = store.redis
+        await request(store, queue, "tenant:a")
+        lease, _ = await self.claim(store)
+        clock.advance(11)
+        (ours,) = await queue.claim(1)
+        assert await redis.eval(OLD_ACK, 1, KEY, "tenant:a", lease, "") == 0
+        assert await queue.ack(ours)
+
+    async def test_an_entry_of_an_ended_claim_of_ours_does_not_swallow_a_request(
+        self, store: Store, queue: DelayedQueue, clock: Clock
+    ) -> None:
+        await request(store, queue, "tenant:a")
+        await queue.claim(1)
+        clock.advance(11)
+        lease, _ = await self.claim(store)
+        redis: Any = store.redis
+        await redis.eval(OLD_ACK, 1, KEY, "tenant:a", lease, "")
+        await request(store, queue, "tenant:a")
+        assert [due.topic for due in await queue.claim(1)] == ["tenant:a"]
+
+    async def test_its_requests_in_seconds_are_due(self, store: Store, queue: DelayedQueue) -> None:
+        await run_commands(store, ("ZADD", KEY, "NX", NOW_US // 10**6, "tenant:a"))
+        (due,) = await queue.claim(1)
+        assert await queue.ack(due)
+
+    async def test_its_timer_during_our_claim_stays(self, store: Store, queue: DelayedQueue) -> None:
+        await request(store, queue, "tenant:a")
+        (due,) = await queue.claim(1)
+        await run_commands(store, ("ZADD", KEY, "LT", NOW_US + 5, "tenant:a"))
+        assert not await queue.ack(due, NOW_US + 10**12)
+        assert await score(store) == NOW_US + 5
