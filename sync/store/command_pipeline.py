@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sync.store.coalescer import Coalescer
 from sync.store.keys import Keys
@@ -205,18 +206,21 @@ async def _exchange(redis: Redis, commands: Sequence[_Plain]) -> list[Any]:
         is_complete = False
         try:
             await connection.send_packed_command(packed, check_health=False)
-            raise_if_cancelled()  # the reads below have no time limit but the caller's, which may have passed
+            raise_if_cancelled()  # the caller's time limit may have passed
             replies: list[Any] = []
-            for arguments, options in commands:
-                try:
-                    reply = await connection.read_response(timeout=math.inf)
-                except ResponseError as refusal:
-                    replies.append(refusal)
-                    continue
-                callback = callbacks.get(arguments[0])
-                replies.append(reply if callback is None else callback(reply, **options))
+            async with asyncio.timeout(getattr(connection, "socket_timeout", None)):
+                for arguments, options in commands:
+                    try:
+                        reply = await connection.read_response(timeout=math.inf)
+                    except ResponseError as refusal:
+                        replies.append(refusal)
+                        continue
+                    callback = callbacks.get(arguments[0])
+                    replies.append(reply if callback is None else callback(reply, **options))
             is_complete = True
             return replies
+        except TimeoutError as error:
+            raise RedisTimeoutError("no reply in time") from error
         finally:
             if not is_complete:  # else the next user of the connection would read these replies
                 await connection.disconnect(nowait=True)
