@@ -26,6 +26,7 @@ COPY gateway gateway
 COPY sync sync
 COPY clients/python/planwire_client clients/python/planwire_client
 COPY clients/js-snippet clients/js-snippet
+COPY docs/asyncapi.json docs/openapi.json docs/
 RUN /opt/build/bin/hatchling build -t wheel -d /opt/build/wheels \
     && /opt/build/bin/python -m pip --python /opt/planwire/bin/python install --no-index --no-deps /opt/build/wheels/planwire-*.whl \
     && /opt/planwire/bin/python -m compileall -q /opt/planwire/lib

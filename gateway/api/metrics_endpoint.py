@@ -13,6 +13,7 @@ from starlette.responses import Response
 from gateway.api.access import Gateway, bearer
 from gateway.auth.addresses import LOCAL, MESH_HEADERS, is_forwarded, is_internal
 from gateway.metrics import CONTENT_TYPE
+from sync.http.openapi import Answer, Operation
 from sync.http.problem import Problem
 from sync.store.counters import Counters
 
@@ -33,6 +34,15 @@ class Scrape:
         self._text = b""
         self._made_at = -CACHE_S
 
+    @Operation(
+        "GET",
+        "/metrics",
+        "metrics",
+        "Prometheus metrics of this process; with PLANWIRE_METRICS_TOKEN, without it for private addresses alone.",
+        {200: Answer("The text format.", {"type": "string"}, media_type="text/plain")},
+        ("key_missing", "key_invalid", "metrics_closed"),
+        ("metricsToken", ""),
+    )
     async def answer(self, request: Request) -> Response:
         """Return the metrics of this process in Prometheus' text format.
 

@@ -1,43 +1,128 @@
-"""From what a backend posts - our own fields or a CloudEvents 1.0 event - to a `Change`, or why not. Pure.
-
-Written out by hand rather than as models: a batch has 500 of them and this is most of its cost.
-"""
+"""What a backend posts - our own fields or a CloudEvents 1.0 event - and the `Change` that it becomes. Pure."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, NotRequired
 
 import orjson
+from pydantic import BeforeValidator, Field, WithJsonSchema, with_config
+from typing_extensions import TypedDict
 
 from planwire_client.core import document
 from planwire_client.core.commit import order_token
 from planwire_client.core.limits import EVENT_ID_MAX, ORDER_INTEGER_MAX, ORDER_MAX, VERSION_MAX
 from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
+from sync.http.fields import TOPIC_PATTERN, Reader, Time
 from sync.http.problem import Problem
 from sync.store.store import Change
 
 CAUSE_TEXT_MAX = 256
 ATTRIBUTE_MAX = 255
-"""Characters; of a CloudEvents attribute: two of them and a space make an event id."""
+"""Characters of a CloudEvents attribute: two of them and a space make an event id."""
 
-FIELDS = frozenset(("topic", "state", "private", "event_id", "order", "if_version", "cause"))
-"""What a publish may have. Others are refused: a misspelt `if_version` must not publish unconditionally."""
+JSON_TYPE_PATTERN = r"^(application/json|[a-z]+/[a-z0-9.]+[+]json)(;[ -~]*)?$"
 
-CAUSE_TEXTS = {"source": CAUSE_TEXT_MAX, "event_id": EVENT_ID_MAX, "event_type": CAUSE_TEXT_MAX}
-"""Members of a cause that are text, and the characters each may have."""
 
-CAUSE_TIMES = ("occurred_at", "received_at")
-CAUSE_FIELDS = frozenset((*CAUSE_TEXTS, *CAUSE_TIMES))
+def _whole(value: object) -> object:
+    """Return an integer as JSON means it: 7.0 is 7; anything else as it is."""
+    if type(value) is float and value.is_integer() and abs(value) <= VERSION_MAX:
+        return int(value)
+    return value
 
-RFC3339_PATTERN = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:[0-9]{2})"
-_RFC3339 = re.compile(RFC3339_PATTERN)
+
+# Typed dictionaries rather than models: a batch has 500 of them, and they are checked without being copied.
+
+_TopicName = Annotated[
+    str,
+    WithJsonSchema({"type": "string", "pattern": TOPIC_PATTERN, "examples": ["tenant:acme", "sandbox/tenant:acme"]}),
+]
+_Json = Annotated[Any, WithJsonSchema({})]
+"""Any JSON value; `sync.core.document` checks it."""
+
+_CauseText = Annotated[str, Field(min_length=1, max_length=CAUSE_TEXT_MAX)]
+_EventId = Annotated[str, Field(min_length=1, max_length=EVENT_ID_MAX)]
+_Attribute = Annotated[str, Field(min_length=1, max_length=ATTRIBUTE_MAX)]
+_Order = Annotated[
+    Annotated[int, Field(ge=0, le=ORDER_INTEGER_MAX)] | Annotated[str, Field(min_length=1, max_length=ORDER_MAX)],
+    BeforeValidator(_whole),
+]
+
+
+@with_config(extra="forbid")
+class Cause(TypedDict, total=False):
+    """Why a version was made. On publishing, absent members are completed: source with the key's name."""
+
+    source: _CauseText | None
+    event_id: _EventId | None
+    event_type: _CauseText | None
+    occurred_at: Annotated[Time | None, Field(description="RFC 3339")]
+    received_at: Annotated[Time | None, Field(description="RFC 3339")]
+
+
+# A misspelt `if_version` must not publish unconditionally.
+@with_config(extra="forbid")
+class Publish(TypedDict):
+    """A topic's whole new state, and under which conditions it counts."""
+
+    topic: _TopicName
+    state: Annotated[
+        _Json,
+        Field(
+            description="Any JSON value; the whole public state. At most 32 KiB as compact JSON. Integers beyond"
+            " 2^53-1, which a browser reads as other numbers, are refused (number_unsafe): send them as strings."
+        ),
+    ]
+    private: NotRequired[
+        Annotated[
+            _Json, Field(description="The backend-only part; replaced whole, too. At most 32 KiB; integers of 64 bits.")
+        ]
+    ]
+    event_id: NotRequired[Annotated[_EventId | None, Field(description="Dedupe key, remembered for seven days.")]]
+    order: NotRequired[
+        Annotated[
+            _Order | None,
+            Field(
+                description="Refused as stale unless above the last one. Integers from 0, or strings compared bytewise"
+                f" (at most {ORDER_MAX} characters); keep to one kind per topic."
+            ),
+        ]
+    ]
+    if_version: NotRequired[
+        Annotated[
+            Annotated[int, Field(ge=0, le=VERSION_MAX), BeforeValidator(_whole)] | None,
+            Field(description="Refused as conflict unless this is the stored version; 0: none yet."),
+        ]
+    ]
+    cause: NotRequired[Cause | None]
+
+
+class CloudEvent(TypedDict):
+    """A CloudEvents 1.0 event in structured JSON mode. source and id together are the dedupe key."""
+
+    specversion: Literal["1.0"]
+    id: _Attribute
+    source: _Attribute
+    type: _Attribute
+    subject: Annotated[
+        str, WithJsonSchema({"type": "string", "pattern": TOPIC_PATTERN}), Field(description="The topic.")
+    ]
+    time: NotRequired[Annotated[Time | None, Field(description="RFC 3339; becomes cause.occurred_at.")]]
+    sequence: NotRequired[Annotated[_Order | None, Field(description="Becomes the order.")]]
+    datacontenttype: NotRequired[
+        Annotated[str | None, Field(examples=["application/json"], json_schema_extra={"pattern": JSON_TYPE_PATTERN})]
+    ]
+    data: Annotated[_Json, Field(description="The whole new state; as in a publish.")]
+
+
+_PUBLISH, _CLOUD_EVENT = Reader(Publish), Reader(CloudEvent)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a state may be: bytes of its compact JSON (the private part's too), and depth of nesting."""
+    """Bounds of a state, and of its private part: bytes of compact JSON, and depth of nesting."""
 
     state_max_bytes: int
     state_max_depth: int
@@ -63,68 +148,45 @@ def read_change(item: object, limits: Limits, by: Origin) -> Change:
         Problem: it is malformed or beyond a limit; the code is topic_invalid, topic_reserved, state_too_large,
             state_too_deep, number_unsafe or request_invalid.
     """
-    if not isinstance(item, dict):
-        raise _invalid("a publish is a JSON object")
-    if "specversion" in item:
-        item = _from_cloud_event(item)
-    elif not item.keys() <= FIELDS:
-        raise _invalid(f"unknown field {min(item.keys() - FIELDS)[:80]!r}")
-    topic = _topic(item.get("topic"))
-    if "state" not in item:
-        raise _invalid("state is missing")
-    event_id = _text(item, "event_id", EVENT_ID_MAX)
-    private = item.get("private")
+    is_event = isinstance(item, dict) and "specversion" in item
+    publish = _from_cloud_event(item) if is_event else _PUBLISH.read(item)
+    event_id, private, order = publish.get("event_id") or "", publish.get("private"), publish.get("order")
     return Change(
-        topic=topic,
-        state=_encode("state", item["state"], limits),
+        topic=publishable(publish["topic"]),
+        state=_encode("state", publish["state"], limits),
         private=b"" if private is None else _encode("private", private, limits),
         event_id=event_id,
-        order=_order(item.get("order")),
-        if_version=_if_version(item.get("if_version")),
-        cause=_cause(item.get("cause"), event_id, by),
+        order="" if order is None else order_token(order) if isinstance(order, int) else order,
+        if_version=publish.get("if_version"),
+        cause=_completed(publish.get("cause") or {}, event_id, by),
     )
 
 
-def _from_cloud_event(event: dict[str, object]) -> dict[str, object]:
+def _from_cloud_event(item: object) -> Publish:
     """Return a structured-mode event (CloudEvents 1.0, JSON format) as a publish.
 
     subject names the topic, data is the state, source and id together are the dedupe key (section 3.1.1), and the
     extension `sequence`, where given, orders. Other attributes are ignored, as the specification asks, and null ones
     count as absent.
     """
-    if event.get("specversion") != "1.0":
-        raise _invalid("specversion must be 1.0")
-    for name in ("id", "source", "type", "subject"):
-        value = event.get(name)
-        if not isinstance(value, str) or not 1 <= len(value) <= ATTRIBUTE_MAX:
-            raise _invalid(f"{name} must be a string of 1 to {ATTRIBUTE_MAX} characters")
-    content = event.get("datacontenttype")
+    assert isinstance(item, dict)
+    content, has_data = item.get("datacontenttype"), "data" in item and item.get("data_base64") is None
     plain = content.partition(";")[0].strip().lower() if isinstance(content, str) else ""
-    is_json = content is None or plain == "application/json" or plain.endswith("+json")
-    if event.get("data_base64") is not None or "data" not in event or not is_json:
-        raise _invalid("the event must carry its state as JSON in data")
-    cause = {"source": event["source"], "event_id": event["id"], "event_type": event["type"]}
-    if event.get("time") is not None:
-        cause["occurred_at"] = event["time"]
-    item = {
+    if not has_data or not (content is None or plain == "application/json" or plain.endswith("+json")):
+        raise Problem("request_invalid", "the event must carry its state as JSON in data")
+    event = _CLOUD_EVENT.read(item)
+    return {
         "topic": event["subject"],
         "state": event["data"],
         "event_id": f"{event['source']} {event['id']}",
-        "cause": cause,
+        "order": event.get("sequence"),
+        "cause": {
+            "source": event["source"],
+            "event_id": event["id"],
+            "event_type": event["type"],
+            "occurred_at": event.get("time"),
+        },
     }
-    if event.get("sequence") is not None:
-        item["order"] = event["sequence"]
-    return item
-
-
-def _invalid(detail: str) -> Problem:
-    return Problem("request_invalid", detail)
-
-
-def _topic(value: object) -> str:
-    if not isinstance(value, str):
-        raise _invalid("topic must be a string")
-    return publishable(value)
 
 
 def publishable(name: str) -> str:
@@ -149,45 +211,7 @@ def _encode(part: document.Part, value: object, limits: Limits) -> bytes:
         raise Problem(error.code, error.detail) from None
 
 
-def _text(item: dict[str, object], name: str, longest: int) -> str:
-    value = item.get(name)
-    if value is None:
-        return ""
-    if not isinstance(value, str) or not 1 <= len(value) <= longest:
-        raise _invalid(f"{name} must be a string of 1 to {longest} characters")
-    return value
-
-
-def _whole(value: object) -> int | None:
-    """Return an integer as JSON means it: 7 and 7.0 are the same number; None for anything else."""
-    if type(value) is int:
-        return value
-    if type(value) is float and value.is_integer() and abs(value) <= VERSION_MAX:
-        return int(value)
-    return None
-
-
-def _order(value: object) -> str:
-    if value is None:
-        return ""
-    number = _whole(value)
-    if number is not None and 0 <= number <= ORDER_INTEGER_MAX:
-        return order_token(number)
-    if isinstance(value, str) and 1 <= len(value) <= ORDER_MAX:
-        return value
-    raise _invalid(f"order must be an integer from 0, or a string of 1 to {ORDER_MAX} characters compared bytewise")
-
-
-def _if_version(value: object) -> int | None:
-    if value is None:
-        return None
-    number = _whole(value)
-    if number is None or not 0 <= number <= VERSION_MAX:
-        raise _invalid("if_version must be an integer from 0 to 2^53-1 (0: no state yet)")
-    return number
-
-
-def _cause(value: object, event_id: str, by: Origin) -> bytes:
+def _completed(given: Mapping[str, Any], event_id: str, by: Origin) -> bytes:
     """Return the cause as JSON: what was given, completed by the event id and when it came, and who published.
 
     Where the caller names a source of their own, the key's name stands beside it.
@@ -196,33 +220,7 @@ def _cause(value: object, event_id: str, by: Origin) -> bytes:
     if event_id:
         cause["event_id"] = event_id
     cause["received_at"] = by.received_at
-    given = {} if value is None else _given_cause(value)
-    cause.update(given)
-    if "source" in given:
+    cause |= {name: value for name, value in given.items() if value is not None}
+    if given.get("source") is not None:
         cause["by"] = by.source
     return orjson.dumps(cause)
-
-
-def _given_cause(value: object) -> dict[str, str]:
-    if not isinstance(value, dict) or not value.keys() <= CAUSE_FIELDS:
-        raise _invalid(f"cause is an object of {', '.join((*CAUSE_TEXTS, *CAUSE_TIMES))}")
-    given = {name: member for name, member in value.items() if member is not None}
-    for name, member in given.items():
-        longest = CAUSE_TEXTS.get(name)
-        if longest is None:
-            if not _is_time(member):
-                raise _invalid(f"cause.{name} must be an RFC 3339 time")
-        elif not isinstance(member, str) or not 1 <= len(member) <= longest:
-            raise _invalid(f"cause.{name} must be a string of 1 to {longest} characters")
-    return given
-
-
-def _is_time(value: object) -> bool:
-    """Whether it is an RFC 3339 time that exists."""
-    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
-        return False
-    try:
-        datetime.fromisoformat(value)
-    except ValueError:
-        return False
-    return True

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, JsonValue
 from pydantic.json_schema import SkipJsonSchema
 
-from gateway.api.publish_request import RFC3339_PATTERN
 from gateway.api_docs.operation import (
     TIME,
     TOPIC_PATTERN,
@@ -23,6 +22,7 @@ from gateway.api_docs.operation import (
     ref,
 )
 from planwire_client.core.limits import VERSION_MAX
+from sync.http.fields import RFC3339_PATTERN
 
 ENVIRONMENT_PATTERN = r"^[a-z][a-z0-9_-]{0,31}$"
 TENANT_PATTERN = r"^[A-Za-z0-9._~@-]{1,128}$"

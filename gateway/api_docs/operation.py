@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from gateway.api.publish_request import RFC3339_PATTERN
+from sync.http.fields import RFC3339_PATTERN
 from sync.http.problem import MEDIA_TYPE, STATUSES
 
 TIME: dict[str, JsonValue] = {"format": "date-time", "pattern": f"^{RFC3339_PATTERN}$"}

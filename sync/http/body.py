@@ -29,6 +29,13 @@ COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 """Of UTF-8 and UTF-16; JSON has none (RFC 8259 section 8.1)."""
 
+BODY_PROBLEMS = (
+    "disconnected", "body_timeout", "body_too_large", "content_encoding_unsupported", "charset_unsupported"
+)  # fmt: skip
+"""The codes that reading a body may end with."""
+
+JSON_PROBLEMS = (*BODY_PROBLEMS, "json_invalid", "content_type_unsupported")
+
 _CLOSE = {"Connection": "close"}
 
 

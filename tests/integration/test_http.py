@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from gateway.api import state
+from gateway.api import events as api_events
 from gateway.auth import revocation_store
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.store import Change, Store
@@ -359,8 +359,8 @@ class TestEvents:
         self, store_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The browser's `fallback` takes 2.5 times 15 s of silence for the end of a stream."""
-        assert state.STREAM_HEARTBEAT_MAX_S == 15
-        monkeypatch.setattr(state, "STREAM_HEARTBEAT_MAX_S", 0.2)
+        assert api_events.STREAM_HEARTBEAT_MAX_S == 15
+        monkeypatch.setattr(api_events, "STREAM_HEARTBEAT_MAX_S", 0.2)
         async with run_gateway(environment(store_url, HEARTBEAT_S="600")) as running, events(running) as stream:
             async with asyncio.timeout(20):
                 for _ in range(3):

@@ -15,7 +15,7 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.api.publish import revocation_of
+from gateway.api.revoke import revocation_of
 from gateway.auth import revocation_store
 from gateway.console import audit, fault_injection
 from gateway.console.auth import ConsoleAuth, Principal

@@ -7,8 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.api.publish_request import FIELDS, Limits, Origin, origin, read_change
-from gateway.api_docs.openapi import CloudEvent, Publish
+from gateway.api.publish_request import CloudEvent, Limits, Origin, origin, read_change
 from planwire_client.core.limits import EVENT_ID_MAX
 from sync.http.problem import Problem
 from sync.store.store import Change
@@ -145,9 +144,43 @@ def test_an_event_without_data_has_no_state() -> None:
     assert code_of({name: value for name, value in EVENT.items() if name != "data"}) == "request_invalid"
 
 
-def test_the_described_fields_are_the_read_ones() -> None:
-    assert set(Publish.model_fields) == FIELDS
-    assert {*EVENT, "sequence", "datacontenttype"} == set(CloudEvent.model_fields)
+def test_a_cloud_event_may_have_every_described_attribute() -> None:
+    assert {*EVENT, "sequence", "datacontenttype"} == set(CloudEvent.__annotations__)
+
+
+@pytest.mark.parametrize(
+    ("item", "detail"),
+    [
+        ([], "the body must be an object of topic, state, private, event_id, order, if_version, cause"),
+        ({"state": 1}, "topic is missing"),
+        ({"topic": 5, "state": 1}, "topic must be a string"),
+        ({"topic": "tenant:acme"}, "state is missing"),
+        (
+            {**GOOD, "if-version": 1},
+            "if-version is not known here: expected cause, event_id, if_version, order, private, state, topic",
+        ),
+        ({**GOOD, "event_id": ""}, "event_id must be a string of 1 to 512 characters"),
+        (
+            {**GOOD, "order": -1},
+            "order must be an integer from 0 to 18446744073709551615, or a string of 1 to 128 characters",
+        ),
+        ({**GOOD, "if_version": "1"}, "if_version must be an integer from 0 to 9007199254740991"),
+        ({**GOOD, "cause": 5}, "cause must be an object of source, event_id, event_type, occurred_at, received_at"),
+        ({**GOOD, "cause": {"source": ""}}, "cause.source must be a string of 1 to 256 characters"),
+        ({**GOOD, "cause": {"occurred_at": "noon"}}, "cause.occurred_at must be an RFC 3339 time"),
+        (
+            {**GOOD, "cause": {"other": 1}},
+            "cause.other is not known here: expected event_id, event_type, occurred_at, received_at, source",
+        ),
+        ({**EVENT, "specversion": "0.3"}, "specversion must be 1.0"),
+        ({**EVENT, "id": 5}, "id must be a string of 1 to 255 characters"),
+        ({**EVENT, "data_base64": "AA=="}, "the event must carry its state as JSON in data"),
+    ],
+)
+def test_the_detail_says_what_is_wrong(item: object, detail: str) -> None:
+    with pytest.raises(Problem) as raised:
+        read(item)
+    assert raised.value.detail == detail
 
 
 def test_an_origin_tells_the_time_in_utc() -> None:

@@ -1,0 +1,151 @@
+"""A topic as server-sent events: the frames of planwire.v1 over plain HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import AsyncIterator
+
+import anyio
+from sse_starlette.sse import EventSourceResponse
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gateway.api.access import Gateway
+from gateway.api.readers import PROBLEMS, TOPIC, Readers
+from gateway.auth.tokens import Claims
+from gateway.hub.hub import Watch
+from gateway.ws import protocol
+from sync.http.endpoint import Streaming
+from sync.http.openapi import Answer, Operation
+from sync.http.parameters import Header
+from sync.http.problem import Problem
+
+POLL_S = 0.5
+"""How often an open stream checks its token, its topic's revocation, the bus and the process's end."""
+
+STREAM_HEARTBEAT_MAX_S = 15.0
+"""Maximum time between two heartbeats of a stream. Readers rely on it: no welcome tells them the interval."""
+
+OPEN_TIMEOUT_S = 2.0
+"""How long a stream may take to learn its topic's state before the answer is 503."""
+
+_VERSION = re.compile(r"[0-9]{1,16}")
+
+
+class Events:
+    """The route."""
+
+    def __init__(self, gateway: Gateway, readers: Readers) -> None:
+        self._gateway = gateway
+        self._readers = readers
+
+    @Operation(
+        "GET",
+        "/v1/state/{topic:path}/events",
+        "readEvents",
+        "The same as server-sent events: snapshot (id: the version), current, heartbeat, gone, bye;"
+        " the data are the frames of planwire.v1.",
+        {200: Answer("The stream; it ends with the token.", {"type": "string"}, media_type="text/event-stream")},
+        PROBLEMS,
+        ("token",),
+        (TOPIC, Header("Last-Event-ID", "The version held; ignored unless an integer.")),
+    )
+    async def read(self, request: Request) -> Response:
+        """Answer the stream. The reader's place is held while it is open."""
+        topic, claims = self._readers.admit(request)
+        held = request.headers.get("last-event-id", "")
+        version = int(held) if _VERSION.fullmatch(held) else -1
+
+        async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+            with self._readers.hold(claims.sub):
+                async with self._gateway.hub.watch(topic) as watch:
+                    if await watch.newer_than(-1, OPEN_TIMEOUT_S) is None:
+                        raise Problem("store_unavailable", "the topic's state could not be read yet")
+                    await _event_source(self._gateway, watch, claims, topic, version)(scope, receive, send)
+
+        return Streaming(stream)
+
+
+def _event_source(gateway: Gateway, watch: Watch, claims: Claims, topic: str, held: int) -> EventSourceResponse:
+    stopping = anyio.Event()
+    settings = gateway.settings
+    return EventSourceResponse(
+        _events(gateway, watch, claims, topic, held, stopping),
+        # The heartbeats are ours: they say more than a comment.
+        ping=0,
+        sep="\n",
+        # gateway/server/connections.py ends the connection of a stream that is not read.
+        send_timeout=None,
+        shutdown_event=stopping,
+        shutdown_grace_period=settings.drain_s,
+    )
+
+
+async def _events(
+    gateway: Gateway, watch: Watch, claims: Claims, topic: str, held: int, stopping: anyio.Event
+) -> AsyncIterator[bytes]:
+    """Yield the frames of planwire.v1 as events, ready to send; `held` is the version the browser has, -1 for none."""
+    hub, settings = gateway.hub, gateway.settings
+    loop = asyncio.get_running_loop()
+    heartbeat_s = min(settings.heartbeat_s, STREAM_HEARTBEAT_MAX_S)
+    fresh, beat_at, behind_since = hub.fresh, loop.time() + heartbeat_s, 0.0
+    yield b": planwire\nretry: %d\n\n%b" % (settings.reconnect_min_ms, _heartbeat(gateway))
+    if watch.latest.known and watch.latest.version == held:
+        yield _event("current", protocol.current(topic, held))
+        if watch.latest.erased:
+            yield _event("gone", protocol.gone(topic, "erased"))
+            return
+    while True:
+        live = await watch.newer_than(held, POLL_S)
+        reason = _ended(gateway, claims, topic)
+        if reason:
+            yield _event("gone", protocol.gone(topic, reason))
+            return
+        if gateway.metrics.draining or stopping.is_set():
+            # Every stream ends within the drain, none in step with another, and each comes back when it likes.
+            await asyncio.sleep(random.uniform(0, max(0.0, settings.drain_s - 2 * POLL_S)))  # noqa: S311 - jitter
+            yield b"retry: %d\n%b" % (settings.reconnect_min_ms, _event("bye", protocol.bye(settings.reconnect_min_ms)))
+            return
+        if live is not None:
+            held = live.version
+            yield _event("snapshot", protocol.snapshot(topic, live.version, live.state, live.cause), held)
+            if live.erased:
+                yield _event("gone", protocol.gone(topic, "erased"))
+                return
+        elif watch.latest.known and watch.latest.version < held:
+            # The browser holds more than is known here. One sweep's time to find it or put it back; then it is lost.
+            behind_since = behind_since or loop.time()
+            if loop.time() - behind_since > settings.sweep_s:
+                latest, behind_since = watch.latest, 0.0
+                held = latest.version
+                hub.want_reconcile(topic)
+                frame = protocol.snapshot(topic, held, latest.state, latest.cause, reset=True)
+                yield _event("snapshot", frame, held)
+        else:
+            behind_since = 0.0
+        if hub.fresh != fresh or loop.time() >= beat_at:
+            fresh, beat_at = hub.fresh, loop.time() + heartbeat_s
+            yield _heartbeat(gateway)
+
+
+def _ended(gateway: Gateway, claims: Claims, topic: str) -> str:
+    """Return why the token does not open the topic any more, or empty."""
+    if claims.is_expired(time.time()):
+        return "expired"
+    revoked = gateway.auth.revocations
+    return "revoked" if revoked.is_revoked(claims) or revoked.is_revoked(claims, topic) else ""
+
+
+def _heartbeat(gateway: Gateway) -> bytes:
+    hub = gateway.hub
+    return _event("heartbeat", protocol.heartbeat(time.time_ns() // 1000, hub.fresh, hub.verified_at_us))
+
+
+def _event(name: str, frame: bytes, version: int | None = None) -> bytes:
+    """Return one event. The frame is compact JSON: it holds no line break."""
+    identity = b"" if version is None else b"id: %d\n" % version
+    return b"event: %b\n%bdata: %b\n\n" % (name.encode(), identity, frame)

@@ -1,0 +1,114 @@
+"""Revoking tokens over HTTP. It needs a publish key with the scope admin."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import structlog
+from pydantic import Field, JsonValue, WithJsonSchema, with_config
+from starlette.requests import Request
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from gateway.api.access import Gateway, require_key, require_right, require_scope, spend
+from gateway.api.publish import PROBLEMS
+from gateway.api.publish_request import publishable
+from gateway.auth import revocation_store
+from gateway.auth.claims import TEXT_MAX
+from gateway.auth.revocations import Revocation
+from gateway.auth.rights import ANY, Scope
+from sync.http.body import json_response, read_json
+from sync.http.fields import TOPIC_PATTERN, Model, Reader
+from sync.http.openapi import Answer, Operation
+from sync.http.problem import Problem
+
+log = structlog.get_logger("gateway.api.routes")
+
+_Claim = Annotated[str, Field(min_length=1, max_length=TEXT_MAX)]
+
+
+_SHAPES: dict[str, JsonValue] = {
+    "oneOf": [
+        {"required": ["sub"], "maxProperties": 1},
+        {"required": ["topic"], "maxProperties": 1},
+        {"required": ["jti"], "maxProperties": 1},
+        {"required": ["sub", "topic"], "maxProperties": 2},
+    ]
+}
+
+
+@with_config(extra="forbid", json_schema_extra=_SHAPES)
+class Revoke(TypedDict, total=False):
+    """What no longer counts if issued before now: a subject, a topic, a token id, or a subject's right to a topic."""
+
+    sub: _Claim
+    topic: Annotated[_Claim, WithJsonSchema({"type": "string", "pattern": TOPIC_PATTERN})]
+    jti: _Claim
+
+
+class Revoked(Model):
+    """The revocation that is now in force."""
+
+    revoked: Revoke
+    at: float = Field(description="Seconds since 1970; tokens issued at or before it are refused.")
+
+
+_REVOKE = Reader(Revoke)
+
+
+class Revoking:
+    """The route."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    @Operation(
+        "POST",
+        "/v1/sessions/revoke",
+        "revoke",
+        "Stop tokens issued before now: send one of sub, topic, jti, or sub and topic together.",
+        {200: Answer("In force everywhere within a second.", Revoked)},
+        (*PROBLEMS, "topic_invalid", "topic_reserved", "topic_forbidden"),
+        ("publishKey",),
+        body={"application/json": Revoke},
+    )
+    async def revoke(self, request: Request) -> Response:
+        """Answer the revocation once every gateway has it."""
+        gateway, settings = self._gateway, self._gateway.settings
+        key = require_key(gateway, request)
+        spend(key, 1)
+        require_scope(gateway, key, Scope.ADMIN)
+        body = await read_json(request, settings.body_max_bytes, settings.body_timeout_s)
+        now = time.time()
+        revocation = gateway.auth.covering(revocation_of(body, now), now)
+        # A subject or a single token may hold any topic.
+        require_right(gateway, key, Scope.ADMIN, revocation.topic or ANY)
+        await revocation_store.announce(
+            gateway.store, revocation, keep_s=settings.revocation_keep_s, limit=settings.revocations_max
+        )
+        # It counts here at once. The other gateways hear it over the bus; so does this one, to no effect.
+        gateway.revoke(revocation)
+        log.info("revoked", by=key.name, kind=revocation.kind, value=revocation.value)
+        return json_response({"revoked": body, "at": revocation.at})
+
+
+def revocation_of(body: object, at: float) -> Revocation:
+    """Return what a request revokes: a subject, a topic, a token id, or a subject's right to a topic.
+
+    Raises:
+        Problem: request_invalid, topic_invalid or topic_reserved.
+    """
+    found = _REVOKE.read(body)
+    if "topic" in found:
+        publishable(found["topic"])
+    match found:
+        case {"sub": sub, "topic": topic, **rest} if not rest:
+            return Revocation("sub_topic", f"{topic} {sub}", at)
+        case {"sub": value, **rest} if not rest:
+            return Revocation("sub", value, at)
+        case {"topic": value, **rest} if not rest:
+            return Revocation("topic", value, at)
+        case {"jti": value, **rest} if not rest:
+            return Revocation("jti", value, at)
+    raise Problem("request_invalid", "send one of sub, topic, jti, or sub and topic together")

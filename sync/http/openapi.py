@@ -1,0 +1,189 @@
+"""Declared routes: the operation stands at its handler, and the route and the OpenAPI document are made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field, JsonValue, TypeAdapter
+
+from sync.http.endpoint import Handler
+from sync.http.parameters import Parameter
+from sync.http.problem import MEDIA_TYPE, STATUSES
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+CODES: dict[str, JsonValue] = {"enum": [*sorted(STATUSES)]}
+
+REF = "#/components/schemas/{model}"
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457. `code` is stable; further members depend on it."""
+
+    type: Literal["about:blank"]
+    title: str
+    status: int
+    code: str = Field(json_schema_extra=CODES)
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One good answer.
+
+    Attributes:
+        kind: the type of its JSON; a mapping is the schema itself; None: it has no body.
+        headers: name -> (description, type in JSON Schema).
+    """
+
+    description: str
+    kind: Any = None
+    headers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    media_type: str = "application/json"
+
+
+VERSION = {"Planwire-Version": ("The topic's version.", "integer")}
+"""The header of answers that tell a topic's version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path.
+
+    Attributes:
+        path: as Starlette reads it.
+        id: the operation's name for generated clients; unique.
+        problems: the codes that it answers with, besides `internal`, which every one may.
+        security: the schemes that let a request in; several: any one of them; "": none is needed.
+        scope: what a publish key needs on the tenant that the path names; empty: the handler decides.
+        body: media type -> the type of the body.
+    """
+
+    method: str
+    path: str
+    id: str
+    summary: str
+    answers: Mapping[int, Answer]
+    problems: Sequence[str] = ()
+    security: Sequence[str] = ()
+    parameters: Sequence[Parameter] = ()
+    body: Mapping[str, Any] = field(default_factory=dict)
+    is_body_required: bool = True
+    scope: str = ""
+
+    def __call__(self, handler: H) -> H:
+        """Declare `handler`, a function or a method, as the one that answers the operation."""
+        vars(handler)["operation"] = self
+        return handler
+
+
+def declared(holder: object) -> Iterator[tuple[Operation, Handler]]:
+    """Yield the operations that the methods of `holder` declare, in order, each with its bound method."""
+    for name, member in vars(type(holder)).items():
+        operation = getattr(member, "operation", None)
+        if isinstance(operation, Operation):
+            yield operation, getattr(holder, name)
+
+
+def operations(kind: type) -> list[Operation]:
+    """Return the operations that the methods of a class declare, in order."""
+    return [
+        found for member in vars(kind).values() if isinstance(found := getattr(member, "operation", None), Operation)
+    ]
+
+
+def document(operations: Iterable[Operation], info: Mapping[str, Any], security: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the OpenAPI document.
+
+    Args:
+        operations: of the whole API.
+        info: title, version and the like.
+        security: the schemes that operations name.
+    """
+    found = list(operations)
+    schemas = _Schemas(found)
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in found:
+        path = operation.path.replace(":path}", "}")
+        paths.setdefault(path, {})[operation.method.lower()] = _described(operation, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": info,
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {"schemas": schemas.definitions, "securitySchemes": security},
+    }
+
+
+class _Schemas:
+    """The JSON Schemas of all bodies (as they are read) and answers (as they are written)."""
+
+    def __init__(self, operations: Iterable[Operation]) -> None:
+        inputs: list[tuple[Any, Literal["validation", "serialization"], TypeAdapter[Any]]] = [
+            (id(ProblemDocument), "validation", TypeAdapter(ProblemDocument))
+        ]
+        for operation in operations:
+            inputs += [(id(kind), "validation", TypeAdapter(kind)) for kind in operation.body.values()]
+            kinds = [answer.kind for answer in operation.answers.values()]
+            inputs += [(id(kind), "serialization", TypeAdapter(kind)) for kind in kinds if _is_type(kind)]
+        self._of, schemas = TypeAdapter.json_schemas(inputs, ref_template=REF)
+        self.definitions: dict[str, Any] = schemas["$defs"]
+
+    def read(self, kind: Any) -> Mapping[str, Any]:
+        """Return the schema of a body."""
+        return self._of[id(kind), "validation"]
+
+    def written(self, kind: Any) -> Mapping[str, Any]:
+        """Return the schema of an answer."""
+        found: Mapping[str, Any] = self._of[id(kind), "serialization"] if _is_type(kind) else kind
+        return found
+
+
+def _is_type(kind: Any) -> bool:
+    return kind is not None and not isinstance(kind, Mapping)
+
+
+def _described(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
+    described: dict[str, Any] = {"operationId": operation.id, "summary": operation.summary}
+    if operation.parameters:
+        described["parameters"] = [parameter.document() for parameter in operation.parameters]
+    if operation.body:
+        content = {media_type: {"schema": schemas.read(kind)} for media_type, kind in operation.body.items()}
+        described["requestBody"] = {"required": operation.is_body_required, "content": content}
+    answers = {status: _answer(answer, schemas) for status, answer in operation.answers.items()}
+    problems = sorted(_problems((*operation.problems, "internal")).items())
+    described["responses"] = {str(status): answer for status, answer in (*answers.items(), *problems)}
+    described["security"] = [{name: []} if name else {} for name in operation.security]
+    return described
+
+
+def _answer(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
+    found: dict[str, Any] = {"description": answer.description}
+    if answer.kind is not None:
+        found["content"] = {answer.media_type: {"schema": schemas.written(answer.kind)}}
+    if answer.headers:
+        found["headers"] = {
+            name: {"description": description, "schema": {"type": kind}}
+            for name, (description, kind) in answer.headers.items()
+        }
+    return found
+
+
+def _problems(codes: Iterable[str]) -> dict[int, dict[str, Any]]:
+    """Return one answer for each status that the codes have, naming them."""
+    by_status: dict[int, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(STATUSES[code], []).append(code)
+    answers: dict[int, dict[str, Any]] = {}
+    for status, group in by_status.items():
+        schema = {"allOf": [{"$ref": REF.format(model="ProblemDocument")}, {"properties": {"code": {"enum": group}}}]}
+        answers[status] = {
+            "description": f"{HTTPStatus(status).phrase}: {', '.join(group)}",
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        if status in (429, 503):
+            answers[status]["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+    return answers

@@ -1,0 +1,89 @@
+"""Parameters of paths, queries and headers: each is declared once, and from that read and described."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from starlette.requests import Request
+
+from sync.http.problem import Problem
+
+_INTEGER = re.compile(r"[0-9]{1,16}")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A string in a request.
+
+    Attributes:
+        pattern: what a client is told to send; the handler checks what it needs.
+        example: a value for people and for tests; empty: none.
+    """
+
+    name: str
+    description: str
+    pattern: str = ""
+    example: str = ""
+
+    place: ClassVar[str] = "query"
+
+    def document(self) -> dict[str, Any]:
+        """Return the parameter as OpenAPI writes it."""
+        found: dict[str, Any] = {
+            "name": self.name,
+            "in": self.place,
+            "description": self.description,
+            "schema": self.schema(),
+        }
+        if self.place == "path":
+            found["required"] = True
+        return found | ({"example": self.example} if self.example else {})
+
+    def schema(self) -> Mapping[str, Any]:
+        """Return the value's JSON Schema."""
+        return {"type": "string", **({"pattern": self.pattern} if self.pattern else {})}
+
+
+class PathText(Parameter):
+    """A segment of the path."""
+
+    place = "path"
+
+
+class QueryText(Parameter):
+    """A string in the query."""
+
+
+class Header(Parameter):
+    """A header of the request."""
+
+    place = "header"
+
+
+@dataclass(frozen=True, slots=True)
+class QueryInteger(Parameter):
+    """An integer in the query, from `minimum` to `maximum`; `default` where it is absent."""
+
+    minimum: int = 0
+    maximum: int = 0
+    default: int = 0
+
+    def read(self, request: Request) -> int:
+        """Return the value.
+
+        Raises:
+            Problem: 422 request_invalid.
+        """
+        text = request.query_params.get(self.name)
+        if text is None:
+            return self.default
+        if not _INTEGER.fullmatch(text) or not self.minimum <= int(text) <= self.maximum:
+            raise Problem("request_invalid", f"{self.name} must be an integer from {self.minimum} to {self.maximum}")
+        return int(text)
+
+    def schema(self) -> Mapping[str, Any]:
+        """Return the value's JSON Schema."""
+        return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum, "default": self.default}
