@@ -26,8 +26,28 @@ EXAMPLES_SHOWN, REASONS_SHOWN, DRIFT_SHOWN = 3, 20, 20
 """How many events the report names for each reason why some are parked, how many reasons, and how much drift."""
 
 
+class _ProviderName(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.3
+    """The name of a registered provider. The registry is loaded on use: other commands start without it."""
+
+    name = "provider"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name, if there is such a provider."""
+        return self._choice().convert(value, param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """Return the names, for the help."""
+        return self._choice().get_metavar(param, ctx)
+
+    @staticmethod
+    def _choice() -> click.Choice[str]:
+        from sync.billing.providers.registry import PROVIDERS
+
+        return click.Choice(tuple(PROVIDERS))
+
+
 @click.command()
-@click.argument("provider", type=click.Choice(("paddle", "stripe")))
+@click.argument("provider", type=_ProviderName())
 @click.option("--env", "environ", default="live", show_default=True, help="The provider environment.")
 @click.option("--dry-run", is_flag=True, help="Write nothing; report what would be done.")
 @click.option("--restart", is_flag=True, help="Begin at the beginning, not where the last run stopped.")
@@ -66,13 +86,13 @@ def backfill(provider: str, environ: str, dry_run: bool, restart: bool, limit: i
         hint = "; --restart begins at the beginning" if error.code == "not_found" else ""
         raise Failed(f"{provider} refused: {error}{hint}") from error
     except SyncError as error:
-        raise Failed(f"{error}{'' if dry_run else '; the same command goes on where this stopped'}") from error
+        raise Failed(f"{error}{'' if dry_run else '; run the same command again to resume'}") from error
     if as_json:
         say_json(report.shown())
     else:
         say("\n".join(_lines(report)))
     if screen.is_interrupted:
-        note("stopped" if dry_run else "stopped: the same command goes on behind the last subscription")
+        note("stopped" if dry_run else "stopped; run the same command again to resume")
         sys.exit(EXIT_INTERRUPTED)
 
 

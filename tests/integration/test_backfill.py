@@ -364,7 +364,7 @@ class TestCommand:
             status, out, errors = await cli.end()
         stopped = json.loads(out)
         assert (status, stopped["complete"], stopped["resumed"], stopped["subscriptions"]) == (130, False, True, 12)
-        assert "goes on behind the last" in errors
+        assert "run the same command again to resume" in errors
 
         held_at = 0
         async with command(environ, "stripe", "--json") as cli:

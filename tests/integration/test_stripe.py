@@ -16,6 +16,7 @@ import httpx2
 import orjson
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
 
 from sync import bootstrap
 from sync.billing.api import routes as billing_routes
@@ -32,6 +33,7 @@ from sync.billing.services.catch_up import CatchUp
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation
 from sync.billing.storage.tenant_facts import facts_of
+from sync.http.callers import Caller
 from sync.settings import SyncSettings
 from sync.store.delayed_queue import Due
 from sync.store.store import Store
@@ -398,6 +400,25 @@ class TestReconcile:
             stripe.add(tenant=f"t{index}")
         await Reconciliation(pipeline).reconcile("live", "tenant:t0", "asked")
         assert (await state(store, "tenant:t0"))["plan"]["key"] == "pro"
+
+    async def test_its_preview_is_shown_and_compared_only_where_it_tells_of_the_subscription(
+        self, stripe: Stripe, pipeline: Pipeline
+    ) -> None:
+        async def let_in(request: Request) -> Caller:
+            return Caller("support", lambda scope, topic: None)
+
+        stripe.add()
+        await receive(pipeline, stripe.happened[0])
+        routes = billing_routes.routes(pipeline, SyncSettings.from_env({}), let_in)
+        transport = httpx2.ASGITransport(app=Starlette(routes=routes))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://door") as http:
+            path, body = "/v1/tenants/acme/preview", {"plan": "basic"}
+            answer = (await http.post(path, json={**body, "ask_provider": True})).json()
+            assert (answer["provider"]["object"], "provider_differs" in answer) == ("invoice", False)
+            shown = {"status": "active", "items": {"data": [{"price": {"id": PRICES["pro"]}, "quantity": 1}]}}
+            answer = (await http.post(path, json={**body, "provider_preview": shown})).json()
+            assert [entry["path"] for entry in answer["provider_differs"]] == ["items"]
+            assert (await http.post(path, json={**body, "provider_preview": {}})).status_code == 422
 
     async def test_a_change_that_stripe_cannot_bill_is_not_held(
         self, stripe: Stripe, pipeline: Pipeline, store: Store

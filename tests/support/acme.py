@@ -1,0 +1,76 @@
+"""A third billing provider, as small as one can be: the registry's tests add it, and the recipe points here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic_settings import SettingsConfigDict
+
+from sync.billing.domain.model import Event, Order, Subscription, Unparsable
+from sync.billing.providers import hmac_signature, parsing
+from sync.billing.providers.base import (
+    ProviderClient,
+    ProviderPreview,
+    ProviderSpec,
+    RateLimiter,
+    Secret,
+    Verification,
+)
+from sync.billing.providers.hmac_signature import Scheme
+from sync.billing.providers.settings import ProviderSettings
+
+SCHEME = Scheme("Acme-Signature", ",", "at", "mac", b"\n")
+
+
+class AcmeWebhooks:
+    """`{"id": ..., "type": ..., "version": ..., "tenant": ..., "subscription": {"id": ..., "items": [...]}}`."""
+
+    name = "acme"
+    metadata_field = "tenant"
+
+    def verify(
+        self, body: bytes, headers: Mapping[str, str], secrets: Sequence[Secret], now_s: float, tolerance_s: float
+    ) -> Verification:
+        return hmac_signature.verify(SCHEME, body, headers, secrets, now_s, tolerance_s)
+
+    def parse(self, body: bytes, environment: str) -> Event | Unparsable:
+        def read(envelope: dict[str, Any], event_id: str, kind: str) -> Event:
+            data = envelope["subscription"]
+            items = tuple(parsing.item(entry) for entry in data["items"])
+            return Event(
+                "acme",
+                environment,
+                event_id,
+                kind,
+                Order(envelope["version"], envelope["version"], event_id),
+                tenant_id=envelope["tenant"],
+                subscription_id=data["id"],
+                subscription=Subscription(data["id"], "active", items),
+            )
+
+        return parsing.parse_event(body, "id", "type", read)
+
+
+class AcmeSettings(ProviderSettings):
+    model_config = SettingsConfigDict(env_prefix="PLANWIRE_ACME_")
+
+
+def make_client(environment: str, key: str, base_url: str, rate_limiter: RateLimiter) -> ProviderClient:
+    raise AssertionError("the tests ask nothing")
+
+
+def read_preview(document: Mapping[str, object], subscription_id: str) -> ProviderPreview:
+    return ProviderPreview(document, None)
+
+
+ACME = ProviderSpec(
+    name="acme",
+    title="Acme",
+    adapter=AcmeWebhooks(),
+    signature_header=SCHEME.header,
+    settings=AcmeSettings,
+    make_client=make_client,
+    billing_modes=("do_not_bill",),
+    read_preview=read_preview,
+)
