@@ -24,6 +24,7 @@ from gateway.fleet.control_channel import ControlChannel
 from gateway.fleet.question_formats import AcksFormat
 from gateway.freshness.probe import Probe
 from gateway.freshness.reconciler import Reconciler
+from gateway.hub.ack_policy import AckPolicy
 from gateway.hub.fanout import in_chunks
 from gateway.hub.hub import Hub
 from gateway.metrics import Metrics
@@ -81,9 +82,7 @@ class Node:
             self.subscriber.add,
             self.subscriber.discard,
             lambda name: self.reconciler.request_read(name),
-            acks_per_topic=settings.acks_per_topic,
-            acks_per_s=settings.acks_per_s,
-            ack_after_ms=settings.ack_after_ms,
+            AckPolicy(settings.acks_per_topic, settings.acks_per_s, settings.ack_after_ms),
             want_reconcile=lambda name: self.reconciler.want_reconcile(name),
             keys=self.store.keys,
         )

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.api.access import Gateway
 from gateway.api.readers import PROBLEMS, TOPIC, Readers
 from gateway.auth.tokens import Claims
-from gateway.hub.hub import Watch
+from gateway.hub.reader import TopicReader
 from gateway.ws import protocol
 from sync.http.endpoint import Streaming
 from sync.http.openapi import Answer, Operation
@@ -62,7 +62,7 @@ class Events:
 
         async def stream(scope: Scope, receive: Receive, send: Send) -> None:
             with self._readers.hold(claims.sub):
-                async with self._gateway.hub.watch(topic) as watch:
+                async with self._gateway.hub.reader(topic) as watch:
                     if await watch.newer_than(-1, OPEN_TIMEOUT_S) is None:
                         raise Problem("store_unavailable", "the topic's state could not be read yet")
                     await _event_source(self._gateway, watch, claims, topic, version)(scope, receive, send)
@@ -70,7 +70,7 @@ class Events:
         return Streaming(stream)
 
 
-def _event_source(gateway: Gateway, watch: Watch, claims: Claims, topic: str, held: int) -> EventSourceResponse:
+def _event_source(gateway: Gateway, watch: TopicReader, claims: Claims, topic: str, held: int) -> EventSourceResponse:
     stopping = anyio.Event()
     settings = gateway.settings
     return EventSourceResponse(
@@ -86,7 +86,7 @@ def _event_source(gateway: Gateway, watch: Watch, claims: Claims, topic: str, he
 
 
 async def _events(
-    gateway: Gateway, watch: Watch, claims: Claims, topic: str, held: int, stopping: anyio.Event
+    gateway: Gateway, watch: TopicReader, claims: Claims, topic: str, held: int, stopping: anyio.Event
 ) -> AsyncIterator[bytes]:
     """Yield the frames of planwire.v1 as events, ready to send; `held` is the version the browser has, -1 for none."""
     hub, settings = gateway.hub, gateway.settings

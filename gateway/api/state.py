@@ -13,7 +13,7 @@ from starlette.responses import Response
 from gateway.api.access import Gateway, require_claims
 from gateway.api.publish_request import CAUSE_TEXT_MAX
 from gateway.api.readers import PROBLEMS, TOPIC, Readers
-from gateway.hub.hub import Watch
+from gateway.hub.reader import TopicReader
 from planwire_client.core.headers import VERSION_HEADER
 from planwire_client.core.limits import EVENT_ID_MAX, VERSION_MAX
 from sync.http.fields import TIME, TOPIC_PATTERN, Model
@@ -87,7 +87,7 @@ class States:
             await hydration_requests.want(gateway.store, [topic])
         if wait_s and (snapshot.version < wanted or is_unhydrated):
             with self._readers.hold(claims.sub):
-                async with gateway.hub.watch(topic) as watch:
+                async with gateway.hub.reader(topic) as watch:
                     if wanted:
                         await _while_connected(request, watch.newer_than(wanted - 1, wait_s))
                     else:
@@ -125,7 +125,7 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _hydrated(gateway: Gateway, watch: Watch, topic: str, timeout_s: float) -> None:
+async def _hydrated(gateway: Gateway, watch: TopicReader, topic: str, timeout_s: float) -> None:
     """Return once the topic has a state, or the source has said that it has none, or after `timeout_s`."""
     until = time.monotonic() + timeout_s
     look_s = LOOK_S

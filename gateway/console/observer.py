@@ -25,8 +25,8 @@ from gateway.console.reports.topic_list import LivePage, live_page
 from gateway.console.supervisor import supervise
 from gateway.fleet.ask import Answers, FleetQuery
 from gateway.fleet.question_formats import ConsoleFormat
-from gateway.hub.hub import Subscription
 from gateway.hub.observer import HubObserver
+from gateway.hub.topic import Subscription
 from gateway.node import Node
 from gateway.ws.connection import SessionSocket
 from sync.store.store import StoreError

@@ -10,7 +10,8 @@ from typing import Any
 
 from gateway.fleet.ask import FleetQuery
 from gateway.fleet.question_formats import AcksFormat
-from gateway.hub.hub import Hub, LiveTopic
+from gateway.hub.hub import Hub
+from gateway.hub.topic import LiveTopic
 from sync.store.store import Store
 
 

@@ -105,7 +105,7 @@ class Probe:
         """Set until when the hub is fresh, and call `on_change` if that has changed it. Called on every tick."""
         self._choose()
         has_lapsed = not self._hub.fresh  # by the clock alone, maybe: then a heartbeat may have said so
-        is_current = self._feed.connected and not self._hub.unsettled
+        is_current = self._feed.connected and not self._hub.unread
         self._hub.set_fresh_until(self._alive_until(self._verified_at) if is_current else -math.inf)
         fresh = self._hub.fresh
         if fresh != self._was_fresh or (fresh and has_lapsed):

@@ -1,4 +1,4 @@
-"""The newest version of every live topic, and who is subscribed to it.
+"""The newest version of every live topic, and the sockets subscribed to it.
 
-May import: `gateway.ws.frames`, `gateway.ws.protocol`, `sync.core`, `sync.store`.
+May import: `gateway.ws.frames`, `gateway.ws.protocol`, `gateway.metrics`, `sync`.
 """

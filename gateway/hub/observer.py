@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sync.process import logs
 
 if TYPE_CHECKING:
-    from gateway.hub.hub import LiveTopic, Subscription
+    from gateway.hub.topic import LiveTopic, Subscription
 
 LOGGER = "gateway.hub.observer"
 

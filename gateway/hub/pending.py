@@ -1,7 +1,7 @@
-"""What a slow socket still has to be sent: one slot per topic, never a queue. Pure.
+"""What a socket that does not drain must still be sent: one entry per topic, never a queue. Pure.
 
-A slot holds no frame. The frame is looked up when the slot is taken, so it is the newest there is at that moment,
-and a hundred versions published meanwhile have cost one slot.
+An entry holds no frame. The frame is looked up when the entry is taken, so it is the newest there is at that moment,
+and a hundred versions published meanwhile cost one entry.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ T = TypeVar("T")
 
 
 class PendingTopics(Generic[T]):
-    """Latest-wins slots in order of first offer. Its size is bounded by the number of topics on the socket."""
+    """Topics in the order in which each was first noted. There are at most as many as the socket has subscriptions."""
 
-    __slots__ = ("_slots",)
+    __slots__ = ("_topics",)
 
     def __init__(self) -> None:
-        self._slots: dict[T, None] = {}
+        self._topics: dict[T, None] = {}
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._topics)
 
-    def offer(self, slot: T) -> bool:
-        """Mark `slot` as having something newer; return whether that replaced something not yet taken."""
-        if slot in self._slots:
+    def offer(self, topic: T) -> bool:
+        """Note that `topic` has something newer; return whether that replaces something not yet taken."""
+        if topic in self._topics:
             return True
-        self._slots[slot] = None
+        self._topics[topic] = None
         return False
 
-    def discard(self, slot: T) -> None:
-        """Forget `slot`, if it is there."""
-        self._slots.pop(slot, None)
+    def discard(self, topic: T) -> None:
+        """Remove `topic`, if it is there."""
+        self._topics.pop(topic, None)
 
     def take(self) -> T | None:
-        """Return and clear the slot that has waited longest, or None when nothing waits."""
-        for slot in self._slots:
-            del self._slots[slot]
-            return slot
+        """Remove and return the topic that has waited longest; None when nothing waits."""
+        for topic in self._topics:
+            del self._topics[topic]
+            return topic
         return None

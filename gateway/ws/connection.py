@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from gateway.auth.revocations import Revocations
-    from gateway.hub.hub import Subscription
+    from gateway.hub.topic import Subscription
     from gateway.node import Node
     from gateway.server.server import FirstBytesProtocol
 
@@ -650,7 +650,7 @@ class SessionSocket(WebSocket):
                     self.write(frames.text(data, False))
                     # The rule for acks in it goes for every topic: what was said of single ones is said again.
                     for subscription in self.session.topics.values():
-                        if node.hub.is_sampled(subscription.live) or subscription.live.ack_all:
+                        if node.hub.has_own_ack_rule(subscription.live):
                             node.hub.send_ack_policy(subscription)
                 case session.Close(code, reason):
                     if code == CloseCode.TOKEN:

@@ -16,6 +16,7 @@ import structlog
 
 from gateway.auth import origins
 from gateway.auth.addresses import TrustedProxies, group
+from gateway.hub.ack_policy import is_outdated
 from gateway.hub.fanout import in_chunks
 from gateway.metrics import Metrics
 from gateway.settings import GatewaySettings
@@ -307,9 +308,9 @@ class ConnectionRegistry:
 
         One step down is left alone, or a number that goes up and down would have everyone told all the time.
         """
-        (share, spread_ms), (told_share, told_ms) = self._hub.ack_rule(), self._ack_rule
-        if spread_ms / share > told_ms / told_share or spread_ms / share < told_ms / told_share / 2:
-            self._ack_rule = share, spread_ms
+        rule = self._hub.ack_rule()
+        if is_outdated(self._ack_rule, rule):
+            self._ack_rule = rule
             self._advice_beats = len(self._beats)
 
     def _advise(self, socket: SessionSocket) -> None:

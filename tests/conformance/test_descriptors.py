@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from gateway.hub import hub
+from gateway.hub import fanout
 from gateway.ws import connection, frames
 from gateway.ws.connection import SessionSocket
 from planwire_client.core.frames import CloseCode
@@ -51,7 +51,7 @@ class Watched:
                 self.made_for.setdefault(sock, os.fstat(sock.direct_fd).st_ino)
 
         monkeypatch.setattr(SessionSocket, "_enable_direct_write", opened)
-        monkeypatch.setattr(hub, "write_fd", self.write)
+        monkeypatch.setattr(fanout, "write_fd", self.write)
         monkeypatch.setattr(connection, "write_fd", self.write)
 
     def write(self, fd: int, data: bytes) -> int:

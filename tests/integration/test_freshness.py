@@ -300,7 +300,7 @@ async def test_what_is_missed_while_the_subscription_is_gone_is_read_after_it_re
         running.node.subscriber.bus = bus
         await converge(client, missed)
         await until(lambda: running.node.hub.fresh)
-        assert running.node.hub.unsettled == set()
+        assert running.node.hub.unread == set()
 
 
 async def test_a_wire_that_swallows_everything_is_noticed_and_replaced(valkey: Server, store: Store) -> None:

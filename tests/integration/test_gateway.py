@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from gateway.auth.tokens import mint
-from gateway.hub.hub import LiveTopic
+from gateway.hub.topic import LiveTopic
 from gateway.ws import registry
 from planwire_client.core.commit import PUBLISHER
 from sync.store.keys import DEFAULT_KEYS as keys

@@ -19,7 +19,7 @@ from gateway.console.reports import lease, report
 from gateway.console.reports.report import Window
 from gateway.console.reports.tab_counts import CENSUS_MAX, TabCounts, judged, socket_of, view_of
 from gateway.console.reports.tab_status import Judgement, Status, age_s, worst_first
-from gateway.hub.hub import LiveTopic, Subscription
+from gateway.hub.topic import LiveTopic, Subscription
 from gateway.node import Node
 from sync.store.store import Change, Snapshot, StoreError
 

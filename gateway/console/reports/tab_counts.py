@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import cast
 
 from gateway.console.reports.tab_status import Judgement, Status, View, judge, worst
-from gateway.hub.hub import LiveTopic, Subscription
 from gateway.hub.observer import HubObserver
+from gateway.hub.topic import LiveTopic, Subscription
 from gateway.node import Node
 from gateway.ws.connection import SessionSocket
 

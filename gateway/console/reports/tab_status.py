@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 if TYPE_CHECKING:
-    from gateway.hub.hub import Subscription
+    from gateway.hub.topic import Subscription
     from gateway.metrics import Histogram
     from sync.store.store import LogEntry, Snapshot
 

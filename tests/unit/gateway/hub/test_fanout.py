@@ -8,10 +8,12 @@ from collections import Counter
 
 import pytest
 
-from gateway.hub import hub as hub_module
+from gateway.hub import fanout
+from gateway.hub.ack_policy import AckPolicy
 from gateway.hub.fanout import CHUNK
-from gateway.hub.hub import Hub, Subscription
+from gateway.hub.hub import Hub
 from gateway.hub.pending import PendingTopics
+from gateway.hub.topic import Subscription
 from gateway.metrics import Metrics
 from planwire_client.core.commit import PUBLISHER
 from sync.core import announcement
@@ -56,9 +58,9 @@ class Crowd:
         self.turn = 0
         self.versions: list[list[int]] = [[] for _ in range(TABS)]
         self._parsed: dict[int, tuple[bytes, int]] = {}
-        monkeypatch.setattr(hub_module, "write_fd", self._write_fd)
+        monkeypatch.setattr(fanout, "write_fd", self._write_fd)
         # No crowd as far as acks go: what is counted here is the fan-out.
-        self.hub = Hub(Metrics(), _nothing, _nothing, lambda name: None, acks_per_topic=TABS)
+        self.hub = Hub(Metrics(), _nothing, _nothing, lambda name: None, AckPolicy(per_topic=TABS))
         self.tabs = [Tab(self, number) for number in range(TABS)]
         self.names = [TOPIC, *(f"{TOPIC}{number}" for number in range(1, topics))]
         self.subscriptions = [self.hub.attach(tab, self.names[tab.number % topics], 0) for tab in self.tabs]
@@ -176,7 +178,7 @@ async def test_a_stream_of_versions_ends_with_everybody_at_the_newest(monkeypatc
 async def test_what_is_said_to_a_whole_crowd_is_said_in_chunks_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """That every version is to be acknowledged, since a console looks; and that there is nothing any more to hold."""
     crowd = Crowd(monkeypatch)
-    crowd.hub._acks_per_topic = 100
+    crowd.hub._ack_policy = AckPolicy(per_topic=100)
     try:
         crowd.hub.apply_snapshot(Snapshot(TOPIC, 1, b'{"n":1}', b"", b""))
         await crowd.settle()
@@ -189,7 +191,7 @@ async def test_what_is_said_to_a_whole_crowd_is_said_in_chunks_too(monkeypatch: 
         ended: Counter[int] = Counter()
         monkeypatch.setattr(Tab, "end", lambda tab, topic, reason: crowd.end(tab, ended))
         monkeypatch.setattr(type(live), "erased", True)
-        crowd.hub._close_erased_soon(live)
+        crowd.hub._fan_out.close_erased_soon(live)
         await until(lambda: not live.subscriptions, 10, every_s=0)
         assert sum(ended.values()) == TABS
         assert max(ended.values()) <= CHUNK

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.hub.hub import Hub, LiveTopic, Subscription
+from gateway.hub.hub import Hub
 from gateway.hub.observer import HubObserver
 from gateway.hub.pending import PendingTopics
+from gateway.hub.topic import LiveTopic, Subscription
 from gateway.metrics import Metrics
 from planwire_client.core.commit import PUBLISHER
 from sync.core import announcement

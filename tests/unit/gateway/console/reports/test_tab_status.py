@@ -8,8 +8,8 @@ import pytest
 
 from gateway.console.reports import tab_status
 from gateway.console.reports.tab_status import Difference, Quantile, Status, View
-from gateway.hub.hub import LiveTopic, Subscription
 from gateway.hub.pending import PendingTopics
+from gateway.hub.topic import LiveTopic, Subscription
 from gateway.metrics import Histogram
 from sync.store.store import LogEntry, Snapshot
 

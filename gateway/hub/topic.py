@@ -1,0 +1,370 @@
+"""A live topic: its newest known version, its frames, and its subscriptions. Values only, no I/O.
+
+`LiveTopic` decides what an announcement or a read changes. The hub reads the store and sends what follows from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from enum import Enum
+from typing import Protocol
+
+from gateway.hub.ack_policy import AckRule
+from gateway.hub.pending import PendingTopics
+from gateway.ws import frames, protocol
+from planwire_client.core.topic import RESERVED_KINDS
+from sync.core.announcement import Announcement
+from sync.store.store import ABSENT, Snapshot
+
+UNKNOWN = -1
+"""`Subscription.sent` before the browser was sent anything."""
+
+AHEAD = -2
+"""`Subscription.sent` of a browser that holds something newer than is known here, until the store was read."""
+
+_INTERNAL = tuple(f"{kind}:" for kind in RESERVED_KINDS)
+
+
+class Socket(Protocol):
+    """The parts of a socket that the hub uses.
+
+    Attributes:
+        pending: topics with something newer, noted while the socket does not drain; None while it drains.
+        deflate: whether its frames may be compressed.
+        opened_at: when its session was opened, in seconds since 1970.
+    """
+
+    pending: PendingTopics[Subscription] | None
+    deflate: bool
+    opened_at: float
+
+    @property
+    def direct_fd(self) -> int:
+        """The descriptor while a frame may be written straight to it, else -1."""
+
+    def write(self, data: bytes) -> None:
+        """Send one WebSocket frame."""
+
+    def end(self, topic: str, reason: str) -> None:
+        """Leave the topic, and send `gone`."""
+
+    def write_remainder(self, data: bytes, sent: int) -> None:
+        """Send the rest of a frame of which the descriptor took `sent` bytes; 0 also when the write failed."""
+
+
+class Subscription:
+    """One socket's subscription to one topic.
+
+    Attributes:
+        index: its place in the topic's list.
+        client_version: the version that the browser held when it subscribed; 0: none.
+        sent: the newest version that the browser was sent or holds; else UNKNOWN or AHEAD. Only `gateway.hub` sets it.
+        acked, nacked: the newest versions that it answered for; 0: none.
+    """
+
+    __slots__ = ("acked", "client_version", "index", "live", "nacked", "sent", "socket")
+
+    def __init__(self, socket: Socket, live: LiveTopic, client_version: int, index: int) -> None:
+        self.socket = socket
+        self.live = live
+        self.client_version = client_version
+        self.index = index
+        self.sent = UNKNOWN
+        self.acked = 0
+        self.nacked = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not ended."""
+        subscriptions = self.live.subscriptions
+        return self.index < len(subscriptions) and subscriptions[self.index] is self
+
+    def restart(self, client_version: int) -> None:
+        """Begin anew: the browser has subscribed again, holding `client_version`."""
+        self.client_version, self.sent = client_version, UNKNOWN
+
+    def record_ack(self, version: int) -> bool:
+        """Return whether the ack counts: it is newer than the last one, and the version was sent."""
+        if not self.acked < version <= self.sent:
+            return False
+        self.acked = version
+        return True
+
+    def record_nack(self, version: int) -> bool:
+        """Return whether the nack counts: the topic has had the version."""
+        if version > self.live.version:
+            return False
+        self.nacked = version
+        return True
+
+
+class Announced(Enum):
+    """What an announcement is to a topic."""
+
+    NEWER = "newer: it is the newest version now"
+    LATE = "older than the newest, the first such since that was confirmed: the store should be read"
+    KNOWN = "the newest, or older than one that was late already"
+
+
+class LiveTopic:
+    """The newest known version of a topic, its encoded frames (made once, on first use) and its subscriptions.
+
+    Attributes:
+        known: the store was read since the bus was last lost; until then subscriptions are not answered.
+        confirmed: the bus has confirmed the subscription of the channel.
+        verifying: a browser claims to hold something newer, and the store is being read for it.
+        late_version: version of an older announcement that came after the newest. Set until a read confirms that the
+            store still has the newest: if it has not, it has lost it and gone on. 0: none.
+        owner: who computes the state, BILLING or PUBLISHER; empty while that is not known.
+        erased: what the topic was about was erased; nothing is to come.
+        is_internal: a topic of the gateways' own: not counted, and not put back into a store that lost it.
+        unproven: the version, if it is known only from an announcement without an owner and from no read; 0: none. A
+            build from before the owner announces so, and may be another installation's on the same channels.
+        ack_all: every browser is asked to acknowledge every version, however many they are.
+        remaining: subscriptions still to be served in the round under way; 0: none is.
+        readers: readers that are not sockets.
+        idle_since: when the last subscription or reader left, monotonic; None while there is one.
+    """
+
+    __slots__ = (
+        "_ack_policy",
+        "_cursor",
+        "_frames",
+        "_waiters",
+        "ack_all",
+        "base",
+        "cause",
+        "channel",
+        "confirmed",
+        "erased",
+        "idle_since",
+        "is_internal",
+        "known",
+        "late_version",
+        "name",
+        "owner",
+        "patch",
+        "readers",
+        "remaining",
+        "state",
+        "subscriptions",
+        "unproven",
+        "verifying",
+        "version",
+    )
+
+    def __init__(self, name: str, channel: bytes) -> None:
+        self.name = name
+        self.channel = channel
+        self.is_internal = name.startswith(_INTERNAL)
+        self.ack_all = False
+        self.version = 0
+        self.base = 0
+        self.state = ABSENT
+        self.patch = b""
+        self.cause = b""
+        self.owner = ""
+        self.erased = False
+        self.known = False
+        self.confirmed = False
+        self.verifying = False
+        self.late_version = 0
+        self.unproven = 0
+        self.subscriptions: list[Subscription] = []
+        self._cursor = 0
+        self.remaining = 0
+        self.readers = 0
+        self.idle_since: float | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._ack_policy: tuple[AckRule, bytes] | None = None
+        self._frames: list[bytes | None] = [None, None, None, None]
+
+    # The newest version.
+
+    def set(
+        self,
+        version: int,
+        state: bytes,
+        cause: bytes,
+        base: int = 0,
+        patch: bytes = b"",
+        owner: str = "",
+        erased: bool = False,
+    ) -> None:
+        """Make this the newest version. An empty `owner` (not known) keeps the one before."""
+        self.version, self.state, self.cause, self.base, self.patch = version, state, cause, base, patch
+        self.owner, self.erased = owner or self.owner, erased
+        self._frames = [None, None, None, None]
+
+    def announce(self, announced: Announcement) -> Announced:
+        """Take an announcement; return what it is to this topic."""
+        version, base, cause, patch, state, owner, erased = announced
+        if version > self.version:
+            self.set(version, state, cause, base, patch, owner, erased)
+            self.late_version = 0
+            self.unproven = 0 if owner else version
+            return Announced.NEWER
+        if version == self.version or self.late_version:
+            return Announced.KNOWN
+        # Late, because this one was read before it was announced. Or the store has lost this one, and its clock is
+        # behind the one that made it: then versions do not rise.
+        self.late_version = version
+        return Announced.LATE
+
+    def apply(self, snapshot: Snapshot, *, is_final: bool, may_reset: bool) -> int | None:
+        """Take what the store holds.
+
+        Args:
+            snapshot: what was read.
+            is_final: no other read was requested since this one was sent. A read that was sent before the subscription
+                was confirmed, or before a browser claimed something newer, says nothing about either.
+            may_reset: every gateway that could put something newer back into the store has had the time to.
+
+        Returns:
+            None if the store is older: nothing has changed. Otherwise the version that the store has lost and gone on
+            without, which is given up here too; 0: none.
+        """
+        lost = 0
+        if snapshot.version < self.version and not self.is_internal:
+            if not (is_final and 0 < self.late_version <= snapshot.version):
+                return None
+            lost, self.version = self.version, 0
+        if snapshot.version >= self.version:
+            self.unproven = 0
+        if snapshot.version > self.version:
+            self.replace(snapshot)
+        self.late_version = 0
+        self.known = True
+        if is_final:
+            self.verifying = self.verifying and not may_reset
+        return lost
+
+    def replace(self, snapshot: Snapshot) -> None:
+        """Make a snapshot the newest version, also if it is older."""
+        self.set(snapshot.version, snapshot.state, snapshot.cause, owner=snapshot.owner, erased=snapshot.erased)
+        self.unproven = 0
+
+    def confirm(self) -> None:
+        """Note that the bus carries the channel."""
+        self.confirmed = True
+
+    def verify(self) -> None:
+        """Note that the store is being read because of a browser that claims something newer."""
+        self.verifying = True
+
+    def invalidate(self) -> None:
+        """Note that the bus was lost: nothing is known until the next read."""
+        self.known = self.confirmed = False
+
+    # Frames.
+
+    def frame(self, as_patch: bool, deflate: bool) -> bytes:
+        """Return the WebSocket frame of the newest version; the same bytes for every socket of a kind."""
+        slot = 2 * as_patch + deflate
+        encoded = self._frames[slot]
+        if encoded is None:
+            text = (
+                protocol.patch(self.name, self.base, self.version, self.patch, self.cause)
+                if as_patch
+                else protocol.snapshot(self.name, self.version, self.state, self.cause)
+            )
+            encoded = self._frames[slot] = frames.text(text, deflate)
+        return encoded
+
+    def ack_policy_frame(self, rule: AckRule) -> bytes:
+        """Return the frame that asks a browser to acknowledge this topic by `rule`; made once while the rule stays."""
+        if self._ack_policy is None or self._ack_policy[0] != rule:
+            self._ack_policy = rule, frames.text(protocol.ack_policy(self.name, *rule), False)
+        return self._ack_policy[1]
+
+    def set_ack_all(self, ack_all: bool) -> bool:
+        """Set whether every browser is asked for every ack; return whether that is a change."""
+        is_change = self.ack_all != ack_all
+        self.ack_all = ack_all
+        return is_change
+
+    # Subscriptions, and the round in which a version is delivered to them.
+
+    def subscribe(self, socket: Socket, client_version: int) -> Subscription:
+        """Return a new subscription of `socket`, which holds `client_version` (0: none)."""
+        subscription = Subscription(socket, self, client_version, len(self.subscriptions))
+        self.subscriptions.append(subscription)
+        if self.remaining:
+            self.remaining += 1  # it stands between the cursor and those that come after the wrap
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """End a subscription. The last one of the list takes its place."""
+        last = self.subscriptions.pop()
+        if last is not subscription:
+            self.subscriptions[subscription.index] = last
+            last.index = subscription.index
+            if self.remaining:
+                self.remaining = len(self.subscriptions)  # `last` may have moved behind the cursor: once round again
+
+    def begin_round(self) -> bool:
+        """Have every subscription served once from now on; return False if a round was under way.
+
+        A round under way goes on from where it is, once round: the newer version overtakes.
+        """
+        is_new = not self.remaining
+        if is_new:
+            self._cursor = 0
+        self.remaining = len(self.subscriptions)
+        return is_new
+
+    def next_chunk(self, limit: int) -> list[Subscription]:
+        """Return the next subscriptions of the round, at most `limit`."""
+        subscriptions = self.subscriptions
+        self.remaining = min(self.remaining, len(subscriptions))
+        count = min(limit, self.remaining)
+        start = self._cursor if self._cursor < len(subscriptions) else 0
+        end = start + count
+        chunk = subscriptions[start:end]
+        if end > len(subscriptions):
+            end -= len(subscriptions)
+            chunk += subscriptions[:end]
+        self._cursor = end
+        self.remaining -= count
+        return chunk
+
+    # Readers that are not sockets.
+
+    def open_reader(self) -> None:
+        """Count a reader."""
+        self.readers += 1
+
+    def close_reader(self) -> None:
+        """Count it no more."""
+        self.readers -= 1
+
+    async def changed(self) -> None:
+        """Return once the topic was announced or read again."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def wake_readers(self) -> None:
+        """Have every `changed` return."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    def retain(self) -> bool:
+        """Note that the topic is used; return whether it was idle."""
+        was_idle = self.idle_since is not None
+        self.idle_since = None
+        return was_idle
+
+    def release(self) -> bool:
+        """Return whether the topic is idle now: nobody has subscribed to it or reads it."""
+        if self.subscriptions or self.readers:
+            return False
+        self.idle_since = time.monotonic()
+        return True
