@@ -21,7 +21,7 @@ const a = { gateway: "a", sockets: 2, status: "STALE" };
 const b = { gateway: "b", sockets: 0, status: "SYNCED" };
 const c = { gateway: "c", sockets: 7, status: "SYNCED" };
 const shown = (gateways, reports, known) => {
-  const { tabs, from, counts, gateways: holders } = merged({ ...polled, gateways }, 5, new Map(reports), known);
+  const { tabs, from, counts, gateways: holders } = mergeReports({ ...polled, gateways }, 5, new Map(reports), known);
   const names = tabs.map((each) => each.session ?? each);
   return [names, from, counts, holders.map(({ gateway, status }) => `${gateway} ${status}`)];
 };
@@ -76,12 +76,12 @@ async def run(page: Page, module: str, body: str) -> Any:
 
 
 async def test_what_is_computed_is_right(page: Page) -> None:
-    part, whole, old = await run(page, "model", MODEL)
+    part, whole, old = await run(page, "model/topic_model", MODEL)
     assert part == [["polled"], 5, {"SYNCED": 9}, ["a SYNCED", "c SYNCED", "z SILENT"]]
     assert whole == [["s2", "s1"], 0, {}, ["a SYNCED"]]
     assert old == [["polled"], 5, {"SYNCED": 9}, ["a STALE", "c SYNCED"]]
 
-    assert await run(page, "attention", ATTENTION) == [
+    assert await run(page, "model/attention", ATTENTION) == [
         "red tenant:a: 2 tabs NACKED #/topics/tenant:a?at=tabs",
         "red tenant:b: 1 tab NACKED #/topics/tenant:b?at=tabs",
         "amber 3 more topics with tabs in trouble #/?only=trouble",
@@ -90,32 +90,36 @@ async def test_what_is_computed_is_right(page: Page) -> None:
     ]
 
     # Tabs of a topic without a state are as they should be, and yet somebody sees "Free".
-    assert await run(page, "attention", FINDINGS) == [["It has no state"], []]
+    assert await run(page, "model/attention", FINDINGS) == [["It has no state"], []]
 
     name = "sandbox/tenant:a~b.c_d@e-F0"
-    link = await run(page, "place", f"return toTopic('{name}', {{ from: 1, to: '' }})")
+    link = await run(page, "model/links", f"return toTopic('{name}', {{ from: 1, to: '' }})")
     assert link == "#/topics/sandbox%2Ftenant:a~b.c_d@e-F0?from=1"
     again = f"const {{ view, name, query }} = parse('{link}'); return [view, name, query.get('from')]"
-    assert await run(page, "place", again) == ["topic", name, "1"]
+    assert await run(page, "router", again) == ["topic", name, "1"]
     for nothing in ("#/nonsense", "#/topics/", "#/topics/%E0%A4%A"):
-        assert await run(page, "place", f"return parse('{nothing}')") is None
+        assert await run(page, "router", f"return parse('{nothing}')") is None
 
-    assert await run(page, "chart", "return [path([null, 1, 2], 2), path([0], 1)]") == [
+    assert await run(page, "ui/chart", "return [path([null, 1, 2], 2), path([0], 1)]") == [
         "M231.7 24.0h.01L240.0 2.0",
         "M240.0 46.0h.01",
     ]
-    assert await run(page, "chart", "return [[0, 5], [1234, 5], [0.0003, 0.0001]].map((each) => ceiling(...each))") == [
+    assert await run(
+        page, "ui/chart", "return [[0, 5], [1234, 5], [0.0003, 0.0001]].map((each) => ceiling(...each))"
+    ) == [
         5,
         2000,
         pytest.approx(0.0005),
     ]
-    command = await run(page, "copy", """return curl("POST", "http://x/y", { key: "KEY", body: { a: "it's" } })""")
+    command = await run(page, "ui/copy", """return curl("POST", "http://x/y", { key: "KEY", body: { a: "it's" } })""")
     assert command == (
         "curl -X POST -H \"Authorization: Bearer $KEY\" -H 'Content-Type: application/json'"
         " --data-raw '{\"a\":\"it'\\''s\"}' 'http://x/y'"
     )
     sides = "rows([leaves({ a: { b: 1 }, c: [1] }), leaves({}), leaves({ a: { b: 2 } })])"
-    assert await run(page, "sides", f"return {sides}.map(({{ path, differs }}) => `${{path}} ${{differs}}`)") == [
+    assert await run(
+        page, "parts/comparison", f"return {sides}.map(({{ path, differs }}) => `${{path}} ${{differs}}`)"
+    ) == [
         "a.b true",
         "c false",
     ]

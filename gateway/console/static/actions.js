@@ -1,10 +1,10 @@
 /** What can be done, each behind a question: what will happen, then what happened and the entry of the audit log. */
 import { act, gateway, get } from "./api.js";
-import { curl } from "./copy.js";
-import { ask } from "./dialog.js";
-import { set } from "./dom.js";
-import { moment } from "./format.js";
-import { environmentOf } from "./place.js";
+import { moment } from "./model/format.js";
+import { environmentOf } from "./model/links.js";
+import { curl } from "./ui/copy.js";
+import { ask } from "./ui/dialog.js";
+import { setAttribute } from "./ui/dom.js";
 
 /** @typedef {import("./app.js").Context} Context */
 
@@ -57,8 +57,8 @@ export const guarded = (session, name, button) => {
   const why = whyNot(session, name);
   if (!why) return button;
   // Not `disabled`: that could not be reached by keyboard, and nobody would learn why.
-  set(button, "aria-disabled", "true");
-  set(button, "data-why", why);
+  setAttribute(button, "aria-disabled", "true");
+  setAttribute(button, "data-why", why);
   button.addEventListener("click", (event) => event.stopImmediatePropagation(), { capture: true });
   return button;
 };

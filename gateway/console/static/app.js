@@ -1,22 +1,22 @@
 /**
  * The page's frame: who is logged in, what the link names, the two clocks that keep the view current, and the keys.
  *
- * A view is made by `landing`, `topicView` or `whyView`. It is drawn when a report changes (live.js), and polled for
+ * A view is made by `landing`, `topicView` or `causeView`. It is drawn when a report changes (live.js), and polled for
  * what is not reported. The flow: place.js -> the view -> api.js and live.js -> dom.js.
  */
 import { guarded } from "./actions.js";
 import { get, post, Refused } from "./api.js";
-import { copy } from "./copy.js";
-import { say, set } from "./dom.js";
-import { plural } from "./format.js";
-import { history as samples } from "./history.js";
-import { keys } from "./keys.js";
-import { landing } from "./landing.js";
 import { live } from "./live.js";
-import { parse } from "./place.js";
-import { tips } from "./tip.js";
-import { topicView } from "./topic.js";
-import { whyView } from "./why.js";
+import { plural } from "./model/format.js";
+import { history as samples } from "./model/history.js";
+import { parse } from "./router.js";
+import { copy } from "./ui/copy.js";
+import { setAttribute, setText } from "./ui/dom.js";
+import { keys } from "./ui/keys.js";
+import { tips } from "./ui/tip.js";
+import { causeView } from "./views/cause.js";
+import { landing } from "./views/landing.js";
+import { topicView } from "./views/topic.js";
 
 const POLL_MS = 2000;
 const RETRY_MS = 3000;
@@ -48,8 +48,8 @@ const SAMPLE_MS = 1000;
 
 /** @param {string} id @returns {any} */
 const element = (id) => document.getElementById(id);
-const mains = { login: element("login"), landing: element("landing"), topic: element("topic"), why: element("why") };
-const makers = { landing, topic: topicView, why: whyView };
+const mains = { login: element("login"), landing: element("landing"), topic: element("topic"), cause: element("why") };
+const makers = { landing, topic: topicView, cause: causeView };
 
 /** @type {View | null} */
 let view = null;
@@ -67,13 +67,13 @@ const show = (/** @type {keyof typeof mains} */ name) => {
 
 const notice = (/** @type {string} */ text) => {
   element("notice").hidden = !text;
-  say(element("notice"), text);
+  setText(element("notice"), text);
 };
 
 const freshness = (/** @type {string} */ status, /** @type {string} */ text, /** @type {string} */ why) => {
-  set(element("freshness"), "data-status", status);
-  set(element("freshness"), "data-why", why);
-  say(element("freshness-text"), text);
+  setAttribute(element("freshness"), "data-status", status);
+  setAttribute(element("freshness"), "data-why", why);
+  setText(element("freshness-text"), text);
 };
 
 /** How sure what is shown is: the answers to polls first, then the stream, then the gateways' own word. */
@@ -107,7 +107,7 @@ const failed = (error) => {
     view = null;
     element("logout").hidden = true;
     freshness("connecting", "Not logged in", "");
-    if (error.code === "token_expired") say(element("login-problem"), "The login has ended.");
+    if (error.code === "token_expired") setText(element("login-problem"), "The login has ended.");
     show("login");
     element("token").focus();
     return false;
@@ -181,7 +181,7 @@ const enter = async () => {
   context.session = await get("session");
   element("logout").hidden = !context.session.has_login;
   element("read-only").hidden = context.session.scopes.includes("admin");
-  say(element("gateway"), `Gateway ${context.session.gateway}`);
+  setText(element("gateway"), `Gateway ${context.session.gateway}`);
   route();
 };
 
@@ -193,9 +193,9 @@ element("login-form").addEventListener("submit", async (/** @type {SubmitEvent} 
   try {
     await post("login", { token: input.value });
     input.value = "";
-    say(element("login-problem"), "");
+    setText(element("login-problem"), "");
   } catch (error) {
-    say(element("login-problem"), error instanceof Error ? `${error.message}.` : "");
+    setText(element("login-problem"), error instanceof Error ? `${error.message}.` : "");
     return input.select();
   }
   start();
@@ -249,7 +249,7 @@ const KEYS = {
   d: () => view?.compare?.(),
   r: () => view?.replay?.(),
   a: () => view?.focusActions?.(),
-  c: async () => say(element("said"), `${await copy(() => location.href)}: the link of this view`),
+  c: async () => setText(element("said"), `${await copy(() => location.href)}: the link of this view`),
 };
 
 const { help } = keys(

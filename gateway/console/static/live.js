@@ -4,6 +4,7 @@
  * The reports are topics like any other, read with the project's own browser client. Gateways make them only while
  * somebody says every few seconds that he looks, so nothing is reported for a page that nobody sees.
  */
+// @ts-expect-error The gateway serves it at this path; it is checked where it lies.
 import { planwire } from "../client/planwire.js";
 import { gateway, post } from "./api.js";
 

@@ -194,7 +194,7 @@ def test_the_page_knows_the_refusal_that_is_none() -> None:
     from gateway import console
     from sync.billing.domain.reducer import ASKED_SINCE
 
-    assert f'"{ASKED_SINCE}"' in (Path(console.__file__).parent / "static" / "attention.js").read_text()
+    assert f'"{ASKED_SINCE}"' in (Path(console.__file__).parent / "static" / "model" / "attention.js").read_text()
 
 
 def test_the_console_offers_the_scenarios_that_the_simulator_has() -> None:

@@ -1,0 +1,24 @@
+/** Links to the views of the page, and what a topic's name says. Pure. */
+
+/** The query of a link, with its question mark; members without a value are left out. @param {Record<string, any>} query */
+export const tail = (query) => {
+  const given = Object.entries(query).filter(([, value]) => value != null && value !== "" && value !== false);
+  const text = new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
+  return text && `?${text}`;
+};
+
+/** @param {Record<string, any>} [query] */
+export const toLanding = (query = {}) => `#/${tail(query)}`;
+
+/** A topic's name is readable in its link: a colon and an at sign need no escape there. @param {string} name @param {Record<string, any>} [query] */
+export const toTopic = (name, query = {}) =>
+  `#/topics/${encodeURIComponent(name).replaceAll("%3A", ":").replaceAll("%40", "@")}${tail(query)}`;
+
+/** @param {string} kind @param {Record<string, any>} [query] */
+export const toCause = (kind, query = {}) => `#/why/${encodeURIComponent(kind)}${tail(query)}`;
+
+/** A topic's environment, and the name it has in live. @param {string} topic @returns {[string, string]} */
+export const environmentOf = (topic) => {
+  const [, env = "live", bare] = /** @type {RegExpExecArray} */ (/^(?:([^/]*)\/)?(.*)$/s.exec(topic));
+  return [env, bare];
+};

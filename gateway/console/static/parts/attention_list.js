@@ -1,0 +1,36 @@
+/** A list of what needs attention: each item in its colour, with why, since when, and the way to its explanation. */
+import { ago } from "../model/format.js";
+import { h, keyed, setAttribute, setText } from "../ui/dom.js";
+
+/** @typedef {import("../model/attention.js").Item} Item */
+
+/** @param {string} label @param {string} calm what to say where there is nothing @param {(item: Item) => boolean} [follow] goes there by itself, and says whether it did */
+export const attentionList = (label, calm, follow = () => false) => {
+  const list = h("ol", { class: "attention", "aria-label": label, hidden: true });
+  const nothing = h("p", { class: "calm", role: "status", hidden: true }, calm);
+  return {
+    elements: [nothing, list],
+    /** @param {Item[]} items @param {boolean} isKnown whether all was asked, so that nothing means nothing */
+    show: (items, isKnown) => {
+      keyed(
+        list,
+        items,
+        ({ key }) => key,
+        () => h("li", {}, h("a"), h("span", { class: "quiet when" }), h("span", { class: "quiet" })),
+        (element, item) => {
+          const [anchor, when, told] = element.children;
+          setAttribute(element, "data-severity", item.severity);
+          setAttribute(anchor, "href", item.link);
+          anchor.onclick = (/** @type {Event} */ event) => {
+            if (follow(item)) event.preventDefault();
+          };
+          setText(anchor, item.title);
+          setText(when, item.at ? ago(Date.now() / 1000 - item.at / 1e6) : "");
+          setText(told, item.why);
+        },
+      );
+      list.hidden = !items.length;
+      nothing.hidden = items.length > 0 || !isKnown;
+    },
+  };
+};

@@ -1,0 +1,49 @@
+/** Where the topic was found to differ from what the provider says. */
+import { get } from "../api.js";
+import { local, plural } from "../model/format.js";
+import { environmentOf } from "../model/links.js";
+import { card, h, keyed, line, setText, table } from "../ui/dom.js";
+
+const HEADS = ["Time", "Kind", "Why", "Here", "There", "Repaired by"];
+
+/** @param {unknown} value */
+const text = (value) => (value == null ? "" : typeof value === "string" ? value : JSON.stringify(value));
+
+/** @param {string} name of the topic */
+export const drift = (name) => {
+  const { element: scroll, body } = table("Drift", HEADS);
+  const told = h("p", { class: "quiet", role: "status" });
+  const [env] = environmentOf(name);
+  return {
+    element: card("drift", "Drift", told, scroll),
+    /** @param {AbortSignal} signal */
+    load: async (signal) => {
+      const answer = await get("drift", { env, topic: name, limit: 50 }, signal);
+      const found = answer.drift ?? [];
+      setText(
+        told,
+        !answer.listed
+          ? "The process that answers takes no webhooks: it cannot tell."
+          : found.length
+            ? `It differed ${plural(found.length, "time")}, and was repaired.`
+            : "It was never found to differ from what the provider says.",
+      );
+      scroll.hidden = !found.length;
+      keyed(
+        body,
+        found,
+        (/** @type {any} */ entry) => JSON.stringify([entry.at, entry.kind, entry.subject]),
+        () => line(HEADS),
+        (row, entry) => {
+          const [time, kind, why, here, there, repaired] = row.children;
+          setText(time, local(entry.at));
+          setText(kind, [entry.kind, entry.subject].filter(Boolean).join(" "));
+          setText(why, entry.why);
+          setText(here, text(entry.here));
+          setText(there, text(entry.there));
+          setText(repaired, entry.version ?? "");
+        },
+      );
+    },
+  };
+};

@@ -1,0 +1,28 @@
+/** Where the page is, as its link says: `#/`, `#/topics/NAME`, `#/why/KIND`, each with a query. */
+import { tail } from "./model/links.js";
+
+/** @typedef {{view: "landing" | "topic" | "cause", name: string, query: URLSearchParams}} Place */
+
+/** @param {string} hash @returns {Place | null} null: it names nothing */
+export const parse = (hash) => {
+  const [path, query = ""] = hash.replace(/^#/, "").split(/\?(.*)/s);
+  const match = /^\/?(?:(topics|why)\/(.+))?$/.exec(path);
+  if (!match) return null;
+  const [, kind, name = ""] = match;
+  try {
+    return {
+      view: kind === "topics" ? "topic" : kind === "why" ? "cause" : "landing",
+      name: decodeURIComponent(name),
+      query: new URLSearchParams(query),
+    };
+  } catch {
+    return null;
+  }
+};
+
+/** Writes a view's choices into the link, without going anywhere. @param {Record<string, any>} changes */
+export const updateQuery = (changes) => {
+  const [path, query = ""] = location.hash.replace(/^#/, "").split(/\?(.*)/s);
+  const now = Object.fromEntries(new URLSearchParams(query));
+  history.replaceState(null, "", `#${path || "/"}${tail({ ...now, ...changes })}`);
+};

@@ -1,0 +1,26 @@
+/** A coloured word, and the sentence that explains it to whoever asks. */
+import { EXPLAINED } from "../model/status.js";
+import { h, setAttribute, setText } from "./dom.js";
+
+/** @typedef {import("../model/status.js").Status} Status */
+
+/** A place for a coloured word; `isStop` lets Tab reach it. */
+export const pill = (isStop = true) =>
+  h("span", { class: "pill", tabindex: isStop ? "0" : null }, h("span"), h("span", { class: "unseen" }));
+
+/**
+ * Shows a word and why, in a colour: `tone` is a status, or one of those of styles/frame.css.
+ * @param {Element} element made by `pill` @param {string} word @param {string} why @param {string} [tone]
+ */
+export const setStatus = (element, word, why, tone = word) => {
+  setAttribute(element, "data-status", tone);
+  setAttribute(element, "data-why", why);
+  setText(/** @type {Element} */ (element.firstElementChild), word);
+  setText(/** @type {Element} */ (element.lastElementChild), why && `: ${why}`);
+};
+
+/** @param {Element} element made by `pill` @param {Status | null} status @param {string} [why] */
+export const setTabStatus = (element, status, why) => {
+  if (status) setStatus(element, status, why || EXPLAINED[status]);
+  else setStatus(element, "no tabs", "No tab is connected to it.", "NONE");
+};
