@@ -91,7 +91,7 @@ class Metrics:
         evicts: by the store's maxmemory-policy whether it evicts any of our keys: 1, 0, or NaN where it does not tell.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, backlog: Backlog | None = None) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         # Counters.
         self.opened = 0
@@ -141,7 +141,7 @@ class Metrics:
         self.auth_failures: Counter[str] = Counter()
         self.requests: Counter[tuple[str, str, int]] = Counter()
         self.counters: Mapping[tuple[str, counters.Labels], int] = {}
-        self.backlog: Backlog | None = None
+        self.backlog = backlog
         self.evicts: Mapping[str, float] = {}
         # Histograms.
         self.publish_to_sent = Histogram(LATENCY_BOUNDS_S)

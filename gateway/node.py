@@ -27,7 +27,7 @@ from gateway.freshness.reconciler import Reconciler
 from gateway.hub.ack_policy import AckPolicy
 from gateway.hub.fanout import in_chunks
 from gateway.hub.hub import Hub
-from gateway.metrics import Metrics
+from gateway.metrics import Backlog, Metrics
 from gateway.server.connections import HttpConnections, Limits
 from gateway.settings import GatewaySettings
 from gateway.ws.connection import SessionSocket
@@ -60,8 +60,21 @@ class Node:
         has_died: one of the tasks has failed, and the process is stopping for it.
     """
 
-    def __init__(self, settings: GatewaySettings, connected: Connected, keys: Sequence[VerifyKey] = ()) -> None:
-        """Run on an open store; `keys` verify tokens beside those of the settings."""
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        connected: Connected,
+        keys: Sequence[VerifyKey] = (),
+        backlog: Backlog | None = None,
+    ) -> None:
+        """Run on an open store.
+
+        Args:
+            settings: the configuration.
+            connected: the store and its bus.
+            keys: verify tokens beside those of the settings.
+            backlog: the queues of billing that /metrics shows; None where webhooks are not taken.
+        """
         self.settings = settings
         self.name = secrets.token_hex(6)
         self._session_count = itertools.count(1)
@@ -70,7 +83,7 @@ class Node:
         self.store = connected.store
         self._control_channel = self.store.keys.control_channel.encode()
         self.inspection = Inspection(self.store, settings.dev)
-        self.metrics = Metrics()
+        self.metrics = Metrics(backlog)
         self.connections = HttpConnections(Limits.of(settings), self.metrics)
         self.auth, self._jwks = _auth(settings, keys)
         self.publish_keys = PublishKeys(

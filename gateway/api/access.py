@@ -15,6 +15,7 @@ from gateway.auth.tokens import Auth, AuthFailure, Claims
 from gateway.hub.hub import Hub
 from gateway.metrics import Metrics
 from gateway.settings import GatewaySettings
+from sync.http.callers import Caller, Guard
 from sync.http.problem import Problem
 from sync.store.checks.inspection import Inspection
 from sync.store.store import Store
@@ -142,3 +143,21 @@ def _refuse(gateway: Gateway, denial: Denial | None) -> None:
     if denial is not None:
         gateway.metrics.auth_failures[denial.code] += 1
         raise Problem(denial.code, denial.detail)
+
+
+def publish_key_guard(gateway: Gateway) -> Guard:
+    """Return the guard of the intake's routes: it admits the holders of publish keys, each request within its rate."""
+
+    async def guard(request: Request) -> Caller:
+        key = require_key(gateway, request)
+        spend(key, 1)
+
+        def denial(scope: str, topic: str) -> tuple[str, str] | None:
+            found = key.rights.denial(key.name, Scope(scope), topic)
+            if found is not None:
+                gateway.metrics.auth_failures[found.code] += 1
+            return found
+
+        return Caller(key.name, denial)
+
+    return guard

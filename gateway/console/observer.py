@@ -17,7 +17,7 @@ import orjson
 
 from gateway.console import fault_injection
 from gateway.console.fault_injection import FaultInjection
-from gateway.console.rejected_webhooks import Refusals
+from gateway.console.rejected_webhooks import RejectedWebhooks
 from gateway.console.reports import lease
 from gateway.console.reports.reporter import Reporter, Told
 from gateway.console.reports.tab_counts import TabCounts, socket_of
@@ -55,8 +55,9 @@ class ConsoleObserver(HubObserver):
         self._reasons: OrderedDict[tuple[str, str], tuple[int, str]] = OrderedDict()
         self.tab_counts = TabCounts(node)
         self.holds = FaultInjection()
-        self.refusals = Refusals(node.store)
-        self.reporter = Reporter(node, self.tab_counts, self.holds, Told(self.nack_reason, self.refusals.counters))
+        self.rejected_webhooks = RejectedWebhooks(node.store)
+        told = Told(self.nack_reason, self.rejected_webhooks.counters)
+        self.reporter = Reporter(node, self.tab_counts, self.holds, told)
         self.fleet_query = FleetQuery(node.store, node.name, ConsoleFormat(), self._answer)
         self._looks: asyncio.Queue[list[object]] = asyncio.Queue(LOOKS_MAX)
         node.control.on(ConsoleFormat.op, self.fleet_query.heard)
@@ -84,7 +85,7 @@ class ConsoleObserver(HubObserver):
         while True:
             await asyncio.sleep(FLUSH_S)
             with contextlib.suppress(StoreError):
-                await self.refusals.flush()
+                await self.rejected_webhooks.flush()
 
     def _look_heard(self, message: Mapping[str, Any]) -> None:
         # Handled in a supervised task of the console: this is called by the reader of the bus.

@@ -1,30 +1,31 @@
-"""Webhooks that were refused at the door: counted by provider and code in the store, for every console to see.
+"""Rejected webhooks: counted by provider and code in the store, for every console to see.
 
-Whoever sends forged ones by the thousand costs a dictionary entry, and one write a second.
+A flood of forged webhooks costs one dictionary entry and one write per second.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.requests import Request
+from starlette.responses import Response
 
+from sync.http.endpoint import Handler
+from sync.http.problem import FORESEEN, problem_of
 from sync.store.command_pipeline import run_commands
 from sync.store.store import Store, StoreError
 
 KEEP_S = 7 * 86_400
 CODES_MAX = 64
-BODY_MAX_BYTES = 4096
+"""Maximum number of (provider, code) pairs that wait to be written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """How often, and when first and last (microseconds since 1970), a provider's webhooks were refused so."""
+class Rejected:
+    """How often a provider's webhooks were rejected with one code, and when first and last (us since 1970)."""
 
     count: int
     first_us: int
@@ -32,25 +33,30 @@ class Refusal:
     detail: str
 
 
-class Refusals:
-    """The refusals of one process that the store has not been told of, and those that it has, of all."""
+class RejectedWebhooks:
+    """The rejected webhooks of this process that are not yet in the store, and those of all processes in the store.
+
+    Attributes:
+        deliveries: webhooks received by this process.
+        rejected: how many of them were rejected.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._key = store.keys.console("refused")
-        self._new: dict[tuple[str, str], Refusal] = {}
-        self._telling = asyncio.Lock()
-        self.deliveries = self.refused = 0
+        self._new: dict[tuple[str, str], Rejected] = {}
+        self._flushing = asyncio.Lock()
+        self.deliveries = self.rejected = 0
 
     def counters(self) -> dict[str, int]:
-        """Return how many webhooks came to this process, and how many of them were refused."""
-        return {"webhooks": self.deliveries, "webhook_refusals": self.refused}
+        """Return how many webhooks this process has received and rejected."""
+        return {"webhooks": self.deliveries, "webhook_refusals": self.rejected}
 
     def note(self, provider: str, code: str, detail: str, now_us: int) -> None:
-        """Count one."""
-        self._add(provider, code, Refusal(1, now_us, now_us, detail))
+        """Count one rejected webhook."""
+        self._add(provider, code, Rejected(1, now_us, now_us, detail))
 
-    def _add(self, provider: str, code: str, found: Refusal) -> None:
+    def _add(self, provider: str, code: str, found: Rejected) -> None:
         known = self._new.get((provider, code))
         if known is None:
             if len(self._new) < CODES_MAX:
@@ -58,18 +64,33 @@ class Refusals:
             return
         newer = found if found.last_us >= known.last_us else known
         first_us = min(known.first_us, found.first_us)
-        self._new[provider, code] = Refusal(known.count + found.count, first_us, newer.last_us, newer.detail)
+        self._new[provider, code] = Rejected(known.count + found.count, first_us, newer.last_us, newer.detail)
+
+    def watched(self, provider: str, handler: Handler) -> Handler:
+        """Return the handler of a provider's webhooks that counts deliveries and records rejected ones."""
+
+        async def answer(request: Request) -> Response:
+            self.deliveries += 1
+            try:
+                return await handler(request)
+            except tuple(FORESEEN) as error:
+                problem = problem_of(error)
+                self.rejected += 1
+                self.note(provider, problem.code, problem.detail, time.time_ns() // 1000)
+                raise
+
+        return answer
 
     async def flush(self) -> None:
-        """Return once the store knows of all, also of those that another call is just telling it.
+        """Return once all are written, also those that another call is writing.
 
         Raises:
-            StoreError: the store is unreachable or failing; they are told later.
+            StoreError: the store is unreachable or failing; they are written later.
         """
-        async with self._telling:
-            await self._tell()
+        async with self._flushing:
+            await self._write()
 
-    async def _tell(self) -> None:
+    async def _write(self) -> None:
         new, self._new = self._new, {}  # before anything is awaited: more may come meanwhile
         if not new:
             return
@@ -89,7 +110,7 @@ class Refusals:
             raise
 
     async def listed(self) -> list[dict[str, Any]]:
-        """Return all refusals of the last days, the newest first.
+        """Return the rejected webhooks of the last days, the newest first.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -105,36 +126,3 @@ class Refusals:
             row = rows.setdefault((provider, code), {"provider": provider, "code": code})
             row[name] = value.decode() if name == "detail" else int(value)
         return [row for row in rows.values() if "last_us" in row]
-
-
-class Watched:
-    """An intake door whose refusals are noted."""
-
-    def __init__(self, door: ASGIApp, provider: str, refusals: Refusals) -> None:
-        self._door = door
-        self._provider = provider
-        self._refusals = refusals
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one delivery."""
-        status = 200
-        self._refusals.deliveries += 1
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                self._refusals.refused += status >= 400
-            elif status >= 400 and message["type"] == "http.response.body":
-                self._note(message.get("body", b"")[:BODY_MAX_BYTES])
-            await send(message)
-
-        await self._door(scope, receive, watched)
-
-    def _note(self, body: bytes) -> None:
-        try:
-            problem = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            return
-        if isinstance(problem, Mapping) and isinstance(problem.get("code"), str):
-            self._refusals.note(self._provider, problem["code"], str(problem.get("detail", "")), time.time_ns() // 1000)

@@ -16,7 +16,7 @@ from gateway.auth.revocations import Revocations
 from gateway.console import auth, scopes, supervisor
 from gateway.console.auth import AUDIENCE, COOKIE, LOGIN_TRIES, ConsoleAuth, Tokens
 from gateway.console.reports.tab_counts import TabCounts
-from gateway.console.routes import routes
+from gateway.console.routes import session
 from gateway.settings import GatewaySettings
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.store import Store
@@ -184,7 +184,7 @@ async def test_behind_a_proxy_wrong_tokens_are_counted_by_the_clients_address(st
 
 async def test_a_login_body_is_bounded(store_url: str) -> None:
     async with run_gateway(environment(store_url, CONSOLE_TOKEN=TOKEN)) as running, http(running) as client:
-        assert (await login(client, "x" * routes.LOGIN_BODY_MAX_BYTES)).status_code == 413
+        assert (await login(client, "x" * session.LOGIN_BODY_MAX_BYTES)).status_code == 413
 
 
 async def test_in_development_a_loopback_page_needs_no_login_but_a_foreign_name_for_loopback_does(

@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from gateway.console.rejected_webhooks import Refusals
+from gateway.console.rejected_webhooks import RejectedWebhooks
 from sync.store.store import Store, StoreError
 
 
 async def test_what_is_asked_for_while_it_is_being_told_is_told_once(store: Store) -> None:
-    refusals = Refusals(store)
+    refusals = RejectedWebhooks(store)
     for at_us in (5, 6, 7):
         refusals.note("paddle", "signature_invalid", f"at {at_us}", at_us)
     rows, _, again = await asyncio.gather(refusals.listed(), refusals.flush(), refusals.listed())
@@ -22,7 +22,7 @@ async def test_what_is_asked_for_while_it_is_being_told_is_told_once(store: Stor
 
 
 async def test_processes_count_together(store: Store) -> None:
-    several = [Refusals(store) for _ in range(8)]
+    several = [RejectedWebhooks(store) for _ in range(8)]
     for turn in range(20):
         for refusals in several:
             refusals.note("paddle", "signature_expired", "old", turn)
@@ -32,7 +32,7 @@ async def test_processes_count_together(store: Store) -> None:
 
 
 async def test_what_the_store_did_not_take_is_told_later(store: Store) -> None:
-    refusals = Refusals(store)
+    refusals = RejectedWebhooks(store)
     refusals.note("stripe", "signature_invalid", "first", 5)
     await store.redis.set("pw:{console}:refused", "in the way")
     with pytest.raises(StoreError):

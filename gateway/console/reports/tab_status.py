@@ -6,11 +6,12 @@ Private parts never get here: what is shaped is what browsers are sent, and what
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
+
+from sync.core import instants
 
 if TYPE_CHECKING:
     from gateway.hub.topic import Subscription
@@ -191,7 +192,7 @@ def timeline(entries: Sequence[LogEntry], count: int) -> list[dict[str, Any]]:
     for index, entry in enumerate(entries[:count]):
         line: dict[str, Any] = {
             "version": entry.version,
-            "at": instant(entry.version),
+            "at": instants.text_us(entry.version),
             "cause": cause(entry.cause),
             "verdict": "applied",
             "bytes": len(entry.state),
@@ -239,11 +240,3 @@ def worst_first(judged: Iterable[tuple[Subscription, Judgement]]) -> list[tuple[
     for item in judged:
         buckets[item[1].status].append(item)
     return [item for bucket in buckets.values() for item in bucket]
-
-
-def instant(us: int) -> str:
-    """Return the instant that a version or a time in microseconds tells: RFC 3339 UTC; empty for 0."""
-    if us <= 0:
-        return ""
-    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
-    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,15 +1,31 @@
-"""What a console request says: names of topics, numbers and cursors, each checked."""
+"""The parameters of console requests, each checked, and the form of the answers."""
 
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
+import orjson
 from starlette.requests import Request
+from starlette.responses import Response
 
+from gateway.console.auth import Principal
+from gateway.node import Node
 from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
 from sync.http.problem import Problem
 
+Action = Callable[[Mapping[str, Any], Principal], Awaitable[dict[str, Any]]]
+"""Does what a body asks for; returns the members of the answer."""
+
 _STREAM_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+
+
+def console_json(node: Node, **members: object) -> Response:
+    """Return an answer of the console's API: `members`, and the gateway and time that they are of."""
+    body = {"gateway": node.name, "at": time.time(), **members}
+    return Response(orjson.dumps(body), media_type="application/json")
 
 
 def topic_of(request: Request) -> Topic:
@@ -72,3 +88,26 @@ def stream_cursor(text: str | None) -> str:
     if text and not _STREAM_ID.fullmatch(text):
         raise Problem("request_invalid", "before is not a cursor: pass what `next` said")
     return text or ""
+
+
+def only(body: Mapping[str, Any], name: str) -> str:
+    """Return the one member of a body.
+
+    Raises:
+        Problem: 422 request_invalid.
+    """
+    if body.keys() != {name}:
+        raise Problem("request_invalid", f"send {name}, and nothing else")
+    return text_of(body, name)
+
+
+def text_of(body: Mapping[str, Any], name: str) -> str:
+    """Return a member of a body that is a text.
+
+    Raises:
+        Problem: 422 request_invalid.
+    """
+    value = body.get(name)
+    if not isinstance(value, str) or not 1 <= len(value) <= 512:
+        raise Problem("request_invalid", f"{name} is a string of 1 to 512 characters")
+    return value

@@ -17,10 +17,12 @@ from gateway.console.observer import ConsoleObserver
 from gateway.console.reports import lease, report, tab_status
 from gateway.console.reports.tab_status import Status
 from gateway.console.reports.topic_list import LivePage, Stored, dated, merged
-from gateway.console.routes.query import number, parsed, stream_cursor, topic_of
+from gateway.console.routes.query import console_json, number, parsed, stream_cursor, topic_of
 from gateway.console.scopes import PRIVATE
+from sync.core import instants
+from sync.http.body import read_json
 from sync.http.problem import Problem
-from sync.store.store import LogEntry, StoreError
+from sync.store.store import LogEntry, Store, StoreError
 
 TOPICS_MAX = 500
 TABS_MAX = 500
@@ -30,6 +32,7 @@ EVENTS_MAX = 100
 AUDIT_MAX = 200
 """What one answer lists at most."""
 
+LOOK_BODY_MAX_BYTES = 4096
 FIXTURE_SHOWN = 20
 SEARCH_MAX = 200
 LOOKED_MAX = 8
@@ -44,24 +47,24 @@ SILENT_S = 3.0
 ONLY = ("", "live", "trouble")
 
 
-class Desk:
-    """The routes that read what the gateways and the store know; what billing knows is in billing.py."""
+class TopicRoutes:
+    """Handlers that read what the gateways and the store know. What billing knows is in billing.py."""
 
     def __init__(self, console: ConsoleObserver, console_auth: ConsoleAuth) -> None:
         self._console = console
         self._node = console.node
-        self._gate = console_auth
+        self._console_auth = console_auth
         self._stored = Stored(console.node.store)
-
-    def json(self, **members: object) -> Response:
-        """Return an answer that says who gives it, and when."""
-        body = {"gateway": self._node.name, "at": time.time(), **members}
-        return Response(orjson.dumps(body), media_type="application/json")
 
     # The stream.
 
-    async def look(self, topics: list[str]) -> Response:
-        """Answer which reports there are, having said that a console is open and looks at `topics`."""
+    async def look(self, request: Request) -> Response:
+        """Answer which reports there are, and keep them coming: a console is open and looks at some topics."""
+        self._console_auth.require_page(request, self._console_auth.require(request))
+        body = await read_json(request, LOOK_BODY_MAX_BYTES, self._node.settings.body_timeout_s)
+        topics = body.get("topics") if isinstance(body, dict) else None
+        if not isinstance(topics, list):
+            raise Problem("request_invalid", 'send {"topics": [...]}')
         if len(topics) > LOOKED_MAX:
             raise Problem("request_invalid", f"a page looks at no more than {LOOKED_MAX} topics")
         names = [str(parsed(name)) for name in topics]
@@ -83,8 +86,12 @@ class Desk:
             for name, at in sorted(known.items())
         ]
         watched = {name: {node: report.tabs_topic(node, name) for node in known} for name in names}
-        return self.json(
-            ttl_ms=round(lease.LEASE_S * 1000), renew_ms=round(lease.RENEW_S * 1000), gateways=rows, watched=watched
+        return console_json(
+            self._node,
+            ttl_ms=round(lease.LEASE_S * 1000),
+            renew_ms=round(lease.RENEW_S * 1000),
+            gateways=rows,
+            watched=watched,
         )
 
     # Across gateways.
@@ -92,14 +99,14 @@ class Desk:
     async def counters(self, request: Request) -> Response:
         """Answer this gateway's own report."""
         await self._console.tab_counts.count()
-        principal = self._gate.require(request)
-        return self.json(**self._console.reporter.overview() | {"has_login": principal.has_login})
+        principal = self._console_auth.require(request)
+        return console_json(self._node, **self._console.reporter.overview() | {"has_login": principal.has_login})
 
     async def gateways(self, _: Request) -> Response:
         """Answer the report of every gateway."""
         answers = await self._console.ask_gateways("overview")
         found = {name: answer for name, answer in answers.of.items() if isinstance(answer, dict)}
-        return self.json(gateways=found, silent=answers.silent)
+        return console_json(self._node, gateways=found, silent=answers.silent)
 
     async def topics(self, request: Request) -> Response:
         """Answer one page of the topics, by name; `next` goes into `after` for the page that follows."""
@@ -121,7 +128,8 @@ class Desk:
         rows, following, matching = merged(answers.of, stored, wanted)
         dated(rows, await self._node.store.versions([row["name"] for row in rows]), time.time())
         live = max((answer["live"] for answer in answers.of.values() if isinstance(answer, dict)), default=0)
-        return self.json(
+        return console_json(
+            self._node,
             topics=rows,
             next=following,
             matching=matching,
@@ -150,7 +158,8 @@ class Desk:
         ranks = {status.value: rank for rank, status in enumerate(Status)}
         tabs.sort(key=lambda tab: ranks[tab["status"]])
         page = tabs[offset : offset + limit]
-        return self.json(
+        return console_json(
+            self._node,
             topic=name,
             committed=tab_status.committed(snapshot) | {"age_s": tab_status.age_s(snapshot.version, time.time())},
             gateways=gateways,
@@ -167,7 +176,8 @@ class Desk:
         name = str(topic_of(request))
         count = number(request.query_params.get("count"), VERSIONS_SHOWN, VERSIONS_MAX)
         entries = await self._node.store.log(name, count + 1)
-        return self.json(topic=name, versions=tab_status.timeline(entries, count), more=len(entries) > count)
+        versions = tab_status.timeline(entries, count)
+        return console_json(self._node, topic=name, versions=versions, more=len(entries) > count)
 
     async def diff(self, request: Request) -> Response:
         """Answer the differences between two versions in a topic's log."""
@@ -180,20 +190,24 @@ class Desk:
             orjson.loads(entries[old].state), orjson.loads(entries[new].state), tab_status.DIFF_MAX + 1
         )
         shown = [item._asdict() for item in found[: tab_status.DIFF_MAX]]
-        return self.json(topic=name, old=old, new=new, differences=shown, more=len(found) > tab_status.DIFF_MAX)
+        has_more = len(found) > tab_status.DIFF_MAX
+        return console_json(self._node, topic=name, old=old, new=new, differences=shown, more=has_more)
 
     async def snapshot(self, request: Request) -> Response:
         """Answer one version as it is stored, the newest by default; its private part to those who may see it."""
         name = str(topic_of(request))
-        may_see = PRIVATE in self._gate.require(request).scopes
+        may_see = PRIVATE in self._console_auth.require(request).scopes
         newest = await self._node.store.read(name)
         version = number(request.query_params.get("version"), newest.version, 2**53, least=0)
         is_newest = version == newest.version
-        entry = LogEntry(version, newest.state, newest.cause) if is_newest else await self.kept(name, version)
+        entry = LogEntry(version, newest.state, newest.cause)
+        if not is_newest:
+            entry = await kept_version(self._node.store, name, version)
         members: dict[str, object] = {}
         if is_newest and may_see and newest.private:
             members["private"] = tab_status.pretty(newest.private)
-        return self.json(
+        return console_json(
+            self._node,
             topic=name,
             version=version,
             age_s=tab_status.age_s(version, time.time()),
@@ -204,21 +218,10 @@ class Desk:
             **members,
         )
 
-    async def kept(self, name: str, version: int) -> LogEntry:
-        """Return a version in a topic's log.
-
-        Raises:
-            Problem: 404 not_found.
-        """
-        for entry in await self._node.store.log(name, VERSIONS_MAX + 1):
-            if entry.version == version:
-                return entry
-        raise Problem("not_found", "the log no longer keeps this version, or never did")
-
     async def events(self, request: Request) -> Response:
         """Answer what became of a topic's newest events."""
         name = str(topic_of(request))
-        return self.json(topic=name, events=await self._events(name))
+        return console_json(self._node, topic=name, events=await self._events(name))
 
     async def _events(self, name: str) -> list[dict[str, Any]]:
         try:
@@ -235,22 +238,35 @@ class Desk:
         states = [
             {
                 "version": entry.version,
-                "at": tab_status.instant(entry.version),
+                "at": instants.text_us(entry.version),
                 "cause": tab_status.cause(entry.cause),
                 "state": orjson.loads(entry.state),
             }
             for entry in reversed(await self._node.store.log(name, count))
         ]
         events = list(reversed(await self._events(name)))
-        return self.json(topic=name, format="planwire-fixture/1", events=events, states=states)
+        return console_json(self._node, topic=name, format="planwire-fixture/1", events=events, states=states)
 
     async def refusals(self, _: Request) -> Response:
         """Answer the webhooks that were refused at the door, by provider and code."""
-        return self.json(webhooks=await self._console.refusals.listed(), events=[])
+        return console_json(self._node, webhooks=await self._console.rejected_webhooks.listed(), events=[])
 
     async def audit(self, request: Request) -> Response:
         """Answer what was done through the console, the newest first."""
         before = stream_cursor(request.query_params.get("before"))
         limit = number(request.query_params.get("limit"), 50, AUDIT_MAX)
         entries, following = await audit.page(self._node.store, before, limit)
-        return self.json(entries=entries, next=following)
+        return console_json(self._node, entries=entries, next=following)
+
+
+async def kept_version(store: Store, topic: str, version: int) -> LogEntry:
+    """Return a version in a topic's log.
+
+    Raises:
+        Problem: 404 not_found.
+        StoreError: the store is unreachable or failing.
+    """
+    for entry in await store.log(topic, VERSIONS_MAX + 1):
+        if entry.version == version:
+            return entry
+    raise Problem("not_found", "the log no longer keeps this version, or never did")

@@ -21,6 +21,7 @@ from sync.http.fields import Fields
 from sync.http.pagination import page_limit
 from sync.http.problem import Problem
 from sync.store.command_pipeline import Batch
+from sync.store.store import Store
 
 HISTORY_MAX = 200
 """How many versions and how many events a history has: what is kept of a tenant."""
@@ -75,10 +76,8 @@ class Operators:
 
     async def overrides(self, request: Request, environment: str) -> Response:
         """Answer the tenant's overrides, also those that have expired."""
-        snapshot = await self._desk.pipeline.store.read(asked_topic(request, environment))
-        facts = facts_of(snapshot)
-        shown = [_override(override) for override in facts.overrides]
-        return json_response({"version": snapshot.version, "overrides": shown})
+        topic = asked_topic(request, environment)
+        return json_response(await overrides_document(self._desk.pipeline.store, topic))
 
     async def history(self, request: Request, environment: str) -> Response:
         """Answer what changed, when and why, the newest first, and what was refused or parked on the way."""
@@ -117,6 +116,17 @@ class Operators:
         receipt = await erase(self._desk.pipeline, environment, topic, reason, by(request))
         await store.wait_durable()
         return json_response({"outcome": receipt.outcome, "version": receipt.version})
+
+
+async def overrides_document(store: Store, topic: str) -> dict[str, object]:
+    """Return a tenant's version and overrides, also those that have expired.
+
+    Raises:
+        FactsError: billing did not write the tenant's state.
+        StoreError: the store is unreachable or failing.
+    """
+    snapshot = await store.read(topic)
+    return {"version": snapshot.version, "overrides": [_override(one) for one in facts_of(snapshot).overrides]}
 
 
 def _value(value: object) -> bool | int | str | None:

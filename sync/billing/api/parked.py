@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sync.billing.api.errors import ERRORS
-from sync.billing.api.receipts import receipt_response
+from sync.billing.api.receipts import receipt_document
 from sync.billing.api.tenant_commands import asked_environment, require_all_tenants
 from sync.billing.services.ingest import Pipeline
 from sync.billing.storage.inbox import Record
@@ -47,16 +47,26 @@ class _ParkedEvents:
 
     async def retry(self, request: Request) -> Response:
         """Answer what becomes of one parked event now."""
-        receipt = await self._pipeline.retry(self._environment(request), request.path_params["event_id"])
-        if receipt is None:
-            raise Problem("not_found", "no event of this id is parked")
-        return receipt_response(receipt)
+        return json_response(await retried(self._pipeline, self._environment(request), request.path_params["event_id"]))
 
     def _environment(self, request: Request) -> str:
         """Return the environment that is asked about. An event's tenant may be unknown, so rights to all are needed."""
         environment = asked_environment(request, self._environments)
         require_all_tenants(request, environment)
         return environment
+
+
+async def retried(pipeline: Pipeline, environment: str, event_id: str) -> dict[str, object]:
+    """Return the outcome of a parked event that is retried now.
+
+    Raises:
+        Problem: no such event is parked.
+        StoreError: the store is unreachable or failing.
+    """
+    receipt = await pipeline.retry(environment, event_id)
+    if receipt is None:
+        raise Problem("not_found", "no event of this id is parked")
+    return receipt_document(receipt)
 
 
 def _shown(record: Record, environment: str) -> dict[str, object]:
@@ -72,3 +82,18 @@ def _shown(record: Record, environment: str) -> dict[str, object]:
         "attempts": record.attempts,
     }
     return shown | ({"topic": record.topic} if record.topic else {})
+
+
+def operator_record(record: Record) -> dict[str, object]:
+    """Return a parked event as a console lists it, with times in microseconds."""
+    return {
+        "event_id": record.event_id,
+        "provider": record.provider,
+        "type": record.type,
+        "reason": record.reason,
+        "waits_on": record.waits,
+        "topic": record.topic,
+        "received_us": record.received_us,
+        "parked_us": record.parked_us,
+        "attempts": record.attempts,
+    }

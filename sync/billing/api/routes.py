@@ -20,6 +20,7 @@ def routes(
     hydration: Hydration | None = None,
     tabs: Tabs | None = None,
     count: Count = not_counted,
+    wrap_webhook: webhooks.WrapWebhook | None = None,
 ) -> list[Route]:
     """Return the routes of the intake.
 
@@ -28,8 +29,9 @@ def routes(
         hydration: asks the application's backend about topics that no provider bills.
         tabs: returns the versions that open tabs show; None in a process without gateways.
         count: counts answers.
+        wrap_webhook: wraps the handler of each provider's webhooks.
     """
-    found = webhooks.routes(pipeline, settings, count)
+    found = webhooks.routes(pipeline, settings, count, wrap_webhook)
     if guard is not None:
         found += parked.routes(pipeline, settings.environments, guard, count)
         found += tenants.routes(pipeline, settings.environments, guard, tabs, count)

@@ -29,31 +29,40 @@ class Standing:
     async def status(self, request: Request, environment: str) -> Response:
         """Answer provider, store and tabs as they are known now. Nobody is asked but the store and the gateways."""
         topic = asked_topic(request, environment)
-        store = self._desk.pipeline.store
-        snapshot, found = await store.read(topic), await load_snapshots(store, topic)
-        try:
-            facts = facts_of(snapshot)
-        except FactsError:
-            held = None
-        else:
-            held = {key: shown_fields(entry.subscription) for key, entry in facts.subscriptions.items()}
-        document: dict[str, object] = {
-            "topic": topic,
+        return json_response(await status_document(self._desk, environment, topic, self._tabs))
+
+
+async def status_document(desk: Desk, environment: str, topic: str, tabs: Tabs | None) -> dict[str, object]:
+    """Return provider, store and tabs of a tenant as they are known now.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    store = desk.pipeline.store
+    snapshot, found = await store.read(topic), await load_snapshots(store, topic)
+    try:
+        facts = facts_of(snapshot)
+    except FactsError:
+        held = None
+    else:
+        held = {key: shown_fields(entry.subscription) for key, entry in facts.subscriptions.items()}
+    document: dict[str, object] = {
+        "topic": topic,
+        "version": snapshot.version,
+        "provider": {
+            "can_be_asked": desk.reconciliation.can_ask(environment),
+            "subscriptions": {key: _sighting(entry, (held or {}).get(key)) for key, entry in found.items()},
+        },
+        "store": {
             "version": snapshot.version,
-            "provider": {
-                "can_be_asked": self._desk.reconciliation.can_ask(environment),
-                "subscriptions": {key: _sighting(entry, (held or {}).get(key)) for key, entry in found.items()},
-            },
-            "store": {
-                "version": snapshot.version,
-                "state": orjson.loads(snapshot.state),
-                **({"at": instants.text(snapshot.version * 1000)} if snapshot.version else {}),
-                **({} if held is None else {"subscriptions": held}),
-            },
-        }
-        if self._tabs is not None:
-            document["tabs"] = await self._tabs(topic)
-        return json_response(document)
+            "state": orjson.loads(snapshot.state),
+            **({"at": instants.text(snapshot.version * 1000)} if snapshot.version else {}),
+            **({} if held is None else {"subscriptions": held}),
+        },
+    }
+    if tabs is not None:
+        document["tabs"] = await tabs(topic)
+    return document
 
 
 def _sighting(provider_snapshot: ProviderSnapshot, held: Mapping[str, object] | None) -> dict[str, object]:

@@ -62,7 +62,15 @@ def asked_environment(request: Request, environments: Sequence[str]) -> str:
     Raises:
         Problem: there is no such environment.
     """
-    environment = request.query_params.get("env", environments[0])
+    return known_environment(request.query_params.get("env", environments[0]), environments)
+
+
+def known_environment(environment: str, environments: Sequence[str]) -> str:
+    """Return `environment`, which is one of `environments`.
+
+    Raises:
+        Problem: it is not.
+    """
     if environment not in environments:
         raise Problem("request_invalid", f"env must be one of {', '.join(environments)}")
     return environment

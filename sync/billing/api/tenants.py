@@ -89,17 +89,14 @@ class _Tenants:
 
     async def drift(self, request: Request, environment: str) -> Response:
         """Answer one page of drift records, the newest first, and how many of each kind there ever were."""
-        drifts = self._desk.pipeline.environment(environment).drifts
         limit = page_limit(request.query_params.get("limit"))
         before = stream_cursor(request.query_params.get("before"))
-        records, following = await drifts.page(before, limit)
-        document: dict[str, object] = {"drift": records, "counts": await drifts.counts()}
-        return json_response(document | ({"next": following} if following else {}))
+        return json_response(await drift_document(self._desk.pipeline, environment, before, limit))
 
     async def reconcile(self, request: Request, environment: str) -> Response:
         """Answer what comparing the tenant with its provider found; what differs is repaired by then."""
         topic = asked_topic(request, environment)
-        return await reconciled(self._desk.reconciliation, environment, topic, by(request))
+        return json_response(await reconciled(self._desk.reconciliation, environment, topic, by(request)))
 
     async def schedule(self, request: Request, environment: str) -> Response:
         """Answer the plan change that is held from now on, in place of one that was."""
@@ -161,8 +158,22 @@ class _Tenants:
         return json_response({"version": adopted.receipt.version, "outcome": adopted.receipt.outcome})
 
 
-async def reconciled(reconciliation: Reconciliation, environment: str, topic: str, who: Mapping[str, str]) -> Response:
-    """Return the answer that says what comparing a tenant with its provider found, once it is repaired. `who` asked.
+async def drift_document(pipeline: Pipeline, environment: str, before: str, limit: int) -> dict[str, object]:
+    """Return up to `limit` drift records older than the cursor `before`, and how many of each kind there ever were.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    drifts = pipeline.environment(environment).drifts
+    records, following = await drifts.page(before, limit)
+    document: dict[str, object] = {"drift": records, "counts": await drifts.counts()}
+    return document | ({"next": following} if following else {})
+
+
+async def reconciled(
+    reconciliation: Reconciliation, environment: str, topic: str, who: Mapping[str, str]
+) -> dict[str, object]:
+    """Return what comparing a tenant with its provider found, once it is repaired; `who` goes into the cause.
 
     Raises:
         Problem: the provider could not be asked.
@@ -174,7 +185,7 @@ async def reconciled(reconciliation: Reconciliation, environment: str, topic: st
     if report.unasked and not report.asked:
         reason = next(iter(report.unasked.values()))
         raise Problem("provider_unavailable", f"the provider could not be asked: {reason}")
-    return json_response(_shown(report))
+    return _shown(report)
 
 
 def _shown(report: Report) -> dict[str, object]:

@@ -31,7 +31,7 @@ def routes(
         # Billing computes a billed tenant's state; any other topic's is published.
         require(request, "tenants" if is_billed else "publish", str(topic))
         if is_billed:
-            return await tenants.reconciled(reconciliation, topic.env, str(topic), by(request))
+            return json_response(await tenants.reconciled(reconciliation, topic.env, str(topic), by(request)))
         if hydration is None:
             raise Problem("source_unavailable", "no source is set: nobody can be asked about this topic")
         try:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import assert_never
 
 import structlog
@@ -19,7 +20,7 @@ from sync.billing.api.receipts import receipt_response
 from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verified, WebhookAdapter
 from sync.billing.services.ingest import Pipeline
 from sync.http.body import read_body
-from sync.http.endpoint import Count, not_counted, route
+from sync.http.endpoint import Count, Handler, not_counted, route
 from sync.http.problem import Problem
 from sync.process import logs
 from sync.settings import SyncSettings
@@ -29,13 +30,23 @@ _LOGGER = "sync.billing.api.webhooks"
 _log = structlog.get_logger(_LOGGER)
 
 
-def routes(pipeline: Pipeline, settings: SyncSettings, count: Count = not_counted) -> list[Route]:
+WrapWebhook = Callable[[str, Handler], Handler]
+"""Returns a handler around that of a provider's webhooks: (provider, handler)."""
+
+
+def routes(
+    pipeline: Pipeline,
+    settings: SyncSettings,
+    count: Count = not_counted,
+    wrap: WrapWebhook | None = None,
+) -> list[Route]:
     """Return one route for each provider that has signing secrets."""
     found: list[Route] = []
     for name, own in settings.providers.items():
         if own.secrets:
             endpoint = _WebhookEndpoint(pipeline, pipeline.adapters[name], own.signing_secrets, own.tolerance_s)
-            found.append(route(f"/webhooks/{name}", "POST", endpoint.answer, count))
+            handler = endpoint.answer if wrap is None else wrap(name, endpoint.answer)
+            found.append(route(f"/webhooks/{name}", "POST", handler, count))
     if not found:
         _log.warning("webhooks_off", reason="no signing secrets are set")
     return found
