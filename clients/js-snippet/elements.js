@@ -8,6 +8,9 @@
  * something is known; `<pw-if>` hides its content (attribute `hidden`) unless the feature is on, and when denied.
  */
 
+/** A member of the state's JSON, never one that every object inherits, such as `constructor`. @param {any} part @param {string} name */
+const member = (part, name) => (part != null && Object.hasOwn(part, name) ? part[name] : undefined);
+
 /**
  * Registers the elements for one topic. `prefix`: the names' beginning, for a second topic on the same page.
  * @param {import("./planwire.js").Topic} topic
@@ -29,7 +32,7 @@ export const define = (topic, prefix = "pw") => {
           this.stop();
         }
         attributeChangedCallback() {
-          this.stop && this.show(topic.getSnapshot());
+          if (this.stop) this.show(topic.getSnapshot());
         }
         /** @param {import("./planwire.js").Snapshot} snapshot */
         show(snapshot) {
@@ -37,8 +40,7 @@ export const define = (topic, prefix = "pw") => {
           this.setAttribute("status", snapshot.status);
           render(
             this,
-            // Members of the state's JSON only: `constructor` is one that every object inherits.
-            path.split(".").reduce((value, key) => (value != null && Object.hasOwn(value, key) ? value[key] : undefined), snapshot.state),
+            path.split(".").reduce(member, snapshot.state),
             snapshot,
           );
         }

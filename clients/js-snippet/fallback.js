@@ -51,7 +51,10 @@ const createHttpSocket = (url, onNews) => {
 
   /** Asks for a topic. @param {string} topic @param {string} path @param {AbortSignal} signal @param {any} [headers] */
   const get = async (topic, path, signal, headers) => {
-    const answer = await fetch(base + topic + path, { headers: { Authorization: "Bearer " + token, ...headers }, signal });
+    const answer = await fetch(base + topic + path, {
+      headers: { Authorization: "Bearer " + token, ...headers },
+      signal,
+    });
     if (answer.status == 401) end(TOKEN_REFUSED);
     if (answer.status == 403) {
       deliver({ type: "gone", topic, reason: "forbidden" });
@@ -73,7 +76,8 @@ const createHttpSocket = (url, onNews) => {
   const stream = async (topic, version, signal, onBytes) => {
     const { body, ok } = await get(topic, "/events", signal, version && { "Last-Event-ID": version });
     const reader = ok && body?.pipeThrough(new TextDecoderStream()).getReader();
-    for (let text = ""; reader; ) {
+    if (!reader) return;
+    for (let text = ""; ; ) {
       const { value, done } = await reader.read();
       if (done) return;
       onBytes();

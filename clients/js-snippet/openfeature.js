@@ -7,6 +7,9 @@
  * list of those that changed would have to name every path, and the SDK's hooks look at no flag that is not in it.
  */
 
+/** @type {Partial<Record<import("./planwire.js").Status, string>>} a topic's status -> the event of the SDK */
+const EVENTS = { fresh: "PROVIDER_READY", denied: "PROVIDER_ERROR" };
+
 /**
  * @param {import("./planwire.js").Topic} topic
  * @returns a Provider of @openfeature/web-sdk
@@ -24,17 +27,27 @@ export const provider = (topic) => {
   const member = (part, name) => (part != null && Object.hasOwn(part, name) ? part[name] : undefined);
 
   /** @param {string} kind */
-  const resolve =
-    (kind) =>
-    (/** @type {string} */ key, /** @type {any} */ defaultValue) => {
-      const { state, status } = topic.getSnapshot();
-      const value = member(state?.features, key) ?? key.split(".").reduce(member, state);
-      // A feature that is absent is off.
-      if (value == null) return { value: defaultValue, reason: "DEFAULT" };
-      return typeof value == kind
-        ? { value, reason: status == "fresh" ? "TARGETING_MATCH" : "STALE" }
-        : { value: defaultValue, reason: "ERROR", errorCode: /** @type {any} */ ("TYPE_MISMATCH") };
-    };
+  const resolve = (kind) => (/** @type {string} */ key, /** @type {any} */ defaultValue) => {
+    const { state, status } = topic.getSnapshot();
+    const value = member(state?.features, key) ?? key.split(".").reduce(member, state);
+    // A feature that is absent is off.
+    if (value == null) return { value: defaultValue, reason: "DEFAULT" };
+    return typeof value == kind
+      ? { value, reason: status == "fresh" ? "TARGETING_MATCH" : "STALE" }
+      : { value: defaultValue, reason: "ERROR", errorCode: /** @type {any} */ ("TYPE_MISMATCH") };
+  };
+
+  /** Tells the SDK what has changed since the last snapshot. @param {import("./planwire.js").Snapshot} snapshot */
+  const emitChanges = ({ version, status }) => {
+    if (version != last.version) emit("PROVIDER_CONFIGURATION_CHANGED");
+    if (status != last.status) emit(EVENTS[status] ?? "PROVIDER_STALE");
+  };
+
+  /** The first state is there, and the SDK makes READY of it, also where it is one from the page or from storage. */
+  const emitStale = () => {
+    const { status } = last;
+    setTimeout(() => status != "fresh" && last.status == status && emit("PROVIDER_STALE"));
+  };
 
   return {
     metadata: { name: "planwire" },
@@ -50,18 +63,14 @@ export const provider = (topic) => {
       /** @type {Promise<void>} */ (
         new Promise((ready, fail) => {
           stop = topic.subscribe((snapshot) => {
-            const { status, version, state } = snapshot;
+            const { status, state } = snapshot;
+            const isFirst = !last;
             if (status == "denied") fail(Error(status));
-            if (last) {
-              if (version != last.version) emit("PROVIDER_CONFIGURATION_CHANGED");
-              if (status != last.status) emit("PROVIDER_" + (status == "fresh" ? "READY" : status == "denied" ? "ERROR" : "STALE"));
-            }
-            if (state || status == "fresh") {
-              ready();
-              // The SDK makes READY of that, also where the first state is one from the page or from storage.
-              last ?? setTimeout(() => status != "fresh" && last.status == status && emit("PROVIDER_STALE"));
-              last = snapshot;
-            }
+            if (last) emitChanges(snapshot);
+            if (!state && status != "fresh") return;
+            last = snapshot;
+            ready();
+            if (isFirst) emitStale();
           });
         })
       ),

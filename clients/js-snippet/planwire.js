@@ -137,7 +137,9 @@ const createTopic = (name, paint, ackPolicy, { send, start, leave }) => {
    * @type {"unknown" | "fresh" | "stale" | "denied"}
    */
   let standing = "unknown";
-  let shown = /** @type {Readonly<Snapshot>} */ (Object.freeze({ state: null, version: 0, status: "connecting", ...paint }));
+  let shown = /** @type {Readonly<Snapshot>} */ (
+    Object.freeze({ state: null, version: 0, status: "connecting", ...paint })
+  );
   const first = shown;
 
   /** @param {string} type @param {number} [version] @param {string} [reason] */
@@ -390,7 +392,10 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
   /** Sends a new token on the open socket; the gateway answers with a welcome. If that fails, the next heartbeat tries again. */
   const renewToken = () => {
     bearer = null;
-    needToken().then(whileCurrent(() => send({ type: "token", token: bearer })), () => {});
+    needToken().then(
+      whileCurrent(() => send({ type: "token", token: bearer })),
+      () => {},
+    );
   };
 
   /** A reason to look at the connection now. @param {{type: string}} event */

@@ -13,17 +13,14 @@ import { useMemo, useSyncExternalStore } from "react";
  */
 export const usePlanwire = (topic, select = (snapshot) => /** @type {any} */ (snapshot), isEqual = Object.is) => {
   const pick = useMemo(() => {
-    let /** @type {any} */ seen;
-    let /** @type {any} */ by;
-    let /** @type {any} */ value;
-    return (/** @type {any} */ snapshot, /** @type {any} */ select) => {
-      if (snapshot != seen || select != by) {
-        const next = select(snapshot);
-        value = seen && isEqual(value, next) ? value : next;
-        seen = snapshot;
-        by = select;
+    /** @type {{snapshot: any, by: any, value: any} | undefined} what was selected last */
+    let last;
+    return (/** @type {any} */ snapshot, /** @type {any} */ by) => {
+      if (!last || snapshot != last.snapshot || by != last.by) {
+        const value = by(snapshot);
+        last = { snapshot, by, value: last && isEqual(last.value, value) ? last.value : value };
       }
-      return value;
+      return last.value;
     };
   }, [topic]);
   return useSyncExternalStore(

@@ -38,8 +38,9 @@ export const injected =
  */
 export const forget = (subject) =>
   tolerant(() => {
-    for (const key in localStorage)
+    for (const key of Object.keys(localStorage)) {
       if (key.startsWith(`planwire ${subject} `)) localStorage.removeItem(key);
+    }
   });
 
 /**
@@ -50,34 +51,45 @@ export const forget = (subject) =>
 export const stored = ({ subject, initial, ...options }) => {
   /** @param {string} topic */
   const key = (topic) => `planwire ${subject} ${options.url} ${topic}`;
-  const topics = /** @type {Record<string, any>} */ ({ __proto__: null });
+  /** @type {Record<string, import("./planwire.js").Topic>} */
+  const topics = { __proto__: /** @type {any} */ (null) };
   const client = planwire({
     ...options,
     initial: (topic) => {
       const page = initial?.(topic);
       const memory = tolerant(() => parse(localStorage.getItem(key(topic))));
-      return memory && !(/** @type {any} */ (page)?.version >= memory.version) ? memory : page;
+      return memory && (!page || memory.version > page.version) ? memory : page;
     },
   });
+
+  /** Keeps what is fresh, as it will be shown at the next visit. @param {string} name @param {import("./planwire.js").Snapshot} snapshot */
+  const keep = (name, snapshot) =>
+    tolerant(() => {
+      if (snapshot.status == "denied") localStorage.removeItem(key(name));
+      if (snapshot.status == "fresh") {
+        localStorage.setItem(key(name), JSON.stringify({ ...snapshot, status: "stale", reason: "stored" }));
+      }
+    });
+
+  /** A topic that is kept from the first subscription on. @param {string} name @param {import("./planwire.js").Topic} topic */
+  const remembered = (name, topic) => {
+    let isKept = false;
+    return {
+      ...topic,
+      subscribe: (/** @type {any} */ listener) => {
+        if (!isKept) topic.subscribe((snapshot) => keep(name, snapshot));
+        isKept = true;
+        return topic.subscribe(listener);
+      },
+    };
+  };
+
   return {
     topic: (name) => {
       const topic = client.topic(name);
-      if (topics[name]?.getSnapshot == topic.getSnapshot) return topics[name];
-      /** @type {any} */
-      let saves;
-      return (topics[name] = {
-        ...topic,
-        subscribe(/** @type {any} */ listener) {
-          saves ??= topic.subscribe((snapshot) =>
-            tolerant(() => {
-              if (snapshot.status == "denied") localStorage.removeItem(key(name));
-              // As it will be shown.
-              if (snapshot.status == "fresh") localStorage.setItem(key(name), JSON.stringify({ ...snapshot, status: "stale", reason: "stored" }));
-            }),
-          );
-          return topic.subscribe(listener);
-        },
-      });
+      // The core makes a new one after `close`.
+      if (topics[name]?.getSnapshot != topic.getSnapshot) topics[name] = remembered(name, topic);
+      return topics[name];
     },
   };
 };

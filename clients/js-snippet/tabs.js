@@ -75,7 +75,8 @@ const createLeader = (real, post, core, onClose) => {
 
   /** A hello on a socket that has had one: its topics are subscribed to. @param {Record<string, number>} versions @param {number} tab */
   const join = (versions, tab) => {
-    for (const topic of Object.keys(versions)) forward(JSON.stringify({ type: "subscribe", topic, version: versions[topic] }), tab);
+    for (const topic of Object.keys(versions))
+      forward(JSON.stringify({ type: "subscribe", topic, version: versions[topic] }), tab);
     post({ to: tab, text: welcome });
   };
 

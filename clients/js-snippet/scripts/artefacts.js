@@ -63,9 +63,21 @@ const classic = async () =>
 const declarations = async () => {
   const folder = await mkdtemp(join(tmpdir(), "planwire-"));
   const tsc = join(HERE, "node_modules/typescript/bin/tsc");
-  await run(process.execPath, [tsc, "-p", TYPES, "--noEmit", "false", "--declaration", "--emitDeclarationOnly", "--outDir", folder]);
+  await run(process.execPath, [
+    tsc,
+    "-p",
+    TYPES,
+    "--noEmit",
+    "false",
+    "--declaration",
+    "--emitDeclarationOnly",
+    "--outDir",
+    folder,
+  ]);
   const names = (await readdir(folder)).filter((name) => MODULES.includes(name.replace(".d.ts", "")));
-  const texts = await Promise.all(names.map(async (name) => [join(HERE, name), await readFile(join(folder, name), "utf8")]));
+  const texts = await Promise.all(
+    names.map(async (name) => [join(HERE, name), await readFile(join(folder, name), "utf8")]),
+  );
   await rm(folder, { recursive: true });
   return Object.fromEntries(texts);
 };
@@ -77,10 +89,16 @@ const svelteApp = async () => {
 };
 
 /** Other people's code for the examples: file -> the packages in it, and what the file exports. */
-const FRAMEWORKS = {
-  react: { of: ["react", "react-dom", "scheduler"], source: `export { createElement } from "react"; export { createRoot } from "react-dom/client"; export { usePlanwire } from "./react.js"` },
+export const FRAMEWORKS = {
+  react: {
+    of: ["react", "react-dom", "scheduler"],
+    source: `export { createElement } from "react"; export { createRoot } from "react-dom/client"; export { usePlanwire } from "./react.js"`,
+  },
   vue: { of: ["vue"], source: `export { createApp, h } from "vue"; export { usePlanwire } from "./vue.js"` },
-  openfeature: { of: ["@openfeature/web-sdk", "@openfeature/core"], source: `export { OpenFeature, ProviderEvents } from "@openfeature/web-sdk"` },
+  openfeature: {
+    of: ["@openfeature/web-sdk", "@openfeature/core"],
+    source: `export { OpenFeature, ProviderEvents } from "@openfeature/web-sdk"`,
+  },
   svelte: { of: ["svelte"], source: svelteApp },
 };
 

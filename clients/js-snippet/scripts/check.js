@@ -1,11 +1,11 @@
 /**
- * Everything about the package that needs its development dependencies: types, sizes within their budgets, the README
- * and package.json saying the same, made files in step with their sources, and nothing else in the package.
+ * Checks what is shipped: sizes within their budgets, the README and package.json saying the same, generated files in
+ * step with their sources, and nothing else in the package. Types are checked by types.js.
  */
 import { execFileSync } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { join, relative } from "node:path";
-import { HERE, MODULES, TYPES, artefacts, measured } from "./artefacts.js";
+import { HERE, MODULES, artefacts, measured } from "./artefacts.js";
 import { withIntegrity } from "./integrity.js";
 
 let failed = 0;
@@ -31,22 +31,26 @@ report((await withIntegrity(readme)) == readme, "README states the scripts' inte
 const core = await readFile(join(HERE, "planwire.js"), "utf8");
 report(core.includes(`"planwire-js/${version}"`), "the hello names the package's version");
 
-try {
-  execFileSync(process.execPath, [join(HERE, "node_modules/typescript/bin/tsc"), "-p", TYPES], { stdio: "pipe" });
-  report(true, "types");
-} catch (error) {
-  report(false, `types\n${/** @type {any} */ (error).stdout}`);
-}
-
 for (const [path, text] of Object.entries(await artefacts())) {
   const committed = await readFile(path, "utf8").catch(() => "");
   report(committed == text, `${relative(HERE, path)} is in step (else: npm run build)`);
 }
 
-const packed = JSON.parse(execFileSync("npm", ["pack", "--dry-run", "--json"], { cwd: HERE, stdio: ["ignore", "pipe", "ignore"] }).toString());
+const packed = JSON.parse(
+  execFileSync("npm", ["pack", "--dry-run", "--json"], { cwd: HERE, stdio: ["ignore", "pipe", "ignore"] }).toString(),
+);
 const list = Array.isArray(packed) ? packed[0] : Object.values(packed)[0];
 const names = list.files.map((/** @type {any} */ { path }) => path).sort();
-const expected = [...MODULES.flatMap((name) => [`${name}.js`, `${name}.d.ts`]), "planwire.classic.js", "LICENSE", "README.md", "package.json"].sort();
-report(String(names) == String(expected), `the package holds ${names.length} files${String(names) == String(expected) ? "" : `: ${names}, not ${expected}`}`);
+const expected = [
+  ...MODULES.flatMap((name) => [`${name}.js`, `${name}.d.ts`]),
+  "planwire.classic.js",
+  "LICENSE",
+  "README.md",
+  "package.json",
+].sort();
+report(
+  String(names) == String(expected),
+  `the package holds ${names.length} files${String(names) == String(expected) ? "" : `: ${names}, not ${expected}`}`,
+);
 
 process.exitCode = failed ? 1 : 0;

@@ -2,4 +2,5 @@
 import { readdir } from "node:fs/promises";
 import { HERE, integrity } from "./integrity.js";
 
-for (const name of (await readdir(HERE)).filter((name) => name.endsWith(".js"))) console.log(name, await integrity(name));
+for (const name of (await readdir(HERE)).filter((each) => each.endsWith(".js")))
+  console.log(name, await integrity(name));

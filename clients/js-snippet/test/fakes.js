@@ -81,7 +81,8 @@ const GLOBALS = ["addEventListener", "navigator", "document", "requestAnimationF
 export const open = (options = {}) => {
   mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_800_000_000_000 });
   const before = GLOBALS.map((name) => [name, Object.getOwnPropertyDescriptor(globalThis, name)]);
-  const define = (name, value) => Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
+  const define = (name, value) =>
+    Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
   const listeners = new Map();
   const frames = [];
   define("addEventListener", (type, fn) => listeners.set(type, (listeners.get(type) ?? new Set()).add(fn)));

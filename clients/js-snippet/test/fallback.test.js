@@ -34,7 +34,9 @@ class FakeAnswer {
 
   write(...frames) {
     for (const frame of frames)
-      this.controller.enqueue(new TextEncoder().encode(`event: ${frame.type}\nid: 1\ndata: ${JSON.stringify(frame)}\n\n`));
+      this.controller.enqueue(
+        new TextEncoder().encode(`event: ${frame.type}\nid: 1\ndata: ${JSON.stringify(frame)}\n\n`),
+      );
   }
 
   json(body, status = 200) {
@@ -119,7 +121,9 @@ describe("where WebSockets are blocked", () => {
     const topic = start();
     await block();
     requests[0].stream();
-    const bytes = new TextEncoder().encode(`: planwire\nretry: 500\n\nevent: snapshot\ndata: ${JSON.stringify(snapshot(5, { plan: "prö" }, { fresh: true }))}\n\n`);
+    const bytes = new TextEncoder().encode(
+      `: planwire\nretry: 500\n\nevent: snapshot\ndata: ${JSON.stringify(snapshot(5, { plan: "prö" }, { fresh: true }))}\n\n`,
+    );
     for (const byte of bytes) requests[0].controller.enqueue(Uint8Array.of(byte));
     for (let n = 0; n < 60; n++) await turns();
     assert.deepEqual(topic.getSnapshot().state, { plan: "prö" });

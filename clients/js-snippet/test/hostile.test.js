@@ -62,7 +62,9 @@ describe("names that objects inherit", () => {
       assert.equal(shown("pw-if", { path: name }).hidden, true, name);
       assert.equal(shown("pw-value", { path: `plan.${name}` }).textContent, "kept", name);
     }
-    world.socket.receive(snapshot(2, JSON.parse('{"features":{"__proto__":true,"toString":true},"plan":{"__proto__":"x"}}')));
+    world.socket.receive(
+      snapshot(2, JSON.parse('{"features":{"__proto__":true,"toString":true},"plan":{"__proto__":"x"}}')),
+    );
     assert.equal(shown("pw-if", { feature: "__proto__" }).hidden, false);
     assert.equal(shown("pw-if", { feature: "toString" }).hidden, false);
     assert.equal(shown("pw-value", { path: "plan.__proto__" }).textContent, "x");
@@ -85,7 +87,12 @@ describe("a state with __proto__", () => {
     const visit = () => {
       world.close();
       world = open();
-      const client = stored({ subject: "ann", url: "https://a.example", token: "t", socket: () => (world.made = new Socket()) });
+      const client = stored({
+        subject: "ann",
+        url: "https://a.example",
+        token: "t",
+        socket: () => (world.made = new Socket()),
+      });
       return client.topic(TOPIC);
     };
     class Socket {
@@ -102,7 +109,10 @@ describe("a state with __proto__", () => {
     say(`{"type":"snapshot","topic":"${TOPIC}","version":1,"state":{"a":{}}}`);
     say(`{"type":"patch","topic":"${TOPIC}","base":1,"version":2,"patch":${STATE}}`);
     const { state, version, status } = visit().getSnapshot();
-    assert.deepEqual([JSON.stringify(state.__proto__), state.admin, version, status], ['{"admin":true}', undefined, 2, "stale"]);
+    assert.deepEqual(
+      [JSON.stringify(state.__proto__), state.admin, version, status],
+      ['{"admin":true}', undefined, 2, "stale"],
+    );
     assert.deepEqual(Object.keys(state).sort(), ["__proto__", "a"]);
     assert.deepEqual(Object.keys(state.a), ["__proto__"]);
     assert.deepEqual(Object.keys(Object.prototype), []);
@@ -111,14 +121,19 @@ describe("a state with __proto__", () => {
 
 describe("a page that adds to Object.prototype", () => {
   const before = Object.getOwnPropertyNames(Object.prototype);
-  beforeEach(() => (/** @type {any} */ (Object.prototype).extend = () => 1));
+  beforeEach(() => /** @type {any} */ ((Object.prototype).extend = () => 1));
   afterEach(() => {
     for (const name of Object.getOwnPropertyNames(Object.prototype))
-      if (!before.includes(name)) delete /** @type {any} */ (Object.prototype)[name];
+      if (!before.includes(name)) delete (/** @type {any} */ (Object.prototype)[name]);
   });
 
   it("follows all the same, and its additions are no part of a state", async () => {
-    await world.connect({ frames: [snapshot(1, { a: { b: 1 } }), { type: "patch", topic: TOPIC, base: 1, version: 2, patch: { a: { c: 2 } } }] });
+    await world.connect({
+      frames: [
+        snapshot(1, { a: { b: 1 } }),
+        { type: "patch", topic: TOPIC, base: 1, version: 2, patch: { a: { c: 2 } } },
+      ],
+    });
     assert.deepEqual(world.socket.ofType("hello")[0].topics, { [TOPIC]: 0 });
     const { state, status } = world.topic.getSnapshot();
     assert.deepEqual([Object.keys(state), Object.keys(state.a), status], [["a"], ["b", "c"], "fresh"]);
@@ -136,7 +151,10 @@ describe("a page that adds to Object.prototype", () => {
     };
     world = open();
     Object.defineProperty(globalThis, "navigator", {
-      value: { onLine: true, locks: { request: async (/** @type {any} */ _name, /** @type {any} */ _how, /** @type {any} */ use) => use() } },
+      value: {
+        onLine: true,
+        locks: { request: async (/** @type {any} */ _name, /** @type {any} */ _how, /** @type {any} */ use) => use() },
+      },
       configurable: true,
       writable: true,
     });
@@ -146,14 +164,27 @@ describe("a page that adds to Object.prototype", () => {
     try {
       const line = tabs({
         subject: "ann",
-        socket: () => (sockets.push({ sent: [], send: (/** @type {string} */ text) => sockets[0].sent.push(JSON.parse(text)), close() {} }), sockets[0]),
+        socket: () => (
+          sockets.push({
+            sent: [],
+            send: (/** @type {string} */ text) => sockets[0].sent.push(JSON.parse(text)),
+            close() {},
+          }),
+          sockets[0]
+        ),
       })("wss://a.example");
       line.onopen = line.onmessage = line.onclose = () => {};
       await world.tick(0);
       sockets[0].onopen({});
       line.send(JSON.stringify({ type: "hello", token: "t", topics: { [TOPIC]: 0 } }));
       line.send(JSON.stringify({ type: "hello", token: "t", topics: { [TOPIC]: 0 } }));
-      assert.deepEqual(sockets[0].sent.map((/** @type {any} */ { type, topic }) => [type, topic]), [["hello", undefined], ["subscribe", TOPIC]]);
+      assert.deepEqual(
+        sockets[0].sent.map((/** @type {any} */ { type, topic }) => [type, topic]),
+        [
+          ["hello", undefined],
+          ["subscribe", TOPIC],
+        ],
+      );
       line.close();
     } finally {
       Object.assign(globalThis, { BroadcastChannel });

@@ -29,7 +29,10 @@ describe("a topic before anything arrived", () => {
     world.topic.subscribe(() => {});
     world.topic.subscribe(() => {});
     await settle();
-    assert.deepEqual(world.sockets.map((socket) => socket.url), ["https://live.example.com/v1/connect"]);
+    assert.deepEqual(
+      world.sockets.map((socket) => socket.url),
+      ["https://live.example.com/v1/connect"],
+    );
   });
 
   it("never connects where there is no window", async () => {
@@ -473,7 +476,10 @@ describe("acks", () => {
     await world.tick(499);
     assert.deepEqual(world.socket.ofType("ack"), []);
     await world.tick(1);
-    assert.deepEqual(world.socket.ofType("ack").map((ack) => ack.version), [6]);
+    assert.deepEqual(
+      world.socket.ofType("ack").map((ack) => ack.version),
+      [6],
+    );
   });
 
   it("acks the given share of versions", async () => {
@@ -485,7 +491,10 @@ describe("acks", () => {
     world.socket.receive(snapshot(6, {}));
     world.paint();
     await world.tick(0);
-    assert.deepEqual(world.socket.ofType("ack").map((ack) => ack.version), [5]);
+    assert.deepEqual(
+      world.socket.ofType("ack").map((ack) => ack.version),
+      [5],
+    );
   });
 
   it("follows a changed policy, of one topic or of all", async () => {
@@ -549,7 +558,10 @@ describe("expect", () => {
     assert.equal(world.topic.getSnapshot().version, 6);
     world.paint();
     await world.tick(0);
-    assert.deepEqual(world.socket.ofType("ack").map((ack) => ack.version), [6]);
+    assert.deepEqual(
+      world.socket.ofType("ack").map((ack) => ack.version),
+      [6],
+    );
     assert.equal(world.topic.getSnapshot().reason, "");
   });
 
@@ -587,14 +599,20 @@ describe("expect", () => {
       world.paint();
       await world.tick(0);
     }
-    assert.deepEqual(world.socket.ofType("ack").map((ack) => ack.version), [6]);
+    assert.deepEqual(
+      world.socket.ofType("ack").map((ack) => ack.version),
+      [6],
+    );
     world.topic.expect({ after: 9, timeoutMs: 20_000 });
     for (const version of [9, 10]) {
       world.socket.receive(snapshot(version, {}));
       world.paint();
       await world.tick(0);
     }
-    assert.deepEqual(world.socket.ofType("ack").map((ack) => ack.version), [6, 10]);
+    assert.deepEqual(
+      world.socket.ofType("ack").map((ack) => ack.version),
+      [6, 10],
+    );
   });
 
   it("is true at once when the newer version is already here, and says nothing later", async () => {
@@ -636,7 +654,10 @@ describe("denial", () => {
   it("follows from `gone` with or without a reason, and from no other frame that has one", async () => {
     const user = world.client.topic("user:42");
     await world.connect({ frames: [snapshot(5, {}), snapshot(6, {}, { topic: "user:42" })] });
-    world.socket.receive({ type: "gone", topic: TOPIC }, { type: "current", topic: "user:42", version: 6, reason: "new field" });
+    world.socket.receive(
+      { type: "gone", topic: TOPIC },
+      { type: "current", topic: "user:42", version: 6, reason: "new field" },
+    );
     assert.deepEqual([world.topic.getSnapshot().status, user.getSnapshot().status], ["denied", "fresh"]);
     world.socket.drop();
     assert.deepEqual([world.topic.getSnapshot().status, user.getSnapshot().status], ["denied", "stale"]);

@@ -7,7 +7,9 @@ it("is told of its part when that changes, and of nothing else", () => {
   let tell;
   let ended = 0;
   /** @type {any} */
-  const topic = { subscribe: (run) => ((tell = run), run({ state: { plan: "free" }, version: 1 }), () => (ended += 1)) };
+  const topic = {
+    subscribe: (run) => ((tell = run), run({ state: { plan: "free" }, version: 1 }), () => (ended += 1)),
+  };
   const seen = [];
   const stop = part(topic, ({ state }) => state?.plan).subscribe((plan) => seen.push(plan));
   assert.deepEqual(seen, ["free"]);

@@ -18,7 +18,15 @@ const TABS = 5;
 const HEARTBEAT_MS = 15_000;
 
 /** Every page's window is looked up here while a task of that page runs. */
-const GLOBALS = ["addEventListener", "navigator", "document", "requestAnimationFrame", "BroadcastChannel", "setTimeout", "clearTimeout"];
+const GLOBALS = [
+  "addEventListener",
+  "navigator",
+  "document",
+  "requestAnimationFrame",
+  "BroadcastChannel",
+  "setTimeout",
+  "clearTimeout",
+];
 
 /** One machine: a clock, its tabs, its lock manager and the gateway. */
 class Machine {
@@ -84,7 +92,13 @@ class Machine {
       if (tab?.isGone || task.isCancelled) continue;
       this.now = task.at;
       if (tab && tab.busyUntil > this.now) {
-        this.push({ ...task, at: tab.busyUntil, get isCancelled() { return task.isCancelled; } });
+        this.push({
+          ...task,
+          at: tab.busyUntil,
+          get isCancelled() {
+            return task.isCancelled;
+          },
+        });
         continue;
       }
       await this.inside(tab, task.fn);
@@ -188,7 +202,12 @@ class Tab {
         for (const other of machine.alive)
           if (other != tab)
             for (const channel of other.channels)
-              machine.plan(machine.wire(), other, () => other.channels.includes(channel) && channel.onmessage?.({ data }), `bus ${tab.n} ${other.n}`);
+              machine.plan(
+                machine.wire(),
+                other,
+                () => other.channels.includes(channel) && channel.onmessage?.({ data }),
+                `bus ${tab.n} ${other.n}`,
+              );
       }
 
       close() {
@@ -210,7 +229,12 @@ class Tab {
         if (entry.isGranted) return;
         entry.isAborted = true;
         reject(new Error("AbortError: aborted"));
-        machine.plan(machine.wire(), null, () => machine.waiting.includes(entry) && machine.forget((one) => one == entry), `asks ${this.n}`);
+        machine.plan(
+          machine.wire(),
+          null,
+          () => machine.waiting.includes(entry) && machine.forget((one) => one == entry),
+          `asks ${this.n}`,
+        );
       });
       machine.plan(machine.wire(), null, () => machine.request(entry), `asks ${this.n}`);
     });
@@ -309,7 +333,13 @@ class Line {
     if (type != "hello" && type != "subscribe") return;
     this.wants = true;
     if (version == this.machine.version)
-      this.say({ type: "current", topic: TOPIC, version, at: this.machine.now * 1000, verified_at: this.machine.now * 1000 });
+      this.say({
+        type: "current",
+        topic: TOPIC,
+        version,
+        at: this.machine.now * 1000,
+        verified_at: this.machine.now * 1000,
+      });
     else this.news();
   }
 
@@ -324,7 +354,8 @@ const on = async (seed, play, how) => {
   const { random } = Math;
   const { now } = Date;
   const machine = new Machine(seed, how);
-  for (const name of GLOBALS) Object.defineProperty(globalThis, name, { get: () => current?.[name], configurable: true });
+  for (const name of GLOBALS)
+    Object.defineProperty(globalThis, name, { get: () => current?.[name], configurable: true });
   Math.random = machine.draw;
   Date.now = () => machine.now;
   try {
@@ -349,7 +380,10 @@ const holds = (machine) => {
   );
   for (const { topic } of machine.alive) {
     const { version, status, state } = topic.getSnapshot();
-    assert.deepEqual({ version, status, state }, { version: machine.version, status: "fresh", state: { n: machine.version } });
+    assert.deepEqual(
+      { version, status, state },
+      { version: machine.version, status: "fresh", state: { n: machine.version } },
+    );
   }
 };
 
@@ -398,33 +432,45 @@ describe("tabs in any interleaving", () => {
 
   cases("settle with one socket", () => ({}), settles);
   cases("settle with one socket, whoever hears of a steal first", () => ({ isOrderly: false, wireMs: 50 }), settles);
-  cases("settle with one socket on a machine that was slow", (seed) => ({ taskMs: (seed % 7) * 30, wireMs: (seed % 5) * 150 }), async (machine) => {
-    await chaos(machine);
-    machine.taskMs = 1;
-    machine.wireMs = 5;
-    await machine.run(60_000);
-    holds(machine);
-    // What was learnt of a slow machine is forgotten: a leader that hangs now is replaced as soon as ever.
-    for (const tab of machine.alive) tab.show(true);
-    await machine.run(5000);
-    const leader = machine.held?.tab;
-    leader?.hang(8000);
-    await machine.run(1500);
-    if (machine.alive.length > 1) assert.notEqual(machine.held.tab, leader, "replaced");
-  });
+  cases(
+    "settle with one socket on a machine that was slow",
+    (seed) => ({ taskMs: (seed % 7) * 30, wireMs: (seed % 5) * 150 }),
+    async (machine) => {
+      await chaos(machine);
+      machine.taskMs = 1;
+      machine.wireMs = 5;
+      await machine.run(60_000);
+      holds(machine);
+      // What was learnt of a slow machine is forgotten: a leader that hangs now is replaced as soon as ever.
+      for (const tab of machine.alive) tab.show(true);
+      await machine.run(5000);
+      const leader = machine.held?.tab;
+      leader?.hang(8000);
+      await machine.run(1500);
+      if (machine.alive.length > 1) assert.notEqual(machine.held.tab, leader, "replaced");
+    },
+  );
 
-  cases("do not rob each other again and again on a machine that stays slow", (seed) => ({ taskMs: (seed % 2) * 60, wireMs: 300 + (seed % 4) * 100 }), async (machine) => {
-    machine.isCalm = true;
-    for (let n = 0; n < 8; n++) {
-      new Tab(machine);
-      await machine.run(200);
-    }
-    for (let n = 0; n < 20; n++) {
-      await machine.run(1000);
-      machine.publish();
-    }
-    const { opened } = machine;
-    await machine.run(20_000);
-    assert.ok(opened <= 20 && machine.opened - opened <= 3, `${opened} sockets in 20 s, ${machine.opened - opened} in 20 s more`);
-  }, Math.ceil(ROUNDS / 6)); // long ones
+  cases(
+    "do not rob each other again and again on a machine that stays slow",
+    (seed) => ({ taskMs: (seed % 2) * 60, wireMs: 300 + (seed % 4) * 100 }),
+    async (machine) => {
+      machine.isCalm = true;
+      for (let n = 0; n < 8; n++) {
+        new Tab(machine);
+        await machine.run(200);
+      }
+      for (let n = 0; n < 20; n++) {
+        await machine.run(1000);
+        machine.publish();
+      }
+      const { opened } = machine;
+      await machine.run(20_000);
+      assert.ok(
+        opened <= 20 && machine.opened - opened <= 3,
+        `${opened} sockets in 20 s, ${machine.opened - opened} in 20 s more`,
+      );
+    },
+    Math.ceil(ROUNDS / 6),
+  ); // long ones
 });

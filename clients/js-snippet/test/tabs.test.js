@@ -30,7 +30,7 @@ class FakeLocks {
   }
 
   grant() {
-    for (const entry of [...this.waiting]) {
+    for (const entry of this.waiting) {
       if (this.held.has(entry.name)) continue;
       this.waiting = this.waiting.filter((one) => one != entry);
       this.held.set(entry.name, entry);
@@ -100,7 +100,11 @@ afterEach(() => {
 });
 
 const tab = (options = {}) => {
-  const socket = tabs({ subject: "ann", socket: (url) => (sockets.push(new FakeSocket(url)), sockets.at(-1)), ...options });
+  const socket = tabs({
+    subject: "ann",
+    socket: (url) => (sockets.push(new FakeSocket(url)), sockets.at(-1)),
+    ...options,
+  });
   const topic = planwire({ url: "https://live.example.com", token: "jwt", socket }).topic(options.topic ?? TOPIC);
   topic.subscribe(() => {});
   return topic;
@@ -158,7 +162,13 @@ describe("tabs of one subject", () => {
     await accept(snapshot(5, { a: 1 }));
     sockets[0].receive({ type: "patch", topic: TOPIC, base: 5, version: 6, patch: { b: 2 } });
     await settle();
-    assert.deepEqual(topics.map((topic) => topic.getSnapshot().state), [{ a: 1, b: 2 }, { a: 1, b: 2 }]);
+    assert.deepEqual(
+      topics.map((topic) => topic.getSnapshot().state),
+      [
+        { a: 1, b: 2 },
+        { a: 1, b: 2 },
+      ],
+    );
   });
 
   it("join later with what they hold", async () => {
@@ -185,7 +195,10 @@ describe("tabs of one subject", () => {
       world.paint();
       await world.tick(0);
     }
-    assert.deepEqual(sockets[0].ofType("ack").map((ack) => ack.version), [5, 6]);
+    assert.deepEqual(
+      sockets[0].ofType("ack").map((ack) => ack.version),
+      [5, 6],
+    );
     assert.equal(sockets[0].ofType("nack").length, 1);
   });
 
@@ -197,7 +210,10 @@ describe("tabs of one subject", () => {
     assert.equal(sockets[0].ofType("unsubscribe").length, 0);
     topics[2].close();
     await settle();
-    assert.deepEqual(sockets[0].ofType("unsubscribe").map((frame) => frame.topic), ["user:42"]);
+    assert.deepEqual(
+      sockets[0].ofType("unsubscribe").map((frame) => frame.topic),
+      ["user:42"],
+    );
   });
 
   it("do not all renew the token: the leader does", async () => {
@@ -229,7 +245,10 @@ describe("tabs of one subject", () => {
     await accept();
     sockets[0].drop(4503);
     await settle();
-    assert.deepEqual(topics.map((topic) => topic.getSnapshot().status), ["denied", "denied"]);
+    assert.deepEqual(
+      topics.map((topic) => topic.getSnapshot().status),
+      ["denied", "denied"],
+    );
   });
 
   it("do not share with another subject", async () => {
@@ -261,7 +280,10 @@ describe("a leader that goes", () => {
     assert.deepEqual(states(topics.slice(1)), ["5 fresh", "5 fresh"]);
     await accept();
     assert.deepEqual(sockets[1].ofType("hello")[0].topics, { [TOPIC]: 5 });
-    assert.deepEqual(sockets[1].ofType("subscribe").map((frame) => frame.version), [5]);
+    assert.deepEqual(
+      sockets[1].ofType("subscribe").map((frame) => frame.version),
+      [5],
+    );
     sockets[1].receive(snapshot(6, {}));
     await settle();
     assert.deepEqual(states(topics.slice(1)), ["6 fresh", "6 fresh"]);
@@ -299,7 +321,10 @@ describe("a leader that goes", () => {
     for (const ms of [250, 500, 1000, 2000, 4000, 4000, 4000]) {
       navigator.locks.request(LOCK, { steal: true }, () => new Promise(() => {})).catch(() => {});
       await settle();
-      assert.ok(sockets.every(({ closedByClient }) => closedByClient), "who is robbed lets go");
+      assert.ok(
+        sockets.every(({ closedByClient }) => closedByClient),
+        "who is robbed lets go",
+      );
       const count = sockets.length;
       connect("https://live.example.com/v1/connect").onclose = () => {};
       await pass(ms - 1);
@@ -361,7 +386,10 @@ describe("a leader that goes", () => {
       await pass(1000); // the robbed one has come back as one of those who follow
       sockets.at(-1).receive(snapshot(6 + round, {}));
       await settle();
-      assert.deepEqual(states(topics), topics.map(() => `${6 + round} fresh`));
+      assert.deepEqual(
+        states(topics),
+        topics.map(() => `${6 + round} fresh`),
+      );
     }
   });
 

@@ -19,7 +19,9 @@ afterEach(() => world.close());
 describe("merge patch", () => {
   for (const { name, target, patch, result } of vectors("merge_patch.json"))
     it(name, async () => {
-      await world.connect({ frames: [snapshot(1, target), { type: "patch", topic: TOPIC, base: 1, version: 2, patch }] });
+      await world.connect({
+        frames: [snapshot(1, target), { type: "patch", topic: TOPIC, base: 1, version: 2, patch }],
+      });
       assert.deepEqual(world.topic.getSnapshot().state, result);
     });
 });
@@ -38,7 +40,10 @@ describe("frames", () => {
         seen.push({ version, state, status });
       }
       assert.deepEqual(seen, shown);
-      assert.deepEqual(world.socket.sent.filter(({ type }) => type != "ack"), sent);
+      assert.deepEqual(
+        world.socket.sent.filter(({ type }) => type != "ack"),
+        sent,
+      );
     });
 });
 
@@ -68,9 +73,15 @@ describe("any interleaving of frames", () => {
     it(`leaves the newest version shown (seed ${seed})`, async () => {
       const random = generator(seed);
       const pick = (/** @type {number} */ below) => Math.floor(random() * below);
-      const states = Array.from({ length: 12 }, (_, version) => (version ? { n: version, ["k" + (version % 3)]: version } : null));
+      const states = Array.from({ length: 12 }, (_, version) =>
+        version ? { n: version, ["k" + (version % 3)]: version } : null,
+      );
       const change = (/** @type {any} */ from, /** @type {any} */ to) => ({
-        ...Object.fromEntries(Object.keys(from).filter((key) => !(key in to)).map((key) => [key, null])),
+        ...Object.fromEntries(
+          Object.keys(from)
+            .filter((key) => !(key in to))
+            .map((key) => [key, null]),
+        ),
         ...to,
       });
       const { shown } = await world.connect();
@@ -114,6 +125,9 @@ describe("any interleaving of frames", () => {
         assert.equal(now.status == "fresh", isConfirmed && isHeard, `step ${step}`);
       }
       const versions = shown.map((snapshot) => snapshot.version);
-      assert.deepEqual(versions, [...versions].sort((one, other) => one - other));
+      assert.deepEqual(
+        versions,
+        [...versions].sort((one, other) => one - other),
+      );
     });
 });

@@ -10,13 +10,16 @@ import { setAttribute } from "./ui/dom.js";
 
 const FAULT_S = "20";
 const DELAY_MS = "1000";
+const ABOUT_ANSWER = new Set(["action", "outcome", "audit", "gateway", "at"]);
 
 /** Anything as the text of a line. @param {unknown} value */
 const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
 /** The members of an answer that are not about the answer itself. @param {Record<string, unknown>} answer @returns {[string, string][]} */
-const factsOf = ({ action, outcome, audit, gateway, at, ...result }) =>
-  Object.entries(result).map(([name, value]) => [name, text(value)]);
+const factsOf = (answer) =>
+  Object.entries(answer)
+    .filter(([name]) => !ABOUT_ANSWER.has(name))
+    .map(([name, value]) => [name, text(value)]);
 
 /** The entry of the audit log. @param {string} id @returns {Promise<[string, string][]>} */
 const entryOf = async (id) => {

@@ -229,8 +229,8 @@ tips();
 const list = () => {
   const focus = document.activeElement;
   const near =
-    focus !== document.body && view?.lists.find(({ element }) => element.contains(focus) || focus?.contains(element));
-  return near || view?.lists.find(({ element }) => element.checkVisibility());
+    focus !== document.body && view?.lists.find((each) => each.element.contains(focus) || focus?.contains(each.element));
+  return near || view?.lists.find((each) => each.element.checkVisibility());
 };
 
 const jump = (/** @type {string | undefined} */ id) => {

@@ -4,7 +4,6 @@
  * The reports are topics like any other, read with the project's own browser client. Gateways make them only while
  * somebody says every few seconds that he looks, so nothing is reported for a page that nobody sees.
  */
-// @ts-expect-error The gateway serves it at this path; it is checked where it lies.
 import { planwire } from "../client/planwire.js";
 import { gateway, post } from "./api.js";
 
@@ -106,10 +105,7 @@ export const live = (changed, failed) => {
       })),
     /** The reports of a topic that is looked at, by gateway. @param {string} topic @returns {Map<string, any>} */
     watched: (topic) => {
-      const found = Object.entries(answer.watched[topic] ?? {}).map(([gateway, name]) => [
-        gateway,
-        report(name)?.state,
-      ]);
+      const found = Object.entries(answer.watched[topic] ?? {}).map(([each, name]) => [each, report(name)?.state]);
       return new Map(/** @type {[string, any][]} */ (found.filter(([, state]) => state)));
     },
     /** What the client says of the stream: the worst of all reports, `connecting` before there is one. */

@@ -42,9 +42,11 @@ const element = (id) => document.getElementById(id);
 /** @param {string} text */
 const titled = (text) => (text[0].toUpperCase() + text.slice(1)).replaceAll("_", " ");
 /** @param {string} instant */
-const day = (instant) => new Date(instant).toLocaleDateString(undefined, { day: "numeric", month: "long", year: "numeric" });
+const day = (instant) =>
+  new Date(instant).toLocaleDateString(undefined, { day: "numeric", month: "long", year: "numeric" });
 /** @param {number} ms */
-const clock = (ms) => new Date(ms).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const clock = (ms) =>
+  new Date(ms).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 
 const tenant = new URLSearchParams(location.search).get("tenant") || "demo";
 element("tenant").textContent = tenant;
@@ -75,7 +77,10 @@ const fill = (list, rows) =>
     ...rows.map(([name, value, isOn]) => {
       const isTerm = list.tagName == "DL";
       const row = document.createElement(isTerm ? "div" : "li");
-      const [left, right] = [document.createElement(isTerm ? "dt" : "span"), document.createElement(isTerm ? "dd" : "span")];
+      const [left, right] = [
+        document.createElement(isTerm ? "dt" : "span"),
+        document.createElement(isTerm ? "dd" : "span"),
+      ];
       left.textContent = name;
       right.textContent = value;
       if (isOn !== undefined) row.dataset.on = String(isOn);
@@ -106,8 +111,13 @@ const renderState = (state) => {
   );
   const { seats, ...rest } = limits;
   element("seats").textContent = seats ?? "no";
-  fill(element("limits"), Object.entries(rest).map(([key, value]) => [titled(key), titled(String(value))]));
-  const granted = /** @type {[string, string][]} */ (Object.entries(modules).map(([key, value]) => [titled(key), titled(String(value))]));
+  fill(
+    element("limits"),
+    Object.entries(rest).map(([key, value]) => [titled(key), titled(String(value))]),
+  );
+  const granted = /** @type {[string, string][]} */ (
+    Object.entries(modules).map(([key, value]) => [titled(key), titled(String(value))])
+  );
   fill(element("modules"), granted.length ? granted : [["None on this plan", ""]]);
   renderButtons(state);
 };
@@ -155,7 +165,8 @@ const painted = (then) => (document.hidden ? setTimeout(then) : requestAnimation
 const renderLatency = ({ received_at, event_type }) =>
   painted(() => {
     const ms = Math.max(0, Date.now() - Date.parse(received_at));
-    element("latency").textContent = `webhook → screen: ${ms < 10_000 ? `${Math.round(ms)} ms` : `${Math.round(ms / 1000)} s`}`;
+    element("latency").textContent =
+      `webhook → screen: ${ms < 10_000 ? `${Math.round(ms)} ms` : `${Math.round(ms / 1000)} s`}`;
     element("latency").dataset.ms = String(Math.round(ms));
     element("cause").textContent = `${event_type ?? "a change"}, received at ${clock(Date.parse(received_at))}`;
   });

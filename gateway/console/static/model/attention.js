@@ -99,7 +99,9 @@ const grouped = (items, key) => {
 
 /** Where one event is explained: on its topic's page, or where nobody knows its topic, among its kind. @param {any} event @param {string} kind */
 const whereIs = (event, kind) =>
-  event.topic ? toTopic(event.topic, { at: "events", event: event.event_id }) : toCause(kind, { event: event.event_id });
+  event.topic
+    ? toTopic(event.topic, { at: "events", event: event.event_id })
+    : toCause(kind, { event: event.event_id });
 
 /** @param {any} answer of `parked` @returns {Item[]} */
 export const ofParked = (answer) => {

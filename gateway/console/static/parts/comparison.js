@@ -72,7 +72,8 @@ export const comparison = (name) => {
   const show = (/** @type {any} */ answer, /** @type {unknown} */ stored, /** @type {unknown} */ shown) => {
     const found = rows(sidesOf(answer, stored, shown));
     const differing = found.filter(({ differs }) => differs).length;
-    if (differing) setStatus(state, plural(differing, "difference"), "Where the sides differ, the row is marked.", "amber");
+    if (differing)
+      setStatus(state, plural(differing, "difference"), "Where the sides differ, the row is marked.", "amber");
     else setStatus(state, "no difference", "No two sides differ in what both have.", "NONE");
     setText(told, remarks(answer));
     scroll.hidden = !found.length;

@@ -54,8 +54,8 @@ export const events = (context, name, query) => {
   };
 
   const showParked = (/** @type {any} */ answer) => {
-    const found = answer.environments.flatMap((/** @type {any} */ { env, parked: events }) =>
-      events.map((/** @type {any} */ event) => ({ ...event, env })),
+    const found = answer.environments.flatMap((/** @type {any} */ { env, parked: those }) =>
+      those.map((/** @type {any} */ event) => ({ ...event, env })),
     );
     setText(
       waiting,

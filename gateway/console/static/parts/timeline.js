@@ -108,11 +108,11 @@ export const timeline = (context, name, query) => {
     open: (entry) => before(entry.version),
   });
 
-  /** Compares a version with the one before it. @param {number} to */
-  const before = (to) => {
-    const index = entries.findIndex((entry) => entry.version === to);
+  /** Compares a version with the one before it. @param {number} newer */
+  const before = (newer) => {
+    const index = entries.findIndex((entry) => entry.version === newer);
     const older = entries[index + 1];
-    if (older) choose({ from: older.version, to });
+    if (older) choose({ from: older.version, to: newer });
     else setText(none, "It is the oldest version kept: there is none before it to compare it with.");
   };
 

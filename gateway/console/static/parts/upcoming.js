@@ -71,7 +71,10 @@ export const upcoming = (name) => {
 
   const showOverrides = (/** @type {any} */ answer) => {
     const found = answer.overrides ?? [];
-    setText(noOverrides, answer.why ?? (found.length ? "" : "No override: the tenant has what its subscriptions give."));
+    setText(
+      noOverrides,
+      answer.why ?? (found.length ? "" : "No override: the tenant has what its subscriptions give."),
+    );
     noOverrides.hidden = !noOverrides.textContent;
     overrides.element.hidden = !found.length;
     keyed(

@@ -57,15 +57,17 @@ export const virtual = ({ label, kind, heads, make, update, open, want }) => {
   /** The rows that are seen and a few more, [from, to). */
   const seen = () => {
     const first = Math.floor(Math.max(0, element.scrollTop) / height);
-    const rows = Math.ceil((element.clientHeight || innerHeight) / height) + 1;
-    return { from: Math.max(0, Math.min(first, count - rows) - SPARE), to: Math.min(count, first + rows + SPARE) };
+    const fitting = Math.ceil((element.clientHeight || innerHeight) / height) + 1;
+    return { from: Math.max(0, Math.min(first, count - fitting) - SPARE), to: Math.min(count, first + fitting + SPARE) };
   };
 
   const newRow = () => {
     const row = h(
       "div",
       { class: "vrow", role: "row" },
-      ...make().map((cell, index) => (setAttribute(cell, "role", "gridcell"), setAttribute(cell, "data-label", heads[index]), cell)),
+      ...make().map(
+        (cell, index) => (setAttribute(cell, "role", "gridcell"), setAttribute(cell, "data-label", heads[index]), cell),
+      ),
     );
     row.addEventListener("pointerdown", () => activate(Number(row.dataset.index), false));
     if (open) row.addEventListener("dblclick", () => openAt(Number(row.dataset.index)));

@@ -173,10 +173,10 @@ export const topicView = (root, context, { name, query }) => {
         return { env, topic, version: (await get(`snapshot/${encodeURIComponent(topic)}`, {}, signal)).version };
       }),
     );
-    const known = found.filter(({ version }) => version);
-    elsewhere.hidden = !known.length;
+    const tenants = found.filter(({ version }) => version);
+    elsewhere.hidden = !tenants.length;
     elsewhere.replaceChildren(
-      ...known.flatMap(({ env, topic, version }) => [
+      ...tenants.flatMap(({ env, topic, version }) => [
         `Also known in ${env}: `,
         h("a", { href: toTopic(topic) }, topic),
         `, changed ${ago(Date.now() / 1000 - version / 1e6)}. Events signed with the secret of ${env} end there. `,

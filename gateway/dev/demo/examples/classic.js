@@ -1,6 +1,9 @@
 /* The plan from a classic script: no modules, everything under one global name. */
 (() => {
   const tenant = new URLSearchParams(location.search).get("tenant") || "demo";
+  /** @param {string} id @returns {any} */
+  const element = (id) => document.getElementById(id);
+  /** @param {string} path @param {object} [more] */
   const post = (path, more) =>
     fetch(path, {
       method: "POST",
@@ -16,13 +19,13 @@
   });
   const topic = client.topic("tenant:" + tenant);
 
-  topic.subscribe(({ state, status }) => {
-    if (state) document.getElementById("plan").textContent = state.plan.name;
-    document.getElementById("status").textContent = status;
+  topic.subscribe((/** @type {any} */ { state, status }) => {
+    if (state) element("plan").textContent = state.plan.name;
+    element("status").textContent = status;
     document.body.dataset.status = status;
   });
 
-  for (const button of document.querySelectorAll("button[data-action]"))
+  for (const button of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("button[data-action]")))
     button.addEventListener("click", () =>
       post("../simulate/" + button.dataset.action, { plan: button.dataset.plan, when: button.dataset.when }),
     );

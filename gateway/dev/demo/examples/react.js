@@ -22,8 +22,28 @@ const Features = () => {
   return h("p", { id: "features", "data-drawn": ++drawn.features }, features.join(", ") || "basic");
 };
 
-const Version = () => h("p", null, "Version: ", h("span", { id: "version" }, usePlanwire(topic, ({ version }) => version)));
+const Version = () =>
+  h(
+    "p",
+    null,
+    "Version: ",
+    h(
+      "span",
+      { id: "version" },
+      usePlanwire(topic, ({ version }) => version),
+    ),
+  );
 
-const Freshness = () => h("p", null, "Freshness: ", h("span", { id: "status" }, usePlanwire(topic, ({ status }) => status)));
+const Freshness = () =>
+  h(
+    "p",
+    null,
+    "Freshness: ",
+    h(
+      "span",
+      { id: "status" },
+      usePlanwire(topic, ({ status }) => status),
+    ),
+  );
 
 createRoot(document.getElementById("root")).render(h("div", null, h(Badge), h(Features), h(Version), h(Freshness)));

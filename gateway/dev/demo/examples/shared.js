@@ -14,7 +14,9 @@ export const open = (planwire, options) => {
     ).json();
   for (const button of document.querySelectorAll("button[data-action]"))
     if (button instanceof HTMLButtonElement)
-      button.addEventListener("click", () => post(`../simulate/${button.dataset.action}`, { plan: button.dataset.plan, when: button.dataset.when }));
+      button.addEventListener("click", () =>
+        post(`../simulate/${button.dataset.action}`, { plan: button.dataset.plan, when: button.dataset.when }),
+      );
   const topic = planwire({
     url: new URL("../..", location.href).href.slice(0, -1),
     token: async () => (await post("../token")).token,
