@@ -1,7 +1,7 @@
-"""What a developer does to one socket to see it recover: drop it, freeze it, delay it. In development only.
+"""Drops, freezes or delays one socket, so that a developer sees it recover. In development only.
 
-A frozen socket is written nothing: like one that does not drain, it holds one slot per topic, and is sent the newest
-when it thaws. The time is bounded, and ends by itself.
+Nothing is written to a frozen socket: like one that does not drain, it holds one slot per topic, and gets the newest
+version when it thaws. The time is bounded.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ DELAY_MIN_MS, DELAY_MAX_MS = 50, 5000
 
 
 class FaultInjection:
-    """The sockets that are held."""
+    """The sockets that are held back."""
 
     def __init__(self, later: Callable[[float, Callable[[], None]], object] | None = None) -> None:
         self._until: dict[SessionSocket, float] = {}
         self._later = later or (lambda after_s, call: asyncio.get_running_loop().call_later(after_s, call))
 
-    def is_held(self, socket: SessionSocket) -> bool:
-        """Whether nothing, or only now and then something, is written to it."""
+    def is_held_back(self, socket: SessionSocket) -> bool:
+        """Return whether a socket is frozen or delayed."""
         return socket in self._until
 
     def drop(self, socket: SessionSocket) -> None:
-        """End its connection without a word."""
+        """Abort its connection."""
         socket.abort()
 
     def freeze(self, socket: SessionSocket, seconds: float) -> None:
-        """Write nothing to it for `seconds`."""
+        """Write nothing to a socket for `seconds`."""
         self.delay(socket, seconds, seconds)
 
     def delay(self, socket: SessionSocket, seconds: float, delay_s: float) -> None:
-        """For `seconds`, let it have what is new every `delay_s` only."""
+        """For `seconds`, write what is new only every `delay_s` seconds."""
         is_new = socket not in self._until
         self._until[socket] = time.monotonic() + seconds
         socket.hold_back()
@@ -48,7 +48,7 @@ class FaultInjection:
         if socket.transport is None or socket.transport.is_closing():
             del self._until[socket]
             return
-        if not socket.buffered_bytes():  # else it does not drain by itself, and its transport says when it does
+        if not socket.buffered_bytes():  # otherwise the transport resumes writing once it drains
             socket.resume_writing()
         if left_s > 0.001:
             socket.hold_back()

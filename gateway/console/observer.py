@@ -19,7 +19,7 @@ from gateway.console import fault_injection
 from gateway.console.fault_injection import FaultInjection
 from gateway.console.rejected_webhooks import RejectedWebhooks
 from gateway.console.reports import lease
-from gateway.console.reports.reporter import Reporter, Told
+from gateway.console.reports.reporter import Reporter
 from gateway.console.reports.tab_counts import TabCounts, socket_of
 from gateway.console.reports.topic_list import LivePage, live_page
 from gateway.console.supervisor import supervise
@@ -32,9 +32,10 @@ from gateway.ws.connection import SessionSocket
 from sync.store.store import StoreError
 
 NACKS_KEPT = 1000
-"""Reasons of nacks remembered; beyond, the oldest is forgotten."""
+"""Maximum number of stored nack reasons. Beyond it the oldest is dropped."""
 
 FLUSH_S = 1.0
+"""Seconds between two writes of rejected webhooks to the store."""
 
 LOOKS_MAX = 256
 """Maximum number of looks of consoles that wait to be read. Beyond it new ones are dropped; consoles repeat them."""
@@ -43,7 +44,7 @@ HERE_S = 12.0
 """Seconds since a gateway's last registration within which it is expected to answer."""
 
 TABS_MAX = 500
-"""Tabs of a topic that one gateway answers with; its counts are of all."""
+"""Maximum number of tabs in one gateway's answer about a topic; the counts are of all tabs."""
 
 
 class ConsoleObserver(HubObserver):
@@ -54,10 +55,11 @@ class ConsoleObserver(HubObserver):
         self.node = node
         self._reasons: OrderedDict[tuple[str, str], tuple[int, str]] = OrderedDict()
         self.tab_counts = TabCounts(node)
-        self.holds = FaultInjection()
+        self._fault_injection = FaultInjection()
         self.rejected_webhooks = RejectedWebhooks(node.store)
-        told = Told(self.nack_reason, self.rejected_webhooks.counters)
-        self.reporter = Reporter(node, self.tab_counts, self.holds, told)
+        self.reporter = Reporter(
+            node, self.tab_counts, self._fault_injection, self.nack_reason, self.rejected_webhooks.counters
+        )
         self.fleet_query = FleetQuery(node.store, node.name, ConsoleFormat(), self._answer)
         self._looks: asyncio.Queue[list[object]] = asyncio.Queue(LOOKS_MAX)
         node.control.on(ConsoleFormat.op, self.fleet_query.heard)
@@ -95,7 +97,7 @@ class ConsoleObserver(HubObserver):
     async def _read_looks(self) -> None:
         """Report what consoles look at, until cancelled."""
         while True:
-            self.reporter.looked(await self._looks.get())
+            self.reporter.extend_watch(await self._looks.get())
 
     def version_nacked(self, subscription: Subscription, reason: str) -> None:
         """Remember why a browser could not use a version."""
@@ -106,7 +108,7 @@ class ConsoleObserver(HubObserver):
             self._reasons.popitem(last=False)
 
     def nack_reason(self, session: str, topic: str, version: int) -> str:
-        """Return why a session refused this version of a topic; empty where it gave no reason or it is forgotten."""
+        """Return why a session could not use this version of a topic; empty if it gave no reason or it was dropped."""
         kept, reason = self._reasons.get((session, topic), (0, ""))
         return reason if kept == version else ""
 
@@ -137,23 +139,23 @@ class ConsoleObserver(HubObserver):
                     return None
                 return self.reporter.chain(live, _whole(about.get("newest")), TABS_MAX)
             case "socket" if self.node.settings.dev:
-                return self._hold(about)
+                return self._inject(about)
             case _:
                 return None
 
-    def _hold(self, about: Mapping[str, Any]) -> bool:
-        """Return whether the socket is here; what is asked is done to it then."""
+    def _inject(self, about: Mapping[str, Any]) -> bool:
+        """Inject a fault into a socket; return whether the socket is here."""
         socket = self._socket(str(about.get("session")))
         if socket is None:
             return False
         seconds = min(_whole(about.get("seconds")), fault_injection.SECONDS_MAX)
         match about.get("action"):
             case "drop":
-                self.holds.drop(socket)
+                self._fault_injection.drop(socket)
             case "freeze":
-                self.holds.freeze(socket, seconds)
+                self._fault_injection.freeze(socket, seconds)
             case "delay":
-                self.holds.delay(
+                self._fault_injection.delay(
                     socket, seconds, max(fault_injection.DELAY_MIN_MS, _whole(about.get("delay_ms"))) / 1000
                 )
         return True

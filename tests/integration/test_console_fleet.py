@@ -244,7 +244,7 @@ async def test_two_thousand_topics_in_trouble_fit_into_a_report(store_url: str, 
             overview = f"gateway:{two.node.name}"
             await stream.until(lambda states: states.get(overview, {}).get("trouble_total", 0) >= 2000, timeout_s=40)
             found = stream.states[overview]
-            assert (len(found["trouble"]), found["topics"]) == (report.TROUBLE_MAX, 2001)
+            assert (len(found["trouble"]), found["topics"]) == (report.UNHEALTHY_MAX, 2001)
             assert found["tabs"]["BEHIND"] >= 2000
             assert len(canonical_json.encode(found)) <= report.REPORT_MAX_BYTES
         assert len(committed) == 2000

@@ -1,7 +1,7 @@
-"""What gateways and consoles know of each other through the store: who looks at what, which gateways there are.
+"""What gateways and consoles know of each other through the store: the topics being looked at, and the gateways.
 
-While a console is open it says so every few seconds, on the control channel as a hint and in the sorted set
-`pw:{console}:leases` as the truth; gateways report only while that is so. Each stands in `pw:{console}:gateways`.
+An open console renews its leases every few seconds. The truth is the sorted set `pw:{console}:leases`; a message on
+the control channel is a hint. Gateways report while there is a lease, and register in `pw:{console}:gateways`.
 """
 
 from __future__ import annotations
@@ -17,30 +17,32 @@ from sync.store.command_pipeline import run_commands
 from sync.store.store import Change, Committed, Store
 
 OVERVIEW = "*"
-"""The lease of a console that is open at all."""
+"""The lease that every open console holds, whatever it looks at."""
 
 LEASE_S = 10.0
 RENEW_S = 3.0
-"""How long a look counts, and how often a page repeats it."""
+"""Seconds that a lease lasts, and seconds after which a page renews it."""
 
 WATCHED_MAX = 64
-"""Topics that all consoles together look at; beyond, those looked at longest ago are not reported."""
+"""Maximum number of topics that all consoles together look at. Beyond it the oldest leases are dropped."""
 
 GONE_S = 60.0
-"""When a gateway that says nothing is forgotten."""
+"""Seconds after which a gateway that does not register again is removed."""
 
 KEEP_S = 60
-"""How long a report outlives its gateway's last one."""
+"""Seconds that a report is stored after the last one of its gateway."""
 
 LOG_KEPT = 1
-"""Versions that a report's history keeps."""
+"""Number of versions in a report's log."""
 
 OP = "look"
+"""The `op` of the control message that announces a lease."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leases:
-    """What is looked at, and the gateways by when they last said that they are there (seconds since 1970)."""
+    """Whether a console is open, the topics that consoles look at, and the gateways with the time of their last
+    registration (seconds since 1970)."""
 
     is_open: bool
     topics: tuple[str, ...]
@@ -55,8 +57,8 @@ def _gateways(store: Store) -> str:
     return store.keys.console("gateways")
 
 
-async def look(store: Store, topics: Sequence[str]) -> None:
-    """Return once it is known that a console is open and looks at `topics`.
+async def touch_lease(store: Store, topics: Sequence[str]) -> None:
+    """Renew the leases of a console that looks at `topics`, and announce them.
 
     Raises:
         StoreError: the store is unreachable or failing.
@@ -72,7 +74,7 @@ async def look(store: Store, topics: Sequence[str]) -> None:
 
 
 async def register(store: Store, node: str) -> Leases:
-    """Return what is looked at, having said that the gateway `node` is there.
+    """Register the gateway `node`, and return the leases and gateways.
 
     Raises:
         StoreError: the store is unreachable or failing.
@@ -91,7 +93,7 @@ async def register(store: Store, node: str) -> Leases:
 
 
 async def leave(store: Store, node: str) -> None:
-    """Return once the gateway `node` is known to be gone.
+    """Remove the registration of the gateway `node`.
 
     Raises:
         StoreError: the store is unreachable or failing.
@@ -100,7 +102,7 @@ async def leave(store: Store, node: str) -> None:
 
 
 async def gateways(store: Store) -> dict[str, float]:
-    """Return the gateways by when they last said that they are there (seconds since 1970).
+    """Return the gateways with the time of their last registration (seconds since 1970).
 
     Raises:
         StoreError: the store is unreachable or failing.
@@ -110,7 +112,7 @@ async def gateways(store: Store) -> dict[str, float]:
 
 
 async def publish(store: Store, change: Change) -> Committed:
-    """Return what became of a report, which is not kept: neither its history nor, for long, itself.
+    """Commit a report, and have it and its log expire soon.
 
     Raises:
         StoreError: the store is unreachable or failing.
@@ -126,7 +128,7 @@ async def publish(store: Store, change: Change) -> Committed:
 
 
 def _scored(reply: Sequence[Any]) -> dict[str, float]:
-    """Return a WITHSCORES reply by member; redis-py may have paired it, or not (RESP2, unparsed)."""
+    """Return a WITHSCORES reply by member. redis-py may have paired it or not (RESP2, unparsed)."""
     if reply and isinstance(reply[0], list | tuple):
         return {member.decode(): float(score) for member, score in reply}
     return {member.decode(): float(score) for member, score in zip(reply[::2], reply[1::2], strict=True)}

@@ -1,7 +1,7 @@
-"""What a gateway reports to consoles, as states of topics: of itself, and of the tabs of one topic. Pure.
+"""The parts of a gateway's reports to consoles: topic names, latencies, counters, and the size limit. Pure.
 
-No nulls and no arrays of rows, so that the merge patch between two reports is small; and never more than
-`REPORT_MAX_BYTES`, the worst first, with counts of what is left out.
+Reports hold no nulls and no arrays of rows, so that the merge patch between two of them is small. They have at most
+`REPORT_MAX_BYTES`: the worst rows come first, and the rest is counted.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import hashlib
 import heapq
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from gateway.console.reports.tab_status import Status, quantile, worst
+from gateway.console.reports.tab_status import Status, worst
 from gateway.metrics import Histogram, Metrics
 from planwire_client.core import canonical_json
 
@@ -21,12 +21,12 @@ GATEWAY_KIND, TABS_KIND = "gateway", "console"
 REPORT_MAX_BYTES = 24_576
 """Bytes of one report; topics may have 32 KiB."""
 
-TROUBLE_MAX = 40
+UNHEALTHY_MAX = 40
 TABS_MAX = 100
-"""Topics in trouble, and tabs of a topic, that a report names."""
+"""Maximum number of unhealthy topics, and of tabs of a topic, in a report."""
 
 WINDOW_S = 60.0
-"""What a report's latencies are of."""
+"""Seconds that a report's latencies cover."""
 
 _RANK = {status: rank for rank, status in enumerate(Status)}
 
@@ -44,17 +44,37 @@ _COUNTED = {
 
 
 def gateway_topic(node: str) -> str:
-    """Return the topic that a gateway reports of itself on."""
+    """Return the topic of a gateway's report on itself."""
     return f"{GATEWAY_KIND}:{node}"
 
 
 def tabs_topic(node: str, topic: str) -> str:
-    """Return the topic that a gateway reports the tabs of `topic` on; a digest, since a name can be too long."""
+    """Return the topic of a gateway's report on the tabs of `topic`; a digest, because names can be too long."""
     return f"{TABS_KIND}:{node}.{hashlib.sha256(topic.encode()).hexdigest()[:24]}"
 
 
+class Quantile(NamedTuple):
+    """`within_s`: the bucket bound that a share of the observations stays within; None: it is beyond `beyond_s`."""
+
+    within_s: float | None
+    beyond_s: float
+
+
+def quantile(histogram: Histogram, share: float) -> Quantile | None:
+    """Return the bound that `share` (0 to 1) of the observations stays within, None where nothing was observed."""
+    total = sum(histogram.counts)
+    if not total:
+        return None
+    running = 0
+    for bound, count in zip(histogram.bounds, histogram.counts, strict=False):
+        running += count
+        if running >= share * total:
+            return Quantile(bound, bound)
+    return Quantile(None, histogram.bounds[-1])
+
+
 class Window:
-    """Counts of a histogram over the last `WINDOW_S` seconds; over longer where nobody looked meanwhile.
+    """Counts of a histogram over the last `WINDOW_S` seconds; over a longer time if it was not read meanwhile.
 
     Time is an argument, in seconds of any steady clock.
     """
@@ -65,7 +85,7 @@ class Window:
         self._past: deque[tuple[float, tuple[int, ...]]] = deque([(float("-inf"), nothing)])
 
     def latency(self, now: float) -> dict[str, Any]:
-        """Return how many were observed, and the bounds that half and 99 of 100 of them stayed within."""
+        """Return the number of observations, and the bounds of their median and 99th percentile."""
         counts = tuple(self._histogram.counts)
         if now - self._past[-1][0] >= 1:
             self._past.append((now, counts))
@@ -84,7 +104,7 @@ class Window:
 
 
 def counters(metrics: Metrics) -> dict[str, int]:
-    """Return what the process has counted since it started."""
+    """Return the counts of the process since its start."""
     found = {name: int(getattr(metrics, attribute)) for name, attribute in _COUNTED.items()}
     found["closed"] = metrics.closed.total()
     found["refused"] = metrics.refused.total()
@@ -99,22 +119,25 @@ def statuses(counts: Mapping[Status, int]) -> dict[str, int]:
     return {status.value: counts[status] for status in Status if counts.get(status)}
 
 
-def trouble(troubled: Mapping[str, Mapping[Status, int]], limit: int = TROUBLE_MAX) -> list[str]:
+def worst_topics(unhealthy: Mapping[str, Mapping[Status, int]], limit: int = UNHEALTHY_MAX) -> list[str]:
     """Return the names of the worst topics, at most `limit`: by the worst status, then by how many tabs have it."""
 
     def key(name: str) -> tuple[int, int, str]:
-        counts = troubled[name]
+        counts = unhealthy[name]
         status = worst(counts)
         return (_RANK[status], -counts[status], name) if status is not None else (len(_RANK), 0, name)
 
-    return heapq.nsmallest(limit, troubled, key=key)
+    return heapq.nsmallest(limit, unhealthy, key=key)
 
 
 def fitted(report: dict[str, Any], member: str, left_out: str, max_bytes: int = REPORT_MAX_BYTES) -> bytes:
-    """Return a report as canonical JSON of at most `max_bytes`: rows of `member`, the last first, give way.
+    """Return a report as canonical JSON of at most `max_bytes`: rows of `member` are dropped, the last first.
 
-    `left_out` names the count of rows that are not listed; it is raised by those that gave way. What remains may be
-    larger only if the report is too large without any row.
+    Args:
+        report: the report; it is changed.
+        member: the member that holds the rows.
+        left_out: the member that counts rows that are not listed; dropped rows are added to it. "": none.
+        max_bytes: the limit. The result is larger only if the report is too large without any row.
     """
     encoded = canonical_json.encode(report)
     while len(encoded) > max_bytes and report[member]:
@@ -129,10 +152,10 @@ def fitted(report: dict[str, Any], member: str, left_out: str, max_bytes: int = 
 
 
 def tab_row(tab: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a tab's line without what is not known of it."""
+    """Return a tab's row without empty members and the session."""
     return {name: value for name, value in tab.items() if value not in (None, "") and name != "session"}
 
 
 def listed(tabs: Sequence[Mapping[str, Any]], limit: int = TABS_MAX) -> dict[str, dict[str, Any]]:
-    """Return the first `limit` tabs by their sessions."""
+    """Return the rows of the first `limit` tabs by session."""
     return {str(tab["session"]): tab_row(tab) for tab in tabs[:limit]}

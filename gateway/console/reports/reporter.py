@@ -1,7 +1,7 @@
-"""Publishes what this gateway knows to consoles, as states of topics, for as long as one looks.
+"""Publishes this gateway's reports to consoles, as states of topics, while a console is open.
 
-Nothing is counted and nothing published while nobody looks. A deaf gateway still reports: it reads from the store
-whether somebody does, and the store hands its report to the others.
+Nothing is counted or published without an open console. A gateway that receives no announcements reports all the same:
+it reads from the store whether a console is open, and the store delivers its report to the others.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
 
 from gateway.console.fault_injection import FaultInjection
 from gateway.console.reports import lease, report
 from gateway.console.reports.report import Window
-from gateway.console.reports.tab_counts import CENSUS_MAX, TabCounts, judged, socket_of, view_of
-from gateway.console.reports.tab_status import Judgement, Status, age_s, worst_first
+from gateway.console.reports.tab_counts import COUNTED_MAX, TabCounts, socket_of, status_of, view_of
+from gateway.console.reports.tab_status import Status, TabStatus, worst, worst_first
+from gateway.console.reports.topic_views import age_s
 from gateway.hub.topic import LiveTopic, Subscription
 from gateway.node import Node
 from sync.store.store import Change, Snapshot, StoreError
@@ -26,31 +27,41 @@ from sync.store.store import Change, Snapshot, StoreError
 log = structlog.get_logger("gateway.console")
 
 REPORT_S = 0.5
-"""Least seconds between two reports on one topic."""
+"""Minimum seconds between two reports on one topic."""
 
 REGISTER_S = 1.0
 IDLE_REGISTER_S = 5.0
-"""How often a gateway says that it is there, and reads who looks; and how often while nobody does."""
+"""Seconds between two registrations of a gateway: while a console is open, and otherwise."""
 
 LEAVE_S = 1.0
-"""How long a store that does not answer may hold up the end: what a gateway has said there lapses by itself."""
-
-
-class Told(NamedTuple):
-    """What a reporter is told by others: why a session could not use a version of a topic, and further counters."""
-
-    reason: Callable[[str, str, int], str]
-    counters: Callable[[], dict[str, int]]
+"""Maximum seconds that leaving may take. If the store does not answer, the registration expires by itself."""
 
 
 class Reporter:
     """The reports of one gateway."""
 
-    def __init__(self, node: Node, tab_counts: TabCounts, holds: FaultInjection, told: Told) -> None:
+    def __init__(
+        self,
+        node: Node,
+        tab_counts: TabCounts,
+        fault_injection: FaultInjection,
+        nack_reason: Callable[[str, str, int], str],
+        counters: Callable[[], dict[str, int]],
+    ) -> None:
+        """Report on `node`.
+
+        Args:
+            node: the gateway.
+            tab_counts: its tabs by status.
+            fault_injection: the sockets that a developer holds back.
+            nack_reason: returns why a session could not use a version: (session, topic, version).
+            counters: returns further counters for the report.
+        """
         self._node = node
-        self._told = told
-        self._census = tab_counts
-        self._holds = holds
+        self._tab_counts = tab_counts
+        self._fault_injection = fault_injection
+        self._nack_reason = nack_reason
+        self._counters = counters
         self._started_at = time.time()
         self._windows = {
             "committed_to_acked": Window(node.metrics.publish_to_acked),
@@ -63,23 +74,18 @@ class Reporter:
 
     @property
     def is_watched(self) -> bool:
-        """Whether a console is open."""
+        """Whether a console is open, as far as is known here."""
         return time.monotonic() < self._open_until
 
-    def looked(self, topics: Sequence[object]) -> None:
-        """Note that a console is open and looks at `topics`, for as long as a lease lasts."""
+    def extend_watch(self, topics: Sequence[object]) -> None:
+        """Report, also on the tabs of `topics`, until a lease from now has expired."""
         until = time.monotonic() + lease.LEASE_S
         self._open_until = until
         for name in topics:
             if isinstance(name, str) and (name in self._topics or len(self._topics) < lease.WATCHED_MAX):
                 self._topics[name] = until
-                self._ask_all(name, True)
+                self._set_ack_all(name, True)
         self._woken.set()
-
-    def wake(self) -> None:
-        """Report soon: something is wrong with a tab."""
-        if self.is_watched:
-            self._woken.set()
 
     async def run(self) -> None:
         """Report until cancelled."""
@@ -93,30 +99,30 @@ class Reporter:
                 if self.is_watched:
                     reported_at = time.monotonic()
                     await self._report()
-                    # Conflated: whatever happens until then is in the next one.
+                    # Changes until then are in the next report.
                     await asyncio.sleep(REPORT_S - min(REPORT_S, time.monotonic() - reported_at))
                     self._woken.clear()
                 else:
-                    self._rest()
+                    self._stop()
                     with contextlib.suppress(TimeoutError):
-                        # Not `wait_for`: on CPython 3.11 it loses a cancel that comes together with the wake-up.
+                        # Not `wait_for`: on CPython 3.11 it loses a cancel that arrives with the wake-up.
                         async with asyncio.timeout(IDLE_REGISTER_S):
                             await self._woken.wait()
                     self._woken.clear()
                     registered_at = float("-inf") if self.is_watched else registered_at
         finally:
-            self._rest()  # also where it failed: else the hub would go on noting changes for nobody
+            self._stop()  # also after a failure, or the hub would go on collecting changes
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(LEAVE_S):
                     await lease.leave(self._node.store, self._node.name)
 
-    def _rest(self) -> None:
-        """Leave things as they were before anybody looked."""
+    def _stop(self) -> None:
+        """Undo what was set up for open consoles."""
         for name in self._topics:
-            self._ask_all(name, False)
+            self._set_ack_all(name, False)
         self._topics.clear()
         self._last.clear()
-        self._census.rest()
+        self._tab_counts.stop()
 
     async def _register(self) -> None:
         try:
@@ -125,10 +131,10 @@ class Reporter:
             log.warning("console_unregistered", error=str(error))
             return
         if found.is_open:
-            self.looked(found.topics)
+            self.extend_watch(found.topics)
 
     async def _report(self) -> None:
-        await self._census.count()
+        await self._tab_counts.count()
         changes = [(report.gateway_topic(self._node.name), self.overview_bytes())]
         now = time.monotonic()
         for name, until in list(self._topics.items()):
@@ -136,14 +142,14 @@ class Reporter:
             if until < now:
                 del self._topics[name]
                 self._last.pop(report.tabs_topic(self._node.name, name), None)
-                self._ask_all(name, False)
+                self._set_ack_all(name, False)
             elif live is not None and not live.is_internal:
-                self._ask_all(name, True)  # it may have come anew since
+                self._set_ack_all(name, True)  # the topic may be a new one of the same name
                 changes.append((report.tabs_topic(self._node.name, name), self._tabs_bytes(live)))
         for topic, state in changes:
             await self._publish(topic, state)
 
-    def _ask_all(self, name: str, ack_all: bool) -> None:
+    def _set_ack_all(self, name: str, ack_all: bool) -> None:
         live = self._node.hub.topic(name)
         if live is not None:
             self._node.hub.set_ack_all(live, ack_all)
@@ -163,16 +169,15 @@ class Reporter:
 
     def overview(self) -> dict[str, Any]:
         """Return this gateway's report of itself, from the counts as they are."""
-        node, tab_counts, metrics = self._node, self._census, self._node.metrics
-        names = report.trouble(tab_counts.trouble)
+        node, tab_counts, metrics = self._node, self._tab_counts, self._node.metrics
+        names = report.worst_topics(tab_counts.unhealthy)
         rows: dict[str, Any] = {}
         for name in names:
             live = node.hub.topic(name)
             if live is not None:
-                counts = tab_counts.trouble[name]
-                status = next(status for status in Status if counts.get(status))
+                counts = tab_counts.unhealthy[name]
                 rows[name] = {
-                    "status": status.value,
+                    "status": worst(counts),
                     "version": live.version,
                     "sockets": len(live.subscriptions),
                     "tabs": report.statuses(counts),
@@ -189,42 +194,45 @@ class Reporter:
             "streams": metrics.streams,
             "tabs": {status.value: tab_counts.total[status] for status in Status},
             "uncounted": tab_counts.uncounted,
-            "counters": report.counters(metrics) | self._told.counters(),
+            "counters": report.counters(metrics) | self._counters(),
             "latency": {name: window.latency(time.monotonic()) for name, window in self._windows.items()},
             "trouble": rows,
-            "trouble_total": len(tab_counts.trouble),
+            "trouble_total": len(tab_counts.unhealthy),
         }
 
     def overview_bytes(self) -> bytes:
-        """Return it as it is published."""
+        """Return the report of itself as it is published."""
         return report.fitted(self.overview(), "trouble", "", self._max_bytes())
 
     def _max_bytes(self) -> int:
         return min(report.REPORT_MAX_BYTES, self._node.settings.state_max_bytes)
 
     def chain(self, live: LiveTopic, newest: int, limit: int) -> dict[str, Any]:
-        """Return what this gateway has of a topic, and its tabs as rows, the worst first, at most `limit`.
+        """Return this gateway's state of a topic, and its tabs as rows.
 
-        `newest`: the newest version that is known to be committed.
+        Args:
+            live: the topic.
+            newest: the newest version that is known to be committed.
+            limit: maximum number of tabs; the worst come first.
         """
         now = time.time()
         is_current = self._node.hub.fresh and live.known and live.version >= newest
         view = view_of(self._node, live, now, is_current)
-        tabs = worst_first((tab, judged(tab, view)) for tab in live.subscriptions[:CENSUS_MAX])
+        tabs = worst_first((tab, status_of(tab, view)) for tab in live.subscriptions[:COUNTED_MAX])
         counts: dict[Status, int] = {}
-        for _, judgement in tabs:
-            counts[judgement.status] = counts.get(judgement.status, 0) + 1
+        for _, tab_status in tabs:
+            counts[tab_status.status] = counts.get(tab_status.status, 0) + 1
         return {
             "gateway": self._node.name,
-            **self._standing(live, newest, is_current, now),
+            **self._gateway_status(live, newest, is_current, now),
             "sockets": len(live.subscriptions),
             "watchers": live.readers,
-            "uncounted": max(0, len(live.subscriptions) - CENSUS_MAX),
+            "uncounted": max(0, len(live.subscriptions) - COUNTED_MAX),
             "counts": report.statuses(counts),
-            "tabs": [self._tab(tab, judgement) for tab, judgement in tabs[:limit]],
+            "tabs": [self._tab(tab, tab_status) for tab, tab_status in tabs[:limit]],
         }
 
-    def _standing(self, live: LiveTopic, newest: int, is_current: bool, now: float) -> dict[str, Any]:
+    def _gateway_status(self, live: LiveTopic, newest: int, is_current: bool, now: float) -> dict[str, Any]:
         if not self._node.hub.fresh:
             why = "The bus is not proved to deliver: this gateway tells its tabs that what they show may be old."
         elif live.version < newest:
@@ -237,25 +245,25 @@ class Reporter:
         status = Status.SYNCED if is_current else Status.BEHIND if live.version < newest else Status.STALE
         return {"version": live.version, "age_s": age_s(live.version, now), "status": status.value, "why": why}
 
-    def _tab(self, tab: Subscription, judgement: Judgement) -> dict[str, Any]:
+    def _tab(self, tab: Subscription, tab_status: TabStatus) -> dict[str, Any]:
         socket = socket_of(tab)
         session, claims = socket.session, socket.session.claims
         row: dict[str, Any] = {
             "session": session.id,
             "sub": "" if claims is None else claims.sub,
             "client": session.client,
-            "status": judgement.status.value,
-            "why": judgement.why,
+            "status": tab_status.status.value,
+            "why": tab_status.why,
             "sent": max(tab.sent, 0),
             "acked": tab.acked or None,
-            "lag_ms": _lag_ms(judgement.owed_s),
+            "lag_ms": _lag_ms(tab_status.owed_s),
             "blocked": socket.pending is not None,
             "buffered_bytes": socket.buffered_bytes(),
             "since": int(socket.opened_at),
         }
         if tab.nacked > tab.acked:
-            row |= {"nacked": tab.nacked, "reason": self._told.reason(session.id, tab.live.name, tab.nacked)}
-        if self._holds.is_held(socket):
+            row |= {"nacked": tab.nacked, "reason": self._nack_reason(session.id, tab.live.name, tab.nacked)}
+        if self._fault_injection.is_held_back(socket):
             row["frozen"] = True
         return row
 
@@ -273,7 +281,7 @@ class Reporter:
 
 
 def _lag_ms(owed_s: float | None) -> int | None:
-    """Return for how long an answer is owed; in whole seconds from two on, so that a report does not change for it."""
+    """Return the milliseconds for which an ack is due; from 2 s on in whole seconds, so that reports seldom change."""
     if owed_s is None:
         return None
     return round(owed_s * 10) * 100 if owed_s < 2 else int(owed_s) * 1000

@@ -1,75 +1,69 @@
-"""How many tabs of each live topic of this gateway are in which state. Looks at everything once, and from then on at
-what has changed, or changes by time alone."""
+"""Counts the tabs of each live topic of this gateway by status.
+
+The first count visits every tab; later ones visit topics that changed, or whose status can change by time alone.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import cast
 
-from gateway.console.reports.tab_status import Judgement, Status, View, judge, worst
+from gateway.console.reports.tab_status import Status, TabStatus, View, evaluate, is_unhealthy
 from gateway.hub.observer import HubObserver
 from gateway.hub.topic import LiveTopic, Subscription
 from gateway.node import Node
 from gateway.ws.connection import SessionSocket
 
 ACK_GRACE_S = 1.5
-"""How long an ack may take beyond the jitter that browsers are told, before a tab counts as behind."""
+"""Seconds that an ack may take beyond the jitter that browsers are told, before a tab counts as behind."""
 
 WHOLE_S = 10.0
-"""Seconds between counts of every tab: what has changed is counted at once, this is for what nobody thought of."""
+"""Seconds between full counts. Changes are counted immediately; the full count is a safety net."""
 
 PART_S = 0.2
-"""How long the counts of what can have changed are good for, whoever asks: many consoles cost no more than one."""
+"""Seconds for which counts are reused, so that many consoles cost no more than one."""
 
-CENSUS_MAX = 20_000
-"""Tabs that one count looks at. Beyond, the rest is said to be uncounted."""
+COUNTED_MAX = 20_000
+"""Maximum number of tabs that one count visits. The rest is reported as uncounted."""
 
 SLICE = 1000
-"""Tabs looked at before the event loop is given back."""
-
-TROUBLE = frozenset((Status.NACKED, Status.BEHIND, Status.STALE))
+"""Tabs visited before other tasks run."""
 
 Counts = dict[Status, int]
 
 
 def view_of(node: Node, live: LiveTopic | None, now: float, is_current: bool) -> View:
-    """Return what tabs of a topic are judged by: a topic that is looked at has no crowd, everyone is asked."""
+    """Return what the status of a topic's tabs depends on. All tabs of a topic that a console looks at are asked."""
     settings = node.settings
     if live is not None and live.ack_all:
-        return View(now, ACK_GRACE_S + settings.ack_after_ms / 1000, CENSUS_MAX, is_current)
+        return View(now, ACK_GRACE_S + settings.ack_after_ms / 1000, COUNTED_MAX, is_current)
     share, after_ms = node.hub.ack_rule()
-    # Where a process has so many tabs that only a share of their acks is asked for, every topic is a crowd.
+    # If the process has so many tabs that it asks only a share of them for acks, every topic counts as a crowd.
     crowd = settings.acks_per_topic if share == 1 else 0
     return View(now, ACK_GRACE_S + after_ms / 1000, crowd, is_current)
 
 
 def socket_of(tab: Subscription) -> SessionSocket:
-    """Return the tab's socket as what it is in a running gateway."""
+    """Return the tab's socket with its type in a running gateway."""
     return cast(SessionSocket, tab.socket)
 
 
-def judged(tab: Subscription, view: View) -> Judgement:
-    """Return what is known of a tab."""
-    return judge(tab, socket_of(tab).opened_at, view)
-
-
-def is_trouble(counts: Mapping[Status, int]) -> bool:
-    """Whether a tab shows something old, or cannot say that it does not."""
-    return worst(counts) in TROUBLE
+def status_of(tab: Subscription, view: View) -> TabStatus:
+    """Return the status of a tab."""
+    return evaluate(tab, socket_of(tab).opened_at, view)
 
 
 class TabCounts(HubObserver):
-    """The counts of one gateway. It observes the hub from the first `count` until `rest`.
+    """The counts of one gateway. It observes the hub from the first `count` until `stop`.
 
     Attributes:
         topics: the counts of each topic with tabs, by name.
-        trouble: those of them of which a tab is NACKED, BEHIND or STALE.
-        total: of all tabs.
-        uncounted: tabs that were not looked at.
+        unhealthy: the counts of topics that have a tab that is NACKED, BEHIND or STALE, by name.
+        total: the counts of all tabs.
+        uncounted: number of tabs that were not visited.
     """
 
     def __init__(self, node: Node) -> None:
@@ -80,7 +74,7 @@ class TabCounts(HubObserver):
         self._open: set[LiveTopic] = set()
         self._changed: set[LiveTopic] | None = None  # None: not observing
         self.topics: dict[str, Counts] = {}
-        self.trouble: dict[str, Counts] = {}
+        self.unhealthy: dict[str, Counts] = {}
         self.total: Counter[Status] = Counter()
         self.uncounted = 0
 
@@ -105,8 +99,8 @@ class TabCounts(HubObserver):
         if self._changed is not None:
             self._changed.add(live)
 
-    def rest(self) -> None:
-        """Stop observing: nobody looks."""
+    def stop(self) -> None:
+        """Stop observing the hub."""
         self._changed = None
         self._node.hub.observers.remove(self)
 
@@ -123,83 +117,83 @@ class TabCounts(HubObserver):
                 self._part_at = time.monotonic()
 
     async def _whole(self) -> None:
-        # From here on: what changes while this looks at the rest is looked at again.
+        # Set first: topics that change during this count are counted again.
         self._changed = set()
         self._node.hub.observers.add(self)
-        self.topics, self.trouble, self.total, self._open = {}, {}, Counter(), set()
+        self.topics, self.unhealthy, self.total, self._open = {}, {}, Counter(), set()
         topics = self.topics
-        looked, uncounted, slice_end, synced = 0, 0, SLICE, 0
+        visited, uncounted, slice_end, synced = 0, 0, SLICE, 0
         for live in list(self._node.hub.topics.values()):
-            ring = live.subscriptions
-            if not ring or live.is_internal:
+            tabs = live.subscriptions
+            if not tabs or live.is_internal:
                 continue
-            size = len(ring)
-            if looked + size > CENSUS_MAX:
-                uncounted += looked + size - CENSUS_MAX
-                ring = ring[: CENSUS_MAX - looked]
-                size = len(ring)
-            # Nearly every tab is in step, and is seen to be so without more ado.
-            if self._was_fresh and live.known and _is_synced(live.version, ring):
+            size = len(tabs)
+            if visited + size > COUNTED_MAX:
+                uncounted += visited + size - COUNTED_MAX
+                tabs = tabs[: COUNTED_MAX - visited]
+                size = len(tabs)
+            # The common case has a short path: every tab is in sync.
+            if self._was_fresh and live.known and _is_synced(live.version, tabs):
                 topics[live.name] = _all_synced(size)
                 synced += size
             else:
-                self._take(live, ring)
-            looked += size
-            if looked >= slice_end:
-                slice_end = looked + SLICE
+                self._take(live, tabs)
+            visited += size
+            if visited >= slice_end:
+                slice_end = visited + SLICE
                 await asyncio.sleep(0)
         self.total[Status.SYNCED] += synced
         self.uncounted = uncounted
 
     def _part(self) -> None:
-        """Look again at what has changed, or changes by time alone."""
+        """Count topics again that changed, or whose status can change by time alone."""
         changed, self._changed = self._changed or set(), set()
         for live in self._open | changed:
             if not live.subscriptions:
                 self._drop(live)
             elif not live.is_internal:
-                self._take(live, live.subscriptions[:CENSUS_MAX])
+                self._take(live, live.subscriptions[:COUNTED_MAX])
 
     def _drop(self, live: LiveTopic) -> None:
         old = self.topics.pop(live.name, None)
         if old is not None:
             self.total.subtract(old)
-        self.trouble.pop(live.name, None)
+        self.unhealthy.pop(live.name, None)
         self._open.discard(live)
 
-    def _take(self, live: LiveTopic, ring: list[Subscription]) -> None:
+    def _take(self, live: LiveTopic, tabs: list[Subscription]) -> None:
         name = live.name
         self._drop(live)
         is_plain = self._node.hub.fresh and live.known
-        if is_plain and _is_synced(live.version, ring):
-            self.topics[name] = counts = _all_synced(len(ring))
+        if is_plain and _is_synced(live.version, tabs):
+            self.topics[name] = counts = _all_synced(len(tabs))
             self.total.update(counts)
             return
-        counts = _counts(ring, view_of(self._node, live, time.time(), self._node.hub.fresh))
+        counts = _counts(tabs, view_of(self._node, live, time.time(), self._node.hub.fresh))
         self.topics[name] = counts
         self.total.update(counts)
         is_sampled = len(live.subscriptions) > self._node.settings.acks_per_topic and not live.ack_all
         if (Status.SENT in counts and not is_sampled) or Status.STALE in counts:
             self._open.add(live)  # SENT turns BEHIND by time alone; of a crowd most tabs stay SENT
-        if is_trouble(counts):
-            self.trouble[name] = counts
+        if is_unhealthy(counts):
+            self.unhealthy[name] = counts
 
 
 def _is_synced(version: int, tabs: list[Subscription]) -> bool:
-    """Whether every tab has acknowledged the version, on a gateway that is current."""
+    """Return whether every tab has acknowledged the version."""
     return all([tab.sent == version == tab.acked for tab in tabs])
 
 
 @lru_cache(4096)
 def _all_synced(size: int) -> Counts:
-    """Return the counts of so many tabs in step; shared, and never changed."""
+    """Return the counts of `size` synced tabs. The result is shared and must not be changed."""
     return {Status.SYNCED: size}
 
 
 def _counts(tabs: list[Subscription], view: View) -> Counts:
-    """Return how many of a topic's tabs are in which state."""
+    """Return the number of tabs by status."""
     counts: Counts = {}
     for tab in tabs:
-        status = judged(tab, view).status
+        status = status_of(tab, view).status
         counts[status] = counts.get(status, 0) + 1
     return counts

@@ -1,6 +1,6 @@
-"""The list of topics: those that are live on any gateway, with the state of their tabs, and those in the store alone.
+"""The list of topics: those that are live on any gateway, with the status of their tabs, and those in the store only.
 
-Each gateway answers with the first of its own that match, so the merged page is right up to the last name of it.
+Each gateway answers with its first topics that match, so the merged page is complete up to its last name.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from redis.exceptions import RedisError
 
 from gateway.console.reports.report import statuses
 from gateway.console.reports.tab_counts import TabCounts
-from gateway.console.reports.tab_status import Status, age_s, worst
+from gateway.console.reports.tab_status import Status, worst
+from gateway.console.reports.topic_views import age_s
 from gateway.hub.hub import Hub
 from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
 from sync.store.store import Store, StoreError
 
 STORED_MAX = 50_000
-"""Topics of the store that are looked through."""
+"""Maximum number of topics that are collected from the store."""
 
 STORED_S = 5.0
-"""How long the names found in the store are good for, whoever asks."""
+"""Seconds for which the names found in the store are reused."""
 
 SCAN_COUNT = 1000
 
@@ -34,7 +35,7 @@ _TAIL = ":snap"
 
 @dataclass(frozen=True, slots=True)
 class LivePage:
-    """What is asked of a gateway: `only` is "", "live" or "trouble"; `search` in lower case, `^` ahead for a prefix."""
+    """The question to a gateway: `only` is "", "live" or "trouble"; `search` is in lower case, `^` marks a prefix."""
 
     search: str = ""
     only: str = ""
@@ -43,7 +44,7 @@ class LivePage:
 
     @classmethod
     def read(cls, about: Mapping[str, Any]) -> LivePage:
-        """Return what a question of the control channel asks for."""
+        """Return the question in the members of a control message."""
         limit = about.get("limit")
         return cls(
             str(about.get("search", "")),
@@ -53,7 +54,7 @@ class LivePage:
         )
 
     def about(self) -> dict[str, Any]:
-        """Return it as a question's members."""
+        """Return the question as members of a control message."""
         return asdict(self)
 
     def matching(self, names: Iterable[str]) -> list[str]:
@@ -72,7 +73,7 @@ class LivePage:
 def live_page(hub: Hub, tab_counts: TabCounts, wanted: LivePage) -> dict[str, Any]:
     """Return one gateway's page: `rows` by name, each with version, sockets, watchers and tabs."""
     if wanted.only == "trouble":
-        names = list(tab_counts.trouble)
+        names = list(tab_counts.unhealthy)
     else:
         names = [live.name for live in hub.topics.values() if not live.is_internal]
     matching = wanted.matching(names)
@@ -87,7 +88,7 @@ def live_page(hub: Hub, tab_counts: TabCounts, wanted: LivePage) -> dict[str, An
 
 
 class Stored:
-    """The names of the store's topics, found by walking its keys; at most `STORED_MAX`, every `STORED_S`."""
+    """The names of the topics in the store, found by a scan of its keys at most every `STORED_S`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -128,7 +129,7 @@ class Stored:
 
 
 def is_listed(name: str) -> bool:
-    """Whether it is a topic, and none of the gateways' own."""
+    """Return whether `name` is a topic other than the gateways' own."""
     try:
         return Topic.parse(name).kind not in RESERVED_KINDS
     except TopicError:

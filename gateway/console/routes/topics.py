@@ -14,7 +14,7 @@ from starlette.responses import Response
 from gateway.console import audit
 from gateway.console.auth import ConsoleAuth
 from gateway.console.observer import ConsoleObserver
-from gateway.console.reports import lease, report, tab_status
+from gateway.console.reports import lease, report, tab_status, topic_views
 from gateway.console.reports.tab_status import Status
 from gateway.console.reports.topic_list import LivePage, Stored, dated, merged
 from gateway.console.routes.query import console_json, number, parsed, stream_cursor, topic_of
@@ -70,8 +70,8 @@ class TopicRoutes:
         names = [str(parsed(name)) for name in topics]
         store = self._node.store
         was_watched = self._console.reporter.is_watched
-        await lease.look(store, names)
-        self._console.reporter.looked(names)
+        await lease.touch_lease(store, names)
+        self._console.reporter.extend_watch(names)
         if not was_watched:
             await self._console.ask_gateways("overview")  # answered, each has woken up, or is given up on
         known = await lease.gateways(store) | {self._node.name: time.time()}
@@ -161,7 +161,7 @@ class TopicRoutes:
         return console_json(
             self._node,
             topic=name,
-            committed=tab_status.committed(snapshot) | {"age_s": tab_status.age_s(snapshot.version, time.time())},
+            committed=topic_views.committed(snapshot) | {"age_s": topic_views.age_s(snapshot.version, time.time())},
             gateways=gateways,
             counts=tab_status.named(counts),
             tabs=page,
@@ -176,7 +176,7 @@ class TopicRoutes:
         name = str(topic_of(request))
         count = number(request.query_params.get("count"), VERSIONS_SHOWN, VERSIONS_MAX)
         entries = await self._node.store.log(name, count + 1)
-        versions = tab_status.timeline(entries, count)
+        versions = topic_views.timeline(entries, count)
         return console_json(self._node, topic=name, versions=versions, more=len(entries) > count)
 
     async def diff(self, request: Request) -> Response:
@@ -186,11 +186,11 @@ class TopicRoutes:
         entries = {entry.version: entry for entry in await self._node.store.log(name, VERSIONS_MAX + 1)}
         if old not in entries or new not in entries:
             raise Problem("not_found", "the log no longer keeps one of these versions, or never did")
-        found = tab_status.differences(
-            orjson.loads(entries[old].state), orjson.loads(entries[new].state), tab_status.DIFF_MAX + 1
+        found = topic_views.differences(
+            orjson.loads(entries[old].state), orjson.loads(entries[new].state), topic_views.DIFF_MAX + 1
         )
-        shown = [item._asdict() for item in found[: tab_status.DIFF_MAX]]
-        has_more = len(found) > tab_status.DIFF_MAX
+        shown = [item._asdict() for item in found[: topic_views.DIFF_MAX]]
+        has_more = len(found) > topic_views.DIFF_MAX
         return console_json(self._node, topic=name, old=old, new=new, differences=shown, more=has_more)
 
     async def snapshot(self, request: Request) -> Response:
@@ -205,14 +205,14 @@ class TopicRoutes:
             entry = await kept_version(self._node.store, name, version)
         members: dict[str, object] = {}
         if is_newest and may_see and newest.private:
-            members["private"] = tab_status.pretty(newest.private)
+            members["private"] = topic_views.pretty(newest.private)
         return console_json(
             self._node,
             topic=name,
             version=version,
-            age_s=tab_status.age_s(version, time.time()),
-            state=tab_status.pretty(entry.state),
-            cause=tab_status.cause(entry.cause),
+            age_s=topic_views.age_s(version, time.time()),
+            state=topic_views.pretty(entry.state),
+            cause=topic_views.cause(entry.cause),
             private_hidden=is_newest and bool(newest.private) and not may_see,
             is_newest=is_newest,
             **members,
@@ -229,7 +229,7 @@ class TopicRoutes:
         except (RedisError, OSError) as error:
             raise StoreError(f"events of {name}: {error}") from error
         fields = cast(list[tuple[bytes, Mapping[bytes, bytes]]], entries)
-        return [tab_status.event(entry) for _, entry in fields]
+        return [topic_views.event(entry) for _, entry in fields]
 
     async def fixture(self, request: Request) -> Response:
         """Answer a topic's newest versions and events, the oldest first, for a test to replay; nothing private."""
@@ -239,7 +239,7 @@ class TopicRoutes:
             {
                 "version": entry.version,
                 "at": instants.text_us(entry.version),
-                "cause": tab_status.cause(entry.cause),
+                "cause": topic_views.cause(entry.cause),
                 "state": orjson.loads(entry.state),
             }
             for entry in reversed(await self._node.store.log(name, count))

@@ -24,8 +24,8 @@ def test_the_worst_topics_come_first_and_no_more_than_asked_for() -> None:
         "d": {Status.BEHIND: 5},
         "e": {Status.NACKED: 2, Status.BEHIND: 1},
     }
-    assert report.trouble(troubled) == ["e", "c", "d", "b", "a"]
-    assert report.trouble(troubled, 2) == ["e", "c"]
+    assert report.worst_topics(troubled) == ["e", "c", "d", "b", "a"]
+    assert report.worst_topics(troubled, 2) == ["e", "c"]
 
 
 @pytest.mark.parametrize("size", [10, 200, 5000])
@@ -175,3 +175,12 @@ def test_a_scope_that_there_is_not_is_an_error_that_names_those_that_are(entry: 
     assert ("did you mean" in said) is bool(hint)
     assert hint in said
     assert "hunter" not in said
+
+
+def test_a_quantile_is_the_bound_that_the_share_stays_within() -> None:
+    histogram = Histogram((0.1, 1.0))
+    assert report.quantile(histogram, 0.5) is None
+    histogram.observe(0.05, 98)
+    histogram.observe(5, 2)
+    assert report.quantile(histogram, 0.5) == report.Quantile(0.1, 0.1)
+    assert report.quantile(histogram, 0.99) == report.Quantile(None, 1.0)

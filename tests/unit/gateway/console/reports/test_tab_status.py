@@ -1,17 +1,13 @@
-"""What the console says of a tab, of two versions and of an event follows from values alone."""
+"""The status of a tab follows from values alone."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from gateway.console.reports import tab_status
-from gateway.console.reports.tab_status import Difference, Quantile, Status, View
+from gateway.console.reports.tab_status import Status, View
 from gateway.hub.pending import PendingTopics
 from gateway.hub.topic import LiveTopic, Subscription
-from gateway.metrics import Histogram
-from sync.store.store import LogEntry, Snapshot
 
 NOW = 1_800_000_000.0
 VERSION = int((NOW - 60) * 1e6)
@@ -54,13 +50,13 @@ def view(**fields: Any) -> View:
 
 
 def status(subscription: Subscription, since: float = SINCE, **fields: Any) -> Status:
-    return tab_status.judge(subscription, since, view(**fields)).status
+    return tab_status.evaluate(subscription, since, view(**fields)).status
 
 
 def test_a_tab_that_said_it_shows_the_newest_is_synced() -> None:
     assert status(tab(acked=VERSION)) is Status.SYNCED
     assert status(tab(held=VERSION)) is Status.SYNCED
-    assert tab_status.judge(tab(acked=VERSION), SINCE, view()).owed_s is None
+    assert tab_status.evaluate(tab(acked=VERSION), SINCE, view()).owed_s is None
 
 
 def test_a_tab_told_that_there_is_no_state_has_nothing_to_answer() -> None:
@@ -68,9 +64,9 @@ def test_a_tab_told_that_there_is_no_state_has_nothing_to_answer() -> None:
 
 
 def test_a_tab_without_an_answer_is_behind_once_the_answer_is_due() -> None:
-    judged = tab_status.judge(tab(acked=VERSION - 1), SINCE, view())
-    assert judged.status is Status.BEHIND
-    assert judged.owed_s == 30
+    evaluated = tab_status.evaluate(tab(acked=VERSION - 1), SINCE, view())
+    assert evaluated.status is Status.BEHIND
+    assert evaluated.owed_s == 30
     assert status(tab(), since=NOW - 1) is Status.SENT
     assert status(tab(), since=NOW - 2) is Status.BEHIND
 
@@ -78,9 +74,9 @@ def test_a_tab_without_an_answer_is_behind_once_the_answer_is_due() -> None:
 def test_a_tab_that_does_not_drain_is_behind_at_once() -> None:
     slow = tab(sent=VERSION - 1)
     slow.socket.pending = PendingTopics()
-    judged = tab_status.judge(slow, NOW, view())
-    assert judged.status is Status.BEHIND
-    assert "no more data" in judged.why
+    evaluated = tab_status.evaluate(slow, NOW, view())
+    assert evaluated.status is Status.BEHIND
+    assert "no more data" in evaluated.why
 
 
 def test_what_a_blocked_socket_got_and_did_not_answer_is_behind_but_a_proved_one_is_not() -> None:
@@ -121,71 +117,14 @@ def test_a_tab_sent_back_is_not_asked_to_acknowledge_again() -> None:
 
 
 def test_the_worst_comes_first() -> None:
-    judged = [(tab(), tab_status.Judgement(one, "", None)) for one in (Status.SYNCED, Status.NACKED, Status.BEHIND)]
-    assert [item[1].status for item in tab_status.worst_first(judged)] == [Status.NACKED, Status.BEHIND, Status.SYNCED]
+    evaluated = [(tab(), tab_status.TabStatus(one, "", None)) for one in (Status.SYNCED, Status.NACKED, Status.BEHIND)]
+    assert [item[1].status for item in tab_status.worst_first(evaluated)] == [
+        Status.NACKED,
+        Status.BEHIND,
+        Status.SYNCED,
+    ]
     assert tab_status.worst({Status.SYNCED: 3, Status.STALE: 1, Status.NACKED: 0}) is Status.STALE
     assert tab_status.worst({}) is None
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "expected"),
-    [
-        ({"a": 1}, {"a": 1}, []),
-        ({"a": 1}, {"a": 2}, [("/a", "1", "2")]),
-        ({"a": 1}, {}, [("/a", "1", None)]),
-        ({}, {"a": None}, [("/a", None, "null")]),
-        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}, [("/a/c", "2", "3")]),
-        ({"a": [1, 2]}, {"a": [1, 3, 4]}, [("/a/1", "2", "3"), ("/a/2", None, "4")]),
-        ({"a": 1}, {"a": True}, [("/a", "1", "true")]),
-        ({"a/b~c": 1}, {"a/b~c": 2}, [("/a~1b~0c", "1", "2")]),
-        (None, {"a": 1}, [("", "null", '{"a":1}')]),
-        ({"z": 1, "a": 1}, {"z": 2, "a": 2}, [("/a", "1", "2"), ("/z", "1", "2")]),
-    ],
-)
-def test_differences(old: object, new: object, expected: list[tuple[str, str | None, str | None]]) -> None:
-    assert tab_status.differences(old, new) == [Difference(*item) for item in expected]
-
-
-def test_differences_are_bounded_in_number_and_need_no_stack() -> None:
-    assert len(tab_status.differences({}, {str(i): i for i in range(50)}, 7)) == 7
-    old: object = 0
-    new: object = 1
-    for _ in range(5000):
-        old, new = [old], [new]
-    assert len(tab_status.differences(old, new)) == 1
-
-
-def test_a_timeline_tells_what_each_version_changed() -> None:
-    entries = [
-        LogEntry(3, b'{"a":2,"b":1}', b'{"event_id":"evt_3"}'),
-        LogEntry(2, b'{"a":1,"b":1}', b""),
-        LogEntry(1, b"{}", b""),
-    ]
-    assert [(line["version"], line["changed"], line["paths"]) for line in tab_status.timeline(entries, 2)] == [
-        (3, 1, ["/a"]),
-        (2, 2, ["/a", "/b"]),
-    ]
-    assert tab_status.timeline(entries, 3)[2]["changed"] is None
-    assert tab_status.timeline(entries, 3)[0]["cause"] == {"event_id": "evt_3"}
-
-
-def test_the_committed_version_is_shown_without_its_private_part() -> None:
-    snapshot = Snapshot("tenant:acme", 5, b'{"n":12345678901234567890}', b'{"secret":1}', b"[1]")
-    assert tab_status.committed(snapshot) == {"version": 5, "state": '{\n  "n": 12345678901234567890\n}', "cause": {}}
-
-
-def test_an_event_of_odd_bytes_is_still_shown() -> None:
-    shown = tab_status.event({b"event_id": b"evt\xff", b"outcome": b"refused", b"at": b"x", b"reason": b"<b>"})
-    assert shown == {"event_id": "evt\ufffd", "type": "", "outcome": "refused", "reason": "<b>", "at": 0}
-
-
-def test_a_quantile_is_the_bound_that_the_share_stays_within() -> None:
-    histogram = Histogram((0.1, 1.0))
-    assert tab_status.quantile(histogram, 0.5) is None
-    histogram.observe(0.05, 98)
-    histogram.observe(5, 2)
-    assert tab_status.quantile(histogram, 0.5) == Quantile(0.1, 0.1)
-    assert tab_status.quantile(histogram, 0.99) == Quantile(None, 1.0)
 
 
 def test_the_page_knows_the_refusal_that_is_none() -> None:
@@ -202,3 +141,14 @@ def test_the_console_offers_the_scenarios_that_the_simulator_has() -> None:
     from sync.simulator.scenarios.scenario import bundled
 
     assert tuple(f"scenario:{name}" for name in bundled()) == SCENARIOS
+
+
+def test_the_page_explains_every_status() -> None:
+    import re
+    from pathlib import Path
+
+    from gateway import console
+
+    text = (Path(console.__file__).parent / "static" / "model" / "status.js").read_text()
+    explained = text[text.index("EXPLAINED = {") : text.index("};")]
+    assert re.findall(r"^  ([A-Z]+):", explained, re.MULTILINE) == [one.value for one in Status]

@@ -1,0 +1,135 @@
+"""A topic's states, versions and events as the console shows them. Pure.
+
+Private parts do not get here: the input is what browsers are sent, and the log's copy of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from sync.core import instants
+
+if TYPE_CHECKING:
+    from sync.store.store import LogEntry, Snapshot
+
+DIFF_MAX = 500
+"""Maximum number of differences listed between two versions."""
+
+CHANGED_PATHS_MAX = 4
+"""Maximum number of paths that a line of the timeline names."""
+
+
+def age_s(version: int, now: float) -> float | None:
+    """Return how old a version is in seconds, None for version 0. A store clock ahead of ours counts as 0."""
+    return max(0.0, now - version / 1e6) if version else None
+
+
+def committed(snapshot: Snapshot) -> dict[str, Any]:
+    """Return the newest committed version. A version is the instant of its commit, microseconds since 1970."""
+    return {"version": snapshot.version, "state": pretty(snapshot.state), "cause": cause(snapshot.cause)}
+
+
+def cause(raw: bytes) -> dict[str, str]:
+    """Return a cause's members as text; empty where there is none or it is not an object."""
+    try:
+        value = orjson.loads(raw) if raw else {}
+    except orjson.JSONDecodeError:
+        return {}
+    if not isinstance(value, dict):
+        return {}
+    return {name: item if isinstance(item, str) else compact(item) for name, item in value.items()}
+
+
+def pretty(raw: bytes) -> str:
+    """Return JSON as indented text: text, so that a browser's numbers cannot change it."""
+    try:
+        return orjson.dumps(orjson.loads(raw), option=orjson.OPT_INDENT_2).decode()
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return raw.decode("utf-8", "replace")
+
+
+def compact(value: object) -> str:
+    """Return a JSON value as text on one line."""
+    return orjson.dumps(value).decode()
+
+
+class Difference(NamedTuple):
+    """One difference: `path` is a JSON Pointer (RFC 6901), `old` and `new` are JSON text, None where absent."""
+
+    path: str
+    old: str | None
+    new: str | None
+
+
+_ABSENT = object()
+
+
+def differences(old: object, new: object, limit: int = DIFF_MAX) -> list[Difference]:
+    """Return where two JSON values differ, in the order of the paths' keys, at most `limit`.
+
+    Objects are compared member by member, arrays element by element, everything else as a whole.
+    """
+    found: list[Difference] = []
+    pending: list[tuple[str, object, object]] = [("", old, new)]
+    while pending and len(found) < limit:
+        path, left, right = pending.pop()
+        inner = _members(left, right)
+        if inner is not None:
+            pending.extend((f"{path}/{_escape(key)}", one, other) for key, one, other in reversed(inner))
+        elif left is _ABSENT or right is _ABSENT or compact(left) != compact(right):  # in JSON true is not 1
+            found.append(
+                Difference(
+                    path, None if left is _ABSENT else compact(left), None if right is _ABSENT else compact(right)
+                )
+            )
+    return found
+
+
+def _members(left: object, right: object) -> list[tuple[str, object, object]] | None:
+    if isinstance(left, dict) and isinstance(right, dict):
+        keys = sorted({*left, *right})
+        return [(key, left.get(key, _ABSENT), right.get(key, _ABSENT)) for key in keys]
+    if isinstance(left, list) and isinstance(right, list):
+        size = max(len(left), len(right))
+        longer = ([*side, *[_ABSENT] * (size - len(side))] for side in (left, right))
+        return [(str(index), one, other) for index, (one, other) in enumerate(zip(*longer, strict=True))]
+    return None
+
+
+def _escape(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def timeline(entries: Sequence[LogEntry], count: int) -> list[dict[str, Any]]:
+    """Return up to `count` versions, newest first, each with its cause and what it changed.
+
+    `changed` is None for the oldest entry of the log: its predecessor is no longer stored.
+    """
+    states = [orjson.loads(entry.state) for entry in entries[: count + 1]]
+    lines = []
+    for index, entry in enumerate(entries[:count]):
+        line: dict[str, Any] = {
+            "version": entry.version,
+            "at": instants.text_us(entry.version),
+            "cause": cause(entry.cause),
+            "verdict": "applied",
+            "bytes": len(entry.state),
+        }
+        line["changed"] = line["paths"] = None
+        if index + 1 < len(states):
+            found = differences(states[index + 1], states[index])
+            line["changed"] = len(found)
+            line["paths"] = [item.path or "/" for item in found[:CHANGED_PATHS_MAX]]
+        lines.append(line)
+    return lines
+
+
+def event(fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+    """Return one processed event of a topic's stream; `at` in microseconds since 1970, 0 if unknown."""
+    text = {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in fields.items()}
+    at = text.get("at", "")
+    shown: dict[str, Any] = {name: text.get(name, "") for name in ("event_id", "type", "outcome", "reason")}
+    return shown | {"at": int(at) if at.isascii() and at.isdigit() else 0}
