@@ -70,7 +70,7 @@ async def test_its_webhooks_are_verified_parsed_and_committed(store: Store, envi
         refused = await http.post("/webhooks/acme", content=BODY, headers=signed("a-secret-of-paddle"))
         answer = await http.post("/webhooks/acme", content=BODY, headers=signed(SECRET))
     assert refused.status_code == 403
-    assert answer.json() == {"outcome": "applied", "version": 1}
+    assert answer.json()["outcome"] == "applied"
     assert orjson.loads((await store.read("tenant:acme")).state)["plan"]["key"] == "pro"
 
 
