@@ -92,7 +92,7 @@ def _play(name: str, seed: int, target: str | None, as_json: bool) -> None:
 
     from sync.core.errors import SyncError
     from sync.settings import SyncSettings
-    from sync.simulator.scenarios import scenario
+    from sync.simulator.scenarios import scenario, scenario_file
 
     env = environment()
     base = base_url(None, env)
@@ -104,7 +104,7 @@ def _play(name: str, seed: int, target: str | None, as_json: bool) -> None:
 
         settings = SyncSettings.from_env({"PLANWIRE_DEV": "1", **{one: env[one] for one in wanted if one in env}})
         plans = catalog.load(settings.catalog_path)
-        what = scenario.load(name)
+        what = scenario_file.load(name)
     except SyncError as error:
         raise click.UsageError(str(error)) from error
     secret = next(
@@ -118,7 +118,7 @@ def _play(name: str, seed: int, target: str | None, as_json: bool) -> None:
     try:
         httpx2.get(url, timeout=5)  # any answer will do: it shows that a receiver is there
         report = scenario.run_scenario(name, seed, url, secret, plans, read)
-    except scenario.ScenarioError as error:
+    except scenario_file.ScenarioError as error:
         raise click.UsageError(str(error)) from error
     except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError) as error:
         raise unreachable(url, error, "--target") from error

@@ -23,7 +23,7 @@ from sync.simulator.paddle.signature import HEADER, sign
 from sync.simulator.persistence import Owed
 from sync.simulator.world.model import Event, Json
 from sync.simulator.world.moments import SECOND_US, rfc3339
-from sync.simulator.world.rules import NewId
+from sync.simulator.world.turn import NewId
 
 QUEUE_LIMIT = 500
 """How many events may wait for delivery; an action that would make more is refused."""

@@ -17,13 +17,13 @@ import structlog
 from sync.core.errors import SyncError
 from sync.simulator import persistence
 from sync.simulator.courier import PAUSE_FIRST_S, QUEUE_LIMIT, Courier, Delivery
-from sync.simulator.scenarios import scenario
+from sync.simulator.scenarios import scenario, scenario_file
 from sync.simulator.world import offers, rules
-from sync.simulator.world.errors import Refusal
+from sync.simulator.world.errors import ApiError
 from sync.simulator.world.ids import Mint
 from sync.simulator.world.model import Event, World
 from sync.simulator.world.offers import CatalogLike, Offers
-from sync.simulator.world.rules import NewId, Outcome
+from sync.simulator.world.turn import NewId, Outcome
 
 FILE_NAME = "simulator.json"
 TICK_S = 0.5
@@ -93,12 +93,12 @@ class Provider:
         """The report of a bundled scenario, sent to where webhooks go; this world stays as it is.
 
         Raises:
-            scenario.ScenarioError: the catalog cannot serve it, or its environment has no signing secret.
+            scenario_file.ScenarioError: the catalog cannot serve it, or its environment has no signing secret.
         """
-        what = scenario.load(name)
+        what = scenario_file.load(name)
         secret = next(iter(self._secrets.get(what.env, ())), None)
         if secret is None:
-            raise scenario.ScenarioError(name, f"there is no signing secret for {what.env}")
+            raise scenario_file.ScenarioError(name, f"there is no signing secret for {what.env}")
         return await scenario.torture(what, seed, self._webhook_url, secret, self._catalog(), None, None)
 
     def offers(self, env: str) -> Offers:
@@ -109,7 +109,7 @@ class Provider:
         """The outcome of an action, once it is on disk, and the deliveries it caused; none unless `deliver`.
 
         Raises:
-            Refusal: the provider does not do it.
+            ApiError: the provider does not do it.
             QueueFullError: too much waits for delivery.
             DiskError: it could not be kept.
         """
@@ -148,7 +148,7 @@ class Provider:
         for subscription_id in rules.due(self.world, self._now_us()):
             try:
                 await self.change(partial(_renew, subscription_id))
-            except (Refusal, QueueFullError, DiskError) as error:
+            except (ApiError, QueueFullError, DiskError) as error:
                 # It stays due and is tried again at the next tick.
                 _log.warning("not done though due", subscription_id=subscription_id, error=str(error))
         await self.flush()

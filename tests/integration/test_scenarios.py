@@ -19,8 +19,9 @@ from starlette.routing import Route
 
 from sync.billing.catalog import catalog
 from sync.billing.catalog.watcher import EXAMPLE
-from sync.simulator.scenarios import scenario
-from sync.simulator.scenarios.scenario import Report, bundled, http_state, load, torture
+from sync.simulator.scenarios import scenario, sender
+from sync.simulator.scenarios.scenario import Report, http_state, torture
+from sync.simulator.scenarios.scenario_file import bundled, load
 from sync.simulator.scenarios.script import Faults, Scenario
 from tests.support.asgi import serving
 from tests.support.gateway import environment, run_gateway, token
@@ -82,7 +83,7 @@ async def receiving(naive: Naive) -> AsyncIterator[str]:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scenario, "CONVERGE_S", 3.0)
-    monkeypatch.setattr(scenario, "RETRY_FIRST_S", 0.01)
+    monkeypatch.setattr(sender, "RETRY_FIRST_S", 0.01)
 
 
 async def run(naive: Naive, name: str, change: Callable[[Scenario], Scenario] = lambda s: s) -> Report:
@@ -149,7 +150,7 @@ async def test_a_receiver_that_is_down_for_a_moment_is_asked_again() -> None:
 
 
 async def test_a_receiver_that_stays_down_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scenario, "RETRIES", 1)
+    monkeypatch.setattr(sender, "RETRIES", 1)
     one = Scenario("One", tenants=1, history=({"do": "upgrade"},))
 
     report = await torture(one, 1, f"http://127.0.0.1:{free_port()}/hook", SECRET, CATALOG)
@@ -161,7 +162,7 @@ async def test_a_receiver_that_stays_down_is_caught(monkeypatch: pytest.MonkeyPa
 def test_a_blocking_caller_gets_the_report_too() -> None:
     began = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scenario, "RETRIES", 0)
+        patch.setattr(sender, "RETRIES", 0)
         report = scenario.run_scenario("duplicate", 3, f"http://127.0.0.1:{free_port()}/hook", SECRET, CATALOG)
 
     assert report.seed == 3

@@ -9,11 +9,11 @@ from pydantic import JsonValue
 from sync.billing.catalog import catalog
 from sync.billing.catalog.watcher import EXAMPLE
 from sync.simulator.world import actions, offers
-from sync.simulator.world.actions import Params, Scene
 from sync.simulator.world.ids import Mint
 from sync.simulator.world.model import Subscription, World
 from sync.simulator.world.moments import SECOND_US
-from sync.simulator.world.rules import Outcome
+from sync.simulator.world.scene import Params, Scene
+from sync.simulator.world.turn import Outcome
 
 CATALOG = catalog.load(EXAMPLE)
 LIVE = offers.of(CATALOG, "live")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sync.core.errors import SyncError
+from sync.core.errors import CodedError
 
 
 class Outcome(StrEnum):
@@ -55,13 +55,5 @@ ERASED = EventResult(Outcome.IGNORED, ERASED_REASON, keeps_body=False)
 """The result of an event whose tenant was erased before it came."""
 
 
-class ChangeRejected(SyncError):
+class ChangeRejected(CodedError):
     """Somebody asked for a change of a tenant that cannot be made: `code` is stable, `detail` is for people."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(code, detail)
-        self.code = code
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.detail}"

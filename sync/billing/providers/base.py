@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from sync.billing.domain.model import Event, Item, Subscription, Unparsable
-from sync.core.errors import SyncError
+from sync.core.errors import CodedError, SyncError
 
 if TYPE_CHECKING:
     from sync.billing.providers.settings import ProviderSettings
@@ -107,16 +107,8 @@ class ProviderUnavailable(SyncError):
         return f"the provider could not be asked: {self.reason}"
 
 
-class ProviderRejected(SyncError):
+class ProviderRejected(CodedError):
     """The provider was asked and said no: `code` is its own word for why (`not_found` for what it does not have)."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(code, detail)
-        self.code = code
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.detail}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,13 @@ from sync.simulator.paddle import entities
 from sync.simulator.paddle.entities import Body
 from sync.simulator.world import amounts, rules
 from sync.simulator.world.amounts import BillingMode
-from sync.simulator.world.errors import FieldError, Refusal
+from sync.simulator.world.errors import ApiError, FieldError
 from sync.simulator.world.ids import Mint
 from sync.simulator.world.model import Event, Json, OnResume, Price, Subscription, World
 from sync.simulator.world.moments import parse
 from sync.simulator.world.offers import Offers
-from sync.simulator.world.rules import NewId, Outcome, Patch
+from sync.simulator.world.orders import Patch
+from sync.simulator.world.turn import NewId, Outcome
 
 PER_PAGE = 50
 PER_PAGE_MAX = 200
@@ -46,19 +47,19 @@ class Page:
     total: int
 
 
-def _invalid(field: str, message: str) -> Refusal:
-    return Refusal("invalid_field", fields=(FieldError(field, message),))
+def _invalid(field: str, message: str) -> ApiError:
+    return ApiError("invalid_field", fields=(FieldError(field, message),))
 
 
 def own(world: World, env: str, subscription_id: str) -> Subscription:
     """The subscription, if it is of this environment: a key of one never sees the other's.
 
     Raises:
-        Refusal: `not_found`.
+        ApiError: `not_found`.
     """
     found = rules.find(world, subscription_id)
     if found.env != env:
-        raise Refusal("not_found", f"Subscription {subscription_id} not found.")
+        raise ApiError("not_found", f"Subscription {subscription_id} not found.")
     return found
 
 
@@ -158,7 +159,7 @@ def _patch(before: Subscription, offers: Offers, fields: Mapping[str, Json]) -> 
         if name not in known:
             raise _invalid(name, "unknown field")
     if fields.get("scheduled_change") is not None:
-        raise Refusal("subscription_scheduled_change_invalid_update")
+        raise ApiError("subscription_scheduled_change_invalid_update")
     mode = fields.get("proration_billing_mode")
     if mode is not None and mode not in amounts.BILLING_MODES:
         raise _invalid("proration_billing_mode", f"must be one of {', '.join(sorted(amounts.BILLING_MODES))}")
@@ -192,11 +193,11 @@ def _line(before: Subscription, offers: Offers, name: str, item: Json) -> tuple[
     held = before.item(frozenset({price_id}))
     price = held.price if held is not None else offers.price(price_id)
     if price is None:
-        raise Refusal("subscription_new_items_not_valid", f"price {price_id} is not in the catalog for {offers.env}")
+        raise ApiError("subscription_new_items_not_valid", f"price {price_id} is not in the catalog for {offers.env}")
     quantity = item.get("quantity")
     if quantity is None:
         if held is None:
-            raise Refusal("subscription_quantity_missing_for_new_items")
+            raise ApiError("subscription_quantity_missing_for_new_items")
         return price, held.quantity
     if isinstance(quantity, bool) or not isinstance(quantity, int):
         raise _invalid(f"{name}.quantity", "must be an integer")

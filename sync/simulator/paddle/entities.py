@@ -14,10 +14,9 @@ from typing import assert_never
 
 from sync.simulator.world import amounts, ids
 from sync.simulator.world.amounts import CURRENCY, Charge
-from sync.simulator.world.errors import Refusal
 from sync.simulator.world.model import Event, Item, Json, Period, Price, ScheduledChange, Subscription, Transaction
 from sync.simulator.world.moments import month_after, rfc3339
-from sync.simulator.world.rules import QUANTITY_MAX
+from sync.simulator.world.orders import QUANTITY_MAX
 
 Body = dict[str, Json]
 
@@ -185,35 +184,6 @@ def product(of: Price) -> Body:
         "created_at": LISTED_AT,
         "updated_at": LISTED_AT,
     }
-
-
-def answer(data: Json, request_id: str) -> Body:
-    """One entity in Paddle's envelope."""
-    return {"data": data, "meta": {"request_id": request_id}}
-
-
-def page(data: Sequence[Body], request_id: str, per_page: int, next_url: str, has_more: bool, total: int) -> Body:
-    """One page of a list in Paddle's envelope; `next_url` continues after its last entity."""
-    return {
-        "data": list(data),
-        "meta": {
-            "request_id": request_id,
-            "pagination": {"per_page": per_page, "next": next_url, "has_more": has_more, "estimated_total": total},
-        },
-    }
-
-
-def error(refusal: Refusal, request_id: str) -> Body:
-    """A refusal in Paddle's envelope."""
-    body: Body = {
-        "type": "request_error",
-        "code": refusal.code,
-        "detail": refusal.detail,
-        "documentation_url": refusal.documentation_url,
-    }
-    if refusal.fields:
-        body["errors"] = [{"field": bad.field, "message": bad.message} for bad in refusal.fields]
-    return {"error": body, "meta": {"request_id": request_id}}
 
 
 def _at(at_us: int | None) -> str | None:

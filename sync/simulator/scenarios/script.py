@@ -15,13 +15,13 @@ import orjson
 
 from sync.simulator.paddle import entities
 from sync.simulator.world import actions, ids, rules
-from sync.simulator.world.actions import ControlError, Params, Scene
-from sync.simulator.world.errors import Refusal
+from sync.simulator.world.errors import ApiError, ControlError
 from sync.simulator.world.ids import Mint
 from sync.simulator.world.model import Event, Json, Subscription, World
 from sync.simulator.world.moments import SECOND_US
 from sync.simulator.world.offers import Offers
-from sync.simulator.world.rules import Outcome
+from sync.simulator.world.scene import Params, Scene
+from sync.simulator.world.turn import Outcome
 
 STALE_S = 2 * 24 * 3600
 """How old the signature of a stale delivery is: more than any receiver should tolerate."""
@@ -120,7 +120,7 @@ def write(scenario: Scenario, seed: int, start_us: int, offers: Offers) -> Scrip
 
     Raises:
         ControlError: the scenario's history asks for what makes no sense.
-        Refusal: it asks for what the provider refuses.
+        ApiError: it asks for what the provider refuses.
     """
     random = Random(seed)  # noqa: S311 - repeatable on purpose
     run = f"{seed}-{ids.encode(start_us // 1000, ids.TIME_CHARS)}"
@@ -164,7 +164,7 @@ class _Stage:
             (action,) = self._random.choices(list(self._scenario.mix), list(self._scenario.mix.values()))
             try:
                 self._act(tenant, {"do": action, **self._parameters(action)})
-            except (ControlError, Refusal):
+            except (ControlError, ApiError):
                 continue
             return
 

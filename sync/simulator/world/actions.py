@@ -1,22 +1,22 @@
 """The control vocabulary: what a person or a test can make happen to a tenant, in words of plans and add-ons. Pure.
 
-Maps each action onto the provider's rules in `world`, and says what to do where an action makes no sense. HTTP is the
-business of `app`.
+Maps each action onto the provider's rules in `rules`. Where one makes no sense, the error says what to do instead.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
-from sync.core.errors import SyncError
 from sync.simulator.world import rules
 from sync.simulator.world.amounts import BillingMode
-from sync.simulator.world.model import Json, Price, Subscription, World
-from sync.simulator.world.moments import DAY_US, SECOND_US, parse
-from sync.simulator.world.offers import Offer, Offers
-from sync.simulator.world.rules import NewId, Order, Outcome, Patch
+from sync.simulator.world.errors import ControlError, invalid_parameter
+from sync.simulator.world.model import Price, Subscription, World
+from sync.simulator.world.moments import DAY_US, SECOND_US
+from sync.simulator.world.offers import Offer
+from sync.simulator.world.orders import QUANTITY_MAX, Order, Patch
+from sync.simulator.world.scene import Scene
+from sync.simulator.world.turn import NewId, Outcome
 
 TRIAL_DAYS = 14
 """How long a trial is, when nothing else is asked for."""
@@ -30,125 +30,20 @@ COMMON = frozenset({"tenant", "env", "subscription_id", "wait", "deliver"})
 """The parameters that every action takes."""
 
 
-class ControlError(SyncError):
-    """An action that cannot be done; `detail` says what to do instead. `code` is stable, `status` the HTTP status."""
-
-    def __init__(self, status: int, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.code = code
-        self.detail = detail
-
-
-def _invalid(detail: str) -> ControlError:
-    return ControlError(400, "invalid_parameter", detail)
-
-
-@dataclass(frozen=True, slots=True)
-class Params:
-    """An action's parameters, read with a check each."""
-
-    values: Mapping[str, Json]
-
-    def text(self, name: str) -> str | None:
-        """A non-empty string, or None where it is not given."""
-        value = self.values.get(name)
-        if value is not None and (not isinstance(value, str) or not value):
-            raise _invalid(f"{name} must be a non-empty string")
-        return value
-
-    def flag(self, name: str, default: bool) -> bool:
-        """True or false."""
-        value = self.values.get(name)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            raise _invalid(f"{name} must be true or false")
-        return value
-
-    def number(self, name: str, highest: int) -> int | None:
-        """An integer from 1 to `highest`, or None where it is not given."""
-        value = self.values.get(name)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= highest:
-            raise _invalid(f"{name} must be an integer from 1 to {highest}")
-        return value
-
-    def choice(self, name: str, choices: tuple[str, ...]) -> str:
-        """One of `choices`; the first where it is not given."""
-        value = self.text(name) or choices[0]
-        if value not in choices:
-            raise _invalid(f"{name} must be one of: {', '.join(choices)}")
-        return value
-
-    def instant(self, name: str) -> int | None:
-        """Microseconds since 1970 of an RFC 3339 time, or None where it is not given."""
-        value = self.text(name)
-        try:
-            return None if value is None else parse(value)
-        except ValueError as error:
-            raise _invalid(f"{name} must be an RFC 3339 time such as 2026-12-01T00:00:00Z") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """All that an action is decided on."""
-
-    world: World
-    offers: Offers
-    tenant: str
-    params: Params
-    now_us: int
-    new_id: NewId
-
-    def live(self) -> Subscription | None:
-        """The subscription meant: the one named, else the tenant's newest live one, one with a plan before others."""
-        named = self.params.text("subscription_id")
-        mine = [
-            sub
-            for sub in self.world.subscriptions.values()
-            if sub.tenant == self.tenant and sub.env == self.offers.env and (sub.is_live or sub.id == named)
-        ]
-        if named is not None:
-            found = next((sub for sub in mine if sub.id == named), None)
-            if found is None:
-                raise ControlError(404, "no_subscription", f"tenant {self.tenant} has no subscription {named}")
-            return found
-        plans = self.offers.plan_price_ids
-        return max(mine, key=lambda sub: (sub.item(plans) is not None, sub.created_us), default=None)
-
-    def subscription(self) -> Subscription:
-        """As `live`, where there has to be one."""
-        found = self.live()
-        if found is None:
-            raise ControlError(
-                409,
-                "no_subscription",
-                f"tenant {self.tenant} has no live subscription in {self.offers.env}; start one with upgrade or trial",
-            )
-        return found
-
-    def plan_of(self, subscription: Subscription) -> Offer | None:
-        """The plan that a subscription holds, or None where it holds add-ons only."""
-        item = subscription.item(self.offers.plan_price_ids)
-        return None if item is None else self.offers.plan_of_price(item.price.id)
-
-
 def act(action: str, scene: Scene) -> Outcome:
     """The outcome of a control action.
 
     Raises:
         ControlError: there is no such action, a parameter is wrong, or it makes no sense as things are.
-        Refusal: the provider does not do it.
+        ApiError: the provider does not do it.
     """
     if not _TENANT.fullmatch(scene.tenant):
-        raise _invalid("tenant must be 1 to 128 of the characters A-Z a-z 0-9 . _ ~ @ -")
+        raise invalid_parameter("tenant must be 1 to 128 of the characters A-Z a-z 0-9 . _ ~ @ -")
     handler, allowed = _known(action)
     unknown = sorted(set(scene.params.values) - COMMON - allowed)
     if unknown:
         takes = ", ".join(sorted(COMMON | allowed))
-        raise _invalid(f"{action} takes no parameter {unknown[0]}; it takes: {takes}")
+        raise invalid_parameter(f"{action} takes no parameter {unknown[0]}; it takes: {takes}")
     return handler(scene)
 
 
@@ -225,9 +120,9 @@ def _resume(scene: Scene) -> Outcome:
 
 
 def _seats(scene: Scene) -> Outcome:
-    quantity = scene.params.number("quantity", rules.QUANTITY_MAX)
+    quantity = scene.params.number("quantity", QUANTITY_MAX)
     if quantity is None:
-        raise _invalid("seats needs a quantity")
+        raise invalid_parameter("seats needs a quantity")
     current = scene.subscription()
     plan = current.item(scene.offers.plan_price_ids)
     if plan is None:
@@ -238,7 +133,7 @@ def _seats(scene: Scene) -> Outcome:
 
 def _addon(scene: Scene) -> Outcome:
     addon = _addon_offer(scene)
-    quantity = scene.params.number("quantity", rules.QUANTITY_MAX) or 1
+    quantity = scene.params.number("quantity", QUANTITY_MAX) or 1
     price = _sold(scene, addon).prices[0]
     if scene.params.flag("new", False):
         order = Order(scene.offers.env, scene.tenant, ((price, quantity),), linked=scene.params.flag("linked", True))
@@ -260,7 +155,7 @@ def _remove_addon(scene: Scene) -> Outcome:
 def _period(scene: Scene) -> Outcome:
     ends_in_s = scene.params.number("ends_in_s", ENDS_IN_S_MAX)
     if ends_in_s is None:
-        raise _invalid("period needs ends_in_s: in how many seconds the current period ends")
+        raise invalid_parameter("period needs ends_in_s: in how many seconds the current period ends")
     ends_us = scene.now_us + ends_in_s * SECOND_US
     return rules.move_end(scene.world, scene.subscription().id, ends_us, scene.now_us, scene.new_id)
 
@@ -273,7 +168,7 @@ def _plainly(transition: Callable[[World, str, int, NewId], Outcome]) -> Handler
 def _swap(scene: Scene, current: Subscription, plan: Offer) -> Outcome:
     """The plan's line replaced, everything else kept; the number of seats too, unless another is asked for."""
     held = current.item(scene.offers.plan_price_ids)
-    quantity = scene.params.number("quantity", rules.QUANTITY_MAX) or (held.quantity if held else 1)
+    quantity = scene.params.number("quantity", QUANTITY_MAX) or (held.quantity if held else 1)
     others = tuple((item.price, item.quantity) for item in current.items if item is not held)
     return _update_lines(scene, current, ((_sold(scene, plan).prices[0], quantity), *others))
 
@@ -284,7 +179,7 @@ def _update_lines(scene: Scene, current: Subscription, lines: tuple[tuple[Price,
 
 
 def _order(scene: Scene, plan: Offer, trial_us: int | None) -> Order:
-    quantity = scene.params.number("quantity", rules.QUANTITY_MAX) or 1
+    quantity = scene.params.number("quantity", QUANTITY_MAX) or 1
     ends_in_s = scene.params.number("ends_in_s", ENDS_IN_S_MAX)
     ends_us = None if ends_in_s is None else scene.now_us + ends_in_s * SECOND_US
     lines = ((_sold(scene, plan).prices[0], quantity),)
@@ -325,7 +220,7 @@ def _addon_offer(scene: Scene) -> Offer:
     key = scene.params.text("addon")
     known = ", ".join(addon.key for addon in scene.offers.addons) or "none"
     if key is None:
-        raise _invalid(f"addon must name an add-on of the catalog; it has: {known}")
+        raise invalid_parameter(f"addon must name an add-on of the catalog; it has: {known}")
     addon = scene.offers.addon(key)
     if addon is None:
         raise ControlError(400, "unknown_addon", f"the catalog has no add-on {key}; it has: {known}")

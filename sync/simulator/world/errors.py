@@ -1,16 +1,16 @@
-"""What the provider refuses, with Paddle's codes, HTTP statuses and wording. Pure.
+"""Errors of the API, with Paddle's codes, HTTP statuses and wording, and of the control routes. Pure.
 
-Source: Paddle's error reference (developer.paddle.com/errors). The API answers a refusal in Paddle's shape, the control
-routes as a problem; both carry the same code.
+The API answers an ApiError in Paddle's shape, the control routes as a problem; both carry the same code.
+Source: Paddle's error reference (developer.paddle.com/errors).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sync.core.errors import SyncError
+from sync.core.errors import CodedError
 
-REFUSALS: dict[str, tuple[int, str]] = {
+API_ERRORS: dict[str, tuple[int, str]] = {
     "not_found": (404, "Entity not found"),
     "invalid_field": (400, "Request does not pass validation."),
     "internal_error": (503, "The simulator cannot do it now."),
@@ -72,14 +72,12 @@ class FieldError:
     message: str
 
 
-class Refusal(SyncError):
-    """The provider does not do it; nothing changed. `code` is one of REFUSALS, `fields` the invalid ones if any."""
+class ApiError(CodedError):
+    """The provider does not do it; nothing changed. `code` is one of API_ERRORS, `fields` the invalid ones if any."""
 
     def __init__(self, code: str, detail: str | None = None, fields: tuple[FieldError, ...] = ()) -> None:
-        super().__init__(code)
-        self.code = code
-        self.status, stated = REFUSALS[code]
-        self.detail = detail or stated
+        self.status, stated = API_ERRORS[code]
+        super().__init__(code, detail or stated)
         self.fields = fields
 
     def __str__(self) -> str:
@@ -90,3 +88,19 @@ class Refusal(SyncError):
         """Where Paddle explains this code."""
         section = "subscriptions" if self.code.startswith("subscription_") else "shared"
         return f"https://developer.paddle.com/errors/{section}/{self.code}"
+
+
+class ControlError(CodedError):
+    """A control action that cannot be done; `detail` says what to do instead, `status` is the HTTP status."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(code, detail)
+        self.status = status
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+def invalid_parameter(detail: str) -> ControlError:
+    """Return the error about a parameter of the wrong form."""
+    return ControlError(400, "invalid_parameter", detail)

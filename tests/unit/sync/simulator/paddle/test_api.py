@@ -7,14 +7,14 @@ import pytest
 from pydantic import JsonValue
 
 from sync.simulator.paddle import api
-from sync.simulator.world.errors import Refusal
+from sync.simulator.world.errors import ApiError
 from sync.simulator.world.model import Subscription
 from sync.simulator.world.moments import rfc3339
 from tests.support.world import LIVE, SANDBOX, Play, held, kinds, price_id
 
 
 def refused(act: Callable[[], object]) -> str:
-    with pytest.raises(Refusal) as error:
+    with pytest.raises(ApiError) as error:
         act()
     return error.value.code
 

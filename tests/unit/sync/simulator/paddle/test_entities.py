@@ -12,10 +12,10 @@ from paddle_billing.Notifications.Entities.Subscription import Subscription as W
 from paddle_billing.Notifications.Entities.SubscriptionCreated import SubscriptionCreated
 from paddle_billing.Notifications.Entities.Transaction import Transaction as WebhookTransaction
 
-from sync.simulator.paddle import entities
+from sync.simulator.paddle import entities, envelopes
 from sync.simulator.world import amounts
 from sync.simulator.world.amounts import Charge
-from sync.simulator.world.errors import FieldError, Refusal
+from sync.simulator.world.errors import ApiError, FieldError
 from sync.simulator.world.model import Event
 from sync.simulator.world.moments import parse, rfc3339
 from tests.support.world import Play
@@ -181,9 +181,9 @@ def test_a_preview_without_items_costs_nothing() -> None:
 
 
 def test_an_error_has_paddle_s_shape() -> None:
-    refusal = Refusal("invalid_field", fields=(FieldError("items", "must be a list"),))
+    refusal = ApiError("invalid_field", fields=(FieldError("items", "must be a list"),))
 
-    assert entities.error(refusal, "r1") == {
+    assert envelopes.error(refusal, "r1") == {
         "error": {
             "type": "request_error",
             "code": "invalid_field",

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sync.simulator.scenarios.scenario import Report, ScenarioError, bundled, load, parse
+from sync.simulator.scenarios.scenario import Report
+from sync.simulator.scenarios.scenario_file import ScenarioError, bundled, load, parse
 from sync.simulator.scenarios.script import Faults
 
 LEAST = 'title = "T"\nhistory = [{ do = "upgrade" }]\n'

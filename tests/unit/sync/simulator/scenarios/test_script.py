@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from sync.simulator.scenarios import script
 from sync.simulator.scenarios.script import Expected, Faults, Scenario, Script
-from sync.simulator.world.actions import ControlError
+from sync.simulator.world.errors import ControlError
 from sync.simulator.world.moments import DAY_US, parse
 from tests.support.world import LIVE, START_US
 

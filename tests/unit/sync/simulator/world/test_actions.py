@@ -5,8 +5,9 @@ from pydantic import JsonValue
 
 from sync.billing.catalog import catalog
 from sync.simulator.world import actions, offers
-from sync.simulator.world.actions import ACTIONS, ControlError, Params, Scene
-from sync.simulator.world.errors import Refusal
+from sync.simulator.world.actions import ACTIONS
+from sync.simulator.world.errors import ApiError, ControlError
+from sync.simulator.world.scene import Params, Scene
 from tests.support.world import Play, held, kinds
 
 
@@ -233,7 +234,7 @@ def test_what_the_provider_refuses_stays_its_refusal() -> None:
     play.subscribed("basic")
     play.do("past_due")
 
-    with pytest.raises(Refusal) as error:
+    with pytest.raises(ApiError) as error:
         play.do("upgrade")
     assert error.value.code == "subscription_update_when_past_due"
 

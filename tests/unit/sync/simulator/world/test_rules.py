@@ -7,10 +7,11 @@ import pytest
 
 from sync.simulator.world import rules
 from sync.simulator.world.amounts import BillingMode
-from sync.simulator.world.errors import Refusal
+from sync.simulator.world.errors import ApiError
 from sync.simulator.world.model import Period, Price, Subscription, Transaction, World
 from sync.simulator.world.moments import DAY_US, MINUTE_US, SECOND_US, month_after
-from sync.simulator.world.rules import EVENTS_KEPT, LOCK_US, Outcome, Patch
+from sync.simulator.world.orders import LOCK_US, QUANTITY_MAX, Patch
+from sync.simulator.world.turn import EVENTS_KEPT, Outcome
 from tests.support.world import LIVE, START_US, Play, kinds, price_id
 
 
@@ -19,7 +20,7 @@ def lines(*wanted: tuple[str, int]) -> tuple[tuple[Price, int], ...]:
 
 
 def refused(act: Callable[[], object]) -> str:
-    with pytest.raises(Refusal) as error:
+    with pytest.raises(ApiError) as error:
         act()
     return error.value.code
 
@@ -388,7 +389,7 @@ BASIC = Patch(lines=lines(("basic", 1)), mode="prorated_immediately")
         ([], replace(BASIC, lines=()), "subscription_all_items_removed"),
         ([], replace(BASIC, lines=lines(("basic", 1), ("basic", 2))), "subscription_duplicate_price_ids"),
         ([], replace(BASIC, lines=lines(("basic", 0))), "subscription_quantity_not_valid"),
-        ([], replace(BASIC, lines=lines(("basic", rules.QUANTITY_MAX + 1))), "subscription_quantity_not_valid"),
+        ([], replace(BASIC, lines=lines(("basic", QUANTITY_MAX + 1))), "subscription_quantity_not_valid"),
         ([], Patch(next_us=START_US + LOCK_US, mode="do_not_bill"), "subscription_next_billed_at_too_soon"),
     ],
 )
@@ -527,5 +528,5 @@ def test_the_world_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     play = Play()
     play.subscribed()
 
-    with pytest.raises(Refusal, match="at most 1 subscriptions"):
+    with pytest.raises(ApiError, match="at most 1 subscriptions"):
         play.do("upgrade", "other")
