@@ -121,7 +121,7 @@ async def parked(visitor: Visitor, _: str) -> None:
 async def stale_order(visitor: Visitor, _: str) -> None:
     """An event that is older than what is known."""
     await visitor.click(visitor.page.get_by_role("link", name="tenant:stale", exact=True))
-    await visitor.click(visitor.page.locator("#findings").get_by_role("link", name="The newest event was refused"))
+    await visitor.click(visitor.page.locator("#findings").get_by_role("link", name="The newest event was ignored"))
     row = visitor.page.locator("#events tbody").last.locator("tr").first
     await expect(row).to_contain_text("evt_late")
     await expect(row).to_contain_text("refused")
@@ -155,6 +155,6 @@ async def catalog_miss(visitor: Visitor, _: str) -> None:
 
 async def wrong_secret(visitor: Visitor, _: str) -> None:
     """A webhook that another environment's secret has signed."""
-    await visitor.click(visitor.page.locator("#attention").get_by_role("link", name="refused: signature_invalid"))
+    await visitor.click(visitor.page.locator("#attention").get_by_role("link", name="rejected: signature_invalid"))
     await expect(visitor.page.locator("#now")).to_contain_text("signature_invalid")
     await expect(visitor.page.locator("#cause")).to_contain_text("sandbox")

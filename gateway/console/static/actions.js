@@ -27,10 +27,10 @@ const entryOf = async (id) => {
   const entry = entries.find((/** @type {any} */ each) => each.id === id);
   if (!entry) return [["id", id]];
   const { at, parameters, scopes, ...rest } = entry;
-  const told = Object.entries(rest).filter(([, value]) => value != null && value !== "");
+  const filled = Object.entries(rest).filter(([, value]) => value != null && value !== "");
   return [
     ["at", moment(at * 1e6)],
-    ...told.map(([name, value]) => /** @type {[string, string]} */ ([name, text(value)])),
+    ...filled.map(([name, value]) => /** @type {[string, string]} */ ([name, text(value)])),
   ];
 };
 
@@ -71,7 +71,7 @@ const command = (path, body) => () => curl("POST", `${gateway}${path}`, { key: "
 
 const tenantOf = (/** @type {string} */ topic) => topic.slice(topic.indexOf(":") + 1);
 
-/** @param {Context} context @param {string} topic */
+/** Opens the dialog that reads a tenant anew from the provider. @param {Context} context @param {string} topic */
 export const reconcile = (context, topic) =>
   ask({
     title: `Reconcile ${topic}`,
@@ -81,7 +81,12 @@ export const reconcile = (context, topic) =>
     run: () => run(context, "reconcile", { topic }),
   });
 
-/** @param {Context} context @param {string} topic @param {number} version */
+/**
+ * Opens the dialog that publishes an older version again.
+ * @param {Context} context
+ * @param {string} topic
+ * @param {number} version
+ */
 export const replay = (context, topic, version) =>
   ask({
     title: "Replay as a new version",
@@ -90,7 +95,12 @@ export const replay = (context, topic, version) =>
     run: () => run(context, "replay", { topic, version }),
   });
 
-/** @param {Context} context @param {string} env @param {{event_id: string, reason?: string}} event */
+/**
+ * Opens the dialog that tries a parked event at once.
+ * @param {Context} context
+ * @param {string} env
+ * @param {{event_id: string, reason?: string}} event
+ */
 export const retry = (context, env, event) =>
   ask({
     title: "Retry a parked event",
@@ -100,7 +110,7 @@ export const retry = (context, env, event) =>
     run: () => run(context, "retry", { env, event_id: event.event_id }),
   });
 
-/** @param {Context} context @param {string} topic */
+/** Opens the dialog that tries all parked events of a topic at once. @param {Context} context @param {string} topic */
 export const retryAll = (context, topic) =>
   ask({
     title: "Retry parked events",
@@ -109,7 +119,12 @@ export const retryAll = (context, topic) =>
     run: () => run(context, "retry_topic", { topic }),
   });
 
-/** @param {Context} context @param {string} topic @param {string} [sub] */
+/**
+ * Opens the dialog that takes a topic from one subject, or from everybody.
+ * @param {Context} context
+ * @param {string} topic
+ * @param {string} [sub]
+ */
 export const revoke = (context, topic, sub = "") =>
   ask({
     title: "Revoke",
@@ -131,7 +146,7 @@ export const revoke = (context, topic, sub = "") =>
       run(context, "revoke", Object.fromEntries(Object.entries(values).filter(([, value]) => value.trim()))),
   });
 
-/** @param {Context} context @param {string} topic */
+/** Opens the dialog that lets the simulator send a webhook. @param {Context} context @param {string} topic */
 export const simulate = (context, topic) => {
   const [env] = environmentOf(topic);
   const actions = context.session.simulator_actions ?? [];
@@ -170,7 +185,7 @@ export const simulate = (context, topic) => {
 };
 
 const FAULTS = {
-  drop: "Drop: its connection is cut. The page connects anew within seconds, and is told what it missed.",
+  drop: "Drop: its connection is cut. The page connects anew within seconds, and gets what it missed.",
   freeze:
     "Freeze: nothing is written to it for a while, as to a browser that does not read. It turns BEHIND with the next version, and catches up afterwards with the newest only.",
   delay: "Delay: what is written to it comes late for a while.",

@@ -4,7 +4,7 @@
 export const gateway = new URL("..", import.meta.url).href.slice(0, -1);
 
 /** `status` 0: nobody answered. */
-export class Refused extends Error {
+export class ApiError extends Error {
   /** @param {number} status @param {string} code @param {string} detail */
   constructor(status, code, detail) {
     super(detail);
@@ -19,7 +19,7 @@ const send = async (path, options) => {
     return await fetch(`${gateway}/console/${path}`, options);
   } catch (error) {
     if (options.signal?.aborted) throw error;
-    throw new Refused(0, "unreachable", "the gateway does not answer");
+    throw new ApiError(0, "unreachable", "the gateway does not answer");
   }
 };
 
@@ -30,14 +30,15 @@ const ask = async (path, options) => {
   const answer = await response.json().catch((error) => {
     // Broken off, or given up by this page: not an answer without members.
     if (options.signal?.aborted) throw error;
-    if (response.ok) throw new Refused(0, "unreachable", "the gateway's answer broke off");
+    if (response.ok) throw new ApiError(0, "unreachable", "the gateway's answer broke off");
     return {};
   });
-  if (!response.ok) throw new Refused(response.status, answer.code ?? "", answer.detail ?? `status ${response.status}`);
+  if (!response.ok) throw new ApiError(response.status, answer.code ?? "", answer.detail ?? `status ${response.status}`);
   return answer;
 };
 
 /**
+ * The answer of the console's API to a query.
  * @param {string} path below /console/api/
  * @param {Record<string, string | number | null | undefined>} [query] members without a value are left out
  * @param {AbortSignal} [signal]
@@ -56,5 +57,5 @@ export const post = (path, body) =>
     body: JSON.stringify(body),
   });
 
-/** @param {string} name @param {object} parameters */
+/** Runs an action, and returns its answer. @param {string} name @param {object} parameters */
 export const act = (name, parameters) => post(`api/actions/${name}`, parameters);

@@ -5,7 +5,7 @@
  * what is not reported. The flow: place.js -> the view -> api.js and live.js -> dom.js.
  */
 import { guarded } from "./actions.js";
-import { get, post, Refused } from "./api.js";
+import { get, post, ApiError } from "./api.js";
 import { live } from "./live.js";
 import { plural } from "./model/format.js";
 import { history as samples } from "./model/history.js";
@@ -58,7 +58,7 @@ let timer;
 let running = new AbortController();
 /** Why nothing new is shown; empty while it is. */
 let problem = "";
-/** The notice tells of something that was not answered, until something is. */
+/** The notice reports a failed request, until one succeeds. */
 let isTold = false;
 
 const show = (/** @type {keyof typeof mains} */ name) => {
@@ -102,7 +102,7 @@ const draw = () => {
 
 /** Goes to the login where that is what is missing; whether to go on asking. @param {unknown} error */
 const failed = (error) => {
-  if (error instanceof Refused && error.status === 401) {
+  if (error instanceof ApiError && error.status === 401) {
     context.live.stop();
     view = null;
     element("logout").hidden = true;
@@ -113,12 +113,12 @@ const failed = (error) => {
     return false;
   }
   isTold = true;
-  if (!(error instanceof Refused)) {
+  if (!(error instanceof ApiError)) {
     reportError(error);
     notice("This page has failed; the browser's console says where.");
   } else if (error.status >= 400 && error.status < 500) notice(`That cannot be shown: ${error.message}.`);
   else {
-    problem = `It was asked in vain: ${error.message}.`;
+    problem = `The last request failed: ${error.message}.`;
     notice(`Not up to date. ${problem}`);
     showFrame();
   }

@@ -23,6 +23,7 @@ const batched = (draw) => {
 };
 
 /**
+ * The reports of all gateways, kept current while the page is seen.
  * @param {() => void} changed called in an animation frame, after something has changed
  * @param {(error: unknown) => void} failed called when the gateway refuses or does not answer
  */

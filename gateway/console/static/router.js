@@ -3,7 +3,7 @@ import { tail } from "./model/links.js";
 
 /** @typedef {{view: "landing" | "topic" | "cause", name: string, query: URLSearchParams}} Place */
 
-/** @param {string} hash @returns {Place | null} null: it names nothing */
+/** The place that a link names. @param {string} hash @returns {Place | null} null: it names nothing */
 export const parse = (hash) => {
   const [path, query = ""] = hash.replace(/^#/, "").split(/\?(.*)/s);
   const match = /^\/?(?:(topics|why)\/(.+))?$/.exec(path);

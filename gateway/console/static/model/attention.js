@@ -38,7 +38,7 @@ export const ofGateways = (gateways) =>
         ? "It has not reported for 3 s or more: what its tabs show is not known."
         : report.draining
           ? "It is closing its sockets; its tabs go to other gateways."
-          : `The bus is not proved to deliver to it. Its ${plural(report.sockets ?? 0, "socket")} are told that what they show may be old.`,
+          : `The bus is not proved to deliver to it. Its ${plural(report.sockets ?? 0, "socket")} show their state as stale.`,
       link: toCause("gateway", { name }),
     }));
 
@@ -58,7 +58,7 @@ const troubled = (reports) => {
   return [...found.values()];
 };
 
-/** @param {any[]} reports @returns {Item[]} */
+/** Topics with tabs in trouble. @param {any[]} reports @returns {Item[]} */
 export const ofTabs = (reports) => {
   const topics = troubled(reports);
   const rank = (/** @type {any} */ topic) => TROUBLE.indexOf(/** @type {any} */ (worst(topic.counts)));
@@ -103,7 +103,7 @@ const whereIs = (event, kind) =>
     ? toTopic(event.topic, { at: "events", event: event.event_id })
     : toCause(kind, { event: event.event_id });
 
-/** @param {any} answer of `parked` @returns {Item[]} */
+/** Parked events, grouped by cause and reason. @param {any} answer of `parked` @returns {Item[]} */
 export const ofParked = (answer) => {
   if (!answer?.listed) return [];
   return answer.environments.flatMap((/** @type {any} */ { env, parked, total }) =>
@@ -133,7 +133,13 @@ export const ofParked = (answer) => {
   );
 };
 
-/** @param {any} answer of `drift`, one environment @param {number} now_us @param {number} within_us @returns {Item[]} */
+/**
+ * Recent differences from the provider, grouped by topic.
+ * @param {any} answer of `drift`, one environment
+ * @param {number} now_us
+ * @param {number} within_us
+ * @returns {Item[]}
+ */
 export const ofDrift = (answer, now_us, within_us) => {
   if (!answer?.listed) return [];
   const fresh = answer.drift.filter((/** @type {any} */ entry) => now_us - us(entry.at) < within_us);
@@ -149,14 +155,14 @@ export const ofDrift = (answer, now_us, within_us) => {
     }));
 };
 
-/** Webhooks that were refused since `since_us`. @param {any} answer of `refusals` @param {number} since_us @returns {Item[]} */
+/** Webhooks that were rejected since `since_us`. @param {any} answer of `refusals` @param {number} since_us @returns {Item[]} */
 export const ofRefusals = (answer, since_us) =>
   (answer?.webhooks ?? [])
     .filter((/** @type {any} */ entry) => entry.last_us >= since_us)
     .map((/** @type {any} */ { provider, code, count, detail, last_us }) => ({
       key: `webhook ${provider} ${code}`,
       severity: /** @type {const} */ ("red"),
-      title: `${plural(count, "webhook")} of ${provider} refused: ${code}`,
+      title: `${plural(count, "webhook")} of ${provider} rejected: ${code}`,
       why: detail || CAUSES.webhooks.means,
       link: toCause("webhooks"),
       at: last_us,
@@ -216,7 +222,7 @@ export const ofTopic = (name, model, { parked, newest, differing }) => {
     items.push({
       key: "refused",
       severity: "amber",
-      title: `The newest event was refused: ${newest.reason || newest.type}`,
+      title: `The newest event was ignored: ${newest.reason || newest.type}`,
       why: CAUSES.refused.means,
       link: to("events"),
       at: newest.at,

@@ -2,7 +2,7 @@
 
 /** @typedef {{title: string, means: string, look: string, ends: string}} Cause */
 
-/** @type {Record<string, Cause>} */
+/** The causes, by the kind that a link names. @type {Record<string, Cause>} */
 export const CAUSES = {
   parked: {
     title: "Parked events",
@@ -18,14 +18,14 @@ export const CAUSES = {
     ends: "Add the price to its plan or add-on in the catalog. Workers notice the edit, and use the events that wait on it.",
   },
   webhooks: {
-    title: "Refused webhooks",
+    title: "Rejected webhooks",
     means:
-      "Somebody sent a webhook that was not accepted, so what it told is not known here. The provider tries again for days, in vain while the cause is there.",
+      "A webhook was rejected, so the change that it reports is not known here. The provider sends it again for days; each try fails until the cause is removed.",
     look: "signature_invalid: no configured secret made the signature. Most often the endpoint's secret was replaced, or the provider's sandbox sends to the live address, or the other way round. signature_expired: one of the two clocks is wrong, or it is a replay. signature_malformed: something on the way changed the header.",
     ends: "Put the endpoint's own secret into PLANWIRE_PADDLE_SECRETS, under its environment. Then have the provider send again, or reconcile the tenant.",
   },
   refused: {
-    title: "Refused events",
+    title: "Ignored events",
     means:
       "The event was understood and changes nothing, because something newer about the same subscription is known already.",
     look: "That is right for an event that came late. It is wrong where the newer one was wrong: a clock that ran ahead, or a test event with a date in the future.",
@@ -41,13 +41,13 @@ export const CAUSES = {
   gateway: {
     title: "Gateways that do not hear every change",
     means:
-      "A gateway is fresh while a canary, committed like any change, comes back over the bus. One that is not tells its tabs that what they show may be old, and fails /readyz.",
+      "A gateway is fresh while a canary, committed like any change, comes back over the bus. One that is not fails /readyz, and its tabs show their state as stale.",
     look: "Silent: it has not reported for 3 s; it is cut off from the store, stopping, or gone. Stale: it reports, and its bus does not deliver.",
     ends: "It goes on trying by itself, and reads every topic again when it is back: nothing is lost. Look at its network and at the store's client-output-buffer-limit, or take it out of the balancer.",
   },
   audit: {
     title: "Audit log",
-    means: "What was done from a console, and what was refused, the newest first. About 1,000 entries are kept.",
+    means: "What was done from a console, and what was denied, the newest first. About 1,000 entries are kept.",
     look: "",
     ends: "",
   },
@@ -58,7 +58,7 @@ export const CAUSES = {
     ends: "It gets the newest version by itself; nothing older is sent to it. A socket without any progress is closed and connects anew.",
   },
   NACKED: {
-    title: "Tabs that refuse a version",
+    title: "Tabs that could not use a version",
     means: "The page received the newest version, and one of its listeners failed with it.",
     look: "The tab's reason is the error that its listener raised.",
     ends: "Mend the page's code; a reload takes the same version again. To put the last good state back meanwhile, replay its version.",

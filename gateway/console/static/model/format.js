@@ -1,6 +1,6 @@
 /** Values as people read them. Pure. */
 
-/** @param {number | null | undefined} seconds */
+/** A span of time in its largest unit. @param {number | null | undefined} seconds */
 export const span = (seconds) => {
   if (seconds == null) return "";
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
@@ -13,7 +13,7 @@ export const span = (seconds) => {
 /** Whole units, so that it does not flicker. @param {number | null | undefined} seconds */
 export const coarse = (seconds) => (seconds == null ? "" : span(Math.max(1, Math.floor(seconds))).replace(".0", ""));
 
-/** @param {number | null | undefined} seconds */
+/** How long ago something was. @param {number | null | undefined} seconds */
 export const ago = (seconds) => (seconds == null ? "never" : seconds < 1 ? "now" : `${coarse(seconds)} ago`);
 
 const two = (/** @type {number} */ value) => String(value).padStart(2, "0");
@@ -32,8 +32,8 @@ export const us = (instant) => (typeof instant === "string" ? Date.parse(instant
 /** Local time of an RFC 3339 instant, or the text itself. @param {string} instant */
 export const local = (instant) => (Number.isNaN(us(instant)) ? instant : moment(us(instant)));
 
-/** @param {number | null | undefined} value */
+/** A number with separators; empty where it is not known. @param {number | null | undefined} value */
 export const count = (value) => (value == null ? "" : value.toLocaleString("en"));
 
-/** @param {number} value @param {string} one @param {string} [many] */
+/** A number and its noun. @param {number} value @param {string} one @param {string} [many] */
 export const plural = (value, one, many = `${one}s`) => `${count(value)} ${value === 1 ? one : many}`;

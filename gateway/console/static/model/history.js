@@ -15,6 +15,7 @@ const total = (report, names) => names.reduce((sum, name) => sum + (report.count
 const largest = (values) =>
   values.reduce((most, value) => (value == null || (most != null && most >= value) ? most : value), null) ?? null;
 
+/** Samples of what the gateways report, for the charts. */
 export const history = () => {
   /** @type {Sample[]} */
   const samples = [];

@@ -7,14 +7,14 @@ export const tail = (query) => {
   return text && `?${text}`;
 };
 
-/** @param {Record<string, any>} [query] */
+/** The link to the landing page. @param {Record<string, any>} [query] */
 export const toLanding = (query = {}) => `#/${tail(query)}`;
 
 /** A topic's name is readable in its link: a colon and an at sign need no escape there. @param {string} name @param {Record<string, any>} [query] */
 export const toTopic = (name, query = {}) =>
   `#/topics/${encodeURIComponent(name).replaceAll("%3A", ":").replaceAll("%40", "@")}${tail(query)}`;
 
-/** @param {string} kind @param {Record<string, any>} [query] */
+/** The link to the explanation of a cause. @param {string} kind @param {Record<string, any>} [query] */
 export const toCause = (kind, query = {}) => `#/why/${encodeURIComponent(kind)}${tail(query)}`;
 
 /** A topic's environment, and the name it has in live. @param {string} topic @returns {[string, string]} */

@@ -11,7 +11,7 @@ export const EXPLAINED = {
 
 /** @typedef {keyof EXPLAINED} Status */
 
-/** @type {Status[]} */
+/** The states in which a tab needs attention. @type {Status[]} */
 export const TROUBLE = ["NACKED", "BEHIND", "STALE"];
 
 /** The worst status that occurs, or null. @param {Record<string, number>} counts @returns {Status | null} */

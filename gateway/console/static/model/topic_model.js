@@ -22,10 +22,10 @@ import { EXPLAINED } from "./status.js";
  * @property {number} from
  */
 
-/** Why a tab is as it is; for one that refuses, in the page's own words. @param {Tab} tab */
+/** Why a tab has its status: for a nack, the reason that the page gave. @param {Tab} tab */
 export const reasonOf = ({ status, why = "", reason, frozen }) => {
-  const told = status === "NACKED" && reason ? `It could not use the newest version: ${reason}` : why;
-  return frozen ? `${told} Somebody has frozen it from here.` : told;
+  const text = status === "NACKED" && reason ? `It could not use the newest version: ${reason}` : why;
+  return frozen ? `${text} Somebody has frozen it from here.` : text;
 };
 
 const ORDER = Object.keys(EXPLAINED);
@@ -46,6 +46,7 @@ const sum = (all) => {
 };
 
 /**
+ * The model of a topic: newer reports take the place of what the poll says of their gateways.
  * @param {any} answer of `topics/TOPIC`
  * @param {number} from the offset that was asked for
  * @param {Map<string, any>} reports by gateway

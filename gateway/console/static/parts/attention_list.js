@@ -4,7 +4,12 @@ import { h, keyed, setAttribute, setText } from "../ui/dom.js";
 
 /** @typedef {import("../model/attention.js").Item} Item */
 
-/** @param {string} label @param {string} calm what to say where there is nothing @param {(item: Item) => boolean} [follow] goes there by itself, and says whether it did */
+/**
+ * The list of what needs attention.
+ * @param {string} label
+ * @param {string} calm what to say where there is nothing
+ * @param {(item: Item) => boolean} [follow] goes there by itself, and says whether it did
+ */
 export const attentionList = (label, calm, follow = () => false) => {
   const list = h("ol", { class: "attention", "aria-label": label, hidden: true });
   const nothing = h("p", { class: "calm", role: "status", hidden: true }, calm);
@@ -18,7 +23,7 @@ export const attentionList = (label, calm, follow = () => false) => {
         ({ key }) => key,
         () => h("li", {}, h("a"), h("span", { class: "quiet when" }), h("span", { class: "quiet" })),
         (element, item) => {
-          const [anchor, when, told] = element.children;
+          const [anchor, when, why] = element.children;
           setAttribute(element, "data-severity", item.severity);
           setAttribute(anchor, "href", item.link);
           anchor.onclick = (/** @type {Event} */ event) => {
@@ -26,7 +31,7 @@ export const attentionList = (label, calm, follow = () => false) => {
           };
           setText(anchor, item.title);
           setText(when, item.at ? ago(Date.now() / 1000 - item.at / 1e6) : "");
-          setText(told, item.why);
+          setText(why, item.why);
         },
       );
       list.hidden = !items.length;

@@ -19,13 +19,14 @@ const delta = (from, to) => {
   return to >= from ? `+${span((to - from) / 1e6)}` : `${span((from - to) / 1e6)} before`;
 };
 
-/** A step of which only the time is told. @param {any} step @param {string} instant @param {string} after @param {string} why @param {[string, string][]} facts */
-const showStep = ({ state, why: told, facts: list }, instant, after, why, facts) => {
-  setStatus(state, after || (instant ? "told" : "not told"), why, "NONE");
-  setText(told, instant ? local(instant) : "The cause says nothing of it.");
+/** A step that has a time only. @param {any} step @param {string} instant @param {string} after @param {string} why @param {[string, string][]} facts */
+const showStep = ({ state, why: text, facts: list }, instant, after, why, facts) => {
+  setStatus(state, after || (instant ? "reported" : "not reported"), why, "NONE");
+  setText(text, instant ? local(instant) : "The cause says nothing of it.");
   showFacts(list, facts);
 };
 
+/** The chain of steps. */
 export const chain = () => {
   const occurred = station("occurred", "Occurred");
   const received = station("received", "Received");
@@ -39,13 +40,13 @@ export const chain = () => {
   const showCause = ({ committed: { version, cause, age_s } }) => {
     const { occurred_at = "", received_at = "", source = "", event_type = "", event_id = "", ...more } = cause;
     /** @param {[string, string][]} facts */
-    const told = (facts) => facts.filter(([, value]) => value);
+    const known = (facts) => facts.filter(([, value]) => value);
     showStep(
       occurred,
       occurred_at,
       "",
       "When the provider says that it happened.",
-      told([
+      known([
         ["source", source],
         ["event", event_type],
         ["event id", event_id],
@@ -56,7 +57,7 @@ export const chain = () => {
       received_at,
       delta(us(occurred_at), us(received_at)),
       "When the webhook came in, and how long after it happened.",
-      told(Object.entries(more).map(([name, value]) => [name, local(value)])),
+      known(Object.entries(more).map(([name, value]) => [name, local(value)])),
     );
     setStatus(
       committed.state,
@@ -101,7 +102,7 @@ export const chain = () => {
       ({ gateway }) => gateway,
       ({ gateway }) => h("li", {}, h("span", {}, gateway), pill(), h("span", { class: "quiet" })),
       (item, { status, why, version, sockets, watchers }) => {
-        const [, word, told] = item.children;
+        const [, word, detail] = item.children;
         setStatus(word, status, why, status === "SILENT" ? "red" : status);
         const behind = model.committed.version - (version ?? 0);
         const has =
@@ -114,7 +115,7 @@ export const chain = () => {
               : "no version";
         const read = watchers ? plural(watchers, "event stream or wait", "event streams or waits") : "";
         setText(
-          told,
+          detail,
           [has, sockets != null && plural(sockets, "tab"), read, status !== "SYNCED" && why]
             .filter(Boolean)
             .join(" · "),

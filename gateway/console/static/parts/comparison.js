@@ -1,5 +1,5 @@
-/** The same plan three times: what the provider said last, what the store has, and what the slowest tab says it shows. */
-import { get, Refused } from "../api.js";
+/** The same plan three times: as the provider last reported it, as stored, and as the slowest tab shows it. */
+import { get, ApiError } from "../api.js";
 import { ago, plural, span, us } from "../model/format.js";
 import { button, card, h, keyed, line, setAttribute, setText, table } from "../ui/dom.js";
 import { pill, setStatus } from "../ui/pill.js";
@@ -32,15 +32,15 @@ export const rows = (sides) => {
  * @param {any} answer of `status/TOPIC` @param {unknown} stored the newest state @param {unknown} shown a tab's state
  */
 const sidesOf = ({ provider, store }, stored, shown) => {
-  const told = Object.entries(provider?.subscriptions ?? {}).map(([key, { subscription }]) => [key, subscription]);
+  const reported = Object.entries(provider?.subscriptions ?? {}).map(([key, { subscription }]) => [key, subscription]);
   return [
-    leaves(Object.fromEntries(told)),
+    leaves(Object.fromEntries(reported)),
     new Map([...leaves(store?.subscriptions ?? {}), ...leaves(store?.state ?? stored ?? {})]),
     leaves(shown ?? {}),
   ];
 };
 
-/** What else is to be said of the sides. @param {any} answer of `status/TOPIC` */
+/** Remarks on the sides. @param {any} answer of `status/TOPIC` */
 const remarks = ({ listed, provider, tabs, problem }) => {
   const asked = Object.values(provider?.subscriptions ?? {}).map(({ asked_at }) => us(asked_at));
   const { newest_acked: newest, oldest_acked: oldest } = tabs ?? {};
@@ -62,11 +62,11 @@ const remarks = ({ listed, provider, tabs, problem }) => {
     .join(" ");
 };
 
-/** @param {string} name of the topic */
+/** The table of provider, store and slowest tab. @param {string} name of the topic */
 export const comparison = (name) => {
   const { element: scroll, body } = table("Provider, store and tabs", HEADS);
   const state = pill();
-  const told = h("p", { class: "quiet", role: "status" });
+  const message = h("p", { class: "quiet", role: "status" });
   const path = encodeURIComponent(name);
 
   const show = (/** @type {any} */ answer, /** @type {unknown} */ stored, /** @type {unknown} */ shown) => {
@@ -75,7 +75,7 @@ export const comparison = (name) => {
     if (differing)
       setStatus(state, plural(differing, "difference"), "Where the sides differ, the row is marked.", "amber");
     else setStatus(state, "no difference", "No two sides differ in what both have.", "NONE");
-    setText(told, remarks(answer));
+    setText(message, remarks(answer));
     scroll.hidden = !found.length;
     keyed(
       body,
@@ -99,7 +99,7 @@ export const comparison = (name) => {
     try {
       return JSON.parse((await get(`snapshot/${path}`, { version }, signal)).state);
     } catch (error) {
-      if (error instanceof Refused && error.status === 404) return null;
+      if (error instanceof ApiError && error.status === 404) return null;
       throw error;
     }
   };
@@ -111,13 +111,13 @@ export const comparison = (name) => {
     return show(answer, stored, oldest ? await stateOf(oldest, signal) : null);
   };
 
-  const again = () => void load().catch((error) => setText(told, error.message));
+  const again = () => void load().catch((error) => setText(message, error.message));
   return {
     element: card(
       "sides",
       "Provider, store and tabs",
       h("div", { class: "tools" }, state, button("Compare again", again)),
-      told,
+      message,
       scroll,
     ),
     load,

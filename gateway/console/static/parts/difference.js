@@ -8,28 +8,28 @@ const HEADS = ["", "Path", "A", "B"];
 /** @param {{old: string | null, new: string | null}} item */
 const sign = (item) => (item.old == null ? ["+", "added"] : item.new == null ? ["−", "removed"] : ["±", "changed"]);
 
-/** @param {string} name of the topic */
+/** The table of differences between two versions. @param {string} name of the topic */
 export const difference = (name) => {
   const { element: scroll, body } = table("What differs", HEADS);
-  const told = h("p", { class: "quiet", role: "status" });
+  const message = h("p", { class: "quiet", role: "status" });
   let shown = "";
   scroll.hidden = true;
 
   return {
-    element: h("div", { id: "diff", class: "stack" }, told, scroll),
+    element: h("div", { id: "diff", class: "stack" }, message, scroll),
     /** @param {{from: number, to: number} | null} wanted */
     show: async (wanted) => {
       const key = wanted ? `${wanted.from} ${wanted.to}` : "";
       if (key === shown) return;
       shown = key;
       scroll.hidden = true;
-      if (!wanted) return setText(told, "");
+      if (!wanted) return setText(message, "");
       try {
         const answer = await get(`diff/${encodeURIComponent(name)}`, wanted);
         if (shown !== key) return;
         const size = answer.differences.length;
         const text = size ? `${plural(size, "difference")}${answer.more ? " and more" : ""}` : "No difference";
-        setText(told, `${text} from A, ${moment(wanted.from)}, to B, ${moment(wanted.to)}.`);
+        setText(message, `${text} from A, ${moment(wanted.from)}, to B, ${moment(wanted.to)}.`);
         scroll.hidden = !size;
         keyed(
           body,
@@ -50,7 +50,7 @@ export const difference = (name) => {
         );
       } catch (error) {
         // Asked again with the next choice or version; said until then.
-        setText(told, error instanceof Error ? `${error.message}.` : "");
+        setText(message, error instanceof Error ? `${error.message}.` : "");
       }
     },
   };

@@ -9,19 +9,19 @@ const HEADS = ["Time", "Kind", "Why", "Here", "There", "Repaired by"];
 /** @param {unknown} value */
 const text = (value) => (value == null ? "" : typeof value === "string" ? value : JSON.stringify(value));
 
-/** @param {string} name of the topic */
+/** A topic's differences from the provider. @param {string} name of the topic */
 export const drift = (name) => {
   const { element: scroll, body } = table("Drift", HEADS);
-  const told = h("p", { class: "quiet", role: "status" });
+  const message = h("p", { class: "quiet", role: "status" });
   const [env] = environmentOf(name);
   return {
-    element: card("drift", "Drift", told, scroll),
+    element: card("drift", "Drift", message, scroll),
     /** @param {AbortSignal} signal */
     load: async (signal) => {
       const answer = await get("drift", { env, topic: name, limit: 50 }, signal);
       const found = answer.drift ?? [];
       setText(
-        told,
+        message,
         !answer.listed
           ? "The process that answers takes no webhooks: it cannot tell."
           : found.length

@@ -30,7 +30,12 @@ const explained = (kind) =>
     h("p", {}, h("a", { href: toCause(kind) }, CAUSES[kind].title)),
   );
 
-/** @param {import("../app.js").Context} context @param {string} name @param {URLSearchParams} query of the place */
+/**
+ * A topic's events: those that wait, and the newest that were used or ignored.
+ * @param {import("../app.js").Context} context
+ * @param {string} name
+ * @param {URLSearchParams} query of the place
+ */
 export const events = (context, name, query) => {
   const path = encodeURIComponent(name);
   const wanted = query.get("event");

@@ -62,6 +62,7 @@ const CHARTS = [
   },
 ];
 
+/** The charts of the landing page. */
 export const figures = () => {
   const drawn = CHARTS.map((options) => ({ ...chart(options), of: options.of }));
   return {

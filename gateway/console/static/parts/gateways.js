@@ -18,10 +18,11 @@ const judged = ({ isSilent, age_s, report }, now) => {
     ? `The bus was last proved to deliver ${ago(now - report.verified_at_us / 1e6)}.`
     : "The bus was never proved to deliver.";
   if (report.draining) return ["STOPPING", "It is closing its sockets.", "amber"];
-  if (!report.fresh) return ["DEAF", `${proved} Its tabs are told that what they show may be old.`, "red"];
+  if (!report.fresh) return ["DEAF", `${proved} Its tabs show their state as stale.`, "red"];
   return ["FRESH", proved, "SYNCED"];
 };
 
+/** The list of gateways, each with its state. */
 export const gatewayList = () => {
   const element = h("ul", { class: "gateways" });
   return {
@@ -35,14 +36,14 @@ export const gatewayList = () => {
         ({ name }) =>
           h("li", {}, h("a", { href: toCause("gateway", { name }) }, name), pill(), h("span", { class: "quiet" })),
         (item, gateway) => {
-          const [, state, told] = item.children;
+          const [, state, detail] = item.children;
           setStatus(state, ...judged(gateway, Date.now() / 1000));
           const { report } = gateway;
           const bad = TROUBLE.filter((status) => report?.tabs?.[status]).map(
             (status) => `${report.tabs[status]} ${status}`,
           );
           setText(
-            told,
+            detail,
             report
               ? [plural(report.sockets ?? 0, "socket"), plural(report.topics ?? 0, "topic"), ...bad].join(" · ")
               : "",

@@ -14,7 +14,12 @@ const HEADS = ["State", "Subject", "Client", "Acked", "Lag", "Buffered", "Open f
 const ackedText = (acked, newest) =>
   !acked ? "none" : acked >= newest ? "newest" : `${span((newest - acked) / 1e6)} older`;
 
-/** @param {import("../app.js").Context} context @param {string} topic @param {() => void} want */
+/**
+ * The list of a topic's tabs, the worst first.
+ * @param {import("../app.js").Context} context
+ * @param {string} topic
+ * @param {() => void} want
+ */
 export const tabList = (context, topic, want) => {
   let newest = 0;
   /** @type {{tab: Tab, update: (tab: Tab) => void} | null} */
@@ -95,9 +100,9 @@ export const tabList = (context, topic, want) => {
     ],
     update: (row, /** @type {Tab | null} */ tab, [state, sub, client, acked, lag, buffered, since, gateway, why]) => {
       if (!tab) return;
-      const told = reasonOf(tab);
+      const reason = reasonOf(tab);
       const name = /** @type {HTMLButtonElement} */ (sub.firstElementChild);
-      setTabStatus(/** @type {Element} */ (state.firstElementChild), tab.status, told);
+      setTabStatus(/** @type {Element} */ (state.firstElementChild), tab.status, reason);
       setText(name, tab.sub || "unnamed");
       setAttribute(name, "title", `${tab.session}: all that is known of it`);
       name.onclick = () => open(tab);
@@ -110,8 +115,8 @@ export const tabList = (context, topic, want) => {
       setText(since, coarse(Date.now() / 1000 - tab.since));
       setAttribute(since, "title", `since ${moment(tab.since * 1e6)}`);
       setText(gateway, tab.gateway);
-      setText(why, tab.status === "SYNCED" ? "" : told);
-      setAttribute(why, "data-why", tab.status === "SYNCED" ? null : told);
+      setText(why, tab.status === "SYNCED" ? "" : reason);
+      setAttribute(why, "data-why", tab.status === "SYNCED" ? null : reason);
     },
     open,
     want,

@@ -12,7 +12,7 @@ const ALL = 200;
 
 /** @param {Record<string, string>} cause */
 const causeText = (cause) =>
-  [cause.event_type, cause.event_id, cause.source && `from ${cause.source}`].filter(Boolean).join(" ") || "not told";
+  [cause.event_type, cause.event_id, cause.source && `from ${cause.source}`].filter(Boolean).join(" ") || "not known";
 
 /** @param {any} entry */
 const changedText = ({ changed, paths }) => {
@@ -24,7 +24,12 @@ const changedText = ({ changed, paths }) => {
 /** @param {string} text */
 const version = (text) => (/^\d{1,16}$/.test(text) ? Number(text) : null);
 
-/** @param {import("../app.js").Context} context @param {string} name @param {URLSearchParams} query of the place */
+/**
+ * A topic's versions, and the comparison of any two.
+ * @param {import("../app.js").Context} context
+ * @param {string} name
+ * @param {URLSearchParams} query of the place
+ */
 export const timeline = (context, name, query) => {
   const path = encodeURIComponent(name);
   const compared = difference(name);

@@ -19,7 +19,11 @@ const FILTERS = [
   ["trouble", "With trouble"],
 ];
 
-/** @param {URLSearchParams} query of the place @param {() => void} soon asks for a poll now */
+/**
+ * The list of topics, with its search.
+ * @param {URLSearchParams} query of the place
+ * @param {() => void} soon asks for a poll now
+ */
 export const topicList = (query, soon) => {
   const search = /** @type {HTMLInputElement} */ (
     h("input", {

@@ -1,5 +1,5 @@
 /** What will change the topic by itself, or holds it otherwise than its subscription says: changes, timers, overrides. */
-import { get, Refused } from "../api.js";
+import { get, ApiError } from "../api.js";
 import { local } from "../model/format.js";
 import { card, h, keyed, line, setText, showFacts, table } from "../ui/dom.js";
 
@@ -28,7 +28,7 @@ const flat = (value) =>
     )
     .join(", ");
 
-/** @param {string} name of the topic */
+/** A topic's scheduled changes, timers and overrides. @param {string} name of the topic */
 export const upcoming = (name) => {
   const path = encodeURIComponent(name);
   const facts = h("dl", { class: "facts" });
@@ -109,9 +109,9 @@ export const upcoming = (name) => {
       const [schedule, held] = await Promise.all([
         get(`schedule/${path}`, {}, signal),
         get(`overrides/${path}`, {}, signal).catch((error) => {
-          if (error instanceof Refused && error.status === 403)
+          if (error instanceof ApiError && error.status === 403)
             return { why: "This login may not see overrides: its token has not the scope private." };
-          if (error instanceof Refused && error.status < 500) return { why: `${error.message}.` };
+          if (error instanceof ApiError && error.status < 500) return { why: `${error.message}.` };
           throw error;
         }),
       ]);

@@ -38,6 +38,7 @@ export const path = (values, top) => {
 };
 
 /**
+ * A chart of one or more lines over time, with the newest values.
  * @param {object} options
  * @param {string} options.title
  * @param {string} options.why what it is, in a sentence
@@ -72,13 +73,13 @@ export const chart = ({ title, why, lines, format, least }) => {
   const showValues = () => {
     const index = pointed ?? samples.length - 1;
     const sample = samples[index];
-    const told = lines.map(({ name, tone }, each) => {
+    const legend = lines.map(({ name, tone }, each) => {
       const value = sample?.values[each];
       return { name, tone, text: value == null ? "none" : format(value) };
     });
     keyed(
       values,
-      told,
+      legend,
       ({ name }) => name,
       ({ tone, name }) => h("span", { class: tone }, h("b"), name && ` ${name}`),
       (span, { text }) => setText(span.firstElementChild, text),

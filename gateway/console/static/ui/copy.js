@@ -30,7 +30,7 @@ export const copyButton = (label, text) => {
   return element;
 };
 
-/** @param {() => string | Promise<string>} text */
+/** Copies a text to the clipboard. @param {() => string | Promise<string>} text */
 export const copy = async (text) => {
   try {
     await navigator.clipboard.writeText(await text());

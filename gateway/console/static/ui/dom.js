@@ -22,7 +22,12 @@ const fill = (element, attributes, children) => {
   return element;
 };
 
-/** @param {Element} element @param {string} name @param {any} value */
+/**
+ * Sets an attribute, or removes it for null and false; an equal value is left alone.
+ * @param {Element} element
+ * @param {string} name
+ * @param {any} value
+ */
 export const setAttribute = (element, name, value) => {
   if (value == null || value === false) element.removeAttribute(name);
   else if (element.getAttribute(name) !== String(value === true ? "" : value)) {

@@ -1,7 +1,7 @@
 /** The keys that do something anywhere on the page, and the dialog that lists them. */
 import { button, h } from "./dom.js";
 
-/** Key, what it does. The views' own are told by what they offer. */
+/** Key, what it does. A view's own keys follow from what it offers. */
 const HELP = [
   ["/", "search topics"],
   ["j  k", "next and previous row"],

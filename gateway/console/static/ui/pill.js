@@ -19,7 +19,12 @@ export const setStatus = (element, word, why, tone = word) => {
   setText(/** @type {Element} */ (element.lastElementChild), why && `: ${why}`);
 };
 
-/** @param {Element} element made by `pill` @param {Status | null} status @param {string} [why] */
+/**
+ * Shows a tab's status and why; null: there is no tab.
+ * @param {Element} element made by `pill`
+ * @param {Status | null} status
+ * @param {string} [why]
+ */
 export const setTabStatus = (element, status, why) => {
   if (status) setStatus(element, status, why || EXPLAINED[status]);
   else setStatus(element, "no tabs", "No tab is connected to it.", "NONE");

@@ -1,7 +1,7 @@
 /**
  * A list of any length of which only the rows on the screen exist.
  *
- * Rows are of one height (the stylesheet's). The list is told how many rows there are and what some of them hold; a row
+ * Rows are of one height (the stylesheet's). The list knows how many rows there are and what some of them hold; a row
  * of which nothing is known yet is shown empty, and `want` is called with the range that is looked at. For screen
  * readers and keys it is a grid: the arrows, Home, End and the page keys move the active row, Enter opens it.
  */
@@ -15,6 +15,7 @@ const WANT_AFTER_MS = 60;
 let made = 0;
 
 /**
+ * A list of which only the rows on the screen are elements.
  * @template T
  * @param {object} options
  * @param {string} options.label

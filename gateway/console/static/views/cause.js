@@ -5,13 +5,18 @@ import { gatewayList } from "../parts/gateways.js";
 import { card, h, setAttribute, setText } from "../ui/dom.js";
 import { listOf } from "./cause_lists.js";
 
-/** @param {HTMLElement} root @param {import("../app.js").Context} context @param {import("../router.js").Place} place */
+/**
+ * The page of one cause.
+ * @param {HTMLElement} root
+ * @param {import("../app.js").Context} context
+ * @param {import("../router.js").Place} place
+ */
 export const causeView = (root, context, { name, query }) => {
   const unknown = { title: "Nothing is known of that", means: "", look: "", ends: "" };
   const { means, look, ends, title } = Object.hasOwn(CAUSES, name) ? CAUSES[name] : unknown;
   const list = listOf(name, context, query);
   const gateways = gatewayList();
-  const told = h("p", { class: "quiet", role: "status" });
+  const message = h("p", { class: "quiet", role: "status" });
   const steps = [
     ["What it means", means],
     ["How to tell", look],
@@ -26,7 +31,7 @@ export const causeView = (root, context, { name, query }) => {
       h("dl", { class: "cause" }, ...steps.map(([step, text]) => h("div", {}, h("dt", {}, step), h("dd", {}, text)))),
     ),
     ...(list ? [card("now", "Now", ...list.elements)] : []),
-    ...(name === "gateway" ? [card("gateways", "Gateways", gateways.element, told)] : []),
+    ...(name === "gateway" ? [card("gateways", "Gateways", gateways.element, message)] : []),
   );
   return {
     watches: [],
@@ -41,7 +46,7 @@ export const causeView = (root, context, { name, query }) => {
       const one = known.find((each) => each.name === wanted);
       if (wanted)
         setText(
-          told,
+          message,
           one
             ? one.report?.at && `${wanted} reported ${ago(Date.now() / 1000 - one.report.at)}.`
             : `${wanted} is not among the gateways any more.`,

@@ -13,7 +13,12 @@ const ASK_EVERY_MS = 2500;
 /** Drift and refusals older than this need no attention any more. */
 const RECENT_US = 24 * 3600 * 1e6;
 
-/** @param {HTMLElement} root @param {import("../app.js").Context} context @param {import("../router.js").Place} place */
+/**
+ * The landing page: what needs attention, the topics, the gateways and their figures.
+ * @param {HTMLElement} root
+ * @param {import("../app.js").Context} context
+ * @param {import("../router.js").Place} place
+ */
 export const landing = (root, context, place) => {
   const charts = figures();
   const gateways = gatewayList();

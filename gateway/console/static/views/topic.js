@@ -34,7 +34,12 @@ const SECTIONS = [
   ["snapshot", "Snapshot"],
 ];
 
-/** @param {HTMLElement} root @param {import("../app.js").Context} context @param {import("../router.js").Place} place */
+/**
+ * A topic's page.
+ * @param {HTMLElement} root
+ * @param {import("../app.js").Context} context
+ * @param {import("../router.js").Place} place
+ */
 export const topicView = (root, context, { name, query }) => {
   const path = encodeURIComponent(name);
   const state = pill();
