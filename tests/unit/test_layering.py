@@ -40,7 +40,12 @@ MAY_NOT_IMPORT = {
     "sync.billing.catalog": ["sync.store", "sync.http", "sync.billing.services", "sync.billing.api"],
     "sync.billing.domain": ["sync.process", "sync.store", "sync.http", "sync.source", "sync.settings"]
     + [f"sync.billing.{room}" for room in ("providers", "storage", "services", "api")],
-    "sync.billing.providers": ["sync.http", "sync.billing.storage", "sync.billing.services", "sync.billing.api"],
+    "sync.billing.providers": [
+        *("sync.http", "sync.billing.storage", "sync.billing.services", "sync.billing.api", "sync.billing.catalog"),
+        *("sync.settings", "sync.bootstrap"),
+    ],
+    "sync.simulator": ["sync.http", "sync.store", "sync.bootstrap", "sync.worker"],
+    "sync.simulator.world": ["sync.simulator.paddle", "sync.simulator.scenarios", "sync.simulator.provider"],
     "sync.billing.storage": ["sync.http", "sync.billing.api", "sync.settings"],
     "sync.billing.services": ["sync.http", "sync.billing.api", "sync.bootstrap"],
     "sync.bootstrap": ["sync.http", "sync.billing.api", "sync.worker"],

@@ -1,6 +1,6 @@
 """HMAC signatures of webhooks, as Paddle and Stripe write them: a time and one or more marks in one header. Pure.
 
-Both sign the time, a joint and the raw body with HMAC-SHA256; only the words differ, and those are a `Scheme`.
+Both sign the time, a joint and the raw body with HMAC-SHA256. Names and separators differ; a `Scheme` holds them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """A provider's words: the header's name, what parts it, the keys of time and mark, the joint before the body."""
+    """How a provider writes its signature.
+
+    Attributes:
+        header: the header's name.
+        separator: between the header's `key=value` parts.
+        time_key, mark_key: the keys of the time and of the marks.
+        joint: between the time and the body in what is signed.
+    """
 
     header: str
     separator: str
@@ -42,8 +49,8 @@ def verify(
 ) -> Verification:
     """Return who signed `body`; `tolerance_s` 0 turns the time check off. Never raises.
 
-    Any mark may match any secret (rotation); keys that are not known are ignored. The time is judged last, so that only
-    a genuine signature is ever called expired.
+    Any mark may match any secret (rotation); unknown keys are ignored. The time is checked last, so that only a genuine
+    signature is called expired.
     """
     header = headers.get(scheme.header.lower())
     if not header:
@@ -57,7 +64,7 @@ def verify(
     for secret in secrets:
         expected = hmac.new(secret.value, signed, hashlib.sha256).hexdigest()
         for mark in marks:
-            # No early exit: how long this takes says nothing of what matched.
+            # No early exit: the duration must not depend on which secret matched.
             if hmac.compare_digest(expected, mark) and environment is None:
                 environment = secret.environment
     if environment is None:

@@ -1,1 +1,1 @@
-"""How the simulated provider looks from outside: Paddle's API and signed webhooks. Pure."""
+"""The simulated provider from outside: the routes of Paddle's API, its entities and its signatures."""

@@ -1,1 +1,1 @@
-"""Torture for a webhook receiver: scenario files, and what they send. The scenarios that come along are here."""
+"""Torture for a webhook receiver: scenario files, their scripts, and what sends them. Bundled scenarios are here."""

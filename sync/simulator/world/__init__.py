@@ -1,1 +1,1 @@
-"""The simulated provider's rules and entities. Pure."""
+"""The rules and entities of the simulated provider: state and action in, new state and events out. Pure."""
