@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, JsonValue, TypeAdapter
 
+from sync.http.callers import Scope
 from sync.http.endpoint import Handler
 from sync.http.parameters import Parameter
 from sync.http.problem import MEDIA_TYPE, STATUSES
@@ -58,8 +59,8 @@ class Operation:
         id: the operation's name for generated clients; unique.
         problems: the codes that it answers with, besides `internal`, which every one may.
         security: the schemes that let a request in; several: any one of them; "": none is needed.
-        scope: what a publish key needs on the tenant that the path names; empty: the handler decides.
-        body: media type -> the type of the body.
+        scope: what the caller needs on the topic that the path names; None: the handler decides.
+        body: media type -> the type of the body; a mapping is the schema itself.
     """
 
     method: str
@@ -72,7 +73,7 @@ class Operation:
     parameters: Sequence[Parameter] = ()
     body: Mapping[str, Any] = field(default_factory=dict)
     is_body_required: bool = True
-    scope: str = ""
+    scope: Scope | None = None
 
     def __call__(self, handler: H) -> H:
         """Declare `handler`, a function or a method, as the one that answers the operation."""
@@ -126,7 +127,8 @@ class _Schemas:
             (id(ProblemDocument), "validation", TypeAdapter(ProblemDocument))
         ]
         for operation in operations:
-            inputs += [(id(kind), "validation", TypeAdapter(kind)) for kind in operation.body.values()]
+            bodies = operation.body.values()
+            inputs += [(id(kind), "validation", TypeAdapter(kind)) for kind in bodies if _is_type(kind)]
             kinds = [answer.kind for answer in operation.answers.values()]
             inputs += [(id(kind), "serialization", TypeAdapter(kind)) for kind in kinds if _is_type(kind)]
         self._of, schemas = TypeAdapter.json_schemas(inputs, ref_template=REF)
@@ -134,7 +136,8 @@ class _Schemas:
 
     def read(self, kind: Any) -> Mapping[str, Any]:
         """Return the schema of a body."""
-        return self._of[id(kind), "validation"]
+        found: Mapping[str, Any] = self._of[id(kind), "validation"] if _is_type(kind) else kind
+        return found
 
     def written(self, kind: Any) -> Mapping[str, Any]:
         """Return the schema of an answer."""

@@ -2,56 +2,55 @@
 
 from __future__ import annotations
 
-import re
+from starlette.requests import Request
 
+from sync.http.parameters import QueryInteger, QueryText
 from sync.http.problem import Problem
 
 PAGE_DEFAULT, PAGE_MAX = 100, 500
 """Entries of one answer."""
 
-_LIMIT = re.compile(r"[0-9]{1,6}")
+LIMIT = QueryInteger("limit", "The most that one answer lists.", minimum=1, maximum=PAGE_MAX, default=PAGE_DEFAULT)
 
 
-def page_limit(text: str | None) -> int:
-    """Return how many entries a list shows.
+class MomentCursor(QueryText):
+    """The place in a list that is ordered by (microseconds since 1970, event id)."""
 
-    Raises:
-        Problem: it is no number from 1 to PAGE_MAX.
-    """
-    if text is None:
-        return PAGE_DEFAULT
-    if not _LIMIT.fullmatch(text) or not 1 <= int(text) <= PAGE_MAX:
-        raise Problem("request_invalid", f"limit must be a number from 1 to {PAGE_MAX}")
-    return int(text)
+    def read(self, request: Request) -> tuple[int, str] | None:
+        """Return the place; None: the beginning.
 
-
-def moment_cursor(text: str | None) -> tuple[int, str] | None:
-    """Return the cursor of a list that is ordered by (microseconds since 1970, event id).
-
-    Raises:
-        Problem: it is none.
-    """
-    if text is None:
-        return None
-    at, dot, event_id = text.partition(".")
-    if not dot or not (at.isascii() and at.isdigit()) or len(at) > 16:
-        raise Problem("request_invalid", "after is not a cursor: pass what `next` said")
-    return int(at), event_id
+        Raises:
+            Problem: 422 request_invalid.
+        """
+        text = request.query_params.get(self.name)
+        if text is None:
+            return None
+        at, dot, event_id = text.partition(".")
+        if not dot or not (at.isascii() and at.isdigit()) or len(at) > 16:
+            raise Problem("request_invalid", f"{self.name} is not a cursor: pass what `next` said")
+        return int(at), event_id
 
 
-def stream_cursor(text: str | None) -> str:
-    """Return the cursor of a Redis stream (two numbers of 64 bits, not both 0), or empty.
+class StreamCursor(QueryText):
+    """The place in a Redis stream: two numbers of 64 bits, not both 0."""
 
-    Raises:
-        Problem: it is none.
-    """
-    if not text:
-        return ""
-    parts = text.split("-")
-    if (
-        len(parts) != 2
-        or not all(part.isascii() and part.isdigit() and len(part) <= 20 and int(part) < 2**64 for part in parts)
-        or not any(map(int, parts))
-    ):
-        raise Problem("request_invalid", "before is not a cursor: pass what `next` said")
-    return text
+    def read(self, request: Request) -> str:
+        """Return the place; empty: the end.
+
+        Raises:
+            Problem: 422 request_invalid.
+        """
+        text = request.query_params.get(self.name, "")
+        parts = text.split("-")
+        is_place = (
+            len(parts) == 2
+            and all(part.isascii() and part.isdigit() and len(part) <= 20 and int(part) < 2**64 for part in parts)
+            and any(map(int, parts))
+        )
+        if text and not is_place:
+            raise Problem("request_invalid", f"{self.name} is not a cursor: pass what `next` said")
+        return text
+
+
+AFTER = MomentCursor("after", "What `next` said.", r"^[0-9]{1,16}\.[ -~]{1,200}$")
+BEFORE = StreamCursor("before", "What `next` said.", r"^[1-9][0-9]{0,15}-[0-9]{1,16}$")

@@ -11,7 +11,6 @@ import httpx2
 import orjson
 import pytest
 
-from gateway.api_docs import openapi
 from sync.billing.catalog.watcher import EXAMPLE
 from sync.billing.domain import codec
 from sync.billing.domain.model import Facts
@@ -20,6 +19,7 @@ from tests.support import console
 from tests.support.bodies import SECRET
 from tests.support.gateway import Running, environment, run_gateway, token
 from tests.support.paddle import KEY, Paddle, simulating
+from tools.docs import openapi
 
 RIGHTS = {
     "prefs": ("publish:prefs:*", "publish:user:42"),

@@ -11,13 +11,13 @@ import pytest
 
 from gateway.api import rate_limits
 from gateway.api.rate_limits import Rates
-from gateway.api_docs import openapi
 from sync.http.problem import Problem
 from sync.store.store import Change, Store
 from tests.support.attacker import request
 from tests.support.gateway import PATIENCE_S, SECRET, Running, environment, run_gateway, token
 from tests.support.wait import until
 from tests.support.wire import dial
+from tools.docs import openapi
 
 TOPIC = "tenant:acme"
 BURST = 10

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from gateway.api_docs import asyncapi
 from planwire_client.core.frames import INBOUND, OUTBOUND
 from tests.support.servers import missing
+from tools.docs import asyncapi
 
 HERE = Path(__file__).resolve().parent
 PARSER = HERE / "node_modules" / "@asyncapi" / "parser"

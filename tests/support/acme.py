@@ -69,6 +69,7 @@ ACME = ProviderSpec(
     title="Acme",
     adapter=AcmeWebhooks(),
     signature_header=SCHEME.header,
+    signature_format="sha256=HEX",
     settings=AcmeSettings,
     make_client=make_client,
     billing_modes=("do_not_bill",),

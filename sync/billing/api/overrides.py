@@ -8,17 +8,22 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sync.billing.api import answers
+from sync.billing.api.operations import operation
+from sync.billing.api.requests import Erasure, OverrideRemoval, OverrideRequest
 from sync.billing.api.tenant_commands import Desk, asked_topic
 from sync.billing.domain.model import Facts, Override
-from sync.billing.domain.overrides import KINDS, add_override, remove_override
+from sync.billing.domain.overrides import add_override, remove_override
 from sync.billing.domain.preview import difference
 from sync.billing.services.erase import erase
 from sync.billing.storage.tenant_facts import facts_of, is_erased
 from sync.core import instants
-from sync.http.body import json_response, read_object
+from sync.http.body import BODY_PROBLEMS, json_response, read_object
 from sync.http.callers import by
-from sync.http.fields import Fields
-from sync.http.pagination import page_limit
+from sync.http.fields import Reader
+from sync.http.openapi import VERSION, Answer
+from sync.http.pagination import LIMIT
+from sync.http.parameters import PathText
 from sync.http.problem import Problem
 from sync.store.command_pipeline import Batch
 from sync.store.store import Store
@@ -27,46 +32,62 @@ HISTORY_MAX = 200
 """How many versions and how many events a history has: what is kept of a tenant."""
 
 
+_OVERRIDE, _REMOVAL, _ERASURE = Reader(OverrideRequest), Reader(OverrideRemoval), Reader(Erasure)
+
+
 class Operators:
-    """The routes of operators."""
+    """The operations of operators."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
+    @operation(
+        "POST",
+        "/v1/tenants/{id}/overrides",
+        "grantOverride",
+        "Grant or take something, over whatever is paid for.",
+        Answer("It counts.", answers.TenantChanged, VERSION),
+        (*BODY_PROBLEMS, "not_changed", "override_invalid", "too_many_overrides", "version_conflict"),
+        body={"application/json": OverrideRequest},
+        scope="admin",
+    )
     async def grant(self, request: Request, environment: str) -> Response:
         """Answer the version that an override made; `revoke` instead of a value takes the name away."""
         topic = asked_topic(request, environment)
-        fields = Fields(await read_object(request))
-        revokes, value = fields.flag("revoke"), fields.raw("value")
-        override = Override(
-            fields.choice("kind", KINDS),
-            fields.text("name"),
-            _value(value),
-            fields.text("reason"),
-            fields.instant("expires_at"),
-        )
-        claimed_by = fields.text("by", "")
-        fields.end()
-        if revokes == (value is not None):
-            raise Problem("request_invalid", "exactly one of value and revoke must be there")
-        what = "override.revoked" if revokes else "override.granted"
+        body = _OVERRIDE.read(await read_object(request))
+        override = Override(body.kind, body.name, _value(body.value), body.reason, body.expires_at)
+        what = "override.revoked" if body.revoke else "override.granted"
 
         def change(facts: Facts) -> Facts:
             return add_override(facts, override, self._desk.pipeline.now_ns())
 
         adopted = await self._desk.change(
-            environment, topic, what, change, about=_about(override, claimed_by), who=by(request)
+            environment, topic, what, change, about=_about(override, body.by or ""), who=by(request)
         )
         return json_response({"outcome": adopted.receipt.outcome, "version": adopted.receipt.version})
 
+    @operation(
+        "DELETE",
+        "/v1/tenants/{id}/overrides/{kind}/{name}",
+        "removeOverride",
+        "Take an override back.",
+        Answer("It is gone.", answers.TenantChanged, VERSION),
+        (*BODY_PROBLEMS, "not_changed", "not_found", "version_conflict"),
+        (
+            PathText("kind", "feature, limit or module.", "^(feature|limit|module)$", "feature"),
+            PathText("name", "Of what.", r"^[^/\s]{1,500}$", "sso"),
+        ),
+        body={"application/json": OverrideRemoval},
+        is_body_required=False,
+        scope="admin",
+    )
     async def remove(self, request: Request, environment: str) -> Response:
         """Answer the version without an override; a body may say the reason, and by whom."""
         topic = asked_topic(request, environment)
         kind, name = request.path_params["kind"], request.path_params["name"]
-        fields = Fields(await read_object(request))
-        told = {"reason": fields.text("reason", ""), "claimed_by": fields.text("by", "")}
-        fields.end()
-        about = {"override": f"{kind}:{name}", **{field: text for field, text in told.items() if text}}
+        body = _REMOVAL.read(await read_object(request))
+        given = {"reason": body.reason, "claimed_by": body.by}
+        about = {"override": f"{kind}:{name}", **{field: text for field, text in given.items() if text}}
 
         def change(facts: Facts) -> Facts:
             return remove_override(facts, kind, name)
@@ -74,15 +95,31 @@ class Operators:
         adopted = await self._desk.change(environment, topic, "override.removed", change, about=about, who=by(request))
         return json_response({"outcome": adopted.receipt.outcome, "version": adopted.receipt.version})
 
+    @operation(
+        "GET",
+        "/v1/tenants/{id}/overrides",
+        "listOverrides",
+        "What operators have granted or taken.",
+        Answer("All of them.", answers.Overrides, VERSION),
+        ("not_changed",),
+    )
     async def overrides(self, request: Request, environment: str) -> Response:
         """Answer the tenant's overrides, also those that have expired."""
         topic = asked_topic(request, environment)
         return json_response(await overrides_document(self._desk.pipeline.store, topic))
 
+    @operation(
+        "GET",
+        "/v1/tenants/{id}/history",
+        "readHistory",
+        "What changed, when and why; what was refused or parked.",
+        Answer("The newest first.", answers.History),
+        parameters=(LIMIT,),
+    )
     async def history(self, request: Request, environment: str) -> Response:
         """Answer what changed, when and why, the newest first, and what was refused or parked on the way."""
         topic = asked_topic(request, environment)
-        limit = min(page_limit(request.query_params.get("limit")), HISTORY_MAX)
+        limit = min(LIMIT.read(request), HISTORY_MAX)
         store = self._desk.pipeline.store
         # One more than shown: the oldest shown differs from it.
         log = await store.log(topic, limit + 1)
@@ -101,12 +138,21 @@ class Operators:
         (entries,) = await batch.run()
         return json_response({"topic": topic, "changes": changes, "events": [_event(fields) for _, fields in entries]})
 
+    @operation(
+        "DELETE",
+        "/v1/tenants/{id}",
+        "eraseTenant",
+        "Erase a tenant: its state becomes null, tabs are told `gone`; history, events and links go. What its provider "
+        "sends later is ignored, counted and not kept.",
+        Answer("It is erased.", answers.TenantChanged, VERSION),
+        (*BODY_PROBLEMS, "not_changed", "not_found"),
+        body={"application/json": Erasure},
+        scope="admin",
+    )
     async def erase(self, request: Request, environment: str) -> Response:
         """Answer when the tenant is erased: its state null, its history gone."""
         topic = asked_topic(request, environment)
-        fields = Fields(await read_object(request))
-        reason = fields.text("reason")
-        fields.end()
+        reason = _ERASURE.read(await read_object(request)).reason
         store = self._desk.pipeline.store
         snapshot = await store.read(topic)
         if not snapshot.version:

@@ -4,56 +4,55 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from sync.billing.api.errors import ERRORS
+from sync.billing.api import answers
+from sync.billing.api.operations import operation
 from sync.billing.api.receipts import receipt_document
-from sync.billing.api.tenant_commands import asked_environment, require_all_tenants
 from sync.billing.services.ingest import Pipeline
 from sync.billing.storage.inbox import Record
 from sync.core import instants
 from sync.http.body import json_response
-from sync.http.callers import Guard, guarded
-from sync.http.endpoint import Count, not_counted, route
-from sync.http.pagination import moment_cursor, page_limit
+from sync.http.openapi import VERSION, Answer
+from sync.http.pagination import AFTER, LIMIT
+from sync.http.parameters import PathText
 from sync.http.problem import Problem
 
 
-def routes(pipeline: Pipeline, environments: tuple[str, ...], guard: Guard, count: Count = not_counted) -> list[Route]:
-    """Return the routes about parked events of `environments`, behind `guard`."""
-    parked = _ParkedEvents(pipeline, environments)
-    return [
-        route("/v1/parked", "GET", guarded(guard, parked.listing), count, ERRORS),
-        route("/v1/parked/{event_id}/retry", "POST", guarded(guard, parked.retry), count, ERRORS),
-    ]
+class ParkedEvents:
+    """The operations on parked events. An event's tenant may be unknown, so rights to all tenants are needed."""
 
-
-class _ParkedEvents:
-    """The handlers."""
-
-    def __init__(self, pipeline: Pipeline, environments: tuple[str, ...]) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._environments = environments
 
-    async def listing(self, request: Request) -> Response:
+    @operation(
+        "GET",
+        "/v1/parked",
+        "listParked",
+        "The events that are kept because they cannot be used yet.",
+        Answer("One page.", answers.ParkedEvents),
+        parameters=(LIMIT, AFTER),
+    )
+    async def listing(self, request: Request, environment: str) -> Response:
         """Answer one page, the longest parked first. `next` is the `after` of the following page."""
-        environment = self._environment(request)
-        after, limit = moment_cursor(request.query_params.get("after")), page_limit(request.query_params.get("limit"))
+        after, limit = AFTER.read(request), LIMIT.read(request)
         records = await self._pipeline.environment(environment).inbox.parked(after, limit)
         document: dict[str, object] = {"parked": [_shown(record, environment) for record in records]}
         if len(records) == limit:
             document["next"] = f"{records[-1].parked_us}.{records[-1].event_id}"
         return json_response(document)
 
-    async def retry(self, request: Request) -> Response:
+    @operation(
+        "POST",
+        "/v1/parked/{event_id}/retry",
+        "retryParked",
+        "Try one of them again now.",
+        Answer("What became of it.", answers.Result, VERSION),
+        ("not_found",),
+        (PathText("event_id", "The event's id.", r"^[A-Za-z0-9_-]{1,128}$", "evt_01h8bzakzx3hm2fmen703n5q45"),),
+    )
+    async def retry(self, request: Request, environment: str) -> Response:
         """Answer what becomes of one parked event now."""
-        return json_response(await retried(self._pipeline, self._environment(request), request.path_params["event_id"]))
-
-    def _environment(self, request: Request) -> str:
-        """Return the environment that is asked about. An event's tenant may be unknown, so rights to all are needed."""
-        environment = asked_environment(request, self._environments)
-        require_all_tenants(request, environment)
-        return environment
+        return json_response(await retried(self._pipeline, environment, request.path_params["event_id"]))
 
 
 async def retried(pipeline: Pipeline, environment: str, event_id: str) -> dict[str, object]:

@@ -10,20 +10,24 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sync.billing.api import answers
+from sync.billing.api.operations import CHANGE_PROBLEMS, operation
+from sync.billing.api.requests import Confirmation, PreviewBody
 from sync.billing.api.tenant_commands import Desk, asked_topic
 from sync.billing.domain.model import Facts, Item, Subscription
 from sync.billing.domain.outcome import EventResult
-from sync.billing.domain.preview import ITEMS_MAX, Preview, PreviewRequest, await_preview, difference, preview
+from sync.billing.domain.preview import Preview, PreviewRequest, await_preview, difference, preview
 from sync.billing.providers import registry
-from sync.billing.providers.base import BILLING_MODES, ProviderClient, ProviderPreview, ProviderRejected
-from sync.billing.providers.parsing import QUANTITY_MAX
+from sync.billing.providers.base import ProviderClient, ProviderPreview, ProviderRejected
 from sync.billing.services.reconcile import PATIENCE_S
 from sync.billing.storage.previews import PreviewStore
 from sync.billing.storage.tenant_facts import facts_of
 from sync.core import instants
-from sync.http.body import json_response, read_object
+from sync.http.body import BODY_PROBLEMS, json_response, read_object
 from sync.http.callers import by
-from sync.http.fields import Fields
+from sync.http.fields import Reader
+from sync.http.openapi import VERSION, Answer
+from sync.http.parameters import PathText
 from sync.http.problem import Problem
 from sync.store.store import Snapshot
 
@@ -31,29 +35,36 @@ BILLING_MODE = "prorated_immediately"
 """How a previewed change is billed, unless told otherwise."""
 
 
+_PREVIEW, _CONFIRMATION = Reader(PreviewBody), Reader(Confirmation)
+
+
 class Previews:
-    """The routes of previews."""
+    """The operations of previews."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._quotes = PreviewStore(desk.pipeline.store)
 
+    @operation(
+        "POST",
+        "/v1/tenants/{id}/preview",
+        "previewChange",
+        "What a change would make of the tenant; nothing is done.",
+        Answer("What it would be.", answers.Previewed, VERSION),
+        (*BODY_PROBLEMS, *CHANGE_PROBLEMS, "provider_refused", "provider_unavailable"),
+        body={"application/json": PreviewBody},
+    )
     async def preview(self, request: Request, environment: str) -> Response:
         """Answer what a change would make of the tenant as it stands at a version; nothing is changed."""
         topic = asked_topic(request, environment)
-        fields = Fields(await read_object(request))
-        given = fields.raw("provider_preview")
-        asks, billing_mode = fields.flag("ask_provider"), fields.choice("billing_mode", BILLING_MODES, BILLING_MODE)
-        asked = _asked(fields)
-        fields.end()
-        if given is not None and not isinstance(given, dict):
-            raise Problem("request_invalid", "provider_preview must be the object that the provider answered")
+        body = _PREVIEW.read(await read_object(request))
+        given, billing_mode, asked = body.provider_preview, body.billing_mode or BILLING_MODE, _asked(body)
         snapshot = await self._desk.pipeline.store.read(topic)
         foreseen = self._foresee(snapshot, environment, asked)
         theirs = None
         if given is not None:
             theirs = _read(foreseen, given)
-        elif asks:
+        elif body.ask_provider:
             theirs = await self._ask(environment, foreseen, asked, billing_mode)
         document: dict[str, object] = {
             "preview_id": f"pv_{secrets.token_hex(12)}",
@@ -72,15 +83,24 @@ class Previews:
         await self._quotes.put(topic, str(document["preview_id"]), kept)
         return json_response(document)
 
+    @operation(
+        "POST",
+        "/v1/tenants/{id}/preview/{preview_id}/confirm",
+        "confirmChange",
+        "Await the previewed change, or have the provider make it; refused once the tenant has moved on.",
+        Answer("It is awaited, or made.", answers.TenantChanged, VERSION),
+        (*BODY_PROBLEMS, *CHANGE_PROBLEMS, "not_found", "preview_stale", "provider_refused", "provider_unavailable"),
+        (PathText("preview_id", "What the preview said.", r"^pv_[0-9a-f]{24}$", "pv_0123456789abcdef01234567"),),
+        body={"application/json": Confirmation},
+        is_body_required=False,
+    )
     async def confirm(self, request: Request, environment: str) -> Response:
         """Answer that a previewed change is awaited, or, with `apply`, what the provider made of it.
 
         Refused where the tenant has moved on since the preview: then it is to be previewed again.
         """
         topic, preview_id = asked_topic(request, environment), request.path_params["preview_id"]
-        fields = Fields(await read_object(request))
-        applies = fields.flag("apply")
-        fields.end()
+        applies = bool(_CONFIRMATION.read(await read_object(request)).apply)
         kept = await self._quotes.get(topic, preview_id)
         if kept is None:
             raise Problem("not_found", "no such preview: it is of another tenant, or older than an hour")
@@ -150,32 +170,9 @@ def _stale(version: int) -> Problem:
     return Problem("preview_stale", f"the tenant is at version {version} by now: preview the change again")
 
 
-def _asked(fields: Fields) -> PreviewRequest:
-    """The change that a preview is asked about: exactly one of plan, items and cancel."""
-    plan, cancel, items = fields.text("plan", ""), fields.text("cancel", ""), fields.raw("items")
-    quantity = fields.number("quantity", QUANTITY_MAX)
-    if sum([bool(plan), bool(cancel), items is not None]) != 1:
-        raise Problem("request_invalid", "exactly one of plan, items and cancel must be there")
-    if cancel not in ("", "now", "period_end"):
-        raise Problem("request_invalid", "cancel must be now or period_end")
-    if quantity is not None and not plan:
-        raise Problem("request_invalid", "quantity goes with plan")
-    return PreviewRequest(plan, quantity, _items(items), cancel, fields.text("subscription_id", ""))
-
-
-def _items(value: object) -> tuple[Item, ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not 1 <= len(value) <= ITEMS_MAX:
-        raise Problem("request_invalid", f"items must be a list of 1 to {ITEMS_MAX}")
-    found = []
-    for entry in value:
-        if not isinstance(entry, dict):
-            raise Problem("request_invalid", "an item must be an object of price_id and quantity")
-        line = Fields(entry)
-        found.append(Item(line.text("price_id"), line.number("quantity", QUANTITY_MAX) or 1))
-        line.end()
-    return tuple(found)
+def _asked(body: PreviewBody) -> PreviewRequest:
+    items = tuple(Item(line.price_id, line.quantity or 1) for line in body.items or ())
+    return PreviewRequest(body.plan or "", body.quantity, items, body.cancel or "", body.subscription_id or "")
 
 
 def _read(foreseen: Preview, given: Mapping[str, object]) -> ProviderPreview:

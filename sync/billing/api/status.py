@@ -8,12 +8,15 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sync.billing.api import answers
+from sync.billing.api.operations import operation
 from sync.billing.api.tenant_commands import Desk, asked_topic
 from sync.billing.domain.drift import shown_fields
 from sync.billing.storage.provider_snapshots import ProviderSnapshot, load_snapshots
 from sync.billing.storage.tenant_facts import FactsError, facts_of
 from sync.core import instants
 from sync.http.body import json_response
+from sync.http.openapi import VERSION, Answer
 
 Tabs = Callable[[str], Awaitable[Mapping[str, object]]]
 """Tells of a topic how many tabs show which version, across all gateways; whoever mounts the routes knows them."""
@@ -26,6 +29,13 @@ class Standing:
         self._desk = desk
         self._tabs = tabs
 
+    @operation(
+        "GET",
+        "/v1/tenants/{id}/status",
+        "readStatus",
+        "Provider, store and tabs side by side: what the provider said last, what is held, what tabs show.",
+        Answer("As known now.", answers.TenantStatus, VERSION),
+    )
     async def status(self, request: Request, environment: str) -> Response:
         """Answer provider, store and tabs as they are known now. Nobody is asked but the store and the gateways."""
         topic = asked_topic(request, environment)

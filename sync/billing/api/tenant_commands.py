@@ -12,7 +12,7 @@ from sync.billing.domain.model import Facts
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation
 from sync.billing.services.reproject import Adopted
-from sync.http.callers import require
+from sync.http.callers import Scope, require
 from sync.http.problem import Problem
 
 
@@ -76,13 +76,13 @@ def known_environment(environment: str, environments: Sequence[str]) -> str:
     return environment
 
 
-def require_all_tenants(request: Request, environment: str) -> None:
-    """Return when the sender of a guarded request has the scope tenants on every tenant of `environment`.
+def require_all(request: Request, scope: Scope, environment: str) -> None:
+    """Return when the sender of a guarded request has `scope` on every tenant of `environment`.
 
     Raises:
         Problem: scope_missing or topic_forbidden.
     """
-    require(request, "tenants", str(Topic(environment, TENANT_KIND, "*")))
+    require(request, scope, str(Topic(environment, TENANT_KIND, "*")))
 
 
 def asked_topic(request: Request, environment: str) -> str:

@@ -5,112 +5,89 @@ Thin: it reads requests and shows what `sync.billing` found. Every route is behi
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from planwire_client.core.limits import VERSION_MAX
-from sync.billing.api.errors import ERRORS
-from sync.billing.api.overrides import Operators
-from sync.billing.api.previews import Previews
-from sync.billing.api.status import Standing, Tabs
-from sync.billing.api.tenant_commands import Desk, asked_environment, asked_topic, require_all_tenants
+from sync.billing.api import answers
+from sync.billing.api.operations import CHANGE_PROBLEMS, operation
+from sync.billing.api.requests import ScheduleRequest
+from sync.billing.api.tenant_commands import Desk, asked_topic
 from sync.billing.domain.model import Facts, ScheduledPlanChange
 from sync.billing.domain.outcome import ChangeRejected
 from sync.billing.domain.scheduled_changes import ChangeRequest, plan_change
 from sync.billing.providers import registry
-from sync.billing.providers.base import BILLING_MODES
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation, Report
 from sync.core import instants
-from sync.http.body import json_response, read_object
-from sync.http.callers import Guard, Scope, by, guarded, require
-from sync.http.endpoint import Count, not_counted
-from sync.http.endpoint import route as http_route
-from sync.http.fields import Fields
-from sync.http.pagination import page_limit, stream_cursor
+from sync.http.body import BODY_PROBLEMS, json_response, read_object
+from sync.http.callers import by
+from sync.http.fields import Reader
+from sync.http.openapi import VERSION, Answer
+from sync.http.pagination import BEFORE, LIMIT
 from sync.http.problem import Problem
 
-Handler = Callable[[Request, str], Awaitable[Response]]
-"""Answers a request about an environment; may raise Problem and StoreError."""
+_SCHEDULE = Reader(ScheduleRequest)
 
 
-def routes(
-    pipeline: Pipeline,
-    environments: tuple[str, ...],
-    guard: Guard,
-    tabs: Tabs | None = None,
-    count: Count = not_counted,
-) -> list[Route]:
-    """Return the routes about tenants, all behind `guard`; `tabs` tells what their tabs show, if that is known here."""
-    shared = Desk(pipeline)
-    desk, previews, operators = _Tenants(shared), Previews(shared), Operators(shared)
-
-    def route(path: str, handler: Handler, method: str, scope: Scope = "tenants") -> Route:
-        """Return a route about one tenant, which needs `scope` on its topic."""
-
-        async def answer(request: Request) -> Response:
-            environment = asked_environment(request, environments)
-            require(request, scope, asked_topic(request, environment))
-            return await handler(request, environment)
-
-        return http_route(path, method, guarded(guard, answer), count, ERRORS)
-
-    async def drift(request: Request) -> Response:
-        environment = asked_environment(request, environments)
-        require_all_tenants(request, environment)
-        return await desk.drift(request, environment)
-
-    return [
-        http_route("/v1/drift", "GET", guarded(guard, drift), count, ERRORS),
-        route("/v1/tenants/{id}/reconcile", desk.reconcile, "POST"),
-        route("/v1/tenants/{id}/scheduled-change", desk.schedule, "POST"),
-        route("/v1/tenants/{id}/scheduled-change", desk.unschedule, "DELETE"),
-        route("/v1/tenants/{id}/overrides", operators.grant, "POST", "admin"),
-        route("/v1/tenants/{id}/overrides", operators.overrides, "GET"),
-        route("/v1/tenants/{id}/overrides/{kind}/{name}", operators.remove, "DELETE", "admin"),
-        route("/v1/tenants/{id}/history", operators.history, "GET"),
-        route("/v1/tenants/{id}/status", Standing(shared, tabs).status, "GET"),
-        route("/v1/tenants/{id}", operators.erase, "DELETE", "admin"),
-        route("/v1/tenants/{id}/preview", previews.preview, "POST"),
-        route("/v1/tenants/{id}/preview/{preview_id}/confirm", previews.confirm, "POST"),
-    ]
-
-
-class _Tenants:
-    """The routes."""
+class Tenants:
+    """The operations that reconcile a tenant, and that schedule its plan changes."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
+    @operation(
+        "GET",
+        "/v1/drift",
+        "listDrift",
+        "What was found to differ from the provider.",
+        Answer("One page.", answers.DriftPage),
+        parameters=(LIMIT, BEFORE),
+    )
     async def drift(self, request: Request, environment: str) -> Response:
         """Answer one page of drift records, the newest first, and how many of each kind there ever were."""
-        limit = page_limit(request.query_params.get("limit"))
-        before = stream_cursor(request.query_params.get("before"))
+        limit, before = LIMIT.read(request), BEFORE.read(request)
         return json_response(await drift_document(self._desk.pipeline, environment, before, limit))
 
+    @operation(
+        "POST",
+        "/v1/tenants/{id}/reconcile",
+        "reconcile",
+        "Compare one tenant with its provider and repair. Unasked, a worker compares each within 24 hours.",
+        Answer("What was found.", answers.Reconciled, VERSION),
+        ("provider_unavailable",),
+    )
     async def reconcile(self, request: Request, environment: str) -> Response:
         """Answer what comparing the tenant with its provider found; what differs is repaired by then."""
         topic = asked_topic(request, environment)
         return json_response(await reconciled(self._desk.reconciliation, environment, topic, by(request)))
 
+    @operation(
+        "POST",
+        "/v1/tenants/{id}/scheduled-change",
+        "scheduleChange",
+        "Hold a plan change until its time, in place of one that is held.",
+        Answer("It is held.", answers.ChangeScheduled, VERSION),
+        (
+            *BODY_PROBLEMS, *CHANGE_PROBLEMS, "billing_mode_unsupported", "cancel_scheduled", "effective_at_invalid",
+            "version_conflict",
+        ),
+        body={"application/json": ScheduleRequest},
+    )  # fmt: skip
     async def schedule(self, request: Request, environment: str) -> Response:
         """Answer the plan change that is held from now on, in place of one that was."""
         topic = asked_topic(request, environment)
-        fields = Fields(await read_object(request))
+        body = _SCHEDULE.read(await read_object(request))
         wish = ChangeRequest(
-            fields.text("plan"),
-            fields.instant("effective_at"),
-            fields.text("subscription_id", ""),
-            fields.text("keep", ""),
-            fields.choice("billing_mode", BILLING_MODES, "do_not_bill"),
+            body.plan,
+            body.effective_at,
+            body.subscription_id or "",
+            body.keep or "",
+            body.billing_mode or "do_not_bill",
         )
-        if_version = fields.number("if_version", VERSION_MAX)
-        fields.end()
         pipeline = self._desk.pipeline
         made: list[ScheduledPlanChange] = []
 
@@ -128,7 +105,7 @@ class _Tenants:
             return replace(facts, scheduled_change=made[0])
 
         adopted = await self._desk.change(
-            environment, topic, "scheduled_change.set", change, if_version, who=by(request)
+            environment, topic, "scheduled_change.set", change, body.if_version, who=by(request)
         )
         state = orjson.loads((await pipeline.store.read(topic)).state)
         return json_response(
@@ -141,6 +118,14 @@ class _Tenants:
             }
         )
 
+    @operation(
+        "DELETE",
+        "/v1/tenants/{id}/scheduled-change",
+        "dropChange",
+        "Forget the plan change that is held.",
+        Answer("It is forgotten.", answers.TenantChanged, VERSION),
+        ("already_executed", "not_changed", "not_found", "no_subscription", "version_conflict"),
+    )
     async def unschedule(self, request: Request, environment: str) -> Response:
         """Answer when the tenant's held change is gone."""
         topic = asked_topic(request, environment)

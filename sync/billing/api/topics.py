@@ -4,43 +4,62 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from planwire_client.core.topic import RESERVED_KINDS, TENANT_KIND, Topic, TopicError
-from sync.billing.api import tenants
-from sync.billing.api.errors import ERRORS
+from sync.billing.api import answers, tenants
+from sync.billing.api.operations import GUARDED
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation
 from sync.http.body import json_response
-from sync.http.callers import Guard, by, guarded, require
-from sync.http.endpoint import Count, not_counted, route
+from sync.http.callers import by, require
+from sync.http.fields import TOPIC_PATTERN
+from sync.http.openapi import VERSION, Answer, Operation
+from sync.http.parameters import PathText
 from sync.http.problem import Problem
 from sync.source.client import SourceError
 from sync.source.hydration import ASKED_PATIENCE_S, Hydration
 
 
-def routes(
-    pipeline: Pipeline, billed: frozenset[str], hydration: Hydration | None, guard: Guard, count: Count = not_counted
-) -> list[Route]:
-    """Return the routes about topics of any kind, behind `guard`. `billed`: environments whose tenants billing has."""
-    reconciliation = Reconciliation(pipeline)
+class Topics:
+    """The operations on topics of any kind."""
 
-    async def reconcile(request: Request) -> Response:
+    def __init__(self, pipeline: Pipeline, billed: frozenset[str], hydration: Hydration | None) -> None:
+        """Serve them.
+
+        Args:
+            billed: the environments whose tenants billing computes.
+            hydration: asks the application's backend about all other topics; None: no source is set.
+        """
+        self._reconciliation = Reconciliation(pipeline)
+        self._billed = billed
+        self._hydration = hydration
+
+    @Operation(
+        "POST",
+        "/v1/topics/{topic:path}/reconcile",
+        "reconcileTopic",
+        "Compare one topic with its billing provider, or else with the source, and repair.",
+        {200: Answer("What was found.", answers.Compared, VERSION)},
+        (*GUARDED, "provider_unavailable", "source_unavailable"),
+        ("publishKey",),
+        (PathText("topic", "[env/]kind:id.", TOPIC_PATTERN, "user:42"),),
+    )
+    async def reconcile(self, request: Request) -> Response:
+        """Answer what comparing the topic found; what differs is repaired by then."""
         topic = _asked(request)
-        is_billed = topic.kind == TENANT_KIND and topic.env in billed
+        is_billed = topic.kind == TENANT_KIND and topic.env in self._billed
         # Billing computes a billed tenant's state; any other topic's is published.
         require(request, "tenants" if is_billed else "publish", str(topic))
         if is_billed:
-            return json_response(await tenants.reconciled(reconciliation, topic.env, str(topic), by(request)))
-        if hydration is None:
+            found = await tenants.reconciled(self._reconciliation, topic.env, str(topic), by(request))
+            return json_response(found)
+        if self._hydration is None:
             raise Problem("source_unavailable", "no source is set: nobody can be asked about this topic")
         try:
-            found = await hydration.reconcile(str(topic), "asked", ASKED_PATIENCE_S)
+            hydrated = await self._hydration.reconcile(str(topic), "asked", ASKED_PATIENCE_S)
         except SourceError as error:
             raise Problem("source_unavailable", f"the source could not be asked: {error}") from None
-        return json_response({"outcome": found.outcome, "version": found.version})
-
-    return [route("/v1/topics/{topic:path}/reconcile", "POST", guarded(guard, reconcile), count, ERRORS)]
+        return json_response({"outcome": hydrated.outcome, "version": hydrated.version})
 
 
 def _asked(request: Request) -> Topic:

@@ -14,13 +14,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sync.billing.api import body_self_check
+from sync.billing.api import answers, body_self_check
 from sync.billing.api.errors import RETRY_AFTER_S
 from sync.billing.api.receipts import receipt_response
-from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verified, WebhookAdapter
+from sync.billing.providers import registry
+from sync.billing.providers.base import Expired, Invalid, Malformed, ProviderSpec, Secret, Verified, WebhookAdapter
 from sync.billing.services.ingest import Pipeline
 from sync.http.body import read_body
 from sync.http.endpoint import Count, Handler, not_counted, route
+from sync.http.openapi import VERSION, Answer, Operation
 from sync.http.problem import Problem
 from sync.process import logs
 from sync.settings import SyncSettings
@@ -32,6 +34,30 @@ _log = structlog.get_logger(_LOGGER)
 
 WrapWebhook = Callable[[str, Handler], Handler]
 """Returns a handler around that of a provider's webhooks: (provider, handler)."""
+
+
+def webhook_operation(spec: ProviderSpec) -> Operation:
+    """Return the declaration of a provider's webhooks."""
+    return Operation(
+        "POST",
+        f"/webhooks/{spec.name}",
+        f"{spec.name}Webhook",
+        f"Take one event that {spec.title} signed. 200 once it is stored, whatever became of it.",
+        {200: Answer("It is stored.", answers.Result, VERSION)},
+        (
+            "signature_malformed", "disconnected", "signature_invalid", "signature_expired", "body_timeout",
+            "body_too_large", "store_unavailable",
+        ),
+        (f"{spec.name}Signature",),
+        body={"application/json": {"type": "object", "description": f"As {spec.title} sends it."}},
+        is_body_required=False,
+    )  # fmt: skip
+
+
+def webhook_security(spec: ProviderSpec) -> dict[str, dict[str, str]]:
+    """Return the OpenAPI security scheme that the declaration names."""
+    header = {"type": "apiKey", "in": "header", "name": spec.signature_header, "description": spec.signature_format}
+    return {f"{spec.name}Signature": header}
 
 
 def routes(
@@ -46,7 +72,8 @@ def routes(
         if own.secrets:
             endpoint = _WebhookEndpoint(pipeline, pipeline.adapters[name], own.signing_secrets, own.tolerance_s)
             handler = endpoint.answer if wrap is None else wrap(name, endpoint.answer)
-            found.append(route(f"/webhooks/{name}", "POST", handler, count))
+            operation = webhook_operation(registry.PROVIDERS[name])
+            found.append(route(operation.path, operation.method, handler, count))
     if not found:
         _log.warning("webhooks_off", reason="no signing secrets are set")
     return found

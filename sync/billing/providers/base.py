@@ -263,6 +263,7 @@ class ProviderSpec:
         title: for people.
         adapter: reads its webhooks.
         signature_header: the header that `adapter.verify` reads.
+        signature_format: what that header holds, for people.
         settings: model of `PLANWIRE_<NAME>_...`.
         make_client: (environment, API key, base URL or "" for its own, rate limiter) -> client. It may block for a
             second to import the SDK.
@@ -275,6 +276,7 @@ class ProviderSpec:
     title: str
     adapter: WebhookAdapter
     signature_header: str
+    signature_format: str
     settings: type[ProviderSettings]
     make_client: Callable[[str, str, str, RateLimiter], ProviderClient]
     billing_modes: Sequence[str]

@@ -35,6 +35,7 @@ PADDLE = ProviderSpec(
     title="Paddle",
     adapter=PaddleWebhooks(),
     signature_header=SCHEME.header,
+    signature_format="ts=SECONDS;h1=HEX: HMAC-SHA256 of `ts:body` with a destination's secret.",
     settings=PaddleSettings,
     make_client=_make_client,
     billing_modes=BILLING_MODES,

@@ -48,6 +48,7 @@ STRIPE = ProviderSpec(
     title="Stripe",
     adapter=StripeWebhooks(),
     signature_header=SCHEME.header,
+    signature_format="t=SECONDS,v1=HEX: HMAC-SHA256 of `t.body` with an endpoint's secret.",
     settings=StripeSettings,
     make_client=_make_client,
     billing_modes=tuple(PRORATIONS),

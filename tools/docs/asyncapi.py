@@ -1,6 +1,6 @@
 """The socket protocol as an AsyncAPI 3 document (docs/asyncapi.json), made of the declarations of its frames.
 
-python -m gateway.api_docs.asyncapi > docs/asyncapi.json
+python -m tools.docs.asyncapi > docs/asyncapi.json
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gateway.api_docs import openapi
-from gateway.api_docs.operation import TOPIC_PATTERN
 from planwire_client.core.topic import Topic
+from sync.http.fields import TOPIC_PATTERN
+from tools.docs import openapi
 
 ROOT = Path(__file__).parents[4]
 

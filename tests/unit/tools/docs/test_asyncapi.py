@@ -9,11 +9,11 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.api_docs import asyncapi
 from gateway.ws import protocol
 from planwire_client.core.fields import ABSENT, FrameError, fields_of
 from planwire_client.core.frames import INBOUND, OUTBOUND, CloseCode, read_inbound
 from planwire_client.core.limits import TIMEOUT_MAX_MS
+from tools.docs import asyncapi
 
 ROOT = Path(__file__).resolve().parents[4]
 PAGE = (ROOT / "docs" / "protocol.md").read_text("utf-8")

@@ -1,1 +1,0 @@
-"""The OpenAPI and AsyncAPI documents."""

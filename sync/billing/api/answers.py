@@ -1,0 +1,222 @@
+"""The answers of the intake, as its OpenAPI document describes them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, JsonValue
+
+from planwire_client.core.limits import VERSION_MAX
+from sync.billing.api.requests import Kind
+from sync.billing.domain.outcome import Outcome
+from sync.http.fields import TIME, Model, OneOf, Version
+from sync.http.pagination import PAGE_MAX
+
+OUTCOMES = [outcome.value for outcome in Outcome if outcome is not Outcome.CONFLICT]
+
+_Outcome = Annotated[str, OneOf(OUTCOMES)]
+_Time = Annotated[str, Field(json_schema_extra=TIME)]
+
+
+class Result(Model):
+    """What became of an event. `reason`: why it was not applied."""
+
+    outcome: _Outcome
+    version: int | None = Field(None, ge=1, le=VERSION_MAX, description="The topic's, where one was touched or read.")
+    reason: str | None = None
+
+
+class ParkedEvent(Model):
+    """An event that is kept because it cannot be used yet."""
+
+    event_id: str
+    env: str
+    provider: str
+    type: str
+    topic: str | None = None
+    reason: str
+    waits_on: list[str] = Field(description="What has to change before it is tried again by itself.")
+    received_at: _Time
+    parked_at: _Time
+    attempts: int = Field(ge=0)
+
+
+class ParkedEvents(Model):
+    """One page, the longest parked first. `next`, where there may be more, goes into `after`."""
+
+    parked: list[ParkedEvent] = Field(max_length=PAGE_MAX)
+    next: str | None = None
+
+
+class DriftRecord(Model):
+    """One thing that was found to differ between here and the provider, or between a state and its facts."""
+
+    kind: str
+    topic: str
+    subject: str | None = None
+    why: str | None = None
+    at: _Time
+    here: JsonValue = None
+    there: JsonValue = None
+    version: int | None = Field(None, ge=1, le=VERSION_MAX, description="The one that repaired it, if one did.")
+
+
+class DriftPage(Model):
+    """One page, the newest first. `next`, where there may be more, goes into `before`."""
+
+    drift: list[DriftRecord] = Field(max_length=PAGE_MAX)
+    counts: dict[str, int] = Field(description="How many of each kind were ever found.")
+    next: str | None = None
+
+
+class Reconciled(Model):
+    """What comparing one tenant with its provider found; what differed is repaired by then."""
+
+    outcome: _Outcome
+    version: Version
+    reason: str | None = None
+    asked: int = Field(ge=0, description="Subscriptions that the provider was asked for.")
+    unasked: dict[str, str] = Field(description="Those it could not be asked for, and why.")
+    drift: list[DriftRecord]
+
+
+class Compared(Model):
+    """What comparing one topic with its billing provider, or else with the source, led to.
+
+    Of a source: absent (it has no state; what is stored stays), stale (what is stored is newer by its order), conflict
+    (publishes kept coming in between). `asked`, `unasked` and `drift` are billing's, as in Reconciled.
+    """
+
+    outcome: Annotated[str, OneOf([*OUTCOMES, "stale", "conflict", "absent", "billed"])]
+    version: Version
+    reason: str | None = None
+    asked: int | None = Field(None, ge=0)
+    unasked: dict[str, str] | None = None
+    drift: list[DriftRecord] | None = None
+
+
+class TenantChanged(Model):
+    """What became of the tenant."""
+
+    outcome: _Outcome
+    version: Version
+
+
+class ChangeScheduled(Model):
+    """The change that is held from now on."""
+
+    outcome: _Outcome
+    version: Version
+    replaced: bool = Field(description="Whether it took the place of another.")
+    executes_at: _Time = Field(description="When the provider is told.")
+    scheduled: dict[str, JsonValue] | None = Field(description="As the tenant's state shows it.")
+
+
+class Difference(Model):
+    """One field that differs; absent: not there."""
+
+    model_config = ConfigDict(extra="allow")
+
+    path: str
+
+
+class Previewed(Model):
+    """What the change would make of the tenant at this version."""
+
+    preview_id: str = Field(description="Good for one hour, and for this version.")
+    version: Version
+    taken_at: _Time
+    subscription_id: str
+    state: dict[str, JsonValue]
+    diff: list[Difference]
+    provider: dict[str, JsonValue] | None = None
+    provider_differs: list[Difference] | None = None
+
+
+class Override(Model):
+    """An override; expired ones are listed, too."""
+
+    kind: Kind
+    name: str
+    value: bool | int | str | None = None
+    revoke: bool | None = None
+    reason: str
+    expires_at: _Time | None = None
+
+
+class Overrides(Model):
+    """A tenant's overrides."""
+
+    version: Version
+    overrides: list[Override]
+
+
+class HistoryChange(Model):
+    """One version: when and why it was made, and what it changed."""
+
+    version: int = Field(ge=1, le=VERSION_MAX)
+    at: _Time
+    cause: dict[str, JsonValue]
+    diff: list[Difference]
+
+
+class HistoryEvent(Model):
+    """One event, and what became of it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    at: _Time
+
+
+class History(Model):
+    """The newest first."""
+
+    topic: str
+    changes: list[HistoryChange]
+    events: list[HistoryEvent]
+
+
+class ProviderSaid(Model):
+    """One subscription as the provider reported it when it was asked last."""
+
+    asked_at: _Time
+    is_held: bool = Field(description="Whether that is what the tenant's facts hold now.")
+    subscription: dict[str, JsonValue] | None = Field(None, description="Absent: the provider does not know it.")
+
+
+class ProviderSide(Model):
+    """What the provider said last, by subscription (`paddle:sub_...`); one that was never asked about is not here."""
+
+    can_be_asked: bool = Field(description="Whether an API key is set for the environment.")
+    subscriptions: dict[str, ProviderSaid]
+
+
+class StoreSide(Model):
+    """What is published, and the subscriptions that it is made of."""
+
+    version: Version
+    at: _Time | None = None
+    state: JsonValue
+    subscriptions: dict[str, dict[str, Any]] | None = Field(None, description="Absent: it is not billing's.")
+
+
+class TabsSide(Model):
+    """What open tabs show, across all gateways that answered in time. Versions: absent where no tab has said any."""
+
+    sessions: int = Field(ge=0)
+    acked_min: int | None = Field(None, ge=1, le=VERSION_MAX)
+    acked_max: int | None = Field(None, ge=1, le=VERSION_MAX)
+    unacked: int = Field(ge=0, description="Have not said that they show the newest; of a crowd only a share is asked.")
+    nacked: int = Field(ge=0, description="Could not use the newest.")
+    gateways: int = Field(ge=0, description="Answered.")
+    silent: int = Field(ge=0, description="Did not answer within 0.6 s.")
+
+
+class TenantStatus(Model):
+    """Provider, store and tabs as they are known now."""
+
+    topic: str
+    version: Version
+    provider: ProviderSide
+    store: StoreSide
+    tabs: TabsSide

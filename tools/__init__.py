@@ -1,0 +1,4 @@
+"""What maintainers run and no package ships.
+
+May import: everything.
+"""

@@ -1,0 +1,4 @@
+"""Generators of the documents under docs/: `make docs` runs them.
+
+May import: `gateway`, `sync`.
+"""
