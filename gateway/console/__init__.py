@@ -1,4 +1,4 @@
-"""The console: what a developer or operator sees of topics, gateways and tabs, and the little that they may do there.
+"""The console: shows topics, gateways and tabs to developers and operators, and offers repairs. It observes the hub.
 
-The page's own files lie beside the modules that answer it. `routes.py` is where it is mounted.
+May import: all of `gateway` but `app`, `cli` and `dev`; of billing only types. The page's files are in `static/`.
 """

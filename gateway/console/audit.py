@@ -1,4 +1,4 @@
-"""What was done through the console: who, when, what, to what, and what came of it. Kept in one capped stream."""
+"""The console's audit: who did what to what, when, and with which outcome. One capped stream in the store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sync.store.command_pipeline import run_commands
 from sync.store.store import Store
 
 KEPT = 1000
-"""Entries kept, about; the newest."""
+"""Approximate number of entries that are stored."""
 
 PARAMETERS_MAX_BYTES = 4096
 
@@ -21,7 +21,7 @@ async def note(
     store: Store, *, who: str, scopes: tuple[str, ...], action: str, target: str, parameters: Mapping[str, Any],
     outcome: str, detail: str, gateway: str,
 ) -> str:  # fmt: skip
-    """Return the id of the entry that is now kept.
+    """Store an entry and return its id.
 
     Raises:
         StoreError: the store is unreachable or failing.
@@ -43,7 +43,7 @@ async def note(
 
 
 async def page(store: Store, before: str, limit: int) -> tuple[list[dict[str, Any]], str | None]:
-    """Return up to `limit` entries older than the cursor `before` (empty: the newest), and the next cursor.
+    """Return up to `limit` entries older than the cursor `before` ("": the newest), and the next cursor.
 
     Raises:
         StoreError: the store is unreachable or failing.
@@ -56,7 +56,7 @@ async def page(store: Store, before: str, limit: int) -> tuple[list[dict[str, An
 
 
 def _field(fields: Any) -> bytes:
-    """Return the one field's value; redis-py answers a mapping, or a flat list within a pipeline."""
+    """Return the value of the one field. redis-py returns a mapping, or a flat list within a pipeline."""
     value: bytes = fields[b"entry"] if isinstance(fields, Mapping) else fields[1]
     return value
 

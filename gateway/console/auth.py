@@ -1,6 +1,6 @@
-"""The console's door: who is asking, with which scopes, and whether it was our own page that asked.
+"""Authentication of the console: the caller, their scopes, and whether a request comes from our own page.
 
-It exchanges a console token for a cookie and mints the tokens of the page's stream. It serves nothing itself.
+It exchanges a console token for a cookie, and mints the tokens that open the page's stream.
 """
 
 from __future__ import annotations
@@ -27,29 +27,32 @@ from sync.http.problem import Problem
 
 COOKIE = "planwire_console"
 COOKIE_TTL_S = int(LOGIN_TTL_S)
-"""How long a login lasts; it is not prolonged."""
+"""Seconds that a login lasts. It is not extended."""
 
 AUDIENCE = "planwire-console"
 STREAM_ISSUER = "planwire-console"
 STREAM_TTL_S = 300
-"""How long a token of the page's stream lasts; the page fetches a new one in time."""
+"""Seconds that a token of the page's stream lasts. The page fetches a new one in time."""
 
 HEADER = "planwire-console"
-"""What every POST of a page must bear: neither a form nor another origin's page can send it."""
+"""The header that every POST of a page must have. Neither a form nor a page of another origin can send it."""
 
 LOGIN_TRIES = 10
 LOGIN_WINDOW_S = 60.0
-"""Wrong tokens that one client address may try within so many seconds. A right one is let in at any time."""
+"""Maximum number of wrong tokens per client address within LOGIN_WINDOW_S seconds. A valid token always works."""
 
 ADDRESSES_MAX = 1000
-"""Addresses whose wrong tries are counted; beyond, the one counted longest ago is forgotten."""
+"""Maximum number of addresses that are counted. Beyond it the least recent one is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is asking: `session` names the login in the audit; `expires_at` in seconds since 1970, None for never.
+    """The caller.
 
-    `login`: the id of the login, as it is revoked at the logout; empty for who has none.
+    Attributes:
+        session: names the login in the audit.
+        expires_at: seconds since 1970; None: never.
+        login: the id of the login, which the logout revokes; "" without one.
     """
 
     session: str
@@ -61,7 +64,7 @@ class Principal:
 
 
 def is_on(settings: GatewaySettings) -> bool:
-    """Whether there is a console for anybody."""
+    """Return whether there is a console at all."""
     return settings.dev or bool(settings.console_token.get_secret_value())
 
 
@@ -70,8 +73,8 @@ class Tokens:
     """The console tokens of a deployment.
 
     Attributes:
-        given: those of PLANWIRE_CONSOLE_TOKEN.
-        developer: what stands for one in development, where none is given; nobody logs in with it.
+        given: the tokens of PLANWIRE_CONSOLE_TOKEN.
+        developer: stands for a token in development, if none is given; it cannot be used to log in.
     """
 
     given: tuple[ConsoleToken, ...]
@@ -85,7 +88,7 @@ class Tokens:
 
     @property
     def stream_keys(self) -> list[VerifyKey]:
-        """What verifies the tokens that `Gate.stream_token` makes here or in another process."""
+        """The keys that verify the stream tokens of this and every other process."""
         return stream_keys((*self.given, *(() if self.developer is None else (self.developer,))))
 
 
@@ -95,7 +98,7 @@ def _developer(settings: GatewaySettings) -> ConsoleToken:
 
 
 def stream_keys(tokens: Sequence[ConsoleToken]) -> list[VerifyKey]:
-    """Return the keys that verify stream tokens: each for one console token, and for the scope console alone."""
+    """Return the keys that verify stream tokens, one per console token. They grant the scope `console` only."""
     return [pinned_key(_key_id(token), token.stream_key, STREAM_ISSUER, "console") for token in tokens]
 
 
@@ -104,10 +107,10 @@ def _key_id(token: ConsoleToken) -> str:
 
 
 class ConsoleAuth:
-    """Who may look and act. Every key comes from a console token, so all processes of a deployment agree."""
+    """Checks callers. Every key is derived from a console token, so all processes of a deployment agree."""
 
     def __init__(self, settings: GatewaySettings, tokens: Tokens, revocations: Revocations) -> None:
-        """Let holders of `tokens` in; `revocations` has the logins that were logged out of."""
+        """Admit holders of `tokens`; `revocations` holds the logins that have ended."""
         self._tokens = tokens.given
         self._developer = tokens.developer
         self._revocations = revocations
@@ -118,7 +121,7 @@ class ConsoleAuth:
         self._tries: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     def require_visible(self, request: HTTPConnection) -> None:
-        """Return when there is a console for this request.
+        """Return if there is a console for this request.
 
         Raises:
             Problem: 404 not_found.
@@ -127,8 +130,7 @@ class ConsoleAuth:
             raise Problem("not_found", "Not Found")
 
     def require(self, request: Request) -> Principal:
-        """Return who is asking: by a cookie, by `Authorization: Bearer`, or a developer on loopback, where no console
-        token is set.
+        """Return the caller: by cookie, by `Authorization: Bearer`, or a developer on loopback if no token is set.
 
         Raises:
             Problem: 404 not_found where there is no console; 401 token_missing, token_expired or key_invalid; 429
@@ -142,6 +144,14 @@ class ConsoleAuth:
         if self._developer is not None:
             return Principal("dev", self._developer.scopes, self._developer, False)
         return self._by_cookie(request.cookies.get(COOKIE, ""))
+
+    def may_see_private(self, request: Request) -> bool:
+        """Return whether the caller may see private parts.
+
+        Raises:
+            Problem: as `require`.
+        """
+        return scopes.PRIVATE in self.require(request).scopes
 
     def _by_cookie(self, cookie: str) -> Principal:
         try:
@@ -163,19 +173,19 @@ class ConsoleAuth:
         login = str(claims["jti"])
         if self._revocations.is_login_ended(login, float(claims["iat"])):
             raise Problem("token_revoked", "this login was logged out of, log in again")
-        # The scopes are those that the token has now, whatever it had at the login.
+        # The scopes are the token's current ones, not those at the time of the login.
         session = f"c_{login.removeprefix(LOGIN_PREFIX)[:16]}"
         return Principal(session, token.scopes, token, True, float(claims["exp"]), login)
 
     def login_of(self, request: Request) -> str:
-        """Return the id of the login whose cookie the request bears; empty for none that is in force."""
+        """Return the id of the login in the request's cookie; "" if there is none or it has ended."""
         try:
             return self._by_cookie(request.cookies.get(COOKIE, "")).login
         except Problem:
             return ""
 
     def require_page(self, request: Request, principal: Principal) -> None:
-        """Return when a POST comes from our own page, or from somebody who bears a token instead of a cookie.
+        """Return if a POST comes from our own page, or from a caller with a token instead of a cookie.
 
         Raises:
             Problem: 403 header_missing or origin_forbidden.
@@ -187,10 +197,10 @@ class ConsoleAuth:
         self.require_own_origin(request)
 
     def require_own_origin(self, request: Request) -> str:
-        """Return the scheme of the page that sent this: it is our own. Every browser names its origin on a POST.
+        """Return the scheme of the page that sent this POST, which is our own. Browsers name the origin of every POST.
 
-        Our own is the page of the host that was asked for. A listed origin counts too where the browser itself says
-        that page and gateway are of one origin: then only a proxy on the way has changed the Host.
+        The page of the requested host is our own. A listed origin is accepted as well if the browser says that page and
+        gateway have the same origin: then a proxy on the way has changed the Host.
 
         Raises:
             Problem: 403 origin_forbidden.
@@ -224,7 +234,7 @@ class ConsoleAuth:
         return jwt.encode(claims, token.cookie_key, "HS256", {"kid": token.id})
 
     def stream_token(self, principal: Principal, now: float) -> tuple[str, int]:
-        """Return a token for the page's stream and when it ends: it opens what gateways report, and nothing else."""
+        """Return a token for the page's stream, which opens reports only, and its end (seconds since 1970)."""
         ends = int(now) + self._stream_ttl_s
         claims: dict[str, object] = {
             "iss": STREAM_ISSUER,
@@ -235,13 +245,13 @@ class ConsoleAuth:
             "scope": ["console"],
         }
         if principal.login:
-            claims["jti"] = principal.login  # so that the logout ends the stream, too
+            claims["jti"] = principal.login  # so that the logout ends the stream as well
         if self._audience:
             claims["aud"] = self._audience
         return jwt.encode(claims, principal.token.stream_key, "HS256", {"kid": _key_id(principal.token)}), ends
 
     def _checked(self, request: Request, presented: str, now: float) -> ConsoleToken:
-        # Compared first: whoever has the right token is never kept waiting for what others tried.
+        # Compared before the limit is checked: wrong tokens of others never keep out a valid one.
         token = scopes.find(self._tokens, presented)
         if token is not None:
             return token

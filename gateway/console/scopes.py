@@ -1,6 +1,6 @@
-"""Who may do what in the console: the tokens of PLANWIRE_CONSOLE_TOKEN, each with its scopes. Pure.
+"""The console tokens of PLANWIRE_CONSOLE_TOKEN, each with its scopes and derived keys. Pure.
 
-A holder of one token can make nothing that another one opens: every key is derived from its own token.
+Every key is derived from one token, so the holder of a token cannot forge cookies or streams of another.
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ from dataclasses import dataclass, field
 
 READ, ADMIN, PRIVATE = "read", "admin", "private"
 SCOPES = (READ, ADMIN, PRIVATE)
-"""See; act; see private parts, too. Whoever may do more may see."""
+"""See; act; see private parts. Every token has the scope read."""
 
 TOKEN_MIN = 32
-"""Characters that a token has at least, outside development."""
+"""Minimum length of a token outside development."""
 
 _SCOPED = re.compile(r"((?:read|admin|private)(?:\+(?:read|admin|private))*):(.*)", re.DOTALL)
 
 
 class ConsoleTokenError(ValueError):
-    """The setting's text cannot be used; it never shows a token."""
+    """The setting cannot be used. The text never shows a token."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConsoleToken:
-    """A token's scopes, and what is derived from it.
+    """A token with its scopes and derived keys.
 
     Attributes:
-        id: names it in cookies, stream tokens and the audit; opens nothing.
-        cookie_key, stream_key: sign the cookies of its sessions, and the tokens that open their streams.
+        id: names the token in cookies, stream tokens and the audit; it grants nothing.
+        cookie_key: signs the cookies of its sessions.
+        stream_key: signs the tokens that open their streams.
     """
 
     text: bytes = field(repr=False)
@@ -44,10 +45,10 @@ class ConsoleToken:
 def parse(setting: str) -> tuple[ConsoleToken, ...]:
     """Return the tokens of a setting: comma separated, `TOKEN` for every scope or `admin+private:TOKEN` for some.
 
-    What stands before a first colon is scopes: a token that has a colon itself is written with its scopes in front.
+    The text before the first colon is scopes, so a token with a colon must be written behind its scopes.
 
     Raises:
-        ConsoleTokenError: an entry has no token or a scope that there is not, or a token is there twice.
+        ConsoleTokenError: an entry has no token or an unknown scope, or a token occurs twice.
     """
     tokens = [_token(entry) for part in setting.split(",") if (entry := part.strip())]
     if len({token.text for token in tokens}) != len(tokens):
@@ -56,11 +57,11 @@ def parse(setting: str) -> tuple[ConsoleToken, ...]:
 
 
 def find(tokens: Iterable[ConsoleToken], presented: str) -> ConsoleToken | None:
-    """Return the token that was presented, or None. Takes the same time whichever is meant, right or wrong."""
+    """Return the token that was presented, or None. The time taken does not depend on which one it is."""
     given = presented.encode("utf-8", "replace")
     found = None
     for token in tokens:
-        # Digests are of equal length, so that the comparison's time says nothing of the token's.
+        # Digests have equal lengths, so the time of the comparison does not tell the length of the token.
         if hmac.compare_digest(_derived(token.cookie_key, given), _derived(token.cookie_key, token.text)):
             found = token
     return found
@@ -85,7 +86,7 @@ def _token(entry: str) -> ConsoleToken:
 
 
 def _unknown_scope(text: str) -> str:
-    """Return what is wrong with a scope. It is not shown: it may be the beginning of a token."""
+    """Return what is wrong with a scope, without showing it: it may be the beginning of a token."""
     words = text.lower().split("+")
     meant = [close for word in words for close in difflib.get_close_matches(word.strip(), SCOPES, 1)]
     hint = f" (did you mean {'+'.join(meant)}:?)" if len(meant) == len(words) else ""

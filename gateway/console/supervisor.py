@@ -1,4 +1,4 @@
-"""Runs the console's tasks apart from the push: one that fails is started again, and nothing else notices."""
+"""Runs the console's tasks apart from the push: a task that fails is restarted, and the push goes on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import structlog
 log = structlog.get_logger("gateway.console")
 
 RETRY_MIN_S, RETRY_MAX_S = 0.5, 60.0
-"""How long a failed task is left alone: twice as long each time, from the first to the second."""
+"""Seconds before a failed task is restarted. The pause doubles each time, from the first value up to the second."""
 
 
 async def supervise(
@@ -21,12 +21,13 @@ async def supervise(
     retry_min_s: float = RETRY_MIN_S,
     retry_max_s: float = RETRY_MAX_S,
 ) -> None:
-    """Run `job` again and again until cancelled, whatever it raises.
+    """Run `job` again and again until cancelled, also after it raises.
 
     Args:
-        name: of the task, for the log.
-        job: is called for each run.
-        retry_min_s, retry_max_s: seconds until the next run; a job that ran for longer than the second starts anew.
+        name: the task's name in the log.
+        job: called for each run.
+        retry_min_s: seconds until the second run. Each further pause is twice as long.
+        retry_max_s: maximum pause. After a run that was longer than this the pause is `retry_min_s` again.
     """
     pause_s = retry_min_s
     while True:
@@ -34,7 +35,7 @@ async def supervise(
         try:
             await job()
         except Exception as error:
-            # A console that fails in a way nobody foresaw must not take the tabs along.
+            # An unforeseen failure of the console must not affect the tabs.
             log.error("console_task_failed", task=name, retry_s=pause_s, exc_info=error)
         if time.monotonic() - began > retry_max_s:
             pause_s = retry_min_s

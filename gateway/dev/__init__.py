@@ -1,4 +1,4 @@
-"""`make run`: the whole system on one machine, with demo.
+"""`make run`: the whole system on one machine, with a demo.
 
 May import: all of `gateway`.
 """

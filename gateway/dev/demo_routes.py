@@ -1,6 +1,6 @@
-"""The demo page and the two things it asks for: a token, and something to happen at the simulator.
+"""The demo page, its tokens and its actions at the simulator.
 
-In development mode only, and for requests of this machine: its tokens open any tenant.
+In development only, and only for requests from this machine, because its tokens open any tenant.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from sync.http.static_files import PAGE_HEADERS, Assets
 
 PAGES = Path(__file__).parent / "demo"
 THEME = Path(__file__).parent.parent / "console" / "static" / "theme.css"
-"""What the demo's pages and the console have in common."""
+"""The style sheet that the demo shares with the console."""
 
 FRAMEWORKS = frozenset(("react", "vue", "svelte", "openfeature"))
-"""The example pages whose framework `make examples` bundles."""
+"""The example pages that need a framework, which `make examples` bundles."""
 
 TOKEN_TTL_S = 900
 SIMULATOR_TIMEOUT_S = 10.0
@@ -102,7 +102,7 @@ def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
 
 
 class _LocalOnly:
-    """An app that is there for requests of this machine alone."""
+    """An app that exists only for requests from this machine."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -111,7 +111,7 @@ class _LocalOnly:
         """Serve one request.
 
         Raises:
-            HTTPException: 404: it comes from elsewhere, or a proxy passed it on.
+            HTTPException: 404: the request comes from elsewhere, or through a proxy.
         """
         if not is_local(HTTPConnection(scope)):
             raise HTTPException(404)

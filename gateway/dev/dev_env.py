@@ -1,7 +1,7 @@
-"""The development environment: secrets made up once and kept in `dev.env`, so that two commands give a running system.
+"""The development environment: secrets that are generated once and stored in `dev.env`.
 
-Beside them stand the addresses of the last run, so that the command line in another terminal finds it.
-The real environment always wins, and no secret of it is written down. Production never reads this file.
+The file also holds the addresses of the last run, for the command line in another terminal. The real environment takes
+precedence, and its secrets are not written to the file. Production never reads it.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def load(data_dir: Path) -> dict[str, str]:
 
 
 def overlay(environ: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
-    """Return `environ` with those of `values` that it lacks; an empty variable counts as lacking.
+    """Return `environ`, completed by `values`; an empty variable counts as missing.
 
-    The publish key and its hash go together: with one of the two in the environment, the other is never a foreign one.
-    The key that is made up may do everything.
+    The publish key and its hash belong together: if one of them is in the environment, the other is not taken from
+    `values`. The generated key may do everything.
     """
     merged = dict(environ)
     given = {name for name, value in environ.items() if value}
@@ -66,13 +66,13 @@ def overlay(environ: Mapping[str, str], values: Mapping[str, str]) -> dict[str, 
         merged[PUBLISH_KEYS] = hashed(KEY_NAME, environ[PUBLISH_KEY])
     is_ours = PUBLISH_KEYS not in given and re.fullmatch(rf"{KEY_NAME}:\w+", merged.get(PUBLISH_KEYS, ""))
     if is_ours and not given & {PUBLISH_RIGHTS, TOLERANT_PUBLISH_RIGHTS}:
-        # Under the name that a build from before there were rights ignores: it can start with the same environment.
+        # The tolerant name, which builds without rights ignore: they can start with the same environment.
         merged[TOLERANT_PUBLISH_RIGHTS] = KEY_RIGHTS
     return merged
 
 
 def ensure(data_dir: Path, addresses: Mapping[str, str]) -> dict[str, str]:
-    """Return what is in this data directory's `dev.env` once it has every secret and these `addresses` (mode 0600).
+    """Return the content of the data directory's `dev.env`, completed by missing secrets and `addresses` (mode 0600).
 
     Raises:
         DevEnvError: the file cannot be read or written.
@@ -87,7 +87,7 @@ def ensure(data_dir: Path, addresses: Mapping[str, str]) -> dict[str, str]:
 
 
 def generate() -> dict[str, str]:
-    """Return a fresh value for every secret that the processes need."""
+    """Return a new value for every secret that the processes need."""
     publish_key = f"pw_{secrets.token_urlsafe(32)}"
     return {
         "PLANWIRE_JWT_SECRET": secrets.token_urlsafe(48),
@@ -108,7 +108,7 @@ def _per_environment(prefix: str) -> str:
 
 
 def _write(path: Path, values: Mapping[str, str]) -> None:
-    """Replace the file in one step; it never exists half written, nor readable by others."""
+    """Replace the file atomically; only its owner can read it."""
     body = HEADER + "".join(f"{name}={value}\n" for name, value in values.items())
     temporary = ""
     try:

@@ -1,8 +1,7 @@
 """Runs the processes of a Procfile on one screen: honcho's manager, made safe against early signals and kill -9.
 
-What honcho leaves open and this closes: a signal before all processes have started raises inside its handler; nobody
-is killed when nobody reacts to SIGTERM; and when the manager itself is killed its helpers and their commands stay.
-It needs honcho (the extra `run`), and knows nothing of what the processes do.
+honcho alone raises inside its handler when a signal arrives before all processes have started, does not kill processes
+that ignore SIGTERM, and leaves helpers and commands behind when it is killed itself. Needs the extra `run`.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,9 +26,9 @@ from gateway.errors import GatewayError
 from sync.process import parent_watch
 
 STOP_TIMEOUT_S = 7.0
-"""From the first signal until everything that is left gets SIGKILL."""
+"""Seconds from the first signal until the remaining processes get SIGKILL."""
 ORPHAN_TIMEOUT_S = 5.0
-"""The same for a process whose runner was killed."""
+"""Seconds between SIGTERM and SIGKILL for a process whose runner was killed."""
 POLL_S = 0.1
 
 
@@ -52,7 +52,7 @@ def commands(procfile: Path) -> dict[str, str]:
 
 
 class Screen(Printer):  # type: ignore[misc]
-    """Prints the processes' lines with honcho's prefix and our own without; honcho's running commentary is dropped."""
+    """Prints the processes' lines with honcho's prefix and our own without; honcho's own messages are dropped."""
 
     def __init__(self, output: TextIO) -> None:
         super().__init__(output)
@@ -60,7 +60,7 @@ class Screen(Printer):  # type: ignore[misc]
 
     def write(self, message: Any) -> None:
         """Print one message of a process."""
-        # Dropped first: honcho writes such lines inside its signal handler, where taking the lock could wait forever.
+        # Checked before the lock: honcho writes its messages in a signal handler, where the lock could block forever.
         if message.name != SYSTEM_PRINTER_NAME:
             with self._lock, self._unbroken():
                 super().write(message)
@@ -75,29 +75,34 @@ class Screen(Printer):  # type: ignore[misc]
         try:
             yield
         except OSError:
-            # The reader (a pager, `head`) is gone, so the user is: stop, and stop printing.
+            # The reader (a pager, `head`) is gone: stop the system, and print nothing more.
             self.output = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for the rest of the process
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Child(Process):  # type: ignore[misc]
-    """One command of the Procfile. `run` is the main function of a helper process that relays its output."""
+    """One command of the Procfile. `run` is the main function of a helper process, which relays its output.
 
-    runner_pid = 0
+    `runner_pid`: the process whose end ends the command.
+    """
+
+    def __init__(self, *arguments: Any, runner_pid: int, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._runner_pid = runner_pid
 
     def run(self, events: Any = None, ignore_signals: bool = False) -> None:
         """Run the command to its end, or until the runner is gone."""
-        # Until honcho ignores the signals (only after the command has started, or it would inherit that):
-        # Ctrl-C reaches this process too, and must not run the manager's handler here.
+        # Ctrl-C reaches this process as well and must not run the manager's handler here. honcho ignores the signals
+        # only once the command has started, because the command would inherit that.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
         threading.Thread(target=self._outlive, args=(events,), daemon=True).start()
         super().run(events, ignore_signals)
 
     def _outlive(self, events: Any) -> None:
-        """End the command when the runner has ended without doing so."""
-        parent_watch.wait_for(self.runner_pid)
-        events.cancel_join_thread()  # nobody reads them any more: do not wait for that at the end
+        """End the command when the runner is gone."""
+        parent_watch.wait_for(self._runner_pid)
+        events.cancel_join_thread()  # their reader is gone: do not wait for it at exit
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self._child is not None:
                 with contextlib.suppress(ProcessLookupError):
@@ -107,32 +112,35 @@ class Child(Process):  # type: ignore[misc]
 
 
 class Runner(Manager):  # type: ignore[misc]
-    """Starts every process, ends when they have ended; the first to end, or a signal, ends the others.
+    """Runs all processes. When one ends, or on a signal, it ends the others.
 
-    on_start is called once with it, in a thread of its own.
-    `ended`: the process that ended first by itself, and its status; None after a signal.
+    Args:
+        screen: prints their output.
+        on_start: called once with the runner, in a thread of its own.
+
+    Attributes:
+        ended: the first process that ended by itself, and its status; None after a signal.
     """
 
     def __init__(self, screen: Screen, on_start: Callable[[Runner], None]) -> None:
         super().__init__(screen)
         self.screen = screen
         self.ended: tuple[str, int] | None = None
-        self._process_ctor = Child
+        self._process_ctor = partial(Child, runner_pid=os.getpid())
         self._on_start = on_start
         self._stopping_since: float | None = None
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the processes have been told to stop."""
+        """Whether the processes are being stopped."""
         return self._stopping_since is not None
 
     def add(self, name: str, command: str, environ: Mapping[str, str], directory: Path) -> None:
         """Add one process, to be started by `run`."""
-        child = self.add_process(name, command, env=dict(environ), cwd=str(directory))
-        child.runner_pid = os.getpid()
+        self.add_process(name, command, env=dict(environ), cwd=str(directory))
 
     def run(self) -> int:
-        """Return the exit status once nothing is left: 0 when told to stop, 1 when a process ended by itself."""
+        """Run until all processes have ended. Return 0 after a signal, 1 if a process ended by itself."""
         with contextlib.suppress(ValueError, OSError):
             if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
                 signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
@@ -140,7 +148,7 @@ class Runner(Manager):  # type: ignore[misc]
         return 1 if self.ended is not None else 0
 
     def terminate(self) -> None:
-        """Tell every process to stop; also from a signal handler, also before they have started."""
+        """Stop every process. Safe in a signal handler and before all processes have started."""
         if self._stopping_since is None:
             self._stopping_since = time.monotonic()
             self._note_ended()
@@ -148,7 +156,7 @@ class Runner(Manager):  # type: ignore[misc]
             super().terminate()
 
     def _all_started(self) -> bool:
-        # Asked by the manager's loop several times a second: the place to make up for an early signal.
+        # The manager's loop calls this several times a second: here an early signal is made up for.
         started = bool(super()._all_started())
         if started and self.is_stopping and not self._terminating:
             super().terminate()
@@ -161,12 +169,12 @@ class Runner(Manager):  # type: ignore[misc]
 
     def _start(self) -> None:
         super()._start()
-        # Threads only from here on: the processes above may have been forked.
+        # No thread starts earlier, because the processes above may have been forked.
         threading.Thread(target=self._on_start, args=(self,), daemon=True).start()
         threading.Thread(target=self._hurry, daemon=True).start()
 
     def _hurry(self) -> None:
-        """Kill what does not stop in time, helpers last."""
+        """Kill the processes that do not stop in time, then their helpers."""
         while self._stopping_since is None or time.monotonic() < self._stopping_since + STOP_TIMEOUT_S:
             time.sleep(POLL_S)
         for process in self._processes.values():
@@ -174,7 +182,7 @@ class Runner(Manager):  # type: ignore[misc]
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process["pid"], signal.SIGKILL)
         time.sleep(10 * POLL_S)
-        # Still here: a helper is gone or stuck, and the manager would wait for its word forever.
+        # This process still runs: a helper is gone or stuck, and the manager would wait for it forever.
         for process in self._processes.values():
             helper: multiprocessing.Process | None = process.get("process")
             if helper is not None:

@@ -1,11 +1,11 @@
-"""`make run`: the whole system on this machine, from `Procfile.dev`, with secrets made up where none are given.
+"""`make run`: the whole system on this machine, from `Procfile.dev`, with generated secrets where none are given.
 
-It prepares the environment, makes sure of the data directory and the port, and hands over to the Procfile runner.
+It prepares the environment, locks the data directory, checks the port, and starts the Procfile runner.
 Development only: it sets PLANWIRE_DEV=1, which opens the demo and allows loopback origins.
 
     python -m gateway.dev [--procfile FILE] [--with-parent]
 
-Exit status: 0 after SIGINT or SIGTERM, 1 when it cannot run here or a process ended by itself, 2 for a wrong setting.
+Exit status: 0 after SIGINT or SIGTERM, 1 if it cannot run here or a process ended by itself, 2 for a wrong setting.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ ROOT = Path(__file__).resolve().parents[2]
 PROCFILE = ROOT / "Procfile.dev"
 EXAMPLE_CATALOG = ROOT / "sync" / "billing" / "catalog" / "example.toml"
 PAGES = (("demo", "/demo"), ("console", "/console"))
-"""What is announced below the ready line: name, path."""
+"""The pages announced below the ready line: name, path."""
 OWN_PORTS = range(20_000, 30_000)
-"""Where a port is chosen from: below what systems give to outgoing connections, which would take it between runs."""
+"""Ports to choose from: below the range of outgoing connections, which could take the port between two runs."""
 PORT_ATTEMPTS = 50
 STORE_PROCESS = "store"
 READY_POLL_S = 0.05
-READY_PATIENCE_S = 60.0
-"""After this long without a ready system one line says what is missing."""
+READY_TIMEOUT_S = 60.0
+"""Seconds without a ready system after which one line says what is missing."""
 PREDECESSOR_S = 10.0
-"""How long the processes of a runner that was killed may take to leave."""
+"""Seconds that the processes of a killed runner may take to end."""
 
 
 class DevError(GatewayError):
-    """The system cannot be run here; one line says why and what to do. `status`: the exit status."""
+    """The system cannot run here; the text says why and what to do. `status`: the exit status."""
 
     def __init__(self, text: str, status: int = 1) -> None:
         super().__init__(text)
@@ -63,14 +63,14 @@ class DevError(GatewayError):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What already runs on a data directory."""
+    """A run of the system on a data directory."""
 
     url: str
     pid: int
 
 
 def running(data_dir: Path) -> Running | None:
-    """Return what `make run` last started on this data directory; whether it still runs, only the run lock tells."""
+    """Return the last run on this data directory, which may have ended: only the run lock tells."""
     try:
         found = json.loads((data_dir / "run.lock").read_text(encoding="utf-8"))
         return Running(str(found["url"]), int(found["pid"]))
@@ -79,10 +79,10 @@ def running(data_dir: Path) -> Running | None:
 
 
 def main(argv: Sequence[str] = ()) -> int:
-    """Run until told to stop; return the exit status. argv: the options, without the program's name."""
+    """Run until stopped; return the exit status. `argv`: the options, without the program's name."""
     parser = argparse.ArgumentParser(prog="python -m gateway.dev", description="Run Planwire on this machine.")
     parser.add_argument("--procfile", type=Path, default=PROCFILE, help="what to run (default: %(default)s)")
-    parser.add_argument("--with-parent", action="store_true", help="stop when the program that started this is gone")
+    parser.add_argument("--with-parent", action="store_true", help="stop when the parent process is gone")
     options = parser.parse_args(argv)
     parent = os.getppid() if options.with_parent else None
     try:
@@ -97,14 +97,14 @@ def main(argv: Sequence[str] = ()) -> int:
 
 
 def process_environ(environ: Mapping[str, str], data_dir: Path, port: int) -> dict[str, str]:
-    """Return what the processes get: `environ`, the development secrets and switches it lacks, and what ties them.
+    """Return the processes' environment: `environ`, completed by development secrets, settings and addresses.
 
     Raises:
-        DevEnvError: the development secrets can be neither read nor written.
+        DevEnvError: the development secrets cannot be read or written.
     """
     simulator = environ.get("PLANWIRE_SIMULATOR_URL") or f"http://{HOST}:{_free_port()}"
     values = dev_env.ensure(data_dir, {"PORT": str(port), "PLANWIRE_SIMULATOR_URL": simulator})
-    # An older version made one up. Where one is set it is asked for, and on one's own machine none is needed.
+    # An older version generated a console token. On this machine none is needed, and a set one would be asked for.
     values.pop("PLANWIRE_CONSOLE_TOKEN", None)
     defaults = {
         "PLANWIRE_PADDLE_API_URL": simulator,
@@ -112,7 +112,7 @@ def process_environ(environ: Mapping[str, str], data_dir: Path, port: int) -> di
         "PLANWIRE_CATALOG": str(EXAMPLE_CATALOG),
         "PLANWIRE_LOG_FORMAT": "text",
         "PLANWIRE_LOG_LEVEL": "warning",
-        "PLANWIRE_DRAIN_S": "0.5",  # nobody waits for a gentle goodbye on one's own machine
+        "PLANWIRE_DRAIN_S": "0.5",  # a developer does not wait for a long drain
     }
     merged = dev_env.overlay(environ, defaults | values)
     path = os.pathsep.join(filter(None, (str(Path(sys.executable).parent), environ.get("PATH", os.defpath))))
@@ -161,7 +161,7 @@ def _run(environ: Mapping[str, str], procfile: Path, parent: int | None, stack: 
 
 
 def _ending(code: int) -> str:
-    """Return how a process ended; a shell in between says 128 + signal."""
+    """Return how a process ended. A shell in between reports 128 + signal."""
     number = -code if code < 0 else code - 128
     names = {item.value: item.name for item in signal.Signals}
     return f"was ended by {names[number]}" if number in names else f"ended with status {code}"
@@ -183,7 +183,7 @@ def _port(text: str) -> int:
 
 
 def _checked_port(port: int) -> int:
-    """Return the port, or a free one for 0, once it is known that nobody listens there."""
+    """Return the port, on which nobody listens, or a free one for 0."""
     if port == 0:
         return _free_port()
     try:
@@ -209,7 +209,7 @@ def _free_port() -> int:
 def _lock(data_dir: Path) -> int:
     """Return a descriptor that holds the run lock of the data directory.
 
-    The helpers of a runner that was killed hold it on until they have left, so a dead holder is waited for.
+    The helpers of a killed runner hold the lock until they end, so a holder that is dead is waited for.
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -249,8 +249,8 @@ def _record(lock: int, what: Running) -> None:
 
 
 def _announce(screen: Screen, port: int, is_stopping: Callable[[], bool]) -> None:
-    """Say once that the system is ready, when it is; and once what is missing, if that takes long."""
-    complain_at = time.monotonic() + READY_PATIENCE_S
+    """Announce once that the system is ready; if that takes long, say once what is missing."""
+    complain_at = time.monotonic() + READY_TIMEOUT_S
     while not is_stopping():
         answer = _ready(port)
         if answer == "":
@@ -258,13 +258,13 @@ def _announce(screen: Screen, port: int, is_stopping: Callable[[], bool]) -> Non
             screen.say("\n".join([f"planwire ready: {url}", *(f"{name}: {url}{path}" for name, path in PAGES)]))
             return
         if time.monotonic() > complain_at:
-            screen.say(f"planwire is not ready after {READY_PATIENCE_S:g} s: {answer}; still trying")
+            screen.say(f"planwire is not ready after {READY_TIMEOUT_S:g} s: {answer}; still trying")
             complain_at = float("inf")
         time.sleep(READY_POLL_S)
 
 
 def _ready(port: int) -> str:
-    """Return "" when GET /readyz answers 200, else what it does instead."""
+    """Return "" if GET /readyz answers 200, else what it answers."""
     connection = http.client.HTTPConnection(HOST, port, timeout=2.0)
     try:
         connection.request("GET", "/readyz")

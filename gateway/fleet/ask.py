@@ -45,6 +45,11 @@ class Answers:
     of: dict[str, Any]
     silent: tuple[str, ...]
 
+    @property
+    def documents(self) -> dict[str, dict[str, Any]]:
+        """The answers that are JSON objects, by gateway, in order."""
+        return {name: answer for name, answer in sorted(self.of.items()) if isinstance(answer, dict)}
+
 
 class FleetQuery:
     """One gateway's questions and answers of one format. The owner runs `run` as a task."""

@@ -85,9 +85,13 @@ def worst(counts: Mapping[Status, int]) -> Status | None:
     return next((status for status in Status if counts.get(status)), None)
 
 
-def named(counts: Mapping[Status, int]) -> dict[str, int]:
-    """Return the counts of all statuses by name."""
-    return {status.value: counts.get(status, 0) for status in Status}
+def total(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Return the sum of counts by name, with all statuses."""
+    totals = {status.value: 0 for status in Status}
+    for part in parts:
+        for name, count in part.items():
+            totals[name] += count
+    return totals
 
 
 def is_unhealthy(counts: Mapping[Status, int]) -> bool:

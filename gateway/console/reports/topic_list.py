@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -137,13 +137,13 @@ def is_listed(name: str) -> bool:
 
 
 def merged(
-    answers: Mapping[str, Any], stored: list[str], wanted: LivePage
+    pages: Collection[Mapping[str, Any]], stored: list[str], wanted: LivePage
 ) -> tuple[list[dict[str, Any]], str | None, int]:
-    """Return a page of rows by name, where the next one begins, and how many match at least.
+    """Merge the pages of the gateways with the matching names of the store, `stored`, which are in order.
 
-    `stored` are the matching names of the store, in order.
+    Returns:
+        The rows of the page by name, the `after` of the next page or None, and how many topics match at least.
     """
-    pages = [answer for answer in answers.values() if isinstance(answer, dict)]
     names = {name for page in pages for name in page["rows"]} | set(wanted.page(stored))
     page_names = wanted.page(sorted(names))
     rows = [_row(name, [page["rows"][name] for page in pages if name in page["rows"]]) for name in page_names]

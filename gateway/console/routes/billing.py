@@ -16,9 +16,7 @@ from starlette.responses import Response
 from gateway.console.auth import ConsoleAuth
 from gateway.console.observer import ConsoleObserver
 from gateway.console.reports import tab_status
-from gateway.console.reports.tab_status import Status
 from gateway.console.routes.query import console_json, moment_cursor, number, parsed, stream_cursor, topic_of
-from gateway.console.scopes import PRIVATE
 from planwire_client.core.topic import TENANT_KIND, Topic
 from sync.core import instants
 from sync.http.problem import Problem
@@ -29,13 +27,13 @@ if TYPE_CHECKING:
 
 PARKED_MAX = 100
 DRIFT_MAX = 200
-"""What one answer lists at most."""
+"""Maximum number of rows in one answer."""
 
 PAGE, PAGES_MAX = 500, 20
-"""Parked events of an environment that are looked through for one topic's: 500 at a time, 20 times."""
+"""Size and maximum number of the pages of parked events that are searched for one topic."""
 
 DRIFT_PRIVATE = ("subject", "here", "there")
-"""Members of a drift record that hold what only the private part may."""
+"""Members of a drift record that belong to the private part."""
 
 SHOWN_AT_TOP = ("scheduled", "pending", "valid_until", "trial_ends_at", "grace_ends_at")
 
@@ -72,7 +70,7 @@ class BillingRoutes:
         return console_json(self._node, listed=True, environments=found)
 
     async def schedule(self, request: Request) -> Response:
-        """Answer what will change a tenant's state by time alone, and when it is looked at next."""
+        """Answer what will change a tenant's state by time alone, and when its timers are due."""
         topic = topic_of(request)
         (snapshot,) = await self._node.store.read_many([str(topic)])
         state = orjson.loads(snapshot.state)
@@ -87,9 +85,10 @@ class BillingRoutes:
         return console_json(self._node, topic=str(topic), listed=self._service is not None, timers=timers, **at_top)
 
     async def overrides(self, request: Request) -> Response:
-        """Answer the tenant's overrides, to those who may see private parts."""
+        """Answer the tenant's overrides. Needs the scope private."""
         topic = topic_of(request)
-        require_private(self._console_auth, request)
+        if not self._console_auth.may_see_private(request):
+            raise Problem("scope_missing", "this needs a console token with the scope private")
         if self._service is None or topic.kind != TENANT_KIND:
             return console_json(self._node, listed=False, topic=str(topic), overrides=[])
         with forwarded_problems():
@@ -97,7 +96,7 @@ class BillingRoutes:
         return console_json(self._node, listed=True, topic=str(topic), **document)
 
     async def drift(self, request: Request) -> Response:
-        """Answer where what was published differed from what the provider said, the newest first."""
+        """Answer where the published state differed from the provider's, the newest first."""
         query = request.query_params
         service = self._service
         if service is None:
@@ -109,7 +108,7 @@ class BillingRoutes:
             document: dict[str, Any] = await service.drift(env, before, limit)
         wanted = query.get("topic")
         rows = [row for row in document["drift"] if wanted is None or row.get("topic") == wanted]
-        may_see = PRIVATE in self._console_auth.require(request).scopes
+        may_see = self._console_auth.may_see_private(request)
         if not may_see:
             rows = [{name: value for name, value in row.items() if name not in DRIFT_PRIVATE} for row in rows]
         return console_json(
@@ -123,20 +122,15 @@ class BillingRoutes:
         )
 
     async def status(self, request: Request) -> Response:
-        """Answer what the provider says, what is stored and what the tabs have said that they show, side by side."""
+        """Answer what the provider says, what the store holds and what the tabs show, side by side."""
         topic = topic_of(request)
         name = str(topic)
         newest = (await self._node.store.versions([name]))[0]
         answers = await self._console.ask_gateways("tabs", topic=name, newest=newest)
-        counts = dict.fromkeys(Status, 0)
-        acked: list[int] = []
-        for found in answers.of.values():
-            if isinstance(found, dict):
-                acked += (tab["acked"] or 0 for tab in found["tabs"])
-                for status, count in found["counts"].items():
-                    counts[Status(status)] += count
+        found = answers.documents.values()
+        acked = [tab["acked"] or 0 for chain in found for tab in chain["tabs"]]
         tabs = {
-            "counts": tab_status.named(counts),
+            "counts": tab_status.total(chain["counts"] for chain in found),
             "newest_acked": max(acked, default=None),
             "oldest_acked": min(acked, default=None),
         }
@@ -148,7 +142,7 @@ class BillingRoutes:
                 document = await self._service.status(topic)
             except Problem as problem:
                 members["problem"] = {"code": problem.code, "detail": problem.detail}
-        may_see = PRIVATE in self._console_auth.require(request).scopes
+        may_see = self._console_auth.may_see_private(request)
         if not may_see:
             document = _without_private(document)
         return console_json(
@@ -165,10 +159,10 @@ class BillingRoutes:
 
 
 async def parked_of(service: OperatorService, topic: Topic) -> list[dict[str, object]]:
-    """Return a topic's parked events, the longest parked first; of an environment's, the first `PAGES_MAX` pages count.
+    """Return a topic's parked events, the longest parked first, among the first `PAGES_MAX` pages of its environment.
 
     Raises:
-        Problem: 422 request_invalid for an environment that there is not.
+        Problem: 422 request_invalid for an unknown environment.
     """
     if topic.env not in service.environments:
         raise Problem("request_invalid", f"env is one of {', '.join(service.environments)}")
@@ -183,18 +177,8 @@ async def parked_of(service: OperatorService, topic: Topic) -> list[dict[str, ob
     return found
 
 
-def require_private(console_auth: ConsoleAuth, request: Request) -> None:
-    """Return when the visitor may see private parts.
-
-    Raises:
-        Problem: 403 scope_missing.
-    """
-    if PRIVATE not in console_auth.require(request).scopes:
-        raise Problem("scope_missing", "this needs a console token with the scope private")
-
-
 def _without_private(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a tenant's standing without what the provider's bodies and ids say."""
+    """Return a tenant's status without the provider's bodies and ids."""
     shown = dict(document)
     if isinstance(provider := shown.get("provider"), dict):
         found = provider.get("subscriptions")

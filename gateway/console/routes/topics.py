@@ -1,4 +1,4 @@
-"""What the console reads of topics: the list, one topic's chain over all gateways, its versions and differences."""
+"""What the console reads of topics: the list, one topic across all gateways, its versions, differences and events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from gateway.console.reports import lease, report, tab_status, topic_views
 from gateway.console.reports.tab_status import Status
 from gateway.console.reports.topic_list import LivePage, Stored, dated, merged
 from gateway.console.routes.query import console_json, number, parsed, stream_cursor, topic_of
-from gateway.console.scopes import PRIVATE
 from sync.core import instants
 from sync.http.body import read_json
 from sync.http.problem import Problem
@@ -30,19 +29,16 @@ VERSIONS_MAX = 200
 VERSIONS_SHOWN = 50
 EVENTS_MAX = 100
 AUDIT_MAX = 200
-"""What one answer lists at most."""
+"""Maximum number of rows in one answer."""
 
 LOOK_BODY_MAX_BYTES = 4096
 FIXTURE_SHOWN = 20
 SEARCH_MAX = 200
 LOOKED_MAX = 8
-"""Topics that one page looks at."""
-
-FIRST_LOOK_S = 0.3
-"""How long the first look after a pause waits for the other gateways to wake up."""
+"""Maximum number of topics that one page looks at."""
 
 SILENT_S = 3.0
-"""A gateway that has said nothing for so long, while a console looks, is silent."""
+"""Seconds without a registration, while a console is open, after which a gateway is shown as silent."""
 
 ONLY = ("", "live", "trouble")
 
@@ -73,7 +69,8 @@ class TopicRoutes:
         await lease.touch_lease(store, names)
         self._console.reporter.extend_watch(names)
         if not was_watched:
-            await self._console.ask_gateways("overview")  # answered, each has woken up, or is given up on
+            # Wakes the other gateways: each answers or is silent.
+            await self._console.ask_gateways("overview")
         known = await lease.gateways(store) | {self._node.name: time.time()}
         now = time.time()
         rows = [
@@ -105,8 +102,7 @@ class TopicRoutes:
     async def gateways(self, _: Request) -> Response:
         """Answer the report of every gateway."""
         answers = await self._console.ask_gateways("overview")
-        found = {name: answer for name, answer in answers.of.items() if isinstance(answer, dict)}
-        return console_json(self._node, gateways=found, silent=answers.silent)
+        return console_json(self._node, gateways=answers.documents, silent=answers.silent)
 
     async def topics(self, request: Request) -> Response:
         """Answer one page of the topics, by name; `next` goes into `after` for the page that follows."""
@@ -125,9 +121,9 @@ class TopicRoutes:
         if not only:
             await self._stored.refresh()
             stored = wanted.matching(self._stored.names)
-        rows, following, matching = merged(answers.of, stored, wanted)
+        rows, following, matching = merged(answers.documents.values(), stored, wanted)
         dated(rows, await self._node.store.versions([row["name"] for row in rows]), time.time())
-        live = max((answer["live"] for answer in answers.of.values() if isinstance(answer, dict)), default=0)
+        live = max((page["live"] for page in answers.documents.values()), default=0)
         return console_json(
             self._node,
             topics=rows,
@@ -140,21 +136,15 @@ class TopicRoutes:
         )
 
     async def topic(self, request: Request) -> Response:
-        """Answer one topic's chain: what the store holds, what each gateway has, and a page of the tabs."""
+        """Answer what the store holds of a topic, what each gateway has, and a page of the tabs."""
         name = str(topic_of(request))
         offset = number(request.query_params.get("after"), 0, 10**9, least=0)
         limit = number(request.query_params.get("limit"), TABS_MAX, TABS_MAX)
         (snapshot,) = await self._node.store.read_many([name])
         answers = await self._console.ask_gateways("tabs", topic=name, newest=snapshot.version)
-        gateways: list[dict[str, Any]] = []
-        counts = dict.fromkeys(Status, 0)
-        tabs: list[dict[str, Any]] = []
-        for found in (answer for _, answer in sorted(answers.of.items()) if isinstance(answer, dict)):
-            rows, own = found["tabs"], found["counts"]
-            gateways.append({member: value for member, value in found.items() if member not in ("tabs", "counts")})
-            tabs += ({**row, "gateway": found["gateway"]} for row in rows)
-            for status, count in own.items():
-                counts[Status(status)] += count
+        found = answers.documents.values()
+        gateways = [{name: chain[name] for name in chain if name not in ("tabs", "counts")} for chain in found]
+        tabs = [{**row, "gateway": chain["gateway"]} for chain in found for row in chain["tabs"]]
         ranks = {status.value: rank for rank, status in enumerate(Status)}
         tabs.sort(key=lambda tab: ranks[tab["status"]])
         page = tabs[offset : offset + limit]
@@ -163,7 +153,7 @@ class TopicRoutes:
             topic=name,
             committed=topic_views.committed(snapshot) | {"age_s": topic_views.age_s(snapshot.version, time.time())},
             gateways=gateways,
-            counts=tab_status.named(counts),
+            counts=tab_status.total(chain["counts"] for chain in found),
             tabs=page,
             next=offset + limit if offset + limit < len(tabs) else None,
             silent=answers.silent,
@@ -196,7 +186,7 @@ class TopicRoutes:
     async def snapshot(self, request: Request) -> Response:
         """Answer one version as it is stored, the newest by default; its private part to those who may see it."""
         name = str(topic_of(request))
-        may_see = PRIVATE in self._console_auth.require(request).scopes
+        may_see = self._console_auth.may_see_private(request)
         newest = await self._node.store.read(name)
         version = number(request.query_params.get("version"), newest.version, 2**53, least=0)
         is_newest = version == newest.version
@@ -219,7 +209,7 @@ class TopicRoutes:
         )
 
     async def events(self, request: Request) -> Response:
-        """Answer what became of a topic's newest events."""
+        """Answer the outcomes of a topic's newest events."""
         name = str(topic_of(request))
         return console_json(self._node, topic=name, events=await self._events(name))
 
@@ -248,11 +238,11 @@ class TopicRoutes:
         return console_json(self._node, topic=name, format="planwire-fixture/1", events=events, states=states)
 
     async def refusals(self, _: Request) -> Response:
-        """Answer the webhooks that were refused at the door, by provider and code."""
+        """Answer the rejected webhooks, by provider and code."""
         return console_json(self._node, webhooks=await self._console.rejected_webhooks.listed(), events=[])
 
     async def audit(self, request: Request) -> Response:
-        """Answer what was done through the console, the newest first."""
+        """Answer the entries of the audit, the newest first."""
         before = stream_cursor(request.query_params.get("before"))
         limit = number(request.query_params.get("limit"), 50, AUDIT_MAX)
         entries, following = await audit.page(self._node.store, before, limit)

@@ -6,26 +6,23 @@ from typing import Any
 
 import pytest
 
-from gateway.console import scopes
 from gateway.console.reports import report, topic_list
 from gateway.console.reports.report import Window
 from gateway.console.reports.tab_status import Status
-from gateway.console.reports.topic_list import LivePage
-from gateway.console.scopes import ConsoleTokenError
 from gateway.metrics import Histogram, Metrics
 from planwire_client.core import canonical_json
 
 
 def test_the_worst_topics_come_first_and_no_more_than_asked_for() -> None:
-    troubled = {
+    unhealthy = {
         "a": {Status.STALE: 90},
         "b": {Status.BEHIND: 1, Status.SYNCED: 9},
         "c": {Status.NACKED: 1},
         "d": {Status.BEHIND: 5},
         "e": {Status.NACKED: 2, Status.BEHIND: 1},
     }
-    assert report.worst_topics(troubled) == ["e", "c", "d", "b", "a"]
-    assert report.worst_topics(troubled, 2) == ["e", "c"]
+    assert report.worst_topics(unhealthy) == ["e", "c", "d", "b", "a"]
+    assert report.worst_topics(unhealthy, 2) == ["e", "c"]
 
 
 @pytest.mark.parametrize("size", [10, 200, 5000])
@@ -87,94 +84,6 @@ def test_counters_are_whole_numbers_by_name() -> None:
     found = report.counters(metrics)
     assert (found["publishes"], found["publish_refusals"], found["closed"]) == (5, 2, 4)
     assert {type(value) for value in found.values()} == {int}
-
-
-# The list of topics.
-
-
-def test_pages_of_several_gateways_make_one_page() -> None:
-    def row(version: int, **tabs: int) -> dict[str, Any]:
-        return {"version": version, "sockets": sum(tabs.values()), "watchers": 1, "tabs": tabs}
-
-    answers: dict[str, Any] = {
-        "one": {"rows": {"a": row(1, SYNCED=1), "c": row(1, SYNCED=1)}, "matching": 2},
-        "two": {"rows": {"a": row(2, BEHIND=1, SYNCED=2)}, "matching": 1},
-        "deaf": None,
-    }
-    rows, following, matching = topic_list.merged(answers, ["a", "b", "d"], LivePage(limit=3))
-    assert [(one["name"], one["gateways"], one["is_live"]) for one in rows] == [
-        ("a", 2, True),
-        ("b", 0, False),
-        ("c", 1, True),
-    ]
-    assert (rows[0]["version"], rows[0]["sockets"], rows[0]["tabs"], rows[0]["status"]) == (
-        2,
-        4,
-        {"BEHIND": 1, "SYNCED": 3},
-        "BEHIND",
-    )
-    assert (following, matching, rows[1]["status"]) == ("c", 3, None)
-    rows, following, _ = topic_list.merged(answers, ["a", "b", "d"], LivePage(limit=3, after="c"))
-    assert ([one["name"] for one in rows], following) == (["d"], None)
-    assert topic_list.merged({}, [], LivePage()) == ([], None, 0)
-
-
-def test_a_search_is_for_a_part_or_for_a_beginning() -> None:
-    names = ["sandbox/tenant:B", "tenant:a", "tenant:b"]
-    assert LivePage("tenant:b").matching(names) == ["sandbox/tenant:B", "tenant:b"]
-    assert LivePage("^tenant:b").matching(names) == ["tenant:b"]
-    assert LivePage().matching(reversed(names)) == names
-
-
-# Tokens.
-
-
-def test_a_token_alone_has_every_scope_and_named_ones_can_always_read() -> None:
-    found = scopes.parse("plain, read:r,admin:a,private+admin:p ,private:with:colon")
-    assert [(token.text.decode(), token.scopes) for token in found] == [
-        ("plain", ("read", "admin", "private")),
-        ("r", ("read",)),
-        ("a", ("read", "admin")),
-        ("p", ("read", "admin", "private")),
-        ("with:colon", ("read", "private")),
-    ]
-    assert scopes.parse("") == ()
-    assert scopes.find(found, "a") is found[2]
-    assert scopes.find(found, "admin:a") is None
-    assert scopes.find(found, "") is None
-    assert len({(token.id, token.cookie_key, token.stream_key) for token in found}) == 5
-    assert all(token.cookie_key != token.stream_key for token in found)
-    assert "plain" not in repr(found[0])
-
-
-@pytest.mark.parametrize("text", ["a,a", "read:a,admin:a", "read: ,b"])
-def test_a_setting_that_cannot_be_meant_is_refused(text: str) -> None:
-    with pytest.raises(ConsoleTokenError) as error:
-        scopes.parse(text)
-    assert "a," not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("entry", "hint"),
-    [
-        ("reed:hunter2", "(did you mean read:?)"),
-        ("Admin:hunter2", "(did you mean admin:?)"),
-        ("admin+privat:hunter2", "(did you mean admin+private:?)"),
-        ("x,admin :hunter2", "(did you mean admin:?)"),
-        ("hunter2:hunter3", ""),
-        (":hunter2", ""),
-        ("https://hunter2", ""),
-    ],
-)
-def test_a_scope_that_there_is_not_is_an_error_that_names_those_that_are(entry: str, hint: str) -> None:
-    with pytest.raises(ConsoleTokenError) as raised:
-        scopes.parse(entry)
-    said = str(raised.value)
-    assert "known are read, admin, private" in said
-    assert "as admin+private:TOKEN" in said
-    assert ("did you mean" in said) is bool(hint)
-    assert hint in said
-    assert "hunter" not in said
 
 
 def test_a_quantile_is_the_bound_that_the_share_stays_within() -> None:

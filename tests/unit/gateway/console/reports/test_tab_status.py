@@ -127,6 +127,12 @@ def test_the_worst_comes_first() -> None:
     assert tab_status.worst({}) is None
 
 
+def test_counts_of_several_gateways_are_added() -> None:
+    assert tab_status.total([{"SYNCED": 2}, {"SYNCED": 1, "NACKED": 1}]) == {
+        "NACKED": 1, "BEHIND": 0, "STALE": 0, "SENT": 0, "SYNCED": 3,
+    }  # fmt: skip
+
+
 def test_the_page_knows_the_refusal_that_is_none() -> None:
     from pathlib import Path
 
