@@ -56,6 +56,11 @@ MAY_NOT_IMPORT = {
     "gateway.auth": ["gateway.hub", "gateway.ws", "gateway.api", "gateway.console", "gateway.node"],
     "gateway.ws": ["gateway.api", "gateway.console", "gateway.app"],
     "gateway.api": ["gateway.console", "gateway.app", "gateway.cli", "gateway.dev"],
+    "gateway.fleet": ["gateway.ws", "gateway.api", "gateway.console", "gateway.node", "gateway.app"],
+    "gateway.console": ["gateway.app", "gateway.intake", "gateway.cli", "gateway.dev", "sync.billing"],
+    "gateway.console.reports": ["gateway.console.routes", "gateway.console.observer", "gateway.api"],
+    "gateway.intake": ["gateway.app", "gateway.console"],
+    "gateway.dev": ["gateway.app", "gateway.cli", "gateway.node"],
 }
 """Package -> packages that nothing in it imports. Everything else is allowed as long as there is no circle."""
 
