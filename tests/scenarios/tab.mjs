@@ -11,10 +11,10 @@ Object.defineProperty(globalThis, "navigator", { value: { onLine: true }, config
 globalThis.addEventListener = () => {};
 
 const [url, name, token] = process.argv.slice(2);
-const tell = (value) => console.log(JSON.stringify(value));
+const print = (value) => console.log(JSON.stringify(value));
 const topic = planwire({ url, token: () => token }).topic(name);
 
-topic.subscribe((snapshot) => tell({ ...snapshot, at: Date.now() }));
+topic.subscribe((snapshot) => print({ ...snapshot, at: Date.now() }));
 createInterface({ input: process.stdin })
-  .on("line", (line) => topic.expect(JSON.parse(line)).then((expected) => tell({ expected: !!expected })))
+  .on("line", (line) => topic.expect(JSON.parse(line)).then((expected) => print({ expected })))
   .on("close", () => process.exit());
