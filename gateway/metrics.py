@@ -1,7 +1,6 @@
-"""What the process counts, and its Prometheus form. Counting is adding to an int; all cost is paid when scraped.
+"""What the process counts, each declared once, and its Prometheus form. Counting is adding to an int; a scrape pays.
 
-One `Metrics` per app with its own registry; it measures nothing itself and owns no clock but the one for versions.
-With several worker processes on one port a scrape meets one of them at random.
+Each app has one `Metrics` with a registry of its own. With several processes on one port a scrape meets one at random.
 """
 
 from __future__ import annotations
@@ -11,7 +10,9 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, Protocol
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, Final, Literal, Protocol
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -72,81 +73,114 @@ class Backlog(Protocol):
         """Read it again; a store that is away leaves what was known."""
 
 
-class Metrics:
-    """The counts of one process. Attributes are added to directly; see `COUNTERS` and `GAUGES` for what each means.
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """How an attribute of `Metrics` is exported: its name without `planwire_` (and `_total`), and what it means."""
 
-    Attributes beyond those:
-        closed: sockets closed, by close code or OTHER.
-        refused: sockets refused before opening, by reason.
-        connections_dropped: HTTP connections dropped or refused, by reason.
-        verdicts: publishes over HTTP, by verdict or `error`.
-        auth_failures: refused tokens and publish keys, by code.
-        requests: HTTP requests, by (route, method, status).
-        publish_to_sent: seconds from a version's instant until the gateway fanned it out.
-        publish_to_acked: seconds from a version's instant until a browser acked it that was connected then.
-        occurred_to_acked: seconds from when the provider says it happened until a browser acked it.
-        tallies: what all processes count together, by name and labels, as last read from the store.
+    kind: Literal["counter", "gauge", "histogram"]
+    name: str
+    text: str
+    labels: tuple[str, ...] = ()
+
+
+def _counter(name: str, text: str, *labels: str) -> Any:
+    metadata = {"declared": Declared("counter", name, text, labels)}
+    return field(init=False, default_factory=Counter if labels else int, metadata=metadata)
+
+
+def _gauge(name: str, text: str, kind: type[int] = int) -> Any:
+    return field(init=False, default_factory=kind, metadata={"declared": Declared("gauge", name, text)})
+
+
+def _histogram(name: str, text: str, bounds_s: Sequence[float]) -> Any:
+    metadata = {"declared": Declared("histogram", name, text)}
+    return field(init=False, default_factory=partial(Histogram, bounds_s), metadata=metadata)
+
+
+@dataclass(eq=False)
+class Metrics:
+    """The counts of one process. Attributes are added to directly; a labelled one is a Counter by the labels' values.
+
+    Attributes that are exported in another form, or not at all:
         backlog: what waits in the store for a worker; None where webhooks are not taken.
-        probe_at: when the bus was last proved, seconds since 1970; 0 before the first time.
+        counters: what all processes count together, by name and labels, as last read from the store.
         evicts: by the store's maxmemory-policy whether it evicts any of our keys: 1, 0, or NaN where it does not tell.
+        probe_at: when the bus was last proved, seconds since 1970; 0 before the first time.
     """
 
-    def __init__(self, backlog: Backlog | None = None) -> None:
+    backlog: Backlog | None = None
+    counters: Mapping[tuple[str, counters.Labels], int] = field(init=False, default_factory=dict)
+    evicts: Mapping[str, float] = field(init=False, default_factory=dict)
+    probe_at: float = field(init=False, default=0.0)
+
+    opened: int = _counter("sockets_opened", "Sockets whose hello was accepted.")
+    sent: int = _counter("deliveries", "Snapshots and patches written to sockets.")
+    sent_bytes: int = _counter("delivered_bytes", "Bytes of those frames, framing included.")
+    received: int = _counter("frames_received", "Frames that browsers sent, control frames aside.")
+    patches: int = _counter("patches", "Deliveries that were patches.")
+    replaced: int = _counter("replaced", "Deliveries replaced in a slow socket's slot by a newer version.")
+    conflated: int = _counter("conflated", "Versions that a busy fan-out skipped for a newer one.")
+    resets: int = _counter("resets", "Snapshots sent with reset: the store had lost newer state.")
+    announcements: int = _counter("announcements", "Versions that the bus announced and were new here.")
+    bad_announcements: int = _counter("bad_announcements", "Announcements that could not be read.")
+    acks: int = _counter("acks", "Acks received.")
+    nacks: int = _counter("nacks", "Nacks received.")
+    expects: int = _counter("expects", "Expect frames received.")
+    expects_expired: int = _counter("expects_expired", "Expects that ended without a newer version.")
+    gone: int = _counter("gone", "Topics taken from a socket by expiry or revocation.")
+    probes: int = _counter("probes", "Bus probes that came back.")
+    probes_missed: int = _counter("probes_missed", "Bus probes that did not come back in time.")
+    feed_losses: int = _counter("feed_losses", "Times the connection to the bus was lost or dropped as deaf.")
+    sweeps: int = _counter("sweeps", "Sweeps over all live topics.")
+    sweep_topics: int = _counter("sweep_topics", "Topics whose version a sweep read.")
+    sweep_repairs: int = _counter("sweep_repairs", "Topics that a sweep found newer than the bus had told.")
+    unhydrated: int = _counter("unhydrated", "Topics without state that the worker was to ask the source about.")
+    sweep_seconds: float = _counter("sweep_seconds", "CPU seconds of the event loop's thread spent sweeping.")
+    restored: int = _counter("restored", "Snapshots put back into a store that had lost them.")
+    foreign: int = _counter(
+        "foreign_messages", "Announcements and revocations of another installation heard on these channels."
+    )
+    unannounced: int = _counter("unannounced", "Commits made here that the store would not announce; sweeps find them.")
+    drained: int = _counter("drained", "Sockets closed by a drain.")
+    revocations: int = _counter("revocations", "Revocations learnt.")
+    streams_opened: int = _counter("streams_opened", "Event streams and waiting reads begun.")
+    accept_failures: int = _counter(
+        "accept_failures", "Checks, four a second, that found no free descriptor; new connections are closed then."
+    )
+    log_lines_dropped: int = _counter("log_lines_dropped", "Log lines dropped because the log was not read.")
+
+    sockets: int = _gauge("sockets", "Open sockets.")
+    http_connections: int = _gauge("http_connections", "Open HTTP connections; a new socket counts until its hello.")
+    topics: int = _gauge("topics", "Live topics.")
+    streams: int = _gauge("streams", "Open event streams and waiting reads.")
+    fresh: bool = _gauge("fresh", "1: the bus is proved to deliver within two probe intervals.", bool)
+    draining: bool = _gauge("draining", "1: the process is stopping.", bool)
+
+    closed: Counter[int | str] = _counter("sockets_closed", "Sockets closed.", "code")
+    refused: Counter[str] = _counter("sockets_refused", "Sockets refused before opening.", "reason")
+    connections_dropped: Counter[str] = _counter(
+        "http_connections_dropped",
+        "HTTP connections closed or refused because they were too slow or a limit was reached.",
+        "reason",
+    )
+    verdicts: Counter[str] = _counter("verdicts", "Publishes over HTTP.", "verdict")
+    auth_failures: Counter[str] = _counter("auth_failures", "Refused tokens and publish keys.", "code")
+    requests: Counter[tuple[str, str, int]] = _counter("http_requests", "HTTP requests.", "route", "method", "status")
+
+    publish_to_sent: Histogram = _histogram(
+        "publish_to_sent_seconds", "From a version's instant to its fan-out here.", LATENCY_BOUNDS_S
+    )
+    publish_to_acked: Histogram = _histogram(
+        "publish_to_acked_seconds", "From a version's instant to the ack of a tab that was open then.", LATENCY_BOUNDS_S
+    )
+    occurred_to_acked: Histogram = _histogram(
+        "occurred_to_acked_seconds",
+        "From the provider's occurred_at to the ack of a tab that was open at the commit.",
+        OCCURRED_BOUNDS_S,
+    )
+
+    def __post_init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
-        # Counters.
-        self.opened = 0
-        self.sent = 0
-        self.sent_bytes = 0
-        self.received = 0
-        self.patches = 0
-        self.replaced = 0
-        self.conflated = 0
-        self.resets = 0
-        self.announcements = 0
-        self.bad_announcements = 0
-        self.acks = 0
-        self.nacks = 0
-        self.expects = 0
-        self.expects_expired = 0
-        self.gone = 0
-        self.probes = 0
-        self.probes_missed = 0
-        self.feed_losses = 0
-        self.sweeps = 0
-        self.sweep_topics = 0
-        self.sweep_repairs = 0
-        self.sweep_seconds = 0.0
-        self.restored = 0
-        self.foreign = 0
-        self.unannounced = 0
-        self.unhydrated = 0
-        self.drained = 0
-        self.revocations = 0
-        self.streams_opened = 0
-        self.accept_failures = 0
-        self.log_lines_dropped = 0
-        # Gauges.
-        self.sockets = 0
-        self.http_connections = 0
-        self.topics = 0
-        self.streams = 0
-        self.fresh = False
-        self.draining = False
-        self.probe_at = 0.0
-        # By label.
-        self.closed: Counter[int | str] = Counter()
-        self.refused: Counter[str] = Counter()
-        self.connections_dropped: Counter[str] = Counter()
-        self.verdicts: Counter[str] = Counter()
-        self.auth_failures: Counter[str] = Counter()
-        self.requests: Counter[tuple[str, str, int]] = Counter()
-        self.counters: Mapping[tuple[str, counters.Labels], int] = {}
-        self.backlog = backlog
-        self.evicts: Mapping[str, float] = {}
-        # Histograms.
-        self.publish_to_sent = Histogram(LATENCY_BOUNDS_S)
-        self.publish_to_acked = Histogram(LATENCY_BOUNDS_S)
-        self.occurred_to_acked = Histogram(OCCURRED_BOUNDS_S)
         self.registry.register(_Exporter(self))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -184,44 +218,6 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-COUNTERS = {
-    "opened": ("sockets_opened", "Sockets whose hello was accepted."),
-    "sent": ("deliveries", "Snapshots and patches written to sockets."),
-    "sent_bytes": ("delivered_bytes", "Bytes of those frames, framing included."),
-    "received": ("frames_received", "Frames that browsers sent, control frames aside."),
-    "patches": ("patches", "Deliveries that were patches."),
-    "replaced": ("replaced", "Deliveries replaced in a slow socket's slot by a newer version."),
-    "conflated": ("conflated", "Versions that a busy fan-out skipped for a newer one."),
-    "resets": ("resets", "Snapshots sent with reset: the store had lost newer state."),
-    "announcements": ("announcements", "Versions that the bus announced and were new here."),
-    "bad_announcements": ("bad_announcements", "Announcements that could not be read."),
-    "acks": ("acks", "Acks received."),
-    "nacks": ("nacks", "Nacks received."),
-    "expects": ("expects", "Expect frames received."),
-    "expects_expired": ("expects_expired", "Expects that ended without a newer version."),
-    "gone": ("gone", "Topics taken from a socket by expiry or revocation."),
-    "probes": ("probes", "Bus probes that came back."),
-    "probes_missed": ("probes_missed", "Bus probes that did not come back in time."),
-    "feed_losses": ("feed_losses", "Times the connection to the bus was lost or dropped as deaf."),
-    "sweeps": ("sweeps", "Sweeps over all live topics."),
-    "sweep_topics": ("sweep_topics", "Topics whose version a sweep read."),
-    "sweep_repairs": ("sweep_repairs", "Topics that a sweep found newer than the bus had told."),
-    "unhydrated": ("unhydrated", "Topics without state that the worker was to ask the source about."),
-    "sweep_seconds": ("sweep_seconds", "CPU seconds of the event loop's thread spent sweeping."),
-    "restored": ("restored", "Snapshots put back into a store that had lost them."),
-    "foreign": ("foreign_messages", "Announcements and revocations of another installation heard on these channels."),
-    "unannounced": ("unannounced", "Commits made here that the store would not announce; sweeps find them."),
-    "drained": ("drained", "Sockets closed by a drain."),
-    "revocations": ("revocations", "Revocations learnt."),
-    "streams_opened": ("streams_opened", "Event streams and waiting reads begun."),
-    "accept_failures": (
-        "accept_failures",
-        "Checks, four a second, that found no free descriptor; new connections are closed then.",
-    ),
-    "log_lines_dropped": ("log_lines_dropped", "Log lines dropped because the log was not read."),
-}
-"""Attribute to name (`planwire_` before, `_total` after) and help."""
-
 TALLIES = {
     "drift": ("Differences found between what was published and what the provider says.", ("kind", "env")),
     "erased_events": ("Events ignored because their tenant was erased.", ("env",)),
@@ -237,42 +233,11 @@ QUEUES = {
 EVICTS = ("store_evicts", "1: the store may evict keys, by its maxmemory-policy; NaN: it does not tell.", ("policy",))
 """Name, help and label names of what is shown of the store's own settings."""
 
-GAUGES = {
-    "sockets": ("sockets", "Open sockets."),
-    "http_connections": ("http_connections", "Open HTTP connections; a new socket counts until its hello."),
-    "topics": ("topics", "Live topics."),
-    "streams": ("streams", "Open event streams and waiting reads."),
-    "fresh": ("fresh", "1: the bus is proved to deliver within two probe intervals."),
-    "draining": ("draining", "1: the process is stopping."),
-}
-"""Attribute to name and help."""
 
-LABELLED = {
-    "closed": ("sockets_closed", "Sockets closed.", ("code",)),
-    "refused": ("sockets_refused", "Sockets refused before opening.", ("reason",)),
-    "connections_dropped": (
-        "http_connections_dropped",
-        "HTTP connections closed or refused because they were too slow or a limit was reached.",
-        ("reason",),
-    ),
-    "verdicts": ("verdicts", "Publishes over HTTP.", ("verdict",)),
-    "auth_failures": ("auth_failures", "Refused tokens and publish keys.", ("code",)),
-    "requests": ("http_requests", "HTTP requests.", ("route", "method", "status")),
+DECLARED: dict[str, Declared] = {
+    one.name: one.metadata["declared"] for one in fields(Metrics) if "declared" in one.metadata
 }
-"""Attribute to name, help and label names."""
-
-HISTOGRAMS = {
-    "publish_to_sent": ("publish_to_sent_seconds", "From a version's instant to its fan-out here."),
-    "publish_to_acked": (
-        "publish_to_acked_seconds",
-        "From a version's instant to the ack of a tab that was open then.",
-    ),
-    "occurred_to_acked": (
-        "occurred_to_acked_seconds",
-        "From the provider's occurred_at to the ack of a tab that was open at the commit.",
-    ),
-}
-"""Attribute to name and help."""
+"""Attribute -> how it is exported."""
 
 
 class _Exporter(Collector):
@@ -283,15 +248,8 @@ class _Exporter(Collector):
 
     def collect(self) -> Iterator[Metric]:
         metrics = self._metrics
-        for attribute, (name, text) in COUNTERS.items():
-            yield CounterMetricFamily(PREFIX + name, text, value=getattr(metrics, attribute))
-        for attribute, (name, text) in GAUGES.items():
-            yield GaugeMetricFamily(PREFIX + name, text, value=getattr(metrics, attribute))
-        for attribute, (name, text, labels) in LABELLED.items():
-            family = CounterMetricFamily(PREFIX + name, text, labels=labels)
-            for key, count in getattr(metrics, attribute).items():
-                family.add_metric([str(part) for part in (key if isinstance(key, tuple) else (key,))], count)
-            yield family
+        for attribute, declared in DECLARED.items():
+            yield _family(declared, getattr(metrics, attribute))
         for name, (text, labels) in TALLIES.items():
             family = CounterMetricFamily(PREFIX + name, text, labels=labels)
             for (tally, pairs), count in metrics.counters.items():
@@ -308,12 +266,23 @@ class _Exporter(Collector):
         for policy, value in metrics.evicts.items():
             store_evicts.add_metric([policy], value)
         yield store_evicts
-        for attribute, (name, text) in HISTOGRAMS.items():
-            histogram: Histogram = getattr(metrics, attribute)
-            yield HistogramMetricFamily(PREFIX + name, text, buckets=histogram.buckets(), sum_value=histogram.total)
         age = time.time() - metrics.probe_at if metrics.probe_at else float("inf")
         yield GaugeMetricFamily(PREFIX + "tasks", "Tasks of the event loop.", value=_tasks())
         yield GaugeMetricFamily(PREFIX + "probe_age_seconds", "Since the bus was last proved; +Inf: never.", value=age)
+
+
+def _family(declared: Declared, value: Any) -> Metric:
+    name, text = PREFIX + declared.name, declared.text
+    if declared.kind == "gauge":
+        return GaugeMetricFamily(name, text, value=value)
+    if declared.kind == "histogram":
+        return HistogramMetricFamily(name, text, buckets=value.buckets(), sum_value=value.total)
+    if not declared.labels:
+        return CounterMetricFamily(name, text, value=value)
+    family = CounterMetricFamily(name, text, labels=declared.labels)
+    for key, count in value.items():
+        family.add_metric([str(part) for part in (key if isinstance(key, tuple) else (key,))], count)
+    return family
 
 
 def _tasks() -> int:
