@@ -26,7 +26,7 @@ from planwire_client import (
     ThreadReplica,
     TopicRefused,
 )
-from planwire_client.link import Link
+from planwire_client.replica.connection import Connection
 from sync.store.store import Change, Store
 from tests.support.gateway import Running, environment, run_gateway, token
 from tests.support.proxy import run_proxy
@@ -224,7 +224,7 @@ async def test_a_token_is_exchanged_in_band_before_it_ends(
     gateway: Running, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Early in a long life, so that a machine that stands still does not see its end.
-    monkeypatch.setattr("planwire_client.link.REFRESH_SHARE", 0.05)
+    monkeypatch.setattr("planwire_client.replica.token_keeper.REFRESH_SHARE", 0.05)
     fetched: list[float] = []
 
     async def fetch() -> str:
@@ -290,7 +290,7 @@ async def test_closing_in_the_turn_in_which_the_connection_is_lost_closes_all_th
 
     closing: list[asyncio.Task[None]] = []
 
-    async def lost(link: Link, socket: object) -> NoReturn:
+    async def lost(connection: Connection, socket: object) -> NoReturn:
         """It has not heard of the cancel yet when it ends for the lost connection."""
         task = asyncio.current_task()
         assert task is not None
@@ -302,7 +302,7 @@ async def test_closing_in_the_turn_in_which_the_connection_is_lost_closes_all_th
         task.cancel()
         raise ConnectionClosedError(None, None)
 
-    monkeypatch.setattr(Link, "_listen", lost)
+    monkeypatch.setattr(Connection, "_listen", lost)
     async with scripted(script) as (url, hellos):
         replica = Replica(url, "t", ["tenant:a"])
         await replica.open()

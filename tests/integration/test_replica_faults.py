@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 
 from planwire_client import NotCurrent, Replica, ReplicaClosed, ReplicaError, Snapshot, Status, ThreadReplica
-from planwire_client.link import Link
-from planwire_client.tokens import CALLS_MAX, TOKEN_CHARS_MAX
+from planwire_client.replica.connection import Connection
+from planwire_client.replica.incoming import Incoming
+from planwire_client.replica.outgoing import Outgoing
+from planwire_client.replica.token_keeper import TokenKeeper
+from planwire_client.replica.tokens import CALLS_MAX, TOKEN_CHARS_MAX
 from sync.store.store import Change, Store
 from tests.support.gateway import PATIENCE_S, Running, environment, run_gateway, token
 from tests.support.scripted import Fake, scripted
@@ -36,9 +39,9 @@ async def gateway(store_url: str) -> AsyncIterator[Running]:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Come back soon before a gateway has said how soon."""
-    monkeypatch.setattr("planwire_client.link.RECONNECT_MIN_S", 0.01)
-    monkeypatch.setattr("planwire_client.link.RECONNECT_MAX_S", 0.04)
-    monkeypatch.setattr("planwire_client.link.REFRESH_RETRY_S", 0.05)
+    monkeypatch.setattr("planwire_client.replica.connection.RECONNECT_MIN_S", 0.01)
+    monkeypatch.setattr("planwire_client.replica.connection.RECONNECT_MAX_S", 0.04)
+    monkeypatch.setattr("planwire_client.replica.token_keeper.REFRESH_RETRY_S", 0.05)
 
 
 @pytest.fixture
@@ -268,7 +271,7 @@ async def hang() -> str:
 async def test_without_a_new_token_the_old_one_goes_on_and_frames_do_not_wait_for_it(
     gateway: Running, monkeypatch: pytest.MonkeyPatch, trouble: Callable[[], Awaitable[str]], told: str
 ) -> None:
-    monkeypatch.setattr("planwire_client.link.REFRESH_SHARE", 0.0001)
+    monkeypatch.setattr("planwire_client.replica.token_keeper.REFRESH_SHARE", 0.0001)
     fetch = Fetch("*")
     said: Said = []
     async with Replica(gateway.url, fetch, ["tenant:a"], on_status=reporting(said), token_timeout_s=0.1) as replica:
@@ -312,8 +315,8 @@ async def test_a_topic_refused_while_a_token_is_under_way_gets_a_newer_one(gatew
         replica.watch("tenant:b")
         await until(lambda: len(answers) == 1, timeout_s=PATIENCE_S)
         replica.watch("tenant:c")
-        held = replica._held["tenant:c"]
-        await until(lambda: "tenant:c" in held.link._after_token, timeout_s=PATIENCE_S)
+        held = replica._states["tenant:c"]
+        await until(lambda: "tenant:c" in replica._connections[0]._keeper._refused, timeout_s=PATIENCE_S)
         answers[0].set_result(token("tenant:a", "tenant:b"))
         await until(lambda: len(answers) == 2, timeout_s=PATIENCE_S)
         assert not held.refused
@@ -333,13 +336,22 @@ SURPRISES = {
 
 
 @pytest.mark.parametrize(
-    "where", ["_welcome", "_snapshot", "_next_frame", "_talk", "_listen", "_connect_once", "_keep_token"]
+    ("part", "where"),
+    [
+        (Incoming, "_welcome"),
+        (Incoming, "_snapshot"),
+        (Outgoing, "_next_frame"),
+        (Connection, "_talk"),
+        (Connection, "_listen"),
+        (Connection, "_connect_once"),
+        (TokenKeeper, "run"),
+    ],
 )
 @pytest.mark.parametrize("name", SURPRISES)
 async def test_an_error_that_nobody_foresaw_costs_a_connection_and_is_told_of(
-    name: str, where: str, gateway: Running, store: Store, monkeypatch: pytest.MonkeyPatch
+    name: str, part: type, where: str, gateway: Running, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = getattr(Link, where)
+    right = getattr(part, where)
     left = [SURPRISES[name]] * 2
 
     @functools.wraps(right)
@@ -348,7 +360,7 @@ async def test_an_error_that_nobody_foresaw_costs_a_connection_and_is_told_of(
             raise left.pop()
         return right(*given)
 
-    monkeypatch.setattr(Link, where, wrong)
+    monkeypatch.setattr(part, where, wrong)
     said: Said = []
     await store.commit(Change("tenant:a", PRO))
     async with Replica(gateway.url, token, ["tenant:a"], on_status=reporting(said)) as replica:
@@ -380,7 +392,7 @@ async def test_frames_nested_beyond_any_stack_cost_a_connection() -> None:
 
 
 async def test_pauses_grow_while_it_fails(monkeypatch: pytest.MonkeyPatch, nowhere: str) -> None:
-    monkeypatch.setattr("planwire_client.link.RECONNECT_MAX_S", 1.0)
+    monkeypatch.setattr("planwire_client.replica.connection.RECONNECT_MAX_S", 1.0)
     most: list[float] = []
 
     def uniform(least: float, greatest: float) -> float:
@@ -517,7 +529,7 @@ async def test_a_thread_that_ends_by_itself_leaves_nobody_waiting(gateway: Runni
 async def test_a_callback_that_blocks_the_thread_does_not_keep_others_waiting(
     gateway: Running, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("planwire_client.thread.CLOSE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("planwire_client.replica.thread.CLOSE_TIMEOUT_S", 0.1)
     await store.commit(Change("tenant:a", PRO))
     released, is_blocking = threading.Event(), threading.Event()
 

@@ -17,9 +17,9 @@ from planwire_client.errors import (
     Unavailable,
 )
 from planwire_client.publisher import AsyncPublisher, Publisher
-from planwire_client.replica import Replica, Status
-from planwire_client.snapshot import Policy, Snapshot
-from planwire_client.thread import ThreadReplica
+from planwire_client.replica.replica import Replica, Status
+from planwire_client.replica.snapshot import Policy, Snapshot
+from planwire_client.replica.thread import ThreadReplica
 
 __all__ = [
     "VERSION_HEADER",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import email.utils
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,12 +11,12 @@ import orjson
 from planwire_client import __version__
 from planwire_client.change import Answers, Outcome, Publish, Published, Rejected, Send, Trouble
 from planwire_client.core.commit import Verdict
+from planwire_client.core.headers import retry_after_s
 from planwire_client.errors import PublishRefused
 
 PUBLISH_PATH = "/v1/publish"
 BATCH_PATH = "/v1/publish/batch"
 REQUEST_TIMEOUT_S = 10.0
-RETRY_AFTER_MAX_S = 86_400.0
 
 LATER = frozenset((408, 425, 429, 500, 502, 503, 504))
 """Statuses after which the same request may succeed. 500: with an event id repeating it does no harm."""
@@ -87,22 +85,6 @@ def _outcome(item: Publish, document: object, status: int) -> Outcome:
         if isinstance(verdict, str) and verdict in _VERDICTS and isinstance(version, int):
             return Published(item.topic, Verdict(verdict), version, item.event_id or "")
     raise PublishRefused("not_a_gateway", "the answer has no verdict; look at the URL", status)
-
-
-def retry_after_s(value: str | None, now: float) -> float | None:
-    """Return the seconds a Retry-After header asks for (RFC 9110 section 10.2.3), or None where it says nothing."""
-    if value is None:
-        return None
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return min(float(value), RETRY_AFTER_MAX_S)
-    try:
-        at = email.utils.parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=datetime.UTC)
-    return min(max(0.0, at.timestamp() - now), RETRY_AFTER_MAX_S)
 
 
 def _headers(key: str) -> dict[str, str]:

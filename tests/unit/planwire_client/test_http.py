@@ -8,7 +8,8 @@ import pytest
 
 from planwire_client import Publish, Published, PublishRefused, Rejected, Verdict
 from planwire_client.change import Answers, Trouble
-from planwire_client.http import answer_of, request_of, retry_after_s
+from planwire_client.core.headers import retry_after_s
+from planwire_client.http import answer_of, request_of
 
 ONE = [Publish("tenant:a", {"n": 1}, event_id="e1", if_version=0)]
 TWO = [*ONE, Publish("tenant:b", {"n": 2}, event_id="e2")]

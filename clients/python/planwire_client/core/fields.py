@@ -213,14 +213,14 @@ def _maker(declared: type[F]) -> Callable[[dict[str, Any]], F]:
     return make
 
 
-def reader(types: Mapping[str, type[F]]) -> Callable[[bytes], F]:
+def reader(types: Mapping[str, type[F]]) -> Callable[[bytes | str], F]:
     """Return the function that reads a frame of one of `types` from its JSON, and ignores fields that it has besides.
 
     It raises FrameError for anything else.
     """
     makers = {name: _maker(declared) for name, declared in types.items()}
 
-    def read(data: bytes) -> F:
+    def read(data: bytes | str) -> F:
         try:
             value = orjson.loads(data)
         except orjson.JSONDecodeError:

@@ -17,10 +17,11 @@ from typing import Any, Self, TypeVar
 
 from planwire_client.core.limits import TOPICS_PER_SOCKET
 from planwire_client.errors import ReplicaClosed, ReplicaError
-from planwire_client.replica import WAIT_S, Changed, Replica, Status, StatusChanged
-from planwire_client.snapshot import Policy, Snapshot
-from planwire_client.tokens import TIMEOUT_S as TOKEN_TIMEOUT_S
-from planwire_client.tokens import Token
+from planwire_client.replica.reading import Reading
+from planwire_client.replica.replica import WAIT_S, Changed, Replica, Status, StatusChanged
+from planwire_client.replica.snapshot import Policy, Snapshot
+from planwire_client.replica.tokens import TIMEOUT_S as TOKEN_TIMEOUT_S
+from planwire_client.replica.tokens import Token
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ log = logging.getLogger("planwire_client")
 _living: weakref.WeakSet[ThreadReplica] = weakref.WeakSet()
 
 
-class ThreadReplica:
+class ThreadReplica(Reading):
     """As `Replica`, for threads. Opens itself on the first `watch`, `wait_for` or `ensure`. A context manager.
 
     The callbacks run in the replica's thread: they must not block it, and may only read, or close it.
@@ -70,26 +71,7 @@ class ThreadReplica:
         self._calls: set[concurrent.futures.Future[Any]] | None = set()  # None: its thread takes no more
         self._calls_lock = threading.Lock()
         self._replica = Replica(*self._arguments, **self._options)
-
-    def get(self, topic: str) -> Snapshot | None:
-        """Return the newest snapshot held, however old; None where none is."""
-        return self._replica.get(topic)
-
-    def is_fresh(self, topic: str) -> bool:
-        """Return whether what is held of `topic` is proved to be the newest, as of now."""
-        return self._replica.is_fresh(topic)
-
-    def require(
-        self, topic: str, feature: str, *, min_version: int = 0, policy: Policy = Policy.FAIL_CLOSED
-    ) -> Snapshot | None:
-        """Return the snapshot that allows `feature`, at once, as `Replica.require` does.
-
-        Raises:
-            FeatureDenied: the state does not have the feature.
-            NotCurrent: it cannot be said, and the policy does not let that pass. `ensure` waits instead.
-            TopicRefused: the token does not open the topic; whatever the policy.
-        """
-        return self._replica.require(topic, feature, min_version=min_version, policy=policy)
+        self._states = self._replica._states
 
     @property
     def status(self) -> Status:
@@ -129,9 +111,9 @@ class ThreadReplica:
             TopicRefused: the token does not open the topic.
             ReplicaClosed: there is no connection any more.
         """
-        held = self._replica.get(topic)
-        if held is not None and held.version >= version and self._replica.is_fresh(topic):
-            return held
+        snapshot = self.get(topic)
+        if snapshot is not None and snapshot.version >= version and self.is_fresh(topic):
+            return snapshot
         return self._do(self._replica.wait_for(topic, version, timeout_s=timeout_s))
 
     def ensure(
@@ -150,11 +132,11 @@ class ThreadReplica:
             NotCurrent: it did not become current, and the policy does not let that pass.
             TopicRefused: the token does not open the topic.
         """
-        held = self._replica.get(topic)
-        if held is None or held.version < min_version or not self._replica.is_fresh(topic):
+        snapshot = self.get(topic)
+        if snapshot is None or snapshot.version < min_version or not self.is_fresh(topic):
             work = self._replica.ensure(topic, feature, min_version=min_version, policy=policy, timeout_s=timeout_s)
             return self._do(work)
-        return self._replica.require(topic, feature, min_version=min_version, policy=policy)
+        return self.require(topic, feature, min_version=min_version, policy=policy)
 
     def open(self) -> None:
         """Start the thread, which starts connecting; opening twice is opening once.

@@ -1,7 +1,4 @@
-"""A local copy of topics, kept current over WebSockets: reads are a dictionary's, and tell how far to rely on them.
-
-For asyncio; thread.py has the same for threads. What a connection does is link.py's.
-"""
+"""A local copy of topics, kept current over WebSockets, for asyncio; thread.py has the same for threads."""
 
 from __future__ import annotations
 
@@ -16,13 +13,15 @@ from typing import Any, Self
 
 from planwire_client.core.limits import TOPICS_PER_SOCKET
 from planwire_client.errors import NotCurrent, ReplicaClosed, ReplicaError, TopicRefused
-from planwire_client.link import REFUSED_FOR_S, Held, Link
-from planwire_client.snapshot import Policy, Snapshot, decide
-from planwire_client.tokens import TIMEOUT_S as TOKEN_TIMEOUT_S
-from planwire_client.tokens import Token, TokenSource
+from planwire_client.replica.connection import Connection
+from planwire_client.replica.reading import Reading
+from planwire_client.replica.snapshot import Policy, Snapshot
+from planwire_client.replica.tokens import TIMEOUT_S as TOKEN_TIMEOUT_S
+from planwire_client.replica.tokens import Token, TokenSource
+from planwire_client.replica.topic_state import TopicState
 
 WAIT_S = 5.0
-"""How long waiting calls wait where they are not told."""
+"""How long waiting calls wait where nothing is said."""
 
 log = logging.getLogger("planwire_client")
 
@@ -40,7 +39,7 @@ Changed = Callable[[Snapshot, Snapshot | None], None]
 StatusChanged = Callable[[Status, str], None] | Callable[[Status], None]
 
 
-class Replica:
+class Replica(Reading):
     """The newest state of some topics, in this process. An async context manager; belongs to one event loop.
 
     `get`, `is_fresh`, `require` and `status` never wait, and may be called from any thread. Every 64 topics share
@@ -79,60 +78,26 @@ class Replica:
         self._on_status = _with_cause(on_status)
         self._topics_per_socket = topics_per_socket
         self._wanted = list(dict.fromkeys(topics))
-        self._held: dict[str, Held] = {}
-        self._links: list[Link] = []
+        self._states: dict[str, TopicState] = {}
+        self._connections: list[Connection] = []
         self._group: asyncio.TaskGroup | None = None
         self._runner: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._told = (Status.CONNECTING, "")
-        self._is_telling = False
+        self._reported = (Status.CONNECTING, "")
+        self._is_reporting = False
         self._was_fresh = False
         self._is_closed = False
-
-    # Reading.
-
-    def get(self, topic: str) -> Snapshot | None:
-        """Return the newest snapshot held, however old; None where none is. `is_fresh` tells more."""
-        held = self._held.get(topic)
-        return held.snapshot if held is not None else None
-
-    def is_fresh(self, topic: str) -> bool:
-        """Return whether what is held of `topic` is proved to be the newest, as of now."""
-        held = self._held.get(topic)
-        return held is not None and held.is_fresh
-
-    def require(
-        self, topic: str, feature: str, *, min_version: int = 0, policy: Policy = Policy.FAIL_CLOSED
-    ) -> Snapshot | None:
-        """Return the snapshot that allows `feature`; None only where FAIL_OPEN lets pass with nothing held.
-
-        min_version: what the caller is known to have seen already; anything older proves nothing.
-
-        Raises:
-            FeatureDenied: the state does not have the feature.
-            NotCurrent: it cannot be said, and the policy does not let that pass. `ensure` waits instead.
-            TopicRefused: the token does not open the topic; whatever the policy.
-        """
-        held = self._held.get(topic)
-        if held is None:
-            return decide(topic, None, False, feature, min_version, policy)
-        if held.refused:
-            raise TopicRefused(topic, held.refused)
-        snapshot = held.snapshot
-        # What nearly every call ends with, whatever its policy: said without the way through `decide`.
-        if snapshot is not None and snapshot.version >= min_version and held.is_fresh and snapshot.has(feature):
-            return snapshot
-        return decide(topic, snapshot, held.is_fresh, feature, min_version, policy)
 
     @property
     def status(self) -> Status:
         """What the replica can vouch for now."""
-        if self._is_closed or any(link.closed is not None for link in self._links):
+        connections, states = list(self._connections), list(self._states.values())
+        if self._is_closed or any(one.closed is not None for one in connections):
             return Status.CLOSED
         now = time.monotonic()
-        links, held = list(self._links), list(self._held.values())
-        if links and all(now < one.fresh_until for one in links) and all(one.confirmed or one.refused for one in held):
+        is_heard = bool(connections) and all(now < one.freshness.until for one in connections)
+        if is_heard and all(one.confirmed or one.refused for one in states):
             return Status.FRESH
         return Status.STALE if self._was_fresh else Status.CONNECTING
 
@@ -142,7 +107,7 @@ class Replica:
 
         A replica may have one and be fresh: for example while the token function fails and the old token still holds.
         """
-        return next((link.cause for link in list(self._links) if link.cause), "")
+        return next((one.cause for one in list(self._connections) if one.cause), "")
 
     # Watching and waiting.
 
@@ -152,17 +117,17 @@ class Replica:
         Raises:
             ReplicaClosed: there is no connection any more.
         """
-        if topic not in self._held:
+        if topic not in self._states:
             self._check_open(topic)
-            link = next((one for one in self._links if len(one.topics) < one.topics_max), None) or self._new_link()
-            self._held[topic] = link.add(topic)
+            connection = next((one for one in self._connections if one.has_room), None) or self._new_connection()
+            self._states[topic] = connection.add(topic)
 
     def unwatch(self, topic: str) -> None:
         """Let go of `topic`; what is not watched is ignored."""
-        held = self._held.pop(topic, None)
-        if held is not None:
-            held.fail(ReplicaClosed(topic, 0, "unwatched"))
-            held.link.remove(topic)
+        state = self._states.pop(topic, None)
+        if state is not None:
+            state.fail(ReplicaClosed(topic, 0, "unwatched"))
+            self._connection_of(topic).remove(topic)
 
     async def wait_for(self, topic: str, version: int = 0, *, timeout_s: float = WAIT_S) -> Snapshot:
         """Return the snapshot once the gateway has confirmed one of at least `version`; starts watching.
@@ -173,27 +138,19 @@ class Replica:
             ReplicaClosed: there is no connection any more.
         """
         self.watch(topic)
-        held = self._held[topic]
+        state = self._states[topic]
         self._check_open(topic)
-        if held.snapshot is not None and held.is_fresh and held.snapshot.version >= version:
-            return held.snapshot
-        if held.refused:
-            if time.monotonic() - held.refused_at < REFUSED_FOR_S:
-                raise TopicRefused(topic, held.refused)
-            held.link.ask_again(held)
-        future: asyncio.Future[Snapshot] = asyncio.get_running_loop().create_future()
-        waiter = (version, future)
-        held.waiters.append(waiter)
+        if state.snapshot is not None and state.is_fresh and state.version >= version:
+            return state.snapshot
+        if state.is_refused_lately:
+            raise TopicRefused(topic, state.refused)
+        if state.refused:
+            self._connection_of(topic).ask_again(topic)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await future
+            return await state.wait(version, timeout_s)
         except TimeoutError:
-            found = held.snapshot
-            reason = "unknown" if found is None else "behind" if found.version < version else "stale"
-            raise NotCurrent(topic, reason, found.version if found is not None else 0) from None
-        finally:
-            if waiter in held.waiters:
-                held.waiters.remove(waiter)
+            reason = "unknown" if state.snapshot is None else "behind" if state.version < version else "stale"
+            raise NotCurrent(topic, reason, state.version) from None
 
     async def ensure(
         self,
@@ -241,14 +198,14 @@ class Replica:
         await self.aclose()
 
     async def _run(self, ready: asyncio.Event) -> None:
-        """Own every link's task until told to stop."""
+        """Own every connection's task until `aclose`."""
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 for topic in self._wanted:
                     self.watch(topic)
-                if not self._links:
-                    self._new_link()
+                if not self._connections:
+                    self._new_connection()
                 ready.set()
                 await self._stop.wait()
                 self._group = None
@@ -261,22 +218,26 @@ class Replica:
 
     def _let_go(self) -> None:
         """Answer all that wait: nothing more comes."""
-        for held in self._held.values():
-            held.confirmed = False
-            held.fail(ReplicaClosed(held.topic, 0, ""))
-        self._tell()
+        for state in self._states.values():
+            state.doubt()
+            state.fail(ReplicaClosed(state.topic, 0, ""))
+        self._report()
 
-    def _new_link(self) -> Link:
+    def _new_connection(self) -> Connection:
         assert self._group is not None, "checked by watch"
-        link = Link(self._url, self._tokens, self._change, self._looked, self._topics_per_socket)
-        self._links.append(link)
-        self._tasks.append(self._group.create_task(link.run(), name=f"planwire link {len(self._links)}"))
-        return link
+        connection = Connection(self._url, self._tokens, self._change, self._looked, self._topics_per_socket)
+        self._connections.append(connection)
+        name = f"planwire connection {len(self._connections)}"
+        self._tasks.append(self._group.create_task(connection.run(), name=name))
+        return connection
+
+    def _connection_of(self, topic: str) -> Connection:
+        return next(one for one in self._connections if topic in one.topics)
 
     def _check_open(self, topic: str) -> None:
-        for link in self._links:
-            if link.closed is not None:
-                raise ReplicaClosed(topic, link.closed.code, link.closed.reason)
+        for connection in self._connections:
+            if connection.closed is not None:
+                raise ReplicaClosed(topic, connection.closed.code, connection.closed.reason)
         if self._is_closed:
             raise ReplicaClosed(topic, 0, "")
         if self._group is None:
@@ -287,17 +248,17 @@ class Replica:
             self._on_change(snapshot, before)
 
     def _looked(self) -> None:
-        """Tell of a changed status or cause soon: once for all that changes in this turn of the event loop."""
-        if not self._is_telling:
-            self._is_telling = True
-            asyncio.get_running_loop().call_soon(self._tell)
+        """Report a changed status or cause soon: once for all that changes in this turn of the event loop."""
+        if not self._is_reporting:
+            self._is_reporting = True
+            asyncio.get_running_loop().call_soon(self._report)
 
-    def _tell(self) -> None:
-        self._is_telling = False
+    def _report(self) -> None:
+        self._is_reporting = False
         status, cause = self.status, self.cause
         self._was_fresh = self._was_fresh or status is Status.FRESH
-        if (status, cause) != self._told:
-            self._told = status, cause
+        if (status, cause) != self._reported:
+            self._reported = status, cause
             try:
                 self._on_status(status, cause)
             except Exception:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from planwire_client import FeatureDenied, NotCurrent, Policy, Snapshot
-from planwire_client.snapshot import decide
+from planwire_client.replica.snapshot import decide
 
 YES = Snapshot("tenant:a", 5, {"features": {"sso": True}})
 NO = Snapshot("tenant:a", 5, {"features": {"sso": False}})

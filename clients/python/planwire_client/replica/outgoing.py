@@ -1,0 +1,91 @@
+"""The frames that a connection has yet to send: at most one of a kind for each topic."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from websockets.asyncio.client import ClientConnection
+
+from planwire_client.core.frames import Ack, Inbound, Nack, Subscribe, Unsubscribe
+from planwire_client.replica.tasks import send, woken
+from planwire_client.replica.topic_state import TopicState
+
+FRAMES_PER_S = 20
+"""How fast subscriptions and acks are sent: well below the gateway's FRAMES_PER_S."""
+
+
+class Outgoing:
+    """What `run` sends, once `open` was called."""
+
+    def __init__(self, topics: Mapping[str, TopicState]) -> None:
+        """`topics`: the connection's; a subscribe names the version held by then."""
+        self._topics = topics
+        self._is_open = False
+        self._wake = asyncio.Event()
+        self._asks: dict[str, bool] = {}
+        self._acks: dict[str, tuple[float, int]] = {}
+        self._nacks: dict[str, tuple[int, str]] = {}
+
+    def begin(self) -> None:
+        """Drop what a hello makes needless: it subscribes to every topic, and acks are about another socket."""
+        self._asks.clear()
+        self._acks.clear()
+
+    def open(self) -> None:
+        """Send from now on: the gateway has said welcome."""
+        self._is_open = True
+        self._wake.set()
+
+    def close(self) -> None:
+        """Send nothing until the next welcome."""
+        self._is_open = False
+
+    def subscribe(self, topic: str) -> None:
+        """Have a subscribe sent, unless a hello comes first."""
+        self._asks[topic] = True
+        self._wake.set()
+
+    def unsubscribe(self, topic: str) -> None:
+        """Have an unsubscribe sent, and no ack."""
+        self._acks.pop(topic, None)
+        self._asks[topic] = False
+        self._wake.set()
+
+    def ack(self, topic: str, version: int, at: float) -> None:
+        """Have `version` acked at the monotonic time `at`; an ack that is due earlier takes it along."""
+        due = self._acks.get(topic)
+        self._acks[topic] = (due[0] if due is not None else at, version)
+        self._wake.set()
+
+    def nack(self, topic: str, version: int, reason: str) -> None:
+        """Have the gateway know that `version` could not be used."""
+        self._nacks[topic] = (version, reason)
+        self._wake.set()
+
+    async def run(self, socket: ClientConnection) -> None:
+        """Send what is due, at a pace the gateway allows."""
+        while True:
+            frame = self._next_frame(time.monotonic()) if self._is_open else None
+            if frame is None:
+                await woken(self._wake, min([at for at, _ in self._acks.values()], default=float("inf")))
+            else:
+                await send(socket, frame)
+                await asyncio.sleep(1 / FRAMES_PER_S)
+
+    def _next_frame(self, now: float) -> Inbound | None:
+        while self._asks:
+            topic, is_wanted = self._asks.popitem()
+            if not is_wanted:
+                return Unsubscribe(topic)
+            if topic in self._topics:
+                return Subscribe(topic, self._topics[topic].version)
+        if self._nacks:
+            topic, (version, reason) = self._nacks.popitem()
+            return Nack(topic, version, reason)
+        for topic, (at, version) in self._acks.items():
+            if at <= now:
+                del self._acks[topic]
+                return Ack(topic, version)
+        return None

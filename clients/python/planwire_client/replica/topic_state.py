@@ -1,0 +1,132 @@
+"""What a replica holds of one topic, and for how long the gateway's word counts. Written by the topic's connection, in
+the event loop; read from any thread."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from planwire_client.errors import TopicRefused
+from planwire_client.replica.snapshot import Snapshot
+
+REFUSED_FOR_S = 30.0
+"""How long a refused topic is believed to be, before a waiting call has it asked for again."""
+
+
+class Freshness:
+    """Until when the gateway's last word counts that it hears every change.
+
+    Attributes:
+        until: seconds of the monotonic clock; 0 while it does not count.
+    """
+
+    __slots__ = ("until",)
+
+    def __init__(self) -> None:
+        self.until = 0.0
+
+    def extend(self, silence_s: float) -> None:
+        """Let it count for `silence_s` seconds from now; 0: no longer."""
+        self.until = time.monotonic() + silence_s if silence_s else 0.0
+
+
+class TopicState:
+    """What is held of one topic.
+
+    Attributes:
+        snapshot: the newest, or None before the first.
+        confirmed: whether this connection has said that it is the newest.
+        refused: why the topic is not served, or empty.
+        asked_again: it was refused, and has been asked for since with a token fetched after that.
+    """
+
+    __slots__ = ("_freshness", "_refused_at", "_waiters", "asked_again", "confirmed", "refused", "snapshot", "topic")
+
+    def __init__(self, topic: str, freshness: Freshness) -> None:
+        self.topic = topic
+        self.snapshot: Snapshot | None = None
+        self.confirmed = False
+        self.refused = ""
+        self.asked_again = False
+        self._freshness = freshness
+        self._refused_at = 0.0
+        self._waiters: list[tuple[int, asyncio.Future[Snapshot]]] = []
+
+    @property
+    def version(self) -> int:
+        """The version held, 0 for none."""
+        return self.snapshot.version if self.snapshot is not None else 0
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the snapshot is proved to be the newest, as of now: silence counts as no."""
+        return self.confirmed and time.monotonic() < self._freshness.until
+
+    @property
+    def is_refused_lately(self) -> bool:
+        """Whether the topic was refused so short a time ago that asking again would be answered alike."""
+        return bool(self.refused) and time.monotonic() - self._refused_at < REFUSED_FOR_S
+
+    def confirm(self) -> None:
+        """Take the snapshot held for the newest."""
+        self.confirmed, self.refused, self.asked_again = True, "", False
+        self.settle()
+
+    def doubt(self) -> None:
+        """Take the snapshot held for one that may be old."""
+        self.confirmed = False
+
+    def hold(self, snapshot: Snapshot) -> None:
+        """Hold `snapshot`, which the gateway has just sent."""
+        self.snapshot = snapshot
+        self.confirm()
+
+    def ask_anew(self, *, with_new_token: bool) -> None:
+        """Forget the last refusal. `with_new_token`: the next one is believed."""
+        self.refused, self.asked_again = "", with_new_token
+
+    def refuse(self, reason: str) -> None:
+        """Let go of what is held, which is no longer ours to serve; everything that waits is answered."""
+        self.snapshot, self.confirmed = None, False
+        self.refused, self._refused_at = reason, time.monotonic()
+        self.fail(TopicRefused(self.topic, reason))
+
+    async def wait(self, version: int, timeout_s: float) -> Snapshot:
+        """Return the snapshot once one of at least `version` is confirmed.
+
+        Raises:
+            TimeoutError: not within `timeout_s`.
+            ReplicaError: what `fail` was given.
+        """
+        future: asyncio.Future[Snapshot] = asyncio.get_running_loop().create_future()
+        waiter = (version, future)
+        self._waiters.append(waiter)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await future
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def settle(self) -> None:
+        """Answer those whose version is there."""
+        snapshot = self.snapshot
+        if snapshot is None or not self._waiters or not self.is_fresh:
+            return
+        self._answer(lambda future: future.set_result(snapshot), snapshot.version)
+
+    def fail(self, error: Exception) -> None:
+        """Answer all that wait."""
+        self._answer(lambda future: future.set_exception(error), None)
+
+    def _answer(self, answer: Callable[[asyncio.Future[Snapshot]], None], version: int | None) -> None:
+        """Answer those who wait for at most `version`; None: everybody."""
+        waiters, self._waiters = self._waiters, []
+        for wanted, future in waiters:
+            if future.done():
+                continue
+            if version is None or wanted <= version:
+                answer(future)
+            else:
+                self._waiters.append((wanted, future))
