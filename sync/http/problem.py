@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ExceptionHandler
 
-from sync.core.errors import SyncError
+from sync.core.errors import CodedError
 from sync.process import logs
 from sync.store.store import StoreError
 
@@ -100,7 +100,7 @@ RETRY_AFTER_S = {"not_ready": 1, "store_unavailable": 1, "provider_unavailable":
 _FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
-class Problem(SyncError):
+class Problem(CodedError):
     """A request that cannot be answered as asked.
 
     Args:
@@ -119,8 +119,6 @@ class Problem(SyncError):
         extra: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(code, detail)
-        self.code = code
-        self.detail = detail
         self.status = STATUSES[code]
         self.headers = dict(headers or {})
         self.extra = dict(extra or {})
@@ -128,9 +126,6 @@ class Problem(SyncError):
             self.headers.setdefault("WWW-Authenticate", "Bearer")
         elif code in RETRY_AFTER_S:
             self.headers.setdefault("Retry-After", str(RETRY_AFTER_S[code]))
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.detail}"
 
     def document(self) -> dict[str, object]:
         """Return the members of the problem document."""

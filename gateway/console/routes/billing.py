@@ -16,9 +16,10 @@ from starlette.responses import Response
 from gateway.console.auth import ConsoleAuth
 from gateway.console.observer import ConsoleObserver
 from gateway.console.reports import tab_status
-from gateway.console.routes.query import console_json, moment_cursor, number, parsed, stream_cursor, topic_of
+from gateway.console.routes.query import console_json, number, parsed, topic_of
 from planwire_client.core.topic import TENANT_KIND, Topic
 from sync.core import instants
+from sync.http.pagination import AFTER, BEFORE
 from sync.http.problem import Problem
 from sync.store.command_pipeline import run_commands
 
@@ -60,7 +61,7 @@ class BillingRoutes:
         asked = request.query_params.get("env")
         if asked is not None and asked not in service.environments:
             raise Problem("request_invalid", f"env is one of {', '.join(service.environments)}")
-        after = moment_cursor(request.query_params.get("after")) if asked is not None else None
+        after = AFTER.read(request) if asked is not None else None
         found = []
         for environment in service.environments if asked is None else (asked,):
             total, rows = await service.parked(environment, after, PARKED_MAX)
@@ -103,7 +104,7 @@ class BillingRoutes:
             return console_json(self._node, listed=False, drift=[], counts={}, next=None)
         env = query.get("env") or service.environments[0]
         limit = number(query.get("limit"), 50, DRIFT_MAX)
-        before = stream_cursor(query.get("before"))
+        before = BEFORE.read(request)
         with forwarded_problems():
             document: dict[str, Any] = await service.drift(env, before, limit)
         wanted = query.get("topic")

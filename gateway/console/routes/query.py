@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -18,8 +17,6 @@ from sync.http.problem import Problem
 
 Action = Callable[[Mapping[str, Any], Principal], Awaitable[dict[str, Any]]]
 """Does what a body asks for; returns the members of the answer."""
-
-_STREAM_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 
 def console_json(node: Node, **members: object) -> Response:
@@ -63,31 +60,6 @@ def number(text: str | None, default: int, most: int, least: int = 1) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 16 or not least <= int(text) <= most:
         raise Problem("request_invalid", f"a number in the query is not one from {least} to {most}")
     return int(text)
-
-
-def moment_cursor(text: str | None) -> tuple[int, str] | None:
-    """Return the cursor of a list by microseconds and event id.
-
-    Raises:
-        Problem: 422 request_invalid.
-    """
-    if text is None:
-        return None
-    at, dot, event_id = text.partition(".")
-    if not dot or not (at.isascii() and at.isdigit()) or len(at) > 16:
-        raise Problem("request_invalid", "after is not a cursor: pass what `next` said")
-    return int(at), event_id
-
-
-def stream_cursor(text: str | None) -> str:
-    """Return the cursor of a stream, or empty.
-
-    Raises:
-        Problem: 422 request_invalid.
-    """
-    if text and not _STREAM_ID.fullmatch(text):
-        raise Problem("request_invalid", "before is not a cursor: pass what `next` said")
-    return text or ""
 
 
 def only(body: Mapping[str, Any], name: str) -> str:

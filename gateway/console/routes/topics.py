@@ -17,9 +17,10 @@ from gateway.console.observer import ConsoleObserver
 from gateway.console.reports import lease, report, tab_status, topic_views
 from gateway.console.reports.tab_status import Status
 from gateway.console.reports.topic_list import LivePage, Stored, dated, merged
-from gateway.console.routes.query import console_json, number, parsed, stream_cursor, topic_of
+from gateway.console.routes.query import console_json, number, parsed, topic_of
 from sync.core import instants
 from sync.http.body import read_json
+from sync.http.pagination import BEFORE
 from sync.http.problem import Problem
 from sync.store.store import LogEntry, Store, StoreError
 
@@ -243,7 +244,7 @@ class TopicRoutes:
 
     async def audit(self, request: Request) -> Response:
         """Answer the entries of the audit, the newest first."""
-        before = stream_cursor(request.query_params.get("before"))
+        before = BEFORE.read(request)
         limit = number(request.query_params.get("limit"), 50, AUDIT_MAX)
         entries, following = await audit.page(self._node.store, before, limit)
         return console_json(self._node, entries=entries, next=following)

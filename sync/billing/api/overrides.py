@@ -8,9 +8,9 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sync.billing.api import answers
+from sync.billing.api.bodies import answers
+from sync.billing.api.bodies.requests import Erasure, OverrideRemoval, OverrideRequest
 from sync.billing.api.operations import operation
-from sync.billing.api.requests import Erasure, OverrideRemoval, OverrideRequest
 from sync.billing.api.tenant_commands import Desk, asked_topic
 from sync.billing.domain.model import Facts, Override
 from sync.billing.domain.overrides import add_override, remove_override

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sync.billing.api import answers
+from sync.billing.api.bodies import answers
 from sync.billing.api.operations import operation
 from sync.billing.api.receipts import receipt_document
 from sync.billing.services.ingest import Pipeline

@@ -10,9 +10,9 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sync.billing.api import answers
+from sync.billing.api.bodies import answers
+from sync.billing.api.bodies.requests import Confirmation, PreviewBody
 from sync.billing.api.operations import CHANGE_PROBLEMS, operation
-from sync.billing.api.requests import Confirmation, PreviewBody
 from sync.billing.api.tenant_commands import Desk, asked_topic
 from sync.billing.domain.model import Facts, Item, Subscription
 from sync.billing.domain.outcome import EventResult

@@ -8,7 +8,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sync.billing.api import answers
+from sync.billing.api.bodies import answers
 from sync.billing.api.operations import operation
 from sync.billing.api.tenant_commands import Desk, asked_topic
 from sync.billing.domain.drift import shown_fields

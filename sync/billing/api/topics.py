@@ -6,7 +6,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from planwire_client.core.topic import RESERVED_KINDS, TENANT_KIND, Topic, TopicError
-from sync.billing.api import answers, tenants
+from sync.billing.api import tenants
+from sync.billing.api.bodies import answers
 from sync.billing.api.operations import GUARDED
 from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation

@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sync.billing.api import answers, body_self_check
+from sync.billing.api import body_self_check
+from sync.billing.api.bodies import answers
 from sync.billing.api.errors import RETRY_AFTER_S
 from sync.billing.api.receipts import receipt_response
 from sync.billing.providers import registry

@@ -1,21 +1,48 @@
-"""Answers of the doors: what tells a version says it in the header that backends pass on, too."""
+"""Every refusal is a problem document with a stable code."""
 
 from __future__ import annotations
 
+import orjson
 import pytest
+from starlette.exceptions import HTTPException
 
-from planwire_client import VERSION_HEADER
-from sync.http.body import json_response
+from sync.http.problem import STATUSES, Problem, problem_of
+from sync.store.store import StoreError
+
+
+@pytest.mark.parametrize(("code", "status"), STATUSES.items())
+def test_every_code_has_its_status(code: str, status: int) -> None:
+    response = Problem(code, "why").response()
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    document = orjson.loads(response.body)
+    assert (document["code"], document["status"], document["detail"]) == (code, status, "why")
+    assert document["title"]
+
+
+def test_more_members_and_headers_go_along() -> None:
+    response = Problem("conflict", "why", headers={"Planwire-Version": "5"}, extra={"version": 5}).response()
+    assert orjson.loads(response.body)["version"] == 5
+    assert response.headers["planwire-version"] == "5"
+
+
+def test_a_401_says_how_and_a_503_says_when() -> None:
+    assert Problem("token_expired", "").response().headers["www-authenticate"] == "Bearer"
+    assert Problem("store_unavailable", "").response().headers["retry-after"] == "1"
 
 
 @pytest.mark.parametrize(
-    ("document", "header"),
+    ("error", "code"),
     [
-        ({"outcome": "applied", "version": 1795395356406607}, "1795395356406607"),
-        ({"version": 0}, "0"),
-        ({"outcome": "parked"}, None),
-        ([{"version": 1}], None),
+        (Problem("behind", "x"), "behind"),
+        (StoreError("redis://secret"), "store_unavailable"),
+        (HTTPException(404), "not_found"),
+        (HTTPException(405), "method_not_allowed"),
+        (HTTPException(500), "internal"),
+        (RuntimeError("secret"), "internal"),
     ],
 )
-def test_an_answer_says_its_version_in_the_header(document: object, header: str | None) -> None:
-    assert json_response(document).headers.get(VERSION_HEADER) == header
+def test_every_error_becomes_one(error: Exception, code: str) -> None:
+    problem = problem_of(error)
+    assert problem.code == code
+    assert "secret" not in str(problem)

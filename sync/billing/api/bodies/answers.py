@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, JsonValue
 
 from planwire_client.core.limits import VERSION_MAX
-from sync.billing.api.requests import Kind
+from sync.billing.api.bodies.requests import Kind
 from sync.billing.domain.outcome import Outcome
 from sync.http.fields import TIME, Model, OneOf, Version
 from sync.http.pagination import PAGE_MAX
