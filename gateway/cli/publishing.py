@@ -106,19 +106,25 @@ def watch(topic: str, as_json: bool, count: int | None, url: str | None, given: 
 
     Example: planwire watch tenant:acme --json
     """
-    from gateway.cli import terminal_tab
+    import asyncio
+
+    from gateway.cli.watch import WatchEnded
+    from gateway.cli.watch import watch as follow
 
     env = environment()
     base = base_url(url, env)
 
     def fresh_token() -> str:
-        return given or mint(env, (topic,), ("read",), 3600, "cli", "")
+        return mint(env, (topic,), ("read",), 3600, "cli", "")
 
-    fresh_token()  # fails now if the secret is unusable, before anything is connected to
+    if not given:
+        fresh_token()  # fails now if the secret is unusable, before anything is connected to
     try:
-        terminal_tab.watch(base, topic, fresh_token, _printer(as_json), note, count)
-    except terminal_tab.Refused as error:
+        asyncio.run(follow(base, topic, given or fresh_token, _printer(as_json), note, count))
+    except WatchEnded as error:
         raise Failed(str(error)) from error
+    except BrokenPipeError:  # the reader of our output went away
+        raise
     except OSError as error:
         raise unreachable(base, error) from error
 

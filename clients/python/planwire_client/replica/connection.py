@@ -53,12 +53,25 @@ class ConnectionEnded(Exception):
     Attributes:
         pause_s: the pause before it, where the gateway said one.
         needs_token: whether it needs a new token.
+        error: what failed, where the gateway did not say it.
     """
 
-    def __init__(self, why: str, pause_s: float | None = None, *, needs_token: bool = False) -> None:
+    def __init__(
+        self,
+        why: str,
+        pause_s: float | None = None,
+        *,
+        needs_token: bool = False,
+        error: Exception | None = None,
+    ) -> None:
         super().__init__(why)
         self.pause_s = pause_s
         self.needs_token = needs_token
+        self.error = error
+
+
+def _log_lost(ended: ConnectionEnded, pause_s: float) -> None:
+    log.info("planwire: connection lost (%s), coming back in %.1f s", ended, pause_s)
 
 
 class Connection:
@@ -78,8 +91,18 @@ class Connection:
         changed: Callable[[Snapshot, Snapshot | None], None],
         looked: Callable[[], None],
         topics_max: int = TOPICS_PER_SOCKET,
+        lost: Callable[[ConnectionEnded, float], None] = _log_lost,
     ) -> None:
-        """`changed`: called with each new snapshot and the one before; `looked`: when freshness may have changed."""
+        """Connect to the gateway at `url`, http or https.
+
+        Args:
+            url: the gateway's.
+            tokens: where tokens come from.
+            changed: called with each new snapshot and the one before.
+            looked: called when freshness or `cause` may have changed.
+            topics_max: how many topics the gateway takes on one socket.
+            lost: called when a connection has ended, with why, and the seconds before the next one.
+        """
         self.topics: dict[str, TopicState] = {}
         self.freshness = Freshness()
         self.closed: ReplicaClosed | None = None
@@ -87,6 +110,7 @@ class Connection:
         self._url = "ws" + url.rstrip("/").removeprefix("http") + CONNECT_PATH
         self._topics_max = topics_max
         self._looked = looked
+        self._report_lost = lost
         self._outgoing = Outgoing(self.topics)
         self._keeper = TokenKeeper(tokens, self._granted, self._report)
         self._incoming = Incoming(
@@ -141,7 +165,7 @@ class Connection:
             pause_s = self._pause_s(failures) if ended.pause_s is None else ended.pause_s
             if ended.needs_token:
                 self._keeper.drop()
-            log.info("planwire: connection lost (%s), coming back in %.1f s", ended, pause_s)
+            self._report_lost(ended, pause_s)
             await asyncio.sleep(pause_s)
         assert self.closed is not None, "it ended for a reason"
         log.error("planwire: %s", self.closed)
@@ -190,6 +214,7 @@ class Connection:
                     return await self._talk(socket, token)
                 except asyncio.CancelledError:
                     # Leaving in order: the gateway need not take it for a failure.
+                    await self._outgoing.flush(socket, CLOSE_TIMEOUT_S)
                     await socket.close()
                     raise
         except TokenError as error:
@@ -200,7 +225,7 @@ class Connection:
             self.closed = ReplicaClosed("", 0, str(error))
             return None
         except (InvalidHandshake, OSError, TimeoutError) as error:
-            return ConnectionEnded(f"{type(error).__name__}: {error}")
+            return ConnectionEnded(f"{type(error).__name__}: {error}", error=error)
 
     def _refused(self, error: InvalidStatus) -> ConnectionEnded | None:
         status = error.response.status_code

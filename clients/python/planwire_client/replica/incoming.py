@@ -128,8 +128,8 @@ class Incoming:
         self.reconnect, self._ack = frame.reconnect, frame.ack
         self.opened_at = min(self.opened_at, time.monotonic())
         self._keeper.open(frame.token_expires_at)
-        self._report("")
         self._alive(frame.fresh)
+        self._report("")
         self._outgoing.open()
 
     def _alive(self, is_fresh: bool) -> None:

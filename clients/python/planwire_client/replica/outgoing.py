@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 
 from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
 from planwire_client.core.frames import Ack, Inbound, Nack, Subscribe, Unsubscribe
 from planwire_client.replica.tasks import send, woken
@@ -73,6 +75,14 @@ class Outgoing:
             else:
                 await send(socket, frame)
                 await asyncio.sleep(1 / FRAMES_PER_S)
+
+    async def flush(self, socket: ClientConnection, timeout_s: float) -> None:
+        """Send every ack now, for the socket is about to be closed."""
+        with contextlib.suppress(TimeoutError, ConnectionClosed):
+            async with asyncio.timeout(timeout_s):
+                for topic, (_, version) in self._acks.items():
+                    await send(socket, Ack(topic, version))
+        self._acks.clear()
 
     def _next_frame(self, now: float) -> Inbound | None:
         while self._asks:
