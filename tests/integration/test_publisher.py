@@ -24,8 +24,9 @@ from planwire_client import (
     Unavailable,
     Verdict,
 )
+from planwire_client.commit_batch import Batch
 from planwire_client.core.commit import BILLING
-from planwire_client.store import Batch, StoreTransport
+from planwire_client.store import StoreTransport
 from sync.store.store import Change, Store
 from tests.support.gateway import PUBLISH_KEY, Running, environment, open_client, run_gateway
 from tests.support.servers import Server

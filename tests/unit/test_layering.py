@@ -21,6 +21,7 @@ MAY_NOT_IMPORT = {
     "planwire_client.core": [
         "planwire_client.api",
         "planwire_client.change",
+        "planwire_client.delivery",
         "planwire_client.errors",
         "planwire_client.http",
         "planwire_client.outbox",
@@ -85,6 +86,7 @@ PURE = [
     "gateway.ws.protocol",
     "gateway.ws.session",
     "planwire_client.change",
+    "planwire_client.commit_batch",
     "planwire_client.core.canonical_json",
     "planwire_client.core.commit",
     "planwire_client.core.document",
@@ -96,6 +98,7 @@ PURE = [
     "planwire_client.core.merge_patch",
     "planwire_client.core.names",
     "planwire_client.core.topic",
+    "planwire_client.delivery",
     "planwire_client.errors",
     "planwire_client.replica.snapshot",
     "sync.billing.catalog.catalog",

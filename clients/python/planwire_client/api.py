@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from planwire_client.change import Outcome, Publish, Published, Rejected, Retries
+from planwire_client.change import Outcome, Publish, Published, Rejected
 from planwire_client.core.commit import Verdict
 from planwire_client.core.headers import VERSION_HEADER, read_version, write_version
+from planwire_client.delivery import Retries
 from planwire_client.errors import (
     FeatureDenied,
     NotCurrent,

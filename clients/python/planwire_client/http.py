@@ -1,4 +1,4 @@
-"""Publishing through a gateway: requests out of items, outcomes out of answers. Retries are decided in change.py."""
+"""Publishing through a gateway: requests out of items, outcomes out of answers. Retries are decided in delivery.py."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import httpx2
 import orjson
 
 from planwire_client import __version__
-from planwire_client.change import Answers, Outcome, Publish, Published, Rejected, Send, Trouble
+from planwire_client.change import Outcome, Publish, Published, Rejected
 from planwire_client.core.commit import Verdict
 from planwire_client.core.headers import retry_after_s
+from planwire_client.delivery import Answers, Retryable, Send
 from planwire_client.errors import PublishRefused
 
 PUBLISH_PATH = "/v1/publish"
@@ -47,7 +48,7 @@ def _dump(document: object) -> bytes:
 
 def answer_of(
     items: Sequence[Publish], status: int, headers: Mapping[str, str], content: bytes, now: float
-) -> Answers | Trouble:
+) -> Answers | Retryable:
     """Return what a gateway's answer to `request_of(items)` means. `now`: Unix seconds, for a Retry-After date.
 
     Raises:
@@ -56,7 +57,7 @@ def answer_of(
     document = _read(content)
     if status in LATER:
         detail = f"{status} {document.get('code') or 'from the gateway'}: {document.get('detail') or ''}".rstrip(": ")
-        return Trouble(detail, status == 429, retry_after_s(headers.get("retry-after"), now))
+        return Retryable(detail, status == 429, retry_after_s(headers.get("retry-after"), now))
     if len(items) == 1 and (status == 200 or (status == 409 and document.get("code") == "conflict")):
         return Answers([_outcome(items[0], document, status)])
     if len(items) > 1 and status == 200:
@@ -101,13 +102,13 @@ class HttpTransport:
     def __init__(self, url: str, key: str) -> None:
         self._client = httpx2.Client(base_url=url, headers=_headers(key))
 
-    def send(self, step: Send, now: float) -> Answers | Trouble:
+    def send(self, step: Send, now: float) -> Answers | Retryable:
         """Return what the gateway said, or that it could not be asked."""
         path, body = request_of(step.items)
         try:
             response = self._client.post(path, content=body, timeout=min(REQUEST_TIMEOUT_S, step.timeout_s))
         except httpx2.TransportError as error:
-            return Trouble(_said(error))
+            return Retryable(_said(error))
         return answer_of(step.items, response.status_code, response.headers, response.content, now)
 
     def close(self) -> None:
@@ -121,13 +122,13 @@ class AsyncHttpTransport:
     def __init__(self, url: str, key: str) -> None:
         self._client = httpx2.AsyncClient(base_url=url, headers=_headers(key))
 
-    async def send(self, step: Send, now: float) -> Answers | Trouble:
+    async def send(self, step: Send, now: float) -> Answers | Retryable:
         """Return what the gateway said, or that it could not be asked."""
         path, body = request_of(step.items)
         try:
             response = await self._client.post(path, content=body, timeout=min(REQUEST_TIMEOUT_S, step.timeout_s))
         except httpx2.TransportError as error:
-            return Trouble(_said(error))
+            return Retryable(_said(error))
         return answer_of(step.items, response.status_code, response.headers, response.content, now)
 
     async def close(self) -> None:

@@ -9,12 +9,12 @@ Whole states overtake: compute the state from rows that the same transaction has
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, Unpack, cast
 
 import orjson
 
-from planwire_client.change import Publish, check, encode
+from planwire_client.change import Fields, Publish, check, encode
+from planwire_client.core.commit import order_token
 from planwire_client.errors import PlanwireError
 
 if TYPE_CHECKING:
@@ -88,28 +88,22 @@ class Connection(Protocol):
         """Return a cursor."""
 
 
-def row(
-    topic: str,
-    state: object,
-    private: object = None,
-    event_id: str | None = None,
-    order: int | str | None = None,
-    cause: Mapping[str, str] | None = None,
-) -> dict[str, str | None]:
+def row(topic: str, state: object, **fields: Unpack[Fields]) -> dict[str, str | None]:
     """Return the columns of a row, checked: what the relay could not publish must fail the transaction, not later.
 
     Raises:
         PublishRefused: the topic, the state or another field cannot be published.
     """
-    item = Publish(topic, state, private, event_id or str(uuid.uuid4()), order, None, cause)
+    fields["event_id"] = fields.get("event_id") or str(uuid.uuid4())
+    item = Publish(topic, state, **fields)
     check(item)
     return {
         "topic": topic,
         "state": encode("state", state).decode(),
-        "private": None if private is None else encode("private", private).decode(),
+        "private": None if item.private is None else encode("private", item.private).decode(),
         "event_id": item.event_id,
-        "order_value": f"{order:020d}" if isinstance(order, int) else order,
-        "cause": None if cause is None else orjson.dumps(dict(cause)).decode(),
+        "order_value": None if item.order is None else order_token(item.order),
+        "cause": None if item.cause is None else orjson.dumps(dict(item.cause)).decode(),
     }
 
 
@@ -117,11 +111,7 @@ def enqueue(
     connection: Connection,
     topic: str,
     state: object,
-    *,
-    private: object = None,
-    event_id: str | None = None,
-    order: int | str | None = None,
-    cause: Mapping[str, str] | None = None,
+    **fields: Unpack[Fields],
 ) -> str:
     """Return the event id of a publish that happens when the connection's transaction commits. Commits nothing.
 
@@ -132,7 +122,7 @@ def enqueue(
         PublishRefused: it could not be published.
         OutsideTransaction: the connection is in autocommit, with no transaction open.
     """
-    columns = row(topic, state, private, event_id, order, cause)
+    columns = row(topic, state, **fields)
     _check_transaction(connection)
     cursor = cast(Cursor, connection.cursor())
     try:
@@ -142,16 +132,7 @@ def enqueue(
     return cast(str, columns["event_id"])
 
 
-def enqueue_django(
-    topic: str,
-    state: object,
-    *,
-    private: object = None,
-    event_id: str | None = None,
-    order: int | str | None = None,
-    cause: Mapping[str, str] | None = None,
-    using: str = "default",
-) -> str:
+def enqueue_django(topic: str, state: object, *, using: str = "default", **fields: Unpack[Fields]) -> str:
     """Return the event id of a publish that happens when the surrounding `transaction.atomic()` commits.
 
     Raises:
@@ -160,18 +141,14 @@ def enqueue_django(
     """
     from django.db import connections
 
-    return enqueue(connections[using], topic, state, private=private, event_id=event_id, order=order, cause=cause)
+    return enqueue(connections[using], topic, state, **fields)
 
 
 def enqueue_sqlalchemy(
     session: Session | sqlalchemy.Connection,
     topic: str,
     state: object,
-    *,
-    private: object = None,
-    event_id: str | None = None,
-    order: int | str | None = None,
-    cause: Mapping[str, str] | None = None,
+    **fields: Unpack[Fields],
 ) -> str:
     """Return the event id of a publish that happens when the session's, or connection's, transaction commits.
 
@@ -182,7 +159,7 @@ def enqueue_sqlalchemy(
     from sqlalchemy import text
     from sqlalchemy.orm import Session
 
-    columns = row(topic, state, private, event_id, order, cause)
+    columns = row(topic, state, **fields)
     connection = session.connection() if isinstance(session, Session) else session
     if getattr(connection.connection.dbapi_connection, "autocommit", False) is True:
         raise OutsideTransaction("the engine is in autocommit: there is no transaction to belong to")
@@ -194,11 +171,7 @@ async def enqueue_sqlalchemy_async(
     session: AsyncSession | AsyncConnection,
     topic: str,
     state: object,
-    *,
-    private: object = None,
-    event_id: str | None = None,
-    order: int | str | None = None,
-    cause: Mapping[str, str] | None = None,
+    **fields: Unpack[Fields],
 ) -> str:
     """Return what `enqueue_sqlalchemy` does, for an AsyncSession or AsyncConnection.
 
@@ -206,22 +179,14 @@ async def enqueue_sqlalchemy_async(
         PublishRefused: it could not be published.
         OutsideTransaction: the engine is in autocommit.
     """
-    return await session.run_sync(
-        lambda inner: enqueue_sqlalchemy(
-            inner, topic, state, private=private, event_id=event_id, order=order, cause=cause
-        )
-    )
+    return await session.run_sync(lambda inner: enqueue_sqlalchemy(inner, topic, state, **fields))
 
 
 async def enqueue_psycopg_async(
     connection: psycopg.AsyncConnection[Any],
     topic: str,
     state: object,
-    *,
-    private: object = None,
-    event_id: str | None = None,
-    order: int | str | None = None,
-    cause: Mapping[str, str] | None = None,
+    **fields: Unpack[Fields],
 ) -> str:
     """Return what `enqueue` does, for psycopg's AsyncConnection.
 
@@ -229,7 +194,7 @@ async def enqueue_psycopg_async(
         PublishRefused: it could not be published.
         OutsideTransaction: the connection is in autocommit, with no transaction open.
     """
-    columns = row(topic, state, private, event_id, order, cause)
+    columns = row(topic, state, **fields)
     _check_transaction(connection)
     await connection.execute(INSERT_PYFORMAT.encode(), [columns[name] for name in _COLUMNS])
     return cast(str, columns["event_id"])

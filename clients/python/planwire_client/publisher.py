@@ -1,7 +1,7 @@
 """Publishes states: through a gateway with a publish key, or straight to the store. Blocking, and for asyncio.
 
 Every publish has an event id, its own or a made-up one, so that repeating it after a lost answer changes nothing.
-What to send and when to try again is decided in change.py; here it is only done.
+delivery.py decides what to send and when to try again.
 """
 
 from __future__ import annotations
@@ -10,25 +10,16 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Protocol, Self
+from collections.abc import Sequence
+from typing import Generic, Protocol, Self, TypeVar, Unpack
 from urllib.parse import urlsplit
 
-from planwire_client.change import (
-    Answers,
-    Outcome,
-    Publish,
-    Published,
-    Reply,
-    Retries,
-    Send,
-    Sleep,
-    Trouble,
-    deliver,
-    identified,
-)
+from planwire_client.change import ConditionalFields, Outcome, Publish, Published, identified
+from planwire_client.delivery import Answers, Reply, Retries, Retryable, Send, Sleep, Step, deliver
 from planwire_client.errors import PlanwireError, PublishRefused
 from planwire_client.http import AsyncHttpTransport, HttpTransport
+
+T = TypeVar("T")
 
 SOURCE = "backend"
 """What causes say a publish straight to the store came from, where the publisher is given no name."""
@@ -37,7 +28,7 @@ SOURCE = "backend"
 class Transport(Protocol):
     """What a blocking publisher sends through."""
 
-    def send(self, step: Send, now: float) -> Answers | Trouble:
+    def send(self, step: Send, now: float) -> Answers | Retryable:
         """Return what became of one attempt."""
 
     def close(self) -> None:
@@ -47,7 +38,7 @@ class Transport(Protocol):
 class AsyncTransport(Protocol):
     """The same for asyncio."""
 
-    async def send(self, step: Send, now: float) -> Answers | Trouble:
+    async def send(self, step: Send, now: float) -> Answers | Retryable:
         """Return what became of one attempt."""
 
     async def close(self) -> None:
@@ -76,15 +67,42 @@ def _new_id() -> str:
     return uuid.uuid4().hex
 
 
-def _only(outcomes: Sequence[Outcome]) -> Published:
-    (outcome,) = outcomes
-    if isinstance(outcome, Published):
-        return outcome
-    raise PublishRefused(outcome.code, outcome.detail)
+class _Delivery:
+    """One call's way through `deliver`. `outcomes`: complete once there is no next step."""
+
+    def __init__(self, items: Sequence[Publish], retries: Retries) -> None:
+        self._steps = deliver([identified(item, _new_id) for item in items], retries, time.monotonic, random.random)
+        self.outcomes: list[Outcome] = []
+
+    def next(self, reply: Reply) -> Step | None:
+        """Return what to do after `reply`, or None at the end."""
+        try:
+            return self._steps.send(reply)
+        except StopIteration as stop:
+            self.outcomes = stop.value
+            return None
+
+    @property
+    def only(self) -> Published:
+        """The outcome of the only item.
+
+        Raises:
+            PublishRefused: the item was rejected.
+        """
+        (outcome,) = self.outcomes
+        if isinstance(outcome, Published):
+            return outcome
+        raise PublishRefused(outcome.code, outcome.detail)
 
 
-class Publisher:
-    """Publishes, blocking. May be shared between threads; one per process is enough. A context manager."""
+class _Publishing(Generic[T]):
+    """What both publishers have in common: where they publish to, and for how long they try."""
+
+    def _to_gateway(self, url: str, key: str) -> T:
+        raise NotImplementedError
+
+    def _to_store(self, url: str, source: str, prefix: str) -> T:
+        raise NotImplementedError
 
     def __init__(
         self,
@@ -94,40 +112,48 @@ class Publisher:
         retries: Retries | None = None,
         source: str = SOURCE,
         prefix: str = PREFIX,
-        transport: Transport | None = None,
+        transport: T | None = None,
     ) -> None:
         """Publish to `url`: a gateway (http, https) with a publish `key`, or the store (STORE_SCHEMES).
 
-        source: what causes say, straight to the store only (a gateway says the key's name).
-        prefix: the installation's PLANWIRE_PREFIX, straight to the store only.
-        transport: instead of a URL, for example `StoreTransport` on a client that finds its server by Sentinel.
+        Args:
+            url: where to publish to.
+            key: the publish key, at a gateway.
+            retries: how long a call goes on.
+            source: what causes say, straight to the store only (a gateway says the key's name).
+            prefix: the installation's PLANWIRE_PREFIX, straight to the store only.
+            transport: instead of a URL, for example `StoreTransport` on a client that finds its server by Sentinel.
 
         Raises:
             PlanwireError: the URL has another scheme, or a gateway is to be used without a key.
         """
         self._retries = retries or Retries()
         if transport is None:
-            transport = _store_transport(url, source, prefix) if _is_store(url, key) else HttpTransport(url, key)
+            is_store = _is_store(url, key)
+            transport = self._to_store(url, source, prefix) if is_store else self._to_gateway(url, key)
         self._transport = transport
 
-    def publish(
-        self,
-        topic: str,
-        state: object,
-        *,
-        private: object = None,
-        event_id: str | None = None,
-        order: int | str | None = None,
-        if_version: int | None = None,
-        cause: Mapping[str, str] | None = None,
-    ) -> Published:
-        """Return the verdict on the topic's new state; see `Publish` for the fields. A conflict is a verdict.
+
+class Publisher(_Publishing[Transport]):
+    """Publishes, blocking. May be shared between threads; one per process is enough. A context manager."""
+
+    def _to_gateway(self, url: str, key: str) -> Transport:
+        return HttpTransport(url, key)
+
+    def _to_store(self, url: str, source: str, prefix: str) -> Transport:
+        # Here, not above: redis-py is an extra.
+        from planwire_client.store import StoreTransport, open_store
+
+        return StoreTransport(open_store(url), source, prefix)
+
+    def publish(self, topic: str, state: object, **fields: Unpack[ConditionalFields]) -> Published:
+        """Return the verdict on the topic's new state; `Publish` explains the fields. A conflict is a verdict.
 
         Raises:
             PublishRefused: it is wrong, or the key is; nothing was changed.
             Unavailable: no answer for as long as allowed; it may have happened. Try later with the same event id.
         """
-        return _only(self.publish_many([Publish(topic, state, private, event_id, order, if_version, cause)]))
+        return self._run([Publish(topic, state, **fields)]).only
 
     def publish_many(self, items: Sequence[Publish]) -> list[Outcome]:
         """Return an outcome for each item, in order; sent in batches of 500. One bad item does not stop the others.
@@ -136,20 +162,19 @@ class Publisher:
             PublishRefused: a whole batch was refused, for example because of the key.
             Unavailable: some have no outcome; `outcomes` has the others'.
         """
-        steps = deliver([identified(item, _new_id) for item in items], self._retries, time.monotonic, random.random)
+        return self._run(items).outcomes
+
+    def _run(self, items: Sequence[Publish]) -> _Delivery:
+        delivery = _Delivery(items, self._retries)
         reply: Reply = None
-        while True:
-            try:
-                step = steps.send(reply)
-            except StopIteration as stop:
-                outcomes: list[Outcome] = stop.value
-                return outcomes
+        while (step := delivery.next(reply)) is not None:
+            reply = None
             match step:
                 case Send():
                     reply = self._transport.send(step, time.time())
                 case Sleep(seconds):
                     time.sleep(seconds)
-                    reply = None
+        return delivery
 
     def close(self) -> None:
         """Close every connection."""
@@ -162,48 +187,25 @@ class Publisher:
         self.close()
 
 
-class AsyncPublisher:
+class AsyncPublisher(_Publishing[AsyncTransport]):
     """Publishes, for asyncio; otherwise as `Publisher`. An async context manager; belongs to one event loop."""
 
-    def __init__(
-        self,
-        url: str = "",
-        key: str = "",
-        *,
-        retries: Retries | None = None,
-        source: str = SOURCE,
-        prefix: str = PREFIX,
-        transport: AsyncTransport | None = None,
-    ) -> None:
-        """As `Publisher`.
+    def _to_gateway(self, url: str, key: str) -> AsyncTransport:
+        return AsyncHttpTransport(url, key)
 
-        Raises:
-            PlanwireError: the URL has another scheme, or a gateway is to be used without a key.
-        """
-        self._retries = retries or Retries()
-        if transport is None:
-            is_store = _is_store(url, key)
-            transport = _async_store_transport(url, source, prefix) if is_store else AsyncHttpTransport(url, key)
-        self._transport = transport
+    def _to_store(self, url: str, source: str, prefix: str) -> AsyncTransport:
+        from planwire_client.store import AsyncStoreTransport, open_store_async
 
-    async def publish(
-        self,
-        topic: str,
-        state: object,
-        *,
-        private: object = None,
-        event_id: str | None = None,
-        order: int | str | None = None,
-        if_version: int | None = None,
-        cause: Mapping[str, str] | None = None,
-    ) -> Published:
+        return AsyncStoreTransport(open_store_async(url), source, prefix)
+
+    async def publish(self, topic: str, state: object, **fields: Unpack[ConditionalFields]) -> Published:
         """Return the verdict, as `Publisher.publish` does.
 
         Raises:
             PublishRefused: it is wrong, or the key is; nothing was changed.
             Unavailable: no answer for as long as allowed; it may have happened. Try later with the same event id.
         """
-        return _only(await self.publish_many([Publish(topic, state, private, event_id, order, if_version, cause)]))
+        return (await self._run([Publish(topic, state, **fields)])).only
 
     async def publish_many(self, items: Sequence[Publish]) -> list[Outcome]:
         """Return an outcome for each item, as `Publisher.publish_many` does.
@@ -212,20 +214,19 @@ class AsyncPublisher:
             PublishRefused: a whole batch was refused, for example because of the key.
             Unavailable: some have no outcome; `outcomes` has the others'.
         """
-        steps = deliver([identified(item, _new_id) for item in items], self._retries, time.monotonic, random.random)
+        return (await self._run(items)).outcomes
+
+    async def _run(self, items: Sequence[Publish]) -> _Delivery:
+        delivery = _Delivery(items, self._retries)
         reply: Reply = None
-        while True:
-            try:
-                step = steps.send(reply)
-            except StopIteration as stop:
-                outcomes: list[Outcome] = stop.value
-                return outcomes
+        while (step := delivery.next(reply)) is not None:
+            reply = None
             match step:
                 case Send():
                     reply = await self._transport.send(step, time.time())
                 case Sleep(seconds):
                     await asyncio.sleep(seconds)
-                    reply = None
+        return delivery
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -236,24 +237,3 @@ class AsyncPublisher:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-
-def _store_transport(url: str, source: str, prefix: str) -> Transport:
-    # Here, not above: redis-py is an extra.
-    import redis
-
-    from planwire_client.store import StoreTransport, is_cluster, open_cluster, options
-
-    if is_cluster(url):
-        return StoreTransport(lambda: open_cluster(url), source, prefix)
-    return StoreTransport(redis.Redis.from_url(url, **options()), source, prefix)
-
-
-def _async_store_transport(url: str, source: str, prefix: str) -> AsyncTransport:
-    import redis.asyncio
-
-    from planwire_client.store import AsyncStoreTransport, is_cluster, open_cluster_async, options
-
-    if is_cluster(url):
-        return AsyncStoreTransport(open_cluster_async(url), source, prefix)
-    return AsyncStoreTransport(redis.asyncio.Redis.from_url(url, **options()), source, prefix)

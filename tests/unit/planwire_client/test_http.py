@@ -7,15 +7,15 @@ import json
 import pytest
 
 from planwire_client import Publish, Published, PublishRefused, Rejected, Verdict
-from planwire_client.change import Answers, Trouble
 from planwire_client.core.headers import retry_after_s
+from planwire_client.delivery import Answers, Retryable
 from planwire_client.http import answer_of, request_of
 
 ONE = [Publish("tenant:a", {"n": 1}, event_id="e1", if_version=0)]
 TWO = [*ONE, Publish("tenant:b", {"n": 2}, event_id="e2")]
 
 
-def answer(items: list[Publish], status: int, body: object, **headers: str) -> Answers | Trouble:
+def answer(items: list[Publish], status: int, body: object, **headers: str) -> Answers | Retryable:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return answer_of(items, status, headers, content, now=0.0)
 
@@ -48,7 +48,7 @@ def test_a_batch_has_an_outcome_for_each() -> None:
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_these_are_tried_again(status: int) -> None:
     said = answer(ONE, status, {"code": "c", "detail": "d"}, **{"retry-after": "3"})
-    assert said == Trouble(f"{status} c: d", status == 429, 3.0)
+    assert said == Retryable(f"{status} c: d", status == 429, 3.0)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
@@ -66,7 +66,7 @@ def test_an_answer_that_is_no_gateways_is_no_verdict(items: list[Publish], body:
 
 
 def test_a_page_of_a_proxy_that_is_down_is_tried_again() -> None:
-    assert answer(ONE, 502, b"<html>") == Trouble("502 from the gateway", False, None)
+    assert answer(ONE, 502, b"<html>") == Retryable("502 from the gateway", False, None)
 
 
 @pytest.mark.parametrize(

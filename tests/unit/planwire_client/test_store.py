@@ -9,7 +9,8 @@ import orjson
 import pytest
 
 from planwire_client import AsyncPublisher, Publish, Published, Rejected, Verdict
-from planwire_client.store import PATCH_MIN_BYTES, AsyncStoreTransport, Batch
+from planwire_client.commit_batch import PATCH_MIN_BYTES, Batch
+from planwire_client.store import AsyncStoreTransport
 from sync.store.keys import DEFAULT_KEYS as keys
 
 

@@ -9,22 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planwire_client import Outcome, Publish, Published, PublishRefused, RateLimited, Rejected, Retries, Verdict
-from planwire_client.change import (
-    BATCH_BYTES,
-    Answers,
-    Send,
-    Sleep,
-    Trouble,
-    check,
-    chunks,
-    deliver,
-    encode,
-    identified,
-)
+from planwire_client.change import check, encode, identified
 from planwire_client.core.topic import RESERVED_KINDS
+from planwire_client.delivery import BATCH_BYTES, Answers, Retryable, Send, Sleep, chunks, deliver
 from planwire_client.errors import Unavailable
 
-LATER = Trouble("503")
+LATER = Retryable("503")
 
 
 def item(topic: str = "tenant:a", event_id: str = "e1") -> Publish:
@@ -42,7 +32,7 @@ def missed(one: Publish) -> Rejected:
 class Run:
     """Drives `deliver` with a clock of its own. `answer` is asked at each send."""
 
-    def __init__(self, answer: Callable[[Sequence[Publish], int], Answers | Trouble], chance: float = 0.5) -> None:
+    def __init__(self, answer: Callable[[Sequence[Publish], int], Answers | Retryable], chance: float = 0.5) -> None:
         self.now = 0.0
         self.sent: list[list[Publish]] = []
         self.slept: list[float] = []
@@ -51,7 +41,7 @@ class Run:
 
     def __call__(self, items: Sequence[Publish], retries: Retries | None = None) -> list[Outcome]:
         steps = deliver(items, retries or Retries(), lambda: self.now, lambda: self._chance)
-        reply: Answers | Trouble | None = None
+        reply: Answers | Retryable | None = None
         while True:
             try:
                 step = steps.send(reply)
@@ -85,7 +75,7 @@ def test_pauses_grow_with_full_jitter_up_to_a_bound() -> None:
 
 
 def test_retry_after_is_waited_at_least() -> None:
-    run = Run(lambda items, attempt: Trouble("429", True, 7) if attempt == 1 else Answers([applied(items[0])]))
+    run = Run(lambda items, attempt: Retryable("429", True, 7) if attempt == 1 else Answers([applied(items[0])]))
     run([item()])
     assert run.slept[0] >= 7
 
@@ -98,7 +88,7 @@ def test_attempts_are_bounded() -> None:
 
 
 def test_patience_is_bounded_and_nothing_is_slept_in_vain() -> None:
-    run = Run(lambda items, attempt: Trouble("429", True, 60))
+    run = Run(lambda items, attempt: Retryable("429", True, 60))
     with pytest.raises(RateLimited) as raised:
         run([item()], Retries(patience_s=30))
     assert (run.slept, raised.value.retry_after_s) == ([], 60)
@@ -221,7 +211,7 @@ def test_the_others_of_its_batch_are_sent_and_keep_their_places() -> None:
     good = [item(f"tenant:{index}", str(index)) for index in range(1001)]
     items = [UNSAFE[0], *good[:600], UNSAFE[1], *good[600:], UNSAFE[2]]
 
-    def answer(sent: Sequence[Publish], attempt: int) -> Answers | Trouble:
+    def answer(sent: Sequence[Publish], attempt: int) -> Answers | Retryable:
         if attempt == 2:
             return LATER
         return Answers([missed(one) if attempt == 1 and one.event_id == "7" else applied(one) for one in sent])

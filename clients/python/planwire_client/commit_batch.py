@@ -1,0 +1,109 @@
+"""Publishes as one round trip to the store: the commands of the commit script, and what its replies mean. Pure."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Sequence
+from typing import cast
+
+import orjson
+
+from planwire_client.change import Outcome, Publish, Published, Rejected, check, encode
+from planwire_client.core import commit
+from planwire_client.core.commit import Verdict
+from planwire_client.core.names import Names
+from planwire_client.delivery import Answers
+from planwire_client.errors import PublishRefused
+
+BILLED = "billing computes this topic: publish under another name, or grant what it should have beside the plan"
+
+PATCH_MIN_BYTES = 1024
+"""States below it get no merge patch: reading the stored one costs more than the patch saves."""
+
+KEY_AT, STATE_AT, PATCH_AT = 3, 6 + commit.STATE_AT, 6 + commit.PATCH_AT
+"""Where the key of the topic's hash, the state and the patch stand in a command."""
+
+Command = list[bytes | str | int]
+
+DEFAULT_NAMES = Names()
+
+log = logging.getLogger("planwire_client")
+
+
+class Batch:
+    """One round trip: the commands of those items that may be sent, and where the others' refusals go. Pure.
+
+    `reads`: the commands of a round trip before it, whose replies go into `complete`.
+    """
+
+    def __init__(
+        self, items: Sequence[Publish], source: str, now: float, is_sharded: bool = False, names: Names = DEFAULT_NAMES
+    ) -> None:
+        self._items = items
+        self._refused: dict[int, Rejected] = {}
+        self.commands: list[Command] = []
+        self.reads: list[Command] = []
+        self._replacing: list[Command] = []
+        received_at = datetime.datetime.fromtimestamp(now, datetime.UTC).isoformat(timespec="milliseconds")
+        for index, item in enumerate(items):
+            try:
+                self.commands.append(_command(item, source, received_at.replace("+00:00", "Z"), is_sharded, names))
+            except PublishRefused as refusal:
+                self._refused[index] = Rejected(item.topic, refusal.code, refusal.detail)
+        self._plan_reads()
+
+    def _plan_reads(self) -> None:
+        seen = set()
+        for command in self.commands:
+            state, key = command[STATE_AT], command[KEY_AT]
+            assert isinstance(state, bytes), "encode made it"
+            # Of several of a topic only the first replaces what is stored.
+            if len(state) >= PATCH_MIN_BYTES and key not in seen:
+                self.reads.append(["HMGET", key, "version", "state"])
+                self._replacing.append(command)
+            seen.add(key)
+
+    def complete(self, replies: Sequence[object]) -> None:
+        """Add the patches from what is stored, given the replies to `reads`; what could not be read gets none."""
+        for command, reply in zip(self._replacing, replies, strict=True):
+            state = command[STATE_AT]
+            if isinstance(reply, list) and reply[0] is not None and isinstance(state, bytes):
+                command[PATCH_AT] = commit.patch_argument(int(reply[0]), reply[1] or b"null", state)
+
+    def answers(self, replies: Sequence[object]) -> Answers:
+        """Return every item's outcome, given the replies to the commands."""
+        left = iter(replies)
+        return Answers(
+            [self._refused.get(index) or _outcome(item, next(left)) for index, item in enumerate(self._items)]
+        )
+
+
+def _command(item: Publish, source: str, received_at: str, is_sharded: bool, names: Names) -> Command:
+    check(item)
+    cause = {"source": source, "event_id": item.event_id, "received_at": received_at, **(item.cause or {})}
+    keys = commit.keys_of(names, item.topic)
+    arguments = commit.arguments_of(
+        names,
+        item.topic,
+        encode("state", item.state),
+        b"" if item.private is None else encode("private", item.private),
+        is_sharded=is_sharded,
+        event_id=item.event_id or "",
+        order="" if item.order is None else commit.order_token(item.order),
+        if_version=item.if_version,
+        cause=orjson.dumps(cause),
+    )
+    return ["EVALSHA", commit.SHA, len(keys), *keys, *arguments]
+
+
+def _outcome(item: Publish, reply: object) -> Outcome:
+    if isinstance(reply, Exception):
+        return Rejected(item.topic, "store_unavailable", str(reply))
+    verdict, version, _, *unannounced = cast("tuple[bytes | str, ...]", reply)
+    if unannounced:
+        log.warning("%s was committed, but the store would not announce it: %s", item.topic, unannounced[0])
+    text = verdict.decode() if isinstance(verdict, bytes) else verdict
+    if text == "billed":
+        return Rejected(item.topic, "topic_is_billed", BILLED)
+    return Published(item.topic, Verdict(text), int(version), item.event_id or "")
