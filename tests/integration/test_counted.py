@@ -46,7 +46,7 @@ async def test_an_error_of_the_process_itself_is_counted(
             raise RuntimeError("unforeseen")
 
         monkeypatch.setattr(running.node.store, "read", broken)
-        monkeypatch.setattr(running.node.hub, "watch", broken)
+        monkeypatch.setattr(running.node.hub, "reader", broken)
         answer = await client.get(path)
         assert (answer.status_code, answer.json()["code"]) == (500, "internal")
         found = counted(running, EVENTS if path.endswith("events") else STATE)
