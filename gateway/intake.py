@@ -16,7 +16,7 @@ from sync.billing.api import routes as billing_routes
 from sync.billing.api import webhooks
 from sync.billing.api.body_self_check import self_check
 from sync.billing.api.operator_service import OperatorService
-from sync.billing.services.ingest import Pipeline
+from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.queue_stats import Backlog
 from sync.settings import SyncSettings
 from sync.source.hydration import Hydration, hydration
@@ -33,14 +33,14 @@ class Intake:
     """
 
     settings: SyncSettings
-    pipeline: Pipeline
+    services: BillingServices
     backlog: Backlog
     hydration: Hydration | None
 
     def routes(self, node: Node, wrap_webhook: webhooks.WrapWebhook | None) -> list[Route]:
         """Return the intake's routes in front of `node`; `wrap_webhook` watches each provider's deliveries."""
         return billing_routes.routes(
-            self.pipeline,
+            self.services,
             self.settings,
             publish_key_guard(node),
             self.hydration,
@@ -59,13 +59,13 @@ class Intake:
         """
         if not any(provider.secrets for provider in self.settings.providers.values()):
             return
-        routes = webhooks.routes(self.pipeline, self.settings)
+        routes = webhooks.routes(self.services, self.settings)
         for route in routes:
             await self_check(front(routes), route.path)
 
     def operator_service(self, node: Node) -> OperatorService:
         """Return what a console in this process reads and does."""
-        return OperatorService(self.pipeline, self.settings.environments, node.acks.of_topic)
+        return OperatorService(self.services, self.settings.environments, node.acks.of_topic)
 
 
 def check(environ: Mapping[str, str]) -> None:
@@ -86,10 +86,10 @@ async def open_intake(environ: Mapping[str, str], store: Store) -> AsyncIterator
     """
     settings = SyncSettings.from_env(environ)
     async with AsyncExitStack() as stack:
-        pipeline = await bootstrap.build_pipeline(store, settings)
-        stack.push_async_callback(pipeline.aclose)
+        services = await bootstrap.build_services(store, settings)
+        stack.push_async_callback(services.aclose)
         hydrating = hydration(store, settings)
         if hydrating is not None:
             stack.push_async_callback(hydrating.aclose)
-        backlog = Backlog(store, map(pipeline.environment, settings.environments))
-        yield Intake(settings, pipeline, backlog, hydrating)
+        backlog = Backlog(store, map(services.environment, settings.environments))
+        yield Intake(settings, services, backlog, hydrating)

@@ -1,6 +1,6 @@
 """The composition root: builds what the settings describe. The worker, the backfill and the web process start here.
 
-It loads no HTTP server; `sync.billing.api` puts routes in front of the pipeline that is built here.
+It loads no HTTP server; `sync.billing.api` puts routes in front of the services that are built here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sync.billing.providers import registry
 from sync.billing.providers.base import ProviderClient, RateLimiter, SdkMissingError
 from sync.billing.providers.rate_limit import LocalRateLimiter, RedisRateLimiter
 from sync.billing.services.backfill import BackfillError
-from sync.billing.services.ingest import Pipeline
+from sync.billing.services.wiring import BillingServices
 from sync.settings import SettingsError, SyncSettings
 from sync.store.embedded import server
 from sync.store.redis.connect import connect
@@ -77,17 +77,17 @@ async def open_store(settings: SyncSettings) -> AsyncIterator[Store]:
         yield store
 
 
-async def build_pipeline(
+async def build_services(
     store: Store, settings: SyncSettings, make_rate_limiter: MakeRateLimiter | None = None
-) -> Pipeline:
-    """Return the pipeline that `settings` describe. By default all processes share the rate limits in the store.
+) -> BillingServices:
+    """Return billing as `settings` describe it. By default all processes share the rate limits in the store.
 
     Raises:
         SettingsError: the catalog cannot be used.
         SdkMissingError: API keys are set, and the provider's SDK is not installed.
     """
     catalog_watcher = await asyncio.to_thread(open_catalog, settings)
-    return Pipeline(
+    return BillingServices(
         store,
         catalog_watcher,
         {name: spec.adapter for name, spec in registry.PROVIDERS.items()},
@@ -126,8 +126,8 @@ def build_clients(settings: SyncSettings, make_rate_limiter: MakeRateLimiter) ->
 @contextlib.asynccontextmanager
 async def open_backfill(
     settings: SyncSettings, provider: str, environment: str, *, dry_run: bool
-) -> AsyncIterator[Pipeline]:
-    """Yield a pipeline that can ask `provider` in `environment`, on the store that `settings` name.
+) -> AsyncIterator[BillingServices]:
+    """Yield billing that can ask `provider` in `environment`, on the store that `settings` name.
 
     Raises:
         BackfillError: no API key is set for the environment, or no catalog.
@@ -143,11 +143,11 @@ async def open_backfill(
         raise BackfillError("PLANWIRE_CATALOG must be set: without it no price means anything")
     async with open_store(settings) as store, contextlib.AsyncExitStack() as stack:
         # A dry run writes nothing, and so it has a rate limit of its own.
-        pipeline = await build_pipeline(store, settings, _local_rate_limiter if dry_run else None)
-        stack.push_async_callback(pipeline.aclose)
-        if (provider, environment) not in pipeline.sources:
+        services = await build_services(store, settings, _local_rate_limiter if dry_run else None)
+        stack.push_async_callback(services.aclose)
+        if (provider, environment) not in services.clients:
             raise BackfillError(f"{provider} cannot be asked: what asks it is not installed")
-        yield pipeline
+        yield services
 
 
 def _local_rate_limiter(provider: str, environment: str, rate_per_s: float) -> RateLimiter:

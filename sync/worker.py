@@ -21,8 +21,8 @@ from sync import bootstrap
 from sync.billing.domain.outcome import WAITS_CATALOG, WAITS_SOFTWARE
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.services.catch_up import CatchUp
-from sync.billing.services.ingest import Pipeline
-from sync.billing.services.reconcile import BACKGROUND_PATIENCE_S, Reconciliation
+from sync.billing.services.reconcile import BACKGROUND_PATIENCE_S
+from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import AUDIT_EVERY_S
 from sync.billing.storage.inbox import Record
 from sync.billing.storage.reconcile_requests import Wanted
@@ -67,23 +67,23 @@ class Worker:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        services: BillingServices,
         environments: tuple[str, ...],
         *,
         poll_s: float = POLL_S,
         hydration: Hydration | None = None,
         alive_file: Path | None = None,
     ) -> None:
-        """Work with `pipeline` for `environments`; an idle task looks again after about `poll_s`.
+        """Work with `services` for `environments`; an idle task looks again after about `poll_s`.
 
         `hydration`: who fills topics from the application's backend, if it has been named. `alive_file`: what is
         touched every ALIVE_S.
         """
-        self._pipeline = pipeline
+        self._services = services
         self._hydration = hydration
-        self._reconciliation = Reconciliation(pipeline)
-        self._reprojection = self._reconciliation.reprojection
-        self._wanted = Wanted(pipeline.store)
+        self._reconciliation = services.reconciliation
+        self._reprojection = services.reprojection
+        self._wanted = Wanted(services.store)
         self._environments = environments
         self._poll_s = poll_s
         self._alive_file = alive_file
@@ -107,7 +107,7 @@ class Worker:
                 group.create_task(self._alive(self._alive_file), name="alive")
             if self._hydration is not None:
                 group.create_task(self._hydration.run(self._stopped), name="hydration")
-            for provider, environment in self._pipeline.sources:
+            for provider, environment in self._services.clients:
                 group.create_task(self._catch_up(provider, environment), name=f"catch-up {provider} {environment}")
 
     async def _alive(self, path: Path) -> None:
@@ -119,13 +119,13 @@ class Worker:
             await self._pause(ALIVE_S)
 
     async def _inbox(self, environment: str) -> None:
-        inbox = self._pipeline.environment(environment).inbox
+        inbox = self._services.environment(environment).inbox
         while not self._stopped.is_set():
             try:
                 claimed = await inbox.claim(BATCH)
                 for record in claimed:
                     if self._stopped.is_set():
-                        await self._pipeline.postpone(environment, record.event_id, 0)
+                        await self._services.ingest.postpone(environment, record.event_id, 0)
                     else:
                         await self._resume(record, environment)
             except StoreError as error:
@@ -136,28 +136,30 @@ class Worker:
 
     async def _resume(self, record: Record, environment: str) -> None:
         try:
-            receipt = await self._pipeline.resume(record, environment)
+            result = await self._services.ingest.resume(record, environment)
         except StoreError:
             raise
         except Exception as error:
             # An event that fails in a way nobody foresaw must not stop the others; it stays visible and is never lost.
             _log.error("event_failed", event_id=record.event_id, attempts=record.attempts, exc_info=error)
             if record.attempts >= ATTEMPTS_MAX:
-                await self._pipeline.give_up(record, environment, f"failed {record.attempts} times: {error!r}"[:300])
+                await self._services.ingest.give_up(
+                    record, environment, f"failed {record.attempts} times: {error!r}"[:300]
+                )
             else:
                 delay_s = min(BACKOFF_BASE_S * 2.0**record.attempts, BACKOFF_MAX_S)
-                await self._pipeline.postpone(environment, record.event_id, delay_s)
+                await self._services.ingest.postpone(environment, record.event_id, delay_s)
             return
         _log.info(
             "event_recovered",
             environment=environment,
             event_id=record.event_id,
-            outcome=receipt.outcome,
+            outcome=result.outcome,
             attempts=record.attempts,
         )
 
     async def _timers(self, environment: str) -> None:
-        timers = self._pipeline.environment(environment).timers
+        timers = self._services.environment(environment).timers
         while not self._stopped.is_set():
             try:
                 claimed = await timers.claim(BATCH)
@@ -165,7 +167,7 @@ class Worker:
                     if self._stopped.is_set():
                         await self._give_back(timers, due)
                     else:
-                        await self._reconciliation.fire(environment, due)
+                        await self._services.wakeup.fire(environment, due)
             except StoreError as error:
                 await self._store_away(error)
                 continue
@@ -173,8 +175,8 @@ class Worker:
                 await self._pause()
 
     async def _give_back(self, timers: DelayedQueue, due: Due) -> None:
-        batch = CommandPipeline(self._pipeline.store)
-        timers.settle(batch, due, self._pipeline.now_ns() // 1000)
+        batch = CommandPipeline(self._services.store)
+        timers.settle(batch, due, self._services.now_ns() // 1000)
         await batch.run()
 
     async def _asked_for(self) -> None:
@@ -217,7 +219,7 @@ class Worker:
 
     async def _audits(self, environment: str) -> None:
         """Compare every tenant with its provider within AUDIT_EVERY_S, evenly spread."""
-        known = self._pipeline.environment(environment)
+        known = self._services.environment(environment)
         planned = False
         while not self._stopped.is_set():
             try:
@@ -229,8 +231,8 @@ class Worker:
                     await self._reconciliation.reconcile(
                         environment, due.topic, "audit", BACKGROUND_PATIENCE_S, background=True
                     )
-                    batch = CommandPipeline(self._pipeline.store)
-                    known.audits.settle(batch, due, self._pipeline.now_ns() // 1000 + AUDIT_EVERY_S * 1_000_000)
+                    batch = CommandPipeline(self._services.store)
+                    known.audits.settle(batch, due, self._services.now_ns() // 1000 + AUDIT_EVERY_S * 1_000_000)
                     await batch.run()
             except StoreError as error:
                 await self._store_away(error)
@@ -240,16 +242,22 @@ class Worker:
 
     async def _plan_audits(self, environment: str) -> None:
         """Have tenants audited that were there before there was an API key."""
-        known = self._pipeline.environment(environment)
+        known = self._services.environment(environment)
         async for topic in known.topics():
-            batch = CommandPipeline(self._pipeline.store)
-            known.plan_audit(batch, topic, self._pipeline.now_ns() // 1000)
+            batch = CommandPipeline(self._services.store)
+            known.plan_audit(batch, topic, self._services.now_ns() // 1000)
             await batch.run()
 
     async def _catch_up(self, provider: str, environment: str) -> None:
         """Read on in the provider's events, at the start and every CATCH_UP_S."""
-        source = self._pipeline.sources[provider, environment]
-        catch_up = CatchUp(self._pipeline, environment, self._pipeline.adapters[provider], source)
+        client = self._services.clients[provider, environment]
+        catch_up = CatchUp(
+            self._services.store,
+            self._services.environment(environment),
+            self._services.adapters[provider],
+            client,
+            self._services.now_ns,
+        )
         while not self._stopped.is_set():
             try:
                 await catch_up.run()
@@ -263,10 +271,10 @@ class Worker:
     async def _catalog(self) -> None:
         """Bring every tenant up to the present catalog: at the start, and whenever the file is edited."""
         waits_on: tuple[str, ...] = (WAITS_CATALOG, WAITS_SOFTWARE)
-        seen = self._pipeline.catalog_watcher.current
+        seen = self._services.catalog_watcher.current
         sweeps_s = [0.0]
         while not self._stopped.is_set():
-            current = self._pipeline.catalog_watcher.current
+            current = self._services.catalog_watcher.current
             if current is not seen:
                 seen, sweeps_s, waits_on = current, [0.0, SECOND_SWEEP_S], (WAITS_CATALOG,)
             if not sweeps_s:
@@ -283,8 +291,8 @@ class Worker:
     async def _sweep(self, waits_on: tuple[str, ...]) -> None:
         for name in self._environments:
             for thing in waits_on:
-                await self._pipeline.reopen(name, thing)
-            async for topic in self._pipeline.environment(name).topics():
+                await self._services.ingest.reopen(name, thing)
+            async for topic in self._services.environment(name).topics():
                 if self._stopped.is_set():
                     return
                 await self._reprojection.reproject(name, topic, "catalog")
@@ -325,12 +333,12 @@ async def serve(settings: SyncSettings) -> None:
         _touch(settings.alive_file)
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(bootstrap.open_store(settings))
-        pipeline = await bootstrap.build_pipeline(store, settings)
-        stack.push_async_callback(pipeline.aclose)
+        services = await bootstrap.build_services(store, settings)
+        stack.push_async_callback(services.aclose)
         hydrating = hydration(store, settings)
         if hydrating is not None:
             stack.push_async_callback(hydrating.aclose)
-        worker = Worker(pipeline, settings.environments, hydration=hydrating, alive_file=settings.alive_file)
+        worker = Worker(services, settings.environments, hydration=hydrating, alive_file=settings.alive_file)
         loop = asyncio.get_running_loop()
         for number in stop_signals():
             loop.add_signal_handler(number, worker.stop)

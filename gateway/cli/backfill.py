@@ -112,8 +112,8 @@ async def _run(
     # What a local run hands to its own processes: the keys in dev.env are the simulator's.
     local = {"PLANWIRE_DEV": "1", "PLANWIRE_PADDLE_API_URL": env.get("PLANWIRE_SIMULATOR_URL", "")}
     settings = SyncSettings.from_env({**local, **env} if _is_local(env) else env)
-    async with open_backfill(settings, provider, environ, dry_run=dry_run) as pipeline:
-        run = Backfill(pipeline, provider, environ, screen)
+    async with open_backfill(settings, provider, environ, dry_run=dry_run) as services:
+        run = Backfill(services, provider, environ, screen)
 
         def stop() -> None:
             screen.is_interrupted = True

@@ -11,7 +11,10 @@ from sync.core import announcement
 from sync.core.errors import SyncError
 
 FIELDS = ("version", "state", "cause", "rev", "owner", "erased")
-"""What is read of a topic's hash, in this order; `private` behind it where that is wanted too."""
+"""What is read of a topic's hash, in this order."""
+
+ALL_FIELDS = (*FIELDS, "private", "digest")
+"""The same with the backend-only part."""
 
 ABSENT = b"null"
 """The state of a topic that has none."""
@@ -47,6 +50,8 @@ class Snapshot:
         rev: rises with every commit, also with one that makes no version; what writers compare-and-set on.
         owner: BILLING, PUBLISHER, or empty where only a build from before the owner has written it.
         erased: whether the topic was erased.
+        restored: whether a gateway gave the state back to a store that had lost it, so that the private part is older;
+            False where the private part was not asked for.
     """
 
     topic: str
@@ -57,6 +62,7 @@ class Snapshot:
     rev: int = 0
     owner: str = ""
     erased: bool = False
+    restored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +106,8 @@ class LogEntry:
 
 
 def snapshot_of(topic: str, fields: Sequence[bytes | None]) -> Snapshot:
-    """Return the snapshot in the values of a topic's FIELDS, and of its field `private` if that was asked for."""
-    stored, state, cause, rev, owner, erased = fields[: len(FIELDS)]
+    """Return the snapshot in the values of a topic's FIELDS, or ALL_FIELDS."""
+    stored, state, cause, rev, owner, erased, *rest = fields
     if stored is None:
         return Snapshot(topic, 0, ABSENT, b"", b"")
     version, state, cause = int(stored), state or ABSENT, cause or b""
@@ -111,9 +117,10 @@ def snapshot_of(topic: str, fields: Sequence[bytes | None]) -> Snapshot:
         topic,
         version,
         state,
-        (fields[len(FIELDS)] or b"") if len(fields) > len(FIELDS) else b"",
+        (rest[0] or b"") if rest else b"",
         cause,
         version if is_older else int(rev or 0),
         (owner or b"").decode(),
         announcement.was_erased_before(state, cause) if is_older else erased is not None,
+        restored=bool(rest) and rest[1] == b"",  # restore.lua leaves no digest
     )

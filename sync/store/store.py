@@ -16,6 +16,7 @@ from sync.store.command_pipeline import CommandPipeline, Script
 from sync.store.delayed_queue import DelayedQueue
 from sync.store.keys import DEFAULT_KEYS, Keys
 from sync.store.models import ABSENT as ABSENT
+from sync.store.models import ALL_FIELDS
 from sync.store.models import FIELDS as FIELDS
 from sync.store.models import Change as Change
 from sync.store.models import Committed as Committed
@@ -145,7 +146,7 @@ class Store:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        return snapshot_of(topic, await self._one("HMGET", self.keys.snap(topic), *FIELDS, "private"))
+        return snapshot_of(topic, await self._one("HMGET", self.keys.snap(topic), *ALL_FIELDS))
 
     async def read_many(self, topics: Sequence[str]) -> list[Snapshot]:
         """Return the topics' snapshots, in order, without their private parts, in one round trip.

@@ -26,8 +26,8 @@ from sync.billing.providers.rate_limit import LocalRateLimiter, RedisRateLimiter
 from sync.billing.providers.stripe.webhooks import StripeWebhooks as Adapter
 from sync.billing.services import backfill
 from sync.billing.services.backfill import Backfill, BackfillError, Report
-from sync.billing.services.ingest import Pipeline
-from sync.billing.services.reproject import Reprojection
+from sync.billing.services.reproject import Refresh
+from sync.billing.services.wiring import BillingServices
 from sync.core.errors import SyncError
 from sync.settings import SyncSettings
 from sync.store.redis.connect import connect
@@ -64,14 +64,14 @@ async def stripe() -> AsyncIterator[Stripe]:
 
 
 @pytest.fixture
-async def pipeline(stripe: Stripe, store: Store, tmp_path: Path) -> AsyncIterator[Pipeline]:
+async def services(stripe: Stripe, store: Store, tmp_path: Path) -> AsyncIterator[BillingServices]:
     api = stripe.api()
-    yield Pipeline(store, CatalogWatcher(catalog(tmp_path)), {"stripe": Adapter()}, {("stripe", "live"): api})
+    yield BillingServices(store, CatalogWatcher(catalog(tmp_path)), {"stripe": Adapter()}, {("stripe", "live"): api})
     await api.aclose()
 
 
-async def fill(pipeline: Pipeline, provider: str = "stripe", **options: Any) -> Report:
-    return await Backfill(pipeline, provider, "live", Screen()).run(**options)
+async def fill(services: BillingServices, provider: str = "stripe", **options: Any) -> Report:
+    return await Backfill(services, provider, "live", Screen()).run(**options)
 
 
 async def state(store: Store, tenant: str) -> Any:
@@ -93,13 +93,13 @@ def told(report: Report) -> dict[str, object]:
     }
 
 
-async def mixed(stripe: Stripe, pipeline: Pipeline) -> None:
+async def mixed(stripe: Stripe, services: BillingServices) -> None:
     """Customers of every kind: known and unknown, linked and not, sold and not; one tenant was erased."""
-    reprojection = Reprojection(pipeline)
+    reprojection = services.reprojection
     known = stripe.add("known")
     same = stripe.add("same")
     for event in stripe.happened:
-        await pipeline.receive(pipeline.adapters["stripe"], orjson.dumps(event), "live")
+        await services.ingest.receive(services.adapters["stripe"], orjson.dumps(event), "live")
     stripe.change(known, status="past_due")
     stripe.change(same)
     # A second subscription of the same customer, which names no tenant: the first one tells, and comes later.
@@ -119,20 +119,21 @@ async def mixed(stripe: Stripe, pipeline: Pipeline) -> None:
     def grant(facts: Any) -> Any:
         return replace(facts, overrides=(Override("feature", "sso", True, "promised"),))
 
-    await reprojection.adopt("live", "tenant:granted", (), {"source": "operator"}, grant)
+    await reprojection.refresh("live", "tenant:granted", Refresh({"source": "operator"}, change=grant))
     stripe.add("granted", price="price_basic")
-    await reprojection.adopt("live", "tenant:erased", (), {"source": "operator"}, lambda _: Facts(erased_ns=1))
+    erased = Refresh({"source": "operator"}, change=lambda _: Facts(erased_ns=1))
+    await reprojection.refresh("live", "tenant:erased", erased)
     stripe.add("erased")
 
 
 async def test_a_dry_run_tells_what_a_run_does_and_writes_nothing(
-    stripe: Stripe, pipeline: Pipeline, store: Store
+    stripe: Stripe, services: BillingServices, store: Store
 ) -> None:
-    await mixed(stripe, pipeline)
+    await mixed(stripe, services)
     before = await dump(store)
-    rehearsed = await fill(pipeline, dry_run=True)
+    rehearsed = await fill(services, dry_run=True)
     assert await dump(store) == before
-    report = await fill(pipeline)
+    report = await fill(services)
     assert told(rehearsed) == told(report)
     assert (report.seen, report.unchanged, report.tenants_made, report.drift, report.complete) == (15, 2, 3, 3, True)
     reasons = " | ".join(sorted(report.parked.values()))
@@ -146,33 +147,33 @@ async def test_a_dry_run_tells_what_a_run_does_and_writes_nothing(
     assert (await state(store, "known"))["status"] == "past_due"
     assert (await state(store, "granted"))["features"]["sso"]
     assert (await state(store, "gone"))["status"] == "canceled"
-    drifts = await pipeline.environment("live").drifts.counts()
+    drifts = await services.environment("live").drifts.counts()
     assert (drifts["differs"], drifts["unknown_here"]) == (1, 2)
 
     versions = {key: value for key, value in (await dump(store)).items() if key.endswith(b":snap")}
-    again = await fill(pipeline)
+    again = await fill(services)
     assert (again.seen, again.unchanged, again.tenants_made, again.drift) == (15, 10, 0, 0)
     assert again.parked.keys() == report.parked.keys()
     assert {key: value for key, value in (await dump(store)).items() if key.endswith(b":snap")} == versions
 
 
 async def test_what_was_parked_is_taken_when_its_cause_is_gone(
-    stripe: Stripe, pipeline: Pipeline, store: Store, tmp_path: Path
+    stripe: Stripe, services: BillingServices, store: Store, tmp_path: Path
 ) -> None:
     subscription_id = stripe.add("acme", price="price_new")
-    report = await fill(pipeline)
+    report = await fill(services)
     assert list(report.parked.values()) == ["unknown price price_new"]
     stripe.subscriptions[subscription_id]["items"]["data"][0]["quantity"] = 5
     path = tmp_path / "stripe.toml"
     path.write_text(path.read_text().replace('"price_pro"', '"price_pro", "price_new"'))
-    await pipeline.reopen("live", "catalog")
-    (record,) = await pipeline.environment("live").inbox.claim(10)
-    assert (await pipeline.resume(record, "live")).outcome == "applied"
+    await services.ingest.reopen("live", "catalog")
+    (record,) = await services.environment("live").inbox.claim(10)
+    assert (await services.ingest.resume(record, "live")).outcome == "applied"
     # Asked again: what was listed days ago is not what is applied.
     assert (await state(store, "acme"))["limits"]["seats"] == 5
 
 
-async def test_a_webhook_that_comes_meanwhile_wins(stripe: Stripe, pipeline: Pipeline, store: Store) -> None:
+async def test_a_webhook_that_comes_meanwhile_wins(stripe: Stripe, services: BillingServices, store: Store) -> None:
     subscription_id = stripe.add("acme", quantity=2)
     stripe.add("other")
     answered, let_go = asyncio.Event(), asyncio.Event()
@@ -183,11 +184,11 @@ async def test_a_webhook_that_comes_meanwhile_wins(stripe: Stripe, pipeline: Pip
             await let_go.wait()
 
     stripe.before_answer = hold
-    run = asyncio.create_task(fill(pipeline))
+    run = asyncio.create_task(fill(services))
     await answered.wait()
     stripe.subscriptions[subscription_id]["items"]["data"][0]["quantity"] = 9
     event = stripe.happen("updated", subscription_id)
-    await pipeline.receive(pipeline.adapters["stripe"], orjson.dumps(event), "live")
+    await services.ingest.receive(services.adapters["stripe"], orjson.dumps(event), "live")
     let_go.set()
     report = await run
     assert (report.tenants_made, report.unchanged, report.drift) == (1, 1, 0)
@@ -201,11 +202,13 @@ async def test_it_waits_as_long_as_it_is_told(
         stripe.add(f"t{index}")
     monkeypatch.setattr(backfill, "BACKOFF_S", 0.01)
     api = stripe.api(RedisRateLimiter(store, "stripe", "live", 1_000))
-    pipeline = Pipeline(store, CatalogWatcher(catalog(tmp_path)), {"stripe": Adapter()}, {("stripe", "live"): api})
+    services = BillingServices(
+        store, CatalogWatcher(catalog(tmp_path)), {"stripe": Adapter()}, {("stripe", "live"): api}
+    )
     stripe.throttled, stripe.retry_after = 1, "1"
     screen = Screen()
     began = time.monotonic()
-    report = await Backfill(pipeline, "stripe", "live", screen).run()
+    report = await Backfill(services, "stripe", "live", screen).run()
     assert time.monotonic() - began >= 1
     assert (report.tenants_made, report.complete) == (4, True)
     assert "asked too often" in screen.waits[0][1]
@@ -214,33 +217,33 @@ async def test_it_waits_as_long_as_it_is_told(
     monkeypatch.setattr(backfill, "BACKOFF_MAX_S", 0.01)
     monkeypatch.setattr("sync.billing.providers.stripe.client.AWAY_S", 0.01)
     with pytest.raises(ProviderUnavailable):
-        await Backfill(pipeline, "stripe", "live", screen).run()
+        await Backfill(services, "stripe", "live", screen).run()
     assert len(stripe.asked) >= 3 + 2
     await api.aclose()
 
 
-async def test_a_limit_a_stop_and_a_restart(stripe: Stripe, pipeline: Pipeline, store: Store) -> None:
+async def test_a_limit_a_stop_and_a_restart(stripe: Stripe, services: BillingServices, store: Store) -> None:
     for index in range(8):
         stripe.add(f"t{index}")
-    first = await fill(pipeline, limit=4)
+    first = await fill(services, limit=4)
     assert (first.seen, first.tenants_made, first.complete, first.resumed) == (4, 4, False, False)
-    second = await fill(pipeline, limit=2)
+    second = await fill(services, limit=2)
     assert (second.seen, second.tenants_made, second.complete, second.resumed) == (6, 6, False, True)
-    run = Backfill(pipeline, "stripe", "live", Screen())
+    run = Backfill(services, "stripe", "live", Screen())
     run.stop()
     stopped = await run.run()
     assert (stopped.seen, stopped.complete) == (6, False)
-    rehearsed = await fill(pipeline, dry_run=True)
+    rehearsed = await fill(services, dry_run=True)
     assert (rehearsed.seen, rehearsed.unchanged) == (8, 6)
-    last = await fill(pipeline)
+    last = await fill(services)
     assert (last.seen, last.tenants_made, last.complete) == (8, 8, True)
     assert [key async for key in store.redis.scan_iter("pw:{backfill/*")] == []
-    await fill(pipeline, limit=1)
-    restarted = await fill(pipeline, restart=True)
+    await fill(services, limit=1)
+    restarted = await fill(services, restart=True)
     assert (restarted.seen, restarted.unchanged, restarted.resumed) == (8, 8, False)
 
 
-async def test_one_at_a_time(stripe: Stripe, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_at_a_time(stripe: Stripe, services: BillingServices, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backfill, "LEASE_S", 1.0)
     stripe.add()
     held = asyncio.Event()
@@ -249,23 +252,23 @@ async def test_one_at_a_time(stripe: Stripe, pipeline: Pipeline, monkeypatch: py
         await held.wait()
 
     stripe.before_answer = hold
-    first = asyncio.create_task(fill(pipeline))
+    first = asyncio.create_task(fill(services))
     await until(lambda: stripe.asked)
     with pytest.raises(BackfillError, match="is at work"):
         async with asyncio.timeout(30):
-            await fill(pipeline)
+            await fill(services)
     held.set()
     assert (await first).complete
 
 
-async def test_a_place_that_the_provider_has_forgotten(stripe: Stripe, pipeline: Pipeline) -> None:
+async def test_a_place_that_the_provider_has_forgotten(stripe: Stripe, services: BillingServices) -> None:
     for index in range(4):
         stripe.add(f"t{index}")
-    await fill(pipeline, limit=1)
+    await fill(services, limit=1)
     del stripe.subscriptions["sub_000007"]
     with pytest.raises(ProviderRejected, match="not_found"):
-        await fill(pipeline)
-    assert (await fill(pipeline, restart=True)).complete
+        await fill(services)
+    assert (await fill(services, restart=True)).complete
 
 
 async def test_paddle(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,14 +278,16 @@ async def test_paddle(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         for index in range(7):
             await paddle.act("upgrade", tenant=f"t{index}", plan="pro", quantity=index + 1)
         api = paddle.api(LocalRateLimiter(1_000, 1_000))
-        pipeline = Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": PaddleAdapter()}, {("paddle", "live"): api})
+        services = BillingServices(
+            store, CatalogWatcher(EXAMPLE), {"paddle": PaddleAdapter()}, {("paddle", "live"): api}
+        )
         events = [body for body in await paddle.events() if b"subscription.created" in body]
         for body in events[:2]:
-            await pipeline.receive(pipeline.adapters["paddle"], body, "live")
+            await services.ingest.receive(services.adapters["paddle"], body, "live")
         await paddle.act("seats", tenant="t0", quantity=50)
         screen = Screen()
-        rehearsed = await Backfill(pipeline, "paddle", "live", screen).run(dry_run=True)
-        report = await fill(pipeline, "paddle")
+        rehearsed = await Backfill(services, "paddle", "live", screen).run(dry_run=True)
+        report = await fill(services, "paddle")
         assert told(rehearsed) == told(report)
         assert (report.seen, report.unchanged, report.tenants_made, report.drift) == (7, 1, 5, 1)
         assert screen.begun == [(0, 7)]
@@ -376,7 +381,7 @@ class TestCommand:
         let_go.set()
 
     async def test_killed_between_two_steps_of_one_subscription(
-        self, stripe: Stripe, pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch
+        self, stripe: Stripe, services: BillingServices, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Committed, and not yet noted: taken once more it is unchanged, and its tenant is counted all the same."""
         for index in range(3):
@@ -388,8 +393,8 @@ class TestCommand:
         with monkeypatch.context() as patch:
             patch.setattr("sync.billing.storage.backfill_progress.BackfillProgress.move", die)
             with pytest.raises(KeyError):
-                await fill(pipeline)
-        report = await fill(pipeline)
+                await fill(services)
+        report = await fill(services)
         assert (report.seen, report.tenants_made, report.drift) == (3, 3, 0)
         assert [len(await store.log(f"tenant:t{index}")) for index in range(3)] == [1, 1, 1]
 
@@ -432,19 +437,19 @@ async def test_it_does_not_begin_with_half_of_the_settings(environ: dict[str, st
             pass
 
 
-async def test_a_store_that_is_away_is_a_failure(pipeline: Pipeline, stripe: Stripe) -> None:
+async def test_a_store_that_is_away_is_a_failure(services: BillingServices, stripe: Stripe) -> None:
     away = connect("redis://127.0.0.1:1").store
     api = stripe.api()
-    lost = Pipeline(away, pipeline.catalog_watcher, pipeline.adapters, {("stripe", "live"): api})
+    lost = BillingServices(away, services.catalog_watcher, services.adapters, {("stripe", "live"): api})
     with pytest.raises(StoreError):
         await fill(lost)
     await api.aclose()
     await away.aclose()
 
 
-async def test_somebody_else_s_topic_is_left_alone(stripe: Stripe, pipeline: Pipeline, store: Store) -> None:
+async def test_somebody_else_s_topic_is_left_alone(stripe: Stripe, services: BillingServices, store: Store) -> None:
     await store.commit(Change("tenant:acme", b'{"mine":true}', b"not facts"))
     stripe.add("acme")
-    report = await fill(pipeline)
+    report = await fill(services)
     assert "not a tenant's facts" in next(iter(report.parked.values()))
     assert await state(store, "acme") == {"mine": True}

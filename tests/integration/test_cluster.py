@@ -336,7 +336,7 @@ async def test_webhooks_timers_and_parked_events_on_a_cluster(cluster: Cluster, 
     )
     async with store_of(cluster, durable=cluster.primaries[0]._aof) as store, run_gateway(environ) as running:
         settings = SyncSettings.from_env({name: environ[name] for name in environ if name in _SYNC})
-        pipeline = await bootstrap.build_pipeline(store, settings)
+        services = await bootstrap.build_services(store, settings)
         async with httpx2.AsyncClient(base_url=running.url) as http, open_client(running, "tenant:cl") as client:
             await client.until("snapshot")
 
@@ -347,7 +347,7 @@ async def test_webhooks_timers_and_parked_events_on_a_cluster(cluster: Cluster, 
                 return str(answer.json()["outcome"])
 
             assert await post(unlinked) == "parked"
-            inbox = pipeline.environment("live").inbox
+            inbox = services.environment("live").inbox
             assert [record.status for record in await inbox.parked(None, 9)] == ["parked"]
             assert await post(trial) == "applied"
             assert await post(trial) == "duplicate"
@@ -358,7 +358,7 @@ async def test_webhooks_timers_and_parked_events_on_a_cluster(cluster: Cluster, 
             batch = CommandPipeline(store)
             batch.command("ZADD", "pw:{timers/live}:due", 1, "tenant:cl")
             await batch.run()
-            worker = Worker(pipeline, ("live",), poll_s=0.05)
+            worker = Worker(services, ("live",), poll_s=0.05)
             async with asyncio.TaskGroup() as group:
                 group.create_task(worker.run())
 

@@ -21,7 +21,7 @@ from redis.exceptions import BusyLoadingError
 
 from planwire_client import AsyncPublisher, Publisher, Verdict, outbox
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
-from sync.billing.services.ingest import Pipeline
+from sync.billing.services.wiring import BillingServices
 from sync.outbox.relay import Relay
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.redis.connect import connect
@@ -243,9 +243,9 @@ async def test_a_worker_follows_the_name(name: Name) -> None:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(store.aclose)
         stack.push_async_callback(direct.aclose)
-        pipeline = Pipeline(store, CatalogWatcher(EXAMPLE), {})
-        stack.push_async_callback(pipeline.aclose)
-        worker = Worker(pipeline, ("live",), poll_s=0.02)
+        services = BillingServices(store, CatalogWatcher(EXAMPLE), {})
+        stack.push_async_callback(services.aclose)
+        worker = Worker(services, ("live",), poll_s=0.02)
 
         async def is_done() -> bool:
             return bool(await store.redis.zcard(keys.reconcile) == 0)

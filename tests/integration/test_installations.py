@@ -115,13 +115,13 @@ async def test_every_key_and_channel_begins_with_the_prefix(tmp_path: Path, serv
             settings = SyncSettings.from_env(
                 {f"PLANWIRE_{name}": value for name, value in billing.items() if name != "INTAKE"}
             )
-            pipeline = await bootstrap.build_pipeline(store, settings)
-            worker = Worker(pipeline, settings.environments, poll_s=0.01)
+            services = await bootstrap.build_services(store, settings)
+            worker = Worker(services, settings.environments, poll_s=0.01)
             working = asyncio.create_task(worker.run())
             await until(lambda: running.node.metrics.sweeps > 3)
             worker.stop()
             await working
-            await pipeline.aclose()
+            await services.aclose()
             assert (await tab.until("welcome"))["fresh"]
         found = [key.decode() async for key in store.redis.scan_iter(count=1000)]
         assert len(found) > 8

@@ -28,7 +28,8 @@ from sync.billing.domain.outcome import EventResult
 from sync.billing.providers.base import ProviderUnavailable
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.providers.stripe import webhooks as stripe
-from sync.billing.services.ingest import Pipeline
+from sync.billing.services.ingest import Done
+from sync.billing.services.wiring import BillingServices
 from sync.http.body import BODY_MAX_BYTES
 from sync.http.callers import Caller
 from sync.http.problem import Problem
@@ -79,8 +80,8 @@ def settings(catalog: Path) -> SyncSettings:
 
 
 @pytest.fixture
-async def pipeline(store: Store, settings: SyncSettings) -> Pipeline:
-    return await bootstrap.build_pipeline(store, settings)
+async def services(store: Store, settings: SyncSettings) -> BillingServices:
+    return await bootstrap.build_services(store, settings)
 
 
 async def let_in(request: Request) -> Caller:
@@ -90,16 +91,16 @@ async def let_in(request: Request) -> Caller:
 
 
 @asynccontextmanager
-async def door_of(pipeline: Pipeline, settings: SyncSettings) -> AsyncIterator[httpx2.AsyncClient]:
-    app = Starlette(routes=billing_routes.routes(pipeline, settings, let_in))
+async def door_of(services: BillingServices, settings: SyncSettings) -> AsyncIterator[httpx2.AsyncClient]:
+    app = Starlette(routes=billing_routes.routes(services, settings, let_in))
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://door") as client:
         yield client
 
 
 @pytest.fixture
-async def door(pipeline: Pipeline, settings: SyncSettings) -> AsyncIterator[httpx2.AsyncClient]:
-    async with door_of(pipeline, settings) as client:
+async def door(services: BillingServices, settings: SyncSettings) -> AsyncIterator[httpx2.AsyncClient]:
+    async with door_of(services, settings) as client:
         yield client
 
 
@@ -175,10 +176,10 @@ async def test_s01_the_same_event_again_is_a_duplicate(door: httpx2.AsyncClient,
 async def test_s02_deliveries_at_the_same_instant_make_one_version(
     store_url: str, settings: SyncSettings, store: Store
 ) -> None:
-    """Two processes, each with a pipeline of its own, and eight deliveries of one event between them."""
+    """Two processes, each with a services of its own, and eight deliveries of one event between them."""
     other = connect(store_url).store
     try:
-        first, second = await bootstrap.build_pipeline(store, settings), await bootstrap.build_pipeline(other, settings)
+        first, second = await bootstrap.build_services(store, settings), await bootstrap.build_services(other, settings)
         async with door_of(first, settings) as one, door_of(second, settings) as two:
             body = webhook(1)
             outcomes = await asyncio.gather(*(outcome(door, body) for door in (one, two) * 4))
@@ -214,11 +215,11 @@ async def test_s26_environments_do_not_touch_each_other(door: httpx2.AsyncClient
 
 
 async def test_s27_a_simulated_event_is_stored_and_not_applied_on_live(
-    door: httpx2.AsyncClient, store: Store, pipeline: Pipeline
+    door: httpx2.AsyncClient, store: Store, services: BillingServices
 ) -> None:
     assert await outcome(door, webhook(1, event_id="ntfsimevt_1")) == "ignored"
     assert (await store.read("tenant:acme")).version == 0
-    record = await pipeline.environment("live").inbox.read("ntfsimevt_1")
+    record = await services.environment("live").inbox.read("ntfsimevt_1")
     assert record is not None
     assert record.reason == "simulated event in the live environment"
     sandbox = webhook(1, event_id="ntfsimevt_2", items=[("pri_pro_sandbox", 1)])
@@ -295,36 +296,36 @@ class TestParked:
         self, settings: SyncSettings, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The store goes, or the process is killed, right after an event was parked whose link was learned before."""
-        first, other = await bootstrap.build_pipeline(store, settings), await bootstrap.build_pipeline(store, settings)
-        end = first._end
+        first, other = await bootstrap.build_services(store, settings), await bootstrap.build_services(store, settings)
+        finish = first.ingest._finish
 
-        async def learned_meanwhile(*arguments: Any, **options: Any) -> EventResult:
-            await other.receive(PaddleWebhooks(), webhook(2), "live")
-            return await end(*arguments, **options)
+        async def learned_meanwhile(done: Done) -> EventResult:
+            await other.ingest.receive(PaddleWebhooks(), webhook(2), "live")
+            return await finish(done)
 
         async def cut_off(event: Event) -> None:
             raise StoreError("away")
 
         with monkeypatch.context() as patched:
-            patched.setattr(first, "_end", learned_meanwhile)
-            patched.setattr(first, "_look_again", cut_off)
+            patched.setattr(first.ingest, "_finish", learned_meanwhile)
+            patched.setattr(first.ingest, "_recheck_link", cut_off)
             with pytest.raises(StoreError):
-                await first.receive(PaddleWebhooks(), webhook(3, event_id="evt_cut", tenant=None), "live")
+                await first.ingest.receive(PaddleWebhooks(), webhook(3, event_id="evt_cut", tenant=None), "live")
         inbox = first.environment("live").inbox
         record = await inbox.read("evt_cut")
         assert record is not None
         assert record.status == "parked"
         (claimed,) = await inbox.claim(10)
         assert claimed.event_id == "evt_cut"
-        assert (await first.resume(claimed, "live")).outcome == "applied"
+        assert (await first.ingest.resume(claimed, "live")).outcome == "applied"
         assert await inbox.counts() == (0, 0)
 
     async def test_one_that_waits_for_its_link_is_left_alone_by_the_clock(
         self, settings: SyncSettings, store: Store
     ) -> None:
-        pipeline = await bootstrap.build_pipeline(store, settings)
-        assert (await pipeline.receive(PaddleWebhooks(), webhook(1, tenant=None), "live")).outcome == "parked"
-        assert await pipeline.environment("live").inbox.counts() == (0, 1)
+        services = await bootstrap.build_services(store, settings)
+        assert (await services.ingest.receive(PaddleWebhooks(), webhook(1, tenant=None), "live")).outcome == "parked"
+        assert await services.environment("live").inbox.counts() == (0, 1)
 
     async def test_a_subscription_that_changes_hands_is_parked(self, door: httpx2.AsyncClient, store: Store) -> None:
         assert await outcome(door, webhook(1)) == "applied"
@@ -368,7 +369,7 @@ class TestParked:
         assert await outcome(door, new) == "duplicate"
 
     async def test_s34_what_is_not_understood_is_kept_and_answered_200(
-        self, door: httpx2.AsyncClient, store: Store, pipeline: Pipeline
+        self, door: httpx2.AsyncClient, store: Store, services: BillingServices
     ) -> None:
         assert await outcome(door, webhook(1)) == "applied"
         before = await store.read("tenant:acme")
@@ -384,7 +385,7 @@ class TestParked:
             "unknown scheduled action 'explode'",
             "unparsable: the body is not JSON",
         ]
-        kept = await pipeline.environment("live").inbox.read("evt_moon")
+        kept = await services.environment("live").inbox.read("evt_moon")
         assert kept is not None
         assert kept.body == unknown
         # Later good news is taken as ever.
@@ -428,10 +429,10 @@ class TestParked:
         problem(await door.post("/v1/parked/evt_1/retry", headers=key), 404, "not_found")
 
     async def test_without_a_guard_or_secrets_there_is_no_route(
-        self, pipeline: Pipeline, settings: SyncSettings
+        self, services: BillingServices, settings: SyncSettings
     ) -> None:
-        assert [route.path for route in billing_routes.routes(pipeline, settings)] == ["/webhooks/paddle"]
-        assert billing_routes.routes(pipeline, SyncSettings.from_env({})) == []
+        assert [route.path for route in billing_routes.routes(services, settings)] == ["/webhooks/paddle"]
+        assert billing_routes.routes(services, SyncSettings.from_env({})) == []
 
 
 async def test_private_that_is_not_facts_parks_the_event(door: httpx2.AsyncClient, store: Store) -> None:
@@ -446,11 +447,11 @@ async def test_many_events_of_one_tenant_at_once_all_count(
     """Thirty subscriptions, two processes: compare-and-set lets none overwrite another."""
     other = connect(store_url).store
     try:
-        first, second = await bootstrap.build_pipeline(store, settings), await bootstrap.build_pipeline(other, settings)
+        first, second = await bootstrap.build_services(store, settings), await bootstrap.build_services(other, settings)
         async with door_of(first, settings) as one, door_of(second, settings) as two:
             deliveries = [outcome((one, two)[n % 2], webhook(1, id=f"sub_{n}")) for n in range(30)]
             assert set(await asyncio.gather(*deliveries)) == {"applied"}
-        assert len(first.turns) == 0
+        assert len(first.committer.locks) == 0
     finally:
         await other.aclose()
     facts = codec.decode((await store.read("tenant:acme")).private)
@@ -458,8 +459,8 @@ async def test_many_events_of_one_tenant_at_once_all_count(
 
 
 async def test_s31_a_store_that_is_away_is_answered_503(settings: SyncSettings, valkey: Server, store: Store) -> None:
-    pipeline = await bootstrap.build_pipeline(store, settings)
-    async with door_of(pipeline, settings) as door:
+    services = await bootstrap.build_services(store, settings)
+    async with door_of(services, settings) as door:
         assert await outcome(door, webhook(1)) == "applied"
         valkey.kill()
         response = await deliver(door, webhook(2))
@@ -476,14 +477,14 @@ async def test_s31_a_store_that_forgets_its_scripts_is_taught_again(door: httpx2
 async def test_durable_means_on_disk_before_the_answer(settings: SyncSettings) -> None:
     with start_valkey(aof=True) as server:
         store = connect(server.url, durable=True).store
-        async with door_of(await bootstrap.build_pipeline(store, settings), settings) as door:
+        async with door_of(await bootstrap.build_services(store, settings), settings) as door:
             assert await outcome(door, webhook(1)) == "applied"
             state_of_file = (await store.redis.info("persistence"))["aof_last_write_status"]
             assert state_of_file == "ok"
         await store.aclose()
     with start_valkey() as server:  # it keeps no file: what cannot be made durable is not answered 200
         store = connect(server.url, durable=True).store
-        async with door_of(await bootstrap.build_pipeline(store, settings), settings) as door:
+        async with door_of(await bootstrap.build_services(store, settings), settings) as door:
             problem(await deliver(door, webhook(1)), 503, "store_unavailable")
         await store.aclose()
 
@@ -497,10 +498,10 @@ async def test_official_bodies_are_accepted(kind: str, tmp_path: Path, store: St
     prices = json.dumps(sorted({item["price"]["id"] for item in data["items"]}))
     path = tmp_path / "official.toml"
     path.write_text(CATALOG.replace('["pri_pro"]', prices))
-    pipeline = Pipeline(store, CatalogWatcher(path), {"paddle": PaddleWebhooks()})
+    services = BillingServices(store, CatalogWatcher(path), {"paddle": PaddleWebhooks()})
     data["custom_data"] = {"tenant_id": "acme"}
     body = json.dumps(bodies.envelope(data, event_type=f"subscription.{kind}", occurred_at=data["updated_at"])).encode()
-    async with door_of(pipeline, settings) as door:
+    async with door_of(services, settings) as door:
         assert await outcome(door, body) == "applied"
     published = await state(store)
     assert published["status"] == data["status"]
@@ -518,7 +519,7 @@ async def test_official_bodies_without_a_tenant_are_parked(door: httpx2.AsyncCli
 
 
 class TestStripe:
-    """The second provider, through the same door and pipeline."""
+    """The second provider, through the same door and services."""
 
     SECRET = "whsec_live"
 
@@ -559,7 +560,7 @@ class TestStripe:
         assert "cannot be asked" in (await parked(door))[0]["reason"]
 
     async def test_a_thin_event_is_fetched(self, store: Store, settings: SyncSettings) -> None:
-        """By the fetch hook: whatever asks Stripe is given to the pipeline as its source."""
+        """By the fetch hook: whatever asks Stripe is given to the services as its source."""
 
         class Source:
             away = True
@@ -570,21 +571,21 @@ class TestStripe:
                 return stripe.fetched(stripe_bodies.body(id=subscription_id), "live", time.time_ns())
 
         source: Any = Source()
-        pipeline = Pipeline(
+        services = BillingServices(
             store,
             CatalogWatcher(settings.catalog_path),
             {"stripe": stripe.StripeWebhooks()},
             {("stripe", "live"): source},
         )
-        async with door_of(pipeline, settings) as door:
+        async with door_of(services, settings) as door:
             answer = (await self.deliver(door, self.thin())).json()
             assert (answer["outcome"], "tried again in" in answer["reason"]) == ("parked", True)
             assert (await store.read("tenant:acme")).version == 0
-            assert await pipeline.environment("live").inbox.counts() == (1, 0)
+            assert await services.environment("live").inbox.counts() == (1, 0)
             source.away = False
-            await pipeline.postpone("live", "evt_thin", 0)
-            (record,) = await pipeline.environment("live").inbox.claim(10)
-            assert (await pipeline.resume(record, "live")).outcome == "applied"
+            await services.ingest.postpone("live", "evt_thin", 0)
+            (record,) = await services.environment("live").inbox.claim(10)
+            assert (await services.ingest.resume(record, "live")).outcome == "applied"
         shown = await state(store)
         assert (shown["plan"]["key"], shown["limits"]["seats"]) == ("pro", 3)
 

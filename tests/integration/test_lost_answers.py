@@ -15,7 +15,7 @@ from redis.exceptions import NoScriptError
 
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
-from sync.billing.services.ingest import Pipeline
+from sync.billing.services.wiring import BillingServices
 from sync.store import command_pipeline
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.redis.connect import connect
@@ -56,15 +56,15 @@ async def losing_the_answer(proxy: Proxy, happened: Callable[[], Awaitable[objec
     return answer
 
 
-@pytest.mark.parametrize("way", ["commit", "commit_many", "pipeline"])
+@pytest.mark.parametrize("way", ["commit", "commit_many", "committer"])
 async def test_a_change_bound_to_a_version_is_not_told_a_conflict_with_itself(way: str) -> None:
     async with behind_a_proxy() as (direct, proxied, proxy):
-        pipeline = Pipeline(proxied, CatalogWatcher(EXAMPLE), {})
+        services = BillingServices(proxied, CatalogWatcher(EXAMPLE), {})
 
         async def send(change: Change) -> Committed | StoreError:
             if way == "commit_many":
                 return (await proxied.commit_many([change]))[0]
-            return await (pipeline.commit(change) if way == "pipeline" else proxied.commit(change))
+            return await (services.committer.send(change) if way == "committer" else proxied.commit(change))
 
         first = await send(Change(TOPIC, b'{"n":1}', if_version=0))
         assert isinstance(first, Committed)
@@ -105,11 +105,11 @@ async def test_nor_by_a_store_that_was_started_anew_since_and_has_forgotten_the_
 @pytest.mark.parametrize("step", ["stored", "committed", "ended"])
 async def test_an_event_is_worked_on_and_told_once_whichever_answer_was_lost(step: str, tmp_path: Path) -> None:
     async with behind_a_proxy() as (direct, proxied, proxy):
-        pipeline = Pipeline(proxied, CatalogWatcher(EXAMPLE), {"paddle": PaddleWebhooks()})
+        services = BillingServices(proxied, CatalogWatcher(EXAMPLE), {"paddle": PaddleWebhooks()})
         items = [(price_id("pro"), 1)]
-        await pipeline.receive(pipeline.adapters["paddle"], webhook(1, items=items), "live")
+        await services.ingest.receive(services.adapters["paddle"], webhook(1, items=items), "live")
         run, step_at = 0, ("stored", "committed", "ended").index(step)
-        executed = pipeline.store.redis
+        executed = services.store.redis
         lost = asyncio.Event()
 
         async def told() -> bool:
@@ -125,8 +125,8 @@ async def test_an_event_is_worked_on_and_told_once_whichever_answer_was_lost(ste
 
         # The answers before the one that is to be lost must pass.
         async def guarded() -> Any:
-            return await pipeline.receive(
-                pipeline.adapters["paddle"], webhook(2, event_id="evt_2", items=[(price_id("pro"), 2)]), "live"
+            return await services.ingest.receive(
+                services.adapters["paddle"], webhook(2, event_id="evt_2", items=[(price_id("pro"), 2)]), "live"
             )
 
         send = command_pipeline._send
@@ -151,8 +151,8 @@ async def test_an_event_is_worked_on_and_told_once_whichever_answer_was_lost(ste
             command_pipeline._coalescers.pop(executed, None)
         assert (receipt.outcome, receipt.version) == ("applied", (await direct.versions([TOPIC]))[0])
         assert len(await direct.log(TOPIC)) == 2
-        assert await pipeline.environment("live").inbox.counts() == (0, 0)
-        record = await pipeline.environment("live").inbox.read("evt_2")
+        assert await services.environment("live").inbox.counts() == (0, 0)
+        record = await services.environment("live").inbox.read("evt_2")
         assert record is not None
         assert record.status == "done"
         stream: Any = await direct.redis.xrange(keys.events(TOPIC))

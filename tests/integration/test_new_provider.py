@@ -63,8 +63,8 @@ def signed(secret: str) -> dict[str, str]:
 
 async def test_its_webhooks_are_verified_parsed_and_committed(store: Store, environ: dict[str, str]) -> None:
     settings = SyncSettings.from_env(environ)
-    pipeline = await bootstrap.build_pipeline(store, settings)
-    transport = httpx2.ASGITransport(app=Starlette(routes=billing_routes.routes(pipeline, settings)))
+    services = await bootstrap.build_services(store, settings)
+    transport = httpx2.ASGITransport(app=Starlette(routes=billing_routes.routes(services, settings)))
     async with httpx2.AsyncClient(transport=transport, base_url="http://intake") as http:
         # The secret of one provider opens nothing at another.
         refused = await http.post("/webhooks/acme", content=BODY, headers=signed("a-secret-of-paddle"))
@@ -77,8 +77,8 @@ async def test_its_webhooks_are_verified_parsed_and_committed(store: Store, envi
 async def test_without_secrets_of_its_own_it_is_not_served(store: Store, environ: dict[str, str]) -> None:
     del environ["PLANWIRE_ACME_SECRETS"]
     settings = SyncSettings.from_env(environ)
-    pipeline = await bootstrap.build_pipeline(store, settings)
-    assert [route.path for route in billing_routes.routes(pipeline, settings)] == ["/webhooks/paddle"]
+    services = await bootstrap.build_services(store, settings)
+    assert [route.path for route in billing_routes.routes(services, settings)] == ["/webhooks/paddle"]
 
 
 def test_its_settings_are_read_and_checked(environ: dict[str, str]) -> None:

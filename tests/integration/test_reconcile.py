@@ -24,9 +24,7 @@ from sync.billing.providers.paddle.client import PaddleClient
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks as Adapter
 from sync.billing.providers.rate_limit import LocalRateLimiter
 from sync.billing.services.catch_up import CatchUp
-from sync.billing.services.ingest import Pipeline
-from sync.billing.services.reconcile import Reconciliation
-from sync.billing.services.reproject import Reprojection
+from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.reconcile_requests import Wanted
 from sync.core import instants
 from sync.settings import SyncSettings
@@ -51,18 +49,20 @@ async def api(paddle: Paddle) -> AsyncIterator[PaddleClient]:
 
 
 @pytest.fixture
-def pipeline(store: Store, api: PaddleClient) -> Pipeline:
-    return pipeline_of(store, api)
+def services(store: Store, api: PaddleClient) -> BillingServices:
+    return services_of(store, api)
 
 
-def pipeline_of(store: Store, api: PaddleClient | None, catalog: Path = EXAMPLE, lease_s: float = 30) -> Pipeline:
+def services_of(
+    store: Store, api: PaddleClient | None, catalog: Path = EXAMPLE, lease_s: float = 30
+) -> BillingServices:
     sources = {} if api is None else {("paddle", "live"): api}
-    return Pipeline(store, CatalogWatcher(catalog), {"paddle": Adapter()}, sources, lease_s=lease_s)
+    return BillingServices(store, CatalogWatcher(catalog), {"paddle": Adapter()}, sources, lease_s=lease_s)
 
 
 @asynccontextmanager
-async def working(*pipelines: Pipeline) -> AsyncIterator[None]:
-    workers = [Worker(pipeline, ("live",), poll_s=0.02) for pipeline in pipelines]
+async def working(*services_of_each: BillingServices) -> AsyncIterator[None]:
+    workers = [Worker(services, ("live",), poll_s=0.02) for services in services_of_each]
     async with asyncio.TaskGroup() as group:
         for worker in workers:
             group.create_task(worker.run())
@@ -71,8 +71,8 @@ async def working(*pipelines: Pipeline) -> AsyncIterator[None]:
             worker.stop()
 
 
-async def receive(pipeline: Pipeline, body: bytes) -> EventResult:
-    return await pipeline.receive(pipeline.adapters["paddle"], body, "live")
+async def receive(services: BillingServices, body: bytes) -> EventResult:
+    return await services.ingest.receive(services.adapters["paddle"], body, "live")
 
 
 async def state(store: Store, topic: str = "tenant:acme") -> Any:
@@ -118,18 +118,20 @@ class Held:
 class TestHints:
     """With an API key an event says where to look, not what is there."""
 
-    async def test_the_fetched_body_is_what_is_applied(self, paddle: Paddle, pipeline: Pipeline, store: Store) -> None:
+    async def test_the_fetched_body_is_what_is_applied(
+        self, paddle: Paddle, services: BillingServices, store: Store
+    ) -> None:
         await paddle.act("upgrade", plan="pro", quantity=2)
         created = (await subscriptions(paddle))[0]
         await paddle.act("seats", quantity=9)
-        assert (await receive(pipeline, created)).outcome == "applied"
+        assert (await receive(services, created)).outcome == "applied"
         assert (await state(store))["limits"]["seats"] == 9
         cause = orjson.loads((await store.read("tenant:acme")).cause)
         assert cause["event_id"] == json.loads(created)["event_id"]
         assert instants.parse(cause["fetched_at"]) <= time.time_ns()
         version = (await store.read("tenant:acme")).version
         for body in await subscriptions(paddle):
-            await receive(pipeline, body)
+            await receive(services, body)
         assert (await state(store))["limits"]["seats"] == 9
         assert [orjson.loads(entry.state)["limits"]["seats"] for entry in await store.log("tenant:acme")] == [9] * len(
             await store.log("tenant:acme")
@@ -140,23 +142,23 @@ class TestHints:
         await paddle.act("upgrade", plan="pro", quantity=2)
         created = (await subscriptions(paddle))[0]
         await paddle.act("seats", quantity=9)
-        assert (await receive(pipeline_of(store, None), created)).outcome == "applied"
+        assert (await receive(services_of(store, None), created)).outcome == "applied"
         assert (await state(store))["limits"]["seats"] == 2
 
     async def test_s10_a_failed_renewal_is_never_shown_as_paid(
-        self, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
         await paddle.act("upgrade", plan="pro")
         for body in await subscriptions(paddle):
-            await receive(pipeline, body)
+            await receive(services, body)
         before = len(await subscriptions(paddle))
         await paddle.act("past_due")
         looks_paid, *_, past_due = (await subscriptions(paddle))[before:]
         assert json.loads(looks_paid)["data"]["status"] == "active"
-        await receive(pipeline, looks_paid)
+        await receive(services, looks_paid)
         shown = await state(store)
         assert (shown["status"], "period" in shown) == ("past_due", False)
-        await receive(pipeline, past_due)
+        await receive(services, past_due)
         occurred_ns = instants.parse(json.loads(past_due)["occurred_at"])
         grace_ns = instants.parse((await state(store))["grace_ends_at"])
         assert grace_ns <= occurred_ns + 7 * 86_400 * 10**9
@@ -165,8 +167,8 @@ class TestHints:
         self, paddle: Paddle, api: PaddleClient, store: Store
     ) -> None:
         held = Held(api)
-        slow = Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): held})
-        quick = pipeline_of(store, api)
+        slow = BillingServices(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): held})
+        quick = services_of(store, api)
         await paddle.act("upgrade", plan="pro", quantity=2)
         first = (await subscriptions(paddle))[0]
         late = asyncio.create_task(receive(slow, first))
@@ -180,15 +182,19 @@ class TestHints:
     async def test_s50_two_reconcilers_and_webhooks_end_at_the_provider_s_state(
         self, paddle: Paddle, api: PaddleClient, store: Store
     ) -> None:
-        pipelines = [pipeline_of(store, api) for _ in range(3)]
+        services_of_each = [services_of(store, api) for _ in range(3)]
         await paddle.act("upgrade", plan="pro", quantity=1)
-        await receive(pipelines[0], (await subscriptions(paddle))[0])
+        await receive(services_of_each[0], (await subscriptions(paddle))[0])
         for quantity in range(2, 8):
             await paddle.act("seats", quantity=quantity)
         bodies = (await subscriptions(paddle))[::-1]
         await asyncio.gather(
-            *(receive(pipelines[0], body) for body in bodies),
-            *(Reconciliation(p).reconcile("live", "tenant:acme", "asked") for p in pipelines[1:] for _ in range(4)),
+            *(receive(services_of_each[0], body) for body in bodies),
+            *(
+                p.reconciliation.reconcile("live", "tenant:acme", "asked")
+                for p in services_of_each[1:]
+                for _ in range(4)
+            ),
         )
         assert (await state(store))["limits"]["seats"] == 7
 
@@ -198,9 +204,9 @@ class TestHints:
         await paddle.act("upgrade", plan="pro", quantity=2)
         (created, *_) = await subscriptions(paddle)
         gone = PaddleClient("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
-        pipeline = pipeline_of(store, gone)
+        services = services_of(store, gone)
         try:
-            assert (await receive(pipeline, created)).outcome == "applied"
+            assert (await receive(services, created)).outcome == "applied"
             assert await wanted(store) == ["tenant:acme"]
             with pytest.raises(ProviderUnavailable, match="after it failed"):
                 await gone.fetch("sub_1", 1)
@@ -209,30 +215,30 @@ class TestHints:
         await paddle.act("seats", quantity=5)
         api = paddle.api()
         try:
-            async with working(pipeline_of(store, api)):
+            async with working(services_of(store, api)):
                 await until(lambda: seats(store, 5))
                 await until(lambda: nothing_wanted(store))
         finally:
             await api.aclose()
 
     async def test_an_event_of_an_unknown_subscription_goes_by_its_body(
-        self, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
         await paddle.act("upgrade", plan="pro")
         body = json.loads((await subscriptions(paddle))[0])
         body["data"]["id"] = "sub_elsewhere"
-        assert (await receive(pipeline, json.dumps(body).encode())).outcome == "applied"
+        assert (await receive(services, json.dumps(body).encode())).outcome == "applied"
         assert await wanted(store) == []
 
     async def test_a_status_that_only_the_event_has_parks_nothing(
-        self, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
         await paddle.act("upgrade", plan="pro")
         first, second, *_ = [json.loads(body) for body in await subscriptions(paddle)]
-        await receive(pipeline, json.dumps(first).encode())
+        await receive(services, json.dumps(first).encode())
         second["data"]["status"] = "inactive"
         second["data"]["updated_at"] = second["occurred_at"] = soon(1)
-        assert (await receive(pipeline, json.dumps(second).encode())).outcome == "unchanged"
+        assert (await receive(services, json.dumps(second).encode())).outcome == "unchanged"
 
 
 async def seats(store: Store, number: int) -> bool:
@@ -348,11 +354,11 @@ class TestClient:
         monkeypatch.setitem(__import__("sys").modules, "paddle_billing", None)
         environ = {"PLANWIRE_PADDLE_API_KEYS": "live:key", "PLANWIRE_CATALOG": str(EXAMPLE)}
         with pytest.raises(SdkMissingError, match=r"paddle-python-sdk is not installed: pip install") as caught:
-            await bootstrap.build_pipeline(store, SyncSettings.from_env(environ))
+            await bootstrap.build_services(store, SyncSettings.from_env(environ))
         assert "\n" not in str(caught.value)
         # A development machine goes on without.
-        pipeline = await bootstrap.build_pipeline(store, SyncSettings.from_env({**environ, "PLANWIRE_DEV": "1"}))
-        assert pipeline.sources == {}
+        services = await bootstrap.build_services(store, SyncSettings.from_env({**environ, "PLANWIRE_DEV": "1"}))
+        assert services.clients == {}
 
     async def test_the_settings_make_a_client_for_each_environment(self, store: Store, paddle: Paddle) -> None:
         environ = {
@@ -360,72 +366,74 @@ class TestClient:
             "PLANWIRE_PADDLE_API_URL": f"live:{paddle.url}",
             "PLANWIRE_CATALOG": str(EXAMPLE),
         }
-        pipeline = await bootstrap.build_pipeline(store, SyncSettings.from_env(environ))
+        services = await bootstrap.build_services(store, SyncSettings.from_env(environ))
         subscription_id = await paddle.act("upgrade")
-        assert sorted(pipeline.sources) == [("paddle", "live"), ("paddle", "sandbox")]
-        assert (await pipeline.sources["paddle", "live"].fetch(subscription_id, 5)).subscription is not None
-        await pipeline.aclose()
+        assert sorted(services.clients) == [("paddle", "live"), ("paddle", "sandbox")]
+        assert (await services.clients["paddle", "live"].fetch(subscription_id, 5)).subscription is not None
+        await services.aclose()
 
 
 class TestReconcile:
     """Compare and repair."""
 
-    async def test_s33_what_no_webhook_told_is_drift(self, paddle: Paddle, pipeline: Pipeline, store: Store) -> None:
+    async def test_s33_what_no_webhook_told_is_drift(
+        self, paddle: Paddle, services: BillingServices, store: Store
+    ) -> None:
         await paddle.act("upgrade", plan="pro", quantity=2)
-        await receive(pipeline, (await subscriptions(paddle))[0])
+        await receive(services, (await subscriptions(paddle))[0])
         await paddle.act("downgrade", plan="basic")
-        report = await Reconciliation(pipeline).reconcile("live", "tenant:acme", "asked")
+        report = await services.reconciliation.reconcile("live", "tenant:acme", "asked")
         assert await plan(store) == "basic"
         (found,) = report.drift
         assert (found.kind, found.why, found.version) == ("differs", "asked", (await store.read("tenant:acme")).version)
         assert found.here == {"items": [[price_id("pro"), 2]]}
         assert found.there == {"items": [[price_id("basic"), 2]]}
         assert orjson.loads((await store.read("tenant:acme")).cause) == {"source": "reconcile", "event_type": "asked"}
-        again = await Reconciliation(pipeline).reconcile("live", "tenant:acme", "asked")
-        assert (again.drift, again.receipt.outcome, again.asked) == ([], "unchanged", 1)
-        drifts = pipeline.environment("live").drifts
+        again = await services.reconciliation.reconcile("live", "tenant:acme", "asked")
+        assert (again.drift, again.result.outcome, again.asked) == ([], "unchanged", 1)
+        drifts = services.environment("live").drifts
         records, _ = await drifts.page("", 10)
         assert [record["subject"] for record in records] == [found.subject]
         assert (await drifts.counts())["differs"] == 1
 
     async def test_a_subscription_that_the_provider_does_not_have_is_told_and_kept(
-        self, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
         await paddle.act("upgrade", plan="pro")
         body = json.loads((await subscriptions(paddle))[0])
         body["data"]["id"] = "sub_elsewhere"
-        await receive(pipeline, json.dumps(body).encode())
-        report = await Reconciliation(pipeline).reconcile("live", "tenant:acme", "asked")
+        await receive(services, json.dumps(body).encode())
+        report = await services.reconciliation.reconcile("live", "tenant:acme", "asked")
         assert [(entry.kind, entry.subject) for entry in report.drift] == [("unknown_there", "paddle:sub_elsewhere")]
         assert await plan(store) == "pro"
 
     async def test_facts_that_are_lost_are_rebuilt_from_the_provider_s_list(
-        self, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
         await paddle.act("upgrade", plan="pro", quantity=4)
         await paddle.act("addon", addon="audit", new=True)
         await paddle.act("upgrade", tenant="other", plan="basic")
         assert await store.redis.dbsize() == 0
-        report = await Reconciliation(pipeline).reconcile("live", "tenant:acme", "asked")
+        report = await services.reconciliation.reconcile("live", "tenant:acme", "asked")
         assert [entry.kind for entry in report.drift] == ["unknown_here"] * 2
         shown = await state(store)
         assert (shown["plan"]["key"], shown["limits"]["seats"], shown["features"]["audit"]) == ("pro", 4, True)
         assert await plan(store, "tenant:other") is None
-        assert [topic async for topic in pipeline.environment("live").topics()] == ["tenant:acme"]
+        assert [topic async for topic in services.environment("live").topics()] == ["tenant:acme"]
 
     async def test_a_store_that_lost_its_tail_gets_its_private_part_back(
-        self, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
         """What gateways do after a regress: they put the public part back and mark the topic."""
         for tenant in ("acme", "other"):
             await paddle.act("upgrade", tenant=tenant, plan="pro")
         for body in await subscriptions(paddle):
-            await receive(pipeline, body)
+            await receive(services, body)
         held = [await store.read(topic) for topic in ("tenant:acme", "tenant:other")]
         await store.redis.flushall()
         for snapshot in held:
             assert await store.restore(replace(snapshot, private=b""))
-        async with working(pipeline):
+        async with working(services):
             await until(lambda: nothing_wanted(store))
         for before in held:
             after = await store.read(before.topic)
@@ -434,23 +442,23 @@ class TestReconcile:
             assert codec.decode(after.private).subscriptions
 
     async def test_the_worker_does_what_is_wanted_of_tenants_only(
-        self, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
         await paddle.act("upgrade", plan="pro")
-        await receive(pipeline, (await subscriptions(paddle))[0])
+        await receive(services, (await subscriptions(paddle))[0])
         await paddle.act("cancel", when="now")
         await store.want_reconcile(["tenant:acme", "user:42", "moon/tenant:acme"])
-        async with working(pipeline, pipeline):
+        async with working(services, services):
             await until(lambda: is_plan(store, "free"))
             await until(lambda: nothing_wanted(store))
 
     async def test_what_is_wanted_stays_so_while_the_provider_is_away(self, store: Store) -> None:
         gone = PaddleClient("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
-        pipeline = pipeline_of(store, gone)
+        services = services_of(store, gone)
         await store.want_reconcile(["tenant:acme"])
         (due,) = await Wanted(store).claim(10)
         assert await Wanted(store).claim(10) == []
-        worker = Worker(pipeline, ("live",))
+        worker = Worker(services, ("live",))
         await worker._compare([due])
         assert await wanted(store) == ["tenant:acme"]
         assert await Wanted(store).claim(10) == []
@@ -458,20 +466,20 @@ class TestReconcile:
 
     async def test_a_known_tenant_stays_wanted_while_the_provider_is_away(self, paddle: Paddle, store: Store) -> None:
         await paddle.act("upgrade", plan="pro")
-        await receive(pipeline_of(store, None), (await subscriptions(paddle))[0])
+        await receive(services_of(store, None), (await subscriptions(paddle))[0])
         gone = PaddleClient("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
         await store.want_reconcile(["tenant:acme"])
         (due,) = await Wanted(store).claim(10)
-        await Worker(pipeline_of(store, gone), ("live",))._compare([due])
+        await Worker(services_of(store, gone), ("live",))._compare([due])
         assert await wanted(store) == ["tenant:acme"]
         await gone.aclose()
 
     async def test_s50_a_commit_between_its_read_and_its_write_is_not_overwritten(
-        self, paddle: Paddle, pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch
+        self, paddle: Paddle, services: BillingServices, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Another process applies an event of another subscription just then: both have to stay."""
         await paddle.act("upgrade", plan="pro", quantity=1)
-        await receive(pipeline, (await subscriptions(paddle))[0])
+        await receive(services, (await subscriptions(paddle))[0])
         await paddle.act("addon", addon="audit", new=True)
         other = next(body for body in await subscriptions(paddle) if price_id("audit") in body.decode())
         await paddle.act(
@@ -485,28 +493,28 @@ class TestReconcile:
             snapshot = await read(topic)
             reads += 1
             if reads == 2:  # the first is the look at what to ask about, the second the one that is written by
-                assert (await receive(pipeline_of(store, None), other)).outcome == "applied"
+                assert (await receive(services_of(store, None), other)).outcome == "applied"
             return snapshot
 
         monkeypatch.setattr(store, "read", read_then_commit)
-        await Reconciliation(pipeline).reconcile("live", "tenant:acme", "asked")
+        await services.reconciliation.reconcile("live", "tenant:acme", "asked")
         shown = await state(store)
         assert (shown["limits"]["seats"], shown["features"].get("audit")) == (6, True)
 
     async def test_every_tenant_is_audited_within_the_bound(
-        self, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
         await paddle.act("upgrade", plan="pro")
-        await receive(pipeline, (await subscriptions(paddle))[0])
+        await receive(services, (await subscriptions(paddle))[0])
         entry: Any
         (entry,) = await store.redis.zrange("pw:{audits/live}:due", 0, -1, withscores=True)
         assert time.time() <= entry[1] / 1e6 <= time.time() + 86_400
         await paddle.act("cancel", when="now")
         await store.redis.zadd("pw:{audits/live}:due", {"tenant:acme": 1})
-        async with working(pipeline):
+        async with working(services):
             await until(lambda: is_plan(store, "free"))
             await until(lambda: planned_anew(store))
-        records, _ = await pipeline.environment("live").drifts.page("", 10)
+        records, _ = await services.environment("live").drifts.page("", 10)
         assert records[0]["why"] == "audit"
 
 
@@ -537,7 +545,7 @@ class TestTime:
             await store.redis.flushall()  # nothing is left of a telling that was held up until after its time
             change = {"action": "cancel", "effective_at": soon(seconds), "resume_at": None}
             body["data"]["scheduled_change"] = change
-            await receive(pipeline_of(store, None, catalog), json.dumps(body).encode())
+            await receive(services_of(store, None, catalog), json.dumps(body).encode())
             shown = await state(store)
             return "pending" not in shown and shown.get("scheduled", {}).get("overdue") is False
 
@@ -548,8 +556,8 @@ class TestTime:
     ) -> None:
         catalog = self.catalog(tmp_path, "apply")
         await self.scheduled(paddle, store, catalog, 1.5)
-        pipelines = [pipeline_of(store, api, catalog) for _ in range(3)]
-        async with working(*pipelines):
+        services_of_each = [services_of(store, api, catalog) for _ in range(3)]
+        async with working(*services_of_each):
             await until(lambda: nothing_scheduled(store))
         assert [orjson.loads(entry.state)["plan"]["key"] for entry in await store.log("tenant:acme")] == ["pro", "pro"]
 
@@ -559,11 +567,11 @@ class TestTime:
         catalog = self.catalog(tmp_path, "hold")
         await self.scheduled(paddle, store, catalog, 1)
         await paddle.act("cancel", when="now")
-        async with working(pipeline_of(store, api, catalog)):
+        async with working(services_of(store, api, catalog)):
             await until(lambda: is_plan(store, "free"))
         shown = await state(store)
         assert (shown["status"], "pending" in shown) == ("canceled", False)
-        records, _ = await pipeline_of(store, api).environment("live").drifts.page("", 10)
+        records, _ = await services_of(store, api).environment("live").drifts.page("", 10)
         assert [record["why"] for record in records] == ["timer"]
 
     @pytest.mark.parametrize(("overdue", "expected"), [("hold", "pro"), ("apply", "free")])
@@ -573,7 +581,7 @@ class TestTime:
         catalog = self.catalog(tmp_path, overdue)
         await self.scheduled(paddle, store, catalog, 1)
         gone = PaddleClient("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
-        async with working(pipeline_of(store, gone, catalog)):
+        async with working(services_of(store, gone, catalog)):
             await until(lambda: is_overdue(store))
         assert await plan(store) == expected
         # It is asked again, soon.
@@ -582,7 +590,7 @@ class TestTime:
         await gone.aclose()
         api = paddle.api()
         await store.redis.zadd("pw:{timers/live}:due", {"tenant:acme": 1})
-        async with working(pipeline_of(store, api, catalog)):
+        async with working(services_of(store, api, catalog)):
             await until(lambda: nothing_scheduled(store))
         assert await plan(store) == "pro"
         await api.aclose()
@@ -599,34 +607,34 @@ async def nothing_scheduled(store: Store) -> bool:
 class TestCatchUp:
     """The provider's list of events, read on after an outage."""
 
-    def catch_up(self, pipeline: Pipeline, api: PaddleClient) -> CatchUp:
-        return CatchUp(pipeline, "live", pipeline.adapters["paddle"], api)
+    def catch_up(self, services: BillingServices, api: PaddleClient) -> CatchUp:
+        return CatchUp(services.store, services.environment("live"), services.adapters["paddle"], api, services.now_ns)
 
     async def test_s32_every_missed_change_is_found_once(
         self, paddle: Paddle, api: PaddleClient, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("sync.billing.providers.paddle.client.EVENTS_PER_PAGE", 3)
-        pipeline = pipeline_of(store, None)
+        services = services_of(store, None)
         for number in range(4):
             await paddle.act("upgrade", tenant=f"t{number}", plan="pro", quantity=number + 1)
         bodies = await paddle.events()
         for body in bodies[:5]:
-            await receive(pipeline, body)
-        catch_up = self.catch_up(pipeline, api)
+            await receive(services, body)
+        catch_up = self.catch_up(services, api)
         assert await catch_up.run() == 0, "their webhooks may be on their way"
         missed = len(bodies) - 5
         assert await catch_up.run(0) == missed
         assert await catch_up.run(0) == 0
-        async with working(pipeline):
+        async with working(services):
             await until(lambda: seats_of(store, "tenant:t3", 4))
-        assert (await pipeline.environment("live").drifts.counts())["missed_event"] == missed
+        assert (await services.environment("live").drifts.counts())["missed_event"] == missed
         await paddle.act("seats", tenant="t3", quantity=9)
         assert await catch_up.run(0) == len(await paddle.events()) - len(bodies)
 
     async def test_one_process_at_a_time(self, paddle: Paddle, api: PaddleClient, store: Store) -> None:
-        pipeline = pipeline_of(store, None)
+        services = services_of(store, None)
         await paddle.act("upgrade", plan="pro")
-        runs = await asyncio.gather(*(self.catch_up(pipeline, api).run(0) for _ in range(4)))
+        runs = await asyncio.gather(*(self.catch_up(services, api).run(0) for _ in range(4)))
         assert sorted(runs) == [0, 0, 0, len(await paddle.events())]
 
     async def test_a_worker_runs_it_at_its_start(
@@ -635,7 +643,7 @@ class TestCatchUp:
         monkeypatch.setattr("sync.billing.services.catch_up.SETTLE_S", 0)
         monkeypatch.setattr(CatchUp.run, "__defaults__", (0.0,))
         await paddle.act("upgrade", plan="pro")
-        async with working(pipeline_of(store, api)):
+        async with working(services_of(store, api)):
             await until(lambda: is_plan(store, "pro"))
 
 
@@ -644,8 +652,8 @@ async def seats_of(store: Store, topic: str, number: int) -> bool:
     return found is not None and found["limits"]["seats"] == number
 
 
-async def test_a_catalog_sweep_asks_nobody(paddle: Paddle, pipeline: Pipeline, store: Store) -> None:
+async def test_a_catalog_sweep_asks_nobody(paddle: Paddle, services: BillingServices, store: Store) -> None:
     await paddle.act("upgrade", plan="pro")
-    await receive(pipeline, (await subscriptions(paddle))[0])
+    await receive(services, (await subscriptions(paddle))[0])
     await paddle.act("cancel", when="now")
-    assert (await Reprojection(pipeline).reproject("live", "tenant:acme", "catalog")).outcome == "unchanged"
+    assert (await services.reprojection.reproject("live", "tenant:acme", "catalog")).outcome == "unchanged"

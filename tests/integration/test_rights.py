@@ -99,9 +99,9 @@ async def everything(url: str, tmp_path: Path) -> None:
     store = connect(url).store
     async with AsyncExitStack() as stack:
         stack.push_async_callback(store.aclose)
-        pipeline = await bootstrap.build_pipeline(store, settings)
-        stack.push_async_callback(pipeline.aclose)
-        worker = Worker(pipeline, ("live",), poll_s=0.02)
+        services = await bootstrap.build_services(store, settings)
+        stack.push_async_callback(services.aclose)
+        worker = Worker(services, ("live",), poll_s=0.02)
         running = await stack.enter_async_context(run_gateway(environ))
         http = await stack.enter_async_context(httpx2.AsyncClient(base_url=running.url, trust_env=False))
         client = await stack.enter_async_context(open_client(running, TOPIC, PUBLISHED))

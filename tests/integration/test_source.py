@@ -133,10 +133,10 @@ async def working(environ: Mapping[str, str]) -> AsyncIterator[Worker]:
     """A worker as `python -m sync.worker` has it, inside the test."""
     settings = SyncSettings.from_env({name: value for name, value in environ.items() if name.startswith("PLANWIRE_")})
     store = connect(settings.redis_url.get_secret_value()).store
-    pipeline = await bootstrap.build_pipeline(store, settings)
+    services = await bootstrap.build_services(store, settings)
     hydrating = hydration(store, settings)
     assert hydrating is not None
-    worker = Worker(pipeline, settings.environments, poll_s=0.05, hydration=hydrating)
+    worker = Worker(services, settings.environments, poll_s=0.05, hydration=hydrating)
     task = asyncio.create_task(worker.run())
     try:
         yield worker
@@ -144,7 +144,7 @@ async def working(environ: Mapping[str, str]) -> AsyncIterator[Worker]:
         worker.stop()
         await task
         await hydrating.aclose()
-        await pipeline.aclose()
+        await services.aclose()
         await store.aclose()
 
 

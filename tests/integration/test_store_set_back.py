@@ -11,8 +11,8 @@ import pytest
 from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.model import Event
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
-from sync.billing.services.ingest import Pipeline
-from sync.billing.services.reproject import PUT_BACK, Reprojection
+from sync.billing.services.reproject import RESTORED, Refresh
+from sync.billing.services.wiring import BillingServices
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.store import Snapshot, Store
 from tests.support.bodies import envelope, subscription
@@ -33,15 +33,15 @@ async def seats(store: Store) -> int:
 
 
 @pytest.fixture
-def pipeline(store: Store, tmp_path: Path) -> Pipeline:
+def services(store: Store, tmp_path: Path) -> BillingServices:
     catalog = tmp_path / "catalog.toml"
     catalog.write_text(CATALOG)
-    return Pipeline(store, CatalogWatcher(catalog), {"paddle": PaddleWebhooks()}, now_ns=time.time_ns)
+    return BillingServices(store, CatalogWatcher(catalog), {"paddle": PaddleWebhooks()}, now_ns=time.time_ns)
 
 
-async def lose_the_tail(store: Store, pipeline: Pipeline) -> int:
+async def lose_the_tail(store: Store, services: BillingServices) -> int:
     """Leave the facts of one seat with the state of nine, as after a crash; return the state's version."""
-    await pipeline.receive(PaddleWebhooks(), event(1), "live")
+    await services.ingest.receive(PaddleWebhooks(), event(1), "live")
     one = await store.read(TOPIC)
     nine = one.state.replace(b'"seats":1', b'"seats":9')
     assert await store.restore(Snapshot(TOPIC, one.version + 1_000_000, nine, b"", b""))
@@ -49,31 +49,33 @@ async def lose_the_tail(store: Store, pipeline: Pipeline) -> int:
     return one.version + 1_000_000
 
 
-async def test_the_catalog_does_not_bring_old_facts_back(store: Store, pipeline: Pipeline) -> None:
-    version = await lose_the_tail(store, pipeline)
-    receipt = await Reprojection(pipeline).reproject("live", TOPIC, "catalog")
-    assert (receipt.outcome, receipt.reason) == ("unchanged", PUT_BACK)
+async def test_the_catalog_does_not_bring_old_facts_back(store: Store, services: BillingServices) -> None:
+    version = await lose_the_tail(store, services)
+    receipt = await services.reprojection.reproject("live", TOPIC, "catalog")
+    assert (receipt.outcome, receipt.reason) == ("unchanged", RESTORED)
     assert await store.versions([TOPIC]) == [version]
 
 
-async def test_the_next_event_makes_it_whole(store: Store, pipeline: Pipeline) -> None:
-    await lose_the_tail(store, pipeline)
-    await pipeline.receive(PaddleWebhooks(), event(10), "live")
+async def test_the_next_event_makes_it_whole(store: Store, services: BillingServices) -> None:
+    await lose_the_tail(store, services)
+    await services.ingest.receive(PaddleWebhooks(), event(10), "live")
     assert await seats(store) == 10
-    receipt = await Reprojection(pipeline).reproject("live", TOPIC, "catalog")
+    receipt = await services.reprojection.reproject("live", TOPIC, "catalog")
     assert (receipt.outcome, receipt.reason) == ("unchanged", "")
 
 
-async def test_so_does_what_the_provider_tells_even_where_it_is_nothing_new(store: Store, pipeline: Pipeline) -> None:
-    version = await lose_the_tail(store, pipeline)
+async def test_so_does_what_the_provider_tells_even_where_it_is_nothing_new(
+    store: Store, services: BillingServices
+) -> None:
+    version = await lose_the_tail(store, services)
     told = PaddleWebhooks().parse(event(9), "live")
     assert isinstance(told, Event)
     for _ in range(2):
-        adopted = await Reprojection(pipeline).adopt("live", TOPIC, [told], {"source": "reconcile"})
+        adopted = await services.reprojection.refresh("live", TOPIC, Refresh({"source": "reconcile"}, [told]))
     assert await seats(store) == 9
     assert (await store.versions([TOPIC]))[0] > version
-    assert adopted.receipt.outcome == "unchanged"  # the second time: it is whole
-    receipt = await Reprojection(pipeline).reproject("live", TOPIC, "catalog")
+    assert adopted.result.outcome == "unchanged"  # the second time: it is whole
+    receipt = await services.reprojection.reproject("live", TOPIC, "catalog")
     assert (receipt.outcome, receipt.reason) == ("unchanged", "")
 
 
@@ -83,14 +85,14 @@ async def test_an_event_given_back_is_taken_up_at_once_though_the_store_s_clock_
     catalog = tmp_path / "catalog.toml"
     catalog.write_text(CATALOG)
     hour_ns = 3_600_000_000_000
-    pipeline = Pipeline(
+    services = BillingServices(
         store, CatalogWatcher(catalog), {"paddle": PaddleWebhooks()}, now_ns=lambda: time.time_ns() + hour_ns
     )
-    inbox = pipeline.environment("live").inbox
+    inbox = services.environment("live").inbox
     batch = CommandPipeline(store)
     inbox.put(batch, "evt_1", event(1), "paddle", "subscription.updated", 0)
     await batch.run()
     assert await inbox.claim(1) == []
-    await pipeline.postpone("live", "evt_1", 0)
+    await services.ingest.postpone("live", "evt_1", 0)
     (record,) = await inbox.claim(1)
     assert record.event_id == "evt_1"

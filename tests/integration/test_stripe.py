@@ -1,4 +1,4 @@
-"""Stripe that is asked: its API over real HTTP, and what the pipeline, reconcile and timers do with the answers."""
+"""Stripe that is asked: its API over real HTTP, and what the services, reconcile and timers do with the answers."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from sync.billing.providers.stripe.client import StripeClient
 from sync.billing.providers.stripe.webhooks import PRORATIONS
 from sync.billing.providers.stripe.webhooks import StripeWebhooks as Adapter
 from sync.billing.services.catch_up import CatchUp
-from sync.billing.services.ingest import Pipeline
-from sync.billing.services.reconcile import Reconciliation
+from sync.billing.services.reproject import Refresh
+from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.tenant_facts import facts_of
 from sync.http.callers import Caller
 from sync.settings import SyncSettings
@@ -60,21 +60,21 @@ async def api(stripe: Stripe) -> AsyncIterator[StripeClient]:
 
 
 @pytest.fixture
-def pipeline(store: Store, api: StripeClient, tmp_path: Path) -> Pipeline:
-    return Pipeline(store, CatalogWatcher(catalog(tmp_path)), {"stripe": Adapter()}, {("stripe", "live"): api})
+def services(store: Store, api: StripeClient, tmp_path: Path) -> BillingServices:
+    return BillingServices(store, CatalogWatcher(catalog(tmp_path)), {"stripe": Adapter()}, {("stripe", "live"): api})
 
 
 async def state(store: Store, topic: str = "tenant:acme") -> Any:
     return orjson.loads((await store.read(topic)).state)
 
 
-def planned(pipeline: Pipeline, facts: Facts, request: ChangeRequest) -> ScheduledPlanChange:
-    catalog, modes = pipeline.catalog_watcher.current, {"stripe": PRORATIONS}
+def planned(services: BillingServices, facts: Facts, request: ChangeRequest) -> ScheduledPlanChange:
+    catalog, modes = services.catalog_watcher.current, {"stripe": PRORATIONS}
     return plan_change(facts, request, catalog, "live", time.time_ns(), modes)
 
 
-async def receive(pipeline: Pipeline, event: dict[str, Any]) -> str:
-    return (await pipeline.receive(pipeline.adapters["stripe"], orjson.dumps(event), "live")).outcome
+async def receive(services: BillingServices, event: dict[str, Any]) -> str:
+    return (await services.ingest.receive(services.adapters["stripe"], orjson.dumps(event), "live")).outcome
 
 
 class TestFetch:
@@ -239,13 +239,19 @@ class TestLists:
         assert ([told.event_id for told in page], more) == (["evt_000007", "evt_000008"], False)
 
     async def test_what_no_webhook_brought_is_caught_up_with(
-        self, stripe: Stripe, pipeline: Pipeline, store: Store
+        self, stripe: Stripe, services: BillingServices, store: Store
     ) -> None:
         stripe.add(tenant="acme", status="trialing")
-        catch_up = CatchUp(pipeline, "live", pipeline.adapters["stripe"], pipeline.sources["stripe", "live"])
+        catch_up = CatchUp(
+            services.store,
+            services.environment("live"),
+            services.adapters["stripe"],
+            services.clients["stripe", "live"],
+            services.now_ns,
+        )
         assert await catch_up.run(settle_s=-5) == 1
-        (record,) = await pipeline.environment("live").inbox.claim(10)
-        assert (await pipeline.resume(record, "live")).outcome == "applied"
+        (record,) = await services.environment("live").inbox.claim(10)
+        assert (await services.ingest.resume(record, "live")).outcome == "applied"
         assert (await state(store))["status"] == "trialing"
         assert await catch_up.run(settle_s=-5) == 0
 
@@ -274,14 +280,14 @@ class TestLists:
 
 
 @asynccontextmanager
-async def door_of(store: Store, settings: SyncSettings) -> AsyncIterator[tuple[httpx2.AsyncClient, Pipeline]]:
+async def door_of(store: Store, settings: SyncSettings) -> AsyncIterator[tuple[httpx2.AsyncClient, BillingServices]]:
     """The webhooks' door, made of settings as the web process makes it."""
-    pipeline = await bootstrap.build_pipeline(store, settings)
-    app = Starlette(routes=billing_routes.routes(pipeline, settings))
+    services = await bootstrap.build_services(store, settings)
+    app = Starlette(routes=billing_routes.routes(services, settings))
     transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://door") as http:
-        yield http, pipeline
-    await pipeline.aclose()
+        yield http, services
+    await services.aclose()
 
 
 async def deliver(door: httpx2.AsyncClient, body: bytes, skew_s: int = 0) -> httpx2.Response:
@@ -302,15 +308,15 @@ class TestHints:
             "PLANWIRE_CATALOG": str(catalog(tmp_path)),
             "PLANWIRE_STRIPE_TOLERANCE_S": "1000",
         }
-        async with door_of(store, SyncSettings.from_env(environ)) as (door, pipeline):
+        async with door_of(store, SyncSettings.from_env(environ)) as (door, services):
             answer = (await deliver(door, stripe.thin(subscription_id), skew_s=900)).json()
             assert answer["outcome"] == "parked"
             assert "set PLANWIRE_STRIPE_API_KEYS=live:KEY" in answer["reason"]
             assert (await deliver(door, stripe.thin(subscription_id), skew_s=1100)).status_code == 403
         environ |= {"PLANWIRE_STRIPE_API_KEYS": f"live:{KEY}", "PLANWIRE_STRIPE_API_URL": stripe.url}
         settings = SyncSettings.from_env(environ)
-        async with door_of(store, settings) as (door, pipeline):
-            worker = Worker(pipeline, settings.environments, poll_s=0.02)
+        async with door_of(store, settings) as (door, services):
+            worker = Worker(services, settings.environments, poll_s=0.02)
             task = asyncio.create_task(worker.run())
             found = await until(lambda: state(store))
             worker.stop()
@@ -322,21 +328,23 @@ class TestHints:
             assert (await state(store))["status"] == "past_due"
             assert (await deliver(door, stripe.thin(subscription_id, "evt_thin_2"))).json()["outcome"] == "duplicate"
 
-    async def test_the_fetched_body_is_what_is_applied(self, stripe: Stripe, pipeline: Pipeline, store: Store) -> None:
+    async def test_the_fetched_body_is_what_is_applied(
+        self, stripe: Stripe, services: BillingServices, store: Store
+    ) -> None:
         subscription_id = stripe.add(quantity=2)
         created = stripe.happened[0]
         stripe.subscriptions[subscription_id]["items"]["data"][0]["quantity"] = 9
-        assert await receive(pipeline, created) == "applied"
+        assert await receive(services, created) == "applied"
         assert (await state(store))["limits"]["seats"] == 9
         version = (await store.read("tenant:acme")).version
         # The same second, an older body, whatever it says: nothing goes back.
         late = {**created, "id": "evt_late"}
-        await receive(pipeline, late)
+        await receive(services, late)
         assert (await state(store))["limits"]["seats"] == 9
         assert (await store.read("tenant:acme")).version >= version
 
     async def test_a_fetch_begun_before_a_newer_commit_does_not_overwrite_it(
-        self, stripe: Stripe, pipeline: Pipeline, store: Store, tmp_path: Path
+        self, stripe: Stripe, services: BillingServices, store: Store, tmp_path: Path
     ) -> None:
         subscription_id = stripe.add(quantity=2)
         event = stripe.happened[0]
@@ -348,13 +356,13 @@ class TestHints:
                 await let_go.wait()
 
         stripe.before_answer = hold
-        slow = asyncio.create_task(receive(pipeline, event))
+        slow = asyncio.create_task(receive(services, event))
         await answered.wait()
         stripe.subscriptions[subscription_id]["items"]["data"][0]["quantity"] = 7
         newer = stripe.happen("updated", subscription_id, created=event["created"])
         other = stripe.api()
-        quick = Pipeline(
-            store, CatalogWatcher(tmp_path / "stripe.toml"), pipeline.adapters, {("stripe", "live"): other}
+        quick = BillingServices(
+            store, CatalogWatcher(tmp_path / "stripe.toml"), services.adapters, {("stripe", "live"): other}
         )
         assert await receive(quick, newer) == "applied"
         let_go.set()
@@ -363,53 +371,53 @@ class TestHints:
         await other.aclose()
 
     async def test_an_event_with_more_items_than_it_shows(
-        self, stripe: Stripe, pipeline: Pipeline, store: Store
+        self, stripe: Stripe, services: BillingServices, store: Store
     ) -> None:
         subscription_id = stripe.add(price="price_basic")
         for _ in range(ITEMS_MORE):
             stripe.add_item(subscription_id, "price_audit")
         event = stripe.happen("updated", subscription_id)
         assert event["data"]["object"]["items"]["has_more"]
-        assert await receive(pipeline, event) == "applied"
+        assert await receive(services, event) == "applied"
         assert (await state(store))["features"]["audit"]
 
 
 class TestReconcile:
     """What Planwire shows of Stripe's subscriptions is compared, repaired and changed at Stripe."""
 
-    async def test_drift_is_found_and_repaired(self, stripe: Stripe, pipeline: Pipeline, store: Store) -> None:
+    async def test_drift_is_found_and_repaired(self, stripe: Stripe, services: BillingServices, store: Store) -> None:
         subscription_id = stripe.add(quantity=2)
-        await receive(pipeline, stripe.happened[0])
+        await receive(services, stripe.happened[0])
         stripe.subscriptions[subscription_id]["status"] = "canceled"
-        report = await Reconciliation(pipeline).reconcile("live", "tenant:acme", "asked")
+        report = await services.reconciliation.reconcile("live", "tenant:acme", "asked")
         assert [(drift.kind, drift.there) for drift in report.drift] == [("differs", {"status": "canceled"})]
         assert (await state(store))["status"] == "canceled"
         version = (await store.read("tenant:acme")).version
-        report = await Reconciliation(pipeline).reconcile("live", "tenant:acme", "asked")
+        report = await services.reconciliation.reconcile("live", "tenant:acme", "asked")
         # Comparing often makes no versions, though Stripe stamps no entities.
         assert (report.drift, (await store.read("tenant:acme")).version) == ([], version)
         del stripe.subscriptions[subscription_id]
-        report = await Reconciliation(pipeline).reconcile("live", "tenant:acme", "asked")
+        report = await services.reconciliation.reconcile("live", "tenant:acme", "asked")
         assert [drift.kind for drift in report.drift] == ["unknown_there"]
 
     async def test_a_tenant_whose_facts_are_lost_is_rebuilt(
-        self, stripe: Stripe, pipeline: Pipeline, store: Store
+        self, stripe: Stripe, services: BillingServices, store: Store
     ) -> None:
         stripe.page_max = 2
         for index in range(5):
             stripe.add(tenant=f"t{index}")
-        await Reconciliation(pipeline).reconcile("live", "tenant:t0", "asked")
+        await services.reconciliation.reconcile("live", "tenant:t0", "asked")
         assert (await state(store, "tenant:t0"))["plan"]["key"] == "pro"
 
     async def test_its_preview_is_shown_and_compared_only_where_it_tells_of_the_subscription(
-        self, stripe: Stripe, pipeline: Pipeline
+        self, stripe: Stripe, services: BillingServices
     ) -> None:
         async def let_in(request: Request) -> Caller:
             return Caller("support", lambda scope, topic: None)
 
         stripe.add()
-        await receive(pipeline, stripe.happened[0])
-        routes = billing_routes.routes(pipeline, SyncSettings.from_env({}), let_in)
+        await receive(services, stripe.happened[0])
+        routes = billing_routes.routes(services, SyncSettings.from_env({}), let_in)
         transport = httpx2.ASGITransport(app=Starlette(routes=routes))
         async with httpx2.AsyncClient(transport=transport, base_url="http://door") as http:
             path, body = "/v1/tenants/acme/preview", {"plan": "basic"}
@@ -421,20 +429,20 @@ class TestReconcile:
             assert (await http.post(path, json={**body, "provider_preview": {}})).status_code == 422
 
     async def test_a_change_that_stripe_cannot_bill_is_not_held(
-        self, stripe: Stripe, pipeline: Pipeline, store: Store
+        self, stripe: Stripe, services: BillingServices, store: Store
     ) -> None:
         stripe.add()
-        await receive(pipeline, stripe.happened[0])
+        await receive(services, stripe.happened[0])
         facts = facts_of(await store.read("tenant:acme"))
         wish = ChangeRequest("basic", billing_mode="full_next_billing_period")
         with pytest.raises(ChangeRejected, match="billing_mode_unsupported"):
-            planned(pipeline, facts, wish)
+            planned(services, facts, wish)
 
     async def test_a_held_change_is_made_at_its_time(
         self, stripe: Stripe, api: StripeClient, store: Store, tmp_path: Path
     ) -> None:
         ahead_ns = 0
-        pipeline = Pipeline(
+        services = BillingServices(
             store,
             CatalogWatcher(catalog(tmp_path)),
             {"stripe": Adapter()},
@@ -442,17 +450,16 @@ class TestReconcile:
             now_ns=lambda: time.time_ns() + ahead_ns,
         )
         subscription_id = stripe.add(quantity=2)
-        await receive(pipeline, stripe.happened[0])
-        reconciliation = Reconciliation(pipeline)
+        await receive(services, stripe.happened[0])
 
         def change(facts: Facts) -> Facts:
             wish = ChangeRequest("basic", effective_ns=time.time_ns() + HOUR_NS)
-            return replace(facts, scheduled_change=planned(pipeline, facts, wish))
+            return replace(facts, scheduled_change=planned(services, facts, wish))
 
-        await reconciliation.reprojection.adopt("live", "tenant:acme", (), {"source": "app"}, change)
+        await services.reprojection.refresh("live", "tenant:acme", Refresh({"source": "app"}, change=change))
         assert (await state(store))["plan"]["key"] == "pro"
         ahead_ns = 2 * HOUR_NS
-        await reconciliation.fire("live", Due("tenant:acme", b"lease"))
+        await services.wakeup.fire("live", Due("tenant:acme", b"lease"))
         items = stripe.subscriptions[subscription_id]["items"]["data"]
         assert [(item["price"]["id"], item["quantity"]) for item in items] == [(PRICES["basic"], 2)]
         shown = await state(store)

@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 
 from sync.billing.api import routes as billing_routes
-from sync.billing.api.tenant_commands import Desk
+from sync.billing.api.tenant_commands import TenantCommands
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain import codec, model
 from sync.billing.domain.model import ENTITLEMENTS
@@ -28,15 +28,14 @@ from sync.billing.domain.wakeups import EXECUTE_AGAIN_S
 from sync.billing.providers.paddle.client import PaddleClient
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks as Adapter
 from sync.billing.providers.rate_limit import LocalRateLimiter
-from sync.billing.services.erase import erase
-from sync.billing.services.ingest import Pipeline
-from sync.billing.services.reconcile import Reconciliation
+from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.inbox import Inbox
 from sync.core import instants
 from sync.http.callers import Caller
 from sync.http.problem import Problem
 from sync.settings import SyncSettings
 from sync.store import counters
+from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import Due
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.store import Change, Committed, Store, StoreError
@@ -63,8 +62,8 @@ async def api(paddle: Paddle) -> AsyncIterator[PaddleClient]:
 
 
 @pytest.fixture
-def pipeline(store: Store, api: PaddleClient) -> Pipeline:
-    return Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): api})
+def services(store: Store, api: PaddleClient) -> BillingServices:
+    return BillingServices(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): api})
 
 
 async def let_in(request: Request) -> Caller:
@@ -74,24 +73,24 @@ async def let_in(request: Request) -> Caller:
 
 
 @asynccontextmanager
-async def desk_of(pipeline: Pipeline, key: str = "key") -> AsyncIterator[httpx2.AsyncClient]:
-    transport = httpx2.ASGITransport(Starlette(routes=billing_routes.routes(pipeline, SETTINGS, let_in)))
+async def desk_of(services: BillingServices, key: str = "key") -> AsyncIterator[httpx2.AsyncClient]:
+    transport = httpx2.ASGITransport(Starlette(routes=billing_routes.routes(services, SETTINGS, let_in)))
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx2.AsyncClient(transport=transport, base_url="http://desk", headers=headers) as client:
         yield client
 
 
 @pytest.fixture
-async def desk(pipeline: Pipeline) -> AsyncIterator[httpx2.AsyncClient]:
-    async with desk_of(pipeline) as client:
+async def desk(services: BillingServices) -> AsyncIterator[httpx2.AsyncClient]:
+    async with desk_of(services) as client:
         yield client
 
 
-async def tell(pipeline: Pipeline, paddle: Paddle) -> None:
+async def tell(services: BillingServices, paddle: Paddle) -> None:
     """Deliver every event of a subscription, in order."""
     for body in await paddle.events():
         if json.loads(body)["event_type"].startswith("subscription."):
-            await pipeline.receive(pipeline.adapters["paddle"], body, "live")
+            await services.ingest.receive(services.adapters["paddle"], body, "live")
 
 
 async def state(store: Store, topic: str = "tenant:acme") -> Any:
@@ -133,10 +132,10 @@ class TestReconcile:
     """Compare, repair, and see what drifted."""
 
     async def test_it_repairs_and_tells(
-        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
         await paddle.act("upgrade", plan="pro", quantity=2)
-        await tell(pipeline, paddle)
+        await tell(services, paddle)
         await paddle.act("downgrade", plan="basic")
         answer = (await desk.post("/v1/tenants/acme/reconcile")).json()
         version = (await store.read("tenant:acme")).version
@@ -154,7 +153,9 @@ class TestReconcile:
         }
         assert (await desk.post("/v1/tenants/acme/reconcile")).json()["outcome"] == "unchanged"
 
-    async def test_the_list_goes_by_pages(self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline) -> None:
+    async def test_the_list_goes_by_pages(
+        self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices
+    ) -> None:
         for number in range(3):
             await paddle.act("upgrade", tenant=f"t{number}", plan="pro")
             assert (await desk.post(f"/v1/tenants/t{number}/reconcile")).json()["outcome"] == "applied"
@@ -164,13 +165,13 @@ class TestReconcile:
         assert "next" not in second
 
     async def test_nobody_to_ask(self, store: Store, paddle: Paddle) -> None:
-        async with desk_of(Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()})) as desk:
+        async with desk_of(BillingServices(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()})) as desk:
             assert "no API key" in problem(await desk.post("/v1/tenants/acme/reconcile"), 503, "provider_unavailable")
         gone = PaddleClient("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
-        pipeline = Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): gone})
+        services = BillingServices(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): gone})
         await paddle.act("upgrade", plan="pro")
-        await tell(pipeline, paddle)
-        async with desk_of(pipeline) as desk:
+        await tell(services, paddle)
+        async with desk_of(services) as desk:
             problem(await desk.post("/v1/tenants/acme/reconcile"), 503, "provider_unavailable")
             problem(await desk.post("/v1/tenants/nobody/reconcile"), 503, "provider_unavailable")
         await gone.aclose()
@@ -207,28 +208,30 @@ class TestScheduledChange:
         return Clock(paddle)
 
     @pytest.fixture
-    async def pipeline(self, store: Store, paddle: Paddle, clock: Clock) -> AsyncIterator[Pipeline]:
+    async def services(self, store: Store, paddle: Paddle, clock: Clock) -> AsyncIterator[BillingServices]:
         api = PaddleClient("live", KEY, paddle.url, LocalRateLimiter(1_000, 1_000), now_ns=clock)
-        yield Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): api}, now_ns=clock)
+        yield BillingServices(
+            store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()}, {("paddle", "live"): api}, now_ns=clock
+        )
         await api.aclose()
 
-    async def fire(self, pipeline: Pipeline) -> None:
-        await Reconciliation(pipeline).fire("live", Due("tenant:acme", b"0"))
+    async def fire(self, services: BillingServices) -> None:
+        await services.wakeup.fire("live", Due("tenant:acme", b"0"))
 
-    async def begin(self, paddle: Paddle, pipeline: Pipeline, minutes: int) -> str:
+    async def begin(self, paddle: Paddle, services: BillingServices, minutes: int) -> str:
         """A Pro subscription whose period ends in so many minutes; returns when."""
         await paddle.act("upgrade", plan="pro", quantity=3, ends_in_s=minutes * 60)
-        await tell(pipeline, paddle)
-        return str((await state(pipeline.store))["period"]["ends_at"])
+        await tell(services, paddle)
+        return str((await state(services.store))["period"]["ends_at"])
 
     async def items(self, paddle: Paddle) -> list[tuple[str, int]]:
         answer = (await paddle.http.get("/simulate/subscriptions", params={"tenant": "acme"})).json()
         return [(item["price"]["id"], item["quantity"]) for item in answer["subscriptions"][0]["items"]]
 
     async def test_s19_pro_now_and_basic_then(
-        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store, clock: Clock
+        self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices, store: Store, clock: Clock
     ) -> None:
-        ends_at = await self.begin(paddle, pipeline, 50)
+        ends_at = await self.begin(paddle, services, 50)
         answer = (await desk.post("/v1/tenants/acme/scheduled-change", json={"plan": "basic"})).json()
         scheduled = {
             "action": "change_plan",
@@ -246,12 +249,12 @@ class TestScheduledChange:
         score: Any = await store.redis.zscore("pw:{timers/live}:due", "tenant:acme")
         assert abs(score * 1000 - instants.parse(answer["executes_at"])) <= 1000
 
-        await self.fire(pipeline)
+        await self.fire(services)
         assert await self.items(paddle) == [(price_id("pro"), 3)]
         clock.move(11)
-        await self.fire(pipeline)
+        await self.fire(services)
         assert await self.items(paddle) == [(price_id("basic"), 3)]
-        await tell(pipeline, paddle)
+        await tell(services, paddle)
         shown = await state(store)
         assert (shown["plan"]["key"], shown["limits"]["projects"], shown["scheduled"]) == (
             "pro",
@@ -261,17 +264,17 @@ class TestScheduledChange:
         problem(await desk.delete("/v1/tenants/acme/scheduled-change"), 409, "already_executed")
 
         clock.move(40)
-        await self.fire(pipeline)
+        await self.fire(services)
         shown = await state(store)
         assert (shown["plan"]["key"], "scheduled" in shown, "pending" in shown) == ("basic", False, False)
         assert codec.decode((await store.read("tenant:acme")).private).scheduled_change is None
 
     async def test_s19_items_that_show_the_lower_plan_already(
-        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
-        await self.begin(paddle, pipeline, 50)
+        await self.begin(paddle, services, 50)
         await paddle.act("downgrade", plan="basic")
-        await tell(pipeline, paddle)
+        await tell(services, paddle)
         assert (await state(store))["plan"]["key"] == "basic"
         answer = await desk.post("/v1/tenants/acme/scheduled-change", json={"plan": "basic", "keep": "pro"})
         assert answer.status_code == 200, answer.text
@@ -281,31 +284,37 @@ class TestScheduledChange:
     async def test_without_a_key_it_takes_effect_when_the_items_show_it(
         self, paddle: Paddle, store: Store, clock: Clock
     ) -> None:
-        pipeline = Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()}, now_ns=clock)
-        await self.begin(paddle, pipeline, 50)
-        async with desk_of(pipeline) as desk:
+        services = BillingServices(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()}, now_ns=clock)
+        await self.begin(paddle, services, 50)
+        async with desk_of(services) as desk:
             await desk.post("/v1/tenants/acme/scheduled-change", json={"plan": "basic"})
         clock.move(51)
-        await self.fire(pipeline)
+        await self.fire(services)
         shown = await state(store)
         assert (shown["plan"]["key"], shown["scheduled"]["overdue"]) == ("pro", True)
         await paddle.act("renew")
         await paddle.act("downgrade", plan="basic")
-        await tell(pipeline, paddle)
+        await tell(services, paddle)
         shown = await state(store)
         assert (shown["plan"]["key"], "scheduled" in shown) == ("basic", False)
 
     @pytest.mark.parametrize("action", ["upgrade", "cancel", "cancel now"])
     async def test_s20_what_happens_before_makes_it_void(
-        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store, clock: Clock, action: str
+        self,
+        desk: httpx2.AsyncClient,
+        paddle: Paddle,
+        services: BillingServices,
+        store: Store,
+        clock: Clock,
+        action: str,
     ) -> None:
         await paddle.act("upgrade", plan="basic", ends_in_s=50 * 60)
-        await tell(pipeline, paddle)
+        await tell(services, paddle)
         # Held from Basic to Basic's neighbour would be an upgrade; so: from Pro, with Basic's items shown already.
         body = {"plan": "basic", "keep": "pro"} if action != "upgrade" else {"plan": "pro"}
         assert (await desk.post("/v1/tenants/acme/scheduled-change", json=body)).status_code == 200
         await paddle.act(*action.split()[:1], **({"when": "now"} if "now" in action else {}))
-        await tell(pipeline, paddle)
+        await tell(services, paddle)
         shown = await state(store)
         assert shown.get("scheduled", {}).get("action") != "change_plan"
         assert codec.decode((await store.read("tenant:acme")).private).scheduled_change is None
@@ -313,13 +322,13 @@ class TestScheduledChange:
         assert any(b"is dropped" in fields[b"reason"] for _, fields in entries)
         before = await self.items(paddle)
         clock.move(60)
-        await self.fire(pipeline)
+        await self.fire(services)
         assert await self.items(paddle) == before
 
     async def test_s20_it_is_replaced_and_deleted(
-        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
-        ends_at = await self.begin(paddle, pipeline, 50)
+        ends_at = await self.begin(paddle, services, 50)
         first = instants.text(instants.parse(ends_at) - 5 * MINUTE_NS)
         for body, replaced in (({"plan": "basic", "effective_at": first}, False), ({"plan": "basic"}, True)):
             answer = (await desk.post("/v1/tenants/acme/scheduled-change", json=body)).json()
@@ -330,41 +339,41 @@ class TestScheduledChange:
         problem(await desk.delete("/v1/tenants/acme/scheduled-change"), 404, "not_found")
 
     async def test_s21_a_refusal_before_the_bill_is_surfaced_and_tried_again(
-        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store, clock: Clock
+        self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices, store: Store, clock: Clock
     ) -> None:
-        await self.begin(paddle, pipeline, 20)
+        await self.begin(paddle, services, 20)
         await desk.post("/v1/tenants/acme/scheduled-change", json={"plan": "basic"})
-        await self.fire(pipeline)
+        await self.fire(services)
         assert (await state(store))["scheduled"]["problem"] == "subscription_locked_renewal"
         score: Any = await store.redis.zscore("pw:{timers/live}:due", "tenant:acme")
         assert score * 1000 <= clock() + EXECUTE_AGAIN_S * 10**9
         clock.move(21)
         await paddle.act("renew")
-        await self.fire(pipeline)
+        await self.fire(services)
         shown = await state(store)
         assert (shown["plan"]["key"], "scheduled" in shown) == ("basic", False)
         assert await self.items(paddle) == [(price_id("basic"), 3)]
 
     async def test_s21_while_past_due_it_is_not_lost(
-        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store, clock: Clock
+        self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices, store: Store, clock: Clock
     ) -> None:
-        await self.begin(paddle, pipeline, 50)
+        await self.begin(paddle, services, 50)
         await desk.post("/v1/tenants/acme/scheduled-change", json={"plan": "basic"})
         await paddle.act("past_due")
-        await tell(pipeline, paddle)
+        await tell(services, paddle)
         clock.move(51)
-        await self.fire(pipeline)
+        await self.fire(services)
         shown = await state(store)
         assert (shown["plan"]["key"], shown["scheduled"]["problem"]) == ("pro", "subscription_update_when_past_due")
         await paddle.act("recover")
-        await self.fire(pipeline)
+        await self.fire(services)
         assert (await state(store))["plan"]["key"] == "basic"
 
     async def test_workers_execute_it_once(
-        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
         """Three of them, by the real clock."""
-        await self.begin(paddle, pipeline, 600)
+        await self.begin(paddle, services, 600)
 
         async def held() -> bool:
             """Whether it was taken: it is refused where the second was over before it came."""
@@ -374,7 +383,7 @@ class TestScheduledChange:
 
         await until(held)
         before = len(await paddle.events())
-        workers = [Worker(pipeline, ("live",), poll_s=0.02) for _ in range(3)]
+        workers = [Worker(services, ("live",), poll_s=0.02) for _ in range(3)]
 
         async def changed() -> bool:
             return bool((await state(store))["plan"]["key"] == "basic")
@@ -410,29 +419,29 @@ class TestScheduledChange:
         self,
         desk: httpx2.AsyncClient,
         paddle: Paddle,
-        pipeline: Pipeline,
+        services: BillingServices,
         store: Store,
         body: dict[str, Any],
         status: int,
         code: str,
     ) -> None:
-        await self.begin(paddle, pipeline, 50)
+        await self.begin(paddle, services, 50)
         before = await store.read("tenant:acme")
         problem(await desk.post("/v1/tenants/acme/scheduled-change", json=body), status, code)
         assert await store.read("tenant:acme") == before
 
     async def test_what_makes_no_sense_as_things_are(
-        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline
+        self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices
     ) -> None:
         path, body = "/v1/tenants/acme/scheduled-change", {"plan": "basic"}
         problem(await desk.post(path, json=body), 409, "no_subscription")
-        await self.begin(paddle, pipeline, 50)
+        await self.begin(paddle, services, 50)
         await paddle.act("cancel")
-        await tell(pipeline, paddle)
+        await tell(services, paddle)
         problem(await desk.post(path, json=body), 409, "cancel_scheduled")
         await paddle.act("uncancel")
         await paddle.act("past_due")
-        await tell(pipeline, paddle)
+        await tell(services, paddle)
         problem(await desk.post(path, json=body), 422, "effective_at_required")
         for raw in (b"[]", b"{", b'"x"'):
             problem(await desk.post(path, content=raw), 422, "request_invalid")
@@ -466,9 +475,9 @@ async def test_bad_questions_are_refused(desk: httpx2.AsyncClient, method: str, 
     problem(await desk.request(method, path), 422, "request_invalid")
 
 
-async def test_the_guard_decides(pipeline: Pipeline) -> None:
-    routes: Any = billing_routes.routes(pipeline, SETTINGS, let_in)
-    async with desk_of(pipeline, "wrong") as desk:
+async def test_the_guard_decides(services: BillingServices) -> None:
+    routes: Any = billing_routes.routes(services, SETTINGS, let_in)
+    async with desk_of(services, "wrong") as desk:
         for route in routes:
             path = (
                 route.path.replace("{id}", "acme")
@@ -481,7 +490,9 @@ async def test_the_guard_decides(pipeline: Pipeline) -> None:
                 assert (await desk.request(method, path)).status_code == 401, path
 
 
-async def test_a_store_that_is_away_is_told(pipeline: Pipeline, desk: httpx2.AsyncClient, valkey: Server) -> None:
+async def test_a_store_that_is_away_is_told(
+    services: BillingServices, desk: httpx2.AsyncClient, valkey: Server
+) -> None:
     valkey.kill()
     problem(await desk.get("/v1/drift"), 503, "store_unavailable")
     problem(await desk.post("/v1/tenants/acme/reconcile"), 503, "store_unavailable")
@@ -490,19 +501,19 @@ async def test_a_store_that_is_away_is_told(pipeline: Pipeline, desk: httpx2.Asy
 class TestPreview:
     """What would be, bound to a version, and whether it came so."""
 
-    async def begin(self, paddle: Paddle, pipeline: Pipeline) -> int:
+    async def begin(self, paddle: Paddle, services: BillingServices) -> int:
         await paddle.act("upgrade", plan="basic", quantity=2)
-        await tell(pipeline, paddle)
-        return (await pipeline.store.read("tenant:acme")).version
+        await tell(services, paddle)
+        return (await services.store.read("tenant:acme")).version
 
     async def drift(self, desk: httpx2.AsyncClient) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = (await desk.get("/v1/drift")).json()["drift"]
         return [entry for entry in found if entry["kind"] == "preview"]
 
     async def test_it_tells_and_changes_nothing(
-        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
-        version = await self.begin(paddle, pipeline)
+        version = await self.begin(paddle, services)
         before = await store.read("tenant:acme")
         body = {"plan": "pro", "quantity": 5, "ask_provider": True}
         answer = (await desk.post("/v1/tenants/acme/preview", json=body)).json()
@@ -522,38 +533,38 @@ class TestPreview:
         assert answer["provider_differs"] == []
 
     async def test_what_was_confirmed_comes_as_foreseen(
-        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
-        await self.begin(paddle, pipeline)
+        await self.begin(paddle, services)
         answer = (await desk.post("/v1/tenants/acme/preview", json={"plan": "pro"})).json()
         path = f"/v1/tenants/acme/preview/{answer['preview_id']}/confirm"
         assert (await desk.post(path, json={"apply": True})).json()["outcome"] == "applied"
         shown = await state(store)
         assert {name: shown[name] for name in ENTITLEMENTS} == {name: answer["state"][name] for name in ENTITLEMENTS}
-        await tell(pipeline, paddle)
+        await tell(services, paddle)
         assert codec.decode((await store.read("tenant:acme")).private).awaited_preview is None
         assert await self.drift(desk) == []
 
     async def test_a_webhook_that_differs_from_its_preview_is_drift(
-        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
-        await self.begin(paddle, pipeline)
+        await self.begin(paddle, services)
         answer = (await desk.post("/v1/tenants/acme/preview", json={"plan": "pro", "quantity": 5})).json()
         await desk.post(f"/v1/tenants/acme/preview/{answer['preview_id']}/confirm")
         await paddle.act("upgrade", plan="pro", quantity=4)
-        await tell(pipeline, paddle)
+        await tell(services, paddle)
         (found,) = await self.drift(desk)
         assert (found["subject"], found["version"]) == (answer["preview_id"], (await store.read("tenant:acme")).version)
         assert found["here"] == {"items": [[price_id("pro"), 5]]}
         assert found["there"] == {"items": [[price_id("pro"), 4]]}
 
     async def test_s25_a_preview_of_an_older_version_is_refused(
-        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
-        await self.begin(paddle, pipeline)
+        await self.begin(paddle, services)
         answer = (await desk.post("/v1/tenants/acme/preview", json={"plan": "pro"})).json()
         await paddle.act("seats", quantity=9)
-        await tell(pipeline, paddle)
+        await tell(services, paddle)
         before = await store.read("tenant:acme")
         path = f"/v1/tenants/acme/preview/{answer['preview_id']}/confirm"
         problem(await desk.post(path, json={"apply": True}), 409, "preview_stale")
@@ -561,9 +572,9 @@ class TestPreview:
         problem(await desk.post("/v1/tenants/other/preview/" + answer["preview_id"] + "/confirm"), 404, "not_found")
 
     async def test_s24_a_charge_that_fails_leaves_the_old_plan_and_says_why(
-        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
-        await self.begin(paddle, pipeline)
+        await self.begin(paddle, services)
         await paddle.act("decline")
         answer = (await desk.post("/v1/tenants/acme/preview", json={"plan": "pro"})).json()
         path = f"/v1/tenants/acme/preview/{answer['preview_id']}/confirm"
@@ -575,9 +586,9 @@ class TestPreview:
         assert codec.decode(snapshot.private).awaited_preview is None
 
     async def test_a_provider_s_preview_may_be_attached(
-        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline
+        self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices
     ) -> None:
-        await self.begin(paddle, pipeline)
+        await self.begin(paddle, services)
         item = {"price": {"id": price_id("pro")}, "quantity": 7}
         told = {"status": "active", "items": [item]}
         body = {"items": [{"price_id": price_id("pro"), "quantity": 5}], "provider_preview": told}
@@ -587,8 +598,10 @@ class TestPreview:
         ]
 
     @pytest.mark.parametrize("when", ["now", "period_end"])
-    async def test_a_cancel(self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, when: str) -> None:
-        await self.begin(paddle, pipeline)
+    async def test_a_cancel(
+        self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices, when: str
+    ) -> None:
+        await self.begin(paddle, services)
         answer = (await desk.post("/v1/tenants/acme/preview", json={"cancel": when})).json()
         assert answer["state"]["plan"]["key"] == ("free" if when == "now" else "basic")
         assert ("scheduled" in answer["state"]) is (when == "period_end")
@@ -616,12 +629,12 @@ class TestPreview:
         self,
         desk: httpx2.AsyncClient,
         paddle: Paddle,
-        pipeline: Pipeline,
+        services: BillingServices,
         body: dict[str, Any],
         status: int,
         code: str,
     ) -> None:
-        await self.begin(paddle, pipeline)
+        await self.begin(paddle, services)
         problem(await desk.post("/v1/tenants/acme/preview", json=body), status, code)
         problem(await desk.post("/v1/tenants/nobody/preview", json={"plan": "pro"}), 409, "no_subscription")
 
@@ -632,10 +645,10 @@ class TestOverrides:
     path = "/v1/tenants/acme/overrides"
 
     async def test_granted_visible_and_gone_when_it_expires(
-        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
         await paddle.act("upgrade", plan="basic", quantity=2)
-        await tell(pipeline, paddle)
+        await tell(services, paddle)
         body = {"kind": "feature", "name": "sso", "value": True, "reason": "promised", "by": "eve"}
 
         async def grant() -> tuple[int, str] | None:
@@ -661,7 +674,7 @@ class TestOverrides:
             "expires_at": ends,
             "overrides": ["feature:sso"],
         }
-        worker = Worker(pipeline, ("live",), poll_s=0.02)
+        worker = Worker(services, ("live",), poll_s=0.02)
 
         async def gone() -> bool:
             return "sso" not in (await state(store))["features"]
@@ -674,16 +687,16 @@ class TestOverrides:
         assert "overrides" not in orjson.loads((await store.read("tenant:acme")).cause)
 
     async def test_revoked_replaced_removed_and_kept_through_events(
-        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
         await paddle.act("upgrade", plan="basic", quantity=2)
-        await tell(pipeline, paddle)
+        await tell(services, paddle)
         await desk.post(self.path, json={"kind": "feature", "name": "export", "revoke": True, "reason": "abuse"})
         for value in (7, "unlimited"):
             await desk.post(self.path, json={"kind": "limit", "name": "seats", "value": value, "reason": "x"})
             assert (await state(store))["limits"]["seats"] == value
         await paddle.act("seats", quantity=3)
-        await tell(pipeline, paddle)
+        await tell(services, paddle)
         shown = await state(store)
         assert ("export" in shown["features"], shown["limits"]["seats"]) == (False, "unlimited")
         told = orjson.loads((await store.read("tenant:acme")).cause)
@@ -708,26 +721,26 @@ class TestOverrides:
         problem(await desk.delete(f"{self.path}/limit/seats"), 404, "not_found")
 
     async def test_it_ends_at_its_time_though_its_process_died_right_after_the_commit(
-        self, pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch
+        self, services: BillingServices, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Nobody sends it again: the timer, and the place on the list, must be there before."""
-        commit, ends_us = store.commit, time.time_ns() // 1000 + 3_600_000_000
+        send, ends_us = services.committer.send, time.time_ns() // 1000 + 3_600_000_000
 
-        async def die_after(change: Change) -> Committed:
-            await commit(change)
+        async def die_after(change: Change, batch: CommandPipeline) -> Committed:
+            await send(change, batch)
             raise KeyboardInterrupt
 
         def grant(facts: model.Facts) -> model.Facts:
             override = model.Override("feature", "sso", True, "promised", ends_us * 1000)
-            return add_override(facts, override, pipeline.now_ns())
+            return add_override(facts, override, services.now_ns())
 
-        monkeypatch.setattr(store, "commit", die_after)
+        monkeypatch.setattr(services.committer, "send", die_after)
         with pytest.raises(KeyboardInterrupt):
-            await Desk(pipeline).change("live", "tenant:acme", "override.granted", grant)
+            await TenantCommands(services).change("live", "tenant:acme", "override.granted", grant)
         assert (await state(store))["features"]["sso"] is True
         redis: Any = store.redis
         assert await redis.zscore("pw:{timers/live}:due", "tenant:acme") == ends_us
-        assert [topic async for topic in pipeline.environment("live").topics()] == ["tenant:acme"]
+        assert [topic async for topic in services.environment("live").topics()] == ["tenant:acme"]
 
     async def test_a_tenant_that_buys_nothing_may_have_some(self, desk: httpx2.AsyncClient, store: Store) -> None:
         await desk.post(self.path, json={"kind": "module", "name": "billing", "value": "write", "reason": "x"})
@@ -771,10 +784,10 @@ class TestHistory:
     """What a support person reads, and what is left of it after an erasure."""
 
     async def test_what_changed_when_and_why(
-        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
         await paddle.act("upgrade", plan="basic")
-        await tell(pipeline, paddle)
+        await tell(services, paddle)
         await desk.post(
             "/v1/tenants/acme/overrides", json={"kind": "feature", "name": "sso", "value": True, "reason": "promised"}
         )
@@ -789,10 +802,10 @@ class TestHistory:
         assert len((await desk.get("/v1/tenants/acme/history?limit=1")).json()["changes"]) == 1
 
     async def test_an_erased_tenant_is_gone_and_stays_so(
-        self, desk: httpx2.AsyncClient, paddle: Paddle, pipeline: Pipeline, store: Store
+        self, desk: httpx2.AsyncClient, paddle: Paddle, services: BillingServices, store: Store
     ) -> None:
         await paddle.act("upgrade", plan="basic")
-        await tell(pipeline, paddle)
+        await tell(services, paddle)
         await paddle.act("seats", quantity=4)
         await desk.post("/v1/tenants/acme/reconcile")
         assert (await desk.get("/v1/drift")).json()["drift"]
@@ -806,15 +819,15 @@ class TestHistory:
         history = (await desk.get("/v1/tenants/acme/history")).json()
         assert [entry["cause"]["event_type"] for entry in history["changes"]] == ["tenant.erased"]
         assert history["events"] == []
-        assert [topic async for topic in pipeline.environment("live").topics()] == []
+        assert [topic async for topic in services.environment("live").topics()] == []
         for event_id in event_ids:
-            record = await pipeline.environment("live").inbox.read(event_id)
+            record = await services.environment("live").inbox.read(event_id)
             assert record is not None
             assert (record.status, record.body) == ("done", b"")
 
         await paddle.act("seats", quantity=5)
         newest = next(body for body in (await paddle.events())[::-1] if b'"subscription.updated"' in body)
-        receipt = await pipeline.receive(pipeline.adapters["paddle"], newest, "live")
+        receipt = await services.ingest.receive(services.adapters["paddle"], newest, "live")
         assert (receipt.outcome, receipt.reason) == ("ignored", "the tenant was erased")
         assert (await desk.post("/v1/tenants/acme/reconcile")).json()["reason"] == "the tenant was erased"
         override = {"kind": "feature", "name": "sso", "value": True, "reason": "x"}
@@ -825,12 +838,12 @@ class TestHistory:
 
     async def test_nothing_that_leads_to_an_erased_tenant_is_left(self, store: Store) -> None:
         """Bodies, links, previews, timers, lists: what names it afterwards is the tombstone and ids without content."""
-        pipeline = Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()})
+        services = BillingServices(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()})
         price = price_id("pro")
 
         async def receive(number: float, **fields: Any) -> str:
             body = webhook(number, event_id=f"evt_{number:g}", **{"items": [(price, 1)], **fields})
-            return (await pipeline.receive(pipeline.adapters["paddle"], body, "live")).outcome
+            return (await services.ingest.receive(services.adapters["paddle"], body, "live")).outcome
 
         trial = {"starts_at": "2026-11-01T00:00:00Z", "ends_at": "2099-01-01T00:00:00Z"}
         assert await receive(5, status="trialing", current_billing_period=trial) == "applied"
@@ -840,10 +853,10 @@ class TestHistory:
         assert await receive(8, id="sub_3", customer_id="ctm_3") == "parked", "names acme, belongs to the other"
         assert await receive(9, id="sub_4", tenant="other", status="dormant", customer_id="ctm_3") == "parked"
         await store.want_reconcile(["tenant:acme"])
-        inbox = pipeline.environment("live").inbox
+        inbox = services.environment("live").inbox
         bodies = [record.body for number in (5, 4) if (record := await inbox.read(f"evt_{number}"))]
         assert [bool(body) for body in bodies] == [False, True], "a refused body is recorded, an applied one is not"
-        async with desk_of(pipeline) as desk:
+        async with desk_of(services) as desk:
             assert (await desk.post("/v1/tenants/acme/preview", json={"cancel": "now"})).status_code == 200
             assert {"sub_1", "ctm_1", "sub_2"} <= {id for id in IDS if (await traces(store, id))}
             erased = await desk.request("DELETE", "/v1/tenants/acme", json={"reason": "asked for"})
@@ -869,9 +882,9 @@ class TestHistory:
     async def test_an_erasure_that_was_cut_off_is_done_when_it_is_asked_for_again(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        pipeline = Pipeline(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()})
+        services = BillingServices(store, CatalogWatcher(EXAMPLE), {"paddle": Adapter()})
         body = webhook(5, items=[(price_id("pro"), 1)])
-        await pipeline.receive(pipeline.adapters["paddle"], body, "live")
+        await services.ingest.receive(services.adapters["paddle"], body, "live")
 
         async def fail(*_: object) -> None:
             raise StoreError("gone")
@@ -879,10 +892,10 @@ class TestHistory:
         with monkeypatch.context() as patched:
             patched.setattr(Inbox, "parked", fail)
             with pytest.raises(StoreError):
-                await erase(pipeline, "live", "tenant:acme", "asked for")
+                await services.erasure.erase("live", "tenant:acme", "asked for")
         assert await state(store) is None
         assert await traces(store, "ctm_1") != []
-        assert (await erase(pipeline, "live", "tenant:acme", "asked for")).outcome == "unchanged"
+        assert (await services.erasure.erase("live", "tenant:acme", "asked for")).outcome == "unchanged"
         assert await traces(store, "ctm_1") == []
         assert await store.redis.exists("pw:{tenant:acme}:erasing") == 0
 

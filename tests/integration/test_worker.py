@@ -21,9 +21,8 @@ from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.model import Event, Unparsable
 from sync.billing.domain.outcome import WAITS_CATALOG, EventResult, Outcome
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
-from sync.billing.services.ingest import RELEASE_MAX, Pipeline
-from sync.billing.services.reconcile import Reconciliation
-from sync.billing.services.reproject import Reprojection
+from sync.billing.services.ingest import RELEASE_MAX, Done
+from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.inbox import Record
 from sync.core import instants
 from sync.store.command_pipeline import CommandPipeline
@@ -77,21 +76,21 @@ def clock() -> Clock:
     return Clock()
 
 
-def pipeline_of(store: Store, catalog: Path, clock: Clock | None = None, lease_s: float = LEASE_S) -> Pipeline:
-    return Pipeline(
+def services_of(store: Store, catalog: Path, clock: Clock | None = None, lease_s: float = LEASE_S) -> BillingServices:
+    return BillingServices(
         store, CatalogWatcher(catalog), {"paddle": PaddleWebhooks()}, lease_s=lease_s, now_ns=clock or time.time_ns
     )
 
 
 @pytest.fixture
-def pipeline(store: Store, catalog: Path) -> Pipeline:
-    return pipeline_of(store, catalog)
+def services(store: Store, catalog: Path) -> BillingServices:
+    return services_of(store, catalog)
 
 
 @asynccontextmanager
-async def working(*pipelines: Pipeline) -> AsyncIterator[None]:
-    """One worker for each pipeline, stopped politely at the end."""
-    workers = [Worker(pipeline, ("live",), poll_s=POLL_S) for pipeline in pipelines]
+async def working(*services_of_each: BillingServices) -> AsyncIterator[None]:
+    """One worker for each services, stopped politely at the end."""
+    workers = [Worker(services, ("live",), poll_s=POLL_S) for services in services_of_each]
     async with asyncio.TaskGroup() as group:
         for worker in workers:
             group.create_task(worker.run())
@@ -100,8 +99,8 @@ async def working(*pipelines: Pipeline) -> AsyncIterator[None]:
             worker.stop()
 
 
-async def receive(pipeline: Pipeline, body: bytes) -> EventResult:
-    return await pipeline.receive(pipeline.adapters["paddle"], body, "live")
+async def receive(services: BillingServices, body: bytes) -> EventResult:
+    return await services.ingest.receive(services.adapters["paddle"], body, "live")
 
 
 async def state(store: Store, topic: str = "tenant:acme") -> Any:
@@ -113,8 +112,8 @@ async def plan(store: Store, topic: str = "tenant:acme") -> str | None:
     return None if found is None else str(found["plan"]["key"])
 
 
-async def counts(pipeline: Pipeline) -> tuple[int, int]:
-    return await pipeline.environment("live").inbox.counts()
+async def counts(services: BillingServices) -> tuple[int, int]:
+    return await services.environment("live").inbox.counts()
 
 
 def soon(seconds: float) -> str:
@@ -124,84 +123,84 @@ def soon(seconds: float) -> str:
 class TestRecovery:
     """Events whose process died between storing and answering."""
 
-    async def abandon(self, pipeline: Pipeline, body: bytes) -> str:
+    async def abandon(self, services: BillingServices, body: bytes) -> str:
         """Store an event as a process does that dies right after."""
-        event = pipeline.adapters["paddle"].parse(body, "live")
-        batch = CommandPipeline(pipeline.store)
-        pipeline.environment("live").inbox.put(batch, event.event_id, body, "paddle", event.type, 1)
+        event = services.adapters["paddle"].parse(body, "live")
+        batch = CommandPipeline(services.store)
+        services.environment("live").inbox.put(batch, event.event_id, body, "paddle", event.type, 1)
         await batch.run()
         return event.event_id
 
     async def test_it_is_taken_up_when_the_lease_has_run_out(self, store: Store, catalog: Path) -> None:
-        pipeline = pipeline_of(store, catalog, lease_s=1)
+        services = services_of(store, catalog, lease_s=1)
         seconds, micros = await store.redis.time()
-        await self.abandon(pipeline, webhook(1))
-        async with working(pipeline):
+        await self.abandon(services, webhook(1))
+        async with working(services):
             await until(lambda: plan(store))
         assert await plan(store) == "pro"
         # By the store's clock, as both are: a version is the instant of its commit.
         assert (await store.read("tenant:acme")).version >= (seconds + 1) * 1_000_000 + micros
-        assert await counts(pipeline) == (0, 0)
+        assert await counts(services) == (0, 0)
 
     async def test_three_workers_take_it_up_once(self, store: Store, catalog: Path) -> None:
-        pipelines = [pipeline_of(store, catalog) for _ in range(3)]
+        services_of_each = [services_of(store, catalog) for _ in range(3)]
         for number in range(40):
-            await self.abandon(pipelines[0], webhook(number, id=f"sub_{number % 4}"))
+            await self.abandon(services_of_each[0], webhook(number, id=f"sub_{number % 4}"))
 
         async def done() -> bool:
-            return await counts(pipelines[0]) == (0, 0) and await plan(store) is not None
+            return await counts(services_of_each[0]) == (0, 0) and await plan(store) is not None
 
-        async with working(*pipelines):
+        async with working(*services_of_each):
             await until(done, timeout_s=20)
         causes = [orjson.loads(entry.cause).get("event_id") for entry in await store.log("tenant:acme", 200)]
         assert len(causes) == len(set(causes))
 
     async def test_a_crash_after_the_commit_is_finished_and_not_repeated(
-        self, pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch
+        self, services: BillingServices, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         body = webhook(1, status="trialing", current_billing_period=period(0, 3600))
-        commit = pipeline.commit
+        send = services.committer.send
 
-        async def die_after(change: Change) -> Committed:
-            await commit(change)
+        async def die_after(change: Change, batch: CommandPipeline) -> Committed:
+            await send(change, batch)
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(pipeline, "commit", die_after)
+            patched.setattr(services.committer, "send", die_after)
             with pytest.raises(KeyboardInterrupt):
-                await receive(pipeline, body)
+                await receive(services, body)
         version = (await store.read("tenant:acme")).version
-        assert await counts(pipeline) == (1, 0)
-        assert await timer(pipeline) is None
-        async with working(pipeline):
-            await until(lambda: settled(pipeline))
-            await until(lambda: timer(pipeline))
-        record = await pipeline.environment("live").inbox.read(json.loads(body)["event_id"])
+        assert await counts(services) == (1, 0)
+        assert await timer(services), "the timer is armed before the commit"
+        async with working(services):
+            await until(lambda: settled(services))
+            await until(lambda: timer(services))
+        record = await services.environment("live").inbox.read(json.loads(body)["event_id"])
         assert record is not None
         assert (record.status, record.attempts) == ("done", 2)
         assert await store.redis.hget(f"pw:{{inbox/live}}:event:{record.event_id}", "outcome") == b"applied"
         assert (await store.read("tenant:acme")).version == version
-        assert [topic async for topic in pipeline.environment("live").topics()] == ["tenant:acme"]
+        assert [topic async for topic in services.environment("live").topics()] == ["tenant:acme"]
 
     async def test_a_store_error_halfway_leaves_it_to_the_next_delivery(
-        self, pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch
+        self, services: BillingServices, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        async def fail(change: Change) -> Committed:
+        async def fail(change: Change, batch: CommandPipeline) -> Committed:
             raise StoreError("gone")
 
         body = webhook(1)
         with monkeypatch.context() as patched:
-            patched.setattr(pipeline, "commit", fail)
+            patched.setattr(services.committer, "send", fail)
             with pytest.raises(StoreError):
-                await receive(pipeline, body)
-        assert (await receive(pipeline, body)).outcome == "applied"
+                await receive(services, body)
+        assert (await receive(services, body)).outcome == "applied"
 
     async def test_an_event_that_always_fails_is_parked_and_stops_no_other(
-        self, pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch
+        self, services: BillingServices, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        bad = await self.abandon(pipeline, webhook(1, id="sub_bad"))
-        await self.abandon(pipeline, webhook(1, id="sub_good"))
-        resume = pipeline.resume
+        bad = await self.abandon(services, webhook(1, id="sub_bad"))
+        await self.abandon(services, webhook(1, id="sub_good"))
+        resume = services.ingest.resume
 
         async def sometimes(record: Record, environment: str) -> EventResult:
             if record.event_id == bad:
@@ -210,21 +209,21 @@ class TestRecovery:
 
         async def no_wait(environment: str, event_id: str, delay_s: float) -> None:
             batch = CommandPipeline(store)
-            pipeline.environment(environment).inbox.postpone(batch, event_id, 0)
+            services.environment(environment).inbox.postpone(batch, event_id, 0)
             await batch.run()
 
-        monkeypatch.setattr(pipeline, "resume", sometimes)
-        monkeypatch.setattr(pipeline, "postpone", no_wait)
-        async with working(pipeline):
+        monkeypatch.setattr(services.ingest, "resume", sometimes)
+        monkeypatch.setattr(services.ingest, "postpone", no_wait)
+        async with working(services):
             await until(lambda: plan(store))
-            await until(lambda: is_parked(pipeline, bad))
-        record = await pipeline.environment("live").inbox.read(bad)
+            await until(lambda: is_parked(services, bad))
+        record = await services.environment("live").inbox.read(bad)
         assert record is not None
         assert record.attempts == ATTEMPTS_MAX
         assert "ZeroDivisionError" in record.reason
 
     async def test_what_waits_on_a_newer_release_is_tried_at_the_start(
-        self, pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch
+        self, services: BillingServices, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         body = webhook(1)
 
@@ -233,19 +232,19 @@ class TestRecovery:
 
         with monkeypatch.context() as patched:
             patched.setattr(PaddleWebhooks, "parse", cannot)
-            assert (await receive(pipeline, body)).outcome == "parked"
-        async with working(pipeline):
+            assert (await receive(services, body)).outcome == "parked"
+        async with working(services):
             await until(lambda: plan(store))
-        assert await counts(pipeline) == (0, 0)
+        assert await counts(services) == (0, 0)
 
     async def test_a_store_that_is_away_is_waited_for(self, catalog: Path, valkey: Server, store: Store) -> None:
-        pipeline = pipeline_of(store, catalog)
-        async with working(pipeline):
+        services = services_of(store, catalog)
+        async with working(services):
             valkey.kill()
             await asyncio.sleep(POLL_S * 3)
             valkey.start()
-            await until(lambda: received(pipeline))
-            await self.abandon(pipeline, webhook(2, id="sub_2", tenant="late"))
+            await until(lambda: received(services))
+            await self.abandon(services, webhook(2, id="sub_2", tenant="late"))
             await until(lambda: plan(store, "tenant:late"))
 
     @pytest.mark.parametrize("what", ["events", "timers", "comparisons"])
@@ -253,10 +252,10 @@ class TestRecovery:
         self, store: Store, catalog: Path, monkeypatch: pytest.MonkeyPatch, what: str
     ) -> None:
         """A provider that is slow to answer must not keep a worker for all that it has claimed."""
-        pipeline = pipeline_of(store, catalog, lease_s=0 if what == "events" else 30)
-        worker = Worker(pipeline, ("live",), poll_s=POLL_S)
-        ids = [await self.abandon(pipeline, webhook(number, id=f"sub_{number}")) for number in range(3)]
-        pipeline = worker._pipeline = pipeline_of(store, catalog, lease_s=30)
+        services = services_of(store, catalog, lease_s=0 if what == "events" else 30)
+        worker = Worker(services, ("live",), poll_s=POLL_S)
+        ids = [await self.abandon(services, webhook(number, id=f"sub_{number}")) for number in range(3)]
+        services = worker._services = services_of(store, catalog, lease_s=30)
         worked: list[object] = []
 
         async def work(*arguments: Any) -> Any:
@@ -265,15 +264,15 @@ class TestRecovery:
             return EventResult(Outcome.APPLIED)
 
         if what == "events":
-            monkeypatch.setattr(pipeline, "resume", work)
+            monkeypatch.setattr(services.ingest, "resume", work)
             await worker._inbox("live")
-            assert len(await pipeline.environment("live").inbox.claim(10)) == len(ids) - 1
+            assert len(await services.environment("live").inbox.claim(10)) == len(ids) - 1
         elif what == "timers":
             for number in range(3):
                 await store.redis.zadd("pw:{timers/live}:due", {f"tenant:t{number}": 1})
-            monkeypatch.setattr(worker._reconciliation, "fire", work)
+            monkeypatch.setattr(services.wakeup, "fire", work)
             await worker._timers("live")
-            assert len(await pipeline.environment("live").timers.claim(10)) == 2
+            assert len(await services.environment("live").timers.claim(10)) == 2
         else:
             await store.want_reconcile([f"tenant:t{number}" for number in range(3)])
             monkeypatch.setattr(worker._reconciliation, "can_ask", lambda environment: True)
@@ -284,25 +283,25 @@ class TestRecovery:
         assert len(worked) == (2 if what == "comparisons" else 1)
 
 
-async def received(pipeline: Pipeline) -> bool:
+async def received(services: BillingServices) -> bool:
     try:
-        await receive(pipeline, webhook(1))
+        await receive(services, webhook(1))
     except StoreError:
         return False
     return True
 
 
-async def settled(pipeline: Pipeline) -> bool:
-    return (await counts(pipeline))[0] == 0
+async def settled(services: BillingServices) -> bool:
+    return (await counts(services))[0] == 0
 
 
-async def is_parked(pipeline: Pipeline, event_id: str) -> bool:
-    record = await pipeline.environment("live").inbox.read(event_id)
+async def is_parked(services: BillingServices, event_id: str) -> bool:
+    record = await services.environment("live").inbox.read(event_id)
     return record is not None and record.status == "parked"
 
 
-async def timer(pipeline: Pipeline, topic: str = "tenant:acme") -> float | None:
-    score: Any = await pipeline.store.redis.zscore("pw:{timers/live}:due", topic)
+async def timer(services: BillingServices, topic: str = "tenant:acme") -> float | None:
+    score: Any = await services.store.redis.zscore("pw:{timers/live}:due", topic)
     return None if score is None else float(score)
 
 
@@ -315,12 +314,12 @@ class TestTime:
 
     async def test_s15_three_workers_end_a_subscription_once_at_its_time(self, store: Store, catalog: Path) -> None:
         # A lease longer than any halt of the machine: what is given back to the store at the end has been done.
-        pipelines = [pipeline_of(store, catalog, lease_s=30) for _ in range(3)]
-        found = await until(lambda: ends_soon(pipelines[0]), timeout_s=20)
+        services_of_each = [services_of(store, catalog, lease_s=30) for _ in range(3)]
+        found = await until(lambda: ends_soon(services_of_each[0]), timeout_s=20)
         assert found is not None
         tenant, change = found
         topic = f"tenant:{tenant}"
-        async with working(*pipelines):
+        async with working(*services_of_each):
             await until(lambda: is_plan(store, "free", topic), timeout_s=10)
         log = await store.log(topic)
         assert [orjson.loads(entry.state)["plan"]["key"] for entry in log] == ["free", "pro"]
@@ -328,20 +327,20 @@ class TestTime:
         assert orjson.loads(log[0].cause) == {"source": "timer", "event_type": "due"}
         now = await state(store, topic)
         assert (now["status"], now["pending"]["reason"]) == ("canceled", "awaiting_provider")
-        assert await timer(pipelines[0], topic) is None
+        assert await timer(services_of_each[0], topic) is None
         # The provider's word, when it comes, confirms it: no access came back meanwhile, none is lost twice.
         word = webhook(2, id=f"sub_{tenant}", tenant=tenant, status="canceled")
-        assert (await receive(pipelines[0], word)).outcome == "applied"
+        assert (await receive(services_of_each[0], word)).outcome == "applied"
         assert (await state(store, topic))["plan"]["key"] == "free"
 
     async def test_s11_grace_ends_without_a_webhook(self, store: Store, catalog: Path, clock: Clock) -> None:
-        pipeline = pipeline_of(store, catalog, clock)
+        services = services_of(store, catalog, clock)
         body = json.loads(webhook(1, status="past_due"))
         moment = instants.text(clock.ns)
         body["occurred_at"] = body["data"]["updated_at"] = moment
-        assert (await receive(pipeline, json.dumps(body).encode())).outcome == "applied"
+        assert (await receive(services, json.dumps(body).encode())).outcome == "applied"
         assert await plan(store) == "pro"
-        reprojection = Reprojection(pipeline)
+        reprojection = services.reprojection
         clock.ns += 1_999_999_000
         assert (await reprojection.reproject("live", "tenant:acme", "timer")).outcome == "unchanged"
         clock.ns += 1_000
@@ -349,36 +348,38 @@ class TestTime:
         assert await plan(store) == "free"
 
     @pytest.mark.parametrize("order", [1, -1])
-    async def test_a_timer_is_only_ever_moved_forward(self, pipeline: Pipeline, store: Store, order: int) -> None:
+    async def test_a_timer_is_only_ever_moved_forward(
+        self, services: BillingServices, store: Store, order: int
+    ) -> None:
         for due_us in (1_000, 2_000)[::order]:
             batch = CommandPipeline(store)
-            pipeline.environment("live").timers.arm(batch, "tenant:acme", due_us)
+            services.environment("live").timers.arm(batch, "tenant:acme", due_us)
             await batch.run()
-        assert await timer(pipeline) == 1_000
+        assert await timer(services) == 1_000
 
     async def test_a_timer_survives_the_worker_that_claimed_it(self, store: Store, catalog: Path, clock: Clock) -> None:
-        pipeline = pipeline_of(store, catalog, clock)
+        services = services_of(store, catalog, clock)
         change = {"action": "cancel", "effective_at": instants.text(clock.ns + 3600 * 10**9)}
-        await receive(pipeline, webhook(1, scheduled_change=change))
-        assert await timer(pipeline) is not None
+        await receive(services, webhook(1, scheduled_change=change))
+        assert await timer(services) is not None
         clock.ns += 3601 * 10**9
         await store.redis.zadd("pw:{timers/live}:due", {"tenant:acme": 1})
-        (due,) = await pipeline.environment("live").timers.claim(1)
+        (due,) = await services.environment("live").timers.claim(1)
         assert due.topic == "tenant:acme"
-        async with working(pipeline):
+        async with working(services):
             await until(lambda: is_plan(store, "free"))
 
     async def test_an_update_during_a_firing_keeps_its_own_timer(
         self, store: Store, catalog: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The new event's `arm` falls into the lease, where it has no effect; the firing looks once more."""
-        pipeline = pipeline_of(store, catalog, clock, lease_s=30)
+        services = services_of(store, catalog, clock, lease_s=30)
         first = {"action": "cancel", "effective_at": instants.text(clock.ns - 1_000_000_000)}
         later_ns = clock.ns + 3600 * 1_000_000_000
         second = {"action": "cancel", "effective_at": instants.text(later_ns)}
-        await receive(pipeline, webhook(1, scheduled_change=first))
+        await receive(services, webhook(1, scheduled_change=first))
         batch = CommandPipeline(store)
-        timers = pipeline.environment("live").timers
+        timers = services.environment("live").timers
         timers.arm(batch, "tenant:acme", 1)
         await batch.run()
         (due,) = await timers.claim(1)
@@ -389,22 +390,22 @@ class TestTime:
             monkeypatch.undo()
             with monkeypatch.context() as apart:
                 # Another process: it does not wait for this one's turn.
-                apart.setattr(pipeline, "turns", pipeline_of(store, catalog).turns)
-                assert (await receive(pipeline, again)).outcome == "applied"
+                apart.setattr(services.committer, "locks", services_of(store, catalog).committer.locks)
+                assert (await receive(services, again)).outcome == "applied"
             return snapshot
 
         monkeypatch.setattr(store, "read", read_then_update)
-        await Reconciliation(pipeline).fire("live", due)
-        score = await timer(pipeline)
+        await services.wakeup.fire("live", due)
+        score = await timer(services)
         assert score is not None
         assert score <= later_ns / 1000
 
-    async def test_a_topic_without_facts_is_left_alone(self, pipeline: Pipeline, store: Store) -> None:
+    async def test_a_topic_without_facts_is_left_alone(self, services: BillingServices, store: Store) -> None:
         await store.commit(Change("tenant:acme", b'{"plan":"published by hand"}'))
-        receipt = await Reprojection(pipeline).reproject("live", "tenant:acme", "catalog")
+        receipt = await services.reprojection.reproject("live", "tenant:acme", "catalog")
         assert receipt.outcome == "unchanged"
         await store.commit(Change("tenant:other", b'{"plan":"published by hand"}', b'{"own":"private"}'))
-        receipt = await Reprojection(pipeline).reproject("live", "tenant:other", "catalog")
+        receipt = await services.reprojection.reproject("live", "tenant:other", "catalog")
         assert "not a tenant's facts" in receipt.reason
         assert await state(store, "tenant:other") == {"plan": "published by hand"}
 
@@ -413,96 +414,96 @@ async def is_plan(store: Store, key: str, topic: str = "tenant:acme") -> bool:
     return await plan(store, topic) == key
 
 
-async def ends_soon(pipeline: Pipeline) -> tuple[str, dict[str, str]] | None:
+async def ends_soon(services: BillingServices) -> tuple[str, dict[str, str]] | None:
     """A new tenant with a cancel in a second, and that; None where it was held up until after the second."""
     tenant, change = f"t{time.monotonic_ns()}", {"action": "cancel", "effective_at": soon(1)}
     body = webhook(1, id=f"sub_{tenant}", tenant=tenant, scheduled_change=change)
-    assert (await receive(pipeline, body)).outcome == "applied"
-    return (tenant, change) if await plan(pipeline.store, f"tenant:{tenant}") == "pro" else None
+    assert (await receive(services, body)).outcome == "applied"
+    return (tenant, change) if await plan(services.store, f"tenant:{tenant}") == "pro" else None
 
 
 class TestCatalog:
     """A catalog edit reaches tenants without an event."""
 
     async def test_s37_affected_tenants_get_a_new_version_and_others_do_not(
-        self, pipeline: Pipeline, store: Store, catalog: Path
+        self, services: BillingServices, store: Store, catalog: Path
     ) -> None:
-        await receive(pipeline, webhook(1))
-        await receive(pipeline, webhook(1, status="canceled", id="sub_2", tenant="other"))
+        await receive(services, webhook(1))
+        await receive(services, webhook(1, status="canceled", id="sub_2", tenant="other"))
         other = await store.read("tenant:other")
 
         async def has_limit() -> bool:
             return bool((await state(store))["limits"].get("projects") == 11)
 
-        async with working(pipeline):
+        async with working(services):
             edit(catalog, CATALOG.replace("projects = 10", "projects = 11"))
             await until(has_limit)
         assert orjson.loads((await store.read("tenant:acme")).cause) == {"source": "catalog"}
         assert await store.read("tenant:other") == other
 
     async def test_s36_parked_events_are_tried_when_the_catalog_knows_their_price(
-        self, pipeline: Pipeline, store: Store, catalog: Path
+        self, services: BillingServices, store: Store, catalog: Path
     ) -> None:
         for number in range(150):
             body = webhook(1, id=f"sub_{number}", items=[("pri_new", 1)], tenant=f"t{number}")
-            assert (await receive(pipeline, body)).outcome == "parked"
+            assert (await receive(services, body)).outcome == "parked"
 
         async def used() -> bool:
-            return await counts(pipeline) == (0, 0)
+            return await counts(services) == (0, 0)
 
-        async with working(pipeline):
-            await until(lambda: attempted(pipeline, 150), timeout_s=40)
-            assert (await counts(pipeline))[1] == 150
+        async with working(services):
+            await until(lambda: attempted(services, 150), timeout_s=40)
+            assert (await counts(services))[1] == 150
             edit(catalog, CATALOG.replace('"pri_pro"', '"pri_pro", "pri_new"'))
             await until(used, timeout_s=40)
         assert await plan(store, "tenant:t149") == "pro"
 
     async def test_an_edit_between_the_look_and_the_parking_counts_though_the_sweeps_are_over(
-        self, pipeline: Pipeline, store: Store, catalog: Path, monkeypatch: pytest.MonkeyPatch
+        self, services: BillingServices, store: Store, catalog: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The worker has seen the new file and swept before the event, judged by the old one, is parked."""
-        end = pipeline._end
+        finish = services.ingest._finish
 
-        async def edited_meanwhile(*arguments: Any, **options: Any) -> EventResult:
+        async def edited_meanwhile(done: Done) -> EventResult:
             edit(catalog, CATALOG.replace('"pri_pro"', '"pri_pro", "pri_new"'))
-            assert await pipeline_of(store, catalog).reopen("live", WAITS_CATALOG) == 0
-            return await end(*arguments, **options)
+            assert await services_of(store, catalog).ingest.reopen("live", WAITS_CATALOG) == 0
+            return await finish(done)
 
         with monkeypatch.context() as patched:
-            patched.setattr(pipeline, "_end", edited_meanwhile)
-            receipt = await receive(pipeline, webhook(1, items=[("pri_new", 1)]))
+            patched.setattr(services.ingest, "_finish", edited_meanwhile)
+            receipt = await receive(services, webhook(1, items=[("pri_new", 1)]))
         assert receipt.outcome == "parked"
-        (record,) = await pipeline.environment("live").inbox.claim(10)
-        assert (await pipeline.resume(record, "live")).outcome == "applied"
-        assert await counts(pipeline) == (0, 0)
+        (record,) = await services.environment("live").inbox.claim(10)
+        assert (await services.ingest.resume(record, "live")).outcome == "applied"
+        assert await counts(services) == (0, 0)
 
-    async def test_all_that_waits_is_reopened_and_that_ends(self, pipeline: Pipeline) -> None:
+    async def test_all_that_waits_is_reopened_and_that_ends(self, services: BillingServices) -> None:
         for number in range(RELEASE_MAX + 50):
-            await receive(pipeline, webhook(1, id=f"sub_{number}", items=[("pri_new", 1)], tenant=f"t{number}"))
-        assert await pipeline.reopen("live", WAITS_CATALOG) == RELEASE_MAX + 50
-        assert (await counts(pipeline))[0] == RELEASE_MAX + 50
-        assert await pipeline.reopen("live", "subscription:paddle:sub_1") == 0
+            await receive(services, webhook(1, id=f"sub_{number}", items=[("pri_new", 1)], tenant=f"t{number}"))
+        assert await services.ingest.reopen("live", WAITS_CATALOG) == RELEASE_MAX + 50
+        assert (await counts(services))[0] == RELEASE_MAX + 50
+        assert await services.ingest.reopen("live", "subscription:paddle:sub_1") == 0
 
     async def test_a_price_that_left_the_catalog_holds_the_state(
-        self, pipeline: Pipeline, store: Store, catalog: Path
+        self, services: BillingServices, store: Store, catalog: Path
     ) -> None:
-        await receive(pipeline, webhook(1))
+        await receive(services, webhook(1))
         before = await store.read("tenant:acme")
         edit(catalog, CATALOG.replace('"pri_pro"', '"pri_other"'))
-        receipt = await Reprojection(pipeline).reproject("live", "tenant:acme", "catalog")
+        receipt = await services.reprojection.reproject("live", "tenant:acme", "catalog")
         assert (receipt.outcome, receipt.reason) == ("unchanged", "unknown price pri_pro")
         assert await store.read("tenant:acme") == before
 
-    async def test_a_bad_edit_changes_nothing(self, pipeline: Pipeline, store: Store, catalog: Path) -> None:
-        await receive(pipeline, webhook(1))
+    async def test_a_bad_edit_changes_nothing(self, services: BillingServices, store: Store, catalog: Path) -> None:
+        await receive(services, webhook(1))
         edit(catalog, "[plans")
-        receipt = await Reprojection(pipeline).reproject("live", "tenant:acme", "catalog")
-        assert receipt == EventResult(Outcome.UNCHANGED, version=(await store.read("tenant:acme")).version)
+        receipt = await services.reprojection.reproject("live", "tenant:acme", "catalog")
+        assert receipt == EventResult(Outcome.UNCHANGED, "", "tenant:acme", (await store.read("tenant:acme")).version)
 
 
-async def attempted(pipeline: Pipeline, count: int) -> bool:
+async def attempted(services: BillingServices, count: int) -> bool:
     """Whether the start's sweep has tried every parked event once more."""
-    records = await pipeline.environment("live").inbox.parked(None, 500)
+    records = await services.environment("live").inbox.parked(None, 500)
     return len(records) == count and all(record.attempts > 1 for record in records)
 
 
@@ -537,8 +538,8 @@ class TestProcess:
             from sync.store.redis.connect import connect
 
             store = connect(server.url).store
-            pipeline = pipeline_of(store, catalog)
-            await TestRecovery().abandon(pipeline, webhook(1))
+            services = services_of(store, catalog)
+            await TestRecovery().abandon(services, webhook(1))
             with self.process(PLANWIRE_REDIS_URL=server.url, PLANWIRE_CATALOG=str(catalog)) as worker:
                 await until(lambda: plan(store), timeout_s=15)
                 worker.send_signal(number)

@@ -123,9 +123,9 @@ async def test_every_route_is_described_and_no_other(store: Store, store_url: st
     async def guard(request: object) -> Caller:
         return Caller("", lambda scope, topic: None)
 
-    pipeline = await bootstrap.build_pipeline(store, settings)
+    services = await bootstrap.build_services(store, settings)
     async with run_gateway(environ) as running:
-        found = operations([*gateway_routes(running.node), *billing_routes.routes(pipeline, settings, guard)])
+        found = operations([*gateway_routes(running.node), *billing_routes.routes(services, settings, guard)])
     assert found == {(method, path) for path, item in described().items() for method in item}
 
 

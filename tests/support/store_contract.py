@@ -430,7 +430,7 @@ class StoreContract:
 
     async def test_an_empty_store_takes_a_snapshot_back(self, store: Store) -> None:
         assert await store.restore(Snapshot(TOPIC, 5, b"1", b"", b"")) is True
-        assert await store.read(TOPIC) == Snapshot(TOPIC, 5, b"1", b"", b"", 5)
+        assert await store.read(TOPIC) == Snapshot(TOPIC, 5, b"1", b"", b"", 5, restored=True)
 
     async def test_asking_twice_for_a_reconcile_is_asking_once(self, store: Store) -> None:
         await store.want_reconcile([TOPIC])
@@ -504,7 +504,7 @@ class StoreContract:
             await store.redis.flushall()
             gone = Snapshot(TOPIC, 7, b"null", b"", b"", owner=owner, erased=erased)
             assert await store.restore(gone) is True
-            assert await store.read(TOPIC) == replace(gone, rev=7)
+            assert await store.read(TOPIC) == replace(gone, rev=7, restored=True)
             verdict = (await store.commit(Change(TOPIC, b"1"))).verdict
             assert verdict is (Verdict.BILLED if owner == BILLING else Verdict.APPLIED)
 

@@ -12,8 +12,8 @@ from planwire_client.core.topic import Topic
 from sync.billing.api import overrides, parked, tenants
 from sync.billing.api.errors import ERRORS
 from sync.billing.api.status import Tabs, status_document
-from sync.billing.api.tenant_commands import Desk, known_environment
-from sync.billing.services.ingest import Pipeline
+from sync.billing.api.tenant_commands import TenantCommands, known_environment
+from sync.billing.services.wiring import BillingServices
 from sync.http.problem import Problem, problem_of
 
 Document = dict[str, object]
@@ -33,10 +33,10 @@ def _raises_problems() -> Iterator[None]:
 class OperatorService:
     """The documents and commands. What fails raises Problem, with the code that the route answers."""
 
-    def __init__(self, pipeline: Pipeline, environments: tuple[str, ...], tabs: Tabs | None = None) -> None:
+    def __init__(self, services: BillingServices, environments: tuple[str, ...], tabs: Tabs | None = None) -> None:
         """Serve `environments`; `tabs` returns the versions that open tabs show."""
         self.environments = environments
-        self._desk = Desk(pipeline)
+        self._commands = TenantCommands(services)
         self._tabs = tabs
 
     async def parked(self, environment: str, after: tuple[int, str] | None, limit: int) -> tuple[int, list[Document]]:
@@ -50,7 +50,7 @@ class OperatorService:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        inbox = self._desk.pipeline.environment(environment).inbox
+        inbox = self._commands.services.environment(environment).inbox
         _, total = await inbox.counts()
         return total, [parked.operator_record(record) for record in await inbox.parked(after, limit)]
 
@@ -58,29 +58,31 @@ class OperatorService:
         """Return the outcome of a parked event that is retried now."""
         with _raises_problems():
             return await parked.retried(
-                self._desk.pipeline, known_environment(environment, self.environments), event_id
+                self._commands.services, known_environment(environment, self.environments), event_id
             )
 
     async def reconcile(self, tenant: Topic, by: str) -> Document:
         """Return what comparing a tenant with its provider finds, once it is repaired; `by` goes into the cause."""
         environment = known_environment(tenant.env, self.environments)
         with _raises_problems():
-            return await tenants.reconciled(self._desk.reconciliation, environment, str(tenant), {"by": by})
+            return await tenants.reconciled(
+                self._commands.services.reconciliation, environment, str(tenant), {"by": by}
+            )
 
     async def overrides(self, tenant: Topic) -> Document:
         """Return a tenant's overrides, also those that have expired."""
         known_environment(tenant.env, self.environments)
         with _raises_problems():
-            return await overrides.overrides_document(self._desk.pipeline.store, str(tenant))
+            return await overrides.overrides_document(self._commands.services.store, str(tenant))
 
     async def status(self, tenant: Topic) -> Document:
         """Return what the provider said last, what the store holds and what tabs show."""
         environment = known_environment(tenant.env, self.environments)
         with _raises_problems():
-            return await status_document(self._desk, environment, str(tenant), self._tabs)
+            return await status_document(self._commands, environment, str(tenant), self._tabs)
 
     async def drift(self, environment: str, before: str, limit: int) -> Document:
         """Return up to `limit` drift records older than the cursor `before` ("": the newest), and the counts."""
         environment = known_environment(environment, self.environments)
         with _raises_problems():
-            return await tenants.drift_document(self._desk.pipeline, environment, before, limit)
+            return await tenants.drift_document(self._commands.services, environment, before, limit)

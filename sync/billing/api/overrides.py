@@ -11,11 +11,10 @@ from starlette.responses import Response
 from sync.billing.api.bodies import answers
 from sync.billing.api.bodies.requests import Erasure, OverrideRemoval, OverrideRequest
 from sync.billing.api.operations import operation
-from sync.billing.api.tenant_commands import Desk, asked_topic
+from sync.billing.api.tenant_commands import TenantCommands, asked_topic
 from sync.billing.domain.model import Facts, Override
 from sync.billing.domain.overrides import add_override, remove_override
 from sync.billing.domain.preview import difference
-from sync.billing.services.erase import erase
 from sync.billing.storage.tenant_facts import facts_of, is_erased
 from sync.core import instants
 from sync.http.body import BODY_PROBLEMS, json_response, read_object
@@ -25,7 +24,7 @@ from sync.http.openapi import VERSION, Answer
 from sync.http.pagination import LIMIT
 from sync.http.parameters import PathText
 from sync.http.problem import Problem
-from sync.store.command_pipeline import Batch
+from sync.store.command_pipeline import CommandPipeline
 from sync.store.store import Store
 
 HISTORY_MAX = 200
@@ -38,8 +37,8 @@ _OVERRIDE, _REMOVAL, _ERASURE = Reader(OverrideRequest), Reader(OverrideRemoval)
 class Operators:
     """The operations of operators."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, commands: TenantCommands) -> None:
+        self._commands = commands
 
     @operation(
         "POST",
@@ -59,12 +58,12 @@ class Operators:
         what = "override.revoked" if body.revoke else "override.granted"
 
         def change(facts: Facts) -> Facts:
-            return add_override(facts, override, self._desk.pipeline.now_ns())
+            return add_override(facts, override, self._commands.services.now_ns())
 
-        adopted = await self._desk.change(
+        changed = await self._commands.change(
             environment, topic, what, change, about=_about(override, body.by or ""), who=by(request)
         )
-        return json_response({"outcome": adopted.receipt.outcome, "version": adopted.receipt.version})
+        return json_response({"outcome": changed.result.outcome, "version": changed.result.version})
 
     @operation(
         "DELETE",
@@ -92,8 +91,10 @@ class Operators:
         def change(facts: Facts) -> Facts:
             return remove_override(facts, kind, name)
 
-        adopted = await self._desk.change(environment, topic, "override.removed", change, about=about, who=by(request))
-        return json_response({"outcome": adopted.receipt.outcome, "version": adopted.receipt.version})
+        changed = await self._commands.change(
+            environment, topic, "override.removed", change, about=about, who=by(request)
+        )
+        return json_response({"outcome": changed.result.outcome, "version": changed.result.version})
 
     @operation(
         "GET",
@@ -106,7 +107,7 @@ class Operators:
     async def overrides(self, request: Request, environment: str) -> Response:
         """Answer the tenant's overrides, also those that have expired."""
         topic = asked_topic(request, environment)
-        return json_response(await overrides_document(self._desk.pipeline.store, topic))
+        return json_response(await overrides_document(self._commands.services.store, topic))
 
     @operation(
         "GET",
@@ -120,7 +121,7 @@ class Operators:
         """Answer what changed, when and why, the newest first, and what was refused or parked on the way."""
         topic = asked_topic(request, environment)
         limit = min(LIMIT.read(request), HISTORY_MAX)
-        store = self._desk.pipeline.store
+        store = self._commands.services.store
         # One more than shown: the oldest shown differs from it.
         log = await store.log(topic, limit + 1)
         states: list[dict[str, Any]] = [_object(entry.state) for entry in log]
@@ -133,7 +134,7 @@ class Operators:
             }
             for index, entry in enumerate(log[:limit])
         ]
-        batch = Batch(store)
+        batch = CommandPipeline(store)
         batch.command("XREVRANGE", batch.keys.events(topic), "+", "-", "COUNT", limit)
         (entries,) = await batch.run()
         return json_response({"topic": topic, "changes": changes, "events": [_event(fields) for _, fields in entries]})
@@ -153,15 +154,15 @@ class Operators:
         """Answer when the tenant is erased: its state null, its history gone."""
         topic = asked_topic(request, environment)
         reason = _ERASURE.read(await read_object(request)).reason
-        store = self._desk.pipeline.store
+        store = self._commands.services.store
         snapshot = await store.read(topic)
         if not snapshot.version:
             raise Problem("not_found", "there is no such tenant")
         if snapshot.private and not is_erased(snapshot):
             facts_of(snapshot)  # raises for what billing did not write
-        receipt = await erase(self._desk.pipeline, environment, topic, reason, by(request))
+        result = await self._commands.services.erasure.erase(environment, topic, reason, by(request))
         await store.wait_durable()
-        return json_response({"outcome": receipt.outcome, "version": receipt.version})
+        return json_response({"outcome": result.outcome, "version": result.version})
 
 
 async def overrides_document(store: Store, topic: str) -> dict[str, object]:

@@ -7,8 +7,8 @@ from starlette.responses import Response
 
 from sync.billing.api.bodies import answers
 from sync.billing.api.operations import operation
-from sync.billing.api.receipts import receipt_document
-from sync.billing.services.ingest import Pipeline
+from sync.billing.api.results import result_document
+from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.inbox import Record
 from sync.core import instants
 from sync.http.body import json_response
@@ -21,8 +21,8 @@ from sync.http.problem import Problem
 class ParkedEvents:
     """The operations on parked events. An event's tenant may be unknown, so rights to all tenants are needed."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
+    def __init__(self, services: BillingServices) -> None:
+        self._services = services
 
     @operation(
         "GET",
@@ -35,7 +35,7 @@ class ParkedEvents:
     async def listing(self, request: Request, environment: str) -> Response:
         """Answer one page, the longest parked first. `next` is the `after` of the following page."""
         after, limit = AFTER.read(request), LIMIT.read(request)
-        records = await self._pipeline.environment(environment).inbox.parked(after, limit)
+        records = await self._services.environment(environment).inbox.parked(after, limit)
         document: dict[str, object] = {"parked": [_shown(record, environment) for record in records]}
         if len(records) == limit:
             document["next"] = f"{records[-1].parked_us}.{records[-1].event_id}"
@@ -52,20 +52,20 @@ class ParkedEvents:
     )
     async def retry(self, request: Request, environment: str) -> Response:
         """Answer what becomes of one parked event now."""
-        return json_response(await retried(self._pipeline, environment, request.path_params["event_id"]))
+        return json_response(await retried(self._services, environment, request.path_params["event_id"]))
 
 
-async def retried(pipeline: Pipeline, environment: str, event_id: str) -> dict[str, object]:
+async def retried(services: BillingServices, environment: str, event_id: str) -> dict[str, object]:
     """Return the outcome of a parked event that is retried now.
 
     Raises:
         Problem: no such event is parked.
         StoreError: the store is unreachable or failing.
     """
-    receipt = await pipeline.retry(environment, event_id)
-    if receipt is None:
+    result = await services.ingest.retry(environment, event_id)
+    if result is None:
         raise Problem("not_found", "no event of this id is parked")
-    return receipt_document(receipt)
+    return result_document(result)
 
 
 def _shown(record: Record, environment: str) -> dict[str, object]:

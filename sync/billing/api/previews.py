@@ -13,13 +13,14 @@ from starlette.responses import Response
 from sync.billing.api.bodies import answers
 from sync.billing.api.bodies.requests import Confirmation, PreviewBody
 from sync.billing.api.operations import CHANGE_PROBLEMS, operation
-from sync.billing.api.tenant_commands import Desk, asked_topic
+from sync.billing.api.tenant_commands import TenantCommands, asked_topic
 from sync.billing.domain.model import Facts, Item, Subscription
 from sync.billing.domain.outcome import EventResult
 from sync.billing.domain.preview import Preview, PreviewRequest, await_preview, difference, preview
 from sync.billing.providers import registry
 from sync.billing.providers.base import ProviderClient, ProviderPreview, ProviderRejected
 from sync.billing.services.reconcile import PATIENCE_S
+from sync.billing.services.reproject import Refresh
 from sync.billing.storage.previews import PreviewStore
 from sync.billing.storage.tenant_facts import facts_of
 from sync.core import instants
@@ -41,9 +42,9 @@ _PREVIEW, _CONFIRMATION = Reader(PreviewBody), Reader(Confirmation)
 class Previews:
     """The operations of previews."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self._quotes = PreviewStore(desk.pipeline.store)
+    def __init__(self, commands: TenantCommands) -> None:
+        self._commands = commands
+        self._quotes = PreviewStore(commands.services.store)
 
     @operation(
         "POST",
@@ -59,7 +60,7 @@ class Previews:
         topic = asked_topic(request, environment)
         body = _PREVIEW.read(await read_object(request))
         given, billing_mode, asked = body.provider_preview, body.billing_mode or BILLING_MODE, _asked(body)
-        snapshot = await self._desk.pipeline.store.read(topic)
+        snapshot = await self._commands.services.store.read(topic)
         foreseen = self._foresee(snapshot, environment, asked)
         theirs = None
         if given is not None:
@@ -69,7 +70,7 @@ class Previews:
         document: dict[str, object] = {
             "preview_id": f"pv_{secrets.token_hex(12)}",
             "version": snapshot.version,
-            "taken_at": instants.text(self._desk.pipeline.now_ns()),
+            "taken_at": instants.text(self._commands.services.now_ns()),
             "subscription_id": foreseen.body.id,
             "state": foreseen.state,
             "diff": difference(orjson.loads(snapshot.state), foreseen.state),
@@ -105,8 +106,8 @@ class Previews:
         if kept is None:
             raise Problem("not_found", "no such preview: it is of another tenant, or older than an hour")
         asked = PreviewRequest(**{**kept["asked"], "items": tuple(Item(*item) for item in kept["asked"]["items"])})
-        pipeline = self._desk.pipeline
-        snapshot = await pipeline.store.read(topic)
+        services = self._commands.services
+        snapshot = await services.store.read(topic)
         rev = kept.get("rev", kept["version"])  # a build from before `rev` kept the version alone
         if snapshot.rev != rev:
             raise _stale(snapshot.version)
@@ -114,47 +115,47 @@ class Previews:
         source = self._source(environment, foreseen, asked) if applies else None
 
         def change(facts: Facts) -> Facts:
-            return await_preview(facts, preview_id, foreseen, pipeline.now_ns())
+            return await_preview(facts, preview_id, foreseen, services.now_ns())
 
         try:
-            adopted = await self._desk.change(
+            changed = await self._commands.change(
                 environment, topic, "preview.confirmed", change, if_rev=rev, who=by(request)
             )
         except Problem as problem:
             if problem.code == "version_conflict":
-                raise _stale((await pipeline.store.versions([topic]))[0]) from None
+                raise _stale((await services.store.versions([topic]))[0]) from None
             raise
-        receipt = adopted.receipt
+        result = changed.result
         if source is not None:
-            receipt = await self._apply(environment, topic, source, foreseen, kept["billing_mode"])
-        return json_response({"outcome": receipt.outcome, "version": receipt.version})
+            result = await self._apply(environment, topic, source, foreseen, kept["billing_mode"])
+        return json_response({"outcome": result.outcome, "version": result.version})
 
     async def _apply(
         self, environment: str, topic: str, source: ProviderClient, foreseen: Preview, billing_mode: str
     ) -> EventResult:
-        """Have the provider make the change; what it answers is adopted."""
-        reprojection = self._desk.reconciliation.reprojection
+        """Have the provider make the change; what it answers is changed."""
+        reprojection = self._commands.services.reprojection
         try:
             event = await source.change_items(foreseen.body.id, foreseen.body.items, billing_mode, PATIENCE_S)
         # ProviderUnavailable passes: the change may have been made all the same, and then its event arrives.
         except ProviderRejected:
             cause = {"source": "app", "event_type": "preview.refused"}
-            await reprojection.adopt(environment, topic, (), cause, lambda facts: replace(facts, awaited_preview=None))
+            await reprojection.refresh(
+                environment, topic, Refresh(cause, change=lambda facts: replace(facts, awaited_preview=None))
+            )
             raise
-        adopted = await reprojection.adopt(
-            environment, topic, [event], {"source": "app", "event_type": "preview.applied"}
-        )
-        await reprojection.arm(environment, topic, adopted)
-        return adopted.receipt
+        cause = {"source": "app", "event_type": "preview.applied"}
+        changed = await reprojection.refresh(environment, topic, Refresh(cause, [event]))
+        return changed.result
 
     def _foresee(self, snapshot: Snapshot, environment: str, asked: PreviewRequest) -> Preview:
-        pipeline = self._desk.pipeline
-        return preview(facts_of(snapshot), asked, pipeline.catalog_watcher.current, environment, pipeline.now_ns())
+        services = self._commands.services
+        return preview(facts_of(snapshot), asked, services.catalog_watcher.current, environment, services.now_ns())
 
     def _source(self, environment: str, foreseen: Preview, asked: PreviewRequest) -> ProviderClient:
         if asked.cancel:
             raise Problem("request_invalid", "a cancel is made with the provider itself; its event will tell")
-        source = self._desk.pipeline.sources.get((_provider(foreseen), environment))
+        source = self._commands.services.clients.get((_provider(foreseen), environment))
         if source is None:
             raise Problem("provider_unavailable", f"no API key is set for {environment}: nobody can be asked")
         return source

@@ -14,11 +14,11 @@ from sync.billing.api.overrides import Operators
 from sync.billing.api.parked import ParkedEvents
 from sync.billing.api.previews import Previews
 from sync.billing.api.status import Standing, Tabs
-from sync.billing.api.tenant_commands import Desk, asked_environment, asked_topic, require_all
+from sync.billing.api.tenant_commands import TenantCommands, asked_environment, asked_topic, require_all
 from sync.billing.api.tenants import Tenants
 from sync.billing.api.topics import Topics
 from sync.billing.providers import registry
-from sync.billing.services.ingest import Pipeline
+from sync.billing.services.wiring import BillingServices
 from sync.http.callers import Guard, guarded, require
 from sync.http.endpoint import Count, Handler, not_counted, route
 from sync.http.openapi import Operation, declared
@@ -28,7 +28,7 @@ from sync.source.hydration import Hydration
 
 
 def routes(
-    pipeline: Pipeline,
+    services: BillingServices,
     settings: SyncSettings,
     guard: Guard | None = None,
     hydration: Hydration | None = None,
@@ -45,13 +45,13 @@ def routes(
         count: counts answers.
         wrap_webhook: wraps the handler of each provider's webhooks.
     """
-    found = webhooks.routes(pipeline, settings, count, wrap_webhook)
+    found = webhooks.routes(services, settings, count, wrap_webhook)
     if guard is None:
         return found
-    desk = Desk(pipeline)
+    commands = TenantCommands(services)
     holders = (
-        ParkedEvents(pipeline), Tenants(desk), Operators(desk), Standing(desk, tabs), Previews(desk),
-        Topics(pipeline, settings.billed_environments, hydration),
+        ParkedEvents(services), Tenants(commands), Operators(commands), Standing(commands, tabs), Previews(commands),
+        Topics(services, settings.billed_environments, hydration),
     )  # fmt: skip
     for holder in holders:
         for operation, handler in declared(holder):

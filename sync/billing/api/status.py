@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from sync.billing.api.bodies import answers
 from sync.billing.api.operations import operation
-from sync.billing.api.tenant_commands import Desk, asked_topic
+from sync.billing.api.tenant_commands import TenantCommands, asked_topic
 from sync.billing.domain.drift import shown_fields
 from sync.billing.storage.provider_snapshots import ProviderSnapshot, load_snapshots
 from sync.billing.storage.tenant_facts import FactsError, facts_of
@@ -25,8 +25,8 @@ Tabs = Callable[[str], Awaitable[Mapping[str, object]]]
 class Standing:
     """The route."""
 
-    def __init__(self, desk: Desk, tabs: Tabs | None = None) -> None:
-        self._desk = desk
+    def __init__(self, commands: TenantCommands, tabs: Tabs | None = None) -> None:
+        self._commands = commands
         self._tabs = tabs
 
     @operation(
@@ -39,16 +39,18 @@ class Standing:
     async def status(self, request: Request, environment: str) -> Response:
         """Answer provider, store and tabs as they are known now. Nobody is asked but the store and the gateways."""
         topic = asked_topic(request, environment)
-        return json_response(await status_document(self._desk, environment, topic, self._tabs))
+        return json_response(await status_document(self._commands, environment, topic, self._tabs))
 
 
-async def status_document(desk: Desk, environment: str, topic: str, tabs: Tabs | None) -> dict[str, object]:
+async def status_document(
+    commands: TenantCommands, environment: str, topic: str, tabs: Tabs | None
+) -> dict[str, object]:
     """Return provider, store and tabs of a tenant as they are known now.
 
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    store = desk.pipeline.store
+    store = commands.services.store
     snapshot, found = await store.read(topic), await load_snapshots(store, topic)
     try:
         facts = facts_of(snapshot)
@@ -60,7 +62,7 @@ async def status_document(desk: Desk, environment: str, topic: str, tabs: Tabs |
         "topic": topic,
         "version": snapshot.version,
         "provider": {
-            "can_be_asked": desk.reconciliation.can_ask(environment),
+            "can_be_asked": commands.services.reconciliation.can_ask(environment),
             "subscriptions": {key: _sighting(entry, (held or {}).get(key)) for key, entry in found.items()},
         },
         "store": {

@@ -9,19 +9,18 @@ from starlette.requests import Request
 
 from planwire_client.core.topic import TENANT_KIND, Topic, TopicError
 from sync.billing.domain.model import Facts
-from sync.billing.services.ingest import Pipeline
-from sync.billing.services.reconcile import Reconciliation
-from sync.billing.services.reproject import Adopted
+from sync.billing.domain.outcome import Outcome
+from sync.billing.services.reproject import Refresh, Reprojected
+from sync.billing.services.wiring import BillingServices
 from sync.http.callers import Scope, require
 from sync.http.problem import Problem
 
 
-class Desk:
-    """The tenants of a pipeline."""
+class TenantCommands:
+    """Changes of tenants' facts that people and backends ask for."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
-        self.reconciliation = Reconciliation(pipeline)
+    def __init__(self, services: BillingServices) -> None:
+        self.services = services
 
     async def change(
         self,
@@ -34,26 +33,28 @@ class Desk:
         if_rev: int | None = None,
         about: Mapping[str, str] = MappingProxyType({}),
         who: Mapping[str, str] = MappingProxyType({}),
-    ) -> Adopted:
-        """Return what became of a tenant, once what somebody does to its facts is committed.
+    ) -> Reprojected:
+        """Return what became of a tenant, once the change of its facts is committed and durable.
 
-        `what`, `about` and `who` go into the cause.
+        Args:
+            what, about, who: go into the cause.
+            change: may be called more than once.
 
         Raises:
             ChangeRejected: it cannot be done.
             Problem: nothing changed, or the tenant is not at `if_version` or `if_rev`.
             StoreError: the store is unreachable or failing.
         """
-        reprojection = self.reconciliation.reprojection
         cause = {"source": "operator" if about else "app", "event_type": what, **about, **who}
-        adopted = await reprojection.adopt(environment, topic, (), cause, change, if_version, if_rev=if_rev)
-        if adopted.receipt.outcome == "conflict":
-            raise Problem("version_conflict", f"the tenant is at version {adopted.receipt.version}")
-        if adopted.receipt.reason and adopted.receipt.outcome == "unchanged":
-            raise Problem("not_changed", adopted.receipt.reason)
-        await reprojection.arm(environment, topic, adopted)
-        await self.pipeline.store.wait_durable()
-        return adopted
+        refresh = Refresh(cause, change=change, if_version=if_version, if_rev=if_rev)
+        changed = await self.services.reprojection.refresh(environment, topic, refresh)
+        result = changed.result
+        if result.outcome is Outcome.CONFLICT:
+            raise Problem("version_conflict", f"the tenant is at version {result.version}")
+        if result.outcome is Outcome.UNCHANGED and result.reason:
+            raise Problem("not_changed", result.reason)
+        await self.services.committer.wait_durable()
+        return changed
 
 
 def asked_environment(request: Request, environments: Sequence[str]) -> str:

@@ -15,13 +15,12 @@ from starlette.responses import Response
 from sync.billing.api.bodies import answers
 from sync.billing.api.bodies.requests import ScheduleRequest
 from sync.billing.api.operations import CHANGE_PROBLEMS, operation
-from sync.billing.api.tenant_commands import Desk, asked_topic
+from sync.billing.api.tenant_commands import TenantCommands, asked_topic
 from sync.billing.domain.model import Facts, ScheduledPlanChange
-from sync.billing.domain.outcome import ChangeRejected
-from sync.billing.domain.scheduled_changes import ChangeRequest, plan_change
+from sync.billing.domain.scheduled_changes import ChangeRequest, plan_change, without_change
 from sync.billing.providers import registry
-from sync.billing.services.ingest import Pipeline
 from sync.billing.services.reconcile import Reconciliation, Report
+from sync.billing.services.wiring import BillingServices
 from sync.core import instants
 from sync.http.body import BODY_PROBLEMS, json_response, read_object
 from sync.http.callers import by
@@ -36,8 +35,8 @@ _SCHEDULE = Reader(ScheduleRequest)
 class Tenants:
     """The operations that reconcile a tenant, and that schedule its plan changes."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, commands: TenantCommands) -> None:
+        self._commands = commands
 
     @operation(
         "GET",
@@ -50,7 +49,7 @@ class Tenants:
     async def drift(self, request: Request, environment: str) -> Response:
         """Answer one page of drift records, the newest first, and how many of each kind there ever were."""
         limit, before = LIMIT.read(request), BEFORE.read(request)
-        return json_response(await drift_document(self._desk.pipeline, environment, before, limit))
+        return json_response(await drift_document(self._commands.services, environment, before, limit))
 
     @operation(
         "POST",
@@ -63,7 +62,7 @@ class Tenants:
     async def reconcile(self, request: Request, environment: str) -> Response:
         """Answer what comparing the tenant with its provider found; what differs is repaired by then."""
         topic = asked_topic(request, environment)
-        return json_response(await reconciled(self._desk.reconciliation, environment, topic, by(request)))
+        return json_response(await reconciled(self._commands.services.reconciliation, environment, topic, by(request)))
 
     @operation(
         "POST",
@@ -81,38 +80,38 @@ class Tenants:
         """Answer the plan change that is held from now on, in place of one that was."""
         topic = asked_topic(request, environment)
         body = _SCHEDULE.read(await read_object(request))
-        wish = ChangeRequest(
+        asked = ChangeRequest(
             body.plan,
             body.effective_at,
             body.subscription_id or "",
             body.keep or "",
             body.billing_mode or "do_not_bill",
         )
-        pipeline = self._desk.pipeline
+        services = self._commands.services
         made: list[ScheduledPlanChange] = []
 
         def change(facts: Facts) -> Facts:
             made[:] = [
                 plan_change(
                     facts,
-                    wish,
-                    pipeline.catalog_watcher.current,
+                    asked,
+                    services.catalog_watcher.current,
                     environment,
-                    pipeline.now_ns(),
+                    services.now_ns(),
                     {name: spec.billing_modes for name, spec in registry.PROVIDERS.items()},
                 )
             ]
             return replace(facts, scheduled_change=made[0])
 
-        adopted = await self._desk.change(
+        changed = await self._commands.change(
             environment, topic, "scheduled_change.set", change, body.if_version, who=by(request)
         )
-        state = orjson.loads((await pipeline.store.read(topic)).state)
+        state = orjson.loads((await services.store.read(topic)).state)
         return json_response(
             {
-                "version": adopted.receipt.version,
-                "outcome": adopted.receipt.outcome,
-                "replaced": adopted.before.scheduled_change not in (None, made[0]),
+                "version": changed.result.version,
+                "outcome": changed.result.outcome,
+                "replaced": changed.before.scheduled_change not in (None, made[0]),
                 "executes_at": instants.text(made[0].execute_ns),
                 "scheduled": state.get("scheduled"),
             }
@@ -130,26 +129,19 @@ class Tenants:
         """Answer when the tenant's held change is gone."""
         topic = asked_topic(request, environment)
 
-        def change(facts: Facts) -> Facts:
-            if facts.scheduled_change is None:
-                raise ChangeRejected("not_found", "no plan change is scheduled for this tenant")
-            if facts.scheduled_change.executed:
-                raise ChangeRejected(
-                    "already_executed", "the provider has been told already: schedule the way back instead"
-                )
-            return replace(facts, scheduled_change=None)
-
-        adopted = await self._desk.change(environment, topic, "scheduled_change.deleted", change, who=by(request))
-        return json_response({"version": adopted.receipt.version, "outcome": adopted.receipt.outcome})
+        changed = await self._commands.change(
+            environment, topic, "scheduled_change.deleted", without_change, who=by(request)
+        )
+        return json_response({"version": changed.result.version, "outcome": changed.result.outcome})
 
 
-async def drift_document(pipeline: Pipeline, environment: str, before: str, limit: int) -> dict[str, object]:
+async def drift_document(services: BillingServices, environment: str, before: str, limit: int) -> dict[str, object]:
     """Return up to `limit` drift records older than the cursor `before`, and how many of each kind there ever were.
 
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    drifts = pipeline.environment(environment).drifts
+    drifts = services.environment(environment).drifts
     records, following = await drifts.page(before, limit)
     document: dict[str, object] = {"drift": records, "counts": await drifts.counts()}
     return document | ({"next": following} if following else {})
@@ -174,12 +166,12 @@ async def reconciled(
 
 
 def _shown(report: Report) -> dict[str, object]:
-    receipt = report.receipt
+    result = report.result
     return {
-        "outcome": receipt.outcome,
-        "version": receipt.version,
+        "outcome": result.outcome,
+        "version": result.version,
         "asked": report.asked,
         "unasked": report.unasked,
         "drift": [entry.shown() for entry in report.drift],
-        **({"reason": receipt.reason} if receipt.reason else {}),
+        **({"reason": result.reason} if result.reason else {}),
     }

@@ -9,8 +9,7 @@ from planwire_client.core.topic import RESERVED_KINDS, TENANT_KIND, Topic, Topic
 from sync.billing.api import tenants
 from sync.billing.api.bodies import answers
 from sync.billing.api.operations import GUARDED
-from sync.billing.services.ingest import Pipeline
-from sync.billing.services.reconcile import Reconciliation
+from sync.billing.services.wiring import BillingServices
 from sync.http.body import json_response
 from sync.http.callers import by, require
 from sync.http.fields import TOPIC_PATTERN
@@ -24,14 +23,14 @@ from sync.source.hydration import ASKED_PATIENCE_S, Hydration
 class Topics:
     """The operations on topics of any kind."""
 
-    def __init__(self, pipeline: Pipeline, billed: frozenset[str], hydration: Hydration | None) -> None:
+    def __init__(self, services: BillingServices, billed: frozenset[str], hydration: Hydration | None) -> None:
         """Serve them.
 
         Args:
             billed: the environments whose tenants billing computes.
             hydration: asks the application's backend about all other topics; None: no source is set.
         """
-        self._reconciliation = Reconciliation(pipeline)
+        self._reconciliation = services.reconciliation
         self._billed = billed
         self._hydration = hydration
 

@@ -1,4 +1,4 @@
-"""Webhooks: verifies the raw bytes of a delivery, hands them to the pipeline, answers.
+"""Webhooks: verifies the raw bytes of a delivery, hands them to the services, answers.
 
 200 means that the event is stored. Everything else is a problem document (RFC 9457) with a stable `code`.
 """
@@ -17,10 +17,10 @@ from starlette.routing import Route
 from sync.billing.api import body_self_check
 from sync.billing.api.bodies import answers
 from sync.billing.api.errors import RETRY_AFTER_S
-from sync.billing.api.receipts import receipt_response
+from sync.billing.api.results import result_response
 from sync.billing.providers import registry
 from sync.billing.providers.base import Expired, Invalid, Malformed, ProviderSpec, Secret, Verified, WebhookAdapter
-from sync.billing.services.ingest import Pipeline
+from sync.billing.services.wiring import BillingServices
 from sync.http.body import read_body
 from sync.http.endpoint import Count, Handler, not_counted, route
 from sync.http.openapi import VERSION, Answer, Operation
@@ -62,7 +62,7 @@ def webhook_security(spec: ProviderSpec) -> dict[str, dict[str, str]]:
 
 
 def routes(
-    pipeline: Pipeline,
+    services: BillingServices,
     settings: SyncSettings,
     count: Count = not_counted,
     wrap: WrapWebhook | None = None,
@@ -71,7 +71,7 @@ def routes(
     found: list[Route] = []
     for name, own in settings.providers.items():
         if own.secrets:
-            endpoint = _WebhookEndpoint(pipeline, pipeline.adapters[name], own.signing_secrets, own.tolerance_s)
+            endpoint = _WebhookEndpoint(services, services.adapters[name], own.signing_secrets, own.tolerance_s)
             handler = endpoint.answer if wrap is None else wrap(name, endpoint.answer)
             operation = webhook_operation(registry.PROVIDERS[name])
             found.append(route(operation.path, operation.method, handler, count))
@@ -84,9 +84,9 @@ class _WebhookEndpoint:
     """One provider's webhooks."""
 
     def __init__(
-        self, pipeline: Pipeline, adapter: WebhookAdapter, secrets: tuple[Secret, ...], tolerance_s: float
+        self, services: BillingServices, adapter: WebhookAdapter, secrets: tuple[Secret, ...], tolerance_s: float
     ) -> None:
-        self._pipeline = pipeline
+        self._services = services
         self._adapter = adapter
         self._secrets = secrets
         self._tolerance_s = tolerance_s
@@ -98,13 +98,13 @@ class _WebhookEndpoint:
             return Response(status_code=204 if body_self_check.is_intact(request.headers, body) else 409)
         environment = self._environment(request, body)
         try:
-            receipt = await self._pipeline.receive(self._adapter, body, environment)
-            await self._pipeline.wait_durable()
+            result = await self._services.ingest.receive(self._adapter, body, environment)
+            await self._services.committer.wait_durable()
         except StoreError as error:
             logs.limited(_LOGGER, "webhook_not_stored", level="error", provider=self._adapter.name, error=str(error))
             detail = "the event could not be stored or used: send it again"
             raise Problem("store_unavailable", detail, headers={"Retry-After": RETRY_AFTER_S}) from None
-        return receipt_response(receipt)
+        return result_response(result)
 
     def _environment(self, request: Request, body: bytes) -> str:
         """Return the environment whose secret signed `body`.

@@ -5,7 +5,7 @@ It calls the reducer, then the projection; `services.committer` reads the facts 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -17,9 +17,24 @@ from sync.billing.domain.model import NOTHING, Event, Facts
 from sync.billing.domain.outcome import ERASED, ERASED_REASON, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.overrides import active_overrides
 from sync.billing.domain.preview import check_awaited
-from sync.billing.domain.projection import Projected, Unprojectable, publishable
+from sync.billing.domain.projection import State, Unprojectable, publishable
 from sync.billing.domain.reducer import Reduced, Stale, Unusable, merge_fetched, reduce
+from sync.billing.domain.wakeups import next_wakeup_us
 from sync.core import instants
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a decision depends on besides the tenant.
+
+    Attributes:
+        askable: the providers that can be asked, each with its environment.
+    """
+
+    catalog: Catalog
+    environment: str
+    askable: Collection[tuple[str, str]]
+    now_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +42,19 @@ class Decided:
     """Facts and their state, to be committed.
 
     Attributes:
+        wake_us: when time must look at the topic again, microseconds since 1970; None for never.
         note: why a part of what was asked for is not in them, or what was dropped; "" for neither.
         missed: the drift record of a preview that came out otherwise than foreseen.
     """
 
     facts: Facts
-    projected: Projected
+    state: State
+    wake_us: int | None
     note: str = ""
     missed: Drift | None = None
 
 
-def decide(
-    topic: str, facts: Facts, event: Event, fetched: Event | None, catalog: Catalog, now_ns: int
-) -> EventResult | Decided:
+def decide(topic: str, facts: Facts, event: Event, fetched: Event | None, setting: Setting) -> EventResult | Decided:
     """Return what the event makes of a tenant's facts.
 
     Args:
@@ -61,7 +76,7 @@ def decide(
         case Unusable(reason):
             return EventResult(Outcome.PARKED, reason, waits=(WAITS_SOFTWARE,))
         case Reduced(after):
-            decided = _conclude(topic, facts, after, catalog, event.environment, now_ns)
+            decided = _conclude(topic, facts, after, setting)
             if isinstance(decided, Unprojectable):
                 return EventResult(Outcome.PARKED, decided.reason, waits=(WAITS_CATALOG,))
             return decided
@@ -74,13 +89,11 @@ def decide_without_event(
     facts: Facts,
     fetched: Sequence[Event],
     change: Callable[[Facts], Facts],
-    catalog: Catalog,
-    environment: str,
-    now_ns: int,
+    setting: Setting,
     *,
     is_known: bool,
 ) -> EventResult | Decided:
-    """Return what the fetched bodies, then `change`, and the present catalog and instant make of a tenant's facts.
+    """Return what the fetched bodies, then `change`, and the setting make of a tenant's facts.
 
     Args:
         is_known: whether facts are stored, if only empty ones. Without any, the topic was published by others, or the
@@ -95,8 +108,10 @@ def decide_without_event(
     after = change(after)
     if after == NOTHING and not is_known:
         return EventResult(Outcome.UNCHANGED)
-    decided = _conclude(topic, facts, after, catalog, environment, now_ns, note)
-    return EventResult(Outcome.UNCHANGED, decided.reason) if isinstance(decided, Unprojectable) else decided
+    decided = _conclude(topic, facts, after, setting, note)
+    if isinstance(decided, Unprojectable):
+        return EventResult(Outcome.UNCHANGED, decided.reason, waits=(WAITS_CATALOG,))
+    return decided
 
 
 def _merged(facts: Facts, fetched: Sequence[Event]) -> tuple[Facts, str]:
@@ -111,11 +126,10 @@ def _merged(facts: Facts, fetched: Sequence[Event]) -> tuple[Facts, str]:
     return facts, problem
 
 
-def _conclude(
-    topic: str, before: Facts, after: Facts, catalog: Catalog, environment: str, now_ns: int, note: str = ""
-) -> Decided | Unprojectable:
+def _conclude(topic: str, before: Facts, after: Facts, setting: Setting, note: str = "") -> Decided | Unprojectable:
     """Return what can be published of the new facts, and whether an awaited preview came out otherwise."""
-    result = publishable(after, catalog, environment, now_ns)
+    now_ns, now_us = setting.now_ns, setting.now_ns // 1000
+    result = publishable(after, setting.catalog, setting.environment, now_ns)
     if isinstance(result, Unprojectable):
         return result
     facts, differing = check_awaited(before, result.facts, result.projected, now_ns)
@@ -123,8 +137,9 @@ def _conclude(
     if differing and before.awaited_preview is not None:
         here = {str(entry["path"]): entry.get("from") for entry in differing}
         there = {str(entry["path"]): entry.get("to") for entry in differing}
-        missed = Drift("preview", topic, before.awaited_preview.preview_id, "landed", now_ns // 1000, here, there)
-    return Decided(facts, result.projected, note or result.dropped, missed)
+        missed = Drift("preview", topic, before.awaited_preview.preview_id, "landed", now_us, here, there)
+    wake_us = next_wakeup_us(result.projected, facts, setting.environment, setting.askable, now_us)
+    return Decided(facts, result.projected.state, wake_us, note or result.dropped, missed)
 
 
 def event_cause(event: Event, fetched: Event | None, received_us: int, facts: Facts, now_ns: int) -> bytes:

@@ -7,7 +7,7 @@ now, that one then" and drops what has become void.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sync.billing.catalog.catalog import Addon, Catalog, Plan
 from sync.billing.domain.model import (
@@ -107,6 +107,19 @@ def _effective_ns(entry: SubscriptionFacts, asked_ns: int | None, now_ns: int) -
     if coming is not None and coming.action == "cancel" and coming.effective_ns <= effective_ns:
         raise ChangeRejected("cancel_scheduled", "the subscription is to be canceled before that")
     return effective_ns
+
+
+def without_change(facts: Facts) -> Facts:
+    """Return the facts without their scheduled change.
+
+    Raises:
+        ChangeRejected: `not_found`, or `already_executed`.
+    """
+    if facts.scheduled_change is None:
+        raise ChangeRejected("not_found", "no plan change is scheduled for this tenant")
+    if facts.scheduled_change.executed:
+        raise ChangeRejected("already_executed", "the provider has been told already: schedule the way back instead")
+    return replace(facts, scheduled_change=None)
 
 
 def target_items(facts: Facts, catalog: Catalog, environment: str) -> tuple[str, tuple[Item, ...]] | None:

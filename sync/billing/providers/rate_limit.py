@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from sync.billing.providers.base import ProviderUnavailable
-from sync.store.command_pipeline import Batch, Script
+from sync.store.command_pipeline import CommandPipeline, Script
 from sync.store.store import Store
 
 BURST = 20
@@ -76,7 +76,7 @@ class RedisRateLimiter:
 
     async def acquire(self, patience_s: float, *, background: bool = False) -> None:
         """Return when one call may be made."""
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         wanted = _wanted(self._burst, background)
         batch.script(_TAKE, self._keys, str(self._rate), self._burst, wanted, int(patience_s * 1_000_000))
         ((what, us),) = await batch.run()
@@ -93,7 +93,7 @@ class RedisRateLimiter:
         _, away, told = self._keys
         key, milliseconds = told if throttled else away, max(1, int(seconds * 1000))
         self._may_be_paused = True
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         batch.command("SET", key, "1", "PX", milliseconds, "NX")
         batch.command("PEXPIRE", key, milliseconds, "GT")
         await batch.run()
@@ -103,7 +103,7 @@ class RedisRateLimiter:
         if not self._may_be_paused:
             return  # a pause by another process ends by that process or by time: no round trip for each answer
         self._may_be_paused = False
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         batch.command("DEL", self._keys[1])
         await batch.run()
 

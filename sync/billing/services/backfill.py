@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from sync.billing.domain.drift import Drift
+from sync.billing.domain.outcome import Outcome
 from sync.billing.providers.base import ListedSubscription, ProviderClient, ProviderUnavailable, SubscriptionPage
-from sync.billing.services.backfill_item import BackfillWriter, DryRun, Fill, Filled
-from sync.billing.services.ingest import Pipeline
-from sync.billing.storage.backfill_progress import LEASE_S, BackfillProgress, Counts
+from sync.billing.services.backfill_item import BackfillItem, Effects, StoredEffects
+from sync.billing.services.dry_run import DryEffects
+from sync.billing.services.wiring import BillingServices
+from sync.billing.storage.backfill_progress import LEASE_S, BackfillProgress, Counts, ItemResult
 from sync.core.errors import SyncError
 from sync.store.store import StoreError
 
@@ -102,13 +104,13 @@ class Report:
 class Backfill:
     """One run over the subscriptions of a provider's environment; `stop` ends it behind the one at hand."""
 
-    def __init__(self, pipeline: Pipeline, provider: str, environment: str, screen: Screen) -> None:
-        self._pipeline = pipeline
+    def __init__(self, services: BillingServices, provider: str, environment: str, screen: Screen) -> None:
+        self._services = services
         self._provider = provider
         self._environment = environment
-        self._source: ProviderClient = pipeline.sources[provider, environment]
-        self._place = BackfillProgress(pipeline.store, provider, environment)
-        self._holds_place = False
+        self._client: ProviderClient = services.clients[provider, environment]
+        self._progress = BackfillProgress(services.store, provider, environment)
+        self._has_lease = False
         self._screen = screen
         self._stopped = asyncio.Event()
 
@@ -125,30 +127,31 @@ class Backfill:
         Raises:
             BackfillError: another run is at work.
             ProviderUnavailable: FAILURES_MAX times in a row.
-            ProviderRefusal: the key does not suffice, or the place is not in the provider's list any more.
+            ProviderRejected: the key does not suffice, or the place is not in the provider's list any more.
             StoreError: the store is unreachable or failing.
         """
         report = Report(self._provider, self._environment, dry_run)
         began = time.monotonic()
         if dry_run:
-            await self._walk(report, DryRun(self._pipeline, self._environment), Counts(), limit)
+            await self._walk(report, DryEffects(self._services, self._environment), Counts(), limit)
         elif await self._is_alone():
             try:
-                counts = await self._place.open(restart=restart)
+                counts = await self._progress.open(restart=restart)
                 report.resumed = bool(counts.seen)
-                fill = BackfillWriter(self._pipeline, self._provider, self._environment, self._place.made_key)
-                await self._walk(report, fill, counts, limit)
-                await self._pipeline.store.wait_durable()
+                effects = StoredEffects(self._services, self._provider, self._environment, self._progress.made_key)
+                await self._walk(report, effects, counts, limit)
+                await self._services.committer.wait_durable()
                 if report.complete:
-                    await self._place.forget()
+                    await self._progress.forget()
             finally:
                 with contextlib.suppress(StoreError):  # it expires
-                    await self._place.leave()
+                    await self._progress.leave()
         report.seconds = time.monotonic() - began
         return report
 
-    async def _walk(self, report: Report, fill: Fill, counts: Counts, limit: int | None) -> None:
+    async def _walk(self, report: Report, effects: Effects, counts: Counts, limit: int | None) -> None:
         seen_before = counts.seen
+        item = BackfillItem(self._services, effects, self._provider, self._environment)
         with contextlib.suppress(_Stopped):
             first = True
             while not report.complete:
@@ -159,28 +162,28 @@ class Backfill:
                 for entry in page.entries:
                     if self._stopped.is_set() or (limit is not None and counts.seen - seen_before >= limit):
                         raise _Stopped
-                    filled = await fill.take(entry)
-                    self._count(report, counts, entry, filled)
+                    result = await item.take(entry)
+                    self._count(report, counts, entry, result)
                     if not report.dry_run:
-                        await self._place.move(entry, filled)
+                        await self._progress.move(entry, result)
                     self._screen.advance()
                 report.complete = not page.following
                 counts.after = page.following or counts.after
         report.seen, report.unchanged, report.drift = counts.seen, counts.unchanged, counts.drift
-        report.parked = dict(await fill.still_parked(counts.parked))
-        report.tenants_made = await fill.made()
+        report.parked = await item.still_parked(counts.parked)
+        report.tenants_made = await effects.count_made()
 
     @staticmethod
-    def _count(report: Report, counts: Counts, entry: ListedSubscription, filled: Filled) -> None:
+    def _count(report: Report, counts: Counts, entry: ListedSubscription, result: ItemResult) -> None:
         counts.seen += 1
         counts.after = entry.subscription_id or counts.after
-        counts.unchanged += filled.what == "unchanged"
-        if filled.what == "parked":
-            counts.parked[entry.event_id] = filled.reason
-        if filled.drift is not None:
+        counts.unchanged += result.outcome is Outcome.UNCHANGED
+        if result.outcome is Outcome.PARKED:
+            counts.parked[entry.event_id] = result.reason
+        if result.drift is not None:
             counts.drift += 1
             if len(report.records) < DRIFT_SHOWN:
-                report.records.append(filled.drift)
+                report.records.append(result.drift)
 
     async def _page(self, after: str) -> SubscriptionPage:
         """The page behind a subscription, however often it takes; a provider that is away or throttles is waited for.
@@ -190,7 +193,7 @@ class Backfill:
         """
         for attempt in range(1, FAILURES_MAX + 1):
             try:
-                return await self._unless_stopped(self._source.subscriptions(after, PATIENCE_S))
+                return await self._unless_stopped(self._client.subscriptions(after, PATIENCE_S))
             except ProviderUnavailable as error:
                 if attempt == FAILURES_MAX:
                     raise
@@ -205,8 +208,8 @@ class Backfill:
             task, stopped = group.create_task(_kept(work)), group.create_task(self._stopped.wait())
             while not task.done() and not stopped.done():
                 await asyncio.wait((task, stopped), timeout=LEASE_S / 4, return_when=asyncio.FIRST_COMPLETED)
-                if self._holds_place:
-                    await _kept(self._place.hold())
+                if self._has_lease:
+                    await _kept(self._progress.hold())
             task.cancel()
             stopped.cancel()
         if task.cancelled():
@@ -223,7 +226,7 @@ class Backfill:
             BackfillError: another is.
         """
         deadline = time.monotonic() + 2 * LEASE_S
-        while not await self._place.take():
+        while not await self._progress.take():
             if time.monotonic() > deadline:
                 what = f"{self._provider} in {self._environment}"
                 raise BackfillError(f"another backfill of {what} is at work: wait for it, or stop it")
@@ -232,7 +235,7 @@ class Backfill:
                 await self._unless_stopped(asyncio.sleep(LEASE_S / 4))
             except _Stopped:
                 return False
-        self._holds_place = True
+        self._has_lease = True
         return True
 
 

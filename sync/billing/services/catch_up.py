@@ -1,29 +1,30 @@
-"""Catch up after an outage: the provider's list of events, read on from the last one seen, through the inbox.
+"""Catches up after an outage: reads on in the provider's list of events, and puts them into the inbox.
 
-Events that webhooks have brought are duplicates there and cost a look; those that none has brought are left to the
-workers like any other that is pending, and counted as drift.
+Events that webhooks have brought are duplicates there. The others are left to the workers, like any that is pending,
+and recorded as drift.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from sync.billing.domain.drift import Drift
 from sync.billing.providers.base import ProviderClient, ProviderEvent, WebhookAdapter
-from sync.billing.services.ingest import Pipeline
+from sync.billing.storage.environment import Environment
 from sync.billing.storage.inbox import Inbox
-from sync.store.command_pipeline import Batch
+from sync.store.command_pipeline import CommandPipeline
+from sync.store.store import Store
 
 FIRST_S = 3 * 86_400
-"""How far back the first look goes; as long as providers retry."""
+"""How far back the first run reads; as long as providers retry."""
 
 SETTLE_S = 60.0
-"""How old an event is before it is missed: until then its webhook may be on its way."""
+"""Age from which an event counts as missed: until then its webhook may be on its way."""
 
 PAGES_MAX = 200
-"""How many pages one run reads; the next goes on behind them."""
+"""How many pages one run reads; the next run goes on behind them."""
 
 LEASE_S = 120.0
 PATIENCE_S = 60.0
@@ -32,28 +33,39 @@ _log = structlog.get_logger("sync.catchup")
 
 
 class CatchUp:
-    """Reads on in the events of one provider's environment. Of several processes one does at a time."""
+    """Reads on in the events of one provider's environment, in one process at a time."""
 
-    def __init__(self, pipeline: Pipeline, environment: str, adapter: WebhookAdapter, source: ProviderClient) -> None:
-        self._pipeline = pipeline
+    def __init__(
+        self,
+        store: Store,
+        environment: Environment,
+        adapter: WebhookAdapter,
+        client: ProviderClient,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._store = store
         self._environment = environment
         self._adapter = adapter
-        self._source = source
-        head = pipeline.store.keys.head(f"events/{environment}/{adapter.name}")
+        self._client = client
+        self._now_ns = now_ns
+        head = store.keys.head(f"events/{environment.name}/{adapter.name}")
         self._cursor, self._lease = f"{head}:cursor", f"{head}:lease"
 
     async def run(self, settle_s: float = SETTLE_S) -> int:
         """Return how many events no webhook had brought.
 
+        Args:
+            settle_s: age from which an event counts as missed.
+
         Raises:
             StoreError: the store is unreachable or failing; the next run goes on where this one stopped.
             ProviderUnavailable: the same of the provider.
-            ProviderRefusal: the key does not suffice.
+            ProviderRejected: the key does not suffice.
         """
         missed = 0
-        until_ns = self._pipeline.now_ns() - int(settle_s * 1e9)
+        until_ns = self._now_ns() - int(settle_s * 1e9)
         for _ in range(PAGES_MAX):
-            batch = Batch(self._pipeline.store)
+            batch = CommandPipeline(self._store)
             batch.command("SET", self._lease, "1", "NX", "PX", int(LEASE_S * 1000))
             batch.command("GET", self._cursor)
             taken, cursor = await batch.run()
@@ -61,11 +73,11 @@ class CatchUp:
                 return missed
             try:
                 after = cursor.decode() if cursor else ""
-                page, more = await self._source.events(after, until_ns - FIRST_S * 1_000_000_000, PATIENCE_S)
+                page, more = await self._client.events(after, until_ns - FIRST_S * 1_000_000_000, PATIENCE_S)
                 settled = [told for told in page if told.occurred_ns <= until_ns]
                 missed += await self._take(settled)
             finally:
-                batch = Batch(self._pipeline.store)
+                batch = CommandPipeline(self._store)
                 batch.command("DEL", self._lease)
                 await batch.run()
             if len(settled) < len(page) or not more:
@@ -73,23 +85,23 @@ class CatchUp:
         return missed
 
     async def _take(self, told: Sequence[ProviderEvent]) -> int:
-        """Put events into the inbox, for the workers; return how many were not there. The cursor moves behind them."""
+        """Put events into the inbox, move the cursor behind them, and return how many the inbox did not know."""
         if not told:
             return 0
-        known = self._pipeline.environment(self._environment)
-        at_us = self._pipeline.now_ns() // 1000
-        batch = Batch(self._pipeline.store)
+        known = self._environment
+        at_us = self._now_ns() // 1000
+        batch = CommandPipeline(self._store)
         for entry in told:
-            event = self._adapter.parse(entry.body, self._environment)
+            event = self._adapter.parse(entry.body, known.name)
             known.inbox.put(batch, event.event_id, entry.body, self._adapter.name, event.type, at_us)
         puts = [Inbox.put_reply(reply) for reply in await batch.run()]
         missed = [entry for entry, put in zip(told, puts, strict=True) if put == 1]
-        batch = Batch(self._pipeline.store)
+        batch = CommandPipeline(self._store)
         for entry in missed:
             known.inbox.postpone(batch, entry.event_id, 0)
             known.drifts.add(batch, Drift("missed_event", "", entry.event_id, "catch-up", at_us))
         batch.command("SET", self._cursor, told[-1].event_id)
         await batch.run()
         if missed:
-            _log.warning("events_missed", environment=self._environment, count=len(missed))
+            _log.warning("events_missed", environment=known.name, count=len(missed))
         return len(missed)

@@ -1,53 +1,81 @@
-"""What time, catalog edits and the provider's own answers make of a topic: join, project again, commit what differs.
+"""Projects tenants anew without an event: after the provider's own answers, a catalog edit, a command, or by time.
 
-No event is needed and none is made; the cause of such a version says `timer`, `catalog`, `reconcile` and the like.
+The cause of such a version says `timer`, `catalog`, `reconcile` and the like.
 """
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import orjson
 import structlog
 
 from planwire_client.core import canonical_json
-from planwire_client.core.commit import BILLING
-from sync.billing.domain import codec
-from sync.billing.domain.decision import Decided, decide_without_event
-from sync.billing.domain.drift import Drift
+from sync.billing.catalog.watcher import CatalogWatcher
+from sync.billing.domain.decision import Setting, decide_without_event
 from sync.billing.domain.model import NOTHING, Event, Facts
-from sync.billing.domain.outcome import EventResult, Outcome
+from sync.billing.domain.outcome import WAITS_CATALOG, EventResult, Outcome
 from sync.billing.domain.overrides import active_overrides
-from sync.billing.services.ingest import CONFLICT_PAUSE_S, CONFLICTS_MAX, Pipeline
-from sync.billing.storage.event_log import note
-from sync.billing.storage.provider_snapshots import record_snapshots
+from sync.billing.services.committer import Committer, Decision, Write
 from sync.billing.storage.tenant_facts import FactsError, facts_of
-from sync.store.command_pipeline import Batch
-from sync.store.store import Change, StoreError, Verdict
+from sync.store.models import Snapshot
 
-PUT_BACK = "the store lost its tail: the state was put back, its facts are older until the provider tells them anew"
+RESTORED = "the store lost its tail: the state was put back, its facts are older until the provider tells them anew"
+"""Why a restored state is left as it is."""
 
 _log = structlog.get_logger("sync.reprojection")
 
 
 @dataclass(frozen=True, slots=True)
-class Adopted:
-    """What the provider's answers made of a topic: `before` and `after` are its facts, `wake_us` when to look again."""
+class Reprojected:
+    """What became of a topic; `before` and `after` are its facts, `wake_us` is when time must look at it again."""
 
-    receipt: EventResult
+    result: EventResult
     before: Facts
     after: Facts
     wake_us: int | None = None
 
 
-class Reprojection:
-    """Projects topics anew, with the store, catalog and clock of a pipeline."""
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """What a topic is projected with.
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
+    Attributes:
+        cause: `source`, and `event_type` and others as they apply.
+        fetched: what the provider answered, merged into the facts.
+        missing: the keys of subscriptions that the provider does not know.
+        change: what is done to the facts besides; it may be called more than once, and what it raises goes through.
+        if_version, if_rev: a topic at another one is left as it is: `conflict`.
+        arms: False for whoever holds the timer's lease and ends it.
+        spares_restored: whether a restored state is left as it is, until a comparison or an event renews its facts.
+    """
+
+    cause: Mapping[str, str]
+    fetched: Sequence[Event] = ()
+    missing: Sequence[str] = ()
+    change: Callable[[Facts], Facts] = lambda facts: facts
+    if_version: int | None = None
+    if_rev: int | None = None
+    arms: bool = True
+    spares_restored: bool = False
+
+
+class Reprojection:
+    """Projects topics anew and commits what differs."""
+
+    def __init__(
+        self,
+        committer: Committer,
+        catalog_watcher: CatalogWatcher,
+        askable: Sequence[tuple[str, str]],
+        now_ns: Callable[[], int],
+    ) -> None:
+        """Project with the catalog of `catalog_watcher`. `askable`: the providers with a client, by environment."""
+        self._committer = committer
+        self._catalog_watcher = catalog_watcher
+        self._askable = askable
+        self._now_ns = now_ns
 
     async def reproject(self, environment: str, topic: str, source: str) -> EventResult:
         """Return what the present catalog and instant make of a topic's facts: `applied` or `unchanged`.
@@ -57,140 +85,57 @@ class Reprojection:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        adopted = await self.adopt(environment, topic, (), {"source": source}, holds=True)
-        await self.arm(environment, topic, adopted)
-        return adopted.receipt
+        return (await self.refresh(environment, topic, Refresh({"source": source}, spares_restored=True))).result
 
-    async def arm(self, environment: str, topic: str, adopted: Adopted) -> None:
-        """Set the topic's timer to what came out.
+    async def refresh(self, environment: str, topic: str, refresh: Refresh) -> Reprojected:
+        """Return what `refresh`, the present catalog and the present instant make of a topic, committed.
 
-        Raises:
-            StoreError: the store is unreachable or failing.
-        """
-        if adopted.wake_us is not None:
-            batch = Batch(self._pipeline.store)
-            self._pipeline.environment(environment).timers.arm(batch, topic, adopted.wake_us)
-            await batch.run()
-
-    async def adopt(
-        self,
-        environment: str,
-        topic: str,
-        fetched: Sequence[Event],
-        cause: Mapping[str, str],
-        change: Callable[[Facts], Facts] | None = None,
-        if_version: int | None = None,
-        *,
-        if_rev: int | None = None,
-        arms: bool = True,
-        holds: bool = False,
-    ) -> Adopted:
-        """Return what the fetched bodies, the present catalog and the present instant make of a topic, committed.
-
-        `change` is what somebody does to the facts besides; it may be called more than once, and what it raises goes
-        through. Facts that are missing (and not told by `fetched` or `change`), or cannot be projected, leave the topic
-        as it is; then the receipt has a reason. With `if_version` or `if_rev` a topic at another one is left too:
-        `conflict`.
-        Callers `arm` the timer after it; only whoever holds the timer's lease has it not armed before the commit.
-        `holds`: a state that was put back is left too, until a comparison or an event has told its facts anew.
+        Facts that are missing, or cannot be projected, leave the topic as it is; then the result has a reason.
 
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        if fetched:
-            batch = Batch(self._pipeline.store)
-            record_snapshots(batch, topic, fetched)
-            await batch.run()
-        async with self._pipeline.turns.of(topic):
-            catalog = self._pipeline.catalog_watcher.current
-            for _ in range(CONFLICTS_MAX):
-                snapshot = await self._pipeline.store.read(topic)
-                if if_version not in (None, snapshot.version) or if_rev not in (None, snapshot.rev):
-                    return Adopted(EventResult(Outcome.CONFLICT, version=snapshot.version), NOTHING, NOTHING)
-                try:
-                    before = facts_of(snapshot)
-                except FactsError as error:
-                    result = EventResult(Outcome.UNCHANGED, str(error), version=snapshot.version)
-                    return Adopted(result, NOTHING, NOTHING)
-                decided = decide_without_event(
-                    topic,
-                    before,
-                    fetched,
-                    change or _same,
-                    catalog,
-                    environment,
-                    self._pipeline.now_ns(),
-                    is_known=bool(snapshot.private),
-                )
-                if not isinstance(decided, Decided):
-                    if decided.reason.startswith("unknown price"):
-                        _log.error("state_held", topic=topic, reason=decided.reason)
-                    return Adopted(replace(decided, version=snapshot.version), before, before)
-                after, projected, refused, missed = decided.facts, decided.projected, decided.note, decided.missed
-                state = canonical_json.encode(projected.state)
-                private = snapshot.private if after == before else codec.encode(after)
-                wake_us = self._pipeline.wake_us(environment, projected, after)
-                is_same = state == snapshot.state and private == snapshot.private
-                # What was fetched makes a topic whole even where it tells nothing new: that has to be committed.
-                put_back = (fetched if is_same else holds) and await self._is_put_back(topic)
-                if put_back and not fetched:
-                    _log.error("state_held", topic=topic, reason=PUT_BACK)
-                    return Adopted(
-                        EventResult(Outcome.UNCHANGED, PUT_BACK, version=snapshot.version), before, before, wake_us
-                    )
-                if is_same and not put_back:
-                    return Adopted(
-                        EventResult(Outcome.UNCHANGED, refused, version=snapshot.version), before, before, wake_us
-                    )
-                await self._foreseen(environment, topic, wake_us if arms else None, is_new=not snapshot.private)
-                committed = await self._pipeline.store.commit(
-                    Change(
-                        topic,
-                        state,
-                        private,
-                        if_rev=snapshot.rev,
-                        cause=orjson.dumps({**cause, **active_overrides(after, self._pipeline.now_ns())}),
-                        previous=snapshot,
-                        owner=BILLING,
-                    )
-                )
-                if committed.verdict is not Verdict.CONFLICT:
-                    receipt = EventResult(Outcome(committed.verdict.value), refused, version=committed.version)
-                    await self._noted(environment, topic, cause, receipt, missed)
-                    return Adopted(receipt, before, after, wake_us)
-                await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))  # noqa: S311 - spreads, guards nothing
-        raise StoreError(f"{topic}: {CONFLICTS_MAX} commits in a row came too late")
+        catalog = self._catalog_watcher.current
 
-    async def _is_put_back(self, topic: str) -> bool:
-        """Whether a gateway has put the topic's state back, and nobody its facts: restore.lua leaves it no digest."""
-        batch = Batch(self._pipeline.store)
-        batch.command("HGET", batch.keys.snap(topic), "digest")
-        (digest,) = await batch.run()
-        return bool(digest == b"")
+        def decide(snapshot: Snapshot) -> Decision:
+            return _decide(snapshot, refresh, Setting(catalog, environment, self._askable, self._now_ns()))
 
-    async def _foreseen(self, environment: str, topic: str, wake_us: int | None, *, is_new: bool) -> None:
-        """Set timer and lists before the commit that calls for them: after it, a crash would leave the topic without.
-
-        A timer or an audit too many costs a look.
-        """
-        known, batch = self._pipeline.environment(environment), Batch(self._pipeline.store)
-        if wake_us is not None:
-            known.timers.arm(batch, topic, wake_us)
-        if is_new:
-            known.enlist(batch, topic, self._pipeline.now_ns() // 1000)
-        await batch.run()
-
-    async def _noted(
-        self, environment: str, topic: str, cause: Mapping[str, str], receipt: EventResult, missed: Drift | None
-    ) -> None:
-        batch = Batch(self._pipeline.store)
-        now_us = self._pipeline.now_ns() // 1000
-        note(batch, topic, "", cause.get("event_type", cause["source"]), receipt, now_us)
-        if missed is not None:
-            drift = replace(missed, version=receipt.version)
-            self._pipeline.environment(environment).drifts.add(batch, drift)
-        await batch.run()
+        commit = await self._committer.commit(topic, decide)
+        what = refresh.cause.get("event_type", refresh.cause["source"])
+        await self._committer.record(commit, what, refresh.fetched, refresh.missing)
+        result, decision = commit.result, commit.decision
+        if decision.write is None and (WAITS_CATALOG in result.waits or result.reason == RESTORED):
+            _log.error("state_held", topic=topic, reason=result.reason)
+        return Reprojected(result, decision.before, decision.after, decision.wake_us)
 
 
-def _same(facts: Facts) -> Facts:
-    return facts
+def _decide(snapshot: Snapshot, refresh: Refresh, setting: Setting) -> Decision:
+    topic, version = snapshot.topic, snapshot.version
+
+    def left(reason: str, facts: Facts = NOTHING, outcome: Outcome = Outcome.UNCHANGED) -> Decision:
+        return Decision(EventResult(outcome, reason, topic, version), before=facts, after=facts)
+
+    if refresh.if_version not in (None, version) or refresh.if_rev not in (None, snapshot.rev):
+        return left("", outcome=Outcome.CONFLICT)
+    try:
+        before = facts_of(snapshot)
+    except FactsError as error:
+        return left(str(error))
+    decided = decide_without_event(
+        topic, before, refresh.fetched, refresh.change, setting, is_known=bool(snapshot.private)
+    )
+    if isinstance(decided, EventResult):
+        result = EventResult(decided.outcome, decided.reason, topic, version, decided.waits)
+        return Decision(result, before=before, after=before)
+    state = canonical_json.encode(decided.state)
+    is_same = state == snapshot.state and decided.facts == before
+    is_spared = snapshot.restored and refresh.spares_restored and not is_same
+    # An answer makes a restored topic whole even if it says nothing new: that has to be committed.
+    is_made_whole = snapshot.restored and bool(refresh.fetched)
+    if is_spared or (is_same and not is_made_whole):
+        result = EventResult(Outcome.UNCHANGED, RESTORED if is_spared else decided.note, topic, version)
+        return Decision(result, None, before, before, decided.wake_us, refresh.arms)
+    cause = orjson.dumps({**refresh.cause, **active_overrides(decided.facts, setting.now_ns)})
+    write = Write(decided.facts, state, cause, enlists=not snapshot.private)
+    result = EventResult(Outcome.APPLIED, decided.note)
+    return Decision(result, write, before, decided.facts, decided.wake_us, refresh.arms, decided.missed)

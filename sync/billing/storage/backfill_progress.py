@@ -7,13 +7,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sync.billing.domain.drift import Drift
+from sync.billing.domain.outcome import Outcome
 from sync.billing.providers.base import ListedSubscription
-from sync.billing.services.backfill_item import Filled
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.store import Store
 
 LEASE_S = 4.0
 """How long after it was killed a run keeps others out."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemResult:
+    """What became of one subscription: `applied`, `unchanged`, or `parked` with the `reason`.
+
+    `drift` is what differed of a tenant that was there before the run.
+    """
+
+    outcome: Outcome
+    reason: str = ""
+    drift: Drift | None = None
 
 
 @dataclass(slots=True)
@@ -53,19 +66,19 @@ class BackfillProgress:
         seen, unchanged, drift = [int(number or 0) for number in numbers]
         return Counts((after or b"").decode(), seen, unchanged, drift, parked)
 
-    async def move(self, entry: ListedSubscription, filled: Filled) -> None:
+    async def move(self, entry: ListedSubscription, result: ItemResult) -> None:
         """Remember that a subscription was taken, and how: the next run goes on behind it.
 
         Raises:
             StoreError: the store is unreachable or failing.
         """
         batch = CommandPipeline(self._store)
-        if filled.what == "parked":
-            batch.command("HSET", self._parked, entry.event_id, filled.reason)
+        if result.outcome is Outcome.PARKED:
+            batch.command("HSET", self._parked, entry.event_id, result.reason)
         batch.command("HINCRBY", self._counts, "seen", 1)
-        if filled.what == "unchanged":
+        if result.outcome is Outcome.UNCHANGED:
             batch.command("HINCRBY", self._counts, "unchanged", 1)
-        if filled.drift is not None:
+        if result.drift is not None:
             batch.command("HINCRBY", self._counts, "drift", 1)
         if entry.subscription_id:
             batch.command("HSET", self._counts, "after", entry.subscription_id)

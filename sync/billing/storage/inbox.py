@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sync.billing.domain.outcome import EventResult, Outcome
-from sync.store.command_pipeline import Batch, Script
+from sync.store.command_pipeline import CommandPipeline, Script
 from sync.store.delayed_queue import DelayedQueue
 from sync.store.store import Store
 
@@ -65,7 +65,14 @@ class Inbox:
         self.queues = {"inbox": self._pending, "parked": self._parked}
 
     def put(
-        self, batch: Batch, event_id: str, body: bytes, provider: str, type: str, received_us: int, claim: str = ""
+        self,
+        batch: CommandPipeline,
+        event_id: str,
+        body: bytes,
+        provider: str,
+        type: str,
+        received_us: int,
+        claim: str = "",
     ) -> None:
         """Add to `batch` the storing of an event; `Inbox.put_reply` reads the answer.
 
@@ -97,7 +104,7 @@ class Inbox:
             return EventResult(Outcome.DUPLICATE)
         return attempts
 
-    def end(self, batch: Batch, event_id: str, result: EventResult, *, again: bool = False) -> None:
+    def end(self, batch: CommandPipeline, event_id: str, result: EventResult, *, again: bool = False) -> None:
         """Add to `batch` the end of the work on an event.
 
         `again`: one that is parked is tried once more after a lease, unless `rest` is called for it by then.
@@ -116,15 +123,15 @@ class Inbox:
             self._lease_us if again else "",
         )
 
-    def rest(self, batch: Batch, event_id: str) -> None:
+    def rest(self, batch: CommandPipeline, event_id: str) -> None:
         """Add to `batch` that a parked event need not be tried again but for what it waits on."""
         batch.script(_REST, (self._event_head + event_id, self._pending, self._waiting), event_id)
 
-    def postpone(self, batch: Batch, event_id: str, until_us: int) -> None:
+    def postpone(self, batch: CommandPipeline, event_id: str, until_us: int) -> None:
         """Add to `batch` that a claimed event is tried again at `until_us`, and not when its lease ends."""
         batch.command("ZADD", self._pending, "XX", until_us, event_id)
 
-    def forget(self, batch: Batch, event_id: str) -> None:
+    def forget(self, batch: CommandPipeline, event_id: str) -> None:
         """Add to `batch` that a done event's body goes; its id and outcome stay, so that it is a duplicate still.
 
         Events that are not done keep theirs: they need it.
@@ -139,7 +146,7 @@ class Inbox:
         """
         return await self.tried([due.topic.encode() for due in await self._retries.claim(count)])
 
-    def release(self, batch: Batch, waits_on: str, count: int, *, claim: bool = True) -> None:
+    def release(self, batch: CommandPipeline, waits_on: str, count: int, *, claim: bool = True) -> None:
         """Add to `batch` that up to `count` parked events which wait on this thing are pending again.
 
         With `claim` they are the caller's to work on: the reply goes to `tried`. Else anybody may claim them at once.
@@ -162,7 +169,7 @@ class Inbox:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         start = "-inf" if after is None else after[0]
         # Those parked in the same microsecond as `after` come again and are dropped below.
         batch.command("ZRANGE", self._parked, start, "+inf", "BYSCORE", "LIMIT", 0, count + 100, "WITHSCORES")
@@ -178,7 +185,7 @@ class Inbox:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         batch.command("ZCARD", self._pending)
         batch.command("ZCARD", self._parked)
         pending, parked = await batch.run()
@@ -193,7 +200,7 @@ class Inbox:
         ids = [id.decode() for id in claimed]
         if not ids:
             return []
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         for id in ids:
             batch.command("HINCRBY", self._event_head + id, "attempts", 1)
         await batch.run()
@@ -202,7 +209,7 @@ class Inbox:
     async def _records(self, ids: Sequence[str], parked_us: Sequence[int]) -> list[Record | None]:
         if not ids:
             return []
-        batch = Batch(self._store)
+        batch = CommandPipeline(self._store)
         for id in ids:
             batch.command("HMGET", self._event_head + id, *_FIELDS)
         return [_record(id, fields, since) for id, fields, since in zip(ids, await batch.run(), parked_us, strict=True)]

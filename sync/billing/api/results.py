@@ -8,16 +8,16 @@ from sync.billing.domain.outcome import EventResult
 from sync.http.body import json_response
 
 
-def receipt_response(receipt: EventResult) -> Response:
+def result_response(result: EventResult) -> Response:
     """Return the answer that tells the outcome of one event."""
-    return json_response(receipt_document(receipt))
+    return json_response(result_document(result))
 
 
-def receipt_document(receipt: EventResult) -> dict[str, object]:
+def result_document(result: EventResult) -> dict[str, object]:
     """Return the outcome, and the version and the reason where there are any."""
-    document: dict[str, object] = {"outcome": receipt.outcome}
-    if receipt.version:
-        document["version"] = receipt.version
-    if receipt.reason:
-        document["reason"] = receipt.reason
+    document: dict[str, object] = {"outcome": result.outcome}
+    if result.version:
+        document["version"] = result.version
+    if result.reason:
+        document["reason"] = result.reason
     return document

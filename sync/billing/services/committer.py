@@ -1,0 +1,260 @@
+"""Commits decisions about topics: the only compare-and-set loop of billing.
+
+`commit` reads a topic, has it decided, and writes the decision unless another writer came first; then it reads and
+decides anew. What must follow from a commit (timer, lists) is put into the store before it, so that a crash right after
+the commit leaves nothing undone; a timer or an audit too many costs a look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from planwire_client.core.commit import BILLING
+from planwire_client.core.topic import Topic
+from sync.billing.domain import codec
+from sync.billing.domain.drift import Drift
+from sync.billing.domain.model import NOTHING, Event, Facts
+from sync.billing.domain.outcome import EventResult, Outcome
+from sync.billing.storage.environment import Environment
+from sync.billing.storage.event_log import note
+from sync.billing.storage.provider_snapshots import record_snapshots
+from sync.store.coalescer import Coalescer
+from sync.store.command_pipeline import CommandPipeline, Script
+from sync.store.delayed_queue import DelayedQueue
+from sync.store.keyed_lock import KeyedLock
+from sync.store.models import Change, Committed, Snapshot, StoreError, Verdict
+from sync.store.store import COMMIT_LUA, Store
+
+CONFLICTS_MAX = 25
+"""How often a commit is tried anew because another writer came first."""
+
+CONFLICT_PAUSE_S = 0.02
+
+_COMMIT = Script.of(COMMIT_LUA)
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """What is to be written to a topic.
+
+    Attributes:
+        state: the public state, canonical JSON.
+        event_id: the event that it comes from, remembered by the commit; "" for none.
+        enlists: whether the topic is put on the list of tenants and audits.
+        wants_reconcile: whether the provider must be asked about the topic later.
+        erasing: what leads to a tenant that is being erased, kept until all of it is gone.
+    """
+
+    facts: Facts
+    state: bytes
+    cause: bytes
+    event_id: str = ""
+    owner: str = BILLING
+    enlists: bool = False
+    wants_reconcile: bool = False
+    erases: bool = False
+    erasing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of a topic that stands at a snapshot.
+
+    Attributes:
+        result: the result if nothing is written; else its reason goes into the result of the commit.
+        write: what is written; None leaves the topic as it is.
+        before, after: the tenant's facts.
+        wake_us: when time must look at the topic again, microseconds since 1970; None for never.
+        arms: whether the timer is set to `wake_us`; False for whoever holds the timer's lease and ends it.
+        missed: the drift record of a preview that came out otherwise.
+    """
+
+    result: EventResult
+    write: Write | None = None
+    before: Facts = NOTHING
+    after: Facts = NOTHING
+    wake_us: int | None = None
+    arms: bool = True
+    missed: Drift | None = None
+
+
+Decide = Callable[[Snapshot], Decision]
+"""Pure; called once more after each conflict. What it raises goes through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What became of a topic, and the decision that led to it.
+
+    Attributes:
+        is_repeated: the event was committed before; its answer was lost on its way or to a crash.
+    """
+
+    topic: str
+    result: EventResult
+    decision: Decision
+    is_repeated: bool = False
+
+
+class Committer:
+    """Writes topics of one store. One per process, so that its tasks do not conflict with each other.
+
+    Attributes:
+        locks: one per topic that is being committed.
+    """
+
+    def __init__(self, store: Store, environment: Callable[[str], Environment], now_ns: Callable[[], int]) -> None:
+        self._store = store
+        self._environment = environment
+        self._now_ns = now_ns
+        self.locks = KeyedLock()
+        self._durable: Coalescer[None, None] = Coalescer(
+            self._wait_durable, lambda: StoreError("whoever waited was stopped")
+        )
+
+    async def commit(self, topic: str, decide: Decide, read: Snapshot | None = None) -> Commit:
+        """Return what became of the topic, once `decide` has left it alone or its decision is committed.
+
+        `record`, or a batch with `follow_up`, comes after it.
+
+        Args:
+            read: the topic's snapshot, if it was read a moment ago.
+
+        Raises:
+            StoreError: the store is unreachable or failing, or CONFLICTS_MAX writers in a row came first.
+        """
+        async with self.locks.of(topic):
+            for _ in range(CONFLICTS_MAX):
+                snapshot, read = read or await self.read(topic), None
+                decision = decide(snapshot)
+                if decision.write is None:
+                    return Commit(topic, decision.result, decision)
+                committed = await self.write(snapshot, decision)
+                if committed.verdict is not Verdict.CONFLICT:
+                    is_repeated = committed.verdict is Verdict.DUPLICATE
+                    outcome = Outcome.APPLIED if is_repeated else Outcome(committed.verdict.value)
+                    result = EventResult(outcome, decision.result.reason, topic, committed.version)
+                    return Commit(topic, result, decision, is_repeated)
+                await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))  # noqa: S311 - spreads, guards nothing
+        raise StoreError(f"{topic}: {CONFLICTS_MAX} commits in a row came too late")
+
+    async def read(self, topic: str) -> Snapshot:
+        """Return the topic's snapshot with its private part.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        return await self._store.read(topic)
+
+    async def write(self, snapshot: Snapshot, decision: Decision) -> Committed:
+        """Return what became of a decision about the topic as it stands at `snapshot`; tried once.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        write, topic = decision.write, snapshot.topic
+        assert write is not None
+        batch = CommandPipeline(self._store)
+        if write.erasing:
+            batch.command("SADD", batch.keys.erasing(topic), *write.erasing)
+        self.prepare(batch, topic, decision.wake_us if decision.arms else None, enlists=write.enlists)
+        if write.wants_reconcile:
+            self.want_reconcile(batch, topic)
+        batch.barrier()
+        change = Change(
+            topic,
+            write.state,
+            codec.encode(write.facts),
+            event_id=write.event_id,
+            if_rev=snapshot.rev,
+            cause=write.cause,
+            previous=None if write.erases else snapshot,
+            owner=write.owner,
+            erases=write.erases,
+        )
+        return await self.send(change, batch)
+
+    async def send(self, change: Change, batch: CommandPipeline | None = None) -> Committed:
+        """Return what became of a change, sent behind the commands of `batch` in its round trip.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        batch = CommandPipeline(self._store) if batch is None else batch
+        keys, arguments = self._store.arguments(change)
+        batch.script(_COMMIT, keys, *arguments)
+        return self._store.committed(change, (await batch.run())[-1])
+
+    def prepare(self, batch: CommandPipeline, topic: str, wake_us: int | None, *, enlists: bool) -> None:
+        """Add to `batch` the timer of a topic, and its place in the lists."""
+        known = self._environment_of(topic)
+        if wake_us is not None:
+            known.timers.arm(batch, topic, wake_us)
+        if enlists:
+            known.enlist(batch, topic, self._now_ns() // 1000)
+
+    async def arm_at_once(self, topic: str) -> None:
+        """Make the topic's timer fire now, and put the topic into the lists.
+
+        Builds from before this class set both after the commit, and may have died in between.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        batch = CommandPipeline(self._store)
+        self.prepare(batch, topic, self._now_ns() // 1000, enlists=True)
+        await batch.run()
+
+    def want_reconcile(self, batch: CommandPipeline, topic: str) -> None:
+        """Add to `batch` the request to compare the topic with its provider."""
+        DelayedQueue(self._store, batch.keys.reconcile).request(batch, [topic])
+
+    def follow_up(self, batch: CommandPipeline, commit: Commit) -> None:
+        """Add to `batch` what follows a commit: its drift record, and the timer once more.
+
+        A worker may have fired the timer between `prepare` and the commit, at a topic that had not changed yet.
+        """
+        decision = commit.decision
+        if decision.arms:
+            self.prepare(batch, commit.topic, decision.wake_us, enlists=False)
+        if decision.missed is not None:
+            drift = replace(decision.missed, version=commit.result.version)
+            self._environment_of(commit.topic).drifts.add(batch, drift)
+
+    async def record(
+        self, commit: Commit, what: str, fetched: Sequence[Event] = (), missing: Sequence[str] = ()
+    ) -> None:
+        """Write what follows a commit that no event has made: history, drift, timer, and the provider's answers.
+
+        Args:
+            what: the type in the history.
+            fetched, missing: what the provider answered, and the keys of subscriptions that it does not know.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        batch, now_us = CommandPipeline(self._store), self._now_ns() // 1000
+        if commit.decision.before.erased_ns is None:
+            record_snapshots(batch, commit.topic, fetched, missing, now_us)
+        self.follow_up(batch, commit)
+        if commit.decision.write is not None:
+            note(batch, commit.topic, "", what, commit.result, now_us)
+        await batch.run()
+
+    async def wait_durable(self) -> None:
+        """Return when what was written before is on disk, as `Store.wait_durable`; concurrent callers wait together.
+
+        Raises:
+            StoreError: it is not, or the store does not tell.
+        """
+        await self._durable.submit(None)
+
+    async def _wait_durable(self, waiting: Sequence[None]) -> list[Exception | None]:
+        await self._store.wait_durable()
+        return [None] * len(waiting)
+
+    def _environment_of(self, topic: str) -> Environment:
+        return self._environment(Topic.parse(topic).env)
