@@ -126,11 +126,6 @@ class Keys(Names):
         return f"{self.prefix}:durable"
 
     @property
-    def schema(self) -> str:
-        """Hash of the format of the installation's data; see `sync.store.checks.schema`. Two fields."""
-        return f"{self.head('schema')}:format"
-
-    @property
     def counters(self) -> str:
         """Hash of rare counts that several processes add to. One field per name and labels."""
         return f"{self.head('tallies')}:counts"

@@ -25,6 +25,7 @@ from planwire_client import (
     Verdict,
 )
 from planwire_client.commit_batch import Batch
+from planwire_client.core import commit
 from planwire_client.core.commit import BILLING
 from planwire_client.store import StoreTransport
 from sync.store.store import Change, Store
@@ -284,3 +285,19 @@ async def test_browsers_get_patches_of_what_is_published_straight_to_the_store(
         assert (between["base"], between["patch"]) == (third.version, {"n": 99})
         whole = await tab.receive()
         assert (whole["type"], whole["version"], whole["state"]) == ("snapshot", last.version, state(4))
+
+
+@pytest.mark.parametrize("needs", ["2", "3"])
+async def test_a_client_that_is_too_old_for_the_stores_data_says_so(store: Store, store_url: str, needs: str) -> None:
+    await store.redis.hset(store.keys.schema, "needs", needs)
+    with Publisher(store_url) as blocking:
+        async with AsyncPublisher(store_url) as publisher:
+            if int(needs) > commit.FORMAT:
+                with pytest.raises(PublishRefused, match="format 3"):
+                    await publisher.publish("tenant:a", {"n": 1})
+                with pytest.raises(PublishRefused, match="format 3"):
+                    await asyncio.to_thread(blocking.publish, "tenant:a", {"n": 1})
+            else:
+                assert (await publisher.publish("tenant:a", {"n": 1})).verdict is Verdict.APPLIED
+                published = await asyncio.to_thread(blocking.publish, "tenant:a", {"n": 1})
+                assert published.verdict is Verdict.UNCHANGED

@@ -31,6 +31,25 @@ DEFAULT_NAMES = Names()
 log = logging.getLogger("planwire_client")
 
 
+def needed_format(names: Names) -> Command:
+    """Return the command that asks which format of the store's data a writer must understand."""
+    return ["HGET", names.schema, "needs"]
+
+
+def check_format(reply: object) -> None:
+    """Return if this version may commit, given the reply to `needed_format`; a user may lack the right to ask.
+
+    Raises:
+        PublishRefused: the data needs a newer version.
+    """
+    needs = int(reply) if isinstance(reply, bytes | str) else 0
+    if needs > commit.FORMAT:
+        detail = (
+            f"the store's data has format {needs}, and this planwire-client writes {commit.FORMAT}: install a newer"
+        )
+        raise PublishRefused("store_newer", f"{detail} planwire-client")
+
+
 class Batch:
     """One round trip: the commands of those items that may be sent, and where the others' refusals go. Pure.
 

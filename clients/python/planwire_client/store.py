@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from planwire_client.commit_batch import Batch, Command
+from planwire_client.commit_batch import Batch, Command, check_format, needed_format
 from planwire_client.core import commit
 from planwire_client.core.failover import wrong_server_code
 from planwire_client.core.names import Names, PrefixError, check_prefix
@@ -142,6 +142,7 @@ class StoreTransport:
             names = names_of(self._redis, self._prefix)
             batch = Batch(step.items, self._source, now, is_sharded, names)
             if not self._is_loaded:
+                check_format(self._run([needed_format(names)])[0])
                 self._redis.script_load(commit.LUA)
                 self._is_loaded = True
             batch.complete(self._run(batch.reads))
@@ -211,6 +212,7 @@ class AsyncStoreTransport:
         batch = Batch(step.items, self._source, now, is_sharded, self._names)
         try:
             if not self._is_loaded:
+                check_format((await self._run([needed_format(self._names)]))[0])
                 await cast(Any, self._redis.script_load(commit.LUA))
                 self._is_loaded = True
             batch.complete(await self._run(batch.reads))

@@ -7,12 +7,10 @@ most the `FORMAT` of the build before. docs/operations.md has the policy, and th
 
 from __future__ import annotations
 
+from planwire_client.core.commit import FORMAT as FORMAT
 from sync.core.errors import SyncError
 from sync.store.command_pipeline import Script
 from sync.store.store import Store
-
-FORMAT = 2
-"""What this build writes. 1: builds before the marker. 2: `rev`, `owner` and `erased` in snapshots."""
 
 NEEDS = 1
 """The oldest format that a build must understand that works beside this one."""

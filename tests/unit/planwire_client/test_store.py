@@ -70,7 +70,7 @@ def test_a_patch_that_saves_nothing_is_left_out() -> None:
 
 
 class Sending:
-    """A connection that sends as redis-py does; its second command ends in the very turn in which it is cancelled."""
+    """A connection that sends as redis-py does; its third command ends in the very turn in which it is cancelled."""
 
     def __init__(self) -> None:
         self.commands = 0
@@ -94,7 +94,7 @@ class Sending:
 
         def end() -> None:
             sent.set_result(None)
-            if self.commands == 2 and self.task is not None:
+            if self.commands == 3 and self.task is not None:
                 self.task.cancel()
 
         asyncio.get_running_loop().call_soon(end)
@@ -115,4 +115,4 @@ async def test_a_cancel_that_comes_as_the_sending_ends_is_not_lost() -> None:
     sending.task = asyncio.create_task(publish_for_ever())
     with pytest.raises(asyncio.CancelledError):
         await sending.task
-    assert sending.commands == 2
+    assert sending.commands == 3

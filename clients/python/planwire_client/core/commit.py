@@ -1,7 +1,7 @@
 """A commit as values: the script that makes it, its keys and arguments, its verdicts. Pure.
 
-commit.lua is the one writer of versions. Servers and clients run the same file, by the SHA-1 of its text: a client of
-another version brings its own script, and both write the format that `sync.store.checks.schema` names.
+commit.lua is the one writer of versions. Servers and clients run the file that they bring, by the SHA-1 of its text:
+the scripts of two versions run side by side. What they write has a `FORMAT`; docs/adr/0003-commit-script.md says why.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ LUA = resources.files(__package__).joinpath("commit.lua").read_text("utf-8")
 
 SHA = hashlib.sha1(LUA.encode(), usedforsecurity=False).hexdigest()
 """What EVALSHA names it by."""
+
+FORMAT = 2
+"""The format of the store's data. 1: builds before the marker. 2: `rev`, `owner` and `erased` in snapshots."""
 
 BILLING = "billing"
 PUBLISHER = "publisher"

@@ -66,6 +66,11 @@ class Names:
         """Return the common head of the keys with this hash tag; each key is HEAD:NAME."""
         return f"{self.prefix}:{{{tag}}}"
 
+    @property
+    def schema(self) -> str:
+        """Hash of the format of the installation's data; see `sync.store.checks.schema`. Two fields."""
+        return f"{self.head('schema')}:format"
+
     def snap(self, topic: str) -> str:
         """Return the key of the hash version, rev, owner, state, private, digest, order, cause, erased."""
         return f"{self.head(topic)}:snap"

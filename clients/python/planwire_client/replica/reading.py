@@ -27,7 +27,7 @@ class Reading:
     def require(
         self, topic: str, feature: str, *, min_version: int = 0, policy: Policy = Policy.FAIL_CLOSED
     ) -> Snapshot | None:
-        """Return the snapshot that allows `feature`; None only where FAIL_OPEN lets pass with nothing state.
+        """Return the snapshot that allows `feature`; None only where FAIL_OPEN lets pass with nothing held.
 
         min_version: what the caller is known to have seen already; anything older proves nothing.
 
