@@ -1,4 +1,4 @@
-"""Pure values and rules that every part of both packages stands on: no I/O, no clock.
+"""Pure values and rules of the servers: announcements, instants, errors, text for terminals.
 
-May import: the standard library and orjson.
+May import: the standard library, orjson, `planwire_client.core`.
 """

@@ -53,7 +53,7 @@ class Publish:
 
 
 class Fields(TypedDict, total=False):
-    """What may be said of a publish beside its topic and state, as `Publish` explains it."""
+    """A publish without its topic and state; `Publish` explains the fields."""
 
     private: object
     event_id: str | None
@@ -62,7 +62,7 @@ class Fields(TypedDict, total=False):
 
 
 class ConditionalFields(Fields, total=False):
-    """The same where the publish is made at once: it may depend on the stored version."""
+    """The same for a publish that is made at once."""
 
     if_version: int | None
 
@@ -107,7 +107,7 @@ def identified(item: Publish, new_id: Callable[[], str]) -> Publish:
 
 
 def check(item: Publish) -> None:
-    """Return when the item's fields are such as a store may be given.
+    """Return if the item's fields may go into a store.
 
     Raises:
         PublishRefused: with the code a gateway would answer.

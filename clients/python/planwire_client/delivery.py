@@ -1,6 +1,6 @@
 """How a call's attempts follow one another: batches, retries, pauses. Pure.
 
-Sending is the transports' part (http.py, store.py), waiting the publisher's. `deliver` says what to do next.
+`deliver` yields the next step; a publisher sleeps, and sends through a transport (http.py, store.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from planwire_client.core import document
 from planwire_client.errors import PublishRefused, RateLimited, Unavailable
 
 BATCH_ITEMS = 500
-"""What a gateway takes in one batch (its BATCH_MAX_ITEMS)."""
+"""Maximum items of one batch at a gateway (its BATCH_MAX_ITEMS)."""
 
 BATCH_BYTES = 4_000_000
 """A little below the gateway's BATCH_MAX_BYTES, for the brackets and commas."""

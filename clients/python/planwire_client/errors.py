@@ -1,14 +1,14 @@
-"""Every exception of the package. Expected outcomes (a conflict, a stale order token) are return values, not these.
+"""Every exception of the package. Expected outcomes (a conflict, a stale order token) are return values.
 
 PlanwireError
     PublishRefused      the publish itself is wrong, or may not be made
     Unavailable         nothing is known of the outcome: try again with the same event id
-        RateLimited     the publish key's rate is used up for longer than was to be waited
+        RateLimited     the publish key's rate is used up for longer than the call may wait
     ReplicaError
         NotCurrent      what is held cannot be proved to be the newest
         FeatureDenied   it is the newest, and the feature is not in it
         TopicRefused    the token does not open the topic
-        ReplicaClosed   there is no connection any more, and there will be none
+        ReplicaClosed   every connection has ended for good
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class PlanwireError(Exception):
-    """The root of all of them."""
+    """The root of the package's exceptions."""
 
 
 class PublishRefused(PlanwireError):
@@ -43,12 +43,12 @@ class PublishRefused(PlanwireError):
 
 
 class Unavailable(PlanwireError):
-    """It was tried as often and as long as allowed. It may have happened: publish again with the same event ids.
+    """No answer within the attempts and the time allowed. It may have happened: publish again with the same event ids.
 
     Attributes:
         attempts: how often it was sent.
-        event_ids: of everything whose outcome is not known.
-        outcomes: what is known, in the order of the call; None for the rest.
+        event_ids: of the items without an outcome.
+        outcomes: in the order of the call; None for those unknown.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class Unavailable(PlanwireError):
 
 
 class RateLimited(Unavailable):
-    """As above, and the last answer was 429. `retry_after_s`: what the gateway asked to be waited."""
+    """As above, and the last answer was 429. `retry_after_s`: the pause that the gateway asked for."""
 
     retry_after_s: float = 0.0
 
 
 class ReplicaError(PlanwireError):
-    """The root of what reading can raise. `topic` is the one asked for, empty where it is about all."""
+    """The root of what reading can raise. `topic`: the one asked for; empty for all."""
 
     def __init__(self, topic: str, detail: str) -> None:
         super().__init__(topic, detail)
@@ -101,7 +101,7 @@ class NotCurrent(ReplicaError):
 
 
 class FeatureDenied(ReplicaError):
-    """The state does not have the feature. `version`: of the state that was looked at."""
+    """The state does not have the feature. `version`: the state's."""
 
     def __init__(self, topic: str, feature: str, version: int) -> None:
         super().__init__(topic, f"{feature} is not in version {version}")
@@ -110,7 +110,7 @@ class FeatureDenied(ReplicaError):
 
 
 class TopicRefused(ReplicaError):
-    """The token does not open the topic, a fresh one neither. `reason`: forbidden, revoked or expired."""
+    """Neither the token nor a fresh one opens the topic. `reason`: forbidden, revoked, expired or erased."""
 
     def __init__(self, topic: str, reason: str) -> None:
         super().__init__(topic, f"the token does not open it ({reason})")

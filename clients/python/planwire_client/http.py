@@ -1,4 +1,4 @@
-"""Publishing through a gateway: requests out of items, outcomes out of answers. Retries are decided in delivery.py."""
+"""Publishing through a gateway: items become requests, answers become outcomes; delivery.py decides on retries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCH_PATH = "/v1/publish/batch"
 REQUEST_TIMEOUT_S = 10.0
 
 LATER = frozenset((408, 425, 429, 500, 502, 503, 504))
-"""Statuses after which the same request may succeed. 500: with an event id repeating it does no harm."""
+"""Statuses after which the same request may succeed. 500: the event id makes a repetition harmless."""
 
 _VERDICTS = frozenset(Verdict) - {Verdict.BILLED}
 
@@ -65,7 +65,7 @@ def answer_of(
         if isinstance(results, list) and len(results) == len(items):
             return Answers([_outcome(item, result, status) for item, result in zip(items, results, strict=True)])
     if status < 400:
-        # Whatever this is, it is not a gateway: a proxy's page, a redirect.
+        # A proxy's page or a redirect.
         raise PublishRefused("not_a_gateway", "the answer is not a gateway's; look at the URL", status)
     raise PublishRefused(str(document.get("code") or "refused"), str(document.get("detail") or ""), status)
 
@@ -103,12 +103,12 @@ class HttpTransport:
         self._client = httpx2.Client(base_url=url, headers=_headers(key))
 
     def send(self, step: Send, now: float) -> Answers | Retryable:
-        """Return what the gateway said, or that it could not be asked."""
+        """Return the gateway's answer, or that there was none."""
         path, body = request_of(step.items)
         try:
             response = self._client.post(path, content=body, timeout=min(REQUEST_TIMEOUT_S, step.timeout_s))
         except httpx2.TransportError as error:
-            return Retryable(_said(error))
+            return Retryable(_text_of(error))
         return answer_of(step.items, response.status_code, response.headers, response.content, now)
 
     def close(self) -> None:
@@ -123,12 +123,12 @@ class AsyncHttpTransport:
         self._client = httpx2.AsyncClient(base_url=url, headers=_headers(key))
 
     async def send(self, step: Send, now: float) -> Answers | Retryable:
-        """Return what the gateway said, or that it could not be asked."""
+        """Return the gateway's answer, or that there was none."""
         path, body = request_of(step.items)
         try:
             response = await self._client.post(path, content=body, timeout=min(REQUEST_TIMEOUT_S, step.timeout_s))
         except httpx2.TransportError as error:
-            return Retryable(_said(error))
+            return Retryable(_text_of(error))
         return answer_of(step.items, response.status_code, response.headers, response.content, now)
 
     async def close(self) -> None:
@@ -136,5 +136,5 @@ class AsyncHttpTransport:
         await self._client.aclose()
 
 
-def _said(error: Exception) -> str:
+def _text_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".rstrip(": ")

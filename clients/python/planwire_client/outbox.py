@@ -89,7 +89,7 @@ class Connection(Protocol):
 
 
 def row(topic: str, state: object, **fields: Unpack[Fields]) -> dict[str, str | None]:
-    """Return the columns of a row, checked: what the relay could not publish must fail the transaction, not later.
+    """Return the columns of a row, checked: what cannot be published must fail the transaction, not the relay.
 
     Raises:
         PublishRefused: the topic, the state or another field cannot be published.

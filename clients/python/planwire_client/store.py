@@ -35,7 +35,7 @@ CONNECT_TIMEOUT_S = 2.0
 
 
 def options() -> dict[str, Any]:
-    """Return how a connection behaves: it gives up soon, since a call is repeated by its event id, not by redis-py."""
+    """Return a connection's options: short timeouts, since `deliver` repeats a call by its event id, not redis-py."""
     return {"socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": CONNECT_TIMEOUT_S}
 
 
@@ -136,7 +136,7 @@ class StoreTransport:
         return self._client
 
     def send(self, step: Send, now: float) -> Answers | Retryable:
-        """Return the script's verdicts, or that the store could not be asked."""
+        """Return the script's verdicts, or that the store did not answer."""
         try:
             is_sharded = isinstance(self._redis, redis.RedisCluster)
             names = names_of(self._redis, self._prefix)
@@ -194,7 +194,7 @@ class AsyncStoreTransport:
         self._is_loaded = False
 
     async def send(self, step: Send, now: float) -> Answers | Retryable:
-        """Return the script's verdicts, or that the store could not be asked.
+        """Return the script's verdicts, or that the store did not answer.
 
         Raises:
             asyncio.CancelledError: the task was cancelled meanwhile, whatever became of the publishes.

@@ -14,7 +14,7 @@ from typing import Protocol
 VERSION_HEADER = "Planwire-Version"
 
 AHEAD_MAX_S = 60.0
-"""How far beyond this machine's clock a version may be: versions are the store's time, and its clock may differ."""
+"""Seconds that a version may be ahead of this machine's clock: versions are the store's time."""
 
 _DIGITS_MAX = 16
 
@@ -22,22 +22,25 @@ RETRY_AFTER_MAX_S = 86_400.0
 
 
 class Headers(Protocol):
-    """What a web framework's response headers have in common."""
+    """Response headers of any web framework."""
 
     def __setitem__(self, name: str, value: str, /) -> None:
         """Set one."""
 
 
 def write_version(headers: Headers, version: int) -> None:
-    """Say in a response's headers which version its request led to, or was answered from."""
+    """Set the header of a response to the version that its request led to, or was answered from."""
     headers[VERSION_HEADER] = str(version)
 
 
 def read_version(headers: Mapping[str, str], now: float) -> int:
-    """Return the version a request says it has seen: what to pass as `min_version`. 0 where it says none.
+    """Return the version that a request has seen, to be passed as `min_version`; 0 for none.
 
-    `headers` looks names up in any case, as those of web frameworks do. `now`: Unix seconds. What is not a version,
-    or one from the future, counts as none: else anybody could have themselves waited for.
+    A text that is no version, or one from the future, counts as none: a caller must not make the backend wait.
+
+    Args:
+        headers: the request's; names are looked up in any case, as web frameworks do.
+        now: Unix seconds.
     """
     text = headers.get(VERSION_HEADER, "").strip()
     if not text.isascii() or not text.isdigit() or len(text) > _DIGITS_MAX:
@@ -47,7 +50,7 @@ def read_version(headers: Mapping[str, str], now: float) -> int:
 
 
 def retry_after_s(value: str | None, now: float) -> float | None:
-    """Return the seconds a Retry-After header asks for (RFC 9110 section 10.2.3), or None where it says nothing."""
+    """Return the seconds in a Retry-After header (RFC 9110 section 10.2.3), or None. `now`: Unix seconds."""
     if value is None:
         return None
     value = value.strip()

@@ -1,4 +1,4 @@
-"""What a replica holds of a topic, and what may be concluded from it. Pure."""
+"""A version of a topic's state, and the decision whether it allows a feature. Pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from planwire_client.errors import FeatureDenied, NotCurrent
 class Policy(StrEnum):
     """What a check does when the state held cannot be proved to be the newest.
 
-    FAIL_CLOSED lets pass only what is proved to be allowed. FAIL_OPEN refuses only what is proved to be denied.
-    LAST_KNOWN goes by what is held, however old, but not by something older than was asked for; nothing held: refused.
+    FAIL_CLOSED allows only what is proved to be allowed. FAIL_OPEN refuses only what is proved to be denied.
+    LAST_KNOWN goes by the snapshot held, however old, if it has the version asked for; without one it refuses.
     """
 
     FAIL_CLOSED = "fail_closed"
@@ -28,7 +28,7 @@ class Snapshot:
     Attributes:
         version: microseconds since 1970, 0 where the topic has no state.
         state: JSON values; normally an object, None where the topic has no state.
-        cause: why, as the gateway told; empty where it did not.
+        cause: why, as sent by the gateway; may be empty.
     """
 
     topic: str

@@ -1,6 +1,6 @@
-"""A replica for programs without an event loop of their own, such as Django and Flask: it lives in a thread.
+"""A replica in a thread of its own, for programs without an event loop, such as Django and Flask.
 
-Reads do not touch that thread. Under a server that forks, each process gets a connection of its own on first use.
+Reads do not touch that thread. In a server that forks, each process opens its own connection on first use.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 5.0
 END_TIMEOUT_S = 1.0
-"""How long the replica's last tasks may take when it is closed: a token function may ignore that it is cancelled."""
+"""Seconds that the last tasks may take on closing: a token function may ignore its cancellation."""
 
 log = logging.getLogger("planwire_client")
 
@@ -68,7 +68,7 @@ class ThreadReplica(Reading):
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._calls: set[concurrent.futures.Future[Any]] | None = set()  # None: its thread takes no more
+        self._calls: set[concurrent.futures.Future[Any]] | None = set()  # None: the thread has ended
         self._calls_lock = threading.Lock()
         self._replica = Replica(*self._arguments, **self._options)
         self._states = self._replica._states
@@ -179,14 +179,14 @@ class ThreadReplica(Reading):
             loop.close()
 
     async def _end(self) -> None:
-        """Close the replica, and let all that was asked of it have its answer."""
+        """Close the replica, and let its last tasks end."""
         await self._replica.aclose()
         await asyncio.sleep(0)  # what was asked just before has its task now
         if rest := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(rest, timeout=END_TIMEOUT_S)
 
     def close(self) -> None:
-        """Close every connection and end the thread. Whoever waits in another thread is told: ReplicaClosed."""
+        """Close every connection and end the thread. Calls that wait in other threads raise ReplicaClosed."""
         if self._is_own_thread():
             self._is_closed = True
             assert self._loop is not None, "it runs this"
@@ -248,7 +248,7 @@ class ThreadReplica(Reading):
 
 
 def _cancel(calls: Iterable[concurrent.futures.Future[Any]] | None) -> None:
-    """Have those who wait know that nothing comes; what has its answer keeps it."""
+    """End the calls that still wait."""
     for call in list(calls or ()):
         call.cancel()
 

@@ -1,8 +1,7 @@
-"""Tokens, from what the application gave: a string, or a function of its own that may fail in any way.
+"""Tokens from the application: a string, or a function, which may block, fail or never return.
 
-A plain function runs in a thread, so that one that blocks does not stop the event loop; an async one runs in a task.
-Both have a time limit. What has not returned by then is given up, but still counts until it does: at most CALLS_MAX
-run at once.
+A plain function runs in a thread, an async one in a task. A call that exceeds its time is abandoned; it counts towards
+CALLS_MAX until it returns.
 """
 
 from __future__ import annotations
@@ -17,24 +16,24 @@ from collections.abc import Awaitable, Callable
 Token = str | Callable[[], str | Awaitable[str]]
 
 CALLS_MAX = 4
-"""Calls of one token function that run at once, those that were given up included."""
+"""Calls of one token function that run at once, abandoned ones included."""
 
 TIMEOUT_S = 10.0
-"""How long a call may take where nothing else is said."""
+"""Seconds that a call may take by default."""
 
 TOKEN_CHARS_MAX = 16_384
-"""A longer text is no token but, for example, a page of an identity provider; a gateway would close for good on it."""
+"""A longer text is not a token (an identity provider's page, say), and a gateway would close for good on it."""
 
 _Outcome = tuple[object, BaseException | None]
 """What a call returned, or raised."""
 
 
 class TokenError(Exception):
-    """There is no token now; it may be asked for again later. The text says why."""
+    """There is no token now; a later call may return one. The text says why."""
 
 
 class TokenSource:
-    """Where the connections of one replica get their tokens. Belongs to one event loop.
+    """The tokens of one replica's connections. Belongs to one event loop.
 
     Attributes:
         is_fixed: it is a string: asking again gives the same.
@@ -73,7 +72,7 @@ class TokenSource:
         return _checked(given)
 
     async def _finish(self, start: Callable[[], asyncio.Future[_Outcome]], until: float) -> object:
-        """Return what the started call returns; it holds its place until it ends, whoever still waits for it."""
+        """Return the result of the started call, which counts towards CALLS_MAX until it ends."""
         try:
             async with asyncio.timeout_at(until):
                 await self._free.acquire()
@@ -119,7 +118,7 @@ class TokenSource:
             outcome: _Outcome
             try:
                 outcome = function(), None
-            except BaseException as error:  # whatever it is, it is the token function's, and this thread ends here
+            except BaseException as error:  # the top of the thread
                 outcome = None, error
             with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits
                 loop.call_soon_threadsafe(ended, outcome)
@@ -131,7 +130,7 @@ class TokenSource:
             elif inspect.iscoroutine(outcome[0]):
                 outcome[0].close()
 
-        # Not of an executor: its threads are waited for when the process ends, and this one may never return.
+        # No executor: the process waits for its threads at exit, and this one may never return.
         thread = threading.Thread(
             target=contextvars.copy_context().run, args=(call,), name="planwire token", daemon=True
         )
