@@ -291,7 +291,7 @@ class Worker:
     async def _sweep(self, waits_on: tuple[str, ...]) -> None:
         for name in self._environments:
             for thing in waits_on:
-                await self._services.ingest.reopen(name, thing)
+                await self._services.environment(name).inbox.reopen(thing)
             async for topic in self._services.environment(name).topics():
                 if self._stopped.is_set():
                     return

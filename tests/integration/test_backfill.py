@@ -166,7 +166,7 @@ async def test_what_was_parked_is_taken_when_its_cause_is_gone(
     stripe.subscriptions[subscription_id]["items"]["data"][0]["quantity"] = 5
     path = tmp_path / "stripe.toml"
     path.write_text(path.read_text().replace('"price_pro"', '"price_pro", "price_new"'))
-    await services.ingest.reopen("live", "catalog")
+    await services.environment("live").inbox.reopen("catalog")
     (record,) = await services.environment("live").inbox.claim(10)
     assert (await services.ingest.resume(record, "live")).outcome == "applied"
     # Asked again: what was listed days ago is not what is applied.

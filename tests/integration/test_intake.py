@@ -28,7 +28,7 @@ from sync.billing.domain.outcome import EventResult
 from sync.billing.providers.base import ProviderUnavailable
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.providers.stripe import webhooks as stripe
-from sync.billing.services.ingest import Done
+from sync.billing.services.attempt import Done
 from sync.billing.services.wiring import BillingServices
 from sync.http.body import BODY_MAX_BYTES
 from sync.http.callers import Caller

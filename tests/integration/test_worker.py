@@ -21,7 +21,8 @@ from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.model import Event, Unparsable
 from sync.billing.domain.outcome import WAITS_CATALOG, EventResult, Outcome
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
-from sync.billing.services.ingest import RELEASE_MAX, Done
+from sync.billing.services.attempt import Done
+from sync.billing.services.ingest import RELEASE_MAX
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.inbox import Record
 from sync.core import instants
@@ -466,7 +467,7 @@ class TestCatalog:
 
         async def edited_meanwhile(done: Done) -> EventResult:
             edit(catalog, CATALOG.replace('"pri_pro"', '"pri_pro", "pri_new"'))
-            assert await services_of(store, catalog).ingest.reopen("live", WAITS_CATALOG) == 0
+            assert await services_of(store, catalog).environment("live").inbox.reopen(WAITS_CATALOG) == 0
             return await finish(done)
 
         with monkeypatch.context() as patched:
@@ -480,9 +481,9 @@ class TestCatalog:
     async def test_all_that_waits_is_reopened_and_that_ends(self, services: BillingServices) -> None:
         for number in range(RELEASE_MAX + 50):
             await receive(services, webhook(1, id=f"sub_{number}", items=[("pri_new", 1)], tenant=f"t{number}"))
-        assert await services.ingest.reopen("live", WAITS_CATALOG) == RELEASE_MAX + 50
+        assert await services.environment("live").inbox.reopen(WAITS_CATALOG) == RELEASE_MAX + 50
         assert (await counts(services))[0] == RELEASE_MAX + 50
-        assert await services.ingest.reopen("live", "subscription:paddle:sub_1") == 0
+        assert await services.environment("live").inbox.reopen("subscription:paddle:sub_1") == 0
 
     async def test_a_price_that_left_the_catalog_holds_the_state(
         self, services: BillingServices, store: Store, catalog: Path

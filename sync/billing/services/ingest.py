@@ -10,17 +10,14 @@ import contextlib
 import itertools
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import structlog
 
-from planwire_client.core import canonical_json
-from sync.billing.catalog.catalog import Catalog
 from sync.billing.catalog.watcher import CatalogWatcher
-from sync.billing.domain.decision import Setting, decide, event_cause
+from sync.billing.domain.decision import Setting
 from sync.billing.domain.model import Event, Unparsable
-from sync.billing.domain.outcome import ERASED_REASON, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
+from sync.billing.domain.outcome import WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.tenant_resolution import (
     is_unreal,
     named_topic,
@@ -30,13 +27,12 @@ from sync.billing.domain.tenant_resolution import (
     unresolved,
     with_fetched,
 )
-from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable, WebhookAdapter
-from sync.billing.services.committer import Commit, Committer, Decision, Write
+from sync.billing.providers.base import ProviderClient, WebhookAdapter
+from sync.billing.services.attempt import Answer, Attempt, Done, ask_provider, decide_attempt, unparsable
+from sync.billing.services.committer import Committer, Decision
+from sync.billing.services.finish import Finisher
 from sync.billing.storage.environment import Environment
-from sync.billing.storage.event_log import ask_noted, is_noted, note
 from sync.billing.storage.inbox import Inbox, Record
-from sync.billing.storage.provider_snapshots import record_snapshots
-from sync.billing.storage.tenant_facts import FactsError, facts_of
 from sync.billing.storage.tenant_links import TenantLinks
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.models import ALL_FIELDS, Snapshot, StoreError, snapshot_of
@@ -52,63 +48,6 @@ UNFETCHED_AGAIN_S = 30
 """Delay before an event without a body is tried again because its provider was away."""
 
 _log = structlog.get_logger("sync.pipeline")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What asking the provider about an event's subscription led to.
-
-    Attributes:
-        fetched: the subscription; None without an answer.
-        is_away: whether the provider was away, so that it has to be asked later.
-    """
-
-    fetched: Event | None = None
-    is_away: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One try of one stored event, and what the stages have found so far.
-
-    Attributes:
-        number: how often the event was tried, this try included; 0 for one that is parked.
-        link_replies: what the tenant links answered about the event; empty if it needs no tenant.
-        snapshot: the topic, if it was read together with the links.
-        topic: the tenant's topic, once it is resolved.
-        answer: the provider's, once it was asked.
-    """
-
-    event: Event
-    environment: str
-    number: int
-    received_us: int
-    link_replies: Sequence[Any] = ()
-    snapshot: Snapshot | None = None
-    topic: str = ""
-    answer: Answer | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """How an attempt ends.
-
-    Attributes:
-        is_first: whether no attempt before this one can have written the history.
-        catalog: the one that was decided by.
-        rechecks_link: whether the event is parked for want of a link, which may have been learned meanwhile.
-        retry_s: the event stays pending and is tried again after this delay; None: it ends.
-    """
-
-    environment: str
-    event: Event | Unparsable
-    result: EventResult
-    is_first: bool = True
-    answer: Answer = Answer()
-    commit: Commit | None = None
-    catalog: Catalog | None = None
-    rechecks_link: bool = False
-    retry_s: float | None = None
 
 
 class Ingest:
@@ -136,6 +75,7 @@ class Ingest:
         self._clients = clients
         self._environment = environment
         self._now_ns = now_ns
+        self._finisher = Finisher(store, committer, environment, now_ns)
         self._name = secrets.token_hex(8)
         self._claims = itertools.count(1)
 
@@ -164,7 +104,7 @@ class Ingest:
         """
         event = sanitize(self._adapters[record.provider].parse(record.body, environment))
         if isinstance(event, Unparsable):
-            return await self._process(Done(environment, event, _unparsable(event)))
+            return await self._process(unparsable(environment, event))
         attempt = Attempt(event, environment, record.attempts, record.received_us)
         return await self._process(await self._query_links(attempt))
 
@@ -200,23 +140,6 @@ class Ingest:
         event = Unparsable(record.event_id, record.type, reason)
         result = EventResult(Outcome.PARKED, reason, record.topic, waits=(WAITS_SOFTWARE,))
         await self._finish(Done(environment, event, result))
-
-    async def reopen(self, environment: str, waits_on: str) -> int:
-        """Return how many parked events that waited on this thing are pending again, for workers to claim.
-
-        Raises:
-            StoreError: the store is unreachable or failing.
-        """
-        inbox = self._environment(environment).inbox
-        seen: set[bytes] = set()
-        while True:
-            batch = CommandPipeline(self._store)
-            inbox.release(batch, waits_on, RELEASE_MAX, claim=False)
-            (ids,) = await batch.run()
-            # An id that comes again was tried and parked meanwhile: then all the others have come by too.
-            if not ids or not seen.isdisjoint(ids):
-                return len(seen)
-            seen.update(ids)
 
     async def release(self, environment: str, waits_on: Sequence[str]) -> int:
         """Return how many parked events that waited on one of these things were tried again (RELEASE_MAX each).
@@ -263,7 +186,7 @@ class Ingest:
         if isinstance(number, EventResult):
             return number
         if isinstance(event, Unparsable):
-            return Done(environment, event, _unparsable(event))
+            return unparsable(environment, event)
         snapshot = None if topic is None else snapshot_of(topic, replies.pop(0))
         return Attempt(event, environment, number, received_us, replies, snapshot)
 
@@ -273,14 +196,14 @@ class Ingest:
         """Return the attempt with its topic, or how an event without a usable tenant ends."""
         event, environment = attempt.event, attempt.environment
         if is_unreal(event):
-            return _done(attempt, EventResult(Outcome.IGNORED, "simulated event in the live environment"))
+            return attempt.done(EventResult(Outcome.IGNORED, "simulated event in the live environment"))
         if event.subscription is None and not event.ignored:
             thin = await self._fetch_thin(attempt)
             if isinstance(thin, Done):
                 return thin
             attempt, event = thin, thin.event
         if not attempt.link_replies:
-            return _done(attempt, EventResult(Outcome.IGNORED, event.ignored))
+            return attempt.done(EventResult(Outcome.IGNORED, event.ignored))
         link = TenantLinks.read(event, list(attempt.link_replies))
         result = unresolved(event, link, self._adapters[event.provider].metadata_field)
         if result is None and event.subscription is None:
@@ -292,7 +215,7 @@ class Ingest:
         if result is None:
             return replace(attempt, topic=tenant_topic(environment, str(link.tenant_id)))
         is_unlinked = result.outcome is Outcome.PARKED and link.conflict is None
-        return _done(attempt, result, rechecks_link=is_unlinked)
+        return attempt.done(result, rechecks_link=is_unlinked)
 
     async def _fetch_thin(self, attempt: Attempt) -> Attempt | Done:
         """Return an event without a body with what was fetched for it, and its links."""
@@ -302,12 +225,12 @@ class Ingest:
             return await self._query_links(replace(attempt, event=with_fetched(event, attempt.answer.fetched)))
         if attempt.answer.is_away:
             reason = f"the provider could not be asked; tried again in {UNFETCHED_AGAIN_S} s"
-            return _done(attempt, EventResult(Outcome.PARKED, reason), retry_s=UNFETCHED_AGAIN_S)
+            return attempt.done(EventResult(Outcome.PARKED, reason), retry_s=UNFETCHED_AGAIN_S)
         can_ask = (event.provider, event.environment) in self._clients
         setting = f"set PLANWIRE_{event.provider.upper()}_API_KEYS={event.environment}:KEY"
         problem = "would not tell it" if can_ask else f"cannot be asked for it: {setting}"
         reason = f"{event.type[:60]} carries no subscription, and {event.provider} {problem}"
-        return _done(attempt, EventResult(Outcome.PARKED, reason, waits=(WAITS_SOFTWARE,)))
+        return attempt.done(EventResult(Outcome.PARKED, reason, waits=(WAITS_SOFTWARE,)))
 
     async def _query_links(self, attempt: Attempt) -> Attempt:
         batch = CommandPipeline(self._store)
@@ -318,21 +241,9 @@ class Ingest:
 
     async def _fetch(self, attempt: Attempt) -> Attempt:
         """Return the attempt with the subscription as its provider has it now, if the provider can be asked."""
-        event = attempt.event
-        client = self._clients.get((event.provider, event.environment))
         if attempt.answer is not None:
             return attempt
-        if client is None or event.subscription_id is None:
-            return replace(attempt, answer=Answer())
-        try:
-            answer = Answer(await client.fetch(event.subscription_id, FETCH_PATIENCE_S))
-        except ProviderUnavailable as error:
-            _log.warning("not_fetched", subscription_id=event.subscription_id, reason=error.reason)
-            answer = Answer(is_away=True)
-        except ProviderRejected as error:
-            # Asking again would not help: the key is of another account, or the event of a simulation.
-            _log.warning("not_fetched", subscription_id=event.subscription_id, reason=str(error))
-            answer = Answer()
+        answer = await ask_provider(self._clients, attempt.event, FETCH_PATIENCE_S)
         # The snapshot is older than an answer: a commit against it would conflict more often than not.
         return replace(attempt, answer=answer, snapshot=None if answer.fetched else attempt.snapshot)
 
@@ -344,28 +255,10 @@ class Ingest:
         answer = attempt.answer or Answer()
 
         def decision(snapshot: Snapshot) -> Decision:
-            try:
-                facts = facts_of(snapshot)
-            except FactsError as error:
-                waits = (WAITS_SOFTWARE,)
-                return Decision(EventResult(Outcome.PARKED, str(error), topic, snapshot.version, waits))
             now_ns = self._now_ns()
-            setting = Setting(catalog, attempt.environment, self._clients.keys(), now_ns)
-            decided = decide(topic, facts, event, answer.fetched, setting)
-            if isinstance(decided, EventResult):
-                if decided.reason != ERASED_REASON:
-                    decided = replace(decided, topic=topic, version=snapshot.version)
-                return Decision(decided)
-            write = Write(
-                decided.facts,
-                canonical_json.encode(decided.state),
-                event_cause(event, answer.fetched, attempt.received_us, decided.facts, now_ns),
-                event_id=event.event_id,
-                enlists=attempt.number != 1 or not snapshot.private,
-                wants_reconcile=answer.is_away,
+            return decide_attempt(
+                snapshot, attempt, Setting(catalog, attempt.environment, self._clients.keys(), now_ns)
             )
-            result = EventResult(Outcome.APPLIED, decided.note)
-            return Decision(result, write, facts, decided.facts, decided.wake_us, missed=decided.missed)
 
         commit = await self._committer.commit(topic, decision, attempt.snapshot)
         result = commit.result
@@ -386,45 +279,12 @@ class Ingest:
 
     async def _finish(self, done: Done) -> EventResult:
         """Return the result, once the history has it and the inbox has ended the event."""
-        event, result, known = done.event, done.result, self._environment(done.environment)
         if done.retry_s is not None:
-            await self.postpone(done.environment, event.event_id, done.retry_s)
-            return result
-        is_noted_already = not done.is_first and await self._is_noted(event, result)
-        batch = CommandPipeline(self._store)
-        if result.reason == ERASED_REASON and isinstance(event, Event):
-            known.count_erased(batch)
-            if event.tenant_id is not None:  # it may name a subscription that was not known yet
-                known.links.erase(batch, event.provider, event.tenant_id, event.subscription_id, event.customer_id)
-        if done.commit is not None:
-            self._committer.follow_up(batch, done.commit)
-        if result.topic:
-            self._record(batch, done, is_noted=is_noted_already)
-        # Last, so that a failure before it leaves the event pending: then all of this is done again.
-        batch.barrier()
-        known.inbox.end(batch, event.event_id, result, again=done.rechecks_link)
-        await batch.run()
+            await self.postpone(done.environment, done.event.event_id, done.retry_s)
+            return done.result
+        await self._finisher.finish(done)
         await self._recheck(done)
-        return result
-
-    def _record(self, batch: CommandPipeline, done: Done, *, is_noted: bool) -> None:
-        """Add to `batch` what is kept with the topic about a finished event."""
-        event, result = done.event, done.result
-        if done.answer.is_away and (done.commit is None or done.commit.decision.write is None):
-            self._committer.want_reconcile(batch, result.topic)
-        if done.answer.fetched is not None:
-            record_snapshots(batch, result.topic, [done.answer.fetched])
-        if not is_noted:
-            note(batch, result.topic, event.event_id, event.type, result, self._now_ns() // 1000)
-
-    async def _is_noted(self, event: Event | Unparsable, result: EventResult) -> bool:
-        """Return whether an attempt that was cut off has written the result into the topic's history."""
-        if not result.topic:
-            return False
-        batch = CommandPipeline(self._store)
-        ask_noted(batch, result.topic)
-        (reply,) = await batch.run()
-        return is_noted(reply, event.event_id, result)
+        return done.result
 
     async def _recheck(self, done: Done) -> None:
         """Release a parked event whose cause has gone between the decision and the parking."""
@@ -438,7 +298,7 @@ class Ingest:
                 reason=result.reason,
             )
         if WAITS_CATALOG in result.waits and self._catalog_watcher.current is not done.catalog:
-            await self.reopen(done.environment, WAITS_CATALOG)
+            await self._environment(done.environment).inbox.reopen(WAITS_CATALOG)
         if done.rechecks_link and isinstance(event, Event):
             await self._recheck_link(event)
 
@@ -456,18 +316,3 @@ class Ingest:
         batch = CommandPipeline(self._store)
         known.inbox.rest(batch, event.event_id)
         await batch.run()
-
-
-def _done(attempt: Attempt, result: EventResult, *, rechecks_link: bool = False, retry_s: float | None = None) -> Done:
-    return Done(
-        attempt.environment,
-        attempt.event,
-        result,
-        answer=attempt.answer or Answer(),
-        rechecks_link=rechecks_link,
-        retry_s=retry_s,
-    )
-
-
-def _unparsable(event: Unparsable) -> EventResult:
-    return EventResult(Outcome.PARKED, f"unparsable: {event.problem}", waits=(WAITS_SOFTWARE,))

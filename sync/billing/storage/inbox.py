@@ -19,6 +19,9 @@ from sync.store.store import Store
 KEEP_DONE_S = 7 * 86_400
 """How long a done event is remembered: longer than any provider retries (3 days)."""
 
+REOPENED_AT_ONCE = 100
+"""How many parked events one command makes pending again."""
+
 BODY_KEPT = (Outcome.REFUSED, Outcome.IGNORED)
 """The outcomes of done events whose bodies are kept as long as they are known."""
 
@@ -153,6 +156,22 @@ class Inbox:
         """
         lease_us = self._lease_us if claim else 0
         batch.script(_RELEASE, (self._pending, self._waiting), waits_on, lease_us, count)
+
+    async def reopen(self, waits_on: str) -> int:
+        """Return how many parked events that waited on this thing are pending again, for workers to claim.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        seen: set[bytes] = set()
+        while True:
+            batch = CommandPipeline(self._store)
+            self.release(batch, waits_on, REOPENED_AT_ONCE, claim=False)
+            (ids,) = await batch.run()
+            # An id that comes again was tried and parked meanwhile: then all the others have come by too.
+            if not ids or not seen.isdisjoint(ids):
+                return len(seen)
+            seen.update(ids)
 
     async def read(self, event_id: str) -> Record | None:
         """Return one event, or None where there is none.

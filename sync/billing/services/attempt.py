@@ -1,0 +1,129 @@
+"""One try of one event: the values that the stages of `ingest` hand on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from planwire_client.core import canonical_json
+from sync.billing.catalog.catalog import Catalog
+from sync.billing.domain.decision import Setting, decide, event_cause
+from sync.billing.domain.model import Event, Unparsable
+from sync.billing.domain.outcome import ERASED_REASON, WAITS_SOFTWARE, EventResult, Outcome
+from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable
+from sync.billing.services.committer import Commit, Decision, Write
+from sync.billing.storage.tenant_facts import FactsError, facts_of
+from sync.store.models import Snapshot
+
+_log = structlog.get_logger("sync.pipeline")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What asking the provider about an event's subscription led to.
+
+    Attributes:
+        fetched: the subscription; None without an answer.
+        is_away: whether the provider was away, so that it has to be asked later.
+    """
+
+    fetched: Event | None = None
+    is_away: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of one stored event, and what the stages have found so far.
+
+    Attributes:
+        number: how often the event was tried, this try included; 0 for one that is parked.
+        link_replies: what the tenant links answered about the event; empty if it needs no tenant.
+        snapshot: the topic, if it was read together with the links.
+        topic: the tenant's topic, once it is resolved.
+        answer: the provider's, once it was asked.
+    """
+
+    event: Event
+    environment: str
+    number: int
+    received_us: int
+    link_replies: Sequence[Any] = ()
+    snapshot: Snapshot | None = None
+    topic: str = ""
+    answer: Answer | None = None
+
+    def done(self, result: EventResult, *, rechecks_link: bool = False, retry_s: float | None = None) -> Done:
+        """Return the end of the attempt without a decision about a topic."""
+        answer = self.answer or Answer()
+        return Done(self.environment, self.event, result, True, answer, rechecks_link=rechecks_link, retry_s=retry_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How an attempt ends.
+
+    Attributes:
+        is_first: whether no attempt before this one can have written the history.
+        catalog: the one that was decided by.
+        rechecks_link: whether the event is parked for want of a link, which may have been learned meanwhile.
+        retry_s: the event stays pending and is tried again after this delay; None: it ends.
+    """
+
+    environment: str
+    event: Event | Unparsable
+    result: EventResult
+    is_first: bool = True
+    answer: Answer = Answer()
+    commit: Commit | None = None
+    catalog: Catalog | None = None
+    rechecks_link: bool = False
+    retry_s: float | None = None
+
+
+def unparsable(environment: str, event: Unparsable) -> Done:
+    """Return the end of an event that this build cannot read."""
+    result = EventResult(Outcome.PARKED, f"unparsable: {event.problem}", waits=(WAITS_SOFTWARE,))
+    return Done(environment, event, result)
+
+
+async def ask_provider(clients: Mapping[tuple[str, str], ProviderClient], event: Event, patience_s: float) -> Answer:
+    """Return what the event's provider says about its subscription; an empty answer if it cannot be asked."""
+    client = clients.get((event.provider, event.environment))
+    if client is None or event.subscription_id is None:
+        return Answer()
+    try:
+        return Answer(await client.fetch(event.subscription_id, patience_s))
+    except ProviderUnavailable as error:
+        _log.warning("not_fetched", subscription_id=event.subscription_id, reason=error.reason)
+        return Answer(is_away=True)
+    except ProviderRejected as error:
+        # Asking again would not help: the key is of another account, or the event of a simulation.
+        _log.warning("not_fetched", subscription_id=event.subscription_id, reason=str(error))
+        return Answer()
+
+
+def decide_attempt(snapshot: Snapshot, attempt: Attempt, setting: Setting) -> Decision:
+    """Return what the event makes of its topic as it stands at `snapshot`."""
+    topic, event, answer = attempt.topic, attempt.event, attempt.answer or Answer()
+    try:
+        facts = facts_of(snapshot)
+    except FactsError as error:
+        return Decision(EventResult(Outcome.PARKED, str(error), topic, snapshot.version, (WAITS_SOFTWARE,)))
+    decided = decide(topic, facts, event, answer.fetched, setting)
+    if isinstance(decided, EventResult):
+        if decided.reason != ERASED_REASON:
+            decided = replace(decided, topic=topic, version=snapshot.version)
+        return Decision(decided)
+    write = Write(
+        decided.facts,
+        canonical_json.encode(decided.state),
+        event_cause(event, answer.fetched, attempt.received_us, decided.facts, setting.now_ns),
+        event_id=event.event_id,
+        enlists=attempt.number != 1 or not snapshot.private,
+        wants_reconcile=answer.is_away,
+    )
+    result = EventResult(Outcome.APPLIED, decided.note)
+    return Decision(result, write, facts, decided.facts, decided.wake_us, missed=decided.missed)
