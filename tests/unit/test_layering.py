@@ -50,7 +50,7 @@ MAY_NOT_IMPORT = {
     ],
     "sync.simulator": ["sync.http", "sync.store", "sync.bootstrap", "sync.worker"],
     "sync.simulator.world": ["sync.simulator.paddle", "sync.simulator.scenarios", "sync.simulator.provider"],
-    "sync.billing.storage": ["sync.http", "sync.billing.api", "sync.settings"],
+    "sync.billing.storage": ["sync.http", "sync.billing.services", "sync.billing.api", "sync.settings"],
     "sync.billing.services": ["sync.http", "sync.billing.api", "sync.bootstrap"],
     "sync.bootstrap": ["sync.http", "sync.billing.api", "sync.worker"],
     "sync.worker": ["sync.http", "sync.billing.api"],

@@ -1,0 +1,89 @@
+"""Which tenant an event belongs to, from what it names and what the links say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sync.billing.domain.model import Event, Order, Subscription, Unparsable
+from sync.billing.domain.outcome import ERASED, EventResult, Outcome
+from sync.billing.domain.tenant_resolution import (
+    TOMBSTONE,
+    Link,
+    is_unreal,
+    named_topic,
+    sanitize,
+    subjects,
+    unresolved,
+    with_fetched,
+)
+
+ORDER = Order(1, 1, "evt_1")
+BODY = Subscription("sub_1", "active", ())
+EVENT = Event(
+    "paddle", "live", "evt_1", "x", ORDER, tenant_id="acme", customer_id="ctm_1", subscription_id="sub_1",
+    subscription=BODY,
+)  # fmt: skip
+UNPARSABLE = Unparsable("evt_1", "x", "why")
+
+
+@pytest.mark.parametrize(("tenant", "kept"), [("acme", "acme"), ("no spaces", None), ("x" * 129, None), (None, None)])
+def test_a_tenant_that_cannot_be_a_topic_is_none(tenant: str | None, kept: str | None) -> None:
+    event = sanitize(replace(EVENT, tenant_id=tenant))
+    assert isinstance(event, Event)
+    assert event.tenant_id == kept
+    assert sanitize(UNPARSABLE) is UNPARSABLE
+
+
+def test_a_thin_event_takes_what_was_fetched_and_keeps_the_tenant_it_names() -> None:
+    thin = replace(EVENT, subscription=None, customer_id=None)
+    fetched = replace(EVENT, order=Order(2, 2, "~"), tenant_id="other", customer_id="ctm_2")
+    whole = with_fetched(thin, fetched)
+    assert (whole.tenant_id, whole.customer_id, whole.order, whole.subscription) == ("acme", "ctm_2", (2, 2, "~"), BODY)
+    assert with_fetched(replace(thin, tenant_id=None), fetched).tenant_id == "other"
+    assert with_fetched(replace(thin, tenant_id=None), replace(fetched, tenant_id="no spaces")).tenant_id is None
+
+
+def test_a_topic_is_named_by_what_may_change_it() -> None:
+    assert named_topic(EVENT) == "tenant:acme"
+    assert named_topic(replace(EVENT, environment="sandbox")) == "sandbox/tenant:acme"
+    for event in (replace(EVENT, tenant_id=None), replace(EVENT, subscription=None), UNPARSABLE):
+        assert named_topic(event) is None
+
+
+def test_a_simulated_event_is_unreal_in_the_live_environment_alone() -> None:
+    simulated = replace(EVENT, simulated=True)
+    assert is_unreal(simulated)
+    assert named_topic(simulated) is None
+    assert not is_unreal(replace(simulated, environment="sandbox"))
+
+
+@pytest.mark.parametrize(
+    ("link", "result"),
+    [
+        (Link("acme"), None),
+        (Link(TOMBSTONE), ERASED),
+        (Link("acme", conflict=TOMBSTONE), ERASED),
+        (
+            Link("acme", conflict="other"),
+            EventResult(
+                Outcome.PARKED, "names tenant acme, but sub_1 belongs to other", waits=("subscription:paddle:sub_1",)
+            ),
+        ),
+        (
+            Link(None),
+            EventResult(
+                Outcome.PARKED,
+                "no tenant is known for sub_1: custom_data.tenant_id is missing or not an id",
+                waits=("subscription:paddle:sub_1", "customer:paddle:ctm_1"),
+            ),
+        ),
+    ],
+)
+def test_what_the_links_say_decides(link: Link, result: EventResult | None) -> None:
+    assert unresolved(EVENT, link, "custom_data") == result
+
+
+def test_it_waits_on_a_customer_only_if_it_names_one() -> None:
+    assert subjects(replace(EVENT, customer_id=None)) == ("subscription:paddle:sub_1",)
