@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sync.billing.domain.outcome import EventResult, Outcome
-from sync.billing.storage.event_log import EVENTS_KEPT, note
+from sync.billing.storage.event_log import EVENTS_KEPT, append_event
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.store import Store
@@ -16,7 +16,7 @@ AT_US = 1_795_000_000_000_000
 
 async def tell(store: Store, event_id: str, at_us: int, outcome: str = "applied") -> int:
     batch = CommandPipeline(store)
-    note(batch, TOPIC, event_id, "subscription.updated", EventResult(Outcome(outcome), "why"), at_us)
+    append_event(batch, TOPIC, event_id, "subscription.updated", EventResult(Outcome(outcome), "why"), at_us)
     (told,) = await batch.run()
     return int(told)
 

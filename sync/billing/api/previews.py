@@ -21,7 +21,7 @@ from sync.billing.providers import registry
 from sync.billing.providers.base import ProviderClient, ProviderPreview, ProviderRejected
 from sync.billing.services.reconcile import PATIENCE_S
 from sync.billing.services.reproject import Refresh
-from sync.billing.storage.previews import PreviewStore
+from sync.billing.storage.preview_store import PreviewStore
 from sync.billing.storage.tenant_facts import facts_of
 from sync.core import instants
 from sync.http.body import BODY_PROBLEMS, json_response, read_object
@@ -44,7 +44,7 @@ class Previews:
 
     def __init__(self, commands: TenantCommands) -> None:
         self._commands = commands
-        self._quotes = PreviewStore(commands.services.store)
+        self._store = PreviewStore(commands.services.store)
 
     @operation(
         "POST",
@@ -81,7 +81,7 @@ class Previews:
                 document["provider_differs"] = _disagreement(foreseen.body, theirs.subscription)
         question = {**asdict(asked), "items": [list(item) for item in asked.items]}
         kept = {"version": snapshot.version, "rev": snapshot.rev, "asked": question, "billing_mode": billing_mode}
-        await self._quotes.put(topic, str(document["preview_id"]), kept)
+        await self._store.put(topic, str(document["preview_id"]), kept)
         return json_response(document)
 
     @operation(
@@ -102,7 +102,7 @@ class Previews:
         """
         topic, preview_id = asked_topic(request, environment), request.path_params["preview_id"]
         applies = bool(_CONFIRMATION.read(await read_object(request)).apply)
-        kept = await self._quotes.get(topic, preview_id)
+        kept = await self._store.get(topic, preview_id)
         if kept is None:
             raise Problem("not_found", "no such preview: it is of another tenant, or older than an hour")
         asked = PreviewRequest(**{**kept["asked"], "items": tuple(Item(*item) for item in kept["asked"]["items"])})

@@ -19,7 +19,7 @@ from sync.billing.domain.drift import Drift
 from sync.billing.domain.model import NOTHING, Event, Facts
 from sync.billing.domain.outcome import EventResult, Outcome
 from sync.billing.storage.environment import Environment
-from sync.billing.storage.event_log import note
+from sync.billing.storage.event_log import append_event
 from sync.billing.storage.provider_snapshots import record_snapshots
 from sync.store.coalescer import Coalescer
 from sync.store.command_pipeline import CommandPipeline, Script
@@ -241,7 +241,7 @@ class Committer:
             record_snapshots(batch, commit.topic, fetched, missing, now_us)
         self.follow_up(batch, commit)
         if commit.decision.write is not None:
-            note(batch, commit.topic, "", what, commit.result, now_us)
+            append_event(batch, commit.topic, "", what, commit.result, now_us)
         await batch.run()
 
     async def wait_durable(self) -> None:

@@ -98,7 +98,7 @@ class Erasure:
         batch = CommandPipeline(self._store)
         for _, fields in entries:
             if fields[b"event_id"]:
-                known.inbox.forget(batch, fields[b"event_id"].decode())
+                known.inbox.drop_body(batch, fields[b"event_id"].decode())
         found = {_ids(member) for member in members}
         found |= await self._end_parked(environment, topic, batch, found)
         for provider, subscription_id, customer_id in found:

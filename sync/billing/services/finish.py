@@ -9,7 +9,7 @@ from sync.billing.domain.outcome import ERASED_REASON, EventResult
 from sync.billing.services.attempt import Done
 from sync.billing.services.committer import Committer
 from sync.billing.storage.environment import Environment
-from sync.billing.storage.event_log import ask_noted, is_noted, note
+from sync.billing.storage.event_log import append_event, contains, query_events
 from sync.billing.storage.provider_snapshots import record_snapshots
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.store import Store
@@ -60,13 +60,13 @@ class Finisher:
         if done.answer.fetched is not None:
             record_snapshots(batch, result.topic, [done.answer.fetched])
         if not is_noted:
-            note(batch, result.topic, event.event_id, event.type, result, self._now_ns() // 1000)
+            append_event(batch, result.topic, event.event_id, event.type, result, self._now_ns() // 1000)
 
     async def _is_noted(self, event: Event | Unparsable, result: EventResult) -> bool:
         """Return whether an attempt that was cut off has written the result into the topic's history."""
         if not result.topic:
             return False
         batch = CommandPipeline(self._store)
-        ask_noted(batch, result.topic)
+        query_events(batch, result.topic)
         (reply,) = await batch.run()
-        return is_noted(reply, event.event_id, result)
+        return contains(reply, event.event_id, result)

@@ -314,5 +314,5 @@ class Ingest:
             await self.release(event.environment, subjects(event))
             return
         batch = CommandPipeline(self._store)
-        known.inbox.rest(batch, event.event_id)
+        known.inbox.cancel_retry(batch, event.event_id)
         await batch.run()

@@ -1,4 +1,4 @@
-"""Where a backfill stands: behind which subscription, and what it has found; kept in the store until it is through.
+"""How far a backfill has come: the last subscription it took, and what it found; kept until it is complete.
 
 One lease lets one run work at a time. It expires soon after a run was killed.
 """
@@ -41,7 +41,7 @@ class Counts:
 
 
 class BackfillProgress:
-    """The place of the backfill of one provider's environment. All its keys lie in one slot."""
+    """The progress of the backfill of one provider's environment. All its keys lie in one slot."""
 
     def __init__(self, store: Store, provider: str, environment: str) -> None:
         self._store = store
@@ -50,7 +50,7 @@ class BackfillProgress:
         self.made_key = f"{head}:made"
 
     async def open(self, *, restart: bool) -> Counts:
-        """Return where the last run stopped; with `restart` that is forgotten.
+        """Return where the last run stopped; `restart` forgets that.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -67,7 +67,7 @@ class BackfillProgress:
         return Counts((after or b"").decode(), seen, unchanged, drift, parked)
 
     async def move(self, entry: ListedSubscription, result: ItemResult) -> None:
-        """Remember that a subscription was taken, and how: the next run goes on behind it.
+        """Store that a subscription was taken, and its result: the next run goes on behind it.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -86,7 +86,7 @@ class BackfillProgress:
         await batch.run()
 
     async def forget(self) -> None:
-        """Have the next run begin at the beginning.
+        """Forget the progress: the next run begins at the beginning.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -120,7 +120,7 @@ class BackfillProgress:
         batch.command("SET", self._lease, "1", "PX", int(LEASE_S * 1000))
 
     async def leave(self) -> None:
-        """Let others work.
+        """Give the lease up.
 
         Raises:
             StoreError: the store is unreachable or failing.

@@ -1,8 +1,8 @@
-"""The inbox: every verified event is stored here before it is answered, and stays until it is used or refused.
+"""The inbox: every verified event is stored here before its delivery is answered.
 
-An event is pending (somebody works on it, or will when the lease has run out), parked (it waits on something: a link,
-the catalog), or done. Done ones are known as long as they may come again, with their bodies only where the state does
-not have what they said; parked ones are kept for ever. It decides nothing.
+An event is pending (a worker has it, or will when the lease has run out), parked (it waits on something: a link, the
+catalog) or done. Done ones are remembered as long as the provider may send them again; they keep their bodies only if
+the state does not contain them. Parked ones are kept until they are used.
 """
 
 from __future__ import annotations
@@ -28,15 +28,20 @@ BODY_KEPT = (Outcome.REFUSED, Outcome.IGNORED)
 _PUT = Script.load(__package__, "inbox_put")
 _FINISH = Script.load(__package__, "inbox_finish")
 _RELEASE = Script.load(__package__, "inbox_release")
-_REST = Script.load(__package__, "inbox_cancel_retry")
-_FORGET = Script.load(__package__, "inbox_drop_body")
+_CANCEL_RETRY = Script.load(__package__, "inbox_cancel_retry")
+_DROP_BODY = Script.load(__package__, "inbox_drop_body")
 
 _FIELDS = ("body", "provider", "type", "received_us", "status", "attempts", "reason", "topic", "waits")
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One stored event. `waits`: what a parked one waits on; `parked_us`: since when, 0 unless listed as parked."""
+    """One stored event.
+
+    Attributes:
+        waits: what a parked event waits on.
+        parked_us: since when it is parked, microseconds since 1970; 0 unless it was listed as parked.
+    """
 
     event_id: str
     body: bytes
@@ -77,7 +82,7 @@ class Inbox:
         received_us: int,
         claim: str = "",
     ) -> None:
-        """Add to `batch` the storing of an event; `Inbox.put_reply` reads the answer.
+        """Add to `batch` the storing of an event; `put_reply` takes the reply.
 
         `claim` names this one delivery: sent twice, because its first answer was lost, it is claimed twice.
         """
@@ -110,7 +115,7 @@ class Inbox:
     def end(self, batch: CommandPipeline, event_id: str, result: EventResult, *, again: bool = False) -> None:
         """Add to `batch` the end of the work on an event.
 
-        `again`: one that is parked is tried once more after a lease, unless `rest` is called for it by then.
+        `again`: one that is parked is tried once more after a lease, unless `cancel_retry` comes first.
         """
         batch.script(
             _FINISH,
@@ -126,20 +131,20 @@ class Inbox:
             self._lease_us if again else "",
         )
 
-    def rest(self, batch: CommandPipeline, event_id: str) -> None:
-        """Add to `batch` that a parked event need not be tried again but for what it waits on."""
-        batch.script(_REST, (self._event_head + event_id, self._pending, self._waiting), event_id)
+    def cancel_retry(self, batch: CommandPipeline, event_id: str) -> None:
+        """Take a parked event out of the retry queue: only what it waits on releases it."""
+        batch.script(_CANCEL_RETRY, (self._event_head + event_id, self._pending, self._waiting), event_id)
 
     def postpone(self, batch: CommandPipeline, event_id: str, until_us: int) -> None:
-        """Add to `batch` that a claimed event is tried again at `until_us`, and not when its lease ends."""
+        """Add to `batch` the next try of a claimed event, at `until_us` instead of the end of its lease."""
         batch.command("ZADD", self._pending, "XX", until_us, event_id)
 
-    def forget(self, batch: CommandPipeline, event_id: str) -> None:
-        """Add to `batch` that a done event's body goes; its id and outcome stay, so that it is a duplicate still.
+    def drop_body(self, batch: CommandPipeline, event_id: str) -> None:
+        """Add to `batch` the removal of a done event's body; id and outcome stay, so that it is still a duplicate.
 
         Events that are not done keep theirs: they need it.
         """
-        batch.script(_FORGET, (self._event_head + event_id,))
+        batch.script(_DROP_BODY, (self._event_head + event_id,))
 
     async def claim(self, count: int) -> list[Record]:
         """Return up to `count` events whose time has come, claimed for the caller and counted as tried once more.
@@ -174,7 +179,7 @@ class Inbox:
             seen.update(ids)
 
     async def read(self, event_id: str) -> Record | None:
-        """Return one event, or None where there is none.
+        """Return one event, or None if there is none.
 
         Raises:
             StoreError: the store is unreachable or failing.

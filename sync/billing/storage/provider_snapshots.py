@@ -1,6 +1,6 @@
-"""What the provider said last of a tenant's subscriptions when it was asked, and when: one hash in the topic's slot.
+"""The provider's last answer about each subscription of a tenant, and when it came: one hash in the topic's slot.
 
-To be shown beside what we hold, not to be decided by: that is the reducer's, when the answer comes.
+For display beside what is stored; the reducer decides by an answer when it comes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sync.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class ProviderSnapshot:
-    """One answer: asked at `at_us`, and what the subscription was; None where the provider did not know it."""
+    """One answer: when it was asked for, and the subscription; None if the provider does not know it."""
 
     at_us: int
     body: dict[str, Any] | None
@@ -28,20 +28,24 @@ class ProviderSnapshot:
 def record_snapshots(
     batch: CommandPipeline, topic: str, fetched: Sequence[Event], missing: Sequence[str] = (), at_us: int = 0
 ) -> None:
-    """Add to `batch` what was answered: the bodies, and at `at_us` that some subscriptions (by key) are not known."""
-    told: list[tuple[str, int, dict[str, object] | None]] = [(key, at_us, None) for key in missing]
+    """Add to `batch` the provider's answers.
+
+    Args:
+        missing: the keys of subscriptions that the provider does not know, asked for at `at_us`.
+    """
+    answers: list[tuple[str, int, dict[str, object] | None]] = [(key, at_us, None) for key in missing]
     for event in fetched:
         if event.subscription is not None:
             key = subscription_key(event.provider, event.subscription.id)
-            told.append((key, event.order.occurred_ns // 1000, shown_fields(event.subscription)))
-    for key, asked_us, body in told:
+            answers.append((key, event.order.occurred_ns // 1000, shown_fields(event.subscription)))
+    for key, asked_us, body in answers:
         batch.command(
             "HSET", batch.keys.provider_snapshots(topic), key, orjson.dumps({"at_us": asked_us, "body": body})
         )
 
 
 async def load_snapshots(store: Store, topic: str) -> dict[str, ProviderSnapshot]:
-    """Return the last answer about each subscription, by its key; nothing about those that were never asked about.
+    """Return the last answer about each subscription, by its key; without those that were never asked about.
 
     Raises:
         StoreError: the store is unreachable or failing.

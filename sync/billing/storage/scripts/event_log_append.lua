@@ -1,12 +1,12 @@
--- Tell in a topic's stream of processed events what became of one, once: also if the answer is lost and it is sent again.
+-- Append what became of an event to its topic's history; once, also if the answer is lost and the command is sent again.
 --
 -- KEYS[1] events   stream, capped: event_id, type, outcome, reason, at
 --
--- ARGV[1] id         the entry's id, if it can be had: made of `at` and of what is told
+-- ARGV[1] id         the entry's id if it is free: made of `at` and the entry's content
 -- ARGV[2] kept       how many entries are kept, about
 -- ARGV[3] event_id   ARGV[4] type   ARGV[5] outcome   ARGV[6] reason   ARGV[7] at (us)
 --
--- Returns 1 where it was told now, 0 where it had been before.
+-- Returns 1 if it was appended now, 0 if it was there already.
 
 local function add(id)
   return redis.pcall('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], id, 'event_id', ARGV[3], 'type', ARGV[4],
@@ -17,7 +17,7 @@ if not add(ARGV[1]).err then
   return 1
 end
 
--- An entry with this id or a later one is there: it has been told before, or a process whose clock is ahead was here.
+-- An entry with this id or a later one exists: this one was appended before, or another process's clock is ahead.
 for _, entry in ipairs(redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', ARGV[2])) do
   if entry[2][2] == ARGV[3] and entry[2][6] == ARGV[5] and entry[2][10] == ARGV[7] then
     return 0

@@ -1,8 +1,8 @@
 -- Remove the body of a done event.
 --
--- KEYS[1] event   hash, as put.lua
+-- KEYS[1] event   hash, see inbox_put.lua
 --
--- Returns 1 where there was one, else 0.
+-- Returns 1 if there was one, else 0.
 
 if redis.call('HGET', KEYS[1], 'status') ~= 'done' then
   return 0

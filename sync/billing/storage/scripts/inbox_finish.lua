@@ -1,6 +1,6 @@
--- End the work on one event: done for good, or parked until what it waits on is there.
+-- End the work on one event: it is done, or parked until what it waits on is there.
 --
--- KEYS[1] event     hash, as put.lua
+-- KEYS[1] event     hash, see inbox_put.lua
 -- KEYS[2] pending   sorted set: event id -> microseconds of the next attempt
 -- KEYS[3] parked    sorted set: event id -> microseconds when it was first parked
 -- KEYS[4] waiting   sorted set, all scores 0: "WAITS_ON\nEVENT_ID"
@@ -13,10 +13,10 @@
 -- ARGV[6] waits      lines, one thing that it waits on each; empty where done
 -- ARGV[7] ttl_ms     how long a done event is kept
 -- ARGV[8] body       empty: a done event's body goes now
--- ARGV[9] again_us   of a parked event: in how long it is tried once more, unless rest.lua says that it need not be;
---                    empty: it need not be
+-- ARGV[9] again_us   of a parked event: delay until it is tried once more, unless inbox_cancel_retry.lua comes first;
+--                    empty: it is not
 --
--- Returns 1 where the event is known, else 0.
+-- Returns 1 if the event is known, else 0.
 
 if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('ZREM', KEYS[2], ARGV[1])
@@ -30,14 +30,14 @@ local function each(lines, act)
   end
 end
 
--- 1. It waits no longer on what it waited on before.
+-- 1. Remove what it waited on before.
 each(redis.call('HGET', KEYS[1], 'waits') or '', function(member) redis.call('ZREM', KEYS[4], member) end)
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local parked = ARGV[2] == 'parked'
 
--- 2. Neither does anybody come back to it by the clock; but to one that is parked before it is sure that it must wait.
+-- 2. Remove it from the retry queue, unless it was parked before the link lookup was confirmed: then retry once.
 if parked and ARGV[9] ~= '' then
   redis.call('ZADD', KEYS[2], string.format('%.0f', now + tonumber(ARGV[9])), ARGV[1])
 else
@@ -47,7 +47,7 @@ end
 redis.call('HSET', KEYS[1], 'status', parked and 'parked' or 'done', 'outcome', ARGV[2], 'reason', ARGV[3],
   'topic', ARGV[4], 'version', ARGV[5], 'waits', ARGV[6])
 
--- 3. A parked event stays until it is used; a done one for as long as it may come again.
+-- 3. A parked event stays until it is used; a done one as long as the provider may send it again.
 if parked then
   redis.call('ZADD', KEYS[3], 'NX', string.format('%.0f', now), ARGV[1])
   each(ARGV[6], function(member) redis.call('ZADD', KEYS[4], 0, member) end)

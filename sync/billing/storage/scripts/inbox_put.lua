@@ -10,10 +10,10 @@
 -- ARGV[4] type
 -- ARGV[5] received_us
 -- ARGV[6] lease_us      how long nobody else takes it
--- ARGV[7] claim         whose delivery this is, or empty: the same again is one whose answer was lost on its way
+-- ARGV[7] claim         names this delivery, or empty: the same name again means that the first answer was lost
 --
--- Returns {what, outcome, version, attempts}. what: 'claimed' (new, or its lease had run out), 'pending' (another has
--- it), 'parked', or 'done'; outcome and version are those of a done event.
+-- Returns {status, outcome, version, attempts}. status: 'claimed' (new, or its lease had run out), 'pending' (another
+-- worker has it), 'parked' or 'done'; outcome and version are those of a done event.
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])

@@ -1,4 +1,4 @@
--- Hand the caller the parked events that wait on one thing; they are pending from now on, under the caller's lease.
+-- Claim the parked events that wait on one thing for the caller: they are pending, under the caller's lease.
 --
 -- KEYS[1] pending   sorted set: event id -> microseconds of the next attempt
 -- KEYS[2] waiting   sorted set, all scores 0: "WAITS_ON\nEVENT_ID"

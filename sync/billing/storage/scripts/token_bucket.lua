@@ -1,6 +1,6 @@
--- Take one call from a provider's rate budget, which every process shares: a token bucket by the store's clock.
+-- Take one call from a provider's rate limit, which all processes share: a token bucket by the store's clock.
 --
--- KEYS[1] budget     hash: tokens (may be below 0: taken ahead), at_us
+-- KEYS[1] budget     hash: tokens (below 0: taken ahead), at_us
 -- KEYS[2] away       exists while nobody asks, because the provider could not be reached
 -- KEYS[3] throttled  the same, because the provider said that it was asked too often
 --
@@ -29,7 +29,7 @@ if wait > tonumber(ARGV[4]) then
   return {'used_up', string.format('%.0f', wait)}
 end
 
--- Taken before the wait: whoever comes next waits behind it.
+-- Taken before the wait, so that the next caller waits behind this one.
 tokens = tokens - 1
 redis.call('HSET', KEYS[1], 'tokens', string.format('%.6f', tokens), 'at_us', string.format('%.0f', now))
 -- A full bucket need not be remembered.

@@ -1,4 +1,4 @@
-"""Previews that were given out, kept for as long as they may be confirmed: one stream a topic, in the topic's slot."""
+"""Previews, kept as long as they may be confirmed: one stream a topic, in the topic's slot."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from sync.store.command_pipeline import CommandPipeline
 from sync.store.store import Store
 
 KEEP_S = 3_600
-"""How long a preview may be confirmed; a price quoted longer ago is not the provider's any more."""
+"""How long a preview may be confirmed; an older price may not be the provider's any more."""
 
 KEPT = 100
-"""How many previews of one tenant are kept; of more, the oldest cannot be confirmed."""
+"""Maximum previews of one tenant; beyond it the oldest cannot be confirmed."""
 
 
 class PreviewStore:
@@ -36,7 +36,7 @@ class PreviewStore:
         await batch.run()
 
     async def get(self, topic: str, preview_id: str) -> dict[str, Any] | None:
-        """Return a preview, or None where it is too old or of another tenant.
+        """Return a preview, or None if it is too old or of another tenant.
 
         Raises:
             StoreError: the store is unreachable or failing.
