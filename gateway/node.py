@@ -28,11 +28,10 @@ from gateway.hub.ack_policy import AckPolicy
 from gateway.hub.fanout import in_chunks
 from gateway.hub.hub import Hub
 from gateway.metrics import Backlog, Metrics
-from gateway.server.connections import HttpConnections, Limits
 from gateway.settings import GatewaySettings
-from gateway.ws.connection import SessionSocket
 from gateway.ws.registry import ConnectionRegistry
 from gateway.ws.session import SessionConfig
+from gateway.ws.session_socket import SessionSocket
 from sync.process import logs
 from sync.store.checks.inspection import Inspection
 from sync.store.redis.connect import Connected
@@ -84,7 +83,6 @@ class Node:
         self._control_channel = self.store.keys.control_channel.encode()
         self.inspection = Inspection(self.store, settings.dev)
         self.metrics = Metrics(backlog)
-        self.connections = HttpConnections(Limits.of(settings), self.metrics)
         self.auth, self._jwks = _auth(settings, keys)
         self.publish_keys = PublishKeys(
             settings.publish_keys, settings.publish_rights, default_rate=settings.publish_rate_per_s
@@ -118,7 +116,7 @@ class Node:
         self.probe = Probe(
             self.store, self.hub, self.subscriber, self.name, settings.probe_s, self.registry.announce_freshness
         )
-        self.rules = SessionConfig(
+        self.session_config = SessionConfig(
             verify=self.auth.verify,
             topics_max=settings.topics_per_socket,
             frames_per_s=settings.frames_per_s,

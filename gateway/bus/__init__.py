@@ -1,4 +1,4 @@
-"""The announcements of the store's bus, read by one connection a shard.
+"""Takes announcements off the bus: a subscriber, and a connection to each shard of the store.
 
 May import: `sync.core`, `sync.store`.
 """

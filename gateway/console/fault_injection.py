@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from gateway.ws.connection import SessionSocket
+from gateway.ws.session_socket import SessionSocket
 
 SECONDS_MAX = 60
 DELAY_MIN_MS, DELAY_MAX_MS = 50, 5000

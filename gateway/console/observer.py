@@ -28,7 +28,7 @@ from gateway.fleet.question_formats import ConsoleFormat
 from gateway.hub.observer import HubObserver
 from gateway.hub.topic import Subscription
 from gateway.node import Node
-from gateway.ws.connection import SessionSocket
+from gateway.ws.session_socket import SessionSocket
 from sync.store.store import StoreError
 
 NACKS_KEPT = 1000

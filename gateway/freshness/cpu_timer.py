@@ -1,4 +1,4 @@
-"""What a coroutine costs: the thread's CPU seconds while it runs, without those of others while it waits."""
+"""Measures the CPU time of one coroutine. Time in which it waits, and others run on its thread, does not count."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from types import TracebackType
 from typing import Any
 
 
-class Metered(Generator[Any, Any, float]):
-    """`await Metered(coroutine)` runs it and returns its CPU seconds; what it returns itself is dropped."""
+class CpuTimer(Generator[Any, Any, float]):
+    """`await CpuTimer(coroutine)` runs the coroutine and returns its CPU seconds; the coroutine's result is dropped."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, object]) -> None:
         self._coroutine = coroutine
         self._seconds = 0.0
 
     def __await__(self) -> Generator[Any, Any, float]:
-        """Return the steps, each of them measured."""
+        """Return the steps, each measured."""
         return self
 
     def send(self, value: Any) -> Any:
@@ -24,11 +24,11 @@ class Metered(Generator[Any, Any, float]):
         return self._step(self._coroutine.send, value)
 
     def throw(self, error: Any, value: Any = None, traceback: TracebackType | None = None) -> Any:
-        """Run it to its next wait with an error raised where it waits: how a task is cancelled."""
+        """Raise an error where it waits, and run it to its next wait: how a task is cancelled."""
         return self._step(self._coroutine.throw, error)
 
     def close(self) -> None:
-        """Give it up where it waits."""
+        """Close it where it waits."""
         self._coroutine.close()
 
     def _step(self, advance: Callable[[Any], Any], argument: Any) -> Any:

@@ -8,7 +8,7 @@ import time
 
 import structlog
 
-from gateway.freshness.cpu_timer import Metered
+from gateway.freshness.cpu_timer import CpuTimer
 from gateway.hub.hub import Hub
 from gateway.metrics import Metrics
 from sync.store import hydration_requests
@@ -237,7 +237,7 @@ class Reconciler:
     async def _compare_shard(self, shard: str, names: list[str]) -> None:
         self._comparing.add(shard)
         try:
-            self._metrics.sweep_seconds += await Metered(self._compare(names))
+            self._metrics.sweep_seconds += await CpuTimer(self._compare(names))
         finally:
             self._comparing.discard(shard)
 

@@ -1,6 +1,6 @@
 """`python -m gateway.server`."""
 
-from gateway.server.server import main
+from gateway.server.main import main
 
 if __name__ == "__main__":
     main()

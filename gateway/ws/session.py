@@ -1,6 +1,6 @@
 """One socket's protocol state: what each inbound frame means and what is answered. Pure; knows no transport.
 
-`receive` returns effects, in order, and the shell (gateway/ws/connection.py) carries them out. Time is an argument.
+`receive` returns effects, in order, and the shell (gateway/ws/session_socket.py) carries them out. Time is an argument.
 """
 
 from __future__ import annotations
@@ -164,6 +164,10 @@ class Session(Generic[T]):
                 return self._renew(frame.token, now, fresh)
             case frames.Hello():
                 return [Send(protocol.error("bad_frame", "hello comes once"))]
+
+    def reject(self) -> None:
+        """Take the accepted hello back."""
+        self.claims = None
 
     def spend(self, now: float) -> bool:
         """Whether this frame is within the rate: a bucket of two seconds' worth."""

@@ -77,7 +77,7 @@ async def test_the_rest_of_a_body_has_a_deadline_after_its_answer(store_url: str
         assert await ended == b""
         assert time.monotonic() - started > SOON_S * 0.5
         assert dropped(running) == {"body_timeout": 1}
-        await until(lambda: len(running.node.connections) == 0)
+        await until(lambda: len(running.server.connections) == 0)
         assert running.node.metrics.http_connections == 0
 
 
@@ -118,7 +118,7 @@ async def test_an_answer_that_nobody_reads_ends_its_connection(
     store_url: str, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with run_gateway(environment(store_url, SEND_TIMEOUT_S=str(SOON_S))) as running, deaf(running.port) as sock:
-        loop, table = asyncio.get_running_loop(), running.node.connections
+        loop, table = asyncio.get_running_loop(), running.server.connections
         await loop.sock_sendall(sock, UNREAD)
         await until(lambda: [entry.wait for entry in table._entries.values()] == [Wait.READ])
         await loop.sock_sendall(sock, FOLLOWED_BY[name])
@@ -134,7 +134,7 @@ async def test_a_client_that_goes_while_it_is_answered_is_no_error(
     store_url: str, drops: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with run_gateway(environment(store_url)) as running, deaf(running.port) as sock:
-        loop, table = asyncio.get_running_loop(), running.node.connections
+        loop, table = asyncio.get_running_loop(), running.server.connections
         await loop.sock_sendall(sock, UNREAD)
         await until(lambda: [entry.wait for entry in table._entries.values()] == [Wait.READ])
         if drops:
@@ -194,7 +194,7 @@ async def test_who_does_nothing_makes_room_for_who_comes(store_url: str, kind: s
         held = [await stack.enter_async_context(deaf(running.port)) for _ in range(8)]
         for sock in held:
             await loop.sock_sendall(sock, KINDS[kind].first)
-        table, wait = running.node.connections, WAITING.get(kind, Wait.REST)
+        table, wait = running.server.connections, WAITING.get(kind, Wait.REST)
         await until(lambda: [entry.wait for entry in table._entries.values()] == [wait] * 8)
         async with asyncio.timeout(WELL_BEFORE_S):
             await stack.enter_async_context(greet(running.port, "tenant:acme"))
@@ -202,7 +202,7 @@ async def test_who_does_nothing_makes_room_for_who_comes(store_url: str, kind: s
             await wire.send(request("GET /readyz"))
             assert (await wire.answer()).status == 200
         assert running.node.metrics.sockets >= 1
-        assert len(running.node.connections) <= 8
+        assert len(running.server.connections) <= 8
         assert set(dropped(running)) == {"connections_max"}
 
 
@@ -214,7 +214,7 @@ async def test_the_one_that_has_waited_longest_goes_first(store_url: str) -> Non
         wires: list[Wire] = []
         for number in range(3):
             wires.append(await stack.enter_async_context(dial(running.port)))
-            await until(lambda number=number: len(running.node.connections) == number + 1)  # type: ignore[misc]
+            await until(lambda number=number: len(running.server.connections) == number + 1)  # type: ignore[misc]
         await wires[0].send(GET)  # whoever uses its connection comes last
         assert (await wires[0].answer()).status == 200
         async with dial(running.port) as new:
@@ -238,7 +238,7 @@ async def test_what_is_served_makes_no_room(store_url: str) -> None:
         assert dropped(running) == {"connections_max": 1}
         assert running.node.metrics.streams == 1
         stream.reset()
-        await until(lambda: len(running.node.connections) == 0)
+        await until(lambda: len(running.server.connections) == 0)
         async with dial(running.port) as new:
             await new.send(GET)
             assert (await new.answer()).status == 200
@@ -247,10 +247,10 @@ async def test_what_is_served_makes_no_room(store_url: str) -> None:
 async def test_an_address_makes_room_among_its_own(store_url: str) -> None:
     async with run_gateway(environment(store_url, CONNECTIONS_PER_ADDRESS="2")) as running, AsyncExitStack() as stack:
         other = await stack.enter_async_context(dial(running.port))
-        await until(lambda: len(running.node.connections) == 1)
+        await until(lambda: len(running.server.connections) == 1)
         mine = [await stack.enter_async_context(dial(running.port, source="127.0.0.2")) for _ in range(4)]
         await until(lambda: dropped(running) == {"address": 2})
-        assert len(running.node.connections) == 3
+        assert len(running.server.connections) == 3
         for wire in (other, *mine[2:]):
             await wire.send(GET)
             assert (await wire.answer()).status == 200
@@ -275,7 +275,7 @@ async def test_trusted_proxies_have_as_many_as_they_like(store_url: str) -> None
     limits = {"CONNECTIONS_PER_ADDRESS": "2", "TRUSTED_PROXIES": "127.0.0.2"}
     async with run_gateway(environment(store_url, **limits)) as running, AsyncExitStack() as stack:
         wires = [await stack.enter_async_context(dial(running.port, source="127.0.0.2")) for _ in range(10)]
-        await until(lambda: len(running.node.connections) == 10)
+        await until(lambda: len(running.server.connections) == 10)
         for wire in wires:
             await wire.send(GET)
             assert (await wire.answer()).status == 200
@@ -286,13 +286,13 @@ async def test_a_greeted_socket_is_no_http_connection_any_more(store_url: str) -
     async with run_gateway(environment(store_url, CONNECTIONS_PER_ADDRESS="2")) as running, AsyncExitStack() as stack:
         for _ in range(6):
             await stack.enter_async_context(greet(running.port, "tenant:acme"))
-        assert len(running.node.connections) == 0
+        assert len(running.server.connections) == 0
         await stack.enter_async_context(shake(running.port))
-        assert len(running.node.connections) == 1
+        assert len(running.server.connections) == 1
         assert running.node.metrics.http_connections == 1
         assert dropped(running) == {}
-    assert not running.node.connections._by_address
-    assert not running.node.connections._waiting
+    assert not running.server.connections._by_address
+    assert not running.server.connections._waiting
 
 
 async def test_an_idle_connection_is_kept_as_long_as_the_setting_says(store_url: str) -> None:
@@ -312,7 +312,7 @@ async def test_an_idle_connection_is_kept_as_long_as_the_setting_says(store_url:
 async def test_without_a_free_descriptor_who_waits_is_dropped(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with run_gateway(environment(store_url)) as running, AsyncExitStack() as stack:
         wires = [await stack.enter_async_context(dial(running.port)) for _ in range(2)]
-        await until(lambda: len(running.node.connections) == 2)
+        await until(lambda: len(running.server.connections) == 2)
         monkeypatch.setattr(connections, "_is_descriptor_free", lambda: False)
         for wire in wires:
             assert await wire.rest() == b""

@@ -19,7 +19,7 @@ import pytest
 
 from gateway.hub import fanout
 from gateway.ws import connection, frames
-from gateway.ws.connection import SessionSocket
+from gateway.ws.session_socket import SessionSocket
 from planwire_client.core.frames import CloseCode
 from sync.core import announcement
 from sync.core.announcement import Announcement

@@ -14,6 +14,7 @@ from websockets.frames import Frame
 
 from gateway.metrics import CLOSE_CODES, OTHER
 from gateway.ws import connection, registry
+from gateway.ws.frame_parser import FrameParser
 from tests.support.gateway import Running, environment, run_gateway
 from tests.support.servers import start_valkey
 from tests.support.wait import until
@@ -397,13 +398,13 @@ async def test_who_floods_costs_little_before_the_close_and_nothing_after_it(
 ) -> None:
     """One long read is cut off early, what follows is not parsed, and the connection ends without an answer too."""
     parsed: list[Frame] = []
-    take = connection._Inbound.recv_frame
+    take = FrameParser.recv_frame
 
-    def counted(self: connection._Inbound, frame: Frame) -> None:
+    def counted(self: FrameParser, frame: Frame) -> None:
         parsed.append(frame)
         take(self, frame)
 
-    monkeypatch.setattr(connection._Inbound, "recv_frame", counted)
+    monkeypatch.setattr(FrameParser, "recv_frame", counted)
     burst = 3 * running.node.settings.frames_per_s
     async with greet(running.port) as wire:
         (socket,) = running.node.registry.sockets
@@ -509,7 +510,9 @@ async def test_a_peer_that_leaves_without_a_word_is_forgotten(running: Running, 
                 await wire.send(encode(TEXT, b"{}")[:3])
             wire.writer.close()
         await until(lambda: not running.node.registry.sockets)
-    await until(lambda: not running.node.registry._per_address and not running.node.registry._per_subject)
+    await until(
+        lambda: not running.node.registry._admission._per_address and not running.node.registry._admission._per_subject
+    )
 
 
 async def test_a_session_without_a_hello_is_closed() -> None:

@@ -17,7 +17,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from gateway.app import create_app
-from gateway.server.server import Server, configuration
+from gateway.server.main import configuration
+from gateway.server.server import Server
 from gateway.settings import GatewaySettings
 from sync.store.store import Change, Store
 from tests.support.certificates import Certificates, make_certificates

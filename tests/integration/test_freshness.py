@@ -183,7 +183,7 @@ async def test_a_proof_that_had_run_out_before_anybody_looked_is_told_when_it_is
     ):
         await client.until("snapshot")
         # Its heartbeats by the clock are a minute apart, and the first one was at the second tick at the latest.
-        await until(lambda: running.node.registry._beat > 1 and running.node.hub.fresh, timeout_s=20)
+        await until(lambda: running.node.registry._heartbeats._turn > 1 and running.node.hub.fresh, timeout_s=20)
         since_us = time.time_ns() // 1000
         running.node.hub.set_fresh_until(-math.inf)
         await heartbeat(client, True, since_us=since_us)
@@ -251,7 +251,7 @@ async def test_a_subscriber_that_cannot_read_is_dropped_by_the_store_and_its_tab
 
         def stick() -> None:
             """The gateway's subscriber takes nothing any more, and gets more than the system's buffers hold."""
-            transport = running.node.subscriber._readers[""]._transport
+            transport = running.node.subscriber._connections[""]._transport
             assert transport is not None
             address = transport.get_extra_info("sockname")
             (link,) = [one for one in proxy.links if one.client_writer.get_extra_info("peername") == address]
@@ -317,7 +317,7 @@ async def test_channels_unsubscribed_behind_our_back_are_subscribed_again(
     valkey: Server, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with watching(valkey.url, SWEEP_S="600", PROBE_S="30") as (running, client):
-        transport = running.node.subscriber._readers[""]._transport
+        transport = running.node.subscriber._connections[""]._transport
         assert transport is not None
         channel = keys.channel(TOPIC).encode()
         confirmed: list[bytes] = []

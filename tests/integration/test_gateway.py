@@ -19,7 +19,7 @@ from websockets.typing import Subprotocol
 
 from gateway.auth.tokens import mint
 from gateway.hub.topic import LiveTopic
-from gateway.ws import registry
+from gateway.ws import expects
 from planwire_client.core.commit import PUBLISHER
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.store import Change, Committed, Snapshot, Store, Verdict
@@ -590,7 +590,7 @@ async def test_an_expect_is_pending_and_then_answered_by_what_is_newer(store_url
         newer = await commit(store, {"a": 2})
         assert (await client.receive())["version"] == newer
         running.node.registry.tick(time.monotonic() + 9)  # its time is over
-        assert len(running.node.registry._expects) == 0
+        assert len(running.node.registry.expects) == 0
         await nothing_more(client)
     assert running.node.metrics.expects_expired == 0
 
@@ -620,7 +620,7 @@ async def test_an_expect_that_nothing_answers_expires(store_url: str, store: Sto
 async def test_a_socket_has_a_bounded_number_of_expects_pending(
     store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "EXPECTS_PER_SOCKET", 2)
+    monkeypatch.setattr(expects, "EXPECTS_PER_SOCKET", 2)
     async with run_gateway(environment(store_url)) as running, open_client(running, TOPIC) as client:
         await welcomed(client)
         await client.receive()
@@ -630,7 +630,7 @@ async def test_a_socket_has_a_bounded_number_of_expects_pending(
         await client.send("expect", topic=TOPIC, after=3)
         refused = await client.receive()
         assert (refused["type"], refused["code"], refused["topic"]) == ("error", "too_many_expects", TOPIC)
-        assert len(running.node.registry._expects) == 2
+        assert len(running.node.registry.expects) == 2
         running.node.registry.tick(time.monotonic() + 21)  # the shorter one's time is over
         assert await client.receive() == {"type": "expired", "topic": TOPIC, "after": 1}
         await client.send("expect", topic=TOPIC, after=3)
@@ -657,12 +657,12 @@ async def test_a_browser_that_goes_leaves_nothing_behind(store_url: str) -> None
         kept = running.node.registry
         await until(lambda: not kept.sockets)
         assert live(running).subscriptions == []
-        assert not kept._per_address
-        assert not kept._per_subject
+        assert not kept._admission._per_address
+        assert not kept._admission._per_subject
         assert len(kept._deadlines) == 0
-        assert len(kept._expects) == 0
-        assert not kept._expecting
-        assert not any(kept._beats)
+        assert len(kept.expects) == 0
+        assert not kept.expects._pending
+        assert not any(kept._heartbeats._groups)
 
 
 async def test_heartbeats_come_on_time_and_tell_when_the_bus_was_verified(store_url: str) -> None:
@@ -780,7 +780,7 @@ async def test_racing_commits_are_never_taken_for_a_store_that_lost_its_newest(s
 async def test_an_expect_asks_the_provider_for_what_no_webhook_brings_and_for_nothing_else(
     store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "HEAD_START_S", 30.0)
+    monkeypatch.setattr(expects, "PROVIDER_DELAY_S", 30.0)
     async with run_gateway(environment(store_url)) as running, open_client(running, "tenant:late", TOPIC) as client:
         for _ in range(2):
             await client.until("snapshot")

@@ -22,7 +22,7 @@ PAGE = ROOT / "docs" / "architecture.md"
 CLIENT = ROOT / "clients" / "python"
 
 
-NOT_VISITED = {"gateway/ws/connection.py": "the transport of this tab drains"}
+NOT_VISITED = {"gateway/ws/session_socket.py": "the transport of this tab drains"}
 """Listed files that a webhook passes by when all goes well, with the reason."""
 
 

@@ -240,7 +240,7 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(tmp_path: Path, case: str, w
 @pytest.mark.parametrize(
     ("module", "start", "name"),
     [
-        ("gateway.server.server", "{0}.main()", "planwire"),
+        ("gateway.server.main", "{0}.main()", "planwire"),
         ("sync.worker", "sys.exit({0}.main(os.environ))", "planwire worker"),
     ],
 )

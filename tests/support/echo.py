@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 
-from gateway.server.server import Server, configuration
+from gateway.server.main import configuration
+from gateway.server.server import Server
 from gateway.settings import GatewaySettings
 from gateway.ws import frames
 from gateway.ws.connection import WebSocket
@@ -37,7 +38,7 @@ class Echo(WebSocket):
         # The opcode is the low four bits of the first byte: 1 is text, 2 is binary.
         self.write(encoded if is_text else bytes((encoded[0] ^ 3,)) + encoded[1:])
 
-    def closing(self) -> None:
+    def on_closing(self) -> None:
         """Wait for the peer's answer no longer than the gateway does."""
         asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self.abort)
 

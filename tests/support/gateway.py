@@ -17,7 +17,8 @@ from websockets.typing import Subprotocol
 from gateway.app import create_app
 from gateway.auth.tokens import mint
 from gateway.node import Node
-from gateway.server.server import Server, configuration
+from gateway.server.main import configuration
+from gateway.server.server import Server
 from gateway.settings import GatewaySettings
 from tests.support.wait import until
 

@@ -15,7 +15,7 @@ from gateway.console.reports.tab_status import Status, TabStatus, View, evaluate
 from gateway.hub.observer import HubObserver
 from gateway.hub.topic import LiveTopic, Subscription
 from gateway.node import Node
-from gateway.ws.connection import SessionSocket
+from gateway.ws.session_socket import SessionSocket
 
 ACK_GRACE_S = 1.5
 """Seconds that an ack may take beyond the jitter that browsers are told, before a tab counts as behind."""

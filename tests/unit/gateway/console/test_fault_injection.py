@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from gateway.console.fault_injection import FaultInjection
-from gateway.ws.connection import SessionSocket
+from gateway.ws.session_socket import SessionSocket
 
 
 class Transport:

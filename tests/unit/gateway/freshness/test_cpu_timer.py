@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from gateway.freshness.cpu_timer import Metered
+from gateway.freshness.cpu_timer import CpuTimer
 
 
 def burn(seconds: float) -> float:
@@ -29,7 +29,7 @@ async def test_its_own_work_counts_before_and_after_a_wait() -> None:
         return "dropped"
 
     began = time.thread_time()
-    metered = await Metered(work())
+    metered = await CpuTimer(work())
     assert 0.04 <= burned <= metered <= time.thread_time() - began
 
 
@@ -46,7 +46,7 @@ async def test_neither_waiting_nor_the_work_of_others_counts() -> None:
 
     began = time.thread_time()
     task = asyncio.create_task(other())
-    metered = await Metered(wait())
+    metered = await CpuTimer(wait())
     assert metered <= time.thread_time() - began - await task
 
 
@@ -56,7 +56,7 @@ async def test_what_it_raises_is_raised() -> None:
         raise ValueError("x")
 
     with pytest.raises(ValueError, match="x"):
-        await Metered(fail())
+        await CpuTimer(fail())
 
 
 async def test_it_can_be_cancelled_and_may_finish_all_the_same() -> None:
@@ -69,7 +69,7 @@ async def test_it_can_be_cancelled_and_may_finish_all_the_same() -> None:
             seen.append("cancelled")
 
     async def run() -> float:
-        return await Metered(stubborn())
+        return await CpuTimer(stubborn())
 
     began = time.thread_time()
     task = asyncio.create_task(run())
@@ -88,7 +88,7 @@ async def test_it_can_be_given_up() -> None:
         finally:
             seen.append("left")
 
-    metered = Metered(work())
+    metered = CpuTimer(work())
     metered.send(None)
     metered.close()
     assert seen == ["left"]

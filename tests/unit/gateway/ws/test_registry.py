@@ -9,8 +9,8 @@ import pytest
 from gateway.hub.hub import Hub
 from gateway.metrics import Metrics
 from gateway.settings import GatewaySettings
-from gateway.ws.connection import SessionSocket
 from gateway.ws.registry import ConnectionRegistry
+from gateway.ws.session_socket import SessionSocket
 from tests.support.gateway import environment
 
 

@@ -1,0 +1,238 @@
+"""uvicorn's HTTP protocol with limits on request heads, and on the time that each step of a request may take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import get_remote_addr, is_ssl
+
+from gateway.server.connections import HttpConnections, Wait
+from gateway.ws.connection import WebSocket
+from gateway.ws.handshake import HandshakeRejected
+
+HEAD_MAX_BYTES = 16_384
+"""Maximum size of request line and headers together; more is answered 431."""
+
+
+class LimitedHttpProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol with bounds on what a client may send, and for how long, before it is understood."""
+
+    _connections: HttpConnections
+    _make_socket: Callable[[], WebSocket]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._head_bytes = 0
+        self._in_head = True
+        self._in_body = False
+        self._is_all_head = False
+        self._fault = ""
+        self._served: RequestResponseCycle | None = None
+
+    def connection_opened(
+        self, transport: asyncio.Transport, connections: HttpConnections, make_socket: Callable[[], WebSocket]
+    ) -> None:
+        """Take over a registered connection.
+
+        Args:
+            transport: its transport.
+            connections: where it is registered.
+            make_socket: makes the protocol that takes over after an upgrade.
+        """
+        self._connections = connections
+        self._make_socket = make_socket
+        self.connection_made(transport)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the transport.
+
+        As uvicorn's, but for the local address, which nothing here reads and which costs a system call and a socket
+        object per connection.
+        """
+        self.connections.add(self)
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        self.client = get_remote_addr(transport)
+        self.scheme = "https" if is_ssl(transport) else "http"
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._connections.remove(self)
+        self._tell_served()
+        super().connection_lost(exc)
+
+    def abort(self) -> None:
+        """End the connection at once and discard unsent data."""
+        self._tell_served()
+        self.transport.abort()
+
+    def _tell_served(self) -> None:
+        """Mark the request being served as disconnected, so that its handler writes nothing more.
+
+        uvicorn marks only the newest of several pipelined requests. It also does so one turn of the event loop after
+        the transport has been closed, and a write in between raises.
+        """
+        if self._served is not None and not self._served.response_complete:
+            self._served.disconnected = True
+            self._served.message_event.set()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._served = cycle
+        super()._start_asgi_task(cycle, app)
+
+    # What is expected from the client next.
+
+    def _note_wait(self) -> None:
+        self._connections.waits(self, self._wait())
+
+    def _wait(self) -> Wait | None:
+        is_answered = self._is_idle()
+        if self.flow.write_paused:
+            return Wait.READ
+        if self._in_head:
+            return Wait.HEAD
+        if self._in_body:
+            return Wait.REST if is_answered else Wait.BODY
+        return Wait.NEXT if is_answered else None
+
+    def pause_writing(self) -> None:
+        """Expect the client to read."""
+        super().pause_writing()
+        self._note_wait()
+
+    def resume_writing(self) -> None:
+        """Continue after the client has read."""
+        super().resume_writing()
+        self._note_wait()
+
+    def on_response_complete(self) -> None:
+        """Expect the rest of the request, or the next one."""
+        super().on_response_complete()
+        self._note_wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Count what belongs to a head, and hand what follows an upgrade to the WebSocket."""
+        self._unset_keepalive_if_required()
+        if not self._in_body and self._is_idle():
+            self._in_head = True
+        while data and not self.transport.is_closing():
+            size = HEAD_MAX_BYTES - self._head_bytes
+            piece, data = data[:size], data[size:]
+            self._is_all_head = not self._in_body
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = piece[upgrade.args[0] :] + data
+                if self._should_upgrade():
+                    self._upgrade(data)
+                    return
+                if self.parser.get_method() == b"CONNECT":
+                    self._refuse_head(400, "bad_request", "this is no proxy: CONNECT is not served")
+                    return
+                data = self._without_upgrade() + data
+            except httptools.HttpParserError:
+                self._refuse_head(400, "bad_request", self._fault or "this is no HTTP request")
+            else:
+                if self._is_all_head:
+                    self._head_bytes += len(piece)
+                    if self._head_bytes >= HEAD_MAX_BYTES:
+                        detail = f"request line and headers may have {HEAD_MAX_BYTES - 1} bytes together"
+                        self._refuse_head(431, "head_too_large", detail)
+        self._note_wait()
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _upgrade(self, rest: bytes) -> None:
+        if not self._is_idle():
+            # The answer under way would end up among the frames.
+            self.transport.close()
+            return
+        transport = self.transport
+        head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in self.headers:
+            head += [name, b": ", value, b"\r\n"]
+        socket = self._make_socket()
+        self.connections.discard(self)
+        self._connections.replace(self, socket)
+        socket.take_over(transport)
+        transport.set_protocol(socket)
+        socket.handshake(b"".join([*head, b"\r\n"]))
+        if rest and not transport.is_closing():
+            socket.data_received(rest)
+        # The parser and this object hold each other: let go, they are freed now, not when the collector comes by.
+        self.parser = None  # type: ignore[assignment]
+
+    def _without_upgrade(self) -> bytes:
+        """Return the head just read without its wish for another protocol.
+
+        Any but WebSocket is declined by answering in HTTP/1.1 (RFC 9110 section 7.8). The parser takes the end of such
+        a head for the end of HTTP, body or not, so the request is read again. Java's client asks for h2c every time.
+        """
+        method, version = self.parser.get_method(), self.scope["http_version"].encode()
+        lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b"close" if b"close" in value.lower() else b"keep-alive"
+            if name != b"upgrade":
+                lines.append(b"%b: %b" % (name, value))
+        self.parser = httptools.HttpRequestParser(self)  # the old one is done for good after a "close"
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        return b"\r\n".join([*lines, b"", b""])
+
+    def _refuse_head(self, status: int, code: str, detail: str) -> None:
+        if self._is_idle():  # otherwise it would be written into the middle of another answer
+            self.transport.write(HandshakeRejected(status, code, detail).response())
+        self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        super().on_message_begin()
+        self._in_head = True
+
+    def on_headers_complete(self) -> None:
+        """End the head.
+
+        Raises:
+            ValueError: the version is not served, or there is not exactly one Host.
+        """
+        self._head_bytes = 0
+        self._in_head = False
+        self._in_body = True
+        self._is_all_head = False
+        self._fault = self._find_fault()
+        if self._fault:
+            raise ValueError(self._fault)  # the parser stops and raises HttpParserError
+        if self._is_declined():
+            self.scope["http_version"] = self.parser.get_http_version()
+        else:
+            super().on_headers_complete()
+
+    def _find_fault(self) -> str:
+        """Return the fault of a head that the parser accepts, or an empty string."""
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            return f"HTTP/{version} is not served here; send HTTP/1.1"
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (not hosts and version == "1.1"):
+            return "an HTTP/1.1 request has one Host header"  # RFC 9112 section 3.2
+        return ""
+
+    def on_message_complete(self) -> None:
+        """Expect another head."""
+        if not self._is_declined():
+            super().on_message_complete()
+        self._in_body = False
+        self._is_all_head = False
+
+    def _is_declined(self) -> bool:
+        return bool(self.parser.should_upgrade()) and not self._should_upgrade()
+
+    def _should_upgrade(self) -> bool:
+        # An HTTP/1.0 request has no upgrade (RFC 9110 section 7.8).
+        return bool(super()._should_upgrade()) and self.parser.get_http_version() == "1.1"

@@ -1,0 +1,116 @@
+"""`python -m gateway.server`: checks the settings and the store, binds the port, and serves until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Callable
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from gateway import app
+from gateway.errors import GatewayError
+from gateway.server import descriptors
+from gateway.server.http_limits import LimitedHttpProtocol
+from gateway.server.listening import listen
+from gateway.server.server import Server
+from gateway.server.supervisor import EXIT_SETTINGS, exit_if_died, run_supervised, spare_collector
+from gateway.settings import GatewaySettings, SettingsError
+from gateway.ws.session_socket import SessionSocket
+from sync.process import environment, logs, parent_watch
+from sync.store.checks.inspection import UnfitStoreError, check_start
+from sync.store.checks.schema import SchemaError
+from sync.store.redis.connect import connect
+
+log = structlog.get_logger("gateway.server")
+
+BACKLOG = 4096
+
+WORKER_ANSWER_S = 30
+"""How long a worker may leave the supervisor without an answer, its start included, until it is killed as hung. In
+the five seconds that uvicorn allows, a busy machine or a small one does not start one: it would never serve."""
+
+WORKERS_MAX = 256
+"""The most that WEB_CONCURRENCY may ask for: more is a mistake, not a wish."""
+
+
+def configuration(
+    settings: GatewaySettings, *, workers: int = 1, factory: Callable[[], ASGIApp] | str = "gateway.app:create_app"
+) -> uvicorn.Config:
+    """Return uvicorn's configuration of a web process."""
+    return uvicorn.Config(
+        factory,
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        http=LimitedHttpProtocol,
+        ws=SessionSocket,
+        workers=workers,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]  # a float works too
+        timeout_graceful_shutdown=5,
+        timeout_worker_healthcheck=WORKER_ANSWER_S,
+    )
+
+
+def _workers(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= WORKERS_MAX:
+        raise SettingsError([f"WEB_CONCURRENCY: must be a number of processes, 1 to {WORKERS_MAX}"])
+    return int(text)
+
+
+async def _check_store(settings: GatewaySettings) -> None:
+    """Return when the store may be used, or is away; the embedded one always may.
+
+    Raises:
+        StoreUrlError: its URL cannot be used.
+        UnfitStoreError: it would lose what it is given.
+        SchemaError: its data needs a newer build.
+    """
+    if url := settings.redis_url.get_secret_value():
+        store = connect(url, prefix=settings.prefix).store
+        try:
+            await check_start(store, dev=settings.dev)
+        finally:
+            await store.aclose()
+
+
+def main() -> None:
+    """Serve until SIGTERM, SIGINT or SIGHUP.
+
+    Exit 2 with one line when the configuration is wrong, EXIT_DIED when a task of the process had failed.
+    """
+    try:
+        settings = GatewaySettings.from_env(os.environ)
+        workers = _workers(environment.value(os.environ, "WEB_CONCURRENCY", "1"))
+        descriptors.raise_limit()
+        app.check(os.environ)
+        asyncio.run(_check_store(settings))
+        sockets = listen(settings.host, settings.port)
+        logs.configure(settings.log_level, settings.log_format)
+        if settings.dev_insecure_host:
+            log.error("INSECURE: development mode may be reached from other machines", host=settings.host)
+        if settings.watch_pid:
+            parent_watch.watch(settings.watch_pid)
+        _serve(configuration(settings, workers=workers), sockets)
+    except (GatewayError, UnfitStoreError, SchemaError) as error:
+        print(f"planwire: {error}", file=sys.stderr)
+        sys.exit(EXIT_SETTINGS)
+
+
+def _serve(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+    if config.workers > 1:
+        sys.exit(run_supervised(config, sockets))
+    spare_collector(config)
+    server = Server(config)
+    server.run(sockets)
+    exit_if_died(server)

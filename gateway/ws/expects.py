@@ -1,0 +1,96 @@
+"""The expects of all sockets: browsers that wait for a version newer than the one they have, for a limited time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gateway.hub.hub import Hub
+from gateway.metrics import Metrics
+from gateway.ws import frames, protocol
+from gateway.ws.deadlines import Deadlines
+
+if TYPE_CHECKING:
+    from gateway.ws.session_socket import SessionSocket
+
+PROVIDER_DELAY_S = 1.0
+"""Delay before an expect has the provider queried, so that the webhook can arrive first."""
+
+EXPECTS_PER_SOCKET = 64
+"""Maximum pending expects of one socket; a further one is answered `too_many_expects`."""
+
+_Expect = tuple["SessionSocket", str, int]
+"""Socket, topic, and the version that is to be exceeded."""
+
+
+class Expects:
+    """Pending expects, and when they run out."""
+
+    def __init__(self, hub: Hub, metrics: Metrics, want_reconcile: Callable[[str], None], tick_s: float) -> None:
+        """Start without expects; `tick` is called about every `tick_s` seconds."""
+        self._hub = hub
+        self._metrics = metrics
+        self._want_reconcile = want_reconcile
+        self._deadlines: Deadlines[_Expect] = Deadlines(tick_s)
+        self._pending: dict[SessionSocket, dict[_Expect, int]] = {}
+        self._awaited: Deadlines[tuple[str, int]] = Deadlines(tick_s)
+
+    def __len__(self) -> int:
+        return len(self._deadlines)
+
+    def add(self, socket: SessionSocket, topic: str, after: int, timeout_s: float) -> None:
+        """Answer an expect: the version is there already, or it is pending.
+
+        Args:
+            socket: is subscribed to the topic.
+            topic: its name.
+            after: the version that is to be exceeded.
+            timeout_s: seconds until the expect runs out.
+        """
+        self._metrics.expects += 1
+        subscription = socket.session.topics[topic]
+        if subscription.sent > after:
+            socket.write(frames.text(protocol.current(topic, subscription.sent), False))
+            return
+        item, now = (socket, topic, after), time.monotonic()
+        pending = self._pending.setdefault(socket, {})
+        if item in pending:
+            self._deadlines.discard(pending[item], item)  # sent again: its time begins anew
+        elif len(pending) >= EXPECTS_PER_SOCKET and not self._drop_met(socket, pending):
+            message = f"more than {EXPECTS_PER_SOCKET} expects are pending on this socket"
+            socket.write(frames.text(protocol.error("too_many_expects", message, topic), False))
+            return
+        pending[item] = self._deadlines.add(now + timeout_s, item)
+        socket.write(frames.text(protocol.pending(topic, after), False))
+        self._awaited.add(now + min(PROVIDER_DELAY_S, timeout_s / 2), (topic, after))
+
+    def _drop_met(self, socket: SessionSocket, pending: dict[_Expect, int]) -> bool:
+        """Drop the expects whose version has come, which otherwise stay until they run out; return whether any were."""
+        topics = socket.session.topics
+        met = [item for item in pending if item[1] not in topics or topics[item[1]].sent > item[2]]
+        for item in met:
+            self._deadlines.discard(pending.pop(item), item)
+        return bool(met)
+
+    def drop(self, socket: SessionSocket) -> None:
+        """Drop the expects of a socket that has ended."""
+        for item, bucket in self._pending.pop(socket, {}).items():
+            self._deadlines.discard(bucket, item)
+
+    def tick(self, now: float) -> None:
+        """Have providers queried for what has not come, and end the expects that run out. `now`: monotonic seconds."""
+        for topic, after in self._awaited.due(now):
+            live = self._hub.topic(topic)
+            if live is None or live.version <= after:
+                self._want_reconcile(topic)
+        for item in self._deadlines.due(now):
+            socket, topic, after = item
+            pending = self._pending.get(socket, {})
+            pending.pop(item, None)
+            if not pending:
+                self._pending.pop(socket, None)
+            subscription = socket.session.topics.get(topic)
+            if subscription is not None and subscription.sent <= after:
+                self._metrics.expects_expired += 1
+                socket.write(frames.text(protocol.expired(topic, after), False))
