@@ -26,7 +26,7 @@ from typing import Any
 
 import redis
 
-from gateway.auth.tokens import mint
+from gateway.auth.mint import mint
 from sync.store.embedded.data_dir import find_binary
 from sync.store.store import COMMIT_LUA
 

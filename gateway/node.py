@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 import structlog
 
-from gateway.auth import revocation_store, revocations
+from gateway.auth import revocations
 from gateway.auth.jwks import Jwks
 from gateway.auth.publish_keys import PublishKeys
+from gateway.auth.revocation_sync import RevocationSync
 from gateway.auth.revocations import Revocation, Revocations
-from gateway.auth.tokens import Auth, KeySet, VerifyKey, secret_keys
+from gateway.auth.tokens import Auth
+from gateway.auth.verify_keys import KeySet, VerifyKey, secret_keys
 from gateway.bus.subscriber import BusSubscriber
 from gateway.fleet.acks import Acks
 from gateway.fleet.control_channel import ControlChannel
@@ -35,15 +35,8 @@ from gateway.ws.session_socket import SessionSocket
 from sync.process import logs
 from sync.store.checks.inspection import Inspection
 from sync.store.redis.connect import Connected
-from sync.store.store import StoreError
 
 log = structlog.get_logger()
-
-REVOCATIONS_MARGIN_S = 60.0
-"""How far gateways' clocks may be apart for the timer to find another's revocation."""
-
-REVOCATIONS_AGAIN_S = 0.2
-TOLD_MAX = 1000
 
 PRUNE_S = 60.0
 """Seconds between looks for revocations that no token alive can match any more, and the margin left to clocks."""
@@ -106,12 +99,18 @@ class Node:
             hydrates=bool(settings.source_url),
         )
         self.acks = Acks(self.store, self.hub, self.name)
+        self._revocation_sync = RevocationSync(
+            self.store,
+            self.auth,
+            self.revoke,
+            lambda kind: self.reconciler.heard_foreign("revocation", of=kind),
+            every_s=settings.sweep_s,
+            keep_s=settings.revocation_keep_s,
+            limit=settings.revocations_max,
+        )
         self.control = ControlChannel()
-        self.control.on(revocations.OP, self._revocation_heard)
+        self.control.on(revocations.OP, self._revocation_sync.heard)
         self.control.on(AcksFormat.op, self.acks.heard)
-        self._control_subscribed = False
-        self._told: dict[Revocation, Revocation] = {}
-        self._revocations_wanted = asyncio.Event()
         self.registry = ConnectionRegistry(settings, self.hub, self.metrics, self.reconciler.want_reconcile)
         self.probe = Probe(
             self.store, self.hub, self.subscriber, self.name, settings.probe_s, self.registry.announce_freshness
@@ -159,7 +158,7 @@ class Node:
             group.create_task(self.probe.run(), name="probe")
             group.create_task(self.registry.run(), name="pulse")
             group.create_task(self._check(), name="check")
-            group.create_task(self._revocations(), name="revocations")
+            group.create_task(self._revocation_sync.run(), name="revocations")
             group.create_task(self.acks.run(), name="acks")
             group.create_task(self.inspection.run(INSPECT_EVERY * self.settings.probe_s), name="inspection")
             if self._jwks is not None:
@@ -180,60 +179,6 @@ class Node:
             self.metrics.topics = self.hub.topic_count
             self.metrics.probe_at = self.hub.verified_at_us / 1e6
 
-    async def _revocations(self) -> None:
-        """Read the revocations that the store keeps: all whenever the control channel is subscribed anew, the newer
-        ones when the channel tells of one, and on a timer, since a message can be lost."""
-        loaded_at = 0.0
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.settings.sweep_s):
-                    await self._revocations_wanted.wait()
-            self._revocations_wanted.clear()
-            told, self._told = self._told, {}
-            if self._control_subscribed:
-                loaded_at, self._control_subscribed = 0.0, False
-            now = time.time()
-            try:
-                kept = await revocation_store.load(
-                    self.store, min([loaded_at - REVOCATIONS_MARGIN_S, *(one.at for one in told)])
-                )
-            except StoreError as error:
-                log.warning("revocations_unread", error=str(error))
-                # Whether the store has it is not known: it counts.
-                self._revoke_all(told.values())
-                self._told |= {one: raised for one, raised in told.items() if raised is not one}
-                await asyncio.sleep(REVOCATIONS_AGAIN_S)
-                self._control_subscribed = True
-                self._revocations_wanted.set()
-                continue
-            self._revoke_all(kept)
-            loaded_at = now
-            latest = {(one.kind, one.value): one.at for one in kept}
-            for one, raised in told.items():
-                # Redis keeps a score in 17 digits; a later revocation of the same replaces it.
-                if latest.get((one.kind, one.value), -1.0) < one.at - 0.001:
-                    self.reconciler.heard_foreign("revocation", of=one.kind)
-                elif raised is not one:
-                    await self._pass_on(one, raised)
-
-    def _revoke_all(self, revocations: Iterable[Revocation]) -> None:
-        for revocation in revocations:
-            self.revoke(revocation)
-
-    async def _pass_on(self, told: Revocation, raised: Revocation) -> None:
-        """Have a revocation cover the tokens that were seen here before it at every other gateway, too."""
-        self.revoke(raised)
-        settings = self.settings
-        try:
-            await revocation_store.announce(
-                self.store, raised, keep_s=settings.revocation_keep_s, limit=settings.revocations_max
-            )
-        except StoreError as error:
-            log.warning("revocation_not_passed_on", error=str(error))
-            self._told[told] = raised
-            self._revocations_wanted.set()
-            await asyncio.sleep(REVOCATIONS_AGAIN_S)
-
     # The bus.
 
     def _message(self, channel: bytes, payload: bytes) -> None:
@@ -253,8 +198,7 @@ class Node:
         elif channel in self.probe.canaries:
             self.probe.prompt()
         elif channel == self._control_channel:
-            self._control_subscribed = True
-            self._revocations_wanted.set()
+            self._revocation_sync.read_all()
 
     def _lost(self, channels: Collection[bytes]) -> None:
         if self._is_stopping:
@@ -262,17 +206,6 @@ class Node:
         self.metrics.feed_losses += 1
         self.hub.invalidate(channels)
         self.probe.check()
-
-    def _revocation_heard(self, message: Mapping[str, Any]) -> None:
-        revocation = revocations.decode(message)
-        if revocation is None:
-            return
-        # A hint, as everything on the bus: what the store keeps counts. More than are looked up are all read.
-        if len(self._told) < TOLD_MAX:
-            self._told[revocation] = self.auth.covering(revocation, time.time())
-        else:
-            self._control_subscribed = True
-        self._revocations_wanted.set()
 
     def revoke(self, revocation: Revocation) -> None:
         """Refuse what is revoked from now on, and give up what open sockets hold by it. Told twice, it is done once."""

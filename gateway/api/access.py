@@ -8,10 +8,11 @@ from typing import Protocol
 from starlette.requests import HTTPConnection, Request
 
 from gateway.auth import addresses, origins
+from gateway.auth.claims import AuthFailure, Claims
 from gateway.auth.publish_keys import PublishKey, PublishKeys
 from gateway.auth.revocations import Revocation
 from gateway.auth.rights import Denial, Scope
-from gateway.auth.tokens import Auth, AuthFailure, Claims
+from gateway.auth.tokens import Auth
 from gateway.hub.hub import Hub
 from gateway.metrics import Metrics
 from gateway.settings import GatewaySettings

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.api.access import Gateway
 from gateway.api.readers import PROBLEMS, TOPIC, Readers
-from gateway.auth.tokens import Claims
+from gateway.auth.claims import Claims
 from gateway.hub.reader import TopicReader
 from gateway.ws import protocol
 from sync.http.endpoint import Streaming

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from gateway.api.access import Gateway, require_claims
 from gateway.api.rate_limits import Rates
 from gateway.auth.claims import MESSAGES as TOKEN_CODES
-from gateway.auth.tokens import Claims
+from gateway.auth.claims import Claims
 from planwire_client.core.topic import Topic, TopicError
 from sync.http.fields import TOPIC_PATTERN
 from sync.http.parameters import PathText

@@ -20,7 +20,8 @@ import orjson
 import structlog
 from jwt.algorithms import get_default_algorithms
 
-from gateway.auth.tokens import Auth, KeySet, VerifyKey
+from gateway.auth.tokens import Auth
+from gateway.auth.verify_keys import KeySet, VerifyKey
 from gateway.errors import GatewayError
 
 MAX_BYTES = 262_144
@@ -149,14 +150,14 @@ class Jwks:
                 data = await (self._fetch() if self.is_url else asyncio.to_thread(self._read))
             if data != self._document:
                 keys = parse_keys(data, self._algorithms)
-                self._auth.keys = KeySet((*self._fixed, *keys))
+                self._auth.replace_keys(KeySet((*self._fixed, *keys)))
                 self._document = data
                 log.info("keys_loaded", keys=len(keys), kids=[key.kid for key in keys])
         except (JwksError, OSError, TimeoutError, httpx2.HTTPError, httpx2.InvalidURL) as error:
             self.failures += 1
             log.warning("keys_unavailable", error=str(error) or type(error).__name__, failures=self.failures)
             return False
-        self._auth.awaits_keys = False
+        self._auth.keys_fetched()
         self.failures = 0
         return True
 

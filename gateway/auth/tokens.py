@@ -1,40 +1,20 @@
 """From a token's text to its claims, or why not: signature, time, audience, issuer, revocation. Pure, never raises.
 
-Which key may verify is decided by the key, never by the token: each `VerifyKey` is pinned to one algorithm when it is
-loaded, and the header's `alg` is only compared with it. The signature arithmetic is pyjwt's; the envelope (RFC 7515
-section 3.1) is taken apart here, strictly and without its overhead. Fetching key sets is gateway/auth/jwks.py's.
+The key decides which algorithm verifies, never the token: the header's `alg` is only compared with the key's. The
+signature arithmetic is pyjwt's.
 """
 
 from __future__ import annotations
 
-import binascii
 import hashlib
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
-from typing import Any, Final
+from dataclasses import replace
 
 import jwt
-import orjson
-from jwt.algorithms import Algorithm, HMACAlgorithm
 
-from gateway.auth.claims import (
-    DEFAULT_SCOPE,
-    SCOPES,
-    TOPICS_MAX,
-    AuthFailure,
-    Claims,
-    check_topics,
-    milliseconds_hint,
-    read_claims,
-)
+from gateway.auth import compact_jwt
+from gateway.auth.claims import AuthFailure, Claims, milliseconds_hint, read_claims
 from gateway.auth.revocations import LOGIN, Revocation, Revocations
-
-__all__ = ["Auth", "AuthFailure", "Claims", "KeySet", "VerifyKey", "mint", "secret_keys"]
-
-CANDIDATES_MAX = 4
-"""Keys tried for a token without a key id. More would let one token cost many signature checks."""
+from gateway.auth.verify_keys import KeySet, VerifyKey
 
 LEEWAY_S = 30.0
 """How far the issuer's clock may be from ours, either way: `nbf` and `iat` may be ahead by it, `exp` past by it."""
@@ -42,92 +22,17 @@ LEEWAY_S = 30.0
 AHEAD_MAX = 4096
 """Tokens remembered whose `iat` is still ahead; beyond, the oldest is forgotten."""
 
-_FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _OF_TIME = frozenset(("token_not_yet_valid", "token_lifetime", "token_issued_ahead"))
 """The failures that a time in milliseconds leads to."""
 
-_LAST_LETTERS = {2: b"AQgw", 3: b"AEIMQUYcgkosw048"}
-"""By the length of a last group of base64url: the letters it may end with, because the bits left over are zero."""
-
-_COMPACT = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyKey:
-    """A key and the one algorithm it verifies.
-
-    Attributes:
-        kid: its id; empty for none.
-        name: the algorithm's name, such as ES256.
-        algorithm: pyjwt's implementation of it.
-        key: what that takes: secret bytes or a public key object.
-        issuer: who alone signs with it, whatever the settings say of issuers; empty for what they say.
-        scope: the one scope that its tokens get, whatever they say; empty for what they say.
-    """
-
-    kid: str
-    name: str
-    algorithm: Algorithm
-    key: Any = field(repr=False)
-    issuer: str = ""
-    scope: str = ""
-
-
-class KeySet:
-    """The keys in force, found by key id or, for a token without one, by algorithm. Never changed: replaced whole."""
-
-    __slots__ = ("_by_kid", "_by_name", "keys")
-
-    def __init__(self, keys: Iterable[VerifyKey] = ()) -> None:
-        self.keys: tuple[VerifyKey, ...] = tuple(keys)
-        self._by_kid = {key.kid: key for key in self.keys if key.kid}
-        self._by_name: dict[str, list[VerifyKey]] = {}
-        for key in self.keys:
-            if key.issuer:
-                continue  # for the tokens that name it alone
-            self._by_name.setdefault(key.name, []).append(key)
-
-    def find(self, kid: object, name: object) -> Sequence[VerifyKey] | str:
-        """Return the keys that may verify a token whose header has this `kid` and `alg`, or a failure's code."""
-        if not isinstance(name, str):
-            return "token_malformed"
-        named = self._by_kid.get(kid) if isinstance(kid, str) else None
-        if named is not None:
-            return (named,) if named.name == name else "token_algorithm"
-        # The shared secret has no id, so a token's own does not matter to it: a key set never holds an HS256 key.
-        if kid is not None and name != HS256:
-            return "token_key_unknown"
-        return self._by_name.get(name, ())[:CANDIDATES_MAX] or "token_algorithm"
-
-
-HS256: Final = "HS256"
-
-
-@cache
-def _hs256() -> HMACAlgorithm:
-    return HMACAlgorithm(HMACAlgorithm.SHA256)
-
-
-def secret_keys(secrets: Iterable[str]) -> list[VerifyKey]:
-    """Return the HS256 keys of shared secrets, in order."""
-    algorithm = _hs256()
-    return [VerifyKey("", HS256, algorithm, algorithm.prepare_key(secret)) for secret in secrets]
-
-
-def pinned_key(kid: str, secret: bytes, issuer: str, scope: str) -> VerifyKey:
-    """Return an HS256 key of our own, for tokens that name it and its issuer; they get that one scope."""
-    algorithm = _hs256()
-    return VerifyKey(kid, HS256, algorithm, algorithm.prepare_key(secret), issuer, scope)
-
 
 class Auth:
-    """Verifies tokens. One per process; `keys` is replaced by whoever fetches key sets (gateway/auth/jwks.py).
+    """Verifies tokens. One per process.
 
     Attributes:
-        keys: the keys in force.
-        revocations: what is_revoked is asked of; shared with the feed, which fills it.
-        awaits_keys: a key set is configured and was never fetched yet.
-        unknown_kids: how many tokens named an unknown key id; jwks.py fetches when it rises.
+        revocations: the revocations in force; filled from the store and the control channel.
+        awaits_keys: a key set is configured and was not fetched yet.
+        unknown_kids: number of tokens that named an unknown key id; a key set is fetched again when it rises.
     """
 
     def __init__(
@@ -162,11 +67,14 @@ class Auth:
         """The keys in force."""
         return self._keys
 
-    @keys.setter
-    def keys(self, keys: KeySet) -> None:
-        # What a withdrawn key signed must not live on in the memory of past checks.
+    def replace_keys(self, keys: KeySet) -> None:
+        """Verify with other keys from now on. Tokens that a withdrawn key has signed are checked again."""
         self._keys = keys
         self._verified.clear()
+
+    def keys_fetched(self) -> None:
+        """Note that the key set was fetched."""
+        self.awaits_keys = False
 
     def verify(self, token: str, now: float) -> Claims | AuthFailure:
         """Return what `token` says at `now` (seconds since 1970), or why it is refused. Never raises."""
@@ -232,26 +140,21 @@ class Auth:
 
     def _check(self, data: bytes, now: float) -> Claims | AuthFailure:
         """Return the claims of a token not seen before, or why it is refused. Signature first, contents after."""
-        match = _COMPACT.fullmatch(data)
-        if match is None:
+        parts = compact_jwt.split(data)
+        # RFC 7515 section 4.1.11: a header extension that must be understood and is not makes the token invalid.
+        if parts is None or "crit" in parts.header:
             return AuthFailure("token_malformed")
-        header = _decode_object(match[1])
-        # RFC 7515 section 4.1.11: a header extension that must be understood and is not refuses the token.
-        if header is None or "crit" in header:
-            return AuthFailure("token_malformed")
-        keys = self._keys.find(header.get("kid"), header.get("alg"))
+        keys = self._keys.find(parts.header.get("kid"), parts.header.get("alg"))
         if isinstance(keys, str):
             return AuthFailure(self._unfound(keys))
-        signed = data[: match.end(2)]
-        signature = _decode_base64(match[3])
-        if signature is None:
+        if parts.signature is None:
             return AuthFailure("token_malformed")
         for signer in keys:
-            if _is_signed(signer, signed, signature):
+            if _is_signed(signer, parts.signed, parts.signature):
                 break
         else:
             return AuthFailure("token_signature")
-        payload = _decode_object(match[2])
+        payload = compact_jwt.decode_object(parts.payload)
         if payload is None:
             return AuthFailure("token_claims")
         claims = self._check_payload(payload, now, signer.issuer or self._issuer)
@@ -292,64 +195,3 @@ def _is_signed(key: VerifyKey, signed: bytes, signature: bytes) -> bool:
         return key.algorithm.verify(signed, key.key, signature)
     except (ValueError, TypeError, jwt.PyJWTError):
         return False
-
-
-def _decode_base64(data: bytes) -> bytes | None:
-    """Return what unpadded base64url (RFC 7515 section 2) stands for, or None for an impossible length.
-
-    Each value has one spelling: bits that the last letter has left over must be zero (RFC 4648 section 3.5).
-    """
-    last = _LAST_LETTERS.get(len(data) % 4)
-    if last is not None and data[-1] not in last:
-        return None
-    try:
-        return binascii.a2b_base64(data.translate(_FROM_URL_SAFE) + b"=" * (-len(data) % 4))
-    except ValueError:
-        return None
-
-
-def _decode_object(data: bytes) -> dict[str, object] | None:
-    decoded = _decode_base64(data)
-    if decoded is None:
-        return None
-    try:
-        value = orjson.loads(decoded)
-    except orjson.JSONDecodeError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def mint(
-    secret: str,
-    *,
-    topics: Sequence[str],
-    now: float,
-    ttl_s: float,
-    sub: str = "cli",
-    scope: Sequence[str] = DEFAULT_SCOPE,
-    jti: str = "",
-) -> str:
-    """Return an HS256 token for `sub` on `topics`, valid from `now` (seconds since 1970) for `ttl_s` seconds.
-
-    Raises:
-        TopicError: one of `topics` is no topic and not "*".
-        ValueError: no topic or more than 64, an unknown scope, or a lifetime of nothing.
-    """
-    check_topics(topics)
-    if len(topics) > TOPICS_MAX:
-        raise ValueError(f"a token names at most {TOPICS_MAX} topics")
-    unknown = [one for one in scope if one not in SCOPES]
-    if unknown:
-        raise ValueError(f"scope {unknown[0]!r} is not one of {', '.join(SCOPES)}")
-    if ttl_s <= 0:
-        raise ValueError("the lifetime must be above 0 seconds")
-    payload: dict[str, object] = {
-        "sub": sub,
-        "iat": int(now),
-        "exp": int(now + ttl_s),
-        "topics": list(topics),
-        "scope": list(scope),
-    }
-    if jti:
-        payload["jti"] = jti
-    return jwt.encode(payload, secret, algorithm=HS256)

@@ -19,7 +19,7 @@ from gateway.api.access import bearer, is_local
 from gateway.auth import origins
 from gateway.auth.addresses import LOCAL, TrustedProxies, group
 from gateway.auth.revocations import LOGIN_PREFIX, LOGIN_TTL_S, Revocations
-from gateway.auth.tokens import VerifyKey, pinned_key
+from gateway.auth.verify_keys import VerifyKey, pinned_key
 from gateway.console import scopes
 from gateway.console.scopes import ConsoleToken
 from gateway.settings import GatewaySettings

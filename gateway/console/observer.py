@@ -26,7 +26,7 @@ from gateway.console.supervisor import supervise
 from gateway.fleet.ask import Answers, FleetQuery
 from gateway.fleet.question_formats import ConsoleFormat
 from gateway.hub.observer import HubObserver
-from gateway.hub.topic import Subscription
+from gateway.hub.subscription import Subscription
 from gateway.node import Node
 from gateway.ws.session_socket import SessionSocket
 from sync.store.store import StoreError

@@ -1,4 +1,4 @@
-"""Reads the store for the hub: after every subscription, and on a timer for whatever the bus has lost."""
+"""Reads the store for the hub: after every subscription, and periodically for what the bus has lost."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ BATCH = 500
 """Topics per round trip."""
 
 SECOND_LOOK_S = 0.1
-"""From when something older is found in the store until it is taken for the rest of what it had."""
+"""Wait before an older stored version counts as data loss: a newer announcement may be on its way."""
 
 RETRY_S = 0.2
 
 FOREIGN_LOG_S = 60.0
 FOREIGN_HINT = "another installation announces on these channels: give each its own PLANWIRE_PREFIX or server"
-"""What the log says of an announcement or a revocation that the own store knows nothing of."""
+"""Logged with an announcement or a revocation that this store does not have."""
 
 TIMER_SLACK_S = 0.01
-"""Event loops may fire a timer a millisecond early; nobody would ask again."""
+"""Added to timers that are not repeated, because event loops may fire a millisecond early."""
 
 
 class Reconciler:
@@ -60,19 +60,19 @@ class Reconciler:
         self._foreign_logged_at = -FOREIGN_LOG_S
 
     def request_read(self, name: str) -> None:
-        """Have the topic read soon; asking twice before it is read reads it once, after both."""
+        """Have the topic read soon. Requests made before the read is sent share it."""
         self._wanted.setdefault(self._store.shard_of(name), {})[name] = None
         self._wake.set()
 
     def want_reconcile(self, name: str) -> None:
-        """Have the topic compared with its provider soon: a browser awaits what has not come, or held what is lost."""
+        """Have the topic compared with its provider soon: a browser waits for a version, or held one that is lost."""
         self._reconciles[name] = None
         self._wake.set()
 
     async def run(self) -> None:
-        """Read what is asked for, in batches, until cancelled. What fails is asked for again.
+        """Read what was requested, in batches, until cancelled; failed reads are repeated.
 
-        Every shard of the store is read by itself: one that is away holds up nobody but those who ask for its topics.
+        Each shard of the store is read by a task of its own, so that one that is away delays only its own topics.
         """
         async with asyncio.TaskGroup() as group:
             while True:
@@ -146,14 +146,14 @@ class Reconciler:
         try:
             await self._store.want_reconcile(names)
         except StoreError as error:
-            # Kept for the next round: a browser may ask again, but what the store has lost nobody would tell of again.
+            # Kept for the next round: a browser may ask again, but a loss is noticed only once.
             log.warning("reconcile_unasked", topics=len(names), error=str(error))
             self._reconciles = dict.fromkeys(names) | self._reconciles
         finally:
             self._is_passing_on = False
 
     async def _pass_on_unhydrated(self) -> None:
-        """Have the worker ask the source about what somebody came to read and has no state."""
+        """Have the worker ask the source about topics that were read and have no state."""
         if not self._unhydrated:
             return
         names, self._unhydrated = list(self._unhydrated), {}
@@ -167,11 +167,11 @@ class Reconciler:
         self._metrics.unhydrated += len(names)
 
     async def _restore(self, stored: Snapshot) -> None:
-        """Give the store back the newer snapshot that this gateway still holds, if it has lost it.
+        """Write the newer snapshot that this gateway holds back into the store, if the store has lost it.
 
-        Usually it has not: the announcement was quicker than the answer to the read, and the store says so.
-        Something older that it holds is looked at again a moment later: where it was committed after the loss, its
-        announcement is on the way, and tells so.
+        Usually it has not: the announcement was quicker than the answer to the read, and the store rejects the write.
+        An older version in the store is read again a moment later: if it was committed after the loss, its
+        announcement is on the way.
         """
         live = self._hub.topic(stored.topic)
         if live is None or live.version <= stored.version:
@@ -189,8 +189,8 @@ class Reconciler:
                 asyncio.get_running_loop().call_later(due - now + TIMER_SLACK_S, self.request_read, stored.topic)
                 return
         if is_unproven:
-            # The announcement was heard, and the store never had it: it is another installation's, of a build whose
-            # channels do not name the database. It must not be written here.
+            # The store never had the announced version: it is another installation's, of a build whose channels do not
+            # name the database. It must not be written here.
             self._older.pop(stored.topic, None)
             self.heard_foreign("announcement", topic=stored.topic, announced=live.version, stored=stored.version)
             self._hub.retract(stored)
@@ -202,7 +202,7 @@ class Reconciler:
                 log.error("store_regressed", topic=stored.topic, stored=stored.version, restored=live.version)
         except StoreError as error:
             log.warning("restore_failed", topic=stored.topic, error=str(error))
-            # It may be back and its mark not: then nobody sees any more that its private part is missing.
+            # The snapshot may be back without its mark, and nothing else notices that its private part is missing.
             self._reconciles[stored.topic] = None
             await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
         self.request_read(stored.topic)

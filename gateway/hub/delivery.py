@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.hub.topic import AHEAD, UNKNOWN, Subscription
+from gateway.hub.subscription import AHEAD, UNKNOWN, Subscription
 from gateway.metrics import Metrics
 from gateway.ws import frames, protocol
 

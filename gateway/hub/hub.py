@@ -19,7 +19,8 @@ from gateway.hub.delivery import Delivery
 from gateway.hub.fanout import FanOut, in_chunks
 from gateway.hub.observer import Observers
 from gateway.hub.reader import TopicReader
-from gateway.hub.topic import Announced, LiveTopic, Socket, Subscription
+from gateway.hub.subscription import Socket, Subscription
+from gateway.hub.topic import Announced, LiveTopic
 from gateway.metrics import Metrics
 from sync.core import announcement
 from sync.process import logs
@@ -249,16 +250,14 @@ class Hub:
         except ValueError:
             self._metrics.bad_announcements += 1
             return
-        match live.announce(announced):
-            case Announced.NEWER:
-                if live.known:
-                    self._deliver(live)
-                if not live.is_internal:
-                    self._metrics.announced(announced.version)
-            case Announced.LATE:
-                self._request_read(live.name)
-            case Announced.KNOWN:
-                pass
+        verdict = live.announce(announced)
+        if verdict is Announced.NEWER:
+            if live.known:
+                self._deliver(live)
+            if not live.is_internal:
+                self._metrics.announced(announced.version)
+        elif verdict is Announced.LATE:
+            self._request_read(live.name)
 
     def confirmed(self, channel: bytes) -> None:
         """Note that the bus carries `channel` now. The caller has the topic read after that."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from sync.process import logs
 
 if TYPE_CHECKING:
-    from gateway.hub.topic import LiveTopic, Subscription
+    from gateway.hub.subscription import Subscription
+    from gateway.hub.topic import LiveTopic
 
 LOGGER = "gateway.hub.observer"
 

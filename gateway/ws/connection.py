@@ -1,6 +1,7 @@
 """RFC 6455 on one asyncio transport: frames in, frames out, close. One object per socket, no task and no queue.
 
 A connection is a `WebSocket` from its first byte. `Acceptor` decides by that whether it stays one.
+Longer than most modules: one state machine, whose parts all read and set `is_closing`, `direct_fd` and the parser.
 """
 
 from __future__ import annotations

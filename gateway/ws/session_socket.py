@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from gateway.auth.revocations import Revocations
     from gateway.hub.hub import Hub
-    from gateway.hub.topic import Subscription
+    from gateway.hub.subscription import Subscription
     from gateway.metrics import Metrics
     from gateway.settings import GatewaySettings
     from gateway.ws.deadlines import Deadlines

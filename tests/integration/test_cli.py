@@ -16,7 +16,9 @@ import httpx2
 import orjson
 import pytest
 
-from gateway.auth.tokens import Auth, Claims, KeySet, secret_keys
+from gateway.auth.claims import Claims
+from gateway.auth.tokens import Auth
+from gateway.auth.verify_keys import KeySet, secret_keys
 from sync.billing.catalog.watcher import EXAMPLE
 from sync.store.store import Change, Store
 from tests.support import bodies

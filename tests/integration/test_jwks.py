@@ -14,8 +14,11 @@ import jwt
 import pytest
 
 from gateway.auth import jwks
+from gateway.auth.claims import AuthFailure, Claims
 from gateway.auth.jwks import Jwks
-from gateway.auth.tokens import Auth, AuthFailure, Claims, KeySet, mint, secret_keys
+from gateway.auth.mint import mint
+from gateway.auth.tokens import Auth
+from gateway.auth.verify_keys import KeySet, secret_keys
 from tests.support.gateway import SECRET, environment, run_gateway
 from tests.support.jwks import KEYS, document, signed
 from tests.support.wait import until

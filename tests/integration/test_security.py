@@ -17,7 +17,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from gateway.auth.tokens import mint
+from gateway.auth.mint import mint
 from sync.store.store import Change, Store
 from tests.support.bodies import signature, webhook
 from tests.support.gateway import PUBLISH_KEY, Running, environment, open_client, run_gateway, token

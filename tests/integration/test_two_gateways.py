@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from gateway.auth import jwks
-from gateway.auth.tokens import mint
+from gateway.auth.mint import mint
 from sync.store.store import Change, Store
 from tests.support.gateway import PUBLISH_KEY, SECRET, Client, Running, environment, open_client, run_gateway, token
 from tests.support.jwks import document, signed
@@ -278,5 +278,5 @@ async def test_a_revocation_that_is_read_again_takes_no_token_that_was_made_afte
         before = running.node.metrics.feed_losses
         await store.redis.client_kill_filter(_type="pubsub")
         await until(lambda: running.node.metrics.feed_losses > before and running.node.hub.fresh, timeout_s=20)
-        await until(lambda: not running.node._control_subscribed)
+        await until(lambda: not running.node._revocation_sync._must_read_all)
         assert (await http.get(f"{running.url}/v1/state/{TOPIC}", headers=bearer)).status_code == 200

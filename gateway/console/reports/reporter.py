@@ -20,7 +20,8 @@ from gateway.console.reports.report import Window
 from gateway.console.reports.tab_counts import COUNTED_MAX, TabCounts, socket_of, status_of, view_of
 from gateway.console.reports.tab_status import Status, TabStatus, worst, worst_first
 from gateway.console.reports.topic_views import age_s
-from gateway.hub.topic import LiveTopic, Subscription
+from gateway.hub.subscription import Subscription
+from gateway.hub.topic import LiveTopic
 from gateway.node import Node
 from sync.store.store import Change, Snapshot, StoreError
 

@@ -13,7 +13,8 @@ from typing import cast
 
 from gateway.console.reports.tab_status import Status, TabStatus, View, evaluate, is_unhealthy
 from gateway.hub.observer import HubObserver
-from gateway.hub.topic import LiveTopic, Subscription
+from gateway.hub.subscription import Subscription
+from gateway.hub.topic import LiveTopic
 from gateway.node import Node
 from gateway.ws.session_socket import SessionSocket
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from gateway.hub.topic import Subscription
+    from gateway.hub.subscription import Subscription
 
 
 class Status(StrEnum):

@@ -14,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from gateway.auth.claims import MESSAGES
+from gateway.auth.claims import MESSAGES, AuthFailure, Claims
 from gateway.auth.jwks import parse_keys
+from gateway.auth.mint import mint
 from gateway.auth.revocations import Revocation, Revocations
-from gateway.auth.tokens import Auth, AuthFailure, Claims, KeySet, mint, secret_keys
+from gateway.auth.tokens import Auth
+from gateway.auth.verify_keys import KeySet, secret_keys
 from planwire_client.core.topic import TopicError
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -127,7 +129,7 @@ def test_a_withdrawn_key_verifies_nothing_more_not_even_what_it_did_before() -> 
     verifier = auth(key_set("ES256"))
     token = signed(key=EC_KEY, name="ES256", kid="kid-ES256")
     assert isinstance(verifier.verify(token, NOW), Claims)
-    verifier.keys = key_set("EdDSA")
+    verifier.replace_keys(key_set("EdDSA"))
     assert code_of(verifier.verify(token, NOW)) == "token_key_unknown"
 
 
@@ -304,7 +306,7 @@ def test_headers_that_are_no_object_are_malformed(header: str) -> None:
 
 @pytest.mark.parametrize("payload", ["[]", "5", "null", "{"])
 def test_signed_nonsense_is_refused_by_its_claims(payload: str) -> None:
-    from gateway.auth.tokens import _hs256
+    from gateway.auth.verify_keys import _hs256
 
     body = base64.urlsafe_b64encode(payload.encode()).rstrip(b"=").decode()
     head = f"{part({'alg': 'HS256'})}.{body}"

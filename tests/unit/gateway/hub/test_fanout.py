@@ -13,7 +13,7 @@ from gateway.hub.ack_policy import AckPolicy
 from gateway.hub.fanout import CHUNK
 from gateway.hub.hub import Hub
 from gateway.hub.pending import PendingTopics
-from gateway.hub.topic import Subscription
+from gateway.hub.subscription import Subscription
 from gateway.metrics import Metrics
 from planwire_client.core.commit import PUBLISHER
 from sync.core import announcement

@@ -23,7 +23,7 @@ from gateway.hub import hub as hub_module
 from gateway.hub.ack_policy import AckPolicy
 from gateway.hub.hub import Hub
 from gateway.hub.pending import PendingTopics
-from gateway.hub.topic import Subscription
+from gateway.hub.subscription import Subscription
 from gateway.metrics import Metrics
 from planwire_client.core import merge_patch
 from planwire_client.core.commit import PUBLISHER

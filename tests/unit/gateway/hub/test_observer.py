@@ -7,7 +7,8 @@ import pytest
 from gateway.hub.hub import Hub
 from gateway.hub.observer import HubObserver
 from gateway.hub.pending import PendingTopics
-from gateway.hub.topic import LiveTopic, Subscription
+from gateway.hub.subscription import Subscription
+from gateway.hub.topic import LiveTopic
 from gateway.metrics import Metrics
 from planwire_client.core.commit import PUBLISHER
 from sync.core import announcement

@@ -7,7 +7,8 @@ from typing import Any
 from gateway.console.reports import tab_status
 from gateway.console.reports.tab_status import Status, View
 from gateway.hub.pending import PendingTopics
-from gateway.hub.topic import LiveTopic, Subscription
+from gateway.hub.subscription import Subscription
+from gateway.hub.topic import LiveTopic
 
 NOW = 1_800_000_000.0
 VERSION = int((NOW - 60) * 1e6)

@@ -1,0 +1,89 @@
+"""One socket's subscription to one topic, and what the hub needs of a socket."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.hub.pending import PendingTopics
+
+if TYPE_CHECKING:
+    from gateway.hub.topic import LiveTopic
+
+UNKNOWN = -1
+"""`Subscription.sent` before the browser was sent anything."""
+
+AHEAD = -2
+"""`Subscription.sent` of a browser that holds something newer than is known here, until the store was read."""
+
+
+class Socket(Protocol):
+    """The parts of a socket that the hub uses.
+
+    Attributes:
+        pending: topics with something newer, noted while the socket does not drain; None while it drains.
+        deflate: whether its frames may be compressed.
+        opened_at: when its session was opened, in seconds since 1970.
+    """
+
+    pending: PendingTopics[Subscription] | None
+    deflate: bool
+    opened_at: float
+
+    @property
+    def direct_fd(self) -> int:
+        """The descriptor while a frame may be written straight to it, else -1."""
+
+    def write(self, data: bytes) -> None:
+        """Send one WebSocket frame."""
+
+    def end(self, topic: str, reason: str) -> None:
+        """Leave the topic, and send `gone`."""
+
+    def write_remainder(self, data: bytes, sent: int) -> None:
+        """Send the rest of a frame of which the descriptor took `sent` bytes; 0 also when the write failed."""
+
+
+class Subscription:
+    """One socket's subscription to one topic.
+
+    Attributes:
+        index: its place in the topic's list.
+        client_version: the version that the browser held when it subscribed; 0: none.
+        sent: the newest version that the browser was sent or holds; else UNKNOWN or AHEAD. Only `gateway.hub` sets it.
+        acked, nacked: the newest versions that it answered for; 0: none.
+    """
+
+    __slots__ = ("acked", "client_version", "index", "live", "nacked", "sent", "socket")
+
+    def __init__(self, socket: Socket, live: LiveTopic, client_version: int, index: int) -> None:
+        self.socket = socket
+        self.live = live
+        self.client_version = client_version
+        self.index = index
+        self.sent = UNKNOWN
+        self.acked = 0
+        self.nacked = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not ended."""
+        subscriptions = self.live.subscriptions
+        return self.index < len(subscriptions) and subscriptions[self.index] is self
+
+    def restart(self, client_version: int) -> None:
+        """Begin anew: the browser has subscribed again, holding `client_version`."""
+        self.client_version, self.sent = client_version, UNKNOWN
+
+    def record_ack(self, version: int) -> bool:
+        """Return whether the ack counts: it is newer than the last one, and the version was sent."""
+        if not self.acked < version <= self.sent:
+            return False
+        self.acked = version
+        return True
+
+    def record_nack(self, version: int) -> bool:
+        """Return whether the nack counts: the topic has had the version."""
+        if version > self.live.version:
+            return False
+        self.nacked = version
+        return True
