@@ -237,6 +237,9 @@ class LiveTopic:
     def next_chunk(self, limit: int) -> list[Subscription]:
         """Return the next subscriptions of the round, at most `limit`."""
         subscriptions = self.subscriptions
+        if not self._cursor and self.remaining == len(subscriptions) <= limit:  # nearly every topic
+            self.remaining = 0
+            return subscriptions[:]
         self.remaining = min(self.remaining, len(subscriptions))
         count = min(limit, self.remaining)
         start = self._cursor if self._cursor < len(subscriptions) else 0
@@ -271,6 +274,8 @@ class LiveTopic:
 
     def wake_readers(self) -> None:
         """Have every `changed` return."""
+        if not self._waiters:
+            return
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
