@@ -94,8 +94,6 @@ class CommandPipeline:
         if isinstance(self._redis, ClusterRedis):
             self._barriers.append(len(self._commands))
 
-    then = barrier
-
     async def run(self) -> list[Any]:
         """Send the commands; return the replies, in order.
 
@@ -233,7 +231,3 @@ async def _exchange(redis: Redis, commands: Sequence[_Plain]) -> list[Any]:
         return found
     finally:
         await pool.release(connection)
-
-
-Batch = CommandPipeline
-"""The name before; goes with its last user."""

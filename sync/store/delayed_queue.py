@@ -102,11 +102,3 @@ class DelayedQueue:
         batch.script(_ACK, self._keys, due.topic, due.lease, due.token, next_us, pause_us)
         (was_held,) = await batch.run()
         return bool(was_held)
-
-    # The names before; they go with their last users.
-
-    arm, plan = schedule_earlier, schedule_once
-
-    def settle(self, batch: CommandPipeline, due: Due, next_us: int | None) -> None:
-        """Add the end of a claim to `batch`; see `ack`."""
-        batch.script(_ACK, self._keys, due.topic, due.lease, due.token, "" if next_us is None else next_us, "")

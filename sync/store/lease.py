@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import secrets
 
+from sync.core.errors import SyncError
 from sync.store.command_pipeline import CommandPipeline, Connection, Script
 
 _ACQUIRE = Script.load(__package__, "lease_acquire")
 _RELEASE = Script.load(__package__, "lease_release")
+
+
+class LeaseLostError(SyncError):
+    """The lease that the work needs is another process's; the text says whose work it is."""
 
 
 class Lease:

@@ -176,7 +176,7 @@ async def test_a_batch_whose_time_runs_out_as_it_is_sent_waits_for_no_answer(
     monkeypatch.setattr(command_pipeline, "REPLIES_TIMEOUT_S", 0.2)
     monkeypatch.setattr(AbstractConnection, "_send_packed_command", sent_late)
     valkey.pause()
-    asking = command_pipeline.Batch(store)
+    asking = command_pipeline.CommandPipeline(store)
     asking.command("GET", "x")
     with pytest.raises(StoreError):
         async with asyncio.timeout(20):

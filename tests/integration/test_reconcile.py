@@ -25,7 +25,7 @@ from sync.billing.providers.paddle.webhooks import PaddleWebhooks as Adapter
 from sync.billing.providers.rate_limit import LocalRateLimiter
 from sync.billing.services.catch_up import CatchUp
 from sync.billing.services.wiring import BillingServices
-from sync.billing.storage.reconcile_requests import Wanted
+from sync.billing.storage.environment import reconcile_requests
 from sync.core import instants
 from sync.settings import SyncSettings
 from sync.store.keys import DEFAULT_KEYS as keys
@@ -456,12 +456,13 @@ class TestReconcile:
         gone = PaddleClient("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
         services = services_of(store, gone)
         await store.want_reconcile(["tenant:acme"])
-        (due,) = await Wanted(store).claim(10)
-        assert await Wanted(store).claim(10) == []
+        (due,) = await reconcile_requests(store).claim(10)
+        assert await reconcile_requests(store).claim(10) == []
         worker = Worker(services, ("live",))
-        await worker._compare([due])
+        await worker._compare(due)
+        await worker._search_lost()
         assert await wanted(store) == ["tenant:acme"]
-        assert await Wanted(store).claim(10) == []
+        assert await reconcile_requests(store).claim(10) == []
         await gone.aclose()
 
     async def test_a_known_tenant_stays_wanted_while_the_provider_is_away(self, paddle: Paddle, store: Store) -> None:
@@ -469,8 +470,8 @@ class TestReconcile:
         await receive(services_of(store, None), (await subscriptions(paddle))[0])
         gone = PaddleClient("live", KEY, "http://127.0.0.1:9", LocalRateLimiter(100), timeout_s=1)
         await store.want_reconcile(["tenant:acme"])
-        (due,) = await Wanted(store).claim(10)
-        await Worker(services_of(store, gone), ("live",))._compare([due])
+        (due,) = await reconcile_requests(store).claim(10)
+        await Worker(services_of(store, gone), ("live",))._compare(due)
         assert await wanted(store) == ["tenant:acme"]
         await gone.aclose()
 

@@ -279,8 +279,8 @@ class TestRecovery:
             monkeypatch.setattr(worker._reconciliation, "can_ask", lambda environment: True)
             monkeypatch.setattr(worker._reconciliation, "is_lost", work)
             monkeypatch.setattr(worker._reconciliation, "search", work)
-            await worker._asked_for()
-            assert len(await worker._wanted.claim(10)) == 2
+            await worker._comparisons()
+            assert len(await worker._requests.claim(10)) == 2
         assert len(worked) == (2 if what == "comparisons" else 1)
 
 
@@ -354,7 +354,7 @@ class TestTime:
     ) -> None:
         for due_us in (1_000, 2_000)[::order]:
             batch = CommandPipeline(store)
-            services.environment("live").timers.arm(batch, "tenant:acme", due_us)
+            services.environment("live").timers.schedule_earlier(batch, "tenant:acme", due_us)
             await batch.run()
         assert await timer(services) == 1_000
 
@@ -381,7 +381,7 @@ class TestTime:
         await receive(services, webhook(1, scheduled_change=first))
         batch = CommandPipeline(store)
         timers = services.environment("live").timers
-        timers.arm(batch, "tenant:acme", 1)
+        timers.schedule_earlier(batch, "tenant:acme", 1)
         await batch.run()
         (due,) = await timers.claim(1)
         read, again = store.read, webhook(2, scheduled_change=second)

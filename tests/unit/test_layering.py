@@ -155,7 +155,7 @@ IMPURE = set(
 CATCHES_EVERYTHING = {
     "gateway.hub.observer": "an observer that fails must not stop the push",
     "gateway.console.supervisor": "a console task that fails must not stop the push",
-    "sync.worker": "an event that fails must not stop the others",
+    "sync.process.supervisor": "an item that fails must not stop the others, nor a loop the worker",
     "sync.store.embedded.data_dir": "any failure of the wheel's private module: a server on PATH will do",
 }
 """Modules with an `except Exception`, each with the reason."""

@@ -145,7 +145,7 @@ class Backfill:
                     await self._progress.forget()
             finally:
                 with contextlib.suppress(StoreError):  # it expires
-                    await self._progress.leave()
+                    await self._progress.lease.release()
         report.seconds = time.monotonic() - began
         return report
 
@@ -209,7 +209,7 @@ class Backfill:
             while not task.done() and not stopped.done():
                 await asyncio.wait((task, stopped), timeout=LEASE_S / 4, return_when=asyncio.FIRST_COMPLETED)
                 if self._has_lease:
-                    await _kept(self._progress.hold())
+                    await _kept(self._progress.lease.acquire())
             task.cancel()
             stopped.cancel()
         if task.cancelled():
@@ -226,7 +226,7 @@ class Backfill:
             BackfillError: another is.
         """
         deadline = time.monotonic() + 2 * LEASE_S
-        while not await self._progress.take():
+        while not await self._progress.lease.acquire():
             if time.monotonic() > deadline:
                 what = f"{self._provider} in {self._environment}"
                 raise BackfillError(f"another backfill of {what} is at work: wait for it, or stop it")

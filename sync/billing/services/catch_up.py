@@ -15,6 +15,7 @@ from sync.billing.providers.base import ProviderClient, ProviderEvent, WebhookAd
 from sync.billing.storage.environment import Environment
 from sync.billing.storage.inbox import Inbox
 from sync.store.command_pipeline import CommandPipeline
+from sync.store.lease import Lease
 from sync.store.store import Store
 
 FIRST_S = 3 * 86_400
@@ -48,8 +49,8 @@ class CatchUp:
         self._adapter = adapter
         self._client = client
         self._now_ns = now_ns
-        head = store.keys.head(f"events/{environment.name}/{adapter.name}")
-        self._cursor, self._lease = f"{head}:cursor", f"{head}:lease"
+        self._cursor = store.keys.provider_events(environment.name, adapter.name, "cursor")
+        self._lease = Lease(store, store.keys.provider_events(environment.name, adapter.name, "lease"), LEASE_S)
 
     async def run(self, settle_s: float = SETTLE_S) -> int:
         """Return how many events no webhook had brought.
@@ -66,10 +67,10 @@ class CatchUp:
         until_ns = self._now_ns() - int(settle_s * 1e9)
         for _ in range(PAGES_MAX):
             batch = CommandPipeline(self._store)
-            batch.command("SET", self._lease, "1", "NX", "PX", int(LEASE_S * 1000))
+            self._lease.add_acquire(batch)
             batch.command("GET", self._cursor)
-            taken, cursor = await batch.run()
-            if not taken:
+            is_held, cursor = await batch.run()
+            if not is_held:
                 return missed
             try:
                 after = cursor.decode() if cursor else ""
@@ -77,9 +78,7 @@ class CatchUp:
                 settled = [told for told in page if told.occurred_ns <= until_ns]
                 missed += await self._take(settled)
             finally:
-                batch = CommandPipeline(self._store)
-                batch.command("DEL", self._lease)
-                await batch.run()
+                await self._lease.release()
             if len(settled) < len(page) or not more:
                 break
         return missed

@@ -192,7 +192,7 @@ class Committer:
         """Add to `batch` the timer of a topic, and its place in the lists."""
         known = self._environment_of(topic)
         if wake_us is not None:
-            known.timers.arm(batch, topic, wake_us)
+            known.timers.schedule_earlier(batch, topic, wake_us)
         if enlists:
             known.enlist(batch, topic, self._now_ns() // 1000)
 

@@ -18,7 +18,7 @@ from sync.billing.domain.outcome import ERASED, EventResult, Outcome
 from sync.billing.domain.tenant_resolution import named_topic, sanitize
 from sync.billing.providers.base import WebhookAdapter
 from sync.billing.services.committer import Committer, Decision, Write
-from sync.billing.storage.environment import Environment
+from sync.billing.storage.environment import Environment, reconcile_requests
 from sync.billing.storage.event_log import EVENTS_KEPT
 from sync.billing.storage.inbox import Record
 from sync.billing.storage.tenant_facts import FactsError, facts_of
@@ -104,7 +104,7 @@ class Erasure:
         for provider, subscription_id, customer_id in found:
             known.links.erase(batch, provider, tenant, subscription_id or None, customer_id or None)
         known.strike(batch, topic)
-        batch.command("ZREM", batch.keys.reconcile, topic)
+        reconcile_requests(self._store).cancel(batch, topic)
         # The tombstone's own version stays: it is what there is.
         batch.command("XTRIM", batch.keys.log(topic), "MAXLEN", 1)
         batch.command(

@@ -111,12 +111,10 @@ class Wakeup:
     async def _set_timer(self, environment: str, due: Due, refreshed: Reprojected) -> None:
         """End the claim: the timer fires again when the topic must be looked at, or never."""
         timers = self._environment(environment).timers
-        batch = CommandPipeline(self._store)
-        timers.settle(batch, due, refreshed.wake_us)
-        await batch.run()
-        # Another writer's timer, set between our read and the end of our claim, may have had no effect: look once more.
+        await timers.ack(due, refreshed.wake_us)
+        # A build before may have set a timer between our read and the end of our claim, without effect: look once more.
         (version,) = await self._store.versions([due.topic])
         if version != refreshed.result.version:
             batch = CommandPipeline(self._store)
-            timers.arm(batch, due.topic, self._now_ns() // 1000)
+            timers.schedule_earlier(batch, due.topic, self._now_ns() // 1000)
             await batch.run()

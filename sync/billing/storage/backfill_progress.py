@@ -11,6 +11,7 @@ from sync.billing.domain.drift import Drift
 from sync.billing.domain.outcome import Outcome
 from sync.billing.providers.base import ListedSubscription
 from sync.store.command_pipeline import CommandPipeline
+from sync.store.lease import Lease, LeaseLostError
 from sync.store.store import Store
 
 LEASE_S = 4.0
@@ -41,13 +42,18 @@ class Counts:
 
 
 class BackfillProgress:
-    """The progress of the backfill of one provider's environment. All its keys lie in one slot."""
+    """The progress of the backfill of one provider's environment. All its keys lie in one slot.
+
+    Attributes:
+        lease: of the one run that works.
+        made_key: the key of the set of tenants that the backfill has made.
+    """
 
     def __init__(self, store: Store, provider: str, environment: str) -> None:
         self._store = store
-        head = store.keys.head(f"backfill/{environment}/{provider}")
-        self._counts, self._parked, self._lease = f"{head}:counts", f"{head}:parked", f"{head}:lease"
-        self.made_key = f"{head}:made"
+        names = ("counts", "parked", "made")
+        self._counts, self._parked, self.made_key = (store.keys.backfill(environment, provider, name) for name in names)
+        self.lease = Lease(store, store.keys.backfill(environment, provider, "lease"), LEASE_S)
 
     async def open(self, *, restart: bool) -> Counts:
         """Return where the last run stopped; `restart` forgets that.
@@ -67,9 +73,10 @@ class BackfillProgress:
         return Counts((after or b"").decode(), seen, unchanged, drift, parked)
 
     async def move(self, entry: ListedSubscription, result: ItemResult) -> None:
-        """Store that a subscription was taken, and its result: the next run goes on behind it.
+        """Store that a subscription was taken, and its result: the next run goes on behind it. Renew the lease.
 
         Raises:
+            LeaseLostError: another run has the lease by now.
             StoreError: the store is unreachable or failing.
         """
         batch = CommandPipeline(self._store)
@@ -82,8 +89,10 @@ class BackfillProgress:
             batch.command("HINCRBY", self._counts, "drift", 1)
         if entry.subscription_id:
             batch.command("HSET", self._counts, "after", entry.subscription_id)
-        self._hold(batch)
-        await batch.run()
+        self.lease.add_acquire(batch)
+        *_, is_held = await batch.run()
+        if not is_held:
+            raise LeaseLostError("another backfill has taken over: this one was paused for longer than its lease")
 
     async def forget(self) -> None:
         """Forget the progress: the next run begins at the beginning.
@@ -93,38 +102,4 @@ class BackfillProgress:
         """
         batch = CommandPipeline(self._store)
         batch.command("DEL", self._counts, self._parked, self.made_key)
-        await batch.run()
-
-    async def take(self) -> bool:
-        """Return whether this run may work now.
-
-        Raises:
-            StoreError: the store is unreachable or failing.
-        """
-        batch = CommandPipeline(self._store)
-        batch.command("SET", self._lease, "1", "PX", int(LEASE_S * 1000), "NX")
-        (taken,) = await batch.run()
-        return bool(taken)
-
-    async def hold(self) -> None:
-        """Keep others out for LEASE_S more; `move` does so too.
-
-        Raises:
-            StoreError: the store is unreachable or failing.
-        """
-        batch = CommandPipeline(self._store)
-        self._hold(batch)
-        await batch.run()
-
-    def _hold(self, batch: CommandPipeline) -> None:
-        batch.command("SET", self._lease, "1", "PX", int(LEASE_S * 1000))
-
-    async def leave(self) -> None:
-        """Give the lease up.
-
-        Raises:
-            StoreError: the store is unreachable or failing.
-        """
-        batch = CommandPipeline(self._store)
-        batch.command("DEL", self._lease)
         await batch.run()

@@ -11,12 +11,21 @@ from sync.billing.storage.tenant_links import TenantLinks
 from sync.store import counters
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue
+from sync.store.shared_walk import SharedWalk
 from sync.store.store import Store
 
 SCAN_COUNT = 500
 
 AUDIT_EVERY_S = 86_400
 """The longest that a tenant stays uncompared with its provider, as long as the rate budget suffices for all."""
+
+RECONCILE_LEASE_S = 120.0
+"""Length of a claim of a comparison; several answers of a slow provider fit into it."""
+
+
+def reconcile_requests(store: Store) -> DelayedQueue:
+    """Return the queue of topics to be compared with their provider, of all environments; gateways fill it too."""
+    return DelayedQueue(store, store.keys.reconcile, RECONCILE_LEASE_S)
 
 
 class Environment:
@@ -36,7 +45,7 @@ class Environment:
         self.audits = DelayedQueue(store, store.keys.audits(name), lease_s)
         self.drifts = DriftLog(store, name)
         self._store = store
-        self._tenants = f"{store.keys.head(f'tenants/{name}')}:topics"
+        self._tenants = store.keys.tenants(name)
         self.queues = {**self.inbox.queues, "timers": timers}
 
     def enlist(self, batch: CommandPipeline, topic: str, now_us: int) -> None:
@@ -57,7 +66,14 @@ class Environment:
     def plan_audit(self, batch: CommandPipeline, topic: str, now_us: int) -> None:
         """Add to `batch` that the topic is compared with its provider, at any time within AUDIT_EVERY_S."""
         spread_s = random.uniform(0, AUDIT_EVERY_S)  # noqa: S311 - spreads, guards nothing
-        self.audits.plan(batch, topic, now_us + int(spread_s * 1_000_000))
+        self.audits.schedule_once(batch, topic, now_us + int(spread_s * 1_000_000))
+
+    def walk(self, work: str) -> SharedWalk:
+        """Return this process's part in a walk over all tenants that one process does; `work`: its name."""
+        keys = self._store.keys
+        return SharedWalk(
+            self._store, keys.tenants_walk(self.name, work, "lease"), keys.tenants_walk(self.name, work, "done")
+        )
 
     async def topics(self) -> AsyncIterator[str]:
         """Yield every topic that events have made, some perhaps twice.
