@@ -104,7 +104,7 @@ class Worker:
             if self._alive_file is not None:
                 group.create_task(every("alive", ALIVE_S, partial(_touch_or_log, self._alive_file)), name="alive")
             if self._hydration is not None:
-                group.create_task(self._hydration.run(self._supervisor.stopped), name="hydration")
+                group.create_task(self._hydration.run(self._supervisor), name="hydration")
             for provider, environment in self._services.clients:
                 group.create_task(self._catch_up(provider, environment), name=f"catch-up {provider} {environment}")
 

@@ -87,16 +87,13 @@ class Supervisor:
             after: is called after each batch, for work that is done for several items at once.
         """
 
-        async def reschedule(item: T, error: Exception) -> None:
-            await queue.reschedule(item, backoff_s(self._count(name, id_of(item), error)))
-
         async def step() -> bool:
             claimed = await queue.claim(batch)
             for item in claimed:
                 if self.stopped.is_set():
                     await queue.reschedule(item, 0)
-                else:
-                    await self.isolate(name, id_of(item), handle, item, failed or reschedule)
+                elif failures := await self.isolate(name, id_of(item), handle, item, failed):
+                    await queue.reschedule(item, backoff_s(failures))
             if after is not None:
                 await after()
             return len(claimed) == batch
@@ -119,8 +116,11 @@ class Supervisor:
         handle: Callable[[T], Awaitable[object]],
         item: T,
         failed: Callable[[T, Exception], Awaitable[object]] | None = None,
-    ) -> None:
-        """Handle one item. If that fails in an unforeseen way, call `failed`; by default it is logged and counted.
+    ) -> int:
+        """Handle one item. If that fails in an unforeseen way, call `failed`; without it the failure is logged.
+
+        Returns:
+            0, or how often in a row the item has failed by now, if it failed and there is no `failed`.
 
         Raises:
             SyncError: the store is away.
@@ -131,11 +131,10 @@ class Supervisor:
             raise
         except Exception as error:
             if failed is None:
-                self._count(name, id, error)
-            else:
-                await failed(item, error)
-        else:
-            self._failures.pop((name, id), None)
+                return self._count(name, id, error)
+            await failed(item, error)
+        self._failures.pop((name, id), None)
+        return 0
 
     def _count(self, name: str, id: str, error: Exception) -> int:
         """Log a failure; return how often in a row the item has failed."""

@@ -1,7 +1,7 @@
-"""Fills topics that have no state from the application's backend, and repairs those that differ from it.
+"""Fills topics without state from the application's backend, and repairs topics that differ from it.
 
-Gateways mark what somebody reads; a worker claims marks under a lease, so that all processes ask once. What is
-committed names the version it replaces: a publish that comes in between wins. Tenants with billing are left to it.
+Gateways request the topics that somebody reads; one worker claims each, so that all processes ask the backend once. A
+commit names the version it replaces, so a publish in between wins. Tenants that billing computes are left out.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import orjson
 import structlog
 
 from planwire_client.core.topic import RESERVED_KINDS, TENANT_KIND, Topic
 from sync.billing.providers.rate_limit import RedisRateLimiter
+from sync.process.supervisor import Supervisor, backoff_s
 from sync.settings import SyncSettings
 from sync.source.client import Answer, Source, SourceError
 from sync.store import hydration_requests
@@ -27,29 +28,29 @@ from sync.store.delayed_queue import DelayedQueue, Due
 from sync.store.store import Change, Snapshot, Store, StoreError, Verdict
 
 ABSENT_S = 10.0
-"""How long the source's 404 is taken for its answer, whoever comes to read."""
+"""Time for which the source's 404 counts; the topic is not asked about again meanwhile."""
 
 LEASE_S = 60.0
-"""How long a claimed topic is nobody else's: the rate budget, an answer and a commit fit into it."""
+"""Length of a claim; the wait for the rate limit, an answer and a commit fit into it."""
 
 PATIENCE_S = 30.0
-"""How long a claimed topic waits for the rate budget."""
+"""Maximum wait of a claimed topic for the rate limit."""
 
 ASKED_PATIENCE_S = 5.0
-"""The same where somebody waits for the answer to a request."""
+"""The same while a caller waits for the answer."""
 
 CONCURRENCY = 8
-"""How many topics one worker asks about at once."""
+"""Topics that one worker asks about at once."""
 
 POLL_S = 0.1
-"""How often a worker looks for marks: a first reader waits for as long."""
+"""Mean time between two looks for requests; a first reader waits as long."""
 
 BACKOFF_BASE_S, BACKOFF_MAX_S = 0.5, 30.0
 COMPARISONS_MAX = 10
-"""How often a comparison is tried whose source fails. A topic without state is tried for as long as somebody reads."""
+"""Attempts of a comparison whose source fails. A topic without state is tried as long as somebody reads it."""
 
 TRIES = 3
-"""How often a comparison is made anew because a publish came in between."""
+"""Attempts of a comparison when publishes come in between."""
 
 Outcome = Literal["applied", "unchanged", "stale", "conflict", "absent", "billed"]
 
@@ -102,11 +103,11 @@ class Hydration:
         """
         await hydration_requests.want(self._store, [topic], self._store.keys.compare)
 
-    async def run(self, stopped: asyncio.Event) -> None:
-        """Work through marks until `stopped`. A store that is away is waited for."""
+    async def run(self, supervisor: Supervisor) -> None:
+        """Work through the requests until `supervisor` stops. A store that is away is waited for."""
         running: set[asyncio.Task[None]] = set()
         async with asyncio.TaskGroup() as group:
-            while not stopped.is_set():
+            while not supervisor.stopped.is_set():
                 claimed = 0
                 for queue, work in ((self._wanted, self._hydrate), (self._compared, self._compare)):
                     try:
@@ -115,20 +116,27 @@ class Hydration:
                         _log.warning("store_away", error=str(error))
                         break
                     for due in found:
-                        task = group.create_task(self._work(queue, due, work), name=f"source {due.topic}")
+                        task = group.create_task(self._work(supervisor, queue, due, work), name=f"source {due.topic}")
                         running.add(task)
                         task.add_done_callback(running.discard)
                     claimed += len(found)
                 if not claimed:
-                    await _pause(stopped, POLL_S * random.uniform(0.5, 1.5))  # noqa: S311 - spreads, guards nothing
+                    await supervisor.pause(POLL_S * random.uniform(0.5, 1.5))  # noqa: S311 - spreads, guards nothing
 
-    async def _work(self, queue: DelayedQueue, due: Due, work: Callable[[str], Any]) -> None:
-        """Do one claimed topic's work, and end the claim; a lost store leaves that to the lease."""
-        with contextlib.suppress(StoreError):
+    async def _work(
+        self, supervisor: Supervisor, queue: DelayedQueue, due: Due, work: Callable[[str], Awaitable[float | None]]
+    ) -> None:
+        """Do one claimed topic's work, and end the claim; if the store is away, the lease ends it."""
+
+        async def handle(due: Due) -> None:
             again_s = await work(due.topic)
             if again_s is None:
                 self._failures.pop(due.topic, None)
             await (queue.ack(due) if again_s is None else queue.reschedule(due, again_s))
+
+        with contextlib.suppress(StoreError):
+            if failures := await supervisor.isolate("hydration", due.topic, handle, due):
+                await queue.reschedule(due, backoff_s(failures))
 
     async def _hydrate(self, topic: str) -> float | None:
         """Return in how many seconds the topic is due again, or None: it has its state, or nobody reads it."""
@@ -231,12 +239,6 @@ class Hydration:
     async def aclose(self) -> None:
         """Close the connections to the source; the store is the caller's."""
         await self._source.aclose()
-
-
-async def _pause(stopped: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await stopped.wait()
 
 
 def hydration(store: Store, settings: SyncSettings) -> Hydration | None:

@@ -114,7 +114,8 @@ async def test_what_waits_for_a_worker_is_shown(
         timers.schedule_once(batch, "tenant:soon", (int(time.time()) + 1000) * 1_000_000)
         await batch.run()
         assert await shown("planwire_queue_overdue_seconds", "timers") == 0
-        timers.schedule_earlier(batch := CommandPipeline(store), "tenant:long-ago", (int(time.time()) - 1000) * 1_000_000)
+        batch = CommandPipeline(store)
+        timers.schedule_earlier(batch, "tenant:long-ago", (int(time.time()) - 1000) * 1_000_000)
         await batch.run()
         await store.want_reconcile(["tenant:acme"])
         assert await shown("planwire_queue_length", "timers") == 2

@@ -248,6 +248,42 @@ class TestRecovery:
             await self.abandon(services, webhook(2, id="sub_2", tenant="late"))
             await until(lambda: plan(store, "tenant:late"))
 
+    @pytest.mark.parametrize("what", ["timers", "comparisons", "catalog"])
+    async def test_an_item_that_fails_in_an_unforeseen_way_stops_neither_the_others_nor_the_worker(
+        self, services: BillingServices, store: Store, monkeypatch: pytest.MonkeyPatch, what: str
+    ) -> None:
+        worked: list[str] = []
+
+        async def work(environment: str, item: Any, *arguments: Any) -> Any:
+            topic = getattr(item, "topic", item)
+            if topic == "tenant:bad":
+                raise KeyError("event_id")
+            worked.append(topic)
+
+        batch, topics = CommandPipeline(store), ["tenant:bad", "tenant:good"]
+        if what == "timers":
+            monkeypatch.setattr(services.wakeup, "fire", work)
+            for topic in topics:
+                services.environment("live").timers.schedule_earlier(batch, topic, 1)
+        elif what == "comparisons":
+            monkeypatch.setattr(services.reconciliation, "can_ask", lambda environment: True)
+            monkeypatch.setattr(services.reconciliation, "is_lost", lambda topic: asyncio.sleep(0, False))
+            monkeypatch.setattr(services.reconciliation, "reconcile", work)
+            monkeypatch.setattr(Worker, "_audits", lambda *_: asyncio.sleep(0))
+            await store.want_reconcile(topics)
+        else:
+            monkeypatch.setattr(services.reprojection, "reproject", work)
+            for topic in topics:
+                services.environment("live").enlist(batch, topic, 1)
+        await batch.run()
+        async with working(services):
+            await until(lambda: "tenant:good" in worked)
+            assert (await receive(services, webhook(1))).outcome == "applied"
+        if what != "catalog":  # it is due again, after a pause
+            key = "pw:{timers/live}:due" if what == "timers" else "pw:{reconcile}:wanted"
+            due_us: Any = await store.redis.zscore(key, "tenant:bad")
+            assert time.time() < due_us / 1e6 < time.time() + 60
+
     @pytest.mark.parametrize("what", ["events", "timers", "comparisons"])
     async def test_told_to_stop_it_ends_what_is_under_way_and_gives_the_rest_back(
         self, store: Store, catalog: Path, monkeypatch: pytest.MonkeyPatch, what: str
