@@ -29,8 +29,8 @@ import redis
 import redis.asyncio
 
 from benchmarks import rig
+from sync.store.models import Change, Committed, Verdict
 from sync.store.redis.connect import connect
-from sync.store.store import Change, Committed, Verdict
 
 TOPICS = 1000
 HTTP_CONNECTIONS = 2

@@ -23,8 +23,8 @@ import redis  # noqa: E402
 
 from benchmarks import rig  # noqa: E402
 from planwire_client import Replica, ThreadReplica  # noqa: E402
+from sync.store.models import Change  # noqa: E402
 from sync.store.redis.connect import connect  # noqa: E402
-from sync.store.store import Change  # noqa: E402
 from tests.support.gateway import environment, run_gateway, token  # noqa: E402
 from tests.support.servers import start_valkey  # noqa: E402
 

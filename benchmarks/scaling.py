@@ -258,8 +258,8 @@ async def measure(folder: Path) -> None:
     import redis.asyncio
 
     from benchmarks import rig
+    from sync.store.models import Change
     from sync.store.redis.connect import connect
-    from sync.store.store import Change
 
     async def spent(port: int, times: int, run: Callable[[], Coroutine[None, None, None]]) -> float:
         async def used() -> float:

@@ -20,8 +20,8 @@ import redis.asyncio
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from planwire_client.core import merge_patch
+from sync.store.models import Change
 from sync.store.redis.connect import connect as connect_store
-from sync.store.store import Change
 
 TICK_S = 0.05
 """How often publishing looks at the clock."""

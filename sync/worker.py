@@ -35,7 +35,7 @@ from sync.source.hydration import Hydration, hydration
 from sync.store.checks.inspection import Inspection, check_start
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import Due
-from sync.store.store import StoreError
+from sync.store.models import StoreError
 
 POLL_S = 0.5
 """Mean time after which an idle loop looks for work again."""

@@ -13,7 +13,7 @@ from sync.http.body import json_response
 from sync.http.fields import Model
 from sync.http.openapi import Answer, Operation
 from sync.http.problem import Problem
-from sync.store.store import StoreError
+from sync.store.models import StoreError
 
 
 class Alive(Model):

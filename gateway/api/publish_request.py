@@ -17,7 +17,7 @@ from planwire_client.core.limits import EVENT_ID_MAX, ORDER_INTEGER_MAX, ORDER_M
 from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
 from sync.http.fields import TOPIC_PATTERN, Reader, Time
 from sync.http.problem import Problem
-from sync.store.store import Change
+from sync.store.models import Change
 
 CAUSE_TEXT_MAX = 256
 ATTRIBUTE_MAX = 255

@@ -21,7 +21,7 @@ from sync.http.openapi import VERSION, Answer, Operation
 from sync.http.parameters import Header, QueryInteger
 from sync.http.problem import Problem
 from sync.store import hydration_requests
-from sync.store.store import Snapshot
+from sync.store.models import Snapshot
 
 LOOK_S, LOOK_MAX_S = 0.05, 1.0
 """First and longest pause between checks for the source's answer that it has nothing; each is twice the last."""

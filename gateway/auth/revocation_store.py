@@ -12,7 +12,8 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from gateway.auth.revocations import LOGIN, Revocation, encode, make
-from sync.store.store import Store, StoreError
+from sync.store.models import StoreError
+from sync.store.store import Store
 
 
 async def announce(store: Store, revocation: Revocation, *, keep_s: float, limit: int) -> None:

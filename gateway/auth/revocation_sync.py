@@ -13,7 +13,8 @@ import structlog
 from gateway.auth import revocation_store, revocations
 from gateway.auth.revocations import Revocation
 from gateway.auth.tokens import Auth
-from sync.store.store import Store, StoreError
+from sync.store.models import StoreError
+from sync.store.store import Store
 
 MARGIN_S = 60.0
 """Difference between gateways' clocks within which the timer finds another's revocation."""

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import hiredis
 import structlog
 
+from sync.store.models import StoreError
 from sync.store.redis.connect import CONNECT_TIMEOUT_S
 from sync.store.redis.pubsub import Bus
 from sync.store.redis.slots import slot_of
-from sync.store.store import StoreError
 
 log = structlog.get_logger()
 

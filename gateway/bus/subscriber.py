@@ -13,9 +13,9 @@ from collections.abc import Callable, Collection
 import structlog
 
 from gateway.bus.connection import ShardConnection
+from sync.store.models import StoreError
 from sync.store.redis.pubsub import Bus
 from sync.store.redis.slots import Layout, redirection, slot_of
-from sync.store.store import StoreError
 
 log = structlog.get_logger()
 

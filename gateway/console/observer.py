@@ -29,7 +29,7 @@ from gateway.hub.observer import HubObserver
 from gateway.hub.subscription import Subscription
 from gateway.node import Node
 from gateway.ws.session_socket import SessionSocket
-from sync.store.store import StoreError
+from sync.store.models import StoreError
 
 NACKS_KEPT = 1000
 """Maximum number of stored nack reasons. Beyond it the oldest is dropped."""

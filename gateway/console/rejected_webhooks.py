@@ -16,7 +16,8 @@ from starlette.responses import Response
 from sync.http.endpoint import Handler
 from sync.http.problem import FORESEEN, problem_of
 from sync.store.command_pipeline import run_commands
-from sync.store.store import Store, StoreError
+from sync.store.models import StoreError
+from sync.store.store import Store
 
 KEEP_S = 7 * 86_400
 CODES_MAX = 64

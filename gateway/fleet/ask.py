@@ -18,7 +18,8 @@ import structlog
 
 from gateway.fleet.question_formats import Question, QuestionFormat
 from sync.store.command_pipeline import run_commands
-from sync.store.store import Store, StoreError
+from sync.store.models import StoreError
+from sync.store.store import Store
 
 ANSWER_S = 0.6
 """Seconds that all gateways together have to answer."""

@@ -19,8 +19,9 @@ from gateway.bus.subscriber import BusSubscriber
 from gateway.hub.hub import Hub
 from planwire_client.core.topic import PROBE_KIND
 from sync.core import announcement
+from sync.store.models import Change, StoreError
 from sync.store.redis.slots import Layout, slot_of, variants
-from sync.store.store import Change, Store, StoreError
+from sync.store.store import Store
 
 log = structlog.get_logger()
 

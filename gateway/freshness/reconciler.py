@@ -12,7 +12,8 @@ from gateway.freshness.cpu_timer import CpuTimer
 from gateway.hub.hub import Hub
 from gateway.metrics import Metrics
 from sync.store import hydration_requests
-from sync.store.store import Snapshot, Store, StoreError
+from sync.store.models import Snapshot, StoreError
+from sync.store.store import Store
 
 log = structlog.get_logger()
 

@@ -25,7 +25,7 @@ from gateway.metrics import Metrics
 from sync.core import announcement
 from sync.process import logs
 from sync.store.keys import DEFAULT_KEYS, Keys
-from sync.store.store import Snapshot
+from sync.store.models import Snapshot
 
 LINGER_S = 5.0
 """Seconds for which a topic without subscriptions stays live: a reload or a reconnect finds it still there."""

@@ -14,7 +14,7 @@ from gateway.hub.subscription import Socket, Subscription
 from gateway.ws import frames, protocol
 from planwire_client.core.topic import RESERVED_KINDS
 from sync.core.announcement import Announcement
-from sync.store.store import ABSENT, Snapshot
+from sync.store.models import ABSENT, Snapshot
 
 _INTERNAL = tuple(f"{kind}:" for kind in RESERVED_KINDS)
 

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sync.http.problem import FORESEEN, Errors, problem_of
 from sync.process import logs
-from sync.store.store import StoreError
+from sync.store.models import StoreError
 
 Handler = Callable[[Request], Awaitable[Response]]
 

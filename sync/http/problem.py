@@ -15,7 +15,7 @@ from starlette.types import ExceptionHandler
 
 from sync.core.errors import CodedError
 from sync.process import logs
-from sync.store.store import StoreError
+from sync.store.models import StoreError
 
 MEDIA_TYPE = "application/problem+json"
 

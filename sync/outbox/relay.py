@@ -32,8 +32,9 @@ from sync.process.environment import OUTBOX_URL, SettingNameError
 from sync.process.stop_signals import stop_signals
 from sync.settings import SettingsError, SyncSettings
 from sync.store.checks.inspection import check_start
+from sync.store.models import Change, StoreError, Verdict
 from sync.store.previous import with_previous
-from sync.store.store import Change, Store, StoreError, Verdict
+from sync.store.store import Store
 
 try:
     import psycopg

@@ -25,7 +25,8 @@ from sync.source.client import Answer, Source, SourceError
 from sync.store import hydration_requests
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue, Due
-from sync.store.store import Change, Snapshot, Store, StoreError, Verdict
+from sync.store.models import Change, Snapshot, StoreError, Verdict
+from sync.store.store import Store
 
 ABSENT_S = 10.0
 """Time for which the source's 404 counts; the topic is not asked about again meanwhile."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sync.store.store import Change, Snapshot, Store
+from sync.store.models import Change, Snapshot
+from sync.store.store import Store
 
 PATCH_MIN_BYTES = 1024
 """States below it get no merge patch: reading the stored one costs more than the patch saves."""

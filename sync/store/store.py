@@ -15,16 +15,17 @@ from sync.core.pauses import Pauses
 from sync.store.command_pipeline import CommandPipeline, Script
 from sync.store.delayed_queue import DelayedQueue
 from sync.store.keys import DEFAULT_KEYS, Keys
-from sync.store.models import ABSENT as ABSENT
-from sync.store.models import ALL_FIELDS
-from sync.store.models import FIELDS as FIELDS
-from sync.store.models import Change as Change
-from sync.store.models import Committed as Committed
-from sync.store.models import LogEntry as LogEntry
-from sync.store.models import Snapshot as Snapshot
-from sync.store.models import StoreError as StoreError
-from sync.store.models import Verdict as Verdict
-from sync.store.models import snapshot_of as snapshot_of
+from sync.store.models import (
+    ALL_FIELDS,
+    FIELDS,
+    Change,
+    Committed,
+    LogEntry,
+    Snapshot,
+    StoreError,
+    Verdict,
+    snapshot_of,
+)
 from sync.store.redis.slots import slot_of, variants
 from sync.store.unannounced import Unannounced
 

@@ -12,7 +12,7 @@ import orjson
 import pytest
 from playwright.async_api import expect
 
-from sync.store.store import Change
+from sync.store.models import Change
 from tests.support.bodies import SANDBOX_SECRET, SECRET
 from tests.support.chromium import chromium
 from tests.support.gateway import Client, environment, open_client, run_gateway, token

@@ -18,7 +18,8 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 
 from sync.store.keys import DEFAULT_KEYS as keys
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.browser.conftest import BUSY_S
 from tests.support.chromium import chromium
 from tests.support.gateway import Client, Running, environment, open_client, run_gateway, token

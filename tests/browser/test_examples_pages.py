@@ -14,7 +14,8 @@ from playwright.async_api import expect
 from examples.fastapi_app.app import PLANS, Settings, create_app
 from planwire_client.core import canonical_json
 from sync.outbox.relay import Relay
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.chromium import chromium
 from tests.support.gateway import SECRET, environment, run_gateway
 from tests.support.postgres import start_postgres

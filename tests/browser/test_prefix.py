@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, expect
 
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.chromium import chromium
 from tests.support.gateway import environment, run_gateway

@@ -17,7 +17,8 @@ import pytest
 from gateway.metrics import Metrics
 from gateway.server import connections
 from gateway.server.connections import HttpConnections, Limits, Wait
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.attacker import KINDS, request
 from tests.support.gateway import PUBLISH_KEY, Running, environment, run_gateway, token
 from tests.support.wait import until

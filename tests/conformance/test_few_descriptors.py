@@ -18,8 +18,8 @@ import pytest_asyncio
 
 from gateway.server import descriptors
 from gateway.settings import GatewaySettings
+from sync.store.models import Change
 from sync.store.redis.connect import connect
-from sync.store.store import Change
 from tests.support.attacker import KINDS, Kind, attack, request
 from tests.support.gateway import PATIENCE_S, SECRET, environment
 from tests.support.processes import clean_environ

@@ -18,7 +18,8 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from gateway.metrics import OTHER
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.gateway import environment, run_gateway
 from tests.support.servers import missing
 from tests.support.wait import until

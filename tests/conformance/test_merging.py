@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from planwire_client.core import canonical_json, merge_patch
 from planwire_client.core.document import encode
-from sync.store.store import Change, Snapshot, patch_argument
+from sync.store.models import Change, Snapshot
+from sync.store.store import patch_argument
 from tests.support.servers import missing
 
 ROOT = Path(__file__).resolve().parents[2]

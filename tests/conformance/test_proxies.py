@@ -17,7 +17,8 @@ from websockets.typing import Origin, Subprotocol
 
 from gateway.console.auth import LOGIN_TRIES
 from gateway.metrics import OTHER
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.console import TOKEN
 from tests.support.gateway import Running, environment, run_gateway, token

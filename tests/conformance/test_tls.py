@@ -20,7 +20,8 @@ from gateway.app import create_app
 from gateway.server.main import configuration
 from gateway.server.server import Server
 from gateway.settings import GatewaySettings
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.gateway import Running, environment, token
 from tests.support.wait import until

@@ -19,8 +19,8 @@ from redis.exceptions import RedisError
 
 from gateway.auth import revocation_store, revocations
 from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.models import Change
 from sync.store.redis.connect import connect
-from sync.store.store import Change
 from tests.faults.clock import LACKING, library
 from tests.faults.rig import CONNECTIONS_MAX, NOTICE_S, PATIENCE_S, PROBE_S, SILENCE_S, Gateway, Rig
 from tests.support.attacker import KINDS, attack

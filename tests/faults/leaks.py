@@ -25,8 +25,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
+from sync.store.models import Change
 from sync.store.redis.connect import connect as connect_store
-from sync.store.store import Change, Store
+from sync.store.store import Store
 from tests.faults.rig import Gateway, Process
 from tests.support.gateway import environment, token
 from tests.support.processes import clean_environ

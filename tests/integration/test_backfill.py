@@ -30,8 +30,9 @@ from sync.billing.services.reproject import Refresh
 from sync.billing.services.wiring import BillingServices
 from sync.core.errors import SyncError
 from sync.settings import SyncSettings
+from sync.store.models import Change, StoreError
 from sync.store.redis.connect import connect
-from sync.store.store import Change, Store, StoreError
+from sync.store.store import Store
 from tests.support.paddle import simulating
 from tests.support.processes import clean_environ
 from tests.support.stripe import KEY, Stripe, account, catalog

@@ -12,7 +12,8 @@ import pytest
 from gateway.api import publish
 from gateway.api.publish_request import read_change
 from sync.core import pauses
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.gateway import PUBLISH_KEY, Running, environment, run_gateway
 
 ITEMS = 200

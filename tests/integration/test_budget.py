@@ -10,8 +10,9 @@ import pytest
 
 from sync.billing.providers.base import ProviderUnavailable
 from sync.billing.providers.rate_limit import BURST, RESERVE, RedisRateLimiter
+from sync.store.models import StoreError
 from sync.store.redis.connect import connect
-from sync.store.store import Store, StoreError
+from sync.store.store import Store
 
 SLOW = 0.01
 """Calls per second: a machine that stands still for some seconds fills no bucket."""

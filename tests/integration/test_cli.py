@@ -20,7 +20,8 @@ from gateway.auth.claims import Claims
 from gateway.auth.tokens import Auth
 from gateway.auth.verify_keys import KeySet, secret_keys
 from sync.billing.catalog.watcher import EXAMPLE
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support import bodies
 from tests.support.gateway import PUBLISH_KEY, SECRET, Running, environment, run_gateway, token
 from tests.support.servers import free_port

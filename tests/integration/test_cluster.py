@@ -22,9 +22,10 @@ from sync.core import instants
 from sync.settings import SyncSettings
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.models import Change, Committed, StoreError, Verdict
 from sync.store.redis.connect import connect
 from sync.store.redis.slots import slot_of
-from sync.store.store import Change, Committed, Store, StoreError, Verdict
+from sync.store.store import Store
 from sync.worker import Worker
 from tests.support.bodies import SECRET, signature, webhook
 from tests.support.cluster import Cluster, start_cluster

@@ -10,7 +10,8 @@ import orjson
 import pytest
 
 from sync.store.keys import DEFAULT_KEYS as keys
-from sync.store.store import Snapshot, Store
+from sync.store.models import Snapshot
+from sync.store.store import Store
 from tests.support.console import TOKEN, TOPIC, act, commit, get, http, login
 from tests.support.gateway import environment, open_client, run_gateway, token
 from tests.support.servers import Server

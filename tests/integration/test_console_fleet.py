@@ -17,7 +17,8 @@ from gateway.console.reports import lease, report, reporter, tab_counts
 from gateway.fleet import ask
 from planwire_client.core import canonical_json, merge_patch
 from sync.store.command_pipeline import run_commands
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.console import TOKEN, TOPIC, act, commit, get, http, login, post, seen_by_each_other
 from tests.support.gateway import Client, Running, environment, open_client, run_gateway
 from tests.support.wait import until

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from gateway.console.rejected_webhooks import RejectedWebhooks
-from sync.store.store import Store, StoreError
+from sync.store.models import StoreError
+from sync.store.store import Store
 
 
 async def test_what_is_asked_for_while_it_is_being_told_is_told_once(store: Store) -> None:

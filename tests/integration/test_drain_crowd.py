@@ -10,7 +10,8 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support import crowd
 from tests.support.crowd import connect, serving
 from tests.support.gateway import environment, token

@@ -6,7 +6,8 @@ import httpx2
 import orjson
 
 from sync.core import announcement
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.gateway import environment, open_client, run_gateway, token
 from tests.support.wait import until
 

@@ -18,7 +18,8 @@ from examples.fastapi_app import app as fastapi_app
 from examples.fastapi_app.app import Settings, create_app
 from planwire_client import Replica
 from sync.outbox.relay import Relay
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.gateway import SECRET, Running, environment, run_gateway
 from tests.support.postgres import Postgres, start_postgres
 

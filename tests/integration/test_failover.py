@@ -24,8 +24,8 @@ from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.services.wiring import BillingServices
 from sync.outbox.relay import Relay
 from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.models import Change
 from sync.store.redis.connect import connect
-from sync.store.store import Change
 from sync.worker import Worker
 from tests.support.gateway import PUBLISH_KEY, Client, Running, environment, open_client, run_gateway
 from tests.support.postgres import start_postgres

@@ -15,7 +15,8 @@ from websockets.exceptions import ConnectionClosed
 
 from gateway.ws import session
 from sync.process import logs
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.gateway import Client, environment, open_client, run_gateway, token
 from tests.support.wait import until
 

@@ -16,9 +16,10 @@ import pytest
 
 from gateway.bus.subscriber import BusSubscriber
 from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.models import Change, Committed, StoreError
 from sync.store.redis.connect import connect
 from sync.store.redis.pubsub import Endpoint, SingleServerPubSub
-from sync.store.store import Change, Committed, Store, StoreError
+from sync.store.store import Store
 from tests.support.gateway import Client, Running, environment, open_client, run_gateway
 from tests.support.proxy import Proxy, run_proxy
 from tests.support.servers import Server, start_valkey

@@ -22,7 +22,8 @@ from gateway.hub.topic import LiveTopic
 from gateway.ws import expects
 from planwire_client.core.commit import PUBLISHER
 from sync.store.keys import DEFAULT_KEYS as keys
-from sync.store.store import Change, Committed, Snapshot, Store, Verdict
+from sync.store.models import Change, Committed, Snapshot, Verdict
+from sync.store.store import Store
 from tests.support.gateway import SECRET, Client, Running, environment, forged, open_client, run_gateway, token
 from tests.support.wait import until
 

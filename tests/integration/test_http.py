@@ -19,7 +19,8 @@ import pytest
 from gateway.api import events as api_events
 from gateway.auth import revocation_store
 from sync.store.keys import DEFAULT_KEYS as keys
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.gateway import PUBLISH_KEY, Running, environment, forged, run_gateway, token
 from tests.support.processes import clean_environ
 from tests.support.processes import running as running_process

@@ -21,8 +21,9 @@ from sync.core import announcement
 from sync.core.announcement import Announcement
 from sync.settings import SyncSettings
 from sync.store.keys import DEFAULT_KEYS, Keys
+from sync.store.models import Change
 from sync.store.redis.connect import connect
-from sync.store.store import Change, Store
+from sync.store.store import Store
 from sync.worker import Worker
 from tests.support.bodies import SECRET, signature, webhook
 from tests.support.cluster import start_cluster

@@ -35,8 +35,9 @@ from sync.http.callers import Caller
 from sync.http.problem import Problem
 from sync.settings import SyncSettings
 from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.models import Change, StoreError
 from sync.store.redis.connect import connect
-from sync.store.store import Change, Store, StoreError
+from sync.store.store import Store
 from tests.support import bodies, stripe_bodies
 from tests.support.bodies import SANDBOX_SECRET, SECRET, official, signature, webhook
 from tests.support.servers import Server, start_valkey

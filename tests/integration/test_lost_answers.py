@@ -18,8 +18,9 @@ from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.services.wiring import BillingServices
 from sync.store import command_pipeline
 from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.models import Change, Committed, StoreError, Verdict
 from sync.store.redis.connect import connect
-from sync.store.store import Change, Committed, Store, StoreError, Verdict
+from sync.store.store import Store
 from tests.support.bodies import webhook
 from tests.support.gateway import environment, open_client, run_gateway
 from tests.support.paddle import price_id

@@ -17,7 +17,8 @@ from gateway.api import metrics_endpoint
 from sync.billing.storage import queue_stats
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.bodies import SECRET, signature, webhook
 from tests.support.gateway import PUBLISH_KEY, environment, open_client, run_gateway
 from tests.support.wait import until

@@ -28,8 +28,9 @@ from sync.core import announcement
 from sync.outbox import relay as relays
 from sync.outbox.relay import Relay
 from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.models import Change, Committed, StoreError
 from sync.store.redis.connect import connect
-from sync.store.store import Change, Committed, Store, StoreError
+from sync.store.store import Store
 from tests.support.postgres import Postgres, start_postgres
 from tests.support.processes import ROOT, Running, clean_environ
 from tests.support.servers import Server, start_valkey

@@ -14,7 +14,8 @@ import pytest
 from sync.billing.catalog.watcher import EXAMPLE
 from sync.billing.domain import codec
 from sync.billing.domain.model import Facts
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support import console
 from tests.support.bodies import SECRET
 from tests.support.gateway import Running, environment, run_gateway, token

@@ -28,7 +28,8 @@ from planwire_client.commit_batch import Batch
 from planwire_client.core import commit
 from planwire_client.core.commit import BILLING
 from planwire_client.store import StoreTransport
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.gateway import PUBLISH_KEY, Running, environment, open_client, run_gateway
 from tests.support.servers import Server
 

@@ -12,7 +12,8 @@ import pytest
 from gateway.api import rate_limits
 from gateway.api.rate_limits import Rates
 from sync.http.problem import Problem
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.attacker import request
 from tests.support.gateway import PATIENCE_S, SECRET, Running, environment, run_gateway, token
 from tests.support.wait import until

@@ -27,7 +27,8 @@ from planwire_client import (
     TopicRefused,
 )
 from planwire_client.replica.connection import Connection
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.gateway import Running, environment, run_gateway, token
 from tests.support.proxy import run_proxy
 from tests.support.scripted import Fake, scripted

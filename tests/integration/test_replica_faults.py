@@ -19,7 +19,8 @@ from planwire_client.replica.incoming import Incoming
 from planwire_client.replica.outgoing import Outgoing
 from planwire_client.replica.token_keeper import TokenKeeper
 from planwire_client.replica.tokens import CALLS_MAX, TOKEN_CHARS_MAX
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.gateway import PATIENCE_S, Running, environment, run_gateway, token
 from tests.support.scripted import Fake, scripted
 from tests.support.wait import until

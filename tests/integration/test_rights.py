@@ -20,8 +20,8 @@ from sync import bootstrap
 from sync.settings import SyncSettings
 from sync.store.checks import rights
 from sync.store.keys import DEFAULT_KEYS
+from sync.store.models import Change, Committed
 from sync.store.redis.connect import connect
-from sync.store.store import Change, Committed
 from sync.worker import Worker
 from tests.support.bodies import SECRET, signature, webhook
 from tests.support.cluster import start_cluster

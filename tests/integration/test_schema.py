@@ -13,8 +13,9 @@ from redis.exceptions import RedisError
 from sync.store.checks import schema
 from sync.store.checks.schema import FORMAT, NEEDS, SchemaError
 from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.models import StoreError
 from sync.store.redis.connect import connect
-from sync.store.store import Store, StoreError
+from sync.store.store import Store
 from tests.support.gateway import environment, run_gateway
 from tests.support.processes import clean_environ, python, running
 from tests.support.servers import start_valkey

@@ -18,7 +18,8 @@ from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from gateway.auth.mint import mint
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.bodies import signature, webhook
 from tests.support.gateway import PUBLISH_KEY, Running, environment, open_client, run_gateway, token
 from tests.support.processes import ROOT, alive_with, clean_environ, python, running

@@ -12,8 +12,9 @@ from pathlib import Path
 import orjson
 import pytest
 
+from sync.store.models import Change, StoreError
 from sync.store.redis.connect import connect
-from sync.store.store import Change, Store, StoreError
+from sync.store.store import Store
 from tests.support.gateway import environment, open_client, run_gateway
 from tests.support.installations import check_apart
 from tests.support.sentinel import (

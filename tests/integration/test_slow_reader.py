@@ -17,8 +17,9 @@ import uvloop
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
+from sync.store.models import Change, Committed
 from sync.store.redis.connect import connect
-from sync.store.store import Change, Committed, Store
+from sync.store.store import Store
 from tests.support.gateway import Running, environment, open_client, run_gateway, token
 from tests.support.wait import until
 

@@ -27,8 +27,9 @@ from sync.source.client import ANSWER_MAX_BYTES, Answer, Source, SourceError
 from sync.source.hydration import Hydration, hydration
 from sync.store import hydration_requests
 from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.models import Change, Snapshot, Verdict
 from sync.store.redis.connect import connect
-from sync.store.store import Change, Snapshot, Store, Verdict
+from sync.store.store import Store
 from sync.worker import Worker
 from tests.support.gateway import PUBLISH_KEY, Running, environment, open_client, run_gateway, token
 from tests.support.wait import until

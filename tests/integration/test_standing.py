@@ -15,7 +15,8 @@ from gateway.fleet import ask
 from planwire_client.core.commit import BILLING
 from sync.billing.domain.drift import KINDS
 from sync.store import counters
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.bodies import SECRET
 from tests.support.gateway import PUBLISH_KEY, Running, environment, open_client, run_gateway
 from tests.support.paddle import KEY, Paddle, simulating

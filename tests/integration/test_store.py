@@ -15,8 +15,9 @@ import pytest
 from redis.asyncio import Redis
 
 from planwire_client.core.commit import PUBLISHER, order_token
+from sync.store.models import Change, Snapshot, StoreError, Verdict
 from sync.store.redis.connect import connect
-from sync.store.store import Change, Snapshot, Store, StoreError, Verdict
+from sync.store.store import Store
 from tests.support.servers import Server, start_redis, start_valkey
 from tests.support.store_contract import TOPIC, Another, StoreContract, numbers
 from tests.support.wait import until

@@ -14,7 +14,8 @@ from sync.billing.providers.paddle.webhooks import PaddleWebhooks
 from sync.billing.services.reproject import RESTORED, Refresh
 from sync.billing.services.wiring import BillingServices
 from sync.store.command_pipeline import CommandPipeline
-from sync.store.store import Snapshot, Store
+from sync.store.models import Snapshot
+from sync.store.store import Store
 from tests.support.bodies import envelope, subscription
 from tests.support.system import CATALOG
 

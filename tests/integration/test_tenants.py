@@ -38,7 +38,8 @@ from sync.store import counters
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import Due
 from sync.store.keys import DEFAULT_KEYS as keys
-from sync.store.store import Change, Committed, Store, StoreError
+from sync.store.models import Change, Committed, StoreError
+from sync.store.store import Store
 from sync.worker import Worker
 from tests.support.bodies import webhook
 from tests.support.paddle import KEY, Paddle, price_id, simulating

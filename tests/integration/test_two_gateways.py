@@ -14,7 +14,8 @@ import pytest
 
 from gateway.auth import jwks
 from gateway.auth.mint import mint
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.gateway import PUBLISH_KEY, SECRET, Client, Running, environment, open_client, run_gateway, token
 from tests.support.jwks import document, signed
 from tests.support.wait import until

@@ -27,7 +27,8 @@ from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.inbox import Record
 from sync.core import instants
 from sync.store.command_pipeline import CommandPipeline
-from sync.store.store import Change, Committed, Store, StoreError
+from sync.store.models import Change, Committed, StoreError
+from sync.store.store import Store
 from sync.worker import ATTEMPTS_MAX, Worker
 from tests.support.bodies import webhook
 from tests.support.servers import Server, start_valkey

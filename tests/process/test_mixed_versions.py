@@ -28,8 +28,9 @@ from planwire_client import AsyncPublisher, Replica, outbox
 from planwire_client.core.commit import BILLING
 from sync.billing.domain import codec
 from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.models import Change, Verdict
 from sync.store.redis.connect import connect
-from sync.store.store import Change, Store, Verdict
+from sync.store.store import Store
 from tests.support.bodies import SECRET as PADDLE_SECRET
 from tests.support.bodies import signature, webhook
 from tests.support.chromium import chromium

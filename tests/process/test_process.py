@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from sync.store.models import Change
 from sync.store.redis.connect import connect
-from sync.store.store import Change
 from tests.support.attacker import request
 from tests.support.gateway import PATIENCE_S, environment
 from tests.support.processes import clean_environ

@@ -20,7 +20,8 @@ import pytest
 
 from sync.billing.catalog.watcher import EXAMPLE
 from sync.store.keys import DEFAULT_KEYS as keys
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.gateway import environment
 from tests.support.processes import clean_environ
 from tests.support.servers import free_port, missing

@@ -12,7 +12,7 @@ import jwt as pyjwt
 import pytest
 
 from sync.store.keys import DEFAULT_KEYS as keys
-from sync.store.store import Change, Snapshot
+from sync.store.models import Change, Snapshot
 from tests.integration.test_slow_reader import open_raw
 from tests.support.gateway import SECRET, token
 from tests.support.proxy import run_proxy

@@ -8,7 +8,8 @@ import httpx2
 import orjson
 
 from gateway.console.reports import lease
-from sync.store.store import Change, Store
+from sync.store.models import Change
+from sync.store.store import Store
 from tests.support.gateway import Running
 from tests.support.wait import until
 

@@ -19,7 +19,8 @@ from planwire_client.core.commit import BILLING, PUBLISHER, order_token
 from sync.core import announcement
 from sync.core.announcement import Announcement
 from sync.store.keys import DEFAULT_KEYS as keys
-from sync.store.store import Change, Committed, Snapshot, Store, StoreError, Verdict
+from sync.store.models import Change, Committed, Snapshot, StoreError, Verdict
+from sync.store.store import Store
 
 TOPIC = "tenant:acme"
 STEP_US = 10_000

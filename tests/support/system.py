@@ -29,8 +29,9 @@ from sync.simulator.app import create_app
 from sync.simulator.paddle import entities
 from sync.simulator.provider import Provider
 from sync.store.keys import DEFAULT_KEYS as keys
+from sync.store.models import Change, LogEntry
 from sync.store.redis.connect import connect as connect_store
-from sync.store.store import Change, LogEntry, Store
+from sync.store.store import Store
 from tests.support import processes
 from tests.support.asgi import serving
 from tests.support.bodies import SANDBOX_SECRET, SECRET, envelope, signature, subscription

@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 
 from sync.store.command_pipeline import run_commands
-from sync.store.store import Change, Committed, Store
+from sync.store.models import Change, Committed
+from sync.store.store import Store
 
 OVERVIEW = "*"
 """The lease that every open console holds, whatever it looks at."""

@@ -23,7 +23,7 @@ from gateway.console.reports.topic_views import age_s
 from gateway.hub.subscription import Subscription
 from gateway.hub.topic import LiveTopic
 from gateway.node import Node
-from sync.store.store import Change, Snapshot, StoreError
+from sync.store.models import Change, Snapshot, StoreError
 
 log = structlog.get_logger("gateway.console")
 

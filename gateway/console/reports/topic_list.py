@@ -20,7 +20,8 @@ from gateway.console.reports.tab_status import Status, worst
 from gateway.console.reports.topic_views import age_s
 from gateway.hub.hub import Hub
 from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
-from sync.store.store import Store, StoreError
+from sync.store.models import StoreError
+from sync.store.store import Store
 
 STORED_MAX = 50_000
 """Maximum number of topics that are collected from the store."""

@@ -13,7 +13,7 @@ import orjson
 from sync.core import instants
 
 if TYPE_CHECKING:
-    from sync.store.store import LogEntry, Snapshot
+    from sync.store.models import LogEntry, Snapshot
 
 DIFF_MAX = 500
 """Maximum number of differences listed between two versions."""

@@ -24,7 +24,7 @@ from gateway.console.routes.topic_actions import TopicActions
 from gateway.console.scopes import ADMIN
 from sync.http.body import read_json
 from sync.http.problem import Problem
-from sync.store.store import StoreError
+from sync.store.models import StoreError
 
 if TYPE_CHECKING:
     from sync.billing.api.operator_service import OperatorService

@@ -16,7 +16,7 @@ from gateway.console.routes.query import console_json
 from gateway.node import Node
 from sync.http.body import read_json
 from sync.http.problem import Problem
-from sync.store.store import StoreError
+from sync.store.models import StoreError
 
 LOGIN_BODY_MAX_BYTES = 4096
 

@@ -17,7 +17,7 @@ from gateway.node import Node
 from planwire_client.core import canonical_json, document
 from planwire_client.core.commit import PUBLISHER
 from sync.http.problem import Problem
-from sync.store.store import Change, Verdict
+from sync.store.models import Change, Verdict
 
 
 class TopicActions:

@@ -22,7 +22,8 @@ from sync.core import instants
 from sync.http.body import read_json
 from sync.http.pagination import BEFORE
 from sync.http.problem import Problem
-from sync.store.store import LogEntry, Store, StoreError
+from sync.store.models import LogEntry, StoreError
+from sync.store.store import Store
 
 TOPICS_MAX = 500
 TABS_MAX = 500

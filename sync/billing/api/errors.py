@@ -8,7 +8,7 @@ from sync.billing.domain.outcome import ChangeRejected
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.storage.tenant_facts import FactsError
 from sync.http.problem import FORESEEN, Errors, Problem
-from sync.store.store import StoreError
+from sync.store.models import StoreError
 
 RETRY_AFTER_S: Final = "5"
 """Seconds until a backend should try again while the store is away."""

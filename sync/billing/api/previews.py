@@ -30,7 +30,7 @@ from sync.http.fields import Reader
 from sync.http.openapi import VERSION, Answer
 from sync.http.parameters import PathText
 from sync.http.problem import Problem
-from sync.store.store import Snapshot
+from sync.store.models import Snapshot
 
 BILLING_MODE = "prorated_immediately"
 """How a previewed change is billed, unless told otherwise."""

@@ -27,7 +27,7 @@ from sync.http.openapi import VERSION, Answer, Operation
 from sync.http.problem import Problem
 from sync.process import logs
 from sync.settings import SyncSettings
-from sync.store.store import StoreError
+from sync.store.models import StoreError
 
 _LOGGER = "sync.billing.api.webhooks"
 _log = structlog.get_logger(_LOGGER)

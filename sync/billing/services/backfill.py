@@ -21,7 +21,7 @@ from sync.billing.services.dry_run import DryEffects
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.backfill_progress import LEASE_S, BackfillProgress, Counts, ItemResult
 from sync.core.errors import SyncError
-from sync.store.store import StoreError
+from sync.store.models import StoreError
 
 PATIENCE_S = 60.0
 """How long one page may take, the wait for the rate budget included."""

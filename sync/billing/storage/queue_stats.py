@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from sync.billing.storage.environment import Environment
 from sync.store.command_pipeline import CommandPipeline, Script
-from sync.store.store import Store, StoreError
+from sync.store.models import StoreError
+from sync.store.store import Store
 
 CACHE_S = 5.0
 """For how long the queues are not read again, however often they are asked for."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sync.billing.domain import codec
 from sync.billing.domain.model import Facts
 from sync.core.errors import SyncError
-from sync.store.store import Snapshot
+from sync.store.models import Snapshot
 
 
 class FactsError(SyncError):

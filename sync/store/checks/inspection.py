@@ -18,7 +18,8 @@ from redis.exceptions import RedisError, ResponseError
 from sync.core.errors import SyncError
 from sync.store.checks import eviction, rights, schema
 from sync.store.checks.eviction import Memory
-from sync.store.store import Store, StoreError
+from sync.store.models import StoreError
+from sync.store.store import Store
 
 log = structlog.get_logger()
 

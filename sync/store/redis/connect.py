@@ -17,6 +17,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from planwire_client.core.names import DEFAULT_PREFIX, PrefixError, check_prefix
 from sync.store.keys import Keys
+from sync.store.models import StoreError
 from sync.store.redis.cluster import NODE_TIMEOUT_S, Cluster
 from sync.store.redis.cluster_client import ClusterRedis
 from sync.store.redis.failover import renewing
@@ -32,7 +33,7 @@ from sync.store.redis.urls import (
     parse_servers,
     tls_context,
 )
-from sync.store.store import Store, StoreError
+from sync.store.store import Store
 
 SOCKET_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0

@@ -10,7 +10,7 @@ import pytest
 from gateway.api.publish_request import CloudEvent, Limits, Origin, origin, read_change
 from planwire_client.core.limits import EVENT_ID_MAX
 from sync.http.problem import Problem
-from sync.store.store import Change
+from sync.store.models import Change
 
 LIMITS = Limits(state_max_bytes=1000, state_max_depth=4)
 BY = Origin("ci", "2026-11-23T00:00:00.000Z")

@@ -19,7 +19,7 @@ from planwire_client.core.commit import PUBLISHER
 from sync.core import announcement
 from sync.core.announcement import Announcement
 from sync.store.keys import DEFAULT_KEYS as keys
-from sync.store.store import Snapshot
+from sync.store.models import Snapshot
 from tests.support.wait import until
 
 TABS = 10_000

@@ -30,7 +30,7 @@ from planwire_client.core.commit import PUBLISHER
 from sync.core import announcement
 from sync.core.announcement import Announcement
 from sync.store.keys import DEFAULT_KEYS as keys
-from sync.store.store import ABSENT, Snapshot
+from sync.store.models import ABSENT, Snapshot
 
 TOPICS = ("tenant:a", "tenant:b")
 SOCKETS = 6

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from sync.http.endpoint import Handler, Streaming, route
 from sync.http.problem import FORESEEN, Problem, exception_handlers
-from sync.store.store import StoreError
+from sync.store.models import StoreError
 
 
 async def refused_stream(_: Request) -> Response:

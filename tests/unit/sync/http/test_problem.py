@@ -7,7 +7,7 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from sync.http.problem import STATUSES, Problem, problem_of
-from sync.store.store import StoreError
+from sync.store.models import StoreError
 
 
 @pytest.mark.parametrize(("code", "status"), STATUSES.items())

@@ -9,7 +9,8 @@ import fakeredis
 import pytest
 from redis.asyncio import Redis
 
-from sync.store.store import Change, Store, Verdict
+from sync.store.models import Change, Verdict
+from sync.store.store import Store
 from tests.support.memory_store import Clock, memory_store
 from tests.support.store_contract import TOPIC, Another, StoreContract
 

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.console.reports import topic_views
 from gateway.console.reports.topic_views import Difference
-from sync.store.store import LogEntry, Snapshot
+from sync.store.models import LogEntry, Snapshot
 
 
 @pytest.mark.parametrize(

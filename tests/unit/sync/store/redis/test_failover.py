@@ -13,10 +13,10 @@ import pytest
 from redis.exceptions import ResponseError
 
 from planwire_client.core.failover import WRONG_SERVER_CODES, wrong_server_code
+from sync.store.models import StoreError
 from sync.store.redis import connect as connecting
 from sync.store.redis.connect import connect
 from sync.store.redis.failover import WrongServerError
-from sync.store.store import StoreError
 from tests.support.proxy import Proxy, run_proxy
 from tests.support.resp import LOGIN, FakeStore, fake_store
 from tests.support.wait import until
