@@ -1,8 +1,8 @@
-"""`python -m sync.outbox`: takes what applications enqueued in PostgreSQL and commits it, exactly once in effect.
+"""`python -m sync.outbox`: commits the rows that applications enqueued in PostgreSQL, exactly once in effect.
 
-A row is deleted in the same database transaction that holds its lock, after the store has it: a relay that dies in
-between leaves the row, and its event id makes the repetition a duplicate. The first pending row of a topic is that
-topic's lock, so any number of relays may run, and within a topic rows are committed in the order of their transactions.
+A row is deleted in the database transaction that holds its lock, after the store has it. A relay that dies in between
+leaves the row, and its event id makes the repetition a duplicate. The first pending row of a topic is the topic's lock:
+any number of relays may run, and a topic's rows are committed in the order of their transactions.
 
 The table is made by the applications (`planwire_client.outbox.DDL`); this module knows its columns, not its schema.
 `python -m sync.outbox list`, `retry` and `drop` are about the rows that were refused, as `planwire outbox` is.

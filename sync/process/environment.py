@@ -1,4 +1,4 @@
-"""The environment as every process reads it: only known names, values without blanks at their ends. Pure.
+"""The environment variables as every process reads them: known names only, values without surrounding blanks. Pure.
 
 Kubernetes adds variables of its own to every container of a namespace, and those of a Service whose name begins with
 `planwire` have our prefix. They are recognised by name and form, and left out.

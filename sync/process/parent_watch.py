@@ -1,7 +1,6 @@
-"""Ends this process when another one is gone: what `make run` started leaves with it, however it dies.
+"""Ends this process when another one has ended: the processes of `make run` end with it, however it dies.
 
-It sends this process a plain SIGTERM, so that the usual way out is taken, and a SIGKILL only if that leads nowhere.
-It does not restart, report or clean up anything.
+This process gets a SIGTERM, which stops it cleanly, and a SIGKILL if it is still there after GRACE_S.
 """
 
 from __future__ import annotations
@@ -16,13 +15,14 @@ from collections.abc import Mapping
 from sync.process import environment
 
 POLL_S = 0.2
-"""How often the process is looked for where the kernel cannot tell (no pidfd)."""
+"""Time between two looks at the process where the kernel cannot tell of its end (no pidfd)."""
+
 GRACE_S = 10.0
-"""How long this process may take to leave after the SIGTERM."""
+"""Time between SIGTERM and SIGKILL."""
 
 
 def watch(pid: int) -> None:
-    """Return at once; from now on this process gets SIGTERM as soon as process `pid` has ended, or is gone already.
+    """Send this process SIGTERM as soon as process `pid` has ended, at once if it has already. Returns immediately.
 
     Raises:
         ValueError: pid is not a process id.
@@ -33,7 +33,7 @@ def watch(pid: int) -> None:
 
 
 def watch_from(environ: Mapping[str, str]) -> None:
-    """Watch the process that PLANWIRE_WATCH_PID names; nothing when it is not set.
+    """Watch the process that PLANWIRE_WATCH_PID names, if it is set.
 
     Raises:
         ValueError: it is not a process id.
@@ -47,9 +47,9 @@ def watch_from(environ: Mapping[str, str]) -> None:
 
 
 def wait_for(pid: int, timeout_s: float | None = None) -> bool:
-    """Return whether process `pid` has ended: True as soon as it has or is not there, False after the timeout.
+    """Wait for the end of process `pid`; return True when it has ended or never was, False after the timeout.
 
-    A process that has ended and is not yet collected by its parent has ended.
+    A process that its parent has not collected yet has ended.
     """
     try:
         descriptor = os.pidfd_open(pid)
@@ -67,7 +67,7 @@ def wait_for(pid: int, timeout_s: float | None = None) -> bool:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is a running process `pid`, of any user."""
+    """Return whether there is a running process `pid`, of any user."""
     return not wait_for(pid, 0)
 
 

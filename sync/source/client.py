@@ -1,7 +1,6 @@
-"""Asks the application's own backend what a topic's state is: one signed GET, with every limit that a publish has.
+"""Asks the application's own backend for a topic's state: one signed GET, with every limit that a publish has.
 
-Only the configured address is ever asked; a redirect is an error, and what is answered is read up to a limit. When to
-ask, and what becomes of an answer, is hydration.py's.
+Only the configured address is asked: a redirect is an error, and an answer is read up to a limit.
 """
 
 from __future__ import annotations

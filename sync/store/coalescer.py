@@ -1,6 +1,6 @@
-"""What is asked of the store at the same time travels together: one round trip for all who ask while one is under way.
+"""Coalesces concurrent calls: callers that arrive while a batch is in flight are sent together in the next one.
 
-Alone, nobody waits; under load a round trip serves many, and most of what one costs is paid once. It knows no store.
+A lone caller is sent at once. Under load a round trip serves many callers, and most of its cost is paid once.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 LOADS_MAX = 64
-"""How many travel at once: the answers of the first wait for those of the last."""
+"""Callers in one batch: the answer of the first waits for that of the last."""
 
 
 class Coalescer(Generic[T, R]):
-    """Sends loads through `send`, which answers each in order; an exception for an answer is raised to who asked.
+    """Sends loads through `send`, which returns an answer for each, in order.
 
-    Who finds nothing under way drives, the others ride with the next. A SyncError of `send` is raised to all aboard.
+    The first caller sends; callers that come meanwhile wait for the next batch, which the first of them sends. An
+    exception as an answer is raised to its caller, a SyncError raised by `send` to every caller of the batch.
     """
 
     def __init__(
         self, send: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]], gave_up: Callable[[], Exception]
     ) -> None:
-        """Use `send`; riders whose driver ends before its time get what `gave_up` makes: nobody knows what was done."""
+        """Use `send`. If the sending caller is cancelled, the others get `gave_up()`: the outcome is unknown."""
         self._send = send
         self._gave_up = gave_up
         self._waiting: list[tuple[T, asyncio.Future[tuple[R | Exception] | None]]] = []
@@ -39,47 +40,45 @@ class Coalescer(Generic[T, R]):
         Raises:
             Exception: what `send` raised, or gave for an answer.
 
-        Cancelled while it waits, a load is not sent; cancelled later, it may have been.
+        A caller that is cancelled while it waits is not sent; cancelled later, it may have been.
         """
-        # An answer comes wrapped; None says: nobody drives any more, it is your turn.
+        # The result is a wrapped answer, or None: this caller sends the next batch.
         mine: asyncio.Future[tuple[R | Exception] | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((load, mine))
         if self._under_way:
             try:
-                told = await mine
+                result = await mine
             except asyncio.CancelledError:
                 if mine.done() and not mine.cancelled() and mine.result() is None:
                     self._hand_over()
                 raise
         else:
             self._under_way = True
-            told = None
-        if told is None:
-            told = await self._drive()
-        (answer,) = told
+            result = None
+        (answer,) = await self._send_batch() if result is None else result
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    async def _drive(self) -> tuple[R | Exception]:
-        # Who drives is the first that waits.
-        aboard, self._waiting = self._waiting[:LOADS_MAX], self._waiting[LOADS_MAX:]
+    async def _send_batch(self) -> tuple[R | Exception]:
+        # The sender is the first of those waiting.
+        batch, self._waiting = self._waiting[:LOADS_MAX], self._waiting[LOADS_MAX:]
         answers: Sequence[R | Exception] = ()
         try:
-            answers = await self._send([load for load, _ in aboard])
+            answers = await self._send([load for load, _ in batch])
         except SyncError as error:
-            answers = [error] * len(aboard)
+            answers = [error] * len(batch)
         finally:
             self._hand_over()
-            answers = answers or [self._gave_up()] * len(aboard)
-            for (_, rider), answer in zip(aboard[1:], answers[1:], strict=True):
-                if not rider.done():
-                    rider.set_result((answer,))
+            answers = answers or [self._gave_up()] * len(batch)
+            for (_, caller), answer in zip(batch[1:], answers[1:], strict=True):
+                if not caller.done():
+                    caller.set_result((answer,))
         return (answers[0],)
 
     def _hand_over(self) -> None:
-        """Have the first that still waits drive; where there is none, the next to come does."""
-        self._waiting = [(load, rider) for load, rider in self._waiting if not rider.done()]
+        """Let the first caller that still waits send the next batch; without one, the next to come does."""
+        self._waiting = [(load, caller) for load, caller in self._waiting if not caller.done()]
         if self._waiting:
             self._waiting[0][1].set_result(None)
         else:

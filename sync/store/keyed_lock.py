@@ -1,4 +1,4 @@
-"""One at a time per key within this process, so that tasks do not race each other into compare-and-set conflicts."""
+"""A lock per key within one process: its tasks do not race each other into compare-and-set conflicts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 
 class KeyedLock:
-    """Locks by key, kept only while somebody holds or waits for one. Other processes are not kept out."""
+    """Locks by key, each kept only while a task holds or waits for it."""
 
     def __init__(self) -> None:
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
@@ -18,7 +18,7 @@ class KeyedLock:
 
     @contextlib.asynccontextmanager
     async def of(self, key: str) -> AsyncIterator[None]:
-        """Hold the key's turn for as long as the block lasts."""
+        """Hold the key's lock for the block."""
         lock, users = self._locks.get(key) or (asyncio.Lock(), 0)
         self._locks[key] = lock, users + 1
         try:

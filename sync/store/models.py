@@ -11,7 +11,7 @@ from sync.core import announcement
 from sync.core.errors import SyncError
 
 FIELDS = ("version", "state", "cause", "rev", "owner", "erased")
-"""What is read of a topic's hash, in this order."""
+"""Fields that are read of a topic's hash, in this order."""
 
 ALL_FIELDS = (*FIELDS, "private", "digest")
 """The same with the backend-only part."""
@@ -21,8 +21,7 @@ ABSENT = b"null"
 
 
 class StoreError(SyncError):
-    """The store could not be reached, or refused. Nothing can be said about whether a commit happened: retry it with
-    the same event id."""
+    """The store is unreachable or failing. A commit may have happened: repeat it with the same event id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Committed:
     Attributes:
         version: the topic's after the call, microseconds since 1970; 0 where it has no state.
         rev: the topic's after the call; see `Snapshot`.
-        unannounced: why the store did not announce what it committed, or empty. It stands, and is found by sweeps.
+        unannounced: why the store did not announce the commit, or empty. The commit stands, and sweeps find it.
     """
 
     verdict: Verdict
@@ -46,9 +45,9 @@ class Snapshot:
     """A topic's newest committed version as raw JSON bytes. Without state: version 0, state `null`, the rest empty.
 
     Attributes:
-        private: the backend-only part; empty for none, and where it was not asked for.
-        rev: rises with every commit, also with one that makes no version; what writers compare-and-set on.
-        owner: BILLING, PUBLISHER, or empty where only a build from before the owner has written it.
+        private: the backend-only part; empty if there is none or it was not read.
+        rev: rises with every commit, also one that makes no version; writers compare-and-set on it.
+        owner: BILLING or PUBLISHER; empty if only a build from before the owner has written it.
         erased: whether the topic was erased.
         restored: whether a gateway gave the state back to a store that had lost it, so that the private part is older;
             False where the private part was not asked for.
@@ -67,19 +66,19 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a commit is asked to do.
+    """One commit.
 
     Attributes:
         topic: the topic's name, already checked.
         state: the whole public state, canonical JSON.
         private: the backend-only part, canonical JSON or empty.
         event_id: dedupe key, remembered for seven days; empty for none.
-        order: refused as stale unless bytewise greater than the stored token; empty for none.
-        if_version: refused as conflict unless this is the stored version (0: no state yet).
+        order: `stale` unless bytewise greater than the stored token; empty for none.
+        if_version: `conflict` unless this is the stored version (0: no state yet).
         cause: JSON object telling why, or empty.
         previous: the snapshot the caller read before, from which a merge patch is made; None for no patch.
-        owner: who computes this state: BILLING or PUBLISHER. A publisher's is refused as billed once billing does.
-        if_rev: refused as conflict unless this is the stored rev (0: no state yet).
+        owner: BILLING or PUBLISHER: which of them computes this state. A publisher's is `billed` once billing does.
+        if_rev: `conflict` unless this is the stored rev (0: no state yet).
         erases: whether this is the topic's erasure.
     """
 

@@ -1,6 +1,6 @@
-"""Changes completed by what they replace, so that the store can announce merge patches with them.
+"""Adds to changes the snapshots that they replace, so that the store can announce merge patches.
 
-A hint: commit.lua drops a patch whose base is not what is stored by then, and announces the whole state alone.
+The commit script drops a patch whose base is not stored any more, and announces the whole state alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from sync.store.models import Change, Snapshot
 from sync.store.store import Store
 
 PATCH_MIN_BYTES = 1024
-"""States below it get no merge patch: reading the stored one costs more than the patch saves."""
+"""Minimum size of a state that gets a merge patch: below, reading the stored state costs more than the patch saves."""
 
 
 async def with_previous(store: Store, changes: Sequence[Change]) -> list[Change]:

@@ -1,7 +1,7 @@
-"""Counts commits that the store would not announce, as for a user without rights to the channels.
+"""Counts commits that the store did not announce, as for a user without rights to the channels.
 
-What was committed stands. Tabs learn of it by a gateway's next sweep instead of at once, and no gateway calls itself
-fresh meanwhile: its own canaries are not announced either.
+The commit stands. Tabs learn of it by a gateway's next sweep, and no gateway reports itself as fresh meanwhile: its own
+canaries are not announced either.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ import structlog
 log = structlog.get_logger()
 
 LOG_EVERY_S = 10.0
-"""The least time between two log lines: while the rights are missing, each commit is one of these."""
+"""Minimum time between two log lines: without the rights every commit would write one."""
 
 
 class Unannounced:
-    """Those of one process. `count`: how many there were so far."""
+    """The unannounced commits of one process.
+
+    Attributes:
+        count: their number so far.
+    """
 
     def __init__(self) -> None:
         self.count = 0

@@ -1,7 +1,7 @@
-"""Looks at what the store itself says of being fit for use: its user's rights, what it evicts, its data's format.
+"""Checks whether the store is fit for use: its user's rights, its eviction policy, its data's format.
 
-It looks when a process starts, and again and again: both can be changed while everything runs. A server that does not
-tell is no reason not to start.
+A process checks when it starts, and repeatedly while it runs: all of them can change. A server that does not tell does
+not keep a process from starting.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from sync.store.store import Store
 log = structlog.get_logger()
 
 START_PATIENCE_S = 2.0
-"""Seconds that a process waits at its start for the store to tell whether it may be used; then it starts anyway."""
+"""Maximum time that a starting process waits for the store's answers; then it starts anyway."""
 
 EVERY_S = 10.0
-"""Seconds between two looks of a process that has no probe to go by."""
+"""Time between two checks of a process without a probe."""
 
 SERVERS_MAX = 64
-"""How many primaries of a Cluster are asked in one look."""
+"""Primaries of a Cluster that are asked in one check."""
 
 
 class UnfitStoreError(SyncError):

@@ -1,7 +1,7 @@
-"""What the store's user must be allowed, and which of its ACL rules are missing.
+"""The rights that the store's user needs, and the ACL rules that it lacks.
 
-A server since Redis 7 gives a new user no channels, and a user for one application seldom has every command. Each right
-is asked for without being used, by allowed.lua. A server before Redis 7 cannot tell, and is taken to allow everything.
+Since Redis 7 a new user has no channels, and a user for one application seldom has every command. allowed.lua asks for
+each right without using it. A server before Redis 7 cannot tell; it is taken to allow everything.
 """
 
 from __future__ import annotations

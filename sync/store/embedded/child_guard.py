@@ -8,7 +8,6 @@ Elsewhere this process stays and watches a pipe whose other end only the starter
 
 LIFELINE_FD -1 means: let the kernel do it. In watching mode, killing this process too leaves the program alone; the
 store is then still locked by its server, and whoever comes next attaches to it.
-It does not restart anything and knows nothing of stores.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Opens the store from its URL, and tells where its bus is. Knows nothing of what is read or written there."""
+"""Opens the store of a URL: one server, Sentinel or Cluster; and the bus of its announcements."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def connect(url: str, *, prefix: str = DEFAULT_PREFIX, durable: bool = False) ->
         PrefixError: `prefix` cannot be one.
     """
     if "://" not in url:
-        # Nothing of it is shown: what stands before a colon may be a password.
+        # The text is not shown: it may contain a password.
         raise StoreUrlError(f"it has no scheme; write redis://HOST:PORT/0, or another of {FORMS}")
     try:
         scheme = urlsplit(url).scheme
@@ -78,7 +78,7 @@ def connect(url: str, *, prefix: str = DEFAULT_PREFIX, durable: bool = False) ->
 
 
 def _timeouts(socket_timeout_s: float | None = None) -> dict[str, Any]:
-    # redis-py's own default is ten attempts, which stalls a call on a dead server for seconds.
+    # redis-py's default of ten attempts would stall a call on a dead server for seconds.
     return {
         "socket_timeout": SOCKET_TIMEOUT_S if socket_timeout_s is None else socket_timeout_s,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
@@ -110,7 +110,7 @@ def _direct(url: str, prefix: str, durable: bool) -> Connected:
     redis = Redis.from_url(url, max_connections=CONNECTIONS_MAX, **_timeouts())
     pool = redis.connection_pool
     try:
-        pool.connection_class(**pool.connection_kwargs)  # else an option that there is not would fail on first use
+        pool.connection_class(**pool.connection_kwargs)  # an unknown option would fail on first use only
     except (TypeError, RedisError) as error:
         options = ", ".join(sorted(dict(parse_qsl(split.query))))
         raise StoreUrlError(f"an option ({options}) is not known, or has a wrong value: {error}") from error
@@ -153,13 +153,13 @@ def _sentinel(url: str, prefix: str, durable: bool) -> Connected:
 
 
 class _Sentinels(Sentinel):
-    """redis-py's, whose error would say of each Sentinel how it is connected to, and not what is wrong with it."""
+    """redis-py's Sentinel, with an error that says what is wrong with each."""
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
-        """Return host and port of the primary, by the first Sentinel that knows it; that one is asked first then.
+        """Return host and port of the primary from the first Sentinel that knows it; that one is asked first next time.
 
         Raises:
-            redis.sentinel.MasterNotFoundError: none does; in one line, why.
+            redis.sentinel.MasterNotFoundError: no Sentinel knows it; one line says why.
         """
         reasons = []
         for index, watcher in enumerate(self.sentinels):
@@ -203,7 +203,7 @@ def _cluster(url: str, prefix: str, durable: bool) -> Connected:
 
 
 class _ClusterBus:
-    """The bus of a Cluster: sharded pub/sub, by the same layout as the commands."""
+    """The bus of a Cluster: sharded pub/sub, with the layout of the commands."""
 
     is_sharded = True
 
@@ -214,7 +214,7 @@ class _ClusterBus:
         self.listen = cluster.listen
 
     def listen_left(self, on_left: Callable[[], None]) -> None:
-        pass  # whoever is demoted there no longer owns slots, which the layout tells
+        pass  # a demoted server no longer owns slots, which the layout shows
 
     @property
     def layout(self) -> Layout | None:

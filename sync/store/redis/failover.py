@@ -1,9 +1,9 @@
-"""Connection pools that leave a server which says that it is not the one to ask, and look up its name again.
+"""Connection pools that leave a server which is not the primary any more, and look up its name again.
 
 A managed store fails over behind one DNS name: new connections reach the new primary, and those made before stay at the
 old one, which answers `READONLY` for as long as they live. Such a reply ends its connection, marks all others of the
 pool as old, and is retried like a lost connection. An old connection is made anew before its next use. Others that are
-connected to the same server are told (`Renewal.listen`).
+connected to the same server can listen (`Renewal.listen`).
 """
 
 from __future__ import annotations

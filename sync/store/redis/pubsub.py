@@ -1,4 +1,4 @@
-"""Where announcements come from: the seam between the gateway's feed and the store in each of its forms."""
+"""Where announcements come from: the seam between the gateway's subscriber and the store in each of its forms."""
 
 from __future__ import annotations
 
@@ -27,41 +27,38 @@ class Bus(Protocol):
 
     @property
     def is_sharded(self) -> bool:
-        """Whether a channel is heard only where its slot is (SSUBSCRIBE), or anywhere (SUBSCRIBE)."""
+        """Whether a channel is announced by its slot's shard only (SSUBSCRIBE), or by any server (SUBSCRIBE)."""
 
     @property
     def layout(self) -> Layout | None:
-        """Who announces which slot, as far as is known; None before `refresh` has succeeded."""
+        """Which shard announces which slot; None before the first `refresh`."""
 
     async def refresh(self) -> Layout:
-        """Return the layout, asked for anew.
+        """Read the layout from the servers and return it.
 
         Raises:
             StoreError: no server tells it.
         """
 
     async def endpoint(self, shard: str) -> Endpoint:
-        """Return where a shard is now; asked before every connection, since a failover moves it.
+        """Return a shard's present address; it is asked for before every connection, since a failover changes it.
 
         Raises:
             StoreError: no server is known.
         """
 
     def moved(self, slot: int, shard: str) -> None:
-        """Take note that a server says a slot is this shard's."""
+        """Note that a server named this shard as the slot's owner."""
 
     def listen(self, on_change: Callable[[], None]) -> None:
-        """Have `on_change` called whenever the layout has changed."""
+        """Call `on_change` whenever the layout has changed."""
 
     def listen_left(self, on_left: Callable[[], None]) -> None:
-        """Have `on_left` called whenever the store's server turned out to be the wrong one: connect to it anew."""
+        """Call `on_left` whenever the store's server is the wrong one: its address must be looked up again."""
 
 
 class SingleServerPubSub:
-    """The bus of a store that is no Cluster; `where` tells the server's present address.
-
-    listen_left: takes a listener that is called whenever the server turned out to be the wrong one.
-    """
+    """The bus of a store with one server. `where` returns its present address; `listen_left`: see `Bus`."""
 
     is_sharded = False
     layout = WHOLE

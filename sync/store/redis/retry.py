@@ -1,4 +1,4 @@
-"""How often a command is tried again, which failures of a connection count as one, and that a cancel is never lost."""
+"""Retries of a command: which failures count as a lost connection, and no cancellation is lost."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 T = TypeVar("T")
 
 CLOSED = "the handler is closed"
-"""What uvloop's RuntimeError says of a write to a transport whose peer has gone a moment ago."""
+"""Text of uvloop's RuntimeError for a write to a transport whose peer has just closed it."""
 
 
 class CancelSafeRetry(Retry):
-    """redis-py's retry, for which a connection that the event loop has closed under a write is a lost connection.
+    """redis-py's retry, with two repairs.
 
-    asyncio's own transports drop such a write and fail the read after it; uvloop raises a RuntimeError, which redis-py
-    would pass on to whoever asked.
+    A write to a connection that has just been closed counts as a lost connection: uvloop raises a RuntimeError for it,
+    which redis-py would pass on (asyncio's transports fail the read instead).
 
-    No attempt loses a cancel (see `heeding`): a task that asks the store in a loop would live on, and whoever waits for
-    its end would wait for ever.
+    No attempt loses a cancellation (see `cancel_guard`): a task that asks the store in a loop would never end.
     """
 
     async def call_with_retry(self, do: Callable[[], Awaitable[T]], *arguments: Any, **options: Any) -> T:
-        """Return what `do` returns, tried again as often as set.
+        """Return the result of `do`, repeated as often as set.
 
         Raises:
             redis.exceptions.ConnectionError: the connection was lost each time.
-            asyncio.CancelledError: the task was cancelled meanwhile, whatever became of the command.
+            asyncio.CancelledError: the task was cancelled meanwhile; the command may have run.
         """
         heed = cancel_guard()
 

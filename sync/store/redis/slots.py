@@ -1,6 +1,6 @@
-"""Which server announces and keeps what: the hash slots of a Redis Cluster, and their one owner elsewhere. Pure.
+"""The layout of a store: which shard owns which hash slot. Pure.
 
-A store that is no Cluster has one shard, named "", and every slot is its own; nothing here asks which it is.
+A store that is no Cluster has one shard, named "", which owns every slot.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 SLOTS = 16384
 VARIANTS_MAX = 100_000
-"""Names tried until one lies in a given shard: one with a single slot is found in 997 of 1,000 cases."""
+"""Names tried until one lies in a given shard; for a shard with a single slot 997 of 1,000 searches succeed."""
 
 NOBODY = -1
 
@@ -36,7 +36,7 @@ def variants(name: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Who owns which slot, as far as is known.
+    """Which shard owns which slot.
 
     Attributes:
         shards: the names of the primaries that own slots, `host:port`; ("",) where there is one server only.
@@ -47,7 +47,7 @@ class Layout:
     owners: tuple[int, ...] = ()
 
     def owner(self, slot: int) -> str | None:
-        """Return the shard that owns a slot, or None while nobody does."""
+        """Return the shard that owns a slot, or None if it has no owner."""
         if not self.owners:
             return self.shards[0]
         index = self.owners[slot]
