@@ -72,7 +72,7 @@ from benchmarks.tabs import (
     Source,
     WokenPlanwireClient,
 )
-from sync.store.store import COMMIT_LUA
+from planwire_client.core.commit import LUA
 
 CUT_S = 2.0
 """How long a client has no network."""
@@ -544,7 +544,7 @@ def _load_client(
     file = folder / f"tokens-of-{first}-{len(tokens)}-{random.getrandbits(32)}"
     file.write_text("\n".join(tokens) + "\n")
     with redis.Redis(port=store_port) as client:
-        sha = client.script_load(COMMIT_LUA)
+        sha = client.script_load(LUA)
     command = [str(rig.build("load", "-lz")), "--port", str(port), "--sockets", str(len(tokens))]
     command += ["--topics", str(topics), "--first", str(first), "--tokens", str(file), "--pids", ""]
     command += ["--store", str(store_port), "--sha", str(sha), "--fill", "600", *extra]

@@ -27,8 +27,8 @@ from typing import Any
 import redis
 
 from gateway.auth.mint import mint
+from planwire_client.core.commit import LUA
 from sync.store.embedded.data_dir import find_binary
-from sync.store.store import COMMIT_LUA
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -211,7 +211,7 @@ def store(folder: Path, *options: str, core: int = LOAD_CORE) -> Iterator[int]:
         until = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
-                client.script_load(COMMIT_LUA)
+                client.script_load(LUA)
                 break
             except redis.ConnectionError:
                 if time.monotonic() > until or server.poll() is not None:
@@ -310,7 +310,7 @@ def load(candidate: Candidate, folder: Path, sockets: int, topics: int, *extra: 
         command += ["--name", candidate.name, "--pids", ",".join(map(str, pids)), *candidate.load]
         if "--http" not in candidate.load:
             with redis.Redis(port=store_port) as client:
-                sha = client.script_load(COMMIT_LUA)
+                sha = client.script_load(LUA)
             command += ["--store", str(store_port), "--sha", str(sha)]
         if candidate.is_planwire:
             command += ["--tokens", str(tokens(folder, sockets))]

@@ -32,10 +32,7 @@ from sync.store.unannounced import Unannounced
 if TYPE_CHECKING:
     from sync.store.redis.cluster import Cluster
 
-COMMIT_LUA = commit.LUA
-"""The commit script's source; any backend with a Redis connection may load it and commit straight to the store."""
-
-_COMMIT = Script.of(COMMIT_LUA)
+_COMMIT = Script(commit.LUA, commit.SHA)
 _RESTORE = Script.load(__package__, "restore")
 _VERSIONS = Script.load(__package__, "versions")
 
@@ -62,6 +59,7 @@ class Store:
     Attributes:
         redis: the client, whose replies are bytes.
         keys: the names of the installation's keys and channels.
+        durable: whether `wait_durable` waits.
         unannounced: commits that the store did not announce.
     """
 
@@ -72,21 +70,16 @@ class Store:
         self.redis = redis
         self.keys = keys
         self._cluster = cluster
-        self._durable = durable
+        self.durable = durable
         self.unannounced = Unannounced()
-
-    @property
-    def durable(self) -> bool:
-        """Whether `wait_durable` waits."""
-        return self._durable
 
     def pipeline(self) -> CommandPipeline:
         """Return a pipeline with a round trip of its own."""
         return CommandPipeline(self, shared=False)
 
-    def arguments(self, change: Change) -> tuple[list[str], list[bytes | str]]:
-        """Return the keys and arguments with which COMMIT_LUA commits `change`; `committed` reads its answer."""
-        return commit.keys_of(self.keys, change.topic), commit.arguments_of(
+    def add_commit(self, pipeline: CommandPipeline, change: Change) -> None:
+        """Add the commit of `change` to `pipeline`; `committed` reads the reply."""
+        arguments = commit.arguments_of(
             self.keys,
             change.topic,
             change.state,
@@ -101,6 +94,7 @@ class Store:
             erases=change.erases,
             if_rev=change.if_rev,
         )
+        pipeline.script(_COMMIT, commit.keys_of(self.keys, change.topic), *arguments)
 
     async def commit(self, change: Change) -> Committed:
         """Commit and announce `change`, or reject it; return its verdict.
@@ -121,8 +115,7 @@ class Store:
         """
         pipeline, pauses = self.pipeline(), Pauses()
         for change in changes:
-            script_keys, arguments = self.arguments(change)
-            pipeline.script(_COMMIT, script_keys, *arguments)
+            self.add_commit(pipeline, change)
             await pauses.due()  # the patch of a large state takes milliseconds
         return [
             StoreError(f"commit of {change.topic}: {reply}")
@@ -132,7 +125,7 @@ class Store:
         ]
 
     def committed(self, change: Change, reply: Any) -> Committed:
-        """Return COMMIT_LUA's answer to a change's `arguments`; a commit that was not announced is counted."""
+        """Return what the commit script replied to a change; a commit that was not announced is counted."""
         verdict = Verdict(reply[0].decode())
         if verdict is Verdict.DUPLICATE and not change.event_id:
             verdict = Verdict.APPLIED  # a repetition of this very commit; see _event_id
@@ -279,8 +272,7 @@ class Store:
             raise StoreError(f"ping: {error}") from error
 
     async def wait_durable(self, timeout_s: float = 4.0) -> None:
-        """Return when everything that this client wrote before is in the append-only file on disk; at once if not
-        `durable`.
+        """Return when what this client wrote before is in the append-only file on disk; at once if not `durable`.
 
         WAITAOF covers its own connection only. A marker is written ahead of it on the same connection: the file is
         written in order, so everything answered before lies before the marker.
@@ -288,7 +280,7 @@ class Store:
         Raises:
             StoreError: not within `timeout_s`, or the store keeps no append-only file.
         """
-        if not self._durable:
+        if not self.durable:
             return
         if self._cluster is None:
             await self._wait_at(self.redis, self.keys.durable, timeout_s)

@@ -39,19 +39,19 @@ async def test_others_have_their_turns_between_the_items_of_a_batch(
     async with run_gateway(environment(store_url)) as running, publisher(running) as client:
         read: list[int] = []
         made: list[int] = []
-        arguments = running.node.store.arguments
+        add_commit = running.node.store.add_commit
 
         def noted_read(*given: Any) -> Change:
             read.append(turns)
             return read_change(*given)
 
-        def noted_arguments(change: Change) -> Any:
+        def noted_commit(pipeline: Any, change: Change) -> None:
             if change.topic.startswith("tenant:"):  # and no probe of the bus
                 made.append(turns)
-            return arguments(change)
+            add_commit(pipeline, change)
 
         monkeypatch.setattr(publish, "read_change", noted_read)
-        monkeypatch.setattr(running.node.store, "arguments", noted_arguments)
+        monkeypatch.setattr(running.node.store, "add_commit", noted_commit)
         other = asyncio.create_task(others())
         for number in range(2):  # the second time there are patches to be made
             items = [{"topic": f"tenant:t{index}", "state": {"n": number, "pad": "x" * 2000}} for index in range(ITEMS)]

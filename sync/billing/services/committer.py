@@ -22,18 +22,16 @@ from sync.billing.storage.environment import Environment
 from sync.billing.storage.event_log import append_event
 from sync.billing.storage.provider_snapshots import record_snapshots
 from sync.store.coalescer import Coalescer
-from sync.store.command_pipeline import CommandPipeline, Script
+from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue
 from sync.store.keyed_lock import KeyedLock
 from sync.store.models import Change, Committed, Snapshot, StoreError, Verdict
-from sync.store.store import COMMIT_LUA, Store
+from sync.store.store import Store
 
 CONFLICTS_MAX = 25
 """How often a commit is tried anew because another writer came first."""
 
 CONFLICT_PAUSE_S = 0.02
-
-_COMMIT = Script.of(COMMIT_LUA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +182,7 @@ class Committer:
             StoreError: the store is unreachable or failing.
         """
         batch = CommandPipeline(self._store) if batch is None else batch
-        keys, arguments = self._store.arguments(change)
-        batch.script(_COMMIT, keys, *arguments)
+        self._store.add_commit(batch, change)
         return self._store.committed(change, (await batch.run())[-1])
 
     def prepare(self, batch: CommandPipeline, topic: str, wake_us: int | None, *, enlists: bool) -> None:
