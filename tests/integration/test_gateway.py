@@ -708,7 +708,7 @@ async def test_a_store_that_lost_its_data_gets_it_back_and_no_browser_notices(st
         await client.receive()
         await store.redis.flushall()
         await until(lambda: running.node.metrics.restored == 1)
-        assert await store.read(TOPIC) == Snapshot(TOPIC, kept, b'{"a":1}', b"", b"", kept, PUBLISHER)
+        assert await store.read(TOPIC) == Snapshot(TOPIC, kept, b'{"a":1}', b"", b"", kept, PUBLISHER, restored=True)
         await nothing_more(client)
         version = await commit(store, {"a": 2})
         assert version > kept
@@ -750,7 +750,7 @@ async def test_an_older_file_s_state_gives_way_to_what_is_held_here(store_url: s
         await client.receive()
         await store.redis.hset(keys.snap(TOPIC), mapping={"version": str(older), "state": b'{"a":1}', "cause": b""})
         await until(lambda: running.node.metrics.restored == 1)
-        assert await store.read(TOPIC) == Snapshot(TOPIC, held, b'{"a":2}', b"", b"", held, PUBLISHER)
+        assert await store.read(TOPIC) == Snapshot(TOPIC, held, b'{"a":2}', b"", b"", held, PUBLISHER, restored=True)
         await nothing_more(client)
     assert running.node.metrics.resets == 0
 
