@@ -16,7 +16,7 @@ from gateway.auth.tokens import Auth
 from gateway.hub.hub import Hub
 from gateway.metrics import Metrics
 from gateway.settings import GatewaySettings
-from sync.http.callers import Caller, Guard
+from sync.http.endpoint import Caller, Guard
 from sync.http.problem import Problem
 from sync.store.checks.inspection import Inspection
 from sync.store.store import Store

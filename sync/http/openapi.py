@@ -9,14 +9,15 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, JsonValue, TypeAdapter
 
-from sync.http.callers import Scope
-from sync.http.endpoint import Handler
+from sync.http.endpoint import Handler, Scope
 from sync.http.parameters import Parameter
 from sync.http.problem import MEDIA_TYPE, STATUSES
 
 H = TypeVar("H", bound=Callable[..., Any])
 
 CODES: dict[str, JsonValue] = {"enum": [*sorted(STATUSES)]}
+
+_Mode = Literal["validation", "serialization"]
 
 REF = "#/components/schemas/{model}"
 
@@ -84,16 +85,14 @@ class Operation:
 def declared(holder: object) -> Iterator[tuple[Operation, Handler]]:
     """Yield the operations that the methods of `holder` declare, in order, each with its bound method."""
     for name, member in vars(type(holder)).items():
-        operation = getattr(member, "operation", None)
-        if isinstance(operation, Operation):
+        if isinstance(operation := getattr(member, "operation", None), Operation):
             yield operation, getattr(holder, name)
 
 
 def operations(kind: type) -> list[Operation]:
     """Return the operations that the methods of a class declare, in order."""
-    return [
-        found for member in vars(kind).values() if isinstance(found := getattr(member, "operation", None), Operation)
-    ]
+    found = [getattr(member, "operation", None) for member in vars(kind).values()]
+    return [operation for operation in found if isinstance(operation, Operation)]
 
 
 def document(operations: Iterable[Operation], info: Mapping[str, Any], security: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,25 +122,17 @@ class _Schemas:
     """The JSON Schemas of all bodies (as they are read) and answers (as they are written)."""
 
     def __init__(self, operations: Iterable[Operation]) -> None:
-        inputs: list[tuple[Any, Literal["validation", "serialization"], TypeAdapter[Any]]] = [
-            (id(ProblemDocument), "validation", TypeAdapter(ProblemDocument))
-        ]
+        kinds: list[tuple[Any, _Mode]] = [(ProblemDocument, "validation")]
         for operation in operations:
-            bodies = operation.body.values()
-            inputs += [(id(kind), "validation", TypeAdapter(kind)) for kind in bodies if _is_type(kind)]
-            kinds = [answer.kind for answer in operation.answers.values()]
-            inputs += [(id(kind), "serialization", TypeAdapter(kind)) for kind in kinds if _is_type(kind)]
-        self._of, schemas = TypeAdapter.json_schemas(inputs, ref_template=REF)
+            kinds += [(kind, "validation") for kind in operation.body.values()]
+            kinds += [(answer.kind, "serialization") for answer in operation.answers.values()]
+        adapters = [(id(kind), mode, TypeAdapter[Any](kind)) for kind, mode in kinds if _is_type(kind)]
+        self._of, schemas = TypeAdapter.json_schemas(adapters, ref_template=REF)
         self.definitions: dict[str, Any] = schemas["$defs"]
 
-    def read(self, kind: Any) -> Mapping[str, Any]:
-        """Return the schema of a body."""
-        found: Mapping[str, Any] = self._of[id(kind), "validation"] if _is_type(kind) else kind
-        return found
-
-    def written(self, kind: Any) -> Mapping[str, Any]:
-        """Return the schema of an answer."""
-        found: Mapping[str, Any] = self._of[id(kind), "serialization"] if _is_type(kind) else kind
+    def of(self, kind: Any, mode: _Mode) -> Mapping[str, Any]:
+        """Return the schema of a type."""
+        found: Mapping[str, Any] = self._of[id(kind), mode] if _is_type(kind) else kind
         return found
 
 
@@ -154,7 +145,9 @@ def _described(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
     if operation.parameters:
         described["parameters"] = [parameter.document() for parameter in operation.parameters]
     if operation.body:
-        content = {media_type: {"schema": schemas.read(kind)} for media_type, kind in operation.body.items()}
+        content = {
+            media_type: {"schema": schemas.of(kind, "validation")} for media_type, kind in operation.body.items()
+        }
         described["requestBody"] = {"required": operation.is_body_required, "content": content}
     answers = {status: _answer(answer, schemas) for status, answer in operation.answers.items()}
     problems = sorted(_problems((*operation.problems, "internal")).items())
@@ -166,7 +159,7 @@ def _described(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
 def _answer(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
     found: dict[str, Any] = {"description": answer.description}
     if answer.kind is not None:
-        found["content"] = {answer.media_type: {"schema": schemas.written(answer.kind)}}
+        found["content"] = {answer.media_type: {"schema": schemas.of(answer.kind, "serialization")}}
     if answer.headers:
         found["headers"] = {
             name: {"description": description, "schema": {"type": kind}}

@@ -31,7 +31,7 @@ from sync.billing.providers.stripe import webhooks as stripe
 from sync.billing.services.attempt import Done
 from sync.billing.services.wiring import BillingServices
 from sync.http.body import BODY_MAX_BYTES
-from sync.http.callers import Caller
+from sync.http.endpoint import Caller
 from sync.http.problem import Problem
 from sync.settings import SyncSettings
 from sync.store.keys import DEFAULT_KEYS as keys

@@ -33,7 +33,7 @@ from sync.billing.services.catch_up import CatchUp
 from sync.billing.services.reproject import Refresh
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.tenant_facts import facts_of
-from sync.http.callers import Caller
+from sync.http.endpoint import Caller
 from sync.settings import SyncSettings
 from sync.store.delayed_queue import Due
 from sync.store.store import Store

@@ -31,7 +31,7 @@ from sync.billing.providers.rate_limit import LocalRateLimiter
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.inbox import Inbox
 from sync.core import instants
-from sync.http.callers import Caller
+from sync.http.endpoint import Caller
 from sync.http.problem import Problem
 from sync.settings import SyncSettings
 from sync.store import counters

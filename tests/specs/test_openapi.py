@@ -15,7 +15,7 @@ from gateway.api.routes import routes as gateway_routes
 from sync import bootstrap
 from sync.billing.api import routes as billing_routes
 from sync.billing.catalog.watcher import EXAMPLE
-from sync.http.callers import Caller
+from sync.http.endpoint import Caller
 from sync.http.problem import STATUSES
 from sync.settings import SyncSettings
 from sync.store.store import Store

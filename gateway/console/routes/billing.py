@@ -19,7 +19,7 @@ from gateway.console.reports import tab_status
 from gateway.console.routes.query import console_json, number, parsed, topic_of
 from planwire_client.core.topic import TENANT_KIND, Topic
 from sync.core import instants
-from sync.http.pagination import AFTER, BEFORE
+from sync.http.parameters import AFTER, BEFORE
 from sync.http.problem import Problem
 from sync.store.command_pipeline import run_commands
 

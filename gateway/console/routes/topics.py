@@ -20,7 +20,7 @@ from gateway.console.reports.topic_list import LivePage, Stored, dated, merged
 from gateway.console.routes.query import console_json, number, parsed, topic_of
 from sync.core import instants
 from sync.http.body import read_json
-from sync.http.pagination import BEFORE
+from sync.http.parameters import BEFORE
 from sync.http.problem import Problem
 from sync.store.models import LogEntry, StoreError
 from sync.store.store import Store

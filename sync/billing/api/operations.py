@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sync.http.callers import Scope
+from sync.http.endpoint import Scope
 from sync.http.openapi import Answer, Operation
 from sync.http.parameters import Parameter, PathText, QueryText
 

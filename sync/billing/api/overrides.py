@@ -18,11 +18,10 @@ from sync.billing.domain.preview import difference
 from sync.billing.storage.tenant_facts import facts_of, is_erased
 from sync.core import instants
 from sync.http.body import BODY_PROBLEMS, json_response, read_object
-from sync.http.callers import by
+from sync.http.endpoint import by
 from sync.http.fields import Reader
 from sync.http.openapi import VERSION, Answer
-from sync.http.pagination import LIMIT
-from sync.http.parameters import PathText
+from sync.http.parameters import LIMIT, PathText
 from sync.http.problem import Problem
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.store import Store

@@ -13,8 +13,7 @@ from sync.billing.storage.inbox import Record
 from sync.core import instants
 from sync.http.body import json_response
 from sync.http.openapi import VERSION, Answer
-from sync.http.pagination import AFTER, LIMIT
-from sync.http.parameters import PathText
+from sync.http.parameters import AFTER, LIMIT, PathText
 from sync.http.problem import Problem
 
 

@@ -25,7 +25,7 @@ from sync.billing.storage.preview_store import PreviewStore
 from sync.billing.storage.tenant_facts import facts_of
 from sync.core import instants
 from sync.http.body import BODY_PROBLEMS, json_response, read_object
-from sync.http.callers import by
+from sync.http.endpoint import by
 from sync.http.fields import Reader
 from sync.http.openapi import VERSION, Answer
 from sync.http.parameters import PathText

@@ -19,8 +19,7 @@ from sync.billing.api.tenants import Tenants
 from sync.billing.api.topics import Topics
 from sync.billing.providers import registry
 from sync.billing.services.wiring import BillingServices
-from sync.http.callers import Guard, guarded, require
-from sync.http.endpoint import Count, Handler, not_counted, route
+from sync.http.endpoint import Count, Guard, Handler, guarded, not_counted, require, route
 from sync.http.openapi import Operation, declared
 from sync.http.openapi import operations as operations_of
 from sync.settings import SyncSettings

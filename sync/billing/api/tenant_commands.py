@@ -12,7 +12,7 @@ from sync.billing.domain.model import Facts
 from sync.billing.domain.outcome import Outcome
 from sync.billing.services.reproject import Refresh, Reprojected
 from sync.billing.services.wiring import BillingServices
-from sync.http.callers import Scope, require
+from sync.http.endpoint import Scope, require
 from sync.http.problem import Problem
 
 

@@ -23,10 +23,10 @@ from sync.billing.services.reconcile import Reconciliation, Report
 from sync.billing.services.wiring import BillingServices
 from sync.core import instants
 from sync.http.body import BODY_PROBLEMS, json_response, read_object
-from sync.http.callers import by
+from sync.http.endpoint import by
 from sync.http.fields import Reader
 from sync.http.openapi import VERSION, Answer
-from sync.http.pagination import BEFORE, LIMIT
+from sync.http.parameters import BEFORE, LIMIT
 from sync.http.problem import Problem
 
 _SCHEDULE = Reader(ScheduleRequest)

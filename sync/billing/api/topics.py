@@ -11,7 +11,7 @@ from sync.billing.api.bodies import answers
 from sync.billing.api.operations import GUARDED
 from sync.billing.services.wiring import BillingServices
 from sync.http.body import json_response
-from sync.http.callers import by, require
+from sync.http.endpoint import by, require
 from sync.http.fields import TOPIC_PATTERN
 from sync.http.openapi import VERSION, Answer, Operation
 from sync.http.parameters import PathText

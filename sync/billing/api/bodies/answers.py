@@ -10,7 +10,7 @@ from planwire_client.core.limits import VERSION_MAX
 from sync.billing.api.bodies.requests import Kind
 from sync.billing.domain.outcome import Outcome
 from sync.http.fields import TIME, Model, OneOf, Version
-from sync.http.pagination import PAGE_MAX
+from sync.http.parameters import PAGE_MAX
 
 OUTCOMES = [outcome.value for outcome in Outcome if outcome is not Outcome.CONFLICT]
 
