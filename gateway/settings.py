@@ -15,9 +15,9 @@ from gateway.auth.origins import LOOPBACK_HOSTS
 from gateway.auth.rights import KEY_NAME, Grant, parse_grants
 from gateway.console import scopes
 from gateway.errors import GatewayError
-from sync.process import settings_base
+from sync.process import settings
 from sync.process.environment import PREFIX
-from sync.store.settings import StoreSettings
+from sync.process.settings import StoreSettings
 
 SECRET_MIN_BYTES = 32
 """The shortest HS256 secret that is accepted (RFC 7518 section 3.2: at least the size of the hash)."""
@@ -29,7 +29,7 @@ _BEARER = re.compile(rf"[A-Za-z0-9._~+/=-]{{{SECRET_MIN_BYTES},512}}")
 _PUBLISH_KEY = re.compile(rf"({KEY_NAME}):([0-9a-f]{{64}})(?::([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?))?")
 
 
-class SettingsError(GatewayError, settings_base.SettingsError):
+class SettingsError(GatewayError, settings.SettingsError):
     """The environment does not make a configuration; `problems` has one sentence each, none shows a secret."""
 
 

@@ -13,11 +13,9 @@ from planwire_client.core.topic import LIVE
 from sync.billing.catalog.watcher import EXAMPLE
 from sync.billing.providers import registry
 from sync.billing.providers.settings import API_RATE_MAX, ProviderSettings, is_confidential, is_url
-from sync.process import settings_base
 from sync.process.environment import PREFIX
-from sync.process.settings_base import SettingsError as SettingsError
-from sync.process.settings_base import SettingsModel
-from sync.store.settings import StoreSettings
+from sync.process.settings import SettingsError as SettingsError
+from sync.process.settings import SettingsModel, StoreSettings, read
 
 SOURCE_SECRET_MIN_BYTES = 32
 """What an HMAC-SHA256 key should have (RFC 2104 section 3: the hash's length)."""
@@ -112,7 +110,7 @@ class SyncSettings(StoreSettings):
             SettingsError: a name is unknown, a setting has two values, or a value has the wrong form.
         """
         models = {name: spec.settings for name, spec in registry.PROVIDERS.items()}
-        given = settings_base.read(environ, cls, *models.values())
+        given = read(environ, cls, *models.values())
         providers: dict[str, SettingsModel] = {}
         problems: list[str] = []
         for name, model in models.items():

@@ -20,7 +20,6 @@ from sync.http.openapi import CODES, VERSION, Answer, Operation
 from sync.http.problem import Problem, problem_of
 from sync.store.models import Change, StoreError, Verdict
 from sync.store.models import Committed as Commit
-from sync.store.previous import with_previous
 
 BATCH_MAX_CONTAINERS = 100_000
 """Maximum number of objects and arrays in a batch. They determine how long parsing its JSON holds the event loop."""
@@ -102,7 +101,7 @@ class Publishing:
         item = await read_json(request, settings.body_max_bytes, settings.body_timeout_s)
         change = read_change(item, self._limits, origin(key.name, time.time()))
         require_right(gateway, key, Scope.PUBLISH, change.topic)
-        (change,) = await with_previous(store, [change])
+        (change,) = await store.with_previous([change])
         commit = await store.commit(change)
         await store.wait_durable()
         gateway.metrics.verdicts[commit.verdict] += 1
@@ -173,7 +172,7 @@ class Publishing:
     async def _commit(self, changes: list[Change]) -> list[dict[str, object]]:
         """Return one result for each change, in order."""
         store = self._gateway.store
-        changes = await with_previous(store, changes)
+        changes = await store.with_previous(changes)
         commits = await store.commit_many(changes)
         await store.wait_durable()
         results: list[dict[str, object]] = []

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from gateway.cli.output import say
 from sync.process.environment import PREFIX
-from sync.process.settings_base import SettingsModel
+from sync.process.settings import SettingsModel
 
 UNITS = {"_per_s": "per second", "_s": "seconds", "_ms": "milliseconds", "_bytes": "bytes"}
 """Ending of a field's name to its unit; the longer endings first."""

@@ -22,8 +22,7 @@ from gateway.server.supervisor import EXIT_SETTINGS, exit_if_died, run_supervise
 from gateway.settings import GatewaySettings, SettingsError
 from gateway.ws.session_socket import SessionSocket
 from sync.process import environment, logs, parent_watch
-from sync.store.checks.inspection import UnfitStoreError, check_start
-from sync.store.checks.schema import SchemaError
+from sync.store.checks.inspection import SchemaError, UnfitStoreError, check_start
 from sync.store.redis.connect import connect
 
 log = structlog.get_logger("gateway.server")

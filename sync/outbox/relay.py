@@ -33,7 +33,6 @@ from sync.process.stop_signals import stop_signals
 from sync.settings import SettingsError, SyncSettings
 from sync.store.checks.inspection import check_start
 from sync.store.models import Change, StoreError, Verdict
-from sync.store.previous import with_previous
 from sync.store.store import Store
 
 try:
@@ -245,7 +244,7 @@ class Relay:
             round_ = [queue[-1] for queue in queues]
             try:
                 changes = [row.change for row in round_ if row.change is not None]
-                outcomes = await self._store.commit_many(await with_previous(self._store, changes))
+                outcomes = await self._store.commit_many(await self._store.with_previous(changes))
             except StoreError as error:
                 failure = error
                 break  # what earlier rounds committed is taken out: else a flaky store would have it repeated for ever

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Awaitable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import replace
+from typing import Any, cast
 
+import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -26,29 +29,20 @@ from sync.store.models import (
     Verdict,
     snapshot_of,
 )
-from sync.store.redis.slots import slot_of, variants
-from sync.store.unannounced import Unannounced
+from sync.store.redis.cluster_client import ClusterRedis
+from sync.store.redis.slots import WHOLE, Layout, slot_of, variants
 
-if TYPE_CHECKING:
-    from sync.store.redis.cluster import Cluster
+log = structlog.get_logger()
+
+PATCH_MIN_BYTES = 1024
+"""Minimum size of a state that gets a merge patch: below, reading the stored state costs more than the patch saves."""
+
+UNANNOUNCED_LOG_S = 10.0
+"""Minimum time between two log lines of unannounced commits: without the rights every commit would write one."""
 
 _COMMIT = Script(commit.LUA, commit.SHA)
 _RESTORE = Script.load(__package__, "restore")
 _VERSIONS = Script.load(__package__, "versions")
-
-
-def patch_argument(change: Change) -> bytes:
-    """Return the commit script's patch argument: the change from `change.previous`, or empty."""
-    previous = change.previous
-    return b"" if previous is None else commit.patch_argument(previous.version, previous.state, change.state)
-
-
-def _event_id(change: Change) -> str:
-    """Return the change's dedupe key. A change bound to a version gets one of its own: sent again because its first
-    answer was lost, it would conflict with itself."""
-    if change.event_id or (change.if_version is None and change.if_rev is None):
-        return change.event_id
-    return f"~{secrets.token_hex(8)}"
 
 
 class Store:
@@ -60,18 +54,19 @@ class Store:
         redis: the client, whose replies are bytes.
         keys: the names of the installation's keys and channels.
         durable: whether `wait_durable` waits.
-        unannounced: commits that the store did not announce.
+        unannounced: number of commits that the store did not announce, as for a user without rights to the channels.
+            They stand: tabs learn of them by a gateway's next sweep, and no gateway reports itself as fresh meanwhile,
+            since its own canaries are not announced either.
     """
 
-    def __init__(
-        self, redis: Redis, keys: Keys = DEFAULT_KEYS, *, cluster: Cluster | None = None, durable: bool = False
-    ) -> None:
-        """Use `redis`; `cluster`: the Cluster behind it, if it is one. `durable`: see `wait_durable`."""
+    def __init__(self, redis: Redis, keys: Keys = DEFAULT_KEYS, *, durable: bool = False) -> None:
+        """Use `redis`. `durable`: see `wait_durable`."""
         self.redis = redis
         self.keys = keys
-        self._cluster = cluster
+        self._cluster = redis.nodes if isinstance(redis, ClusterRedis) else None
         self.durable = durable
-        self.unannounced = Unannounced()
+        self.unannounced = 0
+        self._unannounced_logged_at = float("-inf")
 
     def pipeline(self) -> CommandPipeline:
         """Return a pipeline with a round trip of its own."""
@@ -79,17 +74,20 @@ class Store:
 
     def add_commit(self, pipeline: CommandPipeline, change: Change) -> None:
         """Add the commit of `change` to `pipeline`; `committed` reads the reply."""
+        event_id, old = change.event_id, change.previous
+        if not event_id and (change.if_version is not None or change.if_rev is not None):
+            event_id = f"~{secrets.token_hex(8)}"  # else it would conflict with itself, sent again for a lost answer
         arguments = commit.arguments_of(
             self.keys,
             change.topic,
             change.state,
             change.private,
             is_sharded=self._cluster is not None,
-            event_id=_event_id(change),
+            event_id=event_id,
             order=change.order,
             if_version=change.if_version,
             cause=change.cause,
-            patch=patch_argument(change),
+            patch=b"" if old is None else commit.patch_argument(old.version, old.state, change.state),
             owner=change.owner,
             erases=change.erases,
             if_rev=change.if_rev,
@@ -97,22 +95,14 @@ class Store:
         pipeline.script(_COMMIT, commit.keys_of(self.keys, change.topic), *arguments)
 
     async def commit(self, change: Change) -> Committed:
-        """Commit and announce `change`, or reject it; return its verdict.
-
-        Raises:
-            StoreError: the store is unreachable or failing.
-        """
+        """Commit and announce `change`, or reject it; return its verdict."""
         (outcome,) = await self.commit_many([change])
         if isinstance(outcome, StoreError):
             raise outcome
         return outcome
 
     async def commit_many(self, changes: Sequence[Change]) -> list[Committed | StoreError]:
-        """Return a verdict for each change, in order, in one round trip; a failing change does not stop the others.
-
-        Raises:
-            StoreError: the store is unreachable.
-        """
+        """Return a verdict for each change, in order, in one round trip; a failing change does not stop the others."""
         pipeline, pauses = self.pipeline(), Pauses()
         for change in changes:
             self.add_commit(pipeline, change)
@@ -128,26 +118,38 @@ class Store:
         """Return what the commit script replied to a change; a commit that was not announced is counted."""
         verdict = Verdict(reply[0].decode())
         if verdict is Verdict.DUPLICATE and not change.event_id:
-            verdict = Verdict.APPLIED  # a repetition of this very commit; see _event_id
+            verdict = Verdict.APPLIED  # a repetition of this very commit; see `add_commit`
         done = Committed(verdict, int(reply[1]), int(reply[2]), reply[3].decode() if len(reply) > 3 else "")
         if done.unannounced:
-            self.unannounced.note(change.topic, done.unannounced)
+            self.unannounced += 1
+            now = time.monotonic()
+            if now - self._unannounced_logged_at >= UNANNOUNCED_LOG_S:
+                self._unannounced_logged_at = now
+                log.error("commit_unannounced", topic=change.topic, error=done.unannounced, count=self.unannounced)
         return done
 
-    async def read(self, topic: str) -> Snapshot:
-        """Return the topic's snapshot with its private part.
+    async def with_previous(self, changes: Sequence[Change]) -> list[Change]:
+        """Return the changes, in order, the larger ones with the snapshots they replace; read in one round trip.
 
-        Raises:
-            StoreError: the store is unreachable or failing.
+        The store can then announce merge patches. The commit script drops a patch whose base is not stored any more,
+        and announces the whole state alone.
         """
+        large = dict.fromkeys(change.topic for change in changes if len(change.state) >= PATCH_MIN_BYTES)
+        if not large:
+            return list(changes)
+        found = {one.topic: one for one in await self.read_many(list(large))}
+        # Of several of a topic only the first replaces what is stored; the script would drop the others' patches.
+        return [
+            replace(change, previous=found.pop(change.topic, None)) if len(change.state) >= PATCH_MIN_BYTES else change
+            for change in changes
+        ]
+
+    async def read(self, topic: str) -> Snapshot:
+        """Return the topic's snapshot with its private part."""
         return snapshot_of(topic, await self._one("HMGET", self.keys.snap(topic), *ALL_FIELDS))
 
     async def read_many(self, topics: Sequence[str]) -> list[Snapshot]:
-        """Return the topics' snapshots, in order, without their private parts, in one round trip.
-
-        Raises:
-            StoreError: the store is unreachable or failing.
-        """
+        """Return the topics' snapshots, in order, without their private parts, in one round trip."""
         pipeline = self.pipeline()
         for topic in topics:
             pipeline.command("HMGET", self.keys.snap(topic), *FIELDS)
@@ -155,11 +157,7 @@ class Store:
         return [snapshot_of(topic, fields) for topic, fields in zip(topics, replies, strict=True)]
 
     async def versions(self, topics: Sequence[str]) -> list[int]:
-        """Return the topics' newest versions, in order (0: no state), in one round trip.
-
-        Raises:
-            StoreError: the store is unreachable or failing.
-        """
+        """Return the topics' newest versions, in order (0: no state), in one round trip."""
         if not topics:
             return []
         names = [self.keys.snap(topic) for topic in topics]
@@ -181,9 +179,6 @@ class Store:
         Args:
             snapshot: what a gateway holds.
             over: the version that the store must hold; a commit in between stands.
-
-        Raises:
-            StoreError: the store is unreachable or failing.
         """
         arguments: list[bytes | str] = [str(snapshot.version), snapshot.state, snapshot.cause]
         arguments += ["" if over is None else str(over), snapshot.owner, "1" if snapshot.erased else ""]
@@ -195,50 +190,29 @@ class Store:
         return bool(restored)
 
     async def want_reconcile(self, topics: Sequence[str]) -> None:
-        """Queue `topics` for a comparison with their provider or source; a queued topic stays where it is.
-
-        Raises:
-            StoreError: the store is unreachable or failing.
-        """
+        """Queue `topics` for a comparison with their provider or source; a queued topic stays where it is."""
         pipeline = self.pipeline()
         DelayedQueue(self, self.keys.reconcile).request(pipeline, topics)
         await pipeline.run()
 
     async def expire(self, topic: str, after_s: int) -> None:
-        """Let the topic's state, log and event ids expire in `after_s` seconds.
-
-        Raises:
-            StoreError: the store is unreachable or failing.
-        """
+        """Let the topic's state, log and event ids expire in `after_s` seconds."""
         pipeline = self.pipeline()
         for key in (self.keys.snap(topic), self.keys.log(topic), self.keys.seen(topic)):
             pipeline.command("EXPIRE", key, after_s)
         await pipeline.run()
 
     async def log(self, topic: str, count: int = 100) -> list[LogEntry]:
-        """Return the topic's newest `count` versions, newest first (about 200 are kept).
-
-        Raises:
-            StoreError: the store is unreachable or failing.
-        """
+        """Return the topic's newest `count` versions, newest first (about 200 are kept)."""
         entries = await self._one("XREVRANGE", self.keys.log(topic), "+", "-", "COUNT", count)
         return [LogEntry(int(fields[b"version"]), fields[b"state"], fields[b"cause"]) for _, fields in entries]
 
     async def publish(self, channel: str, payload: bytes) -> int:
-        """Announce `payload` on a channel that is not a topic's; return the number of subscribers that received it.
-
-        Raises:
-            StoreError: the store is unreachable or failing.
-        """
-        announce = "PUBLISH" if self._cluster is None else "SPUBLISH"
-        return int(await self._one(announce, channel, payload))
+        """Announce `payload` on a channel that is not a topic's; return the number of subscribers that received it."""
+        return int(await self._one("PUBLISH" if self._cluster is None else "SPUBLISH", channel, payload))
 
     async def servers(self) -> dict[str, Redis]:
-        """Return a client of each primary by its name ("" where there is one server only).
-
-        Raises:
-            StoreError: no node tells the Cluster's layout.
-        """
+        """Return a client of each primary by its name ("" where there is one server only)."""
         if self._cluster is None:
             return {"": self.redis}
         try:
@@ -246,9 +220,13 @@ class Store:
         except (RedisError, OSError) as error:
             raise StoreError(str(error)) from error
 
+    @property
+    def _layout(self) -> Layout | None:
+        return WHOLE if self._cluster is None else self._cluster.layout
+
     def shard_of(self, topic: str) -> str:
         """Return the name of the topic's shard; "" if it is not known, or there is one server only."""
-        layout = None if self._cluster is None else self._cluster.layout
+        layout = self._layout
         return "" if layout is None else layout.owner(slot_of(self.keys.head(topic).encode())) or ""
 
     def by_shard(self, topics: Sequence[str]) -> dict[str, list[str]]:
@@ -261,11 +239,7 @@ class Store:
         return found
 
     async def ping(self) -> None:
-        """Return when the store has answered; of a Cluster every primary.
-
-        Raises:
-            StoreError: a server did not answer.
-        """
+        """Return when the store has answered; of a Cluster every primary."""
         try:
             await cast(Awaitable[Any], self.redis.ping())
         except (RedisError, OSError) as error:
@@ -280,25 +254,16 @@ class Store:
         Raises:
             StoreError: not within `timeout_s`, or the store keeps no append-only file.
         """
-        if not self.durable:
-            return
-        if self._cluster is None:
-            await self._wait_at(self.redis, self.keys.durable, timeout_s)
-            return
-        try:
-            shards = await self._cluster.primaries()
-        except (RedisError, OSError) as error:
-            raise StoreError(str(error)) from error
-        await asyncio.gather(*(self._wait_at_shard(self._cluster, shard, timeout_s) for shard in shards))
+        if self.durable:
+            servers = await self.servers()
+            await asyncio.gather(*(self._wait_at(name, server, timeout_s) for name, server in servers.items()))
 
-    async def _wait_at_shard(self, cluster: Cluster, shard: str, timeout_s: float) -> None:
-        layout = await cluster.refresh() if cluster.layout is None else cluster.layout
-        marker = layout.first_in(shard, variants(self.keys.durable))
-        if marker is not None:  # else the shard owns next to nothing
-            await self._wait_at(cluster.node(shard), marker, timeout_s)
-
-    async def _wait_at(self, redis: Redis, marker: str, timeout_s: float) -> None:
-        pipeline = CommandPipeline(Store(redis, self.keys), shared=False)
+    async def _wait_at(self, shard: str, server: Redis, timeout_s: float) -> None:
+        layout = self._layout
+        marker = None if layout is None else layout.first_in(shard, variants(self.keys.durable))
+        if marker is None:
+            return  # the shard owns next to nothing
+        pipeline = CommandPipeline(Store(server, self.keys), shared=False)
         pipeline.command("SET", marker, "1")
         pipeline.command("WAITAOF", 1, 0, int(timeout_s * 1000))
         _, (local, _replicas) = await pipeline.run()

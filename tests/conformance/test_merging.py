@@ -18,10 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planwire_client.core import canonical_json, merge_patch
+from planwire_client.core import canonical_json, commit, merge_patch
 from planwire_client.core.document import encode
-from sync.store.models import Change, Snapshot
-from sync.store.store import patch_argument
 from tests.support.servers import missing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,7 +114,7 @@ def test_a_patch_and_the_snapshot_it_stands_for_are_one_state_everywhere(
     patch = merge_patch.diff(canonical_json.decode(before), canonical_json.decode(after))
     if patch is None:
         return
-    announced = patch_argument(Change("tenant:a", after, previous=Snapshot("tenant:a", 1, before, b"", b"")))
+    announced = commit.patch_argument(1, before, after)
     data = announced.partition(b" ")[2] or canonical_json.encode(patch)
     held = merge_patch.apply(canonical_json.decode(before), canonical_json.decode(data))
     assert canonical_json.encode(held) == after, "the Python client"

@@ -213,11 +213,11 @@ async def test_without_channels_a_commit_is_answered_as_one_and_readiness_names_
             assert re.search(r"(?m)^planwire_unannounced_total [1-9]", metrics)
             await ask(server, "ACL", "SETUSER", "planwire", "&pw:*")
             await until(lambda: is_ready(running), timeout_s=HEALS_S)
-            counted = running.node.store.unannounced.count
+            counted = running.node.store.unannounced
             again = (await publish(running, {"n": 2})).json()["version"]
             while (await client.until("snapshot"))["version"] != again:
                 pass
-            assert running.node.store.unannounced.count == counted
+            assert running.node.store.unannounced == counted
 
 
 async def test_no_other_writer_takes_an_announcement_that_failed_for_a_commit_that_did(
@@ -229,7 +229,7 @@ async def test_no_other_writer_takes_an_announcement_that_failed_for_a_commit_th
         many = await store.commit_many([Change("user:two", b"{}"), Change("user:three", b"{}")])
         assert all(isinstance(done, Committed) and done.verdict == "applied" for done in (one, *many))
         assert all(isinstance(done, Committed) and "channel" in done.unannounced for done in (one, *many))
-        assert store.unannounced.count == 3
+        assert store.unannounced == 3
         unchanged = await store.commit(Change("user:one", b"{}"))
         assert (unchanged.verdict, unchanged.unannounced) == ("unchanged", "")
         async with AsyncPublisher(url) as publisher:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from redis.exceptions import RedisError
 
-from sync.store.checks import schema
-from sync.store.checks.schema import FORMAT, NEEDS, SchemaError
+from planwire_client.core.commit import FORMAT
+from sync.store.checks.inspection import NEEDS, SchemaError, mark_schema
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.models import StoreError
 from sync.store.redis.connect import connect
@@ -29,7 +29,7 @@ async def stored(store: Store) -> dict[bytes, bytes]:
 
 
 async def test_a_store_without_a_marker_gets_one_and_keeps_it(store: Store) -> None:
-    await asyncio.gather(*(schema.mark(store) for _ in range(5)))
+    await asyncio.gather(*(mark_schema(store) for _ in range(5)))
     assert await stored(store) == {b"format": b"%d" % FORMAT, b"needs": b"%d" % NEEDS}
 
 
@@ -37,7 +37,7 @@ async def test_a_build_that_understands_what_is_needed_leaves_a_newer_marker_as_
     newer = {b"format": b"%d" % (FORMAT + 3), b"needs": b"%d" % FORMAT}
     redis: Any = store.redis
     await redis.hset(keys.schema, mapping=newer)
-    await schema.mark(store)
+    await mark_schema(store)
     assert await stored(store) == newer
 
 
@@ -46,7 +46,7 @@ async def test_a_build_that_understands_less_is_told_so_and_changes_nothing(stor
     redis: Any = store.redis
     await redis.hset(keys.schema, mapping=newer)
     with pytest.raises(SchemaError, match=f"has format {FORMAT + 1}, and this build understands up to {FORMAT}"):
-        await schema.mark(store)
+        await mark_schema(store)
     assert await stored(store) == newer
 
 
@@ -54,7 +54,7 @@ async def test_installations_have_a_marker_each(store: Store, store_url: str) ->
     other = connect(store_url, prefix="other").store
     redis: Any = store.redis
     await redis.hset(keys.schema, "needs", FORMAT + 1)
-    await schema.mark(other)
+    await mark_schema(other)
     assert (await redis.hget(other.keys.schema, "format")) == b"%d" % FORMAT
     await other.aclose()
 
@@ -104,5 +104,5 @@ async def found(store: Store) -> bool:
 async def test_a_store_that_is_away_says_so() -> None:
     away = connect("redis://127.0.0.1:1").store
     with pytest.raises(StoreError, match="schema"):
-        await schema.mark(away)
+        await mark_schema(away)
     await away.aclose()

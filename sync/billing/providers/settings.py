@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
 from sync.billing.providers.base import Secret
-from sync.process.settings_base import SettingsModel
+from sync.process.settings import SettingsModel
 
 TOLERANCE_MAX_S = 86_400
 API_RATE_MAX = 1_000

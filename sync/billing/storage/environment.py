@@ -11,7 +11,7 @@ from sync.billing.storage.tenant_links import TenantLinks
 from sync.store import counters
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue
-from sync.store.shared_walk import SharedWalk
+from sync.store.lease import SharedWalk
 from sync.store.store import Store
 
 SCAN_COUNT = 500

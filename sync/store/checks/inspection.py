@@ -2,6 +2,11 @@
 
 A process checks when it starts, and repeatedly while it runs: all of them can change. A server that does not tell does
 not keep a process from starting.
+
+A marker tells the format of an installation's data: no build works on what it does not understand. A format is raised
+by every change of what stands in the store that an earlier build could misread. Two builds that follow one another
+understand each other's formats, so that a rolling deploy and a roll-back need no stop: `NEEDS` is at most the `FORMAT`
+of the build before. docs/operations.md has the policy, and the list of formats.
 """
 
 from __future__ import annotations
@@ -15,9 +20,11 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from planwire_client.core.commit import FORMAT
 from sync.core.errors import SyncError
-from sync.store.checks import eviction, rights, schema
+from sync.store.checks import eviction, rights
 from sync.store.checks.eviction import Memory
+from sync.store.command_pipeline import Script
 from sync.store.models import StoreError
 from sync.store.store import Store
 
@@ -33,8 +40,28 @@ SERVERS_MAX = 64
 """Primaries of a Cluster that are asked in one check."""
 
 
+NEEDS = 1
+"""The oldest format that a build must understand that works beside this one."""
+
+_SCHEMA = Script.load("sync.store", "schema")
+
+
 class UnfitStoreError(SyncError):
     """The store would lose what it is given; the text says why and what to do."""
+
+
+class SchemaError(SyncError):
+    """The store's data needs a newer build. `needs`: the format that one must understand."""
+
+    def __init__(self, needs: int) -> None:
+        super().__init__(needs)
+        self.needs = needs
+
+    def __str__(self) -> str:
+        return (
+            f"the store's data has format {self.needs}, and this build understands up to {FORMAT}:"
+            " start the newer build again, or name another store or PLANWIRE_PREFIX"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +140,7 @@ class Inspection:
                 await self.look()
                 self._say()
                 if not self._is_marked:
-                    await schema.mark(self.store)
+                    await mark_schema(self.store)
                     self._is_marked = True
             await asyncio.sleep(every_s)
 
@@ -144,6 +171,23 @@ async def _memory(server: Redis) -> Memory:
         return Memory()
 
 
+async def mark_schema(store: Store) -> None:
+    """Return once the store's data is marked as this build's too.
+
+    Raises:
+        SchemaError: it needs a newer build; nothing was changed.
+        StoreError: the store is unreachable or failing.
+    """
+    pipeline = store.pipeline()
+    pipeline.script(_SCHEMA, [store.keys.schema], FORMAT, NEEDS)
+    try:
+        (needs,) = map(int, await pipeline.run())
+    except StoreError as error:
+        raise StoreError(f"schema: {error}") from error
+    if needs > FORMAT:
+        raise SchemaError(needs)
+
+
 async def check_start(store: Store, *, dev: bool, patience_s: float = START_PATIENCE_S) -> None:
     """Return when the store may be used, or does not tell in time.
 
@@ -155,7 +199,7 @@ async def check_start(store: Store, *, dev: bool, patience_s: float = START_PATI
     try:
         async with asyncio.timeout(patience_s):
             await inspection.look()
-            await schema.mark(store)
+            await mark_schema(store)
     except (StoreError, TimeoutError):
         pass  # it may come later, and is looked at again then
     if reason := inspection.problems.get("eviction"):

@@ -18,8 +18,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from sync.store.redis.failover import renewing
-from sync.store.redis.retry import CancelSafeRetry
+from sync.store.redis.retry import CancelSafeRetry, renewing
 from sync.store.redis.slots import Layout, address, parse, shard_name
 
 NODE_TIMEOUT_S = 3.0

@@ -20,9 +20,8 @@ from sync.store.keys import Keys
 from sync.store.models import StoreError
 from sync.store.redis.cluster import NODE_TIMEOUT_S, Cluster
 from sync.store.redis.cluster_client import ClusterRedis
-from sync.store.redis.failover import renewing
 from sync.store.redis.pubsub import Bus, Endpoint, SingleServerPubSub
-from sync.store.redis.retry import CancelSafeRetry
+from sync.store.redis.retry import CancelSafeRetry, renewing
 from sync.store.redis.slots import Layout, address
 from sync.store.redis.urls import (
     FORMS,
@@ -198,7 +197,7 @@ def _cluster(url: str, prefix: str, durable: bool) -> Connected:
         raise StoreUrlError("a cluster URL is redis+cluster://host:port[,host:port...]: a Cluster has one database")
     options = {"socket_connect_timeout": CONNECT_TIMEOUT_S, **parts.login, **parts.tls_options}
     cluster = Cluster(parts.addresses, options, CONNECTIONS_MAX)
-    store = Store(ClusterRedis(cluster), Keys(prefix), cluster=cluster, durable=durable)
+    store = Store(ClusterRedis(cluster), Keys(prefix), durable=durable)
     return Connected(store, _ClusterBus(cluster, parts))
 
 

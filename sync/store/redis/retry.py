@@ -1,18 +1,42 @@
-"""Retries of a command: which failures count as a lost connection, and no cancellation is lost."""
+"""Retries of a command, and connection pools that leave a server which is not the primary any more.
+
+A managed store fails over behind one DNS name: new connections reach the new primary, and those made before stay at the
+old one, which answers `READONLY` for as long as they live. Such a reply ends its connection, marks all others of the
+pool as old, and is retried like a lost connection. An old connection is made anew before its next use. Others that are
+connected to the same server can listen (`Renewal.listen`).
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from planwire_client.core.failover import WRONG_SERVER_CODES, wrong_server_code
 
 T = TypeVar("T")
 
+log = structlog.get_logger()
+
 CLOSED = "the handler is closed"
 """Text of uvloop's RuntimeError for a write to a transport whose peer has just closed it."""
+
+HANGS_S = 1.0
+"""A connection hangs if it is given up after so long without a reply. Whoever asks may have a shorter time limit than
+the connection."""
+
+LOG_EVERY_S = 5.0
+"""The least time between two log lines of one pool: until the name is moved, every command is answered so."""
 
 
 class CancelSafeRetry(Retry):
@@ -60,3 +84,133 @@ def cancel_guard() -> Callable[[], None]:
             raise asyncio.CancelledError
 
     return heed
+
+
+class WrongServerError(RedisConnectionError):
+    """The server said that it is not the one to ask. The command has not run, and the connection is closed."""
+
+
+class Renewal:
+    """Which connections of one pool are old.
+
+    Attributes:
+        generation: int, raised whenever all connections made so far became old.
+    """
+
+    def __init__(self, codes: Iterable[str] = WRONG_SERVER_CODES) -> None:
+        """Leave the server on replies with one of `codes`."""
+        self.codes = frozenset(codes)
+        self.generation = 0
+        self._listeners: list[Callable[[], None]] = []
+        self._logged_at = float("-inf")
+
+    def listen(self, on_leave: Callable[[], None]) -> None:
+        """Have `on_leave` called whenever the server turned out to be the wrong one."""
+        self._listeners.append(on_leave)
+
+    def retire(self, generation: int) -> bool:
+        """Make all connections old, unless they already became so since `generation`; return whether they did now."""
+        if generation != self.generation:
+            return False
+        self.generation += 1
+        return True
+
+    def leave(self, generation: int, code: str) -> None:
+        """Make all connections old because one of `generation` was answered `code`, and tell the listeners."""
+        if not self.retire(generation):
+            return
+        now = time.monotonic()
+        if now - self._logged_at >= LOG_EVERY_S:
+            self._logged_at = now
+            log.warning("store_left", reply=code)
+        for listener in self._listeners:
+            listener()
+
+
+class _Renewed(AbstractConnection):
+    """What every kind of connection has in common; `renewal` is its pool's."""
+
+    def __init__(self, *, renewal: Renewal, **options: Any) -> None:
+        super().__init__(**options)
+        self._renewal = renewal
+        self._generation = renewal.generation
+        self._is_logging_in = False
+
+    async def connect(self) -> None:
+        if self.is_connected and self._generation != self._renewal.generation:
+            await self.disconnect(nowait=True)
+        await super().connect()  # type: ignore[no-untyped-call]
+
+    async def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
+        if self.is_connected:
+            return
+        # Noted before the name is looked up: who has connected meanwhile to what others leave counts as old.
+        self._generation = self._renewal.generation
+        self._is_logging_in = True
+        try:
+            await super().connect_check_health(check_health, retry_socket_connect)
+        finally:
+            self._is_logging_in = False
+
+    async def read_response(self, *arguments: Any, **options: Any) -> Any:
+        asked_at = time.monotonic()
+        try:
+            return await super().read_response(*arguments, **options)
+        except (RedisTimeoutError, asyncio.CancelledError):
+            # What hangs here was cut off somewhere on the way, and the idle ones most likely with it.
+            if time.monotonic() - asked_at >= HANGS_S:
+                self._renewal.retire(self._generation)
+            raise
+        except (ResponseError, RedisConnectionError) as error:
+            # redis-py's connection of a Sentinel has made a READONLY a lost connection by itself.
+            code = wrong_server_code(error) or wrong_server_code(error.__context__)
+            # A login that is refused says nothing about connections that are logged in: they may outlive a rotation.
+            if code not in self._renewal.codes or self._is_logging_in:
+                raise
+            await self.disconnect(nowait=True)
+            self._renewal.leave(self._generation, code)
+            if isinstance(error, RedisConnectionError):
+                raise
+            raise WrongServerError(f"{code} {error}") from error
+
+
+class _Tcp(_Renewed, Connection):
+    pass
+
+
+class _Tls(_Renewed, SSLConnection):
+    pass
+
+
+class _Unix(_Renewed, UnixDomainSocketConnection):
+    pass
+
+
+class _Sentinel(_Renewed, SentinelManagedConnection):
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        # redis-py's own goes back to the address it had; only the Sentinels know whether that is the primary still.
+        if not self.is_connected:
+            await self.connect_to(await self.connection_pool.get_master_address())  # type: ignore[no-untyped-call]
+        await super().send_packed_command(command, check_health)
+
+
+class _SentinelTls(_Sentinel, SentinelManagedSSLConnection):
+    pass
+
+
+_KINDS: dict[type[AbstractConnection], type[_Renewed]] = {
+    Connection: _Tcp,
+    SSLConnection: _Tls,
+    UnixDomainSocketConnection: _Unix,
+    SentinelManagedConnection: _Sentinel,
+    SentinelManagedSSLConnection: _SentinelTls,
+}
+
+
+def renewing(redis: Redis, codes: Iterable[str] = WRONG_SERVER_CODES) -> Renewal:
+    """Have the client's pool, which must not have been used yet, leave its server on `codes`; return its renewal."""
+    pool = redis.connection_pool
+    renewal = Renewal(codes)
+    pool.connection_class = _KINDS[pool.connection_class]
+    pool.connection_kwargs["renewal"] = renewal
+    return renewal

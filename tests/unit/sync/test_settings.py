@@ -14,7 +14,7 @@ from sync.billing.providers import registry
 from sync.billing.providers.base import Secret
 from sync.outbox import relay
 from sync.process import parent_watch
-from sync.process.settings_base import SettingsModel
+from sync.process.settings import SettingsModel
 from sync.settings import SettingsError, SyncSettings
 from sync.simulator import settings as simulator_settings
 

@@ -68,7 +68,7 @@ class Names:
 
     @property
     def schema(self) -> str:
-        """Hash of the format of the installation's data; see `sync.store.checks.schema`. Two fields."""
+        """Hash of the format of the installation's data; see `sync.store.checks.inspection`. Two fields."""
         return f"{self.head('schema')}:format"
 
     def snap(self, topic: str) -> str:

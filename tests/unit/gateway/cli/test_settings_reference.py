@@ -15,7 +15,7 @@ from gateway.cli import settings_reference
 from gateway.cli.settings_reference import Reader, Setting, collect
 from gateway.settings import GatewaySettings
 from sync.process import environment
-from sync.process.settings_base import SettingsModel
+from sync.process.settings import SettingsModel
 
 ROOT = Path(__file__).resolve().parents[4]
 

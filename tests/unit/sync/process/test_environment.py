@@ -13,7 +13,7 @@ from gateway.settings import GatewaySettings
 from sync.billing.providers import registry
 from sync.process import environment
 from sync.process.environment import SetTwiceError, UnknownSettingError, is_service_link, read
-from sync.process.settings_base import SettingsModel
+from sync.process.settings import SettingsModel
 from sync.settings import SyncSettings
 from tests.support.service_links import service_links
 

@@ -1,16 +1,22 @@
-"""The base of every settings model: names come from the fields, values from the environment, errors show no secret."""
+"""The settings that every process has in common, and the base of all models.
+
+Names come from the fields, values from the environment; errors show no secret.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from planwire_client.core.names import DEFAULT_PREFIX, check_prefix
 from sync.core.errors import SyncError
 from sync.process import environment
 from sync.process.environment import PREFIX, SettingNameError
+from sync.process.logs import Form, Level
 
 
 class SettingsError(SyncError):
@@ -87,6 +93,24 @@ class SettingsModel(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the one source there is: what `parse` passes, never the process's own environment."""
         return (init_settings,)
+
+
+class StoreSettings(SettingsModel):
+    """The base of the web process's settings and of the worker's."""
+
+    redis_url: SecretStr = Field(
+        SecretStr(""),
+        description="Store: redis://, rediss://, unix://, redis+sentinel://HOST:PORT,.../SERVICE, "
+        "redis+cluster://HOST:PORT,..., and rediss+sentinel://, rediss+cluster:// with TLS. Empty: the embedded one.",
+    )
+    prefix: Annotated[str, AfterValidator(check_prefix)] = Field(
+        DEFAULT_PREFIX, description="What every key and channel in the store begins with: one for each installation."
+    )
+    data_dir: Path = Field(Path(".planwire"), description="Folder of the embedded store and of dev.env.")
+    durable: bool = Field(False, description="1: answer a publish or webhook only once it is on the store's disk.")
+    watch_pid: int = Field(0, ge=0, description="Exit when this process ends. 0: none.")
+    log_level: Level = Field("info", description="Least level that is logged: debug, info, warning or error.")
+    log_format: Form = Field("json", description="json: one object a line. text: for terminals.")
 
 
 def read(environ: Mapping[str, str], *models: type[SettingsModel]) -> dict[str, str]:
