@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.api.access import Gateway
 from gateway.api.readers import PROBLEMS, TOPIC, Readers
 from gateway.auth.claims import Claims
-from gateway.hub.reader import TopicReader
+from gateway.hub.topic import LiveTopic
 from gateway.ws import protocol
 from sync.http.endpoint import Streaming
 from sync.http.openapi import Answer, Operation
@@ -61,20 +61,19 @@ class Events:
         version = int(held) if _VERSION.fullmatch(held) else -1
 
         async def stream(scope: Scope, receive: Receive, send: Send) -> None:
-            with self._readers.hold(claims.sub):
-                async with self._gateway.hub.reader(topic) as watch:
-                    if await watch.newer_than(-1, OPEN_TIMEOUT_S) is None:
-                        raise Problem("store_unavailable", "the topic's state could not be read yet")
-                    await _event_source(self._gateway, watch, claims, topic, version)(scope, receive, send)
+            with self._readers.hold(claims.sub), self._gateway.hub.reader(topic) as live:
+                if not await live.newer_than(-1, OPEN_TIMEOUT_S):
+                    raise Problem("store_unavailable", "the topic's state could not be read yet")
+                await _event_source(self._gateway, live, claims, topic, version)(scope, receive, send)
 
         return Streaming(stream)
 
 
-def _event_source(gateway: Gateway, watch: TopicReader, claims: Claims, topic: str, held: int) -> EventSourceResponse:
+def _event_source(gateway: Gateway, live: LiveTopic, claims: Claims, topic: str, held: int) -> EventSourceResponse:
     stopping = anyio.Event()
     settings = gateway.settings
     return EventSourceResponse(
-        _events(gateway, watch, claims, topic, held, stopping),
+        _events(gateway, live, claims, topic, held, stopping),
         # The heartbeats are ours: they say more than a comment.
         ping=0,
         sep="\n",
@@ -86,7 +85,7 @@ def _event_source(gateway: Gateway, watch: TopicReader, claims: Claims, topic: s
 
 
 async def _events(
-    gateway: Gateway, watch: TopicReader, claims: Claims, topic: str, held: int, stopping: anyio.Event
+    gateway: Gateway, live: LiveTopic, claims: Claims, topic: str, held: int, stopping: anyio.Event
 ) -> AsyncIterator[bytes]:
     """Yield the frames of planwire.v1 as events, ready to send; `held` is the version the browser has, -1 for none."""
     hub, settings = gateway.hub, gateway.settings
@@ -94,13 +93,13 @@ async def _events(
     heartbeat_s = min(settings.heartbeat_s, STREAM_HEARTBEAT_MAX_S)
     fresh, beat_at, behind_since = hub.fresh, loop.time() + heartbeat_s, 0.0
     yield b": planwire\nretry: %d\n\n%b" % (settings.reconnect_min_ms, _heartbeat(gateway))
-    if watch.latest.known and watch.latest.version == held:
+    if live.known and live.version == held:
         yield _event("current", protocol.current(topic, held))
-        if watch.latest.erased:
+        if live.erased:
             yield _event("gone", protocol.gone(topic, "erased"))
             return
     while True:
-        live = await watch.newer_than(held, POLL_S)
+        is_newer = await live.newer_than(held, POLL_S)
         reason = _ended(gateway, claims, topic)
         if reason:
             yield _event("gone", protocol.gone(topic, reason))
@@ -110,20 +109,19 @@ async def _events(
             await asyncio.sleep(random.uniform(0, max(0.0, settings.drain_s - 2 * POLL_S)))  # noqa: S311 - jitter
             yield b"retry: %d\n%b" % (settings.reconnect_min_ms, _event("bye", protocol.bye(settings.reconnect_min_ms)))
             return
-        if live is not None:
+        if is_newer:
             held = live.version
             yield _event("snapshot", protocol.snapshot(topic, live.version, live.state, live.cause), held)
             if live.erased:
                 yield _event("gone", protocol.gone(topic, "erased"))
                 return
-        elif watch.latest.known and watch.latest.version < held:
+        elif live.known and live.version < held:
             # The browser holds more than is known here. One sweep's time to find it or put it back; then it is lost.
             behind_since = behind_since or loop.time()
             if loop.time() - behind_since > settings.sweep_s:
-                latest, behind_since = watch.latest, 0.0
-                held = latest.version
+                behind_since, held = 0.0, live.version
                 hub.want_reconcile(topic)
-                frame = protocol.snapshot(topic, held, latest.state, latest.cause, reset=True)
+                frame = protocol.snapshot(topic, held, live.state, live.cause, reset=True)
                 yield _event("snapshot", frame, held)
         else:
             behind_since = 0.0

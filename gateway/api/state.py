@@ -13,7 +13,7 @@ from starlette.responses import Response
 from gateway.api.access import Gateway, require_claims
 from gateway.api.publish_request import CAUSE_TEXT_MAX
 from gateway.api.readers import PROBLEMS, TOPIC, Readers
-from gateway.hub.reader import TopicReader
+from gateway.hub.topic import LiveTopic
 from planwire_client.core.headers import VERSION_HEADER
 from planwire_client.core.limits import EVENT_ID_MAX, VERSION_MAX
 from sync.http.fields import TIME, TOPIC_PATTERN, Model
@@ -86,12 +86,11 @@ class States:
         if is_unhydrated:
             await hydration_requests.want(gateway.store, [topic])
         if wait_s and (snapshot.version < wanted or is_unhydrated):
-            with self._readers.hold(claims.sub):
-                async with gateway.hub.reader(topic) as watch:
-                    if wanted:
-                        await _while_connected(request, watch.newer_than(wanted - 1, wait_s))
-                    else:
-                        await _while_connected(request, _hydrated(gateway, watch, topic, wait_s))
+            with self._readers.hold(claims.sub), gateway.hub.reader(topic) as live:
+                if wanted:
+                    await _while_connected(request, live.newer_than(wanted - 1, wait_s))
+                else:
+                    await _while_connected(request, _hydrated(gateway, live, topic, wait_s))
             claims = require_claims(gateway, request, topic)  # the token may have ended meanwhile
             # Read again rather than served from the hub: the private part is only here.
             snapshot = await gateway.store.read(topic)
@@ -125,12 +124,12 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _hydrated(gateway: Gateway, watch: TopicReader, topic: str, timeout_s: float) -> None:
+async def _hydrated(gateway: Gateway, live: LiveTopic, topic: str, timeout_s: float) -> None:
     """Return once the topic has a state, or the source has said that it has none, or after `timeout_s`."""
     until = time.monotonic() + timeout_s
     look_s = LOOK_S
     while (left_s := until - time.monotonic()) > 0:
-        if await watch.newer_than(0, min(look_s, left_s)) or await hydration_requests.is_absent(gateway.store, topic):
+        if await live.newer_than(0, min(look_s, left_s)) or await hydration_requests.is_absent(gateway.store, topic):
             return
         look_s = min(look_s * 2, LOOK_MAX_S)
 

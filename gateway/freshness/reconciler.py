@@ -216,7 +216,7 @@ class Reconciler:
 
     async def _round(self, group: asyncio.TaskGroup) -> None:
         started = time.monotonic()
-        names = self._hub.live_names()
+        names = [live.name for live in self._hub.topics.values()]
         batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
         # The whole round is jittered, its parts are even: so no topic waits longer than one interval.
         round_s = self._interval_s * random.uniform(0.8, 1)  # noqa: S311 - jitter

@@ -1,4 +1,4 @@
-"""Delivers a version to every subscription of its topic, at most CHUNK of them in each turn of the event loop."""
+"""Delivers versions: to one browser, and to all of a topic, at most CHUNK of them in each turn of the event loop."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from os import write as write_fd
 from typing import TypeVar
 
-from gateway.hub.delivery import Delivery
+from gateway.hub.subscription import AHEAD, UNKNOWN, Subscription
 from gateway.hub.topic import LiveTopic
 from gateway.metrics import Metrics
+from gateway.ws import frames, protocol
 
 T = TypeVar("T")
 
@@ -36,12 +37,85 @@ def _do_from(items: Sequence[T], do: Callable[[T], None], start: int) -> None:
 
 
 class FanOut:
-    """Delivers versions to crowds."""
+    """Sends each browser the newest version, that it has the newest, or the way back to it. It never waits."""
 
-    def __init__(self, metrics: Metrics, delivery: Delivery) -> None:
+    def __init__(
+        self, metrics: Metrics, request_read: Callable[[str], None], want_reconcile: Callable[[str], None]
+    ) -> None:
+        """Take what a browser that holds something unknown leads to.
+
+        Args:
+            metrics: count what is sent.
+            request_read: has a topic read from the store soon.
+            want_reconcile: has a topic whose newest state is lost compared with its provider.
+        """
         self._metrics = metrics
-        self._delivery = delivery
+        self._request_read = request_read
+        self._want_reconcile = want_reconcile
         self._unfinished: deque[LiveTopic] = deque()
+
+    # To one browser.
+
+    def send_initial(self, subscription: Subscription) -> None:
+        """Answer a subscribe: with the newest state, or that what the browser holds is the newest."""
+        live, held = subscription.live, subscription.client_version
+        if held > live.version:
+            # Either this process is behind, or the store has lost its newest versions. The store decides.
+            subscription.sent = AHEAD
+            live.verifying = True
+            self._request_read(live.name)
+        elif held == live.version and held:
+            subscription.sent = held
+            subscription.socket.write(frames.text(protocol.current(live.name, held), False))
+        else:
+            subscription.sent = held or UNKNOWN  # a browser that holds nothing is also sent that there is no state
+            self._send_newest(subscription)
+
+    def send_latest(self, subscription: Subscription) -> None:
+        """Send what the browser lacks: the newest version, or the way back to it. Nothing if it has that."""
+        live = subscription.live
+        is_ahead = subscription.sent == AHEAD and subscription.client_version > live.version
+        if is_ahead or subscription.sent > live.version:
+            if not live.verifying:
+                self._reset(subscription)
+        elif subscription.sent < 0:
+            if live.known:
+                self.send_initial(subscription)
+        elif subscription.sent < live.version:
+            self._send_newest(subscription)
+
+    def _reset(self, subscription: Subscription) -> None:
+        """Send the browser back to what there is: what it holds is lost."""
+        if not self._is_draining(subscription):
+            return
+        live = subscription.live
+        subscription.sent = live.version
+        self._metrics.resets += 1
+        self._want_reconcile(live.name)
+        text = protocol.snapshot(live.name, live.version, live.state, live.cause, reset=True)
+        subscription.socket.write(frames.text(text, False))
+
+    def _is_draining(self, subscription: Subscription) -> bool:
+        """Return whether the socket takes a state now. If not, the topic is noted to be sent later."""
+        pending = subscription.socket.pending
+        if pending is None:
+            return True
+        if subscription in pending:
+            self._metrics.replaced += 1
+        pending[subscription] = None
+        return False
+
+    def _send_newest(self, subscription: Subscription) -> None:
+        live, socket = subscription.live, subscription.socket
+        if not self._is_draining(subscription):
+            return
+        as_patch = live.base != 0 and live.base == subscription.sent
+        subscription.sent = live.version
+        encoded = live.frame(as_patch, socket.deflate)
+        self._metrics.delivered(1, len(encoded), as_patch)
+        socket.write(encoded)
+
+    # To all of a topic.
 
     def deliver(self, live: LiveTopic) -> None:
         """Send the newest version to every subscription; the first chunk at once."""
@@ -66,7 +140,7 @@ class FanOut:
                 asyncio.get_running_loop().call_soon(self._deliver_next)
 
     def _deliver_chunk(self, live: LiveTopic) -> None:
-        """Do what `Delivery.send_latest` does, in line for subscriptions that drain and lack only the newest.
+        """Do what `send_latest` does, in line for subscriptions that drain and lack only the newest.
 
         Nearly all do, and hold what the one before them holds. This loop is what a delivery costs beyond its system
         call.
@@ -81,7 +155,7 @@ class FanOut:
             fd = socket.direct_fd
             if subscription.sent != held or socket.deflate is not deflate or fd < 0:
                 if fd < 0 or not 0 <= subscription.sent < version:
-                    self._delivery.send_latest(subscription)
+                    self.send_latest(subscription)
                     continue
                 metrics.delivered(count, size, held == base)
                 held, deflate, count = subscription.sent, socket.deflate, 0
@@ -105,7 +179,7 @@ class FanOut:
     def _close_erased(self, live: LiveTopic) -> None:
         if live.erased:
             for subscription in live.subscriptions[-CHUNK:]:  # each that ends leaves the list
-                self._delivery.send_latest(subscription)
+                self.send_latest(subscription)
                 subscription.socket.end(live.name, "erased")
             if live.subscriptions:
                 asyncio.get_running_loop().call_soon(self._close_erased, live)

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 import orjson
 import structlog
 
-from gateway.hub.ack_policy import AckPolicy, AckRule
-from gateway.hub.delivery import Delivery
+from gateway.hub.ack_policy import AckPolicy
 from gateway.hub.fanout import FanOut, in_chunks
-from gateway.hub.observer import Observers
-from gateway.hub.reader import TopicReader
-from gateway.hub.subscription import Socket, Subscription
+from gateway.hub.observer import HubObserver, Observers
+from gateway.hub.subscription import UNKNOWN, Socket, Subscription
 from gateway.hub.topic import Announced, LiveTopic
 from gateway.metrics import Metrics
+from planwire_client.core.frames import AckRule
 from sync.core import announcement
 from sync.process import logs
 from sync.store.keys import DEFAULT_KEYS, Keys
@@ -75,7 +75,7 @@ class Hub:
         self.subscription_count = 0
         self._fresh_until = -math.inf
         self._internal_topics = 0
-        self._idle: dict[LiveTopic, None] = {}
+        self._idle: dict[LiveTopic, float] = {}  # since when, the longest first
         self._metrics = metrics
         self._subscribe = subscribe
         self._unsubscribe = unsubscribe
@@ -83,8 +83,7 @@ class Hub:
         self.want_reconcile = want_reconcile
         self._ack_policy = ack_policy or AckPolicy()
         self._keys = keys
-        self._delivery = Delivery(metrics, request_read, want_reconcile)
-        self._fan_out = FanOut(metrics, self._delivery)
+        self._fan_out = FanOut(metrics, request_read, want_reconcile)
 
     # Freshness.
 
@@ -115,13 +114,16 @@ class Hub:
         """Return the live topic of that name, or None."""
         return self.topics.get(self._channel(name))
 
-    def live_names(self) -> list[str]:
-        """Return the names of all live topics."""
-        return [live.name for live in self.topics.values()]
-
-    def reader(self, name: str) -> TopicReader:
-        """Return a reader of the topic, to be entered with `async with`."""
-        return TopicReader(lambda: self._retain(name), self._release)
+    @contextmanager
+    def reader(self, name: str) -> Iterator[LiveTopic]:
+        """Yield the topic, which stays live meanwhile."""
+        live = self._retain(name)
+        live.readers += 1
+        try:
+            yield live
+        finally:
+            live.readers -= 1
+            self._release(live)
 
     def _retain(self, name: str) -> LiveTopic:
         channel = self._channel(name)
@@ -130,21 +132,19 @@ class Hub:
             live = self.topics[channel] = LiveTopic(name, channel)
             self._internal_topics += live.is_internal
             self._subscribe(channel)
-        if live.retain():
-            del self._idle[live]
+        self._idle.pop(live, None)
         return live
 
     def _release(self, live: LiveTopic) -> None:
-        if live.release():
-            self._idle[live] = None
+        if not live.subscriptions and not live.readers:
+            self._idle[live] = time.monotonic()
 
     def expire_idle(self) -> None:
         """Drop the topics that nobody has used for `LINGER_S`."""
         limit = time.monotonic() - LINGER_S
-        for live in list(self._idle):
-            assert live.idle_since is not None
-            if live.idle_since > limit:
-                break  # they are in the order in which they became idle
+        for live, idle_since in list(self._idle.items()):
+            if idle_since > limit:
+                break
             del self._idle[live]
             del self.topics[live.channel]
             self._internal_topics -= live.is_internal
@@ -157,7 +157,7 @@ class Hub:
         """Return a subscription of `socket`, which holds `client_version`. It is answered once the topic is known."""
         live = self._retain(name)
         subscription = live.subscribe(socket, client_version)
-        self.observers.subscription_opened(subscription)
+        self.observers.call(HubObserver.subscription_opened, subscription)
         self.subscription_count += 1
         if self.is_sampled(live):
             socket.write(self._ack_policy_frame(live))
@@ -166,17 +166,17 @@ class Hub:
 
     def resubscribe(self, subscription: Subscription, client_version: int) -> None:
         """Answer again: the browser says it holds `client_version` now."""
-        subscription.restart(client_version)
+        subscription.client_version, subscription.sent = client_version, UNKNOWN
         self._answer(subscription)
 
     def _answer(self, subscription: Subscription) -> None:
         if subscription.live.known:
-            self._delivery.send_initial(subscription)
+            self._fan_out.send_initial(subscription)
             self._fan_out.close_erased_soon(subscription.live)
 
     def send_latest(self, subscription: Subscription) -> None:
         """Send what was noted while the socket did not drain: the newest version, if the browser lacks it."""
-        self._delivery.send_latest(subscription)
+        self._fan_out.send_latest(subscription)
 
     def detach(self, subscription: Subscription) -> None:
         """End a subscription."""
@@ -184,9 +184,9 @@ class Hub:
         live, pending = subscription.live, subscription.socket.pending
         live.unsubscribe(subscription)
         if pending is not None:
-            pending.discard(subscription)
+            pending.pop(subscription, None)
         self._release(live)
-        self.observers.subscription_closed(subscription)
+        self.observers.call(HubObserver.subscription_closed, subscription)
 
     # Acknowledgements.
 
@@ -196,7 +196,7 @@ class Hub:
 
     def is_sampled(self, live: LiveTopic) -> bool:
         """Return whether the topic has more browsers than are asked to acknowledge every version."""
-        return self._ack_policy.is_crowd(len(live.subscriptions))
+        return len(live.subscriptions) > self._ack_policy.per_topic
 
     def _ack_policy_frame(self, live: LiveTopic) -> bytes:
         return live.ack_policy_frame(
@@ -214,14 +214,16 @@ class Hub:
 
     def set_ack_all(self, live: LiveTopic, ack_all: bool) -> None:
         """Ask every browser of the topic for an ack of every version from now on, or as many as the rules ask for."""
-        if live.set_ack_all(ack_all) and (self.is_sampled(live) or self.ack_rule() != self._ack_policy.full):
+        is_change, live.ack_all = live.ack_all != ack_all, ack_all
+        if is_change and (self.is_sampled(live) or self.ack_rule() != self._ack_policy.full):
             in_chunks(list(live.subscriptions), self.send_ack_policy)
 
     def record_ack(self, subscription: Subscription, version: int) -> None:
         """Count that a browser's listeners ran with `version`."""
-        if not subscription.record_ack(version):
-            return
-        self.observers.version_acked(subscription)
+        if not subscription.acked < version <= subscription.sent:
+            return  # it is known, or was not sent
+        subscription.acked = version
+        self.observers.call(HubObserver.version_acked, subscription)
         live = subscription.live
         if live.is_internal:
             return
@@ -232,11 +234,12 @@ class Hub:
 
     def record_nack(self, subscription: Subscription, version: int, reason: str) -> None:
         """Count that a browser could not use `version`; a version that nobody was sent is ignored."""
-        if not subscription.record_nack(version):
+        if version > subscription.live.version:
             return
+        subscription.nacked = version
         self._metrics.nacks += 1
         logs.limited(LOGGER, "nack", topic=subscription.live.name, version=version, reason=reason)
-        self.observers.version_nacked(subscription, reason)
+        self.observers.call(HubObserver.version_nacked, subscription, reason)
 
     # Announcements and reads.
 
@@ -262,7 +265,7 @@ class Hub:
     def confirmed(self, channel: bytes) -> None:
         """Note that the bus carries `channel` now. The caller has the topic read after that."""
         if (live := self.topics.get(channel)) is not None:
-            live.confirm()
+            live.confirmed = True
 
     def invalidate(self, channels: Iterable[bytes] | None = None) -> None:
         """Note that the bus was lost for these channels (None: all).
@@ -271,7 +274,7 @@ class Hub:
         """
         for channel in list(self.topics if channels is None else channels):
             if (live := self.topics.get(channel)) is not None:
-                live.invalidate()
+                live.known = live.confirmed = False
                 self.unread.add(channel)
 
     def apply_snapshot(self, snapshot: Snapshot, is_final: bool = True, may_reset: bool = True) -> bool:
@@ -306,7 +309,7 @@ class Hub:
             self.apply_snapshot(snapshot)
 
     def _deliver(self, live: LiveTopic) -> None:
-        self.observers.version_applied(live)
+        self.observers.call(HubObserver.version_applied, live)
         self._fan_out.close_erased_soon(live)
         live.wake_readers()
         self._fan_out.deliver(live)

@@ -6,13 +6,15 @@ An observer that raises is logged and the push goes on: observers are for lookin
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 from sync.process import logs
 
 if TYPE_CHECKING:
     from gateway.hub.subscription import Subscription
     from gateway.hub.topic import LiveTopic
+
+P = ParamSpec("P")
 
 LOGGER = "gateway.hub.observer"
 
@@ -36,7 +38,7 @@ class HubObserver:
         """The browser could not use the version `subscription.nacked`; `reason` is its own text, bounded."""
 
 
-class Observers(HubObserver):
+class Observers:
     """The observers of one hub, called in the order in which they were added."""
 
     def __init__(self) -> None:
@@ -51,34 +53,10 @@ class Observers(HubObserver):
         """Stop calling `observer`. A second call does nothing."""
         self._all = tuple(one for one in self._all if one is not observer)
 
-    def subscription_opened(self, subscription: Subscription) -> None:
-        """Tell all."""
-        if self._all:
-            self._call(lambda one: one.subscription_opened(subscription))
-
-    def subscription_closed(self, subscription: Subscription) -> None:
-        """Tell all."""
-        if self._all:
-            self._call(lambda one: one.subscription_closed(subscription))
-
-    def version_applied(self, live: LiveTopic) -> None:
-        """Tell all."""
-        if self._all:
-            self._call(lambda one: one.version_applied(live))
-
-    def version_acked(self, subscription: Subscription) -> None:
-        """Tell all."""
-        if self._all:
-            self._call(lambda one: one.version_acked(subscription))
-
-    def version_nacked(self, subscription: Subscription, reason: str) -> None:
-        """Tell all."""
-        if self._all:
-            self._call(lambda one: one.version_nacked(subscription, reason))
-
-    def _call(self, call: Callable[[HubObserver], None]) -> None:
+    def call(self, event: Callable[Concatenate[HubObserver, P], None], *about: P.args, **named: P.kwargs) -> None:
+        """Call the method `event` of every observer."""
         for observer in self._all:
             try:
-                call(observer)
+                getattr(observer, event.__name__)(*about, **named)
             except Exception as error:
                 logs.limited(LOGGER, "observer_failed", level="error", observer=type(observer).__name__, exc_info=error)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.hub.pending import PendingTopics
-
 if TYPE_CHECKING:
     from gateway.hub.topic import LiveTopic
 
@@ -20,12 +18,14 @@ class Socket(Protocol):
     """The parts of a socket that the hub uses.
 
     Attributes:
-        pending: topics with something newer, noted while the socket does not drain; None while it drains.
+        pending: what must still be sent to a socket that does not drain; None while it drains. One entry for each topic
+            with something newer, the one that has waited longest first. An entry holds no frame: the frame is looked up
+            when the socket drains, so a hundred versions published meanwhile cost one entry.
         deflate: whether its frames may be compressed.
         opened_at: when its session was opened, in seconds since 1970.
     """
 
-    pending: PendingTopics[Subscription] | None
+    pending: dict[Subscription, None] | None
     deflate: bool
     opened_at: float
 
@@ -44,12 +44,12 @@ class Socket(Protocol):
 
 
 class Subscription:
-    """One socket's subscription to one topic.
+    """One socket's subscription to one topic. Only `gateway.hub` sets its attributes.
 
     Attributes:
         index: its place in the topic's list.
         client_version: the version that the browser held when it subscribed; 0: none.
-        sent: the newest version that the browser was sent or holds; else UNKNOWN or AHEAD. Only `gateway.hub` sets it.
+        sent: the newest version that the browser was sent or holds; else UNKNOWN or AHEAD.
         acked, nacked: the newest versions that it answered for; 0: none.
     """
 
@@ -69,21 +69,3 @@ class Subscription:
         """Whether it has not ended."""
         subscriptions = self.live.subscriptions
         return self.index < len(subscriptions) and subscriptions[self.index] is self
-
-    def restart(self, client_version: int) -> None:
-        """Begin anew: the browser has subscribed again, holding `client_version`."""
-        self.client_version, self.sent = client_version, UNKNOWN
-
-    def record_ack(self, version: int) -> bool:
-        """Return whether the ack counts: it is newer than the last one, and the version was sent."""
-        if not self.acked < version <= self.sent:
-            return False
-        self.acked = version
-        return True
-
-    def record_nack(self, version: int) -> bool:
-        """Return whether the nack counts: the topic has had the version."""
-        if version > self.live.version:
-            return False
-        self.nacked = version
-        return True

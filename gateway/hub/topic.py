@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from enum import Enum
 
-from gateway.hub.ack_policy import AckRule
 from gateway.hub.subscription import Socket, Subscription
 from gateway.ws import frames, protocol
+from planwire_client.core.frames import AckRule
 from planwire_client.core.topic import RESERVED_KINDS
 from sync.core.announcement import Announcement
 from sync.store.models import ABSENT, Snapshot
@@ -44,21 +43,19 @@ class LiveTopic:
         ack_all: every browser is asked to acknowledge every version, however many they are.
         remaining: subscriptions still to be served in the round under way; 0: none is.
         readers: readers that are not sockets.
-        idle_since: when the last subscription or reader left, monotonic; None while there is one.
     """
 
     __slots__ = (
         "_ack_policy",
+        "_change",
         "_cursor",
         "_frames",
-        "_waiters",
         "ack_all",
         "base",
         "cause",
         "channel",
         "confirmed",
         "erased",
-        "idle_since",
         "is_internal",
         "known",
         "late_version",
@@ -95,8 +92,7 @@ class LiveTopic:
         self._cursor = 0
         self.remaining = 0
         self.readers = 0
-        self.idle_since: float | None = None
-        self._waiters: list[asyncio.Future[None]] = []
+        self._change: asyncio.Event | None = None  # from its first reader on
         self._ack_policy: tuple[AckRule, bytes] | None = None
         self._frames: list[bytes | None] = [None, None, None, None]
 
@@ -165,18 +161,6 @@ class LiveTopic:
         self.set(snapshot.version, snapshot.state, snapshot.cause, owner=snapshot.owner, erased=snapshot.erased)
         self.unproven = 0
 
-    def confirm(self) -> None:
-        """Note that the bus carries the channel."""
-        self.confirmed = True
-
-    def verify(self) -> None:
-        """Note that the store is being read because of a browser that claims something newer."""
-        self.verifying = True
-
-    def invalidate(self) -> None:
-        """Note that the bus was lost: nothing is known until the next read."""
-        self.known = self.confirmed = False
-
     # Frames.
 
     def frame(self, as_patch: bool, deflate: bool) -> bytes:
@@ -197,12 +181,6 @@ class LiveTopic:
         if self._ack_policy is None or self._ack_policy[0] != rule:
             self._ack_policy = rule, frames.text(protocol.ack_policy(self.name, *rule), False)
         return self._ack_policy[1]
-
-    def set_ack_all(self, ack_all: bool) -> bool:
-        """Set whether every browser is asked for every ack; return whether that is a change."""
-        is_change = self.ack_all != ack_all
-        self.ack_all = ack_all
-        return is_change
 
     # Subscriptions, and the round in which a version is delivered to them.
 
@@ -254,42 +232,19 @@ class LiveTopic:
 
     # Readers that are not sockets.
 
-    def open_reader(self) -> None:
-        """Count a reader."""
-        self.readers += 1
-
-    def close_reader(self) -> None:
-        """Count it no more."""
-        self.readers -= 1
-
-    async def changed(self) -> None:
-        """Return once the topic was announced or read again."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+    async def newer_than(self, version: int, timeout_s: float) -> bool:
+        """Return whether the topic is known and newer than `version` (-1: is known) within `timeout_s`."""
+        self._change = self._change or asyncio.Event()
         try:
-            await waiter
-        finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            async with asyncio.timeout(timeout_s):
+                while not (self.known and self.version > version):
+                    await self._change.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def wake_readers(self) -> None:
-        """Have every `changed` return."""
-        if not self._waiters:
-            return
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
-
-    def retain(self) -> bool:
-        """Note that the topic is used; return whether it was idle."""
-        was_idle = self.idle_since is not None
-        self.idle_since = None
-        return was_idle
-
-    def release(self) -> bool:
-        """Return whether the topic is idle now: nobody has subscribed to it or reads it."""
-        if self.subscriptions or self.readers:
-            return False
-        self.idle_since = time.monotonic()
-        return True
+        """Have every `newer_than` look again."""
+        if self._change is not None:
+            self._change.set()
+            self._change.clear()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gateway.hub.pending import PendingTopics
 from gateway.ws import frames, protocol, session
 from gateway.ws.connection import Acceptor, WebSocket
 from gateway.ws.handshake import Headers
@@ -87,7 +86,7 @@ class SessionSocket(WebSocket):
     ) -> None:
         super().__init__(config, server_state, app_state, acceptor)
         self._node: SocketServices = app_state["node"]
-        self.pending: PendingTopics[Subscription] | None = None
+        self.pending: dict[Subscription, None] | None = None
         self.deflate = False
         self.peer = ""
         self.opened_at = 0.0
@@ -210,7 +209,7 @@ class SessionSocket(WebSocket):
         """Note topics instead of sending until `resume_writing`, as if the transport did not drain."""
         if self.pending is None:
             self.direct_fd = -1
-            self.pending = PendingTopics()
+            self.pending = {}
 
     def resume_writing(self) -> None:
         """Send the newest version of every topic noted: all is out."""
@@ -220,7 +219,7 @@ class SessionSocket(WebSocket):
             return
         self._node.registry.drained(self)
         # If one of them fills the transport again, the hub notes the rest in the new `pending`.
-        while (subscription := pending.take()) is not None:
+        for subscription in pending:
             self._node.hub.send_latest(subscription)
 
     def buffered_bytes(self) -> int:

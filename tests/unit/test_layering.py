@@ -94,7 +94,6 @@ PURE = [
     "gateway.fleet.question_formats",
     "gateway.console.scopes",
     "gateway.hub.ack_policy",
-    "gateway.hub.pending",
     "gateway.hub.subscription",
     "gateway.ws.deadlines",
     "gateway.ws.frames",

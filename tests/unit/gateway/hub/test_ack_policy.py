@@ -5,14 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.hub.ack_policy import ACK_AFTER_MAX_MS, ACK_STEP_MS, AckPolicy, AckRule, ack_rule, is_outdated
+from gateway.hub.ack_policy import ACK_AFTER_MAX_MS, ACK_STEP_MS, AckPolicy, is_outdated
+from planwire_client.core.frames import AckRule
 
 
 @given(subscriptions=st.integers(0, 10**7), after_ms=st.integers(0, 5000), acks_per_s=st.integers(1, 10**5))
 def test_a_process_is_never_acked_more_often_than_it_asks_for(
     subscriptions: int, after_ms: int, acks_per_s: int
 ) -> None:
-    share, spread_ms = ack_rule(subscriptions, after_ms, acks_per_s)
+    share, spread_ms = AckPolicy(per_s=acks_per_s, after_ms=after_ms).rule(subscriptions)
     if (share, spread_ms) == (1, after_ms):
         assert subscriptions * 1000 <= acks_per_s * max(after_ms, ACK_STEP_MS)
     else:

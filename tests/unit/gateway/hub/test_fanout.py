@@ -12,7 +12,6 @@ from gateway.hub import fanout
 from gateway.hub.ack_policy import AckPolicy
 from gateway.hub.fanout import CHUNK
 from gateway.hub.hub import Hub
-from gateway.hub.pending import PendingTopics
 from gateway.hub.subscription import Subscription
 from gateway.metrics import Metrics
 from planwire_client.core.commit import PUBLISHER
@@ -30,7 +29,7 @@ class Tab:
     """A socket that takes everything; an even one by its descriptor, an odd one by its transport (as under TLS)."""
 
     def __init__(self, crowd: Crowd, number: int) -> None:
-        self.pending: PendingTopics[Subscription] | None = None
+        self.pending: dict[Subscription, None] | None = None
         self.deflate = False
         self.opened_at = 0.0
         self.crowd = crowd

@@ -22,7 +22,6 @@ from gateway.hub import fanout
 from gateway.hub import hub as hub_module
 from gateway.hub.ack_policy import AckPolicy
 from gateway.hub.hub import Hub
-from gateway.hub.pending import PendingTopics
 from gateway.hub.subscription import Subscription
 from gateway.metrics import Metrics
 from planwire_client.core import merge_patch
@@ -150,7 +149,7 @@ class Tab:
 
     def __init__(self, store: FakeStore, metrics: Metrics) -> None:
         self.store = store
-        self.pending: PendingTopics[Subscription] | None = None
+        self.pending: dict[Subscription, None] | None = None
         self.deflate = False
         self.opened_at = 0.0
         self.takes = 10**9  # frames until the kernel takes no more
@@ -209,7 +208,7 @@ class Tab:
 
     def pause(self) -> None:
         if self.pending is None:
-            self.pending = PendingTopics()
+            self.pending = {}
 
 
 TABS: WeakValueDictionary[int, Tab] = WeakValueDictionary()
@@ -280,7 +279,9 @@ class World:
                 self.bus.lose()
                 self.hub.invalidate()
             case ("sweep",):
-                self.tasks.append(asyncio.ensure_future(self.reconciler._compare(self.hub.live_names())))
+                self.tasks.append(
+                    asyncio.ensure_future(self.reconciler._compare([live.name for live in self.hub.topics.values()]))
+                )
             case "lose tail", topic:
                 self.store.lose_tail(topic)
             case ("clock back",):
@@ -323,7 +324,7 @@ class World:
         if pending is None:
             return
         assert len(pending) <= len(tab.subscriptions)
-        while (subscription := pending.take()) is not None:
+        for subscription in pending:
             self.hub.send_latest(subscription)
 
     async def settle(self) -> None:
@@ -651,21 +652,33 @@ async def test_an_announcement_that_cannot_be_read_is_counted_and_dropped() -> N
     assert world.metrics.bad_announcements == 1
 
 
+async def test_a_socket_that_does_not_drain_has_one_entry_a_topic_and_the_oldest_is_sent_first() -> None:
+    world = await play([*OPENING, ("attach", 0, "tenant:b", "none")])
+    tab = world.tabs[0]
+    tab.pause()
+    for topic in ("tenant:b", "tenant:a", "tenant:b"):
+        world.store.commit(topic, True)
+        world.hear()
+    assert tab.pending is not None
+    assert [subscription.live.name for subscription in tab.pending] == ["tenant:b", "tenant:a"]
+    assert world.metrics.replaced == 1
+    world.resume(tab, 10**9)
+    assert tab.held == {topic: world.store.newest(topic)[0] for topic in ("tenant:a", "tenant:b")}
+
+
 async def test_a_watch_waits_until_its_topic_is_known_and_newer() -> None:
     world = await play(OPENING)
     hub = world.hub
-    async with hub.reader("tenant:a") as watch:
-        version = watch.latest.version
-        assert await watch.newer_than(-1, 0) is watch.latest
-        assert await watch.newer_than(version, 0.01) is None
-        waiting = asyncio.create_task(watch.newer_than(version, 5))
+    with hub.reader("tenant:a") as live:
+        version = live.version
+        assert await live.newer_than(-1, 0)
+        assert not await live.newer_than(version, 0.01)
+        waiting = asyncio.create_task(live.newer_than(version, 5))
         await asyncio.sleep(0)
         world.store.commit("tenant:a", True)
         world.hear()
-        live = await waiting
-        assert live is not None
+        assert await waiting
         assert live.version > version
-        assert live._waiters == []
 
 
 async def test_a_topic_that_nobody_watches_is_dropped_after_its_linger_and_known_again_on_return(
@@ -676,10 +689,10 @@ async def test_a_topic_that_nobody_watches_is_dropped_after_its_linger_and_known
     for number in range(SOCKETS):
         world.do(("close", number))
     world.hub.expire_idle()
-    assert world.hub.live_names() == ["tenant:a"]
+    assert [live.name for live in world.hub.topics.values()] == ["tenant:a"]
     monkeypatch.setattr(hub_module, "LINGER_S", 0.0)
     world.hub.expire_idle()
-    assert world.hub.live_names() == []
+    assert [live.name for live in world.hub.topics.values()] == []
     assert b"pw:{tenant:a}" not in world.bus.wanted
     world.attach(world.tabs[0], "tenant:a", 0)
     reader = asyncio.create_task(world.reconciler.run())

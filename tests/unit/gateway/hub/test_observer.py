@@ -6,7 +6,6 @@ import pytest
 
 from gateway.hub.hub import Hub
 from gateway.hub.observer import HubObserver
-from gateway.hub.pending import PendingTopics
 from gateway.hub.subscription import Subscription
 from gateway.hub.topic import LiveTopic
 from gateway.metrics import Metrics
@@ -24,7 +23,7 @@ class Wire:
     """A socket that takes everything through its transport."""
 
     def __init__(self) -> None:
-        self.pending: PendingTopics[Subscription] | None = None
+        self.pending: dict[Subscription, None] | None = None
         self.deflate = False
         self.opened_at = 0.0
         self.direct_fd = -1

@@ -6,7 +6,6 @@ from typing import Any
 
 from gateway.console.reports import tab_status
 from gateway.console.reports.tab_status import Status, View
-from gateway.hub.pending import PendingTopics
 from gateway.hub.subscription import Subscription
 from gateway.hub.topic import LiveTopic
 
@@ -19,7 +18,7 @@ class Wire:
     """A socket that takes everything."""
 
     def __init__(self) -> None:
-        self.pending: PendingTopics[Subscription] | None = None
+        self.pending: dict[Subscription, None] | None = None
         self.deflate = False
         self.opened_at = 0.0
         self.direct_fd = -1
@@ -74,7 +73,7 @@ def test_a_tab_without_an_answer_is_behind_once_the_answer_is_due() -> None:
 
 def test_a_tab_that_does_not_drain_is_behind_at_once() -> None:
     slow = tab(sent=VERSION - 1)
-    slow.socket.pending = PendingTopics()
+    slow.socket.pending = {}
     evaluated = tab_status.evaluate(slow, NOW, view())
     assert evaluated.status is Status.BEHIND
     assert "no more data" in evaluated.why
@@ -82,7 +81,7 @@ def test_a_tab_that_does_not_drain_is_behind_at_once() -> None:
 
 def test_what_a_blocked_socket_got_and_did_not_answer_is_behind_but_a_proved_one_is_not() -> None:
     slow = tab()
-    slow.socket.pending = PendingTopics()
+    slow.socket.pending = {}
     assert status(slow, since=NOW) is Status.BEHIND
     slow.acked = VERSION
     assert status(slow, since=NOW) is Status.SYNCED
