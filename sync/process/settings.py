@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from planwire_client.core.names import DEFAULT_PREFIX, check_prefix
+from planwire_client.core.commit import DEFAULT_PREFIX, check_prefix
 from sync.core.errors import SyncError
 from sync.process import environment
 from sync.process.environment import PREFIX, SettingNameError

@@ -77,9 +77,7 @@ def read_answer(body: bytes) -> Answer:
         raise SourceError(f"unknown field {min(unknown)[:80]!r}: expected {', '.join(sorted(FIELDS))}")
     private = found.get("private")
     return Answer(
-        _encode("state", found["state"]),
-        b"" if private is None else _encode("private", private),
-        _order(found),
+        _encode("state", found["state"]), b"" if private is None else _encode("private", private), _order(found)
     )
 
 

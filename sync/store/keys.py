@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planwire_client.core.names import Names
+from planwire_client.core.commit import Names
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,10 @@ class Store:
 
     async def commit(self, change: Change) -> Committed:
         """Commit and announce `change`, or reject it; return its verdict."""
-        (outcome,) = await self.commit_many([change])
+        try:
+            (outcome,) = await self.commit_many([change])
+        except StoreError as error:
+            raise StoreError(f"commit of {change.topic}: {error}") from error
         if isinstance(outcome, StoreError):
             raise outcome
         return outcome

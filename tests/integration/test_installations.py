@@ -15,7 +15,7 @@ import redis.asyncio
 
 from gateway.freshness import reconciler
 from planwire_client import AsyncPublisher, PlanwireError, Publisher
-from planwire_client.core.names import PrefixError
+from planwire_client.core.commit import PrefixError
 from sync import bootstrap
 from sync.core import announcement
 from sync.core.announcement import Announcement

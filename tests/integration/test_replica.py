@@ -225,7 +225,7 @@ async def test_a_token_is_exchanged_in_band_before_it_ends(
     gateway: Running, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Early in a long life, so that a machine that stands still does not see its end.
-    monkeypatch.setattr("planwire_client.replica.token_keeper.REFRESH_SHARE", 0.05)
+    monkeypatch.setattr("planwire_client.replica.tokens.REFRESH_SHARE", 0.05)
     fetched: list[float] = []
 
     async def fetch() -> str:

@@ -139,6 +139,8 @@ async def test_every_call_on_a_killed_store_raises_store_error_and_works_again_a
     await store.commit(Change(TOPIC, b"1"))
     server.kill()
     await every_call_fails(store)
+    with pytest.raises(StoreError, match=f"commit of {TOPIC}: .*refused"):
+        await store.commit(Change(TOPIC, b"1"))
     server.restart()
     assert (await store.commit(Change(TOPIC, b"2"))).verdict is Verdict.APPLIED
 

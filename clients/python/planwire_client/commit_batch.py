@@ -11,8 +11,7 @@ import orjson
 
 from planwire_client.change import Outcome, Publish, Published, Rejected, check, encode
 from planwire_client.core import commit
-from planwire_client.core.commit import Verdict
-from planwire_client.core.names import Names
+from planwire_client.core.commit import Names, Verdict
 from planwire_client.delivery import Answers
 from planwire_client.errors import PublishRefused
 

@@ -52,11 +52,7 @@ class Unavailable(PlanwireError):
     """
 
     def __init__(
-        self,
-        detail: str,
-        attempts: int,
-        event_ids: Sequence[str],
-        outcomes: Sequence[Published | Rejected | None] = (),
+        self, detail: str, attempts: int, event_ids: Sequence[str], outcomes: Sequence[Published | Rejected | None] = ()
     ) -> None:
         super().__init__(detail, attempts, tuple(event_ids), tuple(outcomes))
         self.detail = detail

@@ -107,12 +107,7 @@ def row(topic: str, state: object, **fields: Unpack[Fields]) -> dict[str, str | 
     }
 
 
-def enqueue(
-    connection: Connection,
-    topic: str,
-    state: object,
-    **fields: Unpack[Fields],
-) -> str:
+def enqueue(connection: Connection, topic: str, state: object, **fields: Unpack[Fields]) -> str:
     """Return the event id of a publish that happens when the connection's transaction commits. Commits nothing.
 
     `connection`: psycopg's, another DB-API one with the pyformat style, or `django.db.connection`.
@@ -145,10 +140,7 @@ def enqueue_django(topic: str, state: object, *, using: str = "default", **field
 
 
 def enqueue_sqlalchemy(
-    session: Session | sqlalchemy.Connection,
-    topic: str,
-    state: object,
-    **fields: Unpack[Fields],
+    session: Session | sqlalchemy.Connection, topic: str, state: object, **fields: Unpack[Fields]
 ) -> str:
     """Return the event id of a publish that happens when the session's, or connection's, transaction commits.
 
@@ -168,10 +160,7 @@ def enqueue_sqlalchemy(
 
 
 async def enqueue_sqlalchemy_async(
-    session: AsyncSession | AsyncConnection,
-    topic: str,
-    state: object,
-    **fields: Unpack[Fields],
+    session: AsyncSession | AsyncConnection, topic: str, state: object, **fields: Unpack[Fields]
 ) -> str:
     """Return what `enqueue_sqlalchemy` does, for an AsyncSession or AsyncConnection.
 
@@ -183,10 +172,7 @@ async def enqueue_sqlalchemy_async(
 
 
 async def enqueue_psycopg_async(
-    connection: psycopg.AsyncConnection[Any],
-    topic: str,
-    state: object,
-    **fields: Unpack[Fields],
+    connection: psycopg.AsyncConnection[Any], topic: str, state: object, **fields: Unpack[Fields]
 ) -> str:
     """Return what `enqueue` does, for psycopg's AsyncConnection.
 

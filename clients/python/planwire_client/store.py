@@ -15,8 +15,7 @@ from urllib.parse import urlsplit
 
 from planwire_client.commit_batch import Batch, Command, check_format, needed_format
 from planwire_client.core import commit
-from planwire_client.core.failover import wrong_server_code
-from planwire_client.core.names import Names, PrefixError, check_prefix
+from planwire_client.core.commit import Names, PrefixError, check_prefix, wrong_server_code
 from planwire_client.delivery import Answers, Retryable, Send
 from planwire_client.errors import PlanwireError
 

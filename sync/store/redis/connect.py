@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from planwire_client.core.names import DEFAULT_PREFIX, PrefixError, check_prefix
+from planwire_client.core.commit import DEFAULT_PREFIX, PrefixError, check_prefix
 from sync.store.keys import Keys
 from sync.store.models import StoreError
 from sync.store.redis.cluster import NODE_TIMEOUT_S, Cluster

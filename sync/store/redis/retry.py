@@ -22,7 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from planwire_client.core.failover import WRONG_SERVER_CODES, wrong_server_code
+from planwire_client.core.commit import WRONG_SERVER_CODES, wrong_server_code
 
 T = TypeVar("T")
 

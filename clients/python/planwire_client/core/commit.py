@@ -1,19 +1,24 @@
-"""A commit as values: the script that makes it, its keys and arguments, its verdicts. Pure.
+"""A commit as values: the script that makes it, its names in the store, its arguments and verdicts. Pure.
 
 commit.lua is the one writer of versions. Servers and clients run the file that they bring, by the SHA-1 of its text:
 the scripts of two versions run side by side. What they write has a `FORMAT`; docs/adr/0003-commit-script.md says why.
+
+Every key and channel begins with the installation's prefix, so that several can share a server. A channel also names
+the database: pub/sub ignores databases. The braces are literal: they are the hash tag that keeps a topic in one slot of
+a Cluster.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
+from dataclasses import dataclass
 from enum import StrEnum
 from importlib import resources
 
 import orjson
 
 from planwire_client.core import merge_patch
-from planwire_client.core.names import Names
 
 LUA = resources.files(__package__).joinpath("commit.lua").read_text("utf-8")
 """The script's source; its header lists keys, arguments and the reply."""
@@ -41,6 +46,87 @@ class Verdict(StrEnum):
     STALE = "stale"
     CONFLICT = "conflict"
     BILLED = "billed"
+
+
+DEFAULT_PREFIX = "pw"
+PREFIX_MAX = 64
+
+_PREFIX = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:/-]{{0,{PREFIX_MAX - 1}}}")
+
+WRONG_SERVER_CODES = frozenset(
+    ("READONLY", "MASTERDOWN", "LOADING", "UNBLOCKED", "NOREPLICAS", "NOAUTH", "REDIRECT", "FAILOVER")
+)
+"""Error codes of a server that does not serve a primary's commands now. The command has not run.
+
+A managed store fails over behind one DNS name, and connections made before stay at the old primary. On such a reply a
+client drops its connections, so that the next attempt looks the name up again.
+
+READONLY, MASTERDOWN: a replica. LOADING: it loads its data, as a demoted primary does that fetches the new one's.
+UNBLOCKED: it was demoted while a command waited. NOREPLICAS: it is cut off from its replicas; one may have taken over.
+NOAUTH: it has no login, as behind a proxy that has moved to another server.
+"""
+
+
+class PrefixError(ValueError):
+    """The text cannot be a prefix; `str()` says what one is."""
+
+
+def check_prefix(text: str) -> str:
+    """Return `text` when it can be the prefix of keys and channels.
+
+    Raises:
+        PrefixError: it cannot.
+    """
+    if not _PREFIX.fullmatch(text):
+        raise PrefixError(
+            f"{text[:80]!r} is not a prefix: it has 1 to {PREFIX_MAX} of the characters A-Z a-z 0-9 . _ : / -"
+            " and begins with a letter or digit (no braces, no blanks)"
+        )
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names that everybody needs who commits to one installation.
+
+    Attributes:
+        prefix: what every key and channel begins with (`PLANWIRE_PREFIX`).
+        database: the number of the database, 0 on a Cluster. Number 0 leaves no trace in a channel's name.
+    """
+
+    prefix: str = DEFAULT_PREFIX
+    database: int = 0
+
+    @property
+    def scope(self) -> str:
+        """What every channel begins with: the prefix, and any database but the first."""
+        # "@" cannot be part of a prefix, so no other prefix has these channels.
+        return f"{self.prefix}@{self.database}" if self.database else self.prefix
+
+    def channel(self, topic: str) -> str:
+        """Return the channel on which the topic's commits are announced."""
+        return f"{self.scope}:{{{topic}}}"
+
+    def head(self, tag: str) -> str:
+        """Return the common head of the keys with this hash tag; each key is HEAD:NAME."""
+        return f"{self.prefix}:{{{tag}}}"
+
+    @property
+    def schema(self) -> str:
+        """Hash of the format of the installation's data; see `sync.store.checks.inspection`. Two fields."""
+        return f"{self.head('schema')}:format"
+
+    def snap(self, topic: str) -> str:
+        """Return the key of the hash version, rev, owner, state, private, digest, order, cause, erased."""
+        return f"{self.head(topic)}:snap"
+
+    def log(self, topic: str) -> str:
+        """Return the key of the capped stream of committed versions."""
+        return f"{self.head(topic)}:log"
+
+    def seen(self, topic: str) -> str:
+        """Return the key of the sorted set of event ids committed within the last seven days."""
+        return f"{self.head(topic)}:seen"
 
 
 def order_token(order: int | str) -> str:
@@ -119,3 +205,14 @@ def arguments_of(
         "1" if erases else "",
         "" if if_rev is None else str(if_rev),
     ]
+
+
+def wrong_server_code(error: object) -> str:
+    """Return the code by which a server says that it is not the one to ask; "" for every other error or reply."""
+    if not isinstance(error, BaseException):
+        return ""
+    code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
+    if code in WRONG_SERVER_CODES:
+        return str(code)
+    # Redis before 7 wraps what a script's command was answered: "Error running script (...): -READONLY You can't ...".
+    return "READONLY" if ": -READONLY " in str(error) else ""

@@ -144,12 +144,7 @@ _TOPIC_SAYS = {
     "description": "[env/]kind:id; the live environment has no prefix.",
     "examples": ["tenant:acme", "sandbox/tenant:acme"],
 }
-_VERSION = {
-    "description": "Microseconds since 1970; 0: none.",
-    "maximum": VERSION_MAX,
-    "minimum": 0,
-    "type": "integer",
-}
+_VERSION = {"description": "Microseconds since 1970; 0: none.", "maximum": VERSION_MAX, "minimum": 0, "type": "integer"}
 _OBJECT = {"additionalProperties": True, "type": "object"}
 _PATTERN = f"^{PATTERN}$"
 

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
@@ -19,12 +20,12 @@ from planwire_client.core.headers import retry_after_s
 from planwire_client.core.limits import TOPICS_PER_SOCKET
 from planwire_client.errors import ReplicaClosed
 from planwire_client.replica.incoming import OPEN_TIMEOUT_S, Incoming
-from planwire_client.replica.outgoing import Outgoing
+from planwire_client.replica.outgoing import Outgoing, send
 from planwire_client.replica.snapshot import Snapshot
-from planwire_client.replica.tasks import send, uncancelled
-from planwire_client.replica.token_keeper import TokenKeeper
-from planwire_client.replica.tokens import TokenError, TokenSource
+from planwire_client.replica.tokens import TokenError, TokenKeeper, TokenSource
 from planwire_client.replica.topic_state import Freshness, TopicState
+
+T = TypeVar("T")
 
 CLIENT = f"planwire-python/{__version__}"
 CLOSE_TIMEOUT_S = 1.0
@@ -57,12 +58,7 @@ class ConnectionEnded(Exception):
     """
 
     def __init__(
-        self,
-        why: str,
-        pause_s: float | None = None,
-        *,
-        needs_token: bool = False,
-        error: Exception | None = None,
+        self, why: str, pause_s: float | None = None, *, needs_token: bool = False, error: Exception | None = None
     ) -> None:
         super().__init__(why)
         self.pause_s = pause_s
@@ -296,3 +292,18 @@ def _text_of(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return f"{type(error).__name__}: {error}"
+
+
+async def uncancelled(work: Callable[..., Coroutine[Any, Any, T]], *given: object) -> T:
+    """Return the result of `work`.
+
+    Raises:
+        RuntimeError: `work` raised a CancelledError that nobody asked for; as such it would end a task unseen.
+    """
+    try:
+        return await work(*given)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("cancelled from inside") from error

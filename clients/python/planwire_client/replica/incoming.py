@@ -13,7 +13,7 @@ from planwire_client.core.fields import FrameError
 from planwire_client.core.frames import AckRule, Backoff
 from planwire_client.replica.outgoing import Outgoing
 from planwire_client.replica.snapshot import Snapshot
-from planwire_client.replica.token_keeper import TokenKeeper
+from planwire_client.replica.tokens import TokenKeeper
 from planwire_client.replica.topic_state import Freshness, TopicState
 
 OPEN_TIMEOUT_S = 10.0

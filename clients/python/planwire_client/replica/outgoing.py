@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from planwire_client.core.frames import Ack, Inbound, Nack, Subscribe, Unsubscribe
-from planwire_client.replica.tasks import send, woken
+from planwire_client.core.frames import Ack, Inbound, Nack, Subscribe, Unsubscribe, write
 from planwire_client.replica.topic_state import TopicState
 
 FRAMES_PER_S = 20
@@ -99,3 +98,17 @@ class Outgoing:
                 del self._acks[topic]
                 return Ack(topic, version)
         return None
+
+
+async def woken(event: asyncio.Event, at: float) -> None:
+    """Return when `event` is set from now on, or when the monotonic clock says `at`."""
+    event.clear()
+    wait_s = at - time.monotonic()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(None if wait_s == float("inf") else max(0.0, wait_s)):
+            await event.wait()
+
+
+async def send(socket: ClientConnection, frame: Inbound) -> None:
+    """Send a frame."""
+    await socket.send(write(frame).decode())

@@ -17,11 +17,11 @@ from typing import Any, Self, TypeVar
 
 from planwire_client.core.limits import TOPICS_PER_SOCKET
 from planwire_client.errors import ReplicaClosed, ReplicaError
-from planwire_client.replica.reading import Reading
 from planwire_client.replica.replica import WAIT_S, Changed, Replica, Status, StatusChanged
 from planwire_client.replica.snapshot import Policy, Snapshot
 from planwire_client.replica.tokens import TIMEOUT_S as TOKEN_TIMEOUT_S
 from planwire_client.replica.tokens import Token
+from planwire_client.replica.topic_state import Reading
 
 T = TypeVar("T")
 

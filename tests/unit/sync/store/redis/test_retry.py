@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from planwire_client.core.failover import WRONG_SERVER_CODES, wrong_server_code
+from planwire_client.core.commit import WRONG_SERVER_CODES, wrong_server_code
 from sync.store.models import StoreError
 from sync.store.redis import connect as connecting
 from sync.store.redis.connect import connect
