@@ -14,7 +14,6 @@ from gateway.node import Node
 from sync import bootstrap
 from sync.billing.api import routes as billing_routes
 from sync.billing.api import webhooks
-from sync.billing.api.body_self_check import self_check
 from sync.billing.api.operator_service import OperatorService
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.queue_stats import Backlog
@@ -61,7 +60,7 @@ class Intake:
             return
         routes = webhooks.routes(self.services, self.settings)
         for route in routes:
-            await self_check(front(routes), route.path)
+            await webhooks.self_check(front(routes), route.path)
 
     def operator_service(self, node: Node) -> OperatorService:
         """Return what a console in this process reads and does."""

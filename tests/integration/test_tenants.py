@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 
 from sync.billing.api import routes as billing_routes
-from sync.billing.api.tenant_commands import TenantCommands
+from sync.billing.api.operations import Asked, BillingOperations
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain import codec, model
 from sync.billing.domain.model import ENTITLEMENTS
@@ -737,7 +737,7 @@ class TestOverrides:
 
         monkeypatch.setattr(services.committer, "send", die_after)
         with pytest.raises(KeyboardInterrupt):
-            await TenantCommands(services).change("live", "tenant:acme", "override.granted", grant)
+            await BillingOperations(services).change(Asked("live", "tenant:acme"), "override.granted", grant)
         assert (await state(store))["features"]["sso"] is True
         redis: Any = store.redis
         assert await redis.zscore("pw:{timers/live}:due", "tenant:acme") == ends_us

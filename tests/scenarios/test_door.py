@@ -13,7 +13,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import app
-from sync.billing.api.body_self_check import SelfCheckError
+from sync.billing.api.webhooks import SelfCheckError
 from sync.http.security_headers import SecurityHeadersMiddleware
 from tests.support.bodies import SANDBOX_SECRET, SECRET, envelope, signature
 from tests.support.servers import Server, start_valkey

@@ -1,16 +1,44 @@
-"""What the operations of the intake share: who may call them, their parameters, their problems."""
+"""What the operations of billing share: their declaration, handler and problems, and the commit of a change."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
 
-from sync.http.endpoint import Scope
+from starlette.requests import Request
+from starlette.responses import Response
+
+from planwire_client.core.topic import TENANT_KIND, Topic, TopicError
+from sync.billing.domain.model import Facts
+from sync.billing.domain.outcome import ChangeRejected, EventResult, Outcome
+from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
+from sync.billing.services.reproject import Refresh, Reprojected
+from sync.billing.services.wiring import BillingServices
+from sync.billing.storage.tenant_facts import FactsError
+from sync.http.body import BODY_PROBLEMS, json_response, read_object
+from sync.http.endpoint import Handler, Scope, by, require
+from sync.http.fields import Model, Reader
 from sync.http.openapi import Answer, Operation
 from sync.http.parameters import Parameter, PathText, QueryText
+from sync.http.problem import FORESEEN, Errors, Problem
+from sync.store.models import StoreError
 
-ENVIRONMENT = QueryText("env", "The provider's environment; default: the first, live.", r"^[a-z][a-z0-9_-]{0,31}$")
-TENANT = PathText("id", "The tenant's id: acme for tenant:acme.", r"^[A-Za-z0-9._~@-]{1,128}$", "acme")
+RETRY_AFTER_S: Final = "5"
+"""Seconds until a backend should try again while the store is away."""
+
+ERRORS: Errors = {
+    **FORESEEN,
+    StoreError: lambda _: Problem(
+        "store_unavailable", "the store did not answer", headers={"Retry-After": RETRY_AFTER_S}
+    ),
+    ChangeRejected: lambda error: Problem(error.code, error.detail),
+    FactsError: lambda error: Problem("not_changed", str(error)),
+    ProviderUnavailable: lambda error: Problem("provider_unavailable", str(error)),
+    ProviderRejected: lambda error: Problem("provider_refused", str(error)),
+}
+"""The problems that errors of billing are answered with."""
 
 GUARDED = (
     "key_missing", "key_invalid", "scope_missing", "topic_forbidden", "request_invalid", "rate_limited",
@@ -24,6 +52,25 @@ CHANGE_PROBLEMS = (
 )  # fmt: skip
 """The codes of a plan change that cannot be made, or foreseen."""
 
+ENVIRONMENT = QueryText("env", "The provider's environment; default: the first, live.", r"^[a-z][a-z0-9_-]{0,31}$")
+TENANT = PathText("id", "The tenant's id: acme for tenant:acme.", r"^[A-Za-z0-9._~@-]{1,128}$", "acme")
+
+Document = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a caller asks about.
+
+    Attributes:
+        topic: the tenant's; empty: all of the environment.
+        who: members of a cause that name the caller.
+    """
+
+    environment: str
+    topic: str = ""
+    who: Mapping[str, str] = field(default_factory=dict)
+
 
 def operation(
     method: str,
@@ -34,18 +81,126 @@ def operation(
     problems: Sequence[str] = (),
     parameters: Sequence[Parameter] = (),
     *,
-    body: Mapping[str, Any] | None = None,
+    body: type[Model] | None = None,
     is_body_required: bool = True,
     scope: Scope = "tenants",
 ) -> Operation:
     """Return the declaration of an operation for holders of a publish key.
+
+    Its method takes an `Asked`, the values of `parameters` in order, and the body if there is one; it returns the
+    answer's document.
 
     Args:
         path: with `{id}` the operation is about that tenant, without it about all of an environment.
         scope: what the key needs on the tenant, or on all of them.
     """
     named = (TENANT, *parameters, ENVIRONMENT) if "{id}" in path else (*parameters, ENVIRONMENT)
+    codes = (*GUARDED, *(BODY_PROBLEMS if body else ()), *problems)
     return Operation(
-        method, path, name, summary, {200: answer}, (*GUARDED, *problems), ("publishKey",), named,
-        body=body or {}, is_body_required=is_body_required, scope=scope,
+        method, path, name, summary, {200: answer}, codes, ("publishKey",), named,
+        body={"application/json": body} if body else {}, is_body_required=is_body_required, scope=scope,
     )  # fmt: skip
+
+
+def handler(operation: Operation, method: Callable[..., Awaitable[Any]], environments: Sequence[str]) -> Handler:
+    """Return the handler of a declared operation: it checks the caller's scope and reads what `method` takes."""
+    scope = operation.scope
+    if scope is None:
+        return method  # its method takes the request
+    readers = [Reader(kind) for kind in operation.body.values()]
+    parameters = [one for one in operation.parameters if one not in (TENANT, ENVIRONMENT)]
+
+    async def answer(request: Request) -> Response:
+        environment = known_environment(request.query_params.get(ENVIRONMENT.name, environments[0]), environments)
+        topic = ""
+        if TENANT in operation.parameters:
+            topic = str(Topic(environment, TENANT_KIND, asked_topic(f"{TENANT_KIND}:{request.path_params['id']}").id))
+        require(request, scope, topic or str(Topic(environment, TENANT_KIND, "*")))
+        values = [_read(parameter, request) for parameter in parameters]
+        values += [reader.read(await read_object(request)) for reader in readers]
+        return json_response(await method(Asked(environment, topic, by(request)), *values))
+
+    return answer
+
+
+def _read(parameter: Any, request: Request) -> object:
+    if isinstance(parameter, PathText):
+        return request.path_params[parameter.name]
+    return parameter.read(request)
+
+
+def known_environment(environment: str, environments: Sequence[str]) -> str:
+    """Return `environment`, which is one of `environments`.
+
+    Raises:
+        Problem: it is not.
+    """
+    if environment not in environments:
+        raise Problem("request_invalid", f"env must be one of {', '.join(environments)}")
+    return environment
+
+
+def asked_topic(text: str) -> Topic:
+    """Return the topic that a path names.
+
+    Raises:
+        Problem: it is none.
+    """
+    try:
+        return Topic.parse(text)
+    except TopicError as error:
+        raise Problem("request_invalid", str(error)) from None
+
+
+class BillingOperations:
+    """A group of operations on `services`."""
+
+    def __init__(self, services: BillingServices) -> None:
+        self._services = services
+
+    async def change(
+        self,
+        asked: Asked,
+        what: str,
+        change: Callable[[Facts], Facts],
+        *,
+        if_version: int | None = None,
+        if_rev: int | None = None,
+        about: Mapping[str, str] = MappingProxyType({}),
+    ) -> Reprojected:
+        """Return what became of a tenant, once the change of its facts is committed and durable.
+
+        Args:
+            what, about: go into the cause.
+            change: may be called more than once.
+
+        Raises:
+            ChangeRejected: it cannot be done.
+            Problem: nothing changed, or the tenant is not at `if_version` or `if_rev`.
+            StoreError: the store is unreachable or failing.
+        """
+        cause = {"source": "operator" if about else "app", "event_type": what, **about, **asked.who}
+        refresh = Refresh(cause, change=change, if_version=if_version, if_rev=if_rev)
+        changed = await self._services.reprojection.refresh(asked.environment, asked.topic, refresh)
+        result = changed.result
+        if result.outcome is Outcome.CONFLICT:
+            raise Problem("version_conflict", f"the tenant is at version {result.version}")
+        if result.outcome is Outcome.UNCHANGED and result.reason:
+            raise Problem("not_changed", result.reason)
+        await self._services.committer.wait_durable()
+        return changed
+
+
+def changed_document(result: EventResult) -> Document:
+    """Return what became of a tenant."""
+    return {"outcome": result.outcome, "version": result.version}
+
+
+def result_document(result: EventResult) -> Document:
+    """Return what became of an event: the outcome, and the version and the reason where there are any."""
+    document: Document = {"outcome": result.outcome}
+    if result.version:
+        document["version"] = result.version
+    if result.reason:
+        document["reason"] = result.reason
+    return document

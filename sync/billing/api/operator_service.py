@@ -1,42 +1,32 @@
 """What operators read and do about billing, as JSON documents and without HTTP: for a console in the same process.
 
-The routes for operators answer the same documents.
+The operations for operators answer the same documents.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
+from typing import Concatenate, ParamSpec
 
 from planwire_client.core.topic import Topic
-from sync.billing.api import overrides, parked, tenants
-from sync.billing.api.errors import ERRORS
-from sync.billing.api.status import Tabs, status_document
-from sync.billing.api.tenant_commands import TenantCommands, known_environment
+from sync.billing.api.operations import ERRORS, Asked, Document, known_environment
+from sync.billing.api.overrides import Overrides
+from sync.billing.api.parked import ParkedEvents
+from sync.billing.api.status import Standing, Tabs
+from sync.billing.api.tenants import Tenants
 from sync.billing.services.wiring import BillingServices
 from sync.http.problem import Problem, problem_of
 
-Document = dict[str, object]
-
-
-@contextlib.contextmanager
-def _raises_problems() -> Iterator[None]:
-    """Raise, for each foreseen error, the problem that the routes answer it with."""
-    try:
-        yield
-    except Problem:
-        raise
-    except tuple(ERRORS) as error:
-        raise problem_of(error, ERRORS) from error
+P = ParamSpec("P")
 
 
 class OperatorService:
-    """The documents and commands. What fails raises Problem, with the code that the route answers."""
+    """The documents and commands. What fails raises Problem, with the code that the routes answer."""
 
     def __init__(self, services: BillingServices, environments: tuple[str, ...], tabs: Tabs | None = None) -> None:
         """Serve `environments`; `tabs` returns the versions that open tabs show."""
         self.environments = environments
-        self._commands = TenantCommands(services)
+        self._services = services
         self._tabs = tabs
 
     async def parked(self, environment: str, after: tuple[int, str] | None, limit: int) -> tuple[int, list[Document]]:
@@ -50,39 +40,46 @@ class OperatorService:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        inbox = self._commands.services.environment(environment).inbox
+        inbox = self._services.environment(environment).inbox
         _, total = await inbox.counts()
-        return total, [parked.operator_record(record) for record in await inbox.parked(after, limit)]
+        names = ("event_id", "provider", "type", "reason", "topic", "received_us", "parked_us", "attempts")
+        return total, [
+            {"waits_on": record.waits, **{name: getattr(record, name) for name in names}}
+            for record in await inbox.parked(after, limit)
+        ]
 
     async def retry(self, environment: str, event_id: str) -> Document:
         """Return the outcome of a parked event that is retried now."""
-        with _raises_problems():
-            return await parked.retried(
-                self._commands.services, known_environment(environment, self.environments), event_id
-            )
+        return await self._answer(ParkedEvents(self._services).retry, Asked(environment), event_id)
 
     async def reconcile(self, tenant: Topic, by: str) -> Document:
         """Return what comparing a tenant with its provider finds, once it is repaired; `by` goes into the cause."""
-        environment = known_environment(tenant.env, self.environments)
-        with _raises_problems():
-            return await tenants.reconciled(
-                self._commands.services.reconciliation, environment, str(tenant), {"by": by}
-            )
+        return await self._answer(Tenants(self._services).reconcile, Asked(tenant.env, str(tenant), {"by": by}))
 
     async def overrides(self, tenant: Topic) -> Document:
         """Return a tenant's overrides, also those that have expired."""
-        known_environment(tenant.env, self.environments)
-        with _raises_problems():
-            return await overrides.overrides_document(self._commands.services.store, str(tenant))
+        return await self._answer(Overrides(self._services).overrides, Asked(tenant.env, str(tenant)))
 
     async def status(self, tenant: Topic) -> Document:
         """Return what the provider said last, what the store holds and what tabs show."""
-        environment = known_environment(tenant.env, self.environments)
-        with _raises_problems():
-            return await status_document(self._commands, environment, str(tenant), self._tabs)
+        return await self._answer(Standing(self._services, self._tabs).status, Asked(tenant.env, str(tenant)))
 
     async def drift(self, environment: str, before: str, limit: int) -> Document:
         """Return up to `limit` drift records older than the cursor `before` ("": the newest), and the counts."""
-        environment = known_environment(environment, self.environments)
-        with _raises_problems():
-            return await tenants.drift_document(self._commands.services, environment, before, limit)
+        return await self._answer(Tenants(self._services).drift, Asked(environment), limit, before)
+
+    async def _answer(
+        self,
+        operation: Callable[Concatenate[Asked, P], Awaitable[Document]],
+        asked: Asked,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Document:
+        """Return the answer of an operation; raise the problem that its route answers."""
+        known_environment(asked.environment, self.environments)
+        try:
+            return await operation(asked, *args, **kwargs)
+        except Problem:
+            raise
+        except tuple(ERRORS) as error:
+            raise problem_of(error, ERRORS) from error

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from sync.billing.api import webhooks
-from sync.billing.api.errors import ERRORS
-from sync.billing.api.overrides import Operators
+from sync.billing.api.operations import ERRORS, handler
+from sync.billing.api.overrides import Overrides
 from sync.billing.api.parked import ParkedEvents
 from sync.billing.api.previews import Previews
 from sync.billing.api.status import Standing, Tabs
-from sync.billing.api.tenant_commands import TenantCommands, asked_environment, asked_topic, require_all
-from sync.billing.api.tenants import Tenants
-from sync.billing.api.topics import Topics
+from sync.billing.api.tenants import Tenants, Topics
 from sync.billing.providers import registry
 from sync.billing.services.wiring import BillingServices
-from sync.http.endpoint import Count, Guard, Handler, guarded, not_counted, require, route
+from sync.http.endpoint import Count, Guard, guarded, not_counted, route
 from sync.http.openapi import Operation, declared
 from sync.http.openapi import operations as operations_of
 from sync.settings import SyncSettings
 from sync.source.hydration import Hydration
+
+DECLARING = (ParkedEvents, Tenants, Overrides, Standing, Previews, Topics)
+"""The classes whose methods declare the operations for operators and backends."""
 
 
 def routes(
@@ -47,37 +44,15 @@ def routes(
     found = webhooks.routes(services, settings, count, wrap_webhook)
     if guard is None:
         return found
-    commands = TenantCommands(services)
     holders = (
-        ParkedEvents(services), Tenants(commands), Operators(commands), Standing(commands, tabs), Previews(commands),
+        ParkedEvents(services), Tenants(services), Overrides(services), Standing(services, tabs), Previews(services),
         Topics(services, settings.billed_environments, hydration),
     )  # fmt: skip
     for holder in holders:
-        for operation, handler in declared(holder):
-            admitted = guarded(guard, _scoped(operation, handler, settings.environments))
+        for operation, method in declared(holder):
+            admitted = guarded(guard, handler(operation, method, settings.environments))
             found.append(route(operation.path, operation.method, admitted, count, ERRORS))
     return found
-
-
-def _scoped(operation: Operation, handler: Callable[..., Awaitable[Response]], environments: Sequence[str]) -> Handler:
-    """Return `handler` for callers with the operation's scope, called with the environment that is asked about."""
-    if not operation.scope:
-        return handler
-    scope = operation.scope
-
-    async def answer(request: Request) -> Response:
-        environment = asked_environment(request, environments)
-        if "{id}" in operation.path:
-            require(request, scope, asked_topic(request, environment))
-        else:
-            require_all(request, scope, environment)
-        return await handler(request, environment)
-
-    return answer
-
-
-DECLARING = (ParkedEvents, Tenants, Operators, Standing, Previews, Topics)
-"""The classes whose methods declare the operations for operators and backends."""
 
 
 def operations() -> list[Operation]:

@@ -1,86 +1,115 @@
-"""`GET /v1/tenants/{id}/status`: what the provider said last, what the store holds, what tabs show: side by side."""
+"""What is known about a tenant: its history, and what its provider, the store and the tabs say, side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import orjson
-from starlette.requests import Request
-from starlette.responses import Response
 
-from sync.billing.api.bodies import answers
-from sync.billing.api.operations import operation
-from sync.billing.api.tenant_commands import TenantCommands, asked_topic
+from sync.billing.api import bodies
+from sync.billing.api.operations import Asked, BillingOperations, Document, operation
 from sync.billing.domain.drift import shown_fields
+from sync.billing.domain.preview import difference
+from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.provider_snapshots import ProviderSnapshot, load_snapshots
 from sync.billing.storage.tenant_facts import FactsError, facts_of
 from sync.core import instants
-from sync.http.body import json_response
 from sync.http.openapi import VERSION, Answer
+from sync.http.parameters import LIMIT
+from sync.store.command_pipeline import CommandPipeline
+
+HISTORY_MAX = 200
+"""How many versions and how many events a history has: what is kept of a tenant."""
 
 Tabs = Callable[[str], Awaitable[Mapping[str, object]]]
-"""Tells of a topic how many tabs show which version, across all gateways; whoever mounts the routes knows them."""
+"""Returns how many tabs show which version of a topic, across all gateways."""
 
 
-class Standing:
-    """The route."""
+class Standing(BillingOperations):
+    """The operations that only read."""
 
-    def __init__(self, commands: TenantCommands, tabs: Tabs | None = None) -> None:
-        self._commands = commands
+    def __init__(self, services: BillingServices, tabs: Tabs | None) -> None:
+        """Read; `tabs` is None in a process without gateways."""
+        super().__init__(services)
         self._tabs = tabs
+
+    @operation(
+        "GET",
+        "/v1/tenants/{id}/history",
+        "readHistory",
+        "What changed, when and why; what was refused or parked.",
+        Answer("The newest first.", bodies.History),
+        parameters=(LIMIT,),
+    )
+    async def history(self, asked: Asked, limit: int) -> Document:
+        """Return the newest changes, when and why they were made, and what was refused or parked on the way."""
+        store = self._services.store
+        limit = min(limit, HISTORY_MAX)
+        # One more than shown: the oldest shown differs from it.
+        log = await store.log(asked.topic, limit + 1)
+        states = [*(_object(entry.state) for entry in log), {}]
+        changes = [
+            {
+                "version": entry.version,
+                "at": instants.text(entry.version * 1000),
+                "cause": _object(entry.cause),
+                "diff": difference(states[index + 1], states[index]),
+            }
+            for index, entry in enumerate(log[:limit])
+        ]
+        batch = CommandPipeline(store)
+        batch.command("XREVRANGE", batch.keys.events(asked.topic), "+", "-", "COUNT", limit)
+        (entries,) = await batch.run()
+        return {"topic": asked.topic, "changes": changes, "events": [_event(fields) for _, fields in entries]}
 
     @operation(
         "GET",
         "/v1/tenants/{id}/status",
         "readStatus",
         "Provider, store and tabs side by side: what the provider said last, what is held, what tabs show.",
-        Answer("As known now.", answers.TenantStatus, VERSION),
+        Answer("As known now.", bodies.TenantStatus, VERSION),
     )
-    async def status(self, request: Request, environment: str) -> Response:
-        """Answer provider, store and tabs as they are known now. Nobody is asked but the store and the gateways."""
-        topic = asked_topic(request, environment)
-        return json_response(await status_document(self._commands, environment, topic, self._tabs))
+    async def status(self, asked: Asked) -> Document:
+        """Return provider, store and tabs as they are known now. Only the store and the gateways are asked.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        store = self._services.store
+        snapshot, found = await store.read(asked.topic), await load_snapshots(store, asked.topic)
+        held: dict[str, dict[str, object]] = {}
+        shown: Document = {"version": snapshot.version, "state": orjson.loads(snapshot.state)}
+        if snapshot.version:
+            shown["at"] = instants.text(snapshot.version * 1000)
+        try:
+            facts = facts_of(snapshot)
+        except FactsError:
+            pass  # not billing's: the members that facts give are left out
+        else:
+            held = {key: shown_fields(entry.subscription) for key, entry in facts.subscriptions.items()}
+            shown["subscriptions"] = held
+        provider = {
+            "can_be_asked": self._services.reconciliation.can_ask(asked.environment),
+            "subscriptions": {key: _provider_said(entry, held.get(key)) for key, entry in found.items()},
+        }
+        document: Document = {
+            "topic": asked.topic, "version": snapshot.version, "provider": provider, "store": shown
+        }  # fmt: skip
+        return document | ({} if self._tabs is None else {"tabs": await self._tabs(asked.topic)})
 
 
-async def status_document(
-    commands: TenantCommands, environment: str, topic: str, tabs: Tabs | None
-) -> dict[str, object]:
-    """Return provider, store and tabs of a tenant as they are known now.
-
-    Raises:
-        StoreError: the store is unreachable or failing.
-    """
-    store = commands.services.store
-    snapshot, found = await store.read(topic), await load_snapshots(store, topic)
-    try:
-        facts = facts_of(snapshot)
-    except FactsError:
-        held = None
-    else:
-        held = {key: shown_fields(entry.subscription) for key, entry in facts.subscriptions.items()}
-    document: dict[str, object] = {
-        "topic": topic,
-        "version": snapshot.version,
-        "provider": {
-            "can_be_asked": commands.services.reconciliation.can_ask(environment),
-            "subscriptions": {key: _sighting(entry, (held or {}).get(key)) for key, entry in found.items()},
-        },
-        "store": {
-            "version": snapshot.version,
-            "state": orjson.loads(snapshot.state),
-            **({"at": instants.text(snapshot.version * 1000)} if snapshot.version else {}),
-            **({} if held is None else {"subscriptions": held}),
-        },
-    }
-    if tabs is not None:
-        document["tabs"] = await tabs(topic)
-    return document
+def _provider_said(entry: ProviderSnapshot, held: Mapping[str, object] | None) -> Document:
+    """Return one subscription as the provider reported it, and whether that is what is held."""
+    shown: Document = {"asked_at": instants.text(entry.at_us * 1000), "is_held": entry.body == held}
+    return shown | ({} if entry.body is None else {"subscription": entry.body})
 
 
-def _sighting(provider_snapshot: ProviderSnapshot, held: Mapping[str, object] | None) -> dict[str, object]:
-    """One subscription as the provider told it, and whether that is what is held."""
-    shown: dict[str, object] = {
-        "asked_at": instants.text(provider_snapshot.at_us * 1000),
-        "is_held": provider_snapshot.body == held,
-    }
-    return shown | ({} if provider_snapshot.body is None else {"subscription": provider_snapshot.body})
+def _object(raw: bytes) -> dict[str, Any]:
+    value = orjson.loads(raw) if raw else {}
+    return value if isinstance(value, dict) else {}
+
+
+def _event(fields: dict[bytes, bytes]) -> Document:
+    shown: Document = {name.decode(): value.decode() for name, value in fields.items() if value}
+    return shown | {"at": instants.text(int(fields[b"at"]) * 1000)}

@@ -1,177 +1,199 @@
-"""What backends and operators do with one tenant over HTTP: reconcile it, see drift, schedule or preview a change.
-
-Thin: it reads requests and shows what `sync.billing` found. Every route is behind the guard.
-"""
+"""Reconciling tenants and other topics, drift, scheduled plan changes, and the erasure of a tenant."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sync.billing.api.bodies import answers
-from sync.billing.api.bodies.requests import ScheduleRequest
-from sync.billing.api.operations import CHANGE_PROBLEMS, operation
-from sync.billing.api.tenant_commands import TenantCommands, asked_topic
+from planwire_client.core.topic import RESERVED_KINDS, TENANT_KIND
+from sync.billing.api import bodies
+from sync.billing.api.operations import (
+    CHANGE_PROBLEMS,
+    GUARDED,
+    Asked,
+    BillingOperations,
+    Document,
+    asked_topic,
+    changed_document,
+    operation,
+)
 from sync.billing.domain.model import Facts, ScheduledPlanChange
 from sync.billing.domain.scheduled_changes import ChangeRequest, plan_change, without_change
 from sync.billing.providers import registry
-from sync.billing.services.reconcile import Reconciliation, Report
 from sync.billing.services.wiring import BillingServices
+from sync.billing.storage.tenant_facts import facts_of, is_erased
 from sync.core import instants
-from sync.http.body import BODY_PROBLEMS, json_response, read_object
-from sync.http.endpoint import by
-from sync.http.fields import Reader
-from sync.http.openapi import VERSION, Answer
-from sync.http.parameters import BEFORE, LIMIT
+from sync.http.body import json_response
+from sync.http.endpoint import by, require
+from sync.http.fields import TOPIC_PATTERN
+from sync.http.openapi import VERSION, Answer, Operation
+from sync.http.parameters import BEFORE, LIMIT, PathText
 from sync.http.problem import Problem
+from sync.source.client import SourceError
+from sync.source.hydration import ASKED_PATIENCE_S, Hydration
 
-_SCHEDULE = Reader(ScheduleRequest)
 
-
-class Tenants:
-    """The operations that reconcile a tenant, and that schedule its plan changes."""
-
-    def __init__(self, commands: TenantCommands) -> None:
-        self._commands = commands
+class Tenants(BillingOperations):
+    """The operations on a tenant as a whole, and on its scheduled plan change."""
 
     @operation(
         "GET",
         "/v1/drift",
         "listDrift",
         "What was found to differ from the provider.",
-        Answer("One page.", answers.DriftPage),
+        Answer("One page.", bodies.DriftPage),
         parameters=(LIMIT, BEFORE),
     )
-    async def drift(self, request: Request, environment: str) -> Response:
-        """Answer one page of drift records, the newest first, and how many of each kind there ever were."""
-        limit, before = LIMIT.read(request), BEFORE.read(request)
-        return json_response(await drift_document(self._commands.services, environment, before, limit))
+    async def drift(self, asked: Asked, limit: int, before: str) -> Document:
+        """Return up to `limit` drift records older than the cursor `before`, and how many of each kind there ever were.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        drifts = self._services.environment(asked.environment).drifts
+        records, following = await drifts.page(before, limit)
+        document: Document = {"drift": records, "counts": await drifts.counts()}
+        return document | ({"next": following} if following else {})
 
     @operation(
         "POST",
         "/v1/tenants/{id}/reconcile",
         "reconcile",
         "Compare one tenant with its provider and repair. Unasked, a worker compares each within 24 hours.",
-        Answer("What was found.", answers.Reconciled, VERSION),
+        Answer("What was found.", bodies.Reconciled, VERSION),
         ("provider_unavailable",),
     )
-    async def reconcile(self, request: Request, environment: str) -> Response:
-        """Answer what comparing the tenant with its provider found; what differs is repaired by then."""
-        topic = asked_topic(request, environment)
-        return json_response(await reconciled(self._commands.services.reconciliation, environment, topic, by(request)))
+    async def reconcile(self, asked: Asked) -> Document:
+        """Return what comparing the tenant with its provider finds; what differs is repaired by then.
+
+        Raises:
+            Problem: the provider could not be asked.
+            StoreError: the store is unreachable or failing.
+        """
+        reconciliation = self._services.reconciliation
+        if not reconciliation.can_ask(asked.environment):
+            raise Problem("provider_unavailable", f"no API key is set for {asked.environment}: nobody can be asked")
+        report = await reconciliation.reconcile(asked.environment, asked.topic, "asked", who=asked.who)
+        if report.unasked and not report.asked:
+            reason = next(iter(report.unasked.values()))
+            raise Problem("provider_unavailable", f"the provider could not be asked: {reason}")
+        found = {"unasked": report.unasked, "drift": [entry.shown() for entry in report.drift]}
+        reason_given = {"reason": report.result.reason} if report.result.reason else {}
+        return {**changed_document(report.result), "asked": report.asked, **found, **reason_given}
 
     @operation(
         "POST",
         "/v1/tenants/{id}/scheduled-change",
         "scheduleChange",
         "Hold a plan change until its time, in place of one that is held.",
-        Answer("It is held.", answers.ChangeScheduled, VERSION),
-        (
-            *BODY_PROBLEMS, *CHANGE_PROBLEMS, "billing_mode_unsupported", "cancel_scheduled", "effective_at_invalid",
-            "version_conflict",
-        ),
-        body={"application/json": ScheduleRequest},
-    )  # fmt: skip
-    async def schedule(self, request: Request, environment: str) -> Response:
-        """Answer the plan change that is held from now on, in place of one that was."""
-        topic = asked_topic(request, environment)
-        body = _SCHEDULE.read(await read_object(request))
-        asked = ChangeRequest(
+        Answer("It is held.", bodies.ChangeScheduled, VERSION),
+        (*CHANGE_PROBLEMS, "billing_mode_unsupported", "cancel_scheduled", "effective_at_invalid", "version_conflict"),
+        body=bodies.ScheduleRequest,
+    )
+    async def schedule(self, asked: Asked, body: bodies.ScheduleRequest) -> Document:
+        """Return the plan change that is held from now on, in place of one that was."""
+        request = ChangeRequest(
             body.plan,
             body.effective_at,
             body.subscription_id or "",
             body.keep or "",
             body.billing_mode or "do_not_bill",
         )
-        services = self._commands.services
+        services = self._services
+        modes = {name: spec.billing_modes for name, spec in registry.PROVIDERS.items()}
         made: list[ScheduledPlanChange] = []
 
         def change(facts: Facts) -> Facts:
-            made[:] = [
-                plan_change(
-                    facts,
-                    asked,
-                    services.catalog_watcher.current,
-                    environment,
-                    services.now_ns(),
-                    {name: spec.billing_modes for name, spec in registry.PROVIDERS.items()},
-                )
-            ]
+            catalog, now_ns = services.catalog_watcher.current, services.now_ns()
+            made[:] = [plan_change(facts, request, catalog, asked.environment, now_ns, modes)]
             return replace(facts, scheduled_change=made[0])
 
-        changed = await self._commands.change(
-            environment, topic, "scheduled_change.set", change, body.if_version, who=by(request)
-        )
-        state = orjson.loads((await services.store.read(topic)).state)
-        return json_response(
-            {
-                "version": changed.result.version,
-                "outcome": changed.result.outcome,
-                "replaced": changed.before.scheduled_change not in (None, made[0]),
-                "executes_at": instants.text(made[0].execute_ns),
-                "scheduled": state.get("scheduled"),
-            }
-        )
+        changed = await self.change(asked, "scheduled_change.set", change, if_version=body.if_version)
+        state = orjson.loads((await services.store.read(asked.topic)).state)
+        return {
+            **changed_document(changed.result),
+            "replaced": changed.before.scheduled_change not in (None, made[0]),
+            "executes_at": instants.text(made[0].execute_ns),
+            "scheduled": state.get("scheduled"),
+        }
 
     @operation(
         "DELETE",
         "/v1/tenants/{id}/scheduled-change",
         "dropChange",
         "Forget the plan change that is held.",
-        Answer("It is forgotten.", answers.TenantChanged, VERSION),
+        Answer("It is forgotten.", bodies.TenantChanged, VERSION),
         ("already_executed", "not_changed", "not_found", "no_subscription", "version_conflict"),
     )
-    async def unschedule(self, request: Request, environment: str) -> Response:
-        """Answer when the tenant's held change is gone."""
-        topic = asked_topic(request, environment)
+    async def unschedule(self, asked: Asked) -> Document:
+        """Return the version without the held change."""
+        return changed_document((await self.change(asked, "scheduled_change.deleted", without_change)).result)
 
-        changed = await self._commands.change(
-            environment, topic, "scheduled_change.deleted", without_change, who=by(request)
-        )
-        return json_response({"version": changed.result.version, "outcome": changed.result.outcome})
-
-
-async def drift_document(services: BillingServices, environment: str, before: str, limit: int) -> dict[str, object]:
-    """Return up to `limit` drift records older than the cursor `before`, and how many of each kind there ever were.
-
-    Raises:
-        StoreError: the store is unreachable or failing.
-    """
-    drifts = services.environment(environment).drifts
-    records, following = await drifts.page(before, limit)
-    document: dict[str, object] = {"drift": records, "counts": await drifts.counts()}
-    return document | ({"next": following} if following else {})
-
-
-async def reconciled(
-    reconciliation: Reconciliation, environment: str, topic: str, who: Mapping[str, str]
-) -> dict[str, object]:
-    """Return what comparing a tenant with its provider found, once it is repaired; `who` goes into the cause.
-
-    Raises:
-        Problem: the provider could not be asked.
-        StoreError: the store is unreachable or failing.
-    """
-    if not reconciliation.can_ask(environment):
-        raise Problem("provider_unavailable", f"no API key is set for {environment}: nobody can be asked")
-    report = await reconciliation.reconcile(environment, topic, "asked", who=who)
-    if report.unasked and not report.asked:
-        reason = next(iter(report.unasked.values()))
-        raise Problem("provider_unavailable", f"the provider could not be asked: {reason}")
-    return _shown(report)
+    @operation(
+        "DELETE",
+        "/v1/tenants/{id}",
+        "eraseTenant",
+        "Erase a tenant: its state becomes null, tabs are told `gone`; history, events and links go. What its provider "
+        "sends later is ignored, counted and not kept.",
+        Answer("It is erased.", bodies.TenantChanged, VERSION),
+        ("not_changed", "not_found"),
+        body=bodies.Erasure,
+        scope="admin",
+    )
+    async def erase(self, asked: Asked, body: bodies.Erasure) -> Document:
+        """Return the version of the erased tenant: its state null, its history gone."""
+        store = self._services.store
+        snapshot = await store.read(asked.topic)
+        if not snapshot.version:
+            raise Problem("not_found", "there is no such tenant")
+        if snapshot.private and not is_erased(snapshot):
+            facts_of(snapshot)  # raises for what billing did not write
+        result = await self._services.erasure.erase(asked.environment, asked.topic, body.reason, asked.who)
+        await store.wait_durable()
+        return changed_document(result)
 
 
-def _shown(report: Report) -> dict[str, object]:
-    result = report.result
-    return {
-        "outcome": result.outcome,
-        "version": result.version,
-        "asked": report.asked,
-        "unasked": report.unasked,
-        "drift": [entry.shown() for entry in report.drift],
-        **({"reason": result.reason} if result.reason else {}),
-    }
+class Topics:
+    """The operations on topics of any kind."""
+
+    def __init__(self, services: BillingServices, billed: frozenset[str], hydration: Hydration | None) -> None:
+        """Serve them.
+
+        Args:
+            billed: the environments whose tenants billing computes.
+            hydration: asks the application's backend about all other topics; None: no source is set.
+        """
+        self._tenants = Tenants(services)
+        self._billed = billed
+        self._hydration = hydration
+
+    @Operation(
+        "POST",
+        "/v1/topics/{topic:path}/reconcile",
+        "reconcileTopic",
+        "Compare one topic with its billing provider, or else with the source, and repair.",
+        {200: Answer("What was found.", bodies.Compared, VERSION)},
+        (*GUARDED, "provider_unavailable", "source_unavailable"),
+        ("publishKey",),
+        (PathText("topic", "[env/]kind:id.", TOPIC_PATTERN, "user:42"),),
+    )
+    async def reconcile(self, request: Request) -> Response:
+        """Answer what comparing the topic found; what differs is repaired by then."""
+        topic = asked_topic(request.path_params["topic"])
+        if topic.kind in RESERVED_KINDS:
+            raise Problem("request_invalid", f"topics of kind {topic.kind} are the gateways' own")
+        is_billed = topic.kind == TENANT_KIND and topic.env in self._billed
+        # Billing computes a billed tenant's state; any other topic's is published.
+        require(request, "tenants" if is_billed else "publish", str(topic))
+        if is_billed:
+            return json_response(await self._tenants.reconcile(Asked(topic.env, str(topic), by(request))))
+        if self._hydration is None:
+            raise Problem("source_unavailable", "no source is set: nobody can be asked about this topic")
+        try:
+            hydrated = await self._hydration.reconcile(str(topic), "asked", ASKED_PATIENCE_S)
+        except SourceError as error:
+            raise Problem("source_unavailable", f"the source could not be asked: {error}") from None
+        return json_response({"outcome": hydrated.outcome, "version": hydrated.version})
