@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from gateway.api import routes as api_routes
 from gateway.api.rate_limits import RatedByAddress
-from gateway.console.auth import ConsoleAuth, Tokens, is_on
+from gateway.console.auth import ConsoleAuth, Tokens
 from gateway.console.observer import ConsoleObserver
 from gateway.console.routes.routes import console_routes
 from gateway.deferred_app import DeferredApp
@@ -97,7 +97,7 @@ async def _opened(
     async with AsyncExitStack() as stack:
         connected = await stack.enter_async_context(_connected(settings))
         intake = await stack.enter_async_context(_intake(environ, connected.store)) if settings.intake else None
-        tokens = Tokens.of(settings) if is_on(settings) else None
+        tokens = Tokens.of(settings)
         node = Node(
             settings,
             connected,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,28 +16,17 @@ KEPT = 1000
 PARAMETERS_MAX_BYTES = 4096
 
 
-async def note(
-    store: Store, *, who: str, scopes: tuple[str, ...], action: str, target: str, parameters: Mapping[str, Any],
-    outcome: str, detail: str, gateway: str,
-) -> str:  # fmt: skip
-    """Store an entry and return its id.
+async def note(store: Store, entry: Mapping[str, Any]) -> str:
+    """Store an entry and return its id. `parameters` that are too long are left out.
 
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    given = orjson.dumps(parameters)
-    entry = {
-        "at": round(time.time(), 3),
-        "who": who,
-        "scopes": scopes,
-        "action": action,
-        "target": target,
-        "parameters": parameters if len(given) <= PARAMETERS_MAX_BYTES else {"left_out": f"{len(given)} bytes"},
-        "outcome": outcome,
-        "detail": detail,
-        "gateway": gateway,
-    }
-    (id,) = await run_commands(store, ("XADD", _key(store), "MAXLEN", "~", KEPT, "*", "entry", orjson.dumps(entry)))
+    size = len(orjson.dumps(entry["parameters"]))
+    if size > PARAMETERS_MAX_BYTES:
+        entry = {**entry, "parameters": {"left_out": f"{size} bytes"}}
+    key = store.keys.console("audit")
+    (id,) = await run_commands(store, ("XADD", key, "MAXLEN", "~", KEPT, "*", "entry", orjson.dumps(entry)))
     return str(id.decode())
 
 
@@ -48,18 +36,7 @@ async def page(store: Store, before: str, limit: int) -> tuple[list[dict[str, An
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    (found,) = await run_commands(
-        store, ("XREVRANGE", _key(store), f"({before}" if before else "+", "-", "COUNT", limit)
-    )
-    entries = [{"id": id.decode(), **orjson.loads(_field(fields))} for id, fields in found]
+    newest = f"({before}" if before else "+"
+    (found,) = await run_commands(store, ("XREVRANGE", store.keys.console("audit"), newest, "-", "COUNT", limit))
+    entries = [{"id": id.decode(), **orjson.loads(fields[b"entry"])} for id, fields in found]
     return entries, entries[-1]["id"] if len(entries) == limit else None
-
-
-def _field(fields: Any) -> bytes:
-    """Return the value of the one field. redis-py returns a mapping, or a flat list within a pipeline."""
-    value: bytes = fields[b"entry"] if isinstance(fields, Mapping) else fields[1]
-    return value
-
-
-def _key(store: Store) -> str:
-    return store.keys.console("audit")

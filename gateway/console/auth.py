@@ -9,7 +9,6 @@ import hmac
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jwt
@@ -56,16 +55,19 @@ class Principal:
     """
 
     session: str
-    scopes: tuple[str, ...]
     token: ConsoleToken
-    has_login: bool
     expires_at: float | None = None
     login: str = ""
 
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """The token's current scopes, not those at the time of the login."""
+        return self.token.scopes
 
-def is_on(settings: GatewaySettings) -> bool:
-    """Return whether there is a console at all."""
-    return settings.dev or bool(settings.console_token.get_secret_value())
+    @property
+    def may_see_private(self) -> bool:
+        """Whether the caller may see private parts."""
+        return scopes.PRIVATE in self.token.scopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,28 +80,24 @@ class Tokens:
     """
 
     given: tuple[ConsoleToken, ...]
-    developer: ConsoleToken | None
+    developer: ConsoleToken | None = None
 
     @classmethod
-    def of(cls, settings: GatewaySettings) -> Tokens:
-        """Return the tokens that `settings` describe."""
-        given = scopes.parse(settings.console_token.get_secret_value())
-        return cls(given, _developer(settings) if settings.dev and not given else None)
+    def of(cls, settings: GatewaySettings) -> Tokens | None:
+        """Return the tokens that `settings` describe; None: there is no console."""
+        if given := scopes.parse(settings.console_token.get_secret_value()):
+            return cls(given)
+        if not settings.dev:
+            return None
+        secret = settings.jwt_secret[0].get_secret_value() if settings.jwt_secret else secrets.token_urlsafe(32)
+        (developer,) = scopes.parse(hmac.digest(secret.encode(), b"planwire console in development", "sha256").hex())
+        return cls((), developer)
 
     @property
     def stream_keys(self) -> list[VerifyKey]:
-        """The keys that verify the stream tokens of this and every other process."""
-        return stream_keys((*self.given, *(() if self.developer is None else (self.developer,))))
-
-
-def _developer(settings: GatewaySettings) -> ConsoleToken:
-    secret = settings.jwt_secret[0].get_secret_value() if settings.jwt_secret else secrets.token_urlsafe(32)
-    return scopes.parse(hmac.digest(secret.encode(), b"planwire console in development", "sha256").hex())[0]
-
-
-def stream_keys(tokens: Sequence[ConsoleToken]) -> list[VerifyKey]:
-    """Return the keys that verify stream tokens, one per console token. They grant the scope `console` only."""
-    return [pinned_key(_key_id(token), token.stream_key, STREAM_ISSUER, "console") for token in tokens]
+        """The keys that verify the stream tokens of this and every other process. They grant the scope `console`."""
+        tokens = self.given if self.developer is None else (self.developer,)
+        return [pinned_key(_key_id(token), token.stream_key, STREAM_ISSUER, "console") for token in tokens]
 
 
 def _key_id(token: ConsoleToken) -> str:
@@ -140,18 +138,10 @@ class ConsoleAuth:
         presented = bearer(request)
         if presented and self._tokens:
             token = self._checked(request, presented, time.time())
-            return Principal(f"t_{token.id}", token.scopes, token, False)
+            return Principal(f"t_{token.id}", token)
         if self._developer is not None:
-            return Principal("dev", self._developer.scopes, self._developer, False)
+            return Principal("dev", self._developer)
         return self._by_cookie(request.cookies.get(COOKIE, ""))
-
-    def may_see_private(self, request: Request) -> bool:
-        """Return whether the caller may see private parts.
-
-        Raises:
-            Problem: as `require`.
-        """
-        return scopes.PRIVATE in self.require(request).scopes
 
     def _by_cookie(self, cookie: str) -> Principal:
         try:
@@ -173,9 +163,7 @@ class ConsoleAuth:
         login = str(claims["jti"])
         if self._revocations.is_login_ended(login, float(claims["iat"])):
             raise Problem("token_revoked", "this login was logged out of, log in again")
-        # The scopes are the token's current ones, not those at the time of the login.
-        session = f"c_{login.removeprefix(LOGIN_PREFIX)[:16]}"
-        return Principal(session, token.scopes, token, True, float(claims["exp"]), login)
+        return Principal(f"c_{login.removeprefix(LOGIN_PREFIX)[:16]}", token, float(claims["exp"]), login)
 
     def login_of(self, request: Request) -> str:
         """Return the id of the login in the request's cookie; "" if there is none or it has ended."""

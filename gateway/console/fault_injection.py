@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 from gateway.ws.session_socket import SessionSocket
 
@@ -19,29 +20,31 @@ DELAY_MIN_MS, DELAY_MAX_MS = 50, 5000
 class FaultInjection:
     """The sockets that are held back."""
 
-    def __init__(self, later: Callable[[float, Callable[[], None]], object] | None = None) -> None:
+    def __init__(self) -> None:
         self._until: dict[SessionSocket, float] = {}
-        self._later = later or (lambda after_s, call: asyncio.get_running_loop().call_later(after_s, call))
 
     def is_held_back(self, socket: SessionSocket) -> bool:
         """Return whether a socket is frozen or delayed."""
         return socket in self._until
 
-    def drop(self, socket: SessionSocket) -> None:
-        """Abort its connection."""
-        socket.abort()
+    def inject(self, socket: SessionSocket, about: Mapping[str, Any]) -> None:
+        """Do to a socket what the members of a control message say: `action`, `seconds`, `delay_ms`."""
+        seconds = min(_whole(about.get("seconds")), SECONDS_MAX)
+        match about.get("action"):
+            case "drop":
+                socket.abort()
+            case "freeze":
+                self._hold_back(socket, seconds, seconds)
+            case "delay":
+                self._hold_back(socket, seconds, max(DELAY_MIN_MS, _whole(about.get("delay_ms"))) / 1000)
 
-    def freeze(self, socket: SessionSocket, seconds: float) -> None:
-        """Write nothing to a socket for `seconds`."""
-        self.delay(socket, seconds, seconds)
-
-    def delay(self, socket: SessionSocket, seconds: float, delay_s: float) -> None:
+    def _hold_back(self, socket: SessionSocket, seconds: float, delay_s: float) -> None:
         """For `seconds`, write what is new only every `delay_s` seconds."""
         is_new = socket not in self._until
         self._until[socket] = time.monotonic() + seconds
         socket.hold_back()
         if is_new:
-            self._later(delay_s, lambda: self._thaw(socket, delay_s))
+            asyncio.get_running_loop().call_later(delay_s, self._thaw, socket, delay_s)
 
     def _thaw(self, socket: SessionSocket, delay_s: float) -> None:
         left_s = self._until[socket] - time.monotonic()
@@ -52,6 +55,10 @@ class FaultInjection:
             socket.resume_writing()
         if left_s > 0.001:
             socket.hold_back()
-            self._later(min(delay_s, left_s), lambda: self._thaw(socket, delay_s))
+            asyncio.get_running_loop().call_later(min(delay_s, left_s), self._thaw, socket, delay_s)
         else:
             del self._until[socket]
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0

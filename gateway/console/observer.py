@@ -14,21 +14,19 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
+import structlog
 
-from gateway.console import fault_injection
 from gateway.console.fault_injection import FaultInjection
 from gateway.console.rejected_webhooks import RejectedWebhooks
 from gateway.console.reports import lease
 from gateway.console.reports.reporter import Reporter
 from gateway.console.reports.tab_counts import TabCounts, socket_of
-from gateway.console.reports.topic_list import LivePage, live_page
-from gateway.console.supervisor import supervise
+from gateway.console.reports.topic_list import TopicQuery, live_page
 from gateway.fleet.ask import Answers, FleetQuery
 from gateway.fleet.question_formats import ConsoleFormat
 from gateway.hub.observer import HubObserver
 from gateway.hub.subscription import Subscription
 from gateway.node import Node
-from gateway.ws.session_socket import SessionSocket
 from sync.store.models import StoreError
 
 NACKS_KEPT = 1000
@@ -45,6 +43,27 @@ HERE_S = 12.0
 
 TABS_MAX = 500
 """Maximum number of tabs in one gateway's answer about a topic; the counts are of all tabs."""
+
+RETRY_MIN_S, RETRY_MAX_S = 0.5, 60.0
+"""Seconds before a failed task is restarted. The pause doubles each time, from the first value up to the second."""
+
+log = structlog.get_logger("gateway.console")
+
+
+async def supervise(name: str, job: Callable[[], Awaitable[None]]) -> None:
+    """Run `job` again and again until cancelled, also after it raises. After a long run the pause is short again."""
+    pause_s = RETRY_MIN_S
+    while True:
+        began = time.monotonic()
+        try:
+            await job()
+        except Exception as error:
+            # An unforeseen failure of the console must not affect the tabs.
+            log.error("console_task_failed", task=name, retry_s=pause_s, exc_info=error)
+        if time.monotonic() - began > RETRY_MAX_S:
+            pause_s = RETRY_MIN_S
+        await asyncio.sleep(pause_s)
+        pause_s = min(RETRY_MAX_S, 2 * pause_s)
 
 
 class ConsoleObserver(HubObserver):
@@ -132,37 +151,17 @@ class ConsoleObserver(HubObserver):
                 return orjson.loads(self.reporter.overview_bytes())
             case "topics":
                 await self.tab_counts.count()
-                return live_page(self.node.hub, self.tab_counts, LivePage.read(about))
+                return live_page(self.node.hub, self.tab_counts, TopicQuery.read(about))
             case "tabs":
                 live = self.node.hub.topic(str(about.get("topic")))
                 if live is None or live.is_internal:
                     return None
-                return self.reporter.chain(live, _whole(about.get("newest")), TABS_MAX)
+                newest = about.get("newest")
+                return self.reporter.chain(live, newest if isinstance(newest, int) else 0, TABS_MAX)
             case "socket" if self.node.settings.dev:
-                return self._inject(about)
+                sockets = (one for one in self.node.registry.sockets if one.session.id == about.get("session"))
+                if (socket := next(sockets, None)) is not None:
+                    self._fault_injection.inject(socket, about)
+                return socket is not None
             case _:
                 return None
-
-    def _inject(self, about: Mapping[str, Any]) -> bool:
-        """Inject a fault into a socket; return whether the socket is here."""
-        socket = self._socket(str(about.get("session")))
-        if socket is None:
-            return False
-        seconds = min(_whole(about.get("seconds")), fault_injection.SECONDS_MAX)
-        match about.get("action"):
-            case "drop":
-                self._fault_injection.drop(socket)
-            case "freeze":
-                self._fault_injection.freeze(socket, seconds)
-            case "delay":
-                self._fault_injection.delay(
-                    socket, seconds, max(fault_injection.DELAY_MIN_MS, _whole(about.get("delay_ms"))) / 1000
-                )
-        return True
-
-    def _socket(self, session: str) -> SessionSocket | None:
-        return next((socket for socket in self.node.registry.sockets if socket.session.id == session), None)
-
-
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) else 0

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from sync.http.endpoint import Handler
 from sync.http.problem import FORESEEN, problem_of
-from sync.store.command_pipeline import run_commands
+from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.models import StoreError
 from sync.store.store import Store
 
@@ -38,8 +38,7 @@ class RejectedWebhooks:
     """The rejected webhooks of this process that are not yet in the store, and those of all processes in the store.
 
     Attributes:
-        deliveries: webhooks received by this process.
-        rejected: how many of them were rejected.
+        counters: how many webhooks this process has received and rejected.
     """
 
     def __init__(self, store: Store) -> None:
@@ -47,36 +46,30 @@ class RejectedWebhooks:
         self._key = store.keys.console("refused")
         self._new: dict[tuple[str, str], Rejected] = {}
         self._flushing = asyncio.Lock()
-        self.deliveries = self.rejected = 0
-
-    def counters(self) -> dict[str, int]:
-        """Return how many webhooks this process has received and rejected."""
-        return {"webhooks": self.deliveries, "webhook_refusals": self.rejected}
+        self.counters = {"webhooks": 0, "webhook_refusals": 0}
 
     def note(self, provider: str, code: str, detail: str, now_us: int) -> None:
         """Count one rejected webhook."""
-        self._add(provider, code, Rejected(1, now_us, now_us, detail))
+        self._add((provider, code), Rejected(1, now_us, now_us, detail))
 
-    def _add(self, provider: str, code: str, found: Rejected) -> None:
-        known = self._new.get((provider, code))
-        if known is None:
-            if len(self._new) < CODES_MAX:
-                self._new[provider, code] = found
-            return
-        newer = found if found.last_us >= known.last_us else known
-        first_us = min(known.first_us, found.first_us)
-        self._new[provider, code] = Rejected(known.count + found.count, first_us, newer.last_us, newer.detail)
+    def _add(self, row: tuple[str, str], found: Rejected) -> None:
+        if (known := self._new.get(row)) is not None:
+            newer = found if found.last_us >= known.last_us else known
+            first_us = min(known.first_us, found.first_us)
+            self._new[row] = Rejected(known.count + found.count, first_us, newer.last_us, newer.detail)
+        elif len(self._new) < CODES_MAX:
+            self._new[row] = found
 
     def watched(self, provider: str, handler: Handler) -> Handler:
         """Return the handler of a provider's webhooks that counts deliveries and records rejected ones."""
 
         async def answer(request: Request) -> Response:
-            self.deliveries += 1
+            self.counters["webhooks"] += 1
             try:
                 return await handler(request)
             except tuple(FORESEEN) as error:
                 problem = problem_of(error)
-                self.rejected += 1
+                self.counters["webhook_refusals"] += 1
                 self.note(provider, problem.code, problem.detail, time.time_ns() // 1000)
                 raise
 
@@ -89,26 +82,22 @@ class RejectedWebhooks:
             StoreError: the store is unreachable or failing; they are written later.
         """
         async with self._flushing:
-            await self._write()
-
-    async def _write(self) -> None:
-        new, self._new = self._new, {}  # before anything is awaited: more may come meanwhile
-        if not new:
-            return
-        commands: list[tuple[str | int | bytes, ...]] = [("EXPIRE", self._key, KEEP_S)]
-        for (provider, code), found in new.items():
-            row = f"{provider} {code}"
-            commands += [
-                ("HINCRBY", self._key, f"{row} count", found.count),
-                ("HSETNX", self._key, f"{row} first_us", found.first_us),
-                ("HSET", self._key, f"{row} last_us", found.last_us, f"{row} detail", found.detail),
-            ]
-        try:
-            await run_commands(self._store, *commands[1:], commands[0])
-        except StoreError:
+            new, self._new = self._new, {}  # before anything is awaited: more may come meanwhile
+            if not new:
+                return
+            pipeline = CommandPipeline(self._store)
             for (provider, code), found in new.items():
-                self._add(provider, code, found)
-            raise
+                row = f"{provider} {code}"
+                pipeline.command("HINCRBY", self._key, f"{row} count", found.count)
+                pipeline.command("HSETNX", self._key, f"{row} first_us", found.first_us)
+                pipeline.command("HSET", self._key, f"{row} last_us", found.last_us, f"{row} detail", found.detail)
+            pipeline.command("EXPIRE", self._key, KEEP_S)
+            try:
+                await pipeline.run()
+            except StoreError:
+                for key, found in new.items():
+                    self._add(key, found)
+                raise
 
     async def listed(self) -> list[dict[str, Any]]:
         """Return the rejected webhooks of the last days, the newest first.
@@ -117,13 +106,10 @@ class RejectedWebhooks:
             StoreError: the store is unreachable or failing.
         """
         await self.flush()
-        return sorted(await self._read(), key=lambda row: -int(row["last_us"]))
-
-    async def _read(self) -> list[dict[str, Any]]:
         (members,) = await run_commands(self._store, ("HGETALL", self._key))
         rows: dict[tuple[str, str], dict[str, Any]] = {}
         for member, value in members.items():
             provider, code, name = member.decode().split(" ")
             row = rows.setdefault((provider, code), {"provider": provider, "code": code})
             row[name] = value.decode() if name == "detail" else int(value)
-        return [row for row in rows.values() if "last_us" in row]
+        return sorted((row for row in rows.values() if "last_us" in row), key=lambda row: -int(row["last_us"]))

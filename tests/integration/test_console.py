@@ -9,8 +9,9 @@ from typing import Any
 import orjson
 import pytest
 
+from gateway.console.routes import topics
 from sync.store.keys import DEFAULT_KEYS as keys
-from sync.store.models import Snapshot
+from sync.store.models import Snapshot, StoreError
 from sync.store.store import Store
 from tests.support.console import TOKEN, TOPIC, act, commit, get, http, login
 from tests.support.gateway import environment, open_client, run_gateway, token
@@ -288,7 +289,16 @@ async def test_billing_is_asked_within_the_process(store_url: str, store: Store)
             "refused",
             "failed",
         ]
-        # The mark that lets the console in cannot come from outside.
+        # What is asked within the process counts like a request of the route that answers the same.
+        counted = running.node.metrics.requests
+        assert counted["/v1/tenants/{id}/status", "GET", 200] == counted["/v1/drift", "GET", 200] == 1
+        assert (
+            counted["/v1/tenants/{id}/reconcile", "POST", 503]
+            == counted["/v1/parked/{event_id}/retry", "POST", 404]
+            == 1
+        )
+        assert counted["/console/api/drift", "GET", 200] == 1
+        # Nobody outside gets in as the console.
         refused = await client.get("/v1/drift", headers={"planwire.console": "1"})
         assert refused.status_code == 401
         await client.post("/webhooks/paddle", content=b"{}", headers={"Paddle-Signature": "nonsense"})
@@ -335,9 +345,9 @@ async def test_a_store_that_is_away_is_said_to_be(store_url: str, monkeypatch: p
     async with run_gateway(environment(store_url, DEV="1")) as running, http(running) as client:
 
         async def away(*_: object, **__: object) -> None:
-            raise OSError("away")
+            raise StoreError("away")
 
-        monkeypatch.setattr(running.node.store.redis, "xrevrange", away)
+        monkeypatch.setattr(topics, "run_commands", away)
         answer = await client.get(f"/console/api/events/{TOPIC}")
         assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
 

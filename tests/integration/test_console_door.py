@@ -13,10 +13,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.auth.revocations import Revocations
-from gateway.console import auth, scopes, supervisor
+from gateway.console import auth, observer, scopes
 from gateway.console.auth import AUDIENCE, COOKIE, LOGIN_TRIES, ConsoleAuth, Tokens
 from gateway.console.reports.tab_counts import TabCounts
-from gateway.console.routes import session
+from gateway.console.routes import routes
 from gateway.settings import GatewaySettings
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.store import Store
@@ -184,7 +184,7 @@ async def test_behind_a_proxy_wrong_tokens_are_counted_by_the_clients_address(st
 
 async def test_a_login_body_is_bounded(store_url: str) -> None:
     async with run_gateway(environment(store_url, CONSOLE_TOKEN=TOKEN)) as running, http(running) as client:
-        assert (await login(client, "x" * session.LOGIN_BODY_MAX_BYTES)).status_code == 413
+        assert (await login(client, "x" * routes.LOGIN_BODY_MAX_BYTES)).status_code == 413
 
 
 async def test_in_development_a_loopback_page_needs_no_login_but_a_foreign_name_for_loopback_does(
@@ -241,7 +241,9 @@ async def test_in_development_what_a_proxy_passed_on_comes_from_elsewhere(
 def test_the_addresses_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auth, "ADDRESSES_MAX", 3)
     settings = GatewaySettings.from_env({"PLANWIRE_JWT_SECRET": "x" * 32, "PLANWIRE_CONSOLE_TOKEN": TOKEN})
-    door = ConsoleAuth(settings, Tokens.of(settings), Revocations())
+    tokens = Tokens.of(settings)
+    assert tokens is not None
+    door = ConsoleAuth(settings, tokens, Revocations())
     for number in range(10):
         door._count_wrong(f"10.0.0.{number}", 0.0)
     assert len(door._tries) == 3
@@ -496,7 +498,8 @@ async def captured() -> AsyncIterator[list[MutableMapping[str, Any]]]:
 async def test_a_console_that_fails_stops_no_push_and_comes_back(
     store_url: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor.supervise, "__kwdefaults__", {"retry_min_s": 0.05, "retry_max_s": 0.1})
+    monkeypatch.setattr(observer, "RETRY_MIN_S", 0.05)
+    monkeypatch.setattr(observer, "RETRY_MAX_S", 0.1)
     broken = True
     count = TabCounts.count
 

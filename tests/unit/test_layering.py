@@ -151,7 +151,7 @@ IMPURE = set(
 
 CATCHES_EVERYTHING = {
     "gateway.hub.observer": "an observer that fails must not stop the push",
-    "gateway.console.supervisor": "a console task that fails must not stop the push",
+    "gateway.console.observer": "a console task that fails must not stop the push",
     "sync.process.supervisor": "an item that fails must not stop the others, nor a loop the worker",
     "sync.store.embedded.data_dir": "any failure of the wheel's private module: a server on PATH will do",
 }

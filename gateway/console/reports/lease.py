@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import orjson
 
-from sync.store.command_pipeline import run_commands
+from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.models import Change, Committed
 from sync.store.store import Store
 
@@ -40,16 +38,6 @@ OP = "look"
 """The `op` of the control message that announces a lease."""
 
 
-@dataclass(frozen=True, slots=True)
-class Leases:
-    """Whether a console is open, the topics that consoles look at, and the gateways with the time of their last
-    registration (seconds since 1970)."""
-
-    is_open: bool
-    topics: tuple[str, ...]
-    gateways: dict[str, float]
-
-
 def _leases(store: Store) -> str:
     return store.keys.console("leases")
 
@@ -74,23 +62,22 @@ async def touch_lease(store: Store, topics: Sequence[str]) -> None:
     await store.publish(store.keys.control_channel, orjson.dumps({"op": OP, "topics": list(topics)}))
 
 
-async def register(store: Store, node: str) -> Leases:
-    """Register the gateway `node`, and return the leases and gateways.
+async def register(store: Store, node: str) -> list[str] | None:
+    """Register the gateway `node`; return the topics that consoles look at, or None if no console is open.
 
     Raises:
         StoreError: the store is unreachable or failing.
     """
     now = time.time()
-    _, _, _, leases, gateways = await run_commands(
+    *_, leases = await run_commands(
         store,
         ("ZADD", _gateways(store), now, node),
         ("ZREMRANGEBYSCORE", _gateways(store), "-inf", now - GONE_S),
         ("ZREMRANGEBYSCORE", _leases(store), "-inf", now),
         ("ZRANGEBYSCORE", _leases(store), now, "+inf"),
-        ("ZRANGE", _gateways(store), 0, -1, "WITHSCORES"),
     )
     names = [name.decode() for name in leases]
-    return Leases(OVERVIEW in names, tuple(name for name in names if name != OVERVIEW), _scored(gateways))
+    return [name for name in names if name != OVERVIEW] if OVERVIEW in names else None
 
 
 async def leave(store: Store, node: str) -> None:
@@ -108,8 +95,10 @@ async def gateways(store: Store) -> dict[str, float]:
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    (found,) = await run_commands(store, ("ZRANGE", _gateways(store), 0, -1, "WITHSCORES"))
-    return _scored(found)
+    pipeline = CommandPipeline(store)
+    pipeline.command("ZRANGE", _gateways(store), 0, -1, "WITHSCORES", withscores=True)
+    (found,) = await pipeline.run()
+    return {name.decode(): float(at) for name, at in found}
 
 
 async def publish(store: Store, change: Change) -> Committed:
@@ -126,10 +115,3 @@ async def publish(store: Store, change: Change) -> Committed:
         ("EXPIRE", store.keys.snap(change.topic), KEEP_S),
     )
     return committed
-
-
-def _scored(reply: Sequence[Any]) -> dict[str, float]:
-    """Return a WITHSCORES reply by member. redis-py may have paired it or not (RESP2, unparsed)."""
-    if reply and isinstance(reply[0], list | tuple):
-        return {member.decode(): float(score) for member, score in reply}
-    return {member.decode(): float(score) for member, score in zip(reply[::2], reply[1::2], strict=True)}

@@ -10,9 +10,9 @@ import hashlib
 import heapq
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from gateway.console.reports.tab_status import Status, worst
+from gateway.console.reports.tab_status import RANK, worst
 from gateway.metrics import Histogram, Metrics
 from planwire_client.core import canonical_json
 
@@ -28,19 +28,10 @@ TABS_MAX = 100
 WINDOW_S = 60.0
 """Seconds that a report's latencies cover."""
 
-_RANK = {status: rank for rank, status in enumerate(Status)}
-
-_COUNTED = {
-    "deliveries": "sent",
-    "delivered_bytes": "sent_bytes",
-    **{
-        name: name
-        for name in (
-            "replaced", "conflated", "acks", "nacks", "announcements", "opened", "resets", "probes_missed",
-            "feed_losses", "sweep_repairs", "revocations",
-        )
-    },
-}  # fmt: skip
+_COUNTED = (
+    "replaced", "conflated", "acks", "nacks", "announcements", "opened", "resets", "probes_missed", "feed_losses",
+    "sweep_repairs", "revocations",
+)  # fmt: skip
 
 
 def gateway_topic(node: str) -> str:
@@ -53,24 +44,14 @@ def tabs_topic(node: str, topic: str) -> str:
     return f"{TABS_KIND}:{node}.{hashlib.sha256(topic.encode()).hexdigest()[:24]}"
 
 
-class Quantile(NamedTuple):
-    """`within_s`: the bucket bound that a share of the observations stays within; None: it is beyond `beyond_s`."""
-
-    within_s: float | None
-    beyond_s: float
-
-
-def quantile(histogram: Histogram, share: float) -> Quantile | None:
-    """Return the bound that `share` (0 to 1) of the observations stays within, None where nothing was observed."""
-    total = sum(histogram.counts)
-    if not total:
-        return None
+def quantile(histogram: Histogram, share: float) -> float | None:
+    """Return the bucket bound that `share` (0 to 1) of the observations stays within; None: beyond the last bound."""
     running = 0
     for bound, count in zip(histogram.bounds, histogram.counts, strict=False):
         running += count
-        if running >= share * total:
-            return Quantile(bound, bound)
-    return Quantile(None, histogram.bounds[-1])
+        if running >= share * sum(histogram.counts):
+            return bound
+    return None
 
 
 class Window:
@@ -94,38 +75,33 @@ class Window:
         recent = Histogram(self._histogram.bounds)
         recent.counts = [new - old for new, old in zip(counts, self._past[0][1], strict=True)]
         found: dict[str, Any] = {"count": sum(recent.counts)}
-        for name, share in (("p50", 0.5), ("p99", 0.99)):
-            bound = quantile(recent, share)
-            if bound is not None and bound.within_s is not None:
-                found[f"{name}_s"] = bound.within_s
-            elif bound is not None:
-                found[f"{name}_beyond_s"] = bound.beyond_s
+        for name, share in (("p50", 0.5), ("p99", 0.99)) if found["count"] else ():
+            if (bound := quantile(recent, share)) is not None:
+                found[f"{name}_s"] = bound
+            else:
+                found[f"{name}_beyond_s"] = recent.bounds[-1]
         return found
 
 
 def counters(metrics: Metrics) -> dict[str, int]:
     """Return the counts of the process since its start."""
-    found = {name: int(getattr(metrics, attribute)) for name, attribute in _COUNTED.items()}
-    found["closed"] = metrics.closed.total()
-    found["refused"] = metrics.refused.total()
-    found["auth_failures"] = metrics.auth_failures.total()
-    found["publishes"] = metrics.verdicts.total()
-    found["publish_refusals"] = sum(metrics.verdicts[verdict] for verdict in ("stale", "conflict", "error"))
-    return found
+    return {name: int(getattr(metrics, name)) for name in _COUNTED} | {
+        "deliveries": metrics.sent,
+        "delivered_bytes": metrics.sent_bytes,
+        "closed": metrics.closed.total(),
+        "refused": metrics.refused.total(),
+        "auth_failures": metrics.auth_failures.total(),
+        "publishes": metrics.verdicts.total(),
+        "publish_refusals": sum(metrics.verdicts[verdict] for verdict in ("stale", "conflict", "error")),
+    }
 
 
-def statuses(counts: Mapping[Status, int]) -> dict[str, int]:
-    """Return the counts by name, without zeros."""
-    return {status.value: counts[status] for status in Status if counts.get(status)}
-
-
-def worst_topics(unhealthy: Mapping[str, Mapping[Status, int]], limit: int = UNHEALTHY_MAX) -> list[str]:
+def worst_topics(unhealthy: Mapping[str, Mapping[str, int]], limit: int = UNHEALTHY_MAX) -> list[str]:
     """Return the names of the worst topics, at most `limit`: by the worst status, then by how many tabs have it."""
 
     def key(name: str) -> tuple[int, int, str]:
-        counts = unhealthy[name]
-        status = worst(counts)
-        return (_RANK[status], -counts[status], name) if status is not None else (len(_RANK), 0, name)
+        status = worst(unhealthy[name])
+        return (RANK[status], -unhealthy[name][status], name) if status is not None else (len(RANK), 0, name)
 
     return heapq.nsmallest(limit, unhealthy, key=key)
 
@@ -151,11 +127,9 @@ def fitted(report: dict[str, Any], member: str, left_out: str, max_bytes: int = 
     return encoded
 
 
-def tab_row(tab: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a tab's row without empty members and the session."""
-    return {name: value for name, value in tab.items() if value not in (None, "") and name != "session"}
-
-
-def listed(tabs: Sequence[Mapping[str, Any]], limit: int = TABS_MAX) -> dict[str, dict[str, Any]]:
-    """Return the rows of the first `limit` tabs by session."""
-    return {str(tab["session"]): tab_row(tab) for tab in tabs[:limit]}
+def rows_by_session(tabs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the rows of tabs by session, without empty members."""
+    return {
+        str(tab["session"]): {name: tab[name] for name in tab if tab[name] not in (None, "") and name != "session"}
+        for tab in tabs
+    }

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -17,8 +18,8 @@ import structlog
 from gateway.console.fault_injection import FaultInjection
 from gateway.console.reports import lease, report
 from gateway.console.reports.report import Window
-from gateway.console.reports.tab_counts import COUNTED_MAX, TabCounts, socket_of, status_of, view_of
-from gateway.console.reports.tab_status import Status, TabStatus, worst, worst_first
+from gateway.console.reports.tab_counts import COUNTED_MAX, TabCounts, socket_of, view_of
+from gateway.console.reports.tab_status import Status, TabStatus, evaluate, nonzero, worst, worst_first
 from gateway.console.reports.topic_views import age_s
 from gateway.hub.subscription import Subscription
 from gateway.hub.topic import LiveTopic
@@ -47,7 +48,7 @@ class Reporter:
         tab_counts: TabCounts,
         fault_injection: FaultInjection,
         nack_reason: Callable[[str, str, int], str],
-        counters: Callable[[], dict[str, int]],
+        counters: Mapping[str, int],
     ) -> None:
         """Report on `node`.
 
@@ -56,13 +57,14 @@ class Reporter:
             tab_counts: its tabs by status.
             fault_injection: the sockets that a developer holds back.
             nack_reason: returns why a session could not use a version: (session, topic, version).
-            counters: returns further counters for the report.
+            counters: further counters for the report.
         """
         self._node = node
         self._tab_counts = tab_counts
         self._fault_injection = fault_injection
         self._nack_reason = nack_reason
         self._counters = counters
+        self._max_bytes = min(report.REPORT_MAX_BYTES, node.settings.state_max_bytes)
         self._started_at = time.time()
         self._windows = {
             "committed_to_acked": Window(node.metrics.publish_to_acked),
@@ -127,12 +129,12 @@ class Reporter:
 
     async def _register(self) -> None:
         try:
-            found = await lease.register(self._node.store, self._node.name)
+            topics = await lease.register(self._node.store, self._node.name)
         except StoreError as error:
             log.warning("console_unregistered", error=str(error))
             return
-        if found.is_open:
-            self.extend_watch(found.topics)
+        if topics is not None:
+            self.extend_watch(topics)
 
     async def _report(self) -> None:
         await self._tab_counts.count()
@@ -171,17 +173,15 @@ class Reporter:
     def overview(self) -> dict[str, Any]:
         """Return this gateway's report of itself, from the counts as they are."""
         node, tab_counts, metrics = self._node, self._tab_counts, self._node.metrics
-        names = report.worst_topics(tab_counts.unhealthy)
         rows: dict[str, Any] = {}
-        for name in names:
-            live = node.hub.topic(name)
-            if live is not None:
+        for name in report.worst_topics(tab_counts.unhealthy):
+            if (live := node.hub.topic(name)) is not None:
                 counts = tab_counts.unhealthy[name]
                 rows[name] = {
                     "status": worst(counts),
                     "version": live.version,
                     "sockets": len(live.subscriptions),
-                    "tabs": report.statuses(counts),
+                    "tabs": nonzero(counts),
                 }
         return {
             "gateway": node.name,
@@ -195,7 +195,7 @@ class Reporter:
             "streams": metrics.streams,
             "tabs": {status.value: tab_counts.total[status] for status in Status},
             "uncounted": tab_counts.uncounted,
-            "counters": report.counters(metrics) | self._counters(),
+            "counters": {**report.counters(metrics), **self._counters},
             "latency": {name: window.latency(time.monotonic()) for name, window in self._windows.items()},
             "trouble": rows,
             "trouble_total": len(tab_counts.unhealthy),
@@ -203,10 +203,7 @@ class Reporter:
 
     def overview_bytes(self) -> bytes:
         """Return the report of itself as it is published."""
-        return report.fitted(self.overview(), "trouble", "", self._max_bytes())
-
-    def _max_bytes(self) -> int:
-        return min(report.REPORT_MAX_BYTES, self._node.settings.state_max_bytes)
+        return report.fitted(self.overview(), "trouble", "", self._max_bytes)
 
     def chain(self, live: LiveTopic, newest: int, limit: int) -> dict[str, Any]:
         """Return this gateway's state of a topic, and its tabs as rows.
@@ -219,17 +216,15 @@ class Reporter:
         now = time.time()
         is_current = self._node.hub.fresh and live.known and live.version >= newest
         view = view_of(self._node, live, now, is_current)
-        tabs = worst_first((tab, status_of(tab, view)) for tab in live.subscriptions[:COUNTED_MAX])
-        counts: dict[Status, int] = {}
-        for _, tab_status in tabs:
-            counts[tab_status.status] = counts.get(tab_status.status, 0) + 1
+        tabs = worst_first((tab, evaluate(tab, view)) for tab in live.subscriptions[:COUNTED_MAX])
+        counts = Counter[str](tab_status.status for _, tab_status in tabs)
         return {
             "gateway": self._node.name,
             **self._gateway_status(live, newest, is_current, now),
             "sockets": len(live.subscriptions),
             "watchers": live.readers,
             "uncounted": max(0, len(live.subscriptions) - COUNTED_MAX),
-            "counts": report.statuses(counts),
+            "counts": nonzero(counts),
             "tabs": [self._tab(tab, tab_status) for tab, tab_status in tabs[:limit]],
         }
 
@@ -270,15 +265,15 @@ class Reporter:
 
     def _tabs_bytes(self, live: LiveTopic) -> bytes:
         found = self.chain(live, live.version, report.TABS_MAX)
-        tabs = found.pop("tabs")
-        found.pop("age_s")
+        tabs = found["tabs"]
+        del found["age_s"]
         found |= {
             "topic": live.name,
             "at": int(time.time()),
-            "tabs": report.listed(tabs),
+            "tabs": report.rows_by_session(tabs),
             "more": max(0, len(live.subscriptions) - len(tabs)),
         }
-        return report.fitted(found, "tabs", "more", self._max_bytes())
+        return report.fitted(found, "tabs", "more", self._max_bytes)
 
 
 def _lag_ms(owed_s: float | None) -> int | None:

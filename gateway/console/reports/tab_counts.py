@@ -11,7 +11,7 @@ from collections import Counter
 from functools import lru_cache
 from typing import cast
 
-from gateway.console.reports.tab_status import Status, TabStatus, View, evaluate, is_unhealthy
+from gateway.console.reports.tab_status import UNHEALTHY, Status, View, evaluate, worst
 from gateway.hub.observer import HubObserver
 from gateway.hub.subscription import Subscription
 from gateway.hub.topic import LiveTopic
@@ -19,7 +19,7 @@ from gateway.node import Node
 from gateway.ws.session_socket import SessionSocket
 
 ACK_GRACE_S = 1.5
-"""Seconds that an ack may take beyond the jitter that browsers are told, before a tab counts as behind."""
+"""Seconds that an ack may take beyond the jitter that browsers are given, before a tab counts as behind."""
 
 WHOLE_S = 10.0
 """Seconds between full counts. Changes are counted immediately; the full count is a safety net."""
@@ -33,13 +33,13 @@ COUNTED_MAX = 20_000
 SLICE = 1000
 """Tabs visited before other tasks run."""
 
-Counts = dict[Status, int]
+Counts = dict[str, int]
 
 
-def view_of(node: Node, live: LiveTopic | None, now: float, is_current: bool) -> View:
+def view_of(node: Node, live: LiveTopic, now: float, is_current: bool) -> View:
     """Return what the status of a topic's tabs depends on. All tabs of a topic that a console looks at are asked."""
     settings = node.settings
-    if live is not None and live.ack_all:
+    if live.ack_all:
         return View(now, ACK_GRACE_S + settings.ack_after_ms / 1000, COUNTED_MAX, is_current)
     share, after_ms = node.hub.ack_rule()
     # If the process has so many tabs that it asks only a share of them for acks, every topic counts as a crowd.
@@ -50,11 +50,6 @@ def view_of(node: Node, live: LiveTopic | None, now: float, is_current: bool) ->
 def socket_of(tab: Subscription) -> SessionSocket:
     """Return the tab's socket with its type in a running gateway."""
     return cast(SessionSocket, tab.socket)
-
-
-def status_of(tab: Subscription, view: View) -> TabStatus:
-    """Return the status of a tab."""
-    return evaluate(tab, socket_of(tab).opened_at, view)
 
 
 class TabCounts(HubObserver):
@@ -76,7 +71,7 @@ class TabCounts(HubObserver):
         self._changed: set[LiveTopic] | None = None  # None: not observing
         self.topics: dict[str, Counts] = {}
         self.unhealthy: dict[str, Counts] = {}
-        self.total: Counter[Status] = Counter()
+        self.total: Counter[str] = Counter()
         self.uncounted = 0
 
     def subscription_opened(self, subscription: Subscription) -> None:
@@ -122,28 +117,18 @@ class TabCounts(HubObserver):
         self._changed = set()
         self._node.hub.observers.add(self)
         self.topics, self.unhealthy, self.total, self._open = {}, {}, Counter(), set()
-        topics = self.topics
-        visited, uncounted, slice_end, synced = 0, 0, SLICE, 0
+        visited, uncounted, slice_end = 0, 0, SLICE
         for live in list(self._node.hub.topics.values()):
             tabs = live.subscriptions
             if not tabs or live.is_internal:
                 continue
-            size = len(tabs)
-            if visited + size > COUNTED_MAX:
-                uncounted += visited + size - COUNTED_MAX
-                tabs = tabs[: COUNTED_MAX - visited]
-                size = len(tabs)
-            # The common case has a short path: every tab is in sync.
-            if self._was_fresh and live.known and _is_synced(live.version, tabs):
-                topics[live.name] = _all_synced(size)
-                synced += size
-            else:
-                self._take(live, tabs)
-            visited += size
+            counted = tabs[: COUNTED_MAX - visited]
+            self._take(live, counted)
+            uncounted += len(tabs) - len(counted)
+            visited += len(counted)
             if visited >= slice_end:
                 slice_end = visited + SLICE
                 await asyncio.sleep(0)
-        self.total[Status.SYNCED] += synced
         self.uncounted = uncounted
 
     def _part(self) -> None:
@@ -163,21 +148,21 @@ class TabCounts(HubObserver):
         self._open.discard(live)
 
     def _take(self, live: LiveTopic, tabs: list[Subscription]) -> None:
-        name = live.name
         self._drop(live)
-        is_plain = self._node.hub.fresh and live.known
-        if is_plain and _is_synced(live.version, tabs):
-            self.topics[name] = counts = _all_synced(len(tabs))
-            self.total.update(counts)
+        # The common case has a short path: every tab is in sync.
+        if self._was_fresh and live.known and _is_synced(live.version, tabs):
+            self.topics[live.name] = _all_synced(len(tabs))
+            self.total[Status.SYNCED] += len(tabs)
             return
-        counts = _counts(tabs, view_of(self._node, live, time.time(), self._node.hub.fresh))
-        self.topics[name] = counts
+        view = view_of(self._node, live, time.time(), self._was_fresh)
+        counts = Counter[str](evaluate(tab, view).status for tab in tabs)
+        self.topics[live.name] = counts
         self.total.update(counts)
         is_sampled = len(live.subscriptions) > self._node.settings.acks_per_topic and not live.ack_all
         if (Status.SENT in counts and not is_sampled) or Status.STALE in counts:
             self._open.add(live)  # SENT turns BEHIND by time alone; of a crowd most tabs stay SENT
-        if is_unhealthy(counts):
-            self.unhealthy[name] = counts
+        if worst(counts) in UNHEALTHY:
+            self.unhealthy[live.name] = counts
 
 
 def _is_synced(version: int, tabs: list[Subscription]) -> bool:
@@ -189,12 +174,3 @@ def _is_synced(version: int, tabs: list[Subscription]) -> bool:
 def _all_synced(size: int) -> Counts:
     """Return the counts of `size` synced tabs. The result is shared and must not be changed."""
     return {Status.SYNCED: size}
-
-
-def _counts(tabs: list[Subscription], view: View) -> Counts:
-    """Return the number of tabs by status."""
-    counts: Counts = {}
-    for tab in tabs:
-        status = status_of(tab, view).status
-        counts[status] = counts.get(status, 0) + 1
-    return counts

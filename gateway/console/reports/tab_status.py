@@ -24,6 +24,10 @@ UNHEALTHY = frozenset((Status.NACKED, Status.BEHIND, Status.STALE))
 """The statuses of a tab that shows something old, or cannot prove that it does not."""
 
 
+RANK: dict[str, int] = {status: rank for rank, status in enumerate(Status)}
+"""The place of each status, the worst first."""
+
+
 class View(NamedTuple):
     """What the status of a tab depends on besides the tab.
 
@@ -48,11 +52,11 @@ class TabStatus(NamedTuple):
     owed_s: float | None
 
 
-def evaluate(tab: Subscription, since: float, view: View) -> TabStatus:
-    """Return the status of a tab whose socket was opened at `since` (seconds since 1970)."""
+def evaluate(tab: Subscription, view: View) -> TabStatus:
+    """Return the status of a tab. An ack is due since its socket was opened, at the earliest."""
     live = tab.live
     version = live.version
-    owed_s = max(0.0, view.now - max(version / 1e6, since))
+    owed_s = max(0.0, view.now - max(version / 1e6, tab.socket.opened_at))
     if version and tab.nacked == version > tab.acked:
         return TabStatus(Status.NACKED, "It received the newest version and could not use it.", owed_s)
     if not live.known or tab.sent < 0:
@@ -80,7 +84,7 @@ def evaluate(tab: Subscription, since: float, view: View) -> TabStatus:
     return TabStatus(Status.SENT, "Just sent; its answer is awaited.", owed_s)
 
 
-def worst(counts: Mapping[Status, int]) -> Status | None:
+def worst(counts: Mapping[str, int]) -> Status | None:
     """Return the worst status that occurs, or None where there are no tabs."""
     return next((status for status in Status if counts.get(status)), None)
 
@@ -94,14 +98,11 @@ def total(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return totals
 
 
-def is_unhealthy(counts: Mapping[Status, int]) -> bool:
-    """Return whether a tab shows something old, or cannot prove that it does not."""
-    return worst(counts) in UNHEALTHY
+def nonzero(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return the counts by name, without zeros."""
+    return {status.value: counts[status] for status in Status if counts.get(status)}
 
 
 def worst_first(evaluated: Iterable[tuple[Subscription, TabStatus]]) -> list[tuple[Subscription, TabStatus]]:
     """Return the tabs ordered by status, the worst first; within one status the order stays."""
-    buckets: dict[Status, list[tuple[Subscription, TabStatus]]] = {status: [] for status in Status}
-    for item in evaluated:
-        buckets[item[1].status].append(item)
-    return [item for bucket in buckets.values() for item in bucket]
+    return sorted(evaluated, key=lambda item: RANK[item[1].status])

@@ -8,15 +8,13 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, cast
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple, cast
 
 from redis.exceptions import RedisError
 
-from gateway.console.reports.report import statuses
 from gateway.console.reports.tab_counts import TabCounts
-from gateway.console.reports.tab_status import Status, worst
+from gateway.console.reports.tab_status import nonzero, total, worst
 from gateway.console.reports.topic_views import age_s
 from gateway.hub.hub import Hub
 from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
@@ -34,9 +32,8 @@ SCAN_COUNT = 1000
 _TAIL = ":snap"
 
 
-@dataclass(frozen=True, slots=True)
-class LivePage:
-    """The question to a gateway: `only` is "", "live" or "trouble"; `search` is in lower case, `^` marks a prefix."""
+class TopicQuery(NamedTuple):
+    """Which topics are asked for: `only` is "", "live" or "trouble"; `search` is in lower case, `^` marks a prefix."""
 
     search: str = ""
     only: str = ""
@@ -44,19 +41,10 @@ class LivePage:
     limit: int = 100
 
     @classmethod
-    def read(cls, about: Mapping[str, Any]) -> LivePage:
-        """Return the question in the members of a control message."""
-        limit = about.get("limit")
-        return cls(
-            str(about.get("search", "")),
-            str(about.get("only", "")),
-            str(about.get("after", "")),
-            limit if isinstance(limit, int) else 100,
-        )
-
-    def about(self) -> dict[str, Any]:
-        """Return the question as members of a control message."""
-        return asdict(self)
+    def read(cls, about: Mapping[str, Any]) -> TopicQuery:
+        """Return the query in the members of a control message."""
+        defaults = cls._field_defaults.items()
+        return cls(**{name: about[name] for name, default in defaults if type(about.get(name)) is type(default)})
 
     def matching(self, names: Iterable[str]) -> list[str]:
         """Return the names that match, in order."""
@@ -71,7 +59,7 @@ class LivePage:
         return matching[start : start + self.limit]
 
 
-def live_page(hub: Hub, tab_counts: TabCounts, wanted: LivePage) -> dict[str, Any]:
+def live_page(hub: Hub, tab_counts: TabCounts, wanted: TopicQuery) -> dict[str, Any]:
     """Return one gateway's page: `rows` by name, each with version, sockets, watchers and tabs."""
     if wanted.only == "trouble":
         names = list(tab_counts.unhealthy)
@@ -80,15 +68,17 @@ def live_page(hub: Hub, tab_counts: TabCounts, wanted: LivePage) -> dict[str, An
     matching = wanted.matching(names)
     rows = {}
     for name in wanted.page(matching):
-        live = hub.topic(name)
-        if live is not None:
-            tabs = statuses(tab_counts.topics.get(name, {}))
-            sockets = len(live.subscriptions)
-            rows[name] = {"version": live.version, "sockets": sockets, "watchers": live.readers, "tabs": tabs}
+        if (live := hub.topic(name)) is not None:
+            rows[name] = {
+                "version": live.version,
+                "sockets": len(live.subscriptions),
+                "watchers": live.readers,
+                "tabs": nonzero(tab_counts.topics.get(name, {})),
+            }
     return {"rows": rows, "matching": len(matching), "live": hub.topic_count}
 
 
-class Stored:
+class StoredTopics:
     """The names of the topics in the store, found by a scan of its keys at most every `STORED_S`."""
 
     def __init__(self, store: Store) -> None:
@@ -108,9 +98,14 @@ class Stored:
             if time.monotonic() - self._at < STORED_S:
                 return
             found: set[str] = set()
+            keys = self._store.keys
             try:
-                async for name in self._walk():
-                    found.add(name)
+                # On a Cluster redis-py walks every primary.
+                scan = cast(Any, self._store.redis).scan_iter(match=keys.head("*") + _TAIL, count=SCAN_COUNT)
+                async for key in scan:
+                    name = keys.topic_of(key.decode("utf-8", "replace").removesuffix(_TAIL))
+                    if is_listed(name):
+                        found.add(name)
                     if len(found) > STORED_MAX:
                         break
             except (RedisError, OSError) as error:
@@ -118,15 +113,6 @@ class Stored:
             self.is_complete = len(found) <= STORED_MAX
             self.names = sorted(found)[:STORED_MAX]
             self._at = time.monotonic()
-
-    async def _walk(self) -> AsyncIterator[str]:
-        # On a Cluster redis-py walks every primary.
-        keys = self._store.keys
-        pattern = keys.head("*") + _TAIL
-        async for key in cast(Any, self._store.redis).scan_iter(match=pattern, count=SCAN_COUNT):
-            name = keys.topic_of(key.decode("utf-8", "replace").removesuffix(_TAIL))
-            if is_listed(name):
-                yield name
 
 
 def is_listed(name: str) -> bool:
@@ -138,7 +124,7 @@ def is_listed(name: str) -> bool:
 
 
 def merged(
-    pages: Collection[Mapping[str, Any]], stored: list[str], wanted: LivePage
+    pages: Collection[Mapping[str, Any]], stored: list[str], wanted: TopicQuery
 ) -> tuple[list[dict[str, Any]], str | None, int]:
     """Merge the pages of the gateways with the matching names of the store, `stored`, which are in order.
 
@@ -150,23 +136,19 @@ def merged(
     rows = [_row(name, [page["rows"][name] for page in pages if name in page["rows"]]) for name in page_names]
     is_full = len(page_names) == wanted.limit
     following = page_names[-1] if page_names and is_full else None
-    return rows, following, max(len(stored), *(page["matching"] for page in pages), 0) if pages else len(stored)
+    return rows, following, max(len(stored), *(page["matching"] for page in pages), 0)
 
 
 def _row(name: str, found: list[dict[str, Any]]) -> dict[str, Any]:
-    tabs: dict[Status, int] = {}
-    for one in found:
-        for status, count in one["tabs"].items():
-            tabs[Status(status)] = tabs.get(Status(status), 0) + count
-    status = worst(tabs)
+    tabs = total(one["tabs"] for one in found)
     return {
         "name": name,
         "version": max((one["version"] for one in found), default=0),
         "is_live": bool(found),
         "sockets": sum(one["sockets"] for one in found),
         "watchers": sum(one["watchers"] for one in found),
-        "tabs": statuses(tabs),
-        "status": None if status is None else status.value,
+        "tabs": nonzero(tabs),
+        "status": worst(tabs),
         "gateways": len(found),
     }
 

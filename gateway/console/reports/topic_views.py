@@ -27,9 +27,14 @@ def age_s(version: int, now: float) -> float | None:
     return max(0.0, now - version / 1e6) if version else None
 
 
-def committed(snapshot: Snapshot) -> dict[str, Any]:
+def committed(snapshot: Snapshot, now: float) -> dict[str, Any]:
     """Return the newest committed version. A version is the instant of its commit, microseconds since 1970."""
-    return {"version": snapshot.version, "state": pretty(snapshot.state), "cause": cause(snapshot.cause)}
+    return {
+        "version": snapshot.version,
+        "state": pretty(snapshot.state),
+        "cause": cause(snapshot.cause),
+        "age_s": age_s(snapshot.version, now),
+    }
 
 
 def cause(raw: bytes) -> dict[str, str]:
@@ -80,11 +85,7 @@ def differences(old: object, new: object, limit: int = DIFF_MAX) -> list[Differe
         if inner is not None:
             pending.extend((f"{path}/{_escape(key)}", one, other) for key, one, other in reversed(inner))
         elif left is _ABSENT or right is _ABSENT or compact(left) != compact(right):  # in JSON true is not 1
-            found.append(
-                Difference(
-                    path, None if left is _ABSENT else compact(left), None if right is _ABSENT else compact(right)
-                )
-            )
+            found.append(Difference(path, *(None if one is _ABSENT else compact(one) for one in (left, right))))
     return found
 
 
@@ -111,19 +112,18 @@ def timeline(entries: Sequence[LogEntry], count: int) -> list[dict[str, Any]]:
     states = [orjson.loads(entry.state) for entry in entries[: count + 1]]
     lines = []
     for index, entry in enumerate(entries[:count]):
-        line: dict[str, Any] = {
-            "version": entry.version,
-            "at": instants.text_us(entry.version),
-            "cause": cause(entry.cause),
-            "verdict": "applied",
-            "bytes": len(entry.state),
-        }
-        line["changed"] = line["paths"] = None
-        if index + 1 < len(states):
-            found = differences(states[index + 1], states[index])
-            line["changed"] = len(found)
-            line["paths"] = [item.path or "/" for item in found[:CHANGED_PATHS_MAX]]
-        lines.append(line)
+        found = differences(states[index + 1], states[index]) if index + 1 < len(states) else None
+        lines.append(
+            {
+                "version": entry.version,
+                "at": instants.text_us(entry.version),
+                "cause": cause(entry.cause),
+                "verdict": "applied",
+                "bytes": len(entry.state),
+                "changed": None if found is None else len(found),
+                "paths": None if found is None else [item.path or "/" for item in found[:CHANGED_PATHS_MAX]],
+            }
+        )
     return lines
 
 

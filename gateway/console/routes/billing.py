@@ -1,22 +1,21 @@
-"""What the console reads of billing: parked events, scheduled changes, overrides, drift, and the provider's state.
+"""What the console reads and repairs of billing: parked events, scheduled changes, overrides, drift, provider states.
 
-A process without a webhook intake answers `listed: false`.
+A process without a webhook intake answers `listed: false`, and repairs nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.requests import Request
-from starlette.responses import Response
 
-from gateway.console.auth import ConsoleAuth
+from gateway.console.auth import Principal
 from gateway.console.observer import ConsoleObserver
 from gateway.console.reports import tab_status
-from gateway.console.routes.query import console_json, number, parsed, topic_of
+from gateway.console.routes.query import Action, Members, number, only_topic, parsed, text_of, topic_of, without
 from planwire_client.core.topic import TENANT_KIND, Topic
 from sync.core import instants
 from sync.http.parameters import AFTER, BEFORE
@@ -33,6 +32,9 @@ DRIFT_MAX = 200
 PAGE, PAGES_MAX = 500, 20
 """Size and maximum number of the pages of parked events that are searched for one topic."""
 
+RETRIES_MAX = 100
+"""Maximum number of parked events of one topic that are retried at once."""
+
 DRIFT_PRIVATE = ("subject", "here", "there")
 """Members of a drift record that belong to the private part."""
 
@@ -42,131 +44,177 @@ SHOWN_AT_TOP = ("scheduled", "pending", "valid_until", "trial_ends_at", "grace_e
 class BillingRoutes:
     """The handlers. `service` is None in a process that takes no webhooks."""
 
-    def __init__(self, console: ConsoleObserver, console_auth: ConsoleAuth, service: OperatorService | None) -> None:
+    def __init__(self, console: ConsoleObserver, service: OperatorService | None) -> None:
         self._console = console
-        self._node = console.node
-        self._console_auth = console_auth
+        self._store = console.node.store
+        self._answered = console.node.metrics.answered
         self._service = service
 
-    async def parked(self, request: Request) -> Response:
+    async def parked(self, request: Request, _: Principal) -> Members:
         """Answer parked events, the longest parked first; `next` goes into `after`, with the same `env`."""
         service = self._service
         if service is None:
-            return console_json(self._node, listed=False, environments=[])
+            return {"listed": False, "environments": []}
         if (name := request.query_params.get("topic")) is not None:
             topic = parsed(name)
-            found_rows = await parked_of(service, topic)
-            shown = {"env": topic.env, "total": len(found_rows), "parked": found_rows[:PARKED_MAX], "next": None}
-            return console_json(self._node, listed=True, environments=[shown])
+            rows = await _parked_of(service, topic)
+            shown: Members = {"env": topic.env, "total": len(rows), "parked": rows[:PARKED_MAX], "next": None}
+            return {"listed": True, "environments": [shown]}
         asked = request.query_params.get("env")
-        if asked is not None and asked not in service.environments:
-            raise Problem("request_invalid", f"env is one of {', '.join(service.environments)}")
+        if asked is not None:
+            _require_environment(service, asked)
         after = AFTER.read(request) if asked is not None else None
         found = []
         for environment in service.environments if asked is None else (asked,):
             total, rows = await service.parked(environment, after, PARKED_MAX)
-            last = rows[-1] if len(rows) == PARKED_MAX else None
-            following = f"{last['parked_us']}.{last['event_id']}" if last is not None else None
+            following = f"{rows[-1]['parked_us']}.{rows[-1]['event_id']}" if len(rows) == PARKED_MAX else None
             found.append({"env": environment, "total": total, "parked": rows, "next": following})
-        return console_json(self._node, listed=True, environments=found)
+        return {"listed": True, "environments": found}
 
-    async def schedule(self, request: Request) -> Response:
+    async def schedule(self, request: Request, _: Principal) -> Members:
         """Answer what will change a tenant's state by time alone, and when its timers are due."""
         topic = topic_of(request)
-        (snapshot,) = await self._node.store.read_many([str(topic)])
+        (snapshot,) = await self._store.read_many([str(topic)])
         state = orjson.loads(snapshot.state)
         at_top = {name: state.get(name) if isinstance(state, dict) else None for name in SHOWN_AT_TOP}
-        timers = []
-        keys = self._node.store.keys
-        for kind, key in (("time", keys.timers(topic.env)), ("audit", keys.audits(topic.env))):
-            (due,) = await run_commands(self._node.store, ("ZSCORE", key, str(topic)))
-            if due is not None:
-                due_us = int(float(due))
-                timers.append({"kind": kind, "due_us": due_us, "due_at": instants.text_us(due_us)})
-        return console_json(self._node, topic=str(topic), listed=self._service is not None, timers=timers, **at_top)
+        keys = self._store.keys
+        queues = {"time": keys.timers(topic.env), "audit": keys.audits(topic.env)}
+        dues = await run_commands(self._store, *(("ZSCORE", key, str(topic)) for key in queues.values()))
+        timers = [
+            {"kind": kind, "due_us": int(float(due)), "due_at": instants.text_us(int(float(due)))}
+            for kind, due in zip(queues, dues, strict=True)
+            if due is not None
+        ]
+        return {"topic": str(topic), "listed": self._service is not None, "timers": timers, **at_top}
 
-    async def overrides(self, request: Request) -> Response:
+    async def overrides(self, request: Request, principal: Principal) -> Members:
         """Answer the tenant's overrides. Needs the scope private."""
         topic = topic_of(request)
-        if not self._console_auth.may_see_private(request):
+        if not principal.may_see_private:
             raise Problem("scope_missing", "this needs a console token with the scope private")
         if self._service is None or topic.kind != TENANT_KIND:
-            return console_json(self._node, listed=False, topic=str(topic), overrides=[])
-        with forwarded_problems():
+            return {"listed": False, "topic": str(topic), "overrides": []}
+        with _forwarded(), self._counted("GET", "/v1/tenants/{id}/overrides"):
             document = await self._service.overrides(topic)
-        return console_json(self._node, listed=True, topic=str(topic), **document)
+        return {"listed": True, "topic": str(topic), **document}
 
-    async def drift(self, request: Request) -> Response:
+    async def drift(self, request: Request, principal: Principal) -> Members:
         """Answer where the published state differed from the provider's, the newest first."""
         query = request.query_params
         service = self._service
         if service is None:
-            return console_json(self._node, listed=False, drift=[], counts={}, next=None)
+            return {"listed": False, "drift": [], "counts": {}, "next": None}
         env = query.get("env") or service.environments[0]
-        limit = number(query.get("limit"), 50, DRIFT_MAX)
+        limit = number(request, "limit", 50, DRIFT_MAX)
         before = BEFORE.read(request)
-        with forwarded_problems():
-            document: dict[str, Any] = await service.drift(env, before, limit)
+        with _forwarded(), self._counted("GET", "/v1/drift"):
+            document: Members = await service.drift(env, before, limit)
         wanted = query.get("topic")
-        rows = [row for row in document["drift"] if wanted is None or row.get("topic") == wanted]
-        may_see = self._console_auth.may_see_private(request)
-        if not may_see:
-            rows = [{name: value for name, value in row.items() if name not in DRIFT_PRIVATE} for row in rows]
-        return console_json(
-            self._node,
-            listed=True,
-            env=env,
-            drift=rows,
-            counts=document["counts"],
-            next=document.get("next"),
-            private_hidden=not may_see,
-        )
+        hidden = () if principal.may_see_private else DRIFT_PRIVATE
+        return {
+            "listed": True,
+            "env": env,
+            "drift": [without(row, *hidden) for row in document["drift"] if wanted in (None, row.get("topic"))],
+            "counts": document["counts"],
+            "next": document.get("next"),
+            "private_hidden": bool(hidden),
+        }
 
-    async def status(self, request: Request) -> Response:
+    async def status(self, request: Request, principal: Principal) -> Members:
         """Answer what the provider says, what the store holds and what the tabs show, side by side."""
         topic = topic_of(request)
-        name = str(topic)
-        newest = (await self._node.store.versions([name]))[0]
-        answers = await self._console.ask_gateways("tabs", topic=name, newest=newest)
+        (newest,) = await self._store.versions([str(topic)])
+        answers = await self._console.ask_gateways("tabs", topic=str(topic), newest=newest)
         found = answers.documents.values()
         acked = [tab["acked"] or 0 for chain in found for tab in chain["tabs"]]
-        tabs = {
-            "counts": tab_status.total(chain["counts"] for chain in found),
-            "newest_acked": max(acked, default=None),
-            "oldest_acked": min(acked, default=None),
-        }
-        document: dict[str, Any] = {}
-        members: dict[str, Any] = {}
-        is_listed = self._service is not None and topic.kind == TENANT_KIND
-        if self._service is not None and is_listed:
+        document: Members = {}
+        problem: Members = {}
+        service = self._service if topic.kind == TENANT_KIND else None
+        if service is not None:
             try:
-                document = await self._service.status(topic)
-            except Problem as problem:
-                members["problem"] = {"code": problem.code, "detail": problem.detail}
-        may_see = self._console_auth.may_see_private(request)
-        if not may_see:
+                with self._counted("GET", "/v1/tenants/{id}/status"):
+                    document = await service.status(topic)
+            except Problem as error:
+                problem["problem"] = {"code": error.code, "detail": error.detail}
+        if not principal.may_see_private:
             document = _without_private(document)
-        return console_json(
-            self._node,
-            topic=name,
-            listed=is_listed,
-            provider=document.get("provider"),
-            store=document.get("store"),
-            tabs=tabs,
-            document=document,
-            private_hidden=not may_see,
-            **members,
-        )
+        return {
+            "topic": str(topic),
+            "listed": service is not None,
+            "provider": document.get("provider"),
+            "store": document.get("store"),
+            "tabs": {
+                "counts": tab_status.total(chain["counts"] for chain in found),
+                "newest_acked": max(acked, default=None),
+                "oldest_acked": min(acked, default=None),
+            },
+            "document": document,
+            "private_hidden": not principal.may_see_private,
+            **problem,
+        }
+
+    # Repairs.
+
+    @property
+    def actions(self) -> dict[str, Action]:
+        """The actions by name; none in a process that takes no webhooks."""
+        if self._service is None:
+            return {}
+        return {"reconcile": self._reconcile, "retry": self._retry, "retry_topic": self._retry_topic}
+
+    async def _reconcile(self, body: Mapping[str, Any], principal: Principal) -> Members:
+        tenant = only_topic(body)
+        if tenant.kind != TENANT_KIND:
+            raise Problem("request_invalid", "only tenants have a provider to compare with")
+        assert self._service is not None, "no such action"
+        with _forwarded(), self._counted("POST", "/v1/tenants/{id}/reconcile"):
+            found = await self._service.reconcile(tenant, f"console:{principal.session}")
+        return {"reconciled": found["outcome"], **{name: found[name] for name in ("version", "drift", "asked")}}
+
+    async def _retry(self, body: Mapping[str, Any], _: Principal) -> Members:
+        if not body.keys() <= {"env", "event_id"}:
+            raise Problem("request_invalid", "send env and event_id")
+        return await self._retried(text_of(body, "env"), text_of(body, "event_id"))
+
+    async def _retried(self, environment: str, event_id: str) -> Members:
+        assert self._service is not None, "no such action"
+        with _forwarded(), self._counted("POST", "/v1/parked/{event_id}/retry"):
+            found = await self._service.retry(environment, event_id)
+        shown: Members = {name: found[name] for name in ("version", "reason") if name in found}
+        return {"event_id": event_id, "became": found["outcome"], **shown}
+
+    async def _retry_topic(self, body: Mapping[str, Any], _: Principal) -> Members:
+        topic = only_topic(body)
+        assert self._service is not None, "no such action"
+        results = []
+        for row in (await _parked_of(self._service, topic))[:RETRIES_MAX]:
+            event_id = str(row["event_id"])
+            try:
+                results.append(await self._retried(topic.env, event_id))
+            except Problem as problem:
+                results.append({"event_id": event_id, "became": "failed", "reason": problem.detail})
+        return {"retried": len(results), "results": results}
+
+    @contextlib.contextmanager
+    def _counted(self, method: str, path: str) -> Iterator[None]:
+        """Count what the console asks of billing like a request of the route that answers the same."""
+        status = 200
+        try:
+            yield
+        except Problem as problem:
+            status = problem.status
+            raise
+        finally:
+            self._answered(path, method, status)
 
 
-async def parked_of(service: OperatorService, topic: Topic) -> list[dict[str, object]]:
+async def _parked_of(service: OperatorService, topic: Topic) -> list[dict[str, object]]:
     """Return a topic's parked events, the longest parked first, among the first `PAGES_MAX` pages of its environment.
 
     Raises:
         Problem: 422 request_invalid for an unknown environment.
     """
-    if topic.env not in service.environments:
-        raise Problem("request_invalid", f"env is one of {', '.join(service.environments)}")
+    _require_environment(service, topic.env)
     found: list[dict[str, object]] = []
     after: tuple[int, str] | None = None
     for _ in range(PAGES_MAX):
@@ -176,6 +224,11 @@ async def parked_of(service: OperatorService, topic: Topic) -> list[dict[str, ob
             break
         after = int(str(rows[-1]["parked_us"])), str(rows[-1]["event_id"])
     return found
+
+
+def _require_environment(service: OperatorService, environment: str) -> None:
+    if environment not in service.environments:
+        raise Problem("request_invalid", f"env is one of {', '.join(service.environments)}")
 
 
 def _without_private(document: dict[str, Any]) -> dict[str, Any]:
@@ -190,12 +243,12 @@ def _without_private(document: dict[str, Any]) -> dict[str, Any]:
         }
         shown["provider"] = {"can_be_asked": provider.get("can_be_asked"), "subscriptions": kept}
     if isinstance(store := shown.get("store"), dict):
-        shown["store"] = {name: value for name, value in store.items() if name != "subscriptions"}
+        shown["store"] = without(store, "subscriptions")
     return shown
 
 
 @contextlib.contextmanager
-def forwarded_problems() -> Iterator[None]:
+def _forwarded() -> Iterator[None]:
     """Raise a problem of billing as one of the console: its code goes into the detail and into `cause_code`."""
     try:
         yield

@@ -11,7 +11,7 @@ import httpx2
 from gateway.console import fault_injection
 from gateway.console.auth import Principal
 from gateway.console.observer import ConsoleObserver
-from gateway.console.routes.query import Action, text_of
+from gateway.console.routes.query import Action, Members, text_of
 from sync.http.problem import Problem
 
 SIMULATOR_TIMEOUT_S = 30.0
@@ -39,23 +39,20 @@ NAMES = frozenset((*SOCKET_ACTIONS, "simulate"))
 
 
 class DevActions:
-    """The actions by name; none outside development."""
+    """The actions by name, and what the simulator can be asked for; none outside development."""
 
     def __init__(self, console: ConsoleObserver) -> None:
         self._console = console
         self._simulator_url = console.node.settings.simulator_url.rstrip("/")
         self.by_name: dict[str, Action] = {}
+        self.simulated: tuple[str, ...] = ()
         if console.node.settings.dev:
             self.by_name = {kind: partial(self._on_socket, kind) for kind in SOCKET_ACTIONS}
             if self._simulator_url:
                 self.by_name["simulate"] = self._simulate
+                self.simulated = (*SIMULATED, *SCENARIOS)
 
-    @property
-    def simulated(self) -> tuple[str, ...]:
-        """What the simulator can be asked for; empty where there is none."""
-        return (*SIMULATED, *SCENARIOS) if "simulate" in self.by_name else ()
-
-    async def _simulate(self, body: Mapping[str, Any], _: Principal) -> dict[str, Any]:
+    async def _simulate(self, body: Mapping[str, Any], _: Principal) -> Members:
         action = body.get("action")
         if action not in self.simulated:
             raise Problem("request_invalid", f"action is one of {', '.join(self.simulated)}")
@@ -73,9 +70,9 @@ class DevActions:
             raise Problem("action_failed", f"the simulator refused: {detail or answer.status_code}")
         return {"status": answer.status_code, "result": result}
 
-    async def _on_socket(self, kind: str, body: Mapping[str, Any], _: Principal) -> dict[str, Any]:
+    async def _on_socket(self, kind: str, body: Mapping[str, Any], _: Principal) -> Members:
         session = text_of(body, "session")
-        about: dict[str, Any] = {"action": kind, "session": session}
+        about: Members = {"action": kind, "session": session}
         for name, (least, most) in SOCKET_ACTIONS[kind].items():
             value = body.get(name)
             if type(value) is not int or not least <= value <= most:

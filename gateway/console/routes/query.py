@@ -1,28 +1,24 @@
-"""The parameters of console requests, each checked, and the form of the answers."""
+"""The parts of a console request, each checked; and the two kinds of handlers."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import orjson
 from starlette.requests import Request
-from starlette.responses import Response
 
 from gateway.console.auth import Principal
-from gateway.node import Node
 from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
 from sync.http.problem import Problem
 
-Action = Callable[[Mapping[str, Any], Principal], Awaitable[dict[str, Any]]]
-"""Does what a body asks for; returns the members of the answer."""
+Members = dict[str, Any]
+"""The members of a JSON answer. The route adds the gateway and the time that they are of."""
 
+Answerer = Callable[[Request, Principal], Awaitable[Members]]
+"""Answers a request of an admitted caller."""
 
-def console_json(node: Node, **members: object) -> Response:
-    """Return an answer of the console's API: `members`, and the gateway and time that they are of."""
-    body = {"gateway": node.name, "at": time.time(), **members}
-    return Response(orjson.dumps(body), media_type="application/json")
+Action = Callable[[Mapping[str, Any], Principal], Awaitable[Members]]
+"""Does what a body asks for, for a caller who may."""
 
 
 def topic_of(request: Request) -> Topic:
@@ -49,28 +45,15 @@ def parsed(name: object) -> Topic:
     return topic
 
 
-def number(text: str | None, default: int, most: int, least: int = 1) -> int:
-    """Return the number in a query.
+def only_topic(body: Mapping[str, Any]) -> Topic:
+    """Return the topic in a body that has no other member.
 
     Raises:
-        Problem: 422 request_invalid.
+        Problem: 422 request_invalid or topic_invalid.
     """
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit()) or len(text) > 16 or not least <= int(text) <= most:
-        raise Problem("request_invalid", f"a number in the query is not one from {least} to {most}")
-    return int(text)
-
-
-def only(body: Mapping[str, Any], name: str) -> str:
-    """Return the one member of a body.
-
-    Raises:
-        Problem: 422 request_invalid.
-    """
-    if body.keys() != {name}:
-        raise Problem("request_invalid", f"send {name}, and nothing else")
-    return text_of(body, name)
+    if body.keys() != {"topic"}:
+        raise Problem("request_invalid", "send topic, and nothing else")
+    return parsed(text_of(body, "topic"))
 
 
 def text_of(body: Mapping[str, Any], name: str) -> str:
@@ -83,3 +66,22 @@ def text_of(body: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= 512:
         raise Problem("request_invalid", f"{name} is a string of 1 to 512 characters")
     return value
+
+
+def number(request: Request, name: str, default: int, most: int, least: int = 1) -> int:
+    """Return a number in the query.
+
+    Raises:
+        Problem: 422 request_invalid.
+    """
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit()) or len(text) > 16 or not least <= int(text) <= most:
+        raise Problem("request_invalid", f"a number in the query is not one from {least} to {most}")
+    return int(text)
+
+
+def without(document: Mapping[str, Any], *names: str) -> Members:
+    """Return the other members of a document."""
+    return {name: value for name, value in document.items() if name not in names}

@@ -1,33 +1,48 @@
-"""The console's routes: its page and the JSON behind it. There is a console if PLANWIRE_CONSOLE_TOKEN is set, and in
-development on loopback."""
+"""The console's routes: its page, login and logout, and the JSON behind the page.
+
+There is a console if PLANWIRE_CONSOLE_TOKEN is set, and in development on loopback.
+"""
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from starlette.exceptions import HTTPException
+import orjson
+import structlog
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount
-from starlette.types import Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api.rate_limits import RatedByAddress
-from gateway.console.auth import ConsoleAuth
+from gateway.auth import revocation_store
+from gateway.auth.revocations import LOGIN_TTL_S, LOGINS_MAX, Revocation
+from gateway.console.auth import COOKIE, COOKIE_TTL_S, STREAM_TTL_S, ConsoleAuth, Principal
 from gateway.console.observer import ConsoleObserver
 from gateway.console.routes.actions import Actions
 from gateway.console.routes.billing import BillingRoutes
-from gateway.console.routes.session import SessionRoutes
+from gateway.console.routes.query import Answerer, Members
 from gateway.console.routes.topics import TopicRoutes
+from gateway.node import Node
+from sync.http.body import read_json
 from sync.http.endpoint import Handler, route
 from sync.http.problem import Problem
 from sync.http.static_files import Assets
+from sync.store.models import StoreError
 
 if TYPE_CHECKING:
     from sync.billing.api.operator_service import OperatorService
 
 PAGES = Path(__file__).parents[1] / "static"
+
+LOGIN_BODY_MAX_BYTES = 4096
+
+LOGOUT_HERE_ONLY = "the cookie is gone from this browser and ended in this process; the others were not reached"
+
+log = structlog.get_logger("gateway.console")
 
 
 def console_routes(
@@ -35,17 +50,43 @@ def console_routes(
 ) -> list[BaseRoute]:
     """Return the console's routes. `service` reads and changes billing; None in a process that takes no webhooks."""
     node = console.node
-    topics = TopicRoutes(console, console_auth)
-    billing = BillingRoutes(console, console_auth, service)
-    actions = Actions(console, console_auth, service)
-    session = SessionRoutes(node, console_auth, actions, None if service is None else service.environments)
+    topics = TopicRoutes(console)
+    billing = BillingRoutes(console, service)
+    actions = Actions(console, billing)
 
-    async def index(request: Request) -> Response:
-        console_auth.require_visible(request)
-        return RedirectResponse("console/")
+    async def session(_: Request, principal: Principal) -> Members:
+        return {
+            "session": principal.session,
+            "scopes": principal.scopes,
+            "dev": node.settings.dev,
+            "has_login": bool(principal.login),
+            "expires_at": principal.expires_at,
+            "intake": service is not None,
+            "simulator": bool(actions.simulated),
+            "actions": actions.names(principal),
+            "simulator_actions": actions.simulated,
+            "environments": [] if service is None else service.environments,
+        }
 
-    reads = {
-        "session": session.session,
+    async def token(_: Request, principal: Principal) -> Members:
+        text, ends = console_auth.stream_token(principal, time.time())
+        return {"token": text, "expires_at": ends, "ttl_s": STREAM_TTL_S}
+
+    reads = {"session": session, **_topic_reads(topics), **_billing_reads(billing)}
+    writes = {"look": topics.look, "token": token, "actions/{action}": actions.act}
+    api = [("GET", path, read) for path, read in reads.items()] + [("POST", path, do) for path, do in writes.items()]
+    counted = partial(route, count=node.metrics.answered)
+    return [
+        counted("/console/login", "POST", partial(_login, node, console_auth)),
+        counted("/console/logout", "POST", partial(_logout, node, console_auth)),
+        *(counted(f"/console/api/{path}", method, _answering(node, console_auth, do)) for method, path, do in api),
+        counted("/console", "GET", partial(_index, console_auth)),
+        Mount("/console", RatedByAddress(_pages(console_auth), node.settings)),
+    ]
+
+
+def _topic_reads(topics: TopicRoutes) -> dict[str, Answerer]:
+    return {
         "counters": topics.counters,
         "gateways": topics.gateways,
         "topics": topics.topics,
@@ -57,46 +98,77 @@ def console_routes(
         "fixture/{name:path}": topics.fixture,
         "refusals": topics.refusals,
         "audit": topics.audit,
+    }
+
+
+def _billing_reads(billing: BillingRoutes) -> dict[str, Answerer]:
+    return {
         "parked": billing.parked,
         "schedule/{name:path}": billing.schedule,
         "overrides/{name:path}": billing.overrides,
         "drift": billing.drift,
         "status/{name:path}": billing.status,
     }
-    counted = partial(route, count=node.metrics.answered)
-    return [
-        counted("/console/login", "POST", session.login),
-        counted("/console/logout", "POST", session.logout),
-        *(counted(f"/console/api/{path}", "GET", _guarded(console_auth, read)) for path, read in reads.items()),
-        counted("/console/api/look", "POST", topics.look),
-        counted("/console/api/token", "POST", session.token),
-        counted("/console/api/actions/{action}", "POST", actions.act),
-        counted("/console", "GET", index),
-        Mount("/console", RatedByAddress(_Pages(console_auth), node.settings)),
-    ]
 
 
-def _guarded(console_auth: ConsoleAuth, handler: Handler) -> Handler:
-    """Return `handler` for the callers that may use the console."""
+def _answering(node: Node, console_auth: ConsoleAuth, answerer: Answerer) -> Handler:
+    """Return the handler that admits the caller and answers the members as JSON. A POST must come from our page."""
 
     async def answer(request: Request) -> Response:
-        console_auth.require(request)
-        return await handler(request)
+        principal = console_auth.require(request)
+        if request.method == "POST":
+            console_auth.require_page(request, principal)
+        members = await answerer(request, principal)
+        body = {"gateway": node.name, "at": time.time(), **members}
+        return Response(orjson.dumps(body), media_type="application/json")
 
     return answer
 
 
-class _Pages(Assets):
-    """The page's files, where there is a console. They hold no data, so only the API asks for a login."""
+async def _index(console_auth: ConsoleAuth, request: Request) -> Response:
+    console_auth.require_visible(request)
+    return RedirectResponse("console/")
 
-    def __init__(self, console_auth: ConsoleAuth) -> None:
-        super().__init__(PAGES, (".html", ".js", ".css"))
-        self._console_auth = console_auth
 
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        """Return the file, or raise 404."""
+def _pages(console_auth: ConsoleAuth) -> ASGIApp:
+    """Return the page's files, where there is a console. They hold no data, so only the API asks for a login."""
+    pages = Assets(PAGES, (".html", ".js", ".css"))
+
+    async def visible_pages(scope: Scope, receive: Receive, send: Send) -> None:
+        console_auth.require_visible(HTTPConnection(scope))
+        await pages(scope, receive, send)
+
+    return visible_pages
+
+
+async def _login(node: Node, console_auth: ConsoleAuth, request: Request) -> Response:
+    """Exchange a console token for a cookie."""
+    console_auth.require_visible(request)
+    scheme = console_auth.require_own_origin(request)
+    body = await read_json(request, LOGIN_BODY_MAX_BYTES, node.settings.body_timeout_s)
+    token = body.get("token") if isinstance(body, dict) else None
+    cookie = console_auth.login(request, token, time.time())
+    return _with_cookie(Response(status_code=204), request, scheme, cookie, COOKIE_TTL_S)
+
+
+async def _logout(node: Node, console_auth: ConsoleAuth, request: Request) -> Response:
+    """End the login of the cookie at every gateway, and remove the cookie."""
+    console_auth.require_visible(request)
+    scheme = console_auth.require_own_origin(request)
+    response = Response(status_code=204)
+    if login := console_auth.login_of(request):
+        ended = Revocation("login", login, time.time())
+        node.revoke(ended)
         try:
-            self._console_auth.require_visible(HTTPConnection(scope))
-        except Problem as problem:
-            raise HTTPException(404) from problem
-        return await super().get_response(path, scope)
+            await revocation_store.announce(node.store, ended, keep_s=LOGIN_TTL_S, limit=LOGINS_MAX)
+        except StoreError as error:
+            log.warning("logout_not_announced", error=str(error))
+            response = Problem("store_unavailable", LOGOUT_HERE_ONLY).response()
+    return _with_cookie(response, request, scheme, "", 0)
+
+
+def _with_cookie(response: Response, request: Request, scheme: str, value: str, ttl_s: int) -> Response:
+    is_secure = "https" in (scheme, request.url.scheme)
+    # Without a path the cookie is for the folder of the login, whatever prefix a proxy puts before it.
+    response.set_cookie(COOKIE, value, ttl_s, path=None, secure=is_secure, httponly=True, samesite="strict")
+    return response

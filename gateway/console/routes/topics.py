@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import orjson
-from redis.exceptions import RedisError
 from starlette.requests import Request
-from starlette.responses import Response
 
 from gateway.console import audit
-from gateway.console.auth import ConsoleAuth
+from gateway.console.auth import Principal
 from gateway.console.observer import ConsoleObserver
 from gateway.console.reports import lease, report, tab_status, topic_views
 from gateway.console.reports.tab_status import Status
-from gateway.console.reports.topic_list import LivePage, Stored, dated, merged
-from gateway.console.routes.query import console_json, number, parsed, topic_of
+from gateway.console.reports.topic_list import StoredTopics, TopicQuery, dated, merged
+from gateway.console.routes.query import Members, number, parsed, topic_of, without
 from sync.core import instants
 from sync.http.body import read_json
 from sync.http.parameters import BEFORE
 from sync.http.problem import Problem
-from sync.store.models import LogEntry, StoreError
+from sync.store.command_pipeline import run_commands
+from sync.store.models import LogEntry
 from sync.store.store import Store
 
 TOPICS_MAX = 500
@@ -48,185 +46,163 @@ ONLY = ("", "live", "trouble")
 class TopicRoutes:
     """Handlers that read what the gateways and the store know. What billing knows is in billing.py."""
 
-    def __init__(self, console: ConsoleObserver, console_auth: ConsoleAuth) -> None:
+    def __init__(self, console: ConsoleObserver) -> None:
         self._console = console
-        self._node = console.node
-        self._console_auth = console_auth
-        self._stored = Stored(console.node.store)
+        self._name = console.node.name
+        self._settings = console.node.settings
+        self._store = console.node.store
+        self._stored = StoredTopics(self._store)
 
     # The stream.
 
-    async def look(self, request: Request) -> Response:
+    async def look(self, request: Request, _: Principal) -> Members:
         """Answer which reports there are, and keep them coming: a console is open and looks at some topics."""
-        self._console_auth.require_page(request, self._console_auth.require(request))
-        body = await read_json(request, LOOK_BODY_MAX_BYTES, self._node.settings.body_timeout_s)
+        body = await read_json(request, LOOK_BODY_MAX_BYTES, self._settings.body_timeout_s)
         topics = body.get("topics") if isinstance(body, dict) else None
         if not isinstance(topics, list):
             raise Problem("request_invalid", 'send {"topics": [...]}')
         if len(topics) > LOOKED_MAX:
             raise Problem("request_invalid", f"a page looks at no more than {LOOKED_MAX} topics")
         names = [str(parsed(name)) for name in topics]
-        store = self._node.store
         was_watched = self._console.reporter.is_watched
-        await lease.touch_lease(store, names)
+        await lease.touch_lease(self._store, names)
         self._console.reporter.extend_watch(names)
         if not was_watched:
             # Wakes the other gateways: each answers or is silent.
             await self._console.ask_gateways("overview")
-        known = await lease.gateways(store) | {self._node.name: time.time()}
-        now = time.time()
+        known = await lease.gateways(self._store) | {self._name: time.time()}
+        ages = {name: max(0.0, time.time() - at) for name, at in sorted(known.items())}
         rows = [
             {
                 "gateway": name,
                 "report": report.gateway_topic(name),
-                "age_s": max(0.0, now - at),
-                "is_silent": was_watched and now - at > SILENT_S,
+                "age_s": age_s,
+                "is_silent": was_watched and age_s > SILENT_S,
             }
-            for name, at in sorted(known.items())
+            for name, age_s in ages.items()
         ]
-        watched = {name: {node: report.tabs_topic(node, name) for node in known} for name in names}
-        return console_json(
-            self._node,
-            ttl_ms=round(lease.LEASE_S * 1000),
-            renew_ms=round(lease.RENEW_S * 1000),
-            gateways=rows,
-            watched=watched,
-        )
+        return {
+            "ttl_ms": round(lease.LEASE_S * 1000),
+            "renew_ms": round(lease.RENEW_S * 1000),
+            "gateways": rows,
+            "watched": {name: {node: report.tabs_topic(node, name) for node in known} for name in names},
+        }
 
     # Across gateways.
 
-    async def counters(self, request: Request) -> Response:
+    async def counters(self, _: Request, principal: Principal) -> Members:
         """Answer this gateway's own report."""
         await self._console.tab_counts.count()
-        principal = self._console_auth.require(request)
-        return console_json(self._node, **self._console.reporter.overview() | {"has_login": principal.has_login})
+        return self._console.reporter.overview() | {"has_login": bool(principal.login)}
 
-    async def gateways(self, _: Request) -> Response:
+    async def gateways(self, _: Request, __: Principal) -> Members:
         """Answer the report of every gateway."""
         answers = await self._console.ask_gateways("overview")
-        return console_json(self._node, gateways=answers.documents, silent=answers.silent)
+        return {"gateways": answers.documents, "silent": answers.silent}
 
-    async def topics(self, request: Request) -> Response:
+    async def topics(self, request: Request, _: Principal) -> Members:
         """Answer one page of the topics, by name; `next` goes into `after` for the page that follows."""
         query = request.query_params
         only = query.get("only", "")
         if only not in ONLY:
             raise Problem("request_invalid", "only is live or trouble")
-        wanted = LivePage(
-            query.get("search", "")[:SEARCH_MAX].strip().lower(),
-            only,
-            query.get("after", ""),
-            number(query.get("limit"), TOPICS_MAX, TOPICS_MAX),
-        )
-        answers = await self._console.ask_gateways("topics", **wanted.about())
+        search = query.get("search", "")[:SEARCH_MAX].strip().lower()
+        limit = number(request, "limit", TOPICS_MAX, TOPICS_MAX)
+        wanted = TopicQuery(search, only, query.get("after", ""), limit)
+        answers = await self._console.ask_gateways("topics", **wanted._asdict())
         stored: list[str] = []
         if not only:
             await self._stored.refresh()
             stored = wanted.matching(self._stored.names)
-        rows, following, matching = merged(answers.documents.values(), stored, wanted)
-        dated(rows, await self._node.store.versions([row["name"] for row in rows]), time.time())
-        live = max((page["live"] for page in answers.documents.values()), default=0)
-        return console_json(
-            self._node,
-            topics=rows,
-            next=following,
-            matching=matching,
-            live=live,
-            stored=len(self._stored.names),
-            is_complete=self._stored.is_complete,
-            silent=answers.silent,
-        )
+        pages = answers.documents.values()
+        rows, following, matching = merged(pages, stored, wanted)
+        dated(rows, await self._store.versions([row["name"] for row in rows]), time.time())
+        return {
+            "topics": rows,
+            "next": following,
+            "matching": matching,
+            "live": max((page["live"] for page in pages), default=0),
+            "stored": len(self._stored.names),
+            "is_complete": self._stored.is_complete,
+            "silent": answers.silent,
+        }
 
-    async def topic(self, request: Request) -> Response:
+    async def topic(self, request: Request, _: Principal) -> Members:
         """Answer what the store holds of a topic, what each gateway has, and a page of the tabs."""
         name = str(topic_of(request))
-        offset = number(request.query_params.get("after"), 0, 10**9, least=0)
-        limit = number(request.query_params.get("limit"), TABS_MAX, TABS_MAX)
-        (snapshot,) = await self._node.store.read_many([name])
+        offset = number(request, "after", 0, 10**9, least=0)
+        limit = number(request, "limit", TABS_MAX, TABS_MAX)
+        (snapshot,) = await self._store.read_many([name])
         answers = await self._console.ask_gateways("tabs", topic=name, newest=snapshot.version)
         found = answers.documents.values()
-        gateways = [{name: chain[name] for name in chain if name not in ("tabs", "counts")} for chain in found]
         tabs = [{**row, "gateway": chain["gateway"]} for chain in found for row in chain["tabs"]]
-        ranks = {status.value: rank for rank, status in enumerate(Status)}
-        tabs.sort(key=lambda tab: ranks[tab["status"]])
-        page = tabs[offset : offset + limit]
-        return console_json(
-            self._node,
-            topic=name,
-            committed=topic_views.committed(snapshot) | {"age_s": topic_views.age_s(snapshot.version, time.time())},
-            gateways=gateways,
-            counts=tab_status.total(chain["counts"] for chain in found),
-            tabs=page,
-            next=offset + limit if offset + limit < len(tabs) else None,
-            silent=answers.silent,
-        )
+        ranks = [status.value for status in Status]
+        tabs.sort(key=lambda tab: ranks.index(tab["status"]))
+        return {
+            "topic": name,
+            "committed": topic_views.committed(snapshot, time.time()),
+            "gateways": [without(chain, "tabs", "counts") for chain in found],
+            "counts": tab_status.total(chain["counts"] for chain in found),
+            "tabs": tabs[offset : offset + limit],
+            "next": offset + limit if offset + limit < len(tabs) else None,
+            "silent": answers.silent,
+        }
 
     # From the store.
 
-    async def timeline(self, request: Request) -> Response:
+    async def timeline(self, request: Request, _: Principal) -> Members:
         """Answer a topic's newest versions, each with its cause and what it changed."""
         name = str(topic_of(request))
-        count = number(request.query_params.get("count"), VERSIONS_SHOWN, VERSIONS_MAX)
-        entries = await self._node.store.log(name, count + 1)
-        versions = topic_views.timeline(entries, count)
-        return console_json(self._node, topic=name, versions=versions, more=len(entries) > count)
+        count = number(request, "count", VERSIONS_SHOWN, VERSIONS_MAX)
+        entries = await self._store.log(name, count + 1)
+        return {"topic": name, "versions": topic_views.timeline(entries, count), "more": len(entries) > count}
 
-    async def diff(self, request: Request) -> Response:
+    async def diff(self, request: Request, _: Principal) -> Members:
         """Answer the differences between two versions in a topic's log."""
         name = str(topic_of(request))
-        old, new = (number(request.query_params.get(key), 0, 2**53) for key in ("from", "to"))
-        entries = {entry.version: entry for entry in await self._node.store.log(name, VERSIONS_MAX + 1)}
-        if old not in entries or new not in entries:
+        old, new = (number(request, key, 0, 2**53) for key in ("from", "to"))
+        states = {entry.version: entry.state for entry in await self._store.log(name, VERSIONS_MAX + 1)}
+        if old not in states or new not in states:
             raise Problem("not_found", "the log no longer keeps one of these versions, or never did")
-        found = topic_views.differences(
-            orjson.loads(entries[old].state), orjson.loads(entries[new].state), topic_views.DIFF_MAX + 1
-        )
+        found = topic_views.differences(orjson.loads(states[old]), orjson.loads(states[new]), topic_views.DIFF_MAX + 1)
         shown = [item._asdict() for item in found[: topic_views.DIFF_MAX]]
-        has_more = len(found) > topic_views.DIFF_MAX
-        return console_json(self._node, topic=name, old=old, new=new, differences=shown, more=has_more)
+        return {"topic": name, "old": old, "new": new, "differences": shown, "more": len(found) > topic_views.DIFF_MAX}
 
-    async def snapshot(self, request: Request) -> Response:
+    async def snapshot(self, request: Request, principal: Principal) -> Members:
         """Answer one version as it is stored, the newest by default; its private part to those who may see it."""
         name = str(topic_of(request))
-        may_see = self._console_auth.may_see_private(request)
-        newest = await self._node.store.read(name)
-        version = number(request.query_params.get("version"), newest.version, 2**53, least=0)
+        newest = await self._store.read(name)
+        version = number(request, "version", newest.version, 2**53, least=0)
         is_newest = version == newest.version
-        entry = LogEntry(version, newest.state, newest.cause)
-        if not is_newest:
-            entry = await kept_version(self._node.store, name, version)
-        members: dict[str, object] = {}
-        if is_newest and may_see and newest.private:
+        entry = newest if is_newest else await kept_version(self._store, name, version)
+        has_private = is_newest and bool(newest.private)
+        members: Members = {
+            "topic": name,
+            "version": version,
+            "age_s": topic_views.age_s(version, time.time()),
+            "state": topic_views.pretty(entry.state),
+            "cause": topic_views.cause(entry.cause),
+            "private_hidden": has_private and not principal.may_see_private,
+            "is_newest": is_newest,
+        }
+        if has_private and principal.may_see_private:
             members["private"] = topic_views.pretty(newest.private)
-        return console_json(
-            self._node,
-            topic=name,
-            version=version,
-            age_s=topic_views.age_s(version, time.time()),
-            state=topic_views.pretty(entry.state),
-            cause=topic_views.cause(entry.cause),
-            private_hidden=is_newest and bool(newest.private) and not may_see,
-            is_newest=is_newest,
-            **members,
-        )
+        return members
 
-    async def events(self, request: Request) -> Response:
+    async def events(self, request: Request, _: Principal) -> Members:
         """Answer the outcomes of a topic's newest events."""
         name = str(topic_of(request))
-        return console_json(self._node, topic=name, events=await self._events(name))
+        return {"topic": name, "events": await self._events(name)}
 
     async def _events(self, name: str) -> list[dict[str, Any]]:
-        try:
-            entries = await self._node.store.redis.xrevrange(self._node.store.keys.events(name), count=EVENTS_MAX)
-        except (RedisError, OSError) as error:
-            raise StoreError(f"events of {name}: {error}") from error
-        fields = cast(list[tuple[bytes, Mapping[bytes, bytes]]], entries)
-        return [topic_views.event(entry) for _, entry in fields]
+        key = self._store.keys.events(name)
+        (entries,) = await run_commands(self._store, ("XREVRANGE", key, "+", "-", "COUNT", EVENTS_MAX))
+        return [topic_views.event(fields) for _, fields in entries]
 
-    async def fixture(self, request: Request) -> Response:
+    async def fixture(self, request: Request, _: Principal) -> Members:
         """Answer a topic's newest versions and events, the oldest first, for a test to replay; nothing private."""
         name = str(topic_of(request))
-        count = number(request.query_params.get("count"), FIXTURE_SHOWN, VERSIONS_MAX)
+        count = number(request, "count", FIXTURE_SHOWN, VERSIONS_MAX)
         states = [
             {
                 "version": entry.version,
@@ -234,21 +210,20 @@ class TopicRoutes:
                 "cause": topic_views.cause(entry.cause),
                 "state": orjson.loads(entry.state),
             }
-            for entry in reversed(await self._node.store.log(name, count))
+            for entry in reversed(await self._store.log(name, count))
         ]
-        events = list(reversed(await self._events(name)))
-        return console_json(self._node, topic=name, format="planwire-fixture/1", events=events, states=states)
+        events = (await self._events(name))[::-1]
+        return {"topic": name, "format": "planwire-fixture/1", "events": events, "states": states}
 
-    async def refusals(self, _: Request) -> Response:
+    async def refusals(self, _: Request, __: Principal) -> Members:
         """Answer the rejected webhooks, by provider and code."""
-        return console_json(self._node, webhooks=await self._console.rejected_webhooks.listed(), events=[])
+        return {"webhooks": await self._console.rejected_webhooks.listed(), "events": []}
 
-    async def audit(self, request: Request) -> Response:
+    async def audit(self, request: Request, _: Principal) -> Members:
         """Answer the entries of the audit, the newest first."""
-        before = BEFORE.read(request)
-        limit = number(request.query_params.get("limit"), 50, AUDIT_MAX)
-        entries, following = await audit.page(self._node.store, before, limit)
-        return console_json(self._node, entries=entries, next=following)
+        limit = number(request, "limit", 50, AUDIT_MAX)
+        entries, following = await audit.page(self._store, BEFORE.read(request), limit)
+        return {"entries": entries, "next": following}
 
 
 async def kept_version(store: Store, topic: str, version: int) -> LogEntry:

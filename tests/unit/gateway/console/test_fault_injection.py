@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
+from gateway.console import fault_injection
 from gateway.console.fault_injection import FaultInjection
 from gateway.ws.session_socket import SessionSocket
 
@@ -37,24 +42,36 @@ class Socket:
         return 0
 
 
-def injected() -> tuple[FaultInjection, SessionSocket, list[str], list[tuple[float, Callable[[], None]]]]:
-    timers: list[tuple[float, Callable[[], None]]] = []
+@pytest.fixture
+def timers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, Callable[[], None]]]:
+    """Return the timers that were set, each with its delay; none runs by itself."""
+    found: list[tuple[float, Callable[[], None]]] = []
+
+    def call_later(after_s: float, call: Callable[..., None], *arguments: Any) -> None:
+        found.append((after_s, partial(call, *arguments)))
+
+    loop = SimpleNamespace(call_later=call_later)
+    monkeypatch.setattr(fault_injection, "asyncio", SimpleNamespace(get_running_loop=lambda: loop))
+    return found
+
+
+def injected() -> tuple[FaultInjection, SessionSocket, list[str]]:
     socket: Any = Socket()
-    return FaultInjection(lambda after_s, call: timers.append((after_s, call))), socket, socket.calls, timers
+    return FaultInjection(), socket, socket.calls
 
 
-def test_a_frozen_socket_thaws_when_its_time_is_up() -> None:
-    faults, socket, calls, timers = injected()
-    faults.freeze(socket, 0.0)
+def test_a_frozen_socket_thaws_when_its_time_is_up(timers: list[tuple[float, Callable[[], None]]]) -> None:
+    faults, socket, calls = injected()
+    faults.inject(socket, {"action": "freeze", "seconds": 0})
     assert (faults.is_held_back(socket), calls, timers[0][0]) == (True, ["hold"], 0.0)
     timers.pop()[1]()
     assert (faults.is_held_back(socket), calls, timers) == (False, ["hold", "resume"], [])
 
 
-def test_a_delayed_socket_gets_what_is_new_now_and_then() -> None:
-    faults, socket, calls, timers = injected()
-    faults.delay(socket, 60, 0.2)
-    faults.delay(socket, 60, 0.2)
+def test_a_delayed_socket_gets_what_is_new_now_and_then(timers: list[tuple[float, Callable[[], None]]]) -> None:
+    faults, socket, calls = injected()
+    for _ in range(2):
+        faults.inject(socket, {"action": "delay", "seconds": 60, "delay_ms": 200})
     assert [after_s for after_s, _ in timers] == [0.2], "one timer per socket"
     timers.pop()[1]()
     assert calls == ["hold", "hold", "resume", "hold"]
@@ -65,7 +82,13 @@ def test_a_delayed_socket_gets_what_is_new_now_and_then() -> None:
     assert timers == []
 
 
+def test_the_time_is_bounded_whatever_a_message_says(timers: list[tuple[float, Callable[[], None]]]) -> None:
+    faults, socket, _ = injected()
+    faults.inject(socket, {"action": "freeze", "seconds": 10**9})
+    assert timers[0][0] == fault_injection.SECONDS_MAX
+
+
 def test_a_dropped_connection_is_aborted() -> None:
-    faults, socket, calls, _ = injected()
-    faults.drop(socket)
+    faults, socket, calls = injected()
+    faults.inject(socket, {"action": "drop"})
     assert calls == ["abort"]

@@ -20,7 +20,7 @@ class Wire:
     def __init__(self) -> None:
         self.pending: dict[Subscription, None] | None = None
         self.deflate = False
-        self.opened_at = 0.0
+        self.opened_at = SINCE
         self.direct_fd = -1
 
     def write_remainder(self, data: bytes, sent: int) -> None:
@@ -50,13 +50,14 @@ def view(**fields: Any) -> View:
 
 
 def status(subscription: Subscription, since: float = SINCE, **fields: Any) -> Status:
-    return tab_status.evaluate(subscription, since, view(**fields)).status
+    subscription.socket.opened_at = since
+    return tab_status.evaluate(subscription, view(**fields)).status
 
 
 def test_a_tab_that_said_it_shows_the_newest_is_synced() -> None:
     assert status(tab(acked=VERSION)) is Status.SYNCED
     assert status(tab(held=VERSION)) is Status.SYNCED
-    assert tab_status.evaluate(tab(acked=VERSION), SINCE, view()).owed_s is None
+    assert tab_status.evaluate(tab(acked=VERSION), view()).owed_s is None
 
 
 def test_a_tab_told_that_there_is_no_state_has_nothing_to_answer() -> None:
@@ -64,7 +65,7 @@ def test_a_tab_told_that_there_is_no_state_has_nothing_to_answer() -> None:
 
 
 def test_a_tab_without_an_answer_is_behind_once_the_answer_is_due() -> None:
-    evaluated = tab_status.evaluate(tab(acked=VERSION - 1), SINCE, view())
+    evaluated = tab_status.evaluate(tab(acked=VERSION - 1), view())
     assert evaluated.status is Status.BEHIND
     assert evaluated.owed_s == 30
     assert status(tab(), since=NOW - 1) is Status.SENT
@@ -74,7 +75,8 @@ def test_a_tab_without_an_answer_is_behind_once_the_answer_is_due() -> None:
 def test_a_tab_that_does_not_drain_is_behind_at_once() -> None:
     slow = tab(sent=VERSION - 1)
     slow.socket.pending = {}
-    evaluated = tab_status.evaluate(slow, NOW, view())
+    slow.socket.opened_at = NOW
+    evaluated = tab_status.evaluate(slow, view())
     assert evaluated.status is Status.BEHIND
     assert "no more data" in evaluated.why
 

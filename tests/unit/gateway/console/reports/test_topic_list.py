@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.console.reports import topic_list
-from gateway.console.reports.topic_list import LivePage
+from gateway.console.reports.topic_list import TopicQuery
 from gateway.fleet.ask import Answers
 
 
@@ -21,7 +21,7 @@ def test_pages_of_several_gateways_make_one_page() -> None:
         },
         (),
     ).documents.values()
-    rows, following, matching = topic_list.merged(answers, ["a", "b", "d"], LivePage(limit=3))
+    rows, following, matching = topic_list.merged(answers, ["a", "b", "d"], TopicQuery(limit=3))
     assert [(one["name"], one["gateways"], one["is_live"]) for one in rows] == [
         ("a", 2, True),
         ("b", 0, False),
@@ -34,22 +34,22 @@ def test_pages_of_several_gateways_make_one_page() -> None:
         "BEHIND",
     )
     assert (following, matching, rows[1]["status"]) == ("c", 3, None)
-    rows, following, _ = topic_list.merged(answers, ["a", "b", "d"], LivePage(limit=3, after="c"))
+    rows, following, _ = topic_list.merged(answers, ["a", "b", "d"], TopicQuery(limit=3, after="c"))
     assert ([one["name"] for one in rows], following) == (["d"], None)
-    assert topic_list.merged([], [], LivePage()) == ([], None, 0)
+    assert topic_list.merged([], [], TopicQuery()) == ([], None, 0)
 
 
 def test_a_search_is_for_a_part_or_for_a_beginning() -> None:
     names = ["sandbox/tenant:B", "tenant:a", "tenant:b"]
-    assert LivePage("tenant:b").matching(names) == ["sandbox/tenant:B", "tenant:b"]
-    assert LivePage("^tenant:b").matching(names) == ["tenant:b"]
-    assert LivePage().matching(reversed(names)) == names
+    assert TopicQuery("tenant:b").matching(names) == ["sandbox/tenant:B", "tenant:b"]
+    assert TopicQuery("^tenant:b").matching(names) == ["tenant:b"]
+    assert TopicQuery().matching(reversed(names)) == names
 
 
 def test_a_question_survives_the_control_channel() -> None:
-    page = LivePage("acme", "live", "tenant:a", 20)
-    assert LivePage.read(page.about()) == page
-    assert LivePage.read({"limit": "many"}) == LivePage()
+    page = TopicQuery("acme", "live", "tenant:a", 20)
+    assert TopicQuery.read(page._asdict()) == page
+    assert TopicQuery.read({"limit": "many", "of a later build": 1}) == TopicQuery()
 
 
 def test_the_gateways_own_topics_are_not_listed() -> None:

@@ -53,7 +53,12 @@ def test_a_timeline_tells_what_each_version_changed() -> None:
 
 def test_the_committed_version_is_shown_without_its_private_part() -> None:
     snapshot = Snapshot("tenant:acme", 5, b'{"n":12345678901234567890}', b'{"secret":1}', b"[1]")
-    assert topic_views.committed(snapshot) == {"version": 5, "state": '{\n  "n": 12345678901234567890\n}', "cause": {}}
+    assert topic_views.committed(snapshot, 2.000005) == {
+        "version": 5,
+        "state": '{\n  "n": 12345678901234567890\n}',
+        "cause": {},
+        "age_s": pytest.approx(2),
+    }
 
 
 def test_an_event_of_odd_bytes_is_still_shown() -> None:

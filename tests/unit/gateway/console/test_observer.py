@@ -6,10 +6,15 @@ import asyncio
 
 import pytest
 
-from gateway.console.supervisor import supervise
+from gateway.console import observer
+from gateway.console.observer import supervise
 
 
-async def test_a_job_that_fails_or_returns_runs_again_until_cancelled() -> None:
+async def test_a_job_that_fails_or_returns_runs_again_until_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(observer, "RETRY_MIN_S", 0.001)
+    monkeypatch.setattr(observer, "RETRY_MAX_S", 0.002)
     runs: list[int] = []
     enough = asyncio.Event()
 
@@ -21,7 +26,7 @@ async def test_a_job_that_fails_or_returns_runs_again_until_cancelled() -> None:
         if len(runs) % 2:
             raise RuntimeError("unforeseen")
 
-    task = asyncio.create_task(supervise("job", job, retry_min_s=0.001, retry_max_s=0.002))
+    task = asyncio.create_task(supervise("job", job))
     await asyncio.wait_for(enough.wait(), 10)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
