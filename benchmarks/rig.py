@@ -26,7 +26,7 @@ from typing import Any
 
 import redis
 
-from gateway.auth.mint import mint
+from gateway.auth.tokens import mint
 from planwire_client.core.commit import LUA
 from sync.store.embedded.data_dir import find_binary
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Mount
-from starlette.types import ASGIApp
+from starlette.routing import BaseRoute, Mount, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api import routes as api_routes
-from gateway.api.rate_limits import RatedByAddress
+from gateway.api.reads import rated_by_address
 from gateway.console.auth import ConsoleAuth, Tokens
 from gateway.console.observer import ConsoleObserver
 from gateway.console.routes.routes import console_routes
-from gateway.deferred_app import DeferredApp
 from gateway.dev.demo_routes import demo_routes
 from gateway.errors import GatewayError
 from gateway.node import Node
@@ -144,7 +143,7 @@ def _intake(environ: Mapping[str, str], store: Store) -> AbstractAsyncContextMan
 def _static_routes(settings: GatewaySettings) -> list[BaseRoute]:
     client_files = Assets(CLIENT_FILES, (".js", ".d.ts"), shared=True)
     demo = demo_routes(settings) if settings.dev else []
-    return [*demo, Mount("/client", RatedByAddress(client_files, settings))]
+    return [*demo, Mount("/client", rated_by_address(client_files, settings))]
 
 
 def _front(settings: GatewaySettings, routes: Sequence[BaseRoute]) -> ASGIApp:
@@ -171,3 +170,44 @@ def _warn(settings: GatewaySettings, environ: Mapping[str, str]) -> None:
 def _stop_process() -> None:
     """Stop the server as an operator would: a gateway without its tasks must not look alive."""
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+OpenApp = Callable[[], AbstractAsyncContextManager[tuple[ASGIApp, dict[str, Any]]]]
+"""Opens what the app needs; yields the app and the members of the server's lifespan state."""
+
+
+class DeferredApp:
+    """Serves the app that `open_app` yields, from the start of the process to its end.
+
+    An app that cannot start fails with one line instead of a traceback; the state's `failure` holds it.
+    """
+
+    def __init__(self, open_app: OpenApp) -> None:
+        self._open_app = open_app
+        self._router = Router(lifespan=self._lifespan)
+        self._app: ASGIApp = self._router
+        self._failure = ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, or the life of the process."""
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_reason(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed" and self._failure:
+                message = {**message, "message": self._failure}
+                scope["state"]["failure"] = self._failure
+            await send(message)
+
+        await self._router.lifespan(scope, receive, send_reason)
+
+    @asynccontextmanager
+    async def _lifespan(self, _: object) -> AsyncIterator[dict[str, Any]]:
+        async with AsyncExitStack() as stack:
+            try:
+                self._app, state = await stack.enter_async_context(self._open_app())
+            except (GatewayError, SyncError) as error:
+                self._failure = str(error)
+                raise
+            yield state

@@ -14,7 +14,7 @@ import structlog
 from gateway.auth import revocations
 from gateway.auth.jwks import Jwks
 from gateway.auth.publish_keys import PublishKeys
-from gateway.auth.revocation_sync import RevocationSync
+from gateway.auth.revocation_store import RevocationSync
 from gateway.auth.revocations import Revocation, Revocations
 from gateway.auth.tokens import Auth
 from gateway.auth.verify_keys import KeySet, VerifyKey, secret_keys

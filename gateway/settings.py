@@ -12,7 +12,7 @@ from pydantic_settings import NoDecode
 from gateway.auth import addresses, origins
 from gateway.auth.addresses import Network, parse_networks
 from gateway.auth.origins import LOOPBACK_HOSTS
-from gateway.auth.rights import KEY_NAME, Grant, parse_grants
+from gateway.auth.publish_keys import KEY_NAME, Grant, parse_grants
 from gateway.console import scopes
 from gateway.errors import GatewayError
 from sync.process import settings

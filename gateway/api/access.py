@@ -3,58 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
 
 from starlette.requests import HTTPConnection, Request
 
 from gateway.auth import addresses, origins
 from gateway.auth.claims import AuthFailure, Claims
-from gateway.auth.publish_keys import PublishKey, PublishKeys
-from gateway.auth.revocations import Revocation
-from gateway.auth.rights import Denial, Scope
-from gateway.auth.tokens import Auth
-from gateway.hub.hub import Hub
-from gateway.metrics import Metrics
-from gateway.settings import GatewaySettings
+from gateway.auth.publish_keys import PublishKey, Scope, TokenBucket
+from gateway.node import Node
 from sync.http.endpoint import Caller, Guard
 from sync.http.problem import Problem
-from sync.store.checks.inspection import Inspection
-from sync.store.store import Store
-
-
-class Gateway(Protocol):
-    """The parts of the running gateway that routes use."""
-
-    @property
-    def settings(self) -> GatewaySettings:
-        """The configuration."""
-
-    @property
-    def store(self) -> Store:
-        """The store."""
-
-    @property
-    def inspection(self) -> Inspection:
-        """What the store says of being fit for use."""
-
-    @property
-    def hub(self) -> Hub:
-        """The live topics."""
-
-    @property
-    def auth(self) -> Auth:
-        """Who verifies tokens."""
-
-    @property
-    def publish_keys(self) -> PublishKeys:
-        """Who may publish."""
-
-    @property
-    def metrics(self) -> Metrics:
-        """What is counted."""
-
-    def revoke(self, revocation: Revocation) -> None:
-        """Refuse what is revoked from now on, and give up what open sockets hold by it."""
 
 
 def is_local(connection: HTTPConnection) -> bool:
@@ -76,38 +33,41 @@ def bearer(request: Request) -> str:
     return credentials.strip() if scheme.lower() == "bearer" else ""
 
 
-def require_claims(gateway: Gateway, request: Request, topic: str) -> Claims:
+def require_claims(node: Node, request: Request, topic: str) -> Claims:
     """Return the claims of the request's token, which opens `topic`.
 
     Raises:
         Problem: 401 with the token's failure code, 403 topic_forbidden.
     """
-    claims = gateway.auth.verify(bearer(request), time.time())
+    claims = node.auth.verify(bearer(request), time.time())
     if isinstance(claims, AuthFailure):
-        gateway.metrics.auth_failures[claims.code] += 1
-        raise Problem(claims.code, claims.message)
+        raise refusal(node, claims.code, claims.message)
     if not claims.may_read(topic):
-        gateway.metrics.auth_failures["topic_forbidden"] += 1
-        raise Problem("topic_forbidden", "the token does not open this topic")
-    if gateway.auth.revocations.is_revoked(claims, topic):
-        gateway.metrics.auth_failures["token_revoked"] += 1
-        raise Problem("token_revoked", "the token was revoked for this topic")
+        raise refusal(node, "topic_forbidden", "the token does not open this topic")
+    if node.auth.revocations.is_revoked(claims, topic):
+        raise refusal(node, "token_revoked", "the token was revoked for this topic")
     return claims
 
 
-def require_key(gateway: Gateway, request: Request) -> PublishKey:
-    """Return the publish key that the request bears.
+def require_key(node: Node, request: Request, units: int = 1) -> PublishKey:
+    """Return the publish key that the request bears, with `units` taken from its rate.
 
     Raises:
-        Problem: 401 key_missing or key_invalid.
+        Problem: 401 key_missing or key_invalid, 429 rate_limited.
     """
     presented = bearer(request)
-    key = gateway.publish_keys.find(presented)
+    key = node.publish_keys.find(presented)
     if key is None:
         code = "key_invalid" if presented else "key_missing"
-        gateway.metrics.auth_failures[code] += 1
-        raise Problem(code, "send Authorization: Bearer and a publish key")
+        raise refusal(node, code, "send Authorization: Bearer and a publish key")
+    spend(key, units)
     return key
+
+
+def refusal(node: Node, code: str, detail: str) -> Problem:
+    """Return the problem of a token or key that does not suffice, counted."""
+    node.metrics.auth_failures[code] += 1
+    return Problem(code, detail)
 
 
 def spend(key: PublishKey, units: int) -> None:
@@ -116,47 +76,42 @@ def spend(key: PublishKey, units: int) -> None:
     Raises:
         Problem: 429 rate_limited, with Retry-After.
     """
-    wait_s = key.bucket.take(units, time.monotonic())
+    detail = f"the key {key.name} has {key.bucket.rate:g} requests a second; each item of a batch counts as one"
+    take(key.bucket, units, time.monotonic(), detail)
+
+
+def take(bucket: TokenBucket, units: int, now: float, detail: str) -> None:
+    """Return once `units` are taken from a rate; `now`: seconds of the monotonic clock.
+
+    Raises:
+        Problem: 429 rate_limited with this detail, and Retry-After.
+    """
+    wait_s = bucket.take(units, now)
     if wait_s:
-        detail = f"the key {key.name} has {key.bucket.rate:g} requests a second; each item of a batch counts as one"
         raise Problem("rate_limited", detail, headers={"Retry-After": str(int(wait_s) + 1)})
 
 
-def require_scope(gateway: Gateway, key: PublishKey, scope: Scope) -> None:
-    """Return when there are topics on which the key has `scope`.
-
-    Raises:
-        Problem: 403 scope_missing.
-    """
-    _refuse(gateway, key.rights.missing(key.name, scope))
-
-
-def require_right(gateway: Gateway, key: PublishKey, scope: Scope, topic: str) -> None:
-    """Return when the key has `scope` on `topic`, a checked name or `gateway.auth.rights.ANY`.
+def require_right(node: Node, key: PublishKey, scope: Scope, topic: str | None = None) -> None:
+    """Return when the key has `scope` on `topic`, a checked name or `ANY`; None: where there are such topics.
 
     Raises:
         Problem: 403 scope_missing or topic_forbidden.
     """
-    _refuse(gateway, key.rights.denial(key.name, scope, topic))
-
-
-def _refuse(gateway: Gateway, denial: Denial | None) -> None:
+    denial = key.rights.denial(key.name, scope, topic)
     if denial is not None:
-        gateway.metrics.auth_failures[denial.code] += 1
-        raise Problem(denial.code, denial.detail)
+        raise refusal(node, *denial)
 
 
-def publish_key_guard(gateway: Gateway) -> Guard:
+def publish_key_guard(node: Node) -> Guard:
     """Return the guard of the intake's routes: it admits the holders of publish keys, each request within its rate."""
 
     async def guard(request: Request) -> Caller:
-        key = require_key(gateway, request)
-        spend(key, 1)
+        key = require_key(node, request)
 
         def denial(scope: str, topic: str) -> tuple[str, str] | None:
             found = key.rights.denial(key.name, Scope(scope), topic)
             if found is not None:
-                gateway.metrics.auth_failures[found.code] += 1
+                node.metrics.auth_failures[found.code] += 1
             return found
 
         return Caller(key.name, denial)

@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.api.access import Gateway
-from gateway.api.readers import PROBLEMS, TOPIC, Readers
+from gateway.api.reads import PROBLEMS, TOPIC, Readers
 from gateway.auth.claims import Claims
 from gateway.hub.topic import LiveTopic
+from gateway.node import Node
 from gateway.ws import protocol
 from sync.http.endpoint import Streaming
 from sync.http.openapi import Answer, Operation
@@ -39,8 +39,8 @@ _VERSION = re.compile(r"[0-9]{1,16}")
 class Events:
     """The route."""
 
-    def __init__(self, gateway: Gateway, readers: Readers) -> None:
-        self._gateway = gateway
+    def __init__(self, node: Node, readers: Readers) -> None:
+        self._node = node
         self._readers = readers
 
     @Operation(
@@ -61,19 +61,19 @@ class Events:
         version = int(held) if _VERSION.fullmatch(held) else -1
 
         async def stream(scope: Scope, receive: Receive, send: Send) -> None:
-            with self._readers.hold(claims.sub), self._gateway.hub.reader(topic) as live:
+            with self._readers.hold(claims.sub), self._node.hub.reader(topic) as live:
                 if not await live.newer_than(-1, OPEN_TIMEOUT_S):
                     raise Problem("store_unavailable", "the topic's state could not be read yet")
-                await _event_source(self._gateway, live, claims, topic, version)(scope, receive, send)
+                await _event_source(self._node, live, claims, topic, version)(scope, receive, send)
 
         return Streaming(stream)
 
 
-def _event_source(gateway: Gateway, live: LiveTopic, claims: Claims, topic: str, held: int) -> EventSourceResponse:
+def _event_source(node: Node, live: LiveTopic, claims: Claims, topic: str, held: int) -> EventSourceResponse:
     stopping = anyio.Event()
-    settings = gateway.settings
+    settings = node.settings
     return EventSourceResponse(
-        _events(gateway, live, claims, topic, held, stopping),
+        _events(node, live, claims, topic, held, stopping),
         # The heartbeats are ours: they say more than a comment.
         ping=0,
         sep="\n",
@@ -85,14 +85,14 @@ def _event_source(gateway: Gateway, live: LiveTopic, claims: Claims, topic: str,
 
 
 async def _events(
-    gateway: Gateway, live: LiveTopic, claims: Claims, topic: str, held: int, stopping: anyio.Event
+    node: Node, live: LiveTopic, claims: Claims, topic: str, held: int, stopping: anyio.Event
 ) -> AsyncIterator[bytes]:
     """Yield the frames of planwire.v1 as events, ready to send; `held` is the version the browser has, -1 for none."""
-    hub, settings = gateway.hub, gateway.settings
+    hub, settings = node.hub, node.settings
     loop = asyncio.get_running_loop()
     heartbeat_s = min(settings.heartbeat_s, STREAM_HEARTBEAT_MAX_S)
     fresh, beat_at, behind_since = hub.fresh, loop.time() + heartbeat_s, 0.0
-    yield b": planwire\nretry: %d\n\n%b" % (settings.reconnect_min_ms, _heartbeat(gateway))
+    yield b": planwire\nretry: %d\n\n%b" % (settings.reconnect_min_ms, _heartbeat(node))
     if live.known and live.version == held:
         yield _event("current", protocol.current(topic, held))
         if live.erased:
@@ -100,11 +100,11 @@ async def _events(
             return
     while True:
         is_newer = await live.newer_than(held, POLL_S)
-        reason = _ended(gateway, claims, topic)
+        reason = _ended(node, claims, topic)
         if reason:
             yield _event("gone", protocol.gone(topic, reason))
             return
-        if gateway.metrics.draining or stopping.is_set():
+        if node.metrics.draining or stopping.is_set():
             # Every stream ends within the drain, none in step with another, and each comes back when it likes.
             await asyncio.sleep(random.uniform(0, max(0.0, settings.drain_s - 2 * POLL_S)))  # noqa: S311 - jitter
             yield b"retry: %d\n%b" % (settings.reconnect_min_ms, _event("bye", protocol.bye(settings.reconnect_min_ms)))
@@ -127,19 +127,19 @@ async def _events(
             behind_since = 0.0
         if hub.fresh != fresh or loop.time() >= beat_at:
             fresh, beat_at = hub.fresh, loop.time() + heartbeat_s
-            yield _heartbeat(gateway)
+            yield _heartbeat(node)
 
 
-def _ended(gateway: Gateway, claims: Claims, topic: str) -> str:
+def _ended(node: Node, claims: Claims, topic: str) -> str:
     """Return why the token does not open the topic any more, or empty."""
     if claims.is_expired(time.time()):
         return "expired"
-    revoked = gateway.auth.revocations
+    revoked = node.auth.revocations
     return "revoked" if revoked.is_revoked(claims) or revoked.is_revoked(claims, topic) else ""
 
 
-def _heartbeat(gateway: Gateway) -> bytes:
-    hub = gateway.hub
+def _heartbeat(node: Node) -> bytes:
+    hub = node.hub
     return _event("heartbeat", protocol.heartbeat(time.time_ns() // 1000, hub.fresh, hub.verified_at_us))
 
 

@@ -1,19 +1,29 @@
-"""Liveness, readiness, and what a socket's path answers to anything but a handshake."""
+"""Liveness, readiness and metrics, and what a socket's path answers to anything but a handshake."""
 
 from __future__ import annotations
 
 import asyncio
+import hmac
+import time
 from typing import Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.api.access import Gateway
+from gateway.api.access import bearer, refusal
+from gateway.auth.addresses import LOCAL, MESH_HEADERS, is_forwarded, is_internal
+from gateway.auth.publish_keys import hash_key
+from gateway.metrics import CONTENT_TYPE
+from gateway.node import Node
 from sync.http.body import json_response
 from sync.http.fields import Model
 from sync.http.openapi import Answer, Operation
 from sync.http.problem import Problem
+from sync.store.counters import Counters
 from sync.store.models import StoreError
+
+CACHE_S = 1.0
+"""How long one text is the answer to every scrape. Making one takes the event loop some 10 ms."""
 
 
 class Alive(Model):
@@ -32,8 +42,8 @@ class Ready(Model):
 class Health:
     """The routes."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def __init__(self, node: Node) -> None:
+        self._node = node
 
     @Operation("GET", "/healthz", "health", "Whether the process is alive.", {200: Answer("It is.", Alive)})
     async def healthz(self, _: Request) -> Response:
@@ -50,15 +60,15 @@ class Health:
     )
     async def readyz(self, _: Request) -> Response:
         """Answer the checks, as a problem where one fails."""
-        gateway = self._gateway
-        problems = gateway.inspection.problems
+        node = self._node
+        problems = node.inspection.problems
         checks = {
-            "bus": gateway.hub.fresh,
+            "bus": node.hub.fresh,
             "store": await self._answers(),
             "rights": "rights" not in problems,
             "eviction": "eviction" not in problems,
-            "keys": not gateway.auth.awaits_keys,
-            "serving": not gateway.metrics.draining,
+            "keys": not node.auth.awaits_keys,
+            "serving": not node.metrics.draining,
         }
         if not all(checks.values()):
             failed = ", ".join(name for name, is_good in checks.items() if not is_good)
@@ -69,8 +79,8 @@ class Health:
     async def _answers(self) -> bool:
         """Return whether the store answers in time."""
         try:
-            async with asyncio.timeout(self._gateway.settings.ready_timeout_s):
-                await self._gateway.store.ping()
+            async with asyncio.timeout(self._node.settings.ready_timeout_s):
+                await self._node.store.ping()
         except (StoreError, TimeoutError):
             return False
         return True
@@ -88,3 +98,62 @@ class Health:
         """Refuse: opening handshakes do not come here."""
         upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
         raise Problem("upgrade_required", "a WebSocket is opened here, subprotocol planwire.v1", headers=upgrade)
+
+
+class Scrape:
+    """The route."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._tallies = Counters(node.store)
+        token = node.settings.metrics_token.get_secret_value()
+        # Digests are of equal length, so that the comparison's time says nothing of the token.
+        self._token = hash_key(token) if token else b""
+        self._making = asyncio.Lock()
+        self._text = b""
+        self._made_at = -CACHE_S
+
+    @Operation(
+        "GET",
+        "/metrics",
+        "metrics",
+        "Prometheus metrics of this process; with PLANWIRE_METRICS_TOKEN, without it for private addresses alone.",
+        {200: Answer("The text format.", {"type": "string"}, media_type="text/plain")},
+        ("key_missing", "key_invalid", "metrics_closed"),
+        ("metricsToken", ""),
+    )
+    async def answer(self, request: Request) -> Response:
+        """Return the metrics of this process in Prometheus' text format.
+
+        Raises:
+            Problem: 401 key_missing or key_invalid where there is a token; 403 metrics_closed where there is none, for
+                a request that may come from the internet.
+        """
+        self._require_allowed(request)
+        return Response(await self._current(), headers={"Content-Type": CONTENT_TYPE})
+
+    def _require_allowed(self, request: Request) -> None:
+        if self._token:
+            presented = bearer(request)
+            if not hmac.compare_digest(hash_key(presented), self._token):
+                code = "key_invalid" if presented else "key_missing"
+                raise refusal(self._node, code, "send Authorization: Bearer and the value of PLANWIRE_METRICS_TOKEN")
+            return
+        peer = LOCAL if request.client is None else request.client.host
+        # A scrape within a service mesh comes straight from another pod, though the mesh has added headers to it.
+        if not is_internal(peer) or is_forwarded(set(request.headers) - MESH_HEADERS):
+            detail = "without PLANWIRE_METRICS_TOKEN only private addresses may read this, and not through a proxy"
+            raise Problem("metrics_closed", detail)
+
+    async def _current(self) -> bytes:
+        # Whoever comes while a text is being made waits for that one.
+        async with self._making:
+            if time.monotonic() - self._made_at >= CACHE_S:
+                metrics = self._node.metrics
+                await self._tallies.refresh()
+                metrics.counters = self._tallies.counts
+                if metrics.backlog is not None:
+                    await metrics.backlog.refresh()
+                self._text = metrics.exposition()
+                self._made_at = time.monotonic()
+            return self._text

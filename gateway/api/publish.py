@@ -9,9 +9,10 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.api.access import Gateway, require_key, require_right, require_scope, spend
+from gateway.api.access import require_key, require_right, spend
 from gateway.api.publish_request import CloudEvent, Limits, Publish, origin, read_change
-from gateway.auth.rights import Scope
+from gateway.auth.publish_keys import Scope
+from gateway.node import Node
 from planwire_client.core.headers import VERSION_HEADER
 from sync.core.pauses import Pauses
 from sync.http.body import JSON_PROBLEMS, json_response, read_json
@@ -31,14 +32,9 @@ BILLED = (
 """The detail of a publish to a topic that billing computes."""
 
 PROBLEMS = (
-    "key_missing",
-    "key_invalid",
-    "scope_missing",
-    *JSON_PROBLEMS,
-    "request_invalid",
-    "rate_limited",
+    "key_missing", "key_invalid", "scope_missing", *JSON_PROBLEMS, "request_invalid", "rate_limited",
     "store_unavailable",
-)
+)  # fmt: skip
 """The codes that every write may be answered with."""
 
 
@@ -75,9 +71,9 @@ class BatchResults(Model):
 class Publishing:
     """The routes."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._limits = Limits(gateway.settings.state_max_bytes, gateway.settings.state_max_depth)
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._limits = Limits(node.settings.state_max_bytes, node.settings.state_max_depth)
 
     @Operation(
         "POST",
@@ -94,17 +90,16 @@ class Publishing:
     )  # fmt: skip
     async def publish(self, request: Request) -> Response:
         """Answer the verdict on one publish."""
-        gateway, settings, store = self._gateway, self._gateway.settings, self._gateway.store
-        key = require_key(gateway, request)
-        spend(key, 1)
-        require_scope(gateway, key, Scope.PUBLISH)
+        node, settings, store = self._node, self._node.settings, self._node.store
+        key = require_key(node, request)
+        require_right(node, key, Scope.PUBLISH)
         item = await read_json(request, settings.body_max_bytes, settings.body_timeout_s)
         change = read_change(item, self._limits, origin(key.name, time.time()))
-        require_right(gateway, key, Scope.PUBLISH, change.topic)
+        require_right(node, key, Scope.PUBLISH, change.topic)
         (change,) = await store.with_previous([change])
         commit = await store.commit(change)
         await store.wait_durable()
-        gateway.metrics.verdicts[commit.verdict] += 1
+        node.metrics.verdicts[commit.verdict] += 1
         members = _members(change.topic, commit)
         headers = {VERSION_HEADER: str(commit.version)}
         if commit.verdict is Verdict.CONFLICT:
@@ -129,10 +124,9 @@ class Publishing:
     )
     async def publish_batch(self, request: Request) -> Response:
         """Answer a verdict for each item."""
-        gateway = self._gateway
-        key = require_key(gateway, request)
-        spend(key, 0)  # a key whose rate is used up is refused before the body is read
-        require_scope(gateway, key, Scope.PUBLISH)
+        node = self._node
+        key = require_key(node, request, 0)  # one whose rate is used up is refused before the body is read
+        require_right(node, key, Scope.PUBLISH)
         try:
             items = await self._read_items(request)
         except Problem:
@@ -146,7 +140,7 @@ class Publishing:
             await pauses.due()
             try:
                 change = read_change(item, self._limits, by)
-                require_right(gateway, key, Scope.PUBLISH, change.topic)
+                require_right(node, key, Scope.PUBLISH, change.topic)
             except Problem as problem:
                 results.append(_error(problem))
             else:
@@ -156,11 +150,11 @@ class Publishing:
             for position, result in zip(changes, await self._commit(list(changes.values())), strict=True):
                 results[position] = result
         for result in results:
-            gateway.metrics.verdicts[str(result["verdict"])] += 1
+            node.metrics.verdicts[str(result["verdict"])] += 1
         return json_response({"results": results})
 
     async def _read_items(self, request: Request) -> list[object]:
-        settings = self._gateway.settings
+        settings = self._node.settings
         body = await read_json(request, settings.batch_max_bytes, settings.body_timeout_s, BATCH_MAX_CONTAINERS)
         items = body.get("items") if isinstance(body, dict) and body.keys() == {"items"} else body
         if not isinstance(items, list):
@@ -171,7 +165,7 @@ class Publishing:
 
     async def _commit(self, changes: list[Change]) -> list[dict[str, object]]:
         """Return one result for each change, in order."""
-        store = self._gateway.store
+        store = self._node.store
         changes = await store.with_previous(changes)
         commits = await store.commit_many(changes)
         await store.wait_durable()

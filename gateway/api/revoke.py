@@ -11,13 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from gateway.api.access import Gateway, require_key, require_right, require_scope, spend
+from gateway.api.access import require_key, require_right
 from gateway.api.publish import PROBLEMS
 from gateway.api.publish_request import publishable
 from gateway.auth import revocation_store
 from gateway.auth.claims import TEXT_MAX
+from gateway.auth.publish_keys import ANY, Scope
 from gateway.auth.revocations import Revocation
-from gateway.auth.rights import ANY, Scope
+from gateway.node import Node
 from sync.http.body import json_response, read_json
 from sync.http.fields import TOPIC_PATTERN, Model, Reader
 from sync.http.openapi import Answer, Operation
@@ -60,8 +61,8 @@ _REVOKE = Reader(Revoke)
 class Revoking:
     """The route."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def __init__(self, node: Node) -> None:
+        self._node = node
 
     @Operation(
         "POST",
@@ -75,20 +76,19 @@ class Revoking:
     )
     async def revoke(self, request: Request) -> Response:
         """Answer the revocation once every gateway has it."""
-        gateway, settings = self._gateway, self._gateway.settings
-        key = require_key(gateway, request)
-        spend(key, 1)
-        require_scope(gateway, key, Scope.ADMIN)
+        node, settings = self._node, self._node.settings
+        key = require_key(node, request)
+        require_right(node, key, Scope.ADMIN)
         body = await read_json(request, settings.body_max_bytes, settings.body_timeout_s)
         now = time.time()
-        revocation = gateway.auth.covering(revocation_of(body, now), now)
+        revocation = node.auth.covering(revocation_of(body, now), now)
         # A subject or a single token may hold any topic.
-        require_right(gateway, key, Scope.ADMIN, revocation.topic or ANY)
+        require_right(node, key, Scope.ADMIN, revocation.topic or ANY)
         await revocation_store.announce(
-            gateway.store, revocation, keep_s=settings.revocation_keep_s, limit=settings.revocations_max
+            node.store, revocation, keep_s=settings.revocation_keep_s, limit=settings.revocations_max
         )
         # It counts here at once. The other gateways hear it over the bus; so does this one, to no effect.
-        gateway.revoke(revocation)
+        node.revoke(revocation)
         log.info("revoked", by=key.name, kind=revocation.kind, value=revocation.value)
         return json_response({"revoked": body, "at": revocation.at})
 
@@ -102,13 +102,9 @@ def revocation_of(body: object, at: float) -> Revocation:
     found = _REVOKE.read(body)
     if "topic" in found:
         publishable(found["topic"])
-    match found:
-        case {"sub": sub, "topic": topic, **rest} if not rest:
-            return Revocation("sub_topic", f"{topic} {sub}", at)
-        case {"sub": value, **rest} if not rest:
-            return Revocation("sub", value, at)
-        case {"topic": value, **rest} if not rest:
-            return Revocation("topic", value, at)
-        case {"jti": value, **rest} if not rest:
-            return Revocation("jti", value, at)
+    match list(found.items()):
+        case [(kind, str(value))]:
+            return Revocation(kind, value, at)  # type: ignore[arg-type]
+        case [_, _] if "jti" not in found:
+            return Revocation("sub_topic", f"{found['topic']} {found['sub']}", at)
     raise Problem("request_invalid", "send one of sub, topic, jti, or sub and topic together")

@@ -10,10 +10,11 @@ from pydantic import ConfigDict, Field, JsonValue
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.api.access import Gateway, require_claims
+from gateway.api.access import require_claims
 from gateway.api.publish_request import CAUSE_TEXT_MAX
-from gateway.api.readers import PROBLEMS, TOPIC, Readers
+from gateway.api.reads import PROBLEMS, TOPIC, Readers
 from gateway.hub.topic import LiveTopic
+from gateway.node import Node
 from planwire_client.core.headers import VERSION_HEADER
 from planwire_client.core.limits import EVENT_ID_MAX, VERSION_MAX
 from sync.http.fields import TIME, TOPIC_PATTERN, Model
@@ -58,8 +59,8 @@ class State(Model):
 class States:
     """The route."""
 
-    def __init__(self, gateway: Gateway, readers: Readers) -> None:
-        self._gateway = gateway
+    def __init__(self, node: Node, readers: Readers) -> None:
+        self._node = node
         self._readers = readers
 
     @Operation(
@@ -77,23 +78,23 @@ class States:
     )
     async def read(self, request: Request) -> Response:
         """Answer the newest version, after waiting for the one that is wanted."""
-        gateway = self._gateway
+        node = self._node
         topic, claims = self._readers.admit(request)
         wanted = MIN_VERSION.read(request)
-        wait_s = min(WAIT_MS.read(request), gateway.settings.wait_max_ms) / 1000
-        snapshot = await gateway.store.read(topic)
-        is_unhydrated = not snapshot.version and bool(gateway.settings.source_url)
+        wait_s = min(WAIT_MS.read(request), node.settings.wait_max_ms) / 1000
+        snapshot = await node.store.read(topic)
+        is_unhydrated = not snapshot.version and bool(node.settings.source_url)
         if is_unhydrated:
-            await hydration_requests.want(gateway.store, [topic])
+            await hydration_requests.want(node.store, [topic])
         if wait_s and (snapshot.version < wanted or is_unhydrated):
-            with self._readers.hold(claims.sub), gateway.hub.reader(topic) as live:
+            with self._readers.hold(claims.sub), node.hub.reader(topic) as live:
                 if wanted:
                     await _while_connected(request, live.newer_than(wanted - 1, wait_s))
                 else:
-                    await _while_connected(request, _hydrated(gateway, live, topic, wait_s))
-            claims = require_claims(gateway, request, topic)  # the token may have ended meanwhile
+                    await _while_connected(request, _hydrated(node, live, topic, wait_s))
+            claims = require_claims(node, request, topic)  # the token may have ended meanwhile
             # Read again rather than served from the hub: the private part is only here.
-            snapshot = await gateway.store.read(topic)
+            snapshot = await node.store.read(topic)
         if snapshot.version < wanted:
             version = {"version": snapshot.version}
             headers = {VERSION_HEADER: str(snapshot.version)}
@@ -124,12 +125,12 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _hydrated(gateway: Gateway, live: LiveTopic, topic: str, timeout_s: float) -> None:
+async def _hydrated(node: Node, live: LiveTopic, topic: str, timeout_s: float) -> None:
     """Return once the topic has a state, or the source has said that it has none, or after `timeout_s`."""
     until = time.monotonic() + timeout_s
     look_s = LOOK_S
     while (left_s := until - time.monotonic()) > 0:
-        if await live.newer_than(0, min(look_s, left_s)) or await hydration_requests.is_absent(gateway.store, topic):
+        if await live.newer_than(0, min(look_s, left_s)) or await hydration_requests.is_absent(node.store, topic):
             return
         look_s = min(look_s * 2, LOOK_MAX_S)
 

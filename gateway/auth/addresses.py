@@ -5,20 +5,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-FORWARDING_HEADERS = frozenset(
-    (
-        "cf-connecting-ip",
-        "fastly-client-ip",
-        "forwarded",
-        "true-client-ip",
-        "via",
-        "x-client-ip",
-        "x-cluster-client-ip",
-        "x-original-for",
-        "x-original-host",
-        "x-real-ip",
-    )
-)
+FORWARDING_HEADERS = frozenset((
+    "cf-connecting-ip", "fastly-client-ip", "forwarded", "true-client-ip", "via", "x-client-ip", "x-cluster-client-ip",
+    "x-original-for", "x-original-host", "x-real-ip",
+))  # fmt: skip
 FORWARDING_PREFIX = "x-forwarded"
 """What proxies and tunnels add to a request that they pass on, in lower case."""
 

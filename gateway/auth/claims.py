@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Annotated, Any, NotRequired
 
-from planwire_client.core.topic import PROBE_KIND, RESERVED_KINDS, Topic, TopicError
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from planwire_client.core.topic import PROBE_KIND, RESERVED_KINDS, Topic
 
 ANY_TOPIC = "*"
 """The entry of `topics` that stands for every topic that the scopes open; never for the gateways' probes."""
@@ -111,23 +114,59 @@ class Claims:
         return now >= self.ends_at
 
 
+def check_topics(topics: Iterable[str]) -> tuple[str, ...]:
+    """Return `topics`, each of which is "*" or a topic's name.
+
+    Raises:
+        TopicError: one is neither.
+    """
+    found = tuple(topics)
+    for topic in found:
+        if topic != ANY_TOPIC:
+            Topic.parse(topic)
+    return found
+
+
+def _words(scope: object) -> object:
+    return scope.split() if isinstance(scope, str) else scope
+
+
+_Seconds = Annotated[float, Field(ge=0, le=EXP_MAX, allow_inf_nan=False)]
+"""A NumericDate (RFC 7519 section 2)."""
+
+
+class _Payload(TypedDict):
+    """A token's decoded payload. Claims not named here are ignored."""
+
+    sub: Annotated[str, Field(min_length=1, max_length=TEXT_MAX)]
+    exp: _Seconds
+    iat: NotRequired[_Seconds]
+    nbf: NotRequired[float]
+    jti: NotRequired[Annotated[str, Field(max_length=TEXT_MAX)]]
+    topics: NotRequired[Annotated[list[str], Field(max_length=TOPICS_MAX), AfterValidator(check_topics)]]
+    scope: NotRequired[Annotated[list[str], BeforeValidator(_words)]]
+
+
+_validate = TypeAdapter(_Payload).validator.validate_python
+
+
 def read_claims(payload: Mapping[str, object], leeway_s: float = 0) -> Claims | None:
     """Return the claims of a token's decoded payload, or None where one is missing, malformed or too large.
 
     `scope` may be a list or, as in OAuth 2.0 (RFC 8693 section 4.2), a space separated string; scopes of other
-    systems are ignored. Claims not named here are ignored.
+    systems are ignored.
     """
-    sub, jti = payload.get("sub"), payload.get("jti", "")
-    exp, iat = _seconds(payload.get("exp")), _seconds(payload.get("iat", 0))
-    if not isinstance(sub, str) or not 1 <= len(sub) <= TEXT_MAX:
+    try:
+        read: dict[str, Any] = _validate(payload, strict=True)
+    except ValidationError:
         return None
-    if not isinstance(jti, str) or len(jti) > TEXT_MAX or exp is None or iat is None:
-        return None
-    topics = _topics(payload.get("topics", ()))
-    scope = _scope(payload.get("scope", DEFAULT_SCOPE))
-    if topics is None or scope is None:
-        return None
-    return Claims(sub, exp, topics, scope, jti, iat, leeway_s)
+    given = read.get("scope", DEFAULT_SCOPE)
+    scope = tuple(scope for scope in SCOPES if scope in given)
+    # One shared tuple for the usual case: every open socket keeps its claims.
+    scope = DEFAULT_SCOPE if scope == DEFAULT_SCOPE else scope
+    return Claims(
+        read["sub"], read["exp"], read.get("topics", ()), scope, read.get("jti", ""), read.get("iat", 0.0), leeway_s
+    )
 
 
 def milliseconds_hint(payload: Mapping[str, object]) -> str:
@@ -140,42 +179,3 @@ def milliseconds_hint(payload: Mapping[str, object]) -> str:
     if not found:
         return ""
     return f"{'/'.join(found)} {'looks' if len(found) == 1 else 'look'} like milliseconds, JWT wants seconds"
-
-
-def check_topics(topics: Iterable[str]) -> None:
-    """Return when each of `topics` is "*" or a topic's name.
-
-    Raises:
-        TopicError: one is neither.
-    """
-    for topic in topics:
-        if topic != ANY_TOPIC:
-            Topic.parse(topic)
-
-
-def _seconds(value: object) -> float | None:
-    """Return a NumericDate (RFC 7519 section 2), or None for anything else; true is not a number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value if math.isfinite(value) and 0 <= value <= EXP_MAX else None
-
-
-def _topics(value: object) -> tuple[str, ...] | None:
-    if not isinstance(value, list | tuple) or len(value) > TOPICS_MAX:
-        return None
-    if not all(isinstance(topic, str) for topic in value):
-        return None
-    try:
-        check_topics(value)
-    except TopicError:
-        return None
-    return tuple(value)
-
-
-def _scope(value: object) -> tuple[str, ...] | None:
-    given = value.split() if isinstance(value, str) else value
-    if not isinstance(given, list | tuple) or not all(isinstance(scope, str) for scope in given):
-        return None
-    scopes = tuple(scope for scope in SCOPES if scope in given)
-    # One shared tuple for the usual case: every open socket keeps its claims.
-    return DEFAULT_SCOPE if scopes == DEFAULT_SCOPE else scopes

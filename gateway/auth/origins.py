@@ -93,26 +93,21 @@ def is_rebinding_proof(origin: str) -> bool:
     fit, and cannot be done to an address or to `localhost`.
     """
     scheme, _, authority = origin.lower().partition("://")
-    return scheme == "https" or _is_address(authority) or is_loopback(authority)
+    return scheme == "https" or _address_of(authority) is not None or is_loopback(authority)
 
 
 def is_loopback(authority: str) -> bool:
     """Return whether a Host header's text names this machine: `localhost`, `x.localhost` or a loopback address."""
-    host = _host_of(authority.lower())
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    authority = authority.lower()
+    host, address = _host_of(authority), _address_of(authority)
+    return host == "localhost" or host.endswith(".localhost") or (address is not None and address.is_loopback)
 
 
-def _is_address(authority: str) -> bool:
+def _address_of(authority: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(_host_of(authority))
+        return ipaddress.ip_address(_host_of(authority))
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def _host_of(authority: str) -> str:

@@ -130,12 +130,9 @@ class Revocations:
             at = max(at, self._at.get(("sub_topic", f"{topic} {claims.sub}"), -1.0))
         return claims.iat <= at
 
-    def prune(self, before: float) -> int:
-        """Return how many were dropped: those older than `before`, which no token alive can match any more."""
-        gone = [key for key, at in self._at.items() if at < before]
-        for key in gone:
-            del self._at[key]
-        return len(gone)
+    def prune(self, before: float) -> None:
+        """Drop those older than `before`, which no token alive can match any more."""
+        self._at = {key: at for key, at in self._at.items() if at >= before}
 
 
 def encode(revocation: Revocation) -> bytes:
@@ -145,13 +142,9 @@ def encode(revocation: Revocation) -> bytes:
 
 def decode(message: Mapping[str, Any]) -> Revocation | None:
     """Return the revocation in a control message of the kind OP, None where it has the wrong form."""
-    return make(message.get("kind"), message.get("value"), message.get("at"))
-
-
-def make(kind: object, value: object, at: object) -> Revocation | None:
-    """Return the revocation of these parts, or None where one has the wrong form."""
+    kind, value, at = message.get("kind"), message.get("value"), message.get("at")
     if kind not in KINDS or not isinstance(value, str) or not 1 <= len(value) <= VALUE_MAX:
         return None
     if isinstance(at, bool) or not isinstance(at, int | float) or at < 0:
         return None
-    return Revocation(kind, value, float(at))  # type: ignore[arg-type]
+    return Revocation(kind, value, float(at))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Final
 
 from jwt.algorithms import Algorithm, HMACAlgorithm
+
+HS256: Final = "HS256"
+
+_HMAC = HMACAlgorithm(HMACAlgorithm.SHA256)
 
 CANDIDATES_MAX = 4
 """Keys tried for a token without a key id. More would let one token cost many signature checks."""
@@ -37,16 +40,14 @@ class VerifyKey:
 class KeySet:
     """Keys by key id or, for tokens without one, by algorithm. Immutable."""
 
-    __slots__ = ("_by_kid", "_by_name", "keys")
+    __slots__ = ("_by_kid", "_by_name")
 
-    def __init__(self, keys: Iterable[VerifyKey] = ()) -> None:
-        self.keys: tuple[VerifyKey, ...] = tuple(keys)
-        self._by_kid = {key.kid: key for key in self.keys if key.kid}
+    def __init__(self, keys: Sequence[VerifyKey] = ()) -> None:
+        self._by_kid = {key.kid: key for key in keys if key.kid}
         self._by_name: dict[str, list[VerifyKey]] = {}
-        for key in self.keys:
-            if key.issuer:
-                continue  # only for tokens that name its id
-            self._by_name.setdefault(key.name, []).append(key)
+        for key in keys:
+            if not key.issuer:  # one with an issuer is only for tokens that name its id
+                self._by_name.setdefault(key.name, []).append(key)
 
     def find(self, kid: object, name: object) -> Sequence[VerifyKey] | str:
         """Return the keys that may verify a token whose header has this `kid` and `alg`, or a failure's code."""
@@ -61,21 +62,11 @@ class KeySet:
         return self._by_name.get(name, ())[:CANDIDATES_MAX] or "token_algorithm"
 
 
-HS256: Final = "HS256"
-
-
-@cache
-def _hs256() -> HMACAlgorithm:
-    return HMACAlgorithm(HMACAlgorithm.SHA256)
-
-
 def secret_keys(secrets: Iterable[str]) -> list[VerifyKey]:
     """Return the HS256 keys of shared secrets, in order."""
-    algorithm = _hs256()
-    return [VerifyKey("", HS256, algorithm, algorithm.prepare_key(secret)) for secret in secrets]
+    return [pinned_key("", secret) for secret in secrets]
 
 
-def pinned_key(kid: str, secret: bytes, issuer: str, scope: str) -> VerifyKey:
+def pinned_key(kid: str, secret: str | bytes, issuer: str = "", scope: str = "") -> VerifyKey:
     """Return an HS256 key of our own, for tokens that name it and its issuer; they get that one scope."""
-    algorithm = _hs256()
-    return VerifyKey(kid, HS256, algorithm, algorithm.prepare_key(secret), issuer, scope)
+    return VerifyKey(kid, HS256, _HMAC, _HMAC.prepare_key(secret), issuer, scope)

@@ -107,7 +107,7 @@ def mint(
     Raises:
         click.UsageError: there is no usable secret, or a scope is unknown.
     """
-    from gateway.auth.mint import mint
+    from gateway.auth.tokens import mint
     from gateway.settings import SECRET_MIN_BYTES
 
     secret = env.get("PLANWIRE_JWT_SECRET", "").partition(",")[0].strip()

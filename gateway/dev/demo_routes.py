@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api.access import is_local
-from gateway.auth.mint import mint
+from gateway.auth.tokens import mint
 from gateway.settings import GatewaySettings
 from sync.http.body import read_json
 from sync.http.problem import Problem

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 
 import structlog
@@ -18,7 +19,6 @@ from uvicorn.supervisors import multiprocess
 
 from gateway.errors import GatewayError
 from gateway.node import Node
-from gateway.server.reload import Reloading
 from gateway.server.server import Server
 from gateway.settings import GatewaySettings
 from sync.process import logs, parent_watch
@@ -33,6 +33,9 @@ EXIT_DIED = 1
 
 EXIT_SETTINGS = 2
 """The exit status where a setting, or what it names, cannot be used."""
+
+POLL_S = 0.1
+"""Interval between checks whether a process has ended or a stop signal has arrived."""
 
 RETRY_S = 30.0
 """How long the supervisor waits before it tries once more to start a worker beside others that serve."""
@@ -84,11 +87,12 @@ class Worker(multiprocess.Process):
         return self._server
 
 
-class Supervisor(Reloading):
-    """uvicorn's supervisor, which ends where no worker can start.
+class Supervisor(multiprocess.Multiprocess):
+    """uvicorn's supervisor, which ends where no worker can start, and stops while it replaces workers.
 
-    Where others serve, one that cannot start is tried again every RETRY_S: a setting that was broken meanwhile does not
-    end what still works with the old one.
+    Where others serve, a worker that cannot start is tried again every RETRY_S: a setting that was broken meanwhile
+    does not end what still works with the old one. uvicorn handles signals only after all workers have been replaced,
+    and each of them drains first; here SIGTERM and SIGINT interrupt the replacement.
 
     Attributes:
         status: the exit status of the whole.
@@ -99,6 +103,7 @@ class Supervisor(Reloading):
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
         self._retries: list[float] = []
+        self._retired: list[multiprocess.Process] = []
 
     def keep_subprocess_alive(self) -> None:
         """Replace the workers that have ended or hang; end where one could not start and no other serves."""
@@ -135,6 +140,48 @@ class Supervisor(Reloading):
             print(f"planwire: {reason}", file=sys.stderr)
         self.status = failed.exitcode or STARTUP_FAILURE
         self.should_exit.set()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Return whether a stop signal has arrived, handled or not."""
+        return self.should_exit.is_set() or not {signal.SIGTERM, signal.SIGINT}.isdisjoint(self.signal_queue)
+
+    def restart_all(self) -> None:
+        """Replace each worker after its successor has started; end early if that fails or a stop signal arrives."""
+        for index, old in enumerate(self.processes):
+            new = multiprocess.Process(self.config, self.sockets)
+            new.start()
+            if not new.wait_until_ready(self.config.timeout_worker_healthcheck, _Stopping(self)):
+                new.kill()
+                new.join()
+                if not self.is_stopping:
+                    log.error("worker_not_replaced", pid=old.pid, reason="its successor did not start")
+                return
+            self.processes[index] = new
+            self._retired.append(old)
+            old.terminate()
+            while old.process.is_alive():
+                if self.is_stopping:
+                    return
+                old.process.join(POLL_S)
+            self._retired.remove(old)
+
+    def join_all(self) -> None:
+        """Wait for all workers, including those that are draining after their replacement."""
+        super().join_all()
+        for process in self._retired:
+            process.join()
+
+
+class _Stopping(threading.Event):
+    """Set while the supervisor is stopping."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        super().__init__()
+        self._supervisor = supervisor
+
+    def is_set(self) -> bool:
+        return self._supervisor.is_stopping
 
 
 def run_supervised(config: uvicorn.Config, sockets: list[socket.socket]) -> int:

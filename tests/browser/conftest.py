@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, Route, expect
 
-from gateway.auth.mint import mint
+from gateway.auth.tokens import mint
 from tests.support.chromium import chromium
 from tests.support.gateway import PUBLISH_KEY, SECRET, Running, environment, run_gateway
 from tests.support.proxy import Proxy, run_proxy

@@ -17,7 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from gateway.auth.mint import mint
+from gateway.auth.tokens import mint
 from gateway.hub.topic import LiveTopic
 from gateway.ws import expects
 from planwire_client.core.commit import PUBLISHER

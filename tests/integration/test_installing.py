@@ -24,9 +24,9 @@ assert commit.LUA.startswith("-- Commit one change")
 print(planwire_client.__version__, planwire_client.__file__)
 """
 USE_SERVER = """
-import gateway.app, gateway.api.descriptions, gateway.cli, sync.worker
+import gateway.app, gateway.api.routes, gateway.cli, sync.worker
 from sync.store.store import Store
-assert (gateway.api.descriptions.FOLDER / "openapi.json").is_file()
+assert (gateway.api.routes.FOLDER / "openapi.json").is_file()
 """
 
 

@@ -16,8 +16,7 @@ import pytest
 from gateway.auth import jwks
 from gateway.auth.claims import AuthFailure, Claims
 from gateway.auth.jwks import Jwks
-from gateway.auth.mint import mint
-from gateway.auth.tokens import Auth
+from gateway.auth.tokens import Auth, mint
 from gateway.auth.verify_keys import KeySet, secret_keys
 from tests.support.gateway import SECRET, environment, run_gateway
 from tests.support.jwks import KEYS, document, signed

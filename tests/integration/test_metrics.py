@@ -13,7 +13,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from gateway.api import metrics_endpoint
+from gateway.api import health
 from sync.billing.storage import queue_stats
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue
@@ -92,7 +92,7 @@ async def test_what_waits_for_a_worker_is_shown(
     store: Store, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue_stats, "CACHE_S", 0.0)
-    monkeypatch.setattr(metrics_endpoint, "CACHE_S", 0.0)
+    monkeypatch.setattr(health, "CACHE_S", 0.0)
     catalog = tmp_path / "catalog.toml"
     catalog.write_text('[plans.free]\nname = "Free"\nrank = 0\ndefault = true\n')
     environ = environment(store_url, INTAKE="1", CATALOG=str(catalog), PADDLE_SECRETS=f"live:{SECRET}")
@@ -192,8 +192,8 @@ async def test_a_flood_of_scrapes_makes_one_text_a_second_and_leaves_pushes_alon
         answers = await asyncio.gather(*(http.get("/metrics") for _ in range(SCRAPES)))
         took = time.monotonic() - began
         assert {answer.status_code for answer in answers} == {200}
-        assert len(made) <= 1 + took / metrics_endpoint.CACHE_S
-        assert all(later - earlier >= metrics_endpoint.CACHE_S * 0.9 for earlier, later in pairwise(made))
+        assert len(made) <= 1 + took / health.CACHE_S
+        assert all(later - earlier >= health.CACHE_S * 0.9 for earlier, later in pairwise(made))
 
         async with open_client(running, TOPIC) as client:
             await client.until("snapshot")
@@ -223,7 +223,7 @@ async def test_a_flood_of_scrapes_makes_one_text_a_second_and_leaves_pushes_alon
 async def test_what_is_scraped_is_never_much_older_than_a_second(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics_endpoint, "CACHE_S", 0.05)
+    monkeypatch.setattr(health, "CACHE_S", 0.05)
     async with run_gateway(environment(store_url)) as running, httpx2.AsyncClient(base_url=running.url) as http:
         await http.get("/metrics")
         running.node.metrics.nacks = 17

@@ -9,8 +9,8 @@ from collections import Counter
 import httpx2
 import pytest
 
-from gateway.api import rate_limits
-from gateway.api.rate_limits import Rates
+from gateway.api import reads
+from gateway.api.reads import Rates
 from sync.http.problem import Problem
 from sync.store.models import Change
 from sync.store.store import Store
@@ -66,7 +66,7 @@ async def test_what_needs_no_token_has_a_rate_for_each_address(store_url: str, p
 
 
 def test_only_so_many_clients_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limits, "KEPT_MAX", 100)
+    monkeypatch.setattr(reads, "KEPT_MAX", 100)
     some = Rates(1.0)
     for number in range(1000):
         some.spend(str(number), 0.0)

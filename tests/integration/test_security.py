@@ -17,7 +17,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from gateway.auth.mint import mint
+from gateway.auth.tokens import mint
 from sync.store.models import Change
 from sync.store.store import Store
 from tests.support.bodies import signature, webhook

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from gateway.auth import jwks
-from gateway.auth.mint import mint
+from gateway.auth.tokens import mint
 from sync.store.models import Change
 from sync.store.store import Store
 from tests.support.gateway import PUBLISH_KEY, SECRET, Client, Running, environment, open_client, run_gateway, token

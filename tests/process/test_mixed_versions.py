@@ -23,7 +23,7 @@ from playwright.async_api import Route
 from websockets.asyncio.client import connect as open_socket
 from websockets.typing import Subprotocol
 
-from gateway.auth.mint import mint
+from gateway.auth.tokens import mint
 from planwire_client import AsyncPublisher, Replica, outbox
 from planwire_client.core.commit import BILLING
 from sync.billing.domain import codec

@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from gateway.app import create_app
-from gateway.auth.mint import mint
+from gateway.auth.tokens import mint
 from gateway.node import Node
 from gateway.server.main import configuration
 from gateway.server.server import Server

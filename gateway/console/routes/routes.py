@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.api.rate_limits import RatedByAddress
+from gateway.api.reads import rated_by_address
 from gateway.auth import revocation_store
 from gateway.auth.revocations import LOGIN_TTL_S, LOGINS_MAX, Revocation
 from gateway.console.auth import COOKIE, COOKIE_TTL_S, STREAM_TTL_S, ConsoleAuth, Principal
@@ -81,7 +81,7 @@ def console_routes(
         counted("/console/logout", "POST", partial(_logout, node, console_auth)),
         *(counted(f"/console/api/{path}", method, _answering(node, console_auth, do)) for method, path, do in api),
         counted("/console", "GET", partial(_index, console_auth)),
-        Mount("/console", RatedByAddress(_pages(console_auth), node.settings)),
+        Mount("/console", rated_by_address(_pages(console_auth), node.settings)),
     ]
 
 

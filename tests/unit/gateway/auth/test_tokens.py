@@ -12,14 +12,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from gateway.auth.claims import MESSAGES, AuthFailure, Claims
 from gateway.auth.jwks import parse_keys
-from gateway.auth.mint import mint
 from gateway.auth.revocations import Revocation, Revocations
-from gateway.auth.tokens import Auth
-from gateway.auth.verify_keys import KeySet, secret_keys
+from gateway.auth.tokens import Auth, mint
+from gateway.auth.verify_keys import KeySet, VerifyKey, secret_keys
 from planwire_client.core.topic import TopicError
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -44,9 +43,13 @@ def public_jwk(name: str, kid: str = "") -> dict[str, Any]:
     return {**jwk, "alg": name, **({"kid": kid} if kid else {})}
 
 
-def key_set(*names: str) -> KeySet:
+def public_keys(*names: str) -> tuple[VerifyKey, ...]:
     document = {"keys": [public_jwk(name, f"kid-{name}") for name in names]}
-    return KeySet(parse_keys(json.dumps(document).encode(), tuple(KEYS)))
+    return parse_keys(json.dumps(document).encode(), tuple(KEYS))
+
+
+def key_set(*names: str) -> KeySet:
+    return KeySet(public_keys(*names))
 
 
 def auth(keys: KeySet | None = None, **options: Any) -> Auth:
@@ -86,7 +89,7 @@ def test_a_public_key_is_no_shared_secret() -> None:
     signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(forged_head.encode(), pem)
     forged = f"{forged_head}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
     assert code_of(auth(key_set("RS256")).verify(forged, NOW)) == "token_algorithm"
-    both = KeySet([*secret_keys([SECRET]), *key_set("RS256").keys])
+    both = KeySet([*secret_keys([SECRET]), *public_keys("RS256")])
     assert code_of(auth(both).verify(forged, NOW)) == "token_algorithm"
 
 
@@ -109,7 +112,7 @@ def test_an_unknown_key_id_is_told_and_counted() -> None:
 
 
 def test_the_shared_secret_verifies_beside_a_key_set() -> None:
-    both = KeySet([*secret_keys([SECRET]), *key_set("ES256").keys])
+    both = KeySet([*secret_keys([SECRET]), *public_keys("ES256")])
     assert isinstance(auth(both).verify(signed(kid="whatever"), NOW), Claims)
     assert isinstance(auth(both).verify(signed(key=EC_KEY, name="ES256", kid="kid-ES256"), NOW), Claims)
 
@@ -306,11 +309,13 @@ def test_headers_that_are_no_object_are_malformed(header: str) -> None:
 
 @pytest.mark.parametrize("payload", ["[]", "5", "null", "{"])
 def test_signed_nonsense_is_refused_by_its_claims(payload: str) -> None:
-    from gateway.auth.verify_keys import _hs256
-
     body = base64.urlsafe_b64encode(payload.encode()).rstrip(b"=").decode()
     head = f"{part({'alg': 'HS256'})}.{body}"
-    signature = base64.urlsafe_b64encode(_hs256().sign(head.encode(), SECRET.encode())).rstrip(b"=").decode()
+    signature = (
+        base64.urlsafe_b64encode(HMACAlgorithm(HMACAlgorithm.SHA256).sign(head.encode(), SECRET.encode()))
+        .rstrip(b"=")
+        .decode()
+    )
     assert code_of(auth().verify(f"{head}.{signature}", NOW)) == "token_claims"
 
 

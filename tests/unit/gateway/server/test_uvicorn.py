@@ -13,15 +13,13 @@ from uvicorn.supervisors import multiprocess
 
 import gateway.server
 from gateway.server.http_limits import LimitedHttpProtocol
-from gateway.server.reload import Reloading
 from gateway.server.server import Server
 from gateway.server.supervisor import Supervisor, Worker
 
 OWN = {
     LimitedHttpProtocol: {"connection_opened", "abort"},
     Server: set[str](),
-    Reloading: {"is_stopping"},
-    Supervisor: set[str](),
+    Supervisor: {"is_stopping"},
     Worker: {"has_failed_to_start", "reason"},
 }
 """Public names that are ours; every other one overrides uvicorn's."""

@@ -10,7 +10,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message
 
-from gateway.deferred_app import DeferredApp
+from gateway.app import DeferredApp
 from gateway.errors import GatewayError
 
 

@@ -1,0 +1,146 @@
+"""Who may read over HTTP, how often, and how many streams and waiting reads may be open at once."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.api.access import require_claims, take
+from gateway.auth.addresses import LOCAL, TrustedProxies, group
+from gateway.auth.claims import MESSAGES as TOKEN_CODES
+from gateway.auth.claims import Claims
+from gateway.auth.publish_keys import TokenBucket
+from gateway.node import Node
+from gateway.settings import GatewaySettings
+from planwire_client.core.topic import Topic, TopicError
+from sync.http.fields import TOPIC_PATTERN
+from sync.http.parameters import PathText
+from sync.http.problem import Problem
+
+TOPIC = PathText(
+    "topic", "A topic's name. The slash after an environment stands for itself.", TOPIC_PATTERN, "tenant:acme"
+)
+
+# A line break cannot be part of a path: such a topic finds no route, hence not_found.
+PROBLEMS = (
+    *TOKEN_CODES, "topic_forbidden", "topic_invalid", "disconnected", "not_found", "rate_limited", "too_many_streams",
+    "store_unavailable",
+)  # fmt: skip
+"""The codes that every read may be answered with."""
+
+BURST_S = 5.0
+"""Burst, as seconds of the rate."""
+
+KEPT_MAX = 10_000
+"""Maximum number of clients whose rate is kept; the least recent one is removed first."""
+
+
+class Rates:
+    """One token bucket per client, all with the same rate."""
+
+    def __init__(self, per_s: float) -> None:
+        self._per_s = per_s
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def spend(self, client: str, now: float) -> None:
+        """Count one read of a client.
+
+        Args:
+            client: its key: a subject or an address.
+            now: seconds of the monotonic clock.
+
+        Raises:
+            Problem: 429 rate_limited, with Retry-After.
+        """
+        bucket = self._buckets.pop(client, None) or TokenBucket(self._per_s, BURST_S)
+        self._buckets[client] = bucket
+        if len(self._buckets) > KEPT_MAX:
+            self._buckets.popitem(last=False)
+        take(bucket, 1, now, f"{self._per_s:g} reads a second are allowed; see PLANWIRE_READS_PER_S")
+
+
+class Readers:
+    """Admits reads, and limits those that stay open: in all and per subject."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._rates = Rates(node.settings.reads_per_s)
+        self._by_subject: Counter[str] = Counter()
+
+    def admit(self, request: Request) -> tuple[str, Claims]:
+        """Return the topic that the path names and the claims that open it, and count the read.
+
+        Raises:
+            Problem: topic_invalid, rate_limited, or as `require_claims`.
+        """
+        topic = request.path_params["topic"]
+        try:
+            Topic.parse(topic)
+        except TopicError as error:
+            raise Problem("topic_invalid", str(error)) from None
+        claims = require_claims(self._node, request, topic)
+        self._rates.spend(claims.sub, time.monotonic())
+        return topic, claims
+
+    @contextmanager
+    def hold(self, subject: str) -> Iterator[None]:
+        """Hold one place while open.
+
+        Raises:
+            Problem: 429 too_many_streams.
+        """
+        settings, metrics = self._node.settings, self._node.metrics
+        if metrics.streams >= settings.streams_max or self._by_subject[subject] >= settings.streams_per_subject:
+            detail = "too many streams and waiting reads are open"
+            raise Problem("too_many_streams", detail, headers={"Retry-After": "5"})
+        metrics.streams += 1
+        metrics.streams_opened += 1
+        self._by_subject[subject] += 1
+        try:
+            yield
+        finally:
+            metrics.streams -= 1
+            self._by_subject[subject] -= 1
+            if not self._by_subject[subject]:
+                del self._by_subject[subject]
+
+
+class AddressRates:
+    """A limit of PLANWIRE_READS_PER_S requests a second per client address."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._rates = Rates(settings.reads_per_s)
+        self._proxies = TrustedProxies(settings.trusted_proxies)
+
+    def spend(self, request: Request) -> None:
+        """Count one request of its client.
+
+        Raises:
+            Problem: 429 rate_limited, with Retry-After.
+        """
+        peer = request.client.host if request.client is not None else LOCAL
+        address = self._proxies.client(peer, ",".join(request.headers.getlist("x-forwarded-for")))
+        self._rates.spend(group(address), time.monotonic())
+
+
+def rated_by_address(app: ASGIApp, settings: GatewaySettings) -> ASGIApp:
+    """Return an app that serves a request with `app`, or answers 429 beyond that limit."""
+    rates = AddressRates(settings)
+
+    async def rated(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            rates.spend(Request(scope))
+        except Problem as problem:
+            await problem.response()(scope, receive, send)
+            return
+        await app(scope, receive, send)
+
+    return rated
