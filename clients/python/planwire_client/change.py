@@ -8,14 +8,7 @@ from typing import TypedDict
 
 from planwire_client.core import document
 from planwire_client.core.commit import Verdict
-from planwire_client.core.limits import (
-    EVENT_ID_MAX,
-    ORDER_INTEGER_MAX,
-    ORDER_MAX,
-    STATE_MAX_BYTES,
-    STATE_MAX_DEPTH,
-    VERSION_MAX,
-)
+from planwire_client.core.limits import EVENT_ID_MAX, ORDER_INTEGER_MAX, ORDER_MAX, VERSION_MAX
 from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
 from planwire_client.errors import PublishRefused
 
@@ -136,6 +129,6 @@ def encode(part: document.Part, value: object) -> bytes:
         PublishRefused: it is no JSON, too large or too deep, or has a number that not every reader reads as it is.
     """
     try:
-        return document.encode(part, value, STATE_MAX_BYTES, STATE_MAX_DEPTH)
+        return document.encode(part, value)
     except document.DocumentError as error:
         raise PublishRefused(error.code, error.detail) from error

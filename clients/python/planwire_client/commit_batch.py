@@ -15,38 +15,28 @@ from planwire_client.core.commit import Names, Verdict
 from planwire_client.delivery import Answers
 from planwire_client.errors import PublishRefused
 
-BILLED = "billing computes this topic: publish under another name, or grant what it should have beside the plan"
-
 PATCH_MIN_BYTES = 1024
 """States below it get no merge patch: reading the stored one costs more than the patch saves."""
 
-KEY_AT, STATE_AT, PATCH_AT = 3, 6 + commit.STATE_AT, 6 + commit.PATCH_AT
-"""Where the key of the topic's hash, the state and the patch stand in a command."""
+STATE_AT, PATCH_AT = 6 + commit.STATE_AT, 6 + commit.PATCH_AT
+"""Where the state and the patch stand in a command."""
 
 Command = list[bytes | str | int]
-
-DEFAULT_NAMES = Names()
 
 log = logging.getLogger("planwire_client")
 
 
-def needed_format(names: Names) -> Command:
-    """Return the command that asks which format of the store's data a writer must understand."""
-    return ["HGET", names.schema, "needs"]
-
-
 def check_format(reply: object) -> None:
-    """Return if this version may commit, given the reply to `needed_format`; a user may lack the right to ask.
+    """Return if this version may commit, given the format that the store's data says it needs; a user may lack the
+    right to ask.
 
     Raises:
         PublishRefused: the data needs a newer version.
     """
     needs = int(reply) if isinstance(reply, bytes | str) else 0
     if needs > commit.FORMAT:
-        detail = (
-            f"the store's data has format {needs}, and this planwire-client writes {commit.FORMAT}: install a newer"
-        )
-        raise PublishRefused("store_newer", f"{detail} planwire-client")
+        detail = f"the store's data has format {needs}, and this planwire-client writes {commit.FORMAT}"
+        raise PublishRefused("store_newer", f"{detail}: install a newer planwire-client")
 
 
 class Batch:
@@ -56,45 +46,40 @@ class Batch:
     """
 
     def __init__(
-        self, items: Sequence[Publish], source: str, now: float, is_sharded: bool = False, names: Names = DEFAULT_NAMES
+        self, items: Sequence[Publish], source: str, now: float, names: Names, *, is_sharded: bool = False
     ) -> None:
         self._items = items
         self._refused: dict[int, Rejected] = {}
         self.commands: list[Command] = []
         self.reads: list[Command] = []
-        self._replacing: list[Command] = []
+        self._replacing: list[tuple[Command, bytes]] = []
         received_at = datetime.datetime.fromtimestamp(now, datetime.UTC).isoformat(timespec="milliseconds")
+        seen = set()
         for index, item in enumerate(items):
             try:
-                self.commands.append(_command(item, source, received_at.replace("+00:00", "Z"), is_sharded, names))
+                command = _command(item, source, received_at.replace("+00:00", "Z"), is_sharded, names)
             except PublishRefused as refusal:
                 self._refused[index] = Rejected(item.topic, refusal.code, refusal.detail)
-        self._plan_reads()
-
-    def _plan_reads(self) -> None:
-        seen = set()
-        for command in self.commands:
-            state, key = command[STATE_AT], command[KEY_AT]
+                continue
+            self.commands.append(command)
+            state = command[STATE_AT]
             assert isinstance(state, bytes), "encode made it"
             # Of several of a topic only the first replaces what is stored.
-            if len(state) >= PATCH_MIN_BYTES and key not in seen:
-                self.reads.append(["HMGET", key, "version", "state"])
-                self._replacing.append(command)
-            seen.add(key)
+            if len(state) >= PATCH_MIN_BYTES and item.topic not in seen:
+                self.reads.append(["HMGET", names.snap(item.topic), "version", "state"])
+                self._replacing.append((command, state))
+            seen.add(item.topic)
 
     def complete(self, replies: Sequence[object]) -> None:
         """Add the patches from what is stored, given the replies to `reads`; what could not be read gets none."""
-        for command, reply in zip(self._replacing, replies, strict=True):
-            state = command[STATE_AT]
-            if isinstance(reply, list) and reply[0] is not None and isinstance(state, bytes):
+        for (command, state), reply in zip(self._replacing, replies, strict=True):
+            if isinstance(reply, list) and reply[0] is not None:
                 command[PATCH_AT] = commit.patch_argument(int(reply[0]), reply[1] or b"null", state)
 
     def answers(self, replies: Sequence[object]) -> Answers:
         """Return every item's outcome, given the replies to the commands."""
         left = iter(replies)
-        return Answers(
-            [self._refused.get(index) or _outcome(item, next(left)) for index, item in enumerate(self._items)]
-        )
+        return Answers([self._refused.get(at) or _outcome(item, next(left)) for at, item in enumerate(self._items)])
 
 
 def _command(item: Publish, source: str, received_at: str, is_sharded: bool, names: Names) -> Command:
@@ -122,6 +107,6 @@ def _outcome(item: Publish, reply: object) -> Outcome:
     if unannounced:
         log.warning("%s was committed, but the store would not announce it: %s", item.topic, unannounced[0])
     text = verdict.decode() if isinstance(verdict, bytes) else verdict
-    if text == "billed":
-        return Rejected(item.topic, "topic_is_billed", BILLED)
+    if text == Verdict.BILLED:
+        return Rejected(item.topic, "topic_is_billed", commit.BILLED)
     return Published(item.topic, Verdict(text), int(version), item.event_id or "")

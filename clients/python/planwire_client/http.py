@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import time
+from collections.abc import Sequence
+from typing import Any
 
 import httpx2
 import orjson
@@ -12,7 +13,7 @@ from planwire_client import __version__
 from planwire_client.change import Outcome, Publish, Published, Rejected
 from planwire_client.core.commit import Verdict
 from planwire_client.core.headers import retry_after_s
-from planwire_client.delivery import Answers, Retryable, Send
+from planwire_client.delivery import Answers, Retryable
 from planwire_client.errors import PublishRefused
 
 PUBLISH_PATH = "/v1/publish"
@@ -25,39 +26,30 @@ LATER = frozenset((408, 425, 429, 500, 502, 503, 504))
 _VERDICTS = frozenset(Verdict) - {Verdict.BILLED}
 
 
-class Request(NamedTuple):
-    """One POST."""
-
-    path: str
-    body: bytes
-
-
-def request_of(items: Sequence[Publish]) -> Request:
-    """Return the request for one item, or for a batch."""
-    if len(items) == 1:
-        return Request(PUBLISH_PATH, _dump(items[0].document()))
-    return Request(BATCH_PATH, _dump({"items": [item.document() for item in items]}))
+def request_of(items: Sequence[Publish], timeout_s: float) -> dict[str, Any]:
+    """Return the arguments of the POST of one item, or of a batch."""
+    documents = [item.document() for item in items]
+    content = orjson.dumps(documents[0] if len(items) == 1 else {"items": documents})
+    url = PUBLISH_PATH if len(items) == 1 else BATCH_PATH
+    return {"url": url, "content": content, "timeout": min(REQUEST_TIMEOUT_S, timeout_s)}
 
 
-def _dump(document: object) -> bytes:
-    try:
-        return orjson.dumps(document)
-    except TypeError as error:
-        raise PublishRefused("request_invalid", f"not JSON: {error}") from error
-
-
-def answer_of(
-    items: Sequence[Publish], status: int, headers: Mapping[str, str], content: bytes, now: float
-) -> Answers | Retryable:
-    """Return what a gateway's answer to `request_of(items)` means. `now`: Unix seconds, for a Retry-After date.
+def answer_of(items: Sequence[Publish], response: httpx2.Response, now: float) -> Answers | Retryable:
+    """Return what a gateway's answer to a request of `items` means. `now`: Unix seconds, for a Retry-After date.
 
     Raises:
         PublishRefused: the answer is a refusal of the whole request.
     """
-    document = _read(content)
+    status = response.status_code
+    try:
+        document = orjson.loads(response.content)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        document = {}
     if status in LATER:
         detail = f"{status} {document.get('code') or 'from the gateway'}: {document.get('detail') or ''}".rstrip(": ")
-        return Retryable(detail, status == 429, retry_after_s(headers.get("retry-after"), now))
+        return Retryable(detail, status == 429, retry_after_s(response.headers.get("retry-after"), now))
     if len(items) == 1 and (status == 200 or (status == 409 and document.get("code") == "conflict")):
         return Answers([_outcome(items[0], document, status)])
     if len(items) > 1 and status == 200:
@@ -68,14 +60,6 @@ def answer_of(
         # A proxy's page or a redirect.
         raise PublishRefused("not_a_gateway", "the answer is not a gateway's; look at the URL", status)
     raise PublishRefused(str(document.get("code") or "refused"), str(document.get("detail") or ""), status)
-
-
-def _read(content: bytes) -> dict[str, Any]:
-    try:
-        document = orjson.loads(content)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _outcome(item: Publish, document: object, status: int) -> Outcome:
@@ -102,14 +86,13 @@ class HttpTransport:
     def __init__(self, url: str, key: str) -> None:
         self._client = httpx2.Client(base_url=url, headers=_headers(key))
 
-    def send(self, step: Send, now: float) -> Answers | Retryable:
+    def send(self, items: Sequence[Publish], timeout_s: float) -> Answers | Retryable:
         """Return the gateway's answer, or that there was none."""
-        path, body = request_of(step.items)
+        request = request_of(items, timeout_s)
         try:
-            response = self._client.post(path, content=body, timeout=min(REQUEST_TIMEOUT_S, step.timeout_s))
+            return answer_of(items, self._client.post(**request), time.time())
         except httpx2.TransportError as error:
-            return Retryable(_text_of(error))
-        return answer_of(step.items, response.status_code, response.headers, response.content, now)
+            return Retryable(f"{type(error).__name__}: {error}".rstrip(": "))
 
     def close(self) -> None:
         """Close every connection."""
@@ -122,19 +105,14 @@ class AsyncHttpTransport:
     def __init__(self, url: str, key: str) -> None:
         self._client = httpx2.AsyncClient(base_url=url, headers=_headers(key))
 
-    async def send(self, step: Send, now: float) -> Answers | Retryable:
+    async def send(self, items: Sequence[Publish], timeout_s: float) -> Answers | Retryable:
         """Return the gateway's answer, or that there was none."""
-        path, body = request_of(step.items)
+        request = request_of(items, timeout_s)
         try:
-            response = await self._client.post(path, content=body, timeout=min(REQUEST_TIMEOUT_S, step.timeout_s))
+            return answer_of(items, await self._client.post(**request), time.time())
         except httpx2.TransportError as error:
-            return Retryable(_text_of(error))
-        return answer_of(step.items, response.status_code, response.headers, response.content, now)
+            return Retryable(f"{type(error).__name__}: {error}".rstrip(": "))
 
     async def close(self) -> None:
         """Close every connection."""
         await self._client.aclose()
-
-
-def _text_of(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".rstrip(": ")

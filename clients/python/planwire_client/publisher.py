@@ -10,25 +10,25 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import Sequence
-from typing import Generic, Protocol, Self, TypeVar, Unpack
+from collections.abc import Awaitable, Callable, Sequence
+from typing import ClassVar, Generic, Protocol, Self, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
 from planwire_client.change import ConditionalFields, Outcome, Publish, Published, identified
-from planwire_client.delivery import Answers, Reply, Retries, Retryable, Send, Sleep, Step, deliver
+from planwire_client.delivery import Answers, Retries, Retryable, Send, deliver, finished
 from planwire_client.errors import PlanwireError, PublishRefused
 from planwire_client.http import AsyncHttpTransport, HttpTransport
 
 T = TypeVar("T")
 
-SOURCE = "backend"
-"""What causes say a publish straight to the store came from, where the publisher is given no name."""
+STORE_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
+"""URLs of the store itself."""
 
 
 class Transport(Protocol):
     """What a blocking publisher sends through."""
 
-    def send(self, step: Send, now: float) -> Answers | Retryable:
+    def send(self, items: Sequence[Publish], timeout_s: float) -> Answers | Retryable:
         """Return what became of one attempt."""
 
     def close(self) -> None:
@@ -38,71 +38,41 @@ class Transport(Protocol):
 class AsyncTransport(Protocol):
     """The same for asyncio."""
 
-    async def send(self, step: Send, now: float) -> Answers | Retryable:
+    async def send(self, items: Sequence[Publish], timeout_s: float) -> Answers | Retryable:
         """Return what became of one attempt."""
 
     async def close(self) -> None:
         """Let go of every connection."""
 
 
-PREFIX = "pw"
-"""What keys and channels of an installation begin with that has set no PLANWIRE_PREFIX."""
-
-STORE_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
-"""URLs of the store itself."""
-
-
-def _is_store(url: str, key: str) -> bool:
+def _open(url: str, key: str, source: str, prefix: str, *, is_async: bool) -> object:
+    """Return a transport to `url`."""
     scheme = urlsplit(url).scheme
     if scheme in ("http", "https"):
         if not key:
             raise PlanwireError("publishing through a gateway needs a publish key")
-        return False
-    if scheme in STORE_SCHEMES:
-        return True
-    raise PlanwireError(f"the URL's scheme {scheme!r} is not one of http, https, {', '.join(STORE_SCHEMES)}")
+        return AsyncHttpTransport(url, key) if is_async else HttpTransport(url, key)
+    if scheme not in STORE_SCHEMES:
+        raise PlanwireError(f"the URL's scheme {scheme!r} is not one of http, https, {', '.join(STORE_SCHEMES)}")
+    # Here, not above: redis-py is an extra.
+    from planwire_client import store
+
+    if is_async:
+        return store.AsyncStoreTransport(store.open_async(url), source, prefix)
+    return store.StoreTransport(store.open_blocking(url), source, prefix)
 
 
-def _new_id() -> str:
-    return uuid.uuid4().hex
-
-
-class _Delivery:
-    """One call's way through `deliver`. `outcomes`: complete once there is no next step."""
-
-    def __init__(self, items: Sequence[Publish], retries: Retries) -> None:
-        self._steps = deliver([identified(item, _new_id) for item in items], retries, time.monotonic, random.random)
-        self.outcomes: list[Outcome] = []
-
-    def next(self, reply: Reply) -> Step | None:
-        """Return what to do after `reply`, or None at the end."""
-        try:
-            return self._steps.send(reply)
-        except StopIteration as stop:
-            self.outcomes = stop.value
-            return None
-
-    @property
-    def only(self) -> Published:
-        """The outcome of the only item.
-
-        Raises:
-            PublishRefused: the item was rejected.
-        """
-        (outcome,) = self.outcomes
-        if isinstance(outcome, Published):
-            return outcome
-        raise PublishRefused(outcome.code, outcome.detail)
+def _only(outcomes: Sequence[Outcome]) -> Published:
+    (outcome,) = outcomes
+    if isinstance(outcome, Published):
+        return outcome
+    raise PublishRefused(outcome.code, outcome.detail)
 
 
 class _Publishing(Generic[T]):
     """What both publishers have in common: where they publish to, and for how long they try."""
 
-    def _to_gateway(self, url: str, key: str) -> T:
-        raise NotImplementedError
-
-    def _to_store(self, url: str, source: str, prefix: str) -> T:
-        raise NotImplementedError
+    _is_async: ClassVar[bool]
 
     def __init__(
         self,
@@ -110,16 +80,13 @@ class _Publishing(Generic[T]):
         key: str = "",
         *,
         retries: Retries | None = None,
-        source: str = SOURCE,
-        prefix: str = PREFIX,
+        source: str = "backend",
+        prefix: str = "pw",
         transport: T | None = None,
     ) -> None:
         """Publish to `url`: a gateway (http, https) with a publish `key`, or the store (STORE_SCHEMES).
 
         Args:
-            url: where to publish to.
-            key: the publish key, at a gateway.
-            retries: how long a call goes on.
             source: what causes say, straight to the store only (a gateway says the key's name).
             prefix: the installation's PLANWIRE_PREFIX, straight to the store only.
             transport: instead of a URL, for example `StoreTransport` on a client that finds its server by Sentinel.
@@ -129,22 +96,20 @@ class _Publishing(Generic[T]):
         """
         self._retries = retries or Retries()
         if transport is None:
-            is_store = _is_store(url, key)
-            transport = self._to_store(url, source, prefix) if is_store else self._to_gateway(url, key)
+            transport = cast(T, _open(url, key, source, prefix, is_async=self._is_async))
         self._transport = transport
+
+    async def _deliver(
+        self, items: Sequence[Publish], send: Send, sleep: Callable[[float], Awaitable[None]]
+    ) -> list[Outcome]:
+        named = [identified(item, lambda: uuid.uuid4().hex) for item in items]
+        return await deliver(named, self._retries, send, sleep, time.monotonic, random.random)
 
 
 class Publisher(_Publishing[Transport]):
     """Publishes, blocking. May be shared between threads; one per process is enough. A context manager."""
 
-    def _to_gateway(self, url: str, key: str) -> Transport:
-        return HttpTransport(url, key)
-
-    def _to_store(self, url: str, source: str, prefix: str) -> Transport:
-        # Here, not above: redis-py is an extra.
-        from planwire_client.store import StoreTransport, open_store
-
-        return StoreTransport(open_store(url), source, prefix)
+    _is_async = False
 
     def publish(self, topic: str, state: object, **fields: Unpack[ConditionalFields]) -> Published:
         """Return the verdict on the topic's new state; `Publish` explains the fields. A conflict is a verdict.
@@ -153,7 +118,7 @@ class Publisher(_Publishing[Transport]):
             PublishRefused: it is wrong, or the key is; nothing was changed.
             Unavailable: no answer for as long as allowed; it may have happened. Try later with the same event id.
         """
-        return self._run([Publish(topic, state, **fields)]).only
+        return _only(self.publish_many([Publish(topic, state, **fields)]))
 
     def publish_many(self, items: Sequence[Publish]) -> list[Outcome]:
         """Return an outcome for each item, in order; sent in batches of 500. One bad item does not stop the others.
@@ -162,19 +127,14 @@ class Publisher(_Publishing[Transport]):
             PublishRefused: a whole batch was refused, for example because of the key.
             Unavailable: some have no outcome; `outcomes` has the others'.
         """
-        return self._run(items).outcomes
 
-    def _run(self, items: Sequence[Publish]) -> _Delivery:
-        delivery = _Delivery(items, self._retries)
-        reply: Reply = None
-        while (step := delivery.next(reply)) is not None:
-            reply = None
-            match step:
-                case Send():
-                    reply = self._transport.send(step, time.time())
-                case Sleep(seconds):
-                    time.sleep(seconds)
-        return delivery
+        async def send(batch: Sequence[Publish], timeout_s: float) -> Answers | Retryable:
+            return self._transport.send(batch, timeout_s)
+
+        async def sleep(seconds: float) -> None:
+            time.sleep(seconds)  # noqa: ASYNC251 - no event loop runs this
+
+        return finished(self._deliver(items, send, sleep))
 
     def close(self) -> None:
         """Close every connection."""
@@ -190,13 +150,7 @@ class Publisher(_Publishing[Transport]):
 class AsyncPublisher(_Publishing[AsyncTransport]):
     """Publishes, for asyncio; otherwise as `Publisher`. An async context manager; belongs to one event loop."""
 
-    def _to_gateway(self, url: str, key: str) -> AsyncTransport:
-        return AsyncHttpTransport(url, key)
-
-    def _to_store(self, url: str, source: str, prefix: str) -> AsyncTransport:
-        from planwire_client.store import AsyncStoreTransport, open_store_async
-
-        return AsyncStoreTransport(open_store_async(url), source, prefix)
+    _is_async = True
 
     async def publish(self, topic: str, state: object, **fields: Unpack[ConditionalFields]) -> Published:
         """Return the verdict, as `Publisher.publish` does.
@@ -205,7 +159,7 @@ class AsyncPublisher(_Publishing[AsyncTransport]):
             PublishRefused: it is wrong, or the key is; nothing was changed.
             Unavailable: no answer for as long as allowed; it may have happened. Try later with the same event id.
         """
-        return (await self._run([Publish(topic, state, **fields)])).only
+        return _only(await self.publish_many([Publish(topic, state, **fields)]))
 
     async def publish_many(self, items: Sequence[Publish]) -> list[Outcome]:
         """Return an outcome for each item, as `Publisher.publish_many` does.
@@ -214,19 +168,7 @@ class AsyncPublisher(_Publishing[AsyncTransport]):
             PublishRefused: a whole batch was refused, for example because of the key.
             Unavailable: some have no outcome; `outcomes` has the others'.
         """
-        return (await self._run(items)).outcomes
-
-    async def _run(self, items: Sequence[Publish]) -> _Delivery:
-        delivery = _Delivery(items, self._retries)
-        reply: Reply = None
-        while (step := delivery.next(reply)) is not None:
-            reply = None
-            match step:
-                case Send():
-                    reply = await self._transport.send(step, time.time())
-                case Sleep(seconds):
-                    await asyncio.sleep(seconds)
-        return delivery
+        return await self._deliver(items, self._transport.send, asyncio.sleep)
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from planwire_client import Outcome, Publish, Published, PublishRefused, RateLimited, Rejected, Retries, Verdict
 from planwire_client.change import check, encode, identified
 from planwire_client.core.topic import RESERVED_KINDS
-from planwire_client.delivery import BATCH_BYTES, Answers, Retryable, Send, Sleep, chunks, deliver
+from planwire_client.delivery import BATCH_BYTES, Answers, Retryable, chunks, deliver, finished
 from planwire_client.errors import Unavailable
 
 LATER = Retryable("503")
@@ -30,7 +30,7 @@ def missed(one: Publish) -> Rejected:
 
 
 class Run:
-    """Drives `deliver` with a clock of its own. `answer` is asked at each send."""
+    """Drives `deliver` with a clock of its own. `answer` is called at each send."""
 
     def __init__(self, answer: Callable[[Sequence[Publish], int], Answers | Retryable], chance: float = 0.5) -> None:
         self.now = 0.0
@@ -40,23 +40,16 @@ class Run:
         self._chance = chance
 
     def __call__(self, items: Sequence[Publish], retries: Retries | None = None) -> list[Outcome]:
-        steps = deliver(items, retries or Retries(), lambda: self.now, lambda: self._chance)
-        reply: Answers | Retryable | None = None
-        while True:
-            try:
-                step = steps.send(reply)
-            except StopIteration as stop:
-                outcomes: list[Outcome] = stop.value
-                return outcomes
-            match step:
-                case Send(items_sent, timeout_s):
-                    assert timeout_s > 0
-                    self.sent.append(list(items_sent))
-                    reply = self._answer(items_sent, len(self.sent))
-                case Sleep(seconds):
-                    self.slept.append(seconds)
-                    self.now += seconds
-                    reply = None
+        async def send(sent: Sequence[Publish], timeout_s: float) -> Answers | Retryable:
+            assert timeout_s > 0
+            self.sent.append(list(sent))
+            return self._answer(sent, len(self.sent))
+
+        async def sleep(seconds: float) -> None:
+            self.slept.append(seconds)
+            self.now += seconds
+
+        return finished(deliver(items, retries or Retries(), send, sleep, lambda: self.now, lambda: self._chance))
 
 
 def test_a_lost_answer_is_followed_by_the_same_event_ids() -> None:
@@ -221,6 +214,13 @@ def test_the_others_of_its_batch_are_sent_and_keep_their_places() -> None:
     assert [outcome.topic for outcome in outcomes] == [one.topic for one in items]
     assert [at for at, outcome in enumerate(outcomes) if isinstance(outcome, Rejected)] == [0, 601, 1003]
     assert [one.event_id for sent in run.sent[2:] for one in sent] == ["7", *(str(index) for index in range(500, 1001))]
+
+
+def test_the_event_ids_of_batches_that_were_never_sent_go_along_too() -> None:
+    items = [item("tenant:a", str(index)) for index in range(501)]
+    with pytest.raises(Unavailable) as raised:
+        Run(lambda sent, attempt: LATER)(items, Retries(attempts=1))
+    assert raised.value.event_ids == tuple(str(index) for index in range(501))
 
 
 def test_what_is_not_known_is_told_by_place_too() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import httpx2
 import pytest
 
 from planwire_client import Publish, Published, PublishRefused, Rejected, Verdict
@@ -17,17 +18,17 @@ TWO = [*ONE, Publish("tenant:b", {"n": 2}, event_id="e2")]
 
 def answer(items: list[Publish], status: int, body: object, **headers: str) -> Answers | Retryable:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return answer_of(items, status, headers, content, now=0.0)
+    return answer_of(items, httpx2.Response(status, headers=headers, content=content), now=0.0)
 
 
 def test_one_item_goes_to_publish_and_more_go_to_batch() -> None:
-    assert request_of(ONE).path == "/v1/publish"
-    assert json.loads(request_of(ONE).body) == {
+    one, two = request_of(ONE, 99.0), request_of(TWO, 0.5)
+    assert (one["url"], one["timeout"]) == ("/v1/publish", 10.0)
+    assert json.loads(one["content"]) == {
         "topic": "tenant:a", "state": {"n": 1}, "event_id": "e1", "if_version": 0
     }  # fmt: skip
-    path, body = request_of(TWO)
-    assert path == "/v1/publish/batch"
-    assert [one["topic"] for one in json.loads(body)["items"]] == ["tenant:a", "tenant:b"]
+    assert (two["url"], two["timeout"]) == ("/v1/publish/batch", 0.5)
+    assert [item["topic"] for item in json.loads(two["content"])["items"]] == ["tenant:a", "tenant:b"]
 
 
 def test_a_conflict_is_a_verdict() -> None:

@@ -15,7 +15,9 @@ from sync.store.keys import DEFAULT_KEYS as keys
 
 
 def test_keys_and_arguments_are_the_servers() -> None:
-    batch = Batch([Publish("sandbox/tenant:a", {"b": 1, "a": 2}, {"p": 1}, "e", 7, 3, {"source": "x"})], "src", 0.0)
+    batch = Batch(
+        [Publish("sandbox/tenant:a", {"b": 1, "a": 2}, {"p": 1}, "e", 7, 3, {"source": "x"})], "src", 0.0, keys
+    )
     (command,) = batch.commands
     topic = "sandbox/tenant:a"
     assert command[3:8] == [keys.snap(topic), keys.log(topic), keys.seen(topic), "PUBLISH", keys.channel(topic)]
@@ -31,7 +33,7 @@ def test_a_refused_item_does_not_shift_the_others() -> None:
         Publish("nothing", 1, event_id="2"),
         Publish("user:b", 1, event_id="3"),
     ]
-    batch = Batch(items, "src", 0.0)
+    batch = Batch(items, "src", 0.0, keys)
     assert len(batch.commands) == 2
     first, second, third = batch.answers([[b"applied", b"5", b"5"], OSError("away")]).outcomes
     assert first == Published("tenant:a", Verdict.APPLIED, 5, "1")
@@ -51,7 +53,7 @@ def test_larger_states_are_published_with_the_patch_from_what_is_stored() -> Non
         ("tenant:list", [pad]),
         ("tenant:other", {"pad": pad}),
     ]
-    batch = Batch([Publish(topic, value, event_id="e") for topic, value in states], "src", 0.0)
+    batch = Batch([Publish(topic, value, event_id="e") for topic, value in states], "src", 0.0, keys)
     assert batch.reads == [
         ["HMGET", keys.snap(topic), "version", "state"]
         for topic in ("tenant:a", "tenant:new", "tenant:list", "tenant:other")
@@ -64,7 +66,7 @@ def test_larger_states_are_published_with_the_patch_from_what_is_stored() -> Non
 
 def test_a_patch_that_saves_nothing_is_left_out() -> None:
     pads = ["x" * PATCH_MIN_BYTES, "y" * PATCH_MIN_BYTES]
-    batch = Batch([Publish("tenant:a", {"pad": pads[0]}, event_id="e")], "src", 0.0)
+    batch = Batch([Publish("tenant:a", {"pad": pads[0]}, event_id="e")], "src", 0.0, keys)
     batch.complete([[b"7", orjson.dumps({"bad": pads[1]})]])
     assert batch.commands[0][14] == b""
 

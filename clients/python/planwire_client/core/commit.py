@@ -34,6 +34,10 @@ PUBLISHER = "publisher"
 """Who computes a topic's state: the billing wing from a provider's events, or whoever publishes it."""
 
 
+BILLED = "billing computes this topic: publish under another name, or grant what it should have beside the plan"
+"""Why a publish of a topic that billing computes is rejected."""
+
+
 class Verdict(StrEnum):
     """What became of a change.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import orjson
 
-from planwire_client.core.limits import SAFE_INTEGER_MAX
+from planwire_client.core.limits import SAFE_INTEGER_MAX, STATE_MAX_BYTES, STATE_MAX_DEPTH
 
 Part = Literal["state", "private"]
 
@@ -41,7 +41,7 @@ class DocumentError(ValueError):
         return f"{self.code}: {self.detail}"
 
 
-def encode(part: Part, value: object, max_bytes: int, max_depth: int) -> bytes:
+def encode(part: Part, value: object, max_bytes: int = STATE_MAX_BYTES, max_depth: int = STATE_MAX_DEPTH) -> bytes:
     """Return `value` as canonical JSON: sorted keys, compact, UTF-8, no negative zero.
 
     Args:
