@@ -39,17 +39,16 @@ async def announce(store: Store, revocation: Revocation, *, keep_s: float, limit
         StoreError: the store is unreachable or failing; the revocation may or may not be in force.
     """
     key = store.keys.ended_logins if revocation.kind == LOGIN else store.keys.revoked
+    pipeline = store.pipeline()
+    # GT: a revocation never moves back to an earlier instant.
+    pipeline.command("ZADD", key, "GT", revocation.at, f"{revocation.kind} {revocation.value}")
+    pipeline.command("ZREMRANGEBYSCORE", key, "-inf", revocation.at - keep_s)
+    # One above what a gateway holds: on loading a full set it gives up the oldest for a general one.
+    pipeline.command("ZREMRANGEBYRANK", key, 0, -limit - 2)
+    pipeline.command("EXPIRE", key, int(keep_s) + 1)
     try:
-        pipeline = store.redis.pipeline(transaction=False)
-        # GT: a revocation never moves back to an earlier instant.
-        pipeline.zadd(key, {f"{revocation.kind} {revocation.value}": revocation.at}, gt=True)
-        pipeline.zremrangebyscore(key, "-inf", revocation.at - keep_s)
-        # One above what a gateway holds: on loading a full set it gives up the oldest for a general one.
-        pipeline.zremrangebyrank(key, 0, -limit - 2)
-        pipeline.expire(key, int(keep_s) + 1)
-        async with pipeline:
-            await pipeline.execute()
-    except (RedisError, OSError) as error:
+        await pipeline.run()
+    except StoreError as error:
         raise StoreError(f"revocation: {error}") from error
     await store.publish(store.keys.control_channel, encode(revocation))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,16 +16,15 @@ from importlib import resources
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-from hiredis import pack_command
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import NoScriptError, RedisError
 
 from sync.store.coalescer import Coalescer
 from sync.store.keys import Keys
 from sync.store.models import StoreError
-from sync.store.redis.cluster_client import ClusterRedis
-from sync.store.redis.retry import cancel_guard
+from sync.store.redis import cluster_commands
+from sync.store.redis.cluster_commands import ClusterRedis
+from sync.store.redis.retry import exchange
 
 Argument = bytes | str | int | float
 
@@ -42,14 +40,10 @@ class Script:
     sha: str
 
     @classmethod
-    def of(cls, source: str) -> Script:
-        """Return the script with this source."""
-        return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
-
-    @classmethod
     def load(cls, package: str, name: str) -> Script:
         """Return the script `scripts/NAME.lua` of a package."""
-        return cls.of(resources.files(package).joinpath("scripts", f"{name}.lua").read_text("utf-8"))
+        source = resources.files(package).joinpath("scripts", f"{name}.lua").read_text("utf-8")
+        return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
 class Connection(Protocol):
@@ -60,7 +54,6 @@ class Connection(Protocol):
 
 
 _Command = tuple[Script | None, tuple[Argument, ...], Mapping[str, object]]
-_Plain = tuple[tuple[Argument, ...], Mapping[str, object]]
 
 
 class CommandPipeline:
@@ -178,56 +171,8 @@ async def _execute(redis: Redis, commands: Sequence[_Command], by: str) -> list[
     ]
     try:
         async with asyncio.timeout(REPLIES_TIMEOUT_S):
-            if not isinstance(redis, ClusterRedis):
-                return await _exchange(redis, plain)
-            async with redis.pipeline(transaction=False) as pipeline:
-                for arguments, options in plain:
-                    pipeline.execute_command(*arguments, **options)
-                replies: list[Any] = await pipeline.execute(raise_on_error=False)
-                return replies
+            if isinstance(redis, ClusterRedis):
+                return await cluster_commands.run(redis.nodes, plain)
+            return await exchange(redis, plain)
     except (RedisError, OSError, asyncio.IncompleteReadError) as error:
         raise StoreError(str(error) or type(error).__name__) from error
-
-
-async def _exchange(redis: Redis, commands: Sequence[_Plain]) -> list[Any]:
-    """Send commands and read their replies, as a pipeline of redis-py does, at half its price.
-
-    redis-py packs in Python, sets a time limit for every single reply, and checks three times for instrumentation.
-    """
-    packed = b"".join([pack_command(arguments) for arguments, _ in commands])  # type: ignore[arg-type] # of any length
-    callbacks: Any = redis.response_callbacks
-    pool: Any = redis.connection_pool
-    connection = await pool.get_connection()
-
-    async def attempt() -> list[Any]:
-        raise_if_cancelled = cancel_guard()
-        is_complete = False
-        try:
-            await connection.send_packed_command(packed, check_health=False)
-            raise_if_cancelled()  # the caller's time limit may have passed
-            replies: list[Any] = []
-            async with asyncio.timeout(getattr(connection, "socket_timeout", None)):
-                for arguments, options in commands:
-                    try:
-                        reply = await connection.read_response(timeout=math.inf)
-                    except ResponseError as refusal:
-                        replies.append(refusal)
-                        continue
-                    callback = callbacks.get(arguments[0])
-                    replies.append(reply if callback is None else callback(reply, **options))
-            is_complete = True
-            return replies
-        except TimeoutError as error:
-            raise RedisTimeoutError("no reply in time") from error
-        finally:
-            if not is_complete:  # else the next user of the connection would read these replies
-                await connection.disconnect(nowait=True)
-
-    async def failed(_: Exception) -> None:
-        """The connection is closed already."""
-
-    try:
-        found: list[Any] = await connection.retry.call_with_retry(attempt, failed)
-        return found
-    finally:
-        await pool.release(connection)

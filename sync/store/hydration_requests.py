@@ -5,11 +5,10 @@ Gateways request and read "none"; workers ask the source and record "none". Both
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.delayed_queue import DelayedQueue
@@ -57,13 +56,14 @@ async def is_watched(store: Store, topic: str) -> bool:
     Raises:
         StoreError: the store is unreachable or failing.
     """
+    servers, channel = await store.servers(), store.keys.channel(topic)
+    shard = store.shard_of(topic)
+    server: Any = servers.get(shard)
+    if server is None:
+        raise StoreError(f"readers of {topic}: nobody serves its slot")
     try:
-        channel = store.keys.channel(topic)
-        found = await cast(Any, store.redis.pubsub_numsub(channel))
-        if not any(count for _, count in found):
-            # A store announces either to all or to a shard; one without shards may not know this command.
-            with contextlib.suppress(ResponseError):
-                found = await cast(Any, store.redis.pubsub_shardnumsub(channel))
+        # Each announces in its way only, and one without shards may not know the other.
+        ((_, count),) = await (server.pubsub_shardnumsub(channel) if shard else server.pubsub_numsub(channel))
     except (RedisError, OSError) as error:
         raise StoreError(f"readers of {topic}: {error}") from error
-    return any(count for _, count in found)
+    return bool(count)

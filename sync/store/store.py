@@ -29,7 +29,7 @@ from sync.store.models import (
     Verdict,
     snapshot_of,
 )
-from sync.store.redis.cluster_client import ClusterRedis
+from sync.store.redis.cluster_commands import ClusterRedis
 from sync.store.redis.slots import WHOLE, Layout, slot_of, variants
 
 log = structlog.get_logger()
@@ -243,9 +243,12 @@ class Store:
 
     async def ping(self) -> None:
         """Return when the store has answered; of a Cluster every primary."""
+        servers = await self.servers()
         try:
-            await cast(Awaitable[Any], self.redis.ping())
+            await asyncio.gather(*(cast(Awaitable[Any], server.ping()) for server in servers.values()))
         except (RedisError, OSError) as error:
+            if self._cluster is not None:
+                await self._cluster.refresh_quietly()
             raise StoreError(f"ping: {error}") from error
 
     async def wait_durable(self, timeout_s: float = 4.0) -> None:

@@ -15,11 +15,13 @@ import pytest
 
 from gateway.auth import revocation_store
 from gateway.auth.revocations import Revocation
+from gateway.console.reports.topic_list import StoredTopics
 from gateway.freshness.probe import STALE_AFTER
 from planwire_client import AsyncPublisher, Publisher
 from sync import bootstrap
 from sync.core import instants
 from sync.settings import SyncSettings
+from sync.store import hydration_requests
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.models import Change, Committed, StoreError, Verdict
@@ -208,6 +210,16 @@ async def test_a_tab_hears_of_every_shard_at_once_and_so_do_revocations(cluster:
         await until(lambda: len(running.node.auth.revocations) == 1)
     async with run_gateway(environment(cluster.url, **QUICK)) as later:
         await until(lambda: len(later.node.auth.revocations) == 1)
+
+
+async def test_what_is_asked_of_all_shards_has_each_ones_answer(cluster: Cluster) -> None:
+    topics = topics_of(cluster, "asked")
+    async with store_of(cluster) as store, watching(cluster.url, topics[0], **QUICK):
+        await store.commit_many([Change(topic, b"{}") for topic in topics])
+        stored = StoredTopics(store)
+        await stored.refresh()
+        assert set(topics) <= set(stored.names)
+        assert [await hydration_requests.is_watched(store, topic) for topic in topics] == [True, False, False]
 
 
 async def test_publishers_commit_straight_to_the_shards(cluster: Cluster) -> None:

@@ -20,6 +20,7 @@ from sync.store import command_pipeline
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.models import Change, Committed, StoreError, Verdict
 from sync.store.redis.connect import connect
+from sync.store.redis.retry import exchange
 from sync.store.store import Store
 from tests.support.bodies import webhook
 from tests.support.gateway import environment, open_client, run_gateway
@@ -86,17 +87,17 @@ async def test_nor_by_a_store_that_was_started_anew_since_and_has_forgotten_the_
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Applied, the answer lost; what is sent again meets a server that does not know the script."""
-    exchange, lost = command_pipeline._exchange, True
+    lost = True
 
     async def losing(redis: Any, commands: Any) -> list[Any]:
         nonlocal lost
-        replies = await exchange(redis, commands)
+        replies: list[Any] = await exchange(redis, commands)
         if lost:
             lost, replies = False, [NoScriptError("No matching script") for _ in replies]
         return replies
 
     await store.commit(Change("tenant:other", b"1"))  # so that the script is known
-    monkeypatch.setattr(command_pipeline, "_exchange", losing)
+    monkeypatch.setattr("sync.store.command_pipeline.exchange", losing)
     (outcome,) = await store.commit_many([Change(TOPIC, b'{"n":1}', if_version=0)])
     assert not lost
     assert isinstance(outcome, Committed)

@@ -100,14 +100,13 @@ class StoredTopics:
             found: set[str] = set()
             keys = self._store.keys
             try:
-                # On a Cluster redis-py walks every primary.
-                scan = cast(Any, self._store.redis).scan_iter(match=keys.head("*") + _TAIL, count=SCAN_COUNT)
-                async for key in scan:
-                    name = keys.topic_of(key.decode("utf-8", "replace").removesuffix(_TAIL))
-                    if is_listed(name):
-                        found.add(name)
-                    if len(found) > STORED_MAX:
-                        break
+                for server in (await self._store.servers()).values():
+                    async for key in cast(Any, server).scan_iter(match=keys.head("*") + _TAIL, count=SCAN_COUNT):
+                        name = keys.topic_of(key.decode("utf-8", "replace").removesuffix(_TAIL))
+                        if is_listed(name):
+                            found.add(name)
+                        if len(found) > STORED_MAX:
+                            break
             except (RedisError, OSError) as error:
                 raise StoreError(f"topics: {error}") from error
             self.is_complete = len(found) <= STORED_MAX

@@ -1,8 +1,6 @@
 """The nodes of a Redis Cluster, and the layout: which node owns which slot.
 
-redis-py speaks to each node (pools, TLS, replies). Its own cluster client is not used: its pipelines repeat commands
-that succeeded, send ASKING on another connection than the command, and close the connections to all nodes when one is
-away.
+redis-py speaks to each node (pools, TLS, replies). Its own cluster client is not used: see docs/adr/0005-cluster-client.md.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ LAYOUT_TIMEOUT_S = 1.0
 """Maximum time for nodes to tell the layout."""
 
 LAYOUT_GRACE_S = 0.1
-"""Time that the other nodes have after the first answer: one of them may have a newer layout."""
+"""Time that the other nodes have after an answer: one of them may have a newer layout."""
 
 ASKED_MAX = 3
 """Nodes that are asked for the layout at once."""
@@ -44,11 +42,10 @@ class Cluster:
         layout: as read last, with the redirections since; None before the first read.
     """
 
-    def __init__(self, seeds: Iterable[tuple[str, int]], options: Mapping[str, Any], connections_max: int) -> None:
-        """Begin at `seeds`, of which one has to answer; `options` and `connections_max` are for every node's pool."""
+    def __init__(self, seeds: Iterable[tuple[str, int]], options: Mapping[str, Any]) -> None:
+        """Begin at `seeds`, of which one has to answer; `options` are for every node's client."""
         self._seeds = [shard_name(host, port) for host, port in seeds]
         self._options = options
-        self._connections_max = connections_max
         self._nodes: dict[str, Redis] = {}
         self._lock = asyncio.Lock()
         self._reads = 0
@@ -67,14 +64,8 @@ class Cluster:
             host, port = address(name)
             # Only a stale connection is replaced here; `cluster_commands` handles nodes that are away.
             retry = CancelSafeRetry(ExponentialWithJitterBackoff(cap=0.02, base=0.01), 1, (RedisConnectionError,))
-            found = self._nodes[name] = Redis(
-                host=host,
-                port=port,
-                max_connections=self._connections_max,
-                socket_timeout=NODE_TIMEOUT_S,
-                retry=retry,
-                **self._options,
-            )
+            found = Redis(host=host, port=port, socket_timeout=NODE_TIMEOUT_S, retry=retry, **self._options)
+            self._nodes[name] = found
             renewing(found, codes=())  # a demoted node answers MOVED
         return found
 
@@ -122,39 +113,43 @@ class Cluster:
             await self.refresh_quietly()
 
     async def _ask(self, names: Sequence[str]) -> tuple[Layout | None, BaseException | None]:
-        """Return the best layout that one of these nodes tells, or why none does."""
+        """Return the best layout that one of these nodes tells, or why none does.
+
+        The best is of a node whose side of the Cluster works, and of those the one that has seen the latest election.
+        """
         asking = [asyncio.ensure_future(self._told_by(name)) for name in names]
+        answers: list[tuple[bool, int, Layout]] = []
+        problem: BaseException = TimeoutError(f"none within {LAYOUT_TIMEOUT_S:g} s")
+        left = set(asking)
         try:
-            done, left = await asyncio.wait(asking, timeout=LAYOUT_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
-            while left and not any(task.exception() is None for task in done):
-                more, left = await asyncio.wait(left, timeout=LAYOUT_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
-                done |= more
-                if not more:
+            while left:
+                wait_s = LAYOUT_GRACE_S if answers else LAYOUT_TIMEOUT_S
+                done, left = await asyncio.wait(left, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
                     break
-            if left:
-                done |= (await asyncio.wait(left, timeout=LAYOUT_GRACE_S))[0]
+                for task in done:
+                    if (error := task.exception()) is None:
+                        answers.append(task.result())
+                    else:
+                        problem = error
         finally:
             for task in asking:
                 task.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
-        answers = [task for task in asking if task in done]
-        best = max((task.result() for task in answers if task.exception() is None), key=_rank, default=None)
-        if best is not None:
-            return best[2], None
-        return None, next((task.exception() for task in answers), TimeoutError(f"none within {LAYOUT_TIMEOUT_S:g} s"))
+        if not answers:
+            return None, problem
+        return max(answers, key=lambda answer: answer[:2])[2], None
 
     async def _told_by(self, name: str) -> tuple[bool, int, Layout]:
         """Return whether the node's side of the Cluster works, its epoch, and the layout as it knows it."""
-        pipeline = self.node(name).pipeline(transaction=False)
-        async with pipeline:
-            pipeline.execute_command("CLUSTER", "INFO")
-            pipeline.execute_command("CLUSTER", "SLOTS")
+        async with self.node(name).pipeline(transaction=False) as pipeline:
+            pipeline.execute_command("CLUSTER INFO")
+            pipeline.execute_command("CLUSTER SLOTS")
             info, slots = await pipeline.execute()
-        fields = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
         found = parse(slots, address(name)[0])
         if not found.shards:
             raise RedisConnectionError(f"{name} knows of no slots")
-        return fields.get("cluster_state") == "ok", int(fields.get("cluster_current_epoch", "0")), found
+        return info.get("cluster_state") == "ok", int(info.get("cluster_current_epoch", 0)), found
 
     def moved(self, slot: int, shard: str) -> None:
         """Note that a node named this shard as the slot's owner."""
@@ -172,8 +167,3 @@ class Cluster:
         nodes, self._nodes = self._nodes, {}
         for node in nodes.values():
             await node.aclose()
-
-
-def _rank(answer: tuple[bool, int, Layout]) -> tuple[bool, int]:
-    """Prefer a node whose side of the Cluster works, then the one that has seen the latest election."""
-    return answer[:2]

@@ -7,12 +7,12 @@ scripts, and commands whose first argument is their key, can be sent; see `_key_
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from redis.asyncio import Redis
 from redis.exceptions import (
     AskError,
     BusyLoadingError,
@@ -27,6 +27,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sync.store.redis.cluster import Cluster
+from sync.store.redis.retry import Command, exchange
 from sync.store.redis.slots import Layout, address, redirection, slot_of
 
 PATIENCE_S = 3.0
@@ -37,8 +38,52 @@ PAUSE_MIN_S, PAUSE_MAX_S = 0.01, 0.2
 HOPS_MAX = 5
 """Redirections followed without a pause; after them the nodes disagree, and each is preceded by a pause."""
 
-Command = tuple[tuple[Any, ...], Mapping[str, Any]]
-"""A command's arguments, and redis-py's options for reading its reply."""
+
+class ClusterRedis(Redis):
+    """A Cluster as a client: the commands that have a key, without pipelines and pub/sub."""
+
+    def __init__(self, nodes: Cluster) -> None:
+        super().__init__()  # its own pool stays empty: every command goes through `nodes`
+        self.nodes = nodes
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Return the reply of the key's primary.
+
+        Raises:
+            redis.exceptions.RedisError: an error reply, or no server was reached.
+        """
+        (reply,) = await run(self.nodes, [(args, options)])
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Close every connection."""
+        await self.nodes.aclose()
+        await super().aclose(close_connection_pool)
+
+
+async def run(cluster: Cluster, commands: Sequence[Command]) -> list[Any]:
+    """Return a reply for each command, in order; the exception for one that failed.
+
+    A command whose connection broke may have run. It is sent again only if its slot has another owner by then.
+
+    Raises:
+        redis.exceptions.ConnectionError: no node tells the layout.
+    """
+    attempt = _Run(cluster, commands)
+    deadline, pause_s, hops = time.monotonic() + PATIENCE_S, PAUSE_MIN_S, 0
+    while attempt.left:
+        await attempt.send()
+        hops += 1
+        if attempt.left and (attempt.must_wait or hops > HOPS_MAX):
+            if time.monotonic() + pause_s > deadline:
+                break
+            await asyncio.sleep(pause_s)
+            pause_s = min(PAUSE_MAX_S, 2 * pause_s)
+    if attempt.has_moved:
+        await cluster.refresh_after_move()
+    return attempt.replies
 
 
 @dataclass(slots=True)
@@ -52,155 +97,86 @@ class _Trial:
     moved_on: bool = False
 
 
-@dataclass(slots=True)
-class _Round:
-    """One try of all commands that are still to be answered.
+class _Run:
+    """The commands of one call.
 
     Attributes:
-        again: the trials for the next round.
+        replies: the answers so far, by the commands' order.
+        left: the trials for the next round.
         must_wait: a node cannot serve a slot yet.
-        is_broken: a node was not reached, or a slot has no owner.
-        moved: a node named another owner of a slot.
+        has_moved: a node named another owner of a slot.
     """
 
-    again: list[_Trial] = field(default_factory=list)
-    must_wait: bool = False
-    is_broken: bool = False
-    moved: bool = False
+    def __init__(self, cluster: Cluster, commands: Sequence[Command]) -> None:
+        self._cluster = cluster
+        self.replies: list[Any] = [None] * len(commands)
+        self.left = [_Trial(index, command, slot_of(_key_of(command[0]))) for index, command in enumerate(commands)]
+        self.must_wait = self.has_moved = self._is_broken = False
 
-    def judge(self, cluster: Cluster, name: str, trial: _Trial, answer: object) -> None:
-        """Decide by the answer of node `name` whether and how the trial goes on."""
+    async def send(self) -> None:
+        """Try every command that is left once."""
+        layout = self._cluster.layout or await self._cluster.refresh()
+        trials, self.left = self.left, []
+        self.must_wait = self._is_broken = False
+        by_node: dict[str, list[_Trial]] = {}
+        for trial in trials:
+            name = trial.asked or layout.owner(trial.slot)
+            if name is None:
+                self._note("", trial, ClusterDownError(f"nobody serves slot {trial.slot}"))
+            else:
+                by_node.setdefault(name, []).append(trial)
+        answers = await _together([_send(self._cluster, name, sent) for name, sent in by_node.items()])
+        for (name, sent), received in zip(by_node.items(), answers, strict=True):
+            for trial, answer in zip(sent, received, strict=True):
+                self._note(name, trial, answer)
+        if self._is_broken:
+            await self._cluster.refresh_quietly()
+            self.left = [trial for trial in self.left if self._is_worthwhile(trial, layout)]
+        self.left.sort(key=lambda trial: trial.index)
+
+    def _note(self, name: str, trial: _Trial, answer: object) -> None:
+        """Keep the answer of node `name`, and decide by it whether and how the trial goes on."""
+        self.replies[trial.index] = answer
         was_asked, trial.asked = trial.asked, None
         if isinstance(answer, MovedError):
-            cluster.moved(*redirection(str(answer.message), address(name)[0]))
-            self.moved = True
+            self._cluster.moved(*redirection(answer.message, address(name)[0]))
+            self.has_moved = True
         elif isinstance(answer, AskError):
-            _, trial.asked = redirection(str(answer.message), address(name)[0])
+            _, trial.asked = redirection(answer.message, address(name)[0])
         elif isinstance(answer, TryAgainError | ClusterDownError | BusyLoadingError):
             trial.asked = was_asked
             self.must_wait = True
-            self.is_broken = self.is_broken or not isinstance(answer, TryAgainError)
+            self._is_broken = self._is_broken or not isinstance(answer, TryAgainError)
         elif _is_broken(answer) and not trial.moved_on:
             # Once: if the second owner is away too, there is no third to wait for.
-            trial.moved_on = self.is_broken = True
+            trial.moved_on = self._is_broken = True
         else:
             return
-        self.again.append(trial)
+        self.left.append(trial)
+
+    def _is_worthwhile(self, trial: _Trial, before: Layout) -> bool:
+        """Return whether another try may succeed: after a lost connection, if the slot has another owner by now."""
+        owner = (self._cluster.layout or before).owner(trial.slot)
+        return not _is_broken(self.replies[trial.index]) or owner not in (None, before.owner(trial.slot))
 
 
-async def run(cluster: Cluster, commands: Sequence[Command]) -> list[Any]:
-    """Return a reply for each command, in order; the exception for one that failed.
-
-    A command whose connection broke may have run. It is sent again only if its slot has another owner by then.
-
-    Raises:
-        redis.exceptions.ConnectionError: no node tells the layout.
-    """
-    replies: list[Any] = [None] * len(commands)
-    trials = [_Trial(index, command, slot_of(_key_of(command[0]))) for index, command in enumerate(commands)]
-    deadline, pause_s, hops, moved = time.monotonic() + PATIENCE_S, PAUSE_MIN_S, 0, False
-    while trials:
-        layout = cluster.layout or await cluster.refresh()
-        this = await _try(cluster, layout, trials, replies)
-        moved = moved or this.moved
-        if this.is_broken:
-            this.again = await _after_loss(cluster, this.again, layout, replies)
-        hops += 1
-        if this.again and (this.must_wait or hops > HOPS_MAX):
-            if time.monotonic() + pause_s > deadline:
-                break
-            await asyncio.sleep(pause_s)
-            pause_s = min(PAUSE_MAX_S, 2 * pause_s)
-        trials = sorted(this.again, key=lambda trial: trial.index)
-    if moved:
-        await cluster.refresh_after_move()
-    return replies
-
-
-async def _try(cluster: Cluster, layout: Layout, trials: Sequence[_Trial], replies: list[Any]) -> _Round:
-    """Send every trial to its node, and enter the answers into `replies`."""
-    this = _Round()
-    by_node: dict[str, list[_Trial]] = {}
+async def _send(cluster: Cluster, name: str, trials: Sequence[_Trial]) -> list[Any]:
+    """Return the node's answers; if it was not reached, the reason for each."""
+    commands: list[Command] = []
     for trial in trials:
-        name = trial.asked or layout.owner(trial.slot)
-        if name is None:
-            replies[trial.index] = ClusterDownError(f"nobody serves slot {trial.slot}")
-            this.again.append(trial)
-            this.must_wait = this.is_broken = True
-        else:
-            by_node.setdefault(name, []).append(trial)
-    for name, sent, answers in await _together(_send(cluster, *item) for item in by_node.items()):
-        for trial, answer in zip(sent, answers, strict=True):
-            replies[trial.index] = answer
-            this.judge(cluster, name, trial, answer)
-    return this
-
-
-async def _after_loss(
-    cluster: Cluster, trials: Sequence[_Trial], before: Layout, replies: Sequence[Any]
-) -> list[_Trial]:
-    """Read the layout again; return the trials that are worth another try."""
-    await cluster.refresh_quietly()
-    now = cluster.layout or before
-    return [
-        trial
-        for trial in trials
-        if not _is_broken(replies[trial.index]) or now.owner(trial.slot) not in (None, before.owner(trial.slot))
-    ]
-
-
-async def _send(cluster: Cluster, name: str, trials: Sequence[_Trial]) -> tuple[str, Sequence[_Trial], list[Any]]:
-    """Return the node's name, the trials and its answers; if it was not reached, the reason for each."""
+        if trial.asked is not None:
+            commands.append((("ASKING",), {}))
+        commands.append(trial.command)
     try:
-        async with cluster.node(name).pipeline(transaction=False) as pipeline:
-            for trial in trials:
-                arguments, options = trial.command
-                if trial.asked is not None:
-                    pipeline.execute_command("ASKING")
-                pipeline.execute_command(*arguments, **options)
-            answers = iter(await pipeline.execute(raise_on_error=False))
+        answers = iter(await exchange(cluster.node(name), commands))
     except (RedisError, OSError, asyncio.IncompleteReadError) as error:
-        return name, trials, [error] * len(trials)
+        return [error] * len(trials)
     replies = []
     for trial in trials:
         if trial.asked is not None:
             next(answers)
         replies.append(next(answers))
-    return name, trials, replies
-
-
-async def everywhere(cluster: Cluster, command: Command) -> Any:
-    """Run a command on all primaries; return the first one's reply.
-
-    Raises:
-        redis.exceptions.RedisError: one of them was not reached, or returned an error.
-    """
-    trials = [_Trial(0, command, 0)]
-    names = await cluster.primaries()
-    answers = [answer for _, _, (answer,) in await _together(_send(cluster, name, trials) for name in names)]
-    failed = next((answer for answer in answers if isinstance(answer, Exception)), None)
-    if failed is not None:
-        if _is_broken(failed):
-            await cluster.refresh_quietly()
-        raise failed
-    return answers[0]
-
-
-async def anywhere(cluster: Cluster, command: Command) -> Any:
-    """Run a command on one primary, the first that answers; return its reply.
-
-    Raises:
-        redis.exceptions.RedisError: none was reached, or it returned an error.
-    """
-    names = list(await cluster.primaries())
-    random.shuffle(names)
-    for name in names:
-        _, _, (answer,) = await _send(cluster, name, [_Trial(0, command, 0)])
-        if not _is_broken(answer):
-            break
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+    return replies
 
 
 def _is_broken(reply: object) -> bool:
@@ -218,11 +194,10 @@ def _key_of(arguments: tuple[Any, ...]) -> bytes:
     return key if isinstance(key, bytes) else str(key).encode()
 
 
-async def _together(sends: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
-    waiting = list(sends)
-    if len(waiting) == 1:
-        return [await waiting[0]]
+async def _together(sends: Sequence[Coroutine[Any, Any, list[Any]]]) -> list[list[Any]]:
+    if len(sends) == 1:
+        return [await sends[0]]
     # A cancelled gather would leave connections behind that are still being closed.
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(send) for send in waiting]
+        tasks = [group.create_task(send) for send in sends]
     return [task.result() for task in tasks]

@@ -19,7 +19,7 @@ from planwire_client.core.commit import DEFAULT_PREFIX, PrefixError, check_prefi
 from sync.store.keys import Keys
 from sync.store.models import StoreError
 from sync.store.redis.cluster import NODE_TIMEOUT_S, Cluster
-from sync.store.redis.cluster_client import ClusterRedis
+from sync.store.redis.cluster_commands import ClusterRedis
 from sync.store.redis.pubsub import Bus, Endpoint, SingleServerPubSub
 from sync.store.redis.retry import CancelSafeRetry, renewing
 from sync.store.redis.slots import Layout, address
@@ -195,8 +195,8 @@ def _cluster(url: str, prefix: str, durable: bool) -> Connected:
     parts = parse_servers(url, SERVER_PORT, ())
     if parts.path not in ("", "0"):
         raise StoreUrlError("a cluster URL is redis+cluster://host:port[,host:port...]: a Cluster has one database")
-    options = {"socket_connect_timeout": CONNECT_TIMEOUT_S, **parts.login, **parts.tls_options}
-    cluster = Cluster(parts.addresses, options, CONNECTIONS_MAX)
+    options = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "max_connections": CONNECTIONS_MAX}
+    cluster = Cluster(parts.addresses, {**options, **parts.login, **parts.tls_options})
     store = Store(ClusterRedis(cluster), Keys(prefix), durable=durable)
     return Connected(store, _ClusterBus(cluster, parts))
 

@@ -9,11 +9,13 @@ connected to the same server can listen (`Renewal.listen`).
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import structlog
+from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
@@ -25,6 +27,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from planwire_client.core.commit import WRONG_SERVER_CODES, wrong_server_code
 
 T = TypeVar("T")
+
+Command = tuple[tuple[Any, ...], Mapping[str, Any]]
+"""A command's arguments, and redis-py's options for reading its reply."""
 
 log = structlog.get_logger()
 
@@ -84,6 +89,56 @@ def cancel_guard() -> Callable[[], None]:
             raise asyncio.CancelledError
 
     return heed
+
+
+async def exchange(redis: Redis, commands: Sequence[Command]) -> list[Any]:
+    """Send commands and return their replies, as a pipeline of redis-py does, at half its price.
+
+    redis-py packs in Python, sets a time limit for every single reply, and checks three times for instrumentation.
+
+    Returns:
+        The replies, in order; an error reply as an exception.
+
+    Raises:
+        redis.exceptions.ConnectionError: the connection was lost; the commands may have run.
+    """
+    packed = b"".join([pack_command(arguments) for arguments, _ in commands])
+    callbacks: Any = redis.response_callbacks
+    pool: Any = redis.connection_pool
+    connection = await pool.get_connection()
+
+    async def attempt() -> list[Any]:
+        raise_if_cancelled = cancel_guard()
+        is_complete = False
+        try:
+            await connection.send_packed_command(packed, check_health=False)
+            raise_if_cancelled()  # the caller's time limit may have passed
+            replies: list[Any] = []
+            async with asyncio.timeout(getattr(connection, "socket_timeout", None)):
+                for arguments, options in commands:
+                    try:
+                        reply = await connection.read_response(timeout=math.inf)
+                    except ResponseError as refusal:
+                        replies.append(refusal)
+                        continue
+                    callback = callbacks.get(arguments[0])
+                    replies.append(reply if callback is None else callback(reply, **options))
+            is_complete = True
+            return replies
+        except TimeoutError as error:
+            raise RedisTimeoutError("no reply in time") from error
+        finally:
+            if not is_complete:  # else the next user of the connection would read these replies
+                await connection.disconnect(nowait=True)
+
+    async def failed(_: Exception) -> None:
+        """The connection is closed already."""
+
+    try:
+        found: list[Any] = await connection.retry.call_with_retry(attempt, failed)
+        return found
+    finally:
+        await pool.release(connection)
 
 
 class WrongServerError(RedisConnectionError):

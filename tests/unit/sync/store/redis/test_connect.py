@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sync.store.redis.cluster_client import ClusterRedis
+from sync.store.redis.cluster_commands import ClusterRedis
 from sync.store.redis.connect import connect
 from sync.store.redis.urls import StoreUrlError
 
