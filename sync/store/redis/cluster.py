@@ -1,6 +1,6 @@
 """The nodes of a Redis Cluster, and the layout: which node owns which slot.
 
-redis-py speaks to each node (pools, TLS, replies). Its own cluster client is not used: see docs/adr/0005-cluster-client.md.
+redis-py speaks to each node (pools, TLS, replies). docs/adr/0005-cluster-client.md: why not its client for a Cluster.
 """
 
 from __future__ import annotations
