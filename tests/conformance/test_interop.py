@@ -134,7 +134,7 @@ def node_modules() -> Iterator[Path]:
     if npm is None or shutil.which("node") is None:
         missing("node and npm are not on PATH (Debian: apt-get install nodejs npm)")
     directory = Path(tempfile.mkdtemp(prefix="pw-interop-"))
-    for name in ("package.json", "package-lock.json", "sitting.mjs"):
+    for name in ("package.json", "package-lock.json", "session.mjs"):
         shutil.copy(INTEROP / name, directory)
     command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=50)
@@ -149,7 +149,7 @@ def by_ws(node_modules: Path) -> Callable[[str, bool], Awaitable[Frames]]:
         """Run npm's `ws` in Node."""
         process = await asyncio.create_subprocess_exec(
             "node",
-            "sitting.mjs",
+            "session.mjs",
             url,
             hello(TOPIC).decode(),
             "deflate" if deflate else "plain",

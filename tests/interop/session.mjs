@@ -1,4 +1,4 @@
-// One sitting with npm's ws: `node sitting.mjs URL HELLO DEFLATE`. Prints what came, as one line of JSON.
+// One sitting with npm's ws: `node session.mjs URL HELLO DEFLATE`. Prints what came, as one line of JSON.
 import WebSocket from "ws";
 
 const [url, hello, deflate] = process.argv.slice(2);
