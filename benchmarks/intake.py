@@ -23,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks import rig
-from sync.simulator.paddle.signature import HEADER, sign
+from sync.simulator.paddle.webhooks import HEADER, sign
 
 TENANTS = 1000
 WEBHOOK_SECRET = "pdl_ntfset_benchmark_secret"

@@ -88,11 +88,14 @@ def simulate(
 
 def _play(name: str, seed: int, target: str | None, as_json: bool) -> None:
     """Run a scenario and print its report; exit 1 if something was violated."""
+    import asyncio
+
     import httpx2
 
     from sync.core.errors import SyncError
     from sync.settings import SyncSettings
-    from sync.simulator.scenarios import scenario, scenario_file
+    from sync.simulator.scenarios.scenario import ScenarioError, load
+    from sync.simulator.scenarios.torture import http_state, torture
 
     env = environment()
     base = base_url(None, env)
@@ -104,7 +107,7 @@ def _play(name: str, seed: int, target: str | None, as_json: bool) -> None:
 
         settings = SyncSettings.from_env({"PLANWIRE_DEV": "1", **{one: env[one] for one in wanted if one in env}})
         plans = catalog.load(settings.catalog_path)
-        what = scenario_file.load(name)
+        what = load(name)
     except SyncError as error:
         raise click.UsageError(str(error)) from error
     secret = next(
@@ -114,11 +117,11 @@ def _play(name: str, seed: int, target: str | None, as_json: bool) -> None:
         raise click.UsageError(f"no secret to sign with: set PLANWIRE_PADDLE_SECRETS={what.env}:... (`make run` does)")
     read = None
     if url.startswith(f"{base}/"):
-        read = scenario.http_state(base, mint(env, ("*",), ("read",), 3600, "cli", ""))
+        read = http_state(base, mint(env, ("*",), ("read",), 3600, "cli", ""))
     try:
         httpx2.get(url, timeout=5)  # any answer will do: it shows that a receiver is there
-        report = scenario.run_scenario(name, seed, url, secret, plans, read)
-    except scenario_file.ScenarioError as error:
+        report = asyncio.run(torture(what, seed, url, secret, plans, read))
+    except ScenarioError as error:
         raise click.UsageError(str(error)) from error
     except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError) as error:
         raise unreachable(url, error, "--target") from error

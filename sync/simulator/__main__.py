@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from random import SystemRandom
 from types import FrameType
 from typing import NoReturn
@@ -38,10 +39,11 @@ def main(environ: Mapping[str, str]) -> int:
         signal.signal(number, _leave)
     try:
         settings = from_environ.from_env(environ)
-        logs.configure(settings.log_level, settings.log_format)
-        catalog_watcher = _catalog(settings)
+        common = settings.common
+        logs.configure(common.log_level, common.log_format)
+        catalog_watcher = _catalog(common.catalog_path)
         provider = Provider(
-            settings.data_dir,
+            common.data_dir,
             lambda: catalog_watcher.current,
             settings.webhook_url,
             settings.secrets,
@@ -52,8 +54,8 @@ def main(environ: Mapping[str, str]) -> int:
     except SyncError as error:
         print(f"planwire simulator: {error}", file=sys.stderr)
         return 2
-    if settings.watch_pid:
-        parent_watch.watch(settings.watch_pid)
+    if common.watch_pid:
+        parent_watch.watch(common.watch_pid)
     with listener:
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
@@ -70,14 +72,14 @@ def main(environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _catalog(settings: SimulatorSettings) -> CatalogWatcher:
-    """Return the catalog that the settings name.
+def _catalog(path: Path) -> CatalogWatcher:
+    """Return the catalog.
 
     Raises:
         SettingError: it cannot be read, or is no catalog.
     """
     try:
-        return CatalogWatcher(settings.catalog_path)
+        return CatalogWatcher(path)
     except CatalogError as error:
         raise SettingError(f"PLANWIRE_CATALOG: {error}") from error
 

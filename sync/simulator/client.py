@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import httpx2
 import orjson
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from sync.core.errors import SyncError
+from sync.core.errors import CodedError
 from sync.simulator.world.model import Json
 
 TIMEOUT_S = 60.0
 """How long an action may take; with `wait` it answers after the first attempt to deliver each event."""
 
 
-class SimulatorError(SyncError):
+class SimulatorError(CodedError):
     """The simulator refused, or could not be asked. `code` is its problem's code, or `unreachable` or `bad_answer`."""
 
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = " ".join(detail.split())
-
     def __str__(self) -> str:
-        return self.detail
+        return " ".join(self.detail.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +31,10 @@ class Delivered:
     event_id: str
     event_type: str
     state: str
-    status: int | None
-    outcome: str | None
-    error: str | None
-    ms: float | None
+    status: int | None = None
+    outcome: str | None = None
+    error: str | None = None
+    ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +52,21 @@ class ActionResult:
         return tuple(event_id for event_id, _ in self.events)
 
 
+class _Event(BaseModel):
+    event_id: str
+    event_type: str
+
+
+class _Answer(BaseModel):
+    subscription_id: str
+    status: str
+    events: list[_Event]
+    deliveries: list[dict[str, Any]] = []
+
+
+_DELIVERED = TypeAdapter(Delivered)
+
+
 def run_action(base_url: str, action: str, tenant: str, **params: Json) -> ActionResult:
     """The result of one action for one tenant. `params` as the simulator takes them, such as plan, quantity, env, wait.
 
@@ -63,9 +75,15 @@ def run_action(base_url: str, action: str, tenant: str, **params: Json) -> Actio
     """
     body = _post(f"{base_url.rstrip('/')}/simulate/{action}", {"tenant": tenant, **params})
     try:
-        return _result(body)
-    except (KeyError, TypeError, ValueError) as error:
+        answer = _Answer.model_validate(body)
+        events = {event.event_id: event.event_type for event in answer.events}
+        deliveries = [
+            _DELIVERED.validate_python({"event_type": events.get(one.get("event_id", ""), ""), **one})
+            for one in answer.deliveries
+        ]
+    except ValidationError as error:
         raise SimulatorError("bad_answer", f"{base_url} answered something else than a simulator does") from error
+    return ActionResult(answer.subscription_id, answer.status, tuple(events.items()), tuple(deliveries))
 
 
 def _post(url: str, params: dict[str, Json]) -> Json:
@@ -80,49 +98,6 @@ def _post(url: str, params: dict[str, Json]) -> Json:
         raise SimulatorError("bad_answer", f"{url} answered {response.status_code} and no JSON") from error
     if response.status_code == 200:
         return body
-    detail = body.get("detail") if isinstance(body, dict) else None
-    code = body.get("code") if isinstance(body, dict) else None
-    raise SimulatorError(str(code or "bad_answer"), str(detail or f"{url} answered {response.status_code}"))
-
-
-def _result(body: Json) -> ActionResult:
-    fields = _object(body)
-    events = tuple((_text(event, "event_id"), _text(event, "event_type")) for event in _list(fields["events"]))
-    kinds = dict(events)
-    deliveries = tuple(_delivered(attempt, kinds) for attempt in _list(fields.get("deliveries", [])))
-    return ActionResult(_text(body, "subscription_id"), _text(body, "status"), events, deliveries)
-
-
-def _delivered(attempt: Json, kinds: dict[str, str]) -> Delivered:
-    fields = _object(attempt)
-    event_id = _text(attempt, "event_id")
-    status, ms = fields.get("status"), fields.get("ms")
-    outcome, error = fields.get("outcome"), fields.get("error")
-    return Delivered(
-        event_id,
-        kinds.get(event_id, ""),
-        _text(attempt, "state"),
-        status if isinstance(status, int) else None,
-        outcome if isinstance(outcome, str) else None,
-        error if isinstance(error, str) else None,
-        float(ms) if isinstance(ms, int | float) else None,
-    )
-
-
-def _object(value: Json) -> dict[str, Json]:
-    if not isinstance(value, dict):
-        raise TypeError(value)
-    return value
-
-
-def _list(value: Json) -> list[Json]:
-    if not isinstance(value, list):
-        raise TypeError(value)
-    return value
-
-
-def _text(value: Json, name: str) -> str:
-    text = _object(value)[name]
-    if not isinstance(text, str):
-        raise TypeError(text)
-    return text
+    problem = body if isinstance(body, dict) else {}
+    detail = problem.get("detail") or f"{url} answered {response.status_code}"
+    raise SimulatorError(str(problem.get("code") or "bad_answer"), str(detail))

@@ -6,28 +6,26 @@ They are for the machine's own user, and take JSON bodies only, so that no web p
 from __future__ import annotations
 
 from asyncio import timeout
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from functools import partial
+from typing import Annotated
 
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from sync.simulator.courier import TIMEOUT_S, Delivery
-from sync.simulator.http import json_response, read_json
 from sync.simulator.paddle import entities
 from sync.simulator.paddle.entities import Body
+from sync.simulator.paddle.routes import read_json
 from sync.simulator.provider import Provider
-from sync.simulator.scenarios import scenario_file
+from sync.simulator.scenarios import scenario
 from sync.simulator.world import actions
-from sync.simulator.world.errors import ControlError
-from sync.simulator.world.model import Json, Subscription, World
-from sync.simulator.world.offers import Offers
-from sync.simulator.world.scene import Params, Scene
-from sync.simulator.world.turn import NewId, Outcome
-
-SEED_MAX = 2**31
+from sync.simulator.world.actions import Scene
+from sync.simulator.world.errors import ControlError, invalid_parameter
+from sync.simulator.world.model import Json, Subscription
 
 WAIT_S = 2 * TIMEOUT_S
 """How long an action with `wait` waits for each first attempt."""
@@ -46,23 +44,36 @@ def routes(provider: Provider) -> list[Route]:
     ]
 
 
+class _Replay(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    event_id: str
+    wait: bool = False
+
+
+class _Play(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    seed: Annotated[int, Field(ge=1, le=2**31)] = 1
+
+
 class _Control:
     """The handlers."""
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
 
-    async def vocabulary(self, request: Request) -> Response:
+    async def vocabulary(self, request: Request) -> JSONResponse:
         """What can be asked for."""
         common = sorted(actions.COMMON)
-        return json_response(
+        return JSONResponse(
             {
                 "environments": list(self._provider.envs),
                 "actions": {name: [*common, *sorted(takes)] for name, (_, takes) in actions.ACTIONS.items()},
             }
         )
 
-    async def subscriptions(self, request: Request) -> Response:
+    async def subscriptions(self, request: Request) -> JSONResponse:
         """The subscriptions of a tenant, or of all, in the order they were made."""
         tenant, env = request.query_params.get("tenant"), request.query_params.get("env")
         chosen = [
@@ -70,52 +81,52 @@ class _Control:
             for subscription in self._provider.world.subscriptions.values()
             if tenant in (None, subscription.tenant) and env in (None, subscription.env)
         ]
-        return json_response({"subscriptions": [_summary(subscription) for subscription in chosen]})
+        return JSONResponse({"subscriptions": [_summary(subscription) for subscription in chosen]})
 
-    async def deliveries(self, request: Request) -> Response:
+    async def deliveries(self, request: Request) -> JSONResponse:
         """The newest attempts, oldest first, and how many deliveries wait."""
         event_id = request.query_params.get("event_id")
         courier = self._provider.courier
         attempts: list[Json] = [asdict(attempt) for attempt in courier.log if event_id in (None, attempt.event_id)]
-        return json_response({"webhook_url": courier.webhook_url, "waiting": len(courier), "attempts": attempts})
+        return JSONResponse({"webhook_url": courier.webhook_url, "waiting": len(courier), "attempts": attempts})
 
-    async def replay(self, request: Request) -> Response:
+    async def replay(self, request: Request) -> JSONResponse:
         """An event delivered again, under a new notification id, as Paddle's replay does."""
-        params = await _params(request)
-        event_id = params.text("event_id")
-        event = next((event for event in self._provider.world.events if event.id == event_id), None)
+        params = actions.validated(_Replay, await _values(request))
+        event = next((event for event in self._provider.world.events if event.id == params.event_id), None)
         if event is None:
-            raise ControlError(404, "no_event", f"no event {event_id} is remembered; GET /events lists them")
+            raise ControlError(404, "no_event", f"no event {params.event_id} is remembered; GET /events lists them")
         delivery = await self._provider.replay(event)
         body: Body = {"event_ids": [event.id], "notification_id": delivery.notification_id}
-        if params.flag("wait", False):
+        if params.wait:
             body["deliveries"] = [await _tried(delivery)]
-        return json_response(body)
+        return JSONResponse(body)
 
-    async def play(self, request: Request) -> Response:
+    async def play(self, request: Request) -> JSONResponse:
         """A bundled scenario, with histories of tenants of its own: what was sent, answered, and found wrong."""
         name = request.path_params["name"]
-        bundled = scenario_file.bundled()
+        bundled = scenario.bundled()
         if name not in bundled:
             raise ControlError(404, "no_scenario", f"no scenario {name}; there are: {', '.join(bundled)}")
-        params = await _params(request)
+        params = actions.validated(_Play, await _values(request))
         try:
-            report = await self._provider.play(name, params.number("seed", SEED_MAX) or 1)
-        except scenario_file.ScenarioError as error:
+            report = await self._provider.play(name, params.seed)
+        except scenario.ScenarioError as error:
             raise ControlError(409, "scenario_unusable", str(error)) from error
-        return json_response({"ok": report.is_ok, "report": list[Json](report.lines())})
+        return JSONResponse({"ok": report.is_ok, "report": report.lines()})
 
-    async def act(self, request: Request) -> Response:
+    async def act(self, request: Request) -> JSONResponse:
+        """An action for a tenant: what it made of the subscription, and the events that tell."""
         action = request.path_params["action"]
-        params = await _params(request)
-        tenant = params.text("tenant")
-        if tenant is None:
-            raise ControlError(400, "invalid_parameter", "tenant is required: whose subscription is it about?")
-        offers = self._provider.offers(self._control_env(params))
-        waits, delivers = params.flag("wait", False), params.flag("deliver", True)
+        params = actions.read(action, await _values(request))
+        envs = self._provider.envs
+        env = params.env or ("live" if "live" in envs else envs[0])
+        if env not in envs:
+            known = ", ".join(envs)
+            raise ControlError(400, "unknown_environment", f"no signing secret for {env}; there are some for: {known}")
+        offers = self._provider.offers(env)
         outcome, deliveries = await self._provider.change(
-            partial(_acted, action, offers, tenant, params),
-            deliver=delivers,
+            lambda turn: actions.act(action, Scene(turn, offers, params)), params.deliver
         )
         body: Body = {
             "subscription_id": outcome.subscription.id,
@@ -123,22 +134,9 @@ class _Control:
             "event_ids": [event.id for event in outcome.events],
             "events": [{"event_id": event.id, "event_type": event.type} for event in outcome.events],
         }
-        if waits:
+        if params.wait:
             body["deliveries"] = [await _tried(delivery) for delivery in deliveries]
-        return json_response(body)
-
-    def _control_env(self, params: Params) -> str:
-        env = params.text("env") or ("live" if "live" in self._provider.envs else self._provider.envs[0])
-        if env not in self._provider.envs:
-            known = ", ".join(self._provider.envs)
-            raise ControlError(400, "unknown_environment", f"no signing secret for {env}; there are some for: {known}")
-        return env
-
-
-def _acted(
-    action: str, offers: Offers, tenant: str, params: Params, world: World, now_us: int, new_id: NewId
-) -> Outcome:
-    return actions.act(action, Scene(world, offers, tenant, params, now_us, new_id))
+        return JSONResponse(body)
 
 
 async def _tried(delivery: Delivery) -> Json:
@@ -155,12 +153,12 @@ def _summary(subscription: Subscription) -> Body:
     return {"tenant": subscription.tenant, "env": subscription.env, **entities.subscription(subscription)}
 
 
-async def _params(request: Request) -> Params:
-    """The parameters of a control action."""
+async def _values(request: Request) -> Mapping[str, Json]:
+    """The parameters of a control action; null counts as not given."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ControlError(415, "not_json", "send the parameters as JSON, with Content-Type: application/json")
     body = await read_json(request)
     if not isinstance(body, dict):
-        raise ControlError(400, "invalid_parameter", 'the parameters must be a JSON object such as {"tenant": "acme"}')
-    return Params(body)
+        raise invalid_parameter('the parameters must be a JSON object such as {"tenant": "acme"}')
+    return {name: value for name, value in body.items() if value is not None}

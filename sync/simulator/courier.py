@@ -1,7 +1,7 @@
 """Delivers events to the webhook: signed, retried with a growing, jittered pause, each attempt logged.
 
 First attempts go out in the order of the events and before any retry; beyond that no order is promised, as with the
-real provider. Holds at most QUEUE_LIMIT deliveries. Decides nothing about the world.
+real provider. Holds at most QUEUE_LIMIT deliveries.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ import httpx2
 import orjson
 import structlog
 
-from sync.simulator.paddle import entities
-from sync.simulator.paddle.signature import HEADER, sign
+from sync.core.instants import text_us
+from sync.simulator.paddle import entities, webhooks
 from sync.simulator.persistence import Owed
-from sync.simulator.world.model import Event, Json
-from sync.simulator.world.moments import SECOND_US, rfc3339
+from sync.simulator.world.model import SECOND_US, Event
 from sync.simulator.world.turn import NewId
 
 QUEUE_LIMIT = 500
@@ -40,9 +39,6 @@ TIMEOUT_S = 5.0
 
 LOG_LENGTH = 500
 """How many attempts the log remembers."""
-
-ANSWER_MAX_BYTES = 65_536
-"""How much of the receiver's answer is looked at."""
 
 _log = structlog.get_logger("simulator")
 
@@ -131,8 +127,7 @@ class Courier:
 
     async def run(self) -> None:
         """Deliver until cancelled."""
-        # No proxy from the environment: the receiver is the user's own and near.
-        async with httpx2.AsyncClient(timeout=TIMEOUT_S, trust_env=False, follow_redirects=False) as http:
+        async with webhooks.client(TIMEOUT_S) as http:
             while True:
                 self._underway = await self._next()
                 await self._attempt(http, self._underway)
@@ -157,62 +152,32 @@ class Courier:
         event = delivery.event
         body = orjson.dumps(entities.envelope(event, delivery.notification_id))
         at_us = self._now_us()
-        header = sign(body, self._secrets.get(event.env, ()), at_us // SECOND_US)
         started = time.perf_counter()
-        status, outcome, error = await self._post(http, body, header)
+        answer = await webhooks.post(http, self.webhook_url, body, self._secrets.get(event.env, ()), at_us // SECOND_US)
         ms = round((time.perf_counter() - started) * 1000, 3)
         delivery.attempts += 1
-        accepted = status is not None and 200 <= status < 300
-        state = "delivered" if accepted else "failed" if delivery.attempts >= ATTEMPTS_MAX else "retrying"
+        failed = "failed" if delivery.attempts >= ATTEMPTS_MAX else "retrying"
         delivery.last = Attempt(
-            event.id,
-            delivery.notification_id,
-            event.type,
-            event.env,
-            delivery.attempts,
-            rfc3339(at_us),
-            ms,
-            status,
-            outcome,
-            error,
-            state,
+            event_id=event.id,
+            notification_id=delivery.notification_id,
+            event_type=event.type,
+            env=event.env,
+            attempt=delivery.attempts,
+            at=text_us(at_us),
+            ms=ms,
+            status=answer.status,
+            outcome=answer.outcome,
+            error=answer.error,
+            state="delivered" if answer.is_success else failed,
         )
         self.log.append(delivery.last)
-        if state == "retrying":
+        if delivery.last.state == "retrying":
             self._order += 1
             heapq.heappush(self._retries, (time.monotonic() + self._pause_s(delivery.attempts), self._order, delivery))
-        elif state == "failed":
+        elif delivery.last.state == "failed":
             _log.error("delivery given up", event_id=event.id, event_type=event.type, attempts=delivery.attempts)
         delivery.tried.set()
-
-    async def _post(
-        self, http: httpx2.AsyncClient, body: bytes, header: str
-    ) -> tuple[int | None, str | None, str | None]:
-        """The status and outcome answered, or neither and what went wrong."""
-        headers = {"Content-Type": "application/json", "User-Agent": "Paddle", HEADER: header}
-        try:
-            async with http.stream("POST", self.webhook_url, content=body, headers=headers) as response:
-                answer = b""
-                async for chunk in response.aiter_bytes():
-                    answer += chunk
-                    if len(answer) > ANSWER_MAX_BYTES:
-                        break
-                return response.status_code, _outcome(answer), None
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            return None, None, f"{type(error).__name__}: {error}".rstrip(": ")
 
     def _pause_s(self, attempts: int) -> float:
         longest = min(PAUSE_MAX_S, self._pause_first_s * 2.0 ** (attempts - 1))
         return longest * (0.5 + self._random.random() / 2)
-
-
-def _outcome(answer: bytes) -> str | None:
-    """The `outcome` of a webhook's answer, or a problem's `code`, or None."""
-    try:
-        body: Json = orjson.loads(answer)
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(body, dict):
-        return None
-    found = body.get("outcome", body.get("code"))
-    return found if isinstance(found, str) else None

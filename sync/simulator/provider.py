@@ -14,43 +14,26 @@ from random import Random
 
 import structlog
 
-from sync.core.errors import SyncError
+from sync.billing.catalog.catalog import Catalog
 from sync.simulator import persistence
 from sync.simulator.courier import PAUSE_FIRST_S, QUEUE_LIMIT, Courier, Delivery
-from sync.simulator.scenarios import scenario, scenario_file
+from sync.simulator.scenarios import scenario
+from sync.simulator.scenarios.torture import Report, torture
 from sync.simulator.world import offers, rules
-from sync.simulator.world.errors import ApiError
+from sync.simulator.world.errors import ApiError, ControlError
 from sync.simulator.world.ids import Mint
 from sync.simulator.world.model import Event, World
-from sync.simulator.world.offers import CatalogLike, Offers
-from sync.simulator.world.turn import NewId, Outcome
+from sync.simulator.world.offers import Offers
+from sync.simulator.world.turn import Outcome, Turn
 
 FILE_NAME = "simulator.json"
 TICK_S = 0.5
 """How often it is looked whether a renewal, a trial's end or a scheduled change is due."""
 
-Decision = Callable[[World, int, NewId], Outcome]
-"""What an action does to the world, given the instant and a source of ids."""
+Decision = Callable[[Turn], Outcome]
+"""What an action does to the world."""
 
 _log = structlog.get_logger("simulator")
-
-
-class QueueFullError(SyncError):
-    """More events wait for delivery than the courier holds; nothing was changed."""
-
-    def __str__(self) -> str:
-        return f"{QUEUE_LIMIT} events wait for delivery; is the webhook's receiver running?"
-
-
-class DiskError(SyncError):
-    """The world could not be written; nothing was changed. `reason` says why."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"cannot write the simulator's file: {self.reason}"
 
 
 class Provider:
@@ -63,7 +46,7 @@ class Provider:
     def __init__(
         self,
         data_dir: Path,
-        catalog: Callable[[], CatalogLike],
+        catalog: Callable[[], Catalog],
         webhook_url: str,
         secrets: Mapping[str, Sequence[str]],
         now_us: Callable[[], int],
@@ -72,9 +55,8 @@ class Provider:
     ) -> None:
         self._path = data_dir / FILE_NAME
         self._catalog = catalog
-        self._webhook_url = webhook_url
         self._secrets = secrets
-        self._now_us = now_us
+        self.now_us = now_us
         self._lock = asyncio.Lock()
         # A thread of its own: the loop's shared ones may all be taken by callers who wait for this provider.
         self._disk = ThreadPoolExecutor(1, "simulator-disk")
@@ -85,21 +67,17 @@ class Provider:
         self.courier = Courier(webhook_url, secrets, now_us, self.new_id, random, pause_first_s)
         self.courier.restore(owed, self.world.events)
 
-    def now_us(self) -> int:
-        """The provider's clock."""
-        return self._now_us()
-
-    async def play(self, name: str, seed: int) -> scenario.Report:
+    async def play(self, name: str, seed: int) -> Report:
         """The report of a bundled scenario, sent to where webhooks go; this world stays as it is.
 
         Raises:
-            scenario_file.ScenarioError: the catalog cannot serve it, or its environment has no signing secret.
+            ScenarioError: the catalog cannot serve it, or its environment has no signing secret.
         """
-        what = scenario_file.load(name)
+        what = scenario.load(name)
         secret = next(iter(self._secrets.get(what.env, ())), None)
         if secret is None:
-            raise scenario_file.ScenarioError(name, f"there is no signing secret for {what.env}")
-        return await scenario.torture(what, seed, self._webhook_url, secret, self._catalog(), None, None)
+            raise scenario.ScenarioError(name, f"there is no signing secret for {what.env}")
+        return await torture(what, seed, self.courier.webhook_url, secret, self._catalog())
 
     def offers(self, env: str) -> Offers:
         """What the catalog sells in `env`."""
@@ -110,13 +88,12 @@ class Provider:
 
         Raises:
             ApiError: the provider does not do it.
-            QueueFullError: too much waits for delivery.
-            DiskError: it could not be kept.
+            ControlError: too much waits for delivery, or it could not be kept.
         """
         async with self._lock:
-            outcome = decide(self.world, self._now_us(), self.new_id)
-            if deliver and len(self.courier) + len(outcome.events) > QUEUE_LIMIT:
-                raise QueueFullError
+            outcome = decide(Turn(self.world, self.now_us(), self.new_id))
+            if deliver:
+                self._check_room(len(outcome.events))
             deliveries = self.courier.prepare(outcome.events) if deliver else ()
             await self._save(outcome.world, deliveries)
             self.world = outcome.world
@@ -126,8 +103,7 @@ class Provider:
     async def replay(self, event: Event) -> Delivery:
         """The event delivered once more, under a new notification id."""
         async with self._lock:
-            if len(self.courier) >= QUEUE_LIMIT:
-                raise QueueFullError
+            self._check_room(1)
             deliveries = self.courier.prepare((event,))
             await self._save(self.world, deliveries)
             self.courier.send(deliveries)
@@ -145,10 +121,10 @@ class Provider:
 
     async def tick(self) -> None:
         """Do what is due now, once for each subscription."""
-        for subscription_id in rules.due(self.world, self._now_us()):
+        for subscription_id in rules.due(self.world, self.now_us()):
             try:
                 await self.change(partial(_renew, subscription_id))
-            except (ApiError, QueueFullError, DiskError) as error:
+            except (ApiError, ControlError) as error:
                 # It stays due and is tried again at the next tick.
                 _log.warning("not done though due", subscription_id=subscription_id, error=str(error))
         await self.flush()
@@ -160,8 +136,14 @@ class Provider:
         async with self._lock:
             try:
                 await self._save(self.world)
-            except DiskError as error:
+            except ControlError as error:
                 _log.warning("not kept", error=str(error))
+
+    def _check_room(self, more: int) -> None:
+        """Return if `more` events may wait for delivery, besides those that do."""
+        if len(self.courier) + more > QUEUE_LIMIT:
+            full = f"{QUEUE_LIMIT} events wait for delivery; is the webhook's receiver running?"
+            raise ControlError(503, "queue_full", full)
 
     async def _save(self, world: World, coming: Sequence[Delivery] = ()) -> None:
         owed = self.courier.owed(coming)
@@ -169,9 +151,10 @@ class Provider:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._disk, persistence.save, self._path, world, owed)
         except OSError as error:
-            raise DiskError(error.strerror or str(error)) from error
+            reason = f"cannot write the simulator's file: {error.strerror or error}"
+            raise ControlError(503, "disk", reason) from error
         self._saved_owed = owed
 
 
-def _renew(subscription_id: str, world: World, now_us: int, new_id: NewId) -> Outcome:
-    return rules.renew(world, subscription_id, now_us, new_id)
+def _renew(subscription_id: str, turn: Turn) -> Outcome:
+    return rules.renew(turn, turn.world.subscriptions[subscription_id])

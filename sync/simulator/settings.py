@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from sync.billing.providers.settings import is_confidential
 from sync.core.errors import SyncError
 from sync.process import environment
-from sync.process.logs import Form, Level
 from sync.settings import SyncSettings
 
 WEB_PORT = "8000"
@@ -25,18 +23,14 @@ class SettingError(SyncError):
 
 @dataclass(frozen=True, slots=True)
 class SimulatorSettings:
-    """`secrets` and `api_keys`: environment -> its values; `watch_pid`: 0 for no process to leave with."""
+    """Where to listen, and `common`: what every process is told. `secrets`, `api_keys`: environment -> its values."""
 
     host: str
     port: int
     webhook_url: str
     secrets: Mapping[str, tuple[str, ...]]
     api_keys: Mapping[str, tuple[str, ...]]
-    catalog_path: Path
-    data_dir: Path
-    watch_pid: int
-    log_level: Level = "info"
-    log_format: Form = "json"
+    common: SyncSettings
 
 
 def from_env(environ: Mapping[str, str]) -> SimulatorSettings:
@@ -47,42 +41,27 @@ def from_env(environ: Mapping[str, str]) -> SimulatorSettings:
         SettingsError: a setting has the wrong form, or a name is unknown.
     """
     settings = SyncSettings.from_env(environ)
-    host, port = _address(settings.simulator_url)
+    url = urlsplit(settings.simulator_url)
+    try:
+        host, port = url.hostname, url.port
+    except ValueError:
+        host, port = None, None
+    if url.scheme != "http" or host is None or port is None:
+        raise SettingError("PLANWIRE_SIMULATOR_URL must say where to listen, such as http://127.0.0.1:8100")
+    if not is_confidential(settings.simulator_url):
+        raise SettingError(f"PLANWIRE_SIMULATOR_URL names {host}: the simulator listens on loopback only")
     paddle = settings.providers["paddle"]
     if not paddle.secrets:
         raise SettingError("PLANWIRE_PADDLE_SECRETS is not set: the simulator signs webhooks with it, as live:SECRET")
+    web_port = environment.value(environ, "PORT", WEB_PORT)
     return SimulatorSettings(
         host,
         port,
-        settings.webhook_url or f"http://127.0.0.1:{environment.value(environ, 'PORT', WEB_PORT)}/webhooks/paddle",
+        settings.webhook_url or f"http://127.0.0.1:{web_port}/webhooks/paddle",
         _by_env(paddle.secrets),
         _by_env(paddle.api_keys),
-        settings.catalog_path,
-        settings.data_dir,
-        settings.watch_pid,
-        settings.log_level,
-        settings.log_format,
+        settings,
     )
-
-
-def _address(url: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    if host is None or port is None or parts.scheme != "http":
-        raise SettingError("PLANWIRE_SIMULATOR_URL must say where to listen, such as http://127.0.0.1:8100")
-    if not _is_loopback(host):
-        raise SettingError(f"PLANWIRE_SIMULATOR_URL names {host}: the simulator listens on loopback only")
-    return host, port
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _by_env(pairs: tuple[tuple[str, SecretStr], ...]) -> Mapping[str, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -19,10 +20,9 @@ from starlette.routing import Route
 
 from sync.billing.catalog import catalog
 from sync.billing.catalog.watcher import EXAMPLE
-from sync.simulator.scenarios import scenario, sender
-from sync.simulator.scenarios.scenario import Report, http_state, torture
-from sync.simulator.scenarios.scenario_file import bundled, load
-from sync.simulator.scenarios.script import Faults, Scenario
+from sync.simulator.scenarios import torture as running
+from sync.simulator.scenarios.scenario import Faults, Scenario, bundled, load
+from sync.simulator.scenarios.torture import Report, http_state, torture
 from tests.support.asgi import serving
 from tests.support.gateway import environment, run_gateway, token
 from tests.support.servers import free_port
@@ -82,8 +82,8 @@ async def receiving(naive: Naive) -> AsyncIterator[str]:
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scenario, "CONVERGE_S", 3.0)
-    monkeypatch.setattr(sender, "RETRY_FIRST_S", 0.01)
+    monkeypatch.setattr(running, "CONVERGE_S", 3.0)
+    monkeypatch.setattr(running, "RETRY_FIRST_S", 0.01)
 
 
 async def run(naive: Naive, name: str, change: Callable[[Scenario], Scenario] = lambda s: s) -> Report:
@@ -99,7 +99,7 @@ def in_order(given: Scenario) -> Scenario:
 @pytest.mark.parametrize("name", bundled())
 async def test_the_gateway_comes_through(store_url: str, name: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # It is not kept waiting for: what is looked for is where it ends, on a machine that may stand still meanwhile.
-    monkeypatch.setattr(scenario, "CONVERGE_S", 30.0)
+    monkeypatch.setattr(running, "CONVERGE_S", 30.0)
     environ = environment(store_url, INTAKE="1", PADDLE_SECRETS=f"live:{SECRET}", CATALOG=str(EXAMPLE))
     async with run_gateway(environ) as gateway:
         report = await torture(
@@ -150,7 +150,7 @@ async def test_a_receiver_that_is_down_for_a_moment_is_asked_again() -> None:
 
 
 async def test_a_receiver_that_stays_down_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sender, "RETRIES", 1)
+    monkeypatch.setattr(running, "RETRIES", 1)
     one = Scenario("One", tenants=1, history=({"do": "upgrade"},))
 
     report = await torture(one, 1, f"http://127.0.0.1:{free_port()}/hook", SECRET, CATALOG)
@@ -162,8 +162,8 @@ async def test_a_receiver_that_stays_down_is_caught(monkeypatch: pytest.MonkeyPa
 def test_a_blocking_caller_gets_the_report_too() -> None:
     began = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sender, "RETRIES", 0)
-        report = scenario.run_scenario("duplicate", 3, f"http://127.0.0.1:{free_port()}/hook", SECRET, CATALOG)
+        patch.setattr(running, "RETRIES", 0)
+        report = asyncio.run(torture(load("duplicate"), 3, f"http://127.0.0.1:{free_port()}/hook", SECRET, CATALOG))
 
     assert report.seed == 3
     assert len(report.violations) == report.sends

@@ -57,7 +57,7 @@ from sync.simulator.app import create_app
 from sync.simulator.client import ActionResult, SimulatorError, run_action
 from sync.simulator.provider import Provider
 from sync.simulator.world import offers
-from sync.simulator.world.moments import SECOND_US
+from sync.simulator.world.model import SECOND_US
 from tests.support.asgi import listening, serving
 from tests.support.servers import free_port
 from tests.support.wait import until

@@ -9,11 +9,10 @@ from pydantic import JsonValue
 from sync.billing.catalog import catalog
 from sync.billing.catalog.watcher import EXAMPLE
 from sync.simulator.world import actions, offers
+from sync.simulator.world.actions import Scene
 from sync.simulator.world.ids import Mint
-from sync.simulator.world.model import Subscription, World
-from sync.simulator.world.moments import SECOND_US
-from sync.simulator.world.scene import Params, Scene
-from sync.simulator.world.turn import Outcome
+from sync.simulator.world.model import SECOND_US, Subscription, World
+from sync.simulator.world.turn import Outcome, Turn
 
 CATALOG = catalog.load(EXAMPLE)
 LIVE = offers.of(CATALOG, "live")
@@ -32,15 +31,21 @@ class Play:
     def do(self, action: str, tenant: str = "acme", env: str = "live", **params: JsonValue) -> Outcome:
         """Act, keep the new world, and let a second pass."""
         sold = LIVE if env == "live" else SANDBOX
-        scene = Scene(self.world, sold, tenant, Params({"tenant": tenant, **params}), self.now_us, self.new_id)
-        outcome = actions.act(action, scene)
-        self.keep(outcome)
-        return outcome
+        given = actions.read(action, {"tenant": tenant, **params})
+        return self.keep(actions.act(action, Scene(self.turn(), sold, given)))
+
+    def turn(self, now_us: int | None = None) -> Turn:
+        """A working copy of the world, now or at another instant."""
+        return Turn(self.world, self.now_us if now_us is None else now_us, self.new_id)
 
     def keep(self, outcome: Outcome) -> Outcome:
         self.world = outcome.world
         self.now_us += SECOND_US
         return outcome
+
+    def current(self, subscription: Subscription) -> Subscription:
+        """The subscription as it is now."""
+        return self.world.subscriptions[subscription.id]
 
     def subscribed(self, plan: str = "pro", quantity: int = 1) -> Subscription:
         return self.do("upgrade", plan=plan, quantity=quantity).subscription

@@ -1,28 +1,29 @@
-"""What the Paddle API answers: requests read into the provider's rules, entities into Paddle's envelope.
+"""What the Paddle API answers: requests read into the provider's rules, lists chosen and cut into pages. Pure.
 
-The part of the API that paddle-python-sdk calls for subscriptions, events and replays. Pure but for `Request`: it reads
-plain mappings, and the routes in `app` carry them. Source: developer.paddle.com/api-reference.
+The part of the API that paddle-python-sdk calls for subscriptions, events and replays. It reads plain values; `routes`
+carries them. Source: developer.paddle.com/api-reference.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import TypeVar, cast
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlencode
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from sync.simulator.paddle import entities
 from sync.simulator.paddle.entities import Body
-from sync.simulator.world import amounts, rules
-from sync.simulator.world.amounts import BillingMode
-from sync.simulator.world.errors import ApiError, FieldError
+from sync.simulator.world import offers, rules
+from sync.simulator.world.errors import ApiError
 from sync.simulator.world.ids import Mint
-from sync.simulator.world.model import Event, Json, OnResume, Price, Subscription, World
-from sync.simulator.world.moments import parse
-from sync.simulator.world.offers import Offers
-from sync.simulator.world.orders import Patch
-from sync.simulator.world.turn import NewId, Outcome
+from sync.simulator.world.model import Event, InstantUs, Json, OnResume, Price, Subscription, World, parse_us
+from sync.simulator.world.offers import BillingMode, Offers
+from sync.simulator.world.rules import Patch
+from sync.simulator.world.turn import Outcome, Turn
 
 PER_PAGE = 50
 PER_PAGE_MAX = 200
@@ -32,8 +33,51 @@ UNSUPPORTED = frozenset(
 )
 """Fields that Paddle can update and the simulator does not."""
 
+COMPARISONS: Mapping[str, Callable[[int, int], bool]] = {
+    "next_billed_at": operator.eq,
+    "next_billed_at[LT]": operator.lt,
+    "next_billed_at[LTE]": operator.le,
+    "next_billed_at[GT]": operator.gt,
+    "next_billed_at[GTE]": operator.ge,
+}
+"""Parameter of a list -> how the next bill compares with its time."""
+
 Query = Mapping[str, str]
 Entity = TypeVar("Entity", Subscription, Event)
+Request = TypeVar("Request", bound="_Request")
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Line(_Request):
+    price_id: str
+    quantity: int | None = None
+
+
+class _Update(_Request):
+    model_config = ConfigDict(extra="forbid")
+
+    items: list[_Line] = []
+    proration_billing_mode: BillingMode | None = None
+    on_payment_failure: Literal["prevent_change", "apply_change"] | None = None
+    scheduled_change: Json = None
+    next_billed_at: InstantUs = 0
+    custom_data: dict[str, Json] | None = None
+
+
+class _End(_Request):
+    effective_from: Literal["next_billing_period", "immediately"] | None = None
+    resume_at: InstantUs | None = None
+    on_resume: OnResume | None = None
+
+
+class _Resume(_Request):
+    effective_from: Annotated[
+        int | None, BeforeValidator(lambda at: None if at in (None, "immediately") else parse_us(at))
+    ] = None
+    on_resume: OnResume | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,29 +91,21 @@ class Page:
     total: int
 
 
-def _invalid(field: str, message: str) -> ApiError:
-    return ApiError("invalid_field", fields=(FieldError(field, message),))
-
-
 def own(world: World, env: str, subscription_id: str) -> Subscription:
     """The subscription, if it is of this environment: a key of one never sees the other's.
 
     Raises:
         ApiError: `not_found`.
     """
-    found = rules.find(world, subscription_id)
-    if found.env != env:
+    found = world.subscriptions.get(subscription_id)
+    if found is None or found.env != env:
         raise ApiError("not_found", f"Subscription {subscription_id} not found.")
     return found
 
 
 def list_subscriptions(world: World, env: str, query: Query) -> Page:
     """The subscriptions of `env` that the query's filters leave, by rising id."""
-    chosen = [
-        subscription
-        for subscription in world.subscriptions.values()
-        if subscription.env == env and _is_wanted(subscription, query)
-    ]
+    chosen = [sub for sub in world.subscriptions.values() if sub.env == env and _is_wanted(sub, query)]
     return _page(chosen, entities.api_subscription, query)
 
 
@@ -88,153 +124,106 @@ def list_events(world: World, env: str, query: Query) -> Page:
     return _page(chosen, lambda event: entities.envelope(event, None), query)
 
 
-def update(world: World, offers: Offers, subscription_id: str, body: Json, now_us: int, new_id: NewId) -> Outcome:
+def update(turn: Turn, offers: Offers, subscription_id: str, body: Json) -> Outcome:
     """What PATCH does to a subscription."""
-    before = own(world, offers.env, subscription_id)
-    return rules.update(world, subscription_id, _patch(before, offers, _object(body)), now_us, new_id)
+    before = own(turn.world, offers.env, subscription_id)
+    return rules.update(turn, before, _patch(before, offers, body))
 
 
-def preview(world: World, offers: Offers, subscription_id: str, body: Json, now_us: int) -> Body:
+def preview(world: World, sold: Offers, subscription_id: str, body: Json, now_us: int) -> Body:
     """What PATCH would do, and cost; changes nothing."""
-    before = own(world, offers.env, subscription_id)
-    patch = _patch(before, offers, _object(body))
+    before = own(world, sold.env, subscription_id)
+    patch = _patch(before, sold, body)
+    trial = Turn(world, now_us, Mint(Random(0)))  # noqa: S311 - thrown away
     # Whether the payment would be declined is not known before it is tried.
-    trial = replace(world, subscriptions={**world.subscriptions, before.id: replace(before, declines=False)})
-    after = rules.update(trial, subscription_id, patch, now_us, Mint(Random(0))).subscription  # noqa: S311 - thrown away
+    after = rules.update(trial, replace(before, declines=False), patch).subscription
     charge = None
     if patch.lines is not None and patch.mode is not None:
-        charge = amounts.change(before.items, after.items, before.period, now_us, patch.mode)
+        charge = offers.change(before.items, after.items, before.period, now_us, patch.mode)
     return entities.preview(before, after, charge)
 
 
-def cancel(world: World, offers: Offers, subscription_id: str, body: Json, now_us: int, new_id: NewId) -> Outcome:
+def cancel(turn: Turn, offers: Offers, subscription_id: str, body: Json) -> Outcome:
     """What POST .../cancel does."""
-    own(world, offers.env, subscription_id)
-    at_once = _effective(_object(body)) == "immediately"
-    return rules.cancel(world, subscription_id, at_once, now_us, new_id)
+    before = own(turn.world, offers.env, subscription_id)
+    return rules.cancel(turn, before, _read(_End, body).effective_from == "immediately")
 
 
-def pause(world: World, offers: Offers, subscription_id: str, body: Json, now_us: int, new_id: NewId) -> Outcome:
+def pause(turn: Turn, offers: Offers, subscription_id: str, body: Json) -> Outcome:
     """What POST .../pause does."""
-    own(world, offers.env, subscription_id)
-    fields = _object(body)
-    at_once = _effective(fields) == "immediately"
-    resume_us = None if fields.get("resume_at") is None else _time("resume_at", fields["resume_at"])
-    return rules.pause(world, subscription_id, at_once, resume_us, _on_resume(fields), now_us, new_id)
+    before = own(turn.world, offers.env, subscription_id)
+    asked = _read(_End, body)
+    at_once = asked.effective_from == "immediately"
+    return rules.pause(turn, before, at_once, asked.resume_at, asked.on_resume or "start_new_billing_period")
 
 
-def resume(world: World, offers: Offers, subscription_id: str, body: Json, now_us: int, new_id: NewId) -> Outcome:
+def resume(turn: Turn, offers: Offers, subscription_id: str, body: Json) -> Outcome:
     """What POST .../resume does: `effective_from` is `immediately` or a time."""
-    own(world, offers.env, subscription_id)
-    fields = _object(body)
-    at = fields.get("effective_from")
-    at_us = None if at in (None, "immediately") else _time("effective_from", at)
-    return rules.resume(world, subscription_id, at_us, _on_resume(fields), now_us, new_id)
+    before = own(turn.world, offers.env, subscription_id)
+    asked = _read(_Resume, body)
+    return rules.resume(turn, before, asked.effective_from, asked.on_resume or "start_new_billing_period")
 
 
-def activate(world: World, offers: Offers, subscription_id: str, body: Json, now_us: int, new_id: NewId) -> Outcome:
+def activate(turn: Turn, offers: Offers, subscription_id: str, body: Json) -> Outcome:
     """What POST .../activate does; it takes no body."""
-    own(world, offers.env, subscription_id)
-    return rules.activate(world, subscription_id, now_us, new_id)
+    return rules.activate(turn, own(turn.world, offers.env, subscription_id))
 
 
-Operation = Callable[[World, Offers, str, Json, int, NewId], Outcome]
+Operation = Callable[[Turn, Offers, str, Json], Outcome]
 
 OPERATIONS: Mapping[str, Operation] = {"cancel": cancel, "pause": pause, "resume": resume, "activate": activate}
 """The last word of POST /subscriptions/{id}/... -> what it does."""
 
 
-def _patch(before: Subscription, offers: Offers, fields: Mapping[str, Json]) -> Patch:
-    known = {
-        "items",
-        "proration_billing_mode",
-        "on_payment_failure",
-        "scheduled_change",
-        "next_billed_at",
-        "custom_data",
-    }
-    for name in fields:
-        if name in UNSUPPORTED:
-            raise _invalid(name, "the simulator cannot change this field")
-        if name not in known:
-            raise _invalid(name, "unknown field")
-    if fields.get("scheduled_change") is not None:
+def _read(kind: type[Request], body: Json) -> Request:
+    """Return the request in a body; none at all counts as an empty object.
+
+    Raises:
+        ApiError: `invalid_field`, with the fields.
+    """
+    try:
+        return kind.model_validate({} if body is None else body)
+    except ValidationError as error:
+        problems = {".".join(map(str, each["loc"])) or "(body)": each["msg"] for each in error.errors()}
+        raise ApiError("invalid_field", fields=problems) from error
+
+
+def _patch(before: Subscription, offers: Offers, body: Json) -> Patch:
+    for name in UNSUPPORTED.intersection(body if isinstance(body, dict) else ()):
+        raise ApiError("invalid_field", fields={name: "the simulator cannot change this field"})
+    asked = _read(_Update, body)
+    if asked.scheduled_change is not None:
         raise ApiError("subscription_scheduled_change_invalid_update")
-    mode = fields.get("proration_billing_mode")
-    if mode is not None and mode not in amounts.BILLING_MODES:
-        raise _invalid("proration_billing_mode", f"must be one of {', '.join(sorted(amounts.BILLING_MODES))}")
-    failure = fields.get("on_payment_failure")
-    if failure not in (None, "prevent_change", "apply_change"):
-        raise _invalid("on_payment_failure", "must be prevent_change or apply_change")
-    custom_data = fields.get("custom_data")
-    if custom_data is not None and not isinstance(custom_data, dict):
-        raise _invalid("custom_data", "must be an object or null")
+    given = asked.model_fields_set
     return Patch(
-        lines=_lines(before, offers, fields["items"]) if "items" in fields else None,
-        mode=cast("BillingMode | None", mode),
-        clears_schedule="scheduled_change" in fields,
-        next_us=_time("next_billed_at", fields["next_billed_at"]) if "next_billed_at" in fields else None,
-        sets_custom_data="custom_data" in fields,
-        custom_data=custom_data,
-        prevents_on_decline=failure != "apply_change",
+        lines=tuple(_line(before, offers, line) for line in asked.items) if "items" in given else None,
+        mode=asked.proration_billing_mode,
+        clears_schedule="scheduled_change" in given,
+        next_us=asked.next_billed_at if "next_billed_at" in given else None,
+        sets_custom_data="custom_data" in given,
+        custom_data=asked.custom_data,
+        prevents_on_decline=asked.on_payment_failure != "apply_change",
     )
 
 
-def _lines(before: Subscription, offers: Offers, items: Json) -> tuple[tuple[Price, int], ...]:
-    if not isinstance(items, list):
-        raise _invalid("items", "must be a list")
-    return tuple(_line(before, offers, f"items[{index}]", item) for index, item in enumerate(items))
-
-
-def _line(before: Subscription, offers: Offers, name: str, item: Json) -> tuple[Price, int]:
-    if not isinstance(item, dict) or not isinstance(item.get("price_id"), str):
-        raise _invalid(f"{name}.price_id", "is required; the simulator sells prices of the catalog only")
-    price_id = cast(str, item["price_id"])
-    held = before.item(frozenset({price_id}))
-    price = held.price if held is not None else offers.price(price_id)
+def _line(before: Subscription, offers: Offers, asked: _Line) -> tuple[Price, int]:
+    held = before.item(frozenset({asked.price_id}))
+    price = held.price if held is not None else offers.price(asked.price_id)
     if price is None:
-        raise ApiError("subscription_new_items_not_valid", f"price {price_id} is not in the catalog for {offers.env}")
-    quantity = item.get("quantity")
-    if quantity is None:
-        if held is None:
-            raise ApiError("subscription_quantity_missing_for_new_items")
-        return price, held.quantity
-    if isinstance(quantity, bool) or not isinstance(quantity, int):
-        raise _invalid(f"{name}.quantity", "must be an integer")
-    return price, quantity
-
-
-def _object(body: Json) -> Mapping[str, Json]:
-    if body is None:
-        return {}
-    if not isinstance(body, dict):
-        raise _invalid("(body)", "must be a JSON object")
-    return body
-
-
-def _effective(fields: Mapping[str, Json]) -> str:
-    value = fields.get("effective_from")
-    if value not in (None, "next_billing_period", "immediately"):
-        raise _invalid("effective_from", "must be next_billing_period or immediately")
-    return value or "next_billing_period"
-
-
-def _on_resume(fields: Mapping[str, Json]) -> OnResume:
-    value = fields.get("on_resume")
-    if value not in (None, "start_new_billing_period", "continue_existing_billing_period"):
-        raise _invalid("on_resume", "must be start_new_billing_period or continue_existing_billing_period")
-    return cast("OnResume | None", value) or "start_new_billing_period"
-
-
-def _time(name: str, value: Json) -> int:
-    try:
-        return parse(value if isinstance(value, str) else "")
-    except ValueError as error:
-        raise _invalid(name, "must be an RFC 3339 time") from error
+        unknown = f"price {asked.price_id} is not in the catalog for {offers.env}"
+        raise ApiError("subscription_new_items_not_valid", unknown)
+    if asked.quantity is not None:
+        return price, asked.quantity
+    if held is None:
+        raise ApiError("subscription_quantity_missing_for_new_items")
+    return price, held.quantity
 
 
 def _instant(query: Query, name: str) -> int | None:
-    return _time(name, query[name]) if name in query else None
+    try:
+        return parse_us(query[name]) if name in query else None
+    except ValueError as error:
+        raise ApiError("invalid_field", fields={name: str(error)}) from error
 
 
 def _words(query: Query, name: str) -> frozenset[str]:
@@ -242,38 +231,34 @@ def _words(query: Query, name: str) -> frozenset[str]:
 
 
 def _is_wanted(sub: Subscription, query: Query) -> bool:
-    change = "none" if sub.scheduled is None else sub.scheduled.action
     told: Mapping[str, frozenset[str]] = {
         "id": frozenset({sub.id}),
         "customer_id": frozenset({sub.customer_id}),
         "address_id": frozenset({sub.address_id}),
         "price_id": frozenset(item.price.id for item in sub.items),
         "status": frozenset({sub.status}),
-        "scheduled_change_action": frozenset({change}),
+        "scheduled_change_action": frozenset({"none" if sub.scheduled is None else sub.scheduled.action}),
         "collection_mode": frozenset({sub.collection_mode}),
     }
-    fits = all(not _words(query, name) or not _words(query, name).isdisjoint(has) for name, has in told.items())
-    return fits and _bills_when_wanted(sub.bills_us, query)
-
-
-def _bills_when_wanted(bills_us: int | None, query: Query) -> bool:
-    comparisons: Mapping[str, Callable[[int, int], bool]] = {
-        "next_billed_at": lambda at, limit: at == limit,
-        "next_billed_at[LT]": lambda at, limit: at < limit,
-        "next_billed_at[LTE]": lambda at, limit: at <= limit,
-        "next_billed_at[GT]": lambda at, limit: at > limit,
-        "next_billed_at[GTE]": lambda at, limit: at >= limit,
-    }
-    for name, holds in comparisons.items():
-        limit = _instant(query, name)
-        if limit is not None and (bills_us is None or not holds(bills_us, limit)):
+    for name, has in told.items():
+        wanted = _words(query, name)
+        if wanted and wanted.isdisjoint(has):
+            return False
+    for name, holds in COMPARISONS.items():
+        limit_us = _instant(query, name)
+        if limit_us is not None and (sub.bills_us is None or not holds(sub.bills_us, limit_us)):
             return False
     return True
 
 
 def _page(entities: Sequence[Entity], draw: Callable[[Entity], Body], query: Query) -> Page:
-    descends = _descends(query)
-    per_page = _per_page(query)
+    order = query.get("order_by", "id[ASC]").lower()
+    if order not in ("id[asc]", "id[desc]"):
+        raise ApiError("invalid_field", fields={"order_by": "must be id[ASC] or id[DESC]"})
+    asked = query.get("per_page", str(PER_PAGE))
+    if not asked.isdecimal() or int(asked) < 1:
+        raise ApiError("invalid_field", fields={"per_page": f"must be from 1 to {PER_PAGE_MAX}"})
+    descends, per_page = order == "id[desc]", min(int(asked), PER_PAGE_MAX)
     ordered = sorted(entities, key=lambda entity: entity.id, reverse=descends)
     after = query.get("after")
     if after:
@@ -282,17 +267,3 @@ def _page(entities: Sequence[Entity], draw: Callable[[Entity], Body], query: Que
     last = shown[-1].id if shown else after or ""
     next_query = urlencode({**query, "per_page": str(per_page), "after": last})
     return Page([draw(entity) for entity in shown], per_page, next_query, len(ordered) > per_page, len(entities))
-
-
-def _descends(query: Query) -> bool:
-    order = query.get("order_by", "id[ASC]").lower()
-    if order not in ("id[asc]", "id[desc]"):
-        raise _invalid("order_by", "must be id[ASC] or id[DESC]")
-    return order == "id[desc]"
-
-
-def _per_page(query: Query) -> int:
-    value = query.get("per_page", str(PER_PAGE))
-    if not value.isdecimal() or int(value) < 1:
-        raise _invalid("per_page", f"must be from 1 to {PER_PAGE_MAX}")
-    return min(int(value), PER_PAGE_MAX)

@@ -10,13 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import assert_never
 
-from sync.simulator.world import amounts, ids
-from sync.simulator.world.amounts import CURRENCY, Charge
-from sync.simulator.world.model import Event, Item, Json, Period, Price, ScheduledChange, Subscription, Transaction
-from sync.simulator.world.moments import month_after, rfc3339
-from sync.simulator.world.orders import QUANTITY_MAX
+from sync.core.instants import text_us
+from sync.simulator.world import ids, offers
+from sync.simulator.world.model import (
+    Event,
+    Item,
+    Json,
+    Period,
+    Price,
+    ScheduledChange,
+    Subscription,
+    Transaction,
+    month_after,
+)
+from sync.simulator.world.offers import CURRENCY, Charge
+from sync.simulator.world.rules import QUANTITY_MAX
 
 Body = dict[str, Json]
 
@@ -32,7 +41,7 @@ def envelope(event: Event, notification_id: str | None) -> Body:
     body: Body = {
         "event_id": event.id,
         "event_type": event.type,
-        "occurred_at": rfc3339(event.occurred_us),
+        "occurred_at": text_us(event.occurred_us),
         "data": entity(event),
     }
     if notification_id is not None:
@@ -42,16 +51,12 @@ def envelope(event: Event, notification_id: str | None) -> Body:
 
 def entity(event: Event) -> Body:
     """The event's `data`."""
-    match event.data:
-        case Subscription():
-            body = subscription(event.data)
-            if event.transaction_id is not None:
-                body["transaction_id"] = event.transaction_id
-            return body
-        case Transaction():
-            return transaction(event.data)
-        case _:
-            assert_never(event.data)
+    if isinstance(event.data, Transaction):
+        return transaction(event.data)
+    body = subscription(event.data)
+    if event.transaction_id is not None:
+        body["transaction_id"] = event.transaction_id
+    return body
 
 
 def subscription(sub: Subscription) -> Body:
@@ -65,9 +70,9 @@ def subscription(sub: Subscription) -> Body:
         "address_id": sub.address_id,
         "business_id": None,
         "currency_code": CURRENCY,
-        "created_at": rfc3339(sub.created_us),
-        "updated_at": rfc3339(sub.updated_us),
-        "started_at": rfc3339(sub.started_us),
+        "created_at": text_us(sub.created_us),
+        "updated_at": text_us(sub.updated_us),
+        "started_at": text_us(sub.started_us),
         "first_billed_at": _at(sub.first_billed_us),
         "next_billed_at": next_at,
         "paused_at": _at(sub.paused_us),
@@ -96,7 +101,7 @@ def api_subscription(sub: Subscription, includes: Iterable[str] = ()) -> Body:
     if "next_transaction" in includes:
         body["next_transaction"] = _next_transaction(sub)
     if "recurring_transaction_details" in includes:
-        body["recurring_transaction_details"] = _details(sub.items, amounts.monthly(sub.items))
+        body["recurring_transaction_details"] = _details(sub.items, offers.monthly(sub.items))
     return body
 
 
@@ -119,7 +124,7 @@ def preview(before: Subscription, after: Subscription, charge: Charge | None) ->
 
 def transaction(paid: Transaction) -> Body:
     """A completed transaction as webhooks carry it."""
-    at = rfc3339(paid.at_us)
+    at = text_us(paid.at_us)
     return {
         "id": paid.id,
         "status": "completed",
@@ -187,11 +192,11 @@ def product(of: Price) -> Body:
 
 
 def _at(at_us: int | None) -> str | None:
-    return None if at_us is None else rfc3339(at_us)
+    return None if at_us is None else text_us(at_us)
 
 
 def _period(period: Period) -> Body:
-    return {"starts_at": rfc3339(period.starts_us), "ends_at": rfc3339(period.ends_us)}
+    return {"starts_at": text_us(period.starts_us), "ends_at": text_us(period.ends_us)}
 
 
 def _scheduled(change: ScheduledChange | None) -> Body | None:
@@ -199,7 +204,7 @@ def _scheduled(change: ScheduledChange | None) -> Body | None:
         return None
     return {
         "action": change.action,
-        "effective_at": rfc3339(change.effective_us),
+        "effective_at": text_us(change.effective_us),
         "resume_at": _at(change.resume_us),
     }
 
@@ -209,8 +214,8 @@ def _item(sub: Subscription, item: Item, next_at: str | None) -> Body:
         "status": "trialing" if sub.status == "trialing" else "inactive" if sub.status == "paused" else "active",
         "quantity": item.quantity,
         "recurring": True,
-        "created_at": rfc3339(item.created_us),
-        "updated_at": rfc3339(item.updated_us),
+        "created_at": text_us(item.created_us),
+        "updated_at": text_us(item.updated_us),
         "previously_billed_at": _at(item.billed_us),
         "next_billed_at": next_at,
         "trial_dates": None if sub.trial is None else _period(sub.trial),
@@ -271,7 +276,7 @@ def _next_transaction(sub: Subscription) -> Body | None:
     if sub.bills_us is None:
         return None
     period = replace(sub.period, starts_us=sub.bills_us, ends_us=month_after(sub.bills_us))
-    return _coming(sub.items, amounts.monthly(sub.items), period)
+    return _coming(sub.items, offers.monthly(sub.items), period)
 
 
 def _payment(paid: Transaction, at: str) -> Body:

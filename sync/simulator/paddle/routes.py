@@ -1,23 +1,23 @@
-"""The Paddle API's routes. A request carries a Bearer key, and the key decides the environment."""
+"""The Paddle API's routes, and its envelopes. A request carries a Bearer key, and the key decides the environment."""
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping, Sequence
-from functools import partial
 from uuid import uuid4
 
+import orjson
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from sync.simulator.http import json_response, read_json
-from sync.simulator.paddle import api, entities, envelopes
+from sync.simulator.paddle import api, entities
+from sync.simulator.paddle.entities import Body
 from sync.simulator.provider import Provider
 from sync.simulator.world.errors import ApiError
-from sync.simulator.world.model import Json, World
-from sync.simulator.world.offers import Offers
-from sync.simulator.world.turn import NewId, Outcome
+from sync.simulator.world.model import Json
+
+BODY_MAX_BYTES = 65_536
 
 
 def routes(provider: Provider, api_keys: Mapping[str, Sequence[str]]) -> list[Route]:
@@ -33,6 +33,37 @@ def routes(provider: Provider, api_keys: Mapping[str, Sequence[str]]) -> list[Ro
     ]
 
 
+async def read_json(request: Request) -> Json:
+    """The request's JSON; None where it has no body.
+
+    Raises:
+        ApiError: it is too large, or not JSON.
+    """
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > BODY_MAX_BYTES:
+            raise ApiError("request_body_too_large", f"The request body is larger than {BODY_MAX_BYTES} bytes.")
+    try:
+        return orjson.loads(raw) if raw else None
+    except orjson.JSONDecodeError as error:
+        raise ApiError("invalid_json") from error
+
+
+def error_document(refusal: ApiError, request_id: str) -> Body:
+    """A refusal in Paddle's envelope."""
+    section = "subscriptions" if refusal.code.startswith("subscription_") else "shared"
+    body: Body = {
+        "type": "request_error",
+        "code": refusal.code,
+        "detail": refusal.detail,
+        "documentation_url": f"https://developer.paddle.com/errors/{section}/{refusal.code}",
+    }
+    if refusal.fields:
+        body["errors"] = [{"field": field, "message": message} for field, message in refusal.fields.items()]
+    return {"error": body, "meta": {"request_id": request_id}}
+
+
 class _Api:
     """The handlers."""
 
@@ -40,39 +71,38 @@ class _Api:
         self._provider = provider
         self._keys = tuple((env, key.encode()) for env, keys in api_keys.items() for key in keys)
 
-    async def list_subscriptions(self, request: Request) -> Response:
+    async def list_subscriptions(self, request: Request) -> JSONResponse:
         return _page(request, api.list_subscriptions(self._provider.world, self._env(request), request.query_params))
 
-    async def list_events(self, request: Request) -> Response:
+    async def list_events(self, request: Request) -> JSONResponse:
         return _page(request, api.list_events(self._provider.world, self._env(request), request.query_params))
 
-    async def get_subscription(self, request: Request) -> Response:
+    async def get_subscription(self, request: Request) -> JSONResponse:
         found = api.own(self._provider.world, self._env(request), request.path_params["id"])
         includes = request.query_params.get("include", "").split(",")
         return _answer(entities.api_subscription(found, includes))
 
-    async def update(self, request: Request) -> Response:
+    async def update(self, request: Request) -> JSONResponse:
         return await self._apply(request, api.update)
 
-    async def operate(self, request: Request) -> Response:
+    async def operate(self, request: Request) -> JSONResponse:
         operation = api.OPERATIONS.get(request.path_params["operation"])
         if operation is None:
             self._env(request)
             raise ApiError("not_found")
         return await self._apply(request, operation)
 
-    async def preview(self, request: Request) -> Response:
+    async def preview(self, request: Request) -> JSONResponse:
         offers = self._provider.offers(self._env(request))
         body = await read_json(request)
         provider = self._provider
         return _answer(api.preview(provider.world, offers, request.path_params["id"], body, provider.now_us()))
 
-    async def _apply(self, request: Request, operation: api.Operation) -> Response:
+    async def _apply(self, request: Request, operation: api.Operation) -> JSONResponse:
         offers = self._provider.offers(self._env(request))
         body = await read_json(request)
-        outcome, _ = await self._provider.change(
-            partial(_operated, operation, offers, request.path_params["id"], body),
-        )
+        subscription_id = request.path_params["id"]
+        outcome, _ = await self._provider.change(lambda turn: operation(turn, offers, subscription_id, body))
         return _answer(entities.api_subscription(outcome.subscription))
 
     def _env(self, request: Request) -> str:
@@ -87,22 +117,22 @@ class _Api:
         scheme, _, key = header.partition(" ")
         if scheme.lower() != "bearer" or not key:
             raise ApiError("authentication_malformed")
-        found = [env for env, known in self._keys if hmac.compare_digest(key.encode(), known)]
-        if not found:
-            raise ApiError("forbidden")
-        return found[0]
+        for env, known in self._keys:
+            if hmac.compare_digest(key.encode(), known):
+                return env
+        raise ApiError("forbidden")
 
 
-def _operated(
-    operation: api.Operation, offers: Offers, subscription_id: str, body: Json, world: World, now: int, new_id: NewId
-) -> Outcome:
-    return operation(world, offers, subscription_id, body, now, new_id)
+def _answer(data: Json, **meta: Json) -> JSONResponse:
+    """Return an entity or a list in Paddle's envelope."""
+    return JSONResponse({"data": data, "meta": {"request_id": str(uuid4()), **meta}})
 
 
-def _answer(data: Json) -> Response:
-    return json_response(envelopes.answer(data, str(uuid4())))
-
-
-def _page(request: Request, page: api.Page) -> Response:
-    next_url = f"{request.url.replace(query=page.next_query)}"
-    return json_response(envelopes.page(page.data, str(uuid4()), page.per_page, next_url, page.has_more, page.total))
+def _page(request: Request, page: api.Page) -> JSONResponse:
+    pagination: Body = {
+        "per_page": page.per_page,
+        "next": f"{request.url.replace(query=page.next_query)}",
+        "has_more": page.has_more,
+        "estimated_total": page.total,
+    }
+    return _answer(list[Json](page.data), pagination=pagination)

@@ -1,184 +1,141 @@
-"""Torture for a webhook receiver: plays a scenario's script against it, and checks where the receiver ends.
+"""Scenario files: finds, reads and checks them. The format:
 
-Works against any stack that takes Paddle's webhooks, given the URL and the signing secret. With a way to read tenants'
-states, it also checks that they become what the provider's are.
+title = "Reordered"
+tenants = 8                          how many
+env = "live"                         whose prices the bodies carry
+parallel = 4                         deliveries under way at once
+step_s = 60                          the longest time between two actions of the history
+history = [{ do = "upgrade", plan = "pro" }]
+actions = 10                         drawn for each tenant from the mix, after the history
+mix = { seats = 3, cancel = 1 }      action -> weight
+
+[faults]                             see `Faults`
+reorder = 0.5
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
+from typing import Annotated
 
-import httpx2
-import orjson
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
-from sync.simulator.scenarios import script
-from sync.simulator.scenarios.scenario_file import ScenarioError, load
-from sync.simulator.scenarios.script import Expected, Scenario, Script
-from sync.simulator.scenarios.sender import Sender
-from sync.simulator.world import offers
-from sync.simulator.world.errors import ApiError, ControlError
+from sync.core.errors import SyncError
+from sync.simulator.world.actions import ACTIONS
+from sync.simulator.world.errors import in_words
 from sync.simulator.world.model import Json
-from sync.simulator.world.moments import parse as parse_instant
-from sync.simulator.world.moments import rfc3339
-from sync.simulator.world.offers import CatalogLike
 
-TIMEOUT_S = 10.0
-CONVERGE_S = 15.0
-"""How long after the last delivery the receiver may take to show the final state."""
+_EXACT = ConfigDict(extra="forbid")
 
-POLL_S = 0.1
-
-ReadState = Callable[[str], Awaitable[Json]]
-"""Reads a tenant's public state by its topic, such as `tenant:acme` or `sandbox/tenant:acme`."""
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What came of a run. `violations`: each thing that a correct receiver does not do, in one line; none is good.
+@dataclass(frozen=True, slots=True, config=_EXACT)
+class Faults:
+    """What goes wrong on the way. Shares are from 0 to 1, of the deliveries.
 
-    `answers`: "200 applied" and the like -> how often; `unread`: no state was read, so only answers were checked.
+    `reorder`: moved by up to `window` places. `duplicate`: sent twice, as a retry or as a replay under a new
+    notification id. `drop`: the first attempt lost, the event sent again later. `late`: held back to the end. `stale`:
+    first sent with a signature too old, which must be refused. `forge`: followed by an altered copy that is signed with
+    another secret, which must be refused. `skew_s`: the signing clock is off by up to so much either way.
+    `ahead_s`: the provider's own clock, and so every stamp in the bodies, is ahead by so much.
+    `outage_from` to `outage_to`: this part of the deliveries finds nobody, and comes after it in any order.
+    """
+
+    reorder: Share = 0.0
+    window: Annotated[int, Field(ge=1, le=10_000)] = 10
+    duplicate: Share = 0.0
+    drop: Share = 0.0
+    late: Share = 0.0
+    stale: Share = 0.0
+    forge: Share = 0.0
+    skew_s: Annotated[int, Field(ge=0, le=86_400)] = 0
+    ahead_s: Annotated[int, Field(ge=-31_536_000, le=31_536_000)] = 0
+    outage_from: Share = 0.0
+    outage_to: Share = 0.0
+    outage_s: Annotated[float, Field(ge=0, le=600)] = 0.0
+
+
+@dataclass(frozen=True, slots=True, config=_EXACT)
+class Scenario:
+    """What happens to how many tenants, and what goes wrong on the way.
+
+    `history`: done for every tenant, in turns. `mix`: action -> weight, drawn `actions` times for each tenant after
+    that. `step_s`: the longest time between two actions. `parallel`: how many deliveries are under way at once.
     """
 
     title: str
-    seed: int
-    tenants: int
-    events: int
-    sends: int
-    retries: int
-    answers: Mapping[str, int]
-    violations: tuple[str, ...]
-    unread: bool
-    seconds: float
-
-    @property
-    def is_ok(self) -> bool:
-        """True where nothing was violated."""
-        return not self.violations
-
-    def lines(self) -> list[str]:
-        """The report as text."""
-        answers = ", ".join(f"{count} x {answer}" for answer, count in sorted(self.answers.items())) or "none"
-        checked_what = "answers only" if self.unread else f"answers and the state of {self.tenants} tenants"
-        return [
-            f"{self.title} (seed {self.seed}): {'ok' if self.is_ok else f'{len(self.violations)} violations'}",
-            f"  {self.events} events of {self.tenants} tenants in {self.sends} deliveries, {self.retries} retries,"
-            f" {self.seconds:.1f} s",
-            f"  answers: {answers}",
-            f"  checked: {checked_what}",
-            *(f"  violation: {violation}" for violation in self.violations),
-        ]
+    env: str = "live"
+    tenants: Annotated[int, Field(ge=1, le=1_000)] = 5
+    history: tuple[Mapping[str, Json], ...] = ()
+    mix: Mapping[str, Annotated[int, Field(ge=1, le=1_000)]] = Field(default_factory=dict)
+    actions: Annotated[int, Field(ge=0, le=1_000)] = 0
+    step_s: Annotated[int, Field(ge=1, le=86_400)] = 60
+    parallel: Annotated[int, Field(ge=1, le=64)] = 1
+    faults: Faults = Faults()
 
 
-def run_scenario(
-    name: str | Path,
-    seed: int,
-    target: str,
-    secret: str,
-    catalog: CatalogLike,
-    read_state: ReadState | None = None,
-    start_us: int | None = None,
-) -> Report:
-    """The report of one run. `name`: a file or a bundled scenario; `target`: the webhook's URL; `secret`: of its
-    destination, in the scenario's environment. `read_state`, where given, is used to check the final states; see
-    `http_state`. `start_us`: the end of the history, by default now; the same seed and start send the same bytes.
+_SCENARIO = TypeAdapter(Scenario)
+
+
+class ScenarioError(SyncError):
+    """The scenario cannot be used; `name` of the file and what is wrong, in one line."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name = name
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.problem}"
+
+
+def bundled() -> tuple[str, ...]:
+    """The names of the scenarios that come with the simulator."""
+    files = resources.files("sync.simulator").joinpath("scenarios").iterdir()
+    return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
+
+
+def load(name: str) -> Scenario:
+    """The scenario in a file, or the bundled one of that name.
 
     Raises:
-        ScenarioError: the scenario cannot be used, also with this catalog.
+        ScenarioError: there is none, or it cannot be used.
     """
-    return asyncio.run(torture(load(str(name)), seed, target, secret, catalog, read_state, start_us))
-
-
-async def torture(
-    scenario: Scenario,
-    seed: int,
-    target: str,
-    secret: str,
-    catalog: CatalogLike,
-    read_state: ReadState | None = None,
-    start_us: int | None = None,
-) -> Report:
-    """As `run_scenario`, for a scenario already read, inside a running event loop."""
-    began = time.monotonic()
-    start_us = time.time_ns() // 1000 if start_us is None else start_us
+    if name in bundled():
+        return parse(resources.files("sync.simulator").joinpath("scenarios", f"{name}.toml").read_text("utf-8"), name)
     try:
-        written = script.write(scenario, seed, start_us, offers.of(catalog, scenario.env))
-    except (ControlError, ApiError) as error:
-        raise ScenarioError(scenario.title, str(error)) from error
-    async with httpx2.AsyncClient(timeout=TIMEOUT_S, trust_env=False, follow_redirects=False) as http:
-        sender = Sender(http, target, secret)
-        await sender.send_all(written.sends, scenario.parallel)
-    if read_state is not None:
-        sender.violations += await _unconverged(scenario.env, written, read_state)
-    return Report(
-        scenario.title,
-        seed,
-        scenario.tenants,
-        written.events,
-        len(written.sends),
-        sender.retries,
-        sender.answers,
-        tuple(sender.violations),
-        read_state is None,
-        time.monotonic() - began,
-    )
+        return parse(Path(name).read_text("utf-8"), name)
+    except OSError as error:
+        known = ", ".join(bundled())
+        raise ScenarioError(name, f"{error.strerror}; the bundled scenarios are: {known}") from error
+    except UnicodeDecodeError as error:
+        raise ScenarioError(name, "not UTF-8") from error
 
 
-def http_state(base_url: str, token: str) -> ReadState:
-    """A way to read states from a gateway at `base_url`; the token has to cover the scenario's tenants (`*`)."""
+def parse(text: str, name: str) -> Scenario:
+    """The scenario that TOML `text` describes; `name` is what errors call it.
 
-    async def read(topic: str) -> Json:
-        async with httpx2.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as http:
-            response = await http.get(
-                f"{base_url.rstrip('/')}/v1/state/{topic}", headers={"Authorization": f"Bearer {token}"}
-            )
-        answer: Json = orjson.loads(response.content) if response.status_code == 200 else None
-        return answer.get("state") if isinstance(answer, dict) else None
-
-    return read
-
-
-async def _unconverged(env: str, written: Script, read_state: ReadState) -> list[str]:
-    """The tenants whose state is not, in time, what the provider's is; one line each."""
-    left = dict(written.expected)
-    shown: dict[str, Json] = {}
-    deadline = time.monotonic() + CONVERGE_S
-    while True:
-        for tenant in list(left):
-            topic = f"tenant:{tenant}" if env == "live" else f"{env}/tenant:{tenant}"
-            shown[tenant] = await read_state(topic)
-            if _seen(shown[tenant]) == left[tenant]:
-                del left[tenant]
-        if not left or time.monotonic() >= deadline:
-            break
-        await asyncio.sleep(POLL_S)
-    return [f"{tenant} ends at {_told(_seen(shown[tenant]))}, not at {_told(it)}" for tenant, it in left.items()]
-
-
-def _seen(state: Json) -> Expected | None:
-    """What a state says, in the terms of what is expected; None where it is none or says something impossible."""
-    if not isinstance(state, dict):
-        return None
-    plan, scheduled, period = (_object(state.get(name)) for name in ("plan", "scheduled", "period"))
-    action, ends_at = scheduled.get("action"), period.get("ends_at")
+    Raises:
+        ScenarioError: the first thing that is wrong.
+    """
     try:
-        ends_us = parse_instant(ends_at) if isinstance(ends_at, str) else None
-    except ValueError:
-        return None
-    is_named = isinstance(action, str)
-    return Expected(str(plan.get("key")), str(state.get("status")), str(action) if is_named else None, ends_us)
-
-
-def _object(value: Json) -> Mapping[str, Json]:
-    return value if isinstance(value, dict) else {}
-
-
-def _told(it: Expected | None) -> str:
-    if it is None:
-        return "nothing"
-    then = f", then {it.scheduled}" if it.scheduled else ""
-    until = f", paid until {rfc3339(it.period_ends_us)}" if it.period_ends_us is not None else ""
-    return f"{it.plan} {it.status}{then}{until}"
+        found = _SCENARIO.validate_python(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(name, str(error)) from error
+    except ValidationError as error:
+        raise ScenarioError(name, in_words(error)) from error
+    if not all(isinstance(entry.get("do"), str) for entry in found.history):
+        raise ScenarioError(name, 'history: each entry needs an action, as { do = "upgrade" }')
+    unknown = sorted(({str(entry["do"]) for entry in found.history} | set(found.mix)) - set(ACTIONS))
+    if unknown:
+        raise ScenarioError(name, f"unknown action {unknown[0]}; the actions are: {', '.join(ACTIONS)}")
+    if not found.history and not (found.mix and found.actions):
+        raise ScenarioError(name, "nothing happens: give a history, or actions and a mix")
+    if found.faults.outage_to < found.faults.outage_from:
+        raise ScenarioError(name, "faults.outage_to must not be below outage_from")
+    return found

@@ -7,21 +7,21 @@ What the receiver must end at is read from that world, not from the events.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal
 
 import orjson
 
 from sync.simulator.paddle import entities
+from sync.simulator.scenarios.scenario import Faults, Scenario
 from sync.simulator.world import actions, ids, rules
+from sync.simulator.world.actions import Scene
 from sync.simulator.world.errors import ApiError, ControlError
 from sync.simulator.world.ids import Mint
-from sync.simulator.world.model import Event, Json, Subscription, World
-from sync.simulator.world.moments import SECOND_US
+from sync.simulator.world.model import SECOND_US, Event, Json, Subscription, World
 from sync.simulator.world.offers import Offers
-from sync.simulator.world.scene import Params, Scene
-from sync.simulator.world.turn import Outcome
+from sync.simulator.world.turn import Outcome, Turn
 
 STALE_S = 2 * 24 * 3600
 """How old the signature of a stale delivery is: more than any receiver should tolerate."""
@@ -30,51 +30,6 @@ TRIES = 20
 """How often a random action is drawn again where it makes no sense for its tenant, before the turn is passed."""
 
 Kind = Literal["genuine", "forged", "stale"]
-
-
-@dataclass(frozen=True, slots=True)
-class Faults:
-    """What goes wrong on the way. Shares are from 0 to 1, of the deliveries.
-
-    `reorder`: moved by up to `window` places. `duplicate`: sent twice, as a retry or as a replay under a new
-    notification id. `drop`: the first attempt lost, the event sent again later. `late`: held back to the end. `stale`:
-    first sent with a signature too old, which must be refused. `forge`: followed by an altered copy that is signed with
-    another secret, which must be refused. `skew_s`: the signing clock is off by up to so much either way.
-    `ahead_s`: the provider's own clock, and so every stamp in the bodies, is ahead by so much.
-    `outage_from` to `outage_to`: this part of the deliveries finds nobody, and comes after it in any order.
-    """
-
-    reorder: float = 0.0
-    window: int = 10
-    duplicate: float = 0.0
-    drop: float = 0.0
-    late: float = 0.0
-    stale: float = 0.0
-    forge: float = 0.0
-    skew_s: int = 0
-    ahead_s: int = 0
-    outage_from: float = 0.0
-    outage_to: float = 0.0
-    outage_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """What happens to how many tenants, and what goes wrong on the way.
-
-    `history`: done for every tenant, in turns. `mix`: action -> weight, drawn `actions` times for each tenant after
-    that. `step_s`: the longest time between two actions. `parallel`: how many deliveries are under way at once.
-    """
-
-    title: str
-    env: str = "live"
-    tenants: int = 5
-    history: tuple[Mapping[str, Json], ...] = ()
-    mix: Mapping[str, int] = field(default_factory=dict)
-    actions: int = 0
-    step_s: int = 60
-    parallel: int = 1
-    faults: Faults = field(default_factory=Faults)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +136,15 @@ class _Stage:
 
     def _act(self, tenant: str, entry: Mapping[str, Json]) -> None:
         for due in rules.due(self._world, self._now_us):
-            self._keep(rules.renew(self._world, due, self._now_us, self._mint))
-        params = {name: value for name, value in entry.items() if name != "do"}
-        scene = Scene(self._world, self._offers, tenant, Params(params), self._now_us, self._mint)
-        self._keep(actions.act(str(entry["do"]), scene))
+            self._keep(rules.renew(self._turn(), self._world.subscriptions[due]))
+        action = str(entry["do"])
+        given = {name: value for name, value in entry.items() if name != "do"}
+        params = actions.read(action, {"tenant": tenant, **given})
+        self._keep(actions.act(action, Scene(self._turn(), self._offers, params)))
         self._now_us += self._random.randint(1, self._scenario.step_s * SECOND_US)
+
+    def _turn(self) -> Turn:
+        return Turn(self._world, self._now_us, self._mint)
 
     def _keep(self, outcome: Outcome) -> None:
         self._world = outcome.world

@@ -7,57 +7,146 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sync.simulator.world import rules
-from sync.simulator.world.amounts import BillingMode
-from sync.simulator.world.errors import ControlError, invalid_parameter
-from sync.simulator.world.model import Price, Subscription, World
-from sync.simulator.world.moments import DAY_US, SECOND_US
-from sync.simulator.world.offers import Offer
-from sync.simulator.world.orders import QUANTITY_MAX, Order, Patch
-from sync.simulator.world.scene import Scene
-from sync.simulator.world.turn import NewId, Outcome
-
-TRIAL_DAYS = 14
-"""How long a trial is, when nothing else is asked for."""
-
-TRIAL_DAYS_MAX = 365
-ENDS_IN_S_MAX = 366 * 24 * 3600
+from sync.simulator.world.errors import ControlError, in_words, invalid_parameter
+from sync.simulator.world.model import DAY_US, SECOND_US, InstantUs, Json, Price, Subscription
+from sync.simulator.world.offers import BillingMode, Offer, Offers
+from sync.simulator.world.rules import QUANTITY_MAX, Lines, Patch
+from sync.simulator.world.turn import Outcome, Turn
 
 _TENANT = re.compile(r"[A-Za-z0-9._~@-]{1,128}")
+
+P = TypeVar("P", bound=BaseModel)
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Params(BaseModel):
+    """The parameters of an action, each with the default that counts where it is not given."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    tenant: Text
+    env: Text | None = None
+    subscription_id: Text | None = None
+    wait: bool = False
+    deliver: bool = True
+    plan: Text | None = None
+    addon: Text | None = None
+    quantity: Annotated[int, Field(ge=1, le=QUANTITY_MAX)] | None = None
+    new: bool = False
+    linked: bool = True
+    days: Annotated[int, Field(ge=1, le=365)] = 14
+    ends_in_s: Annotated[int, Field(ge=1, le=366 * 24 * 3600)] | None = None
+    when: Literal["period_end", "now"] = "period_end"
+    resume_at: InstantUs | None = None
+
 
 COMMON = frozenset({"tenant", "env", "subscription_id", "wait", "deliver"})
 """The parameters that every action takes."""
 
 
-def act(action: str, scene: Scene) -> Outcome:
-    """The outcome of a control action.
+def validated(kind: type[P], values: Mapping[str, Json]) -> P:
+    """Return `values` as parameters of this kind.
 
     Raises:
-        ControlError: there is no such action, a parameter is wrong, or it makes no sense as things are.
-        ApiError: the provider does not do it.
+        ControlError: one is missing or wrong.
     """
-    if not _TENANT.fullmatch(scene.tenant):
-        raise invalid_parameter("tenant must be 1 to 128 of the characters A-Z a-z 0-9 . _ ~ @ -")
-    handler, allowed = _known(action)
-    unknown = sorted(set(scene.params.values) - COMMON - allowed)
-    if unknown:
-        takes = ", ".join(sorted(COMMON | allowed))
-        raise invalid_parameter(f"{action} takes no parameter {unknown[0]}; it takes: {takes}")
-    return handler(scene)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise invalid_parameter(in_words(error)) from error
 
 
-def _known(action: str) -> tuple[Handler, frozenset[str]]:
+def read(action: str, values: Mapping[str, Json]) -> Params:
+    """Return the parameters of an action.
+
+    Raises:
+        ControlError: there is no such action, or a parameter is unknown or wrong.
+    """
     if action not in ACTIONS:
         raise ControlError(404, "unknown_action", f"unknown action {action}; the actions are: {', '.join(ACTIONS)}")
-    return ACTIONS[action]
+    allowed = COMMON | ACTIONS[action][1]
+    unknown = sorted(set(values) - allowed)
+    if unknown:
+        takes = ", ".join(sorted(allowed))
+        raise invalid_parameter(f"{action} takes no parameter {unknown[0]}; it takes: {takes}")
+    params = validated(Params, values)
+    if not _TENANT.fullmatch(params.tenant):
+        raise invalid_parameter("tenant must be 1 to 128 of the characters A-Z a-z 0-9 . _ ~ @ -")
+    return params
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """All that an action is decided on."""
+
+    turn: Turn
+    offers: Offers
+    params: Params
+
+    def live(self) -> Subscription | None:
+        """The subscription meant: the one named, else the tenant's newest live one, one with a plan before others."""
+        tenant, named = self.params.tenant, self.params.subscription_id
+        mine = [
+            sub
+            for sub in self.turn.world.subscriptions.values()
+            if sub.tenant == tenant and sub.env == self.offers.env and (sub.is_live or sub.id == named)
+        ]
+        if named is not None:
+            found = next((sub for sub in mine if sub.id == named), None)
+            if found is None:
+                raise ControlError(404, "no_subscription", f"tenant {tenant} has no subscription {named}")
+            return found
+        plans = self.offers.plan_price_ids
+        return max(mine, key=lambda sub: (sub.item(plans) is not None, sub.created_us), default=None)
+
+    def subscription(self) -> Subscription:
+        """As `live`, where there has to be one."""
+        found = self.live()
+        if found is None:
+            nothing = f"tenant {self.params.tenant} has no live subscription in {self.offers.env}"
+            raise ControlError(409, "no_subscription", f"{nothing}; start one with upgrade or trial")
+        return found
+
+    def plan_of(self, subscription: Subscription) -> Offer | None:
+        """The plan that a subscription holds, or None where it holds add-ons only."""
+        item = subscription.item(self.offers.plan_price_ids)
+        return None if item is None else self.offers.plan_of_price(item.price.id)
+
+    def update(self, current: Subscription, lines: Lines) -> Outcome:
+        """Return the subscription with other lines, billed at once where that is possible."""
+        mode: BillingMode = "do_not_bill" if current.status in ("trialing", "paused") else "prorated_immediately"
+        return rules.update(self.turn, current, Patch(lines=lines, mode=mode))
+
+    def checkout(self, offer: Offer, trial_us: int | None = None) -> Outcome:
+        """Return the new subscription of an offer."""
+        env, params = self.offers.env, self.params
+        ends_us = None if params.ends_in_s is None else self.turn.now_us + params.ends_in_s * SECOND_US
+        lines = ((_sold(self, offer), params.quantity or 1),)
+        return rules.checkout(
+            self.turn, env, params.tenant, lines, trial_us=trial_us, ends_us=ends_us, linked=params.linked
+        )
+
+
+def act(action: str, scene: Scene) -> Outcome:
+    """The outcome of a control action whose parameters were read.
+
+    Raises:
+        ControlError: it makes no sense as things are.
+        ApiError: the provider does not do it.
+    """
+    return ACTIONS[action][0](scene)
 
 
 def _upgrade(scene: Scene) -> Outcome:
-    current = None if scene.params.flag("new", False) else scene.live()
+    current = None if scene.params.new else scene.live()
     if current is None:
-        plan = _plan_above(scene, _default_rank(scene), "the default plan")
-        return rules.checkout(scene.world, _order(scene, plan, None), scene.now_us, scene.new_id)
+        return scene.checkout(_plan_above(scene, _default_rank(scene), "the default plan"))
     held = scene.plan_of(current)
     plan = _plan_above(scene, held.rank, held.name) if held else _plan_above(scene, _default_rank(scene), "no plan")
     return _swap(scene, current, plan)
@@ -68,59 +157,46 @@ def _downgrade(scene: Scene) -> Outcome:
     held = scene.plan_of(current)
     if held is None:
         raise ControlError(409, "no_plan", "the subscription holds add-ons only; cancel it or use remove_addon")
-    named = scene.params.text("plan")
-    plan = _plan(scene, named) if named else _next_below(scene, held)
+    plan = _plan(scene, scene.params.plan) if scene.params.plan else _next_below(scene, held)
     if plan.rank >= held.rank and not plan.is_default:
         raise ControlError(409, "not_lower", f"{plan.name} is not below {held.name}; use upgrade")
-    if plan.is_default:
-        at_once = scene.params.choice("when", ("period_end", "now")) == "now"
-        return rules.cancel(scene.world, current.id, at_once, scene.now_us, scene.new_id)
-    return _swap(scene, current, plan)
+    return _cancel(scene) if plan.is_default else _swap(scene, current, plan)
 
 
 def _trial(scene: Scene) -> Outcome:
-    current = None if scene.params.flag("new", False) else scene.live()
+    current = None if scene.params.new else scene.live()
     if current is not None:
-        raise ControlError(
-            409,
-            "has_subscription",
-            f'tenant {scene.tenant} has subscription {current.id}; cancel it, or send "new": true for one more',
-        )
-    days = scene.params.number("days", TRIAL_DAYS_MAX) or TRIAL_DAYS
+        has = f"tenant {scene.params.tenant} has subscription {current.id}"
+        raise ControlError(409, "has_subscription", f'{has}; cancel it, or send "new": true for one more')
     plan = _plan_above(scene, _default_rank(scene), "the default plan")
-    return rules.checkout(scene.world, _order(scene, plan, days * DAY_US), scene.now_us, scene.new_id)
+    return scene.checkout(plan, scene.params.days * DAY_US)
 
 
 def _cancel(scene: Scene) -> Outcome:
-    at_once = scene.params.choice("when", ("period_end", "now")) == "now"
-    return rules.cancel(scene.world, scene.subscription().id, at_once, scene.now_us, scene.new_id)
+    return rules.cancel(scene.turn, scene.subscription(), scene.params.when == "now")
 
 
 def _uncancel(scene: Scene) -> Outcome:
     current = scene.subscription()
     if current.scheduled is None:
         raise ControlError(409, "nothing_scheduled", f"subscription {current.id} has no scheduled change to remove")
-    return rules.update(scene.world, current.id, Patch(clears_schedule=True), scene.now_us, scene.new_id)
+    return rules.update(scene.turn, current, Patch(clears_schedule=True))
 
 
 def _pause(scene: Scene) -> Outcome:
-    at_once = scene.params.choice("when", ("period_end", "now")) == "now"
-    resume_us = scene.params.instant("resume_at")
-    current = scene.subscription()
-    return rules.pause(
-        scene.world, current.id, at_once, resume_us, "start_new_billing_period", scene.now_us, scene.new_id
-    )
+    at_once, resume_us = scene.params.when == "now", scene.params.resume_at
+    return rules.pause(scene.turn, scene.subscription(), at_once, resume_us, "start_new_billing_period")
 
 
 def _resume(scene: Scene) -> Outcome:
     current = scene.subscription()
     if current.status != "paused" and current.scheduled is not None and current.scheduled.action == "pause":
-        return rules.update(scene.world, current.id, Patch(clears_schedule=True), scene.now_us, scene.new_id)
-    return rules.resume(scene.world, current.id, None, "start_new_billing_period", scene.now_us, scene.new_id)
+        return rules.update(scene.turn, current, Patch(clears_schedule=True))
+    return rules.resume(scene.turn, current, None, "start_new_billing_period")
 
 
 def _seats(scene: Scene) -> Outcome:
-    quantity = scene.params.number("quantity", QUANTITY_MAX)
+    quantity = scene.params.quantity
     if quantity is None:
         raise invalid_parameter("seats needs a quantity")
     current = scene.subscription()
@@ -128,73 +204,58 @@ def _seats(scene: Scene) -> Outcome:
     if plan is None:
         raise ControlError(409, "no_plan", f"subscription {current.id} holds no plan to have seats of")
     lines = tuple((item.price, quantity if item.price.id == plan.price.id else item.quantity) for item in current.items)
-    return _update_lines(scene, current, lines)
+    return scene.update(current, lines)
 
 
 def _addon(scene: Scene) -> Outcome:
     addon = _addon_offer(scene)
-    quantity = scene.params.number("quantity", QUANTITY_MAX) or 1
-    price = _sold(scene, addon).prices[0]
-    if scene.params.flag("new", False):
-        order = Order(scene.offers.env, scene.tenant, ((price, quantity),), linked=scene.params.flag("linked", True))
-        return rules.checkout(scene.world, order, scene.now_us, scene.new_id)
+    if scene.params.new:
+        return scene.checkout(addon)
+    price = _sold(scene, addon)
     current = scene.subscription()
-    kept = tuple((item.price, item.quantity) for item in current.items if item.price.id not in addon.price_ids)
-    return _update_lines(scene, current, (*kept, (price, quantity)))
+    return scene.update(current, (*_without(current, addon), (price, scene.params.quantity or 1)))
 
 
 def _remove_addon(scene: Scene) -> Outcome:
     addon = _addon_offer(scene)
     current = scene.subscription()
-    kept = tuple((item.price, item.quantity) for item in current.items if item.price.id not in addon.price_ids)
+    kept = _without(current, addon)
     if len(kept) == len(current.items):
         raise ControlError(409, "no_addon", f"subscription {current.id} does not hold the add-on {addon.key}")
-    return _update_lines(scene, current, kept)
+    return scene.update(current, kept)
 
 
 def _period(scene: Scene) -> Outcome:
-    ends_in_s = scene.params.number("ends_in_s", ENDS_IN_S_MAX)
-    if ends_in_s is None:
+    if scene.params.ends_in_s is None:
         raise invalid_parameter("period needs ends_in_s: in how many seconds the current period ends")
-    ends_us = scene.now_us + ends_in_s * SECOND_US
-    return rules.move_end(scene.world, scene.subscription().id, ends_us, scene.now_us, scene.new_id)
+    return rules.move_end(scene.turn, scene.subscription(), scene.turn.now_us + scene.params.ends_in_s * SECOND_US)
 
 
-def _plainly(transition: Callable[[World, str, int, NewId], Outcome]) -> Handler:
+def _plainly(transition: Callable[[Turn, Subscription], Outcome]) -> Handler:
     """The handler that applies a transition which needs nothing but the subscription."""
-    return lambda scene: transition(scene.world, scene.subscription().id, scene.now_us, scene.new_id)
+    return lambda scene: transition(scene.turn, scene.subscription())
 
 
 def _swap(scene: Scene, current: Subscription, plan: Offer) -> Outcome:
     """The plan's line replaced, everything else kept; the number of seats too, unless another is asked for."""
     held = current.item(scene.offers.plan_price_ids)
-    quantity = scene.params.number("quantity", QUANTITY_MAX) or (held.quantity if held else 1)
+    quantity = scene.params.quantity or (held.quantity if held else 1)
     others = tuple((item.price, item.quantity) for item in current.items if item is not held)
-    return _update_lines(scene, current, ((_sold(scene, plan).prices[0], quantity), *others))
+    return scene.update(current, ((_sold(scene, plan), quantity), *others))
 
 
-def _update_lines(scene: Scene, current: Subscription, lines: tuple[tuple[Price, int], ...]) -> Outcome:
-    mode: BillingMode = "do_not_bill" if current.status in ("trialing", "paused") else "prorated_immediately"
-    return rules.update(scene.world, current.id, Patch(lines=lines, mode=mode), scene.now_us, scene.new_id)
-
-
-def _order(scene: Scene, plan: Offer, trial_us: int | None) -> Order:
-    quantity = scene.params.number("quantity", QUANTITY_MAX) or 1
-    ends_in_s = scene.params.number("ends_in_s", ENDS_IN_S_MAX)
-    ends_us = None if ends_in_s is None else scene.now_us + ends_in_s * SECOND_US
-    lines = ((_sold(scene, plan).prices[0], quantity),)
-    return Order(scene.offers.env, scene.tenant, lines, trial_us, ends_us, scene.params.flag("linked", True))
+def _without(current: Subscription, addon: Offer) -> Lines:
+    return tuple((item.price, item.quantity) for item in current.items if item.price.id not in addon.price_ids)
 
 
 def _plan_above(scene: Scene, rank: int, than: str) -> Offer:
     """The plan named, which has to rank above `rank`; unnamed, the next one up that is sold."""
-    named = scene.params.text("plan")
-    if named is None:
+    if scene.params.plan is None:
         above = next((plan for plan in scene.offers.plans if plan.rank > rank and plan.prices), None)
         if above is None:
             raise ControlError(409, "no_higher_plan", f"no plan with a price in {scene.offers.env} is above {than}")
         return above
-    plan = _plan(scene, named)
+    plan = _plan(scene, scene.params.plan)
     if plan.rank <= rank:
         raise ControlError(409, "not_higher", f"{plan.name} is not above {than}; use downgrade, or seats")
     return plan
@@ -217,7 +278,7 @@ def _plan(scene: Scene, key: str) -> Offer:
 
 
 def _addon_offer(scene: Scene) -> Offer:
-    key = scene.params.text("addon")
+    key = scene.params.addon
     known = ", ".join(addon.key for addon in scene.offers.addons) or "none"
     if key is None:
         raise invalid_parameter(f"addon must name an add-on of the catalog; it has: {known}")
@@ -227,14 +288,12 @@ def _addon_offer(scene: Scene) -> Offer:
     return addon
 
 
-def _sold(scene: Scene, offer: Offer) -> Offer:
+def _sold(scene: Scene, offer: Offer) -> Price:
+    """The price at which an offer is sold."""
     if not offer.prices:
-        raise ControlError(
-            409,
-            "no_price",
-            f"{offer.name} has no price in {scene.offers.env}; add prices.paddle.{scene.offers.env} to the catalog",
-        )
-    return offer
+        missing = f"{offer.name} has no price in {scene.offers.env}"
+        raise ControlError(409, "no_price", f"{missing}; add prices.paddle.{scene.offers.env} to the catalog")
+    return offer.prices[0]
 
 
 def _default_rank(scene: Scene) -> int:

@@ -1,16 +1,26 @@
 """What the simulator remembers: subscriptions, transactions, events, all frozen values. Pure; how they look on the wire
-is the business of `paddle`, how they change that of `world`.
+is the business of `paddle`, how they change that of `rules`.
 
 Instants are integers, microseconds since 1970, named `_us`.
 """
 
 from __future__ import annotations
 
+import calendar
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
 
-from pydantic import JsonValue
+from pydantic import BeforeValidator, JsonValue
+
+from sync.core import instants
+
+SECOND_US = 1_000_000
+MINUTE_US = 60 * SECOND_US
+DAY_US = 24 * 60 * MINUTE_US
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Json = JsonValue
 """Any JSON value."""
@@ -18,6 +28,27 @@ Json = JsonValue
 Status = Literal["active", "canceled", "past_due", "paused", "trialing"]
 Change = Literal["cancel", "pause", "resume"]
 OnResume = Literal["start_new_billing_period", "continue_existing_billing_period"]
+
+
+def month_after(at_us: int) -> int:
+    """Return the same time of day one calendar month later, on the last day where the month is shorter."""
+    at = _EPOCH + timedelta(microseconds=at_us)
+    year, month = (at.year, at.month + 1) if at.month < 12 else (at.year + 1, 1)
+    day = min(at.day, calendar.monthrange(year, month)[1])
+    return (at.replace(year=year, month=month, day=day) - _EPOCH) // timedelta(microseconds=1)
+
+
+def parse_us(text: object) -> int:
+    """Return microseconds since 1970 of an RFC 3339 instant.
+
+    Raises:
+        ValueError: the text is not one, or has no zone.
+    """
+    return instants.parse(text) // instants.NS_PER_US
+
+
+InstantUs = Annotated[int, BeforeValidator(parse_us)]
+"""A request's RFC 3339 time, read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,19 @@
-"""What one environment sells: the catalog's plans and add-ons as prices. Pure; made from the catalog."""
+"""What one environment sells, made from the catalog, and what that costs. Pure; no tax, one currency.
+
+Source of the proration rule: developer.paddle.com/concepts/subscriptions/proration.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal
 
+from sync.billing.catalog.catalog import Addon, Catalog, Plan
 from sync.simulator.world import ids
-from sync.simulator.world.model import Price
+from sync.simulator.world.model import MINUTE_US, Item, Period, Price
 
-PROVIDER = "paddle"
+CURRENCY = "USD"
 
 AMOUNT_PER_RANK = 100
 """Minor units a plan costs a month for each point of its rank: the catalog states no amounts, so they are made up."""
@@ -17,40 +21,14 @@ AMOUNT_PER_RANK = 100
 ADDON_AMOUNT = 500
 """Minor units any add-on costs a month."""
 
-
-class PlanLike(Protocol):
-    """What is read of a catalog's plan."""
-
-    @property
-    def key(self) -> str: ...  # noqa: D102
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def rank(self) -> int: ...  # noqa: D102
-    @property
-    def default(self) -> bool: ...  # noqa: D102
-    @property
-    def prices(self) -> Mapping[str, Mapping[str, Sequence[str]]]: ...  # noqa: D102
-
-
-class AddonLike(Protocol):
-    """What is read of a catalog's add-on."""
-
-    @property
-    def key(self) -> str: ...  # noqa: D102
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def prices(self) -> Mapping[str, Mapping[str, Sequence[str]]]: ...  # noqa: D102
-
-
-class CatalogLike(Protocol):
-    """What is read of a catalog."""
-
-    @property
-    def plans(self) -> Mapping[str, PlanLike]: ...  # noqa: D102
-    @property
-    def addons(self) -> Mapping[str, AddonLike]: ...  # noqa: D102
+BillingMode = Literal[
+    "prorated_immediately",
+    "prorated_next_billing_period",
+    "full_immediately",
+    "full_next_billing_period",
+    "do_not_bill",
+]
+"""Paddle's `proration_billing_mode`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,34 +80,51 @@ class Offers:
         return next((addon for addon in self.addons if addon.key == key), None)
 
 
-def of(catalog: CatalogLike, env: str) -> Offers:
+def of(catalog: Catalog, env: str) -> Offers:
     """What the catalog sells in `env`, for Paddle."""
-    plans = (
-        Offer(
-            plan.key,
-            plan.name,
-            plan.rank,
-            plan.default,
-            _prices(_ids(plan.prices, env), f"plan:{plan.key}", plan.name, AMOUNT_PER_RANK * max(plan.rank, 0)),
-        )
-        for plan in catalog.plans.values()
+    plans = sorted(catalog.plans.values(), key=lambda plan: plan.rank)
+    return Offers(
+        env,
+        tuple(_offer(plan, env, plan.rank, plan.default, AMOUNT_PER_RANK * max(plan.rank, 0)) for plan in plans),
+        tuple(_offer(addon, env, 0, False, ADDON_AMOUNT) for addon in catalog.addons.values()),
     )
-    addons = (
-        Offer(
-            addon.key,
-            addon.name,
-            0,
-            False,
-            _prices(_ids(addon.prices, env), f"addon:{addon.key}", addon.name, ADDON_AMOUNT),
-        )
-        for addon in catalog.addons.values()
-    )
-    return Offers(env, tuple(sorted(plans, key=lambda plan: plan.rank)), tuple(addons))
 
 
-def _ids(prices: Mapping[str, Mapping[str, Sequence[str]]], env: str) -> Sequence[str]:
-    return prices.get(PROVIDER, {}).get(env, ())
+def _offer(of: Plan | Addon, env: str, rank: int, is_default: bool, amount: int) -> Offer:
+    product_id = ids.derived("pro", f"{'plan' if isinstance(of, Plan) else 'addon'}:{of.key}")
+    price_ids = of.prices.get("paddle", {}).get(env, ())
+    prices = tuple(Price(price_id, product_id, of.name, amount) for price_id in price_ids)
+    return Offer(of.key, of.name, rank, is_default, prices)
 
 
-def _prices(price_ids: Iterable[str], product: str, name: str, amount: int) -> tuple[Price, ...]:
-    return tuple(Price(price_id, ids.derived("pro", product), name, amount) for price_id in price_ids)
+def monthly(items: Iterable[Item]) -> int:
+    """Minor units that these lines cost a month."""
+    return sum(item.price.amount * item.quantity for item in items)
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What an item change costs, in minor units: `credit` for what is given up, `charge` for what is taken, and
+    whether it is billed `at_once`."""
+
+    credit: int
+    charge: int
+    at_once: bool
+
+    @property
+    def due(self) -> int:
+        """What the customer pays for it; negative is a credit to the customer."""
+        return self.charge - self.credit
+
+
+def change(old: Iterable[Item], new: Iterable[Item], period: Period, now_us: int, mode: BillingMode) -> Charge:
+    """What replacing the lines `old` by `new` costs at `now_us`, under a billing mode. Whole minutes are prorated."""
+    before, after = monthly(old), monthly(new)
+    at_once = mode.endswith("_immediately")
+    if mode == "do_not_bill":
+        return Charge(0, 0, at_once)
+    if mode.startswith("full_"):
+        return Charge(0, max(after - before, 0), at_once)
+    whole = max((period.ends_us - period.starts_us) // MINUTE_US, 1)
+    left = min(max((period.ends_us - now_us) // MINUTE_US / whole, 0.0), 1.0)
+    return Charge(round(before * left), round(after * left), at_once)

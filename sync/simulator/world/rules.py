@@ -1,4 +1,4 @@
-"""The provider's rules: a world and an action in, a new world and its events out. Pure: instant and ids are arguments.
+"""The provider's rules: a turn and a subscription in, a new world and its events out. Pure.
 
 Each function returns an Outcome, or raises ApiError as Paddle would, and then nothing has changed. Rejected are item
 changes while past due, within 30 minutes of the next bill, or with a billing mode that a scheduled change forbids; a
@@ -8,88 +8,108 @@ Source: developer.paddle.com/build/subscriptions and /webhooks/simulator for the
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from sync.simulator.world import amounts, ids
+from sync.simulator.world import ids, offers
 from sync.simulator.world.errors import ApiError
-from sync.simulator.world.model import Item, OnResume, Period, ScheduledChange, Subscription, World
-from sync.simulator.world.moments import month_after
-from sync.simulator.world.orders import Order, Patch, check_lines, check_patch
-from sync.simulator.world.transitions import (
-    billed,
-    effected,
-    ended,
-    failed,
-    merged,
-    paused,
-    period_after,
-    resumed,
-    scheduled,
+from sync.simulator.world.model import (
+    MINUTE_US,
+    Item,
+    Json,
+    OnResume,
+    Period,
+    Price,
+    ScheduledChange,
+    Subscription,
+    World,
+    month_after,
 )
-from sync.simulator.world.turn import NewId, Outcome, Turn
+from sync.simulator.world.offers import BillingMode
+from sync.simulator.world.turn import Outcome, Turn, billed, merged
 
 SUBSCRIPTIONS_MAX = 10_000
 """How many subscriptions a world can hold."""
 
+LOCK_US = 30 * MINUTE_US
+"""How long before a bill a subscription can no longer be updated (Paddle: 30 minutes)."""
 
-def find(world: World, subscription_id: str) -> Subscription:
-    """The subscription with this id.
+QUANTITY_MAX = 10_000
+"""The most units of one price on a subscription."""
 
-    Raises:
-        ApiError: `not_found`.
+Lines = tuple[tuple[Price, int], ...]
+"""(price, quantity)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """An update of a subscription; None leaves a field as it is.
+
+    `lines`: the complete new list; `custom_data` is set when `sets_custom_data`.
+    `prevents_on_decline`: a declined charge undoes the change instead of making the subscription past due.
     """
-    subscription = world.subscriptions.get(subscription_id)
-    if subscription is None:
-        raise ApiError("not_found", f"Subscription {subscription_id} not found.")
-    return subscription
+
+    lines: Lines | None = None
+    mode: BillingMode | None = None
+    clears_schedule: bool = False
+    next_us: int | None = None
+    sets_custom_data: bool = False
+    custom_data: dict[str, Json] | None = None
+    prevents_on_decline: bool = True
 
 
-def checkout(world: World, order: Order, now_us: int, new_id: NewId) -> Outcome:
-    """A new subscription: created and activated and paid, or created and trialing where the order has a trial."""
-    if len(world.subscriptions) >= SUBSCRIPTIONS_MAX:
-        raise ApiError("invalid_field", f"the simulator holds at most {SUBSCRIPTIONS_MAX} subscriptions")
-    turn = Turn(world, now_us, new_id)
+def checkout(
+    turn: Turn,
+    env: str,
+    tenant: str,
+    lines: Lines,
+    *,
+    trial_us: int | None = None,
+    ends_us: int | None = None,
+    linked: bool,
+) -> Outcome:
+    """Return a new subscription: created and activated and paid, or created and trialing where it has a trial.
+
+    Args:
+        trial_us: how long it is free.
+        ends_us: when the first period ends, if not in a month.
+        linked: whether custom_data names the tenant, as an application's checkout should.
+    """
+    full = f"the simulator holds at most {SUBSCRIPTIONS_MAX} subscriptions"
+    _refuse_if(len(turn.world.subscriptions) >= SUBSCRIPTIONS_MAX, "invalid_field", full)
+    _check_lines(lines)
     at_us = turn.stamp()
-    check_lines(order.lines)
-    free_until = None if order.trial_us is None else at_us + order.trial_us
-    period = Period(at_us, order.ends_us or free_until or month_after(at_us))
-    owner = f"{order.env}/{order.tenant}"
+    is_trial = trial_us is not None
+    free_until = None if trial_us is None else at_us + trial_us
+    billed_us = None if is_trial else at_us
+    period = Period(at_us, ends_us or free_until or month_after(at_us))
+    owner = f"{env}/{tenant}"
     subscription = Subscription(
         id=turn.new_id("sub"),
-        env=order.env,
-        tenant=order.tenant,
+        env=env,
+        tenant=tenant,
         customer_id=ids.derived("ctm", owner),
         address_id=ids.derived("add", owner),
-        status="active" if order.trial_us is None else "trialing",
-        items=tuple(
-            Item(price, quantity, at_us, at_us, at_us if order.trial_us is None else None)
-            for price, quantity in order.lines
-        ),
+        status="trialing" if is_trial else "active",
+        items=tuple(Item(price, quantity, at_us, at_us, billed_us) for price, quantity in lines),
         created_us=at_us,
         updated_us=at_us,
         started_us=at_us,
-        first_billed_us=at_us if order.trial_us is None else None,
+        first_billed_us=billed_us,
         next_us=period.ends_us,
         period=period,
-        trial=None if order.trial_us is None else period,
-        custom_data={"tenant_id": order.tenant} if order.linked else None,
+        trial=period if is_trial else None,
+        custom_data={"tenant_id": tenant} if linked else None,
     )
     transaction_id = turn.new_id("txn")
     turn.tell("subscription.created", subscription, transaction_id)
-    if order.trial_us is None:
-        turn.tell("subscription.activated", subscription)
-        turn.tell_paid(subscription, amounts.monthly(subscription.items), "web", transaction_id)
-    else:
-        turn.tell("subscription.trialing", subscription)
-        turn.tell_paid(subscription, 0, "web", transaction_id)
+    turn.tell("subscription.trialing" if is_trial else "subscription.activated", subscription)
+    turn.tell_paid(subscription, 0 if is_trial else offers.monthly(subscription.items), "web", transaction_id)
     return turn.done(subscription)
 
 
-def update(world: World, subscription_id: str, patch: Patch, now_us: int, new_id: NewId) -> Outcome:
+def update(turn: Turn, before: Subscription, patch: Patch) -> Outcome:
     """The subscription with a patch applied, told by `subscription.updated`, and the payment if one was due at once."""
-    before = find(world, subscription_id)
-    check_patch(before, patch, now_us)
-    turn = Turn(world, now_us, new_id)
+    _check_patch(before, patch, turn.now_us)
     at_us = turn.stamp()
     after = replace(before, updated_us=at_us)
     if patch.clears_schedule:
@@ -103,11 +123,10 @@ def update(world: World, subscription_id: str, patch: Patch, now_us: int, new_id
     due = 0
     if patch.lines is not None and patch.mode is not None:
         after = replace(after, items=merged(before.items, patch.lines, at_us))
-        charge = amounts.change(before.items, after.items, before.period, now_us, patch.mode)
+        charge = offers.change(before.items, after.items, before.period, turn.now_us, patch.mode)
         due = charge.due if charge.at_once else 0
     if due > 0 and before.declines:
-        if patch.prevents_on_decline:
-            raise ApiError("subscription_payment_declined")
+        _refuse_if(patch.prevents_on_decline, "subscription_payment_declined")
         after = replace(after, status="past_due")
     turn.tell("subscription.updated", after)
     if after.status == "past_due" and before.status != "past_due":
@@ -117,135 +136,99 @@ def update(world: World, subscription_id: str, patch: Patch, now_us: int, new_id
     return turn.done(after)
 
 
-def cancel(world: World, subscription_id: str, at_once: bool, now_us: int, new_id: NewId) -> Outcome:
+def cancel(turn: Turn, before: Subscription, at_once: bool) -> Outcome:
     """The subscription canceled, or set to be at the end of its period. A paused one is always canceled at once."""
-    before = find(world, subscription_id)
-    if not before.is_live:
-        raise ApiError("subscription_is_canceled_action_invalid")
-    turn = Turn(world, now_us, new_id)
+    _refuse_if(not before.is_live, "subscription_is_canceled_action_invalid")
     if at_once or before.status == "paused":
-        return ended(turn, before)
-    return scheduled(turn, before, ScheduledChange("cancel", before.period.ends_us))
+        return turn.ended(before)
+    return turn.scheduled(before, ScheduledChange("cancel", before.period.ends_us))
 
 
-def pause(
-    world: World,
-    subscription_id: str,
-    at_once: bool,
-    resume_us: int | None,
-    on_resume: OnResume,
-    now_us: int,
-    new_id: NewId,
-) -> Outcome:
+def pause(turn: Turn, before: Subscription, at_once: bool, resume_us: int | None, on_resume: OnResume) -> Outcome:
     """The subscription paused, or set to be at the end of its period; `resume_us` says when it comes back by itself."""
-    before = find(world, subscription_id)
-    if not before.is_live:
-        raise ApiError("subscription_is_canceled_action_invalid")
-    if before.status == "paused":
-        raise ApiError("subscription_cannot_be_paused")
-    starts_us = now_us if at_once else before.period.ends_us
-    if resume_us is not None and resume_us <= starts_us:
-        raise ApiError("invalid_field", "resume_at must be after the pause begins")
-    turn = Turn(world, now_us, new_id)
+    _refuse_if(not before.is_live, "subscription_is_canceled_action_invalid")
+    _refuse_if(before.status == "paused", "subscription_cannot_be_paused")
+    starts_us = turn.now_us if at_once else before.period.ends_us
+    is_over = resume_us is not None and resume_us <= starts_us
+    _refuse_if(is_over, "invalid_field", "resume_at must be after the pause begins")
     if at_once:
-        return paused(turn, before, resume_us, on_resume)
-    return scheduled(turn, before, ScheduledChange("pause", before.period.ends_us, resume_us, on_resume))
+        return turn.paused(before, resume_us, on_resume)
+    return turn.scheduled(before, ScheduledChange("pause", before.period.ends_us, resume_us, on_resume))
 
 
-def resume(
-    world: World, subscription_id: str, at_us: int | None, on_resume: OnResume, now_us: int, new_id: NewId
-) -> Outcome:
+def resume(turn: Turn, before: Subscription, at_us: int | None, on_resume: OnResume) -> Outcome:
     """The paused subscription active again, now or (`at_us`) scheduled; with a pause still to come, its end set."""
-    before = find(world, subscription_id)
-    if not before.is_live:
-        raise ApiError("subscription_is_canceled_action_invalid")
-    if at_us is not None and at_us <= now_us:
-        raise ApiError("invalid_field", "effective_from must be a time to come")
-    turn = Turn(world, now_us, new_id)
+    _refuse_if(not before.is_live, "subscription_is_canceled_action_invalid")
+    is_past = at_us is not None and at_us <= turn.now_us
+    _refuse_if(is_past, "invalid_field", "effective_from must be a time to come")
     if before.status == "paused":
         if at_us is None:
-            return resumed(turn, before, on_resume, now_us)
-        return scheduled(turn, before, ScheduledChange("resume", at_us, None, on_resume), replaces=True)
+            return turn.resumed(before, on_resume)
+        return turn.scheduled(before, ScheduledChange("resume", at_us, None, on_resume), replaces=True)
     coming = before.scheduled
     if at_us is None or coming is None or coming.action != "pause":
         raise ApiError("subscription_must_be_paused")
-    if at_us <= coming.effective_us:
-        raise ApiError("invalid_field", "effective_from must be after the pause begins")
-    return scheduled(turn, before, replace(coming, resume_us=at_us, on_resume=on_resume), replaces=True)
+    is_over = at_us <= coming.effective_us
+    _refuse_if(is_over, "invalid_field", "effective_from must be after the pause begins")
+    return turn.scheduled(before, replace(coming, resume_us=at_us, on_resume=on_resume), replaces=True)
 
 
-def activate(world: World, subscription_id: str, now_us: int, new_id: NewId) -> Outcome:
+def activate(turn: Turn, before: Subscription) -> Outcome:
     """The trial over and the first month paid; past due where the payment is declined."""
-    before = find(world, subscription_id)
-    if before.status != "trialing":
-        raise ApiError("subscription_cannot_activate")
-    turn = Turn(world, now_us, new_id)
+    _refuse_if(before.status != "trialing", "subscription_cannot_activate")
     if before.declines:
-        return failed(turn, before, Period(now_us, month_after(now_us)))
+        return turn.failed(before, Period(turn.now_us, month_after(turn.now_us)))
     at_us = turn.stamp()
-    after = billed(before, Period(at_us, month_after(at_us)), at_us)
-    turn.tell("subscription.activated", after)
-    turn.tell("subscription.updated", after)
-    turn.tell_paid(after, amounts.monthly(after.items), "subscription_recurring")
-    return turn.done(after)
+    return turn.renewed(billed(before, Period(at_us, month_after(at_us)), at_us), "activated", "updated")
 
 
-def renew(world: World, subscription_id: str, now_us: int, new_id: NewId) -> Outcome:
+def renew(turn: Turn, before: Subscription) -> Outcome:
     """The current period over: whatever the provider does then. A scheduled change takes effect, a trial becomes paid,
     a pause that has an end ends; else the next month is billed, or fails where the payment is declined."""
-    before = find(world, subscription_id)
-    turn = Turn(world, now_us, new_id)
-    if before.scheduled is not None:
-        return effected(turn, before, before.scheduled, now_us)
+    change = before.scheduled
+    if change is not None:
+        match change.action:
+            case "cancel":
+                return turn.ended(before)
+            case "pause":
+                return turn.paused(before, change.resume_us, change.on_resume)
+            case "resume":
+                return turn.resumed(before, change.on_resume)
     if before.status == "trialing":
-        return activate(world, subscription_id, now_us, new_id)
-    if before.status != "active":
-        raise ApiError("subscription_not_active")
-    period = period_after(before.period, now_us)
+        return activate(turn, before)
+    _refuse_if(before.status != "active", "subscription_not_active")
+    period = _period_after(before.period, turn.now_us)
     if before.declines:
-        return failed(turn, before, period)
-    after = billed(before, period, turn.stamp())
-    turn.tell("subscription.updated", after)
-    turn.tell_paid(after, amounts.monthly(after.items), "subscription_recurring")
-    return turn.done(after)
+        return turn.failed(before, period)
+    return turn.renewed(billed(before, period, turn.stamp()), "updated")
 
 
-def fail_renewal(world: World, subscription_id: str, now_us: int, new_id: NewId) -> Outcome:
+def fail_renewal(turn: Turn, before: Subscription) -> Outcome:
     """The renewal tried and declined: told in three, `updated` (active, the new period), `updated` (past due),
     `past_due`. The first looks like a paid renewal that did not happen; that is how Paddle tells it."""
-    before = find(world, subscription_id)
-    if before.status not in ("active", "trialing"):
-        raise ApiError("subscription_not_active")
-    return failed(Turn(world, now_us, new_id), before, period_after(before.period, now_us))
+    _refuse_if(before.status not in ("active", "trialing"), "subscription_not_active")
+    return turn.failed(before, _period_after(before.period, turn.now_us))
 
 
-def recover(world: World, subscription_id: str, now_us: int, new_id: NewId) -> Outcome:
+def recover(turn: Turn, before: Subscription) -> Outcome:
     """The overdue bill paid, and the payment method good again."""
-    before = find(world, subscription_id)
-    if before.status != "past_due":
-        raise ApiError("invalid_field", f"the subscription is {before.status}, nothing is overdue")
-    turn = Turn(world, now_us, new_id)
+    is_paid = before.status != "past_due"
+    _refuse_if(is_paid, "invalid_field", f"the subscription is {before.status}, nothing is overdue")
     after = replace(billed(before, before.period, turn.stamp()), declines=False)
-    turn.tell_paid(after, amounts.monthly(after.items), "subscription_recurring")
-    turn.tell("subscription.updated", after)
-    return turn.done(after)
+    turn.tell_paid(after, offers.monthly(after.items), "subscription_recurring")
+    return turn.told(after, "updated")
 
 
-def decline(world: World, subscription_id: str, now_us: int, new_id: NewId) -> Outcome:
+def decline(turn: Turn, before: Subscription) -> Outcome:
     """The payment method refusing from now on, until `recover`. Tells nothing, as a provider would not know yet."""
-    before = find(world, subscription_id)
-    if not before.is_live:
-        raise ApiError("subscription_is_canceled_action_invalid")
-    return Turn(world, now_us, new_id).done(replace(before, declines=True))
+    _refuse_if(not before.is_live, "subscription_is_canceled_action_invalid")
+    return turn.done(replace(before, declines=True))
 
 
-def move_end(world: World, subscription_id: str, ends_us: int, now_us: int, new_id: NewId) -> Outcome:
+def move_end(turn: Turn, before: Subscription, ends_us: int) -> Outcome:
     """The current period, and what is scheduled for its end, ending at `ends_us`: how a user moves time. Unlike an
     update it is not bound by the 30 minutes before a bill."""
-    before = find(world, subscription_id)
-    if before.status not in ("active", "trialing", "past_due"):
-        raise ApiError("subscription_not_active")
-    turn = Turn(world, now_us, new_id)
+    _refuse_if(before.status not in ("active", "trialing", "past_due"), "subscription_not_active")
     period = Period(min(before.period.starts_us, ends_us), ends_us)
     after = replace(
         before,
@@ -255,8 +238,7 @@ def move_end(world: World, subscription_id: str, ends_us: int, now_us: int, new_
         scheduled=None if before.scheduled is None else replace(before.scheduled, effective_us=ends_us),
         updated_us=turn.stamp(),
     )
-    turn.tell("subscription.updated", after)
-    return turn.done(after)
+    return turn.told(after, "updated")
 
 
 def due(world: World, now_us: int) -> tuple[str, ...]:
@@ -265,8 +247,50 @@ def due(world: World, now_us: int) -> tuple[str, ...]:
 
 
 def _is_due(subscription: Subscription, now_us: int) -> bool:
-    if not subscription.is_live:
-        return False
     if subscription.scheduled is not None:
         return subscription.scheduled.effective_us <= now_us
     return subscription.status in ("active", "trialing") and subscription.next_us <= now_us
+
+
+def _period_after(period: Period, now_us: int) -> Period:
+    """The next month: from the end of this one, or from now where it is ended early."""
+    starts_us = min(period.ends_us, now_us)
+    return Period(starts_us, month_after(starts_us))
+
+
+def _refuse_if(condition: bool, code: str, detail: str | None = None) -> None:
+    if condition:
+        raise ApiError(code, detail)
+
+
+def _check_lines(lines: Lines) -> None:
+    _refuse_if(not lines, "subscription_all_items_removed")
+    _refuse_if(len({price.id for price, _ in lines}) < len(lines), "subscription_duplicate_price_ids")
+    is_valid = all(1 <= quantity <= QUANTITY_MAX for _, quantity in lines)
+    _refuse_if(not is_valid, "subscription_quantity_not_valid", f"quantity must be from 1 to {QUANTITY_MAX}")
+
+
+def _check_patch(before: Subscription, patch: Patch, now_us: int) -> None:
+    """Return if a subscription can be updated so at `now_us`.
+
+    Raises:
+        ApiError: it cannot.
+    """
+    _refuse_if(not before.is_live, "subscription_update_when_canceled")
+    if patch.lines is None and patch.next_us is None:
+        return
+    is_locked = before.bills_us is not None and before.bills_us - now_us <= LOCK_US
+    is_paused, is_billed = before.status == "paused", patch.mode != "do_not_bill"
+    is_bound = before.scheduled is not None and not patch.clears_schedule
+    is_late = patch.mode in ("prorated_next_billing_period", "full_next_billing_period")
+    is_soon = patch.next_us is not None and patch.next_us - now_us <= LOCK_US
+    _refuse_if(before.status == "past_due", "subscription_update_when_past_due")
+    _refuse_if(is_locked, "subscription_locked_renewal")
+    _refuse_if(patch.mode is None, "subscription_items_update_missing_proration_billing_mode")
+    _refuse_if(is_paused and patch.next_us is not None, "subscription_only_update_items_on_paused_subscription")
+    _refuse_if(is_paused and is_billed, "subscription_incorrect_proration_on_paused_subscription")
+    _refuse_if(before.status == "trialing" and is_billed, "subscription_trialing_items_update_invalid_options")
+    _refuse_if(is_bound and is_late, "subscription_invalid_billing_mode_for_scheduled_change")
+    _refuse_if(is_soon, "subscription_next_billed_at_too_soon")
+    if patch.lines is not None:
+        _check_lines(patch.lines)

@@ -1,11 +1,27 @@
-"""One action's working copy of the world: stamps, collects the events, and becomes an outcome. Pure."""
+"""One action's working copy of the world: a subscription's transitions, and the events that tell of them. Pure.
+
+A transition happens here once it is clear that it may happen; `rules` says when.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from sync.simulator.world.model import Event, Subscription, Transaction, World
+from sync.simulator.world import offers
+from sync.simulator.world.errors import ApiError
+from sync.simulator.world.model import (
+    Event,
+    Item,
+    OnResume,
+    Period,
+    Price,
+    ScheduledChange,
+    Subscription,
+    Transaction,
+    World,
+    month_after,
+)
 
 EVENTS_KEPT = 1_000
 """How many events the world remembers, the newest ones; list-events reads these."""
@@ -24,24 +40,23 @@ class Outcome:
 
 
 class Turn:
-    """The working copy: rising stamps, new ids, and the events so far."""
+    """The working copy: rising stamps, new ids, and the events so far. `world` is the one before the action."""
 
     def __init__(self, world: World, now_us: int, new_id: NewId) -> None:
-        self._subscriptions = dict(world.subscriptions)
-        self._before = world.events
-        self._told: list[Event] = []
-        self._stamp_us = world.stamp_us
-        self._now_us = now_us
+        self.world = world
+        self.now_us = now_us
         self._new_id = new_id
+        self._stamp_us = world.stamp_us
+        self._told: list[Event] = []
 
     def stamp(self) -> int:
         """Now, or a microsecond after the last stamp where the clock has not moved."""
-        self._stamp_us = max(self._stamp_us + 1, self._now_us)
+        self._stamp_us = max(self._stamp_us + 1, self.now_us)
         return self._stamp_us
 
     def new_id(self, prefix: str) -> str:
         """Return a new id of this kind."""
-        return self._new_id(prefix, self._now_us)
+        return self._new_id(prefix, self.now_us)
 
     def tell(self, kind: str, data: Subscription | Transaction, transaction_id: str | None = None) -> None:
         """Add an event."""
@@ -70,8 +85,83 @@ class Turn:
             ),
         )
 
-    def done(self, subscription: Subscription) -> Outcome:
+    def done(self, after: Subscription) -> Outcome:
         """Return the outcome: the world with this subscription and the events."""
-        self._subscriptions[subscription.id] = subscription
-        events = (*self._before, *self._told)[-EVENTS_KEPT:]
-        return Outcome(World(self._subscriptions, events, self._stamp_us), subscription, tuple(self._told))
+        subscriptions = {**self.world.subscriptions, after.id: after}
+        events = (*self.world.events, *self._told)[-EVENTS_KEPT:]
+        return Outcome(World(subscriptions, events, self._stamp_us), after, tuple(self._told))
+
+    def told(self, after: Subscription, *kinds: str) -> Outcome:
+        """Return the outcome of which events of the subscription tell, such as `updated`."""
+        for kind in kinds:
+            self.tell(f"subscription.{kind}", after)
+        return self.done(after)
+
+    def ended(self, before: Subscription) -> Outcome:
+        """Return the subscription canceled."""
+        at_us = self.stamp()
+        after = replace(before, status="canceled", canceled_us=at_us, updated_us=at_us, scheduled=None, paused_us=None)
+        return self.told(after, "canceled", "updated")
+
+    def paused(self, before: Subscription, resume_us: int | None, on_resume: OnResume) -> Outcome:
+        """Return the subscription paused, to come back at `resume_us` if that is given."""
+        at_us = self.stamp()
+        back = None if resume_us is None else ScheduledChange("resume", resume_us, None, on_resume)
+        after = replace(before, status="paused", paused_us=at_us, updated_us=at_us, scheduled=back)
+        return self.told(after, "paused", "updated")
+
+    def resumed(self, before: Subscription, on_resume: OnResume) -> Outcome:
+        """Return the paused subscription active again, in its old period or in a new one that is paid."""
+        at_us = self.stamp()
+        back = replace(before, paused_us=None, scheduled=None)
+        if on_resume == "continue_existing_billing_period" and self.now_us < before.period.ends_us:
+            return self.told(replace(back, status="active", updated_us=at_us), "resumed", "updated")
+        return self.renewed(billed(back, Period(at_us, month_after(at_us)), at_us), "resumed", "updated")
+
+    def renewed(self, after: Subscription, *kinds: str) -> Outcome:
+        """Return the subscription with its month paid, told by `kinds` and then by the payment."""
+        for kind in kinds:
+            self.tell(f"subscription.{kind}", after)
+        self.tell_paid(after, offers.monthly(after.items), "subscription_recurring")
+        return self.done(after)
+
+    def failed(self, before: Subscription, period: Period) -> Outcome:
+        """Return the renewal tried and declined, told in three events; the first looks like one that was paid."""
+        looks_paid = billed(before, period, self.stamp())
+        self.tell("subscription.updated", looks_paid)
+        after = replace(looks_paid, status="past_due", updated_us=self.stamp(), declines=True)
+        return self.told(after, "updated", "past_due")
+
+    def scheduled(self, before: Subscription, change: ScheduledChange, replaces: bool = False) -> Outcome:
+        """Return the subscription with a change to come.
+
+        Raises:
+            ApiError: one is to come already, and this one does not replace it.
+        """
+        if before.scheduled is not None and not replaces:
+            raise ApiError("subscription_locked_pending_changes")
+        return self.told(replace(before, scheduled=change, updated_us=self.stamp()), "updated")
+
+
+def billed(before: Subscription, period: Period, at_us: int) -> Subscription:
+    """Active, with `period` paid."""
+    return replace(
+        before,
+        status="active",
+        updated_us=at_us,
+        first_billed_us=before.first_billed_us or at_us,
+        next_us=period.ends_us,
+        period=period,
+        items=tuple(replace(item, billed_us=period.starts_us) for item in before.items),
+    )
+
+
+def merged(before: Sequence[Item], lines: Sequence[tuple[Price, int]], at_us: int) -> tuple[Item, ...]:
+    """Return the items that (price, quantity) make of those before; a price that was there stays the same item."""
+    held: Mapping[str, Item] = {item.price.id: item for item in before}
+    return tuple(
+        replace(held[price.id], quantity=quantity, updated_us=at_us)
+        if price.id in held
+        else Item(price, quantity, at_us, at_us, at_us)
+        for price, quantity in lines
+    )

@@ -21,8 +21,8 @@ def test_the_least_that_is_needed() -> None:
     assert settings.secrets == {"live": ("s1",)}
     assert settings.api_keys == {}
     assert settings.webhook_url == "http://127.0.0.1:8000/webhooks/paddle"
-    assert (settings.catalog_path, settings.data_dir) == (Path("/etc/catalog.toml"), Path(".planwire"))
-    assert settings.watch_pid == 0
+    assert (settings.common.catalog_path, settings.common.data_dir) == (Path("/etc/catalog.toml"), Path(".planwire"))
+    assert settings.common.watch_pid == 0
 
 
 def test_everything_set() -> None:
@@ -43,7 +43,7 @@ def test_everything_set() -> None:
     assert settings.secrets == {"live": ("a", "d"), "sandbox": ("b:c",)}
     assert settings.api_keys == {"live": ("k",)}
     assert settings.webhook_url == "http://127.0.0.1:9/hook"
-    assert (settings.data_dir, settings.watch_pid) == (Path("/var/lib/planwire"), 42)
+    assert (settings.common.data_dir, settings.common.watch_pid) == (Path("/var/lib/planwire"), 42)
 
 
 def test_the_webhook_is_the_web_process_s() -> None:

@@ -6,10 +6,10 @@ from urllib.parse import parse_qsl
 import pytest
 from pydantic import JsonValue
 
+from sync.core.instants import text_us
 from sync.simulator.paddle import api
 from sync.simulator.world.errors import ApiError
 from sync.simulator.world.model import Subscription
-from sync.simulator.world.moments import rfc3339
 from tests.support.world import LIVE, SANDBOX, Play, held, kinds, price_id
 
 
@@ -82,7 +82,7 @@ def test_the_next_bill_can_be_compared(comparison: str, count: int) -> None:
     play = Play()
     middle = several(play)[2]
 
-    page = api.list_subscriptions(play.world, "live", {f"next_billed_at{comparison}": rfc3339(middle.next_us)})
+    page = api.list_subscriptions(play.world, "live", {f"next_billed_at{comparison}": text_us(middle.next_us)})
 
     assert len(page.data) == count
 
@@ -118,7 +118,7 @@ def test_events_can_be_narrowed() -> None:
     play = Play()
     play.subscribed()
     play.do("cancel")
-    newest = rfc3339(play.world.events[-1].occurred_us)
+    newest = text_us(play.world.events[-1].occurred_us)
 
     assert len(api.list_events(play.world, "live", {"event_type": "subscription.updated"}).data) == 1
     assert len(api.list_events(play.world, "live", {"from": newest}).data) == 1
@@ -132,15 +132,16 @@ def test_an_environment_s_key_sees_its_own_only() -> None:
 
     assert api.own(play.world, "live", mine.id) == mine
     assert refused(lambda: api.own(play.world, "sandbox", mine.id)) == "not_found"
+    assert refused(lambda: api.own(play.world, "live", "sub_x")) == "not_found"
     for operation in (api.update, *api.OPERATIONS.values()):
-        assert refused(lambda: operation(play.world, SANDBOX, mine.id, {}, play.now_us, play.new_id)) == "not_found"  # noqa: B023 - called at once
+        assert refused(lambda: operation(play.turn(), SANDBOX, mine.id, {})) == "not_found"  # noqa: B023 - called at once
     assert refused(lambda: api.preview(play.world, SANDBOX, mine.id, {}, play.now_us)) == "not_found"
     assert api.list_subscriptions(play.world, "sandbox", {}).data == []
 
 
 def patch(play: Play, body: JsonValue) -> JsonValue:
     subscription = next(iter(play.world.subscriptions.values()))
-    return held(play.keep(api.update(play.world, LIVE, subscription.id, body, play.now_us, play.new_id)))  # type: ignore[return-value]
+    return held(play.keep(api.update(play.turn(), LIVE, subscription.id, body)))  # type: ignore[return-value]
 
 
 def test_a_patch_replaces_items_and_keeps_the_quantity_of_those_held() -> None:
@@ -232,7 +233,7 @@ def test_an_end_is_at_the_next_period_by_default(operation: str, body: JsonValue
     play = Play()
     subscription = play.subscribed()
 
-    outcome = api.OPERATIONS[operation](play.world, LIVE, subscription.id, body, play.now_us, play.new_id)
+    outcome = api.OPERATIONS[operation](play.turn(), LIVE, subscription.id, body)
 
     assert outcome.subscription.scheduled is not None
     assert outcome.subscription.scheduled.action == operation
@@ -253,7 +254,7 @@ def test_wrong_operations_are_refused(operation: str, body: JsonValue) -> None:
     subscription = play.subscribed()
 
     def act() -> object:
-        return api.OPERATIONS[operation](play.world, LIVE, subscription.id, body, play.now_us, play.new_id)
+        return api.OPERATIONS[operation](play.turn(), LIVE, subscription.id, body)
 
     assert refused(act) == "invalid_field"
 
@@ -267,7 +268,7 @@ def test_a_pause_takes_its_end_and_how_it_resumes() -> None:
         "on_resume": "continue_existing_billing_period",
     }
 
-    outcome = api.pause(play.world, LIVE, subscription.id, body, play.now_us, play.new_id)
+    outcome = api.pause(play.turn(), LIVE, subscription.id, body)
 
     assert outcome.subscription.scheduled is not None
     assert outcome.subscription.scheduled.on_resume == "continue_existing_billing_period"

@@ -12,12 +12,13 @@ from paddle_billing.Notifications.Entities.Subscription import Subscription as W
 from paddle_billing.Notifications.Entities.SubscriptionCreated import SubscriptionCreated
 from paddle_billing.Notifications.Entities.Transaction import Transaction as WebhookTransaction
 
-from sync.simulator.paddle import entities, envelopes
-from sync.simulator.world import amounts
-from sync.simulator.world.amounts import Charge
-from sync.simulator.world.errors import ApiError, FieldError
-from sync.simulator.world.model import Event
-from sync.simulator.world.moments import parse, rfc3339
+from sync.core.instants import text_us
+from sync.simulator.paddle import entities
+from sync.simulator.paddle.routes import error_document
+from sync.simulator.world import offers
+from sync.simulator.world.errors import ApiError
+from sync.simulator.world.model import Event, parse_us
+from sync.simulator.world.offers import Charge
 from tests.support.world import Play
 
 LIVES = {
@@ -52,7 +53,7 @@ def said(body: Any, entity: Any) -> None:
         if isinstance(value, str) and isinstance(parsed, str | int):
             assert str(parsed) == value
         elif isinstance(value, str) and name.endswith("_at"):
-            assert int(parsed.timestamp() * 1_000_000) == parse(value)
+            assert int(parsed.timestamp() * 1_000_000) == parse_us(value)
         elif value is None:
             assert parsed in (None, [])
 
@@ -89,7 +90,7 @@ def test_the_envelope_is_the_webhook_s() -> None:
     body = entities.envelope(event, "ntf_1")
 
     assert list(body) == ["event_id", "event_type", "occurred_at", "data", "notification_id"]
-    assert body["occurred_at"] == rfc3339(event.occurred_us)
+    assert body["occurred_at"] == text_us(event.occurred_us)
     assert "notification_id" not in entities.envelope(event, None)
 
 
@@ -111,8 +112,8 @@ def test_a_scheduled_end_nulls_the_next_bill_and_keeps_the_status(action: str) -
     assert body["status"] == "active"
     assert body["next_billed_at"] is None
     assert [item["next_billed_at"] for item in body["items"]] == [None]
-    assert body["scheduled_change"] == {"action": action, "effective_at": rfc3339(ends_us), "resume_at": None}
-    assert body["current_billing_period"]["ends_at"] == rfc3339(ends_us)
+    assert body["scheduled_change"] == {"action": action, "effective_at": text_us(ends_us), "resume_at": None}
+    assert body["current_billing_period"]["ends_at"] == text_us(ends_us)
 
 
 @pytest.mark.parametrize("action", ["cancel", "pause"])
@@ -135,7 +136,7 @@ def test_a_past_due_one_shows_the_new_unpaid_period() -> None:
 
     body: Any = entities.subscription(play.do("past_due").subscription)
 
-    assert body["current_billing_period"]["starts_at"] == rfc3339(now_us)
+    assert body["current_billing_period"]["starts_at"] == text_us(now_us)
     assert body["next_billed_at"] == body["current_billing_period"]["ends_at"]
 
 
@@ -181,9 +182,9 @@ def test_a_preview_without_items_costs_nothing() -> None:
 
 
 def test_an_error_has_paddle_s_shape() -> None:
-    refusal = ApiError("invalid_field", fields=(FieldError("items", "must be a list"),))
+    refusal = ApiError("invalid_field", fields={"items": "must be a list"})
 
-    assert envelopes.error(refusal, "r1") == {
+    assert error_document(refusal, "r1") == {
         "error": {
             "type": "request_error",
             "code": "invalid_field",
@@ -201,12 +202,12 @@ def test_proration_counts_whole_minutes_of_what_is_left() -> None:
     after = play.do("upgrade").subscription
     half_us = (before.period.starts_us + before.period.ends_us) // 2
 
-    assert amounts.change(before.items, after.items, before.period, half_us, "prorated_immediately") == Charge(
+    assert offers.change(before.items, after.items, before.period, half_us, "prorated_immediately") == Charge(
         500, 1000, at_once=True
     )
-    assert amounts.change(before.items, after.items, before.period, half_us, "full_next_billing_period") == Charge(
+    assert offers.change(before.items, after.items, before.period, half_us, "full_next_billing_period") == Charge(
         0, 1000, at_once=False
     )
-    assert amounts.change(
+    assert offers.change(
         before.items, after.items, before.period, before.period.ends_us + 1, "prorated_immediately"
     ) == (Charge(0, 0, at_once=True))

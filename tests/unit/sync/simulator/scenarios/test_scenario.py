@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sync.simulator.scenarios.scenario import Report
-from sync.simulator.scenarios.scenario_file import ScenarioError, bundled, load, parse
-from sync.simulator.scenarios.script import Faults
+from sync.simulator.scenarios.scenario import Faults, ScenarioError, bundled, load, parse
 
 LEAST = 'title = "T"\nhistory = [{ do = "upgrade" }]\n'
 
@@ -69,18 +67,3 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ScenarioError, match="not UTF-8"):
         load(str(tmp_path / "x.toml"))
-
-
-def test_a_report_says_what_was_found() -> None:
-    report = Report(
-        "T", 7, 2, 10, 12, 1, {"200 applied": 10, "503": 1}, ("t-1 ends at free none, not at pro active",), False, 1.5
-    )
-
-    assert not report.is_ok
-    assert report.lines() == [
-        "T (seed 7): 1 violations",
-        "  10 events of 2 tenants in 12 deliveries, 1 retries, 1.5 s",
-        "  answers: 10 x 200 applied, 1 x 503",
-        "  checked: answers and the state of 2 tenants",
-        "  violation: t-1 ends at free none, not at pro active",
-    ]

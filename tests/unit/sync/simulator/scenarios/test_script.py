@@ -11,9 +11,10 @@ import pytest
 from pydantic import JsonValue
 
 from sync.simulator.scenarios import script
-from sync.simulator.scenarios.script import Expected, Faults, Scenario, Script
+from sync.simulator.scenarios.scenario import Faults, Scenario
+from sync.simulator.scenarios.script import Expected, Script
 from sync.simulator.world.errors import ControlError
-from sync.simulator.world.moments import DAY_US, parse
+from sync.simulator.world.model import DAY_US, parse_us
 from tests.support.world import LIVE, START_US
 
 CALM = Scenario("Calm", tenants=4, history=({"do": "upgrade"},), mix={"seats": 2, "upgrade": 1, "cancel": 1}, actions=6)
@@ -62,11 +63,11 @@ def test_without_faults_every_event_comes_once_and_in_order() -> None:
 
 
 def test_events_lie_in_the_past() -> None:
-    assert all(parse(json.loads(send.body)["occurred_at"]) <= START_US for send in write().sends)
+    assert all(parse_us(json.loads(send.body)["occurred_at"]) <= START_US for send in write().sends)
 
 
 def test_a_clock_ahead_moves_every_stamp() -> None:
-    stamps = [parse(json.loads(send.body)["occurred_at"]) for send in write(Faults(ahead_s=7 * 86_400)).sends]
+    stamps = [parse_us(json.loads(send.body)["occurred_at"]) for send in write(Faults(ahead_s=7 * 86_400)).sends]
 
     assert min(stamps) > START_US + 6 * DAY_US
 

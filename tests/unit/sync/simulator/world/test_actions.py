@@ -5,9 +5,8 @@ from pydantic import JsonValue
 
 from sync.billing.catalog import catalog
 from sync.simulator.world import actions, offers
-from sync.simulator.world.actions import ACTIONS
+from sync.simulator.world.actions import ACTIONS, Scene
 from sync.simulator.world.errors import ApiError, ControlError
-from sync.simulator.world.scene import Params, Scene
 from tests.support.world import Play, held, kinds
 
 
@@ -242,7 +241,8 @@ def test_what_the_provider_refuses_stays_its_refusal() -> None:
 def test_a_plan_without_a_price_says_where_to_add_one() -> None:
     unpriced = catalog.parse('[plans.a]\nname = "A"\nrank = 0\ndefault = true\n[plans.b]\nname = "B"\nrank = 1\n')
     play = Play()
-    scene = Scene(play.world, offers.of(unpriced, "live"), "acme", Params({"plan": "b"}), play.now_us, play.new_id)
+    params = actions.read("upgrade", {"tenant": "acme", "plan": "b"})
+    scene = Scene(play.turn(), offers.of(unpriced, "live"), params)
 
     with pytest.raises(ControlError, match=r"add prices\.paddle\.live to the catalog"):
         actions.act("upgrade", scene)

@@ -6,11 +6,19 @@ from dataclasses import replace
 import pytest
 
 from sync.simulator.world import rules
-from sync.simulator.world.amounts import BillingMode
 from sync.simulator.world.errors import ApiError
-from sync.simulator.world.model import Period, Price, Subscription, Transaction, World
-from sync.simulator.world.moments import DAY_US, MINUTE_US, SECOND_US, month_after
-from sync.simulator.world.orders import LOCK_US, QUANTITY_MAX, Patch
+from sync.simulator.world.model import (
+    DAY_US,
+    MINUTE_US,
+    SECOND_US,
+    Period,
+    Price,
+    Subscription,
+    Transaction,
+    month_after,
+)
+from sync.simulator.world.offers import BillingMode
+from sync.simulator.world.rules import LOCK_US, QUANTITY_MAX, Patch
 from sync.simulator.world.turn import EVENTS_KEPT, Outcome
 from tests.support.world import LIVE, START_US, Play, kinds, price_id
 
@@ -129,9 +137,7 @@ def test_a_pause_with_an_end_comes_back_by_itself() -> None:
     subscription = play.subscribed()
     back_us = play.now_us + DAY_US
 
-    paused = play.keep(
-        rules.pause(play.world, subscription.id, True, back_us, "start_new_billing_period", play.now_us, play.new_id)
-    )
+    paused = play.keep(rules.pause(play.turn(), play.current(subscription), True, back_us, "start_new_billing_period"))
     assert kinds(paused) == ["paused", "updated"]
     assert paused.subscription.scheduled is not None
     assert paused.subscription.scheduled.action == "resume"
@@ -149,7 +155,7 @@ def test_a_resume_can_continue_the_period() -> None:
     before = play.subscribed()
     play.do("pause", when="now")
 
-    back = rules.resume(play.world, before.id, None, "continue_existing_billing_period", play.now_us, play.new_id)
+    back = rules.resume(play.turn(), play.current(before), None, "continue_existing_billing_period")
 
     assert kinds(back) == ["resumed", "updated"]
     assert back.subscription.period == before.period
@@ -161,7 +167,7 @@ def test_a_period_that_is_over_is_not_continued() -> None:
     play.do("pause", when="now")
     late_us = before.period.ends_us
 
-    back = rules.resume(play.world, before.id, None, "continue_existing_billing_period", late_us, play.new_id)
+    back = rules.resume(play.turn(late_us), play.current(before), None, "continue_existing_billing_period")
 
     assert back.subscription.period.starts_us == late_us
 
@@ -172,7 +178,7 @@ def test_a_resume_can_be_set_for_later() -> None:
     play.do("pause", when="now")
     at_us = play.now_us + DAY_US
 
-    outcome = rules.resume(play.world, subscription.id, at_us, "start_new_billing_period", play.now_us, play.new_id)
+    outcome = rules.resume(play.turn(), play.current(subscription), at_us, "start_new_billing_period")
 
     assert outcome.subscription.status == "paused"
     assert rules.due(outcome.world, at_us) == (subscription.id,)
@@ -184,7 +190,7 @@ def test_the_end_of_a_pause_to_come_can_be_set() -> None:
     play.do("pause")
     at_us = subscription.period.ends_us + DAY_US
 
-    outcome = rules.resume(play.world, subscription.id, at_us, "start_new_billing_period", play.now_us, play.new_id)
+    outcome = rules.resume(play.turn(), play.current(subscription), at_us, "start_new_billing_period")
 
     assert outcome.subscription.scheduled is not None
     assert (outcome.subscription.scheduled.action, outcome.subscription.scheduled.resume_us) == ("pause", at_us)
@@ -249,7 +255,7 @@ def test_an_update_replaces_all_lines() -> None:
     subscription = play.subscribed("pro", 2)
     patch = Patch(lines=lines(("pro", 5), ("audit", 1)), mode="prorated_immediately")
 
-    outcome = rules.update(play.world, subscription.id, patch, play.now_us, play.new_id)
+    outcome = rules.update(play.turn(), play.current(subscription), patch)
 
     assert [(item.price.name, item.quantity) for item in outcome.subscription.items] == [("Pro", 5), ("Audit log", 1)]
     assert outcome.subscription.items[0].created_us == subscription.items[0].created_us
@@ -261,9 +267,7 @@ def test_a_change_that_is_billed_later_is_not_paid_now(mode: BillingMode) -> Non
     play = Play()
     subscription = play.subscribed("basic")
 
-    outcome = rules.update(
-        play.world, subscription.id, Patch(lines=lines(("pro", 1)), mode=mode), play.now_us, play.new_id
-    )
+    outcome = rules.update(play.turn(), play.current(subscription), Patch(lines=lines(("pro", 1)), mode=mode))
 
     assert kinds(outcome) == ["updated"]
 
@@ -282,7 +286,7 @@ def test_a_declined_charge_prevents_the_change() -> None:
     before = play.world
 
     patch = Patch(lines=lines(("pro", 1)), mode="prorated_immediately")
-    assert refused(lambda: rules.update(play.world, subscription.id, patch, play.now_us, play.new_id)) == (
+    assert refused(lambda: rules.update(play.turn(), play.current(subscription), patch)) == (
         "subscription_payment_declined"
     )
     assert play.world is before
@@ -294,7 +298,7 @@ def test_a_declined_charge_that_does_not_prevent_the_change_makes_it_past_due() 
     play.do("decline")
     patch = Patch(lines=lines(("pro", 1)), mode="prorated_immediately", prevents_on_decline=False)
 
-    outcome = rules.update(play.world, subscription.id, patch, play.now_us, play.new_id)
+    outcome = rules.update(play.turn(), play.current(subscription), patch)
 
     assert kinds(outcome) == ["updated", "past_due"]
     assert [item.price.name for item in outcome.subscription.items] == ["Pro"]
@@ -306,7 +310,7 @@ def test_items_cannot_change_while_past_due() -> None:
     play.do("past_due")
     patch = Patch(lines=lines(("basic", 1)), mode="do_not_bill")
 
-    assert refused(lambda: rules.update(play.world, subscription.id, patch, play.now_us, play.new_id)) == (
+    assert refused(lambda: rules.update(play.turn(), play.current(subscription), patch)) == (
         "subscription_update_when_past_due"
     )
 
@@ -317,7 +321,7 @@ def test_custom_data_can_change_while_past_due() -> None:
     play.do("past_due")
     patch = Patch(sets_custom_data=True, custom_data={"tenant_id": "other"})
 
-    outcome = rules.update(play.world, subscription.id, patch, play.now_us, play.new_id)
+    outcome = rules.update(play.turn(), play.current(subscription), patch)
 
     assert outcome.subscription.custom_data == {"tenant_id": "other"}
 
@@ -330,7 +334,7 @@ def test_items_cannot_change_within_thirty_minutes_of_the_bill(before_bill_us: i
     patch = Patch(lines=lines(("basic", 1)), mode="prorated_immediately")
 
     def act() -> Outcome:
-        return rules.update(play.world, subscription.id, patch, now_us, play.new_id)
+        return rules.update(play.turn(now_us), play.current(subscription), patch)
 
     if locked:
         assert refused(act) == "subscription_locked_renewal"
@@ -355,10 +359,10 @@ def test_a_scheduled_change_limits_the_billing_modes(mode: BillingMode, allowed:
     patch = Patch(lines=lines(("basic", 1)), mode=mode)
 
     if allowed:
-        outcome = rules.update(play.world, subscription.id, patch, play.now_us, play.new_id)
+        outcome = rules.update(play.turn(), play.current(subscription), patch)
         assert outcome.subscription.scheduled is not None
     else:
-        assert refused(lambda: rules.update(play.world, subscription.id, patch, play.now_us, play.new_id)) == (
+        assert refused(lambda: rules.update(play.turn(), play.current(subscription), patch)) == (
             "subscription_invalid_billing_mode_for_scheduled_change"
         )
 
@@ -369,7 +373,7 @@ def test_removing_the_scheduled_change_frees_the_billing_modes() -> None:
     play.do("cancel")
     patch = Patch(lines=lines(("basic", 1)), mode="full_next_billing_period", clears_schedule=True)
 
-    assert rules.update(play.world, subscription.id, patch, play.now_us, play.new_id).subscription.scheduled is None
+    assert rules.update(play.turn(), play.current(subscription), patch).subscription.scheduled is None
 
 
 BASIC = Patch(lines=lines(("basic", 1)), mode="prorated_immediately")
@@ -399,14 +403,14 @@ def test_updates_that_paddle_refuses(setup: list[str], patch: Patch, code: str) 
     for step in setup:
         play.do(step.removesuffix("_now"), when="now")
 
-    assert refused(lambda: rules.update(play.world, subscription.id, patch, play.now_us, play.new_id)) == code
+    assert refused(lambda: rules.update(play.turn(), play.current(subscription), patch)) == code
 
 
 def test_a_trial_s_items_change_without_a_bill_only() -> None:
     play = Play()
     trial = play.do("trial").subscription
 
-    assert refused(lambda: rules.update(play.world, trial.id, BASIC, play.now_us, play.new_id)) == (
+    assert refused(lambda: rules.update(play.turn(), play.current(trial), BASIC)) == (
         "subscription_trialing_items_update_invalid_options"
     )
 
@@ -416,7 +420,7 @@ def test_moving_the_next_bill_moves_the_end_of_the_trial() -> None:
     trial = play.do("trial").subscription
     to_us = play.now_us + 30 * DAY_US
 
-    outcome = rules.update(play.world, trial.id, Patch(next_us=to_us, mode="do_not_bill"), play.now_us, play.new_id)
+    outcome = rules.update(play.turn(), play.current(trial), Patch(next_us=to_us, mode="do_not_bill"))
 
     assert outcome.subscription.trial is not None
     assert (outcome.subscription.trial.ends_us, outcome.subscription.next_us) == (to_us, to_us)
@@ -479,9 +483,7 @@ def test_a_pause_cannot_end_before_it_begins(at_us: int) -> None:
     subscription = play.subscribed()
 
     assert refused(
-        lambda: rules.pause(
-            play.world, subscription.id, True, at_us, "start_new_billing_period", play.now_us, play.new_id
-        )
+        lambda: rules.pause(play.turn(), play.current(subscription), True, at_us, "start_new_billing_period")
     ) == ("invalid_field")
 
 
@@ -517,10 +519,6 @@ def test_an_action_leaves_the_world_it_was_given() -> None:
     play.do("cancel")
 
     assert (dict(before.subscriptions), before.events, before.stamp_us) == kept
-
-
-def test_an_unknown_subscription_is_not_found() -> None:
-    assert refused(lambda: rules.cancel(World(), "sub_x", True, START_US, Play().new_id)) == "not_found"
 
 
 def test_the_world_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

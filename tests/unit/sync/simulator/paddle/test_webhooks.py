@@ -3,7 +3,7 @@ from __future__ import annotations
 from paddle_billing.Notifications.PaddleSignature import PaddleSignature
 from paddle_billing.Notifications.Secret import Secret
 
-from sync.simulator.paddle.signature import sign
+from sync.simulator.paddle.webhooks import sign
 
 BODY = '{"data": "zürich"}'
 

@@ -1,0 +1,69 @@
+"""Sends webhooks as Paddle does: signed, to be answered in time. Verifying is the receiver's business.
+
+Source: developer.paddle.com/webhooks/signature-verification; several `h1` as while a secret is rotated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import httpx2
+import orjson
+
+HEADER = "Paddle-Signature"
+
+ANSWER_MAX_BYTES = 65_536
+"""How much of the receiver's answer is looked at."""
+
+
+def sign(body: bytes, secrets: Iterable[str], at_s: int) -> str:
+    """The value of the `Paddle-Signature` header: `ts=<unix seconds>;h1=<hex>`, one `h1` for each secret."""
+    signed = str(at_s).encode() + b":" + body
+    hashes = (hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest() for secret in secrets)
+    return ";".join([f"ts={at_s}", *(f"h1={value}" for value in hashes)])
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the receiver says: its status, and the answer's `outcome` or a problem's `code`; or what went wrong."""
+
+    status: int | None = None
+    outcome: str | None = None
+    error: str | None = None
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the receiver took the webhook."""
+        return self.status is not None and 200 <= self.status < 300
+
+
+def client(timeout_s: float) -> httpx2.AsyncClient:
+    """Return what `post` sends with. It uses no proxy of the environment: the receiver is the user's own and near."""
+    return httpx2.AsyncClient(timeout=timeout_s, trust_env=False, follow_redirects=False)
+
+
+async def post(http: httpx2.AsyncClient, url: str, body: bytes, secrets: Iterable[str], at_s: int) -> Answer:
+    """Send one webhook, signed at `at_s`; return the receiver's answer."""
+    headers = {"Content-Type": "application/json", "User-Agent": "Paddle", HEADER: sign(body, secrets, at_s)}
+    try:
+        async with http.stream("POST", url, content=body, headers=headers) as response:
+            answer = b""
+            async for chunk in response.aiter_bytes():
+                answer += chunk
+                if len(answer) > ANSWER_MAX_BYTES:
+                    break
+            return Answer(response.status_code, _outcome(answer))
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+        return Answer(error=f"{type(error).__name__}: {error}".rstrip(": "))
+
+
+def _outcome(answer: bytes) -> str | None:
+    try:
+        body = orjson.loads(answer)
+    except orjson.JSONDecodeError:
+        return None
+    found = body.get("outcome", body.get("code")) if isinstance(body, dict) else None
+    return found if isinstance(found, str) else None

@@ -1,0 +1,229 @@
+"""Torture for a webhook receiver: plays a scenario's script against it, and checks its answers and where it ends.
+
+Works against any stack that takes Paddle's webhooks, given the URL and the signing secret. With a way to read tenants'
+states, it also checks that they become what the provider's are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import httpx2
+import orjson
+
+from sync.billing.catalog.catalog import Catalog
+from sync.core.instants import text_us
+from sync.simulator.paddle import webhooks
+from sync.simulator.scenarios import script
+from sync.simulator.scenarios.scenario import Scenario, ScenarioError
+from sync.simulator.scenarios.script import Expected, Script, Send
+from sync.simulator.world import offers
+from sync.simulator.world.errors import ApiError, ControlError
+from sync.simulator.world.model import Json, parse_us
+
+TIMEOUT_S = 10.0
+CONVERGE_S = 15.0
+"""How long after the last delivery the receiver may take to show the final state."""
+
+POLL_S = 0.1
+
+RETRIES = 10
+RETRY_FIRST_S = 0.1
+RETRY_MAX_S = 3.0
+
+FORGER = "pdl_ntfset_of_somebody_else"
+"""What forged deliveries are signed with."""
+
+ReadState = Callable[[str], Awaitable[Json]]
+"""Reads a tenant's public state by its topic, such as `tenant:acme` or `sandbox/tenant:acme`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of a run. `violations`: each thing that a correct receiver does not do, in one line; none is good.
+
+    `answers`: "200 applied" and the like -> how often; `unread`: no state was read, so only answers were checked.
+    """
+
+    title: str
+    seed: int
+    tenants: int
+    events: int
+    sends: int
+    retries: int
+    answers: Mapping[str, int]
+    violations: tuple[str, ...]
+    unread: bool
+    seconds: float
+
+    @property
+    def is_ok(self) -> bool:
+        """True where nothing was violated."""
+        return not self.violations
+
+    def lines(self) -> list[str]:
+        """The report as text."""
+        answers = ", ".join(f"{count} x {answer}" for answer, count in sorted(self.answers.items())) or "none"
+        checked_what = "answers only" if self.unread else f"answers and the state of {self.tenants} tenants"
+        return [
+            f"{self.title} (seed {self.seed}): {'ok' if self.is_ok else f'{len(self.violations)} violations'}",
+            f"  {self.events} events of {self.tenants} tenants in {self.sends} deliveries, {self.retries} retries,"
+            f" {self.seconds:.1f} s",
+            f"  answers: {answers}",
+            f"  checked: {checked_what}",
+            *(f"  violation: {violation}" for violation in self.violations),
+        ]
+
+
+async def torture(
+    scenario: Scenario, seed: int, target: str, secret: str, catalog: Catalog, read_state: ReadState | None = None
+) -> Report:
+    """The report of one run.
+
+    Args:
+        seed: the same seed and time send the same bytes.
+        target: the webhook's URL.
+        secret: of its destination, in the scenario's environment.
+        read_state: checks the final states, where given; see `http_state`.
+
+    Raises:
+        ScenarioError: the scenario cannot be used with this catalog.
+    """
+    began = time.monotonic()
+    try:
+        written = script.write(scenario, seed, time.time_ns() // 1000, offers.of(catalog, scenario.env))
+    except (ControlError, ApiError) as error:
+        raise ScenarioError(scenario.title, str(error)) from error
+    async with webhooks.client(TIMEOUT_S) as http:
+        sender = _Sender(http, target, secret)
+        await sender.send_all(written.sends, scenario.parallel)
+    if read_state is not None:
+        sender.violations += await _unconverged(scenario.env, written, read_state)
+    return Report(
+        title=scenario.title,
+        seed=seed,
+        tenants=scenario.tenants,
+        events=written.events,
+        sends=len(written.sends),
+        retries=sender.retries,
+        answers=sender.answers,
+        violations=tuple(sender.violations),
+        unread=read_state is None,
+        seconds=time.monotonic() - began,
+    )
+
+
+def http_state(base_url: str, token: str) -> ReadState:
+    """A way to read states from a gateway at `base_url`; the token has to cover the scenario's tenants (`*`)."""
+
+    async def read(topic: str) -> Json:
+        async with httpx2.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as http:
+            response = await http.get(
+                f"{base_url.rstrip('/')}/v1/state/{topic}", headers={"Authorization": f"Bearer {token}"}
+            )
+        answer: Json = orjson.loads(response.content) if response.status_code == 200 else None
+        return answer.get("state") if isinstance(answer, dict) else None
+
+    return read
+
+
+async def _unconverged(env: str, written: Script, read_state: ReadState) -> list[str]:
+    """The tenants whose state is not, in time, what the provider's is; one line each."""
+    left = dict(written.expected)
+    shown: dict[str, Json] = {}
+    deadline = time.monotonic() + CONVERGE_S
+    while True:
+        for tenant in list(left):
+            topic = f"tenant:{tenant}" if env == "live" else f"{env}/tenant:{tenant}"
+            shown[tenant] = await read_state(topic)
+            if _seen(shown[tenant]) == left[tenant]:
+                del left[tenant]
+        if not left or time.monotonic() >= deadline:
+            break
+        await asyncio.sleep(POLL_S)
+    return [f"{tenant} ends at {_told(_seen(shown[tenant]))}, not at {_told(it)}" for tenant, it in left.items()]
+
+
+def _seen(state: Json) -> Expected | None:
+    """What a state says, in the terms of what is expected; None where it is none or says something impossible."""
+    if not isinstance(state, dict):
+        return None
+    plan, scheduled, period = (_object(state.get(name)) for name in ("plan", "scheduled", "period"))
+    action, ends_at = scheduled.get("action"), period.get("ends_at")
+    try:
+        ends_us = None if ends_at is None else parse_us(ends_at)
+    except ValueError:
+        return None
+    return Expected(str(plan.get("key")), str(state.get("status")), None if action is None else str(action), ends_us)
+
+
+def _object(value: Json) -> Mapping[str, Json]:
+    return value if isinstance(value, dict) else {}
+
+
+def _told(it: Expected | None) -> str:
+    if it is None:
+        return "nothing"
+    then = f", then {it.scheduled}" if it.scheduled else ""
+    until = f", paid until {text_us(it.period_ends_us)}" if it.period_ends_us is not None else ""
+    return f"{it.plan} {it.status}{then}{until}"
+
+
+class _Sender:
+    """Sends deliveries and holds each answer against what it should be."""
+
+    def __init__(self, http: httpx2.AsyncClient, target: str, secret: str) -> None:
+        self._http = http
+        self._target = target
+        self._secret = secret
+        self.answers = Counter[str]()
+        self.violations: list[str] = []
+        self.retries = 0
+
+    async def send_all(self, sends: Sequence[Send], parallel: int) -> None:
+        """Send in order, with at most `parallel` under way; a retry keeps its place among these."""
+        waiting = iter(sends)
+
+        async def send_some() -> None:
+            for send in waiting:
+                await asyncio.sleep(send.pause_s)
+                await self._deliver(send)
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(parallel):
+                tasks.create_task(send_some())
+
+    async def _deliver(self, send: Send) -> None:
+        """Send until it is answered as it should be; a genuine one is sent again, as a provider would."""
+        for attempt in range(RETRIES + 1):
+            status, answer = await self._post(send)
+            self.answers[answer] += 1
+            told = f"{send.event_type} {send.event_id} of {send.tenant}"
+            if send.kind != "genuine":
+                if status is not None and 400 <= status < 500:
+                    return
+                if status is not None and status < 500:
+                    self.violations.append(f"a {send.kind} {told} was answered {answer}")
+                    return
+            elif status is not None and 200 <= status < 300:
+                return
+            elif status is not None and status < 500 and status not in (408, 429):
+                self.violations.append(f"a genuine {told} was answered {answer}")
+                return
+            if attempt < RETRIES:
+                self.retries += 1
+                await asyncio.sleep(min(RETRY_FIRST_S * 2.0**attempt, RETRY_MAX_S))
+        self.violations.append(f"{told} was never taken: {answer}")
+
+    async def _post(self, send: Send) -> tuple[int | None, str]:
+        """The status, None without one, and the answer in words."""
+        at_s = time.time_ns() // 1_000_000_000 + send.skew_s
+        secret = FORGER if send.kind == "forged" else self._secret
+        answer = await webhooks.post(self._http, self._target, send.body, (secret,), at_s)
+        if answer.error is not None:
+            return None, answer.error.partition(":")[0]
+        return answer.status, f"{answer.status} {answer.outcome or ''}".strip()
