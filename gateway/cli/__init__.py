@@ -13,20 +13,20 @@ from typing import NoReturn
 
 import click
 
-from gateway.cli.admin import dev, parked, settings
+from gateway.cli.admin import dev, outbox, parked, settings
 from gateway.cli.backfill import backfill
 from gateway.cli.common import EXIT_FAILED, EXIT_USAGE
 from gateway.cli.inspect import diff, drift, log, trace
-from gateway.cli.outbox import outbox
 from gateway.cli.output import note
 from gateway.cli.publishing import publish, token, watch
 from gateway.cli.simulate import simulate
 from gateway.cli.top import top
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_COMMANDS = (token, publish, watch, simulate, parked, backfill, outbox, settings, dev, top, trace, log, diff, drift)
 
 
-@click.group(context_settings=_CONTEXT)
+@click.group(commands=_COMMANDS, context_settings=_CONTEXT)
 @click.version_option(package_name="planwire", message="planwire %(version)s")
 def cli() -> None:
     """Live plan and entitlement state, from the command line.
@@ -34,11 +34,6 @@ def cli() -> None:
     Secrets and addresses come from the environment (PLANWIRE_JWT_SECRET, PLANWIRE_PUBLISH_KEY, PORT, ...), completed
     from dev.env in PLANWIRE_DATA_DIR (default .planwire), which `make run` writes.
     """
-
-
-_COMMANDS = (token, publish, watch, simulate, parked, backfill, outbox, settings, dev, top, trace, log, diff, drift)
-for _command in _COMMANDS:
-    cli.add_command(_command)
 
 
 def main() -> NoReturn:

@@ -1,4 +1,4 @@
-"""Commands for operators: parked events, the list of settings, a local run."""
+"""Commands for operators: parked events, rejected rows of the outbox, the list of settings, a local run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from urllib.parse import quote
 
 import click
 
-from gateway.cli.common import environment_option, json_lines_option
-from gateway.cli.gateway_api import Api, with_publish_api
+from gateway.cli.common import Api, environment, environment_option, json_lines_option, with_publish_api
 from gateway.cli.output import say, say_json, say_json_lines, say_table
 
 PARKED_PAGE = 500
@@ -40,16 +39,29 @@ def parked(environ: str | None, limit: int, retry: str | None, as_json: bool, ap
             say(" ".join(str(answer[name]) for name in ("outcome", "version", "reason") if name in answer))
         return
     found: list[dict[str, Any]] = []
-    page: dict[str, Any] = {"next": ""}
-    while "next" in page and len(found) < limit:
-        cursor = {"after": page["next"]} if page["next"] else {}
+    has_more = True
+    while has_more and len(found) < limit:
         asked["limit"] = str(min(limit - len(found), PARKED_PAGE))
-        page = api.answer("GET", "/v1/parked", {**asked, **cursor})
+        page = api.answer("GET", "/v1/parked", asked)
         found += page.get("parked", [])
+        asked["after"] = page.get("next", "")
+        has_more = "next" in page
     if as_json:
         say_json_lines(found)
     else:
         say_table(_PARKED_COLUMNS, found, "nothing is parked")
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": [], "allow_interspersed_args": False}
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def outbox(arguments: tuple[str, ...]) -> None:
+    """List, retry or drop the rows that the outbox's relay rejected (needs psycopg)."""
+    from sync.outbox.rejected_rows import commands
+
+    # The relay's own commands, with the settings of a local run filled in.
+    commands.main(list(arguments), prog_name="planwire outbox", standalone_mode=False, obj=environment())
 
 
 @click.command()
@@ -68,7 +80,7 @@ def settings(as_json: bool, markdown: bool) -> None:
         raise click.UsageError("--json and --markdown exclude each other")
     found = settings_reference.everything()
     if as_json:
-        say(orjson.dumps(settings_reference.document(found), option=orjson.OPT_INDENT_2).decode())
+        say(orjson.dumps([setting._asdict() for setting in found], option=orjson.OPT_INDENT_2).decode())
     elif markdown:
         say(settings_reference.page(found).removesuffix("\n"))
     else:

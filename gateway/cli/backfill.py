@@ -7,8 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,24 +25,18 @@ EXAMPLES_SHOWN, REASONS_SHOWN, DRIFT_SHOWN = 3, 20, 20
 """How many events the report names for each reason why some are parked, how many reasons, and how much drift."""
 
 
-class _ProviderName(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.3
+class _ProviderName(click.Choice[str]):
     """The name of a registered provider. The registry is loaded on use: other commands start without it."""
 
-    name = "provider"
+    def __init__(self) -> None:
+        self.case_sensitive = True
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name, if there is such a provider."""
-        return self._choice().convert(value, param, ctx)
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
-        """Return the names, for the help."""
-        return self._choice().get_metavar(param, ctx)
-
-    @staticmethod
-    def _choice() -> click.Choice[str]:
+    @property
+    def choices(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The names."""
         from sync.billing.providers.registry import PROVIDERS
 
-        return click.Choice(tuple(PROVIDERS))
+        return tuple(PROVIDERS)
 
 
 @click.command()
@@ -53,7 +46,7 @@ class _ProviderName(click.ParamType):  # type: ignore[type-arg]  # not generic b
 @click.option("--restart", is_flag=True, help="Begin at the beginning, not where the last run stopped.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many subscriptions.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
-def backfill(provider: str, environ: str, dry_run: bool, restart: bool, limit: int | None, as_json: bool) -> None:
+def backfill(provider: str, environ: str, as_json: bool, **how: Any) -> None:
     """Take every subscription that PROVIDER has into the store, once; for those who have customers already.
 
     It works on the store itself, with the settings of the worker (PLANWIRE_REDIS_URL, PLANWIRE_CATALOG,
@@ -77,8 +70,9 @@ def backfill(provider: str, environ: str, dry_run: bool, restart: bool, limit: i
     # What goes wrong is in the report, or the one line that ends it.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     screen = _Screen(visible=not as_json and sys.stderr.isatty())
+    again = "" if how["dry_run"] else "; run the same command again to resume"
     try:
-        report = asyncio.run(_run(environment(), provider, environ, dry_run, restart, limit, screen))
+        report = asyncio.run(_run(environment(), provider, environ, screen, **how))
     except (SettingsError, BackfillError, CatalogError, SdkMissingError) as error:
         raise click.UsageError(str(error)) from error
     except ProviderRejected as error:
@@ -86,33 +80,26 @@ def backfill(provider: str, environ: str, dry_run: bool, restart: bool, limit: i
         hint = "; --restart begins at the beginning" if error.code == "not_found" else ""
         raise Failed(f"{provider} refused: {error}{hint}") from error
     except SyncError as error:
-        raise Failed(f"{error}{'' if dry_run else '; run the same command again to resume'}") from error
+        raise Failed(f"{error}{again}") from error
     if as_json:
         say_json(report.shown())
     else:
         say("\n".join(_lines(report)))
     if screen.is_interrupted:
-        note("stopped" if dry_run else "stopped; run the same command again to resume")
+        note(f"stopped{again}")
         sys.exit(EXIT_INTERRUPTED)
 
 
-async def _run(
-    env: Mapping[str, str],
-    provider: str,
-    environ: str,
-    dry_run: bool,
-    restart: bool,
-    limit: int | None,
-    screen: _Screen,
-) -> Report:
+async def _run(env: Mapping[str, str], provider: str, environ: str, screen: _Screen, **how: Any) -> Report:
     from sync.billing.services.backfill import Backfill
     from sync.bootstrap import open_backfill
     from sync.settings import SyncSettings
 
-    # What a local run hands to its own processes: the keys in dev.env are the simulator's.
-    local = {"PLANWIRE_DEV": "1", "PLANWIRE_PADDLE_API_URL": env.get("PLANWIRE_SIMULATOR_URL", "")}
-    settings = SyncSettings.from_env({**local, **env} if _is_local(env) else env)
-    async with open_backfill(settings, provider, environ, dry_run=dry_run) as services:
+    if "pdl_dev_apikey_" in env.get("PLANWIRE_PADDLE_API_KEYS", ""):
+        # The keys are those that a local run has made up: the provider is the simulator.
+        env = {"PLANWIRE_DEV": "1", "PLANWIRE_PADDLE_API_URL": env.get("PLANWIRE_SIMULATOR_URL", ""), **env}
+    settings = SyncSettings.from_env(env)
+    async with open_backfill(settings, provider, environ, dry_run=how["dry_run"]) as services:
         run = Backfill(services, provider, environ, screen)
 
         def stop() -> None:
@@ -122,17 +109,14 @@ async def _run(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
-        with screen:
-            return await run.run(dry_run=dry_run, restart=restart, limit=limit)
-
-
-def _is_local(env: Mapping[str, str]) -> bool:
-    """Whether the keys are those that a local run has made up."""
-    return "pdl_dev_apikey_" in env.get("PLANWIRE_PADDLE_API_KEYS", "")
+        try:
+            return await run.run(**how)
+        finally:
+            screen.end()
 
 
 class _Screen:
-    """A progress bar on standard error, where that is a terminal; waits are told in any case."""
+    """A progress bar on standard error, where that is a terminal; waits are noted in any case."""
 
     def __init__(self, *, visible: bool) -> None:
         self._visible = visible
@@ -173,10 +157,8 @@ class _Screen:
         """Say so on a line of its own."""
         note(f"waiting {seconds:.1f} s: {reason}")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def end(self) -> None:
+        """Draw what is left, and leave the bar."""
         self._draw()
         if self._bar is not None:
             self._bar.render_finish()
@@ -184,9 +166,9 @@ class _Screen:
 
 def _lines(report: Report) -> list[str]:
     """The report for people."""
-    what = "a dry run: nothing was written" if report.dry_run else "complete" if report.complete else "not complete"
-    if report.dry_run and not report.complete:
-        what += "; not complete"
+    what = "complete" if report.complete else "not complete"
+    if report.dry_run:
+        what = "a dry run: nothing was written" + ("" if report.complete else "; not complete")
     if report.resumed:
         what += ", gone on from an earlier run"
     rows = [
@@ -199,7 +181,13 @@ def _lines(report: Report) -> list[str]:
     ]
     lines = [f"{report.provider} {report.environment}: {what} ({report.seconds:.1f} s)"]
     lines += [f"  {name:14} {count:>8}  {text}".rstrip() for name, count, text in rows]
-    reasons = sorted(_by_reason(report.parked).items(), key=lambda pair: -len(pair[1]))
+    by_reason: dict[str, list[str]] = {}
+    for event_id, reason in report.parked.items():
+        known, _, rest = reason.partition(": ")
+        # The reason may name a subscription that is not of interest here.
+        shown = f"no tenant is known: {rest}" if known.startswith("no tenant is known") else reason
+        by_reason.setdefault(shown, []).append(event_id)
+    reasons = sorted(by_reason.items(), key=lambda pair: -len(pair[1]))
     for reason, ids in reasons[:REASONS_SHOWN]:
         more = f" and {len(ids) - EXAMPLES_SHOWN} more" if len(ids) > EXAMPLES_SHOWN else ""
         lines.append(f"  parked {len(ids)}: {reason} ({', '.join(ids[:EXAMPLES_SHOWN])}{more})")
@@ -207,13 +195,3 @@ def _lines(report: Report) -> list[str]:
         lines.append(f"  and {len(reasons) - REASONS_SHOWN} more reasons: planwire parked")
     lines += [f"  drift: {drift.kind} {drift.topic} {drift.subject}" for drift in report.records[:DRIFT_SHOWN]]
     return lines
-
-
-def _by_reason(parked: Mapping[str, str]) -> dict[str, list[str]]:
-    """The event ids by reason, which may name a subscription that is not of interest here."""
-    found: dict[str, list[str]] = {}
-    for event_id, reason in parked.items():
-        known, _, rest = reason.partition(": ")
-        shown = f"no tenant is known: {rest}" if known.startswith("no tenant is known") else reason
-        found.setdefault(shown, []).append(event_id)
-    return found

@@ -1,4 +1,4 @@
-"""What all commands share: the environment, argument types, and options."""
+"""What all commands share: the environment, types of arguments, options, and calls of a gateway and its console."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from urllib.parse import quote
 
 import click
 
@@ -23,7 +25,6 @@ EXIT_USAGE = 2
 
 Command = Callable[..., Any]
 
-url_option = click.option("--url", help="The gateway.  [default: http://127.0.0.1:$PORT]")
 json_object_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 json_lines_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 environment_option = click.option("--env", "environ", help="The provider environment.  [default: live]")
@@ -47,56 +48,47 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
     try:
         given = process_environment.read(os.environ if environ is None else environ)
+        return dev_env.overlay(given, dev_env.load(Path(given.get("PLANWIRE_DATA_DIR") or DATA_DIR).expanduser()))
     except process_environment.SettingNameError as error:
         raise click.UsageError(str(error)) from error
-    try:
-        return dev_env.overlay(given, dev_env.load(Path(given.get("PLANWIRE_DATA_DIR") or DATA_DIR).expanduser()))
     except dev_env.DevEnvError as error:
         raise Failed(str(error)) from error
 
 
-class TopicType(click.ParamType):  # type: ignore[type-arg] # generic from click 8.5 on, ours works before too
-    """A topic's name. It is checked before anything is sent."""
-
-    name = "topic"
-
-    def __init__(self, *, wildcard: bool = False) -> None:
-        """`wildcard`: accept "*" as well."""
-        self._wildcard = wildcard
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name, or fail with one line."""
-        from planwire_client.core.topic import Topic, TopicError
-
-        if not (self._wildcard and value == "*"):
-            try:
-                Topic.parse(value)
-            except TopicError as error:
-                self.fail(str(error), param, ctx)
-        return str(value)
+# Types of arguments: each returns the value, or fails with one line before anything is sent.
 
 
-class JsonType(click.ParamType):  # type: ignore[type-arg]
-    """A JSON value, or `-` for the one on standard input. The parameter is a tuple that holds the decoded value."""
+def topic_name(text: str) -> str:
+    """Return a topic's name."""
+    from planwire_client.core.topic import Topic, TopicError
 
-    name = "json"
+    try:
+        Topic.parse(text)
+    except TopicError as error:
+        raise click.BadParameter(str(error)) from error
+    return text
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> object:
-        """Return the value, or fail with one line."""
-        import orjson
 
-        from planwire_client.core import canonical_json
+def tenant_name(text: str) -> str:
+    """Return the topic's name of a topic, or of a tenant's id: tenant:acme for acme."""
+    return topic_name(text if ":" in text else f"tenant:{text}")
 
-        text = sys.stdin.buffer.read() if value == "-" else str(value).encode("utf-8", "surrogateescape")
-        try:
-            decoded = canonical_json.parse(text)
-            orjson.dumps(decoded)
-        except ValueError as error:
-            self.fail(f"not JSON: {error}", param, ctx)
-        except TypeError as error:
-            self.fail(f"cannot be sent: {error}; send an integer beyond 64 bits as a string", param, ctx)
-        # Wrapped, because click takes None for "not given".
-        return (decoded,)
+
+def json_value(text: str) -> tuple[object]:
+    """Return the decoded value of JSON, or for `-` of that on standard input; in a tuple, as it may be None."""
+    import orjson
+
+    from planwire_client.core import canonical_json
+
+    encoded = sys.stdin.buffer.read() if text == "-" else text.encode("utf-8", "surrogateescape")
+    try:
+        decoded = canonical_json.parse(encoded)
+        orjson.dumps(decoded)
+    except ValueError as error:
+        raise click.BadParameter(f"not JSON: {error}") from error
+    except TypeError as error:
+        raise click.BadParameter(f"cannot be sent: {error}; send an integer beyond 64 bits as a string") from error
+    return (decoded,)
 
 
 def mint(
@@ -121,29 +113,126 @@ def mint(
         raise click.UsageError(str(error)) from error
 
 
-def secret_options(name: str, what: str, default: str) -> Callable[[Command], Command]:
-    """Return a decorator that gives a command its options for a secret; they arrive as the one parameter `given`.
+# Calls of a gateway.
+
+
+def base_url(url: str | None, env: Mapping[str, str]) -> str:
+    """Return the gateway's base URL: `url`, or the local one on PORT (8000)."""
+    chosen = (url or f"http://127.0.0.1:{env.get('PORT') or 8000}").rstrip("/")
+    if not chosen.startswith(("http://", "https://")):
+        raise click.BadParameter("expected http://HOST:PORT or https://HOST", param_hint="--url")
+    return chosen
+
+
+def unreachable(url: str, error: Exception, option: str = "--url") -> Failed:
+    """Return the failure that says what to do when nothing answers at `url`, which `option` sets."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return Failed(f"nothing answers at {url} ({reason}): start it with `make run`, or name another with {option}")
+
+
+def rejected(status: int, answer: Mapping[str, object]) -> NoReturn:
+    """End with what the gateway says: exit 2 where the input is at fault, else 1."""
+    said = f"{answer.get('code', 'refused')} ({status}): {answer.get('detail', 'no reason was given')}"
+    raise click.UsageError(said) if status in (413, 422) else Failed(said)
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """A gateway's base URL, and the secret that its requests bear; "" for none."""
+
+    base: str
+    secret: str
+
+    def send(
+        self, method: str, path: str, query: Mapping[str, str] | None = None, body: object = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Return the status and the JSON object of an answer, an empty one where it is something else.
+
+        Raises:
+            Failed: nothing answers.
+        """
+        import httpx2
+        import orjson
+
+        headers = {"Authorization": f"Bearer {self.secret}"} if self.secret else {}
+        content = None
+        if body is not None:
+            headers["Content-Type"], content = "application/json", orjson.dumps(body)
+        url = f"{self.base}{path}"
+        try:
+            response = httpx2.request(method, url, params=query or None, content=content, headers=headers, timeout=15)
+        except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError) as error:
+            raise unreachable(self.base, error) from error
+        try:
+            answer = orjson.loads(response.content)
+        except orjson.JSONDecodeError:
+            answer = None
+        return response.status_code, answer if isinstance(answer, dict) else {}
+
+    def answer(self, method: str, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Return the answer to a request that succeeds.
+
+        Raises:
+            Failed, click.UsageError: it does not; the text is what the gateway says.
+        """
+        status, answer = self.send(method, path, query)
+        if status != 200:
+            rejected(status, answer)
+        return answer
+
+    def console(self, path: str, topic: str = "", /, **query: object) -> dict[str, Any]:
+        """Return what the console answers.
+
+        Args:
+            path: below `/console/api/`.
+            topic: a topic that the path continues with; "" for none.
+            query: the query; members that are None are left out.
+
+        Raises:
+            Failed: it refuses, or nothing answers.
+            click.UsageError: it asks for a token, and there is none.
+        """
+        asked = {name: str(value) for name, value in query.items() if value is not None}
+        status, answer = self.send("GET", f"/console/api/{path}{quote(topic, safe='')}", asked)
+        if answer.get("code") == "token_missing":
+            raise click.UsageError(
+                "the console asks for a token: set PLANWIRE_CONSOLE_TOKEN or give --token-file "
+                "(only `make run` needs none)"
+            )
+        if (status, answer.get("detail")) == (404, "Not Found"):
+            raise Failed(f"there is no console at {self.base}: the gateway has no PLANWIRE_CONSOLE_TOKEN")
+        if status != 200:
+            rejected(status, answer)
+        return answer
+
+
+def api_options(
+    name: str, what: str, default: str, secret_of: Callable[[dict[str, str], str | None], str]
+) -> Callable[[Command], Command]:
+    """Return a decorator that gives a command --url and the options for a secret; they arrive as the parameter `api`.
 
     Args:
-        name: of the options: `--NAME-file`, and `--NAME`, which is deprecated.
+        name: of the secret's options: `--NAME-file`, and `--NAME`, which is deprecated.
         what: the secret, with an article.
         default: the source of the secret without them.
+        secret_of: returns the secret: of the environment, and of the options, None without them.
     """
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
-        def with_secret(*args: Any, **options: Any) -> Any:
-            file, text = options.pop("secret_file"), options.pop("secret_text")
-            if file is not None and text is not None:
+        def with_api(*args: Any, url: str | None, secret_file: str | None, secret: str | None, **options: Any) -> Any:
+            if secret_file is not None and secret is not None:
                 raise click.UsageError(f"--{name} and --{name}-file exclude each other")
-            if text is not None:
+            if secret is not None:
                 note(f"--{name} shows the secret to every user of this machine, and goes away: use --{name}-file")
-            return command(*args, given=_read_secret(file, f"--{name}-file") if file is not None else text, **options)
+            given = _read_secret(secret_file, f"--{name}-file") if secret_file is not None else secret
+            env = environment()
+            return command(*args, api=Api(base_url(url, env), secret_of(env, given)), **options)
 
         described = f"A file that holds {what}; - for standard input.  [default: {default}]"
-        click.option(f"--{name}", "secret_text", metavar="TEXT", hidden=True)(with_secret)
-        click.option(f"--{name}-file", "secret_file", metavar="FILE", help=described)(with_secret)
-        return with_secret
+        click.option(f"--{name}", "secret", metavar="TEXT", hidden=True)(with_api)
+        click.option(f"--{name}-file", "secret_file", metavar="FILE", help=described)(with_api)
+        return click.option("--url", help="The gateway.  [default: http://127.0.0.1:$PORT]")(with_api)
 
     return decorate
 
@@ -158,3 +247,25 @@ def _read_secret(file: str, option: str) -> str:
     if not text or len(text) > SECRET_MAX_CHARS or len(text.split()) != 1:
         raise click.UsageError(f"{option}: {file} must hold one line of 1 to {SECRET_MAX_CHARS} characters, no blanks")
     return text
+
+
+def _publish_key(env: Mapping[str, str], given: str | None) -> str:
+    key = given or env.get("PLANWIRE_PUBLISH_KEY")
+    if not key:
+        raise click.UsageError("no publish key: set PLANWIRE_PUBLISH_KEY or give --key-file (`make run` makes one)")
+    return key
+
+
+def _console_token(env: Mapping[str, str], given: str | None) -> str:
+    """Return the token; "" in development, where none is needed."""
+    from gateway.console import scopes
+
+    try:
+        tokens = scopes.parse(given or env.get("PLANWIRE_CONSOLE_TOKEN", ""))
+    except scopes.ConsoleTokenError as error:
+        raise click.UsageError(f"PLANWIRE_CONSOLE_TOKEN: {error}") from error
+    return tokens[0].text.decode() if tokens else ""
+
+
+with_publish_api = api_options("key", "a publish key", "$PLANWIRE_PUBLISH_KEY", _publish_key)
+with_console = api_options("token", "a console token", "$PLANWIRE_CONSOLE_TOKEN", _console_token)

@@ -11,13 +11,14 @@ import click
 
 from gateway.cli.common import (
     EXIT_FAILED,
+    Api,
     Failed,
-    TopicType,
     environment_option,
     json_lines_option,
     json_object_option,
+    tenant_name,
+    with_console,
 )
-from gateway.cli.console_api import Console, with_console
 from gateway.cli.output import say, say_json, say_json_lines, say_table, span
 from sync.core import instants
 from sync.core.plain_text import plain
@@ -31,21 +32,11 @@ UNUSED = ("parked", "refused", "stale", "ignored")
 """Outcomes of events that changed nothing."""
 
 
-class TenantType(TopicType):
-    """A topic's name, or a tenant's id: acme for tenant:acme."""
-
-    name = "tenant"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the topic's name, or fail with one line."""
-        return super().convert(value if ":" in str(value) else f"tenant:{value}", param, ctx)
-
-
 @click.command()
-@click.argument("tenant", type=TenantType())
+@click.argument("tenant", type=tenant_name)
 @json_object_option
 @with_console
-def trace(tenant: str, as_json: bool, console: Console) -> None:
+def trace(tenant: str, as_json: bool, api: Api) -> None:
     """Show where TENANT's newest state comes from and how far it got: occurred, received, committed, gateways, tabs.
 
     TENANT is an id (acme) or a topic (sandbox/tenant:acme). Exits 1 if a tab is NACKED, BEHIND or STALE, or a gateway
@@ -53,39 +44,31 @@ def trace(tenant: str, as_json: bool, console: Console) -> None:
 
     Example: planwire trace acme
     """
-    chain = console.get("topics/", tenant)
-    chain["events"] = console.get("events/", tenant)["events"][:EVENTS_SHOWN]
+    chain = api.console("topics/", tenant)
+    chain["events"] = api.console("events/", tenant)["events"][:EVENTS_SHOWN]
     if as_json:
         say_json(chain)
     else:
         say("\n".join(_chain(chain)))
-    if _is_unhealthy(chain):
+    is_unhealthy = any(chain["counts"].get(status) for status in UNHEALTHY)
+    if is_unhealthy or chain["silent"] or any(gateway["status"] in UNHEALTHY for gateway in chain["gateways"]):
         sys.exit(EXIT_FAILED)
-
-
-def _is_unhealthy(chain: Mapping[str, Any]) -> bool:
-    counts, gateways = chain["counts"], chain["gateways"]
-    return bool(
-        any(counts.get(status) for status in UNHEALTHY)
-        or any(gateway["status"] in UNHEALTHY for gateway in gateways)
-        or chain["silent"]
-    )
 
 
 def _chain(chain: Mapping[str, Any]) -> Iterator[str]:
     committed = chain["committed"]
     version, cause = committed["version"], committed["cause"]
     yield f"{chain['topic']}  " + (f"version {version}, {span(committed['age_s'])} old" if version else "has no state")
-    at = version / 1e6 if version else None
     previous: float | None = None
-    for name, text, moment, note in (
-        ("occurred", cause.get("occurred_at"), _seconds(cause.get("occurred_at")), _why(cause)),
-        ("received", cause.get("received_at"), _seconds(cause.get("received_at")), ""),
-        ("committed", instants.text_us(version) if version else None, at, ""),
+    for name, text, note in (
+        ("occurred", cause.get("occurred_at"), _why(cause)),
+        ("received", cause.get("received_at"), ""),
+        ("committed", instants.text_us(version) if version else None, ""),
     ):
         if text is None:
             yield f"  {name:10} -"
             continue
+        moment = _seconds(text)
         later = "" if previous is None or moment is None else f"+{span(moment - previous)}"
         previous = moment if moment is not None else previous
         yield f"  {name:10} {plain(text):28} {later:>10}  {note}".rstrip()
@@ -108,10 +91,10 @@ def _chain(chain: Mapping[str, Any]) -> Iterator[str]:
             yield f"  event {shown}"
 
 
-def _seconds(text: str | None) -> float | None:
+def _seconds(text: str) -> float | None:
     """Return an RFC 3339 time in seconds since 1970, None for anything else."""
     try:
-        return datetime.fromisoformat(text or "").timestamp()
+        return datetime.fromisoformat(text).timestamp()
     except ValueError:
         return None
 
@@ -132,16 +115,16 @@ def _tab(tab: Mapping[str, Any]) -> str:
 
 
 @click.command()
-@click.argument("topic", type=TenantType())
+@click.argument("topic", type=tenant_name)
 @click.option("--count", type=click.IntRange(1, 200), default=20, show_default=True, help="Maximum number of versions.")
 @json_lines_option
 @with_console
-def log(topic: str, count: int, as_json: bool, console: Console) -> None:
+def log(topic: str, count: int, as_json: bool, api: Api) -> None:
     """List TOPIC's versions, the newest first: when, why, and what each one changed.
 
     Example: planwire log tenant:acme --count 5
     """
-    found = console.get("timeline/", topic, {"count": count})["versions"]
+    found = api.console("timeline/", topic, count=count)["versions"]
     if as_json:
         say_json_lines(found)
         return
@@ -163,12 +146,12 @@ def _changed(line: Mapping[str, Any]) -> str:
 
 
 @click.command()
-@click.argument("topic", type=TenantType())
+@click.argument("topic", type=tenant_name)
 @click.argument("v1", type=click.IntRange(min=1), required=False)
 @click.argument("v2", type=click.IntRange(min=1), required=False)
 @json_lines_option
 @with_console
-def diff(topic: str, v1: int | None, v2: int | None, as_json: bool, console: Console) -> None:
+def diff(topic: str, v1: int | None, v2: int | None, as_json: bool, api: Api) -> None:
     """Show the differences between versions V1 and V2 of TOPIC; without them, what the newest version changed.
 
     One line per difference: ~ changed, + added, - removed. The path is a JSON Pointer.
@@ -178,11 +161,11 @@ def diff(topic: str, v1: int | None, v2: int | None, as_json: bool, console: Con
     if v1 is None or v2 is None:
         if v1 is not None:
             raise click.UsageError("give two versions, or none for the newest two")
-        newest = console.get("timeline/", topic, {"count": 2})["versions"]
+        newest = api.console("timeline/", topic, count=2)["versions"]
         if len(newest) < 2:
             raise Failed(f"{topic} has no two versions to compare")
         v2, v1 = (line["version"] for line in newest)
-    found = console.get("diff/", topic, {"from": v1, "to": v2})
+    found = api.console("diff/", topic, **{"from": v1, "to": v2})
     for item in found["differences"]:
         if as_json:
             say_json(item)
@@ -203,20 +186,20 @@ def _difference(item: Mapping[str, Any]) -> str:
 
 @click.command()
 @environment_option
-@click.option("--topic", type=TenantType(), help="Only the drift of this topic.")
+@click.option("--topic", metavar="TENANT", type=tenant_name, help="Only the drift of this topic.")
 @click.option(
     "--limit", type=click.IntRange(1, 200), default=50, show_default=True, help="Maximum number of records to look at."
 )
 @json_lines_option
 @with_console
-def drift(environ: str | None, topic: str | None, limit: int, as_json: bool, console: Console) -> None:
+def drift(environ: str | None, topic: str | None, limit: int, as_json: bool, api: Api) -> None:
     """List where the published state differed from the provider's, the newest first, and why it was compared.
 
     Example: planwire drift --env sandbox --json
     """
     import orjson
 
-    found = console.get("drift", query={"env": environ, "topic": topic, "limit": limit})
+    found = api.console("drift", env=environ, topic=topic, limit=limit)
     if not found["listed"]:
         raise Failed("this gateway takes no webhooks (PLANWIRE_INTAKE=0): ask one that does with --url")
     rows = found["drift"]

@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import click
 
 from gateway.cli.common import (
     EXIT_FAILED,
-    Failed,
-    JsonType,
-    TopicType,
+    Api,
+    api_options,
     environment,
     json_lines_option,
+    json_value,
     mint,
-    secret_options,
-    url_option,
+    rejected,
+    topic_name,
+    unreachable,
+    with_publish_api,
 )
-from gateway.cli.gateway_api import Api, base_url, refused, unreachable, with_publish_api
-from gateway.cli.output import note, say, say_json
+from gateway.cli.output import say
 
 ORDER_DIGITS_MAX = 20
 """Maximum digits of an integer order value. Longer ones are sent as text, and the gateway says what is wrong."""
+
+
+def _topic_or_all(text: str) -> str:
+    return text if text == "*" else topic_name(text)
 
 
 @click.command()
 @click.option(
     "--topic",
     "topics",
+    metavar="TOPIC",
     multiple=True,
     required=True,
-    type=TopicType(wildcard=True),
+    type=_topic_or_all,
     help='May be repeated; "*" means all.',
 )
 @click.option("--scope", "scopes", multiple=True, default=("read",), show_default=True, help="read, private, console.")
@@ -50,9 +54,9 @@ def token(topics: tuple[str, ...], scopes: tuple[str, ...], ttl_s: int, sub: str
 
 
 @click.command()
-@click.argument("topic", type=TopicType())
-@click.argument("state", metavar="JSON", type=JsonType())
-@click.option("--private", type=JsonType(), help="The backend-only part, JSON.")
+@click.argument("topic", type=topic_name)
+@click.argument("state", metavar="JSON", type=json_value)
+@click.option("--private", metavar="JSON", type=json_value, help="The backend-only part, JSON.")
 @click.option("--event-id", help="Deduplication key: the same one again changes nothing.")
 @click.option("--order", help="Order value, an integer or a string; ignored as stale unless above the last one.")
 @click.option(
@@ -86,19 +90,18 @@ def publish(
     change |= {name: value for name, value in conditions.items() if value is not None}
     status, answer = api.send("POST", "/v1/publish", body=change)
     if status != 200 and answer.get("code") != "conflict":
-        refused(status, answer)
+        rejected(status, answer)
     say(f"{answer.get('verdict')} {answer.get('version')}")
     if status != 200:
         sys.exit(EXIT_FAILED)
 
 
 @click.command()
-@click.argument("topic", type=TopicType())
+@click.argument("topic", type=topic_name)
 @json_lines_option
 @click.option("--count", type=click.IntRange(min=1), help="Stop after this many snapshots.")
-@url_option
-@secret_options("token", "a token", "one minted with $PLANWIRE_JWT_SECRET")
-def watch(topic: str, as_json: bool, count: int | None, url: str | None, given: str | None) -> None:
+@api_options("token", "a token", "one minted with $PLANWIRE_JWT_SECRET", lambda _, given: given or "")
+def watch(topic: str, as_json: bool, count: int | None, api: Api) -> None:
     """Print TOPIC's state now and whenever it changes, until interrupted. It reconnects by itself.
 
     One line per version: its time, the version, the state; with --json an object with topic, version, state and
@@ -108,37 +111,18 @@ def watch(topic: str, as_json: bool, count: int | None, url: str | None, given: 
     """
     import asyncio
 
-    from gateway.cli.watch import WatchEnded
     from gateway.cli.watch import watch as follow
 
     env = environment()
-    base = base_url(url, env)
 
     def fresh_token() -> str:
         return mint(env, (topic,), ("read",), 3600, "cli", "")
 
-    if not given:
+    if not api.secret:
         fresh_token()  # fails now if the secret is unusable, before anything is connected to
     try:
-        asyncio.run(follow(base, topic, given or fresh_token, _printer(as_json), note, count))
-    except WatchEnded as error:
-        raise Failed(str(error)) from error
+        asyncio.run(follow(api.base, topic, api.secret or fresh_token, count, as_json))
     except BrokenPipeError:  # the reader of our output went away
         raise
     except OSError as error:
-        raise unreachable(base, error) from error
-
-
-def _printer(as_json: bool) -> Callable[[dict[str, Any]], None]:
-    from planwire_client.core import canonical_json
-    from sync.core import instants
-
-    def show(snapshot: dict[str, Any]) -> None:
-        if as_json:
-            say_json(snapshot)
-            return
-        version = snapshot["version"]
-        state = canonical_json.encode(snapshot["state"]).decode()
-        say(f"{instants.text_us(version)} {version} {state}" if version else f"{'-':27} 0 {state}")
-
-    return show
+        raise unreachable(api.base, error) from error

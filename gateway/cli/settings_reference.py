@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from typing import NamedTuple
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
@@ -41,8 +41,7 @@ build ignores it and starts. Do so for a roll-out, and for as long as it may be 
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting. `default` as one would write it, empty for none; `unit` and `bounds` empty where there is none.
 
     `used_by`: web, intake (inside web), worker, outbox, command line.
@@ -56,9 +55,13 @@ class Setting:
     used_by: tuple[str, ...]
     section: str
 
+    @property
+    def facts(self) -> str:
+        """Unit and bounds, for people."""
+        return ", ".join(filter(None, (self.unit, self.bounds)))
 
-@dataclass(frozen=True, slots=True)
-class Reader:
+
+class Reader(NamedTuple):
     """The processes that read a model, and the model's sections: the field that begins one -> heading."""
 
     model: type[SettingsModel]
@@ -66,28 +69,15 @@ class Reader:
     sections: Mapping[str, str]
 
 
-_BESIDE = "Beside these"
-
-BESIDE = (
-    Setting("WEB_CONCURRENCY", "1", "", "at least 1, at most 256", "Web processes on the port.", ("web",), _BESIDE),
-    Setting(
-        "PLANWIRE_OUTBOX_URL",
-        "",
-        "",
-        "",
-        "The applications' database, whose outbox table is relayed: postgresql://user@host/name.",
-        ("outbox",),
-        _BESIDE,
-    ),
-    Setting(
-        "PLANWIRE_PUBLISH_KEY",
-        "",
-        "",
-        "",
-        "The key that the command line publishes with, in plain; `make run` makes one.",
-        ("command line",),
-        _BESIDE,
-    ),
+_OUTBOX_URL = "The applications' database, whose outbox table is relayed: postgresql://user@host/name."
+_PUBLISH_KEY = "The key that the command line publishes with, in plain; `make run` makes one."
+BESIDE = tuple(
+    Setting(name, default, "", bounds, text, (process,), "Beside these")
+    for name, default, bounds, text, process in (
+        ("WEB_CONCURRENCY", "1", "at least 1, at most 256", "Web processes on the port.", "web"),
+        ("PLANWIRE_OUTBOX_URL", "", "", _OUTBOX_URL, "outbox"),
+        ("PLANWIRE_PUBLISH_KEY", "", "", _PUBLISH_KEY, "command line"),
+    )
 )
 """Names that are read without a model."""
 
@@ -117,7 +107,7 @@ def collect(*readers: Reader) -> tuple[Setting, ...]:
         for name, field in reader.model.variables().items():
             section = reader.sections.get(field, section)
             if name in found:
-                found[name] = replace(found[name], used_by=(*found[name].used_by, *reader.processes))
+                found[name] = found[name]._replace(used_by=(*found[name].used_by, *reader.processes))
                 continue
             info = reader.model.model_fields[field]
             text = info.description or ""
@@ -128,39 +118,26 @@ def collect(*readers: Reader) -> tuple[Setting, ...]:
 def lines(settings: Iterable[Setting]) -> list[str]:
     """Return the list for a terminal: two lines a setting, a heading for each section."""
     shown: list[str] = []
-    section = None
-    for setting in settings:
-        if setting.section != section:
-            section = setting.section
-            shown += [*([""] if shown else []), section]
-        facts = ", ".join(filter(None, (setting.unit, setting.bounds)))
-        shown.append(f"  {setting.name}={setting.default}" + (f"  ({facts})" if facts else ""))
-        shown.append(f"      {setting.description} [{', '.join(setting.used_by)}]")
-    return shown
+    for section, members in groupby(settings, lambda setting: setting.section):
+        shown += ["", section]
+        for setting in members:
+            facts = f"  ({setting.facts})" if setting.facts else ""
+            shown.append(f"  {setting.name}={setting.default}{facts}")
+            shown.append(f"      {setting.description} [{', '.join(setting.used_by)}]")
+    return shown[1:]
 
 
-def page(settings: Sequence[Setting]) -> str:
+def page(settings: Iterable[Setting]) -> str:
     """Return docs/configuration.md."""
     parts = [PAGE]
-    section = None
-    for setting in settings:
-        if setting.section != section:
-            section = setting.section
-            parts.append(f"\n## {section}\n\n| name | default | what | used by |\n|---|---|---|---|\n")
-        default = f"`{setting.default}`" if setting.default else ""
-        facts = ", ".join(filter(None, (setting.unit, setting.bounds)))
-        what = f"{setting.description} ({facts})" if facts else setting.description
-        parts.append(f"| `{setting.name}` | {default} | {_cell(what)} | {', '.join(setting.used_by)} |\n")
+    for section, members in groupby(settings, lambda setting: setting.section):
+        parts.append(f"\n## {section}\n\n| name | default | what | used by |\n|---|---|---|---|\n")
+        for setting in members:
+            default = f"`{setting.default}`" if setting.default else ""
+            what = setting.description + (f" ({setting.facts})" if setting.facts else "")
+            what = what.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+            parts.append(f"| `{setting.name}` | {default} | {what} | {', '.join(setting.used_by)} |\n")
     return "".join(parts)
-
-
-def document(settings: Iterable[Setting]) -> list[dict[str, Any]]:
-    """Return the list as JSON objects with the fields of `Setting`."""
-    return [asdict(setting) for setting in settings]
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
 
 
 def _default(info: FieldInfo) -> str:

@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.common import EXIT_FAILED, Failed, environment, environment_option, mint
-from gateway.cli.gateway_api import base_url, unreachable
+from gateway.cli.common import EXIT_FAILED, Failed, base_url, environment, mint, unreachable
 from gateway.cli.output import say, say_json
 
 
@@ -18,7 +17,7 @@ from gateway.cli.output import say, say_json
 @click.option("--plan", help="The plan's key in the catalog.")
 @click.option("--quantity", type=click.IntRange(min=0), help="The number of seats or units.")
 @click.option("--addon", help="The add-on's key in the catalog.")
-@environment_option
+@click.option("--env", help="The provider environment.  [default: live]")
 @click.option("--set", "extra", multiple=True, metavar="NAME=VALUE", help="Any other parameter; VALUE is JSON or text.")
 @click.option("--url", help="The simulator.  [default: $PLANWIRE_SIMULATOR_URL]")
 @click.option("--scenario", metavar="FILE", help="Instead of ACTION: a scenario file, or the name of a bundled one.")
@@ -28,16 +27,13 @@ from gateway.cli.output import say, say_json
 def simulate(
     action: str | None,
     tenant: str | None,
-    plan: str | None,
-    quantity: int | None,
-    addon: str | None,
-    environ: str | None,
     extra: tuple[str, ...],
     url: str | None,
     scenario: str | None,
     seed: int | None,
     target: str | None,
     as_json: bool,
+    **optional: Any,
 ) -> None:
     """Have the local provider perform ACTION on a tenant's subscription and deliver the signed webhooks.
 
@@ -53,10 +49,7 @@ def simulate(
              planwire simulate cancel --tenant acme --set when=now
              planwire simulate --scenario torture --seed 7
     """
-    from sync.simulator.client import SimulatorError, run_action
-
-    optional = {"plan": plan, "quantity": quantity, "addon": addon, "env": environ}
-    given: dict[str, Any] = {name: value for name, value in optional.items() if value is not None}
+    given = {name: value for name, value in optional.items() if value is not None}
     if scenario is not None:
         if action or tenant or given or extra or url:
             raise click.UsageError("--scenario takes --seed, --target and --json only; its file says the rest")
@@ -71,12 +64,18 @@ def simulate(
     base = url or environment().get("PLANWIRE_SIMULATOR_URL")
     if not base:
         raise click.UsageError("no simulator: set PLANWIRE_SIMULATOR_URL or give --url (`make run` starts one)")
-    given.update(_parameter(text) for text in extra)
+    _act(base, action, tenant, given | dict(map(_parameter, extra)), as_json)
+
+
+def _act(base: str, action: str, tenant: str, parameters: dict[str, Any], as_json: bool) -> None:
+    """Have the simulator at `base` do something, and print what came of it."""
+    from sync.simulator.client import SimulatorError, run_action
+
     try:
-        result = run_action(base, action, tenant, wait=True, **given)
+        result = run_action(base, action, tenant, wait=True, **parameters)
     except SimulatorError as error:
-        failure = click.UsageError(str(error)) if error.code not in _NOT_USAGE else Failed(str(error))
-        raise failure from error
+        is_usage = error.code not in ("unreachable", "bad_answer")
+        raise (click.UsageError(str(error)) if is_usage else Failed(str(error))) from error
     if as_json:
         say_json(result)
         return
@@ -92,6 +91,7 @@ def _play(name: str, seed: int, target: str | None, as_json: bool) -> None:
 
     import httpx2
 
+    from sync.billing.catalog import catalog
     from sync.core.errors import SyncError
     from sync.settings import SyncSettings
     from sync.simulator.scenarios.scenario import ScenarioError, load
@@ -101,26 +101,22 @@ def _play(name: str, seed: int, target: str | None, as_json: bool) -> None:
     base = base_url(None, env)
     url = target or f"{base}/webhooks/paddle"
     # Only the settings that a scenario needs: the rest of the environment may be meant for another process.
-    wanted = ("PLANWIRE_PADDLE_SECRETS", "PLANWIRE_CATALOG")
+    wanted = {name: value for name, value in env.items() if name in ("PLANWIRE_PADDLE_SECRETS", "PLANWIRE_CATALOG")}
     try:
-        from sync.billing.catalog import catalog
-
-        settings = SyncSettings.from_env({"PLANWIRE_DEV": "1", **{one: env[one] for one in wanted if one in env}})
+        settings = SyncSettings.from_env({"PLANWIRE_DEV": "1", **wanted})
         plans = catalog.load(settings.catalog_path)
         what = load(name)
     except SyncError as error:
         raise click.UsageError(str(error)) from error
-    secret = next(
-        (value.get_secret_value() for where, value in settings.providers["paddle"].secrets if where == what.env), None
-    )
-    if secret is None:
+    secrets = [secret for environ, secret in settings.providers["paddle"].secrets if environ == what.env]
+    if not secrets:
         raise click.UsageError(f"no secret to sign with: set PLANWIRE_PADDLE_SECRETS={what.env}:... (`make run` does)")
     read = None
     if url.startswith(f"{base}/"):
         read = http_state(base, mint(env, ("*",), ("read",), 3600, "cli", ""))
     try:
         httpx2.get(url, timeout=5)  # any answer will do: it shows that a receiver is there
-        report = asyncio.run(torture(what, seed, url, secret, plans, read))
+        report = asyncio.run(torture(what, seed, url, secrets[0].get_secret_value(), plans, read))
     except ScenarioError as error:
         raise click.UsageError(str(error)) from error
     except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError) as error:
@@ -144,6 +140,3 @@ def _parameter(text: str) -> tuple[str, object]:
         return name, orjson.loads(value)
     except orjson.JSONDecodeError:
         return name, value
-
-
-_NOT_USAGE = ("unreachable", "bad_answer")

@@ -13,8 +13,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.common import Failed
-from gateway.cli.console_api import Console, with_console
+from gateway.cli.common import Api, Failed, with_console
 from gateway.cli.output import say, say_json, span, table
 from sync.core.plain_text import plain
 
@@ -46,19 +45,19 @@ _HOME, _END_LINE, _END_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
     "--json", "as_json", is_flag=True, help="Print one JSON object per line and interval; with --once a single one."
 )
 @with_console
-def top(once: bool, every_s: float, as_json: bool, console: Console) -> None:
+def top(once: bool, every_s: float, as_json: bool, api: Api) -> None:
     """Watch all gateways: tabs by state, rates, latencies, and the topics in trouble, the worst first. q quits.
 
     Example: planwire top --once --json
     """
-    before = console.get("gateways")
+    before = api.console("gateways")
     if as_json:
         while True:
             say_json(before)
             if once:
                 return
             time.sleep(every_s)
-            before = console.get("gateways")
+            before = api.console("gateways")
     if once or not sys.stdout.isatty():
         say("\n".join(_lines(before, None, 10_000)))
         return
@@ -71,7 +70,7 @@ def top(once: bool, every_s: float, as_json: bool, console: Console) -> None:
                 return
             earlier = before
             try:
-                before = console.get("gateways")
+                before = api.console("gateways")
             except Failed as error:
                 # The gateway may be restarting: keep the last figures, marked as out of date.
                 before = {**earlier, "failed": error.format_message()}

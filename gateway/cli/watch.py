@@ -1,4 +1,4 @@
-"""Follows one topic for `planwire watch`, over a connection of `planwire_client`."""
+"""Follows one topic for `planwire watch`, over a connection of `planwire_client`, and prints each version."""
 
 from __future__ import annotations
 
@@ -6,107 +6,99 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
-from typing import Any
 
-from gateway.errors import GatewayError
+from gateway.cli.common import Failed
+from gateway.cli.output import note, say, say_json
+from planwire_client.core import canonical_json
 from planwire_client.errors import ReplicaClosed
 from planwire_client.replica.connection import Connection, ConnectionEnded
 from planwire_client.replica.snapshot import Snapshot
 from planwire_client.replica.tokens import Token, TokenSource
+from sync.core import instants
 
 
-class WatchEnded(GatewayError):
-    """The gateway ended the watch for good; the text says why in one line."""
-
-
-async def watch(
-    base_url: str,
-    topic: str,
-    token: Token,
-    show: Callable[[dict[str, Any]], None],
-    note: Callable[[str], None],
-    count: int | None = None,
-) -> None:
-    """Show each new snapshot of `topic` - topic, version, state, cause - until `count` were, or for ever.
-
-    Args:
-        token: a token, or a function that returns a new one.
-        note: told of lost connections and of whether the gateway can vouch for being current.
+async def watch(base_url: str, topic: str, token: Token, count: int | None, as_json: bool) -> None:
+    """Print each new version of `topic` until `count` were, or for ever.
 
     Raises:
-        WatchEnded: the gateway ended it for good, at first or later.
+        Failed: the gateway ended it for good, at first or later.
         OSError: nothing answered the first time; later it is tried again, with growing jittered pauses.
     """
     # What the connection logs is in the errors and notes already.
     logging.getLogger("planwire_client").addHandler(logging.NullHandler())
-    watching = _Watching(topic, show, note, count)
-    connection = Connection(base_url, TokenSource(token), watching.changed, watching.looked, lost=watching.lost)
-    watching.follow(connection)
-    task = asyncio.create_task(connection.run())
-    try:
-        await asyncio.wait({task, watching.done}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-    if watching.done.done():
-        watching.done.result()
-    elif isinstance(connection.closed, ReplicaClosed):
-        raise WatchEnded(f"closed for good: {connection.closed.code} {connection.closed.reason}".rstrip())
+    await _Watch(base_url, topic, token, count, as_json).run()
 
 
-class _Watching:
-    """What the connection calls. `done`: has the result once `count` snapshots were shown, or the error."""
+class _Watch:
+    """What the connection calls, and when it is over."""
 
-    def __init__(
-        self, topic: str, show: Callable[[dict[str, Any]], None], note: Callable[[str], None], count: int | None
-    ) -> None:
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def __init__(self, base_url: str, topic: str, token: Token, count: int | None, as_json: bool) -> None:
         self._topic = topic
-        self._show = show
-        self._note = note
         self._left = count
+        self._as_json = as_json
         self._is_fresh: bool | None = None
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._connection = Connection(base_url, TokenSource(token), self._changed, self._looked, lost=self._lost)
+        self._state = self._connection.add(topic)
 
-    def follow(self, connection: Connection) -> None:
-        self._connection = connection
-        self._state = connection.add(self._topic)
-
-    def changed(self, snapshot: Snapshot, before: Snapshot | None) -> None:
-        if self.done.done():
-            return
-        shown = {"topic": self._topic, "version": snapshot.version, "state": snapshot.state}
+    async def run(self) -> None:
+        task = asyncio.create_task(self._connection.run())
         try:
-            self._show({**shown, "cause": snapshot.cause} if snapshot.cause else shown)
+            await asyncio.wait({task, self._done}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        closed = self._connection.closed
+        if self._done.done():
+            self._done.result()
+        elif isinstance(closed, ReplicaClosed):
+            raise Failed(f"closed for good: {closed.code} {closed.reason}".rstrip())
+
+    def _changed(self, snapshot: Snapshot, _: Snapshot | None) -> None:
+        if self._done.done():
+            return
+        try:
+            show(snapshot, self._as_json)
         except OSError as error:
             self._end(error)
             return
         if self._left is not None:
             self._left -= 1
             if not self._left:
-                self.done.set_result(None)
+                self._done.set_result(None)
 
-    def looked(self) -> None:
-        if reason := self._state.refused:
-            is_forbidden = reason == "forbidden"
-            why = "forbidden: the token does not open this topic" if is_forbidden else f"is gone: {reason}"
-            self._end(WatchEnded(why if is_forbidden else f"{self._topic} {why}"))
+    def _looked(self) -> None:
+        if self._state.refused == "forbidden":
+            self._end(Failed("forbidden: the token does not open this topic"))
+        elif self._state.refused:
+            self._end(Failed(f"{self._topic} is gone: {self._state.refused}"))
         if self._connection.cause:
-            return  # a lost connection is told of in `lost`
+            return  # `_lost` reports a lost connection
         is_fresh = time.monotonic() < self._connection.freshness.until
         if self._is_fresh is not None and is_fresh != self._is_fresh:
-            self._note("fresh again" if is_fresh else "stale: the gateway cannot vouch for being current")
+            note("fresh again" if is_fresh else "stale: the gateway cannot vouch for being current")
         self._is_fresh = is_fresh
 
-    def lost(self, ended: ConnectionEnded, pause_s: float) -> None:
+    def _lost(self, ended: ConnectionEnded, pause_s: float) -> None:
         if self._is_fresh is not None:
-            self._note(f"connection lost ({ended}); trying again in {pause_s:.1f} s")
+            note(f"connection lost ({ended}); trying again in {pause_s:.1f} s")
         elif isinstance(ended.error, OSError):
             self._end(ended.error)
         else:
-            self._end(WatchEnded(f"the gateway refused the connection: {ended}"))
+            self._end(Failed(f"the gateway refused the connection: {ended}"))
 
     def _end(self, error: Exception) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
+        if not self._done.done():
+            self._done.set_exception(error)
+
+
+def show(snapshot: Snapshot, as_json: bool) -> None:
+    """Print a version: its time, number and state, or as JSON an object with topic, version, state and cause."""
+    if as_json:
+        shown = {"topic": snapshot.topic, "version": snapshot.version, "state": snapshot.state}
+        say_json({**shown, "cause": snapshot.cause} if snapshot.cause else shown)
+        return
+    state = canonical_json.encode(snapshot.state).decode()
+    at = instants.text_us(snapshot.version) if snapshot.version else "-"
+    say(f"{at:27} {snapshot.version} {state}")

@@ -12,8 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway import cli
-from gateway.cli import common, gateway_api, output, publishing
-from gateway.cli.gateway_api import Api
+from gateway.cli import common, output
+from gateway.cli.common import Api
+from gateway.cli.watch import show
+from planwire_client.replica.snapshot import Snapshot
 
 KEY = {"PLANWIRE_PUBLISH_KEY": "k"}
 COMMANDS = Path(cli.__file__).parent
@@ -39,11 +41,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_base_urls() -> None:
-    assert gateway_api.base_url(None, {}) == "http://127.0.0.1:8000"
-    assert gateway_api.base_url(None, {"PORT": "9"}) == "http://127.0.0.1:9"
-    assert gateway_api.base_url("https://x.example/", {}) == "https://x.example"
+    assert common.base_url(None, {}) == "http://127.0.0.1:8000"
+    assert common.base_url(None, {"PORT": "9"}) == "http://127.0.0.1:9"
+    assert common.base_url("https://x.example/", {}) == "https://x.example"
     with pytest.raises(click.BadParameter):
-        gateway_api.base_url("x.example", {})
+        common.base_url("x.example", {})
 
 
 @pytest.mark.parametrize(
@@ -194,7 +196,7 @@ class TestForeignText:
 
     def test_a_watched_state_is_shown_escaped_and_means_the_same(self, capsys: pytest.CaptureFixture[str]) -> None:
         for as_json in (False, True):
-            publishing._printer(as_json)({"topic": "t:a", "version": 1, "state": {"n": HOSTILE}, "cause": HOSTILE})
+            show(Snapshot("t:a", 1, {"n": HOSTILE}, {"event_id": HOSTILE}), as_json)
             shown = capsys.readouterr().out.rstrip("\n")
             assert shown.isprintable()
             told = orjson.loads(shown[shown.index("{") :])
