@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.browser.conftest import STEADY_S, TOPIC, Laboratory, Tab
+from tests.support.client_pages import STEADY_S, TOPIC, ChromiumPages, Tab
 from tests.support.gateway import PUBLISH_KEY
 
 CANONICAL = """() => {
@@ -25,12 +25,12 @@ LABELS = '{"__proto__":{"isAdmin":true},"constructor":{"prototype":{"isAdmin":tr
 NUMBERS = "[9007199254740991,-9007199254740991,1e308,5e-324,-0.0,0.1]"
 
 
-async def publish(laboratory: Laboratory, n: int, more: str = "") -> None:
+async def publish(pages: ChromiumPages, n: int, more: str = "") -> None:
     """Publish the JSON text of a state that is large enough for a patch, past the proxy."""
     state = f'{{"n":{n},"pad":"{"x" * 2000}"{more}}}'
     async with httpx2.AsyncClient(trust_env=False) as client:
         answer = await client.post(
-            f"{laboratory.gateway.url}/v1/publish",
+            f"{pages.gateway.url}/v1/publish",
             content=f'{{"topic":"{TOPIC}","state":{state}}}',
             headers={"Authorization": f"Bearer {PUBLISH_KEY}"},
         )
@@ -45,18 +45,18 @@ async def held_by(tab: Tab) -> Any:
 
 
 @pytest.mark.parametrize("heartbeat_s", [STEADY_S], ids=["steady"])
-async def test_a_tab_that_was_patched_and_one_that_came_later_hold_the_same(laboratory: Laboratory) -> None:
-    await publish(laboratory, 1, ',"labels":{"old":1}')
-    patched = await laboratory.open("stored")
-    over_http = await laboratory.open("socket=fallback&blocked")
+async def test_a_tab_that_was_patched_and_one_that_came_later_hold_the_same(pages: ChromiumPages) -> None:
+    await publish(pages, 1, ',"labels":{"old":1}')
+    patched = await pages.open("stored")
+    over_http = await pages.open("socket=fallback&blocked")
     for tab in (patched, over_http):
         await tab.shows(1)
-    patches = laboratory.gateway.node.metrics.patches
-    await publish(laboratory, 2, f',"labels":{LABELS},"numbers":{NUMBERS}')
+    patches = pages.gateway.node.metrics.patches
+    await publish(pages, 2, f',"labels":{LABELS},"numbers":{NUMBERS}')
     await patched.shows(2)
     await over_http.shows(2)
-    assert laboratory.gateway.node.metrics.patches > patches
-    later = await laboratory.open()
+    assert pages.gateway.node.metrics.patches > patches
+    later = await pages.open()
     await later.shows(2)
 
     labels = json.dumps(json.loads(LABELS), sort_keys=True, separators=(",", ":"))
@@ -66,7 +66,7 @@ async def test_a_tab_that_was_patched_and_one_that_came_later_hold_the_same(labo
     assert await held_by(later) == expected
     assert await held_by(over_http) == expected
 
-    laboratory.proxy.is_refusing = True
+    pages.proxy.is_refusing = True
     await patched.page.reload()
     assert (await patched.last())["status"] != "fresh"
     assert await held_by(patched) == expected, "from storage"

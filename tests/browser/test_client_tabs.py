@@ -10,7 +10,7 @@ import time
 import pytest
 from playwright.async_api import Error, Route
 
-from tests.browser.conftest import BUSY_S, Laboratory, Tab, sole_holder
+from tests.support.client_pages import BUSY_S, ChromiumPages, Tab, sole_holder
 from tests.support.wait import until
 from tests.support.window import freeze, thaw
 
@@ -48,19 +48,19 @@ def heartbeat_s() -> float:
     return 4.0
 
 
-async def open_tabs(laboratory: Laboratory) -> tuple[Tab, list[Tab]]:
+async def open_tabs(pages: ChromiumPages) -> tuple[Tab, list[Tab]]:
     """Open the tabs, wait until all are fresh; return the leader and the others."""
-    await laboratory.publish(1)
-    tabs = [await laboratory.open("socket=tabs") for _ in range(TABS)]
+    await pages.publish(1)
+    tabs = [await pages.open("socket=tabs") for _ in range(TABS)]
     for tab in tabs:
         await tab.shows(1)
-    leader = await sole_holder(laboratory, tabs)
+    leader = await sole_holder(pages, tabs)
     return leader, [tab for tab in tabs if tab is not leader]
 
 
-async def open_all(laboratory: Laboratory) -> tuple[Tab, list[Tab]]:
+async def open_all(pages: ChromiumPages) -> tuple[Tab, list[Tab]]:
     """Open the tabs; return the leader and the others, which take themselves for hidden."""
-    leader, others = await open_tabs(laboratory)
+    leader, others = await open_tabs(pages)
     for tab in others:
         await tab.page.evaluate(HIDE)
     return leader, others
@@ -76,42 +76,42 @@ async def never_left_alone(tab: Tab) -> None:
     assert stale <= ({ROBBED} if has_led else set())
 
 
-async def takes_over(laboratory: Laboratory, others: list[Tab], gone_at_s: float) -> None:
+async def takes_over(pages: ChromiumPages, others: list[Tab], gone_at_s: float) -> None:
     """Check that another tab connects in time, and that all the others follow it and were never stale."""
-    await sole_holder(laboratory, others)
+    await sole_holder(pages, others)
     # The first: on a busy machine it may be robbed in turn before it is seen here.
     connected = [at_s for tab in others for at_s in await tab.connected_at_s() if at_s > gone_at_s]
     assert min(connected) - gone_at_s < TAKEOVER_S + BUSY_S
     for n in (2, 3):
-        await laboratory.publish(n)
+        await pages.publish(n)
         for tab in others:
             await tab.shows(n)
     for tab in others:
         await never_left_alone(tab)
         await tab.never_went_back()
-    await sole_holder(laboratory, others)
+    await sole_holder(pages, others)
 
 
-async def test_all_follow_over_one_socket(laboratory: Laboratory) -> None:
-    leader, others = await open_all(laboratory)
+async def test_all_follow_over_one_socket(pages: ChromiumPages) -> None:
+    leader, others = await open_all(pages)
     for n in range(2, 12):
-        await laboratory.publish(n)
+        await pages.publish(n)
     for tab in (leader, *others):
         await tab.shows(11)
         await tab.never_went_back()
-    await sole_holder(laboratory, [leader, *others])
+    await sole_holder(pages, [leader, *others])
 
 
-async def test_a_closed_leader_is_replaced(laboratory: Laboratory) -> None:
-    leader, others = await open_all(laboratory)
+async def test_a_closed_leader_is_replaced(pages: ChromiumPages) -> None:
+    leader, others = await open_all(pages)
     at_s = time.time()
     await leader.page.close()
-    await takes_over(laboratory, others, at_s)
+    await takes_over(pages, others, at_s)
 
 
-async def is_replaced(laboratory: Laboratory, others: list[Tab], gone_at_s: float) -> None:
+async def is_replaced(pages: ChromiumPages, others: list[Tab], gone_at_s: float) -> None:
     """Check that what is published while the leader is silent is shown in time, and that nobody was stale meanwhile."""
-    await laboratory.publish(2)
+    await pages.publish(2)
     for tab in others:
         await tab.shows(2)
         log = await tab.log()
@@ -169,16 +169,16 @@ async def has_run(tab: Tab, count: int) -> bool:
     return await beats(tab) > count
 
 
-async def open_behind(laboratory: Laboratory) -> tuple[Tab, list[Tab]]:
+async def open_behind(pages: ChromiumPages) -> tuple[Tab, list[Tab]]:
     """Open the tabs behind a blank one, so that the browser hides them all; return the leader and the others."""
-    leader, others = await open_tabs(laboratory)
-    await laboratory.context.new_page()
+    leader, others = await open_tabs(pages)
+    await pages.context.new_page()
     for tab in (leader, *others):
         await until(functools.partial(tab.page.evaluate, "document.hidden"), timeout_s=20)
     return leader, others
 
 
-async def test_a_leader_that_the_browser_freezes_is_replaced_and_follows_when_it_thaws(windowed: Laboratory) -> None:
+async def test_a_leader_that_the_browser_freezes_is_replaced_and_follows_when_it_thaws(windowed: ChromiumPages) -> None:
     leader, others = await open_behind(windowed)
     frozen = Frozen([leader], others[0])
     at_s = time.time()
@@ -194,7 +194,7 @@ async def test_a_leader_that_the_browser_freezes_is_replaced_and_follows_when_it
     await sole_holder(windowed, [leader, *others])
 
 
-async def test_a_tab_that_the_browser_has_frozen_does_not_succeed(windowed: Laboratory) -> None:
+async def test_a_tab_that_the_browser_has_frozen_does_not_succeed(windowed: ChromiumPages) -> None:
     leader, others = await open_behind(windowed)
     *sleepers, runner = others
     frozen = Frozen(sleepers, runner)
@@ -210,22 +210,22 @@ async def test_a_tab_that_the_browser_has_frozen_does_not_succeed(windowed: Labo
 
 
 async def test_a_leader_that_is_kept_for_the_way_back_is_replaced_and_follows_on_its_return(
-    laboratory: Laboratory,
+    pages: ChromiumPages,
 ) -> None:
-    leader, others = await open_all(laboratory)
+    leader, others = await open_all(pages)
     at_s = time.time()
     await leader.page.goto("about:blank")
-    await takes_over(laboratory, others, at_s)
+    await takes_over(pages, others, at_s)
     await leader.page.go_back(wait_until="commit")
     await leader.shows(3)
     assert await leader.page.evaluate("window.wasKept"), "Chromium did not keep the page"
     assert [entry["n"] for entry in await leader.log() if entry["reason"] == "pagehide"] == [1]
     await leader.never_went_back()
-    await sole_holder(laboratory, [leader, *others])
+    await sole_holder(pages, [leader, *others])
 
 
 async def test_a_leader_that_hangs_is_replaced_for_who_expects_and_follows_when_it_is_done(
-    laboratory: Laboratory,
+    pages: ChromiumPages,
 ) -> None:
     is_over = asyncio.Event()
 
@@ -233,45 +233,45 @@ async def test_a_leader_that_hangs_is_replaced_for_who_expects_and_follows_when_
         await is_over.wait()
         await route.fulfill(body="")
 
-    leader, others = await open_all(laboratory)
+    leader, others = await open_all(pages)
     await leader.page.route("**/probe/hang", answer_late)
     at_s = time.time()
     async with leader.page.expect_console_message():
         hang = asyncio.ensure_future(leader.page.evaluate(HANG))
     await others[0].page.evaluate("window.came = window.topic.expect(), 0")
-    await is_replaced(laboratory, others, at_s)
+    await is_replaced(pages, others, at_s)
     assert await others[0].page.evaluate("window.came")
     is_over.set()
     await hang
-    await laboratory.publish(3)
+    await pages.publish(3)
     for tab in (leader, *others):
         await tab.shows(3)
         await tab.never_went_back()
-    await sole_holder(laboratory, [leader, *others])
+    await sole_holder(pages, [leader, *others])
 
 
-async def test_a_crashed_leader_is_replaced(laboratory: Laboratory) -> None:
-    leader, others = await open_all(laboratory)
-    session = await laboratory.context.new_cdp_session(leader.page)
+async def test_a_crashed_leader_is_replaced(pages: ChromiumPages) -> None:
+    leader, others = await open_all(pages)
+    session = await pages.context.new_cdp_session(leader.page)
     at_s = time.time()
     crash = asyncio.ensure_future(session.send("Page.crash"))
     try:
-        await takes_over(laboratory, others, at_s)
+        await takes_over(pages, others, at_s)
     finally:
         crash.cancel()
         with contextlib.suppress(asyncio.CancelledError, Error):
             await crash
 
 
-async def test_a_lost_network_is_told_to_every_tab(laboratory: Laboratory) -> None:
-    leader, others = await open_all(laboratory)
-    laboratory.proxy.is_refusing = True
-    laboratory.proxy.reset()
+async def test_a_lost_network_is_told_to_every_tab(pages: ChromiumPages) -> None:
+    leader, others = await open_all(pages)
+    pages.proxy.is_refusing = True
+    pages.proxy.reset()
     for tab in (leader, *others):
         await tab.turns("stale")
-    await laboratory.publish(2)
-    laboratory.proxy.heal()
+    await pages.publish(2)
+    pages.proxy.heal()
     for tab in (leader, *others):
         await tab.shows(2)
         await tab.never_went_back()
-    await sole_holder(laboratory, [leader, *others])
+    await sole_holder(pages, [leader, *others])

@@ -20,8 +20,8 @@ from playwright.async_api import Locator, Page, expect
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.models import Change
 from sync.store.store import Store
-from tests.browser.conftest import BUSY_S
 from tests.support.chromium import chromium
+from tests.support.client_pages import BUSY_S
 from tests.support.gateway import Client, Running, environment, open_client, run_gateway, token
 from tests.support.processes import clean_environ, python, running
 from tests.support.servers import free_port

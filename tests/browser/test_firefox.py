@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.browser.conftest import (
+from tests.support import firefox
+from tests.support.client_pages import (
     BUSY_S,
     CLIENT,
     CSP,
@@ -21,11 +22,10 @@ from tests.browser.conftest import (
     SILENCE_S,
     STEADY_S,
     TOKEN_TTL_S,
-    Bench,
-    Shown,
+    ClientPages,
+    ProbedPage,
     sole_holder,
 )
-from tests.support import firefox
 from tests.support.gateway import Running
 from tests.support.proxy import Proxy, run_proxy
 from tests.support.wait import until
@@ -34,7 +34,7 @@ TABS = 8
 PNG = b"\x89PNG"
 
 
-class FoxTab(Shown):
+class FirefoxTab(ProbedPage):
     """One tab of Firefox with the probe in it."""
 
     def __init__(self, window: firefox.Window) -> None:
@@ -42,16 +42,16 @@ class FoxTab(Shown):
         self.window = window
 
 
-class FoxBench(Bench):
-    """A bench with Firefox in front of it."""
+class FirefoxPages(ClientPages):
+    """Pages of Firefox."""
 
     def __init__(self, gateway: Running, proxy: Proxy, session: firefox.Session) -> None:
         super().__init__(gateway, proxy)
         self.session = session
 
-    async def open(self, query: str = "") -> FoxTab:
+    async def open(self, query: str = "") -> FirefoxTab:
         """A new tab with the probe, in front of the others."""
-        tab = FoxTab(await self.session.open())
+        tab = FirefoxTab(await self.session.open())
         await tab.window.goto(f"{self.url}/probe/?{query}")
         return tab
 
@@ -82,21 +82,21 @@ def fox() -> Iterator[str]:
 
 
 @pytest.fixture
-async def bench(fox: str, gateways: Callable[[], Awaitable[Running]]) -> AsyncIterator[FoxBench]:
+async def pages(fox: str, gateways: Callable[[], Awaitable[Running]]) -> AsyncIterator[FirefoxPages]:
     gateway = await gateways()
     async with run_proxy("127.0.0.1", gateway.port) as proxy, firefox.session(fox) as session:
-        bench = FoxBench(gateway, proxy, session)
-        await session.respond(bench.reply, *PATHS)
-        yield bench
+        pages = FirefoxPages(gateway, proxy, session)
+        await session.respond(pages.reply, *PATHS)
+        yield pages
 
 
 # Firefox complains of each connection that is given up.
 @pytest.mark.parametrize("heartbeat_s", [STEADY_S], ids=["steady"])
-async def test_an_upgrade_is_painted_under_a_strict_policy(bench: FoxBench) -> None:
-    tab = await bench.open()
-    await bench.publish(1)
+async def test_an_upgrade_is_painted_under_a_strict_policy(pages: FirefoxPages) -> None:
+    tab = await pages.open()
+    await pages.publish(1)
     await tab.shows(1)
-    version = await bench.publish(2)
+    version = await pages.publish(2)
     await tab.shows(2)
     assert (await tab.last())["version"] == version
     assert (await tab.window.screenshot()).startswith(PNG)
@@ -114,95 +114,97 @@ async def test_an_upgrade_is_painted_under_a_strict_policy(bench: FoxBench) -> N
     ids=["reset", "freeze", "half-open"],
 )
 async def test_a_failing_network_is_told_within_its_bound_and_made_good(
-    bench: FoxBench, fault: Callable[[Proxy], None], reason: str, bound_s: float
+    pages: FirefoxPages, fault: Callable[[Proxy], None], reason: str, bound_s: float
 ) -> None:
-    await bench.publish(1)
-    tab = await bench.open()
+    await pages.publish(1)
+    tab = await pages.open()
     await tab.shows(1)
-    bench.proxy.is_refusing = True
+    pages.proxy.is_refusing = True
     at_s = time.time()
-    fault(bench.proxy)
-    await bench.publish(2)
+    fault(pages.proxy)
+    await pages.publish(2)
     stale = await tab.turns("stale")
     assert (stale["n"], stale["reason"]) == (1, reason)
     assert stale["at"] / 1000 - at_s < bound_s + BUSY_S
-    bench.proxy.heal()
+    pages.proxy.heal()
     await tab.shows(2)
     await tab.never_went_back()
 
 
-async def test_a_restarted_gateway_is_found_again(bench: FoxBench, gateways: Callable[[], Awaitable[Running]]) -> None:
-    await bench.publish(1)
-    tab = await bench.open()
+async def test_a_restarted_gateway_is_found_again(
+    pages: FirefoxPages, gateways: Callable[[], Awaitable[Running]]
+) -> None:
+    await pages.publish(1)
+    tab = await pages.open()
     await tab.shows(1)
-    bench.proxy.is_refusing = True
-    bench.gateway = await gateways()
-    bench.proxy.is_refusing = False
-    bench.proxy.target = ("127.0.0.1", bench.gateway.port)
-    await bench.publish(2)
+    pages.proxy.is_refusing = True
+    pages.gateway = await gateways()
+    pages.proxy.is_refusing = False
+    pages.proxy.target = ("127.0.0.1", pages.gateway.port)
+    await pages.publish(2)
     await tab.shows(2)
     assert "stale" in [entry["status"] for entry in await tab.log()]
     await tab.never_went_back()
 
 
 @pytest.mark.parametrize("heartbeat_s", [RENEWAL_S], ids=["steadier"])
-async def test_an_expired_token_is_replaced_and_a_short_one_renewed(bench: FoxBench) -> None:
-    await bench.publish(1)
-    bench.token_age_s = 3600
-    tab = await bench.open()
-    await until(lambda: bench.tokens > 1, timeout_s=20)
+async def test_an_expired_token_is_replaced_and_a_short_one_renewed(pages: FirefoxPages) -> None:
+    await pages.publish(1)
+    pages.token_age_s = 3600
+    tab = await pages.open()
+    await until(lambda: pages.tokens > 1, timeout_s=20)
     assert (await tab.last())["status"] == "connecting"
-    bench.token_age_s, bench.token_ttl_s = 0, TOKEN_TTL_S
+    pages.token_age_s, pages.token_ttl_s = 0, TOKEN_TTL_S
     await tab.shows(1)
-    count = bench.tokens
-    await until(lambda: bench.tokens > count + 1, timeout_s=20)
-    await bench.publish(2)
+    count = pages.tokens
+    await until(lambda: pages.tokens > count + 1, timeout_s=20)
+    await pages.publish(2)
     await tab.shows(2)
     assert "stale" not in [entry["status"] for entry in await tab.log()]
 
 
-async def test_a_blocked_websocket_is_replaced_by_an_event_stream(bench: FoxBench) -> None:
-    await bench.publish(1)
-    tab = await bench.open("socket=fallback&blocked")
+async def test_a_blocked_websocket_is_replaced_by_an_event_stream(pages: FirefoxPages) -> None:
+    await pages.publish(1)
+    tab = await pages.open("socket=fallback&blocked")
     await tab.shows(1)
-    await bench.publish(2)
+    await pages.publish(2)
     await tab.shows(2)
-    assert not bench.gateway.node.registry.sockets
+    assert not pages.gateway.node.registry.sockets
     await tab.never_went_back()
 
 
-async def test_a_new_visit_starts_with_the_last_state_as_stale(bench: FoxBench) -> None:
-    await bench.publish(1)
-    tab = await bench.open("stored")
+async def test_a_new_visit_starts_with_the_last_state_as_stale(pages: FirefoxPages) -> None:
+    await pages.publish(1)
+    tab = await pages.open("stored")
     await tab.shows(1)
-    bench.proxy.is_refusing = True
-    bench.proxy.cut()
+    pages.proxy.is_refusing = True
+    pages.proxy.cut()
     await tab.window.reload()
     await tab.shows(1, "stale")
     first = (await tab.log())[0]
     assert (first["n"], first["status"], first["reason"]) == (1, "stale", "stored")
-    await bench.publish(2)
-    bench.proxy.heal()
+    await pages.publish(2)
+    pages.proxy.heal()
     await tab.shows(2)
     await tab.never_went_back()
 
 
-async def test_eight_tabs_share_a_socket_and_outlive_the_one_that_holds_it(bench: FoxBench) -> None:
-    await bench.publish(1)
-    tabs = [await bench.open("socket=tabs") for _ in range(TABS)]
+async def test_eight_tabs_share_a_socket_and_outlive_the_one_that_holds_it(pages: FirefoxPages) -> None:
+    await pages.publish(1)
+    tabs = [await pages.open("socket=tabs") for _ in range(TABS)]
     for tab in tabs:
         await tab.shows(1)
-    leader = await sole_holder(bench, tabs)
+    leader = await sole_holder(pages, tabs)
     tabs.remove(leader)
     await leader.window.close()
-    await sole_holder(bench, tabs)
-    await bench.publish(2)
+    await sole_holder(pages, tabs)
+    await pages.publish(2)
     for tab in tabs:
         await tab.shows(2)
         await tab.never_went_back()
-    await sole_holder(bench, tabs)
-    bench.proxy.reset()
-    await bench.publish(3)
+    await sole_holder(pages, tabs)
+    pages.proxy.reset()
+    await pages.publish(3)
     for tab in tabs:
         await tab.shows(3)
         await tab.never_went_back()

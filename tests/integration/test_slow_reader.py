@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import math
 import os
-import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 
 import pytest
 import uvloop
-from websockets.frames import Frame, Opcode
-from websockets.protocol import Protocol, Side, State
 
 from sync.store.models import Change, Committed
 from sync.store.redis.connect import connect
 from sync.store.store import Store
-from tests.support.gateway import Running, environment, open_client, run_gateway, token
+from tests.support.gateway import environment, open_client, run_gateway
+from tests.support.slow_socket import open_slow_socket
 from tests.support.wait import until
 
 TOPICS = ("tenant:slow", "user:slow")
@@ -66,78 +61,6 @@ class Clock:
         return getattr(time, name)
 
 
-class Raw:
-    """A browser down at the socket: it reads when it is told to."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.protocol = Protocol(Side.CLIENT, state=State.OPEN, max_size=None)
-        self.versions: dict[str, int] = {}
-        self.states = 0
-        self.types: list[str] = []
-        self.close_code: int | None = None
-
-    async def send(self, frame: dict[str, object]) -> None:
-        self.protocol.send_text(json.dumps(frame).encode())
-        await asyncio.get_running_loop().sock_sendall(self.sock, b"".join(self.protocol.data_to_send()))
-
-    async def read(self) -> bool:
-        """Read what is there, and return whether there may be more."""
-        data = await asyncio.get_running_loop().sock_recv(self.sock, 65_536)
-        if not data:
-            return False
-        self.protocol.receive_data(data)
-        for event in self.protocol.events_received():
-            assert isinstance(event, Frame)
-            if event.opcode is Opcode.TEXT:
-                self.take(json.loads(bytes(event.data)))
-        close = self.protocol.close_rcvd
-        self.close_code = None if close is None else close.code
-        return self.close_code is None
-
-    def take(self, frame: dict[str, object]) -> None:
-        self.types.append(str(frame["type"]))
-        if frame["type"] in ("snapshot", "current"):
-            topic, version = str(frame["topic"]), frame["version"]
-            assert isinstance(version, int)
-            assert version >= self.versions.get(topic, -1), "an older version after a newer one"
-            self.versions[topic] = version
-            self.states += 1
-
-    async def read_until(self, wanted: dict[str, int], timeout_s: float = 10.0) -> None:
-        async with asyncio.timeout(timeout_s):
-            while self.versions != wanted:
-                assert await self.read(), "closed"
-
-
-@asynccontextmanager
-async def open_raw(running: Running, *topics: str) -> AsyncIterator[Raw]:
-    """Connect with small buffers and subscribe."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
-    sock.setblocking(False)
-    loop = asyncio.get_running_loop()
-    try:
-        await loop.sock_connect(sock, ("127.0.0.1", running.port))
-        head = (
-            "GET /v1/connect HTTP/1.1\r\nHost: gateway\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\nSec-WebSocket-Version: 13\r\n"
-            "Sec-WebSocket-Protocol: planwire.v1\r\n\r\n"
-        )
-        await loop.sock_sendall(sock, head.encode())
-        answer = b""
-        while not answer.endswith(b"\r\n\r\n"):
-            answer += (more := await loop.sock_recv(sock, 1))
-            assert more, answer
-        assert answer.startswith(b"HTTP/1.1 101")
-        raw = Raw(sock)
-        await raw.send({"type": "hello", "token": token(), "topics": dict.fromkeys(topics, 0)})
-        await raw.read_until(dict.fromkeys(topics, 0))
-        yield raw
-    finally:
-        sock.close()
-
-
 def state(number: int) -> bytes:
     return b'{"n":%d,"pad":"%b"}' % (number, os.urandom(STATE_BYTES // 2).hex().encode())
 
@@ -160,7 +83,7 @@ async def test_a_tab_that_stops_reading_holds_a_slot_per_topic_and_goes_on_with_
 ) -> None:
     async with run_gateway(environment(store_url, SEND_TIMEOUT_S="60")) as running:
         hub, metrics = running.node.hub, running.node.metrics
-        async with open_raw(running, *TOPICS) as slow:
+        async with open_slow_socket(running, *TOPICS) as slow:
             (sock,) = running.node.registry.sockets
             newest = await publish(store, TOPICS)
             await until(lambda: all(live.version == newest[live.name] for live in hub.topics.values()))
@@ -182,7 +105,7 @@ async def test_nobody_waits_for_a_tab_that_does_not_read(store_url: str, store: 
     topic = TOPICS[0]
     async with (
         run_gateway(environment(store_url, SEND_TIMEOUT_S="60")) as running,
-        open_raw(running, topic) as slow,
+        open_slow_socket(running, topic) as slow,
         open_client(running, topic) as quick,
     ):
         await quick.until("snapshot")
@@ -206,7 +129,7 @@ async def test_nobody_waits_for_a_tab_that_does_not_read(store_url: str, store: 
 @on_both_loops
 async def test_a_tab_that_makes_no_progress_is_cut_off_with_4008(store_url: str, store: Store) -> None:
     topic = TOPICS[0]
-    async with run_gateway(environment(store_url, SEND_TIMEOUT_S="0.5")) as running, open_raw(running, topic):
+    async with run_gateway(environment(store_url, SEND_TIMEOUT_S="0.5")) as running, open_slow_socket(running, topic):
         await publish(store, (topic,))
         await until(lambda: running.node.metrics.closed[4008] == 1)
         await until(lambda: not running.node.registry.sockets)
@@ -221,7 +144,7 @@ async def test_a_slow_tab_that_makes_progress_is_kept(store_url: str, store: Sto
         patch.setattr("gateway.ws.registry.time", clock)
         async with (
             run_gateway(environment(store_url, SEND_TIMEOUT_S="1.5")) as running,
-            open_raw(running, topic) as slow,
+            open_slow_socket(running, topic) as slow,
         ):
             newest: dict[str, int] = {}
             for _ in range(70):
@@ -242,7 +165,7 @@ async def test_a_tab_that_writes_but_does_not_read_cannot_fill_the_gateways_memo
     topic = TOPICS[0]
     async with (
         run_gateway(environment(store_url, FRAMES_PER_S="1000", SEND_TIMEOUT_S="60")) as running,
-        open_raw(running, topic) as slow,
+        open_slow_socket(running, topic) as slow,
     ):
         (sock,) = running.node.registry.sockets
         newest = await publish(store, (topic,))
@@ -261,7 +184,10 @@ async def test_a_tab_that_writes_but_does_not_read_cannot_fill_the_gateways_memo
 @on_both_loops
 async def test_news_of_freshness_reaches_a_tab_that_was_blocked_when_it_came(store_url: str, store: Store) -> None:
     topic = TOPICS[0]
-    async with run_gateway(environment(store_url, SEND_TIMEOUT_S="60")) as running, open_raw(running, topic) as slow:
+    async with (
+        run_gateway(environment(store_url, SEND_TIMEOUT_S="60")) as running,
+        open_slow_socket(running, topic) as slow,
+    ):
         (sock,) = running.node.registry.sockets
         newest = await publish(store, (topic,))
         await until(lambda: sock.pending is not None)

@@ -13,10 +13,10 @@ import pytest
 
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.models import Change, Snapshot
-from tests.integration.test_slow_reader import open_raw
 from tests.support.gateway import SECRET, token
 from tests.support.proxy import run_proxy
 from tests.support.servers import start_valkey
+from tests.support.slow_socket import open_slow_socket
 from tests.support.system import FENCE, PROBE_S, TOPIC, System, Tab, ago, event, run_system
 from tests.support.wait import until
 
@@ -246,7 +246,7 @@ async def test_s44_a_sleeping_tab_costs_one_slot_wakes_to_the_newest_and_delays_
     async with (
         # However long that takes: it is not to be given up for it.
         run_system(store_url, tmp_path, SEND_TIMEOUT_S="60") as system,
-        open_raw(system.gateway, TOPIC) as asleep,
+        open_slow_socket(system.gateway, TOPIC) as asleep,
         system.tab() as awake,
     ):
         versions, worst_s = 260, 0.0
