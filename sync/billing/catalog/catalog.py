@@ -16,90 +16,192 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from sync.billing.catalog import positions
 from sync.core.errors import SyncError
 
-UNLIMITED = "unlimited"
-LEVELS = ("read", "write", "admin")
+T = TypeVar("T", bound="Offer")
+_Level = Literal["read", "write", "admin"]
+
+LEVELS: tuple[str, ...] = get_args(_Level)
 """A module's levels, each including those before it."""
+
+UNLIMITED = "unlimited"
 
 OVERDUE_KINDS = ("cancel", "pause", "resume", "trial", "change_plan")
 """What may fall due without word from the provider."""
 
-GRACE_DEFAULT_S = 7 * 86_400
+GRACE_DEFAULT_NS = 7 * 86_400 * 1_000_000_000
 NUMBER_MAX = 2**53 - 1
 """The greatest limit or rank: larger integers are not exact in a browser."""
 
 CATALOG_MAX_BYTES = 1_048_576
 
-Limit = int | Literal["unlimited"]
-Overdue = Literal["hold", "apply"]
-Path_ = tuple[str, ...]
-T = TypeVar("T")
-
-_KEY = re.compile(r"[a-z][a-z0-9_-]{0,63}")
-_ENVIRONMENT = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _DURATION = re.compile(r"(\d{1,6})([smhd])")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 class CatalogError(SyncError, ValueError):
-    """The catalog cannot be used: `name` of the file, `line` from 1, and `problem` in words."""
+    """The catalog cannot be used: the file's `name`, the `line` from 1, and the `problem` in words."""
 
     def __init__(self, name: str, line: int, problem: str) -> None:
-        super().__init__(name, line, problem)
-        self.name = name
-        self.line = line
-        self.problem = problem
-
-    def __str__(self) -> str:
-        return f"{self.name}:{self.line}: {self.problem}"
+        super().__init__(f"{name}:{line}: {problem}")
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What a plan or an add-on gives: features, limits, limits per unit of quantity, and module levels."""
-
-    features: tuple[str, ...] = ()
-    limits: Mapping[str, Limit] = field(default_factory=dict)
-    per_unit: Mapping[str, int] = field(default_factory=dict)
-    modules: Mapping[str, str] = field(default_factory=dict)
+def _wrong(problem: str, *path: str, value: str = "", occurrence: int = 1) -> PydanticCustomError:
+    """Return the error of what is checked, or of what is at `path` in it. For the others see `positions.Lines.of`."""
+    where = {"path": path, "value": value, "occurrence": occurrence}
+    return PydanticCustomError("catalog", "{problem}", {"problem": problem, **where})
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One plan; of several, the highest `rank` wins. `prices`: provider -> environment -> price ids."""
+def _must(problem: str) -> WrapValidator:
+    """Return what makes `problem` the error of every value that does not fit its type."""
 
-    key: str
-    name: str
-    rank: int
-    grant: Grant
-    default: bool = False
-    prices: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    def check(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return validate(value)
+        except ValidationError:
+            raise _wrong(problem) from None
 
-
-@dataclass(frozen=True, slots=True)
-class Addon:
-    """One add-on: adds to whatever plan there is."""
-
-    key: str
-    name: str
-    grant: Grant
-    prices: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    return WrapValidator(check)
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+def _duration_ns(value: object) -> int:
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise _wrong('must be a duration such as "7d", "12h", "30m" or "0s"')
+    return int(match[1]) * _UNIT_S[match[2]] * 1_000_000_000
+
+
+def _in_range(rank: int) -> int:
+    if not 0 <= rank <= NUMBER_MAX:
+        raise _wrong(f"must not be negative nor beyond {NUMBER_MAX} (2^53-1)")
+    return rank
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(entry, str) and entry for entry in value):
+        raise _wrong("must be a list of texts that are not empty")
+    repeated = next((entry for index, entry in enumerate(value) if entry in value[:index]), None)
+    if repeated is not None:
+        raise _wrong(f"has {repeated!r} twice", value=f'"{repeated}"', occurrence=2)
+    return tuple(value)
+
+
+def _check_known(table: Mapping[str, object], names: Collection[str]) -> None:
+    for key in table:
+        if key not in names:
+            raise _wrong(f"is not known here: expected {', '.join(sorted(names))}", key)
+
+
+def _each_kind(value: object) -> object:
+    if isinstance(value, str):
+        return dict.fromkeys(OVERDUE_KINDS, value)
+    if isinstance(value, dict):
+        _check_known(value, OVERDUE_KINDS)
+        return {**dict.fromkeys(OVERDUE_KINDS, "hold"), **value}
+    return value
+
+
+_WHOLE = f"must be a whole number from 0 to {NUMBER_MAX} (2^53-1)"
+_Number = Annotated[int, Field(ge=0, le=NUMBER_MAX)]
+_Count = Annotated[_Number, _must(_WHOLE)]
+_Limit = Annotated[_Number | Literal["unlimited"], _must(f'{_WHOLE}, or "{UNLIMITED}"')]
+_Choice = Annotated[Literal["hold", "apply"], _must('must be "hold" or "apply"')]
+_Text = Annotated[str, Field(pattern=r"\S"), _must("must be a text that is not empty")]
+_Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+_Environment = Annotated[str, Field(pattern="^[a-z][a-z0-9_-]{0,31}$"), _must("is not an environment's name")]
+_Key = Annotated[
+    str,
+    Field(pattern="^[a-z][a-z0-9_-]{0,63}$"),
+    _must("is no key: use a-z, 0-9, _ and -, starting with a letter"),
+]
+
+
+class _Table(BaseModel):
+    """A table that has no keys but those of the model."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            raise _wrong("must be a table")
+        fields = {field.alias or name: field for name, field in cls.model_fields.items() if name != "key"}
+        _check_known(value, fields)
+        for name, field in fields.items():
+            if field.is_required() and name not in value:
+                raise _wrong(f"needs a {name}")
+        return value
+
+
+class Policy(_Table):
     """Grace in nanoseconds, and per kind what to do when its time passes and the provider has not spoken."""
 
-    grace_ns: int = GRACE_DEFAULT_S * 1_000_000_000
-    overdue: Mapping[str, Overdue] = field(default_factory=lambda: dict.fromkeys(OVERDUE_KINDS, "hold"))
+    grace_ns: Annotated[int, BeforeValidator(_duration_ns)] = Field(default=GRACE_DEFAULT_NS, alias="grace")
+    overdue: Annotated[dict[str, _Choice], BeforeValidator(_each_kind)] = dict.fromkeys(OVERDUE_KINDS, "hold")
+
+
+class PerUnit(_Table):
+    """Limits per unit of quantity."""
+
+    limits: dict[str, _Count] = {}
+
+
+class Offer(_Table):
+    """What a plan or an add-on gives, also per unit of quantity; `prices`: provider -> environment -> price ids."""
+
+    key: str = ""
+    name: _Text
+    features: _Texts = ()
+    limits: dict[str, _Limit] = {}
+    per_unit: PerUnit = PerUnit()
+    modules: dict[str, Annotated[_Level, _must(f"must be one of {', '.join(LEVELS)}")]] = {}
+    prices: dict[str, dict[_Environment, _Texts]] = {}
+
+    @field_validator("prices")
+    @classmethod
+    def _check_providers(cls, prices: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if info.context is not None:
+            _check_known(prices, info.context)
+        return prices
+
+
+class Addon(Offer):
+    """One add-on: adds to whatever plan there is."""
+
+
+class Plan(Offer):
+    """One plan; of several, the highest `rank` wins."""
+
+    rank: Annotated[int, _must("must be an integer"), AfterValidator(_in_range)]
+    default: Annotated[bool, _must("must be true or false")] = False
+
+
+class _Document(_Table):
+    policy: Policy = Policy()
+    plans: dict[_Key, Plan] = {}
+    addons: dict[_Key, Addon] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +216,7 @@ class Catalog:
 
     def prices(self, provider: str, environment: str) -> Mapping[str, Plan | Addon]:
         """Return price id -> what it buys, for one provider's environment."""
-        return self.index.get((provider, environment), _NO_PRICES)
-
-
-_NO_PRICES: Mapping[str, Plan | Addon] = MappingProxyType({})
+        return self.index.get((provider, environment), {})
 
 
 def load(path: Path, providers: Collection[str] | None = None) -> Catalog:
@@ -150,7 +249,24 @@ def parse(text: str, name: str = "catalog.toml", providers: Collection[str] | No
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(name, text, error) from error
-    return _Reader(name, positions.Lines(text), providers).catalog(document)
+    try:
+        return _catalog(_Document.model_validate(document, context=providers))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        # pydantic's own error is that of a value in place of a table.
+        context: Mapping[str, Any] = first.get("ctx") or {"problem": "must be a table"}
+        raise _located(name, text, first["loc"], context) from None
+    except PydanticCustomError as error:
+        raise _located(name, text, (), error.context or {}) from None
+
+
+def _located(name: str, text: str, location: Sequence[int | str], context: Mapping[str, Any]) -> CatalogError:
+    """Return the error that pydantic reports at `location`, with its line."""
+    lines = positions.Lines(text)
+    steps = (*(str(step) for step in location if step != "[key]"), *context.get("path", ()))
+    path = lines.nearest(steps)
+    line, problem = lines.of(path, context.get("value", ""), context.get("occurrence", 1)), context["problem"]
+    return CatalogError(name, line, f"{positions.dotted(path)} {problem}" if path else problem)
 
 
 def _syntax_error(name: str, text: str, error: tomllib.TOMLDecodeError) -> CatalogError:
@@ -161,194 +277,38 @@ def _syntax_error(name: str, text: str, error: tomllib.TOMLDecodeError) -> Catal
     return CatalogError(name, text.rstrip().count("\n") + 1, message.removesuffix(" (at end of document)"))
 
 
-class _Reader:
-    """Turns the parsed document into values; raises at the first thing that is wrong."""
+def _keyed(offers: Mapping[str, T]) -> dict[str, T]:
+    return {key: offer.model_copy(update={"key": key}) for key, offer in offers.items()}
 
-    def __init__(self, name: str, lines: positions.Lines, providers: Collection[str] | None) -> None:
-        self._name = name
-        self._providers = providers
-        self._lines = lines
-        self._sold: dict[tuple[str, str], Path_] = {}
-        self._index: dict[tuple[str, str], dict[str, Plan | Addon]] = {}
 
-    def _error(self, path: Path_, problem: str, *, value: str = "", occurrence: int = 1) -> CatalogError:
-        line = self._lines.of(path, value, occurrence)
-        return CatalogError(self._name, line, f"{positions.dotted(path)} {problem}" if path else problem)
+def _catalog(document: _Document) -> Catalog:
+    """Return the catalog of a document whose tables are valid.
 
-    def catalog(self, document: Mapping[str, object]) -> Catalog:
-        self._known(document, (), {"policy", "plans", "addons"})
-        policy = self._policy(self._table(document, (), "policy"))
-        plans = {key: self._plan(key, body) for key, body in self._entries(document, "plans")}
-        addons = {key: self._addon(key, body) for key, body in self._entries(document, "addons")}
-        defaults = [plan for plan in plans.values() if plan.default]
-        if not plans:
-            raise self._error((), "the catalog has no plans: add at least [plans.free] with default = true")
-        if not defaults:
-            raise self._error(("plans",), "has no default: one plan needs default = true")
-        if len(defaults) > 1:
-            raise self._error(
-                ("plans", defaults[1].key, "default"),
-                f"is a second default: plans.{defaults[0].key} is one already",
-            )
-        return Catalog(plans, addons, defaults[0], policy, self._index)
-
-    # The parts of the document, from the outside in.
-
-    def _entries(self, document: Mapping[str, object], section: str) -> Iterable[tuple[str, Mapping[str, object]]]:
-        table = self._table(document, (), section)
-        for key in table:
-            if not _KEY.fullmatch(key):
-                raise self._error((section, key), "is no key: use a-z, 0-9, _ and -, starting with a letter")
-            yield key, self._table(table, (section,), key)
-
-    def _policy(self, table: Mapping[str, object]) -> Policy:
-        path = ("policy",)
-        self._known(table, path, {"grace", "overdue"})
-        grace_s = self._duration_s(table, path, "grace", GRACE_DEFAULT_S)
-        overdue: dict[str, Overdue] = dict.fromkeys(OVERDUE_KINDS, "hold")
-        value = table.get("overdue", "hold")
-        if isinstance(value, str):
-            overdue = dict.fromkeys(OVERDUE_KINDS, self._overdue(value, (*path, "overdue")))
-        else:
-            kinds = self._table(table, path, "overdue")
-            self._known(kinds, (*path, "overdue"), set(OVERDUE_KINDS))
-            for kind, choice in kinds.items():
-                overdue[kind] = self._overdue(choice, (*path, "overdue", kind))
-        return Policy(grace_s * 1_000_000_000, overdue)
-
-    def _overdue(self, value: object, path: Path_) -> Overdue:
-        if value not in ("hold", "apply"):
-            raise self._error(path, 'must be "hold" or "apply"')
-        return value
-
-    def _plan(self, key: str, table: Mapping[str, object]) -> Plan:
-        path = ("plans", key)
-        self._known(table, path, {"name", "rank", "default", "features", "limits", "per_unit", "modules", "prices"})
-        rank = self._required(table, path, "rank")
-        if not _is_int(rank):
-            raise self._error((*path, "rank"), "must be an integer")
-        if not 0 <= cast(int, rank) <= NUMBER_MAX:
-            raise self._error((*path, "rank"), f"must not be negative nor beyond {NUMBER_MAX} (2^53-1)")
-        default = table.get("default", False)
-        if not isinstance(default, bool):
-            raise self._error((*path, "default"), "must be true or false")
-        plan = Plan(
-            key,
-            self._text(table, path, "name"),
-            cast(int, rank),
-            self._grant(table, path),
-            default,
-            self._prices(table, path),
-        )
-        self._sell(plan, path)
-        return plan
-
-    def _addon(self, key: str, table: Mapping[str, object]) -> Addon:
-        path = ("addons", key)
-        self._known(table, path, {"name", "features", "limits", "per_unit", "modules", "prices"})
-        addon = Addon(key, self._text(table, path, "name"), self._grant(table, path), self._prices(table, path))
-        self._sell(addon, path)
-        return addon
-
-    def _grant(self, table: Mapping[str, object], path: Path_) -> Grant:
-        per_unit = self._table(table, path, "per_unit")
-        self._known(per_unit, (*path, "per_unit"), {"limits"})
-        modules = self._table(table, path, "modules")
-        for module, level in modules.items():
-            if level not in LEVELS:
-                raise self._error((*path, "modules", module), f"must be one of {', '.join(LEVELS)}")
-        return Grant(
-            self._texts(table, path, "features"),
-            self._limits(self._table(table, path, "limits"), (*path, "limits")),
-            cast(
-                Mapping[str, int],
-                self._limits(
-                    self._table(per_unit, (*path, "per_unit"), "limits"), (*path, "per_unit", "limits"), counted=True
-                ),
-            ),
-            cast(Mapping[str, str], dict(modules)),
-        )
-
-    def _limits(self, table: Mapping[str, object], path: Path_, *, counted: bool = False) -> Mapping[str, Limit]:
-        for name, value in table.items():
-            if value == UNLIMITED and not counted:
-                continue
-            if not _is_int(value) or not 0 <= cast(int, value) <= NUMBER_MAX:
-                expected = f"must be a whole number from 0 to {NUMBER_MAX} (2^53-1)"
-                raise self._error((*path, name), expected if counted else f'{expected}, or "{UNLIMITED}"')
-        return cast(Mapping[str, Limit], dict(table))
-
-    def _prices(self, table: Mapping[str, object], path: Path_) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
-        providers = self._table(table, path, "prices")
-        if self._providers is not None:
-            self._known(providers, (*path, "prices"), set(self._providers))
-        prices: dict[str, dict[str, tuple[str, ...]]] = {}
-        for provider in providers:
-            environments = self._table(providers, (*path, "prices"), provider)
-            for environment in environments:
-                if not _ENVIRONMENT.fullmatch(environment):
-                    raise self._error((*path, "prices", provider, environment), "is not an environment's name")
-            prices[provider] = {
-                environment: self._texts(environments, (*path, "prices", provider), environment)
-                for environment in environments
-            }
-        return prices
-
-    def _sell(self, offer: Plan | Addon, path: Path_) -> None:
+    Raises:
+        PydanticCustomError: they do not fit together.
+    """
+    plans, addons = _keyed(document.plans), _keyed(document.addons)
+    defaults = [plan for plan in plans.values() if plan.default]
+    if not plans:
+        raise _wrong("the catalog has no plans: add at least [plans.free] with default = true")
+    if not defaults:
+        raise _wrong("has no default: one plan needs default = true", "plans")
+    if len(defaults) > 1:
+        problem = f"is a second default: plans.{defaults[0].key} is one already"
+        raise _wrong(problem, "plans", defaults[1].key, "default")
+    index: dict[tuple[str, str], dict[str, Plan | Addon]] = {}
+    sold: dict[tuple[str, str], positions.Path] = {}
+    offers: list[Plan | Addon] = [*plans.values(), *addons.values()]
+    for offer in offers:
+        section = "plans" if isinstance(offer, Plan) else "addons"
         for provider, environments in offer.prices.items():
             for environment, ids in environments.items():
+                where = (section, offer.key, "prices", provider, environment)
                 for price_id in ids:
-                    where = (*path, "prices", provider, environment)
                     # One id means one thing, in all environments: providers never use an id in two of them.
-                    first = self._sold.setdefault((provider, price_id), where)
+                    first = sold.setdefault((provider, price_id), where)
                     if first is not where:
-                        raise self._error(
-                            where, f"has {price_id!r}, which {positions.dotted(first)} has already", value=price_id
-                        )
-                    self._index.setdefault((provider, environment), {})[price_id] = offer
-
-    # Single values.
-
-    def _known(self, table: Mapping[str, object], path: Path_, names: set[str]) -> None:
-        for key in table:
-            if key not in names:
-                raise self._error((*path, key), f"is not known here: expected {', '.join(sorted(names))}")
-
-    def _table(self, table: Mapping[str, object], path: Path_, key: str) -> Mapping[str, object]:
-        value = table.get(key, {})
-        if not isinstance(value, dict):
-            raise self._error((*path, key), "must be a table")
-        return value
-
-    def _required(self, table: Mapping[str, object], path: Path_, key: str) -> object:
-        if key not in table:
-            raise self._error(path, f"needs a {key}")
-        return table[key]
-
-    def _text(self, table: Mapping[str, object], path: Path_, key: str) -> str:
-        value = self._required(table, path, key)
-        if not isinstance(value, str) or not value.strip():
-            raise self._error((*path, key), "must be a text that is not empty")
-        return value
-
-    def _texts(self, table: Mapping[str, object], path: Path_, key: str) -> tuple[str, ...]:
-        value = table.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(entry, str) and entry for entry in value):
-            raise self._error((*path, key), "must be a list of texts that are not empty")
-        repeated = next((entry for index, entry in enumerate(value) if entry in value[:index]), None)
-        if repeated is not None:
-            raise self._error((*path, key), f"has {repeated!r} twice", value=f'"{repeated}"', occurrence=2)
-        return tuple(value)
-
-    def _duration_s(self, table: Mapping[str, object], path: Path_, key: str, default: int) -> int:
-        value = table.get(key)
-        if value is None:
-            return default
-        match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-        if match is None:
-            raise self._error((*path, key), 'must be a duration such as "7d", "12h", "30m" or "0s"')
-        return int(match[1]) * _UNIT_S[match[2]]
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+                        problem = f"has {price_id!r}, which {positions.dotted(first)} has already"
+                        raise _wrong(problem, *where, value=price_id)
+                    index.setdefault((provider, environment), {})[price_id] = offer
+    return Catalog(plans, addons, defaults[0], document.policy, index)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED, Catalog, Grant
+from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED, Catalog, Offer
 from sync.billing.domain.evaluation import EvaluatedSubscription, Findings, evaluate_all, without_void_change
 from sync.billing.domain.model import Facts, Override, SubscriptionFacts
 from sync.core import instants
@@ -100,13 +100,13 @@ def _precedence(subscription: EvaluatedSubscription) -> tuple[int, int, str, int
 
 def _granted(lead: EvaluatedSubscription | None, live: list[EvaluatedSubscription], catalog: Catalog) -> State:
     plan = lead.plan if lead is not None and lead.live and lead.plan is not None else catalog.default
-    features = dict.fromkeys(plan.grant.features, True)
+    features = dict.fromkeys(plan.features, True)
     limits: dict[str, Any] = {}
     modules: dict[str, str] = {}
-    _add(plan.grant, lead.quantity if lead is not None and plan is lead.plan else 1, features, limits, modules)
+    _add(plan, lead.quantity if lead is not None and plan is lead.plan else 1, features, limits, modules)
     for subscription in live:
         for addon, quantity in subscription.addons:
-            _add(addon.grant, quantity, features, limits, modules)
+            _add(addon, quantity, features, limits, modules)
     return {
         "plan": {"key": plan.key, "name": plan.name, "rank": plan.rank},
         "status": "none" if lead is None else lead.status,
@@ -117,18 +117,18 @@ def _granted(lead: EvaluatedSubscription | None, live: list[EvaluatedSubscriptio
 
 
 def _add(
-    grant: Grant, quantity: int, features: dict[str, bool], limits: dict[str, Any], modules: dict[str, str]
+    offer: Offer, quantity: int, features: dict[str, bool], limits: dict[str, Any], modules: dict[str, str]
 ) -> None:
-    for feature in grant.features:
+    for feature in offer.features:
         features[feature] = True
     # A sum is capped at the greatest number that a browser reads exactly; the order of adding does not matter.
-    for name, limit in grant.limits.items():
+    for name, limit in offer.limits.items():
         before = limits.get(name, 0)
         limits[name] = UNLIMITED if UNLIMITED in (limit, before) else min(before + limit, NUMBER_MAX)
-    for name, each in grant.per_unit.items():
+    for name, each in offer.per_unit.limits.items():
         before = limits.get(name, 0)
         limits[name] = before if before == UNLIMITED else min(before + each * quantity, NUMBER_MAX)
-    for name, level in grant.modules.items():
+    for name, level in offer.modules.items():
         known = modules.get(name)
         if known is None or _LEVEL_RANK[level] > _LEVEL_RANK[known]:
             modules[name] = level

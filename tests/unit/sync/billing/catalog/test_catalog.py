@@ -44,7 +44,7 @@ def test_example_has_what_the_readme_promises() -> None:
     catalog = load(EXAMPLE)
     assert list(catalog.plans) == ["free", "basic", "pro"]
     assert catalog.default.key == "free"
-    assert catalog.plans["pro"].grant.per_unit == {"seats": 1}
+    assert catalog.plans["pro"].per_unit.limits == {"seats": 1}
     assert list(catalog.addons) == ["audit"]
     for environment in ("live", "sandbox"):
         assert {offer.key for offer in catalog.prices("paddle", environment).values()} == {"basic", "pro", "audit"}
@@ -62,8 +62,8 @@ def test_parse_reads_every_part() -> None:
     }
     pro = catalog.plans["pro"]
     assert (pro.name, pro.rank, pro.default) == ("Pro", 20, False)
-    assert pro.grant.limits == {"seats": 0, "projects": "unlimited"}
-    assert pro.grant.modules == {"billing": "write"}
+    assert pro.limits == {"seats": 0, "projects": "unlimited"}
+    assert pro.modules == {"billing": "write"}
     assert pro.prices == {"paddle": {"live": ("pri_1", "pri_2"), "sandbox": ("pri_3",)}}
     assert catalog.prices("paddle", "live")["pri_4"] is catalog.addons["audit"]
     assert "pri_3" not in catalog.prices("paddle", "live")
