@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 
 FORWARDING_HEADERS = frozenset((
     "cf-connecting-ip", "fastly-client-ip", "forwarded", "true-client-ip", "via", "x-client-ip", "x-cluster-client-ip",
@@ -20,6 +21,9 @@ LOCAL = "local"
 
 TEXT_MAX = 64
 """Characters kept of a forwarded address that is no IP address."""
+
+PARSED_KEPT = 4096
+"""Size of the cache of parsed addresses. A proxy's is parsed with every request, a client's three times."""
 
 IPV6_GROUP_BITS = 64
 """Limits count an IPv6 network of this prefix length as one client: it is what a provider gives to one customer."""
@@ -119,6 +123,11 @@ def group(address: str) -> str:
 def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """Return the address in `text`, which may have a port (`1.2.3.4:5`, `[::1]:5`), or None."""
     text = text.strip()
+    return _parse_short(text) if len(text) <= TEXT_MAX else _parse_short.__wrapped__(text)
+
+
+@lru_cache(PARSED_KEPT)
+def _parse_short(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

@@ -35,7 +35,7 @@ class AckPolicy:
         """
         self.per_topic = per_topic
         self.full = AckRule(1.0, after_ms)
-        self._after_ms = after_ms
+        self._least = AckRule(1, after_ms)
         self._per_s = per_s
 
     def rule(self, subscriptions: int) -> AckRule:
@@ -44,8 +44,8 @@ class AckPolicy:
         A subscription has at most one ack under way, and a newer version takes its place. So n subscriptions send at
         most n / time acks a second, whatever is published.
         """
-        if subscriptions * 1000 <= self._per_s * max(self._after_ms, ACK_STEP_MS):
-            return AckRule(1, self._after_ms)
+        if subscriptions * 1000 <= self._per_s * max(self._least.after_ms, ACK_STEP_MS):
+            return self._least
         doublings = (-(-subscriptions * 1000 // (self._per_s * ACK_STEP_MS)) - 1).bit_length()
         spread = min(doublings, ACK_DOUBLINGS_MAX)
         return AckRule(2.0 ** (spread - doublings), ACK_STEP_MS << spread)

@@ -6,7 +6,7 @@ An observer that raises is logged and the push goes on: observers are for lookin
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, TypeVarTuple
 
 from sync.process import logs
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gateway.hub.subscription import Subscription
     from gateway.hub.topic import LiveTopic
 
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 
 LOGGER = "gateway.hub.observer"
 
@@ -53,10 +53,10 @@ class Observers:
         """Stop calling `observer`. A second call does nothing."""
         self._all = tuple(one for one in self._all if one is not observer)
 
-    def call(self, event: Callable[Concatenate[HubObserver, P], None], *about: P.args, **named: P.kwargs) -> None:
+    def call(self, event: Callable[[HubObserver, *Ts], None], *about: *Ts) -> None:
         """Call the method `event` of every observer."""
         for observer in self._all:
             try:
-                getattr(observer, event.__name__)(*about, **named)
+                getattr(observer, event.__name__)(*about)
             except Exception as error:
                 logs.limited(LOGGER, "observer_failed", level="error", observer=type(observer).__name__, exc_info=error)

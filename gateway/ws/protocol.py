@@ -6,14 +6,17 @@ serves every socket; they are spliced from ready-made JSON, which is never parse
 
 from __future__ import annotations
 
-from planwire_client.core import frames
-from planwire_client.core.fields import template
-from planwire_client.core.frames import AckRule, Backoff, write
+import orjson
 
-_SNAPSHOT, _PATCH, _CURRENT, _PENDING, _EXPIRED, _HEARTBEAT, _BYE = (
-    template(name, frames.OUTBOUND[name])
-    for name in ("snapshot", "patch", "current", "pending", "expired", "heartbeat", "bye")
-)
+from planwire_client.core.fields import template
+from planwire_client.core.frames import OUTBOUND
+
+_TEMPLATES = {name: template(name, declared) for name, declared in OUTBOUND.items()}
+_WELCOME, _ACK_POLICY, _HEARTBEAT = _TEMPLATES["welcome"], _TEMPLATES["ack_policy"], _TEMPLATES["heartbeat"]
+_SNAPSHOT, _PATCH, _CURRENT = _TEMPLATES["snapshot"], _TEMPLATES["patch"], _TEMPLATES["current"]
+_PENDING, _EXPIRED = _TEMPLATES["pending"], _TEMPLATES["expired"]
+_GONE, _BYE, _ERROR = _TEMPLATES["gone"], _TEMPLATES["bye"], _TEMPLATES["error"]
+_FLAG = (b"false", b"true")
 
 
 def welcome(
@@ -25,7 +28,7 @@ def welcome(
     ack: tuple[float, int],
 ) -> bytes:
     """Return the answer to a hello. `token_expires_at`: Unix seconds; `ack`: share of versions acked, delay in ms."""
-    return write(frames.Welcome(session, heartbeat_ms, fresh, token_expires_at, Backoff(*reconnect_ms), AckRule(*ack)))
+    return _WELCOME % (session.encode(), heartbeat_ms, _FLAG[fresh], token_expires_at, *reconnect_ms, *ack)
 
 
 def snapshot(topic: str, version: int, state: bytes, cause: bytes = b"", *, reset: bool = False) -> bytes:
@@ -56,17 +59,17 @@ def expired(topic: str, after: int) -> bytes:
 
 def heartbeat(at_us: int, fresh: bool, verified_at_us: int) -> bytes:
     """Return the sign of life; `verified_at_us` is when the bus was last proved to deliver."""
-    return _HEARTBEAT % (at_us, b"true" if fresh else b"false", verified_at_us)
+    return _HEARTBEAT % (at_us, _FLAG[fresh], verified_at_us)
 
 
 def ack_policy(topic: str, share: float, after_ms: int) -> bytes:
     """Return a changed ack policy of one topic."""
-    return write(frames.AckPolicy(topic, share, after_ms))
+    return _ACK_POLICY % (topic.encode(), share, after_ms)
 
 
 def gone(topic: str, reason: str) -> bytes:
     """Return the end of a subscription by the gateway; `reason` is revoked, expired or erased."""
-    return write(frames.Gone(topic, reason))
+    return _GONE % (topic.encode(), reason.encode())
 
 
 def bye(reconnect_ms: int) -> bytes:
@@ -76,4 +79,5 @@ def bye(reconnect_ms: int) -> bytes:
 
 def error(code: str, message: str, topic: str | None = None) -> bytes:
     """Return an error frame with a stable `code`."""
-    return write(frames.Error(code, message, topic))
+    of_topic = b"" if topic is None else b',"topic":"%b"' % topic.encode()
+    return _ERROR % (code.encode(), orjson.dumps(message)[1:-1], of_topic)
