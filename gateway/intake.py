@@ -16,7 +16,7 @@ from sync.billing.api import routes as billing_routes
 from sync.billing.api import webhooks
 from sync.billing.api.operator_service import OperatorService
 from sync.billing.services.wiring import BillingServices
-from sync.billing.storage.queue_stats import Backlog
+from sync.billing.storage.environment import Backlog
 from sync.settings import SyncSettings
 from sync.source.hydration import Hydration, hydration
 from sync.store.store import Store

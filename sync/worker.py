@@ -179,13 +179,8 @@ class Worker:
 
     async def _catch_up(self, provider: str, environment: str) -> None:
         """Read on in the provider's events, at the start and every CATCH_UP_S."""
-        catch_up = CatchUp(
-            self._services.store,
-            self._services.environment(environment),
-            self._services.adapters[provider],
-            self._services.clients[provider, environment],
-            self._services.now_ns,
-        )
+        client = self._services.clients[provider, environment]
+        catch_up = CatchUp(self._services, provider, environment, client)
 
         async def run() -> None:
             try:

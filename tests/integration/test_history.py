@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sync.billing.domain.outcome import EventResult, Outcome
-from sync.billing.storage.event_log import EVENTS_KEPT, append_event
+from sync.billing.storage.records import EVENTS_KEPT, append_event
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.store import Store

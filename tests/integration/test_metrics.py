@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from gateway.api import health
-from sync.billing.storage import queue_stats
+from sync.billing.storage import environment as billing_environment
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import DelayedQueue
 from sync.store.models import Change
@@ -91,7 +91,7 @@ async def test_webhooks_are_counted_by_what_they_were_answered(store_url: str, t
 async def test_what_waits_for_a_worker_is_shown(
     store: Store, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue_stats, "CACHE_S", 0.0)
+    monkeypatch.setattr(billing_environment, "BACKLOG_CACHE_S", 0.0)
     monkeypatch.setattr(health, "CACHE_S", 0.0)
     catalog = tmp_path / "catalog.toml"
     catalog.write_text('[plans.free]\nname = "Free"\nrank = 0\ndefault = true\n')

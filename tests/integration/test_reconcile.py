@@ -609,7 +609,7 @@ class TestCatchUp:
     """The provider's list of events, read on after an outage."""
 
     def catch_up(self, services: BillingServices, api: PaddleClient) -> CatchUp:
-        return CatchUp(services.store, services.environment("live"), services.adapters["paddle"], api, services.now_ns)
+        return CatchUp(services, "paddle", "live", api)
 
     async def test_s32_every_missed_change_is_found_once(
         self, paddle: Paddle, api: PaddleClient, store: Store, monkeypatch: pytest.MonkeyPatch

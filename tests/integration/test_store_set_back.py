@@ -91,7 +91,8 @@ async def test_an_event_given_back_is_taken_up_at_once_though_the_store_s_clock_
     )
     inbox = services.environment("live").inbox
     batch = CommandPipeline(store)
-    inbox.put(batch, "evt_1", event(1), "paddle", "subscription.updated", 0)
+    body = event(1)
+    inbox.put(batch, PaddleWebhooks().parse(body, "live"), body, "paddle", 0)
     await batch.run()
     assert await inbox.claim(1) == []
     await services.ingest.postpone("live", "evt_1", 0)

@@ -32,7 +32,7 @@ from sync.billing.providers.stripe.webhooks import StripeWebhooks as Adapter
 from sync.billing.services.catch_up import CatchUp
 from sync.billing.services.reproject import Refresh
 from sync.billing.services.wiring import BillingServices
-from sync.billing.storage.tenant_facts import facts_of
+from sync.billing.storage.tenants import facts_of
 from sync.http.endpoint import Caller
 from sync.settings import SyncSettings
 from sync.store.delayed_queue import Due
@@ -242,13 +242,7 @@ class TestLists:
         self, stripe: Stripe, services: BillingServices, store: Store
     ) -> None:
         stripe.add(tenant="acme", status="trialing")
-        catch_up = CatchUp(
-            services.store,
-            services.environment("live"),
-            services.adapters["stripe"],
-            services.clients["stripe", "live"],
-            services.now_ns,
-        )
+        catch_up = CatchUp(services, "stripe", "live", services.clients["stripe", "live"])
         assert await catch_up.run(settle_s=-5) == 1
         (record,) = await services.environment("live").inbox.claim(10)
         assert (await services.ingest.resume(record, "live")).outcome == "applied"

@@ -129,7 +129,7 @@ class TestRecovery:
         """Store an event as a process does that dies right after."""
         event = services.adapters["paddle"].parse(body, "live")
         batch = CommandPipeline(services.store)
-        services.environment("live").inbox.put(batch, event.event_id, body, "paddle", event.type, 1)
+        services.environment("live").inbox.put(batch, event, body, "paddle", 1)
         await batch.run()
         return event.event_id
 

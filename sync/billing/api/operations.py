@@ -14,9 +14,10 @@ from planwire_client.core.topic import TENANT_KIND, Topic, TopicError
 from sync.billing.domain.model import Facts
 from sync.billing.domain.outcome import ChangeRejected, EventResult, Outcome
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
-from sync.billing.services.reproject import Refresh, Reprojected
+from sync.billing.services.committer import Commit
+from sync.billing.services.reproject import Refresh
 from sync.billing.services.wiring import BillingServices
-from sync.billing.storage.tenant_facts import FactsError
+from sync.billing.storage.tenants import FactsError
 from sync.http.body import BODY_PROBLEMS, json_response, read_object
 from sync.http.endpoint import Handler, Scope, by, require
 from sync.http.fields import Model, Reader
@@ -167,7 +168,7 @@ class BillingOperations:
         if_version: int | None = None,
         if_rev: int | None = None,
         about: Mapping[str, str] = MappingProxyType({}),
-    ) -> Reprojected:
+    ) -> Commit:
         """Return what became of a tenant, once the change of its facts is committed and durable.
 
         Args:

@@ -6,7 +6,7 @@ from sync.billing.api import bodies
 from sync.billing.api.operations import Asked, BillingOperations, Document, changed_document, operation
 from sync.billing.domain.model import Override
 from sync.billing.domain.overrides import add_override, remove_override
-from sync.billing.storage.tenant_facts import facts_of
+from sync.billing.storage.tenants import facts_of
 from sync.core import instants
 from sync.http.openapi import VERSION, Answer
 from sync.http.parameters import PathText

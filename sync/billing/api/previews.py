@@ -24,8 +24,8 @@ from sync.billing.providers.base import ProviderClient, ProviderPreview, Provide
 from sync.billing.services.reconcile import PATIENCE_S
 from sync.billing.services.reproject import Refresh
 from sync.billing.services.wiring import BillingServices
-from sync.billing.storage.preview_store import PreviewStore
-from sync.billing.storage.tenant_facts import facts_of
+from sync.billing.storage.records import get_preview, put_preview
+from sync.billing.storage.tenants import facts_of
 from sync.core import instants
 from sync.http.openapi import VERSION, Answer
 from sync.http.parameters import PathText
@@ -41,7 +41,6 @@ class Previews(BillingOperations):
 
     def __init__(self, services: BillingServices) -> None:
         super().__init__(services)
-        self._store = PreviewStore(services.store)
 
     @operation(
         "POST",
@@ -79,7 +78,7 @@ class Previews(BillingOperations):
             "asked": {**asdict(change), "items": [list(item) for item in items]},
             "billing_mode": billing_mode,
         }
-        await self._store.put(asked.topic, preview_id, kept)
+        await put_preview(self._services.store, asked.topic, preview_id, kept)
         return document
 
     @operation(
@@ -99,7 +98,7 @@ class Previews(BillingOperations):
         Raises:
             Problem: the tenant has moved on since the preview, which has to be made again.
         """
-        kept = await self._store.get(asked.topic, preview_id)
+        kept = await get_preview(self._services.store, asked.topic, preview_id)
         if kept is None:
             raise Problem("not_found", "no such preview: it is of another tenant, or older than an hour")
         change = PreviewRequest(**{**kept["asked"], "items": tuple(Item(*item) for item in kept["asked"]["items"])})

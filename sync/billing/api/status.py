@@ -12,8 +12,8 @@ from sync.billing.api.operations import Asked, BillingOperations, Document, oper
 from sync.billing.domain.drift import shown_fields
 from sync.billing.domain.preview import difference
 from sync.billing.services.wiring import BillingServices
-from sync.billing.storage.provider_snapshots import ProviderSnapshot, load_snapshots
-from sync.billing.storage.tenant_facts import FactsError, facts_of
+from sync.billing.storage.records import ProviderSnapshot, load_snapshots
+from sync.billing.storage.tenants import FactsError, facts_of
 from sync.core import instants
 from sync.http.openapi import VERSION, Answer
 from sync.http.parameters import LIMIT

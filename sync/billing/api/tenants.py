@@ -24,7 +24,7 @@ from sync.billing.domain.model import Facts, ScheduledPlanChange
 from sync.billing.domain.scheduled_changes import ChangeRequest, plan_change, without_change
 from sync.billing.providers import registry
 from sync.billing.services.wiring import BillingServices
-from sync.billing.storage.tenant_facts import facts_of, is_erased
+from sync.billing.storage.tenants import facts_of, is_erased
 from sync.core import instants
 from sync.http.body import json_response
 from sync.http.endpoint import by, require
@@ -115,7 +115,7 @@ class Tenants(BillingOperations):
         state = orjson.loads((await services.store.read(asked.topic)).state)
         return {
             **changed_document(changed.result),
-            "replaced": changed.before.scheduled_change not in (None, made[0]),
+            "replaced": changed.decision.before.scheduled_change not in (None, made[0]),
             "executes_at": instants.text(made[0].execute_ns),
             "scheduled": state.get("scheduled"),
         }

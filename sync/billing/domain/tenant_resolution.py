@@ -1,6 +1,6 @@
 """Which tenant an event belongs to: the one it names, or the one its subscription or customer is linked to. Pure.
 
-`storage.tenant_links` reads the links; here they become a tenant, or the result of an event that has none.
+`storage.tenants` reads the links; here they become a tenant, or the result of an event that has none.
 """
 
 from __future__ import annotations
@@ -87,18 +87,13 @@ def unresolved(event: Event, link: Link, metadata_field: str) -> EventResult | N
 def subjects(event: Event) -> tuple[str, ...]:
     """Return what an event about this subscription, and customer if it names one, may wait on."""
     assert event.subscription_id is not None
-    found = subscription_subject(event.provider, event.subscription_id)
-    return (found,) if event.customer_id is None else (found, customer_subject(event.provider, event.customer_id))
+    return link_subjects(event.provider, event.subscription_id, event.customer_id)
 
 
-def subscription_subject(provider: str, subscription_id: str) -> str:
-    """Return what an event waits on whose subscription has no tenant yet."""
-    return f"subscription:{provider}:{subscription_id}"
-
-
-def customer_subject(provider: str, customer_id: str) -> str:
-    """Return what an event waits on whose customer has no tenant yet."""
-    return f"customer:{provider}:{customer_id}"
+def link_subjects(provider: str, subscription_id: str, customer_id: str | None) -> tuple[str, ...]:
+    """Return what has a link: the subscription, and the customer if there is one."""
+    subscription = f"subscription:{provider}:{subscription_id}"
+    return (subscription, f"customer:{provider}:{customer_id}") if customer_id else (subscription,)
 
 
 def _is_id(text: str) -> bool:

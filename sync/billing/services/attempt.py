@@ -1,34 +1,24 @@
-"""One try of one event: the values that the stages of `ingest` hand on."""
+"""One try of one event: the values that the stages of `ingest` hand on, and the decision about its topic."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import structlog
 
 from planwire_client.core import canonical_json
 from sync.billing.catalog.catalog import Catalog
 from sync.billing.domain.decision import Setting, decide, event_cause
 from sync.billing.domain.model import Event, Unparsable
 from sync.billing.domain.outcome import ERASED_REASON, WAITS_SOFTWARE, EventResult, Outcome
-from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable
 from sync.billing.services.committer import Commit, Decision, Write
-from sync.billing.storage.tenant_facts import FactsError, facts_of
+from sync.billing.storage.tenants import FactsError, facts_of
 from sync.store.models import Snapshot
-
-_log = structlog.get_logger("sync.pipeline")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What asking the provider about an event's subscription led to.
-
-    Attributes:
-        fetched: the subscription; None without an answer.
-        is_away: whether the provider was away, so that it has to be asked later.
-    """
+    """The subscription as its provider has it; None without an answer, and `is_away` if it has to be asked later."""
 
     fetched: Event | None = None
     is_away: bool = False
@@ -55,10 +45,9 @@ class Attempt:
     topic: str = ""
     answer: Answer | None = None
 
-    def done(self, result: EventResult, *, rechecks_link: bool = False, retry_s: float | None = None) -> Done:
+    def done(self, result: EventResult) -> Done:
         """Return the end of the attempt without a decision about a topic."""
-        answer = self.answer or Answer()
-        return Done(self.environment, self.event, result, True, answer, rechecks_link=rechecks_link, retry_s=retry_s)
+        return Done(self.environment, self.event, result, answer=self.answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +55,7 @@ class Done:
     """How an attempt ends.
 
     Attributes:
-        is_first: whether no attempt before this one can have written the history.
+        is_first: whether no attempt before this one can have written the event log.
         catalog: the one that was decided by.
         rechecks_link: whether the event is parked for want of a link, which may have been learned meanwhile.
         retry_s: the event stays pending and is tried again after this delay; None: it ends.
@@ -76,7 +65,7 @@ class Done:
     event: Event | Unparsable
     result: EventResult
     is_first: bool = True
-    answer: Answer = Answer()
+    answer: Answer | None = None
     commit: Commit | None = None
     catalog: Catalog | None = None
     rechecks_link: bool = False
@@ -89,23 +78,7 @@ def unparsable(environment: str, event: Unparsable) -> Done:
     return Done(environment, event, result)
 
 
-async def ask_provider(clients: Mapping[tuple[str, str], ProviderClient], event: Event, patience_s: float) -> Answer:
-    """Return what the event's provider says about its subscription; an empty answer if it cannot be asked."""
-    client = clients.get((event.provider, event.environment))
-    if client is None or event.subscription_id is None:
-        return Answer()
-    try:
-        return Answer(await client.fetch(event.subscription_id, patience_s))
-    except ProviderUnavailable as error:
-        _log.warning("not_fetched", subscription_id=event.subscription_id, reason=error.reason)
-        return Answer(is_away=True)
-    except ProviderRejected as error:
-        # Asking again would not help: the key is of another account, or the event of a simulation.
-        _log.warning("not_fetched", subscription_id=event.subscription_id, reason=str(error))
-        return Answer()
-
-
-def decide_attempt(snapshot: Snapshot, attempt: Attempt, setting: Setting) -> Decision:
+def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting) -> Decision:
     """Return what the event makes of its topic as it stands at `snapshot`."""
     topic, event, answer = attempt.topic, attempt.event, attempt.answer or Answer()
     try:
@@ -118,7 +91,6 @@ def decide_attempt(snapshot: Snapshot, attempt: Attempt, setting: Setting) -> De
             decided = replace(decided, topic=topic, version=snapshot.version)
         return Decision(decided)
     write = Write(
-        decided.facts,
         canonical_json.encode(decided.state),
         event_cause(event, answer.fetched, attempt.received_us, decided.facts, setting.now_ns),
         event_id=event.event_id,

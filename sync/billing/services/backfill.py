@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -15,9 +16,9 @@ from typing import Any, Protocol, TypeVar
 
 from sync.billing.domain.drift import Drift
 from sync.billing.domain.outcome import Outcome
-from sync.billing.providers.base import ListedSubscription, ProviderClient, ProviderUnavailable, SubscriptionPage
-from sync.billing.services.backfill_item import BackfillItem, Effects, StoredEffects
-from sync.billing.services.dry_run import DryEffects
+from sync.billing.providers.base import ListedSubscription, ProviderUnavailable, SubscriptionPage
+from sync.billing.services.backfill_item import BackfillItem
+from sync.billing.services.dry_run import DryRun
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.backfill_progress import LEASE_S, BackfillProgress, Counts, ItemResult
 from sync.core.errors import SyncError
@@ -56,9 +57,9 @@ class Screen(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Report:
-    """What a run, and those that it went on from, have found. `parked`: reasons by event id.
+@dataclass(slots=True, kw_only=True)
+class Report(Counts):
+    """What a run, and those that it went on from, have found.
 
     `taken` were new or differed from what was known; `drift` counts those that differed of a tenant which was there
     before, the first DRIFT_SHOWN of them in `records`. Not `complete`: it was stopped, or `--limit` was reached.
@@ -69,11 +70,7 @@ class Report:
     dry_run: bool
     complete: bool = False
     resumed: bool = False
-    seen: int = 0
-    unchanged: int = 0
     tenants_made: int = 0
-    parked: dict[str, str] = field(default_factory=dict)
-    drift: int = 0
     records: list[Drift] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -81,6 +78,18 @@ class Report:
     def taken(self) -> int:
         """How many subscriptions were new or differed."""
         return self.seen - self.unchanged - len(self.parked)
+
+    def count(self, entry: ListedSubscription, result: ItemResult) -> None:
+        """Count a subscription that was taken."""
+        self.seen += 1
+        self.after = entry.subscription_id or self.after
+        self.unchanged += result.outcome is Outcome.UNCHANGED
+        if result.outcome is Outcome.PARKED:
+            self.parked[entry.event_id] = result.reason
+        if result.drift is not None:
+            self.drift += 1
+            if len(self.records) < DRIFT_SHOWN:
+                self.records.append(result.drift)
 
     def shown(self) -> dict[str, object]:
         """Return the report as JSON shows it."""
@@ -108,7 +117,7 @@ class Backfill:
         self._services = services
         self._provider = provider
         self._environment = environment
-        self._client: ProviderClient = services.clients[provider, environment]
+        self._client = services.clients[provider, environment]
         self._progress = BackfillProgress(services.store, provider, environment)
         self._has_lease = False
         self._screen = screen
@@ -130,16 +139,16 @@ class Backfill:
             ProviderRejected: the key does not suffice, or the place is not in the provider's list any more.
             StoreError: the store is unreachable or failing.
         """
-        report = Report(self._provider, self._environment, dry_run)
         began = time.monotonic()
+        report = Report(provider=self._provider, environment=self._environment, dry_run=dry_run)
         if dry_run:
-            await self._walk(report, DryEffects(self._services, self._environment), Counts(), limit)
+            await self._walk(report, DryRun(self._services, self._provider, self._environment), limit)
         elif await self._is_alone():
             try:
-                counts = await self._progress.open(restart=restart)
-                report.resumed = bool(counts.seen)
-                effects = StoredEffects(self._services, self._provider, self._environment, self._progress.made_key)
-                await self._walk(report, effects, counts, limit)
+                await self._progress.open(report, restart=restart)
+                report.resumed = bool(report.seen)
+                item = BackfillItem(self._services, self._provider, self._environment, self._progress.made_key)
+                await self._walk(report, item, limit)
                 await self._services.committer.wait_durable()
                 if report.complete:
                     await self._progress.forget()
@@ -149,41 +158,28 @@ class Backfill:
         report.seconds = time.monotonic() - began
         return report
 
-    async def _walk(self, report: Report, effects: Effects, counts: Counts, limit: int | None) -> None:
-        seen_before = counts.seen
-        item = BackfillItem(self._services, effects, self._provider, self._environment)
+    async def _walk(self, report: Report, item: BackfillItem, limit: int | None) -> None:
+        """Take the subscriptions behind `report.after`, and add what is found to the report."""
+        stop_at = math.inf if limit is None else report.seen + limit
+        is_first = True
         with contextlib.suppress(_Stopped):
-            first = True
             while not report.complete:
-                page = await self._page(counts.after)
-                if first:
-                    self._screen.begin(counts.seen, page.total)
-                    first = False
+                page = await self._page(report.after)
+                if is_first:
+                    self._screen.begin(report.seen, page.total)
+                    is_first = False
                 for entry in page.entries:
-                    if self._stopped.is_set() or (limit is not None and counts.seen - seen_before >= limit):
+                    if self._stopped.is_set() or report.seen >= stop_at:
                         raise _Stopped
                     result = await item.take(entry)
-                    self._count(report, counts, entry, result)
+                    report.count(entry, result)
                     if not report.dry_run:
                         await self._progress.move(entry, result)
                     self._screen.advance()
                 report.complete = not page.following
-                counts.after = page.following or counts.after
-        report.seen, report.unchanged, report.drift = counts.seen, counts.unchanged, counts.drift
-        report.parked = await item.still_parked(counts.parked)
-        report.tenants_made = await effects.count_made()
-
-    @staticmethod
-    def _count(report: Report, counts: Counts, entry: ListedSubscription, result: ItemResult) -> None:
-        counts.seen += 1
-        counts.after = entry.subscription_id or counts.after
-        counts.unchanged += result.outcome is Outcome.UNCHANGED
-        if result.outcome is Outcome.PARKED:
-            counts.parked[entry.event_id] = result.reason
-        if result.drift is not None:
-            counts.drift += 1
-            if len(report.records) < DRIFT_SHOWN:
-                report.records.append(result.drift)
+                report.after = page.following or report.after
+        report.parked = await item.still_parked(report.parked)
+        report.tenants_made = await item.count_made()
 
     async def _page(self, after: str) -> SubscriptionPage:
         """The page behind a subscription, however often it takes; a provider that is away or throttles is waited for.

@@ -6,17 +6,16 @@ and recorded as drift.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 
 from sync.billing.domain.drift import Drift
-from sync.billing.providers.base import ProviderClient, ProviderEvent, WebhookAdapter
-from sync.billing.storage.environment import Environment
+from sync.billing.providers.base import ProviderClient, ProviderEvent
+from sync.billing.services.context import BillingContext
 from sync.billing.storage.inbox import Inbox
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.lease import Lease
-from sync.store.store import Store
 
 FIRST_S = 3 * 86_400
 """How far back the first run reads; as long as providers retry."""
@@ -36,21 +35,16 @@ _log = structlog.get_logger("sync.catchup")
 class CatchUp:
     """Reads on in the events of one provider's environment, in one process at a time."""
 
-    def __init__(
-        self,
-        store: Store,
-        environment: Environment,
-        adapter: WebhookAdapter,
-        client: ProviderClient,
-        now_ns: Callable[[], int],
-    ) -> None:
-        self._store = store
-        self._environment = environment
-        self._adapter = adapter
+    def __init__(self, context: BillingContext, provider: str, environment: str, client: ProviderClient) -> None:
+        self._context = context
+        self._store = context.store
+        self._environment = context.environment(environment)
+        self._adapter = context.adapters[provider]
         self._client = client
-        self._now_ns = now_ns
-        self._cursor = store.keys.provider_events(environment.name, adapter.name, "cursor")
-        self._lease = Lease(store, store.keys.provider_events(environment.name, adapter.name, "lease"), LEASE_S)
+        self._cursor, lease = (
+            context.store.keys.provider_events(environment, provider, n) for n in ("cursor", "lease")
+        )
+        self._lease = Lease(context.store, lease, LEASE_S)
 
     async def run(self, settle_s: float = SETTLE_S) -> int:
         """Return how many events no webhook had brought.
@@ -64,7 +58,7 @@ class CatchUp:
             ProviderRejected: the key does not suffice.
         """
         missed = 0
-        until_ns = self._now_ns() - int(settle_s * 1e9)
+        until_ns = self._context.now_ns() - int(settle_s * 1e9)
         for _ in range(PAGES_MAX):
             batch = CommandPipeline(self._store)
             self._lease.add_acquire(batch)
@@ -88,11 +82,11 @@ class CatchUp:
         if not told:
             return 0
         known = self._environment
-        at_us = self._now_ns() // 1000
+        at_us = self._context.now_us
         batch = CommandPipeline(self._store)
         for entry in told:
             event = self._adapter.parse(entry.body, known.name)
-            known.inbox.put(batch, event.event_id, entry.body, self._adapter.name, event.type, at_us)
+            known.inbox.put(batch, event, entry.body, self._adapter.name, at_us)
         puts = [Inbox.put_reply(reply) for reply in await batch.run()]
         missed = [entry for entry, put in zip(told, puts, strict=True) if put == 1]
         batch = CommandPipeline(self._store)

@@ -18,15 +18,13 @@ from sync.billing.domain import codec
 from sync.billing.domain.drift import Drift
 from sync.billing.domain.model import NOTHING, Event, Facts
 from sync.billing.domain.outcome import EventResult, Outcome
-from sync.billing.storage.environment import Environment
-from sync.billing.storage.event_log import append_event
-from sync.billing.storage.provider_snapshots import record_snapshots
+from sync.billing.services.context import BillingContext
+from sync.billing.storage.environment import Environment, reconcile_requests
+from sync.billing.storage.records import append_event, record_snapshots
 from sync.store.coalescer import Coalescer
 from sync.store.command_pipeline import CommandPipeline
-from sync.store.delayed_queue import DelayedQueue
 from sync.store.keyed_lock import KeyedLock
 from sync.store.models import Change, Committed, Snapshot, StoreError, Verdict
-from sync.store.store import Store
 
 CONFLICTS_MAX = 25
 """How often a commit is tried anew because another writer came first."""
@@ -46,7 +44,6 @@ class Write:
         erasing: what leads to a tenant that is being erased, kept until all of it is gone.
     """
 
-    facts: Facts
     state: bytes
     cause: bytes
     event_id: str = ""
@@ -64,7 +61,7 @@ class Decision:
     Attributes:
         result: the result if nothing is written; else its reason goes into the result of the commit.
         write: what is written; None leaves the topic as it is.
-        before, after: the tenant's facts.
+        before, after: the tenant's facts; `after` is written with `write`.
         wake_us: when time must look at the topic again, microseconds since 1970; None for never.
         arms: whether the timer is set to `wake_us`; False for whoever holds the timer's lease and ends it.
         missed: the drift record of a preview that came out otherwise.
@@ -104,10 +101,9 @@ class Committer:
         locks: one per topic that is being committed.
     """
 
-    def __init__(self, store: Store, environment: Callable[[str], Environment], now_ns: Callable[[], int]) -> None:
-        self._store = store
-        self._environment = environment
-        self._now_ns = now_ns
+    def __init__(self, context: BillingContext) -> None:
+        self._context = context
+        self._store = context.store
         self.locks = KeyedLock()
         self._durable: Coalescer[None, None] = Coalescer(
             self._wait_durable, lambda: StoreError("whoever waited was stopped")
@@ -165,7 +161,7 @@ class Committer:
         change = Change(
             topic,
             write.state,
-            codec.encode(write.facts),
+            codec.encode(decision.after),
             event_id=write.event_id,
             if_rev=snapshot.rev,
             cause=write.cause,
@@ -191,7 +187,7 @@ class Committer:
         if wake_us is not None:
             known.timers.schedule_earlier(batch, topic, wake_us)
         if enlists:
-            known.enlist(batch, topic, self._now_ns() // 1000)
+            known.enlist(batch, topic, self._context.now_us)
 
     async def arm_at_once(self, topic: str) -> None:
         """Make the topic's timer fire now, and put the topic into the lists.
@@ -202,12 +198,12 @@ class Committer:
             StoreError: the store is unreachable or failing.
         """
         batch = CommandPipeline(self._store)
-        self.prepare(batch, topic, self._now_ns() // 1000, enlists=True)
+        self.prepare(batch, topic, self._context.now_us, enlists=True)
         await batch.run()
 
     def want_reconcile(self, batch: CommandPipeline, topic: str) -> None:
         """Add to `batch` the request to compare the topic with its provider."""
-        DelayedQueue(self._store, batch.keys.reconcile).request(batch, [topic])
+        reconcile_requests(self._store).request(batch, [topic])
 
     def follow_up(self, batch: CommandPipeline, commit: Commit) -> None:
         """Add to `batch` what follows a commit: its drift record, and the timer once more.
@@ -233,7 +229,7 @@ class Committer:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch, now_us = CommandPipeline(self._store), self._now_ns() // 1000
+        batch, now_us = CommandPipeline(self._store), self._context.now_us
         if commit.decision.before.erased_ns is None:
             record_snapshots(batch, commit.topic, fetched, missing, now_us)
         self.follow_up(batch, commit)
@@ -254,4 +250,4 @@ class Committer:
         return [None] * len(waiting)
 
     def _environment_of(self, topic: str) -> Environment:
-        return self._environment(Topic.parse(topic).env)
+        return self._context.environment(Topic.parse(topic).env)

@@ -6,7 +6,7 @@ tenant's. What its provider still sends is ignored, counted (`planwire_erased_ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import orjson
@@ -15,41 +15,28 @@ from planwire_client.core.commit import BILLING, PUBLISHER
 from planwire_client.core.topic import Topic
 from sync.billing.domain.model import Event, Facts
 from sync.billing.domain.outcome import ERASED, EventResult, Outcome
-from sync.billing.domain.tenant_resolution import named_topic, sanitize
-from sync.billing.providers.base import WebhookAdapter
+from sync.billing.domain.tenant_resolution import link_subjects, named_topic, sanitize, subjects
 from sync.billing.services.committer import Committer, Decision, Write
-from sync.billing.storage.environment import Environment, reconcile_requests
-from sync.billing.storage.event_log import EVENTS_KEPT
+from sync.billing.services.context import BillingContext
+from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.inbox import Record
-from sync.billing.storage.tenant_facts import FactsError, facts_of
+from sync.billing.storage.records import EVENTS_KEPT
+from sync.billing.storage.tenants import erase_links, known_facts
 from sync.core import announcement
-from sync.store.command_pipeline import CommandPipeline
+from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.models import ABSENT, Snapshot
-from sync.store.store import Store
 
 PAGE = 500
 """How many parked events are read at a time."""
-
-_Ids = tuple[str, str, str]
-"""Provider, subscription and customer ("": none)."""
 
 
 class Erasure:
     """Erases tenants of one store."""
 
-    def __init__(
-        self,
-        store: Store,
-        committer: Committer,
-        adapters: Mapping[str, WebhookAdapter],
-        environment: Callable[[str], Environment],
-        now_ns: Callable[[], int],
-    ) -> None:
-        self._store = store
+    def __init__(self, context: BillingContext, committer: Committer) -> None:
+        self._context = context
+        self._store = context.store
         self._committer = committer
-        self._adapters = adapters
-        self._environment = environment
-        self._now_ns = now_ns
 
     async def erase(
         self, environment: str, topic: str, reason: str, who: Mapping[str, str] = MappingProxyType({})
@@ -72,90 +59,71 @@ class Erasure:
         cause = orjson.dumps({"source": "operator", "event_type": announcement.ERASED, "reason": reason, **who})
 
         def decide(snapshot: Snapshot) -> Decision:
-            erasing: tuple[str, ...] = ()
-            try:
-                facts = facts_of(snapshot)
-            except FactsError:
-                pass  # not a tenant's: nothing else leads to it
-            else:
-                if facts.erased_ns is not None:
-                    return Decision(EventResult(Outcome.UNCHANGED, version=snapshot.version))
-                erasing = tuple(_members(facts))
+            facts = known_facts(snapshot)
+            if facts is not None and facts.erased_ns is not None:
+                return Decision(EventResult(Outcome.UNCHANGED, version=snapshot.version))
+            # Kept until all of it is gone: the tombstone does not know it any more.
+            subscriptions = facts.subscriptions.values() if facts is not None else ()
+            bodies = [(entry.provider, entry.subscription) for entry in subscriptions]
+            erasing = tuple("\n".join((provider, body.id, body.customer_id or "")) for provider, body in bodies)
             # What was only ever published may be published again.
             owner = PUBLISHER if snapshot.owner == PUBLISHER else BILLING
-            tombstone = Facts(erased_ns=self._now_ns())
-            write = Write(tombstone, ABSENT, cause, owner=owner, erases=True, erasing=erasing)
-            return Decision(EventResult(Outcome.APPLIED), write, arms=False)
+            write = Write(ABSENT, cause, owner=owner, erases=True, erasing=erasing)
+            tombstone = Facts(erased_ns=self._context.now_ns())
+            return Decision(EventResult(Outcome.APPLIED), write, after=tombstone, arms=False)
 
         return (await self._committer.commit(topic, decide)).result
 
     async def _remove_traces(self, environment: str, topic: str) -> None:
-        known, tenant = self._environment(environment), Topic.parse(topic).id
-        batch = CommandPipeline(self._store)
-        batch.command("XRANGE", batch.keys.events(topic), "-", "+", "COUNT", 2 * EVENTS_KEPT)
-        batch.command("SMEMBERS", batch.keys.erasing(topic))
-        entries, members = await batch.run()
+        known, keys, tenant = self._context.environment(environment), self._store.keys, Topic.parse(topic).id
+        entries, members = await run_commands(
+            self._store,
+            ("XRANGE", keys.events(topic), "-", "+", "COUNT", 2 * EVENTS_KEPT),
+            ("SMEMBERS", keys.erasing(topic)),
+        )
         batch = CommandPipeline(self._store)
         for _, fields in entries:
             if fields[b"event_id"]:
                 known.inbox.drop_body(batch, fields[b"event_id"].decode())
-        found = {_ids(member) for member in members}
-        found |= await self._end_parked(environment, topic, batch, found)
-        for provider, subscription_id, customer_id in found:
-            known.links.erase(batch, provider, tenant, subscription_id or None, customer_id or None)
+        linked = {link_subjects(*member.decode().split("\n")) for member in members}
+        linked |= await self._end_parked(environment, topic, batch, {subscription for subscription, *_ in linked})
+        for found in linked:
+            erase_links(batch, environment, found, tenant)
         known.strike(batch, topic)
         reconcile_requests(self._store).cancel(batch, topic)
         # The tombstone's own version stays: it is what there is.
-        batch.command("XTRIM", batch.keys.log(topic), "MAXLEN", 1)
-        batch.command(
-            "DEL",
-            batch.keys.events(topic),
-            batch.keys.seen(topic),
-            batch.keys.previews(topic),
-            batch.keys.provider_snapshots(topic),
-        )
+        batch.command("XTRIM", keys.log(topic), "MAXLEN", 1)
+        traces = (keys.events(topic), keys.seen(topic), keys.previews(topic), keys.provider_snapshots(topic))
+        batch.command("DEL", *traces)
         await batch.run()
         await known.drifts.erase(topic)
         # Last: until then another call finds what there is to do.
-        batch = CommandPipeline(self._store)
-        batch.command("DEL", batch.keys.erasing(topic))
-        await batch.run()
+        await run_commands(self._store, ("DEL", keys.erasing(topic)))
 
     async def _end_parked(
-        self, environment: str, topic: str, batch: CommandPipeline, known_ids: Iterable[_Ids]
-    ) -> set[_Ids]:
-        """Add to `batch` the end of every parked event of the tenant; return the ids by which these lead to it."""
-        inbox = self._environment(environment).inbox
-        subscriptions = {(provider, subscription_id) for provider, subscription_id, _ in known_ids}
-        found: set[_Ids] = set()
+        self, environment: str, topic: str, batch: CommandPipeline, subscriptions: set[str]
+    ) -> set[tuple[str, ...]]:
+        """Add to `batch` the end of every parked event of the tenant; return the subjects of the links to it."""
+        inbox = self._context.environment(environment).inbox
+        linked: set[tuple[str, ...]] = set()
         after: tuple[int, str] | None = None
         while True:
             page = await inbox.parked(after, PAGE)
             for record in page:
                 event = self._parsed(record, environment)
-                is_named = event is not None and named_topic(event) == topic
+                is_about = record.topic == topic or (event is not None and named_topic(event) == topic)
                 if event is not None and event.subscription_id is not None:
-                    is_named = is_named or (event.provider, event.subscription_id) in subscriptions
-                    if is_named or record.topic == topic:
-                        found.add((event.provider, event.subscription_id, event.customer_id or ""))
-                if is_named or record.topic == topic:
+                    found = subjects(event)
+                    is_about = is_about or found[0] in subscriptions
+                    if is_about:
+                        linked.add(found)
+                if is_about:
                     inbox.end(batch, record.event_id, ERASED)
             if len(page) < PAGE:
-                return found
+                return linked
             after = page[-1].parked_us, page[-1].event_id
 
     def _parsed(self, record: Record, environment: str) -> Event | None:
-        adapter = self._adapters.get(record.provider)
+        adapter = self._context.adapters.get(record.provider)
         event = None if adapter is None else sanitize(adapter.parse(record.body, environment))
         return event if isinstance(event, Event) else None
-
-
-def _members(facts: Facts) -> Iterable[str]:
-    """Return what leads to the tenant, to be kept until all of it is gone: the tombstone does not know it any more."""
-    for entry in facts.subscriptions.values():
-        yield "\n".join((entry.provider, entry.subscription.id, entry.subscription.customer_id or ""))
-
-
-def _ids(member: bytes) -> _Ids:
-    provider, subscription_id, customer_id = member.decode().split("\n")
-    return provider, subscription_id, customer_id

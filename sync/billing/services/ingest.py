@@ -9,34 +9,24 @@ from __future__ import annotations
 import contextlib
 import itertools
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import structlog
 
-from sync.billing.catalog.watcher import CatalogWatcher
-from sync.billing.domain.decision import Setting
+from sync.billing.domain import tenant_resolution
 from sync.billing.domain.model import Event, Unparsable
-from sync.billing.domain.outcome import WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
-from sync.billing.domain.tenant_resolution import (
-    is_unreal,
-    named_topic,
-    sanitize,
-    subjects,
-    tenant_topic,
-    unresolved,
-    with_fetched,
-)
-from sync.billing.providers.base import ProviderClient, WebhookAdapter
-from sync.billing.services.attempt import Answer, Attempt, Done, ask_provider, decide_attempt, unparsable
+from sync.billing.domain.outcome import ERASED_REASON, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
+from sync.billing.domain.tenant_resolution import subjects
+from sync.billing.providers.base import ProviderRejected, ProviderUnavailable, WebhookAdapter
+from sync.billing.services.attempt import Answer, Attempt, Done, decide_attempt, unparsable
 from sync.billing.services.committer import Committer, Decision
-from sync.billing.services.finish import Finisher
-from sync.billing.storage.environment import Environment
+from sync.billing.services.context import BillingContext
 from sync.billing.storage.inbox import Inbox, Record
-from sync.billing.storage.tenant_links import TenantLinks
-from sync.store.command_pipeline import CommandPipeline
+from sync.billing.storage.records import append_event, has_event, record_snapshots
+from sync.billing.storage.tenants import erase_links, query_link, read_link
+from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.models import ALL_FIELDS, Snapshot, StoreError, snapshot_of
-from sync.store.store import Store
 
 RELEASE_MAX = 100
 """How many waiting events one newly learned link takes along at once; workers claim the rest."""
@@ -53,29 +43,10 @@ _log = structlog.get_logger("sync.pipeline")
 class Ingest:
     """Takes events from a verified body to the committed state. One per process, shared by its tasks."""
 
-    def __init__(
-        self,
-        store: Store,
-        committer: Committer,
-        catalog_watcher: CatalogWatcher,
-        adapters: Mapping[str, WebhookAdapter],
-        clients: Mapping[tuple[str, str], ProviderClient],
-        environment: Callable[[str], Environment],
-        now_ns: Callable[[], int],
-    ) -> None:
-        """Process events of the providers in `adapters`.
-
-        Args:
-            clients: the providers that can be asked, by name and environment: there an event is only a hint.
-        """
-        self._store = store
+    def __init__(self, context: BillingContext, committer: Committer) -> None:
+        self._context = context
         self._committer = committer
-        self._catalog_watcher = catalog_watcher
-        self._adapters = adapters
-        self._clients = clients
-        self._environment = environment
-        self._now_ns = now_ns
-        self._finisher = Finisher(store, committer, environment, now_ns)
+        self._store = context.store
         self._name = secrets.token_hex(8)
         self._claims = itertools.count(1)
 
@@ -102,11 +73,11 @@ class Ingest:
         Raises:
             StoreError: the store is unreachable or failing; the event stays pending.
         """
-        event = sanitize(self._adapters[record.provider].parse(record.body, environment))
+        event = tenant_resolution.sanitize(self._context.adapters[record.provider].parse(record.body, environment))
         if isinstance(event, Unparsable):
             return await self._process(unparsable(environment, event))
         attempt = Attempt(event, environment, record.attempts, record.received_us)
-        return await self._process(await self._query_links(attempt))
+        return await self._process(await self._query_link(attempt))
 
     async def retry(self, environment: str, event_id: str) -> EventResult | None:
         """Return what becomes of a parked event now, or None if no event of that id is parked.
@@ -114,7 +85,7 @@ class Ingest:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        record = await self._environment(environment).inbox.read(event_id)
+        record = await self._context.environment(environment).inbox.read(event_id)
         if record is None or record.status != "parked":
             return None
         return await self.resume(record, environment)
@@ -127,8 +98,8 @@ class Ingest:
         """
         batch = CommandPipeline(self._store)
         # The store's clock decides what is due, and may differ from ours: 0 is "at once" by any clock.
-        due_us = self._now_ns() // 1000 + int(delay_s * 1_000_000) if delay_s else 0
-        self._environment(environment).inbox.postpone(batch, event_id, due_us)
+        due_us = self._context.now_us + int(delay_s * 1_000_000) if delay_s else 0
+        self._context.environment(environment).inbox.postpone(batch, event_id, due_us)
         await batch.run()
 
     async def give_up(self, record: Record, environment: str, reason: str) -> None:
@@ -141,20 +112,19 @@ class Ingest:
         result = EventResult(Outcome.PARKED, reason, record.topic, waits=(WAITS_SOFTWARE,))
         await self._finish(Done(environment, event, result))
 
-    async def release(self, environment: str, waits_on: Sequence[str]) -> int:
-        """Return how many parked events that waited on one of these things were tried again (RELEASE_MAX each).
+    async def release(self, environment: str, waits_on: Sequence[str]) -> None:
+        """Try the parked events that waited on one of these things again (RELEASE_MAX each).
 
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        inbox = self._environment(environment).inbox
+        inbox = self._context.environment(environment).inbox
         batch = CommandPipeline(self._store)
         for thing in waits_on:
             inbox.release(batch, thing, RELEASE_MAX)
-        records = [record for ids in await batch.run() for record in await inbox.tried(ids)]
-        for record in records:
+        released = [id.decode() for ids in await batch.run() for id in ids]
+        for record in await inbox.tried(released):
             await self.resume(record, environment)
-        return len(records)
 
     async def _process(self, step: Attempt | Done) -> EventResult:
         """Take an event that is stored and claimed through the other stages."""
@@ -170,17 +140,16 @@ class Ingest:
         self, adapter: WebhookAdapter, body: bytes, environment: str
     ) -> Attempt | Done | EventResult:
         """Return the claimed event, or EventResult for a duplicate. Link and topic are read in the same round trip."""
-        event = sanitize(adapter.parse(body, environment))
-        received_us = self._now_ns() // 1000
-        known = self._environment(environment)
+        event = tenant_resolution.sanitize(adapter.parse(body, environment))
+        received_us = self._context.now_us
         batch = CommandPipeline(self._store)
         claim = f"{self._name}.{next(self._claims):x}"
-        known.inbox.put(batch, event.event_id, body, adapter.name, event.type, received_us, claim)
+        self._context.environment(environment).inbox.put(batch, event, body, adapter.name, received_us, claim)
         batch.barrier()  # a link learned by an event that is not stored would never release what waits on it
-        topic = named_topic(event)
+        topic = tenant_resolution.named_topic(event)
         if topic is not None:
             batch.command("HMGET", batch.keys.snap(topic), *ALL_FIELDS)
-        known.links.query(batch, event)
+        query_link(batch, event)
         put, *replies = await batch.run()
         number = Inbox.put_reply(put)
         if isinstance(number, EventResult):
@@ -194,111 +163,130 @@ class Ingest:
 
     async def _resolve_tenant(self, attempt: Attempt) -> Attempt | Done:
         """Return the attempt with its topic, or how an event without a usable tenant ends."""
-        event, environment = attempt.event, attempt.environment
-        if is_unreal(event):
+        if tenant_resolution.is_unreal(attempt.event):
             return attempt.done(EventResult(Outcome.IGNORED, "simulated event in the live environment"))
-        if event.subscription is None and not event.ignored:
+        if attempt.event.subscription is None and not attempt.event.ignored:
             thin = await self._fetch_thin(attempt)
             if isinstance(thin, Done):
                 return thin
-            attempt, event = thin, thin.event
+            attempt = thin
+        event = attempt.event
         if not attempt.link_replies:
             return attempt.done(EventResult(Outcome.IGNORED, event.ignored))
-        link = TenantLinks.read(event, list(attempt.link_replies))
-        result = unresolved(event, link, self._adapters[event.provider].metadata_field)
+        link = read_link(event, attempt.link_replies)
+        metadata_field = self._context.adapters[event.provider].metadata_field
+        result = tenant_resolution.unresolved(event, link, metadata_field)
         if result is None and event.subscription is None:
             outcome = Outcome.UNCHANGED if link.learned_subscription else Outcome.IGNORED
             result = EventResult(outcome, event.ignored)
         if link.learned_subscription or link.learned_customer or (attempt.number != 1 and event.tenant_id is not None):
             # Before this event ends: if releasing fails, the event is tried again, and releases again.
-            await self.release(environment, subjects(event))
+            await self.release(attempt.environment, subjects(event))
         if result is None:
-            return replace(attempt, topic=tenant_topic(environment, str(link.tenant_id)))
+            topic = tenant_resolution.tenant_topic(attempt.environment, str(link.tenant_id))
+            return replace(attempt, topic=topic)
         is_unlinked = result.outcome is Outcome.PARKED and link.conflict is None
-        return attempt.done(result, rechecks_link=is_unlinked)
+        return replace(attempt.done(result), rechecks_link=is_unlinked)
 
     async def _fetch_thin(self, attempt: Attempt) -> Attempt | Done:
         """Return an event without a body with what was fetched for it, and its links."""
         attempt, event = await self._fetch(attempt), attempt.event
         assert attempt.answer is not None
         if attempt.answer.fetched is not None:
-            return await self._query_links(replace(attempt, event=with_fetched(event, attempt.answer.fetched)))
+            whole = tenant_resolution.with_fetched(event, attempt.answer.fetched)
+            return await self._query_link(replace(attempt, event=whole))
         if attempt.answer.is_away:
             reason = f"the provider could not be asked; tried again in {UNFETCHED_AGAIN_S} s"
-            return attempt.done(EventResult(Outcome.PARKED, reason), retry_s=UNFETCHED_AGAIN_S)
-        can_ask = (event.provider, event.environment) in self._clients
+            return replace(attempt.done(EventResult(Outcome.PARKED, reason)), retry_s=UNFETCHED_AGAIN_S)
+        can_ask = (event.provider, event.environment) in self._context.clients
         setting = f"set PLANWIRE_{event.provider.upper()}_API_KEYS={event.environment}:KEY"
         problem = "would not tell it" if can_ask else f"cannot be asked for it: {setting}"
         reason = f"{event.type[:60]} carries no subscription, and {event.provider} {problem}"
         return attempt.done(EventResult(Outcome.PARKED, reason, waits=(WAITS_SOFTWARE,)))
 
-    async def _query_links(self, attempt: Attempt) -> Attempt:
+    async def _query_link(self, attempt: Attempt) -> Attempt:
         batch = CommandPipeline(self._store)
-        self._environment(attempt.environment).links.query(batch, attempt.event)
+        query_link(batch, attempt.event)
         return replace(attempt, link_replies=await batch.run())
 
     # Stage 3: fetch.
 
     async def _fetch(self, attempt: Attempt) -> Attempt:
         """Return the attempt with the subscription as its provider has it now, if the provider can be asked."""
-        if attempt.answer is not None:
-            return attempt
-        answer = await ask_provider(self._clients, attempt.event, FETCH_PATIENCE_S)
-        # The snapshot is older than an answer: a commit against it would conflict more often than not.
-        return replace(attempt, answer=answer, snapshot=None if answer.fetched else attempt.snapshot)
+        event = attempt.event
+        client = self._context.clients.get((event.provider, event.environment))
+        if attempt.answer is not None or client is None or event.subscription_id is None:
+            return replace(attempt, answer=attempt.answer or Answer())
+        try:
+            # The snapshot is older than an answer: a commit against it would conflict more often than not.
+            fetched = await client.fetch(event.subscription_id, FETCH_PATIENCE_S)
+            return replace(attempt, answer=Answer(fetched), snapshot=None)
+        except ProviderUnavailable as error:
+            _log.warning("not_fetched", subscription_id=event.subscription_id, reason=error.reason)
+            return replace(attempt, answer=Answer(is_away=True))
+        except ProviderRejected as error:
+            # Asking again would not help: the key is of another account, or the event of a simulation.
+            _log.warning("not_fetched", subscription_id=event.subscription_id, reason=str(error))
+            return replace(attempt, answer=Answer())
 
     # Stage 4: decide, and commit the decision.
 
     async def _decide(self, attempt: Attempt) -> Done:
         """Commit what the event makes of the topic, against all other writers."""
-        topic, event, catalog = attempt.topic, attempt.event, self._catalog_watcher.current
-        answer = attempt.answer or Answer()
+        topic, event, catalog = attempt.topic, attempt.event, self._context.catalog_watcher.current
 
         def decision(snapshot: Snapshot) -> Decision:
-            now_ns = self._now_ns()
-            return decide_attempt(
-                snapshot, attempt, Setting(catalog, attempt.environment, self._clients.keys(), now_ns)
-            )
+            return decide_attempt(attempt, snapshot, self._context.setting(attempt.environment, catalog))
 
         commit = await self._committer.commit(topic, decision, attempt.snapshot)
         result = commit.result
-        if result.outcome is Outcome.REFUSED and attempt.number != 1 and await self._was_committed(topic, event):
-            result = replace(result, outcome=Outcome.APPLIED, reason="")
-            await self._committer.arm_at_once(topic)
+        if result.outcome is Outcome.REFUSED and attempt.number != 1:
+            (score,) = await run_commands(self._store, ("ZSCORE", self._store.keys.seen(topic), event.event_id))
+            if score is not None:  # committed by an earlier attempt, which did not come to its end
+                result = replace(result, outcome=Outcome.APPLIED, reason="")
+                await self._committer.arm_at_once(topic)
         is_first = attempt.number == 1 and not commit.is_repeated
-        return Done(attempt.environment, event, result, is_first, answer, commit, catalog)
-
-    async def _was_committed(self, topic: str, event: Event) -> bool:
-        """Return whether an earlier attempt, which did not come to its end, has committed the event."""
-        batch = CommandPipeline(self._store)
-        batch.command("ZSCORE", batch.keys.seen(topic), event.event_id)
-        (score,) = await batch.run()
-        return score is not None
+        return Done(attempt.environment, event, result, is_first, attempt.answer, commit, catalog)
 
     # Stage 5: finish.
 
     async def _finish(self, done: Done) -> EventResult:
-        """Return the result, once the history has it and the inbox has ended the event."""
+        """Return the result, once the event log has it and the inbox has ended the event."""
+        event, result, known = done.event, done.result, self._context.environment(done.environment)
         if done.retry_s is not None:
-            await self.postpone(done.environment, done.event.event_id, done.retry_s)
-            return done.result
-        await self._finisher.finish(done)
-        await self._recheck(done)
-        return done.result
+            await self.postpone(done.environment, event.event_id, done.retry_s)
+            return result
+        is_logged = not done.is_first and bool(result.topic)
+        is_logged = is_logged and await has_event(self._store, result.topic, event.event_id, result)
+        batch = CommandPipeline(self._store)
+        if result.reason == ERASED_REASON and isinstance(event, Event):
+            known.count_erased(batch)
+            if event.tenant_id is not None:  # it may name a subscription that was not known yet
+                erase_links(batch, done.environment, subjects(event), event.tenant_id)
+        if done.commit is not None:
+            self._committer.follow_up(batch, done.commit)
+        if result.topic:
+            answer = done.answer or Answer()
+            if answer.is_away and (done.commit is None or done.commit.decision.write is None):
+                self._committer.want_reconcile(batch, result.topic)
+            if answer.fetched is not None:
+                record_snapshots(batch, result.topic, [answer.fetched])
+            if not is_logged:
+                append_event(batch, result.topic, event.event_id, event.type, result, self._context.now_us)
+        # Last, so that a failure before it leaves the event pending: then all of this is done again.
+        batch.barrier()
+        known.inbox.end(batch, event.event_id, result, again=done.rechecks_link)
+        await batch.run()
+        if result.outcome is Outcome.PARKED:
+            await self._recheck(done)
+        return result
 
     async def _recheck(self, done: Done) -> None:
         """Release a parked event whose cause has gone between the decision and the parking."""
-        event, result = done.event, done.result
-        if result.outcome is Outcome.PARKED:
-            _log.warning(
-                "event_parked",
-                environment=done.environment,
-                event_id=event.event_id,
-                type=event.type,
-                reason=result.reason,
-            )
-        if WAITS_CATALOG in result.waits and self._catalog_watcher.current is not done.catalog:
-            await self._environment(done.environment).inbox.reopen(WAITS_CATALOG)
+        event, environment, reason = done.event, done.environment, done.result.reason
+        _log.warning("event_parked", environment=environment, event_id=event.event_id, type=event.type, reason=reason)
+        if WAITS_CATALOG in done.result.waits and self._context.catalog_watcher.current is not done.catalog:
+            await self._context.environment(environment).inbox.reopen(WAITS_CATALOG)
         if done.rechecks_link and isinstance(event, Event):
             await self._recheck_link(event)
 
@@ -307,12 +295,11 @@ class Ingest:
 
         If this process or the store ends first, the event is tried once more when its lease has run out.
         """
-        known = self._environment(event.environment)
         batch = CommandPipeline(self._store)
-        known.links.query(batch, event)
-        if TenantLinks.read(event, await batch.run()).tenant_id is not None:
+        query_link(batch, event)
+        if read_link(event, await batch.run()).tenant_id is not None:
             await self.release(event.environment, subjects(event))
             return
         batch = CommandPipeline(self._store)
-        known.inbox.cancel_retry(batch, event.event_id)
+        self._context.environment(event.environment).inbox.cancel_retry(batch, event.event_id)
         await batch.run()

@@ -5,7 +5,7 @@ A difference becomes a drift record, and its repair a commit like any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -15,14 +15,13 @@ from planwire_client.core.topic import Topic
 from sync.billing.domain.drift import Drift, subscription_drift
 from sync.billing.domain.model import Event, Facts
 from sync.billing.domain.outcome import ERASED_REASON, EventResult, Outcome
-from sync.billing.domain.tenant_resolution import tenant_topic
+from sync.billing.domain.tenant_resolution import subjects, tenant_topic
 from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable
-from sync.billing.services.reproject import Refresh, Reprojected, Reprojection
-from sync.billing.storage.environment import Environment
-from sync.billing.storage.tenant_facts import FactsError, facts_of
-from sync.billing.storage.tenant_links import TenantLinks
+from sync.billing.services.committer import Commit
+from sync.billing.services.context import BillingContext
+from sync.billing.services.reproject import Refresh, Reprojection
+from sync.billing.storage.tenants import known_facts, look_up, looked_up
 from sync.store.command_pipeline import CommandPipeline
-from sync.store.store import Store
 
 PATIENCE_S = 10.0
 """How long each answer of the provider may take if somebody waits for the comparison."""
@@ -69,24 +68,13 @@ class Answers:
 class Reconciliation:
     """Compares the tenants of a store with their providers."""
 
-    def __init__(
-        self,
-        store: Store,
-        reprojection: Reprojection,
-        clients: Mapping[tuple[str, str], ProviderClient],
-        environment: Callable[[str], Environment],
-        now_ns: Callable[[], int],
-    ) -> None:
-        """Compare with the providers in `clients`, by name and environment."""
-        self._store = store
+    def __init__(self, context: BillingContext, reprojection: Reprojection) -> None:
+        self._context = context
         self._reprojection = reprojection
-        self._clients = clients
-        self._environment = environment
-        self._now_ns = now_ns
 
     def can_ask(self, environment: str) -> bool:
         """Return whether an environment has a provider that can be asked."""
-        return any(name == environment for _, name in self._clients)
+        return any(name == environment for _, name in self._context.clients)
 
     async def reconcile(
         self,
@@ -143,7 +131,7 @@ class Reconciliation:
         """
         found: dict[str, Answers] = {}
         complete = True
-        for (_, name), client in self._clients.items():
+        for (_, name), client in self._context.clients.items():
             if name == environment:
                 try:
                     await self._read_list(client, environment, tenants, found)
@@ -160,7 +148,7 @@ class Reconciliation:
         answers = Answers()
         for key in keys:
             entry = facts.subscriptions[key]
-            client = self._clients.get((entry.provider, environment))
+            client = self._context.clients.get((entry.provider, environment))
             if client is None:
                 answers.unavailable[key] = "no API key is set"
                 continue
@@ -181,41 +169,37 @@ class Reconciliation:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        try:
-            return facts_of(await self._store.read(topic))
-        except FactsError:
-            return None
+        return known_facts(await self._context.store.read(topic))
 
     async def record_drift(
-        self, environment: str, topic: str, why: str, answers: Answers, refreshed: Reprojected
+        self, environment: str, topic: str, why: str, answers: Answers, commit: Commit
     ) -> list[Drift]:
         """Return the drift that answers have shown and repaired, once it is recorded.
 
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        found, at_us, batch = [], self._now_ns() // 1000, CommandPipeline(self._store)
-        for event in answers.fetched:
-            drift = subscription_drift(topic, why, event, refreshed.before, refreshed.after, at_us)
-            if drift is not None:
-                found.append(replace(drift, version=refreshed.result.version))
-        found += [Drift("unknown_there", topic, key, why, at_us) for key in answers.missing]
+        now_us, decision = self._context.now_us, commit.decision
+        shown = [
+            subscription_drift(topic, why, event, decision.before, decision.after, now_us) for event in answers.fetched
+        ]
+        found = [replace(drift, version=commit.result.version) for drift in shown if drift is not None]
+        found += [Drift("unknown_there", topic, key, why, now_us) for key in answers.missing]
+        batch = CommandPipeline(self._context.store)
         for drift in found:
-            self._environment(environment).drifts.add(batch, drift)
+            self._context.environment(environment).drifts.add(batch, drift)
             _log.warning("drift", topic=topic, kind=drift.kind, subject=drift.subject, why=why)
         await batch.run()
         return found
 
     async def _repair(self, environment: str, topic: str, why: str, answers: Answers, who: Mapping[str, str]) -> Report:
-        cause = {"source": "reconcile", "event_type": why, **who}
-        refreshed = await self._reprojection.refresh(
-            environment, topic, Refresh(cause, answers.fetched, answers.missing)
-        )
-        drift = await self.record_drift(environment, topic, why, answers, refreshed)
-        return Report(refreshed.result, len(answers.fetched) + len(answers.missing), answers.unavailable, drift)
+        refresh = Refresh({"source": "reconcile", "event_type": why, **who}, answers.fetched, answers.missing)
+        commit = await self._reprojection.refresh(environment, topic, refresh)
+        drift = await self.record_drift(environment, topic, why, answers, commit)
+        return Report(commit.result, len(answers.fetched) + len(answers.missing), answers.unavailable, drift)
 
     async def _unchanged(self, topic: str, reason: str = "") -> EventResult:
-        (version,) = await self._store.versions([topic])
+        (version,) = await self._context.store.versions([topic])
         return EventResult(Outcome.UNCHANGED, reason, topic, version)
 
     async def _read_list(
@@ -224,26 +208,19 @@ class Reconciliation:
         """Add to `found` the subscriptions of these tenants in the provider's list."""
         after = ""
         for _ in range(PAGES_MAX):
-            listed = await client.subscriptions(after, BACKGROUND_PATIENCE_S)
-            page, after = [entry.event for entry in listed.entries if entry.event is not None], listed.following
-            for event, tenant in zip(page, await self._tenants(environment, page), strict=True):
+            page = await client.subscriptions(after, BACKGROUND_PATIENCE_S)
+            events = [entry.event for entry in page.entries if entry.event is not None]
+            batch = CommandPipeline(self._context.store)
+            for event in events:
+                look_up(batch, environment, subjects(event)[:1])
+            for event, reply in zip(events, await batch.run(), strict=True):
+                tenant = looked_up([reply]).tenant_id or event.tenant_id
                 if tenant in tenants:
                     found.setdefault(tenant_topic(environment, tenant), Answers()).fetched.append(event)
+            after = page.following
             if not after:
                 return
         _log.warning("search_ended", environment=environment, reason=f"more than {PAGES_MAX} pages")
-
-    async def _tenants(self, environment: str, page: Sequence[Event]) -> list[str]:
-        """Return each subscription's tenant; "" for none."""
-        links = self._environment(environment).links
-        batch = CommandPipeline(self._store)
-        for event in page:
-            assert event.subscription_id is not None
-            links.look_up(batch, event.provider, event.subscription_id, None)
-        return [
-            TenantLinks.looked_up([reply]).tenant_id or event.tenant_id or ""
-            for event, reply in zip(page, await batch.run(), strict=True)
-        ]
 
 
 def _chosen(facts: Facts) -> list[str]:

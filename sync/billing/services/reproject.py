@@ -12,29 +12,19 @@ import orjson
 import structlog
 
 from planwire_client.core import canonical_json
-from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.decision import Setting, decide_without_event
-from sync.billing.domain.model import NOTHING, Event, Facts
+from sync.billing.domain.model import Event, Facts
 from sync.billing.domain.outcome import WAITS_CATALOG, EventResult, Outcome
 from sync.billing.domain.overrides import active_overrides
-from sync.billing.services.committer import Committer, Decision, Write
-from sync.billing.storage.tenant_facts import FactsError, facts_of
+from sync.billing.services.committer import Commit, Committer, Decision, Write
+from sync.billing.services.context import BillingContext
+from sync.billing.storage.tenants import FactsError, facts_of
 from sync.store.models import Snapshot
 
 RESTORED = "the store lost its tail: the state was put back, its facts are older until the provider tells them anew"
 """Why a restored state is left as it is."""
 
 _log = structlog.get_logger("sync.reprojection")
-
-
-@dataclass(frozen=True, slots=True)
-class Reprojected:
-    """What became of a topic; `before` and `after` are its facts, `wake_us` is when time must look at it again."""
-
-    result: EventResult
-    before: Facts
-    after: Facts
-    wake_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +54,9 @@ class Refresh:
 class Reprojection:
     """Projects topics anew and commits what differs."""
 
-    def __init__(
-        self,
-        committer: Committer,
-        catalog_watcher: CatalogWatcher,
-        askable: Sequence[tuple[str, str]],
-        now_ns: Callable[[], int],
-    ) -> None:
-        """Project with the catalog of `catalog_watcher`. `askable`: the providers with a client, by environment."""
+    def __init__(self, context: BillingContext, committer: Committer) -> None:
+        self._context = context
         self._committer = committer
-        self._catalog_watcher = catalog_watcher
-        self._askable = askable
-        self._now_ns = now_ns
 
     async def reproject(self, environment: str, topic: str, source: str) -> EventResult:
         """Return what the present catalog and instant make of a topic's facts: `applied` or `unchanged`.
@@ -87,7 +68,7 @@ class Reprojection:
         """
         return (await self.refresh(environment, topic, Refresh({"source": source}, spares_restored=True))).result
 
-    async def refresh(self, environment: str, topic: str, refresh: Refresh) -> Reprojected:
+    async def refresh(self, environment: str, topic: str, refresh: Refresh) -> Commit:
         """Return what `refresh`, the present catalog and the present instant make of a topic, committed.
 
         Facts that are missing, or cannot be projected, leave the topic as it is; then the result has a reason.
@@ -95,32 +76,27 @@ class Reprojection:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        catalog = self._catalog_watcher.current
 
         def decide(snapshot: Snapshot) -> Decision:
-            return _decide(snapshot, refresh, Setting(catalog, environment, self._askable, self._now_ns()))
+            return _decide(snapshot, refresh, self._context.setting(environment))
 
         commit = await self._committer.commit(topic, decide)
         what = refresh.cause.get("event_type", refresh.cause["source"])
         await self._committer.record(commit, what, refresh.fetched, refresh.missing)
-        result, decision = commit.result, commit.decision
-        if decision.write is None and (WAITS_CATALOG in result.waits or result.reason == RESTORED):
+        result = commit.result
+        if commit.decision.write is None and (WAITS_CATALOG in result.waits or result.reason == RESTORED):
             _log.error("state_held", topic=topic, reason=result.reason)
-        return Reprojected(result, decision.before, decision.after, decision.wake_us)
+        return commit
 
 
 def _decide(snapshot: Snapshot, refresh: Refresh, setting: Setting) -> Decision:
     topic, version = snapshot.topic, snapshot.version
-
-    def left(reason: str, facts: Facts = NOTHING, outcome: Outcome = Outcome.UNCHANGED) -> Decision:
-        return Decision(EventResult(outcome, reason, topic, version), before=facts, after=facts)
-
     if refresh.if_version not in (None, version) or refresh.if_rev not in (None, snapshot.rev):
-        return left("", outcome=Outcome.CONFLICT)
+        return Decision(EventResult(Outcome.CONFLICT, "", topic, version))
     try:
         before = facts_of(snapshot)
     except FactsError as error:
-        return left(str(error))
+        return Decision(EventResult(Outcome.UNCHANGED, str(error), topic, version))
     decided = decide_without_event(
         topic, before, refresh.fetched, refresh.change, setting, is_known=bool(snapshot.private)
     )
@@ -136,6 +112,6 @@ def _decide(snapshot: Snapshot, refresh: Refresh, setting: Setting) -> Decision:
         result = EventResult(Outcome.UNCHANGED, RESTORED if is_spared else decided.note, topic, version)
         return Decision(result, None, before, before, decided.wake_us, refresh.arms)
     cause = orjson.dumps({**refresh.cause, **active_overrides(decided.facts, setting.now_ns)})
-    write = Write(decided.facts, state, cause, enlists=not snapshot.private)
+    write = Write(state, cause, enlists=not snapshot.private)
     result = EventResult(Outcome.APPLIED, decided.note)
     return Decision(result, write, before, decided.facts, decided.wake_us, refresh.arms, decided.missed)

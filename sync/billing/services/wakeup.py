@@ -5,23 +5,20 @@ Without a provider that can be asked, the catalog's policy decides what an overd
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import structlog
 
-from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.evaluation import overdue_subscriptions
 from sync.billing.domain.model import Event, Facts
-from sync.billing.domain.outcome import EventResult
 from sync.billing.domain.scheduled_changes import target_items
-from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable
+from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
+from sync.billing.services.committer import Commit
+from sync.billing.services.context import BillingContext
 from sync.billing.services.reconcile import ASKED_MAX, PATIENCE_S, Answers, Reconciliation
-from sync.billing.services.reproject import Refresh, Reprojected, Reprojection
-from sync.billing.storage.environment import Environment
+from sync.billing.services.reproject import Refresh, Reprojection
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import Due
-from sync.store.store import Store
 
 TIMER_PATIENCE_S = 5.0
 """How long each answer of the provider may take."""
@@ -32,26 +29,13 @@ _log = structlog.get_logger("sync.reconcile")
 class Wakeup:
     """Fires the timers of tenants."""
 
-    def __init__(
-        self,
-        store: Store,
-        reprojection: Reprojection,
-        reconciliation: Reconciliation,
-        catalog_watcher: CatalogWatcher,
-        clients: Mapping[tuple[str, str], ProviderClient],
-        environment: Callable[[str], Environment],
-        now_ns: Callable[[], int],
-    ) -> None:
-        self._store = store
+    def __init__(self, context: BillingContext, reprojection: Reprojection, reconciliation: Reconciliation) -> None:
+        self._context = context
         self._reprojection = reprojection
         self._reconciliation = reconciliation
-        self._catalog_watcher = catalog_watcher
-        self._clients = clients
-        self._environment = environment
-        self._now_ns = now_ns
 
-    async def fire(self, environment: str, due: Due) -> EventResult:
-        """Return what time made of a topic whose timer the caller has claimed, and set the timer anew.
+    async def fire(self, environment: str, due: Due) -> None:
+        """Do what time makes of a topic whose timer the caller has claimed, and set the timer anew.
 
         The provider is asked first about every subscription that a change was due for.
 
@@ -60,38 +44,35 @@ class Wakeup:
         """
         can_ask = self._reconciliation.can_ask(environment)
         answers = await self._ask_overdue(environment, due.topic) if can_ask else Answers()
-        cause = {"source": "timer", "event_type": "due"}
-        refreshed = await self._reprojection.refresh(
-            environment, due.topic, Refresh(cause, answers.fetched, answers.missing, arms=False)
-        )
-        await self._reconciliation.record_drift(environment, due.topic, "timer", answers, refreshed)
+        refresh = Refresh({"source": "timer", "event_type": "due"}, answers.fetched, answers.missing, arms=False)
+        commit = await self._reprojection.refresh(environment, due.topic, refresh)
+        await self._reconciliation.record_drift(environment, due.topic, "timer", answers, commit)
         if can_ask:
-            refreshed = await self._execute_change(environment, due.topic, refreshed)
-        await self._set_timer(environment, due, refreshed)
-        return refreshed.result
+            commit = await self._execute_change(environment, commit)
+        await self._set_timer(environment, due, commit)
 
     async def _ask_overdue(self, environment: str, topic: str) -> Answers:
         facts = await self._reconciliation.facts(topic)
         if facts is None:
             return Answers()
-        keys = overdue_subscriptions(facts, self._catalog_watcher.current.policy, self._now_ns())
+        keys = overdue_subscriptions(facts, self._context.catalog_watcher.current.policy, self._context.now_ns())
         return await self._reconciliation.ask(environment, facts, keys[:ASKED_MAX], TIMER_PATIENCE_S)
 
-    async def _execute_change(self, environment: str, topic: str, refreshed: Reprojected) -> Reprojected:
+    async def _execute_change(self, environment: str, commit: Commit) -> Commit:
         """Have the provider make the tenant's scheduled change if its time has come, and merge its answer."""
-        change, facts = refreshed.after.scheduled_change, refreshed.after
-        if change is None or change.executed or self._now_ns() < change.execute_ns:
-            return refreshed
-        client = self._clients.get((facts.subscriptions[change.subscription].provider, environment))
+        topic, facts = commit.topic, commit.decision.after
+        change = facts.scheduled_change
+        if change is None or change.executed or self._context.now_ns() < change.execute_ns:
+            return commit
+        client = self._context.clients.get((facts.subscriptions[change.subscription].provider, environment))
         if client is None:
-            return refreshed
-        target = target_items(facts, self._catalog_watcher.current, environment)
+            return commit
+        target = target_items(facts, self._context.catalog_watcher.current, environment)
         answered: list[Event] = []
         problem = ""
         if target is not None:
-            subscription_id, items = target
             try:
-                answered = [await client.change_items(subscription_id, items, change.billing_mode, PATIENCE_S)]
+                answered = [await client.change_items(*target, change.billing_mode, PATIENCE_S)]
             except ProviderUnavailable as error:
                 problem = "provider_unavailable"
                 _log.warning("held_change_not_made", topic=topic, reason=error.reason)
@@ -108,13 +89,13 @@ class Wakeup:
         cause = {"source": "app", "event_type": "scheduled_change.refused" if problem else "scheduled_change.executed"}
         return await self._reprojection.refresh(environment, topic, Refresh(cause, answered, change=mark, arms=False))
 
-    async def _set_timer(self, environment: str, due: Due, refreshed: Reprojected) -> None:
+    async def _set_timer(self, environment: str, due: Due, commit: Commit) -> None:
         """End the claim: the timer fires again when the topic must be looked at, or never."""
-        timers = self._environment(environment).timers
-        await timers.ack(due, refreshed.wake_us)
+        timers = self._context.environment(environment).timers
+        await timers.ack(due, commit.decision.wake_us)
         # A build before may have set a timer between our read and the end of our claim, without effect: look once more.
-        (version,) = await self._store.versions([due.topic])
-        if version != refreshed.result.version:
-            batch = CommandPipeline(self._store)
-            timers.schedule_earlier(batch, due.topic, self._now_ns() // 1000)
+        (version,) = await self._context.store.versions([due.topic])
+        if version != commit.result.version:
+            batch = CommandPipeline(self._context.store)
+            timers.schedule_earlier(batch, due.topic, self._context.now_us)
             await batch.run()

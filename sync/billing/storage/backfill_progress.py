@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from sync.billing.domain.drift import Drift
 from sync.billing.domain.outcome import Outcome
 from sync.billing.providers.base import ListedSubscription
-from sync.store.command_pipeline import CommandPipeline
+from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.lease import Lease, LeaseLostError
 from sync.store.store import Store
 
@@ -55,22 +55,22 @@ class BackfillProgress:
         self._counts, self._parked, self.made_key = (store.keys.backfill(environment, provider, name) for name in names)
         self.lease = Lease(store, store.keys.backfill(environment, provider, "lease"), LEASE_S)
 
-    async def open(self, *, restart: bool) -> Counts:
-        """Return where the last run stopped; `restart` forgets that.
+    async def open(self, counts: Counts, *, restart: bool) -> None:
+        """Set `counts` to where the last run stopped; `restart` forgets that.
 
         Raises:
             StoreError: the store is unreachable or failing.
         """
         if restart:
             await self.forget()
-        batch = CommandPipeline(self._store)
-        batch.command("HMGET", self._counts, "after", "seen", "unchanged", "drift")
-        batch.command("HKEYS", self._parked)
-        batch.command("HVALS", self._parked)
-        (after, *numbers), event_ids, reasons = await batch.run()
-        parked = {key.decode(): value.decode() for key, value in zip(event_ids, reasons, strict=True)}
-        seen, unchanged, drift = [int(number or 0) for number in numbers]
-        return Counts((after or b"").decode(), seen, unchanged, drift, parked)
+        (after, *numbers), parked = await run_commands(
+            self._store,
+            ("HMGET", self._counts, "after", "seen", "unchanged", "drift"),
+            ("HGETALL", self._parked),
+        )
+        counts.after = (after or b"").decode()
+        counts.seen, counts.unchanged, counts.drift = [int(number or 0) for number in numbers]
+        counts.parked = {event_id.decode(): reason.decode() for event_id, reason in parked.items()}
 
     async def move(self, entry: ListedSubscription, result: ItemResult) -> None:
         """Store that a subscription was taken, and its result: the next run goes on behind it. Renew the lease.
@@ -100,6 +100,4 @@ class BackfillProgress:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = CommandPipeline(self._store)
-        batch.command("DEL", self._counts, self._parked, self.made_key)
-        await batch.run()
+        await run_commands(self._store, ("DEL", self._counts, self._parked, self.made_key))

@@ -1,17 +1,18 @@
-"""What billing keeps in the store for one environment: inbox, links, timers, audits, drift and the list of tenants."""
+"""What billing keeps in the store for one environment: inbox, timers, audits, drift and the list of tenants."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
 
-from sync.billing.storage.drift_log import DriftLog
 from sync.billing.storage.inbox import Inbox
-from sync.billing.storage.tenant_links import TenantLinks
+from sync.billing.storage.records import DriftLog
 from sync.store import counters
-from sync.store.command_pipeline import CommandPipeline
+from sync.store.command_pipeline import CommandPipeline, Script, run_commands
 from sync.store.delayed_queue import DelayedQueue
 from sync.store.lease import SharedWalk
+from sync.store.models import StoreError
 from sync.store.store import Store
 
 SCAN_COUNT = 500
@@ -21,6 +22,11 @@ AUDIT_EVERY_S = 86_400
 
 RECONCILE_LEASE_S = 120.0
 """Length of a claim of a comparison; several answers of a slow provider fit into it."""
+
+BACKLOG_CACHE_S = 5.0
+"""Minimum time between two reads of the queues' lengths."""
+
+_STATS = Script.load("sync.store", "queue_stats")
 
 
 def reconcile_requests(store: Store) -> DelayedQueue:
@@ -39,7 +45,6 @@ class Environment:
         """Use `store`; claims of events and timers last `lease_s`."""
         self.name = name
         self.inbox = Inbox(store, name, lease_s)
-        self.links = TenantLinks(store, name)
         timers = store.keys.timers(name)
         self.timers = DelayedQueue(store, timers, lease_s)
         self.audits = DelayedQueue(store, store.keys.audits(name), lease_s)
@@ -83,10 +88,45 @@ class Environment:
         """
         cursor = b"0"
         while True:
-            batch = CommandPipeline(self._store)
-            batch.command("SSCAN", self._tenants, cursor, "COUNT", SCAN_COUNT)
-            ((cursor, topics),) = await batch.run()
+            ((cursor, topics),) = await run_commands(self._store, ("SSCAN", self._tenants, cursor, "COUNT", SCAN_COUNT))
             for topic in topics:
                 yield topic.decode()
             if int(cursor) == 0:
                 return
+
+
+class Backlog:
+    """The queues of some environments as one process reads them: seldom, and as read last while the store is away.
+
+    Attributes:
+        waiting: (queue, environment, members, seconds that the first has been due) each. Queues: `inbox`, events that
+            are worked on, due once their lease has ended; `parked`, events that wait for something, due since they
+            were parked; `timers`, tenants whose state changes by time alone; `reconcile`, topics of all environments
+            ("") that somebody wants compared.
+    """
+
+    def __init__(self, store: Store, environments: Iterable[Environment]) -> None:
+        self._store = store
+        self._keys = [
+            *((queue, known.name, key) for known in environments for queue, key in known.queues.items()),
+            ("reconcile", "", store.keys.reconcile),
+        ]
+        self._read_at = -BACKLOG_CACHE_S
+        self.waiting: Sequence[tuple[str, str, int, float]] = ()
+
+    async def refresh(self) -> None:
+        """Read the queues, unless they were read within BACKLOG_CACHE_S."""
+        if time.monotonic() - self._read_at < BACKLOG_CACHE_S:
+            return
+        batch = CommandPipeline(self._store)
+        for _, _, key in self._keys:
+            batch.script(_STATS, (key,))
+        try:
+            replies = await batch.run()
+        except StoreError:
+            return
+        self._read_at = time.monotonic()
+        self.waiting = [
+            (queue, environment, int(members), int(due_us) / 1e6)
+            for (queue, environment, _), (members, due_us) in zip(self._keys, replies, strict=True)
+        ]

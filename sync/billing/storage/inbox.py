@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sync.billing.domain.model import Event, Unparsable
 from sync.billing.domain.outcome import EventResult, Outcome
-from sync.store.command_pipeline import CommandPipeline, Script
+from sync.store.command_pipeline import CommandPipeline, Script, run_commands
 from sync.store.delayed_queue import DelayedQueue
 from sync.store.store import Store
 
@@ -31,7 +32,7 @@ _RELEASE = Script.load(__package__, "inbox_release")
 _CANCEL_RETRY = Script.load(__package__, "inbox_cancel_retry")
 _DROP_BODY = Script.load(__package__, "inbox_drop_body")
 
-_FIELDS = ("body", "provider", "type", "received_us", "status", "attempts", "reason", "topic", "waits")
+_FIELDS = ("body", "received_us", "attempts", "provider", "type", "status", "reason", "topic", "waits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Record:
 
     Attributes:
         waits: what a parked event waits on.
-        parked_us: since when it is parked, microseconds since 1970; 0 unless it was listed as parked.
+        parked_us: since when it is parked, microseconds since 1970; 0 if it is not.
     """
 
     event_id: str
@@ -53,7 +54,7 @@ class Record:
     reason: str
     topic: str
     waits: tuple[str, ...]
-    parked_us: int = 0
+    parked_us: int
 
 
 class Inbox:
@@ -64,7 +65,6 @@ class Inbox:
     """
 
     def __init__(self, store: Store, environment: str, lease_s: float) -> None:
-        """Use `store`; claims last `lease_s`."""
         self._store = store
         self._lease_us = int(lease_s * 1_000_000)
         names = ("pending", "parked", "waiting", "event:")
@@ -73,30 +73,14 @@ class Inbox:
         self.queues = {"inbox": self._pending, "parked": self._parked}
 
     def put(
-        self,
-        batch: CommandPipeline,
-        event_id: str,
-        body: bytes,
-        provider: str,
-        type: str,
-        received_us: int,
-        claim: str = "",
+        self, batch: CommandPipeline, event: Event | Unparsable, body: bytes, provider: str, at_us: int, claim: str = ""
     ) -> None:
-        """Add to `batch` the storing of an event; `put_reply` takes the reply.
+        """Add to `batch` the storing of an event that was received at `at_us`; `put_reply` takes the reply.
 
         `claim` names this one delivery: sent twice, because its first answer was lost, it is claimed twice.
         """
-        batch.script(
-            _PUT,
-            (self._event_head + event_id, self._pending),
-            event_id,
-            body,
-            provider,
-            type,
-            received_us,
-            self._lease_us,
-            claim,
-        )
+        fields = (event.event_id, body, provider, event.type, at_us, self._lease_us, claim)
+        batch.script(_PUT, (self._event_head + event.event_id, self._pending), *fields)
 
     @staticmethod
     def put_reply(reply: Any) -> EventResult | int:
@@ -117,19 +101,10 @@ class Inbox:
 
         `again`: one that is parked is tried once more after a lease, unless `cancel_retry` comes first.
         """
-        batch.script(
-            _FINISH,
-            (self._event_head + event_id, self._pending, self._parked, self._waiting),
-            event_id,
-            result.outcome,
-            result.reason,
-            result.topic,
-            result.version,
-            "\n".join(result.waits),
-            KEEP_DONE_S * 1000,
-            "keep" if result.outcome in BODY_KEPT and result.keeps_body else "",
-            self._lease_us if again else "",
-        )
+        keys = (self._event_head + event_id, self._pending, self._parked, self._waiting)
+        waits, body = "\n".join(result.waits), "keep" if result.outcome in BODY_KEPT and result.keeps_body else ""
+        fields = (event_id, result.outcome, result.reason, result.topic, result.version, waits)
+        batch.script(_FINISH, keys, *fields, KEEP_DONE_S * 1000, body, self._lease_us if again else "")
 
     def cancel_retry(self, batch: CommandPipeline, event_id: str) -> None:
         """Take a parked event out of the retry queue: only what it waits on releases it."""
@@ -152,7 +127,7 @@ class Inbox:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        return await self.tried([due.topic.encode() for due in await self._retries.claim(count)])
+        return await self.tried([due.topic for due in await self._retries.claim(count)])
 
     def release(self, batch: CommandPipeline, waits_on: str, count: int, *, claim: bool = True) -> None:
         """Add to `batch` that up to `count` parked events which wait on this thing are pending again.
@@ -184,8 +159,7 @@ class Inbox:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        (record,) = await self._records([event_id], [0])
-        return record
+        return next(iter(await self._records([event_id])), None)
 
     async def parked(self, after: tuple[int, str] | None, count: int) -> list[Record]:
         """Return up to `count` parked events, the longest parked first, behind `after` (parked_us, event_id).
@@ -193,15 +167,12 @@ class Inbox:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = CommandPipeline(self._store)
         start = "-inf" if after is None else after[0]
         # Those parked in the same microsecond as `after` come again and are dropped below.
-        batch.command("ZRANGE", self._parked, start, "+inf", "BYSCORE", "LIMIT", 0, count + 100, "WITHSCORES")
-        (reply,) = await batch.run()
-        pairs = [(int(float(score)), id.decode()) for id, score in _paired(reply)]
-        pairs = [pair for pair in pairs if after is None or pair > after][:count]
-        records = await self._records([id for _, id in pairs], [score for score, _ in pairs])
-        return [record for record in records if record is not None]
+        listing = ("ZRANGE", self._parked, start, "+inf", "BYSCORE", "LIMIT", 0, count + 100)
+        (ids,) = await run_commands(self._store, listing)
+        records = await self._records([id.decode() for id in ids])
+        return [record for record in records if after is None or (record.parked_us, record.event_id) > after][:count]
 
     async def counts(self) -> tuple[int, int]:
         """Return how many events are pending and how many are parked.
@@ -209,57 +180,41 @@ class Inbox:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = CommandPipeline(self._store)
-        batch.command("ZCARD", self._pending)
-        batch.command("ZCARD", self._parked)
-        pending, parked = await batch.run()
+        pending, parked = await run_commands(self._store, ("ZCARD", self._pending), ("ZCARD", self._parked))
         return int(pending), int(parked)
 
-    async def tried(self, claimed: Sequence[bytes]) -> list[Record]:
+    async def tried(self, claimed: Sequence[str]) -> list[Record]:
         """Return the events of these ids, which the caller has claimed, and count that they are tried once more.
 
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        ids = [id.decode() for id in claimed]
-        if not ids:
-            return []
-        batch = CommandPipeline(self._store)
-        for id in ids:
-            batch.command("HINCRBY", self._event_head + id, "attempts", 1)
-        await batch.run()
-        return [record for record in await self._records(ids, [0] * len(ids)) if record is not None]
+        await run_commands(self._store, *(("HINCRBY", self._event_head + id, "attempts", 1) for id in claimed))
+        return await self._records(claimed)
 
-    async def _records(self, ids: Sequence[str], parked_us: Sequence[int]) -> list[Record | None]:
-        if not ids:
-            return []
+    async def _records(self, ids: Sequence[str]) -> list[Record]:
         batch = CommandPipeline(self._store)
         for id in ids:
             batch.command("HMGET", self._event_head + id, *_FIELDS)
-        return [_record(id, fields, since) for id, fields, since in zip(ids, await batch.run(), parked_us, strict=True)]
+            batch.command("ZSCORE", self._parked, id)
+        replies = await batch.run()
+        found = zip(ids, replies[::2], replies[1::2], strict=True)
+        return [_record(id, fields, since) for id, fields, since in found if fields[0] is not None]
 
 
-def _paired(reply: Sequence[Any]) -> list[tuple[bytes, Any]]:
-    """Return (member, score) pairs of a WITHSCORES reply: nested under RESP3, flat under RESP2."""
-    if reply and isinstance(reply[0], list | tuple):
-        return [(pair[0], pair[1]) for pair in reply]
-    return list(zip(reply[::2], reply[1::2], strict=True))
-
-
-def _record(event_id: str, fields: Sequence[bytes | None], parked_us: int) -> Record | None:
-    body, provider, type, received_us, status, attempts, reason, topic, waits = fields
-    if body is None or provider is None:
-        return None
+def _record(event_id: str, fields: Sequence[bytes | None], parked_us: float | None) -> Record:
+    body, received_us, attempts, *texts = fields
+    provider, type, status, reason, topic, waits = ((text or b"").decode() for text in texts)
     return Record(
         event_id,
-        body,
-        provider.decode(),
-        (type or b"").decode(),
+        body or b"",
+        provider,
+        type,
         int(received_us or 0),
-        (status or b"").decode(),
+        status,
         int(attempts or 0),
-        (reason or b"").decode(),
-        (topic or b"").decode(),
-        tuple((waits or b"").decode().split()),
-        parked_us,
+        reason,
+        topic,
+        tuple(waits.split()),
+        int(float(parked_us or 0)),
     )

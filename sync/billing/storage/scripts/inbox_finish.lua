@@ -18,10 +18,15 @@
 --
 -- Returns 1 if the event is known, else 0.
 
-if redis.call('EXISTS', KEYS[1]) == 0 then
+local stored = redis.call('HMGET', KEYS[1], 'status', 'waits')
+if not stored[1] then
   redis.call('ZREM', KEYS[2], ARGV[1])
   redis.call('ZREM', KEYS[3], ARGV[1])
   return 0
+end
+local parked = ARGV[2] == 'parked'
+if parked and stored[1] == 'done' then
+  return 1 -- by a newer claim: the lease of this one ran out
 end
 
 local function each(lines, act)
@@ -30,24 +35,24 @@ local function each(lines, act)
   end
 end
 
--- 1. Remove what it waited on before.
-each(redis.call('HGET', KEYS[1], 'waits') or '', function(member) redis.call('ZREM', KEYS[4], member) end)
+-- 1. Write the result first: a store without memory refuses this command, and then the event stays pending.
+redis.call('HSET', KEYS[1], 'status', parked and 'parked' or 'done', 'outcome', ARGV[2], 'reason', ARGV[3],
+  'topic', ARGV[4], 'version', ARGV[5], 'waits', ARGV[6])
+
+-- 2. Remove what it waited on before.
+each(stored[2] or '', function(member) redis.call('ZREM', KEYS[4], member) end)
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local parked = ARGV[2] == 'parked'
 
--- 2. Remove it from the retry queue, unless it was parked before the link lookup was confirmed: then retry once.
+-- 3. Remove it from the retry queue, unless it was parked before the link lookup was confirmed: then retry once.
 if parked and ARGV[9] ~= '' then
   redis.call('ZADD', KEYS[2], string.format('%.0f', now + tonumber(ARGV[9])), ARGV[1])
 else
   redis.call('ZREM', KEYS[2], ARGV[1])
 end
 
-redis.call('HSET', KEYS[1], 'status', parked and 'parked' or 'done', 'outcome', ARGV[2], 'reason', ARGV[3],
-  'topic', ARGV[4], 'version', ARGV[5], 'waits', ARGV[6])
-
--- 3. A parked event stays until it is used; a done one as long as the provider may send it again.
+-- 4. A parked event stays until it is used; a done one as long as the provider may send it again.
 if parked then
   redis.call('ZADD', KEYS[3], 'NX', string.format('%.0f', now), ARGV[1])
   each(ARGV[6], function(member) redis.call('ZADD', KEYS[4], 0, member) end)

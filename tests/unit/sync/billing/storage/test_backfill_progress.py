@@ -6,7 +6,7 @@ import pytest
 
 from sync.billing.domain.outcome import Outcome
 from sync.billing.providers.base import ListedSubscription
-from sync.billing.storage.backfill_progress import LEASE_S, BackfillProgress, ItemResult
+from sync.billing.storage.backfill_progress import LEASE_S, BackfillProgress, Counts, ItemResult
 from sync.store.lease import LeaseLostError
 from tests.support.memory_store import Clock, memory_store
 
@@ -27,4 +27,6 @@ async def test_a_paused_run_neither_goes_on_nor_ends_its_successors_lease() -> N
         assert not await paused.lease.release()
         assert not await third.lease.acquire()
         await successor.move(ENTRY, ItemResult(Outcome.APPLIED))
-        assert (await successor.open(restart=False)).after == "sub_1"
+        counts = Counts()
+        await successor.open(counts, restart=False)
+        assert counts.after == "sub_1"

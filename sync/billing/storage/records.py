@@ -1,0 +1,160 @@
+"""What is kept beside a tenant's state for people to read: event log, provider snapshots, previews, drift."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+import orjson
+
+from sync.billing.domain.drift import KINDS, Drift, shown_fields
+from sync.billing.domain.model import Event, subscription_key
+from sync.billing.domain.outcome import EventResult
+from sync.store import counters
+from sync.store.command_pipeline import CommandPipeline, Script, run_commands
+from sync.store.store import Store
+
+EVENTS_KEPT = 200
+"""How many entries a topic's event log keeps, about; the newest."""
+
+DRIFT_KEPT = 1_000
+"""How many drift records an environment keeps, about; the newest."""
+
+PREVIEW_KEEP_S = 3_600
+"""How long a preview may be confirmed; an older price may not be the provider's any more."""
+
+PREVIEWS_KEPT = 100
+"""Maximum previews of one tenant; beyond it the oldest cannot be confirmed."""
+
+_APPEND = Script.load(__package__, "event_log_append")
+
+
+def append_event(batch: CommandPipeline, topic: str, event_id: str, type: str, result: EventResult, at_us: int) -> None:
+    """Add to `batch` an entry in a topic's event log; it is made once, however often the batch is sent."""
+    entry = (event_id, type, result.outcome, result.reason, at_us)
+    id = f"{at_us // 1000}-{crc32(f'{event_id} {type} {result.outcome} {at_us}'.encode())}"
+    batch.script(_APPEND, (batch.keys.events(topic),), id, EVENTS_KEPT, *entry)
+
+
+async def has_event(store: Store, topic: str, event_id: str, result: EventResult) -> bool:
+    """Return whether an event's result is in the topic's event log: an attempt that was cut off has written it.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    (entries,) = await run_commands(store, ("XREVRANGE", store.keys.events(topic), "+", "-", "COUNT", EVENTS_KEPT))
+    wanted = event_id.encode(), result.outcome.encode(), result.reason.encode()
+    return any((entry[b"event_id"], entry[b"outcome"], entry[b"reason"]) == wanted for _, entry in entries)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSnapshot:
+    """A provider's answer about a subscription: when it was asked for, and the body; None if it does not know it."""
+
+    at_us: int
+    body: dict[str, Any] | None
+
+
+def record_snapshots(
+    batch: CommandPipeline, topic: str, fetched: Sequence[Event], missing: Sequence[str] = (), at_us: int = 0
+) -> None:
+    """Add to `batch` the provider's last answers about a tenant's subscriptions.
+
+    Args:
+        missing: the keys of subscriptions that the provider does not know, asked for at `at_us`.
+    """
+    answers: dict[str, dict[str, object]] = {key: {"at_us": at_us, "body": None} for key in missing}
+    for event in fetched:
+        if event.subscription is not None:
+            key = subscription_key(event.provider, event.subscription.id)
+            answers[key] = {"at_us": event.order.occurred_ns // 1000, "body": shown_fields(event.subscription)}
+    for key, answer in answers.items():
+        batch.command("HSET", batch.keys.provider_snapshots(topic), key, orjson.dumps(answer))
+
+
+async def load_snapshots(store: Store, topic: str) -> dict[str, ProviderSnapshot]:
+    """Return the last answer about each subscription, by its key; without those that were never asked about.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    (found,) = await run_commands(store, ("HGETALL", store.keys.provider_snapshots(topic)))
+    return {key.decode(): ProviderSnapshot(**orjson.loads(value)) for key, value in found.items()}
+
+
+async def put_preview(store: Store, topic: str, preview_id: str, document: dict[str, object]) -> None:
+    """Keep a tenant's preview.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    key = store.keys.previews(topic)
+    kept = {"id": preview_id, "until_s": time.time() + PREVIEW_KEEP_S, "document": document}
+    add = ("XADD", key, "MAXLEN", PREVIEWS_KEPT, "*", "preview", orjson.dumps(kept))
+    await run_commands(store, add, ("EXPIRE", key, PREVIEW_KEEP_S))
+
+
+async def get_preview(store: Store, topic: str, preview_id: str) -> dict[str, Any] | None:
+    """Return a preview's document, or None if it is too old or of another tenant.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    (entries,) = await run_commands(store, ("XREVRANGE", store.keys.previews(topic), "+", "-"))
+    for _, fields in entries:
+        kept = orjson.loads(fields[b"preview"])
+        if kept["id"] == preview_id and time.time() < kept["until_s"]:
+            document: dict[str, Any] = kept["document"]
+            return document
+    return None
+
+
+class DriftLog:
+    """The drift records of one environment, the newest about DRIFT_KEPT, and how many of each kind there ever were."""
+
+    def __init__(self, store: Store, environment: str) -> None:
+        self._store = store
+        self._environment = environment
+        self._records, self._counts = (store.keys.drift(environment, name) for name in ("records", "counts"))
+
+    def add(self, batch: CommandPipeline, drift: Drift) -> None:
+        """Add to `batch` a record."""
+        record = orjson.dumps(drift.shown())
+        batch.command("XADD", self._records, "MAXLEN", "~", DRIFT_KEPT, "*", "record", record)
+        batch.command("HINCRBY", self._counts, drift.kind, 1)
+        counter = counters.field("drift", kind=drift.kind, env=self._environment)
+        batch.command("HINCRBY", batch.keys.counters, counter, 1)
+
+    async def page(self, before: str, count: int) -> tuple[list[dict[str, object]], str]:
+        """Return up to `count` records, the newest first, older than the cursor `before`, and the next cursor or "".
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        newest = f"({before}" if before else "+"
+        (entries,) = await run_commands(self._store, ("XREVRANGE", self._records, newest, "-", "COUNT", count))
+        records = [orjson.loads(fields[b"record"]) for _, fields in entries]
+        return records, entries[-1][0].decode() if len(entries) == count else ""
+
+    async def erase(self, topic: str) -> None:
+        """Remove every record about a topic; the counts stay.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        (entries,) = await run_commands(self._store, ("XRANGE", self._records, "-", "+"))
+        ids = [id for id, fields in entries if orjson.loads(fields[b"record"]).get("topic") == topic]
+        if ids:
+            await run_commands(self._store, ("XDEL", self._records, *ids))
+
+    async def counts(self) -> dict[str, int]:
+        """Return how many records of each kind there ever were; every kind is in it.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        (values,) = await run_commands(self._store, ("HMGET", self._counts, *KINDS))
+        return {kind: int(value or 0) for kind, value in zip(KINDS, values, strict=True)}
