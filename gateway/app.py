@@ -29,7 +29,6 @@ from sync.http.problem import exception_handlers
 from sync.http.security_headers import SecurityHeadersMiddleware
 from sync.http.static_files import Assets
 from sync.process import environment
-from sync.process.distributions import mixed_versions
 from sync.store.embedded import server
 from sync.store.redis.connect import Connected, connect
 
@@ -163,7 +162,7 @@ def _warn(settings: GatewaySettings, environ: Mapping[str, str]) -> None:
         log.warning("publish_keys_without_rights", keys=without, hint=hint)
     if ignored := environment.ignored_names(environ):
         log.warning("settings_ignored", names=ignored, reason="this build does not know them")
-    if mixed := mixed_versions():
+    if mixed := environment.mixed_versions():
         log.warning("packages_mixed", installed=mixed, action="install planwire-client in the version of planwire")
 
 

@@ -27,9 +27,7 @@ from sync.billing.storage.environment import AUDIT_EVERY_S, reconcile_requests
 from sync.billing.storage.inbox import Record
 from sync.core.errors import SyncError
 from sync.process import environment, logs, parent_watch
-from sync.process.distributions import mixed_versions
-from sync.process.stop_signals import stop_signals
-from sync.process.supervisor import Supervisor, backoff_s
+from sync.process.supervisor import Supervisor, backoff_s, on_stop_signal
 from sync.settings import SettingsError, SyncSettings
 from sync.source.hydration import Hydration, hydration
 from sync.store.checks.inspection import Inspection, check_start
@@ -267,9 +265,7 @@ async def serve(settings: SyncSettings) -> None:
         if hydrating is not None:
             stack.push_async_callback(hydrating.aclose)
         worker = Worker(services, settings.environments, hydration=hydrating, alive_file=settings.alive_file)
-        loop = asyncio.get_running_loop()
-        for number in stop_signals():
-            loop.add_signal_handler(number, worker.stop)
+        on_stop_signal(worker.stop)
         await check_start(store, dev=settings.dev)
         _log.info("worker_started", environments=settings.environments)
         async with asyncio.TaskGroup() as group:
@@ -286,10 +282,9 @@ def main(environ: Mapping[str, str]) -> int:
         logs.configure(settings.log_level, settings.log_format)
         if ignored := environment.ignored_names(environ):
             _log.warning("settings_ignored", names=ignored, reason="this build does not know them")
-        if mixed := mixed_versions():
+        if mixed := environment.mixed_versions():
             _log.warning("packages_mixed", installed=mixed, action="install planwire-client in the version of planwire")
-        if settings.watch_pid:
-            parent_watch.watch(settings.watch_pid)
+        parent_watch.watch(settings.watch_pid)
         asyncio.run(serve(settings))
     except SyncError as error:
         print(f"planwire worker: {error}", file=sys.stderr)

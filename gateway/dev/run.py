@@ -30,7 +30,6 @@ from gateway.dev import dev_env
 from gateway.errors import GatewayError
 from sync.core.errors import SyncError
 from sync.process import environment, parent_watch
-from sync.store.embedded.data_dir import DEFAULT_DATA_DIR
 
 if TYPE_CHECKING:
     from gateway.dev.procfile import Screen
@@ -133,7 +132,7 @@ def _run(environ: Mapping[str, str], procfile: Path, parent: int | None, stack: 
         raise DevError(f"the Procfile runner is missing ({error.name}): pip install 'planwire[run]'") from error
     port = _port(environ.get("PORT", ""))
     processes = commands(procfile)
-    data_dir = Path(environ.get("PLANWIRE_DATA_DIR") or DEFAULT_DATA_DIR).expanduser().resolve()
+    data_dir = Path(environ.get("PLANWIRE_DATA_DIR") or environment.DEFAULT_DATA_DIR).expanduser().resolve()
     lock = _lock(data_dir)
     stack.callback(os.close, lock)
     port = _checked_port(port)
@@ -222,7 +221,7 @@ def _lock(data_dir: Path) -> int:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             other = running(data_dir)
-            if (other is not None and parent_watch.is_alive(other.pid)) or time.monotonic() > deadline:
+            if (other is not None and not parent_watch.wait_for(other.pid, 0)) or time.monotonic() > deadline:
                 os.close(descriptor)
                 raise DevError(_already(data_dir, other)) from None
             time.sleep(READY_POLL_S)

@@ -98,8 +98,7 @@ def main() -> None:
         logs.configure(settings.log_level, settings.log_format)
         if settings.dev_insecure_host:
             log.error("INSECURE: development mode may be reached from other machines", host=settings.host)
-        if settings.watch_pid:
-            parent_watch.watch(settings.watch_pid)
+        parent_watch.watch(settings.watch_pid)
         _serve(configuration(settings, workers=workers), sockets)
     except (GatewayError, UnfitStoreError, SchemaError) as error:
         print(f"planwire: {error}", file=sys.stderr)

@@ -29,7 +29,7 @@ from sync.bootstrap import open_store
 from sync.core.errors import SyncError
 from sync.process import environment, logs, parent_watch
 from sync.process.environment import OUTBOX_URL, SettingNameError
-from sync.process.stop_signals import stop_signals
+from sync.process.supervisor import on_stop_signal
 from sync.settings import SettingsError, SyncSettings
 from sync.store.checks.inspection import check_start
 from sync.store.models import Change, StoreError, Verdict
@@ -292,9 +292,7 @@ async def serve(settings: SyncSettings, database_url: str) -> None:
     """
     async with open_store(settings) as store:
         relay = Relay(database_url, store)
-        loop = asyncio.get_running_loop()
-        for number in stop_signals():
-            loop.add_signal_handler(number, relay.stop)
+        on_stop_signal(relay.stop)
         await check_start(store, dev=settings.dev)
         _log.info("outbox_started")
         await relay.run()
@@ -307,8 +305,7 @@ def main(environ: Mapping[str, str]) -> int:
         database_url = database_of(environ)
         settings = SyncSettings.from_env(environ)
         logs.configure(settings.log_level, settings.log_format)
-        if settings.watch_pid:
-            parent_watch.watch(settings.watch_pid)
+        parent_watch.watch(settings.watch_pid)
         asyncio.run(serve(settings, database_url))
     except SyncError as error:
         print(f"planwire outbox: {error}", file=sys.stderr)

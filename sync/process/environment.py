@@ -10,6 +10,7 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Collection, Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sync.core.errors import SyncError
@@ -19,6 +20,8 @@ PREFIX = "PLANWIRE_"
 TOLERANT = "X_"
 """May stand before the name of a setting. A build that does not know the setting ignores such a name, also one from
 before the setting existed; without the X_ it would be an unknown setting, and an error."""
+
+DEFAULT_DATA_DIR = ".planwire"
 
 OUTBOX_URL = PREFIX + "OUTBOX_URL"
 """The applications' PostgreSQL; read by the outbox relay alone."""
@@ -34,30 +37,7 @@ UNPREFIXED_NAMES = frozenset(("PORT", "WEB_CONCURRENCY"))
 
 
 class SettingNameError(SyncError):
-    """The environment gives a setting under a name that cannot be used; `name` is the setting's."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-
-class UnknownSettingError(SettingNameError):
-    """The environment names a setting that does not exist; `name` is it, `closest` the likeliest meant, or None."""
-
-    def __init__(self, name: str, known: Collection[str]) -> None:
-        super().__init__(name)
-        self.closest = next(iter(difflib.get_close_matches(name, sorted(known), n=1)), None)
-
-    def __str__(self) -> str:
-        hint = f"; did you mean {self.closest}?" if self.closest else ""
-        return f"unknown setting {self.name}{hint}"
-
-
-class SetTwiceError(SettingNameError):
-    """A setting has two values: under its own name, which `name` is, and under the tolerant one."""
-
-    def __str__(self) -> str:
-        return f"{self.name} and {TOLERANT}{self.name} have different values: set one of them"
+    """The environment gives a setting under a name that cannot be used; the text says why."""
 
 
 _LINK_HOST = re.compile(PREFIX + r"(?:[A-Z0-9_]+_)?SERVICE_HOST")
@@ -80,8 +60,8 @@ def read(environ: Mapping[str, str], own: Collection[str] = ()) -> dict[str, str
         own: names of settings that are known besides NAMES.
 
     Raises:
-        UnknownSettingError: a `PLANWIRE_` name is no setting and no service link; the first one alphabetically.
-        SetTwiceError: a setting has two different values.
+        SettingNameError: a `PLANWIRE_` name is no setting and no service link (the first one alphabetically), or a
+            setting has two different values.
     """
     known = NAMES.union(own)
     found = {}
@@ -91,12 +71,14 @@ def read(environ: Mapping[str, str], own: Collection[str] = ()) -> dict[str, str
             if is_service_link(name, value):
                 continue
             if name not in known:
-                raise UnknownSettingError(name, known)
+                closest = difflib.get_close_matches(name, sorted(known), n=1)
+                hint = f"; did you mean {closest[0]}?" if closest else ""
+                raise SettingNameError(f"unknown setting {name}{hint}")
         found[name] = value.strip() if name.startswith(PREFIX) or name in UNPREFIXED_NAMES else value
     for name in sorted(known):
         value = found.pop(TOLERANT + name, "").strip()
         if value and found.get(name, "") not in ("", value):
-            raise SetTwiceError(name)
+            raise SettingNameError(f"{name} and {TOLERANT}{name} have different values: set one of them")
         if value:
             found[name] = value
     return found
@@ -106,6 +88,18 @@ def ignored_names(environ: Iterable[str]) -> list[str]:
     """Return the tolerant names in `environ` that stand for no setting of this build."""
     tolerant = (name for name in environ if name.startswith(TOLERANT + PREFIX))
     return sorted(name for name in tolerant if name.removeprefix(TOLERANT) not in NAMES)
+
+
+def mixed_versions() -> dict[str, str]:
+    """Return the versions of `planwire` and `planwire-client` where both are installed and differ, else nothing.
+
+    Both bring `planwire_client`; its files are then those of the one that was installed last.
+    """
+    try:
+        found = {name: version(name) for name in ("planwire", "planwire-client")}
+    except PackageNotFoundError:
+        return {}
+    return found if len(set(found.values())) > 1 else {}
 
 
 def value(environ: Mapping[str, str], name: str, default: str = "") -> str:

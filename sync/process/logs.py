@@ -9,28 +9,27 @@ from __future__ import annotations
 import asyncio
 import atexit
 import functools
+import io
 import logging
 import os
+import select
 import stat
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import IO, Literal, cast, get_args
+from typing import IO, Literal, cast
 
 import orjson
 import structlog
 from structlog.typing import Processor
 
-from sync.core.errors import SyncError
 from sync.core.plain_text import plain_lines
-from sync.process import environment
-from sync.process.queued_stream import QueuedStream
 
 Level = Literal["debug", "info", "warning", "error"]
 Form = Literal["json", "text"]
-LEVELS: tuple[Level, ...] = get_args(Level)
-FORMS: tuple[Form, ...] = get_args(Form)
 
 LIBRARY_LEVELS = {
     "uvicorn.access": logging.WARNING,
@@ -40,6 +39,12 @@ LIBRARY_LEVELS = {
 }
 """Libraries that would write a line per request or per event."""
 
+QUEUE_MAX_BYTES = 1_048_576
+"""Maximum size of the queue of unread log lines; further lines are dropped and counted."""
+
+GATHER_S = 0.01
+"""Time for which lines are collected before they are written together: a thread switch costs as much as a line."""
+
 FINISH_S = 2.0
 """Maximum time that a process waits at its end for its last log lines to be read."""
 
@@ -47,23 +52,80 @@ LIMITED_BURST, LIMITED_EVERY_S = 10, 10.0
 """Limit on the lines of an event that clients can cause at will: burst, and seconds per further line."""
 
 
-class LogSettingError(SyncError):
-    """The environment asks for a level or a form that there is not."""
+class QueuedStream(io.TextIOBase):
+    """A text stream that writes in its own thread, so that `write` never blocks.
 
+    A pipe holds 64 KiB. When its reader stops, a plain write blocks the event loop. This stream queues QUEUE_MAX_BYTES
+    more, then drops and counts lines. When the reader continues, a notice with the number of dropped lines is written.
 
-def configure_from(environ: Mapping[str, str]) -> None:
-    """Set the log up as `PLANWIRE_LOG_LEVEL` and `PLANWIRE_LOG_FORMAT` say: for a process that has no settings model.
-
-    Raises:
-        LogSettingError: one of them has another value than it may.
+    Attributes:
+        dropped: lines dropped so far.
+        notice: returns the line for a number of dropped lines.
     """
-    level = environment.value(environ, "PLANWIRE_LOG_LEVEL", "info")
-    form = environment.value(environ, "PLANWIRE_LOG_FORMAT", "json")
-    if level not in LEVELS:
-        raise LogSettingError(f"PLANWIRE_LOG_LEVEL must be one of {', '.join(LEVELS)}")
-    if form not in FORMS:
-        raise LogSettingError(f"PLANWIRE_LOG_FORMAT must be one of {', '.join(FORMS)}")
-    configure(level, form)
+
+    def __init__(self, stream: IO[str], notice: Callable[[int], str]) -> None:
+        """Write to the descriptor of `stream`."""
+        self.dropped = 0
+        self._stream = stream  # kept open
+        self._descriptor = stream.fileno()
+        self.notice = notice
+        self._noticed = 0
+        # Reentrant: a signal handler may log while the main thread is in `write`.
+        self._changed = threading.Condition(threading.RLock())
+        self._pieces: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._thread: threading.Thread | None = None
+
+    def write(self, text: str) -> int:
+        """Queue whole lines, or drop them. Return the length of `text`."""
+        data = text.encode(errors="backslashreplace")
+        with self._changed:
+            if self._waiting_bytes + len(data) > QUEUE_MAX_BYTES:
+                self.dropped += data.count(b"\n")
+                return len(text)
+            if not self._pieces:
+                self._changed.notify_all()
+            self._pieces.append(data)
+            self._waiting_bytes += len(data)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+                self._thread.start()
+        return len(text)
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._descriptor
+
+    def finish(self, timeout_s: float) -> None:
+        """Return once everything is written, or after `timeout_s`."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting_bytes, timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._pieces or self.dropped > self._noticed)
+            time.sleep(GATHER_S)
+            with self._changed:
+                data = b"".join(self._pieces)
+                self._pieces.clear()
+                lost, self._noticed = self.dropped - self._noticed, self.dropped
+            self._write_all(data + (self.notice(lost).encode() if lost else b""))
+            with self._changed:
+                self._waiting_bytes -= len(data)
+                self._changed.notify_all()
+
+    def _write_all(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._descriptor, view) :]
+            except BlockingIOError:  # another process that shares the descriptor has made it non-blocking
+                poller = select.poll()
+                poller.register(self._descriptor, select.POLLOUT)
+                poller.poll()
+            except OSError:
+                return  # the reader has closed its end
 
 
 _lines: IO[str] | None = None
@@ -72,8 +134,8 @@ _lines: IO[str] | None = None
 _queued: QueuedStream | None = None
 """The queue in front of a pipe, socket or terminal; None for a file."""
 
-_limits: dict[tuple[str, str], _Limit] = {}
-"""Limits of `limited`, by logger and event."""
+_limits: dict[tuple[str, str], tuple[float, float, int]] = {}
+"""By logger and event, for `limited`: lines that may be written at once, since when, and lines left out."""
 
 _logger = functools.cache(logging.getLogger)
 
@@ -127,31 +189,15 @@ def limited(logger: str, event: str, *, level: Literal["warning", "error"] = "wa
         level: the line's level.
         fields: further fields of the line.
     """
-    limit = _limits.setdefault((logger, event), _Limit())
-    left_out = limit.take(time.monotonic())
-    if left_out is not None:
-        write = getattr(structlog.get_logger(logger), level)
-        write(event, **fields, **({"left_out": left_out} if left_out else {}))
-
-
-class _Limit:
-    """A token bucket for the lines of one event."""
-
-    __slots__ = ("_at", "_credit", "_left_out")
-
-    def __init__(self) -> None:
-        self._credit, self._at, self._left_out = float(LIMITED_BURST), 0.0, 0
-
-    def take(self, now: float) -> int | None:
-        """Return the number of lines left out before this one, or None to leave this one out. `now`: monotonic."""
-        self._credit = min(LIMITED_BURST, self._credit + (now - self._at) / LIMITED_EVERY_S)
-        self._at = now
-        if self._credit < 1:
-            self._left_out += 1
-            return None
-        self._credit -= 1
-        left_out, self._left_out = self._left_out, 0
-        return left_out
+    now, key = time.monotonic(), (logger, event)
+    credit, at, left_out = _limits.get(key, (float(LIMITED_BURST), now, 0))
+    credit = min(LIMITED_BURST, credit + (now - at) / LIMITED_EVERY_S)
+    if credit < 1:
+        _limits[key] = credit, now, left_out + 1
+        return
+    _limits[key] = credit - 1, now, 0
+    write = getattr(structlog.get_logger(logger), level)
+    write(event, **fields, **({"left_out": left_out} if left_out else {}))
 
 
 def dropped() -> int:
@@ -184,11 +230,7 @@ def _drop_notice(form: Form, count: int) -> str:
     return orjson.dumps({**line, "timestamp": at}, option=orjson.OPT_UTC_Z).decode() + "\n"
 
 
-def configure(
-    level: Level = "info",
-    form: Form = "json",
-    stream: IO[str] | None = None,
-) -> None:
+def configure(level: Level = "info", form: Form = "json", stream: IO[str] | None = None) -> None:
     """Write every log line of `level` and above to `stream` (default: standard error). May be called again.
 
     Writing never blocks: see `QueuedStream`.
@@ -237,9 +279,3 @@ def configure(
     root.setLevel(level.upper())
     for name, least in LIBRARY_LEVELS.items():
         logging.getLogger(name).setLevel(max(least, root.level))
-    for name in ("uvicorn", "uvicorn.error"):
-        library = logging.getLogger(name)
-        library.handlers.clear()
-        library.propagate = True
-        library.setLevel(logging.NOTSET)
-        library.disabled = False

@@ -10,9 +10,6 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Mapping
-
-from sync.process import environment
 
 POLL_S = 0.2
 """Time between two looks at the process where the kernel cannot tell of its end (no pidfd)."""
@@ -22,28 +19,9 @@ GRACE_S = 10.0
 
 
 def watch(pid: int) -> None:
-    """Send this process SIGTERM as soon as process `pid` has ended, at once if it has already. Returns immediately.
-
-    Raises:
-        ValueError: pid is not a process id.
-    """
-    if pid <= 0:
-        raise ValueError(f"not a process id: {pid}")
-    threading.Thread(target=_leave_after, args=(pid,), name=f"deathwatch-{pid}", daemon=True).start()
-
-
-def watch_from(environ: Mapping[str, str]) -> None:
-    """Watch the process that PLANWIRE_WATCH_PID names, if it is set.
-
-    Raises:
-        ValueError: it is not a process id.
-    """
-    text = environment.value(environ, "PLANWIRE_WATCH_PID")
-    if not text:
-        return
-    if not text.isascii() or not text.isdigit():
-        raise ValueError(f"PLANWIRE_WATCH_PID is not a process id: {text!r}")
-    watch(int(text))
+    """Send this process SIGTERM as soon as process `pid` has ended, at once if it has already; 0: never."""
+    if pid:
+        threading.Thread(target=_leave_after, args=(pid,), name=f"deathwatch-{pid}", daemon=True).start()
 
 
 def wait_for(pid: int, timeout_s: float | None = None) -> bool:
@@ -66,28 +44,18 @@ def wait_for(pid: int, timeout_s: float | None = None) -> bool:
         os.close(descriptor)
 
 
-def is_alive(pid: int) -> bool:
-    """Return whether there is a running process `pid`, of any user."""
-    return not wait_for(pid, 0)
-
-
 def _poll(pid: int, timeout_s: float | None) -> bool:
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    while _exists(pid):
+    while True:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass  # another user's
         if deadline is not None and time.monotonic() >= deadline:
             return False
         time.sleep(POLL_S)
-    return True
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # another user's
-    return True
 
 
 def _leave_after(pid: int) -> None:

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from planwire_client.core.commit import DEFAULT_PREFIX, check_prefix
 from sync.core.errors import SyncError
 from sync.process import environment
-from sync.process.environment import PREFIX, SettingNameError
+from sync.process.environment import DEFAULT_DATA_DIR, PREFIX, SettingNameError
 from sync.process.logs import Form, Level
 
 
@@ -106,7 +106,7 @@ class StoreSettings(SettingsModel):
     prefix: Annotated[str, AfterValidator(check_prefix)] = Field(
         DEFAULT_PREFIX, description="What every key and channel in the store begins with: one for each installation."
     )
-    data_dir: Path = Field(Path(".planwire"), description="Folder of the embedded store and of dev.env.")
+    data_dir: Path = Field(Path(DEFAULT_DATA_DIR), description="Folder of the embedded store and of dev.env.")
     durable: bool = Field(False, description="1: answer a publish or webhook only once it is on the store's disk.")
     watch_pid: int = Field(0, ge=0, description="Exit when this process ends. 0: none.")
     log_level: Level = Field("info", description="Least level that is logged: debug, info, warning or error.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import signal
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
@@ -43,6 +44,18 @@ class Queue(Protocol[T]):
 def backoff_s(failures: int) -> float:
     """Return the pause after so many failures in a row (1 for the first)."""
     return float(min(BACKOFF_BASE_S * 2.0 ** min(failures, 32), BACKOFF_MAX_S))
+
+
+def on_stop_signal(stop: Callable[[], object]) -> None:
+    """Have the running event loop call `stop` on SIGINT, SIGTERM and SIGHUP; not on SIGHUP under `nohup`.
+
+    A terminal sends SIGHUP when it is closed; its default action ends the process without a clean stop.
+    """
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
+        asyncio.get_running_loop().add_signal_handler(number, stop)
 
 
 class Supervisor:

@@ -54,8 +54,7 @@ def main(environ: Mapping[str, str]) -> int:
     except SyncError as error:
         print(f"planwire simulator: {error}", file=sys.stderr)
         return 2
-    if common.watch_pid:
-        parent_watch.watch(common.watch_pid)
+    parent_watch.watch(common.watch_pid)
     with listener:
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host

@@ -231,8 +231,8 @@ async def test_store_process_says_one_line_and_leaves_cleanly(data_dir: Path) ->
     ("setting", "text"),
     [
         ("PLANWIRE_DATADIR", "PLANWIRE_DATA_DIR"),
-        ("PLANWIRE_WATCH_PID", "not a process id"),
-        ("PLANWIRE_DURABLE", "1 or 0"),
+        ("PLANWIRE_WATCH_PID", "PLANWIRE_WATCH_PID: Input should be a valid integer"),
+        ("PLANWIRE_DURABLE", "PLANWIRE_DURABLE: Input should be a valid boolean"),
     ],
 )
 async def test_store_process_refuses_a_wrong_setting_in_one_line(data_dir: Path, setting: str, text: str) -> None:
@@ -383,16 +383,13 @@ async def test_without_the_kernels_help_a_watching_guard_ends_the_server(data_di
             await until(lambda: not alive_with(data_dir))
 
 
-async def test_guard_passes_the_programs_status_on() -> None:
-    for lifeline in (True, False):
-        read, write = os.pipe()
-        command = child_guard.command(
-            "/bin/sh", "-c", "exit 7", death_signal=signal.SIGTERM, lifeline=read if lifeline else -1
+async def test_guard_passes_the_programs_status_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for helps in (True, False):
+        monkeypatch.setattr(child_guard, "KERNEL_HELPS", helps)
+        process = await asyncio.create_subprocess_exec(
+            *child_guard.command("/bin/sh", "-c", "exit 7", death_signal=signal.SIGTERM)
         )
-        process = await asyncio.create_subprocess_exec(*command, pass_fds=(read,))
         assert await process.wait() == 7
-        os.close(read)
-        os.close(write)
 
 
 async def test_parent_watch_ends_this_process_with_the_other(tmp_path: Path) -> None:
@@ -400,7 +397,7 @@ async def test_parent_watch_ends_this_process_with_the_other(tmp_path: Path) -> 
         "import os, signal, sys, time\n"
         "from sync.process import parent_watch\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n"
-        "parent_watch.watch_from(os.environ)\n"
+        "parent_watch.watch(int(os.environ['PLANWIRE_WATCH_PID']))\n"
         "print('watching', flush=True)\n"
         "time.sleep(60)\n"
     )

@@ -135,7 +135,6 @@ PURE = [
     "sync.core.errors",
     "sync.core.instants",
     "sync.core.plain_text",
-    "sync.process.distributions",
     "sync.process.environment",
     "sync.store.checks.eviction",
     "sync.store.keys",

@@ -5,13 +5,10 @@ import os
 import sys
 
 from sync.core.errors import SyncError
-from sync.process import environment, logs, parent_watch
-from sync.process.stop_signals import stop_signals
-from sync.store.embedded.data_dir import DEFAULT_DATA_DIR, EmbeddedError
+from sync.process import logs, parent_watch
+from sync.process.settings import StoreSettings
+from sync.process.supervisor import on_stop_signal
 from sync.store.embedded.server import serve
-
-_ON, _OFF = frozenset(("1", "true", "t", "yes", "y", "on")), frozenset(("0", "false", "f", "no", "n", "off"))
-"""Spellings of a boolean setting; the settings models accept the same."""
 
 
 async def main() -> None:
@@ -20,18 +17,12 @@ async def main() -> None:
     Raises:
         SyncError: a misspelt setting, or the store cannot be started.
     """
-    environ = environment.read(os.environ)
-    logs.configure_from(environ)
+    settings = StoreSettings.from_env(os.environ)
+    logs.configure(settings.log_level, settings.log_format)
     done = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in stop_signals():
-        loop.add_signal_handler(number, done.set)
-    parent_watch.watch_from(environ)
-    data_dir = environment.value(environ, "PLANWIRE_DATA_DIR", DEFAULT_DATA_DIR)
-    durable = environment.value(environ, "PLANWIRE_DURABLE", "0").lower()
-    if durable not in _ON | _OFF:
-        raise EmbeddedError("PLANWIRE_DURABLE: must be 1 or 0")
-    async with serve(data_dir, durable=durable in _ON) as url:
+    on_stop_signal(done.set)
+    parent_watch.watch(settings.watch_pid)
+    async with serve(settings.data_dir, durable=settings.durable) as url:
         print(f"store up: {url}", flush=True)
         await done.wait()
 
@@ -39,6 +30,6 @@ async def main() -> None:
 if __name__ == "__main__":
     try:
         asyncio.run(main())
-    except (SyncError, ValueError) as problem:
+    except SyncError as problem:
         print(f"store: {problem}", file=sys.stderr)
         raise SystemExit(2) from None

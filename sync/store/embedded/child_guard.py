@@ -2,12 +2,10 @@
 
 `embedded` starts the store through it: whoever kills the owner with SIGKILL leaves no orphan behind.
 On Linux the kernel does it (PR_SET_PDEATHSIG, which survives the exec: the program keeps this process's id).
-Elsewhere this process stays and watches a pipe whose other end only the starter holds.
+Elsewhere this process stays, and watches whether it still is the starter's child. Killing it too leaves the program
+alone then; the store is still locked by its server, and whoever comes next attaches to it.
 
-    python -I -S guard.py STARTER_PID SIGNAL LIFELINE_FD PROGRAM [ARGUMENT...]
-
-LIFELINE_FD -1 means: let the kernel do it. In watching mode, killing this process too leaves the program alone; the
-store is then still locked by its server, and whoever comes next attaches to it.
+    python -I -S child_guard.py STARTER_PID SIGNAL KERNEL_HELPS PROGRAM [ARGUMENT...]
 """
 
 from __future__ import annotations
@@ -25,26 +23,26 @@ STOP_TIMEOUT_S = 8.0
 """How long the program may take to end after the signal before it is killed (watching mode)."""
 
 
-def command(program: str, *arguments: str, death_signal: int, lifeline: int = -1) -> list[str]:
+def command(program: str, *arguments: str, death_signal: int) -> list[str]:
     """Return the argument list that runs `program` guarded by the calling process.
 
-    death_signal: what the program gets when the caller dies. lifeline: the inheritable read end of a pipe, or -1.
+    `death_signal`: what the program gets when the caller dies.
     """
-    prefix = [sys.executable, "-I", "-S", os.path.abspath(__file__)]
-    return [*prefix, str(os.getpid()), str(int(death_signal)), str(lifeline), program, *arguments]
+    numbers = (os.getpid(), int(death_signal), int(KERNEL_HELPS))
+    return [sys.executable, "-I", "-S", os.path.abspath(__file__), *map(str, numbers), program, *arguments]
 
 
 def main(argv: list[str]) -> int:
     """Return the program's exit status; with the kernel's help it never returns, since it becomes the program."""
-    starter, death_signal, lifeline = (int(text) for text in argv[:3])
+    starter, death_signal, kernel_helps = (int(text) for text in argv[:3])
     program = argv[3:]
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the interpreter ignores it, and an exec would hand that on
-    if lifeline < 0:
-        _die_with_parent(death_signal)
-        if os.getppid() != starter:
-            return 0  # the starter was gone before the kernel was told to watch it
-        os.execv(program[0], program)  # noqa: S606 - the program is what the caller asked for
-    return _watch(program, lifeline, death_signal)
+    if not kernel_helps:
+        return _watch(program, starter, death_signal)
+    _die_with_parent(death_signal)
+    if os.getppid() != starter:
+        return 0  # the starter was gone before the kernel was told to watch it
+    os.execv(program[0], program)  # noqa: S606 - the program is what the caller asked for
 
 
 def _die_with_parent(death_signal: int) -> None:
@@ -55,9 +53,7 @@ def _die_with_parent(death_signal: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
 
 
-def _watch(program: list[str], lifeline: int, death_signal: int) -> int:
-    os.set_inheritable(lifeline, False)
-    os.set_blocking(lifeline, False)
+def _watch(program: list[str], starter: int, death_signal: int) -> int:
     pid = os.posix_spawn(program[0], program, os.environ)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: _send(pid, received))
@@ -67,19 +63,12 @@ def _watch(program: list[str], lifeline: int, death_signal: int) -> int:
         if done:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
-        if kill_at is None and _is_cut(lifeline):
+        if kill_at is None and os.getppid() != starter:
             _send(pid, death_signal)
             kill_at = time.monotonic() + STOP_TIMEOUT_S
         if kill_at is not None and time.monotonic() > kill_at:
             _send(pid, signal.SIGKILL)
         time.sleep(POLL_S)
-
-
-def _is_cut(lifeline: int) -> bool:
-    try:
-        return os.read(lifeline, 1) == b""
-    except BlockingIOError:
-        return False
 
 
 def _send(pid: int, number: int) -> None:

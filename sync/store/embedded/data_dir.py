@@ -20,8 +20,6 @@ from urllib.parse import quote
 
 from sync.core.errors import SyncError
 
-DEFAULT_DATA_DIR = ".planwire"
-
 SOCKET_PATH_MAX_BYTES = 100
 """A unix socket's path has at most 104 bytes on macOS and 108 on Linux, its final zero included."""
 
@@ -105,7 +103,7 @@ def prepare(place: DataDir) -> None:
                     f"PLANWIRE_DATA_DIR: {place.socket.parent} is not a private directory of this user: remove it"
                 )
     except OSError as error:
-        raise unusable(place.data_dir, reason_of(error)) from error
+        raise unusable(place.data_dir, error) from error
     for folder in (place.data_dir, place.store_dir):
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             raise unusable(folder, "it is not writable")
@@ -113,17 +111,14 @@ def prepare(place: DataDir) -> None:
         os.close(_opened(place.data_dir / name))
 
 
-def unusable(path: Path, reason: str) -> EmbeddedError:
+def unusable(path: Path, reason: str | OSError) -> EmbeddedError:
     """Return the error for a path that cannot be used."""
+    if isinstance(reason, OSError):
+        reason = reason.strerror or type(reason).__name__
     return EmbeddedError(
         f"PLANWIRE_DATA_DIR: {path} cannot be used ({reason}): name a directory that this user may write to, "
         "or set PLANWIRE_REDIS_URL"
     )
-
-
-def reason_of(error: OSError) -> str:
-    """Return the error's text."""
-    return error.strerror or type(error).__name__
 
 
 def locked(path: Path, how: int) -> int | None:
@@ -136,7 +131,7 @@ def locked(path: Path, how: int) -> int | None:
         return None
     except OSError as error:  # a file system without locks: two stores could start
         os.close(descriptor)
-        raise unusable(path, f"it cannot be locked: {reason_of(error)}") from error
+        raise unusable(path, f"it cannot be locked: {error.strerror}") from error
     return descriptor
 
 
@@ -144,7 +139,7 @@ def _opened(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise unusable(path, reason_of(error)) from error
+        raise unusable(path, error) from error
 
 
 def owner_of(place: DataDir) -> str:

@@ -30,7 +30,6 @@ from sync.store.embedded.data_dir import (
     locked,
     owner_of,
     prepare,
-    reason_of,
     unusable,
 )
 
@@ -67,12 +66,14 @@ async def serve(
     Raises:
         EmbeddedError: no server program, a directory that cannot be used, or a store that does not answer.
     """
-    keeper = _Keeper(DataDir.of(data_dir), durable)
+    place = DataDir.of(data_dir)
+    prepare(place)
+    keeper = _Keeper(place, durable)
     try:
         await keeper.enter(patience_s)
         keeping = asyncio.create_task(keeper.keep(), name="embedded-store")
         try:
-            yield keeper.place.url
+            yield place.url
         finally:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
@@ -94,41 +95,39 @@ class _Keeper:
     """One process's role in a data directory: owner (holds `_lock`) or attached (holds `_seat`)."""
 
     def __init__(self, place: DataDir, durable: bool) -> None:
-        self.place = place
-        self.is_owner = False
+        self._place = place
         self._durable = durable
         self._lock: int | None = None
         self._seat: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._lifeline: int | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """The server's process id, None if another process started it."""
-        return self._process.pid if self._process is not None else None
 
     async def enter(self, patience_s: float = 0.0) -> None:
-        """Return when the store answers, as owner or attached.
+        """Return when the store answers. An owner starts it; so does who finds no owner after `patience_s`.
 
         Raises:
             EmbeddedError: the store does not start, or another process's store does not answer.
         """
-        prepare(self.place)
-        start_at = time.monotonic() + patience_s
-        silent_until = start_at + START_TIMEOUT_S
+        claim_at = time.monotonic() + patience_s
+        silent_until = claim_at + START_TIMEOUT_S
         while True:
-            if time.monotonic() >= start_at and self._claim():
-                await self._start()
-                return
-            answer = await _ask(self.place.socket)
-            if answer.startswith(b"+PONG") and self._sit_down():
+            if self._process is None and time.monotonic() >= claim_at and self._claim():
+                self._process = self._spawn()
+                silent_until = time.monotonic() + START_TIMEOUT_S
+            if self._process is not None and self._process.poll() is not None:
+                self._process = None
+                raise self._failure("did not start")
+            answer = await _ask(self._place.socket)
+            if answer.startswith(b"+PONG") and (self._process is not None or self._sit_down()):
                 return
             if answer.startswith(b"-LOADING"):
                 silent_until = time.monotonic() + START_TIMEOUT_S
             if time.monotonic() > silent_until:
+                if self._process is not None:
+                    self._kill()
+                    raise self._failure("does not answer")
                 raise EmbeddedError(
-                    f"PLANWIRE_DATA_DIR: the store of {self.place.data_dir} belongs to process {owner_of(self.place)} "
-                    "and does not answer; end that process and try again"
+                    f"PLANWIRE_DATA_DIR: the store of {self._place.data_dir} belongs to process "
+                    f"{owner_of(self._place)} and does not answer; end that process and try again"
                 )
             await asyncio.sleep(POLL_S)
 
@@ -136,11 +135,15 @@ class _Keeper:
         """Keep the store up until cancelled: restart an owned one, take over one whose owner has ended."""
         while True:
             try:
-                if self.is_owner:
-                    await self._guard()
+                if self._process is not None:
+                    await _ended(self._process, None, TAKEOVER_POLL_S)
+                    _log.warning("store_ended", status=self._process.returncode, log=last_line(self._place.log))
+                    self._process = None
+                    await asyncio.sleep(RESTART_PAUSE_S)
+                elif self._lock is not None:
+                    await self.enter()
                 elif self._claim():
-                    _log.info("store_taken_over", data_dir=str(self.place.data_dir))
-                    await self._start()
+                    _log.info("store_taken_over", data_dir=str(self._place.data_dir))
                 else:
                     await asyncio.sleep(TAKEOVER_POLL_S)
             except (EmbeddedError, OSError) as error:
@@ -153,24 +156,24 @@ class _Keeper:
             if self._process is not None:
                 with contextlib.suppress(EmbeddedError):  # the directory may have been removed meanwhile
                     await self._linger()
-                await self._stop()
+                self._signal(signal.SIGTERM)
+                await _ended(self._process, STOP_TIMEOUT_S, POLL_S)
         finally:
             # Also on cancellation, then without waiting.
-            self._end(signal.SIGKILL)
+            self._kill()
             for descriptor in (self._seat, self._lock):
                 if descriptor is not None:
                     os.close(descriptor)
-            self._seat = self._lock = None
-            self.is_owner = False
 
     def _claim(self) -> bool:
-        """Become the owner if there is none; return whether it worked. The kernel frees the lock of a dead process."""
-        lock = locked(self.place.data_dir / "store.lock", fcntl.LOCK_EX)
-        if lock is None:
+        """Be the owner if there is no other; return whether it worked. The kernel frees the lock of a dead process."""
+        if self._lock is not None:
+            return True
+        self._lock = locked(self._place.data_dir / "store.lock", fcntl.LOCK_EX)
+        if self._lock is None:
             return False
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        self._lock, self.is_owner = lock, True
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
         if self._seat is not None:
             os.close(self._seat)
             self._seat = None
@@ -178,103 +181,52 @@ class _Keeper:
 
     def _sit_down(self) -> bool:
         """Register as attached; return False while the owner stops the store."""
-        self._seat = locked(self.place.data_dir / "attached.lock", fcntl.LOCK_SH)
+        self._seat = locked(self._place.data_dir / "attached.lock", fcntl.LOCK_SH)
         return self._seat is not None
 
-    async def _guard(self) -> None:
-        """Wait for the end of the server, then start it again."""
-        process = self._process
-        if process is not None:
-            await _ended(process, None, TAKEOVER_POLL_S)
-            _log.warning("store_ended", status=process.returncode, log=last_line(self.place.log))
-            await asyncio.sleep(RESTART_PAUSE_S)
-        await self._start()
-
-    async def _start(self) -> None:
-        self._spawn()
-        process = self._process
-        assert process is not None
-        silent_until = time.monotonic() + START_TIMEOUT_S
-        while process.poll() is None:
-            answer = await _ask(self.place.socket)
-            if answer.startswith(b"+PONG"):
-                return
-            if answer.startswith(b"-LOADING"):
-                silent_until = time.monotonic() + START_TIMEOUT_S
-            if time.monotonic() > silent_until:
-                self._end(signal.SIGKILL)
-                reason = f"does not answer: {last_line(self.place.log)}"
-                raise EmbeddedError(f"PLANWIRE_DATA_DIR: the store of {self.place.data_dir} {reason}")
-            await asyncio.sleep(POLL_S)
-        self._process = None
-        raise EmbeddedError(
-            f"PLANWIRE_DATA_DIR: the store of {self.place.data_dir} did not start: {last_line(self.place.log)}"
+    def _failure(self, what: str) -> EmbeddedError:
+        return EmbeddedError(
+            f"PLANWIRE_DATA_DIR: the store of {self._place.data_dir} {what}: {last_line(self._place.log)}"
         )
 
-    def _spawn(self) -> None:
+    def _spawn(self) -> subprocess.Popen[bytes]:
         assert self._lock is not None, "only the owner starts the store"
-        binary = find_binary()
-        config = self.place.store_dir / "valkey.conf"
+        place, config = self._place, self._place.store_dir / "valkey.conf"
+        command = child_guard.command(find_binary(), str(config), death_signal=signal.SIGTERM)
         try:
-            config.write_bytes(configuration(self.place, self._durable))
-        except OSError as error:
-            raise unusable(config, reason_of(error)) from error
-        inherited = [self._lock]
-        watched = -1
-        self._drop_lifeline()
-        if not child_guard.KERNEL_HELPS:
-            watched, self._lifeline = os.pipe()
-            inherited.append(watched)
-        arguments = child_guard.command(binary, str(config), death_signal=signal.SIGTERM, lifeline=watched)
-        try:
-            # In its own session: Ctrl-C at the terminal must not reach the server, which stops last.
-            with self.place.log.open("wb") as log:
-                self._process = subprocess.Popen(  # noqa: S603 - our guard and the server program
-                    arguments,
+            config.write_bytes(configuration(place, self._durable))
+            with place.log.open("wb") as log:
+                return subprocess.Popen(  # noqa: S603 - our guard and the server program
+                    command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    cwd=self.place.store_dir,
-                    pass_fds=inherited,
-                    start_new_session=True,
+                    cwd=place.store_dir,
+                    pass_fds=[self._lock],
+                    start_new_session=True,  # Ctrl-C at the terminal must not reach the server, which stops last
                 )
         except OSError as error:
-            raise unusable(self.place.store_dir, reason_of(error)) from error
-        finally:
-            if watched >= 0:
-                os.close(watched)
+            raise unusable(place.store_dir, error) from error
 
     async def _linger(self) -> None:
         """Wait for the attached processes to end (at most LINGER_S); new ones cannot attach from then on."""
         deadline = time.monotonic() + LINGER_S
         while self._seat is None and time.monotonic() < deadline:
-            self._seat = locked(self.place.data_dir / "attached.lock", fcntl.LOCK_EX)
+            self._seat = locked(self._place.data_dir / "attached.lock", fcntl.LOCK_EX)
             if self._seat is None:
                 await asyncio.sleep(POLL_S * 5)
 
-    async def _stop(self) -> None:
-        process = self._process
-        assert process is not None
-        self._end(signal.SIGTERM)
-        await _ended(process, STOP_TIMEOUT_S, POLL_S)
-
-    def _end(self, number: signal.Signals) -> None:
-        """Send a signal to the server's process group if it runs; after SIGKILL also reap it."""
-        process = self._process
-        if process is None:
-            return
-        if process.poll() is None:
+    def _signal(self, number: signal.Signals) -> None:
+        """Send a signal to the server's process group if it runs."""
+        if self._process is not None and self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-        if number == signal.SIGKILL:
-            process.wait()
-            self._process = None
-            self._drop_lifeline()
+                os.killpg(self._process.pid, number)
 
-    def _drop_lifeline(self) -> None:
-        if self._lifeline is not None:
-            os.close(self._lifeline)
-            self._lifeline = None
+    def _kill(self) -> None:
+        self._signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
 
 
 async def _ended(process: subprocess.Popen[bytes], timeout_s: float | None, every_s: float) -> None:

@@ -13,7 +13,6 @@ from sync.billing.catalog.watcher import EXAMPLE
 from sync.billing.providers import registry
 from sync.billing.providers.base import Secret
 from sync.outbox import relay
-from sync.process import parent_watch
 from sync.process.settings import SettingsModel
 from sync.settings import SettingsError, SyncSettings
 from sync.simulator import settings as simulator_settings
@@ -211,9 +210,6 @@ def test_what_is_read_without_a_model_is_read_without_line_ends_too() -> None:
         relay.database_of({"PLANWIRE_OUTBOX_ULR": "postgresql://db/app"})
     with pytest.raises(SettingsError, match="PLANWIRE_OUTBOX_URL is not set"):
         relay.database_of({"PLANWIRE_OUTBOX_URL": " \n"})
-    parent_watch.watch_from({"PLANWIRE_WATCH_PID": "\n"})
-    with pytest.raises(ValueError, match="not a process id: 0"):
-        parent_watch.watch_from({"PLANWIRE_WATCH_PID": "0\n"})
     simulator = simulator_settings.from_env(
         {
             "PLANWIRE_DEV": "1\n",

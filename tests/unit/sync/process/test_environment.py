@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from gateway.cli import settings_reference
 from gateway.settings import GatewaySettings
 from sync.billing.providers import registry
 from sync.process import environment
-from sync.process.environment import SetTwiceError, UnknownSettingError, is_service_link, read
+from sync.process.environment import SettingNameError, is_service_link, read
 from sync.process.settings import SettingsModel
 from sync.settings import SyncSettings
 from tests.support.service_links import service_links
@@ -44,7 +45,7 @@ def test_a_model_s_own_names_are_known_before_the_file_has_them() -> None:
     environ = {"PLANWIRE_ACME_SECRETS": " x\n", "X_PLANWIRE_ACME_API_KEYS": "y"}
     own = {"PLANWIRE_ACME_SECRETS", "PLANWIRE_ACME_API_KEYS"}
     assert read(environ, own) == {"PLANWIRE_ACME_SECRETS": "x", "PLANWIRE_ACME_API_KEYS": "y"}
-    with pytest.raises(UnknownSettingError, match="did you mean PLANWIRE_ACME_SECRETS"):
+    with pytest.raises(SettingNameError, match="did you mean PLANWIRE_ACME_SECRETS"):
         read({"PLANWIRE_ACME_SECRET": "x"}, own)
 
 
@@ -54,21 +55,19 @@ def test_known_names_and_names_of_others_pass() -> None:
 
 
 def test_a_misspelt_name_is_an_error_that_says_what_was_meant() -> None:
-    with pytest.raises(UnknownSettingError) as caught:
+    with pytest.raises(SettingNameError) as caught:
         read({"PLANWIRE_REDIS_ULR": "", "PATH": ""})
-    assert caught.value.name == "PLANWIRE_REDIS_ULR"
-    assert caught.value.closest == "PLANWIRE_REDIS_URL"
     assert str(caught.value) == "unknown setting PLANWIRE_REDIS_ULR; did you mean PLANWIRE_REDIS_URL?"
 
 
 def test_a_name_like_no_other_gets_no_hint() -> None:
-    with pytest.raises(UnknownSettingError) as caught:
+    with pytest.raises(SettingNameError) as caught:
         read({"PLANWIRE_QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ": "1"})
     assert "did you mean" not in str(caught.value)
 
 
 def test_the_alphabetically_first_unknown_name_is_reported() -> None:
-    with pytest.raises(UnknownSettingError, match="PLANWIRE_AAAA"):
+    with pytest.raises(SettingNameError, match="PLANWIRE_AAAA"):
         read({"PLANWIRE_ZZZZ": "1", "PLANWIRE_AAAA": "1"})
 
 
@@ -123,7 +122,7 @@ def test_what_kubernetes_sets_for_a_service_is_left_out(
     ],
 )
 def test_a_name_or_a_value_of_another_form_is_an_error_as_ever(name: str, value: str) -> None:
-    with pytest.raises(UnknownSettingError, match=name):
+    with pytest.raises(SettingNameError, match=name):
         read({name: value})
 
 
@@ -151,7 +150,7 @@ def test_the_same_value_twice_is_one_and_a_blank_one_is_none(blank: str) -> None
     plain, tolerant = "PLANWIRE_PUBLISH_RIGHTS", "X_PLANWIRE_PUBLISH_RIGHTS"
     for given in ({plain: "a", tolerant: "a\n"}, {plain: blank, tolerant: "a"}, {plain: "a", tolerant: blank}):
         assert read(given) == {plain: "a"}
-    with pytest.raises(SetTwiceError, match=f"{plain} and {tolerant} have different values"):
+    with pytest.raises(SettingNameError, match=f"{plain} and {tolerant} have different values"):
         read({plain: "a", tolerant: "b"})
 
 
@@ -161,3 +160,25 @@ def test_a_service_link_is_no_second_value_and_has_no_tolerant_name(monkeypatch:
     found = read(links | {"X_PLANWIRE_METRICS_PORT": "9100"})
     assert found == {"PLANWIRE_METRICS_PORT": "9100", "X_PLANWIRE_WEB_PORT": "tcp://10.96.0.12:80"}
     assert environment.ignored_names(found) == ["X_PLANWIRE_WEB_PORT"]
+
+
+@pytest.mark.parametrize(
+    ("installed", "mixed"),
+    [
+        ({}, False),
+        ({"planwire": "1.0"}, False),
+        ({"planwire-client": "1.0"}, False),
+        ({"planwire": "1.0", "planwire-client": "1.0"}, False),
+        ({"planwire": "1.1", "planwire-client": "1.0"}, True),
+    ],
+)
+def test_only_different_versions_are_told(
+    monkeypatch: pytest.MonkeyPatch, installed: dict[str, str], mixed: bool
+) -> None:
+    def version(name: str) -> str:
+        if name not in installed:
+            raise PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(environment, "version", version)
+    assert environment.mixed_versions() == (installed if mixed else {})
