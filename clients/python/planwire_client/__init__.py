@@ -16,8 +16,9 @@ __version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> object:
-    api = import_module("planwire_client.api")
-    if name != "__all__" and name not in api.__all__:
+    public = {one: value for one, value in vars(import_module("planwire_client.api")).items() if one[0] != "_"}
+    if name == "__all__":
+        return list(public)
+    if name not in public:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(api, name)
-    return value
+    return public[name]

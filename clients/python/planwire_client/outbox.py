@@ -8,8 +8,9 @@ Whole states overtake: compute the state from rows that the same transaction has
 
 from __future__ import annotations
 
+import contextlib
 import uuid
-from typing import TYPE_CHECKING, Any, Protocol, Unpack, cast
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 import orjson
 
@@ -57,28 +58,15 @@ CREATE OR REPLACE TRIGGER planwire_outbox_enter BEFORE INSERT ON planwire_outbox
 through Django's RunSQL and SQLAlchemy's exec_driver_sql as it is."""
 
 _COLUMNS = ("topic", "state", "private", "event_id", "order_value", "cause")
-_CASTS = {"state": "::json", "private": "::json", "cause": "::json"}
-_CASTED = {name: f"CAST(:{name} AS json)" if name in _CASTS else f":{name}" for name in _COLUMNS}
-
-INSERT_PYFORMAT = (
-    f"INSERT INTO {TABLE} ({', '.join(_COLUMNS)}) "  # noqa: S608 - constants only
-    f"VALUES ({', '.join('%s' + _CASTS.get(name, '') for name in _COLUMNS)})"
-)
-INSERT_NAMED = f"INSERT INTO {TABLE} ({', '.join(_COLUMNS)}) VALUES ({', '.join(_CASTED.values())})"  # noqa: S608 - constants only
+_JSON = ("state", "private", "cause")
+_VALUES = ", ".join("%s::json" if name in _JSON else "%s" for name in _COLUMNS)
+_NAMED = ", ".join(f"CAST(:{name} AS json)" if name in _JSON else f":{name}" for name in _COLUMNS)
+INSERT_PYFORMAT = f"INSERT INTO {TABLE} ({', '.join(_COLUMNS)}) VALUES ({_VALUES})"  # noqa: S608 - constants only
+INSERT_NAMED = f"INSERT INTO {TABLE} ({', '.join(_COLUMNS)}) VALUES ({_NAMED})"  # noqa: S608 - constants only
 
 
 class OutsideTransaction(PlanwireError):
     """The connection is in autocommit: the row would be published whatever became of the change it belongs to."""
-
-
-class Cursor(Protocol):
-    """What is needed of a DB-API cursor."""
-
-    def execute(self, query: Any, params: Any = ..., /) -> Any:
-        """Run one statement."""
-
-    def close(self) -> None:
-        """Be done."""
 
 
 class Connection(Protocol):
@@ -88,7 +76,7 @@ class Connection(Protocol):
         """Return a cursor."""
 
 
-def row(topic: str, state: object, **fields: Unpack[Fields]) -> dict[str, str | None]:
+def row(topic: str, state: object, **fields: Unpack[Fields]) -> dict[str, Any]:
     """Return the columns of a row, checked: what cannot be published must fail the transaction, not the relay.
 
     Raises:
@@ -97,14 +85,15 @@ def row(topic: str, state: object, **fields: Unpack[Fields]) -> dict[str, str | 
     fields["event_id"] = fields.get("event_id") or str(uuid.uuid4())
     item = Publish(topic, state, **fields)
     check(item)
-    return {
-        "topic": topic,
-        "state": encode("state", state).decode(),
-        "private": None if item.private is None else encode("private", item.private).decode(),
-        "event_id": item.event_id,
-        "order_value": None if item.order is None else order_token(item.order),
-        "cause": None if item.cause is None else orjson.dumps(dict(item.cause)).decode(),
-    }
+    values = (
+        topic,
+        encode("state", state).decode(),
+        None if item.private is None else encode("private", item.private).decode(),
+        item.event_id,
+        None if item.order is None else order_token(item.order),
+        None if item.cause is None else orjson.dumps(dict(item.cause)).decode(),
+    )
+    return dict(zip(_COLUMNS, values, strict=True))
 
 
 def enqueue(connection: Connection, topic: str, state: object, **fields: Unpack[Fields]) -> str:
@@ -119,12 +108,9 @@ def enqueue(connection: Connection, topic: str, state: object, **fields: Unpack[
     """
     columns = row(topic, state, **fields)
     _check_transaction(connection)
-    cursor = cast(Cursor, connection.cursor())
-    try:
-        cursor.execute(INSERT_PYFORMAT, [columns[name] for name in _COLUMNS])
-    finally:
-        cursor.close()
-    return cast(str, columns["event_id"])
+    with contextlib.closing(connection.cursor()) as cursor:
+        cursor.execute(INSERT_PYFORMAT, list(columns.values()))
+    return str(columns["event_id"])
 
 
 def enqueue_django(topic: str, state: object, *, using: str = "default", **fields: Unpack[Fields]) -> str:
@@ -156,7 +142,7 @@ def enqueue_sqlalchemy(
     if getattr(connection.connection.dbapi_connection, "autocommit", False) is True:
         raise OutsideTransaction("the engine is in autocommit: there is no transaction to belong to")
     connection.execute(text(INSERT_NAMED), columns)
-    return cast(str, columns["event_id"])
+    return str(columns["event_id"])
 
 
 async def enqueue_sqlalchemy_async(
@@ -178,25 +164,23 @@ async def enqueue_psycopg_async(
 
     Raises:
         PublishRefused: it could not be published.
-        OutsideTransaction: the connection is in autocommit, with no transaction open.
+        OutsideTransaction: the connection is in autocommit.
     """
     columns = row(topic, state, **fields)
     _check_transaction(connection)
-    await connection.execute(INSERT_PYFORMAT.encode(), [columns[name] for name in _COLUMNS])
-    return cast(str, columns["event_id"])
+    await connection.execute(INSERT_PYFORMAT.encode(), list(columns.values()))
+    return str(columns["event_id"])
 
 
-def _check_transaction(connection: object) -> None:
+def _check_transaction(connection: Any) -> None:
     """Refuse a connection on which the row would commit by itself."""
     is_atomic = getattr(connection, "in_atomic_block", None)
     if is_atomic is not None:  # Django's
-        is_open = bool(is_atomic) or not cast(Any, connection).get_autocommit()
-    elif getattr(connection, "autocommit", False) is True:
-        info = getattr(connection, "info", None)
-        # psycopg's TransactionStatus: IDLE is 0.
-        is_open = info is not None and int(info.transaction_status) != 0
+        is_open = is_atomic or not connection.get_autocommit()
     else:
-        is_open = True
+        # psycopg's TransactionStatus: IDLE is 0.
+        status = getattr(getattr(connection, "info", None), "transaction_status", 0)
+        is_open = getattr(connection, "autocommit", False) is not True or int(status) != 0
     if not is_open:
         raise OutsideTransaction("the connection is in autocommit: there is no transaction to belong to")
 

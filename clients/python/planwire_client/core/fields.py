@@ -61,10 +61,15 @@ def _shown(value: object, chars: int) -> str:
     return "null" if value is None or value is ABSENT else f"a {type(value).__name__}"
 
 
-def _text(value: object, name: str) -> str:
-    if not isinstance(value, str):
-        raise FrameError("bad_frame", f"{name} must be a string")
-    return value
+def kind(wanted: type, says: str, json_type: str, mark: bytes = b"%b", **schema: object) -> Rule:
+    """Return the rule of a value of one type; `says`: what it must be."""
+
+    def check(value: object, name: str) -> object:
+        if not isinstance(value, wanted):
+            raise FrameError("bad_frame", f"{name} must be {says}")
+        return value
+
+    return Rule(check, {**schema, "type": json_type}, mark)
 
 
 def _topic(value: object, name: str) -> str:
@@ -89,21 +94,9 @@ def _versions(value: object, name: str) -> dict[str, int]:
     return value
 
 
-def _flag(value: object, name: str) -> bool:
-    if not isinstance(value, bool):
-        raise FrameError("bad_frame", f"{name} must be true or false")
-    return value
-
-
 def _share(value: object, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise FrameError("bad_frame", f"{name} must be a number from 0 to 1")
-    return value
-
-
-def _object(value: object, name: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise FrameError("bad_frame", f"{name} must be an object")
     return value
 
 
@@ -113,23 +106,24 @@ def _json(value: object, name: str) -> object:
     return value
 
 
+_TEXT = kind(str, "a string", "string", b'"%b"')
+_OBJECT = kind(dict, "an object", "object", additionalProperties=True)
+
+
 def cut(max_chars: int) -> Rule:
     """Return the rule of a text of which no more than `max_chars` characters are read."""
     schema = {"type": "string", "description": f"Cut to {max_chars} characters."}
-    return Rule(lambda value, name: _text(value, name)[:max_chars], schema, b'"%b"')
+    return Rule(lambda value, name: _TEXT.check(value, name)[:max_chars], schema, _TEXT.mark)
 
 
 def words(*known: str) -> Rule:
     """Return the rule of a text that is one of `known` today; a later gateway may send others."""
-    return Rule(_text, {"enum": [*known], "type": "string"}, b'"%b"')
+    return Rule(_TEXT.check, {"enum": [*known], "type": "string"}, _TEXT.mark)
 
 
-def integer(least: int | None = None, most: int | None = None, description: str = "") -> Rule:
+def integer(least: int | None = None, most: int | None = None, description: str | None = None) -> Rule:
     """Return the rule of an integer from `least` to `most`, both included."""
-    schema: dict[str, Any] = {"type": "integer"}
-    schema |= {"minimum": least} if least is not None else {}
-    schema |= {"maximum": most} if most is not None else {}
-    schema |= {"description": description} if description else {}
+    schema = {"type": "integer", "minimum": least, "maximum": most, "description": description}
     span = f" from {least}" * (least is not None) + f" to {most}" * (most is not None)
 
     def check(value: object, name: str) -> int:
@@ -137,7 +131,7 @@ def integer(least: int | None = None, most: int | None = None, description: str 
             raise FrameError("bad_frame", f"{name} must be an integer{span}")
         return value
 
-    return Rule(check, schema, b"%d")
+    return Rule(check, {name: value for name, value in schema.items() if value is not None}, b"%d")
 
 
 _TOPIC_SAYS = {
@@ -145,11 +139,10 @@ _TOPIC_SAYS = {
     "examples": ["tenant:acme", "sandbox/tenant:acme"],
 }
 _VERSION = {"description": "Microseconds since 1970; 0: none.", "maximum": VERSION_MAX, "minimum": 0, "type": "integer"}
-_OBJECT = {"additionalProperties": True, "type": "object"}
 _PATTERN = f"^{PATTERN}$"
 
-Text = Annotated[str, Rule(_text, {"type": "string"}, b'"%b"')]
-TopicName = Annotated[str, Rule(_topic, {**_TOPIC_SAYS, "pattern": _PATTERN, "type": "string"}, b'"%b"')]
+Text = Annotated[str, _TEXT]
+TopicName = Annotated[str, Rule(_topic, {**_TOPIC_SAYS, "pattern": _PATTERN, "type": "string"}, _TEXT.mark)]
 Version = Annotated[int, Rule(_version, _VERSION, b"%d")]
 Versions = Annotated[
     Mapping[str, int],
@@ -157,10 +150,10 @@ Versions = Annotated[
 ]
 Integer = Annotated[int, integer()]
 Milliseconds = Annotated[int, integer(0)]
-Flag = Annotated[bool, Rule(_flag, {"type": "boolean"})]
+Flag = Annotated[bool, kind(bool, "true or false", "boolean")]
 Share = Annotated[float, Rule(_share, {"maximum": 1, "minimum": 0, "type": "number"}, b"%a")]
-JsonObject = Annotated[dict[str, Any], Rule(_object, _OBJECT)]
-State = Annotated[Any, Rule(_json, {"anyOf": [_OBJECT, {"type": "null"}]})]
+JsonObject = Annotated[dict[str, Any], _OBJECT]
+State = Annotated[Any, Rule(_json, {"anyOf": [_OBJECT.schema, {"type": "null"}]})]
 
 
 class Field(NamedTuple):
@@ -184,7 +177,7 @@ def _rule_of(hint: Any) -> Rule:
     if get_origin(hint) is Annotated:
         return next(rule for rule in reversed(get_args(hint)) if isinstance(rule, Rule))
     make = _maker(hint)
-    return Rule(lambda value, name: make(_object(value, name)), {"object": hint}, b"{%b}" % _marks(hint))
+    return Rule(lambda value, name: make(_OBJECT.check(value, name)), {"object": hint}, b"{%b}" % _marks(hint))
 
 
 def _maker(declared: type[F]) -> Callable[[dict[str, Any]], F]:
@@ -250,8 +243,7 @@ def writer(types: Mapping[str, type[F]]) -> Callable[[F], bytes]:
 
 
 def _members(value: Any) -> dict[str, Any]:
-    members: dict[str, Any] = value._asdict() if hasattr(value, "_asdict") else dict(value)
-    return members
+    return dict(value._asdict() if hasattr(value, "_asdict") else value)
 
 
 def template(name: str, declared: type[Any]) -> bytes:

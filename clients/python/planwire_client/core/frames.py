@@ -6,9 +6,10 @@ these classes. The first paragraph of each docstring is the description that use
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TypeVar, get_args
 
 from planwire_client.core.fields import (
     Flag,
@@ -29,6 +30,8 @@ from planwire_client.core.fields import (
     writer,
 )
 from planwire_client.core.limits import CLIENT_MAX_CHARS, REASON_MAX_CHARS, TIMEOUT_DEFAULT_MS, TIMEOUT_MAX_MS
+
+F = TypeVar("F")
 
 SUBPROTOCOL = "planwire.v1"
 CONNECT_PATH = "/v1/connect"
@@ -212,30 +215,16 @@ class Bye(NamedTuple):
 Inbound = Hello | Subscribe | Unsubscribe | Ack | Nack | Expect | Token
 Outbound = Welcome | AckPolicy | Snapshot | Patch | Current | Pending | Expired | Heartbeat | Gone | Error | Bye
 
-INBOUND: dict[str, type[Inbound]] = {
-    "hello": Hello,
-    "subscribe": Subscribe,
-    "unsubscribe": Unsubscribe,
-    "ack": Ack,
-    "nack": Nack,
-    "expect": Expect,
-    "token": Token,
-}
+
+def _by_type(*declared: type[F]) -> dict[str, type[F]]:
+    """Return the frames by their `type`: AckPolicy is ack_policy."""
+    return {re.sub("(?<=[a-z])(?=[A-Z])", "_", one.__name__).lower(): one for one in declared}
+
+
+INBOUND: dict[str, type[Inbound]] = _by_type(*get_args(Inbound))
 """What clients send, by `type`."""
 
-OUTBOUND: dict[str, type[Outbound]] = {
-    "welcome": Welcome,
-    "ack_policy": AckPolicy,
-    "snapshot": Snapshot,
-    "patch": Patch,
-    "current": Current,
-    "pending": Pending,
-    "expired": Expired,
-    "heartbeat": Heartbeat,
-    "gone": Gone,
-    "error": Error,
-    "bye": Bye,
-}
+OUTBOUND: dict[str, type[Outbound]] = _by_type(*get_args(Outbound))
 """What gateways send, by `type`."""
 
 read_inbound = reader(INBOUND)
