@@ -38,26 +38,18 @@ OP = "look"
 """The `op` of the control message that announces a lease."""
 
 
-def _leases(store: Store) -> str:
-    return store.keys.console("leases")
-
-
-def _gateways(store: Store) -> str:
-    return store.keys.console("gateways")
-
-
 async def touch_lease(store: Store, topics: Sequence[str]) -> None:
     """Renew the leases of a console that looks at `topics`, and announce them.
 
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    until = time.time() + LEASE_S
+    leases, until = store.keys.console("leases"), time.time() + LEASE_S
     await run_commands(
         store,
-        ("ZADD", _leases(store), *(item for name in (OVERVIEW, *topics) for item in (until, name))),
-        ("ZREMRANGEBYRANK", _leases(store), 0, -WATCHED_MAX - 2),
-        ("EXPIRE", _leases(store), int(10 * LEASE_S)),
+        ("ZADD", leases, *(item for name in (OVERVIEW, *topics) for item in (until, name))),
+        ("ZREMRANGEBYRANK", leases, 0, -WATCHED_MAX - 2),
+        ("EXPIRE", leases, int(10 * LEASE_S)),
     )
     await store.publish(store.keys.control_channel, orjson.dumps({"op": OP, "topics": list(topics)}))
 
@@ -68,15 +60,15 @@ async def register(store: Store, node: str) -> list[str] | None:
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    now = time.time()
-    *_, leases = await run_commands(
+    now, leases, gateways = time.time(), store.keys.console("leases"), store.keys.console("gateways")
+    *_, found = await run_commands(
         store,
-        ("ZADD", _gateways(store), now, node),
-        ("ZREMRANGEBYSCORE", _gateways(store), "-inf", now - GONE_S),
-        ("ZREMRANGEBYSCORE", _leases(store), "-inf", now),
-        ("ZRANGEBYSCORE", _leases(store), now, "+inf"),
+        ("ZADD", gateways, now, node),
+        ("ZREMRANGEBYSCORE", gateways, "-inf", now - GONE_S),
+        ("ZREMRANGEBYSCORE", leases, "-inf", now),
+        ("ZRANGEBYSCORE", leases, now, "+inf"),
     )
-    names = [name.decode() for name in leases]
+    names = [name.decode() for name in found]
     return [name for name in names if name != OVERVIEW] if OVERVIEW in names else None
 
 
@@ -86,7 +78,7 @@ async def leave(store: Store, node: str) -> None:
     Raises:
         StoreError: the store is unreachable or failing.
     """
-    await run_commands(store, ("ZREM", _gateways(store), node))
+    await run_commands(store, ("ZREM", store.keys.console("gateways"), node))
 
 
 async def gateways(store: Store) -> dict[str, float]:
@@ -96,7 +88,7 @@ async def gateways(store: Store) -> dict[str, float]:
         StoreError: the store is unreachable or failing.
     """
     pipeline = CommandPipeline(store)
-    pipeline.command("ZRANGE", _gateways(store), 0, -1, "WITHSCORES", withscores=True)
+    pipeline.command("ZRANGE", store.keys.console("gateways"), 0, -1, "WITHSCORES", withscores=True)
     (found,) = await pipeline.run()
     return {name.decode(): float(at) for name, at in found}
 

@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -39,31 +40,27 @@ LEAVE_S = 1.0
 """Maximum seconds that leaving may take. If the store does not answer, the registration expires by itself."""
 
 
+@dataclass(eq=False)
 class Reporter:
-    """The reports of one gateway."""
+    """The reports of one gateway.
 
-    def __init__(
-        self,
-        node: Node,
-        tab_counts: TabCounts,
-        fault_injection: FaultInjection,
-        nack_reason: Callable[[str, str, int], str],
-        counters: Mapping[str, int],
-    ) -> None:
-        """Report on `node`.
+    Attributes:
+        node: the gateway.
+        tab_counts: its tabs by status.
+        fault_injection: the sockets that a developer holds back.
+        nack_reason: returns why a session could not use a version: (session, topic, version).
+        counters: further counters for the report.
+    """
 
-        Args:
-            node: the gateway.
-            tab_counts: its tabs by status.
-            fault_injection: the sockets that a developer holds back.
-            nack_reason: returns why a session could not use a version: (session, topic, version).
-            counters: further counters for the report.
-        """
-        self._node = node
-        self._tab_counts = tab_counts
-        self._fault_injection = fault_injection
-        self._nack_reason = nack_reason
-        self._counters = counters
+    node: Node
+    tab_counts: TabCounts
+    fault_injection: FaultInjection
+    nack_reason: Callable[[str, str, int], str]
+    counters: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        """Start without an open console."""
+        node = self.node
         self._max_bytes = min(report.REPORT_MAX_BYTES, node.settings.state_max_bytes)
         self._started_at = time.time()
         self._windows = {
@@ -92,7 +89,7 @@ class Reporter:
 
     async def run(self) -> None:
         """Report until cancelled."""
-        registered_at = reported_at = float("-inf")
+        registered_at = float("-inf")
         try:
             while True:
                 now = time.monotonic()
@@ -117,7 +114,7 @@ class Reporter:
             self._stop()  # also after a failure, or the hub would go on collecting changes
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(LEAVE_S):
-                    await lease.leave(self._node.store, self._node.name)
+                    await lease.leave(self.node.store, self.node.name)
 
     def _stop(self) -> None:
         """Undo what was set up for open consoles."""
@@ -125,11 +122,11 @@ class Reporter:
             self._set_ack_all(name, False)
         self._topics.clear()
         self._last.clear()
-        self._tab_counts.stop()
+        self.tab_counts.stop()
 
     async def _register(self) -> None:
         try:
-            topics = await lease.register(self._node.store, self._node.name)
+            topics = await lease.register(self.node.store, self.node.name)
         except StoreError as error:
             log.warning("console_unregistered", error=str(error))
             return
@@ -137,32 +134,31 @@ class Reporter:
             self.extend_watch(topics)
 
     async def _report(self) -> None:
-        await self._tab_counts.count()
-        changes = [(report.gateway_topic(self._node.name), self.overview_bytes())]
+        await self.tab_counts.count()
+        changes = [(report.gateway_topic(self.node.name), self.overview_bytes())]
         now = time.monotonic()
         for name, until in list(self._topics.items()):
-            live = self._node.hub.topic(name)
+            live = self.node.hub.topic(name)
             if until < now:
                 del self._topics[name]
-                self._last.pop(report.tabs_topic(self._node.name, name), None)
+                self._last.pop(report.tabs_topic(self.node.name, name), None)
                 self._set_ack_all(name, False)
             elif live is not None and not live.is_internal:
                 self._set_ack_all(name, True)  # the topic may be a new one of the same name
-                changes.append((report.tabs_topic(self._node.name, name), self._tabs_bytes(live)))
+                changes.append((report.tabs_topic(self.node.name, name), self._tabs_bytes(live)))
         for topic, state in changes:
             await self._publish(topic, state)
 
     def _set_ack_all(self, name: str, ack_all: bool) -> None:
-        live = self._node.hub.topic(name)
-        if live is not None:
-            self._node.hub.set_ack_all(live, ack_all)
+        if (live := self.node.hub.topic(name)) is not None:
+            self.node.hub.set_ack_all(live, ack_all)
 
     async def _publish(self, topic: str, state: bytes) -> None:
         last = self._last.get(topic)
         if last is not None and last.state == state:
             return
         try:
-            committed = await lease.publish(self._node.store, Change(topic, state, previous=last))
+            committed = await lease.publish(self.node.store, Change(topic, state, previous=last))
         except StoreError as error:
             log.warning("report_unpublished", topic=topic, error=str(error))
             return
@@ -172,7 +168,7 @@ class Reporter:
 
     def overview(self) -> dict[str, Any]:
         """Return this gateway's report of itself, from the counts as they are."""
-        node, tab_counts, metrics = self._node, self._tab_counts, self._node.metrics
+        node, tab_counts, metrics = self.node, self.tab_counts, self.node.metrics
         rows: dict[str, Any] = {}
         for name in report.worst_topics(tab_counts.unhealthy):
             if (live := node.hub.topic(name)) is not None:
@@ -195,7 +191,7 @@ class Reporter:
             "streams": metrics.streams,
             "tabs": {status.value: tab_counts.total[status] for status in Status},
             "uncounted": tab_counts.uncounted,
-            "counters": {**report.counters(metrics), **self._counters},
+            "counters": {**report.counters(metrics), **self.counters},
             "latency": {name: window.latency(time.monotonic()) for name, window in self._windows.items()},
             "trouble": rows,
             "trouble_total": len(tab_counts.unhealthy),
@@ -214,12 +210,12 @@ class Reporter:
             limit: maximum number of tabs; the worst come first.
         """
         now = time.time()
-        is_current = self._node.hub.fresh and live.known and live.version >= newest
-        view = view_of(self._node, live, now, is_current)
+        is_current = self.node.hub.fresh and live.known and live.version >= newest
+        view = view_of(self.node, live, now, is_current)
         tabs = worst_first((tab, evaluate(tab, view)) for tab in live.subscriptions[:COUNTED_MAX])
         counts = Counter[str](tab_status.status for _, tab_status in tabs)
         return {
-            "gateway": self._node.name,
+            "gateway": self.node.name,
             **self._gateway_status(live, newest, is_current, now),
             "sockets": len(live.subscriptions),
             "watchers": live.readers,
@@ -229,10 +225,10 @@ class Reporter:
         }
 
     def _gateway_status(self, live: LiveTopic, newest: int, is_current: bool, now: float) -> dict[str, Any]:
-        if not self._node.hub.fresh:
+        if not self.node.hub.fresh:
             why = "The bus is not proved to deliver: this gateway tells its tabs that what they show may be old."
         elif live.version < newest:
-            sweep_s = self._node.settings.sweep_s
+            sweep_s = self.node.settings.sweep_s
             why = f"It has not got the newest version; its next sweep, every {sweep_s:g} s, finds it."
         elif not live.known:
             why = "It is reading the topic again."
@@ -258,21 +254,16 @@ class Reporter:
             "since": int(socket.opened_at),
         }
         if tab.nacked > tab.acked:
-            row |= {"nacked": tab.nacked, "reason": self._nack_reason(session.id, tab.live.name, tab.nacked)}
-        if self._fault_injection.is_held_back(socket):
+            row |= {"nacked": tab.nacked, "reason": self.nack_reason(session.id, tab.live.name, tab.nacked)}
+        if self.fault_injection.is_held_back(socket):
             row["frozen"] = True
         return row
 
     def _tabs_bytes(self, live: LiveTopic) -> bytes:
         found = self.chain(live, live.version, report.TABS_MAX)
-        tabs = found["tabs"]
         del found["age_s"]
-        found |= {
-            "topic": live.name,
-            "at": int(time.time()),
-            "tabs": report.rows_by_session(tabs),
-            "more": max(0, len(live.subscriptions) - len(tabs)),
-        }
+        found["more"] = max(0, len(live.subscriptions) - len(found["tabs"]))
+        found |= {"topic": live.name, "at": int(time.time()), "tabs": report.rows_by_session(found["tabs"])}
         return report.fitted(found, "tabs", "more", self._max_bytes)
 
 

@@ -74,21 +74,11 @@ class TabCounts(HubObserver):
         self.total: Counter[str] = Counter()
         self.uncounted = 0
 
-    def subscription_opened(self, subscription: Subscription) -> None:
-        """Count the topic again."""
+    def subscription_opened(self, subscription: Subscription, reason: str = "") -> None:
+        """Count the topic again; the same after everything else that happens to a subscription."""
         self.version_applied(subscription.live)
 
-    def subscription_closed(self, subscription: Subscription) -> None:
-        """Count the topic again."""
-        self.version_applied(subscription.live)
-
-    def version_acked(self, subscription: Subscription) -> None:
-        """Count the topic again."""
-        self.version_applied(subscription.live)
-
-    def version_nacked(self, subscription: Subscription, reason: str) -> None:
-        """Count the topic again."""
-        self.version_applied(subscription.live)
+    subscription_closed = version_acked = version_nacked = subscription_opened
 
     def version_applied(self, live: LiveTopic) -> None:
         """Count the topic again."""

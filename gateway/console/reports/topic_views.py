@@ -83,7 +83,8 @@ def differences(old: object, new: object, limit: int = DIFF_MAX) -> list[Differe
         path, left, right = pending.pop()
         inner = _members(left, right)
         if inner is not None:
-            pending.extend((f"{path}/{_escape(key)}", one, other) for key, one, other in reversed(inner))
+            for key, one, other in reversed(inner):
+                pending.append((f"{path}/{key.replace('~', '~0').replace('/', '~1')}", one, other))
         elif left is _ABSENT or right is _ABSENT or compact(left) != compact(right):  # in JSON true is not 1
             found.append(Difference(path, *(None if one is _ABSENT else compact(one) for one in (left, right))))
     return found
@@ -98,10 +99,6 @@ def _members(left: object, right: object) -> list[tuple[str, object, object]] | 
         longer = ([*side, *[_ABSENT] * (size - len(side))] for side in (left, right))
         return [(str(index), one, other) for index, (one, other) in enumerate(zip(*longer, strict=True))]
     return None
-
-
-def _escape(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1")
 
 
 def timeline(entries: Sequence[LogEntry], count: int) -> list[dict[str, Any]]:

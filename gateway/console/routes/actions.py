@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import httpx2
 import orjson
 import structlog
 from starlette.requests import Request
 
 from gateway.api.revoke import revocation_of
 from gateway.auth import revocation_store
-from gateway.console import audit
+from gateway.console import audit, fault_injection
 from gateway.console.auth import Principal
 from gateway.console.observer import ConsoleObserver
-from gateway.console.routes import dev_actions
 from gateway.console.routes.billing import BillingRoutes
-from gateway.console.routes.dev_actions import DevActions
-from gateway.console.routes.query import Action, Members, parsed
+from gateway.console.routes.query import Action, Members, parsed, text_of
 from gateway.console.routes.topics import kept_version
 from gateway.console.scopes import ADMIN
 from planwire_client.core import canonical_json, document
@@ -35,22 +35,48 @@ BODY_MAX_BYTES = 16_384
 TARGETS = ("topic", "event_id", "session", "tenant", "sub", "jti")
 """Members of a body that name the target of an action; the first one present goes into the audit."""
 
+SIMULATOR_TIMEOUT_S = 30.0
+
+SIMULATED = (
+    "upgrade", "downgrade", "cancel", "uncancel", "pause", "resume", "past_due", "recover", "trial", "activate",
+    "seats", "addon", "remove_addon", "renew",
+)  # fmt: skip
+"""What the simulator can do to one subscription."""
+
+SCENARIOS = tuple(f"scenario:{name}" for name in ("drop", "duplicate", "late", "outage", "reorder", "skew", "torture"))
+"""The histories of many tenants that the simulator can play."""
+
+SOCKET_ACTIONS: dict[str, dict[str, tuple[int, int]]] = {
+    "drop": {},
+    "freeze": {"seconds": (1, fault_injection.SECONDS_MAX)},
+    "delay": {
+        "seconds": (1, fault_injection.SECONDS_MAX),
+        "delay_ms": (fault_injection.DELAY_MIN_MS, fault_injection.DELAY_MAX_MS),
+    },
+}
+"""What can be done to a socket, with the bounds of its parameters."""
+
 log = structlog.get_logger("gateway.console")
 
 
 class Actions:
-    """The route of all actions, and those on topics and tokens: commit a version of the log again, revoke."""
+    """The route of all actions, and those that are not of billing.
+
+    Attributes:
+        simulated: what the simulator can be asked for; empty where there is none.
+    """
 
     def __init__(self, console: ConsoleObserver, billing: BillingRoutes) -> None:
+        self._console = console
         self._node = console.node
-        development = DevActions(console)
-        self.simulated = development.simulated
-        self._actions: dict[str, Action] = {
-            "replay": self._replay,
-            "revoke": self._revoke,
-            **billing.actions,
-            **development.by_name,
-        }
+        self._simulator_url = self._node.settings.simulator_url.rstrip("/")
+        self._actions: dict[str, Action] = {"replay": self._replay, "revoke": self._revoke, **billing.actions}
+        self.simulated: tuple[str, ...] = ()
+        if self._node.settings.dev:
+            self._actions |= {kind: partial(self._on_socket, kind) for kind in SOCKET_ACTIONS}
+        if self._node.settings.dev and self._simulator_url:
+            self._actions["simulate"] = self._simulate
+            self.simulated = (*SIMULATED, *SCENARIOS)
 
     def names(self, principal: Principal) -> list[str]:
         """Return the actions that the caller may do here."""
@@ -80,7 +106,7 @@ class Actions:
         action = self._actions.get(name)
         if action is not None:
             return await action(body, principal)
-        if name in dev_actions.NAMES:
+        if name in (*SOCKET_ACTIONS, "simulate"):
             raise Problem("not_dev", "this is for development only, and the simulator must be configured for its part")
         raise Problem("not_found", "there is no such action in this process")
 
@@ -141,3 +167,37 @@ class Actions:
         await node.store.wait_durable()
         node.revoke(revocation)
         return {"revoked": dict(body), "at": revocation.at}
+
+    # For development.
+
+    async def _simulate(self, body: Mapping[str, Any], _: Principal) -> Members:
+        action = body.get("action")
+        if action not in self.simulated:
+            raise Problem("request_invalid", f"action is one of {', '.join(self.simulated)}")
+        url = f"{self._simulator_url}/simulate/{str(action).replace('scenario:', 'scenarios/')}"
+        names = ("seed",) if action in SCENARIOS else body.keys() - {"action", "seed"}
+        given = {name: body[name] for name in names if name in body}
+        try:
+            async with httpx2.AsyncClient(timeout=SIMULATOR_TIMEOUT_S, trust_env=False) as client:
+                answer = await client.post(url, json=given)
+                result = answer.json()
+        except (httpx2.HTTPError, ValueError):
+            raise Problem("action_failed", "the simulator does not answer") from None
+        if answer.status_code >= 400:
+            detail = result.get("detail", "") if isinstance(result, dict) else ""
+            raise Problem("action_failed", f"the simulator refused: {detail or answer.status_code}")
+        return {"status": answer.status_code, "result": result}
+
+    async def _on_socket(self, kind: str, body: Mapping[str, Any], _: Principal) -> Members:
+        session = text_of(body, "session")
+        about: Members = {"action": kind, "session": session}
+        for name, (least, most) in SOCKET_ACTIONS[kind].items():
+            value = body.get(name)
+            if type(value) is not int or not least <= value <= most:
+                raise Problem("request_invalid", f"{name} is a number from {least} to {most}")
+            about[name] = value
+        answers = await self._console.ask_gateways("socket", **about)
+        holder = next((name for name, is_here in answers.of.items() if is_here is True), None)
+        if holder is None:
+            raise Problem("not_found", "no gateway holds a socket of this session")
+        return {"gateway": holder, "session": session}
