@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from gateway.api.access import is_local
 from gateway.auth.tokens import mint
@@ -84,8 +84,7 @@ def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
         return FileResponse(THEME, headers=PAGE_HEADERS)
 
     async def index(request: Request) -> Response:
-        if not is_local(request):
-            raise HTTPException(404)
+        _require_local(request)
         return RedirectResponse("demo/")
 
     pages = Router(
@@ -98,21 +97,15 @@ def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
         ],
         redirect_slashes=False,
     )
-    return [Route("/demo", index), Mount("/demo", _LocalOnly(pages))]
+
+    async def local_pages(scope: Scope, receive: Receive, send: Send) -> None:
+        _require_local(HTTPConnection(scope))
+        await pages(scope, receive, send)
+
+    return [Route("/demo", index), Mount("/demo", local_pages)]
 
 
-class _LocalOnly:
-    """An app that exists only for requests from this machine."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request.
-
-        Raises:
-            HTTPException: 404: the request comes from elsewhere, or through a proxy.
-        """
-        if not is_local(HTTPConnection(scope)):
-            raise HTTPException(404)
-        await self._app(scope, receive, send)
+def _require_local(connection: HTTPConnection) -> None:
+    """Return if the request comes from this machine and through no proxy; the demo does not exist for others."""
+    if not is_local(connection):
+        raise HTTPException(404)

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -124,7 +124,6 @@ class Runner(Manager):  # type: ignore[misc]
 
     def __init__(self, screen: Screen, on_start: Callable[[Runner], None]) -> None:
         super().__init__(screen)
-        self.screen = screen
         self.ended: tuple[str, int] | None = None
         self._process_ctor = partial(Child, runner_pid=os.getpid())
         self._on_start = on_start
@@ -134,10 +133,6 @@ class Runner(Manager):  # type: ignore[misc]
     def is_stopping(self) -> bool:
         """Whether the processes are being stopped."""
         return self._stopping_since is not None
-
-    def add(self, name: str, command: str, environ: Mapping[str, str], directory: Path) -> None:
-        """Add one process, to be started by `run`."""
-        self.add_process(name, command, env=dict(environ), cwd=str(directory))
 
     def run(self) -> int:
         """Run until all processes have ended. Return 0 after a signal, 1 if a process ended by itself."""
@@ -151,7 +146,8 @@ class Runner(Manager):  # type: ignore[misc]
         """Stop every process. Safe in a signal handler and before all processes have started."""
         if self._stopping_since is None:
             self._stopping_since = time.monotonic()
-            self._note_ended()
+            ended = ((name, one.get("returncode")) for name, one in self._processes.items())
+            self.ended = next(((name, int(code)) for name, code in ended if code is not None), None)
         if super()._all_started():
             super().terminate()
 
@@ -161,11 +157,6 @@ class Runner(Manager):  # type: ignore[misc]
         if started and self.is_stopping and not self._terminating:
             super().terminate()
         return started
-
-    def _note_ended(self) -> None:
-        for name, process in self._processes.items():
-            if process.get("returncode") is not None and self.ended is None:
-                self.ended = (name, int(process["returncode"]))
 
     def _start(self) -> None:
         super()._start()

@@ -22,9 +22,8 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from gateway.dev import dev_env
 from gateway.errors import GatewayError
@@ -60,23 +59,6 @@ class DevError(GatewayError):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A run of the system on a data directory."""
-
-    url: str
-    pid: int
-
-
-def running(data_dir: Path) -> Running | None:
-    """Return the last run on this data directory, which may have ended: only the run lock tells."""
-    try:
-        found = json.loads((data_dir / "run.lock").read_text(encoding="utf-8"))
-        return Running(str(found["url"]), int(found["pid"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def main(argv: Sequence[str] = ()) -> int:
     """Run until stopped; return the exit status. `argv`: the options, without the program's name."""
     parser = argparse.ArgumentParser(prog="python -m gateway.dev", description="Run Planwire on this machine.")
@@ -85,14 +67,12 @@ def main(argv: Sequence[str] = ()) -> int:
     options = parser.parse_args(argv)
     parent = os.getppid() if options.with_parent else None
     try:
-        with contextlib.ExitStack() as stack:
-            return _run(_environ(), options.procfile, parent, stack)
-    except DevError as error:
-        print(f"planwire: {error}", file=sys.stderr)
-        return error.status
+        return _run(environment.read(os.environ), options.procfile, parent)
     except (GatewayError, SyncError) as error:
         print(f"planwire: {error}", file=sys.stderr)
-        return 1
+        if isinstance(error, environment.SettingNameError):
+            return 2
+        return error.status if isinstance(error, DevError) else 1
 
 
 def process_environ(environ: Mapping[str, str], data_dir: Path, port: int) -> dict[str, str]:
@@ -125,7 +105,7 @@ def process_environ(environ: Mapping[str, str], data_dir: Path, port: int) -> di
     }
 
 
-def _run(environ: Mapping[str, str], procfile: Path, parent: int | None, stack: contextlib.ExitStack) -> int:
+def _run(environ: Mapping[str, str], procfile: Path, parent: int | None) -> int:
     try:
         from gateway.dev.procfile import Runner, Screen, commands
     except ImportError as error:
@@ -133,30 +113,30 @@ def _run(environ: Mapping[str, str], procfile: Path, parent: int | None, stack: 
     port = _port(environ.get("PORT", ""))
     processes = commands(procfile)
     data_dir = Path(environ.get("PLANWIRE_DATA_DIR") or environment.DEFAULT_DATA_DIR).expanduser().resolve()
-    lock = _lock(data_dir)
-    stack.callback(os.close, lock)
-    port = _checked_port(port)
-    _record(lock, Running(f"http://{HOST}:{port}", os.getpid()))
-    if environ.get("PLANWIRE_REDIS_URL"):
-        processes.pop(STORE_PROCESS, None)
-    child_environ = process_environ(environ, data_dir, port)
-    screen = Screen(sys.stdout)
+    with _lock(data_dir) as lock:
+        port = _checked_port(port)
+        url = f"http://{HOST}:{port}"
+        lock.seek(0)
+        lock.truncate()
+        lock.write(json.dumps({"url": url, "pid": os.getpid()}))
+        lock.flush()
+        if environ.get("PLANWIRE_REDIS_URL"):
+            processes.pop(STORE_PROCESS, None)
+        child_environ = process_environ(environ, data_dir, port)
+        screen = Screen(sys.stdout)
 
-    def started(manager: Runner) -> None:
-        if parent is not None:
-            parent_watch.watch(parent)
-        _announce(screen, port, lambda: manager.is_stopping)
+        def started(runner: Runner) -> None:
+            if parent is not None:
+                parent_watch.watch(parent)
+            _announce(screen, port, lambda: runner.is_stopping)
 
-    manager = Runner(screen, started)
-    for name, command in processes.items():
-        manager.add(name, command, child_environ, ROOT)
-    status = manager.run()
-    if manager.ended is not None:
-        name, code = manager.ended
-        screen.say(f"planwire stopped: {name} {_ending(code)}")
-    else:
-        screen.say("planwire stopped")
-    return status
+        runner = Runner(screen, started)
+        for name, command in processes.items():
+            runner.add_process(name, command, env=child_environ, cwd=str(ROOT))
+        status = runner.run()
+        ended = "" if runner.ended is None else f": {runner.ended[0]} {_ending(runner.ended[1])}"
+        screen.say(f"planwire stopped{ended}")
+        return status
 
 
 def _ending(code: int) -> str:
@@ -164,13 +144,6 @@ def _ending(code: int) -> str:
     number = -code if code < 0 else code - 128
     names = {item.value: item.name for item in signal.Signals}
     return f"was ended by {names[number]}" if number in names else f"ended with status {code}"
-
-
-def _environ() -> dict[str, str]:
-    try:
-        return environment.read(os.environ)
-    except environment.SettingNameError as error:
-        raise DevError(str(error), 2) from error
 
 
 def _port(text: str) -> int:
@@ -205,64 +178,67 @@ def _free_port() -> int:
     )
 
 
-def _lock(data_dir: Path) -> int:
-    """Return a descriptor that holds the run lock of the data directory.
+def _lock(data_dir: Path) -> TextIO:
+    """Return the run lock of the data directory, held until it is closed. It names the run.
 
     The helpers of a killed runner hold the lock until they end, so a holder that is dead is waited for.
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(data_dir / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.fdopen(os.open(data_dir / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
     except OSError as error:
         raise DevError(f"PLANWIRE_DATA_DIR: {data_dir} cannot be used: {error}", 2) from error
     deadline = time.monotonic() + PREDECESSOR_S
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
         except BlockingIOError:
-            other = running(data_dir)
-            if (other is not None and not parent_watch.wait_for(other.pid, 0)) or time.monotonic() > deadline:
-                os.close(descriptor)
-                raise DevError(_already(data_dir, other)) from None
+            url, pid = _holder(lock)
+            if (pid is not None and parent_watch.is_alive(pid)) or time.monotonic() > deadline:
+                lock.close()
+                raise DevError(_already(data_dir, url, pid)) from None
             time.sleep(READY_POLL_S)
         except OSError as error:
-            os.close(descriptor)
+            lock.close()
             raise DevError(f"the data directory {data_dir} cannot be locked: {error}") from error
-        else:
-            return descriptor
 
 
-def _already(data_dir: Path, other: Running | None) -> str:
-    if other is None:
+def _holder(lock: TextIO) -> tuple[str, int | None]:
+    """Return URL and process id of the run that wrote the lock; ("", None) while it is not written."""
+    lock.seek(0)
+    try:
+        found = json.loads(lock.read())
+        return str(found["url"]), int(found["pid"])
+    except (ValueError, KeyError, TypeError):
+        return "", None
+
+
+def _already(data_dir: Path, url: str, pid: int | None) -> str:
+    if pid is None:
         return f"another run is starting on {data_dir}: use that one, or set PLANWIRE_DATA_DIR to another directory"
     return (
-        f"already running on {data_dir}: {other.url} (pid {other.pid}); "
-        f"use it, stop it with `kill {other.pid}`, or set PLANWIRE_DATA_DIR and PORT to run a second one"
+        f"already running on {data_dir}: {url} (pid {pid}); "
+        f"use it, stop it with `kill {pid}`, or set PLANWIRE_DATA_DIR and PORT to run a second one"
     )
-
-
-def _record(lock: int, what: Running) -> None:
-    body = json.dumps({"url": what.url, "pid": what.pid}).encode()
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, body, 0)
 
 
 def _announce(screen: Screen, port: int, is_stopping: Callable[[], bool]) -> None:
     """Announce once that the system is ready; if that takes long, say once what is missing."""
     complain_at = time.monotonic() + READY_TIMEOUT_S
     while not is_stopping():
-        answer = _ready(port)
-        if answer == "":
+        missing = _missing(port)
+        if not missing:
             url = f"http://{HOST}:{port}"
             screen.say("\n".join([f"planwire ready: {url}", *(f"{name}: {url}{path}" for name, path in PAGES)]))
             return
         if time.monotonic() > complain_at:
-            screen.say(f"planwire is not ready after {READY_TIMEOUT_S:g} s: {answer}; still trying")
+            screen.say(f"planwire is not ready after {READY_TIMEOUT_S:g} s: {missing}; still trying")
             complain_at = float("inf")
         time.sleep(READY_POLL_S)
 
 
-def _ready(port: int) -> str:
+def _missing(port: int) -> str:
     """Return "" if GET /readyz answers 200, else what it answers."""
     connection = http.client.HTTPConnection(HOST, port, timeout=2.0)
     try:

@@ -136,7 +136,7 @@ class BillingRoutes:
                     document = await service.status(topic)
             except Problem as error:
                 problem["problem"] = {"code": error.code, "detail": error.detail}
-        if not principal.may_see_private:
+        if document and not principal.may_see_private:
             document = _without_private(document)
         return {
             "topic": str(topic),
@@ -231,20 +231,16 @@ def _require_environment(service: OperatorService, environment: str) -> None:
         raise Problem("request_invalid", f"env is one of {', '.join(service.environments)}")
 
 
-def _without_private(document: dict[str, Any]) -> dict[str, Any]:
+def _without_private(document: Members) -> Members:
     """Return a tenant's status without the provider's bodies and ids."""
-    shown = dict(document)
-    if isinstance(provider := shown.get("provider"), dict):
-        found = provider.get("subscriptions")
-        entries = list(found.values()) if isinstance(found, dict) else []
-        kept = {
-            str(index): {name: entry[name] for name in ("asked_at", "is_held") if name in entry}
-            for index, entry in enumerate(entries, 1)
-        }
-        shown["provider"] = {"can_be_asked": provider.get("can_be_asked"), "subscriptions": kept}
-    if isinstance(store := shown.get("store"), dict):
-        shown["store"] = without(store, "subscriptions")
-    return shown
+    provider = document["provider"]
+    kept = {
+        str(index): without(entry, "subscription") for index, entry in enumerate(provider["subscriptions"].values(), 1)
+    }
+    return document | {
+        "provider": {"can_be_asked": provider["can_be_asked"], "subscriptions": kept},
+        "store": without(document["store"], "subscriptions"),
+    }
 
 
 @contextlib.contextmanager
