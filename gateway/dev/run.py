@@ -65,7 +65,7 @@ def main(argv: Sequence[str] = ()) -> int:
     parser.add_argument("--procfile", type=Path, default=PROCFILE, help="what to run (default: %(default)s)")
     parser.add_argument("--with-parent", action="store_true", help="stop when the parent process is gone")
     options = parser.parse_args(argv)
-    parent = os.getppid() if options.with_parent else None
+    parent = os.getppid() if options.with_parent else 0
     try:
         return _run(environment.read(os.environ), options.procfile, parent)
     except (GatewayError, SyncError) as error:
@@ -105,7 +105,7 @@ def process_environ(environ: Mapping[str, str], data_dir: Path, port: int) -> di
     }
 
 
-def _run(environ: Mapping[str, str], procfile: Path, parent: int | None) -> int:
+def _run(environ: Mapping[str, str], procfile: Path, parent: int) -> int:
     try:
         from gateway.dev.procfile import Runner, Screen, commands
     except ImportError as error:
@@ -126,8 +126,7 @@ def _run(environ: Mapping[str, str], procfile: Path, parent: int | None) -> int:
         screen = Screen(sys.stdout)
 
         def started(runner: Runner) -> None:
-            if parent is not None:
-                parent_watch.watch(parent)
+            parent_watch.watch(parent)
             _announce(screen, port, lambda: runner.is_stopping)
 
         runner = Runner(screen, started)
@@ -195,7 +194,7 @@ def _lock(data_dir: Path) -> TextIO:
             return lock
         except BlockingIOError:
             url, pid = _holder(lock)
-            if (pid is not None and parent_watch.is_alive(pid)) or time.monotonic() > deadline:
+            if (pid is not None and not parent_watch.wait_for(pid, 0)) or time.monotonic() > deadline:
                 lock.close()
                 raise DevError(_already(data_dir, url, pid)) from None
             time.sleep(READY_POLL_S)
