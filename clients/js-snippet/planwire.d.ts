@@ -55,7 +55,8 @@ export type Topic<State = any> = {
     getServerSnapshot: () => Readonly<Snapshot<State>>;
     /**
      *   "I just paid": true once something newer than `after` (default: the shown version) is shown; false when that did
-     *   not happen within `timeoutMs` (default 30000, at most 120000). Never rejects.
+     *   not happen within `timeoutMs` (default 30000, at most 120000). A call for the version that an earlier one still
+     *   waits for shares its promise. Never rejects.
      */
     expect: (options?: {
         after?: number;

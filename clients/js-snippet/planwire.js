@@ -40,7 +40,8 @@
  * @property {() => Readonly<Snapshot<State>>} getServerSnapshot  the one that this page started with
  * @property {(options?: {after?: number, timeoutMs?: number}) => Promise<boolean>} expect
  *   "I just paid": true once something newer than `after` (default: the shown version) is shown; false when that did
- *   not happen within `timeoutMs` (default 30000, at most 120000). Never rejects.
+ *   not happen within `timeoutMs` (default 30000, at most 120000). A call for the version that an earlier one still
+ *   waits for shares its promise. Never rejects.
  * @property {() => void} close  leaves the topic; the last one to leave closes the socket
  */
 
@@ -113,8 +114,6 @@ const BACKOFF = { min_ms: 500, max_ms: 30_000 };
 
 /** A random delay below a bound: many clients never come at once. @param {number} ms */
 const jitter = (ms) => Math.random() * ms;
-/** The delay before a retry, ms: full jitter below a bound that doubles each time. @param {number} retries @param {typeof BACKOFF} bounds */
-const backoff = (retries, { min_ms, max_ms }) => jitter(Math.min(max_ms, min_ms * 2 ** retries));
 
 /** The ack policy for the answer to an `expect`: somebody is waiting for it. */
 const AT_ONCE = { share: 1, after_ms: 0 };
@@ -124,17 +123,20 @@ const AT_ONCE = { share: 1, after_ms: 0 };
  * @param {string} name
  * @param {FirstPaint | null | undefined} paint
  * @param {{share: number, after_ms: number}} ackPolicy  which versions to ack (docs/protocol.md, Acks)
- * @param {{send: (frame: object) => void, start: () => void, leave: (name: string) => void}} connection
+ * @param {(frame: object) => void} send  to the gateway
+ * @param {() => void} start  connects, if nothing has yet
+ * @param {(name: string) => void} leave  forgets the topic
  */
-const createTopic = (name, paint, ackPolicy, { send, start, leave }) => {
+const createTopic = (name, paint, ackPolicy, send, start, leave) => {
   /** @type {Set<(snapshot: Readonly<Snapshot>) => void>} */
   const listeners = new Set();
-  /** @type {Set<(version: number) => boolean>} */
-  const waits = new Set();
+  /** @type {Map<number, {promise: Promise<boolean>, check: (version: number) => boolean}>} `after` -> the wait for more */
+  const waits = new Map();
   /**
    * What the gateway says of the shown snapshot. unknown: nothing on this connection · fresh: it is the newest ·
-   * stale: it was the newest, but the gateway does not hear every change · denied: the topic is refused for good.
-   * @type {"unknown" | "fresh" | "stale" | "denied"}
+   * stale: it was the newest, but the gateway does not hear every change · denied: the topic is refused for good ·
+   * closed: the page has left it.
+   * @type {"unknown" | "fresh" | "stale" | "denied" | "closed"}
    */
   let standing = "unknown";
   let shown = /** @type {Readonly<Snapshot>} */ (
@@ -154,8 +156,9 @@ const createTopic = (name, paint, ackPolicy, { send, start, leave }) => {
 
   /** Calls every listener with the new snapshot. Returns whether none threw. @param {any} reason @param {any} [changes] */
   const show = (reason, changes) => {
-    const next = { ...shown, ...changes };
-    shown = Object.freeze({ ...next, status: statusWith(next.state), reason });
+    const next = { ...shown, ...changes, reason };
+    next.status = statusWith(next.state);
+    shown = Object.freeze(next);
     let isTaken = true;
     for (const listener of listeners) {
       try {
@@ -170,12 +173,12 @@ const createTopic = (name, paint, ackPolicy, { send, start, leave }) => {
   };
 
   /** Shows what a frame has confirmed. Returns whether every listener took it. @param {any} frame @param {object} [changes] */
-  const confirm = ({ at, verified_at, fresh, seenAt }, changes) => {
+  const confirm = ({ at, verified_at, fresh }, changes) => {
     standing = fresh ? "fresh" : "stale";
     if (!fresh) return show("gateway", changes);
     // How long ago the gateway verified it, by its own clock; where the frame does not say, it was just now.
     const ageMs = (at - verified_at || 0) / 1000;
-    return show(waits.size ? "pending" : "", { ...changes, asOf: seenAt - ageMs });
+    return show(waits.size ? "pending" : "", { ...changes, asOf: Date.now() - ageMs });
   };
 
   /** Acks a version once it is painted, unless a newer one takes its place. @param {number} version @param {number} after_ms */
@@ -187,7 +190,7 @@ const createTopic = (name, paint, ackPolicy, { send, start, leave }) => {
   };
 
   /** Returns whether a version is the answer to an `expect`. @param {number} version */
-  const checkWaits = (version) => [...waits].map((check) => check(version)).includes(true);
+  const checkWaits = (version) => [...waits.values()].map(({ check }) => check(version)).includes(true);
 
   /** Goes to another version, if the frame brings its state. Returns whether it does. @param {any} frame */
   const advance = (frame) => {
@@ -200,8 +203,7 @@ const createTopic = (name, paint, ackPolicy, { send, start, leave }) => {
       state = merge(shown.state, frame.patch);
     }
     if (state === undefined) return;
-    const isAnswer = checkWaits(version);
-    const { share, after_ms } = isAnswer ? AT_ONCE : ackPolicy;
+    const { share, after_ms } = checkWaits(version) ? AT_ONCE : ackPolicy;
     const isTaken = confirm(frame, { version, cause, state });
     if (isTaken && share > Math.random()) ack(version, after_ms);
     return true;
@@ -216,9 +218,7 @@ const createTopic = (name, paint, ackPolicy, { send, start, leave }) => {
 
   report("subscribe", shown.version);
   return {
-    getVersion: () => shown.version,
-
-    /** Takes a frame, and when it came. Returns whether it confirms what is shown. @param {any} frame */
+    /** Takes a frame. Returns whether it confirms what is shown. @param {any} frame */
     handle: (frame) => {
       const { type, version } = frame;
       if (standing == "denied") return;
@@ -248,26 +248,29 @@ const createTopic = (name, paint, ackPolicy, { send, start, leave }) => {
       },
       getSnapshot: () => shown,
       getServerSnapshot: () => first,
-      expect: ({ after = shown.version, timeoutMs = 30_000 } = {}) =>
-        new Promise((resolve) => {
+      expect: ({ after = shown.version, timeoutMs = 30_000 } = {}) => {
+        const wait = waits.get(after) ?? /** @type {any} */ ({});
+        return (wait.promise ??= new Promise((resolve) => {
           /** Ends the wait if a version answers it, else asks the gateway. Returns whether it ended. @param {number} version */
-          const check = (version) => {
+          wait.check = (version) => {
             const isAnswer = version > after;
-            if (isAnswer) {
-              waits.delete(check);
-              resolve(true);
-            } else send({ type: "expect", topic: name, after, timeout_ms: timeoutMs });
+            if (isAnswer) resolve(waits.delete(after));
+            else send({ type: "expect", topic: name, after, timeout_ms: timeoutMs });
             return isAnswer;
           };
-          waits.add(check);
-          check(shown.version);
+          waits.set(after, wait);
+          wait.check(shown.version);
           setTimeout(() => {
-            if (!waits.delete(check)) return;
+            if (waits.get(after) != wait) return;
+            waits.delete(after);
             show("expired");
             resolve(false);
           }, timeoutMs);
-        }),
+        }));
+      },
       close: () => {
+        if (standing == "closed") return;
+        standing = "closed";
         report("unsubscribe");
         leave(name);
       },
@@ -289,8 +292,8 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
    * @type {"idle" | "waiting" | "opening" | "open" | "denied"}
    */
   let phase = "idle";
-  /** @type {Socket | null} */
-  let ws = null;
+  /** @type {Socket | undefined} the latest, perhaps closed */
+  let ws;
   /** Rises when a connection is given up. What it still brings (a token, a frame, a close) is ignored. */
   let generation = 0;
   /** Retries since a topic was last confirmed. A socket that only opens does not reset them. */
@@ -303,12 +306,14 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
   let denial;
   /** @type {any} the latest */
   let welcome = { reconnect: BACKOFF, ack: { share: 0 } };
+  /** @type {any} the welcome whose token is being replaced; the gateway answers the new one with another welcome */
+  let renewed;
   let isFresh = false; // the gateway's word that it hears every change
   let seenAt = 0; // the gateway's last sign of life, ms since 1970 by this machine's clock
 
   const silenceMs = () => SILENT_HEARTBEATS * welcome.heartbeat_ms || CONNECT_TIMEOUT_MS;
   /** Fetches a token, if there is none. */
-  const needToken = async () => (bearer ||= await (typeof token == "function" ? token() : token));
+  const needToken = async () => (bearer ||= typeof token == "function" ? await token() : token);
 
   /** The handler, until the connection of this moment is given up. @param {(event: any) => void} handle */
   const whileCurrent = (handle) => {
@@ -333,22 +338,26 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
     generation++;
     clearTimeout(timer);
     ws?.close();
-    ws = null;
-    for (const [, topic] of topics) topic.withdraw(next == "denied" ? next : "unknown", reason);
+    for (const [, topic] of topics) topic.withdraw(denial ? "denied" : "unknown", reason);
   };
 
   /** Loses the connection, and comes back after the delay. @param {string | number} reason @param {number} [delayMs] */
-  const lose = (reason, delayMs = backoff(retries++, welcome.reconnect)) => {
+  const lose = (reason, delayMs) => {
+    const { min_ms, max_ms } = welcome.reconnect;
     disconnect("waiting", reason);
     // A listener that was called may have closed the last topic.
-    if (phase == "waiting") timer = setTimeout(connect, delayMs);
+    if (phase != "waiting") return;
+    // Full jitter below a bound that doubles each time.
+    timer = setTimeout(connect, delayMs ?? jitter(Math.min(max_ms, min_ms * 2 ** retries++)));
   };
 
   const onOpen = () => {
     phase = "open";
     seenAt = Date.now();
-    const versions = [...topics].map(([name, topic]) => [name, topic.getVersion()]);
-    send({ type: "hello", token: bearer, topics: Object.fromEntries(versions), client: "planwire-js/0.2.0" });
+    /** @type {Record<string, number>} */
+    const versions = {};
+    for (const [name, topic] of topics) versions[name] = topic.api.getSnapshot().version;
+    send({ type: "hello", token: bearer, topics: versions, client: "planwire-js/0.2.0" });
   };
 
   /** @param {{data: string}} event */
@@ -358,75 +367,73 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
     isFresh = frame.fresh ?? isFresh;
     if (frame.type == "bye") return lose("bye", jitter(frame.reconnect_ms));
     if (frame.type == "welcome") welcome = frame;
-    if (frame.at / 1e6 > welcome.token_expires_at - RENEW_TOKEN_S) renewToken();
+    if (welcome != renewed && frame.at / 1e6 > welcome.token_expires_at - RENEW_TOKEN_S) renewToken();
     setPatience(silenceMs());
     for (const [name, topic] of topics) {
-      if ((frame.topic ?? name) == name && topic.handle({ ...frame, fresh: isFresh, seenAt })) retries = 0;
+      if ((frame.topic ?? name) == name && topic.handle({ ...frame, fresh: isFresh })) retries = 0;
     }
   };
 
   /** @param {{code: number}} event */
   const onClose = ({ code }) => {
     if (code == TOKEN_REFUSED) bearer = null;
-    if (code >= TERMINAL) {
-      denial = code;
-      disconnect("denied", code);
-    } else lose(code);
-  };
-
-  const openSocket = () => {
-    ws = socket(url + "/v1/connect");
-    ws.onopen = whileCurrent(onOpen);
-    ws.onmessage = whileCurrent(onMessage);
-    ws.onclose = whileCurrent(onClose);
+    if (code < TERMINAL) return lose(code);
+    denial = code;
+    disconnect("denied", code);
   };
 
   const connect = () => {
     phase = "opening";
     setPatience(CONNECT_TIMEOUT_MS);
     needToken()
-      .then(whileCurrent(openSocket))
+      .then(
+        whileCurrent(() => {
+          ws = socket(url + "/v1/connect");
+          ws.onopen = whileCurrent(onOpen);
+          ws.onmessage = whileCurrent(onMessage);
+          ws.onclose = whileCurrent(onClose);
+        }),
+      )
       .catch(whileCurrent((error) => lose(error + "")));
   };
 
   /** Sends a new token on the open socket; the gateway answers with a welcome. If that fails, the next heartbeat tries again. */
   const renewToken = () => {
+    renewed = welcome;
     bearer = null;
     needToken().then(
       whileCurrent(() => send({ type: "token", token: bearer })),
-      () => {},
+      () => (renewed = null),
     );
   };
 
   /** A reason to look at the connection now. @param {{type: string}} event */
   const onPageEvent = ({ type }) => {
     if (phase == "idle" || phase == "denied") return;
-    const isSilent = phase == "open" && Date.now() - seenAt > silenceMs();
     // An open socket would keep the page out of the back/forward cache.
-    if (type == "pagehide") lose(type, UNTIL_SHOWN_MS);
-    else if (phase == "waiting" || isSilent) lose(type, jitter(WAKE_MS));
+    if (type == "pagehide") return lose(type, UNTIL_SHOWN_MS);
+    const isSilent = phase == "open" && Date.now() - seenAt > silenceMs();
+    if (phase == "waiting" || isSilent) lose(type, jitter(WAKE_MS));
   };
 
-  const connection = {
-    send,
-    /** Connects, if nothing has yet. Outside a browser nothing ever does. */
-    start: () => {
-      if (phase != "idle" || !(/** @type {any} */ (globalThis).addEventListener)) return;
-      for (const type of ["pagehide", "pageshow", "visibilitychange", "online"]) addEventListener(type, onPageEvent);
-      connect();
-    },
-    /** Forgets a topic; the last one closes the socket. @param {string} name */
-    leave: (name) => {
-      topics.delete(name);
-      if (!topics.size) disconnect("idle");
-    },
+  /** Connects, if nothing has yet. Outside a browser nothing ever does. */
+  const start = () => {
+    if (phase != "idle" || !(/** @type {any} */ (globalThis).addEventListener)) return;
+    for (const type of ["pagehide", "pageshow", "visibilitychange", "online"]) addEventListener(type, onPageEvent);
+    connect();
+  };
+
+  /** Forgets a topic; the last one closes the socket. @param {string} name */
+  const leave = (name) => {
+    topics.delete(name);
+    if (!topics.size) disconnect("idle");
   };
 
   return {
     topic: (name) => {
-      const topic = topics.get(name) ?? createTopic(name, initial?.(name), welcome.ack, connection);
+      const topic = topics.get(name) ?? createTopic(name, initial?.(name), welcome.ack, send, start, leave);
       topics.set(name, topic);
-      if (phase == "denied") topic.withdraw("denied", denial);
+      if (denial) topic.withdraw("denied", denial);
       return topic.api;
     },
   };

@@ -151,6 +151,19 @@ describe("frames", () => {
     assert.notEqual(world.client.topic("user:42"), user);
   });
 
+  it("closes a topic once: a newer one of the same name stays", async () => {
+    await world.connect();
+    const left = world.client.topic("user:42");
+    left.close();
+    const user = world.client.topic("user:42");
+    world.socket.sent = [];
+    left.close();
+    assert.deepEqual(world.socket.sent, []);
+    assert.equal(world.client.topic("user:42"), user);
+    world.socket.receive(snapshot(6, {}, { topic: "user:42" }));
+    assert.deepEqual([left.getSnapshot().version, user.getSnapshot().version], [0, 6]);
+  });
+
   it("closes the socket with the last topic, for good", async () => {
     await world.connect();
     world.topic.close();
@@ -424,6 +437,31 @@ describe("the token", () => {
     assert.equal(world.socket.ofType("token").length, 1);
   });
 
+  it("is fetched once, however long that and the gateway's answer take", async () => {
+    const answers = [];
+    again({ token: () => new Promise((resolve) => answers.push(resolve)) });
+    const heartbeat = async () => {
+      world.socket.receive({ type: "heartbeat", at: 950e6, fresh: true, verified_at: 950e6 });
+      await settle();
+    };
+    world.topic.subscribe(() => {});
+    answers[0]("jwt-1");
+    await settle();
+    world.socket.accept();
+    world.socket.receive({ ...WELCOME, token_expires_at: 1000 }, snapshot(5, {}));
+    await heartbeat();
+    await heartbeat();
+    assert.equal(answers.length, 2);
+    answers[1]("jwt-2");
+    await heartbeat();
+    await heartbeat();
+    assert.equal(answers.length, 2);
+    assert.deepEqual(world.socket.ofType("token"), [{ type: "token", token: "jwt-2" }]);
+    world.socket.receive({ ...WELCOME, token_expires_at: 1001 });
+    await heartbeat();
+    assert.equal(answers.length, 3);
+  });
+
   it("that fails for an attempt that was given up does not end the next one", async () => {
     const answers = [];
     again({ token: () => new Promise((resolve, reject) => answers.push({ resolve, reject })) });
@@ -589,6 +627,24 @@ describe("expect", () => {
     await world.tick(3000);
     assert.equal(await promise, false);
     assert.equal(world.topic.getSnapshot().reason, "expired");
+  });
+
+  it("waits once for one version, however often it is called", async () => {
+    await world.connect({ frames: [snapshot(5, {})] });
+    const asked = () => world.socket.ofType("expect").map(({ after }) => after);
+    const timeoutMs = 60_000;
+    const promises = [5, 5, 6].map((after) => world.topic.expect({ after, timeoutMs }));
+    assert.deepEqual(asked(), [5, 6]);
+    world.socket.drop();
+    await world.reconnect();
+    assert.deepEqual(asked(), [5, 6]);
+    world.socket.receive(snapshot(7, {}));
+    assert.deepEqual(await Promise.all(promises), [true, true, true]);
+    const later = world.topic.expect({ timeoutMs: 10 });
+    await world.tick(10);
+    assert.equal(await later, false);
+    world.topic.expect();
+    assert.deepEqual(asked(), [5, 6, 7, 7]);
   });
 
   it("leaves the ack policy of the topic as the gateway gave it", async () => {
