@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+from multiprocessing import connection
 
 import structlog
 import uvicorn
@@ -66,6 +67,15 @@ class Worker(multiprocess.Process):
         except GatewayError as error:
             self._reason_sink.send(str(error))
             sys.exit(EXIT_SETTINGS)
+
+    def _healthcheck(self, timeout: float) -> bool | None:
+        """Return whether the worker serves, or None if it does not answer; uvicorn would wait for one that ends."""
+        try:
+            self.parent_conn.send(b"ping")
+            answered = connection.wait([self.parent_conn, self.process.sentinel], timeout)
+            return bool(self.parent_conn.recv()) if self.parent_conn in answered else None
+        except (OSError, EOFError):
+            return None
 
     @property
     def has_failed_to_start(self) -> bool:

@@ -244,7 +244,9 @@ async def test_a_worker_that_cannot_be_replaced_takes_no_tab_of_the_others_along
     catalog = tmp_path / "catalog.toml"
     catalog.write_bytes(EXAMPLE.read_bytes())
     async with (
-        run_web(store_url, tmp_path, INTAKE="1", CATALOG=str(catalog), HEARTBEAT_S="600") as web,
+        run_web(
+            store_url, tmp_path, INTAKE="1", CATALOG=str(catalog), SOCKETS_PER_SUBJECT="1000", HEARTBEAT_S="600"
+        ) as web,
         contextlib.AsyncExitStack() as stack,
     ):
         first, second = web.workers()
