@@ -139,7 +139,12 @@ async def test_a_dry_run_tells_what_a_run_does_and_writes_nothing(
     assert (report.seen, report.unchanged, report.tenants_made, report.drift, report.complete) == (15, 2, 3, 3, True)
     reasons = " | ".join(sorted(report.parked.values()))
     assert len(report.parked) == 5
-    for reason in ("no tenant is known", "unknown price price_nobody", "unknown status 'quantum'", "an id is none"):
+    for reason in (
+        "no tenant is known",
+        "unknown price price_nobody",
+        "unknown status 'quantum'",
+        "customer is not an id",
+    ):
         assert reason in reasons
     kinds = sorted((drift.kind, drift.topic) for drift in report.records)
     assert kinds == [("differs", "tenant:known"), ("unknown_here", "tenant:granted"), ("unknown_here", "tenant:known")]
@@ -216,7 +221,7 @@ async def test_it_waits_as_long_as_it_is_told(
     assert len(stripe.asked) == 3
     stripe.failing = 99
     monkeypatch.setattr(backfill, "BACKOFF_MAX_S", 0.01)
-    monkeypatch.setattr("sync.billing.providers.stripe.client.AWAY_S", 0.01)
+    monkeypatch.setattr("sync.billing.providers.api_client.AWAY_S", 0.01)
     with pytest.raises(ProviderUnavailable):
         await Backfill(services, "stripe", "live", screen).run()
     assert len(stripe.asked) >= 3 + 2

@@ -632,6 +632,32 @@ class TestCatchUp:
         await paddle.act("seats", tenant="t3", quantity=9)
         assert await catch_up.run(0) == len(await paddle.events()) - len(bodies)
 
+    async def test_an_entry_that_cannot_be_read_stops_nothing(
+        self, paddle: Paddle, api: PaddleClient, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        services = services_of(store, None)
+        for number in range(3):
+            await paddle.act("upgrade", tenant=f"t{number}", plan="pro", quantity=number + 1)
+        bodies = await paddle.events()
+        blocking = api._blocking
+
+        def with_bad_entries(ask: Any) -> Any:
+            page: Any = dict(blocking(ask))
+            if page["data"]:
+                page["data"][1]["occurred_at"] = "soon"
+                page["data"] = [7, *page["data"], {"event_id": None}]
+            return page
+
+        monkeypatch.setattr(api, "_blocking", with_bad_entries)
+        catch_up = self.catch_up(services, api)
+        assert await catch_up.run(0) == len(bodies)
+        assert await catch_up.run(0) == 0
+        inbox = services.environment("live").inbox
+        async with working(services):
+            await until(lambda: seats_of(store, "tenant:t2", 3))
+            (parked,) = await until(lambda: inbox.parked(None, 10))
+        assert parked.event_id == orjson.loads(bodies[1])["event_id"]
+
     async def test_one_process_at_a_time(self, paddle: Paddle, api: PaddleClient, store: Store) -> None:
         services = services_of(store, None)
         await paddle.act("upgrade", plan="pro")

@@ -154,7 +154,7 @@ class TestFetch:
     async def test_away_is_told_and_asked_again_later(
         self, stripe: Stripe, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("sync.billing.providers.stripe.client.AWAY_S", 60.0)
+        monkeypatch.setattr("sync.billing.providers.api_client.AWAY_S", 60.0)
         subscription_id = stripe.add()
         api, other = (stripe.api(RedisRateLimiter(store, "stripe", "live", 1_000)) for _ in range(2))
         stripe.failing = 1

@@ -2,54 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic_settings import SettingsConfigDict
 
-from sync.billing.domain.model import Event, Order, Subscription, Unparsable
-from sync.billing.providers import hmac_signature, parsing
+from sync.billing.domain.model import Event, Order, Subscription
+from sync.billing.providers import parsing
 from sync.billing.providers.base import (
     ProviderClient,
     ProviderPreview,
     ProviderSpec,
     RateLimiter,
-    Secret,
-    Verification,
 )
-from sync.billing.providers.hmac_signature import Scheme
+from sync.billing.providers.hmac_signature import Scheme, SignedWebhooks
 from sync.billing.providers.settings import ProviderSettings
 
 SCHEME = Scheme("Acme-Signature", ",", "at", "mac", b"\n")
 
 
-class AcmeWebhooks:
+class AcmeWebhooks(SignedWebhooks):
     """`{"id": ..., "type": ..., "version": ..., "tenant": ..., "subscription": {"id": ..., "items": [...]}}`."""
 
     name = "acme"
     metadata_field = "tenant"
+    scheme = SCHEME
 
-    def verify(
-        self, body: bytes, headers: Mapping[str, str], secrets: Sequence[Secret], now_s: float, tolerance_s: float
-    ) -> Verification:
-        return hmac_signature.verify(SCHEME, body, headers, secrets, now_s, tolerance_s)
-
-    def parse(self, body: bytes, environment: str) -> Event | Unparsable:
-        def read(envelope: dict[str, Any], event_id: str, kind: str) -> Event:
-            data = envelope["subscription"]
-            items = tuple(parsing.item(entry) for entry in data["items"])
-            return Event(
-                "acme",
-                environment,
-                event_id,
-                kind,
-                Order(envelope["version"], envelope["version"], event_id),
-                tenant_id=envelope["tenant"],
-                subscription_id=data["id"],
-                subscription=Subscription(data["id"], "active", items),
-            )
-
-        return parsing.parse_event(body, "id", "type", read)
+    def read(self, environment: str, envelope: dict[str, Any], event_id: str, kind: str) -> Event:
+        data = envelope["subscription"]
+        items = tuple(parsing.item(entry) for entry in data["items"])
+        return Event(
+            self.name,
+            environment,
+            event_id,
+            kind,
+            Order(envelope["version"], envelope["version"], event_id),
+            tenant_id=envelope["tenant"],
+            subscription_id=data["id"],
+            subscription=Subscription(data["id"], "active", items),
+        )
 
 
 class AcmeSettings(ProviderSettings):

@@ -1,4 +1,4 @@
-"""HMAC signatures of webhooks, as Paddle and Stripe write them: a time and one or more marks in one header. Pure.
+"""Webhooks with an HMAC signature, as Paddle and Stripe write it: a time and one or more marks in one header. Pure.
 
 Both sign the time, a joint and the raw body with HMAC-SHA256. Names and separators differ; a `Scheme` holds them.
 """
@@ -10,7 +10,11 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+from sync.billing.domain.model import Event, Unparsable
+from sync.billing.providers import parsing
 from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verification, Verified
 
 HEADER_MAX_CHARS = 2048
@@ -38,55 +42,76 @@ class Scheme:
     mark_key: str
     joint: bytes
 
+    def read(self, header: str) -> tuple[str, list[str]] | Malformed:
+        """Return the time as text and all marks of a signature header."""
+        if len(header) > HEADER_MAX_CHARS:
+            return Malformed(f"the {self.header} header is longer than {HEADER_MAX_CHARS} characters")
+        pairs = [part.partition("=") for part in header.split(self.separator)]
+        timestamps = [value for key, _, value in pairs if key == self.time_key]
+        marks = [value for key, _, value in pairs if key == self.mark_key]
+        if len(timestamps) != 1 or not _DIGITS.fullmatch(timestamps[0]):
+            return Malformed(f"the {self.header} header needs one {self.time_key} in whole seconds")
+        if len(marks) > SIGNATURES_MAX:
+            return Malformed(f"the {self.header} header has more than {SIGNATURES_MAX} {self.mark_key}")
+        marks = [mark for mark in marks if _HEX.fullmatch(mark)]
+        if not marks:
+            return Malformed(f"the {self.header} header has no {self.mark_key} of 64 lower-case hex digits")
+        return timestamps[0], marks
 
-def verify(
-    scheme: Scheme,
-    body: bytes,
-    headers: Mapping[str, str],
-    secrets: Sequence[Secret],
-    now_s: float,
-    tolerance_s: float,
-) -> Verification:
-    """Return who signed `body`; `tolerance_s` 0 turns the time check off. Never raises.
 
-    Any mark may match any secret (rotation); unknown keys are ignored. The time is checked last, so that only a genuine
-    signature is called expired.
+class SignedWebhooks:
+    """A webhook adapter of a provider whose events are JSON objects with an id and a type, signed by `scheme`.
+
+    A subclass sets the attributes and implements `read`.
+
+    Attributes:
+        id_field, type_field: where an event's id and type are.
     """
-    header = headers.get(scheme.header.lower())
-    if not header:
-        return Malformed(f"the {scheme.header} header is missing")
-    parsed = _parse(scheme, header)
-    if isinstance(parsed, Malformed):
-        return parsed
-    timestamp, marks = parsed
-    signed = timestamp.encode() + scheme.joint + body
-    environment: str | None = None
-    for secret in secrets:
-        expected = hmac.new(secret.value, signed, hashlib.sha256).hexdigest()
-        for mark in marks:
-            # No early exit: the duration must not depend on which secret matched.
-            if hmac.compare_digest(expected, mark) and environment is None:
-                environment = secret.environment
-    if environment is None:
-        return Invalid()
-    skew_s = int(now_s) - int(timestamp)
-    if tolerance_s > 0 and abs(skew_s) > tolerance_s:
-        return Expired(skew_s)
-    return Verified(environment)
 
+    name: str
+    metadata_field: str
+    scheme: Scheme
+    id_field = "id"
+    type_field = "type"
 
-def _parse(scheme: Scheme, header: str) -> tuple[str, list[str]] | Malformed:
-    """Return the time as text and all marks of a signature header."""
-    if len(header) > HEADER_MAX_CHARS:
-        return Malformed(f"the {scheme.header} header is longer than {HEADER_MAX_CHARS} characters")
-    pairs = [part.partition("=") for part in header.split(scheme.separator)]
-    timestamps = [value for key, _, value in pairs if key == scheme.time_key]
-    marks = [value for key, _, value in pairs if key == scheme.mark_key]
-    if len(timestamps) != 1 or not _DIGITS.fullmatch(timestamps[0]):
-        return Malformed(f"the {scheme.header} header needs one {scheme.time_key} in whole seconds")
-    if len(marks) > SIGNATURES_MAX:
-        return Malformed(f"the {scheme.header} header has more than {SIGNATURES_MAX} {scheme.mark_key}")
-    marks = [mark for mark in marks if _HEX.fullmatch(mark)]
-    if not marks:
-        return Malformed(f"the {scheme.header} header has no {scheme.mark_key} of 64 lower-case hex digits")
-    return timestamps[0], marks
+    def read(self, environment: str, envelope: dict[str, Any], event_id: str, kind: str) -> Event:
+        """Return the event in a verified JSON object.
+
+        Raises:
+            ValueError: it cannot be read; the text says why.
+        """
+        raise NotImplementedError
+
+    def parse(self, body: bytes, environment: str) -> Event | Unparsable:
+        """Return the event in a verified body of `environment`. Never raises."""
+        return parsing.parse_event(body, self.id_field, self.type_field, partial(self.read, environment))
+
+    def verify(
+        self, body: bytes, headers: Mapping[str, str], secrets: Sequence[Secret], now_s: float, tolerance_s: float
+    ) -> Verification:
+        """Return who signed `body`; `tolerance_s` 0 turns the time check off. Never raises.
+
+        Any mark may match any secret (rotation); unknown keys are ignored. The time is checked last, so that only a
+        genuine signature is called expired.
+        """
+        header = headers.get(self.scheme.header.lower())
+        if not header:
+            return Malformed(f"the {self.scheme.header} header is missing")
+        parsed = self.scheme.read(header)
+        if isinstance(parsed, Malformed):
+            return parsed
+        timestamp, marks = parsed
+        signed = timestamp.encode() + self.scheme.joint + body
+        environment: str | None = None
+        for secret in secrets:
+            expected = hmac.new(secret.value, signed, hashlib.sha256).hexdigest()
+            for mark in marks:
+                # No early exit: the duration must not depend on which secret matched.
+                if hmac.compare_digest(expected, mark) and environment is None:
+                    environment = secret.environment
+        if environment is None:
+            return Invalid()
+        skew_s = int(now_s) - int(timestamp)
+        if tolerance_s > 0 and abs(skew_s) > tolerance_s:
+            return Expired(skew_s)
+        return Verified(environment)

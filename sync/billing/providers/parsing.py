@@ -1,15 +1,16 @@
-"""What parsing has in common for all providers: the envelope of an event, ids, items, entries of a list. Pure."""
+"""What parsing has in common for all providers: the envelope of an event, ids, items, entries of lists. Pure."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeGuard
 
 import orjson
 
-from sync.billing.domain.model import Event, Item, Unparsable
+from sync.billing.domain.model import Event, Item, Subscription, Unparsable
 from sync.billing.providers.base import ListedSubscription
 
 ITEMS_MAX = 1000
@@ -48,9 +49,44 @@ def parse_event(
         return Unparsable(event_id, kind, str(error))
 
 
+def with_subscription(event: Event, subscription: Subscription, metadata: object) -> Event:
+    """Return the event with the subscription that it carries, and the tenant that its metadata names."""
+    return replace(
+        event,
+        tenant_id=tenant_id(metadata),
+        customer_id=subscription.customer_id,
+        subscription_id=subscription.id,
+        subscription=subscription,
+    )
+
+
 def is_id(value: object) -> TypeGuard[str]:
     """Return whether `value` is a text of 1 to 200 visible ASCII characters."""
     return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def optional_id(data: Mapping[str, Any], name: str) -> str | None:
+    """Return the id in a member, given as such or as an expanded object; None if the member is absent or null.
+
+    Raises:
+        ValueError: something else is there.
+    """
+    value = data.get(name)
+    if isinstance(value, dict):
+        value = value.get("id")
+    if value is None:
+        return None
+    if not is_id(value):
+        raise ValueError(f"data.{name} is not an id")
+    return value
+
+
+def tenant_id(metadata: object, name: str = "tenant_id") -> str | None:
+    """Return the tenant that the seller put into a subscription's metadata, as text; None if none is there."""
+    value = metadata.get(name) if isinstance(metadata, dict) else None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) and value else None
 
 
 def item(entry: object, *, price_is_id: bool = False) -> Item:
@@ -72,9 +108,7 @@ def item(entry: object, *, price_is_id: bool = False) -> Item:
     return Item(price_id, quantity)
 
 
-def listed(
-    entry: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Event], wrap: Callable[[str], Mapping[str, object]]
-) -> ListedSubscription:
+def listed(entry: Any, read: Callable[[Any], Event], wrap: Callable[[str], Mapping[str, object]]) -> ListedSubscription:
     """Return an entry of a provider's list of subscriptions.
 
     Args:
@@ -83,16 +117,12 @@ def listed(
         wrap: makes the body of an event with this id of it.
     """
     subscription_id = str(entry.get("id") or "") if isinstance(entry, dict) else ""
-    event_id = listed_id(subscription_id, orjson.dumps(entry))
+    # Another body of the subscription is another event.
+    named = f"{subscription_id}_" if re.fullmatch(r"[\x21-\x7e]{1,100}", subscription_id) else ""
+    event_id = f"{LISTED}_{named}{hashlib.sha256(orjson.dumps(entry)).hexdigest()[:16]}"
     event, problem = None, ""
     try:
         event = read(entry)
     except ValueError as error:
         problem = str(error)
     return ListedSubscription(subscription_id, event_id, orjson.dumps(wrap(event_id)), event, problem)
-
-
-def listed_id(subscription_id: str, entry: bytes) -> str:
-    """Return the event id of a list's entry with these bytes: another body of the subscription is another event."""
-    named = f"{subscription_id}_" if re.fullmatch(r"[\x21-\x7e]{1,100}", subscription_id) else ""
-    return f"{LISTED}_{named}{hashlib.sha256(entry).hexdigest()[:16]}"

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
@@ -21,17 +20,25 @@ import orjson
 from planwire_client.core.topic import LIVE
 from sync.billing.domain.model import Event, Item
 from sync.billing.providers import parsing
+from sync.billing.providers.api_client import (
+    TIMEOUT_S,
+    ApiClient,
+    away,
+    check_status,
+    listed_events,
+    readable,
+    unreadable,
+    within,
+)
 from sync.billing.providers.base import (
     ListedSubscription,
     ProviderEvent,
     ProviderPreview,
     ProviderRejected,
-    ProviderUnavailable,
     RateLimiter,
     SubscriptionPage,
 )
-from sync.billing.providers.paddle.webhooks import LISTED_TYPE, NAME, fetched, read_preview
-from sync.billing.providers.single_flight import SingleFlight, within
+from sync.billing.providers.paddle.webhooks import LISTED_TYPE, fetched, read_preview
 from sync.core import instants
 
 if TYPE_CHECKING:
@@ -40,14 +47,8 @@ if TYPE_CHECKING:
 THREADS = 4
 """How many calls of one environment run at once."""
 
-TIMEOUT_S = 10.0
-"""How long one call may take to connect, and between bytes."""
-
-AWAY_S = 5.0
-"""For how long nobody asks after the API could not be reached."""
-
 THROTTLED_S = 60.0
-"""The same after a 429 that does not say for how long."""
+"""For how long nobody asks after a 429 that does not say it."""
 
 EVENTS_PER_PAGE = 100
 SUBSCRIPTIONS_PER_PAGE = 200
@@ -58,10 +59,8 @@ _SILENT = logging.Logger("paddle_billing", logging.CRITICAL + 1)
 """The SDK's logger: callers report answers and errors, once."""
 
 
-class PaddleClient:
+class PaddleClient(ApiClient):
     """One environment of Paddle, asked with one API key. `base_url` "" is Paddle's own for the environment."""
-
-    name = NAME
 
     def __init__(
         self,
@@ -76,9 +75,7 @@ class PaddleClient:
         # Only here: without API keys the SDK, with its 900 modules, need not be installed nor loaded.
         from paddle_billing import Client, Options
 
-        self._environment = environment
-        self._rate_limiter = rate_limiter
-        self._now_ns = now_ns
+        super().__init__(environment, rate_limiter, now_ns, fetched)
         where = SimpleNamespace(base_url=base_url or (LIVE_URL if environment == LIVE else SANDBOX_URL))
         options = Options(environment=where)
         self._connect: Callable[[], Client] = lambda: Client(
@@ -87,22 +84,11 @@ class PaddleClient:
         self._pool = ThreadPoolExecutor(THREADS, f"paddle-{environment}")
         self._local = threading.local()
         self._clients: list[Client] = []
-        self._questions = SingleFlight(rate_limiter)
 
-    async def fetch(self, subscription_id: str, patience_s: float, *, background: bool = False) -> Event:
-        """Return the subscription as it is now; callers share requests that have not begun.
-
-        Raises:
-            ProviderUnavailable: not within `patience_s`.
-            ProviderRejected: it is not there (`not_found`), or the key does not suffice.
-        """
-
-        async def call() -> Event:
-            began_ns = self._now_ns()
-            data = await self._call(lambda client: client.get_raw(_path(subscription_id)))
-            return self._read(data.get("data"), began_ns)
-
-        return await self._questions.fetch(subscription_id, patience_s, background, call)
+    async def _fetch(self, subscription_id: str, patience_s: float) -> Event:
+        began_ns = self._now_ns()
+        answer = await self._ask(None, lambda client: client.get_raw(_path(subscription_id)))
+        return self._read(answer["data"], began_ns)
 
     async def change_items(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, patience_s: float
@@ -115,8 +101,9 @@ class PaddleClient:
         """
         began_ns = self._now_ns()
         payload = {**_update(items, billing_mode), "on_payment_failure": "prevent_change"}
-        data = await self._within(patience_s, lambda client: client.patch_raw(_path(subscription_id), payload))
-        return self._read(data.get("data"), began_ns)
+        async with within(patience_s):
+            answer = await self._ask(patience_s, lambda client: client.patch_raw(_path(subscription_id), payload))
+        return self._read(answer["data"], began_ns)
 
     async def preview_items(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, patience_s: float
@@ -128,13 +115,12 @@ class PaddleClient:
             ProviderRejected: Paddle would not do it.
         """
         path, payload = f"{_path(subscription_id)}/preview", _update(items, billing_mode)
-        data = (await self._within(patience_s, lambda client: client.patch_raw(path, payload))).get("data")
+        async with within(patience_s):
+            data = (await self._ask(patience_s, lambda client: client.patch_raw(path, payload)))["data"]
         if not isinstance(data, dict):
-            raise ProviderUnavailable("its answer has no data")
-        try:
+            raise unreadable("data is not an object")
+        with readable():
             return read_preview(data, subscription_id)
-        except ValueError as error:
-            raise ProviderUnavailable(f"its answer cannot be read: {error}") from error
 
     async def events(self, after: str, since_ns: int, patience_s: float) -> tuple[Sequence[ProviderEvent], bool]:
         """Return one page of Paddle's events behind `after`, or else since an instant, and whether more follow.
@@ -143,16 +129,10 @@ class PaddleClient:
             ProviderUnavailable: not within `patience_s`.
             ProviderRejected: the key does not suffice.
         """
-        query: dict[str, str | int] = {"order_by": "id[ASC]", "per_page": EVENTS_PER_PAGE}
-        query |= {"after": after} if after else {"from": instants.text(since_ns)}
-        page = await self._within(
-            patience_s, lambda client: client.get_raw(f"/events?{urlencode(query)}"), background=True
-        )
-        told = [
-            ProviderEvent(str(entry["event_id"]), instants.parse(entry["occurred_at"]), orjson.dumps(entry))
-            for entry in page["data"]
-        ]
-        return told, bool(_pagination(page).get("has_more"))
+        query = {"after": after} if after else {"from": instants.text(since_ns)}
+        entries, pagination = await self._list("/events", query, EVENTS_PER_PAGE, patience_s)
+        events = listed_events(entries, "event_id", lambda entry: instants.parse(entry.get("occurred_at")))
+        return events, bool(pagination.get("has_more"))
 
     async def subscriptions(self, after: str, patience_s: float) -> SubscriptionPage:
         """Return one page of all subscriptions behind the id `after`, by rising id.
@@ -161,18 +141,13 @@ class PaddleClient:
             ProviderUnavailable: not within `patience_s`.
             ProviderRejected: the key does not suffice.
         """
-        query = {"order_by": "id[ASC]", "per_page": str(SUBSCRIPTIONS_PER_PAGE)} | ({"after": after} if after else {})
         began_ns = self._now_ns()
-        page = await self._within(
-            patience_s, lambda client: client.get_raw(f"/subscriptions?{urlencode(query)}"), background=True
-        )
-        if not isinstance(page["data"], list):
-            raise ProviderUnavailable("its answer has no list")
-        pagination = _pagination(page)
+        query = {"after": after} if after else {}
+        entries, pagination = await self._list("/subscriptions", query, SUBSCRIPTIONS_PER_PAGE, patience_s)
         following = parse_qs(urlsplit(str(pagination.get("next") or "")).query).get("after", [""])[0]
         total = pagination.get("estimated_total")
         return SubscriptionPage(
-            [_listed(entry, self._environment, began_ns) for entry in page["data"]],
+            [_listed(entry, self._environment, began_ns) for entry in entries],
             following if pagination.get("has_more") else "",
             total if isinstance(total, int) else None,
         )
@@ -183,32 +158,28 @@ class PaddleClient:
         for client in self._clients:
             client.client.close()
 
-    def _read(self, data: object, began_ns: int) -> Event:
-        try:
-            return fetched(data, self._environment, began_ns)
-        except ValueError as error:
-            raise ProviderUnavailable(f"its answer cannot be read: {error}") from error
+    async def _list(
+        self, path: str, query: Mapping[str, str], per_page: int, patience_s: float
+    ) -> tuple[list[Any], Mapping[str, Any]]:
+        """Return the entries of one page by rising id, and what it says of the pages behind it."""
+        url = f"{path}?{urlencode({**query, 'order_by': 'id[ASC]', 'per_page': per_page})}"
+        async with within(patience_s):
+            page = await self._ask(patience_s, lambda client: client.get_raw(url), background=True)
+        if not isinstance(page["data"], list):
+            raise unreadable("it has no list")
+        pagination = (page.get("meta") or {}).get("pagination")
+        return page["data"], pagination if isinstance(pagination, dict) else {}
 
-    async def _within(
-        self, patience_s: float, ask: Callable[[Client], Any], *, background: bool = False
+    async def _ask(
+        self, patience_s: float | None, ask: Callable[[Client], Any], *, background: bool = False
     ) -> Mapping[str, Any]:
-        async def call() -> Mapping[str, Any]:
-            await self._rate_limiter.acquire(patience_s, background=background)
-            return await self._call(ask)
+        loop = asyncio.get_running_loop()
+        return await self._limited(
+            patience_s, lambda: loop.run_in_executor(self._pool, self._blocking, ask), background=background
+        )
 
-        return await within(patience_s, call())
-
-    async def _call(self, ask: Callable[[Client], Any]) -> Mapping[str, Any]:
-        answer = await asyncio.get_running_loop().run_in_executor(self._pool, self._blocking, ask)
-        if isinstance(answer, _Failure):
-            if answer.closed_s:
-                await self._rate_limiter.pause(answer.closed_s, throttled=answer.throttled)
-            raise answer.error
-        await self._rate_limiter.resume()
-        return answer
-
-    def _blocking(self, ask: Callable[[Client], Any]) -> Mapping[str, Any] | _Failure:
-        """The JSON object that Paddle answers, in a thread of the pool."""
+    def _blocking(self, ask: Callable[[Client], Any]) -> Mapping[str, Any]:
+        """Return the JSON object that Paddle answers. Runs in a thread of the pool."""
         from paddle_billing.Exceptions.ApiError import ApiError
         from requests import RequestException
 
@@ -219,31 +190,16 @@ class PaddleClient:
         try:
             body = orjson.loads(ask(client).content)
         except ApiError as error:
-            if error.response.status_code == 429:
-                closed_s = float(error.retry_after or THROTTLED_S)
-                return _Failure(
-                    ProviderUnavailable("it says that it is asked too often", closed_s), closed_s, throttled=True
-                )
-            if error.response.status_code >= 500:
-                return _Failure(ProviderUnavailable(f"it answered {error.response.status_code}"), AWAY_S)
-            return _Failure(ProviderRejected(str(error.error_code), str(error.detail)))
+            check_status(error.response.status_code, float(error.retry_after or THROTTLED_S))
+            raise ProviderRejected(str(error.error_code), str(error.detail)) from None
         except RequestException as error:
-            return _Failure(ProviderUnavailable(type(error).__name__), AWAY_S)
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise away(type(error).__name__) from None
+        except (KeyError, TypeError, ValueError) as error:
             # The SDK reads errors itself, and trips over those that are not in Paddle's shape.
-            return _Failure(ProviderUnavailable(f"its answer cannot be read: {type(error).__name__}"), AWAY_S)
+            raise away(f"its answer cannot be read: {type(error).__name__}") from None
         if not isinstance(body, dict) or "data" not in body:
-            return _Failure(ProviderUnavailable("its answer has no data"), AWAY_S)
+            raise away("its answer has no data")
         return body
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """What to raise, and for how long nobody should ask."""
-
-    error: ProviderUnavailable | ProviderRejected
-    closed_s: float = 0.0
-    throttled: bool = False
 
 
 def _listed(entry: Any, environment: str, began_ns: int) -> ListedSubscription:
@@ -261,8 +217,3 @@ def _path(subscription_id: str) -> str:
 def _update(items: Sequence[Item], billing_mode: str) -> dict[str, object]:
     lines = [{"price_id": price_id, "quantity": quantity} for price_id, quantity in items]
     return {"items": lines, "proration_billing_mode": billing_mode}
-
-
-def _pagination(page: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = (page.get("meta") or {}).get("pagination")
-    return found if isinstance(found, dict) else {}

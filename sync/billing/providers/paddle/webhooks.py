@@ -5,15 +5,15 @@ Source: https://developer.paddle.com/webhooks/overview
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from sync.billing.domain.model import FETCHED, Event, Order, Period, Scheduled, Subscription, Unparsable
-from sync.billing.providers import hmac_signature, parsing
-from sync.billing.providers.base import ProviderPreview, Secret, Verification
-from sync.billing.providers.hmac_signature import Scheme
-from sync.billing.providers.parsing import ITEMS_MAX, LISTED, is_id
+from sync.billing.domain.model import FETCHED, Event, Order, Period, Scheduled, Subscription
+from sync.billing.providers import parsing
+from sync.billing.providers.base import ProviderPreview
+from sync.billing.providers.hmac_signature import Scheme, SignedWebhooks
+from sync.billing.providers.parsing import ITEMS_MAX, LISTED
 from sync.core import instants
 
 NAME = "paddle"
@@ -26,57 +26,45 @@ SIMULATED_PREFIX = "ntfsimevt_"
 """How event ids of Paddle's simulator begin; it runs in the live environment too."""
 
 
-class PaddleWebhooks:
+class PaddleWebhooks(SignedWebhooks):
     """The webhook adapter of Paddle Billing."""
 
     name = NAME
     metadata_field = "custom_data"
+    scheme = SCHEME
+    id_field = "event_id"
+    type_field = "event_type"
 
-    def verify(
-        self, body: bytes, headers: Mapping[str, str], secrets: Sequence[Secret], now_s: float, tolerance_s: float
-    ) -> Verification:
-        """Return who signed `body`; `tolerance_s` 0 turns the time check off. Never raises. See `SCHEME`."""
-        return hmac_signature.verify(SCHEME, body, headers, secrets, now_s, tolerance_s)
-
-    def parse(self, body: bytes, environment: str) -> Event | Unparsable:
-        """Return the event in a verified body of `environment`. Never raises."""
-        return parsing.parse_event(body, "event_id", "event_type", partial(_event, environment))
-
-
-def _event(environment: str, envelope: dict[str, Any], event_id: str, kind: str) -> Event:
-    occurred_ns = instants.parse(envelope.get("occurred_at"))
-    data = envelope.get("data")
-    if not isinstance(data, dict):
-        raise ValueError("data is not an object")
-    delivery_id = envelope.get("notification_id")
-    subscription: Subscription | None = None
-    subscription_id: str | None = None
-    updated_ns: int | None = None
-    ignored = ""
-    if kind.startswith("subscription."):
-        subscription = subscription_of(data)
-        subscription_id = subscription.id
-        updated_ns = _instant(data, "updated_at")
-    elif kind == "transaction.completed":
+    def read(self, environment: str, envelope: dict[str, Any], event_id: str, kind: str) -> Event:
+        """Return the event in an envelope."""
+        occurred_ns = instants.parse(envelope.get("occurred_at"))
+        data = envelope.get("data")
+        if not isinstance(data, dict):
+            raise ValueError("data is not an object")
+        delivery_id = envelope.get("notification_id")
+        event = Event(
+            NAME,
+            environment,
+            event_id,
+            kind,
+            Order.of(None, occurred_ns, event_id),
+            delivery_id=delivery_id if isinstance(delivery_id, str) else None,
+            customer_id=parsing.optional_id(data, "customer_id"),
+            simulated=event_id.startswith(SIMULATED_PREFIX),
+        )
+        if kind.startswith("subscription."):
+            event = replace(event, order=Order.of(_instant(data, "updated_at"), occurred_ns, event_id))
+            return parsing.with_subscription(event, subscription_of(data), data.get("custom_data"))
+        if kind != "transaction.completed":
+            return replace(event, ignored=f"events of type {kind[:60]} say nothing of entitlements")
         # Says nothing of entitlements itself, but joins the checkout's tenant to the subscription it made.
-        subscription_id = _optional_id(data, "subscription_id")
-        ignored = "a completed transaction is a hint: the subscription's own events carry the state"
-    else:
-        ignored = f"events of type {kind[:60]} say nothing of entitlements"
-    return Event(
-        provider=NAME,
-        environment=environment,
-        event_id=event_id,
-        type=kind,
-        order=Order.of(updated_ns, occurred_ns, event_id),
-        delivery_id=delivery_id if isinstance(delivery_id, str) else None,
-        tenant_id=_tenant_id(data) if not ignored or subscription_id else None,
-        customer_id=_optional_id(data, "customer_id"),
-        subscription_id=subscription_id,
-        simulated=event_id.startswith(SIMULATED_PREFIX),
-        subscription=subscription,
-        ignored=ignored,
-    )
+        subscription_id = parsing.optional_id(data, "subscription_id")
+        return replace(
+            event,
+            subscription_id=subscription_id,
+            tenant_id=parsing.tenant_id(data.get("custom_data")) if subscription_id else None,
+            ignored="a completed transaction is a hint: the subscription's own events carry the state",
+        )
 
 
 def fetched(data: object, environment: str, began_ns: int) -> Event:
@@ -87,18 +75,8 @@ def fetched(data: object, environment: str, began_ns: int) -> Event:
     """
     if not isinstance(data, dict):
         raise ValueError("data is not an object")
-    subscription = subscription_of(data)
-    return Event(
-        provider=NAME,
-        environment=environment,
-        event_id="",
-        type=FETCHED,
-        order=Order.fetched(_instant(data, "updated_at"), began_ns),
-        tenant_id=_tenant_id(data),
-        customer_id=subscription.customer_id,
-        subscription_id=subscription.id,
-        subscription=subscription,
-    )
+    event = Event(NAME, environment, "", FETCHED, Order.fetched(_instant(data, "updated_at"), began_ns))
+    return parsing.with_subscription(event, subscription_of(data), data.get("custom_data"))
 
 
 def read_preview(document: Mapping[str, object], subscription_id: str) -> ProviderPreview:
@@ -122,7 +100,7 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
     entries = data.get("items")
     if not isinstance(entries, list) or len(entries) > ITEMS_MAX:
         raise ValueError(f"data.items is not a list of at most {ITEMS_MAX}")
-    subscription_id = _optional_id(data, "id")
+    subscription_id = parsing.optional_id(data, "id")
     if subscription_id is None:
         raise ValueError("data.id is missing")
     period = data.get("current_billing_period")
@@ -131,7 +109,7 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
         status=status,
         # An item's status is not read: for a paused subscription official bodies say "active" and "inactive".
         items=tuple([parsing.item(entry) for entry in entries]),
-        customer_id=_optional_id(data, "customer_id"),
+        customer_id=parsing.optional_id(data, "customer_id"),
         period=_period(period) if period is not None else None,
         trial_ends_ns=_trial_ends_ns(data, entries) if status == "trialing" else None,
         scheduled=_scheduled(data.get("scheduled_change")),
@@ -167,21 +145,3 @@ def _scheduled(value: object) -> Scheduled | None:
 def _instant(data: Mapping[str, Any], name: str) -> int | None:
     value = data.get(name)
     return None if value is None else instants.parse(value)
-
-
-def _optional_id(data: Mapping[str, Any], name: str) -> str | None:
-    value = data.get(name)
-    if value is None:
-        return None
-    if not is_id(value):
-        raise ValueError(f"data.{name} is not an id")
-    return value
-
-
-def _tenant_id(data: Mapping[str, Any]) -> str | None:
-    """What the seller put into custom_data.tenant_id at checkout, as text; None where there is nothing of use."""
-    custom = data.get("custom_data")
-    value = custom.get("tenant_id") if isinstance(custom, dict) else None
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return value if isinstance(value, str) and value else None

@@ -8,15 +8,15 @@ Source: https://docs.stripe.com/webhooks and https://docs.stripe.com/api/subscri
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from planwire_client.core.topic import LIVE
-from sync.billing.domain.model import FETCHED, Event, Order, Period, Scheduled, Subscription, Unparsable
-from sync.billing.providers import hmac_signature, parsing
-from sync.billing.providers.base import ProviderPreview, Secret, Verification
-from sync.billing.providers.hmac_signature import Scheme
+from sync.billing.domain.model import FETCHED, Event, Order, Period, Scheduled, Subscription
+from sync.billing.providers import parsing
+from sync.billing.providers.base import ProviderPreview
+from sync.billing.providers.hmac_signature import Scheme, SignedWebhooks
 from sync.billing.providers.parsing import ITEMS_MAX, LISTED, is_id
 from sync.core import instants
 
@@ -51,66 +51,45 @@ PRORATIONS = {
 """Our billing modes in Stripe's `proration_behavior`. Full charges without proration are not Stripe's."""
 
 
-class StripeWebhooks:
+class StripeWebhooks(SignedWebhooks):
     """The webhook adapter of Stripe Billing."""
 
     name = NAME
     metadata_field = "metadata"
+    scheme = SCHEME
 
-    def verify(
-        self, body: bytes, headers: Mapping[str, str], secrets: Sequence[Secret], now_s: float, tolerance_s: float
-    ) -> Verification:
-        """Return who signed `body`; `tolerance_s` 0 turns the time check off. Never raises. See `SCHEME`."""
-        return hmac_signature.verify(SCHEME, body, headers, secrets, now_s, tolerance_s)
-
-    def parse(self, body: bytes, environment: str) -> Event | Unparsable:
-        """Return the event in a verified body of `environment`. Never raises."""
-        return parsing.parse_event(body, "id", "type", partial(_event, environment))
-
-
-def _event(environment: str, event: dict[str, Any], event_id: str, kind: str) -> Event:
-    livemode = event.get("livemode")
-    # Thin events have no data.object, and their `created` is a text.
-    created = event.get("created")
-    occurred_ns = instants.parse(created) if isinstance(created, str) else _instant(created, "created")
-    order = Order.of(None, occurred_ns, event_id)
-    data = event.get("data")
-    body = data.get("object") if isinstance(data, dict) else None
-    subscription: Subscription | None = None
-    subscription_id = customer_id = tenant_id = None
-    ignored = ""
-    if event.get("object") == THIN or "related_object" in event:
-        subscription_id = _related(event.get("related_object"), kind)
-        if subscription_id is None:
-            ignored = f"events of type {kind[:60]} are not about a subscription"
-    elif kind.startswith("customer.subscription."):
-        if not isinstance(body, dict):
-            raise ValueError("data.object is not an object")
-        subscription_id = _optional_id(body.get("id"))
-        if subscription_id is None or not has_more_items(body):
-            subscription = subscription_of(body)
-            customer_id, tenant_id = subscription.customer_id, _tenant_id(body)
-    elif kind == "checkout.session.completed" and isinstance(body, dict):
-        # Says nothing of entitlements itself, but joins the checkout's tenant to the subscription it made.
-        subscription_id, customer_id = _optional_id(body.get("subscription")), _optional_id(body.get("customer"))
-        tenant_id = _tenant_id(body) or _text(body.get("client_reference_id"))
-        ignored = "a completed checkout is a hint: the subscription's own events carry the state"
-    else:
-        ignored = f"events of type {kind[:60]} say nothing of entitlements"
-    return Event(
-        provider=NAME,
-        environment=environment,
-        event_id=event_id,
-        type=kind,
-        order=order,
-        tenant_id=tenant_id,
-        customer_id=customer_id,
-        subscription_id=subscription_id,
+    def read(self, environment: str, envelope: dict[str, Any], event_id: str, kind: str) -> Event:
+        """Return the event in an envelope."""
+        # Thin events have no data.object, and their `created` is a text.
+        created = envelope.get("created")
+        occurred_ns = instants.parse(created) if isinstance(created, str) else instant(created, "created")
         # A test-mode event signed with a live secret cannot be; one that says so is about nothing real.
-        simulated=livemode is False,
-        subscription=subscription,
-        ignored=ignored,
-    )
+        is_test = envelope.get("livemode") is False
+        order = Order.of(None, occurred_ns, event_id)
+        event = Event(NAME, environment, event_id, kind, order, simulated=is_test)
+        data = envelope.get("data")
+        body = data.get("object") if isinstance(data, dict) else None
+        if envelope.get("object") == THIN or "related_object" in envelope:
+            subscription_id = _related(envelope.get("related_object"), kind)
+            ignored = "" if subscription_id else f"events of type {kind[:60]} are not about a subscription"
+            return replace(event, subscription_id=subscription_id, ignored=ignored)
+        if kind.startswith("customer.subscription."):
+            if not isinstance(body, dict):
+                raise ValueError("data.object is not an object")
+            subscription_id = parsing.optional_id(body, "id")
+            if subscription_id is not None and has_more_items(body):
+                return replace(event, subscription_id=subscription_id)
+            return parsing.with_subscription(event, subscription_of(body), body.get("metadata"))
+        if kind != "checkout.session.completed" or not isinstance(body, dict):
+            return replace(event, ignored=f"events of type {kind[:60]} say nothing of entitlements")
+        # Says nothing of entitlements itself, but joins the checkout's tenant to the subscription it made.
+        return replace(
+            event,
+            tenant_id=parsing.tenant_id(body.get("metadata")) or parsing.tenant_id(body, "client_reference_id"),
+            customer_id=parsing.optional_id(body, "customer"),
+            subscription_id=parsing.optional_id(body, "subscription"),
+            ignored="a completed checkout is a hint: the subscription's own events carry the state",
+        )
 
 
 def fetched(data: object, environment: str, began_ns: int) -> Event:
@@ -123,19 +102,8 @@ def fetched(data: object, environment: str, began_ns: int) -> Event:
         raise ValueError("the answer is not an object")
     if data.get("livemode") is False and environment == LIVE:
         raise ValueError(f"the subscription is of test mode, and the environment is {LIVE}")
-    body = subscription_of(data)
-    return Event(
-        provider=NAME,
-        environment=environment,
-        event_id="",
-        type=FETCHED,
-        order=Order.fetched(None, began_ns),
-        tenant_id=_tenant_id(data),
-        customer_id=body.customer_id,
-        subscription_id=body.id,
-        subscription=body,
-        unstamped=True,
-    )
+    event = Event(NAME, environment, "", FETCHED, Order.fetched(None, began_ns), unstamped=True)
+    return parsing.with_subscription(event, subscription_of(data), data.get("metadata"))
 
 
 def subscription_of(data: Mapping[str, Any]) -> Subscription:
@@ -161,9 +129,9 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
         id=subscription_id,
         status=neutral,
         items=tuple([parsing.item(entry, price_is_id=True) for entry in entries]),
-        customer_id=_optional_id(data.get("customer")),
+        customer_id=parsing.optional_id(data, "customer"),
         period=_period(data, entries),
-        trial_ends_ns=_instant(trial_end, "trial_end") if neutral == "trialing" and trial_end is not None else None,
+        trial_ends_ns=instant(trial_end, "trial_end") if neutral == "trialing" and trial_end is not None else None,
         scheduled=_scheduled(data) if neutral != "canceled" else None,
     )
 
@@ -204,7 +172,7 @@ def _period(data: Mapping[str, Any], entries: list[Any]) -> Period | None:
     """The billing period: of the subscription in older API versions, of its items in newer ones (the soonest end)."""
     spans = [data, *entries]
     found = [
-        Period(_instant(span["current_period_start"], "period"), _instant(span["current_period_end"], "period"))
+        Period(instant(span["current_period_start"], "period"), instant(span["current_period_end"], "period"))
         for span in spans
         if span.get("current_period_start") is not None and span.get("current_period_end") is not None
     ]
@@ -216,32 +184,15 @@ def _scheduled(data: Mapping[str, Any]) -> Scheduled | None:
     if cancel_at is None and data.get("cancel_at_period_end"):
         period = _period(data, data["items"]["data"])
         return Scheduled("cancel", period.ends_ns) if period is not None else None
-    return None if cancel_at is None else Scheduled("cancel", _instant(cancel_at, "cancel_at"))
+    return None if cancel_at is None else Scheduled("cancel", instant(cancel_at, "cancel_at"))
 
 
-def _instant(value: object, name: str) -> int:
-    """Nanoseconds of Stripe's whole seconds."""
+def instant(value: object, name: str) -> int:
+    """Return the nanoseconds of Stripe's whole seconds.
+
+    Raises:
+        ValueError: `value` is no Unix time; `name` says where it is.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**33:
         raise ValueError(f"{name} is no Unix time")
     return value * 1_000_000_000
-
-
-def _optional_id(value: object) -> str | None:
-    """An id, given as such or as an expanded object."""
-    if isinstance(value, dict):
-        value = value.get("id")
-    if value is None:
-        return None
-    if not is_id(value):
-        raise ValueError("an id is none")
-    return value
-
-
-def _tenant_id(data: Mapping[str, Any]) -> str | None:
-    """What the seller put into metadata.tenant_id."""
-    metadata = data.get("metadata")
-    return _text(metadata.get("tenant_id")) if isinstance(metadata, dict) else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None

@@ -161,7 +161,7 @@ class TestEvents:
             (envelope(body(items=[])), "items.data"),
             (envelope(body(items={"data": [{}]})), "no price.id"),
             (envelope(body(items={"data": [{"price": "p", "quantity": -1}]})), "quantity of p"),
-            (envelope(body(customer=5)), "an id is none"),
+            (envelope(body(customer=5)), "customer is not an id"),
         ],
     )
     def test_unparsable(self, raw: bytes, problem: str) -> None:

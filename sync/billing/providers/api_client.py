@@ -1,0 +1,197 @@
+"""What the API clients of all providers share: the rate limit, the patience of callers, and single flight.
+
+Single flight: fetches of one subscription run one at a time, and callers share a request that has not begun yet.
+Retries are up to the callers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, TypeVar
+
+import orjson
+
+from sync.billing.domain.model import Event
+from sync.billing.providers.base import ProviderEvent, ProviderRejected, ProviderUnavailable, RateLimiter
+from sync.billing.providers.parsing import is_id
+from sync.store.keyed_lock import KeyedLock
+
+T = TypeVar("T")
+
+TIMEOUT_S = 10.0
+"""How long one call may take to connect, and between bytes."""
+
+AWAY_S = 5.0
+"""For how long nobody asks after an API could not be reached."""
+
+
+class Throttled(ProviderUnavailable):
+    """The provider says that it is asked too often, and for how long nobody should ask."""
+
+    def __init__(self, retry_s: float) -> None:
+        super().__init__("it says that it is asked too often", retry_s)
+
+
+def away(reason: str) -> ProviderUnavailable:
+    """Return the error of an API that is away or out of order: nobody asks it for a while."""
+    return ProviderUnavailable(reason, AWAY_S)
+
+
+def unreadable(problem: object) -> ProviderUnavailable:
+    """Return the error of an answer that came and cannot be read."""
+    return ProviderUnavailable(f"its answer cannot be read: {problem}")
+
+
+class ApiClient(ABC):
+    """The API of one environment of a provider. A subclass implements `_fetch` and the other calls.
+
+    Args:
+        fetched: makes an event of a subscription (data, environment, when its request began); may raise ValueError.
+    """
+
+    def __init__(
+        self,
+        environment: str,
+        rate_limiter: RateLimiter,
+        now_ns: Callable[[], int],
+        fetched: Callable[[object, str, int], Event],
+    ) -> None:
+        self._environment = environment
+        self._rate_limiter = rate_limiter
+        self._now_ns = now_ns
+        self._fetched = fetched
+        self._locks = KeyedLock()
+        self._waiting: dict[str, asyncio.Future[Event]] = {}
+
+    @abstractmethod
+    async def _fetch(self, subscription_id: str, patience_s: float) -> Event:
+        """Return the subscription by a request that begins now; the rate limit has been asked."""
+
+    async def fetch(self, subscription_id: str, patience_s: float, *, background: bool = False) -> Event:
+        """Return the subscription as the provider has it, by a request begun after this call.
+
+        Callers share a request only until it begins, so that the answer is never older than any of their questions.
+        At most one request per subscription runs at a time.
+
+        Raises:
+            ProviderUnavailable: not within `patience_s`.
+            ProviderRejected: it is not there (`not_found`), or the key does not suffice.
+        """
+        async with within(patience_s):
+            waiting = self._waiting.get(subscription_id)
+            if waiting is not None:
+                return await asyncio.shield(waiting)
+            return await self._lead(subscription_id, patience_s, background)
+
+    async def _lead(self, subscription_id: str, patience_s: float, background: bool) -> Event:
+        answer = self._waiting[subscription_id] = asyncio.get_running_loop().create_future()
+        try:
+            async with self._locks.of(subscription_id):
+                await self._rate_limiter.acquire(patience_s, background=background)
+                del self._waiting[subscription_id]
+                event = await self._fetch(subscription_id, patience_s)
+        except (ProviderUnavailable, ProviderRejected) as error:
+            answer.set_exception(error)
+            raise
+        else:
+            answer.set_result(event)
+            return event
+        finally:
+            if self._waiting.get(subscription_id) is answer:
+                del self._waiting[subscription_id]
+            if not answer.done():
+                answer.set_exception(ProviderUnavailable("the caller whose request was shared gave up"))
+            # Mark the exception as retrieved: there may be no other caller.
+            answer.exception()
+
+    async def _limited(
+        self, patience_s: float | None, call: Callable[[], Awaitable[T]], *, background: bool = False
+    ) -> T:
+        """Return what `call` answers. An API that is away is left alone for a while; one that answers is not.
+
+        Args:
+            patience_s: how long the rate limit may hold the call up; None: it lets the call begin already.
+        """
+        if patience_s is not None:
+            await self._rate_limiter.acquire(patience_s, background=background)
+        try:
+            answer = await call()
+        except (ProviderUnavailable, ProviderRejected) as error:
+            if isinstance(error, ProviderUnavailable) and error.retry_s:
+                await self._rate_limiter.pause(error.retry_s, throttled=isinstance(error, Throttled))
+            else:
+                await self._rate_limiter.resume()
+            raise
+        await self._rate_limiter.resume()
+        return answer
+
+    def _read(self, data: object, began_ns: int) -> Event:
+        """Return the subscription that the API answered to a request begun at `began_ns`."""
+        with readable():
+            return self._fetched(data, self._environment, began_ns)
+
+
+@contextlib.contextmanager
+def readable() -> Iterator[None]:
+    """Raise ProviderUnavailable where the block finds an answer that cannot be read (ValueError)."""
+    try:
+        yield
+    except ValueError as error:
+        raise unreadable(error) from error
+
+
+def check_status(status: int, retry_after_s: float) -> None:
+    """Return if an answer with this HTTP status says something of what was asked.
+
+    Args:
+        retry_after_s: for how long nobody should ask after a 429.
+
+    Raises:
+        ProviderUnavailable: it does not.
+    """
+    if status == 429:
+        raise Throttled(retry_after_s)
+    if status >= 500:
+        raise away(f"it answered {status}")
+
+
+def listed_events(
+    entries: list[Any], id_field: str, occurred_ns: Callable[[dict[str, Any]], int]
+) -> list[ProviderEvent]:
+    """Return the entries of one page of a provider's list of events.
+
+    An entry without a readable time counts as long past, so that the inbox keeps and shows it. One without an id is
+    left out: nothing could be read on behind it.
+
+    Args:
+        occurred_ns: returns an entry's time; may raise ValueError.
+
+    Raises:
+        ProviderUnavailable: no entry has an id.
+    """
+    found: list[ProviderEvent] = []
+    for entry in entries:
+        event_id = entry.get(id_field) if isinstance(entry, dict) else None
+        if not is_id(event_id):
+            continue
+        try:
+            at_ns = occurred_ns(entry)
+        except ValueError:
+            at_ns = 0
+        found.append(ProviderEvent(event_id, at_ns, orjson.dumps(entry)))
+    if entries and not found:
+        raise unreadable("no event has an id")
+    return found
+
+
+@contextlib.asynccontextmanager
+async def within(patience_s: float) -> AsyncIterator[None]:
+    """Raise ProviderUnavailable where the block takes longer than `patience_s`."""
+    try:
+        async with asyncio.timeout(patience_s):
+            yield
+    except TimeoutError:
+        raise ProviderUnavailable(f"no answer within {patience_s:g} s") from None
