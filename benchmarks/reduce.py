@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks import rig
 from sync.billing.catalog import catalog
+from sync.billing.domain.evaluation import Setting
 from sync.billing.domain.model import NOTHING, Event, Item, Order, Period, Scheduled, Subscription
 from sync.billing.domain.projection import Projected, project
 from sync.billing.domain.reducer import Reduced, reduce
@@ -54,6 +55,7 @@ def history(prices: tuple[str, str], subscriptions: int) -> list[Event]:
 
 def rate(plans: catalog.Catalog, events: list[Event], tenants: int) -> float:
     """Return events a second over so many tenants with these events each."""
+    setting = Setting(plans, "live", (), START_NS)
     began = time.perf_counter()
     for _ in range(tenants):
         facts = NOTHING
@@ -61,7 +63,7 @@ def rate(plans: catalog.Catalog, events: list[Event], tenants: int) -> float:
             result = reduce(facts, event)
             assert isinstance(result, Reduced)
             facts = result.facts
-            assert isinstance(project(facts, plans, "live", START_NS), Projected)
+            assert isinstance(project(facts, setting), Projected)
     return tenants * len(events) / (time.perf_counter() - began)
 
 

@@ -69,8 +69,7 @@ async def state(store: Store, topic: str = "tenant:acme") -> Any:
 
 
 def planned(services: BillingServices, facts: Facts, request: ChangeRequest) -> ScheduledPlanChange:
-    catalog, modes = services.catalog_watcher.current, {"stripe": PRORATIONS}
-    return plan_change(facts, request, catalog, "live", time.time_ns(), modes)
+    return plan_change(facts, request, services.setting("live"), {"stripe": PRORATIONS})
 
 
 async def receive(services: BillingServices, event: dict[str, Any]) -> str:

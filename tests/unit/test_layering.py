@@ -125,7 +125,6 @@ PURE = [
     "sync.billing.domain.reducer",
     "sync.billing.domain.scheduled_changes",
     "sync.billing.domain.tenant_resolution",
-    "sync.billing.domain.wakeups",
     "sync.billing.providers.base",
     "sync.billing.providers.hmac_signature",
     "sync.billing.providers.parsing",

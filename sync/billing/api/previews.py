@@ -139,8 +139,7 @@ class Previews(BillingOperations):
         return (await reprojection.refresh(asked.environment, asked.topic, Refresh(cause, [event]))).result
 
     def _foresee(self, snapshot: Snapshot, asked: Asked, change: PreviewRequest) -> Preview:
-        catalog, now_ns = self._services.catalog_watcher.current, self._services.now_ns()
-        return preview(facts_of(snapshot), change, catalog, asked.environment, now_ns)
+        return preview(facts_of(snapshot), change, self._services.setting(asked.environment))
 
     def _client(self, asked: Asked, foreseen: Preview, cancel: str) -> ProviderClient:
         if cancel:

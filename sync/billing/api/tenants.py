@@ -107,8 +107,7 @@ class Tenants(BillingOperations):
         made: list[ScheduledPlanChange] = []
 
         def change(facts: Facts) -> Facts:
-            catalog, now_ns = services.catalog_watcher.current, services.now_ns()
-            made[:] = [plan_change(facts, request, catalog, asked.environment, now_ns, modes)]
+            made[:] = [plan_change(facts, request, services.setting(asked.environment), modes)]
             return replace(facts, scheduled_change=made[0])
 
         changed = await self.change(asked, "scheduled_change.set", change, if_version=body.if_version)

@@ -5,36 +5,27 @@ It calls the reducer, then the projection; `services.committer` reads the facts 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
 import orjson
 
-from sync.billing.catalog.catalog import Catalog
 from sync.billing.domain.drift import Drift
+from sync.billing.domain.evaluation import Setting, without_void_change
 from sync.billing.domain.model import NOTHING, Event, Facts
 from sync.billing.domain.outcome import ERASED, ERASED_REASON, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.overrides import active_overrides
 from sync.billing.domain.preview import check_awaited
-from sync.billing.domain.projection import State, Unprojectable, publishable
+from sync.billing.domain.projection import Projected, State, Unprojectable, project
 from sync.billing.domain.reducer import Reduced, Stale, Unusable, merge_fetched, reduce
-from sync.billing.domain.wakeups import next_wakeup_us
 from sync.core import instants
 
+ASK_AGAIN_MIN_S, ASK_AGAIN_MAX_S = 10, 900
+"""Bounds of the wait before the provider is asked again about an overdue change: half of how long it is overdue."""
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What a decision depends on besides the tenant.
-
-    Attributes:
-        askable: the providers that can be asked, each with its environment.
-    """
-
-    catalog: Catalog
-    environment: str
-    askable: Collection[tuple[str, str]]
-    now_ns: int
+EXECUTE_AGAIN_S = 300
+"""Wait before the provider is asked again to make a scheduled change that it refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +119,47 @@ def _merged(facts: Facts, fetched: Sequence[Event]) -> tuple[Facts, str]:
 
 def _conclude(topic: str, before: Facts, after: Facts, setting: Setting, note: str = "") -> Decided | Unprojectable:
     """Return what can be published of the new facts, and whether an awaited preview came out otherwise."""
-    now_ns, now_us = setting.now_ns, setting.now_ns // 1000
-    result = publishable(after, setting.catalog, setting.environment, now_ns)
-    if isinstance(result, Unprojectable):
-        return result
-    facts, differing = check_awaited(before, result.facts, result.projected, now_ns)
+    after, dropped = without_void_change(after, setting)
+    projected = project(after, setting)
+    if isinstance(projected, Unprojectable):
+        return projected
+    facts, differing = check_awaited(before, after, projected, setting.now_ns)
     missed = None
     if differing and before.awaited_preview is not None:
         here = {str(entry["path"]): entry.get("from") for entry in differing}
         there = {str(entry["path"]): entry.get("to") for entry in differing}
-        missed = Drift("preview", topic, before.awaited_preview.preview_id, "landed", now_us, here, there)
-    wake_us = next_wakeup_us(result.projected, facts, setting.environment, setting.askable, now_us)
-    return Decided(facts, result.projected.state, wake_us, note or result.dropped, missed)
+        preview_id = before.awaited_preview.preview_id
+        missed = Drift("preview", topic, preview_id, "landed", setting.now_ns // 1000, here, there)
+    return Decided(facts, projected.state, next_wakeup_us(projected, facts, setting), note or dropped, missed)
+
+
+def next_wakeup_us(projected: Projected, facts: Facts, setting: Setting) -> int | None:
+    """Return when a topic must be evaluated again without an event, in microseconds since 1970, or None for never.
+
+    That is when its state may change, when an askable provider is due to be asked about it again, or when it is due to
+    be asked for a scheduled change.
+    """
+    now_us, due_us = setting.now_ns // 1000, []
+    if projected.valid_until_ns is not None:
+        due_us.append(_rounded_up_us(projected.valid_until_ns))
+    if any(environment == setting.environment for _, environment in setting.askable):
+        change = facts.scheduled_change
+        entry = None if change is None else facts.subscriptions.get(change.subscription)
+        is_askable = entry is not None and (entry.provider, setting.environment) in setting.askable
+        if change is not None and not change.executed and is_askable:
+            # Not tried yet: at its time, even if that is now, because a bill locks the subscription soon after.
+            again_s = EXECUTE_AGAIN_S if change.problem else 0
+            due_us.append(max(_rounded_up_us(change.execute_ns), now_us + again_s * 1_000_000))
+        pending = projected.state.get("pending")
+        if pending is not None:
+            half_s = (now_us - instants.parse(pending["since"]) // 1000) / 2_000_000
+            due_us.append(now_us + int(min(max(half_s, ASK_AGAIN_MIN_S), ASK_AGAIN_MAX_S) * 1_000_000))
+    return min(due_us, default=None)
+
+
+def _rounded_up_us(ns: int) -> int:
+    """Return the instant in microseconds: a timer must not fire before it."""
+    return -(-ns // 1000)
 
 
 def event_cause(event: Event, fetched: Event | None, received_us: int, facts: Facts, now_ns: int) -> bytes:

@@ -5,12 +5,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from sync.billing.catalog.catalog import Addon, Catalog, Plan, Policy
 from sync.billing.domain.model import LIVE_STATUSES, Facts, Item, ScheduledPlanChange, SubscriptionFacts
 from sync.core import instants
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a tenant's state depends on besides its facts.
+
+    Attributes:
+        askable: the providers that can be asked, each with its environment.
+    """
+
+    catalog: Catalog
+    environment: str
+    askable: Collection[tuple[str, str]]
+    now_ns: int
 
 
 @dataclass(slots=True)
@@ -22,6 +36,8 @@ class EvaluatedSubscription:
         scheduled: the coming change as the public state shows it.
         awaiting_since_ns: since when the provider's word about a change that has fallen due is missing.
         plan, quantity, addons: what its items buy.
+        instants_ns: when it changes by time alone.
+        unknown: the price ids of its items that the catalog does not know.
     """
 
     key: str
@@ -33,47 +49,35 @@ class EvaluatedSubscription:
     plan: Plan | None = None
     quantity: int = 0
     addons: list[tuple[Addon, int]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Findings:
-    """What evaluating finds beside the subscriptions: instants of change by time alone, and unknown price ids."""
-
     instants_ns: list[int] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
 
-def evaluate_all(
-    facts: Facts, catalog: Catalog, environment: str, now_ns: int, findings: Findings
-) -> list[EvaluatedSubscription]:
-    """Return every subscription at `now_ns`; what is found beside them is added to `findings`."""
-    evaluated = []
-    for key, entry in facts.subscriptions.items():
-        subscription = _under_policy(key, entry, catalog.policy, now_ns, findings)
-        if subscription.live:
-            prices = catalog.prices(entry.provider, environment)
-            _buy(subscription, entry.subscription.items, prices, findings)
-            change = facts.scheduled_change
-            if change is not None and change.subscription == key:
-                _apply_scheduled_change(subscription, change, catalog, prices, now_ns, findings)
-        evaluated.append(subscription)
+def evaluate(key: str, facts: Facts, setting: Setting) -> EvaluatedSubscription:
+    """Return one subscription at the setting's instant."""
+    entry = facts.subscriptions[key]
+    evaluated = _under_policy(key, entry, setting)
+    if evaluated.live:
+        _buy(evaluated, entry.subscription.items, entry.provider, setting)
+        change = facts.scheduled_change
+        if change is not None and change.subscription == key:
+            _apply_scheduled_change(evaluated, change, entry.provider, setting)
     return evaluated
 
 
-def overdue_subscriptions(facts: Facts, policy: Policy, now_ns: int) -> list[str]:
-    """Return the keys of the subscriptions that a change was due for by `now_ns`: their provider knows its outcome."""
+def overdue_subscriptions(facts: Facts, setting: Setting) -> list[str]:
+    """Return the keys of the subscriptions that a change was due for: their provider knows its outcome."""
     found = []
     for key, entry in facts.subscriptions.items():
-        findings = Findings()
-        _under_policy(key, entry, policy, now_ns, findings)
+        instants_ns = _under_policy(key, entry, setting).instants_ns
         if facts.scheduled_change is not None and facts.scheduled_change.subscription == key:
-            findings.instants_ns.append(facts.scheduled_change.effective_ns)
-        if any(instant_ns <= now_ns for instant_ns in findings.instants_ns):
+            instants_ns.append(facts.scheduled_change.effective_ns)
+        if any(instant_ns <= setting.now_ns for instant_ns in instants_ns):
             found.append(key)
     return found
 
 
-def without_void_change(facts: Facts, catalog: Catalog, environment: str, now_ns: int) -> tuple[Facts, str]:
+def without_void_change(facts: Facts, setting: Setting) -> tuple[Facts, str]:
     """Return the facts without a scheduled plan change that is done or void, and why it was dropped ("": it was not).
 
     It is void once its subscription ends, or is to end before it; once the plan is above the kept one; and once the
@@ -85,33 +89,27 @@ def without_void_change(facts: Facts, catalog: Catalog, environment: str, now_ns
     entry = facts.subscriptions.get(change.subscription)
     reason = "its subscription has ended"
     if entry is not None and entry.subscription.status != "canceled":
-        findings = Findings()
-        prices = catalog.prices(entry.provider, environment)
-        shown = EvaluatedSubscription(change.subscription, entry.subscription.status, True)
-        kept = EvaluatedSubscription(change.subscription, entry.subscription.status, True)
-        _buy(shown, entry.subscription.items, prices, findings)
-        _buy(kept, change.keep, prices, findings)
-        target, coming = catalog.plans.get(change.plan), entry.subscription.scheduled
-        if findings.unknown or target is None:
+        shown = _bought(entry.subscription.items, entry.provider, setting)
+        kept = _bought(change.keep, entry.provider, setting)
+        target, coming = setting.catalog.plans.get(change.plan), entry.subscription.scheduled
+        if shown.unknown or kept.unknown or target is None:
             return facts, ""  # a price that left the catalog is no reason to drop the change
         reason = _void_reason(shown.plan, kept.plan, target, change)
         if coming is not None and coming.action == "cancel" and coming.effective_ns <= change.effective_ns:
             reason = "its subscription is to be canceled"
-        elif now_ns >= change.effective_ns and _is(shown.plan, target):
+        elif setting.now_ns >= change.effective_ns and _is(shown.plan, target):
             reason = "it is done"
     if not reason:
         return facts, ""
     return replace(facts, scheduled_change=None), f"the scheduled change to {change.plan} is dropped: {reason}"
 
 
-def _under_policy(
-    key: str, entry: SubscriptionFacts, policy: Policy, now_ns: int, findings: Findings
-) -> EvaluatedSubscription:
+def _under_policy(key: str, entry: SubscriptionFacts, setting: Setting) -> EvaluatedSubscription:
     """Return what the newest body means now, without what its items buy."""
-    body = entry.subscription
+    body, policy, now_ns = entry.subscription, setting.catalog.policy, setting.now_ns
     evaluated = EvaluatedSubscription(key, body.status, body.status in LIVE_STATUSES)
     if body.status == "trialing" and body.trial_ends_ns is not None:
-        findings.instants_ns.append(body.trial_ends_ns)
+        evaluated.instants_ns.append(body.trial_ends_ns)
         if now_ns >= body.trial_ends_ns:
             evaluated.awaiting_since_ns = body.trial_ends_ns
             if policy.overdue["trial"] == "apply":
@@ -122,30 +120,25 @@ def _under_policy(
         since_ns = entry.past_due_since_ns
         assert since_ns is not None
         evaluated.grace_ends_ns = since_ns + policy.grace_ns
-        findings.instants_ns.append(evaluated.grace_ends_ns)
+        evaluated.instants_ns.append(evaluated.grace_ends_ns)
         evaluated.live = now_ns < evaluated.grace_ends_ns
     if body.scheduled is not None and body.status != "canceled":
-        _apply_provider_schedule(evaluated, entry, policy, now_ns, findings)
+        _apply_provider_schedule(evaluated, entry, policy, now_ns)
     return evaluated
 
 
 def _apply_provider_schedule(
-    evaluated: EvaluatedSubscription, entry: SubscriptionFacts, policy: Policy, now_ns: int, findings: Findings
+    evaluated: EvaluatedSubscription, entry: SubscriptionFacts, policy: Policy, now_ns: int
 ) -> None:
     """Show the change that the provider makes by itself; once it is overdue, do as the policy says."""
     assert entry.subscription.scheduled is not None
     action, effective_ns, resume_ns = entry.subscription.scheduled
-    findings.instants_ns.append(effective_ns)
+    evaluated.instants_ns.append(effective_ns)
     overdue = now_ns >= effective_ns
-    shown: dict[str, object] = {
-        "action": action,
-        "effective_at": instants.text(effective_ns),
-        "source": "provider",
-        "overdue": overdue,
-    }
+    shown = {"action": action, "effective_at": instants.text(effective_ns)}
+    evaluated.scheduled = {**shown, "source": "provider", "overdue": overdue}
     if resume_ns is not None:
-        shown["resume_at"] = instants.text(resume_ns)
-    evaluated.scheduled = shown
+        evaluated.scheduled["resume_at"] = instants.text(resume_ns)
     if not overdue:
         return
     evaluated.awaiting_since_ns = effective_ns
@@ -155,66 +148,57 @@ def _apply_provider_schedule(
         evaluated.status, evaluated.live = "canceled", False
     elif action == "pause":
         if resume_ns is not None:
-            findings.instants_ns.append(resume_ns)
+            evaluated.instants_ns.append(resume_ns)
         if resume_ns is None or now_ns < resume_ns or policy.overdue["resume"] != "apply":
             evaluated.status, evaluated.live = "paused", False
     elif evaluated.status == "paused":
         evaluated.status, evaluated.live = "active", True
 
 
-def _buy(
-    evaluated: EvaluatedSubscription, items: tuple[Item, ...], prices: Mapping[str, Plan | Addon], findings: Findings
-) -> None:
+def _bought(items: tuple[Item, ...], provider: str, setting: Setting) -> EvaluatedSubscription:
+    """Return what items buy, and nothing else."""
+    bought = EvaluatedSubscription("", "", live=True)
+    _buy(bought, items, provider, setting)
+    return bought
+
+
+def _buy(evaluated: EvaluatedSubscription, items: tuple[Item, ...], provider: str, setting: Setting) -> None:
     """Add what the items buy: the highest plan with its quantity, and every add-on. The items' order is irrelevant."""
+    prices = setting.catalog.prices(provider, setting.environment)
     for price_id, quantity in items:
         offer = prices.get(price_id)
         if offer is None:
-            findings.unknown.append(price_id)
+            evaluated.unknown.append(price_id)
         elif isinstance(offer, Addon):
             evaluated.addons.append((offer, quantity))
-        elif evaluated.plan is None or _outranks(offer, evaluated.plan):
+        elif evaluated.plan is None or (-offer.rank, offer.key) < (-evaluated.plan.rank, evaluated.plan.key):
             evaluated.plan, evaluated.quantity = offer, quantity
         elif offer.key == evaluated.plan.key:
             evaluated.quantity += quantity
 
 
-def _outranks(offer: Plan, plan: Plan) -> bool:
-    return offer.rank > plan.rank or (offer.rank == plan.rank and offer.key < plan.key)
-
-
 def _apply_scheduled_change(
-    evaluated: EvaluatedSubscription,
-    change: ScheduledPlanChange,
-    catalog: Catalog,
-    prices: Mapping[str, Plan | Addon],
-    now_ns: int,
-    findings: Findings,
+    evaluated: EvaluatedSubscription, change: ScheduledPlanChange, provider: str, setting: Setting
 ) -> None:
     """Apply an app-held plan change: the kept items until its time, its plan after it."""
-    target = catalog.plans.get(change.plan)
-    kept = EvaluatedSubscription(evaluated.key, evaluated.status, evaluated.live)
-    _buy(kept, change.keep, prices, findings)
+    target, kept = setting.catalog.plans.get(change.plan), _bought(change.keep, provider, setting)
+    evaluated.unknown += kept.unknown
     if target is None or kept.plan is None:
         return
-    overdue = now_ns >= change.effective_ns
+    overdue = setting.now_ns >= change.effective_ns
     if _void_reason(evaluated.plan, kept.plan, target, change) or (overdue and _is(evaluated.plan, target)):
         return
-    findings.instants_ns.append(change.effective_ns)
+    evaluated.instants_ns.append(change.effective_ns)
     if not _is(evaluated.plan, kept.plan):
         evaluated.plan, evaluated.quantity, evaluated.addons = kept.plan, kept.quantity, kept.addons
     if overdue:
         evaluated.awaiting_since_ns = change.effective_ns
-        if catalog.policy.overdue["change_plan"] == "apply":
+        if setting.catalog.policy.overdue["change_plan"] == "apply":
             evaluated.plan = target
     coming = evaluated.scheduled
     if coming is None or instants.parse(str(coming["effective_at"])) > change.effective_ns:
-        evaluated.scheduled = {
-            "action": "change_plan",
-            "plan": target.key,
-            "effective_at": instants.text(change.effective_ns),
-            "source": "app",
-            "overdue": overdue,
-        }
+        shown = {"action": "change_plan", "plan": target.key, "effective_at": instants.text(change.effective_ns)}
+        evaluated.scheduled = {**shown, "source": "app", "overdue": overdue}
         if change.problem:
             evaluated.scheduled["problem"] = change.problem
 

@@ -8,12 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from sync.billing.catalog.catalog import Catalog
-from sync.billing.domain.model import ENTITLEMENTS, AwaitedPreview, Event, Facts, Item, Order, Scheduled, Subscription
+from sync.billing.domain.evaluation import Setting, without_void_change
+from sync.billing.domain.model import (
+    ENTITLEMENTS,
+    AwaitedPreview,
+    Event,
+    Facts,
+    Item,
+    Order,
+    Scheduled,
+    Subscription,
+    SubscriptionFacts,
+)
 from sync.billing.domain.outcome import ChangeRejected
-from sync.billing.domain.projection import Projected, State, Unprojectable, publishable
+from sync.billing.domain.projection import Projected, State, Unprojectable, project
 from sync.billing.domain.reducer import Reduced, reduce
-from sync.billing.domain.scheduled_changes import find_subscription, sellable_plan, with_plan
+from sync.billing.domain.scheduled_changes import find_subscription, with_plan
 
 LANDS_WITHIN_NS = 3_600 * 1_000_000_000
 """How long a confirmed change is awaited."""
@@ -48,27 +58,27 @@ class Preview:
     state: State
 
 
-def preview(facts: Facts, request: PreviewRequest, catalog: Catalog, environment: str, now_ns: int) -> Preview:
-    """Return what the change would make of the tenant, if it happened at `now_ns`.
+def preview(facts: Facts, request: PreviewRequest, setting: Setting) -> Preview:
+    """Return what the change would make of the tenant, if it happened at the setting's instant.
 
     Raises:
         ChangeRejected: it cannot be done, or the catalog does not know what it would buy.
     """
-    key, entry = find_subscription(facts, request.subscription_id, catalog, environment, now_ns)
-    body = _changed(entry.subscription, request, catalog, entry.provider, environment, now_ns)
+    key, entry = find_subscription(facts, request.subscription_id, setting)
+    body, now_ns = _changed(entry, request, setting), setting.now_ns
     order = Order(max(now_ns, entry.order.updated_ns + 1), max(now_ns, entry.order.occurred_ns), "preview")
-    event = Event(entry.provider, environment, "preview", "preview", order, subscription=body)
+    event = Event(entry.provider, setting.environment, "preview", "preview", order, subscription=body)
     result = reduce(facts, event)
     assert isinstance(result, Reduced)
-    after = publishable(result.facts, catalog, environment, now_ns)
-    if isinstance(after, Unprojectable):
-        raise ChangeRejected("price_unknown", f"the catalog does not know {', '.join(after.price_ids)}")
-    return Preview(key, body, after.projected.state)
+    after, _ = without_void_change(result.facts, setting)
+    projected = project(after, setting)
+    if isinstance(projected, Unprojectable):
+        raise ChangeRejected("price_unknown", f"the catalog does not know {', '.join(projected.price_ids)}")
+    return Preview(key, body, projected.state)
 
 
-def _changed(
-    body: Subscription, request: PreviewRequest, catalog: Catalog, provider: str, environment: str, now_ns: int
-) -> Subscription:
+def _changed(entry: SubscriptionFacts, request: PreviewRequest, setting: Setting) -> Subscription:
+    body = entry.subscription
     if request.cancel == "now":
         return replace(body, status="canceled", period=None, scheduled=None)
     if request.cancel:
@@ -77,8 +87,7 @@ def _changed(
         return replace(body, scheduled=Scheduled("cancel", body.period.ends_ns))
     if request.items:
         return replace(body, items=request.items)
-    target = sellable_plan(catalog, request.plan, provider, environment)
-    first, *others = with_plan(body.items, target, provider, environment, catalog.prices(provider, environment))
+    first, *others = with_plan(body.items, request.plan, entry.provider, setting)
     return replace(body, items=(first if request.quantity is None else Item(first.price_id, request.quantity), *others))
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED, Catalog, Offer
-from sync.billing.domain.evaluation import EvaluatedSubscription, Findings, evaluate_all, without_void_change
+from sync.billing.domain.evaluation import EvaluatedSubscription, Setting, evaluate
 from sync.billing.domain.model import Facts, Override, SubscriptionFacts
 from sync.core import instants
 
@@ -22,7 +22,6 @@ State = dict[str, Any]
 
 _LEADS_LIVE = {"active": 0, "trialing": 1, "past_due": 2}
 _LEADS_ENDED = {"past_due": 0, "paused": 1, "canceled": 2}
-_LEVEL_RANK = {level: rank for rank, level in enumerate(LEVELS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,45 +44,28 @@ class Unprojectable:
         return f"unknown price {', '.join(self.price_ids)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Publishable:
-    """Facts without a scheduled change that is done or void (`dropped` says which and why), and their state."""
-
-    facts: Facts
-    projected: Projected
-    dropped: str
-
-
-def publishable(facts: Facts, catalog: Catalog, environment: str, now_ns: int) -> Publishable | Unprojectable:
-    """Return what can be committed of a tenant's facts at `now_ns` in `environment`."""
-    facts, dropped = without_void_change(facts, catalog, environment, now_ns)
-    projected = project(facts, catalog, environment, now_ns)
-    return projected if isinstance(projected, Unprojectable) else Publishable(facts, projected, dropped)
-
-
-def project(facts: Facts, catalog: Catalog, environment: str, now_ns: int) -> Projected | Unprojectable:
-    """Return the entitlement state that the facts make at `now_ns` in `environment`."""
-    findings = Findings()
-    subscriptions = evaluate_all(facts, catalog, environment, now_ns, findings)
-    if findings.unknown:
-        return Unprojectable(tuple(sorted(set(findings.unknown))))
+def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
+    """Return the entitlement state that the facts make in the setting."""
+    subscriptions = [evaluate(key, facts, setting) for key in facts.subscriptions]
+    unknown = {price_id for subscription in subscriptions for price_id in subscription.unknown}
+    if unknown:
+        return Unprojectable(tuple(sorted(unknown)))
     lead = min(subscriptions, key=_precedence, default=None)
-    state = _granted(lead, [subscription for subscription in subscriptions if subscription.live], catalog)
-    if facts.overrides:
-        _override(state, facts.overrides, now_ns, findings)
+    state = _granted(lead, [subscription for subscription in subscriptions if subscription.live], setting.catalog)
+    _override(state, facts.overrides, setting.now_ns)
     if lead is not None:
         _describe(state, lead, facts.subscriptions[lead.key])
-    ahead = [instant for instant in findings.instants_ns if instant > now_ns]
-    if not ahead:
-        return Projected(state, None)
-    valid_until_ns = min(ahead)
-    state["valid_until"] = instants.text(valid_until_ns)
+    changes_ns = [instant for subscription in subscriptions for instant in subscription.instants_ns]
+    changes_ns += [override.expires_ns for override in facts.overrides if override.expires_ns is not None]
+    valid_until_ns = min([instant for instant in changes_ns if instant > setting.now_ns], default=None)
+    if valid_until_ns is not None:
+        state["valid_until"] = instants.text(valid_until_ns)
     return Projected(state, valid_until_ns)
 
 
-def leader(facts: Facts, catalog: Catalog, environment: str, now_ns: int) -> str | None:
+def leader(facts: Facts, setting: Setting) -> str | None:
     """Return the key of the leading subscription, or None if there is none."""
-    subscriptions = evaluate_all(facts, catalog, environment, now_ns, Findings())
+    subscriptions = [evaluate(key, facts, setting) for key in facts.subscriptions]
     lead = min(subscriptions, key=_precedence, default=None)
     return None if lead is None else lead.key
 
@@ -100,27 +82,23 @@ def _precedence(subscription: EvaluatedSubscription) -> tuple[int, int, str, int
 
 def _granted(lead: EvaluatedSubscription | None, live: list[EvaluatedSubscription], catalog: Catalog) -> State:
     plan = lead.plan if lead is not None and lead.live and lead.plan is not None else catalog.default
-    features = dict.fromkeys(plan.features, True)
-    limits: dict[str, Any] = {}
-    modules: dict[str, str] = {}
-    _add(plan, lead.quantity if lead is not None and plan is lead.plan else 1, features, limits, modules)
-    for subscription in live:
-        for addon, quantity in subscription.addons:
-            _add(addon, quantity, features, limits, modules)
-    return {
+    state: State = {
         "plan": {"key": plan.key, "name": plan.name, "rank": plan.rank},
         "status": "none" if lead is None else lead.status,
-        "features": features,
-        "limits": limits,
-        "modules": modules,
+        "features": {},
+        "limits": {},
+        "modules": {},
     }
+    _add(state, plan, lead.quantity if lead is not None and plan is lead.plan else 1)
+    for subscription in live:
+        for addon, quantity in subscription.addons:
+            _add(state, addon, quantity)
+    return state
 
 
-def _add(
-    offer: Offer, quantity: int, features: dict[str, bool], limits: dict[str, Any], modules: dict[str, str]
-) -> None:
-    for feature in offer.features:
-        features[feature] = True
+def _add(state: State, offer: Offer, quantity: int) -> None:
+    state["features"].update(dict.fromkeys(offer.features, True))
+    limits, modules = state["limits"], state["modules"]
     # A sum is capped at the greatest number that a browser reads exactly; the order of adding does not matter.
     for name, limit in offer.limits.items():
         before = limits.get(name, 0)
@@ -129,18 +107,14 @@ def _add(
         before = limits.get(name, 0)
         limits[name] = before if before == UNLIMITED else min(before + each * quantity, NUMBER_MAX)
     for name, level in offer.modules.items():
-        known = modules.get(name)
-        if known is None or _LEVEL_RANK[level] > _LEVEL_RANK[known]:
-            modules[name] = level
+        modules[name] = max(level, modules.get(name, level), key=LEVELS.index)
 
 
-def _override(state: State, overrides: tuple[Override, ...], now_ns: int, findings: Findings) -> None:
+def _override(state: State, overrides: tuple[Override, ...], now_ns: int) -> None:
     parts = {"feature": state["features"], "limit": state["limits"], "module": state["modules"]}
     for override in overrides:
-        if override.expires_ns is not None:
-            findings.instants_ns.append(override.expires_ns)
-            if now_ns >= override.expires_ns:
-                continue
+        if override.expires_ns is not None and now_ns >= override.expires_ns:
+            continue
         if override.value is None:
             parts[override.kind].pop(override.name, None)
         else:

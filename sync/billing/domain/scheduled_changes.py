@@ -9,15 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from sync.billing.catalog.catalog import Addon, Catalog, Plan
-from sync.billing.domain.model import (
-    LIVE_STATUSES,
-    Facts,
-    Item,
-    ScheduledPlanChange,
-    SubscriptionFacts,
-    subscription_key,
-)
+from sync.billing.catalog.catalog import Plan
+from sync.billing.domain.evaluation import Setting
+from sync.billing.domain.model import LIVE_STATUSES, Facts, Item, ScheduledPlanChange, SubscriptionFacts
 from sync.billing.domain.outcome import ChangeRejected
 from sync.billing.domain.projection import leader
 
@@ -47,12 +41,7 @@ class ChangeRequest:
 
 
 def plan_change(
-    facts: Facts,
-    request: ChangeRequest,
-    catalog: Catalog,
-    environment: str,
-    now_ns: int,
-    billing_modes: Mapping[str, Collection[str]],
+    facts: Facts, request: ChangeRequest, setting: Setting, billing_modes: Mapping[str, Collection[str]]
 ) -> ScheduledPlanChange:
     """Return the change to keep, in place of one that is scheduled already.
 
@@ -62,29 +51,26 @@ def plan_change(
     Raises:
         ChangeRejected: it cannot be done, or makes no sense.
     """
-    key, entry = find_subscription(facts, request.subscription_id, catalog, environment, now_ns)
-    provider = entry.provider
+    key, entry = find_subscription(facts, request.subscription_id, setting)
+    now_ns, provider = setting.now_ns, entry.provider
     modes = billing_modes.get(provider)
     if modes is not None and request.billing_mode not in modes:
         raise ChangeRejected(
             "billing_mode_unsupported",
             f"{provider.capitalize()} does not bill {request.billing_mode}: use one of {', '.join(modes)}",
         )
-    prices = catalog.prices(provider, environment)
-    target = sellable_plan(catalog, request.plan, provider, environment)
     keep = entry.subscription.items
+    with_plan(keep, request.plan, provider, setting)  # raises if it is not sold
     if request.keep:
-        keep = with_plan(
-            keep, sellable_plan(catalog, request.keep, provider, environment), provider, environment, prices
-        )
+        keep = with_plan(keep, request.keep, provider, setting)
     elif facts.scheduled_change is not None and facts.scheduled_change.subscription == key:
         keep = facts.scheduled_change.keep
-    kept = _plan_of(keep, prices)
+    kept = _plan_of(keep, provider, setting)
     if kept is None:
         raise ChangeRejected("no_plan", f"{entry.subscription.id} holds no plan to change")
-    if kept.key == target.key:
+    if kept.key == request.plan:
         raise ChangeRejected(
-            "nothing_to_change", f"the plan is {target.key} already; to undo a scheduled change, delete it"
+            "nothing_to_change", f"the plan is {request.plan} already; to undo a scheduled change, delete it"
         )
     effective_ns = _effective_ns(entry, request.effective_ns, now_ns)
     execute_ns = effective_ns
@@ -92,7 +78,7 @@ def plan_change(
     if period is not None and period.ends_ns - AHEAD_NS < effective_ns:
         # The next bill falls before, or on, the change: it is to be the new plan's.
         execute_ns = max(now_ns, effective_ns - AHEAD_NS)
-    return ScheduledPlanChange(key, target.key, effective_ns, keep, execute_ns, request.billing_mode)
+    return ScheduledPlanChange(key, request.plan, effective_ns, keep, execute_ns, request.billing_mode)
 
 
 def _effective_ns(entry: SubscriptionFacts, asked_ns: int | None, now_ns: int) -> int:
@@ -122,77 +108,57 @@ def without_change(facts: Facts) -> Facts:
     return replace(facts, scheduled_change=None)
 
 
-def target_items(facts: Facts, catalog: Catalog, environment: str) -> tuple[str, tuple[Item, ...]] | None:
+def target_items(facts: Facts, setting: Setting) -> tuple[str, tuple[Item, ...]] | None:
     """Return the id of the scheduled change's subscription and the items to set; None if nothing is left to set."""
     change = facts.scheduled_change
     entry = None if change is None else facts.subscriptions.get(change.subscription)
-    if change is None or entry is None or change.plan not in catalog.plans:
+    if change is None or entry is None:
         return None
-    prices = catalog.prices(entry.provider, environment)
     items = entry.subscription.items
-    shown = _plan_of(items, prices)
+    shown = _plan_of(items, entry.provider, setting)
     if shown is not None and shown.key == change.plan:
         return None
     try:
-        target = sellable_plan(catalog, change.plan, entry.provider, environment)
+        return entry.subscription.id, with_plan(items, change.plan, entry.provider, setting)
     except ChangeRejected:
         return None  # its price was taken out of the catalog: the change stays, and shows as overdue
-    return entry.subscription.id, with_plan(items, target, entry.provider, environment, prices)
 
 
-def with_plan(
-    items: tuple[Item, ...],
-    target: Plan,
-    provider: str,
-    environment: str,
-    prices: Mapping[str, Plan | Addon],
-) -> tuple[Item, ...]:
-    """Return the items with their plan replaced by `target`, in its first price: same quantity, add-ons kept."""
-    plans = [item for item in items if isinstance(prices.get(item.price_id), Plan)]
-    others = [item for item in items if item not in plans]
-    price_id = target.prices[provider][environment][0]
-    return (Item(price_id, sum(item.quantity for item in plans) or 1), *others)
+def with_plan(items: tuple[Item, ...], key: str, provider: str, setting: Setting) -> tuple[Item, ...]:
+    """Return the items with their plan replaced by that of `key`, in its first price: same quantity, add-ons kept.
+
+    Raises:
+        ChangeRejected: `plan_unknown` or `plan_not_sold`.
+    """
+    plans, environment = setting.catalog.plans, setting.environment
+    if key not in plans:
+        raise ChangeRejected("plan_unknown", f"the catalog has no plan {key[:64]}; it has: {', '.join(plans)}")
+    prices = plans[key].prices.get(provider, {}).get(environment)
+    if not prices:
+        raise ChangeRejected(
+            "plan_not_sold", f"{key} has no price in {environment}: to end a subscription, cancel it there"
+        )
+    offers = setting.catalog.prices(provider, environment)
+    replaced = [item for item in items if isinstance(offers.get(item.price_id), Plan)]
+    others = [item for item in items if item not in replaced]
+    return (Item(prices[0], sum(item.quantity for item in replaced) or 1), *others)
 
 
-def find_subscription(
-    facts: Facts, subscription_id: str, catalog: Catalog, environment: str, now_ns: int
-) -> tuple[str, SubscriptionFacts]:
+def find_subscription(facts: Facts, subscription_id: str, setting: Setting) -> tuple[str, SubscriptionFacts]:
     """Return the live subscription of this id, or the leading one for "", with its key.
 
     Raises:
         ChangeRejected: `no_subscription`.
     """
-    if subscription_id:
-        keys = [
-            subscription_key(entry.provider, subscription_id)
-            for entry in facts.subscriptions.values()
-            if entry.subscription.id == subscription_id
-        ]
-        key = keys[0] if keys else None
-    else:
-        key = leader(facts, catalog, environment, now_ns)
+    wanted = [key for key, entry in facts.subscriptions.items() if entry.subscription.id == subscription_id]
+    key = next(iter(wanted), None) if subscription_id else leader(facts, setting)
     entry = None if key is None else facts.subscriptions[key]
     if key is None or entry is None or entry.subscription.status not in LIVE_STATUSES:
         raise ChangeRejected("no_subscription", "the tenant has no such live subscription")
     return key, entry
 
 
-def sellable_plan(catalog: Catalog, key: str, provider: str, environment: str) -> Plan:
-    """Return the plan of this key, which has a price.
-
-    Raises:
-        ChangeRejected: `plan_unknown` or `plan_not_sold`.
-    """
-    plan = catalog.plans.get(key)
-    if plan is None:
-        raise ChangeRejected("plan_unknown", f"the catalog has no plan {key[:64]}; it has: {', '.join(catalog.plans)}")
-    if not plan.prices.get(provider, {}).get(environment):
-        raise ChangeRejected(
-            "plan_not_sold", f"{key} has no price in {environment}: to end a subscription, cancel it there"
-        )
-    return plan
-
-
-def _plan_of(items: tuple[Item, ...], prices: Mapping[str, Plan | Addon]) -> Plan | None:
-    found = [offer for item in items if isinstance(offer := prices.get(item.price_id), Plan)]
+def _plan_of(items: tuple[Item, ...], provider: str, setting: Setting) -> Plan | None:
+    offers = setting.catalog.prices(provider, setting.environment)
+    found = [offer for item in items if isinstance(offer := offers.get(item.price_id), Plan)]
     return max(found, key=lambda plan: plan.rank, default=None)

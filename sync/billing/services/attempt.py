@@ -8,7 +8,8 @@ from typing import Any
 
 from planwire_client.core import canonical_json
 from sync.billing.catalog.catalog import Catalog
-from sync.billing.domain.decision import Setting, decide, event_cause
+from sync.billing.domain.decision import decide, event_cause
+from sync.billing.domain.evaluation import Setting
 from sync.billing.domain.model import Event, Unparsable
 from sync.billing.domain.outcome import ERASED_REASON, WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.services.committer import Commit, Decision, Write

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sync.billing.catalog.catalog import Catalog
 from sync.billing.catalog.watcher import CatalogWatcher
-from sync.billing.domain.decision import Setting
+from sync.billing.domain.evaluation import Setting
 from sync.billing.providers.base import ProviderClient, WebhookAdapter
 from sync.billing.storage.environment import Environment
 from sync.store.store import Store

@@ -12,7 +12,8 @@ import orjson
 import structlog
 
 from planwire_client.core import canonical_json
-from sync.billing.domain.decision import Setting, decide_without_event
+from sync.billing.domain.decision import decide_without_event
+from sync.billing.domain.evaluation import Setting
 from sync.billing.domain.model import Event, Facts
 from sync.billing.domain.outcome import WAITS_CATALOG, EventResult, Outcome
 from sync.billing.domain.overrides import active_overrides

@@ -55,7 +55,7 @@ class Wakeup:
         facts = await self._reconciliation.facts(topic)
         if facts is None:
             return Answers()
-        keys = overdue_subscriptions(facts, self._context.catalog_watcher.current.policy, self._context.now_ns())
+        keys = overdue_subscriptions(facts, self._context.setting(environment))
         return await self._reconciliation.ask(environment, facts, keys[:ASKED_MAX], TIMER_PATIENCE_S)
 
     async def _execute_change(self, environment: str, commit: Commit) -> Commit:
@@ -67,7 +67,7 @@ class Wakeup:
         client = self._context.clients.get((facts.subscriptions[change.subscription].provider, environment))
         if client is None:
             return commit
-        target = target_items(facts, self._context.catalog_watcher.current, environment)
+        target = target_items(facts, self._context.setting(environment))
         answered: list[Event] = []
         problem = ""
         if target is not None:

@@ -10,6 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sync.billing.domain.codec import decode, encode
+from sync.billing.domain.evaluation import Setting
 from sync.billing.domain.model import NOTHING, AwaitedPreview, Facts, Item, Order
 from sync.billing.domain.outcome import ChangeRejected
 from sync.billing.domain.preview import (
@@ -26,6 +27,7 @@ from sync.billing.domain.reducer import Reduced, reduce
 from tests.support.histories import BASIC, CATALOG, PRICES, PRO, at, event, histories
 
 NOW_NS = at(20)
+SETTING = Setting(CATALOG, "live", (), NOW_NS)
 
 
 def known(*statuses: str) -> Facts:
@@ -49,7 +51,7 @@ def test_a_preview_is_what_the_webhook_then_produces(data: st.DataObject) -> Non
         )
     )
     try:
-        foreseen = preview(facts, asked, CATALOG, "live", NOW_NS)
+        foreseen = preview(facts, asked, SETTING)
     except ChangeRejected:
         assume(False)
     entry = facts.subscriptions[foreseen.key]
@@ -58,7 +60,7 @@ def test_a_preview_is_what_the_webhook_then_produces(data: st.DataObject) -> Non
     order = Order(max(NOW_NS, entry.order.updated_ns + 1), max(NOW_NS, entry.order.occurred_ns), "evt_x")
     result = reduce(facts, replace(told, order=order, subscription=foreseen.body))
     assert isinstance(result, Reduced)
-    projected = project(result.facts, CATALOG, "live", NOW_NS)
+    projected = project(result.facts, SETTING)
     assert isinstance(projected, Projected)
     assert projected.state == foreseen.state
     settled, differing = check_awaited(
@@ -72,13 +74,13 @@ class TestCompare:
 
     def foreseen(self) -> tuple[Facts, Preview]:
         facts = known()
-        foreseen = preview(facts, PreviewRequest(items=BASIC), CATALOG, "live", NOW_NS)
+        foreseen = preview(facts, PreviewRequest(items=BASIC), SETTING)
         return await_preview(facts, "pv", foreseen, NOW_NS), foreseen
 
     def landed(self, before: Facts, items: tuple[Item, ...], now_ns: int = NOW_NS) -> tuple[Facts, Projected]:
         result = reduce(before, event("active", 21, items, period=(0, 30)))
         assert isinstance(result, Reduced)
-        projected = project(result.facts, CATALOG, "live", now_ns)
+        projected = project(result.facts, replace(SETTING, now_ns=now_ns))
         assert isinstance(projected, Projected)
         return result.facts, projected
 
@@ -137,5 +139,5 @@ def test_differences_go_field_by_field() -> None:
 )
 def test_what_cannot_be(asked: PreviewRequest, code: str) -> None:
     with pytest.raises(ChangeRejected) as caught:
-        preview(known(), asked, CATALOG, "live", time.time_ns())
+        preview(known(), asked, replace(SETTING, now_ns=time.time_ns()))
     assert caught.value.code == code

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sync.billing.catalog import catalog
 from sync.billing.catalog.catalog import Catalog, Policy
+from sync.billing.domain.evaluation import Setting
 from sync.billing.domain.model import NOTHING, Event, Facts, Item, Override, ScheduledPlanChange
 from sync.billing.domain.projection import Projected, Unprojectable, project
 from sync.billing.domain.reducer import Reduced, reduce
@@ -32,7 +33,7 @@ def facts_of(*events: Event) -> Facts:
 
 
 def projected(facts: Facts | Event, day: float, using: Catalog = CATALOG) -> Projected:
-    result = project(facts_of(facts) if isinstance(facts, Event) else facts, using, "live", at(day))
+    result = project(facts_of(facts) if isinstance(facts, Event) else facts, Setting(using, "live", (), at(day)))
     assert isinstance(result, Projected)
     return result
 
@@ -235,14 +236,14 @@ def test_a_trial_ends_as_the_policy_says() -> None:
 
 def test_s36_an_unknown_price_of_a_live_subscription_is_not_projected() -> None:
     facts = facts_of(event("active", 1, [Item("pri_pro", 1), Item("pri_new", 1)]))
-    assert project(facts, CATALOG, "live", at(2)) == Unprojectable(("pri_new",))
+    assert project(facts, Setting(CATALOG, "live", (), at(2))) == Unprojectable(("pri_new",))
     ended = facts_of(event("canceled", 1, [Item("pri_new", 1)]))
-    assert isinstance(project(ended, CATALOG, "live", at(2)), Projected)
+    assert isinstance(project(ended, Setting(CATALOG, "live", (), at(2))), Projected)
 
 
 def test_prices_belong_to_one_environment() -> None:
     facts = facts_of(event("active", 1))
-    assert project(facts, CATALOG, "sandbox", at(2)) == Unprojectable(("pri_pro",))
+    assert project(facts, Setting(CATALOG, "sandbox", (), at(2))) == Unprojectable(("pri_pro",))
 
 
 class TestHeldChange:
@@ -322,7 +323,7 @@ def test_the_state_holds_until_valid_until(events: list[Event], day: int, using:
     now = projected(facts, day, using)
     until_ns = now.valid_until_ns if now.valid_until_ns is not None else START_NS + 5000 * DAY_NS
     assert until_ns > at(day)
-    last = project(facts, using, "live", until_ns - 1)
+    last = project(facts, Setting(using, "live", (), until_ns - 1))
     assert last == now
     assert None not in _values(now.state)
 

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync.billing.domain import codec, model, projection
+from sync.billing.domain import codec, model
+from sync.billing.domain.evaluation import Setting
 from sync.billing.domain.model import FETCHED, NOTHING, Event, Facts, Item, Order
+from sync.billing.domain.projection import project
 from sync.billing.domain.reducer import (
     ASKED_SINCE,
     PAST_DUE_MARKS_MAX,
@@ -43,8 +45,8 @@ def test_any_permutation_and_duplication_ends_in_the_same_facts_and_state(data: 
     second = fold(data.draw(arrivals(events)))
     assert first == second
     assert codec.encode(first) == codec.encode(second)
-    now_ns = START_NS + data.draw(st.integers(0, 30)) * DAY_NS
-    assert projection.project(first, CATALOG, "live", now_ns) == projection.project(second, CATALOG, "live", now_ns)
+    setting = Setting(CATALOG, "live", (), START_NS + data.draw(st.integers(0, 30)) * DAY_NS)
+    assert project(first, setting) == project(second, setting)
 
 
 @given(histories())
