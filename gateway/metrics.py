@@ -9,7 +9,7 @@ import asyncio
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Final, Literal, Protocol
@@ -17,7 +17,6 @@ from typing import Any, Final, Literal, Protocol
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from prometheus_client.registry import Collector
 
 from planwire_client.core.frames import CloseCode
 from sync.store import counters
@@ -84,17 +83,19 @@ class Declared:
 
 
 def _counter(name: str, text: str, *labels: str) -> Any:
-    metadata = {"declared": Declared("counter", name, text, labels)}
-    return field(init=False, default_factory=Counter if labels else int, metadata=metadata)
+    return _declared(Declared("counter", name, text, labels), Counter if labels else int)
 
 
-def _gauge(name: str, text: str, kind: type[int] = int) -> Any:
-    return field(init=False, default_factory=kind, metadata={"declared": Declared("gauge", name, text)})
+def _gauge(name: str, text: str, *labels: str, kind: type[int] = int) -> Any:
+    return _declared(Declared("gauge", name, text, labels), Counter if labels else kind)
 
 
 def _histogram(name: str, text: str, bounds_s: Sequence[float]) -> Any:
-    metadata = {"declared": Declared("histogram", name, text)}
-    return field(init=False, default_factory=partial(Histogram, bounds_s), metadata=metadata)
+    return _declared(Declared("histogram", name, text), partial(Histogram, bounds_s))
+
+
+def _declared(declared: Declared, make: Callable[[], object]) -> Any:
+    return field(init=False, default_factory=make, metadata={"declared": declared})
 
 
 @dataclass(eq=False)
@@ -104,13 +105,11 @@ class Metrics:
     Attributes that are exported in another form, or not at all:
         backlog: what waits in the store for a worker; None where webhooks are not taken.
         counters: what all processes count together, by name and labels, as last read from the store.
-        evicts: by the store's maxmemory-policy whether it evicts any of our keys: 1, 0, or NaN where it does not tell.
         probe_at: when the bus was last proved, seconds since 1970; 0 before the first time.
     """
 
     backlog: Backlog | None = None
     counters: Mapping[tuple[str, counters.Labels], int] = field(init=False, default_factory=dict)
-    evicts: Mapping[str, float] = field(init=False, default_factory=dict)
     probe_at: float = field(init=False, default=0.0)
 
     opened: int = _counter("sockets_opened", "Sockets whose hello was accepted.")
@@ -153,8 +152,8 @@ class Metrics:
     http_connections: int = _gauge("http_connections", "Open HTTP connections; a new socket counts until its hello.")
     topics: int = _gauge("topics", "Live topics.")
     streams: int = _gauge("streams", "Open event streams and waiting reads.")
-    fresh: bool = _gauge("fresh", "1: the bus is proved to deliver within two probe intervals.", bool)
-    draining: bool = _gauge("draining", "1: the process is stopping.", bool)
+    fresh: bool = _gauge("fresh", "1: the bus is proved to deliver within two probe intervals.", kind=bool)
+    draining: bool = _gauge("draining", "1: the process is stopping.", kind=bool)
 
     closed: Counter[int | str] = _counter("sockets_closed", "Sockets closed.", "code")
     refused: Counter[str] = _counter("sockets_refused", "Sockets refused before opening.", "reason")
@@ -166,6 +165,26 @@ class Metrics:
     verdicts: Counter[str] = _counter("verdicts", "Publishes over HTTP.", "verdict")
     auth_failures: Counter[str] = _counter("auth_failures", "Refused tokens and publish keys.", "code")
     requests: Counter[tuple[str, str, int]] = _counter("http_requests", "HTTP requests.", "route", "method", "status")
+
+    drift: Counter[tuple[str, ...]] = _counter(
+        "drift", "Differences found between what was published and what the provider says.", "kind", "env"
+    )
+    erased_events: Counter[tuple[str, ...]] = _counter(
+        "erased_events", "Events ignored because their tenant was erased.", "env"
+    )
+    queue_length: dict[tuple[str, str], float] = _gauge(
+        "queue_length",
+        "What is in a queue of the worker's, what is not due yet included; the same in each process.",
+        "queue", "env",
+    )  # fmt: skip
+    queue_overdue: dict[tuple[str, str], float] = _gauge(
+        "queue_overdue_seconds",
+        "For how long the first of a queue has been due; a worker takes it within seconds.",
+        "queue", "env",
+    )  # fmt: skip
+    evicts: Mapping[str, float] = _gauge(
+        "store_evicts", "1: the store may evict keys, by its maxmemory-policy; NaN: it does not tell.", "policy"
+    )
 
     publish_to_sent: Histogram = _histogram(
         "publish_to_sent_seconds", "From a version's instant to its fan-out here.", LATENCY_BOUNDS_S
@@ -180,11 +199,10 @@ class Metrics:
     )
 
     def __post_init__(self) -> None:
-        self.registry = CollectorRegistry(auto_describe=False)
-        self.registry.register(_Exporter(self))
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self._registry)
 
     def delivered(self, count: int, size: int, as_patch: bool) -> None:
         """Count `count` frames of `size` bytes each that were written to sockets."""
@@ -215,23 +233,26 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Return the Prometheus text format, version 0.0.4."""
-        return generate_latest(self.registry)
+        return generate_latest(self._registry)
 
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metric families, for the registry."""
+        self._read_shared()
+        for attribute, declared in DECLARED.items():
+            yield _family(declared, getattr(self, attribute))
+        age = time.time() - self.probe_at if self.probe_at else float("inf")
+        yield GaugeMetricFamily(PREFIX + "tasks", "Tasks of the event loop.", value=_tasks())
+        yield GaugeMetricFamily(PREFIX + "probe_age_seconds", "Since the bus was last proved; +Inf: never.", value=age)
 
-TALLIES = {
-    "drift": ("Differences found between what was published and what the provider says.", ("kind", "env")),
-    "erased_events": ("Events ignored because their tenant was erased.", ("env",)),
-}
-"""Name to help and label names, of what all processes count together: each process shows the same."""
-
-QUEUES = {
-    "queue_length": "What is in a queue of the worker's, what is not due yet included; the same in each process.",
-    "queue_overdue_seconds": "For how long the first of a queue has been due; a worker takes it within seconds.",
-}
-"""Name to help, of what is read from the store where webhooks are taken."""
-
-EVICTS = ("store_evicts", "1: the store may evict keys, by its maxmemory-policy; NaN: it does not tell.", ("policy",))
-"""Name, help and label names of what is shown of the store's own settings."""
+    def _read_shared(self) -> None:
+        """Take what all processes show alike from what was last read of the store."""
+        for (name, pairs), count in self.counters.items():
+            if name in ("drift", "erased_events"):
+                labels = dict(pairs)
+                getattr(self, name)[tuple(labels.get(label, "") for label in DECLARED[name].labels)] = count
+        for queue, environment, members, overdue_s in self.backlog.waiting if self.backlog is not None else ():
+            self.queue_length[queue, environment] = members
+            self.queue_overdue[queue, environment] = overdue_s
 
 
 DECLARED: dict[str, Declared] = {
@@ -240,47 +261,13 @@ DECLARED: dict[str, Declared] = {
 """Attribute -> how it is exported."""
 
 
-class _Exporter(Collector):
-    """Turns the attributes into metric families when scraped."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterator[Metric]:
-        metrics = self._metrics
-        for attribute, declared in DECLARED.items():
-            yield _family(declared, getattr(metrics, attribute))
-        for name, (text, labels) in TALLIES.items():
-            family = CounterMetricFamily(PREFIX + name, text, labels=labels)
-            for (tally, pairs), count in metrics.counters.items():
-                if tally == name:
-                    family.add_metric([dict(pairs).get(label, "") for label in labels], count)
-            yield family
-        gauges = [GaugeMetricFamily(PREFIX + name, text, labels=("queue", "env")) for name, text in QUEUES.items()]
-        for queue, environment, members, overdue_s in metrics.backlog.waiting if metrics.backlog is not None else ():
-            for gauge, value in zip(gauges, (members, overdue_s), strict=True):
-                gauge.add_metric([queue, environment], value)
-        yield from gauges
-        name, text, labels = EVICTS
-        store_evicts = GaugeMetricFamily(PREFIX + name, text, labels=labels)
-        for policy, value in metrics.evicts.items():
-            store_evicts.add_metric([policy], value)
-        yield store_evicts
-        age = time.time() - metrics.probe_at if metrics.probe_at else float("inf")
-        yield GaugeMetricFamily(PREFIX + "tasks", "Tasks of the event loop.", value=_tasks())
-        yield GaugeMetricFamily(PREFIX + "probe_age_seconds", "Since the bus was last proved; +Inf: never.", value=age)
-
-
 def _family(declared: Declared, value: Any) -> Metric:
     name, text = PREFIX + declared.name, declared.text
-    if declared.kind == "gauge":
-        return GaugeMetricFamily(name, text, value=value)
-    if declared.kind == "histogram":
+    if isinstance(value, Histogram):
         return HistogramMetricFamily(name, text, buckets=value.buckets(), sum_value=value.total)
-    if not declared.labels:
-        return CounterMetricFamily(name, text, value=value)
-    family = CounterMetricFamily(name, text, labels=declared.labels)
-    for key, count in value.items():
+    kind = CounterMetricFamily if declared.kind == "counter" else GaugeMetricFamily
+    family = kind(name, text, labels=declared.labels)
+    for key, count in value.items() if declared.labels else (((), value),):
         family.add_metric([str(part) for part in (key if isinstance(key, tuple) else (key,))], count)
     return family
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import NoDecode
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
 
 from gateway.auth import addresses, origins
-from gateway.auth.addresses import Network, parse_networks
+from gateway.auth.addresses import Network, parse_network
 from gateway.auth.origins import LOOPBACK_HOSTS
 from gateway.auth.publish_keys import KEY_NAME, Grant, parse_grants
 from gateway.console import scopes
@@ -26,6 +27,7 @@ ASYMMETRIC_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "
 """What a key of a JWKS may be pinned to."""
 
 _BEARER = re.compile(rf"[A-Za-z0-9._~+/=-]{{{SECRET_MIN_BYTES},512}}")
+_LOOPBACK_PAGE = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?")
 _PUBLISH_KEY = re.compile(rf"({KEY_NAME}):([0-9a-f]{{64}})(?::([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?))?")
 
 
@@ -33,108 +35,83 @@ class SettingsError(GatewayError, settings.SettingsError):
     """The environment does not make a configuration; `problems` has one sentence each, none shows a secret."""
 
 
-class PublishKeySetting(tuple[str, str, float | None]):
-    """One entry of `PUBLISH_KEYS`: name, SHA-256 of the key in hex, requests per second (None: the default rate)."""
-
-    __slots__ = ()
+PublishKeySetting = tuple[str, str, float | None]
+"""One entry of `PUBLISH_KEYS`: name, SHA-256 of the key in hex, requests per second (None: the default rate)."""
 
 
-def _items(value: object) -> object:
-    """Return the comma separated items of a string, spaces and empty ones dropped."""
-    if isinstance(value, str):
-        return tuple(item for part in value.split(",") if (item := part.strip()))
-    return value
+def _items(text: str) -> list[str]:
+    """Return the comma separated items, spaces and empty ones dropped."""
+    return [item for part in text.split(",") if (item := part.strip())]
 
 
-def _origins(value: object) -> object:
-    items = _items(value)
-    return tuple(map(origins.parse, items)) if isinstance(items, tuple) else items
+def _each(parse: Callable[[str], object]) -> BeforeValidator:
+    """Return the validator of a comma separated list whose items `parse` reads."""
+    return BeforeValidator(lambda text: tuple(map(parse, _items(text))))
 
 
-def _secrets(value: object) -> object:
-    items = _items(value)
-    if isinstance(items, tuple):
-        for item in items:
-            if len(item.encode()) < SECRET_MIN_BYTES:
-                raise ValueError(f"a secret has at least {SECRET_MIN_BYTES} bytes (several are comma separated)")
-        return tuple(SecretStr(item) for item in items)
-    return items
+def _secret(text: str) -> SecretStr:
+    if len(text.encode()) < SECRET_MIN_BYTES:
+        raise ValueError(f"a secret has at least {SECRET_MIN_BYTES} bytes (several are comma separated)")
+    return SecretStr(text)
 
 
-def _publish_keys(value: object) -> object:
-    items = _items(value)
-    if not isinstance(items, tuple):
-        return items
-    keys = []
-    for item in items:
-        match = _PUBLISH_KEY.fullmatch(item)
-        if match is None:
-            raise ValueError("an entry is name:SHA256HEX or name:SHA256HEX:RATE_PER_S, the hash in lower case")
-        name, digest, rate = match.groups()
-        if rate is not None and float(rate) <= 0:
-            raise ValueError(f"the rate of {name} must be above 0")
-        keys.append(PublishKeySetting((name, digest, None if rate is None else float(rate))))
-    if len({key[0] for key in keys}) != len(keys) or len({key[1] for key in keys}) != len(keys):
-        raise ValueError("names and keys must differ from each other")
-    return tuple(keys)
+def _publish_key(text: str) -> PublishKeySetting:
+    match = _PUBLISH_KEY.fullmatch(text)
+    if match is None:
+        raise ValueError("an entry is name:SHA256HEX or name:SHA256HEX:RATE_PER_S, the hash in lower case")
+    name, digest, rate = match.groups()
+    if rate is not None and float(rate) <= 0:
+        raise ValueError(f"the rate of {name} must be above 0")
+    return name, digest, None if rate is None else float(rate)
 
 
-def _publish_rights(value: object) -> object:
-    items = _items(value)
-    return parse_grants(map(str, items)) if isinstance(items, tuple) else items
+def _distinct(keys: tuple[PublishKeySetting, ...]) -> tuple[PublishKeySetting, ...]:
+    for member in (0, 1):
+        if len({key[member] for key in keys}) != len(keys):
+            raise ValueError("names and keys must differ from each other")
+    return keys
 
 
-def _jwks(value: object) -> object:
-    if isinstance(value, str) and "://" in value:
-        split = urlsplit(value)
+def _jwks(text: str) -> str:
+    if "://" in text:
+        split = urlsplit(text)
         if split.scheme != "https" and not (split.scheme == "http" and split.hostname in LOOPBACK_HOSTS):
             raise ValueError("a key set is fetched by https, or by http from a loopback host only")
-    return value
+    return text
 
 
-def _algorithms(value: object) -> object:
-    items = _items(value)
-    for item in items if isinstance(items, tuple) else ():
-        if item not in ASYMMETRIC_ALGORITHMS:
-            raise ValueError(f"{item!r} is not one of {', '.join(ASYMMETRIC_ALGORITHMS)}")
-    return items
+def _algorithm(text: str) -> str:
+    if text not in ASYMMETRIC_ALGORITHMS:
+        raise ValueError(f"{text!r} is not one of {', '.join(ASYMMETRIC_ALGORITHMS)}")
+    return text
 
 
-def _networks(value: object) -> object:
-    items = _items(value)
-    return parse_networks(str(item) for item in items) if isinstance(items, tuple) else items
-
-
-def _metrics_token(value: object) -> object:
-    if isinstance(value, str) and value and not _BEARER.fullmatch(value):
+def _metrics_token(text: str) -> str:
+    if text and not _BEARER.fullmatch(text):
         raise ValueError(f"must be {SECRET_MIN_BYTES} to 512 characters, each a letter, a digit or one of -._~+/=")
-    return value
+    return text
 
 
-def _console_tokens(value: object) -> object:
-    if isinstance(value, str):
-        scopes.parse(value)
-    return value
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or addresses.is_loopback(host)
+def _console_tokens(text: str) -> str:
+    scopes.parse(text)
+    return text
 
 
 class GatewaySettings(StoreSettings):
     """The gateway's configuration, frozen. `port` is read from `PORT`, every other field `x` from `PLANWIRE_X`."""
 
+    model_config = SettingsConfigDict(validate_default=False)  # the validators read the environment's text
     error = SettingsError
 
     # Addresses and switches
     port: int = Field(8000, ge=0, le=65535, description="TCP port of the web process, from PORT. 0: the system picks.")
     host: str = Field("127.0.0.1", description="Address to listen on. 0.0.0.0: all of the machine's.")
-    allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = Field(
+    allowed_origins: Annotated[tuple[str, ...], _each(origins.parse)] = Field(
         (),
         description="Exact origins whose pages may connect, comma separated: https://app.example.com,"
         " capacitor://localhost, chrome-extension://ID. No wildcards.",
     )
-    trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
+    trusted_proxies: Annotated[tuple[Network, ...], _each(parse_network)] = Field(
         (), description="Addresses or networks whose X-Forwarded-For is believed, comma separated. Default: none."
     )
     intake: bool = Field(True, description="Whether this web process takes webhooks too. 0: another one does.")
@@ -148,21 +125,21 @@ class GatewaySettings(StoreSettings):
     simulator_url: str = Field("", description="Base URL of the local provider that the demo talks to. Dev only.")
 
     # Secrets
-    jwt_secret: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_secrets)] = Field(
+    jwt_secret: Annotated[tuple[SecretStr, ...], _each(_secret)] = Field(
         (), description="HS256 secrets, each >= 32 bytes, comma separated for rotation; the first one mints."
     )
-    jwks: Annotated[str, BeforeValidator(_jwks)] = Field(
+    jwks: Annotated[str, AfterValidator(_jwks)] = Field(
         "", description="Key set for RS/PS/ES/EdDSA tokens: a file's path, or an https URL (http on loopback only)."
     )
-    jwt_algorithms: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_algorithms)] = Field(
+    jwt_algorithms: Annotated[tuple[str, ...], _each(_algorithm)] = Field(
         ("RS256", "ES256", "EdDSA"), description="Algorithms that keys of the key set may be pinned to."
     )
     jwt_audience: str = Field("", description="Tokens must have this audience. Empty: tokens with one are refused.")
     jwt_issuer: str = Field("", description="Tokens must have this issuer. Empty: any.")
-    publish_keys: Annotated[tuple[PublishKeySetting, ...], NoDecode, BeforeValidator(_publish_keys)] = Field(
+    publish_keys: Annotated[tuple[PublishKeySetting, ...], _each(_publish_key), AfterValidator(_distinct)] = Field(
         (), repr=False, description="name:SHA256HEX[:RATE_PER_S] of each publish key, comma separated."
     )
-    publish_rights: Annotated[tuple[Grant, ...], NoDecode, BeforeValidator(_publish_rights)] = Field(
+    publish_rights: Annotated[tuple[Grant, ...], BeforeValidator(lambda text: parse_grants(_items(text)))] = Field(
         (),
         description="NAME:SCOPE[+SCOPE]:PATTERN, comma separated: what each publish key may do. Scopes: publish,"
         " tenants (billing's routes), admin (erase, override, revoke). Patterns: tenant:acme, prefs:*,"
@@ -266,24 +243,24 @@ class GatewaySettings(StoreSettings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        names = {key[0] for key in self.publish_keys}
-        unknown = next((grant.key for grant in self.publish_rights if grant.key not in names), None)
-        if unknown is not None:
-            raise ValueError(f"{PREFIX}PUBLISH_RIGHTS names {unknown}, which is no key of {PREFIX}PUBLISH_KEYS")
+        names = {name for name, *_ in self.publish_keys}
+        for grant in self.publish_rights:
+            if grant.key not in names:
+                raise ValueError(f"{PREFIX}PUBLISH_RIGHTS names {grant.key}, which is no key of {PREFIX}PUBLISH_KEYS")
         if not self.jwt_secret and not self.jwks:
             raise ValueError(f"{PREFIX}JWT_SECRET or {PREFIX}JWKS must be set: without either no token can be verified")
-        if self.dev and not _is_loopback(self.host) and not self.dev_insecure_host:
+        is_loopback = self.host == "localhost" or addresses.is_loopback(self.host)
+        if self.dev and not is_loopback and not self.dev_insecure_host:
             raise ValueError(
                 f"{PREFIX}DEV: development mode is for loopback, and {PREFIX}HOST is {self.host}: leave {PREFIX}DEV "
                 f"out, listen on 127.0.0.1, or set {PREFIX}DEV_INSECURE_HOST=1 to let other machines in"
             )
-        if not self.dev:
-            for token in scopes.parse(self.console_token.get_secret_value()):
-                if len(token.text.decode()) < scopes.TOKEN_MIN:
-                    raise ValueError(
-                        f"{PREFIX}CONSOLE_TOKEN: a token has at least {scopes.TOKEN_MIN} characters; "
-                        "`openssl rand -base64 32` prints a good one"
-                    )
+        for token in scopes.parse(self.console_token.get_secret_value()):
+            if not self.dev and len(token.text.decode()) < scopes.TOKEN_MIN:
+                raise ValueError(
+                    f"{PREFIX}CONSOLE_TOKEN: a token has at least {scopes.TOKEN_MIN} characters; "
+                    "`openssl rand -base64 32` prints a good one"
+                )
         if self.reconnect_min_ms > self.reconnect_max_ms:
             raise ValueError(f"{PREFIX}RECONNECT_MIN_MS is above {PREFIX}RECONNECT_MAX_MS")
         return self
@@ -296,15 +273,7 @@ class GatewaySettings(StoreSettings):
     def origin_allowed(self, origin: str) -> bool:
         """Whether a page of `origin` (the header's text) may connect: an allowed one, in dev any loopback one."""
         origin = origin.lower()
-        if origin in self.allowed_origins:
-            return True
-        if not self.dev:
-            return False
-        try:
-            split = urlsplit(origin)
-        except ValueError:
-            return False
-        return split.scheme in ("http", "https") and split.hostname in LOOPBACK_HOSTS
+        return origin in self.allowed_origins or (self.dev and _LOOPBACK_PAGE.fullmatch(origin) is not None)
 
 
 SECTIONS = {

@@ -34,19 +34,16 @@ _SHARED = ipaddress.ip_network("100.64.0.0/10")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def parse_networks(items: Iterable[str]) -> tuple[Network, ...]:
-    """Return the networks that `items` name, each an address or `ADDRESS/BITS`.
+def parse_network(text: str) -> Network:
+    """Return the network that `text` names, an address or `ADDRESS/BITS`.
 
     Raises:
-        ValueError: one of them is neither; the text names it and says what to write.
+        ValueError: it is neither; the text names it and says what to write.
     """
-    networks = []
-    for item in items:
-        try:
-            networks.append(ipaddress.ip_network(item))
-        except ValueError as error:
-            raise ValueError(f"{item!r} is not an address or network such as 10.0.0.5 or 10.0.0.0/8: {error}") from None
-    return tuple(networks)
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not an address or network such as 10.0.0.5 or 10.0.0.0/8: {error}") from None
 
 
 class TrustedProxies:

@@ -19,7 +19,8 @@ version. What is overridden, and why:
     `startup`: the two classes above, the sockets' send buffer, a start failure as one line. `capture_signals`: SIGHUP
     stops too, and a signal that led to a clean stop is not raised again (`_captured_signals`). `shutdown`: the drain.
 `supervisor.Supervisor` extends `Multiprocess`.
-    `restart_all`, `join_all`: SIGTERM interrupts a replacement of workers. `keep_subprocess_alive`: the whole ends if
-    no worker can start. `supervisor.Worker` extends `multiprocess.Process` and replaces it by assignment, because
-    uvicorn's supervisor has no other seam for a server of one's own: `target`, `server`, the reason of a failed start.
+    `restart_all`, and `should_exit`, which a signal in `signal_queue` sets: SIGTERM interrupts a replacement of
+    workers. `keep_subprocess_alive`: the whole ends if no worker can start. `supervisor.Worker` extends
+    `multiprocess.Process` and replaces it by assignment, because uvicorn's supervisor has no other seam for a server of
+    one's own: `target`, `server`, the reason of a failed start.
 """

@@ -14,13 +14,12 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from typing import Protocol
 
-from gateway.auth.addresses import LOCAL, Network, TrustedProxies, canonical, group
+from gateway.auth.addresses import LOCAL, TrustedProxies, canonical, group
 from gateway.metrics import Metrics
 from gateway.settings import GatewaySettings
 from sync.process import logs
@@ -60,7 +59,6 @@ class Wait(Enum):
 REASONS = {Wait.HEAD: "head_timeout", Wait.BODY: "body_timeout", Wait.REST: "body_timeout"}
 """Reason for closing a connection that is late, for the waits that have their deadline here."""
 
-
 EVENTS = {
     "head_timeout": "connection_late",
     "body_timeout": "connection_late",
@@ -83,67 +81,36 @@ class Connection(Protocol):
         """End it at once and discard unsent data."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits on the number of connections and on waiting.
-
-    Attributes:
-        total: maximum number of connections.
-        per_address: maximum per address of a TCP peer; an IPv6 /64 counts as one. Trusted proxies are exempt.
-        body_timeout_s: seconds for a request's body; its rest after the answer has as many again.
-        send_timeout_s: seconds without progress after which an unread answer ends its connection.
-        proxies: the trusted proxies.
-    """
-
-    total: int = 4096
-    per_address: int = 2000
-    body_timeout_s: float = 10.0
-    send_timeout_s: float = 10.0
-    proxies: Sequence[Network] = ()
-
-    @classmethod
-    def of(cls, settings: GatewaySettings) -> Limits:
-        """Return the limits from the settings."""
-        return cls(
-            settings.connections_max,
-            settings.connections_per_address,
-            settings.body_timeout_s,
-            settings.send_timeout_s,
-            settings.trusted_proxies,
-        )
-
-
+@dataclass(slots=True)
 class _Entry:
     """State of one connection: address, current wait and its deadline, unsent bytes at the last check."""
 
-    __slots__ = ("address", "is_late", "moved_at", "unsent_bytes", "until", "wait")
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.wait: Wait | None = None
-        self.until = math.inf
-        self.is_late = False
-        self.unsent_bytes = 0
-        self.moved_at = 0.0
+    address: str
+    wait: Wait | None = None
+    until: float = math.inf
+    is_late: bool = False
+    unsent_bytes: int = 0
+    moved_at: float = 0.0
 
 
 class HttpConnections:
     """All HTTP connections of the process, ordered by how long each has been waiting for its client."""
 
-    def __init__(self, limits: Limits, metrics: Metrics) -> None:
-        self._limits = limits
+    _timer: asyncio.TimerHandle
+
+    def __init__(self, settings: GatewaySettings, metrics: Metrics) -> None:
+        """Limit by the settings of connections, bodies and sending. An IPv6 /64 counts as one address."""
+        self._settings = settings
         self._metrics = metrics
         self._entries: dict[Connection, _Entry] = {}
         self._waiting: dict[Connection, None] = {}
         self._by_address: dict[str, dict[Connection, None]] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        proxies = TrustedProxies(limits.proxies)
+        self._proxies = TrustedProxies(settings.trusted_proxies)
+        self._address_of = lru_cache(ADDRESSES_KEPT)(self._find_address)
 
-        @lru_cache(ADDRESSES_KEPT)
-        def address_of(peer: str) -> str:
-            return "" if peer == LOCAL or proxies.includes(peer) else group(canonical(peer))
-
-        self._address_of = address_of
+    def _find_address(self, peer: str) -> str:
+        """Return what limits count a TCP peer as; empty for a trusted proxy, which they exempt."""
+        return "" if peer == LOCAL or self._proxies.includes(peer) else group(canonical(peer))
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -162,14 +129,13 @@ class HttpConnections:
         """
         address = self._address_of(peer)
         of_address = self._by_address.get(address, {})
-        if len(of_address) >= self._limits.per_address and not self._make_room("address", of_address):
-            self._note("address", address)
-            return "address"
-        if len(self._entries) >= self._limits.total and not self._make_room("connections_max", self._waiting):
-            self._note("connections_max", address)
-            return "connections_max"
-        if address:
-            self._by_address.setdefault(address, {})[connection] = None
+        is_full = bool(address) and len(of_address) >= self._settings.connections_per_address
+        if is_full and not self._make_room("address", of_address):
+            return self._note("address", address)
+        is_full = len(self._entries) >= self._settings.connections_max
+        if is_full and not self._make_room("connections_max", self._waiting):
+            return self._note("connections_max", address)
+        self._by_address.setdefault(address, {})[connection] = None
         self._entries[connection] = _Entry(address)
         self._metrics.http_connections = len(self._entries)
         self.waits(connection, Wait.HEAD)
@@ -183,10 +149,9 @@ class HttpConnections:
         if connection in self._waiting:
             del self._waiting[connection]
             self._waiting[other] = None
-        if entry.address:
-            of_address = self._by_address[entry.address]
-            del of_address[connection]
-            of_address[other] = None
+        of_address = self._by_address[entry.address]
+        del of_address[connection]
+        of_address[other] = None
 
     def waits(self, connection: Connection, wait: Wait | None) -> None:
         """Set what the gateway expects from the client next; None while the gateway is serving a request."""
@@ -198,21 +163,17 @@ class HttpConnections:
         self._waiting.pop(connection, None)
         if wait is not None:
             self._waiting[connection] = None
-        if entry.address:
-            of_address = self._by_address[entry.address]
-            del of_address[connection]
-            of_address[connection] = None
+        of_address = self._by_address[entry.address]
+        del of_address[connection]
+        of_address[connection] = None
 
     def _timeout_s(self, wait: Wait | None) -> float:
-        match wait:
-            case Wait.HEAD:
-                return HEAD_TIMEOUT_S
-            case Wait.BODY:
-                return self._limits.body_timeout_s + ANSWER_SLACK_S
-            case Wait.REST:
-                return self._limits.body_timeout_s
-            case _:
-                return math.inf
+        """Return the time a wait may take. The rest of a body has as long as the body had."""
+        if wait is Wait.HEAD:
+            return HEAD_TIMEOUT_S
+        if wait is Wait.BODY:
+            return self._settings.body_timeout_s + ANSWER_SLACK_S
+        return self._settings.body_timeout_s if wait is Wait.REST else math.inf
 
     def remove(self, connection: Connection) -> None:
         """Remove a connection that has ended, or whose socket has received its hello. A second call does nothing."""
@@ -220,11 +181,10 @@ class HttpConnections:
         if entry is None:
             return
         self._waiting.pop(connection, None)
-        if entry.address:
-            of_address = self._by_address[entry.address]
-            del of_address[connection]
-            if not of_address:
-                del self._by_address[entry.address]
+        of_address = self._by_address[entry.address]
+        del of_address[connection]
+        if not of_address:
+            del self._by_address[entry.address]
         self._metrics.http_connections = len(self._entries)
 
     # Closing.
@@ -249,9 +209,11 @@ class HttpConnections:
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         connection.abort()
 
-    def _note(self, reason: str, address: str) -> None:
+    def _note(self, reason: str, address: str) -> str:
+        """Count and log a connection that was closed or refused; return the reason."""
         self._metrics.connections_dropped[reason] += 1
         logs.limited(LOGGER, EVENTS[reason], reason=reason, address=address or "proxy", connections=len(self._entries))
+        return reason
 
     # Checking.
 
@@ -261,8 +223,7 @@ class HttpConnections:
 
     def stop(self) -> None:
         """Stop checking."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
 
     def _tick(self) -> None:
         self.start()
@@ -288,7 +249,7 @@ class HttpConnections:
         if unsent_bytes:
             if not entry.unsent_bytes or unsent_bytes < entry.unsent_bytes:
                 entry.moved_at = now
-            elif now - entry.moved_at > self._limits.send_timeout_s:
+            elif now - entry.moved_at > self._settings.send_timeout_s:
                 return "send_timeout"
         entry.unsent_bytes = unsent_bytes
         return REASONS[entry.wait] if entry.wait in REASONS and now > entry.until else ""

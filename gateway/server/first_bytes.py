@@ -16,9 +16,8 @@ from typing import Any, cast
 import uvicorn
 from uvicorn.server import ServerState
 
-from gateway.metrics import Metrics
 from gateway.node import Node
-from gateway.server.connections import HttpConnections, Limits, Wait
+from gateway.server.connections import HttpConnections, Wait
 from gateway.server.http_limits import HEAD_MAX_BYTES, LimitedHttpProtocol
 from gateway.ws.connection import WebSocket
 
@@ -31,22 +30,18 @@ class FirstBytesProtocol:
     """Makes the protocol of each new connection of a server, and is its `Acceptor`."""
 
     def __init__(self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
-        self._config = config
-        self._server_state = server_state
-        self._app_state = app_state
+        self._uvicorns = (config, server_state, app_state)
 
     @cached_property
     def connections(self) -> HttpConnections:
         """All HTTP connections of the server. First used after the app has started, because the app sets the limits."""
-        node = self._app_state.get("node")
-        if isinstance(node, Node):
-            return HttpConnections(Limits.of(node.settings), node.metrics)
-        return HttpConnections(Limits(), Metrics())
+        node: Node = self._uvicorns[2]["node"]
+        return HttpConnections(node.settings, node.metrics)
 
     def __call__(self, **_: object) -> WebSocket:
         """Return the protocol of a new connection."""
-        socket_class = cast("type[WebSocket]", self._config.ws_protocol_class)
-        return socket_class(self._config, self._server_state, self._app_state, self)
+        socket_class = cast("type[WebSocket]", self._uvicorns[0].ws_protocol_class)
+        return socket_class(*self._uvicorns, self)
 
     def connection_opened(self, socket: WebSocket, peer: str) -> str:
         """Register a connection; return an empty string, or the limit that leaves no room for it."""
@@ -60,8 +55,8 @@ class FirstBytesProtocol:
             if end < len(data) and not transport.is_closing():
                 socket.data_received(data[end:])
             return
-        self._server_state.connections.discard(socket)
-        http = LimitedHttpProtocol(self._config, self._server_state, self._app_state)
+        self._uvicorns[1].connections.discard(socket)
+        http = LimitedHttpProtocol(*self._uvicorns)
         http.connection_opened(transport, self.connections, self)
         self.connections.replace(socket, http)
         transport.set_protocol(http)

@@ -30,6 +30,12 @@ class Server(uvicorn.Server):
 
     connections: HttpConnections
 
+    @property
+    def node(self) -> Node:
+        """What the app runs on, once it has started."""
+        node: Node = self.lifespan.state["node"]
+        return node
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, with `FirstBytesProtocol`, and with the send buffer that every accepted socket inherits.
 
@@ -52,10 +58,8 @@ class Server(uvicorn.Server):
             log.info("listening", urls=[f"http://{address_text(one.getsockname())}" for one in sockets])
         self.connections = first_bytes.connections
         self.connections.start()
-        node = self.lifespan.state.get("node")
-        if isinstance(node, Node):
-            for listener in (one for server in self.servers for one in server.sockets):
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, node.settings.send_buffer_bytes)
+        for listener in (one for server in self.servers for one in server.sockets):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.node.settings.send_buffer_bytes)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -68,9 +72,7 @@ class Server(uvicorn.Server):
         """Stop listening, drain, then do what uvicorn does."""
         for server in self.servers:
             server.close()
-        node = self.lifespan.state.get("node")
-        if isinstance(node, Node):
-            await node.registry.drain(node.settings.drain_s)
+        await self.node.registry.drain(self.node.settings.drain_s)
         await super().shutdown(sockets)
         self.connections.stop()
 

@@ -19,7 +19,6 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
 
 from gateway.errors import GatewayError
-from gateway.node import Node
 from gateway.server.server import Server
 from gateway.settings import GatewaySettings
 from sync.process import logs, parent_watch
@@ -78,6 +77,13 @@ class Worker(multiprocess.Process):
             return None
 
     @property
+    def server(self) -> Server:
+        """The worker's server."""
+        if not isinstance(self._server, Server):
+            self._server = Server(self.config)
+        return self._server
+
+    @property
     def has_failed_to_start(self) -> bool:
         """Whether it has ended without having served."""
         return self.exitcode in (EXIT_SETTINGS, STARTUP_FAILURE)
@@ -89,12 +95,16 @@ class Worker(multiprocess.Process):
                 return str(self._reasons.recv())
         return ""
 
-    @property
-    def server(self) -> uvicorn.Server:
-        """The worker's server."""
-        if self._server is None:
-            self._server = Server(self.config)
-        return self._server
+
+class _Stopping(threading.Event):
+    """Set once a stop signal has arrived, handled or not."""
+
+    def __init__(self, signals: list[int]) -> None:
+        super().__init__()
+        self._signals = signals
+
+    def is_set(self) -> bool:
+        return super().is_set() or not {signal.SIGTERM, signal.SIGINT}.isdisjoint(self._signals)
 
 
 class Supervisor(multiprocess.Multiprocess):
@@ -112,8 +122,8 @@ class Supervisor(multiprocess.Multiprocess):
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
+        self.should_exit = _Stopping(self.signal_queue)
         self._retries: list[float] = []
-        self._retired: list[multiprocess.Process] = []
 
     def keep_subprocess_alive(self) -> None:
         """Replace the workers that have ended or hang; end where one could not start and no other serves."""
@@ -151,47 +161,23 @@ class Supervisor(multiprocess.Multiprocess):
         self.status = failed.exitcode or STARTUP_FAILURE
         self.should_exit.set()
 
-    @property
-    def is_stopping(self) -> bool:
-        """Return whether a stop signal has arrived, handled or not."""
-        return self.should_exit.is_set() or not {signal.SIGTERM, signal.SIGINT}.isdisjoint(self.signal_queue)
-
     def restart_all(self) -> None:
         """Replace each worker after its successor has started; end early if that fails or a stop signal arrives."""
-        for index, old in enumerate(self.processes):
-            new = multiprocess.Process(self.config, self.sockets)
-            new.start()
-            if not new.wait_until_ready(self.config.timeout_worker_healthcheck, _Stopping(self)):
+        for index, old in enumerate(list(self.processes)):
+            new = self._started()
+            if not new.wait_until_ready(self.config.timeout_worker_healthcheck, self.should_exit):
                 new.kill()
                 new.join()
-                if not self.is_stopping:
+                if not self.should_exit.is_set():
                     log.error("worker_not_replaced", pid=old.pid, reason="its successor did not start")
                 return
             self.processes[index] = new
-            self._retired.append(old)
             old.terminate()
             while old.process.is_alive():
-                if self.is_stopping:
+                if self.should_exit.is_set():
+                    self.processes.append(old)  # it is draining, and waited for at the end like all others
                     return
                 old.process.join(POLL_S)
-            self._retired.remove(old)
-
-    def join_all(self) -> None:
-        """Wait for all workers, including those that are draining after their replacement."""
-        super().join_all()
-        for process in self._retired:
-            process.join()
-
-
-class _Stopping(threading.Event):
-    """Set while the supervisor is stopping."""
-
-    def __init__(self, supervisor: Supervisor) -> None:
-        super().__init__()
-        self._supervisor = supervisor
-
-    def is_set(self) -> bool:
-        return self._supervisor.is_stopping
 
 
 def run_supervised(config: uvicorn.Config, sockets: list[socket.socket]) -> int:
@@ -203,10 +189,9 @@ def run_supervised(config: uvicorn.Config, sockets: list[socket.socket]) -> int:
     return supervisor.status
 
 
-def exit_if_died(server: uvicorn.Server) -> None:
+def exit_if_died(server: Server) -> None:
     """Exit with EXIT_DIED if one of the process's tasks failed, so that its supervisor starts it again."""
-    node = server.lifespan.state.get("node") if server.started else None
-    if isinstance(node, Node) and node.has_died:
+    if server.started and server.node.has_died:
         sys.exit(EXIT_DIED)
 
 

@@ -16,7 +16,8 @@ import pytest
 
 from gateway.metrics import Metrics
 from gateway.server import connections
-from gateway.server.connections import HttpConnections, Limits, Wait
+from gateway.server.connections import HttpConnections, Wait
+from gateway.settings import GatewaySettings
 from sync.store.models import Change
 from sync.store.store import Store
 from tests.support.attacker import KINDS, request
@@ -334,13 +335,17 @@ async def test_a_connection_whose_transport_has_ended_is_dropped_without_a_word(
         def get_write_buffer_size(self) -> int:
             return 0
 
-    table = HttpConnections(Limits(total=1), Metrics())
+    table = HttpConnections(limits(CONNECTIONS_MAX="1"), Metrics())
     ended, new = Silent(), Silent()
     ended.transport = Ended()
     assert table.add(ended, "10.0.0.1") == ""
     table.look(time.monotonic())
     assert table.add(new, "10.0.0.2") == ""
     assert ended.is_aborted
+
+
+def limits(**values: str) -> GatewaySettings:
+    return GatewaySettings.from_env({"PLANWIRE_JWT_SECRET": "x" * 32} | {f"PLANWIRE_{k}": v for k, v in values.items()})
 
 
 class Silent:
@@ -358,7 +363,7 @@ class Silent:
 def test_whatever_happens_the_books_agree(seed: int) -> None:
     chance = random.Random(seed)
     metrics = Metrics()
-    table = HttpConnections(Limits(total=40, per_address=7), metrics)
+    table = HttpConnections(limits(CONNECTIONS_MAX="40", CONNECTIONS_PER_ADDRESS="7"), metrics)
     known: list[Silent] = []
     for _ in range(2000):
         known = [one for one in known if not one.is_aborted]

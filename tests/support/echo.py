@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 from starlette.applications import Starlette
 
+from gateway.metrics import Metrics
 from gateway.server.main import configuration
 from gateway.server.server import Server
 from gateway.settings import GatewaySettings
@@ -47,7 +50,13 @@ class Echo(WebSocket):
 async def run_echo() -> AsyncIterator[int]:
     """Serve the echo while the context is open; gives its port."""
     settings = GatewaySettings.from_env({"PORT": "0", "PLANWIRE_JWT_SECRET": "x" * 32})
-    config = configuration(settings, factory=Starlette)
+
+    @asynccontextmanager
+    async def opened(_: Starlette) -> AsyncIterator[dict[str, object]]:
+        registry = SimpleNamespace(drain=AsyncMock())
+        yield {"node": SimpleNamespace(settings=settings, metrics=Metrics(), registry=registry)}
+
+    config = configuration(settings, factory=lambda: Starlette(lifespan=opened))
     config.ws = Echo
     server = Server(config)
     task = asyncio.create_task(server._serve())

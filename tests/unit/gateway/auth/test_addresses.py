@@ -17,10 +17,10 @@ from gateway.auth.addresses import (
     is_forwarded,
     is_internal,
     is_loopback,
-    parse_networks,
+    parse_network,
 )
 
-PROXIES = TrustedProxies(parse_networks(["10.0.0.0/8", "2001:db8:1::/48", "127.0.0.1"]))
+PROXIES = TrustedProxies(map(parse_network, ["10.0.0.0/8", "2001:db8:1::/48", "127.0.0.1"]))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_limits_count_an_ipv6_customer_network_as_one() -> None:
 @pytest.mark.parametrize("text", ["172.17.0.1/16", "nonsense", "10.0.0.0/33", ""])
 def test_what_is_no_network_is_named(text: str) -> None:
     with pytest.raises(ValueError, match="is not an address or network such as") as raised:
-        parse_networks([text])
+        parse_network(text)
     assert repr(text) in str(raised.value)
 
 

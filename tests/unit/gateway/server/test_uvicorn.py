@@ -18,8 +18,8 @@ from gateway.server.supervisor import Supervisor, Worker
 
 OWN = {
     LimitedHttpProtocol: {"connection_opened", "abort"},
-    Server: set[str](),
-    Supervisor: {"is_stopping"},
+    Server: {"node"},
+    Supervisor: set[str](),
     Worker: {"has_failed_to_start", "reason"},
 }
 """Public names that are ours; every other one overrides uvicorn's."""
@@ -53,12 +53,12 @@ def test_every_override_still_overrides_something_and_is_listed(ours: type) -> N
         (RequestResponseCycle, ["run_asgi"]),
         (FlowControl, ["pause_writing", "resume_writing"]),
         (uvicorn.Server, ["capture_signals", "handle_exit", "startup", "shutdown"]),
-        (multiprocess.Multiprocess, ["restart_all", "join_all", "keep_subprocess_alive"]),
+        (multiprocess.Multiprocess, ["restart_all", "keep_subprocess_alive", "handle_signals"]),
         (multiprocess.Process, ["target", "wait_until_ready", "is_ready", "exitcode"]),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
 def test_what_is_used_of_it_is_there(of: type, names: list[str]) -> None:
     assert [name for name in names if not hasattr(of, name)] == []
-    if of is uvicorn.Server:
-        assert "_captured_signals" in inspect.getsource(of)
+    attributes = {uvicorn.Server: ["_captured_signals"], multiprocess.Multiprocess: ["should_exit", "signal_queue"]}
+    assert [name for name in attributes.get(of, []) if f"self.{name}" not in inspect.getsource(of)] == []
