@@ -44,15 +44,10 @@ _KEPT = TypeAdapter(Kept)
 
 
 class UnusableFileError(SyncError):
-    """The file exists and cannot be used; `path` and `reason` say which and why. It is never overwritten."""
+    """The file exists and cannot be used. It is never overwritten."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"cannot use {self.path}: {self.reason}; move it away to start with an empty provider"
+        super().__init__(f"cannot use {path}: {reason}; move it away to start with an empty provider")
 
 
 def load(path: Path) -> tuple[World, tuple[Owed, ...]]:

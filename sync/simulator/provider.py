@@ -121,7 +121,7 @@ class Provider:
 
     async def tick(self) -> None:
         """Do what is due now, once for each subscription."""
-        for subscription_id in rules.due(self.world, self.now_us()):
+        for subscription_id in self.world.due(self.now_us()):
             try:
                 await self.change(partial(_renew, subscription_id))
             except (ApiError, ControlError) as error:

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from sync.billing.catalog import catalog
 from sync.billing.catalog.watcher import EXAMPLE
 from sync.simulator.scenarios import torture as running
-from sync.simulator.scenarios.scenario import Faults, Scenario, bundled, load
+from sync.simulator.scenarios.scenario import BUNDLED, Faults, Scenario, load
 from sync.simulator.scenarios.torture import Report, http_state, torture
 from tests.support.asgi import serving
 from tests.support.gateway import environment, run_gateway, token
@@ -96,7 +96,7 @@ def in_order(given: Scenario) -> Scenario:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("name", bundled())
+@pytest.mark.parametrize("name", BUNDLED)
 async def test_the_gateway_comes_through(store_url: str, name: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # It is not kept waiting for: what is looked for is where it ends, on a machine that may stand still meanwhile.
     monkeypatch.setattr(running, "CONVERGE_S", 30.0)

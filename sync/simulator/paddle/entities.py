@@ -9,21 +9,10 @@ the API only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from sync.core.instants import text_us
 from sync.simulator.world import ids, offers
-from sync.simulator.world.model import (
-    Event,
-    Item,
-    Json,
-    Period,
-    Price,
-    ScheduledChange,
-    Subscription,
-    Transaction,
-    month_after,
-)
+from sync.simulator.world.model import Event, Item, Json, Period, Price, ScheduledChange, Subscription, Transaction
 from sync.simulator.world.offers import CURRENCY, Charge
 from sync.simulator.world.rules import QUANTITY_MAX
 
@@ -32,21 +21,25 @@ Body = dict[str, Json]
 LISTED_AT = "2024-01-01T00:00:00.000000Z"
 """When every price and product of the simulator was made."""
 
+LISTED: Body = {
+    "type": "standard",
+    "status": "active",
+    "custom_data": None,
+    "import_meta": None,
+    "created_at": LISTED_AT,
+    "updated_at": LISTED_AT,
+}
+"""What prices and products have in common."""
+
 CYCLE: Body = {"interval": "month", "frequency": 1}
 TAX_RATE = "0"
 
 
 def envelope(event: Event, notification_id: str | None) -> Body:
     """The event as it is sent to a webhook, or, without a notification id, as list-events shows it."""
-    body: Body = {
-        "event_id": event.id,
-        "event_type": event.type,
-        "occurred_at": text_us(event.occurred_us),
-        "data": entity(event),
-    }
-    if notification_id is not None:
-        body["notification_id"] = notification_id
-    return body
+    occurred_at = text_us(event.occurred_us)
+    body: Body = {"event_id": event.id, "event_type": event.type, "occurred_at": occurred_at, "data": entity(event)}
+    return body if notification_id is None else body | {"notification_id": notification_id}
 
 
 def entity(event: Event) -> Body:
@@ -81,7 +74,7 @@ def subscription(sub: Subscription) -> Body:
         "collection_mode": sub.collection_mode,
         "billing_details": None,
         "current_billing_period": _period(sub.period) if runs else None,
-        "billing_cycle": dict(CYCLE),
+        "billing_cycle": CYCLE,
         "scheduled_change": _scheduled(sub.scheduled),
         "items": [_item(sub, item, next_at) for item in sub.items],
         "custom_data": sub.custom_data,
@@ -159,36 +152,26 @@ def price(of: Price) -> Body:
         "product_id": of.product_id,
         "name": of.name,
         "description": of.name,
-        "type": "standard",
-        "billing_cycle": dict(CYCLE),
+        "billing_cycle": CYCLE,
         "trial_period": None,
         "tax_mode": "account_setting",
         "unit_price": _money(of.amount),
         "unit_price_overrides": [],
         "quantity": {"minimum": 1, "maximum": QUANTITY_MAX},
-        "status": "active",
-        "custom_data": None,
-        "import_meta": None,
-        "created_at": LISTED_AT,
-        "updated_at": LISTED_AT,
+        **LISTED,
     }
 
 
 def product(of: Price) -> Body:
     """The product a price belongs to."""
-    return {
+    own: Body = {
         "id": of.product_id,
         "name": of.name,
         "description": None,
-        "type": "standard",
         "tax_category": "standard",
         "image_url": None,
-        "custom_data": None,
-        "import_meta": None,
-        "status": "active",
-        "created_at": LISTED_AT,
-        "updated_at": LISTED_AT,
     }
+    return own | LISTED
 
 
 def _at(at_us: int | None) -> str | None:
@@ -202,11 +185,8 @@ def _period(period: Period) -> Body:
 def _scheduled(change: ScheduledChange | None) -> Body | None:
     if change is None:
         return None
-    return {
-        "action": change.action,
-        "effective_at": text_us(change.effective_us),
-        "resume_at": _at(change.resume_us),
-    }
+    effective_at, resume_at = text_us(change.effective_us), _at(change.resume_us)
+    return {"action": change.action, "effective_at": effective_at, "resume_at": resume_at}
 
 
 def _item(sub: Subscription, item: Item, next_at: str | None) -> Body:
@@ -248,19 +228,12 @@ def _details(items: Sequence[Item], amount: int, transaction_id: str | None = No
         if transaction_id is not None:
             line["id"] = ids.derived("txnitm", transaction_id + item.price.id)
         lines.append(line)
+    nothing: Body = dict.fromkeys(("credit", "credit_to_balance", "balance", "grand_total_tax"), "0")
+    unknown: Body = {"fee": None, "earnings": None}
+    grand: Body = {"grand_total": str(amount), "currency_code": CURRENCY}
     return {
         "tax_rates_used": [{"tax_rate": TAX_RATE, "totals": _totals(amount)}],
-        "totals": _totals(amount)
-        | {
-            "credit": "0",
-            "credit_to_balance": "0",
-            "balance": "0",
-            "grand_total": str(amount),
-            "grand_total_tax": "0",
-            "fee": None,
-            "earnings": None,
-            "currency_code": CURRENCY,
-        },
+        "totals": _totals(amount) | nothing | unknown | grand,
         "adjusted_totals": None,
         "payout_totals": None,
         "adjusted_payout_totals": None,
@@ -275,8 +248,7 @@ def _coming(items: Sequence[Item], amount: int, period: Period) -> Body:
 def _next_transaction(sub: Subscription) -> Body | None:
     if sub.bills_us is None:
         return None
-    period = replace(sub.period, starts_us=sub.bills_us, ends_us=month_after(sub.bills_us))
-    return _coming(sub.items, offers.monthly(sub.items), period)
+    return _coming(sub.items, offers.monthly(sub.items), Period.month(sub.bills_us))
 
 
 def _payment(paid: Transaction, at: str) -> Body:
@@ -289,13 +261,7 @@ def _payment(paid: Transaction, at: str) -> Body:
         "error_code": None,
         "method_details": {
             "type": "card",
-            "card": {
-                "type": "visa",
-                "last4": "4242",
-                "expiry_month": 12,
-                "expiry_year": 2039,
-                "cardholder_name": None,
-            },
+            "card": {"type": "visa", "last4": "4242", "expiry_month": 12, "expiry_year": 2039, "cardholder_name": None},
             "underlying_details": None,
             "south_korea_local_card": None,
         },

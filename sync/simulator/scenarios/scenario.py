@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +27,9 @@ from sync.core.errors import SyncError
 from sync.simulator.world.actions import ACTIONS
 from sync.simulator.world.errors import in_words
 from sync.simulator.world.model import Json
+
+BUNDLED = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
+"""The scenarios that come with the simulator, by name."""
 
 _EXACT = ConfigDict(extra="forbid")
 
@@ -86,18 +88,7 @@ class ScenarioError(SyncError):
     """The scenario cannot be used; `name` of the file and what is wrong, in one line."""
 
     def __init__(self, name: str, problem: str) -> None:
-        super().__init__(name, problem)
-        self.name = name
-        self.problem = problem
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.problem}"
-
-
-def bundled() -> tuple[str, ...]:
-    """The names of the scenarios that come with the simulator."""
-    files = resources.files("sync.simulator").joinpath("scenarios").iterdir()
-    return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
+        super().__init__(f"{name}: {problem}")
 
 
 def load(name: str) -> Scenario:
@@ -106,13 +97,10 @@ def load(name: str) -> Scenario:
     Raises:
         ScenarioError: there is none, or it cannot be used.
     """
-    if name in bundled():
-        return parse(resources.files("sync.simulator").joinpath("scenarios", f"{name}.toml").read_text("utf-8"), name)
     try:
-        return parse(Path(name).read_text("utf-8"), name)
+        return parse(BUNDLED.get(name, Path(name)).read_text("utf-8"), name)
     except OSError as error:
-        known = ", ".join(bundled())
-        raise ScenarioError(name, f"{error.strerror}; the bundled scenarios are: {known}") from error
+        raise ScenarioError(name, f"{error.strerror}; the bundled scenarios are: {', '.join(BUNDLED)}") from error
     except UnicodeDecodeError as error:
         raise ScenarioError(name, "not UTF-8") from error
 

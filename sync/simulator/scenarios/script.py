@@ -135,7 +135,7 @@ class _Stage:
                 return {}
 
     def _act(self, tenant: str, entry: Mapping[str, Json]) -> None:
-        for due in rules.due(self._world, self._now_us):
+        for due in self._world.due(self._now_us):
             self._keep(rules.renew(self._turn(), self._world.subscriptions[due]))
         action = str(entry["do"])
         given = {name: value for name, value in entry.items() if name != "do"}

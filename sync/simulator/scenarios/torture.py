@@ -199,20 +199,15 @@ class _Sender:
 
     async def _deliver(self, send: Send) -> None:
         """Send until it is answered as it should be; a genuine one is sent again, as a provider would."""
+        told = f"{send.event_type} {send.event_id} of {send.tenant}"
+        is_genuine = send.kind == "genuine"
         for attempt in range(RETRIES + 1):
             status, answer = await self._post(send)
             self.answers[answer] += 1
-            told = f"{send.event_type} {send.event_id} of {send.tenant}"
-            if send.kind != "genuine":
-                if status is not None and 400 <= status < 500:
-                    return
-                if status is not None and status < 500:
+            if status is not None and status < 500 and not (is_genuine and status in (408, 429)):
+                is_right = 200 <= status < 300 if is_genuine else status >= 400
+                if not is_right:
                     self.violations.append(f"a {send.kind} {told} was answered {answer}")
-                    return
-            elif status is not None and 200 <= status < 300:
-                return
-            elif status is not None and status < 500 and status not in (408, 429):
-                self.violations.append(f"a genuine {told} was answered {answer}")
                 return
             if attempt < RETRIES:
                 self.retries += 1

@@ -30,14 +30,6 @@ Change = Literal["cancel", "pause", "resume"]
 OnResume = Literal["start_new_billing_period", "continue_existing_billing_period"]
 
 
-def month_after(at_us: int) -> int:
-    """Return the same time of day one calendar month later, on the last day where the month is shorter."""
-    at = _EPOCH + timedelta(microseconds=at_us)
-    year, month = (at.year, at.month + 1) if at.month < 12 else (at.year + 1, 1)
-    day = min(at.day, calendar.monthrange(year, month)[1])
-    return (at.replace(year=year, month=month, day=day) - _EPOCH) // timedelta(microseconds=1)
-
-
 def parse_us(text: object) -> int:
     """Return microseconds since 1970 of an RFC 3339 instant.
 
@@ -78,6 +70,14 @@ class Period:
 
     starts_us: int
     ends_us: int
+
+    @classmethod
+    def month(cls, starts_us: int) -> Period:
+        """Return a month from then on. It ends on the same day, or on the last where the next month is shorter."""
+        at = _EPOCH + timedelta(microseconds=starts_us)
+        year, month = (at.year, at.month + 1) if at.month < 12 else (at.year + 1, 1)
+        day = min(at.day, calendar.monthrange(year, month)[1])
+        return cls(starts_us, (at.replace(year=year, month=month, day=day) - _EPOCH) // timedelta(microseconds=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,12 @@ class Subscription:
         ending = self.scheduled is not None and self.scheduled.action != "resume"
         return None if ending or self.status in ("paused", "canceled") else self.next_us
 
+    def is_due(self, now_us: int) -> bool:
+        """Whether the time of a renewal, a trial's end or a scheduled change has come."""
+        if self.scheduled is not None:
+            return self.scheduled.effective_us <= now_us
+        return self.status in ("active", "trialing") and self.next_us <= now_us
+
     def item(self, price_ids: frozenset[str]) -> Item | None:
         """The first line with one of these prices, or None."""
         return next((item for item in self.items if item.price.id in price_ids), None)
@@ -174,3 +180,7 @@ class World:
     subscriptions: Mapping[str, Subscription] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
     stamp_us: int = 0
+
+    def due(self, now_us: int) -> tuple[str, ...]:
+        """The ids of the subscriptions for which something is due."""
+        return tuple(sub.id for sub in self.subscriptions.values() if sub.is_due(now_us))

@@ -8,24 +8,14 @@ Source: developer.paddle.com/build/subscriptions and /webhooks/simulator for the
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sync.simulator.world import ids, offers
 from sync.simulator.world.errors import ApiError
-from sync.simulator.world.model import (
-    MINUTE_US,
-    Item,
-    Json,
-    OnResume,
-    Period,
-    Price,
-    ScheduledChange,
-    Subscription,
-    World,
-    month_after,
-)
+from sync.simulator.world.model import MINUTE_US, Item, Json, OnResume, Period, Price, ScheduledChange, Subscription
 from sync.simulator.world.offers import BillingMode
-from sync.simulator.world.turn import Outcome, Turn, billed, merged
+from sync.simulator.world.turn import Outcome, Turn, billed
 
 SUBSCRIPTIONS_MAX = 10_000
 """How many subscriptions a world can hold."""
@@ -81,7 +71,8 @@ def checkout(
     is_trial = trial_us is not None
     free_until = None if trial_us is None else at_us + trial_us
     billed_us = None if is_trial else at_us
-    period = Period(at_us, ends_us or free_until or month_after(at_us))
+    ends_us = ends_us or free_until
+    period = Period.month(at_us) if ends_us is None else Period(at_us, ends_us)
     owner = f"{env}/{tenant}"
     subscription = Subscription(
         id=turn.new_id("sub"),
@@ -122,7 +113,7 @@ def update(turn: Turn, before: Subscription, patch: Patch) -> Outcome:
         after = replace(after, next_us=patch.next_us, period=period, trial=period if is_trial else after.trial)
     due = 0
     if patch.lines is not None and patch.mode is not None:
-        after = replace(after, items=merged(before.items, patch.lines, at_us))
+        after = replace(after, items=_merged(before.items, patch.lines, at_us))
         charge = offers.change(before.items, after.items, before.period, turn.now_us, patch.mode)
         due = charge.due if charge.at_once else 0
     if due > 0 and before.declines:
@@ -177,9 +168,9 @@ def activate(turn: Turn, before: Subscription) -> Outcome:
     """The trial over and the first month paid; past due where the payment is declined."""
     _refuse_if(before.status != "trialing", "subscription_cannot_activate")
     if before.declines:
-        return turn.failed(before, Period(turn.now_us, month_after(turn.now_us)))
+        return turn.failed(before, Period.month(turn.now_us))
     at_us = turn.stamp()
-    return turn.renewed(billed(before, Period(at_us, month_after(at_us)), at_us), "activated", "updated")
+    return turn.renewed(billed(before, Period.month(at_us), at_us), "activated", "updated")
 
 
 def renew(turn: Turn, before: Subscription) -> Outcome:
@@ -241,21 +232,9 @@ def move_end(turn: Turn, before: Subscription, ends_us: int) -> Outcome:
     return turn.told(after, "updated")
 
 
-def due(world: World, now_us: int) -> tuple[str, ...]:
-    """The ids of the subscriptions for which the time of a renewal, a trial's end or a scheduled change has come."""
-    return tuple(sub.id for sub in world.subscriptions.values() if _is_due(sub, now_us))
-
-
-def _is_due(subscription: Subscription, now_us: int) -> bool:
-    if subscription.scheduled is not None:
-        return subscription.scheduled.effective_us <= now_us
-    return subscription.status in ("active", "trialing") and subscription.next_us <= now_us
-
-
 def _period_after(period: Period, now_us: int) -> Period:
     """The next month: from the end of this one, or from now where it is ended early."""
-    starts_us = min(period.ends_us, now_us)
-    return Period(starts_us, month_after(starts_us))
+    return Period.month(min(period.ends_us, now_us))
 
 
 def _refuse_if(condition: bool, code: str, detail: str | None = None) -> None:
@@ -294,3 +273,14 @@ def _check_patch(before: Subscription, patch: Patch, now_us: int) -> None:
     _refuse_if(is_soon, "subscription_next_billed_at_too_soon")
     if patch.lines is not None:
         _check_lines(patch.lines)
+
+
+def _merged(before: Sequence[Item], lines: Lines, at_us: int) -> tuple[Item, ...]:
+    """Return the items that (price, quantity) make of those before; a price that was there stays the same item."""
+    held: Mapping[str, Item] = {item.price.id: item for item in before}
+    return tuple(
+        replace(held[price.id], quantity=quantity, updated_us=at_us)
+        if price.id in held
+        else Item(price, quantity, at_us, at_us, at_us)
+        for price, quantity in lines
+    )

@@ -5,23 +5,12 @@ A transition happens here once it is clear that it may happen; `rules` says when
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sync.simulator.world import offers
 from sync.simulator.world.errors import ApiError
-from sync.simulator.world.model import (
-    Event,
-    Item,
-    OnResume,
-    Period,
-    Price,
-    ScheduledChange,
-    Subscription,
-    Transaction,
-    World,
-    month_after,
-)
+from sync.simulator.world.model import Event, OnResume, Period, ScheduledChange, Subscription, Transaction, World
 
 EVENTS_KEPT = 1_000
 """How many events the world remembers, the newest ones; list-events reads these."""
@@ -116,7 +105,7 @@ class Turn:
         back = replace(before, paused_us=None, scheduled=None)
         if on_resume == "continue_existing_billing_period" and self.now_us < before.period.ends_us:
             return self.told(replace(back, status="active", updated_us=at_us), "resumed", "updated")
-        return self.renewed(billed(back, Period(at_us, month_after(at_us)), at_us), "resumed", "updated")
+        return self.renewed(billed(back, Period.month(at_us), at_us), "resumed", "updated")
 
     def renewed(self, after: Subscription, *kinds: str) -> Outcome:
         """Return the subscription with its month paid, told by `kinds` and then by the payment."""
@@ -153,15 +142,4 @@ def billed(before: Subscription, period: Period, at_us: int) -> Subscription:
         next_us=period.ends_us,
         period=period,
         items=tuple(replace(item, billed_us=period.starts_us) for item in before.items),
-    )
-
-
-def merged(before: Sequence[Item], lines: Sequence[tuple[Price, int]], at_us: int) -> tuple[Item, ...]:
-    """Return the items that (price, quantity) make of those before; a price that was there stays the same item."""
-    held: Mapping[str, Item] = {item.price.id: item for item in before}
-    return tuple(
-        replace(held[price.id], quantity=quantity, updated_us=at_us)
-        if price.id in held
-        else Item(price, quantity, at_us, at_us, at_us)
-        for price, quantity in lines
     )

@@ -146,9 +146,9 @@ def test_the_page_knows_the_refusal_that_is_none() -> None:
 
 def test_the_console_offers_the_scenarios_that_the_simulator_has() -> None:
     from gateway.console.routes.actions import SCENARIOS
-    from sync.simulator.scenarios.scenario import bundled
+    from sync.simulator.scenarios.scenario import BUNDLED
 
-    assert tuple(f"scenario:{name}" for name in bundled()) == SCENARIOS
+    assert tuple(f"scenario:{name}" for name in BUNDLED) == SCENARIOS
 
 
 def test_the_page_explains_every_status() -> None:

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from sync.simulator.scenarios.scenario import Faults, ScenarioError, bundled, load, parse
+from sync.simulator.scenarios.scenario import BUNDLED, Faults, ScenarioError, load, parse
 
 LEAST = 'title = "T"\nhistory = [{ do = "upgrade" }]\n'
 
 
 def test_every_kind_of_torture_comes_along() -> None:
-    assert {"reorder", "duplicate", "drop", "late", "skew", "outage", "torture"} <= set(bundled())
+    assert {"reorder", "duplicate", "drop", "late", "skew", "outage", "torture"} <= set(BUNDLED)
 
 
-@pytest.mark.parametrize("name", bundled())
+@pytest.mark.parametrize("name", BUNDLED)
 def test_the_bundled_scenarios_can_be_used(name: str) -> None:
     found = load(name)
 

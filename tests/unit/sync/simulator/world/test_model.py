@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sync.core.instants import text_us
-from sync.simulator.world.model import month_after, parse_us
+from sync.simulator.world.model import Period, parse_us
 
 
 @pytest.mark.parametrize(
@@ -36,4 +36,4 @@ def test_refuses_what_is_no_instant(text: str) -> None:
     ],
 )
 def test_a_month_ends_on_the_same_day_or_the_last(at: str, after: str) -> None:
-    assert text_us(month_after(parse_us(at))) == after
+    assert text_us(Period.month(parse_us(at)).ends_us) == after

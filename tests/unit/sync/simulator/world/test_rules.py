@@ -7,16 +7,7 @@ import pytest
 
 from sync.simulator.world import rules
 from sync.simulator.world.errors import ApiError
-from sync.simulator.world.model import (
-    DAY_US,
-    MINUTE_US,
-    SECOND_US,
-    Period,
-    Price,
-    Subscription,
-    Transaction,
-    month_after,
-)
+from sync.simulator.world.model import DAY_US, MINUTE_US, SECOND_US, Period, Price, Subscription, Transaction
 from sync.simulator.world.offers import BillingMode
 from sync.simulator.world.rules import LOCK_US, QUANTITY_MAX, Patch
 from sync.simulator.world.turn import EVENTS_KEPT, Outcome
@@ -39,7 +30,7 @@ def test_a_checkout_is_created_activated_and_paid() -> None:
     assert kinds(outcome) == ["created", "activated", "transaction.completed"]
     assert outcome.subscription.status == "active"
     assert outcome.subscription.custom_data == {"tenant_id": "acme"}
-    assert outcome.subscription.next_us == month_after(START_US)
+    assert outcome.subscription.next_us == Period.month(START_US).ends_us
 
 
 def test_the_created_event_names_the_checkout_s_transaction() -> None:
@@ -123,13 +114,13 @@ def test_a_cancel_is_scheduled_and_happens_at_the_period_s_end() -> None:
     assert scheduled.subscription.scheduled.effective_us == before.period.ends_us
     assert scheduled.subscription.bills_us is None
 
-    assert rules.due(play.world, before.period.ends_us - 1) == ()
-    assert rules.due(play.world, before.period.ends_us) == (before.id,)
+    assert play.world.due(before.period.ends_us - 1) == ()
+    assert play.world.due(before.period.ends_us) == (before.id,)
     ended = play.do("renew")
     assert kinds(ended) == ["canceled", "updated"]
     assert ended.subscription.status == "canceled"
     assert ended.subscription.items == before.items
-    assert rules.due(ended.world, before.period.ends_us * 2) == ()
+    assert ended.world.due(before.period.ends_us * 2) == ()
 
 
 def test_a_pause_with_an_end_comes_back_by_itself() -> None:
@@ -143,7 +134,7 @@ def test_a_pause_with_an_end_comes_back_by_itself() -> None:
     assert paused.subscription.scheduled.action == "resume"
 
     play.now_us = back_us
-    assert rules.due(play.world, back_us) == (subscription.id,)
+    assert play.world.due(back_us) == (subscription.id,)
     back = play.do("renew")
     assert kinds(back) == ["resumed", "updated", "transaction.completed"]
     assert (back.subscription.status, back.subscription.paused_us) == ("active", None)
@@ -181,7 +172,7 @@ def test_a_resume_can_be_set_for_later() -> None:
     outcome = rules.resume(play.turn(), play.current(subscription), at_us, "start_new_billing_period")
 
     assert outcome.subscription.status == "paused"
-    assert rules.due(outcome.world, at_us) == (subscription.id,)
+    assert outcome.world.due(at_us) == (subscription.id,)
 
 
 def test_the_end_of_a_pause_to_come_can_be_set() -> None:
@@ -204,7 +195,7 @@ def test_a_renewal_bills_the_next_month() -> None:
     outcome = play.do("renew")
 
     assert kinds(outcome) == ["updated", "transaction.completed"]
-    assert outcome.subscription.period == Period(before.period.ends_us, month_after(before.period.ends_us))
+    assert outcome.subscription.period == Period.month(before.period.ends_us)
 
 
 def test_a_renewal_ahead_of_time_starts_the_month_now() -> None:
@@ -212,7 +203,7 @@ def test_a_renewal_ahead_of_time_starts_the_month_now() -> None:
     play.subscribed()
     now_us = play.now_us
 
-    assert play.do("renew").subscription.period == Period(now_us, month_after(now_us))
+    assert play.do("renew").subscription.period == Period.month(now_us)
 
 
 def test_a_declined_card_makes_the_renewal_fail() -> None:
@@ -246,7 +237,7 @@ def test_a_trial_that_runs_out_is_activated() -> None:
     trial = play.do("trial").subscription
     play.now_us = trial.period.ends_us
 
-    assert rules.due(play.world, play.now_us) == (trial.id,)
+    assert play.world.due(play.now_us) == (trial.id,)
     assert play.do("renew").subscription.status == "active"
 
 
