@@ -22,7 +22,7 @@ from gateway.cli.publishing import publish, token, watch
 from gateway.cli.simulate import simulate
 from gateway.cli.top import top
 
-_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 _COMMANDS = (token, publish, watch, simulate, parked, backfill, outbox, settings, dev, top, trace, log, diff, drift)
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import click
 
 from gateway.cli.common import Api, environment, environment_option, json_lines_option, with_publish_api
-from gateway.cli.output import say, say_json, say_json_lines, say_table
+from gateway.cli.output import say, say_json, say_list
 
 PARKED_PAGE = 500
 """Maximum number of events in one answer of the gateway."""
@@ -19,7 +19,7 @@ _PARKED_COLUMNS = ("parked_at", "event_id", "type", "topic", "attempts", "reason
 
 @click.command()
 @environment_option
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Maximum number of events.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, help="Maximum number of events.")
 @click.option("--retry", metavar="EVENT_ID", help="Retry this event now, and print its outcome.")
 @json_lines_option
 @with_publish_api
@@ -46,10 +46,7 @@ def parked(environ: str | None, limit: int, retry: str | None, as_json: bool, ap
         found += page.get("parked", [])
         asked["after"] = page.get("next", "")
         has_more = "next" in page
-    if as_json:
-        say_json_lines(found)
-    else:
-        say_table(_PARKED_COLUMNS, found, "nothing is parked")
+    say_list(as_json, found, _PARKED_COLUMNS, "nothing is parked")
 
 
 @click.command(

@@ -41,7 +41,7 @@ class _ProviderName(click.Choice[str]):
 
 @click.command()
 @click.argument("provider", type=_ProviderName())
-@click.option("--env", "environ", default="live", show_default=True, help="The provider environment.")
+@click.option("--env", "environ", default="live", help="The provider environment.")
 @click.option("--dry-run", is_flag=True, help="Write nothing; report what would be done.")
 @click.option("--restart", is_flag=True, help="Begin at the beginning, not where the last run stopped.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many subscriptions.")

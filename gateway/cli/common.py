@@ -16,8 +16,6 @@ import click
 
 from gateway.cli.output import note
 
-DATA_DIR = ".planwire"
-
 SECRET_MAX_CHARS = 16_384
 
 EXIT_FAILED = 1
@@ -48,7 +46,10 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
     try:
         given = process_environment.read(os.environ if environ is None else environ)
-        return dev_env.overlay(given, dev_env.load(Path(given.get("PLANWIRE_DATA_DIR") or DATA_DIR).expanduser()))
+        return dev_env.overlay(
+            given,
+            dev_env.load(Path(given.get("PLANWIRE_DATA_DIR") or process_environment.DEFAULT_DATA_DIR).expanduser()),
+        )
     except process_environment.SettingNameError as error:
         raise click.UsageError(str(error)) from error
     except dev_env.DevEnvError as error:

@@ -19,9 +19,9 @@ from gateway.cli.common import (
     tenant_name,
     with_console,
 )
-from gateway.cli.output import say, say_json, say_json_lines, say_table, span
+from gateway.cli.output import say, say_json, say_list, span
 from sync.core import instants
-from sync.core.plain_text import plain
+from sync.core.plain_text import json_text, plain
 
 UNHEALTHY = ("NACKED", "BEHIND", "STALE")
 """States of a tab or gateway that does not show the newest version, or cannot prove that it does."""
@@ -116,7 +116,7 @@ def _tab(tab: Mapping[str, Any]) -> str:
 
 @click.command()
 @click.argument("topic", type=tenant_name)
-@click.option("--count", type=click.IntRange(1, 200), default=20, show_default=True, help="Maximum number of versions.")
+@click.option("--count", type=click.IntRange(1, 200), default=20, help="Maximum number of versions.")
 @json_lines_option
 @with_console
 def log(topic: str, count: int, as_json: bool, api: Api) -> None:
@@ -125,24 +125,15 @@ def log(topic: str, count: int, as_json: bool, api: Api) -> None:
     Example: planwire log tenant:acme --count 5
     """
     found = api.console("timeline/", topic, count=count)["versions"]
-    if as_json:
-        say_json_lines(found)
-        return
-    rows = [
-        {
-            "at": line["at"],
-            "version": line["version"],
-            "cause": _why(line["cause"]),
-            "changed": "the oldest kept" if line["paths"] is None else plain(_changed(line)),
-        }
-        for line in found
-    ]
-    say_table(("at", "version", "cause", "changed"), rows, "nothing was ever committed")
+    say_list(as_json, found, ("at", "version", "cause", "changed"), "nothing was ever committed", _version)
 
 
-def _changed(line: Mapping[str, Any]) -> str:
-    more = line["changed"] - len(line["paths"])
-    return ", ".join(line["paths"]) + (f" and {more} more" if more else "")
+def _version(line: Mapping[str, Any]) -> dict[str, object]:
+    changed = "the oldest kept"
+    if line["paths"] is not None:
+        more = line["changed"] - len(line["paths"])
+        changed = ", ".join(line["paths"]) + (f" and {more} more" if more else "")
+    return {"at": line["at"], "version": line["version"], "cause": _why(line["cause"]), "changed": plain(changed)}
 
 
 @click.command()
@@ -187,9 +178,7 @@ def _difference(item: Mapping[str, Any]) -> str:
 @click.command()
 @environment_option
 @click.option("--topic", metavar="TENANT", type=tenant_name, help="Only the drift of this topic.")
-@click.option(
-    "--limit", type=click.IntRange(1, 200), default=50, show_default=True, help="Maximum number of records to look at."
-)
+@click.option("--limit", type=click.IntRange(1, 200), default=50, help="Maximum number of records to look at.")
 @json_lines_option
 @with_console
 def drift(environ: str | None, topic: str | None, limit: int, as_json: bool, api: Api) -> None:
@@ -197,18 +186,12 @@ def drift(environ: str | None, topic: str | None, limit: int, as_json: bool, api
 
     Example: planwire drift --env sandbox --json
     """
-    import orjson
-
     found = api.console("drift", env=environ, topic=topic, limit=limit)
     if not found["listed"]:
         raise Failed("this gateway takes no webhooks (PLANWIRE_INTAKE=0): ask one that does with --url")
-    rows = found["drift"]
-    if as_json:
-        say_json_lines(rows)
-        return
-    shown = [
-        {name: plain(orjson.dumps(row[name]).decode() if name in ("here", "there") else row[name]) for name in row}
-        for row in rows
-    ]
     columns = ("at", "kind", "topic", "subject", "why", "here", "there")
-    say_table(columns, shown, "no drift is recorded")
+    say_list(as_json, found["drift"], columns, "no drift is recorded", _drift)
+
+
+def _drift(row: Mapping[str, Any]) -> dict[str, object]:
+    return {name: plain(json_text(row[name]) if name in ("here", "there") else row[name]) for name in row}

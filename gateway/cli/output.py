@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import click
 
@@ -24,15 +25,19 @@ def say_json(value: object) -> None:
     click.echo(json_text(value))
 
 
-def say_json_lines(values: Sequence[object]) -> None:
-    """Print each value as one line of JSON."""
-    for value in values:
-        say_json(value)
-
-
-def say_table(columns: Sequence[str], rows: Sequence[Mapping[str, object]], empty: str) -> None:
-    """Print a table, or the line `empty` where there are no rows."""
-    say("\n".join(table(columns, rows)) if rows else empty)
+def say_list(
+    as_json: bool,
+    found: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    empty: str,
+    row: Callable[[Mapping[str, Any]], Mapping[str, object]] = dict,
+) -> None:
+    """Print what was found, as one line of JSON each, or as a table of rows; without any as the line `empty`."""
+    if as_json:
+        for one in found:
+            say_json(one)
+    else:
+        say("\n".join(table(columns, list(map(row, found)))) if found else empty)
 
 
 def table(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> list[str]:
@@ -46,12 +51,7 @@ def span(value_s: float | None) -> str:
     """Return a duration in seconds as people read it: `40 ms`, `2.5 s`, `3 min 20 s`; `-` for None."""
     if value_s is None:
         return "-"
-    if abs(value_s) < 1:
-        return f"{value_s * 1000:.0f} ms"
-    if abs(value_s) < 60:
-        return f"{value_s:.1f} s"
-    if abs(value_s) < 3600:
-        return f"{int(value_s // 60)} min {int(value_s % 60)} s"
-    if abs(value_s) < 86_400:
-        return f"{int(value_s // 3600)} h {int(value_s % 3600 // 60)} min"
-    return f"{int(value_s // 86_400)} d {int(value_s % 86_400 // 3600)} h"
+    for unit, unit_s, part, part_s in (("d", 86_400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if abs(value_s) >= unit_s:
+            return f"{int(value_s // unit_s)} {unit} {int(value_s % unit_s // part_s)} {part}"
+    return f"{value_s:.1f} s" if abs(value_s) >= 1 else f"{value_s * 1000:.0f} ms"

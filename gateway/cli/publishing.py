@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
@@ -39,12 +40,10 @@ def _topic_or_all(text: str) -> str:
     type=_topic_or_all,
     help='May be repeated; "*" means all.',
 )
-@click.option("--scope", "scopes", multiple=True, default=("read",), show_default=True, help="read, private, console.")
-@click.option(
-    "--ttl", "ttl_s", type=click.IntRange(min=1), default=3600, show_default=True, help="Lifetime in seconds."
-)
-@click.option("--sub", default="cli", show_default=True, help="The subject.")
-@click.option("--jti", default="", help="The id, with which this token can be revoked alone.")
+@click.option("--scope", "scopes", multiple=True, default=("read",), help="read, private, console.")
+@click.option("--ttl", "ttl_s", type=click.IntRange(min=1), default=3600, help="Lifetime in seconds.")
+@click.option("--sub", default="cli", help="The subject.")
+@click.option("--jti", default="", show_default=False, help="The id, with which this token can be revoked alone.")
 def token(topics: tuple[str, ...], scopes: tuple[str, ...], ttl_s: int, sub: str, jti: str) -> None:
     """Print a JWT for TOPIC, signed with PLANWIRE_JWT_SECRET (HS256).
 
@@ -66,13 +65,7 @@ def token(topics: tuple[str, ...], scopes: tuple[str, ...], ttl_s: int, sub: str
 )
 @with_publish_api
 def publish(
-    topic: str,
-    state: tuple[object],
-    private: tuple[object] | None,
-    event_id: str | None,
-    order: str | None,
-    if_version: int | None,
-    api: Api,
+    topic: str, state: tuple[object], private: tuple[object] | None, order: str | None, api: Api, **conditions: Any
 ) -> None:
     """Publish JSON as TOPIC's whole state; print the verdict and the version. - reads JSON from standard input.
 
@@ -86,7 +79,6 @@ def publish(
     if order is not None:
         is_number = order.isascii() and order.isdigit() and len(order) <= ORDER_DIGITS_MAX
         change["order"] = int(order) if is_number else order
-    conditions = {"event_id": event_id, "if_version": if_version}
     change |= {name: value for name, value in conditions.items() if value is not None}
     status, answer = api.send("POST", "/v1/publish", body=change)
     if status != 200 and answer.get("code") != "conflict":

@@ -25,25 +25,17 @@ _COLUMNS = (
 )  # fmt: skip
 _TROUBLE_COLUMNS = ("topic", "status", "tabs", "of", "gateway")
 
+_ONCE = "Print once and exit. This is what it does when the output is not a terminal."
+_JSON = "Print one JSON object per line and interval; with --once a single one."
+
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 _HOME, _END_LINE, _END_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 @click.command()
-@click.option(
-    "--once", is_flag=True, help="Print once and exit. This is what it does when the output is not a terminal."
-)
-@click.option(
-    "--interval",
-    "every_s",
-    type=click.FloatRange(0.5, 60),
-    default=1.0,
-    show_default=True,
-    help="Seconds between updates.",
-)
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object per line and interval; with --once a single one."
-)
+@click.option("--once", is_flag=True, help=_ONCE)
+@click.option("--interval", "every_s", type=click.FloatRange(0.5, 60), default=1.0, help="Seconds between updates.")
+@click.option("--json", "as_json", is_flag=True, help=_JSON)
 @with_console
 def top(once: bool, every_s: float, as_json: bool, api: Api) -> None:
     """Watch all gateways: tabs by state, rates, latencies, and the topics in trouble, the worst first. q quits.

@@ -24,11 +24,11 @@ def test_a_duration_is_shown_for_people(seconds: float | None, shown: str) -> No
 
 
 def test_a_table_without_rows_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    output.say_table(("a",), [], "nothing is parked")
-    output.say_table(("a",), [{"a": 1}], "nothing is parked")
+    output.say_list(False, [], ("a",), "nothing is parked")
+    output.say_list(False, [{"a": 1}], ("a",), "nothing is parked")
     assert capsys.readouterr().out == "nothing is parked\na\n1\n"
 
 
 def test_json_is_one_object_per_line(capsys: pytest.CaptureFixture[str]) -> None:
-    output.say_json_lines([{"a": 1}, {"a": "\x1b"}])
+    output.say_list(True, [{"a": 1}, {"a": "\x1b"}], ("a",), "nothing is parked")
     assert capsys.readouterr().out == '{"a":1}\n{"a":"\\u001b"}\n'
