@@ -29,6 +29,7 @@ COOKIE_TTL_S = int(LOGIN_TTL_S)
 """Seconds that a login lasts. It is not extended."""
 
 AUDIENCE = "planwire-console"
+_CLAIMS = ["exp", "aud", "jti", "iat"]
 STREAM_ISSUER = "planwire-console"
 STREAM_TTL_S = 300
 """Seconds that a token of the page's stream lasts. The page fetches a new one in time."""
@@ -149,13 +150,7 @@ class ConsoleAuth:
             token = next((token for token in self._tokens if token.id == named), None)
             if token is None:
                 raise Problem("token_missing", "log in with a console token first")
-            claims = jwt.decode(
-                cookie,
-                token.cookie_key,
-                algorithms=["HS256"],
-                audience=AUDIENCE,
-                options={"require": ["exp", "aud", "jti", "iat"]},
-            )
+            claims = jwt.decode(cookie, token.cookie_key, ["HS256"], {"require": _CLAIMS}, audience=AUDIENCE)
         except jwt.ExpiredSignatureError:
             raise Problem("token_expired", "the login has ended, log in again") from None
         except jwt.InvalidTokenError:
@@ -231,17 +226,15 @@ class ConsoleAuth:
             "exp": ends,
             "topics": ["*"],
             "scope": ["console"],
+            "jti": principal.login,  # so that the logout ends the stream as well
+            "aud": self._audience,
         }
-        if principal.login:
-            claims["jti"] = principal.login  # so that the logout ends the stream as well
-        if self._audience:
-            claims["aud"] = self._audience
+        claims = {name: value for name, value in claims.items() if value}
         return jwt.encode(claims, principal.token.stream_key, "HS256", {"kid": _key_id(principal.token)}), ends
 
     def _checked(self, request: Request, presented: str, now: float) -> ConsoleToken:
         # Compared before the limit is checked: wrong tokens of others never keep out a valid one.
-        token = scopes.find(self._tokens, presented)
-        if token is not None:
+        if (token := scopes.find(self._tokens, presented)) is not None:
             return token
         peer = request.client.host if request.client is not None else LOCAL
         forwarded = ",".join(request.headers.getlist("x-forwarded-for"))

@@ -12,11 +12,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.console.reports.tab_status import RANK, worst
+from gateway.console.reports.tab_status import Status
 from gateway.metrics import Histogram, Metrics
 from planwire_client.core import canonical_json
-
-GATEWAY_KIND, TABS_KIND = "gateway", "console"
 
 REPORT_MAX_BYTES = 24_576
 """Bytes of one report; topics may have 32 KiB."""
@@ -36,12 +34,12 @@ _COUNTED = (
 
 def gateway_topic(node: str) -> str:
     """Return the topic of a gateway's report on itself."""
-    return f"{GATEWAY_KIND}:{node}"
+    return f"gateway:{node}"
 
 
 def tabs_topic(node: str, topic: str) -> str:
     """Return the topic of a gateway's report on the tabs of `topic`; a digest, because names can be too long."""
-    return f"{TABS_KIND}:{node}.{hashlib.sha256(topic.encode()).hexdigest()[:24]}"
+    return f"console:{node}.{hashlib.sha256(topic.encode()).hexdigest()[:24]}"
 
 
 def quantile(histogram: Histogram, share: float) -> float | None:
@@ -97,13 +95,9 @@ def counters(metrics: Metrics) -> dict[str, int]:
 
 
 def worst_topics(unhealthy: Mapping[str, Mapping[str, int]], limit: int = UNHEALTHY_MAX) -> list[str]:
-    """Return the names of the worst topics, at most `limit`: by the worst status, then by how many tabs have it."""
-
-    def key(name: str) -> tuple[int, int, str]:
-        status = worst(unhealthy[name])
-        return (RANK[status], -unhealthy[name][status], name) if status is not None else (len(RANK), 0, name)
-
-    return heapq.nsmallest(limit, unhealthy, key=key)
+    """Return the names of the worst topics, at most `limit`: by how many tabs have the worst status, then the next."""
+    counts = {name: [-unhealthy[name].get(status, 0) for status in Status] for name in unhealthy}
+    return heapq.nsmallest(limit, unhealthy, key=lambda name: (counts[name], name))
 
 
 def fitted(report: dict[str, Any], member: str, left_out: str, max_bytes: int = REPORT_MAX_BYTES) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from functools import lru_cache
 from typing import cast
 
 from gateway.console.reports.tab_status import UNHEALTHY, Status, View, evaluate, worst
@@ -131,9 +130,7 @@ class TabCounts(HubObserver):
                 self._take(live, live.subscriptions[:COUNTED_MAX])
 
     def _drop(self, live: LiveTopic) -> None:
-        old = self.topics.pop(live.name, None)
-        if old is not None:
-            self.total.subtract(old)
+        self.total.subtract(self.topics.pop(live.name, {}))
         self.unhealthy.pop(live.name, None)
         self._open.discard(live)
 
@@ -141,7 +138,7 @@ class TabCounts(HubObserver):
         self._drop(live)
         # The common case has a short path: every tab is in sync.
         if self._was_fresh and live.known and _is_synced(live.version, tabs):
-            self.topics[live.name] = _all_synced(len(tabs))
+            self.topics[live.name] = {Status.SYNCED: len(tabs)}
             self.total[Status.SYNCED] += len(tabs)
             return
         view = view_of(self._node, live, time.time(), self._was_fresh)
@@ -158,9 +155,3 @@ class TabCounts(HubObserver):
 def _is_synced(version: int, tabs: list[Subscription]) -> bool:
     """Return whether every tab has acknowledged the version."""
     return all([tab.sent == version == tab.acked for tab in tabs])
-
-
-@lru_cache(4096)
-def _all_synced(size: int) -> Counts:
-    """Return the counts of `size` synced tabs. The result is shared and must not be changed."""
-    return {Status.SYNCED: size}

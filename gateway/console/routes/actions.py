@@ -17,20 +17,31 @@ from starlette.requests import Request
 
 from gateway.api.revoke import revocation_of
 from gateway.auth import revocation_store
-from gateway.console import audit, fault_injection
+from gateway.console import fault_injection
 from gateway.console.auth import Principal
 from gateway.console.observer import ConsoleObserver
 from gateway.console.routes.billing import BillingRoutes
-from gateway.console.routes.query import Action, Members, parsed, text_of
+from gateway.console.routes.query import Action, Members, number, parsed, text_of
 from gateway.console.routes.topics import kept_version
 from gateway.console.scopes import ADMIN
 from planwire_client.core import canonical_json, document
 from planwire_client.core.commit import PUBLISHER
 from sync.http.body import read_json
+from sync.http.parameters import BEFORE
 from sync.http.problem import Problem
+from sync.store.command_pipeline import run_commands
 from sync.store.models import Change, StoreError, Verdict
 
 BODY_MAX_BYTES = 16_384
+
+AUDIT_KEPT = 1000
+"""Approximate number of entries of the audit that are stored, in one capped stream."""
+
+AUDIT_MAX = 200
+"""Maximum number of entries in one answer."""
+
+PARAMETERS_MAX_BYTES = 4096
+"""Maximum size of the parameters in an entry. Larger ones are left out."""
 
 TARGETS = ("topic", "event_id", "session", "tenant", "sub", "jti")
 """Members of a body that name the target of an action; the first one present goes into the audit."""
@@ -69,6 +80,7 @@ class Actions:
     def __init__(self, console: ConsoleObserver, billing: BillingRoutes) -> None:
         self._console = console
         self._node = console.node
+        self._audit_key = console.node.store.keys.console("audit")
         self._simulator_url = self._node.settings.simulator_url.rstrip("/")
         self._actions: dict[str, Action] = {"replay": self._replay, "revoke": self._revoke, **billing.actions}
         self.simulated: tuple[str, ...] = ()
@@ -110,20 +122,33 @@ class Actions:
             raise Problem("not_dev", "this is for development only, and the simulator must be configured for its part")
         raise Problem("not_found", "there is no such action in this process")
 
+    async def audit(self, request: Request, _: Principal) -> Members:
+        """Answer the entries of the audit, the newest first."""
+        before = BEFORE.read(request)
+        limit = number(request, "limit", 50, AUDIT_MAX)
+        newest = f"({before}" if before else "+"
+        (found,) = await run_commands(self._node.store, ("XREVRANGE", self._audit_key, newest, "-", "COUNT", limit))
+        entries = [{"id": id.decode(), **orjson.loads(fields[b"entry"])} for id, fields in found]
+        return {"entries": entries, "next": entries[-1]["id"] if len(entries) == limit else None}
+
     async def _note(self, principal: Principal, name: str, body: Mapping[str, Any], outcome: str, detail: str) -> str:
+        """Store an entry of the audit, and return its id."""
         target = next((str(body[member]) for member in TARGETS if body.get(member)), "")
+        size = len(orjson.dumps(body))
         entry = {
             "at": round(time.time(), 3),
             "who": principal.session,
             "scopes": principal.scopes,
             "action": name[:64],
             "target": target[:300],
-            "parameters": body,
+            "parameters": body if size <= PARAMETERS_MAX_BYTES else {"left_out": f"{size} bytes"},
             "outcome": outcome,
             "detail": detail[:1000],
             "gateway": self._node.name,
         }
-        return await audit.note(self._node.store, entry)
+        command = ("XADD", self._audit_key, "MAXLEN", "~", AUDIT_KEPT, "*", "entry", orjson.dumps(entry))
+        (id,) = await run_commands(self._node.store, command)
+        return str(id.decode())
 
     async def _replay(self, body: Mapping[str, Any], principal: Principal) -> Members:
         if body.keys() != {"topic", "version"} or type(body["version"]) is not int:

@@ -72,7 +72,7 @@ def console_routes(
         text, ends = console_auth.stream_token(principal, time.time())
         return {"token": text, "expires_at": ends, "ttl_s": STREAM_TTL_S}
 
-    reads = {"session": session, **_topic_reads(topics), **_billing_reads(billing)}
+    reads = {"session": session, "audit": actions.audit, **_topic_reads(topics), **_billing_reads(billing)}
     writes = {"look": topics.look, "token": token, "actions/{action}": actions.act}
     api = [("GET", path, read) for path, read in reads.items()] + [("POST", path, do) for path, do in writes.items()]
     counted = partial(route, count=node.metrics.answered)
@@ -97,7 +97,6 @@ def _topic_reads(topics: TopicRoutes) -> dict[str, Answerer]:
         "events/{name:path}": topics.events,
         "fixture/{name:path}": topics.fixture,
         "refusals": topics.refusals,
-        "audit": topics.audit,
     }
 
 

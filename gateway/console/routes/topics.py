@@ -8,7 +8,6 @@ from typing import Any
 import orjson
 from starlette.requests import Request
 
-from gateway.console import audit
 from gateway.console.auth import Principal
 from gateway.console.observer import ConsoleObserver
 from gateway.console.reports import lease, report, tab_status, topic_views
@@ -17,7 +16,6 @@ from gateway.console.reports.topic_list import StoredTopics, TopicQuery, dated, 
 from gateway.console.routes.query import Members, number, parsed, topic_of, without
 from sync.core import instants
 from sync.http.body import read_json
-from sync.http.parameters import BEFORE
 from sync.http.problem import Problem
 from sync.store.command_pipeline import run_commands
 from sync.store.models import LogEntry
@@ -28,7 +26,6 @@ TABS_MAX = 500
 VERSIONS_MAX = 200
 VERSIONS_SHOWN = 50
 EVENTS_MAX = 100
-AUDIT_MAX = 200
 """Maximum number of rows in one answer."""
 
 LOOK_BODY_MAX_BYTES = 4096
@@ -218,12 +215,6 @@ class TopicRoutes:
     async def refusals(self, _: Request, __: Principal) -> Members:
         """Answer the rejected webhooks, by provider and code."""
         return {"webhooks": await self._console.rejected_webhooks.listed(), "events": []}
-
-    async def audit(self, request: Request, _: Principal) -> Members:
-        """Answer the entries of the audit, the newest first."""
-        limit = number(request, "limit", 50, AUDIT_MAX)
-        entries, following = await audit.page(self._store, BEFORE.read(request), limit)
-        return {"entries": entries, "next": following}
 
 
 async def kept_version(store: Store, topic: str, version: int) -> LogEntry:
