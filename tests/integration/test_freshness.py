@@ -18,7 +18,7 @@ from gateway.bus.subscriber import BusSubscriber
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.models import Change, Committed, StoreError
 from sync.store.redis.connect import connect
-from sync.store.redis.pubsub import Endpoint, SingleServerPubSub
+from sync.store.redis.pubsub import Bus, Endpoint
 from sync.store.store import Store
 from tests.support.gateway import Client, Running, environment, open_client, run_gateway
 from tests.support.proxy import Proxy, run_proxy
@@ -293,7 +293,7 @@ async def test_what_is_missed_while_the_subscription_is_gone_is_read_after_it_re
     async with watching(valkey.url, SWEEP_S="600", PROBE_S="30") as (running, client):
         bus, running.node.subscriber.bus = (
             running.node.subscriber.bus,
-            SingleServerPubSub(_nowhere),
+            Bus(_nowhere),
         )  # or it might be back and have read
         running.node.subscriber.reset("")
         await until(lambda: not running.node.subscriber.connected)
@@ -378,7 +378,7 @@ async def test_a_tab_that_comes_while_the_bus_is_away_is_told_the_state_and_that
     """The store is the truth: what is there is shown, and said to be unverified. Also where there is nothing."""
     version = await commit(store, {"a": 1})
     async with run_gateway(environment(valkey.url, **QUICK)) as running:
-        running.node.subscriber.bus = SingleServerPubSub(_nowhere)
+        running.node.subscriber.bus = Bus(_nowhere)
         running.node.subscriber.reset("")
         await until(lambda: not running.node.hub.fresh)
         async with open_client(running, TOPIC, "tenant:none") as client:
@@ -388,7 +388,7 @@ async def test_a_tab_that_comes_while_the_bus_is_away_is_told_the_state_and_that
             assert not running.node.hub.fresh
 
 
-async def _nowhere() -> Any:
+async def _nowhere(shard: str) -> Any:
     raise StoreError("no server is known")
 
 
@@ -436,11 +436,11 @@ async def test_a_bus_that_hangs_up_at_once_is_not_stormed() -> None:
     async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
         endpoint = Endpoint(port=server.sockets[0].getsockname()[1])
 
-        async def where() -> Endpoint:
+        async def where(shard: str) -> Endpoint:
             return endpoint
 
         subscriber = BusSubscriber(
-            SingleServerPubSub(where), lambda channel, payload: None, lambda channel: None, lambda channels: None
+            Bus(where), lambda channel, payload: None, lambda channel: None, lambda channels: None
         )
         task = asyncio.create_task(subscriber.run())
         await until(lambda: connections >= 2, timeout_s=20)

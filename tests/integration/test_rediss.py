@@ -10,9 +10,8 @@ import pytest
 import redis
 
 from sync.store.models import Change, StoreError
-from sync.store.redis.connect import connect
+from sync.store.redis.connect import StoreUrlError, connect
 from sync.store.redis.slots import SLOTS
-from sync.store.redis.urls import StoreUrlError
 from sync.store.store import Store
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.gateway import environment, open_client, run_gateway

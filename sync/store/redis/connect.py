@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from redis.asyncio import Redis, Sentinel
 from redis.asyncio.connection import parse_url
-from redis.asyncio.sentinel import MasterNotFoundError
+from redis.asyncio.sentinel import MasterNotFoundError, SentinelConnectionPool
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from planwire_client.core.commit import DEFAULT_PREFIX, PrefixError, check_prefix
+from sync.core.errors import SyncError
 from sync.store.keys import Keys
 from sync.store.models import StoreError
 from sync.store.redis.cluster import NODE_TIMEOUT_S, Cluster
 from sync.store.redis.cluster_commands import ClusterRedis
-from sync.store.redis.pubsub import Bus, Endpoint, SingleServerPubSub
+from sync.store.redis.pubsub import Bus, Endpoint
 from sync.store.redis.retry import CancelSafeRetry, renewing
-from sync.store.redis.slots import Layout, address
-from sync.store.redis.urls import (
-    FORMS,
-    SENTINEL_PORT,
-    SERVER_PORT,
-    ServerList,
-    StoreUrlError,
-    parse_servers,
-    tls_context,
-)
+from sync.store.redis.slots import address, shard_name
 from sync.store.store import Store
+
+FORMS = (
+    "redis://, rediss://, unix://, redis+sentinel://host:port,host:port/SERVICE, redis+cluster://host:port,host:port; "
+    "rediss+sentinel:// and rediss+cluster:// with TLS"
+)
+"""The accepted forms of a store URL, for error texts."""
+
+SENTINEL_PORT, SERVER_PORT = 26379, 6379
+
+TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
+"""Options in the query of a URL with TLS."""
 
 SOCKET_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
 RETRIES = 2
 CONNECTIONS_MAX = 64
+
+
+class StoreUrlError(SyncError, ValueError):
+    """PLANWIRE_REDIS_URL cannot be used. The text says what is wrong with it and never shows its password."""
+
+    def __str__(self) -> str:
+        return f"PLANWIRE_REDIS_URL: {super().__str__()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +76,11 @@ def connect(url: str, *, prefix: str = DEFAULT_PREFIX, durable: bool = False) ->
         raise StoreUrlError(f"it has no scheme; write redis://HOST:PORT/0, or another of {FORMS}")
     try:
         scheme = urlsplit(url).scheme
-        for known, build in _BUILDERS.items():
-            if scheme in known:
-                return build(url, check_prefix(prefix), durable)
+        build = {"redis": _direct, "unix": _direct, "redis+sentinel": _sentinel, "redis+cluster": _cluster}.get(
+            scheme.replace("rediss", "redis")
+        )
+        if build is not None:
+            return build(url, check_prefix(prefix), durable)
     except (StoreUrlError, PrefixError):
         raise
     except (OSError, ValueError) as error:
@@ -76,15 +88,31 @@ def connect(url: str, *, prefix: str = DEFAULT_PREFIX, durable: bool = False) ->
     raise StoreUrlError(f"the scheme {scheme!r} is not known: use {FORMS}")
 
 
-def _timeouts(socket_timeout_s: float | None = None) -> dict[str, Any]:
+def _timeouts(socket_timeout_s: float) -> dict[str, Any]:
     # redis-py's default of ten attempts would stall a call on a dead server for seconds.
     return {
-        "socket_timeout": SOCKET_TIMEOUT_S if socket_timeout_s is None else socket_timeout_s,
+        "socket_timeout": socket_timeout_s,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "retry": CancelSafeRetry(ExponentialWithJitterBackoff(cap=0.2, base=0.02), RETRIES),
         "retry_on_error": [RedisConnectionError, RedisTimeoutError],
         "health_check_interval": 0,
+        "max_connections": CONNECTIONS_MAX,
     }
+
+
+def _endpoint(redis: Redis) -> Endpoint:
+    """Return where a client connects to, and how.
+
+    Raises:
+        OSError: a certificate cannot be read.
+    """
+    pool = redis.connection_pool
+    connection: Any = pool.connection_class(**pool.connection_kwargs)
+    tls = connection.ssl_context.get() if hasattr(connection, "ssl_context") else None
+    login = {"username": connection.username, "password": connection.password, "tls": tls}
+    if path := getattr(connection, "path", None):
+        return Endpoint(path=path, **login)
+    return Endpoint(connection.host, connection.port, **login)
 
 
 def _direct(url: str, prefix: str, durable: bool) -> Connected:
@@ -93,62 +121,95 @@ def _direct(url: str, prefix: str, durable: bool) -> Connected:
         raise StoreUrlError(f"the database must be a number, as in {split.scheme}://HOST:PORT/0")
     if split.scheme == "unix" and not split.path:
         raise StoreUrlError("a unix URL is unix:///PATH/TO/SOCKET")
-    parts: dict[str, Any] = dict(parse_url(url))
-    endpoint = Endpoint(
-        host=parts.get("host") or "127.0.0.1",
-        port=parts.get("port") or SERVER_PORT,
-        path=parts.get("path"),
-        username=parts.get("username"),
-        password=parts.get("password"),
-        tls=tls_context(parts) if url.startswith("rediss:") else None,
-    )
-
-    async def where() -> Endpoint:
-        return endpoint
-
-    redis = Redis.from_url(url, max_connections=CONNECTIONS_MAX, **_timeouts())
-    pool = redis.connection_pool
+    redis = Redis.from_url(url, **_timeouts(SOCKET_TIMEOUT_S))
     try:
-        pool.connection_class(**pool.connection_kwargs)  # an unknown option would fail on first use only
+        endpoint = _endpoint(redis)  # an unknown option would fail on first use only
     except (TypeError, RedisError) as error:
         options = ", ".join(sorted(dict(parse_qsl(split.query))))
         raise StoreUrlError(f"an option ({options}) is not known, or has a wrong value: {error}") from error
-    keys = Keys(prefix, int(parts.get("db", 0)))
-    return Connected(Store(redis, keys, durable=durable), SingleServerPubSub(where, renewing(redis).listen))
+
+    async def where(_: str) -> Endpoint:
+        return endpoint
+
+    keys = Keys(prefix, redis.connection_pool.connection_kwargs.get("db") or 0)
+    return Connected(Store(redis, keys, durable=durable), Bus(where, renewing(redis).listen))
+
+
+@dataclass(frozen=True, slots=True)
+class _Servers:
+    """The parts of a URL that names several servers; `login` and `tls` as redis-py's clients take them."""
+
+    addresses: tuple[tuple[str, int], ...]
+    path: str
+    query: Mapping[str, str]
+    login: Mapping[str, Any]
+    tls: Mapping[str, Any]
+
+
+def _servers(url: str, default_port: int, options: tuple[str, ...]) -> _Servers:
+    """Return the parts of a URL of several servers.
+
+    Args:
+        url: the URL.
+        default_port: of an address without one.
+        options: names that the query may have, besides TLS_OPTIONS where the scheme has TLS.
+
+    Raises:
+        StoreUrlError: an unknown option, or an address that is not host:port.
+    """
+    split = urlsplit(url)
+    query = dict(parse_qsl(split.query))
+    has_tls = split.scheme.startswith("rediss")
+    unknown = [name for name in query if name not in options and not (has_tls and name in TLS_OPTIONS)]
+    if unknown:
+        raise StoreUrlError(f"{split.scheme} has no option {', '.join(unknown)}")
+    userinfo, _, hosts = split.netloc.rpartition("@")
+    tls_query = urlencode({name: value for name, value in query.items() if name in TLS_OPTIONS})
+    one: dict[str, Any] = dict(parse_url(f"redis://{userinfo}@host?{tls_query}"))
+    return _Servers(
+        tuple(_address(item, default_port) for item in hosts.split(",")),
+        split.path.strip("/"),
+        query,
+        {name: one.get(name) for name in ("username", "password")},
+        {"ssl": has_tls, **{name: one[name] for name in TLS_OPTIONS if name in one}},
+    )
+
+
+def _address(item: str, default_port: int) -> tuple[str, int]:
+    host, colon, port = item.rpartition(":")
+    if not colon or port.endswith("]"):  # [::1] has colons of its own
+        host, port = item, str(default_port)
+    if not host.strip("[]") or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+        raise StoreUrlError(f"{item!r} is not host:port")
+    return host.strip("[]"), int(port)
 
 
 def _sentinel(url: str, prefix: str, durable: bool) -> Connected:
-    parts = parse_servers(url, SENTINEL_PORT, ("db", "sentinel_username", "sentinel_password"))
-    if not parts.path or not parts.query.get("db", "0").isdigit():
+    servers = _servers(url, SENTINEL_PORT, ("db", "sentinel_username", "sentinel_password"))
+    database = servers.query.get("db", "0")
+    if not servers.path or not database.isdigit():
         raise StoreUrlError("a sentinel URL is redis+sentinel://host:port[,host:port...]/SERVICE[?db=N]")
-    database = int(parts.query.get("db", "0"))
     watching = {
         "socket_timeout": CONNECT_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "retry": CancelSafeRetry(ExponentialWithJitterBackoff(cap=0.02, base=0.01), 1),
-        "username": parts.query.get("sentinel_username"),
-        "password": parts.query.get("sentinel_password"),
-        **parts.tls_options,
+        "username": servers.query.get("sentinel_username"),
+        "password": servers.query.get("sentinel_password"),
+        **servers.tls,
     }
-    sentinel = _Sentinels(parts.addresses, sentinel_kwargs=watching)  # type: ignore[no-untyped-call]
-    redis = sentinel.master_for(
-        parts.path,
-        db=database,
-        max_connections=CONNECTIONS_MAX,
-        **parts.login,
-        **parts.tls_options,
-        **_timeouts(NODE_TIMEOUT_S),
-    )
+    sentinel = _Sentinels(servers.addresses, sentinel_kwargs=watching)  # type: ignore[no-untyped-call]
+    options = {"db": int(database), **servers.login, **servers.tls, **_timeouts(NODE_TIMEOUT_S)}
+    redis = sentinel.master_for(servers.path, connection_pool_class=_SentinelPool, **options)
+    endpoint = _endpoint(redis)
 
-    async def where() -> Endpoint:
+    async def where(_: str) -> Endpoint:
         try:
-            host, port = await sentinel.discover_master(parts.path)
+            host, port = await sentinel.discover_master(servers.path)
         except (RedisError, OSError) as error:
             raise StoreError(f"sentinel: {error}") from error
-        return Endpoint(host=str(host), port=int(port), tls=parts.tls, **parts.login)
+        return replace(endpoint, host=str(host), port=int(port))
 
-    store = _SentinelStore(redis, Keys(prefix, database), sentinel, durable=durable)
-    return Connected(store, SingleServerPubSub(where, renewing(redis).listen))
+    return Connected(Store(redis, Keys(prefix, int(database)), durable=durable), Bus(where, renewing(redis).listen))
 
 
 class _Sentinels(Sentinel):
@@ -177,61 +238,27 @@ class _Sentinels(Sentinel):
         raise MasterNotFoundError(f"No master found for {service_name!r}: {'; '.join(reasons)}")
 
 
-class _SentinelStore(Store):
-    """A store that closes its connections to the Sentinels too."""
-
-    def __init__(self, redis: Redis, keys: Keys, sentinel: Sentinel, *, durable: bool) -> None:
-        super().__init__(redis, keys, durable=durable)
-        self._sentinel = sentinel
+class _SentinelPool(SentinelConnectionPool):
+    """A pool that closes its connections to the Sentinels too."""
 
     async def aclose(self) -> None:
         """Close every connection."""
         await super().aclose()
-        for watcher in self._sentinel.sentinels:
+        for watcher in self.sentinel_manager.sentinels:
             await watcher.aclose()
 
 
 def _cluster(url: str, prefix: str, durable: bool) -> Connected:
-    parts = parse_servers(url, SERVER_PORT, ())
-    if parts.path not in ("", "0"):
+    servers = _servers(url, SERVER_PORT, ())
+    if servers.path not in ("", "0"):
         raise StoreUrlError("a cluster URL is redis+cluster://host:port[,host:port...]: a Cluster has one database")
     options = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "max_connections": CONNECTIONS_MAX}
-    cluster = Cluster(parts.addresses, {**options, **parts.login, **parts.tls_options})
-    store = Store(ClusterRedis(cluster), Keys(prefix), durable=durable)
-    return Connected(store, _ClusterBus(cluster, parts))
+    cluster = Cluster(servers.addresses, {**options, **servers.login, **servers.tls})
 
+    endpoint = _endpoint(cluster.node(shard_name(*servers.addresses[0])))
 
-class _ClusterBus:
-    """The bus of a Cluster: sharded pub/sub, with the layout of the commands."""
-
-    is_sharded = True
-
-    def __init__(self, cluster: Cluster, parts: ServerList) -> None:
-        self._cluster = cluster
-        self._parts = parts
-        self.moved = cluster.moved
-        self.listen = cluster.listen
-
-    def listen_left(self, on_left: Callable[[], None]) -> None:
-        pass  # a demoted server no longer owns slots, which the layout shows
-
-    @property
-    def layout(self) -> Layout | None:
-        return self._cluster.layout
-
-    async def refresh(self) -> Layout:
-        try:
-            return await self._cluster.refresh()
-        except (RedisError, OSError) as error:
-            raise StoreError(str(error)) from error
-
-    async def endpoint(self, shard: str) -> Endpoint:
+    async def where(shard: str) -> Endpoint:
         host, port = address(shard)
-        return Endpoint(host=host, port=port, tls=self._parts.tls, **self._parts.login)
+        return replace(endpoint, host=host, port=port)
 
-
-_BUILDERS: Mapping[tuple[str, ...], Callable[[str, str, bool], Connected]] = {
-    ("redis", "rediss", "unix"): _direct,
-    ("redis+sentinel", "rediss+sentinel"): _sentinel,
-    ("redis+cluster", "rediss+cluster"): _cluster,
-}
+    return Connected(Store(ClusterRedis(cluster), Keys(prefix), durable=durable), Bus(where, cluster=cluster))

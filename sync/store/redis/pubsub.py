@@ -5,8 +5,11 @@ from __future__ import annotations
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from redis.exceptions import RedisError
+
+from sync.store.models import StoreError
+from sync.store.redis.cluster import Cluster
 from sync.store.redis.slots import WHOLE, Layout
 
 
@@ -22,16 +25,33 @@ class Endpoint:
     tls: ssl.SSLContext | None = field(default=None, repr=False)
 
 
-class Bus(Protocol):
-    """The shards that announce, and how to reach each."""
+class Bus:
+    """The shards that announce, and how to reach each.
 
-    @property
-    def is_sharded(self) -> bool:
-        """Whether a channel is announced by its slot's shard only (SSUBSCRIBE), or by any server (SUBSCRIBE)."""
+    Attributes:
+        endpoint: returns a shard's present address; it is asked for before every connection, since a failover changes
+            it. Raises StoreError if no server is known.
+        listen_left: takes a function that is called whenever the store's server is the wrong one: its address must be
+            looked up again.
+        is_sharded: whether a channel is announced by its slot's shard only (SSUBSCRIBE), or by any server (SUBSCRIBE).
+    """
+
+    def __init__(
+        self,
+        endpoint: Callable[[str], Awaitable[Endpoint]],
+        listen_left: Callable[[Callable[[], None]], None] = lambda on_left: None,
+        cluster: Cluster | None = None,
+    ) -> None:
+        """Describe a store of one server, or `cluster`."""
+        self.endpoint = endpoint
+        self.listen_left = listen_left
+        self.is_sharded = cluster is not None
+        self._cluster = cluster
 
     @property
     def layout(self) -> Layout | None:
         """Which shard announces which slot; None before the first `refresh`."""
+        return WHOLE if self._cluster is None else self._cluster.layout
 
     async def refresh(self) -> Layout:
         """Read the layout from the servers and return it.
@@ -39,52 +59,17 @@ class Bus(Protocol):
         Raises:
             StoreError: no server tells it.
         """
-
-    async def endpoint(self, shard: str) -> Endpoint:
-        """Return a shard's present address; it is asked for before every connection, since a failover changes it.
-
-        Raises:
-            StoreError: no server is known.
-        """
+        try:
+            return WHOLE if self._cluster is None else await self._cluster.refresh()
+        except (RedisError, OSError) as error:
+            raise StoreError(str(error)) from error
 
     def moved(self, slot: int, shard: str) -> None:
         """Note that a server named this shard as the slot's owner."""
+        if self._cluster is not None:
+            self._cluster.moved(slot, shard)
 
     def listen(self, on_change: Callable[[], None]) -> None:
         """Call `on_change` whenever the layout has changed."""
-
-    def listen_left(self, on_left: Callable[[], None]) -> None:
-        """Call `on_left` whenever the store's server is the wrong one: its address must be looked up again."""
-
-
-class SingleServerPubSub:
-    """The bus of a store with one server. `where` returns its present address; `listen_left`: see `Bus`."""
-
-    is_sharded = False
-    layout = WHOLE
-
-    def __init__(
-        self,
-        where: Callable[[], Awaitable[Endpoint]],
-        listen_left: Callable[[Callable[[], None]], None] = lambda on_left: None,
-    ) -> None:
-        self._where = where
-        self.listen_left = listen_left
-
-    async def refresh(self) -> Layout:
-        """Return the only layout there is."""
-        return WHOLE
-
-    async def endpoint(self, shard: str) -> Endpoint:
-        """Return where the server is.
-
-        Raises:
-            StoreError: no server is known.
-        """
-        return await self._where()
-
-    def moved(self, slot: int, shard: str) -> None:
-        """Do nothing: the one server has all slots."""
-
-    def listen(self, on_change: Callable[[], None]) -> None:
-        """Do nothing: the layout never changes."""
+        if self._cluster is not None:
+            self._cluster.listen(on_change)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sync.store.redis.cluster_commands import ClusterRedis
-from sync.store.redis.connect import connect
-from sync.store.redis.urls import StoreUrlError
+from sync.store.redis.connect import StoreUrlError, connect
 
 
 async def test_a_cluster_url_names_its_nodes_and_its_login() -> None:
