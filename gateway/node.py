@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -30,7 +29,6 @@ from gateway.hub.hub import Hub
 from gateway.metrics import Backlog, Metrics
 from gateway.settings import GatewaySettings
 from gateway.ws.registry import ConnectionRegistry
-from gateway.ws.session import SessionConfig
 from gateway.ws.session_socket import SessionSocket
 from sync.process import logs
 from sync.store.checks.inspection import Inspection
@@ -69,7 +67,6 @@ class Node:
         """
         self.settings = settings
         self.name = secrets.token_hex(6)
-        self._session_count = itertools.count(1)
         self._is_stopping = False
         self.has_died = False
         self.store = connected.store
@@ -111,24 +108,10 @@ class Node:
         self.control = ControlChannel()
         self.control.on(revocations.OP, self._revocation_sync.heard)
         self.control.on(AcksFormat.op, self.acks.heard)
-        self.registry = ConnectionRegistry(settings, self.hub, self.metrics, self.reconciler.want_reconcile)
+        self.registry = ConnectionRegistry(settings, self.auth, self.hub, self.metrics, self.name)
         self.probe = Probe(
             self.store, self.hub, self.subscriber, self.name, settings.probe_s, self.registry.announce_freshness
         )
-        self.session_config = SessionConfig(
-            verify=self.auth.verify,
-            topics_max=settings.topics_per_socket,
-            frames_per_s=settings.frames_per_s,
-            heartbeat_ms=round(settings.heartbeat_s * 1000),
-            states_burst_bytes=settings.topics_per_socket * settings.state_max_bytes,
-            reconnect_ms=self.registry.reconnect_ms,
-            ack_rule=self.hub.ack_rule,
-            is_revoked=self.auth.revocations.is_revoked,
-        )
-
-    def session_id(self) -> str:
-        """Return an id no other session of any gateway has. It names, it opens nothing."""
-        return f"s_{self.name}_{next(self._session_count):x}"
 
     @asynccontextmanager
     async def run(self, on_failure: Callable[[], None]) -> AsyncIterator[None]:

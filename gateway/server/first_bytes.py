@@ -41,7 +41,7 @@ class FirstBytesProtocol:
     def __call__(self, **_: object) -> WebSocket:
         """Return the protocol of a new connection."""
         socket_class = cast("type[WebSocket]", self._uvicorns[0].ws_protocol_class)
-        return socket_class(*self._uvicorns, self)
+        return socket_class(*self._uvicorns[1:], self)
 
     def connection_opened(self, socket: WebSocket, peer: str) -> str:
         """Register a connection; return an empty string, or the limit that leaves no room for it."""

@@ -21,30 +21,28 @@ class Admission:
         self._per_address: Counter[str] = Counter()
         self._per_subject: Counter[str] = Counter()
 
-    def admit(self, headers: Headers, peer: str, *, open_sockets: int, is_draining: bool) -> str:
+    def admit(self, headers: Headers, peer: str) -> str:
         """Return the client's address if it may open a socket.
 
         Args:
             headers: of the handshake.
             peer: the address of the TCP peer, or LOCAL.
-            open_sockets: number of sockets in the process.
-            is_draining: the process is stopping.
 
         Raises:
-            HandshakeRejected: the origin is not allowed, or a limit is reached.
+            HandshakeRejected: the process is stopping, the origin is not allowed, or a limit is reached.
         """
-        settings = self._settings
-        if is_draining or open_sockets >= settings.sockets_max:
-            self._metrics.refused["draining" if is_draining else "sockets_max"] += 1
+        settings, metrics = self._settings, self._metrics
+        if metrics.draining or metrics.sockets >= settings.sockets_max:
+            metrics.refused["draining" if metrics.draining else "sockets_max"] += 1
             raise HandshakeRejected(503, "busy", "no more sockets here, try again", (("Retry-After", "2"),))
         origin = headers.get(b"origin")
         # A browser always sends one. A client that does not is no browser, and its token alone decides.
         if origin is not None and not self._is_allowed(origin.decode("latin-1"), headers):
-            self._metrics.refused["origin"] += 1
+            metrics.refused["origin"] += 1
             raise HandshakeRejected(403, "origin", "pages of this origin may not connect; see PLANWIRE_ALLOWED_ORIGINS")
         address = self._proxies.client(peer, headers.get(b"x-forwarded-for", b"").decode("latin-1"))
         if self._per_address[group(address)] >= settings.sockets_per_address:
-            self._metrics.refused["address"] += 1
+            metrics.refused["address"] += 1
             detail = "too many sockets from this address"
             raise HandshakeRejected(429, "too_many_sockets", detail, (("Retry-After", "5"),))
         return address

@@ -1,7 +1,6 @@
 """RFC 6455 on one asyncio transport: frames in, frames out, close. One object per socket, no task and no queue.
 
 A connection is a `WebSocket` from its first byte. `Acceptor` decides by that whether it stays one.
-Longer than most modules: one state machine, whose parts all read and set `is_closing`, `direct_fd` and the parser.
 """
 
 from __future__ import annotations
@@ -9,20 +8,19 @@ from __future__ import annotations
 import asyncio
 import os
 from os import write as write_fd
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from websockets.exceptions import PayloadTooBig
 from websockets.extensions.permessage_deflate import PerMessageDeflate
-from websockets.frames import Opcode
+from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
+from gateway.auth.addresses import LOCAL
 from gateway.ws import frames, handshake
-from gateway.ws.frame_parser import FrameParser
-from gateway.ws.handshake import HandshakeRejected, Headers
+from gateway.ws.handshake import NO_ROOM, Acceptor, HandshakeRejected, Headers
 from planwire_client.core.frames import SUBPROTOCOL, CloseCode
 
 if TYPE_CHECKING:
-    from uvicorn.config import Config
     from uvicorn.server import ServerState
 
 FRAGMENTS_MAX = 256
@@ -31,33 +29,8 @@ FRAGMENTS_MAX = 256
 SLICE_BYTES = 4096
 """Bytes of a read that are parsed before their frames are handled: a flood in one read is cut off early."""
 
-_CLOSE_HEAD = 0x88
 _FAILURES = frozenset((1007, CloseCode.PROTOCOL_ERROR, CloseCode.NO_HELLO, CloseCode.TOO_LARGE, CloseCode.LIMIT))
 """Close codes after which nothing from the peer is parsed (RFC 6455 section 7.1.7)."""
-
-_NO_ROOM = {
-    "address": HandshakeRejected(
-        429, "too_many_connections", "too many connections from this address", (("Retry-After", "5"),)
-    ),
-    "connections_max": HandshakeRejected(503, "busy", "no more connections here, try again", (("Retry-After", "2"),)),
-}
-"""Answer to a new connection without room, by the limit that is reached."""
-
-
-class Acceptor(Protocol):
-    """The server's side of a new connection: its limits, and its first bytes."""
-
-    def connection_opened(self, socket: WebSocket, peer: str) -> str:
-        """Return an empty string, or the limit that leaves no room for this connection."""
-
-    def first_bytes_received(self, socket: WebSocket, transport: asyncio.Transport, data: bytes) -> None:
-        """Have the socket answer an opening handshake, or give its transport to another protocol."""
-
-    def hello_awaited(self, socket: WebSocket) -> None:
-        """Note that the client has to say hello next."""
-
-    def connection_settled(self, socket: WebSocket) -> None:
-        """Stop counting the connection. A second call does nothing."""
 
 
 class WebSocket(asyncio.Protocol):
@@ -75,8 +48,6 @@ class WebSocket(asyncio.Protocol):
         "_extension",
         "_is_upgraded",
         "_parser",
-        "_parts",
-        "_parts_text",
         "close_code",
         "direct_fd",
         "is_closing",
@@ -84,22 +55,19 @@ class WebSocket(asyncio.Protocol):
         "transport",
     )
 
+    transport: asyncio.Transport  # from `connection_made` on
+
     path: ClassVar[bytes] = b"/v1/connect"
     subprotocol: ClassVar[str | None] = SUBPROTOCOL
     fragments_max: ClassVar[int] = FRAGMENTS_MAX
 
-    def __init__(
-        self, config: Config, server_state: ServerState, app_state: dict[str, Any], acceptor: Acceptor
-    ) -> None:
+    def __init__(self, server_state: ServerState, app_state: dict[str, Any], acceptor: Acceptor) -> None:
         """Take uvicorn's objects, and what handles the first bytes."""
         self.server_state = server_state
         self._acceptor = acceptor
-        self.transport: asyncio.Transport | None = None
         self._is_upgraded = False
-        self._parser: FrameParser | None = None
+        self._parser: frames.FrameParser | None = None
         self._extension: PerMessageDeflate | None = None
-        self._parts: list[bytes] | None = None
-        self._parts_text = False
         self.is_closing = False
         self.close_code = 1006
         self._cork: list[bytes] | None = None
@@ -107,7 +75,7 @@ class WebSocket(asyncio.Protocol):
 
     # What a subclass decides.
 
-    def admit(self, headers: Headers, peer: str) -> None:
+    def admit(self, headers: Headers) -> None:
         """Return if a client with these headers may connect.
 
         Raises:
@@ -120,7 +88,7 @@ class WebSocket(asyncio.Protocol):
 
     def on_open(self) -> None:
         """The handshake is done; its answer is written next."""
-        self.settle()
+        self._acceptor.connection_settled(self)
 
     def received(self, data: bytes, is_text: bool) -> None:
         """A whole message has come; text is valid UTF-8."""
@@ -135,19 +103,14 @@ class WebSocket(asyncio.Protocol):
     def on_lost(self) -> None:
         """The connection has ended. Called once, and only after `on_open`."""
 
-    def settle(self) -> None:
-        """Stop counting as an HTTP connection; the limits on sockets apply from now on."""
-        self._acceptor.connection_settled(self)
-
     # asyncio.Protocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register a new connection, or reject it if there is no room. The request head follows as the first data."""
         # uvloop's transports do not derive from asyncio's classes.
         self.take_over(cast(asyncio.Transport, transport))
-        reached = self._acceptor.connection_opened(self, self._peer())
-        if reached:
-            self._reject(_NO_ROOM[reached])
+        if reached := self._acceptor.connection_opened(self, self.peer_address()):
+            self._reject(NO_ROOM[reached])
 
     def take_over(self, transport: asyncio.Transport) -> None:
         """Take a connection whose request head has been read."""
@@ -156,16 +119,11 @@ class WebSocket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take the request head, then frames."""
-        if self._parser is None:
-            if not self._is_upgraded:
-                assert self.transport is not None
-                if not self.transport.is_closing():
-                    self._acceptor.first_bytes_received(self, self.transport, data)
-                return
-            if not self.is_closing and self._receive_whole(data):
-                return
-        if len(data) <= SLICE_BYTES:
-            self._receive(data)
+        if not self._is_upgraded:
+            if not self.transport.is_closing():
+                self._acceptor.first_bytes_received(self, self.transport, data)
+            return
+        if self._parser is None and not self.is_closing and self._receive_whole(data):
             return
         for start in range(0, len(data), SLICE_BYTES):
             self._receive(data[start : start + SLICE_BYTES])
@@ -178,40 +136,36 @@ class WebSocket(asyncio.Protocol):
         """Forget the socket."""
         self.direct_fd = -1
         self.server_state.connections.discard(self)
-        self.settle()
+        self._acceptor.connection_settled(self)
         if self._is_upgraded:
             self.on_lost()
 
     def shutdown(self) -> None:
         """Close for uvicorn, which is stopping."""
-        if not self._is_upgraded:
-            self.abort()
-        else:
+        if self._is_upgraded:
             self.close(1012, "service restart")
+        else:
+            self.abort()
 
     # Handshake.
 
     def handshake(self, head: bytes) -> None:
         """Answer a request head that asks for a WebSocket."""
-        peer = self._peer()
         try:
-            answer, self._extension = handshake.answer(
-                head, self.path, self.subprotocol, lambda headers: self.admit(headers, peer)
-            )
+            answer, self._extension = handshake.answer(head, self.path, self.subprotocol, self.admit)
         except HandshakeRejected as rejected:
             self._reject(rejected)
-            return
-        self._is_upgraded = True
-        self.on_open()
-        self.write(answer)
+        else:
+            self._is_upgraded = True
+            self.on_open()
+            self.write(answer)
 
-    def _peer(self) -> str:
-        assert self.transport is not None
+    def peer_address(self) -> str:
+        """Return the address of the TCP peer, or LOCAL."""
         name = self.transport.get_extra_info("peername")
-        return str(name[0]) if isinstance(name, tuple) else "local"
+        return str(name[0]) if isinstance(name, tuple) else LOCAL
 
     def _reject(self, rejected: HandshakeRejected) -> None:
-        assert self.transport is not None
         self.transport.write(rejected.response())
         self.transport.close()
 
@@ -225,58 +179,51 @@ class WebSocket(asyncio.Protocol):
         payload = frames.whole_text(data, self.frame_limit())
         if payload is not None:
             self._message(payload, True)
-            return True
-        if data[:2] != frames.EMPTY_PONG or len(data) != 6:
+        elif data[:2] == frames.EMPTY_PONG and len(data) == 6:
+            self._count_control()
+        else:
             return False
-        if not self.control():
-            self.close(CloseCode.LIMIT, "too many frames")
         return True
 
-    def _open_parser(self) -> FrameParser:
+    def _open_parser(self) -> frames.FrameParser:
         """Return the parser. Between frames a socket has none: it needs more memory than all the rest."""
         if self._parser is None:
-            self._parser = FrameParser(self.frame_limit(), self._extension)
+            self._parser = frames.FrameParser(self.frame_limit(), self._extension)
         return self._parser
 
     def _receive(self, data: bytes) -> None:
         parser = self._open_parser()
         parser.receive_data(data)
-        for event in parser.events_received():
-            if not self.is_closing or event.opcode is Opcode.CLOSE:  # type: ignore[union-attr]
-                self._event(event)
+        for frame in cast("list[Frame]", parser.events_received()):
+            if frame.opcode is Opcode.CLOSE:
+                if not self.is_closing and parser.close_rcvd is not None:
+                    self.close_code = parser.close_rcvd.code
+            elif not self.is_closing:
+                self._frame(parser, frame)
         # What is left besides pongs ends the connection: whatever came before has been answered by now.
         if parser.writes:
             self._write_replies(parser)
         if parser.is_between and parser.state is State.OPEN and not self.is_closing:
             self._parser = None
 
-    def _event(self, event: Any) -> None:
-        opcode, data = event.opcode, event.data
-        if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
-            if event.fin:
-                self._message(bytes(data), opcode is Opcode.TEXT)
-                return
-            self._parts, self._parts_text = [bytes(data)], opcode is Opcode.TEXT
-        elif opcode is Opcode.CONT:
-            assert self._parts is not None
-            self._parts.append(bytes(data))
-            if event.fin:
-                parts, self._parts = self._parts, None
-                self._message(b"".join(parts), self._parts_text)
-                return
-            if len(self._parts) >= self.fragments_max:
+    def _frame(self, parser: frames.FrameParser, frame: Frame) -> None:
+        if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            message = parser.assemble(frame)
+            if message is not None:
+                self._message(*message)
+            elif len(parser.parts) >= self.fragments_max:
                 self.close(CloseCode.LIMIT, "too many fragments")
-                return
-        elif opcode is Opcode.CLOSE:
-            if not self.is_closing and self._parser is not None and self._parser.close_rcvd is not None:
-                self.close_code = self._parser.close_rcvd.code
-            return
-        if not self.control():
-            self.close(CloseCode.LIMIT, "too many frames")
-        elif opcode is Opcode.PING:
-            assert self.transport is not None
-            assert self._parser is not None
-            self.transport.write(self._parser.writes.pop(0))  # the pongs are there in the order of the pings
+            else:
+                self._count_control()
+        elif self._count_control() and frame.opcode is Opcode.PING:
+            self.transport.write(parser.writes.pop(0))  # the pongs are there in the order of the pings
+
+    def _count_control(self) -> bool:
+        """Return whether a frame that is no whole message is within the rate; close the connection if it is not."""
+        if self.control():
+            return True
+        self.close(CloseCode.LIMIT, "too many frames")
+        return False
 
     def _message(self, data: bytes, is_text: bool) -> None:
         if is_text:
@@ -287,15 +234,14 @@ class WebSocket(asyncio.Protocol):
                 return
         self.received(data, is_text)
 
-    def _write_replies(self, parser: FrameParser) -> None:
+    def _write_replies(self, parser: frames.FrameParser) -> None:
         """Write what the library answers by itself: pongs, the closing handshake, failures."""
-        assert self.transport is not None
         for data in parser.data_to_send():
             if not data:
                 self._end(parser)
             elif self.is_closing:
                 continue  # our close frame is out, and nothing may follow it
-            elif data[0] != _CLOSE_HEAD:
+            elif data[0] != 0x88:  # no close frame
                 self.transport.write(data)
             elif isinstance(parser.parser_exc, PayloadTooBig):
                 self.close(CloseCode.TOO_LARGE, "frame too large")
@@ -306,9 +252,8 @@ class WebSocket(asyncio.Protocol):
                 self.transport.write(data)
                 self.on_closing()
 
-    def _end(self, parser: FrameParser) -> None:
+    def _end(self, parser: frames.FrameParser) -> None:
         """End the connection: at once after a closing handshake; after a failure, once the peer has read the close."""
-        assert self.transport is not None
         self.direct_fd = -1
         if parser.close_rcvd is not None or not self.transport.can_write_eof():
             self.transport.close()
@@ -326,12 +271,10 @@ class WebSocket(asyncio.Protocol):
         with a limit of 0 that comes with the first byte that waits. Only without TLS. And never beyond the connection:
         uvloop and asyncio close the descriptor after `connection_lost`, so its number is not reused before.
         """
-        transport = self.transport
-        assert transport is not None
-        if os.name != "posix" or self.is_closing or transport.is_closing():
+        if os.name != "posix" or self.is_closing or self.transport.is_closing():
             return
-        if transport.get_extra_info("sslcontext") is None:
-            self.direct_fd = transport.get_extra_info("socket").fileno()
+        if self.transport.get_extra_info("sslcontext") is None:
+            self.direct_fd = self.transport.get_extra_info("socket").fileno()
 
     def write(self, data: bytes) -> None:
         """Send one whole, encoded frame."""
@@ -345,12 +288,10 @@ class WebSocket(asyncio.Protocol):
             if sent < len(data):
                 self.write_remainder(data, sent)
         elif not self.is_closing:
-            assert self.transport is not None
             self.transport.write(data)
 
     def write_remainder(self, data: bytes, sent: int) -> None:
         """Have the transport send what the system did not take, or find out that the connection is gone."""
-        assert self.transport is not None
         self.transport.write(data[sent:])
 
     def uncork(self) -> None:
@@ -361,7 +302,7 @@ class WebSocket(asyncio.Protocol):
 
     def close(self, code: int, reason: str = "") -> None:
         """Send a close frame; the connection ends when the peer answers it, hangs up, or is late."""
-        if self.is_closing or self.transport is None:
+        if self.is_closing:
             return
         self.uncork()
         self.is_closing, self.close_code, self.direct_fd = True, code, -1
@@ -375,7 +316,5 @@ class WebSocket(asyncio.Protocol):
     def abort(self, code: int | None = None) -> None:
         """Drop the connection without a close frame; `code`, if given, is what is counted as the reason."""
         self.direct_fd = -1
-        if code is not None:
-            self.close_code = code
-        if self.transport is not None:
-            self.transport.abort()
+        self.close_code = code or self.close_code
+        self.transport.abort()

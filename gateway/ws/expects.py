@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.hub.hub import Hub
 from gateway.metrics import Metrics
-from gateway.ws import frames, protocol
+from gateway.ws import protocol
 from gateway.ws.deadlines import Deadlines
 
 if TYPE_CHECKING:
@@ -27,11 +26,10 @@ _Expect = tuple["SessionSocket", str, int]
 class Expects:
     """Pending expects, and when they run out."""
 
-    def __init__(self, hub: Hub, metrics: Metrics, want_reconcile: Callable[[str], None], tick_s: float) -> None:
+    def __init__(self, hub: Hub, metrics: Metrics, tick_s: float) -> None:
         """Start without expects; `tick` is called about every `tick_s` seconds."""
         self._hub = hub
         self._metrics = metrics
-        self._want_reconcile = want_reconcile
         self._deadlines: Deadlines[_Expect] = Deadlines(tick_s)
         self._pending: dict[SessionSocket, dict[_Expect, int]] = {}
         self._awaited: Deadlines[tuple[str, int]] = Deadlines(tick_s)
@@ -51,7 +49,7 @@ class Expects:
         self._metrics.expects += 1
         subscription = socket.session.topics[topic]
         if subscription.sent > after:
-            socket.write(frames.text(protocol.current(topic, subscription.sent), False))
+            socket.write_text(protocol.current(topic, subscription.sent))
             return
         item, now = (socket, topic, after), time.monotonic()
         pending = self._pending.setdefault(socket, {})
@@ -59,10 +57,10 @@ class Expects:
             self._deadlines.discard(pending[item], item)  # sent again: its time begins anew
         elif len(pending) >= EXPECTS_PER_SOCKET and not self._drop_met(socket, pending):
             message = f"more than {EXPECTS_PER_SOCKET} expects are pending on this socket"
-            socket.write(frames.text(protocol.error("too_many_expects", message, topic), False))
+            socket.write_text(protocol.error("too_many_expects", message, topic))
             return
         pending[item] = self._deadlines.add(now + timeout_s, item)
-        socket.write(frames.text(protocol.pending(topic, after), False))
+        socket.write_text(protocol.pending(topic, after))
         self._awaited.add(now + min(PROVIDER_DELAY_S, timeout_s / 2), (topic, after))
 
     def _drop_met(self, socket: SessionSocket, pending: dict[_Expect, int]) -> bool:
@@ -83,7 +81,7 @@ class Expects:
         for topic, after in self._awaited.due(now):
             live = self._hub.topic(topic)
             if live is None or live.version <= after:
-                self._want_reconcile(topic)
+                self._hub.want_reconcile(topic)
         for item in self._deadlines.due(now):
             socket, topic, after = item
             pending = self._pending.get(socket, {})
@@ -93,4 +91,4 @@ class Expects:
             subscription = socket.session.topics.get(topic)
             if subscription is not None and subscription.sent <= after:
                 self._metrics.expects_expired += 1
-                socket.write(frames.text(protocol.expired(topic, after), False))
+                socket.write_text(protocol.expired(topic, after))

@@ -1,15 +1,22 @@
-"""WebSocket frames that the server writes, and the plainest one it reads (RFC 6455 section 5.2, RFC 7692). Pure.
+"""WebSocket frames: what the server writes, and what it reads from one client (RFC 6455 section 5, RFC 7692). Pure.
 
 Written is only what is encoded once and shared: whole, unmasked, and where compressed, compressed without context, so
-that the same bytes serve every socket that negotiated it.
+that the same bytes serve every socket that negotiated it. Read is the plainest frame by `whole_text`, and any other by
+the parser of `websockets`, made strict.
 """
 
 from __future__ import annotations
 
+import logging
 import struct
 import zlib
+from collections.abc import Generator
 
-from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C, where there is a compiler
+from websockets.exceptions import ProtocolError
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Close, Frame, Opcode, apply_mask  # type: ignore[attr-defined]  # in C, where it compiles
+from websockets.protocol import Protocol, Side, State
+from websockets.streams import StreamReader
 
 DEFLATE_MIN_BYTES = 128
 """Shorter frames are sent plain: they would hardly shrink."""
@@ -17,6 +24,9 @@ DEFLATE_MIN_BYTES = 128
 PING = b"\x89\x00"
 EMPTY_PONG = b"\x8a\x80"
 """The head of a browser's answer to `PING`; a mask of four bytes follows, and nothing else."""
+
+_CLOSE_SENT = Close(1000, "")
+_SILENT = logging.Logger("planwire.websocket", logging.CRITICAL)
 
 
 def text(payload: bytes, deflate: bool) -> bytes:
@@ -60,3 +70,91 @@ def _frame(head: int, payload: bytes) -> bytes:
     if size < 65536:
         return struct.pack("!BBH", head, 126, size) + payload
     return struct.pack("!BBQ", head, 127, size) + payload
+
+
+class _StrictReader(StreamReader):
+    """Also requires the shortest encoding of a frame's length (RFC 6455 section 5.2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = "head"
+
+    def read_exact(self, n: int) -> Generator[None, None, bytearray]:
+        """Return the next `n` bytes. The parser reads a frame's head, extended length, mask and payload in turn."""
+        data = yield from super().read_exact(n)
+        match self._next:
+            case "head":
+                self._next = "length" if data[1] & 0x7F > 125 else "mask"
+            case "length":
+                if int.from_bytes(data, "big") < (126 if n == 2 else 65_536):
+                    raise ProtocolError("a length in more bytes than it needs")
+                self._next = "mask"
+            case "mask":
+                self._next = "payload"
+            case _:
+                self._next = "head"
+        return data
+
+
+class FrameParser(Protocol):
+    """A parser that also accepts a close frame between the fragments of a message; the library reports an error.
+
+    Attributes:
+        is_between: the last frame is complete, its message too, and nothing of another has come.
+        parts: what has come of an unfinished message.
+    """
+
+    __slots__ = ("_is_text", "is_between", "parts")
+
+    def __init__(self, max_bytes: int, extension: PerMessageDeflate | None) -> None:
+        """Parse messages of at most `max_bytes`, compressed or not."""
+        super().__init__(Side.SERVER, state=State.OPEN, max_size=max_bytes, logger=_SILENT)
+        self.is_between = False
+        self.parts: list[bytes] = []
+        self._is_text = False
+        if extension is not None:
+            self.extensions = [extension]
+
+    def parse(self) -> Generator[None]:
+        """Parse frames with the strict reader."""
+        self.reader = _StrictReader()
+        yield from super().parse()
+
+    def receive_data(self, data: bytes | bytearray) -> None:
+        """Parse `data`."""
+        self.is_between = False
+        super().receive_data(data)
+
+    def recv_frame(self, frame: Frame) -> None:
+        """Take one frame; a close ends an unfinished message (RFC 6455 sections 5.4 and 5.5: it may come between)."""
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
+        self.is_between = not self.reader.buffer and self.current_size is None
+
+    def assemble(self, frame: Frame) -> tuple[bytes, bool] | None:
+        """Return the message that a data frame completes, and whether it is text; None while it is unfinished."""
+        if frame.opcode is not Opcode.CONT:
+            self._is_text = frame.opcode is Opcode.TEXT
+        self.parts.append(bytes(frame.data))
+        if not frame.fin:
+            return None
+        parts, self.parts = self.parts, []
+        return b"".join(parts), self._is_text
+
+    def begin_close(self, failure: int | None) -> bool:
+        """Take the peer's close frame for an answer from now on: ours is written.
+
+        Args:
+            failure: a close code after which nothing more is parsed (RFC 6455 section 7.1.7); None otherwise.
+
+        Returns:
+            Whether there are replies to write.
+        """
+        if self.state is not State.OPEN:
+            return False
+        self.state = State.CLOSING
+        self.close_sent = _CLOSE_SENT
+        if failure is not None:
+            self.fail(failure)
+        return failure is not None

@@ -6,11 +6,13 @@ about as much as everything else that opening a socket does.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import TYPE_CHECKING, Protocol
 
 import orjson
 from websockets.exceptions import InvalidHeader, NegotiationError
@@ -18,6 +20,9 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPe
 from websockets.headers import parse_extension, parse_subprotocol
 
 from gateway.errors import GatewayError
+
+if TYPE_CHECKING:
+    from gateway.ws.connection import WebSocket
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _DEFLATE = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
@@ -53,6 +58,31 @@ class HandshakeRejected(GatewayError):
             f"Content-Length: {len(body)}\r\nConnection: close\r\n{extra}\r\n"
         )
         return head.encode() + body
+
+
+NO_ROOM = {
+    "address": HandshakeRejected(
+        429, "too_many_connections", "too many connections from this address", (("Retry-After", "5"),)
+    ),
+    "connections_max": HandshakeRejected(503, "busy", "no more connections here, try again", (("Retry-After", "2"),)),
+}
+"""Answer to a new connection without room, by the limit that is reached."""
+
+
+class Acceptor(Protocol):
+    """The server's side of a new connection: its limits, and its first bytes."""
+
+    def connection_opened(self, socket: WebSocket, peer: str) -> str:
+        """Return an empty string, or the limit that leaves no room for this connection."""
+
+    def first_bytes_received(self, socket: WebSocket, transport: asyncio.Transport, data: bytes) -> None:
+        """Have the socket answer an opening handshake, or give its transport to another protocol."""
+
+    def hello_awaited(self, socket: WebSocket) -> None:
+        """Note that the client has to say hello next."""
+
+    def connection_settled(self, socket: WebSocket) -> None:
+        """Stop counting the connection. A second call does nothing."""
 
 
 def answer(

@@ -31,24 +31,20 @@ class Heartbeats:
         self._sockets = sockets
         self._groups: list[set[SessionSocket]] = [set() for _ in range(max(1, ticks))]
         self._turn = 0
-        self._count = 0
         self._ack_rule = hub.ack_rule()
         self._advice_ticks = 0  # for so many more ticks the group is also sent the rule for acks
         self._freshness_at = 0.0
 
-    def add(self, socket: SessionSocket) -> None:
-        """Send heartbeats to a socket from now on."""
-        self._count += 1
-        self._groups[self._count % len(self._groups)].add(socket)
-
-    def discard(self, socket: SessionSocket) -> None:
-        """Send it none any more."""
-        for group in self._groups:
-            group.discard(socket)
+    def group(self, socket: SessionSocket) -> set[SessionSocket]:
+        """Return the group of a socket: it is sent heartbeats while it is in there."""
+        return self._groups[hash(socket.session.id) % len(self._groups)]
 
     def tick(self) -> None:
-        """Send the next group its heartbeat."""
-        self._look_at_ack_rule()
+        """Send the next group its heartbeat, and for one round the rule for acks too, if that has changed enough."""
+        rule = self._hub.ack_rule()
+        if is_outdated(self._ack_rule, rule):
+            self._ack_rule = rule
+            self._advice_ticks = len(self._groups)
         self._turn = (self._turn + 1) % len(self._groups)
         if group := self._groups[self._turn]:
             data = self._heartbeat() + frames.PING
@@ -58,13 +54,6 @@ class Heartbeats:
                     for subscription in socket.session.topics.values():
                         self._hub.send_ack_policy(subscription)
         self._advice_ticks = max(0, self._advice_ticks - 1)
-
-    def _look_at_ack_rule(self) -> None:
-        """Have one round of heartbeats send everybody the rule for acks, if it has changed enough."""
-        rule = self._hub.ack_rule()
-        if is_outdated(self._ack_rule, rule):
-            self._ack_rule = rule
-            self._advice_ticks = len(self._groups)
 
     def _send(self, socket: SessionSocket, data: bytes) -> None:
         if socket.pending is not None:

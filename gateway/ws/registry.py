@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
 
+from gateway.auth.tokens import Auth
 from gateway.hub.fanout import in_chunks
 from gateway.hub.hub import Hub
 from gateway.metrics import Metrics
 from gateway.settings import GatewaySettings
-from gateway.ws import drain, frames, protocol
+from gateway.ws import protocol
 from gateway.ws.admission import Admission
 from gateway.ws.deadlines import Deadlines
 from gateway.ws.expects import Expects
-from gateway.ws.handshake import Headers
 from gateway.ws.heartbeats import Heartbeats
+from gateway.ws.session import Session, SessionConfig
 from planwire_client.core.frames import CloseCode
 from sync.process import logs
 
 if TYPE_CHECKING:
+    from gateway.hub.subscription import Subscription
     from gateway.ws.session_socket import SessionSocket
 
 TICK_S = 0.25
@@ -37,30 +39,43 @@ CLOSE_TIMEOUT_S = 2.0
 RECONNECT_LEAST_MS = 5_000
 """Upper bound of a browser's back-off where there is no crowd to be spread."""
 
+STREAMS_POLL_S = 0.05
+"""Interval between checks whether the last event stream has ended."""
+
 LOGGER = "gateway.socket"
 
 log = structlog.get_logger(LOGGER)
 
 
 class ConnectionRegistry:
-    """The sockets of one process.
+    """The sockets of one process, and what they all use.
 
     Attributes:
         sockets: those whose handshake is done.
-        draining: the process is stopping.
         expects: their pending expects.
+        admission: who may open one.
+        settings, hub, metrics: of the process.
     """
 
-    def __init__(
-        self, settings: GatewaySettings, hub: Hub, metrics: Metrics, want_reconcile: Callable[[str], None]
-    ) -> None:
+    def __init__(self, settings: GatewaySettings, auth: Auth, hub: Hub, metrics: Metrics, gateway: str) -> None:
+        """Start without sockets. `gateway`: the process's name, which is part of its sessions' ids."""
         self.sockets: set[SessionSocket] = set()
-        self.draining = False
-        self.expects = Expects(hub, metrics, want_reconcile, TICK_S)
-        self._settings = settings
-        self._hub = hub
-        self._metrics = metrics
-        self._admission = Admission(settings, metrics)
+        self.settings = settings
+        self.hub = hub
+        self.metrics = metrics
+        self.expects = Expects(hub, metrics, TICK_S)
+        self.admission = Admission(settings, metrics)
+        self._session_ids = (f"s_{gateway}_{number:x}" for number in itertools.count(1))
+        self._session_config = SessionConfig(
+            verify=auth.verify,
+            topics_max=settings.topics_per_socket,
+            frames_per_s=settings.frames_per_s,
+            heartbeat_ms=round(settings.heartbeat_s * 1000),
+            states_burst_bytes=settings.topics_per_socket * settings.state_max_bytes,
+            reconnect_ms=self.reconnect_ms,
+            ack_rule=hub.ack_rule,
+            is_revoked=auth.revocations.is_revoked,
+        )
         self._heartbeats = Heartbeats(hub, self.sockets, round(settings.heartbeat_s / TICK_S))
         self._deadlines: Deadlines[SessionSocket] = Deadlines(TICK_S)
         self._stalled: set[SessionSocket] = set()
@@ -68,20 +83,14 @@ class ConnectionRegistry:
 
     # A socket's life, in order.
 
-    def admit(self, headers: Headers, peer: str) -> str:
-        """Return the client's address if it may open a socket.
-
-        Raises:
-            HandshakeRejected: the origin is not allowed, or a limit is reached.
-        """
-        return self._admission.admit(headers, peer, open_sockets=len(self.sockets), is_draining=self.draining)
-
-    def opened(self, socket: SessionSocket) -> None:
-        """Count a socket whose handshake is done, and limit the time until its hello."""
+    def open_session(self, socket: SessionSocket) -> Session[Subscription]:
+        """Return the session of a socket whose handshake is done. The time until its hello is limited from now on."""
         self.sockets.add(socket)
-        self._admission.opened(socket.peer)
-        self._metrics.sockets = len(self.sockets)
-        socket.schedule(self._deadlines, time.monotonic() + self._settings.hello_timeout_s)
+        self.admission.opened(socket.peer)
+        self.metrics.sockets = len(self.sockets)
+        socket.schedule(self._deadlines, time.monotonic() + self.settings.hello_timeout_s)
+        # The id is one that no other session of any gateway has. It names, it opens nothing.
+        return Session(next(self._session_ids), self._session_config)
 
     def greeted(self, socket: SessionSocket) -> bool:
         """Take an accepted hello into account: expiry, heartbeats, the limit per subject.
@@ -92,13 +101,13 @@ class ConnectionRegistry:
         session = socket.session
         assert session.claims is not None
         sub = session.claims.sub
-        if not self._admission.greet(sub):
+        if not self.admission.greet(sub):
             session.reject()  # as if it had sent no hello: it is not counted, and neither is its close
             socket.close(CloseCode.LIMIT, "too many sockets of this subject")
             return False
-        self._metrics.opened += 1
+        self.metrics.opened += 1
         self.renewed(socket)
-        self._heartbeats.add(socket)
+        self._heartbeats.group(socket).add(socket)
         logs.info(LOGGER, "connect", session=session.id, sub=sub, peer=socket.peer, client=session.client)
         return True
 
@@ -124,13 +133,13 @@ class ConnectionRegistry:
         """Forget a socket that has ended."""
         claims = socket.session.claims
         self.sockets.discard(socket)
-        socket.unschedule(self._deadlines)
+        socket.schedule(self._deadlines, None)
         self._stalled.discard(socket)
         self.expects.drop(socket)
-        self._heartbeats.discard(socket)
-        self._admission.closed(socket.peer, None if claims is None else claims.sub)
-        self._metrics.sockets = len(self.sockets)
-        self._metrics.socket_closed(socket.close_code)
+        self._heartbeats.group(socket).discard(socket)
+        self.admission.closed(socket.peer, None if claims is None else claims.sub)
+        self.metrics.sockets = len(self.sockets)
+        self.metrics.socket_closed(socket.close_code)
         if claims is not None:
             logs.info(
                 LOGGER,
@@ -146,7 +155,7 @@ class ConnectionRegistry:
 
         A thousand a second is a fifth of what a process can take. A few browsers have no reason to wait for long.
         """
-        least, most = self._settings.reconnect_min_ms, self._settings.reconnect_max_ms
+        least, most = self.settings.reconnect_min_ms, self.settings.reconnect_max_ms
         return least, max(least, min(most, max(RECONNECT_LEAST_MS, len(self.sockets))))
 
     # Time passes.
@@ -163,13 +172,13 @@ class ConnectionRegistry:
         in_chunks(self._deadlines.due(now), self._due)  # tokens that were made together end together
         self.expects.tick(now)
         for socket in list(self._stalled):
-            if socket.stalled_s(now) > self._settings.send_timeout_s:
+            if socket.stalled_s(now) > self.settings.send_timeout_s:
                 self._stalled.discard(socket)
                 socket.close(CloseCode.NO_PROGRESS, "no progress")
                 # The close frame waits behind what is stuck.
                 socket.abort(CloseCode.NO_PROGRESS)
         self._heartbeats.tick()
-        self._hub.expire_idle()
+        self.hub.expire_idle()
 
     def _look_at_clock(self) -> None:
         """Compute the deadlines of all tokens again if the wall clock was set."""
@@ -192,20 +201,36 @@ class ConnectionRegistry:
         elif claims is None:
             socket.close(CloseCode.NO_HELLO, "no hello in time")
         elif claims.is_expired(time.time()):
-            socket.write(frames.text(protocol.error("token_expired", "the token has expired"), False))
+            socket.write_text(protocol.error("token_expired", "the token has expired"))
             socket.close(CloseCode.TOKEN, "token_expired")
         else:
             self.renewed(socket)
 
     def announce_freshness(self) -> None:
         """Send every socket at once whether the bus is proved to deliver."""
-        self._metrics.fresh = self._hub.fresh
+        self.metrics.fresh = self.hub.fresh
         self._heartbeats.announce_freshness()
 
     async def drain(self, over_s: float) -> None:
-        """Close all sockets evenly over `over_s` seconds, and admit no more."""
-        self.draining = self._metrics.draining = True
-        await drain.close_all(self.sockets, self._metrics, over_s)
+        """Admit no more, and end all sockets and event streams evenly over `over_s` seconds.
+
+        A browser comes back within a second of its own close, so the reconnects are spread as the closes are.
+        """
+        self.metrics.draining = True
+        started = time.monotonic()
+        back_ms = round(min(1.0, over_s / 10) * 1000)
+        closing_s = over_s - back_ms / 1000
+        for index, socket in enumerate(leaving := list(self.sockets)):
+            wait_s = started + closing_s * index / len(leaving) - time.monotonic()
+            if wait_s > 0.005:
+                await asyncio.sleep(wait_s)
+            if socket in self.sockets:
+                self.metrics.drained += 1
+                socket.write_text(protocol.bye(back_ms))
+                socket.close(CloseCode.GOING_AWAY, "going away")
+        # Event streams are no sockets: they see the drain themselves and end within it, each at a time of its own.
+        while self.metrics.streams and time.monotonic() < started + over_s:  # noqa: ASYNC110 - once in a life
+            await asyncio.sleep(STREAMS_POLL_S)
 
 
 def _wall_offset_s() -> float:

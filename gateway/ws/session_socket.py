@@ -3,55 +3,24 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from gateway.ws import frames, protocol, session
-from gateway.ws.connection import Acceptor, WebSocket
-from gateway.ws.handshake import Headers
-from gateway.ws.session import Effect, Session, SessionConfig
+from gateway.ws.connection import WebSocket
+from gateway.ws.handshake import Acceptor, Headers
+from gateway.ws.session import Effect, Session
 from planwire_client.core.frames import CloseCode
 
 if TYPE_CHECKING:
-    from uvicorn.config import Config
     from uvicorn.server import ServerState
 
     from gateway.auth.revocations import Revocations
-    from gateway.hub.hub import Hub
     from gateway.hub.subscription import Subscription
-    from gateway.metrics import Metrics
-    from gateway.settings import GatewaySettings
     from gateway.ws.deadlines import Deadlines
     from gateway.ws.registry import ConnectionRegistry
 
 UNKNOWN_STATE_BYTES = 8192
 """Assumed size of a state that is not in memory, for the limit on `subscribe`."""
-
-
-class SocketServices(Protocol):
-    """The parts of the running gateway that sockets use."""
-
-    @property
-    def settings(self) -> GatewaySettings:
-        """The configuration."""
-
-    @property
-    def hub(self) -> Hub:
-        """The live topics."""
-
-    @property
-    def registry(self) -> ConnectionRegistry:
-        """All open sockets."""
-
-    @property
-    def metrics(self) -> Metrics:
-        """What is counted."""
-
-    @property
-    def session_config(self) -> SessionConfig:
-        """What all sessions share."""
-
-    def session_id(self) -> str:
-        """Return a new session's id."""
 
 
 class SessionSocket(WebSocket):
@@ -68,7 +37,7 @@ class SessionSocket(WebSocket):
 
     __slots__ = (
         "_bucket",
-        "_node",
+        "_registry",
         "_stalled_bytes",
         "_unanswered_beats",
         "deflate",
@@ -81,11 +50,9 @@ class SessionSocket(WebSocket):
 
     session: Session[Subscription]
 
-    def __init__(
-        self, config: Config, server_state: ServerState, app_state: dict[str, Any], acceptor: Acceptor
-    ) -> None:
-        super().__init__(config, server_state, app_state, acceptor)
-        self._node: SocketServices = app_state["node"]
+    def __init__(self, server_state: ServerState, app_state: dict[str, Any], acceptor: Acceptor) -> None:
+        super().__init__(server_state, app_state, acceptor)
+        self._registry: ConnectionRegistry = app_state["node"].registry
         self.pending: dict[Subscription, None] | None = None
         self.deflate = False
         self.peer = ""
@@ -99,25 +66,23 @@ class SessionSocket(WebSocket):
 
     def frame_limit(self) -> int:
         """Return the setting."""
-        return self._node.settings.frame_max_bytes
+        return self._registry.settings.frame_max_bytes
 
-    def admit(self, headers: Headers, peer: str) -> None:
+    def admit(self, headers: Headers) -> None:
         """Check the origin and the limits on sockets."""
-        self.peer = self._node.registry.admit(headers, peer)
+        self.peer = self._registry.admission.admit(headers, self.peer_address())
 
     def on_open(self) -> None:
         """Start the session, and the clock for its hello."""
-        transport = self.transport
-        assert transport is not None
         # What the kernel does not take at once means: not draining. What waits is then topics, not bytes. A TLS
         # transport pauses from the limit on, and at zero would do so with nothing waiting; any other pauses above it.
-        transport.set_write_buffer_limits(high=0 if transport.get_extra_info("sslcontext") is None else 1)
+        is_plain = self.transport.get_extra_info("sslcontext") is None
+        self.transport.set_write_buffer_limits(high=1 if is_plain else 0)
         if self.pending is None:
             self._enable_direct_write()
         self.deflate = self._extension is not None
         self.opened_at = time.time()
-        self.session = Session(self._node.session_id(), self._node.session_config)
-        self._node.registry.opened(self)
+        self.session = self._registry.open_session(self)
         self._acceptor.hello_awaited(self)
 
     def data_received(self, data: bytes) -> None:
@@ -134,66 +99,64 @@ class SessionSocket(WebSocket):
         if not is_text:
             self.close(CloseCode.PROTOCOL_ERROR, "frames are text")
             return
-        self._node.metrics.received += 1
+        self._registry.metrics.received += 1
         # What one frame causes - a welcome and a dozen snapshots, say - leaves in one system call.
         self._cork = []
-        is_hello = False
-        for effect in self.session.receive(data, time.time(), self._node.hub.fresh):
-            match effect:
-                case session.Accepted(data):
-                    self.settle()
-                    if not self._node.registry.greeted(self):
-                        break  # rejected: no welcome, no topics
-                    is_hello = True
-                    self.write(frames.text(data, False))
-                case session.Attach(topic, held):
-                    if not is_hello and not self._may_ask_for(topic):
-                        self.close(CloseCode.LIMIT, "too_many_states: subscribing asks for too many states")
-                        break
-                    self._attach(topic, held)
-                case _:
-                    self._carry_out(effect)
+        is_greeted = self.session.claims is not None
+        for effect in self.session.receive(data, time.time(), self._registry.hub.fresh):
+            self._carry_out(effect, is_greeted)
+            if self.is_closing:
+                break
         self.uncork()
 
-    def _carry_out(self, effect: Effect) -> None:
-        node, topics = self._node, self.session.topics
+    def _carry_out(self, effect: Effect, is_greeted: bool) -> None:
+        """Do what one effect says. `is_greeted`: the hello came in an earlier frame."""
+        registry, hub, topics = self._registry, self._registry.hub, self.session.topics
         match effect:
             case session.Acked(topic, version):
-                node.hub.record_ack(topics[topic], version)
-            case session.Send(data):
-                self.write(frames.text(data, False))
+                hub.record_ack(topics[topic], version)
+            case session.Attach(topic, held):
+                if is_greeted and not self._may_ask_for(topic):
+                    self.close(CloseCode.LIMIT, "too_many_states: subscribing asks for too many states")
+                elif topic in topics:
+                    hub.resubscribe(topics[topic], held)
+                else:
+                    topics[topic] = hub.attach(self, topic, held)
+            case session.Accepted(frame):
+                self._acceptor.connection_settled(self)
+                if registry.greeted(self):
+                    self.write_text(frame)
+            case session.Send(frame):
+                self.write_text(frame)
             case session.Detach(topic):
-                node.hub.detach(topics.pop(topic))
+                hub.detach(topics.pop(topic))
             case session.Nacked(topic, version, reason):
-                node.hub.record_nack(topics[topic], version, reason)
+                hub.record_nack(topics[topic], version, reason)
             case session.ExpectRequested(topic, after, timeout_ms):
-                node.registry.expects.add(self, topic, after, timeout_ms / 1000)
-            case session.Renewed(data):
-                node.registry.renewed(self)
-                self.write(frames.text(data, False))
+                registry.expects.add(self, topic, after, timeout_ms / 1000)
+            case session.Renewed(frame):
+                registry.renewed(self)
+                self.write_text(frame)
                 # The rule for acks in it goes for every topic: topics with a rule of their own are sent it again.
                 for subscription in topics.values():
-                    if node.hub.has_own_ack_rule(subscription.live):
-                        node.hub.send_ack_policy(subscription)
+                    if hub.has_own_ack_rule(subscription.live):
+                        hub.send_ack_policy(subscription)
             case session.Close(code, reason):
                 if code == CloseCode.TOKEN:
-                    node.metrics.auth_failures[reason] += 1
+                    registry.metrics.auth_failures[reason] += 1
                 self.close(code, reason)
+
+    def write_text(self, text: bytes) -> None:
+        """Send UTF-8 text as one frame."""
+        self.write(frames.text(text, False))
 
     def _may_ask_for(self, topic: str) -> bool:
         """Return whether a `subscribe` to the topic is within the rate of states."""
         if self.pending is not None:
             return True  # the socket does not drain: nothing is sent now, and later only the newest state
-        live = self._node.hub.topic(topic)
+        live = self._registry.hub.topic(topic)
         size_bytes = UNKNOWN_STATE_BYTES if live is None or not live.known else len(live.state)
         return self.session.spend_state(size_bytes, time.monotonic())
-
-    def _attach(self, topic: str, held: int) -> None:
-        topics = self.session.topics
-        if topic in topics:
-            self._node.hub.resubscribe(topics[topic], held)
-        else:
-            topics[topic] = self._node.hub.attach(self, topic, held)
 
     # Backpressure.
 
@@ -202,7 +165,7 @@ class SessionSocket(WebSocket):
         if self.pending is None:
             self.hold_back()
             self.stalled_at, self._stalled_bytes = time.monotonic(), self.buffered_bytes()
-            self._node.registry.stalled(self)
+            self._registry.stalled(self)
         self.direct_fd = -1
 
     def hold_back(self) -> None:
@@ -217,14 +180,14 @@ class SessionSocket(WebSocket):
         self._enable_direct_write()
         if pending is None:
             return
-        self._node.registry.drained(self)
+        self._registry.drained(self)
         # If one of them fills the transport again, the hub notes the rest in the new `pending`.
         for subscription in pending:
-            self._node.hub.send_latest(subscription)
+            self._registry.hub.send_latest(subscription)
 
     def buffered_bytes(self) -> int:
         """Return the number of bytes that wait in the transport."""
-        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+        return self.transport.get_write_buffer_size()
 
     def stalled_s(self, now: float) -> float:
         """Return for how many seconds the transport has made no progress. `now`: monotonic seconds."""
@@ -235,14 +198,14 @@ class SessionSocket(WebSocket):
 
     # What the registry keeps for each socket.
 
-    def schedule(self, deadlines: Deadlines[SessionSocket], at: float) -> None:
-        """Move the socket's one deadline (hello, then token expiry, then closing) to `at`, in monotonic seconds."""
-        self.unschedule(deadlines)
-        self._bucket = deadlines.add(at, self)
+    def schedule(self, deadlines: Deadlines[SessionSocket], at: float | None) -> None:
+        """Move the socket's one deadline (hello, then token expiry, then closing) to `at`, in monotonic seconds.
 
-    def unschedule(self, deadlines: Deadlines[SessionSocket]) -> None:
-        """Remove the deadline."""
+        None removes it.
+        """
         deadlines.discard(self._bucket, self)
+        if at is not None:
+            self._bucket = deadlines.add(at, self)
 
     def count_heartbeat(self) -> int:
         """Return how many heartbeats the client has left without any sign of life, this one included."""
@@ -257,7 +220,7 @@ class SessionSocket(WebSocket):
         if claims is None or self.is_closing:
             return
         if revocations.is_revoked(claims):
-            self.write(frames.text(protocol.error("token_revoked", "the token was revoked"), False))
+            self.write_text(protocol.error("token_revoked", "the token was revoked"))
             self.close(CloseCode.TOKEN, "token_revoked")
             return
         for topic in [topic for topic in self.session.topics if revocations.is_revoked(claims, topic)]:
@@ -265,17 +228,17 @@ class SessionSocket(WebSocket):
 
     def end(self, topic: str, reason: str) -> None:
         """Leave the topic, and send `gone`."""
-        self._node.hub.detach(self.session.topics.pop(topic))
-        self._node.metrics.gone += 1
-        self.write(frames.text(protocol.gone(topic, reason), False))
+        self._registry.hub.detach(self.session.topics.pop(topic))
+        self._registry.metrics.gone += 1
+        self.write_text(protocol.gone(topic, reason))
 
     def on_closing(self) -> None:
         """Give the peer a moment to answer the close."""
-        self._node.registry.closing(self)
+        self._registry.closing(self)
 
     def on_lost(self) -> None:
         """Leave every topic."""
         for subscription in self.session.topics.values():
-            self._node.hub.detach(subscription)
+            self._registry.hub.detach(subscription)
         self.session.topics.clear()
-        self._node.registry.lost(self)
+        self._registry.lost(self)

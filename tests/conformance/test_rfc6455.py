@@ -14,7 +14,7 @@ from websockets.frames import Frame
 
 from gateway.metrics import CLOSE_CODES, OTHER
 from gateway.ws import connection, registry
-from gateway.ws.frame_parser import FrameParser
+from gateway.ws.frames import FrameParser
 from tests.support.gateway import Running, environment, run_gateway
 from tests.support.servers import start_valkey
 from tests.support.wait import until
@@ -511,7 +511,7 @@ async def test_a_peer_that_leaves_without_a_word_is_forgotten(running: Running, 
             wire.writer.close()
         await until(lambda: not running.node.registry.sockets)
     await until(
-        lambda: not running.node.registry._admission._per_address and not running.node.registry._admission._per_subject
+        lambda: not running.node.registry.admission._per_address and not running.node.registry.admission._per_subject
     )
 
 

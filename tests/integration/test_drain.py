@@ -59,7 +59,7 @@ async def test_every_socket_is_told_bye_and_closed_4000_evenly_over_the_window(s
         stack.callback(asyncio.create_task(stand_still(still_s)).cancel)
         started = time.monotonic()
         running.server.should_exit = True
-        await until(lambda: running.node.registry.draining)
+        await until(lambda: running.node.metrics.draining)
         # Those that are still there are served as ever.
         asked = time.monotonic()
         await store.commit(Change(TOPIC, b'{"last":"one"}'))
@@ -100,7 +100,7 @@ async def test_nobody_new_is_admitted_while_it_drains(store_url: str, monkeypatc
         monkeypatch.setattr(running.node.registry, "drain", drain_until_looked)
         stack.callback(looked.set)
         running.server.should_exit = True
-        await until(lambda: running.node.registry.draining)
+        await until(lambda: running.node.metrics.draining)
         writer.write(
             b"GET /v1/connect HTTP/1.1\r\nHost: gateway\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"

@@ -152,8 +152,8 @@ async def test_a_socket_refused_by_a_limit_is_attached_to_nothing(store_url: str
             assert running.node.hub.subscription_count == 1
             assert running.node.metrics.opened == opened
             await until(lambda: len(running.node.registry.sockets) == 1)
-            assert running.node.registry._admission._per_subject == {"tester": 1}
+            assert running.node.registry.admission._per_subject == {"tester": 1}
         await until(lambda: not running.node.registry.sockets)
-        assert not running.node.registry._admission._per_subject
+        assert not running.node.registry.admission._per_subject
         async with open_client(running, TOPIC) as third:
             await third.until("snapshot")

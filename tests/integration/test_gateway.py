@@ -658,8 +658,8 @@ async def test_a_browser_that_goes_leaves_nothing_behind(store_url: str) -> None
         kept = running.node.registry
         await until(lambda: not kept.sockets)
         assert live(running).subscriptions == []
-        assert not kept._admission._per_address
-        assert not kept._admission._per_subject
+        assert not kept.admission._per_address
+        assert not kept.admission._per_subject
         assert len(kept._deadlines) == 0
         assert len(kept.expects) == 0
         assert not kept.expects._pending

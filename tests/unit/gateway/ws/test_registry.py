@@ -6,6 +6,8 @@ from typing import cast
 
 import pytest
 
+from gateway.auth.tokens import Auth
+from gateway.auth.verify_keys import KeySet
 from gateway.hub.hub import Hub
 from gateway.metrics import Metrics
 from gateway.settings import GatewaySettings
@@ -31,8 +33,7 @@ def _nothing(name: object) -> None:
 def test_the_back_off_grows_with_the_crowd(sockets: int, settings: dict[str, str], bounds: tuple[int, int]) -> None:
     metrics = Metrics()
     hub = Hub(metrics, _nothing, _nothing, _nothing)
-    registry = ConnectionRegistry(
-        GatewaySettings.from_env(environment("redis://127.0.0.1", **settings)), hub, metrics, _nothing
-    )
+    parsed = GatewaySettings.from_env(environment("redis://127.0.0.1", **settings))
+    registry = ConnectionRegistry(parsed, Auth(KeySet([])), hub, metrics, "one")
     registry.sockets = cast("set[SessionSocket]", set(range(sockets)))
     assert registry.reconnect_ms() == bounds
