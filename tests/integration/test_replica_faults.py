@@ -15,8 +15,8 @@ import pytest
 
 from planwire_client import NotCurrent, Replica, ReplicaClosed, ReplicaError, Snapshot, Status, ThreadReplica
 from planwire_client.replica.connection import Connection
-from planwire_client.replica.incoming import Incoming
 from planwire_client.replica.outgoing import Outgoing
+from planwire_client.replica.subscriptions import Subscriptions
 from planwire_client.replica.tokens import CALLS_MAX, TOKEN_CHARS_MAX, TokenKeeper
 from sync.store.models import Change
 from sync.store.store import Store
@@ -39,8 +39,8 @@ async def gateway(store_url: str) -> AsyncIterator[Running]:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Come back soon before a gateway has said how soon."""
-    monkeypatch.setattr("planwire_client.replica.connection.RECONNECT_MIN_S", 0.01)
-    monkeypatch.setattr("planwire_client.replica.connection.RECONNECT_MAX_S", 0.04)
+    monkeypatch.setattr("planwire_client.replica.subscriptions.RECONNECT_MIN_MS", 10)
+    monkeypatch.setattr("planwire_client.replica.subscriptions.RECONNECT_MAX_MS", 40)
     monkeypatch.setattr("planwire_client.replica.tokens.REFRESH_RETRY_S", 0.05)
 
 
@@ -337,8 +337,8 @@ SURPRISES = {
 @pytest.mark.parametrize(
     ("part", "where"),
     [
-        (Incoming, "_welcome"),
-        (Incoming, "_snapshot"),
+        (Subscriptions, "_welcome"),
+        (Subscriptions, "_snapshot"),
         (Outgoing, "_next_frame"),
         (Connection, "_talk"),
         (Connection, "_listen"),
@@ -391,7 +391,7 @@ async def test_frames_nested_beyond_any_stack_cost_a_connection() -> None:
 
 
 async def test_pauses_grow_while_it_fails(monkeypatch: pytest.MonkeyPatch, nowhere: str) -> None:
-    monkeypatch.setattr("planwire_client.replica.connection.RECONNECT_MAX_S", 1.0)
+    monkeypatch.setattr("planwire_client.replica.subscriptions.RECONNECT_MAX_MS", 1000)
     most: list[float] = []
 
     def uniform(least: float, greatest: float) -> float:

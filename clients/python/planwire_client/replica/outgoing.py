@@ -18,12 +18,11 @@ FRAMES_PER_S = 20
 
 
 class Outgoing:
-    """What `run` sends, once `open` was called."""
+    """What `run` sends."""
 
     def __init__(self, topics: Mapping[str, TopicState]) -> None:
         """`topics`: the connection's; a subscribe names the version held by then."""
         self._topics = topics
-        self._is_open = False
         self._wake = asyncio.Event()
         self._asks: dict[str, bool] = {}
         self._acks: dict[str, tuple[float, int]] = {}
@@ -33,15 +32,6 @@ class Outgoing:
         """Drop what a hello makes needless: it subscribes to every topic, and acks are about another socket."""
         self._asks.clear()
         self._acks.clear()
-
-    def open(self) -> None:
-        """Send from now on: the gateway has said welcome."""
-        self._is_open = True
-        self._wake.set()
-
-    def close(self) -> None:
-        """Send nothing until the next welcome."""
-        self._is_open = False
 
     def subscribe(self, topic: str) -> None:
         """Have a subscribe sent, unless a hello comes first."""
@@ -68,7 +58,7 @@ class Outgoing:
     async def run(self, socket: ClientConnection) -> None:
         """Send what is due, at a pace the gateway allows."""
         while True:
-            frame = self._next_frame(time.monotonic()) if self._is_open else None
+            frame = self._next_frame(time.monotonic())
             if frame is None:
                 await woken(self._wake, min([at for at, _ in self._acks.values()], default=float("inf")))
             else:

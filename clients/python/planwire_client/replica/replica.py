@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from planwire_client.core.limits import TOPICS_PER_SOCKET
 from planwire_client.errors import NotCurrent, ReplicaClosed, ReplicaError, TopicRefused
@@ -36,6 +36,15 @@ class Status(StrEnum):
 
 Changed = Callable[[Snapshot, Snapshot | None], None]
 StatusChanged = Callable[[Status, str], None] | Callable[[Status], None]
+
+
+class Options(TypedDict, total=False):
+    """What a replica may be given besides; `Replica` explains it."""
+
+    on_change: Changed | None
+    on_status: StatusChanged | None
+    topics_per_socket: int
+    token_timeout_s: float
 
 
 class Replica(Reading):
@@ -73,7 +82,7 @@ class Replica(Reading):
         """
         self._url = url
         self._tokens = TokenSource(token, token_timeout_s)
-        self._on_change = on_change
+        self._on_change = on_change or (lambda new, before: None)
         self._on_status = _with_cause(on_status)
         self._topics_per_socket = topics_per_socket
         self._wanted = list(dict.fromkeys(topics))
@@ -224,10 +233,9 @@ class Replica(Reading):
 
     def _new_connection(self) -> Connection:
         assert self._group is not None, "checked by watch"
-        connection = Connection(self._url, self._tokens, self._change, self._looked, self._topics_per_socket)
+        connection = Connection(self._url, self._tokens, self._on_change, self._looked, self._topics_per_socket)
         self._connections.append(connection)
-        name = f"planwire connection {len(self._connections)}"
-        self._tasks.append(self._group.create_task(connection.run(), name=name))
+        self._tasks.append(self._group.create_task(connection.run(), name="planwire connection"))
         return connection
 
     def _connection_of(self, topic: str) -> Connection:
@@ -241,10 +249,6 @@ class Replica(Reading):
             raise ReplicaClosed(topic, 0, "")
         if self._group is None:
             raise ReplicaError(topic, "the replica is not open: use it as a context manager, or await open()")
-
-    def _change(self, snapshot: Snapshot, before: Snapshot | None) -> None:
-        if self._on_change is not None:
-            self._on_change(snapshot, before)
 
     def _looked(self) -> None:
         """Report a changed status or cause soon: once for all that changes in this turn of the event loop."""

@@ -8,18 +8,17 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import logging
 import os
 import threading
 import weakref
-from collections.abc import Coroutine, Iterable
-from typing import Any, Self, TypeVar
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Self, TypeVar, Unpack
 
-from planwire_client.core.limits import TOPICS_PER_SOCKET
-from planwire_client.errors import ReplicaClosed, ReplicaError
-from planwire_client.replica.replica import WAIT_S, Changed, Replica, Status, StatusChanged
+from planwire_client.errors import NotCurrent, ReplicaClosed, ReplicaError
+from planwire_client.replica.replica import WAIT_S, Options, Replica, Status
 from planwire_client.replica.snapshot import Policy, Snapshot
-from planwire_client.replica.tokens import TIMEOUT_S as TOKEN_TIMEOUT_S
 from planwire_client.replica.tokens import Token
 from planwire_client.replica.topic_state import Reading
 
@@ -41,25 +40,9 @@ class ThreadReplica(Reading):
     The callbacks run in the replica's thread: they must not block it, and may only read, or close it.
     """
 
-    def __init__(
-        self,
-        url: str,
-        token: Token,
-        topics: Iterable[str] = (),
-        *,
-        on_change: Changed | None = None,
-        on_status: StatusChanged | None = None,
-        topics_per_socket: int = TOPICS_PER_SOCKET,
-        token_timeout_s: float = TOKEN_TIMEOUT_S,
-    ) -> None:
-        """As `Replica`."""
-        self._arguments = (url, token, list(topics))
-        self._options: dict[str, Any] = {
-            "on_change": on_change,
-            "on_status": on_status,
-            "topics_per_socket": topics_per_socket,
-            "token_timeout_s": token_timeout_s,
-        }
+    def __init__(self, url: str, token: Token, topics: Iterable[str] = (), **options: Unpack[Options]) -> None:
+        """Keep `topics` of the gateway at `url`; the arguments are those of `Replica`."""
+        self._make = functools.partial(Replica, url, token, list(topics), **options)
         self._is_closed = False
         self._begin()
         _living.add(self)
@@ -70,7 +53,7 @@ class ThreadReplica(Reading):
         self._thread: threading.Thread | None = None
         self._calls: set[concurrent.futures.Future[Any]] | None = set()  # None: the thread has ended
         self._calls_lock = threading.Lock()
-        self._replica = Replica(*self._arguments, **self._options)
+        self._replica = self._make()
         self._states = self._replica._states
 
     @property
@@ -89,19 +72,11 @@ class ThreadReplica(Reading):
         Raises:
             ReplicaClosed: there is no connection any more.
         """
-
-        async def work() -> None:
-            self._replica.watch(topic)
-
-        self._do(work())
+        self._do(_called(self._replica.watch, topic))
 
     def unwatch(self, topic: str) -> None:
         """Let go of `topic`."""
-
-        async def work() -> None:
-            self._replica.unwatch(topic)
-
-        self._do(work())
+        self._do(_called(self._replica.unwatch, topic))
 
     def wait_for(self, topic: str, version: int = 0, *, timeout_s: float = WAIT_S) -> Snapshot:
         """Return the snapshot once one of at least `version` is confirmed; starts watching.
@@ -132,10 +107,8 @@ class ThreadReplica(Reading):
             NotCurrent: it did not become current, and the policy does not let that pass.
             TopicRefused: the token does not open the topic.
         """
-        snapshot = self.get(topic)
-        if snapshot is None or snapshot.version < min_version or not self.is_fresh(topic):
-            work = self._replica.ensure(topic, feature, min_version=min_version, policy=policy, timeout_s=timeout_s)
-            return self._do(work)
+        with contextlib.suppress(NotCurrent, ReplicaClosed):
+            self.wait_for(topic, min_version, timeout_s=timeout_s)
         return self.require(topic, feature, min_version=min_version, policy=policy)
 
     def open(self) -> None:
@@ -167,15 +140,15 @@ class ThreadReplica(Reading):
             log.critical("planwire: the replica's thread has failed", exc_info=error)
         finally:
             ready.set()
-            with self._calls_lock:
-                calls, self._calls = self._calls, None
+            calls = self._end_calls()
             ending = loop.create_task(self._end())
             while not ending.done():
                 try:
                     loop.run_until_complete(ending)
                 except BaseException as error:  # asyncio raises a SystemExit anew for every task that it passes
                     log.debug("planwire: while the replica's thread ends", exc_info=error)
-            _cancel(calls)
+            for call in calls:
+                call.cancel()
             loop.close()
 
     async def _end(self) -> None:
@@ -200,9 +173,8 @@ class ThreadReplica(Reading):
                 self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(CLOSE_TIMEOUT_S)
             if self._thread.is_alive():  # a callback blocks it
-                with self._calls_lock:
-                    calls, self._calls = self._calls, None
-                _cancel(calls)
+                for call in self._end_calls():
+                    call.cancel()
             self._thread = None
 
     def __enter__(self) -> Self:
@@ -215,7 +187,14 @@ class ThreadReplica(Reading):
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what `work` returns, done in the replica's thread."""
         try:
-            call = self._submit(work)
+            if self._is_own_thread():
+                raise ReplicaError("", "a callback cannot wait for the replica whose thread it runs in")
+            self.open()
+            with self._calls_lock:
+                if self._calls is None or self._loop is None:
+                    raise ReplicaClosed("", 0, "")
+                call = asyncio.run_coroutine_threadsafe(work, self._loop)
+                self._calls.add(call)
         except ReplicaError:
             work.close()
             raise
@@ -228,17 +207,11 @@ class ThreadReplica(Reading):
                 if self._calls is not None:
                     self._calls.discard(call)
 
-    def _submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        if self._is_own_thread():
-            raise ReplicaError("", "a callback cannot wait for the replica whose thread it runs in")
-        self.open()
+    def _end_calls(self) -> list[concurrent.futures.Future[Any]]:
+        """Take no further call, and return those that still wait."""
         with self._calls_lock:
-            if self._calls is None:
-                raise ReplicaClosed("", 0, "")
-            assert self._loop is not None, "it is open"
-            call = asyncio.run_coroutine_threadsafe(work, self._loop)
-            self._calls.add(call)
-        return call
+            calls, self._calls = self._calls or set(), None
+        return list(calls)
 
     def _is_own_thread(self) -> bool:
         try:
@@ -247,10 +220,8 @@ class ThreadReplica(Reading):
             return False
 
 
-def _cancel(calls: Iterable[concurrent.futures.Future[Any]] | None) -> None:
-    """End the calls that still wait."""
-    for call in list(calls or ()):
-        call.cancel()
+async def _called(work: Callable[[str], None], topic: str) -> None:
+    work(topic)
 
 
 def _forked() -> None:

@@ -74,17 +74,26 @@ class TokenSource:
         Raises:
             TokenError: the function failed, did not return in time, or returned something else.
         """
-        token = self._token
-        if isinstance(token, str):
-            return token
+        if isinstance(self._token, str):
+            return self._token
+        try:
+            given = await self._call(self._token)
+            if not isinstance(given, str):
+                raise TokenError(f"the token function returned {type(given).__name__}, not a string")
+            if not given or len(given) > TOKEN_CHARS_MAX or not given.isascii():
+                raise TokenError(f"the token function returned {len(given)} characters that are no token")
+        except TokenError as error:
+            # What is held goes on being served, as stale.
+            log.warning("planwire: %s", error, exc_info=error.__cause__)
+            raise
+        return given
+
+    async def _call(self, function: Callable[[], object]) -> object:
         until = asyncio.get_running_loop().time() + self._timeout_s
-        if _is_async(token):
-            given = await self._finish(lambda: self._in_task(token), until)
-        else:
-            given = await self._finish(lambda: self._in_thread(token), until)
-            if inspect.isawaitable(given):
-                given = await self._finish(lambda: self._in_task(lambda: given), until)
-        return _checked(given)
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+            return await self._finish(lambda: self._in_task(function), until)
+        given = await self._finish(lambda: self._in_thread(function), until)
+        return await self._finish(lambda: self._in_task(lambda: given), until) if inspect.isawaitable(given) else given
 
     async def _finish(self, start: Callable[[], asyncio.Future[_Outcome]], until: float) -> object:
         """Return the result of the started call, which counts towards CALLS_MAX until it ends."""
@@ -156,18 +165,6 @@ class TokenSource:
         return future
 
 
-def _is_async(function: Callable[[], object]) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
-
-
-def _checked(given: object) -> str:
-    if not isinstance(given, str):
-        raise TokenError(f"the token function returned {type(given).__name__}, not a string")
-    if not given or len(given) > TOKEN_CHARS_MAX or not given.isascii():
-        raise TokenError(f"the token function returned {len(given)} characters that are no token")
-    return given
-
-
 class TokenKeeper:
     """A connection's token.
 
@@ -182,7 +179,6 @@ class TokenKeeper:
         self._granted = granted
         self._report = report
         self._bearer = ""
-        self._is_open = False
         self._wake = asyncio.Event()
         self._refresh_at = float("inf")
         self._refused: set[str] = set()
@@ -194,7 +190,7 @@ class TokenKeeper:
             TokenError: there is none now; it is asked for again after a pause.
         """
         if not self._bearer:
-            self._bearer = await self._fetch()
+            self._bearer = await self._tokens.fetch()
         return self._bearer
 
     def drop(self) -> None:
@@ -205,18 +201,12 @@ class TokenKeeper:
         """Forget what the last socket refused."""
         self._refused.clear()
 
-    def open(self, expires_at: float) -> None:
-        """Keep the token from now on; it ends at `expires_at`, Unix seconds."""
+    def expires(self, at: float) -> None:
+        """Keep the token, which ends at `at`, Unix seconds."""
         if not self.is_fixed:
             share = REFRESH_SHARE * random.uniform(0.9, 1)  # noqa: S311 - jitter
-            self._refresh_at = time.monotonic() + max(0.0, expires_at - time.time()) * share
-        self._is_open = True
+            self._refresh_at = time.monotonic() + max(0.0, at - time.time()) * share
         self._wake.set()
-
-    def close(self) -> None:
-        """Exchange nothing until the next welcome."""
-        self._is_open = False
-        self._refresh_at = float("inf")
 
     def renew_for(self, topic: str) -> None:
         """Have a new token fetched: the one in use may be from before the topic was granted."""
@@ -234,8 +224,7 @@ class TokenKeeper:
         """
         retry_at = 0.0
         while True:
-            due = 0.0 if self._refused else self._refresh_at
-            due = max(due, retry_at) if self._is_open else float("inf")
+            due = max(retry_at, 0.0 if self._refused else self._refresh_at)
             if time.monotonic() < due:
                 await woken(self._wake, due)
                 continue
@@ -243,7 +232,7 @@ class TokenKeeper:
             self._refresh_at = time.monotonic() + REFRESH_RETRY_S
             waiting, self._refused = self._refused, set()
             try:
-                self._bearer = await self._fetch()
+                self._bearer = await self._tokens.fetch()
             except TokenError as error:
                 self._refused |= waiting
                 retry_at = time.monotonic() + REFRESH_RETRY_S
@@ -253,11 +242,3 @@ class TokenKeeper:
             await send(socket, frames.Token(self._bearer))
             self._report("")
             self._granted(waiting)
-
-    async def _fetch(self) -> str:
-        try:
-            return await self._tokens.fetch()
-        except TokenError as error:
-            # What is held goes on being served, as stale.
-            log.warning("planwire: %s", error, exc_info=error.__cause__)
-            raise

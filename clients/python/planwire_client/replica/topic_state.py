@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from planwire_client.errors import TopicRefused
 from planwire_client.replica.snapshot import Policy, Snapshot, decide
@@ -106,30 +106,20 @@ class TopicState:
             async with asyncio.timeout(timeout_s):
                 return await future
         finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            self._waiters.remove(waiter)
 
     def settle(self) -> None:
         """Answer those whose version is there."""
-        snapshot = self.snapshot
-        if snapshot is None or not self._waiters or not self.is_fresh:
-            return
-        self._answer(lambda future: future.set_result(snapshot), snapshot.version)
+        if self.snapshot is not None and self._waiters and self.is_fresh:
+            for version, future in self._waiters:
+                if version <= self.snapshot.version and not future.done():
+                    future.set_result(self.snapshot)
 
     def fail(self, error: Exception) -> None:
         """Answer all that wait."""
-        self._answer(lambda future: future.set_exception(error), None)
-
-    def _answer(self, answer: Callable[[asyncio.Future[Snapshot]], None], version: int | None) -> None:
-        """Answer those who wait for at most `version`; None: everybody."""
-        waiters, self._waiters = self._waiters, []
-        for wanted, future in waiters:
-            if future.done():
-                continue
-            if version is None or wanted <= version:
-                answer(future)
-            else:
-                self._waiters.append((wanted, future))
+        for _, future in self._waiters:
+            if not future.done():
+                future.set_exception(error)
 
 
 class Reading:

@@ -1,4 +1,4 @@
-"""What the gateway's frames do to the topics of one connection (docs/protocol.md)."""
+"""The topics of one connection, and what the gateway's frames do to them (docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from planwire_client.core import frames, merge_patch
 from planwire_client.core.fields import FrameError
 from planwire_client.core.frames import AckRule, Backoff
 from planwire_client.replica.outgoing import Outgoing
 from planwire_client.replica.snapshot import Snapshot
-from planwire_client.replica.tokens import TokenKeeper
+from planwire_client.replica.tokens import TokenKeeper, TokenSource
 from planwire_client.replica.topic_state import Freshness, TopicState
 
 OPEN_TIMEOUT_S = 10.0
@@ -22,64 +22,86 @@ OPEN_TIMEOUT_S = 10.0
 MISSED_HEARTBEATS = 2.5
 """Silence for this many heartbeats: what is held may be old, and the connection is dead."""
 
-OfTopic = frames.Snapshot | frames.Patch | frames.Current | frames.Gone
+RECONNECT_MIN_MS, RECONNECT_MAX_MS = 500, 30_000
+"""Bounds of the pauses until a welcome gives others."""
+
+CAUSE_CHARS_MAX = 300
 
 log = logging.getLogger("planwire_client")
 
 
-class Incoming:
-    """Takes frames, in order.
+class Subscriptions:
+    """The topics of a connection, whatever becomes of its sockets. A connection feeds it with frames.
 
     Attributes:
-        deadline: time of the event loop until which the next frame that proves life must have come.
-        opened_at: monotonic seconds of this socket's first welcome; infinity before it.
-        reconnect: the bounds of the pauses that the last welcome gave; None before the first.
+        topics: what is kept current, by topic.
+        freshness: until when the gateway's word counts.
+        cause: what went wrong last and is not over, at most CAUSE_CHARS_MAX characters; empty where nothing is.
     """
 
     def __init__(
-        self,
-        topics: Mapping[str, TopicState],
-        freshness: Freshness,
-        outgoing: Outgoing,
-        keeper: TokenKeeper,
-        changed: Callable[[Snapshot, Snapshot | None], None],
-        looked: Callable[[], None],
-        report: Callable[[str], None],
+        self, tokens: TokenSource, changed: Callable[[Snapshot, Snapshot | None], None], looked: Callable[[], None]
     ) -> None:
-        """`changed`: called with each new snapshot and the one before; `looked`: when freshness may have changed;
-        `report`: with an empty text when a connection is open."""
-        self.deadline = 0.0
-        self.opened_at = float("inf")
-        self.reconnect: Backoff | None = None
-        self._topics = topics
-        self._freshness = freshness
-        self._outgoing = outgoing
-        self._keeper = keeper
+        self.topics: dict[str, TopicState] = {}
+        self.freshness = Freshness()
+        self.cause = ""
         self._changed = changed
         self._looked = looked
-        self._report = report
+        self._outgoing = Outgoing(self.topics)
+        self._keeper = TokenKeeper(tokens, self._granted, self._report)
+        self._welcomed = asyncio.Event()
+        self._opened_at = float("inf")  # monotonic seconds of this socket's first welcome
+        self._deadline = 0.0  # of the next frame that proves life, by the event loop's time
         self._silence_s = OPEN_TIMEOUT_S
+        self._reconnect = Backoff(RECONNECT_MIN_MS, RECONNECT_MAX_MS)
         self._ack = AckRule(1.0, 250)
         self._ack_of: dict[str, AckRule] = {}
 
-    def begin(self) -> None:
-        """A socket is open: its welcome must come in time."""
-        self._silence_s = OPEN_TIMEOUT_S
-        self.deadline = asyncio.get_running_loop().time() + self._silence_s
+    def add(self, topic: str) -> TopicState:
+        """Return the state of a topic that is kept current from now on."""
+        state = self.topics[topic] = TopicState(topic, self.freshness)
+        self._outgoing.subscribe(topic)
+        return state
 
-    def end(self) -> None:
-        """There is no socket: whatever is held may be old."""
-        self.opened_at = float("inf")
-        self._freshness.extend(0)
-        for state in self._topics.values():
-            state.doubt()
+    def remove(self, topic: str) -> None:
+        """Forget the topic."""
+        self.topics.pop(topic).doubt()
+        self._ack_of.pop(topic, None)
+        self._keeper.forget(topic)
+        self._outgoing.unsubscribe(topic)
+
+    def ask_again(self, topic: str) -> None:
+        """Ask for a refused topic once more, with a new token if it is refused again."""
+        self.topics[topic].ask_anew(with_new_token=False)
+        self._outgoing.subscribe(topic)
+
+    def _granted(self, topics: set[str]) -> None:
+        for topic in topics & self.topics.keys():
+            self.topics[topic].ask_anew(with_new_token=True)
+            self._outgoing.subscribe(topic)
+
+    def _report(self, cause: str) -> None:
+        """Say what is wrong, or that nothing is."""
+        self.cause = cause[:CAUSE_CHARS_MAX]
         self._looked()
 
-    def forget(self, topic: str) -> None:
-        """Forget the topic's ack rule."""
-        self._ack_of.pop(topic, None)
+    def _begin(self) -> None:
+        """A socket is open: its welcome must come in time."""
+        self._welcomed.clear()
+        self._outgoing.begin()
+        self._keeper.begin()
+        self._silence_s = OPEN_TIMEOUT_S
+        self._deadline = asyncio.get_running_loop().time() + self._silence_s
 
-    def take(self, data: str | bytes) -> float | None:
+    def _end(self, why: str) -> None:
+        """There is no socket: whatever is held may be old."""
+        self._opened_at = float("inf")
+        self.freshness.extend(0)
+        for state in self.topics.values():
+            state.doubt()
+        self._report(why)
+
+    def _take(self, data: str | bytes) -> float | None:
         """Take one frame; a type that a later gateway added is ignored.
 
         Returns: after a `bye` the pause in seconds before coming back, else None.
@@ -88,13 +110,12 @@ class Incoming:
             FrameError: it makes no sense.
         """
         try:
-            return self._take(frames.read_outbound(data))
+            frame = frames.read_outbound(data)
         except FrameError as error:
             if error.code == "unknown_type":
                 return None
             raise
-
-    def _take(self, frame: frames.Outbound) -> float | None:
+        state = self.topics.get(getattr(frame, "topic", None) or "")
         match frame:
             case frames.Heartbeat():
                 self._alive(frame.fresh)
@@ -104,38 +125,33 @@ class Incoming:
                 self._ack_of[frame.topic] = AckRule(frame.share, frame.after_ms)
             case frames.Bye():
                 return random.uniform(0, frame.reconnect_ms / 1000)  # noqa: S311 - jitter
+            case frames.Error("forbidden") if state is not None:
+                self._denied(state, "forbidden", is_believed=state.asked_again or self._keeper.is_fixed)
             case frames.Error():
-                self._error(frame)
-            case frames.Snapshot() | frames.Patch() | frames.Current() | frames.Gone():
-                state = self._topics.get(frame.topic)
-                if state is not None:
-                    self._of_topic(state, frame)
-        return None
-
-    def _of_topic(self, state: TopicState, frame: OfTopic) -> None:
-        match frame:
-            case frames.Snapshot():
+                log.warning("planwire: the gateway says %s: %s", frame.code, frame.message)
+            case frames.Snapshot() if state is not None:
                 self._snapshot(state, frame)
-            case frames.Patch():
+            case frames.Patch() if state is not None:
                 self._patch(state, frame)
-            case frames.Current():
+            case frames.Current() if state is not None:
                 self._current(state, frame.version)
-            case frames.Gone():
+            case frames.Gone() if state is not None:
                 self._denied(state, frame.reason, is_believed=frame.reason != "expired" or state.asked_again)
+        return None
 
     def _welcome(self, frame: frames.Welcome) -> None:
         self._silence_s = MISSED_HEARTBEATS * frame.heartbeat_ms / 1000
-        self.reconnect, self._ack = frame.reconnect, frame.ack
-        self.opened_at = min(self.opened_at, time.monotonic())
-        self._keeper.open(frame.token_expires_at)
+        self._reconnect, self._ack = frame.reconnect, frame.ack
+        self._opened_at = min(self._opened_at, time.monotonic())
+        self._keeper.expires(frame.token_expires_at)
         self._alive(frame.fresh)
         self._report("")
-        self._outgoing.open()
+        self._welcomed.set()
 
     def _alive(self, is_fresh: bool) -> None:
-        self.deadline = asyncio.get_running_loop().time() + self._silence_s
-        self._freshness.extend(self._silence_s if is_fresh else 0)
-        for state in self._topics.values():
+        self._deadline = asyncio.get_running_loop().time() + self._silence_s
+        self.freshness.extend(self._silence_s if is_fresh else 0)
+        for state in self.topics.values():
             state.settle()
         self._looked()
 
@@ -176,13 +192,6 @@ class Incoming:
             self._looked()
         elif state.snapshot is None or state.version < version:
             self._outgoing.subscribe(state.topic)
-
-    def _error(self, frame: frames.Error) -> None:
-        state = self._topics.get(frame.topic or "")
-        if frame.code != "forbidden" or state is None:
-            log.warning("planwire: the gateway says %s: %s", frame.code, frame.message)
-            return
-        self._denied(state, "forbidden", is_believed=state.asked_again or self._keeper.is_fixed)
 
     def _denied(self, state: TopicState, reason: str, *, is_believed: bool) -> None:
         """Refuse the topic; or first have a new token fetched, where the one in use may be too old to open it."""
