@@ -5,9 +5,9 @@ import sys
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        from sync.outbox import rejected_rows
+        from sync.outbox.rejected_rows import commands
 
-        rejected_rows.main()
+        commands(prog_name="python -m sync.outbox")
     from sync.outbox.relay import main
 
     sys.exit(main(os.environ))

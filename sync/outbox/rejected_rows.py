@@ -9,17 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 import click
 import psycopg
 import structlog
 
-from planwire_client.core.topic import Topic, TopicError
+from planwire_client.core.topic import matched
 from sync.bootstrap import open_store
 from sync.core.errors import SyncError
 from sync.core.plain_text import json_text, plain
@@ -43,117 +40,36 @@ DROP = "DELETE FROM planwire_outbox WHERE id = %s"
 _log = structlog.get_logger("sync.outbox")
 
 
-class OutboxError(SyncError):
-    """The applications' database cannot be used; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """A row, and why it was refused. `newer`: the topic's version where that is younger than the row, else 0."""
 
     id: int
     topic: str
     event_id: str
     reason: str
-    enqueued_at: datetime
+    enqueued_at: str
     newer: int
 
-    def shown(self) -> dict[str, object]:
-        """Return it as a JSON object."""
-        found: dict[str, object] = {
-            "id": self.id,
-            "topic": self.topic,
-            "event_id": self.event_id,
-            "reason": self.reason,
-            "enqueued_at": self.enqueued_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        }
-        return found | ({"newer": self.newer} if self.newer else {})
 
-
-class Desk:
-    """The refused rows of one database."""
-
-    def __init__(self, connection: Connection, store: Store) -> None:
-        self._connection = connection
-        self._store = store
-
-    async def listing(self, ids: Sequence[int] | None = None) -> list[Refused]:
-        """Return the refused rows, the oldest first; of `ids`, if given. Locked until the transaction ends.
-
-        Raises:
-            psycopg.Error: the database is away or its table is.
-            StoreError: the store is.
-        """
-        wanted = None if ids is None else list(ids)
-        cursor = await self._connection.execute(ROWS, [wanted, wanted, LISTED_MAX])
-        rows = await cursor.fetchall()
-        topics = list(dict.fromkeys(row[1] for row in rows if _is_topic(row[1])))
-        versions = dict(zip(topics, await self._store.versions(topics), strict=True))
-        return [_refused(row, versions.get(row[1], 0)) for row in rows]
-
-    async def retry(self, ids: Sequence[int] | None, *, force: bool = False) -> tuple[list[Refused], list[Refused]]:
-        """Return the rows that the relay tries again now, and those it must not: something newer is published.
-
-        `ids`: which; None for all. `force`: the second kind, too.
-
-        Raises:
-            psycopg.Error, StoreError: as `listing`.
-        """
-        async with self._connection.transaction():
-            found = await self.listing(ids)
-            chosen = [row for row in found if force or not row.newer]
-            await self._connection.execute(RETRY, [[row.id for row in chosen]])
-            await self._connection.execute(f"NOTIFY {CHANNEL}")
-        for row in chosen:
-            _log.info("outbox_row_retried", row=row.id, topic=row.topic, was=row.reason)
-        return chosen, [row for row in found if row not in chosen]
-
-    async def drop(self, row_id: int, reason: str) -> Refused | None:
-        """Return the refused row that is gone now, for good; None: there is none of this id. `reason`: for the log.
-
-        Raises:
-            psycopg.Error, StoreError: as `listing`.
-        """
-        async with self._connection.transaction():
-            found = await self.listing([row_id])
-            if not found:
-                return None
-            await self._connection.execute(DROP, [row_id])
-        (row,) = found
-        _log.warning("outbox_row_dropped", row=row.id, topic=row.topic, was=row.reason, reason=reason[:REASON_MAX])
-        return row
-
-
-def _is_topic(name: str) -> bool:
-    try:
-        Topic.parse(name)
-    except TopicError:
-        return False
-    return True
-
-
-def _refused(row: Sequence[Any], version: int) -> Refused:
-    row_id, topic, event_id, reason, enqueued_at = row
-    is_newer = version > enqueued_at.timestamp() * 1_000_000
-    return Refused(row_id, topic, event_id, reason, enqueued_at, version if is_newer else 0)
-
-
-@asynccontextmanager
-async def desk(environ: Mapping[str, str]) -> AsyncIterator[Desk]:
-    """Open the desk that `environ` describes.
+async def refused_rows(connection: Connection, store: Store, ids: Sequence[int] | None = None) -> list[Refused]:
+    """Return the refused rows, the oldest first; of `ids`, if given. Locked until the transaction ends.
 
     Raises:
-        SyncError: a setting is missing or wrong, or the database or the store is away.
+        psycopg.Error: the database is away or its table is.
+        StoreError: the store is.
     """
-    url = database_of(environ)
-    own = {name: value for name, value in environ.items() if name.startswith("PLANWIRE_")}
-    async with open_store(SyncSettings.from_env(own)) as store:
-        try:
-            connecting = psycopg.AsyncConnection.connect(url, connect_timeout=CONNECT_TIMEOUT_S)
-            async with await connecting as connection:
-                yield Desk(connection, store)
-        except psycopg.Error as error:
-            raise OutboxError(f"{OUTBOX_URL}: {' '.join(str(error).split())}") from error
+    wanted = None if ids is None else list(ids)
+    cursor = await connection.execute(ROWS, [wanted, wanted, LISTED_MAX])
+    rows = await cursor.fetchall()
+    topics = list(dict.fromkeys(row[1] for row in rows if matched(row[1])))
+    versions = dict(zip(topics, await store.versions(topics), strict=True))
+    found = []
+    for row_id, topic, event_id, reason, enqueued_at in rows:
+        version = versions.get(topic, 0)
+        newer = version if version > enqueued_at.timestamp() * 1_000_000 else 0
+        at = enqueued_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        found.append(Refused(row_id, topic, event_id, reason, at, newer))
+    return found
 
 
 @click.group()
@@ -173,11 +89,11 @@ def list_(as_json: bool) -> None:
     Example: planwire outbox list
     """
 
-    async def work(rows: Desk) -> None:
-        for row in await rows.listing():
-            shown = row.shown()
+    async def work(connection: Connection, store: Store) -> None:
+        for row in await refused_rows(connection, store):
+            shown = {name: value for name, value in row._asdict().items() if name != "newer" or value}
             newer = f"  NEWER {row.newer}" if row.newer else ""
-            line = f"{row.id}  {shown['enqueued_at']}  {row.topic}  {row.reason}{newer}"
+            line = f"{row.id}  {row.enqueued_at}  {row.topic}  {row.reason}{newer}"
             click.echo(json_text(shown) if as_json else plain(line))
 
     _run(work)
@@ -197,14 +113,20 @@ def retry(ids: tuple[int, ...], everything: bool, force: bool) -> None:
     if bool(ids) == everything:
         raise click.UsageError("name rows by their ids, or give --all")
 
-    async def work(rows: Desk) -> None:
-        chosen, left = await rows.retry(None if everything else ids, force=force)
+    async def work(connection: Connection, store: Store) -> None:
+        async with connection.transaction():
+            found = await refused_rows(connection, store, None if everything else ids)
+            chosen = [row for row in found if force or not row.newer]
+            await connection.execute(RETRY, [[row.id for row in chosen]])
+            await connection.execute(f"NOTIFY {CHANNEL}")
         for row in chosen:
+            _log.info("outbox_row_retried", row=row.id, topic=row.topic, was=row.reason)
             click.echo(plain(f"{row.id}  {row.topic}  tried again"))
+        left = [row for row in found if row not in chosen]
         for row in left:
             left_alone = f"{row.id}  {row.topic}  left alone: committed since, at version {row.newer} (--force)"
             click.echo(plain(left_alone), err=True)
-        missing = set(ids) - {row.id for row in (*chosen, *left)}
+        missing = set(ids) - {row.id for row in found}
         for row_id in sorted(missing):
             click.echo(f"{row_id}  no refused row has this id", err=True)
         if left or missing:
@@ -223,33 +145,40 @@ def drop(id_: int, reason: str) -> None:
     Example: planwire outbox drop 17 --reason "the tenant is gone"
     """
 
-    async def work(rows: Desk) -> None:
-        row = await rows.drop(id_, reason)
-        if row is None:
-            raise click.ClickException(f"no refused row has the id {id_}")
+    async def work(connection: Connection, store: Store) -> None:
+        async with connection.transaction():
+            found = await refused_rows(connection, store, [id_])
+            if not found:
+                raise click.ClickException(f"no refused row has the id {id_}")
+            await connection.execute(DROP, [id_])
+        (row,) = found
+        _log.warning("outbox_row_dropped", row=row.id, topic=row.topic, was=row.reason, reason=reason[:REASON_MAX])
         click.echo(plain(f"{row.id}  {row.topic}  dropped"))
 
     _run(work)
 
 
-def main() -> None:
-    """Run the command that the process's arguments name, and exit."""
-    commands(prog_name="python -m sync.outbox")
-
-
-def _run(work: Callable[[Desk], Awaitable[None]]) -> None:
+def _run(work: Callable[[Connection, Store], Awaitable[None]]) -> None:
     """Do the work of a command. What cannot be done is one line on standard error, and exit 1; a setting, 2."""
+    # The command line adds what the development runner has written; elsewhere the environment is all there is.
+    found = click.get_current_context().find_object(dict)
+    environ = os.environ if found is None else found
 
-    async def opened_desk() -> None:
-        # The command line adds what the development runner has written; here the environment is all there is.
-        environ = click.get_current_context().find_object(dict)
-        async with desk(os.environ if environ is None else environ) as rows:
-            await work(rows)
+    async def connected() -> None:
+        url = database_of(environ)
+        own = {name: value for name, value in environ.items() if name.startswith("PLANWIRE_")}
+        async with open_store(SyncSettings.from_env(own)) as store:
+            try:
+                connecting = psycopg.AsyncConnection.connect(url, connect_timeout=CONNECT_TIMEOUT_S)
+                async with await connecting as connection:
+                    await work(connection, store)
+            except psycopg.Error as error:
+                raise click.ClickException(f"{OUTBOX_URL}: {' '.join(str(error).split())}") from error
 
     # What was done is also logged, where it is in nobody's pipe.
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
-        asyncio.run(opened_desk())
+        asyncio.run(connected())
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
     except SyncError as error:

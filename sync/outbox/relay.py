@@ -15,15 +15,15 @@ import asyncio
 import contextlib
 import random
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import structlog
 
 from planwire_client.core import canonical_json, document
-from planwire_client.core.limits import STATE_MAX_BYTES, STATE_MAX_DEPTH
+from planwire_client.core.commit import BILLED
 from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
 from sync.bootstrap import open_store
 from sync.core.errors import SyncError
@@ -52,11 +52,7 @@ POLL_S = 1.0
 
 BACKOFF_MAX_S = 5.0
 
-BILLED = "billing computes this topic: publish under another name, or grant what it should have beside the plan"
-"""Why a row is refused whose topic billing computes."""
-
 CONNECT_TIMEOUT_S = 5
-SOURCE = "outbox"
 
 HEADS = """
 SELECT DISTINCT ON (topic) id FROM (
@@ -80,8 +76,7 @@ _log = structlog.get_logger("sync.outbox")
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One enqueued publish, and the change it asks for, or why it cannot be one."""
 
     id: int
@@ -92,23 +87,18 @@ class Row:
 
 def read_row(fields: Sequence[Any]) -> Row:
     """Return what a row of `ROWS` asks for. Refused: a topic that is none, a state that no gateway would take."""
-    row_id, topic, state, private, event_id, order, cause, enqueued_at = fields
+    row_id, topic, state, private, event_id, order, given, enqueued_at = fields
     try:
         if (kind := Topic.parse(topic).kind) in RESERVED_KINDS:
             return Row(row_id, topic, None, f"topics of kind {kind} are the gateways' own")
-        told: dict[str, object] = {
-            "source": SOURCE,
-            "event_id": event_id,
-            "occurred_at": enqueued_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        }
-        told.update(_object(cause))
+        occurred_at = enqueued_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        cause = {"source": "outbox", "event_id": event_id, "occurred_at": occurred_at}
+        more = {} if given is None else orjson.loads(given)
+        if not isinstance(more, dict):
+            raise ValueError("cause is not an object")
+        private_part = b"" if private is None else _encode("private", private)
         change = Change(
-            topic,
-            _encode("state", state),
-            b"" if private is None else _encode("private", private),
-            event_id,
-            order or "",
-            cause=orjson.dumps(told),
+            topic, _encode("state", state), private_part, event_id, order or "", cause=orjson.dumps(cause | more)
         )
     except (TopicError, ValueError, TypeError) as error:
         return Row(row_id, topic, None, str(error)[:500])
@@ -116,14 +106,7 @@ def read_row(fields: Sequence[Any]) -> Row:
 
 
 def _encode(part: document.Part, text: str) -> bytes:
-    return document.encode(part, canonical_json.parse(text.encode()), STATE_MAX_BYTES, STATE_MAX_DEPTH)
-
-
-def _object(text: str | None) -> dict[str, object]:
-    value = {} if text is None else canonical_json.decode(text.encode())
-    if not isinstance(value, dict):
-        raise ValueError("cause is not an object")
-    return value
+    return document.encode(part, canonical_json.parse(text.encode()))
 
 
 class Relay:
@@ -171,27 +154,17 @@ class Relay:
                         relayed = await self.relay_once(connection)
                         failures = 0
                         if not relayed:
-                            await self._pause(self._poll_s)
+                            await _waited(self._told, random.uniform(0.5, 1) * self._poll_s)  # noqa: S311 - jitter
             except (psycopg.Error, StoreError) as error:
                 failures += 1
                 _log.warning("outbox_waits", error=str(error).strip(), failures=failures)
-                await self._rest(random.uniform(0, min(BACKOFF_MAX_S, 0.1 * 2.0 ** min(failures, 10))))  # noqa: S311
+                pause_s = min(BACKOFF_MAX_S, 0.1 * 2.0 ** min(failures, 10))
+                await _waited(self._stopped, random.uniform(0, pause_s))  # noqa: S311 - jitter
 
     async def _open(self, *, autocommit: bool) -> Connection:
         return await psycopg.AsyncConnection.connect(
             self._url, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT_S, application_name="planwire outbox"
         )
-
-    async def _pause(self, longest_s: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(longest_s * random.uniform(0.5, 1)):  # noqa: S311 - jitter
-                await self._told.wait()
-
-    async def _rest(self, longest_s: float) -> None:
-        """Wait, but not beyond `stop`; notifications do not count."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(longest_s):
-                await self._stopped.wait()
 
     async def relay_once(self, connection: Connection) -> int:
         """Return how many rows were taken out, of all topics that nobody else holds; 0: nothing is left to do here.
@@ -211,16 +184,13 @@ class Relay:
                 return 0
             cursor = await connection.execute(ROWS, [topics, BATCH])
             rows = [read_row(fields) for fields in await cursor.fetchall()]
-            refused = [row for row in rows if row.change is None]
+            done, billed = await self._commit([row for row in rows if row.change is not None])
+            refused = [row for row in rows if row.change is None] + [row._replace(refusal=BILLED) for row in billed]
             for row in refused:
                 _log.error("outbox_row_refused", row=row.id, topic=row.topic, reason=row.refusal)
                 await connection.execute(REFUSE, [row.refusal, row.id])
-            done, billed = await self._commit([row for row in rows if row.change is not None])
-            for row in billed:
-                _log.error("outbox_row_refused", row=row.id, topic=row.topic, reason=BILLED)
-                await connection.execute(REFUSE, [BILLED, row.id])
             await connection.execute(DELETE, [done])
-        return len(done) + len(refused) + len(billed)
+        return len(done) + len(refused)
 
     async def _commit(self, rows: Sequence[Row]) -> tuple[list[int], list[Row]]:
         """Commit the rows in order, one of each topic at a time.
@@ -233,40 +203,42 @@ class Relay:
         Raises:
             StoreError: the store is unreachable or failing, and has none of them.
         """
-        billed: list[Row] = []
-        waiting: dict[str, list[Row]] = {}
+        waiting: dict[str, deque[Row]] = {}
         for row in rows:
-            waiting.setdefault(row.topic, []).append(row)
-        queues = [list(reversed(queue)) for queue in waiting.values()]
+            waiting.setdefault(row.topic, deque()).append(row)
         done: list[int] = []
+        billed: list[Row] = []
         failure: StoreError | None = None
-        while queues:
-            round_ = [queue[-1] for queue in queues]
+        while waiting:
+            heads = [queue.popleft() for queue in waiting.values()]
+            changes = [row.change for row in heads if row.change is not None]
             try:
-                changes = [row.change for row in round_ if row.change is not None]
                 outcomes = await self._store.commit_many(await self._store.with_previous(changes))
             except StoreError as error:
                 failure = error
                 break  # what earlier rounds committed is taken out: else a flaky store would have it repeated for ever
-            left = []
-            for queue, row, outcome in zip(queues, round_, outcomes, strict=True):
+            for row, outcome in zip(heads, outcomes, strict=True):
                 if isinstance(outcome, StoreError):
                     failure = outcome
-                    continue
-                if outcome.verdict is Verdict.STALE:
-                    _log.warning("outbox_row_stale", row=row.id, topic=row.topic, version=outcome.version)
-                queue.pop()
-                if outcome.verdict is Verdict.BILLED:
+                    waiting[row.topic].clear()
+                elif outcome.verdict is Verdict.BILLED:
                     billed.append(row)
                 else:
+                    if outcome.verdict is Verdict.STALE:
+                        _log.warning("outbox_row_stale", row=row.id, topic=row.topic, version=outcome.version)
                     done.append(row.id)
-                if queue:
-                    left.append(queue)
-            queues = left
+            waiting = {topic: queue for topic, queue in waiting.items() if queue}
         if failure is not None and not done and not billed:
             raise failure
         await self._store.wait_durable()
         return done, billed
+
+
+async def _waited(event: asyncio.Event, longest_s: float) -> None:
+    """Return once `event` is set, or after `longest_s`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(longest_s):
+            await event.wait()
 
 
 def database_of(environ: Mapping[str, str]) -> str:

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from planwire_client import PublishRefused, outbox
 from planwire_client.core import canonical_json
-from planwire_client.core.commit import BILLING
+from planwire_client.core.commit import BILLED, BILLING
 from sync.core import announcement
 from sync.outbox import relay as relays
 from sync.outbox.relay import Relay
@@ -285,7 +285,7 @@ async def test_a_row_of_a_topic_that_billing_computes_is_kept_and_said(database:
         await until(lambda: pending(database) == 0)
     with psycopg.connect(database) as connection:
         rows = connection.execute("SELECT topic, refused FROM planwire_outbox").fetchall()
-    assert rows == [("tenant:a", relays.BILLED)] * 2
+    assert rows == [("tenant:a", BILLED)] * 2
     assert await history(store, "tenant:a") == [{"plan": "pro"}]
     assert await history(store, "tenant:b") == [{"n": 1}]
 
