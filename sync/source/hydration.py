@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal, cast
+from typing import NamedTuple
 
 import orjson
 import structlog
@@ -23,7 +22,7 @@ from sync.process.supervisor import Supervisor, backoff_s
 from sync.settings import SyncSettings
 from sync.source.client import Answer, Source, SourceError
 from sync.store import hydration_requests
-from sync.store.command_pipeline import CommandPipeline
+from sync.store.command_pipeline import run_commands
 from sync.store.delayed_queue import DelayedQueue, Due
 from sync.store.models import Change, Snapshot, StoreError, Verdict
 from sync.store.store import Store
@@ -53,42 +52,30 @@ COMPARISONS_MAX = 10
 TRIES = 3
 """Attempts of a comparison when publishes come in between."""
 
-Outcome = Literal["applied", "unchanged", "stale", "conflict", "absent", "billed"]
-
 _log = structlog.get_logger("sync.source.hydration")
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What asking led to. `version`: the topic's, after it.
 
-    absent: the source has no state; what is stored stays. stale: what is stored is newer by its order.
-    conflict: publishes kept coming in between.
+    applied, unchanged, billed: the commit's verdict. absent: the source has no state; what is stored stays. stale: what
+    is stored is newer by its order. conflict: publishes kept coming in between.
     """
 
-    outcome: Outcome
+    outcome: str
     version: int
 
 
 class Hydration:
     """Topics from one source. `run` owns every task."""
 
-    def __init__(
-        self,
-        store: Store,
-        source: Source,
-        is_billed: Callable[[Topic], bool] = lambda topic: False,
-        *,
-        lease_s: float = LEASE_S,
-        absent_s: float = ABSENT_S,
-    ) -> None:
+    def __init__(self, store: Store, source: Source, is_billed: Callable[[Topic], bool] = lambda topic: False) -> None:
         """Fill the topics of `store` from `source`, but those of which `is_billed` says that billing computes them."""
         self._store = store
         self._source = source
         self._is_billed = is_billed
-        self._absent_s = absent_s
-        self._wanted = DelayedQueue(store, store.keys.hydrate, lease_s)
-        self._compared = DelayedQueue(store, store.keys.compare, lease_s)
+        self._wanted = DelayedQueue(store, store.keys.hydrate, LEASE_S)
+        self._compared = DelayedQueue(store, store.keys.compare, LEASE_S)
         self._failures: dict[str, int] = {}
 
     def serves(self, topic: str) -> bool:
@@ -110,79 +97,65 @@ class Hydration:
         async with asyncio.TaskGroup() as group:
             while not supervisor.stopped.is_set():
                 claimed = 0
-                for queue, work in ((self._wanted, self._hydrate), (self._compared, self._compare)):
+                for queue in (self._wanted, self._compared):
                     try:
                         found = await queue.claim(CONCURRENCY - len(running)) if len(running) < CONCURRENCY else []
                     except StoreError as error:
                         _log.warning("store_away", error=str(error))
                         break
                     for due in found:
-                        task = group.create_task(self._work(supervisor, queue, due, work), name=f"source {due.topic}")
+                        task = group.create_task(self._work(supervisor, queue, due), name=f"source {due.topic}")
                         running.add(task)
                         task.add_done_callback(running.discard)
                     claimed += len(found)
                 if not claimed:
                     await supervisor.pause(POLL_S * random.uniform(0.5, 1.5))  # noqa: S311 - spreads, guards nothing
 
-    async def _work(
-        self, supervisor: Supervisor, queue: DelayedQueue, due: Due, work: Callable[[str], Awaitable[float | None]]
-    ) -> None:
+    async def _work(self, supervisor: Supervisor, queue: DelayedQueue, due: Due) -> None:
         """Do one claimed topic's work, and end the claim; if the store is away, the lease ends it."""
 
         async def handle(due: Due) -> None:
-            again_s = await work(due.topic)
-            if again_s is None:
-                self._failures.pop(due.topic, None)
-            await (queue.ack(due) if again_s is None else queue.reschedule(due, again_s))
+            try:
+                await (self._hydrate(due.topic) if queue is self._wanted else self._compare(due.topic))
+            except SourceError as error:
+                failures = self._failures[due.topic] = self._failures.get(due.topic, 0) + 1
+                _log.warning("source_failed", topic=due.topic, failures=failures, reason=str(error))
+                is_compared = queue is self._compared and failures < COMPARISONS_MAX
+                if is_compared or (
+                    queue is self._wanted and await hydration_requests.is_watched(self._store, due.topic)
+                ):
+                    pause_s = min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2.0 ** min(failures - 1, 10))
+                    await queue.reschedule(due, pause_s * random.uniform(0.5, 1))  # noqa: S311 - jitter
+                    return
+            self._failures.pop(due.topic, None)
+            await queue.ack(due)
 
         with contextlib.suppress(StoreError):
             if failures := await supervisor.isolate("hydration", due.topic, handle, due):
                 await queue.reschedule(due, backoff_s(failures))
 
-    async def _hydrate(self, topic: str) -> float | None:
-        """Return in how many seconds the topic is due again, or None: it has its state, or nobody reads it."""
+    async def _hydrate(self, topic: str) -> None:
+        """Fill a topic without state; there is nothing to do where it has its state by now, or nobody has one."""
         if not self.serves(topic):
             # Whoever waits need not: billing has said nothing yet, and says it by itself.
-            await hydration_requests.remember_absent(self._store, topic, self._absent_s)
-            return None
+            await hydration_requests.remember_absent(self._store, topic, ABSENT_S)
+            return
         (version,) = await self._store.versions([topic])
         if version or await hydration_requests.is_absent(self._store, topic):
-            return None
-        try:
-            found = await self.hydrate(topic)
-        except SourceError as error:
-            again_s = self._failed(topic, error)
-            return again_s if await hydration_requests.is_watched(self._store, topic) else None
-        _log.info("hydrated", topic=topic, outcome=found.outcome, version=found.version)
-        return None
-
-    async def _compare(self, topic: str) -> float | None:
-        try:
-            found = await self.reconcile(topic, "wanted", PATIENCE_S, background=True)
-        except SourceError as error:
-            again_s = self._failed(topic, error)
-            return again_s if self._failures[topic] < COMPARISONS_MAX else None
-        _log.info("compared", topic=topic, outcome=found.outcome, version=found.version)
-        return None
-
-    def _failed(self, topic: str, error: SourceError) -> float:
-        failures = self._failures[topic] = self._failures.get(topic, 0) + 1
-        _log.warning("source_failed", topic=topic, failures=failures, reason=str(error))
-        return min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2.0 ** min(failures - 1, 10)) * random.uniform(0.5, 1)  # noqa: S311
-
-    async def hydrate(self, topic: str) -> Found:
-        """Return what became of a topic without state, once the source was asked.
-
-        Raises:
-            SourceError: it could not be asked, or not be understood; nothing was changed.
-            StoreError: the store is unreachable or failing.
-        """
+            return
         answer = await self._source.ask(topic, PATIENCE_S)
         if answer is None:
-            await hydration_requests.remember_absent(self._store, topic, self._absent_s)
-            return Found("absent", 0)
-        # Only if there is nothing still: who published meanwhile knows better.
-        return await self._commit(topic, answer, answer.order, Snapshot(topic, 0, b"null", b"", b""), "hydrate")
+            await hydration_requests.remember_absent(self._store, topic, ABSENT_S)
+            found = Found("absent", 0)
+        else:
+            # Only if there is nothing still: who published meanwhile knows better.
+            nothing = Snapshot(topic, 0, b"null", b"", b"")
+            found = await self._commit(topic, answer, answer.order, nothing, "hydrate")
+        _log.info("hydrated", topic=topic, outcome=found.outcome, version=found.version)
+
+    async def _compare(self, topic: str) -> None:
+        found = await self.reconcile(topic, "wanted", PATIENCE_S, background=True)
+        _log.info("compared", topic=topic, outcome=found.outcome, version=found.version)
 
     async def reconcile(self, topic: str, why: str, patience_s: float, *, background: bool = False) -> Found:
         """Return what comparing `topic` with the source led to; what differs is repaired by then. `why`: for the cause.
@@ -193,49 +166,34 @@ class Hydration:
         """
         found = Found("conflict", 0)
         for _ in range(TRIES):
-            before, order = await self._read(topic)
+            before = await self._store.read(topic)
+            # Read last: an order older than the snapshot would let an answer pass for as new as what is stored.
+            (order,) = await run_commands(self._store, ("HGET", self._store.keys.snap(topic), "order"))
             answer = await self._source.ask(topic, patience_s, background=background)
             if answer is None:
                 if before.version:
                     _log.warning("source_has_none", topic=topic, version=before.version)
                 else:
-                    await hydration_requests.remember_absent(self._store, topic, self._absent_s)
+                    await hydration_requests.remember_absent(self._store, topic, ABSENT_S)
                 return Found("absent", before.version)
             # What is stored under the same order is repaired all the same: it is what differs, not what is newer.
-            token = "" if answer.order.encode() == order else answer.order
+            token = "" if answer.order.encode() == (order or b"") else answer.order
             found = await self._commit(topic, answer, token, before, why)
             if found.outcome != "conflict":
                 break
         return found
 
-    async def _read(self, topic: str) -> tuple[Snapshot, bytes]:
-        """The topic's snapshot and its order token. The token last: one older than the snapshot would let an answer
-        pass for as new as what is stored."""
-        before = await self._store.read(topic)
-        batch = CommandPipeline(self._store)
-        batch.command("HGET", batch.keys.snap(topic), "order")
-        (order,) = await batch.run()
-        return before, order or b""
-
     async def _commit(self, topic: str, answer: Answer, order: str, before: Snapshot, why: str) -> Found:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         cause = orjson.dumps({"source": "source", "event_type": why, "received_at": now})
-        committed = await self._store.commit(
-            Change(
-                topic,
-                answer.state,
-                answer.private,
-                order=order,
-                if_version=before.version,
-                cause=cause,
-                previous=before,
-            )
+        change = Change(
+            topic, answer.state, answer.private, order=order, if_version=before.version, cause=cause, previous=before
         )
+        committed = await self._store.commit(change)
         await self._store.wait_durable()
         if committed.verdict is Verdict.BILLED:
             _log.warning("source_not_taken", topic=topic, reason="billing computes this topic")
-        outcome = committed.verdict.value if committed.verdict is not Verdict.DUPLICATE else "unchanged"
-        return Found(cast(Outcome, outcome), committed.version)
+        return Found(committed.verdict.value, committed.version)
 
     async def aclose(self) -> None:
         """Close the connections to the source; the store is the caller's."""
