@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from functools import partial
+from collections.abc import AsyncIterator
 
 import structlog
 
 from sync.billing.catalog.catalog import CatalogError
 from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.providers import registry
-from sync.billing.providers.base import ProviderClient, RateLimiter, SdkMissingError
+from sync.billing.providers.base import ProviderClient, SdkMissingError
 from sync.billing.providers.rate_limit import LocalRateLimiter, RedisRateLimiter
 from sync.billing.services.backfill import BackfillError
 from sync.billing.services.wiring import BillingServices
@@ -28,9 +27,6 @@ STORE_PATIENCE_S = 15.0
 """How long a process leaves the start of an embedded store to another one."""
 
 _log = structlog.get_logger("sync.bootstrap")
-
-MakeRateLimiter = Callable[[str, str, float], RateLimiter]
-"""Returns the rate limiter of a provider's environment: (provider, environment, calls per second)."""
 
 
 def check(settings: SyncSettings) -> None:
@@ -77,31 +73,23 @@ async def open_store(settings: SyncSettings) -> AsyncIterator[Store]:
         yield store
 
 
-async def build_services(
-    store: Store, settings: SyncSettings, make_rate_limiter: MakeRateLimiter | None = None
-) -> BillingServices:
-    """Return billing as `settings` describe it. By default all processes share the rate limits in the store.
+async def build_services(store: Store, settings: SyncSettings, *, shares_rate: bool = True) -> BillingServices:
+    """Return billing as `settings` describe it; with `shares_rate` all processes share the rate limits in the store.
 
     Raises:
         SettingsError: the catalog cannot be used.
         SdkMissingError: API keys are set, and the provider's SDK is not installed.
     """
     catalog_watcher = await asyncio.to_thread(open_catalog, settings)
-    return BillingServices(
-        store,
-        catalog_watcher,
-        {name: spec.adapter for name, spec in registry.PROVIDERS.items()},
-        await asyncio.to_thread(build_clients, settings, make_rate_limiter or partial(RedisRateLimiter, store)),
-    )
+    adapters = {name: spec.adapter for name, spec in registry.PROVIDERS.items()}
+    clients = await asyncio.to_thread(_build_clients, settings, store if shares_rate else None)
+    return BillingServices(store, catalog_watcher, adapters, clients)
 
 
-def build_clients(settings: SyncSettings, make_rate_limiter: MakeRateLimiter) -> dict[tuple[str, str], ProviderClient]:
-    """Return an API client for each (provider, environment) with an API key.
+def _build_clients(settings: SyncSettings, store: Store | None) -> dict[tuple[str, str], ProviderClient]:
+    """Return an API client for each (provider, environment) with an API key; rate limits are kept in `store`, if any.
 
     Blocks for a second where an SDK has to be imported.
-
-    Raises:
-        SdkMissingError: a provider's API keys are set, and its SDK is not installed.
     """
     found: dict[tuple[str, str], ProviderClient] = {}
     for name, spec in registry.PROVIDERS.items():
@@ -117,7 +105,8 @@ def build_clients(settings: SyncSettings, make_rate_limiter: MakeRateLimiter) ->
             _log.warning(f"{name}_api_off", reason=str(error))
             continue
         for environment, key in own.api_keys:
-            limiter = make_rate_limiter(name, environment, own.api_rate_per_s)
+            rate = own.api_rate_per_s
+            limiter = LocalRateLimiter(rate) if store is None else RedisRateLimiter(store, name, environment, rate)
             url = own.base_url(environment)
             found[name, environment] = spec.make_client(environment, key.get_secret_value(), url, limiter)
     return found
@@ -143,12 +132,8 @@ async def open_backfill(
         raise BackfillError("PLANWIRE_CATALOG must be set: without it no price means anything")
     async with open_store(settings) as store, contextlib.AsyncExitStack() as stack:
         # A dry run writes nothing, and so it has a rate limit of its own.
-        services = await build_services(store, settings, _local_rate_limiter if dry_run else None)
+        services = await build_services(store, settings, shares_rate=not dry_run)
         stack.push_async_callback(services.aclose)
         if (provider, environment) not in services.clients:
             raise BackfillError(f"{provider} cannot be asked: what asks it is not installed")
         yield services
-
-
-def _local_rate_limiter(provider: str, environment: str, rate_per_s: float) -> RateLimiter:
-    return LocalRateLimiter(rate_per_s)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,8 @@ from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import AUDIT_EVERY_S, reconcile_requests
 from sync.billing.storage.inbox import Record
 from sync.core.errors import SyncError
-from sync.process import environment, logs, parent_watch
+from sync.process import logs, parent_watch
+from sync.process.environment import ignored_names, mixed_versions
 from sync.process.supervisor import Supervisor, backoff_s, on_stop_signal
 from sync.settings import SettingsError, SyncSettings
 from sync.source.hydration import Hydration, hydration
@@ -91,20 +92,21 @@ class Worker:
     async def run(self) -> None:
         """Work until `stop`. A store that is away is waited for."""
         every = self._supervisor.every
+        loops = {"catalog": every("catalog", None, self._sweeps.step), "reconcile": self._comparisons()}
+        for environment in self._environments:
+            loops[f"inbox {environment}"] = self._inbox(environment)
+            loops[f"timers {environment}"] = self._timers(environment)
+            if self._reconciliation.can_ask(environment):
+                loops[f"audits {environment}"] = self._audits(environment)
+        for provider, environment in self._services.clients:
+            loops[f"catch-up {provider} {environment}"] = self._catch_up(provider, environment)
+        if self._alive_file is not None:
+            loops["alive"] = every("alive", ALIVE_S, partial(_touch_or_log, self._alive_file))
+        if self._hydration is not None:
+            loops["hydration"] = self._hydration.run(self._supervisor)
         async with asyncio.TaskGroup() as group:
-            group.create_task(every("catalog", None, self._sweeps.step), name="catalog")
-            for environment in self._environments:
-                group.create_task(self._inbox(environment), name=f"inbox {environment}")
-                group.create_task(self._timers(environment), name=f"timers {environment}")
-                if self._reconciliation.can_ask(environment):
-                    group.create_task(self._audits(environment), name=f"audits {environment}")
-            group.create_task(self._comparisons(), name="reconcile")
-            if self._alive_file is not None:
-                group.create_task(every("alive", ALIVE_S, partial(_touch_or_log, self._alive_file)), name="alive")
-            if self._hydration is not None:
-                group.create_task(self._hydration.run(self._supervisor), name="hydration")
-            for provider, environment in self._services.clients:
-                group.create_task(self._catch_up(provider, environment), name=f"catch-up {provider} {environment}")
+            for name, loop in loops.items():
+                group.create_task(loop, name=name)
 
     async def _inbox(self, environment: str) -> None:
         retries = InboxRetries(self._services, environment)
@@ -121,15 +123,17 @@ class Worker:
         await self._supervisor.loop("reconcile", self._requests, self._compare, _topic, after=self._search_lost)
 
     async def _compare(self, due: Due) -> None:
-        environment = self._environment_of(due.topic)
-        if environment is None or not self._reconciliation.can_ask(environment):
+        topic = Topic.parse(due.topic)
+        # Other topics have no provider, or another worker works for their environment.
+        is_ours = topic.kind == TENANT_KIND and topic.env in self._environments
+        if not is_ours or not self._reconciliation.can_ask(topic.env):
             if self._hydration is not None and self._hydration.serves(due.topic):
                 await self._hydration.compare(due.topic)
             await self._requests.ack(due)
         elif await self._reconciliation.is_lost(due.topic):
-            self._lost.setdefault(environment, {})[Topic.parse(due.topic).id] = due
+            self._lost.setdefault(topic.env, {})[topic.id] = due
         else:
-            report = await self._reconciliation.reconcile(environment, due.topic, "wanted", BACKGROUND_PATIENCE_S)
+            report = await self._reconciliation.reconcile(topic.env, due.topic, "wanted", BACKGROUND_PATIENCE_S)
             await self._compared(due, is_complete=not report.unasked)
 
     async def _search_lost(self) -> None:
@@ -146,11 +150,6 @@ class Worker:
         else:
             await self._requests.reschedule(due, PROVIDER_PAUSE_S)
 
-    def _environment_of(self, topic: str) -> str | None:
-        """Return the environment of a tenant's topic if this worker works for it; other topics have no provider."""
-        parsed = Topic.parse(topic)
-        return parsed.env if parsed.kind == TENANT_KIND and parsed.env in self._environments else None
-
     async def _audits(self, environment: str) -> None:
         """Compare every tenant with its provider within AUDIT_EVERY_S, evenly spread."""
         known = self._services.environment(environment)
@@ -158,7 +157,7 @@ class Worker:
 
         async def plan(topic: str) -> bool:
             batch = CommandPipeline(self._services.store)
-            known.plan_audit(batch, topic, self._services.now_ns() // 1000)
+            known.plan_audit(batch, topic, self._services.now_us)
             await batch.run()
             return not self._supervisor.stopped.is_set()
 
@@ -168,10 +167,9 @@ class Worker:
             is_planned = is_planned or await known.walk("audits").run("plan", known.topics(), plan)
 
         async def audit(due: Due) -> None:
-            await self._reconciliation.reconcile(
-                environment, due.topic, "audit", BACKGROUND_PATIENCE_S, background=True
-            )
-            await known.audits.ack(due, self._services.now_ns() // 1000 + AUDIT_EVERY_S * 1_000_000)
+            reconcile = self._reconciliation.reconcile
+            await reconcile(environment, due.topic, "audit", BACKGROUND_PATIENCE_S, background=True)
+            await known.audits.ack(due, self._services.now_us + AUDIT_EVERY_S * 1_000_000)
 
         await self._supervisor.loop("audits", known.audits, audit, _topic, batch=1, after=plan_once)
 
@@ -193,36 +191,28 @@ class InboxRetries:
     """The pending events of one environment whose time has come, as a queue."""
 
     def __init__(self, services: BillingServices, environment: str) -> None:
-        self._services = services
+        self._ingest = services.ingest
         self._environment = environment
-
-    async def claim(self, count: int) -> Sequence[Record]:
-        """Claim up to `count` events."""
-        return await self._services.environment(self._environment).inbox.claim(count)
+        self.claim = services.environment(environment).inbox.claim
 
     async def reschedule(self, record: Record, pause_s: float) -> None:
         """Try an event again in `pause_s`."""
-        await self._services.ingest.postpone(self._environment, record.event_id, pause_s)
+        await self._ingest.postpone(self._environment, record.event_id, pause_s)
 
     async def failed(self, record: Record, error: Exception) -> None:
         """Try an event again later; after ATTEMPTS_MAX, which count across processes, park it: it is never lost."""
         _log.error("event_failed", event_id=record.event_id, attempts=record.attempts, exc_info=error)
         if record.attempts >= ATTEMPTS_MAX:
             reason = f"failed {record.attempts} times: {error!r}"[:300]
-            await self._services.ingest.give_up(record, self._environment, reason)
+            await self._ingest.give_up(record, self._environment, reason)
         else:
             await self.reschedule(record, backoff_s(record.attempts))
 
     async def handle(self, record: Record) -> None:
         """Process an event."""
-        result = await self._services.ingest.resume(record, self._environment)
-        _log.info(
-            "event_recovered",
-            environment=self._environment,
-            event_id=record.event_id,
-            outcome=result.outcome,
-            attempts=record.attempts,
-        )
+        result = await self._ingest.resume(record, self._environment)
+        about = {"environment": self._environment, "event_id": record.event_id, "attempts": record.attempts}
+        _log.info("event_recovered", **about, outcome=result.outcome)
 
 
 def _topic(due: Due) -> str:
@@ -280,9 +270,9 @@ def main(environ: Mapping[str, str]) -> int:
     try:
         settings = SyncSettings.from_env(environ)
         logs.configure(settings.log_level, settings.log_format)
-        if ignored := environment.ignored_names(environ):
+        if ignored := ignored_names(environ):
             _log.warning("settings_ignored", names=ignored, reason="this build does not know them")
-        if mixed := environment.mixed_versions():
+        if mixed := mixed_versions():
             _log.warning("packages_mixed", installed=mixed, action="install planwire-client in the version of planwire")
         parent_watch.watch(settings.watch_pid)
         asyncio.run(serve(settings))

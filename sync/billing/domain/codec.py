@@ -30,25 +30,20 @@ FORMAT = 1
 
 
 def encode(facts: Facts) -> bytes:
-    """Return the facts as canonical JSON."""
+    """Return the facts as canonical JSON; tuples become lists."""
     document: dict[str, object] = {
         "format": FORMAT,
         "subscriptions": {key: _subscription_out(entry) for key, entry in facts.subscriptions.items()},
     }
     if facts.scheduled_change is not None:
-        change = facts.scheduled_change
-        document["held"] = asdict(change) | {"keep": _items_out(change.keep)}
+        document["held"] = asdict(facts.scheduled_change)
     if facts.overrides:
-        document["overrides"] = [
-            {name: value for name, value in asdict(override).items() if value is not None}
-            for override in facts.overrides
-        ]
+        document["overrides"] = [_without_none(asdict(override)) for override in facts.overrides]
     if facts.awaited_preview is not None:
-        awaited = facts.awaited_preview
-        document["expected"] = asdict(awaited) | {"items": _items_out(awaited.items)}
+        document["expected"] = asdict(facts.awaited_preview)
     if facts.erased_ns is not None:
         document["erased_ns"] = facts.erased_ns
-    return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps(document, default=list, option=orjson.OPT_SORT_KEYS)
 
 
 def decode(private: bytes) -> Facts:
@@ -80,27 +75,26 @@ def decode(private: bytes) -> Facts:
 
 def _subscription_out(entry: SubscriptionFacts) -> dict[str, object]:
     body = entry.subscription
-    out: dict[str, object] = {
-        "provider": entry.provider,
-        "id": body.id,
-        "status": body.status,
-        "items": _items_out(body.items),
-        "order": list(entry.order),
-    }
-    if body.customer_id is not None:
-        out["customer_id"] = body.customer_id
-    if body.period is not None:
-        out["period_ns"] = list(body.period)
-    if body.trial_ends_ns is not None:
-        out["trial_ends_ns"] = body.trial_ends_ns
-    if body.scheduled is not None:
-        out["scheduled"] = [part for part in body.scheduled if part is not None]
-    if entry.settled is not None:
-        # Most often the newest event itself: then `true` saves writing the order twice.
-        out["settled"] = True if entry.settled == entry.order else list(entry.settled)
-    if entry.past_due:
-        out["past_due"] = [list(mark) for mark in entry.past_due]
-    return out
+    return _without_none(
+        {
+            "provider": entry.provider,
+            "id": body.id,
+            "status": body.status,
+            "items": body.items,
+            "order": entry.order,
+            "customer_id": body.customer_id,
+            "period_ns": body.period,
+            "trial_ends_ns": body.trial_ends_ns,
+            "scheduled": None if body.scheduled is None else [part for part in body.scheduled if part is not None],
+            # Most often the newest event itself: then `true` saves writing the order twice.
+            "settled": True if entry.settled == entry.order else entry.settled,
+            "past_due": entry.past_due or None,
+        }
+    )
+
+
+def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _subscription_in(entry: dict[str, Any]) -> SubscriptionFacts:
@@ -137,10 +131,6 @@ def _scheduled_change_in(change: dict[str, Any]) -> ScheduledPlanChange:
         change.get("executed", False),
         change.get("problem", ""),
     )
-
-
-def _items_out(items: Iterable[Item]) -> list[list[object]]:
-    return [list(item) for item in items]
 
 
 def _items_in(items: Iterable[Any]) -> tuple[Item, ...]:
