@@ -893,10 +893,10 @@ class TestHistory:
         with monkeypatch.context() as patched:
             patched.setattr(Inbox, "parked", fail)
             with pytest.raises(StoreError):
-                await services.erasure.erase("live", "tenant:acme", "asked for")
+                await services.erasure.erase("live", "tenant:acme", "asked for", {})
         assert await state(store) is None
         assert await traces(store, "ctm_1") != []
-        assert (await services.erasure.erase("live", "tenant:acme", "asked for")).outcome == "unchanged"
+        assert (await services.erasure.erase("live", "tenant:acme", "asked for", {})).outcome == "unchanged"
         assert await traces(store, "ctm_1") == []
         assert await store.redis.exists("pw:{tenant:acme}:erasing") == 0
 

@@ -11,19 +11,8 @@ from typing import Any
 
 import orjson
 
-from sync.billing.domain.model import (
-    NOTHING,
-    AwaitedPreview,
-    Facts,
-    Item,
-    Order,
-    Override,
-    Period,
-    Scheduled,
-    ScheduledPlanChange,
-    Subscription,
-    SubscriptionFacts,
-)
+from sync.billing.domain import model
+from sync.billing.domain.model import NOTHING, Facts, Item, Order, Override, SubscriptionFacts
 
 FORMAT = 1
 """The version of the encoding that `encode` writes."""
@@ -66,7 +55,7 @@ def decode(private: bytes) -> Facts:
                 Override(entry["kind"], entry["name"], entry.get("value"), entry["reason"], entry.get("expires_ns"))
                 for entry in document.get("overrides", ())
             ),
-            None if awaited is None else AwaitedPreview(**{**awaited, "items": _items_in(awaited["items"])}),
+            None if awaited is None else model.AwaitedPreview(**{**awaited, "items": _items_in(awaited["items"])}),
             document.get("erased_ns"),
         )
     except (KeyError, TypeError, AttributeError) as error:
@@ -104,14 +93,14 @@ def _subscription_in(entry: dict[str, Any]) -> SubscriptionFacts:
     scheduled = entry.get("scheduled")
     return SubscriptionFacts(
         entry["provider"],
-        Subscription(
+        model.Subscription(
             entry["id"],
             entry["status"],
             _items_in(entry["items"]),
             entry.get("customer_id"),
-            Period(*period) if period else None,
+            model.Period(*period) if period else None,
             entry.get("trial_ends_ns"),
-            Scheduled(*scheduled) if scheduled else None,
+            model.Scheduled(*scheduled) if scheduled else None,
         ),
         order,
         order if settled is True else Order(*settled) if settled else None,
@@ -119,9 +108,9 @@ def _subscription_in(entry: dict[str, Any]) -> SubscriptionFacts:
     )
 
 
-def _scheduled_change_in(change: dict[str, Any]) -> ScheduledPlanChange:
+def _scheduled_change_in(change: dict[str, Any]) -> model.ScheduledPlanChange:
     # Builds from before `execute_ns` kept the first four fields alone.
-    return ScheduledPlanChange(
+    return model.ScheduledPlanChange(
         change["subscription"],
         change["plan"],
         change["effective_ns"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sync.billing.domain.model import Event, Facts, Subscription, subscription_key
 from sync.core import instants
@@ -35,17 +35,9 @@ class Drift:
 
     def shown(self) -> dict[str, object]:
         """Return the record as JSON shows it, without what is empty."""
-        shown: dict[str, object] = {
-            "kind": self.kind,
-            "topic": self.topic,
-            "subject": self.subject,
-            "why": self.why,
-            "at": instants.text(self.at_us * 1000),
-            "here": self.here,
-            "there": self.there,
-            "version": self.version,
-        }
-        return {name: value for name, value in shown.items() if value not in (None, 0, "")}
+        shown = {name: value for name, value in asdict(self).items() if value not in (None, 0, "")}
+        shown["at"] = instants.text(shown.pop("at_us") * 1000)
+        return shown
 
 
 def subscription_drift(topic: str, why: str, event: Event, before: Facts, after: Facts, at_us: int) -> Drift | None:

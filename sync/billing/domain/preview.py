@@ -9,17 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from sync.billing.domain.evaluation import Setting, without_void_change
-from sync.billing.domain.model import (
-    ENTITLEMENTS,
-    AwaitedPreview,
-    Event,
-    Facts,
-    Item,
-    Order,
-    Scheduled,
-    Subscription,
-    SubscriptionFacts,
-)
+from sync.billing.domain.model import ENTITLEMENTS, AwaitedPreview, Event, Facts, Item, Order, Scheduled, Subscription
 from sync.billing.domain.outcome import ChangeRejected
 from sync.billing.domain.projection import Projected, State, Unprojectable, project
 from sync.billing.domain.reducer import Reduced, reduce
@@ -65,7 +55,7 @@ def preview(facts: Facts, request: PreviewRequest, setting: Setting) -> Preview:
         ChangeRejected: it cannot be done, or the catalog does not know what it would buy.
     """
     key, entry = find_subscription(facts, request.subscription_id, setting)
-    body, now_ns = _changed(entry, request, setting), setting.now_ns
+    body, now_ns = _changed(entry.subscription, entry.provider, request, setting), setting.now_ns
     order = Order(max(now_ns, entry.order.updated_ns + 1), max(now_ns, entry.order.occurred_ns), "preview")
     event = Event(entry.provider, setting.environment, "preview", "preview", order, subscription=body)
     result = reduce(facts, event)
@@ -77,8 +67,7 @@ def preview(facts: Facts, request: PreviewRequest, setting: Setting) -> Preview:
     return Preview(key, body, projected.state)
 
 
-def _changed(entry: SubscriptionFacts, request: PreviewRequest, setting: Setting) -> Subscription:
-    body = entry.subscription
+def _changed(body: Subscription, provider: str, request: PreviewRequest, setting: Setting) -> Subscription:
     if request.cancel == "now":
         return replace(body, status="canceled", period=None, scheduled=None)
     if request.cancel:
@@ -87,7 +76,7 @@ def _changed(entry: SubscriptionFacts, request: PreviewRequest, setting: Setting
         return replace(body, scheduled=Scheduled("cancel", body.period.ends_ns))
     if request.items:
         return replace(body, items=request.items)
-    first, *others = with_plan(body.items, request.plan, entry.provider, setting)
+    first, *others = with_plan(body.items, request.plan, provider, setting)
     return replace(body, items=(first if request.quantity is None else Item(first.price_id, request.quantity), *others))
 
 

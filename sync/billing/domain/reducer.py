@@ -10,17 +10,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 
-from sync.billing.domain.model import (
-    FETCHED_ID,
-    KNOWN_ACTIONS,
-    KNOWN_STATUSES,
-    Event,
-    Facts,
-    Order,
-    Subscription,
-    SubscriptionFacts,
-    subscription_key,
-)
+from sync.billing.domain import model
+from sync.billing.domain.model import Event, Facts, Order, Subscription, SubscriptionFacts, subscription_key
 
 SUBSCRIPTIONS_MAX = 500
 """Subscriptions remembered per tenant, ended ones included: forgotten, an old event could revive them."""
@@ -108,9 +99,9 @@ def merge_fetched(facts: Facts, fetched: Event, *, confirms: bool = False) -> Re
 
 
 def _unusable(body: Subscription) -> str:
-    if body.status not in KNOWN_STATUSES:
+    if body.status not in model.KNOWN_STATUSES:
         return f"unknown status {body.status[:40]!r}"
-    if body.scheduled is not None and body.scheduled.action not in KNOWN_ACTIONS:
+    if body.scheduled is not None and body.scheduled.action not in model.KNOWN_ACTIONS:
         return f"unknown scheduled action {body.scheduled.action[:40]!r}"
     return ""
 
@@ -118,7 +109,7 @@ def _unusable(body: Subscription) -> str:
 def _older(order: Order, known: Order) -> str:
     if order == known:
         return "this event is what is known already"
-    return f"older than {known.event_id}" if known.event_id != FETCHED_ID else ASKED_SINCE
+    return f"older than {known.event_id}" if known.event_id != model.FETCHED_ID else ASKED_SINCE
 
 
 def _first(event: Event, body: Subscription) -> SubscriptionFacts:

@@ -17,8 +17,7 @@ from typing import Any, Protocol, TypeVar
 from sync.billing.domain.drift import Drift
 from sync.billing.domain.outcome import Outcome
 from sync.billing.providers.base import ListedSubscription, ProviderUnavailable, SubscriptionPage
-from sync.billing.services.backfill_item import BackfillItem
-from sync.billing.services.dry_run import DryRun
+from sync.billing.services.backfill_item import BackfillItem, DryRun
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.backfill_progress import LEASE_S, BackfillProgress, Counts, ItemResult
 from sync.core.errors import SyncError
@@ -46,15 +45,12 @@ class Screen(Protocol):
 
     def begin(self, seen: int, total: int | None) -> None:
         """The first page is there: `seen` were taken by earlier runs, `total` are expected, if that is known."""
-        ...
 
     def advance(self) -> None:
         """One more was taken."""
-        ...
 
     def wait(self, seconds: float, reason: str) -> None:
         """Nothing happens for so long."""
-        ...
 
 
 @dataclass(slots=True, kw_only=True)

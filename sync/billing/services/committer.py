@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from planwire_client.core.commit import BILLING
 from planwire_client.core.topic import Topic
@@ -105,9 +106,7 @@ class Committer:
         self._context = context
         self._store = context.store
         self.locks = KeyedLock()
-        self._durable: Coalescer[None, None] = Coalescer(
-            self._wait_durable, lambda: StoreError("whoever waited was stopped")
-        )
+        self._durable = Coalescer[None, None](self._wait_durable, partial(StoreError, "whoever waited was stopped"))
 
     async def commit(self, topic: str, decide: Decide, read: Snapshot | None = None) -> Commit:
         """Return what became of the topic, once `decide` has left it alone or its decision is committed.
@@ -156,7 +155,7 @@ class Committer:
             batch.command("SADD", batch.keys.erasing(topic), *write.erasing)
         self.prepare(batch, topic, decision.wake_us if decision.arms else None, enlists=write.enlists)
         if write.wants_reconcile:
-            self.want_reconcile(batch, topic)
+            reconcile_requests(self._store).request(batch, [topic])
         batch.barrier()
         change = Change(
             topic,
@@ -200,10 +199,6 @@ class Committer:
         batch = CommandPipeline(self._store)
         self.prepare(batch, topic, self._context.now_us, enlists=True)
         await batch.run()
-
-    def want_reconcile(self, batch: CommandPipeline, topic: str) -> None:
-        """Add to `batch` the request to compare the topic with its provider."""
-        reconcile_requests(self._store).request(batch, [topic])
 
     def follow_up(self, batch: CommandPipeline, commit: Commit) -> None:
         """Add to `batch` what follows a commit: its drift record, and the timer once more.

@@ -7,7 +7,6 @@ tenant's. What its provider still sends is ignored, counted (`planwire_erased_ev
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import orjson
 
@@ -38,9 +37,7 @@ class Erasure:
         self._store = context.store
         self._committer = committer
 
-    async def erase(
-        self, environment: str, topic: str, reason: str, who: Mapping[str, str] = MappingProxyType({})
-    ) -> EventResult:
+    async def erase(self, environment: str, topic: str, reason: str, who: Mapping[str, str]) -> EventResult:
         """Return what became of it: `applied`, or `unchanged` if the tenant had been erased before.
 
         The state becomes null, which every tab is sent, and then `gone`. Erasing once more removes what a crash left.

@@ -22,6 +22,7 @@ from sync.billing.providers.base import ProviderRejected, ProviderUnavailable, W
 from sync.billing.services.attempt import Answer, Attempt, Done, decide_attempt, unparsable
 from sync.billing.services.committer import Committer, Decision
 from sync.billing.services.context import BillingContext
+from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.inbox import Inbox, Record
 from sync.billing.storage.records import append_event, has_event, record_snapshots
 from sync.billing.storage.tenants import erase_links, query_link, read_link
@@ -268,7 +269,7 @@ class Ingest:
         if result.topic:
             answer = done.answer or Answer()
             if answer.is_away and (done.commit is None or done.commit.decision.write is None):
-                self._committer.want_reconcile(batch, result.topic)
+                reconcile_requests(self._store).request(batch, [result.topic])
             if answer.fetched is not None:
                 record_snapshots(batch, result.topic, [answer.fetched])
             if not is_logged:
