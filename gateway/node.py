@@ -18,9 +18,8 @@ from gateway.auth.revocations import Revocation, Revocations
 from gateway.auth.tokens import Auth
 from gateway.auth.verify_keys import KeySet, VerifyKey, secret_keys
 from gateway.bus.subscriber import BusSubscriber
-from gateway.fleet.acks import Acks
+from gateway.fleet.ask import Acks, AcksFormat
 from gateway.fleet.control_channel import ControlChannel
-from gateway.fleet.question_formats import AcksFormat
 from gateway.freshness.probe import Probe
 from gateway.freshness.reconciler import Reconciler
 from gateway.hub.ack_policy import AckPolicy

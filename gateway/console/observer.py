@@ -22,8 +22,7 @@ from gateway.console.reports import lease
 from gateway.console.reports.reporter import Reporter
 from gateway.console.reports.tab_counts import TabCounts, socket_of
 from gateway.console.reports.topic_list import TopicQuery, live_page
-from gateway.fleet.ask import Answers, FleetQuery
-from gateway.fleet.question_formats import ConsoleFormat
+from gateway.fleet.ask import Answers, ConsoleFormat, FleetQuery
 from gateway.hub.observer import HubObserver
 from gateway.hub.subscription import Subscription
 from gateway.node import Node

@@ -1,7 +1,8 @@
 """Asks every gateway a question over the control channel and collects the answers; answers the questions of others.
 
-The answers of a question lie under one key that expires by itself. A gateway that does not answer in time is reported
-as silent, not waited for.
+There are two kinds of questions: what a topic's tabs have acknowledged, and what consoles ask. The form of both is that
+of the builds that may run beside this one. The answers to a question lie under one key that expires by itself. A
+gateway that does not answer in time is reported as silent, not waited for.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import Any
 import orjson
 import structlog
 
-from gateway.fleet.question_formats import Question, QuestionFormat
+from gateway.hub.hub import Hub
+from gateway.hub.topic import LiveTopic
 from sync.store.command_pipeline import run_commands
+from sync.store.keys import Keys
 from sync.store.models import StoreError
 from sync.store.store import Store
 
@@ -36,7 +39,93 @@ QUESTIONS_MAX = 100
 Answerer = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 """Returns this gateway's answer (a JSON value) to `what` and what belongs to it; None where it has none."""
 
+Command = tuple[str | bytes | int, ...]
+
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question to all gateways.
+
+    Attributes:
+        id: names the key of its answers.
+        what: the kind of answer that is wanted.
+        about: what belongs to it, as JSON values.
+        sender: the gateway that asks; "" where it answers its own question like every other.
+    """
+
+    id: str
+    what: str
+    about: Mapping[str, Any]
+    sender: str = ""
+
+
+class AcksFormat:
+    """What a topic's tabs have acknowledged: one hash per question, a field per gateway. The asker answers as well."""
+
+    op = "acks"
+    log_name = "acks"
+
+    def encode(self, question: Question) -> dict[str, Any]:
+        """Return the question as a control message."""
+        return {"op": self.op, "topic": question.about["topic"], "id": question.id}
+
+    def decode(self, message: Mapping[str, Any]) -> Question | None:
+        """Return the question in a control message, None where it has the wrong form."""
+        topic, id = message.get("topic"), message.get("id")
+        return Question(id, self.op, {"topic": topic}) if isinstance(topic, str) and isinstance(id, str) else None
+
+    def key(self, keys: Keys, id: str) -> str:
+        """Return the key of the answers."""
+        return keys.acks(id)
+
+    def append(self, key: str, gateway: str, answer: object) -> Command:
+        """Return the command that adds the answer of `gateway`."""
+        return ("HSET", key, gateway, orjson.dumps(answer))
+
+    def read(self, key: str) -> Command:
+        """Return the command that reads all answers."""
+        return ("HGETALL", key)
+
+    def answers(self, reply: Any) -> dict[str, Any]:
+        """Return the answers in the reply to `read`, by gateway."""
+        return {gateway.decode(): orjson.loads(answer) for gateway, answer in reply.items()}
+
+
+class ConsoleFormat:
+    """What a console asks: one list per question. The asker's own answer does not travel."""
+
+    op = "ask"
+    log_name = "survey"
+
+    def encode(self, question: Question) -> dict[str, Any]:
+        """Return the question as a control message."""
+        about = {"id": question.id, "what": question.what, "about": dict(question.about)}
+        return {"op": self.op, "from": question.sender, **about}
+
+    def decode(self, message: Mapping[str, Any]) -> Question | None:
+        """Return the question in a control message, None where it has the wrong form."""
+        id, what, about = message.get("id"), message.get("what"), message.get("about")
+        if not isinstance(id, str) or not isinstance(what, str) or not isinstance(about, dict):
+            return None
+        return Question(id, what, about, str(message.get("from", "")))
+
+    def key(self, keys: Keys, id: str) -> str:
+        """Return the key of the answers."""
+        return keys.answers(id)
+
+    def append(self, key: str, gateway: str, answer: object) -> Command:
+        """Return the command that adds the answer of `gateway`."""
+        return ("RPUSH", key, orjson.dumps([gateway, answer]))
+
+    def read(self, key: str) -> Command:
+        """Return the command that reads all answers."""
+        return ("LRANGE", key, 0, -1)
+
+    def answers(self, reply: Any) -> dict[str, Any]:
+        """Return the answers in the reply to `read`, by gateway."""
+        return dict(map(orjson.loads, reply))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +144,9 @@ class Answers:
 class FleetQuery:
     """One gateway's questions and answers of one format. The owner runs `run` as a task."""
 
-    def __init__(self, store: Store, gateway: str, question_format: QuestionFormat, answer: Answerer) -> None:
+    def __init__(
+        self, store: Store, gateway: str, question_format: AcksFormat | ConsoleFormat, answer: Answerer
+    ) -> None:
         """Ask and answer as `gateway`; `answer` is called for every question of another gateway."""
         self._store = store
         self._gateway = gateway
@@ -124,3 +215,53 @@ class FleetQuery:
             (reply,) = await run_commands(self._store, self._format.read(key))
             found = self._format.answers(reply)
         return found
+
+
+class Acks(FleetQuery):
+    """Questions and answers about acknowledgements."""
+
+    def __init__(self, store: Store, hub: Hub, gateway: str) -> None:
+        """Answer as `gateway` from the live topics of `hub`."""
+
+        async def answer(_: str, about: Mapping[str, Any]) -> dict[str, int]:
+            return summary(hub.topic(str(about["topic"])))
+
+        super().__init__(store, gateway, AcksFormat(), answer)
+
+    async def of_topic(self, topic: str) -> dict[str, int]:
+        """Return what the tabs of a topic have acknowledged, across all gateways that answer in time.
+
+        Returns:
+            sessions: tabs that have it open. acked_min, acked_max: the versions that they show, where any has said so.
+            unacked: tabs that have not acknowledged the newest version (of a crowd only a share is asked to).
+            nacked: tabs that could not use it. gateways: how many answered; silent: how many did not.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        return together(*await self.ask_everyone(AcksFormat.op, {"topic": topic}))
+
+
+def summary(live: LiveTopic | None) -> dict[str, int]:
+    """Return one gateway's part of the answer; versions that nobody has acknowledged are left out."""
+    if live is None:
+        return {"sessions": 0, "unacked": 0, "nacked": 0}
+    # A tab that held the newest version when it subscribed is not asked to acknowledge it again.
+    shown = [max(tab.acked, tab.client_version if tab.sent == tab.client_version else 0) for tab in live.subscriptions]
+    said = [version for version in shown if version]
+    counts = {
+        "sessions": len(shown),
+        "unacked": sum(version < live.version for version in shown),
+        "nacked": sum(tab.nacked == live.version > tab.acked for tab in live.subscriptions),
+    }
+    return counts | ({"acked_min": min(said), "acked_max": max(said)} if said else {})
+
+
+def together(answers: list[dict[str, int]], silent: int) -> dict[str, int]:
+    """Return the answers of several gateways as one."""
+    counts = {name: sum(answer[name] for answer in answers) for name in ("sessions", "unacked", "nacked")}
+    for name, choose in (("acked_min", min), ("acked_max", max)):
+        said = [answer[name] for answer in answers if name in answer]
+        if said:
+            counts[name] = choose(said)
+    return counts | {"gateways": len(answers), "silent": silent}

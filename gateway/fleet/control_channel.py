@@ -9,9 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
+import structlog
 
 Handler = Callable[[Mapping[str, Any]], None]
-"""Takes one message. Called by the reader of the bus: it returns at once and does not raise."""
+"""Takes one message. Called by the reader of the bus: it returns at once."""
+
+log = structlog.get_logger()
 
 
 class ControlChannel:
@@ -25,11 +28,16 @@ class ControlChannel:
         self._handlers[op] = handler
 
     def heard(self, payload: bytes) -> None:
-        """Handle one message. What is not a JSON object of a known kind is ignored."""
+        """Handle one message. What is not a JSON object of a known kind is ignored; a failing handler is logged."""
         try:
             message = orjson.loads(payload)
         except orjson.JSONDecodeError:
             return
         op = message.get("op") if isinstance(message, dict) else None
-        if isinstance(op, str) and (handler := self._handlers.get(op)) is not None:
-            handler(message)
+        if not isinstance(op, str) or op not in self._handlers:
+            return
+        try:
+            self._handlers[op](message)
+        except Exception as error:
+            # This runs in the reader of the bus, which delivers every topic.
+            log.error("control_message_failed", op=op, exc_info=error)

@@ -89,7 +89,6 @@ PURE = [
     "gateway.console.reports.tab_status",
     "gateway.console.reports.topic_views",
     "gateway.fleet.control_channel",
-    "gateway.fleet.question_formats",
     "gateway.console.scopes",
     "gateway.hub.ack_policy",
     "gateway.hub.subscription",
@@ -146,6 +145,7 @@ IMPURE = set(
 )
 
 CATCHES_EVERYTHING = {
+    "gateway.fleet.control_channel": "a handler that fails must not end the reader of the bus",
     "gateway.hub.observer": "an observer that fails must not stop the push",
     "gateway.console.observer": "a console task that fails must not stop the push",
     "sync.process.supervisor": "an item that fails must not stop the others, nor a loop the worker",

@@ -1,4 +1,7 @@
-"""A question reaches every gateway, each answers once, and one that does not is named."""
+"""A question reaches every gateway, each answers once, and one that does not is named.
+
+Questions and answers have the form that the build of the release before sends and reads.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ import orjson
 import pytest
 
 from gateway.fleet import ask
-from gateway.fleet.ask import FleetQuery
-from gateway.fleet.question_formats import AcksFormat, ConsoleFormat
+from gateway.fleet.ask import AcksFormat, ConsoleFormat, FleetQuery, Question, summary, together
+from sync.store.keys import Keys
 from sync.store.store import Store
 from tests.support.memory_store import memory_store
 
@@ -99,3 +102,65 @@ async def test_questions_beyond_the_bound_stay_unanswered(fleet: Fleet) -> None:
     for number in range(ask.QUESTIONS_MAX + 5):
         query.heard({"op": "acks", "topic": "tenant:acme", "id": str(number)})
     assert query._questions.qsize() == ask.QUESTIONS_MAX
+
+
+# The form of questions and answers.
+
+KEYS = Keys("pw")
+
+
+def test_a_question_about_acknowledgements() -> None:
+    acks, question = AcksFormat(), Question("1f", "acks", {"topic": "tenant:acme"})
+    message = acks.encode(question)
+    assert message == {"op": "acks", "topic": "tenant:acme", "id": "1f"}
+    assert acks.decode(message) == question
+    key = acks.key(KEYS, "1f")
+    assert key == "pw:{acks:1f}"
+    assert acks.append(key, "one", {"sessions": 2}) == ("HSET", key, "one", b'{"sessions":2}')
+    assert acks.read(key) == ("HGETALL", key)
+    assert acks.answers({b"one": b'{"sessions":2}'}) == {"one": {"sessions": 2}}
+
+
+def test_a_question_of_a_console() -> None:
+    console, question = ConsoleFormat(), Question("1f", "tabs", {"topic": "tenant:acme"}, "one")
+    message = console.encode(question)
+    assert message == {"op": "ask", "from": "one", "id": "1f", "what": "tabs", "about": {"topic": "tenant:acme"}}
+    assert console.decode(orjson.loads(orjson.dumps(message))) == question
+    key = console.key(KEYS, "1f")
+    assert key == "pw:{console/1f}:answers"
+    assert console.append(key, "two", None) == ("RPUSH", key, b'["two",null]')
+    assert console.read(key) == ("LRANGE", key, 0, -1)
+    assert console.answers([b'["two",null]', b'["three",[1]]']) == {"two": None, "three": [1]}
+
+
+@pytest.mark.parametrize("message", [{}, {"id": "1"}, {"id": 1, "topic": "t"}, {"id": "1", "topic": None}])
+def test_an_incomplete_question_about_acknowledgements_is_none(message: dict[str, object]) -> None:
+    assert AcksFormat().decode(message) is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [{}, {"id": "1", "what": "tabs"}, {"id": "1", "what": "tabs", "about": []}, {"what": "tabs", "about": {}}],
+)
+def test_an_incomplete_question_of_a_console_is_none(message: dict[str, object]) -> None:
+    assert ConsoleFormat().decode(message) is None
+
+
+# The parts of several gateways become one answer.
+
+
+def test_a_topic_that_is_not_live_here_has_no_tabs() -> None:
+    assert summary(None) == {"sessions": 0, "unacked": 0, "nacked": 0}
+
+
+def test_counts_are_added_and_versions_span_all_gateways() -> None:
+    here = {"sessions": 2, "unacked": 1, "nacked": 0, "acked_min": 5, "acked_max": 7}
+    there = {"sessions": 1, "unacked": 0, "nacked": 1, "acked_min": 3, "acked_max": 3}
+    nothing = {"sessions": 0, "unacked": 0, "nacked": 0}
+    assert together([here, there, nothing], 2) == {
+        "sessions": 3, "unacked": 1, "nacked": 1, "acked_min": 3, "acked_max": 7, "gateways": 3, "silent": 2,
+    }  # fmt: skip
+
+
+def test_versions_that_nobody_has_acknowledged_are_left_out() -> None:
+    assert together([], 1) == {"sessions": 0, "unacked": 0, "nacked": 0, "gateways": 0, "silent": 1}

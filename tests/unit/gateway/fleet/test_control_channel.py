@@ -43,3 +43,16 @@ def test_a_later_handler_replaces_an_earlier_one(channel: ControlChannel, heard:
     channel.on("ask", lambda message: heard.append("later"))
     channel.heard(b'{"op":"ask"}')
     assert heard == ["later"]
+
+
+def test_a_handler_that_fails_is_logged_and_does_not_end_the_reader(
+    channel: ControlChannel, heard: list[Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(message: Mapping[str, Any]) -> None:
+        raise RuntimeError("of a console")
+
+    channel.on("look", fail)
+    channel.heard(b'{"op":"look"}')
+    channel.heard(b'{"op":"revoke"}')
+    assert heard == [("revoke", {"op": "revoke"})]
+    assert capfd.readouterr().out.count("control_message_failed") == 1
