@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, JsonValue, WithJsonSchema, model_validator
+from pydantic import Field, JsonValue, WithJsonSchema, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from planwire_client.core.limits import VERSION_MAX
@@ -48,10 +48,8 @@ _PREVIEW_SHAPES: dict[str, JsonValue] = {
 }
 
 
-class PreviewBody(Model):
+class PreviewBody(Model, json_schema_extra=_PREVIEW_SHAPES):
     """A change to be previewed: exactly one of plan, items and cancel."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra=_PREVIEW_SHAPES)
 
     plan: Text | SkipJsonSchema[None] = Field(None, description="The plan's key in the catalog.")
     quantity: _Quantity | SkipJsonSchema[None] = Field(None, description="Default: as many as now.")
@@ -208,10 +206,8 @@ class ChangeScheduled(Model):
     scheduled: dict[str, JsonValue] | None = Field(description="As the tenant's state shows it.")
 
 
-class Difference(Model):
+class Difference(Model, extra="allow"):
     """One field that differs; absent: not there."""
-
-    model_config = ConfigDict(extra="allow")
 
     path: str
 
@@ -256,10 +252,8 @@ class HistoryChange(Model):
     diff: list[Difference]
 
 
-class HistoryEvent(Model):
+class HistoryEvent(Model, extra="allow"):
     """One event, and what became of it."""
-
-    model_config = ConfigDict(extra="allow")
 
     at: _Time
 

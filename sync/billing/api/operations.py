@@ -153,6 +153,10 @@ def asked_topic(text: str) -> Topic:
         raise Problem("request_invalid", str(error)) from None
 
 
+def _version_conflict(version: int) -> Problem:
+    return Problem("version_conflict", f"the tenant is at version {version}")
+
+
 class BillingOperations:
     """A group of operations on `services`."""
 
@@ -167,12 +171,14 @@ class BillingOperations:
         *,
         if_version: int | None = None,
         if_rev: int | None = None,
+        conflict: Callable[[int], Problem] = _version_conflict,
         about: Mapping[str, str] = MappingProxyType({}),
     ) -> Commit:
         """Return what became of a tenant, once the change of its facts is committed and durable.
 
         Args:
             what, about: go into the cause.
+            conflict: makes the problem that answers a tenant at another version.
             change: may be called more than once.
 
         Raises:
@@ -185,7 +191,7 @@ class BillingOperations:
         changed = await self._services.reprojection.refresh(asked.environment, asked.topic, refresh)
         result = changed.result
         if result.outcome is Outcome.CONFLICT:
-            raise Problem("version_conflict", f"the tenant is at version {result.version}")
+            raise conflict(result.version)
         if result.outcome is Outcome.UNCHANGED and result.reason:
             raise Problem("not_changed", result.reason)
         await self._services.committer.wait_durable()

@@ -5,8 +5,7 @@ The operations for operators answer the same documents.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Concatenate, ParamSpec
+from collections.abc import Awaitable
 
 from planwire_client.core.topic import Topic
 from sync.billing.api.operations import ERRORS, Asked, Document, known_environment
@@ -16,8 +15,6 @@ from sync.billing.api.status import Standing, Tabs
 from sync.billing.api.tenants import Tenants
 from sync.billing.services.wiring import BillingServices
 from sync.http.problem import Problem, problem_of
-
-P = ParamSpec("P")
 
 
 class OperatorService:
@@ -50,35 +47,33 @@ class OperatorService:
 
     async def retry(self, environment: str, event_id: str) -> Document:
         """Return the outcome of a parked event that is retried now."""
-        return await self._answer(ParkedEvents(self._services).retry, Asked(environment), event_id)
+        return await self._answer(ParkedEvents(self._services).retry(self._asked(environment), event_id))
 
     async def reconcile(self, tenant: Topic, by: str) -> Document:
         """Return what comparing a tenant with its provider finds, once it is repaired; `by` goes into the cause."""
-        return await self._answer(Tenants(self._services).reconcile, Asked(tenant.env, str(tenant), {"by": by}))
+        asked = self._asked(tenant.env, tenant, by)
+        return await self._answer(Tenants(self._services).reconcile(asked))
 
     async def overrides(self, tenant: Topic) -> Document:
         """Return a tenant's overrides, also those that have expired."""
-        return await self._answer(Overrides(self._services).overrides, Asked(tenant.env, str(tenant)))
+        return await self._answer(Overrides(self._services).overrides(self._asked(tenant.env, tenant)))
 
     async def status(self, tenant: Topic) -> Document:
         """Return what the provider said last, what the store holds and what tabs show."""
-        return await self._answer(Standing(self._services, self._tabs).status, Asked(tenant.env, str(tenant)))
+        return await self._answer(Standing(self._services, self._tabs).status(self._asked(tenant.env, tenant)))
 
     async def drift(self, environment: str, before: str, limit: int) -> Document:
         """Return up to `limit` drift records older than the cursor `before` ("": the newest), and the counts."""
-        return await self._answer(Tenants(self._services).drift, Asked(environment), limit, before)
+        return await self._answer(Tenants(self._services).drift(self._asked(environment), limit, before))
 
-    async def _answer(
-        self,
-        operation: Callable[Concatenate[Asked, P], Awaitable[Document]],
-        asked: Asked,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> Document:
-        """Return the answer of an operation; raise the problem that its route answers."""
-        known_environment(asked.environment, self.environments)
+    def _asked(self, environment: str, tenant: Topic | None = None, by: str = "") -> Asked:
+        known_environment(environment, self.environments)
+        return Asked(environment, "" if tenant is None else str(tenant), {"by": by})
+
+    async def _answer(self, document: Awaitable[Document]) -> Document:
+        """Return the document; raise the problem that its route answers."""
         try:
-            return await operation(asked, *args, **kwargs)
+            return await document
         except Problem:
             raise
         except tuple(ERRORS) as error:

@@ -109,17 +109,13 @@ class Previews(BillingOperations):
             raise _stale(snapshot.version)
         foreseen = self._foresee(snapshot, asked, change)
         client = self._client(asked, foreseen, change.cancel) if body.apply else None
-        try:
-            changed = await self.change(
-                asked,
-                "preview.confirmed",
-                lambda facts: await_preview(facts, preview_id, foreseen, services.now_ns()),
-                if_rev=rev,
-            )
-        except Problem as problem:
-            if problem.code == "version_conflict":
-                raise _stale((await services.store.versions([asked.topic]))[0]) from None
-            raise
+        changed = await self.change(
+            asked,
+            "preview.confirmed",
+            lambda facts: await_preview(facts, preview_id, foreseen, services.now_ns()),
+            if_rev=rev,
+            conflict=_stale,
+        )
         if client is None:
             return changed_document(changed.result)
         return changed_document(await self._apply(asked, client, foreseen, kept["billing_mode"]))

@@ -13,7 +13,6 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable
-from typing import assert_never
 
 import httpx2
 import structlog
@@ -25,7 +24,8 @@ from starlette.types import ASGIApp
 from sync.billing.api import bodies
 from sync.billing.api.operations import RETRY_AFTER_S, result_document
 from sync.billing.providers import registry
-from sync.billing.providers.base import Expired, Invalid, Malformed, ProviderSpec, Secret, Verified, WebhookAdapter
+from sync.billing.providers.base import Expired, Invalid, Malformed, ProviderSpec, Verified, WebhookAdapter
+from sync.billing.providers.settings import ProviderSettings
 from sync.billing.services.wiring import BillingServices
 from sync.core.errors import SyncError
 from sync.http.body import json_response, read_body
@@ -83,80 +83,62 @@ def routes(
     found: list[Route] = []
     for name, own in settings.providers.items():
         if own.secrets:
-            endpoint = _WebhookEndpoint(services, services.adapters[name], own.signing_secrets, own.tolerance_s)
-            handler = endpoint.answer if wrap is None else wrap(name, endpoint.answer)
+            handler = _handler(services, services.adapters[name], own)
             operation = webhook_operation(registry.PROVIDERS[name])
-            found.append(route(operation.path, operation.method, handler, count))
+            found.append(route(operation.path, operation.method, wrap(name, handler) if wrap else handler, count))
     if not found:
         _log.warning("webhooks_off", reason="no signing secrets are set")
     return found
 
 
-class _WebhookEndpoint:
-    """One provider's webhooks."""
+def _handler(services: BillingServices, adapter: WebhookAdapter, settings: ProviderSettings) -> Handler:
+    """Return the handler of one provider's webhooks."""
+    secrets = settings.signing_secrets
 
-    def __init__(
-        self, services: BillingServices, adapter: WebhookAdapter, secrets: tuple[Secret, ...], tolerance_s: float
-    ) -> None:
-        self._services = services
-        self._adapter = adapter
-        self._secrets = secrets
-        self._tolerance_s = tolerance_s
-
-    async def answer(self, request: Request) -> Response:
-        """Answer one delivery."""
+    async def answer(request: Request) -> Response:
         body = await read_body(request)
         nonce, _, digest = request.headers.get(_CHECK_HEADER, "").partition(" ")
         if hmac.compare_digest(nonce.encode(), _NONCE.encode()):
             return Response(status_code=204 if digest == hashlib.sha256(body).hexdigest() else 409)
-        environment = self._environment(request, body)
+        verification = adapter.verify(body, request.headers, secrets, time.time(), settings.tolerance_s)
+        if not isinstance(verification, Verified):
+            raise _rejection(verification, adapter.name, len(body), settings.tolerance_s)
         try:
-            result = await self._services.ingest.receive(self._adapter, body, environment)
-            await self._services.committer.wait_durable()
+            result = await services.ingest.receive(adapter, body, verification.environment)
+            await services.committer.wait_durable()
         except StoreError as error:
-            logs.limited(_LOGGER, "webhook_not_stored", level="error", provider=self._adapter.name, error=str(error))
+            logs.limited(_LOGGER, "webhook_not_stored", level="error", provider=adapter.name, error=str(error))
             detail = "the event could not be stored or used: send it again"
             raise Problem("store_unavailable", detail, headers={"Retry-After": RETRY_AFTER_S}) from None
         return json_response(result_document(result))
 
-    def _environment(self, request: Request, body: bytes) -> str:
-        """Return the environment whose secret signed `body`.
+    return answer
 
-        Raises:
-            Problem: no secret did, or too long ago.
-        """
-        verification = self._adapter.verify(body, request.headers, self._secrets, time.time(), self._tolerance_s)
-        match verification:
-            case Verified(environment):
-                return environment
-            case Malformed(problem):
-                raise Problem("signature_malformed", problem)
-            case Invalid():
-                logs.limited(_LOGGER, "signature_invalid", provider=self._adapter.name, bytes=len(body))
-                raise Problem("signature_invalid", "no configured secret made this signature of these bytes")
-            case Expired(skew_s):
-                where = "behind" if skew_s > 0 else "ahead of"
-                logs.limited(_LOGGER, "signature_expired", provider=self._adapter.name, skew_s=skew_s)
-                raise Problem(
-                    "signature_expired",
-                    f"the signature is genuine, but its time is {abs(skew_s)} s {where} this server's clock, which is "
-                    f"beyond the tolerance of {self._tolerance_s:g} s: check the clock, or the delivery is a replay",
-                )
-            case _:
-                assert_never(verification)
+
+def _rejection(why: Malformed | Invalid | Expired, provider: str, size: int, tolerance_s: float) -> Problem:
+    """Return the problem of a delivery that no secret signed, or too long ago."""
+    match why:
+        case Malformed(problem):
+            return Problem("signature_malformed", problem)
+        case Invalid():
+            logs.limited(_LOGGER, "signature_invalid", provider=provider, bytes=size)
+            return Problem("signature_invalid", "no configured secret made this signature of these bytes")
+        case Expired(skew_s):
+            where = "behind" if skew_s > 0 else "ahead of"
+            logs.limited(_LOGGER, "signature_expired", provider=provider, skew_s=skew_s)
+            return Problem(
+                "signature_expired",
+                f"the signature is genuine, but its time is {abs(skew_s)} s {where} this server's clock, which is "
+                f"beyond the tolerance of {tolerance_s:g} s: check the clock, or the delivery is a replay",
+            )
 
 
 class SelfCheckError(SyncError):
     """The app does not hand webhooks to `path` as they come; `status` is what it answered."""
 
     def __init__(self, path: str, status: int) -> None:
-        super().__init__(path, status)
-        self.path = path
-        self.status = status
-
-    def __str__(self) -> str:
-        return (
-            f"a webhook's bytes do not reach {self.path} unchanged (it answered {self.status}): some middleware reads"
+        super().__init__(
+            f"a webhook's bytes do not reach {path} unchanged (it answered {status}): some middleware reads"
             " and re-writes bodies, and every signature would fail; let it pass this path by"
         )
 

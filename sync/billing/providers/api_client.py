@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeVar
@@ -56,8 +57,8 @@ class ApiClient(ABC):
         self,
         environment: str,
         rate_limiter: RateLimiter,
-        now_ns: Callable[[], int],
         fetched: Callable[[object, str, int], Event],
+        now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._environment = environment
         self._rate_limiter = rate_limiter

@@ -85,11 +85,9 @@ class WebhookAdapter(Protocol):
         self, body: bytes, headers: Mapping[str, str], secrets: Sequence[Secret], now_s: float, tolerance_s: float
     ) -> Verification:
         """Return who signed the raw bytes of a delivery. Never raises: the input is anybody's."""
-        ...
 
     def parse(self, body: bytes, environment: str) -> Event | Unparsable:
         """Return the event in a verified body. Never raises. Types that say nothing of entitlements are events too."""
-        ...
 
 
 class ProviderUnavailable(SyncError):
@@ -168,7 +166,6 @@ class RateLimiter(Protocol):
             ProviderUnavailable: that would take longer than `patience_s`, or `pause` was called lately.
             StoreError: the limit is kept in the store, which is unreachable or failing.
         """
-        ...
 
     async def pause(self, seconds: float, *, throttled: bool = False) -> None:
         """Let nobody call for so long: the provider is away, or (`throttled`) said itself for how long.
@@ -176,7 +173,6 @@ class RateLimiter(Protocol):
         Raises:
             StoreError: as above.
         """
-        ...
 
     async def resume(self) -> None:
         """Let everybody call again: the provider has answered. A pause that it asked for itself stays.
@@ -184,7 +180,6 @@ class RateLimiter(Protocol):
         Raises:
             StoreError: as above.
         """
-        ...
 
 
 class ProviderClient(Protocol):
@@ -197,61 +192,35 @@ class ProviderClient(Protocol):
 
     async def fetch(self, subscription_id: str, patience_s: float, *, background: bool = False) -> Event:
         """Return the subscription as the provider has it, by a request begun after this call."""
-        ...
 
     async def change_items(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, patience_s: float
     ) -> Event:
         """Return the subscription with its items replaced by these."""
-        ...
 
     async def preview_items(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, patience_s: float
     ) -> ProviderPreview:
         """Return what the provider says such a change would cost and make; nothing is changed."""
-        ...
 
     async def events(self, after: str, since_ns: int, patience_s: float) -> tuple[Sequence[ProviderEvent], bool]:
         """Return events behind the id `after` (or, without one, since an instant), oldest first, and if more follow."""
-        ...
 
     async def subscriptions(self, after: str, patience_s: float) -> SubscriptionPage:
         """Return one page of all subscriptions, ended ones too, behind the one whose id is `after` ("": the first)."""
-        ...
 
     async def aclose(self) -> None:
         """Close every connection."""
-        ...
 
 
 class SdkMissingError(SyncError):
     """API keys are set for `provider`, but its SDK, the package `package`, is not installed."""
 
     def __init__(self, provider: str, package: str) -> None:
-        super().__init__(provider, package)
-        self.provider = provider
-        self.package = package
-
-    def __str__(self) -> str:
-        return (
-            f"PLANWIRE_{self.provider.upper()}_API_KEYS: {self.package} is not installed: "
-            f"pip install 'planwire[{self.provider}]', or leave the keys out"
+        super().__init__(
+            f"PLANWIRE_{provider.upper()}_API_KEYS: {package} is not installed: "
+            f"pip install 'planwire[{provider}]', or leave the keys out"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Sdk:
-    """A provider's own library: the `module` that the client imports, and the `package` that brings it."""
-
-    module: str
-    package: str
-
-    def is_installed(self) -> bool:
-        """Return whether it can be found; it is not loaded, which may take a second."""
-        try:
-            return importlib.util.find_spec(self.module) is not None
-        except ValueError:
-            return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +238,7 @@ class ProviderSpec:
             second to import the SDK.
         billing_modes: those of BILLING_MODES that it has.
         read_preview: (document, subscription id) -> the provider's own preview, read. Raises ValueError.
-        sdk: what `make_client` needs, if anything.
+        sdk: module and package of the provider's own library, if `make_client` needs one.
     """
 
     name: str
@@ -281,7 +250,7 @@ class ProviderSpec:
     make_client: Callable[[str, str, str, RateLimiter], ProviderClient]
     billing_modes: Sequence[str]
     read_preview: Callable[[Mapping[str, object], str], ProviderPreview]
-    sdk: Sdk | None = None
+    sdk: tuple[str, str] | None = None
 
     def check_sdk(self) -> None:
         """Return if the SDK is there, or none is needed.
@@ -289,5 +258,13 @@ class ProviderSpec:
         Raises:
             SdkMissingError: it is not installed.
         """
-        if self.sdk is not None and not self.sdk.is_installed():
-            raise SdkMissingError(self.name, self.sdk.package)
+        if self.sdk is None:
+            return
+        module, package = self.sdk
+        try:
+            # It is not loaded, which may take a second.
+            is_installed = importlib.util.find_spec(module) is not None
+        except ValueError:
+            is_installed = False
+        if not is_installed:
+            raise SdkMissingError(self.name, package)

@@ -75,7 +75,7 @@ class PaddleClient(ApiClient):
         # Only here: without API keys the SDK, with its 900 modules, need not be installed nor loaded.
         from paddle_billing import Client, Options
 
-        super().__init__(environment, rate_limiter, now_ns, fetched)
+        super().__init__(environment, rate_limiter, fetched, now_ns)
         where = SimpleNamespace(base_url=base_url or (LIVE_URL if environment == LIVE else SANDBOX_URL))
         options = Options(environment=where)
         self._connect: Callable[[], Client] = lambda: Client(

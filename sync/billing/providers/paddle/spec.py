@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from sync.billing.providers.base import BILLING_MODES, ProviderClient, ProviderSpec, RateLimiter, Sdk
+from sync.billing.providers.base import BILLING_MODES, ProviderClient, ProviderSpec, RateLimiter
 from sync.billing.providers.paddle.webhooks import NAME, SCHEME, PaddleWebhooks, read_preview
 from sync.billing.providers.settings import API_RATE, API_RATE_MAX, ByEnvironment, ProviderSettings
 
@@ -19,9 +19,6 @@ class PaddleSettings(ProviderSettings):
         (), description="Signing secrets of Paddle's notification destinations: live:pdl_ntfset_...,sandbox:..."
     )
     api_rate_per_s: float = Field(3, gt=0, le=API_RATE_MAX, description=API_RATE)
-
-
-SDK = Sdk("paddle_billing", "paddle-python-sdk")
 
 
 def _make_client(environment: str, key: str, base_url: str, rate_limiter: RateLimiter) -> ProviderClient:
@@ -40,5 +37,5 @@ PADDLE = ProviderSpec(
     make_client=_make_client,
     billing_modes=BILLING_MODES,
     read_preview=read_preview,
-    sdk=SDK,
+    sdk=("paddle_billing", "paddle-python-sdk"),
 )

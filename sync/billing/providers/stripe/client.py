@@ -7,8 +7,7 @@ callers.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -78,9 +77,8 @@ class StripeClient(ApiClient):
         rate_limiter: RateLimiter,
         *,
         timeout_s: float = TIMEOUT_S,
-        now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        super().__init__(environment, rate_limiter, now_ns, fetched)
+        super().__init__(environment, rate_limiter, fetched)
         self._http = httpx2.AsyncClient(
             base_url=base_url or URL,
             headers={"Authorization": f"Bearer {key}", "Stripe-Version": VERSION},
@@ -230,28 +228,45 @@ class StripeClient(ApiClient):
         background: bool = False,
     ) -> dict[str, Any]:
         """Return the JSON object that Stripe answers; `patience_s` None: the rate limit lets the call begin already."""
-        return await self._limited(patience_s, lambda: self._request(method, path, query, form), background=background)
 
-    async def _request(
-        self, method: str, path: str, query: Mapping[str, str] | None, form: Mapping[str, str] | None
-    ) -> dict[str, Any]:
-        try:
-            response = await self._http.request(method, path, params=query, data=form)
-            body = orjson.loads(response.content)
-        except (httpx2.DecodingError, orjson.JSONDecodeError):
-            raise away("its answer cannot be read: it is not JSON") from None
-        except httpx2.HTTPError as error:
-            raise away(type(error).__name__) from error
-        status = response.status_code
-        check_status(status, _retry_after_s(response.headers.get("Retry-After")))
-        if status == 409:
-            # Another call works on the same object: it passes.
-            raise ProviderUnavailable("it is busy with the same object")
-        if status >= 400:
-            raise _rejection(status, body.get("error") if isinstance(body, dict) else None)
-        if not isinstance(body, dict):
-            raise unreadable("it is no object")
-        return body
+        async def call() -> dict[str, Any]:
+            try:
+                response = await self._http.request(method, path, params=query, data=form)
+                body = orjson.loads(response.content)
+            except (httpx2.DecodingError, orjson.JSONDecodeError):
+                raise away("its answer cannot be read: it is not JSON") from None
+            except httpx2.HTTPError as error:
+                raise away(type(error).__name__) from error
+            _check(response, body)
+            if not isinstance(body, dict):
+                raise unreadable("it is no object")
+            return body
+
+        return await self._limited(patience_s, call, background=background)
+
+
+def _check(response: httpx2.Response, body: object) -> None:
+    """Return if Stripe did what it was asked for.
+
+    Raises:
+        ProviderUnavailable: it is away or busy.
+        ProviderRejected: it said no.
+    """
+    status = response.status_code
+    retry_after = response.headers.get("Retry-After", "")
+    # Other forms than whole seconds are not Stripe's.
+    is_told = retry_after.isascii() and retry_after.isdigit()
+    check_status(status, min(float(retry_after), RETRY_AFTER_MAX_S) if is_told else THROTTLED_S)
+    if status == 409:
+        # Another call works on the same object: it passes.
+        raise ProviderUnavailable("it is busy with the same object")
+    if status >= 400:
+        failure = body.get("error") if isinstance(body, dict) else None
+        said = failure if isinstance(failure, dict) else {}
+        code = str(said.get("code") or said.get("type") or f"status_{status}")
+        if status == 404 or code == "resource_missing":
+            code = "not_found"
+        raise ProviderRejected(code, str(said.get("message") or f"it answered {status}")[:300])
 
 
 def _path(subscription_id: str) -> str:
@@ -314,18 +329,3 @@ def _differences(present: Sequence[Any], wanted: Sequence[Item]) -> dict[str, st
             changes.append({"id": item_id, "deleted": "true"})
     changes += [{"price": item.price_id, "quantity": str(item.quantity)} for item in left]
     return {f"[{index}][{name}]": value for index, change in enumerate(changes) for name, value in change.items()}
-
-
-def _rejection(status: int, failure: object) -> ProviderRejected:
-    said = failure if isinstance(failure, dict) else {}
-    code = str(said.get("code") or said.get("type") or f"status_{status}")
-    if status == 404 or code == "resource_missing":
-        code = "not_found"
-    return ProviderRejected(code, str(said.get("message") or f"it answered {status}")[:300])
-
-
-def _retry_after_s(text: str | None) -> float:
-    """The seconds of a Retry-After; other forms than whole seconds are not Stripe's."""
-    if text is None or not (text.isascii() and text.isdigit()):
-        return THROTTLED_S
-    return min(float(text), RETRY_AFTER_MAX_S)
