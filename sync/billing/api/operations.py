@@ -14,7 +14,6 @@ from planwire_client.core.topic import TENANT_KIND, Topic, TopicError
 from sync.billing.domain.model import Facts
 from sync.billing.domain.outcome import ChangeRejected, EventResult, Outcome
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
-from sync.billing.services.committer import Commit
 from sync.billing.services.reproject import Refresh
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.tenants import FactsError
@@ -173,7 +172,7 @@ class BillingOperations:
         if_rev: int | None = None,
         conflict: Callable[[int], Problem] = _version_conflict,
         about: Mapping[str, str] = MappingProxyType({}),
-    ) -> Commit:
+    ) -> Document:
         """Return what became of a tenant, once the change of its facts is committed and durable.
 
         Args:
@@ -188,14 +187,13 @@ class BillingOperations:
         """
         cause = {"source": "operator" if about else "app", "event_type": what, **about, **asked.who}
         refresh = Refresh(cause, change=change, if_version=if_version, if_rev=if_rev)
-        changed = await self._services.reprojection.refresh(asked.environment, asked.topic, refresh)
-        result = changed.result
+        result = (await self._services.reprojection.refresh(asked.environment, asked.topic, refresh)).result
         if result.outcome is Outcome.CONFLICT:
             raise conflict(result.version)
         if result.outcome is Outcome.UNCHANGED and result.reason:
             raise Problem("not_changed", result.reason)
         await self._services.committer.wait_durable()
-        return changed
+        return changed_document(result)
 
 
 def changed_document(result: EventResult) -> Document:

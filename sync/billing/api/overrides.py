@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sync.billing.api import bodies
-from sync.billing.api.operations import Asked, BillingOperations, Document, changed_document, operation
+from sync.billing.api.operations import Asked, BillingOperations, Document, operation
 from sync.billing.domain.model import Override
 from sync.billing.domain.overrides import add_override, remove_override
 from sync.billing.storage.tenants import facts_of
@@ -36,13 +36,12 @@ class Overrides(BillingOperations):
             about["expires_at"] = instants.text(body.expires_at)
         if body.by:
             about["claimed_by"] = body.by
-        changed = await self.change(
+        return await self.change(
             asked,
             "override.revoked" if body.revoke else "override.granted",
             lambda facts: add_override(facts, override, self._services.now_ns()),
             about=about,
         )
-        return changed_document(changed.result)
 
     @operation(
         "DELETE",
@@ -62,13 +61,12 @@ class Overrides(BillingOperations):
     async def remove(self, asked: Asked, kind: str, name: str, body: bodies.OverrideRemoval) -> Document:
         """Return the version without an override; a body may say the reason, and by whom."""
         about = {"override": f"{kind}:{name}", "reason": body.reason or "", "claimed_by": body.by or ""}
-        changed = await self.change(
+        return await self.change(
             asked,
             "override.removed",
             lambda facts: remove_override(facts, kind, name),
             about={field: text for field, text in about.items() if text},
         )
-        return changed_document(changed.result)
 
     @operation(
         "GET",

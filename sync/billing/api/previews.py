@@ -17,7 +17,6 @@ from sync.billing.api.operations import (
     operation,
 )
 from sync.billing.domain.model import Item, Subscription
-from sync.billing.domain.outcome import EventResult
 from sync.billing.domain.preview import Preview, PreviewRequest, await_preview, difference, preview
 from sync.billing.providers import registry
 from sync.billing.providers.base import ProviderClient, ProviderPreview, ProviderRejected
@@ -109,7 +108,7 @@ class Previews(BillingOperations):
             raise _stale(snapshot.version)
         foreseen = self._foresee(snapshot, asked, change)
         client = self._client(asked, foreseen, change.cancel) if body.apply else None
-        changed = await self.change(
+        document = await self.change(
             asked,
             "preview.confirmed",
             lambda facts: await_preview(facts, preview_id, foreseen, services.now_ns()),
@@ -117,10 +116,10 @@ class Previews(BillingOperations):
             conflict=_stale,
         )
         if client is None:
-            return changed_document(changed.result)
-        return changed_document(await self._apply(asked, client, foreseen, kept["billing_mode"]))
+            return document
+        return await self._apply(asked, client, foreseen, kept["billing_mode"])
 
-    async def _apply(self, asked: Asked, client: ProviderClient, foreseen: Preview, billing_mode: str) -> EventResult:
+    async def _apply(self, asked: Asked, client: ProviderClient, foreseen: Preview, billing_mode: str) -> Document:
         """Have the provider make the change, and return what its answer changed."""
         reprojection = self._services.reprojection
         try:
@@ -132,7 +131,8 @@ class Previews(BillingOperations):
             await reprojection.refresh(asked.environment, asked.topic, withdraw)
             raise
         cause = {"source": "app", "event_type": "preview.applied"}
-        return (await reprojection.refresh(asked.environment, asked.topic, Refresh(cause, [event]))).result
+        changed = await reprojection.refresh(asked.environment, asked.topic, Refresh(cause, [event]))
+        return changed_document(changed.result)
 
     def _foresee(self, snapshot: Snapshot, asked: Asked, change: PreviewRequest) -> Preview:
         return preview(facts_of(snapshot), change, self._services.setting(asked.environment))

@@ -104,18 +104,20 @@ class Tenants(BillingOperations):
         )
         services = self._services
         modes = {name: spec.billing_modes for name, spec in registry.PROVIDERS.items()}
-        made: list[ScheduledPlanChange] = []
+        seen: list[tuple[ScheduledPlanChange | None, ScheduledPlanChange]] = []
 
         def change(facts: Facts) -> Facts:
-            made[:] = [plan_change(facts, request, services.setting(asked.environment), modes)]
-            return replace(facts, scheduled_change=made[0])
+            made = plan_change(facts, request, services.setting(asked.environment), modes)
+            seen[:] = [(facts.scheduled_change, made)]
+            return replace(facts, scheduled_change=made)
 
-        changed = await self.change(asked, "scheduled_change.set", change, if_version=body.if_version)
+        document = await self.change(asked, "scheduled_change.set", change, if_version=body.if_version)
+        ((before, made),) = seen
         state = orjson.loads((await services.store.read(asked.topic)).state)
         return {
-            **changed_document(changed.result),
-            "replaced": changed.decision.before.scheduled_change not in (None, made[0]),
-            "executes_at": instants.text(made[0].execute_ns),
+            **document,
+            "replaced": before not in (None, made),
+            "executes_at": instants.text(made.execute_ns),
             "scheduled": state.get("scheduled"),
         }
 
@@ -129,7 +131,7 @@ class Tenants(BillingOperations):
     )
     async def unschedule(self, asked: Asked) -> Document:
         """Return the version without the held change."""
-        return changed_document((await self.change(asked, "scheduled_change.deleted", without_change)).result)
+        return await self.change(asked, "scheduled_change.deleted", without_change)
 
     @operation(
         "DELETE",

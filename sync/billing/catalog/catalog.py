@@ -16,22 +16,18 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
-    ValidatorFunctionWrapHandler,
     WrapValidator,
-    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -76,7 +72,7 @@ def _wrong(problem: str, *path: str, value: str = "", occurrence: int = 1) -> Py
 def _must(problem: str) -> WrapValidator:
     """Return what makes `problem` the error of every value that does not fit its type."""
 
-    def check(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+    def check(value: object, validate: Callable[[object], object]) -> object:
         try:
             return validate(value)
         except ValidationError:
@@ -92,7 +88,9 @@ def _duration_ns(value: object) -> int:
     return int(match[1]) * _UNIT_S[match[2]] * 1_000_000_000
 
 
-def _in_range(rank: int) -> int:
+def _rank(rank: object) -> int:
+    if not isinstance(rank, int) or isinstance(rank, bool):
+        raise _wrong("must be an integer")
     if not 0 <= rank <= NUMBER_MAX:
         raise _wrong(f"must not be negative nor beyond {NUMBER_MAX} (2^53-1)")
     return rank
@@ -107,10 +105,10 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _check_known(table: Mapping[str, object], names: Collection[str]) -> None:
+def _check_known(table: Mapping[str, object], names: Collection[str], *path: str) -> None:
     for key in table:
         if key not in names:
-            raise _wrong(f"is not known here: expected {', '.join(sorted(names))}", key)
+            raise _wrong(f"is not known here: expected {', '.join(sorted(names))}", *path, key)
 
 
 def _each_kind(value: object) -> object:
@@ -179,13 +177,6 @@ class Offer(_Table):
     modules: dict[str, Annotated[_Level, _must(f"must be one of {', '.join(LEVELS)}")]] = {}
     prices: dict[str, dict[_Environment, _Texts]] = {}
 
-    @field_validator("prices")
-    @classmethod
-    def _check_providers(cls, prices: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        if info.context is not None:
-            _check_known(prices, info.context)
-        return prices
-
 
 class Addon(Offer):
     """One add-on: adds to whatever plan there is."""
@@ -194,7 +185,7 @@ class Addon(Offer):
 class Plan(Offer):
     """One plan; of several, the highest `rank` wins."""
 
-    rank: Annotated[int, _must("must be an integer"), AfterValidator(_in_range)]
+    rank: Annotated[int, BeforeValidator(_rank)]
     default: Annotated[bool, _must("must be true or false")] = False
 
 
@@ -250,7 +241,7 @@ def parse(text: str, name: str = "catalog.toml", providers: Collection[str] | No
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(name, text, error) from error
     try:
-        return _catalog(_Document.model_validate(document, context=providers))
+        return _catalog(_Document.model_validate(document), providers)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         # pydantic's own error is that of a value in place of a table.
@@ -281,8 +272,8 @@ def _keyed(offers: Mapping[str, T]) -> dict[str, T]:
     return {key: offer.model_copy(update={"key": key}) for key, offer in offers.items()}
 
 
-def _catalog(document: _Document) -> Catalog:
-    """Return the catalog of a document whose tables are valid.
+def _catalog(document: _Document, providers: Collection[str] | None) -> Catalog:
+    """Return the catalog of a document whose tables are valid; see `load`.
 
     Raises:
         PydanticCustomError: they do not fit together.
@@ -301,6 +292,8 @@ def _catalog(document: _Document) -> Catalog:
     offers: list[Plan | Addon] = [*plans.values(), *addons.values()]
     for offer in offers:
         section = "plans" if isinstance(offer, Plan) else "addons"
+        if providers is not None:
+            _check_known(offer.prices, providers, section, offer.key, "prices")
         for provider, environments in offer.prices.items():
             for environment, ids in environments.items():
                 where = (section, offer.key, "prices", provider, environment)

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import orjson
 
 from sync.billing.domain.model import Event
-from sync.billing.providers.base import ProviderEvent, ProviderRejected, ProviderUnavailable, RateLimiter
-from sync.billing.providers.parsing import is_id
+from sync.billing.providers.base import (
+    ListedSubscription,
+    ProviderEvent,
+    ProviderRejected,
+    ProviderUnavailable,
+    RateLimiter,
+)
+from sync.billing.providers.parsing import LISTED, is_id
 from sync.store.keyed_lock import KeyedLock
 
 T = TypeVar("T")
@@ -70,6 +78,10 @@ class ApiClient(ABC):
     @abstractmethod
     async def _fetch(self, subscription_id: str, patience_s: float) -> Event:
         """Return the subscription by a request that begins now; the rate limit has been asked."""
+
+    @abstractmethod
+    def _as_event(self, event_id: str, entry: object, began_ns: int) -> Mapping[str, object]:
+        """Return the body of a webhook event about an entry of the list of subscriptions."""
 
     async def fetch(self, subscription_id: str, patience_s: float, *, background: bool = False) -> Event:
         """Return the subscription as the provider has it, by a request begun after this call.
@@ -128,6 +140,20 @@ class ApiClient(ABC):
             raise
         await self._rate_limiter.resume()
         return answer
+
+    def _listed(self, entry: Any, began_ns: int) -> ListedSubscription:
+        """Return an entry of the list of subscriptions, whatever it is, of a request begun at `began_ns`."""
+        subscription_id = str(entry.get("id") or "") if isinstance(entry, dict) else ""
+        # Another body of the subscription is another event.
+        named = f"{subscription_id}_" if re.fullmatch(r"[\x21-\x7e]{1,100}", subscription_id) else ""
+        event_id = f"{LISTED}_{named}{hashlib.sha256(orjson.dumps(entry)).hexdigest()[:16]}"
+        event, problem = None, ""
+        try:
+            event = self._fetched(entry, self._environment, began_ns)
+        except ValueError as error:
+            problem = str(error)
+        body = orjson.dumps(self._as_event(event_id, entry, began_ns))
+        return ListedSubscription(subscription_id, event_id, body, event, problem)
 
     def _read(self, data: object, began_ns: int) -> Event:
         """Return the subscription that the API answered to a request begun at `began_ns`."""

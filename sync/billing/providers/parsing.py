@@ -11,7 +11,6 @@ from typing import Any, TypeGuard
 import orjson
 
 from sync.billing.domain.model import Event, Item, Subscription, Unparsable
-from sync.billing.providers.base import ListedSubscription
 
 ITEMS_MAX = 1000
 QUANTITY_MAX = 1_000_000_000
@@ -106,23 +105,3 @@ def item(entry: object, *, price_is_id: bool = False) -> Item:
     if not isinstance(quantity, int) or isinstance(quantity, bool) or not 0 <= quantity <= QUANTITY_MAX:
         raise ValueError(f"the quantity of {price_id} is no whole number from 0 to {QUANTITY_MAX}")
     return Item(price_id, quantity)
-
-
-def listed(entry: Any, read: Callable[[Any], Event], wrap: Callable[[str], Mapping[str, object]]) -> ListedSubscription:
-    """Return an entry of a provider's list of subscriptions.
-
-    Args:
-        entry: the subscription in the provider's form; nothing of it is taken for granted.
-        read: makes a fetched event of it; may raise ValueError with the reason why it cannot be read.
-        wrap: makes the body of an event with this id of it.
-    """
-    subscription_id = str(entry.get("id") or "") if isinstance(entry, dict) else ""
-    # Another body of the subscription is another event.
-    named = f"{subscription_id}_" if re.fullmatch(r"[\x21-\x7e]{1,100}", subscription_id) else ""
-    event_id = f"{LISTED}_{named}{hashlib.sha256(orjson.dumps(entry)).hexdigest()[:16]}"
-    event, problem = None, ""
-    try:
-        event = read(entry)
-    except ValueError as error:
-        problem = str(error)
-    return ListedSubscription(subscription_id, event_id, orjson.dumps(wrap(event_id)), event, problem)

@@ -32,12 +32,12 @@ class LocalRateLimiter:
         self._clock = clock
         self._tokens = float(burst)
         self._at = clock()
-        self._away_until = self._throttled_until = 0.0
+        self._paused_until = {"away": 0.0, "throttled": 0.0}
 
     async def acquire(self, patience_s: float, *, background: bool = False) -> None:
         """Return when one call may be made."""
         now = self._clock()
-        paused_s = max(self._away_until, self._throttled_until) - now
+        paused_s = max(self._paused_until.values()) - now
         if paused_s > 0:
             raise _paused(paused_s)
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
@@ -52,15 +52,12 @@ class LocalRateLimiter:
 
     async def pause(self, seconds: float, *, throttled: bool = False) -> None:
         """Let nobody call for so long."""
-        until = self._clock() + seconds
-        if throttled:
-            self._throttled_until = max(self._throttled_until, until)
-        else:
-            self._away_until = max(self._away_until, until)
+        why = "throttled" if throttled else "away"
+        self._paused_until[why] = max(self._paused_until[why], self._clock() + seconds)
 
     async def resume(self) -> None:
         """Let everybody call again, unless the provider itself said when."""
-        self._away_until = 0.0
+        self._paused_until["away"] = 0.0
 
 
 class RedisRateLimiter:

@@ -19,19 +19,8 @@ import orjson
 
 from planwire_client.core.topic import LIVE
 from sync.billing.domain.model import Event, Item
-from sync.billing.providers import parsing
-from sync.billing.providers.api_client import (
-    TIMEOUT_S,
-    ApiClient,
-    away,
-    check_status,
-    listed_events,
-    readable,
-    unreadable,
-    within,
-)
+from sync.billing.providers import api_client
 from sync.billing.providers.base import (
-    ListedSubscription,
     ProviderEvent,
     ProviderPreview,
     ProviderRejected,
@@ -59,7 +48,7 @@ _SILENT = logging.Logger("paddle_billing", logging.CRITICAL + 1)
 """The SDK's logger: callers report answers and errors, once."""
 
 
-class PaddleClient(ApiClient):
+class PaddleClient(api_client.ApiClient):
     """One environment of Paddle, asked with one API key. `base_url` "" is Paddle's own for the environment."""
 
     def __init__(
@@ -69,7 +58,7 @@ class PaddleClient(ApiClient):
         base_url: str,
         rate_limiter: RateLimiter,
         *,
-        timeout_s: float = TIMEOUT_S,
+        timeout_s: float = api_client.TIMEOUT_S,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         # Only here: without API keys the SDK, with its 900 modules, need not be installed nor loaded.
@@ -90,18 +79,22 @@ class PaddleClient(ApiClient):
         answer = await self._ask(None, lambda client: client.get_raw(_path(subscription_id)))
         return self._read(answer["data"], began_ns)
 
+    def _as_event(self, event_id: str, entry: object, began_ns: int) -> Mapping[str, object]:
+        occurred_at = instants.text(began_ns)
+        return {"event_id": event_id, "event_type": LISTED_TYPE, "occurred_at": occurred_at, "data": entry}
+
     async def change_items(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, patience_s: float
     ) -> Event:
         """Return the subscription with its items replaced by these; a charge that fails prevents the change.
 
         Raises:
-            ProviderUnavailable: not within `patience_s`; whether it was done is not known.
+            ProviderUnavailable: not api_client.within `patience_s`; whether it was done is not known.
             ProviderRejected: Paddle does not do it.
         """
         began_ns = self._now_ns()
         payload = {**_update(items, billing_mode), "on_payment_failure": "prevent_change"}
-        async with within(patience_s):
+        async with api_client.within(patience_s):
             answer = await self._ask(patience_s, lambda client: client.patch_raw(_path(subscription_id), payload))
         return self._read(answer["data"], began_ns)
 
@@ -111,34 +104,34 @@ class PaddleClient(ApiClient):
         """Return Paddle's preview of such a change: the subscription as it would be, and what it would cost.
 
         Raises:
-            ProviderUnavailable: not within `patience_s`.
+            ProviderUnavailable: not api_client.within `patience_s`.
             ProviderRejected: Paddle would not do it.
         """
         path, payload = f"{_path(subscription_id)}/preview", _update(items, billing_mode)
-        async with within(patience_s):
+        async with api_client.within(patience_s):
             data = (await self._ask(patience_s, lambda client: client.patch_raw(path, payload)))["data"]
         if not isinstance(data, dict):
-            raise unreadable("data is not an object")
-        with readable():
+            raise api_client.unreadable("data is not an object")
+        with api_client.readable():
             return read_preview(data, subscription_id)
 
     async def events(self, after: str, since_ns: int, patience_s: float) -> tuple[Sequence[ProviderEvent], bool]:
         """Return one page of Paddle's events behind `after`, or else since an instant, and whether more follow.
 
         Raises:
-            ProviderUnavailable: not within `patience_s`.
+            ProviderUnavailable: not api_client.within `patience_s`.
             ProviderRejected: the key does not suffice.
         """
         query = {"after": after} if after else {"from": instants.text(since_ns)}
         entries, pagination = await self._list("/events", query, EVENTS_PER_PAGE, patience_s)
-        events = listed_events(entries, "event_id", lambda entry: instants.parse(entry.get("occurred_at")))
+        events = api_client.listed_events(entries, "event_id", lambda entry: instants.parse(entry.get("occurred_at")))
         return events, bool(pagination.get("has_more"))
 
     async def subscriptions(self, after: str, patience_s: float) -> SubscriptionPage:
         """Return one page of all subscriptions behind the id `after`, by rising id.
 
         Raises:
-            ProviderUnavailable: not within `patience_s`.
+            ProviderUnavailable: not api_client.within `patience_s`.
             ProviderRejected: the key does not suffice.
         """
         began_ns = self._now_ns()
@@ -147,7 +140,7 @@ class PaddleClient(ApiClient):
         following = parse_qs(urlsplit(str(pagination.get("next") or "")).query).get("after", [""])[0]
         total = pagination.get("estimated_total")
         return SubscriptionPage(
-            [_listed(entry, self._environment, began_ns) for entry in entries],
+            [self._listed(entry, began_ns) for entry in entries],
             following if pagination.get("has_more") else "",
             total if isinstance(total, int) else None,
         )
@@ -163,10 +156,10 @@ class PaddleClient(ApiClient):
     ) -> tuple[list[Any], Mapping[str, Any]]:
         """Return the entries of one page by rising id, and what it says of the pages behind it."""
         url = f"{path}?{urlencode({**query, 'order_by': 'id[ASC]', 'per_page': per_page})}"
-        async with within(patience_s):
+        async with api_client.within(patience_s):
             page = await self._ask(patience_s, lambda client: client.get_raw(url), background=True)
         if not isinstance(page["data"], list):
-            raise unreadable("it has no list")
+            raise api_client.unreadable("it has no list")
         pagination = (page.get("meta") or {}).get("pagination")
         return page["data"], pagination if isinstance(pagination, dict) else {}
 
@@ -190,24 +183,16 @@ class PaddleClient(ApiClient):
         try:
             body = orjson.loads(ask(client).content)
         except ApiError as error:
-            check_status(error.response.status_code, float(error.retry_after or THROTTLED_S))
+            api_client.check_status(error.response.status_code, float(error.retry_after or THROTTLED_S))
             raise ProviderRejected(str(error.error_code), str(error.detail)) from None
         except RequestException as error:
-            raise away(type(error).__name__) from None
+            raise api_client.away(type(error).__name__) from None
         except (KeyError, TypeError, ValueError) as error:
             # The SDK reads errors itself, and trips over those that are not in Paddle's shape.
-            raise away(f"its answer cannot be read: {type(error).__name__}") from None
+            raise api_client.away(f"its answer cannot be read: {type(error).__name__}") from None
         if not isinstance(body, dict) or "data" not in body:
-            raise away("its answer has no data")
+            raise api_client.away("its answer has no data")
         return body
-
-
-def _listed(entry: Any, environment: str, began_ns: int) -> ListedSubscription:
-    def as_event(event_id: str) -> Mapping[str, object]:
-        occurred_at = instants.text(began_ns)
-        return {"event_id": event_id, "event_type": LISTED_TYPE, "occurred_at": occurred_at, "data": entry}
-
-    return parsing.listed(entry, lambda data: fetched(data, environment, began_ns), as_event)
 
 
 def _path(subscription_id: str) -> str:

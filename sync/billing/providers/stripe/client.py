@@ -15,18 +15,8 @@ import httpx2
 import orjson
 
 from sync.billing.domain.model import Event, Item
-from sync.billing.providers import parsing
-from sync.billing.providers.api_client import (
-    TIMEOUT_S,
-    ApiClient,
-    away,
-    check_status,
-    listed_events,
-    unreadable,
-    within,
-)
+from sync.billing.providers import api_client
 from sync.billing.providers.base import (
-    ListedSubscription,
     ProviderEvent,
     ProviderPreview,
     ProviderRejected,
@@ -65,8 +55,10 @@ EVENT_TYPES = (
 )
 """What is caught up with; the list takes up to 20 types."""
 
+_TYPES = {f"types[{index}]": name for index, name in enumerate(EVENT_TYPES)}
 
-class StripeClient(ApiClient):
+
+class StripeClient(api_client.ApiClient):
     """One environment of Stripe, asked with one API key. `base_url` "" is Stripe's own."""
 
     def __init__(
@@ -76,7 +68,7 @@ class StripeClient(ApiClient):
         base_url: str,
         rate_limiter: RateLimiter,
         *,
-        timeout_s: float = TIMEOUT_S,
+        timeout_s: float = api_client.TIMEOUT_S,
     ) -> None:
         super().__init__(environment, rate_limiter, fetched)
         self._http = httpx2.AsyncClient(
@@ -90,6 +82,16 @@ class StripeClient(ApiClient):
         data = await self._complete(await self._send("GET", _path(subscription_id), None), patience_s)
         return self._read(data, began_ns)
 
+    def _as_event(self, event_id: str, entry: object, began_ns: int) -> Mapping[str, object]:
+        return {
+            "id": event_id,
+            "object": "event",
+            "type": LISTED_TYPE,
+            "created": began_ns // 1_000_000_000,
+            "livemode": entry.get("livemode") if isinstance(entry, dict) else None,
+            "data": {"object": entry},
+        }
+
     async def change_items(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, patience_s: float
     ) -> Event:
@@ -98,10 +100,10 @@ class StripeClient(ApiClient):
         Items that stay as they are are not touched, so their metered usage and discounts stay too.
 
         Raises:
-            ProviderUnavailable: not within `patience_s`; whether it was done is not known.
+            ProviderUnavailable: not api_client.within `patience_s`; whether it was done is not known.
             ProviderRejected: Stripe does not do it, or does not bill so (`billing_mode_unsupported`).
         """
-        async with within(patience_s):
+        async with api_client.within(patience_s):
             began_ns, data, lines = await self._lines(subscription_id, items, billing_mode, patience_s)
             if lines:
                 form = {f"items{name}": value for name, value in lines.items()}
@@ -116,10 +118,10 @@ class StripeClient(ApiClient):
         """Return Stripe's preview of the invoice that such a change would make.
 
         Raises:
-            ProviderUnavailable: not within `patience_s`.
+            ProviderUnavailable: not api_client.within `patience_s`.
             ProviderRejected: Stripe would not do it, or does not bill so (`billing_mode_unsupported`).
         """
-        async with within(patience_s):
+        async with api_client.within(patience_s):
             _, _, lines = await self._lines(subscription_id, items, billing_mode, patience_s)
             form = {f"subscription_details[items]{name}": value for name, value in lines.items()}
             form |= {
@@ -134,13 +136,13 @@ class StripeClient(ApiClient):
         Stripe keeps events for 30 days; where it does not know `after` any more, the instant counts.
 
         Raises:
-            ProviderUnavailable: not within `patience_s`.
+            ProviderUnavailable: not api_client.within `patience_s`.
             ProviderRejected: the key does not suffice.
         """
-        async with within(patience_s):
+        async with api_client.within(patience_s):
             if after:
                 try:
-                    page = await self._list("/v1/events", patience_s, _types() | {"ending_before": after})
+                    page = await self._list("/v1/events", patience_s, _TYPES | {"ending_before": after})
                 except ProviderRejected as error:
                     if error.code != "not_found":
                         raise
@@ -150,7 +152,7 @@ class StripeClient(ApiClient):
 
     async def _oldest(self, since_ns: int, patience_s: float) -> tuple[Sequence[ProviderEvent], bool]:
         """The oldest page since an instant, by going back through all newer ones, FIRST_PAGES_MAX at most."""
-        query = _types() | {"created[gte]": str(since_ns // 1_000_000_000)}
+        query = _TYPES | {"created[gte]": str(since_ns // 1_000_000_000)}
         page = await self._list("/v1/events", patience_s, query)
         newer = False
         for _ in range(FIRST_PAGES_MAX - 1):
@@ -166,14 +168,14 @@ class StripeClient(ApiClient):
         One made meanwhile is before the first page: its webhooks tell of it.
 
         Raises:
-            ProviderUnavailable: not within `patience_s`.
+            ProviderUnavailable: not api_client.within `patience_s`.
             ProviderRejected: the key does not suffice.
         """
-        async with within(patience_s):
+        async with api_client.within(patience_s):
             began_ns = self._now_ns()
             query = {"status": "all"} | ({"starting_after": after} if after else {})
             page = await self._list("/v1/subscriptions", patience_s, query)
-            entries = [_listed(await self._complete(e, patience_s), self._environment, began_ns) for e in page["data"]]
+            entries = [self._listed(await self._complete(e, patience_s), began_ns) for e in page["data"]]
             return SubscriptionPage(entries, _last_id(page) if entries and page.get("has_more") else "")
 
     async def aclose(self) -> None:
@@ -214,7 +216,7 @@ class StripeClient(ApiClient):
     ) -> Mapping[str, Any]:
         page = await self._send("GET", path, patience_s, {**query, "limit": str(PER_PAGE)}, background=background)
         if not isinstance(page.get("data"), list):
-            raise unreadable("it has no list")
+            raise api_client.unreadable("it has no list")
         return page
 
     async def _send(
@@ -234,12 +236,12 @@ class StripeClient(ApiClient):
                 response = await self._http.request(method, path, params=query, data=form)
                 body = orjson.loads(response.content)
             except (httpx2.DecodingError, orjson.JSONDecodeError):
-                raise away("its answer cannot be read: it is not JSON") from None
+                raise api_client.away("its answer cannot be read: it is not JSON") from None
             except httpx2.HTTPError as error:
-                raise away(type(error).__name__) from error
+                raise api_client.away(type(error).__name__) from error
             _check(response, body)
             if not isinstance(body, dict):
-                raise unreadable("it is no object")
+                raise api_client.unreadable("it is no object")
             return body
 
         return await self._limited(patience_s, call, background=background)
@@ -249,14 +251,14 @@ def _check(response: httpx2.Response, body: object) -> None:
     """Return if Stripe did what it was asked for.
 
     Raises:
-        ProviderUnavailable: it is away or busy.
+        ProviderUnavailable: it is api_client.away or busy.
         ProviderRejected: it said no.
     """
     status = response.status_code
     retry_after = response.headers.get("Retry-After", "")
     # Other forms than whole seconds are not Stripe's.
     is_told = retry_after.isascii() and retry_after.isdigit()
-    check_status(status, min(float(retry_after), RETRY_AFTER_MAX_S) if is_told else THROTTLED_S)
+    api_client.check_status(status, min(float(retry_after), RETRY_AFTER_MAX_S) if is_told else THROTTLED_S)
     if status == 409:
         # Another call works on the same object: it passes.
         raise ProviderUnavailable("it is busy with the same object")
@@ -273,35 +275,17 @@ def _path(subscription_id: str) -> str:
     return f"/v1/subscriptions/{quote(subscription_id, safe='')}"
 
 
-def _types() -> dict[str, str]:
-    return {f"types[{index}]": name for index, name in enumerate(EVENT_TYPES)}
-
-
 def _events(page: Mapping[str, Any]) -> list[ProviderEvent]:
     """Return a page of events, the oldest first."""
-    return listed_events(page["data"][::-1], "id", lambda entry: instant(entry.get("created"), "created"))
+    return api_client.listed_events(page["data"][::-1], "id", lambda entry: instant(entry.get("created"), "created"))
 
 
 def _last_id(page: Mapping[str, Any]) -> str:
     """Return the id behind which the next page begins."""
     found: list[str] = [entry["id"] for entry in page["data"] if isinstance(entry, dict) and is_id(entry.get("id"))]
     if not found:
-        raise unreadable("no entry has an id")
+        raise api_client.unreadable("no entry has an id")
     return found[-1]
-
-
-def _listed(entry: Any, environment: str, began_ns: int) -> ListedSubscription:
-    def as_event(event_id: str) -> Mapping[str, object]:
-        return {
-            "id": event_id,
-            "object": "event",
-            "type": LISTED_TYPE,
-            "created": began_ns // 1_000_000_000,
-            "livemode": entry.get("livemode") if isinstance(entry, dict) else None,
-            "data": {"object": entry},
-        }
-
-    return parsing.listed(entry, lambda data: fetched(data, environment, began_ns), as_event)
 
 
 def _differences(present: Sequence[Any], wanted: Sequence[Item]) -> dict[str, str]:
