@@ -11,7 +11,6 @@ import structlog
 from gateway.freshness.cpu_timer import CpuTimer
 from gateway.hub.hub import Hub
 from gateway.metrics import Metrics
-from sync.store import hydration_requests
 from sync.store.models import Snapshot, StoreError
 from sync.store.store import Store
 
@@ -159,7 +158,7 @@ class Reconciler:
             return
         names, self._unhydrated = list(self._unhydrated), {}
         try:
-            await hydration_requests.want(self._store, names)
+            await self._store.request(self._store.keys.hydrate, names)
         except StoreError as error:
             # Kept for the next round: nothing else would have these topics read again.
             log.warning("hydration_unasked", topics=len(names), error=str(error))
