@@ -111,7 +111,8 @@ def collect(*readers: Reader) -> tuple[Setting, ...]:
                 continue
             info = reader.model.model_fields[field]
             text = info.description or ""
-            found[name] = Setting(name, _default(info), _unit(field), _bounds(info), text, reader.processes, section)
+            unit = next((unit for ending, unit in UNITS.items() if field.endswith(ending)), "")
+            found[name] = Setting(name, _default(info), unit, _bounds(info), text, reader.processes, section)
     return (*found.values(), *BESIDE)
 
 
@@ -153,10 +154,6 @@ def _default(info: FieldInfo) -> str:
             return ",".join(map(str, items))
         case value:
             return str(value)
-
-
-def _unit(field: str) -> str:
-    return next((unit for ending, unit in UNITS.items() if field.endswith(ending)), "")
 
 
 def _bounds(info: FieldInfo) -> str:
