@@ -225,7 +225,7 @@ class TestRecovery:
             with pytest.raises(StoreError, match="maxmemory"):
                 await batch.run()
         finally:
-            await redis.config_set("maxmemory", limits["maxmemory"])
+            await redis.config_set("maxmemory", str(limits["maxmemory"]))
         record = await inbox.read(event_id)
         assert record is not None
         assert record.status == "pending"
