@@ -327,7 +327,7 @@ class TestRecovery:
         services = services_of(store, catalog, lease_s=0 if what == "events" else 30)
         worker = Worker(services, ("live",), poll_s=POLL_S)
         ids = [await self.abandon(services, webhook(number, id=f"sub_{number}")) for number in range(3)]
-        services = worker._services = services_of(store, catalog, lease_s=30)
+        services = worker.services = services_of(store, catalog, lease_s=30)
         worked: list[object] = []
 
         async def work(*arguments: Any) -> Any:
