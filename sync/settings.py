@@ -109,12 +109,13 @@ class SyncSettings(StoreSettings):
         Raises:
             SettingsError: a name is unknown, a setting has two values, or a value has the wrong form.
         """
-        given = read(environ, cls, *(spec.settings for spec in registry.PROVIDERS.values()))
+        models = {name: spec.settings for name, spec in registry.PROVIDERS.items()}
+        given = read(environ, cls, *models.values())
         providers: dict[str, SettingsModel] = {}
         problems: list[str] = []
-        for name, spec in registry.PROVIDERS.items():
+        for name, model in models.items():
             try:
-                providers[name] = spec.settings.parse(given)
+                providers[name] = model.parse(given)
             except SettingsError as error:
                 problems += error.problems
         try:

@@ -175,7 +175,10 @@ class Relay:
         """
         async with connection.transaction():
             cursor = await connection.execute(HEADS, [WINDOW])
-            cursor = await connection.execute(LOCK, [[row[0] for row in await cursor.fetchall()]])
+            heads = [row[0] for row in await cursor.fetchall()]
+            if not heads:
+                return 0
+            cursor = await connection.execute(LOCK, [heads])
             topics = [row[0] for row in await cursor.fetchall()]
             if not topics:
                 return 0

@@ -13,6 +13,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from random import SystemRandom
+from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 
@@ -34,7 +36,7 @@ def main(environ: Mapping[str, str]) -> int:
     """Serve; return the exit status."""
     # Being told to stop is no failure, at whatever moment.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(0))
+        signal.signal(number, _leave)
     try:
         settings = from_environ.from_env(environ)
         common = settings.common
@@ -79,6 +81,10 @@ def _catalog(path: Path) -> CatalogWatcher:
         return CatalogWatcher(path)
     except CatalogError as error:
         raise SettingError(f"PLANWIRE_CATALOG: {error}") from error
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
 
 
 def _bind(settings: SimulatorSettings) -> socket.socket:

@@ -351,7 +351,7 @@ class TestClient:
             await api.aclose()
 
     async def test_a_missing_sdk_is_said_in_one_line(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(__import__("sys").modules, "paddle_billing", None)
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         environ = {"PLANWIRE_PADDLE_API_KEYS": "live:key", "PLANWIRE_CATALOG": str(EXAMPLE)}
         with pytest.raises(SdkMissingError, match=r"paddle-python-sdk is not installed: pip install") as caught:
             await bootstrap.build_services(store, SyncSettings.from_env(environ))

@@ -58,8 +58,6 @@ class Retryable(NamedTuple):
 Send = Callable[[Sequence[Publish], float], Awaitable[Answers | Retryable]]
 """Makes one attempt with some items, in at most so many seconds."""
 
-Sleep = Callable[[float], Awaitable[None]]
-
 
 def finished(coroutine: Coroutine[Any, Any, T]) -> T:
     """Return the result of a coroutine that never waits."""
@@ -111,7 +109,7 @@ async def deliver(
     items: Sequence[Publish],
     retries: Retries,
     send: Send,
-    sleep: Sleep,
+    sleep: Callable[[float], Awaitable[None]],
     now: Callable[[], float],
     chance: Callable[[], float],
 ) -> list[Outcome]:
@@ -173,7 +171,8 @@ def _note(
 def _unavailable(
     reply: Retryable, failures: int, items: Sequence[Publish], known: Sequence[Outcome | None]
 ) -> Unavailable:
-    event_ids = tuple(str(item.event_id) for item, outcome in zip(items, known, strict=True) if outcome is None)
-    if reply.is_rate:
-        return RateLimited(reply.detail, failures, event_ids, tuple(known), reply.retry_after_s or 0.0)
-    return Unavailable(reply.detail, failures, event_ids, tuple(known))
+    event_ids = [str(item.event_id) for item, outcome in zip(items, known, strict=True) if outcome is None]
+    error = (RateLimited if reply.is_rate else Unavailable)(reply.detail, failures, event_ids, known)
+    if isinstance(error, RateLimited):
+        error.retry_after_s = reply.retry_after_s or 0.0
+    return error

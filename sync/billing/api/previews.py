@@ -8,28 +8,19 @@ from dataclasses import asdict, replace
 import orjson
 
 from sync.billing.api import bodies
-from sync.billing.api.operations import (
-    CHANGE_PROBLEMS,
-    Asked,
-    BillingOperations,
-    Document,
-    changed_document,
-    operation,
-)
+from sync.billing.api.operations import CHANGE_PROBLEMS, Asked, BillingOperations, Document, changed_document, operation
 from sync.billing.domain.model import Item, Subscription
 from sync.billing.domain.preview import Preview, PreviewRequest, await_preview, difference, preview
 from sync.billing.providers import registry
 from sync.billing.providers.base import ProviderClient, ProviderPreview, ProviderRejected
 from sync.billing.services.reconcile import PATIENCE_S
 from sync.billing.services.reproject import Refresh
-from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.records import get_preview, put_preview
 from sync.billing.storage.tenants import facts_of
 from sync.core import instants
 from sync.http.openapi import VERSION, Answer
 from sync.http.parameters import PathText
 from sync.http.problem import Problem
-from sync.store.models import Snapshot
 
 BILLING_MODE = "prorated_immediately"
 """How a previewed change is billed by default."""
@@ -37,9 +28,6 @@ BILLING_MODE = "prorated_immediately"
 
 class Previews(BillingOperations):
     """The operations of previews."""
-
-    def __init__(self, services: BillingServices) -> None:
-        super().__init__(services)
 
     @operation(
         "POST",
@@ -56,7 +44,7 @@ class Previews(BillingOperations):
         items = tuple(Item(line.price_id, line.quantity or 1) for line in body.items or ())
         change = PreviewRequest(body.plan or "", body.quantity, items, body.cancel or "", body.subscription_id or "")
         snapshot = await self._services.store.read(asked.topic)
-        foreseen = self._foresee(snapshot, asked, change)
+        foreseen = preview(facts_of(snapshot), change, self._services.setting(asked.environment))
         theirs = await self._providers_preview(asked, body, foreseen, billing_mode)
         preview_id = f"pv_{secrets.token_hex(12)}"
         document: Document = {
@@ -70,7 +58,7 @@ class Previews(BillingOperations):
         if theirs is not None:
             document["provider"] = theirs.document
             if theirs.subscription is not None:
-                document["provider_differs"] = _disagreement(foreseen.body, theirs.subscription)
+                document["provider_differs"] = difference(_shown(foreseen.body), _shown(theirs.subscription))
         kept = {
             "version": snapshot.version,
             "rev": snapshot.rev,
@@ -106,7 +94,7 @@ class Previews(BillingOperations):
         rev = kept.get("rev", kept["version"])  # a build from before `rev` kept the version alone
         if snapshot.rev != rev:
             raise _stale(snapshot.version)
-        foreseen = self._foresee(snapshot, asked, change)
+        foreseen = preview(facts_of(snapshot), change, self._services.setting(asked.environment))
         client = self._client(asked, foreseen, change.cancel) if body.apply else None
         document = await self.change(
             asked,
@@ -133,9 +121,6 @@ class Previews(BillingOperations):
         cause = {"source": "app", "event_type": "preview.applied"}
         changed = await reprojection.refresh(asked.environment, asked.topic, Refresh(cause, [event]))
         return changed_document(changed.result)
-
-    def _foresee(self, snapshot: Snapshot, asked: Asked, change: PreviewRequest) -> Preview:
-        return preview(facts_of(snapshot), change, self._services.setting(asked.environment))
 
     def _client(self, asked: Asked, foreseen: Preview, cancel: str) -> ProviderClient:
         if cancel:
@@ -170,9 +155,6 @@ def _provider(foreseen: Preview) -> str:
     return foreseen.key.partition(":")[0]
 
 
-def _disagreement(ours: Subscription, theirs: Subscription) -> list[Document]:
-    """Return the items and the status that the provider's own preview has otherwise."""
-    foreseen, reported = (
-        {"items": [list(item) for item in sorted(body.items)], "status": body.status} for body in (ours, theirs)
-    )
-    return difference(foreseen, reported)
+def _shown(subscription: Subscription) -> Document:
+    """Return what the provider's preview and ours are compared by."""
+    return {"items": [list(item) for item in sorted(subscription.items)], "status": subscription.status}

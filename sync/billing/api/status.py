@@ -17,7 +17,7 @@ from sync.billing.storage.tenants import FactsError, facts_of
 from sync.core import instants
 from sync.http.openapi import VERSION, Answer
 from sync.http.parameters import LIMIT
-from sync.store.command_pipeline import CommandPipeline
+from sync.store.command_pipeline import run_commands
 
 HISTORY_MAX = 200
 """How many versions and how many events a history has: what is kept of a tenant."""
@@ -58,9 +58,7 @@ class Standing(BillingOperations):
             }
             for index, entry in enumerate(log[:limit])
         ]
-        batch = CommandPipeline(store)
-        batch.command("XREVRANGE", batch.keys.events(asked.topic), "+", "-", "COUNT", limit)
-        (entries,) = await batch.run()
+        (entries,) = await run_commands(store, ("XREVRANGE", store.keys.events(asked.topic), "+", "-", "COUNT", limit))
         return {"topic": asked.topic, "changes": changes, "events": [_event(fields) for _, fields in entries]}
 
     @operation(

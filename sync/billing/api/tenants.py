@@ -19,12 +19,13 @@ from sync.billing.api.operations import (
     asked_topic,
     changed_document,
     operation,
+    result_document,
 )
 from sync.billing.domain.model import Facts, ScheduledPlanChange
 from sync.billing.domain.scheduled_changes import ChangeRequest, plan_change, without_change
 from sync.billing.providers import registry
 from sync.billing.services.wiring import BillingServices
-from sync.billing.storage.tenants import facts_of, is_erased
+from sync.billing.storage.tenants import facts_of
 from sync.core import instants
 from sync.http.body import json_response
 from sync.http.endpoint import by, require
@@ -80,9 +81,8 @@ class Tenants(BillingOperations):
         if report.unasked and not report.asked:
             reason = next(iter(report.unasked.values()))
             raise Problem("provider_unavailable", f"the provider could not be asked: {reason}")
-        found = {"unasked": report.unasked, "drift": [entry.shown() for entry in report.drift]}
-        reason_given = {"reason": report.result.reason} if report.result.reason else {}
-        return {**changed_document(report.result), "asked": report.asked, **found, **reason_given}
+        found = {"asked": report.asked, "unasked": report.unasked, "drift": [entry.shown() for entry in report.drift]}
+        return {**changed_document(report.result), **result_document(report.result), **found}
 
     @operation(
         "POST",
@@ -150,8 +150,7 @@ class Tenants(BillingOperations):
         snapshot = await store.read(asked.topic)
         if not snapshot.version:
             raise Problem("not_found", "there is no such tenant")
-        if snapshot.private and not is_erased(snapshot):
-            facts_of(snapshot)  # raises for what billing did not write
+        facts_of(snapshot)  # raises for what billing did not write
         result = await self._services.erasure.erase(asked.environment, asked.topic, body.reason, asked.who)
         await store.wait_durable()
         return changed_document(result)

@@ -74,10 +74,7 @@ def webhook_security(spec: ProviderSpec) -> dict[str, dict[str, str]]:
 
 
 def routes(
-    services: BillingServices,
-    settings: SyncSettings,
-    count: Count = not_counted,
-    wrap: WrapWebhook | None = None,
+    services: BillingServices, settings: SyncSettings, count: Count = not_counted, wrap: WrapWebhook | None = None
 ) -> list[Route]:
     """Return one route for each provider that has signing secrets."""
     found: list[Route] = []
@@ -149,10 +146,7 @@ async def self_check(app: ASGIApp, path: str) -> None:
     Raises:
         SelfCheckError: it does not.
     """
-    headers = {
-        "Content-Type": "application/json",
-        _CHECK_HEADER: f"{_NONCE} {hashlib.sha256(_CHECK_BODY).hexdigest()}",
-    }
+    headers = {"Content-Type": "application/json", _CHECK_HEADER: f"{_NONCE} {hashlib.sha256(_CHECK_BODY).hexdigest()}"}
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://127.0.0.1") as client:
         response = await client.post(path, content=_CHECK_BODY, headers=headers)
     if response.status_code != 204:

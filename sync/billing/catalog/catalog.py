@@ -21,15 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WrapValidator,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from sync.billing.catalog import positions
@@ -129,9 +121,7 @@ _Text = Annotated[str, Field(pattern=r"\S"), _must("must be a text that is not e
 _Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 _Environment = Annotated[str, Field(pattern="^[a-z][a-z0-9_-]{0,31}$"), _must("is not an environment's name")]
 _Key = Annotated[
-    str,
-    Field(pattern="^[a-z][a-z0-9_-]{0,63}$"),
-    _must("is no key: use a-z, 0-9, _ and -, starting with a letter"),
+    str, Field(pattern="^[a-z][a-z0-9_-]{0,63}$"), _must("is no key: use a-z, 0-9, _ and -, starting with a letter")
 ]
 
 

@@ -27,27 +27,19 @@ class CatalogWatcher:
         self._path = path
         self._providers = providers
         self._mark = _mark(path)
-        self.catalog = catalog.load(path, providers)
-
-    def refresh(self) -> bool:
-        """Return whether the file was edited since it was last looked at, and `catalog` is another one now."""
-        mark = _mark(self._path)
-        if mark == self._mark:
-            return False
-        self._mark = mark
-        try:
-            changed = catalog.load(self._path, self._providers)
-        except CatalogError as error:
-            _log.error("catalog_not_reloaded", error=str(error))
-            return False
-        self.catalog, before = changed, self.catalog
-        return changed != before
+        self._catalog = catalog.load(path, providers)
 
     @property
     def current(self) -> Catalog:
-        """The catalog, after a look at the file."""
-        self.refresh()
-        return self.catalog
+        """The catalog, after a look at the file; the same object until the file is edited."""
+        mark = _mark(self._path)
+        if mark != self._mark:
+            self._mark = mark
+            try:
+                self._catalog = catalog.load(self._path, self._providers)
+            except CatalogError as error:
+                _log.error("catalog_not_reloaded", error=str(error))
+        return self._catalog
 
 
 def _mark(path: Path) -> tuple[int, int, int] | None:

@@ -12,7 +12,7 @@ import hashlib
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import orjson
@@ -55,23 +55,15 @@ def unreadable(problem: object) -> ProviderUnavailable:
 
 
 class ApiClient(ABC):
-    """The API of one environment of a provider. A subclass implements `_fetch` and the other calls.
+    """The API of one environment of a provider. A subclass sets `_fetched` and implements the calls."""
 
-    Args:
-        fetched: makes an event of a subscription (data, environment, when its request began); may raise ValueError.
-    """
+    _fetched: Callable[[object, str, int], Event]
+    """Makes an event of a subscription (data, environment, when its request began); may raise ValueError."""
 
-    def __init__(
-        self,
-        environment: str,
-        rate_limiter: RateLimiter,
-        fetched: Callable[[object, str, int], Event],
-        now_ns: Callable[[], int] = time.time_ns,
-    ) -> None:
+    def __init__(self, environment: str, rate_limiter: RateLimiter, now_ns: Callable[[], int] = time.time_ns) -> None:
         self._environment = environment
         self._rate_limiter = rate_limiter
         self._now_ns = now_ns
-        self._fetched = fetched
         self._locks = KeyedLock()
         self._waiting: dict[str, asyncio.Future[Event]] = {}
 
@@ -157,17 +149,10 @@ class ApiClient(ABC):
 
     def _read(self, data: object, began_ns: int) -> Event:
         """Return the subscription that the API answered to a request begun at `began_ns`."""
-        with readable():
+        try:
             return self._fetched(data, self._environment, began_ns)
-
-
-@contextlib.contextmanager
-def readable() -> Iterator[None]:
-    """Raise ProviderUnavailable where the block finds an answer that cannot be read (ValueError)."""
-    try:
-        yield
-    except ValueError as error:
-        raise unreadable(error) from error
+        except ValueError as error:
+            raise unreadable(error) from error
 
 
 def check_status(status: int, retry_after_s: float) -> None:

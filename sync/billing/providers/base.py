@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from sync.billing.domain.model import Event, Item, Subscription, Unparsable
@@ -32,10 +32,7 @@ class Secret:
     """One signing secret and the environment that it stands for; providers often name none in the body."""
 
     environment: str
-    value: bytes
-
-    def __repr__(self) -> str:
-        return f"Secret({self.environment!r}, ...)"
+    value: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +94,9 @@ class ProviderUnavailable(SyncError):
     """
 
     def __init__(self, reason: str, retry_s: float = 0.0) -> None:
-        super().__init__(reason, retry_s)
+        super().__init__(f"the provider could not be asked: {reason}")
         self.reason = reason
         self.retry_s = retry_s
-
-    def __str__(self) -> str:
-        return f"the provider could not be asked: {self.reason}"
 
 
 class ProviderRejected(CodedError):
@@ -258,13 +252,6 @@ class ProviderSpec:
         Raises:
             SdkMissingError: it is not installed.
         """
-        if self.sdk is None:
-            return
-        module, package = self.sdk
-        try:
-            # It is not loaded, which may take a second.
-            is_installed = importlib.util.find_spec(module) is not None
-        except ValueError:
-            is_installed = False
-        if not is_installed:
-            raise SdkMissingError(self.name, package)
+        # The SDK is not loaded, which may take a second.
+        if self.sdk is not None and importlib.util.find_spec(self.sdk[0]) is None:
+            raise SdkMissingError(self.name, self.sdk[1])

@@ -1,16 +1,13 @@
-"""What parsing has in common for all providers: the envelope of an event, ids, items, entries of lists. Pure."""
+"""What parsing has in common for all providers: ids, items, what an event carries. Pure."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeGuard
 
-import orjson
-
-from sync.billing.domain.model import Event, Item, Subscription, Unparsable
+from sync.billing.domain.model import Event, Item, Subscription
 
 ITEMS_MAX = 1000
 QUANTITY_MAX = 1_000_000_000
@@ -19,33 +16,6 @@ LISTED = "listed"
 """Last word of the type of an event that no provider sent: an entry of its list of subscriptions."""
 
 _ID = re.compile(r"[\x21-\x7e]{1,200}")
-
-
-def parse_event(
-    body: bytes, id_field: str, type_field: str, read: Callable[[dict[str, Any], str, str], Event]
-) -> Event | Unparsable:
-    """Return what `read` makes of the JSON object in `body`, its id and its type. Never raises.
-
-    Args:
-        id_field: where the event's id is; a body without one gets an id derived from its bytes.
-        read: may raise ValueError with the reason why it cannot be read.
-    """
-    derived_id = f"body_{hashlib.sha256(body).hexdigest()[:32]}"
-    try:
-        envelope = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return Unparsable(derived_id, "", "the body is not JSON")
-    if not isinstance(envelope, dict):
-        return Unparsable(derived_id, "", "the body is not a JSON object")
-    event_id, kind = envelope.get(id_field), envelope.get(type_field)
-    if not is_id(event_id):
-        return Unparsable(derived_id, "", f"{id_field} is missing or not an id")
-    if not is_id(kind):
-        return Unparsable(event_id, "", f"{type_field} is missing or not a name")
-    try:
-        return read(envelope, event_id, kind)
-    except ValueError as error:
-        return Unparsable(event_id, kind, str(error))
 
 
 def with_subscription(event: Event, subscription: Subscription, metadata: object) -> Event:

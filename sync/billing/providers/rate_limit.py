@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from sync.billing.providers.base import ProviderUnavailable
-from sync.store.command_pipeline import CommandPipeline, Script
+from sync.store.command_pipeline import CommandPipeline, Script, run_commands
 from sync.store.store import Store
 
 BURST = 20
@@ -23,32 +24,56 @@ RESERVE = 5
 _TAKE = Script.load("sync.billing.storage", "token_bucket")
 
 
-class LocalRateLimiter:
-    """Calls per second of this process, with a burst."""
+class _TokenBucket(ABC):
+    """Calls per second, with a burst."""
 
-    def __init__(self, rate_per_s: float, burst: int = BURST, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, rate_per_s: float, burst: int) -> None:
         self._rate = rate_per_s
         self._burst = burst
+
+    @abstractmethod
+    async def _take(self, wanted: int, patience_s: float) -> tuple[str, float]:
+        """Take a token where there will be `wanted` within `patience_s`. Return what became of it, and seconds.
+
+        `taken`: seconds until the call may be made; `used_up` and `closed` (paused): seconds until one may be taken.
+        """
+
+    async def acquire(self, patience_s: float, *, background: bool = False) -> None:
+        """Return when one call may be made."""
+        wanted = 1 + (min(RESERVE, self._burst - 1) if background else 0)
+        what, seconds = await self._take(wanted, patience_s)
+        if what == "closed":
+            # Regardless of patience: a caller that can wait for minutes retries, and the others have no time to lose.
+            raise ProviderUnavailable(f"not asked for another {seconds:.1f} s after it failed", seconds)
+        if what == "used_up":
+            raise ProviderUnavailable(f"the rate budget is used up for another {seconds:.1f} s", seconds)
+        if seconds > 0:
+            await asyncio.sleep(seconds)
+
+
+class LocalRateLimiter(_TokenBucket):
+    """The calls of this process."""
+
+    def __init__(self, rate_per_s: float, burst: int = BURST, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(rate_per_s, burst)
         self._clock = clock
         self._tokens = float(burst)
         self._at = clock()
         self._paused_until = {"away": 0.0, "throttled": 0.0}
 
-    async def acquire(self, patience_s: float, *, background: bool = False) -> None:
-        """Return when one call may be made."""
+    async def _take(self, wanted: int, patience_s: float) -> tuple[str, float]:
         now = self._clock()
         paused_s = max(self._paused_until.values()) - now
         if paused_s > 0:
-            raise _paused(paused_s)
+            return "closed", paused_s
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
-        wait_s = max(0.0, (_wanted(self._burst, background) - self._tokens) / self._rate)
+        wait_s = max(0.0, (wanted - self._tokens) / self._rate)
         if wait_s > patience_s:
-            raise _used_up(wait_s)
+            return "used_up", wait_s
         # Taken before the wait, so that the next caller waits behind this one.
         self._tokens -= 1
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
+        return "taken", wait_s
 
     async def pause(self, seconds: float, *, throttled: bool = False) -> None:
         """Let nobody call for so long."""
@@ -60,60 +85,33 @@ class LocalRateLimiter:
         self._paused_until["away"] = 0.0
 
 
-class RedisRateLimiter:
-    """Calls per second of all processes together, for one provider's environment."""
+class RedisRateLimiter(_TokenBucket):
+    """The calls of all processes together, for one provider's environment."""
 
     def __init__(self, store: Store, provider: str, environment: str, rate_per_s: float, burst: int = BURST) -> None:
+        super().__init__(rate_per_s, burst)
         self._store = store
         names = ("tokens", "away", "throttled")
         self._keys = [store.keys.budget(environment, provider, name) for name in names]
-        self._rate = rate_per_s
-        self._burst = burst
         self._may_be_paused = True
 
-    async def acquire(self, patience_s: float, *, background: bool = False) -> None:
-        """Return when one call may be made."""
+    async def _take(self, wanted: int, patience_s: float) -> tuple[str, float]:
         batch = CommandPipeline(self._store)
-        wanted = _wanted(self._burst, background)
         batch.script(_TAKE, self._keys, str(self._rate), self._burst, wanted, int(patience_s * 1_000_000))
         ((what, us),) = await batch.run()
-        seconds = int(us) / 1_000_000
-        if what == b"closed":
-            raise _paused(seconds)
-        if what == b"used_up":
-            raise _used_up(seconds)
-        if seconds > 0:
-            await asyncio.sleep(seconds)
+        return what.decode(), int(us) / 1_000_000
 
     async def pause(self, seconds: float, *, throttled: bool = False) -> None:
         """Let nobody call for so long, in any process."""
         _, away, told = self._keys
         key, milliseconds = told if throttled else away, max(1, int(seconds * 1000))
         self._may_be_paused = True
-        batch = CommandPipeline(self._store)
-        batch.command("SET", key, "1", "PX", milliseconds, "NX")
-        batch.command("PEXPIRE", key, milliseconds, "GT")
-        await batch.run()
+        await run_commands(
+            self._store, ("SET", key, "1", "PX", milliseconds, "NX"), ("PEXPIRE", key, milliseconds, "GT")
+        )
 
     async def resume(self) -> None:
         """Let every process call again, unless the provider itself said when."""
-        if not self._may_be_paused:
-            return  # a pause by another process ends by that process or by time: no round trip for each answer
-        self._may_be_paused = False
-        batch = CommandPipeline(self._store)
-        batch.command("DEL", self._keys[1])
-        await batch.run()
-
-
-def _wanted(burst: int, background: bool) -> int:
-    """How many tokens there must be to take one."""
-    return 1 + (min(RESERVE, burst - 1) if background else 0)
-
-
-def _paused(seconds: float) -> ProviderUnavailable:
-    # Regardless of patience: a caller that can wait for minutes retries, and the others have no time to lose.
-    return ProviderUnavailable(f"not asked for another {seconds:.1f} s after it failed", seconds)
-
-
-def _used_up(seconds: float) -> ProviderUnavailable:
-    return ProviderUnavailable(f"the rate budget is used up for another {seconds:.1f} s", seconds)
+        if self._may_be_paused:  # a pause by another process ends by that process or by time: no round trip per answer
+            self._may_be_paused = False
+            await run_commands(self._store, ("DEL", self._keys[1]))

@@ -24,7 +24,6 @@ _PATH_SHOWN = 80
 """Characters of the path to a number that is refused. The number itself is not told: reasons are logged."""
 
 
-@dataclasses.dataclass(eq=False, repr=False)
 class DocumentError(ValueError):
     """The value cannot be published.
 
@@ -33,8 +32,10 @@ class DocumentError(ValueError):
         detail: what is wrong and what to do, for people.
     """
 
-    code: str
-    detail: str
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = detail
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"
@@ -77,9 +78,8 @@ def check(part: Part, value: object, max_depth: int = NESTING_MAX) -> bool:
     except _TooDeep:
         raise DocumentError("state_too_deep", f"{part} may be nested {max_depth} deep") from None
     except _Unsafe as unsafe:
-        (number,) = unsafe.args
-        where = f"{part} at {_path_to(number, value, '')[:_PATH_SHOWN]!r}"
-        raise DocumentError("number_unsafe", f"{where} {_explain(part, number)}") from None
+        where = f"{part} at {_path_to(unsafe.number, value, '')[:_PATH_SHOWN]!r}"
+        raise DocumentError("number_unsafe", f"{where} {_explain(part, unsafe.number)}") from None
 
 
 class _TooDeep(Exception):
@@ -87,7 +87,11 @@ class _TooDeep(Exception):
 
 
 class _Unsafe(Exception):
-    """Its argument is a number that not every reader would read as what it is."""
+    """`number`: one that not every reader would read as what it is."""
+
+    def __init__(self, number: int | float) -> None:
+        super().__init__()
+        self.number = number
 
 
 def _scan(values: Iterable[Any], levels: int, least: int, most: int) -> bool:

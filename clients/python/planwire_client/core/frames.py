@@ -11,9 +11,25 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Annotated, NamedTuple, TypeVar, get_args
 
-from planwire_client.core import fields
-from planwire_client.core.fields import cut, integer, reader, words, writer
-from planwire_client.core.limits import CLIENT_MAX_CHARS, REASON_MAX_CHARS, TIMEOUT_MAX_MS
+from planwire_client.core.fields import (
+    Flag,
+    Integer,
+    JsonObject,
+    Milliseconds,
+    Rule,
+    Share,
+    State,
+    Text,
+    TopicName,
+    Version,
+    Versions,
+    cut,
+    integer,
+    reader,
+    words,
+    writer,
+)
+from planwire_client.core.limits import CLIENT_MAX_CHARS, REASON_MAX_CHARS, TIMEOUT_DEFAULT_MS, TIMEOUT_MAX_MS
 
 F = TypeVar("F")
 
@@ -40,51 +56,51 @@ class CloseCode(IntEnum):
 class Hello(NamedTuple):
     """The first frame: who, which topics, and which version of each is held."""
 
-    token: fields.Text
-    topics: fields.Versions = MappingProxyType({})
+    token: Text
+    topics: Versions = MappingProxyType({})
     client: Annotated[str, cut(CLIENT_MAX_CHARS)] = ""
 
 
 class Subscribe(NamedTuple):
     """One more topic; for a topic already held, a wish to be greeted anew."""
 
-    topic: fields.TopicName
-    version: fields.Version = 0
+    topic: TopicName
+    version: Version = 0
 
 
 class Unsubscribe(NamedTuple):
     """No more of this topic."""
 
-    topic: fields.TopicName
+    topic: TopicName
 
 
 class Ack(NamedTuple):
     """The listeners ran with this version."""
 
-    topic: fields.TopicName
-    version: fields.Version
+    topic: TopicName
+    version: Version
 
 
 class Nack(NamedTuple):
     """This version could not be used."""
 
-    topic: fields.TopicName
-    version: fields.Version
+    topic: TopicName
+    version: Version
     reason: Annotated[str, cut(REASON_MAX_CHARS)] = ""
 
 
 class Expect(NamedTuple):
     """Something newer than `after` is awaited."""
 
-    topic: fields.TopicName
-    after: fields.Version = 0
-    timeout_ms: Annotated[int, integer(1, TIMEOUT_MAX_MS)] = 30_000
+    topic: TopicName
+    after: Version = 0
+    timeout_ms: Annotated[int, integer(1, TIMEOUT_MAX_MS)] = TIMEOUT_DEFAULT_MS
 
 
 class Token(NamedTuple):
     """A fresh token for the same subject."""
 
-    token: fields.Text
+    token: Text
 
 
 # Frames to the client.
@@ -93,23 +109,23 @@ class Token(NamedTuple):
 class Backoff(NamedTuple):
     """The bounds of a client's back-off."""
 
-    min_ms: fields.Integer
-    max_ms: fields.Integer
+    min_ms: Integer
+    max_ms: Integer
 
 
 class AckRule(NamedTuple):
     """Which share of versions to ack, and within how long."""
 
-    share: fields.Share
-    after_ms: fields.Milliseconds
+    share: Share
+    after_ms: Milliseconds
 
 
 class Welcome(NamedTuple):
     """The hello was accepted."""
 
-    session: fields.Text
-    heartbeat_ms: fields.Integer
-    fresh: fields.Flag
+    session: Text
+    heartbeat_ms: Integer
+    fresh: Flag
     token_expires_at: Annotated[int, integer(description="Unix seconds.")]
     reconnect: Backoff
     ack: AckRule
@@ -118,9 +134,9 @@ class Welcome(NamedTuple):
 class AckPolicy(NamedTuple):
     """The rule for acks of one topic, from now on."""
 
-    topic: fields.TopicName
-    share: fields.Share
-    after_ms: fields.Milliseconds
+    topic: TopicName
+    share: Share
+    after_ms: Milliseconds
 
 
 _RESET = {"const": True, "description": "The store lost newer state: a lower version holds.", "type": "boolean"}
@@ -129,71 +145,71 @@ _RESET = {"const": True, "description": "The store lost newer state: a lower ver
 class Snapshot(NamedTuple):
     """The newest state of a topic, whole."""
 
-    topic: fields.TopicName
-    version: fields.Version
-    state: fields.State
-    reset: Annotated[bool, fields.Rule(lambda value, name: bool(value), _RESET)] = False
-    cause: fields.JsonObject | None = None
+    topic: TopicName
+    version: Version
+    state: State
+    reset: Annotated[bool, Rule(lambda value, name: bool(value), _RESET)] = False
+    cause: JsonObject | None = None
 
 
 class Patch(NamedTuple):
     """The change from `base` to `version` as an RFC 7396 merge patch."""
 
-    topic: fields.TopicName
-    base: fields.Version
-    version: fields.Version
-    patch: fields.JsonObject
-    cause: fields.JsonObject | None = None
+    topic: TopicName
+    base: Version
+    version: Version
+    patch: JsonObject
+    cause: JsonObject | None = None
 
 
 class Current(NamedTuple):
     """What is held is the newest."""
 
-    topic: fields.TopicName
-    version: fields.Version
+    topic: TopicName
+    version: Version
 
 
 class Pending(NamedTuple):
     """Nothing newer yet; it is being looked for."""
 
-    topic: fields.TopicName
-    after: fields.Version
+    topic: TopicName
+    after: Version
 
 
 class Expired(NamedTuple):
     """Nothing newer came in time."""
 
-    topic: fields.TopicName
-    after: fields.Version
+    topic: TopicName
+    after: Version
 
 
 class Heartbeat(NamedTuple):
     """Sign of life; `verified_at` is when the bus was last proved to deliver, `at` is now. Microseconds since 1970."""
 
-    at: fields.Integer
-    fresh: fields.Flag
-    verified_at: fields.Integer
+    at: Integer
+    fresh: Flag
+    verified_at: Integer
 
 
 class Gone(NamedTuple):
     """The gateway has ended the subscription."""
 
-    topic: fields.TopicName
+    topic: TopicName
     reason: Annotated[str, words("revoked", "expired", "erased")]
 
 
 class Error(NamedTuple):
     """Something was refused; `code` is stable."""
 
-    code: fields.Text
-    message: fields.Text
-    topic: fields.TopicName | None = None
+    code: Text
+    message: Text
+    topic: TopicName | None = None
 
 
 class Bye(NamedTuple):
     """This gateway is stopping: come back in random(0..reconnect_ms)."""
 
-    reconnect_ms: fields.Milliseconds
+    reconnect_ms: Milliseconds
 
 
 Inbound = Hello | Subscribe | Unsubscribe | Ack | Nack | Expect | Token

@@ -20,13 +20,7 @@ import orjson
 from planwire_client.core.topic import LIVE
 from sync.billing.domain.model import Event, Item
 from sync.billing.providers import api_client
-from sync.billing.providers.base import (
-    ProviderEvent,
-    ProviderPreview,
-    ProviderRejected,
-    RateLimiter,
-    SubscriptionPage,
-)
+from sync.billing.providers.base import ProviderEvent, ProviderPreview, ProviderRejected, RateLimiter, SubscriptionPage
 from sync.billing.providers.paddle.webhooks import LISTED_TYPE, fetched, read_preview
 from sync.core import instants
 
@@ -51,6 +45,8 @@ _SILENT = logging.Logger("paddle_billing", logging.CRITICAL + 1)
 class PaddleClient(api_client.ApiClient):
     """One environment of Paddle, asked with one API key. `base_url` "" is Paddle's own for the environment."""
 
+    _fetched = staticmethod(fetched)
+
     def __init__(
         self,
         environment: str,
@@ -64,7 +60,7 @@ class PaddleClient(api_client.ApiClient):
         # Only here: without API keys the SDK, with its 900 modules, need not be installed nor loaded.
         from paddle_billing import Client, Options
 
-        super().__init__(environment, rate_limiter, fetched, now_ns)
+        super().__init__(environment, rate_limiter, now_ns)
         where = SimpleNamespace(base_url=base_url or (LIVE_URL if environment == LIVE else SANDBOX_URL))
         options = Options(environment=where)
         self._connect: Callable[[], Client] = lambda: Client(
@@ -112,8 +108,10 @@ class PaddleClient(api_client.ApiClient):
             data = (await self._ask(patience_s, lambda client: client.patch_raw(path, payload)))["data"]
         if not isinstance(data, dict):
             raise api_client.unreadable("data is not an object")
-        with api_client.readable():
+        try:
             return read_preview(data, subscription_id)
+        except ValueError as error:
+            raise api_client.unreadable(error) from error
 
     async def events(self, after: str, since_ns: int, patience_s: float) -> tuple[Sequence[ProviderEvent], bool]:
         """Return one page of Paddle's events behind `after`, or else since an instant, and whether more follow.

@@ -61,6 +61,8 @@ _TYPES = {f"types[{index}]": name for index, name in enumerate(EVENT_TYPES)}
 class StripeClient(api_client.ApiClient):
     """One environment of Stripe, asked with one API key. `base_url` "" is Stripe's own."""
 
+    _fetched = staticmethod(fetched)
+
     def __init__(
         self,
         environment: str,
@@ -70,7 +72,7 @@ class StripeClient(api_client.ApiClient):
         *,
         timeout_s: float = api_client.TIMEOUT_S,
     ) -> None:
-        super().__init__(environment, rate_limiter, fetched)
+        super().__init__(environment, rate_limiter)
         self._http = httpx2.AsyncClient(
             base_url=base_url or URL,
             headers={"Authorization": f"Bearer {key}", "Stripe-Version": VERSION},
@@ -143,15 +145,14 @@ class StripeClient(api_client.ApiClient):
             if after:
                 try:
                     page = await self._list("/v1/events", patience_s, _TYPES | {"ending_before": after})
+                    return _events(page), bool(page.get("has_more"))
                 except ProviderRejected as error:
                     if error.code != "not_found":
                         raise
-                else:
-                    return _events(page), bool(page.get("has_more"))
             return await self._oldest(since_ns, patience_s)
 
     async def _oldest(self, since_ns: int, patience_s: float) -> tuple[Sequence[ProviderEvent], bool]:
-        """The oldest page since an instant, by going back through all newer ones, FIRST_PAGES_MAX at most."""
+        """Return the oldest page since an instant, by going back through all newer ones, FIRST_PAGES_MAX at most."""
         query = _TYPES | {"created[gte]": str(since_ns // 1_000_000_000)}
         page = await self._list("/v1/events", patience_s, query)
         newer = False
@@ -188,19 +189,18 @@ class StripeClient(api_client.ApiClient):
             return data
         items: list[Any] = []
         query = {"subscription": str(data.get("id"))}
-        has_more = True
-        while has_more and len(items) <= ITEMS_MAX:
+        while len(items) <= ITEMS_MAX:
             page = await self._list("/v1/subscription_items", patience_s, query, background=False)
             items += page["data"]
-            has_more = bool(page.get("has_more") and page["data"])
-            if has_more:
-                query["starting_after"] = _last_id(page)
+            if not page.get("has_more") or not page["data"]:
+                break
+            query["starting_after"] = _last_id(page)
         return {**data, "items": {**data["items"], "data": items, "has_more": False}}
 
     async def _lines(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, patience_s: float
     ) -> tuple[int, Any, dict[str, str]]:
-        """When and as what the subscription was read, and the form fields that make its items into `items`."""
+        """Return when and as what the subscription was read, and the form fields that make its items into `items`."""
         if billing_mode not in PRORATIONS:
             raise ProviderRejected(
                 "billing_mode_unsupported", f"Stripe does not bill {billing_mode}: use {', '.join(PRORATIONS)}"
@@ -289,7 +289,7 @@ def _last_id(page: Mapping[str, Any]) -> str:
 
 
 def _differences(present: Sequence[Any], wanted: Sequence[Item]) -> dict[str, str]:
-    """The form fields, behind `items`, that make the present items into the wanted ones; none where they are.
+    """Return the form fields, behind `items`, that make the present items into the wanted ones; none where they are.
 
     An item whose price goes takes over the first price that comes, so that a plan that changes stays one item.
     """

@@ -23,15 +23,15 @@ def test_it_follows_edits_and_survives_bad_ones(tmp_path: Path) -> None:
     write(path, PLAN.format("One"))
     catalog_watcher = CatalogWatcher(path)
     first = catalog_watcher.current
-    assert catalog_watcher.refresh() is False
     assert catalog_watcher.current is first
 
     write(path, PLAN.format("Two"))
-    assert catalog_watcher.refresh() is True
-    assert catalog_watcher.current.default.name == "Two"
+    second = catalog_watcher.current
+    assert second != first
+    assert second.default.name == "Two"
 
     write(path, "# the same\n" + PLAN.format("Two"))
-    assert catalog_watcher.refresh() is False
+    assert catalog_watcher.current == second
 
     write(path, "[plans")
     assert catalog_watcher.current.default.name == "Two"
