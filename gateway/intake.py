@@ -90,5 +90,5 @@ async def open_intake(environ: Mapping[str, str], store: Store) -> AsyncIterator
         hydrating = hydration(store, settings)
         if hydrating is not None:
             stack.push_async_callback(hydrating.aclose)
-        backlog = Backlog(store, map(services.environment, settings.environments))
+        backlog = Backlog(store, settings.environments)
         yield Intake(settings, services, backlog, hydrating)

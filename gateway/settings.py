@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from gateway.auth import addresses, origins
 from gateway.auth.addresses import Network, parse_network
@@ -100,7 +99,7 @@ def _console_tokens(text: str) -> str:
 class GatewaySettings(StoreSettings):
     """The gateway's configuration, frozen. `port` is read from `PORT`, every other field `x` from `PLANWIRE_X`."""
 
-    model_config = SettingsConfigDict(validate_default=False)  # the validators read the environment's text
+    model_config = ConfigDict(validate_default=False)  # the validators read the environment's text
     error = SettingsError
 
     # Addresses and switches

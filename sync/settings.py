@@ -109,13 +109,12 @@ class SyncSettings(StoreSettings):
         Raises:
             SettingsError: a name is unknown, a setting has two values, or a value has the wrong form.
         """
-        models = {name: spec.settings for name, spec in registry.PROVIDERS.items()}
-        given = read(environ, cls, *models.values())
+        given = read(environ, cls, *(spec.settings for spec in registry.PROVIDERS.values()))
         providers: dict[str, SettingsModel] = {}
         problems: list[str] = []
-        for name, model in models.items():
+        for name, spec in registry.PROVIDERS.items():
             try:
-                providers[name] = model.parse(given)
+                providers[name] = spec.settings.parse(given)
             except SettingsError as error:
                 problems += error.problems
         try:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -54,36 +55,30 @@ PROVIDER_PAUSE_S = 30.0
 _log = structlog.get_logger("sync.worker")
 
 
+@dataclass(eq=False)
 class Worker:
-    """The background work of some environments. `run` owns every task."""
+    """The background work of some environments. `run` owns every task.
 
-    def __init__(
-        self,
-        services: BillingServices,
-        environments: tuple[str, ...],
-        *,
-        poll_s: float = POLL_S,
-        hydration: Hydration | None = None,
-        alive_file: Path | None = None,
-    ) -> None:
-        """Work with `services` for `environments`.
+    Attributes:
+        services: billing on one store.
+        environments: names.
+        poll_s: mean time after which an idle loop looks again.
+        hydration: fills topics from the application's backend, if it has been named.
+        alive_file: is touched every ALIVE_S.
+    """
 
-        Args:
-            services: billing on one store.
-            environments: names.
-            poll_s: mean time after which an idle loop looks again.
-            hydration: fills topics from the application's backend, if it has been named.
-            alive_file: is touched every ALIVE_S.
-        """
-        self._services = services
-        self._environments = environments
-        self._hydration = hydration
-        self._alive_file = alive_file
-        self._reconciliation = services.reconciliation
-        self._supervisor = Supervisor(poll_s, StoreError)
-        self._requests = reconcile_requests(services.store)
+    services: BillingServices
+    environments: tuple[str, ...]
+    poll_s: float = POLL_S
+    hydration: Hydration | None = None
+    alive_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        self._reconciliation = self.services.reconciliation
+        self._supervisor = Supervisor(self.poll_s, StoreError)
+        self._requests = reconcile_requests(self.services.store)
         self._lost: dict[str, dict[str, Due]] = {}
-        self._sweeps = CatalogSweeps(services, environments, self._supervisor)
+        self._sweeps = CatalogSweeps(self.services, self.environments, self._supervisor)
 
     def stop(self) -> None:
         """Let `run` return after the work at hand; what was claimed besides is given back."""
@@ -93,30 +88,30 @@ class Worker:
         """Work until `stop`. A store that is away is waited for."""
         every = self._supervisor.every
         loops = {"catalog": every("catalog", None, self._sweeps.step), "reconcile": self._comparisons()}
-        for environment in self._environments:
+        for environment in self.environments:
             loops[f"inbox {environment}"] = self._inbox(environment)
             loops[f"timers {environment}"] = self._timers(environment)
             if self._reconciliation.can_ask(environment):
                 loops[f"audits {environment}"] = self._audits(environment)
-        for provider, environment in self._services.clients:
+        for provider, environment in self.services.clients:
             loops[f"catch-up {provider} {environment}"] = self._catch_up(provider, environment)
-        if self._alive_file is not None:
-            loops["alive"] = every("alive", ALIVE_S, partial(_touch_or_log, self._alive_file))
-        if self._hydration is not None:
-            loops["hydration"] = self._hydration.run(self._supervisor)
+        if self.alive_file is not None:
+            loops["alive"] = every("alive", ALIVE_S, partial(_touch_or_log, self.alive_file))
+        if self.hydration is not None:
+            loops["hydration"] = self.hydration.run(self._supervisor)
         async with asyncio.TaskGroup() as group:
             for name, loop in loops.items():
                 group.create_task(loop, name=name)
 
     async def _inbox(self, environment: str) -> None:
-        retries = InboxRetries(self._services, environment)
+        retries = InboxRetries(self.services, environment)
         await self._supervisor.loop(
             "inbox", retries, retries.handle, lambda record: record.event_id, failed=retries.failed
         )
 
     async def _timers(self, environment: str) -> None:
-        timers = self._services.environment(environment).timers
-        await self._supervisor.loop("timers", timers, partial(self._services.wakeup.fire, environment), _topic)
+        timers = self.services.environment(environment).timers
+        await self._supervisor.loop("timers", timers, partial(self.services.wakeup.fire, environment), _topic)
 
     async def _comparisons(self) -> None:
         """Compare the tenants for which it was requested: by gateways, and for events whose provider was away."""
@@ -125,10 +120,10 @@ class Worker:
     async def _compare(self, due: Due) -> None:
         topic = Topic.parse(due.topic)
         # Other topics have no provider, or another worker works for their environment.
-        is_ours = topic.kind == TENANT_KIND and topic.env in self._environments
+        is_ours = topic.kind == TENANT_KIND and topic.env in self.environments
         if not is_ours or not self._reconciliation.can_ask(topic.env):
-            if self._hydration is not None and self._hydration.serves(due.topic):
-                await self._hydration.compare(due.topic)
+            if self.hydration is not None and self.hydration.serves(due.topic):
+                await self.hydration.compare(due.topic)
             await self._requests.ack(due)
         elif await self._reconciliation.is_lost(due.topic):
             self._lost.setdefault(topic.env, {})[topic.id] = due
@@ -152,12 +147,12 @@ class Worker:
 
     async def _audits(self, environment: str) -> None:
         """Compare every tenant with its provider within AUDIT_EVERY_S, evenly spread."""
-        known = self._services.environment(environment)
+        known = self.services.environment(environment)
         is_planned = False
 
         async def plan(topic: str) -> bool:
-            batch = CommandPipeline(self._services.store)
-            known.plan_audit(batch, topic, self._services.now_us)
+            batch = CommandPipeline(self.services.store)
+            known.plan_audit(batch, topic, self.services.now_us)
             await batch.run()
             return not self._supervisor.stopped.is_set()
 
@@ -169,14 +164,14 @@ class Worker:
         async def audit(due: Due) -> None:
             reconcile = self._reconciliation.reconcile
             await reconcile(environment, due.topic, "audit", BACKGROUND_PATIENCE_S, background=True)
-            await known.audits.ack(due, self._services.now_us + AUDIT_EVERY_S * 1_000_000)
+            await known.audits.ack(due, self.services.now_us + AUDIT_EVERY_S * 1_000_000)
 
         await self._supervisor.loop("audits", known.audits, audit, _topic, batch=1, after=plan_once)
 
     async def _catch_up(self, provider: str, environment: str) -> None:
         """Read on in the provider's events, at the start and every CATCH_UP_S."""
-        client = self._services.clients[provider, environment]
-        catch_up = CatchUp(self._services, provider, environment, client)
+        client = self.services.clients[provider, environment]
+        catch_up = CatchUp(self.services, provider, environment, client)
 
         async def run() -> None:
             try:

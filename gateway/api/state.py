@@ -21,7 +21,6 @@ from sync.http.fields import TIME, TOPIC_PATTERN, Model
 from sync.http.openapi import VERSION, Answer, Operation
 from sync.http.parameters import Header, QueryInteger
 from sync.http.problem import Problem
-from sync.store import hydration_requests
 from sync.store.models import Snapshot
 
 LOOK_S, LOOK_MAX_S = 0.05, 1.0
@@ -85,7 +84,7 @@ class States:
         snapshot = await node.store.read(topic)
         is_unhydrated = not snapshot.version and bool(node.settings.source_url)
         if is_unhydrated:
-            await hydration_requests.want(node.store, [topic])
+            await node.store.request(node.store.keys.hydrate, [topic])
         if wait_s and (snapshot.version < wanted or is_unhydrated):
             with self._readers.hold(claims.sub), node.hub.reader(topic) as live:
                 if wanted:
@@ -130,7 +129,7 @@ async def _hydrated(node: Node, live: LiveTopic, topic: str, timeout_s: float) -
     until = time.monotonic() + timeout_s
     look_s = LOOK_S
     while (left_s := until - time.monotonic()) > 0:
-        if await live.newer_than(0, min(look_s, left_s)) or await hydration_requests.is_absent(node.store, topic):
+        if await live.newer_than(0, min(look_s, left_s)) or await node.store.is_absent(topic):
             return
         look_s = min(look_s * 2, LOOK_MAX_S)
 

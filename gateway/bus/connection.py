@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import hiredis
 import structlog
 
 from sync.store.models import StoreError
 from sync.store.redis.connect import CONNECT_TIMEOUT_S
-from sync.store.redis.pubsub import Bus
 from sync.store.redis.slots import slot_of
+
+if TYPE_CHECKING:
+    from gateway.bus.subscriber import BusSubscriber
 
 log = structlog.get_logger()
 
@@ -53,35 +55,6 @@ class _RespProtocol(asyncio.Protocol):
             self._lost.set_result(None)
 
 
-class ShardOwner(Protocol):
-    """The subscriber that a connection belongs to. Its methods are called on the event loop and return at once."""
-
-    @property
-    def bus(self) -> Bus:
-        """Where the shards are."""
-
-    def on_message(self, channel: bytes, payload: bytes) -> None:
-        """Take a message."""
-
-    def channels_of(self, connection: ShardConnection) -> list[bytes]:
-        """Return every channel that belongs to the connection's shard."""
-
-    def doubt(self) -> None:
-        """Have the layout read again."""
-
-    def confirmed(self, connection: ShardConnection, channel: bytes) -> None:
-        """The shard's server has subscribed the channel."""
-
-    def unsubscribed(self, connection: ShardConnection, channel: bytes) -> None:
-        """The shard's server has unsubscribed the channel unasked."""
-
-    def moved(self, connection: ShardConnection, where: str) -> None:
-        """The shard's server has answered MOVED, with `where` as `SLOT HOST:PORT`."""
-
-    def connection_lost(self, connection: ShardConnection) -> None:
-        """The connection has ended."""
-
-
 class ShardConnection:
     """The connection to one shard.
 
@@ -90,13 +63,13 @@ class ShardConnection:
         pending: channels that were asked for here and are not confirmed.
     """
 
-    def __init__(self, owner: ShardOwner, shard: str, is_sharded: bool) -> None:
-        """Belong to `owner`; `run` connects. `is_sharded`: the store is a Cluster."""
+    def __init__(self, owner: BusSubscriber, shard: str) -> None:
+        """Belong to `owner`; `run` connects."""
         self.shard = shard
         self.pending: dict[bytes, None] = {}
         self._owner = owner
-        self._is_sharded = is_sharded
-        head = b"s" if is_sharded else b""
+        self._is_sharded = owner.bus.is_sharded
+        head = b"s" if self._is_sharded else b""
         self._message, self._subscribed = head + b"message", head + b"subscribe"
         self._unsubscribed = head + b"unsubscribe"
         self._on_message = owner.on_message
@@ -121,10 +94,9 @@ class ShardConnection:
         while True:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    await self._connect()
+                    lost = await self._connect()
                 connected_at = time.monotonic()
-                assert self._lost is not None
-                await self._lost
+                await lost
                 log.warning("feed_lost", shard=self.shard)
                 if time.monotonic() - connected_at > RECONNECT_MAX_S:
                     delay_s = RECONNECT_MIN_S  # not for a server that hangs up at once
@@ -136,22 +108,21 @@ class ShardConnection:
             await asyncio.sleep(random.uniform(0, delay_s))  # noqa: S311 - jitter
             delay_s = min(RECONNECT_MAX_S, delay_s * 2)
 
-    async def _connect(self) -> None:
+    async def _connect(self) -> asyncio.Future[None]:
+        """Return what is done when the connection is lost."""
         where = await self._owner.bus.endpoint(self.shard)
         loop = asyncio.get_running_loop()
         lost: asyncio.Future[None] = loop.create_future()
-
-        def factory() -> _RespProtocol:
-            return _RespProtocol(self._reply, lost)
-
+        protocol = _RespProtocol(self._reply, lost)
         if where.path is not None:
-            transport, _ = await loop.create_unix_connection(factory, where.path)
+            transport, _ = await loop.create_unix_connection(lambda: protocol, where.path)
         else:
-            transport, _ = await loop.create_connection(factory, where.host, where.port, ssl=where.tls)
+            transport, _ = await loop.create_connection(lambda: protocol, where.host, where.port, ssl=where.tls)
         self._lost, self._transport = lost, transport
         self._log_in(transport, where.username, where.password)
         for channel in self._owner.channels_of(self):
             self.ask(channel)
+        return lost
 
     def _log_in(self, transport: asyncio.WriteTransport, username: str | None, password: str | None) -> None:
         self._logins = []
@@ -180,10 +151,6 @@ class ShardConnection:
             asyncio.get_running_loop().call_soon(self._flush)
         self._asked[channel] = None
 
-    def forget(self, channel: bytes) -> None:
-        """Expect no confirmation of `channel`: it was asked for elsewhere."""
-        self.pending.pop(channel, None)
-
     def drop(self, channel: bytes) -> None:
         """Unsubscribe `channel`."""
         self._asked.pop(channel, None)
@@ -208,7 +175,7 @@ class ShardConnection:
                 slots.setdefault(slot_of(channel), []).append(channel)
             commands = [(b"SSUBSCRIBE", *together) for together in slots.values()]
         else:
-            commands = [(b"SUBSCRIBE", *batch) for batch in _batches(channels, BATCH)]
+            commands = [(b"SUBSCRIBE", *channels[start : start + BATCH]) for start in range(0, len(channels), BATCH)]
         self._write(b"".join(map(_pack, commands)))
 
     def _reply(self, reply: Any) -> None:
@@ -251,8 +218,3 @@ class ShardConnection:
 def _pack(command: tuple[bytes | str, ...]) -> bytes:
     packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
     return packed
-
-
-def _batches(items: list[bytes], size: int) -> Iterable[list[bytes]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

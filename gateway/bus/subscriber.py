@@ -64,12 +64,7 @@ class BusSubscriber:
         self._changed = asyncio.Event()
         self._is_doubted = True
         bus.listen(self._changed.set)
-        bus.listen_left(self._left)
-
-    @property
-    def layout(self) -> Layout | None:
-        """Which shard announces what, as far as is known."""
-        return self.bus.layout
+        bus.listen_left(self.reset)
 
     @property
     def connected(self) -> bool:
@@ -97,15 +92,14 @@ class BusSubscriber:
         if connection is not None:
             connection.drop(channel)
 
-    def reset(self, shard: str) -> None:
-        """Drop the connection to a shard and make a new one: it is up but silent."""
-        if (connection := self._connections.get(shard)) is not None:
-            connection.reset()
+    def reset(self, shard: str | None = None) -> None:
+        """Make the connection to a shard anew, which is up but silent.
 
-    def _left(self) -> None:
-        """Make all connections anew: the store has left its server, and nothing is announced there any more."""
-        for connection in self._connections.values():
-            connection.reset()
+        None: all of them. The store has left its server, and nothing is announced there any more.
+        """
+        for name, connection in self._connections.items():
+            if shard in (None, name):
+                connection.reset()
 
     async def run(self) -> None:
         """Keep a connection to every shard, and every channel on its shard's, until cancelled."""
@@ -122,7 +116,7 @@ class BusSubscriber:
                         running.pop(shard).cancel()
                         del self._connections[shard]
                     for shard in set(layout.shards) - running.keys():
-                        connection = self._connections[shard] = ShardConnection(self, shard, self.bus.is_sharded)
+                        connection = self._connections[shard] = ShardConnection(self, shard)
                         running[shard] = group.create_task(connection.run(), name=f"feed {shard}")
                     self._place_all(layout)
                 # Spend at most about 10 % of the time on this.
@@ -181,7 +175,7 @@ class BusSubscriber:
         self._places[channel] = connection
         if before is not None and before is not connection:
             self._moving.setdefault(channel, (time.monotonic(), 0))
-            before.forget(channel)
+            before.pending.pop(channel, None)  # no confirmation is expected there any more
         connection.ask(channel)
 
     # What connections report.
@@ -227,12 +221,12 @@ class BusSubscriber:
         self.bus.moved(slot, shard)
         for channel in [channel for channel in connection.pending if slot_of(channel) == slot]:
             if channel not in self._wanted:
-                connection.forget(channel)
+                connection.pending.pop(channel, None)
                 continue
             since, hops = self._moving.get(channel, (time.monotonic(), 0))
             self._moving[channel] = since, hops + 1
             if hops < HOPS_MAX:
-                connection.forget(channel)
+                connection.pending.pop(channel, None)
                 self._place(channel)
         self.doubt()
 

@@ -25,21 +25,16 @@ from gateway.cli.output import say
 ORDER_DIGITS_MAX = 20
 """Maximum digits of an integer order value. Longer ones are sent as text, and the gateway says what is wrong."""
 
+_TOPICS = 'May be repeated; "*" means all.'
+_IF_VERSION = "Only if this is the stored version; 0: none yet. A repeat is a conflict, with --event-id a duplicate."
+
 
 def _topic_or_all(text: str) -> str:
     return text if text == "*" else topic_name(text)
 
 
 @click.command()
-@click.option(
-    "--topic",
-    "topics",
-    metavar="TOPIC",
-    multiple=True,
-    required=True,
-    type=_topic_or_all,
-    help='May be repeated; "*" means all.',
-)
+@click.option("--topic", "topics", type=_topic_or_all, multiple=True, required=True, metavar="TOPIC", help=_TOPICS)
 @click.option("--scope", "scopes", multiple=True, default=("read",), help="read, private, console.")
 @click.option("--ttl", "ttl_s", type=click.IntRange(min=1), default=3600, help="Lifetime in seconds.")
 @click.option("--sub", default="cli", help="The subject.")
@@ -58,11 +53,7 @@ def token(topics: tuple[str, ...], scopes: tuple[str, ...], ttl_s: int, sub: str
 @click.option("--private", metavar="JSON", type=json_value, help="The backend-only part, JSON.")
 @click.option("--event-id", help="Deduplication key: the same one again changes nothing.")
 @click.option("--order", help="Order value, an integer or a string; ignored as stale unless above the last one.")
-@click.option(
-    "--if-version",
-    type=click.IntRange(min=0),
-    help="Only if this is the stored version; 0: none yet. A repeat is a conflict, with --event-id a duplicate.",
-)
+@click.option("--if-version", type=click.IntRange(min=0), help=_IF_VERSION)
 @with_publish_api
 def publish(
     topic: str, state: tuple[object], private: tuple[object] | None, order: str | None, api: Api, **conditions: Any

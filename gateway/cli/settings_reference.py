@@ -31,7 +31,7 @@ wrong form: the process says which in one line and exits 2. Blanks and line ends
 an empty value counts as absent. Switches are `1` or `0`. No secret has a default.
 
 What Kubernetes sets for a Service called `planwire` or `planwire-...` (`PLANWIRE_PORT=tcp://...`,
-`PLANWIRE_SERVICE_HOST` and the like) is told from settings by name and value, and ignored.
+`PLANWIRE_SERVICE_HOST` and the like) is recognised by name and value, and ignored.
 
 A setting that an older build does not know may be given with `X_` before its name (`X_PLANWIRE_PUBLISH_RIGHTS`): such a
 build ignores it and starts. Do so for a roll-out, and for as long as it may be rolled back.
@@ -111,7 +111,8 @@ def collect(*readers: Reader) -> tuple[Setting, ...]:
                 continue
             info = reader.model.model_fields[field]
             text = info.description or ""
-            found[name] = Setting(name, _default(info), _unit(field), _bounds(info), text, reader.processes, section)
+            unit = next((unit for ending, unit in UNITS.items() if field.endswith(ending)), "")
+            found[name] = Setting(name, _default(info), unit, _bounds(info), text, reader.processes, section)
     return (*found.values(), *BESIDE)
 
 
@@ -153,10 +154,6 @@ def _default(info: FieldInfo) -> str:
             return ",".join(map(str, items))
         case value:
             return str(value)
-
-
-def _unit(field: str) -> str:
-    return next((unit for ending, unit in UNITS.items() if field.endswith(ending)), "")
 
 
 def _bounds(info: FieldInfo) -> str:

@@ -24,17 +24,7 @@ from gateway.cli.output import say, say_json
 @click.option("--seed", type=int, help="The scenario's seed; the same seed gives the same run.  [default: 1]")
 @click.option("--target", help="The URL that a scenario's webhooks go to.  [default: the local gateway's]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-def simulate(
-    action: str | None,
-    tenant: str | None,
-    extra: tuple[str, ...],
-    url: str | None,
-    scenario: str | None,
-    seed: int | None,
-    target: str | None,
-    as_json: bool,
-    **optional: Any,
-) -> None:
+def simulate(scenario: str | None, as_json: bool, **options: Any) -> None:
     """Have the local provider perform ACTION on a tenant's subscription and deliver the signed webhooks.
 
     Actions: upgrade, downgrade, cancel, uncancel, pause, resume, past_due, recover, trial, activate, seats,
@@ -49,13 +39,22 @@ def simulate(
              planwire simulate cancel --tenant acme --set when=now
              planwire simulate --scenario torture --seed 7
     """
-    given = {name: value for name, value in optional.items() if value is not None}
-    if scenario is not None:
-        if action or tenant or given or extra or url:
-            raise click.UsageError("--scenario takes --seed, --target and --json only; its file says the rest")
-        _play(scenario, 1 if seed is None else seed, target, as_json)
-        return
-    if seed is not None or target is not None:
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    if scenario is None:
+        _act(as_json, **given)
+    elif given.keys() <= {"seed", "target"}:
+        _play(scenario, as_json, **given)
+    else:
+        raise click.UsageError("--scenario takes --seed, --target and --json only; its file says the rest")
+
+
+def _act(
+    as_json: bool, action: str = "", tenant: str = "", url: str = "", extra: tuple[str, ...] = (), **parameters: Any
+) -> None:
+    """Have the simulator at `url` do something, and print what came of it."""
+    from sync.simulator.client import SimulatorError, run_action
+
+    if parameters.keys() & {"seed", "target"}:
         raise click.UsageError("--seed and --target belong to --scenario")
     if not action:
         raise click.UsageError("missing ACTION, such as upgrade, or --scenario FILE")
@@ -64,13 +63,7 @@ def simulate(
     base = url or environment().get("PLANWIRE_SIMULATOR_URL")
     if not base:
         raise click.UsageError("no simulator: set PLANWIRE_SIMULATOR_URL or give --url (`make run` starts one)")
-    _act(base, action, tenant, given | dict(map(_parameter, extra)), as_json)
-
-
-def _act(base: str, action: str, tenant: str, parameters: dict[str, Any], as_json: bool) -> None:
-    """Have the simulator at `base` do something, and print what came of it."""
-    from sync.simulator.client import SimulatorError, run_action
-
+    parameters.update(map(_parameter, extra))
     try:
         result = run_action(base, action, tenant, wait=True, **parameters)
     except SimulatorError as error:
@@ -85,7 +78,7 @@ def _act(base: str, action: str, tenant: str, parameters: dict[str, Any], as_jso
         say(f"{one.event_id} {one.event_type} {one.outcome or one.error or one.status or one.state}{took}")
 
 
-def _play(name: str, seed: int, target: str | None, as_json: bool) -> None:
+def _play(name: str, as_json: bool, seed: int = 1, target: str | None = None) -> None:
     """Run a scenario and print its report; exit 1 if something was violated."""
     import asyncio
 

@@ -101,15 +101,14 @@ def _is_left(wait_s: float, has_keys: bool) -> bool:
 
 
 def _draw(lines: list[str], columns: int) -> None:
-    shown = "".join(f"{_coloured(plain(line[:columns]))}{_END_LINE}\r\n" for line in lines)
-    click.echo(f"{_HOME}{shown}{_END_SCREEN}", nl=False)
-
-
-def _coloured(line: str) -> str:
-    for status, colour in _COLOURS.items():
-        if f" {status} " in line:
-            return line.replace(f" {status} ", f" {click.style(status, fg=colour)} ", 1)
-    return line
+    shown = _HOME
+    for line in lines:
+        text = plain(line[:columns])
+        status = next((status for status in _COLOURS if f" {status} " in text), None)
+        if status is not None:
+            text = text.replace(f" {status} ", f" {click.style(status, fg=_COLOURS[status])} ", 1)
+        shown += f"{text}{_END_LINE}\r\n"
+    click.echo(f"{shown}{_END_SCREEN}", nl=False)
 
 
 def _lines(now: Mapping[str, Any], before: Mapping[str, Any] | None, limit: int) -> list[str]:
@@ -124,7 +123,7 @@ def _lines(now: Mapping[str, Any], before: Mapping[str, Any] | None, limit: int)
     elapsed_s = now["at"] - before["at"] if before is not None else 0.0
     gateways = [_row(report, earlier.get(name), elapsed_s) for name, report in sorted(reports.items())]
     lines += ["", *table(_COLUMNS, gateways)]
-    rows = list(_trouble(reports))
+    rows = _trouble(reports)
     total = sum(report["trouble_total"] for report in reports.values())
     lines += ["", f"topics in trouble: {total}"]
     if rows:
@@ -155,12 +154,10 @@ def _row(report: Mapping[str, Any], before: Mapping[str, Any] | None, elapsed_s:
     }
 
 
-def _trouble(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, object]]:
-    found = [
-        (STATUSES.index(row["status"]), -row["tabs"][row["status"]], name, gateway, row)
-        for gateway, report in reports.items()
-        for name, row in report["trouble"].items()
-    ]
-    for _, _, name, gateway, row in sorted(found, key=lambda one: one[:4]):
-        count = row["tabs"][row["status"]]
-        yield {"topic": plain(name), "status": row["status"], "tabs": count, "of": row["sockets"], "gateway": gateway}
+def _trouble(reports: Mapping[str, Mapping[str, Any]]) -> list[dict[str, object]]:
+    rows = []
+    for gateway, report in reports.items():
+        for name, row in report["trouble"].items():
+            status, count = row["status"], row["tabs"][row["status"]]
+            rows.append((STATUSES.index(status), -count, plain(name), status, count, row["sockets"], gateway))
+    return [dict(zip(_TROUBLE_COLUMNS, row[2:], strict=True)) for row in sorted(rows)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -71,7 +70,7 @@ class ConsoleObserver(HubObserver):
     def __init__(self, node: Node) -> None:
         """Observe `node` from now on; `run` runs the tasks."""
         self.node = node
-        self._reasons: OrderedDict[tuple[str, str], tuple[int, str]] = OrderedDict()
+        self._reasons: dict[tuple[str, str], tuple[int, str]] = {}
         self.tab_counts = TabCounts(node)
         self._fault_injection = FaultInjection()
         self.rejected_webhooks = RejectedWebhooks(node.store)
@@ -120,10 +119,10 @@ class ConsoleObserver(HubObserver):
     def version_nacked(self, subscription: Subscription, reason: str) -> None:
         """Remember why a browser could not use a version."""
         key = socket_of(subscription).session.id, subscription.live.name
+        self._reasons.pop(key, None)
         self._reasons[key] = subscription.nacked, reason
-        self._reasons.move_to_end(key)
         if len(self._reasons) > NACKS_KEPT:
-            self._reasons.popitem(last=False)
+            del self._reasons[next(iter(self._reasons))]
 
     def nack_reason(self, session: str, topic: str, version: int) -> str:
         """Return why a session could not use this version of a topic; empty if it gave no reason or it was dropped."""

@@ -37,13 +37,11 @@ HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
 ROOT = Path(__file__).resolve().parents[2]
 PROCFILE = ROOT / "Procfile.dev"
-EXAMPLE_CATALOG = ROOT / "sync" / "billing" / "catalog" / "example.toml"
 PAGES = (("demo", "/demo"), ("console", "/console"))
 """The pages announced below the ready line: name, path."""
 OWN_PORTS = range(20_000, 30_000)
 """Ports to choose from: below the range of outgoing connections, which could take the port between two runs."""
 PORT_ATTEMPTS = 50
-STORE_PROCESS = "store"
 READY_POLL_S = 0.05
 READY_TIMEOUT_S = 60.0
 """Seconds without a ready system after which one line says what is missing."""
@@ -88,7 +86,7 @@ def process_environ(environ: Mapping[str, str], data_dir: Path, port: int) -> di
     defaults = {
         "PLANWIRE_PADDLE_API_URL": simulator,
         "PLANWIRE_WEBHOOK_URL": f"http://{HOST}:{port}/webhooks/paddle",
-        "PLANWIRE_CATALOG": str(EXAMPLE_CATALOG),
+        "PLANWIRE_CATALOG": str(ROOT / "sync" / "billing" / "catalog" / "example.toml"),
         "PLANWIRE_LOG_FORMAT": "text",
         "PLANWIRE_LOG_LEVEL": "warning",
         "PLANWIRE_DRAIN_S": "0.5",  # a developer does not wait for a long drain
@@ -121,7 +119,7 @@ def _run(environ: Mapping[str, str], procfile: Path, parent: int) -> int:
         lock.write(json.dumps({"url": url, "pid": os.getpid()}))
         lock.flush()
         if environ.get("PLANWIRE_REDIS_URL"):
-            processes.pop(STORE_PROCESS, None)
+            processes.pop("store", None)
         child_environ = process_environ(environ, data_dir, port)
         screen = Screen(sys.stdout)
 
@@ -195,11 +193,9 @@ def _lock(data_dir: Path) -> TextIO:
         except BlockingIOError:
             url, pid = _holder(lock)
             if (pid is not None and not parent_watch.wait_for(pid, 0)) or time.monotonic() > deadline:
-                lock.close()
                 raise DevError(_already(data_dir, url, pid)) from None
             time.sleep(READY_POLL_S)
         except OSError as error:
-            lock.close()
             raise DevError(f"the data directory {data_dir} cannot be locked: {error}") from error
 
 

@@ -11,6 +11,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import orjson
 import structlog
@@ -32,6 +33,7 @@ KEEP_S = 120
 """How long a canary's keys outlive their gateway."""
 
 
+@dataclass
 class _Canary:
     """The canary of one shard.
 
@@ -41,13 +43,12 @@ class _Canary:
         sent: when each one that is on its way was sent, by its number.
     """
 
-    def __init__(self, topic: str, channel: bytes, verified_at: float) -> None:
-        self.topic = topic
-        self.channel = channel
-        self.shard = ""
-        self.verified_at = verified_at
-        self.connected_at = math.inf
-        self.sent: dict[int, float] = {}
+    topic: str
+    channel: bytes
+    verified_at: float
+    shard: str = ""
+    connected_at: float = math.inf
+    sent: dict[int, float] = field(default_factory=dict)
 
 
 class Probe:
@@ -136,7 +137,7 @@ class Probe:
 
     def _choose(self) -> None:
         """Keep one canary in every shard, whatever the layout is by now."""
-        layout = self._feed.layout
+        layout = self._feed.bus.layout
         if layout is None or layout is self._layout:
             return
         self._layout = layout

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
+from types import TracebackType
+from typing import Any
 
 import structlog
 
-from gateway.freshness.cpu_timer import CpuTimer
 from gateway.hub.hub import Hub
 from gateway.metrics import Metrics
-from sync.store import hydration_requests
 from sync.store.models import Snapshot, StoreError
 from sync.store.store import Store
 
@@ -143,29 +145,31 @@ class Reconciler:
             log.error("foreign_message", kind=kind, heard=self._metrics.foreign, hint=FOREIGN_HINT, **about)
 
     async def _pass_on_reconciles(self) -> None:
-        names, self._reconciles = list(self._reconciles), {}
-        try:
-            await self._store.want_reconcile(names)
-        except StoreError as error:
-            # Kept for the next round: a browser may ask again, but a loss is noticed only once.
-            log.warning("reconcile_unasked", topics=len(names), error=str(error))
-            self._reconciles = dict.fromkeys(names) | self._reconciles
-        finally:
-            self._is_passing_on = False
+        await self._pass_on(self._reconciles, self._store.want_reconcile, "reconcile_unasked")
+        self._is_passing_on = False
 
     async def _pass_on_unhydrated(self) -> None:
         """Have the worker ask the source about topics that were read and have no state."""
-        if not self._unhydrated:
-            return
-        names, self._unhydrated = list(self._unhydrated), {}
+        if self._unhydrated:
+            want = partial(self._store.request, self._store.keys.hydrate)
+            self._metrics.unhydrated += await self._pass_on(self._unhydrated, want, "hydration_unasked")
+
+    async def _pass_on(
+        self, topics: dict[str, None], want: Callable[[list[str]], Awaitable[object]], event: str
+    ) -> int:
+        """Hand `topics` over to the worker; return how many. If that fails they are kept for the next round.
+
+        A browser may ask again, but a loss is noticed only once, and nothing else reads a topic without state again.
+        """
+        names = list(topics)
+        topics.clear()
         try:
-            await hydration_requests.want(self._store, names)
+            await want(names)
         except StoreError as error:
-            # Kept for the next round: nothing else would have these topics read again.
-            log.warning("hydration_unasked", topics=len(names), error=str(error))
-            self._unhydrated = dict.fromkeys(names) | self._unhydrated
-            return
-        self._metrics.unhydrated += len(names)
+            log.warning(event, topics=len(names), error=str(error))
+            topics |= dict.fromkeys(names)
+            return 0
+        return len(names)
 
     async def _restore(self, stored: Snapshot) -> None:
         """Write the newer snapshot that this gateway holds back into the store, if the store has lost it.
@@ -256,3 +260,39 @@ class Reconciler:
                 if version > live.version and live.known:
                     self._metrics.sweep_repairs += 1
                 self.request_read(name)
+
+
+class CpuTimer(Generator[Any, Any, float]):
+    """`await CpuTimer(coroutine)` runs the coroutine and returns its CPU seconds; the coroutine's result is dropped.
+
+    Time in which it waits, and others run on its thread, does not count.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        self._coroutine = coroutine
+        self._seconds = 0.0
+
+    def __await__(self) -> Generator[Any, Any, float]:
+        """Return the steps, each measured."""
+        return self
+
+    def send(self, value: Any) -> Any:
+        """Run it to its next wait."""
+        return self._step(self._coroutine.send, value)
+
+    def throw(self, error: Any, value: Any = None, traceback: TracebackType | None = None) -> Any:
+        """Raise an error where it waits, and run it to its next wait: how a task is cancelled."""
+        return self._step(self._coroutine.throw, error)
+
+    def close(self) -> None:
+        """Close it where it waits."""
+        self._coroutine.close()
+
+    def _step(self, advance: Callable[[Any], Any], argument: Any) -> Any:
+        began = time.thread_time()
+        try:
+            return advance(argument)
+        except StopIteration:
+            raise StopIteration(self._seconds + time.thread_time() - began) from None
+        finally:
+            self._seconds += time.thread_time() - began

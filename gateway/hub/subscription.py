@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Socket(Protocol):
         """Send the rest of a frame of which the descriptor took `sent` bytes; 0 also when the write failed."""
 
 
+@dataclass(slots=True, eq=False)
 class Subscription:
     """One socket's subscription to one topic. Only `gateway.hub` sets its attributes.
 
@@ -53,16 +55,13 @@ class Subscription:
         acked, nacked: the newest versions that it answered for; 0: none.
     """
 
-    __slots__ = ("acked", "client_version", "index", "live", "nacked", "sent", "socket")
-
-    def __init__(self, socket: Socket, live: LiveTopic, client_version: int, index: int) -> None:
-        self.socket = socket
-        self.live = live
-        self.client_version = client_version
-        self.index = index
-        self.sent = UNKNOWN
-        self.acked = 0
-        self.nacked = 0
+    socket: Socket
+    live: LiveTopic
+    client_version: int
+    index: int
+    sent: int = UNKNOWN
+    acked: int = 0
+    nacked: int = 0
 
     @property
     def is_open(self) -> bool:

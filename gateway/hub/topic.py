@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from enum import Enum
 
 from gateway.hub.subscription import Socket, Subscription
@@ -26,6 +27,7 @@ class Announced(Enum):
     KNOWN = "the newest, or older than one that was late already"
 
 
+@dataclass(slots=True, eq=False)
 class LiveTopic:
     """The newest known version of a topic, its encoded frames (made once, on first use) and its subscriptions.
 
@@ -45,56 +47,32 @@ class LiveTopic:
         readers: readers that are not sockets.
     """
 
-    __slots__ = (
-        "_ack_policy",
-        "_change",
-        "_cursor",
-        "_frames",
-        "ack_all",
-        "base",
-        "cause",
-        "channel",
-        "confirmed",
-        "erased",
-        "is_internal",
-        "known",
-        "late_version",
-        "name",
-        "owner",
-        "patch",
-        "readers",
-        "remaining",
-        "state",
-        "subscriptions",
-        "unproven",
-        "verifying",
-        "version",
-    )
+    name: str
+    channel: bytes
+    version: int = 0
+    base: int = 0
+    state: bytes = ABSENT
+    patch: bytes = b""
+    cause: bytes = b""
+    owner: str = ""
+    erased: bool = False
+    known: bool = False
+    confirmed: bool = False
+    verifying: bool = False
+    late_version: int = 0
+    unproven: int = 0
+    is_internal: bool = False
+    ack_all: bool = False
+    remaining: int = 0
+    readers: int = 0
+    subscriptions: list[Subscription] = field(default_factory=list)
+    _cursor: int = 0
+    _frames: list[bytes | None] = field(default_factory=lambda: [None] * 4)
+    _ack_policy: tuple[AckRule, bytes] | None = None
+    _change: asyncio.Event | None = None  # from its first reader on
 
-    def __init__(self, name: str, channel: bytes) -> None:
-        self.name = name
-        self.channel = channel
-        self.is_internal = name.startswith(_INTERNAL)
-        self.ack_all = False
-        self.version = 0
-        self.base = 0
-        self.state = ABSENT
-        self.patch = b""
-        self.cause = b""
-        self.owner = ""
-        self.erased = False
-        self.known = False
-        self.confirmed = False
-        self.verifying = False
-        self.late_version = 0
-        self.unproven = 0
-        self.subscriptions: list[Subscription] = []
-        self._cursor = 0
-        self.remaining = 0
-        self.readers = 0
-        self._change: asyncio.Event | None = None  # from its first reader on
-        self._ack_policy: tuple[AckRule, bytes] | None = None
-        self._frames: list[bytes | None] = [None, None, None, None]
+    def __post_init__(self) -> None:
+        self.is_internal = self.name.startswith(_INTERNAL)
 
     # The newest version.
 
@@ -111,7 +89,7 @@ class LiveTopic:
         """Make this the newest version. An empty `owner` (not known) keeps the one before."""
         self.version, self.state, self.cause, self.base, self.patch = version, state, cause, base, patch
         self.owner, self.erased = owner or self.owner, erased
-        self._frames = [None, None, None, None]
+        self._frames = [None] * 4
 
     def announce(self, announced: Announcement) -> Announced:
         """Take an announcement; return what it is to this topic."""

@@ -11,9 +11,18 @@ from typing import Generic, NamedTuple, TypeVar
 
 from gateway.auth.claims import AuthFailure, Claims
 from gateway.ws import protocol
-from planwire_client.core import frames
 from planwire_client.core.fields import FrameError
-from planwire_client.core.frames import CloseCode
+from planwire_client.core.frames import (
+    Ack,
+    CloseCode,
+    Expect,
+    Hello,
+    Nack,
+    Subscribe,
+    Token,
+    Unsubscribe,
+    read_inbound,
+)
 
 T = TypeVar("T")
 
@@ -34,42 +43,6 @@ class Accepted(NamedTuple):
     frame: bytes
 
 
-class Attach(NamedTuple):
-    """Subscribe to `topic`; the browser holds version `held` (0: none)."""
-
-    topic: str
-    held: int
-
-
-class Detach(NamedTuple):
-    """Unsubscribe from `topic`."""
-
-    topic: str
-
-
-class Acked(NamedTuple):
-    """The browser's listeners ran with `version` of `topic`."""
-
-    topic: str
-    version: int
-
-
-class Nacked(NamedTuple):
-    """The browser could not use `version` of `topic`, because of `reason` (its own words, bounded)."""
-
-    topic: str
-    version: int
-    reason: str
-
-
-class ExpectRequested(NamedTuple):
-    """The browser awaits something newer than `after` on `topic` within `timeout_ms`."""
-
-    topic: str
-    after: int
-    timeout_ms: int
-
-
 class Renewed(NamedTuple):
     """A fresh token was accepted: watch the new expiry, and send this welcome, which tells it."""
 
@@ -83,7 +56,8 @@ class Close(NamedTuple):
     reason: str
 
 
-Effect = Send | Accepted | Attach | Detach | Acked | Nacked | ExpectRequested | Renewed | Close
+Effect = Send | Accepted | Subscribe | Unsubscribe | Ack | Nack | Expect | Renewed | Close
+"""What the shell is to do. A browser's frame that the session allows is an effect itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,37 +107,31 @@ class Session(Generic[T]):
     def receive(self, data: bytes, now: float, fresh: bool) -> list[Effect]:
         """Return what one text frame asks for. `now`: Unix seconds; `fresh`: what a welcome is to say."""
         if not self.spend(now):
-            return [_refuse("too_many_frames", f"more than {self._rules.frames_per_s} frames a second")]
+            return [_limit("too_many_frames", f"more than {self._rules.frames_per_s} frames a second")]
         try:
-            frame = frames.read_inbound(data)
+            frame = read_inbound(data)
         except FrameError as error:
             if self.claims is None:
                 return [Send(protocol.error(error.code, error.message)), Close(CloseCode.PROTOCOL_ERROR, error.code)]
             return [Send(protocol.error(error.code, error.message, error.topic))]
         if self.claims is None:
-            if isinstance(frame, frames.Hello):
+            if isinstance(frame, Hello):
                 return self._hello(frame, now, fresh)
             return [
                 Send(protocol.error("no_hello", "the first frame must be hello")),
                 Close(CloseCode.NO_HELLO, "no_hello"),
             ]
         match frame:
-            case frames.Ack():
-                return [Acked(*frame)] if frame.topic in self.topics else []
-            case frames.Subscribe():
-                return self._subscribe(frame.topic, frame.version)
-            case frames.Unsubscribe():
-                return [Detach(frame.topic)] if frame.topic in self.topics else []
-            case frames.Nack():
-                return [Nacked(*frame)] if frame.topic in self.topics else []
-            case frames.Expect():
-                if frame.topic not in self.topics:
-                    return [Send(protocol.error("not_subscribed", "expect names a topic not subscribed", frame.topic))]
-                return [ExpectRequested(*frame)]
-            case frames.Token():
+            case Subscribe():
+                return self._subscribe(frame)
+            case Expect() if frame.topic not in self.topics:
+                return [Send(protocol.error("not_subscribed", "expect names a topic not subscribed", frame.topic))]
+            case Token():
                 return self._renew(frame.token, now, fresh)
-            case frames.Hello():
+            case Hello():
                 return [Send(protocol.error("bad_frame", "hello comes once"))]
+            case _:
+                return [frame] if frame.topic in self.topics else []
 
     def reject(self) -> None:
         """Take the accepted hello back."""
@@ -187,7 +155,7 @@ class Session(Generic[T]):
         self._states_until = max(self._states_until, now) + size_bytes / STATES_BYTES_PER_S
         return self._states_until - now <= self._rules.states_burst_bytes / STATES_BYTES_PER_S
 
-    def _hello(self, hello: frames.Hello, now: float, fresh: bool) -> list[Effect]:
+    def _hello(self, hello: Hello, now: float, fresh: bool) -> list[Effect]:
         claims = self._rules.verify(hello.token, now)
         if isinstance(claims, AuthFailure):
             return [Send(protocol.error(claims.code, claims.message)), Close(CloseCode.TOKEN, claims.code)]
@@ -196,7 +164,7 @@ class Session(Generic[T]):
         self.claims, self.client = claims, hello.client
         effects: list[Effect] = [Accepted(self._welcome(claims, fresh))]
         for topic, held in hello.topics.items():
-            effects.extend(self._subscribe(topic, held))
+            effects += self._subscribe(Subscribe(topic, held))
         return effects
 
     def _welcome(self, claims: Claims, fresh: bool) -> bytes:
@@ -205,13 +173,13 @@ class Session(Generic[T]):
             self.id, rules.heartbeat_ms, fresh, int(claims.exp), rules.reconnect_ms(), rules.ack_rule()
         )
 
-    def _subscribe(self, topic: str, held: int) -> list[Effect]:
+    def _subscribe(self, frame: Subscribe) -> list[Effect]:
         assert self.claims is not None
-        if not self._rules.may_read(self.claims, topic):
-            return [Send(protocol.error("forbidden", "the token does not open this topic", topic))]
-        if topic not in self.topics and len(self.topics) >= self._rules.topics_max:
+        if not self._rules.may_read(self.claims, frame.topic):
+            return [Send(protocol.error("forbidden", "the token does not open this topic", frame.topic))]
+        if frame.topic not in self.topics and len(self.topics) >= self._rules.topics_max:
             return [_too_many_topics(self._rules.topics_max)]
-        return [Attach(topic, held)]
+        return [frame]
 
     def _renew(self, token: str, now: float, fresh: bool) -> list[Effect]:
         """A refused refresh changes nothing: the old token goes on until its own end."""
@@ -225,13 +193,13 @@ class Session(Generic[T]):
         effects: list[Effect] = [Renewed(self._welcome(claims, fresh))]
         for topic in list(self.topics):
             if not self._rules.may_read(claims, topic):
-                effects += [Detach(topic), Send(protocol.gone(topic, "revoked"))]
+                effects += [Unsubscribe(topic), Send(protocol.gone(topic, "revoked"))]
         return effects
 
 
-def _refuse(code: str, message: str) -> Close:
+def _limit(code: str, message: str) -> Close:
     return Close(CloseCode.LIMIT, f"{code}: {message}")
 
 
 def _too_many_topics(limit: int) -> Close:
-    return _refuse("too_many_topics", f"more than {limit} topics on one socket")
+    return _limit("too_many_topics", f"more than {limit} topics on one socket")

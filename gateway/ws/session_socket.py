@@ -9,7 +9,7 @@ from gateway.ws import frames, protocol, session
 from gateway.ws.connection import WebSocket
 from gateway.ws.handshake import Acceptor, Headers
 from gateway.ws.session import Effect, Session
-from planwire_client.core.frames import CloseCode
+from planwire_client.core.frames import Ack, CloseCode, Expect, Nack, Subscribe, Unsubscribe
 
 if TYPE_CHECKING:
     from uvicorn.server import ServerState
@@ -113,9 +113,9 @@ class SessionSocket(WebSocket):
         """Do what one effect says. `is_greeted`: the hello came in an earlier frame."""
         registry, hub, topics = self._registry, self._registry.hub, self.session.topics
         match effect:
-            case session.Acked(topic, version):
+            case Ack(topic, version):
                 hub.record_ack(topics[topic], version)
-            case session.Attach(topic, held):
+            case Subscribe(topic, held):
                 if is_greeted and not self._may_ask_for(topic):
                     self.close(CloseCode.LIMIT, "too_many_states: subscribing asks for too many states")
                 elif topic in topics:
@@ -128,11 +128,11 @@ class SessionSocket(WebSocket):
                     self.write_text(frame)
             case session.Send(frame):
                 self.write_text(frame)
-            case session.Detach(topic):
+            case Unsubscribe(topic):
                 hub.detach(topics.pop(topic))
-            case session.Nacked(topic, version, reason):
+            case Nack(topic, version, reason):
                 hub.record_nack(topics[topic], version, reason)
-            case session.ExpectRequested(topic, after, timeout_ms):
+            case Expect(topic, after, timeout_ms):
                 registry.expects.add(self, topic, after, timeout_ms / 1000)
             case session.Renewed(frame):
                 registry.renewed(self)

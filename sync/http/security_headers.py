@@ -16,10 +16,13 @@ from sync.http.problem import Problem
 CORS_PATHS = ("/v1/state/",)
 """The paths that pages of other origins may call. Publishing is not among them: its keys have no place in a browser."""
 
-CORS_METHODS = "GET, HEAD"
-CORS_HEADERS = "Authorization, Cache-Control, If-None-Match, Last-Event-ID"
 CORS_EXPOSED = "ETag, Planwire-Version, Retry-After, WWW-Authenticate"
-CORS_MAX_AGE_S = 600
+
+PREFLIGHT_HEADERS = {
+    "Access-Control-Allow-Methods": "GET, HEAD",
+    "Access-Control-Allow-Headers": "Authorization, Cache-Control, If-None-Match, Last-Event-ID",
+    "Access-Control-Max-Age": "600",
+}
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -65,14 +68,7 @@ class SecurityHeadersMiddleware:
 def _preflight(granted: str | None) -> Response:
     if granted is None:
         return Problem("origin_forbidden", "pages of this origin may not call this").response()
-    return Response(
-        status_code=204,
-        headers={
-            "Access-Control-Allow-Methods": CORS_METHODS,
-            "Access-Control-Allow-Headers": CORS_HEADERS,
-            "Access-Control-Max-Age": str(CORS_MAX_AGE_S),
-        },
-    )
+    return Response(status_code=204, headers=PREFLIGHT_HEADERS)
 
 
 def _complete(headers: MutableHeaders, path: str, granted: str | None) -> None:

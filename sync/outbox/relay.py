@@ -175,10 +175,7 @@ class Relay:
         """
         async with connection.transaction():
             cursor = await connection.execute(HEADS, [WINDOW])
-            heads = [row[0] for row in await cursor.fetchall()]
-            if not heads:
-                return 0
-            cursor = await connection.execute(LOCK, [heads])
+            cursor = await connection.execute(LOCK, [[row[0] for row in await cursor.fetchall()]])
             topics = [row[0] for row in await cursor.fetchall()]
             if not topics:
                 return 0

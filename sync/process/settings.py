@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from planwire_client.core.commit import DEFAULT_PREFIX, check_prefix
 from sync.core.errors import SyncError
@@ -30,19 +29,20 @@ class SettingsError(SyncError):
         return "; ".join(self.problems)
 
 
-class SettingsModel(BaseSettings):
+class SettingsModel(BaseModel):
     """Frozen settings. Field `x` is read from `PLANWIRE_X`. Units are in the names: `_s`, `_ms`, `_bytes`, `_per_s`.
 
     A field with `exclude` is read from no variable: other models make it. `error` is what `from_env` raises.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, env_prefix=PREFIX)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+    env_prefix: ClassVar[str] = PREFIX
     error: ClassVar[type[SettingsError]] = SettingsError
 
     @classmethod
     def variable(cls, field: str) -> str:
         """Return the environment name of a field; the platforms set PORT without our prefix."""
-        return "PORT" if field == "port" else f"{cls.model_config.get('env_prefix', '')}{field.upper()}"
+        return "PORT" if field == "port" else f"{cls.env_prefix}{field.upper()}"
 
     @classmethod
     def variables(cls) -> dict[str, str]:
@@ -73,26 +73,11 @@ class SettingsModel(BaseSettings):
         try:
             return cls(**values, **made)
         except ValidationError as error:
-            raise cls.error([cls._sentence(detail) for detail in error.errors()]) from None
-
-    @classmethod
-    def _sentence(cls, detail: Mapping[str, Any]) -> str:
-        """Return one line for one validation error, without the value: it may be a secret."""
-        message = str(detail["msg"]).removeprefix("Value error, ")
-        location = detail["loc"]
-        return f"{cls.variable(str(location[0]))}: {message}" if location else message
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the one source there is: what `parse` passes, never the process's own environment."""
-        return (init_settings,)
+            problems = []
+            for detail in error.errors():  # without the value, which may be a secret
+                name = f"{cls.variable(str(detail['loc'][0]))}: " if detail["loc"] else ""
+                problems.append(name + detail["msg"].removeprefix("Value error, "))
+            raise cls.error(problems) from None
 
 
 class StoreSettings(SettingsModel):

@@ -13,8 +13,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from random import SystemRandom
-from types import FrameType
-from typing import NoReturn
 
 import uvicorn
 
@@ -36,7 +34,7 @@ def main(environ: Mapping[str, str]) -> int:
     """Serve; return the exit status."""
     # Being told to stop is no failure, at whatever moment.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave)
+        signal.signal(number, lambda *_: sys.exit(0))
     try:
         settings = from_environ.from_env(environ)
         common = settings.common
@@ -81,10 +79,6 @@ def _catalog(path: Path) -> CatalogWatcher:
         return CatalogWatcher(path)
     except CatalogError as error:
         raise SettingError(f"PLANWIRE_CATALOG: {error}") from error
-
-
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(0)
 
 
 def _bind(settings: SimulatorSettings) -> socket.socket:

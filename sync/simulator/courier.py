@@ -156,6 +156,7 @@ class Courier:
         answer = await webhooks.post(http, self.webhook_url, body, self._secrets.get(event.env, ()), at_us // SECOND_US)
         ms = round((time.perf_counter() - started) * 1000, 3)
         delivery.attempts += 1
+        is_taken = answer.status is not None and 200 <= answer.status < 300
         failed = "failed" if delivery.attempts >= ATTEMPTS_MAX else "retrying"
         delivery.last = Attempt(
             event_id=event.id,
@@ -168,7 +169,7 @@ class Courier:
             status=answer.status,
             outcome=answer.outcome,
             error=answer.error,
-            state="delivered" if answer.is_success else failed,
+            state="delivered" if is_taken else failed,
         )
         self.log.append(delivery.last)
         if delivery.last.state == "retrying":

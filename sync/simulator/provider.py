@@ -92,22 +92,12 @@ class Provider:
         """
         async with self._lock:
             outcome = decide(Turn(self.world, self.now_us(), self.new_id))
-            if deliver:
-                self._check_room(len(outcome.events))
-            deliveries = self.courier.prepare(outcome.events) if deliver else ()
-            await self._save(outcome.world, deliveries)
-            self.world = outcome.world
-            self.courier.send(deliveries)
-            return outcome, deliveries
+            return outcome, await self._commit(outcome.world, outcome.events if deliver else ())
 
     async def replay(self, event: Event) -> Delivery:
         """The event delivered once more, under a new notification id."""
         async with self._lock:
-            self._check_room(1)
-            deliveries = self.courier.prepare((event,))
-            await self._save(self.world, deliveries)
-            self.courier.send(deliveries)
-            return deliveries[0]
+            return (await self._commit(self.world, (event,)))[0]
 
     async def run(self) -> None:
         """Do what falls due, and keep the file true to what was delivered, until cancelled."""
@@ -139,11 +129,16 @@ class Provider:
             except ControlError as error:
                 _log.warning("not kept", error=str(error))
 
-    def _check_room(self, more: int) -> None:
-        """Return if `more` events may wait for delivery, besides those that do."""
-        if len(self.courier) + more > QUEUE_LIMIT:
+    async def _commit(self, world: World, events: Sequence[Event]) -> tuple[Delivery, ...]:
+        """Go on with another world once it is on disk, with the deliveries of events, which are returned and sent."""
+        if len(self.courier) + len(events) > QUEUE_LIMIT:
             full = f"{QUEUE_LIMIT} events wait for delivery; is the webhook's receiver running?"
             raise ControlError(503, "queue_full", full)
+        deliveries = self.courier.prepare(events)
+        await self._save(world, deliveries)
+        self.world = world
+        self.courier.send(deliveries)
+        return deliveries
 
     async def _save(self, world: World, coming: Sequence[Delivery] = ()) -> None:
         owed = self.courier.owed(coming)

@@ -9,14 +9,14 @@ import asyncio
 import hashlib
 import hmac
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 import httpx2
 
 from planwire_client.core import canonical_json, document
 from planwire_client.core.commit import order_token
-from planwire_client.core.limits import ORDER_INTEGER_MAX, ORDER_MAX, STATE_MAX_BYTES, STATE_MAX_DEPTH
+from planwire_client.core.limits import ORDER_INTEGER_MAX, ORDER_MAX
 from sync.billing.providers.base import ProviderUnavailable, RateLimiter
 from sync.core.errors import SyncError
 
@@ -37,8 +37,7 @@ class SourceError(SyncError):
     """The backend could not be asked, or what it answered cannot be used; the text says which and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What the backend has of a topic: canonical JSON. `private` and `order` (an order token) may be empty."""
 
     state: bytes
@@ -76,14 +75,9 @@ def read_answer(body: bytes) -> Answer:
     if unknown := found.keys() - FIELDS:
         raise SourceError(f"unknown field {min(unknown)[:80]!r}: expected {', '.join(sorted(FIELDS))}")
     private = found.get("private")
-    return Answer(
-        _encode("state", found["state"]), b"" if private is None else _encode("private", private), _order(found)
-    )
-
-
-def _encode(part: document.Part, value: object) -> bytes:
     try:
-        return document.encode(part, value, STATE_MAX_BYTES, STATE_MAX_DEPTH)
+        private_part = b"" if private is None else document.encode("private", private)
+        return Answer(document.encode("state", found["state"]), private_part, _order(found))
     except document.DocumentError as error:
         raise SourceError(str(error)) from None
 

@@ -21,7 +21,6 @@ from sync.billing.providers.rate_limit import RedisRateLimiter
 from sync.process.supervisor import Supervisor, backoff_s
 from sync.settings import SyncSettings
 from sync.source.client import Answer, Source, SourceError
-from sync.store import hydration_requests
 from sync.store.command_pipeline import run_commands
 from sync.store.delayed_queue import DelayedQueue, Due
 from sync.store.models import Change, Snapshot, StoreError, Verdict
@@ -89,7 +88,7 @@ class Hydration:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        await hydration_requests.want(self._store, [topic], self._store.keys.compare)
+        await self._store.request(self._store.keys.compare, [topic])
 
     async def run(self, supervisor: Supervisor) -> None:
         """Work through the requests until `supervisor` stops. A store that is away is waited for."""
@@ -121,9 +120,7 @@ class Hydration:
                 failures = self._failures[due.topic] = self._failures.get(due.topic, 0) + 1
                 _log.warning("source_failed", topic=due.topic, failures=failures, reason=str(error))
                 is_compared = queue is self._compared and failures < COMPARISONS_MAX
-                if is_compared or (
-                    queue is self._wanted and await hydration_requests.is_watched(self._store, due.topic)
-                ):
+                if is_compared or (queue is self._wanted and await self._store.is_watched(due.topic)):
                     pause_s = min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2.0 ** min(failures - 1, 10))
                     await queue.reschedule(due, pause_s * random.uniform(0.5, 1))  # noqa: S311 - jitter
                     return
@@ -138,14 +135,14 @@ class Hydration:
         """Fill a topic without state; there is nothing to do where it has its state by now, or nobody has one."""
         if not self.serves(topic):
             # Whoever waits need not: billing has said nothing yet, and says it by itself.
-            await hydration_requests.remember_absent(self._store, topic, ABSENT_S)
+            await self._store.remember_absent(topic, ABSENT_S)
             return
         (version,) = await self._store.versions([topic])
-        if version or await hydration_requests.is_absent(self._store, topic):
+        if version or await self._store.is_absent(topic):
             return
         answer = await self._source.ask(topic, PATIENCE_S)
         if answer is None:
-            await hydration_requests.remember_absent(self._store, topic, ABSENT_S)
+            await self._store.remember_absent(topic, ABSENT_S)
             found = Found("absent", 0)
         else:
             # Only if there is nothing still: who published meanwhile knows better.
@@ -174,7 +171,7 @@ class Hydration:
                 if before.version:
                     _log.warning("source_has_none", topic=topic, version=before.version)
                 else:
-                    await hydration_requests.remember_absent(self._store, topic, ABSENT_S)
+                    await self._store.remember_absent(topic, ABSENT_S)
                 return Found("absent", before.version)
             # What is stored under the same order is repaired all the same: it is what differs, not what is newer.
             token = "" if answer.order.encode() == (order or b"") else answer.order

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from sync.core.errors import SyncError
+from sync.store.models import StoreError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -22,15 +23,12 @@ class Coalescer(Generic[T, R]):
     """Sends loads through `send`, which returns an answer for each, in order.
 
     The first caller sends; callers that come meanwhile wait for the next batch, which the first of them sends. An
-    exception as an answer is raised to its caller, a SyncError raised by `send` to every caller of the batch.
+    exception as an answer is raised to its caller, a SyncError raised by `send` to every caller of the batch. If the
+    sending caller is cancelled, the others get a StoreError: the outcome is unknown.
     """
 
-    def __init__(
-        self, send: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]], gave_up: Callable[[], Exception]
-    ) -> None:
-        """Use `send`. If the sending caller is cancelled, the others get `gave_up()`: the outcome is unknown."""
+    def __init__(self, send: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]]) -> None:
         self._send = send
-        self._gave_up = gave_up
         self._waiting: list[tuple[T, asyncio.Future[tuple[R | Exception] | None]]] = []
         self._under_way = False
 
@@ -45,6 +43,7 @@ class Coalescer(Generic[T, R]):
         # The result is a wrapped answer, or None: this caller sends the next batch.
         mine: asyncio.Future[tuple[R | Exception] | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((load, mine))
+        result = None
         if self._under_way:
             try:
                 result = await mine
@@ -54,7 +53,6 @@ class Coalescer(Generic[T, R]):
                 raise
         else:
             self._under_way = True
-            result = None
         (answer,) = await self._send_batch() if result is None else result
         if isinstance(answer, Exception):
             raise answer
@@ -63,14 +61,13 @@ class Coalescer(Generic[T, R]):
     async def _send_batch(self) -> tuple[R | Exception]:
         # The sender is the first of those waiting.
         batch, self._waiting = self._waiting[:LOADS_MAX], self._waiting[LOADS_MAX:]
-        answers: Sequence[R | Exception] = ()
+        answers: Sequence[R | Exception] = [StoreError("the task that sent for several was stopped")] * len(batch)
         try:
             answers = await self._send([load for load, _ in batch])
         except SyncError as error:
             answers = [error] * len(batch)
         finally:
             self._hand_over()
-            answers = answers or [self._gave_up()] * len(batch)
             for (_, caller), answer in zip(batch[1:], answers[1:], strict=True):
                 if not caller.done():
                     caller.set_result((answer,))

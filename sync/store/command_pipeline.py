@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib import resources
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
@@ -46,14 +43,18 @@ class Script:
         return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
+_Command = tuple[Script | None, tuple[Argument, ...], Mapping[str, object]]
+
+RoundTrips = Coalescer[list[_Command], list[Any]]
+"""The coalescer of a store's shared pipelines; it sends by `send`."""
+
+
 class Connection(Protocol):
     """What a pipeline needs of a store."""
 
     redis: Redis
     keys: Keys
-
-
-_Command = tuple[Script | None, tuple[Argument, ...], Mapping[str, object]]
+    round_trips: RoundTrips
 
 
 class CommandPipeline:
@@ -66,6 +67,7 @@ class CommandPipeline:
     def __init__(self, store: Connection, *, shared: bool = True) -> None:
         """Collect commands for `store`. `shared`: whether they may be coalesced with those of concurrent pipelines."""
         self._redis = store.redis
+        self._round_trips = store.round_trips
         self._is_shared = shared
         self.keys = store.keys
         self._commands: list[_Command] = []
@@ -114,8 +116,8 @@ class CommandPipeline:
         if not commands:
             return []
         if self._is_shared:
-            return await _coalescer(self._redis).submit(commands)
-        (answer,) = await _send(self._redis, [commands])
+            return await self._round_trips.submit(commands)
+        (answer,) = await send(self._redis, [commands])
         return answer
 
 
@@ -131,22 +133,7 @@ async def run_commands(store: Connection, *commands: Sequence[Argument]) -> list
     return await pipeline.run()
 
 
-_coalescers: WeakKeyDictionary[Redis, Coalescer[list[_Command], list[Any]]] = WeakKeyDictionary()
-"""One for each client, as long as that is used."""
-
-
-def _coalescer(redis: Redis) -> Coalescer[list[_Command], list[Any]]:
-    found = _coalescers.get(redis)
-    if found is None:
-        found = _coalescers[redis] = Coalescer(partial(_send, weakref.proxy(redis)), _gave_up)
-    return found
-
-
-def _gave_up() -> StoreError:
-    return StoreError("the task that sent the shared round trip was stopped")
-
-
-async def _send(redis: Redis, loads: Sequence[list[_Command]]) -> list[list[Any]]:
+async def send(redis: Redis, loads: Sequence[list[_Command]]) -> list[list[Any]]:
     """Return each load's replies; for a command that failed its exception."""
     commands = [command for load in loads for command in load]
     replies = await _execute(redis, commands, "EVALSHA")

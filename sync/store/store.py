@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import structlog
@@ -15,7 +16,8 @@ from redis.exceptions import RedisError
 
 from planwire_client.core import commit
 from sync.core.pauses import Pauses
-from sync.store.command_pipeline import CommandPipeline, Script
+from sync.store.coalescer import Coalescer
+from sync.store.command_pipeline import CommandPipeline, RoundTrips, Script, run_commands, send
 from sync.store.delayed_queue import DelayedQueue
 from sync.store.keys import DEFAULT_KEYS, Keys
 from sync.store.models import (
@@ -53,6 +55,7 @@ class Store:
     Attributes:
         redis: the client, whose replies are bytes.
         keys: the names of the installation's keys and channels.
+        round_trips: sends its shared pipelines.
         durable: whether `wait_durable` waits.
         unannounced: number of commits that the store did not announce, as for a user without rights to the channels.
             They stand: tabs learn of them by a gateway's next sweep, and no gateway reports itself as fresh meanwhile,
@@ -63,6 +66,7 @@ class Store:
         """Use `redis`. `durable`: see `wait_durable`."""
         self.redis = redis
         self.keys = keys
+        self.round_trips: RoundTrips = Coalescer(partial(send, redis))
         self._cluster = redis.nodes if isinstance(redis, ClusterRedis) else None
         self.durable = durable
         self.unannounced = 0
@@ -194,9 +198,37 @@ class Store:
 
     async def want_reconcile(self, topics: Sequence[str]) -> None:
         """Queue `topics` for a comparison with their provider or source; a queued topic stays where it is."""
+        await self.request(self.keys.reconcile, topics)
+
+    async def request(self, queue: str, topics: Sequence[str]) -> None:
+        """Add `topics` to a queue, to be worked on now; a queued topic stays where it is."""
         pipeline = self.pipeline()
-        DelayedQueue(self, self.keys.reconcile).request(pipeline, topics)
+        DelayedQueue(self, queue).request(pipeline, topics)
         await pipeline.run()
+
+    # The source's "none" for a topic, and a gateway's interest in it, are hints; they may be lost.
+
+    async def is_absent(self, topic: str) -> bool:
+        """Return whether the source has said lately that it has no state for `topic`."""
+        return bool((await run_commands(self, ("EXISTS", self.keys.absent(topic))))[0])
+
+    async def remember_absent(self, topic: str, seconds: float) -> None:
+        """Record that the source has no state for `topic`, for so many seconds."""
+        await run_commands(self, ("SET", self.keys.absent(topic), b"1", "PX", max(1, int(seconds * 1000))))
+
+    async def is_watched(self, topic: str) -> bool:
+        """Return whether a gateway subscribes to the topic's channel, since somebody reads it."""
+        servers, channel = await self.servers(), self.keys.channel(topic)
+        shard = self.shard_of(topic)
+        server: Any = servers.get(shard)
+        if server is None:
+            raise StoreError(f"readers of {topic}: nobody serves its slot")
+        try:
+            # Each announces in its way only, and one without shards may not know the other.
+            ((_, count),) = await (server.pubsub_shardnumsub(channel) if shard else server.pubsub_numsub(channel))
+        except (RedisError, OSError) as error:
+            raise StoreError(f"readers of {topic}: {error}") from error
+        return bool(count)
 
     async def expire(self, topic: str, after_s: int) -> None:
         """Let the topic's state, log and event ids expire in `after_s` seconds."""

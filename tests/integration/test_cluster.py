@@ -21,7 +21,6 @@ from planwire_client import AsyncPublisher, Publisher
 from sync import bootstrap
 from sync.core import instants
 from sync.settings import SyncSettings
-from sync.store import hydration_requests
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.models import Change, Committed, StoreError, Verdict
@@ -219,7 +218,7 @@ async def test_what_is_asked_of_all_shards_has_each_ones_answer(cluster: Cluster
         stored = StoredTopics(store)
         await stored.refresh()
         assert set(topics) <= set(stored.names)
-        assert [await hydration_requests.is_watched(store, topic) for topic in topics] == [True, False, False]
+        assert [await store.is_watched(topic) for topic in topics] == [True, False, False]
 
 
 async def test_publishers_commit_straight_to_the_shards(cluster: Cluster) -> None:

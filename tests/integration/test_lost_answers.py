@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,6 @@ async def test_an_event_is_worked_on_and_told_once_whichever_answer_was_lost(ste
         items = [(price_id("pro"), 1)]
         await services.ingest.receive(services.adapters["paddle"], webhook(1, items=items), "live")
         run, step_at = 0, ("stored", "committed", "ended").index(step)
-        executed = services.store.redis
         lost = asyncio.Event()
 
         async def told() -> bool:
@@ -131,26 +131,22 @@ async def test_an_event_is_worked_on_and_told_once_whichever_answer_was_lost(ste
                 services.adapters["paddle"], webhook(2, event_id="evt_2", items=[(price_id("pro"), 2)]), "live"
             )
 
-        send = command_pipeline._send
-
         async def counted(redis: Any, loads: Any) -> Any:
             nonlocal run
             run += 1
             if run == step_at + 1:
                 proxy.swallow(to_client=True)
                 lost.set()
-            return await send(redis, loads)
+            return await command_pipeline.send(redis, loads)
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(command_pipeline, "_send", counted)
-            command_pipeline._coalescers.pop(executed, None)
+            patched.setattr(services.store.round_trips, "_send", partial(counted, services.store.redis))
             task = asyncio.ensure_future(guarded())
             await lost.wait()
             await until(told)
             proxy.heal()
             proxy.reset()
             receipt = await task
-            command_pipeline._coalescers.pop(executed, None)
         assert (receipt.outcome, receipt.version) == ("applied", (await direct.versions([TOPIC]))[0])
         assert len(await direct.log(TOPIC)) == 2
         assert await services.environment("live").inbox.counts() == (0, 0)

@@ -138,8 +138,8 @@ async def everything(url: str, tmp_path: Path) -> None:
             assert (await publisher.publish(PUBLISHED, {"n": 4})).verdict is Verdict.APPLIED
         await store.want_reconcile([TOPIC])
         await until(lambda: is_ready(running), timeout_s=HEALS_S)
-        assert running.node.inspection.findings is not None
-        assert not running.node.inspection.findings.missing
+        assert running.node.inspection.servers
+        assert not running.node.inspection.missing
         assert running.node.metrics.unannounced == 0
 
 
@@ -196,7 +196,7 @@ async def test_without_channels_a_commit_is_answered_as_one_and_readiness_names_
     async with having(start, *NO_CHANNELS) as (server, url):
         environ = environment(url, **QUICK)
         async with run_gateway(environ, until_fresh=False) as running, open_client(running, PUBLISHED) as client:
-            await until(lambda: running.node.inspection.findings is not None, timeout_s=HEALS_S)
+            await until(lambda: running.node.inspection.servers, timeout_s=HEALS_S)
             answer = await publish(running, {"n": 1})
             assert (answer.status_code, answer.json()["verdict"]) == (200, "applied")
             stored = await ask(server, "HGET", f"pw:{{{PUBLISHED}}}:snap", "version")

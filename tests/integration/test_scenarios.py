@@ -106,7 +106,7 @@ async def test_the_gateway_comes_through(store_url: str, name: str, seed: int, m
             load(name), seed, f"{gateway.url}/webhooks/paddle", SECRET, CATALOG, http_state(gateway.url, token())
         )
 
-    assert report.violations == ()
+    assert report.violations == []
     assert not report.unread
 
 

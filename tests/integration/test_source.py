@@ -25,7 +25,6 @@ from sync.billing.providers.rate_limit import LocalRateLimiter
 from sync.settings import SyncSettings
 from sync.source.client import ANSWER_MAX_BYTES, Answer, Source, SourceError
 from sync.source.hydration import Hydration, hydration
-from sync.store import hydration_requests
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.models import Change, Snapshot, Verdict
 from sync.store.redis.connect import connect
@@ -241,7 +240,7 @@ async def test_a_source_that_is_down_is_asked_again_while_somebody_reads(
         assert (await client.get("/v1/state/user:43")).json()["version"] == 0
         await until(lambda: backend.asked["user:43"] == 1)
         await until(lambda: _is_empty(store))
-        assert not await hydration_requests.is_absent(store, "user:43")
+        assert not await store.is_absent("user:43")
 
 
 async def test_a_publish_that_comes_in_between_wins(

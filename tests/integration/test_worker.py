@@ -197,6 +197,40 @@ class TestRecovery:
                 await receive(services, body)
         assert (await receive(services, body)).outcome == "applied"
 
+    async def test_a_late_end_of_a_lost_claim_does_not_park_what_a_newer_claim_has_done(
+        self, services: BillingServices
+    ) -> None:
+        event_id, inbox = await self.abandon(services, webhook(1)), services.environment("live").inbox
+        for result in (EventResult(Outcome.APPLIED), EventResult(Outcome.PARKED, "no link", waits=("subscription:x",))):
+            batch = CommandPipeline(services.store)
+            inbox.end(batch, event_id, result)
+            await batch.run()
+        record = await inbox.read(event_id)
+        assert record is not None
+        assert (record.status, record.waits, record.parked_us) == ("done", (), 0)
+        assert await counts(services) == (0, 0)
+
+    async def test_a_store_without_memory_ends_no_event(self, services: BillingServices, store: Store) -> None:
+        """What goes before the end in the same round trip is refused as well: the event has to be tried again."""
+        event_id, inbox, redis = (
+            await self.abandon(services, webhook(1)),
+            services.environment("live").inbox,
+            store.redis,
+        )
+        limits = await redis.config_get("maxmemory")
+        await redis.config_set("maxmemory", 1)
+        try:
+            batch = CommandPipeline(store)
+            inbox.end(batch, event_id, EventResult(Outcome.APPLIED))
+            with pytest.raises(StoreError, match="maxmemory"):
+                await batch.run()
+        finally:
+            await redis.config_set("maxmemory", str(limits["maxmemory"]))
+        record = await inbox.read(event_id)
+        assert record is not None
+        assert record.status == "pending"
+        assert await counts(services) == (1, 0)
+
     async def test_an_event_that_always_fails_is_parked_and_stops_no_other(
         self, services: BillingServices, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -293,7 +327,7 @@ class TestRecovery:
         services = services_of(store, catalog, lease_s=0 if what == "events" else 30)
         worker = Worker(services, ("live",), poll_s=POLL_S)
         ids = [await self.abandon(services, webhook(number, id=f"sub_{number}")) for number in range(3)]
-        services = worker._services = services_of(store, catalog, lease_s=30)
+        services = worker.services = services_of(store, catalog, lease_s=30)
         worked: list[object] = []
 
         async def work(*arguments: Any) -> Any:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_settings import SettingsConfigDict
-
 from sync.billing.domain.model import Event, Order, Subscription
 from sync.billing.providers import parsing
 from sync.billing.providers.base import (
@@ -44,7 +42,7 @@ class AcmeWebhooks(SignedWebhooks):
 
 
 class AcmeSettings(ProviderSettings):
-    model_config = SettingsConfigDict(env_prefix="PLANWIRE_ACME_")
+    env_prefix = "PLANWIRE_ACME_"
 
 
 def make_client(environment: str, key: str, base_url: str, rate_limiter: RateLimiter) -> ProviderClient:

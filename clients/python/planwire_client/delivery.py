@@ -58,6 +58,8 @@ class Retryable(NamedTuple):
 Send = Callable[[Sequence[Publish], float], Awaitable[Answers | Retryable]]
 """Makes one attempt with some items, in at most so many seconds."""
 
+Sleep = Callable[[float], Awaitable[None]]
+
 
 def finished(coroutine: Coroutine[Any, Any, T]) -> T:
     """Return the result of a coroutine that never waits."""
@@ -109,7 +111,7 @@ async def deliver(
     items: Sequence[Publish],
     retries: Retries,
     send: Send,
-    sleep: Callable[[float], Awaitable[None]],
+    sleep: Sleep,
     now: Callable[[], float],
     chance: Callable[[], float],
 ) -> list[Outcome]:
@@ -171,8 +173,7 @@ def _note(
 def _unavailable(
     reply: Retryable, failures: int, items: Sequence[Publish], known: Sequence[Outcome | None]
 ) -> Unavailable:
-    event_ids = [str(item.event_id) for item, outcome in zip(items, known, strict=True) if outcome is None]
-    error = (RateLimited if reply.is_rate else Unavailable)(reply.detail, failures, event_ids, known)
-    if isinstance(error, RateLimited):
-        error.retry_after_s = reply.retry_after_s or 0.0
-    return error
+    event_ids = tuple(str(item.event_id) for item, outcome in zip(items, known, strict=True) if outcome is None)
+    if reply.is_rate:
+        return RateLimited(reply.detail, failures, event_ids, tuple(known), reply.retry_after_s or 0.0)
+    return Unavailable(reply.detail, failures, event_ids, tuple(known))

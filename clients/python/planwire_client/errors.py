@@ -14,6 +14,7 @@ PlanwireError
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class PlanwireError(Exception):
     """The root of the package's exceptions."""
 
 
+@dataclass(eq=False, repr=False)
 class PublishRefused(PlanwireError):
     """The gateway, or the check before the store, will not take it; sending it again changes nothing.
 
@@ -32,16 +34,15 @@ class PublishRefused(PlanwireError):
         status: the HTTP status, 0 where no gateway was asked.
     """
 
-    def __init__(self, code: str, detail: str, status: int = 0) -> None:
-        super().__init__(code, detail, status)
-        self.code = code
-        self.detail = detail
-        self.status = status
+    code: str
+    detail: str
+    status: int = 0
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"
 
 
+@dataclass(eq=False, repr=False)
 class Unavailable(PlanwireError):
     """No answer within the attempts and the time allowed. It may have happened: publish again with the same event ids.
 
@@ -51,32 +52,28 @@ class Unavailable(PlanwireError):
         outcomes: in the order of the call; None for those unknown.
     """
 
-    def __init__(
-        self, detail: str, attempts: int, event_ids: Sequence[str], outcomes: Sequence[Published | Rejected | None] = ()
-    ) -> None:
-        super().__init__(detail, attempts, tuple(event_ids), tuple(outcomes))
-        self.detail = detail
-        self.attempts = attempts
-        self.event_ids = tuple(event_ids)
-        self.outcomes = tuple(outcomes)
+    detail: str
+    attempts: int
+    event_ids: Sequence[str]
+    outcomes: Sequence[Published | Rejected | None] = ()
 
     def __str__(self) -> str:
         return f"{self.detail} (after {self.attempts} attempts)"
 
 
+@dataclass(eq=False, repr=False)
 class RateLimited(Unavailable):
     """As above, and the last answer was 429. `retry_after_s`: the pause that the gateway asked for."""
 
     retry_after_s: float = 0.0
 
 
+@dataclass(eq=False, repr=False)
 class ReplicaError(PlanwireError):
     """The root of what reading can raise. `topic`: the one asked for; empty for all."""
 
-    def __init__(self, topic: str, detail: str) -> None:
-        super().__init__(topic, detail)
-        self.topic = topic
-        self.detail = detail
+    topic: str
+    detail: str
 
     def __str__(self) -> str:
         return f"{self.topic}: {self.detail}" if self.topic else self.detail

@@ -17,7 +17,6 @@ from planwire_client.delivery import Answers, Retryable
 from planwire_client.errors import PublishRefused
 
 PUBLISH_PATH = "/v1/publish"
-BATCH_PATH = "/v1/publish/batch"
 REQUEST_TIMEOUT_S = 10.0
 
 LATER = frozenset((408, 425, 429, 500, 502, 503, 504))
@@ -30,7 +29,7 @@ def request_of(items: Sequence[Publish], timeout_s: float) -> dict[str, Any]:
     """Return the arguments of the POST of one item, or of a batch."""
     documents = [item.document() for item in items]
     content = orjson.dumps(documents[0] if len(items) == 1 else {"items": documents})
-    url = PUBLISH_PATH if len(items) == 1 else BATCH_PATH
+    url = PUBLISH_PATH if len(items) == 1 else f"{PUBLISH_PATH}/batch"
     return {"url": url, "content": content, "timeout": min(REQUEST_TIMEOUT_S, timeout_s)}
 
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
     from sqlalchemy.orm import Session
 
-TABLE = "planwire_outbox"
-
 DDL = """\
 CREATE TABLE IF NOT EXISTS planwire_outbox (
     id bigint PRIMARY KEY,
@@ -61,8 +59,8 @@ _COLUMNS = ("topic", "state", "private", "event_id", "order_value", "cause")
 _JSON = ("state", "private", "cause")
 _VALUES = ", ".join("%s::json" if name in _JSON else "%s" for name in _COLUMNS)
 _NAMED = ", ".join(f"CAST(:{name} AS json)" if name in _JSON else f":{name}" for name in _COLUMNS)
-INSERT_PYFORMAT = f"INSERT INTO {TABLE} ({', '.join(_COLUMNS)}) VALUES ({_VALUES})"  # noqa: S608 - constants only
-INSERT_NAMED = f"INSERT INTO {TABLE} ({', '.join(_COLUMNS)}) VALUES ({_NAMED})"  # noqa: S608 - constants only
+INSERT_PYFORMAT = f"INSERT INTO planwire_outbox ({', '.join(_COLUMNS)}) VALUES ({_VALUES})"  # noqa: S608 - constants only
+INSERT_NAMED = f"INSERT INTO planwire_outbox ({', '.join(_COLUMNS)}) VALUES ({_NAMED})"  # noqa: S608 - constants only
 
 
 class OutsideTransaction(PlanwireError):

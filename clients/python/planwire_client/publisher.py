@@ -10,39 +10,25 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from typing import ClassVar, Generic, Protocol, Self, TypeVar, Unpack, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Generic, Self, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
 from planwire_client.change import ConditionalFields, Outcome, Publish, Published, identified
-from planwire_client.delivery import Answers, Retries, Retryable, Send, deliver, finished
+from planwire_client.delivery import Answers, Retries, Retryable, Send, Sleep, deliver, finished
 from planwire_client.errors import PlanwireError, PublishRefused
 from planwire_client.http import AsyncHttpTransport, HttpTransport
+
+if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
+    from planwire_client.store import AsyncStoreTransport, StoreTransport  # noqa: F401 - named in quotes
 
 T = TypeVar("T")
 
 STORE_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 """URLs of the store itself."""
-
-
-class Transport(Protocol):
-    """What a blocking publisher sends through."""
-
-    def send(self, items: Sequence[Publish], timeout_s: float) -> Answers | Retryable:
-        """Return what became of one attempt."""
-
-    def close(self) -> None:
-        """Let go of every connection."""
-
-
-class AsyncTransport(Protocol):
-    """The same for asyncio."""
-
-    async def send(self, items: Sequence[Publish], timeout_s: float) -> Answers | Retryable:
-        """Return what became of one attempt."""
-
-    async def close(self) -> None:
-        """Let go of every connection."""
 
 
 def _open(url: str, key: str, source: str, prefix: str, *, is_async: bool) -> object:
@@ -99,14 +85,12 @@ class _Publishing(Generic[T]):
             transport = cast(T, _open(url, key, source, prefix, is_async=self._is_async))
         self._transport = transport
 
-    async def _deliver(
-        self, items: Sequence[Publish], send: Send, sleep: Callable[[float], Awaitable[None]]
-    ) -> list[Outcome]:
+    async def _deliver(self, items: Sequence[Publish], send: Send, sleep: Sleep) -> list[Outcome]:
         named = [identified(item, lambda: uuid.uuid4().hex) for item in items]
         return await deliver(named, self._retries, send, sleep, time.monotonic, random.random)
 
 
-class Publisher(_Publishing[Transport]):
+class Publisher(_Publishing["HttpTransport | StoreTransport"]):
     """Publishes, blocking. May be shared between threads; one per process is enough. A context manager."""
 
     _is_async = False
@@ -147,7 +131,7 @@ class Publisher(_Publishing[Transport]):
         self.close()
 
 
-class AsyncPublisher(_Publishing[AsyncTransport]):
+class AsyncPublisher(_Publishing["AsyncHttpTransport | AsyncStoreTransport"]):
     """Publishes, for asyncio; otherwise as `Publisher`. An async context manager; belongs to one event loop."""
 
     _is_async = True

@@ -136,8 +136,9 @@ class TabCounts(HubObserver):
 
     def _take(self, live: LiveTopic, tabs: list[Subscription]) -> None:
         self._drop(live)
+        version = live.version
         # The common case has a short path: every tab is in sync.
-        if self._was_fresh and live.known and _is_synced(live.version, tabs):
+        if self._was_fresh and live.known and all([tab.sent == version == tab.acked for tab in tabs]):
             self.topics[live.name] = {Status.SYNCED: len(tabs)}
             self.total[Status.SYNCED] += len(tabs)
             return
@@ -150,8 +151,3 @@ class TabCounts(HubObserver):
             self._open.add(live)  # SENT turns BEHIND by time alone; of a crowd most tabs stay SENT
         if worst(counts) in UNHEALTHY:
             self.unhealthy[live.name] = counts
-
-
-def _is_synced(version: int, tabs: list[Subscription]) -> bool:
-    """Return whether every tab has acknowledged the version."""
-    return all([tab.sent == version == tab.acked for tab in tabs])

@@ -95,7 +95,13 @@ def decide_without_event(
     """
     if facts.erased_ns is not None:
         return EventResult(Outcome.UNCHANGED, ERASED_REASON)
-    after, note = _merged(facts, fetched)
+    after, note = facts, ""
+    for event in fetched:
+        answer = merge_fetched(after, event)
+        if isinstance(answer, Reduced):
+            after = answer.facts
+        elif isinstance(answer, Unusable):
+            note = answer.reason
     after = change(after)
     if after == NOTHING and not is_known:
         return EventResult(Outcome.UNCHANGED)
@@ -103,18 +109,6 @@ def decide_without_event(
     if isinstance(decided, Unprojectable):
         return EventResult(Outcome.UNCHANGED, decided.reason, waits=(WAITS_CATALOG,))
     return decided
-
-
-def _merged(facts: Facts, fetched: Sequence[Event]) -> tuple[Facts, str]:
-    """Return the facts with the fetched bodies in them, and why one of them is not."""
-    problem = ""
-    for event in fetched:
-        answer = merge_fetched(facts, event)
-        if isinstance(answer, Reduced):
-            facts = answer.facts
-        elif isinstance(answer, Unusable):
-            problem = answer.reason
-    return facts, problem
 
 
 def _conclude(topic: str, before: Facts, after: Facts, setting: Setting, note: str = "") -> Decided | Unprojectable:

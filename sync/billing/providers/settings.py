@@ -7,7 +7,6 @@ from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import NoDecode
 
 from sync.billing.providers.base import Secret
 from sync.process.settings import SettingsModel
@@ -70,10 +69,10 @@ def is_confidential(url: str) -> bool:
     return split.scheme == "https" or split.hostname in LOOPBACK_HOSTS
 
 
-ByEnvironment = Annotated[tuple[tuple[str, SecretStr], ...], NoDecode, BeforeValidator(_by_environment)]
+ByEnvironment = Annotated[tuple[tuple[str, SecretStr], ...], BeforeValidator(_by_environment)]
 """Secrets, each with the environment that it stands for."""
 
-_Urls = Annotated[tuple[tuple[str, str], ...], NoDecode, BeforeValidator(_urls)]
+_Urls = Annotated[tuple[tuple[str, str], ...], BeforeValidator(_urls)]
 
 
 class ProviderSettings(SettingsModel):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from planwire_client.core import canonical_json
 from sync.billing.catalog.catalog import Catalog
@@ -12,6 +10,7 @@ from sync.billing.domain.decision import decide, event_cause
 from sync.billing.domain.evaluation import Setting
 from sync.billing.domain.model import Event, Unparsable
 from sync.billing.domain.outcome import ERASED_REASON, WAITS_SOFTWARE, EventResult, Outcome
+from sync.billing.domain.tenant_resolution import Link
 from sync.billing.services.committer import Commit, Decision, Write
 from sync.billing.storage.tenants import FactsError, facts_of
 from sync.store.models import Snapshot
@@ -31,7 +30,7 @@ class Attempt:
 
     Attributes:
         number: how often the event was tried, this try included; 0 for one that is parked.
-        link_replies: what the tenant links answered about the event; empty if it needs no tenant.
+        link: what the tenant links say about the event; None if it needs no tenant.
         snapshot: the topic, if it was read together with the links.
         topic: the tenant's topic, once it is resolved.
         answer: the provider's, once it was asked.
@@ -41,7 +40,7 @@ class Attempt:
     environment: str
     number: int
     received_us: int
-    link_replies: Sequence[Any] = ()
+    link: Link | None = None
     snapshot: Snapshot | None = None
     topic: str = ""
     answer: Answer | None = None

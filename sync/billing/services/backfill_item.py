@@ -22,7 +22,7 @@ from sync.billing.services.context import BillingContext
 from sync.billing.services.reproject import Refresh, Reprojection
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.backfill_progress import ItemResult
-from sync.billing.storage.tenants import look_up, query_link, read_link
+from sync.billing.storage.tenants import find_link, look_up
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.models import Committed, Snapshot, Verdict
 
@@ -98,9 +98,9 @@ class BackfillItem:
 
     async def _link(self, event: Event) -> Link:
         """Return what the links say about a subscription, which has taught them its tenant if it names one."""
-        batch = CommandPipeline(self._services.store)
-        query_link(batch, event)
-        return read_link(event, await batch.run())
+        link = await find_link(self._services.store, event)
+        assert link is not None
+        return link
 
     async def _is_made(self, topic: str) -> bool:
         """Return whether this run makes the tenant. Noted before it is made, so that a killed run counts it too."""

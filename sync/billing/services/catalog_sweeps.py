@@ -53,8 +53,6 @@ class CatalogSweeps:
         if self._supervisor.stopped.is_set():
             return False
 
-        async def reproject(topic: str) -> None:
-            await self._services.reprojection.reproject(environment, topic, "catalog")
-
-        await self._supervisor.isolate("catalog", topic, reproject, topic)
+        reproject = self._services.reprojection.reproject
+        await self._supervisor.isolate("catalog", topic, lambda topic: reproject(environment, topic, "catalog"), topic)
         return True

@@ -41,10 +41,9 @@ class CatchUp:
         self._environment = context.environment(environment)
         self._adapter = context.adapters[provider]
         self._client = client
-        self._cursor, lease = (
-            context.store.keys.provider_events(environment, provider, n) for n in ("cursor", "lease")
-        )
-        self._lease = Lease(context.store, lease, LEASE_S)
+        keys = context.store.keys
+        self._cursor = keys.provider_events(environment, provider, "cursor")
+        self._lease = Lease(context.store, keys.provider_events(environment, provider, "lease"), LEASE_S)
 
     async def run(self, settle_s: float = SETTLE_S) -> int:
         """Return how many events no webhook had brought.

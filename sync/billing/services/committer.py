@@ -11,7 +11,6 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from planwire_client.core.commit import BILLING
 from planwire_client.core.topic import Topic
@@ -106,7 +105,7 @@ class Committer:
         self._context = context
         self._store = context.store
         self.locks = KeyedLock()
-        self._durable = Coalescer[None, None](self._wait_durable, partial(StoreError, "whoever waited was stopped"))
+        self._durable = Coalescer[None, None](self._wait_durable)
 
     async def commit(self, topic: str, decide: Decide, read: Snapshot | None = None) -> Commit:
         """Return what became of the topic, once `decide` has left it alone or its decision is committed.

@@ -25,7 +25,7 @@ from sync.billing.services.context import BillingContext
 from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.inbox import Inbox, Record
 from sync.billing.storage.records import append_event, has_event, record_snapshots
-from sync.billing.storage.tenants import erase_links, query_link, read_link
+from sync.billing.storage.tenants import erase_links, find_link, query_link, read_link
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.models import ALL_FIELDS, Snapshot, StoreError, snapshot_of
 
@@ -77,8 +77,8 @@ class Ingest:
         event = tenant_resolution.sanitize(self._context.adapters[record.provider].parse(record.body, environment))
         if isinstance(event, Unparsable):
             return await self._process(unparsable(environment, event))
-        attempt = Attempt(event, environment, record.attempts, record.received_us)
-        return await self._process(await self._query_link(attempt))
+        link = await find_link(self._store, event)
+        return await self._process(Attempt(event, environment, record.attempts, record.received_us, link))
 
     async def retry(self, environment: str, event_id: str) -> EventResult | None:
         """Return what becomes of a parked event now, or None if no event of that id is parked.
@@ -158,7 +158,7 @@ class Ingest:
         if isinstance(event, Unparsable):
             return unparsable(environment, event)
         snapshot = None if topic is None else snapshot_of(topic, replies.pop(0))
-        return Attempt(event, environment, number, received_us, replies, snapshot)
+        return Attempt(event, environment, number, received_us, read_link(event, replies), snapshot)
 
     # Stage 2: resolve the tenant.
 
@@ -171,10 +171,9 @@ class Ingest:
             if isinstance(thin, Done):
                 return thin
             attempt = thin
-        event = attempt.event
-        if not attempt.link_replies:
+        event, link = attempt.event, attempt.link
+        if link is None:
             return attempt.done(EventResult(Outcome.IGNORED, event.ignored))
-        link = read_link(event, attempt.link_replies)
         metadata_field = self._context.adapters[event.provider].metadata_field
         result = tenant_resolution.unresolved(event, link, metadata_field)
         if result is None and event.subscription is None:
@@ -195,7 +194,7 @@ class Ingest:
         assert attempt.answer is not None
         if attempt.answer.fetched is not None:
             whole = tenant_resolution.with_fetched(event, attempt.answer.fetched)
-            return await self._query_link(replace(attempt, event=whole))
+            return replace(attempt, event=whole, link=await find_link(self._store, whole))
         if attempt.answer.is_away:
             reason = f"the provider could not be asked; tried again in {UNFETCHED_AGAIN_S} s"
             return replace(attempt.done(EventResult(Outcome.PARKED, reason)), retry_s=UNFETCHED_AGAIN_S)
@@ -204,11 +203,6 @@ class Ingest:
         problem = "would not tell it" if can_ask else f"cannot be asked for it: {setting}"
         reason = f"{event.type[:60]} carries no subscription, and {event.provider} {problem}"
         return attempt.done(EventResult(Outcome.PARKED, reason, waits=(WAITS_SOFTWARE,)))
-
-    async def _query_link(self, attempt: Attempt) -> Attempt:
-        batch = CommandPipeline(self._store)
-        query_link(batch, attempt.event)
-        return replace(attempt, link_replies=await batch.run())
 
     # Stage 3: fetch.
 
@@ -296,9 +290,8 @@ class Ingest:
 
         If this process or the store ends first, the event is tried once more when its lease has run out.
         """
-        batch = CommandPipeline(self._store)
-        query_link(batch, event)
-        if read_link(event, await batch.run()).tenant_id is not None:
+        link = await find_link(self._store, event)
+        if link is not None and link.tenant_id is not None:
             await self.release(event.environment, subjects(event))
             return
         batch = CommandPipeline(self._store)

@@ -95,17 +95,18 @@ class Reconciliation:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        facts = await self.facts(topic)
+        snapshot = await self._context.store.read(topic)
+        facts = known_facts(snapshot)
         if facts is None:
             return Report(EventResult(Outcome.UNCHANGED, "what it keeps is not a tenant's facts"))
         if facts.erased_ns is not None:
-            return Report(await self._unchanged(topic, ERASED_REASON))
+            return Report(EventResult(Outcome.UNCHANGED, ERASED_REASON, topic, snapshot.version))
         if not facts.subscriptions:
             found = await self.search(environment, {Topic.parse(topic).id}, why, who)
             if found is None:
                 unasked = {topic: "the provider's list could not be read to its end"}
                 return Report(EventResult(Outcome.UNCHANGED), unasked=unasked)
-            return found.get(topic) or Report(await self._unchanged(topic))
+            return found.get(topic) or Report(EventResult(Outcome.UNCHANGED, "", topic, snapshot.version))
         answers = await self.ask(environment, facts, _chosen(facts), patience_s, background=background)
         return await self._repair(environment, topic, why, answers, who)
 
@@ -115,7 +116,7 @@ class Reconciliation:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        facts = await self.facts(topic)
+        facts = known_facts(await self._context.store.read(topic))
         return facts is not None and not facts.subscriptions and facts.erased_ns is None
 
     async def search(
@@ -163,14 +164,6 @@ class Reconciliation:
                     answers.unavailable[key] = str(error)
         return answers
 
-    async def facts(self, topic: str) -> Facts | None:
-        """Return a topic's facts, or None if what it keeps are none.
-
-        Raises:
-            StoreError: the store is unreachable or failing.
-        """
-        return known_facts(await self._context.store.read(topic))
-
     async def record_drift(
         self, environment: str, topic: str, why: str, answers: Answers, commit: Commit
     ) -> list[Drift]:
@@ -197,10 +190,6 @@ class Reconciliation:
         commit = await self._reprojection.refresh(environment, topic, refresh)
         drift = await self.record_drift(environment, topic, why, answers, commit)
         return Report(commit.result, len(answers.fetched) + len(answers.missing), answers.unavailable, drift)
-
-    async def _unchanged(self, topic: str, reason: str = "") -> EventResult:
-        (version,) = await self._context.store.versions([topic])
-        return EventResult(Outcome.UNCHANGED, reason, topic, version)
 
     async def _read_list(
         self, client: ProviderClient, environment: str, tenants: set[str], found: dict[str, Answers]

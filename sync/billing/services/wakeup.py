@@ -17,6 +17,7 @@ from sync.billing.services.committer import Commit
 from sync.billing.services.context import BillingContext
 from sync.billing.services.reconcile import ASKED_MAX, PATIENCE_S, Answers, Reconciliation
 from sync.billing.services.reproject import Refresh, Reprojection
+from sync.billing.storage.tenants import known_facts
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import Due
 
@@ -52,7 +53,7 @@ class Wakeup:
         await self._set_timer(environment, due, commit)
 
     async def _ask_overdue(self, environment: str, topic: str) -> Answers:
-        facts = await self._reconciliation.facts(topic)
+        facts = known_facts(await self._context.store.read(topic))
         if facts is None:
             return Answers()
         keys = overdue_subscriptions(facts, self._context.setting(environment))

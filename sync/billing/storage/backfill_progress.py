@@ -64,9 +64,7 @@ class BackfillProgress:
         if restart:
             await self.forget()
         (after, *numbers), parked = await run_commands(
-            self._store,
-            ("HMGET", self._counts, "after", "seen", "unchanged", "drift"),
-            ("HGETALL", self._parked),
+            self._store, ("HMGET", self._counts, "after", "seen", "unchanged", "drift"), ("HGETALL", self._parked)
         )
         counts.after = (after or b"").decode()
         counts.seen, counts.unchanged, counts.drift = [int(number or 0) for number in numbers]

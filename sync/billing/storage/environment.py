@@ -35,23 +35,17 @@ def reconcile_requests(store: Store) -> DelayedQueue:
 
 
 class Environment:
-    """One environment's part of the store. No key of it is another's.
-
-    Attributes:
-        queues: what a worker takes from: the names of its sorted sets, by what is in them.
-    """
+    """One environment's part of the store. No key of it is another's."""
 
     def __init__(self, store: Store, name: str, lease_s: float) -> None:
         """Use `store`; claims of events and timers last `lease_s`."""
         self.name = name
         self.inbox = Inbox(store, name, lease_s)
-        timers = store.keys.timers(name)
-        self.timers = DelayedQueue(store, timers, lease_s)
+        self.timers = DelayedQueue(store, store.keys.timers(name), lease_s)
         self.audits = DelayedQueue(store, store.keys.audits(name), lease_s)
         self.drifts = DriftLog(store, name)
         self._store = store
         self._tenants = store.keys.tenants(name)
-        self.queues = {**self.inbox.queues, "timers": timers}
 
     def enlist(self, batch: CommandPipeline, topic: str, now_us: int) -> None:
         """Add to `batch` that events have made this topic; it is compared with its provider within AUDIT_EVERY_S."""
@@ -105,12 +99,14 @@ class Backlog:
             ("") that somebody wants compared.
     """
 
-    def __init__(self, store: Store, environments: Iterable[Environment]) -> None:
+    def __init__(self, store: Store, environments: Iterable[str]) -> None:
         self._store = store
-        self._keys = [
-            *((queue, known.name, key) for known in environments for queue, key in known.queues.items()),
-            ("reconcile", "", store.keys.reconcile),
-        ]
+        self._keys: list[tuple[str, str, str]] = []
+        for name in environments:
+            self._keys.append(("inbox", name, store.keys.inbox(name, "pending")))
+            self._keys.append(("parked", name, store.keys.inbox(name, "parked")))
+            self._keys.append(("timers", name, store.keys.timers(name)))
+        self._keys.append(("reconcile", "", store.keys.reconcile))
         self._read_at = -BACKLOG_CACHE_S
         self.waiting: Sequence[tuple[str, str, int, float]] = ()
 

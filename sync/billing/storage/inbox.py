@@ -46,23 +46,19 @@ class Record:
 
     event_id: str
     body: bytes
+    received_us: int
+    attempts: int
+    parked_us: int
     provider: str
     type: str
-    received_us: int
     status: str
-    attempts: int
     reason: str
     topic: str
     waits: tuple[str, ...]
-    parked_us: int
 
 
 class Inbox:
-    """The inbox of one environment. All its keys lie in one slot.
-
-    Attributes:
-        queues: the sorted sets of pending and of parked events, by the names that metrics have for them.
-    """
+    """The inbox of one environment. All its keys lie in one slot."""
 
     def __init__(self, store: Store, environment: str, lease_s: float) -> None:
         self._store = store
@@ -70,7 +66,6 @@ class Inbox:
         names = ("pending", "parked", "waiting", "event:")
         self._pending, self._parked, self._waiting, self._event_head = (store.keys.inbox(environment, n) for n in names)
         self._retries = DelayedQueue(store, self._pending, lease_s, is_fenced=False)
-        self.queues = {"inbox": self._pending, "parked": self._parked}
 
     def put(
         self, batch: CommandPipeline, event: Event | Unparsable, body: bytes, provider: str, at_us: int, claim: str = ""
@@ -203,18 +198,7 @@ class Inbox:
 
 
 def _record(event_id: str, fields: Sequence[bytes | None], parked_us: float | None) -> Record:
-    body, received_us, attempts, *texts = fields
-    provider, type, status, reason, topic, waits = ((text or b"").decode() for text in texts)
-    return Record(
-        event_id,
-        body or b"",
-        provider,
-        type,
-        int(received_us or 0),
-        status,
-        int(attempts or 0),
-        reason,
-        topic,
-        tuple(waits.split()),
-        int(float(parked_us or 0)),
-    )
+    body, received_us, attempts, *rest = fields
+    provider, type, status, reason, topic, waits = [(text or b"").decode() for text in rest]
+    numbers = int(received_us or 0), int(attempts or 0), int(float(parked_us or 0))
+    return Record(event_id, body or b"", *numbers, provider, type, status, reason, topic, tuple(waits.split()))

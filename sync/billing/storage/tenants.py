@@ -14,6 +14,7 @@ from sync.billing.domain.tenant_resolution import TOMBSTONE, Link, is_unreal, su
 from sync.core.errors import SyncError
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.models import Snapshot
+from sync.store.store import Store
 
 TENANTS_PER_CUSTOMER_READ = 2
 """Two tenants are enough to know that the customer does not tell which one is meant."""
@@ -53,6 +54,17 @@ def is_erased(snapshot: Snapshot) -> bool:
     return facts is not None and facts.erased_ns is not None
 
 
+async def find_link(store: Store, event: Event) -> Link | None:
+    """Return what the links say about an event's tenant, which they learn if it names one; None if it needs none.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    batch = CommandPipeline(store)
+    query_link(batch, event)
+    return read_link(event, await batch.run())
+
+
 def query_link(batch: CommandPipeline, event: Event | Unparsable) -> None:
     """Add to `batch` the query for an event's tenant; an event that names one teaches the links.
 
@@ -69,8 +81,10 @@ def query_link(batch: CommandPipeline, event: Event | Unparsable) -> None:
         look_up(batch, event.environment, subjects(event))
 
 
-def read_link(event: Event, replies: Sequence[Any]) -> Link:
-    """Return what the links say about an event, from the replies to `query_link`."""
+def read_link(event: Event, replies: Sequence[Any]) -> Link | None:
+    """Return what the links say about an event, from the replies to `query_link`; None if it needs no tenant."""
+    if not replies:
+        return None
     if event.tenant_id is None:
         return looked_up(replies)
     known = replies[0]

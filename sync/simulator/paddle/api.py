@@ -238,7 +238,7 @@ def _is_wanted(sub: Subscription, query: Query) -> bool:
         "price_id": frozenset(item.price.id for item in sub.items),
         "status": frozenset({sub.status}),
         "scheduled_change_action": frozenset({"none" if sub.scheduled is None else sub.scheduled.action}),
-        "collection_mode": frozenset({sub.collection_mode}),
+        "collection_mode": frozenset({"automatic"}),
     }
     for name, has in told.items():
         wanted = _words(query, name)

@@ -61,7 +61,6 @@ def subscription(sub: Subscription) -> Body:
         "status": sub.status,
         "customer_id": sub.customer_id,
         "address_id": sub.address_id,
-        "business_id": None,
         "currency_code": CURRENCY,
         "created_at": text_us(sub.created_us),
         "updated_at": text_us(sub.updated_us),
@@ -70,16 +69,14 @@ def subscription(sub: Subscription) -> Body:
         "next_billed_at": next_at,
         "paused_at": _at(sub.paused_us),
         "canceled_at": _at(sub.canceled_us),
-        "discount": None,
-        "collection_mode": sub.collection_mode,
-        "billing_details": None,
+        "collection_mode": "automatic",
         "current_billing_period": _period(sub.period) if runs else None,
         "billing_cycle": CYCLE,
         "scheduled_change": _scheduled(sub.scheduled),
         "items": [_item(sub, item, next_at) for item in sub.items],
         "custom_data": sub.custom_data,
-        "import_meta": None,
         "consent_requirements": [],
+        **dict.fromkeys(("business_id", "discount", "billing_details", "import_meta")),
     }
 
 
@@ -123,7 +120,6 @@ def transaction(paid: Transaction) -> Body:
         "status": "completed",
         "customer_id": paid.customer_id,
         "address_id": paid.address_id,
-        "business_id": None,
         "custom_data": paid.custom_data,
         "currency_code": CURRENCY,
         "origin": paid.origin,
@@ -131,17 +127,13 @@ def transaction(paid: Transaction) -> Body:
         "invoice_id": paid.invoice_id,
         "invoice_number": paid.invoice_number,
         "collection_mode": "automatic",
-        "discount_id": None,
-        "billing_details": None,
         "billing_period": _period(paid.period),
         "items": [{"price": price(item.price), "quantity": item.quantity, "proration": None} for item in paid.items],
         "details": _details(paid.items, paid.amount, paid.id),
         "payments": [_payment(paid, at)] if paid.amount else [],
         "checkout": {"url": None},
-        "created_at": at,
-        "updated_at": at,
-        "billed_at": at,
-        "revised_at": None,
+        **dict.fromkeys(("created_at", "updated_at", "billed_at"), at),
+        **dict.fromkeys(("business_id", "discount_id", "billing_details", "revised_at")),
     }
 
 
@@ -234,10 +226,8 @@ def _details(items: Sequence[Item], amount: int, transaction_id: str | None = No
     return {
         "tax_rates_used": [{"tax_rate": TAX_RATE, "totals": _totals(amount)}],
         "totals": _totals(amount) | nothing | unknown | grand,
-        "adjusted_totals": None,
-        "payout_totals": None,
-        "adjusted_payout_totals": None,
         "line_items": lines,
+        **dict.fromkeys(("adjusted_totals", "payout_totals", "adjusted_payout_totals")),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping, Sequence
+from functools import partial
 from uuid import uuid4
 
 import orjson
@@ -26,9 +27,12 @@ def routes(provider: Provider, api_keys: Mapping[str, Sequence[str]]) -> list[Ro
     return [
         Route("/subscriptions", paddle.list_subscriptions),
         Route("/subscriptions/{id}", paddle.get_subscription),
-        Route("/subscriptions/{id}", paddle.update, methods=["PATCH"]),
+        Route("/subscriptions/{id}", partial(paddle.apply, api.update), methods=["PATCH"]),
         Route("/subscriptions/{id}/preview", paddle.preview, methods=["PATCH"]),
-        Route("/subscriptions/{id}/{operation}", paddle.operate, methods=["POST"]),
+        *(
+            Route(f"/subscriptions/{{id}}/{name}", partial(paddle.apply, operation), methods=["POST"])
+            for name, operation in api.OPERATIONS.items()
+        ),
         Route("/events", paddle.list_events),
     ]
 
@@ -82,23 +86,13 @@ class _Api:
         includes = request.query_params.get("include", "").split(",")
         return _answer(entities.api_subscription(found, includes))
 
-    async def update(self, request: Request) -> JSONResponse:
-        return await self._apply(request, api.update)
-
-    async def operate(self, request: Request) -> JSONResponse:
-        operation = api.OPERATIONS.get(request.path_params["operation"])
-        if operation is None:
-            self._env(request)
-            raise ApiError("not_found")
-        return await self._apply(request, operation)
-
     async def preview(self, request: Request) -> JSONResponse:
         offers = self._provider.offers(self._env(request))
         body = await read_json(request)
         provider = self._provider
         return _answer(api.preview(provider.world, offers, request.path_params["id"], body, provider.now_us()))
 
-    async def _apply(self, request: Request, operation: api.Operation) -> JSONResponse:
+    async def apply(self, operation: api.Operation, request: Request) -> JSONResponse:
         offers = self._provider.offers(self._env(request))
         body = await read_json(request)
         subscription_id = request.path_params["id"]

@@ -34,11 +34,6 @@ class Answer:
     outcome: str | None = None
     error: str | None = None
 
-    @property
-    def is_success(self) -> bool:
-        """Whether the receiver took the webhook."""
-        return self.status is not None and 200 <= self.status < 300
-
 
 def client(timeout_s: float) -> httpx2.AsyncClient:
     """Return what `post` sends with. It uses no proxy of the environment: the receiver is the user's own and near."""

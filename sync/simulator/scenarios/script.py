@@ -7,7 +7,7 @@ What the receiver must end at is read from that world, not from the events.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Literal
 
@@ -19,7 +19,7 @@ from sync.simulator.world import actions, ids, rules
 from sync.simulator.world.actions import Scene
 from sync.simulator.world.errors import ApiError, ControlError
 from sync.simulator.world.ids import Mint
-from sync.simulator.world.model import SECOND_US, Event, Json, Subscription, World
+from sync.simulator.world.model import SECOND_US, Event, Json, Subscription, Transaction, World
 from sync.simulator.world.offers import Offers
 from sync.simulator.world.turn import Outcome, Turn
 
@@ -82,41 +82,39 @@ def write(scenario: Scenario, seed: int, start_us: int, offers: Offers) -> Scrip
     tenants = [f"scenario-{run}-{number}" for number in range(scenario.tenants)]
     # Ids draw on a source of their own: how much they take depends on the start, what happens must not.
     mint = Mint(Random(~seed))  # noqa: S311 - repeatable on purpose
-    world = _Stage(scenario, offers, tenants, start_us, mint, random).play()
+    longest_s = len(tenants) * (len(scenario.history) + scenario.actions) * scenario.step_s
+    began_us = start_us + (scenario.faults.ahead_s - longest_s) * SECOND_US
+    world = _Stage(scenario, offers, tenants, mint, random, began_us).play()
     sends = _with_outage(scenario.faults, _with_faults(scenario.faults, world.events, mint, random), random)
     return Script(tuple(sends), {tenant: _expected(world, offers, tenant) for tenant in tenants}, len(world.events))
 
 
+@dataclass
 class _Stage:
-    """Acts out a history."""
+    """Acts out a history, from `now_us` on."""
 
-    def __init__(
-        self, scenario: Scenario, offers: Offers, tenants: Sequence[str], start_us: int, mint: Mint, random: Random
-    ) -> None:
-        self._scenario = scenario
-        self._offers = offers
-        self._tenants = tenants
-        self._random = random
-        self._mint = mint
-        self._world = World()
-        turns = len(tenants) * (len(scenario.history) + scenario.actions)
-        ahead_us = scenario.faults.ahead_s * SECOND_US
-        self._now_us = start_us + ahead_us - turns * scenario.step_s * SECOND_US
-        self._told: list[Event] = []
+    scenario: Scenario
+    offers: Offers
+    tenants: Sequence[str]
+    mint: Mint
+    random: Random
+    now_us: int
+    world: World = field(default_factory=World)
+    told: list[Event] = field(default_factory=list)
 
     def play(self) -> World:
         """The world after the history, with all of its events, however many."""
-        for entry in self._scenario.history:
-            for tenant in self._tenants:
+        for entry in self.scenario.history:
+            for tenant in self.tenants:
                 self._act(tenant, entry)
-        if self._scenario.mix:
-            for _ in range(self._scenario.actions * len(self._tenants)):
-                self._act_at_random(self._random.choice(self._tenants))
-        return replace(self._world, events=tuple(self._told))
+        if self.scenario.mix:
+            for _ in range(self.scenario.actions * len(self.tenants)):
+                self._act_at_random(self.random.choice(self.tenants))
+        return replace(self.world, events=tuple(self.told))
 
     def _act_at_random(self, tenant: str) -> None:
         for _ in range(TRIES):
-            (action,) = self._random.choices(list(self._scenario.mix), list(self._scenario.mix.values()))
+            (action,) = self.random.choices(list(self.scenario.mix), list(self.scenario.mix.values()))
             try:
                 self._act(tenant, {"do": action, **self._parameters(action)})
             except (ControlError, ApiError):
@@ -126,29 +124,29 @@ class _Stage:
     def _parameters(self, action: str) -> Mapping[str, Json]:
         match action:
             case "seats":
-                return {"quantity": self._random.randint(1, 20)}
-            case "addon" | "remove_addon" if self._offers.addons:
-                return {"addon": self._random.choice(self._offers.addons).key}
+                return {"quantity": self.random.randint(1, 20)}
+            case "addon" | "remove_addon" if self.offers.addons:
+                return {"addon": self.random.choice(self.offers.addons).key}
             case "cancel" | "pause" | "downgrade":
-                return {"when": self._random.choice(["now", "period_end"])}
+                return {"when": self.random.choice(["now", "period_end"])}
             case _:
                 return {}
 
     def _act(self, tenant: str, entry: Mapping[str, Json]) -> None:
-        for due in self._world.due(self._now_us):
-            self._keep(rules.renew(self._turn(), self._world.subscriptions[due]))
+        for due in self.world.due(self.now_us):
+            self._keep(rules.renew(self._turn(), self.world.subscriptions[due]))
         action = str(entry["do"])
         given = {name: value for name, value in entry.items() if name != "do"}
         params = actions.read(action, {"tenant": tenant, **given})
-        self._keep(actions.act(action, Scene(self._turn(), self._offers, params)))
-        self._now_us += self._random.randint(1, self._scenario.step_s * SECOND_US)
+        self._keep(actions.act(action, Scene(self._turn(), self.offers, params)))
+        self.now_us += self.random.randint(1, self.scenario.step_s * SECOND_US)
 
     def _turn(self) -> Turn:
-        return Turn(self._world, self._now_us, self._mint)
+        return Turn(self.world, self.now_us, self.mint)
 
     def _keep(self, outcome: Outcome) -> None:
-        self._world = outcome.world
-        self._told += outcome.events
+        self.world = outcome.world
+        self.told += outcome.events
 
 
 def _with_faults(faults: Faults, events: Sequence[Event], mint: Mint, random: Random) -> list[Send]:
@@ -193,8 +191,9 @@ def _with_outage(faults: Faults, sends: list[Send], random: Random) -> list[Send
 
 def _send(event: Event, mint: Mint, faults: Faults, random: Random) -> Send:
     body = orjson.dumps(entities.envelope(event, mint("ntf", event.occurred_us)))
-    tenant = _tenant(event)
-    return Send("genuine", event.id, event.type, tenant, body, random.randint(-faults.skew_s, faults.skew_s))
+    return Send(
+        "genuine", event.id, event.type, _tenant(event.data), body, random.randint(-faults.skew_s, faults.skew_s)
+    )
 
 
 def _forged(event: Event, mint: Mint, faults: Faults, random: Random) -> Send:
@@ -205,39 +204,28 @@ def _forged(event: Event, mint: Mint, faults: Faults, random: Random) -> Send:
     return replace(_send(forged, mint, faults, random), kind="forged")
 
 
-def _tenant(event: Event) -> str:
-    custom_data = event.data.custom_data or {}
-    return str(custom_data.get("tenant_id", ""))
+def _tenant(of: Subscription | Transaction) -> str:
+    return str((of.custom_data or {}).get("tenant_id", ""))
+
+
+_BEST_FIRST = ("active", "trialing", "past_due", "paused", "canceled")
 
 
 def _expected(world: World, offers: Offers, tenant: str) -> Expected:
     """The plan of the highest rank among the live subscriptions that name the tenant, and that one's status."""
+
+    def order(sub: Subscription) -> tuple[int, str, int]:
+        plan = offers.plan_of(sub)
+        rank, key = (-1, "") if plan is None else (plan.rank, plan.key)
+        return rank, key, -_BEST_FIRST.index(sub.status)
+
     default = next((plan.key for plan in offers.plans if plan.is_default), "")
-    mine = [
-        subscription
-        for subscription in world.subscriptions.values()
-        if (subscription.custom_data or {}).get("tenant_id") == tenant
-    ]
-    live = [subscription for subscription in mine if subscription.status in ("active", "trialing", "past_due")]
+    mine = [sub for sub in world.subscriptions.values() if _tenant(sub) == tenant]
+    live = [sub for sub in mine if sub.status not in ("paused", "canceled")]
     if not live:
-        ended = ("paused", "canceled")
-        leads = sorted((subscription.status for subscription in mine), key=ended.index)
-        return Expected(default, leads[0] if leads else "none")
-    ranked = [(_rank(offers, subscription), subscription) for subscription in live]
-    (_, key), lead = max(ranked, key=lambda entry: (entry[0], -_STANDING.index(entry[1].status)))
-    return Expected(
-        key or default,
-        lead.status,
-        None if lead.scheduled is None else lead.scheduled.action,
-        # A period that is past due is not paid.
-        None if lead.status == "past_due" else lead.period.ends_us,
-    )
-
-
-_STANDING = ("active", "trialing", "past_due")
-
-
-def _rank(offers: Offers, subscription: Subscription) -> tuple[int, str]:
-    item = subscription.item(offers.plan_price_ids)
-    plan = None if item is None else offers.plan_of_price(item.price.id)
-    return (-1, "") if plan is None else (plan.rank, plan.key)
+        return Expected(default, min((sub.status for sub in mine), key=_BEST_FIRST.index, default="none"))
+    lead = max(live, key=order)
+    action = None if lead.scheduled is None else lead.scheduled.action
+    # A period that is past due is not paid.
+    ends_us = None if lead.status == "past_due" else lead.period.ends_us
+    return Expected(order(lead)[1] or default, lead.status, action, ends_us)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx2
 import orjson
@@ -42,9 +41,9 @@ ReadState = Callable[[str], Awaitable[Json]]
 """Reads a tenant's public state by its topic, such as `tenant:acme` or `sandbox/tenant:acme`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Report:
-    """What came of a run. `violations`: each thing that a correct receiver does not do, in one line; none is good.
+    """What comes of a run. `violations`: each thing that a correct receiver does not do, in one line; none is good.
 
     `answers`: "200 applied" and the like -> how often; `unread`: no state was read, so only answers were checked.
     """
@@ -54,11 +53,11 @@ class Report:
     tenants: int
     events: int
     sends: int
-    retries: int
-    answers: Mapping[str, int]
-    violations: tuple[str, ...]
-    unread: bool
-    seconds: float
+    retries: int = 0
+    answers: dict[str, int] = field(default_factory=dict)
+    violations: list[str] = field(default_factory=list)
+    unread: bool = True
+    seconds: float = 0.0
 
     @property
     def is_ok(self) -> bool:
@@ -98,33 +97,24 @@ async def torture(
         written = script.write(scenario, seed, time.time_ns() // 1000, offers.of(catalog, scenario.env))
     except (ControlError, ApiError) as error:
         raise ScenarioError(scenario.title, str(error)) from error
+    report = Report(scenario.title, seed, scenario.tenants, written.events, len(written.sends))
     async with webhooks.client(TIMEOUT_S) as http:
-        sender = _Sender(http, target, secret)
-        await sender.send_all(written.sends, scenario.parallel)
+        await _Sender(http, target, secret, report).send_all(written.sends, scenario.parallel)
     if read_state is not None:
-        sender.violations += await _unconverged(scenario.env, written, read_state)
-    return Report(
-        title=scenario.title,
-        seed=seed,
-        tenants=scenario.tenants,
-        events=written.events,
-        sends=len(written.sends),
-        retries=sender.retries,
-        answers=sender.answers,
-        violations=tuple(sender.violations),
-        unread=read_state is None,
-        seconds=time.monotonic() - began,
-    )
+        report.unread = False
+        report.violations += await _unconverged(scenario.env, written, read_state)
+    report.seconds = time.monotonic() - began
+    return report
 
 
 def http_state(base_url: str, token: str) -> ReadState:
     """A way to read states from a gateway at `base_url`; the token has to cover the scenario's tenants (`*`)."""
 
+    headers = {"Authorization": f"Bearer {token}"}
+
     async def read(topic: str) -> Json:
-        async with httpx2.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as http:
-            response = await http.get(
-                f"{base_url.rstrip('/')}/v1/state/{topic}", headers={"Authorization": f"Bearer {token}"}
-            )
+        async with webhooks.client(TIMEOUT_S) as http:
+            response = await http.get(f"{base_url.rstrip('/')}/v1/state/{topic}", headers=headers)
         answer: Json = orjson.loads(response.content) if response.status_code == 200 else None
         return answer.get("state") if isinstance(answer, dict) else None
 
@@ -176,13 +166,8 @@ def _told(it: Expected | None) -> str:
 class _Sender:
     """Sends deliveries and holds each answer against what it should be."""
 
-    def __init__(self, http: httpx2.AsyncClient, target: str, secret: str) -> None:
-        self._http = http
-        self._target = target
-        self._secret = secret
-        self.answers = Counter[str]()
-        self.violations: list[str] = []
-        self.retries = 0
+    def __init__(self, http: httpx2.AsyncClient, target: str, secret: str, report: Report) -> None:
+        self._http, self._target, self._secret, self._report = http, target, secret, report
 
     async def send_all(self, sends: Sequence[Send], parallel: int) -> None:
         """Send in order, with at most `parallel` under way; a retry keeps its place among these."""
@@ -203,16 +188,16 @@ class _Sender:
         is_genuine = send.kind == "genuine"
         for attempt in range(RETRIES + 1):
             status, answer = await self._post(send)
-            self.answers[answer] += 1
+            self._report.answers[answer] = self._report.answers.get(answer, 0) + 1
             if status is not None and status < 500 and not (is_genuine and status in (408, 429)):
                 is_right = 200 <= status < 300 if is_genuine else status >= 400
                 if not is_right:
-                    self.violations.append(f"a {send.kind} {told} was answered {answer}")
+                    self._report.violations.append(f"a {send.kind} {told} was answered {answer}")
                 return
             if attempt < RETRIES:
-                self.retries += 1
+                self._report.retries += 1
                 await asyncio.sleep(min(RETRY_FIRST_S * 2.0**attempt, RETRY_MAX_S))
-        self.violations.append(f"{told} was never taken: {answer}")
+        self._report.violations.append(f"{told} was never taken: {answer}")
 
     async def _post(self, send: Send) -> tuple[int | None, str]:
         """The status, None without one, and the answer in words."""

@@ -113,11 +113,6 @@ class Scene:
             raise ControlError(409, "no_subscription", f"{nothing}; start one with upgrade or trial")
         return found
 
-    def plan_of(self, subscription: Subscription) -> Offer | None:
-        """The plan that a subscription holds, or None where it holds add-ons only."""
-        item = subscription.item(self.offers.plan_price_ids)
-        return None if item is None else self.offers.plan_of_price(item.price.id)
-
     def update(self, current: Subscription, lines: Lines) -> Outcome:
         """Return the subscription with other lines, billed at once where that is possible."""
         mode: BillingMode = "do_not_bill" if current.status in ("trialing", "paused") else "prorated_immediately"
@@ -147,14 +142,14 @@ def _upgrade(scene: Scene) -> Outcome:
     current = None if scene.params.new else scene.live()
     if current is None:
         return scene.checkout(_plan_above(scene, _default_rank(scene), "the default plan"))
-    held = scene.plan_of(current)
+    held = scene.offers.plan_of(current)
     plan = _plan_above(scene, held.rank, held.name) if held else _plan_above(scene, _default_rank(scene), "no plan")
     return _swap(scene, current, plan)
 
 
 def _downgrade(scene: Scene) -> Outcome:
     current = scene.subscription()
-    held = scene.plan_of(current)
+    held = scene.offers.plan_of(current)
     if held is None:
         raise ControlError(409, "no_plan", "the subscription holds add-ons only; cancel it or use remove_addon")
     plan = _plan(scene, scene.params.plan) if scene.params.plan else _next_below(scene, held)

@@ -116,7 +116,6 @@ class Subscription:
     paused_us: int | None = None
     canceled_us: int | None = None
     scheduled: ScheduledChange | None = None
-    collection_mode: str = "automatic"
     custom_data: dict[str, Json] | None = None
     declines: bool = False
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from sync.billing.catalog.catalog import Addon, Catalog, Plan
 from sync.simulator.world import ids
-from sync.simulator.world.model import MINUTE_US, Item, Period, Price
+from sync.simulator.world.model import MINUTE_US, Item, Period, Price, Subscription
 
 CURRENCY = "USD"
 
@@ -71,9 +71,10 @@ class Offers:
         """The plan with this key, or None."""
         return next((plan for plan in self.plans if plan.key == key), None)
 
-    def plan_of_price(self, price_id: str) -> Offer | None:
-        """The plan that this price buys, or None."""
-        return next((plan for plan in self.plans if price_id in plan.price_ids), None)
+    def plan_of(self, subscription: Subscription) -> Offer | None:
+        """The plan that a subscription holds, or None where it holds add-ons only."""
+        held = (item.price.id for item in subscription.items)
+        return next((plan for price_id in held for plan in self.plans if price_id in plan.price_ids), None)
 
     def addon(self, key: str) -> Offer | None:
         """The add-on with this key, or None."""

@@ -170,7 +170,7 @@ def activate(turn: Turn, before: Subscription) -> Outcome:
     if before.declines:
         return turn.failed(before, Period.month(turn.now_us))
     at_us = turn.stamp()
-    return turn.renewed(billed(before, Period.month(at_us), at_us), "activated", "updated")
+    return turn.told(billed(before, Period.month(at_us), at_us), "activated", "updated", pays=True)
 
 
 def renew(turn: Turn, before: Subscription) -> Outcome:
@@ -191,7 +191,7 @@ def renew(turn: Turn, before: Subscription) -> Outcome:
     period = _period_after(before.period, turn.now_us)
     if before.declines:
         return turn.failed(before, period)
-    return turn.renewed(billed(before, period, turn.stamp()), "updated")
+    return turn.told(billed(before, period, turn.stamp()), "updated", pays=True)
 
 
 def fail_renewal(turn: Turn, before: Subscription) -> Outcome:

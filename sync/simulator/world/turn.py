@@ -80,10 +80,12 @@ class Turn:
         events = (*self.world.events, *self._told)[-EVENTS_KEPT:]
         return Outcome(World(subscriptions, events, self._stamp_us), after, tuple(self._told))
 
-    def told(self, after: Subscription, *kinds: str) -> Outcome:
-        """Return the outcome of which events of the subscription tell, such as `updated`."""
+    def told(self, after: Subscription, *kinds: str, pays: bool = False) -> Outcome:
+        """Return the outcome that events of the subscription tell, such as `updated`, and the payment of a month."""
         for kind in kinds:
             self.tell(f"subscription.{kind}", after)
+        if pays:
+            self.tell_paid(after, offers.monthly(after.items), "subscription_recurring")
         return self.done(after)
 
     def ended(self, before: Subscription) -> Outcome:
@@ -105,14 +107,7 @@ class Turn:
         back = replace(before, paused_us=None, scheduled=None)
         if on_resume == "continue_existing_billing_period" and self.now_us < before.period.ends_us:
             return self.told(replace(back, status="active", updated_us=at_us), "resumed", "updated")
-        return self.renewed(billed(back, Period.month(at_us), at_us), "resumed", "updated")
-
-    def renewed(self, after: Subscription, *kinds: str) -> Outcome:
-        """Return the subscription with its month paid, told by `kinds` and then by the payment."""
-        for kind in kinds:
-            self.tell(f"subscription.{kind}", after)
-        self.tell_paid(after, offers.monthly(after.items), "subscription_recurring")
-        return self.done(after)
+        return self.told(billed(back, Period.month(at_us), at_us), "resumed", "updated", pays=True)
 
     def failed(self, before: Subscription, period: Period) -> Outcome:
         """Return the renewal tried and declined, told in three events; the first looks like one that was paid."""

@@ -13,16 +13,10 @@ from dataclasses import dataclass
 UNKNOWN = "unknown"
 """Stands for the policy of a server that does not tell it."""
 
-OTHER = "other"
-POLICIES = frozenset(
-    (
-        "noeviction",
-        *(f"{keys}-{order}" for keys in ("allkeys", "volatile") for order in ("lru", "lfu", "lrm", "random")),
-        "volatile-ttl",
-        UNKNOWN,
-    )
+POLICIES = frozenset(("noeviction", "volatile-ttl", UNKNOWN)).union(
+    [f"{keys}-{order}" for keys in ("allkeys", "volatile") for order in ("lru", "lfu", "lrm", "random")]
 )
-"""Those that are known by name; any other is counted as OTHER."""
+"""Those that are known by name; any other is counted as "other"."""
 
 VOLATILE_KEYS = "event ids seen (dedupe), revoked tokens, finished webhooks, previews, rate budgets, leases, probes"
 """What has an expiry, and so may be removed under `volatile-*`."""
@@ -45,11 +39,6 @@ class Memory:
         """Whether keys with an expiry go once the memory is full."""
         return self.policy.startswith("volatile-") and self.maxmemory > 0
 
-    @property
-    def label(self) -> str:
-        """The policy as a metric's label."""
-        return self.policy if self.policy in POLICIES else OTHER
-
 
 def read(info: Mapping[str, object]) -> Memory:
     """Return what `INFO memory` tells, in redis-py's form."""
@@ -62,28 +51,30 @@ def gauge(servers: Sequence[Memory]) -> dict[str, float]:
     found: dict[str, float] = {}
     for memory in servers:
         evicts = math.nan if memory.policy == UNKNOWN else float(memory.evicts_everything or memory.evicts_volatile)
-        found[memory.label] = max(found.get(memory.label, evicts), evicts)
+        label = memory.policy if memory.policy in POLICIES else "other"
+        found[label] = max(found.get(label, evicts), evicts)
     return found
 
 
 def refusal(servers: Sequence[Memory]) -> str:
     """Return why such a store must not be used, with what to do; "" where nothing is wrong."""
-    bad = next((memory for memory in servers if memory.evicts_everything), None)
-    if bad is None:
-        return ""
-    limit = " (it has no maxmemory yet, and may be given one at any time)" if not bad.maxmemory else ""
-    return (
-        f"the store's maxmemory-policy is {bad.policy}{limit}: once its memory is full it removes states, as if there"
-        " had never been any. Set maxmemory-policy to noeviction, or use another server (docs/stores.md)"
-    )
+    for memory in servers:
+        if memory.evicts_everything:
+            limit = "" if memory.maxmemory else " (it has no maxmemory yet, and may be given one at any time)"
+            return (
+                f"the store's maxmemory-policy is {memory.policy}{limit}: once its memory is full it removes states, as"
+                " if there had never been any. Set maxmemory-policy to noeviction, or use another server"
+                " (docs/stores.md)"
+            )
+    return ""
 
 
 def warning(servers: Sequence[Memory]) -> str:
     """Return what such a store may remove, if not everything; "" where it removes nothing."""
-    bad = next((memory for memory in servers if memory.evicts_volatile), None)
-    if bad is None:
-        return ""
-    return (
-        f"the store's maxmemory-policy is {bad.policy}: when its memory is full it removes keys with an expiry"
-        f" ({VOLATILE_KEYS}). Set it to noeviction (docs/stores.md)"
-    )
+    for memory in servers:
+        if memory.evicts_volatile:
+            return (
+                f"the store's maxmemory-policy is {memory.policy}: when its memory is full it removes keys with an"
+                f" expiry ({VOLATILE_KEYS}). Set it to noeviction (docs/stores.md)"
+            )
+    return ""

@@ -14,10 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import structlog
-from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from planwire_client.core.commit import FORMAT
@@ -39,7 +37,6 @@ EVERY_S = 10.0
 SERVERS_MAX = 64
 """Primaries of a Cluster that are asked in one check."""
 
-
 NEEDS = 1
 """The oldest format that a build must understand that works beside this one."""
 
@@ -51,62 +48,39 @@ class UnfitStoreError(SyncError):
 
 
 class SchemaError(SyncError):
-    """The store's data needs a newer build. `needs`: the format that one must understand."""
-
-    def __init__(self, needs: int) -> None:
-        super().__init__(needs)
-        self.needs = needs
-
-    def __str__(self) -> str:
-        return (
-            f"the store's data has format {self.needs}, and this build understands up to {FORMAT}:"
-            " start the newer build again, or name another store or PLANWIRE_PREFIX"
-        )
+    """The store's data needs a newer build; the text says what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What one look has found.
-
-    Attributes:
-        missing: ACL rules that the store's user lacks.
-        servers: what each primary says of its memory.
-    """
-
-    missing: tuple[str, ...] = ()
-    servers: tuple[Memory, ...] = ()
-
-
-@dataclass(slots=True)
 class Inspection:
-    """The looks of one process at its store. `dev`: in development what would be refused is a warning.
+    """The looks of one process at its store.
 
     Attributes:
-        findings: of the last look that was answered; None before the first.
+        missing: ACL rules that the store's user lacks, by the last look that was answered.
+        servers: what each primary said of its memory; empty before the first answer.
     """
 
-    store: Store
-    dev: bool = False
-    findings: Findings | None = None
-    _said: dict[str, str] = field(default_factory=dict)
-    _is_marked: bool = False
+    def __init__(self, store: Store, dev: bool = False) -> None:
+        """Look at `store`; `dev`: in development what would be refused is a warning."""
+        self._store = store
+        self._dev = dev
+        self.missing: tuple[str, ...] = ()
+        self.servers: tuple[Memory, ...] = ()
+        self._said: dict[str, str] = {}
 
     @property
     def problems(self) -> Mapping[str, str]:
         """What makes the store unfit for use, in words, by `rights` and `eviction`; empty where nothing does."""
-        if self.findings is None:
-            return {}
         found = {}
-        if self.findings.missing:
-            found["rights"] = rights.sentence(self.findings.missing)
-        if not self.dev and (reason := eviction.refusal(self.findings.servers)):
+        if self.missing:
+            found["rights"] = rights.sentence(self.missing)
+        if not self._dev and (reason := eviction.refusal(self.servers)):
             found["eviction"] = reason
         return found
 
     @property
     def evicts(self) -> Mapping[str, float]:
         """By policy whether the store evicts any of our keys: 1, 0, or NaN where it does not tell."""
-        return {} if self.findings is None else eviction.gauge(self.findings.servers)
+        return eviction.gauge(self.servers)
 
     async def look(self) -> None:
         """Look once.
@@ -114,19 +88,21 @@ class Inspection:
         Raises:
             StoreError: the store was not reached; what was known stays.
         """
-        servers = await self.store.servers()
         missing: dict[str, None] = {}
         memories = []
-        for name in sorted(servers)[:SERVERS_MAX]:
+        for name, server in sorted((await self._store.servers()).items())[:SERVERS_MAX]:
             try:
                 lacking = await rights.missing(
-                    servers[name], self.store.keys, is_cluster=bool(name), durable=self.store.durable
+                    server, self._store.keys, is_cluster=bool(name), durable=self._store.durable
                 )
                 missing.update(dict.fromkeys(lacking))
-                memories.append(await _memory(servers[name]))
+                try:
+                    memories.append(eviction.read(await server.info("memory")))
+                except ResponseError:
+                    memories.append(Memory())
             except (RedisError, OSError) as error:
                 raise StoreError(f"inspection: {error}") from error
-        self.findings = Findings(tuple(missing), tuple(memories))
+        self.missing, self.servers = tuple(missing), tuple(memories)
 
     async def run(self, every_s: float = EVERY_S) -> None:
         """Look every `every_s` and log what is wrong since the last look, until cancelled. A store that is away is
@@ -135,40 +111,30 @@ class Inspection:
         Raises:
             SchemaError: the store's data needs a newer build.
         """
+        is_marked = False
         while True:
             with contextlib.suppress(StoreError):  # whoever uses the store says so already
                 await self.look()
                 self._say()
-                if not self._is_marked:
-                    await mark_schema(self.store)
-                    self._is_marked = True
+                if not is_marked:
+                    await mark_schema(self._store)
+                    is_marked = True
             await asyncio.sleep(every_s)
 
     def _say(self) -> None:
-        assert self.findings is not None
-        servers = self.findings.servers
+        unknown = ""
+        if any(memory.policy == eviction.UNKNOWN for memory in self.servers):
+            unknown = "INFO does not tell the store's maxmemory-policy (or +info is missing):"
+            unknown += " make sure that it is noeviction"
         for level, event, reason in (
             ("error", "store_rights_missing", self.problems.get("rights", "")),
-            ("warning" if self.dev else "error", "store_evicts", eviction.refusal(servers)),
-            ("warning", "store_may_evict", eviction.warning(servers)),
-            ("warning", "store_policy_unknown", _unknown(servers)),
+            ("warning" if self._dev else "error", "store_evicts", eviction.refusal(self.servers)),
+            ("warning", "store_may_evict", eviction.warning(self.servers)),
+            ("warning", "store_policy_unknown", unknown),
         ):
             if reason and reason != self._said.get(event):
                 getattr(log, level)(event, reason=reason)
             self._said[event] = reason
-
-
-def _unknown(servers: tuple[Memory, ...]) -> str:
-    if all(memory.policy != eviction.UNKNOWN for memory in servers):
-        return ""
-    return "INFO does not tell the store's maxmemory-policy (or +info is missing): make sure that it is noeviction"
-
-
-async def _memory(server: Redis) -> Memory:
-    try:
-        return eviction.read(await server.info("memory"))
-    except ResponseError:
-        return Memory()
 
 
 async def mark_schema(store: Store) -> None:
@@ -185,7 +151,10 @@ async def mark_schema(store: Store) -> None:
     except StoreError as error:
         raise StoreError(f"schema: {error}") from error
     if needs > FORMAT:
-        raise SchemaError(needs)
+        raise SchemaError(
+            f"the store's data has format {needs}, and this build understands up to {FORMAT}:"
+            " start the newer build again, or name another store or PLANWIRE_PREFIX"
+        )
 
 
 async def check_start(store: Store, *, dev: bool, patience_s: float = START_PATIENCE_S) -> None:

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 import structlog
 from hiredis import pack_command
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
+from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -229,19 +229,7 @@ class _Renewed(AbstractConnection):
             raise WrongServerError(f"{code} {error}") from error
 
 
-class _Tcp(_Renewed, Connection):
-    pass
-
-
-class _Tls(_Renewed, SSLConnection):
-    pass
-
-
-class _Unix(_Renewed, UnixDomainSocketConnection):
-    pass
-
-
-class _Sentinel(_Renewed, SentinelManagedConnection):
+class _RenewedOfSentinel(_Renewed, SentinelManagedConnection):
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         # redis-py's own goes back to the address it had; only the Sentinels know whether that is the primary still.
         if not self.is_connected:
@@ -249,23 +237,12 @@ class _Sentinel(_Renewed, SentinelManagedConnection):
         await super().send_packed_command(command, check_health)
 
 
-class _SentinelTls(_Sentinel, SentinelManagedSSLConnection):
-    pass
-
-
-_KINDS: dict[type[AbstractConnection], type[_Renewed]] = {
-    Connection: _Tcp,
-    SSLConnection: _Tls,
-    UnixDomainSocketConnection: _Unix,
-    SentinelManagedConnection: _Sentinel,
-    SentinelManagedSSLConnection: _SentinelTls,
-}
-
-
 def renewing(redis: Redis, codes: Iterable[str] = WRONG_SERVER_CODES) -> Renewal:
     """Have the client's pool, which must not have been used yet, leave its server on `codes`; return its renewal."""
     pool = redis.connection_pool
     renewal = Renewal(codes)
-    pool.connection_class = _KINDS[pool.connection_class]
+    kind = pool.connection_class
+    base = _RenewedOfSentinel if issubclass(kind, SentinelManagedConnection) else _Renewed
+    pool.connection_class = type(f"Renewed{kind.__name__}", (base, kind), {})
     pool.connection_kwargs["renewal"] = renewal
     return renewal

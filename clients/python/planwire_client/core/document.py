@@ -24,6 +24,7 @@ _PATH_SHOWN = 80
 """Characters of the path to a number that is refused. The number itself is not told: reasons are logged."""
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class DocumentError(ValueError):
     """The value cannot be published.
 
@@ -32,10 +33,8 @@ class DocumentError(ValueError):
         detail: what is wrong and what to do, for people.
     """
 
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(code, detail)
-        self.code = code
-        self.detail = detail
+    code: str
+    detail: str
 
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"
@@ -78,8 +77,9 @@ def check(part: Part, value: object, max_depth: int = NESTING_MAX) -> bool:
     except _TooDeep:
         raise DocumentError("state_too_deep", f"{part} may be nested {max_depth} deep") from None
     except _Unsafe as unsafe:
-        where = f"{part} at {_path_to(unsafe.number, value, '')[:_PATH_SHOWN]!r}"
-        raise DocumentError("number_unsafe", f"{where} {_explain(part, unsafe.number)}") from None
+        (number,) = unsafe.args
+        where = f"{part} at {_path_to(number, value, '')[:_PATH_SHOWN]!r}"
+        raise DocumentError("number_unsafe", f"{where} {_explain(part, number)}") from None
 
 
 class _TooDeep(Exception):
@@ -87,11 +87,7 @@ class _TooDeep(Exception):
 
 
 class _Unsafe(Exception):
-    """`number`: one that not every reader would read as what it is."""
-
-    def __init__(self, number: int | float) -> None:
-        super().__init__()
-        self.number = number
+    """Its argument is a number that not every reader would read as what it is."""
 
 
 def _scan(values: Iterable[Any], levels: int, least: int, most: int) -> bool:

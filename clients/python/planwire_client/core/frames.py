@@ -11,25 +11,9 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Annotated, NamedTuple, TypeVar, get_args
 
-from planwire_client.core.fields import (
-    Flag,
-    Integer,
-    JsonObject,
-    Milliseconds,
-    Rule,
-    Share,
-    State,
-    Text,
-    TopicName,
-    Version,
-    Versions,
-    cut,
-    integer,
-    reader,
-    words,
-    writer,
-)
-from planwire_client.core.limits import CLIENT_MAX_CHARS, REASON_MAX_CHARS, TIMEOUT_DEFAULT_MS, TIMEOUT_MAX_MS
+from planwire_client.core import fields
+from planwire_client.core.fields import cut, integer, reader, words, writer
+from planwire_client.core.limits import CLIENT_MAX_CHARS, REASON_MAX_CHARS, TIMEOUT_MAX_MS
 
 F = TypeVar("F")
 
@@ -56,51 +40,51 @@ class CloseCode(IntEnum):
 class Hello(NamedTuple):
     """The first frame: who, which topics, and which version of each is held."""
 
-    token: Text
-    topics: Versions = MappingProxyType({})
+    token: fields.Text
+    topics: fields.Versions = MappingProxyType({})
     client: Annotated[str, cut(CLIENT_MAX_CHARS)] = ""
 
 
 class Subscribe(NamedTuple):
     """One more topic; for a topic already held, a wish to be greeted anew."""
 
-    topic: TopicName
-    version: Version = 0
+    topic: fields.TopicName
+    version: fields.Version = 0
 
 
 class Unsubscribe(NamedTuple):
     """No more of this topic."""
 
-    topic: TopicName
+    topic: fields.TopicName
 
 
 class Ack(NamedTuple):
     """The listeners ran with this version."""
 
-    topic: TopicName
-    version: Version
+    topic: fields.TopicName
+    version: fields.Version
 
 
 class Nack(NamedTuple):
     """This version could not be used."""
 
-    topic: TopicName
-    version: Version
+    topic: fields.TopicName
+    version: fields.Version
     reason: Annotated[str, cut(REASON_MAX_CHARS)] = ""
 
 
 class Expect(NamedTuple):
     """Something newer than `after` is awaited."""
 
-    topic: TopicName
-    after: Version = 0
-    timeout_ms: Annotated[int, integer(1, TIMEOUT_MAX_MS)] = TIMEOUT_DEFAULT_MS
+    topic: fields.TopicName
+    after: fields.Version = 0
+    timeout_ms: Annotated[int, integer(1, TIMEOUT_MAX_MS)] = 30_000
 
 
 class Token(NamedTuple):
     """A fresh token for the same subject."""
 
-    token: Text
+    token: fields.Text
 
 
 # Frames to the client.
@@ -109,23 +93,23 @@ class Token(NamedTuple):
 class Backoff(NamedTuple):
     """The bounds of a client's back-off."""
 
-    min_ms: Integer
-    max_ms: Integer
+    min_ms: fields.Integer
+    max_ms: fields.Integer
 
 
 class AckRule(NamedTuple):
     """Which share of versions to ack, and within how long."""
 
-    share: Share
-    after_ms: Milliseconds
+    share: fields.Share
+    after_ms: fields.Milliseconds
 
 
 class Welcome(NamedTuple):
     """The hello was accepted."""
 
-    session: Text
-    heartbeat_ms: Integer
-    fresh: Flag
+    session: fields.Text
+    heartbeat_ms: fields.Integer
+    fresh: fields.Flag
     token_expires_at: Annotated[int, integer(description="Unix seconds.")]
     reconnect: Backoff
     ack: AckRule
@@ -134,9 +118,9 @@ class Welcome(NamedTuple):
 class AckPolicy(NamedTuple):
     """The rule for acks of one topic, from now on."""
 
-    topic: TopicName
-    share: Share
-    after_ms: Milliseconds
+    topic: fields.TopicName
+    share: fields.Share
+    after_ms: fields.Milliseconds
 
 
 _RESET = {"const": True, "description": "The store lost newer state: a lower version holds.", "type": "boolean"}
@@ -145,71 +129,71 @@ _RESET = {"const": True, "description": "The store lost newer state: a lower ver
 class Snapshot(NamedTuple):
     """The newest state of a topic, whole."""
 
-    topic: TopicName
-    version: Version
-    state: State
-    reset: Annotated[bool, Rule(lambda value, name: bool(value), _RESET)] = False
-    cause: JsonObject | None = None
+    topic: fields.TopicName
+    version: fields.Version
+    state: fields.State
+    reset: Annotated[bool, fields.Rule(lambda value, name: bool(value), _RESET)] = False
+    cause: fields.JsonObject | None = None
 
 
 class Patch(NamedTuple):
     """The change from `base` to `version` as an RFC 7396 merge patch."""
 
-    topic: TopicName
-    base: Version
-    version: Version
-    patch: JsonObject
-    cause: JsonObject | None = None
+    topic: fields.TopicName
+    base: fields.Version
+    version: fields.Version
+    patch: fields.JsonObject
+    cause: fields.JsonObject | None = None
 
 
 class Current(NamedTuple):
     """What is held is the newest."""
 
-    topic: TopicName
-    version: Version
+    topic: fields.TopicName
+    version: fields.Version
 
 
 class Pending(NamedTuple):
     """Nothing newer yet; it is being looked for."""
 
-    topic: TopicName
-    after: Version
+    topic: fields.TopicName
+    after: fields.Version
 
 
 class Expired(NamedTuple):
     """Nothing newer came in time."""
 
-    topic: TopicName
-    after: Version
+    topic: fields.TopicName
+    after: fields.Version
 
 
 class Heartbeat(NamedTuple):
     """Sign of life; `verified_at` is when the bus was last proved to deliver, `at` is now. Microseconds since 1970."""
 
-    at: Integer
-    fresh: Flag
-    verified_at: Integer
+    at: fields.Integer
+    fresh: fields.Flag
+    verified_at: fields.Integer
 
 
 class Gone(NamedTuple):
     """The gateway has ended the subscription."""
 
-    topic: TopicName
+    topic: fields.TopicName
     reason: Annotated[str, words("revoked", "expired", "erased")]
 
 
 class Error(NamedTuple):
     """Something was refused; `code` is stable."""
 
-    code: Text
-    message: Text
-    topic: TopicName | None = None
+    code: fields.Text
+    message: fields.Text
+    topic: fields.TopicName | None = None
 
 
 class Bye(NamedTuple):
     """This gateway is stopping: come back in random(0..reconnect_ms)."""
 
-    reconnect_ms: Milliseconds
+    reconnect_ms: fields.Milliseconds
 
 
 Inbound = Hello | Subscribe | Unsubscribe | Ack | Nack | Expect | Token

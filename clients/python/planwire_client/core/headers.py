@@ -16,8 +16,6 @@ VERSION_HEADER = "Planwire-Version"
 AHEAD_MAX_S = 60.0
 """Seconds that a version may be ahead of this machine's clock: versions are the store's time."""
 
-_DIGITS_MAX = 16
-
 RETRY_AFTER_MAX_S = 86_400.0
 
 
@@ -43,7 +41,7 @@ def read_version(headers: Mapping[str, str], now: float) -> int:
         now: Unix seconds.
     """
     text = headers.get(VERSION_HEADER, "").strip()
-    if not text.isascii() or not text.isdigit() or len(text) > _DIGITS_MAX:
+    if not text.isascii() or not text.isdigit() or len(text) > 16:
         return 0
     version = int(text)
     return version if version <= (now + AHEAD_MAX_S) * 1_000_000 else 0

@@ -34,6 +34,3 @@ REASON_MAX_CHARS = 200
 
 TIMEOUT_MAX_MS = 120_000
 """The longest that an `expect` may wait, in milliseconds."""
-
-TIMEOUT_DEFAULT_MS = 30_000
-"""How long an `expect` waits that does not say, in milliseconds."""

@@ -29,17 +29,7 @@ matched = re.compile(rf"(?!{LIVE}/){PATTERN}").fullmatch
 
 
 class TopicError(ValueError):
-    """The text is not a topic; `text` is what was given."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return (
-            f"{self.text[:200]!r} is not a topic: expected [env/]kind:id, such as tenant:acme or sandbox/tenant:acme"
-            " (live is written without a prefix)"
-        )
+    """The text is not a topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +51,10 @@ class Topic:
             TopicError: `text` does not match, or spells the live environment out (each topic has one name only).
         """
         if matched(text) is None:
-            raise TopicError(text)
+            raise TopicError(
+                f"{text[:200]!r} is not a topic: expected [env/]kind:id, such as tenant:acme or sandbox/tenant:acme"
+                " (live is written without a prefix)"
+            )
         scope, _, identifier = text.partition(":")
         env, _, kind = scope.rpartition("/")
         return cls(env or LIVE, kind, identifier)

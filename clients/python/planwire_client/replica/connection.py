@@ -17,10 +17,9 @@ from planwire_client import __version__
 from planwire_client.core.fields import FrameError
 from planwire_client.core.frames import CONNECT_PATH, SUBPROTOCOL, CloseCode, Hello
 from planwire_client.core.headers import retry_after_s
-from planwire_client.core.limits import TOPICS_PER_SOCKET
 from planwire_client.errors import ReplicaClosed
 from planwire_client.replica.outgoing import send
-from planwire_client.replica.snapshot import Snapshot
+from planwire_client.replica.snapshot import Changed
 from planwire_client.replica.subscriptions import OPEN_TIMEOUT_S, Subscriptions
 from planwire_client.replica.tokens import TokenError, TokenSource
 
@@ -32,9 +31,6 @@ FRAME_MAX_BYTES = 4_194_304
 
 STEADY_S = 5.0
 """How long a connection must have lasted, from its welcome, for the next pause to start small again."""
-
-FINAL_FROM, FINAL_TO = 4500, 5000
-"""Close codes after which coming back would change nothing."""
 
 HANDSHAKE_FINAL = frozenset((400, 403, 404, 405, 426))
 """Statuses of a refused handshake after which coming back would change nothing."""
@@ -64,8 +60,7 @@ Ended = ConnectionEnded | ReplicaClosed
 """Why a connection has ended; `ReplicaClosed`: for good."""
 
 
-def _log_lost(ended: ConnectionEnded, pause_s: float) -> None:
-    log.info("planwire: connection lost (%s), coming back in %.1f s", ended, pause_s)
+Lost = Callable[[ConnectionEnded, float], None]
 
 
 class Connection(Subscriptions):
@@ -76,13 +71,7 @@ class Connection(Subscriptions):
     """
 
     def __init__(
-        self,
-        url: str,
-        tokens: TokenSource,
-        changed: Callable[[Snapshot, Snapshot | None], None],
-        looked: Callable[[], None],
-        topics_max: int = TOPICS_PER_SOCKET,
-        lost: Callable[[ConnectionEnded, float], None] = _log_lost,
+        self, url: str, tokens: TokenSource, changed: Changed, looked: Callable[[], None], lost: Lost | None = None
     ) -> None:
         """Connect to the gateway at `url`, http or https.
 
@@ -90,19 +79,12 @@ class Connection(Subscriptions):
             tokens: where tokens come from.
             changed: called with each new snapshot and the one before.
             looked: called when freshness or `cause` may have changed.
-            topics_max: how many topics the gateway takes on one socket.
             lost: called when a connection has ended, with why, and the seconds before the next one.
         """
         super().__init__(tokens, changed, looked)
         self.closed: ReplicaClosed | None = None
         self._url = "ws" + url.rstrip("/").removeprefix("http") + CONNECT_PATH
-        self._topics_max = topics_max
-        self._lost = lost
-
-    @property
-    def has_room(self) -> bool:
-        """Whether it can keep another topic."""
-        return len(self.topics) < self._topics_max
+        self._lost = lost or (lambda ended, pause_s: None)
 
     async def run(self) -> None:
         """Stay connected until cancelled, or until the gateway ends it for good.
@@ -123,17 +105,17 @@ class Connection(Subscriptions):
             failures = 0 if lasted_s > STEADY_S else failures + 1
             if ended.needs_token:
                 self._keeper.drop()
-            pause_s = self._pause_s(failures) if ended.pause_s is None else ended.pause_s
+            pause_s = ended.pause_s
+            if pause_s is None:
+                least_ms, most_ms = self._reconnect
+                pause_s = random.uniform(0, min(most_ms, least_ms * 2.0 ** min(failures, 20)) / 1000)  # noqa: S311 - jitter
+            log.info("planwire: connection lost (%s), coming back in %.1f s", ended, pause_s)
             self._lost(ended, pause_s)
             await asyncio.sleep(pause_s)
         self.closed = ended
         log.error("planwire: %s", ended)
         for state in self.topics.values():
             state.fail(ended)
-
-    def _pause_s(self, failures: int) -> float:
-        least_ms, most_ms = self._reconnect
-        return random.uniform(0, min(most_ms, least_ms * 2.0 ** min(failures, 20)) / 1000)  # noqa: S311 - jitter
 
     async def _attempt(self) -> Ended:
         """Return why one connection ended.
@@ -232,7 +214,7 @@ class Connection(Subscriptions):
         code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd is not None else (1006, "")
         if code == CloseCode.TOKEN and not self._keeper.is_fixed:
             return ConnectionEnded(f"{code} {reason}", needs_token=True)
-        if code == CloseCode.TOKEN or FINAL_FROM <= code < FINAL_TO:
+        if code == CloseCode.TOKEN or 4500 <= code < 5000:  # coming back would change nothing
             return ReplicaClosed("", code, reason)
         return ConnectionEnded(f"{code} {reason}".rstrip())
 

@@ -14,7 +14,7 @@ from typing import Any, Self, TypedDict
 from planwire_client.core.limits import TOPICS_PER_SOCKET
 from planwire_client.errors import NotCurrent, ReplicaClosed, ReplicaError, TopicRefused
 from planwire_client.replica.connection import Connection
-from planwire_client.replica.snapshot import Policy, Snapshot
+from planwire_client.replica.snapshot import Changed, Policy, Snapshot
 from planwire_client.replica.tokens import TIMEOUT_S as TOKEN_TIMEOUT_S
 from planwire_client.replica.tokens import Token, TokenSource
 from planwire_client.replica.topic_state import Reading, TopicState
@@ -34,7 +34,6 @@ class Status(StrEnum):
     CLOSED = "closed"
 
 
-Changed = Callable[[Snapshot, Snapshot | None], None]
 StatusChanged = Callable[[Status, str], None] | Callable[[Status], None]
 
 
@@ -88,9 +87,6 @@ class Replica(Reading):
         self._wanted = list(dict.fromkeys(topics))
         self._states: dict[str, TopicState] = {}
         self._connections: list[Connection] = []
-        self._group: asyncio.TaskGroup | None = None
-        self._runner: asyncio.Task[None] | None = None
-        self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._reported = (Status.CONNECTING, "")
         self._is_reporting = False
@@ -127,7 +123,8 @@ class Replica(Reading):
         """
         if topic not in self._states:
             self._check_open(topic)
-            connection = next((one for one in self._connections if one.has_room), None) or self._new_connection()
+            with_room = (one for one in self._connections if len(one.topics) < self._topics_per_socket)
+            connection = next(with_room, None) or self._new_connection()
             self._states[topic] = connection.add(topic)
 
     def unwatch(self, topic: str) -> None:
@@ -184,19 +181,18 @@ class Replica(Reading):
 
     async def open(self) -> None:
         """Start connecting, and return at once: reading before the first answer is reading nothing."""
-        if self._runner is None and not self._is_closed:
-            ready = asyncio.Event()
-            self._runner = asyncio.create_task(self._run(ready), name="planwire replica")
-            await ready.wait()
+        if not self._tasks and not self._is_closed:
+            self._new_connection()
+            for topic in self._wanted:
+                self.watch(topic)
 
     async def aclose(self) -> None:
         """Close every connection. What is held may still be read, as stale."""
-        self._is_closed = True
-        if self._runner is not None:
-            self._stop.set()
-            await asyncio.wait({self._runner})
-            self._runner = None
-        self._let_go()  # now: the loop may have no further turn
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._let_go()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -205,37 +201,24 @@ class Replica(Reading):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _run(self, ready: asyncio.Event) -> None:
-        """Own every connection's task until `aclose`."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                self._group = group
-                for topic in self._wanted:
-                    self.watch(topic)
-                if not self._connections:
-                    self._new_connection()
-                ready.set()
-                await self._stop.wait()
-                self._group = None
-                for task in self._tasks:
-                    task.cancel()
-        finally:
-            self._group, self._is_closed = None, True
-            ready.set()
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:  # a callback's SystemExit, for example
             self._let_go()
 
     def _let_go(self) -> None:
         """Answer all that wait: nothing more comes."""
+        self._is_closed = True
         for state in self._states.values():
             state.doubt()
             state.fail(ReplicaClosed(state.topic, 0, ""))
         self._report()
 
     def _new_connection(self) -> Connection:
-        assert self._group is not None, "checked by watch"
-        connection = Connection(self._url, self._tokens, self._on_change, self._looked, self._topics_per_socket)
+        connection = Connection(self._url, self._tokens, self._on_change, self._looked)
         self._connections.append(connection)
-        self._tasks.append(self._group.create_task(connection.run(), name="planwire connection"))
+        task = asyncio.create_task(connection.run(), name="planwire connection")
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
         return connection
 
     def _connection_of(self, topic: str) -> Connection:
@@ -247,7 +230,7 @@ class Replica(Reading):
                 raise ReplicaClosed(topic, connection.closed.code, connection.closed.reason)
         if self._is_closed:
             raise ReplicaClosed(topic, 0, "")
-        if self._group is None:
+        if not self._tasks:
             raise ReplicaError(topic, "the replica is not open: use it as a context manager, or await open()")
 
     def _looked(self) -> None:

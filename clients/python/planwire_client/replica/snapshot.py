@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -50,6 +50,10 @@ class Snapshot:
         if value == "unlimited":
             return float("inf")
         return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+Changed = Callable[[Snapshot, Snapshot | None], None]
+"""Called with each new snapshot and the one before, None at first."""
 
 
 def decide(

@@ -12,7 +12,7 @@ from planwire_client.core import frames, merge_patch
 from planwire_client.core.fields import FrameError
 from planwire_client.core.frames import AckRule, Backoff
 from planwire_client.replica.outgoing import Outgoing
-from planwire_client.replica.snapshot import Snapshot
+from planwire_client.replica.snapshot import Changed, Snapshot
 from planwire_client.replica.tokens import TokenKeeper, TokenSource
 from planwire_client.replica.topic_state import Freshness, TopicState
 
@@ -39,9 +39,7 @@ class Subscriptions:
         cause: what went wrong last and is not over, at most CAUSE_CHARS_MAX characters; empty where nothing is.
     """
 
-    def __init__(
-        self, tokens: TokenSource, changed: Callable[[Snapshot, Snapshot | None], None], looked: Callable[[], None]
-    ) -> None:
+    def __init__(self, tokens: TokenSource, changed: Changed, looked: Callable[[], None]) -> None:
         self.topics: dict[str, TopicState] = {}
         self.freshness = Freshness()
         self.cause = ""

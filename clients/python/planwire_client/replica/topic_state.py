@@ -21,10 +21,7 @@ class Freshness:
         until: seconds of the monotonic clock; 0 while it does not count.
     """
 
-    __slots__ = ("until",)
-
-    def __init__(self) -> None:
-        self.until = 0.0
+    until = 0.0
 
     def extend(self, silence_s: float) -> None:
         """Let it count for `silence_s` seconds from now; 0: no longer."""

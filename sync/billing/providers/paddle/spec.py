@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pydantic import Field
-from pydantic_settings import SettingsConfigDict
 
 from sync.billing.providers.base import BILLING_MODES, ProviderClient, ProviderSpec, RateLimiter
 from sync.billing.providers.paddle.webhooks import NAME, SCHEME, PaddleWebhooks, read_preview
@@ -13,7 +12,7 @@ from sync.billing.providers.settings import API_RATE, API_RATE_MAX, ByEnvironmen
 class PaddleSettings(ProviderSettings):
     """`PLANWIRE_PADDLE_...`."""
 
-    model_config = SettingsConfigDict(env_prefix="PLANWIRE_PADDLE_")
+    env_prefix = "PLANWIRE_PADDLE_"
 
     secrets: ByEnvironment = Field(
         (), description="Signing secrets of Paddle's notification destinations: live:pdl_ntfset_...,sandbox:..."

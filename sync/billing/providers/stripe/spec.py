@@ -6,7 +6,6 @@ import re
 from typing import Self
 
 from pydantic import Field, model_validator
-from pydantic_settings import SettingsConfigDict
 
 from planwire_client.core.topic import LIVE
 from sync.billing.providers.base import ProviderClient, ProviderSpec, RateLimiter
@@ -20,7 +19,7 @@ _MODE = re.compile(r"[a-z]+_(live|test)_")
 class StripeSettings(ProviderSettings):
     """`PLANWIRE_STRIPE_...`."""
 
-    model_config = SettingsConfigDict(env_prefix="PLANWIRE_STRIPE_")
+    env_prefix = "PLANWIRE_STRIPE_"
 
     secrets: ByEnvironment = Field(
         (), description="Signing secrets of Stripe's webhook endpoints: live:whsec_...,sandbox:..."

@@ -10,6 +10,7 @@ import pytest
 from gateway.auth.claims import AuthFailure, Claims
 from gateway.ws import session as s
 from gateway.ws.session import Session, SessionConfig
+from planwire_client.core import frames
 
 NOW = 1_795_400_000.0
 A, B, C = "tenant:a", "tenant:b", "tenant:c"
@@ -42,9 +43,9 @@ def subscriber(session: Session[str], type_: str, now: float = NOW, **fields: An
     effects = session.receive(json.dumps({"type": type_, **fields}).encode(), now, True)
     for effect in effects:
         match effect:
-            case s.Attach(topic, _):
+            case frames.Subscribe(topic, _):
                 session.topics[topic] = "subscription"
-            case s.Detach(topic):
+            case frames.Unsubscribe(topic):
                 del session.topics[topic]
     return effects
 
@@ -94,8 +95,8 @@ def test_a_hello_opens_the_session_and_subscribes_what_it_names() -> None:
                 "ack": {"share": 0.5, "after_ms": 7},
             },
         ),
-        s.Attach(A, 0),
-        s.Attach(B, 7),
+        frames.Subscribe(A, 0),
+        frames.Subscribe(B, 7),
     ]
     assert session.claims == CLAIMS["good"]
     assert session.client == "js/1"
@@ -158,7 +159,7 @@ def test_topics_the_token_does_not_name_are_refused_one_by_one() -> None:
         subscriber(session, "hello", token="only-a", topics={A: 0, B: 0, "probe:x": 0, "sandbox/tenant:a": 0})
     )
     assert effects[1:] == [
-        s.Attach(A, 0),
+        frames.Subscribe(A, 0),
         error("forbidden", topic=B),
         error("forbidden", topic="probe:x"),
         error("forbidden", topic="sandbox/tenant:a"),
@@ -171,7 +172,7 @@ def test_a_token_for_everything_opens_everything_but_probes() -> None:
         subscriber(new(), "hello", token="all", topics={"sandbox/user:x": 0, "probe:x": 0, "sandbox/probe:y": 0})
     )
     assert effects[1:] == [
-        s.Attach("sandbox/user:x", 0),
+        frames.Subscribe("sandbox/user:x", 0),
         error("forbidden", topic="probe:x"),
         error("forbidden", topic="sandbox/probe:y"),
     ]
@@ -202,31 +203,31 @@ def test_a_second_hello_changes_nothing() -> None:
 
 def test_subscribing() -> None:
     session = opened(A)
-    assert subscriber(session, "subscribe", topic=B, version=7) == [s.Attach(B, 7)]
-    assert subscriber(session, "subscribe", topic=B, version=9) == [s.Attach(B, 9)]
+    assert subscriber(session, "subscribe", topic=B, version=7) == [frames.Subscribe(B, 7)]
+    assert subscriber(session, "subscribe", topic=B, version=9) == [frames.Subscribe(B, 9)]
     assert shown(subscriber(session, "subscribe", topic=C)) == [error("forbidden", topic=C)]
     assert list(session.topics) == [A, B]
 
 
 def test_one_topic_too_many_ends_it_but_one_held_already_does_not() -> None:
     session = opened("tenant:1", "tenant:2", "tenant:3", token="all")
-    assert subscriber(session, "subscribe", topic="tenant:1") == [s.Attach("tenant:1", 0)]
+    assert subscriber(session, "subscribe", topic="tenant:1") == [frames.Subscribe("tenant:1", 0)]
     assert shown(subscriber(session, "subscribe", topic="tenant:4")) == [("Close", 4529)]
     subscriber(session, "unsubscribe", topic="tenant:1")
-    assert subscriber(session, "subscribe", topic="tenant:4") == [s.Attach("tenant:4", 0)]
+    assert subscriber(session, "subscribe", topic="tenant:4") == [frames.Subscribe("tenant:4", 0)]
 
 
 def test_unsubscribing() -> None:
     session = opened(A)
-    assert subscriber(session, "unsubscribe", topic=A) == [s.Detach(A)]
+    assert subscriber(session, "unsubscribe", topic=A) == [frames.Unsubscribe(A)]
     assert subscriber(session, "unsubscribe", topic=A) == []
 
 
 def test_acks_nacks_and_expects_count_only_for_topics_held() -> None:
     session = opened(A)
-    assert subscriber(session, "ack", topic=A, version=7) == [s.Acked(A, 7)]
-    assert subscriber(session, "nack", topic=A, version=7, reason="why") == [s.Nacked(A, 7, "why")]
-    assert subscriber(session, "expect", topic=A, after=7, timeout_ms=9) == [s.ExpectRequested(A, 7, 9)]
+    assert subscriber(session, "ack", topic=A, version=7) == [frames.Ack(A, 7)]
+    assert subscriber(session, "nack", topic=A, version=7, reason="why") == [frames.Nack(A, 7, "why")]
+    assert subscriber(session, "expect", topic=A, after=7, timeout_ms=9) == [frames.Expect(A, 7, 9)]
     assert subscriber(session, "ack", topic=B, version=7) == []
     assert subscriber(session, "nack", topic=B, version=7) == []
     assert shown(subscriber(session, "expect", topic=B, after=7)) == [error("not_subscribed", topic=B)]
@@ -280,7 +281,7 @@ def test_topics_that_a_refresh_no_longer_names_are_gone() -> None:
     renewed, *rest = shown(subscriber(session, "token", token="only-a"))
     assert renewed[0] == "Renewed"
     assert rest == [
-        s.Detach(B),
+        frames.Unsubscribe(B),
         ("Send", {"type": "gone", "topic": B, "reason": "revoked"}),
     ]
     assert list(session.topics) == [A]
@@ -295,10 +296,10 @@ def test_a_topic_revoked_for_the_token_is_not_opened_again() -> None:
     session = opened(A, B, is_revoked=lambda claims, topic: topic in revoked)
     revoked.add(B)
     assert shown(subscriber(session, "subscribe", topic=B)) == [error("forbidden", topic=B)]
-    assert subscriber(session, "subscribe", topic=A) == [s.Attach(A, 0)]
+    assert subscriber(session, "subscribe", topic=A) == [frames.Subscribe(A, 0)]
     fresh = new(is_revoked=lambda claims, topic: topic in revoked)
     assert shown(subscriber(fresh, "hello", token="good", topics={A: 0, B: 0}))[1:] == [
-        s.Attach(A, 0),
+        frames.Subscribe(A, 0),
         error("forbidden", topic=B),
     ]
 
@@ -307,7 +308,7 @@ def test_a_refresh_with_a_token_for_which_a_topic_is_revoked_ends_that_topic() -
     session = opened(A, B, is_revoked=lambda claims, topic: topic == B and claims is CLAIMS["later"])
     assert list(session.topics) == [A, B]
     assert shown(subscriber(session, "token", token="later"))[1:] == [
-        s.Detach(B),
+        frames.Unsubscribe(B),
         ("Send", {"type": "gone", "topic": B, "reason": "revoked"}),
     ]
 
@@ -319,7 +320,7 @@ def test_a_burst_of_two_seconds_worth_passes_and_one_more_ends_it() -> None:
     session = new(frames_per_s=5)
     subscriber(session, "hello", token="good", topics={A: 0})
     for _ in range(9):
-        assert subscriber(session, "ack", topic=A, version=1) == [s.Acked(A, 1)]
+        assert subscriber(session, "ack", topic=A, version=1) == [frames.Ack(A, 1)]
     effects = subscriber(session, "ack", topic=A, version=1)
     assert shown(effects) == [("Close", 4529)]
     assert isinstance(effects[0], s.Close)
@@ -330,7 +331,7 @@ def test_the_rate_may_be_held_for_ever() -> None:
     session = new(frames_per_s=5)
     subscriber(session, "hello", token="good", topics={A: 0})
     for number in range(1, 500):
-        assert subscriber(session, "ack", topic=A, version=1, now=NOW + number / 5) == [s.Acked(A, 1)]
+        assert subscriber(session, "ack", topic=A, version=1, now=NOW + number / 5) == [frames.Ack(A, 1)]
 
 
 def test_the_rate_counts_frames_that_are_none_and_pings() -> None:

@@ -75,6 +75,4 @@ def test_the_error_says_what_was_expected_and_does_not_repeat_a_long_text() -> N
     with pytest.raises(TopicError, match="sandbox/tenant:acme") as caught:
         Topic.parse("x" * 10_000)
     assert len(str(caught.value)) < 500
-    assert caught.value.text == "x" * 10_000
-    assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, ValueError)

@@ -7,12 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from sync.core.errors import SyncError
 from sync.store.coalescer import LOADS_MAX, Coalescer
-
-
-class Lost(SyncError):
-    """What riders get whose driver has ended."""
+from sync.store.models import StoreError
 
 
 class Road:
@@ -22,7 +18,7 @@ class Road:
         self.trips: list[list[int]] = []
         self.gates: list[asyncio.Event] = []
         self.error: Exception | None = None
-        self.coalescer = Coalescer(self.send, Lost)
+        self.coalescer = Coalescer(self.send)
 
     async def send(self, loads: Sequence[int]) -> list[int | Exception]:
         self.trips.append(list(loads))
@@ -31,7 +27,7 @@ class Road:
         await gate.wait()
         if self.error is not None:
             raise self.error
-        return [Lost(str(load)) if load < 0 else load * 10 for load in loads]
+        return [StoreError(str(load)) if load < 0 else load * 10 for load in loads]
 
     def ask(self, *loads: int) -> list[asyncio.Task[int]]:
         return [asyncio.ensure_future(self.coalescer.submit(load)) for load in loads]
@@ -80,7 +76,7 @@ async def test_an_answer_that_is_an_error_is_its_asker_s_alone(road: Road) -> No
     tasks = road.ask(1, 2, -3, 4)
     one, two, three, four = await finish(road, *tasks)
     assert (one, two, four) == (10, 20, 40)
-    assert isinstance(three, Lost)
+    assert isinstance(three, StoreError)
 
 
 async def test_a_trip_that_fails_fails_for_all_aboard_and_the_next_goes_on(road: Road) -> None:
@@ -88,7 +84,7 @@ async def test_a_trip_that_fails_fails_for_all_aboard_and_the_next_goes_on(road:
     await road.turn()
     road.gates[0].set()
     await road.turn()
-    road.error = Lost("away")
+    road.error = StoreError("away")
     road.gates[1].set()
     found = await asyncio.gather(*tasks, return_exceptions=True)
     assert found == [10, road.error, road.error]
@@ -105,7 +101,7 @@ async def test_an_error_nobody_foresaw_goes_to_the_driver_and_lets_the_others_of
     road.gates[1].set()
     _, two, three = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(two, ZeroDivisionError)
-    assert isinstance(three, Lost)
+    assert isinstance(three, StoreError)
     road.error = None
     assert await finish(road, *road.ask(4)) == [40]
 
@@ -122,7 +118,7 @@ async def test_a_driver_that_is_cancelled_leaves_its_riders_told_and_the_road_fr
     one, two, three, four = await finish(road, *tasks)
     assert (one, four) == (10, 40)
     assert isinstance(two, asyncio.CancelledError)
-    assert isinstance(three, Lost)
+    assert isinstance(three, StoreError)
 
 
 async def test_who_is_cancelled_while_waiting_is_not_sent(road: Road) -> None:

@@ -5,7 +5,7 @@ from sync.simulator.scenarios.torture import Report
 
 def test_a_report_says_what_was_found() -> None:
     report = Report(
-        "T", 7, 2, 10, 12, 1, {"200 applied": 10, "503": 1}, ("t-1 ends at free none, not at pro active",), False, 1.5
+        "T", 7, 2, 10, 12, 1, {"200 applied": 10, "503": 1}, ["t-1 ends at free none, not at pro active"], False, 1.5
     )
 
     assert not report.is_ok

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from sync.billing.catalog import catalog
 from sync.simulator.world import offers
-from tests.support.world import LIVE, SANDBOX
+from tests.support.world import LIVE, SANDBOX, Play
 
 
 def test_plans_come_by_rising_rank() -> None:
@@ -24,9 +24,8 @@ def test_an_environment_without_prices_sells_nothing() -> None:
 
 
 def test_a_price_leads_back_to_its_plan() -> None:
-    pro = LIVE.plan("pro")
-    assert pro is not None
-    assert LIVE.plan_of_price(pro.prices[0].id) == pro
-    assert LIVE.plan_of_price("pri_unknown") is None
+    assert LIVE.plan_of(Play().subscribed("pro")) == LIVE.plan("pro") is not None
+    assert LIVE.plan_of(Play().do("addon", addon="audit", new=True).subscription) is None
+    assert SANDBOX.plan_of(Play().subscribed("pro")) is None
     assert LIVE.addon("audit") is not None
     assert LIVE.addon("pro") is None
