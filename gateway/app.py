@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 from starlette.applications import Starlette
@@ -31,10 +30,6 @@ from sync.http.static_files import Assets
 from sync.process import environment
 from sync.store.embedded import server
 from sync.store.redis.connect import Connected, connect
-
-if TYPE_CHECKING:
-    from gateway.intake import Intake
-    from sync.store.store import Store
 
 log = structlog.get_logger("gateway")
 
@@ -69,9 +64,10 @@ def check(environ: Mapping[str, str]) -> None:
             server.check(settings.data_dir)
         if settings.intake:
             # Imported here only: a process that takes no webhooks does not load billing.
-            from gateway import intake
+            from sync import bootstrap
+            from sync.settings import SyncSettings
 
-            intake.check(environ)
+            bootstrap.check(SyncSettings.from_env(environ))
     except SyncError as error:
         raise StartError(str(error)) from error
 
@@ -93,56 +89,43 @@ async def _opened(
     """Open the parts of the process in order, and yield the app and the state in which the server finds them."""
     _warn(settings, environ)
     async with AsyncExitStack() as stack:
-        connected = await stack.enter_async_context(_connected(settings))
-        intake = await stack.enter_async_context(_intake(environ, connected.store)) if settings.intake else None
+        connected = await _connected(stack, settings)
+        intake = None
+        if settings.intake:
+            # Imported here only: a process that takes no webhooks does not load billing.
+            from gateway.intake import open_intake
+
+            intake = await stack.enter_async_context(open_intake(environ, connected.store))
         tokens = Tokens.of(settings)
-        node = Node(
-            settings,
-            connected,
-            () if tokens is None else tokens.stream_keys,
-            None if intake is None else intake.backlog,
-        )
+        stream_keys = () if tokens is None else tokens.stream_keys
+        node = Node(settings, connected, stream_keys, None if intake is None else intake.backlog)
         console = None if tokens is None else ConsoleObserver(node)
-        routes: list[BaseRoute] = [*_static_routes(settings), *api_routes.routes(node)]
+        routes: list[BaseRoute] = demo_routes(settings) if settings.dev else []
+        client_files = Assets(CLIENT_FILES, (".js", ".d.ts"), shared=True)
+        routes += [Mount("/client", rated_by_address(client_files, settings)), *api_routes.routes(node)]
         if intake is not None:
+            await intake.self_check(lambda checked: _front(settings, checked))
             routes += intake.routes(node, None if console is None else console.rejected_webhooks.watched)
         if tokens is not None and console is not None:
             console_auth = ConsoleAuth(settings, tokens, node.auth.revocations)
             service = None if intake is None else intake.operator_service(node)
             routes += console_routes(console, console_auth, service)
-        if intake is not None:
-            await intake.self_check(lambda checked: _front(settings, checked))
-        await stack.enter_async_context(node.run(_stop_process))
+        await stack.enter_async_context(node.run())
         if console is not None:
             await stack.enter_async_context(console.run())
         yield _front(settings, routes), {"node": node, "console": console}
 
 
-@asynccontextmanager
-async def _connected(settings: GatewaySettings) -> AsyncIterator[Connected]:
-    """Yield the store and its bus; the embedded store is started, or shared with the process that started it."""
-    async with AsyncExitStack() as stack:
-        url = settings.redis_url.get_secret_value()
-        if not url:
-            patience_s = STORE_PATIENCE_S if settings.watch_pid else 0.0
-            store = server.serve(settings.data_dir, patience_s=patience_s, durable=settings.durable)
-            url = await stack.enter_async_context(store)
-        connected = connect(url, prefix=settings.prefix, durable=settings.durable)
-        stack.push_async_callback(connected.store.aclose)
-        yield connected
-
-
-def _intake(environ: Mapping[str, str], store: Store) -> AbstractAsyncContextManager[Intake]:
-    # Imported here only: a process that takes no webhooks does not load billing.
-    from gateway.intake import open_intake
-
-    return open_intake(environ, store)
-
-
-def _static_routes(settings: GatewaySettings) -> list[BaseRoute]:
-    client_files = Assets(CLIENT_FILES, (".js", ".d.ts"), shared=True)
-    demo = demo_routes(settings) if settings.dev else []
-    return [*demo, Mount("/client", rated_by_address(client_files, settings))]
+async def _connected(stack: AsyncExitStack, settings: GatewaySettings) -> Connected:
+    """Return the store and its bus; the embedded store is started, or shared with the process that started it."""
+    url = settings.redis_url.get_secret_value()
+    if not url:
+        patience_s = STORE_PATIENCE_S if settings.watch_pid else 0.0
+        store = server.serve(settings.data_dir, patience_s=patience_s, durable=settings.durable)
+        url = await stack.enter_async_context(store)
+    connected = connect(url, prefix=settings.prefix, durable=settings.durable)
+    stack.push_async_callback(connected.store.aclose)
+    return connected
 
 
 def _front(settings: GatewaySettings, routes: Sequence[BaseRoute]) -> ASGIApp:
@@ -164,11 +147,6 @@ def _warn(settings: GatewaySettings, environ: Mapping[str, str]) -> None:
         log.warning("settings_ignored", names=ignored, reason="this build does not know them")
     if mixed := environment.mixed_versions():
         log.warning("packages_mixed", installed=mixed, action="install planwire-client in the version of planwire")
-
-
-def _stop_process() -> None:
-    """Stop the server as an operator would: a gateway without its tasks must not look alive."""
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 OpenApp = Callable[[], AbstractAsyncContextManager[tuple[ASGIApp, dict[str, Any]]]]

@@ -67,15 +67,6 @@ class Intake:
         return OperatorService(self.services, self.settings.environments, node.acks.of_topic)
 
 
-def check(environ: Mapping[str, str]) -> None:
-    """Return if the intake that `environ` describes could be opened.
-
-    Raises:
-        SyncError: a setting, or what it names, cannot be used.
-    """
-    bootstrap.check(SyncSettings.from_env(environ))
-
-
 @asynccontextmanager
 async def open_intake(environ: Mapping[str, str], store: Store) -> AsyncIterator[Intake]:
     """Yield the intake that `environ` describes.

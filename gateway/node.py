@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import signal
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
@@ -113,8 +115,8 @@ class Node:
         )
 
     @asynccontextmanager
-    async def run(self, on_failure: Callable[[], None]) -> AsyncIterator[None]:
-        """Run every task of the process while the context is open; call `on_failure` if one of them fails."""
+    async def run(self) -> AsyncIterator[None]:
+        """Run every task of the process while the context is open; stop the process if one of them fails."""
         self.subscriber.add(self._control_channel)
         tasks = asyncio.create_task(self._tasks(), name="node")
 
@@ -122,7 +124,8 @@ class Node:
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.critical("node_died", exc_info=error)
                 self.has_died = True
-                on_failure()
+                # As an operator would: a gateway without its tasks must not look alive.
+                os.kill(os.getpid(), signal.SIGTERM)
 
         tasks.add_done_callback(ended)
         try:

@@ -233,9 +233,7 @@ class GatewaySettings(StoreSettings):
     )
     token_cache: int = Field(4096, ge=0, description="Verified tokens remembered per process.")
     revocations_max: int = Field(
-        100_000,
-        ge=1,
-        description="Maximum stored revocations. Beyond it the oldest are merged into one cut-off time.",
+        100_000, ge=1, description="Maximum stored revocations. Beyond it the oldest are merged into one cut-off time."
     )
     jwks_refresh_s: float = Field(300, gt=0, description="Seconds between regular fetches of a key set URL.")
     jwks_retry_s: float = Field(10, gt=0, description="Least seconds between fetches that an unknown key id causes.")

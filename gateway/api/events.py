@@ -64,24 +64,18 @@ class Events:
             with self._readers.hold(claims.sub), self._node.hub.reader(topic) as live:
                 if not await live.newer_than(-1, OPEN_TIMEOUT_S):
                     raise Problem("store_unavailable", "the topic's state could not be read yet")
-                await _event_source(self._node, live, claims, topic, version)(scope, receive, send)
+                stopping = anyio.Event()
+                events = EventSourceResponse(
+                    _events(self._node, live, claims, topic, version, stopping),
+                    ping=0,  # the heartbeats are ours: they say more than a comment
+                    sep="\n",
+                    send_timeout=None,  # gateway/server/connections.py ends a stream that is not read
+                    shutdown_event=stopping,
+                    shutdown_grace_period=self._node.settings.drain_s,
+                )
+                await events(scope, receive, send)
 
         return Streaming(stream)
-
-
-def _event_source(node: Node, live: LiveTopic, claims: Claims, topic: str, held: int) -> EventSourceResponse:
-    stopping = anyio.Event()
-    settings = node.settings
-    return EventSourceResponse(
-        _events(node, live, claims, topic, held, stopping),
-        # The heartbeats are ours: they say more than a comment.
-        ping=0,
-        sep="\n",
-        # gateway/server/connections.py ends the connection of a stream that is not read.
-        send_timeout=None,
-        shutdown_event=stopping,
-        shutdown_grace_period=settings.drain_s,
-    )
 
 
 async def _events(
@@ -95,12 +89,10 @@ async def _events(
     yield b": planwire\nretry: %d\n\n%b" % (settings.reconnect_min_ms, _heartbeat(node))
     if live.known and live.version == held:
         yield _event("current", protocol.current(topic, held))
-        if live.erased:
-            yield _event("gone", protocol.gone(topic, "erased"))
-            return
     while True:
-        is_newer = await live.newer_than(held, POLL_S)
-        reason = _ended(node, claims, topic)
+        is_told_erased = live.known and live.erased and live.version == held
+        is_newer = not is_told_erased and await live.newer_than(held, POLL_S)
+        reason = "erased" if is_told_erased else _ended(node, claims, topic)
         if reason:
             yield _event("gone", protocol.gone(topic, reason))
             return
@@ -111,10 +103,7 @@ async def _events(
             return
         if is_newer:
             held = live.version
-            yield _event("snapshot", protocol.snapshot(topic, live.version, live.state, live.cause), held)
-            if live.erased:
-                yield _event("gone", protocol.gone(topic, "erased"))
-                return
+            yield _event("snapshot", protocol.snapshot(topic, held, live.state, live.cause), held)
         elif live.known and live.version < held:
             # The browser holds more than is known here. One sweep's time to find it or put it back; then it is lost.
             behind_since = behind_since or loop.time()

@@ -44,6 +44,13 @@ class Health:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._tallies = Counters(node.store)
+        # Digests are of equal length, so that the comparison's time says nothing of the token.
+        token = node.settings.metrics_token.get_secret_value()
+        self._token = hash_key(token) if token else b""
+        self._making = asyncio.Lock()
+        self._text = b""
+        self._made_at = -CACHE_S
 
     @Operation("GET", "/healthz", "health", "Whether the process is alive.", {200: Answer("It is.", Alive)})
     async def healthz(self, _: Request) -> Response:
@@ -99,20 +106,6 @@ class Health:
         upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
         raise Problem("upgrade_required", "a WebSocket is opened here, subprotocol planwire.v1", headers=upgrade)
 
-
-class Scrape:
-    """The route."""
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self._tallies = Counters(node.store)
-        token = node.settings.metrics_token.get_secret_value()
-        # Digests are of equal length, so that the comparison's time says nothing of the token.
-        self._token = hash_key(token) if token else b""
-        self._making = asyncio.Lock()
-        self._text = b""
-        self._made_at = -CACHE_S
-
     @Operation(
         "GET",
         "/metrics",
@@ -122,7 +115,7 @@ class Scrape:
         ("key_missing", "key_invalid", "metrics_closed"),
         ("metricsToken", ""),
     )
-    async def answer(self, request: Request) -> Response:
+    async def metrics(self, request: Request) -> Response:
         """Return the metrics of this process in Prometheus' text format.
 
         Raises:

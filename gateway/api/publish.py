@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.api.access import require_key, require_right, spend
-from gateway.api.publish_request import CloudEvent, Limits, Publish, origin, read_change
+from gateway.api.publish_request import CloudEvent, Publish, origin, read_change
 from gateway.auth.publish_keys import Scope
 from gateway.node import Node
 from planwire_client.core.headers import VERSION_HEADER
@@ -73,7 +73,6 @@ class Publishing:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._limits = Limits(node.settings.state_max_bytes, node.settings.state_max_depth)
 
     @Operation(
         "POST",
@@ -94,7 +93,7 @@ class Publishing:
         key = require_key(node, request)
         require_right(node, key, Scope.PUBLISH)
         item = await read_json(request, settings.body_max_bytes, settings.body_timeout_s)
-        change = read_change(item, self._limits, origin(key.name, time.time()))
+        change = read_change(item, settings, origin(key.name, time.time()))
         require_right(node, key, Scope.PUBLISH, change.topic)
         (change,) = await store.with_previous([change])
         commit = await store.commit(change)
@@ -139,7 +138,7 @@ class Publishing:
         for item in items:
             await pauses.due()
             try:
-                change = read_change(item, self._limits, by)
+                change = read_change(item, node.settings, by)
                 require_right(node, key, Scope.PUBLISH, change.topic)
             except Problem as problem:
                 results.append(_error(problem))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -11,6 +10,7 @@ import orjson
 from pydantic import BeforeValidator, Field, WithJsonSchema, with_config
 from typing_extensions import TypedDict
 
+from gateway.settings import GatewaySettings
 from planwire_client.core import document
 from planwire_client.core.commit import order_token
 from planwire_client.core.limits import EVENT_ID_MAX, ORDER_INTEGER_MAX, ORDER_MAX, VERSION_MAX
@@ -120,29 +120,24 @@ class CloudEvent(TypedDict):
 _PUBLISH, _CLOUD_EVENT = Reader(Publish), Reader(CloudEvent)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of a state, and of its private part: bytes of compact JSON, and depth of nesting."""
+def origin(source: str, now: float) -> dict[str, str]:
+    """Return what a cause says of who publishes and when, where the publish does not.
 
-    state_max_bytes: int
-    state_max_depth: int
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Who publishes and when: the key's name, and RFC 3339 UTC. Completes a cause that does not say."""
-
-    source: str
-    received_at: str
+    Args:
+        source: the key's name.
+        now: seconds since 1970.
+    """
+    received_at = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"source": source, "received_at": received_at}
 
 
-def origin(source: str, now: float) -> Origin:
-    """Return the origin of a publish by `source` at `now` (seconds since 1970)."""
-    return Origin(source, datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"))
-
-
-def read_change(item: object, limits: Limits, by: Origin) -> Change:
+def read_change(item: object, settings: GatewaySettings, by: Mapping[str, str]) -> Change:
     """Return the change that a publish or a CloudEvent asks for; an object with `specversion` is the latter.
+
+    Args:
+        item: the JSON value.
+        settings: have the bounds of a state, and of its private part.
+        by: who publishes, as `origin` returns it.
 
     Raises:
         Problem: it is malformed or beyond a limit; the code is topic_invalid, topic_reserved, state_too_large,
@@ -153,8 +148,8 @@ def read_change(item: object, limits: Limits, by: Origin) -> Change:
     event_id, private, order = publish.get("event_id") or "", publish.get("private"), publish.get("order")
     return Change(
         topic=publishable(publish["topic"]),
-        state=_encode("state", publish["state"], limits),
-        private=b"" if private is None else _encode("private", private, limits),
+        state=_encode("state", publish["state"], settings),
+        private=b"" if private is None else _encode("private", private, settings),
         event_id=event_id,
         order="" if order is None else order_token(order) if isinstance(order, int) else order,
         if_version=publish.get("if_version"),
@@ -204,23 +199,20 @@ def publishable(name: str) -> str:
     return name
 
 
-def _encode(part: document.Part, value: object, limits: Limits) -> bytes:
+def _encode(part: document.Part, value: object, settings: GatewaySettings) -> bytes:
     try:
-        return document.encode(part, value, limits.state_max_bytes, limits.state_max_depth)
+        return document.encode(part, value, settings.state_max_bytes, settings.state_max_depth)
     except document.DocumentError as error:
         raise Problem(error.code, error.detail) from None
 
 
-def _completed(given: Mapping[str, Any], event_id: str, by: Origin) -> bytes:
+def _completed(given: Mapping[str, Any], event_id: str, by: Mapping[str, str]) -> bytes:
     """Return the cause as JSON: what was given, completed by the event id and when it came, and who published.
 
     Where the caller names a source of their own, the key's name stands beside it.
     """
-    cause: dict[str, object] = {"source": by.source}
-    if event_id:
-        cause["event_id"] = event_id
-    cause["received_at"] = by.received_at
-    cause |= {name: value for name, value in given.items() if value is not None}
-    if given.get("source") is not None:
-        cause["by"] = by.source
+    own = {name: value for name, value in given.items() if value is not None}
+    cause = {"source": by["source"], **({"event_id": event_id} if event_id else {}), **by, **own}
+    if "source" in own:
+        cause["by"] = by["source"]
     return orjson.dumps(cause)

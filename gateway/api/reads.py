@@ -47,9 +47,6 @@ class Rates:
         self._per_s = per_s
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._buckets)
-
     def spend(self, client: str, now: float) -> None:
         """Count one read of a client.
 

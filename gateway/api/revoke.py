@@ -29,17 +29,13 @@ log = structlog.get_logger("gateway.api.routes")
 _Claim = Annotated[str, Field(min_length=1, max_length=TEXT_MAX)]
 
 
-_SHAPES: dict[str, JsonValue] = {
-    "oneOf": [
-        {"required": ["sub"], "maxProperties": 1},
-        {"required": ["topic"], "maxProperties": 1},
-        {"required": ["jti"], "maxProperties": 1},
-        {"required": ["sub", "topic"], "maxProperties": 2},
-    ]
-}
+_SHAPES: list[list[JsonValue]] = [["sub"], ["topic"], ["jti"], ["sub", "topic"]]
+"""The members that a revocation may have."""
 
 
-@with_config(extra="forbid", json_schema_extra=_SHAPES)
+@with_config(
+    extra="forbid", json_schema_extra={"oneOf": [{"required": one, "maxProperties": len(one)} for one in _SHAPES]}
+)
 class Revoke(TypedDict, total=False):
     """What no longer counts if issued before now: a subject, a topic, a token id, or a subject's right to a topic."""
 

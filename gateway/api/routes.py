@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.api.events import Events
-from gateway.api.health import Health, Scrape
+from gateway.api.health import Health
 from gateway.api.publish import Publishing
 from gateway.api.reads import AddressRates, Readers
 from gateway.api.revoke import Revoking
@@ -62,7 +62,7 @@ class Descriptions:
         return Response(document, headers={"Cache-Control": "public, max-age=300"}, media_type="application/json")
 
 
-DECLARING = (Events, States, Publishing, Revoking, Health, Scrape, Descriptions)
+DECLARING = (Events, States, Publishing, Revoking, Health, Descriptions)
 """The classes whose methods declare the API's operations. Events first: its suffix would be part of States' topic."""
 
 
@@ -70,9 +70,9 @@ def routes(node: Node) -> list[Route]:
     """Return the routes; their answers are counted in the gateway's metrics."""
     readers = Readers(node)
     holders = (
-        Events(node, readers), States(node, readers), Publishing(node), Revoking(node), Health(node),
-        Scrape(node), Descriptions(node),
-    )  # fmt: skip
+        *(Events(node, readers), States(node, readers)),
+        *(kind(node) for kind in (Publishing, Revoking, Health, Descriptions)),
+    )
     return [
         route(operation.path, operation.method, handler, node.metrics.answered)
         for holder in holders

@@ -98,7 +98,7 @@ class States:
             version = {"version": snapshot.version}
             headers = {VERSION_HEADER: str(snapshot.version)}
             raise Problem("behind", f"version {wanted} is not there yet", headers=headers, extra=version)
-        return _state_response(request, snapshot, private=claims.has("private"))
+        return _state_response(request, snapshot, private="private" in claims.scope)
 
 
 async def _while_connected(request: Request, work: Coroutine[object, object, object]) -> None:

@@ -100,10 +100,6 @@ class Claims:
         needed = "read" if reserved is None else "console"
         return needed in self.scope and (topic in self.topics or ANY_TOPIC in self.topics)
 
-    def has(self, scope: str) -> bool:
-        """Whether the token carries `scope`."""
-        return scope in self.scope
-
     @property
     def ends_at(self) -> float:
         """Seconds since 1970 from which on the token does not count."""

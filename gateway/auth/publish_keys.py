@@ -180,11 +180,7 @@ class PublishKeys:
     """The configured publish keys."""
 
     def __init__(
-        self,
-        entries: Iterable[tuple[str, str, float | None]],
-        grants: Iterable[Grant] = (),
-        *,
-        default_rate: float,
+        self, entries: Iterable[tuple[str, str, float | None]], grants: Iterable[Grant] = (), *, default_rate: float
     ) -> None:
         """Take the keys and their rights.
 
