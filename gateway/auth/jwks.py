@@ -46,16 +46,8 @@ RETRY_MAX_S = 60.0
 RSA_MIN_BITS = 2048
 """Shorter RSA keys are ignored (RFC 7518 section 3.3)."""
 
-_FITTING = {
-    "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    "EC P-256": ("ES256",),
-    "EC P-384": ("ES384",),
-    "EC P-521": ("ES512",),
-    "OKP Ed25519": ("EdDSA",),
-    "OKP Ed448": ("EdDSA",),
-}
-"""Algorithms that a key of this type and curve can be for; the first is meant where the key does not say. Shared
-secrets (kty oct) are missing on purpose: a key set is public."""
+_RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+"""Algorithms that an RSA key can be for; a key of another type is for the one of its type and curve."""
 
 log = structlog.get_logger("gateway.auth.jwks")
 
@@ -94,21 +86,20 @@ def _parse_key(entry: object, algorithms: Sequence[str]) -> VerifyKey | None:
         return None
     if not isinstance(kid, str) or len(kid) > KID_MAX:
         return None
-    kty = entry.get("kty")
-    fitting = _FITTING.get("RSA" if kty == "RSA" else f"{kty} {entry.get('crv')}", ())
-    name = entry.get("alg", fitting[0] if fitting else None)
-    if name not in fitting or name not in algorithms:
-        return None
-    # Only the public members: a set that leaks a private key must not make us hold it.
+    # Only the public members: a set that leaks a private key must not make us hold it, and shared secrets (kty oct) do
+    # not belong into a set, which is public.
     public = {member: entry[member] for member in ("kty", "crv", "n", "e", "x", "y") if member in entry}
-    algorithm = get_default_algorithms()[name]
     try:
-        key = algorithm.from_jwk(public)
+        found = jwt.PyJWK(public)
     except (jwt.PyJWTError, ValueError, TypeError, KeyError):
         return None
-    if kty == "RSA" and key.key_size < RSA_MIN_BITS:
+    name = entry.get("alg", found.algorithm_name)
+    fitting = _RSA if found.key_type == "RSA" else (found.algorithm_name,)
+    if name not in fitting or name not in algorithms:
         return None
-    return VerifyKey(kid, name, algorithm, key)
+    if found.key_type == "RSA" and found.key.key_size < RSA_MIN_BITS:
+        return None
+    return VerifyKey(kid, name, get_default_algorithms()[name], found.key)
 
 
 @dataclass(eq=False)
@@ -133,6 +124,8 @@ class Jwks:
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
                 data = await (self._fetch() if self._is_url else asyncio.to_thread(self._read))
+            if len(data) > MAX_BYTES:
+                raise JwksError(f"the key set is larger than {MAX_BYTES} bytes")
             if data != self._document:
                 keys = parse_keys(data, self.algorithms)
                 self.auth.replace_keys(KeySet((*self.fixed, *keys)))
@@ -179,16 +172,13 @@ class Jwks:
             async for chunk in response.aiter_bytes(16_384):
                 data += chunk
                 if len(data) > MAX_BYTES:
-                    raise JwksError(f"the key set is larger than {MAX_BYTES} bytes")
+                    break
             return bytes(data)
 
     def _read(self) -> bytes:
         self._stamp = self._file_stamp()
         with Path(self.location).open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise JwksError(f"the key set is larger than {MAX_BYTES} bytes")
-        return data
+            return file.read(MAX_BYTES + 1)
 
     def _file_stamp(self) -> tuple[int, int, int] | None:
         """Return what changes when the file does: inode, size, modification time in ns; None where there is none."""

@@ -5,12 +5,13 @@ May import: all of `gateway` but `cli` and `dev`.
 Written against uvicorn 0.54 and pinned to it; `tests/unit/gateway/server/test_uvicorn.py` fails on another minor
 version. What is overridden, and why:
 
-`first_bytes.FirstBytesProtocol` stands in for `Config.http_protocol_class`.
+`protocols.FirstBytesProtocol` stands in for `Config.http_protocol_class`.
     A connection is a `WebSocket` from its first byte, and only becomes HTTP if it is not an opening handshake. uvicorn
     would make an HTTP protocol, a parser and a request for each socket and throw them away: a fifth of connecting.
-`http_limits.LimitedHttpProtocol` extends `HttpToolsProtocol`.
-    `connection_made`: no call for the local address. `data_received`: at most HEAD_MAX_BYTES of head (uvicorn has no
-    limit), an answer in the API's error form, and requests for another protocol (h2c) answered in HTTP/1.1.
+`protocols.LimitedHttpProtocol` extends `HttpToolsProtocol`.
+    `connection_opened` instead of `connection_made`: no call for the local address. `data_received`: at most
+    HEAD_MAX_BYTES of head (uvicorn has no limit), an answer in the API's error form, and requests for another protocol
+    (h2c) answered in HTTP/1.1.
     `on_headers_complete`: one Host header. `_should_upgrade`: not for HTTP/1.0. `connection_lost`, `_start_asgi_task`:
     pipelined requests learn at once that their client has gone. `pause_writing`, `resume_writing`,
     `on_response_complete`: note what is expected from the client next, for the deadlines of `connections`.

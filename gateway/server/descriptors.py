@@ -9,6 +9,9 @@ import structlog
 
 from gateway.settings import GatewaySettings
 
+if sys.platform != "win32":
+    import resource
+
 OWN_MAX = 96
 """Descriptors reserved for the process itself: connections to the store and to providers, listeners, the log."""
 
@@ -22,8 +25,6 @@ def raise_limit() -> None:
     """Raise the soft limit on open files to the hard one. The usual soft limit of 1,024 exists for `select`."""
     if sys.platform == "win32":
         return
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         # On macOS the hard limit may be unlimited while the kernel accepts only a lower value.
@@ -35,8 +36,6 @@ def limit() -> int | None:
     """Return the soft limit on open files; None where there is none."""
     if sys.platform == "win32":
         return None
-    import resource
-
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if soft == resource.RLIM_INFINITY else soft
 

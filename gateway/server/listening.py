@@ -15,8 +15,8 @@ PORT_ATTEMPTS = 10
 
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
-_Address = tuple[socket.AddressFamily, str, int]
-"""Family, host, and the zone of an IPv6 address (0: none)."""
+_Address = tuple[socket.AddressFamily, tuple[Any, ...]]
+"""Family and socket address, whose port is not used."""
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -57,11 +57,8 @@ def _resolve(host: str, port: int) -> list[_Address]:
         raise SettingsError(
             [f"PLANWIRE_HOST: {host!r} is no address, and no name that resolves here ({reason}); such as 127.0.0.1, ::"]
         ) from error
-    addresses: dict[_Address, None] = {}
-    for family, _, _, _, address in found:
-        zone = int(address[3]) if len(address) > 3 else 0
-        addresses[family, str(address[0]), zone] = None
-    return list(addresses)
+    # A host may be listed several times.
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
 def _bind_all(addresses: Iterable[_Address], port: int) -> list[socket.socket]:
@@ -73,9 +70,9 @@ def _bind_all(addresses: Iterable[_Address], port: int) -> list[socket.socket]:
     with contextlib.ExitStack() as stack:
         sockets: list[socket.socket] = []
         absent: OSError | None = None
-        for family, host, zone in addresses:
+        for family, address in addresses:
             try:
-                bound = stack.enter_context(_bind(family, host, zone, port))
+                bound = stack.enter_context(_bind(family, address, port))
             except OSError as error:
                 if error.errno not in _NOT_HERE:
                     raise
@@ -90,17 +87,19 @@ def _bind_all(addresses: Iterable[_Address], port: int) -> list[socket.socket]:
         return sockets
 
 
-def _bind(family: socket.AddressFamily, host: str, zone: int, port: int) -> socket.socket:
-    with contextlib.ExitStack() as stack:
-        # With the protocol named, asyncio turns Nagle's algorithm off on what is accepted.
-        bound = stack.enter_context(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
+def _bind(family: socket.AddressFamily, address: tuple[Any, ...], port: int) -> socket.socket:
+    # With the protocol named, asyncio turns Nagle's algorithm off on what is accepted.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
-        bound.bind((host, port, 0, zone) if family == socket.AF_INET6 else (host, port))
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address[0] != "::"))
+        bound.bind((address[0], port, *address[2:]))
         bound.set_inheritable(True)
-        stack.pop_all()
-        return bound
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 def _sentence(error: OSError, host: str, port: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import Callable
 
@@ -15,8 +14,8 @@ from starlette.types import ASGIApp
 from gateway import app
 from gateway.errors import GatewayError
 from gateway.server import descriptors
-from gateway.server.http_limits import LimitedHttpProtocol
 from gateway.server.listening import listen
+from gateway.server.protocols import LimitedHttpProtocol
 from gateway.server.server import Server
 from gateway.server.supervisor import EXIT_SETTINGS, exit_if_died, run_supervised, spare_collector
 from gateway.settings import GatewaySettings, SettingsError
@@ -99,16 +98,13 @@ def main() -> None:
         if settings.dev_insecure_host:
             log.error("INSECURE: development mode may be reached from other machines", host=settings.host)
         parent_watch.watch(settings.watch_pid)
-        _serve(configuration(settings, workers=workers), sockets)
+        config = configuration(settings, workers=workers)
+        if workers > 1:
+            sys.exit(run_supervised(config, sockets))
+        spare_collector(config)
+        web = Server(config)
+        web.run(sockets)
+        exit_if_died(web)
     except (GatewayError, UnfitStoreError, SchemaError) as error:
         print(f"planwire: {error}", file=sys.stderr)
         sys.exit(EXIT_SETTINGS)
-
-
-def _serve(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
-    if config.workers > 1:
-        sys.exit(run_supervised(config, sockets))
-    spare_collector(config)
-    server = Server(config)
-    server.run(sockets)
-    exit_if_died(server)

@@ -15,8 +15,8 @@ import uvicorn
 from gateway.app import StartError
 from gateway.node import Node
 from gateway.server.connections import HttpConnections
-from gateway.server.first_bytes import FirstBytesProtocol
 from gateway.server.listening import address_text
+from gateway.server.protocols import FirstBytesProtocol
 
 log = structlog.get_logger("gateway.server")
 

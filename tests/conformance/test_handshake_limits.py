@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from gateway.server import connections, first_bytes, http_limits, main
+from gateway.server import connections, main, protocols
 from gateway.settings import GatewaySettings
 from gateway.ws import connection, expects, heartbeats, registry, session
 from tests.support.gateway import PUBLISH_KEY, SECRET, Running, environment, run_gateway, token
@@ -51,7 +51,7 @@ async def test_the_limits_are_the_documented_ones() -> None:
     rows = [line for line in text.splitlines() if line.startswith("|")]
     settings = GatewaySettings.from_env({"PLANWIRE_JWT_SECRET": SECRET})
     for name, value in {
-        "HEAD_MAX_BYTES": http_limits.HEAD_MAX_BYTES,
+        "HEAD_MAX_BYTES": protocols.HEAD_MAX_BYTES,
         "HEAD_TIMEOUT_S": connections.HEAD_TIMEOUT_S,
         "BACKLOG": main.BACKLOG,
         "FRAGMENTS_MAX": connection.FRAGMENTS_MAX,
@@ -93,10 +93,10 @@ SLOW = {
 
 def soon_once_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have heads time out soon, but for the first one until its first bytes are there: it is to be answered."""
-    received = first_bytes.FirstBytesProtocol.first_bytes_received
+    received = protocols.FirstBytesProtocol.first_bytes_received
 
     def heard(
-        first_bytes: first_bytes.FirstBytesProtocol,
+        first_bytes: protocols.FirstBytesProtocol,
         socket: connection.WebSocket,
         transport: asyncio.Transport,
         data: bytes,
@@ -104,7 +104,7 @@ def soon_once_heard(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", SOON_S)
         received(first_bytes, socket, transport, data)
 
-    monkeypatch.setattr(first_bytes.FirstBytesProtocol, "first_bytes_received", heard)
+    monkeypatch.setattr(protocols.FirstBytesProtocol, "first_bytes_received", heard)
 
 
 @pytest.mark.parametrize("name", SLOW)
@@ -152,7 +152,7 @@ async def test_what_came_while_the_process_stood_still_is_answered(
         await until(lambda: len(there) == 1)
         caller.sendall(parts[0])
         await until(
-            lambda: any(isinstance(one, http_limits.LimitedHttpProtocol) for one in there._entries) == bool(parts[0])
+            lambda: any(isinstance(one, protocols.LimitedHttpProtocol) for one in there._entries) == bool(parts[0])
         )
 
         def stand_still() -> None:
@@ -190,7 +190,7 @@ async def test_a_head_in_time_stops_the_clock(running: Running) -> None:
 # Large heads.
 
 
-@pytest.mark.parametrize("size", [http_limits.HEAD_MAX_BYTES + 1, 20_000, 60_000])
+@pytest.mark.parametrize("size", [protocols.HEAD_MAX_BYTES + 1, 20_000, 60_000])
 @pytest.mark.parametrize("warm", [False, True], ids=["first request", "second request"])
 async def test_a_head_above_the_limit_is_refused(running: Running, size: int, warm: bool) -> None:
     async with dial(running.port) as wire:
@@ -206,7 +206,7 @@ async def test_a_head_above_the_limit_is_refused(running: Running, size: int, wa
 async def test_a_head_just_below_the_limit_is_served(running: Running) -> None:
     async with dial(running.port) as wire:
         for _ in range(2):
-            await wire.send(padded(http_limits.HEAD_MAX_BYTES - 1))
+            await wire.send(padded(protocols.HEAD_MAX_BYTES - 1))
             assert (await wire.answer()).status == 200
 
 
@@ -395,13 +395,13 @@ ODD = [
 
 
 async def test_only_the_plain_form_of_a_handshake_is_taken_for_one() -> None:
-    assert [first_bytes.is_handshake(one) for one in BROWSERS] == [True] * len(BROWSERS)
-    assert [first_bytes.is_handshake(one) for one in ODD] == [False] * len(ODD)
+    assert [protocols.is_handshake(one) for one in BROWSERS] == [True] * len(BROWSERS)
+    assert [protocols.is_handshake(one) for one in ODD] == [False] * len(ODD)
 
 
 async def test_a_browsers_handshake_makes_no_http_object(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[object] = []
-    monkeypatch.setattr(http_limits.LimitedHttpProtocol, "connection_opened", lambda *_: made.append(_))
+    monkeypatch.setattr(protocols.LimitedHttpProtocol, "connection_opened", lambda *_: made.append(_))
     for one in BROWSERS:
         async with dial(running.port) as wire:
             await wire.send(one, encode(TEXT, hello()))  # with the first frame behind it, as a hasty client might

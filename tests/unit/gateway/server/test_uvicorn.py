@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.supervisors import multiprocess
 
 import gateway.server
-from gateway.server.http_limits import LimitedHttpProtocol
+from gateway.server.protocols import LimitedHttpProtocol
 from gateway.server.server import Server
 from gateway.server.supervisor import Supervisor, Worker
 

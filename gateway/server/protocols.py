@@ -1,16 +1,27 @@
-"""uvicorn's HTTP protocol with limits on request heads, and on the time that each step of a request may take."""
+"""The protocols of a new connection: its first bytes decide whether it is a WebSocket or HTTP.
+
+A connection's protocol is a socket from the start. One that sends an opening handshake, whole and in plain form, keeps
+it: uvicorn's HTTP object, its parser and the request they make would be thrown away at once, and were a fifth of the
+cost of connecting; and a transport that changes its protocol leaves epoll and enters it again. Everything else, wrong
+or merely rare, goes to `LimitedHttpProtocol`, which limits request heads and the time of each step of a request.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import httptools
+import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import get_remote_addr, is_ssl
+from uvicorn.server import ServerState
 
+from gateway.node import Node
 from gateway.server.connections import HttpConnections, Wait
 from gateway.ws.connection import WebSocket
 from gateway.ws.handshake import HandshakeRejected
@@ -18,15 +29,25 @@ from gateway.ws.handshake import HandshakeRejected
 HEAD_MAX_BYTES = 16_384
 """Maximum size of request line and headers together; more is answered 431."""
 
+_HANDSHAKE = re.compile(rb"GET /[!-~]* HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n)+\r\n")
+_UPGRADE = re.compile(rb"\r\nupgrade: *websocket\r\n", re.IGNORECASE)
+_CONNECTION = re.compile(rb"\r\nconnection: *(?:[a-z-]+, *)*upgrade(?:, *[a-z-]+)*\r\n", re.IGNORECASE)
+
 
 class LimitedHttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol with bounds on what a client may send, and for how long, before it is understood."""
 
-    _connections: HttpConnections
-    _make_socket: Callable[[], WebSocket]
+    def __init__(self, *uvicorns: Any, connections: HttpConnections, make_socket: Callable[[], WebSocket]) -> None:
+        """Make the protocol of a registered connection.
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+        Args:
+            uvicorns: what uvicorn's protocol takes.
+            connections: where the connection is registered.
+            make_socket: makes the protocol that takes over after an upgrade.
+        """
+        super().__init__(*uvicorns)
+        self._connections = connections
+        self._make_socket = make_socket
         self._head_bytes = 0
         self._in_head = True
         self._in_body = False
@@ -34,25 +55,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._fault = ""
         self._served: RequestResponseCycle | None = None
 
-    def connection_opened(
-        self, transport: asyncio.Transport, connections: HttpConnections, make_socket: Callable[[], WebSocket]
-    ) -> None:
-        """Take over a registered connection.
-
-        Args:
-            transport: its transport.
-            connections: where it is registered.
-            make_socket: makes the protocol that takes over after an upgrade.
-        """
-        self._connections = connections
-        self._make_socket = make_socket
-        self.connection_made(transport)
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_opened(self, transport: asyncio.Transport) -> None:
         """Take the transport.
 
-        As uvicorn's, but for the local address, which nothing here reads and which costs a system call and a socket
-        object per connection.
+        As uvicorn's `connection_made`, but for the local address, which nothing here reads and which costs a system
+        call and a socket object per connection.
         """
         self.connections.add(self)
         self.transport = transport
@@ -88,17 +95,17 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     # What is expected from the client next.
 
     def _note_wait(self) -> None:
-        self._connections.waits(self, self._wait())
-
-    def _wait(self) -> Wait | None:
         is_answered = self._is_idle()
+        wait: Wait | None
         if self.flow.write_paused:
-            return Wait.READ
-        if self._in_head:
-            return Wait.HEAD
-        if self._in_body:
-            return Wait.REST if is_answered else Wait.BODY
-        return Wait.NEXT if is_answered else None
+            wait = Wait.READ
+        elif self._in_head:
+            wait = Wait.HEAD
+        elif self._in_body:
+            wait = Wait.REST if is_answered else Wait.BODY
+        else:
+            wait = Wait.NEXT if is_answered else None
+        self._connections.waits(self, wait)
 
     def pause_writing(self) -> None:
         """Expect the client to read."""
@@ -236,3 +243,56 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _should_upgrade(self) -> bool:
         # An HTTP/1.0 request has no upgrade (RFC 9110 section 7.8).
         return bool(super()._should_upgrade()) and self.parser.get_http_version() == "1.1"
+
+
+class FirstBytesProtocol:
+    """Makes the protocol of each new connection of a server, and is its `Acceptor`."""
+
+    def __init__(self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
+        self._uvicorns = (config, server_state, app_state)
+
+    @cached_property
+    def connections(self) -> HttpConnections:
+        """All HTTP connections of the server. First used after the app has started, because the app sets the limits."""
+        node: Node = self._uvicorns[2]["node"]
+        return HttpConnections(node.settings, node.metrics)
+
+    def __call__(self, **_: object) -> WebSocket:
+        """Return the protocol of a new connection."""
+        socket_class = cast("type[WebSocket]", self._uvicorns[0].ws_protocol_class)
+        return socket_class(*self._uvicorns[1:], self)
+
+    def connection_opened(self, socket: WebSocket, peer: str) -> str:
+        """Register a connection; return an empty string, or the limit that leaves no room for it."""
+        return self.connections.add(socket, peer)
+
+    def first_bytes_received(self, socket: WebSocket, transport: asyncio.Transport, data: bytes) -> None:
+        """Have the socket answer an opening handshake, and the HTTP protocol any other first bytes."""
+        end = data.find(b"\r\n\r\n") + 4
+        if 4 <= end < HEAD_MAX_BYTES and is_handshake(data[:end]):
+            socket.handshake(data[:end])
+            if end < len(data) and not transport.is_closing():
+                socket.data_received(data[end:])
+            return
+        self._uvicorns[1].connections.discard(socket)
+        http = LimitedHttpProtocol(*self._uvicorns, connections=self.connections, make_socket=self)
+        http.connection_opened(transport)
+        self.connections.replace(socket, http)
+        transport.set_protocol(http)
+        http.data_received(data)
+
+    def hello_awaited(self, socket: WebSocket) -> None:
+        """Note that the client has to say hello next."""
+        self.connections.waits(socket, Wait.HELLO)
+
+    def connection_settled(self, socket: WebSocket) -> None:
+        """Remove a connection that has ended, or whose socket has received its hello."""
+        self.connections.remove(socket)
+
+
+def is_handshake(head: bytes) -> bool:
+    """Return whether a whole request head is an opening handshake in the form that clients send (RFC 6455 section 4.1).
+
+    What is wrong with one of that form is found by the socket. Any other form is not refused: it is parsed in full.
+    """
+    return bool(_HANDSHAKE.fullmatch(head) and _UPGRADE.search(head) and _CONNECTION.search(head))
