@@ -174,11 +174,9 @@ class Courier:
         self.log.append(delivery.last)
         if delivery.last.state == "retrying":
             self._order += 1
-            heapq.heappush(self._retries, (time.monotonic() + self._pause_s(delivery.attempts), self._order, delivery))
+            longest_s = min(PAUSE_MAX_S, self._pause_first_s * 2.0 ** (delivery.attempts - 1))
+            at_s = time.monotonic() + longest_s * (0.5 + self._random.random() / 2)
+            heapq.heappush(self._retries, (at_s, self._order, delivery))
         elif delivery.last.state == "failed":
             _log.error("delivery given up", event_id=event.id, event_type=event.type, attempts=delivery.attempts)
         delivery.tried.set()
-
-    def _pause_s(self, attempts: int) -> float:
-        longest = min(PAUSE_MAX_S, self._pause_first_s * 2.0 ** (attempts - 1))
-        return longest * (0.5 + self._random.random() / 2)

@@ -123,9 +123,7 @@ class Scene:
         env, params = self.offers.env, self.params
         ends_us = None if params.ends_in_s is None else self.turn.now_us + params.ends_in_s * SECOND_US
         lines = ((_sold(self, offer), params.quantity or 1),)
-        return rules.checkout(
-            self.turn, env, params.tenant, lines, trial_us=trial_us, ends_us=ends_us, linked=params.linked
-        )
+        return rules.checkout(self.turn, env, params.tenant, lines, trial_us, ends_us, params.linked)
 
 
 def act(action: str, scene: Scene) -> Outcome:

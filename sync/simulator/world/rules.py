@@ -48,30 +48,20 @@ class Patch:
 
 
 def checkout(
-    turn: Turn,
-    env: str,
-    tenant: str,
-    lines: Lines,
-    *,
-    trial_us: int | None = None,
-    ends_us: int | None = None,
-    linked: bool,
+    turn: Turn, env: str, tenant: str, lines: Lines, trial_us: int | None, ends_us: int | None, linked: bool
 ) -> Outcome:
     """Return a new subscription: created and activated and paid, or created and trialing where it has a trial.
 
-    Args:
-        trial_us: how long it is free.
-        ends_us: when the first period ends, if not in a month.
-        linked: whether custom_data names the tenant, as an application's checkout should.
+    `trial_us`: how long it is free; `ends_us`: when the first period ends, if not in a month; `linked`: whether
+    custom_data names the tenant, as an application's checkout should.
     """
     full = f"the simulator holds at most {SUBSCRIPTIONS_MAX} subscriptions"
     _refuse_if(len(turn.world.subscriptions) >= SUBSCRIPTIONS_MAX, "invalid_field", full)
     _check_lines(lines)
     at_us = turn.stamp()
     is_trial = trial_us is not None
-    free_until = None if trial_us is None else at_us + trial_us
     billed_us = None if is_trial else at_us
-    ends_us = ends_us or free_until
+    ends_us = ends_us or (None if trial_us is None else at_us + trial_us)
     period = Period.month(at_us) if ends_us is None else Period(at_us, ends_us)
     owner = f"{env}/{tenant}"
     subscription = Subscription(
