@@ -84,11 +84,6 @@ class Probe:
         """The worst of the shards: monotonic, -inf while one was never heard."""
         return min((canary.verified_at for canary in self.canaries.values()), default=-math.inf)
 
-    @property
-    def age_s(self) -> float:
-        """Seconds since the newest canary that came back was sent; of several shards the longest."""
-        return time.monotonic() - self._verified_at
-
     def heard(self, channel: bytes, payload: bytes) -> None:
         """Take a canary off the bus: everything its shard announced before it was sent has been delivered."""
         canary = self.canaries.get(channel)
@@ -115,7 +110,8 @@ class Probe:
             if fresh:
                 log.info("fresh", verified_at_us=self._hub.verified_at_us)
             else:
-                log.warning("stale", probe_age_s=round(self.age_s, 3), connected=self._feed.connected)
+                age_s = time.monotonic() - self._verified_at
+                log.warning("stale", probe_age_s=round(age_s, 3), connected=self._feed.connected)
             self._on_change()
         for canary in self.canaries.values():
             self._check_shard(canary)

@@ -19,21 +19,18 @@ CHUNK = 256
 """Sockets served in one turn of the event loop: a write takes about 8 us, and a turn should stay below 5 ms."""
 
 
-def in_chunks(items: Sequence[T], do: Callable[[T], None]) -> None:
+def in_chunks(items: Sequence[T], do: Callable[[T], None], start: int = 0) -> None:
     """Call `do` for each item: for the first chunk at once, for each further one in a later turn of the event loop.
 
     Args:
         items: is not changed meanwhile.
         do: checks whether what led to the call still holds: for later chunks it may not.
+        start: the first item that is due.
     """
-    _do_from(items, do, 0)
-
-
-def _do_from(items: Sequence[T], do: Callable[[T], None], start: int) -> None:
     for item in items[start : start + CHUNK]:
         do(item)
     if start + CHUNK < len(items):
-        asyncio.get_running_loop().call_soon(_do_from, items, do, start + CHUNK)
+        asyncio.get_running_loop().call_soon(in_chunks, items, do, start + CHUNK)
 
 
 class FanOut:

@@ -205,8 +205,10 @@ class Hub:
 
     def send_ack_policy(self, subscription: Subscription) -> None:
         """Send a browser the rule of the topic again, if its socket drains and the subscription is open."""
-        if subscription.is_open and subscription.socket.pending is None:
-            subscription.socket.write(self._ack_policy_frame(subscription.live))
+        live, index = subscription.live, subscription.index
+        is_open = live.subscriptions[index : index + 1] == [subscription]
+        if is_open and subscription.socket.pending is None:
+            subscription.socket.write(self._ack_policy_frame(live))
 
     def has_own_ack_rule(self, live: LiveTopic) -> bool:
         """Return whether the rule of the topic may differ from `ack_rule`."""

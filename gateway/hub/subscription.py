@@ -62,9 +62,3 @@ class Subscription:
     sent: int = UNKNOWN
     acked: int = 0
     nacked: int = 0
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it has not ended."""
-        subscriptions = self.live.subscriptions
-        return self.index < len(subscriptions) and subscriptions[self.index] is self

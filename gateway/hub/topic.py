@@ -76,28 +76,19 @@ class LiveTopic:
 
     # The newest version.
 
-    def set(
-        self,
-        version: int,
-        state: bytes,
-        cause: bytes,
-        base: int = 0,
-        patch: bytes = b"",
-        owner: str = "",
-        erased: bool = False,
-    ) -> None:
-        """Make this the newest version. An empty `owner` (not known) keeps the one before."""
-        self.version, self.state, self.cause, self.base, self.patch = version, state, cause, base, patch
-        self.owner, self.erased = owner or self.owner, erased
+    def set(self, newest: Announcement) -> None:
+        """Make this the newest version. An empty owner (not known) keeps the one before."""
+        self.version, self.base, self.cause, self.patch, self.state, owner, self.erased = newest
+        self.owner = owner or self.owner
         self._frames = [None] * 4
 
     def announce(self, announced: Announcement) -> Announced:
         """Take an announcement; return what it is to this topic."""
-        version, base, cause, patch, state, owner, erased = announced
+        version = announced.version
         if version > self.version:
-            self.set(version, state, cause, base, patch, owner, erased)
+            self.set(announced)
             self.late_version = 0
-            self.unproven = 0 if owner else version
+            self.unproven = 0 if announced.owner else version
             return Announced.NEWER
         if version == self.version or self.late_version:
             return Announced.KNOWN
@@ -136,7 +127,8 @@ class LiveTopic:
 
     def replace(self, snapshot: Snapshot) -> None:
         """Make a snapshot the newest version, also if it is older."""
-        self.set(snapshot.version, snapshot.state, snapshot.cause, owner=snapshot.owner, erased=snapshot.erased)
+        owner, erased = snapshot.owner, snapshot.erased
+        self.set(Announcement(snapshot.version, 0, snapshot.cause, b"", snapshot.state, owner, erased))
         self.unproven = 0
 
     # Frames.
@@ -146,11 +138,10 @@ class LiveTopic:
         slot = 2 * as_patch + deflate
         encoded = self._frames[slot]
         if encoded is None:
-            text = (
-                protocol.patch(self.name, self.base, self.version, self.patch, self.cause)
-                if as_patch
-                else protocol.snapshot(self.name, self.version, self.state, self.cause)
-            )
+            if as_patch:
+                text = protocol.patch(self.name, self.base, self.version, self.patch, self.cause)
+            else:
+                text = protocol.snapshot(self.name, self.version, self.state, self.cause)
             encoded = self._frames[slot] = frames.text(text, deflate)
         return encoded
 

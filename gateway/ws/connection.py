@@ -123,8 +123,15 @@ class WebSocket(asyncio.Protocol):
             if not self.transport.is_closing():
                 self._acceptor.first_bytes_received(self, self.transport, data)
             return
-        if self._parser is None and not self.is_closing and self._receive_whole(data):
-            return
+        # Nearly every read is one short text frame or an empty pong. Anything else is left to the parser.
+        if self._parser is None and not self.is_closing:
+            payload = frames.whole_text(data, self.frame_limit())
+            if payload is not None:
+                self._message(payload, True)
+                return
+            if data[:2] == frames.EMPTY_PONG and len(data) == 6:
+                self._count_control()
+                return
         for start in range(0, len(data), SLICE_BYTES):
             self._receive(data[start : start + SLICE_BYTES])
 
@@ -170,20 +177,6 @@ class WebSocket(asyncio.Protocol):
         self.transport.close()
 
     # Frames in.
-
-    def _receive_whole(self, data: bytes) -> bool:
-        """Handle `data` if it is one short text frame or an empty pong, as nearly every read is; return whether it was.
-
-        Anything else, wrong or merely rare, is left to the parser.
-        """
-        payload = frames.whole_text(data, self.frame_limit())
-        if payload is not None:
-            self._message(payload, True)
-        elif data[:2] == frames.EMPTY_PONG and len(data) == 6:
-            self._count_control()
-        else:
-            return False
-        return True
 
     def _open_parser(self) -> frames.FrameParser:
         """Return the parser. Between frames a socket has none: it needs more memory than all the rest."""

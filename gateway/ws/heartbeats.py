@@ -75,7 +75,7 @@ class Heartbeats:
         if socket.pending is None and socket in self._sockets:
             socket.write(data)
 
-    def catch_up(self, socket: SessionSocket) -> None:
-        """Send a socket that drains again the change of freshness that it has missed, if any."""
-        if self._freshness_at >= socket.stalled_at:
+    def catch_up(self, socket: SessionSocket, since: float) -> None:
+        """Send a socket that drains again the change of freshness that it has missed `since` (monotonic), if any."""
+        if self._freshness_at >= since:
             socket.write(self._heartbeat())

@@ -78,7 +78,8 @@ class ConnectionRegistry:
         )
         self._heartbeats = Heartbeats(hub, self.sockets, round(settings.heartbeat_s / TICK_S))
         self._deadlines: Deadlines[SessionSocket] = Deadlines(TICK_S)
-        self._stalled: set[SessionSocket] = set()
+        # When each socket that does not drain last made progress, monotonic, and the bytes that were waiting then.
+        self._stalled: dict[SessionSocket, tuple[float, int]] = {}
         self._wall_offset_s = _wall_offset_s()
 
     # A socket's life, in order.
@@ -118,12 +119,12 @@ class ConnectionRegistry:
 
     def stalled(self, socket: SessionSocket) -> None:
         """Limit the time in which a socket that does not drain makes no progress."""
-        self._stalled.add(socket)
+        self._stalled[socket] = time.monotonic(), socket.buffered_bytes()
 
     def drained(self, socket: SessionSocket) -> None:
         """Lift that limit, and send the change of freshness that the socket has missed, if any."""
-        self._stalled.discard(socket)
-        self._heartbeats.catch_up(socket)
+        since, _ = self._stalled.pop(socket, (0.0, 0))
+        self._heartbeats.catch_up(socket, since)
 
     def closing(self, socket: SessionSocket) -> None:
         """Limit the time that the peer has to answer the close."""
@@ -134,7 +135,7 @@ class ConnectionRegistry:
         claims = socket.session.claims
         self.sockets.discard(socket)
         socket.schedule(self._deadlines, None)
-        self._stalled.discard(socket)
+        self._stalled.pop(socket, None)
         self.expects.drop(socket)
         self._heartbeats.group(socket).discard(socket)
         self.admission.closed(socket.peer, None if claims is None else claims.sub)
@@ -171,9 +172,11 @@ class ConnectionRegistry:
         self._look_at_clock()
         in_chunks(self._deadlines.due(now), self._due)  # tokens that were made together end together
         self.expects.tick(now)
-        for socket in list(self._stalled):
-            if socket.stalled_s(now) > self.settings.send_timeout_s:
-                self._stalled.discard(socket)
+        for socket, (progress_at, waiting) in list(self._stalled.items()):
+            if socket.buffered_bytes() < waiting:
+                self._stalled[socket] = now, socket.buffered_bytes()
+            elif now - progress_at > self.settings.send_timeout_s:
+                del self._stalled[socket]
                 socket.close(CloseCode.NO_PROGRESS, "no progress")
                 # The close frame waits behind what is stuck.
                 socket.abort(CloseCode.NO_PROGRESS)

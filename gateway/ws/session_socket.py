@@ -32,20 +32,17 @@ class SessionSocket(WebSocket):
         session: the session, from the handshake on.
         opened_at: when the handshake was done, in seconds since 1970.
         peer: the client's address.
-        stalled_at: when the transport last made progress, monotonic; valid while `pending` is not None.
     """
 
     __slots__ = (
         "_bucket",
         "_registry",
-        "_stalled_bytes",
         "_unanswered_beats",
         "deflate",
         "opened_at",
         "peer",
         "pending",
         "session",
-        "stalled_at",
     )
 
     session: Session[Subscription]
@@ -57,8 +54,6 @@ class SessionSocket(WebSocket):
         self.deflate = False
         self.peer = ""
         self.opened_at = 0.0
-        self.stalled_at = 0.0
-        self._stalled_bytes = 0
         self._bucket = 0
         self._unanswered_beats = 0
 
@@ -164,7 +159,6 @@ class SessionSocket(WebSocket):
         """Note topics instead of sending: the kernel takes no more."""
         if self.pending is None:
             self.hold_back()
-            self.stalled_at, self._stalled_bytes = time.monotonic(), self.buffered_bytes()
             self._registry.stalled(self)
         self.direct_fd = -1
 
@@ -188,13 +182,6 @@ class SessionSocket(WebSocket):
     def buffered_bytes(self) -> int:
         """Return the number of bytes that wait in the transport."""
         return self.transport.get_write_buffer_size()
-
-    def stalled_s(self, now: float) -> float:
-        """Return for how many seconds the transport has made no progress. `now`: monotonic seconds."""
-        waiting = self.buffered_bytes()
-        if waiting < self._stalled_bytes:
-            self.stalled_at, self._stalled_bytes = now, waiting
-        return now - self.stalled_at
 
     # What the registry keeps for each socket.
 

@@ -641,7 +641,7 @@ async def test_bytes_of_one_version_are_shared_by_every_socket_of_a_kind() -> No
         for deflate in (False, True):
             assert live.frame(as_patch, deflate) is live.frame(as_patch, deflate)
     before = live.frame(False, False)
-    live.set(live.version + 1, b"{}", b"")
+    live.set(Announcement(live.version + 1, 0, b"", b"", b"{}", PUBLISHER))
     assert live.frame(False, False) is not before
 
 

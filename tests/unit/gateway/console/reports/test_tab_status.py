@@ -34,9 +34,7 @@ class Wire:
 
 
 def tab(version: int = VERSION, **fields: Any) -> Subscription:
-    live = LiveTopic("tenant:acme", b"pw:{tenant:acme}")
-    live.set(version, b"{}", b"")
-    live.known = True
+    live = LiveTopic("tenant:acme", b"pw:{tenant:acme}", version, state=b"{}", known=True)
     made = Subscription(Wire(), live, fields.pop("held", 0), 0)
     live.subscriptions.append(made)
     made.sent = version
