@@ -11,7 +11,7 @@ from planwire_client.core.topic import Topic
 from sync.billing.api.operations import ERRORS, Asked, Document, known_environment
 from sync.billing.api.overrides import Overrides
 from sync.billing.api.parked import ParkedEvents
-from sync.billing.api.status import Standing, Tabs
+from sync.billing.api.status import Statuses, Tabs
 from sync.billing.api.tenants import Tenants
 from sync.billing.services.wiring import BillingServices
 from sync.http.problem import Problem, problem_of
@@ -60,7 +60,7 @@ class OperatorService:
 
     async def status(self, tenant: Topic) -> Document:
         """Return what the provider said last, what the store holds and what tabs show."""
-        return await self._answer(Standing(self._services, self._tabs).status(self._asked(tenant.env, tenant)))
+        return await self._answer(Statuses(self._services, self._tabs).status(self._asked(tenant.env, tenant)))
 
     async def drift(self, environment: str, before: str, limit: int) -> Document:
         """Return up to `limit` drift records older than the cursor `before` ("": the newest), and the counts."""

@@ -9,7 +9,7 @@ from sync.billing.api.operations import ERRORS, handler
 from sync.billing.api.overrides import Overrides
 from sync.billing.api.parked import ParkedEvents
 from sync.billing.api.previews import Previews
-from sync.billing.api.status import Standing, Tabs
+from sync.billing.api.status import Statuses, Tabs
 from sync.billing.api.tenants import Tenants, Topics
 from sync.billing.providers import registry
 from sync.billing.services.wiring import BillingServices
@@ -19,7 +19,7 @@ from sync.http.openapi import operations as operations_of
 from sync.settings import SyncSettings
 from sync.source.hydration import Hydration
 
-DECLARING = (ParkedEvents, Tenants, Overrides, Standing, Previews, Topics)
+DECLARING = (ParkedEvents, Tenants, Overrides, Statuses, Previews, Topics)
 """The classes whose methods declare the operations for operators and backends."""
 
 
@@ -45,7 +45,7 @@ def routes(
     if guard is None:
         return found
     holders = (
-        ParkedEvents(services), Tenants(services), Overrides(services), Standing(services, tabs), Previews(services),
+        ParkedEvents(services), Tenants(services), Overrides(services), Statuses(services, tabs), Previews(services),
         Topics(services, settings.billed_environments, hydration),
     )  # fmt: skip
     for holder in holders:

@@ -26,7 +26,7 @@ Tabs = Callable[[str], Awaitable[Mapping[str, object]]]
 """Returns how many tabs show which version of a topic, across all gateways."""
 
 
-class Standing(BillingOperations):
+class Statuses(BillingOperations):
     """The operations that only read."""
 
     def __init__(self, services: BillingServices, tabs: Tabs | None) -> None:

@@ -24,6 +24,9 @@ from sync.core import instants
 ASK_AGAIN_MIN_S, ASK_AGAIN_MAX_S = 10, 900
 """Bounds of the wait before the provider is asked again about an overdue change: half of how long it is overdue."""
 
+ChangeFacts = Callable[[Facts], Facts]
+"""What is done to a tenant's facts; it may be called more than once, and what it raises goes through."""
+
 EXECUTE_AGAIN_S = 300
 """Wait before the provider is asked again to make a scheduled change that it refused."""
 
@@ -76,13 +79,7 @@ def decide(topic: str, facts: Facts, event: Event, fetched: Event | None, settin
 
 
 def decide_without_event(
-    topic: str,
-    facts: Facts,
-    fetched: Sequence[Event],
-    change: Callable[[Facts], Facts],
-    setting: Setting,
-    *,
-    is_known: bool,
+    topic: str, facts: Facts, fetched: Sequence[Event], change: ChangeFacts, setting: Setting, *, is_known: bool
 ) -> EventResult | Decided:
     """Return what the fetched bodies, then `change`, and the setting make of a tenant's facts.
 

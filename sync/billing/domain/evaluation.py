@@ -89,8 +89,8 @@ def without_void_change(facts: Facts, setting: Setting) -> tuple[Facts, str]:
     entry = facts.subscriptions.get(change.subscription)
     reason = "its subscription has ended"
     if entry is not None and entry.subscription.status != "canceled":
-        shown = _bought(entry.subscription.items, entry.provider, setting)
-        kept = _bought(change.keep, entry.provider, setting)
+        shown = bought(entry.subscription.items, entry.provider, setting)
+        kept = bought(change.keep, entry.provider, setting)
         target, coming = setting.catalog.plans.get(change.plan), entry.subscription.scheduled
         if shown.unknown or kept.unknown or target is None:
             return facts, ""  # a price that left the catalog is no reason to drop the change
@@ -102,6 +102,13 @@ def without_void_change(facts: Facts, setting: Setting) -> tuple[Facts, str]:
     if not reason:
         return facts, ""
     return replace(facts, scheduled_change=None), f"the scheduled change to {change.plan} is dropped: {reason}"
+
+
+def bought(items: tuple[Item, ...], provider: str, setting: Setting) -> EvaluatedSubscription:
+    """Return what items buy, and nothing else."""
+    bought = EvaluatedSubscription("", "", live=True)
+    _buy(bought, items, provider, setting)
+    return bought
 
 
 def _under_policy(key: str, entry: SubscriptionFacts, setting: Setting) -> EvaluatedSubscription:
@@ -155,13 +162,6 @@ def _apply_provider_schedule(
         evaluated.status, evaluated.live = "active", True
 
 
-def _bought(items: tuple[Item, ...], provider: str, setting: Setting) -> EvaluatedSubscription:
-    """Return what items buy, and nothing else."""
-    bought = EvaluatedSubscription("", "", live=True)
-    _buy(bought, items, provider, setting)
-    return bought
-
-
 def _buy(evaluated: EvaluatedSubscription, items: tuple[Item, ...], provider: str, setting: Setting) -> None:
     """Add what the items buy: the highest plan with its quantity, and every add-on. The items' order is irrelevant."""
     prices = setting.catalog.prices(provider, setting.environment)
@@ -181,7 +181,7 @@ def _apply_scheduled_change(
     evaluated: EvaluatedSubscription, change: ScheduledPlanChange, provider: str, setting: Setting
 ) -> None:
     """Apply an app-held plan change: the kept items until its time, its plan after it."""
-    target, kept = setting.catalog.plans.get(change.plan), _bought(change.keep, provider, setting)
+    target, kept = setting.catalog.plans.get(change.plan), bought(change.keep, provider, setting)
     evaluated.unknown += kept.unknown
     if target is None or kept.plan is None:
         return

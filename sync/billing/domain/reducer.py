@@ -64,7 +64,7 @@ def reduce(facts: Facts, event: Event) -> Reduced | Stale | Unusable:
         if before is not None and event.order <= before.order:
             return Stale(_older(event.order, before.order))
         return Unusable(unusable)
-    after = _first(event, body) if before is None else _joined(before, event, body)
+    after = _joined(before, event, body)
     if after is None:
         assert before is not None
         return Stale(_older(event.order, before.order))
@@ -112,23 +112,17 @@ def _older(order: Order, known: Order) -> str:
     return f"older than {known.event_id}" if known.event_id != model.FETCHED_ID else ASKED_SINCE
 
 
-def _first(event: Event, body: Subscription) -> SubscriptionFacts:
-    if body.status == "past_due":
-        return SubscriptionFacts(event.provider, body, event.order, None, (event.order,))
-    return SubscriptionFacts(event.provider, body, event.order, event.order)
-
-
-def _joined(before: SubscriptionFacts, event: Event, body: Subscription) -> SubscriptionFacts | None:
-    """The subscription's facts with the event in them, or None where it changes nothing."""
+def _joined(before: SubscriptionFacts | None, event: Event, body: Subscription) -> SubscriptionFacts | None:
+    """Return the subscription's facts with the event in them, or None where it changes nothing."""
     order = event.order
-    settled, marks = before.settled, before.past_due
+    settled, marks = (None, ()) if before is None else (before.settled, before.past_due)
     if body.status == "past_due":
         marks = _marked(marks, order) if settled is None or order > settled else marks
     elif settled is None or order > settled:
         settled = order
         marks = tuple([mark for mark in marks if mark > order]) if marks else marks
-    if order > before.order:
-        return SubscriptionFacts(before.provider, body, order, settled, marks)
+    if before is None or order > before.order:
+        return SubscriptionFacts(event.provider, body, order, settled, marks)
     if settled == before.settled and marks == before.past_due:
         return None
     return SubscriptionFacts(before.provider, before.subscription, before.order, settled, marks)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from sync.billing.catalog.catalog import Plan
-from sync.billing.domain.evaluation import Setting
+from sync.billing.domain.evaluation import Setting, bought
 from sync.billing.domain.model import LIVE_STATUSES, Facts, Item, ScheduledPlanChange, SubscriptionFacts
 from sync.billing.domain.outcome import ChangeRejected
 from sync.billing.domain.projection import leader
@@ -65,7 +65,7 @@ def plan_change(
         keep = with_plan(keep, request.keep, provider, setting)
     elif facts.scheduled_change is not None and facts.scheduled_change.subscription == key:
         keep = facts.scheduled_change.keep
-    kept = _plan_of(keep, provider, setting)
+    kept = bought(keep, provider, setting).plan
     if kept is None:
         raise ChangeRejected("no_plan", f"{entry.subscription.id} holds no plan to change")
     if kept.key == request.plan:
@@ -115,7 +115,7 @@ def target_items(facts: Facts, setting: Setting) -> tuple[str, tuple[Item, ...]]
     if change is None or entry is None:
         return None
     items = entry.subscription.items
-    shown = _plan_of(items, entry.provider, setting)
+    shown = bought(items, entry.provider, setting).plan
     if shown is not None and shown.key == change.plan:
         return None
     try:
@@ -156,9 +156,3 @@ def find_subscription(facts: Facts, subscription_id: str, setting: Setting) -> t
     if key is None or entry is None or entry.subscription.status not in LIVE_STATUSES:
         raise ChangeRejected("no_subscription", "the tenant has no such live subscription")
     return key, entry
-
-
-def _plan_of(items: tuple[Item, ...], provider: str, setting: Setting) -> Plan | None:
-    offers = setting.catalog.prices(provider, setting.environment)
-    found = [offer for item in items if isinstance(offer := offers.get(item.price_id), Plan)]
-    return max(found, key=lambda plan: plan.rank, default=None)

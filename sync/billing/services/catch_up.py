@@ -80,8 +80,7 @@ class CatchUp:
         """Put events into the inbox, move the cursor behind them, and return how many the inbox did not know."""
         if not told:
             return 0
-        known = self._environment
-        at_us = self._context.now_us
+        known, at_us = self._environment, self._context.now_us
         batch = CommandPipeline(self._store)
         for entry in told:
             event = self._adapter.parse(entry.body, known.name)

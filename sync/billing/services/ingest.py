@@ -183,8 +183,7 @@ class Ingest:
             # Before this event ends: if releasing fails, the event is tried again, and releases again.
             await self.release(attempt.environment, subjects(event))
         if result is None:
-            topic = tenant_resolution.tenant_topic(attempt.environment, str(link.tenant_id))
-            return replace(attempt, topic=topic)
+            return replace(attempt, topic=tenant_resolution.tenant_topic(attempt.environment, str(link.tenant_id)))
         is_unlinked = result.outcome is Outcome.PARKED and link.conflict is None
         return replace(attempt.done(result), rechecks_link=is_unlinked)
 

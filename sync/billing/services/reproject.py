@@ -5,16 +5,16 @@ The cause of such a version says `timer`, `catalog`, `reconcile` and the like.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
 import structlog
 
 from planwire_client.core import canonical_json
-from sync.billing.domain.decision import decide_without_event
+from sync.billing.domain.decision import ChangeFacts, decide_without_event
 from sync.billing.domain.evaluation import Setting
-from sync.billing.domain.model import Event, Facts
+from sync.billing.domain.model import Event
 from sync.billing.domain.outcome import WAITS_CATALOG, EventResult, Outcome
 from sync.billing.domain.overrides import active_overrides
 from sync.billing.services.committer import Commit, Committer, Decision, Write
@@ -36,7 +36,7 @@ class Refresh:
         cause: `source`, and `event_type` and others as they apply.
         fetched: what the provider answered, merged into the facts.
         missing: the keys of subscriptions that the provider does not know.
-        change: what is done to the facts besides; it may be called more than once, and what it raises goes through.
+        change: what is done to the facts besides.
         if_version, if_rev: a topic at another one is left as it is: `conflict`.
         arms: False for whoever holds the timer's lease and ends it.
         spares_restored: whether a restored state is left as it is, until a comparison or an event renews its facts.
@@ -45,7 +45,7 @@ class Refresh:
     cause: Mapping[str, str]
     fetched: Sequence[Event] = ()
     missing: Sequence[str] = ()
-    change: Callable[[Facts], Facts] = lambda facts: facts
+    change: ChangeFacts = lambda facts: facts
     if_version: int | None = None
     if_rev: int | None = None
     arms: bool = True

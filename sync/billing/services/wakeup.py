@@ -44,20 +44,17 @@ class Wakeup:
             StoreError: the store is unreachable or failing; the timer fires again when its lease has run out.
         """
         can_ask = self._reconciliation.can_ask(environment)
-        answers = await self._ask_overdue(environment, due.topic) if can_ask else Answers()
+        answers = Answers()
+        facts = known_facts(await self._context.store.read(due.topic)) if can_ask else None
+        if facts is not None:
+            keys = overdue_subscriptions(facts, self._context.setting(environment))[:ASKED_MAX]
+            answers = await self._reconciliation.ask(environment, facts, keys, TIMER_PATIENCE_S)
         refresh = Refresh({"source": "timer", "event_type": "due"}, answers.fetched, answers.missing, arms=False)
         commit = await self._reprojection.refresh(environment, due.topic, refresh)
         await self._reconciliation.record_drift(environment, due.topic, "timer", answers, commit)
         if can_ask:
             commit = await self._execute_change(environment, commit)
         await self._set_timer(environment, due, commit)
-
-    async def _ask_overdue(self, environment: str, topic: str) -> Answers:
-        facts = known_facts(await self._context.store.read(topic))
-        if facts is None:
-            return Answers()
-        keys = overdue_subscriptions(facts, self._context.setting(environment))
-        return await self._reconciliation.ask(environment, facts, keys[:ASKED_MAX], TIMER_PATIENCE_S)
 
     async def _execute_change(self, environment: str, commit: Commit) -> Commit:
         """Have the provider make the tenant's scheduled change if its time has come, and merge its answer."""

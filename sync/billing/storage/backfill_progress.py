@@ -80,11 +80,9 @@ class BackfillProgress:
         batch = CommandPipeline(self._store)
         if result.outcome is Outcome.PARKED:
             batch.command("HSET", self._parked, entry.event_id, result.reason)
-        batch.command("HINCRBY", self._counts, "seen", 1)
-        if result.outcome is Outcome.UNCHANGED:
-            batch.command("HINCRBY", self._counts, "unchanged", 1)
-        if result.drift is not None:
-            batch.command("HINCRBY", self._counts, "drift", 1)
+        is_unchanged, has_drift = result.outcome is Outcome.UNCHANGED, result.drift is not None
+        for name, by in (("seen", 1), ("unchanged", int(is_unchanged)), ("drift", int(has_drift))):
+            batch.command("HINCRBY", self._counts, name, by)
         if entry.subscription_id:
             batch.command("HSET", self._counts, "after", entry.subscription_id)
         self.lease.add_acquire(batch)

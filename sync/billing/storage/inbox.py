@@ -167,7 +167,8 @@ class Inbox:
         listing = ("ZRANGE", self._parked, start, "+inf", "BYSCORE", "LIMIT", 0, count + 100)
         (ids,) = await run_commands(self._store, listing)
         records = await self._records([id.decode() for id in ids])
-        return [record for record in records if after is None or (record.parked_us, record.event_id) > after][:count]
+        # Without a time: not parked any more.
+        return [record for record in records if (record.parked_us, record.event_id) > (after or (1, ""))][:count]
 
     async def counts(self) -> tuple[int, int]:
         """Return how many events are pending and how many are parked.
