@@ -20,7 +20,7 @@ from planwire_client.core.topic import matched
 from sync.bootstrap import open_store
 from sync.core.errors import SyncError
 from sync.core.plain_text import json_text, plain
-from sync.outbox.relay import CHANNEL, CONNECT_TIMEOUT_S, Connection, database_of
+from sync.outbox.relay import CHANNEL, Connection, connect, database_of
 from sync.process.environment import OUTBOX_URL
 from sync.settings import SettingsError, SyncSettings
 from sync.store.store import Store
@@ -28,14 +28,10 @@ from sync.store.store import Store
 LISTED_MAX = 1000
 """How many rows one call looks at: the oldest."""
 
-REASON_MAX = 500
-
 ROWS = """
 SELECT id, topic, event_id, refused, enqueued_at FROM planwire_outbox
 WHERE refused IS NOT NULL AND (%s::bigint[] IS NULL OR id = ANY(%s)) ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
 """
-RETRY = "UPDATE planwire_outbox SET refused = NULL WHERE id = ANY(%s)"
-DROP = "DELETE FROM planwire_outbox WHERE id = %s"
 
 _log = structlog.get_logger("sync.outbox")
 
@@ -117,7 +113,9 @@ def retry(ids: tuple[int, ...], everything: bool, force: bool) -> None:
         async with connection.transaction():
             found = await refused_rows(connection, store, None if everything else ids)
             chosen = [row for row in found if force or not row.newer]
-            await connection.execute(RETRY, [[row.id for row in chosen]])
+            await connection.execute(
+                "UPDATE planwire_outbox SET refused = NULL WHERE id = ANY(%s)", [[row.id for row in chosen]]
+            )
             await connection.execute(f"NOTIFY {CHANNEL}")
         for row in chosen:
             _log.info("outbox_row_retried", row=row.id, topic=row.topic, was=row.reason)
@@ -150,9 +148,9 @@ def drop(id_: int, reason: str) -> None:
             found = await refused_rows(connection, store, [id_])
             if not found:
                 raise click.ClickException(f"no refused row has the id {id_}")
-            await connection.execute(DROP, [id_])
+            await connection.execute("DELETE FROM planwire_outbox WHERE id = %s", [id_])
         (row,) = found
-        _log.warning("outbox_row_dropped", row=row.id, topic=row.topic, was=row.reason, reason=reason[:REASON_MAX])
+        _log.warning("outbox_row_dropped", row=row.id, topic=row.topic, was=row.reason, reason=reason[:500])
         click.echo(plain(f"{row.id}  {row.topic}  dropped"))
 
     _run(work)
@@ -169,8 +167,7 @@ def _run(work: Callable[[Connection, Store], Awaitable[None]]) -> None:
         own = {name: value for name, value in environ.items() if name.startswith("PLANWIRE_")}
         async with open_store(SyncSettings.from_env(own)) as store:
             try:
-                connecting = psycopg.AsyncConnection.connect(url, connect_timeout=CONNECT_TIMEOUT_S)
-                async with await connecting as connection:
+                async with await connect(url) as connection:
                     await work(connection, store)
             except psycopg.Error as error:
                 raise click.ClickException(f"{OUTBOX_URL}: {' '.join(str(error).split())}") from error

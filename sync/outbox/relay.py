@@ -27,8 +27,9 @@ from planwire_client.core.commit import BILLED
 from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
 from sync.bootstrap import open_store
 from sync.core.errors import SyncError
-from sync.process import environment, logs, parent_watch
-from sync.process.environment import OUTBOX_URL, SettingNameError
+from sync.process import logs, parent_watch
+from sync.process.environment import OUTBOX_URL
+from sync.process.settings import read
 from sync.process.supervisor import on_stop_signal
 from sync.settings import SettingsError, SyncSettings
 from sync.store.checks.inspection import check_start
@@ -47,12 +48,7 @@ WINDOW = 1000
 BATCH = 500
 """How many rows are committed under one set of locks."""
 
-POLL_S = 1.0
-"""How often the table is looked at without having been told: notifications are a hint."""
-
 BACKOFF_MAX_S = 5.0
-
-CONNECT_TIMEOUT_S = 5
 
 HEADS = """
 SELECT DISTINCT ON (topic) id FROM (
@@ -68,12 +64,16 @@ SELECT id, topic, state::text, private::text, event_id, order_value, cause::text
 FROM planwire_outbox WHERE topic = ANY(%s) AND refused IS NULL ORDER BY id LIMIT %s
 """
 
-REFUSE = "UPDATE planwire_outbox SET refused = %s WHERE id = %s"
-DELETE = "DELETE FROM planwire_outbox WHERE id = ANY(%s)"
-
 _log = structlog.get_logger("sync.outbox")
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+
+async def connect(database_url: str, *, autocommit: bool = False) -> Connection:
+    """Return a connection to the applications' database."""
+    return await psycopg.AsyncConnection.connect(
+        database_url, autocommit=autocommit, connect_timeout=5, application_name="planwire outbox"
+    )
 
 
 class Row(NamedTuple):
@@ -112,7 +112,8 @@ def _encode(part: document.Part, text: str) -> bytes:
 class Relay:
     """Takes rows from one database to the store. `run` owns every task."""
 
-    def __init__(self, database_url: str, store: Store, *, poll_s: float = POLL_S) -> None:
+    def __init__(self, database_url: str, store: Store, *, poll_s: float = 1.0) -> None:
+        """Relay from the database; notifications are hints, so its table is looked at every `poll_s` besides."""
         self._url = database_url
         self._store = store
         self._poll_s = poll_s
@@ -135,7 +136,7 @@ class Relay:
         """Wake the work on every notification."""
         while True:
             try:
-                async with await self._open(autocommit=True) as connection:
+                async with await connect(self._url, autocommit=True) as connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
                     self._told.set()  # what was committed before is not announced again
                     async for _ in connection.notifies():
@@ -148,7 +149,7 @@ class Relay:
         failures = 0
         while not self._stopped.is_set():
             try:
-                async with await self._open(autocommit=False) as connection:
+                async with await connect(self._url) as connection:
                     while not self._stopped.is_set():
                         self._told.clear()
                         relayed = await self.relay_once(connection)
@@ -160,11 +161,6 @@ class Relay:
                 _log.warning("outbox_waits", error=str(error).strip(), failures=failures)
                 pause_s = min(BACKOFF_MAX_S, 0.1 * 2.0 ** min(failures, 10))
                 await _waited(self._stopped, random.uniform(0, pause_s))  # noqa: S311 - jitter
-
-    async def _open(self, *, autocommit: bool) -> Connection:
-        return await psycopg.AsyncConnection.connect(
-            self._url, autocommit=autocommit, connect_timeout=CONNECT_TIMEOUT_S, application_name="planwire outbox"
-        )
 
     async def relay_once(self, connection: Connection) -> int:
         """Return how many rows were taken out, of all topics that nobody else holds; 0: nothing is left to do here.
@@ -185,8 +181,8 @@ class Relay:
             refused = [row for row in rows if row.change is None] + [row._replace(refusal=BILLED) for row in billed]
             for row in refused:
                 _log.error("outbox_row_refused", row=row.id, topic=row.topic, reason=row.refusal)
-                await connection.execute(REFUSE, [row.refusal, row.id])
-            await connection.execute(DELETE, [done])
+                await connection.execute("UPDATE planwire_outbox SET refused = %s WHERE id = %s", [row.refusal, row.id])
+            await connection.execute("DELETE FROM planwire_outbox WHERE id = ANY(%s)", [done])
         return len(done) + len(refused)
 
     async def _commit(self, rows: Sequence[Row]) -> tuple[list[int], list[Row]]:
@@ -244,10 +240,7 @@ def database_of(environ: Mapping[str, str]) -> str:
     Raises:
         SettingsError: it is not set, or a setting has a name that cannot be used.
     """
-    try:
-        url = environment.read(environ).get(OUTBOX_URL)
-    except SettingNameError as error:
-        raise SettingsError([str(error)]) from error
+    url = read(environ, SyncSettings).get(OUTBOX_URL)
     if not url:
         raise SettingsError([f"{OUTBOX_URL} is not set: the applications' database, as postgresql://user@host/name"])
     return url

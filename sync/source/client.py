@@ -28,10 +28,6 @@ ANSWER_MAX_BYTES = 131_072
 
 FIELDS = frozenset(("state", "private", "order", "version"))
 
-TIMESTAMP_HEADER = "Planwire-Timestamp"
-SIGNATURE_HEADER = "Planwire-Signature"
-USER_AGENT = "planwire-source/1"
-
 
 class SourceError(SyncError):
     """The backend could not be asked, or what it answered cannot be used; the text says which and why."""
@@ -113,7 +109,7 @@ class Source:
             follow_redirects=False,
             trust_env=False,
             timeout=timeout_s,
-            headers={"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"},
+            headers={"User-Agent": "planwire-source/1", "Accept": "application/json", "Accept-Encoding": "identity"},
         )
 
     async def ask(self, topic: str, patience_s: float, *, background: bool = False) -> Answer | None:
@@ -132,8 +128,8 @@ class Source:
         url = url_of(self._url, topic)
         now = int(time.time())
         headers = {
-            TIMESTAMP_HEADER: str(now),
-            SIGNATURE_HEADER: signature(self._secret, unquote(urlsplit(url).path), now),
+            "Planwire-Timestamp": str(now),
+            "Planwire-Signature": signature(self._secret, unquote(urlsplit(url).path), now),
         }
         try:
             async with asyncio.timeout(self._timeout_s), self._client.stream("GET", url, headers=headers) as response:

@@ -20,7 +20,7 @@ from planwire_client.core.topic import RESERVED_KINDS, TENANT_KIND, Topic
 from sync.billing.providers.rate_limit import RedisRateLimiter
 from sync.process.supervisor import Supervisor, backoff_s
 from sync.settings import SyncSettings
-from sync.source.client import Answer, Source, SourceError
+from sync.source.client import Source, SourceError
 from sync.store.command_pipeline import run_commands
 from sync.store.delayed_queue import DelayedQueue, Due
 from sync.store.models import Change, Snapshot, StoreError, Verdict
@@ -140,14 +140,8 @@ class Hydration:
         (version,) = await self._store.versions([topic])
         if version or await self._store.is_absent(topic):
             return
-        answer = await self._source.ask(topic, PATIENCE_S)
-        if answer is None:
-            await self._store.remember_absent(topic, ABSENT_S)
-            found = Found("absent", 0)
-        else:
-            # Only if there is nothing still: who published meanwhile knows better.
-            nothing = Snapshot(topic, 0, b"null", b"", b"")
-            found = await self._commit(topic, answer, answer.order, nothing, "hydrate")
+        # Only if there is nothing still: who published meanwhile knows better.
+        found = await self._ask(topic, Snapshot(topic, 0, b"null", b"", b""), b"", "hydrate", PATIENCE_S)
         _log.info("hydrated", topic=topic, outcome=found.outcome, version=found.version)
 
     async def _compare(self, topic: str) -> None:
@@ -166,25 +160,28 @@ class Hydration:
             before = await self._store.read(topic)
             # Read last: an order older than the snapshot would let an answer pass for as new as what is stored.
             (order,) = await run_commands(self._store, ("HGET", self._store.keys.snap(topic), "order"))
-            answer = await self._source.ask(topic, patience_s, background=background)
-            if answer is None:
-                if before.version:
-                    _log.warning("source_has_none", topic=topic, version=before.version)
-                else:
-                    await self._store.remember_absent(topic, ABSENT_S)
-                return Found("absent", before.version)
-            # What is stored under the same order is repaired all the same: it is what differs, not what is newer.
-            token = "" if answer.order.encode() == (order or b"") else answer.order
-            found = await self._commit(topic, answer, token, before, why)
+            found = await self._ask(topic, before, order or b"", why, patience_s, background=background)
             if found.outcome != "conflict":
                 break
         return found
 
-    async def _commit(self, topic: str, answer: Answer, order: str, before: Snapshot, why: str) -> Found:
+    async def _ask(
+        self, topic: str, before: Snapshot, order: bytes, why: str, patience_s: float, *, background: bool = False
+    ) -> Found:
+        """Ask the source, and commit its answer over `before`, which has `order`."""
+        answer = await self._source.ask(topic, patience_s, background=background)
+        if answer is None:
+            if before.version:
+                _log.warning("source_has_none", topic=topic, version=before.version)
+            else:
+                await self._store.remember_absent(topic, ABSENT_S)
+            return Found("absent", before.version)
+        # What is stored under the same order is repaired all the same: it is what differs, not what is newer.
+        token = "" if answer.order.encode() == order else answer.order
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         cause = orjson.dumps({"source": "source", "event_type": why, "received_at": now})
         change = Change(
-            topic, answer.state, answer.private, order=order, if_version=before.version, cause=cause, previous=before
+            topic, answer.state, answer.private, order=token, if_version=before.version, cause=cause, previous=before
         )
         committed = await self._store.commit(change)
         await self._store.wait_durable()

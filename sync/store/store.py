@@ -81,7 +81,7 @@ class Store:
         event_id, old = change.event_id, change.previous
         if not event_id and (change.if_version is not None or change.if_rev is not None):
             event_id = f"~{secrets.token_hex(8)}"  # else it would conflict with itself, sent again for a lost answer
-        arguments = commit.arguments_of(
+        keys, arguments = commit.keys_and_arguments(
             self.keys,
             change.topic,
             change.state,
@@ -96,7 +96,7 @@ class Store:
             erases=change.erases,
             if_rev=change.if_rev,
         )
-        pipeline.script(_COMMIT, commit.keys_of(self.keys, change.topic), *arguments)
+        pipeline.script(_COMMIT, keys, *arguments)
 
     async def commit(self, change: Change) -> Committed:
         """Commit and announce `change`, or reject it; return its verdict."""

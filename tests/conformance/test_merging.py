@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -110,17 +111,17 @@ def test_a_patch_and_the_snapshot_it_stands_for_are_one_state_everywhere(
     node: subprocess.Popen[str], old: Any, change: Any, is_change: bool
 ) -> None:
     before = published(old)
-    after = published(merge_patch.apply(canonical_json.decode(before), change) if is_change else change)
-    patch = merge_patch.diff(canonical_json.decode(before), canonical_json.decode(after))
+    after = published(merge_patch.apply(orjson.loads(before), change) if is_change else change)
+    patch = merge_patch.diff(orjson.loads(before), orjson.loads(after))
     if patch is None:
         return
     announced = commit.patch_argument(1, before, after)
     data = announced.partition(b" ")[2] or canonical_json.encode(patch)
-    held = merge_patch.apply(canonical_json.decode(before), canonical_json.decode(data))
+    held = merge_patch.apply(orjson.loads(before), orjson.loads(data))
     assert canonical_json.encode(held) == after, "the Python client"
     for one in by_browser(node, before, data, after):
-        assert alike(one["whole"], canonical_json.decode(after)), "a snapshot"
-        assert alike(one["patched"], canonical_json.decode(after)), "a patch"
+        assert alike(one["whole"], orjson.loads(after)), "a snapshot"
+        assert alike(one["patched"], orjson.loads(after)), "a patch"
 
 
 @settings(max_examples=300, deadline=None)
@@ -128,6 +129,6 @@ def test_a_patch_and_the_snapshot_it_stands_for_are_one_state_everywhere(
 def test_any_patch_at_all_is_merged_alike(node: subprocess.Popen[str], target: Any, patch: Any) -> None:
     """Also those that no gateway makes: RFC 7396 says what comes of them."""
     before, data = published(target), published(patch)
-    expected = merge_patch.apply(canonical_json.decode(before), canonical_json.decode(data))
+    expected = merge_patch.apply(orjson.loads(before), orjson.loads(data))
     for one in by_browser(node, before, data, None):
         assert alike(one["patched"], expected)

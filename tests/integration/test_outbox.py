@@ -424,11 +424,11 @@ async def test_told_to_stop_while_the_database_is_away_it_does_not_sleep_on(
     relay = Relay("postgresql://nobody@127.0.0.1:1/nothing", store)
     tried = asyncio.Event()
 
-    async def fail(*, autocommit: bool) -> Any:
+    async def fail(database_url: str, *, autocommit: bool = False) -> Any:
         tried.set()
         raise psycopg.OperationalError("away")
 
-    monkeypatch.setattr(relay, "_open", fail)
+    monkeypatch.setattr(relays, "connect", fail)
     monkeypatch.setattr(random, "uniform", lambda low, high: 3600.0)
     task = asyncio.create_task(relay.run())
     await tried.wait()

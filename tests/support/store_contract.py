@@ -308,9 +308,9 @@ class StoreContract:
                 heard = await bus.hear()
                 if heard.base:
                     assert heard.base == previous.version
-                    held = merge_patch.apply(held, canonical_json.decode(heard.patch))
+                    held = merge_patch.apply(held, orjson.loads(heard.patch))
                 else:
-                    held = canonical_json.decode(heard.state)
+                    held = orjson.loads(heard.state)
                 assert canonical_json.encode(held) == state
         assert heard.base
 

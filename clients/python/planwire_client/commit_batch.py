@@ -85,8 +85,7 @@ class Batch:
 def _command(item: Publish, source: str, received_at: str, is_sharded: bool, names: Names) -> Command:
     check(item)
     cause = {"source": source, "event_id": item.event_id, "received_at": received_at, **(item.cause or {})}
-    keys = commit.keys_of(names, item.topic)
-    arguments = commit.arguments_of(
+    keys, arguments = commit.keys_and_arguments(
         names,
         item.topic,
         encode("state", item.state),

@@ -16,7 +16,6 @@ from planwire_client.core.headers import retry_after_s
 from planwire_client.delivery import Answers, Retryable
 from planwire_client.errors import PublishRefused
 
-PUBLISH_PATH = "/v1/publish"
 REQUEST_TIMEOUT_S = 10.0
 
 LATER = frozenset((408, 425, 429, 500, 502, 503, 504))
@@ -29,7 +28,7 @@ def request_of(items: Sequence[Publish], timeout_s: float) -> dict[str, Any]:
     """Return the arguments of the POST of one item, or of a batch."""
     documents = [item.document() for item in items]
     content = orjson.dumps(documents[0] if len(items) == 1 else {"items": documents})
-    url = PUBLISH_PATH if len(items) == 1 else f"{PUBLISH_PATH}/batch"
+    url = "/v1/publish" if len(items) == 1 else "/v1/publish/batch"
     return {"url": url, "content": content, "timeout": min(REQUEST_TIMEOUT_S, timeout_s)}
 
 

@@ -75,7 +75,7 @@ class Connection(Protocol):
 
 
 def row(topic: str, state: object, **fields: Unpack[Fields]) -> dict[str, Any]:
-    """Return the columns of a row, checked: what cannot be published must fail the transaction, not the relay.
+    """Return a row's columns, in order, checked: what cannot be published must fail the transaction, not the relay.
 
     Raises:
         PublishRefused: the topic, the state or another field cannot be published.
@@ -83,15 +83,14 @@ def row(topic: str, state: object, **fields: Unpack[Fields]) -> dict[str, Any]:
     fields["event_id"] = fields.get("event_id") or str(uuid.uuid4())
     item = Publish(topic, state, **fields)
     check(item)
-    values = (
-        topic,
-        encode("state", state).decode(),
-        None if item.private is None else encode("private", item.private).decode(),
-        item.event_id,
-        None if item.order is None else order_token(item.order),
-        None if item.cause is None else orjson.dumps(dict(item.cause)).decode(),
-    )
-    return dict(zip(_COLUMNS, values, strict=True))
+    return {
+        "topic": topic,
+        "state": encode("state", state).decode(),
+        "private": None if item.private is None else encode("private", item.private).decode(),
+        "event_id": item.event_id,
+        "order_value": None if item.order is None else order_token(item.order),
+        "cause": None if item.cause is None else orjson.dumps(dict(item.cause)).decode(),
+    }
 
 
 def enqueue(connection: Connection, topic: str, state: object, **fields: Unpack[Fields]) -> str:

@@ -105,7 +105,8 @@ class _Committing(Generic[T]):
             if callable(self._client):
                 self._client = self._client()
             is_sharded = isinstance(self._client, redis.RedisCluster | redis.asyncio.RedisCluster)
-            names = self._names()
+            pool = getattr(self._client, "connection_pool", None)
+            names = commit.Names(self._prefix, int(pool.connection_kwargs.get("db") or 0) if pool is not None else 0)
             batch = Batch(items, self._source, time.time(), names, is_sharded=is_sharded)
             if not self._is_loaded:
                 check_format((await self._run([["HGET", names.schema, "needs"]]))[0])
@@ -120,11 +121,6 @@ class _Committing(Generic[T]):
         # A restarted store no longer knows the script. What did not run is sent again by `deliver`.
         self._is_loaded = not any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies)
         return batch.answers(replies)
-
-    def _names(self) -> commit.Names:
-        """Return the names that the installation has in the client's database."""
-        pool = getattr(self._client, "connection_pool", None)
-        return commit.Names(self._prefix, int(pool.connection_kwargs.get("db") or 0) if pool is not None else 0)
 
     async def _run(self, commands: Sequence[Command]) -> list[object]:
         if not commands:

@@ -24,7 +24,7 @@ from gateway.console.routes.billing import BillingRoutes
 from gateway.console.routes.query import Action, Members, number, parsed, text_of
 from gateway.console.routes.topics import kept_version
 from gateway.console.scopes import ADMIN
-from planwire_client.core import canonical_json, document
+from planwire_client.core import document
 from planwire_client.core.commit import PUBLISHER
 from sync.http.body import read_json
 from sync.http.parameters import BEFORE
@@ -157,7 +157,7 @@ class Actions:
         entry = await kept_version(store, topic, body["version"])
         try:
             # An older build may have stored numbers that are invalid today.
-            document.check("state", canonical_json.decode(entry.state))
+            document.check("state", orjson.loads(entry.state))
         except document.DocumentError as error:
             raise Problem(error.code, error.detail) from None
         current = await store.read(topic)

@@ -21,16 +21,6 @@ def encode(value: object) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
-def decode(data: bytes) -> object:
-    """Return the value that JSON bytes stand for.
-
-    Raises:
-        ValueError: the bytes are not JSON.
-    """
-    value: object = orjson.loads(data)
-    return value
-
-
 def parse(data: bytes) -> object:
     """Return the value that JSON from outside stands for; an integer stays one, however large.
 

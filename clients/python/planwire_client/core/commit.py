@@ -53,9 +53,8 @@ class Verdict(StrEnum):
 
 
 DEFAULT_PREFIX = "pw"
-PREFIX_MAX = 64
 
-_PREFIX = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:/-]{{0,{PREFIX_MAX - 1}}}")
+_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 
 WRONG_SERVER_CODES = frozenset(
     ("READONLY", "MASTERDOWN", "LOADING", "UNBLOCKED", "NOREPLICAS", "NOAUTH", "REDIRECT", "FAILOVER")
@@ -83,7 +82,7 @@ def check_prefix(text: str) -> str:
     """
     if not _PREFIX.fullmatch(text):
         raise PrefixError(
-            f"{text[:80]!r} is not a prefix: it has 1 to {PREFIX_MAX} of the characters A-Z a-z 0-9 . _ : / -"
+            f"{text[:80]!r} is not a prefix: it has 1 to 64 of the characters A-Z a-z 0-9 . _ : / -"
             " and begins with a letter or digit (no braces, no blanks)"
         )
     return text
@@ -153,16 +152,11 @@ def patch_argument(base: int, old: bytes, new: bytes) -> bytes:
     return b"%d %b" % (base, encoded) if len(encoded) < len(new) else b""
 
 
-def keys_of(names: Names, topic: str) -> list[str]:
-    """Return the script's keys."""
-    return [names.snap(topic), names.log(topic), names.seen(topic)]
-
-
 STATE_AT, PATCH_AT = 2, 8
 """Where state and patch stand among the arguments."""
 
 
-def arguments_of(
+def keys_and_arguments(
     names: Names,
     topic: str,
     state: bytes,
@@ -177,8 +171,8 @@ def arguments_of(
     owner: str = PUBLISHER,
     erases: bool = False,
     if_rev: int | None = None,
-) -> list[bytes | str]:
-    """Return the script's arguments, in its order.
+) -> tuple[list[str], list[bytes | str]]:
+    """Return the script's keys and arguments, in its order.
 
     Args:
         names: the installation's.
@@ -195,7 +189,7 @@ def arguments_of(
         erases: whether this is the topic's erasure.
         if_rev: the rev that must be stored (0: no state yet); None for any.
     """
-    return [
+    return [names.snap(topic), names.log(topic), names.seen(topic)], [
         "SPUBLISH" if is_sharded else "PUBLISH",
         names.channel(topic),
         state,

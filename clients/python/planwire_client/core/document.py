@@ -20,9 +20,6 @@ INTEGER_MIN, INTEGER_MAX = -(2**63), 2**64 - 1
 NESTING_MAX = 254
 """The deepest nesting that the encoder writes."""
 
-_PATH_SHOWN = 80
-"""Characters of the path to a number that is refused. The number itself is not told: reasons are logged."""
-
 
 @dataclasses.dataclass(eq=False, repr=False)
 class DocumentError(ValueError):
@@ -78,8 +75,15 @@ def check(part: Part, value: object, max_depth: int = NESTING_MAX) -> bool:
         raise DocumentError("state_too_deep", f"{part} may be nested {max_depth} deep") from None
     except _Unsafe as unsafe:
         (number,) = unsafe.args
-        where = f"{part} at {_path_to(number, value, '')[:_PATH_SHOWN]!r}"
-        raise DocumentError("number_unsafe", f"{where} {_explain(part, number)}") from None
+        if isinstance(number, float):
+            why = "is not finite, for which JSON has no form: leave it out, or send a string"
+        elif part == "state":
+            why = "is an integer beyond 2^53-1, which a browser reads as another number: send it as a string"
+        else:
+            why = "is an integer beyond 64 bits (-2^63 to 2^64-1): send it as a string"
+        # The number itself is not told: reasons are logged.
+        where = f"{part} at {_path_to(number, value, '')[:80]!r}"
+        raise DocumentError("number_unsafe", f"{where} {why}") from None
 
 
 class _TooDeep(Exception):
@@ -129,14 +133,6 @@ def _scan_other(value: object, levels: int, least: int, most: int) -> bool:
     if not levels:
         raise _TooDeep
     return _scan(inner, levels - 1, least, most)
-
-
-def _explain(part: Part, number: int | float) -> str:
-    if isinstance(number, float):
-        return "is not finite, for which JSON has no form: leave it out, or send a string"
-    if part == "state":
-        return "is an integer beyond 2^53-1, which a browser reads as another number: send it as a string"
-    return "is an integer beyond 64 bits (-2^63 to 2^64-1): send it as a string"
 
 
 def _path_to(number: int | float, value: object, path: str) -> str:

@@ -20,8 +20,6 @@ F = TypeVar("F")
 ABSENT: Any = object()
 """Stands for a field that the sender left out, and for a default that a field does not have."""
 
-_SHOWN_CHARS = 80
-
 
 class FrameError(Exception):
     """The bytes are no frame that is declared.
@@ -74,8 +72,7 @@ def kind(wanted: type, says: str, json_type: str, mark: bytes = b"%b", **schema:
 
 def _topic(value: object, name: str) -> str:
     if not isinstance(value, str) or matched(value) is None:
-        shown = _shown(value, _SHOWN_CHARS)
-        raise FrameError("bad_topic", f"{shown} is not a topic; expected [env/]kind:id")
+        raise FrameError("bad_topic", f"{_shown(value, 80)} is not a topic; expected [env/]kind:id")
     return value
 
 
@@ -233,11 +230,12 @@ def writer(types: Mapping[str, type[F]]) -> Callable[[F], bytes]:
 
     def write(frame: Any) -> bytes:
         name, omissible = plans[type(frame)]
-        document = {"type": name, **frame._asdict()}
-        for field in omissible:
-            if not document[field] and document[field] != {}:
-                del document[field]
-        return orjson.dumps(document, default=_members)
+        members = {
+            field: value
+            for field, value in frame._asdict().items()
+            if not (field in omissible and value in (None, False))
+        }
+        return orjson.dumps({"type": name, **members}, default=_members)
 
     return write
 

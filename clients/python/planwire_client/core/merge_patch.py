@@ -26,20 +26,16 @@ def diff(old: object, new: object) -> dict[str, object] | None:
         return None
     patch: dict[str, object] = dict.fromkeys(old.keys() - new.keys())
     for key, value in new.items():
-        if key in old and _same(old[key], value):
-            continue
-        if value is None:
-            return None
         before = old.get(key)
+        if key in old and _same(before, value):
+            continue
         if isinstance(value, dict) and isinstance(before, dict):
             inner = diff(before, value)
-            if inner is None:
-                return None
-            patch[key] = inner
-        elif _has_null_member(value):
-            return None
         else:
-            patch[key] = value
+            inner = None if _has_null_member(value) else value
+        if inner is None:
+            return None
+        patch[key] = inner
     return patch
 
 

@@ -27,7 +27,6 @@ T = TypeVar("T")
 
 CLIENT = f"planwire-python/{__version__}"
 CLOSE_TIMEOUT_S = 1.0
-FRAME_MAX_BYTES = 4_194_304
 
 STEADY_S = 5.0
 """How long a connection must have lasted, from its welcome, for the next pause to start small again."""
@@ -143,7 +142,7 @@ class Connection(Subscriptions):
                 close_timeout=CLOSE_TIMEOUT_S,
                 # The gateway pings with every heartbeat, and its silence is noticed.
                 ping_interval=None,
-                max_size=FRAME_MAX_BYTES,
+                max_size=4_194_304,
                 user_agent_header=CLIENT,
             ) as socket:
                 try:

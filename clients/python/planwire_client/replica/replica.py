@@ -188,6 +188,7 @@ class Replica(Reading):
 
     async def aclose(self) -> None:
         """Close every connection. What is held may still be read, as stale."""
+        self._is_closed = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:

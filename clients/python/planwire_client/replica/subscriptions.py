@@ -25,8 +25,6 @@ MISSED_HEARTBEATS = 2.5
 RECONNECT_MIN_MS, RECONNECT_MAX_MS = 500, 30_000
 """Bounds of the pauses until a welcome gives others."""
 
-CAUSE_CHARS_MAX = 300
-
 log = logging.getLogger("planwire_client")
 
 
@@ -36,7 +34,7 @@ class Subscriptions:
     Attributes:
         topics: what is kept current, by topic.
         freshness: until when the gateway's word counts.
-        cause: what went wrong last and is not over, at most CAUSE_CHARS_MAX characters; empty where nothing is.
+        cause: what went wrong last and is not over, at most 300 characters; empty where nothing is.
     """
 
     def __init__(self, tokens: TokenSource, changed: Changed, looked: Callable[[], None]) -> None:
@@ -65,22 +63,20 @@ class Subscriptions:
         """Forget the topic."""
         self.topics.pop(topic).doubt()
         self._ack_of.pop(topic, None)
-        self._keeper.forget(topic)
         self._outgoing.unsubscribe(topic)
 
-    def ask_again(self, topic: str) -> None:
-        """Ask for a refused topic once more, with a new token if it is refused again."""
-        self.topics[topic].ask_anew(with_new_token=False)
+    def ask_again(self, topic: str, *, with_new_token: bool = False) -> None:
+        """Ask for a refused topic once more, with a new token if it is refused again; `with_new_token`: it has one."""
+        self.topics[topic].ask_anew(with_new_token=with_new_token)
         self._outgoing.subscribe(topic)
 
     def _granted(self, topics: set[str]) -> None:
         for topic in topics & self.topics.keys():
-            self.topics[topic].ask_anew(with_new_token=True)
-            self._outgoing.subscribe(topic)
+            self.ask_again(topic, with_new_token=True)
 
     def _report(self, cause: str) -> None:
         """Say what is wrong, or that nothing is."""
-        self.cause = cause[:CAUSE_CHARS_MAX]
+        self.cause = cause[:300]
         self._looked()
 
     def _begin(self) -> None:

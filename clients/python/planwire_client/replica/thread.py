@@ -160,9 +160,8 @@ class ThreadReplica(Reading):
 
     def close(self) -> None:
         """Close every connection and end the thread. Calls that wait in other threads raise ReplicaClosed."""
-        if self._is_own_thread():
+        if self._is_own_thread() and self._loop is not None:
             self._is_closed = True
-            assert self._loop is not None, "it runs this"
             self._loop.stop()
             return
         with self._lock:

@@ -213,10 +213,6 @@ class TokenKeeper:
         self._refused.add(topic)
         self._wake.set()
 
-    def forget(self, topic: str) -> None:
-        """Fetch no token for the topic's sake."""
-        self._refused.discard(topic)
-
     async def run(self, socket: ClientConnection) -> None:
         """Exchange the token when that is due. Without a new one the old one goes on, and it is tried again.
 
