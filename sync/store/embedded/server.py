@@ -21,17 +21,7 @@ from pathlib import Path
 import structlog
 
 from sync.store.embedded import child_guard
-from sync.store.embedded.data_dir import (
-    DataDir,
-    EmbeddedError,
-    configuration,
-    find_binary,
-    last_line,
-    locked,
-    owner_of,
-    prepare,
-    unusable,
-)
+from sync.store.embedded.data_dir import ATTACHED_LOCK, OWNER_LOCK, DataDir, EmbeddedError, find_binary, unusable
 
 START_TIMEOUT_S = 15.0
 """Maximum time without an answer after a start. A reply of LOADING (it reads its file) starts the time anew."""
@@ -67,7 +57,7 @@ async def serve(
         EmbeddedError: no server program, a directory that cannot be used, or a store that does not answer.
     """
     place = DataDir.of(data_dir)
-    prepare(place)
+    place.prepare()
     keeper = _Keeper(place, durable)
     try:
         await keeper.enter(patience_s)
@@ -87,7 +77,7 @@ def check(data_dir: str | os.PathLike[str]) -> None:
     Raises:
         EmbeddedError: no server program, or a directory that cannot be used.
     """
-    prepare(DataDir.of(data_dir))
+    DataDir.of(data_dir).prepare()
     find_binary()
 
 
@@ -127,7 +117,7 @@ class _Keeper:
                     raise self._failure("does not answer")
                 raise EmbeddedError(
                     f"PLANWIRE_DATA_DIR: the store of {self._place.data_dir} belongs to process "
-                    f"{owner_of(self._place)} and does not answer; end that process and try again"
+                    f"{self._place.owner()} and does not answer; end that process and try again"
                 )
             await asyncio.sleep(POLL_S)
 
@@ -137,7 +127,7 @@ class _Keeper:
             try:
                 if self._process is not None:
                     await _ended(self._process, None, TAKEOVER_POLL_S)
-                    _log.warning("store_ended", status=self._process.returncode, log=last_line(self._place.log))
+                    _log.warning("store_ended", status=self._process.returncode, log=self._place.last_line())
                     self._process = None
                     await asyncio.sleep(RESTART_PAUSE_S)
                 elif self._lock is not None:
@@ -169,7 +159,7 @@ class _Keeper:
         """Be the owner if there is no other; return whether it worked. The kernel frees the lock of a dead process."""
         if self._lock is not None:
             return True
-        self._lock = locked(self._place.data_dir / "store.lock", fcntl.LOCK_EX)
+        self._lock = self._place.lock(OWNER_LOCK, fcntl.LOCK_EX)
         if self._lock is None:
             return False
         os.ftruncate(self._lock, 0)
@@ -181,12 +171,12 @@ class _Keeper:
 
     def _sit_down(self) -> bool:
         """Register as attached; return False while the owner stops the store."""
-        self._seat = locked(self._place.data_dir / "attached.lock", fcntl.LOCK_SH)
+        self._seat = self._place.lock(ATTACHED_LOCK, fcntl.LOCK_SH)
         return self._seat is not None
 
     def _failure(self, what: str) -> EmbeddedError:
         return EmbeddedError(
-            f"PLANWIRE_DATA_DIR: the store of {self._place.data_dir} {what}: {last_line(self._place.log)}"
+            f"PLANWIRE_DATA_DIR: the store of {self._place.data_dir} {what}: {self._place.last_line()}"
         )
 
     def _spawn(self) -> subprocess.Popen[bytes]:
@@ -194,7 +184,7 @@ class _Keeper:
         place, config = self._place, self._place.store_dir / "valkey.conf"
         command = child_guard.command(find_binary(), str(config), death_signal=signal.SIGTERM)
         try:
-            config.write_bytes(configuration(place, self._durable))
+            config.write_bytes(place.configuration(self._durable))
             with place.log.open("wb") as log:
                 return subprocess.Popen(  # noqa: S603 - our guard and the server program
                     command,
@@ -212,7 +202,7 @@ class _Keeper:
         """Wait for the attached processes to end (at most LINGER_S); new ones cannot attach from then on."""
         deadline = time.monotonic() + LINGER_S
         while self._seat is None and time.monotonic() < deadline:
-            self._seat = locked(self._place.data_dir / "attached.lock", fcntl.LOCK_EX)
+            self._seat = self._place.lock(ATTACHED_LOCK, fcntl.LOCK_EX)
             if self._seat is None:
                 await asyncio.sleep(POLL_S * 5)
 

@@ -12,19 +12,8 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from redis import exceptions as errors
 from redis.asyncio import Redis
-from redis.exceptions import (
-    AskError,
-    BusyLoadingError,
-    ClusterDownError,
-    MaxConnectionsError,
-    MovedError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sync.store.redis.cluster import Cluster
 from sync.store.redis.retry import Command, exchange
@@ -122,7 +111,7 @@ class _Run:
         for trial in trials:
             name = trial.asked or layout.owner(trial.slot)
             if name is None:
-                self._note("", trial, ClusterDownError(f"nobody serves slot {trial.slot}"))
+                self._note("", trial, errors.ClusterDownError(f"nobody serves slot {trial.slot}"))
             else:
                 by_node.setdefault(name, []).append(trial)
         answers = await _together([_send(self._cluster, name, sent) for name, sent in by_node.items()])
@@ -138,15 +127,15 @@ class _Run:
         """Keep the answer of node `name`, and decide by it whether and how the trial goes on."""
         self.replies[trial.index] = answer
         was_asked, trial.asked = trial.asked, None
-        if isinstance(answer, MovedError):
+        if isinstance(answer, errors.MovedError):
             self._cluster.moved(*redirection(answer.message, address(name)[0]))
             self.has_moved = True
-        elif isinstance(answer, AskError):
+        elif isinstance(answer, errors.AskError):
             _, trial.asked = redirection(answer.message, address(name)[0])
-        elif isinstance(answer, TryAgainError | ClusterDownError | BusyLoadingError):
+        elif isinstance(answer, errors.TryAgainError | errors.ClusterDownError | errors.BusyLoadingError):
             trial.asked = was_asked
             self.must_wait = True
-            self._is_broken = self._is_broken or not isinstance(answer, TryAgainError)
+            self._is_broken = self._is_broken or not isinstance(answer, errors.TryAgainError)
         elif _is_broken(answer) and not trial.moved_on:
             # Once: if the second owner is away too, there is no third to wait for.
             trial.moved_on = self._is_broken = True
@@ -169,7 +158,7 @@ async def _send(cluster: Cluster, name: str, trials: Sequence[_Trial]) -> list[A
         commands.append(trial.command)
     try:
         answers = iter(await exchange(cluster.node(name), commands))
-    except (RedisError, OSError, asyncio.IncompleteReadError) as error:
+    except (errors.RedisError, OSError, asyncio.IncompleteReadError) as error:
         return [error] * len(trials)
     replies = []
     for trial in trials:
@@ -181,15 +170,15 @@ async def _send(cluster: Cluster, name: str, trials: Sequence[_Trial]) -> list[A
 
 def _is_broken(reply: object) -> bool:
     """Return whether the node was not reached, or did not answer to the end."""
-    broken = (RedisConnectionError, RedisTimeoutError, OSError, asyncio.IncompleteReadError)
-    return isinstance(reply, broken) and not isinstance(reply, MaxConnectionsError | BusyLoadingError)
+    broken = (errors.ConnectionError, errors.TimeoutError, OSError, asyncio.IncompleteReadError)
+    return isinstance(reply, broken) and not isinstance(reply, errors.MaxConnectionsError | errors.BusyLoadingError)
 
 
 def _key_of(arguments: tuple[Any, ...]) -> bytes:
     """Return the key by which a command is sent: a script's first key, else the first argument."""
     position = 3 if arguments[0] in ("EVAL", "EVALSHA") else 1
     if len(arguments) <= position or (position == 3 and int(arguments[2]) < 1):
-        raise ResponseError(f"{arguments[0]} without a key cannot be sent to a Cluster")
+        raise errors.ResponseError(f"{arguments[0]} without a key cannot be sent to a Cluster")
     key = arguments[position]
     return key if isinstance(key, bytes) else str(key).encode()
 

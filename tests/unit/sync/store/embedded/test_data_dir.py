@@ -53,7 +53,7 @@ def test_url_reads_back_as_the_socket_path(name: str) -> None:
 
 
 def test_configuration_listens_on_the_socket_alone_and_fsyncs_every_second() -> None:
-    lines = data_dir.configuration(DataDir.of("/tmp/a b"), durable=False).decode().splitlines()
+    lines = DataDir.of("/tmp/a b").configuration(durable=False).decode().splitlines()
     assert "port 0" in lines
     assert 'unixsocket "/tmp/a b/store.sock"' in lines
     assert "unixsocketperm 700" in lines
@@ -62,11 +62,11 @@ def test_configuration_listens_on_the_socket_alone_and_fsyncs_every_second() -> 
 
 
 def test_durable_fsyncs_on_every_write() -> None:
-    assert b"appendfsync always\n" in data_dir.configuration(DataDir.of("/tmp/a"), durable=True)
+    assert b"appendfsync always\n" in DataDir.of("/tmp/a").configuration(durable=True)
 
 
 def test_a_path_cannot_break_out_of_its_line() -> None:
-    text = data_dir.configuration(DataDir.of('/tmp/a"b\nport 1'), durable=False).decode()
+    text = DataDir.of('/tmp/a"b\nport 1').configuration(durable=False).decode()
     assert 'dir "/tmp/a\\x22b\\x0aport 1/store"' in text.splitlines()
     assert "port 1" not in text.splitlines()
 
@@ -109,14 +109,14 @@ def test_without_any_server_program_the_error_is_one_line_that_says_what_to_do(
 
 
 def test_a_new_data_directory_is_private(tmp_path: Path) -> None:
-    data_dir.prepare(DataDir.of(tmp_path / "new" / "dir"))
+    DataDir.of(tmp_path / "new" / "dir").prepare()
     assert stat.S_IMODE((tmp_path / "new" / "dir").stat().st_mode) == 0o700
 
 
 def test_a_data_directory_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EmbeddedError, match="cannot be used"):
-        data_dir.prepare(DataDir.of(tmp_path / "file"))
+        DataDir.of(tmp_path / "file").prepare()
 
 
 @pytest.mark.parametrize("bad", ["open", "link"])
@@ -129,4 +129,4 @@ def test_a_socket_directory_that_somebody_else_may_have_made_is_refused(tmp_path
         (tmp_path / "target").mkdir(mode=0o700)
         place.symlink_to(tmp_path / "target")
     with pytest.raises(EmbeddedError, match="not a private directory"):
-        data_dir.prepare(DataDir(tmp_path / "data", place / "store.sock"))
+        DataDir(tmp_path / "data", place / "store.sock").prepare()
