@@ -20,7 +20,7 @@ from gateway.server.server import Server
 from gateway.server.supervisor import EXIT_SETTINGS, exit_if_died, run_supervised, spare_collector
 from gateway.settings import GatewaySettings, SettingsError
 from gateway.ws.session_socket import SessionSocket
-from sync.process import environment, logs, parent_watch
+from sync.process import logs, parent_watch
 from sync.store.checks.inspection import SchemaError, UnfitStoreError, check_start
 from sync.store.redis.connect import connect
 
@@ -89,7 +89,7 @@ def main() -> None:
     """
     try:
         settings = GatewaySettings.from_env(os.environ)
-        workers = _workers(environment.value(os.environ, "WEB_CONCURRENCY", "1"))
+        workers = _workers(os.environ.get("WEB_CONCURRENCY", "").strip() or "1")
         descriptors.raise_limit()
         app.check(os.environ)
         asyncio.run(_check_store(settings))

@@ -69,10 +69,3 @@ def parse(payload: bytes) -> Announcement:
     flags = payload[payload.rindex(b" ", 0, end) : end]
     owner = BILLING if b"\t" in flags else PUBLISHER if b"\r" in flags else ""
     return Announcement(version, base, cause, patch, state, owner, b"\v" in flags)
-
-
-def encode(announcement: Announcement) -> bytes:
-    """Return the payload that `parse` reads; commit.lua writes the same."""
-    version, base, cause, patch, state, owner, erased = announcement
-    flags = {BILLING: b"\t", PUBLISHER: b"\r"}.get(owner, b"") + (b"\v" if erased else b"")
-    return b"%d %d %d %d%b\n%b%b%b" % (version, base, len(cause), len(patch), flags, cause, patch, state)

@@ -19,14 +19,7 @@ _TEXT = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(
 
 
 class InstantError(ValueError):
-    """The text is no RFC 3339 instant between 1970 and 2261; `text` is what was given."""
-
-    def __init__(self, text: object) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return f"{str(self.text)[:60]!r} is not an RFC 3339 time between {EARLIEST_YEAR} and {LATEST_YEAR}"
+    """The text is no RFC 3339 instant between 1970 and 2261."""
 
 
 @lru_cache(maxsize=4096)
@@ -45,26 +38,24 @@ def parse(text: object) -> int:
     Raises:
         InstantError: `text` is not such an instant.
     """
-    match = _TEXT.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
-        raise InstantError(text)
-    day, hour, minute, second, fraction, sign, offset_hour, offset_minute = match.groups()
     try:
-        seconds = _day_s(day)
+        return _parsed(text if isinstance(text, str) else "")
     except ValueError:
-        raise InstantError(text) from None
-    hours, minutes, whole = int(hour), int(minute), int(second)
-    if hours > 23 or minutes > 59 or whole > 60:
-        raise InstantError(text)
-    seconds += hours * 3600 + minutes * 60 + whole
-    if sign:
-        if int(offset_hour) > 23 or int(offset_minute) > 59:
-            raise InstantError(text)
-        offset = int(offset_hour) * 3600 + int(offset_minute) * 60
-        seconds += offset if sign == "-" else -offset
-        if seconds < 0:
-            raise InstantError(text)
-    return seconds * NS_PER_S + (int(fraction.ljust(9, "0")) if fraction else 0)
+        shown = f"{str(text)[:60]!r} is not an RFC 3339 time between {EARLIEST_YEAR} and {LATEST_YEAR}"
+        raise InstantError(shown) from None
+
+
+def _parsed(text: str) -> int:
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    day, hour, minute, second, fraction, sign, offset_hour, offset_minute = match.groups(default="0")
+    hours, minutes, whole, offset_hours, offset_minutes = map(int, (hour, minute, second, offset_hour, offset_minute))
+    offset = offset_hours * 3600 + offset_minutes * 60
+    seconds = _day_s(day) + hours * 3600 + minutes * 60 + whole + (offset if sign == "-" else -offset)
+    if hours > 23 or minutes > 59 or whole > 60 or offset_hours > 23 or offset_minutes > 59 or seconds < 0:
+        raise ValueError(text)
+    return seconds * NS_PER_S + int(fraction.ljust(9, "0"))
 
 
 @lru_cache(maxsize=4096)

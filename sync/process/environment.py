@@ -40,13 +40,12 @@ class SettingNameError(SyncError):
     """The environment gives a setting under a name that cannot be used; the text says why."""
 
 
-_LINK_HOST = re.compile(PREFIX + r"(?:[A-Z0-9_]+_)?SERVICE_HOST")
-_LINK_NUMBER = re.compile(
-    PREFIX + r"(?:[A-Z0-9_]+_)?(?:SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_[0-9]+_(?:TCP|UDP|SCTP)_PORT)"
-)
-_LINK_URL = re.compile(PREFIX + r"(?:[A-Z0-9_]+_)?PORT(?:_[0-9]+_(?:TCP|UDP|SCTP))?")
-_LINK_PROTOCOL = re.compile(PREFIX + r"(?:[A-Z0-9_]+_)?PORT_[0-9]+_(?:TCP|UDP|SCTP)_PROTO")
-_LINK_ADDRESS = re.compile(PREFIX + r"(?:[A-Z0-9_]+_)?PORT_[0-9]+_(?:TCP|UDP|SCTP)_ADDR")
+_LINK = PREFIX + r"(?:[A-Z0-9_]+_)?"
+_PORT = r"PORT_[0-9]+_(?:TCP|UDP|SCTP)"
+_LINK_URL = re.compile(rf"{_LINK}(?:PORT|{_PORT})")
+_LINK_ADDRESS = re.compile(rf"{_LINK}(?:SERVICE_HOST|{_PORT}_ADDR)")
+_LINK_NUMBER = re.compile(rf"{_LINK}(?:SERVICE_PORT(?:_[A-Z0-9_]+)?|{_PORT}_PORT)")
+_LINK_PROTOCOL = re.compile(rf"{_LINK}{_PORT}_PROTO")
 _URL = re.compile(r"(?:tcp|udp|sctp)://(.+):([0-9]{1,5})")
 
 
@@ -102,11 +101,6 @@ def mixed_versions() -> dict[str, str]:
     return found if len(set(found.values())) > 1 else {}
 
 
-def value(environ: Mapping[str, str], name: str, default: str = "") -> str:
-    """Return one variable's value without blanks and line ends around it; `default` where that leaves nothing."""
-    return environ.get(name, "").strip() or default
-
-
 def is_service_link(name: str, value: str) -> bool:
     """Return whether Kubernetes (or Docker) has set this variable for a Service called `planwire` or `planwire-...`.
 
@@ -117,13 +111,10 @@ def is_service_link(name: str, value: str) -> bool:
     value = value.strip()
     if _LINK_URL.fullmatch(name) and (match := _URL.fullmatch(value)):
         return _is_address(match[1].removeprefix("[").removesuffix("]")) and _is_port(match[2])
-    if name in NAMES:
-        return False
-    return bool(
-        (_LINK_HOST.fullmatch(name) and _is_address(value))
+    return name not in NAMES and bool(
+        (_LINK_ADDRESS.fullmatch(name) and _is_address(value))
         or (_LINK_NUMBER.fullmatch(name) and _is_port(value))
         or (_LINK_PROTOCOL.fullmatch(name) and value in ("tcp", "udp", "sctp"))
-        or (_LINK_ADDRESS.fullmatch(name) and _is_address(value))
     )
 
 

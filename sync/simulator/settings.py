@@ -10,7 +10,6 @@ from pydantic import SecretStr
 
 from sync.billing.providers.settings import is_confidential
 from sync.core.errors import SyncError
-from sync.process import environment
 from sync.settings import SyncSettings
 
 WEB_PORT = "8000"
@@ -53,7 +52,7 @@ def from_env(environ: Mapping[str, str]) -> SimulatorSettings:
     paddle = settings.providers["paddle"]
     if not paddle.secrets:
         raise SettingError("PLANWIRE_PADDLE_SECRETS is not set: the simulator signs webhooks with it, as live:SECRET")
-    web_port = environment.value(environ, "PORT", WEB_PORT)
+    web_port = environ.get("PORT", "").strip() or WEB_PORT
     return SimulatorSettings(
         host,
         port,

@@ -20,17 +20,7 @@ from sync.store.coalescer import Coalescer
 from sync.store.command_pipeline import CommandPipeline, RoundTrips, Script, run_commands, send
 from sync.store.delayed_queue import DelayedQueue
 from sync.store.keys import DEFAULT_KEYS, Keys
-from sync.store.models import (
-    ALL_FIELDS,
-    FIELDS,
-    Change,
-    Committed,
-    LogEntry,
-    Snapshot,
-    StoreError,
-    Verdict,
-    snapshot_of,
-)
+from sync.store.models import ALL_FIELDS, FIELDS, Change, Committed, LogEntry, Snapshot, StoreError, snapshot_of
 from sync.store.redis.cluster_commands import ClusterRedis
 from sync.store.redis.slots import WHOLE, Layout, slot_of, variants
 
@@ -123,9 +113,9 @@ class Store:
 
     def committed(self, change: Change, reply: Any) -> Committed:
         """Return what the commit script replied to a change; a commit that was not announced is counted."""
-        verdict = Verdict(reply[0].decode())
-        if verdict is Verdict.DUPLICATE and not change.event_id:
-            verdict = Verdict.APPLIED  # a repetition of this very commit; see `add_commit`
+        verdict = commit.Verdict(reply[0].decode())
+        if verdict is commit.Verdict.DUPLICATE and not change.event_id:
+            verdict = commit.Verdict.APPLIED  # a repetition of this very commit; see `add_commit`
         done = Committed(verdict, int(reply[1]), int(reply[2]), reply[3].decode() if len(reply) > 3 else "")
         if done.unannounced:
             self.unannounced += 1

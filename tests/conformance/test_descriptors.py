@@ -21,9 +21,9 @@ from gateway.hub import fanout
 from gateway.ws import connection, frames
 from gateway.ws.session_socket import SessionSocket
 from planwire_client.core.frames import CloseCode
-from sync.core import announcement
 from sync.core.announcement import Announcement
 from sync.store.keys import DEFAULT_KEYS as keys
+from tests.support.announcements import payload_of
 from tests.support.gateway import Running, environment, run_gateway
 from tests.support.wait import until
 from tests.support.wire import CLOSE, TEXT, encode, head, hello
@@ -179,7 +179,7 @@ def fan_out(running: Running, versions: Iterator[int]) -> None:
     """Have the hub write a new version to all sockets now, within this turn of the event loop."""
     state = b'{"pad":"%b"}' % (b"x" * BIG)
     one = Announcement(next(versions), 0, b"", b"", state)
-    running.node.hub.announce(keys.channel(TOPIC).encode(), announcement.encode(one))
+    running.node.hub.announce(keys.channel(TOPIC).encode(), payload_of(one))
 
 
 async def end_all(running: Running, strangers: Strangers, deaf: bool) -> None:

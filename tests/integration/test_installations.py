@@ -17,7 +17,6 @@ from gateway.freshness import reconciler
 from planwire_client import AsyncPublisher, PlanwireError, Publisher
 from planwire_client.core.commit import PrefixError
 from sync import bootstrap
-from sync.core import announcement
 from sync.core.announcement import Announcement
 from sync.settings import SyncSettings
 from sync.store.keys import DEFAULT_KEYS, Keys
@@ -25,6 +24,7 @@ from sync.store.models import Change
 from sync.store.redis.connect import connect
 from sync.store.store import Store
 from sync.worker import Worker
+from tests.support.announcements import payload_of
 from tests.support.bodies import SECRET, signature, webhook
 from tests.support.cluster import start_cluster
 from tests.support.gateway import open_client, token
@@ -171,7 +171,7 @@ def test_the_default_prefix_on_database_0_keeps_its_names() -> None:
 async def announce_from_elsewhere(url: str, version: int, state: bytes) -> None:
     """What such a build on another database announces of TOPIC."""
     async with redis.asyncio.Redis.from_url(f"{url}/9") as elsewhere:
-        said = announcement.encode(Announcement(version, 0, b"", b"", state))
+        said = payload_of(Announcement(version, 0, b"", b"", state))
         await elsewhere.publish(DEFAULT_KEYS.channel(TOPIC), said)
 
 

@@ -15,10 +15,10 @@ from gateway.hub.hub import Hub
 from gateway.hub.subscription import Subscription
 from gateway.metrics import Metrics
 from planwire_client.core.commit import PUBLISHER
-from sync.core import announcement
 from sync.core.announcement import Announcement
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.models import Snapshot
+from tests.support.announcements import payload_of
 from tests.support.wait import until
 
 TABS = 10_000
@@ -94,7 +94,7 @@ class Crowd:
     def announce(self, version: int) -> None:
         one = Announcement(version, 0, b"", b"", b'{"n":%d}' % version, PUBLISHER)
         for name in self.names:
-            self.hub.announce(keys.channel(name).encode(), announcement.encode(one))
+            self.hub.announce(keys.channel(name).encode(), payload_of(one))
 
     async def settle(self) -> None:
         """Return once nothing is left to be written."""

@@ -26,10 +26,10 @@ from gateway.hub.subscription import Subscription
 from gateway.metrics import Metrics
 from planwire_client.core import merge_patch
 from planwire_client.core.commit import PUBLISHER
-from sync.core import announcement
 from sync.core.announcement import Announcement
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.models import ABSENT, Snapshot
+from tests.support.announcements import payload_of
 
 TOPICS = ("tenant:a", "tenant:b")
 SOCKETS = 6
@@ -102,7 +102,7 @@ class FakeStore:
         encoded = b"" if patch is None else json.dumps(patch).encode()
         one = Announcement(version, base if encoded else 0, b"", encoded, state, PUBLISHER)
         if announced:
-            self.bus.publish(keys.channel(topic).encode(), announcement.encode(one))
+            self.bus.publish(keys.channel(topic).encode(), payload_of(one))
 
     def lose_tail(self, topic: str) -> None:
         del self.log[topic][max(1, len(self.log[topic]) - 2) :]
@@ -592,7 +592,7 @@ async def test_what_the_system_does_not_take_of_a_frame_is_left_to_the_transport
     version = live.version + 1
     state = b'{"pad":"%b%b"}' % (b"x" * (len(str(version)) % 2), padding)
     world.store.states["tenant:a", version] = state
-    world.hub.announce(live.channel, announcement.encode(Announcement(version, 0, b"", b"", state, PUBLISHER)))
+    world.hub.announce(live.channel, payload_of(Announcement(version, 0, b"", b"", state, PUBLISHER)))
     for _ in range(SOCKETS):
         await asyncio.sleep(0)
     assert [tab.held["tenant:a"] for tab in world.tabs] == [version] * SOCKETS

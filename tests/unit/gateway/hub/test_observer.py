@@ -10,10 +10,10 @@ from gateway.hub.subscription import Subscription
 from gateway.hub.topic import LiveTopic
 from gateway.metrics import Metrics
 from planwire_client.core.commit import PUBLISHER
-from sync.core import announcement
 from sync.core.announcement import Announcement
 from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.models import Snapshot
+from tests.support.announcements import payload_of
 
 TOPIC = "tenant:a"
 CHANNEL = keys.channel(TOPIC).encode()
@@ -79,7 +79,7 @@ def live_through(*observers: HubObserver) -> list[bytes]:
     subscription = hub.attach(wire, TOPIC, 0)
     hub.confirmed(CHANNEL)
     hub.apply_snapshot(Snapshot(TOPIC, 4, b"{}", b"", b""))
-    hub.announce(CHANNEL, announcement.encode(Announcement(5, 0, b"", b"", b'{"a":1}', PUBLISHER)))
+    hub.announce(CHANNEL, payload_of(Announcement(5, 0, b"", b"", b'{"a":1}', PUBLISHER)))
     hub.record_ack(subscription, 5)
     hub.record_ack(subscription, 4)
     hub.record_ack(subscription, 6)

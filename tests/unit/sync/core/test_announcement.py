@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from planwire_client.core.commit import BILLING, PUBLISHER
 from sync.core import announcement
 from sync.core.announcement import Announcement
+from tests.support.announcements import payload_of
 
 VERSIONS = st.integers(1, 2**53 - 1)
 
@@ -27,13 +28,13 @@ def test_what_is_encoded_is_parsed(
     base, patch = patched or (0, b"")
     version = max(version, base + 1)
     one = Announcement(version, base, cause, patch, state, owner, erased)
-    payload = announcement.encode(one)
+    payload = payload_of(one)
     assert announcement.parse(payload) == one
     # The builds before read four numbers, and blanks around them are none of the numbers.
     header = payload[: payload.index(b"\n")]
     assert [int(number) for number in header.split(b" ")] == [version, base, len(cause), len(patch)]
     bare = Announcement(version, base, cause, patch, state)
-    assert announcement.parse(announcement.encode(bare))[:5] == bare[:5]
+    assert announcement.parse(payload_of(bare))[:5] == bare[:5]
 
 
 def test_an_erasure_of_the_builds_before_is_told_by_its_cause() -> None:
@@ -45,9 +46,7 @@ def test_an_erasure_of_the_builds_before_is_told_by_its_cause() -> None:
 
 def test_the_form_is_the_documented_one() -> None:
     one = Announcement(1795395361917033, 1795395356406607, b'{"source":"paddle"}', b'{"a":2}', b'{"a":2,"b":3}')
-    assert (
-        announcement.encode(one) == b'1795395361917033 1795395356406607 19 7\n{"source":"paddle"}{"a":2}{"a":2,"b":3}'
-    )
+    assert payload_of(one) == b'1795395361917033 1795395356406607 19 7\n{"source":"paddle"}{"a":2}{"a":2,"b":3}'
 
 
 @pytest.mark.parametrize(
