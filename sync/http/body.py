@@ -46,11 +46,6 @@ def json_response(document: object, status: int = 200) -> Response:
     return Response(orjson.dumps(document), status, headers, "application/json")
 
 
-def media_type(request: Request) -> str:
-    """Return the request's media type in lower case without parameters; empty where it has none."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
 async def read_body(request: Request, limit: int = BODY_MAX_BYTES, timeout_s: float = BODY_TIMEOUT_S) -> bytes:
     """Return the whole body.
 
@@ -96,7 +91,7 @@ async def read_json(request: Request, limit: int, timeout_s: float, containers: 
         Problem: as `read_body`; 415 for another media type, for what is compressed or in another charset; 400 for what
             is not JSON in UTF-8; 422 batch_too_large for more objects and arrays.
     """
-    kind = media_type(request)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in JSON_TYPES:
         raise Problem("content_type_unsupported", f"{kind[:80]!r} is not read here; send application/json")
     body = await _read_text(request, limit, timeout_s)

@@ -219,13 +219,12 @@ def _expected(world: World, offers: Offers, tenant: str) -> Expected:
         rank, key = (-1, "") if plan is None else (plan.rank, plan.key)
         return rank, key, -_BEST_FIRST.index(sub.status)
 
-    default = next((plan.key for plan in offers.plans if plan.is_default), "")
     mine = [sub for sub in world.subscriptions.values() if _tenant(sub) == tenant]
     live = [sub for sub in mine if sub.status not in ("paused", "canceled")]
     if not live:
-        return Expected(default, min((sub.status for sub in mine), key=_BEST_FIRST.index, default="none"))
+        return Expected(offers.default.key, min((sub.status for sub in mine), key=_BEST_FIRST.index, default="none"))
     lead = max(live, key=order)
     action = None if lead.scheduled is None else lead.scheduled.action
     # A period that is past due is not paid.
     ends_us = None if lead.status == "past_due" else lead.period.ends_us
-    return Expected(order(lead)[1] or default, lead.status, action, ends_us)
+    return Expected(order(lead)[1] or offers.default.key, lead.status, action, ends_us)

@@ -139,9 +139,11 @@ def act(action: str, scene: Scene) -> Outcome:
 def _upgrade(scene: Scene) -> Outcome:
     current = None if scene.params.new else scene.live()
     if current is None:
-        return scene.checkout(_plan_above(scene, _default_rank(scene), "the default plan"))
+        return scene.checkout(_plan_above(scene, scene.offers.default.rank, "the default plan"))
     held = scene.offers.plan_of(current)
-    plan = _plan_above(scene, held.rank, held.name) if held else _plan_above(scene, _default_rank(scene), "no plan")
+    plan = (
+        _plan_above(scene, held.rank, held.name) if held else _plan_above(scene, scene.offers.default.rank, "no plan")
+    )
     return _swap(scene, current, plan)
 
 
@@ -161,7 +163,7 @@ def _trial(scene: Scene) -> Outcome:
     if current is not None:
         has = f"tenant {scene.params.tenant} has subscription {current.id}"
         raise ControlError(409, "has_subscription", f'{has}; cancel it, or send "new": true for one more')
-    plan = _plan_above(scene, _default_rank(scene), "the default plan")
+    plan = _plan_above(scene, scene.offers.default.rank, "the default plan")
     return scene.checkout(plan, scene.params.days * DAY_US)
 
 
@@ -287,10 +289,6 @@ def _sold(scene: Scene, offer: Offer) -> Price:
         missing = f"{offer.name} has no price in {scene.offers.env}"
         raise ControlError(409, "no_price", f"{missing}; add prices.paddle.{scene.offers.env} to the catalog")
     return offer.prices[0]
-
-
-def _default_rank(scene: Scene) -> int:
-    return next((plan.rank for plan in scene.offers.plans if plan.is_default), -1)
 
 
 Handler = Callable[[Scene], Outcome]

@@ -59,6 +59,11 @@ class Offers:
     addons: tuple[Offer, ...]
 
     @property
+    def default(self) -> Offer:
+        """The plan that a tenant has without paying."""
+        return next(plan for plan in self.plans if plan.is_default)
+
+    @property
     def plan_price_ids(self) -> frozenset[str]:
         """The price ids of all plans: a line with one of these makes a subscription's plan."""
         return frozenset().union(*(plan.price_ids for plan in self.plans))
