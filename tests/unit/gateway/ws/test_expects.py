@@ -1,0 +1,90 @@
+"""An expect is answered at once, or is pending until its version has come or its time is over."""
+
+from __future__ import annotations
+
+import json
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from gateway.hub.hub import Hub
+from gateway.metrics import Metrics
+from gateway.ws import expects as module
+from gateway.ws.expects import Expects
+from gateway.ws.session_socket import SessionSocket
+
+A = "tenant:a"
+
+
+class Wire:
+    """A socket that has been sent version 5 of its topic."""
+
+    def __init__(self) -> None:
+        self.session = SimpleNamespace(topics={A: SimpleNamespace(sent=5)})
+        self.frames: list[dict[str, Any]] = []
+
+    def write_text(self, text: bytes) -> None:
+        self.frames.append(json.loads(text))
+
+    def types(self) -> list[str]:
+        found = [frame["type"] for frame in self.frames]
+        self.frames.clear()
+        return found
+
+
+@pytest.fixture
+def asked() -> list[str]:
+    """Return the topics that were to be compared with their provider."""
+    return []
+
+
+@pytest.fixture
+def expects(asked: list[str]) -> Expects:
+    metrics = Metrics()
+    hub = Hub(metrics, lambda channel: None, lambda channel: None, lambda name: None, want_reconcile=asked.append)
+    return Expects(hub, metrics, 0.25)
+
+
+def test_what_is_there_is_current_and_what_is_not_is_pending(expects: Expects) -> None:
+    wire = Wire()
+    expects.add(cast(SessionSocket, wire), A, 4, 10)
+    expects.add(cast(SessionSocket, wire), A, 5, 10)
+    assert wire.types() == ["current", "pending"]
+    assert len(expects) == 1
+
+
+def test_the_provider_is_asked_once_the_webhook_has_had_its_time(expects: Expects, asked: list[str]) -> None:
+    wire = Wire()
+    expects.add(cast(SessionSocket, wire), A, 5, 10)
+    expects.tick(time.monotonic())
+    assert asked == []
+    expects.tick(time.monotonic() + 2)
+    assert asked == [A]
+    assert wire.types() == ["pending"]
+
+
+def test_it_expires_unless_the_version_has_come(expects: Expects) -> None:
+    met, unmet = Wire(), Wire()
+    for wire in (met, unmet):
+        expects.add(cast(SessionSocket, wire), A, 5, 10)
+    met.session.topics[A].sent = 6
+    expects.tick(time.monotonic() + 11)
+    assert (met.types(), unmet.types()) == (["pending"], ["pending", "expired"])
+    assert len(expects) == 0
+
+
+def test_those_of_a_socket_are_bounded_and_met_ones_make_room(
+    expects: Expects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "EXPECTS_PER_SOCKET", 2)
+    wire = Wire()
+    for after in (5, 6, 6, 7):
+        expects.add(cast(SessionSocket, wire), A, after, 10)
+    assert wire.types() == ["pending", "pending", "pending", "error"]
+    wire.session.topics[A].sent = 6
+    expects.add(cast(SessionSocket, wire), A, 7, 10)
+    assert wire.types() == ["pending"]
+    expects.drop(cast(SessionSocket, wire))
+    assert len(expects) == 0
