@@ -120,13 +120,12 @@ class Probe:
         return verified_at + STALE_AFTER * self._interval_s
 
     def _check_shard(self, canary: _Canary) -> None:
+        now = time.monotonic()
         if not self._feed.hears(canary.shard):
             canary.connected_at = math.inf
         elif canary.connected_at == math.inf:
-            canary.connected_at = time.monotonic()
-        elif (now := time.monotonic()) >= self._alive_until(canary.verified_at) and (
-            now - canary.connected_at > 2 * self._interval_s
-        ):
+            canary.connected_at = now
+        elif now >= self._alive_until(canary.verified_at) and now - canary.connected_at > 2 * self._interval_s:
             # Up but silent. A new connection is the cure for whatever went deaf, and leads to a re-read of everything.
             canary.connected_at = math.inf
             self._feed.reset(canary.shard)

@@ -199,9 +199,8 @@ class Hub:
         return len(live.subscriptions) > self._ack_policy.per_topic
 
     def _ack_policy_frame(self, live: LiveTopic) -> bytes:
-        return live.ack_policy_frame(
-            self._ack_policy.topic_rule(self.ack_rule(), len(live.subscriptions), live.ack_all)
-        )
+        rule = self._ack_policy.topic_rule(self.ack_rule(), len(live.subscriptions), live.ack_all)
+        return live.ack_policy_frame(rule)
 
     def send_ack_policy(self, subscription: Subscription) -> None:
         """Send a browser the rule of the topic again, if its socket drains and the subscription is open."""

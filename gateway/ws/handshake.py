@@ -44,14 +44,8 @@ class HandshakeRejected(GatewayError):
     def response(self) -> bytes:
         """Return the complete HTTP answer: a problem document (RFC 9457), and `Connection: close`."""
         title = HTTPStatus(self.status).phrase
-        document = {
-            "type": "about:blank",
-            "title": title,
-            "status": self.status,
-            "code": self.code,
-            "detail": self.detail,
-        }
-        body = orjson.dumps(document)
+        about = {"status": self.status, "code": self.code, "detail": self.detail}
+        body = orjson.dumps({"type": "about:blank", "title": title, **about})
         extra = "".join(f"{name}: {value}\r\n" for name, value in self.headers)
         head = (
             f"HTTP/1.1 {self.status} {title}\r\nContent-Type: application/problem+json\r\n"
@@ -111,9 +105,8 @@ def answer(
     if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:
         raise HandshakeRejected(400, "bad_handshake", "an opening handshake has no body")
     lines = [
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
-        _accept(headers.get(b"sec-websocket-key", b"")),
-        b"\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+        b"Sec-WebSocket-Accept: %b\r\n" % _accept(headers.get(b"sec-websocket-key", b"")),
     ]
     if subprotocol is not None:
         if not _offers(headers.get(b"sec-websocket-protocol", b""), subprotocol):

@@ -142,14 +142,8 @@ class ConnectionRegistry:
         self.metrics.sockets = len(self.sockets)
         self.metrics.socket_closed(socket.close_code)
         if claims is not None:
-            logs.info(
-                LOGGER,
-                "close",
-                session=socket.session.id,
-                sub=claims.sub,
-                code=socket.close_code,
-                seconds=round(max(0.0, time.time() - socket.opened_at), 3),
-            )
+            code, seconds = socket.close_code, round(max(0.0, time.time() - socket.opened_at), 3)
+            logs.info(LOGGER, "close", session=socket.session.id, sub=claims.sub, code=code, seconds=seconds)
 
     def reconnect_ms(self) -> tuple[int, int]:
         """Return the bounds of a browser's back-off: a millisecond for each socket here, so that they come back spread.

@@ -12,17 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 from gateway.auth.claims import AuthFailure, Claims
 from gateway.ws import protocol
 from planwire_client.core.fields import FrameError
-from planwire_client.core.frames import (
-    Ack,
-    CloseCode,
-    Expect,
-    Hello,
-    Nack,
-    Subscribe,
-    Token,
-    Unsubscribe,
-    read_inbound,
-)
+from planwire_client.core.frames import Ack, CloseCode, Expect, Hello, Nack, Subscribe, Token, Unsubscribe, read_inbound
 
 T = TypeVar("T")
 
@@ -117,10 +107,8 @@ class Session(Generic[T]):
         if self.claims is None:
             if isinstance(frame, Hello):
                 return self._hello(frame, now, fresh)
-            return [
-                Send(protocol.error("no_hello", "the first frame must be hello")),
-                Close(CloseCode.NO_HELLO, "no_hello"),
-            ]
+            text = protocol.error("no_hello", "the first frame must be hello")
+            return [Send(text), Close(CloseCode.NO_HELLO, "no_hello")]
         match frame:
             case Subscribe():
                 return self._subscribe(frame)
@@ -168,10 +156,8 @@ class Session(Generic[T]):
         return effects
 
     def _welcome(self, claims: Claims, fresh: bool) -> bytes:
-        rules = self._rules
-        return protocol.welcome(
-            self.id, rules.heartbeat_ms, fresh, int(claims.exp), rules.reconnect_ms(), rules.ack_rule()
-        )
+        rules, ends_at = self._rules, int(claims.exp)
+        return protocol.welcome(self.id, rules.heartbeat_ms, fresh, ends_at, rules.reconnect_ms(), rules.ack_rule())
 
     def _subscribe(self, frame: Subscribe) -> list[Effect]:
         assert self.claims is not None

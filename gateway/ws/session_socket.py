@@ -34,16 +34,7 @@ class SessionSocket(WebSocket):
         peer: the client's address.
     """
 
-    __slots__ = (
-        "_bucket",
-        "_registry",
-        "_unanswered_beats",
-        "deflate",
-        "opened_at",
-        "peer",
-        "pending",
-        "session",
-    )
+    __slots__ = ("_bucket", "_registry", "_unanswered_beats", "deflate", "opened_at", "peer", "pending", "session")
 
     session: Session[Subscription]
 
