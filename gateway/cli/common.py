@@ -92,10 +92,11 @@ def json_value(text: str) -> tuple[object]:
     return (decoded,)
 
 
-def mint(
-    env: Mapping[str, str], topics: tuple[str, ...], scopes: tuple[str, ...], ttl_s: int, sub: str, jti: str
-) -> str:
+def mint(env: Mapping[str, str], topics: tuple[str, ...], ttl_s: int = 3600, **claims: Any) -> str:
     """Return a JWT signed with the environment's PLANWIRE_JWT_SECRET, valid for `ttl_s` seconds.
+
+    Args:
+        claims: others than the default, as `gateway.auth.mint` takes them.
 
     Raises:
         click.UsageError: there is no usable secret, or a scope is unknown.
@@ -109,7 +110,7 @@ def mint(
     if len(secret.encode()) < SECRET_MIN_BYTES:
         raise click.UsageError(f"PLANWIRE_JWT_SECRET is shorter than {SECRET_MIN_BYTES} bytes")
     try:
-        return mint(secret, topics=topics, scope=scopes, now=time.time(), ttl_s=ttl_s, sub=sub, jti=jti)
+        return mint(secret, topics=topics, now=time.time(), ttl_s=ttl_s, **claims)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 

@@ -20,11 +20,9 @@ from gateway.cli.common import (
     with_console,
 )
 from gateway.cli.output import say, say_json, say_list, span
+from gateway.console.reports.tab_status import UNHEALTHY
 from sync.core import instants
 from sync.core.plain_text import json_text, plain
-
-UNHEALTHY = ("NACKED", "BEHIND", "STALE")
-"""States of a tab or gateway that does not show the newest version, or cannot prove that it does."""
 
 TABS_SHOWN = 50
 EVENTS_SHOWN = 5

@@ -9,6 +9,8 @@ import click
 
 from sync.core.plain_text import json_text, plain_lines
 
+Row = Mapping[str, Any]
+
 
 def say(text: str, *, err: bool = False) -> None:
     """Print lines, which may hold foreign text: whatever the terminal would obey is escaped."""
@@ -26,11 +28,7 @@ def say_json(value: object) -> None:
 
 
 def say_list(
-    as_json: bool,
-    found: Sequence[Mapping[str, Any]],
-    columns: Sequence[str],
-    empty: str,
-    row: Callable[[Mapping[str, Any]], Mapping[str, object]] = dict,
+    as_json: bool, found: Sequence[Row], columns: Sequence[str], empty: str, row: Callable[[Row], Row] = dict
 ) -> None:
     """Print what was found, as one line of JSON each, or as a table of rows; without any as the line `empty`."""
     if as_json:
@@ -40,7 +38,7 @@ def say_list(
         say("\n".join(table(columns, list(map(row, found)))) if found else empty)
 
 
-def table(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> list[str]:
+def table(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
     """Return the lines of a table; a missing or empty cell is `-`."""
     cells = [list(columns), *([str(row.get(name) or "-") for name in columns] for row in rows)]
     widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]

@@ -44,7 +44,7 @@ def token(topics: tuple[str, ...], scopes: tuple[str, ...], ttl_s: int, sub: str
 
     Example: planwire token --topic tenant:acme --scope read --scope private --ttl 600
     """
-    say(mint(environment(), topics, scopes, ttl_s, sub, jti))
+    say(mint(environment(), topics, ttl_s, scope=scopes, sub=sub, jti=jti))
 
 
 @click.command()
@@ -99,7 +99,7 @@ def watch(topic: str, as_json: bool, count: int | None, api: Api) -> None:
     env = environment()
 
     def fresh_token() -> str:
-        return mint(env, (topic,), ("read",), 3600, "cli", "")
+        return mint(env, (topic,))
 
     if not api.secret:
         fresh_token()  # fails now if the secret is unusable, before anything is connected to

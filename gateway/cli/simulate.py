@@ -106,7 +106,7 @@ def _play(name: str, as_json: bool, seed: int = 1, target: str | None = None) ->
         raise click.UsageError(f"no secret to sign with: set PLANWIRE_PADDLE_SECRETS={what.env}:... (`make run` does)")
     read = None
     if url.startswith(f"{base}/"):
-        read = http_state(base, mint(env, ("*",), ("read",), 3600, "cli", ""))
+        read = http_state(base, mint(env, ("*",)))
     try:
         httpx2.get(url, timeout=5)  # any answer will do: it shows that a receiver is there
         report = asyncio.run(torture(what, seed, url, secrets[0].get_secret_value(), plans, read))

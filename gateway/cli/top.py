@@ -15,9 +15,10 @@ import click
 
 from gateway.cli.common import Api, Failed, with_console
 from gateway.cli.output import say, say_json, span, table
+from gateway.console.reports.tab_status import RANK, Status
 from sync.core.plain_text import plain
 
-STATUSES = ("NACKED", "BEHIND", "STALE", "SENT", "SYNCED")
+STATUSES = [status.value for status in Status]
 _COLOURS = {"NACKED": "red", "BEHIND": "yellow", "STALE": "yellow", "SYNCED": "green"}
 _COLUMNS = (
     "gateway", "bus", "sockets", "topics", "nacked", "behind", "stale", "sent", "synced", "deliveries/s", "acks/s",
@@ -159,5 +160,5 @@ def _trouble(reports: Mapping[str, Mapping[str, Any]]) -> list[dict[str, object]
     for gateway, report in reports.items():
         for name, row in report["trouble"].items():
             status, count = row["status"], row["tabs"][row["status"]]
-            rows.append((STATUSES.index(status), -count, plain(name), status, count, row["sockets"], gateway))
+            rows.append((RANK[status], -count, plain(name), status, count, row["sockets"], gateway))
     return [dict(zip(_TROUBLE_COLUMNS, row[2:], strict=True)) for row in sorted(rows)]

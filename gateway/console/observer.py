@@ -74,9 +74,8 @@ class ConsoleObserver(HubObserver):
         self.tab_counts = TabCounts(node)
         self._fault_injection = FaultInjection()
         self.rejected_webhooks = RejectedWebhooks(node.store)
-        self.reporter = Reporter(
-            node, self.tab_counts, self._fault_injection, self.nack_reason, self.rejected_webhooks.counters
-        )
+        counters = self.rejected_webhooks.counters
+        self.reporter = Reporter(node, self.tab_counts, self._fault_injection, self.nack_reason, counters)
         self.fleet_query = FleetQuery(node.store, node.name, ConsoleFormat(), self._answer)
         self._looks: asyncio.Queue[list[object]] = asyncio.Queue(LOOKS_MAX)
         node.control.on(ConsoleFormat.op, self.fleet_query.heard)

@@ -234,9 +234,8 @@ def _require_environment(service: OperatorService, environment: str) -> None:
 def _without_private(document: Members) -> Members:
     """Return a tenant's status without the provider's bodies and ids."""
     provider = document["provider"]
-    kept = {
-        str(index): without(entry, "subscription") for index, entry in enumerate(provider["subscriptions"].values(), 1)
-    }
+    entries = enumerate(provider["subscriptions"].values(), 1)
+    kept = {str(index): without(entry, "subscription") for index, entry in entries}
     return document | {
         "provider": {"can_be_asked": provider["can_be_asked"], "subscriptions": kept},
         "store": without(document["store"], "subscriptions"),
