@@ -193,9 +193,11 @@ def _lock(data_dir: Path) -> TextIO:
         except BlockingIOError:
             url, pid = _holder(lock)
             if (pid is not None and not parent_watch.wait_for(pid, 0)) or time.monotonic() > deadline:
+                lock.close()
                 raise DevError(_already(data_dir, url, pid)) from None
             time.sleep(READY_POLL_S)
         except OSError as error:
+            lock.close()
             raise DevError(f"the data directory {data_dir} cannot be locked: {error}") from error
 
 
