@@ -51,7 +51,7 @@ def test_the_chain_has_each_step_with_what_it_took(monkeypatch: pytest.MonkeyPat
         "tenant:acme  version 1767225602500000, 1 min 30 s old",
         "  occurred   2026-01-01T00:00:00Z                     subscription.updated",
         "  received   2026-01-01T00:00:02Z             +2.0 s",
-        "  committed  2026-01-01T00:00:02.500000Z      +500 ms",
+        "  committed  2026-01-01T00:00:02.500000Z     +500 ms",
         "  gateway g1  SYNCED  2 tabs, 1 readers  It has the newest.",
         "    SYNCED  s_1  ann  web  acked 7",
         "    and 1 more",
