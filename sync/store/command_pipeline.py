@@ -162,4 +162,5 @@ async def _execute(redis: Redis, commands: Sequence[_Command], by: str) -> list[
                 return await cluster_commands.run(redis.nodes, plain)
             return await exchange(redis, plain)
     except (RedisError, OSError, asyncio.IncompleteReadError) as error:
-        raise StoreError(str(error) or type(error).__name__) from error
+        # Without a text it is the time limit above.
+        raise StoreError(str(error) or f"no reply within {REPLIES_TIMEOUT_S:g} s") from error
