@@ -111,16 +111,29 @@ class Supervisor:
                 await after()
             return len(claimed) == batch
 
-        await self._repeat(name, step, None)
+        await self.every(name, None, step)
 
-    async def every(self, name: str, pause_s: float | None, run: Callable[[], Awaitable[object]]) -> None:
-        """Call `run` again and again until `stop`, `pause_s` apart (None: about `poll_s`)."""
+    async def every(self, name: str, pause_s: float | None, run: Callable[[], Awaitable[bool | None]]) -> None:
+        """Call `run` again and again until `stop`, `pause_s` apart (None: about `poll_s`).
 
-        async def step() -> bool:
-            await run()
-            return False
-
-        await self._repeat(name, step, pause_s)
+        There is no pause where it returns True, which says that more is due.
+        """
+        failures = 0
+        while not self.stopped.is_set():
+            try:
+                has_more = await run()
+            except self._away as error:
+                _log.warning("store_away", error=str(error))
+                await self.pause()
+                continue
+            except Exception as error:
+                failures += 1
+                _log.error("loop_failed", loop=name, failures=failures, exc_info=error)
+                await self.pause(backoff_s(failures))
+                continue
+            failures = 0
+            if not has_more:
+                await self.pause(pause_s)
 
     async def isolate(
         self,
@@ -144,37 +157,14 @@ class Supervisor:
             raise
         except Exception as error:
             if failed is None:
-                return self._count(name, id, error)
+                if len(self._failures) >= FAILURES_KEPT:
+                    self._failures.clear()
+                failures = self._failures[name, id] = self._failures.get((name, id), 0) + 1
+                _log.error("item_failed", queue=name, item=id, failures=failures, exc_info=error)
+                return failures
             await failed(item, error)
         self._failures.pop((name, id), None)
         return 0
-
-    def _count(self, name: str, id: str, error: Exception) -> int:
-        """Log a failure; return how often in a row the item has failed."""
-        if len(self._failures) >= FAILURES_KEPT:
-            self._failures.clear()
-        failures = self._failures[name, id] = self._failures.get((name, id), 0) + 1
-        _log.error("item_failed", queue=name, item=id, failures=failures, exc_info=error)
-        return failures
-
-    async def _repeat(self, name: str, step: Callable[[], Awaitable[bool]], pause_s: float | None) -> None:
-        """Call `step` until `stop`; without a pause where it returns True, which says that more is due."""
-        failures = 0
-        while not self.stopped.is_set():
-            try:
-                has_more = await step()
-            except self._away as error:
-                _log.warning("store_away", error=str(error))
-                await self.pause()
-                continue
-            except Exception as error:
-                failures += 1
-                _log.error("loop_failed", loop=name, failures=failures, exc_info=error)
-                await self.pause(backoff_s(failures))
-                continue
-            failures = 0
-            if not has_more:
-                await self.pause(pause_s)
 
     async def pause(self, seconds: float | None = None) -> None:
         """Wait for `seconds`, or until `stop`. Without `seconds`: about `poll_s`, at random, so that workers spread."""

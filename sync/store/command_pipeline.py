@@ -133,6 +133,18 @@ async def run_commands(store: Connection, *commands: Sequence[Argument]) -> list
     return await pipeline.run()
 
 
+async def run_script(store: Connection, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
+    """Return the reply to one script; all keys lie in one slot.
+
+    Raises:
+        StoreError: the store is unreachable, or the script failed.
+    """
+    pipeline = CommandPipeline(store)
+    pipeline.script(script, keys, *arguments)
+    (reply,) = await pipeline.run()
+    return reply
+
+
 async def send(redis: Redis, loads: Sequence[list[_Command]]) -> list[list[Any]]:
     """Return each load's replies; for a command that failed its exception."""
     commands = [command for load in loads for command in load]

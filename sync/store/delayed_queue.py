@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sync.store.command_pipeline import CommandPipeline, Connection, Script
+from sync.store.command_pipeline import CommandPipeline, Connection, Script, run_script
 
 LEASE_S = 60.0
 
@@ -72,9 +72,8 @@ class DelayedQueue:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch, token = CommandPipeline(self._store), secrets.token_hex(8)
-        batch.script(_CLAIM, self._keys, self._lease_us, count, token)
-        ((lease, *topics),) = await batch.run()
+        token = secrets.token_hex(8)
+        lease, *topics = await run_script(self._store, _CLAIM, self._keys, self._lease_us, count, token)
         return [Due(topic.decode(), lease, token) for topic in topics]
 
     async def ack(self, due: Due, next_us: int | None = None) -> bool:
@@ -98,7 +97,5 @@ class DelayedQueue:
         return await self._end(due, "", int(pause_s * 1_000_000))
 
     async def _end(self, due: Due, next_us: int | str, pause_us: int | str) -> bool:
-        batch = CommandPipeline(self._store)
-        batch.script(_ACK, self._keys, due.topic, due.lease, due.token, next_us, pause_us)
-        (was_held,) = await batch.run()
-        return bool(was_held)
+        claim = (due.topic, due.lease, due.token)
+        return bool(await run_script(self._store, _ACK, self._keys, *claim, next_us, pause_us))

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from sync.core.errors import SyncError
-from sync.store.command_pipeline import CommandPipeline, Connection, Script, run_commands
+from sync.store.command_pipeline import CommandPipeline, Connection, Script, run_commands, run_script
 
 WALK_LEASE_S = 30.0
 """Time after which another process takes over from one that was killed."""
@@ -43,10 +43,7 @@ class Lease:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = CommandPipeline(self._store)
-        self.add_acquire(batch)
-        (is_held,) = await batch.run()
-        return bool(is_held)
+        return bool(await run_script(self._store, _ACQUIRE, (self._key,), self._token, self._lease_ms))
 
     def add_acquire(self, batch: CommandPipeline) -> None:
         """Add `acquire` to `batch`; the reply is 1 where the lease is held."""
@@ -58,10 +55,7 @@ class Lease:
         Raises:
             StoreError: the store is unreachable or failing.
         """
-        batch = CommandPipeline(self._store)
-        batch.script(_RELEASE, (self._key,), self._token)
-        (was_held,) = await batch.run()
-        return bool(was_held)
+        return bool(await run_script(self._store, _RELEASE, (self._key,), self._token))
 
 
 class SharedWalk:
@@ -89,24 +83,19 @@ class SharedWalk:
         batch.command("GET", self._done_key)
         is_held, done = await batch.run()
         if not is_held:
-            return bool(done is not None and done.decode() == what)
+            return bool(done == what.encode())
         try:
-            if done is not None and done.decode() == what:
+            if done == what.encode():
                 return True
-            if not await self._walk(topics, visit):
-                return False
+            renewed_at = time.monotonic()
+            async for topic in topics:
+                if time.monotonic() - renewed_at > WALK_LEASE_S / 3:
+                    if not await self._lease.acquire():
+                        return False
+                    renewed_at = time.monotonic()
+                if not await visit(topic):
+                    return False
             await run_commands(self._store, ("SET", self._done_key, what, "PX", int(WALK_FRESH_S * 1000)))
             return True
         finally:
             await self._lease.release()
-
-    async def _walk(self, topics: AsyncIterator[str], visit: Callable[[str], Awaitable[bool]]) -> bool:
-        renewed_at = time.monotonic()
-        async for topic in topics:
-            if time.monotonic() - renewed_at > WALK_LEASE_S / 3:
-                if not await self._lease.acquire():
-                    return False
-                renewed_at = time.monotonic()
-            if not await visit(topic):
-                return False
-        return True

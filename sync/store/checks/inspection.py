@@ -22,7 +22,7 @@ from planwire_client.core.commit import FORMAT
 from sync.core.errors import SyncError
 from sync.store.checks import eviction, rights
 from sync.store.checks.eviction import Memory
-from sync.store.command_pipeline import Script
+from sync.store.command_pipeline import Script, run_script
 from sync.store.models import StoreError
 from sync.store.store import Store
 
@@ -144,10 +144,8 @@ async def mark_schema(store: Store) -> None:
         SchemaError: it needs a newer build; nothing was changed.
         StoreError: the store is unreachable or failing.
     """
-    pipeline = store.pipeline()
-    pipeline.script(_SCHEMA, [store.keys.schema], FORMAT, NEEDS)
     try:
-        (needs,) = map(int, await pipeline.run())
+        needs = int(await run_script(store, _SCHEMA, [store.keys.schema], FORMAT, NEEDS))
     except StoreError as error:
         raise StoreError(f"schema: {error}") from error
     if needs > FORMAT:
