@@ -18,7 +18,6 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import IO, Literal, cast
 
@@ -60,15 +59,13 @@ class QueuedStream(io.TextIOBase):
 
     Attributes:
         dropped: lines dropped so far.
-        notice: returns the line for a number of dropped lines.
     """
 
-    def __init__(self, stream: IO[str], notice: Callable[[int], str]) -> None:
+    def __init__(self, stream: IO[str]) -> None:
         """Write to the descriptor of `stream`."""
         self.dropped = 0
         self._stream = stream  # kept open
         self._descriptor = stream.fileno()
-        self.notice = notice
         self._noticed = 0
         # Reentrant: a signal handler may log while the main thread is in `write`.
         self._changed = threading.Condition(threading.RLock())
@@ -110,10 +107,12 @@ class QueuedStream(io.TextIOBase):
                 data = b"".join(self._pieces)
                 self._pieces.clear()
                 lost, self._noticed = self.dropped - self._noticed, self.dropped
-            self._write_all(data + (self.notice(lost).encode() if lost else b""))
+            self._write_all(data)
             with self._changed:
                 self._waiting_bytes -= len(data)
                 self._changed.notify_all()
+            if lost:
+                structlog.get_logger(__name__).warning("log_lines_dropped", count=lost, reason="the log was not read")
 
     def _write_all(self, data: bytes) -> None:
         view = memoryview(data)
@@ -205,7 +204,7 @@ def dropped() -> int:
     return 0 if _queued is None else _queued.dropped
 
 
-def _unblocked(stream: IO[str], form: Form) -> IO[str]:
+def _unblocked(stream: IO[str]) -> IO[str]:
     """Return a queue for `stream`, or `stream` itself if it is a file or has no descriptor."""
     global _queued
     try:
@@ -215,19 +214,9 @@ def _unblocked(stream: IO[str], form: Form) -> IO[str]:
     except (OSError, ValueError):
         return stream
     if _queued is None or _queued.fileno() != descriptor:
-        _queued = QueuedStream(stream, functools.partial(_drop_notice, form))
+        _queued = QueuedStream(stream)
         atexit.register(_queued.finish, FINISH_S)
-    _queued.notice = functools.partial(_drop_notice, form)
     return cast("IO[str]", _queued)
-
-
-def _drop_notice(form: Form, count: int) -> str:
-    at = datetime.now(UTC)
-    reason = "the log was not read"
-    if form == "text":
-        return f"{at:%Y-%m-%dT%H:%M:%S.%fZ} [warning  ] log_lines_dropped count={count} reason={reason!r}\n"
-    line = {"count": count, "reason": reason, "event": "log_lines_dropped", "level": "warning", "logger": __name__}
-    return orjson.dumps({**line, "timestamp": at}, option=orjson.OPT_UTC_Z).decode() + "\n"
 
 
 def configure(level: Level = "info", form: Form = "json", stream: IO[str] | None = None) -> None:
@@ -237,7 +226,7 @@ def configure(level: Level = "info", form: Form = "json", stream: IO[str] | None
     """
     global _lines
     _limits.clear()
-    stream = _unblocked(sys.stderr if stream is None else stream, form)
+    stream = _unblocked(sys.stderr if stream is None else stream)
     _lines = stream if form == "json" else None
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,

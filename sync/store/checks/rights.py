@@ -26,20 +26,20 @@ ZADD K 1 m|ZREM K m|ZSCORE K m|ZCARD K|ZRANGE K 0 1|ZRANGEBYSCORE K 0 1|ZRANGEBY
 ZREMRANGEBYSCORE K 0 1|ZREMRANGEBYRANK K 0 1
 SADD K m|SREM K m|SISMEMBER K m|SMEMBERS K|SRANDMEMBER K 1|SSCAN K 0
 SET K v|GET K|DEL K|EXISTS K|EXPIRE K 1|PEXPIRE K 1|PERSIST K|PTTL K
-EVAL s 1 K|EVALSHA s 1 K
+EVAL s 1 K|EVALSHA s 1 K|GET D|SET D 1
 """
-"""The commands on keys that are used, by processes and scripts alike; K stands for a key."""
+"""The commands on keys that are used, by processes and scripts alike; K is a topic's key, D the one that is none's."""
 
 PLAIN = "PING|TIME"
-PLAIN_DURABLE = "WAITAOF 1 0 1"
-PLAIN_CLUSTER = "CLUSTER SLOTS|CLUSTER INFO|ASKING"
+PLAIN_DURABLE = ("WAITAOF", "1", "0", "1")
+PLAIN_CLUSTER = "PING|TIME|CLUSTER SLOTS|CLUSTER INFO|ASKING"
 
 OPTIONAL = ("SCAN", "RPUSH", "BLPOP", "INFO", "SCRIPT|LOAD")
 """What the console uses, the look at the eviction policy, and the Python client: without them everything else works."""
 
-CHANNELED = "PUBLISH C m|SUBSCRIBE C|UNSUBSCRIBE C"
+CHANNELED = "PUBLISH C m|SUBSCRIBE C|UNSUBSCRIBE C|SUBSCRIBE G"
 CHANNELED_CLUSTER = "SPUBLISH C m|SSUBSCRIBE C|SUNSUBSCRIBE C"
-"""The commands on channels; C stands for one. Giving a channel up needs no right to it."""
+"""The commands on channels; C is a topic's, G the one for all gateways. Giving a channel up needs no right to it."""
 
 NAMED_MAX = 12
 """How many rules an error names."""
@@ -49,26 +49,20 @@ Command = tuple[str, ...]
 
 def commands(keys: Keys, *, is_cluster: bool = False, durable: bool = False) -> list[Command]:
     """Return every command that the store's user must be allowed, each with arguments that are complete."""
-    key, durable_key = keys.snap("probe:rights"), keys.durable
-    channel = keys.channel("probe:rights")
-    found = [_filled(text, key) for text in _split(KEYED)]
-    found += [("GET", durable_key), ("SET", durable_key, "1")]  # not every key has a topic's form
-    found += [_filled(text, channel) for text in _split(CHANNELED_CLUSTER if is_cluster else CHANNELED)]
-    if not is_cluster:
-        found.append(("SUBSCRIBE", keys.control_channel))
-    plain = "|".join([PLAIN, *([PLAIN_DURABLE] if durable else []), *([PLAIN_CLUSTER] if is_cluster else [])])
-    return found + [tuple(text.split()) for text in _split(plain)]
+    names = {"K": keys.snap("probe:rights"), "D": keys.durable}
+    names |= {"C": keys.channel("probe:rights"), "G": keys.control_channel}
+    texts = [KEYED, CHANNELED_CLUSTER if is_cluster else CHANNELED, PLAIN_CLUSTER if is_cluster else PLAIN]
+    found = [command for text in texts for command in _split(text)]
+    if durable:
+        found.append(PLAIN_DURABLE)
+    return [tuple(names.get(word, word) for word in command) for command in found]
 
 
-def _split(text: str) -> list[str]:
-    return [one.strip() for line in text.strip().splitlines() for one in line.split("|")]
+def _split(text: str) -> list[Command]:
+    return [tuple(command.split()) for line in text.strip().splitlines() for command in line.split("|")]
 
 
-def _filled(text: str, name: str) -> Command:
-    return tuple(name if word in ("K", "C") else word for word in text.split())
-
-
-_ON_KEYS = frozenset(text.split()[0] for text in _split(KEYED))
+_ON_KEYS = frozenset(command[0] for command in _split(KEYED))
 _ON_CHANNELS = frozenset(("PUBLISH", "SUBSCRIBE", "SPUBLISH", "SSUBSCRIBE"))
 
 

@@ -174,7 +174,7 @@ def test_a_reader_that_stops_costs_lines_and_nobodys_time(
     found, noticed = "", 0
     while noticed < dropped:
         found += os.read(reader, 65_536).decode()
-        noticed = sum(map(int, re.findall(r'(?:count=|"count":)(\d+)[ ,]', found)))
+        noticed = sum(map(int, re.findall(r'(?:count=|"count": )(\d+)[ ,]', found)))
     assert noticed == dropped
     kept = [line for line in found.splitlines() if "pad" in line]
     assert len(kept) + dropped == written
@@ -188,7 +188,7 @@ def test_a_reader_that_stops_costs_lines_and_nobodys_time(
 def test_a_reader_that_is_gone_is_no_error() -> None:
     reader, descriptor = os.pipe()
     with os.fdopen(descriptor, "w") as writer:
-        stream = logs.QueuedStream(writer, str)
+        stream = logs.QueuedStream(writer)
         os.close(reader)
         stream.write("nobody hears\n")
         stream.finish(5)
@@ -197,7 +197,7 @@ def test_a_reader_that_is_gone_is_no_error() -> None:
 
 def test_a_process_does_not_wait_for_its_reader_for_ever(pipe: tuple[int, IO[str]]) -> None:
     reader, writer = pipe
-    stream = logs.QueuedStream(writer, str)
+    stream = logs.QueuedStream(writer)
     for _ in range(100):
         stream.write("x" * 100 + "\n")
     started = time.monotonic()
