@@ -108,7 +108,7 @@ def handler(operation: Operation, method: Callable[..., Awaitable[Any]], environ
     if scope is None:
         return method  # its method takes the request
     readers = [Reader(kind) for kind in operation.body.values()]
-    parameters = [one for one in operation.parameters if one not in (TENANT, ENVIRONMENT)]
+    parameters: list[Any] = [one for one in operation.parameters if one not in (TENANT, ENVIRONMENT)]
 
     async def answer(request: Request) -> Response:
         environment = known_environment(request.query_params.get(ENVIRONMENT.name, environments[0]), environments)
@@ -116,17 +116,13 @@ def handler(operation: Operation, method: Callable[..., Awaitable[Any]], environ
         if TENANT in operation.parameters:
             topic = str(Topic(environment, TENANT_KIND, asked_topic(f"{TENANT_KIND}:{request.path_params['id']}").id))
         require(request, scope, topic or str(Topic(environment, TENANT_KIND, "*")))
-        values = [_read(parameter, request) for parameter in parameters]
+        values = [
+            request.path_params[one.name] if isinstance(one, PathText) else one.read(request) for one in parameters
+        ]
         values += [reader.read(await read_object(request)) for reader in readers]
         return json_response(await method(Asked(environment, topic, by(request)), *values))
 
     return answer
-
-
-def _read(parameter: Any, request: Request) -> object:
-    if isinstance(parameter, PathText):
-        return request.path_params[parameter.name]
-    return parameter.read(request)
 
 
 def known_environment(environment: str, environments: Sequence[str]) -> str:

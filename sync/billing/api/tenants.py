@@ -95,13 +95,8 @@ class Tenants(BillingOperations):
     )
     async def schedule(self, asked: Asked, body: bodies.ScheduleRequest) -> Document:
         """Return the plan change that is held from now on, in place of one that was."""
-        request = ChangeRequest(
-            body.plan,
-            body.effective_at,
-            body.subscription_id or "",
-            body.keep or "",
-            body.billing_mode or "do_not_bill",
-        )
+        mode = body.billing_mode or "do_not_bill"
+        request = ChangeRequest(body.plan, body.effective_at, body.subscription_id or "", body.keep or "", mode)
         services = self._services
         modes = {name: spec.billing_modes for name, spec in registry.PROVIDERS.items()}
         seen: list[tuple[ScheduledPlanChange | None, ScheduledPlanChange]] = []

@@ -34,18 +34,18 @@ TIMEOUT_S = 10.0
 """How long one call may take to connect, and between bytes."""
 
 AWAY_S = 5.0
-"""For how long nobody asks after an API could not be reached."""
+"""Pause of all calls after an API could not be reached."""
 
 
 class Throttled(ProviderUnavailable):
-    """The provider says that it is asked too often, and for how long nobody should ask."""
+    """The provider limits the calls: it asks for a pause of `retry_s`."""
 
     def __init__(self, retry_s: float) -> None:
         super().__init__("it says that it is asked too often", retry_s)
 
 
 def away(reason: str) -> ProviderUnavailable:
-    """Return the error of an API that is away or out of order: nobody asks it for a while."""
+    """Return the error of an API that is away or out of order; all calls pause after it."""
     return ProviderUnavailable(reason, AWAY_S)
 
 
@@ -159,7 +159,7 @@ def check_status(status: int, retry_after_s: float) -> None:
     """Return if an answer with this HTTP status says something of what was asked.
 
     Args:
-        retry_after_s: for how long nobody should ask after a 429.
+        retry_after_s: the pause after a 429.
 
     Raises:
         ProviderUnavailable: it does not.

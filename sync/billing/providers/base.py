@@ -162,7 +162,7 @@ class RateLimiter(Protocol):
         """
 
     async def pause(self, seconds: float, *, throttled: bool = False) -> None:
-        """Let nobody call for so long: the provider is away, or (`throttled`) said itself for how long.
+        """Pause all calls: the provider is away, or (`throttled`) asked for this pause itself.
 
         Raises:
             StoreError: as above.

@@ -76,7 +76,7 @@ class LocalRateLimiter(_TokenBucket):
         return "taken", wait_s
 
     async def pause(self, seconds: float, *, throttled: bool = False) -> None:
-        """Let nobody call for so long."""
+        """Pause all calls."""
         why = "throttled" if throttled else "away"
         self._paused_until[why] = max(self._paused_until[why], self._clock() + seconds)
 
@@ -102,9 +102,9 @@ class RedisRateLimiter(_TokenBucket):
         return what.decode(), int(us) / 1_000_000
 
     async def pause(self, seconds: float, *, throttled: bool = False) -> None:
-        """Let nobody call for so long, in any process."""
-        _, away, told = self._keys
-        key, milliseconds = told if throttled else away, max(1, int(seconds * 1000))
+        """Pause the calls of all processes."""
+        _, away, asked_for = self._keys
+        key, milliseconds = asked_for if throttled else away, max(1, int(seconds * 1000))
         self._may_be_paused = True
         await run_commands(
             self._store, ("SET", key, "1", "PX", milliseconds, "NX"), ("PEXPIRE", key, milliseconds, "GT")

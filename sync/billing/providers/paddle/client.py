@@ -31,7 +31,7 @@ THREADS = 4
 """How many calls of one environment run at once."""
 
 THROTTLED_S = 60.0
-"""For how long nobody asks after a 429 that does not say it."""
+"""Pause of all calls after a 429 without a Retry-After."""
 
 EVENTS_PER_PAGE = 100
 SUBSCRIPTIONS_PER_PAGE = 200

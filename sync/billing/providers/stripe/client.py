@@ -32,7 +32,7 @@ VERSION = "2026-10-28.endive"
 """The `Stripe-Version` that is asked for."""
 
 THROTTLED_S = 5.0
-"""For how long nobody asks after a 429 that does not say it: Stripe counts calls by the second."""
+"""Pause of all calls after a 429 without a Retry-After: Stripe counts calls by the second."""
 
 RETRY_AFTER_MAX_S = 3600.0
 """More is not believed."""
