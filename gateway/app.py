@@ -10,8 +10,8 @@ from typing import Any
 
 import structlog
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Mount, Router
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import BaseRoute, Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api import routes as api_routes
 from gateway.api.reads import rated_by_address
@@ -159,32 +159,25 @@ class DeferredApp:
     An app that cannot start fails with one line instead of a traceback; the state's `failure` holds it.
     """
 
+    _app: ASGIApp
+
     def __init__(self, open_app: OpenApp) -> None:
         self._open_app = open_app
-        self._router = Router(lifespan=self._lifespan)
-        self._app: ASGIApp = self._router
-        self._failure = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or the life of the process."""
         if scope["type"] != "lifespan":
             await self._app(scope, receive, send)
             return
-
-        async def send_reason(message: Message) -> None:
-            if message["type"] == "lifespan.startup.failed" and self._failure:
-                message = {**message, "message": self._failure}
-                scope["state"]["failure"] = self._failure
-            await send(message)
-
-        await self._router.lifespan(scope, receive, send_reason)
-
-    @asynccontextmanager
-    async def _lifespan(self, _: object) -> AsyncIterator[dict[str, Any]]:
+        await receive()
         async with AsyncExitStack() as stack:
             try:
                 self._app, state = await stack.enter_async_context(self._open_app())
             except (GatewayError, SyncError) as error:
-                self._failure = str(error)
+                scope["state"]["failure"] = str(error)
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
                 raise
-            yield state
+            scope["state"].update(state)
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})

@@ -16,14 +16,12 @@ from typing import Any, Final, Literal, Protocol
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.exposition import generate_latest
 
 from planwire_client.core.frames import CloseCode
 from sync.store import counters
 
 PREFIX: Final = "planwire_"
-
-CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
 CLOSE_CODES = frozenset((*range(1000, 1016), *CloseCode))
 """The close codes with a series of their own: those of RFC 6455 and ours. A browser may choose any other."""

@@ -102,9 +102,7 @@ class Node:
             self.auth,
             self.revoke,
             lambda kind: self.reconciler.heard_foreign("revocation", of=kind),
-            every_s=settings.sweep_s,
-            keep_s=settings.revocation_keep_s,
-            limit=settings.revocations_max,
+            settings,
         )
         self.control = ControlChannel()
         self.control.on(revocations.OP, self._revocation_sync.heard)

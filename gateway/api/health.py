@@ -7,13 +7,13 @@ import hmac
 import time
 from typing import Literal
 
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.api.access import bearer, refusal
 from gateway.auth.addresses import LOCAL, MESH_HEADERS, is_forwarded, is_internal
 from gateway.auth.publish_keys import hash_key
-from gateway.metrics import CONTENT_TYPE
 from gateway.node import Node
 from sync.http.body import json_response
 from sync.http.fields import Model
@@ -123,7 +123,7 @@ class Health:
                 a request that may come from the internet.
         """
         self._require_allowed(request)
-        return Response(await self._current(), headers={"Content-Type": CONTENT_TYPE})
+        return Response(await self._current(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     def _require_allowed(self, request: Request) -> None:
         if self._token:

@@ -118,21 +118,18 @@ def _host_of(authority: str) -> str:
 
 def _authority(text: str, rest: str, default_port: int) -> str:
     if rest.startswith("["):
-        host, bracket, port = rest[1:].partition("]")
-        try:
-            address = ipaddress.IPv6Address(host)
-        except ValueError:
-            raise _wrong(text, "what stands in brackets is no IPv6 address") from None
-        if not bracket or address.scope_id or (port and not port.startswith(":")):
+        host, bracket, after = rest[1:].partition("]")
+        address = _address_of(f"[{host}]")
+        is_plain = isinstance(address, ipaddress.IPv6Address) and not address.scope_id
+        if not bracket or not is_plain or (after and not after.startswith(":")):
             raise _wrong(text, "an IPv6 address is written [2001:db8::1] or [2001:db8::1]:8443")
-        host, port = f"[{address.compressed}]", port[1:]
-        has_port = rest.endswith(f"]:{port}")
+        host = f"[{address}]"
     else:
         host, colon, port = rest.partition(":")
-        has_port = bool(colon)
-        host = _name(text, host)
-    if not has_port:
+        host, after = _name(text, host), colon + port
+    if not after:
         return host
+    port = after[1:]
     if not (port.isascii() and port.isdigit()) or not 0 < int(port[:6]) < 65_536:
         raise _wrong(text, "the port is a number from 1 to 65535")
     return host if int(port) == default_port else f"{host}:{int(port)}"

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from gateway.auth.revocations import LOGIN, Revocation, decode, encode
 from gateway.auth.tokens import Auth
+from gateway.settings import GatewaySettings
 from sync.store.models import StoreError
 from sync.store.store import Store
 
@@ -85,18 +86,14 @@ class RevocationSync:
         auth: remembers the tokens that an announced revocation has to cover.
         revoke: puts a revocation in force; a second call for the same one does nothing.
         heard_foreign: is called with the kind of an announced revocation that the store does not have.
-        every_s: seconds between two reads by the timer.
-        keep_s: seconds for which the store keeps a revocation.
-        limit: number of revocations that are kept.
+        settings: the seconds between two reads by the timer (sweep_s), and how many revocations are kept for how long.
     """
 
     store: Store
     auth: Auth
     revoke: Callable[[Revocation], None]
     heard_foreign: Callable[[str], None]
-    every_s: float
-    keep_s: float
-    limit: int
+    settings: GatewaySettings
     _announced: dict[Revocation, Revocation] = field(default_factory=dict)  # as announced: as raised over tokens here
     _must_read_all: bool = False
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -122,7 +119,7 @@ class RevocationSync:
         loaded_at = 0.0
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.every_s):
+                async with asyncio.timeout(self.settings.sweep_s):
                     await self._wanted.wait()
             self._wanted.clear()
             announced, self._announced = self._announced, {}
@@ -158,7 +155,8 @@ class RevocationSync:
         """Have a revocation cover, at every gateway, the tokens that were seen here before it."""
         self.revoke(raised)
         try:
-            await announce(self.store, raised, keep_s=self.keep_s, limit=self.limit)
+            keep_s, limit = self.settings.revocation_keep_s, self.settings.revocations_max
+            await announce(self.store, raised, keep_s=keep_s, limit=limit)
         except StoreError as error:
             log.warning("revocation_not_passed_on", error=str(error))
             self._announced[announced] = raised

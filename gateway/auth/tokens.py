@@ -94,7 +94,10 @@ class Auth:
             if isinstance(found, AuthFailure):
                 return found
             claims = found
-            self._remember(digest, claims)
+            if self.cache_size:
+                if len(self._verified) >= self.cache_size:
+                    del self._verified[next(iter(self._verified))]
+                self._verified[digest] = claims
             if claims.iat > now:
                 self._note_ahead(digest, claims, now)
         if claims.is_expired(now):
@@ -102,13 +105,6 @@ class Auth:
         if self.revocations.is_revoked(claims):
             return AuthFailure("token_revoked")
         return claims
-
-    def _remember(self, digest: bytes, claims: Claims) -> None:
-        if not self.cache_size:
-            return
-        if len(self._verified) >= self.cache_size:
-            del self._verified[next(iter(self._verified))]
-        self._verified[digest] = claims
 
     def covering(self, revocation: Revocation, now: float) -> Revocation:
         """Return the revocation with an instant that covers every matching token that was seen here before it.
@@ -148,7 +144,9 @@ class Auth:
             return AuthFailure("token_malformed")
         keys = self.keys.find(header.get("kid"), header.get("alg"))
         if isinstance(keys, str):
-            return AuthFailure(self._unfound(keys))
+            self.unknown_kids += keys == "token_key_unknown"
+            is_too_early = self.awaits_keys and keys != "token_malformed"
+            return AuthFailure("token_keys_unavailable" if is_too_early else keys)
         signature = _decode_base64(match[3])
         if signature is None:
             return AuthFailure("token_malformed")
@@ -162,11 +160,6 @@ class Auth:
         if isinstance(claims, str):
             return AuthFailure(claims, milliseconds_hint(payload) if claims in _OF_TIME else "")
         return replace(claims, scope=(signer.scope,)) if signer.scope else claims
-
-    def _unfound(self, code: str) -> str:
-        if code == "token_key_unknown":
-            self.unknown_kids += 1
-        return "token_keys_unavailable" if self.awaits_keys and code != "token_malformed" else code
 
     def _check_payload(self, payload: Mapping[str, Any], now: float, issuer: str) -> Claims | str:
         claims = read_claims(payload, self.leeway_s)

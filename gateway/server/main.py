@@ -48,6 +48,7 @@ def configuration(
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         http=LimitedHttpProtocol,
         ws=SessionSocket,
+        lifespan="on",
         workers=workers,
         access_log=False,
         log_config=None,

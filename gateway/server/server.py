@@ -50,10 +50,9 @@ class Server(uvicorn.Server):
         try:
             await super().startup(sockets)
         except SystemExit as end:
-            reason = self.lifespan.state.get("failure")
-            if reason is None:
-                raise
-            raise StartError(str(reason)) from end
+            if reason := self.lifespan.state.get("failure"):
+                raise StartError(str(reason)) from end
+            raise
         if sockets is not None:  # otherwise uvicorn logs it
             log.info("listening", urls=[f"http://{address_text(one.getsockname())}" for one in sockets])
         self.connections = first_bytes.connections
