@@ -33,9 +33,6 @@ NACKS_KEPT = 1000
 FLUSH_S = 1.0
 """Seconds between two writes of rejected webhooks to the store."""
 
-LOOKS_MAX = 256
-"""Maximum number of looks of consoles that wait to be read. Beyond it new ones are dropped; consoles repeat them."""
-
 HERE_S = 12.0
 """Seconds since a gateway's last registration within which it is expected to answer."""
 
@@ -77,7 +74,6 @@ class ConsoleObserver(HubObserver):
         counters = self.rejected_webhooks.counters
         self.reporter = Reporter(node, self.tab_counts, self._fault_injection, self.nack_reason, counters)
         self.fleet_query = FleetQuery(node.store, node.name, ConsoleFormat(), self._answer)
-        self._looks: asyncio.Queue[list[object]] = asyncio.Queue(LOOKS_MAX)
         node.control.on(ConsoleFormat.op, self.fleet_query.heard)
         node.control.on(lease.OP, self._look_heard)
         node.hub.observers.add(self)
@@ -89,7 +85,6 @@ class ConsoleObserver(HubObserver):
             "reports": self.reporter.run,
             "survey": self.fleet_query.run,
             "refusals": self._flush,
-            "control": self._read_looks,
         }
         tasks = [asyncio.create_task(supervise(name, job), name=name) for name, job in jobs.items()]
         try:
@@ -106,14 +101,8 @@ class ConsoleObserver(HubObserver):
                 await self.rejected_webhooks.flush()
 
     def _look_heard(self, message: Mapping[str, Any]) -> None:
-        # Handled in a supervised task of the console: this is called by the reader of the bus.
-        if isinstance(message.get("topics"), list) and not self._looks.full():
-            self._looks.put_nowait(message["topics"])
-
-    async def _read_looks(self) -> None:
-        """Report what consoles look at, until cancelled."""
-        while True:
-            self.reporter.extend_watch(await self._looks.get())
+        if isinstance(topics := message.get("topics"), list):
+            self.reporter.extend_watch(topics)
 
     def version_nacked(self, subscription: Subscription, reason: str) -> None:
         """Remember why a browser could not use a version."""

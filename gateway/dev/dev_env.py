@@ -25,7 +25,6 @@ PUBLISH_RIGHTS = "PLANWIRE_PUBLISH_RIGHTS"
 TOLERANT_PUBLISH_RIGHTS = environment.TOLERANT + PUBLISH_RIGHTS
 KEY_NAME = "dev"
 KEY_RIGHTS = f"{KEY_NAME}:publish+tenants+admin:*"
-ENVIRONMENTS = ("live", "sandbox")
 
 
 class DevEnvError(GatewayError):
@@ -104,7 +103,7 @@ def hashed(name: str, key: str) -> str:
 
 
 def _per_environment(prefix: str) -> str:
-    return ",".join(f"{name}:{prefix}{secrets.token_hex(24)}" for name in ENVIRONMENTS)
+    return ",".join(f"{name}:{prefix}{secrets.token_hex(24)}" for name in ("live", "sandbox"))
 
 
 def _write(path: Path, values: Mapping[str, str]) -> None:

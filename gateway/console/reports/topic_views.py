@@ -40,9 +40,9 @@ def committed(snapshot: Snapshot, now: float) -> dict[str, Any]:
 def cause(raw: bytes) -> dict[str, str]:
     """Return a cause's members as text; empty where there is none or it is not an object."""
     try:
-        value = orjson.loads(raw) if raw else {}
+        value = orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return {}
+        value = None
     if not isinstance(value, dict):
         return {}
     return {name: item if isinstance(item, str) else compact(item) for name, item in value.items()}
