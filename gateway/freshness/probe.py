@@ -72,6 +72,7 @@ class Probe:
         self._hub = hub
         self._feed = subscriber
         self._interval_s = interval_s
+        self._valid_s = STALE_AFTER * interval_s
         self._on_change = on_change
         self._layout: Layout | None = None
         self._prompted = asyncio.Event()
@@ -103,7 +104,7 @@ class Probe:
         self._choose()
         has_lapsed = not self._hub.fresh  # by the clock alone, maybe: then a heartbeat may have said so
         is_current = self._feed.connected and not self._hub.unread
-        self._hub.set_fresh_until(self._alive_until(self._verified_at) if is_current else -math.inf)
+        self._hub.set_fresh_until(self._verified_at + self._valid_s if is_current else -math.inf)
         fresh = self._hub.fresh
         if fresh != self._was_fresh or (fresh and has_lapsed):
             self._was_fresh = fresh
@@ -116,16 +117,13 @@ class Probe:
         for canary in self.canaries.values():
             self._check_shard(canary)
 
-    def _alive_until(self, verified_at: float) -> float:
-        return verified_at + STALE_AFTER * self._interval_s
-
     def _check_shard(self, canary: _Canary) -> None:
         now = time.monotonic()
         if not self._feed.hears(canary.shard):
             canary.connected_at = math.inf
         elif canary.connected_at == math.inf:
             canary.connected_at = now
-        elif now >= self._alive_until(canary.verified_at) and now - canary.connected_at > 2 * self._interval_s:
+        elif now >= canary.verified_at + self._valid_s and now - canary.connected_at > 2 * self._interval_s:
             # Up but silent. A new connection is the cure for whatever went deaf, and leads to a re-read of everything.
             canary.connected_at = math.inf
             self._feed.reset(canary.shard)

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
+from itertools import islice
 from types import TracebackType
 from typing import Any
 
@@ -106,22 +107,20 @@ class Reconciler:
     def _next(self, shard: str) -> list[str]:
         """Take up to BATCH of the shard's wanted topics."""
         wanted = self._wanted.get(shard, {})
-        names = [name for name, _ in zip(wanted, range(BATCH), strict=False)]
+        names = list(islice(wanted, BATCH))
         for name in names:
             del wanted[name]
         if not wanted:
             self._wanted.pop(shard, None)
         return names
 
-    def _is_wanted(self, name: str) -> bool:
-        return any(name in names for names in self._wanted.values())
-
     async def _apply(self, snapshot: Snapshot) -> None:
         name = snapshot.topic
         doubted_at = self._doubts.get(name)
+        is_final = not any(name in wanted for wanted in self._wanted.values())
         now = time.monotonic()
         may_reset = now - (now if doubted_at is None else doubted_at) >= self._hold_s
-        if not self._hub.apply_snapshot(snapshot, is_final=not self._is_wanted(name), may_reset=may_reset):
+        if not self._hub.apply_snapshot(snapshot, is_final=is_final, may_reset=may_reset):
             await self._restore(snapshot)
             return
         self._older.pop(name, None)

@@ -14,8 +14,6 @@ T = TypeVar("T")
 class Deadlines(Generic[T]):
     """Items by the tick at which they are due. `tick_s`: resolution; an item comes due up to one tick late."""
 
-    __slots__ = ("_buckets", "_swept", "_tick_s")
-
     def __init__(self, tick_s: float = 0.25) -> None:
         self._tick_s = tick_s
         self._buckets: dict[int, set[T]] = {}

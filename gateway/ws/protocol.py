@@ -12,10 +12,6 @@ from planwire_client.core.fields import template
 from planwire_client.core.frames import OUTBOUND
 
 _TEMPLATES = {name: template(name, declared) for name, declared in OUTBOUND.items()}
-_WELCOME, _ACK_POLICY, _HEARTBEAT = _TEMPLATES["welcome"], _TEMPLATES["ack_policy"], _TEMPLATES["heartbeat"]
-_SNAPSHOT, _PATCH, _CURRENT = _TEMPLATES["snapshot"], _TEMPLATES["patch"], _TEMPLATES["current"]
-_PENDING, _EXPIRED = _TEMPLATES["pending"], _TEMPLATES["expired"]
-_GONE, _BYE, _ERROR = _TEMPLATES["gone"], _TEMPLATES["bye"], _TEMPLATES["error"]
 _FLAG = (b"false", b"true")
 
 
@@ -28,56 +24,56 @@ def welcome(
     ack: tuple[float, int],
 ) -> bytes:
     """Return the answer to a hello. `token_expires_at`: Unix seconds; `ack`: share of versions acked, delay in ms."""
-    return _WELCOME % (session.encode(), heartbeat_ms, _FLAG[fresh], token_expires_at, *reconnect_ms, *ack)
+    return _TEMPLATES["welcome"] % (session.encode(), heartbeat_ms, _FLAG[fresh], token_expires_at, *reconnect_ms, *ack)
 
 
 def snapshot(topic: str, version: int, state: bytes, cause: bytes = b"", *, reset: bool = False) -> bytes:
     """Return the whole state. `reset`: the store lost newer state, and a lower version is to be accepted."""
     more = (b',"reset":true' if reset else b"") + (b',"cause":' + cause if cause else b"")
-    return _SNAPSHOT % (topic.encode(), version, state, more)
+    return _TEMPLATES["snapshot"] % (topic.encode(), version, state, more)
 
 
 def patch(topic: str, base: int, version: int, merge_patch: bytes, cause: bytes = b"") -> bytes:
     """Return the change from `base` to `version`; only for a socket that holds `base`."""
-    return _PATCH % (topic.encode(), base, version, merge_patch, b',"cause":' + cause if cause else b"")
+    return _TEMPLATES["patch"] % (topic.encode(), base, version, merge_patch, b',"cause":' + cause if cause else b"")
 
 
 def current(topic: str, version: int) -> bytes:
     """Return the frame that says that the version held is the newest."""
-    return _CURRENT % (topic.encode(), version)
+    return _TEMPLATES["current"] % (topic.encode(), version)
 
 
 def pending(topic: str, after: int) -> bytes:
     """Return the answer to an expect: nothing is newer than `after` yet, and the provider is asked."""
-    return _PENDING % (topic.encode(), after)
+    return _TEMPLATES["pending"] % (topic.encode(), after)
 
 
 def expired(topic: str, after: int) -> bytes:
     """Return the end of an expect: nothing newer than `after` came in time."""
-    return _EXPIRED % (topic.encode(), after)
+    return _TEMPLATES["expired"] % (topic.encode(), after)
 
 
 def heartbeat(at_us: int, fresh: bool, verified_at_us: int) -> bytes:
     """Return the sign of life; `verified_at_us` is when the bus was last proved to deliver."""
-    return _HEARTBEAT % (at_us, _FLAG[fresh], verified_at_us)
+    return _TEMPLATES["heartbeat"] % (at_us, _FLAG[fresh], verified_at_us)
 
 
 def ack_policy(topic: str, share: float, after_ms: int) -> bytes:
     """Return a changed ack policy of one topic."""
-    return _ACK_POLICY % (topic.encode(), share, after_ms)
+    return _TEMPLATES["ack_policy"] % (topic.encode(), share, after_ms)
 
 
 def gone(topic: str, reason: str) -> bytes:
     """Return the end of a subscription by the gateway; `reason` is revoked, expired or erased."""
-    return _GONE % (topic.encode(), reason.encode())
+    return _TEMPLATES["gone"] % (topic.encode(), reason.encode())
 
 
 def bye(reconnect_ms: int) -> bytes:
     """Return the announcement of a close: come back in random(0..reconnect_ms)."""
-    return _BYE % reconnect_ms
+    return _TEMPLATES["bye"] % reconnect_ms
 
 
 def error(code: str, message: str, topic: str | None = None) -> bytes:
     """Return an error frame with a stable `code`."""
     of_topic = b"" if topic is None else b',"topic":"%b"' % topic.encode()
-    return _ERROR % (code.encode(), orjson.dumps(message)[1:-1], of_topic)
+    return _TEMPLATES["error"] % (code.encode(), orjson.dumps(message)[1:-1], of_topic)
