@@ -97,8 +97,9 @@ def _granted(lead: EvaluatedSubscription | None, live: list[EvaluatedSubscriptio
 
 
 def _add(state: State, offer: Offer, quantity: int) -> None:
-    state["features"].update(dict.fromkeys(offer.features, True))
-    limits, modules = state["limits"], state["modules"]
+    features, limits, modules = state["features"], state["limits"], state["modules"]
+    for feature in offer.features:
+        features[feature] = True
     # A sum is capped at the greatest number that a browser reads exactly; the order of adding does not matter.
     for name, limit in offer.limits.items():
         before = limits.get(name, 0)
@@ -107,7 +108,8 @@ def _add(state: State, offer: Offer, quantity: int) -> None:
         before = limits.get(name, 0)
         limits[name] = before if before == UNLIMITED else min(before + each * quantity, NUMBER_MAX)
     for name, level in offer.modules.items():
-        modules[name] = max(level, modules.get(name, level), key=LEVELS.index)
+        if name not in modules or LEVELS.index(level) > LEVELS.index(modules[name]):
+            modules[name] = level
 
 
 def _override(state: State, overrides: tuple[Override, ...], now_ns: int) -> None:

@@ -48,7 +48,6 @@ class BackfillItem:
 
     async def take(self, entry: ListedSubscription) -> ItemResult:
         """Return what became of a subscription."""
-        environment = self._known.name
         if entry.event is None:
             return await self._park(entry, EventResult(Outcome.PARKED, f"unparsable: {entry.problem}"))
         event = sanitize(entry.event)
@@ -57,10 +56,10 @@ class BackfillItem:
         result = unresolved(event, link, self._adapter.metadata_field)
         if result is not None:
             return await self._park(entry, result)
-        topic = tenant_topic(environment, str(link.tenant_id))
+        topic = tenant_topic(self._known.name, str(link.tenant_id))
         is_made = await self._is_made(topic)
         cause = {"source": WHY, "event_type": f"{event.provider}.subscription"}
-        commit = await self._reprojection.refresh(environment, topic, Refresh(cause, [event]))
+        commit = await self._reprojection.refresh(self._known.name, topic, Refresh(cause, [event]))
         if event.tenant_id is not None:
             # Always: a run that was killed may have taught the links and not come to this.
             await self._release(event)

@@ -38,8 +38,7 @@ class CatalogSweeps:
 
     async def _sweep(self) -> bool:
         """Return whether every environment is swept: by this worker, or by another with the same build and catalog."""
-        number = f"{len(self._due_at)} {self._waits_on}"
-        what = f"{number} {__version__} {sorted(self._services.clients)} {self._catalog}"
+        what = f"{len(self._due_at)} {self._waits_on} {__version__} {sorted(self._services.clients)} {self._catalog}"
         digest = hashlib.sha256(what.encode()).hexdigest()
         is_done = True
         for name in self._environments:

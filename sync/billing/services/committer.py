@@ -19,7 +19,7 @@ from sync.billing.domain.drift import Drift
 from sync.billing.domain.model import NOTHING, Event, Facts
 from sync.billing.domain.outcome import EventResult, Outcome
 from sync.billing.services.context import BillingContext
-from sync.billing.storage.environment import Environment, reconcile_requests
+from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.records import append_event, record_snapshots
 from sync.store.coalescer import Coalescer
 from sync.store.command_pipeline import CommandPipeline
@@ -181,7 +181,7 @@ class Committer:
 
     def prepare(self, batch: CommandPipeline, topic: str, wake_us: int | None, *, enlists: bool) -> None:
         """Add to `batch` the timer of a topic, and its place in the lists."""
-        known = self._environment_of(topic)
+        known = self._context.environment(Topic.parse(topic).env)
         if wake_us is not None:
             known.timers.schedule_earlier(batch, topic, wake_us)
         if enlists:
@@ -209,7 +209,7 @@ class Committer:
             self.prepare(batch, commit.topic, decision.wake_us, enlists=False)
         if decision.missed is not None:
             drift = replace(decision.missed, version=commit.result.version)
-            self._environment_of(commit.topic).drifts.add(batch, drift)
+            self._context.environment(Topic.parse(commit.topic).env).drifts.add(batch, drift)
 
     async def record(
         self, commit: Commit, what: str, fetched: Sequence[Event] = (), missing: Sequence[str] = ()
@@ -242,6 +242,3 @@ class Committer:
     async def _wait_durable(self, waiting: Sequence[None]) -> list[Exception | None]:
         await self._store.wait_durable()
         return [None] * len(waiting)
-
-    def _environment_of(self, topic: str) -> Environment:
-        return self._context.environment(Topic.parse(topic).env)
