@@ -31,15 +31,13 @@ LAYOUT_GRACE_S = 0.1
 ASKED_MAX = 3
 """Nodes that are asked for the layout at once."""
 
-REFRESH_MIN_S = 1.0
-"""Minimum time between two reads of the layout because of redirections; each names the slot's new owner anyway."""
-
 
 class Cluster:
     """The nodes of one Cluster, and who owns which slot.
 
     Attributes:
         layout: as read last, with the redirections since; None before the first read.
+        read_at: monotonic time of that read.
     """
 
     def __init__(self, seeds: Iterable[tuple[str, int]], options: Mapping[str, Any]) -> None:
@@ -48,8 +46,7 @@ class Cluster:
         self._options = options
         self._nodes: dict[str, Redis] = {}
         self._lock = asyncio.Lock()
-        self._reads = 0
-        self._read_at = 0.0
+        self.read_at = 0.0
         self._listeners: list[Callable[[], None]] = []
         self.layout: Layout | None = None
 
@@ -83,9 +80,9 @@ class Cluster:
         Raises:
             redis.exceptions.ConnectionError: no node tells the layout.
         """
-        reads = self._reads
+        read_at = self.read_at
         async with self._lock:
-            if self._reads != reads and self.layout is not None:
+            if self.read_at != read_at and self.layout is not None:
                 return self.layout
             known = list(self.layout.shards) if self.layout is not None else []
             random.shuffle(known)
@@ -94,8 +91,7 @@ class Cluster:
             for start in range(0, len(candidates), ASKED_MAX):
                 found, problem = await self._ask(candidates[start : start + ASKED_MAX])
                 if found is not None:
-                    self._reads += 1
-                    self._read_at = time.monotonic()
+                    self.read_at = time.monotonic()
                     self._set(found)
                     return found
             raise RedisConnectionError(f"no node of the Cluster tells its slots: {problem}") from problem
@@ -106,11 +102,6 @@ class Cluster:
             await self.refresh()
         except (RedisError, OSError, ValueError):
             return
-
-    async def refresh_after_move(self) -> None:
-        """Read the layout, unless it was read within REFRESH_MIN_S."""
-        if time.monotonic() - self._read_at > REFRESH_MIN_S:
-            await self.refresh_quietly()
 
     async def _ask(self, names: Sequence[str]) -> tuple[Layout | None, BaseException | None]:
         """Return the best layout that one of these nodes tells, or why none does.

@@ -24,6 +24,9 @@ PATIENCE_S = 3.0
 
 PAUSE_MIN_S, PAUSE_MAX_S = 0.01, 0.2
 
+REFRESH_MIN_S = 1.0
+"""Minimum time between two reads of the layout because of redirections; each names the slot's new owner anyway."""
+
 HOPS_MAX = 5
 """Redirections followed without a pause; after them the nodes disagree, and each is preceded by a pause."""
 
@@ -70,8 +73,8 @@ async def run(cluster: Cluster, commands: Sequence[Command]) -> list[Any]:
                 break
             await asyncio.sleep(pause_s)
             pause_s = min(PAUSE_MAX_S, 2 * pause_s)
-    if attempt.has_moved:
-        await cluster.refresh_after_move()
+    if attempt.has_moved and time.monotonic() - cluster.read_at > REFRESH_MIN_S:
+        await cluster.refresh_quietly()
     return attempt.replies
 
 

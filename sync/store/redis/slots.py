@@ -14,8 +14,6 @@ SLOTS = 16384
 VARIANTS_MAX = 100_000
 """Names tried until one lies in a given shard; for a shard with a single slot 997 of 1,000 searches succeed."""
 
-NOBODY = -1
-
 
 def slot_of(key: bytes) -> int:
     """Return the key's or channel's hash slot: CRC16 of its hash tag, or of all of it (Redis Cluster specification)."""
@@ -40,18 +38,15 @@ class Layout:
 
     Attributes:
         shards: the names of the primaries that own slots, `host:port`; ("",) where there is one server only.
-        owners: by slot, the index of its owner in `shards`, NOBODY for none; empty: the one shard owns all.
+        owners: by slot, the name of its owner, None for nobody; empty: the one shard owns all.
     """
 
     shards: tuple[str, ...]
-    owners: tuple[int, ...] = ()
+    owners: tuple[str | None, ...] = ()
 
     def owner(self, slot: int) -> str | None:
         """Return the shard that owns a slot, or None if it has no owner."""
-        if not self.owners:
-            return self.shards[0]
-        index = self.owners[slot]
-        return None if index == NOBODY else self.shards[index]
+        return self.owners[slot] if self.owners else self.shards[0]
 
     def moved(self, slot: int, shard: str) -> Layout:
         """Return the layout in which `shard` owns this slot."""
@@ -59,7 +54,7 @@ class Layout:
             return self
         shards = self.shards if shard in self.shards else (*self.shards, shard)
         owners = list(self.owners)
-        owners[slot] = shards.index(shard)
+        owners[slot] = shard
         return Layout(shards, tuple(owners))
 
     def first_in(self, shard: str, names: Iterable[str]) -> str | None:
@@ -73,9 +68,8 @@ WHOLE = Layout(("",))
 
 def layout(owners: Iterable[str | None]) -> Layout:
     """Return the layout in which slot 0 belongs to the first of `owners`, and so on."""
-    indexes: dict[str, int] = {}
-    numbers = tuple(NOBODY if name is None else indexes.setdefault(name, len(indexes)) for name in owners)
-    return Layout(tuple(indexes), numbers)
+    names = tuple(owners)
+    return Layout(tuple(dict.fromkeys(name for name in names if name is not None)), names)
 
 
 def parse(reply: Sequence[Any], asked: str) -> Layout:

@@ -82,4 +82,4 @@ def test_addresses() -> None:
 
 
 def test_a_layout_of_nobody() -> None:
-    assert Layout((), (slots.NOBODY,) * SLOTS).owner(5) is None
+    assert Layout((), (None,) * SLOTS).owner(5) is None
