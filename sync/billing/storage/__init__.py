@@ -1,4 +1,4 @@
-"""What billing keeps in the store: the inbox, tenant links, event logs, previews, drift.
+"""What billing keeps in the store: the inbox, tenants' links and facts, records for people, backfill progress.
 
 May import: `sync.store`, `sync.billing.domain`.
 """
