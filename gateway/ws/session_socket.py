@@ -63,7 +63,7 @@ class SessionSocket(WebSocket):
         # What the kernel does not take at once means: not draining. What waits is then topics, not bytes. A TLS
         # transport pauses from the limit on, and at zero would do so with nothing waiting; any other pauses above it.
         is_plain = self.transport.get_extra_info("sslcontext") is None
-        self.transport.set_write_buffer_limits(high=1 if is_plain else 0)
+        self.transport.set_write_buffer_limits(high=0 if is_plain else 1)
         if self.pending is None:
             self._enable_direct_write()
         self.deflate = self._extension is not None
