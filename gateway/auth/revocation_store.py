@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 
 async def announce(store: Store, revocation: Revocation, *, keep_s: float, limit: int) -> None:
-    """Return once the revocation is kept for `keep_s` seconds (the newest `limit` + 1 are) and every gateway was told.
+    """Return once the revocation is announced, and kept for `keep_s` seconds (of more than `limit` + 1 the newest are).
 
     Raises:
         StoreError: the store is unreachable or failing; the revocation may or may not be in force.
@@ -52,6 +52,7 @@ async def announce(store: Store, revocation: Revocation, *, keep_s: float, limit
     except StoreError as error:
         raise StoreError(f"revocation: {error}") from error
     await store.publish(store.keys.control_channel, encode(revocation))
+    await store.wait_durable()
 
 
 async def load(store: Store, since: float = 0.0) -> list[Revocation]:
