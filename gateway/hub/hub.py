@@ -10,9 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 
-import orjson
 import structlog
 
 from gateway.hub.ack_policy import AckPolicy
@@ -231,7 +229,7 @@ class Hub:
         self._metrics.acks += 1
         # A page that was opened later has not waited for it: its ack tells the version's age and no latency.
         if version / 1e6 >= subscription.socket.opened_at:
-            self._metrics.acked(version, _occurred_at(live.cause) if version == live.version else None)
+            self._metrics.acked(version, live.occurred_at() if version == live.version else None)
 
     def record_nack(self, subscription: Subscription, version: int, reason: str) -> None:
         """Count that a browser could not use `version`; a version that nobody was sent is ignored."""
@@ -314,13 +312,3 @@ class Hub:
         self._fan_out.close_erased_soon(live)
         live.wake_readers()
         self._fan_out.deliver(live)
-
-
-def _occurred_at(cause: bytes) -> float | None:
-    """Return when the cause says it occurred, in seconds since 1970."""
-    if not cause:
-        return None
-    try:
-        return datetime.fromisoformat(orjson.loads(cause)["occurred_at"]).timestamp()
-    except (ValueError, KeyError, TypeError):
-        return None

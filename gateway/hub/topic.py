@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
+
+import orjson
 
 from gateway.hub.subscription import Socket, Subscription
 from gateway.ws import frames, protocol
@@ -130,6 +133,15 @@ class LiveTopic:
         owner, erased = snapshot.owner, snapshot.erased
         self.set(Announcement(snapshot.version, 0, snapshot.cause, b"", snapshot.state, owner, erased))
         self.unproven = 0
+
+    def occurred_at(self) -> float | None:
+        """Return when the newest version's cause says it occurred, in seconds since 1970."""
+        if not self.cause:
+            return None
+        try:
+            return datetime.fromisoformat(orjson.loads(self.cause)["occurred_at"]).timestamp()
+        except (ValueError, KeyError, TypeError):
+            return None
 
     # Frames.
 
