@@ -79,8 +79,8 @@ types: setup ## Check types.
 check: lint types test ## Everything that must pass before a change goes in.
 
 docs: setup ## Write anew what is generated: the settings' names and page, OpenAPI, AsyncAPI.
-	@$(BIN)/python -m gateway.cli.settings_reference > docs/.new && mv docs/.new sync/process/setting_names.txt
-	@$(BIN)/planwire settings --markdown > docs/.new && mv docs/.new docs/configuration.md
+	@$(BIN)/python -m tools.docs.settings --names > docs/.new && mv docs/.new sync/process/setting_names.txt
+	@$(BIN)/python -m tools.docs.settings > docs/.new && mv docs/.new docs/configuration.md
 	@$(BIN)/python -m tools.docs.openapi > docs/.new && mv docs/.new docs/openapi.json
 	@$(BIN)/python -m tools.docs.asyncapi > docs/.new && mv docs/.new docs/asyncapi.json
 

@@ -43,7 +43,7 @@ LOOK = ("--look", "500")
 QUIET_SHARE = 0.15
 """Share of a core that others may use before a round is put off."""
 
-QUIET_PATIENCE_S = 20.0
+QUIET_MAX_WAIT_S = 20.0
 
 Row = dict[str, Any]
 
@@ -360,7 +360,7 @@ def cpu_s(pids: Sequence[int]) -> float:
 
 def wait_until_quiet() -> float:
     """Return the share of both cores that others use, once it is low; prints a warning when it stays high."""
-    until = time.monotonic() + QUIET_PATIENCE_S
+    until = time.monotonic() + QUIET_MAX_WAIT_S
     while True:
         before = _busy()
         time.sleep(1.0)

@@ -168,7 +168,7 @@ class Client(ABC):
 
     url = ""
     headers: dict[str, str] = {}  # noqa: RUF012
-    patience_s = 20.0
+    max_wait_s = 20.0
     hears_online = False
 
     def __init__(self, index: int, topic: int, ports: Sequence[int], source: Source) -> None:
@@ -214,7 +214,7 @@ class Client(ABC):
             self._delay = None
             if await self._connect():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._turned.wait(), self.patience_s)
+                    await asyncio.wait_for(self._turned.wait(), self.max_wait_s)
                 if self.is_back:
                     self._turned.clear()
                     await self._turned.wait()
@@ -236,7 +236,7 @@ class Client(ABC):
                     lambda link=link: link,
                     url,
                     extra_headers={**self.headers, "Origin": f"http://127.0.0.1:{port}"},
-                    websocket_handshake_timeout=self.patience_s,
+                    websocket_handshake_timeout=self.max_wait_s,
                 )
             except (OSError, WSError, TimeoutError, asyncio.CancelledError) as error:
                 link.leave()
@@ -319,7 +319,7 @@ class PlanwireClient(Client):
 
     url = "/v1/connect"
     headers = {"Sec-WebSocket-Protocol": "planwire.v1"}  # noqa: RUF012
-    patience_s = 10.0
+    max_wait_s = 10.0
     tokens: Sequence[str] = ()
 
     def __init__(self, index: int, topic: int, ports: Sequence[int], source: Source) -> None:

@@ -29,11 +29,11 @@ from sync.http.security_headers import SecurityHeadersMiddleware
 from sync.http.static_files import Assets
 from sync.process import environment
 from sync.store.embedded import server
-from sync.store.redis.connect import Connected, connect
+from sync.store.redis.connect import connect, open_store
 
 log = structlog.get_logger("gateway")
 
-STORE_PATIENCE_S = 3.0
+STORE_WAIT_S = 3.0
 """How long a process that a runner started leaves the start of the embedded store to the runner's own."""
 
 _SOURCE = Path(__file__).parent
@@ -89,7 +89,7 @@ async def _opened(
     """Open the parts of the process in order, and yield the app and the state in which the server finds them."""
     _warn(settings, environ)
     async with AsyncExitStack() as stack:
-        connected = await _connected(stack, settings)
+        connected = await stack.enter_async_context(open_store(settings, STORE_WAIT_S if settings.watch_pid else 0.0))
         intake = None
         if settings.intake:
             # Imported here only: a process that takes no webhooks does not load billing.
@@ -114,18 +114,6 @@ async def _opened(
         if console is not None:
             await stack.enter_async_context(console.run())
         yield _front(settings, routes), {"node": node, "console": console}
-
-
-async def _connected(stack: AsyncExitStack, settings: GatewaySettings) -> Connected:
-    """Return the store and its bus; the embedded store is started, or shared with the process that started it."""
-    url = settings.redis_url.get_secret_value()
-    if not url:
-        patience_s = STORE_PATIENCE_S if settings.watch_pid else 0.0
-        store = server.serve(settings.data_dir, patience_s=patience_s, durable=settings.durable)
-        url = await stack.enter_async_context(store)
-    connected = connect(url, prefix=settings.prefix, durable=settings.durable)
-    stack.push_async_callback(connected.store.aclose)
-    return connected
 
 
 def _front(settings: GatewaySettings, routes: Sequence[BaseRoute]) -> ASGIApp:

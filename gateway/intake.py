@@ -12,8 +12,7 @@ from starlette.types import ASGIApp
 from gateway.api.access import publish_key_guard
 from gateway.node import Node
 from sync import bootstrap
-from sync.billing.api import routes as billing_routes
-from sync.billing.api import webhooks
+from sync.billing.api import routes as billing_routes, webhooks
 from sync.billing.api.operator_service import OperatorService
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import Backlog

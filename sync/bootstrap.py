@@ -19,12 +19,8 @@ from sync.billing.providers.rate_limit import LocalRateLimiter, RedisRateLimiter
 from sync.billing.services.backfill import BackfillError
 from sync.billing.services.wiring import BillingServices
 from sync.settings import SettingsError, SyncSettings
-from sync.store.embedded import server
-from sync.store.redis.connect import connect
+from sync.store.redis.connect import open_store
 from sync.store.store import Store
-
-STORE_PATIENCE_S = 15.0
-"""How long a process leaves the start of an embedded store to another one."""
 
 _log = structlog.get_logger("sync.bootstrap")
 
@@ -53,24 +49,6 @@ def open_catalog(settings: SyncSettings) -> CatalogWatcher:
         return CatalogWatcher(settings.catalog_path, registry.PROVIDERS)
     except CatalogError as error:
         raise SettingsError([f"PLANWIRE_CATALOG: {error}"]) from error
-
-
-@contextlib.asynccontextmanager
-async def open_store(settings: SyncSettings) -> AsyncIterator[Store]:
-    """Yield the store that `settings` name. The embedded one is started, or shared with the process that started it.
-
-    Raises:
-        SyncError: the store's URL cannot be used, or the embedded store does not start.
-    """
-    async with contextlib.AsyncExitStack() as stack:
-        url = settings.redis_url.get_secret_value()
-        if not url:
-            url = await stack.enter_async_context(
-                server.serve(settings.data_dir, patience_s=STORE_PATIENCE_S, durable=settings.durable)
-            )
-        store = connect(url, prefix=settings.prefix, durable=settings.durable).store
-        stack.push_async_callback(store.aclose)
-        yield store
 
 
 async def build_services(store: Store, settings: SyncSettings, *, shares_rate: bool = True) -> BillingServices:
@@ -130,9 +108,9 @@ async def open_backfill(
         raise BackfillError(f"{provider} cannot be asked in {environment}: set {setting}{have}")
     if settings.catalog is None and not settings.dev:
         raise BackfillError("PLANWIRE_CATALOG must be set: without it no price means anything")
-    async with open_store(settings) as store, contextlib.AsyncExitStack() as stack:
+    async with open_store(settings) as connected, contextlib.AsyncExitStack() as stack:
         # A dry run writes nothing, and so it has a rate limit of its own.
-        services = await build_services(store, settings, shares_rate=not dry_run)
+        services = await build_services(connected.store, settings, shares_rate=not dry_run)
         stack.push_async_callback(services.aclose)
         if (provider, environment) not in services.clients:
             raise BackfillError(f"{provider} cannot be asked: what asks it is not installed")

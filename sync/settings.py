@@ -14,8 +14,7 @@ from sync.billing.catalog.watcher import EXAMPLE
 from sync.billing.providers import registry
 from sync.billing.providers.settings import API_RATE_MAX, ProviderSettings, is_confidential, is_url
 from sync.process.environment import PREFIX
-from sync.process.settings import SettingsError as SettingsError
-from sync.process.settings import SettingsModel, StoreSettings, read
+from sync.process.settings import SettingsError as SettingsError, SettingsModel, StoreSettings, read
 
 SOURCE_SECRET_MIN_BYTES = 32
 """What an HMAC-SHA256 key should have (RFC 2104 section 3: the hash's length)."""

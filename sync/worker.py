@@ -22,7 +22,7 @@ from sync import bootstrap
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.services.catalog_sweeps import CatalogSweeps
 from sync.billing.services.catch_up import CatchUp
-from sync.billing.services.reconcile import BACKGROUND_PATIENCE_S
+from sync.billing.services.reconcile import BACKGROUND_MAX_WAIT_S
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.environment import AUDIT_EVERY_S, reconcile_requests
 from sync.billing.storage.inbox import Record
@@ -36,6 +36,7 @@ from sync.store.checks.inspection import Inspection, check_start
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import Due
 from sync.store.models import StoreError
+from sync.store.redis.connect import open_store
 
 POLL_S = 0.5
 """Mean time after which an idle loop looks for work again."""
@@ -128,7 +129,7 @@ class Worker:
         elif await self._reconciliation.is_lost(due.topic):
             self._lost.setdefault(topic.env, {})[topic.id] = due
         else:
-            report = await self._reconciliation.reconcile(topic.env, due.topic, "wanted", BACKGROUND_PATIENCE_S)
+            report = await self._reconciliation.reconcile(topic.env, due.topic, "wanted", BACKGROUND_MAX_WAIT_S)
             await self._compared(due, is_complete=not report.unasked)
 
     async def _search_lost(self) -> None:
@@ -163,7 +164,7 @@ class Worker:
 
         async def audit(due: Due) -> None:
             reconcile = self._reconciliation.reconcile
-            await reconcile(environment, due.topic, "audit", BACKGROUND_PATIENCE_S, background=True)
+            await reconcile(environment, due.topic, "audit", BACKGROUND_MAX_WAIT_S, background=True)
             await known.audits.ack(due, self.services.now_us + AUDIT_EVERY_S * 1_000_000)
 
         await self._supervisor.loop("audits", known.audits, audit, _topic, batch=1, after=plan_once)
@@ -243,7 +244,7 @@ async def serve(settings: SyncSettings) -> None:
     if settings.alive_file is not None:
         _touch(settings.alive_file)
     async with contextlib.AsyncExitStack() as stack:
-        store = await stack.enter_async_context(bootstrap.open_store(settings))
+        store = (await stack.enter_async_context(open_store(settings))).store
         services = await bootstrap.build_services(store, settings)
         stack.push_async_callback(services.aclose)
         hydrating = hydration(store, settings)

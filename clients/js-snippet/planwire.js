@@ -322,7 +322,7 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
   };
 
   /** Waits for a sign of life. @param {number} ms */
-  const setPatience = (ms) => {
+  const setDeadline = (ms) => {
     clearTimeout(timer);
     timer = setTimeout(() => lose("silence"), ms);
   };
@@ -368,7 +368,7 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
     if (frame.type == "bye") return lose("bye", jitter(frame.reconnect_ms));
     if (frame.type == "welcome") welcome = frame;
     if (welcome != renewed && frame.at / 1e6 > welcome.token_expires_at - RENEW_TOKEN_S) renewToken();
-    setPatience(silenceMs());
+    setDeadline(silenceMs());
     for (const [name, topic] of topics) {
       if ((frame.topic ?? name) == name && topic.handle({ ...frame, fresh: isFresh })) retries = 0;
     }
@@ -384,7 +384,7 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
 
   const connect = () => {
     phase = "opening";
-    setPatience(CONNECT_TIMEOUT_MS);
+    setDeadline(CONNECT_TIMEOUT_MS);
     needToken()
       .then(
         whileCurrent(() => {

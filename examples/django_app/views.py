@@ -10,7 +10,7 @@ from django.shortcuts import render
 from examples.django_app.planwire import feature_required, mint, replica, topic_of
 from planwire_client import VERSION_HEADER, NotCurrent, outbox
 
-PUSH_PATIENCE_S = 2.0
+PUSH_MAX_WAIT_S = 2.0
 """How long an upgrade waits for its own push; the browser sees it anyway."""
 
 PRO = {"plan": {"key": "pro", "name": "Pro", "rank": 20}, "features": {"export": True}}
@@ -35,7 +35,7 @@ def upgrade(request: HttpRequest) -> HttpResponse:
             )
         outbox.enqueue_django(topic, PRO)
     try:
-        snapshot = replica.wait_for(topic, before.version + 1, timeout_s=PUSH_PATIENCE_S)
+        snapshot = replica.wait_for(topic, before.version + 1, timeout_s=PUSH_MAX_WAIT_S)
     except NotCurrent:
         return JsonResponse({"plan": "pro"}, status=202)  # committed, and on its way
     return JsonResponse({"plan": "pro"}, headers={VERSION_HEADER: str(snapshot.version)})

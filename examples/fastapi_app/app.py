@@ -39,7 +39,7 @@ from planwire_client import (
 )
 
 TOKEN_S = 600
-PUSH_PATIENCE_S = 2.0
+PUSH_MAX_WAIT_S = 2.0
 """How long an upgrade waits for its own push; the browser sees it anyway."""
 
 PLANS: dict[str, dict[str, object]] = {
@@ -122,7 +122,7 @@ def create_app(settings: Settings) -> FastAPI:
             # Becomes a push if, and only if, the line above commits.
             await outbox.enqueue_sqlalchemy_async(session, topic, PLANS["pro"])
         try:
-            snapshot = await replica.wait_for(topic, before.version + 1, timeout_s=PUSH_PATIENCE_S)
+            snapshot = await replica.wait_for(topic, before.version + 1, timeout_s=PUSH_MAX_WAIT_S)
         except NotCurrent:
             response.status_code = 202  # committed, and on its way
             return {"plan": "pro"}

@@ -19,8 +19,7 @@ from sync.http.body import JSON_PROBLEMS, json_response, read_json
 from sync.http.fields import Model, Version
 from sync.http.openapi import CODES, VERSION, Answer, Operation
 from sync.http.problem import Problem, problem_of
-from sync.store.models import Change, StoreError, Verdict
-from sync.store.models import Committed as Commit
+from sync.store.models import Change, Committed as Commit, StoreError, Verdict
 
 BATCH_MAX_CONTAINERS = 100_000
 """Maximum number of objects and arrays in a batch. They determine how long parsing its JSON holds the event loop."""

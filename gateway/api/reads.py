@@ -12,8 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api.access import require_claims, take
 from gateway.auth.addresses import LOCAL, TrustedProxies, group
-from gateway.auth.claims import MESSAGES as TOKEN_CODES
-from gateway.auth.claims import Claims
+from gateway.auth.claims import MESSAGES as TOKEN_CODES, Claims
 from gateway.auth.publish_keys import TokenBucket
 from gateway.node import Node
 from gateway.settings import GatewaySettings

@@ -63,8 +63,7 @@ def outbox(arguments: tuple[str, ...]) -> None:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array of objects.")
-@click.option("--markdown", is_flag=True, help="Print the page docs/configuration.md.")
-def settings(as_json: bool, markdown: bool) -> None:
+def settings(as_json: bool) -> None:
     """List every setting: its environment name, default, unit and bounds, what it does, and which process reads it.
 
     Example: planwire settings --json
@@ -73,13 +72,9 @@ def settings(as_json: bool, markdown: bool) -> None:
 
     from gateway.cli import settings_reference
 
-    if as_json and markdown:
-        raise click.UsageError("--json and --markdown exclude each other")
     found = settings_reference.everything()
     if as_json:
         say(orjson.dumps([setting._asdict() for setting in found], option=orjson.OPT_INDENT_2).decode())
-    elif markdown:
-        say(settings_reference.page(found).removesuffix("\n"))
     else:
         say("\n".join(settings_reference.lines(found)))
 

@@ -1,7 +1,4 @@
-"""Every setting of every process as a list, read off the settings models: `planwire settings`, docs/configuration.md.
-
-`python -m gateway.cli.settings_reference` prints the names alone, for sync/process/setting_names.txt.
-"""
+"""Every setting of every process, read off the settings models: `planwire settings`, docs/configuration.md."""
 
 from __future__ import annotations
 
@@ -12,33 +9,12 @@ from typing import NamedTuple
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from gateway.cli.output import say
-from sync.process.environment import PREFIX
 from sync.process.settings import SettingsModel
 
 UNITS = {"_per_s": "per second", "_s": "seconds", "_ms": "milliseconds", "_bytes": "bytes"}
 """Ending of a field's name to its unit; the longer endings first."""
 
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-
-PAGE = """\
-# Configuration
-
-Made by `make docs` from the descriptions in the settings models; `planwire settings` prints the same.
-
-Everything is an environment variable. A `PLANWIRE_` name that does not exist is an error, and so is a value of the
-wrong form: the process says which in one line and exits 2. Blanks and line ends around a value are dropped, and
-an empty value counts as absent. Switches are `1` or `0`. No secret has a default.
-
-What Kubernetes sets for a Service called `planwire` or `planwire-...` (`PLANWIRE_PORT=tcp://...`,
-`PLANWIRE_SERVICE_HOST` and the like) is recognised by name and value, and ignored.
-
-A setting that an older build does not know may be given with `X_` before its name (`X_PLANWIRE_PUBLISH_RIGHTS`): such a
-build ignores it and starts. Do so for a roll-out, and for as long as it may be rolled back.
-
-`web` and `worker` are the processes of the `Procfile`; `intake` is the part of `web` that takes webhooks; `outbox` is
-`python -m sync.outbox`. Give all of them the same environment.
-"""
 
 
 class Setting(NamedTuple):
@@ -128,19 +104,6 @@ def lines(settings: Iterable[Setting]) -> list[str]:
     return shown[1:]
 
 
-def page(settings: Iterable[Setting]) -> str:
-    """Return docs/configuration.md."""
-    parts = [PAGE]
-    for section, members in groupby(settings, lambda setting: setting.section):
-        parts.append(f"\n## {section}\n\n| name | default | what | used by |\n|---|---|---|---|\n")
-        for setting in members:
-            default = f"`{setting.default}`" if setting.default else ""
-            what = setting.description + (f" ({setting.facts})" if setting.facts else "")
-            what = what.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
-            parts.append(f"| `{setting.name}` | {default} | {what} | {', '.join(setting.used_by)} |\n")
-    return "".join(parts)
-
-
 def _default(info: FieldInfo) -> str:
     """Return the default as one would write it in the environment."""
     match info.default:
@@ -164,7 +127,3 @@ def _bounds(info: FieldInfo) -> str:
         if (value := getattr(constraint, limit, None)) is not None
     ]
     return ", ".join(found)
-
-
-if __name__ == "__main__":
-    say("\n".join(sorted(setting.name for setting in everything() if setting.name.startswith(PREFIX))))

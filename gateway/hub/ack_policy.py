@@ -17,9 +17,7 @@ ACK_STEP_MS = 250
 """Shortest time over which acks are spread because of the number of browsers. It is doubled as often as needed."""
 
 ACK_DOUBLINGS_MAX = 8
-
-ACK_AFTER_MAX_MS = ACK_STEP_MS << ACK_DOUBLINGS_MAX
-"""Longest such time; where it does not suffice, the share of the versions is halved as often as needed."""
+"""Where the longest time does not suffice, the share of the versions is halved as often as needed."""
 
 
 class AckPolicy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -76,11 +77,8 @@ async def _check_store(settings: GatewaySettings) -> None:
         SchemaError: its data needs a newer build.
     """
     if url := settings.redis_url.get_secret_value():
-        store = connect(url, prefix=settings.prefix).store
-        try:
+        async with contextlib.aclosing(connect(url, prefix=settings.prefix).store) as store:
             await check_start(store, dev=settings.dev)
-        finally:
-            await store.aclose()
 
 
 def main() -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 from os import write as write_fd
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
 
+from uvicorn.server import ServerState
 from websockets.exceptions import PayloadTooBig
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
@@ -19,9 +20,6 @@ from gateway.auth.addresses import LOCAL
 from gateway.ws import frames, handshake
 from gateway.ws.handshake import NO_ROOM, Acceptor, HandshakeRejected, Headers
 from planwire_client.core.frames import SUBPROTOCOL, CloseCode
-
-if TYPE_CHECKING:
-    from uvicorn.server import ServerState
 
 FRAGMENTS_MAX = 256
 """Frames one message may come in. Its size is limited separately."""

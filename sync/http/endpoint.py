@@ -9,8 +9,7 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Send
-from starlette.types import Scope as AsgiScope
+from starlette.types import ASGIApp, Message, Receive, Scope as AsgiScope, Send
 
 from sync.http.problem import FORESEEN, Errors, Problem, problem_of
 from sync.process import logs

@@ -16,7 +16,7 @@ _INTEGER = re.compile(r"[0-9]{1,16}")
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A string in a request.
+    """A string in a request: in the query, unless a subclass says otherwise.
 
     Attributes:
         pattern: what a client is told to send; the handler checks what it needs.
@@ -47,10 +47,6 @@ class PathText(Parameter):
     place = "path"
 
 
-class QueryText(Parameter):
-    """A string in the query."""
-
-
 class Header(Parameter):
     """A header of the request."""
 
@@ -71,16 +67,25 @@ class QueryInteger(Parameter):
         Raises:
             Problem: 422 request_invalid.
         """
-        text = request.query_params.get(self.name)
-        if text is None:
-            return self.default
-        if not _INTEGER.fullmatch(text) or not self.minimum <= int(text) <= self.maximum:
-            raise Problem("request_invalid", f"{self.name} must be an integer from {self.minimum} to {self.maximum}")
-        return int(text)
+        return query_integer(request, self.name, self.default, self.maximum, self.minimum)
 
     def schema(self) -> Mapping[str, Any]:
         """Return the value's JSON Schema."""
         return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum, "default": self.default}
+
+
+def query_integer(request: Request, name: str, default: int, maximum: int, minimum: int = 1) -> int:
+    """Return an integer in the query; `default` where it is absent.
+
+    Raises:
+        Problem: 422 request_invalid.
+    """
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not _INTEGER.fullmatch(text) or not minimum <= int(text) <= maximum:
+        raise Problem("request_invalid", f"{name} must be an integer from {minimum} to {maximum}")
+    return int(text)
 
 
 PAGE_DEFAULT, PAGE_MAX = 100, 500
@@ -89,7 +94,7 @@ PAGE_DEFAULT, PAGE_MAX = 100, 500
 LIMIT = QueryInteger("limit", "The most that one answer lists.", minimum=1, maximum=PAGE_MAX, default=PAGE_DEFAULT)
 
 
-class MomentCursor(QueryText):
+class MomentCursor(Parameter):
     """The place in a list that is ordered by (microseconds since 1970, event id)."""
 
     def read(self, request: Request) -> tuple[int, str] | None:
@@ -107,7 +112,7 @@ class MomentCursor(QueryText):
         return int(at), event_id
 
 
-class StreamCursor(QueryText):
+class StreamCursor(Parameter):
     """The place in a Redis stream."""
 
     def read(self, request: Request) -> str:

@@ -17,12 +17,12 @@ import psycopg
 import structlog
 
 from planwire_client.core.topic import matched
-from sync.bootstrap import open_store
 from sync.core.errors import SyncError
 from sync.core.plain_text import json_text, plain
 from sync.outbox.relay import CHANNEL, Connection, connect, database_of
 from sync.process.environment import OUTBOX_URL
 from sync.settings import SettingsError, SyncSettings
+from sync.store.redis.connect import open_store
 from sync.store.store import Store
 
 LISTED_MAX = 1000
@@ -165,10 +165,10 @@ def _run(work: Callable[[Connection, Store], Awaitable[None]]) -> None:
     async def connected() -> None:
         url = database_of(environ)
         own = {name: value for name, value in environ.items() if name.startswith("PLANWIRE_")}
-        async with open_store(SyncSettings.from_env(own)) as store:
+        async with open_store(SyncSettings.from_env(own)) as opened:
             try:
                 async with await connect(url) as connection:
-                    await work(connection, store)
+                    await work(connection, opened.store)
             except psycopg.Error as error:
                 raise click.ClickException(f"{OUTBOX_URL}: {' '.join(str(error).split())}") from error
 

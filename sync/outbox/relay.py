@@ -25,7 +25,6 @@ import structlog
 from planwire_client.core import canonical_json, document
 from planwire_client.core.commit import BILLED
 from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
-from sync.bootstrap import open_store
 from sync.core.errors import SyncError
 from sync.process import logs, parent_watch
 from sync.process.environment import OUTBOX_URL
@@ -34,6 +33,7 @@ from sync.process.supervisor import on_stop_signal
 from sync.settings import SettingsError, SyncSettings
 from sync.store.checks.inspection import check_start
 from sync.store.models import Change, StoreError, Verdict
+from sync.store.redis.connect import open_store
 from sync.store.store import Store
 
 try:
@@ -252,10 +252,10 @@ async def serve(settings: SyncSettings, database_url: str) -> None:
     Raises:
         SyncError: the store or its URL cannot be used, or the embedded store does not start.
     """
-    async with open_store(settings) as store:
-        relay = Relay(database_url, store)
+    async with open_store(settings) as connected:
+        relay = Relay(database_url, connected.store)
         on_stop_signal(relay.stop)
-        await check_start(store, dev=settings.dev)
+        await check_start(connected.store, dev=settings.dev)
         _log.info("outbox_started")
         await relay.run()
     _log.info("outbox_stopped")

@@ -21,7 +21,7 @@ GRACE_S = 10.0
 def watch(pid: int) -> None:
     """Send this process SIGTERM as soon as process `pid` has ended, at once if it has already; 0: never."""
     if pid:
-        threading.Thread(target=_leave_after, args=(pid,), name=f"deathwatch-{pid}", daemon=True).start()
+        threading.Thread(target=_leave_after, args=(pid,), name=f"parent-watch-{pid}", daemon=True).start()
 
 
 def wait_for(pid: int, timeout_s: float | None = None) -> bool:

@@ -112,17 +112,17 @@ class Source:
             headers={"User-Agent": "planwire-source/1", "Accept": "application/json", "Accept-Encoding": "identity"},
         )
 
-    async def ask(self, topic: str, patience_s: float, *, background: bool = False) -> Answer | None:
+    async def ask(self, topic: str, max_wait_s: float, *, background: bool = False) -> Answer | None:
         """Return what the backend has of `topic`; None where it answers 404: it has nothing.
 
-        `patience_s`: how long to wait for the rate budget. `background`: leave some of it to others.
+        `max_wait_s`: how long to wait for the rate budget. `background`: leave some of it to others.
 
         Raises:
             SourceError: it cannot be asked, or cannot be understood.
             StoreError: the rate budget is kept in the store, which is unreachable or failing.
         """
         try:
-            await self._rate_limiter.acquire(patience_s, background=background)
+            await self._rate_limiter.acquire(max_wait_s, background=background)
         except ProviderUnavailable as error:
             raise SourceError(error.reason) from error
         url = url_of(self._url, topic)

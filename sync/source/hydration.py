@@ -32,10 +32,10 @@ ABSENT_S = 10.0
 LEASE_S = 60.0
 """Length of a claim; the wait for the rate limit, an answer and a commit fit into it."""
 
-PATIENCE_S = 30.0
+MAX_WAIT_S = 30.0
 """Maximum wait of a claimed topic for the rate limit."""
 
-ASKED_PATIENCE_S = 5.0
+ASKED_MAX_WAIT_S = 5.0
 """The same while a caller waits for the answer."""
 
 CONCURRENCY = 8
@@ -141,14 +141,14 @@ class Hydration:
         if version or await self._store.is_absent(topic):
             return
         # Only if there is nothing still: who published meanwhile knows better.
-        found = await self._ask(topic, Snapshot(topic, 0, b"null", b"", b""), b"", "hydrate", PATIENCE_S)
+        found = await self._ask(topic, Snapshot(topic, 0, b"null", b"", b""), b"", "hydrate", MAX_WAIT_S)
         _log.info("hydrated", topic=topic, outcome=found.outcome, version=found.version)
 
     async def _compare(self, topic: str) -> None:
-        found = await self.reconcile(topic, "wanted", PATIENCE_S, background=True)
+        found = await self.reconcile(topic, "wanted", MAX_WAIT_S, background=True)
         _log.info("compared", topic=topic, outcome=found.outcome, version=found.version)
 
-    async def reconcile(self, topic: str, why: str, patience_s: float, *, background: bool = False) -> Found:
+    async def reconcile(self, topic: str, why: str, max_wait_s: float, *, background: bool = False) -> Found:
         """Return what comparing `topic` with the source led to; what differs is repaired by then. `why`: for the cause.
 
         Raises:
@@ -160,16 +160,16 @@ class Hydration:
             before = await self._store.read(topic)
             # Read last: an order older than the snapshot would let an answer pass for as new as what is stored.
             (order,) = await run_commands(self._store, ("HGET", self._store.keys.snap(topic), "order"))
-            found = await self._ask(topic, before, order or b"", why, patience_s, background=background)
+            found = await self._ask(topic, before, order or b"", why, max_wait_s, background=background)
             if found.outcome != "conflict":
                 break
         return found
 
     async def _ask(
-        self, topic: str, before: Snapshot, order: bytes, why: str, patience_s: float, *, background: bool = False
+        self, topic: str, before: Snapshot, order: bytes, why: str, max_wait_s: float, *, background: bool = False
     ) -> Found:
         """Ask the source, and commit its answer over `before`, which has `order`."""
-        answer = await self._source.ask(topic, patience_s, background=background)
+        answer = await self._source.ask(topic, max_wait_s, background=background)
         if answer is None:
             if before.version:
                 _log.warning("source_has_none", topic=topic, version=before.version)

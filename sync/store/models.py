@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from planwire_client.core.commit import PUBLISHER
-from planwire_client.core.commit import Verdict as Verdict
+from planwire_client.core.commit import PUBLISHER, Verdict as Verdict
 from sync.core import announcement
 from sync.core.errors import SyncError
 

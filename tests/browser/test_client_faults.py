@@ -231,7 +231,7 @@ async def test_where_streams_are_held_back_it_polls(pages: ChromiumPages) -> Non
     await pages.context.route("**/events", hold)
     await pages.publish(1)
     tab = await pages.open("socket=fallback&blocked")
-    # Its patience with the stream is 5 s.
+    # It waits 5 s for the stream.
     await tab.shows(1)
     await pages.publish(2)
     await tab.shows(2)

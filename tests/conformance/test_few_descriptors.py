@@ -21,7 +21,7 @@ from gateway.settings import GatewaySettings
 from sync.store.models import Change
 from sync.store.redis.connect import connect
 from tests.support.attacker import KINDS, Kind, attack, request
-from tests.support.gateway import PATIENCE_S, SECRET, environment
+from tests.support.gateway import MAX_WAIT_S, SECRET, environment
 from tests.support.processes import clean_environ
 from tests.support.servers import free_port, start_valkey
 from tests.support.wait import until
@@ -71,7 +71,7 @@ class Web:
         async def is_counted() -> bool:
             return await self.metric(name) > more_than
 
-        await until(is_counted, PATIENCE_S, every_s=0.2)
+        await until(is_counted, MAX_WAIT_S, every_s=0.2)
 
     def open_files(self) -> int:
         """Return how many descriptors it has open."""
@@ -149,7 +149,7 @@ async def goes_on(web: Web, kind: Kind, sources: Sequence[str], pause_s: float) 
         stack.push_async_callback(store.aclose)
         tabs = [await new_tab(stack, web.port) for _ in range(TABS)]
         attacker = await stack.enter_async_context(attack(web.port, kind, CONNECTIONS, sources, pause_s))
-        await until(lambda: attacker.opened > CONNECTIONS, PATIENCE_S)
+        await until(lambda: attacker.opened > CONNECTIONS, MAX_WAIT_S)
         for number in range(ROUNDS):
             await until(web.is_ready, ANSWER_S)
             tabs.append(await new_tab(stack, web.port))
@@ -208,10 +208,10 @@ async def test_a_process_without_a_free_descriptor_says_so_and_heals(tmp_path: P
             async def are_held() -> bool:
                 return await web.metric("http_connections") >= 40
 
-            await until(are_held, PATIENCE_S)
+            await until(are_held, MAX_WAIT_S)
             resource.prlimit(web.process.pid, resource.RLIMIT_NOFILE, (web.open_files() - 2, 1024))
-            await until(lambda: bool(web.events("descriptors_exhausted")), PATIENCE_S)
-            await until(web.is_ready, PATIENCE_S)
+            await until(lambda: bool(web.events("descriptors_exhausted")), MAX_WAIT_S)
+            await until(web.is_ready, MAX_WAIT_S)
             await web.counts("accept_failures_total", 0)
             client = connect(web.store_url).store
             stack.push_async_callback(client.aclose)

@@ -16,8 +16,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from planwire_client.core import canonical_json, commit, merge_patch
 from planwire_client.core.document import encode

@@ -22,7 +22,7 @@ from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.models import Change
 from sync.store.redis.connect import connect
 from tests.faults.clock import LACKING, library
-from tests.faults.rig import CONNECTIONS_MAX, NOTICE_S, PATIENCE_S, PROBE_S, SILENCE_S, Gateway, Rig
+from tests.faults.rig import CONNECTIONS_MAX, MAX_WAIT_S, NOTICE_S, PROBE_S, SILENCE_S, Gateway, Rig
 from tests.support.attacker import KINDS, attack
 from tests.support.wait import until
 
@@ -61,7 +61,7 @@ async def _asked(ask: Callable[[], Awaitable[Any]]) -> Any:
         except RedisError as error:
             raise AssertionError(repr(error)) from error
 
-    return (await until(answer, timeout_s=PATIENCE_S, every_s=0.05))[0]
+    return (await until(answer, timeout_s=MAX_WAIT_S, every_s=0.05))[0]
 
 
 # The wire between a gateway and the store.
@@ -205,11 +205,11 @@ async def _attacked(rig: Rig, kind: str) -> None:
     """
     gateway = _one(rig)
     async with attack(gateway.port, KINDS[kind], ATTACKING, ATTACKERS) as attacker:
-        await until(lambda: attacker.opened > ATTACKING, timeout_s=PATIENCE_S)
+        await until(lambda: attacker.opened > ATTACKING, timeout_s=MAX_WAIT_S)
         gateway.front.reset()
         await rig.goes_on()
         await rig.is_fresh()
-        await rig.settle(PATIENCE_S)
+        await rig.settle(MAX_WAIT_S)
 
 
 async def attacker_sends_no_end(rig: Rig) -> None:
@@ -263,7 +263,7 @@ async def gateway_drained(rig: Rig) -> None:
     gateway = _one(rig)
     process, life = gateway.process, gateway.process.lives
     process.signal(signal.SIGTERM)
-    await until(lambda: process.status is not None or process.lives > life, timeout_s=PATIENCE_S)
+    await until(lambda: process.status is not None or process.lives > life, timeout_s=MAX_WAIT_S)
     process.start()
     await gateway.ready()
 
@@ -361,8 +361,8 @@ async def output_buffers_overflow(rig: Rig) -> None:
         await redis.publish(keys.control_channel, b"x" * FLOOD_BYTES)
         return not had <= await feeds()
 
-    had: set[str] = await until(lambda: _asked(feeds), timeout_s=PATIENCE_S)
-    await until(lambda: _asked(overflow), timeout_s=PATIENCE_S, every_s=BLIP_S)
+    had: set[str] = await until(lambda: _asked(feeds), timeout_s=MAX_WAIT_S)
+    await until(lambda: _asked(overflow), timeout_s=MAX_WAIT_S, every_s=BLIP_S)
     await asyncio.sleep(1)
     await _asked(lambda: redis.config_set(limit, before))
 
@@ -432,7 +432,7 @@ async def _set_clock(rig: Rig, *offsets_s: int) -> None:
         await rig.clock.jump(rig.store, offset_s)
         await rig.goes_on()
         await rig.is_fresh()
-        await rig.settle(PATIENCE_S)  # judged while the clock is wrong: later changes would cover up what was lost
+        await rig.settle(MAX_WAIT_S)  # judged while the clock is wrong: later changes would cover up what was lost
 
 
 async def store_clock_back(rig: Rig) -> None:

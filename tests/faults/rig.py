@@ -59,7 +59,7 @@ ANSWER_S = 1.5
 PACE_S = 0.04
 """Between two changes of one topic."""
 
-PATIENCE_S = 40.0
+MAX_WAIT_S = 40.0
 """How long a fault waits for what has to come, on a machine as busy as it may be; no bound that is judged."""
 
 UNWRITTEN_S = 2.0
@@ -150,7 +150,7 @@ class Gateway:
     def __init__(self, name: str, process: Process, port: int, front: Proxy, back: Proxy) -> None:
         self.name, self.process, self.port, self.front, self.back = name, process, port, front, back
 
-    async def ready(self, timeout_s: float = PATIENCE_S) -> None:
+    async def ready(self, timeout_s: float = MAX_WAIT_S) -> None:
         """Return once it is proved to hear its bus."""
 
         async def is_ready() -> bool:
@@ -374,7 +374,7 @@ class Rig:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def still(self, timeout_s: float = PATIENCE_S) -> None:
+    async def still(self, timeout_s: float = MAX_WAIT_S) -> None:
         """Return once nothing is being published any more."""
         self.publishing.clear()
         async with asyncio.timeout(timeout_s):
@@ -383,7 +383,7 @@ class Rig:
                     self.check_alive()
                     await asyncio.sleep(0.01)
 
-    async def goes_on(self, timeout_s: float = PATIENCE_S) -> None:
+    async def goes_on(self, timeout_s: float = MAX_WAIT_S) -> None:
         """Return once a change of every topic that is asked for from now on was answered."""
         asked_from = time.monotonic()
 
@@ -399,7 +399,7 @@ class Rig:
 
         await until(is_answered, timeout_s=timeout_s)
 
-    async def is_fresh(self, timeout_s: float = PATIENCE_S) -> None:
+    async def is_fresh(self, timeout_s: float = MAX_WAIT_S) -> None:
         """Return once every tab has been told `fresh`, of what was verified from now on."""
         since = time.monotonic()
 
@@ -416,7 +416,7 @@ class Rig:
                 return
             yield fact
 
-    async def answer(self, timeout_s: float = PATIENCE_S) -> None:
+    async def answer(self, timeout_s: float = MAX_WAIT_S) -> None:
         """Return right after the next answer to a publisher."""
         self._answered.clear()
         async with asyncio.timeout(timeout_s):
@@ -439,7 +439,7 @@ class Rig:
         for process in (*(gateway.process for gateway in self.gateways), self.worker):
             process.kill()
         before = {source: source.attempts for source in self.sources}
-        await until(lambda: all(source.attempts > count for source, count in before.items()), PATIENCE_S)
+        await until(lambda: all(source.attempts > count for source, count in before.items()), MAX_WAIT_S)
         self._note_lost(unwritten_since, held=False)
 
     def _note_lost(self, unwritten_since: float, held: bool = True) -> None:
@@ -470,7 +470,7 @@ class Rig:
             await self.replicates()
             yield server
 
-    async def hand_over(self, old: Server, new: Server, timeout_s: float = PATIENCE_S) -> None:
+    async def hand_over(self, old: Server, new: Server, timeout_s: float = MAX_WAIT_S) -> None:
         """Make `new` the primary and `old` its replica, in step; new connections lead there, and old ones stay."""
         before: Any = Redis(port=old.port)
         after: Any = Redis(port=new.port)
@@ -487,7 +487,7 @@ class Rig:
         for wire in (self.worker_wire, *(gateway.back for gateway in self.gateways)):
             wire.target = ("127.0.0.1", new.port)
 
-    async def replicates(self, timeout_s: float = PATIENCE_S) -> None:
+    async def replicates(self, timeout_s: float = MAX_WAIT_S) -> None:
         """Return once the replica is in step."""
 
         async def is_online() -> bool:
@@ -508,7 +508,7 @@ class Rig:
         newest, now = await self.newest(), time.monotonic()
         self.note(Healed(now, now, frozenset(), newest))
 
-    async def known(self, timeout_s: float = PATIENCE_S) -> None:
+    async def known(self, timeout_s: float = MAX_WAIT_S) -> None:
         """Return once every tab, and so some gateway, holds the newest: what nobody holds, nobody can put back."""
         newest = await self.newest()
         await until(

@@ -153,7 +153,6 @@ class TestToken:
         (["simulate", "upgrade", "--scenario", "duplicate"], "--scenario"),
         (["simulate", "--scenario", "none.toml"], "the bundled scenarios are: "),
         (["simulate", "--scenario", "duplicate"], "PLANWIRE_PADDLE_SECRETS=live:"),
-        (["settings", "--json", "--markdown"], "--json"),
         (["parked", "--limit", "0"], "--limit"),
         (["simulate", "upgrade", "--tenant", "acme"], "PLANWIRE_SIMULATOR_URL"),
         (["simulate", "upgrade", "--tenant", "acme", "--url", "http://x", "--set", "nonsense"], "NAME=VALUE"),

@@ -16,8 +16,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from sync.store.embedded import child_guard
-from sync.store.embedded import server as embedded
+from sync.store.embedded import child_guard, server as embedded
 from sync.store.embedded.data_dir import DataDir, EmbeddedError
 from tests.support import wait
 from tests.support.processes import Running, alive_with, clean_environ, python, running, servers_of
@@ -192,12 +191,12 @@ async def test_an_owner_whose_store_does_not_answer_is_a_clear_error(
             os.kill(server, signal.SIGCONT)
 
 
-async def test_patience_leaves_the_start_to_another(data_dir: Path) -> None:
+async def test_waiting_leaves_the_start_to_another(data_dir: Path) -> None:
     async with asyncio.TaskGroup() as group:
         attached = asyncio.Event()
 
         async def patient() -> None:
-            async with embedded.serve(data_dir, patience_s=30):
+            async with embedded.serve(data_dir, max_wait_s=30):
                 attached.set()
 
         group.create_task(patient())
@@ -208,9 +207,9 @@ async def test_patience_leaves_the_start_to_another(data_dir: Path) -> None:
                 await attached.wait()
 
 
-async def test_patience_ends(data_dir: Path) -> None:
+async def test_the_wait_ends(data_dir: Path) -> None:
     began = time.monotonic()
-    async with embedded.serve(data_dir, patience_s=0.2) as url:
+    async with embedded.serve(data_dir, max_wait_s=0.2) as url:
         assert time.monotonic() - began >= 0.2
         assert await ping(url)
 

@@ -14,15 +14,13 @@ import redis.asyncio
 
 from tests.support.cluster import start_cluster
 from tests.support.gateway import Running, environment, open_client, run_gateway
-from tests.support.processes import Running as Program
-from tests.support.processes import clean_environ, python
-from tests.support.processes import running as running_program
+from tests.support.processes import Running as Program, clean_environ, python, running as running_program
 from tests.support.proxy import run_proxy
 from tests.support.servers import Server, redis_binary, start_redis, start_valkey
 from tests.support.wait import until
 
 QUICK = {"PROBE_S": "0.2", "SWEEP_S": "1", "HEARTBEAT_S": "0.3"}
-PATIENCE_S = 20.0
+MAX_WAIT_S = 20.0
 LIMIT = str(1 << 30)
 PROGRAMS = ["gateway.server", "sync.worker", "sync.outbox"]
 STARTED = {"gateway.server": "fresh", "sync.worker": "worker_started", "sync.outbox": "outbox_started"}
@@ -57,7 +55,7 @@ def environ_of(url: str, tmp_path: Path, **settings: str) -> dict[str, str]:
 @pytest.mark.parametrize("module", PROGRAMS)
 async def test_nothing_starts_on_a_store_that_evicts_any_key(evicting: Server, module: str, tmp_path: Path) -> None:
     with running_program(python("-m", module), environ_of(evicting.url, tmp_path)) as program:
-        await until(lambda: program.has_ended, timeout_s=PATIENCE_S)
+        await until(lambda: program.has_ended, timeout_s=MAX_WAIT_S)
     assert program.status() == 2
     (line,) = program.lines
     assert "maxmemory-policy is allkeys-lru" in line
@@ -67,7 +65,7 @@ async def test_nothing_starts_on_a_store_that_evicts_any_key(evicting: Server, m
 @pytest.mark.parametrize("module", PROGRAMS)
 async def test_a_url_that_cannot_be_used_is_one_line_as_well(module: str, tmp_path: Path) -> None:
     with running_program(python("-m", module), environ_of("http://127.0.0.1:1", tmp_path)) as program:
-        await until(lambda: program.has_ended, timeout_s=PATIENCE_S)
+        await until(lambda: program.has_ended, timeout_s=MAX_WAIT_S)
     assert program.status() == 2
     (line,) = program.lines
     assert "PLANWIRE_REDIS_URL: the scheme 'http' is not known" in line
@@ -77,7 +75,7 @@ async def test_a_url_that_cannot_be_used_is_one_line_as_well(module: str, tmp_pa
 async def test_a_limit_that_is_yet_to_be_set_changes_nothing(module: str, tmp_path: Path) -> None:
     with start_redis(tcp=True, args=["--maxmemory-policy", "allkeys-random"]) as server:
         with running_program(python("-m", module), environ_of(server.url, tmp_path)) as program:
-            await until(lambda: program.has_ended, timeout_s=PATIENCE_S)
+            await until(lambda: program.has_ended, timeout_s=MAX_WAIT_S)
         assert program.status() == 2
         assert "it has no maxmemory yet" in program.text
 
@@ -86,10 +84,10 @@ async def test_a_limit_that_is_yet_to_be_set_changes_nothing(module: str, tmp_pa
 async def test_in_development_it_is_a_warning(evicting: Server, module: str, tmp_path: Path) -> None:
     environ = environ_of(evicting.url, tmp_path, DEV="1")
     with running_program(python("-m", module), environ) as program:
-        await until(lambda: f'"{STARTED[module]}"' in program.text or program.has_ended, timeout_s=PATIENCE_S)
+        await until(lambda: f'"{STARTED[module]}"' in program.text or program.has_ended, timeout_s=MAX_WAIT_S)
         assert program.status() is None, program.text
         if module != "sync.outbox":  # which looks once, when it starts
-            await until(lambda: said(program, "store_evicts"), timeout_s=PATIENCE_S)
+            await until(lambda: said(program, "store_evicts"), timeout_s=MAX_WAIT_S)
             assert said(program, "store_evicts")[0]["level"] == "warning"
 
 
@@ -105,10 +103,10 @@ async def test_a_store_that_does_not_tell_is_no_reason_not_to_start(module: str,
     with start_redis(tcp=True, args=[*rules, "--maxmemory-policy", "volatile-lru"]) as server:
         environ = environ_of(server.url.replace("://", "://app:s3cret@"), tmp_path)
         with running_program(python("-m", module), environ) as program:
-            await until(lambda: f'"{STARTED[module]}"' in program.text or program.has_ended, timeout_s=PATIENCE_S)
+            await until(lambda: f'"{STARTED[module]}"' in program.text or program.has_ended, timeout_s=MAX_WAIT_S)
             assert program.status() is None, program.text
             if module != "sync.outbox":
-                await until(lambda: said(program, "store_policy_unknown"), timeout_s=PATIENCE_S)
+                await until(lambda: said(program, "store_policy_unknown"), timeout_s=MAX_WAIT_S)
 
 
 @pytest.mark.parametrize("module", ["gateway.server", "sync.worker"])
@@ -121,10 +119,10 @@ async def test_a_store_that_is_away_is_waited_for_and_looked_at_when_it_comes(
         environ = environ_of(f"redis://127.0.0.1:{wire.port}", tmp_path)
         with running_program(python("-m", module), environ) as program:
             begun = '"worker_started"' if module == "sync.worker" else '"probe_failed"'
-            await until(lambda: begun in program.text or program.has_ended, timeout_s=PATIENCE_S)
+            await until(lambda: begun in program.text or program.has_ended, timeout_s=MAX_WAIT_S)
             assert program.status() is None, program.text
             wire.thaw()
-            await until(lambda: said(program, "store_evicts"), timeout_s=2 * PATIENCE_S)
+            await until(lambda: said(program, "store_evicts"), timeout_s=2 * MAX_WAIT_S)
             assert said(program, "store_evicts")[0]["level"] == "error"
             assert program.status() is None
 
@@ -156,23 +154,23 @@ async def test_a_policy_that_is_changed_later_fails_readiness_and_back_again_hea
     async def is_answered(status: int) -> bool:
         return (await get(running, "/readyz")).status_code == status
 
-    await until(lambda: is_answered(200), timeout_s=PATIENCE_S)
+    await until(lambda: is_answered(200), timeout_s=MAX_WAIT_S)
 
     async def shows(values: dict[str, str]) -> bool:
         return await shown(running) == values
 
-    await until(lambda: shows({"noeviction": "0.0"}), timeout_s=PATIENCE_S)
+    await until(lambda: shows({"noeviction": "0.0"}), timeout_s=MAX_WAIT_S)
     async with open_client(running, "tenant:acme") as client:
         await client.until("snapshot")
         await configure(server, maxmemory_policy="allkeys-lfu")
-        await until(lambda: is_answered(503), timeout_s=PATIENCE_S)
+        await until(lambda: is_answered(503), timeout_s=MAX_WAIT_S)
         told = (await get(running, "/readyz")).json()
         assert told["checks"] == {**told["checks"], "eviction": False, "bus": True, "store": True}
         assert "maxmemory-policy is allkeys-lfu" in told["detail"]
-        await until(lambda: shows({"allkeys-lfu": "1.0"}), timeout_s=PATIENCE_S)
+        await until(lambda: shows({"allkeys-lfu": "1.0"}), timeout_s=MAX_WAIT_S)
         assert (await client.until("heartbeat"))["fresh"], "what tabs show is current all the same"
     await configure(server, maxmemory_policy="noeviction")
-    await until(lambda: is_answered(200), timeout_s=PATIENCE_S)
+    await until(lambda: is_answered(200), timeout_s=MAX_WAIT_S)
 
 
 async def test_evicting_keys_with_an_expiry_is_shown_and_logged_and_nothing_more(
@@ -184,7 +182,7 @@ async def test_evicting_keys_with_an_expiry_is_shown_and_logged_and_nothing_more
     async def is_shown() -> bool:
         return await shown(running) == {"volatile-ttl": "1.0"}
 
-    await until(is_shown, timeout_s=PATIENCE_S)
+    await until(is_shown, timeout_s=MAX_WAIT_S)
     assert (await get(running, "/readyz")).status_code == 200
     output = capsys.readouterr().out
     assert "store_may_evict" in output
@@ -202,5 +200,5 @@ async def test_every_primary_of_a_cluster_is_asked() -> None:
             async def is_shown() -> bool:
                 return await shown(running) == {"noeviction": "0.0", "allkeys-lru": "1.0"}
 
-            await until(is_shown, timeout_s=PATIENCE_S)
+            await until(is_shown, timeout_s=MAX_WAIT_S)
             assert "allkeys-lru" in (await get(running, "/readyz")).json()["detail"]

@@ -24,7 +24,7 @@ from tests.support.gateway import SECRET, Running, environment, run_gateway
 from tests.support.postgres import Postgres, start_postgres
 
 COOKIE = {"Cookie": "tenant=acme"}
-PATIENCE_S = 20.0
+MAX_WAIT_S = 20.0
 """How long an upgrade waits for its push where the push is sure to come, on a busy machine."""
 
 
@@ -66,7 +66,7 @@ async def reads_with(gateway: Running, token: str) -> None:
 async def test_the_fastapi_application(
     gateway: Running, store: Store, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fastapi_app, "PUSH_PATIENCE_S", PATIENCE_S)
+    monkeypatch.setattr(fastapi_app, "PUSH_MAX_WAIT_S", MAX_WAIT_S)
     url = database.replace("postgresql://", "postgresql+psycopg://")
     app = create_app(Settings(url, gateway.url, SECRET))
     transport = httpx2.ASGITransport(app=app)
@@ -101,7 +101,7 @@ async def test_the_fastapi_application(
             relay.stop()
             await relaying
         # The relay is gone: committed all the same, and said to be on its way.
-        monkeypatch.setattr(fastapi_app, "PUSH_PATIENCE_S", 0.5)
+        monkeypatch.setattr(fastapi_app, "PUSH_MAX_WAIT_S", 0.5)
         late = await client.post("/upgrade", headers={"Cookie": "tenant=late"})
         assert (late.status_code, "Planwire-Version" in late.headers) == (202, False)
         # Behind what the browser has seen: better no answer than an old one.
@@ -147,7 +147,7 @@ def _use_django(monkeypatch: pytest.MonkeyPatch) -> str:
 
     django.setup()
     project = importlib.import_module("examples.django_app.planwire")
-    monkeypatch.setattr("examples.django_app.views.PUSH_PATIENCE_S", PATIENCE_S)
+    monkeypatch.setattr("examples.django_app.views.PUSH_MAX_WAIT_S", MAX_WAIT_S)
     try:
         client = Client(headers={"cookie": "tenant=acme"})
         assert client.get("/export").status_code == 402

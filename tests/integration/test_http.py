@@ -22,8 +22,7 @@ from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.models import Change
 from sync.store.store import Store
 from tests.support.gateway import PUBLISH_KEY, Running, environment, forged, run_gateway, token
-from tests.support.processes import clean_environ
-from tests.support.processes import running as running_process
+from tests.support.processes import clean_environ, running as running_process
 from tests.support.servers import Server, free_port, start_valkey
 from tests.support.wait import until
 

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import httpx2
 import pytest
 
-from tests.support.gateway import PATIENCE_S, Running, environment, run_gateway, token
+from tests.support.gateway import MAX_WAIT_S, Running, environment, run_gateway, token
 from tests.support.wait import until
 
 TOPIC = "tenant:acme"
@@ -21,7 +21,7 @@ def counted(running: Running, route: str) -> dict[int, int]:
 
 def reader(running: Running) -> httpx2.AsyncClient:
     headers = {"Authorization": f"Bearer {token()}"}
-    return httpx2.AsyncClient(base_url=running.url, headers=headers, timeout=PATIENCE_S, trust_env=False)
+    return httpx2.AsyncClient(base_url=running.url, headers=headers, timeout=MAX_WAIT_S, trust_env=False)
 
 
 async def test_a_stream_is_counted_as_it_is_answered(store_url: str) -> None:

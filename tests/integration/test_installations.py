@@ -21,7 +21,7 @@ from sync.core.announcement import Announcement
 from sync.settings import SyncSettings
 from sync.store.keys import DEFAULT_KEYS, Keys
 from sync.store.models import Change
-from sync.store.redis.connect import connect
+from sync.store.redis.connect import connect, open_store
 from sync.store.store import Store
 from sync.worker import Worker
 from tests.support.announcements import payload_of
@@ -76,8 +76,8 @@ async def test_direct_publishers_and_the_relay_reach_their_own_installation_alon
         await asyncio.to_thread(blocking, url, prefix)
         assert await shown(two_tab) == {"by": "a thread"}
         relay = SyncSettings.from_env({"PLANWIRE_REDIS_URL": url, "PLANWIRE_PREFIX": prefix})
-        async with bootstrap.open_store(relay) as store:
-            await store.commit_many([Change(TOPIC, b'{"by":"the relay"}')])
+        async with open_store(relay) as connected:
+            await connected.store.commit_many([Change(TOPIC, b'{"by":"the relay"}')])
         assert await shown(two_tab) == {"by": "the relay"}
         await publish(one, {"of": "one"})
         assert await shown(one_tab) == {"of": "one"}

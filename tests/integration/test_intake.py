@@ -566,7 +566,7 @@ class TestStripe:
         class Source:
             away = True
 
-            async def fetch(self, subscription_id: str, patience_s: float, *, background: bool = False) -> Event:
+            async def fetch(self, subscription_id: str, max_wait_s: float, *, background: bool = False) -> Event:
                 if self.away:
                     raise ProviderUnavailable("away")
                 return stripe.fetched(stripe_bodies.body(id=subscription_id), "live", time.time_ns())

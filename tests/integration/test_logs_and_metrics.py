@@ -21,8 +21,7 @@ from websockets.typing import Subprotocol
 
 from gateway.metrics import PREFIX
 from tests.support.gateway import PUBLISH_KEY, Client, environment, token
-from tests.support.processes import Running, clean_environ
-from tests.support.processes import running as running_process
+from tests.support.processes import Running, clean_environ, running as running_process
 from tests.support.servers import free_port
 from tests.support.wait import until
 

@@ -33,7 +33,7 @@ from sync.store.store import Store
 from tests.support.gateway import PUBLISH_KEY, Running, environment, open_client, run_gateway
 from tests.support.servers import Server
 
-FAST = Retries(attempts=3, patience_s=5, backoff_min_s=0.01, backoff_max_s=0.05)
+FAST = Retries(attempts=3, total_timeout_s=5, backoff_min_s=0.01, backoff_max_s=0.05)
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ async def test_the_rate_of_a_key_is_waited_for(store_url: str) -> None:
     async with (
         run_gateway(environment(store_url, PUBLISH_KEYS=f"slow:{digest}:2")) as running,
         AsyncPublisher(running.url, PUBLISH_KEY) as publisher,
-        AsyncPublisher(running.url, PUBLISH_KEY, retries=Retries(patience_s=0.5)) as hasty,
+        AsyncPublisher(running.url, PUBLISH_KEY, retries=Retries(total_timeout_s=0.5)) as hasty,
     ):
         started = asyncio.get_running_loop().time()
         verdicts = [(await publisher.publish("tenant:a", {"n": n})).verdict for n in range(4)]

@@ -15,7 +15,7 @@ from sync.http.problem import Problem
 from sync.store.models import Change
 from sync.store.store import Store
 from tests.support.attacker import request
-from tests.support.gateway import PATIENCE_S, SECRET, Running, environment, run_gateway, token
+from tests.support.gateway import MAX_WAIT_S, SECRET, Running, environment, run_gateway, token
 from tests.support.wait import until
 from tests.support.wire import dial
 from tools.docs import openapi
@@ -26,7 +26,7 @@ BURST = 10
 
 def reader(running: Running, sub: str = "tester", **headers: str) -> httpx2.AsyncClient:
     headers = {"Authorization": f"Bearer {token(sub=sub)}", **headers}
-    return httpx2.AsyncClient(base_url=running.url, headers=headers, timeout=PATIENCE_S, trust_env=False)
+    return httpx2.AsyncClient(base_url=running.url, headers=headers, timeout=MAX_WAIT_S, trust_env=False)
 
 
 # Rates.
@@ -48,7 +48,7 @@ async def test_a_subject_reads_so_often_and_then_has_to_wait(store_url: str, pat
         async def is_served_again() -> bool:
             return (await client.get(path)).status_code != 429
 
-        await until(is_served_again, PATIENCE_S, every_s=0.1)
+        await until(is_served_again, MAX_WAIT_S, every_s=0.1)
 
 
 @pytest.mark.parametrize("path", ["/v1/openapi.json", "/v1/asyncapi.json", "/client/planwire.js", "/console/"])

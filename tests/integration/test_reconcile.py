@@ -105,8 +105,8 @@ class Held:
         self.answered = asyncio.Event()
         self.let_go = asyncio.Event()
 
-    async def fetch(self, subscription_id: str, patience_s: float, *, background: bool = False) -> Event:
-        event = await self.api.fetch(subscription_id, patience_s, background=background)
+    async def fetch(self, subscription_id: str, max_wait_s: float, *, background: bool = False) -> Event:
+        event = await self.api.fetch(subscription_id, max_wait_s, background=background)
         self.answered.set()
         await self.let_go.wait()
         return event

@@ -20,7 +20,7 @@ from planwire_client.replica.subscriptions import Subscriptions
 from planwire_client.replica.tokens import CALLS_MAX, TOKEN_CHARS_MAX, TokenKeeper
 from sync.store.models import Change
 from sync.store.store import Store
-from tests.support.gateway import PATIENCE_S, Running, environment, run_gateway, token
+from tests.support.gateway import MAX_WAIT_S, Running, environment, run_gateway, token
 from tests.support.scripted import Fake, scripted
 from tests.support.wait import until
 
@@ -60,7 +60,7 @@ def reporting(said: Said) -> Callable[[Status, str], None]:
 
 
 async def is_current(replica: Replica, topic: str = "tenant:a") -> Snapshot:
-    return await replica.wait_for(topic, timeout_s=PATIENCE_S)
+    return await replica.wait_for(topic, timeout_s=MAX_WAIT_S)
 
 
 # What a token function may return and raise.
@@ -131,7 +131,7 @@ async def test_whatever_a_token_function_does_it_is_asked_again_and_told_of(
     await store.commit(Change("tenant:a", PRO))
     async with Replica(gateway.url, kind([outcome, outcome]), ["tenant:a"], on_status=reporting(said)) as replica:
         assert (await is_current(replica)).has("sso")
-        await until(lambda: said and said[-1] == (Status.FRESH, ""), timeout_s=PATIENCE_S)
+        await until(lambda: said and said[-1] == (Status.FRESH, ""), timeout_s=MAX_WAIT_S)
     status, cause = said[0]
     assert status is Status.CONNECTING
     assert cause.startswith("no token: the token function ")
@@ -164,7 +164,7 @@ class Blocking:
             self.calls += 1
             self.running += 1
             self.most = max(self.most, self.running)
-        was_released = self.released.wait(PATIENCE_S)
+        was_released = self.released.wait(MAX_WAIT_S)
         with self._lock:
             self.running -= 1
         assert was_released, "it blocks whoever would release it"
@@ -174,7 +174,7 @@ class Blocking:
 async def test_a_function_that_blocks_stops_nobody_else(gateway: Running) -> None:
     fetch = Blocking()
     async with Replica(gateway.url, fetch, ["tenant:a"]) as replica:
-        await until(lambda: fetch.running == 1, timeout_s=PATIENCE_S)
+        await until(lambda: fetch.running == 1, timeout_s=MAX_WAIT_S)
         fetch.released.set()
         await is_current(replica)
         assert threading.get_ident() not in fetch.threads
@@ -183,8 +183,8 @@ async def test_a_function_that_blocks_stops_nobody_else(gateway: Running) -> Non
 async def test_so_many_calls_run_at_once_and_no_more(gateway: Running) -> None:
     fetch = Blocking()
     names = [f"tenant:t{n}" for n in range(3 * CALLS_MAX)]
-    async with Replica(gateway.url, fetch, names, topics_per_socket=1, token_timeout_s=PATIENCE_S) as replica:
-        await until(lambda: fetch.running == CALLS_MAX, timeout_s=PATIENCE_S)
+    async with Replica(gateway.url, fetch, names, topics_per_socket=1, token_timeout_s=MAX_WAIT_S) as replica:
+        await until(lambda: fetch.running == CALLS_MAX, timeout_s=MAX_WAIT_S)
         fetch.released.set()
         await asyncio.gather(*(is_current(replica, name) for name in names))
     assert (fetch.most, fetch.running) == (CALLS_MAX, 0)
@@ -195,7 +195,7 @@ async def test_calls_that_hang_are_given_up_and_never_pile_up(gateway: Running) 
     said: Said = []
     async with Replica(gateway.url, fetch, ["tenant:a"], on_status=reporting(said), token_timeout_s=0.02) as replica:
         await until(
-            lambda: any(f"has not returned from {CALLS_MAX} calls" in cause for _, cause in said), timeout_s=PATIENCE_S
+            lambda: any(f"has not returned from {CALLS_MAX} calls" in cause for _, cause in said), timeout_s=MAX_WAIT_S
         )
         assert "did not return within 0.02 s" in said[0][1]
         assert (fetch.most, fetch.calls) == (CALLS_MAX, CALLS_MAX)
@@ -222,11 +222,11 @@ async def test_an_async_function_that_will_not_be_cancelled_is_given_up_as_well(
     said: Said = []
     async with Replica(gateway.url, fetch, ["tenant:a"], on_status=reporting(said), token_timeout_s=0.02) as replica:
         await until(
-            lambda: any(f"has not returned from {CALLS_MAX} calls" in cause for _, cause in said), timeout_s=PATIENCE_S
+            lambda: any(f"has not returned from {CALLS_MAX} calls" in cause for _, cause in said), timeout_s=MAX_WAIT_S
         )
         released.set()
         await is_current(replica)
-    await until(lambda: running == 0, timeout_s=PATIENCE_S)
+    await until(lambda: running == 0, timeout_s=MAX_WAIT_S)
     assert most == CALLS_MAX
 
 
@@ -238,10 +238,10 @@ async def test_closing_does_not_wait_for_a_function_that_hangs(gateway: Running)
             assert fetch.released.wait(0) is False
 
     async with Replica(gateway.url, fetch, ["tenant:a"]):
-        await until(lambda: fetch.running == 1, timeout_s=PATIENCE_S)
+        await until(lambda: fetch.running == 1, timeout_s=MAX_WAIT_S)
     await asyncio.to_thread(open_and_close)
     fetch.released.set()
-    await until(lambda: fetch.running == 0, timeout_s=PATIENCE_S)
+    await until(lambda: fetch.running == 0, timeout_s=MAX_WAIT_S)
 
 
 # The token of a connection that is up.
@@ -277,12 +277,12 @@ async def test_without_a_new_token_the_old_one_goes_on_and_frames_do_not_wait_fo
     async with Replica(gateway.url, fetch, ["tenant:a"], on_status=reporting(said), token_timeout_s=0.1) as replica:
         await is_current(replica)
         fetch.later = trouble
-        await until(lambda: told in replica.cause, timeout_s=PATIENCE_S)
+        await until(lambda: told in replica.cause, timeout_s=MAX_WAIT_S)
         for n in range(5):
             assert (await is_current(replica, f"tenant:t{n}")).version == 0
         assert replica.status is Status.FRESH
         fetch.later = None
-        await until(lambda: replica.cause == "" and (Status.FRESH, "") in said[1:], timeout_s=PATIENCE_S)
+        await until(lambda: replica.cause == "" and (Status.FRESH, "") in said[1:], timeout_s=MAX_WAIT_S)
         assert gateway.node.metrics.sockets == 1
 
 
@@ -308,16 +308,16 @@ async def test_a_topic_refused_while_a_token_is_under_way_gets_a_newer_one(gatew
         answers.append(asyncio.get_running_loop().create_future())
         return await answers[-1]
 
-    async with Replica(gateway.url, fetch, ["tenant:a"], token_timeout_s=PATIENCE_S) as replica:
+    async with Replica(gateway.url, fetch, ["tenant:a"], token_timeout_s=MAX_WAIT_S) as replica:
         await is_current(replica)
         fetch.later = later
         replica.watch("tenant:b")
-        await until(lambda: len(answers) == 1, timeout_s=PATIENCE_S)
+        await until(lambda: len(answers) == 1, timeout_s=MAX_WAIT_S)
         replica.watch("tenant:c")
         held = replica._states["tenant:c"]
-        await until(lambda: "tenant:c" in replica._connections[0]._keeper._refused, timeout_s=PATIENCE_S)
+        await until(lambda: "tenant:c" in replica._connections[0]._keeper._refused, timeout_s=MAX_WAIT_S)
         answers[0].set_result(token("tenant:a", "tenant:b"))
-        await until(lambda: len(answers) == 2, timeout_s=PATIENCE_S)
+        await until(lambda: len(answers) == 2, timeout_s=MAX_WAIT_S)
         assert not held.refused
         answers[1].set_result(token("tenant:a", "tenant:b", "tenant:c"))
         assert (await is_current(replica, "tenant:c")).has("sso")
@@ -363,7 +363,7 @@ async def test_an_error_that_nobody_foresaw_costs_a_connection_and_is_told_of(
     said: Said = []
     await store.commit(Change("tenant:a", PRO))
     async with Replica(gateway.url, token, ["tenant:a"], on_status=reporting(said)) as replica:
-        await until(lambda: not left, timeout_s=PATIENCE_S)
+        await until(lambda: not left, timeout_s=MAX_WAIT_S)
         assert (await is_current(replica)).has("sso")
         replica.watch("tenant:b")
         await is_current(replica, "tenant:b")
@@ -385,7 +385,7 @@ async def test_frames_nested_beyond_any_stack_cost_a_connection() -> None:
 
     said: Said = []
     async with scripted(script) as (url, hellos), Replica(url, "t", ["tenant:a"], on_status=reporting(said)) as replica:
-        assert (await replica.wait_for("tenant:a", 11, timeout_s=PATIENCE_S)).state == {"n": 11}
+        assert (await replica.wait_for("tenant:a", 11, timeout_s=MAX_WAIT_S)).state == {"n": 11}
         assert len(hellos) == 2
     assert any("RecursionError" in cause for _, cause in said)
 
@@ -405,7 +405,7 @@ async def test_pauses_grow_while_it_fails(monkeypatch: pytest.MonkeyPatch, nowhe
         return ""
 
     async with Replica(nowhere, fetch, ["tenant:a"], token_timeout_s=0.005):
-        await until(lambda: len(most) >= 9, timeout_s=PATIENCE_S)
+        await until(lambda: len(most) >= 9, timeout_s=MAX_WAIT_S)
     assert most[:9] == [min(1.0, 0.01 * 2**n) for n in range(1, 10)]
 
 
@@ -418,7 +418,7 @@ async def test_what_status_callbacks_do_is_their_own_affair(gateway: Running) ->
 
     async with Replica(gateway.url, plain([RuntimeError("x")]), ["tenant:a"], on_status=on_status) as replica:
         await is_current(replica)
-        await until(lambda: said[-1:] == [Status.FRESH], timeout_s=PATIENCE_S)
+        await until(lambda: said[-1:] == [Status.FRESH], timeout_s=MAX_WAIT_S)
         assert replica.cause == ""
     assert said[-1] is Status.CLOSED
 
@@ -448,7 +448,7 @@ def waiting(replica: ThreadReplica) -> int:
 
 
 async def all_end(threads: list[threading.Thread]) -> None:
-    await until(lambda: not any(thread.is_alive() for thread in threads), timeout_s=PATIENCE_S)
+    await until(lambda: not any(thread.is_alive() for thread in threads), timeout_s=MAX_WAIT_S)
 
 
 async def test_closing_tells_every_thread_that_waits(nowhere: str) -> None:
@@ -456,7 +456,7 @@ async def test_closing_tells_every_thread_that_waits(nowhere: str) -> None:
     works = [functools.partial(replica.wait_for, f"tenant:t{n % 3}", timeout_s=3600) for n in range(8)]
     ensure = functools.partial(replica.ensure, "tenant:a", "sso", timeout_s=3600)
     threads, raised = started(*works, ensure)
-    await until(lambda: waiting(replica) == len(threads), timeout_s=PATIENCE_S)
+    await until(lambda: waiting(replica) == len(threads), timeout_s=MAX_WAIT_S)
     await asyncio.to_thread(replica.close)
     await all_end(threads)
     assert sorted(type(error).__name__ for error in raised) == ["NotCurrent"] + ["ReplicaClosed"] * 8
@@ -515,7 +515,7 @@ async def test_a_thread_that_ends_by_itself_leaves_nobody_waiting(gateway: Runni
     replica = ThreadReplica(gateway.url, token, on_change=on_change)
     wait = functools.partial(replica.wait_for, "tenant:never", 2**53, timeout_s=3600)
     threads, raised = started(wait, wait)
-    await until(lambda: waiting(replica) == 2, timeout_s=PATIENCE_S)
+    await until(lambda: waiting(replica) == 2, timeout_s=MAX_WAIT_S)
     threads += started(functools.partial(replica.watch, "tenant:a"))[0]
     await all_end(threads)
     assert [type(error) for error in raised] == [ReplicaClosed] * 2
@@ -535,13 +535,13 @@ async def test_a_callback_that_blocks_the_thread_does_not_keep_others_waiting(
     def on_change(new: Snapshot, before: Snapshot | None) -> None:
         if new.topic == "tenant:a":
             is_blocking.set()
-            released.wait(PATIENCE_S)
+            released.wait(MAX_WAIT_S)
 
     replica = ThreadReplica(gateway.url, token, on_change=on_change)
     threads, raised = started(functools.partial(replica.wait_for, "tenant:never", 2**53, timeout_s=3600))
-    await until(lambda: waiting(replica) == 1, timeout_s=PATIENCE_S)
+    await until(lambda: waiting(replica) == 1, timeout_s=MAX_WAIT_S)
     await asyncio.to_thread(replica.watch, "tenant:a")
-    await until(is_blocking.is_set, timeout_s=PATIENCE_S)
+    await until(is_blocking.is_set, timeout_s=MAX_WAIT_S)
     thread = replica._thread
     await asyncio.to_thread(replica.close)
     await all_end(threads)

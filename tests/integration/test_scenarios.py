@@ -81,7 +81,7 @@ async def receiving(naive: Naive) -> AsyncIterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "CONVERGE_S", 3.0)
     monkeypatch.setattr(running, "RETRY_FIRST_S", 0.01)
 

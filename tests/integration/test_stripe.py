@@ -27,8 +27,7 @@ from sync.billing.domain.scheduled_changes import ChangeRequest, plan_change
 from sync.billing.providers.base import ListedSubscription, ProviderRejected, ProviderUnavailable
 from sync.billing.providers.rate_limit import LocalRateLimiter, RedisRateLimiter
 from sync.billing.providers.stripe.client import StripeClient
-from sync.billing.providers.stripe.webhooks import PRORATIONS
-from sync.billing.providers.stripe.webhooks import StripeWebhooks as Adapter
+from sync.billing.providers.stripe.webhooks import PRORATIONS, StripeWebhooks as Adapter
 from sync.billing.services.catch_up import CatchUp
 from sync.billing.services.reproject import Refresh
 from sync.billing.services.wiring import BillingServices

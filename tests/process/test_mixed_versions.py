@@ -31,8 +31,7 @@ from sync.store.keys import DEFAULT_KEYS as keys
 from sync.store.models import Change, Verdict
 from sync.store.redis.connect import connect
 from sync.store.store import Store
-from tests.support.bodies import SECRET as PADDLE_SECRET
-from tests.support.bodies import signature, webhook
+from tests.support.bodies import SECRET as PADDLE_SECRET, signature, webhook
 from tests.support.chromium import chromium
 from tests.support.earlier import THIS, Build, earlier_build
 from tests.support.gateway import PUBLISH_KEY, SECRET, Client

@@ -50,7 +50,7 @@ DUPLICATES = 0.2
 """The share of events that come once more after they were answered."""
 
 LEASE_S = 30.0
-PATIENCE_S = 5.0
+MAX_WAIT_S = 5.0
 """How long a provider waits for an answer."""
 
 REST_S = 30.0
@@ -243,7 +243,7 @@ async def test_what_was_answered_counts_exactly_once_whatever_is_killed(data_dir
             killing = asyncio.create_task(slaughter(crew, Random(f"kills {SEED}"), began + SOAK_S))
             deadline = began + SOAK_S + REST_S / 2
             async with (
-                httpx2.AsyncClient(base_url=provider.url, timeout=PATIENCE_S) as http,
+                httpx2.AsyncClient(base_url=provider.url, timeout=MAX_WAIT_S) as http,
                 asyncio.TaskGroup() as group,
             ):
                 for index, sent in enumerate(events):

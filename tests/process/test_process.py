@@ -19,7 +19,7 @@ import pytest
 from sync.store.models import Change
 from sync.store.redis.connect import connect
 from tests.support.attacker import request
-from tests.support.gateway import PATIENCE_S, environment
+from tests.support.gateway import MAX_WAIT_S, environment
 from tests.support.processes import clean_environ
 from tests.support.servers import free_port
 from tests.support.wait import until
@@ -71,7 +71,7 @@ class Web:
 
     async def ended(self) -> int:
         """Return its exit status, once it has ended."""
-        await until(lambda: self.process.poll() is not None, PATIENCE_S)
+        await until(lambda: self.process.poll() is not None, MAX_WAIT_S)
         return self.process.returncode
 
     def events(self, name: str) -> list[dict[str, object]]:
@@ -116,14 +116,14 @@ async def run_web(
     log = folder / "web.log"
     with started([*prefix, sys.executable, "-m", "gateway.server"], environ, log, stderr) as process:
         web = Web(process, port, log)
-        await until(web.is_ready, PATIENCE_S)
+        await until(web.is_ready, MAX_WAIT_S)
         yield web
 
 
 async def farewell(wire: Wire) -> tuple[str, int]:
     """Answer the close; return the last frame's type, and the code."""
     last = ""
-    while (frame := await wire.frame(PATIENCE_S)).opcode != CLOSE:
+    while (frame := await wire.frame(MAX_WAIT_S)).opcode != CLOSE:
         if frame.opcode == TEXT:
             last = json.loads(frame.payload)["type"]
     await wire.send(encode(CLOSE, frame.payload))
@@ -161,13 +161,13 @@ async def test_several_web_processes_are_replaced_one_by_one_and_drained(
     """A terminal that is closed hangs up on all of them, a service manager on the supervisor."""
     async with run_web(tmp_path, store_url, workers=2) as web, contextlib.AsyncExitStack() as stack:
         tabs = [await stack.enter_async_context(greet(web.port, TOPIC)) for _ in range(8)]
-        await until(lambda: len(served(web)) == 2, PATIENCE_S)
+        await until(lambda: len(served(web)) == 2, MAX_WAIT_S)
         before = served(web)
         (os.killpg if whole_group else os.kill)(web.process.pid, signal.SIGHUP)
         assert set(await asyncio.gather(*map(farewell, tabs))) == {("bye", 4000)}
-        await until(lambda: len(served(web)) == 4, PATIENCE_S)
+        await until(lambda: len(served(web)) == 4, MAX_WAIT_S)
         assert served(web) > before
-        await until(web.is_ready, PATIENCE_S)
+        await until(web.is_ready, MAX_WAIT_S)
         assert web.process.poll() is None
         web.process.send_signal(signal.SIGTERM)
         assert await web.ended() == 0
@@ -176,9 +176,9 @@ async def test_several_web_processes_are_replaced_one_by_one_and_drained(
 async def test_a_sigterm_does_not_wait_until_all_are_replaced(store_url: str, tmp_path: Path) -> None:
     async with run_web(tmp_path, store_url, workers=2, DRAIN_S="3") as web, contextlib.AsyncExitStack() as stack:
         tabs = [await stack.enter_async_context(greet(web.port, TOPIC)) for _ in range(8)]
-        await until(lambda: len(served(web)) == 2, PATIENCE_S)
+        await until(lambda: len(served(web)) == 2, MAX_WAIT_S)
         web.process.send_signal(signal.SIGHUP)
-        await until(lambda: len(served(web)) == 3, PATIENCE_S)
+        await until(lambda: len(served(web)) == 3, MAX_WAIT_S)
         web.process.send_signal(signal.SIGTERM)
         assert set(await asyncio.gather(*map(farewell, tabs))) == {("bye", 4000)}
         assert await web.ended() == 0
@@ -197,9 +197,9 @@ async def test_the_other_processes_end_in_order_too(store_url: str, tmp_path: Pa
     environ = {name: value for name, value in environ.items() if value} | {"PYTHONUNBUFFERED": "1"}
     log = tmp_path / "log"
     with started([sys.executable, "-m", module], environ, log, None) as process:
-        await until(lambda: "worker_started" in log.read_text() or "store up" in log.read_text(), PATIENCE_S)
+        await until(lambda: "worker_started" in log.read_text() or "store up" in log.read_text(), MAX_WAIT_S)
         process.send_signal(signal.SIGHUP)
-        await until(lambda: process.poll() is not None, PATIENCE_S)
+        await until(lambda: process.poll() is not None, MAX_WAIT_S)
         assert process.returncode == 0
         assert "worker_stopped" in log.read_text() or module != "sync.worker"
 
@@ -218,10 +218,10 @@ async def test_a_web_process_whose_task_has_failed_ends_with_an_error(store_url:
 
 async def test_one_of_several_is_replaced(store_url: str, tmp_path: Path) -> None:
     async with run_web(tmp_path, store_url, workers=2) as web:
-        await until(lambda: len(served(web)) == 2, PATIENCE_S)
+        await until(lambda: len(served(web)) == 2, MAX_WAIT_S)
         (tmp_path / "now").touch()
-        await until(lambda: len(served(web)) == 3, PATIENCE_S)
-        await until(web.is_ready, PATIENCE_S)
+        await until(lambda: len(served(web)) == 3, MAX_WAIT_S)
+        await until(web.is_ready, MAX_WAIT_S)
         assert web.process.poll() is None
 
 

@@ -25,7 +25,7 @@ from tests.support.wait import until
 SECRET = "an-hs256-secret-for-tests-only-0123456789"
 PUBLISH_KEY = "a-publish-key-for-tests"
 
-PATIENCE_S = 20.0
+MAX_WAIT_S = 20.0
 """How long what must come may take where the time is not the point: a machine may stand still for seconds."""
 
 
@@ -88,7 +88,7 @@ async def run_gateway(environ: Mapping[str, str], *, until_fresh: bool = True) -
                 raise AssertionError("the gateway did not start")
         node = server.lifespan.state["node"]
         if until_fresh:
-            await until(lambda: bool(node.hub.fresh), timeout_s=PATIENCE_S)
+            await until(lambda: bool(node.hub.fresh), timeout_s=MAX_WAIT_S)
         yield Running(node, server.servers[0].sockets[0].getsockname()[1], server)
     finally:
         server.should_exit = True
@@ -104,7 +104,7 @@ class Client:
     async def send(self, type_: str, **fields: Any) -> None:
         await self.connection.send(json.dumps({"type": type_, **fields}))
 
-    async def receive(self, timeout_s: float = PATIENCE_S, *, heartbeats: bool = False) -> dict[str, Any]:
+    async def receive(self, timeout_s: float = MAX_WAIT_S, *, heartbeats: bool = False) -> dict[str, Any]:
         """Return the next frame; heartbeats come at any time and are passed over unless asked for."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -112,7 +112,7 @@ class Client:
                 if heartbeats or frame["type"] != "heartbeat":
                     return frame
 
-    async def until(self, type_: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
+    async def until(self, type_: str, timeout_s: float = MAX_WAIT_S) -> dict[str, Any]:
         """Return the next frame of a type, dropping others."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -120,7 +120,7 @@ class Client:
                 if frame["type"] == type_:
                     return frame
 
-    async def closed(self, timeout_s: float = PATIENCE_S) -> tuple[int | None, str | None]:
+    async def closed(self, timeout_s: float = MAX_WAIT_S) -> tuple[int | None, str | None]:
         """Return code and reason once the socket is closed."""
         async with asyncio.timeout(timeout_s):
             await self.connection.wait_closed()

@@ -379,7 +379,7 @@ describe("a leader that goes", () => {
       hang();
       const count = sockets.length;
       await pass(1400);
-      // Two whose patience ends in the same millisecond rob one another; the last one stays.
+      // Two whose timeout ends in the same millisecond rob one another; the last one stays.
       assert.ok(sockets.length > count);
       assert.equal(sockets.filter(({ closedByClient }) => !closedByClient).length, 1);
       await accept(snapshot(6 + round, {}));

@@ -32,7 +32,7 @@ class Retries:
     """How long a call goes on. All bounds hold at once; times in seconds."""
 
     attempts: int = 5
-    patience_s: float = 30.0
+    total_timeout_s: float = 30.0
     backoff_min_s: float = 0.1
     backoff_max_s: float = 5.0
 
@@ -130,7 +130,7 @@ async def deliver(
     """
     known: list[Outcome | None] = [unsafe_number(item) for item in items]
     sendable = [at for at, outcome in enumerate(known) if outcome is None]
-    until = now() + retries.patience_s
+    until = now() + retries.total_timeout_s
     for batch in chunks([items[at] for at in sendable]):
         pending, sendable = sendable[: len(batch)], sendable[len(batch) :]
         failures = 0

@@ -6,14 +6,12 @@ Private parts do not get here: the input is what browsers are sent, and the log'
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from sync.core import instants
-
-if TYPE_CHECKING:
-    from sync.store.models import LogEntry, Snapshot
+from sync.store.models import LogEntry, Snapshot
 
 DIFF_MAX = 500
 """Maximum number of differences listed between two versions."""

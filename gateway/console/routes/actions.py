@@ -21,13 +21,13 @@ from gateway.console import fault_injection
 from gateway.console.auth import Principal
 from gateway.console.observer import ConsoleObserver
 from gateway.console.routes.billing import BillingRoutes
-from gateway.console.routes.query import Action, Members, number, parsed, text_of
+from gateway.console.routes.query import Action, Members, parsed, text_of
 from gateway.console.routes.topics import kept_version
 from gateway.console.scopes import ADMIN
 from planwire_client.core import document
 from planwire_client.core.commit import PUBLISHER
 from sync.http.body import read_json
-from sync.http.parameters import BEFORE
+from sync.http.parameters import BEFORE, query_integer
 from sync.http.problem import Problem
 from sync.store.command_pipeline import run_commands
 from sync.store.models import Change, StoreError, Verdict
@@ -125,7 +125,7 @@ class Actions:
     async def audit(self, request: Request, _: Principal) -> Members:
         """Answer the entries of the audit, the newest first."""
         before = BEFORE.read(request)
-        limit = number(request, "limit", 50, AUDIT_MAX)
+        limit = query_integer(request, "limit", 50, AUDIT_MAX)
         newest = f"({before}" if before else "+"
         (found,) = await run_commands(self._node.store, ("XREVRANGE", self._audit_key, newest, "-", "COUNT", limit))
         entries = [{"id": id.decode(), **orjson.loads(fields[b"entry"])} for id, fields in found]

@@ -15,10 +15,10 @@ from starlette.requests import Request
 from gateway.console.auth import Principal
 from gateway.console.observer import ConsoleObserver
 from gateway.console.reports import tab_status
-from gateway.console.routes.query import Action, Members, number, only_topic, parsed, text_of, topic_of, without
+from gateway.console.routes.query import Action, Members, only_topic, parsed, text_of, topic_of, without
 from planwire_client.core.topic import TENANT_KIND, Topic
 from sync.core import instants
-from sync.http.parameters import AFTER, BEFORE
+from sync.http.parameters import AFTER, BEFORE, query_integer
 from sync.http.problem import Problem
 from sync.store.command_pipeline import run_commands
 
@@ -105,7 +105,7 @@ class BillingRoutes:
         if service is None:
             return {"listed": False, "drift": [], "counts": {}, "next": None}
         env = query.get("env") or service.environments[0]
-        limit = number(request, "limit", 50, DRIFT_MAX)
+        limit = query_integer(request, "limit", 50, DRIFT_MAX)
         before = BEFORE.read(request)
         with _forwarded(), self._counted("GET", "/v1/drift"):
             document: Members = await service.drift(env, before, limit)

@@ -68,20 +68,6 @@ def text_of(body: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def number(request: Request, name: str, default: int, most: int, least: int = 1) -> int:
-    """Return a number in the query.
-
-    Raises:
-        Problem: 422 request_invalid.
-    """
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit()) or len(text) > 16 or not least <= int(text) <= most:
-        raise Problem("request_invalid", f"a number in the query is not one from {least} to {most}")
-    return int(text)
-
-
 def without(document: Mapping[str, Any], *names: str) -> Members:
     """Return the other members of a document."""
     return {name: value for name, value in document.items() if name not in names}

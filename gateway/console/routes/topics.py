@@ -13,9 +13,10 @@ from gateway.console.observer import ConsoleObserver
 from gateway.console.reports import lease, report, tab_status, topic_views
 from gateway.console.reports.tab_status import Status
 from gateway.console.reports.topic_list import StoredTopics, TopicQuery, dated, merged
-from gateway.console.routes.query import Members, number, parsed, topic_of, without
+from gateway.console.routes.query import Members, parsed, topic_of, without
 from sync.core import instants
 from sync.http.body import read_json
+from sync.http.parameters import query_integer
 from sync.http.problem import Problem
 from sync.store.command_pipeline import run_commands
 from sync.store.models import LogEntry
@@ -104,7 +105,7 @@ class TopicRoutes:
         if only not in ONLY:
             raise Problem("request_invalid", "only is live or trouble")
         search = query.get("search", "")[:SEARCH_MAX].strip().lower()
-        limit = number(request, "limit", TOPICS_MAX, TOPICS_MAX)
+        limit = query_integer(request, "limit", TOPICS_MAX, TOPICS_MAX)
         wanted = TopicQuery(search, only, query.get("after", ""), limit)
         answers = await self._console.ask_gateways("topics", **wanted._asdict())
         stored: list[str] = []
@@ -127,8 +128,8 @@ class TopicRoutes:
     async def topic(self, request: Request, _: Principal) -> Members:
         """Answer what the store holds of a topic, what each gateway has, and a page of the tabs."""
         name = str(topic_of(request))
-        offset = number(request, "after", 0, 10**9, least=0)
-        limit = number(request, "limit", TABS_MAX, TABS_MAX)
+        offset = query_integer(request, "after", 0, 10**9, minimum=0)
+        limit = query_integer(request, "limit", TABS_MAX, TABS_MAX)
         (snapshot,) = await self._store.read_many([name])
         answers = await self._console.ask_gateways("tabs", topic=name, newest=snapshot.version)
         found = answers.documents.values()
@@ -150,14 +151,14 @@ class TopicRoutes:
     async def timeline(self, request: Request, _: Principal) -> Members:
         """Answer a topic's newest versions, each with its cause and what it changed."""
         name = str(topic_of(request))
-        count = number(request, "count", VERSIONS_SHOWN, VERSIONS_MAX)
+        count = query_integer(request, "count", VERSIONS_SHOWN, VERSIONS_MAX)
         entries = await self._store.log(name, count + 1)
         return {"topic": name, "versions": topic_views.timeline(entries, count), "more": len(entries) > count}
 
     async def diff(self, request: Request, _: Principal) -> Members:
         """Answer the differences between two versions in a topic's log."""
         name = str(topic_of(request))
-        old, new = (number(request, key, 0, 2**53) for key in ("from", "to"))
+        old, new = (query_integer(request, key, 0, 2**53) for key in ("from", "to"))
         states = {entry.version: entry.state for entry in await self._store.log(name, VERSIONS_MAX + 1)}
         if old not in states or new not in states:
             raise Problem("not_found", "the log no longer keeps one of these versions, or never did")
@@ -169,7 +170,7 @@ class TopicRoutes:
         """Answer one version as it is stored, the newest by default; its private part to those who may see it."""
         name = str(topic_of(request))
         newest = await self._store.read(name)
-        version = number(request, "version", newest.version, 2**53, least=0)
+        version = query_integer(request, "version", newest.version, 2**53, minimum=0)
         is_newest = version == newest.version
         entry = newest if is_newest else await kept_version(self._store, name, version)
         has_private = is_newest and bool(newest.private)
@@ -199,7 +200,7 @@ class TopicRoutes:
     async def fixture(self, request: Request, _: Principal) -> Members:
         """Answer a topic's newest versions and events, the oldest first, for a test to replay; nothing private."""
         name = str(topic_of(request))
-        count = number(request, "count", FIXTURE_SHOWN, VERSIONS_MAX)
+        count = query_integer(request, "count", FIXTURE_SHOWN, VERSIONS_MAX)
         states = [
             {
                 "version": entry.version,

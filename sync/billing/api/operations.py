@@ -21,7 +21,7 @@ from sync.http.body import BODY_PROBLEMS, json_response, read_object
 from sync.http.endpoint import Handler, Scope, by, require
 from sync.http.fields import Model, Reader
 from sync.http.openapi import Answer, Operation
-from sync.http.parameters import Parameter, PathText, QueryText
+from sync.http.parameters import Parameter, PathText
 from sync.http.problem import FORESEEN, Errors, Problem
 from sync.store.models import StoreError
 
@@ -52,7 +52,7 @@ CHANGE_PROBLEMS = (
 )  # fmt: skip
 """The codes of a plan change that cannot be made, or foreseen."""
 
-ENVIRONMENT = QueryText("env", "The provider's environment; default: the first, live.", r"^[a-z][a-z0-9_-]{0,31}$")
+ENVIRONMENT = Parameter("env", "The provider's environment; default: the first, live.", r"^[a-z][a-z0-9_-]{0,31}$")
 TENANT = PathText("id", "The tenant's id: acme for tenant:acme.", r"^[A-Za-z0-9._~@-]{1,128}$", "acme")
 
 Document = dict[str, object]

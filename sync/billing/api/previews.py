@@ -13,7 +13,7 @@ from sync.billing.domain.model import Item, Subscription
 from sync.billing.domain.preview import Preview, PreviewRequest, await_preview, difference, preview
 from sync.billing.providers import registry
 from sync.billing.providers.base import ProviderClient, ProviderPreview, ProviderRejected
-from sync.billing.services.reconcile import PATIENCE_S
+from sync.billing.services.reconcile import MAX_WAIT_S
 from sync.billing.services.reproject import Refresh
 from sync.billing.storage.records import get_preview, put_preview
 from sync.billing.storage.tenants import facts_of
@@ -111,7 +111,7 @@ class Previews(BillingOperations):
         """Have the provider make the change, and return what its answer changed."""
         reprojection = self._services.reprojection
         try:
-            event = await client.change_items(foreseen.body.id, foreseen.body.items, billing_mode, PATIENCE_S)
+            event = await client.change_items(foreseen.body.id, foreseen.body.items, billing_mode, MAX_WAIT_S)
         # ProviderUnavailable passes: the change may have been made all the same, and then its event arrives.
         except ProviderRejected:
             cause = {"source": "app", "event_type": "preview.refused"}
@@ -144,7 +144,7 @@ class Previews(BillingOperations):
         if not body.ask_provider:
             return None
         client = self._client(asked, foreseen, body.cancel or "")
-        return await client.preview_items(subscription.id, subscription.items, billing_mode, PATIENCE_S)
+        return await client.preview_items(subscription.id, subscription.items, billing_mode, MAX_WAIT_S)
 
 
 def _stale(version: int) -> Problem:

@@ -14,8 +14,7 @@ from sync.billing.api.tenants import Tenants, Topics
 from sync.billing.providers import registry
 from sync.billing.services.wiring import BillingServices
 from sync.http.endpoint import Count, Guard, guarded, not_counted, route
-from sync.http.openapi import Operation, declared
-from sync.http.openapi import operations as operations_of
+from sync.http.openapi import Operation, declared, operations as operations_of
 from sync.settings import SyncSettings
 from sync.source.hydration import Hydration
 

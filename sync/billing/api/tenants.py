@@ -34,7 +34,7 @@ from sync.http.openapi import VERSION, Answer, Operation
 from sync.http.parameters import BEFORE, LIMIT, PathText
 from sync.http.problem import Problem
 from sync.source.client import SourceError
-from sync.source.hydration import ASKED_PATIENCE_S, Hydration
+from sync.source.hydration import ASKED_MAX_WAIT_S, Hydration
 
 
 class Tenants(BillingOperations):
@@ -188,7 +188,7 @@ class Topics:
         if self._hydration is None:
             raise Problem("source_unavailable", "no source is set: nobody can be asked about this topic")
         try:
-            hydrated = await self._hydration.reconcile(str(topic), "asked", ASKED_PATIENCE_S)
+            hydrated = await self._hydration.reconcile(str(topic), "asked", ASKED_MAX_WAIT_S)
         except SourceError as error:
             raise Problem("source_unavailable", f"the source could not be asked: {error}") from None
         return json_response({"outcome": hydrated.outcome, "version": hydrated.version})

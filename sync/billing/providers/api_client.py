@@ -1,4 +1,4 @@
-"""What the API clients of all providers share: the rate limit, the patience of callers, and single flight.
+"""What the API clients of all providers share: the rate limit, the time that callers wait, and single flight.
 
 Single flight: fetches of one subscription run one at a time, and callers share a request that has not begun yet.
 Retries are up to the callers.
@@ -68,36 +68,36 @@ class ApiClient(ABC):
         self._waiting: dict[str, asyncio.Future[Event]] = {}
 
     @abstractmethod
-    async def _fetch(self, subscription_id: str, patience_s: float) -> Event:
+    async def _fetch(self, subscription_id: str, max_wait_s: float) -> Event:
         """Return the subscription by a request that begins now; the rate limit has been asked."""
 
     @abstractmethod
     def _as_event(self, event_id: str, entry: object, began_ns: int) -> Mapping[str, object]:
         """Return the body of a webhook event about an entry of the list of subscriptions."""
 
-    async def fetch(self, subscription_id: str, patience_s: float, *, background: bool = False) -> Event:
+    async def fetch(self, subscription_id: str, max_wait_s: float, *, background: bool = False) -> Event:
         """Return the subscription as the provider has it, by a request begun after this call.
 
         Callers share a request only until it begins, so that the answer is never older than any of their questions.
         At most one request per subscription runs at a time.
 
         Raises:
-            ProviderUnavailable: not within `patience_s`.
+            ProviderUnavailable: not within `max_wait_s`.
             ProviderRejected: it is not there (`not_found`), or the key does not suffice.
         """
-        async with within(patience_s):
+        async with within(max_wait_s):
             waiting = self._waiting.get(subscription_id)
             if waiting is not None:
                 return await asyncio.shield(waiting)
-            return await self._lead(subscription_id, patience_s, background)
+            return await self._lead(subscription_id, max_wait_s, background)
 
-    async def _lead(self, subscription_id: str, patience_s: float, background: bool) -> Event:
+    async def _lead(self, subscription_id: str, max_wait_s: float, background: bool) -> Event:
         answer = self._waiting[subscription_id] = asyncio.get_running_loop().create_future()
         try:
             async with self._locks.of(subscription_id):
-                await self._rate_limiter.acquire(patience_s, background=background)
+                await self._rate_limiter.acquire(max_wait_s, background=background)
                 del self._waiting[subscription_id]
-                event = await self._fetch(subscription_id, patience_s)
+                event = await self._fetch(subscription_id, max_wait_s)
         except (ProviderUnavailable, ProviderRejected) as error:
             answer.set_exception(error)
             raise
@@ -113,15 +113,15 @@ class ApiClient(ABC):
             answer.exception()
 
     async def _limited(
-        self, patience_s: float | None, call: Callable[[], Awaitable[T]], *, background: bool = False
+        self, max_wait_s: float | None, call: Callable[[], Awaitable[T]], *, background: bool = False
     ) -> T:
         """Return what `call` answers. An API that is away is left alone for a while; one that answers is not.
 
         Args:
-            patience_s: how long the rate limit may hold the call up; None: it lets the call begin already.
+            max_wait_s: how long the rate limit may hold the call up; None: it lets the call begin already.
         """
-        if patience_s is not None:
-            await self._rate_limiter.acquire(patience_s, background=background)
+        if max_wait_s is not None:
+            await self._rate_limiter.acquire(max_wait_s, background=background)
         try:
             answer = await call()
         except (ProviderUnavailable, ProviderRejected) as error:
@@ -200,10 +200,10 @@ def listed_events(
 
 
 @contextlib.asynccontextmanager
-async def within(patience_s: float) -> AsyncIterator[None]:
-    """Raise ProviderUnavailable where the block takes longer than `patience_s`."""
+async def within(max_wait_s: float) -> AsyncIterator[None]:
+    """Raise ProviderUnavailable where the block takes longer than `max_wait_s`."""
     try:
-        async with asyncio.timeout(patience_s):
+        async with asyncio.timeout(max_wait_s):
             yield
     except TimeoutError:
-        raise ProviderUnavailable(f"no answer within {patience_s:g} s") from None
+        raise ProviderUnavailable(f"no answer within {max_wait_s:g} s") from None

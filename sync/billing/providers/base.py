@@ -151,13 +151,13 @@ class ProviderPreview:
 
 
 class RateLimiter(Protocol):
-    """Limits an API client's calls. A caller that would wait longer than its patience gets an error instead."""
+    """Limits an API client's calls. A caller that would wait longer than `max_wait_s` gets an error instead."""
 
-    async def acquire(self, patience_s: float, *, background: bool = False) -> None:
+    async def acquire(self, max_wait_s: float, *, background: bool = False) -> None:
         """Return when one call may be made.
 
         Raises:
-            ProviderUnavailable: that would take longer than `patience_s`, or `pause` was called lately.
+            ProviderUnavailable: that would take longer than `max_wait_s`, or `pause` was called lately.
             StoreError: the limit is kept in the store, which is unreachable or failing.
         """
 
@@ -179,28 +179,28 @@ class RateLimiter(Protocol):
 class ProviderClient(Protocol):
     """The API of one environment of a provider.
 
-    Every method raises ProviderUnavailable (also where `patience_s` does not suffice) and ProviderRejected. A fetched
+    Every method raises ProviderUnavailable (also where `max_wait_s` does not suffice) and ProviderRejected. A fetched
     `Event` has the type FETCHED and an order that says when its fetch began. `background` calls leave a part of the
     rate limit to others.
     """
 
-    async def fetch(self, subscription_id: str, patience_s: float, *, background: bool = False) -> Event:
+    async def fetch(self, subscription_id: str, max_wait_s: float, *, background: bool = False) -> Event:
         """Return the subscription as the provider has it, by a request begun after this call."""
 
     async def change_items(
-        self, subscription_id: str, items: Sequence[Item], billing_mode: str, patience_s: float
+        self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
     ) -> Event:
         """Return the subscription with its items replaced by these."""
 
     async def preview_items(
-        self, subscription_id: str, items: Sequence[Item], billing_mode: str, patience_s: float
+        self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
     ) -> ProviderPreview:
         """Return what the provider says such a change would cost and make; nothing is changed."""
 
-    async def events(self, after: str, since_ns: int, patience_s: float) -> tuple[Sequence[ProviderEvent], bool]:
+    async def events(self, after: str, since_ns: int, max_wait_s: float) -> tuple[Sequence[ProviderEvent], bool]:
         """Return events behind the id `after` (or, without one, since an instant), oldest first, and if more follow."""
 
-    async def subscriptions(self, after: str, patience_s: float) -> SubscriptionPage:
+    async def subscriptions(self, after: str, max_wait_s: float) -> SubscriptionPage:
         """Return one page of all subscriptions, ended ones too, behind the one whose id is `after` ("": the first)."""
 
     async def aclose(self) -> None:

@@ -32,18 +32,18 @@ class _TokenBucket(ABC):
         self._burst = burst
 
     @abstractmethod
-    async def _take(self, wanted: int, patience_s: float) -> tuple[str, float]:
-        """Take a token where there will be `wanted` within `patience_s`. Return what became of it, and seconds.
+    async def _take(self, wanted: int, max_wait_s: float) -> tuple[str, float]:
+        """Take a token where there will be `wanted` within `max_wait_s`. Return what became of it, and seconds.
 
         `taken`: seconds until the call may be made; `used_up` and `closed` (paused): seconds until one may be taken.
         """
 
-    async def acquire(self, patience_s: float, *, background: bool = False) -> None:
+    async def acquire(self, max_wait_s: float, *, background: bool = False) -> None:
         """Return when one call may be made."""
         wanted = 1 + (min(RESERVE, self._burst - 1) if background else 0)
-        what, seconds = await self._take(wanted, patience_s)
+        what, seconds = await self._take(wanted, max_wait_s)
         if what == "closed":
-            # Regardless of patience: a caller that can wait for minutes retries, and the others have no time to lose.
+            # However long the caller may wait: it can retry, and other callers have no time to lose.
             raise ProviderUnavailable(f"not asked for another {seconds:.1f} s after it failed", seconds)
         if what == "used_up":
             raise ProviderUnavailable(f"the rate budget is used up for another {seconds:.1f} s", seconds)
@@ -61,7 +61,7 @@ class LocalRateLimiter(_TokenBucket):
         self._at = clock()
         self._paused_until = {"away": 0.0, "throttled": 0.0}
 
-    async def _take(self, wanted: int, patience_s: float) -> tuple[str, float]:
+    async def _take(self, wanted: int, max_wait_s: float) -> tuple[str, float]:
         now = self._clock()
         paused_s = max(self._paused_until.values()) - now
         if paused_s > 0:
@@ -69,7 +69,7 @@ class LocalRateLimiter(_TokenBucket):
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
         wait_s = max(0.0, (wanted - self._tokens) / self._rate)
-        if wait_s > patience_s:
+        if wait_s > max_wait_s:
             return "used_up", wait_s
         # Taken before the wait, so that the next caller waits behind this one.
         self._tokens -= 1
@@ -95,9 +95,9 @@ class RedisRateLimiter(_TokenBucket):
         self._keys = [store.keys.budget(environment, provider, name) for name in names]
         self._may_be_paused = True
 
-    async def _take(self, wanted: int, patience_s: float) -> tuple[str, float]:
+    async def _take(self, wanted: int, max_wait_s: float) -> tuple[str, float]:
         batch = CommandPipeline(self._store)
-        batch.script(_TAKE, self._keys, str(self._rate), self._burst, wanted, int(patience_s * 1_000_000))
+        batch.script(_TAKE, self._keys, str(self._rate), self._burst, wanted, int(max_wait_s * 1_000_000))
         ((what, us),) = await batch.run()
         return what.decode(), int(us) / 1_000_000
 

@@ -23,7 +23,7 @@ from sync.billing.storage.backfill_progress import LEASE_S, BackfillProgress, Co
 from sync.core.errors import SyncError
 from sync.store.models import StoreError
 
-PATIENCE_S = 60.0
+MAX_WAIT_S = 60.0
 """How long one page may take, the wait for the rate budget included."""
 
 FAILURES_MAX = 8
@@ -185,7 +185,7 @@ class Backfill:
         """
         for attempt in range(1, FAILURES_MAX + 1):
             try:
-                return await self._unless_stopped(self._client.subscriptions(after, PATIENCE_S))
+                return await self._unless_stopped(self._client.subscriptions(after, MAX_WAIT_S))
             except ProviderUnavailable as error:
                 if attempt == FAILURES_MAX:
                     raise

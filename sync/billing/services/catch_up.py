@@ -27,7 +27,7 @@ PAGES_MAX = 200
 """How many pages one run reads; the next run goes on behind them."""
 
 LEASE_S = 120.0
-PATIENCE_S = 60.0
+MAX_WAIT_S = 60.0
 
 _log = structlog.get_logger("sync.catchup")
 
@@ -67,7 +67,7 @@ class CatchUp:
                 return missed
             try:
                 after = cursor.decode() if cursor else ""
-                page, more = await self._client.events(after, until_ns - FIRST_S * 1_000_000_000, PATIENCE_S)
+                page, more = await self._client.events(after, until_ns - FIRST_S * 1_000_000_000, MAX_WAIT_S)
                 settled = [told for told in page if told.occurred_ns <= until_ns]
                 missed += await self._take(settled)
             finally:

@@ -32,7 +32,7 @@ from sync.store.models import ALL_FIELDS, Snapshot, StoreError, snapshot_of
 RELEASE_MAX = 100
 """How many waiting events one newly learned link takes along at once; workers claim the rest."""
 
-FETCH_PATIENCE_S = 2.5
+FETCH_MAX_WAIT_S = 2.5
 """How long a delivery waits for the provider's answer before its own body has to do; providers wait 5 s for ours."""
 
 UNFETCHED_AGAIN_S = 30
@@ -213,7 +213,7 @@ class Ingest:
             return replace(attempt, answer=attempt.answer or Answer())
         try:
             # The snapshot is older than an answer: a commit against it would conflict more often than not.
-            fetched = await client.fetch(event.subscription_id, FETCH_PATIENCE_S)
+            fetched = await client.fetch(event.subscription_id, FETCH_MAX_WAIT_S)
             return replace(attempt, answer=Answer(fetched), snapshot=None)
         except ProviderUnavailable as error:
             _log.warning("not_fetched", subscription_id=event.subscription_id, reason=error.reason)

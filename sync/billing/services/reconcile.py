@@ -23,10 +23,10 @@ from sync.billing.services.reproject import Refresh, Reprojection
 from sync.billing.storage.tenants import known_facts, look_up, looked_up
 from sync.store.command_pipeline import CommandPipeline
 
-PATIENCE_S = 10.0
+MAX_WAIT_S = 10.0
 """How long each answer of the provider may take if somebody waits for the comparison."""
 
-BACKGROUND_PATIENCE_S = 60.0
+BACKGROUND_MAX_WAIT_S = 60.0
 """The same if nobody waits; the rate limit is what takes time."""
 
 ASKED_MAX = 50
@@ -81,7 +81,7 @@ class Reconciliation:
         environment: str,
         topic: str,
         why: str,
-        patience_s: float = PATIENCE_S,
+        max_wait_s: float = MAX_WAIT_S,
         *,
         background: bool = False,
         who: Mapping[str, str] = NOBODY,
@@ -90,7 +90,7 @@ class Reconciliation:
 
         Args:
             why: goes into the drift records, and with `who` into the cause.
-            patience_s: for each answer of the provider.
+            max_wait_s: for each answer of the provider.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -107,7 +107,7 @@ class Reconciliation:
                 unasked = {topic: "the provider's list could not be read to its end"}
                 return Report(EventResult(Outcome.UNCHANGED), unasked=unasked)
             return found.get(topic) or Report(EventResult(Outcome.UNCHANGED, "", topic, snapshot.version))
-        answers = await self.ask(environment, facts, _chosen(facts), patience_s, background=background)
+        answers = await self.ask(environment, facts, _chosen(facts), max_wait_s, background=background)
         return await self._repair(environment, topic, why, answers, who)
 
     async def is_lost(self, topic: str) -> bool:
@@ -143,7 +143,7 @@ class Reconciliation:
         return reports if complete else None
 
     async def ask(
-        self, environment: str, facts: Facts, keys: Sequence[str], patience_s: float, *, background: bool = False
+        self, environment: str, facts: Facts, keys: Sequence[str], max_wait_s: float, *, background: bool = False
     ) -> Answers:
         """Return what the providers say about the tenant's subscriptions of these keys."""
         answers = Answers()
@@ -154,7 +154,7 @@ class Reconciliation:
                 answers.unavailable[key] = "no API key is set"
                 continue
             try:
-                answers.fetched.append(await client.fetch(entry.subscription.id, patience_s, background=background))
+                answers.fetched.append(await client.fetch(entry.subscription.id, max_wait_s, background=background))
             except ProviderUnavailable as error:
                 answers.unavailable[key] = error.reason
             except ProviderRejected as error:
@@ -197,7 +197,7 @@ class Reconciliation:
         """Add to `found` the subscriptions of these tenants in the provider's list."""
         after = ""
         for _ in range(PAGES_MAX):
-            page = await client.subscriptions(after, BACKGROUND_PATIENCE_S)
+            page = await client.subscriptions(after, BACKGROUND_MAX_WAIT_S)
             events = [entry.event for entry in page.entries if entry.event is not None]
             batch = CommandPipeline(self._context.store)
             for event in events:

@@ -15,13 +15,13 @@ from sync.billing.domain.scheduled_changes import target_items
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
 from sync.billing.services.committer import Commit
 from sync.billing.services.context import BillingContext
-from sync.billing.services.reconcile import ASKED_MAX, PATIENCE_S, Answers, Reconciliation
+from sync.billing.services.reconcile import ASKED_MAX, MAX_WAIT_S, Answers, Reconciliation
 from sync.billing.services.reproject import Refresh, Reprojection
 from sync.billing.storage.tenants import known_facts
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import Due
 
-TIMER_PATIENCE_S = 5.0
+TIMER_MAX_WAIT_S = 5.0
 """How long each answer of the provider may take."""
 
 _log = structlog.get_logger("sync.reconcile")
@@ -48,7 +48,7 @@ class Wakeup:
         facts = known_facts(await self._context.store.read(due.topic)) if can_ask else None
         if facts is not None:
             keys = overdue_subscriptions(facts, self._context.setting(environment))[:ASKED_MAX]
-            answers = await self._reconciliation.ask(environment, facts, keys, TIMER_PATIENCE_S)
+            answers = await self._reconciliation.ask(environment, facts, keys, TIMER_MAX_WAIT_S)
         refresh = Refresh({"source": "timer", "event_type": "due"}, answers.fetched, answers.missing, arms=False)
         commit = await self._reprojection.refresh(environment, due.topic, refresh)
         await self._reconciliation.record_drift(environment, due.topic, "timer", answers, commit)
@@ -70,7 +70,7 @@ class Wakeup:
         problem = ""
         if target is not None:
             try:
-                answered = [await client.change_items(*target, change.billing_mode, PATIENCE_S)]
+                answered = [await client.change_items(*target, change.billing_mode, MAX_WAIT_S)]
             except ProviderUnavailable as error:
                 problem = "provider_unavailable"
                 _log.warning("held_change_not_made", topic=topic, reason=error.reason)

@@ -48,12 +48,6 @@ def known_facts(snapshot: Snapshot) -> Facts | None:
         return None
 
 
-def is_erased(snapshot: Snapshot) -> bool:
-    """Return whether a topic stands at a tombstone."""
-    facts = known_facts(snapshot)
-    return facts is not None and facts.erased_ns is not None
-
-
 async def find_link(store: Store, event: Event) -> Link | None:
     """Return what the links say about an event's tenant, which they learn if it names one; None if it needs none.
 

@@ -28,7 +28,7 @@ from sync.store.store import Store
 
 log = structlog.get_logger()
 
-START_PATIENCE_S = 2.0
+START_MAX_WAIT_S = 2.0
 """Maximum time that a starting process waits for the store's answers; then it starts anyway."""
 
 EVERY_S = 10.0
@@ -155,7 +155,7 @@ async def mark_schema(store: Store) -> None:
         )
 
 
-async def check_start(store: Store, *, dev: bool, patience_s: float = START_PATIENCE_S) -> None:
+async def check_start(store: Store, *, dev: bool, max_wait_s: float = START_MAX_WAIT_S) -> None:
     """Return when the store may be used, or does not tell in time.
 
     Raises:
@@ -164,7 +164,7 @@ async def check_start(store: Store, *, dev: bool, patience_s: float = START_PATI
     """
     inspection = Inspection(store, dev)
     try:
-        async with asyncio.timeout(patience_s):
+        async with asyncio.timeout(max_wait_s):
             await inspection.look()
             await mark_schema(store)
     except (StoreError, TimeoutError):

@@ -34,9 +34,6 @@ PLAIN = "PING|TIME"
 PLAIN_DURABLE = ("WAITAOF", "1", "0", "1")
 PLAIN_CLUSTER = "PING|TIME|CLUSTER SLOTS|CLUSTER INFO|ASKING"
 
-OPTIONAL = ("SCAN", "RPUSH", "BLPOP", "INFO", "SCRIPT|LOAD")
-"""What the console uses, the look at the eviction policy, and the Python client: without them everything else works."""
-
 CHANNELED = "PUBLISH C m|SUBSCRIBE C|UNSUBSCRIBE C|SUBSCRIBE G"
 CHANNELED_CLUSTER = "SPUBLISH C m|SSUBSCRIBE C|SUNSUBSCRIBE C"
 """The commands on channels; C is a topic's, G the one for all gateways. Giving a channel up needs no right to it."""

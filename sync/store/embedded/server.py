@@ -42,7 +42,7 @@ _log = structlog.get_logger(__name__)
 
 @contextlib.asynccontextmanager
 async def serve(
-    data_dir: str | os.PathLike[str], *, patience_s: float = 0.0, durable: bool = False
+    data_dir: str | os.PathLike[str], *, max_wait_s: float = 0.0, durable: bool = False
 ) -> AsyncIterator[str]:
     """Yield the URL of the data directory's store, which runs and answers while the block lasts.
 
@@ -50,7 +50,7 @@ async def serve(
 
     Args:
         data_dir: the data directory; it is created if it is missing.
-        patience_s: time that another process has to start the store before this one does.
+        max_wait_s: time that another process has to start the store before this one does.
         durable: fsync the append-only file on every write instead of every second (the owner's setting counts).
 
     Raises:
@@ -60,7 +60,7 @@ async def serve(
     place.prepare()
     keeper = _Keeper(place, durable)
     try:
-        await keeper.enter(patience_s)
+        await keeper.enter(max_wait_s)
         keeping = asyncio.create_task(keeper.keep(), name="embedded-store")
         try:
             yield place.url
@@ -91,13 +91,13 @@ class _Keeper:
         self._seat: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
-    async def enter(self, patience_s: float = 0.0) -> None:
-        """Return when the store answers. An owner starts it; so does who finds no owner after `patience_s`.
+    async def enter(self, max_wait_s: float = 0.0) -> None:
+        """Return when the store answers. An owner starts it; so does who finds no owner after `max_wait_s`.
 
         Raises:
             EmbeddedError: the store does not start, or another process's store does not answer.
         """
-        claim_at = time.monotonic() + patience_s
+        claim_at = time.monotonic() + max_wait_s
         silent_until = claim_at + START_TIMEOUT_S
         while True:
             if self._process is None and time.monotonic() >= claim_at and self._claim():

@@ -13,8 +13,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError, RedisError
 
 from sync.store.redis.retry import CancelSafeRetry, renewing
 from sync.store.redis.slots import Layout, address, parse, shard_name

@@ -19,7 +19,7 @@ from sync.store.redis.cluster import Cluster
 from sync.store.redis.retry import Command, exchange
 from sync.store.redis.slots import Layout, address, redirection, slot_of
 
-PATIENCE_S = 3.0
+MAX_WAIT_S = 3.0
 """Maximum time for which a command is tried again while its slot moves or has no owner. It has not run then."""
 
 PAUSE_MIN_S, PAUSE_MAX_S = 0.01, 0.2
@@ -64,7 +64,7 @@ async def run(cluster: Cluster, commands: Sequence[Command]) -> list[Any]:
         redis.exceptions.ConnectionError: no node tells the layout.
     """
     attempt = _Run(cluster, commands)
-    deadline, pause_s, hops = time.monotonic() + PATIENCE_S, PAUSE_MIN_S, 0
+    deadline, pause_s, hops = time.monotonic() + MAX_WAIT_S, PAUSE_MIN_S, 0
     while attempt.left:
         await attempt.send()
         hops += 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -11,12 +12,12 @@ from redis.asyncio import Redis, Sentinel
 from redis.asyncio.connection import parse_url
 from redis.asyncio.sentinel import MasterNotFoundError, SentinelConnectionPool
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import ConnectionError as RedisConnectionError, RedisError, TimeoutError as RedisTimeoutError
 
 from planwire_client.core.commit import DEFAULT_PREFIX, PrefixError, check_prefix
 from sync.core.errors import SyncError
+from sync.process.settings import StoreSettings
+from sync.store.embedded import server
 from sync.store.keys import Keys
 from sync.store.models import StoreError
 from sync.store.redis.cluster import NODE_TIMEOUT_S, Cluster
@@ -31,6 +32,9 @@ FORMS = (
     "rediss+sentinel:// and rediss+cluster:// with TLS"
 )
 """The accepted forms of a store URL, for error texts."""
+
+START_WAIT_S = 15.0
+"""Time that another process has to start the embedded store before this one does."""
 
 SENTINEL_PORT, SERVER_PORT = 26379, 6379
 
@@ -262,3 +266,22 @@ def _cluster(url: str, prefix: str, durable: bool) -> Connected:
         return replace(endpoint, host=host, port=port)
 
     return Connected(Store(ClusterRedis(cluster), Keys(prefix), durable=durable), Bus(where, cluster=cluster))
+
+
+@asynccontextmanager
+async def open_store(settings: StoreSettings, wait_s: float = START_WAIT_S) -> AsyncIterator[Connected]:
+    """Yield the store that `settings` name, and its bus.
+
+    The embedded store is started, or shared with another process that starts it within `wait_s` seconds.
+
+    Raises:
+        SyncError: the store's URL cannot be used, or the embedded store does not start.
+    """
+    async with AsyncExitStack() as stack:
+        url = settings.redis_url.get_secret_value()
+        if not url:
+            embedded = server.serve(settings.data_dir, max_wait_s=wait_s, durable=settings.durable)
+            url = await stack.enter_async_context(embedded)
+        connected = connect(url, prefix=settings.prefix, durable=settings.durable)
+        stack.push_async_callback(connected.store.aclose)
+        yield connected

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from planwire_client import Outcome, Publish, Published, PublishRefused, RateLimited, Rejected, Retries, Verdict
 from planwire_client.change import check, encode, identified
@@ -80,10 +79,10 @@ def test_attempts_are_bounded() -> None:
     assert (len(run.sent), raised.value.attempts, raised.value.event_ids) == (4, 4, ("e1",))
 
 
-def test_patience_is_bounded_and_nothing_is_slept_in_vain() -> None:
+def test_the_time_is_bounded_and_nothing_is_slept_in_vain() -> None:
     run = Run(lambda items, attempt: Retryable("429", True, 60))
     with pytest.raises(RateLimited) as raised:
-        run([item()], Retries(patience_s=30))
+        run([item()], Retries(total_timeout_s=30))
     assert (run.slept, raised.value.retry_after_s) == ([], 60)
 
 

@@ -15,8 +15,7 @@ from planwire_client.core.limits import TOPICS_PER_SOCKET
 from planwire_client.errors import NotCurrent, ReplicaClosed, ReplicaError, TopicRefused
 from planwire_client.replica.connection import Connection
 from planwire_client.replica.snapshot import Changed, Policy, Snapshot
-from planwire_client.replica.tokens import TIMEOUT_S as TOKEN_TIMEOUT_S
-from planwire_client.replica.tokens import Token, TokenSource
+from planwire_client.replica.tokens import TIMEOUT_S as TOKEN_TIMEOUT_S, Token, TokenSource
 from planwire_client.replica.topic_state import Reading, TopicState
 
 WAIT_S = 5.0

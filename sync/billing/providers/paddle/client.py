@@ -70,7 +70,7 @@ class PaddleClient(api_client.ApiClient):
         self._local = threading.local()
         self._clients: list[Client] = []
 
-    async def _fetch(self, subscription_id: str, patience_s: float) -> Event:
+    async def _fetch(self, subscription_id: str, max_wait_s: float) -> Event:
         began_ns = self._now_ns()
         answer = await self._ask(None, lambda client: client.get_raw(_path(subscription_id)))
         return self._read(answer["data"], began_ns)
@@ -80,32 +80,32 @@ class PaddleClient(api_client.ApiClient):
         return {"event_id": event_id, "event_type": LISTED_TYPE, "occurred_at": occurred_at, "data": entry}
 
     async def change_items(
-        self, subscription_id: str, items: Sequence[Item], billing_mode: str, patience_s: float
+        self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
     ) -> Event:
         """Return the subscription with its items replaced by these; a charge that fails prevents the change.
 
         Raises:
-            ProviderUnavailable: not api_client.within `patience_s`; whether it was done is not known.
+            ProviderUnavailable: not api_client.within `max_wait_s`; whether it was done is not known.
             ProviderRejected: Paddle does not do it.
         """
         began_ns = self._now_ns()
         payload = {**_update(items, billing_mode), "on_payment_failure": "prevent_change"}
-        async with api_client.within(patience_s):
-            answer = await self._ask(patience_s, lambda client: client.patch_raw(_path(subscription_id), payload))
+        async with api_client.within(max_wait_s):
+            answer = await self._ask(max_wait_s, lambda client: client.patch_raw(_path(subscription_id), payload))
         return self._read(answer["data"], began_ns)
 
     async def preview_items(
-        self, subscription_id: str, items: Sequence[Item], billing_mode: str, patience_s: float
+        self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
     ) -> ProviderPreview:
         """Return Paddle's preview of such a change: the subscription as it would be, and what it would cost.
 
         Raises:
-            ProviderUnavailable: not api_client.within `patience_s`.
+            ProviderUnavailable: not api_client.within `max_wait_s`.
             ProviderRejected: Paddle would not do it.
         """
         path, payload = f"{_path(subscription_id)}/preview", _update(items, billing_mode)
-        async with api_client.within(patience_s):
-            data = (await self._ask(patience_s, lambda client: client.patch_raw(path, payload)))["data"]
+        async with api_client.within(max_wait_s):
+            data = (await self._ask(max_wait_s, lambda client: client.patch_raw(path, payload)))["data"]
         if not isinstance(data, dict):
             raise api_client.unreadable("data is not an object")
         try:
@@ -113,28 +113,28 @@ class PaddleClient(api_client.ApiClient):
         except ValueError as error:
             raise api_client.unreadable(error) from error
 
-    async def events(self, after: str, since_ns: int, patience_s: float) -> tuple[Sequence[ProviderEvent], bool]:
+    async def events(self, after: str, since_ns: int, max_wait_s: float) -> tuple[Sequence[ProviderEvent], bool]:
         """Return one page of Paddle's events behind `after`, or else since an instant, and whether more follow.
 
         Raises:
-            ProviderUnavailable: not api_client.within `patience_s`.
+            ProviderUnavailable: not api_client.within `max_wait_s`.
             ProviderRejected: the key does not suffice.
         """
         query = {"after": after} if after else {"from": instants.text(since_ns)}
-        entries, pagination = await self._list("/events", query, EVENTS_PER_PAGE, patience_s)
+        entries, pagination = await self._list("/events", query, EVENTS_PER_PAGE, max_wait_s)
         events = api_client.listed_events(entries, "event_id", lambda entry: instants.parse(entry.get("occurred_at")))
         return events, bool(pagination.get("has_more"))
 
-    async def subscriptions(self, after: str, patience_s: float) -> SubscriptionPage:
+    async def subscriptions(self, after: str, max_wait_s: float) -> SubscriptionPage:
         """Return one page of all subscriptions behind the id `after`, by rising id.
 
         Raises:
-            ProviderUnavailable: not api_client.within `patience_s`.
+            ProviderUnavailable: not api_client.within `max_wait_s`.
             ProviderRejected: the key does not suffice.
         """
         began_ns = self._now_ns()
         query = {"after": after} if after else {}
-        entries, pagination = await self._list("/subscriptions", query, SUBSCRIPTIONS_PER_PAGE, patience_s)
+        entries, pagination = await self._list("/subscriptions", query, SUBSCRIPTIONS_PER_PAGE, max_wait_s)
         following = parse_qs(urlsplit(str(pagination.get("next") or "")).query).get("after", [""])[0]
         total = pagination.get("estimated_total")
         return SubscriptionPage(
@@ -150,23 +150,23 @@ class PaddleClient(api_client.ApiClient):
             client.client.close()
 
     async def _list(
-        self, path: str, query: Mapping[str, str], per_page: int, patience_s: float
+        self, path: str, query: Mapping[str, str], per_page: int, max_wait_s: float
     ) -> tuple[list[Any], Mapping[str, Any]]:
         """Return the entries of one page by rising id, and what it says of the pages behind it."""
         url = f"{path}?{urlencode({**query, 'order_by': 'id[ASC]', 'per_page': per_page})}"
-        async with api_client.within(patience_s):
-            page = await self._ask(patience_s, lambda client: client.get_raw(url), background=True)
+        async with api_client.within(max_wait_s):
+            page = await self._ask(max_wait_s, lambda client: client.get_raw(url), background=True)
         if not isinstance(page["data"], list):
             raise api_client.unreadable("it has no list")
         pagination = (page.get("meta") or {}).get("pagination")
         return page["data"], pagination if isinstance(pagination, dict) else {}
 
     async def _ask(
-        self, patience_s: float | None, ask: Callable[[Client], Any], *, background: bool = False
+        self, max_wait_s: float | None, ask: Callable[[Client], Any], *, background: bool = False
     ) -> Mapping[str, Any]:
         loop = asyncio.get_running_loop()
         return await self._limited(
-            patience_s, lambda: loop.run_in_executor(self._pool, self._blocking, ask), background=background
+            max_wait_s, lambda: loop.run_in_executor(self._pool, self._blocking, ask), background=background
         )
 
     def _blocking(self, ask: Callable[[Client], Any]) -> Mapping[str, Any]:

@@ -79,9 +79,9 @@ class StripeClient(api_client.ApiClient):
             timeout=timeout_s,
         )
 
-    async def _fetch(self, subscription_id: str, patience_s: float) -> Event:
+    async def _fetch(self, subscription_id: str, max_wait_s: float) -> Event:
         began_ns = self._now_ns()
-        data = await self._complete(await self._send("GET", _path(subscription_id), None), patience_s)
+        data = await self._complete(await self._send("GET", _path(subscription_id), None), max_wait_s)
         return self._read(data, began_ns)
 
     def _as_event(self, event_id: str, entry: object, began_ns: int) -> Mapping[str, object]:
@@ -95,102 +95,102 @@ class StripeClient(api_client.ApiClient):
         }
 
     async def change_items(
-        self, subscription_id: str, items: Sequence[Item], billing_mode: str, patience_s: float
+        self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
     ) -> Event:
         """Return the subscription with its items replaced by these; a charge that fails prevents the change.
 
         Items that stay as they are are not touched, so their metered usage and discounts stay too.
 
         Raises:
-            ProviderUnavailable: not api_client.within `patience_s`; whether it was done is not known.
+            ProviderUnavailable: not api_client.within `max_wait_s`; whether it was done is not known.
             ProviderRejected: Stripe does not do it, or does not bill so (`billing_mode_unsupported`).
         """
-        async with api_client.within(patience_s):
-            began_ns, data, lines = await self._lines(subscription_id, items, billing_mode, patience_s)
+        async with api_client.within(max_wait_s):
+            began_ns, data, lines = await self._lines(subscription_id, items, billing_mode, max_wait_s)
             if lines:
                 form = {f"items{name}": value for name, value in lines.items()}
                 form |= {"proration_behavior": PRORATIONS[billing_mode], "payment_behavior": "error_if_incomplete"}
                 began_ns = self._now_ns()
-                data = await self._send("POST", _path(subscription_id), patience_s, form=form)
-            return self._read(await self._complete(data, patience_s), began_ns)
+                data = await self._send("POST", _path(subscription_id), max_wait_s, form=form)
+            return self._read(await self._complete(data, max_wait_s), began_ns)
 
     async def preview_items(
-        self, subscription_id: str, items: Sequence[Item], billing_mode: str, patience_s: float
+        self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
     ) -> ProviderPreview:
         """Return Stripe's preview of the invoice that such a change would make.
 
         Raises:
-            ProviderUnavailable: not api_client.within `patience_s`.
+            ProviderUnavailable: not api_client.within `max_wait_s`.
             ProviderRejected: Stripe would not do it, or does not bill so (`billing_mode_unsupported`).
         """
-        async with api_client.within(patience_s):
-            _, _, lines = await self._lines(subscription_id, items, billing_mode, patience_s)
+        async with api_client.within(max_wait_s):
+            _, _, lines = await self._lines(subscription_id, items, billing_mode, max_wait_s)
             form = {f"subscription_details[items]{name}": value for name, value in lines.items()}
             form |= {
                 "subscription": subscription_id,
                 "subscription_details[proration_behavior]": PRORATIONS[billing_mode],
             }
-            return ProviderPreview(await self._send("POST", "/v1/invoices/create_preview", patience_s, form=form), None)
+            return ProviderPreview(await self._send("POST", "/v1/invoices/create_preview", max_wait_s, form=form), None)
 
-    async def events(self, after: str, since_ns: int, patience_s: float) -> tuple[Sequence[ProviderEvent], bool]:
+    async def events(self, after: str, since_ns: int, max_wait_s: float) -> tuple[Sequence[ProviderEvent], bool]:
         """Return one page of the events that are about subscriptions, behind `after`, or else since an instant.
 
         Stripe keeps events for 30 days; where it does not know `after` any more, the instant counts.
 
         Raises:
-            ProviderUnavailable: not api_client.within `patience_s`.
+            ProviderUnavailable: not api_client.within `max_wait_s`.
             ProviderRejected: the key does not suffice.
         """
-        async with api_client.within(patience_s):
+        async with api_client.within(max_wait_s):
             if after:
                 try:
-                    page = await self._list("/v1/events", patience_s, _TYPES | {"ending_before": after})
+                    page = await self._list("/v1/events", max_wait_s, _TYPES | {"ending_before": after})
                     return _events(page), bool(page.get("has_more"))
                 except ProviderRejected as error:
                     if error.code != "not_found":
                         raise
-            return await self._oldest(since_ns, patience_s)
+            return await self._oldest(since_ns, max_wait_s)
 
-    async def _oldest(self, since_ns: int, patience_s: float) -> tuple[Sequence[ProviderEvent], bool]:
+    async def _oldest(self, since_ns: int, max_wait_s: float) -> tuple[Sequence[ProviderEvent], bool]:
         """Return the oldest page since an instant, by going back through all newer ones, FIRST_PAGES_MAX at most."""
         query = _TYPES | {"created[gte]": str(since_ns // 1_000_000_000)}
-        page = await self._list("/v1/events", patience_s, query)
+        page = await self._list("/v1/events", max_wait_s, query)
         newer = False
         for _ in range(FIRST_PAGES_MAX - 1):
             if not page.get("has_more") or not page["data"]:
                 break
             newer = True
-            page = await self._list("/v1/events", patience_s, query | {"starting_after": _last_id(page)})
+            page = await self._list("/v1/events", max_wait_s, query | {"starting_after": _last_id(page)})
         return _events(page), newer
 
-    async def subscriptions(self, after: str, patience_s: float) -> SubscriptionPage:
+    async def subscriptions(self, after: str, max_wait_s: float) -> SubscriptionPage:
         """Return one page of all subscriptions behind the id `after`, the newest first.
 
         One made meanwhile is before the first page: its webhooks tell of it.
 
         Raises:
-            ProviderUnavailable: not api_client.within `patience_s`.
+            ProviderUnavailable: not api_client.within `max_wait_s`.
             ProviderRejected: the key does not suffice.
         """
-        async with api_client.within(patience_s):
+        async with api_client.within(max_wait_s):
             began_ns = self._now_ns()
             query = {"status": "all"} | ({"starting_after": after} if after else {})
-            page = await self._list("/v1/subscriptions", patience_s, query)
-            entries = [self._listed(await self._complete(e, patience_s), began_ns) for e in page["data"]]
+            page = await self._list("/v1/subscriptions", max_wait_s, query)
+            entries = [self._listed(await self._complete(e, max_wait_s), began_ns) for e in page["data"]]
             return SubscriptionPage(entries, _last_id(page) if entries and page.get("has_more") else "")
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._http.aclose()
 
-    async def _complete(self, data: Any, patience_s: float) -> Any:
+    async def _complete(self, data: Any, max_wait_s: float) -> Any:
         """Return the subscription with all of its items, which are a list of their own where they are many."""
         if not isinstance(data, dict) or not has_more_items(data):
             return data
         items: list[Any] = []
         query = {"subscription": str(data.get("id"))}
         while len(items) <= ITEMS_MAX:
-            page = await self._list("/v1/subscription_items", patience_s, query, background=False)
+            page = await self._list("/v1/subscription_items", max_wait_s, query, background=False)
             items += page["data"]
             if not page.get("has_more") or not page["data"]:
                 break
@@ -198,7 +198,7 @@ class StripeClient(api_client.ApiClient):
         return {**data, "items": {**data["items"], "data": items, "has_more": False}}
 
     async def _lines(
-        self, subscription_id: str, items: Sequence[Item], billing_mode: str, patience_s: float
+        self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
     ) -> tuple[int, Any, dict[str, str]]:
         """Return when and as what the subscription was read, and the form fields that make its items into `items`."""
         if billing_mode not in PRORATIONS:
@@ -206,15 +206,15 @@ class StripeClient(api_client.ApiClient):
                 "billing_mode_unsupported", f"Stripe does not bill {billing_mode}: use {', '.join(PRORATIONS)}"
             )
         began_ns = self._now_ns()
-        data = await self._send("GET", _path(subscription_id), patience_s)
-        data = await self._complete(data, patience_s)
+        data = await self._send("GET", _path(subscription_id), max_wait_s)
+        data = await self._complete(data, max_wait_s)
         self._read(data, began_ns)
         return began_ns, data, _differences(data["items"]["data"], items)
 
     async def _list(
-        self, path: str, patience_s: float, query: Mapping[str, str], *, background: bool = True
+        self, path: str, max_wait_s: float, query: Mapping[str, str], *, background: bool = True
     ) -> Mapping[str, Any]:
-        page = await self._send("GET", path, patience_s, {**query, "limit": str(PER_PAGE)}, background=background)
+        page = await self._send("GET", path, max_wait_s, {**query, "limit": str(PER_PAGE)}, background=background)
         if not isinstance(page.get("data"), list):
             raise api_client.unreadable("it has no list")
         return page
@@ -223,13 +223,13 @@ class StripeClient(api_client.ApiClient):
         self,
         method: str,
         path: str,
-        patience_s: float | None,
+        max_wait_s: float | None,
         query: Mapping[str, str] | None = None,
         form: Mapping[str, str] | None = None,
         *,
         background: bool = False,
     ) -> dict[str, Any]:
-        """Return the JSON object that Stripe answers; `patience_s` None: the rate limit lets the call begin already."""
+        """Return the JSON object that Stripe answers; `max_wait_s` None: the rate limit lets the call begin already."""
 
         async def call() -> dict[str, Any]:
             try:
@@ -244,7 +244,7 @@ class StripeClient(api_client.ApiClient):
                 raise api_client.unreadable("it is no object")
             return body
 
-        return await self._limited(patience_s, call, background=background)
+        return await self._limited(max_wait_s, call, background=background)
 
 
 def _check(response: httpx2.Response, body: object) -> None:

@@ -7,7 +7,7 @@
 -- ARGV[1] rate_per_s
 -- ARGV[2] burst      how many tokens there are at most
 -- ARGV[3] wanted     how many there must be: more than 1 leaves a reserve to others
--- ARGV[4] patience_us
+-- ARGV[4] max_wait_us
 --
 -- Returns {'taken', wait_us}, or what refused it: {'closed' | 'used_up', for how many us}.
 

@@ -6,8 +6,7 @@ import time
 from fnmatch import fnmatchcase
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from gateway.auth.publish_keys import (
     ANY,

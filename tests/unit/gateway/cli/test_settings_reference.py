@@ -1,4 +1,4 @@
-"""The list of settings has every name there is, and the page that people read is that list."""
+"""The list of settings has every name there is."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import pytest
 from click.testing import CliRunner, Result
 from pydantic import Field, SecretStr
 
 from gateway import cli, settings
-from gateway.cli import settings_reference
 from gateway.cli.settings_reference import Reader, Setting, collect
 from gateway.settings import GatewaySettings
 from sync.process import environment
 from sync.process.settings import SettingsModel
-
-ROOT = Path(__file__).resolve().parents[4]
 
 
 class First(SettingsModel):
@@ -55,11 +51,6 @@ def test_each_setting_stands_once_with_everyone_who_reads_it() -> None:
     assert found["PLANWIRE_FILE"].section == "There"
 
 
-def test_the_page_keeps_its_table_whole() -> None:
-    row = "| `PLANWIRE_WAIT_MS` | `1.5` | How &lt;long> \\| what. (milliseconds, above 0, at most 9) | one |"
-    assert row in settings_reference.page(listed()).splitlines()
-
-
 def test_the_command_lists_every_name_there_is() -> None:
     found = json.loads(planwire("--json").output)
     names = {setting["name"] for setting in found}
@@ -80,15 +71,3 @@ def test_no_default_is_a_secret_that_opens_something() -> None:
 def test_the_sections_begin_at_fields_that_there_are() -> None:
     assert settings.SECTIONS.keys() <= GatewaySettings.model_fields.keys()
     assert next(iter(GatewaySettings.model_fields)) in settings.SECTIONS
-
-
-def test_the_committed_page_is_in_step() -> None:
-    committed = (ROOT / "docs" / "configuration.md").read_text("utf-8")
-    assert committed == planwire("--markdown").output, "run: make docs"
-
-
-@pytest.mark.parametrize("option", ["--json", "--markdown"])
-def test_the_forms_exclude_each_other(option: str) -> None:
-    result = planwire("--json", "--markdown")
-    assert result.exit_code == 2
-    assert option in result.output

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from gateway.hub.ack_policy import ACK_AFTER_MAX_MS, ACK_STEP_MS, AckPolicy, is_outdated
+from gateway.hub.ack_policy import ACK_DOUBLINGS_MAX, ACK_STEP_MS, AckPolicy, is_outdated
 from planwire_client.core.frames import AckRule
 
 
@@ -20,7 +19,7 @@ def test_a_process_is_never_acked_more_often_than_it_asks_for(
         assert subscriptions * share * 1000 / spread_ms <= acks_per_s
         assert subscriptions * share * 1000 / spread_ms > acks_per_s / 2, "later than it must be"
         assert spread_ms > max(after_ms, ACK_STEP_MS) or share < 1
-        assert share == 1 or spread_ms == ACK_AFTER_MAX_MS
+        assert share == 1 or spread_ms == ACK_STEP_MS << ACK_DOUBLINGS_MAX
 
 
 @given(subscriptions=st.integers(101, 10**6), ack_all=st.booleans())

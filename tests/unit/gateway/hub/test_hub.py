@@ -13,13 +13,11 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from gateway.freshness import reconciler as sweep_module
 from gateway.freshness.reconciler import Reconciler
-from gateway.hub import fanout
-from gateway.hub import hub as hub_module
+from gateway.hub import fanout, hub as hub_module
 from gateway.hub.ack_policy import AckPolicy
 from gateway.hub.hub import Hub
 from gateway.hub.subscription import Subscription

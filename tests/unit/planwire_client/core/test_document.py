@@ -12,8 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from planwire_client.core import canonical_json
 from planwire_client.core.document import INTEGER_MAX, INTEGER_MIN, DocumentError, Part, check, encode

@@ -6,8 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from planwire_client.core import merge_patch
 from tests.support.json_values import JSON, OBJECTS, same

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from importlib.metadata import PackageNotFoundError
-from pathlib import Path
 
 import pytest
 
-from gateway.cli import settings_reference
 from gateway.settings import GatewaySettings
 from sync.billing.providers import registry
 from sync.process import environment
@@ -32,13 +28,6 @@ def test_the_names_are_those_of_the_settings_models() -> None:
     ]
     names = {name for model in models for name in model.variables()} - {"PORT"}
     assert names | BESIDE_THE_MODELS == environment.NAMES, "run: make docs"
-
-
-def test_the_file_of_names_is_in_step() -> None:
-    made = subprocess.run(
-        [sys.executable, "-m", settings_reference.__name__], capture_output=True, text=True, check=True
-    ).stdout
-    assert Path(environment.__file__).with_name("setting_names.txt").read_text("ascii") == made, "run: make docs"
 
 
 def test_a_model_s_own_names_are_known_before_the_file_has_them() -> None:

@@ -5,25 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from starlette.requests import Request
 
 from gateway.console.routes import query
 from sync.http.problem import Problem
-
-
-def request(text: str) -> Request:
-    return Request({"type": "http", "query_string": text.encode(), "headers": []})
-
-
-@pytest.mark.parametrize(("text", "found"), [("", 50), ("limit=1", 1), ("limit=200", 200)])
-def test_a_number_has_a_default(text: str, found: int) -> None:
-    assert query.number(request(text), "limit", 50, 200) == found
-
-
-@pytest.mark.parametrize("text", ["0", "201", "-1", "x", "", "1.5", "\u0661", "9" * 17])
-def test_a_number_beyond_its_bounds_is_refused(text: str) -> None:
-    with pytest.raises(Problem, match="from 1 to 200"):
-        query.number(request(f"limit={text}"), "limit", 50, 200)
 
 
 @pytest.mark.parametrize("name", ["gateway:x", "console:x", "sandbox/probe:x", "acme", "", None, 7])

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from sync.billing.domain.decision import (
     ASK_AGAIN_MAX_S,

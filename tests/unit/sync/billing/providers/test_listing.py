@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from sync.billing.domain.model import FETCHED, NOTHING, Event, Facts, Item, Order, Subscription
 from sync.billing.domain.reducer import Reduced, merge_fetched, reduce

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from sync.store.checks import rights
-from sync.store.keys import DEFAULT_KEYS as KEYS
-from sync.store.keys import Keys
+from sync.store.keys import DEFAULT_KEYS as KEYS, Keys
 
 ROOT = Path(__file__).resolve().parents[5]
 ASKED = rights.commands(KEYS)

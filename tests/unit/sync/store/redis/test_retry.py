@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError, ResponseError
 
 from planwire_client.core.commit import WRONG_SERVER_CODES, wrong_server_code
 from sync.store.models import StoreError

@@ -6,10 +6,8 @@ import json
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from paddle_billing.Notifications import Secret as OfficialSecret
-from paddle_billing.Notifications import Verifier as OfficialVerifier
+from hypothesis import given, strategies as st
+from paddle_billing.Notifications import Secret as OfficialSecret, Verifier as OfficialVerifier
 
 from sync.billing.domain.model import Event, Item, Period, Scheduled, Unparsable
 from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verification, Verified

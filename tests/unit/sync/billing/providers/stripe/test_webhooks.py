@@ -7,8 +7,7 @@ import hmac
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from sync.billing.domain.model import Event, Item, Period, Scheduled, Unparsable
 from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verified
