@@ -6,12 +6,14 @@ Private parts do not get here: the input is what browsers are sent, and the log'
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from sync.core import instants
-from sync.store.models import LogEntry, Snapshot
+
+if TYPE_CHECKING:
+    from sync.store.models import LogEntry, Snapshot
 
 DIFF_MAX = 500
 """Maximum number of differences listed between two versions."""
