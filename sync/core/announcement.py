@@ -1,10 +1,10 @@
-"""The bus's wire format: what commit.lua announces and a feed reads. Pure.
+"""The bus's wire format: commit.lua writes an announcement, a subscriber parses it. Pure.
 
     VERSION SP BASE SP CAUSE_BYTES SP PATCH_BYTES FLAGS LF cause patch state
 
-Ready-made JSON bytes, so that a gateway splices frames without parsing any of it. FLAGS are blanks: TAB or CR for the
-owner, billing or publisher, then VT if the topic was erased. Builds from before the flags write none, and read them as
-blanks around the last number.
+`cause`, `patch` and `state` are JSON bytes that a gateway copies into frames without parsing them. FLAGS are blanks:
+TAB (billing) or CR (publisher) for the owner, then VT if the topic was erased. Builds from before the flags write none,
+and read them as blanks around the last number.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from planwire_client.core.commit import BILLING, PUBLISHER
 
 
 class Announcement(NamedTuple):
-    """One committed version as it travels.
+    """One committed version on the bus.
 
     Attributes:
         version: microseconds since 1970.
         base: the version that `patch` starts from; 0 when there is no patch.
         cause: JSON, or empty.
-        owner: BILLING or PUBLISHER; empty when a build from before the owner announced it.
-        erased: whether the topic was erased: its state is null, and nothing is to come.
+        owner: BILLING or PUBLISHER; empty in an announcement of a build from before the owner.
+        erased: whether the topic was erased: its state is null, and no version follows.
     """
 
     version: int
@@ -41,19 +41,19 @@ _ERASED = f'"event_type":"{ERASED}"'.encode()
 
 
 def was_erased_before(state: bytes, cause: bytes) -> bool:
-    """Return whether a version was an erasure of a build that had no field for it, by its state and cause."""
+    """Return whether a version's state and cause show an erasure by a build from before the `erased` flag."""
     return state == b"null" and _ERASED in cause
 
 
 _DIGITS_FROM = ord(" ")
-"""Every blank is at or below it, every digit above."""
+"""Every blank is at or below this byte, every digit above it."""
 
 
 def parse(payload: bytes) -> Announcement:
     """Return the announcement in `payload`.
 
     Raises:
-        ValueError: `payload` is not one.
+        ValueError: `payload` is not an announcement.
     """
     end = payload.index(b"\n")
     version, base, cause_bytes, patch_bytes = map(int, payload[:end].split(b" "))

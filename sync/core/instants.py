@@ -1,6 +1,6 @@
 """Instants: RFC 3339 text to integer nanoseconds since 1970 and back. Pure.
 
-Providers write 0 to 9 fraction digits, so text does not sort and microseconds lose digits; integers do neither.
+Providers write 0 to 9 fraction digits: such text does not sort by time, and microseconds would lose digits.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from functools import lru_cache
 NS_PER_S = 1_000_000_000
 NS_PER_US = 1_000
 EARLIEST_YEAR, LATEST_YEAR = 1970, 2261
-"""The years whose nanoseconds are not negative and fit 63 bits."""
+"""The years in which nanoseconds since 1970 are positive and fit 63 bits."""
 
 _EPOCH = date(1970, 1, 1)
 _TEXT = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII)
 
 
 class InstantError(ValueError):
-    """The text is no RFC 3339 instant between 1970 and 2261."""
+    """The text is not an RFC 3339 instant between 1970 and 2261."""
 
 
 @lru_cache(maxsize=4096)
@@ -31,7 +31,7 @@ def _day_s(text: str) -> int:
 
 
 def parse(text: object) -> int:
-    """Return nanoseconds since 1970 of an RFC 3339 instant with 0 to 9 fraction digits (more are refused).
+    """Return nanoseconds since 1970 of an RFC 3339 instant with 0 to 9 fraction digits (more are an error).
 
     A leap second (`:60`) counts as the first second of the next minute, as POSIX time does.
 
@@ -60,7 +60,7 @@ def _parsed(text: str) -> int:
 
 @lru_cache(maxsize=4096)
 def text(ns: int) -> str:
-    """Return the instant as RFC 3339 UTC with as few fraction digits (0, 3, 6 or 9) as lose nothing."""
+    """Return the instant as RFC 3339 UTC, with the fewest fraction digits (0, 3, 6 or 9) that are exact."""
     seconds, fraction = divmod(ns, NS_PER_S)
     days, rest = divmod(seconds, 86_400)
     day = _EPOCH + timedelta(days=days)

@@ -1,5 +1,8 @@
-"""Foreign text for a terminal, without what the terminal would obey: control characters (C0 and C1) and marks that
-reverse or hide what follows (Unicode's categories C and Z, but for the space). Pure."""
+"""Makes foreign text safe to show in a terminal. Pure.
+
+Unsafe are control characters (C0 and C1), and marks that reverse or hide text: all of Unicode's categories C and Z
+except the space.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ _PLAIN = re.compile(r"[ -~]*")
 
 
 def plain(text: object) -> str:
-    """Return text on one line, with a replacement character for each of those."""
+    """Return text on one line, with a replacement character for each unsafe one."""
     shown = str(text)
     if _PLAIN.fullmatch(shown):
         return shown
@@ -18,19 +21,19 @@ def plain(text: object) -> str:
 
 
 def plain_lines(text: str) -> str:
-    """Return text of several lines with JSON's escapes for each of those; line breaks and tabs stay."""
+    """Return text of several lines, with JSON's escape for each unsafe character; line breaks and tabs stay."""
     if _PLAIN.fullmatch(text):
         return text
     return "".join(letter if letter in "\n\t" or _is_harmless(letter) else _escape(letter) for letter in text)
 
 
 def json_text(value: object) -> str:
-    """Return compact JSON on one line, which means `value` and holds none of those: they are escaped.
+    """Return `value` as compact JSON on one line, with unsafe characters escaped.
 
     Raises:
-        TypeError: the value is not JSON's.
+        TypeError: the value has no form in JSON.
     """
-    import orjson  # not above: a command line that prints no JSON starts without it
+    import orjson  # imported here so that commands which print no JSON start faster
 
     return plain_lines(orjson.dumps(value).decode())
 

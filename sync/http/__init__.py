@@ -1,4 +1,4 @@
-"""The HTTP kit of both packages: declared routes, requests read and checked, errors as problem documents.
+"""The HTTP kit of both packages: route declarations, request reading and checking, errors as problem documents.
 
 May import: `sync.core`, `sync.process`, `sync.store`.
 """

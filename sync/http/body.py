@@ -1,4 +1,4 @@
-"""Request bodies, read up to a limit and a deadline; and answers in JSON."""
+"""Reads request bodies up to a size and a time limit, and makes JSON answers."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from planwire_client.core.headers import VERSION_HEADER
 from sync.http.problem import Problem
 
 JSON_TYPES = frozenset(("", "application/json", "application/cloudevents+json", "application/cloudevents-batch+json"))
-"""Media types that are read; none at all counts as JSON."""
+"""Accepted media types; a request without one counts as JSON."""
 
 BODY_MAX_BYTES = 65_536
 BODY_TIMEOUT_S = 10.0
-"""Default limit and deadline of a whole body."""
+"""Default size and time limit of a whole body."""
 
 DISCARD_MAX_BYTES = 16_777_216
-"""Maximum announced size of a rejected body that the server still receives and drops. The sender can then read the
-answer; a connection that is cut off while sending shows most senders a reset only."""
+"""Maximum announced size of a rejected body that the server still receives and drops, so that the sender can read the
+answer. If the connection were closed while the sender is still sending, most senders would see only a reset."""
 
 COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-"""First bytes of compressed bodies, for those that no header names."""
+"""First bytes of a compressed body -> its coding; for bodies without a Content-Encoding header."""
 
 BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
-"""Of UTF-8 and UTF-16; JSON has none (RFC 8259 section 8.1)."""
+"""Byte order marks of UTF-8 and UTF-16; JSON must not have one (RFC 8259 section 8.1)."""
 
 BODY_PROBLEMS = (
     "disconnected", "body_timeout", "body_too_large", "content_encoding_unsupported", "charset_unsupported"
 )  # fmt: skip
-"""The codes that reading a body may end with."""
+"""Problem codes of `read_body`, `read_json` and `read_object`."""
 
 JSON_PROBLEMS = (*BODY_PROBLEMS, "json_invalid", "content_type_unsupported")
 
@@ -40,7 +40,7 @@ _CLOSE = {"Connection": "close"}
 
 
 def json_response(document: object, status: int = 200) -> Response:
-    """Return an answer in JSON; the member `version` of an object goes into VERSION_HEADER, too."""
+    """Return an answer in JSON. If the document is an object with `version`, VERSION_HEADER has that version too."""
     version = document.get("version") if isinstance(document, dict) else None
     headers = None if version is None else {VERSION_HEADER: str(version)}
     return Response(orjson.dumps(document), status, headers, "application/json")
@@ -51,12 +51,12 @@ async def read_body(request: Request, limit: int = BODY_MAX_BYTES, timeout_s: fl
 
     Args:
         request: the request.
-        limit: bytes the body may have.
-        timeout_s: seconds it may take.
+        limit: maximum size in bytes.
+        timeout_s: maximum time until the body is complete.
 
     Raises:
-        Problem: 413 as soon as more than `limit` bytes are announced or came; 408 when it did not end in `timeout_s`;
-            400 when the sender went away.
+        Problem: 413 as soon as more than `limit` bytes are announced or received; 408 after `timeout_s`; 400 if the
+            sender disconnects.
     """
     text = request.headers.get("content-length", "")
     announced = int(text[:20]) if text.isascii() and text.isdigit() else None
@@ -83,13 +83,13 @@ async def read_json(request: Request, limit: int, timeout_s: float, containers: 
 
     Args:
         request: the request.
-        limit: bytes the body may have.
-        timeout_s: seconds it may take.
-        containers: objects and arrays it may hold; brackets in strings count as well. None: any number.
+        limit: maximum size in bytes.
+        timeout_s: maximum time until the body is complete.
+        containers: maximum number of objects and arrays; brackets in strings count as well. None: no limit.
 
     Raises:
-        Problem: as `read_body`; 415 for another media type, for what is compressed or in another charset; 400 for what
-            is not JSON in UTF-8; 422 batch_too_large for more objects and arrays.
+        Problem: as `read_body`; 415 for another media type, a compressed body or another charset; 400 if the body is
+            not JSON in UTF-8; 422 batch_too_large for more than `containers` objects and arrays.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in JSON_TYPES:
@@ -107,7 +107,7 @@ async def read_object(request: Request) -> dict[str, object]:
     """Return the body's JSON object, whatever its media type; an empty body is an empty object.
 
     Raises:
-        Problem: as `read_body`; 415 for what is compressed or in another charset; 422 for anything else.
+        Problem: as `read_body`; 415 for a compressed body or another charset; 422 if it is not a JSON object.
     """
     body = await _read_text(request, BODY_MAX_BYTES, BODY_TIMEOUT_S)
     try:
@@ -120,7 +120,7 @@ async def read_object(request: Request) -> dict[str, object]:
 
 
 async def _read_text(request: Request, limit: int, timeout_s: float) -> bytes:
-    """Return the body, which is neither compressed nor marked as another charset than UTF-8."""
+    """Return the body; raise Problem if it is compressed, or starts with a byte order mark."""
     coding = request.headers.get("content-encoding", "").strip().lower()
     if coding not in ("", "identity"):
         raise _compressed(coding[:80])

@@ -1,4 +1,4 @@
-"""The frame of every route: who may call it, its errors as problem documents, and its answers counted."""
+"""What every route shares: authorization, errors as problem documents, and counting of answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sync.store.models import StoreError
 Handler = Callable[[Request], Awaitable[Response]]
 
 Count = Callable[[str, str, int], None]
-"""Takes the path as declared, the method and the status of one answer."""
+"""Counts one answer. Takes the path as declared, the method and the status."""
 
 
 def not_counted(path: str, method: str, status: int) -> None:
@@ -31,16 +31,16 @@ def route(path: str, method: str, handler: Handler, count: Count, errors: Errors
 
 
 class _Endpoint:
-    """An ASGI app that answers with what `handler` returns, or with the problem that it raises, and counts that."""
+    """An ASGI app that sends the response of `handler`, or the problem for its exception, and counts the answer."""
 
     def __init__(self, handler: Handler, path: str, count: Count, errors: Errors) -> None:
         self._handler, self._path, self._count, self._errors = handler, path, count, errors
         self._foreseen = tuple(errors)
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Serve one request and count its answer when it is sent. A client that leaves before that is not counted.
+        """Serve one request and count its answer once it is sent, unless the client disconnects before.
 
-        An answer that holds something open may raise as well, until it has begun.
+        A streaming response may also raise: before its first message, the exception is answered with a problem.
         """
         status, is_begun, is_gone, is_served = 0, False, False, False
 
@@ -76,19 +76,20 @@ class _Endpoint:
 
 
 class Streaming(Response):
-    """An answer that holds something open while it is sent: `stream` is an ASGI app that opens and closes it."""
+    """An answer that needs an open resource while it is sent. The ASGI app `stream` opens and closes the resource."""
 
     def __init__(self, stream: ASGIApp) -> None:
         super().__init__()
         self._stream = stream
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the answer."""
         await self._stream(scope, receive, send)
 
 
 Scope = Literal["publish", "tenants", "admin"]
-"""What a caller may do: write states; read and change what billing knows of tenants; erase and override."""
+"""Rights of a caller. publish: write states. tenants: read and change billing's data of tenants. admin: erase and
+override."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,9 @@ class Caller:
     """The sender of a request.
 
     Attributes:
-        name: of their publish key, or of the console's login; a version's cause names it under `by`.
-        denial: returns the problem's code and detail where they lack a scope on a topic, None where they have it.
-            `[env/]kind:*` as a topic stands for all topics of that kind.
+        name: the name of the publish key or of the console's login; it is `by` in a version's cause.
+        denial: returns a problem's code and detail if the caller lacks a scope on a topic, else None.
+            The topic `[env/]kind:*` stands for all topics of that kind.
     """
 
     name: str
@@ -106,11 +107,11 @@ class Caller:
 
 
 Guard = Callable[[Request], Awaitable[Caller]]
-"""Returns who sent a request; raises Problem for a request that is not let in."""
+"""Returns the sender of a request; raises Problem if the request is not authorized."""
 
 
 def guarded(guard: Guard, handler: Handler) -> Handler:
-    """Return `handler` for the requests that `guard` lets in."""
+    """Return `handler` behind `guard`: it runs only for authorized requests."""
 
     async def answer(request: Request) -> Response:
         request.state.caller = await guard(request)
@@ -120,7 +121,7 @@ def guarded(guard: Guard, handler: Handler) -> Handler:
 
 
 def require(request: Request, scope: Scope, topic: str) -> None:
-    """Return when the sender of a guarded request has `scope` on `topic`.
+    """Return if the sender of a guarded request has `scope` on `topic`.
 
     Raises:
         Problem: scope_missing or topic_forbidden.
@@ -132,5 +133,5 @@ def require(request: Request, scope: Scope, topic: str) -> None:
 
 
 def by(request: Request) -> dict[str, str]:
-    """Return the members of a cause that name the sender of a guarded request."""
+    """Return the sender of a guarded request, as a member for a version's cause."""
     return {"by": request.state.caller.name}

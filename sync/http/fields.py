@@ -1,4 +1,4 @@
-"""The fields of JSON bodies: declared once as types, and from that checked, described, and named in errors."""
+"""The fields of JSON bodies. One declaration as a type gives the check, the JSON Schema and the error texts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TEXT_MAX_CHARS = 500
 
 RFC3339_PATTERN = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:[0-9]{2})"
 TIME: dict[str, Any] = {"format": "date-time", "pattern": f"^{RFC3339_PATTERN}$"}
-"""The JSON Schema of an RFC 3339 time, beside its type."""
+"""The JSON Schema of an RFC 3339 time, without `type`."""
 
 TOPIC_PATTERN = f"^{PATTERN}$"
 
@@ -44,7 +44,7 @@ def _existing(text: str) -> str:
 Time = Annotated[
     str, Field(pattern=TIME["pattern"], json_schema_extra={"format": "date-time"}), AfterValidator(_existing)
 ]
-"""An RFC 3339 time that exists, as text."""
+"""An RFC 3339 time as text. Its date and time of day must exist."""
 
 Instant = Annotated[
     int,
@@ -53,13 +53,13 @@ Instant = Annotated[
         {"type": "string", "format": "date-time", "pattern": f"^(?=19[7-9]|2[01]|22[0-5]){RFC3339_PATTERN}$"}
     ),
 ]
-"""An RFC 3339 time as nanoseconds since 1970, which end in 2261."""
+"""An RFC 3339 time between 1970 and 2261, as nanoseconds since 1970."""
 
 Text = Annotated[str, Field(min_length=1, max_length=TEXT_MAX_CHARS, pattern=r"\S")]
 """A string that is not blank."""
 
 Version = Annotated[int, Field(ge=0, le=VERSION_MAX)]
-"""A topic's version; 0: none yet."""
+"""A topic's version; 0 if it has none yet."""
 
 
 class OneOf:
@@ -73,13 +73,13 @@ class OneOf:
 
 
 class Model(BaseModel):
-    """An object that has no members but those described."""
+    """An object; unknown members are an error."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Reader(Generic[T]):
-    """Reads values of one type; what does not fit is a problem that names the field and what it must be."""
+    """Reads values of one type. For an invalid value it raises a Problem with the field and its expected form."""
 
     def __init__(self, kind: type[T]) -> None:
         self._adapter = TypeAdapter(kind)
@@ -119,7 +119,7 @@ class Reader(Generic[T]):
                 return f"{path or 'the body'} must be {self._expected(schema)}"
 
     def _find(self, location: Sequence[int | str]) -> tuple[str, Mapping[str, Any]]:
-        """Return the path to a member and its schema. Branches of unions, which locations name too, are left out."""
+        """Return the path to a member, and its schema. Steps of `location` that name a union's branch are skipped."""
         path, schema = "", self._resolved(self._schema)
         for step in location:
             inner: Mapping[str, Any] | None = None
@@ -132,14 +132,14 @@ class Reader(Generic[T]):
         return path, schema
 
     def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the schema without a reference, and without the null beside it."""
+        """Return the schema with its reference resolved, and without an alternative `null`."""
         if "$ref" in schema:
             return self._resolved(self._schema["$defs"][schema["$ref"].rpartition("/")[2]])
         others = [one for one in schema.get("anyOf", ()) if one.get("type") != "null"]
         return self._resolved(others[0]) if len(others) == 1 else schema
 
     def _expected(self, schema: Mapping[str, Any]) -> str:
-        """Return in words what `schema` asks for."""
+        """Return the form that `schema` describes, in words."""
         match schema:
             case {"const": value}:
                 return str(value)

@@ -1,4 +1,4 @@
-"""Declared routes: the operation stands at its handler, and the route and the OpenAPI document are made from it."""
+"""Route declarations: an Operation decorates its handler; the route and the OpenAPI document are made from it."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class ProblemDocument(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One good answer.
+    """One successful answer.
 
     Attributes:
-        kind: the type of its JSON; a mapping is the schema itself; None: it has no body.
+        kind: the type of its JSON, or a mapping: the schema itself; None for an answer without a body.
         headers: name -> (description, type in JSON Schema).
     """
 
@@ -48,7 +48,7 @@ class Answer:
 
 
 VERSION = {"Planwire-Version": ("The topic's version.", "integer")}
-"""The header of answers that tell a topic's version."""
+"""The header of answers that contain a topic's version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,12 @@ class Operation:
     """One method of one path.
 
     Attributes:
-        path: as Starlette reads it.
+        path: in Starlette's syntax.
         id: the operation's name for generated clients; unique.
-        problems: the codes that it answers with, besides `internal`, which every one may.
-        security: the schemes that let a request in; several: any one of them; "": none is needed.
-        scope: what the caller needs on the topic that the path names; None: the handler decides.
-        body: media type -> the type of the body; a mapping is the schema itself.
+        problems: the problem codes of its answers, besides `internal`, which every operation has.
+        security: the accepted security schemes: one of them is enough; "" lets requests in without any.
+        scope: the scope that the caller needs on the path's topic; None: the handler decides.
+        body: media type -> the type of the body, or a mapping: the schema itself.
     """
 
     method: str
@@ -77,13 +77,13 @@ class Operation:
     scope: Scope | None = None
 
     def __call__(self, handler: H) -> H:
-        """Declare `handler`, a function or a method, as the one that answers the operation."""
+        """Declare `handler`, a function or a method, as the operation's handler."""
         vars(handler)["operation"] = self
         return handler
 
 
 def declared(holder: object) -> Iterator[tuple[Operation, Handler]]:
-    """Yield the operations that the methods of `holder` declare, in order, each with its bound method."""
+    """Yield each operation that a method of `holder` declares, in order, with the bound method."""
     for name, member in vars(type(holder)).items():
         if isinstance(operation := getattr(member, "operation", None), Operation):
             yield operation, getattr(holder, name)
@@ -99,9 +99,9 @@ def document(operations: Iterable[Operation], info: Mapping[str, Any], security:
     """Return the OpenAPI document.
 
     Args:
-        operations: of the whole API.
+        operations: all operations of the API.
         info: title, version and the like.
-        security: the schemes that operations name.
+        security: the security schemes, by the name that operations use.
     """
     found = list(operations)
     schemas = _Schemas(found)
@@ -119,7 +119,7 @@ def document(operations: Iterable[Operation], info: Mapping[str, Any], security:
 
 
 class _Schemas:
-    """The JSON Schemas of all bodies (as they are read) and answers (as they are written)."""
+    """The JSON Schemas of all request bodies (pydantic's mode `validation`) and answers (mode `serialization`)."""
 
     def __init__(self, operations: Iterable[Operation]) -> None:
         kinds: list[tuple[Any, _Mode]] = [(ProblemDocument, "validation")]
@@ -169,7 +169,7 @@ def _answer(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
 
 
 def _problems(codes: Iterable[str]) -> dict[int, dict[str, Any]]:
-    """Return one answer for each status that the codes have, naming them."""
+    """Return one answer per HTTP status of the codes; each lists its codes."""
     by_status: dict[int, list[str]] = {}
     for code in codes:
         by_status.setdefault(STATUSES[code], []).append(code)

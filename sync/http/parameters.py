@@ -1,4 +1,4 @@
-"""Parameters of paths, queries and headers: each is declared once, and from that read and described."""
+"""Parameters of paths, queries and headers. One declaration gives the reading and the OpenAPI description."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _INTEGER = re.compile(r"[0-9]{1,16}")
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A string in a request: in the query, unless a subclass says otherwise.
+    """A string in a request's query. Subclasses are for other places and types.
 
     Attributes:
-        pattern: what a client is told to send; the handler checks what it needs.
-        example: a value for people and for tests; empty: none.
+        pattern: documentation for clients; the handler does its own checks.
+        example: a value for people and for tests; empty if there is none.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Parameter:
     place: ClassVar[str] = "query"
 
     def document(self) -> dict[str, Any]:
-        """Return the parameter as OpenAPI writes it."""
+        """Return the parameter's object in the OpenAPI document."""
         found: dict[str, Any] = {"name": self.name, "in": self.place, "description": self.description}
         found |= {"required": True} if self.place == "path" else {}
         return found | {"schema": self.schema()} | ({"example": self.example} if self.example else {})
@@ -55,7 +55,7 @@ class Header(Parameter):
 
 @dataclass(frozen=True, slots=True)
 class QueryInteger(Parameter):
-    """An integer in the query, from `minimum` to `maximum`; `default` where it is absent."""
+    """An integer in the query, from `minimum` to `maximum`; `default` if it is absent."""
 
     minimum: int = 0
     maximum: int = 0
@@ -75,7 +75,7 @@ class QueryInteger(Parameter):
 
 
 def query_integer(request: Request, name: str, default: int, maximum: int, minimum: int = 1) -> int:
-    """Return an integer in the query; `default` where it is absent.
+    """Return an integer in the query; `default` if it is absent.
 
     Raises:
         Problem: 422 request_invalid.
@@ -89,16 +89,16 @@ def query_integer(request: Request, name: str, default: int, maximum: int, minim
 
 
 PAGE_DEFAULT, PAGE_MAX = 100, 500
-"""Entries of one answer."""
+"""Entries per page: default and maximum."""
 
 LIMIT = QueryInteger("limit", "The most that one answer lists.", minimum=1, maximum=PAGE_MAX, default=PAGE_DEFAULT)
 
 
 class MomentCursor(Parameter):
-    """The place in a list that is ordered by (microseconds since 1970, event id)."""
+    """A page's start in a list that is ordered by (microseconds since 1970, event id)."""
 
     def read(self, request: Request) -> tuple[int, str] | None:
-        """Return the place; None: the beginning.
+        """Return the start; None for the beginning of the list.
 
         Raises:
             Problem: 422 request_invalid.
@@ -113,10 +113,10 @@ class MomentCursor(Parameter):
 
 
 class StreamCursor(Parameter):
-    """The place in a Redis stream."""
+    """A page's start in a Redis stream."""
 
     def read(self, request: Request) -> str:
-        """Return the place; empty: the end.
+        """Return the start; empty for the end of the stream.
 
         Raises:
             Problem: 422 request_invalid.

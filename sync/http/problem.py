@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents: one exception, and the one table from a stable code to its HTTP status."""
+"""Errors as RFC 9457 problem documents: one exception, and the table of stable codes and their HTTP statuses."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ _CODES = {
 }
 
 STATUSES: dict[str, int] = {code: status for status, codes in _CODES.items() for code in codes.split()}
-"""Every code that is answered, and its HTTP status."""
+"""Every problem code -> its HTTP status."""
 
 RETRY_AFTER_S = {"not_ready": 1, "store_unavailable": 1, "provider_unavailable": 5, "source_unavailable": 5}
-"""Seconds to wait before the next try, of the codes that end by themselves."""
+"""Code of a temporary problem -> seconds to wait before the next try."""
 
 _FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 class Problem(CodedError):
-    """A request that cannot be answered as asked.
+    """A request failed; the answer is a problem document.
 
     Args:
         code: one of `STATUSES`; stable.
         detail: what is wrong and what to do, for people.
-        headers: of the answer. WWW-Authenticate (401) and Retry-After (503) come by themselves.
+        headers: headers of the answer. WWW-Authenticate (401) and Retry-After (503) are added automatically.
         extra: further members of the document.
     """
 
@@ -96,7 +96,7 @@ class Problem(CodedError):
 
 
 Errors = Mapping[type[Exception], Callable[[Any], Problem]]
-"""Type of a foreseen exception -> the problem that it is answered with. The first type that matches counts."""
+"""Type of a foreseen exception -> a function that makes its problem. The first matching type counts."""
 
 
 def _of_framework(error: HTTPException) -> Problem:
@@ -116,7 +116,7 @@ FORESEEN: Errors = {
 
 
 def problem_of(error: Exception, errors: Errors = FORESEEN) -> Problem:
-    """Return the problem that answers `error`; one that `errors` does not name is `internal`, without details."""
+    """Return the problem for `error`. An exception that is not in `errors` gives `internal`, without details."""
     for kind, make in errors.items():
         if isinstance(error, kind):
             return make(error)
@@ -124,7 +124,7 @@ def problem_of(error: Exception, errors: Errors = FORESEEN) -> Problem:
 
 
 def _allowed(request: Request) -> str:
-    """Return the methods of every route of the path; the framework names those of the first one only."""
+    """Return the methods of all routes that match the path; Starlette lists only those of the first one."""
     methods: set[str] = set()
     for route in request.app.routes:
         if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
@@ -137,10 +137,10 @@ async def _answer(request: Request, error: Exception) -> Response:
         logs.limited("sync.http", "store_unavailable", path=request.url.path, error=str(error))
     elif isinstance(error, HTTPException) and error.status_code == 405:
         error.headers = {**(error.headers or {}), "Allow": _allowed(request)}
-    # The server logs an unforeseen error: it is raised again after this answer.
+    # An unforeseen error is not logged here: Starlette raises it again after this answer, and the server logs it.
     return problem_of(error).response()
 
 
 def exception_handlers() -> dict[type[Exception] | int, ExceptionHandler]:
-    """Return what Starlette needs to answer every error, its own 404 and 405 too, with a problem document."""
+    """Return Starlette's exception handlers: all errors, including its own 404 and 405, become problem documents."""
     return dict.fromkeys((*FORESEEN, Exception), _answer)

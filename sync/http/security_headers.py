@@ -1,6 +1,6 @@
-"""What every HTTP answer carries: security headers, and for allowed origins the CORS ones. Pure ASGI.
+"""Adds security headers to every HTTP answer, and CORS headers for allowed origins. Pure ASGI.
 
-Sockets pass through untouched; they check their own Origin. CORS opens only what browsers are meant to call.
+WebSockets pass through unchanged; they check their Origin themselves. CORS covers only the paths for browsers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sync.http.problem import Problem
 
 CORS_PATHS = ("/v1/state/",)
-"""The paths that pages of other origins may call. Publishing is not among them: its keys have no place in a browser."""
+"""The paths that pages of other origins may call. Publishing is left out: its keys must not be in a browser."""
 
 CORS_EXPOSED = "ETag, Planwire-Version, Retry-After, WWW-Authenticate"
 
@@ -31,11 +31,11 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-"""Defaults; an answer that sets one itself keeps its own."""
+"""Defaults; a header that the answer sets itself stays."""
 
 
 class SecurityHeadersMiddleware:
-    """Wraps the app. `is_allowed` tells whether an Origin header's text is an allowed origin."""
+    """Wraps the app. `is_allowed` returns whether an Origin header's value is allowed."""
 
     def __init__(self, app: ASGIApp, is_allowed: Callable[[str], bool]) -> None:
         self._app = app
@@ -59,7 +59,7 @@ class SecurityHeadersMiddleware:
         if cors and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
             await _preflight(granted)(scope, receive, send_with_headers)
         elif scope["method"] == "OPTIONS" and scope["path"] == "/":
-            # What balancers ask for that were not told another path, such as HAProxy: it is there.
+            # The default health check of load balancers such as HAProxy.
             await Response(status_code=204, headers={"Allow": "OPTIONS"})(scope, receive, send_with_headers)
         else:
             await self._app(scope, receive, send_with_headers)
@@ -75,7 +75,7 @@ def _complete(headers: MutableHeaders, path: str, granted: str | None) -> None:
     for name, value in SECURITY_HEADERS.items():
         headers.setdefault(name, value)
     if path.startswith(CORS_PATHS):
-        # Also without an Origin: a cache must not hand one origin's answer to another.
+        # Also for requests without an Origin: a cache must not give one origin's answer to another.
         headers.add_vary_header("Origin")
         if granted is not None:
             headers["Access-Control-Allow-Origin"] = granted

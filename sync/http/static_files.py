@@ -1,4 +1,4 @@
-"""Static files that pages load: only the kinds named, never anything else that lies in the folder."""
+"""Static files for pages: only the named file types of a folder are served."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ PAGE_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""What our own pages are allowed: their own files and their own gateway. No inline script or style."""
+"""CSP of our own pages. It allows their own files and their own gateway, but no inline script or style."""
 
 PAGE_HEADERS = {"Cache-Control": "no-cache", "Content-Security-Policy": PAGE_CSP}
 
 
 class Assets(StaticFiles):
-    """Serves the files of `folder` that end in one of `suffixes`; `shared` lets pages of other origins load them."""
+    """Serves the files of `folder` with one of `suffixes`. With `shared`, pages of other origins may load them."""
 
     def __init__(self, folder: Path, suffixes: Sequence[str], *, shared: bool = False) -> None:
         super().__init__(directory=folder, html=True)
@@ -31,7 +31,7 @@ class Assets(StaticFiles):
             self._headers |= {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
 
     def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
-        """Return the file, unless it is of another kind or in a folder of tools or tests."""
+        """Return the file, unless it has another suffix or is in a folder of tools or tests."""
         found, stat = super().lookup_path(path)
         inner = Path(path).parts[:-1]
         if (

@@ -1,4 +1,4 @@
-"""`python -m sync.outbox`: the relay; with arguments, the commands on rejected rows."""
+"""`python -m sync.outbox` runs the relay; with arguments, it runs the commands for rejected rows."""
 
 import os
 import sys

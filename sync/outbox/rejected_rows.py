@@ -1,7 +1,7 @@
-"""The rows that the outbox's relay refused: listed, tried again, or dropped for a reason; by people.
+"""Commands for rejected rows of the outbox: list them, retry them, or drop them for a reason.
 
-A row that is tried again is published after what came later. So one is left alone whose topic has been committed since
-it was enqueued, unless it is insisted upon: it would put an older state over a newer one.
+A retried row is published after rows that were enqueued later. If its topic has been committed since the row was
+enqueued, the retry would replace a newer state with an older one. `retry` skips such a row unless it is forced.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sync.store.redis.connect import open_store
 from sync.store.store import Store
 
 LISTED_MAX = 1000
-"""How many rows one call looks at: the oldest."""
+"""Maximum rows per call: the oldest ones."""
 
 ROWS = """
 SELECT id, topic, event_id, refused, enqueued_at FROM planwire_outbox
@@ -37,7 +37,7 @@ _log = structlog.get_logger("sync.outbox")
 
 
 class Refused(NamedTuple):
-    """A row, and why it was refused. `newer`: the topic's version where that is younger than the row, else 0."""
+    """A rejected row and the reason. `newer`: the topic's version if it is newer than the row, else 0."""
 
     id: int
     topic: str
@@ -48,11 +48,11 @@ class Refused(NamedTuple):
 
 
 async def refused_rows(connection: Connection, store: Store, ids: Sequence[int] | None = None) -> list[Refused]:
-    """Return the refused rows, the oldest first; of `ids`, if given. Locked until the transaction ends.
+    """Return the rejected rows, all or those in `ids`, oldest first. They stay locked until the transaction ends.
 
     Raises:
-        psycopg.Error: the database is away or its table is.
-        StoreError: the store is.
+        psycopg.Error: the database is unreachable, or has no such table.
+        StoreError: the store is unreachable or failing.
     """
     wanted = None if ids is None else list(ids)
     cursor = await connection.execute(ROWS, [wanted, wanted, LISTED_MAX])
@@ -157,8 +157,8 @@ def drop(id_: int, reason: str) -> None:
 
 
 def _run(work: Callable[[Connection, Store], Awaitable[None]]) -> None:
-    """Do the work of a command. What cannot be done is one line on standard error, and exit 1; a setting, 2."""
-    # The command line adds what the development runner has written; elsewhere the environment is all there is.
+    """Run a command's work. An error is one line on standard error and exit status 1; for a wrong setting, 2."""
+    # `planwire` passes an environment with the development runner's settings; otherwise os.environ is used.
     found = click.get_current_context().find_object(dict)
     environ = os.environ if found is None else found
 
@@ -172,7 +172,7 @@ def _run(work: Callable[[Connection, Store], Awaitable[None]]) -> None:
             except psycopg.Error as error:
                 raise click.ClickException(f"{OUTBOX_URL}: {' '.join(str(error).split())}") from error
 
-    # What was done is also logged, where it is in nobody's pipe.
+    # Log to standard error, so that log lines stay out of the command's output.
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         asyncio.run(connected())

@@ -1,12 +1,12 @@
 """`python -m sync.outbox`: commits the rows that applications enqueued in PostgreSQL, exactly once in effect.
 
-A row is deleted in the database transaction that holds its lock, after the store has it. A relay that dies in between
-leaves the row, and its event id makes the repetition a duplicate. The first pending row of a topic is the topic's lock:
-any number of relays may run, and a topic's rows are committed in the order of their transactions.
+One database transaction locks a row, waits until the store has it, and deletes it. If the relay dies in between, the
+row stays and is committed again; its event id makes the repetition a duplicate. The first pending row of a topic is the
+topic's lock: any number of relays may run, and a topic's rows are committed in order.
 
-The table is made by the applications (`planwire_client.outbox.DDL`); this module knows its columns, not its schema.
-`python -m sync.outbox list`, `retry` and `drop` are about the rows that were refused, as `planwire outbox` is.
-Exit status 0 after SIGINT, SIGTERM or SIGHUP, 2 with one line on standard error where it cannot start.
+The applications create the table (`planwire_client.outbox.DDL`); this module uses its columns only.
+`python -m sync.outbox list`, `retry` and `drop` work on rejected rows, like `planwire outbox`.
+Exit status: 0 after SIGINT, SIGTERM or SIGHUP; 2, with one line on standard error, if it cannot start.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ except ImportError as error:  # pragma: no cover - told to people who left the e
 
 CHANNEL = "planwire_outbox"
 WINDOW = 1000
-"""How many of the oldest pending rows are looked at for the first one of each topic."""
+"""Number of oldest pending rows in which the first row of each topic is searched."""
 
 BATCH = 500
-"""How many rows are committed under one set of locks."""
+"""Maximum rows committed in one transaction."""
 
 BACKOFF_MAX_S = 5.0
 
@@ -55,7 +55,7 @@ SELECT DISTINCT ON (topic) id FROM (
     SELECT id, topic FROM planwire_outbox WHERE refused IS NULL ORDER BY id LIMIT %s
 ) AS oldest ORDER BY topic, id
 """
-"""The oldest pending row of each topic: none of its topic is older, since the window holds the oldest of all."""
+"""The oldest pending row of each topic in the window. Since the window has the oldest rows, none outside is older."""
 
 LOCK = "SELECT topic FROM planwire_outbox WHERE id = ANY(%s) AND refused IS NULL FOR UPDATE SKIP LOCKED"
 
@@ -77,7 +77,7 @@ async def connect(database_url: str, *, autocommit: bool = False) -> Connection:
 
 
 class Row(NamedTuple):
-    """One enqueued publish, and the change it asks for, or why it cannot be one."""
+    """One enqueued publish, with its change, or with the reason why it is rejected."""
 
     id: int
     topic: str
@@ -86,7 +86,7 @@ class Row(NamedTuple):
 
 
 def read_row(fields: Sequence[Any]) -> Row:
-    """Return what a row of `ROWS` asks for. Refused: a topic that is none, a state that no gateway would take."""
+    """Return a row of `ROWS`. It is rejected if its topic or state would be rejected by a gateway's publish."""
     row_id, topic, state, private, event_id, order, given, enqueued_at = fields
     try:
         if (kind := Topic.parse(topic).kind) in RESERVED_KINDS:
@@ -110,10 +110,10 @@ def _encode(part: document.Part, text: str) -> bytes:
 
 
 class Relay:
-    """Takes rows from one database to the store. `run` owns every task."""
+    """Commits the rows of one database to the store. All tasks belong to `run`."""
 
     def __init__(self, database_url: str, store: Store, *, poll_s: float = 1.0) -> None:
-        """Relay from the database; notifications are hints, so its table is looked at every `poll_s` besides."""
+        """Relay from the database. Notifications may be lost, so the table is also read about every `poll_s`."""
         self._url = database_url
         self._store = store
         self._poll_s = poll_s
@@ -121,24 +121,24 @@ class Relay:
         self._told = asyncio.Event()
 
     def stop(self) -> None:
-        """Have `run` return once what was taken is committed."""
+        """Make `run` return after the batch at hand is committed."""
         self._stopped.set()
         self._told.set()
 
     async def run(self) -> None:
-        """Relay until `stop`. A database or a store that is away is waited for."""
+        """Relay until `stop`. While the database or the store is unreachable, retry with backoff."""
         async with asyncio.TaskGroup() as group:
             listener = group.create_task(self._listen(), name="outbox listen")
             await self._work()
             listener.cancel()
 
     async def _listen(self) -> None:
-        """Wake the work on every notification."""
+        """Wake `_work` on every notification."""
         while True:
             try:
                 async with await connect(self._url, autocommit=True) as connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
-                    self._told.set()  # what was committed before is not announced again
+                    self._told.set()  # rows from before LISTEN have no notification
                     async for _ in connection.notifies():
                         self._told.set()
             except psycopg.Error as error:
@@ -163,11 +163,14 @@ class Relay:
                 await _waited(self._stopped, random.uniform(0, pause_s))  # noqa: S311 - jitter
 
     async def relay_once(self, connection: Connection) -> int:
-        """Return how many rows were taken out, of all topics that nobody else holds; 0: nothing is left to do here.
+        """Process one batch of rows of topics that no other relay has locked.
+
+        Returns:
+            The number of rows that were committed or rejected; 0 if there is nothing to do.
 
         Raises:
-            psycopg.Error: the database is away or its table is.
-            StoreError: the store is; nothing was taken out.
+            psycopg.Error: the database is unreachable, or has no such table.
+            StoreError: the store is unreachable or failing; no row was changed.
         """
         async with connection.transaction():
             cursor = await connection.execute(HEADS, [WINDOW])
@@ -186,15 +189,15 @@ class Relay:
         return len(done) + len(refused)
 
     async def _commit(self, rows: Sequence[Row]) -> tuple[list[int], list[Row]]:
-        """Commit the rows in order, one of each topic at a time.
+        """Commit the rows in order, in rounds with one row of each topic.
 
-        A topic whose commit failed is left where it is: what follows must not overtake it.
+        After a failed commit the topic's later rows are left for the next call, so that none overtakes it.
 
         Returns:
             The ids of the rows that the store has, and the rows whose topic billing computes.
 
         Raises:
-            StoreError: the store is unreachable or failing, and has none of them.
+            StoreError: the store is unreachable or failing, and has none of the rows.
         """
         waiting: dict[str, deque[Row]] = {}
         for row in rows:
@@ -209,7 +212,7 @@ class Relay:
                 outcomes = await self._store.commit_many(await self._store.with_previous(changes))
             except StoreError as error:
                 failure = error
-                break  # what earlier rounds committed is taken out: else a flaky store would have it repeated for ever
+                break  # still return the rows of earlier rounds, or a flaky store would make them repeat for ever
             for row, outcome in zip(heads, outcomes, strict=True):
                 if isinstance(outcome, StoreError):
                     failure = outcome
@@ -238,7 +241,7 @@ def database_of(environ: Mapping[str, str]) -> str:
     """Return the address of the applications' database.
 
     Raises:
-        SettingsError: it is not set, or a setting has a name that cannot be used.
+        SettingsError: it is not set, or a setting's name cannot be used.
     """
     url = read(environ, SyncSettings).get(OUTBOX_URL)
     if not url:

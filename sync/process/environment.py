@@ -1,7 +1,7 @@
-"""The environment variables as every process reads them: known names only, values without surrounding blanks. Pure.
+"""Reads the environment variables for every process: known names only, values without surrounding blanks. Pure.
 
-Kubernetes adds variables of its own to every container of a namespace, and those of a Service whose name begins with
-`planwire` have our prefix. They are recognised by name and form, and left out.
+Kubernetes adds variables to every container of a namespace. For a Service whose name begins with `planwire` they have
+our prefix. They are recognised by name and form, and left out.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from sync.core.errors import SyncError
 PREFIX = "PLANWIRE_"
 
 TOLERANT = "X_"
-"""May stand before the name of a setting. A build that does not know the setting ignores such a name, also one from
-before the setting existed; without the X_ it would be an unknown setting, and an error."""
+"""Optional mark before a setting's name, as in `X_PLANWIRE_...`. A build that does not know the setting ignores the
+marked name. Without the mark, an unknown setting is an error."""
 
 DEFAULT_DATA_DIR = ".planwire"
 
 OUTBOX_URL = PREFIX + "OUTBOX_URL"
-"""The applications' PostgreSQL; read by the outbox relay alone."""
+"""URL of the applications' PostgreSQL; only the outbox relay reads it."""
 
 NAMES = frozenset(Path(__file__).with_name("setting_names.txt").read_text("ascii").split())
-"""Every setting of every process: all share one environment, so each must know all names.
+"""All settings of all processes: they share one environment, so each process must know every name.
 
-The file is made by `make docs` from the settings models, which this layer cannot import.
+`make docs` writes the file from the settings models, which this layer cannot import.
 """
 
 UNPREFIXED_NAMES = frozenset(("PORT", "WEB_CONCURRENCY"))
-"""What is read under the names that platforms give it."""
+"""Settings with the platforms' names, without our prefix."""
 
 
 class SettingNameError(SyncError):
-    """The environment gives a setting under a name that cannot be used; the text says why."""
+    """A setting's name in the environment cannot be used; the text says why."""
 
 
 _LINK = PREFIX + r"(?:[A-Z0-9_]+_)?"
@@ -50,17 +50,18 @@ _URL = re.compile(r"(?:tcp|udp|sctp)://(.+):([0-9]{1,5})")
 
 
 def read(environ: Mapping[str, str], own: Collection[str] = ()) -> dict[str, str]:
-    """Return `environ` with each setting of ours under its own name, no blanks or line ends around its value.
+    """Return `environ` with each of our settings under its plain name and with its value stripped.
 
-    Service links are left out, and tolerant names are replaced; those that stand for no setting of this build stay, and
-    `ignored_names` lists them. A secret that comes from a file often ends in a line feed, which no setting means.
+    Values are stripped because a secret from a file often ends in a line feed. Service links are left out. Names with
+    the mark TOLERANT lose it, except those of unknown settings, which `ignored_names` lists.
 
     Args:
+        environ: environment variables.
         own: names of settings that are known besides NAMES.
 
     Raises:
-        SettingNameError: a `PLANWIRE_` name is no setting and no service link (the first one alphabetically), or a
-            setting has two different values.
+        SettingNameError: a `PLANWIRE_` name is neither a setting nor a service link (the first such name
+            alphabetically), or a setting has two different values.
     """
     known = NAMES.union(own)
     found = {}
@@ -84,15 +85,15 @@ def read(environ: Mapping[str, str], own: Collection[str] = ()) -> dict[str, str
 
 
 def ignored_names(environ: Iterable[str]) -> list[str]:
-    """Return the tolerant names in `environ` that stand for no setting of this build."""
+    """Return the names in `environ` that have the mark TOLERANT, but no setting in this build."""
     tolerant = (name for name in environ if name.startswith(TOLERANT + PREFIX))
     return sorted(name for name in tolerant if name.removeprefix(TOLERANT) not in NAMES)
 
 
 def mixed_versions() -> dict[str, str]:
-    """Return the versions of `planwire` and `planwire-client` where both are installed and differ, else nothing.
+    """Return the versions of `planwire` and `planwire-client` if both are installed and differ, else an empty dict.
 
-    Both bring `planwire_client`; its files are then those of the one that was installed last.
+    Both packages contain `planwire_client`; the one that was installed last has overwritten its files.
     """
     try:
         found = {name: version(name) for name in ("planwire", "planwire-client")}
@@ -104,8 +105,8 @@ def mixed_versions() -> dict[str, str]:
 def is_service_link(name: str, value: str) -> bool:
     """Return whether Kubernetes (or Docker) has set this variable for a Service called `planwire` or `planwire-...`.
 
-    Name and form of the value have to fit. A setting of ours whose name fits is taken for a link only by what no
-    setting can be: `PROTOCOL://ADDRESS:PORT`.
+    Both the name and the value's form must match. If one of our settings has a matching name, the value must be
+    `PROTOCOL://ADDRESS:PORT`, which no setting can have.
     Source: https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
     """
     value = value.strip()

@@ -1,7 +1,7 @@
-"""One structured log for a process, ours and the libraries': JSON lines in production, text at a terminal.
+"""One structured log per process, for our code and the libraries: JSON lines in production, text at a terminal.
 
-Every process of both wings sets it up the same way, once, when it starts. It decides form and level only: what is never
-logged - tokens, keys, signatures, states - is up to those who log.
+Every process of both packages calls `configure` when it starts. This module sets form and level only; callers must not
+log tokens, keys, signatures or states.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ LIBRARY_LEVELS = {
     "uvicorn.access": logging.WARNING,
     "httpx2": logging.WARNING,
     "sse_starlette": logging.WARNING,
-    "null_logger": logging.CRITICAL,  # the Paddle SDK's name for its own; what it reports it raises, too
+    "null_logger": logging.CRITICAL,  # the Paddle SDK's logger; it also raises every error that it logs
 }
-"""Libraries that would write a line per request or per event."""
+"""Levels of libraries that would otherwise write a line per request or per event."""
 
 QUEUE_MAX_BYTES = 1_048_576
 """Maximum size of the queue of unread log lines; further lines are dropped and counted."""
 
 GATHER_S = 0.01
-"""Time for which lines are collected before they are written together: a thread switch costs as much as a line."""
+"""Time for which lines are collected and then written together: a thread switch costs as much as a line."""
 
 FINISH_S = 2.0
-"""Maximum time that a process waits at its end for its last log lines to be read."""
+"""Maximum time that an ending process waits until its last log lines are read."""
 
 LIMITED_BURST, LIMITED_EVERY_S = 10, 10.0
 """Limit on the lines of an event that clients can cause at will: burst, and seconds per further line."""
@@ -54,8 +54,8 @@ LIMITED_BURST, LIMITED_EVERY_S = 10, 10.0
 class QueuedStream(io.TextIOBase):
     """A text stream that writes in its own thread, so that `write` never blocks.
 
-    A pipe holds 64 KiB. When its reader stops, a plain write blocks the event loop. This stream queues QUEUE_MAX_BYTES
-    more, then drops and counts lines. When the reader continues, a notice with the number of dropped lines is written.
+    A pipe holds 64 KiB. If its reader stops, a plain write blocks the event loop. This stream queues QUEUE_MAX_BYTES
+    more, then drops and counts lines. When the reader continues, it writes a notice with the number of dropped lines.
 
     Attributes:
         dropped: lines dropped so far.
@@ -64,7 +64,7 @@ class QueuedStream(io.TextIOBase):
     def __init__(self, stream: IO[str]) -> None:
         """Write to the descriptor of `stream`."""
         self.dropped = 0
-        self._stream = stream  # kept open
+        self._stream = stream  # keeps it open
         self._descriptor = stream.fileno()
         self._noticed = 0
         # Reentrant: a signal handler may log while the main thread is in `write`.
@@ -119,7 +119,7 @@ class QueuedStream(io.TextIOBase):
         while view:
             try:
                 view = view[os.write(self._descriptor, view) :]
-            except BlockingIOError:  # another process that shares the descriptor has made it non-blocking
+            except BlockingIOError:  # another process with the same descriptor has made it non-blocking
                 poller = select.poll()
                 poller.register(self._descriptor, select.POLLOUT)
                 poller.poll()
@@ -128,26 +128,26 @@ class QueuedStream(io.TextIOBase):
 
 
 _lines: IO[str] | None = None
-"""Where `info` writes its JSON lines; None: it goes the way of every other line."""
+"""Where `info` writes its JSON lines; None: `info` uses structlog like every other line."""
 
 _queued: QueuedStream | None = None
 """The queue in front of a pipe, socket or terminal; None for a file."""
 
 _limits: dict[tuple[str, str], tuple[float, float, int]] = {}
-"""By logger and event, for `limited`: lines that may be written at once, since when, and lines left out."""
+"""State of `limited` by (logger, event): lines that may be written now, the time of that count, lines left out."""
 
 _logger = functools.cache(logging.getLogger)
 
 _waiting: list[bytes] = []
 _turning: asyncio.AbstractEventLoop | None = None
-"""The loop at the end of whose turn the waiting lines are written."""
+"""The event loop that writes the waiting lines at the end of its turn."""
 
 
 def info(logger: str, event: str, **fields: object) -> None:
-    """Write one info line, at once or, on an event loop, at the end of its turn, together with the turn's others.
+    """Write one info line. On an event loop, all lines of a turn are written together at its end.
 
-    For what comes by the thousand: the form of all other lines without their detour. A line per socket costs some 3
-    microseconds so instead of 25 and a system call, which was a quarter of what connecting costs.
+    This is the fast path for very frequent lines; their form is the same. A line per socket costs about 3 microseconds
+    instead of 25 and a system call, which was a quarter of the cost of a connection.
     """
     if _lines is None:
         structlog.get_logger(logger).info(event, **fields)
@@ -160,7 +160,7 @@ def info(logger: str, event: str, **fields: object) -> None:
     if _turning is not None and _turning.is_running():
         return
     try:
-        _turning = asyncio.get_running_loop()  # a system call: it makes sure that this is no fork
+        _turning = asyncio.get_running_loop()  # costs a system call (a check for forks), so once per turn
     except RuntimeError:
         _write_waiting()
     else:
@@ -184,7 +184,7 @@ def limited(logger: str, event: str, *, level: Literal["warning", "error"] = "wa
 
     Args:
         logger: the logger's name.
-        event: a constant; each pair of logger and event has a limit of its own.
+        event: a constant; each pair of logger and event has its own limit.
         level: the line's level.
         fields: further fields of the line.
     """
@@ -234,14 +234,14 @@ def configure(level: Level = "info", form: Form = "json", stream: IO[str] | None
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    # Local variables stay out of tracebacks: they hold tokens and states.
+    # Tracebacks have no local variables: they may contain tokens and states.
     tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     ending: list[Processor] = (
         [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
         if form == "json"
         else [
             structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
-            lambda logger, name, line: plain_lines(str(line)),  # what a browser or a provider said may be in it
+            lambda logger, name, line: plain_lines(str(line)),  # it may contain a browser's or a provider's text
         ]
     )
     structlog.configure(

@@ -1,6 +1,6 @@
-"""The settings that every process has in common, and the base of all models.
+"""The settings that all processes share, and the base class of all settings models.
 
-Names come from the fields, values from the environment; errors show no secret.
+Names come from the fields, values from the environment. Errors do not show values, which may be secrets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sync.process.logs import Form, Level
 
 
 class SettingsError(SyncError):
-    """The environment does not make a configuration; `problems` has one sentence each, none shows a secret."""
+    """The environment has wrong settings; `problems` has one sentence for each, without its value."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__(problems)
@@ -41,7 +41,7 @@ class SettingsModel(BaseModel):
 
     @classmethod
     def variable(cls, field: str) -> str:
-        """Return the environment name of a field; the platforms set PORT without our prefix."""
+        """Return a field's environment variable; PORT has no prefix, since platforms set it."""
         return "PORT" if field == "port" else f"{cls.env_prefix}{field.upper()}"
 
     @classmethod
@@ -51,7 +51,7 @@ class SettingsModel(BaseModel):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
-        """Return the settings that `environ` gives; blank values count as absent.
+        """Return the settings in `environ`; blank values count as absent.
 
         Raises:
             SettingsError: a name is unknown, a setting has two values, or a value has the wrong form or is missing.
@@ -60,10 +60,11 @@ class SettingsModel(BaseModel):
 
     @classmethod
     def parse(cls, given: Mapping[str, str], **made: object) -> Self:
-        """Return the settings that `given` has, and the fields that other models have `made`.
+        """Return the settings in `given`, with `made` for fields that other models make.
 
         Args:
-            given: environment as `read` returns it; names of other models are ignored.
+            given: the result of `read`; names of other models are ignored.
+            made: values of fields that are not read from the environment.
 
         Raises:
             SettingsError: a value has the wrong form, or is missing.
@@ -99,7 +100,7 @@ class StoreSettings(SettingsModel):
 
 
 def read(environ: Mapping[str, str], *models: type[SettingsModel]) -> dict[str, str]:
-    """Return `environ` as `environment.read` does; the names of `models` are known too.
+    """Return the result of `environment.read`; the settings of `models` count as known too.
 
     Raises:
         SettingsError: a name is unknown, or a setting has two values.

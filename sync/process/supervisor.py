@@ -1,7 +1,7 @@
-"""Runs background loops so that no failure ends them: one item of a queue that fails does not stop the others.
+"""Runs background loops so that a failure neither ends a loop nor stops the other items of a queue.
 
-Three kinds of failure: the store is away (wait, go on), an item fails in an unforeseen way (log, count, try it again
-after a growing pause), and a loop itself does (the same for the loop).
+There are three kinds of failure. The store is unreachable: wait and continue. An item fails unexpectedly: log it, count
+it, and retry it after a growing pause. A loop itself fails unexpectedly: the same for the loop.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import structlog
 from sync.core.errors import SyncError
 
 BATCH = 100
-"""Items that are claimed at once."""
+"""Items claimed at once."""
 
 BACKOFF_BASE_S, BACKOFF_MAX_S = 0.5, 300.0
-"""The pause after the first failure, which doubles with each further one, and its maximum."""
+"""The pause after the first failure, and the maximum; it doubles with each further failure."""
 
 FAILURES_KEPT = 10_000
-"""Items whose failures are counted; with more, all counts begin anew."""
+"""Maximum items with a failure count; beyond it, all counts start again."""
 
 T = TypeVar("T")
 
@@ -32,24 +32,24 @@ _log = structlog.get_logger("sync.worker")
 
 
 class Queue(Protocol[T]):
-    """Where a loop takes its items from."""
+    """The queue of a loop."""
 
     async def claim(self, count: int) -> Sequence[T]:
         """Claim up to `count` items that are due."""
 
     async def reschedule(self, item: T, pause_s: float) -> object:
-        """End a claim whose work is not done: the item is due again in `pause_s`."""
+        """End a claim with the work not done: the item is due again in `pause_s`."""
 
 
 def backoff_s(failures: int) -> float:
-    """Return the pause after so many failures in a row (1 for the first)."""
+    """Return the pause after `failures` failures in a row (1 or more)."""
     return float(min(BACKOFF_BASE_S * 2.0 ** min(failures, 32), BACKOFF_MAX_S))
 
 
 def on_stop_signal(stop: Callable[[], object]) -> None:
-    """Have the running event loop call `stop` on SIGINT, SIGTERM and SIGHUP; not on SIGHUP under `nohup`.
+    """Make the running event loop call `stop` on SIGINT, SIGTERM and SIGHUP; under `nohup`, SIGHUP stays ignored.
 
-    A terminal sends SIGHUP when it is closed; its default action ends the process without a clean stop.
+    A closing terminal sends SIGHUP. Its default action would end the process without a clean stop.
     """
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
@@ -66,14 +66,19 @@ class Supervisor:
     """
 
     def __init__(self, poll_s: float, away: type[SyncError]) -> None:
-        """Look again after about `poll_s` where there is nothing to do; `away`: the error of a store that is away."""
+        """Supervise loops.
+
+        Args:
+            poll_s: mean pause in seconds of a loop that has nothing to do.
+            away: the error that means that the store is unreachable.
+        """
         self.stopped = asyncio.Event()
         self._poll_s = poll_s
         self._away = away
         self._failures: dict[tuple[str, str], int] = {}
 
     def stop(self) -> None:
-        """Let every loop end after the item at hand; what it has claimed besides is given back."""
+        """End every loop after its current item; its other claimed items are given back."""
         self.stopped.set()
 
     async def loop(
@@ -90,14 +95,14 @@ class Supervisor:
         """Claim and handle the items of a queue until `stop`.
 
         Args:
-            name: the queue's, for the log.
-            queue: where items come from.
+            name: the queue's name, for the log.
+            queue: the source of items.
             handle: does an item's work and ends its claim.
             id_of: returns an item's id, for the log and for counting its failures.
-            batch: items that are claimed at once.
-            failed: ends the claim of an item whose handling failed in an unforeseen way; by default it is logged,
-                counted and rescheduled.
-            after: is called after each batch, for work that is done for several items at once.
+            batch: maximum items per claim.
+            failed: ends an item's claim after an unexpected failure; by default the failure is logged and counted, and
+                the item is rescheduled.
+            after: called after each batch, for work on several items at once.
         """
 
         async def step() -> bool:
@@ -114,9 +119,9 @@ class Supervisor:
         await self.every(name, None, step)
 
     async def every(self, name: str, pause_s: float | None, run: Callable[[], Awaitable[bool | None]]) -> None:
-        """Call `run` again and again until `stop`, `pause_s` apart (None: about `poll_s`).
+        """Call `run` repeatedly until `stop`, with a pause of `pause_s` (None: about `poll_s`).
 
-        There is no pause where it returns True, which says that more is due.
+        There is no pause after a call that returns True: more work is due.
         """
         failures = 0
         while not self.stopped.is_set():
@@ -143,13 +148,13 @@ class Supervisor:
         item: T,
         failed: Callable[[T, Exception], Awaitable[object]] | None = None,
     ) -> int:
-        """Handle one item. If that fails in an unforeseen way, call `failed`; without it the failure is logged.
+        """Handle one item. After an unexpected failure, call `failed`, or log the failure if there is no `failed`.
 
         Returns:
-            0, or how often in a row the item has failed by now, if it failed and there is no `failed`.
+            The item's number of failures in a row if it failed and there is no `failed`, else 0.
 
         Raises:
-            SyncError: the store is away.
+            SyncError: the store is unreachable.
         """
         try:
             await handle(item)
@@ -167,7 +172,7 @@ class Supervisor:
         return 0
 
     async def pause(self, seconds: float | None = None) -> None:
-        """Wait for `seconds`, or until `stop`. Without `seconds`: about `poll_s`, at random, so that workers spread."""
+        """Wait for `seconds` (None: about `poll_s`, with jitter, so that workers spread), or until `stop`."""
         if seconds is None:
             seconds = self._poll_s * random.uniform(0.5, 1.5)  # noqa: S311 - guards nothing
         with contextlib.suppress(TimeoutError):
