@@ -1,6 +1,6 @@
-"""`python -m sync.simulator`: reads the settings, binds loopback, serves until told to stop.
+"""`python -m sync.simulator`: reads the settings, binds a loopback address, serves until SIGINT or SIGTERM.
 
-Exit status 0 after SIGINT or SIGTERM, 2 with one line on standard error where it cannot start.
+Exit status: 0 after a signal; 2, with one line on standard error, if it cannot start.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from sync.simulator.settings import SettingError, SimulatorSettings
 
 BACKLOG = 128
 STOP_S = 3
-"""How long open requests may take once the process is told to stop."""
+"""Maximum time that open requests have after the signal to stop."""
 
 
 def main(environ: Mapping[str, str]) -> int:
     """Serve; return the exit status."""
-    # Being told to stop is no failure, at whatever moment.
+    # A signal to stop is not a failure, even during the start.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
     try:
@@ -62,7 +62,7 @@ def main(environ: Mapping[str, str]) -> int:
             app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_S
         )
         server = uvicorn.Server(config)
-        # Before the loop is there, and not by an exception: one raised while uvloop starts leaves it unclosable.
+        # Set before the loop starts: an exception (sys.exit above) while uvloop starts would leave it unclosable.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, server.handle_exit)
         server.run(sockets=[listener])
@@ -73,7 +73,7 @@ def _catalog(path: Path) -> CatalogWatcher:
     """Return the catalog.
 
     Raises:
-        SettingError: it cannot be read, or is no catalog.
+        SettingError: it cannot be read, or is not a catalog.
     """
     try:
         return CatalogWatcher(path)
@@ -82,15 +82,15 @@ def _catalog(path: Path) -> CatalogWatcher:
 
 
 def _bind(settings: SimulatorSettings) -> socket.socket:
-    """A listening socket on the settings' address.
+    """Return a listening socket on the settings' address.
 
     Raises:
-        SettingError: the address cannot be had.
+        SettingError: the address cannot be used.
     """
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
         family, kind, protocol, _, address = found[0]
-        # With the protocol named, asyncio turns Nagle's algorithm off; without, each answer takes 40 ms longer.
+        # With an explicit protocol, asyncio turns Nagle's algorithm off; otherwise each answer takes 40 ms longer.
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

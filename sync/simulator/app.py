@@ -1,8 +1,8 @@
 """The simulator's HTTP application: the Paddle API under `/`, the control routes under `/simulate`.
 
-The control routes are what a person or a test makes happen, and what has happened. They are for the machine's own user:
-the application answers on loopback names only, so that no rebound DNS name reaches it, and they take JSON bodies only,
-so that no web page's form does.
+The control routes start actions, and show what has happened. They are for the machine's own user. The application
+answers under loopback names only, against DNS rebinding. The control routes take JSON bodies only, against forms of web
+pages.
 """
 
 from __future__ import annotations
@@ -34,17 +34,19 @@ from sync.simulator.world.errors import ApiError, ControlError, invalid_paramete
 from sync.simulator.world.model import Json
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
-"""The host names under which the simulator answers."""
+"""Host names that the simulator accepts."""
 
 
 WAIT_S = 2 * TIMEOUT_S
-"""How long an action with `wait` waits for each first attempt."""
+"""Maximum time that an action with `wait` waits for each first attempt."""
 
 
 def create_app(provider: Provider, api_keys: Mapping[str, Sequence[str]]) -> Starlette:
-    """The application. `api_keys`: environment -> its keys; without any, the API answers nobody.
+    """Return the application. Its lifespan runs the provider: due changes and the delivery of events.
 
-    While its lifespan runs, due changes happen and events are delivered.
+    Args:
+        provider: the simulated provider.
+        api_keys: environment -> its keys; without any, the API rejects every request.
     """
 
     @asynccontextmanager
@@ -97,7 +99,7 @@ class _Control:
         self._provider = provider
 
     async def vocabulary(self, request: Request) -> JSONResponse:
-        """What can be asked for."""
+        """Answer with the actions and their parameters."""
         common = sorted(actions.COMMON)
         return JSONResponse(
             {
@@ -107,7 +109,7 @@ class _Control:
         )
 
     async def subscriptions(self, request: Request) -> JSONResponse:
-        """The subscriptions of a tenant, or of all, in the order they were made."""
+        """Answer with the subscriptions of one tenant or of all, in order of creation."""
         tenant, env = request.query_params.get("tenant"), request.query_params.get("env")
         chosen = [
             {"tenant": sub.tenant, "env": sub.env, **entities.subscription(sub)}
@@ -117,14 +119,14 @@ class _Control:
         return JSONResponse({"subscriptions": chosen})
 
     async def deliveries(self, request: Request) -> JSONResponse:
-        """The newest attempts, oldest first, and how many deliveries wait."""
+        """Answer with the newest attempts, oldest first, and the number of waiting deliveries."""
         event_id = request.query_params.get("event_id")
         courier = self._provider.courier
         attempts: list[Json] = [asdict(attempt) for attempt in courier.log if event_id in (None, attempt.event_id)]
         return JSONResponse({"webhook_url": courier.webhook_url, "waiting": len(courier), "attempts": attempts})
 
     async def replay(self, request: Request) -> JSONResponse:
-        """An event delivered again, under a new notification id, as Paddle's replay does."""
+        """Deliver an event again under a new notification id, like Paddle's replay."""
         params = actions.validated(_Replay, await _values(request))
         event = next((event for event in self._provider.world.events if event.id == params.event_id), None)
         if event is None:
@@ -136,7 +138,7 @@ class _Control:
         return JSONResponse(body)
 
     async def play(self, request: Request) -> JSONResponse:
-        """A bundled scenario, with histories of tenants of its own: what was sent, answered, and found wrong."""
+        """Play a bundled scenario with its own tenants. Answer with what was sent, the answers, and the violations."""
         name = request.path_params["name"]
         if name not in BUNDLED:
             raise ControlError(404, "no_scenario", f"no scenario {name}; there are: {', '.join(BUNDLED)}")
@@ -148,7 +150,7 @@ class _Control:
         return JSONResponse({"ok": report.is_ok, "report": report.lines()})
 
     async def act(self, request: Request) -> JSONResponse:
-        """An action for a tenant: what it made of the subscription, and the events that tell."""
+        """Do an action for a tenant. Answer with the resulting subscription and the events."""
         action = request.path_params["action"]
         params = actions.read(action, await _values(request))
         envs = self._provider.envs
@@ -172,7 +174,7 @@ class _Control:
 
 
 async def _tried(delivery: Delivery) -> Json:
-    """The first attempt of a delivery; without one in time, the delivery as it waits."""
+    """Return a delivery's first attempt; after WAIT_S without one, the waiting delivery."""
     with suppress(TimeoutError):
         async with timeout(WAIT_S):
             await delivery.tried.wait()
@@ -182,7 +184,7 @@ async def _tried(delivery: Delivery) -> Json:
 
 
 async def _values(request: Request) -> Mapping[str, Json]:
-    """The parameters of a control action; null counts as not given."""
+    """Return the parameters of a control action; null counts as not given."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ControlError(415, "not_json", "send the parameters as JSON, with Content-Type: application/json")
@@ -193,7 +195,7 @@ async def _values(request: Request) -> Mapping[str, Json]:
 
 
 class _LoopbackOnly:
-    """Refuses requests that name a host other than this machine: a rebound DNS name is how a web page would get in."""
+    """Rejects requests with a Host header other than LOOPBACK. A web page could get in by DNS rebinding otherwise."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -216,7 +218,7 @@ def _problem(error: ControlError) -> JSONResponse:
 
 
 def _refused(request: Request, error: Exception) -> JSONResponse:
-    """A refusal in the shape of whoever asked: the control routes answer problems, the API Paddle's errors."""
+    """Return the error answer: a problem document on control routes, Paddle's error document on the API."""
     path = request.url.path
     if path == "/simulate" or path.startswith("/simulate/"):
         return _problem(_control_error(error))
@@ -232,7 +234,7 @@ def _control_error(error: Exception) -> ControlError:
         case ControlError():
             return error
         case ApiError():
-            # 409: the request is fine, the subscription is not in a state for it.
+            # 409: the request is valid, but not in the subscription's present state.
             status = 409 if error.status == 400 and error.code.startswith("subscription_") else error.status
             return ControlError(status, error.code, str(error))
         case HTTPException(status_code=405):

@@ -1,4 +1,4 @@
-"""Asks a running simulator to do something: what the command line and the demo use. Synchronous; no retry."""
+"""A client for a running simulator, for the command line and the demo. Synchronous, without retries."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sync.core.errors import CodedError
 from sync.simulator.world.model import Json
 
 TIMEOUT_S = 60.0
-"""How long an action may take; with `wait` it answers after the first attempt to deliver each event."""
+"""Maximum time of an action. With `wait` the answer comes after the first delivery attempt of each event."""
 
 
 class SimulatorError(CodedError):
-    """The simulator refused, or could not be asked. `code` is its problem's code, or `unreachable` or `bad_answer`."""
+    """An action failed. `code` is the simulator's problem code, or `unreachable` or `bad_answer`."""
 
     def __str__(self) -> str:
         return " ".join(self.detail.split())
@@ -25,8 +25,10 @@ class SimulatorError(CodedError):
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The first attempt to deliver one event. `status` and `outcome` are the receiver's, `error` where it gave none;
-    `ms` how long it took."""
+    """The first attempt to deliver one event.
+
+    `status` and `outcome` are from the receiver's answer, `error` is set if there was none. `ms`: its duration.
+    """
 
     event_id: str
     event_type: str
@@ -39,7 +41,7 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class ActionResult:
-    """What an action did. `events`: (id, type), oldest first; `deliveries` only where it was asked to wait."""
+    """What an action did. `events`: (id, type), oldest first; `deliveries` only with the parameter `wait`."""
 
     subscription_id: str
     status: str
@@ -68,10 +70,16 @@ _DELIVERED = TypeAdapter(Delivered)
 
 
 def run_action(base_url: str, action: str, tenant: str, **params: Json) -> ActionResult:
-    """The result of one action for one tenant. `params` as the simulator takes them, such as plan, quantity, env, wait.
+    """Do one action for one tenant and return the result.
+
+    Args:
+        base_url: the simulator's URL.
+        action: the action's name.
+        tenant: the tenant.
+        params: the action's parameters, such as plan, quantity, env, wait.
 
     Raises:
-        SimulatorError: it could not be asked, or refused; its text is one line.
+        SimulatorError: the simulator is unreachable or rejected the action; the text is one line.
     """
     body = _post(f"{base_url.rstrip('/')}/simulate/{action}", {"tenant": tenant, **params})
     try:

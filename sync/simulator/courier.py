@@ -1,7 +1,7 @@
-"""Delivers events to the webhook: signed, retried with a growing, jittered pause, each attempt logged.
+"""Delivers events to the webhook: signs them, retries them with backoff and jitter, logs each attempt.
 
-First attempts go out in the order of the events and before any retry; beyond that no order is promised, as with the
-real provider. Holds at most QUEUE_LIMIT deliveries.
+First attempts are sent in the order of the events, and before any retry. Like the real provider, it promises no other
+order. At most QUEUE_LIMIT deliveries wait.
 """
 
 from __future__ import annotations
@@ -25,27 +25,31 @@ from sync.simulator.world.model import SECOND_US, Event
 from sync.simulator.world.turn import NewId
 
 QUEUE_LIMIT = 500
-"""How many events may wait for delivery; an action that would make more is refused."""
+"""Maximum events that wait for delivery; an action that would exceed it is rejected."""
 
 ATTEMPTS_MAX = 60
-"""How often an event is tried, as on Paddle's live side."""
+"""Maximum attempts per event, as in Paddle's live environment."""
 
 PAUSE_FIRST_S = 0.5
 PAUSE_MAX_S = 60.0
-"""The pause after attempt n is drawn from half to all of min(PAUSE_MAX_S, PAUSE_FIRST_S * 2^(n-1))."""
+"""The pause after attempt n is min(PAUSE_MAX_S, PAUSE_FIRST_S * 2^(n-1)), times a random factor from 0.5 to 1."""
 
 TIMEOUT_S = 5.0
-"""How long the receiver may take to answer (Paddle: 5 s)."""
+"""Maximum time for the receiver's answer (Paddle: 5 s)."""
 
 LOG_LENGTH = 500
-"""How many attempts the log remembers."""
+"""Attempts kept in the log."""
 
 _log = structlog.get_logger("simulator")
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try: `status` and `outcome` as the receiver answered, `error` where it did not, `state` what follows."""
+    """One attempt.
+
+    `status` and `outcome` are from the receiver's answer, `error` is set if there was none. `state` is the delivery's
+    state after it: delivered, retrying or failed.
+    """
 
     event_id: str
     notification_id: str
@@ -62,7 +66,7 @@ class Attempt:
 
 @dataclass(slots=True)
 class Delivery:
-    """An event on its way. `tried` is set after the first attempt, `last` is the newest one."""
+    """A delivery of an event. `tried` is set after the first attempt, `last` is the newest attempt."""
 
     event: Event
     notification_id: str
@@ -72,7 +76,7 @@ class Delivery:
 
 
 class Courier:
-    """Delivers to one URL. `secrets`: environment -> its signing secrets. Run `run` in a task of its own."""
+    """Delivers to one URL. `secrets`: environment -> its signing secrets. `run` needs its own task."""
 
     def __init__(
         self,
@@ -100,16 +104,16 @@ class Courier:
         return len(self._fresh) + len(self._retries) + (self._underway is not None)
 
     def prepare(self, events: Iterable[Event]) -> tuple[Delivery, ...]:
-        """A delivery for each event, not yet sent."""
+        """Return a delivery for each event, not yet sent."""
         return tuple(Delivery(event, self._new_id("ntf", self._now_us())) for event in events)
 
     def send(self, deliveries: Iterable[Delivery]) -> None:
-        """Let them be tried, in this order."""
+        """Queue the deliveries for their first attempts, in this order."""
         self._fresh.extend(deliveries)
         self._more.set()
 
     def restore(self, owed: Iterable[Owed], events: Iterable[Event]) -> None:
-        """Take up the deliveries that another run of this program still owed."""
+        """Queue the deliveries that were not accepted before a restart."""
         known = {event.id: event for event in events}
         self._fresh.extend(
             Delivery(known[owing.event_id], owing.notification_id, owing.attempts)
@@ -119,7 +123,7 @@ class Courier:
         self._more.set()
 
     def owed(self, coming: Iterable[Delivery] = ()) -> tuple[Owed, ...]:
-        """Everything not yet accepted, and `coming`, in the order it would be tried."""
+        """Return all deliveries that are not accepted yet, and `coming`, in the order of their next attempts."""
         underway = () if self._underway is None else (self._underway,)
         retries = (delivery for _, _, delivery in sorted(self._retries, key=lambda retry: retry[:2]))
         waiting = (*underway, *self._fresh, *coming, *retries)
@@ -131,7 +135,7 @@ class Courier:
             while True:
                 self._underway = await self._next()
                 await self._attempt(http, self._underway)
-                # Not in a finally: cancelled in the middle of an attempt, it is still owed.
+                # Not in a finally: a delivery that was cancelled during its attempt is still owed.
                 self._underway = None
 
     async def _next(self) -> Delivery:

@@ -1,6 +1,6 @@
-"""Keeps the world in one JSON file, written whole and atomically, so that a restart goes on where it stopped.
+"""Keeps the world and the deliveries still owed in one JSON file, so that a restart continues where it stopped.
 
-Knows nothing of the rules. The deliveries still owed are kept with it.
+The file is written as a whole and replaced atomically.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from sync.core.errors import SyncError
 from sync.simulator.world.model import Event, Subscription, World
 
 FORMAT = 1
-"""The file's version; another one is refused, not guessed at."""
+"""The file's format version; a file of another version is rejected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """A delivery not yet accepted: the event, the id it is delivered under, how often it was tried."""
+    """A delivery that is not accepted yet: its event, its notification id, and its attempts so far."""
 
     event_id: str
     notification_id: str
@@ -31,7 +31,7 @@ class Owed:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What the file holds. `subscriptions` in the order they were made."""
+    """The file's content. `subscriptions` are in order of creation."""
 
     format: int
     stamp_us: int
@@ -51,7 +51,7 @@ class UnusableFileError(SyncError):
 
 
 def load(path: Path) -> tuple[World, tuple[Owed, ...]]:
-    """The world and the deliveries owed; an empty world where there is no file.
+    """Return the world and the deliveries owed; an empty world if there is no file.
 
     Raises:
         UnusableFileError: the file cannot be read, or was not written by `save`.
@@ -71,10 +71,10 @@ def load(path: Path) -> tuple[World, tuple[Owed, ...]]:
 
 
 def save(path: Path, world: World, owed: Iterable[Owed]) -> None:
-    """Return once the file holds the world: written beside it, flushed to the disk, then moved into place.
+    """Write the file: write a new one beside it, flush it to the disk, then move it into place.
 
     Raises:
-        OSError: the disk refused; the file is as it was.
+        OSError: writing failed; the file is unchanged.
     """
     kept = Kept(FORMAT, world.stamp_us, tuple(world.subscriptions.values()), world.events, tuple(owed))
     path.parent.mkdir(parents=True, exist_ok=True)

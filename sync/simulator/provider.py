@@ -1,6 +1,6 @@
-"""The running provider: one world, changed one action at a time, on disk before anything is told.
+"""The running provider: one world, changed by one action at a time, saved to disk before an event is sent.
 
-Joins the pure rules with the disk, the clock and the courier; knows no HTTP of its own.
+It connects the pure rules with the disk, the clock and the courier. The HTTP is in `app`.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from sync.simulator.world.turn import Outcome, Turn
 
 FILE_NAME = "simulator.json"
 TICK_S = 0.5
-"""How often it is looked whether a renewal, a trial's end or a scheduled change is due."""
+"""Time between two checks for due renewals, ends of trials and scheduled changes."""
 
 Decision = Callable[[Turn], Outcome]
-"""What an action does to the world."""
+"""Applies an action to a working copy of the world."""
 
 _log = structlog.get_logger("simulator")
 
 
 class Provider:
-    """The world of `data_dir`. `catalog` is called for each action, so that an edit of the catalog is seen.
+    """The provider whose world is in `data_dir`. `catalog` is called for each action, so edits of the catalog count.
 
     Raises:
-        UnusableFileError: the file in `data_dir` is not one of ours.
+        UnusableFileError: the file in `data_dir` cannot be read, or was not written by `persistence.save`.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Provider:
         self._secrets = secrets
         self.now_us = now_us
         self._lock = asyncio.Lock()
-        # A thread of its own: the loop's shared ones may all be taken by callers who wait for this provider.
+        # Its own thread: the loop's default threads may all be busy with callers that wait for this provider.
         self._disk = ThreadPoolExecutor(1, "simulator-disk")
         self._saved_owed: tuple[persistence.Owed, ...] = ()
         self.new_id = Mint(random)
@@ -68,7 +68,7 @@ class Provider:
         self.courier.restore(owed, self.world.events)
 
     async def play(self, name: str, seed: int) -> Report:
-        """The report of a bundled scenario, sent to where webhooks go; this world stays as it is.
+        """Play a bundled scenario against the webhook's receiver and return the report; this world is unchanged.
 
         Raises:
             ScenarioError: the catalog cannot serve it, or its environment has no signing secret.
@@ -80,27 +80,34 @@ class Provider:
         return await torture(what, seed, self.courier.webhook_url, secret, self._catalog())
 
     def offers(self, env: str) -> Offers:
-        """What the catalog sells in `env`."""
+        """Return what the catalog sells in `env`."""
         return offers.of(self._catalog(), env)
 
     async def change(self, decide: Decision, deliver: bool = True) -> tuple[Outcome, tuple[Delivery, ...]]:
-        """The outcome of an action, once it is on disk, and the deliveries it caused; none unless `deliver`.
+        """Do an action, save the world, and send the events.
+
+        Args:
+            decide: the action.
+            deliver: False if its events are not sent.
+
+        Returns:
+            The outcome, and the deliveries of its events.
 
         Raises:
-            ApiError: the provider does not do it.
-            ControlError: too much waits for delivery, or it could not be kept.
+            ApiError: the provider rejects the action.
+            ControlError: too many deliveries wait, or the world could not be saved.
         """
         async with self._lock:
             outcome = decide(Turn(self.world, self.now_us(), self.new_id))
             return outcome, await self._commit(outcome.world, outcome.events if deliver else ())
 
     async def replay(self, event: Event) -> Delivery:
-        """The event delivered once more, under a new notification id."""
+        """Deliver the event once more, under a new notification id."""
         async with self._lock:
             return (await self._commit(self.world, (event,)))[0]
 
     async def run(self) -> None:
-        """Do what falls due, and keep the file true to what was delivered, until cancelled."""
+        """Do due changes, and save the state of deliveries, until cancelled."""
         try:
             while True:
                 await self.tick()
@@ -110,17 +117,17 @@ class Provider:
             self._disk.shutdown()
 
     async def tick(self) -> None:
-        """Do what is due now, once for each subscription."""
+        """Do the due changes, one for each subscription."""
         for subscription_id in self.world.due(self.now_us()):
             try:
                 await self.change(partial(_renew, subscription_id))
             except (ApiError, ControlError) as error:
-                # It stays due and is tried again at the next tick.
+                # It stays due, and the next tick tries again.
                 _log.warning("not done though due", subscription_id=subscription_id, error=str(error))
         await self.flush()
 
     async def flush(self) -> None:
-        """Write the file where deliveries have been made since it was written."""
+        """Write the file if the deliveries owed have changed since the last write."""
         if self.courier.owed() == self._saved_owed:
             return
         async with self._lock:
@@ -130,7 +137,7 @@ class Provider:
                 _log.warning("not kept", error=str(error))
 
     async def _commit(self, world: World, events: Sequence[Event]) -> tuple[Delivery, ...]:
-        """Go on with another world once it is on disk, with the deliveries of events, which are returned and sent."""
+        """Save `world` with the deliveries of `events`; then make it the current world and send the deliveries."""
         if len(self.courier) + len(events) > QUEUE_LIMIT:
             full = f"{QUEUE_LIMIT} events wait for delivery; is the webhook's receiver running?"
             raise ControlError(503, "queue_full", full)

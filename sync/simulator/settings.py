@@ -1,4 +1,4 @@
-"""What the simulator needs of the settings of `sync`: where to listen, whom to tell, with which secrets. Pure."""
+"""The simulator's settings: its address, the webhook's URL, and the secrets. Pure."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from sync.core.errors import SyncError
 from sync.settings import SyncSettings
 
 WEB_PORT = "8000"
-"""The web process's port where `PORT` does not say another."""
+"""The web process's port if `PORT` is not set."""
 
 
 class SettingError(SyncError):
-    """A setting of the simulator is missing or cannot be used; the text names it and says what it should be."""
+    """A setting of the simulator is missing or cannot be used; the text has its name and the expected value."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatorSettings:
-    """Where to listen, and `common`: what every process is told. `secrets`, `api_keys`: environment -> its values."""
+    """The simulator's settings. `common`: those of every process. `secrets`, `api_keys`: environment -> its values."""
 
     host: str
     port: int
@@ -33,10 +33,10 @@ class SimulatorSettings:
 
 
 def from_env(environ: Mapping[str, str]) -> SimulatorSettings:
-    """The settings in `environ`.
+    """Return the settings in `environ`.
 
     Raises:
-        SettingError: there is nowhere to listen that is loopback, or no secret to sign with.
+        SettingError: the address is not a loopback address, or there is no signing secret.
         SettingsError: a setting has the wrong form, or a name is unknown.
     """
     settings = SyncSettings.from_env(environ)

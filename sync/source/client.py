@@ -1,6 +1,6 @@
-"""Asks the application's own backend for a topic's state: one signed GET, with every limit that a publish has.
+"""Reads a topic's state from the application's own backend: one signed GET. All limits of a publish apply.
 
-Only the configured address is asked: a redirect is an error, and an answer is read up to a limit.
+Requests go to the configured address only: a redirect is an error. An answer is read up to a limit.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from sync.billing.providers.base import ProviderUnavailable, RateLimiter
 from sync.core.errors import SyncError
 
 TOPIC_FIELD = "{topic}"
-"""Where the topic goes in a URL; without it, at the end of the path."""
+"""Placeholder for the topic in a URL; without it, the topic is added to the end of the path."""
 
 ANSWER_MAX_BYTES = 131_072
-"""Both parts, with the spaces and line breaks that people like."""
+"""Maximum size of an answer: public and private part, with room for spaces and line breaks."""
 
 FIELDS = frozenset(("state", "private", "order", "version"))
 
 
 class SourceError(SyncError):
-    """The backend could not be asked, or what it answered cannot be used; the text says which and why."""
+    """The backend is unreachable, or its answer cannot be used; the text says which and why."""
 
 
 class Answer(NamedTuple):
-    """What the backend has of a topic: canonical JSON. `private` and `order` (an order token) may be empty."""
+    """The backend's state of a topic, as canonical JSON. `private` and `order` (an order token) may be empty."""
 
     state: bytes
     private: bytes
@@ -51,16 +51,16 @@ def signature(secret: bytes, path: str, at_s: int) -> str:
 
 
 def url_of(base: str, topic: str) -> str:
-    """Return the address that is asked about `topic`; one path segment of it is the topic, percent-encoded."""
+    """Return the URL for `topic`; one path segment is the topic, percent-encoded."""
     name = quote(topic, safe=":@")
     return base.replace(TOPIC_FIELD, name) if TOPIC_FIELD in base else f"{base.rstrip('/')}/{name}"
 
 
 def read_answer(body: bytes) -> Answer:
-    """Return what a backend's 200 says.
+    """Return the answer in the body of a backend's 200.
 
     Raises:
-        SourceError: it is no JSON object of `FIELDS`, or something in it is beyond what a publish may have.
+        SourceError: the body is not a JSON object of `FIELDS`, or exceeds a limit of a publish.
     """
     try:
         found = canonical_json.parse(body)
@@ -79,7 +79,7 @@ def read_answer(body: bytes) -> Answer:
 
 
 def _order(answer: dict[str, object]) -> str:
-    """Return the order token that `order`, or a row's `version`, gives; empty where neither is there."""
+    """Return the order token, from the member `order` or a row's `version`; empty if both are missing."""
     order, version = answer.get("order"), answer.get("version")
     if order is not None and version is not None:
         raise SourceError("order and version mean the same: send one of them")
@@ -99,12 +99,19 @@ class Source:
     """The backend at one address. Safe to share between tasks."""
 
     def __init__(self, url: str, secret: bytes, *, timeout_s: float, rate_limiter: RateLimiter) -> None:
-        """Ask `url`, which may hold TOPIC_FIELD, as often as `budget` allows; `timeout_s`: for the whole answer."""
+        """Read from `url`.
+
+        Args:
+            url: the backend's URL; it may contain TOPIC_FIELD.
+            secret: key of the request signature.
+            timeout_s: maximum time for the whole answer.
+            rate_limiter: limits the requests of all processes.
+        """
         self._url = url
         self._secret = secret
         self._timeout_s = timeout_s
         self._rate_limiter = rate_limiter
-        # No proxy, no credentials from the environment: only what is configured is asked.
+        # Without the environment's proxies and credentials: requests go to the configured address only.
         self._client = httpx2.AsyncClient(
             follow_redirects=False,
             trust_env=False,
@@ -113,13 +120,16 @@ class Source:
         )
 
     async def ask(self, topic: str, max_wait_s: float, *, background: bool = False) -> Answer | None:
-        """Return what the backend has of `topic`; None where it answers 404: it has nothing.
+        """Return the backend's state of `topic`; None if it has none (404).
 
-        `max_wait_s`: how long to wait for the rate budget. `background`: leave some of it to others.
+        Args:
+            topic: the topic.
+            max_wait_s: maximum wait for the rate limit.
+            background: leave a part of the rate limit to other requests.
 
         Raises:
-            SourceError: it cannot be asked, or cannot be understood.
-            StoreError: the rate budget is kept in the store, which is unreachable or failing.
+            SourceError: the backend is unreachable, or its answer cannot be used.
+            StoreError: the store, which has the rate limit's state, is unreachable or failing.
         """
         try:
             await self._rate_limiter.acquire(max_wait_s, background=background)

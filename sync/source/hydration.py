@@ -1,7 +1,7 @@
 """Fills topics without state from the application's backend, and repairs topics that differ from it.
 
-Gateways request the topics that somebody reads; one worker claims each, so that all processes ask the backend once. A
-commit names the version it replaces, so a publish in between wins. Tenants that billing computes are left out.
+Gateways request topics that have readers. One worker claims each topic, so the backend gets one request for it. A
+commit names the version that it replaces, so a publish in between wins. Tenants that billing computes are left out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sync.store.models import Change, Snapshot, StoreError, Verdict
 from sync.store.store import Store
 
 ABSENT_S = 10.0
-"""Time for which the source's 404 counts; the topic is not asked about again meanwhile."""
+"""Time for which the source's 404 counts; until then there is no new request for the topic."""
 
 LEASE_S = 60.0
 """Length of a claim; the wait for the rate limit, an answer and a commit fit into it."""
@@ -36,29 +36,29 @@ MAX_WAIT_S = 30.0
 """Maximum wait of a claimed topic for the rate limit."""
 
 ASKED_MAX_WAIT_S = 5.0
-"""The same while a caller waits for the answer."""
+"""Maximum wait for the rate limit while a caller waits for the answer."""
 
 CONCURRENCY = 8
-"""Topics that one worker asks about at once."""
+"""Topics that one worker handles at once."""
 
 POLL_S = 0.1
-"""Mean time between two looks for requests; a first reader waits as long."""
+"""Mean time between two checks for requests; a topic's first reader waits for it."""
 
 BACKOFF_BASE_S, BACKOFF_MAX_S = 0.5, 30.0
 COMPARISONS_MAX = 10
-"""Attempts of a comparison whose source fails. A topic without state is tried as long as somebody reads it."""
+"""Attempts of a comparison whose source fails. For a topic without state, attempts go on while it has readers."""
 
 TRIES = 3
-"""Attempts of a comparison when publishes come in between."""
+"""Attempts of a comparison that conflicts with publishes."""
 
 _log = structlog.get_logger("sync.source.hydration")
 
 
 class Found(NamedTuple):
-    """What asking led to. `version`: the topic's, after it.
+    """The result of a request to the source. `version`: the topic's version after it.
 
-    applied, unchanged, billed: the commit's verdict. absent: the source has no state; what is stored stays. stale: what
-    is stored is newer by its order. conflict: publishes kept coming in between.
+    Outcomes: applied, unchanged and billed are the commit's verdict. absent: the source has no state; the stored state
+    stays. stale: the stored state is newer by its order. conflict: every attempt met a publish in between.
     """
 
     outcome: str
@@ -66,10 +66,10 @@ class Found(NamedTuple):
 
 
 class Hydration:
-    """Topics from one source. `run` owns every task."""
+    """Hydrates topics from one source. All tasks belong to `run`."""
 
     def __init__(self, store: Store, source: Source, is_billed: Callable[[Topic], bool] = lambda topic: False) -> None:
-        """Fill the topics of `store` from `source`, but those of which `is_billed` says that billing computes them."""
+        """Fill topics of `store` from `source`, except those for which `is_billed` is True: billing computes them."""
         self._store = store
         self._source = source
         self._is_billed = is_billed
@@ -78,12 +78,12 @@ class Hydration:
         self._failures: dict[str, int] = {}
 
     def serves(self, topic: str) -> bool:
-        """Return whether the source is who computes `topic`."""
+        """Return whether the source computes `topic`."""
         parsed = Topic.parse(topic)
         return parsed.kind not in RESERVED_KINDS and not self._is_billed(parsed)
 
     async def compare(self, topic: str) -> None:
-        """Have a worker reconcile `topic` soon.
+        """Queue `topic` for a worker to reconcile.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -91,7 +91,7 @@ class Hydration:
         await self._store.request(self._store.keys.compare, [topic])
 
     async def run(self, supervisor: Supervisor) -> None:
-        """Work through the requests until `supervisor` stops. A store that is away is waited for."""
+        """Handle requests until `supervisor` stops. While the store is unreachable, retry."""
         running: set[asyncio.Task[None]] = set()
         async with asyncio.TaskGroup() as group:
             while not supervisor.stopped.is_set():
@@ -111,7 +111,7 @@ class Hydration:
                     await supervisor.pause(POLL_S * random.uniform(0.5, 1.5))  # noqa: S311 - spreads, guards nothing
 
     async def _work(self, supervisor: Supervisor, queue: DelayedQueue, due: Due) -> None:
-        """Do one claimed topic's work, and end the claim; if the store is away, the lease ends it."""
+        """Do one claimed topic's work, and end the claim. If the store is unreachable, the lease expires instead."""
 
         async def handle(due: Due) -> None:
             try:
@@ -132,15 +132,15 @@ class Hydration:
                 await queue.reschedule(due, backoff_s(failures))
 
     async def _hydrate(self, topic: str) -> None:
-        """Fill a topic without state; there is nothing to do where it has its state by now, or nobody has one."""
+        """Fill a topic without state. Do nothing if it has one already, or if the source recently had none."""
         if not self.serves(topic):
-            # Whoever waits need not: billing has said nothing yet, and says it by itself.
+            # End the readers' wait: this topic's state comes from billing, not from the source.
             await self._store.remember_absent(topic, ABSENT_S)
             return
         (version,) = await self._store.versions([topic])
         if version or await self._store.is_absent(topic):
             return
-        # Only if there is nothing still: who published meanwhile knows better.
+        # Over version 0 only: a publish in between is newer than the source's answer.
         found = await self._ask(topic, Snapshot(topic, 0, b"null", b"", b""), b"", "hydrate", MAX_WAIT_S)
         _log.info("hydrated", topic=topic, outcome=found.outcome, version=found.version)
 
@@ -149,16 +149,22 @@ class Hydration:
         _log.info("compared", topic=topic, outcome=found.outcome, version=found.version)
 
     async def reconcile(self, topic: str, why: str, max_wait_s: float, *, background: bool = False) -> Found:
-        """Return what comparing `topic` with the source led to; what differs is repaired by then. `why`: for the cause.
+        """Compare `topic` with the source, repair it if it differs, and return the result.
+
+        Args:
+            topic: the topic.
+            why: the event type in the cause of a repair.
+            max_wait_s: maximum wait for the rate limit.
+            background: leave a part of the rate limit to other requests.
 
         Raises:
-            SourceError: it could not be asked, or not be understood; nothing was changed.
+            SourceError: the source is unreachable, or its answer cannot be used; nothing was changed.
             StoreError: the store is unreachable or failing.
         """
         found = Found("conflict", 0)
         for _ in range(TRIES):
             before = await self._store.read(topic)
-            # Read last: an order older than the snapshot would let an answer pass for as new as what is stored.
+            # Read after the snapshot: an older order could equal the answer's, and a stale answer would be committed.
             (order,) = await run_commands(self._store, ("HGET", self._store.keys.snap(topic), "order"))
             found = await self._ask(topic, before, order or b"", why, max_wait_s, background=background)
             if found.outcome != "conflict":
@@ -168,7 +174,7 @@ class Hydration:
     async def _ask(
         self, topic: str, before: Snapshot, order: bytes, why: str, max_wait_s: float, *, background: bool = False
     ) -> Found:
-        """Ask the source, and commit its answer over `before`, which has `order`."""
+        """Ask the source, and commit its answer if the topic is still as in `before`, which has `order`."""
         answer = await self._source.ask(topic, max_wait_s, background=background)
         if answer is None:
             if before.version:
@@ -176,7 +182,7 @@ class Hydration:
             else:
                 await self._store.remember_absent(topic, ABSENT_S)
             return Found("absent", before.version)
-        # What is stored under the same order is repaired all the same: it is what differs, not what is newer.
+        # With the stored order, send none: the answer differs but is not newer, so it would be `stale`.
         token = "" if answer.order.encode() == order else answer.order
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         cause = orjson.dumps({"source": "source", "event_type": why, "received_at": now})
@@ -190,12 +196,12 @@ class Hydration:
         return Found(committed.verdict.value, committed.version)
 
     async def aclose(self) -> None:
-        """Close the connections to the source; the store is the caller's."""
+        """Close the connections to the source, but not the store."""
         await self._source.aclose()
 
 
 def hydration(store: Store, settings: SyncSettings) -> Hydration | None:
-    """Return the hydration that `settings` describe, or None where they name no source."""
+    """Return the hydration for `settings`, or None if they have no source."""
     if not settings.source_url:
         return None
     source = Source(

@@ -1,1 +1,1 @@
-"""The simulated provider from outside: the routes of Paddle's API, its entities and its signatures."""
+"""The simulated provider's interface: the routes of Paddle's API, its entities and its webhook signatures."""

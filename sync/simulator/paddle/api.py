@@ -1,7 +1,7 @@
-"""What the Paddle API answers: requests read into the provider's rules, lists chosen and cut into pages. Pure.
+"""The Paddle API's behaviour: turns requests into calls of the provider's rules, and filters and pages lists. Pure.
 
-The part of the API that paddle-python-sdk calls for subscriptions, events and replays. It reads plain values; `routes`
-carries them. Source: developer.paddle.com/api-reference.
+It covers the calls of paddle-python-sdk for subscriptions, events and replays. It works on plain values; `routes` does
+the HTTP. Source: developer.paddle.com/api-reference.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PER_PAGE_MAX = 200
 UNSUPPORTED = frozenset(
     {"customer_id", "address_id", "business_id", "currency_code", "discount", "collection_mode", "billing_details"}
 )
-"""Fields that Paddle can update and the simulator does not."""
+"""Fields that Paddle can update but the simulator cannot."""
 
 COMPARISONS: Mapping[str, Callable[[int, int], bool]] = {
     "next_billed_at": operator.eq,
@@ -40,7 +40,7 @@ COMPARISONS: Mapping[str, Callable[[int, int], bool]] = {
     "next_billed_at[GT]": operator.gt,
     "next_billed_at[GTE]": operator.ge,
 }
-"""Parameter of a list -> how the next bill compares with its time."""
+"""Filter parameter of a list -> its comparison of the next bill's time with the parameter's."""
 
 Query = Mapping[str, str]
 Entity = TypeVar("Entity", Subscription, Event)
@@ -92,7 +92,7 @@ class Page:
 
 
 def own(world: World, env: str, subscription_id: str) -> Subscription:
-    """The subscription, if it is of this environment: a key of one never sees the other's.
+    """Return the subscription if it belongs to this environment; a key is for one environment only.
 
     Raises:
         ApiError: `not_found`.
@@ -104,13 +104,13 @@ def own(world: World, env: str, subscription_id: str) -> Subscription:
 
 
 def list_subscriptions(world: World, env: str, query: Query) -> Page:
-    """The subscriptions of `env` that the query's filters leave, by rising id."""
+    """Return a page of the subscriptions of `env` that match the query's filters, by rising id."""
     chosen = [sub for sub in world.subscriptions.values() if sub.env == env and _is_wanted(sub, query)]
     return _page(chosen, entities.api_subscription, query)
 
 
 def list_events(world: World, env: str, query: Query) -> Page:
-    """The remembered events of `env`, by rising id, which is the order in which they occurred."""
+    """Return a page of the kept events of `env`, by rising id, which is the order in which they occurred."""
     kinds = _words(query, "event_type")
     starts_us, ends_us = _instant(query, "from"), _instant(query, "to")
     chosen = [
@@ -125,17 +125,17 @@ def list_events(world: World, env: str, query: Query) -> Page:
 
 
 def update(turn: Turn, offers: Offers, subscription_id: str, body: Json) -> Outcome:
-    """What PATCH does to a subscription."""
+    """Do PATCH of a subscription."""
     before = own(turn.world, offers.env, subscription_id)
     return rules.update(turn, before, _patch(before, offers, body))
 
 
 def preview(world: World, sold: Offers, subscription_id: str, body: Json, now_us: int) -> Body:
-    """What PATCH would do, and cost; changes nothing."""
+    """Return the result and the cost of a PATCH, without doing it."""
     before = own(world, sold.env, subscription_id)
     patch = _patch(before, sold, body)
     trial = Turn(world, now_us, Mint(Random(0)))  # noqa: S311 - thrown away
-    # Whether the payment would be declined is not known before it is tried.
+    # A preview cannot know whether the payment would be declined.
     after = rules.update(trial, replace(before, declines=False), patch).subscription
     charge = None
     if patch.lines is not None and patch.mode is not None:
@@ -144,13 +144,13 @@ def preview(world: World, sold: Offers, subscription_id: str, body: Json, now_us
 
 
 def cancel(turn: Turn, offers: Offers, subscription_id: str, body: Json) -> Outcome:
-    """What POST .../cancel does."""
+    """Do POST .../cancel."""
     before = own(turn.world, offers.env, subscription_id)
     return rules.cancel(turn, before, _read(_End, body).effective_from == "immediately")
 
 
 def pause(turn: Turn, offers: Offers, subscription_id: str, body: Json) -> Outcome:
-    """What POST .../pause does."""
+    """Do POST .../pause."""
     before = own(turn.world, offers.env, subscription_id)
     asked = _read(_End, body)
     at_once = asked.effective_from == "immediately"
@@ -158,25 +158,25 @@ def pause(turn: Turn, offers: Offers, subscription_id: str, body: Json) -> Outco
 
 
 def resume(turn: Turn, offers: Offers, subscription_id: str, body: Json) -> Outcome:
-    """What POST .../resume does: `effective_from` is `immediately` or a time."""
+    """Do POST .../resume; `effective_from` is `immediately` or a time."""
     before = own(turn.world, offers.env, subscription_id)
     asked = _read(_Resume, body)
     return rules.resume(turn, before, asked.effective_from, asked.on_resume or "start_new_billing_period")
 
 
 def activate(turn: Turn, offers: Offers, subscription_id: str, body: Json) -> Outcome:
-    """What POST .../activate does; it takes no body."""
+    """Do POST .../activate; it takes no body."""
     return rules.activate(turn, own(turn.world, offers.env, subscription_id))
 
 
 Operation = Callable[[Turn, Offers, str, Json], Outcome]
 
 OPERATIONS: Mapping[str, Operation] = {"cancel": cancel, "pause": pause, "resume": resume, "activate": activate}
-"""The last word of POST /subscriptions/{id}/... -> what it does."""
+"""Last segment of POST /subscriptions/{id}/... -> its operation."""
 
 
 def _read(kind: type[Request], body: Json) -> Request:
-    """Return the request in a body; none at all counts as an empty object.
+    """Return the request in a body; a missing body counts as an empty object.
 
     Raises:
         ApiError: `invalid_field`, with the fields.

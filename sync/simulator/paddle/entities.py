@@ -1,6 +1,6 @@
-"""How the simulator's entities look in Paddle's API and webhooks. Pure.
+"""The JSON of the simulator's entities in Paddle's API and webhooks. Pure.
 
-Source: the bodies in the official SDKs' fixtures and the entity classes of paddle-python-sdk. Known habits kept here:
+Source: the bodies in the official SDKs' fixtures and the entity classes of paddle-python-sdk. Paddle's details:
 a scheduled cancel or pause leaves the status active but nulls every `next_billed_at`; a paused or canceled subscription
 has no `current_billing_period`; a canceled one keeps its items; `management_urls` and the transaction previews exist in
 the API only.
@@ -19,7 +19,7 @@ from sync.simulator.world.rules import QUANTITY_MAX
 Body = dict[str, Json]
 
 LISTED_AT = "2024-01-01T00:00:00.000000Z"
-"""When every price and product of the simulator was made."""
+"""Creation time of all prices and products."""
 
 LISTED: Body = {
     "type": "standard",
@@ -29,21 +29,21 @@ LISTED: Body = {
     "created_at": LISTED_AT,
     "updated_at": LISTED_AT,
 }
-"""What prices and products have in common."""
+"""Members that prices and products share."""
 
 CYCLE: Body = {"interval": "month", "frequency": 1}
 TAX_RATE = "0"
 
 
 def envelope(event: Event, notification_id: str | None) -> Body:
-    """The event as it is sent to a webhook, or, without a notification id, as list-events shows it."""
+    """Return the event as a webhook's body or, without a notification id, as an entry of list-events."""
     occurred_at = text_us(event.occurred_us)
     body: Body = {"event_id": event.id, "event_type": event.type, "occurred_at": occurred_at, "data": entity(event)}
     return body if notification_id is None else body | {"notification_id": notification_id}
 
 
 def entity(event: Event) -> Body:
-    """The event's `data`."""
+    """Return the event's `data`."""
     if isinstance(event.data, Transaction):
         return transaction(event.data)
     body = subscription(event.data)
@@ -53,7 +53,7 @@ def entity(event: Event) -> Body:
 
 
 def subscription(sub: Subscription) -> Body:
-    """A subscription as webhooks carry it."""
+    """Return a subscription as in webhooks."""
     runs = sub.status not in ("paused", "canceled")
     next_at = _at(sub.bills_us)
     return {
@@ -81,7 +81,7 @@ def subscription(sub: Subscription) -> Body:
 
 
 def api_subscription(sub: Subscription, includes: Iterable[str] = ()) -> Body:
-    """A subscription as the API answers it. `includes`: `next_transaction`, `recurring_transaction_details`."""
+    """Return a subscription as in API answers. `includes`: `next_transaction`, `recurring_transaction_details`."""
     body = subscription(sub) | {
         "management_urls": {
             "update_payment_method": f"https://buyer-portal.invalid/subscriptions/{sub.id}/update-payment-method",
@@ -96,7 +96,7 @@ def api_subscription(sub: Subscription, includes: Iterable[str] = ()) -> Body:
 
 
 def preview(before: Subscription, after: Subscription, charge: Charge | None) -> Body:
-    """The subscription as it would be, without an id, with what the change would cost; no change of items, no cost."""
+    """Return the changed subscription, without an id, and the change's cost; only a change of items has a cost."""
     body = api_subscription(after, ("next_transaction", "recurring_transaction_details"))
     del body["id"]
     body["immediate_transaction"] = None
@@ -113,7 +113,7 @@ def preview(before: Subscription, after: Subscription, charge: Charge | None) ->
 
 
 def transaction(paid: Transaction) -> Body:
-    """A completed transaction as webhooks carry it."""
+    """Return a completed transaction as in webhooks."""
     at = text_us(paid.at_us)
     return {
         "id": paid.id,
@@ -138,7 +138,7 @@ def transaction(paid: Transaction) -> Body:
 
 
 def price(of: Price) -> Body:
-    """A price of the catalog."""
+    """Return a price of the catalog."""
     return {
         "id": of.id,
         "product_id": of.product_id,
@@ -155,7 +155,7 @@ def price(of: Price) -> Body:
 
 
 def product(of: Price) -> Body:
-    """The product a price belongs to."""
+    """Return the product of a price."""
     own: Body = {
         "id": of.product_id,
         "name": of.name,
@@ -205,7 +205,7 @@ def _totals(amount: int) -> Body:
 
 
 def _details(items: Sequence[Item], amount: int, transaction_id: str | None = None) -> Body:
-    """What a bill is made of; a line has an id only in a transaction that exists."""
+    """Return the details of a bill. Its lines have ids only if the transaction exists."""
     lines: list[Json] = []
     for item in items:
         line: Body = {

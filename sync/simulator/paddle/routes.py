@@ -1,4 +1,4 @@
-"""The Paddle API's routes, and its envelopes. A request carries a Bearer key, and the key decides the environment."""
+"""The Paddle API's routes and envelopes. The Bearer key of a request selects the environment."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def routes(provider: Provider, api_keys: Mapping[str, Sequence[str]]) -> list[Ro
 
 
 async def read_json(request: Request) -> Json:
-    """The request's JSON; None where it has no body.
+    """Return the request's JSON; None if it has no body.
 
     Raises:
-        ApiError: it is too large, or not JSON.
+        ApiError: the body is too large, or not JSON.
     """
     raw = bytearray()
     async for chunk in request.stream():
@@ -55,7 +55,7 @@ async def read_json(request: Request) -> Json:
 
 
 def error_document(refusal: ApiError, request_id: str) -> Body:
-    """A refusal in Paddle's envelope."""
+    """Return an error in Paddle's envelope."""
     section = "subscriptions" if refusal.code.startswith("subscription_") else "shared"
     body: Body = {
         "type": "request_error",
@@ -100,10 +100,10 @@ class _Api:
         return _answer(entities.api_subscription(outcome.subscription))
 
     def _env(self, request: Request) -> str:
-        """The environment whose key the request carries.
+        """Return the environment of the request's key.
 
         Raises:
-            ApiError: it carries none, or one that is not known.
+            ApiError: the key is missing or unknown.
         """
         header = request.headers.get("authorization")
         if header is None:

@@ -1,6 +1,7 @@
-"""Sends webhooks as Paddle does: signed, to be answered in time. Verifying is the receiver's business.
+"""Signs and sends webhooks like Paddle, with a time limit for the answer.
 
-Source: developer.paddle.com/webhooks/signature-verification; several `h1` as while a secret is rotated.
+Source: developer.paddle.com/webhooks/signature-verification. With several secrets (during a rotation) there are several
+`h1`.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import orjson
 HEADER = "Paddle-Signature"
 
 ANSWER_MAX_BYTES = 65_536
-"""How much of the receiver's answer is looked at."""
+"""Maximum bytes that are read of the receiver's answer."""
 
 
 def sign(body: bytes, secrets: Iterable[str], at_s: int) -> str:
-    """The value of the `Paddle-Signature` header: `ts=<unix seconds>;h1=<hex>`, one `h1` for each secret."""
+    """Return the value of the `Paddle-Signature` header: `ts=<unix seconds>;h1=<hex>`, one `h1` for each secret."""
     signed = str(at_s).encode() + b":" + body
     hashes = (hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest() for secret in secrets)
     return ";".join([f"ts={at_s}", *(f"h1={value}" for value in hashes)])
@@ -28,7 +29,7 @@ def sign(body: bytes, secrets: Iterable[str], at_s: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the receiver says: its status, and the answer's `outcome` or a problem's `code`; or what went wrong."""
+    """The receiver's answer: its status, and its `outcome` or a problem's `code`; or an error."""
 
     status: int | None = None
     outcome: str | None = None
@@ -36,7 +37,7 @@ class Answer:
 
 
 def client(timeout_s: float) -> httpx2.AsyncClient:
-    """Return what `post` sends with. It uses no proxy of the environment: the receiver is the user's own and near."""
+    """Return a client for `post`. It ignores the environment's proxy settings, since the receiver is local."""
     return httpx2.AsyncClient(timeout=timeout_s, trust_env=False, follow_redirects=False)
 
 

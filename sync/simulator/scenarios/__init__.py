@@ -1,1 +1,1 @@
-"""Torture for a webhook receiver: scenario files, their scripts, and what sends them. Bundled scenarios are here."""
+"""Stress tests for a webhook receiver: scenario files, their scripts, and the sender. Bundled scenarios are here."""

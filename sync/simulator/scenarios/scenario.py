@@ -1,12 +1,12 @@
 """Scenario files: finds, reads and checks them. The format:
 
 title = "Reordered"
-tenants = 8                          how many
-env = "live"                         whose prices the bodies carry
-parallel = 4                         deliveries under way at once
-step_s = 60                          the longest time between two actions of the history
+tenants = 8                          number of tenants
+env = "live"                         environment of the prices
+parallel = 4                         deliveries in flight at once
+step_s = 60                          maximum time between two actions
 history = [{ do = "upgrade", plan = "pro" }]
-actions = 10                         drawn for each tenant from the mix, after the history
+actions = 10                         random actions per tenant from the mix, after the history
 mix = { seats = 3, cancel = 1 }      action -> weight
 
 [faults]                             see `Faults`
@@ -38,14 +38,18 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, slots=True, config=_EXACT)
 class Faults:
-    """What goes wrong on the way. Shares are from 0 to 1, of the deliveries.
+    """Delivery faults. Shares are from 0 to 1, of the deliveries.
 
-    `reorder`: moved by up to `window` places. `duplicate`: sent twice, as a retry or as a replay under a new
-    notification id. `drop`: the first attempt lost, the event sent again later. `late`: held back to the end. `stale`:
-    first sent with a signature too old, which must be refused. `forge`: followed by an altered copy that is signed with
-    another secret, which must be refused. `skew_s`: the signing clock is off by up to so much either way.
-    `ahead_s`: the provider's own clock, and so every stamp in the bodies, is ahead by so much.
-    `outage_from` to `outage_to`: this part of the deliveries finds nobody, and comes after it in any order.
+    `reorder`: share moved by up to `window` places.
+    `duplicate`: share sent twice, as a retry or as a replay under a new notification id.
+    `drop`: share whose first attempt is lost; the event is sent again later.
+    `late`: share delayed to the end.
+    `stale`: share first sent with an expired signature, which the receiver must reject.
+    `forge`: share followed by an altered copy, signed with another secret, which the receiver must reject.
+    `skew_s`: maximum error of the signing clock, in both directions.
+    `ahead_s`: the provider's clock, and so every timestamp in the bodies, is ahead by this time.
+    `outage_from`, `outage_to`: deliveries between these shares of the whole fall into an outage, and are sent after it
+    in random order.
     """
 
     reorder: Share = 0.0
@@ -64,10 +68,10 @@ class Faults:
 
 @dataclass(frozen=True, slots=True, config=_EXACT)
 class Scenario:
-    """What happens to how many tenants, and what goes wrong on the way.
+    """The actions of a number of tenants, and the delivery faults.
 
-    `history`: done for every tenant, in turns. `mix`: action -> weight, drawn `actions` times for each tenant after
-    that. `step_s`: the longest time between two actions. `parallel`: how many deliveries are under way at once.
+    `history`: actions of every tenant, in turns. `mix`: action -> weight, for `actions` random actions per tenant after
+    the history. `step_s`: maximum time between two actions. `parallel`: deliveries in flight at once.
     """
 
     title: str
@@ -85,17 +89,17 @@ _SCENARIO = TypeAdapter(Scenario)
 
 
 class ScenarioError(SyncError):
-    """The scenario cannot be used; `name` of the file and what is wrong, in one line."""
+    """The scenario cannot be used; the text is one line with the file's name and the reason."""
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(f"{name}: {problem}")
 
 
 def load(name: str) -> Scenario:
-    """The scenario in a file, or the bundled one of that name.
+    """Return the bundled scenario `name`, or the scenario in the file of that path.
 
     Raises:
-        ScenarioError: there is none, or it cannot be used.
+        ScenarioError: the file cannot be read, or the scenario cannot be used.
     """
     try:
         return parse(BUNDLED.get(name, Path(name)).read_text("utf-8"), name)
@@ -106,10 +110,10 @@ def load(name: str) -> Scenario:
 
 
 def parse(text: str, name: str) -> Scenario:
-    """The scenario that TOML `text` describes; `name` is what errors call it.
+    """Return the scenario in TOML `text`; `name` is its name in errors.
 
     Raises:
-        ScenarioError: the first thing that is wrong.
+        ScenarioError: the scenario has an error; the text has the first one.
     """
     try:
         found = _SCENARIO.validate_python(tomllib.loads(text))

@@ -1,7 +1,7 @@
-"""What a scenario sends, written down before anything is sent: the same for the same scenario, seed and start. Pure.
+"""Writes a scenario's script: all deliveries, before any is sent. Pure.
 
-A history is acted out in a world of its own; then the faults of the road are applied to the deliveries of its events.
-What the receiver must end at is read from that world, not from the events.
+The same scenario, seed and start time give the same script. The history runs in its own world; then the delivery faults
+are applied to the deliveries of its events. The expected final states are read from that world, not from the events.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from sync.simulator.world.offers import Offers
 from sync.simulator.world.turn import Outcome, Turn
 
 STALE_S = 2 * 24 * 3600
-"""How old the signature of a stale delivery is: more than any receiver should tolerate."""
+"""Age of a stale delivery's signature: more than any receiver should tolerate."""
 
 TRIES = 20
-"""How often a random action is drawn again where it makes no sense for its tenant, before the turn is passed."""
+"""Draws of a random action for a tenant until one is possible; then the tenant's turn is skipped."""
 
 Kind = Literal["genuine", "forged", "stale"]
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """One delivery. `skew_s` is added to the clock that signs; `pause_s` passes before it."""
+    """One delivery. `skew_s` is added to the signing clock; `pause_s` is the pause before the delivery."""
 
     kind: Kind
     event_id: str
@@ -47,8 +47,11 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Where a tenant must end: its plan's key, and of its leading subscription the status (`none` without one), the
-    action that is scheduled, and the end of the paid period, microseconds since 1970; these two of a live one only."""
+    """A tenant's expected final state.
+
+    It has the plan's key, and values of the leading subscription: its status (`none` without a subscription) and, if it
+    is live, the scheduled action and the end of the paid period (microseconds since 1970).
+    """
 
     plan: str
     status: str
@@ -58,7 +61,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """The deliveries in their order, and where each tenant must end."""
+    """The deliveries, in order, and each tenant's expected final state."""
 
     sends: tuple[Send, ...]
     expected: Mapping[str, Expected]
@@ -66,21 +69,20 @@ class Script:
 
 
 def write(scenario: Scenario, seed: int, start_us: int, offers: Offers) -> Script:
-    """The script of a scenario.
+    """Return the script of a scenario.
 
-    The seed decides what happens and what goes wrong; seed and start together decide every byte.
-
-    The history ends at `start_us`, so that no event lies in the future but for the scenario's own clock fault. Tenants
-    are named by the seed and the start, so that runs do not meet.
+    The seed determines actions and faults; seed and start together determine every byte. The history ends at
+    `start_us`, so no event is in the future (except by the fault `ahead_s`). Tenants' names contain the seed and the
+    start, so that runs do not share tenants.
 
     Raises:
-        ControlError: the scenario's history asks for what makes no sense.
-        ApiError: it asks for what the provider refuses.
+        ControlError: the scenario's history has an action that makes no sense.
+        ApiError: the history has an action that the provider rejects.
     """
     random = Random(seed)  # noqa: S311 - repeatable on purpose
     run = f"{seed}-{ids.encode(start_us // 1000, ids.TIME_CHARS)}"
     tenants = [f"scenario-{run}-{number}" for number in range(scenario.tenants)]
-    # Ids draw on a source of their own: how much they take depends on the start, what happens must not.
+    # Ids have their own random source: they use a varying amount, by the start, and actions must not depend on that.
     mint = Mint(Random(~seed))  # noqa: S311 - repeatable on purpose
     longest_s = len(tenants) * (len(scenario.history) + scenario.actions) * scenario.step_s
     began_us = start_us + (scenario.faults.ahead_s - longest_s) * SECOND_US
@@ -91,7 +93,7 @@ def write(scenario: Scenario, seed: int, start_us: int, offers: Offers) -> Scrip
 
 @dataclass
 class _Stage:
-    """Acts out a history, from `now_us` on."""
+    """Runs a history, from `now_us` on."""
 
     scenario: Scenario
     offers: Offers
@@ -103,7 +105,7 @@ class _Stage:
     told: list[Event] = field(default_factory=list)
 
     def play(self) -> World:
-        """The world after the history, with all of its events, however many."""
+        """Return the world after the history, with all events (beyond EVENTS_KEPT too)."""
         for entry in self.scenario.history:
             for tenant in self.tenants:
                 self._act(tenant, entry)
@@ -150,7 +152,7 @@ class _Stage:
 
 
 def _with_faults(faults: Faults, events: Sequence[Event], mint: Mint, random: Random) -> list[Send]:
-    """The deliveries of the events, in the order that the faults leave."""
+    """Return the deliveries of the events, with the faults applied."""
     placed: list[tuple[float, int, Send]] = []
 
     def place(at: float, send: Send) -> None:
@@ -165,14 +167,14 @@ def _with_faults(faults: Faults, events: Sequence[Event], mint: Mint, random: Ra
         if random.random() < faults.reorder:
             at += random.uniform(-faults.window, faults.window)
         if random.random() < faults.drop:
-            # The first attempt is lost on the way; what the receiver sees is the retry.
+            # The first attempt is lost; the receiver gets only the retry.
             at += random.uniform(faults.window, 3 * faults.window)
         if random.random() < faults.late:
             at = len(events) + random.uniform(0, len(events))
         place(at, send)
         if random.random() < faults.duplicate:
             again = send if random.random() < 0.5 else _send(event, mint, faults, random)
-            # Half of the copies follow at once, so that two are under way at the same instant.
+            # Half of the copies follow immediately, so that both are in flight at the same time.
             place(at if random.random() < 0.5 else at + random.uniform(0, 2 * faults.window), again)
         if random.random() < faults.forge:
             place(at + random.uniform(-1, 1), _forged(event, mint, faults, random))
@@ -180,7 +182,7 @@ def _with_faults(faults: Faults, events: Sequence[Event], mint: Mint, random: Ra
 
 
 def _with_outage(faults: Faults, sends: list[Send], random: Random) -> list[Send]:
-    """What falls into the outage comes after it, in any order."""
+    """Return the deliveries, with those of the outage sent after it in random order."""
     first, last = round(len(sends) * faults.outage_from), round(len(sends) * faults.outage_to)
     held = sends[first:last]
     random.shuffle(held)
@@ -197,7 +199,7 @@ def _send(event: Event, mint: Mint, faults: Faults, random: Random) -> Send:
 
 
 def _forged(event: Event, mint: Mint, faults: Faults, random: Random) -> Send:
-    """The event as somebody without the secret would want it: newer, and the tenant's access gone."""
+    """Return a forged copy of the event, signed with another secret: it is newer and ends the tenant's access."""
     forged = replace(event, id=mint("evt", event.occurred_us), occurred_us=event.occurred_us + 1)
     if isinstance(event.data, Subscription):
         forged = replace(forged, data=replace(event.data, status="canceled", updated_us=event.data.updated_us + 1))
@@ -212,7 +214,7 @@ _BEST_FIRST = ("active", "trialing", "past_due", "paused", "canceled")
 
 
 def _expected(world: World, offers: Offers, tenant: str) -> Expected:
-    """The plan of the highest rank among the live subscriptions that name the tenant, and that one's status."""
+    """Return the tenant's expected final state, from its live subscription with the highest-ranking plan."""
 
     def order(sub: Subscription) -> tuple[int, str, int]:
         plan = offers.plan_of(sub)
@@ -225,6 +227,6 @@ def _expected(world: World, offers: Offers, tenant: str) -> Expected:
         return Expected(offers.default.key, min((sub.status for sub in mine), key=_BEST_FIRST.index, default="none"))
     lead = max(live, key=order)
     action = None if lead.scheduled is None else lead.scheduled.action
-    # A period that is past due is not paid.
+    # A past-due period is not paid.
     ends_us = None if lead.status == "past_due" else lead.period.ends_us
     return Expected(order(lead)[1] or offers.default.key, lead.status, action, ends_us)

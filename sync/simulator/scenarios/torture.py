@@ -1,7 +1,7 @@
-"""Torture for a webhook receiver: plays a scenario's script against it, and checks its answers and where it ends.
+"""Plays a scenario's script against a webhook receiver, and checks its answers and final states.
 
-Works against any stack that takes Paddle's webhooks, given the URL and the signing secret. With a way to read tenants'
-states, it also checks that they become what the provider's are.
+It works with any receiver of Paddle's webhooks; it needs the URL and the signing secret. If it can read tenants'
+states, it also checks that they converge to the provider's.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sync.simulator.world.model import Json, parse_us
 
 TIMEOUT_S = 10.0
 CONVERGE_S = 15.0
-"""How long after the last delivery the receiver may take to show the final state."""
+"""Maximum time after the last delivery until the receiver shows the final state."""
 
 POLL_S = 0.1
 
@@ -35,7 +35,7 @@ RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 3.0
 
 FORGER = "pdl_ntfset_of_somebody_else"
-"""What forged deliveries are signed with."""
+"""The signing secret of forged deliveries."""
 
 ReadState = Callable[[str], Awaitable[Json]]
 """Reads a tenant's public state by its topic, such as `tenant:acme` or `sandbox/tenant:acme`."""
@@ -43,9 +43,10 @@ ReadState = Callable[[str], Awaitable[Json]]
 
 @dataclass(slots=True)
 class Report:
-    """What comes of a run. `violations`: each thing that a correct receiver does not do, in one line; none is good.
+    """The result of a run.
 
-    `answers`: "200 applied" and the like -> how often; `unread`: no state was read, so only answers were checked.
+    `violations`: faults of the receiver, one line each. `answers`: answer, such as "200 applied" -> its count.
+    `unread`: no state was read, so only answers were checked.
     """
 
     title: str
@@ -61,11 +62,11 @@ class Report:
 
     @property
     def is_ok(self) -> bool:
-        """True where nothing was violated."""
+        """Return whether there are no violations."""
         return not self.violations
 
     def lines(self) -> list[str]:
-        """The report as text."""
+        """Return the report as text."""
         answers = ", ".join(f"{count} x {answer}" for answer, count in sorted(self.answers.items())) or "none"
         checked_what = "answers only" if self.unread else f"answers and the state of {self.tenants} tenants"
         return [
@@ -81,13 +82,15 @@ class Report:
 async def torture(
     scenario: Scenario, seed: int, target: str, secret: str, catalog: Catalog, read_state: ReadState | None = None
 ) -> Report:
-    """The report of one run.
+    """Run a scenario and return the report.
 
     Args:
-        seed: the same seed and time send the same bytes.
+        scenario: the scenario.
+        seed: random seed; the same seed and time give the same bytes.
         target: the webhook's URL.
-        secret: of its destination, in the scenario's environment.
-        read_state: checks the final states, where given; see `http_state`.
+        secret: the signing secret of the webhook's destination, in the scenario's environment.
+        catalog: the catalog of the receiver.
+        read_state: reads the final states to check them; see `http_state`. None: they are not checked.
 
     Raises:
         ScenarioError: the scenario cannot be used with this catalog.
@@ -108,7 +111,7 @@ async def torture(
 
 
 def http_state(base_url: str, token: str) -> ReadState:
-    """A way to read states from a gateway at `base_url`; the token has to cover the scenario's tenants (`*`)."""
+    """Return a function that reads states from the gateway at `base_url`; the token must cover all tenants (`*`)."""
 
     headers = {"Authorization": f"Bearer {token}"}
 
@@ -122,7 +125,7 @@ def http_state(base_url: str, token: str) -> ReadState:
 
 
 async def _unconverged(env: str, written: Script, read_state: ReadState) -> list[str]:
-    """The tenants whose state is not, in time, what the provider's is; one line each."""
+    """Return the tenants whose state differs from the provider's after CONVERGE_S; one line each."""
     left = dict(written.expected)
     shown: dict[str, Json] = {}
     deadline = time.monotonic() + CONVERGE_S
@@ -139,7 +142,7 @@ async def _unconverged(env: str, written: Script, read_state: ReadState) -> list
 
 
 def _seen(state: Json) -> Expected | None:
-    """What a state says, in the terms of what is expected; None where it is none or says something impossible."""
+    """Return a state in the form of `Expected`; None if it is missing or impossible."""
     if not isinstance(state, dict):
         return None
     plan, scheduled, period = (_object(state.get(name)) for name in ("plan", "scheduled", "period"))
@@ -164,13 +167,13 @@ def _told(it: Expected | None) -> str:
 
 
 class _Sender:
-    """Sends deliveries and holds each answer against what it should be."""
+    """Sends deliveries and checks each answer."""
 
     def __init__(self, http: httpx2.AsyncClient, target: str, secret: str, report: Report) -> None:
         self._http, self._target, self._secret, self._report = http, target, secret, report
 
     async def send_all(self, sends: Sequence[Send], parallel: int) -> None:
-        """Send in order, with at most `parallel` under way; a retry keeps its place among these."""
+        """Send in order, with at most `parallel` in flight; a retry keeps its place among them."""
         waiting = iter(sends)
 
         async def send_some() -> None:
@@ -183,7 +186,7 @@ class _Sender:
                 tasks.create_task(send_some())
 
     async def _deliver(self, send: Send) -> None:
-        """Send until it is answered as it should be; a genuine one is sent again, as a provider would."""
+        """Send one delivery and check the answer; a genuine delivery is retried like a provider's."""
         told = f"{send.event_type} {send.event_id} of {send.tenant}"
         is_genuine = send.kind == "genuine"
         for attempt in range(RETRIES + 1):
@@ -200,7 +203,7 @@ class _Sender:
         self._report.violations.append(f"{told} was never taken: {answer}")
 
     async def _post(self, send: Send) -> tuple[int | None, str]:
-        """The status, None without one, and the answer in words."""
+        """Return the status (None without an answer), and the answer in words."""
         at_s = time.time_ns() // 1_000_000_000 + send.skew_s
         secret = FORGER if send.kind == "forged" else self._secret
         answer = await webhooks.post(self._http, self._target, send.body, (secret,), at_s)

@@ -1,6 +1,6 @@
-"""The control vocabulary: what a person or a test can make happen to a tenant, in words of plans and add-ons. Pure.
+"""The control actions that a person or a test can do for a tenant, in terms of plans and add-ons. Pure.
 
-Maps each action onto the provider's rules in `rules`. Where one makes no sense, the error says what to do instead.
+Each action maps to the provider's rules in `rules`. If an action makes no sense, the error says what to do instead.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def validated(kind: type[P], values: Mapping[str, Json]) -> P:
     """Return `values` as parameters of this kind.
 
     Raises:
-        ControlError: one is missing or wrong.
+        ControlError: a parameter is missing or wrong.
     """
     try:
         return kind.model_validate(values)
@@ -83,14 +83,14 @@ def read(action: str, values: Mapping[str, Json]) -> Params:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """All that an action is decided on."""
+    """The input of an action: the world's working copy, the offers and the parameters."""
 
     turn: Turn
     offers: Offers
     params: Params
 
     def live(self) -> Subscription | None:
-        """The subscription meant: the one named, else the tenant's newest live one, one with a plan before others."""
+        """Return the subscription with the given id, else the tenant's newest live one (with a plan, if possible)."""
         tenant, named = self.params.tenant, self.params.subscription_id
         mine = [
             sub
@@ -106,7 +106,7 @@ class Scene:
         return max(mine, key=lambda sub: (sub.item(plans) is not None, sub.created_us), default=None)
 
     def subscription(self) -> Subscription:
-        """As `live`, where there has to be one."""
+        """Return the subscription of `live`; raise ControlError if there is none."""
         found = self.live()
         if found is None:
             nothing = f"tenant {self.params.tenant} has no live subscription in {self.offers.env}"
@@ -114,7 +114,7 @@ class Scene:
         return found
 
     def update(self, current: Subscription, lines: Lines) -> Outcome:
-        """Return the subscription with other lines, billed at once where that is possible."""
+        """Return the subscription with other lines, billed at once if possible."""
         mode: BillingMode = "do_not_bill" if current.status in ("trialing", "paused") else "prorated_immediately"
         return rules.update(self.turn, current, Patch(lines=lines, mode=mode))
 
@@ -127,11 +127,11 @@ class Scene:
 
 
 def act(action: str, scene: Scene) -> Outcome:
-    """The outcome of a control action whose parameters were read.
+    """Do a control action, whose parameters `read` has checked, and return the outcome.
 
     Raises:
-        ControlError: it makes no sense as things are.
-        ApiError: the provider does not do it.
+        ControlError: the action makes no sense in the present state.
+        ApiError: the provider rejects it.
     """
     return ACTIONS[action][0](scene)
 
@@ -227,12 +227,12 @@ def _period(scene: Scene) -> Outcome:
 
 
 def _plainly(transition: Callable[[Turn, Subscription], Outcome]) -> Handler:
-    """The handler that applies a transition which needs nothing but the subscription."""
+    """Return a handler for a transition that needs only the subscription."""
     return lambda scene: transition(scene.turn, scene.subscription())
 
 
 def _swap(scene: Scene, current: Subscription, plan: Offer) -> Outcome:
-    """The plan's line replaced, everything else kept; the number of seats too, unless another is asked for."""
+    """Return the subscription with another plan; the other lines stay, and so do the seats unless a number is given."""
     held = current.item(scene.offers.plan_price_ids)
     quantity = scene.params.quantity or (held.quantity if held else 1)
     others = tuple((item.price, item.quantity) for item in current.items if item is not held)
@@ -244,7 +244,7 @@ def _without(current: Subscription, addon: Offer) -> Lines:
 
 
 def _plan_above(scene: Scene, rank: int, than: str) -> Offer:
-    """The plan named, which has to rank above `rank`; unnamed, the next one up that is sold."""
+    """Return the given plan, which must rank above `rank`; by default the next higher plan that is sold."""
     if scene.params.plan is None:
         above = next((plan for plan in scene.offers.plans if plan.rank > rank and plan.prices), None)
         if above is None:
@@ -257,7 +257,7 @@ def _plan_above(scene: Scene, rank: int, than: str) -> Offer:
 
 
 def _next_below(scene: Scene, held: Offer) -> Offer:
-    """The next plan down that is sold, or the default plan."""
+    """Return the next lower plan that is sold, or the default plan."""
     below = [plan for plan in scene.offers.plans if plan.rank < held.rank and (plan.prices or plan.is_default)]
     if not below:
         raise ControlError(409, "no_lower_plan", f"no plan is below {held.name}; use cancel")
@@ -284,7 +284,7 @@ def _addon_offer(scene: Scene) -> Offer:
 
 
 def _sold(scene: Scene, offer: Offer) -> Price:
-    """The price at which an offer is sold."""
+    """Return the price at which an offer is sold."""
     if not offer.prices:
         missing = f"{offer.name} has no price in {scene.offers.env}"
         raise ControlError(409, "no_price", f"{missing}; add prices.paddle.{scene.offers.env} to the catalog")
@@ -313,4 +313,4 @@ ACTIONS: Mapping[str, tuple[Handler, frozenset[str]]] = {
     "decline": (_plainly(rules.decline), frozenset()),
     "period": (_period, frozenset({"ends_in_s"})),
 }
-"""Action -> (what it does, the parameters it takes beside COMMON)."""
+"""Action -> (its handler, its parameters besides COMMON)."""

@@ -1,6 +1,6 @@
-"""Errors of the API, with Paddle's codes, HTTP statuses and wording, and of the control routes. Pure.
+"""Errors of the API, with Paddle's codes, HTTP statuses and wording; and errors of the control routes. Pure.
 
-The API answers an ApiError in Paddle's shape, the control routes as a problem; both carry the same code.
+The API answers an ApiError in Paddle's format, the control routes as a problem document; the code is the same.
 Source: Paddle's error reference (developer.paddle.com/errors).
 """
 
@@ -64,11 +64,11 @@ STATUSES = {
     "forbidden": 403,
     "subscription_locked_renewal": 409,
 }
-"""The HTTP statuses of the codes that are not 400."""
+"""The HTTP statuses of codes whose status is not 400."""
 
 
 class ApiError(CodedError):
-    """The provider does not do it; nothing changed. `code` is one of API_ERRORS, `fields`: invalid field -> why."""
+    """The provider rejects a request; nothing changed. `code` is one of API_ERRORS, `fields`: invalid field -> why."""
 
     def __init__(self, code: str, detail: str | None = None, fields: Mapping[str, str] | None = None) -> None:
         super().__init__(code, detail or API_ERRORS[code])
@@ -80,7 +80,7 @@ class ApiError(CodedError):
 
 
 class ControlError(CodedError):
-    """A control action that cannot be done; `detail` says what to do instead, `status` is the HTTP status."""
+    """A control action failed; `detail` says what to do instead, `status` is the HTTP status."""
 
     def __init__(self, status: int, code: str, detail: str) -> None:
         super().__init__(code, detail)
@@ -96,7 +96,7 @@ def invalid_parameter(detail: str) -> ControlError:
 
 
 def in_words(error: ValidationError) -> str:
-    """Return in one line what is wrong first, and where."""
+    """Return the first error, and its place, in one line."""
     first = error.errors(include_url=False)[0]
     message = first["msg"].removeprefix("Value error, ")
     return f"{'.'.join(map(str, first['loc']))}: {message[:1].lower()}{message[1:]}"

@@ -1,7 +1,6 @@
-"""What the simulator remembers: subscriptions, transactions, events, all frozen values. Pure; how they look on the wire
-is the business of `paddle`, how they change that of `rules`.
+"""The simulator's data: subscriptions, transactions and events, all frozen values. Pure.
 
-Instants are integers, microseconds since 1970, named `_us`.
+`paddle` defines their JSON, `rules` their changes. Instants are integers, microseconds since 1970, named `_us`.
 """
 
 from __future__ import annotations
@@ -34,18 +33,18 @@ def parse_us(text: object) -> int:
     """Return microseconds since 1970 of an RFC 3339 instant.
 
     Raises:
-        ValueError: the text is not one, or has no zone.
+        ValueError: the text is not an instant, or has no time zone.
     """
     return instants.parse(text) // instants.NS_PER_US
 
 
 InstantUs = Annotated[int, BeforeValidator(parse_us)]
-"""A request's RFC 3339 time, read."""
+"""A request's RFC 3339 time, as microseconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """A recurring monthly price of the catalog. `amount`: minor units of USD for one unit and month."""
+    """A recurring monthly price of the catalog. `amount`: minor units of USD per unit and month."""
 
     id: str
     product_id: str
@@ -55,7 +54,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One line of a subscription: a copy of the price as it was when the line was added."""
+    """One line of a subscription, with a copy of the price from when the line was added."""
 
     price: Price
     quantity: int
@@ -66,14 +65,14 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """From `starts_us` to `ends_us`, the end not included."""
+    """From `starts_us` to `ends_us` (exclusive)."""
 
     starts_us: int
     ends_us: int
 
     @classmethod
     def month(cls, starts_us: int) -> Period:
-        """Return a month from then on. It ends on the same day, or on the last where the next month is shorter."""
+        """Return a month from `starts_us`. It ends on the same day of the next month, or on that month's last day."""
         at = _EPOCH + timedelta(microseconds=starts_us)
         year, month = (at.year, at.month + 1) if at.month < 12 else (at.year + 1, 1)
         day = min(at.day, calendar.monthrange(year, month)[1])
@@ -82,7 +81,7 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class ScheduledChange:
-    """What the provider will do at `effective_us`. `resume_us` and `on_resume` belong to a pause or a resume."""
+    """A change at `effective_us`. `resume_us` and `on_resume` are for a pause or a resume."""
 
     action: Change
     effective_us: int
@@ -94,9 +93,9 @@ class ScheduledChange:
 class Subscription:
     """One subscription of one environment.
 
-    `tenant` is the simulator's own note of whose it is; `custom_data` is what the provider sends, and may lack it.
-    `period`, `next_us`: as last billed, kept through a pause so that the period can be continued; see `paddle` for
-    when they show as null. `declines`: the stored payment method refuses, so charges fail until it recovers.
+    `tenant`: its tenant, for the simulator only; the `custom_data` that the provider sends may lack it.
+    `period`, `next_us`: as last billed; a pause keeps them, so that the period can be continued. `paddle` shows them as
+    null in some states. `declines`: charges fail, until the payment method recovers.
     """
 
     id: str
@@ -121,23 +120,23 @@ class Subscription:
 
     @property
     def is_live(self) -> bool:
-        """True until it is canceled."""
+        """Return whether it is not canceled."""
         return self.status != "canceled"
 
     @property
     def bills_us(self) -> int | None:
-        """When the next bill is due: None where none is, as in a paused, canceled or to-be-ended subscription."""
+        """Return when the next bill is due; None if it is paused or canceled, or a cancel or pause is scheduled."""
         ending = self.scheduled is not None and self.scheduled.action != "resume"
         return None if ending or self.status in ("paused", "canceled") else self.next_us
 
     def is_due(self, now_us: int) -> bool:
-        """Whether the time of a renewal, a trial's end or a scheduled change has come."""
+        """Return whether a renewal, the end of a trial or a scheduled change is due."""
         if self.scheduled is not None:
             return self.scheduled.effective_us <= now_us
         return self.status in ("active", "trialing") and self.next_us <= now_us
 
     def item(self, price_ids: frozenset[str]) -> Item | None:
-        """The first line with one of these prices, or None."""
+        """Return the first line with one of these prices, or None."""
         return next((item for item in self.items if item.price.id in price_ids), None)
 
 
@@ -162,7 +161,7 @@ class Transaction:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A billing fact as it is told to the webhook's receiver. `transaction_id` only on `subscription.created`."""
+    """A billing event for the webhook. `transaction_id` only for `subscription.created`."""
 
     id: str
     env: str
@@ -174,12 +173,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Everything the provider knows. `stamp_us`: the newest instant handed out; stamps strictly rise."""
+    """All data of the provider. `stamp_us`: the newest timestamp given out; timestamps strictly rise."""
 
     subscriptions: Mapping[str, Subscription] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
     stamp_us: int = 0
 
     def due(self, now_us: int) -> tuple[str, ...]:
-        """The ids of the subscriptions for which something is due."""
+        """Return the ids of the subscriptions that are due."""
         return tuple(sub.id for sub in self.subscriptions.values() if sub.is_due(now_us))

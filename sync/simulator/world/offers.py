@@ -1,4 +1,4 @@
-"""What one environment sells, made from the catalog, and what that costs. Pure; no tax, one currency.
+"""The plans and add-ons that one environment sells, from the catalog, and their costs. Pure; no tax, one currency.
 
 Source of the proration rule: developer.paddle.com/concepts/subscriptions/proration.
 """
@@ -16,10 +16,10 @@ from sync.simulator.world.model import MINUTE_US, Item, Period, Price, Subscript
 CURRENCY = "USD"
 
 AMOUNT_PER_RANK = 100
-"""Minor units a plan costs a month for each point of its rank: the catalog states no amounts, so they are made up."""
+"""A plan's monthly amount per point of its rank, in minor units. It is invented: the catalog has no amounts."""
 
 ADDON_AMOUNT = 500
-"""Minor units any add-on costs a month."""
+"""Monthly amount of every add-on, in minor units."""
 
 BillingMode = Literal[
     "prorated_immediately",
@@ -33,9 +33,9 @@ BillingMode = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A plan or an add-on and its prices in one environment, the first being the one that is sold.
+    """A plan or an add-on, and its prices in one environment; the first price is the one that is sold.
 
-    `rank` is the plan's, 0 for an add-on; `is_default` marks the plan that a tenant has without paying.
+    `rank`: of a plan, 0 for an add-on. `is_default`: whether it is the plan of tenants that do not pay.
     """
 
     key: str
@@ -46,13 +46,13 @@ class Offer:
 
     @property
     def price_ids(self) -> frozenset[str]:
-        """The ids of all its prices."""
+        """Return the ids of all its prices."""
         return frozenset(price.id for price in self.prices)
 
 
 @dataclass(frozen=True, slots=True)
 class Offers:
-    """All that one environment sells: plans by rising rank, add-ons in the catalog's order."""
+    """All offers of one environment: plans by rising rank, add-ons in the catalog's order."""
 
     env: str
     plans: tuple[Offer, ...]
@@ -60,34 +60,34 @@ class Offers:
 
     @property
     def default(self) -> Offer:
-        """The plan that a tenant has without paying."""
+        """Return the plan of tenants that do not pay."""
         return next(plan for plan in self.plans if plan.is_default)
 
     @property
     def plan_price_ids(self) -> frozenset[str]:
-        """The price ids of all plans: a line with one of these makes a subscription's plan."""
+        """Return the price ids of all plans; a subscription's plan is the line with one of these."""
         return frozenset().union(*(plan.price_ids for plan in self.plans))
 
     def price(self, price_id: str) -> Price | None:
-        """The price with this id, or None."""
+        """Return the price with this id, or None."""
         return next((p for offer in (*self.plans, *self.addons) for p in offer.prices if p.id == price_id), None)
 
     def plan(self, key: str) -> Offer | None:
-        """The plan with this key, or None."""
+        """Return the plan with this key, or None."""
         return next((plan for plan in self.plans if plan.key == key), None)
 
     def plan_of(self, subscription: Subscription) -> Offer | None:
-        """The plan that a subscription holds, or None where it holds add-ons only."""
+        """Return a subscription's plan; None if it has only add-ons."""
         held = (item.price.id for item in subscription.items)
         return next((plan for price_id in held for plan in self.plans if price_id in plan.price_ids), None)
 
     def addon(self, key: str) -> Offer | None:
-        """The add-on with this key, or None."""
+        """Return the add-on with this key, or None."""
         return next((addon for addon in self.addons if addon.key == key), None)
 
 
 def of(catalog: Catalog, env: str) -> Offers:
-    """What the catalog sells in `env`, for Paddle."""
+    """Return what the catalog sells in `env` through Paddle."""
     plans = sorted(catalog.plans.values(), key=lambda plan: plan.rank)
     return Offers(
         env,
@@ -104,14 +104,16 @@ def _offer(of: Plan | Addon, env: str, rank: int, is_default: bool, amount: int)
 
 
 def monthly(items: Iterable[Item]) -> int:
-    """Minor units that these lines cost a month."""
+    """Return the monthly amount of these lines, in minor units."""
     return sum(item.price.amount * item.quantity for item in items)
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What an item change costs, in minor units: `credit` for what is given up, `charge` for what is taken, and
-    whether it is billed `at_once`."""
+    """The cost of an item change, in minor units: `credit` for removed items, `charge` for added ones.
+
+    `at_once`: whether it is billed immediately.
+    """
 
     credit: int
     charge: int
@@ -119,12 +121,12 @@ class Charge:
 
     @property
     def due(self) -> int:
-        """What the customer pays for it; negative is a credit to the customer."""
+        """Return the amount that the customer pays; negative: a credit to the customer."""
         return self.charge - self.credit
 
 
 def change(old: Iterable[Item], new: Iterable[Item], period: Period, now_us: int, mode: BillingMode) -> Charge:
-    """What replacing the lines `old` by `new` costs at `now_us`, under a billing mode. Whole minutes are prorated."""
+    """Return the cost of replacing lines `old` by `new` at `now_us`, in a billing mode. Whole minutes are prorated."""
     before, after = monthly(old), monthly(new)
     at_once = mode.endswith("_immediately")
     if mode == "do_not_bill":

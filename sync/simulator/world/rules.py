@@ -1,8 +1,8 @@
 """The provider's rules: a turn and a subscription in, a new world and its events out. Pure.
 
-Each function returns an Outcome, or raises ApiError as Paddle would, and then nothing has changed. Rejected are item
-changes while past due, within 30 minutes of the next bill, or with a billing mode that a scheduled change forbids; a
-plan change cannot be scheduled at all.
+Each function returns an Outcome, or raises ApiError like Paddle; then nothing has changed. The rules reject item
+changes while past due, within 30 minutes of the next bill, or with a billing mode that a scheduled change forbids. A
+plan change cannot be scheduled.
 Source: developer.paddle.com/build/subscriptions and /webhooks/simulator for the events that an action causes.
 """
 
@@ -18,13 +18,13 @@ from sync.simulator.world.offers import BillingMode
 from sync.simulator.world.turn import Outcome, Turn, billed
 
 SUBSCRIPTIONS_MAX = 10_000
-"""How many subscriptions a world can hold."""
+"""Maximum subscriptions of a world."""
 
 LOCK_US = 30 * MINUTE_US
-"""How long before a bill a subscription can no longer be updated (Paddle: 30 minutes)."""
+"""Time before a bill in which a subscription cannot be updated (Paddle: 30 minutes)."""
 
 QUANTITY_MAX = 10_000
-"""The most units of one price on a subscription."""
+"""Maximum units of one price in a subscription."""
 
 Lines = tuple[tuple[Price, int], ...]
 """(price, quantity)"""
@@ -50,10 +50,16 @@ class Patch:
 def checkout(
     turn: Turn, env: str, tenant: str, lines: Lines, trial_us: int | None, ends_us: int | None, linked: bool
 ) -> Outcome:
-    """Return a new subscription: created and activated and paid, or created and trialing where it has a trial.
+    """Create a subscription: active and paid, or in a trial.
 
-    `trial_us`: how long it is free; `ends_us`: when the first period ends, if not in a month; `linked`: whether
-    custom_data names the tenant, as an application's checkout should.
+    Args:
+        turn: the turn.
+        env: the environment.
+        tenant: the tenant.
+        lines: its prices and quantities.
+        trial_us: length of the trial in microseconds; None for no trial.
+        ends_us: end of the first period; None: after the trial, or in a month.
+        linked: whether custom_data has the tenant, as an application's checkout should.
     """
     full = f"the simulator holds at most {SUBSCRIPTIONS_MAX} subscriptions"
     _refuse_if(len(turn.world.subscriptions) >= SUBSCRIPTIONS_MAX, "invalid_field", full)
@@ -89,7 +95,7 @@ def checkout(
 
 
 def update(turn: Turn, before: Subscription, patch: Patch) -> Outcome:
-    """The subscription with a patch applied, told by `subscription.updated`, and the payment if one was due at once."""
+    """Apply a patch. The events are `subscription.updated` and, if a payment was due at once, the payment."""
     _check_patch(before, patch, turn.now_us)
     at_us = turn.stamp()
     after = replace(before, updated_us=at_us)
@@ -118,7 +124,7 @@ def update(turn: Turn, before: Subscription, patch: Patch) -> Outcome:
 
 
 def cancel(turn: Turn, before: Subscription, at_once: bool) -> Outcome:
-    """The subscription canceled, or set to be at the end of its period. A paused one is always canceled at once."""
+    """Cancel the subscription now or at the end of its period. A paused one is always canceled now."""
     _refuse_if(not before.is_live, "subscription_is_canceled_action_invalid")
     if at_once or before.status == "paused":
         return turn.ended(before)
@@ -126,7 +132,7 @@ def cancel(turn: Turn, before: Subscription, at_once: bool) -> Outcome:
 
 
 def pause(turn: Turn, before: Subscription, at_once: bool, resume_us: int | None, on_resume: OnResume) -> Outcome:
-    """The subscription paused, or set to be at the end of its period; `resume_us` says when it comes back by itself."""
+    """Pause the subscription now or at the end of its period. `resume_us`: when it resumes automatically."""
     _refuse_if(not before.is_live, "subscription_is_canceled_action_invalid")
     _refuse_if(before.status == "paused", "subscription_cannot_be_paused")
     starts_us = turn.now_us if at_once else before.period.ends_us
@@ -138,7 +144,7 @@ def pause(turn: Turn, before: Subscription, at_once: bool, resume_us: int | None
 
 
 def resume(turn: Turn, before: Subscription, at_us: int | None, on_resume: OnResume) -> Outcome:
-    """The paused subscription active again, now or (`at_us`) scheduled; with a pause still to come, its end set."""
+    """Resume a paused subscription now or at `at_us`. If a pause is only scheduled, set its end to `at_us`."""
     _refuse_if(not before.is_live, "subscription_is_canceled_action_invalid")
     is_past = at_us is not None and at_us <= turn.now_us
     _refuse_if(is_past, "invalid_field", "effective_from must be a time to come")
@@ -155,7 +161,7 @@ def resume(turn: Turn, before: Subscription, at_us: int | None, on_resume: OnRes
 
 
 def activate(turn: Turn, before: Subscription) -> Outcome:
-    """The trial over and the first month paid; past due where the payment is declined."""
+    """End the trial and bill the first month. If the payment is declined, the subscription is past due."""
     _refuse_if(before.status != "trialing", "subscription_cannot_activate")
     if before.declines:
         return turn.failed(before, Period.month(turn.now_us))
@@ -164,8 +170,11 @@ def activate(turn: Turn, before: Subscription) -> Outcome:
 
 
 def renew(turn: Turn, before: Subscription) -> Outcome:
-    """The current period over: whatever the provider does then. A scheduled change takes effect, a trial becomes paid,
-    a pause that has an end ends; else the next month is billed, or fails where the payment is declined."""
+    """End the current period.
+
+    A scheduled change takes effect, a trial is activated, a pause with an end is over. Otherwise the next month is
+    billed; if the payment is declined, the renewal fails.
+    """
     change = before.scheduled
     if change is not None:
         match change.action:
@@ -185,14 +194,17 @@ def renew(turn: Turn, before: Subscription) -> Outcome:
 
 
 def fail_renewal(turn: Turn, before: Subscription) -> Outcome:
-    """The renewal tried and declined: told in three, `updated` (active, the new period), `updated` (past due),
-    `past_due`. The first looks like a paid renewal that did not happen; that is how Paddle tells it."""
+    """Fail the renewal: the payment is declined.
+
+    There are three events: `updated` (active, with the new period), `updated` (past due), `past_due`. The first looks
+    like a paid renewal, although there was none; Paddle does the same.
+    """
     _refuse_if(before.status not in ("active", "trialing"), "subscription_not_active")
     return turn.failed(before, _period_after(before.period, turn.now_us))
 
 
 def recover(turn: Turn, before: Subscription) -> Outcome:
-    """The overdue bill paid, and the payment method good again."""
+    """Pay the overdue bill; the payment method works again."""
     is_paid = before.status != "past_due"
     _refuse_if(is_paid, "invalid_field", f"the subscription is {before.status}, nothing is overdue")
     after = replace(billed(before, before.period, turn.stamp()), declines=False)
@@ -201,14 +213,16 @@ def recover(turn: Turn, before: Subscription) -> Outcome:
 
 
 def decline(turn: Turn, before: Subscription) -> Outcome:
-    """The payment method refusing from now on, until `recover`. Tells nothing, as a provider would not know yet."""
+    """Let the payment method fail from now on, until `recover`. There is no event: a provider would not know yet."""
     _refuse_if(not before.is_live, "subscription_is_canceled_action_invalid")
     return turn.done(replace(before, declines=True))
 
 
 def move_end(turn: Turn, before: Subscription, ends_us: int) -> Outcome:
-    """The current period, and what is scheduled for its end, ending at `ends_us`: how a user moves time. Unlike an
-    update it is not bound by the 30 minutes before a bill."""
+    """Move the end of the current period, and the change scheduled for it, to `ends_us`.
+
+    This is how a user moves time. Unlike an update, it is possible in the 30 minutes before a bill.
+    """
     _refuse_if(before.status not in ("active", "trialing", "past_due"), "subscription_not_active")
     period = Period(min(before.period.starts_us, ends_us), ends_us)
     after = replace(
@@ -223,7 +237,7 @@ def move_end(turn: Turn, before: Subscription, ends_us: int) -> Outcome:
 
 
 def _period_after(period: Period, now_us: int) -> Period:
-    """The next month: from the end of this one, or from now where it is ended early."""
+    """Return the next month, from the end of `period`, or from now if that is earlier."""
     return Period.month(min(period.ends_us, now_us))
 
 
@@ -240,10 +254,10 @@ def _check_lines(lines: Lines) -> None:
 
 
 def _check_patch(before: Subscription, patch: Patch, now_us: int) -> None:
-    """Return if a subscription can be updated so at `now_us`.
+    """Return if `patch` can be applied at `now_us`.
 
     Raises:
-        ApiError: it cannot.
+        ApiError: it cannot be applied.
     """
     _refuse_if(not before.is_live, "subscription_update_when_canceled")
     if patch.lines is None and patch.next_us is None:
@@ -266,7 +280,7 @@ def _check_patch(before: Subscription, patch: Patch, now_us: int) -> None:
 
 
 def _merged(before: Sequence[Item], lines: Lines, at_us: int) -> tuple[Item, ...]:
-    """Return the items that (price, quantity) make of those before; a price that was there stays the same item."""
+    """Return the items for `lines`. A price that was there before keeps its item, with the new quantity."""
     held: Mapping[str, Item] = {item.price.id: item for item in before}
     return tuple(
         replace(held[price.id], quantity=quantity, updated_us=at_us)

@@ -1,6 +1,6 @@
-"""One action's working copy of the world: a subscription's transitions, and the events that tell of them. Pure.
+"""One action's working copy of the world: a subscription's transitions and their events. Pure.
 
-A transition happens here once it is clear that it may happen; `rules` says when.
+This module does transitions; `rules` checks first whether they are allowed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sync.simulator.world.errors import ApiError
 from sync.simulator.world.model import Event, OnResume, Period, ScheduledChange, Subscription, Transaction, World
 
 EVENTS_KEPT = 1_000
-"""How many events the world remembers, the newest ones; list-events reads these."""
+"""Number of newest events that the world keeps; list-events reads these."""
 
 NewId = Callable[[str, int], str]
 """Makes an id from a prefix and an instant; see `ids.Mint`."""
@@ -21,7 +21,7 @@ NewId = Callable[[str, int], str]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The world after an action, the subscription it was about, and what there is to tell, oldest first."""
+    """The world after an action, the action's subscription, and the new events, oldest first."""
 
     world: World
     subscription: Subscription
@@ -29,7 +29,7 @@ class Outcome:
 
 
 class Turn:
-    """The working copy: rising stamps, new ids, and the events so far. `world` is the one before the action."""
+    """The working copy: makes rising timestamps and new ids, and collects events. `world`: before the action."""
 
     def __init__(self, world: World, now_us: int, new_id: NewId) -> None:
         self.world = world
@@ -39,12 +39,12 @@ class Turn:
         self._told: list[Event] = []
 
     def stamp(self) -> int:
-        """Now, or a microsecond after the last stamp where the clock has not moved."""
+        """Return the present time or, if the clock has not advanced, a microsecond after the last timestamp."""
         self._stamp_us = max(self._stamp_us + 1, self.now_us)
         return self._stamp_us
 
     def new_id(self, prefix: str) -> str:
-        """Return a new id of this kind."""
+        """Return a new id with this prefix."""
         return self._new_id(prefix, self.now_us)
 
     def tell(self, kind: str, data: Subscription | Transaction, transaction_id: str | None = None) -> None:
@@ -53,7 +53,7 @@ class Turn:
         self._told.append(Event(self._new_id("evt", at_us), data.env, kind, at_us, data, transaction_id))
 
     def tell_paid(self, of: Subscription, amount: int, origin: str, transaction_id: str | None = None) -> None:
-        """Tell of a completed payment; its id is made here unless the subscription's creation already named it."""
+        """Add the event of a completed payment. `transaction_id`: given if the subscription's creation has named it."""
         identity = transaction_id or self.new_id("txn")
         self.tell(
             "transaction.completed",
@@ -75,13 +75,13 @@ class Turn:
         )
 
     def done(self, after: Subscription) -> Outcome:
-        """Return the outcome: the world with this subscription and the events."""
+        """Return the outcome: the world with this subscription, and the events."""
         subscriptions = {**self.world.subscriptions, after.id: after}
         events = (*self.world.events, *self._told)[-EVENTS_KEPT:]
         return Outcome(World(subscriptions, events, self._stamp_us), after, tuple(self._told))
 
     def told(self, after: Subscription, *kinds: str, pays: bool = False) -> Outcome:
-        """Return the outcome that events of the subscription tell, such as `updated`, and the payment of a month."""
+        """Add subscription events, such as `updated`, and with `pays` a month's payment; return the outcome."""
         for kind in kinds:
             self.tell(f"subscription.{kind}", after)
         if pays:
@@ -89,20 +89,20 @@ class Turn:
         return self.done(after)
 
     def ended(self, before: Subscription) -> Outcome:
-        """Return the subscription canceled."""
+        """Cancel the subscription."""
         at_us = self.stamp()
         after = replace(before, status="canceled", canceled_us=at_us, updated_us=at_us, scheduled=None, paused_us=None)
         return self.told(after, "canceled", "updated")
 
     def paused(self, before: Subscription, resume_us: int | None, on_resume: OnResume) -> Outcome:
-        """Return the subscription paused, to come back at `resume_us` if that is given."""
+        """Pause the subscription. `resume_us`: when it resumes; None for no end."""
         at_us = self.stamp()
         back = None if resume_us is None else ScheduledChange("resume", resume_us, None, on_resume)
         after = replace(before, status="paused", paused_us=at_us, updated_us=at_us, scheduled=back)
         return self.told(after, "paused", "updated")
 
     def resumed(self, before: Subscription, on_resume: OnResume) -> Outcome:
-        """Return the paused subscription active again, in its old period or in a new one that is paid."""
+        """Resume the paused subscription, in its old period or in a new, paid one."""
         at_us = self.stamp()
         back = replace(before, paused_us=None, scheduled=None)
         if on_resume == "continue_existing_billing_period" and self.now_us < before.period.ends_us:
@@ -110,17 +110,17 @@ class Turn:
         return self.told(billed(back, Period.month(at_us), at_us), "resumed", "updated", pays=True)
 
     def failed(self, before: Subscription, period: Period) -> Outcome:
-        """Return the renewal tried and declined, told in three events; the first looks like one that was paid."""
+        """Fail the renewal. There are three events; the first looks like a paid renewal."""
         looks_paid = billed(before, period, self.stamp())
         self.tell("subscription.updated", looks_paid)
         after = replace(looks_paid, status="past_due", updated_us=self.stamp(), declines=True)
         return self.told(after, "updated", "past_due")
 
     def scheduled(self, before: Subscription, change: ScheduledChange, replaces: bool = False) -> Outcome:
-        """Return the subscription with a change to come.
+        """Schedule a change.
 
         Raises:
-            ApiError: one is to come already, and this one does not replace it.
+            ApiError: another change is scheduled already, and `replaces` is False.
         """
         if before.scheduled is not None and not replaces:
             raise ApiError("subscription_locked_pending_changes")
@@ -128,7 +128,7 @@ class Turn:
 
 
 def billed(before: Subscription, period: Period, at_us: int) -> Subscription:
-    """Active, with `period` paid."""
+    """Return the subscription, active and with `period` paid."""
     return replace(
         before,
         status="active",
