@@ -38,7 +38,7 @@ from sync.store.store import Store
 
 try:
     import psycopg
-except ImportError as error:  # pragma: no cover - told to people who left the extra out
+except ImportError as error:  # pragma: no cover - for installations without the extra
     raise SystemExit("planwire outbox: psycopg is missing: pip install 'planwire[outbox]'") from error
 
 CHANNEL = "planwire_outbox"

@@ -1,4 +1,4 @@
-"""Versioned snapshots in Redis or Valkey, and the queues, counters and pipelines that live beside them.
+"""Versioned snapshots in Redis or Valkey, with queues, leases, counters and command pipelines.
 
-May import: `sync.core`, `sync.process`. It knows nothing of billing.
+May import: `sync.core`, `sync.process`.
 """

@@ -1,6 +1,6 @@
 """Coalesces concurrent calls: callers that arrive while a batch is in flight are sent together in the next one.
 
-A lone caller is sent at once. Under load a round trip serves many callers, and most of its cost is paid once.
+A single caller is sent at once. Under load a round trip serves many callers, and most of its cost is paid once.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 LOADS_MAX = 64
-"""Callers in one batch: the answer of the first waits for that of the last."""
+"""Maximum callers in one batch: the first caller's answer waits for the last one's."""
 
 
 class Coalescer(Generic[T, R]):
     """Sends loads through `send`, which returns an answer for each, in order.
 
-    The first caller sends; callers that come meanwhile wait for the next batch, which the first of them sends. An
-    exception as an answer is raised to its caller, a SyncError raised by `send` to every caller of the batch. If the
-    sending caller is cancelled, the others get a StoreError: the outcome is unknown.
+    The first caller sends. Callers that arrive meanwhile wait for the next batch, which the first of them sends. An
+    answer that is an exception is raised to its caller. A SyncError from `send` is raised to all callers of the batch.
+    If the sending caller is cancelled, the others get a StoreError: the outcome is unknown.
     """
 
     def __init__(self, send: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]]) -> None:
@@ -35,10 +35,10 @@ class Coalescer(Generic[T, R]):
     async def submit(self, load: T) -> R:
         """Return the answer to one load.
 
-        Raises:
-            Exception: what `send` raised, or gave for an answer.
+        The load of a caller that is cancelled while it waits is not sent. After a later cancellation it may have been.
 
-        A caller that is cancelled while it waits is not sent; cancelled later, it may have been.
+        Raises:
+            Exception: the exception that `send` raised, or returned as the answer.
         """
         # The result is a wrapped answer, or None: this caller sends the next batch.
         mine: asyncio.Future[tuple[R | Exception] | None] = asyncio.get_running_loop().create_future()
@@ -59,7 +59,7 @@ class Coalescer(Generic[T, R]):
         return answer
 
     async def _send_batch(self) -> tuple[R | Exception]:
-        # The sender is the first of those waiting.
+        # The sender is the first in `_waiting`.
         batch, self._waiting = self._waiting[:LOADS_MAX], self._waiting[LOADS_MAX:]
         answers: Sequence[R | Exception] = [StoreError("the task that sent for several was stopped")] * len(batch)
         try:
@@ -74,7 +74,7 @@ class Coalescer(Generic[T, R]):
         return (answers[0],)
 
     def _hand_over(self) -> None:
-        """Let the first caller that still waits send the next batch; without one, the next to come does."""
+        """Let the first waiting caller send the next batch; if none waits, the next caller to arrive sends."""
         self._waiting = [(load, caller) for load, caller in self._waiting if not caller.done()]
         if self._waiting:
             self._waiting[0][1].set_result(None)

@@ -1,7 +1,7 @@
-"""Store commands and Lua scripts in one round trip. Everything in `sync` that runs a script runs it here.
+"""Store commands and Lua scripts in one round trip. All scripts of `sync` run through this module.
 
-A server that does not know a script (it was restarted, or it is another shard) answers NOSCRIPT; the script's source is
-sent then. Concurrent pipelines on one connection pool are coalesced: they share a round trip.
+A server that does not know a script (after a restart, or a new shard) replies NOSCRIPT; then the script's source is
+sent. Concurrent pipelines of one store are coalesced: they share a round trip.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from sync.store.redis.retry import exchange
 Argument = bytes | str | int | float
 
 REPLIES_TIMEOUT_S = 5.0
-"""Maximum time of a round trip, retries included; providers wait as long for the answer to a webhook."""
+"""Maximum time of a round trip with its retries. Providers wait equally long for the answer to a webhook."""
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua script: its source, and the SHA-1 digest by which a server that has it runs it."""
+    """A Lua script: its source, and its SHA-1 digest for EVALSHA."""
 
     source: str
     sha: str
@@ -46,11 +46,11 @@ class Script:
 _Command = tuple[Script | None, tuple[Argument, ...], Mapping[str, object]]
 
 RoundTrips = Coalescer[list[_Command], list[Any]]
-"""The coalescer of a store's shared pipelines; it sends by `send`."""
+"""The coalescer of a store's shared pipelines; it uses `send`."""
 
 
 class Connection(Protocol):
-    """What a pipeline needs of a store."""
+    """The members of a store that a pipeline needs."""
 
     redis: Redis
     keys: Keys
@@ -58,14 +58,14 @@ class Connection(Protocol):
 
 
 class CommandPipeline:
-    """Commands for one round trip. Not a transaction: others' commands may run in between, and one may fail alone.
+    """Commands for one round trip. It is not a transaction: other clients' commands may run in between.
 
     Attributes:
         keys: the names of the store's keys.
     """
 
     def __init__(self, store: Connection, *, shared: bool = True) -> None:
-        """Collect commands for `store`. `shared`: whether they may be coalesced with those of concurrent pipelines."""
+        """Collect commands for `store`. `shared`: whether they may be coalesced with concurrent pipelines."""
         self._redis = store.redis
         self._round_trips = store.round_trips
         self._is_shared = shared
@@ -74,17 +74,17 @@ class CommandPipeline:
         self._barriers: list[int] = []
 
     def command(self, *arguments: Argument, **options: object) -> None:
-        """Add a plain command; `options` tell redis-py how to read its reply, where arguments alone do not."""
+        """Add a plain command. `options`: redis-py's options for parsing the reply, if the command needs any."""
         self._commands.append((None, arguments, options))
 
     def script(self, script: Script, keys: Sequence[str], *arguments: Argument) -> None:
-        """Add a script's run; all keys lie in one slot."""
+        """Add a run of a script. All keys must be in one slot."""
         self._commands.append((script, (len(keys), *keys, *arguments), {}))
 
     def barrier(self) -> None:
-        """Send what is added from now on only after everything before it has succeeded, on a Cluster.
+        """On a Cluster, send later commands only after all earlier ones have succeeded.
 
-        One server runs commands in their order, without a further round trip; the shards of a Cluster work in parallel.
+        The shards of a Cluster work in parallel. A single server runs commands in order, so this has no effect there.
         """
         if isinstance(self._redis, ClusterRedis):
             self._barriers.append(len(self._commands))
@@ -105,7 +105,7 @@ class CommandPipeline:
         return replies
 
     async def attempt(self) -> list[Any]:
-        """Send the commands; return the replies, in order, and for a command that failed its exception.
+        """Send the commands; return the replies, in order. The reply of a failed command is its exception.
 
         Raises:
             StoreError: the store is unreachable.
@@ -134,7 +134,7 @@ async def run_commands(store: Connection, *commands: Sequence[Argument]) -> list
 
 
 async def run_script(store: Connection, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
-    """Return the reply to one script; all keys lie in one slot.
+    """Return the reply to one script. All keys must be in one slot.
 
     Raises:
         StoreError: the store is unreachable, or the script failed.
@@ -146,7 +146,7 @@ async def run_script(store: Connection, script: Script, keys: Sequence[str], *ar
 
 
 async def send(redis: Redis, loads: Sequence[list[_Command]]) -> list[list[Any]]:
-    """Return each load's replies; for a command that failed its exception."""
+    """Return each load's replies, in order. The reply of a failed command is its exception."""
     commands = [command for load in loads for command in load]
     replies = await _execute(redis, commands, "EVALSHA")
     missed = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
@@ -163,7 +163,7 @@ async def send(redis: Redis, loads: Sequence[list[_Command]]) -> list[list[Any]]
 
 
 async def _execute(redis: Redis, commands: Sequence[_Command], by: str) -> list[Any]:
-    """Return the replies; for a command that failed its exception."""
+    """Return the replies, in order. The reply of a failed command is its exception."""
     plain = [
         (arguments if script is None else (by, script.sha if by == "EVALSHA" else script.source, *arguments), options)
         for script, arguments, options in commands
@@ -174,5 +174,5 @@ async def _execute(redis: Redis, commands: Sequence[_Command], by: str) -> list[
                 return await cluster_commands.run(redis.nodes, plain)
             return await exchange(redis, plain)
     except (RedisError, OSError, asyncio.IncompleteReadError) as error:
-        # Without a text it is the time limit above.
+        # An error without text is the time limit above.
         raise StoreError(str(error) or f"no reply within {REPLIES_TIMEOUT_S:g} s") from error

@@ -1,6 +1,6 @@
-"""Rare counts that several processes add to, for /metrics: one hash in the store, one field per name and labels.
+"""Shared counters of rare events, for /metrics: one hash in the store, one field per name and labels.
 
-Adding is one HINCRBY. Frequent counts stay in the process that counts.
+Several processes add to them, with HINCRBY. Frequent events are counted in each process instead.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from sync.store.models import StoreError
 from sync.store.store import Store
 
 CACHE_S = 5.0
-"""Minimum time between two reads of the counts."""
+"""Minimum time between two reads of the counters."""
 
 Labels = tuple[tuple[str, str], ...]
 
 
 def field(name: str, **labels: str) -> str:
-    """Return a count's hash field: `name label=value label=value`; names and values have no spaces or equals signs."""
+    """Return a counter's hash field: `name label=value label=value`. No part has spaces or equals signs."""
     return " ".join([name, *(f"{label}={value}" for label, value in labels.items())])
 
 
@@ -30,10 +30,10 @@ def parse(text: str) -> tuple[str, Labels]:
 
 
 class Counters:
-    """The counts as one process read them last.
+    """The counters, as one process has read them last.
 
     Attributes:
-        counts: by name and labels; as read before, while the store is away.
+        counts: by name and labels. While the store is unreachable, the last read stays.
     """
 
     def __init__(self, store: Store) -> None:
@@ -42,7 +42,7 @@ class Counters:
         self.counts: Mapping[tuple[str, Labels], int] = {}
 
     async def refresh(self) -> None:
-        """Read the counts, unless they were read within CACHE_S. If the store is away, the known ones stay."""
+        """Read the counters, unless they were read within CACHE_S. If the store is unreachable, the last read stays."""
         if time.monotonic() - self._read_at < CACHE_S:
             return
         try:
@@ -53,7 +53,7 @@ class Counters:
 
 
 async def read(store: Store) -> dict[tuple[str, Labels], int]:
-    """Return every count.
+    """Return every counter.
 
     Raises:
         StoreError: the store is unreachable or failing.

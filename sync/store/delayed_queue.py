@@ -1,14 +1,16 @@
 """A queue whose members become due at a time: timers, audits, comparisons, hydration, and retries of the inbox.
 
-A member is in a queue once, with the microseconds since 1970 when it is due, in a sorted set. A claim moves it to the
-end of the lease, so that it is due again if the worker dies. Claims are fenced: each has a token, and only its holder
-can end it. A claim has a generation, too: `request` and `schedule_earlier` raise it while the member is claimed, and
-the end of such a claim makes the member due at once. So no request is lost, and no member is worked on twice at a time.
+A queue is a sorted set; a member's score is when it is due, in microseconds since 1970. A claim sets the score to the
+end of the lease, so the member is due again if the worker dies. Claims are fenced: each has a token, and only the
+token's holder can end it. A claim also has a generation. `request` and `schedule_earlier` raise it while the member is
+claimed; when such a claim ends, the member is due at once. So no request is lost, and no two workers handle a member at
+once.
 
-Token and generation stand in a hash beside the sorted set (`queue_claim.lua`). Builds before it know the sorted set
-only, and both work on one queue during a roll-out: what they schedule is due by the same scores (they write seconds for
-"now", which is always due), a claim of theirs changes the score, which voids the entry in the hash, and they end their
-claims by the score alone.
+Token and generation are in a hash beside the sorted set (`queue_claim.lua`). Builds from before the hash use the sorted
+set only. During a roll-out both kinds of build work on one queue:
+- They schedule with the same scores (the earlier build writes seconds for "now", which is always due).
+- A claim of an earlier build changes the score, which makes the entry in the hash void.
+- An earlier build ends its claims by the score alone.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ _ACK = Script.load(__package__, "queue_ack")
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A claimed member, and what proves the claim: the end of its lease (the member's score), and its token."""
+    """A claimed member, with the proof of the claim: the end of its lease (the member's score) and its token."""
 
     topic: str
     lease: bytes
@@ -36,19 +38,23 @@ class Due:
 
 
 class DelayedQueue:
-    """The members of one queue. The methods with a `batch` add commands to it; the others do a round trip."""
+    """One queue. Methods with a `batch` add commands to it; the others do a round trip."""
 
     def __init__(self, store: Connection, key: str, lease_s: float = LEASE_S, *, is_fenced: bool = True) -> None:
-        """Use the sorted set `key`; claims last `lease_s`.
+        """Use a sorted set.
 
-        `is_fenced`: False for a queue whose claims are ended by a script of its own, as the inbox's are.
+        Args:
+            store: the store.
+            key: the sorted set.
+            lease_s: length of a claim in seconds.
+            is_fenced: False for a queue that ends its claims by its own script, like the inbox.
         """
         self._store = store
         self._keys = (key, store.keys.claims(key)) if is_fenced else (key,)
         self._lease_us = int(lease_s * 1_000_000)
 
     def schedule_earlier(self, batch: CommandPipeline, topic: str, due_us: int) -> None:
-        """Make a topic due at `due_us`, unless it is due earlier anyway."""
+        """Make a topic due at `due_us`, unless it is due earlier already."""
         batch.script(_SCHEDULE, self._keys, due_us, "LT", topic)
 
     def schedule_once(self, batch: CommandPipeline, topic: str, due_us: int) -> None:
@@ -56,18 +62,18 @@ class DelayedQueue:
         batch.command("ZADD", self._keys[0], "NX", due_us, topic)
 
     def request(self, batch: CommandPipeline, topics: Sequence[str]) -> None:
-        """Make topics due now, unless they are in the queue; one that is claimed becomes due when its claim ends."""
+        """Make topics due now, unless they are in the queue. A claimed topic is due again when its claim ends."""
         if topics:
             batch.script(_SCHEDULE, self._keys, "", "NX", *topics)
 
     def cancel(self, batch: CommandPipeline, topic: str) -> None:
-        """Remove a topic, also a claimed one."""
+        """Remove a topic, even if it is claimed."""
         batch.command("ZREM", self._keys[0], topic)
         for claims in self._keys[1:]:
             batch.command("HDEL", claims, topic)
 
     async def claim(self, count: int) -> list[Due]:
-        """Claim up to `count` topics that are due; return them, the most overdue first.
+        """Claim up to `count` due topics; return them, the most overdue first.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -77,11 +83,11 @@ class DelayedQueue:
         return [Due(topic.decode(), lease, token) for topic in topics]
 
     async def ack(self, due: Due, next_us: int | None = None) -> bool:
-        """End a claim whose work is done; return False if the claim was lost, and nothing is changed.
+        """End a claim with the work done. Return False if the claim was lost; then nothing is changed.
 
         Args:
             due: the claim.
-            next_us: when the topic is due next; None removes it. If it was requested meanwhile, it is due now.
+            next_us: when the topic is due next; None removes it. If it was requested during the claim, it is due now.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -89,7 +95,7 @@ class DelayedQueue:
         return await self._end(due, "" if next_us is None else next_us, "")
 
     async def reschedule(self, due: Due, pause_s: float = 0) -> bool:
-        """End a claim whose work is not done: the topic is due again in `pause_s`. Return False if the claim was lost.
+        """End a claim with the work not done: the topic is due again in `pause_s`. Return False if the claim was lost.
 
         Raises:
             StoreError: the store is unreachable or failing.

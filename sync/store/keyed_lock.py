@@ -1,4 +1,4 @@
-"""A lock per key within one process: its tasks do not race each other into compare-and-set conflicts."""
+"""A lock per key within one process, so that its tasks do not cause compare-and-set conflicts among themselves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 
 class KeyedLock:
-    """Locks by key, each kept only while a task holds or waits for it."""
+    """Locks by key. A lock is removed when no task has it or waits for it."""
 
     def __init__(self) -> None:
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}

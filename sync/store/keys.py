@@ -1,8 +1,8 @@
-"""The names that one installation uses in the store: its keys, and its channels.
+"""The names of one installation's keys and channels in the store.
 
-Every name begins with the installation's prefix, so that several can share a server. A channel also names the database:
-pub/sub ignores databases, and without it two of them would hear each other. The braces are literal: they are the hash
-tag that keeps a topic in one slot of a Cluster.
+Every name begins with the installation's prefix, so that several installations can share a server. A channel's name
+also has the database's number, since pub/sub ignores databases. The braces are literal: they mark the hash tag, which
+keeps a topic in one slot of a Cluster.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from planwire_client.core.commit import Names
 
 @dataclass(frozen=True, slots=True)
 class Keys(Names):
-    """The names of one installation: those of a commit, and the servers' own."""
+    """The names of one installation: those of a commit (`Names`), and those that only the servers use."""
 
     @property
     def control_channel(self) -> str:
-        """What every gateway hears besides topics: revocations, and questions of the console."""
+        """Channel of all gateways: revocations, and the console's questions."""
         return f"{self.scope}:control"
 
-    # Each docstring below says what the key holds, and its bound: a TTL, a cap, or what removes it. Those of a commit
-    # (snap: kept; log: capped at 200; seen: TTL 7 days, also of each member) are in `Names`.
+    # Each docstring below has the key's content and its bound: a TTL, a cap, or the event that removes it. The keys of
+    # a commit are in `Names` (snap: kept; log: capped at 200; seen: TTL 7 days, also for each member).
 
     def topic_of(self, head: str) -> str:
-        """Return the topic, or another tag, of a head (the inverse of `head`)."""
+        """Return the topic, or another hash tag, of a head (the inverse of `head`)."""
         return head[len(self.prefix) + 2 : -1]
 
-    # Of a topic: the topic is the hash tag.
+    # Keys of a topic: the topic is the hash tag.
 
     def absent(self, topic: str) -> str:
-        """Set while the source's answer that it has no state counts. TTL 10 s (`source.hydration.ABSENT_S`)."""
+        """Mark that the source has no state for the topic. TTL 10 s (`source.hydration.ABSENT_S`)."""
         return f"{self.head(topic)}:absent"
 
     def events(self, topic: str) -> str:
@@ -39,7 +39,7 @@ class Keys(Names):
         return f"{self.head(topic)}:events"
 
     def provider_snapshots(self, topic: str) -> str:
-        """Hash of the provider's last answers, by subscription. One field per subscription; goes with the erasure."""
+        """Hash of the provider's last answers, by subscription. One field per subscription; removed by the erasure."""
         return f"{self.head(topic)}:sightings"
 
     def previews(self, topic: str) -> str:
@@ -47,35 +47,35 @@ class Keys(Names):
         return f"{self.head(topic)}:previews"
 
     def erasing(self, topic: str) -> str:
-        """Set of what leads to a tenant that is being erased. Removed at the end of the erasure."""
+        """Set of the links to a tenant during its erasure. Removed at the end of the erasure."""
         return f"{self.head(topic)}:erasing"
 
-    # Of an environment.
+    # Keys of an environment.
 
     def inbox(self, environment: str, name: str) -> str:
         """The inbox, by name.
 
-        pending: sorted set of events by their next attempt (microseconds). Members go when they are done or parked.
-        parked: sorted set of events by when they were parked. Members go when they are done.
-        waiting: sorted set of `WAITS_ON\\nEVENT_ID`, by name. Members go with the wait.
-        event:ID: hash of one event. TTL 7 days once done; a parked one is kept.
+        pending: sorted set of events by their next attempt (microseconds). Members are removed when done or parked.
+        parked: sorted set of events by the time they were parked. Members are removed when done.
+        waiting: sorted set of `WAITS_ON\\nEVENT_ID`, by name. Members are removed when the wait ends.
+        event:ID: hash of one event. TTL 7 days once done; a parked event is kept.
         """
         return f"{self.head(f'inbox/{environment}')}:{name}"
 
     def link(self, environment: str, subject: str) -> str:
-        """The tenant of a subscription (string), or the tenants of a customer (set). One key each, kept for ever."""
+        """The tenant of a subscription (string), or the tenants of a customer (set). One key each, kept forever."""
         return self.head(f"link/{environment}/{subject}")
 
     def tenants(self, environment: str) -> str:
-        """Set of the topics that events have made. A member goes with the erasure."""
+        """Set of the topics that events have created. A member is removed by the erasure."""
         return f"{self.head(f'tenants/{environment}')}:topics"
 
     def tenants_walk(self, environment: str, work: str, name: str) -> str:
-        """`lease` of the worker that walks all tenants for a piece of work, TTL 30 s; `done`: what for, TTL 60 s."""
+        """`lease`: of the worker that walks all tenants for `work`, TTL 30 s. `done`: the last walk, TTL 60 s."""
         return f"{self.head(f'tenants/{environment}')}:{work}:{name}"
 
     def timers(self, environment: str) -> str:
-        """Queue of tenants that may change by time alone. One member per tenant at most."""
+        """Queue of tenants by when time alone may change them. One member per tenant at most."""
         return f"{self.head(f'timers/{environment}')}:due"
 
     def audits(self, environment: str) -> str:
@@ -83,36 +83,36 @@ class Keys(Names):
         return f"{self.head(f'audits/{environment}')}:due"
 
     def drift(self, environment: str, name: str) -> str:
-        """`records`: stream of drift records, capped; `counts`: hash of their numbers, one field per kind."""
+        """`records`: stream of drift records, capped. `counts`: hash of their number, one field per kind."""
         return f"{self.head(f'drift/{environment}')}:{name}"
 
     def backfill(self, environment: str, provider: str, name: str) -> str:
-        """Progress of a backfill: counts, parked, made (removed when it is complete), lease (TTL 4 s)."""
+        """Progress of a backfill: counts, parked, made (removed when the backfill is complete), lease (TTL 4 s)."""
         return f"{self.head(f'backfill/{environment}/{provider}')}:{name}"
 
     def provider_events(self, environment: str, provider: str, name: str) -> str:
-        """`cursor`: the last event read from the provider's list, kept; `lease` of who reads on, TTL 120 s."""
+        """`cursor`: the last event read from the provider's list, kept. `lease`: of the reading worker, TTL 120 s."""
         return f"{self.head(f'events/{environment}/{provider}')}:{name}"
 
     def budget(self, environment: str, provider: str, name: str) -> str:
-        """The rate limit of a provider's API. TTL: until it is full again, or until the pause is over."""
+        """Token bucket for a provider's API. TTL: until it is full again, or until a pause is over."""
         return f"{self.head(f'budget/{environment}/{provider}')}:{name}"
 
-    # Of the installation.
+    # Keys of the installation.
 
     @property
     def reconcile(self) -> str:
-        """Queue of topics to be compared with their provider or source. One member per topic at most."""
+        """Queue of topics to compare with their provider or source. One member per topic at most."""
         return f"{self.head('reconcile')}:wanted"
 
     @property
     def hydrate(self) -> str:
-        """Queue of topics without state that somebody reads, for the worker to ask the source about."""
+        """Queue of topics that have readers but no state; the worker asks the source for them."""
         return f"{self.head('hydrate')}:wanted"
 
     @property
     def compare(self) -> str:
-        """Queue of topics that the worker compares with the source, whatever they hold."""
+        """Queue of topics, with or without state, that the worker compares with the source."""
         return f"{self.head('hydrate')}:compare"
 
     @staticmethod
@@ -122,24 +122,24 @@ class Keys(Names):
 
     @property
     def durable(self) -> str:
-        """Written ahead of WAITAOF; on a Cluster a variant of it in each shard. One byte."""
+        """Marker that is written before WAITAOF; on a Cluster each shard has a variant of it. One byte."""
         return f"{self.prefix}:durable"
 
     @property
     def counters(self) -> str:
-        """Hash of rare counts that several processes add to. One field per name and labels."""
+        """Hash of shared counters. One field per name and labels."""
         return f"{self.head('tallies')}:counts"
 
     @property
     def revoked(self) -> str:
-        """Sorted set of revocations, by the instant of each. Capped; TTL: that of the longest."""
+        """Sorted set of revocations, by time. Capped; TTL: that of the longest revocation."""
         return f"{self.head('control')}:revoked"
 
     @property
     def ended_logins(self) -> str:
-        """Sorted set of ended logins at the console, by the instant of each. Bounded as `revoked`.
+        """Sorted set of ended console logins, by time. Bounded like `revoked`.
 
-        It is separate so that no number of logouts pushes out a revocation.
+        It is a separate set so that many logouts cannot push out a revocation.
         """
         return f"{self.head('control')}:logins"
 
@@ -152,7 +152,7 @@ class Keys(Names):
         return f"{self.head(f'console/{question}')}:answers"
 
     def console(self, name: str) -> str:
-        """The consoles': `refused`, `audit` (both capped); `leases`, `gateways` (members go within a minute)."""
+        """Keys of the console: `refused`, `audit` (capped); `leases`, `gateways` (members are removed in a minute)."""
         return f"{self.head('console')}:{name}"
 
 

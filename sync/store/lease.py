@@ -1,4 +1,4 @@
-"""A lease: one of several processes does a piece of work. A shared walk: the work is a walk over many topics."""
+"""A lease: one of several processes does a piece of work. A shared walk: a lease for a walk over many topics."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from sync.core.errors import SyncError
 from sync.store.command_pipeline import CommandPipeline, Connection, Script, run_commands, run_script
 
 WALK_LEASE_S = 30.0
-"""Time after which another process takes over from one that was killed."""
+"""Time after which another process takes over the walk of a killed process."""
 
 WALK_FRESH_S = 60.0
-"""How long a walk stands for the same walk of a process that wants it later."""
+"""Time for which a complete walk counts; a process that wants the same walk meanwhile does not repeat it."""
 
 _ACQUIRE = Script.load(__package__, "lease_acquire")
 _RELEASE = Script.load(__package__, "lease_release")
 
 
 class LeaseLostError(SyncError):
-    """The lease that the work needs is another process's; the text says whose work it is."""
+    """Another process has the lease that the work needs; the text says which work."""
 
 
 class Lease:
-    """One process's part in a lease, whose key has the holder's token. A killed holder loses it after `lease_s`.
+    """One process's handle of a lease. The key's value is the holder's token. A killed holder loses it after `lease_s`.
 
-    A holder that was paused for longer, and whose successor has the lease, can neither renew nor release it. One whose
-    lease ran out while nobody wanted it gets it back. Builds before the token write "1", which is no holder's.
+    After the lease has expired, its former holder gets it again unless another process has taken it; then the former
+    holder can neither renew nor release it. Builds from before the token write "1", which is nobody's token.
     """
 
     def __init__(self, store: Connection, key: str, lease_s: float) -> None:
-        """Use `key`, which no other lease has."""
+        """Use `key`, which must be for this lease only. `lease_s`: its length in seconds."""
         self._store = store
         self._key = key
         self._lease_ms = int(lease_s * 1000)
@@ -46,11 +46,11 @@ class Lease:
         return bool(await run_script(self._store, _ACQUIRE, (self._key,), self._token, self._lease_ms))
 
     def add_acquire(self, batch: CommandPipeline) -> None:
-        """Add `acquire` to `batch`; the reply is 1 where the lease is held."""
+        """Add `acquire` to `batch`; the reply is 1 if this process has the lease now, else 0."""
         batch.script(_ACQUIRE, (self._key,), self._token, self._lease_ms)
 
     async def release(self) -> bool:
-        """Give the lease back; return False if it was not held any more.
+        """Release the lease; return False if this process did not have it any more.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -59,20 +59,20 @@ class Lease:
 
 
 class SharedWalk:
-    """One process's part in a walk: the first one takes the lease and walks, the others wait until it is done."""
+    """One process's part in a walk: the first process takes the lease and walks, the others wait until it is done."""
 
     def __init__(self, store: Connection, lease_key: str, done_key: str) -> None:
-        """Use two keys of one slot: the lease, and what the last complete walk was for."""
+        """Use two keys of one slot: the lease, and the `what` of the last complete walk."""
         self._store = store
         self._done_key = done_key
         self._lease = Lease(store, lease_key, WALK_LEASE_S)
 
     async def run(self, what: str, topics: AsyncIterator[str], visit: Callable[[str], Awaitable[bool]]) -> bool:
-        """Return True once the walk for `what` is done, by this process or another; False if it is to be asked again.
+        """Walk, unless another process walks or has walked. Return True if the walk is done; if False, call again.
 
         Args:
-            what: all that the walk's outcome depends on.
-            topics: the topics to visit, some perhaps twice.
+            what: the walk's identity: everything that its outcome depends on.
+            topics: the topics to visit; duplicates are allowed.
             visit: does one topic's work; returns False to end the walk.
 
         Raises:

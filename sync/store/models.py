@@ -1,4 +1,4 @@
-"""What the store takes and returns: changes, verdicts, snapshots. Pure."""
+"""Arguments and results of the store: changes, verdicts, snapshots. Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from sync.core import announcement
 from sync.core.errors import SyncError
 
 FIELDS = ("version", "state", "cause", "rev", "owner", "erased")
-"""Fields that are read of a topic's hash, in this order."""
+"""Fields of a topic's hash that are read, in this order."""
 
 ALL_FIELDS = (*FIELDS, "private", "digest")
-"""The same with the backend-only part."""
+"""FIELDS, and those of the backend-only part."""
 
 ABSENT = b"null"
 """The state of a topic that has none."""
@@ -25,12 +25,12 @@ class StoreError(SyncError):
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What became of a commit.
+    """The result of a commit.
 
     Attributes:
-        version: the topic's after the call, microseconds since 1970; 0 where it has no state.
-        rev: the topic's after the call; see `Snapshot`.
-        unannounced: why the store did not announce the commit, or empty. The commit stands, and sweeps find it.
+        version: the topic's version after the call, microseconds since 1970; 0 if it has no state.
+        rev: the topic's rev after the call; see `Snapshot`.
+        unannounced: why the store did not announce the commit, or empty. The commit is valid; sweeps find it.
     """
 
     verdict: Verdict
@@ -45,11 +45,11 @@ class Snapshot:
 
     Attributes:
         private: the backend-only part; empty if there is none or it was not read.
-        rev: rises with every commit, also one that makes no version; writers compare-and-set on it.
-        owner: BILLING or PUBLISHER; empty if only a build from before the owner has written it.
+        rev: rises with every commit, even without a new version; writers use it for compare-and-set.
+        owner: BILLING or PUBLISHER; empty if only builds from before the owner have written the topic.
         erased: whether the topic was erased.
-        restored: whether a gateway gave the state back to a store that had lost it, so that the private part is older;
-            False where the private part was not asked for.
+        restored: whether a gateway restored the state after the store had lost it; the private part is older then.
+            False if the private part was not read.
     """
 
     topic: str
@@ -71,13 +71,13 @@ class Change:
         topic: the topic's name, already checked.
         state: the whole public state, canonical JSON.
         private: the backend-only part, canonical JSON or empty.
-        event_id: dedupe key, remembered for seven days; empty for none.
-        order: `stale` unless bytewise greater than the stored token; empty for none.
-        if_version: `conflict` unless this is the stored version (0: no state yet).
-        cause: JSON object telling why, or empty.
-        previous: the snapshot the caller read before, from which a merge patch is made; None for no patch.
-        owner: BILLING or PUBLISHER: which of them computes this state. A publisher's is `billed` once billing does.
-        if_rev: `conflict` unless this is the stored rev (0: no state yet).
+        event_id: dedupe key, kept for seven days; empty for none.
+        order: order token; the verdict is `stale` unless it is bytewise greater than the stored token. Empty for none.
+        if_version: the verdict is `conflict` unless this is the stored version (0: no state yet).
+        cause: JSON object with the reason, or empty.
+        previous: the snapshot that the caller has read before, as the base of a merge patch; None for no patch.
+        owner: BILLING or PUBLISHER: who computes this state. The verdict for a publisher is `billed` if billing does.
+        if_rev: the verdict is `conflict` unless this is the stored rev (0: no state yet).
         erases: whether this is the topic's erasure.
     """
 
@@ -104,12 +104,12 @@ class LogEntry:
 
 
 def snapshot_of(topic: str, fields: Sequence[bytes | None]) -> Snapshot:
-    """Return the snapshot in the values of a topic's FIELDS, or ALL_FIELDS."""
+    """Return the snapshot made from the values of a topic's FIELDS or ALL_FIELDS."""
     stored, state, cause, rev, owner, erased, *rest = fields
     if stored is None:
         return Snapshot(topic, 0, ABSENT, b"", b"")
     version, state, cause = int(stored), state or ABSENT, cause or b""
-    # A build from before `rev` leaves it, and what belongs to it, behind the version.
+    # A build from before `rev` does not update it (or the fields that came with it), so it is below the version.
     is_older = rev is None or int(rev) < version
     return Snapshot(
         topic,
@@ -120,5 +120,5 @@ def snapshot_of(topic: str, fields: Sequence[bytes | None]) -> Snapshot:
         version if is_older else int(rev or 0),
         (owner or b"").decode(),
         announcement.was_erased_before(state, cause) if is_older else erased is not None,
-        restored=bool(rest) and rest[1] == b"",  # restore.lua leaves no digest
+        restored=bool(rest) and rest[1] == b"",  # restore.lua sets an empty digest
     )

@@ -1,4 +1,4 @@
-"""The store: commits changes and reads snapshots. commit.lua makes every version; this module calls it."""
+"""The store: commits changes and reads snapshots. Every version is made by commit.lua, which this module calls."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from sync.store.redis.slots import WHOLE, Layout, slot_of, variants
 log = structlog.get_logger()
 
 PATCH_MIN_BYTES = 1024
-"""Minimum size of a state that gets a merge patch: below, reading the stored state costs more than the patch saves."""
+"""Minimum size of a state with a merge patch. For smaller ones, reading the stored state costs more than it saves."""
 
 UNANNOUNCED_LOG_S = 10.0
-"""Minimum time between two log lines of unannounced commits: without the rights every commit would write one."""
+"""Minimum time between two log lines of unannounced commits: without the rights, every commit would write one."""
 
 _COMMIT = Script(commit.LUA, commit.SHA)
 _RESTORE = Script.load(__package__, "restore")
@@ -43,13 +43,13 @@ class Store:
     Every method raises StoreError if the store is unreachable or failing.
 
     Attributes:
-        redis: the client, whose replies are bytes.
+        redis: the client; its replies are bytes.
         keys: the names of the installation's keys and channels.
-        round_trips: sends its shared pipelines.
+        round_trips: the coalescer of shared pipelines.
         durable: whether `wait_durable` waits.
-        unannounced: number of commits that the store did not announce, as for a user without rights to the channels.
-            They stand: tabs learn of them by a gateway's next sweep, and no gateway reports itself as fresh meanwhile,
-            since its own canaries are not announced either.
+        unannounced: number of commits that the store did not announce, for example because its user lacks rights to the
+            channels. The commits are valid: a gateway's next sweep finds them. Until then no gateway reports itself as
+            fresh, since its own canaries are not announced either.
     """
 
     def __init__(self, redis: Redis, keys: Keys = DEFAULT_KEYS, *, durable: bool = False) -> None:
@@ -70,7 +70,7 @@ class Store:
         """Add the commit of `change` to `pipeline`; `committed` reads the reply."""
         event_id, old = change.event_id, change.previous
         if not event_id and (change.if_version is not None or change.if_rev is not None):
-            event_id = f"~{secrets.token_hex(8)}"  # else it would conflict with itself, sent again for a lost answer
+            event_id = f"~{secrets.token_hex(8)}"  # otherwise a retry after a lost reply would conflict with itself
         keys, arguments = commit.keys_and_arguments(
             self.keys,
             change.topic,
@@ -112,10 +112,10 @@ class Store:
         ]
 
     def committed(self, change: Change, reply: Any) -> Committed:
-        """Return what the commit script replied to a change; a commit that was not announced is counted."""
+        """Return the result in the commit script's reply; count a commit that was not announced."""
         verdict = commit.Verdict(reply[0].decode())
         if verdict is commit.Verdict.DUPLICATE and not change.event_id:
-            verdict = commit.Verdict.APPLIED  # a repetition of this very commit; see `add_commit`
+            verdict = commit.Verdict.APPLIED  # a retry of this commit; see `add_commit`
         done = Committed(verdict, int(reply[1]), int(reply[2]), reply[3].decode() if len(reply) > 3 else "")
         if done.unannounced:
             self.unannounced += 1
@@ -126,16 +126,16 @@ class Store:
         return done
 
     async def with_previous(self, changes: Sequence[Change]) -> list[Change]:
-        """Return the changes, in order, the larger ones with the snapshots they replace; read in one round trip.
+        """Return the changes, in order, and add the stored snapshots to the larger ones (one round trip).
 
-        The store can then announce merge patches. The commit script drops a patch whose base is not stored any more,
-        and announces the whole state alone.
+        With them the store can announce merge patches. If a patch's base is not stored any more, the commit script
+        drops the patch and announces the whole state only.
         """
         large = dict.fromkeys(change.topic for change in changes if len(change.state) >= PATCH_MIN_BYTES)
         if not large:
             return list(changes)
         found = {one.topic: one for one in await self.read_many(list(large))}
-        # Of several of a topic only the first replaces what is stored; the script would drop the others' patches.
+        # Of several changes of a topic, only the first replaces the stored state; the others get no patch.
         return [
             replace(change, previous=found.pop(change.topic, None)) if len(change.state) >= PATCH_MIN_BYTES else change
             for change in changes
@@ -162,20 +162,20 @@ class Store:
         if self._cluster is None:
             pipeline.script(_VERSIONS, names)
             (replies,) = await pipeline.run()
-        else:  # a script's keys lie in one slot
+        else:  # a script's keys must be in one slot
             for name in names:
                 pipeline.command("HGET", name, "version")
             replies = await pipeline.run()
         return [int(reply or 0) for reply in replies]
 
     async def restore(self, snapshot: Snapshot, over: int | None = None) -> bool:
-        """Put back the public part of `snapshot`, version kept, if the store holds an older one; return whether it did.
+        """Restore the public part and the version of `snapshot` if the stored version is older; return whether it was.
 
-        The topic is queued for a comparison with its provider, which rebuilds its private part.
+        The topic is also queued for a comparison with its provider, which rebuilds its private part.
 
         Args:
-            snapshot: what a gateway holds.
-            over: the version that the store must hold; a commit in between stands.
+            snapshot: a gateway's snapshot.
+            over: the version that must be stored, so that a commit in between stays; None: any older version.
         """
         arguments: list[bytes | str] = [str(snapshot.version), snapshot.state, snapshot.cause]
         arguments += ["" if over is None else str(over), snapshot.owner, "1" if snapshot.erased else ""]
@@ -187,34 +187,34 @@ class Store:
         return bool(restored)
 
     async def want_reconcile(self, topics: Sequence[str]) -> None:
-        """Queue `topics` for a comparison with their provider or source; a queued topic stays where it is."""
+        """Queue `topics` for a comparison with their provider or source; a queued topic keeps its place."""
         await self.request(self.keys.reconcile, topics)
 
     async def request(self, queue: str, topics: Sequence[str]) -> None:
-        """Add `topics` to a queue, to be worked on now; a queued topic stays where it is."""
+        """Add `topics` to a queue, due now; a queued topic keeps its place."""
         pipeline = self.pipeline()
         DelayedQueue(self, queue).request(pipeline, topics)
         await pipeline.run()
 
-    # The source's "none" for a topic, and a gateway's interest in it, are hints; they may be lost.
+    # Two hints, which may be lost: the source has no state for a topic; a gateway subscribes to it.
 
     async def is_absent(self, topic: str) -> bool:
-        """Return whether the source has said lately that it has no state for `topic`."""
+        """Return whether the source recently had no state for `topic`."""
         return bool((await run_commands(self, ("EXISTS", self.keys.absent(topic))))[0])
 
     async def remember_absent(self, topic: str, seconds: float) -> None:
-        """Record that the source has no state for `topic`, for so many seconds."""
+        """Record for `seconds` that the source has no state for `topic`."""
         await run_commands(self, ("SET", self.keys.absent(topic), b"1", "PX", max(1, int(seconds * 1000))))
 
     async def is_watched(self, topic: str) -> bool:
-        """Return whether a gateway subscribes to the topic's channel, since somebody reads it."""
+        """Return whether a gateway subscribes to the topic's channel: the topic has readers."""
         servers, channel = await self.servers(), self.keys.channel(topic)
         shard = self.shard_of(topic)
         server: Any = servers.get(shard)
         if server is None:
             raise StoreError(f"readers of {topic}: nobody serves its slot")
         try:
-            # Each announces in its way only, and one without shards may not know the other.
+            # A Cluster announces by shard channels only, a single server by plain ones; it may lack the other command.
             ((_, count),) = await (server.pubsub_shardnumsub(channel) if shard else server.pubsub_numsub(channel))
         except (RedisError, OSError) as error:
             raise StoreError(f"readers of {topic}: {error}") from error
@@ -237,7 +237,7 @@ class Store:
         return int(await self._one("PUBLISH" if self._cluster is None else "SPUBLISH", channel, payload))
 
     async def servers(self) -> dict[str, Redis]:
-        """Return a client of each primary by its name ("" where there is one server only)."""
+        """Return each primary's client by its name ("" for a single server)."""
         if self._cluster is None:
             return {"": self.redis}
         try:
@@ -250,12 +250,12 @@ class Store:
         return WHOLE if self._cluster is None else self._cluster.layout
 
     def shard_of(self, topic: str) -> str:
-        """Return the name of the topic's shard; "" if it is not known, or there is one server only."""
+        """Return the name of the topic's shard; "" if it is unknown, or for a single server."""
         layout = self._layout
         return "" if layout is None else layout.owner(slot_of(self.keys.head(topic).encode())) or ""
 
     def by_shard(self, topics: Sequence[str]) -> dict[str, list[str]]:
-        """Return `topics` by their shard, so that one that is away delays its own topics only."""
+        """Return `topics` by their shard, so that an unreachable shard delays its own topics only."""
         if self._cluster is None:
             return {"": list(topics)}
         found: dict[str, list[str]] = {}
@@ -264,7 +264,7 @@ class Store:
         return found
 
     async def ping(self) -> None:
-        """Return when the store has answered; of a Cluster every primary."""
+        """Return when the store has replied; in a Cluster, every primary."""
         servers = await self.servers()
         try:
             await asyncio.gather(*(cast(Awaitable[Any], server.ping()) for server in servers.values()))
@@ -274,13 +274,13 @@ class Store:
             raise StoreError(f"ping: {error}") from error
 
     async def wait_durable(self, timeout_s: float = 4.0) -> None:
-        """Return when what this client wrote before is in the append-only file on disk; at once if not `durable`.
+        """Return when this client's earlier writes are in the append-only file on disk; at once if not `durable`.
 
-        WAITAOF covers its own connection only. A marker is written ahead of it on the same connection: the file is
-        written in order, so everything answered before lies before the marker.
+        WAITAOF covers writes of its own connection only. So a marker is written before it on the same connection. The
+        file is written in order: all writes with earlier replies are before the marker.
 
         Raises:
-            StoreError: not within `timeout_s`, or the store keeps no append-only file.
+            StoreError: it takes longer than `timeout_s`, or the store has no append-only file.
         """
         if self.durable:
             servers = await self.servers()
@@ -290,7 +290,7 @@ class Store:
         layout = self._layout
         marker = None if layout is None else layout.first_in(shard, variants(self.keys.durable))
         if marker is None:
-            return  # the shard owns next to nothing
+            return  # no name found: the shard owns almost no slots
         pipeline = CommandPipeline(Store(server, self.keys), shared=False)
         pipeline.command("SET", marker, "1")
         pipeline.command("WAITAOF", 1, 0, int(timeout_s * 1000))

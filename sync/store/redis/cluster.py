@@ -1,6 +1,7 @@
 """The nodes of a Redis Cluster, and the layout: which node owns which slot.
 
-redis-py speaks to each node (pools, TLS, replies). docs/adr/0005-cluster-client.md: why not its client for a Cluster.
+Each node has a redis-py client (pools, TLS, replies). docs/adr/0005-cluster-client.md says why redis-py's client for a
+Cluster is not used.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from sync.store.redis.retry import CancelSafeRetry, renewing
 from sync.store.redis.slots import Layout, address, parse, shard_name
 
 NODE_TIMEOUT_S = 3.0
-"""Maximum time for a node's reply; less than a single server has, since a replica may have taken over."""
+"""Maximum time for a node's reply. It is less than for a single server, since a replica may have taken over."""
 
 LAYOUT_TIMEOUT_S = 1.0
-"""Maximum time for nodes to tell the layout."""
+"""Maximum time for the nodes' replies with the layout."""
 
 LAYOUT_GRACE_S = 0.1
-"""Time that the other nodes have after an answer: one of them may have a newer layout."""
+"""Time that the other nodes have after the first reply: one of them may have a newer layout."""
 
 ASKED_MAX = 3
 """Nodes that are asked for the layout at once."""
@@ -35,12 +36,12 @@ class Cluster:
     """The nodes of one Cluster, and who owns which slot.
 
     Attributes:
-        layout: as read last, with the redirections since; None before the first read.
-        read_at: monotonic time of that read.
+        layout: the last read layout, updated by redirections; None before the first read.
+        read_at: monotonic time of the last read.
     """
 
     def __init__(self, seeds: Iterable[tuple[str, int]], options: Mapping[str, Any]) -> None:
-        """Begin at `seeds`, of which one has to answer; `options` are for every node's client."""
+        """Find the Cluster through `seeds`; one of them must reply. `options`: of every node's client."""
         self._seeds = [shard_name(host, port) for host, port in seeds]
         self._options = options
         self._nodes: dict[str, Redis] = {}
@@ -58,26 +59,26 @@ class Cluster:
         found = self._nodes.get(name)
         if found is None:
             host, port = address(name)
-            # Only a stale connection is replaced here; `cluster_commands` handles nodes that are away.
+            # One retry, for a stale connection; `cluster_commands` handles unreachable nodes.
             retry = CancelSafeRetry(ExponentialWithJitterBackoff(cap=0.02, base=0.01), 1, (RedisConnectionError,))
             found = Redis(host=host, port=port, socket_timeout=NODE_TIMEOUT_S, retry=retry, **self._options)
             self._nodes[name] = found
-            renewing(found, codes=())  # a demoted node answers MOVED
+            renewing(found, codes=())  # no codes: a demoted node replies MOVED, which `cluster_commands` follows
         return found
 
     async def primaries(self) -> tuple[str, ...]:
         """Return the names of all primaries that own slots.
 
         Raises:
-            redis.exceptions.ConnectionError: no node tells the layout.
+            redis.exceptions.ConnectionError: no node replies with the layout.
         """
         return (self.layout or await self.refresh()).shards
 
     async def refresh(self) -> Layout:
-        """Read the layout from the nodes and return it; concurrent callers share the answer.
+        """Read the layout from the nodes and return it; concurrent callers share one read.
 
         Raises:
-            redis.exceptions.ConnectionError: no node tells the layout.
+            redis.exceptions.ConnectionError: no node replies with the layout.
         """
         read_at = self.read_at
         async with self._lock:
@@ -96,16 +97,16 @@ class Cluster:
             raise RedisConnectionError(f"no node of the Cluster tells its slots: {problem}") from problem
 
     async def refresh_quietly(self) -> None:
-        """Read the layout. If no node tells it, the known one stays; the commands themselves report what is wrong."""
+        """Read the layout. If no node replies, the known one stays; the commands' own errors report the problem."""
         try:
             await self.refresh()
         except (RedisError, OSError, ValueError):
             return
 
     async def _ask(self, names: Sequence[str]) -> tuple[Layout | None, BaseException | None]:
-        """Return the best layout that one of these nodes tells, or why none does.
+        """Return the best layout in the nodes' replies, or the error if there is none.
 
-        The best is of a node whose side of the Cluster works, and of those the one that has seen the latest election.
+        Layouts of nodes in a working part of the Cluster come first; among these, the one with the latest election.
         """
         asking = [asyncio.ensure_future(self._told_by(name)) for name in names]
         answers: list[tuple[bool, int, Layout]] = []
@@ -131,7 +132,7 @@ class Cluster:
         return max(answers, key=lambda answer: answer[:2])[2], None
 
     async def _told_by(self, name: str) -> tuple[bool, int, Layout]:
-        """Return whether the node's side of the Cluster works, its epoch, and the layout as it knows it."""
+        """Return a node's view: whether its part of the Cluster works, its epoch, and its layout."""
         async with self.node(name).pipeline(transaction=False) as pipeline:
             pipeline.execute_command("CLUSTER INFO")
             pipeline.execute_command("CLUSTER SLOTS")
@@ -142,7 +143,7 @@ class Cluster:
         return info.get("cluster_state") == "ok", int(info.get("cluster_current_epoch", 0)), found
 
     def moved(self, slot: int, shard: str) -> None:
-        """Note that a node named this shard as the slot's owner."""
+        """Record that a node has named `shard` as the slot's owner."""
         if self.layout is not None:
             self._set(self.layout.moved(slot, shard))
 

@@ -1,7 +1,7 @@
-"""Runs commands on a Redis Cluster: each on the primary that owns its key's slot, with MOVED and ASK followed.
+"""Runs each command on the primary that owns its key's slot in a Redis Cluster, and follows MOVED and ASK.
 
-Commands of one call that go to the same shard run in their order, those of different shards at the same time. Only
-scripts, and commands whose first argument is their key, can be sent; see `_key_of`.
+Of one call's commands, those for the same shard run in order, and the shards run in parallel. It supports scripts, and
+commands whose first argument is their key; see `_key_of`.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from sync.store.redis.retry import Command, exchange
 from sync.store.redis.slots import Layout, address, redirection, slot_of
 
 MAX_WAIT_S = 3.0
-"""Maximum time for which a command is tried again while its slot moves or has no owner. It has not run then."""
+"""Maximum time for retries while a command's slot moves or has no owner. The command has not run then."""
 
 PAUSE_MIN_S, PAUSE_MAX_S = 0.01, 0.2
 
 REFRESH_MIN_S = 1.0
-"""Minimum time between two reads of the layout because of redirections; each names the slot's new owner anyway."""
+"""Minimum time between two layout reads after redirections. A redirection itself has the slot's new owner."""
 
 HOPS_MAX = 5
-"""Redirections followed without a pause; after them the nodes disagree, and each is preceded by a pause."""
+"""Redirections followed without a pause. After that the nodes probably disagree, and each further one waits first."""
 
 
 class ClusterRedis(Redis):
-    """A Cluster as a client: the commands that have a key, without pipelines and pub/sub."""
+    """A Cluster as a redis-py client. It supports commands with a key, but no pipelines and no pub/sub."""
 
     def __init__(self, nodes: Cluster) -> None:
-        super().__init__()  # its own pool stays empty: every command goes through `nodes`
+        super().__init__()  # its own pool is not used: every command goes through `nodes`
         self.nodes = nodes
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Return the reply of the key's primary.
 
         Raises:
-            redis.exceptions.RedisError: an error reply, or no server was reached.
+            redis.exceptions.RedisError: an error reply, or no server is reachable.
         """
         (reply,) = await run(self.nodes, [(args, options)])
         if isinstance(reply, Exception):
@@ -56,12 +56,12 @@ class ClusterRedis(Redis):
 
 
 async def run(cluster: Cluster, commands: Sequence[Command]) -> list[Any]:
-    """Return a reply for each command, in order; the exception for one that failed.
+    """Return a reply for each command, in order. The reply of a failed command is its exception.
 
-    A command whose connection broke may have run. It is sent again only if its slot has another owner by then.
+    A command whose connection broke may have run. It is retried only if its slot has another owner now.
 
     Raises:
-        redis.exceptions.ConnectionError: no node tells the layout.
+        redis.exceptions.ConnectionError: no node replies with the layout.
     """
     attempt = _Run(cluster, commands)
     deadline, pause_s, hops = time.monotonic() + MAX_WAIT_S, PAUSE_MIN_S, 0
@@ -80,7 +80,7 @@ async def run(cluster: Cluster, commands: Sequence[Command]) -> list[Any]:
 
 @dataclass(slots=True)
 class _Trial:
-    """A command that is still to be answered. `asked`: the node of an ASK redirection, for the next try only."""
+    """A command without a final reply. `asked`: the node of an ASK redirection, for the next try only."""
 
     index: int
     command: Command
@@ -93,10 +93,10 @@ class _Run:
     """The commands of one call.
 
     Attributes:
-        replies: the answers so far, by the commands' order.
+        replies: the replies so far, in the commands' order.
         left: the trials for the next round.
-        must_wait: a node cannot serve a slot yet.
-        has_moved: a node named another owner of a slot.
+        must_wait: whether a node cannot serve a slot yet.
+        has_moved: whether a node has named another owner of a slot.
     """
 
     def __init__(self, cluster: Cluster, commands: Sequence[Command]) -> None:
@@ -106,7 +106,7 @@ class _Run:
         self.must_wait = self.has_moved = self._is_broken = False
 
     async def send(self) -> None:
-        """Try every command that is left once."""
+        """Send every trial in `left` once."""
         layout = self._cluster.layout or await self._cluster.refresh()
         trials, self.left = self.left, []
         self.must_wait = self._is_broken = False
@@ -127,7 +127,7 @@ class _Run:
         self.left.sort(key=lambda trial: trial.index)
 
     def _note(self, name: str, trial: _Trial, answer: object) -> None:
-        """Keep the answer of node `name`, and decide by it whether and how the trial goes on."""
+        """Record the reply of node `name`, and queue the trial again if the reply calls for it."""
         self.replies[trial.index] = answer
         was_asked, trial.asked = trial.asked, None
         if isinstance(answer, errors.MovedError):
@@ -140,20 +140,20 @@ class _Run:
             self.must_wait = True
             self._is_broken = self._is_broken or not isinstance(answer, errors.TryAgainError)
         elif _is_broken(answer) and not trial.moved_on:
-            # Once: if the second owner is away too, there is no third to wait for.
+            # Once only: if the second owner is unreachable too, give up.
             trial.moved_on = self._is_broken = True
         else:
             return
         self.left.append(trial)
 
     def _is_worthwhile(self, trial: _Trial, before: Layout) -> bool:
-        """Return whether another try may succeed: after a lost connection, if the slot has another owner by now."""
+        """Return whether a retry may succeed. After a lost connection, the slot must have another owner now."""
         owner = (self._cluster.layout or before).owner(trial.slot)
         return not _is_broken(self.replies[trial.index]) or owner not in (None, before.owner(trial.slot))
 
 
 async def _send(cluster: Cluster, name: str, trials: Sequence[_Trial]) -> list[Any]:
-    """Return the node's answers; if it was not reached, the reason for each."""
+    """Return the node's replies; if it is unreachable, the error for each."""
     commands: list[Command] = []
     for trial in trials:
         if trial.asked is not None:
@@ -172,13 +172,13 @@ async def _send(cluster: Cluster, name: str, trials: Sequence[_Trial]) -> list[A
 
 
 def _is_broken(reply: object) -> bool:
-    """Return whether the node was not reached, or did not answer to the end."""
+    """Return whether the node was unreachable, or its reply incomplete."""
     broken = (errors.ConnectionError, errors.TimeoutError, OSError, asyncio.IncompleteReadError)
     return isinstance(reply, broken) and not isinstance(reply, errors.MaxConnectionsError | errors.BusyLoadingError)
 
 
 def _key_of(arguments: tuple[Any, ...]) -> bytes:
-    """Return the key by which a command is sent: a script's first key, else the first argument."""
+    """Return the key that selects a command's node: a script's first key, else the first argument."""
     position = 3 if arguments[0] in ("EVAL", "EVALSHA") else 1
     if len(arguments) <= position or (position == 3 and int(arguments[2]) < 1):
         raise errors.ResponseError(f"{arguments[0]} without a key cannot be sent to a Cluster")
@@ -189,7 +189,7 @@ def _key_of(arguments: tuple[Any, ...]) -> bytes:
 async def _together(sends: Sequence[Coroutine[Any, Any, list[Any]]]) -> list[list[Any]]:
     if len(sends) == 1:
         return [await sends[0]]
-    # A cancelled gather would leave connections behind that are still being closed.
+    # TaskGroup, because a cancelled gather does not wait until its tasks have closed their connections.
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(send) for send in sends]
     return [task.result() for task in tasks]

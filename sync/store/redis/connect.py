@@ -1,4 +1,4 @@
-"""Opens the store of a URL: one server, Sentinel or Cluster; and the bus of its announcements."""
+"""Opens the store at a URL (one server, Sentinel or Cluster), and the bus of its announcements."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ FORMS = (
 """The accepted forms of a store URL, for error texts."""
 
 START_WAIT_S = 15.0
-"""Time that another process has to start the embedded store before this one does."""
+"""Time that another process has to start the embedded store; after it this process starts it."""
 
 SENTINEL_PORT, SERVER_PORT = 26379, 6379
 
 TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
-"""Options in the query of a URL with TLS."""
+"""Query options of a URL with TLS."""
 
 SOCKET_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
@@ -48,7 +48,7 @@ CONNECTIONS_MAX = 64
 
 
 class StoreUrlError(SyncError, ValueError):
-    """PLANWIRE_REDIS_URL cannot be used. The text says what is wrong with it and never shows its password."""
+    """PLANWIRE_REDIS_URL cannot be used. The text says why, and never shows the password."""
 
     def __str__(self) -> str:
         return f"PLANWIRE_REDIS_URL: {super().__str__()}"
@@ -63,20 +63,20 @@ class Connected:
 
 
 def connect(url: str, *, prefix: str = DEFAULT_PREFIX, durable: bool = False) -> Connected:
-    """Return the store at `url`, with names that begin with `prefix`; connections are made on first use.
+    """Return the store at `url`, with names that begin with `prefix`; it connects on first use.
 
-    `redis://`, `rediss://` and `unix://` as redis-py reads them. With TLS (`rediss`, `rediss+...`) the query may name
+    `redis://`, `rediss://` and `unix://` have redis-py's meaning. With TLS (`rediss`, `rediss+...`) the query may have
     `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`, `ssl_cert_reqs=none` and `ssl_check_hostname=false`.
-    `redis+sentinel://[user:password@]host:port[,host:port...]/SERVICE[?db=N]`: user and password are the servers';
-    `sentinel_username` and `sentinel_password` in the query are the Sentinels' own.
-    `redis+cluster://[user:password@]host:port[,host:port...]`: any nodes of a Cluster; one has to answer.
+    `redis+sentinel://[user:password@]host:port[,host:port...]/SERVICE[?db=N]`: user and password are for the servers;
+    `sentinel_username` and `sentinel_password` in the query are for the Sentinels.
+    `redis+cluster://[user:password@]host:port[,host:port...]`: any nodes of a Cluster; one of them must reply.
 
     Raises:
-        StoreUrlError: the URL has another scheme or lacks a part, or names a certificate that cannot be read.
-        PrefixError: `prefix` cannot be one.
+        StoreUrlError: the URL has another scheme, lacks a part, or names a certificate that cannot be read.
+        PrefixError: `prefix` is not valid.
     """
     if "://" not in url:
-        # The text is not shown: it may contain a password.
+        # The error does not show the URL, which may contain a password.
         raise StoreUrlError(f"it has no scheme; write redis://HOST:PORT/0, or another of {FORMS}")
     try:
         scheme = urlsplit(url).scheme
@@ -93,7 +93,7 @@ def connect(url: str, *, prefix: str = DEFAULT_PREFIX, durable: bool = False) ->
 
 
 def _timeouts(socket_timeout_s: float) -> dict[str, Any]:
-    # redis-py's default of ten attempts would stall a call on a dead server for seconds.
+    # With redis-py's default of ten attempts, a call to a dead server would take seconds.
     return {
         "socket_timeout": socket_timeout_s,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
@@ -105,7 +105,7 @@ def _timeouts(socket_timeout_s: float) -> dict[str, Any]:
 
 
 def _endpoint(redis: Redis) -> Endpoint:
-    """Return where a client connects to, and how.
+    """Return the endpoint that a client connects to.
 
     Raises:
         OSError: a certificate cannot be read.
@@ -127,7 +127,7 @@ def _direct(url: str, prefix: str, durable: bool) -> Connected:
         raise StoreUrlError("a unix URL is unix:///PATH/TO/SOCKET")
     redis = Redis.from_url(url, **_timeouts(SOCKET_TIMEOUT_S))
     try:
-        endpoint = _endpoint(redis)  # an unknown option would fail on first use only
+        endpoint = _endpoint(redis)  # fails now for an unknown option, not on first use
     except (TypeError, RedisError) as error:
         options = ", ".join(sorted(dict(parse_qsl(split.query))))
         raise StoreUrlError(f"an option ({options}) is not known, or has a wrong value: {error}") from error
@@ -141,7 +141,7 @@ def _direct(url: str, prefix: str, durable: bool) -> Connected:
 
 @dataclass(frozen=True, slots=True)
 class _Servers:
-    """The parts of a URL that names several servers; `login` and `tls` as redis-py's clients take them."""
+    """The parts of a URL with several servers. `login` and `tls`: arguments of redis-py's clients."""
 
     addresses: tuple[tuple[str, int], ...]
     path: str
@@ -151,12 +151,12 @@ class _Servers:
 
 
 def _servers(url: str, default_port: int, options: tuple[str, ...]) -> _Servers:
-    """Return the parts of a URL of several servers.
+    """Return the parts of a URL with several servers.
 
     Args:
         url: the URL.
-        default_port: of an address without one.
-        options: names that the query may have, besides TLS_OPTIONS where the scheme has TLS.
+        default_port: port of an address without one.
+        options: names that the query may have, in addition to TLS_OPTIONS if the scheme has TLS.
 
     Raises:
         StoreUrlError: an unknown option, or an address that is not host:port.
@@ -181,7 +181,7 @@ def _servers(url: str, default_port: int, options: tuple[str, ...]) -> _Servers:
 
 def _address(item: str, default_port: int) -> tuple[str, int]:
     host, colon, port = item.rpartition(":")
-    if not colon or port.endswith("]"):  # [::1] has colons of its own
+    if not colon or port.endswith("]"):  # the last colon of [::1] is not before a port
         host, port = item, str(default_port)
     if not host.strip("[]") or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
         raise StoreUrlError(f"{item!r} is not host:port")
@@ -217,13 +217,13 @@ def _sentinel(url: str, prefix: str, durable: bool) -> Connected:
 
 
 class _Sentinels(Sentinel):
-    """redis-py's Sentinel, with an error that says what is wrong with each."""
+    """redis-py's Sentinel, with an error text that lists each Sentinel's error."""
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
-        """Return host and port of the primary from the first Sentinel that knows it; that one is asked first next time.
+        """Return the primary's host and port from the first Sentinel that has them; it is asked first next time.
 
         Raises:
-            redis.sentinel.MasterNotFoundError: no Sentinel knows it; one line says why.
+            redis.sentinel.MasterNotFoundError: no Sentinel has them; the text is one line with the reasons.
         """
         reasons = []
         for index, watcher in enumerate(self.sentinels):
@@ -243,7 +243,7 @@ class _Sentinels(Sentinel):
 
 
 class _SentinelPool(SentinelConnectionPool):
-    """A pool that closes its connections to the Sentinels too."""
+    """A pool that also closes its connections to the Sentinels."""
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -270,9 +270,10 @@ def _cluster(url: str, prefix: str, durable: bool) -> Connected:
 
 @asynccontextmanager
 async def open_store(settings: StoreSettings, wait_s: float = START_WAIT_S) -> AsyncIterator[Connected]:
-    """Yield the store that `settings` name, and its bus.
+    """Yield the store of `settings`, and its bus.
 
-    The embedded store is started, or shared with another process that starts it within `wait_s` seconds.
+    An embedded store is shared with the process that runs it, or starts it within `wait_s` seconds. Otherwise this
+    process starts it.
 
     Raises:
         SyncError: the store's URL cannot be used, or the embedded store does not start.

@@ -1,4 +1,4 @@
-"""Where announcements come from: the seam between the gateway's subscriber and the store in each of its forms."""
+"""The source of announcements: the interface between the gateway's subscriber and each form of the store."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Endpoint:
 
 
 class Bus:
-    """The shards that announce, and how to reach each.
+    """The shards that announce, and their addresses.
 
     Attributes:
-        endpoint: returns a shard's present address; it is asked for before every connection, since a failover changes
-            it. Raises StoreError if no server is known.
-        listen_left: takes a function that is called whenever the store's server is the wrong one: its address must be
+        endpoint: returns a shard's present address. Call it before every connection, since a failover changes the
+            address. It raises StoreError if no server is known.
+        listen_left: takes a listener, which is called when the server is not the primary any more: its address must be
             looked up again.
-        is_sharded: whether a channel is announced by its slot's shard only (SSUBSCRIBE), or by any server (SUBSCRIBE).
+        is_sharded: whether only the shard of a channel's slot announces it (SSUBSCRIBE), or any server (SUBSCRIBE).
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class Bus:
 
     @property
     def layout(self) -> Layout | None:
-        """Which shard announces which slot; None before the first `refresh`."""
+        """The layout: which shard announces which slot; None before the first `refresh`."""
         return WHOLE if self._cluster is None else self._cluster.layout
 
     async def refresh(self) -> Layout:
         """Read the layout from the servers and return it.
 
         Raises:
-            StoreError: no server tells it.
+            StoreError: no server replies with the layout.
         """
         try:
             return WHOLE if self._cluster is None else await self._cluster.refresh()
@@ -65,7 +65,7 @@ class Bus:
             raise StoreError(str(error)) from error
 
     def moved(self, slot: int, shard: str) -> None:
-        """Note that a server named this shard as the slot's owner."""
+        """Record that a server has named `shard` as the slot's owner."""
         if self._cluster is not None:
             self._cluster.moved(slot, shard)
 

@@ -1,9 +1,9 @@
 """Retries of a command, and connection pools that leave a server which is not the primary any more.
 
-A managed store fails over behind one DNS name: new connections reach the new primary, and those made before stay at the
-old one, which answers `READONLY` for as long as they live. Such a reply ends its connection, marks all others of the
-pool as old, and is retried like a lost connection. An old connection is made anew before its next use. Others that are
-connected to the same server can listen (`Renewal.listen`).
+A managed store fails over behind one DNS name: new connections reach the new primary, but existing ones stay at the old
+one, which replies `READONLY`. Such a reply closes its connection, marks all others of the pool as old, and is retried
+like a lost connection. An old connection is replaced before its next use. Other clients of the same server can listen
+for this (`Renewal.listen`).
 """
 
 from __future__ import annotations
@@ -32,31 +32,32 @@ Command = tuple[tuple[Any, ...], Mapping[str, Any]]
 log = structlog.get_logger()
 
 CLOSED = "the handler is closed"
-"""Text of uvloop's RuntimeError for a write to a transport whose peer has just closed it."""
+"""Text of uvloop's RuntimeError for a write to a transport that the peer has just closed."""
 
 HANGS_S = 1.0
-"""A connection hangs if it is given up after so long without a reply. Whoever asks may have a shorter time limit than
-the connection."""
+"""A connection counts as hanging if a caller gives up after this time without a reply. Callers may have a shorter time
+limit than the connection."""
 
 LOG_EVERY_S = 5.0
-"""The least time between two log lines of one pool: until the name is moved, every command is answered so."""
+"""Minimum time between two log lines of one pool: every command gets such a reply until the DNS name is updated."""
 
 
 class CancelSafeRetry(Retry):
     """redis-py's retry, with two repairs.
 
-    A write to a connection that has just been closed counts as a lost connection: uvloop raises a RuntimeError for it,
-    which redis-py would pass on (asyncio's transports fail the read instead).
+    A write to a connection that has just been closed counts as a lost connection. uvloop raises a RuntimeError for it,
+    which redis-py would not retry (with asyncio's transports, the read fails instead).
 
-    No attempt loses a cancellation (see `cancel_guard`): a task that asks the store in a loop would never end.
+    An attempt does not lose a cancellation (see `cancel_guard`). Otherwise a task that uses the store in a loop might
+    not end.
     """
 
     async def call_with_retry(self, do: Callable[[], Awaitable[T]], *arguments: Any, **options: Any) -> T:
-        """Return the result of `do`, repeated as often as set.
+        """Return the result of `do`, with the configured number of retries.
 
         Raises:
             redis.exceptions.ConnectionError: the connection was lost each time.
-            asyncio.CancelledError: the task was cancelled meanwhile; the command may have run.
+            asyncio.CancelledError: the task was cancelled; the command may have run.
         """
         heed = cancel_guard()
 
@@ -74,10 +75,10 @@ class CancelSafeRetry(Retry):
 
 
 def cancel_guard() -> Callable[[], None]:
-    """Return a function that raises asyncio.CancelledError if the task was cancelled since.
+    """Return a function that raises asyncio.CancelledError if the task has been cancelled since this call.
 
-    redis-py sends each command under `asyncio.wait_for`, which on CPython 3.11 drops a cancel that arrives in the turn
-    of the event loop in which the sending ends (bpo-37658).
+    redis-py sends each command with `asyncio.wait_for`. On CPython 3.11 it drops a cancellation that arrives in the
+    event loop's turn in which the sending ends (bpo-37658).
     """
     task = asyncio.current_task()
     cancels = task.cancelling() if task is not None else 0
@@ -90,9 +91,9 @@ def cancel_guard() -> Callable[[], None]:
 
 
 async def exchange(redis: Redis, commands: Sequence[Command]) -> list[Any]:
-    """Send commands and return their replies, as a pipeline of redis-py does, at half its price.
+    """Send commands and return their replies, like a pipeline of redis-py at half the cost.
 
-    redis-py packs in Python, sets a time limit for every single reply, and checks three times for instrumentation.
+    redis-py packs in Python, sets a time limit for each reply, and checks three times for instrumentation.
 
     Returns:
         The replies, in order; an error reply as an exception.
@@ -126,11 +127,11 @@ async def exchange(redis: Redis, commands: Sequence[Command]) -> list[Any]:
         except TimeoutError as error:
             raise RedisTimeoutError("no reply in time") from error
         finally:
-            if not is_complete:  # else the next user of the connection would read these replies
+            if not is_complete:  # otherwise the connection's next user would read these replies
                 await connection.disconnect(nowait=True)
 
     async def failed(_: Exception) -> None:
-        """The connection is closed already."""
+        """Do nothing: the connection is closed already."""
 
     try:
         found: list[Any] = await connection.retry.call_with_retry(attempt, failed)
@@ -140,36 +141,36 @@ async def exchange(redis: Redis, commands: Sequence[Command]) -> list[Any]:
 
 
 class WrongServerError(RedisConnectionError):
-    """The server said that it is not the one to ask. The command has not run, and the connection is closed."""
+    """The server replied that it is not the primary. The command has not run, and the connection is closed."""
 
 
 class Renewal:
-    """Which connections of one pool are old.
+    """Marks connections of one pool as old.
 
     Attributes:
-        generation: int, raised whenever all connections made so far became old.
+        generation: int, raised when all existing connections are marked as old.
     """
 
     def __init__(self, codes: Iterable[str] = WRONG_SERVER_CODES) -> None:
-        """Leave the server on replies with one of `codes`."""
+        """Leave the server after a reply with one of `codes`."""
         self.codes = frozenset(codes)
         self.generation = 0
         self._listeners: list[Callable[[], None]] = []
         self._logged_at = float("-inf")
 
     def listen(self, on_leave: Callable[[], None]) -> None:
-        """Have `on_leave` called whenever the server turned out to be the wrong one."""
+        """Call `on_leave` each time the server is left."""
         self._listeners.append(on_leave)
 
     def retire(self, generation: int) -> bool:
-        """Make all connections old, unless they already became so since `generation`; return whether they did now."""
+        """Mark all connections as old if `generation` is the present one; return whether it was."""
         if generation != self.generation:
             return False
         self.generation += 1
         return True
 
     def leave(self, generation: int, code: str) -> None:
-        """Make all connections old because one of `generation` was answered `code`, and tell the listeners."""
+        """Mark all connections as old and call the listeners: one of `generation` got the reply `code`."""
         if not self.retire(generation):
             return
         now = time.monotonic()
@@ -181,7 +182,7 @@ class Renewal:
 
 
 class _Renewed(AbstractConnection):
-    """What every kind of connection has in common; `renewal` is its pool's."""
+    """The common part of all kinds of connections. `renewal` belongs to the pool."""
 
     def __init__(self, *, renewal: Renewal, **options: Any) -> None:
         super().__init__(**options)
@@ -197,7 +198,7 @@ class _Renewed(AbstractConnection):
     async def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
         if self.is_connected:
             return
-        # Noted before the name is looked up: who has connected meanwhile to what others leave counts as old.
+        # Set before the DNS lookup: if others leave the server during this connect, the new connection counts as old.
         self._generation = self._renewal.generation
         self._is_logging_in = True
         try:
@@ -210,14 +211,14 @@ class _Renewed(AbstractConnection):
         try:
             return await super().read_response(*arguments, **options)
         except (RedisTimeoutError, asyncio.CancelledError):
-            # What hangs here was cut off somewhere on the way, and the idle ones most likely with it.
+            # A hanging connection was probably cut off in the network, and the idle ones of the pool with it.
             if time.monotonic() - asked_at >= HANGS_S:
                 self._renewal.retire(self._generation)
             raise
         except (ResponseError, RedisConnectionError) as error:
-            # redis-py's connection of a Sentinel has made a READONLY a lost connection by itself.
+            # redis-py's Sentinel connection raises ConnectionError for READONLY; the reply is its context.
             code = wrong_server_code(error) or wrong_server_code(error.__context__)
-            # A login that is refused says nothing about connections that are logged in: they may outlive a rotation.
+            # After a failed login keep the existing connections: after a password rotation they still work.
             if code not in self._renewal.codes or self._is_logging_in:
                 raise
             await self.disconnect(nowait=True)
@@ -229,14 +230,14 @@ class _Renewed(AbstractConnection):
 
 class _RenewedOfSentinel(_Renewed, SentinelManagedConnection):
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        # redis-py's own goes back to the address it had; only the Sentinels know whether that is the primary still.
+        # redis-py would reconnect to the previous address; ask the Sentinels for the present primary instead.
         if not self.is_connected:
             await self.connect_to(await self.connection_pool.get_master_address())  # type: ignore[no-untyped-call]
         await super().send_packed_command(command, check_health)
 
 
 def renewing(redis: Redis, codes: Iterable[str] = WRONG_SERVER_CODES) -> Renewal:
-    """Have the client's pool, which must not have been used yet, leave its server on `codes`; return its renewal."""
+    """Make an unused client's pool leave its server after a reply with one of `codes`; return the pool's renewal."""
     pool = redis.connection_pool
     renewal = Renewal(codes)
     kind = pool.connection_class

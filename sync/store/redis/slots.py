@@ -1,6 +1,6 @@
 """The layout of a store: which shard owns which hash slot. Pure.
 
-A store that is no Cluster has one shard, named "", which owns every slot.
+A store without Cluster has one shard, named "", which owns every slot.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from typing import Any
 
 SLOTS = 16384
 VARIANTS_MAX = 100_000
-"""Names tried until one lies in a given shard; for a shard with a single slot 997 of 1,000 searches succeed."""
+"""Names tried until one is in a given shard. For a shard with a single slot, 997 of 1,000 searches succeed."""
 
 
 def slot_of(key: bytes) -> int:
-    """Return the key's or channel's hash slot: CRC16 of its hash tag, or of all of it (Redis Cluster specification)."""
+    """Return a key's or channel's hash slot: CRC16 of its hash tag or, without one, of the whole name.
+
+    Source: Redis Cluster specification.
+    """
     start = key.find(b"{")
     if start >= 0:
         end = key.find(b"}", start + 1)
@@ -26,7 +29,7 @@ def slot_of(key: bytes) -> int:
 
 
 def variants(name: str) -> Iterator[str]:
-    """Yield names like this one, itself first: enough to find one in any shard by `Layout.first_in`."""
+    """Yield `name` and variants of it: enough for `Layout.first_in` to find one in any shard."""
     yield name
     for number in range(1, VARIANTS_MAX):
         yield f"{name}.{number}"
@@ -37,8 +40,8 @@ class Layout:
     """Which shard owns which slot.
 
     Attributes:
-        shards: the names of the primaries that own slots, `host:port`; ("",) where there is one server only.
-        owners: by slot, the name of its owner, None for nobody; empty: the one shard owns all.
+        shards: the names (`host:port`) of the primaries that own slots; ("",) for a single server.
+        owners: by slot, the owner's name, or None if the slot has no owner. Empty: the single shard owns all.
     """
 
     shards: tuple[str, ...]
@@ -63,7 +66,7 @@ class Layout:
 
 
 WHOLE = Layout(("",))
-"""The layout of a store that is no Cluster."""
+"""The layout of a store without Cluster."""
 
 
 def layout(owners: Iterable[str | None]) -> Layout:
@@ -73,13 +76,13 @@ def layout(owners: Iterable[str | None]) -> Layout:
 
 
 def parse(reply: Sequence[Any], asked: str) -> Layout:
-    """Return the layout in an answer to CLUSTER SLOTS: [[first, last, [host, port, ...], replica...], ...].
+    """Return the layout in a reply to CLUSTER SLOTS: [[first, last, [host, port, ...], replica...], ...].
 
-    `asked`: the host that answered. A server that does not know its own address, or prefers not to tell one, leaves
-    the host out; it means the one that was asked.
+    `asked`: the host that replied. It replaces a host that the server leaves out, because it does not know its own
+    address or does not report it.
 
     Raises:
-        ValueError: it is no such answer.
+        ValueError: the reply has another form.
     """
     owners: list[str | None] = [None] * SLOTS
     try:
@@ -94,7 +97,7 @@ def parse(reply: Sequence[Any], asked: str) -> Layout:
 
 
 def shard_name(host: str, port: int) -> str:
-    """Return the name of the shard whose primary listens there."""
+    """Return the name of the shard whose primary has this address."""
     return f"{host}:{port}"
 
 
@@ -105,10 +108,10 @@ def address(shard: str) -> tuple[str, int]:
 
 
 def redirection(text: str, asked: str) -> tuple[int, str]:
-    """Return the slot and the shard in the rest of an error MOVED or ASK: `SLOT HOST:PORT`; `asked` as in `parse`.
+    """Return the slot and the shard in the text after MOVED or ASK: `SLOT HOST:PORT`; `asked` as in `parse`.
 
     Raises:
-        ValueError: it has another form.
+        ValueError: the text has another form.
     """
     slot, _, where = text.partition(" ")
     host, _, port = where.rpartition(":")

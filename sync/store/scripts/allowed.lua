@@ -1,9 +1,9 @@
--- Tell which commands the caller's ACL rules allow. Runs none of them.
+-- Return which commands the caller's ACL rules allow, without running them.
 --
--- ARGV[1]   JSON: an array of commands, each an array with all its arguments. Complete ones: Redis 7.0 ends with a
---           segmentation fault where it looks for the channel of a PUBLISH that has none.
+-- ARGV[1]   JSON: an array of commands, each an array with all its arguments. They must be complete: for a PUBLISH
+--           without its channel, Redis 7.0 ends with a segmentation fault.
 --
--- Returns an array of 1 (allowed, or not known to this server) and 0; an empty one from a server that cannot tell.
+-- Returns an array of 1 (allowed, or not known to this server) and 0; an empty array if the server cannot check.
 
 local check = redis.acl_check_cmd
 if not check then

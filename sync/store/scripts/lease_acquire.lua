@@ -1,10 +1,10 @@
--- Take a lease that is free, or renew one's own.
+-- Take a free lease, or renew the caller's own.
 --
 -- KEYS[1] lease   string: the holder's token
 --
--- ARGV[1] token   ARGV[2] milliseconds
+-- ARGV[1] token   ARGV[2] length in milliseconds
 --
--- Returns 1 where the lease is the caller's now, 0 where it is another's.
+-- Returns 1 if the caller has the lease now, 0 if another has it.
 
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then

@@ -1,10 +1,10 @@
--- Give a lease back; nothing, if it is another's.
+-- Release a lease if the caller has it.
 --
 -- KEYS[1] lease   string: the holder's token
 --
 -- ARGV[1] token
 --
--- Returns 1 where it was the caller's, else 0.
+-- Returns 1 if the caller had it, else 0.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0

@@ -1,13 +1,13 @@
--- Claim members of a delayed queue that are due: no other worker gets them until the lease has ended.
+-- Claim due members of a delayed queue: no other worker gets them until the lease ends.
 --
 -- KEYS[1] due      sorted set: member -> microseconds when it is due, or when its claim ends
 -- KEYS[2] claims   hash: member -> "LEASE TOKEN GENERATION"; left out for a queue without tokens
 --
 -- ARGV[1] lease_us
--- ARGV[2] count    at most
--- ARGV[3] token    of these claims; no blanks
+-- ARGV[2] count    maximum number of members
+-- ARGV[3] token    token of these claims; no blanks
 --
--- Returns {lease, member...}: the score that each claimed member has now, and the members, the most overdue first.
+-- Returns {lease, member...}: the new score of the claimed members, and the members, the most overdue first.
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -20,7 +20,7 @@ for _, member in ipairs(members) do
   end
 end
 if KEYS[2] and #members > 0 then
-  -- Longer than any claim: what a crashed worker has left goes when nothing is claimed for so long.
+  -- Twice the lease, so longer than any claim: entries of crashed workers expire if nothing is claimed for this time.
   redis.call('PEXPIRE', KEYS[2], string.format('%.0f', math.ceil(tonumber(ARGV[1]) / 500)))
 end
 table.insert(members, 1, lease)

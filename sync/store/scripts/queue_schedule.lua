@@ -1,14 +1,14 @@
--- Schedule members of a delayed queue. A member that is claimed keeps its claim; its generation is raised instead, so
--- that the end of the claim makes it due at once.
+-- Schedule members of a delayed queue. A claimed member keeps its claim; its generation is raised, so that it is due at
+-- once when the claim ends.
 --
 -- KEYS[1] due      sorted set: member -> microseconds when it is due, or when its claim ends
 -- KEYS[2] claims   hash: member -> "LEASE TOKEN GENERATION"
 --
 -- ARGV[1] due      decimal microseconds, or empty for now
--- ARGV[2] mode     NX: a member that has a time keeps it; LT: the earlier time counts
+-- ARGV[2] mode     NX: a member in the queue keeps its time; LT: the earlier time counts
 -- ARGV[3...]       members
 --
--- Returns how many of them are claimed.
+-- Returns the number of claimed members.
 
 local due = ARGV[1]
 if due == '' then
@@ -22,7 +22,7 @@ for index = 3, #ARGV do
   local score = redis.call('ZSCORE', KEYS[1], member)
   local entry = score and redis.call('HGET', KEYS[2], member)
   local lease, token, generation = string.match(entry or '', '^(%d+) (%S+) (%d+)$')
-  -- Another score: the claim has ended, or a worker of the build before has claimed the member since.
+  -- A different score means: the claim has ended, or a worker of the build before has claimed the member since.
   if lease and tonumber(lease) == tonumber(score) then
     redis.call('HSET', KEYS[2], member, lease .. ' ' .. token .. ' ' .. string.format('%.0f', generation + 1))
     claimed = claimed + 1

@@ -1,8 +1,8 @@
--- The length of a delayed queue, and for how long its first member has been due.
+-- Return the length of a delayed queue, and for how long its first member has been due.
 --
 -- KEYS[1] due     sorted set: member -> microseconds when it is due
 --
--- Returns {members, microseconds}: 0 where nothing is due.
+-- Returns {members, microseconds}; 0 microseconds if nothing is due.
 --
 -- Gateways of the build before b71a029's successor write seconds: scores below 10^12. Delete that branch with them.
 

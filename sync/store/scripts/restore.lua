@@ -1,14 +1,15 @@
--- Put a public snapshot back into a store that lost its tail: only if newer than what is stored, version kept.
+-- Restore a public snapshot, with its version, in a store that lost its newest commits; only if it is newer than the
+-- stored one.
 --
 -- KEYS[1] snap   KEYS[2] log
 -- ARGV[1] version   ARGV[2] state   ARGV[3] cause
--- ARGV[4] over      the version that the caller has found stored, or empty: whatever is older
--- ARGV[5] owner     "billing", "publisher", or empty where the caller does not know   ARGV[6] erased   "1", or empty
+-- ARGV[4] over      the version that must be stored, or empty: any older version
+-- ARGV[5] owner     "billing", "publisher", or empty if the caller does not know it   ARGV[6] erased   "1", or empty
 --
 -- Returns {restored, version}: 1 or 0, and the topic's version after the call as a decimal string.
 --
--- The private part and the order token are gone with the tail; `digest` is left empty so that the next commit is never
--- taken for unchanged, and a reconcile rebuilds the rest. Nothing is announced: whoever restores already holds it.
+-- The private part and the order token are lost; a reconcile rebuilds them. `digest` is set to empty, so that the next
+-- commit never counts as unchanged. Nothing is announced: the gateway that restores already has the snapshot.
 
 local current = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
 if tonumber(ARGV[1]) <= current or (ARGV[4] ~= '' and tonumber(ARGV[4]) ~= current) then

@@ -1,10 +1,10 @@
--- Mark an installation's data with the format that this build writes, unless a newer one needs more than it understands.
+-- Mark an installation's data with this build's format, unless the data needs a newer build.
 --
--- KEYS[1] hash: format (the newest that was written), needs (the oldest that a build must understand)
--- ARGV[1] format   the newest that this build writes and understands
--- ARGV[2] needs    the oldest that a build must understand that works on what this one writes
+-- KEYS[1] hash: format (the newest format written), needs (the oldest format that a build must understand)
+-- ARGV[1] format   the newest format that this build writes and understands
+-- ARGV[2] needs    the format that another build must understand, at least, to work on this build's data
 --
--- Returns the stored `needs`: above ARGV[1] nothing was changed.
+-- Returns the data's `needs`. If it is above ARGV[1], nothing was changed.
 
 local stored = redis.call('HMGET', KEYS[1], 'format', 'needs')
 local format, needs = tonumber(stored[1] or '0'), tonumber(stored[2] or '0')

@@ -1,4 +1,4 @@
--- Return the version of every topic whose snap key is given, '0' for none. One call instead of hundreds.
+-- Return the version of the topic of every given snap key, '0' for none. One call instead of hundreds.
 local versions = {}
 for index, key in ipairs(KEYS) do
   versions[index] = redis.call('HGET', key, 'version') or '0'
