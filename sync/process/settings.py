@@ -1,6 +1,6 @@
 """The settings that all processes share, and the base class of all settings models.
 
-Names come from the fields, values from the environment. Errors do not show values, which may be secrets.
+Names come from the fields, values from the environment. Errors never show secrets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sync.process.logs import Form, Level
 
 
 class SettingsError(SyncError):
-    """The environment has wrong settings; `problems` has one sentence for each, without its value."""
+    """The environment has wrong settings; `problems` has one sentence for each, without secrets."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__(problems)
