@@ -1,4 +1,4 @@
-"""Takes announcements off the bus: a subscriber, and a connection to each shard of the store.
+"""Receives announcements from the bus: one subscriber, with one connection to each shard of the store.
 
 May import: `sync.core`, `sync.store`.
 """

@@ -1,6 +1,6 @@
-"""One connection to one shard's server: subscribes channels, and hands over messages as they arrive.
+"""The connection to one shard's server: subscribes channels and delivers messages as they arrive.
 
-Messages take no task switch: the RESP parser runs in `data_received`.
+The RESP parser runs in `data_received`, so a message costs no task switch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BATCH = 500
 
 RECONNECT_MIN_S = 0.05
 RECONNECT_MAX_S = 2.0
-"""Bounds of the pause before a new connection: doubled each time, jittered."""
+"""Bounds of the backoff before a new connection, in seconds. It doubles each time, with jitter."""
 
 REPLICA_ROLES = (b"replica", b"slave")
 
@@ -60,11 +60,11 @@ class ShardConnection:
 
     Attributes:
         shard: the shard's name.
-        pending: channels that were asked for here and are not confirmed.
+        pending: channels that were requested here and are not confirmed yet.
     """
 
     def __init__(self, owner: BusSubscriber, shard: str) -> None:
-        """Belong to `owner`; `run` connects."""
+        """Create the connection to `shard` for `owner`. `run` opens it."""
         self.shard = shard
         self.pending: dict[bytes, None] = {}
         self._owner = owner
@@ -74,13 +74,13 @@ class ShardConnection:
         self._unsubscribed = head + b"unsubscribe"
         self._on_message = owner.on_message
         self._asked: dict[bytes, None] = {}
-        self._logins: list[str] = []  # commands sent before the first subscription that are not answered yet
+        self._logins: list[str] = []  # login commands without a reply yet
         self._transport: asyncio.WriteTransport | None = None
         self._lost: asyncio.Future[None] | None = None
 
     @property
     def connected(self) -> bool:
-        """Whether there is a transport. Says nothing about what comes through."""
+        """Whether there is a transport. The server may be silent all the same."""
         return self._transport is not None
 
     def reset(self) -> None:
@@ -89,7 +89,7 @@ class ShardConnection:
             self._lost.set_result(None)
 
     async def run(self) -> None:
-        """Connect, subscribe, and do so again whenever the connection is lost, until cancelled."""
+        """Connect and subscribe, again after every loss of the connection, until cancelled."""
         delay_s = RECONNECT_MIN_S
         while True:
             try:
@@ -99,7 +99,7 @@ class ShardConnection:
                 await lost
                 log.warning("feed_lost", shard=self.shard)
                 if time.monotonic() - connected_at > RECONNECT_MAX_S:
-                    delay_s = RECONNECT_MIN_S  # not for a server that hangs up at once
+                    delay_s = RECONNECT_MIN_S  # only after a connection that lasted
             except (OSError, TimeoutError, StoreError) as error:
                 log.warning("feed_unreachable", shard=self.shard, error=str(error) or type(error).__name__)
             finally:
@@ -109,7 +109,7 @@ class ShardConnection:
             delay_s = min(RECONNECT_MAX_S, delay_s * 2)
 
     async def _connect(self) -> asyncio.Future[None]:
-        """Return what is done when the connection is lost."""
+        """Connect and subscribe. Return a future that is done when the connection is lost."""
         where = await self._owner.bus.endpoint(self.shard)
         loop = asyncio.get_running_loop()
         lost: asyncio.Future[None] = loop.create_future()
@@ -131,7 +131,7 @@ class ShardConnection:
             transport.write(_pack(("AUTH", *secret)))
             self._logins.append("AUTH")
         if not self._is_sharded:
-            # A name may still lead to the old primary, a replica by now, which never announces what it has missed.
+            # The name may still resolve to the old primary. It is a replica now and never announces what it missed.
             transport.write(_pack((b"HELLO",)))
             self._logins.append("HELLO")
 
@@ -159,7 +159,7 @@ class ShardConnection:
             self._write(_pack((b"SUNSUBSCRIBE" if self._is_sharded else b"UNSUBSCRIBE", channel)))
 
     def _write(self, data: bytes) -> None:
-        # uvloop takes a write to a closing transport for an error. The next connection asks for every channel again.
+        # uvloop reports a write to a closing transport as an error. The next connection subscribes every channel.
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
@@ -169,7 +169,7 @@ class ShardConnection:
             return
         self.pending.update(dict.fromkeys(channels))
         if self._is_sharded:
-            # One command takes channels of one slot.
+            # All channels of one command must be in the same slot.
             slots: dict[int, list[bytes]] = {}
             for channel in channels:
                 slots.setdefault(slot_of(channel), []).append(channel)
@@ -195,7 +195,7 @@ class ShardConnection:
 
     def _logged_in(self, command: str, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError):
-            # A proxy in between may not know HELLO; subscribing works all the same.
+            # A proxy may not support HELLO. Subscribing works without it.
             if command == "AUTH" or str(reply).startswith("NOAUTH"):
                 self._rejected(str(reply))
         elif command == "HELLO" and isinstance(reply, list):

@@ -1,7 +1,7 @@
 """Keeps every wanted channel subscribed at the shard that owns it, over reconnects and moves.
 
-The bus is a hint, never the truth: every confirmed subscription is reported, and the topic is read from the store after
-it. A store that is no Cluster has one shard; a Cluster's shards come and go, and channels move between them.
+The bus is only a hint. Every confirmed subscription is reported, and then the topic is read from the store, which has
+the truth. A single server is one shard. The shards of a Cluster come and go, and channels move between them.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from sync.store.redis.slots import Layout, redirection, slot_of
 log = structlog.get_logger()
 
 PLACE_AGAIN_S, PLACE_AGAIN_MAX_S = 0.1, 1.0
-"""Pause before channels are placed again: doubled while the layout cannot be read, from the first to the second."""
+"""Bounds of the pause before channels are placed again, in seconds. It doubles while the layout cannot be read."""
 
 HOPS_MAX = 4
-"""Redirections that a channel follows at once. Beyond it the servers disagree, and it is tried again later."""
+"""Redirections that a channel follows immediately. Beyond it the servers disagree, and the channel is retried later."""
 
 MOVE_GRACE_S = 1.0
-"""Time a channel may take to move between shards until it counts as lost. Shorter than it takes to notice that a shard
-has gone deaf."""
+"""Seconds that a channel may take to move between shards before it counts as lost. This is shorter than the time to
+notice a silent shard."""
 
 
 class BusSubscriber:
-    """Keeps the wanted channels subscribed, over every reconnect and wherever they move.
+    """Keeps the wanted channels subscribed, across reconnects and moves.
 
     Attributes:
         bus: where the shards are.
@@ -45,21 +45,21 @@ class BusSubscriber:
         on_subscribed: Callable[[bytes], None],
         on_lost: Callable[[Collection[bytes]], None],
     ) -> None:
-        """Subscribe nothing yet.
+        """Create it without channels. `run` connects.
 
         Args:
             bus: where the shards are.
-            on_message: takes channel and payload. All callbacks run on the event loop and return at once.
-            on_subscribed: takes a channel after each confirmation of its subscription.
-            on_lost: takes channels of which nothing is heard until each is confirmed again.
+            on_message: takes channel and payload. All callbacks run on the event loop and return immediately.
+            on_subscribed: takes a channel, after each confirmation of its subscription.
+            on_lost: takes channels without a subscription; each is confirmed again later.
         """
         self.bus = bus
         self.on_message = on_message
         self._on_subscribed = on_subscribed
         self._on_lost = on_lost
         self._wanted: dict[bytes, int] = {}
-        self._places: dict[bytes, ShardConnection] = {}  # where it was last asked for
-        self._moving: dict[bytes, tuple[float, int]] = {}  # since when, and how many hops
+        self._places: dict[bytes, ShardConnection] = {}  # where each channel was last requested
+        self._moving: dict[bytes, tuple[float, int]] = {}  # start of each move, and its number of hops
         self._connections: dict[str, ShardConnection] = {}
         self._changed = asyncio.Event()
         self._is_doubted = True
@@ -68,7 +68,7 @@ class BusSubscriber:
 
     @property
     def connected(self) -> bool:
-        """Whether every shard has its connection, and every channel a shard. Says nothing about what comes through."""
+        """Whether every shard has a connection, and every channel a shard. A shard may be silent all the same."""
         layout = self.bus.layout
         if layout is None or len(self._places) < len(self._wanted):
             return False
@@ -93,16 +93,16 @@ class BusSubscriber:
             connection.drop(channel)
 
     def reset(self, shard: str | None = None) -> None:
-        """Make the connection to a shard anew, which is up but silent.
+        """Replace the connection to a shard that is up but silent.
 
-        None: all of them. The store has left its server, and nothing is announced there any more.
+        None: all connections, because the store has moved to another server and the old one announces nothing.
         """
         for name, connection in self._connections.items():
             if shard in (None, name):
                 connection.reset()
 
     async def run(self) -> None:
-        """Keep a connection to every shard, and every channel on its shard's, until cancelled."""
+        """Keep a connection to every shard, and every channel subscribed at its shard, until cancelled."""
         running: dict[str, asyncio.Task[None]] = {}
         pause_s = PLACE_AGAIN_S
         async with asyncio.TaskGroup() as group:
@@ -124,7 +124,7 @@ class BusSubscriber:
                 await self._wait()
 
     async def _refresh(self) -> bool:
-        """Read the layout again if it is doubted; return whether it is known."""
+        """Read the layout again if it may be outdated; return whether it is known."""
         if not self._is_doubted and self.bus.layout is not None:
             return True
         self._is_doubted = False
@@ -137,7 +137,7 @@ class BusSubscriber:
         return True
 
     async def _wait(self) -> None:
-        """Return when the layout has changed or is doubted; meanwhile report channels that take too long to move."""
+        """Wait until the layout may have changed; meanwhile report channels that take too long to move."""
         while not self._changed.is_set():
             if not self._moving:
                 await self._changed.wait()
@@ -151,7 +151,7 @@ class BusSubscriber:
                 self.doubt()
 
     def _place_all(self, layout: Layout) -> None:
-        """Ask for every channel that is not where it belongs or not confirmed."""
+        """Subscribe every channel that is at the wrong shard or not confirmed."""
         waiting = {channel for connection in self._connections.values() for channel in connection.pending}
         for channel, slot in self._wanted.items():
             connection = self._places.get(channel)
@@ -162,7 +162,7 @@ class BusSubscriber:
                 connection.ask(channel)
 
     def _place(self, channel: bytes) -> None:
-        """Ask for `channel` at the shard that owns it, if that is known."""
+        """Subscribe `channel` at the shard that owns it, if that is known."""
         layout = self.bus.layout
         owner = None if layout is None else layout.owner(self._wanted[channel])
         connection = None if owner is None else self._connections.get(owner)
@@ -175,13 +175,13 @@ class BusSubscriber:
         self._places[channel] = connection
         if before is not None and before is not connection:
             self._moving.setdefault(channel, (time.monotonic(), 0))
-            before.pending.pop(channel, None)  # no confirmation is expected there any more
+            before.pending.pop(channel, None)  # that confirmation no longer matters
         connection.ask(channel)
 
-    # What connections report.
+    # Called by the connections.
 
     def channels_of(self, connection: ShardConnection) -> list[bytes]:
-        """Return every channel that belongs to the connection's shard, and note that they are asked for there."""
+        """Return every channel of the connection's shard, and record that they are requested there."""
         layout = self.bus.layout
         if layout is None:
             return []
@@ -190,20 +190,20 @@ class BusSubscriber:
         return found
 
     def doubt(self) -> None:
-        """Have the layout read again, and channels that are not confirmed asked for again."""
+        """Request a new read of the layout, and new subscriptions of the channels that are not confirmed."""
         self._is_doubted = True
         self._changed.set()
 
     def confirmed(self, connection: ShardConnection, channel: bytes) -> None:
-        """Note that `channel` is subscribed there."""
+        """Record that `channel` is subscribed at this connection."""
         if channel in self._wanted and self._places.get(channel) is connection:
             self._moving.pop(channel, None)
             self._on_subscribed(channel)
 
     def unsubscribed(self, connection: ShardConnection, channel: bytes) -> None:
-        """Subscribe again a channel that the server has unsubscribed, or that is wanted again since.
+        """Resubscribe a channel that the server has unsubscribed, or that was added again meanwhile.
 
-        On a Cluster its slot has gone to another shard; asked again, the server answers to which.
+        On a Cluster its slot has moved to another shard. The server names that shard in its reply to the new request.
         """
         if channel in self._wanted and self._places.get(channel) is connection:
             self._moving.setdefault(channel, (time.monotonic(), 0))
@@ -211,7 +211,7 @@ class BusSubscriber:
             self._changed.set()
 
     def moved(self, connection: ShardConnection, where: str) -> None:
-        """Ask elsewhere for what the reader's server says is not its own: `where` is `SLOT HOST:PORT`."""
+        """Follow a MOVED reply: subscribe the slot's channels at another shard. `where` is `SLOT HOST:PORT`."""
         try:
             slot, shard = redirection(where, connection.shard.rpartition(":")[0])
         except ValueError:
@@ -231,7 +231,7 @@ class BusSubscriber:
         self.doubt()
 
     def connection_lost(self, connection: ShardConnection) -> None:
-        """Report the channels of a connection that has ended as lost."""
+        """Report the channels of an ended connection as lost."""
         lost = [channel for channel, place in self._places.items() if place is connection]
         for channel in lost:
             del self._places[channel]

@@ -1,4 +1,4 @@
-"""What the gateways of a deployment tell and ask each other: one control channel, and one way to ask all of them.
+"""Messages between the gateways of a deployment: one control channel, and queries to all gateways over it.
 
 May import: `gateway.hub`, `sync.core`, `sync.store`.
 """

@@ -1,8 +1,8 @@
-"""Asks every gateway a question over the control channel and collects the answers; answers the questions of others.
+"""Queries to all gateways over the control channel: sends questions, collects answers, and answers other gateways.
 
-There are two kinds of questions: what a topic's tabs have acknowledged, and what consoles ask. The form of both is that
-of the builds that may run beside this one. The answers to a question lie under one key that expires by itself. A
-gateway that does not answer in time is reported as silent, not waited for.
+There are two kinds of questions: a topic's acknowledgements, and the questions of consoles. Their formats must stay
+compatible with other builds in the same deployment. All answers to a question are under one key, which expires. A
+gateway that does not answer in time is reported as silent.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ QUESTIONS_MAX = 100
 """Maximum number of questions that wait for this gateway's answer. Beyond it new questions stay unanswered."""
 
 Answerer = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
-"""Returns this gateway's answer (a JSON value) to `what` and what belongs to it; None where it has none."""
+"""Takes the kind of a question and its parameters; returns this gateway's answer (a JSON value), or None for none."""
 
 Command = tuple[str | bytes | int, ...]
 
@@ -49,10 +49,10 @@ class Question:
     """A question to all gateways.
 
     Attributes:
-        id: names the key of its answers.
-        what: the kind of answer that is wanted.
-        about: what belongs to it, as JSON values.
-        sender: the gateway that asks; "" where it answers its own question like every other.
+        id: part of the key of its answers.
+        what: the kind of question.
+        about: its parameters, as JSON values.
+        sender: the gateway that asks; "" if it answers its own question over the channel too.
     """
 
     id: str
@@ -62,7 +62,7 @@ class Question:
 
 
 class AcksFormat:
-    """What a topic's tabs have acknowledged: one hash per question, a field per gateway. The asker answers as well."""
+    """Questions about a topic's acknowledgements: one hash per question, a field per gateway. The asker answers too."""
 
     op = "acks"
     log_name = "acks"
@@ -94,7 +94,7 @@ class AcksFormat:
 
 
 class ConsoleFormat:
-    """What a console asks: one list per question. The asker's own answer does not travel."""
+    """Questions of a console: one list per question. The asker's own answer is not sent through the store."""
 
     op = "ask"
     log_name = "survey"
@@ -130,7 +130,7 @@ class ConsoleFormat:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The answers by gateway, and the gateways that were waited for and did not answer, in order."""
+    """The answers by gateway, and the sorted gateways that did not answer in time."""
 
     of: dict[str, Any]
     silent: tuple[str, ...]
@@ -147,7 +147,7 @@ class FleetQuery:
     def __init__(
         self, store: Store, gateway: str, question_format: AcksFormat | ConsoleFormat, answer: Answerer
     ) -> None:
-        """Ask and answer as `gateway`; `answer` is called for every question of another gateway."""
+        """Ask and answer as `gateway`. `answer` returns its answer to a question."""
         self._store = store
         self._gateway = gateway
         self._format = question_format
@@ -187,7 +187,7 @@ class FleetQuery:
         return list(found.values()), max(0, heard - len(found))
 
     async def ask_others(self, others: Set[str], what: str, about: Mapping[str, Any]) -> Answers:
-        """Return this gateway's own answer, and those that the gateways `others` give within ANSWER_S.
+        """Return this gateway's own answer, and the answers of the gateways `others` within ANSWER_S.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -232,9 +232,9 @@ class Acks(FleetQuery):
         """Return what the tabs of a topic have acknowledged, across all gateways that answer in time.
 
         Returns:
-            sessions: tabs that have it open. acked_min, acked_max: the versions that they show, where any has said so.
-            unacked: tabs that have not acknowledged the newest version (of a crowd only a share is asked to).
-            nacked: tabs that could not use it. gateways: how many answered; silent: how many did not.
+            sessions: tabs that have it open. acked_min, acked_max: the versions that they show, if any tab has acked.
+            unacked: tabs that have not acknowledged the newest version (in a crowd only a share of them is asked to).
+            nacked: tabs that could not use it. gateways: how many answered. silent: how many did not.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -243,10 +243,10 @@ class Acks(FleetQuery):
 
 
 def summary(live: LiveTopic | None) -> dict[str, int]:
-    """Return one gateway's part of the answer; versions that nobody has acknowledged are left out."""
+    """Return one gateway's part of the answer; acked_min and acked_max are left out if no tab has acked."""
     if live is None:
         return {"sessions": 0, "unacked": 0, "nacked": 0}
-    # A tab that held the newest version when it subscribed is not asked to acknowledge it again.
+    # A tab that subscribed with the newest version does not acknowledge it again.
     shown = [max(tab.acked, tab.client_version if tab.sent == tab.client_version else 0) for tab in live.subscriptions]
     said = [version for version in shown if version]
     counts = {

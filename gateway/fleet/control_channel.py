@@ -1,4 +1,4 @@
-"""The control channel: each message is parsed once and handed to the handler of its kind.
+"""The control channel: each message is parsed once and passed to the handler of its kind.
 
 A message is a JSON object whose `op` names its kind. Kinds in use: `revoke`, `acks`, `ask`, `look`.
 """
@@ -12,23 +12,23 @@ import orjson
 import structlog
 
 Handler = Callable[[Mapping[str, Any]], None]
-"""Takes one message. Called by the reader of the bus: it returns at once."""
+"""Takes one message. The reader of the bus calls it, so it must return immediately."""
 
 log = structlog.get_logger()
 
 
 class ControlChannel:
-    """Dispatches what arrives on the control channel."""
+    """Dispatches the messages of the control channel."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
 
     def on(self, op: str, handler: Handler) -> None:
-        """Hand messages of the kind `op` to `handler`; a later handler of the same kind replaces it."""
+        """Pass messages of the kind `op` to `handler`; a later handler of the same kind replaces it."""
         self._handlers[op] = handler
 
     def heard(self, payload: bytes) -> None:
-        """Handle one message. What is not a JSON object of a known kind is ignored; a failing handler is logged."""
+        """Handle one message. Anything but a JSON object of a known kind is ignored; a failing handler is logged."""
         try:
             message = orjson.loads(payload)
         except orjson.JSONDecodeError:
@@ -39,5 +39,5 @@ class ControlChannel:
         try:
             self._handlers[op](message)
         except Exception as error:
-            # This runs in the reader of the bus, which delivers every topic.
+            # This runs in the reader of the bus: an error must not stop the delivery of all topics.
             log.error("control_message_failed", op=op, exc_info=error)

@@ -1,4 +1,4 @@
-"""Is what this process holds current, and can it prove it: the reconciler and the probe.
+"""Keeps the state of this process current, and proves that it is: the reconciler and the probe.
 
 May import: `gateway.hub`, `gateway.bus`, `sync.core`, `sync.store`.
 """

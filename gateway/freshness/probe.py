@@ -1,7 +1,7 @@
-"""Proves, again and again, that the bus delivers: a canary per shard, committed through the store like any change.
+"""Proves at every interval that the bus delivers: one canary per shard, committed through the store like any change.
 
-`fresh` means: of every shard a canary sent less than two intervals ago has come back, and every topic was read again
-since its shard was last lost. Silence means stale, and every socket is told so at once.
+`fresh` means two things: every shard has returned a canary that was sent less than two intervals ago, and every topic
+was read again after its shard was last lost. Silence means stale, which is sent to every socket at once.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from sync.store.store import Store
 log = structlog.get_logger()
 
 STALE_AFTER = 1.75
-"""Probe intervals without proof until stale: within two of going deaf, with room for the check's own timing."""
+"""Probe intervals without proof until stale. Below two, to leave room for the timing of the check itself."""
 
 KEEP_S = 120
-"""How long a canary's keys outlive their gateway."""
+"""Seconds that a canary's keys outlive their gateway."""
 
 
 @dataclass
@@ -38,9 +38,9 @@ class _Canary:
     """The canary of one shard.
 
     Attributes:
-        verified_at: when the newest one that came back was sent, monotonic.
-        connected_at: since when its shard's connection is up, monotonic.
-        sent: when each one that is on its way was sent, by its number.
+        verified_at: when the newest canary that came back was sent, monotonic.
+        connected_at: when its shard's connection came up, monotonic.
+        sent: when each canary under way was sent, by its number.
     """
 
     topic: str
@@ -54,7 +54,7 @@ class _Canary:
 class Probe:
     """The canaries of one gateway process. `on_change` is called whenever `hub.fresh` has changed.
 
-    `missed`: how many canaries had not come back when the interval after them was over.
+    `missed`: number of canaries that had not come back within one interval.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class Probe:
 
     @property
     def _verified_at(self) -> float:
-        """The worst of the shards: monotonic, -inf while one was never heard."""
+        """The oldest proof of all shards: monotonic, -inf while a shard has none."""
         return min((canary.verified_at for canary in self.canaries.values()), default=-math.inf)
 
     def heard(self, channel: bytes, payload: bytes) -> None:
-        """Take a canary off the bus: everything its shard announced before it was sent has been delivered."""
+        """Record a canary from the bus. It proves that everything its shard announced before it has been delivered."""
         canary = self.canaries.get(channel)
         try:
             count = orjson.loads(announcement.parse(payload).state)["count"]
@@ -100,9 +100,9 @@ class Probe:
             self.check()
 
     def check(self) -> None:
-        """Set until when the hub is fresh, and call `on_change` if that has changed it. Called on every tick."""
+        """Set until when the hub is fresh, and call `on_change` if `fresh` has changed. Called on every tick."""
         self._choose()
-        has_lapsed = not self._hub.fresh  # by the clock alone, maybe: then a heartbeat may have said so
+        has_lapsed = not self._hub.fresh  # maybe by time alone, and a heartbeat may already have sent it
         is_current = self._feed.connected and not self._hub.unread
         self._hub.set_fresh_until(self._verified_at + self._valid_s if is_current else -math.inf)
         fresh = self._hub.fresh
@@ -124,12 +124,12 @@ class Probe:
         elif canary.connected_at == math.inf:
             canary.connected_at = now
         elif now >= canary.verified_at + self._valid_s and now - canary.connected_at > 2 * self._interval_s:
-            # Up but silent. A new connection is the cure for whatever went deaf, and leads to a re-read of everything.
+            # Up but silent. A new connection ends the silence, and every topic of the shard is read again.
             canary.connected_at = math.inf
             self._feed.reset(canary.shard)
 
     def _choose(self) -> None:
-        """Keep one canary in every shard, whatever the layout is by now."""
+        """Keep one canary in every shard of the current layout."""
         layout = self._feed.bus.layout
         if layout is None or layout is self._layout:
             return
@@ -151,14 +151,14 @@ class Probe:
             self.prompt()
 
     def _hatch(self, layout: Layout, shard: str) -> _Canary | None:
-        """A canary for a shard; None for one that owns next to nothing."""
+        """Return a canary for a shard; None if no variant of its name is in the shard's few slots."""
         channels = ((name, self._store.keys.channel(name).encode()) for name in variants(self._name))
         found = next(((name, channel) for name, channel in channels if layout.owner(slot_of(channel)) == shard), None)
-        # While all others are heard, a new shard has as long to prove itself as they have for their next.
+        # While the hub is fresh, a new shard gets as much time for its first proof as the others for their next.
         return None if found is None else _Canary(*found, self._verified_at if self._hub.fresh else -math.inf)
 
     def prompt(self) -> None:
-        """Have canaries sent now: a channel has just been subscribed, and the last one may have come too early."""
+        """Send canaries now: a channel has just been subscribed, perhaps after the last canary."""
         self._prompted.set()
 
     async def run(self) -> None:

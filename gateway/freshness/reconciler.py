@@ -1,4 +1,4 @@
-"""Reads the store for the hub: after every subscription, and periodically for what the bus has lost."""
+"""Reads the store for the hub: after every subscription, and periodically to find announcements that were lost."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ BATCH = 500
 """Topics per round trip."""
 
 SECOND_LOOK_S = 0.1
-"""Wait before an older stored version counts as data loss: a newer announcement may be on its way."""
+"""Seconds before an older stored version counts as data loss: a newer announcement may be under way."""
 
 RETRY_S = 0.2
 
 FOREIGN_LOG_S = 60.0
 FOREIGN_HINT = "another installation announces on these channels: give each its own PLANWIRE_PREFIX or server"
-"""Logged with an announcement or a revocation that this store does not have."""
+"""Logged with an announcement or a revocation that is not in this store."""
 
 TIMER_SLACK_S = 0.01
-"""Added to timers that are not repeated, because event loops may fire a millisecond early."""
+"""Added to one-shot timers, because event loops may fire a millisecond early."""
 
 
 class Reconciler:
-    """The gateway's reader of the store. `ask` is called from anywhere; `run` and `run_periodic` are two tasks."""
+    """The gateway's reader of the store. `run` and `run_periodic` are two tasks; the rest only requests reads."""
 
     def __init__(
         self, store: Store, hub: Hub, metrics: Metrics, interval_s: float, *, hold_s: float, hydrates: bool = False
     ) -> None:
-        """Sweep every `interval_s`; leave other gateways `hold_s` to put back what the store has lost.
+        """Compare every `interval_s`; give other gateways `hold_s` to restore versions that the store has lost.
 
-        `hydrates`: topics without state are marked for the worker, which asks the source.
+        `hydrates`: mark topics without state for the worker, which asks the source.
         """
         self._store = store
         self._hub = hub
@@ -59,24 +59,24 @@ class Reconciler:
         self._unhydrated: dict[str, None] = {}
         self._reconciles: dict[str, None] = {}
         self._doubts: dict[str, float] = {}
-        self._older: dict[str, float] = {}  # when what is older in the store than here is put back, if it still is
+        self._older: dict[str, float] = {}  # by topic: when to restore the newer version held here
         self._wake = asyncio.Event()
         self._foreign_logged_at = -FOREIGN_LOG_S
 
     def request_read(self, name: str) -> None:
-        """Have the topic read soon. Requests made before the read is sent share it."""
+        """Request a read of the topic. Requests before the read is sent share it."""
         self._wanted.setdefault(self._store.shard_of(name), {})[name] = None
         self._wake.set()
 
     def want_reconcile(self, name: str) -> None:
-        """Have the topic compared with its provider soon: a browser waits for a version, or held one that is lost."""
+        """Request a comparison of the topic with its provider: a browser waits for a version, or held a lost one."""
         self._reconciles[name] = None
         self._wake.set()
 
     async def run(self) -> None:
-        """Read what was requested, in batches, until cancelled; failed reads are repeated.
+        """Do the requested reads, in batches, until cancelled; failed reads are retried.
 
-        Each shard of the store is read by a task of its own, so that one that is away delays only its own topics.
+        Each shard is read by its own task, so that an unreachable shard delays only its own topics.
         """
         async with asyncio.TaskGroup() as group:
             while True:
@@ -130,13 +130,13 @@ class Reconciler:
         if live is None or not live.verifying:
             self._doubts.pop(name, None)
         elif doubted_at is None:
-            # A browser holds more than the store. Another gateway may do so too, and puts it back within one sweep:
-            # only what is still missing after that is lost.
+            # A browser holds a newer version than the store. Another gateway may hold it too, and restores it
+            # within one interval. If it is still missing then, it is lost.
             self._doubts[name] = now
             asyncio.get_running_loop().call_later(self._hold_s + TIMER_SLACK_S, self.request_read, name)
 
     def heard_foreign(self, kind: str, **about: object) -> None:
-        """Count a message of another installation, and log it: at most once in FOREIGN_LOG_S."""
+        """Count a message of another installation, and log it at most once per FOREIGN_LOG_S."""
         self._metrics.foreign += 1
         now = time.monotonic()
         if now - self._foreign_logged_at >= FOREIGN_LOG_S:
@@ -148,7 +148,7 @@ class Reconciler:
         self._is_passing_on = False
 
     async def _pass_on_unhydrated(self) -> None:
-        """Have the worker ask the source about topics that were read and have no state."""
+        """Request that the worker asks the source about topics that have no state."""
         if self._unhydrated:
             want = partial(self._store.request, self._store.keys.hydrate)
             self._metrics.unhydrated += await self._pass_on(self._unhydrated, want, "hydration_unasked")
@@ -156,9 +156,9 @@ class Reconciler:
     async def _pass_on(
         self, topics: dict[str, None], want: Callable[[list[str]], Awaitable[object]], event: str
     ) -> int:
-        """Hand `topics` over to the worker; return how many. If that fails they are kept for the next round.
+        """Send `topics` to the worker and return their number. If that fails, keep them for the next round.
 
-        A browser may ask again, but a loss is noticed only once, and nothing else reads a topic without state again.
+        They must be kept: a loss is noticed only once, and a topic without state is not read again by itself.
         """
         names = list(topics)
         topics.clear()
@@ -171,11 +171,11 @@ class Reconciler:
         return len(names)
 
     async def _restore(self, stored: Snapshot) -> None:
-        """Write the newer snapshot that this gateway holds back into the store, if the store has lost it.
+        """Write this gateway's newer snapshot back into the store, if the store has lost it.
 
-        Usually it has not: the announcement was quicker than the answer to the read, and the store rejects the write.
-        An older version in the store is read again a moment later: if it was committed after the loss, its
-        announcement is on the way.
+        Usually the store has not lost it: the announcement arrived before the answer to the read, and the write is
+        rejected. If the store has an older version, it is read again a moment later. It may have been committed after
+        the loss, with its announcement under way.
         """
         live = self._hub.topic(stored.topic)
         if live is None or live.version <= stored.version:
@@ -193,8 +193,8 @@ class Reconciler:
                 asyncio.get_running_loop().call_later(due - now + TIMER_SLACK_S, self.request_read, stored.topic)
                 return
         if is_unproven:
-            # The store never had the announced version: it is another installation's, of a build whose channels do not
-            # name the database. It must not be written here.
+            # The store never had the announced version. It is from another installation, of a build whose channel names
+            # lack the database, and must not be written here.
             self._older.pop(stored.topic, None)
             self.heard_foreign("announcement", topic=stored.topic, announced=live.version, stored=stored.version)
             self._hub.retract(stored)
@@ -206,7 +206,7 @@ class Reconciler:
                 log.error("store_regressed", topic=stored.topic, stored=stored.version, restored=live.version)
         except StoreError as error:
             log.warning("restore_failed", topic=stored.topic, error=str(error))
-            # The snapshot may be back without its mark, and nothing else notices that its private part is missing.
+            # The snapshot may be restored without its mark, and then only a reconcile finds its private part missing.
             self._reconciles[stored.topic] = None
             await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
         self.request_read(stored.topic)
@@ -221,7 +221,7 @@ class Reconciler:
         started = time.monotonic()
         names = [live.name for live in self._hub.topics.values()]
         batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
-        # The whole round is jittered, its parts are even: so no topic waits longer than one interval.
+        # Only the round as a whole is jittered, so that no topic waits longer than one interval.
         round_s = self._interval_s * random.uniform(0.8, 1)  # noqa: S311 - jitter
         for index, batch in enumerate(batches):
             due_s = round_s * (index + 1) / (len(batches) + 1)
@@ -230,7 +230,7 @@ class Reconciler:
             for shard, part in shards.items():
                 if len(shards) == 1:
                     await self._compare_shard(shard, part)
-                elif shard not in self._comparing:  # else it owes an answer still, and its turn comes again
+                elif shard not in self._comparing:  # else its last comparison is still under way
                     group.create_task(self._compare_shard(shard, part))
         self._metrics.sweeps += 1
         await self._pass_on_unhydrated()
@@ -255,7 +255,7 @@ class Reconciler:
         for name, version in zip(names, versions, strict=True):
             live = self._hub.topic(name)
             if live is not None and (version != live.version or not live.known):
-                # Newer: the bus lost it. Older, or the announcement was quicker than this answer: reading will tell.
+                # Newer in the store: the bus lost it. Older: lost, or announced after this answer. The read decides.
                 if version > live.version and live.known:
                     self._metrics.sweep_repairs += 1
                 self.request_read(name)
@@ -264,7 +264,7 @@ class Reconciler:
 class CpuTimer(Generator[Any, Any, float]):
     """`await CpuTimer(coroutine)` runs the coroutine and returns its CPU seconds; the coroutine's result is dropped.
 
-    Time in which it waits, and others run on its thread, does not count.
+    Time in which it waits is not counted.
     """
 
     def __init__(self, coroutine: Coroutine[Any, Any, object]) -> None:
@@ -276,15 +276,15 @@ class CpuTimer(Generator[Any, Any, float]):
         return self
 
     def send(self, value: Any) -> Any:
-        """Run it to its next wait."""
+        """Run the coroutine to its next wait."""
         return self._step(self._coroutine.send, value)
 
     def throw(self, error: Any, value: Any = None, traceback: TracebackType | None = None) -> Any:
-        """Raise an error where it waits, and run it to its next wait: how a task is cancelled."""
+        """Raise an error where the coroutine waits, and run it to its next wait. Cancellation uses this."""
         return self._step(self._coroutine.throw, error)
 
     def close(self) -> None:
-        """Close it where it waits."""
+        """Close the coroutine."""
         self._coroutine.close()
 
     def _step(self, advance: Callable[[Any], Any], argument: Any) -> Any:

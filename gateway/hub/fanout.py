@@ -1,4 +1,4 @@
-"""Delivers versions: to one browser, and to all of a topic, at most CHUNK of them in each turn of the event loop."""
+"""Delivers versions to one browser, or to all browsers of a topic: at most CHUNK in each turn of the event loop."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CHUNK = 256
 
 
 def in_chunks(items: Sequence[T], do: Callable[[T], None], start: int = 0) -> None:
-    """Call `do` for each item: for the first chunk at once, for each further one in a later turn of the event loop.
+    """Call `do` for each item: the first chunk now, each further chunk in a later turn of the event loop.
 
     Args:
-        items: is not changed meanwhile.
-        do: checks whether what led to the call still holds: for later chunks it may not.
-        start: the first item that is due.
+        items: must not change meanwhile.
+        do: must check that its work is still needed: things may change before later chunks.
+        start: index of the first item.
     """
     for item in items[start : start + CHUNK]:
         do(item)
@@ -34,27 +34,27 @@ def in_chunks(items: Sequence[T], do: Callable[[T], None], start: int = 0) -> No
 
 
 class FanOut:
-    """Sends each browser the newest version, that it has the newest, or the way back to it. It never waits."""
+    """Sends each browser the newest version, a `current` frame, or a reset to the newest version. It never waits."""
 
     def __init__(
         self, metrics: Metrics, request_read: Callable[[str], None], want_reconcile: Callable[[str], None]
     ) -> None:
-        """Take what a browser that holds something unknown leads to.
+        """Create it with the callables for browsers that hold an unknown version.
 
         Args:
-            metrics: count what is sent.
-            request_read: has a topic read from the store soon.
-            want_reconcile: has a topic whose newest state is lost compared with its provider.
+            metrics: counts deliveries.
+            request_read: requests a read of a topic from the store.
+            want_reconcile: requests that a topic with a lost version is compared with its provider.
         """
         self._metrics = metrics
         self._request_read = request_read
         self._want_reconcile = want_reconcile
         self._unfinished: deque[LiveTopic] = deque()
 
-    # To one browser.
+    # One browser.
 
     def send_initial(self, subscription: Subscription) -> None:
-        """Answer a subscribe: with the newest state, or that what the browser holds is the newest."""
+        """Answer a subscribe: with the newest state, or with `current` if the browser has it."""
         live, held = subscription.live, subscription.client_version
         if held > live.version:
             # Either this process is behind, or the store has lost its newest versions. The store decides.
@@ -65,11 +65,11 @@ class FanOut:
             subscription.sent = held
             subscription.socket.write(frames.text(protocol.current(live.name, held), False))
         else:
-            subscription.sent = held or UNKNOWN  # a browser that holds nothing is also sent that there is no state
+            subscription.sent = held or UNKNOWN  # UNKNOWN: "no state" is sent as well
             self._send_newest(subscription)
 
     def send_latest(self, subscription: Subscription) -> None:
-        """Send what the browser lacks: the newest version, or the way back to it. Nothing if it has that."""
+        """Send the newest version if the browser does not have it; reset a browser whose version is lost."""
         live = subscription.live
         is_ahead = subscription.sent == AHEAD and subscription.client_version > live.version
         if is_ahead or subscription.sent > live.version:
@@ -82,7 +82,7 @@ class FanOut:
             self._send_newest(subscription)
 
     def _reset(self, subscription: Subscription) -> None:
-        """Send the browser back to what there is: what it holds is lost."""
+        """Send the newest version as a reset: the browser's newer version is lost."""
         if not self._is_draining(subscription):
             return
         live = subscription.live
@@ -93,7 +93,7 @@ class FanOut:
         subscription.socket.write(frames.text(text, False))
 
     def _is_draining(self, subscription: Subscription) -> bool:
-        """Return whether the socket takes a state now. If not, the topic is noted to be sent later."""
+        """Return whether the socket accepts a state now. If not, record the topic for later."""
         pending = subscription.socket.pending
         if pending is None:
             return True
@@ -112,10 +112,10 @@ class FanOut:
         self._metrics.delivered(1, len(encoded), as_patch)
         socket.write(encoded)
 
-    # To all of a topic.
+    # All browsers of a topic.
 
     def deliver(self, live: LiveTopic) -> None:
-        """Send the newest version to every subscription; the first chunk at once."""
+        """Send the newest version to every subscription; the first chunk now."""
         if not live.begin_round():
             self._metrics.conflated += 1
         elif live.remaining <= CHUNK:
@@ -137,10 +137,10 @@ class FanOut:
                 asyncio.get_running_loop().call_soon(self._deliver_next)
 
     def _deliver_chunk(self, live: LiveTopic) -> None:
-        """Do what `send_latest` does, in line for subscriptions that drain and lack only the newest.
+        """Do what `send_latest` does, with an inlined fast path for sockets that drain and need one frame.
 
-        Nearly all do, and hold what the one before them holds. This loop is what a delivery costs beyond its system
-        call.
+        Nearly all take the fast path, with the same frame as the subscription before. Besides the system call, this
+        loop is the whole cost of a delivery.
         """
         chunk = live.next_chunk(CHUNK)
         version, base, metrics = live.version, live.base or None, self._metrics
@@ -162,20 +162,20 @@ class FanOut:
             count += 1
             try:
                 sent = write_fd(fd, encoded)
-            except OSError:  # it takes no more, or is gone
+            except OSError:  # its buffer is full, or the connection is gone
                 sent = 0
             if sent != size:
                 socket.write_remainder(encoded, sent)
         metrics.delivered(count, size, held == base)
 
     def close_erased_soon(self, live: LiveTopic) -> None:
-        """End every subscription if the topic was erased: in the next turn, because the caller may be opening one."""
+        """End every subscription of an erased topic, in the next turn: the caller may just be opening one."""
         if live.erased:
             asyncio.get_running_loop().call_soon(self._close_erased, live)
 
     def _close_erased(self, live: LiveTopic) -> None:
         if live.erased:
-            for subscription in live.subscriptions[-CHUNK:]:  # each that ends leaves the list
+            for subscription in live.subscriptions[-CHUNK:]:  # `end` removes it from the list
                 self.send_latest(subscription)
                 subscription.socket.end(live.name, "erased")
             if live.subscriptions:

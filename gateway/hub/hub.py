@@ -1,7 +1,7 @@
-"""The live topics of a process: which there are, what is known of them, and who is subscribed. It never waits.
+"""The live topics of a process: their newest known versions and their subscriptions. It never waits.
 
-A socket is attached first and the store read after; whatever is not newer is dropped. So there is no gap and no lock.
-The hub does no I/O but writing to sockets: it asks for channels and for reads through callables.
+A socket is attached first, then the store is read, and versions that are not newer are dropped. So no version is missed
+and no lock is needed. The only I/O is writing to sockets: channels and reads are requested through callables.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from sync.store.keys import DEFAULT_KEYS, Keys
 from sync.store.models import Snapshot
 
 LINGER_S = 5.0
-"""Seconds for which a topic without subscriptions stays live: a reload or a reconnect finds it still there."""
+"""Seconds for which a topic without subscriptions stays live, for a page reload or a reconnect."""
 
 LOGGER = "gateway.node"
-"""Logger of what browsers answer."""
+"""Logger of acks and nacks."""
 
 log = structlog.get_logger()
 
@@ -39,11 +39,11 @@ class Hub:
 
     Attributes:
         topics: the live topics by channel.
-        observers: are called with what happens here.
-        unread: channels whose topic was not read again since the bus was lost. While there are any, nothing is fresh.
+        observers: are called on subscriptions and versions.
+        unread: channels whose topic was not read again since the bus was lost. Unless empty, nothing is fresh.
         verified_at_us: when the bus was last proved to deliver, microseconds since 1970; 0: never.
         subscription_count: subscriptions of all sockets together.
-        want_reconcile: has a topic whose newest state is lost compared with its provider.
+        want_reconcile: requests that a topic with a lost version is compared with its provider.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class Hub:
         """Start without topics.
 
         Args:
-            metrics: count what is announced and sent.
-            subscribe, unsubscribe: have the bus carry a channel, or stop that.
-            request_read: has a topic read from the store soon; the snapshot comes to `apply_snapshot`.
-            ack_policy: how browsers acknowledge.
+            metrics: counts announcements and deliveries.
+            subscribe, unsubscribe: subscribe and unsubscribe a channel of the bus.
+            request_read: requests a read of a topic from the store; the snapshot is passed to `apply_snapshot`.
+            ack_policy: the rules for acks.
             want_reconcile: see above.
-            keys: the store's keys, which name the channels.
+            keys: the store's keys, which contain the channels' names.
         """
         self.topics: dict[bytes, LiveTopic] = {}
         self.unread: set[bytes] = set()
@@ -73,7 +73,7 @@ class Hub:
         self.subscription_count = 0
         self._fresh_until = -math.inf
         self._internal_topics = 0
-        self._idle: dict[LiveTopic, float] = {}  # since when, the longest first
+        self._idle: dict[LiveTopic, float] = {}  # by time of release, the oldest first
         self._metrics = metrics
         self._subscribe = subscribe
         self._unsubscribe = unsubscribe
@@ -87,11 +87,11 @@ class Hub:
 
     @property
     def fresh(self) -> bool:
-        """Whether the bus is proved to deliver. The proof also runs out while the process is suspended."""
+        """Whether the bus is proved to deliver. The proof expires by time, also while the process is suspended."""
         return time.monotonic() < self._fresh_until
 
     def set_fresh_until(self, at: float) -> None:
-        """Set until when the bus is proved to deliver, in monotonic seconds; -inf while it is not."""
+        """Set when the proof that the bus delivers expires, in monotonic seconds; -inf: there is none."""
         self._fresh_until = at
 
     def set_verified(self, at_us: int) -> None:
@@ -114,7 +114,7 @@ class Hub:
 
     @contextmanager
     def reader(self, name: str) -> Iterator[LiveTopic]:
-        """Yield the topic, which stays live meanwhile."""
+        """Yield the topic and keep it live meanwhile."""
         live = self._retain(name)
         live.readers += 1
         try:
@@ -138,7 +138,7 @@ class Hub:
             self._idle[live] = time.monotonic()
 
     def expire_idle(self) -> None:
-        """Drop the topics that nobody has used for `LINGER_S`."""
+        """Drop the topics that were not used for `LINGER_S`."""
         limit = time.monotonic() - LINGER_S
         for live, idle_since in list(self._idle.items()):
             if idle_since > limit:
@@ -152,7 +152,7 @@ class Hub:
     # Sockets.
 
     def attach(self, socket: Socket, name: str, client_version: int) -> Subscription:
-        """Return a subscription of `socket`, which holds `client_version`. It is answered once the topic is known."""
+        """Return a new subscription of a browser with `client_version`. It is answered once the topic is known."""
         live = self._retain(name)
         subscription = live.subscribe(socket, client_version)
         self.observers.call(HubObserver.subscription_opened, subscription)
@@ -163,7 +163,7 @@ class Hub:
         return subscription
 
     def resubscribe(self, subscription: Subscription, client_version: int) -> None:
-        """Answer again: the browser says it holds `client_version` now."""
+        """Answer a repeated subscribe: the browser holds `client_version` now."""
         subscription.client_version, subscription.sent = client_version, UNKNOWN
         self._answer(subscription)
 
@@ -173,7 +173,7 @@ class Hub:
             self._fan_out.close_erased_soon(subscription.live)
 
     def send_latest(self, subscription: Subscription) -> None:
-        """Send what was noted while the socket did not drain: the newest version, if the browser lacks it."""
+        """Send the newest version to a socket that drains again, if the browser lacks it."""
         self._fan_out.send_latest(subscription)
 
     def detach(self, subscription: Subscription) -> None:
@@ -189,11 +189,11 @@ class Hub:
     # Acknowledgements.
 
     def ack_rule(self) -> AckRule:
-        """Return the rule for every topic that has none of its own."""
+        """Return the rule for every topic without a rule of its own."""
         return self._ack_policy.rule(self.subscription_count)
 
     def is_sampled(self, live: LiveTopic) -> bool:
-        """Return whether the topic has more browsers than are asked to acknowledge every version."""
+        """Return whether the topic has too many browsers for all of them to acknowledge every version."""
         return len(live.subscriptions) > self._ack_policy.per_topic
 
     def _ack_policy_frame(self, live: LiveTopic) -> bytes:
@@ -201,18 +201,18 @@ class Hub:
         return live.ack_policy_frame(rule)
 
     def send_ack_policy(self, subscription: Subscription) -> None:
-        """Send a browser the rule of the topic again, if its socket drains and the subscription is open."""
+        """Send a browser the topic's rule again, if its socket drains and the subscription is open."""
         live, index = subscription.live, subscription.index
         is_open = live.subscriptions[index : index + 1] == [subscription]
         if is_open and subscription.socket.pending is None:
             subscription.socket.write(self._ack_policy_frame(live))
 
     def has_own_ack_rule(self, live: LiveTopic) -> bool:
-        """Return whether the rule of the topic may differ from `ack_rule`."""
+        """Return whether the topic's rule may differ from `ack_rule`."""
         return live.ack_all or self.is_sampled(live)
 
     def set_ack_all(self, live: LiveTopic, ack_all: bool) -> None:
-        """Ask every browser of the topic for an ack of every version from now on, or as many as the rules ask for."""
+        """Have every browser of the topic acknowledge every version from now on; False: follow the rules again."""
         is_change, live.ack_all = live.ack_all != ack_all, ack_all
         if is_change and (self.is_sampled(live) or self.ack_rule() != self._ack_policy.full):
             in_chunks(list(live.subscriptions), self.send_ack_policy)
@@ -220,19 +220,19 @@ class Hub:
     def record_ack(self, subscription: Subscription, version: int) -> None:
         """Count that a browser's listeners ran with `version`."""
         if not subscription.acked < version <= subscription.sent:
-            return  # it is known, or was not sent
+            return  # a repetition, or a version that was not sent
         subscription.acked = version
         self.observers.call(HubObserver.version_acked, subscription)
         live = subscription.live
         if live.is_internal:
             return
         self._metrics.acks += 1
-        # A page that was opened later has not waited for it: its ack tells the version's age and no latency.
+        # A page opened after the commit did not wait for the version: its ack would measure age, not latency.
         if version / 1e6 >= subscription.socket.opened_at:
             self._metrics.acked(version, live.occurred_at() if version == live.version else None)
 
     def record_nack(self, subscription: Subscription, version: int, reason: str) -> None:
-        """Count that a browser could not use `version`; a version that nobody was sent is ignored."""
+        """Count that a browser could not use `version`; a version that was not sent is ignored."""
         if version > subscription.live.version:
             return
         subscription.nacked = version
@@ -243,7 +243,7 @@ class Hub:
     # Announcements and reads.
 
     def announce(self, channel: bytes, payload: bytes) -> None:
-        """Take one announcement off the bus, and deliver it if it is newer."""
+        """Handle an announcement from the bus: deliver it if it is newer."""
         live = self.topics.get(channel)
         if live is None:
             return
@@ -262,12 +262,12 @@ class Hub:
             self._request_read(live.name)
 
     def confirmed(self, channel: bytes) -> None:
-        """Note that the bus carries `channel` now. The caller has the topic read after that."""
+        """Record that the bus has confirmed the subscription of `channel`. The caller requests a read afterwards."""
         if (live := self.topics.get(channel)) is not None:
             live.confirmed = True
 
     def invalidate(self, channels: Iterable[bytes] | None = None) -> None:
-        """Note that the bus was lost for these channels (None: all).
+        """Record that the bus was lost for these channels (None: all).
 
         Sockets keep what they have; new subscriptions are answered after the next read.
         """
@@ -277,15 +277,15 @@ class Hub:
                 self.unread.add(channel)
 
     def apply_snapshot(self, snapshot: Snapshot, is_final: bool = True, may_reset: bool = True) -> bool:
-        """Take what the store holds, and deliver it.
+        """Apply a snapshot from the store, and deliver it.
 
         Args:
             snapshot: what was read.
             is_final, may_reset: see `LiveTopic.apply`.
 
         Returns:
-            False if the store holds an older version than this process: the caller should try to restore ours. If newer
-            changes were announced after the loss, ours is dropped and browsers are reset to the store's version.
+            False if the store has an older version than this process: the caller should try to restore ours. If newer
+            changes were announced after a loss, ours is dropped and browsers are reset to the store's version.
         """
         live = self.topic(snapshot.topic)
         if live is None:
@@ -301,7 +301,7 @@ class Hub:
         return True
 
     def retract(self, snapshot: Snapshot) -> None:
-        """Go back to what the store holds: the newer version was announced by another installation."""
+        """Go back to the store's version: the newer one was announced by another installation."""
         live = self.topic(snapshot.topic)
         if live is not None:
             live.replace(snapshot)

@@ -1,6 +1,6 @@
-"""What may follow the hub: callbacks on subscriptions and versions. The hub works the same with none.
+"""Observers of the hub: callbacks on subscriptions and versions. The hub works the same without any.
 
-An observer that raises is logged and the push goes on: observers are for looking, and nothing depends on them.
+An exception in an observer is logged, and delivery continues.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class HubObserver:
         """A socket has left a topic."""
 
     def version_applied(self, live: LiveTopic) -> None:
-        """The topic was announced or read; its version may be the one before."""
+        """The topic was announced or read; its version may be unchanged."""
 
     def version_acked(self, subscription: Subscription) -> None:
         """The browser shows the version `subscription.acked`."""
 
     def version_nacked(self, subscription: Subscription, reason: str) -> None:
-        """The browser could not use the version `subscription.nacked`; `reason` is its own text, bounded."""
+        """The browser could not use the version `subscription.nacked`; `reason` is its text, of limited length."""
 
 
 class Observers:

@@ -1,6 +1,6 @@
 """A live topic: its newest known version, its frames, and its subscriptions. Does no I/O.
 
-`LiveTopic` decides what an announcement or a read changes. The hub reads the store and sends what follows from it.
+`LiveTopic` decides what an announcement or a read changes. The hub does the I/O.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _INTERNAL = tuple(f"{kind}:" for kind in RESERVED_KINDS)
 
 
 class Announced(Enum):
-    """What an announcement is to a topic."""
+    """How an announcement relates to the newest known version."""
 
     NEWER = "newer: it is the newest version now"
     LATE = "older than the newest, the first such since that was confirmed: the store should be read"
@@ -35,18 +35,18 @@ class LiveTopic:
     """The newest known version of a topic, its encoded frames (made once, on first use) and its subscriptions.
 
     Attributes:
-        known: the store was read since the bus was last lost; until then subscriptions are not answered.
+        known: the store was read since the bus was last lost. Subscriptions are answered only while this is set.
         confirmed: the bus has confirmed the subscription of the channel.
-        verifying: a browser claims to hold something newer, and the store is being read for it.
-        late_version: version of an older announcement that came after the newest. Set until a read confirms that the
-            store still has the newest: if it has not, it has lost it and gone on. 0: none.
-        owner: who computes the state, BILLING or PUBLISHER; empty while that is not known.
-        erased: what the topic was about was erased; nothing is to come.
-        is_internal: a topic of the gateways' own: not counted, and not put back into a store that lost it.
-        unproven: the version, if it is known only from an announcement without an owner and from no read; 0: none. A
-            build from before the owner announces so, and may be another installation's on the same channels.
-        ack_all: every browser is asked to acknowledge every version, however many they are.
-        remaining: subscriptions still to be served in the round under way; 0: none is.
+        verifying: a browser claims to hold a newer version, and the store is being read to check that.
+        late_version: version of an older announcement that came after the newest; 0: none. Set until a read confirms
+            that the store still has the newest. If not, the store lost it and has new commits since.
+        owner: who computes the state, BILLING or PUBLISHER; empty: not known yet.
+        erased: the topic was erased; no more versions follow.
+        is_internal: a topic of the gateways themselves: not counted, and not restored into a store that lost it.
+        unproven: the version, if it is known only from an announcement without an owner; 0 after a read. Older builds
+            announce without an owner, and may belong to another installation on the same channels.
+        ack_all: every browser acknowledges every version, however many browsers there are.
+        remaining: subscriptions still to be served in the current round; 0: there is no round.
         readers: readers that are not sockets.
     """
 
@@ -72,7 +72,7 @@ class LiveTopic:
     _cursor: int = 0
     _frames: list[bytes | None] = field(default_factory=lambda: [None] * 4)
     _ack_policy: tuple[AckRule, bytes] | None = None
-    _change: asyncio.Event | None = None  # from its first reader on
+    _change: asyncio.Event | None = None  # created for the first reader
 
     def __post_init__(self) -> None:
         self.is_internal = self.name.startswith(_INTERNAL)
@@ -80,13 +80,13 @@ class LiveTopic:
     # The newest version.
 
     def set(self, newest: Announcement) -> None:
-        """Make this the newest version. An empty owner (not known) keeps the one before."""
+        """Make this the newest version. An empty owner (not known) keeps the previous owner."""
         self.version, self.base, self.cause, self.patch, self.state, owner, self.erased = newest
         self.owner = owner or self.owner
         self._frames = [None] * 4
 
     def announce(self, announced: Announcement) -> Announced:
-        """Take an announcement; return what it is to this topic."""
+        """Apply an announcement; return how it relates to the newest known version."""
         version = announced.version
         if version > self.version:
             self.set(announced)
@@ -95,23 +95,23 @@ class LiveTopic:
             return Announced.NEWER
         if version == self.version or self.late_version:
             return Announced.KNOWN
-        # Late, because this one was read before it was announced. Or the store has lost this one, and its clock is
-        # behind the one that made it: then versions do not rise.
+        # Either the newest version was read before this announcement arrived. Or the store lost the newest version,
+        # and its clock is behind the clock that made it, so new versions are lower.
         self.late_version = version
         return Announced.LATE
 
     def apply(self, snapshot: Snapshot, *, is_final: bool, may_reset: bool) -> int | None:
-        """Take what the store holds.
+        """Apply a snapshot from the store.
 
         Args:
             snapshot: what was read.
-            is_final: no other read was requested since this one was sent. A read that was sent before the subscription
-                was confirmed, or before a browser claimed something newer, says nothing about either.
-            may_reset: every gateway that could put something newer back into the store has had the time to.
+            is_final: no other read was requested since this one was sent. Otherwise this read may be older than the
+                confirmation of the subscription, or than a browser's claim to hold a newer version.
+            may_reset: every gateway with a newer version has had the time to restore it into the store.
 
         Returns:
-            None if the store is older: nothing has changed. Otherwise the version that the store has lost and gone on
-            without, which is given up here too; 0: none.
+            None if the store is older and nothing has changed. Otherwise the version that the store has lost and that
+            is dropped here too; 0: none.
         """
         lost = 0
         if snapshot.version < self.version and not self.is_internal:
@@ -129,13 +129,13 @@ class LiveTopic:
         return lost
 
     def replace(self, snapshot: Snapshot) -> None:
-        """Make a snapshot the newest version, also if it is older."""
+        """Make a snapshot the newest version, even if it is older."""
         owner, erased = snapshot.owner, snapshot.erased
         self.set(Announcement(snapshot.version, 0, snapshot.cause, b"", snapshot.state, owner, erased))
         self.unproven = 0
 
     def occurred_at(self) -> float | None:
-        """Return when the newest version's cause says it occurred, in seconds since 1970."""
+        """Return the `occurred_at` of the newest version's cause, in seconds since 1970, if it has one."""
         if not self.cause:
             return None
         try:
@@ -158,34 +158,34 @@ class LiveTopic:
         return encoded
 
     def ack_policy_frame(self, rule: AckRule) -> bytes:
-        """Return the frame that asks a browser to acknowledge this topic by `rule`; made once while the rule stays."""
+        """Return the frame that sends `rule` for this topic; cached until the rule changes."""
         if self._ack_policy is None or self._ack_policy[0] != rule:
             self._ack_policy = rule, frames.text(protocol.ack_policy(self.name, *rule), False)
         return self._ack_policy[1]
 
-    # Subscriptions, and the round in which a version is delivered to them.
+    # Subscriptions, and the round that delivers a version to them.
 
     def subscribe(self, socket: Socket, client_version: int) -> Subscription:
-        """Return a new subscription of `socket`, which holds `client_version` (0: none)."""
+        """Return a new subscription of a browser that holds `client_version` (0: none)."""
         subscription = Subscription(socket, self, client_version, len(self.subscriptions))
         self.subscriptions.append(subscription)
         if self.remaining:
-            self.remaining += 1  # it stands between the cursor and those that come after the wrap
+            self.remaining += 1  # the round passes it before it wraps
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """End a subscription. The last one of the list takes its place."""
+        """End a subscription. The last one of the list takes its position."""
         last = self.subscriptions.pop()
         if last is not subscription:
             self.subscriptions[subscription.index] = last
             last.index = subscription.index
             if self.remaining:
-                self.remaining = len(self.subscriptions)  # `last` may have moved behind the cursor: once round again
+                self.remaining = len(self.subscriptions)  # `last` may be behind the cursor now: start a full round
 
     def begin_round(self) -> bool:
-        """Have every subscription served once from now on; return False if a round was under way.
+        """Start a round that serves every subscription once; return False if one was under way.
 
-        A round under way goes on from where it is, once round: the newer version overtakes.
+        A round under way continues from its position for one full round, with the newer version.
         """
         is_new = not self.remaining
         if is_new:
@@ -214,7 +214,7 @@ class LiveTopic:
     # Readers that are not sockets.
 
     async def newer_than(self, version: int, timeout_s: float) -> bool:
-        """Return whether the topic is known and newer than `version` (-1: is known) within `timeout_s`."""
+        """Return whether the topic is known and newer than `version` (-1: just known) within `timeout_s`."""
         self._change = self._change or asyncio.Event()
         try:
             async with asyncio.timeout(timeout_s):
@@ -225,7 +225,7 @@ class LiveTopic:
         return True
 
     def wake_readers(self) -> None:
-        """Have every `newer_than` look again."""
+        """Wake every `newer_than`, which then checks again."""
         if self._change is not None:
             self._change.set()
             self._change.clear()

@@ -1,4 +1,4 @@
-"""Who may open a socket: the origins that are allowed, and the limits per process, address and subject."""
+"""Admission of sockets: the allowed origins, and the limits per process, address and subject."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Admission:
         """Return the client's address if it may open a socket.
 
         Args:
-            headers: of the handshake.
+            headers: the headers of the handshake.
             peer: the address of the TCP peer, or LOCAL.
 
         Raises:
@@ -36,7 +36,7 @@ class Admission:
             metrics.refused["draining" if metrics.draining else "sockets_max"] += 1
             raise HandshakeRejected(503, "busy", "no more sockets here, try again", (("Retry-After", "2"),))
         origin = headers.get(b"origin")
-        # A browser always sends one. A client that does not is no browser, and its token alone decides.
+        # A browser always sends an Origin. For other clients the token alone decides.
         if origin is not None and not self._is_allowed(origin.decode("latin-1"), headers):
             metrics.refused["origin"] += 1
             raise HandshakeRejected(403, "origin", "pages of this origin may not connect; see PLANWIRE_ALLOWED_ORIGINS")
@@ -48,7 +48,7 @@ class Admission:
         return address
 
     def _is_allowed(self, origin: str, headers: Headers) -> bool:
-        """Return whether a page of `origin` may connect: an allowed one, or the console's own where there is one."""
+        """Return whether a page of `origin` may connect: an allowed origin, or the console's own if there is a console."""
         if self._settings.origin_allowed(origin):
             return True
         host = headers.get(b"host", b"").decode("latin-1")
@@ -60,7 +60,7 @@ class Admission:
         self._per_address[group(address)] += 1
 
     def greet(self, subject: str) -> bool:
-        """Count a socket of this subject; return False, without counting, if it has as many as it may."""
+        """Count a socket of this subject; return False, without counting, if the limit is reached."""
         if self._per_subject[subject] >= self._settings.sockets_per_subject:
             self._metrics.refused["subject"] += 1
             return False
@@ -68,7 +68,7 @@ class Admission:
         return True
 
     def closed(self, address: str, subject: str | None) -> None:
-        """Count a socket no more. `subject`: None if its hello was not accepted."""
+        """Stop counting a socket. `subject`: None if its hello was not accepted."""
         _decrement(self._per_address, group(address))
         if subject is not None:
             _decrement(self._per_subject, subject)

@@ -1,6 +1,6 @@
 """RFC 6455 on one asyncio transport: frames in, frames out, close. One object per socket, no task and no queue.
 
-A connection is a `WebSocket` from its first byte. `Acceptor` decides by that whether it stays one.
+Every connection starts as a `WebSocket`. By its first bytes, `Acceptor` decides whether it stays one.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from gateway.ws.handshake import NO_ROOM, Acceptor, HandshakeRejected, Headers
 from planwire_client.core.frames import SUBPROTOCOL, CloseCode
 
 FRAGMENTS_MAX = 256
-"""Frames one message may come in. Its size is limited separately."""
+"""Maximum number of frames in one message. Its size is limited separately."""
 
 SLICE_BYTES = 4096
-"""Bytes of a read that are parsed before their frames are handled: a flood in one read is cut off early."""
+"""Bytes that are parsed before their frames are handled, so that a flood in one read is cut off early."""
 
 _FAILURES = frozenset((1007, CloseCode.PROTOCOL_ERROR, CloseCode.NO_HELLO, CloseCode.TOO_LARGE, CloseCode.LIMIT))
 """Close codes after which nothing from the peer is parsed (RFC 6455 section 7.1.7)."""
 
 
 class WebSocket(asyncio.Protocol):
-    """RFC 6455 on one transport. A subclass decides who may connect and what a message means.
+    """RFC 6455 on one transport. A subclass admits clients and handles messages.
 
     Attributes:
-        direct_fd: the descriptor while a frame may be written straight to it, else -1; see `_enable_direct_write`.
+        direct_fd: the descriptor while frames may be written directly to it, else -1; see `_enable_direct_write`.
         is_closing: a close frame was sent.
         close_code: why the connection ended or is ending.
     """
@@ -53,14 +53,14 @@ class WebSocket(asyncio.Protocol):
         "transport",
     )
 
-    transport: asyncio.Transport  # from `connection_made` on
+    transport: asyncio.Transport  # set by `connection_made`
 
     path: ClassVar[bytes] = b"/v1/connect"
     subprotocol: ClassVar[str | None] = SUBPROTOCOL
     fragments_max: ClassVar[int] = FRAGMENTS_MAX
 
     def __init__(self, server_state: ServerState, app_state: dict[str, Any], acceptor: Acceptor) -> None:
-        """Take uvicorn's objects, and what handles the first bytes."""
+        """Create it with uvicorn's objects. `acceptor` handles the first bytes."""
         self.server_state = server_state
         self._acceptor = acceptor
         self._is_upgraded = False
@@ -71,7 +71,7 @@ class WebSocket(asyncio.Protocol):
         self._cork: list[bytes] | None = None
         self.direct_fd = -1
 
-    # What a subclass decides.
+    # Overridden by the subclass.
 
     def admit(self, headers: Headers) -> None:
         """Return if a client with these headers may connect.
@@ -81,22 +81,22 @@ class WebSocket(asyncio.Protocol):
         """
 
     def frame_limit(self) -> int:
-        """Return the most bytes a message may have, compressed or not."""
+        """Return the maximum size of a message in bytes, compressed or not."""
         return 65_536
 
     def on_open(self) -> None:
-        """The handshake is done; its answer is written next."""
+        """The handshake has succeeded; its answer is written next."""
         self._acceptor.connection_settled(self)
 
     def received(self, data: bytes, is_text: bool) -> None:
-        """A whole message has come; text is valid UTF-8."""
+        """A whole message was received; text is valid UTF-8."""
 
     def control(self) -> bool:
-        """A ping, a pong or a part of a message has come. Return whether that is within the rate."""
+        """A ping, a pong or a part of a message was received. Return whether it is within the rate limit."""
         return True
 
     def on_closing(self) -> None:
-        """A close frame was sent. A subclass limits the time that the peer has to answer."""
+        """A close frame was sent. The subclass limits the time for the peer's answer."""
 
     def on_lost(self) -> None:
         """The connection has ended. Called once, and only after `on_open`."""
@@ -121,7 +121,7 @@ class WebSocket(asyncio.Protocol):
             if not self.transport.is_closing():
                 self._acceptor.first_bytes_received(self, self.transport, data)
             return
-        # Nearly every read is one short text frame or an empty pong. Anything else is left to the parser.
+        # Fast path: nearly every read is one short text frame or an empty pong. The parser handles the rest.
         if self._parser is None and not self.is_closing:
             payload = frames.whole_text(data, self.frame_limit())
             if payload is not None:
@@ -134,11 +134,11 @@ class WebSocket(asyncio.Protocol):
             self._receive(data[start : start + SLICE_BYTES])
 
     def eof_received(self) -> None:
-        """Let the transport close: a half-open client cannot be sent anything."""
+        """Let the transport close when the client has closed its half."""
         self.direct_fd = -1
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the socket."""
+        """Unregister the socket."""
         self.direct_fd = -1
         self.server_state.connections.discard(self)
         self._acceptor.connection_settled(self)
@@ -146,7 +146,7 @@ class WebSocket(asyncio.Protocol):
             self.on_lost()
 
     def shutdown(self) -> None:
-        """Close for uvicorn, which is stopping."""
+        """Close the connection, because uvicorn is stopping."""
         if self._is_upgraded:
             self.close(1012, "service restart")
         else:
@@ -177,7 +177,7 @@ class WebSocket(asyncio.Protocol):
     # Frames in.
 
     def _open_parser(self) -> frames.FrameParser:
-        """Return the parser. Between frames a socket has none: it needs more memory than all the rest."""
+        """Return the parser. It is dropped between frames, because it needs more memory than the rest of the socket."""
         if self._parser is None:
             self._parser = frames.FrameParser(self.frame_limit(), self._extension)
         return self._parser
@@ -191,7 +191,7 @@ class WebSocket(asyncio.Protocol):
                     self.close_code = parser.close_rcvd.code
             elif not self.is_closing:
                 self._frame(parser, frame)
-        # What is left besides pongs ends the connection: whatever came before has been answered by now.
+        # What is left besides pongs ends the connection. Every earlier frame has been answered.
         if parser.writes:
             self._write_replies(parser)
         if parser.is_between and parser.state is State.OPEN and not self.is_closing:
@@ -207,10 +207,10 @@ class WebSocket(asyncio.Protocol):
             else:
                 self._count_control()
         elif self._count_control() and frame.opcode is Opcode.PING:
-            self.transport.write(parser.writes.pop(0))  # the pongs are there in the order of the pings
+            self.transport.write(parser.writes.pop(0))  # pongs are in the order of the pings
 
     def _count_control(self) -> bool:
-        """Return whether a frame that is no whole message is within the rate; close the connection if it is not."""
+        """Return whether a control frame or fragment is within the rate limit; if not, close the connection."""
         if self.control():
             return True
         self.close(CloseCode.LIMIT, "too many frames")
@@ -226,13 +226,13 @@ class WebSocket(asyncio.Protocol):
         self.received(data, is_text)
 
     def _write_replies(self, parser: frames.FrameParser) -> None:
-        """Write what the library answers by itself: pongs, the closing handshake, failures."""
+        """Write the library's own answers: pongs, the closing handshake, failures."""
         for data in parser.data_to_send():
             if not data:
                 self._end(parser)
             elif self.is_closing:
-                continue  # our close frame is out, and nothing may follow it
-            elif data[0] != 0x88:  # no close frame
+                continue  # nothing may follow our close frame
+            elif data[0] != 0x88:  # not a close frame
                 self.transport.write(data)
             elif isinstance(parser.parser_exc, PayloadTooBig):
                 self.close(CloseCode.TOO_LARGE, "frame too large")
@@ -249,18 +249,18 @@ class WebSocket(asyncio.Protocol):
         if parser.close_rcvd is not None or not self.transport.can_write_eof():
             self.transport.close()
         elif not self.transport.is_closing():
-            # Closing with unread data resets the connection, and the close frame is lost with it. So only our half is
-            # closed, and what still comes is dropped unparsed; `on_closing` limits the time.
+            # A close with unread data resets the connection, and the close frame is lost. So only our half is closed,
+            # and further data is dropped unparsed; `on_closing` limits the time.
             self.transport.write_eof()
 
     # Frames out.
 
     def _enable_direct_write(self) -> None:
-        """Let frames go straight to the descriptor, which halves the cost of a write.
+        """Allow frames to be written directly to the descriptor, which halves the cost of a write.
 
-        Only while nothing waits in the transport, or frames would overtake each other: `pause_writing` ends it, and
-        with a limit of 0 that comes with the first byte that waits. Only without TLS. And never beyond the connection:
-        uvloop and asyncio close the descriptor after `connection_lost`, so its number is not reused before.
+        This is allowed only without TLS, and only while the transport's buffer is empty, to keep frames in order.
+        `pause_writing` ends it; with a buffer limit of 0 that happens at the first buffered byte. uvloop and asyncio
+        close the descriptor after `connection_lost`, so its number is not reused while the socket uses it.
         """
         if os.name != "posix" or self.is_closing or self.transport.is_closing():
             return
@@ -282,17 +282,17 @@ class WebSocket(asyncio.Protocol):
             self.transport.write(data)
 
     def write_remainder(self, data: bytes, sent: int) -> None:
-        """Have the transport send what the system did not take, or find out that the connection is gone."""
+        """Pass the unsent rest to the transport, which also detects a lost connection."""
         self.transport.write(data[sent:])
 
     def uncork(self) -> None:
-        """Write in one go what was written while corked."""
+        """Write everything that was collected while corked, in one call."""
         cork, self._cork = self._cork, None
         if cork:
             self.write(cork[0] if len(cork) == 1 else b"".join(cork))
 
     def close(self, code: int, reason: str = "") -> None:
-        """Send a close frame; the connection ends when the peer answers it, hangs up, or is late."""
+        """Send a close frame; the connection ends when the peer answers, disconnects, or is late."""
         if self.is_closing:
             return
         self.uncork()
@@ -305,7 +305,7 @@ class WebSocket(asyncio.Protocol):
         self.on_closing()
 
     def abort(self, code: int | None = None) -> None:
-        """Drop the connection without a close frame; `code`, if given, is what is counted as the reason."""
+        """Drop the connection without a close frame; `code`, if given, is counted as the reason."""
         self.direct_fd = -1
         self.close_code = code or self.close_code
         self.transport.abort()

@@ -1,6 +1,6 @@
-"""Many deadlines at a resolution of one tick: hello, token expiry, expects, stalled sends. Pure.
+"""Many deadlines with a resolution of one tick: hello, token expiry, expects, stalled sends. Pure.
 
-A timer object per socket would cost more memory than the socket's own state; here a deadline is a set entry.
+A deadline is one entry of a set. A timer object per socket would need more memory than the socket's own state.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Deadlines(Generic[T]):
-    """Items by the tick at which they are due. `tick_s`: resolution; an item comes due up to one tick late."""
+    """Items by the tick at which they are due. `tick_s`: the resolution; an item is due up to one tick late."""
 
     def __init__(self, tick_s: float = 0.25) -> None:
         self._tick_s = tick_s
@@ -23,7 +23,7 @@ class Deadlines(Generic[T]):
         return sum(map(len, self._buckets.values()))
 
     def add(self, at: float, item: T) -> int:
-        """Let `item` come due at `at` (seconds, any clock); return the bucket to name on `discard`."""
+        """Make `item` due at `at` (seconds, any clock); return its bucket, for `discard`."""
         bucket = math.ceil(at / self._tick_s)
         if self._swept is not None and bucket <= self._swept:
             bucket = self._swept + 1
@@ -31,7 +31,7 @@ class Deadlines(Generic[T]):
         return bucket
 
     def discard(self, bucket: int, item: T) -> None:
-        """Forget `item` in `bucket`, if it is there."""
+        """Remove `item` from `bucket`, if it is there."""
         items = self._buckets.get(bucket)
         if items is not None:
             items.discard(item)
@@ -39,7 +39,7 @@ class Deadlines(Generic[T]):
                 del self._buckets[bucket]
 
     def due(self, now: float) -> list[T]:
-        """Return and forget every item due by `now`, earliest bucket first."""
+        """Remove and return every item due by `now`, earliest bucket first."""
         last = math.floor(now / self._tick_s)
         if self._swept is None or last > self._swept:
             self._swept = last

@@ -1,4 +1,4 @@
-"""The expects of all sockets: browsers that wait for a version newer than the one they have, for a limited time."""
+"""The expects of all sockets: each is a browser's wait for a version newer than its own, for a limited time."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from gateway.ws.session_socket import SessionSocket
 
 PROVIDER_DELAY_S = 1.0
-"""Delay before an expect has the provider queried, so that the webhook can arrive first."""
+"""Seconds before an expect queries the provider, so that the webhook can arrive first."""
 
 EXPECTS_PER_SOCKET = 64
 """Maximum pending expects of one socket; a further one is answered `too_many_expects`."""
 
 _Expect = tuple["SessionSocket", str, int]
-"""Socket, topic, and the version that is to be exceeded."""
+"""Socket, topic, and the version to be exceeded."""
 
 
 class Expects:
-    """Pending expects, and when they run out."""
+    """Pending expects and their deadlines."""
 
     def __init__(self, hub: Hub, metrics: Metrics, tick_s: float) -> None:
-        """Start without expects; `tick` is called about every `tick_s` seconds."""
+        """Start without expects. The owner calls `tick` about every `tick_s` seconds."""
         self._hub = hub
         self._metrics = metrics
         self._deadlines: Deadlines[_Expect] = Deadlines(tick_s)
@@ -38,13 +38,13 @@ class Expects:
         return len(self._deadlines)
 
     def add(self, socket: SessionSocket, topic: str, after: int, timeout_s: float) -> None:
-        """Answer an expect: the version is there already, or it is pending.
+        """Answer an expect: with the newer version if there is one, else with `pending`.
 
         Args:
-            socket: is subscribed to the topic.
+            socket: a socket that is subscribed to the topic.
             topic: its name.
-            after: the version that is to be exceeded.
-            timeout_s: seconds until the expect runs out.
+            after: the version to be exceeded.
+            timeout_s: seconds until the expect expires.
         """
         self._metrics.expects += 1
         subscription = socket.session.topics[topic]
@@ -54,7 +54,7 @@ class Expects:
         item, now = (socket, topic, after), time.monotonic()
         pending = self._pending.setdefault(socket, {})
         if item in pending:
-            self._deadlines.discard(pending[item], item)  # sent again: its time begins anew
+            self._deadlines.discard(pending[item], item)  # sent again: its time starts again
         elif len(pending) >= EXPECTS_PER_SOCKET and not self._drop_met(socket, pending):
             message = f"more than {EXPECTS_PER_SOCKET} expects are pending on this socket"
             socket.write_text(protocol.error("too_many_expects", message, topic))
@@ -64,7 +64,7 @@ class Expects:
         self._awaited.add(now + min(PROVIDER_DELAY_S, timeout_s / 2), (topic, after))
 
     def _drop_met(self, socket: SessionSocket, pending: dict[_Expect, int]) -> bool:
-        """Drop the expects whose version has come, which otherwise stay until they run out; return whether any were."""
+        """Drop the expects that are already met, which otherwise stay until they expire; return whether there were any."""
         topics = socket.session.topics
         met = [item for item in pending if item[1] not in topics or topics[item[1]].sent > item[2]]
         for item in met:
@@ -72,12 +72,12 @@ class Expects:
         return bool(met)
 
     def drop(self, socket: SessionSocket) -> None:
-        """Drop the expects of a socket that has ended."""
+        """Drop the expects of an ended socket."""
         for item, bucket in self._pending.pop(socket, {}).items():
             self._deadlines.discard(bucket, item)
 
     def tick(self, now: float) -> None:
-        """Have providers queried for what has not come, and end the expects that run out. `now`: monotonic seconds."""
+        """Query providers for expects that are not met yet, and end those that expire. `now`: monotonic seconds."""
         for topic, after in self._awaited.due(now):
             live = self._hub.topic(topic)
             if live is None or live.version <= after:

@@ -1,8 +1,7 @@
-"""WebSocket frames: what the server writes, and what it reads from one client (RFC 6455 section 5, RFC 7692). Pure.
+"""WebSocket frames: encoding for all clients, parsing of one client's frames (RFC 6455 section 5, RFC 7692). Pure.
 
-Written is only what is encoded once and shared: whole, unmasked, and where compressed, compressed without context, so
-that the same bytes serve every socket that negotiated it. Read is the plainest frame by `whole_text`, and any other by
-the parser of `websockets`, made strict.
+A frame is encoded once and shared by all sockets: whole, unmasked, and plain or compressed without context.
+`whole_text` reads the simplest and most common frame; a stricter version of the parser of `websockets` reads all others.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from websockets.protocol import Protocol, Side, State
 from websockets.streams import StreamReader
 
 DEFLATE_MIN_BYTES = 128
-"""Shorter frames are sent plain: they would hardly shrink."""
+"""Minimum payload for compression, in bytes. Shorter payloads would hardly shrink."""
 
 PING = b"\x89\x00"
 EMPTY_PONG = b"\x8a\x80"
-"""The head of a browser's answer to `PING`; a mask of four bytes follows, and nothing else."""
+"""The head of a browser's answer to `PING`; only a mask of four bytes follows."""
 
 _CLOSE_SENT = Close(1000, "")
 _SILENT = logging.Logger("planwire.websocket", logging.CRITICAL)
 
 
 def text(payload: bytes, deflate: bool) -> bytes:
-    """Return a text frame of UTF-8 `payload`; compressed where asked for and worth it."""
+    """Return a text frame of UTF-8 `payload`, compressed if `deflate` and long enough."""
     if deflate and len(payload) >= DEFLATE_MIN_BYTES:
         # Raw deflate, flushed to a byte boundary, less the four bytes that RFC 7692 section 7.2.1 removes.
         compressor = zlib.compressobj(6, zlib.DEFLATED, -15)
@@ -39,9 +38,9 @@ def text(payload: bytes, deflate: bool) -> bytes:
 
 
 def whole_text(data: bytes, limit: int) -> bytes | None:
-    """Return the payload of `data`, a browser's one whole text frame of at most `limit` bytes, else None.
+    """Return the payload if `data` is exactly one simple text frame of at most `limit` bytes, else None.
 
-    Only the plainest form: final, masked, uncompressed, below 64 KiB, its length in the fewest bytes, nothing after it.
+    Simple means: final, masked, uncompressed, below 64 KiB, with the shortest encoding of its length.
     """
     size = len(data)
     if size < 6 or data[0] != 0x81:
@@ -97,11 +96,11 @@ class _StrictReader(StreamReader):
 
 
 class FrameParser(Protocol):
-    """A parser that also accepts a close frame between the fragments of a message; the library reports an error.
+    """The library's parser, but it accepts a close frame between the fragments of a message.
 
     Attributes:
-        is_between: the last frame is complete, its message too, and nothing of another has come.
-        parts: what has come of an unfinished message.
+        is_between: the last message is complete, and no byte of the next frame has arrived.
+        parts: the received parts of an unfinished message.
     """
 
     __slots__ = ("_is_text", "is_between", "parts")
@@ -126,7 +125,7 @@ class FrameParser(Protocol):
         super().receive_data(data)
 
     def recv_frame(self, frame: Frame) -> None:
-        """Take one frame; a close ends an unfinished message (RFC 6455 sections 5.4 and 5.5: it may come between)."""
+        """Handle one frame; a close may come between fragments and ends the message (RFC 6455 sections 5.4 and 5.5)."""
         if frame.opcode is Opcode.CLOSE:
             self.current_size = None
         super().recv_frame(frame)
@@ -143,10 +142,10 @@ class FrameParser(Protocol):
         return b"".join(parts), self._is_text
 
     def begin_close(self, failure: int | None) -> bool:
-        """Take the peer's close frame for an answer from now on: ours is written.
+        """Record that our close frame is written: the peer's close frame is the answer to it.
 
         Args:
-            failure: a close code after which nothing more is parsed (RFC 6455 section 7.1.7); None otherwise.
+            failure: a close code after which parsing stops (RFC 6455 section 7.1.7); None otherwise.
 
         Returns:
             Whether there are replies to write.

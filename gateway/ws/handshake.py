@@ -1,7 +1,7 @@
 """The server's side of the opening handshake (RFC 6455 section 4.2): a request head in, the 101 answer out.
 
-`websockets.server.ServerProtocol` does the same. It is written out here because its request and header objects cost
-about as much as everything else that opening a socket does.
+`websockets.server.ServerProtocol` does the same, but its request and header objects take about as long as the rest of
+opening a socket.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Headers = dict[bytes, bytes]
 
 
 class HandshakeRejected(GatewayError):
-    """A handshake that is answered with an HTTP status instead of an upgrade."""
+    """The handshake is answered with an HTTP status instead of an upgrade."""
 
     def __init__(self, status: int, code: str, detail: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(code)
@@ -60,20 +60,20 @@ NO_ROOM = {
     ),
     "connections_max": HandshakeRejected(503, "busy", "no more connections here, try again", (("Retry-After", "2"),)),
 }
-"""Answer to a new connection without room, by the limit that is reached."""
+"""Answers to a rejected new connection, by the limit that is reached."""
 
 
 class Acceptor(Protocol):
-    """The server's side of a new connection: its limits, and its first bytes."""
+    """The server's part in a new connection: the limits, and the first bytes."""
 
     def connection_opened(self, socket: WebSocket, peer: str) -> str:
-        """Return an empty string, or the limit that leaves no room for this connection."""
+        """Return an empty string, or the limit that this connection exceeds."""
 
     def first_bytes_received(self, socket: WebSocket, transport: asyncio.Transport, data: bytes) -> None:
-        """Have the socket answer an opening handshake, or give its transport to another protocol."""
+        """Pass an opening handshake to the socket, or give its transport to another protocol."""
 
     def hello_awaited(self, socket: WebSocket) -> None:
-        """Note that the client has to say hello next."""
+        """Record that the client's hello is expected next."""
 
     def connection_settled(self, socket: WebSocket) -> None:
         """Stop counting the connection. A second call does nothing."""
@@ -82,16 +82,16 @@ class Acceptor(Protocol):
 def answer(
     head: bytes, path: bytes, subprotocol: str | None, admit: Callable[[Headers], None]
 ) -> tuple[bytes, PerMessageDeflate | None]:
-    """Return the 101 answer to a request head, and the compression that was agreed on.
+    """Return the 101 answer to a request head, and the negotiated compression.
 
     Args:
         head: a whole request head that asks for a WebSocket.
         path: the only path that is served.
-        subprotocol: the one that the client must offer; None: any.
-        admit: is called with the headers of a proper handshake, and raises if the client may not connect.
+        subprotocol: the subprotocol that the client must offer; None: any.
+        admit: is called with the headers of a valid handshake, and raises if the client may not connect.
 
     Raises:
-        HandshakeRejected: the request is not a proper opening handshake, or not admitted.
+        HandshakeRejected: the request is not a valid opening handshake, or not admitted.
     """
     method, target, headers = _parse(head)
     if target.partition(b"?")[0] != path:
@@ -137,7 +137,7 @@ def _parse(head: bytes) -> tuple[bytes, bytes, Headers]:
 
 
 def _accept(key: bytes) -> bytes:
-    """Return the Sec-WebSocket-Accept of a client's key."""
+    """Return the Sec-WebSocket-Accept value for a client's key."""
     try:
         is_key = len(binascii.a2b_base64(key, strict_mode=True)) == 16
     except ValueError:
@@ -156,13 +156,13 @@ def _offers(header: bytes, wanted: str) -> bool:
 
 
 def _negotiate(offered: bytes) -> tuple[bytes, PerMessageDeflate | None]:
-    """Return the extension header to answer with, and the extension: only compression whose bytes can be shared."""
+    """Return the answer's extension header, and the extension: only compression whose frames can be shared."""
     try:
         offers = parse_extension(offered.decode("latin-1"))
     except InvalidHeader:
         raise HandshakeRejected(400, "bad_handshake", "Sec-WebSocket-Extensions is malformed") from None
     for name, parameters in offers:
-        # The shared bytes are made with the full window; a client that asks for a smaller one gets none.
+        # Shared frames use the full window. A client that requests a smaller one gets no compression.
         if name != "permessage-deflate" or any(
             key == "server_max_window_bits" and value != "15" for key, value in parameters
         ):

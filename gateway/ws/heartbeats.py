@@ -1,4 +1,4 @@
-"""Heartbeats to all sockets, each with a ping: spread evenly over the interval, and at once when freshness changes."""
+"""Heartbeats to all sockets, each with a ping: spread over the interval, and immediate when freshness changes."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ if TYPE_CHECKING:
     from gateway.ws.session_socket import SessionSocket
 
 UNANSWERED_MAX = 3
-"""Heartbeats without any sign of life after which a connection counts as half-open."""
+"""Heartbeats without any data from the client after which a connection counts as half-open."""
 
 ABNORMAL_CLOSURE = 1006
 """The close code of a connection that ended without a close frame (RFC 6455 section 7.1.5)."""
 
 
 class Heartbeats:
-    """The sockets whose hello was accepted, in as many groups as an interval has ticks. Each tick serves one group."""
+    """The sockets with an accepted hello, in one group per tick of the interval. Each tick serves one group."""
 
     def __init__(self, hub: Hub, sockets: Container[SessionSocket], ticks: int) -> None:
-        """Serve each group every `ticks` ticks. `sockets`: all that are open."""
+        """Serve each group every `ticks` ticks. `sockets`: all open sockets."""
         self._hub = hub
         self._sockets = sockets
         self._groups: list[set[SessionSocket]] = [set() for _ in range(max(1, ticks))]
         self._turn = 0
         self._ack_rule = hub.ack_rule()
-        self._advice_ticks = 0  # for so many more ticks the group is also sent the rule for acks
+        self._advice_ticks = 0  # remaining ticks whose group is also sent the rule for acks
         self._freshness_at = 0.0
 
     def group(self, socket: SessionSocket) -> set[SessionSocket]:
-        """Return the group of a socket: it is sent heartbeats while it is in there."""
+        """Return the group of a socket. The socket is sent heartbeats while it is in the group."""
         return self._groups[hash(socket.session.id) % len(self._groups)]
 
     def tick(self) -> None:
-        """Send the next group its heartbeat, and for one round the rule for acks too, if that has changed enough."""
+        """Send the next group its heartbeat; if the rule for acks has changed enough, also that rule, for one round."""
         rule = self._hub.ack_rule()
         if is_outdated(self._ack_rule, rule):
             self._ack_rule = rule
@@ -57,7 +57,7 @@ class Heartbeats:
 
     def _send(self, socket: SessionSocket, data: bytes) -> None:
         if socket.pending is not None:
-            return  # it does not drain, for which there is another limit
+            return  # it does not drain; `stalled` limits that
         if socket.count_heartbeat() > UNANSWERED_MAX:
             socket.abort(ABNORMAL_CLOSURE)
         else:
@@ -76,6 +76,6 @@ class Heartbeats:
             socket.write(data)
 
     def catch_up(self, socket: SessionSocket, since: float) -> None:
-        """Send a socket that drains again the change of freshness that it has missed `since` (monotonic), if any."""
+        """Send the current freshness to a socket that drains again, if it changed `since` (monotonic)."""
         if self._freshness_at >= since:
             socket.write(self._heartbeat())

@@ -1,7 +1,7 @@
-"""The gateway's frames as bytes: those of clients read, its own encoded (docs/protocol.md). Pure.
+"""The gateway's frames as bytes: reading clients' frames, encoding its own (docs/protocol.md). Pure.
 
-`planwire_client.core.frames` declares them. Frames that name a topic carry nothing per connection, so that one encoding
-serves every socket; they are spliced from ready-made JSON, which is never parsed on the way.
+`planwire_client.core.frames` declares them. Frames about a topic have no content per connection, so one encoding serves
+every socket. They are assembled from stored JSON without parsing it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def welcome(
 
 
 def snapshot(topic: str, version: int, state: bytes, cause: bytes = b"", *, reset: bool = False) -> bytes:
-    """Return the whole state. `reset`: the store lost newer state, and a lower version is to be accepted."""
+    """Return the whole state. `reset`: the store lost newer state, and the client must accept a lower version."""
     more = (b',"reset":true' if reset else b"") + (b',"cause":' + cause if cause else b"")
     return _TEMPLATES["snapshot"] % (topic.encode(), version, state, more)
 
@@ -39,22 +39,22 @@ def patch(topic: str, base: int, version: int, merge_patch: bytes, cause: bytes 
 
 
 def current(topic: str, version: int) -> bytes:
-    """Return the frame that says that the version held is the newest."""
+    """Return the frame that says that the client's version is the newest."""
     return _TEMPLATES["current"] % (topic.encode(), version)
 
 
 def pending(topic: str, after: int) -> bytes:
-    """Return the answer to an expect: nothing is newer than `after` yet, and the provider is asked."""
+    """Return the answer to an expect: there is no version newer than `after` yet, and the provider is queried."""
     return _TEMPLATES["pending"] % (topic.encode(), after)
 
 
 def expired(topic: str, after: int) -> bytes:
-    """Return the end of an expect: nothing newer than `after` came in time."""
+    """Return the end of an expect: no version newer than `after` came in time."""
     return _TEMPLATES["expired"] % (topic.encode(), after)
 
 
 def heartbeat(at_us: int, fresh: bool, verified_at_us: int) -> bytes:
-    """Return the sign of life; `verified_at_us` is when the bus was last proved to deliver."""
+    """Return the heartbeat; `verified_at_us` is when the bus was last proved to deliver."""
     return _TEMPLATES["heartbeat"] % (at_us, _FLAG[fresh], verified_at_us)
 
 
@@ -64,12 +64,12 @@ def ack_policy(topic: str, share: float, after_ms: int) -> bytes:
 
 
 def gone(topic: str, reason: str) -> bytes:
-    """Return the end of a subscription by the gateway; `reason` is revoked, expired or erased."""
+    """Return the frame that ends a subscription; `reason` is revoked, expired or erased."""
     return _TEMPLATES["gone"] % (topic.encode(), reason.encode())
 
 
 def bye(reconnect_ms: int) -> bytes:
-    """Return the announcement of a close: come back in random(0..reconnect_ms)."""
+    """Return the announcement of a close: the client reconnects after random(0..reconnect_ms)."""
     return _TEMPLATES["bye"] % reconnect_ms
 
 

@@ -1,4 +1,4 @@
-"""All open sockets of the process, and what is due for them: one tick for all, no timer or task per socket."""
+"""All open sockets of the process and their deadlines. One tick serves all; there is no timer or task per socket."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 TICK_S = 0.25
 
 CLOCK_STEP_S = 1.0
-"""Change of the wall clock against the monotonic clock, between two ticks, after which the deadlines of tokens are
+"""If the wall clock moves against the monotonic clock by more seconds between two ticks, the deadlines of tokens are
 computed again. A token's expiry is in wall time, and deadlines are in monotonic time."""
 
 CLOSE_TIMEOUT_S = 2.0
-"""Time that a peer has to answer a close frame."""
+"""Seconds that a peer has to answer a close frame."""
 
 RECONNECT_LEAST_MS = 5_000
-"""Upper bound of a browser's back-off where there is no crowd to be spread."""
+"""Minimum of the upper bound of a browser's backoff, in milliseconds; more sockets raise the bound."""
 
 STREAMS_POLL_S = 0.05
-"""Interval between checks whether the last event stream has ended."""
+"""Seconds between checks whether the last event stream has ended."""
 
 LOGGER = "gateway.socket"
 
@@ -48,17 +48,17 @@ log = structlog.get_logger(LOGGER)
 
 
 class ConnectionRegistry:
-    """The sockets of one process, and what they all use.
+    """The sockets of one process, and the objects that they share.
 
     Attributes:
-        sockets: those whose handshake is done.
+        sockets: the sockets whose handshake is done.
         expects: their pending expects.
-        admission: who may open one.
-        settings, hub, metrics: of the process.
+        admission: decides who may open a socket.
+        settings, hub, metrics: those of the process.
     """
 
     def __init__(self, settings: GatewaySettings, auth: Auth, hub: Hub, metrics: Metrics, gateway: str) -> None:
-        """Start without sockets. `gateway`: the process's name, which is part of its sessions' ids."""
+        """Start without sockets. `gateway`: the process's name; session ids contain it."""
         self.sockets: set[SessionSocket] = set()
         self.settings = settings
         self.hub = hub
@@ -78,32 +78,32 @@ class ConnectionRegistry:
         )
         self._heartbeats = Heartbeats(hub, self.sockets, round(settings.heartbeat_s / TICK_S))
         self._deadlines: Deadlines[SessionSocket] = Deadlines(TICK_S)
-        # When each socket that does not drain last made progress, monotonic, and the bytes that were waiting then.
+        # For each socket that does not drain: the time of its last progress (monotonic), and the bytes buffered then.
         self._stalled: dict[SessionSocket, tuple[float, int]] = {}
         self._wall_offset_s = _wall_offset_s()
 
-    # A socket's life, in order.
+    # The life of a socket, in order.
 
     def open_session(self, socket: SessionSocket) -> Session[Subscription]:
-        """Return the session of a socket whose handshake is done. The time until its hello is limited from now on."""
+        """Return the session of a socket whose handshake is done. Its deadline for the hello starts now."""
         self.sockets.add(socket)
         self.admission.opened(socket.peer)
         self.metrics.sockets = len(self.sockets)
         socket.schedule(self._deadlines, time.monotonic() + self.settings.hello_timeout_s)
-        # The id is one that no other session of any gateway has. It names, it opens nothing.
+        # The id is unique across gateways. It only names the session and grants nothing.
         return Session(next(self._session_ids), self._session_config)
 
     def greeted(self, socket: SessionSocket) -> bool:
-        """Take an accepted hello into account: expiry, heartbeats, the limit per subject.
+        """Register an accepted hello: token expiry, heartbeats, the limit per subject.
 
         Returns:
-            False if the subject has as many sockets as it may: this one is closing.
+            False if the subject has reached its limit of sockets; this one is closing.
         """
         session = socket.session
         assert session.claims is not None
         sub = session.claims.sub
         if not self.admission.greet(sub):
-            session.reject()  # as if it had sent no hello: it is not counted, and neither is its close
+            session.reject()  # it was not counted, so its close must not be counted either
             socket.close(CloseCode.LIMIT, "too many sockets of this subject")
             return False
         self.metrics.opened += 1
@@ -113,25 +113,25 @@ class ConnectionRegistry:
         return True
 
     def renewed(self, socket: SessionSocket) -> None:
-        """Close the socket when the token now in force ends."""
+        """Set the socket's deadline to the expiry of its new token."""
         assert socket.session.claims is not None
         socket.schedule(self._deadlines, socket.session.claims.ends_at - _wall_offset_s())
 
     def stalled(self, socket: SessionSocket) -> None:
-        """Limit the time in which a socket that does not drain makes no progress."""
+        """Start the time limit for a socket that does not drain."""
         self._stalled[socket] = time.monotonic(), socket.buffered_bytes()
 
     def drained(self, socket: SessionSocket) -> None:
-        """Lift that limit, and send the change of freshness that the socket has missed, if any."""
+        """End that limit, and send the current freshness if the socket missed a change."""
         since, _ = self._stalled.pop(socket, (0.0, 0))
         self._heartbeats.catch_up(socket, since)
 
     def closing(self, socket: SessionSocket) -> None:
-        """Limit the time that the peer has to answer the close."""
+        """Start the time limit for the peer's answer to the close."""
         socket.schedule(self._deadlines, time.monotonic() + CLOSE_TIMEOUT_S)
 
     def lost(self, socket: SessionSocket) -> None:
-        """Forget a socket that has ended."""
+        """Remove an ended socket."""
         claims = socket.session.claims
         self.sockets.discard(socket)
         socket.schedule(self._deadlines, None)
@@ -146,14 +146,14 @@ class ConnectionRegistry:
             logs.info(LOGGER, "close", session=socket.session.id, sub=claims.sub, code=code, seconds=seconds)
 
     def reconnect_ms(self) -> tuple[int, int]:
-        """Return the bounds of a browser's back-off: a millisecond for each socket here, so that they come back spread.
+        """Return the bounds of a browser's backoff: one millisecond per socket here, which spreads the reconnects.
 
-        A thousand a second is a fifth of what a process can take. A few browsers have no reason to wait for long.
+        That is 1000 reconnects per second, a fifth of what a process can take. With few sockets the wait stays short.
         """
         least, most = self.settings.reconnect_min_ms, self.settings.reconnect_max_ms
         return least, max(least, min(most, max(RECONNECT_LEAST_MS, len(self.sockets))))
 
-    # Time passes.
+    # Ticks.
 
     async def run(self) -> None:
         """Tick until cancelled."""
@@ -162,9 +162,9 @@ class ConnectionRegistry:
             self.tick(time.monotonic())
 
     def tick(self, now: float) -> None:
-        """Do everything that is due at `now` (monotonic seconds)."""
+        """Handle everything that is due at `now` (monotonic seconds)."""
         self._look_at_clock()
-        in_chunks(self._deadlines.due(now), self._due)  # tokens that were made together end together
+        in_chunks(self._deadlines.due(now), self._due)  # many tokens may expire at once
         self.expects.tick(now)
         for socket, (progress_at, waiting) in list(self._stalled.items()):
             if socket.buffered_bytes() < waiting:
@@ -172,7 +172,7 @@ class ConnectionRegistry:
             elif now - progress_at > self.settings.send_timeout_s:
                 del self._stalled[socket]
                 socket.close(CloseCode.NO_PROGRESS, "no progress")
-                # The close frame waits behind what is stuck.
+                # A close frame would wait behind the stuck data.
                 socket.abort(CloseCode.NO_PROGRESS)
         self._heartbeats.tick()
         self.hub.expire_idle()
@@ -190,7 +190,7 @@ class ConnectionRegistry:
             self.renewed(socket)
 
     def _due(self, socket: SessionSocket) -> None:
-        if socket not in self.sockets:  # it has ended meanwhile
+        if socket not in self.sockets:  # it ended meanwhile
             return
         claims = socket.session.claims
         if socket.is_closing:
@@ -204,14 +204,14 @@ class ConnectionRegistry:
             self.renewed(socket)
 
     def announce_freshness(self) -> None:
-        """Send every socket at once whether the bus is proved to deliver."""
+        """Send every socket the current freshness immediately."""
         self.metrics.fresh = self.hub.fresh
         self._heartbeats.announce_freshness()
 
     async def drain(self, over_s: float) -> None:
-        """Admit no more, and end all sockets and event streams evenly over `over_s` seconds.
+        """Stop admitting sockets, and end all sockets and event streams evenly over `over_s` seconds.
 
-        A browser comes back within a second of its own close, so the reconnects are spread as the closes are.
+        A browser reconnects within a second of its close, so spread closes lead to spread reconnects.
         """
         self.metrics.draining = True
         started = time.monotonic()
@@ -225,8 +225,8 @@ class ConnectionRegistry:
                 self.metrics.drained += 1
                 socket.write_text(protocol.bye(back_ms))
                 socket.close(CloseCode.GOING_AWAY, "going away")
-        # Event streams are no sockets: they see the drain themselves and end within it, each at a time of its own.
-        while self.metrics.streams and time.monotonic() < started + over_s:  # noqa: ASYNC110 - once in a life
+        # Event streams are not sockets. They detect the drain themselves and end within it, each at its own time.
+        while self.metrics.streams and time.monotonic() < started + over_s:  # noqa: ASYNC110 - once per process
             await asyncio.sleep(STREAMS_POLL_S)
 
 

@@ -1,6 +1,6 @@
-"""One socket's protocol state: what each inbound frame means and what is answered. Pure; knows no transport.
+"""One socket's protocol state: turns inbound frames into effects and answers. Pure.
 
-`receive` returns effects, in order, and the shell (gateway/ws/session_socket.py) carries them out. Time is an argument.
+`receive` returns effects, and the shell (gateway/ws/session_socket.py) carries them out in order. Time is an argument.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from planwire_client.core.frames import Ack, CloseCode, Expect, Hello, Nack, Sub
 T = TypeVar("T")
 
 STATES_BYTES_PER_S = 65_536
-"""Limit on the states sent to a socket because of `subscribe` frames after the hello, in bytes per second. Changes are
-sent without a `subscribe` and do not count."""
+"""Rate limit of the states sent in answer to `subscribe` frames after the hello, in bytes per second and socket. Changes
+of a topic do not count."""
 
 
 class Send(NamedTuple):
-    """Write this frame."""
+    """Send this frame."""
 
     frame: bytes
 
 
 class Accepted(NamedTuple):
-    """The hello was accepted: count the session, watch its expiry, and send this welcome."""
+    """The hello was accepted: count the session, set its expiry, and send this welcome."""
 
     frame: bytes
 
 
 class Renewed(NamedTuple):
-    """A fresh token was accepted: watch the new expiry, and send this welcome, which tells it."""
+    """A new token was accepted: set the new expiry, and send this welcome, which contains it."""
 
     frame: bytes
 
@@ -47,22 +47,22 @@ class Close(NamedTuple):
 
 
 Effect = Send | Accepted | Subscribe | Unsubscribe | Ack | Nack | Expect | Renewed | Close
-"""What the shell is to do. A browser's frame that the session allows is an effect itself."""
+"""An instruction to the shell. A client's frame that the session allows is itself an effect."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """What every session of a gateway shares.
+    """The configuration of all sessions of a gateway.
 
     Attributes:
-        verify: token and Unix time to claims, or why not.
+        verify: takes a token and the Unix time; returns its claims, or why it is invalid.
         topics_max: topics per socket.
-        states_burst_bytes: burst of STATES_BYTES_PER_S: the states of all topics that a socket may hold.
-        frames_per_s: inbound frames per second, with a burst of twice as many.
-        heartbeat_ms: what the welcome promises.
-        reconnect_ms: tells the bounds of a browser's back-off now.
-        ack_rule: tells the share of versions to be acknowledged now, and the jitter's upper bound in ms.
-        is_revoked: whether a token no longer opens a topic that it names.
+        states_burst_bytes: burst of STATES_BYTES_PER_S: the states of as many topics as a socket may have.
+        frames_per_s: maximum inbound frames per second, with a burst of twice as many.
+        heartbeat_ms: the heartbeat interval in the welcome.
+        reconnect_ms: returns the current bounds of a browser's backoff, in milliseconds.
+        ack_rule: returns the current share of versions to acknowledge, and the upper bound of the jitter in ms.
+        is_revoked: returns whether a topic of a token was revoked.
     """
 
     verify: Callable[[str, float], Claims | AuthFailure]
@@ -75,12 +75,12 @@ class SessionConfig:
     is_revoked: Callable[[Claims, str], bool] = lambda claims, topic: False
 
     def may_read(self, claims: Claims, topic: str) -> bool:
-        """Whether a token with these claims opens `topic` now."""
+        """Return whether a token with these claims grants `topic` now."""
         return claims.may_read(topic) and not self.is_revoked(claims, topic)
 
 
 class Session(Generic[T]):
-    """The state of one socket. `topics` maps each subscribed topic to whatever the shell keeps for it."""
+    """The state of one socket. `topics` maps each subscribed topic to the shell's object for it."""
 
     __slots__ = ("_credit", "_credit_at", "_rules", "_states_until", "claims", "client", "id", "topics")
 
@@ -95,7 +95,7 @@ class Session(Generic[T]):
         self._states_until = 0.0
 
     def receive(self, data: bytes, now: float, fresh: bool) -> list[Effect]:
-        """Return what one text frame asks for. `now`: Unix seconds; `fresh`: what a welcome is to say."""
+        """Return the effects of one text frame. `now`: Unix seconds; `fresh`: the current freshness, for a welcome."""
         if not self.spend(now):
             return [_limit("too_many_frames", f"more than {self._rules.frames_per_s} frames a second")]
         try:
@@ -122,11 +122,11 @@ class Session(Generic[T]):
                 return [frame] if frame.topic in self.topics else []
 
     def reject(self) -> None:
-        """Take the accepted hello back."""
+        """Undo the accepted hello."""
         self.claims = None
 
     def spend(self, now: float) -> bool:
-        """Whether this frame is within the rate: a bucket of two seconds' worth."""
+        """Return whether a frame is within the rate limit: a token bucket with a burst of two seconds."""
         rate = self._rules.frames_per_s
         credit = min(2.0 * rate, self._credit + max(0.0, now - self._credit_at) * rate)
         self._credit, self._credit_at = credit - 1, now
@@ -139,7 +139,7 @@ class Session(Generic[T]):
             size_bytes: the state's size.
             now: seconds of the monotonic clock.
         """
-        # The time at which everything sent so far would be sent at exactly this rate.
+        # The time at which all states so far would be sent, at exactly this rate.
         self._states_until = max(self._states_until, now) + size_bytes / STATES_BYTES_PER_S
         return self._states_until - now <= self._rules.states_burst_bytes / STATES_BYTES_PER_S
 
@@ -168,7 +168,7 @@ class Session(Generic[T]):
         return [frame]
 
     def _renew(self, token: str, now: float, fresh: bool) -> list[Effect]:
-        """A refused refresh changes nothing: the old token goes on until its own end."""
+        """Exchange the token. If the new one is rejected, the old one stays valid until it expires."""
         assert self.claims is not None
         claims = self._rules.verify(token, now)
         if isinstance(claims, AuthFailure):

@@ -1,4 +1,4 @@
-"""A session on a WebSocket: carries out the session's effects, and takes what the hub sends."""
+"""A session on a WebSocket: carries out the session's effects, and sends the hub's frames."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from gateway.ws.registry import ConnectionRegistry
 
 UNKNOWN_STATE_BYTES = 8192
-"""Assumed size of a state that is not in memory, for the limit on `subscribe`."""
+"""Assumed size of a state that is not in memory, in bytes, for the rate limit on `subscribe`."""
 
 
 class SessionSocket(WebSocket):
     """One browser's socket.
 
     Attributes:
-        pending: topics with something newer, noted while the transport does not drain; None while it drains.
+        pending: topics with a newer version, collected while the transport does not drain; None while it drains.
         deflate: whether its frames may be compressed.
-        session: the session, from the handshake on.
+        session: the session; set after the handshake.
         opened_at: when the handshake was done, in seconds since 1970.
         peer: the client's address.
     """
@@ -48,10 +48,10 @@ class SessionSocket(WebSocket):
         self._bucket = 0
         self._unanswered_beats = 0
 
-    # From connecting to the session's effects.
+    # From the handshake to the session's effects.
 
     def frame_limit(self) -> int:
-        """Return the setting."""
+        """Return the maximum size of a frame in bytes, from the settings."""
         return self._registry.settings.frame_max_bytes
 
     def admit(self, headers: Headers) -> None:
@@ -59,9 +59,9 @@ class SessionSocket(WebSocket):
         self.peer = self._registry.admission.admit(headers, self.peer_address())
 
     def on_open(self) -> None:
-        """Start the session, and the clock for its hello."""
-        # What the kernel does not take at once means: not draining. What waits is then topics, not bytes. A TLS
-        # transport pauses from the limit on, and at zero would do so with nothing waiting; any other pauses above it.
+        """Start the session and the deadline for its hello."""
+        # The socket counts as not draining as soon as the kernel does not accept a byte; then topics wait, not bytes.
+        # A plain transport pauses above the limit. A TLS transport pauses at the limit, so 0 would pause it when empty.
         is_plain = self.transport.get_extra_info("sslcontext") is None
         self.transport.set_write_buffer_limits(high=0 if is_plain else 1)
         if self.pending is None:
@@ -72,12 +72,12 @@ class SessionSocket(WebSocket):
         self._acceptor.hello_awaited(self)
 
     def data_received(self, data: bytes) -> None:
-        """Take data, which is also a sign of life."""
+        """Handle data, which also counts as a sign of life."""
         self._unanswered_beats = 0
         super().data_received(data)
 
     def control(self) -> bool:
-        """Count pings, pongs and the parts of a message as frames."""
+        """Count pings, pongs and parts of a message as frames."""
         return self.session.spend(time.time())
 
     def received(self, data: bytes, is_text: bool) -> None:
@@ -86,7 +86,7 @@ class SessionSocket(WebSocket):
             self.close(CloseCode.PROTOCOL_ERROR, "frames are text")
             return
         self._registry.metrics.received += 1
-        # What one frame causes - a welcome and a dozen snapshots, say - leaves in one system call.
+        # All answers to one frame (a welcome and a dozen snapshots, say) are sent in one system call.
         self._cork = []
         is_greeted = self.session.claims is not None
         for effect in self.session.receive(data, time.time(), self._registry.hub.fresh):
@@ -96,7 +96,7 @@ class SessionSocket(WebSocket):
         self.uncork()
 
     def _carry_out(self, effect: Effect, is_greeted: bool) -> None:
-        """Do what one effect says. `is_greeted`: the hello came in an earlier frame."""
+        """Carry out one effect. `is_greeted`: the hello came in an earlier frame."""
         registry, hub, topics = self._registry, self._registry.hub, self.session.topics
         match effect:
             case Ack(topic, version):
@@ -123,7 +123,7 @@ class SessionSocket(WebSocket):
             case session.Renewed(frame):
                 registry.renewed(self)
                 self.write_text(frame)
-                # The rule for acks in it goes for every topic: topics with a rule of their own are sent it again.
+                # Its rule for acks applies to every topic, so topics with their own rule are sent that again.
                 for subscription in topics.values():
                     if hub.has_own_ack_rule(subscription.live):
                         hub.send_ack_policy(subscription)
@@ -137,9 +137,9 @@ class SessionSocket(WebSocket):
         self.write(frames.text(text, False))
 
     def _may_ask_for(self, topic: str) -> bool:
-        """Return whether a `subscribe` to the topic is within the rate of states."""
+        """Return whether the answer to a `subscribe` is within the rate limit of states."""
         if self.pending is not None:
-            return True  # the socket does not drain: nothing is sent now, and later only the newest state
+            return True  # the socket does not drain: only the newest state is sent, later
         live = self._registry.hub.topic(topic)
         size_bytes = UNKNOWN_STATE_BYTES if live is None or not live.known else len(live.state)
         return self.session.spend_state(size_bytes, time.monotonic())
@@ -147,53 +147,53 @@ class SessionSocket(WebSocket):
     # Backpressure.
 
     def pause_writing(self) -> None:
-        """Note topics instead of sending: the kernel takes no more."""
+        """Collect topics instead of sending: the kernel's buffer is full."""
         if self.pending is None:
             self.hold_back()
             self._registry.stalled(self)
         self.direct_fd = -1
 
     def hold_back(self) -> None:
-        """Note topics instead of sending until `resume_writing`, as if the transport did not drain."""
+        """Collect topics instead of sending until `resume_writing`, as if the transport did not drain."""
         if self.pending is None:
             self.direct_fd = -1
             self.pending = {}
 
     def resume_writing(self) -> None:
-        """Send the newest version of every topic noted: all is out."""
+        """Send the newest version of every collected topic: the transport's buffer is empty."""
         pending, self.pending = self.pending, None
         self._enable_direct_write()
         if pending is None:
             return
         self._registry.drained(self)
-        # If one of them fills the transport again, the hub notes the rest in the new `pending`.
+        # If one of them fills the buffer again, the hub collects the rest in the new `pending`.
         for subscription in pending:
             self._registry.hub.send_latest(subscription)
 
     def buffered_bytes(self) -> int:
-        """Return the number of bytes that wait in the transport."""
+        """Return the number of bytes in the transport's buffer."""
         return self.transport.get_write_buffer_size()
 
-    # What the registry keeps for each socket.
+    # Used by the registry.
 
     def schedule(self, deadlines: Deadlines[SessionSocket], at: float | None) -> None:
-        """Move the socket's one deadline (hello, then token expiry, then closing) to `at`, in monotonic seconds.
+        """Set the socket's only deadline (hello, then token expiry, then closing) to `at`, in monotonic seconds.
 
-        None removes it.
+        None: remove it.
         """
         deadlines.discard(self._bucket, self)
         if at is not None:
             self._bucket = deadlines.add(at, self)
 
     def count_heartbeat(self) -> int:
-        """Return how many heartbeats the client has left without any sign of life, this one included."""
+        """Count a heartbeat; return how many the client has not answered with any data, this one included."""
         self._unanswered_beats += 1
         return self._unanswered_beats
 
     # The end.
 
     def revoke(self, revocations: Revocations) -> None:
-        """Give up what a revocation takes: the whole socket, or single topics."""
+        """Apply revocations: close the socket, or end single topics."""
         claims = self.session.claims
         if claims is None or self.is_closing:
             return
@@ -205,17 +205,17 @@ class SessionSocket(WebSocket):
             self.end(topic, "revoked")
 
     def end(self, topic: str, reason: str) -> None:
-        """Leave the topic, and send `gone`."""
+        """End the subscription to the topic, and send `gone`."""
         self._registry.hub.detach(self.session.topics.pop(topic))
         self._registry.metrics.gone += 1
         self.write_text(protocol.gone(topic, reason))
 
     def on_closing(self) -> None:
-        """Give the peer a moment to answer the close."""
+        """Start the time limit for the peer's answer to the close."""
         self._registry.closing(self)
 
     def on_lost(self) -> None:
-        """Leave every topic."""
+        """End every subscription."""
         for subscription in self.session.topics.values():
             self._registry.hub.detach(subscription)
         self.session.topics.clear()
