@@ -1,6 +1,6 @@
-"""Authentication of the console: the caller, their scopes, and whether a request comes from our own page.
+"""Authentication of the console: the caller and their scopes, and the check that a request comes from our page.
 
-It exchanges a console token for a cookie, and mints the tokens that open the page's stream.
+It exchanges a console token for a cookie, and issues the tokens for the page's stream.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from sync.http.problem import Problem
 
 COOKIE = "planwire_console"
 COOKIE_TTL_S = int(LOGIN_TTL_S)
-"""Seconds that a login lasts. It is not extended."""
+"""Seconds that a login lasts. Use does not extend it."""
 
 AUDIENCE = "planwire-console"
 _CLAIMS = ["exp", "aud", "jti", "iat"]
 STREAM_ISSUER = "planwire-console"
 STREAM_TTL_S = 300
-"""Seconds that a token of the page's stream lasts. The page fetches a new one in time."""
+"""Seconds that a token of the page's stream lasts. The page fetches a new one before that."""
 
 HEADER = "planwire-console"
-"""The header that every POST of a page must have. Neither a form nor a page of another origin can send it."""
+"""The required header of every POST of a page. Forms and pages of other origins cannot send it."""
 
 LOGIN_TRIES = 10
 LOGIN_WINDOW_S = 60.0
-"""Maximum number of wrong tokens per client address within LOGIN_WINDOW_S seconds. A valid token always works."""
+"""At most LOGIN_TRIES wrong tokens per client address within LOGIN_WINDOW_S seconds. A valid token always works."""
 
 ADDRESSES_MAX = 1000
-"""Maximum number of addresses that are counted. Beyond it the least recent one is dropped."""
+"""Maximum number of counted addresses. Beyond it the least recent one is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ class Principal:
     """The caller.
 
     Attributes:
-        session: names the login in the audit.
+        session: the name of the login in the audit.
         expires_at: seconds since 1970; None: never.
-        login: the id of the login, which the logout revokes; "" without one.
+        login: the id of the login, which a logout revokes; "" without a login.
     """
 
     session: str
@@ -77,7 +77,7 @@ class Tokens:
 
     Attributes:
         given: the tokens of PLANWIRE_CONSOLE_TOKEN.
-        developer: stands for a token in development, if none is given; it cannot be used to log in.
+        developer: replaces a token in development if none is given; it cannot be used to log in.
     """
 
     given: tuple[ConsoleToken, ...]
@@ -85,7 +85,7 @@ class Tokens:
 
     @classmethod
     def of(cls, settings: GatewaySettings) -> Tokens | None:
-        """Return the tokens that `settings` describe; None: there is no console."""
+        """Return the tokens in `settings`; None: there is no console."""
         if given := scopes.parse(settings.console_token.get_secret_value()):
             return cls(given)
         if not settings.dev:
@@ -96,7 +96,7 @@ class Tokens:
 
     @property
     def stream_keys(self) -> list[VerifyKey]:
-        """The keys that verify the stream tokens of this and every other process. They grant the scope `console`."""
+        """The keys that verify the stream tokens of all processes. They grant the scope `console`."""
         tokens = self.given if self.developer is None else (self.developer,)
         return [pinned_key(_key_id(token), token.stream_key, STREAM_ISSUER, "console") for token in tokens]
 
@@ -109,7 +109,7 @@ class ConsoleAuth:
     """Checks callers. Every key is derived from a console token, so all processes of a deployment agree."""
 
     def __init__(self, settings: GatewaySettings, tokens: Tokens, revocations: Revocations) -> None:
-        """Admit holders of `tokens`; `revocations` holds the logins that have ended."""
+        """Admit holders of `tokens`. `revocations` contains the ended logins."""
         self._tokens = tokens.given
         self._developer = tokens.developer
         self._revocations = revocations
@@ -120,7 +120,7 @@ class ConsoleAuth:
         self._tries: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     def require_visible(self, request: HTTPConnection) -> None:
-        """Return if there is a console for this request.
+        """Return if this request may see the console.
 
         Raises:
             Problem: 404 not_found.
@@ -129,7 +129,7 @@ class ConsoleAuth:
             raise Problem("not_found", "Not Found")
 
     def require(self, request: Request) -> Principal:
-        """Return the caller: by cookie, by `Authorization: Bearer`, or a developer on loopback if no token is set.
+        """Return the caller, by cookie or `Authorization: Bearer`; the developer on loopback if no token is set.
 
         Raises:
             Problem: 404 not_found where there is no console; 401 token_missing, token_expired or key_invalid; 429
@@ -180,10 +180,10 @@ class ConsoleAuth:
         self.require_own_origin(request)
 
     def require_own_origin(self, request: Request) -> str:
-        """Return the scheme of the page that sent this POST, which is our own. Browsers name the origin of every POST.
+        """Return the scheme of our page that sent this POST. Browsers send the origin with every POST.
 
-        The page of the requested host is our own. A listed origin is accepted as well if the browser says that page and
-        gateway have the same origin: then a proxy on the way has changed the Host.
+        Our page has the requested host as its origin. A listed origin is accepted as well if the browser says that page
+        and gateway have the same origin: then a proxy has changed the Host.
 
         Raises:
             Problem: 403 origin_forbidden.
@@ -206,7 +206,7 @@ class ConsoleAuth:
         return origin.partition("://")[0].lower()
 
     def login(self, request: Request, presented: object, now: float) -> str:
-        """Return a cookie's value for the right token.
+        """Return the value of the cookie for a valid token.
 
         Raises:
             Problem: 429 rate_limited, 401 key_invalid.
@@ -217,7 +217,7 @@ class ConsoleAuth:
         return jwt.encode(claims, token.cookie_key, "HS256", {"kid": token.id})
 
     def stream_token(self, principal: Principal, now: float) -> tuple[str, int]:
-        """Return a token for the page's stream, which opens reports only, and its end (seconds since 1970)."""
+        """Return a token for the page's stream, which grants reports only, and its expiry (seconds since 1970)."""
         ends = int(now) + self._stream_ttl_s
         claims: dict[str, object] = {
             "iss": STREAM_ISSUER,
@@ -233,7 +233,7 @@ class ConsoleAuth:
         return jwt.encode(claims, principal.token.stream_key, "HS256", {"kid": _key_id(principal.token)}), ends
 
     def _checked(self, request: Request, presented: str, now: float) -> ConsoleToken:
-        # Compared before the limit is checked: wrong tokens of others never keep out a valid one.
+        # Compared before the limit is checked, so that other callers' wrong tokens never block a valid one.
         if (token := scopes.find(self._tokens, presented)) is not None:
             return token
         peer = request.client.host if request.client is not None else LOCAL

@@ -1,7 +1,7 @@
 """Drops, freezes or delays one socket, so that a developer sees it recover. In development only.
 
-Nothing is written to a frozen socket: like one that does not drain, it holds one slot per topic, and gets the newest
-version when it thaws. The time is bounded.
+Nothing is written to a frozen socket. It collects topics like a socket that does not drain, and is sent their newest
+versions when it thaws. The time is limited.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class FaultInjection:
         return socket in self._until
 
     def inject(self, socket: SessionSocket, about: Mapping[str, Any]) -> None:
-        """Do to a socket what the members of a control message say: `action`, `seconds`, `delay_ms`."""
+        """Apply a control message to a socket; its members are `action`, `seconds` and `delay_ms`."""
         seconds = min(_whole(about.get("seconds")), SECONDS_MAX)
         match about.get("action"):
             case "drop":
@@ -39,7 +39,7 @@ class FaultInjection:
                 self._hold_back(socket, seconds, max(DELAY_MIN_MS, _whole(about.get("delay_ms"))) / 1000)
 
     def _hold_back(self, socket: SessionSocket, seconds: float, delay_s: float) -> None:
-        """For `seconds`, write what is new only every `delay_s` seconds."""
+        """For `seconds`, write to the socket only every `delay_s` seconds."""
         is_new = socket not in self._until
         self._until[socket] = time.monotonic() + seconds
         socket.hold_back()

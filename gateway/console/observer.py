@@ -1,6 +1,6 @@
 """The console's part of a gateway: observes the hub, reports to consoles, and answers other gateways' consoles.
 
-Its tasks run under a supervisor of its own: a failure in any of them does not stop the push.
+Its tasks run under their own supervisor, so that a failure in any of them does not stop the push.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ FLUSH_S = 1.0
 """Seconds between two writes of rejected webhooks to the store."""
 
 HERE_S = 12.0
-"""Seconds since a gateway's last registration within which it is expected to answer."""
+"""A gateway is expected to answer for this many seconds after its last registration."""
 
 TABS_MAX = 500
-"""Maximum number of tabs in one gateway's answer about a topic; the counts are of all tabs."""
+"""Maximum number of tabs in one gateway's answer about a topic. The counts include all tabs."""
 
 RETRY_MIN_S, RETRY_MAX_S = 0.5, 60.0
-"""Seconds before a failed task is restarted. The pause doubles each time, from the first value up to the second."""
+"""Bounds of the backoff before a failed task is restarted, in seconds. It doubles each time."""
 
 log = structlog.get_logger("gateway.console")
 
 
 async def supervise(name: str, job: Callable[[], Awaitable[None]]) -> None:
-    """Run `job` again and again until cancelled, also after it raises. After a long run the pause is short again."""
+    """Run `job` until cancelled, and restart it when it ends or raises. A long run resets the backoff."""
     pause_s = RETRY_MIN_S
     while True:
         began = time.monotonic()
@@ -62,7 +62,7 @@ async def supervise(name: str, job: Callable[[], Awaitable[None]]) -> None:
 
 
 class ConsoleObserver(HubObserver):
-    """What consoles see of one gateway."""
+    """One gateway's data for consoles."""
 
     def __init__(self, node: Node) -> None:
         """Observe `node` from now on; `run` runs the tasks."""
@@ -117,10 +117,10 @@ class ConsoleObserver(HubObserver):
         kept, reason = self._reasons.get((session, topic), (0, ""))
         return reason if kept == version else ""
 
-    # Questions between the gateways of a deployment.
+    # Queries between the gateways of a deployment.
 
     async def ask_gateways(self, what: str, **about: Any) -> Answers:
-        """Return what all gateways with a console answer, this one included.
+        """Return the answers of all gateways with a console, this one included.
 
         Raises:
             StoreError: the store is unreachable or failing.

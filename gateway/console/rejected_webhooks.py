@@ -1,4 +1,4 @@
-"""Rejected webhooks: counted by provider and code in the store, for every console to see.
+"""Rejected webhooks: counted by provider and code in the store, so that every console shows them.
 
 A flood of forged webhooks costs one dictionary entry and one write per second.
 """
@@ -26,7 +26,7 @@ CODES_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """How often a provider's webhooks were rejected with one code, and when first and last (us since 1970)."""
+    """Number of a provider's webhooks rejected with one code, and the first and last time (us since 1970)."""
 
     count: int
     first_us: int
@@ -61,7 +61,7 @@ class RejectedWebhooks:
             self._new[row] = found
 
     def watched(self, provider: str, handler: Handler) -> Handler:
-        """Return the handler of a provider's webhooks that counts deliveries and records rejected ones."""
+        """Wrap the handler of a provider's webhooks: count deliveries and record rejected ones."""
 
         async def answer(request: Request) -> Response:
             self.counters["webhooks"] += 1
@@ -76,13 +76,13 @@ class RejectedWebhooks:
         return answer
 
     async def flush(self) -> None:
-        """Return once all are written, also those that another call is writing.
+        """Return once all counts are written, also those that another call is writing.
 
         Raises:
             StoreError: the store is unreachable or failing; they are written later.
         """
         async with self._flushing:
-            new, self._new = self._new, {}  # before anything is awaited: more may come meanwhile
+            new, self._new = self._new, {}  # before the first await, because more may arrive meanwhile
             if not new:
                 return
             pipeline = CommandPipeline(self._store)

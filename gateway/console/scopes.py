@@ -1,6 +1,6 @@
 """The console tokens of PLANWIRE_CONSOLE_TOKEN, each with its scopes and derived keys. Pure.
 
-Every key is derived from one token, so the holder of a token cannot forge cookies or streams of another.
+Keys are derived per token, so the holder of one token cannot forge cookies or stream tokens of another.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 READ, ADMIN, PRIVATE = "read", "admin", "private"
 SCOPES = (READ, ADMIN, PRIVATE)
-"""See; act; see private parts. Every token has the scope read."""
+"""The scopes: see, act, see private parts. Every token has the scope read."""
 
 TOKEN_MIN = 32
 """Minimum length of a token outside development."""
@@ -22,7 +22,7 @@ _SCOPED = re.compile(r"((?:read|admin|private)(?:\+(?:read|admin|private))*):(.*
 
 
 class ConsoleTokenError(ValueError):
-    """The setting cannot be used. The text never shows a token."""
+    """The setting is invalid. The text never contains a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class ConsoleToken:
     """A token with its scopes and derived keys.
 
     Attributes:
-        id: names the token in cookies, stream tokens and the audit; it grants nothing.
+        id: the name of the token in cookies, stream tokens and the audit; it grants nothing.
         cookie_key: signs the cookies of its sessions.
-        stream_key: signs the tokens that open their streams.
+        stream_key: signs the tokens for their streams.
     """
 
     text: bytes = field(repr=False)
@@ -45,7 +45,7 @@ class ConsoleToken:
 def parse(setting: str) -> tuple[ConsoleToken, ...]:
     """Return the tokens of a setting: comma separated, `TOKEN` for every scope or `admin+private:TOKEN` for some.
 
-    The text before the first colon is scopes, so a token with a colon must be written behind its scopes.
+    The text before the first colon is read as scopes, so a token with a colon must have scopes before it.
 
     Raises:
         ConsoleTokenError: an entry has no token or an unknown scope, or a token occurs twice.
@@ -57,11 +57,11 @@ def parse(setting: str) -> tuple[ConsoleToken, ...]:
 
 
 def find(tokens: Iterable[ConsoleToken], presented: str) -> ConsoleToken | None:
-    """Return the token that was presented, or None. The time taken does not depend on which one it is."""
+    """Return the matching token, or None. The time taken does not depend on which one matches."""
     given = presented.encode("utf-8", "replace")
     found = None
     for token in tokens:
-        # Digests have equal lengths, so the time of the comparison does not tell the length of the token.
+        # Digests have equal lengths, so the time of the comparison does not reveal the length of the token.
         if hmac.compare_digest(_derived(token.cookie_key, given), _derived(token.cookie_key, token.text)):
             found = token
     return found
@@ -86,7 +86,7 @@ def _token(entry: str) -> ConsoleToken:
 
 
 def _unknown_scope(text: str) -> str:
-    """Return what is wrong with a scope, without showing it: it may be the beginning of a token."""
+    """Return the error for an unknown scope, without showing it: it may be the beginning of a token."""
     words = text.lower().split("+")
     meant = [close for word in words for close in difflib.get_close_matches(word.strip(), SCOPES, 1)]
     hint = f" (did you mean {'+'.join(meant)}:?)" if len(meant) == len(words) else ""

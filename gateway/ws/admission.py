@@ -48,7 +48,7 @@ class Admission:
         return address
 
     def _is_allowed(self, origin: str, headers: Headers) -> bool:
-        """Return whether a page of `origin` may connect: an allowed origin, or the console's own if there is a console."""
+        """Return whether a page of `origin` may connect: an allowed origin, or the console's own if there is one."""
         if self._settings.origin_allowed(origin):
             return True
         host = headers.get(b"host", b"").decode("latin-1")

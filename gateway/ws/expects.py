@@ -64,7 +64,7 @@ class Expects:
         self._awaited.add(now + min(PROVIDER_DELAY_S, timeout_s / 2), (topic, after))
 
     def _drop_met(self, socket: SessionSocket, pending: dict[_Expect, int]) -> bool:
-        """Drop the expects that are already met, which otherwise stay until they expire; return whether there were any."""
+        """Drop the expects that are met, which otherwise stay until they expire; return whether there were any."""
         topics = socket.session.topics
         met = [item for item in pending if item[1] not in topics or topics[item[1]].sent > item[2]]
         for item in met:

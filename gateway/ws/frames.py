@@ -1,7 +1,8 @@
 """WebSocket frames: encoding for all clients, parsing of one client's frames (RFC 6455 section 5, RFC 7692). Pure.
 
 A frame is encoded once and shared by all sockets: whole, unmasked, and plain or compressed without context.
-`whole_text` reads the simplest and most common frame; a stricter version of the parser of `websockets` reads all others.
+`whole_text` reads the simplest and most common frame. All others are read by a stricter version of the parser of
+`websockets`.
 """
 
 from __future__ import annotations

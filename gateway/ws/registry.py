@@ -226,7 +226,7 @@ class ConnectionRegistry:
                 socket.write_text(protocol.bye(back_ms))
                 socket.close(CloseCode.GOING_AWAY, "going away")
         # Event streams are not sockets. They detect the drain themselves and end within it, each at its own time.
-        while self.metrics.streams and time.monotonic() < started + over_s:  # noqa: ASYNC110 - once per process
+        while self.metrics.streams and time.monotonic() < started + over_s:  # noqa: ASYNC110 - once in a life
             await asyncio.sleep(STREAMS_POLL_S)
 
 

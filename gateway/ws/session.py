@@ -17,8 +17,8 @@ from planwire_client.core.frames import Ack, CloseCode, Expect, Hello, Nack, Sub
 T = TypeVar("T")
 
 STATES_BYTES_PER_S = 65_536
-"""Rate limit of the states sent in answer to `subscribe` frames after the hello, in bytes per second and socket. Changes
-of a topic do not count."""
+"""Rate limit of the states sent in answer to `subscribe` frames after the hello, in bytes per second and socket. Pushed
+changes do not count."""
 
 
 class Send(NamedTuple):

@@ -1,7 +1,7 @@
-"""Planwire for backends: publish plan state, read it locally, and know whether what is read is current.
+"""Planwire for backends: publish plan state, read it locally, and check that it is current.
 
-The names of `planwire_client.api`, imported on first use: servers import `planwire_client.core` alone, which needs
-neither HTTP nor WebSockets.
+It exports the names of `planwire_client.api` and imports them on first use, because servers import only
+`planwire_client.core`, which needs neither HTTP nor WebSockets.
 """
 
 from __future__ import annotations

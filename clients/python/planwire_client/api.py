@@ -1,4 +1,4 @@
-"""The public names of the package, all in one place. `planwire_client` itself imports them on first use."""
+"""The public names of the package. `planwire_client` imports them on first use."""
 
 from planwire_client.change import Outcome as Outcome, Publish as Publish, Published as Published, Rejected as Rejected
 from planwire_client.core.commit import Verdict as Verdict

@@ -1,4 +1,4 @@
-"""What is published and what became of it, as values, and the checks ahead of the store. Pure."""
+"""Publishes and their outcomes as values, and the checks before a publish. Pure."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ class Publish:
 
     Attributes:
         topic: `[env/]kind:id`, such as tenant:acme.
-        state: the whole public state, JSON values; normally an object.
-        private: the part that browsers never see, or None.
-        event_id: what makes a repetition harmless, for seven days. Made up where absent, so that retries are safe.
-        order: an integer, or text compared bytewise; not above the stored one: stale. None: no order.
-        if_version: only if this is the stored version (0: no state yet), else conflict. None: whatever is stored.
-        cause: why; of source, event_id, event_type, occurred_at, received_at (RFC 3339), each optional.
+        state: the whole public state, JSON values; usually an object.
+        private: the part that is never sent to browsers, or None.
+        event_id: the deduplication key, remembered for seven days. Empty: one is generated, so that retries are safe.
+        order: an integer, or text compared bytewise. If it is not above the stored order, the verdict is stale. None:
+            no order.
+        if_version: the required stored version (0: no state yet); otherwise the verdict is conflict. None: any.
+        cause: an object with source, event_id, event_type, occurred_at, received_at (RFC 3339), each optional.
     """
 
     topic: str
@@ -36,7 +37,7 @@ class Publish:
     cause: Mapping[str, str] | None = None
 
     def document(self) -> dict[str, object]:
-        """Return the JSON object that `POST /v1/publish` takes."""
+        """Return the JSON object for `POST /v1/publish`."""
         document: dict[str, object] = {"topic": self.topic, "state": self.state}
         for name in ("private", "event_id", "order", "if_version", "cause"):
             value = getattr(self, name)
@@ -46,7 +47,7 @@ class Publish:
 
 
 class Fields(TypedDict, total=False):
-    """A publish without its topic and state; `Publish` explains the fields."""
+    """The fields of a publish besides topic and state; see `Publish`."""
 
     private: object
     event_id: str | None
@@ -55,14 +56,14 @@ class Fields(TypedDict, total=False):
 
 
 class ConditionalFields(Fields, total=False):
-    """The same for a publish that is made at once."""
+    """The fields of an immediate publish besides topic and state; see `Publish`."""
 
     if_version: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A verdict. `version`: the topic's version after the call, microseconds since 1970, 0 for no state."""
+    """A verdict. `version`: the topic's version after the call, in microseconds since 1970; 0: no state."""
 
     topic: str
     verdict: Verdict
@@ -71,16 +72,16 @@ class Published:
 
     @property
     def is_effective(self) -> bool:
-        """Whether the topic has, or had, this state by this event.
+        """Whether this event has set the topic to this state.
 
-        A duplicate counts: a retry whose first attempt arrived is one.
+        A duplicate counts: it is usually a retry after a lost answer.
         """
         return self.verdict in (Verdict.APPLIED, Verdict.UNCHANGED, Verdict.DUPLICATE)
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """An item of a batch that got no verdict: it is wrong, or (code `superseded`) a later one of its topic stands."""
+    """A rejected item of a batch: it is invalid, or (code `superseded`) a later item of its topic is committed."""
 
     topic: str
     code: str
@@ -91,19 +92,19 @@ Outcome = Published | Rejected
 
 
 def identified(item: Publish, new_id: Callable[[], str]) -> Publish:
-    """Return the item with an event id: its own, or one made up."""
+    """Return the item with an event id: its own, or a generated one."""
     if item.event_id is not None:
         return item
     return Publish(
         item.topic, item.state, item.private, new_id(), item.order, item.if_version, item.cause
-    )  # dataclasses.replace costs four times as much, and a batch has many
+    )  # dataclasses.replace takes four times as long, and batches are large
 
 
 def check(item: Publish) -> None:
-    """Return if the item's fields may go into a store.
+    """Return if the item's fields are valid.
 
     Raises:
-        PublishRefused: with the code a gateway would answer.
+        PublishRefused: they are not; with the code that a gateway would answer.
     """
     try:
         kind = Topic.parse(item.topic).kind
@@ -123,10 +124,10 @@ def check(item: Publish) -> None:
 
 
 def encode(part: document.Part, value: object) -> bytes:
-    """Return `value` as canonical JSON: sorted keys, compact, UTF-8; the same bytes as every other writer makes.
+    """Return `value` as canonical JSON: sorted keys, compact, UTF-8; every writer produces the same bytes.
 
     Raises:
-        PublishRefused: it is no JSON, too large or too deep, or has a number that not every reader reads as it is.
+        PublishRefused: it is not JSON, too large or too deep, or has a number that some readers cannot represent.
     """
     try:
         return document.encode(part, value)

@@ -1,4 +1,4 @@
-"""Publishes as one round trip to the store: the commands of the commit script, and what its replies mean. Pure."""
+"""A batch of publishes as one round trip to the store: commands of the commit script, outcomes of its replies. Pure."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from planwire_client.delivery import Answers
 from planwire_client.errors import PublishRefused
 
 PATCH_MIN_BYTES = 1024
-"""States below it get no merge patch: reading the stored one costs more than the patch saves."""
+"""Minimum size of a state for a merge patch. Below it, reading the stored state costs more than the patch saves."""
 
 STATE_AT, PATCH_AT = 6 + commit.STATE_AT, 6 + commit.PATCH_AT
-"""Where the state and the patch stand in a command."""
+"""Positions of the state and the patch in a command."""
 
 Command = list[bytes | str | int]
 
@@ -27,11 +27,10 @@ log = logging.getLogger("planwire_client")
 
 
 def check_format(reply: object) -> None:
-    """Return if this version may commit, given the format that the store's data says it needs; a user may lack the
-    right to ask.
+    """Return if this version of the package supports the format of the store's data, or if the format is unreadable.
 
     Raises:
-        PublishRefused: the data needs a newer version.
+        PublishRefused: the data requires a newer version.
     """
     needs = int(reply) if isinstance(reply, bytes | str) else 0
     if needs > commit.FORMAT:
@@ -40,9 +39,9 @@ def check_format(reply: object) -> None:
 
 
 class Batch:
-    """One round trip: the commands of those items that may be sent, and where the others' refusals go. Pure.
+    """One round trip: the commands of the valid items, and the refusals of the others. Pure.
 
-    `reads`: the commands of a round trip before it, whose replies go into `complete`.
+    `reads`: the commands of an earlier round trip; pass its replies to `complete`.
     """
 
     def __init__(
@@ -64,14 +63,14 @@ class Batch:
             self.commands.append(command)
             state = command[STATE_AT]
             assert isinstance(state, bytes), "encode made it"
-            # Of several of a topic only the first replaces what is stored.
+            # Only the first item of a topic replaces the stored state.
             if len(state) >= PATCH_MIN_BYTES and item.topic not in seen:
                 self.reads.append(["HMGET", names.snap(item.topic), "version", "state"])
                 self._replacing.append((command, state))
             seen.add(item.topic)
 
     def complete(self, replies: Sequence[object]) -> None:
-        """Add the patches from what is stored, given the replies to `reads`; what could not be read gets none."""
+        """Add the merge patches, given the replies to `reads`. An item whose stored state was not read gets none."""
         for (command, state), reply in zip(self._replacing, replies, strict=True):
             if isinstance(reply, list) and reply[0] is not None:
                 command[PATCH_AT] = commit.patch_argument(int(reply[0]), reply[1] or b"null", state)

@@ -1,4 +1,4 @@
-"""What a gateway reports to consoles of itself and its tabs.
+"""A gateway's reports to consoles about itself and its tabs.
 
 May import: `gateway.hub`, `sync.store`.
 """

@@ -1,7 +1,7 @@
-"""What gateways and consoles know of each other through the store: the topics being looked at, and the gateways.
+"""Leases and registrations in the store: consoles lease the topics that they show, and gateways register.
 
-An open console renews its leases every few seconds. The truth is the sorted set `pw:{console}:leases`; a message on
-the control channel is a hint. Gateways report while there is a lease, and register in `pw:{console}:gateways`.
+An open console renews its leases every few seconds. They are in the sorted set `pw:{console}:leases`; a message on the
+control channel is only a hint. Gateways report while there is a lease, and register in `pw:{console}:gateways`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from sync.store.models import Change, Committed
 from sync.store.store import Store
 
 OVERVIEW = "*"
-"""The lease that every open console holds, whatever it looks at."""
+"""The lease that every open console holds, in addition to its topics."""
 
 LEASE_S = 10.0
 RENEW_S = 3.0
 """Seconds that a lease lasts, and seconds after which a page renews it."""
 
 WATCHED_MAX = 64
-"""Maximum number of topics that all consoles together look at. Beyond it the oldest leases are dropped."""
+"""Maximum number of leased topics of all consoles together. Beyond it the oldest leases are dropped."""
 
 GONE_S = 60.0
-"""Seconds after which a gateway that does not register again is removed."""
+"""Seconds after its last registration at which a gateway is removed."""
 
 KEEP_S = 60
-"""Seconds that a report is stored after the last one of its gateway."""
+"""Seconds that a report stays stored after its gateway's last report."""
 
 LOG_KEPT = 1
 """Number of versions in a report's log."""
@@ -39,7 +39,7 @@ OP = "look"
 
 
 async def touch_lease(store: Store, topics: Sequence[str]) -> None:
-    """Renew the leases of a console that looks at `topics`, and announce them.
+    """Renew the leases of a console that shows `topics`, and announce them.
 
     Raises:
         StoreError: the store is unreachable or failing.
@@ -55,7 +55,7 @@ async def touch_lease(store: Store, topics: Sequence[str]) -> None:
 
 
 async def register(store: Store, node: str) -> list[str] | None:
-    """Register the gateway `node`; return the topics that consoles look at, or None if no console is open.
+    """Register the gateway `node`; return the leased topics, or None if no console is open.
 
     Raises:
         StoreError: the store is unreachable or failing.
@@ -94,7 +94,7 @@ async def gateways(store: Store) -> dict[str, float]:
 
 
 async def publish(store: Store, change: Change) -> Committed:
-    """Commit a report, and have it and its log expire soon.
+    """Commit a report, and set a short expiry on it and its log.
 
     Raises:
         StoreError: the store is unreachable or failing.

@@ -1,7 +1,7 @@
 """The parts of a gateway's reports to consoles: topic names, latencies, counters, and the size limit. Pure.
 
-Reports hold no nulls and no arrays of rows, so that the merge patch between two of them is small. They have at most
-`REPORT_MAX_BYTES`: the worst rows come first, and the rest is counted.
+Reports contain no nulls and no arrays of rows, so that the merge patch between two of them is small. They have at most
+`REPORT_MAX_BYTES`: they list the worst rows and count the rest.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from gateway.metrics import Histogram, Metrics
 from planwire_client.core import canonical_json
 
 REPORT_MAX_BYTES = 24_576
-"""Bytes of one report; topics may have 32 KiB."""
+"""Maximum size of a report in bytes. The limit of a state is 32 KiB."""
 
 UNHEALTHY_MAX = 40
 TABS_MAX = 100
 """Maximum number of unhealthy topics, and of tabs of a topic, in a report."""
 
 WINDOW_S = 60.0
-"""Seconds that a report's latencies cover."""
+"""Seconds covered by a report's latencies."""
 
 _COUNTED = (
     "replaced", "conflated", "acks", "nacks", "announcements", "opened", "resets", "probes_missed", "feed_losses",
@@ -38,12 +38,12 @@ def gateway_topic(node: str) -> str:
 
 
 def tabs_topic(node: str, topic: str) -> str:
-    """Return the topic of a gateway's report on the tabs of `topic`; a digest, because names can be too long."""
+    """Return the topic of a gateway's report on the tabs of `topic`. It has a digest, because names can be too long."""
     return f"console:{node}.{hashlib.sha256(topic.encode()).hexdigest()[:24]}"
 
 
 def quantile(histogram: Histogram, share: float) -> float | None:
-    """Return the bucket bound that `share` (0 to 1) of the observations stays within; None: beyond the last bound."""
+    """Return the bucket bound of the quantile `share` (0 to 1); None: it is beyond the last bound."""
     running = 0
     for bound, count in zip(histogram.bounds, histogram.counts, strict=False):
         running += count
@@ -53,9 +53,9 @@ def quantile(histogram: Histogram, share: float) -> float | None:
 
 
 class Window:
-    """Counts of a histogram over the last `WINDOW_S` seconds; over a longer time if it was not read meanwhile.
+    """Counts of a histogram over the last `WINDOW_S` seconds, or longer if it was not read for a while.
 
-    Time is an argument, in seconds of any steady clock.
+    Time is an argument, in seconds of any monotonic clock.
     """
 
     def __init__(self, histogram: Histogram) -> None:
@@ -95,19 +95,19 @@ def counters(metrics: Metrics) -> dict[str, int]:
 
 
 def worst_topics(unhealthy: Mapping[str, Mapping[str, int]], limit: int = UNHEALTHY_MAX) -> list[str]:
-    """Return the names of the worst topics, at most `limit`: by how many tabs have the worst status, then the next."""
+    """Return the names of the worst `limit` topics, by their number of tabs in the worst status, then in the next."""
     counts = {name: [-unhealthy[name].get(status, 0) for status in Status] for name in unhealthy}
     return heapq.nsmallest(limit, unhealthy, key=lambda name: (counts[name], name))
 
 
 def fitted(report: dict[str, Any], member: str, left_out: str, max_bytes: int = REPORT_MAX_BYTES) -> bytes:
-    """Return a report as canonical JSON of at most `max_bytes`: rows of `member` are dropped, the last first.
+    """Return a report as canonical JSON of at most `max_bytes`. Rows of `member` are dropped from the end to fit.
 
     Args:
         report: the report; it is changed.
-        member: the member that holds the rows.
-        left_out: the member that counts rows that are not listed; dropped rows are added to it. "": none.
-        max_bytes: the limit. The result is larger only if the report is too large without any row.
+        member: the member with the rows.
+        left_out: the member with the number of rows not listed; dropped rows are added to it. "": none.
+        max_bytes: the limit. The result exceeds it only if the report is too large without any row.
     """
     encoded = canonical_json.encode(report)
     while len(encoded) > max_bytes and report[member]:

@@ -1,7 +1,7 @@
 """Publishes this gateway's reports to consoles, as states of topics, while a console is open.
 
-Nothing is counted or published without an open console. A gateway that receives no announcements reports all the same:
-it reads from the store whether a console is open, and the store delivers its report to the others.
+Nothing is counted or published unless a console is open. A gateway without a working bus still reports: it reads from
+the store whether a console is open, and other gateways receive its report.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ IDLE_REGISTER_S = 5.0
 """Seconds between two registrations of a gateway: while a console is open, and otherwise."""
 
 LEAVE_S = 1.0
-"""Maximum seconds that leaving may take. If the store does not answer, the registration expires by itself."""
+"""Maximum seconds to remove the registration on exit. Without an answer of the store it expires by itself."""
 
 
 @dataclass(eq=False)
@@ -48,7 +48,7 @@ class Reporter:
         node: the gateway.
         tab_counts: its tabs by status.
         fault_injection: the sockets that a developer holds back.
-        nack_reason: returns why a session could not use a version: (session, topic, version).
+        nack_reason: takes session, topic and version; returns why the session could not use the version.
         counters: further counters for the report.
     """
 
@@ -59,7 +59,7 @@ class Reporter:
     counters: Mapping[str, int]
 
     def __post_init__(self) -> None:
-        """Start without an open console."""
+        """Start as if no console were open."""
         node = self.node
         self._max_bytes = min(report.REPORT_MAX_BYTES, node.settings.state_max_bytes)
         self._started_at = time.time()
@@ -74,11 +74,11 @@ class Reporter:
 
     @property
     def is_watched(self) -> bool:
-        """Whether a console is open, as far as is known here."""
+        """Whether a console is open, as far as this gateway knows."""
         return time.monotonic() < self._open_until
 
     def extend_watch(self, topics: Sequence[object]) -> None:
-        """Report, also on the tabs of `topics`, until a lease from now has expired."""
+        """Report for the length of a lease from now, also on the tabs of `topics`."""
         until = time.monotonic() + lease.LEASE_S
         self._open_until = until
         for name in topics:
@@ -99,19 +99,19 @@ class Reporter:
                 if self.is_watched:
                     reported_at = time.monotonic()
                     await self._report()
-                    # Changes until then are in the next report.
+                    # Changes during the pause are in the next report.
                     await asyncio.sleep(REPORT_S - min(REPORT_S, time.monotonic() - reported_at))
                     self._woken.clear()
                 else:
                     self._stop()
                     with contextlib.suppress(TimeoutError):
-                        # Not `wait_for`: on CPython 3.11 it loses a cancel that arrives with the wake-up.
+                        # Not `wait_for`: on CPython 3.11 it loses a cancellation that arrives with the wake-up.
                         async with asyncio.timeout(IDLE_REGISTER_S):
                             await self._woken.wait()
                     self._woken.clear()
                     registered_at = float("-inf") if self.is_watched else registered_at
         finally:
-            self._stop()  # also after a failure, or the hub would go on collecting changes
+            self._stop()  # also after a failure; otherwise observing would continue
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(LEAVE_S):
                     await lease.leave(self.node.store, self.node.name)
@@ -144,7 +144,7 @@ class Reporter:
                 self._last.pop(report.tabs_topic(self.node.name, name), None)
                 self._set_ack_all(name, False)
             elif live is not None and not live.is_internal:
-                self._set_ack_all(name, True)  # the topic may be a new one of the same name
+                self._set_ack_all(name, True)  # the live topic may have been replaced
                 changes.append((report.tabs_topic(self.node.name, name), self._tabs_bytes(live)))
         for topic, state in changes:
             await self._publish(topic, state)
@@ -164,10 +164,10 @@ class Reporter:
             return
         self._last[topic] = Snapshot(topic, committed.version, state, b"", b"")
 
-    # What is reported.
+    # The content of reports.
 
     def overview(self) -> dict[str, Any]:
-        """Return this gateway's report of itself, from the counts as they are."""
+        """Return this gateway's report on itself, from the existing counts."""
         node, tab_counts, metrics = self.node, self.tab_counts, self.node.metrics
         rows: dict[str, Any] = {}
         for name in report.worst_topics(tab_counts.unhealthy):
@@ -198,7 +198,7 @@ class Reporter:
         }
 
     def overview_bytes(self) -> bytes:
-        """Return the report of itself as it is published."""
+        """Return this gateway's report on itself, as JSON of limited size."""
         return report.fitted(self.overview(), "trouble", "", self._max_bytes)
 
     def chain(self, live: LiveTopic, newest: int, limit: int) -> dict[str, Any]:
@@ -206,7 +206,7 @@ class Reporter:
 
         Args:
             live: the topic.
-            newest: the newest version that is known to be committed.
+            newest: the newest version known to be committed.
             limit: maximum number of tabs; the worst come first.
         """
         now = time.time()
@@ -268,7 +268,7 @@ class Reporter:
 
 
 def _lag_ms(owed_s: float | None) -> int | None:
-    """Return the milliseconds for which an ack is due; from 2 s on in whole seconds, so that reports seldom change."""
+    """Return for how long an ack is due, in ms. From 2 s on it is in whole seconds, so that reports seldom change."""
     if owed_s is None:
         return None
     return round(owed_s * 10) * 100 if owed_s < 2 else int(owed_s) * 1000

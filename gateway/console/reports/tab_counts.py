@@ -1,6 +1,6 @@
 """Counts the tabs of each live topic of this gateway by status.
 
-The first count visits every tab; later ones visit topics that changed, or whose status can change by time alone.
+The first count visits every tab. Later counts visit topics that changed, or whose status can change by time alone.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from gateway.node import Node
 from gateway.ws.session_socket import SessionSocket
 
 ACK_GRACE_S = 1.5
-"""Seconds that an ack may take beyond the jitter that browsers are given, before a tab counts as behind."""
+"""Seconds after the end of the acks' jitter at which a tab without an ack counts as behind."""
 
 WHOLE_S = 10.0
 """Seconds between full counts. Changes are counted immediately; the full count is a safety net."""
 
 PART_S = 0.2
-"""Seconds for which counts are reused, so that many consoles cost no more than one."""
+"""Seconds for which counts are reused, so that many consoles cost as much as one."""
 
 COUNTED_MAX = 20_000
-"""Maximum number of tabs that one count visits. The rest is reported as uncounted."""
+"""Maximum number of tabs visited in one count. The rest is reported as uncounted."""
 
 SLICE = 1000
 """Tabs visited before other tasks run."""
@@ -36,18 +36,18 @@ Counts = dict[str, int]
 
 
 def view_of(node: Node, live: LiveTopic, now: float, is_current: bool) -> View:
-    """Return what the status of a topic's tabs depends on. All tabs of a topic that a console looks at are asked."""
+    """Return the inputs for the status of a topic's tabs. If a console shows the topic, all its tabs send acks."""
     settings = node.settings
     if live.ack_all:
         return View(now, ACK_GRACE_S + settings.ack_after_ms / 1000, COUNTED_MAX, is_current)
     share, after_ms = node.hub.ack_rule()
-    # If the process has so many tabs that it asks only a share of them for acks, every topic counts as a crowd.
+    # If the process is so large that acks are sampled everywhere, every topic counts as a crowd.
     crowd = settings.acks_per_topic if share == 1 else 0
     return View(now, ACK_GRACE_S + after_ms / 1000, crowd, is_current)
 
 
 def socket_of(tab: Subscription) -> SessionSocket:
-    """Return the tab's socket with its type in a running gateway."""
+    """Return the tab's socket, typed as it is in a running gateway."""
     return cast(SessionSocket, tab.socket)
 
 
@@ -56,9 +56,9 @@ class TabCounts(HubObserver):
 
     Attributes:
         topics: the counts of each topic with tabs, by name.
-        unhealthy: the counts of topics that have a tab that is NACKED, BEHIND or STALE, by name.
+        unhealthy: the counts of each topic with a NACKED, BEHIND or STALE tab, by name.
         total: the counts of all tabs.
-        uncounted: number of tabs that were not visited.
+        uncounted: number of tabs not visited.
     """
 
     def __init__(self, node: Node) -> None:
@@ -74,13 +74,13 @@ class TabCounts(HubObserver):
         self.uncounted = 0
 
     def subscription_opened(self, subscription: Subscription, reason: str = "") -> None:
-        """Count the topic again; the same after everything else that happens to a subscription."""
+        """Have the topic counted again. Other events of subscriptions are handled the same way."""
         self.version_applied(subscription.live)
 
     subscription_closed = version_acked = version_nacked = subscription_opened
 
     def version_applied(self, live: LiveTopic) -> None:
-        """Count the topic again."""
+        """Have the topic counted again."""
         if self._changed is not None:
             self._changed.add(live)
 
@@ -90,7 +90,7 @@ class TabCounts(HubObserver):
         self._node.hub.observers.remove(self)
 
     async def count(self) -> None:
-        """Return once the counts are recent."""
+        """Bring the counts up to date, if they are older than `PART_S`."""
         async with self._lock:
             now, fresh = time.monotonic(), self._node.hub.fresh
             if self._changed is None or now - self._whole_at >= WHOLE_S or fresh != self._was_fresh:
@@ -102,7 +102,7 @@ class TabCounts(HubObserver):
                 self._part_at = time.monotonic()
 
     async def _whole(self) -> None:
-        # Set first: topics that change during this count are counted again.
+        # Set first, so that topics that change during this count are counted again.
         self._changed = set()
         self._node.hub.observers.add(self)
         self.topics, self.unhealthy, self.total, self._open = {}, {}, Counter(), set()
@@ -137,7 +137,7 @@ class TabCounts(HubObserver):
     def _take(self, live: LiveTopic, tabs: list[Subscription]) -> None:
         self._drop(live)
         version = live.version
-        # The common case has a short path: every tab is in sync.
+        # Fast path for the common case: every tab is in sync.
         if self._was_fresh and live.known and all([tab.sent == version == tab.acked for tab in tabs]):
             self.topics[live.name] = {Status.SYNCED: len(tabs)}
             self.total[Status.SYNCED] += len(tabs)
@@ -148,6 +148,6 @@ class TabCounts(HubObserver):
         self.total.update(counts)
         is_sampled = len(live.subscriptions) > self._node.settings.acks_per_topic and not live.ack_all
         if (Status.SENT in counts and not is_sampled) or Status.STALE in counts:
-            self._open.add(live)  # SENT turns BEHIND by time alone; of a crowd most tabs stay SENT
+            self._open.add(live)  # SENT becomes BEHIND by time alone; in a crowd most tabs stay SENT
         if worst(counts) in UNHEALTHY:
             self.unhealthy[live.name] = counts

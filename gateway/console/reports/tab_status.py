@@ -1,4 +1,4 @@
-"""The status of a tab: whether it shows the newest version, from values alone. Pure."""
+"""The status of a tab: whether it shows the newest version. Pure."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class Status(StrEnum):
 
 
 UNHEALTHY = frozenset((Status.NACKED, Status.BEHIND, Status.STALE))
-"""The statuses of a tab that shows something old, or cannot prove that it does not."""
+"""The statuses of a tab that shows an old version, or may show one."""
 
 
 RANK: dict[str, int] = {status: rank for rank, status in enumerate(Status)}
-"""The place of each status, the worst first."""
+"""The rank of each status; 0: the worst."""
 
 
 class View(NamedTuple):
-    """What the status of a tab depends on besides the tab.
+    """The inputs for the status of a tab besides the tab.
 
     Attributes:
         now: seconds since 1970.
         grace_s: seconds that an ack may take before the tab counts as behind.
-        crowd: number of tabs beyond which a gateway asks only a share of them for acks.
+        crowd: number of tabs above which only a share of them sends acks.
         is_current: this gateway is proved to know the newest version.
     """
 
@@ -45,7 +45,7 @@ class View(NamedTuple):
 
 
 class TabStatus(NamedTuple):
-    """A status, the reason in one sentence, and the seconds for which an ack is due (None: none is)."""
+    """A status, the reason in one sentence, and for how many seconds an ack is due (None: no ack is due)."""
 
     status: Status
     why: str
@@ -53,7 +53,7 @@ class TabStatus(NamedTuple):
 
 
 def evaluate(tab: Subscription, view: View) -> TabStatus:
-    """Return the status of a tab. An ack is due since its socket was opened, at the earliest."""
+    """Return the status of a tab. The time that an ack is due starts no earlier than its socket was opened."""
     live = tab.live
     version = live.version
     owed_s = max(0.0, view.now - max(version / 1e6, tab.socket.opened_at))
@@ -85,7 +85,7 @@ def evaluate(tab: Subscription, view: View) -> TabStatus:
 
 
 def worst(counts: Mapping[str, int]) -> Status | None:
-    """Return the worst status that occurs, or None where there are no tabs."""
+    """Return the worst status that occurs, or None without tabs."""
     return next((status for status in Status if counts.get(status)), None)
 
 
@@ -104,5 +104,5 @@ def nonzero(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def worst_first(evaluated: Iterable[tuple[Subscription, TabStatus]]) -> list[tuple[Subscription, TabStatus]]:
-    """Return the tabs ordered by status, the worst first; within one status the order stays."""
+    """Return the tabs sorted by status, the worst first; the order within a status is kept."""
     return sorted(evaluated, key=lambda item: RANK[item[1].status])

@@ -1,4 +1,4 @@
-"""The list of topics: those that are live on any gateway, with the status of their tabs, and those in the store only.
+"""The list of topics: the live topics of all gateways with the status of their tabs, and the topics only in the store.
 
 Each gateway answers with its first topics that match, so the merged page is complete up to its last name.
 """
@@ -22,7 +22,7 @@ from sync.store.models import StoreError
 from sync.store.store import Store
 
 STORED_MAX = 50_000
-"""Maximum number of topics that are collected from the store."""
+"""Maximum number of topics collected from the store."""
 
 STORED_S = 5.0
 """Seconds for which the names found in the store are reused."""
@@ -33,7 +33,7 @@ _TAIL = ":snap"
 
 
 class TopicQuery(NamedTuple):
-    """Which topics are asked for: `only` is "", "live" or "trouble"; `search` is in lower case, `^` marks a prefix."""
+    """A query for topics: `only` is "", "live" or "trouble"; `search` is in lower case, and `^` marks a prefix."""
 
     search: str = ""
     only: str = ""
@@ -42,7 +42,7 @@ class TopicQuery(NamedTuple):
 
     @classmethod
     def read(cls, about: Mapping[str, Any]) -> TopicQuery:
-        """Return the query in the members of a control message."""
+        """Return the query from the members of a control message."""
         defaults = cls._field_defaults.items()
         return cls(**{name: about[name] for name, default in defaults if type(about.get(name)) is type(default)})
 
@@ -89,7 +89,7 @@ class StoredTopics:
         self.is_complete = True
 
     async def refresh(self) -> None:
-        """Return once the names are recent.
+        """Scan the store for names, unless the last scan is recent.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -125,10 +125,10 @@ def is_listed(name: str) -> bool:
 def merged(
     pages: Collection[Mapping[str, Any]], stored: list[str], wanted: TopicQuery
 ) -> tuple[list[dict[str, Any]], str | None, int]:
-    """Merge the pages of the gateways with the matching names of the store, `stored`, which are in order.
+    """Merge the gateways' pages with `stored`, the sorted matching names in the store.
 
     Returns:
-        The rows of the page by name, the `after` of the next page or None, and how many topics match at least.
+        The rows of the page by name, the `after` of the next page or None, and the minimum number of matching topics.
     """
     names = {name for page in pages for name in page["rows"]} | set(wanted.page(stored))
     page_names = wanted.page(sorted(names))
@@ -153,7 +153,7 @@ def _row(name: str, found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def dated(rows: list[dict[str, Any]], versions: list[int], now: float) -> None:
-    """Set each row's version to the newer of what is live and what is stored, and its age."""
+    """Set each row's version to the newer of its live and stored versions, and its age."""
     for row, version in zip(rows, versions, strict=True):
         row["version"] = max(row["version"], version)
         row["age_s"] = age_s(row["version"], now)

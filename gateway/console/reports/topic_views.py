@@ -1,6 +1,6 @@
-"""A topic's states, versions and events as the console shows them. Pure.
+"""A topic's states, versions and events in the console's form. Pure.
 
-Private parts do not get here: the input is what browsers are sent, and the log's copy of it.
+Private parts never reach this module: its input is the states sent to browsers, and their copies in the log.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ DIFF_MAX = 500
 """Maximum number of differences listed between two versions."""
 
 CHANGED_PATHS_MAX = 4
-"""Maximum number of paths that a line of the timeline names."""
+"""Maximum number of paths in a line of the timeline."""
 
 
 def age_s(version: int, now: float) -> float | None:
-    """Return how old a version is in seconds, None for version 0. A store clock ahead of ours counts as 0."""
+    """Return the age of a version in seconds; None for version 0. It is 0 if the store's clock is ahead of ours."""
     return max(0.0, now - version / 1e6) if version else None
 
 
 def committed(snapshot: Snapshot, now: float) -> dict[str, Any]:
-    """Return the newest committed version. A version is the instant of its commit, microseconds since 1970."""
+    """Return the newest committed version. A version is the time of its commit, in microseconds since 1970."""
     return {
         "version": snapshot.version,
         "state": pretty(snapshot.state),
@@ -38,7 +38,7 @@ def committed(snapshot: Snapshot, now: float) -> dict[str, Any]:
 
 
 def cause(raw: bytes) -> dict[str, str]:
-    """Return a cause's members as text; empty where there is none or it is not an object."""
+    """Return a cause's members as text; empty if there is none or it is not an object."""
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -49,7 +49,7 @@ def cause(raw: bytes) -> dict[str, str]:
 
 
 def pretty(raw: bytes) -> str:
-    """Return JSON as indented text: text, so that a browser's numbers cannot change it."""
+    """Return JSON as indented text, which a browser shows without converting its numbers."""
     try:
         return orjson.dumps(orjson.loads(raw), option=orjson.OPT_INDENT_2).decode()
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
@@ -73,9 +73,9 @@ _ABSENT = object()
 
 
 def differences(old: object, new: object, limit: int = DIFF_MAX) -> list[Difference]:
-    """Return where two JSON values differ, in the order of the paths' keys, at most `limit`.
+    """Return the differences between two JSON values, sorted by path, at most `limit`.
 
-    Objects are compared member by member, arrays element by element, everything else as a whole.
+    Objects are compared by member, arrays by element, and all other values as a whole.
     """
     found: list[Difference] = []
     pending: list[tuple[str, object, object]] = [("", old, new)]
@@ -102,9 +102,9 @@ def _members(left: object, right: object) -> list[tuple[str, object, object]] | 
 
 
 def timeline(entries: Sequence[LogEntry], count: int) -> list[dict[str, Any]]:
-    """Return up to `count` versions, newest first, each with its cause and what it changed.
+    """Return up to `count` versions, newest first, each with its cause and its changes.
 
-    `changed` is None for the oldest entry of the log: its predecessor is no longer stored.
+    `changed` is None for the oldest entry of the log, because its predecessor is no longer stored.
     """
     states = [orjson.loads(entry.state) for entry in entries[: count + 1]]
     lines = []

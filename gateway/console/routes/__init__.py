@@ -1,4 +1,4 @@
-"""The console's routes: its page and the JSON behind it.
+"""The console's routes: its page and the page's JSON API.
 
 May import: `gateway.console`, `gateway.api`, `gateway.auth`; of billing only types.
 """

@@ -1,6 +1,6 @@
-"""The console's actions: dispatch by name, with an entry in the audit for each one, done or rejected.
+"""The console's actions: dispatch by name, with an audit entry for each action, done or rejected.
 
-Repairs use the code that backends' routes use; the console has no second way to change a state.
+Repairs use the same code as the routes for backends.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from sync.store.models import Change, StoreError, Verdict
 BODY_MAX_BYTES = 16_384
 
 AUDIT_KEPT = 1000
-"""Approximate number of entries of the audit that are stored, in one capped stream."""
+"""Approximate number of stored audit entries, in one capped stream."""
 
 AUDIT_MAX = 200
 """Maximum number of entries in one answer."""
 
 PARAMETERS_MAX_BYTES = 4096
-"""Maximum size of the parameters in an entry. Larger ones are left out."""
+"""Maximum size of the parameters in an entry. Larger parameters are left out."""
 
 TARGETS = ("topic", "event_id", "session", "tenant", "sub", "jti")
-"""Members of a body that name the target of an action; the first one present goes into the audit."""
+"""Members of a body that name the target of an action. The first one present is stored in the audit."""
 
 SIMULATOR_TIMEOUT_S = 30.0
 
@@ -52,10 +52,10 @@ SIMULATED = (
     "upgrade", "downgrade", "cancel", "uncancel", "pause", "resume", "past_due", "recover", "trial", "activate",
     "seats", "addon", "remove_addon", "renew",
 )  # fmt: skip
-"""What the simulator can do to one subscription."""
+"""The simulator's actions on one subscription."""
 
 SCENARIOS = tuple(f"scenario:{name}" for name in ("drop", "duplicate", "late", "outage", "reorder", "skew", "torture"))
-"""The histories of many tenants that the simulator can play."""
+"""The simulator's histories of many tenants."""
 
 SOCKET_ACTIONS: dict[str, dict[str, tuple[int, int]]] = {
     "drop": {},
@@ -65,16 +65,16 @@ SOCKET_ACTIONS: dict[str, dict[str, tuple[int, int]]] = {
         "delay_ms": (fault_injection.DELAY_MIN_MS, fault_injection.DELAY_MAX_MS),
     },
 }
-"""What can be done to a socket, with the bounds of its parameters."""
+"""The actions on a socket, with the bounds of their parameters."""
 
 log = structlog.get_logger("gateway.console")
 
 
 class Actions:
-    """The route of all actions, and those that are not of billing.
+    """The route of all actions, and the actions that are not part of billing.
 
     Attributes:
-        simulated: what the simulator can be asked for; empty where there is none.
+        simulated: the actions of the simulator; empty without a simulator.
     """
 
     def __init__(self, console: ConsoleObserver, billing: BillingRoutes) -> None:
@@ -91,11 +91,11 @@ class Actions:
             self.simulated = (*SIMULATED, *SCENARIOS)
 
     def names(self, principal: Principal) -> list[str]:
-        """Return the actions that the caller may do here."""
+        """Return the actions allowed to the caller here."""
         return sorted(self._actions) if ADMIN in principal.scopes else []
 
     async def act(self, request: Request, principal: Principal) -> Members:
-        """Answer the result of an action."""
+        """Do an action, and answer its result."""
         name = request.path_params["action"]
         body = await read_json(request, BODY_MAX_BYTES, self._node.settings.body_timeout_s)
         if not isinstance(body, dict):
@@ -167,7 +167,7 @@ class Actions:
             "replay_of": str(entry.version),
             "by": f"console:{principal.session}",
         }
-        # The log keeps the public part only, so the private part stays as it is.
+        # The log has only the public part, so the private part stays unchanged.
         change = Change(
             topic,
             entry.state,
@@ -192,7 +192,7 @@ class Actions:
         node.revoke(revocation)
         return {"revoked": dict(body), "at": revocation.at}
 
-    # For development.
+    # In development only.
 
     async def _simulate(self, body: Mapping[str, Any], _: Principal) -> Members:
         action = body.get("action")

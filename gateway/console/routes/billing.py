@@ -1,6 +1,6 @@
-"""What the console reads and repairs of billing: parked events, scheduled changes, overrides, drift, provider states.
+"""The console's access to billing: parked events, scheduled changes, overrides, drift, provider states, and repairs.
 
-A process without a webhook intake answers `listed: false`, and repairs nothing.
+A process without a webhook intake answers `listed: false` and offers no repairs.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ DRIFT_MAX = 200
 """Maximum number of rows in one answer."""
 
 PAGE, PAGES_MAX = 500, 20
-"""Size and maximum number of the pages of parked events that are searched for one topic."""
+"""Size and maximum number of the pages of parked events that are searched for a topic."""
 
 RETRIES_MAX = 100
-"""Maximum number of parked events of one topic that are retried at once."""
+"""Maximum number of a topic's parked events that are retried in one action."""
 
 DRIFT_PRIVATE = ("subject", "here", "there")
-"""Members of a drift record that belong to the private part."""
+"""The private members of a drift record."""
 
 SHOWN_AT_TOP = ("scheduled", "pending", "valid_until", "trial_ends_at", "grace_ends_at")
 
 
 class BillingRoutes:
-    """The handlers. `service` is None in a process that takes no webhooks."""
+    """The handlers. `service` is None in a process without a webhook intake."""
 
     def __init__(self, console: ConsoleObserver, service: OperatorService | None) -> None:
         self._console = console
@@ -51,7 +51,7 @@ class BillingRoutes:
         self._service = service
 
     async def parked(self, request: Request, _: Principal) -> Members:
-        """Answer parked events, the longest parked first; `next` goes into `after`, with the same `env`."""
+        """Answer parked events, the longest parked first. For the next page pass `next` as `after`, and the same `env`."""
         service = self._service
         if service is None:
             return {"listed": False, "environments": []}
@@ -72,7 +72,7 @@ class BillingRoutes:
         return {"listed": True, "environments": found}
 
     async def schedule(self, request: Request, _: Principal) -> Members:
-        """Answer what will change a tenant's state by time alone, and when its timers are due."""
+        """Answer the changes of a tenant's state that happen by time alone, and when its timers are due."""
         topic = topic_of(request)
         (snapshot,) = await self._store.read_many([str(topic)])
         state = orjson.loads(snapshot.state)
@@ -99,7 +99,7 @@ class BillingRoutes:
         return {"listed": True, "topic": str(topic), **document}
 
     async def drift(self, request: Request, principal: Principal) -> Members:
-        """Answer where the published state differed from the provider's, the newest first."""
+        """Answer the recorded differences between the published and the provider's state, the newest first."""
         query = request.query_params
         service = self._service
         if service is None:
@@ -121,7 +121,7 @@ class BillingRoutes:
         }
 
     async def status(self, request: Request, principal: Principal) -> Members:
-        """Answer what the provider says, what the store holds and what the tabs show, side by side."""
+        """Answer the provider's state, the stored state and the tabs' state, side by side."""
         topic = topic_of(request)
         (newest,) = await self._store.versions([str(topic)])
         answers = await self._console.ask_gateways("tabs", topic=str(topic), newest=newest)
@@ -157,7 +157,7 @@ class BillingRoutes:
 
     @property
     def actions(self) -> dict[str, Action]:
-        """The actions by name; none in a process that takes no webhooks."""
+        """The actions by name; none in a process without a webhook intake."""
         if self._service is None:
             return {}
         return {"reconcile": self._reconcile, "retry": self._retry, "retry_topic": self._retry_topic}
@@ -197,7 +197,7 @@ class BillingRoutes:
 
     @contextlib.contextmanager
     def _counted(self, method: str, path: str) -> Iterator[None]:
-        """Count what the console asks of billing like a request of the route that answers the same."""
+        """Count the console's call to billing in the metrics, as a request of the equivalent route."""
         status = 200
         try:
             yield
@@ -209,7 +209,7 @@ class BillingRoutes:
 
 
 async def _parked_of(service: OperatorService, topic: Topic) -> list[dict[str, object]]:
-    """Return a topic's parked events, the longest parked first, among the first `PAGES_MAX` pages of its environment.
+    """Return a topic's parked events, the longest parked first, from the first `PAGES_MAX` pages of its environment.
 
     Raises:
         Problem: 422 request_invalid for an unknown environment.
@@ -244,7 +244,7 @@ def _without_private(document: Members) -> Members:
 
 @contextlib.contextmanager
 def _forwarded() -> Iterator[None]:
-    """Raise a problem of billing as one of the console: its code goes into the detail and into `cause_code`."""
+    """Re-raise a problem of billing as one of the console, with its code in the detail and in `cause_code`."""
     try:
         yield
     except Problem as problem:

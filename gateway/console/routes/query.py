@@ -1,4 +1,4 @@
-"""The parts of a console request, each checked; and the two kinds of handlers."""
+"""Checked access to the parts of a console request, and the types of handlers."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
 from sync.http.problem import Problem
 
 Members = dict[str, Any]
-"""The members of a JSON answer. The route adds the gateway and the time that they are of."""
+"""The members of a JSON answer. The route adds the gateway and the time."""
 
 Answerer = Callable[[Request, Principal], Awaitable[Members]]
 """Answers a request of an admitted caller."""
 
 Action = Callable[[Mapping[str, Any], Principal], Awaitable[Members]]
-"""Does what a body asks for, for a caller who may."""
+"""Does an action with the parameters in the body, for an authorized caller."""
 
 
 def topic_of(request: Request) -> Topic:
-    """Return the topic that the path names.
+    """Return the topic in the path.
 
     Raises:
         Problem: 422 topic_invalid.
@@ -34,7 +34,7 @@ def parsed(name: object) -> Topic:
     """Return the topic of that name.
 
     Raises:
-        Problem: 422 topic_invalid, also for a topic of the gateways' own.
+        Problem: 422 topic_invalid, also for a topic of the gateways themselves.
     """
     try:
         topic = Topic.parse(name if isinstance(name, str) else "")
@@ -46,7 +46,7 @@ def parsed(name: object) -> Topic:
 
 
 def only_topic(body: Mapping[str, Any]) -> Topic:
-    """Return the topic in a body that has no other member.
+    """Return the topic in a body, which must have no other member.
 
     Raises:
         Problem: 422 request_invalid or topic_invalid.
@@ -57,7 +57,7 @@ def only_topic(body: Mapping[str, Any]) -> Topic:
 
 
 def text_of(body: Mapping[str, Any], name: str) -> str:
-    """Return a member of a body that is a text.
+    """Return a member of a body, which must be text.
 
     Raises:
         Problem: 422 request_invalid.

@@ -1,4 +1,4 @@
-"""The console's routes: its page, login and logout, and the JSON behind the page.
+"""The console's routes: its page, login and logout, and the page's JSON API.
 
 There is a console if PLANWIRE_CONSOLE_TOKEN is set, and in development on loopback.
 """
@@ -48,7 +48,7 @@ log = structlog.get_logger("gateway.console")
 def console_routes(
     console: ConsoleObserver, console_auth: ConsoleAuth, service: OperatorService | None
 ) -> list[BaseRoute]:
-    """Return the console's routes. `service` reads and changes billing; None in a process that takes no webhooks."""
+    """Return the console's routes. `service`: the access to billing; None in a process without a webhook intake."""
     node = console.node
     topics = TopicRoutes(console)
     billing = BillingRoutes(console, service)
@@ -111,7 +111,7 @@ def _billing_reads(billing: BillingRoutes) -> dict[str, Answerer]:
 
 
 def _answering(node: Node, console_auth: ConsoleAuth, answerer: Answerer) -> Handler:
-    """Return the handler that admits the caller and answers the members as JSON. A POST must come from our page."""
+    """Return a handler that authenticates the caller and answers as JSON. A POST must come from our page."""
 
     async def answer(request: Request) -> Response:
         principal = console_auth.require(request)
@@ -130,7 +130,7 @@ async def _index(console_auth: ConsoleAuth, request: Request) -> Response:
 
 
 def _pages(console_auth: ConsoleAuth) -> ASGIApp:
-    """Return the page's files, where there is a console. They hold no data, so only the API asks for a login."""
+    """Return the app that serves the page's files, if there is a console. They hold no data and need no login."""
     pages = Assets(PAGES, (".html", ".js", ".css"))
 
     async def visible_pages(scope: Scope, receive: Receive, send: Send) -> None:
@@ -151,7 +151,7 @@ async def _login(node: Node, console_auth: ConsoleAuth, request: Request) -> Res
 
 
 async def _logout(node: Node, console_auth: ConsoleAuth, request: Request) -> Response:
-    """End the login of the cookie at every gateway, and remove the cookie."""
+    """End the cookie's login at every gateway, and remove the cookie."""
     console_auth.require_visible(request)
     scheme = console_auth.require_own_origin(request)
     response = Response(status_code=204)
@@ -168,6 +168,6 @@ async def _logout(node: Node, console_auth: ConsoleAuth, request: Request) -> Re
 
 def _with_cookie(response: Response, request: Request, scheme: str, value: str, ttl_s: int) -> Response:
     is_secure = "https" in (scheme, request.url.scheme)
-    # Without a path the cookie is for the folder of the login, whatever prefix a proxy puts before it.
+    # Without a path the cookie is valid for the folder of the login route, with any prefix that a proxy adds.
     response.set_cookie(COOKIE, value, ttl_s, path=None, secure=is_secure, httponly=True, samesite="strict")
     return response

@@ -1,4 +1,4 @@
-"""What the console reads of topics: the list, one topic across all gateways, its versions, differences and events."""
+"""The console's access to topics: the list, one topic across all gateways, its versions, differences and events."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ LOOK_BODY_MAX_BYTES = 4096
 FIXTURE_SHOWN = 20
 SEARCH_MAX = 200
 LOOKED_MAX = 8
-"""Maximum number of topics that one page looks at."""
+"""Maximum number of leased topics of one page."""
 
 SILENT_S = 3.0
-"""Seconds without a registration, while a console is open, after which a gateway is shown as silent."""
+"""While a console is open, a gateway is shown as silent after this many seconds without a registration."""
 
 ONLY = ("", "live", "trouble")
 
 
 class TopicRoutes:
-    """Handlers that read what the gateways and the store know. What billing knows is in billing.py."""
+    """Handlers that read from the gateways and the store. Those that read from billing are in billing.py."""
 
     def __init__(self, console: ConsoleObserver) -> None:
         self._console = console
@@ -54,7 +54,7 @@ class TopicRoutes:
     # The stream.
 
     async def look(self, request: Request, _: Principal) -> Members:
-        """Answer which reports there are, and keep them coming: a console is open and looks at some topics."""
+        """Renew the leases of a console and its topics, and answer which reports there are."""
         body = await read_json(request, LOOK_BODY_MAX_BYTES, self._settings.body_timeout_s)
         topics = body.get("topics") if isinstance(body, dict) else None
         if not isinstance(topics, list):
@@ -66,7 +66,7 @@ class TopicRoutes:
         await lease.touch_lease(self._store, names)
         self._console.reporter.extend_watch(names)
         if not was_watched:
-            # Wakes the other gateways: each answers or is silent.
+            # Wakes the other gateways, so that each answers or counts as silent.
             await self._console.ask_gateways("overview")
         known = await lease.gateways(self._store) | {self._name: time.time()}
         ages = {name: max(0.0, time.time() - at) for name, at in sorted(known.items())}
@@ -99,7 +99,7 @@ class TopicRoutes:
         return {"gateways": answers.documents, "silent": answers.silent}
 
     async def topics(self, request: Request, _: Principal) -> Members:
-        """Answer one page of the topics, by name; `next` goes into `after` for the page that follows."""
+        """Answer one page of the topics, by name. Pass `next` as `after` for the next page."""
         query = request.query_params
         only = query.get("only", "")
         if only not in ONLY:
@@ -126,7 +126,7 @@ class TopicRoutes:
         }
 
     async def topic(self, request: Request, _: Principal) -> Members:
-        """Answer what the store holds of a topic, what each gateway has, and a page of the tabs."""
+        """Answer a topic's stored state, its state at each gateway, and a page of its tabs."""
         name = str(topic_of(request))
         offset = query_integer(request, "after", 0, 10**9, minimum=0)
         limit = query_integer(request, "limit", TABS_MAX, TABS_MAX)
@@ -149,7 +149,7 @@ class TopicRoutes:
     # From the store.
 
     async def timeline(self, request: Request, _: Principal) -> Members:
-        """Answer a topic's newest versions, each with its cause and what it changed."""
+        """Answer a topic's newest versions, each with its cause and its changes."""
         name = str(topic_of(request))
         count = query_integer(request, "count", VERSIONS_SHOWN, VERSIONS_MAX)
         entries = await self._store.log(name, count + 1)
@@ -167,7 +167,7 @@ class TopicRoutes:
         return {"topic": name, "old": old, "new": new, "differences": shown, "more": len(found) > topic_views.DIFF_MAX}
 
     async def snapshot(self, request: Request, principal: Principal) -> Members:
-        """Answer one version as it is stored, the newest by default; its private part to those who may see it."""
+        """Answer one version as stored, the newest by default, with its private part if the caller may see it."""
         name = str(topic_of(request))
         newest = await self._store.read(name)
         version = query_integer(request, "version", newest.version, 2**53, minimum=0)
@@ -198,7 +198,7 @@ class TopicRoutes:
         return [topic_views.event(fields) for _, fields in entries]
 
     async def fixture(self, request: Request, _: Principal) -> Members:
-        """Answer a topic's newest versions and events, the oldest first, for a test to replay; nothing private."""
+        """Answer a topic's newest versions and events, the oldest first, as a test fixture without private parts."""
         name = str(topic_of(request))
         count = query_integer(request, "count", FIXTURE_SHOWN, VERSIONS_MAX)
         states = [

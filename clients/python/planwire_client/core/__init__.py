@@ -1,4 +1,4 @@
-"""The wire's rules, once for servers and clients: topics, limits, documents, patches, commits, frames. Pure.
+"""The rules shared by servers and clients: topics, limits, documents, patches, commits, frames. Pure.
 
 May import: the standard library and orjson.
 """

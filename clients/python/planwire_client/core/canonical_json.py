@@ -1,4 +1,4 @@
-"""Canonical JSON: one spelling per value, so that equal states have equal bytes and equal digests. Pure."""
+"""Canonical JSON: one encoding per value, so that equal states have equal bytes and equal digests. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import orjson
 
 _LONG_INTEGER = b"0" * 19
-"""So many digits in a row may be an integer beyond 64 bits."""
+"""A row of this many digits may be an integer beyond 64 bits."""
 
 _DIGITS_TO_ZERO = bytes(ord("0") if ord("0") <= byte <= ord("9") else byte for byte in range(256))
 
@@ -16,18 +16,18 @@ def encode(value: object) -> bytes:
     """Return `value` as compact UTF-8 JSON with sorted keys.
 
     Raises:
-        TypeError: the value holds something JSON has no form for, or an integer beyond 64 bits.
+        TypeError: the value contains something that is not JSON, or an integer beyond 64 bits.
     """
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
 def parse(data: bytes) -> object:
-    """Return the value that JSON from outside stands for; an integer stays one, however large.
+    """Return the value of JSON from outside. Integers of any size stay integers.
 
-    (`orjson.loads` makes a double of an integer beyond 64 bits, which is then another number.)
+    (`orjson.loads` converts an integer beyond 64 bits to a double, which changes its value.)
 
     Raises:
-        ValueError: the bytes are not JSON, have a number beyond every double, or are nested deeper than can be read.
+        ValueError: the bytes are not JSON, have a number beyond the range of a double, or are nested too deep.
     """
     value: object = orjson.loads(data)
     if _LONG_INTEGER not in data.translate(_DIGITS_TO_ZERO):

@@ -1,11 +1,11 @@
-"""A commit as values: the script that makes it, its names in the store, its arguments and verdicts. Pure.
+"""The commit script, and its keys, channels, arguments and verdicts as values. Pure.
 
-commit.lua is the one writer of versions. Servers and clients run the file that they bring, by the SHA-1 of its text:
-the scripts of two versions run side by side. What they write has a `FORMAT`; docs/adr/0003-commit-script.md says why.
+commit.lua is the only writer of versions. Servers and clients run their own copy by the SHA-1 of its text, so two
+versions of the script can run side by side. Their data has a `FORMAT`; see docs/adr/0003-commit-script.md.
 
-Every key and channel begins with the installation's prefix, so that several can share a server. A channel also names
-the database: pub/sub ignores databases. The braces are literal: they are the hash tag that keeps a topic in one slot of
-a Cluster.
+Every key and channel begins with the installation's prefix, so that several installations can share a server. A channel
+also names the database, because pub/sub ignores databases. The braces are literal: they are the hash tag that keeps a
+topic in one slot of a Cluster.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ LUA = resources.files(__package__).joinpath("commit.lua").read_text("utf-8")
 """The script's source; its header lists keys, arguments and the reply."""
 
 SHA = hashlib.sha1(LUA.encode(), usedforsecurity=False).hexdigest()
-"""What EVALSHA names it by."""
+"""The script's digest, for EVALSHA."""
 
 FORMAT = 2
 """The format of the store's data. 1: builds before the marker. 2: `rev`, `owner` and `erased` in snapshots."""
 
 BILLING = "billing"
 PUBLISHER = "publisher"
-"""Who computes a topic's state: the billing wing from a provider's events, or whoever publishes it."""
+"""The owner of a topic, which computes its state: billing, from a provider's events, or the publisher."""
 
 
 BILLED = "billing computes this topic: publish under another name, or grant what it should have beside the plan"
-"""Why a publish of a topic that billing computes is rejected."""
+"""The reason for rejecting a publish to a topic of billing."""
 
 
 class Verdict(StrEnum):
-    """What became of a change.
+    """The outcome of a change.
 
-    A publisher never sees `billed`: its publish is rejected with the code `topic_is_billed`.
+    Publishers do not get `billed`; their publish is rejected with the code `topic_is_billed`.
     """
 
     APPLIED = "applied"
@@ -59,26 +59,26 @@ _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 WRONG_SERVER_CODES = frozenset(
     ("READONLY", "MASTERDOWN", "LOADING", "UNBLOCKED", "NOREPLICAS", "NOAUTH", "REDIRECT", "FAILOVER")
 )
-"""Error codes of a server that does not serve a primary's commands now. The command has not run.
+"""Error codes of a server that is not a working primary. The command has not run.
 
-A managed store fails over behind one DNS name, and connections made before stay at the old primary. On such a reply a
-client drops its connections, so that the next attempt looks the name up again.
+When a managed store fails over behind one DNS name, existing connections stay at the old primary. On such a reply a
+client drops its connections, so that the next attempt resolves the name again.
 
-READONLY, MASTERDOWN: a replica. LOADING: it loads its data, as a demoted primary does that fetches the new one's.
-UNBLOCKED: it was demoted while a command waited. NOREPLICAS: it is cut off from its replicas; one may have taken over.
-NOAUTH: it has no login, as behind a proxy that has moved to another server.
+READONLY, MASTERDOWN: a replica. LOADING: it loads its data; a demoted primary loads the new primary's data.
+UNBLOCKED: it was demoted while a command was blocked. NOREPLICAS: it has lost its replicas; one may be primary now.
+NOAUTH: the connection has no login, for example because a proxy has switched to another server.
 """
 
 
 class PrefixError(ValueError):
-    """The text cannot be a prefix; `str()` says what one is."""
+    """The text is not a valid prefix; `str()` describes the valid form."""
 
 
 def check_prefix(text: str) -> str:
-    """Return `text` when it can be the prefix of keys and channels.
+    """Return `text` if it is a valid prefix of keys and channels.
 
     Raises:
-        PrefixError: it cannot.
+        PrefixError: it is not.
     """
     if not _PREFIX.fullmatch(text):
         raise PrefixError(
@@ -90,11 +90,11 @@ def check_prefix(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The names that everybody needs who commits to one installation.
+    """The names of keys and channels of one installation.
 
     Attributes:
-        prefix: what every key and channel begins with (`PLANWIRE_PREFIX`).
-        database: the number of the database, 0 on a Cluster. Number 0 leaves no trace in a channel's name.
+        prefix: the common prefix of keys and channels (`PLANWIRE_PREFIX`).
+        database: the number of the database, 0 on a Cluster. Channels of database 0 do not name it.
     """
 
     prefix: str = DEFAULT_PREFIX
@@ -102,8 +102,8 @@ class Names:
 
     @property
     def scope(self) -> str:
-        """What every channel begins with: the prefix, and any database but the first."""
-        # "@" cannot be part of a prefix, so no other prefix has these channels.
+        """The common prefix of channels: `prefix`, and the database unless it is 0."""
+        # "@" is not allowed in a prefix, so these channels cannot collide with those of another prefix.
         return f"{self.prefix}@{self.database}" if self.database else self.prefix
 
     def channel(self, topic: str) -> str:
@@ -111,12 +111,12 @@ class Names:
         return f"{self.scope}:{{{topic}}}"
 
     def head(self, tag: str) -> str:
-        """Return the common head of the keys with this hash tag; each key is HEAD:NAME."""
+        """Return the common beginning of the keys with this hash tag; each key is HEAD:NAME."""
         return f"{self.prefix}:{{{tag}}}"
 
     @property
     def schema(self) -> str:
-        """Hash of the format of the installation's data; see `sync.store.checks.inspection`. Two fields."""
+        """The key of the hash with the format of the installation's data (see `sync.store.checks.inspection`)."""
         return f"{self.head('schema')}:format"
 
     def snap(self, topic: str) -> str:
@@ -133,16 +133,16 @@ class Names:
 
 
 def order_token(order: int | str) -> str:
-    """Return the bytewise comparable token of an order value: integers zero-padded to 20 digits."""
+    """Return the token of an order value for bytewise comparison: integers are zero-padded to 20 digits."""
     return f"{order:020d}" if isinstance(order, int) else order
 
 
 def patch_argument(base: int, old: bytes, new: bytes) -> bytes:
-    """Return the script's patch argument, `BASE PATCH`; empty where no merge patch exists or none is smaller.
+    """Return the script's patch argument, `BASE PATCH`; empty if there is no merge patch or it is not smaller.
 
     Args:
-        base: the version that `old` is, 0 for none.
-        old: the state that the topic is thought to have, JSON. A base that is not stored by then is dropped.
+        base: the version of `old`, 0 for none.
+        old: the presumed stored state, JSON. The script drops the patch if `base` is not the stored version.
         new: the state to commit, canonical JSON.
     """
     patch = merge_patch.diff(orjson.loads(old), orjson.loads(new)) if base else None
@@ -153,7 +153,7 @@ def patch_argument(base: int, old: bytes, new: bytes) -> bytes:
 
 
 STATE_AT, PATCH_AT = 2, 8
-"""Where state and patch stand among the arguments."""
+"""Positions of the state and the patch in the arguments."""
 
 
 def keys_and_arguments(
@@ -175,19 +175,19 @@ def keys_and_arguments(
     """Return the script's keys and arguments, in its order.
 
     Args:
-        names: the installation's.
+        names: the names of the installation.
         topic: the topic's name, already checked.
         state: the whole public state, canonical JSON.
-        private: the backend-only part, canonical JSON or empty.
-        is_sharded: whether the store is a Cluster, which announces by SPUBLISH.
-        event_id: dedupe key, remembered for seven days; empty for none.
+        private: the private part, canonical JSON or empty.
+        is_sharded: whether the store is a Cluster, which announces with SPUBLISH.
+        event_id: deduplication key, remembered for seven days; empty for none.
         order: an `order_token`; empty for none.
-        if_version: the version that must be stored (0: no state yet); None for any.
-        cause: JSON object telling why, or empty.
+        if_version: the required stored version (0: no state yet); None for any.
+        cause: the cause as a JSON object, or empty.
         patch: a `patch_argument`.
         owner: BILLING or PUBLISHER.
         erases: whether this is the topic's erasure.
-        if_rev: the rev that must be stored (0: no state yet); None for any.
+        if_rev: the required stored rev (0: no state yet); None for any.
     """
     return [names.snap(topic), names.log(topic), names.seen(topic)], [
         "SPUBLISH" if is_sharded else "PUBLISH",
@@ -206,11 +206,11 @@ def keys_and_arguments(
 
 
 def wrong_server_code(error: object) -> str:
-    """Return the code by which a server says that it is not the one to ask; "" for every other error or reply."""
+    """Return the code if the error means that the server is not a working primary; "" for anything else."""
     if not isinstance(error, BaseException):
         return ""
     code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
     if code in WRONG_SERVER_CODES:
         return str(code)
-    # Redis before 7 wraps what a script's command was answered: "Error running script (...): -READONLY You can't ...".
+    # Redis before 7 wraps the error of a script's command: "Error running script (...): -READONLY You can't ...".
     return "READONLY" if ": -READONLY " in str(error) else ""

@@ -1,4 +1,4 @@
-"""A state, or its private part, as it comes from outside: the bounds it must keep, and its canonical JSON. Pure."""
+"""Checks a state or a private part from outside against its limits, and encodes it as canonical JSON. Pure."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from planwire_client.core.limits import SAFE_INTEGER_MAX, STATE_MAX_BYTES, STATE
 Part = Literal["state", "private"]
 
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**64 - 1
-"""What canonical JSON can write: the bound of a private part, which browsers are never sent."""
+"""Bounds of integers in canonical JSON. They apply to a private part, which is never sent to browsers."""
 
 NESTING_MAX = 254
-"""The deepest nesting that the encoder writes."""
+"""Maximum nesting of the encoder."""
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -26,8 +26,8 @@ class DocumentError(ValueError):
     """The value cannot be published.
 
     Attributes:
-        code: state_too_deep, number_unsafe, state_too_large or request_invalid; for both parts.
-        detail: what is wrong and what to do, for people.
+        code: state_too_deep, number_unsafe, state_too_large or request_invalid; the same for both parts.
+        detail: the problem and what to do, for people.
     """
 
     code: str
@@ -41,13 +41,13 @@ def encode(part: Part, value: object, max_bytes: int = STATE_MAX_BYTES, max_dept
     """Return `value` as canonical JSON: sorted keys, compact, UTF-8, no negative zero.
 
     Args:
-        part: what `value` is; a private part may have any integer of 64 bits.
-        value: JSON values, or what orjson writes as such.
-        max_bytes: of the JSON.
-        max_depth: how deep objects and arrays may be nested.
+        part: the kind of `value`; a private part may have any integer of 64 bits.
+        value: JSON values, or values that orjson can encode.
+        max_bytes: maximum size of the JSON.
+        max_depth: maximum nesting of objects and arrays.
 
     Raises:
-        DocumentError: it is no JSON, or beyond one of the bounds.
+        DocumentError: it is not JSON, or exceeds a limit.
     """
     has_negative_zero = check(part, value, max_depth)
     try:
@@ -55,7 +55,7 @@ def encode(part: Part, value: object, max_bytes: int = STATE_MAX_BYTES, max_dept
     except TypeError as error:
         raise DocumentError("request_invalid", f"{part} is not JSON: {error}") from None
     if has_negative_zero:
-        # Not every reader keeps the sign: JSON.stringify(-0) is 0.
+        # Some readers drop the sign: JSON.stringify(-0) is 0.
         data = orjson.dumps(_without_negative_zero(orjson.loads(data)), option=orjson.OPT_SORT_KEYS)
     if len(data) > max_bytes:
         raise DocumentError("state_too_large", f"{part} has {len(data)} bytes; {max_bytes} are allowed")
@@ -63,7 +63,7 @@ def encode(part: Part, value: object, max_bytes: int = STATE_MAX_BYTES, max_dept
 
 
 def check(part: Part, value: object, max_depth: int = NESTING_MAX) -> bool:
-    """Return whether a negative zero is in `value`, which keeps the bounds of numbers and of nesting.
+    """Check the numbers and the nesting of `value`; return whether it contains a negative zero.
 
     Raises:
         DocumentError: state_too_deep, or number_unsafe.
@@ -81,7 +81,7 @@ def check(part: Part, value: object, max_depth: int = NESTING_MAX) -> bool:
             why = "is an integer beyond 2^53-1, which a browser reads as another number: send it as a string"
         else:
             why = "is an integer beyond 64 bits (-2^63 to 2^64-1): send it as a string"
-        # The number itself is not told: reasons are logged.
+        # The number itself is left out, because reasons are logged.
         where = f"{part} at {_path_to(number, value, '')[:80]!r}"
         raise DocumentError("number_unsafe", f"{where} {why}") from None
 
@@ -91,11 +91,11 @@ class _TooDeep(Exception):
 
 
 class _Unsafe(Exception):
-    """Its argument is a number that not every reader would read as what it is."""
+    """Its argument is a number that some readers cannot represent."""
 
 
 def _scan(values: Iterable[Any], levels: int, least: int, most: int) -> bool:
-    """Whether a negative zero is among the values or inside; `levels`: of nesting left. Every publish passes here."""
+    """Return whether the values contain a negative zero. `levels`: nesting left. Every publish runs this: keep it fast."""
     found = False
     for value in values:
         kind = type(value)
@@ -116,7 +116,7 @@ def _scan(values: Iterable[Any], levels: int, least: int, most: int) -> bool:
 
 
 def _scan_other(value: object, levels: int, least: int, most: int) -> bool:
-    """The same for what is not of JSON's own types but is written as such; the encoder refuses the rest."""
+    """Do the same for a value of a type that the encoder converts to JSON; the encoder rejects all other types."""
     if isinstance(value, Enum):
         return _scan((value.value,), levels, least, most)
     if isinstance(value, int):
@@ -136,7 +136,7 @@ def _scan_other(value: object, levels: int, least: int, most: int) -> bool:
 
 
 def _path_to(number: int | float, value: object, path: str) -> str:
-    """Return the JSON Pointer (RFC 6901) to `number` in `value`; empty where it is not below."""
+    """Return the JSON Pointer (RFC 6901) to `number` in `value`; empty if it is not found."""
     members: Iterable[tuple[object, object]] = ()
     if isinstance(value, dict):
         members = value.items()

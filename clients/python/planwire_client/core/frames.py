@@ -1,7 +1,7 @@
 """Every frame of `planwire.v1`, declared once: its name, fields, bounds and meaning (docs/protocol.md). Pure.
 
-The gateway's and the clients' reading and writing, the AsyncAPI document and the check of the page's tables come from
-these classes. The first paragraph of each docstring is the description that users read.
+The readers and writers of gateway and clients, the AsyncAPI document and the check of the page's tables are made from
+these classes. The first paragraph of each docstring is the description in the AsyncAPI document.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CONNECT_PATH = "/v1/connect"
 
 
 class CloseCode(IntEnum):
-    """Why a socket is closed. 4000-4499: come back; 4500-4999: do not."""
+    """Why a socket is closed. 4000-4499: the client may reconnect; 4500-4999: it must not."""
 
     GOING_AWAY = 4000
     NO_PROGRESS = 4008
@@ -38,7 +38,7 @@ class CloseCode(IntEnum):
 
 
 class Hello(NamedTuple):
-    """The first frame: who, which topics, and which version of each is held."""
+    """The first frame: the token, the topics, and the client's version of each."""
 
     token: fields.Text
     topics: fields.Versions = MappingProxyType({})
@@ -46,27 +46,27 @@ class Hello(NamedTuple):
 
 
 class Subscribe(NamedTuple):
-    """One more topic; for a topic already held, a wish to be greeted anew."""
+    """Subscribes to a topic. For a subscribed topic, requests its state again."""
 
     topic: fields.TopicName
     version: fields.Version = 0
 
 
 class Unsubscribe(NamedTuple):
-    """No more of this topic."""
+    """Ends the subscription to a topic."""
 
     topic: fields.TopicName
 
 
 class Ack(NamedTuple):
-    """The listeners ran with this version."""
+    """The client's listeners ran with this version."""
 
     topic: fields.TopicName
     version: fields.Version
 
 
 class Nack(NamedTuple):
-    """This version could not be used."""
+    """The client could not use this version."""
 
     topic: fields.TopicName
     version: fields.Version
@@ -74,7 +74,7 @@ class Nack(NamedTuple):
 
 
 class Expect(NamedTuple):
-    """Something newer than `after` is awaited."""
+    """The client waits for a version newer than `after`."""
 
     topic: fields.TopicName
     after: fields.Version = 0
@@ -82,7 +82,7 @@ class Expect(NamedTuple):
 
 
 class Token(NamedTuple):
-    """A fresh token for the same subject."""
+    """A new token for the same subject."""
 
     token: fields.Text
 
@@ -91,14 +91,14 @@ class Token(NamedTuple):
 
 
 class Backoff(NamedTuple):
-    """The bounds of a client's back-off."""
+    """The bounds of a client's backoff."""
 
     min_ms: fields.Integer
     max_ms: fields.Integer
 
 
 class AckRule(NamedTuple):
-    """Which share of versions to ack, and within how long."""
+    """The share of versions to ack, and the time over which acks are spread."""
 
     share: fields.Share
     after_ms: fields.Milliseconds
@@ -116,7 +116,7 @@ class Welcome(NamedTuple):
 
 
 class AckPolicy(NamedTuple):
-    """The rule for acks of one topic, from now on."""
+    """The new rule for acks of one topic."""
 
     topic: fields.TopicName
     share: fields.Share
@@ -127,7 +127,7 @@ _RESET = {"const": True, "description": "The store lost newer state: a lower ver
 
 
 class Snapshot(NamedTuple):
-    """The newest state of a topic, whole."""
+    """The whole newest state of a topic."""
 
     topic: fields.TopicName
     version: fields.Version
@@ -147,21 +147,21 @@ class Patch(NamedTuple):
 
 
 class Current(NamedTuple):
-    """What is held is the newest."""
+    """The client's version is the newest."""
 
     topic: fields.TopicName
     version: fields.Version
 
 
 class Pending(NamedTuple):
-    """Nothing newer yet; it is being looked for."""
+    """There is no newer version yet; the gateway is looking for one."""
 
     topic: fields.TopicName
     after: fields.Version
 
 
 class Expired(NamedTuple):
-    """Nothing newer came in time."""
+    """No newer version came in time."""
 
     topic: fields.TopicName
     after: fields.Version
@@ -183,7 +183,7 @@ class Gone(NamedTuple):
 
 
 class Error(NamedTuple):
-    """Something was refused; `code` is stable."""
+    """The gateway rejected a frame; `code` is stable."""
 
     code: fields.Text
     message: fields.Text
@@ -191,7 +191,7 @@ class Error(NamedTuple):
 
 
 class Bye(NamedTuple):
-    """This gateway is stopping: come back in random(0..reconnect_ms)."""
+    """This gateway is stopping: reconnect after random(0..reconnect_ms)."""
 
     reconnect_ms: fields.Milliseconds
 
@@ -201,21 +201,21 @@ Outbound = Welcome | AckPolicy | Snapshot | Patch | Current | Pending | Expired 
 
 
 def _by_type(*declared: type[F]) -> dict[str, type[F]]:
-    """Return the frames by their `type`: AckPolicy is ack_policy."""
+    """Return the frames by their `type`, for example AckPolicy by ack_policy."""
     return {re.sub("(?<=[a-z])(?=[A-Z])", "_", one.__name__).lower(): one for one in declared}
 
 
 INBOUND: dict[str, type[Inbound]] = _by_type(*get_args(Inbound))
-"""What clients send, by `type`."""
+"""The frames that clients send, by `type`."""
 
 OUTBOUND: dict[str, type[Outbound]] = _by_type(*get_args(Outbound))
-"""What gateways send, by `type`."""
+"""The frames that gateways send, by `type`."""
 
 read_inbound = reader(INBOUND)
-"""Return the frame that a client sent. Raises FrameError."""
+"""Return the frame from a client's JSON. Raises FrameError."""
 
 read_outbound = reader(OUTBOUND)
-"""Return the frame that a gateway sent. Raises FrameError; with `unknown_type` where a later gateway added one."""
+"""Return the frame from a gateway's JSON. Raises FrameError; with `unknown_type` for a type of a later gateway."""
 
 write = writer({**INBOUND, **OUTBOUND})
 """Return the frame as JSON."""

@@ -1,7 +1,7 @@
 """HTTP headers: Planwire-Version for read-your-writes, and Retry-After. Pure.
 
-A backend answers a change with the version it led to. The next request sends it along, and is not answered from
-anything older.
+A backend answers a change with the version that it led to. The next request carries that version, and is answered from
+this version or a newer one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Protocol
 VERSION_HEADER = "Planwire-Version"
 
 AHEAD_MAX_S = 60.0
-"""Seconds that a version may be ahead of this machine's clock: versions are the store's time."""
+"""Seconds that a version, which is the store's time, may be ahead of this machine's clock."""
 
 RETRY_AFTER_MAX_S = 86_400.0
 
@@ -23,21 +23,21 @@ class Headers(Protocol):
     """Response headers of any web framework."""
 
     def __setitem__(self, name: str, value: str, /) -> None:
-        """Set one."""
+        """Set a header."""
 
 
 def write_version(headers: Headers, version: int) -> None:
-    """Set the header of a response to the version that its request led to, or was answered from."""
+    """Set the response's header to the version that the request led to, or that it was answered from."""
     headers[VERSION_HEADER] = str(version)
 
 
 def read_version(headers: Mapping[str, str], now: float) -> int:
-    """Return the version that a request has seen, to be passed as `min_version`; 0 for none.
+    """Return the version in a request's header, for use as `min_version`; 0 for none.
 
-    A text that is no version, or one from the future, counts as none: a caller must not make the backend wait.
+    An invalid version, or one from the future, counts as none, so that a caller cannot make the backend wait.
 
     Args:
-        headers: the request's; names are looked up in any case, as web frameworks do.
+        headers: the request's headers, looked up as web frameworks do, without regard to case.
         now: Unix seconds.
     """
     text = headers.get(VERSION_HEADER, "").strip()

@@ -1,36 +1,36 @@
-"""The bounds of what is published and sent. A gateway's settings may lower some of them for its own callers. Pure."""
+"""Limits of publishes and frames. A gateway's settings may lower some of them for its callers. Pure."""
 
 from __future__ import annotations
 
 SAFE_INTEGER_MAX = 2**53 - 1
-"""Browsers read every number as a double: beyond this they would read an integer as another one."""
+"""The largest integer that browsers read exactly, because they read every number as a double."""
 
 VERSION_MAX = SAFE_INTEGER_MAX
-"""Versions are microseconds since 1970, and a browser must read them exactly."""
+"""The largest version. Versions are microseconds since 1970, and browsers must read them exactly."""
 
 STATE_MAX_BYTES = 32_768
-"""Bytes of a state's canonical JSON; the private part has as many of its own."""
+"""Maximum bytes of a state's canonical JSON; the same again for its private part."""
 
 STATE_MAX_DEPTH = 32
-"""How deep objects and arrays of a state may be nested."""
+"""Maximum nesting of objects and arrays in a state."""
 
 EVENT_ID_MAX = 512
-"""Characters of an event id."""
+"""Maximum characters of an event id."""
 
 ORDER_MAX = 128
-"""Characters of an order value that is text."""
+"""Maximum characters of a textual order value."""
 
 ORDER_INTEGER_MAX = 2**64 - 1
-"""An order value that is an integer: 20 digits, which is what order tokens are padded to."""
+"""The largest integer order value. It has 20 digits, the length to which order tokens are padded."""
 
 TOPICS_PER_SOCKET = 64
-"""Topics of one WebSocket."""
+"""Maximum topics of one WebSocket."""
 
 CLIENT_MAX_CHARS = 80
-"""Characters of the name by which a client introduces itself; longer ones are cut."""
+"""Maximum characters of a client's name; longer names are cut."""
 
 REASON_MAX_CHARS = 200
-"""Characters of the reason in a nack; longer ones are cut."""
+"""Maximum characters of the reason in a nack; longer reasons are cut."""
 
 TIMEOUT_MAX_MS = 120_000
-"""The longest that an `expect` may wait, in milliseconds."""
+"""Maximum time of an `expect`, in milliseconds."""

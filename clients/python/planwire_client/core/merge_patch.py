@@ -17,10 +17,10 @@ def apply(target: object, patch: object) -> object:
 
 
 def diff(old: object, new: object) -> dict[str, object] | None:
-    """Return the merge patch that turns `old` into `new`, or None where a merge patch cannot say it.
+    """Return the merge patch that turns `old` into `new`, or None if there is none.
 
-    Only two objects have one, and only when no object in `new` has a member whose value is null:
-    in a merge patch null means "remove" (RFC 7396 section 1).
+    Both values must be objects, and no object in `new` may have a null member: in a merge patch null means "remove"
+    (RFC 7396 section 1).
     """
     if not isinstance(old, dict) or not isinstance(new, dict):
         return None
@@ -40,7 +40,7 @@ def diff(old: object, new: object) -> dict[str, object] | None:
 
 
 def _has_null_member(value: object) -> bool:
-    """Whether an object at or below `value`, arrays aside, has a null member: it would be dropped on merging."""
+    """Whether `value` or an object in it (outside arrays) has a null member, which merging would drop."""
     return isinstance(value, dict) and any(inner is None or _has_null_member(inner) for inner in value.values())
 
 

@@ -6,35 +6,35 @@ import re
 from dataclasses import dataclass
 
 LIVE = "live"
-"""The environment that a name without a prefix means."""
+"""The environment of a name without a prefix."""
 
 TENANT_KIND = "tenant"
 """The kind of the topics that billing computes."""
 
 PROBE_KIND = "probe"
-"""The kind of the gateways' own canary topics; no token reaches it and nobody publishes to it over HTTP."""
+"""The kind of the gateways' canary topics. No token grants it, and it cannot be published to over HTTP."""
 
 REPORT_KINDS = ("gateway", "console")
-"""The kinds of what gateways report to consoles: of themselves, and of the tabs of one topic. Tokens need the scope
-console to read them, and nobody publishes to them over HTTP."""
+"""The kinds of the gateways' reports to consoles: on themselves, and on the tabs of one topic. Tokens need the scope
+console to read them, and they cannot be published to over HTTP."""
 
 RESERVED_KINDS = (PROBE_KIND, *REPORT_KINDS)
-"""The gateways' own kinds, in every environment."""
+"""The kinds that gateways use themselves, in every environment."""
 
 PATTERN = r"(?:[a-z][a-z0-9_-]{0,31}/)?[a-z][a-z0-9_-]{0,31}:[A-Za-z0-9._~@-]{1,128}"
-"""What a name looks like, as a regular expression that every language reads. `live/` is no prefix besides."""
+"""The form of a name, as a portable regular expression. In addition, `live/` is not allowed as a prefix."""
 
 matched = re.compile(rf"(?!{LIVE}/){PATTERN}").fullmatch
-"""Return a match if the text is a topic's name: each topic has one only. None otherwise."""
+"""Return a match if the text is a topic's only valid name, else None."""
 
 
 class TopicError(ValueError):
-    """The text is not a topic."""
+    """The text is not a topic's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic. `str()` gives its only spelling: the live environment has no prefix."""
+    """One topic. `str()` returns its only name: the live environment has no prefix."""
 
     env: str
     kind: str
@@ -45,10 +45,10 @@ class Topic:
 
     @classmethod
     def parse(cls, text: str) -> Topic:
-        """Return the topic that `text` names.
+        """Return the topic with the name `text`.
 
         Raises:
-            TopicError: `text` does not match, or spells the live environment out (each topic has one name only).
+            TopicError: `text` does not match, or has the prefix `live/` (each topic has only one name).
         """
         if matched(text) is None:
             raise TopicError(
