@@ -21,7 +21,7 @@ class Publish:
         topic: `[env/]kind:id`, such as tenant:acme.
         state: the whole public state, JSON values; usually an object.
         private: the part that is never sent to browsers, or None.
-        event_id: the deduplication key, remembered for seven days. Empty: one is generated, so that retries are safe.
+        event_id: the deduplication key, remembered for seven days. None: one is generated, so that retries are safe.
         order: an integer, or text compared bytewise. If it is not above the stored order, the verdict is stale. None:
             no order.
         if_version: the required stored version (0: no state yet); otherwise the verdict is conflict. None: any.

@@ -1,7 +1,6 @@
-"""How a call's attempts follow one another: batches, retries, pauses. Pure: the caller sends and sleeps.
+"""The attempts of a publish call: batches, retries, pauses. Pure: the caller sends and sleeps.
 
-One implementation for threads and for asyncio: `deliver` is a coroutine, and with functions that never wait it ends at
-once (`finished`).
+The same code serves threads and asyncio: `deliver` is a coroutine, and `finished` runs it if its functions never wait.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ BATCH_ITEMS = 500
 """Maximum items of one batch at a gateway (its BATCH_MAX_ITEMS)."""
 
 BATCH_BYTES = 4_000_000
-"""A little below the gateway's BATCH_MAX_BYTES, for the brackets and commas."""
+"""Maximum bytes of a batch: a little below the gateway's BATCH_MAX_BYTES, to leave room for brackets and commas."""
 
 TRANSIENT_ITEM_CODES = frozenset(("store_unavailable", "internal"))
 
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How long a call goes on. All bounds hold at once; times in seconds."""
+    """The bounds of a call's retries. The first one reached ends the call. Times are in seconds."""
 
     attempts: int = 5
     total_timeout_s: float = 30.0
@@ -37,7 +36,7 @@ class Retries:
     backoff_max_s: float = 5.0
 
     def pause_s(self, failures: int, chance: float) -> float:
-        """Return how long to wait after the given number of failures: full jitter. `chance`: in [0, 1)."""
+        """Return the backoff in seconds after this number of failures, with full jitter. `chance`: in [0, 1)."""
         return chance * min(self.backoff_max_s, self.backoff_min_s * 2.0 ** min(failures, 30))
 
 
@@ -48,7 +47,7 @@ class Answers(NamedTuple):
 
 
 class Retryable(NamedTuple):
-    """No answer, or one that says: later. `retry_after_s`: None where nothing was asked for."""
+    """No answer, or an answer that allows a retry. `retry_after_s`: the requested pause in seconds, or None."""
 
     detail: str
     is_rate: bool = False
@@ -56,7 +55,7 @@ class Retryable(NamedTuple):
 
 
 Send = Callable[[Sequence[Publish], float], Awaitable[Answers | Retryable]]
-"""Makes one attempt with some items, in at most so many seconds."""
+"""Makes one attempt to send items. The second argument is the timeout in seconds."""
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -72,24 +71,24 @@ def finished(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def unsafe_number(item: Publish) -> Rejected | None:
-    """Return the rejection of an item with a number that a gateway would refuse, or could not be sent as it is.
+    """Return the rejection of an item with an invalid number, else None.
 
-    An integer beyond 64 bits cannot be sent at all, and NaN would arrive as null.
+    This must be checked before sending: an integer beyond 64 bits cannot be sent, and NaN would arrive as null.
     """
     try:
         document.check("state", item.state)
         document.check("private", item.private)
     except document.DocumentError as error:
-        # What is nested too deep is the gateway's to refuse, by its own bound.
+        # The gateway rejects too deep nesting by its own limit.
         return Rejected(item.topic, error.code, error.detail) if error.code == "number_unsafe" else None
     return None
 
 
 def chunks(items: Sequence[Publish]) -> list[list[Publish]]:
-    """Return the items cut into batches that a gateway takes, in order.
+    """Return the items in order, split into batches within the gateway's limits.
 
     Raises:
-        PublishRefused: one is no JSON.
+        PublishRefused: an item is not JSON.
     """
     found: list[list[Publish]] = []
     room = 0
@@ -115,17 +114,17 @@ async def deliver(
     now: Callable[[], float],
     chance: Callable[[], float],
 ) -> list[Outcome]:
-    """Return every item's outcome, in order, after as many attempts as it takes.
+    """Send all items, with retries; return every item's outcome, in order.
 
-    Batches follow one another, and within one nothing is sent again once a later item of its topic stands: a repeated
-    older state would undo it. What has a number that cannot be published is rejected unsent.
+    Batches are sent one after another. An item is not retried once a later item of its topic is committed, because the
+    older state would undo it. Items with invalid numbers are rejected without sending.
 
     Args:
         now: a clock in seconds.
         chance: numbers in [0, 1).
 
     Raises:
-        PublishRefused: an item is no JSON.
+        PublishRefused: an item is not JSON.
         Unavailable: the attempts or the time ran out.
     """
     known: list[Outcome | None] = [unsafe_number(item) for item in items]
@@ -142,7 +141,7 @@ async def deliver(
                     break
                 reply = Retryable(detail)
             failures += 1
-            # Asked to wait: never less, and not all at the same instant.
+            # Wait at least the requested time; the jitter spreads the callers.
             pause_s = retries.pause_s(failures, chance()) + (reply.retry_after_s or 0.0)
             if failures >= retries.attempts or now() + pause_s > until:
                 raise _unavailable(reply, failures, items, known)
@@ -153,7 +152,7 @@ async def deliver(
 def _note(
     items: Sequence[Publish], pending: Sequence[int], outcomes: Sequence[Outcome], known: list[Outcome | None]
 ) -> tuple[list[int], str]:
-    """Enter what is known now; return the positions that are to be sent again, and why."""
+    """Store the new outcomes in `known`; return the positions to retry, and the reason."""
     last_stands: dict[str, int] = {}
     for at, outcome in zip(pending, outcomes, strict=True):
         if isinstance(outcome, Published) and outcome.is_effective:

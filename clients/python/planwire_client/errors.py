@@ -1,14 +1,14 @@
 """Every exception of the package. Expected outcomes (a conflict, a stale order token) are return values.
 
 PlanwireError
-    PublishRefused      the publish itself is wrong, or may not be made
-    Unavailable         nothing is known of the outcome: try again with the same event id
+    PublishRefused      the publish is invalid or not allowed
+    Unavailable         the outcome is unknown: retry with the same event id
         RateLimited     the publish key's rate is used up for longer than the call may wait
     ReplicaError
-        NotCurrent      what is held cannot be proved to be the newest
-        FeatureDenied   it is the newest, and the feature is not in it
-        TopicRefused    the token does not open the topic
-        ReplicaClosed   every connection has ended for good
+        NotCurrent      the local snapshot cannot be proved to be the newest
+        FeatureDenied   the state does not have the feature
+        TopicRefused    the token does not grant the topic
+        ReplicaClosed   all connections have ended permanently
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 
 class PlanwireError(Exception):
-    """The root of the package's exceptions."""
+    """The base class of the package's exceptions."""
 
 
 @dataclass(eq=False, repr=False)
 class PublishRefused(PlanwireError):
-    """The gateway, or the check before the store, will not take it; sending it again changes nothing.
+    """The publish was rejected by the gateway, or by the check before the store. A retry has the same result.
 
     Attributes:
-        code: stable, such as topic_invalid, state_too_large, key_invalid.
-        status: the HTTP status, 0 where no gateway was asked.
+        code: a stable code, such as topic_invalid, state_too_large, key_invalid.
+        status: the HTTP status; 0 without a gateway.
     """
 
     code: str
@@ -44,12 +44,12 @@ class PublishRefused(PlanwireError):
 
 @dataclass(eq=False, repr=False)
 class Unavailable(PlanwireError):
-    """No answer within the attempts and the time allowed. It may have happened: publish again with the same event ids.
+    """No answer within the allowed attempts and time. The publish may have happened: retry with the same event ids.
 
     Attributes:
-        attempts: how often it was sent.
-        event_ids: of the items without an outcome.
-        outcomes: in the order of the call; None for those unknown.
+        attempts: number of attempts.
+        event_ids: the event ids of the items without an outcome.
+        outcomes: the outcomes in the order of the call; None for unknown ones.
     """
 
     detail: str
@@ -63,14 +63,14 @@ class Unavailable(PlanwireError):
 
 @dataclass(eq=False, repr=False)
 class RateLimited(Unavailable):
-    """As above, and the last answer was 429. `retry_after_s`: the pause that the gateway asked for."""
+    """As `Unavailable`, and the last answer was 429. `retry_after_s`: the pause that the gateway requested."""
 
     retry_after_s: float = 0.0
 
 
 @dataclass(eq=False, repr=False)
 class ReplicaError(PlanwireError):
-    """The root of what reading can raise. `topic`: the one asked for; empty for all."""
+    """The base class of errors when reading. `topic`: the requested topic; empty for all topics."""
 
     topic: str
     detail: str
@@ -80,11 +80,11 @@ class ReplicaError(PlanwireError):
 
 
 class NotCurrent(ReplicaError):
-    """What is held cannot be proved to be the newest.
+    """The local snapshot cannot be proved to be the newest.
 
     Attributes:
-        reason: unknown (nothing is held), stale (the gateway has not vouched for it) or behind (older than asked for).
-        version: the one held, 0 for none.
+        reason: unknown (no snapshot), stale (not confirmed by the gateway) or behind (older than the required version).
+        version: the version of the local snapshot, 0 for none.
     """
 
     def __init__(self, topic: str, reason: str, version: int) -> None:
@@ -103,7 +103,7 @@ class FeatureDenied(ReplicaError):
 
 
 class TopicRefused(ReplicaError):
-    """Neither the token nor a fresh one opens the topic. `reason`: forbidden, revoked, expired or erased."""
+    """Neither the token nor a new one grants the topic. `reason`: forbidden, revoked, expired or erased."""
 
     def __init__(self, topic: str, reason: str) -> None:
         super().__init__(topic, f"the token does not open it ({reason})")
@@ -111,7 +111,7 @@ class TopicRefused(ReplicaError):
 
 
 class ReplicaClosed(ReplicaError):
-    """Closed by this process (code 0), or by the gateway for good. `code`: the close code or HTTP status."""
+    """Closed by this process (code 0), or permanently by the gateway. `code`: the close code or HTTP status."""
 
     def __init__(self, topic: str, code: int, reason: str) -> None:
         super().__init__(topic, f"closed ({code} {reason})" if code else "closed")

@@ -1,4 +1,4 @@
-"""Publishing through a gateway: items become requests, answers become outcomes; delivery.py decides on retries."""
+"""Publishing through a gateway: makes requests from items, and outcomes from answers. delivery.py does retries."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from planwire_client.errors import PublishRefused
 REQUEST_TIMEOUT_S = 10.0
 
 LATER = frozenset((408, 425, 429, 500, 502, 503, 504))
-"""Statuses after which the same request may succeed. 500: the event id makes a repetition harmless."""
+"""Statuses after which a retry may succeed. After a 500 it is safe too, because of the event id."""
 
 _VERDICTS = frozenset(Verdict) - {Verdict.BILLED}
 
 
 def request_of(items: Sequence[Publish], timeout_s: float) -> dict[str, Any]:
-    """Return the arguments of the POST of one item, or of a batch."""
+    """Return the arguments of the POST request for one item or a batch."""
     documents = [item.document() for item in items]
     content = orjson.dumps(documents[0] if len(items) == 1 else {"items": documents})
     url = "/v1/publish" if len(items) == 1 else "/v1/publish/batch"
@@ -33,10 +33,10 @@ def request_of(items: Sequence[Publish], timeout_s: float) -> dict[str, Any]:
 
 
 def answer_of(items: Sequence[Publish], response: httpx2.Response, now: float) -> Answers | Retryable:
-    """Return what a gateway's answer to a request of `items` means. `now`: Unix seconds, for a Retry-After date.
+    """Return the outcomes in a gateway's answer for `items`. `now`: Unix seconds, for a Retry-After date.
 
     Raises:
-        PublishRefused: the answer is a refusal of the whole request.
+        PublishRefused: the gateway has rejected the whole request.
     """
     status = response.status_code
     try:
@@ -55,7 +55,7 @@ def answer_of(items: Sequence[Publish], response: httpx2.Response, now: float) -
         if isinstance(results, list) and len(results) == len(items):
             return Answers([_outcome(item, result, status) for item, result in zip(items, results, strict=True)])
     if status < 400:
-        # A proxy's page or a redirect.
+        # For example a proxy's page, or a redirect.
         raise PublishRefused("not_a_gateway", "the answer is not a gateway's; look at the URL", status)
     raise PublishRefused(str(document.get("code") or "refused"), str(document.get("detail") or ""), status)
 
@@ -79,7 +79,7 @@ def _headers(key: str) -> dict[str, str]:
 
 
 class HttpTransport:
-    """A blocking connection pool to one gateway. May be shared between threads."""
+    """A blocking connection pool to one gateway. Thread-safe."""
 
     def __init__(self, url: str, key: str) -> None:
         self._client = httpx2.Client(base_url=url, headers=_headers(key))
@@ -98,7 +98,7 @@ class HttpTransport:
 
 
 class AsyncHttpTransport:
-    """The same for asyncio. Belongs to the event loop that first used it."""
+    """A connection pool to one gateway for asyncio. It belongs to the event loop of its first use."""
 
     def __init__(self, url: str, key: str) -> None:
         self._client = httpx2.AsyncClient(base_url=url, headers=_headers(key))

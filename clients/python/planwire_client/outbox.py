@@ -1,9 +1,10 @@
-"""The transactional outbox, the application's side: a publish that happens exactly if a PostgreSQL transaction commits.
+"""The application's side of the transactional outbox: publishes exactly if a PostgreSQL transaction commits.
 
-`DDL` makes the table; an `enqueue` inside the transaction that changes the plan adds a row. Planwire's relay
-(`python -m sync.outbox` there) takes rows out in order, topic by topic, and publishes each under its event id.
+`DDL` creates the table. An `enqueue` inside the transaction that changes the plan adds a row. Planwire's relay
+(`python -m sync.outbox` there) takes out the rows of each topic in order, and publishes each with its event id.
 
-Whole states overtake: compute the state from rows that the same transaction has locked, or changed.
+A state is published whole and replaces the one before. So compute it from rows that the same transaction has locked or
+changed.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ $$;
 CREATE OR REPLACE TRIGGER planwire_outbox_enter BEFORE INSERT ON planwire_outbox
     FOR EACH ROW EXECUTE FUNCTION planwire_outbox_enter();
 """
-"""Makes the table, idempotently; PostgreSQL 14 or later. No percent sign and no bind in it: it passes
-through Django's RunSQL and SQLAlchemy's exec_driver_sql as it is."""
+"""Creates the table, idempotently; for PostgreSQL 14 or later. It has no percent signs and no bind parameters, so that
+Django's RunSQL and SQLAlchemy's exec_driver_sql accept it unchanged."""
 
 _COLUMNS = ("topic", "state", "private", "event_id", "order_value", "cause")
 _JSON = ("state", "private", "cause")
@@ -64,18 +65,18 @@ INSERT_NAMED = f"INSERT INTO planwire_outbox ({', '.join(_COLUMNS)}) VALUES ({_N
 
 
 class OutsideTransaction(PlanwireError):
-    """The connection is in autocommit: the row would be published whatever became of the change it belongs to."""
+    """The connection is in autocommit, so the row would be published even if the change is rolled back."""
 
 
 class Connection(Protocol):
-    """What is needed of a DB-API connection, such as psycopg's, or of Django's wrapper around one."""
+    """The required interface of a DB-API connection, such as psycopg's or Django's wrapper."""
 
     def cursor(self) -> Any:
         """Return a cursor."""
 
 
 def row(topic: str, state: object, **fields: Unpack[Fields]) -> dict[str, Any]:
-    """Return a row's columns, in order, checked: what cannot be published must fail the transaction, not the relay.
+    """Return a row's columns, in order. They are checked here so that an invalid publish fails the transaction.
 
     Raises:
         PublishRefused: the topic, the state or another field cannot be published.
@@ -94,13 +95,13 @@ def row(topic: str, state: object, **fields: Unpack[Fields]) -> dict[str, Any]:
 
 
 def enqueue(connection: Connection, topic: str, state: object, **fields: Unpack[Fields]) -> str:
-    """Return the event id of a publish that happens when the connection's transaction commits. Commits nothing.
+    """Add a publish to the connection's transaction, without committing it; return the event id.
 
-    `connection`: psycopg's, another DB-API one with the pyformat style, or `django.db.connection`.
-    Several topics in one transaction: in the same order everywhere, or two transactions may wait for each other.
+    `connection`: a connection of psycopg or another DB-API driver with the pyformat style, or `django.db.connection`.
+    Enqueue several topics of a transaction in a fixed order everywhere, because otherwise deadlocks are possible.
 
     Raises:
-        PublishRefused: it could not be published.
+        PublishRefused: the publish is invalid.
         OutsideTransaction: the connection is in autocommit, with no transaction open.
     """
     columns = row(topic, state, **fields)
@@ -111,11 +112,11 @@ def enqueue(connection: Connection, topic: str, state: object, **fields: Unpack[
 
 
 def enqueue_django(topic: str, state: object, *, using: str = "default", **fields: Unpack[Fields]) -> str:
-    """Return the event id of a publish that happens when the surrounding `transaction.atomic()` commits.
+    """Add a publish to the surrounding `transaction.atomic()`; return the event id.
 
     Raises:
-        PublishRefused: it could not be published.
-        OutsideTransaction: there is no atomic block around.
+        PublishRefused: the publish is invalid.
+        OutsideTransaction: there is no surrounding atomic block.
     """
     from django.db import connections
 
@@ -125,10 +126,10 @@ def enqueue_django(topic: str, state: object, *, using: str = "default", **field
 def enqueue_sqlalchemy(
     session: Session | sqlalchemy.Connection, topic: str, state: object, **fields: Unpack[Fields]
 ) -> str:
-    """Return the event id of a publish that happens when the session's, or connection's, transaction commits.
+    """Add a publish to the transaction of the session or connection; return the event id.
 
     Raises:
-        PublishRefused: it could not be published.
+        PublishRefused: the publish is invalid.
         OutsideTransaction: the engine is in autocommit.
     """
     from sqlalchemy import text
@@ -145,10 +146,10 @@ def enqueue_sqlalchemy(
 async def enqueue_sqlalchemy_async(
     session: AsyncSession | AsyncConnection, topic: str, state: object, **fields: Unpack[Fields]
 ) -> str:
-    """Return what `enqueue_sqlalchemy` does, for an AsyncSession or AsyncConnection.
+    """Do the same as `enqueue_sqlalchemy`, for an AsyncSession or AsyncConnection.
 
     Raises:
-        PublishRefused: it could not be published.
+        PublishRefused: the publish is invalid.
         OutsideTransaction: the engine is in autocommit.
     """
     return await session.run_sync(lambda inner: enqueue_sqlalchemy(inner, topic, state, **fields))
@@ -157,10 +158,10 @@ async def enqueue_sqlalchemy_async(
 async def enqueue_psycopg_async(
     connection: psycopg.AsyncConnection[Any], topic: str, state: object, **fields: Unpack[Fields]
 ) -> str:
-    """Return what `enqueue` does, for psycopg's AsyncConnection.
+    """Do the same as `enqueue`, for psycopg's AsyncConnection.
 
     Raises:
-        PublishRefused: it could not be published.
+        PublishRefused: the publish is invalid.
         OutsideTransaction: the connection is in autocommit.
     """
     columns = row(topic, state, **fields)
@@ -170,7 +171,7 @@ async def enqueue_psycopg_async(
 
 
 def _check_transaction(connection: Any) -> None:
-    """Refuse a connection on which the row would commit by itself."""
+    """Raise OutsideTransaction if the connection is in autocommit."""
     is_atomic = getattr(connection, "in_atomic_block", None)
     if is_atomic is not None:  # Django's
         is_open = is_atomic or not connection.get_autocommit()

@@ -1,7 +1,7 @@
-"""Publishes states: through a gateway with a publish key, or straight to the store. Blocking, and for asyncio.
+"""Publishes states, blocking or for asyncio: through a gateway with a publish key, or directly to the store.
 
-Every publish has an event id, its own or a made-up one, so that repeating it after a lost answer changes nothing.
-delivery.py decides what to send and when to try again.
+Every publish has an event id, given or generated, so that a retry after a lost answer changes nothing. delivery.py
+decides what to send and when to retry.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 STORE_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
-"""URLs of the store itself."""
+"""URL schemes of the store."""
 
 
 def _open(url: str, key: str, source: str, prefix: str, *, is_async: bool) -> object:
@@ -37,7 +37,7 @@ def _open(url: str, key: str, source: str, prefix: str, *, is_async: bool) -> ob
         return AsyncHttpTransport(url, key) if is_async else HttpTransport(url, key)
     if scheme not in STORE_SCHEMES:
         raise PlanwireError(f"the URL's scheme {scheme!r} is not one of http, https, {', '.join(STORE_SCHEMES)}")
-    # Here, not above: redis-py is an extra.
+    # Imported here because redis-py is an extra.
     from planwire_client import store
 
     if is_async:
@@ -53,7 +53,7 @@ def _only(outcomes: Sequence[Outcome]) -> Published:
 
 
 class _Publishing(Generic[T]):
-    """What both publishers have in common: where they publish to, and for how long they try."""
+    """The common part of both publishers: the transport and the retries."""
 
     _is_async: ClassVar[bool]
 
@@ -70,12 +70,12 @@ class _Publishing(Generic[T]):
         """Publish to `url`: a gateway (http, https) with a publish `key`, or the store (STORE_SCHEMES).
 
         Args:
-            source: what causes say, straight to the store only (a gateway says the key's name).
-            prefix: the installation's PLANWIRE_PREFIX, straight to the store only.
-            transport: instead of a URL, for example `StoreTransport` on a client that finds its server by Sentinel.
+            source: the source in causes; for the store only (a gateway uses the key's name).
+            prefix: the installation's PLANWIRE_PREFIX; for the store only.
+            transport: used instead of a URL, for example a `StoreTransport` with a Sentinel client.
 
         Raises:
-            PlanwireError: the URL has another scheme, or a gateway is to be used without a key.
+            PlanwireError: the URL's scheme is not supported, or the key for a gateway is missing.
         """
         self._retries = retries or Retries()
         if transport is None:
@@ -88,25 +88,25 @@ class _Publishing(Generic[T]):
 
 
 class Publisher(_Publishing["HttpTransport | StoreTransport"]):
-    """Publishes, blocking. May be shared between threads; one per process is enough. A context manager."""
+    """The blocking publisher. Thread-safe: one per process is enough. A context manager."""
 
     _is_async = False
 
     def publish(self, topic: str, state: object, **fields: Unpack[ConditionalFields]) -> Published:
-        """Return the verdict on the topic's new state; `Publish` explains the fields. A conflict is a verdict.
+        """Publish a topic's state; return the verdict, which may be a conflict. `Publish` explains the fields.
 
         Raises:
-            PublishRefused: it is wrong, or the key is; nothing was changed.
+            PublishRefused: the publish or the key is invalid; nothing was changed.
             Unavailable: no answer for as long as allowed; it may have happened. Try later with the same event id.
         """
         return _only(self.publish_many([Publish(topic, state, **fields)]))
 
     def publish_many(self, items: Sequence[Publish]) -> list[Outcome]:
-        """Return an outcome for each item, in order; sent in batches of 500. One bad item does not stop the others.
+        """Publish in batches of 500; return an outcome for each item, in order. One bad item does not stop the others.
 
         Raises:
-            PublishRefused: a whole batch was refused, for example because of the key.
-            Unavailable: some have no outcome; `outcomes` has the others'.
+            PublishRefused: a whole batch was rejected, for example because of the key.
+            Unavailable: some items have no outcome; `outcomes` has the others.
         """
 
         async def send(batch: Sequence[Publish], timeout_s: float) -> Answers | Retryable:
@@ -129,25 +129,25 @@ class Publisher(_Publishing["HttpTransport | StoreTransport"]):
 
 
 class AsyncPublisher(_Publishing["AsyncHttpTransport | AsyncStoreTransport"]):
-    """Publishes, for asyncio; otherwise as `Publisher`. An async context manager; belongs to one event loop."""
+    """The publisher for asyncio. An async context manager; belongs to one event loop."""
 
     _is_async = True
 
     async def publish(self, topic: str, state: object, **fields: Unpack[ConditionalFields]) -> Published:
-        """Return the verdict, as `Publisher.publish` does.
+        """Do the same as `Publisher.publish`.
 
         Raises:
-            PublishRefused: it is wrong, or the key is; nothing was changed.
+            PublishRefused: the publish or the key is invalid; nothing was changed.
             Unavailable: no answer for as long as allowed; it may have happened. Try later with the same event id.
         """
         return _only(await self.publish_many([Publish(topic, state, **fields)]))
 
     async def publish_many(self, items: Sequence[Publish]) -> list[Outcome]:
-        """Return an outcome for each item, as `Publisher.publish_many` does.
+        """Do the same as `Publisher.publish_many`.
 
         Raises:
-            PublishRefused: a whole batch was refused, for example because of the key.
-            Unavailable: some have no outcome; `outcomes` has the others'.
+            PublishRefused: a whole batch was rejected, for example because of the key.
+            Unavailable: some items have no outcome; `outcomes` has the others.
         """
         return await self._deliver(items, self._transport.send, asyncio.sleep)
 

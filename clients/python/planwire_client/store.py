@@ -1,8 +1,7 @@
-"""Publishing straight to the store: the gateways' own commit script, run by this process. Needs the extra `store`.
+"""Publishing directly to the store: this process runs the gateways' commit script. Needs the extra `store`.
 
-What the gateway checks before it commits is checked here.
-Larger states are published with what they replace, so that tabs get merge patches; the script drops a patch whose base
-is not what is stored by then.
+It makes the gateway's checks before a commit. For larger states it reads the stored state first and sends a merge patch
+for tabs; the script drops a patch whose base is not the stored version.
 """
 
 from __future__ import annotations
@@ -36,15 +35,15 @@ AsyncClient = redis.asyncio.Redis | redis.asyncio.RedisCluster
 T = TypeVar("T")
 
 TIMEOUTS: dict[str, Any] = {"socket_timeout": 5.0, "socket_connect_timeout": 2.0}
-"""Short, since `deliver` repeats a call by its event id, not redis-py."""
+"""Timeouts in seconds. They are short, because `deliver` does the retries instead of redis-py."""
 
 _FAILURES = (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError)
 
 
 def _address(url: str) -> tuple[str, list[tuple[str, int]] | None]:
-    """Return a URL as redis-py reads it, and None; of a Cluster that of its first node, and the other nodes.
+    """Return a URL for redis-py, and None; for a Cluster, the URL of its first node, and the other nodes.
 
-    A Cluster's is `redis+cluster://[user:password@]host:port[,host:port...]`, or rediss+cluster.
+    A Cluster's URL is `redis+cluster://[user:password@]host:port[,host:port...]`, or rediss+cluster.
     """
     split = urlsplit(url)
     scheme, plus, _ = split.scheme.partition("+")
@@ -57,7 +56,7 @@ def _address(url: str) -> tuple[str, list[tuple[str, int]] | None]:
 
 
 def open_blocking(url: str) -> redis.Redis | Callable[[], redis.RedisCluster]:
-    """Return a client of the server at `url`; of a Cluster what makes one on first use."""
+    """Return a client of the server at `url`; for a Cluster, a function that makes a client on first use."""
     address, others = _address(url)
     if others is None:
         return redis.Redis.from_url(address, **TIMEOUTS)
@@ -66,7 +65,7 @@ def open_blocking(url: str) -> redis.Redis | Callable[[], redis.RedisCluster]:
 
 
 def open_async(url: str) -> AsyncClient:
-    """Return a client of the server, or of the Cluster, at `url` for asyncio; it connects on first use."""
+    """Return an asyncio client of the server or Cluster at `url`; it connects on first use."""
     address, others = _address(url)
     if others is None:
         return redis.asyncio.Redis.from_url(address, **TIMEOUTS)
@@ -75,22 +74,22 @@ def open_async(url: str) -> AsyncClient:
 
 
 async def _result(value: Any) -> Any:
-    """Return what a client of either kind returned."""
+    """Return the result of a client's call, blocking or async."""
     return await value if inspect.isawaitable(value) else value
 
 
 class _Committing(Generic[T]):
-    """Commits over a client of either kind: with a blocking one no coroutine waits."""
+    """Commits with a blocking or async client. With a blocking client the coroutines never wait."""
 
     def __init__(self, client: T, source: str = "backend", prefix: str = "pw") -> None:
-        """Commit over `client`.
+        """Commit with `client`.
 
         Args:
-            source: what causes say it came from.
+            source: the source in causes.
             prefix: the installation's PLANWIRE_PREFIX.
 
         Raises:
-            PlanwireError: `prefix` cannot be one.
+            PlanwireError: `prefix` is not a valid prefix.
         """
         try:
             self._prefix = commit.check_prefix(prefix)
@@ -118,7 +117,7 @@ class _Committing(Generic[T]):
             return Retryable(f"store: {error}")
         if any(map(commit.wrong_server_code, replies)):
             await self._distrust()
-        # A restarted store no longer knows the script. What did not run is sent again by `deliver`.
+        # A restarted store has lost the script. `deliver` retries the commands that did not run.
         self._is_loaded = not any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies)
         return batch.answers(replies)
 
@@ -132,14 +131,14 @@ class _Committing(Generic[T]):
         return replies
 
     async def _distrust(self) -> None:
-        """Drop every idle connection, so that the next attempt looks up the server's name. A Cluster says MOVED."""
+        """Drop every idle connection, so that the next attempt resolves the name again. A Cluster redirects itself."""
         if isinstance(self._client, redis.Redis | redis.asyncio.Redis):
             with contextlib.suppress(*_FAILURES):
                 await _result(self._client.connection_pool.disconnect(inuse_connections=False))
 
 
 class StoreTransport(_Committing[Client | Callable[[], Client]]):
-    """A blocking connection pool to the store: a client of one server or of a Cluster, or what makes it."""
+    """A blocking transport to the store: a client of a server or Cluster, or a function that makes one."""
 
     def send(self, items: Sequence[Publish], timeout_s: float) -> Answers | Retryable:
         """Return the script's verdicts, or that the store did not answer."""
@@ -150,23 +149,23 @@ class StoreTransport(_Committing[Client | Callable[[], Client]]):
         if callable(self._client):
             return
         if isinstance(self._client, redis.RedisCluster):
-            # Else redis-py 8.1 leaves one open.
+            # Otherwise redis-py 8.1 leaves a connection open.
             self._client.disconnect_connection_pools()  # type: ignore[no-untyped-call]
         self._client.close()
 
 
 class AsyncStoreTransport(_Committing[AsyncClient]):
-    """The same for asyncio. A cancel is never lost.
+    """A transport to the store for asyncio. It never loses a cancellation.
 
-    redis-py sends under `asyncio.wait_for`, which on CPython 3.11 drops one that comes in the turn of the event loop in
-    which the sending ends (bpo-37658).
+    redis-py sends under `asyncio.wait_for`. On CPython 3.11 that loses a cancellation that arrives in the same turn of
+    the event loop as the end of the sending (bpo-37658).
     """
 
     async def send(self, items: Sequence[Publish], timeout_s: float) -> Answers | Retryable:
         """Return the script's verdicts, or that the store did not answer.
 
         Raises:
-            asyncio.CancelledError: the task was cancelled meanwhile, whatever became of the publishes.
+            asyncio.CancelledError: the task was cancelled; the publishes may have happened.
         """
         task = asyncio.current_task()
         cancels = task.cancelling() if task is not None else 0

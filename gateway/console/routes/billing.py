@@ -51,7 +51,7 @@ class BillingRoutes:
         self._service = service
 
     async def parked(self, request: Request, _: Principal) -> Members:
-        """Answer parked events, the longest parked first. For the next page pass `next` as `after`, and the same `env`."""
+        """Answer parked events, the longest parked first. `next` is the `after` of the next page of the same `env`."""
         service = self._service
         if service is None:
             return {"listed": False, "environments": []}

@@ -1,4 +1,4 @@
--- Commit one change of one topic: dedupe, order check, compare-and-set, write, history, announce. Atomic, one slot.
+-- Commit one change of one topic: dedupe, order check, compare-and-set, write, log, announce. Atomic; keys in one slot.
 --
 -- KEYS[1] snap   hash: version, rev, owner, state, private, digest, order, cause, erased
 -- KEYS[2] log    stream, newest ~200 versions: version, state, cause
@@ -6,8 +6,8 @@
 --
 -- ARGV[1] announce     PUBLISH, or SPUBLISH on Cluster
 -- ARGV[2] channel      the topic's Redis channel
--- ARGV[3] state        canonical JSON, public
--- ARGV[4] private      canonical JSON, or empty
+-- ARGV[3] state        public state, canonical JSON
+-- ARGV[4] private      private part, canonical JSON, or empty
 -- ARGV[5] event_id     or empty
 -- ARGV[6] order        token compared bytewise, or empty
 -- ARGV[7] if_version   decimal, or empty
@@ -19,15 +19,15 @@
 --
 -- Returns {verdict, version, rev}: the verdict, and the topic's version and rev after the call, as decimal strings
 -- ("0": none).
--- A fourth member is there only if what was committed could not be announced: the error, as text.
+-- A fourth member is present only if the commit succeeded but the announcement failed: the error, as text.
 --
--- Numbers are doubles here: exact up to 2^53, but tostring() would write 1.79e+15, hence %.0f.
+-- Numbers are doubles, which are exact up to 2^53. They are formatted with %.0f, because tostring() gives 1.79e+15.
 
 local SEEN_US = 7 * 24 * 3600 * 1000000
 local LOG_LENGTH = 200
 local STEP_US = 10000
 
--- Lua's own < goes by the server's LC_COLLATE, in which most languages have "a" before "B".
+-- Compares bytes. Lua's < depends on the server's LC_COLLATE, and sorts "a" before "B" in most locales.
 local function is_after(a, b)
   for index = 1, math.min(#a, #b) do
     local x, y = a:byte(index), b:byte(index)
@@ -40,17 +40,17 @@ end
 
 local stored = redis.call('HMGET', KEYS[1], 'version', 'digest', 'order', 'rev', 'owner', 'erased')
 local version = tonumber(stored[1] or '0')
--- Builds from before `rev` raise the version alone; so the larger of the two rises with every commit of any build.
+-- Builds from before `rev` raise only the version, so the larger of the two rises with every commit of any build.
 local rev = math.max(version, tonumber(stored[4] or '0'))
 local current, current_rev = string.format('%.0f', version), string.format('%.0f', rev)
 local event_id, order, owner = ARGV[5], ARGV[6], ARGV[10]
 
--- 1. The same event again: its first commit stands.
+-- 1. The event was committed before: nothing to do.
 if event_id ~= '' and redis.call('ZSCORE', KEYS[3], event_id) then
   return {'duplicate', current, current_rev}
 end
 
--- 2. Billing computes this topic: a publish would erase its facts.
+-- 2. Billing computes this topic: a publish would overwrite its facts.
 if stored[5] == 'billing' and owner ~= 'billing' then
   return {'billed', current, current_rev}
 end
@@ -60,7 +60,7 @@ if (ARGV[7] ~= '' and ARGV[7] ~= current) or (ARGV[12] ~= '' and ARGV[12] ~= cur
   return {'conflict', current, current_rev}
 end
 
--- 4. Older than, or as old as, what is stored.
+-- 4. The order is not above the stored order.
 if order ~= '' and stored[3] and not is_after(order, stored[3]) then
   return {'stale', current, current_rev}
 end
@@ -79,8 +79,8 @@ local function remember()
   end
 end
 
--- 5. Nothing new. The event id and the order token are remembered all the same: forgotten, a late retry of this
---    event, or an older one, would be applied over whatever comes next.
+-- 5. The state is unchanged. The event id and the order token are stored all the same. Otherwise a late retry of this
+--    event, or an older event, could overwrite a later state.
 local digest = redis.sha1hex(ARGV[3] .. '\n' .. ARGV[4])
 if digest == stored[2] then
   remember()
@@ -90,8 +90,8 @@ if digest == stored[2] then
   return {'unchanged', current, current_rev}
 end
 
--- 6. The only place where a version is made: it strictly rises and tells its own age. With a clock that is behind, it
---    rises by some of the clock's digits: a store that has lost its newest versions must not make the same ones again.
+-- 6. The only place where a version is made. It is the time, and always above the previous version. If the clock is
+--    behind, it rises by some digits of the clock, so that a store that lost its newest versions does not repeat them.
 version = now > rev and now or rev + 1 + now % STEP_US
 local next_version = string.format('%.0f', version)
 redis.call('HSET', KEYS[1], 'version', next_version, 'rev', next_version, 'owner', owner, 'state', ARGV[3],
@@ -104,15 +104,15 @@ end
 remember()
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', LOG_LENGTH, '*', 'version', next_version, 'state', ARGV[3], 'cause', ARGV[8])
 
--- 7. Announce what was stored; the patch goes along only if it starts from what was stored before. The flags are
---    blanks behind the header's last number, which builds from before them read as part of that number.
+-- 7. Announce the new state, with the patch only if its base is the version stored before. The flags are blank
+--    characters after the header's last number; older builds, which have no flags, read them as part of that number.
 local base, patch = string.match(ARGV[9], '^(%d+) (.*)$')
 if base ~= current then
   base, patch = '0', ''
 end
 local flags = (owner == 'billing' and '\t' or '\r') .. (ARGV[11] ~= '' and '\v' or '')
 local header = next_version .. ' ' .. base .. ' ' .. #ARGV[8] .. ' ' .. #patch .. flags .. '\n'
--- Not redis.call: its error would be the answer, as if nothing had been committed. A user without rights to the channel
--- gets one, and what was written before it stands.
+-- pcall, not call: an error of call would replace the answer, although the commit is done. A user without rights to the
+-- channel gets such an error.
 local announced = redis.pcall(ARGV[1], ARGV[2], header .. ARGV[8] .. patch .. ARGV[3])
 return {'applied', next_version, next_version, type(announced) == 'table' and announced.err or nil}

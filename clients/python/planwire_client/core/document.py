@@ -95,7 +95,7 @@ class _Unsafe(Exception):
 
 
 def _scan(values: Iterable[Any], levels: int, least: int, most: int) -> bool:
-    """Return whether the values contain a negative zero. `levels`: nesting left. Every publish runs this: keep it fast."""
+    """Return whether the values contain a negative zero. `levels`: nesting left. Every publish runs this."""
     found = False
     for value in values:
         kind = type(value)

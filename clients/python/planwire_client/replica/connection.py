@@ -1,4 +1,4 @@
-"""One socket to a gateway that keeps up to 64 topics current, and comes back whenever it is lost."""
+"""A connection to a gateway that keeps up to 64 topics current, and reconnects after every loss."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ CLIENT = f"planwire-python/{__version__}"
 CLOSE_TIMEOUT_S = 1.0
 
 STEADY_S = 5.0
-"""How long a connection must have lasted, from its welcome, for the next pause to start small again."""
+"""Seconds that a connection must last after its welcome to reset the backoff."""
 
 HANDSHAKE_FINAL = frozenset((400, 403, 404, 405, 426))
-"""Statuses of a refused handshake after which coming back would change nothing."""
+"""Statuses of a rejected handshake after which reconnecting is pointless."""
 
 log = logging.getLogger("planwire_client")
 
 
 class ConnectionEnded(NamedTuple):
-    """Why a connection has ended, where the next one may succeed.
+    """The reason why a connection has ended, if the next one may succeed.
 
     Attributes:
-        pause_s: the pause before it, where the gateway said one.
-        needs_token: whether it needs a new token.
-        error: what failed, where the gateway did not say it.
+        pause_s: the pause before the next connection, if the gateway named one.
+        needs_token: whether the next connection needs a new token.
+        error: the local error, if the gateway gave no reason.
     """
 
     why: str
@@ -56,17 +56,17 @@ class ConnectionEnded(NamedTuple):
 
 
 Ended = ConnectionEnded | ReplicaClosed
-"""Why a connection has ended; `ReplicaClosed`: for good."""
+"""The reason why a connection has ended; `ReplicaClosed`: permanently."""
 
 
 Lost = Callable[[ConnectionEnded, float], None]
 
 
 class Connection(Subscriptions):
-    """One socket after another. `run` owns it; the other methods are called in the same event loop.
+    """A connection: one socket at a time. `run` opens sockets; call the other methods in the same event loop.
 
     Attributes:
-        closed: None while it goes on, else why it has ended for good.
+        closed: None while `run` continues, else why the connection has ended permanently.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class Connection(Subscriptions):
         """Connect to the gateway at `url`, http or https.
 
         Args:
-            tokens: where tokens come from.
-            changed: called with each new snapshot and the one before.
+            tokens: the source of tokens.
+            changed: called with each new snapshot and the previous one.
             looked: called when freshness or `cause` may have changed.
-            lost: called when a connection has ended, with why, and the seconds before the next one.
+            lost: called when a connection has ended, with the reason and the seconds until the next one.
         """
         super().__init__(tokens, changed, looked)
         self.closed: ReplicaClosed | None = None
@@ -86,9 +86,9 @@ class Connection(Subscriptions):
         self._lost = lost or (lambda ended, pause_s: None)
 
     async def run(self) -> None:
-        """Stay connected until cancelled, or until the gateway ends it for good.
+        """Stay connected until cancelled, or until the gateway ends the connection permanently.
 
-        Then `closed` tells why, and everything that waits is answered with it.
+        In the latter case `closed` is set to the reason, and all waiting calls raise it.
         """
         failures = 0
         while True:
@@ -97,7 +97,7 @@ class Connection(Subscriptions):
             self._end(str(ended))
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                # On CPython 3.11 a task group drops a cancel that comes while it ends for an error of its own.
+                # On CPython 3.11 a task group loses a cancellation that arrives while it ends because of an error.
                 raise asyncio.CancelledError
             if isinstance(ended, ReplicaClosed):
                 break
@@ -117,9 +117,9 @@ class Connection(Subscriptions):
             state.fail(ended)
 
     async def _attempt(self) -> Ended:
-        """Return why one connection ended.
+        """Run one connection; return the reason it ended.
 
-        This is the top of a connection: an error that nobody foresaw costs the connection, and never the replica.
+        An unforeseen error ends only this connection, not the replica.
         """
         try:
             return await uncancelled(self._connect_once)
@@ -140,7 +140,7 @@ class Connection(Subscriptions):
                 compression=None,
                 open_timeout=OPEN_TIMEOUT_S,
                 close_timeout=CLOSE_TIMEOUT_S,
-                # The gateway pings with every heartbeat, and its silence is noticed.
+                # The gateway pings with every heartbeat, and missed heartbeats are detected.
                 ping_interval=None,
                 max_size=4_194_304,
                 user_agent_header=CLIENT,
@@ -148,7 +148,7 @@ class Connection(Subscriptions):
                 try:
                     return await self._talk(socket, token)
                 except asyncio.CancelledError:
-                    # Leaving in order: the gateway need not take it for a failure.
+                    # A clean close, so that the gateway does not count a failure.
                     await self._outgoing.flush(socket, CLOSE_TIMEOUT_S)
                     await socket.close()
                     raise
@@ -186,20 +186,20 @@ class Connection(Subscriptions):
                 for helper in helpers:
                     helper.cancel()
         except* ConnectionClosed as closed:
-            # All of them are of the same close.
+            # All of them have the same close.
             found = closed.exceptions[0]
             assert isinstance(found, ConnectionClosed), "the group holds nothing else"
             ended = self._ended(found)
         return ended
 
     async def _listen(self, socket: ClientConnection) -> Ended:
-        """Take frames until it is over."""
+        """Handle frames until the connection ends."""
         while True:
             try:
                 async with asyncio.timeout_at(self._deadline):
                     data = await socket.recv()
             except TimeoutError:
-                # Nobody is there to shake hands with.
+                # The peer is silent: skip the closing handshake.
                 socket.transport.abort()
                 return ConnectionEnded("silence")
             try:
@@ -213,7 +213,7 @@ class Connection(Subscriptions):
         code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd is not None else (1006, "")
         if code == CloseCode.TOKEN and not self._keeper.is_fixed:
             return ConnectionEnded(f"{code} {reason}", needs_token=True)
-        if code == CloseCode.TOKEN or 4500 <= code < 5000:  # coming back would change nothing
+        if code == CloseCode.TOKEN or 4500 <= code < 5000:  # reconnecting is pointless
             return ReplicaClosed("", code, reason)
         return ConnectionEnded(f"{code} {reason}".rstrip())
 
@@ -222,7 +222,7 @@ async def uncancelled(work: Callable[..., Coroutine[Any, Any, T]], *given: objec
     """Return the result of `work`.
 
     Raises:
-        RuntimeError: `work` raised a CancelledError that nobody asked for; as such it would end a task unseen.
+        RuntimeError: `work` raised a CancelledError without a cancellation, which would end the task silently.
     """
     try:
         return await work(*given)

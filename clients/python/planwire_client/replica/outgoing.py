@@ -1,4 +1,4 @@
-"""The frames that a connection has yet to send: at most one of a kind for each topic."""
+"""The frames that a connection still has to send: at most one of each kind per topic."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from planwire_client.core.frames import Ack, Inbound, Nack, Subscribe, Unsubscri
 from planwire_client.replica.topic_state import TopicState
 
 FRAMES_PER_S = 20
-"""How fast subscriptions and acks are sent: well below the gateway's FRAMES_PER_S."""
+"""Rate of subscribes and acks, well below the gateway's FRAMES_PER_S."""
 
 
 class Outgoing:
-    """What `run` sends."""
+    """The frames to send; `run` sends them."""
 
     def __init__(self, topics: Mapping[str, TopicState]) -> None:
-        """`topics`: the connection's; a subscribe names the version held by then."""
+        """`topics`: the connection's topics. A subscribe contains the topic's version at the time of sending."""
         self._topics = topics
         self._wake = asyncio.Event()
         self._asks: dict[str, bool] = {}
@@ -29,34 +29,34 @@ class Outgoing:
         self._nacks: dict[str, tuple[int, str]] = {}
 
     def begin(self) -> None:
-        """Drop what a hello makes needless: it subscribes to every topic, and acks are about another socket."""
+        """Drop all frames for a new socket: its hello subscribes to every topic, and old acks are void."""
         self._asks.clear()
         self._acks.clear()
 
     def subscribe(self, topic: str) -> None:
-        """Have a subscribe sent, unless a hello comes first."""
+        """Queue a subscribe. A hello drops it."""
         self._asks[topic] = True
         self._wake.set()
 
     def unsubscribe(self, topic: str) -> None:
-        """Have an unsubscribe sent, and no ack."""
+        """Queue an unsubscribe, and drop the topic's ack."""
         self._acks.pop(topic, None)
         self._asks[topic] = False
         self._wake.set()
 
     def ack(self, topic: str, version: int, at: float) -> None:
-        """Have `version` acked at the monotonic time `at`; an ack that is due earlier takes it along."""
+        """Queue an ack of `version` for the monotonic time `at`; an earlier time of a pending ack is kept."""
         due = self._acks.get(topic)
         self._acks[topic] = (due[0] if due is not None else at, version)
         self._wake.set()
 
     def nack(self, topic: str, version: int, reason: str) -> None:
-        """Have the gateway know that `version` could not be used."""
+        """Queue a nack: `version` could not be used."""
         self._nacks[topic] = (version, reason)
         self._wake.set()
 
     async def run(self, socket: ClientConnection) -> None:
-        """Send what is due, at a pace the gateway allows."""
+        """Send due frames, within the gateway's rate limit."""
         while True:
             frame = self._next_frame(time.monotonic())
             if frame is None:
@@ -66,7 +66,7 @@ class Outgoing:
                 await asyncio.sleep(1 / FRAMES_PER_S)
 
     async def flush(self, socket: ClientConnection, timeout_s: float) -> None:
-        """Send every ack now, for the socket is about to be closed."""
+        """Send every ack now, because the socket is about to be closed."""
         with contextlib.suppress(TimeoutError, ConnectionClosed):
             async with asyncio.timeout(timeout_s):
                 for topic, (_, version) in self._acks.items():
@@ -91,7 +91,7 @@ class Outgoing:
 
 
 async def woken(event: asyncio.Event, at: float) -> None:
-    """Return when `event` is set from now on, or when the monotonic clock says `at`."""
+    """Clear `event`, and wait until it is set or the monotonic clock reaches `at`."""
     event.clear()
     wait_s = at - time.monotonic()
     with contextlib.suppress(TimeoutError):

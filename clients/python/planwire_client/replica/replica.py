@@ -1,4 +1,4 @@
-"""A local copy of topics, kept current over WebSockets, for asyncio; thread.py has the same for threads."""
+"""A local copy of topics, kept current over WebSockets, for asyncio. thread.py has the version for threads."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from planwire_client.replica.tokens import TIMEOUT_S as TOKEN_TIMEOUT_S, Token, 
 from planwire_client.replica.topic_state import Reading, TopicState
 
 WAIT_S = 5.0
-"""How long waiting calls wait where nothing is said."""
+"""Default timeout of waiting calls, in seconds."""
 
 log = logging.getLogger("planwire_client")
 
 
 class Status(StrEnum):
-    """What a replica can vouch for: all of it (fresh), not all (stale), nothing yet (connecting), nothing more."""
+    """The status of a replica: all topics current (fresh), some not (stale), no answer yet (connecting), or closed."""
 
     CONNECTING = "connecting"
     FRESH = "fresh"
@@ -37,7 +37,7 @@ StatusChanged = Callable[[Status, str], None] | Callable[[Status], None]
 
 
 class Options(TypedDict, total=False):
-    """What a replica may be given besides; `Replica` explains it."""
+    """Optional arguments of a replica; see `Replica`."""
 
     on_change: Changed | None
     on_status: StatusChanged | None
@@ -46,10 +46,10 @@ class Options(TypedDict, total=False):
 
 
 class Replica(Reading):
-    """The newest state of some topics, in this process. An async context manager; belongs to one event loop.
+    """A local copy of topics. An async context manager; belongs to one event loop.
 
-    `get`, `is_fresh`, `require` and `status` never wait, and may be called from any thread. Every 64 topics share
-    one socket; what is watched stays watched until `unwatch`.
+    `get`, `is_fresh`, `require` and `status` never wait, and may be called from any thread. Up to 64 topics share one
+    socket. A topic stays watched until `unwatch`.
     """
 
     def __init__(
@@ -63,17 +63,17 @@ class Replica(Reading):
         topics_per_socket: int = TOPICS_PER_SOCKET,
         token_timeout_s: float = TOKEN_TIMEOUT_S,
     ) -> None:
-        """Keep `topics` of the gateway at `url` (http or https).
+        """Watch `topics` at the gateway `url` (http or https).
 
         Args:
             token: a token, or a function that returns one. An async function is awaited in the event loop; any other
-                runs in a thread, up to four calls at once. It is asked again before the token ends, when the gateway
-                refuses it, and before a topic's refusal is believed. Where it fails it is asked again later.
-            on_change: called in the event loop with each new snapshot and the one before, None at first; must not
-                block.
-            on_status: called in the event loop with `status` and `cause` when one of them changes. One that takes a
-                single argument is given the status. Silence is noticed without it.
-            token_timeout_s: how long one call of the token function may take.
+                function runs in a thread, up to four calls at once. It is called again before the token expires, when
+                the gateway rejects the token or a topic, and some time after a failure.
+            on_change: called in the event loop with each new snapshot and the previous one (None at first). It must
+                not block.
+            on_status: called in the event loop with `status` and `cause` when one of them changes. A function with a
+                single parameter gets only the status. `status` turns stale on silence even without this function.
+            token_timeout_s: maximum seconds of one call of the token function.
 
         Raises:
             TypeError: `token` is neither a string nor a function.
@@ -94,7 +94,7 @@ class Replica(Reading):
 
     @property
     def status(self) -> Status:
-        """What the replica can vouch for now."""
+        """The current status of the replica."""
         connections, states = list(self._connections), list(self._states.values())
         if self._is_closed or any(one.closed is not None for one in connections):
             return Status.CLOSED
@@ -106,19 +106,19 @@ class Replica(Reading):
 
     @property
     def cause(self) -> str:
-        """What went wrong last with a connection and is not over, for people; empty while nothing is.
+        """The last problem of a connection that still persists, for people; empty: none.
 
-        A replica may have one and be fresh: for example while the token function fails and the old token still holds.
+        A fresh replica may have one, for example if the token function fails while the old token is still valid.
         """
         return next((one.cause for one in list(self._connections) if one.cause), "")
 
     # Watching and waiting.
 
     def watch(self, topic: str) -> None:
-        """Keep `topic` from now on; watching twice is watching once.
+        """Keep `topic` current from now on. A second call does nothing.
 
         Raises:
-            ReplicaClosed: there is no connection any more.
+            ReplicaClosed: all connections have ended.
         """
         if topic not in self._states:
             self._check_open(topic)
@@ -127,19 +127,19 @@ class Replica(Reading):
             self._states[topic] = connection.add(topic)
 
     def unwatch(self, topic: str) -> None:
-        """Let go of `topic`; what is not watched is ignored."""
+        """Stop watching `topic`. Does nothing if it is not watched."""
         state = self._states.pop(topic, None)
         if state is not None:
             state.fail(ReplicaClosed(topic, 0, "unwatched"))
             self._connection_of(topic).remove(topic)
 
     async def wait_for(self, topic: str, version: int = 0, *, timeout_s: float = WAIT_S) -> Snapshot:
-        """Return the snapshot once the gateway has confirmed one of at least `version`; starts watching.
+        """Watch the topic, and return the snapshot once the gateway has confirmed one of at least `version`.
 
         Raises:
-            NotCurrent: not within `timeout_s`.
+            NotCurrent: there was none within `timeout_s`.
             TopicRefused: the token does not open the topic.
-            ReplicaClosed: there is no connection any more.
+            ReplicaClosed: all connections have ended.
         """
         self.watch(topic)
         state = self._states[topic]
@@ -165,7 +165,7 @@ class Replica(Reading):
         policy: Policy = Policy.FAIL_CLOSED,
         timeout_s: float = WAIT_S,
     ) -> Snapshot | None:
-        """Return what `require` does, after waiting until what is held is current, or for `timeout_s`.
+        """Do the same as `require`, after waiting up to `timeout_s` until the snapshot is current.
 
         Raises:
             FeatureDenied: the state does not have the feature.
@@ -176,17 +176,17 @@ class Replica(Reading):
             await self.wait_for(topic, min_version, timeout_s=timeout_s)
         return self.require(topic, feature, min_version=min_version, policy=policy)
 
-    # Life.
+    # Opening and closing.
 
     async def open(self) -> None:
-        """Start connecting, and return at once: reading before the first answer is reading nothing."""
+        """Start connecting, and return immediately. Until the first answer there are no snapshots."""
         if not self._tasks and not self._is_closed:
             self._new_connection()
             for topic in self._wanted:
                 self.watch(topic)
 
     async def aclose(self) -> None:
-        """Close every connection. What is held may still be read, as stale."""
+        """Close every connection. Snapshots can still be read, as stale."""
         self._is_closed = True
         for task in self._tasks:
             task.cancel()
@@ -202,11 +202,11 @@ class Replica(Reading):
         await self.aclose()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:  # a callback's SystemExit, for example
+        if not task.cancelled() and task.exception() is not None:  # for example a callback's SystemExit
             self._let_go()
 
     def _let_go(self) -> None:
-        """Answer all that wait: nothing more comes."""
+        """End all waiting calls, because no more frames will come."""
         self._is_closed = True
         for state in self._states.values():
             state.doubt()
@@ -234,7 +234,7 @@ class Replica(Reading):
             raise ReplicaError(topic, "the replica is not open: use it as a context manager, or await open()")
 
     def _looked(self) -> None:
-        """Report a changed status or cause soon: once for all that changes in this turn of the event loop."""
+        """Report a changed status or cause soon: once per turn of the event loop."""
         if not self._is_reporting:
             self._is_reporting = True
             asyncio.get_running_loop().call_soon(self._report)
@@ -258,6 +258,6 @@ def _with_cause(on_status: StatusChanged | None) -> Callable[[Status, str], obje
         return lambda status, cause: None
     try:
         inspect.signature(report).bind(Status.CONNECTING, "")
-    except (TypeError, ValueError):  # it takes the status alone, or does not tell
+    except (TypeError, ValueError):  # it takes only the status, or its signature is unknown
         return lambda status, cause: report(status)
     return report  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""A version of a topic's state, and the decision whether it allows a feature. Pure."""
+"""One version of a topic's state, and the decision whether it allows a feature. Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from planwire_client.errors import FeatureDenied, NotCurrent
 
 
 class Policy(StrEnum):
-    """What a check does when the state held cannot be proved to be the newest.
+    """What a check does when the local snapshot cannot be proved to be the newest.
 
-    FAIL_CLOSED allows only what is proved to be allowed. FAIL_OPEN refuses only what is proved to be denied.
-    LAST_KNOWN goes by the snapshot held, however old, if it has the version asked for; without one it refuses.
+    FAIL_CLOSED allows only if the feature is proved to be allowed. FAIL_OPEN denies only if it is proved to be denied.
+    LAST_KNOWN uses the local snapshot, however old, if it has the required version; without one it denies.
     """
 
     FAIL_CLOSED = "fail_closed"
@@ -23,12 +23,12 @@ class Policy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One version of a topic's public state. Shared between all readers: do not change what is inside.
+    """One version of a topic's public state. All readers share it: do not change its contents.
 
     Attributes:
-        version: microseconds since 1970, 0 where the topic has no state.
-        state: JSON values; normally an object, None where the topic has no state.
-        cause: why, as sent by the gateway; may be empty.
+        version: microseconds since 1970; 0 if the topic has no state.
+        state: JSON values; usually an object; None if the topic has no state.
+        cause: the cause from the gateway; may be empty.
     """
 
     topic: str
@@ -41,11 +41,11 @@ class Snapshot:
         return members.get(name) if isinstance(members, dict) else None
 
     def has(self, feature: str) -> bool:
-        """Return whether the entitlements name the feature as true."""
+        """Return whether the feature is true in the entitlements."""
         return self._member("features", feature) is True
 
     def limit(self, name: str) -> float | None:
-        """Return a limit: infinity for "unlimited", None where it is not named."""
+        """Return a limit: infinity for "unlimited"; None if it is missing."""
         value = self._member("limits", name)
         if value == "unlimited":
             return float("inf")
@@ -53,17 +53,17 @@ class Snapshot:
 
 
 Changed = Callable[[Snapshot, Snapshot | None], None]
-"""Called with each new snapshot and the one before, None at first."""
+"""Called with each new snapshot and the previous one (None at first)."""
 
 
 def decide(
     topic: str, snapshot: Snapshot | None, is_fresh: bool, feature: str, min_version: int, policy: Policy
 ) -> Snapshot | None:
-    """Return the snapshot that allows the feature; None where FAIL_OPEN lets pass without one.
+    """Return the snapshot that allows the feature; None if FAIL_OPEN allows it without one.
 
     Raises:
-        FeatureDenied: the state, as far as the policy trusts it, does not have the feature.
-        NotCurrent: it cannot be said, and the policy does not let that pass.
+        FeatureDenied: the state does not have the feature, and the policy trusts the state.
+        NotCurrent: the policy does not allow the feature without a current snapshot.
     """
     version = snapshot.version if snapshot is not None else 0
     reason = "unknown" if snapshot is None else "behind" if version < min_version else "" if is_fresh else "stale"

@@ -1,4 +1,4 @@
-"""The topics of one connection, and what the gateway's frames do to them (docs/protocol.md)."""
+"""The topics of one connection, and the handling of the gateway's frames (docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from planwire_client.replica.tokens import TokenKeeper, TokenSource
 from planwire_client.replica.topic_state import Freshness, TopicState
 
 OPEN_TIMEOUT_S = 10.0
-"""How long a connection, and then its welcome, may take."""
+"""Maximum seconds for connecting, and again for the welcome."""
 
 MISSED_HEARTBEATS = 2.5
-"""Silence for this many heartbeats: what is held may be old, and the connection is dead."""
+"""Heartbeat intervals of silence after which snapshots count as stale and the connection as dead."""
 
 RECONNECT_MIN_MS, RECONNECT_MAX_MS = 500, 30_000
-"""Bounds of the pauses until a welcome gives others."""
+"""Bounds of the backoff until a welcome gives others."""
 
 log = logging.getLogger("planwire_client")
 
 
 class Subscriptions:
-    """The topics of a connection, whatever becomes of its sockets. A connection feeds it with frames.
+    """The topics of a connection, across all its sockets. The connection passes frames to it.
 
     Attributes:
-        topics: what is kept current, by topic.
-        freshness: until when the gateway's word counts.
-        cause: what went wrong last and is not over, at most 300 characters; empty where nothing is.
+        topics: the states by topic.
+        freshness: until when the gateway's last statement of freshness counts.
+        cause: the last problem that still persists, at most 300 characters; empty: none.
     """
 
     def __init__(self, tokens: TokenSource, changed: Changed, looked: Callable[[], None]) -> None:
@@ -47,26 +47,26 @@ class Subscriptions:
         self._keeper = TokenKeeper(tokens, self._granted, self._report)
         self._welcomed = asyncio.Event()
         self._opened_at = float("inf")  # monotonic seconds of this socket's first welcome
-        self._deadline = 0.0  # of the next frame that proves life, by the event loop's time
+        self._deadline = 0.0  # of the next sign of life, in the event loop's time
         self._silence_s = OPEN_TIMEOUT_S
         self._reconnect = Backoff(RECONNECT_MIN_MS, RECONNECT_MAX_MS)
         self._ack = AckRule(1.0, 250)
         self._ack_of: dict[str, AckRule] = {}
 
     def add(self, topic: str) -> TopicState:
-        """Return the state of a topic that is kept current from now on."""
+        """Add a topic to keep current; return its state."""
         state = self.topics[topic] = TopicState(topic, self.freshness)
         self._outgoing.subscribe(topic)
         return state
 
     def remove(self, topic: str) -> None:
-        """Forget the topic."""
+        """Remove the topic."""
         self.topics.pop(topic).doubt()
         self._ack_of.pop(topic, None)
         self._outgoing.unsubscribe(topic)
 
     def ask_again(self, topic: str, *, with_new_token: bool = False) -> None:
-        """Ask for a refused topic once more, with a new token if it is refused again; `with_new_token`: it has one."""
+        """Subscribe to a refused topic again. If it is refused again, fetch a new token, unless `with_new_token`."""
         self.topics[topic].ask_anew(with_new_token=with_new_token)
         self._outgoing.subscribe(topic)
 
@@ -75,12 +75,12 @@ class Subscriptions:
             self.ask_again(topic, with_new_token=True)
 
     def _report(self, cause: str) -> None:
-        """Say what is wrong, or that nothing is."""
+        """Set `cause`; "": no problem."""
         self.cause = cause[:300]
         self._looked()
 
     def _begin(self) -> None:
-        """A socket is open: its welcome must come in time."""
+        """Start a new socket, with a deadline for its welcome."""
         self._welcomed.clear()
         self._outgoing.begin()
         self._keeper.begin()
@@ -88,7 +88,7 @@ class Subscriptions:
         self._deadline = asyncio.get_running_loop().time() + self._silence_s
 
     def _end(self, why: str) -> None:
-        """There is no socket: whatever is held may be old."""
+        """Record the loss of the socket: all snapshots count as stale."""
         self._opened_at = float("inf")
         self.freshness.extend(0)
         for state in self.topics.values():
@@ -96,12 +96,12 @@ class Subscriptions:
         self._report(why)
 
     def _take(self, data: str | bytes) -> float | None:
-        """Take one frame; a type that a later gateway added is ignored.
+        """Handle one frame; unknown types of later gateways are ignored.
 
-        Returns: after a `bye` the pause in seconds before coming back, else None.
+        Returns: after a `bye`, the pause in seconds before reconnecting; else None.
 
         Raises:
-            FrameError: it makes no sense.
+            FrameError: the frame is invalid.
         """
         try:
             frame = frames.read_outbound(data)
@@ -153,13 +153,13 @@ class Subscriptions:
         if state.snapshot is not None and not frame.reset and frame.version <= state.version:
             if frame.version == state.version:
                 self._current(state, frame.version)
-            return  # older than what is held: never
+            return  # never go back to an older version
         self._install(state, Snapshot(state.topic, frame.version, frame.state, frame.cause or {}))
 
     def _patch(self, state: TopicState, frame: frames.Patch) -> None:
         if state.snapshot is None or state.version != frame.base:
             if state.snapshot is None or frame.version > state.version:
-                self._outgoing.subscribe(state.topic)  # greeted anew, for what is held
+                self._outgoing.subscribe(state.topic)  # requests the state again
             return
         merged = merge_patch.apply(state.snapshot.state, frame.patch)
         self._install(state, Snapshot(state.topic, frame.version, merged, frame.cause or {}))
@@ -171,7 +171,7 @@ class Subscriptions:
         try:
             self._changed(snapshot, before)
         except Exception as error:
-            # The caller's own code; what is held is right all the same, and the gateway is told.
+            # The error is in the caller's code. The snapshot stays valid, and the gateway gets a nack.
             log.exception("planwire: a listener failed on version %d of %s", snapshot.version, state.topic)
             self._outgoing.nack(state.topic, snapshot.version, repr(error)[:200])
             return
@@ -188,7 +188,7 @@ class Subscriptions:
             self._outgoing.subscribe(state.topic)
 
     def _denied(self, state: TopicState, reason: str, *, is_believed: bool) -> None:
-        """Refuse the topic; or first have a new token fetched, where the one in use may be too old to open it."""
+        """Refuse the topic; if the token may be too old to grant it, fetch a new one first."""
         if is_believed:
             state.refuse(reason)
             self._looked()

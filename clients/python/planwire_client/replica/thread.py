@@ -1,6 +1,6 @@
-"""A replica in a thread of its own, for programs without an event loop, such as Django and Flask.
+"""A replica in its own thread, for programs without an event loop, such as Django and Flask.
 
-Reads do not touch that thread. In a server that forks, each process opens its own connection on first use.
+Reads do not involve that thread. In a forking server, each process opens its own connection on first use.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 5.0
 END_TIMEOUT_S = 1.0
-"""Seconds that the last tasks may take on closing: a token function may ignore its cancellation."""
+"""Maximum seconds for the last tasks on closing: a token function may ignore its cancellation."""
 
 log = logging.getLogger("planwire_client")
 
@@ -35,13 +35,13 @@ _living: weakref.WeakSet[ThreadReplica] = weakref.WeakSet()
 
 
 class ThreadReplica(Reading):
-    """As `Replica`, for threads. Opens itself on the first `watch`, `wait_for` or `ensure`. A context manager.
+    """The replica for threads. The first `watch`, `wait_for` or `ensure` opens it. A context manager.
 
-    The callbacks run in the replica's thread: they must not block it, and may only read, or close it.
+    Callbacks run in the replica's thread. They must not block; they may only read from the replica or close it.
     """
 
     def __init__(self, url: str, token: Token, topics: Iterable[str] = (), **options: Unpack[Options]) -> None:
-        """Keep `topics` of the gateway at `url`; the arguments are those of `Replica`."""
+        """Watch `topics` at the gateway `url`; the arguments are those of `Replica`."""
         self._make = functools.partial(Replica, url, token, list(topics), **options)
         self._is_closed = False
         self._begin()
@@ -58,33 +58,33 @@ class ThreadReplica(Reading):
 
     @property
     def status(self) -> Status:
-        """What the replica can vouch for now."""
+        """The current status of the replica."""
         return self._replica.status
 
     @property
     def cause(self) -> str:
-        """What went wrong last with a connection and is not over, as `Replica.cause`."""
+        """The last problem of a connection that still persists; see `Replica.cause`."""
         return self._replica.cause
 
     def watch(self, topic: str) -> None:
-        """Keep `topic` from now on.
+        """Keep `topic` current from now on.
 
         Raises:
-            ReplicaClosed: there is no connection any more.
+            ReplicaClosed: all connections have ended.
         """
         self._do(_called(self._replica.watch, topic))
 
     def unwatch(self, topic: str) -> None:
-        """Let go of `topic`."""
+        """Stop watching `topic`."""
         self._do(_called(self._replica.unwatch, topic))
 
     def wait_for(self, topic: str, version: int = 0, *, timeout_s: float = WAIT_S) -> Snapshot:
-        """Return the snapshot once one of at least `version` is confirmed; starts watching.
+        """Watch the topic, and return the snapshot once one of at least `version` is confirmed.
 
         Raises:
-            NotCurrent: not within `timeout_s`.
+            NotCurrent: there was none within `timeout_s`.
             TopicRefused: the token does not open the topic.
-            ReplicaClosed: there is no connection any more.
+            ReplicaClosed: all connections have ended.
         """
         snapshot = self.get(topic)
         if snapshot is not None and snapshot.version >= version and self.is_fresh(topic):
@@ -100,7 +100,7 @@ class ThreadReplica(Reading):
         policy: Policy = Policy.FAIL_CLOSED,
         timeout_s: float = WAIT_S,
     ) -> Snapshot | None:
-        """Return what `require` does, after waiting until what is held is current, or for `timeout_s`.
+        """Do the same as `require`, after waiting up to `timeout_s` until the snapshot is current.
 
         Raises:
             FeatureDenied: the state does not have the feature.
@@ -112,7 +112,7 @@ class ThreadReplica(Reading):
         return self.require(topic, feature, min_version=min_version, policy=policy)
 
     def open(self) -> None:
-        """Start the thread, which starts connecting; opening twice is opening once.
+        """Start the thread, which starts connecting. A second call does nothing.
 
         Raises:
             ReplicaClosed: it was closed.
@@ -136,7 +136,7 @@ class ThreadReplica(Reading):
             loop.run_until_complete(self._replica.open())
             ready.set()
             loop.run_forever()
-        except BaseException as error:  # the top of the thread: a callback's SystemExit, for example
+        except BaseException as error:  # the top of the thread: for example a callback's SystemExit
             log.critical("planwire: the replica's thread has failed", exc_info=error)
         finally:
             ready.set()
@@ -145,16 +145,16 @@ class ThreadReplica(Reading):
             while not ending.done():
                 try:
                     loop.run_until_complete(ending)
-                except BaseException as error:  # asyncio raises a SystemExit anew for every task that it passes
+                except BaseException as error:  # asyncio raises a SystemExit again for every task that it passes
                     log.debug("planwire: while the replica's thread ends", exc_info=error)
             for call in calls:
                 call.cancel()
             loop.close()
 
     async def _end(self) -> None:
-        """Close the replica, and let its last tasks end."""
+        """Close the replica, and wait for its last tasks."""
         await self._replica.aclose()
-        await asyncio.sleep(0)  # what was asked just before has its task now
+        await asyncio.sleep(0)  # calls made just before get their tasks
         if rest := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(rest, timeout=END_TIMEOUT_S)
 
@@ -184,7 +184,7 @@ class ThreadReplica(Reading):
         self.close()
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what `work` returns, done in the replica's thread."""
+        """Run `work` in the replica's thread; return its result."""
         try:
             if self._is_own_thread():
                 raise ReplicaError("", "a callback cannot wait for the replica whose thread it runs in")
@@ -207,7 +207,7 @@ class ThreadReplica(Reading):
                     self._calls.discard(call)
 
     def _end_calls(self) -> list[concurrent.futures.Future[Any]]:
-        """Take no further call, and return those that still wait."""
+        """Stop accepting calls; return those that still wait."""
         with self._calls_lock:
             calls, self._calls = self._calls or set(), None
         return list(calls)
@@ -224,7 +224,7 @@ async def _called(work: Callable[[str], None], topic: str) -> None:
 
 
 def _forked() -> None:
-    # The thread and the sockets are the parent's: begin anew, on first use.
+    # The thread and the sockets belong to the parent. Start again on first use.
     for replica in list(_living):
         replica._begin()
 

@@ -1,7 +1,7 @@
-"""Tokens from the application: a string, or a function, which may block, fail or never return.
+"""Tokens from the application: a string, or a function that may block, fail or never return.
 
-A plain function runs in a thread, an async one in a task. A call that exceeds its time is abandoned; it counts towards
-CALLS_MAX until it returns.
+A plain function runs in a thread, an async function in a task. A call that exceeds its time is abandoned, but counts
+towards CALLS_MAX until it returns.
 """
 
 from __future__ import annotations
@@ -24,38 +24,39 @@ from planwire_client.replica.outgoing import send, woken
 Token = str | Callable[[], str | Awaitable[str]]
 
 CALLS_MAX = 4
-"""Calls of one token function that run at once, abandoned ones included."""
+"""Maximum concurrent calls of one token function, abandoned calls included."""
 
 TIMEOUT_S = 10.0
-"""Seconds that a call may take by default."""
+"""Default timeout of a call, in seconds."""
 
 TOKEN_CHARS_MAX = 16_384
-"""A longer text is not a token (an identity provider's page, say), and a gateway would close for good on it."""
+"""Maximum length of a token. A longer text is something else (an identity provider's page, say), and a gateway would
+close the connection permanently because of it."""
 
 REFRESH_SHARE = 0.8
-"""At which share of a token's remaining life it is exchanged, with jitter below."""
+"""Share of a token's remaining life after which it is exchanged, with jitter downwards."""
 
 REFRESH_RETRY_S = 5.0
 
 log = logging.getLogger("planwire_client")
 
 _Outcome = tuple[object, BaseException | None]
-"""What a call returned, or raised."""
+"""The result of a call, or its exception."""
 
 
 class TokenError(Exception):
-    """There is no token now; a later call may return one. The text says why."""
+    """There is no token now, but a later call may return one. The text is the reason."""
 
 
 class TokenSource:
     """The tokens of one replica's connections. Belongs to one event loop.
 
     Attributes:
-        is_fixed: it is a string: asking again gives the same.
+        is_fixed: the token is a string and never changes.
     """
 
     def __init__(self, token: Token, timeout_s: float = TIMEOUT_S) -> None:
-        """Take tokens from `token`; a call of a function may take `timeout_s`.
+        """Take tokens from `token`, a string or a function. `timeout_s`: the timeout of a call in seconds.
 
         Raises:
             TypeError: `token` is neither a string nor a function.
@@ -69,7 +70,7 @@ class TokenSource:
         self._tasks: set[asyncio.Future[_Outcome]] = set()
 
     async def fetch(self) -> str:
-        """Return a token, a new one where there is a function.
+        """Return a token; a function is called for a new one.
 
         Raises:
             TokenError: the function failed, did not return in time, or returned something else.
@@ -83,7 +84,7 @@ class TokenSource:
             if not given or len(given) > TOKEN_CHARS_MAX or not given.isascii():
                 raise TokenError(f"the token function returned {len(given)} characters that are no token")
         except TokenError as error:
-            # What is held goes on being served, as stale.
+            # Snapshots can still be read, as stale.
             log.warning("planwire: %s", error, exc_info=error.__cause__)
             raise
         return given
@@ -96,7 +97,7 @@ class TokenSource:
         return await self._finish(lambda: self._in_task(lambda: given), until) if inspect.isawaitable(given) else given
 
     async def _finish(self, start: Callable[[], asyncio.Future[_Outcome]], until: float) -> object:
-        """Return the result of the started call, which counts towards CALLS_MAX until it ends."""
+        """Start a call and return its result. It counts towards CALLS_MAX until it ends."""
         try:
             async with asyncio.timeout_at(until):
                 await self._free.acquire()
@@ -122,7 +123,7 @@ class TokenSource:
                 return (await given if inspect.isawaitable(given) else given), None
             except KeyboardInterrupt:
                 raise
-            except BaseException as error:  # also a CancelledError of its own: nobody has cancelled the connection
+            except BaseException as error:  # also its own CancelledError: the connection was not cancelled
                 return None, error
 
         def ended(task: asyncio.Future[_Outcome]) -> None:
@@ -144,7 +145,7 @@ class TokenSource:
                 outcome = function(), None
             except BaseException as error:  # the top of the thread
                 outcome = None, error
-            with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits
+            with contextlib.suppress(RuntimeError):  # the event loop is closed
                 loop.call_soon_threadsafe(ended, outcome)
 
         def ended(outcome: _Outcome) -> None:
@@ -154,7 +155,7 @@ class TokenSource:
             elif inspect.iscoroutine(outcome[0]):
                 outcome[0].close()
 
-        # No executor: the process waits for its threads at exit, and this one may never return.
+        # Not an executor: at exit the process waits for its threads, and this thread may never return.
         thread = threading.Thread(
             target=contextvars.copy_context().run, args=(call,), name="planwire token", daemon=True
         )
@@ -169,11 +170,11 @@ class TokenKeeper:
     """A connection's token.
 
     Attributes:
-        is_fixed: the token is a string: asking again gives the same.
+        is_fixed: the token is a string and never changes.
     """
 
     def __init__(self, tokens: TokenSource, granted: Callable[[set[str]], None], report: Callable[[str], None]) -> None:
-        """`granted`: called with the topics that a new token was sent for; `report`: with why there is none, or ""."""
+        """`granted`: called with the topics for which a new token was sent. `report`: called with a problem, or ""."""
         self.is_fixed = tokens.is_fixed
         self._tokens = tokens
         self._granted = granted
@@ -187,36 +188,37 @@ class TokenKeeper:
         """Return the token to connect with.
 
         Raises:
-            TokenError: there is none now; it is asked for again after a pause.
+            TokenError: there is none now; the caller retries after a pause.
         """
         if not self._bearer:
             self._bearer = await self._tokens.fetch()
         return self._bearer
 
     def drop(self) -> None:
-        """Forget the token, which the gateway has refused."""
+        """Drop the token, because the gateway has rejected it."""
         self._bearer = ""
 
     def begin(self) -> None:
-        """Forget what the last socket refused."""
+        """Forget the topics that the last socket refused."""
         self._refused.clear()
 
     def expires(self, at: float) -> None:
-        """Keep the token, which ends at `at`, Unix seconds."""
+        """Schedule the exchange of the token, which expires at `at` (Unix seconds)."""
         if not self.is_fixed:
             share = REFRESH_SHARE * random.uniform(0.9, 1)  # noqa: S311 - jitter
             self._refresh_at = time.monotonic() + max(0.0, at - time.time()) * share
         self._wake.set()
 
     def renew_for(self, topic: str) -> None:
-        """Have a new token fetched: the one in use may be from before the topic was granted."""
+        """Fetch a new token soon, because the current one may be older than the grant of the topic."""
         self._refused.add(topic)
         self._wake.set()
 
     async def run(self, socket: ClientConnection) -> None:
-        """Exchange the token when that is due. Without a new one the old one goes on, and it is tried again.
+        """Exchange the token when due. If there is no new token, keep the old one and retry.
 
-        Topics that the old one did not open are asked for afterwards: before, the old one would be judged.
+        Topics that the old token did not grant are requested after the exchange, because the gateway checks the token
+        that it has.
         """
         retry_at = 0.0
         while True:
@@ -224,7 +226,7 @@ class TokenKeeper:
             if time.monotonic() < due:
                 await woken(self._wake, due)
                 continue
-            # Until the gateway takes the new token, and says when that one ends.
+            # Until the gateway accepts the new token and sends its expiry.
             self._refresh_at = time.monotonic() + REFRESH_RETRY_S
             waiting, self._refused = self._refused, set()
             try:

@@ -1,5 +1,5 @@
-"""What a replica holds of one topic, and for how long the gateway's word counts. Written by the topic's connection, in
-the event loop; read from any thread."""
+"""A replica's state of one topic, and the freshness of a connection. The connection writes them in the event loop; any
+thread may read them."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from planwire_client.errors import TopicRefused
 from planwire_client.replica.snapshot import Policy, Snapshot, decide
 
 REFUSED_FOR_S = 30.0
-"""How long a refused topic is believed to be, before a waiting call has it asked for again."""
+"""Seconds after a refusal before a waiting call requests the topic again."""
 
 
 class Freshness:
-    """Until when the gateway's last word counts that it hears every change.
+    """Until when the gateway's last statement counts that it receives every change.
 
     Attributes:
-        until: seconds of the monotonic clock; 0 while it does not count.
+        until: seconds of the monotonic clock; 0: not fresh.
     """
 
     until = 0.0
 
     def extend(self, silence_s: float) -> None:
-        """Let it count for `silence_s` seconds from now; 0: no longer."""
+        """Stay fresh for `silence_s` seconds from now; 0: end now."""
         self.until = time.monotonic() + silence_s if silence_s else 0.0
 
 
 class TopicState:
-    """What is held of one topic.
+    """The local state of one topic.
 
     Attributes:
-        snapshot: the newest, or None before the first.
-        confirmed: whether this connection has said that it is the newest.
-        refused: why the topic is not served, or empty.
-        asked_again: it was refused, and has been asked for since with a token fetched after that.
+        snapshot: the newest snapshot, or None before the first.
+        confirmed: whether the current connection has confirmed the snapshot as the newest.
+        refused: why the topic is refused, or empty.
+        asked_again: the topic was refused, and was requested again with a newer token.
     """
 
     __slots__ = ("_freshness", "_refused_at", "_waiters", "asked_again", "confirmed", "refused", "snapshot", "topic")
@@ -52,49 +52,49 @@ class TopicState:
 
     @property
     def version(self) -> int:
-        """The version held, 0 for none."""
+        """The version of the snapshot, 0 for none."""
         return self.snapshot.version if self.snapshot is not None else 0
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the snapshot is proved to be the newest, as of now: silence counts as no."""
+        """Whether the snapshot is proved to be the newest now. Silence of the gateway ends the proof."""
         return self.confirmed and time.monotonic() < self._freshness.until
 
     @property
     def is_refused_lately(self) -> bool:
-        """Whether the topic was refused so short a time ago that asking again would be answered alike."""
+        """Whether the topic was refused so recently that another request is pointless."""
         return bool(self.refused) and time.monotonic() - self._refused_at < REFUSED_FOR_S
 
     def confirm(self) -> None:
-        """Take the snapshot held for the newest."""
+        """Mark the snapshot as the newest."""
         self.confirmed, self.refused, self.asked_again = True, "", False
         self.settle()
 
     def doubt(self) -> None:
-        """Take the snapshot held for one that may be old."""
+        """Mark the snapshot as possibly old."""
         self.confirmed = False
 
     def hold(self, snapshot: Snapshot) -> None:
-        """Hold `snapshot`, which the gateway has just sent."""
+        """Store `snapshot`, which the gateway has just sent."""
         self.snapshot = snapshot
         self.confirm()
 
     def ask_anew(self, *, with_new_token: bool) -> None:
-        """Forget the last refusal. `with_new_token`: the next one is believed."""
+        """Clear the last refusal. `with_new_token`: the next refusal is final."""
         self.refused, self.asked_again = "", with_new_token
 
     def refuse(self, reason: str) -> None:
-        """Let go of what is held, which is no longer ours to serve; everything that waits is answered."""
+        """Drop the snapshot, because access was refused; end all waiting calls."""
         self.snapshot, self.confirmed = None, False
         self.refused, self._refused_at = reason, time.monotonic()
         self.fail(TopicRefused(self.topic, reason))
 
     async def wait(self, version: int, timeout_s: float) -> Snapshot:
-        """Return the snapshot once one of at least `version` is confirmed.
+        """Wait until a snapshot of at least `version` is confirmed, and return it.
 
         Raises:
-            TimeoutError: not within `timeout_s`.
-            ReplicaError: what `fail` was given.
+            TimeoutError: there was none within `timeout_s`.
+            ReplicaError: the argument of `fail`.
         """
         future: asyncio.Future[Snapshot] = asyncio.get_running_loop().create_future()
         waiter = (version, future)
@@ -106,45 +106,45 @@ class TopicState:
             self._waiters.remove(waiter)
 
     def settle(self) -> None:
-        """Answer those whose version is there."""
+        """Complete the waiting calls whose version has arrived."""
         if self.snapshot is not None and self._waiters and self.is_fresh:
             for version, future in self._waiters:
                 if version <= self.snapshot.version and not future.done():
                     future.set_result(self.snapshot)
 
     def fail(self, error: Exception) -> None:
-        """Answer all that wait."""
+        """Raise `error` in all waiting calls."""
         for _, future in self._waiters:
             if not future.done():
                 future.set_exception(error)
 
 
 class Reading:
-    """Reads that never wait, from any thread: what `Replica` and `ThreadReplica` have in common."""
+    """The reads of `Replica` and `ThreadReplica`: they never wait, and may be called from any thread."""
 
     _states: Mapping[str, TopicState]
 
     def get(self, topic: str) -> Snapshot | None:
-        """Return the newest snapshot held, however old; None where none is. `is_fresh` tells more."""
+        """Return the local snapshot, however old, or None. `is_fresh` tells whether it is current."""
         state = self._states.get(topic)
         return state.snapshot if state is not None else None
 
     def is_fresh(self, topic: str) -> bool:
-        """Return whether what is held of `topic` is proved to be the newest, as of now."""
+        """Return whether the snapshot of `topic` is proved to be the newest now."""
         state = self._states.get(topic)
         return state is not None and state.is_fresh
 
     def require(
         self, topic: str, feature: str, *, min_version: int = 0, policy: Policy = Policy.FAIL_CLOSED
     ) -> Snapshot | None:
-        """Return the snapshot that allows `feature`; None only where FAIL_OPEN lets pass with nothing held.
+        """Return the snapshot that allows `feature`; None only if FAIL_OPEN allows it without a snapshot.
 
-        min_version: what the caller is known to have seen already; anything older proves nothing.
+        min_version: the newest version that the caller has seen; an older snapshot is not current.
 
         Raises:
             FeatureDenied: the state does not have the feature.
-            NotCurrent: it cannot be said, and the policy does not let that pass. `ensure` waits instead.
-            TopicRefused: the token does not open the topic; whatever the policy.
+            NotCurrent: the policy does not allow it without a current snapshot. `ensure` waits instead.
+            TopicRefused: the token does not grant the topic, under every policy.
         """
         state = self._states.get(topic)
         if state is None:
@@ -152,7 +152,7 @@ class Reading:
         if state.refused:
             raise TopicRefused(topic, state.refused)
         snapshot = state.snapshot
-        # What nearly every call ends with, whatever its policy: said without the way through `decide`.
+        # Fast path for nearly every call under every policy, without `decide`.
         if snapshot is not None and snapshot.version >= min_version and state.is_fresh and snapshot.has(feature):
             return snapshot
         return decide(topic, snapshot, state.is_fresh, feature, min_version, policy)
