@@ -1,4 +1,4 @@
-/** What can be done, each behind a question: what will happen, then what happened and the entry of the audit log. */
+/** The actions of the page. Each has a dialog: it says what will happen, then the result and the audit entry. */
 import { act, gateway, get } from "./api.js";
 import { moment } from "./model/format.js";
 import { environmentOf } from "./model/links.js";
@@ -12,10 +12,10 @@ const FAULT_S = "20";
 const DELAY_MS = "1000";
 const ABOUT_ANSWER = new Set(["action", "outcome", "audit", "gateway", "at"]);
 
-/** Anything as the text of a line. @param {unknown} value */
+/** Any value as text on one line. @param {unknown} value */
 const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
-/** The members of an answer that are not about the answer itself. @param {Record<string, unknown>} answer @returns {[string, string][]} */
+/** The members of an answer, without those about the answer itself. @param {Record<string, unknown>} answer @returns {[string, string][]} */
 const factsOf = (answer) =>
   Object.entries(answer)
     .filter(([name]) => !ABOUT_ANSWER.has(name))
@@ -44,7 +44,7 @@ const run = async (context, name, parameters) => {
   return { outcome: `Done: ${name}.`, facts: factsOf(answer), audit };
 };
 
-/** Why this session may not do something; empty where it may. @param {any} session @param {string} name */
+/** Why this session may not do an action; empty: it may. @param {any} session @param {string} name */
 const whyNot = (session, name) => {
   if (session.actions?.includes(name)) return "";
   if (!session.scopes?.includes("admin")) return "This login may only read: its token has not the scope admin.";
@@ -55,23 +55,23 @@ const whyNot = (session, name) => {
   return "It cannot be done here.";
 };
 
-/** A button that does something, or says why it does not. @param {any} session @param {string} name @param {HTMLElement} button */
+/** A button for an action; without permission, it explains why. @param {any} session @param {string} name @param {HTMLElement} button */
 export const guarded = (session, name, button) => {
   const why = whyNot(session, name);
   if (!why) return button;
-  // Not `disabled`: that could not be reached by keyboard, and nobody would learn why.
+  // Not `disabled`: a disabled button cannot be focused, so its explanation would not be shown.
   setAttribute(button, "aria-disabled", "true");
   setAttribute(button, "data-why", why);
   button.addEventListener("click", (event) => event.stopImmediatePropagation(), { capture: true });
   return button;
 };
 
-/** The same as a backend would do it, with a publish key. @param {string} path @param {unknown} [body] */
+/** The same action as a backend's request, with a publish key. @param {string} path @param {unknown} [body] */
 const command = (path, body) => () => curl("POST", `${gateway}${path}`, { key: "PLANWIRE_PUBLISH_KEY", body });
 
 const tenantOf = (/** @type {string} */ topic) => topic.slice(topic.indexOf(":") + 1);
 
-/** Opens the dialog that reads a tenant anew from the provider. @param {Context} context @param {string} topic */
+/** Opens the dialog that reads a tenant from the provider again. @param {Context} context @param {string} topic */
 export const reconcile = (context, topic) =>
   ask({
     title: `Reconcile ${topic}`,
@@ -96,7 +96,7 @@ export const replay = (context, topic, version) =>
   });
 
 /**
- * Opens the dialog that tries a parked event at once.
+ * Opens the dialog that retries a parked event now.
  * @param {Context} context
  * @param {string} env
  * @param {{event_id: string, reason?: string}} event
@@ -110,7 +110,7 @@ export const retry = (context, env, event) =>
     run: () => run(context, "retry", { env, event_id: event.event_id }),
   });
 
-/** Opens the dialog that tries all parked events of a topic at once. @param {Context} context @param {string} topic */
+/** Opens the dialog that retries all parked events of a topic now. @param {Context} context @param {string} topic */
 export const retryAll = (context, topic) =>
   ask({
     title: "Retry parked events",
@@ -120,7 +120,7 @@ export const retryAll = (context, topic) =>
   });
 
 /**
- * Opens the dialog that takes a topic from one subject, or from everybody.
+ * Opens the dialog that revokes a topic for one subject, or for all.
  * @param {Context} context
  * @param {string} topic
  * @param {string} [sub]
@@ -146,7 +146,7 @@ export const revoke = (context, topic, sub = "") =>
       run(context, "revoke", Object.fromEntries(Object.entries(values).filter(([, value]) => value.trim()))),
   });
 
-/** Opens the dialog that lets the simulator send a webhook. @param {Context} context @param {string} topic */
+/** Opens the dialog that makes the simulator send a webhook. @param {Context} context @param {string} topic */
 export const simulate = (context, topic) => {
   const [env] = environmentOf(topic);
   const actions = context.session.simulator_actions ?? [];
@@ -191,7 +191,7 @@ const FAULTS = {
   delay: "Delay: what is written to it comes late for a while.",
 };
 
-/** Harms one socket, in development. @param {Context} context @param {{session: string, sub: string}} tab */
+/** Injects a fault into one socket, in development. @param {Context} context @param {{session: string, sub: string}} tab */
 export const fault = (context, { session, sub }) =>
   ask({
     title: `Harm the socket of ${sub || "a tab"}`,

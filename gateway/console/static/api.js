@@ -1,9 +1,9 @@
-/** Asking the gateway: JSON in, or an error that tells its status and code. Knows nothing of the page. */
+/** Requests to the gateway: each returns JSON, or throws an error with status and code. */
 
-/** The gateway's address, whatever a proxy has put before its paths: this module is its `/console/api.js`. */
+/** The gateway's address, with any path prefix of a proxy: this module is its `/console/api.js`. */
 export const gateway = new URL("..", import.meta.url).href.slice(0, -1);
 
-/** `status` 0: nobody answered. */
+/** `status` 0: there was no answer. */
 export class ApiError extends Error {
   /** @param {number} status @param {string} code @param {string} detail */
   constructor(status, code, detail) {
@@ -28,7 +28,7 @@ const ask = async (path, options) => {
   const response = await send(path, options);
   if (response.status === 204) return null;
   const answer = await response.json().catch((error) => {
-    // Broken off, or given up by this page: not an answer without members.
+    // The page has cancelled the request: this is not an empty answer.
     if (options.signal?.aborted) throw error;
     if (response.ok) throw new ApiError(0, "unreachable", "the gateway's answer broke off");
     return {};
@@ -38,9 +38,9 @@ const ask = async (path, options) => {
 };
 
 /**
- * The answer of the console's API to a query.
+ * Returns the answer of the console's API to a query.
  * @param {string} path below /console/api/
- * @param {Record<string, string | number | null | undefined>} [query] members without a value are left out
+ * @param {Record<string, string | number | null | undefined>} [query] members without a value are omitted
  * @param {AbortSignal} [signal]
  */
 export const get = (path, query = {}, signal) => {
@@ -49,7 +49,7 @@ export const get = (path, query = {}, signal) => {
   return ask(`api/${path}${text && `?${text}`}`, { signal });
 };
 
-/** The header is what no form and no page of another origin can send. @param {string} path below /console/ @param {object} body */
+/** Sends a POST. Forms and pages of other origins cannot send its header. @param {string} path below /console/ @param {object} body */
 export const post = (path, body) =>
   ask(path, {
     method: "POST",

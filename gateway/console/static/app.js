@@ -1,8 +1,8 @@
 /**
- * The page's frame: who is logged in, what the link names, the two clocks that keep the view current, and the keys.
+ * The page's frame: login, routing, keys, and the two sources of updates (the stream and a timer).
  *
- * A view is made by `landing`, `topicView` or `causeView`. It is drawn when a report changes (live.js), and polled for
- * what is not reported. The flow: place.js -> the view -> api.js and live.js -> dom.js.
+ * `landing`, `topicView` and `causeView` make the views. A view is drawn when a report changes (live.js), and polls for
+ * data that is not in reports. The flow: router.js -> the view -> api.js and live.js -> dom.js.
  */
 import { guarded } from "./actions.js";
 import { get, post, ApiError } from "./api.js";
@@ -23,19 +23,19 @@ const RETRY_MS = 3000;
 const SAMPLE_MS = 1000;
 
 /**
- * What every view is given.
+ * The context passed to every view.
  * @typedef {object} Context
- * @property {any} session  who is logged in, and what it may do
+ * @property {any} session  the login and its permissions
  * @property {ReturnType<typeof live>} live
  * @property {ReturnType<typeof samples>} history
- * @property {() => void} soon  asks for what the view shows at once
- * @property {(name: string, button: HTMLElement) => HTMLElement} may  the button, or one that says why it does nothing
+ * @property {() => void} soon  polls now
+ * @property {(name: string, button: HTMLElement) => HTMLElement} may  the button; without permission, it explains why
  */
 
 /**
  * @typedef {object} View
- * @property {string[]} watches  topics of which every tab is reported
- * @property {any[]} lists  the lists that j and k move in, the first one first
+ * @property {string[]} watches  topics with a report on every tab
+ * @property {any[]} lists  the lists for j and k, in order of preference
  * @property {string[]} sections  ids, for the keys 1 to 9
  * @property {() => void} draw
  * @property {(signal: AbortSignal) => Promise<void>} poll
@@ -56,9 +56,9 @@ let view = null;
 /** @type {number | undefined} */
 let timer;
 let running = new AbortController();
-/** Why nothing new is shown; empty while it is. */
+/** Why the page is not current; empty: it is. */
 let problem = "";
-/** The notice reports a failed request, until one succeeds. */
+/** Whether the notice shows a failed request. A successful request clears it. */
 let isTold = false;
 
 const show = (/** @type {keyof typeof mains} */ name) => {
@@ -76,7 +76,7 @@ const freshness = (/** @type {string} */ status, /** @type {string} */ text, /**
   setText(element("freshness-text"), text);
 };
 
-/** How sure what is shown is: the answers to polls first, then the stream, then the gateways' own word. */
+/** Shows whether the page is current: by the polls first, then the stream, then the gateways' own freshness. */
 const showFrame = () => {
   const gateways = context.live.gateways();
   const status = context.live.status();
@@ -100,7 +100,7 @@ const draw = () => {
   view?.draw();
 };
 
-/** Goes to the login where that is what is missing; whether to go on asking. @param {unknown} error */
+/** Handles a failed request: shows the login if it is missing. Returns whether to continue polling. @param {unknown} error */
 const failed = (error) => {
   if (error instanceof ApiError && error.status === 401) {
     context.live.stop();
@@ -155,7 +155,7 @@ const context = {
 };
 
 let shownPath = "";
-/** Where Escape leads: the landing page as it was left, its search included. */
+/** The target of Escape: the landing page as it was left, with its search. */
 let landingHash = "#/";
 
 const route = () => {
@@ -225,7 +225,7 @@ setInterval(() => {
 
 tips();
 
-/** The list that has the focus, or is in the section that has it; else the first that is there. */
+/** The list with the focus, or in the section with the focus; else the first list. */
 const list = () => {
   const focus = document.activeElement;
   const near =

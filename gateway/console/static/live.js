@@ -1,15 +1,15 @@
 /**
- * What all gateways report, as it changes: one report of each gateway, and one more of each for a topic that is looked at.
+ * The gateways' reports, kept current: one per gateway, and one more per gateway for each topic shown.
  *
- * The reports are topics like any other, read with the project's own browser client. Gateways make them only while
- * somebody says every few seconds that he looks, so nothing is reported for a page that nobody sees.
+ * Reports are ordinary topics, read with the project's own browser client. The page renews a lease every few seconds while
+ * it is visible, and gateways report only while there is a lease.
  */
 import { planwire } from "../client/planwire.js";
 import { gateway, post } from "./api.js";
 
 const RENEW_MS = 3000;
 
-/** Runs `draw` once in the next frame, however often it is asked for. @param {() => void} draw */
+/** Returns a function that runs `draw` once in the next frame; repeated calls are merged. @param {() => void} draw */
 const batched = (draw) => {
   let isDue = false;
   return () => {
@@ -23,9 +23,9 @@ const batched = (draw) => {
 };
 
 /**
- * The reports of all gateways, kept current while the page is seen.
+ * The reports of all gateways, kept current while the page is visible.
  * @param {() => void} changed called in an animation frame, after something has changed
- * @param {(error: unknown) => void} failed called when the gateway refuses or does not answer
+ * @param {(error: unknown) => void} failed called when a request fails
  */
 export const live = (changed, failed) => {
   const client = planwire({ url: gateway, token: async () => (await post("api/token", {})).token });
@@ -86,17 +86,17 @@ export const live = (changed, failed) => {
   const report = (/** @type {string} */ name) => held.get(name)?.snapshot;
 
   return {
-    /** Says which topics are looked at from now on. @param {string[]} names */
+    /** Sets the topics shown from now on. @param {string[]} names */
     look: (names) => {
       topics = names;
       look();
     },
-    /** Stops, as at a logout. */
+    /** Stops, for example at a logout. */
     stop: () => {
       clearTimeout(timer);
       turn++;
     },
-    /** Every gateway that is known, with its newest report; `report` is null until the first. */
+    /** Every known gateway with its newest report; `report` is null before the first. */
     gateways: () =>
       answer.gateways.map((/** @type {any} */ each) => ({
         name: /** @type {string} */ (each.gateway),
@@ -104,12 +104,12 @@ export const live = (changed, failed) => {
         age_s: each.age_s + (Date.now() - answeredAt) / 1000,
         report: report(each.report)?.state ?? null,
       })),
-    /** The reports of a topic that is looked at, by gateway. @param {string} topic @returns {Map<string, any>} */
+    /** The reports on a shown topic, by gateway. @param {string} topic @returns {Map<string, any>} */
     watched: (topic) => {
       const found = Object.entries(answer.watched[topic] ?? {}).map(([each, name]) => [each, report(name)?.state]);
       return new Map(/** @type {[string, any][]} */ (found.filter(([, state]) => state)));
     },
-    /** What the client says of the stream: the worst of all reports, `connecting` before there is one. */
+    /** The status of the stream: the worst status of all reports, or `connecting` without reports. */
     status: () => {
       const all = [...held.values()].map(({ snapshot }) => snapshot?.status ?? "connecting");
       return (

@@ -1,9 +1,9 @@
-/** Where the page is, as its link says: `#/`, `#/topics/NAME`, `#/why/KIND`, each with a query. */
+/** The page's routes: `#/`, `#/topics/NAME`, `#/why/KIND`, each with a query. */
 import { tail } from "./model/links.js";
 
 /** @typedef {{view: "landing" | "topic" | "cause", name: string, query: URLSearchParams}} Place */
 
-/** The place that a link names. @param {string} hash @returns {Place | null} null: it names nothing */
+/** The place in a link. @param {string} hash @returns {Place | null} null: the link is invalid */
 export const parse = (hash) => {
   const [path, query = ""] = hash.replace(/^#/, "").split(/\?(.*)/s);
   const match = /^\/?(?:(topics|why)\/(.+))?$/.exec(path);
@@ -20,7 +20,7 @@ export const parse = (hash) => {
   }
 };
 
-/** Writes a view's choices into the link, without going anywhere. @param {Record<string, any>} changes */
+/** Writes a view's choices into the link, without navigation. @param {Record<string, any>} changes */
 export const updateQuery = (changes) => {
   const [path, query = ""] = location.hash.replace(/^#/, "").split(/\?(.*)/s);
   const now = Object.fromEntries(new URLSearchParams(query));

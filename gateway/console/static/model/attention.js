@@ -1,4 +1,4 @@
-/** What needs attention, the worst first: pure, from what is reported and asked. Each item links to where its cause is explained. */
+/** What needs attention, the worst first, from reports and polls. Each item links to an explanation. Pure. */
 import { causeOfParked, CAUSES } from "./causes.js";
 import { plural, us } from "./format.js";
 import { toCause, toLanding, toTopic } from "./links.js";
@@ -15,9 +15,9 @@ import { reasonOf } from "./topic_model.js";
  * @property {number} [at] microseconds since 1970
  */
 
-/** Topics listed one by one; the others are counted. */
+/** Maximum topics listed; the others are counted. */
 const TOPICS_LISTED = 8;
-/** Groups listed of each kind. */
+/** Maximum groups listed of each kind. */
 const GROUPS_LISTED = 6;
 
 const SEVERITY = { NACKED: "red", BEHIND: "amber", STALE: "amber" };
@@ -97,7 +97,7 @@ const grouped = (items, key) => {
   return [...groups].sort(([, one], [, other]) => other.length - one.length);
 };
 
-/** Where one event is explained: on its topic's page, or where nobody knows its topic, among its kind. @param {any} event @param {string} kind */
+/** The link to an event's explanation: on its topic's page, or on the page of its kind if it has no topic. @param {any} event @param {string} kind */
 const whereIs = (event, kind) =>
   event.topic
     ? toTopic(event.topic, { at: "events", event: event.event_id })
@@ -169,7 +169,7 @@ export const ofRefusals = (answer, since_us) =>
     }));
 
 /**
- * What is wrong with one topic; each links to its section.
+ * The problems of one topic; each item links to its section.
  * @param {string} name
  * @param {import("./topic_model.js").Model} model
  * @param {{parked: any[], newest: any, differing: number}} known
@@ -217,7 +217,7 @@ export const ofTopic = (name, model, { parked, newest, differing }) => {
       at: events[0].parked_us,
     });
   }
-  // What the provider was asked for after the event holds the event: nothing is wrong with that.
+  // Not a problem: the provider's state was read after the event and includes it.
   if (newest && newest.outcome === "refused" && newest.reason !== "older than what the provider was asked for since") {
     items.push({
       key: "refused",

@@ -1,8 +1,8 @@
-/** Why a tenant can still see the old plan: each cause, how to tell it, and what ends it. Text only. */
+/** Why a tenant may still see the old plan: each cause, how to recognise it, and what ends it. Text only. */
 
 /** @typedef {{title: string, means: string, look: string, ends: string}} Cause */
 
-/** The causes, by the kind that a link names. @type {Record<string, Cause>} */
+/** The causes, by the kind in the link. @type {Record<string, Cause>} */
 export const CAUSES = {
   parked: {
     title: "Parked events",
@@ -71,5 +71,5 @@ export const CAUSES = {
   },
 };
 
-/** What makes a parked event wait, by its words. @param {{reason: string, waits_on?: readonly string[]}} event */
+/** The kind of cause of a parked event. @param {{reason: string, waits_on?: readonly string[]}} event */
 export const causeOfParked = ({ waits_on = [] }) => (waits_on.includes("catalog") ? "catalog" : "parked");

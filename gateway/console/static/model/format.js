@@ -1,4 +1,4 @@
-/** Values as people read them. Pure. */
+/** Formats values for people. Pure. */
 
 /** A span of time in its largest unit. @param {number | null | undefined} seconds */
 export const span = (seconds) => {
@@ -10,7 +10,7 @@ export const span = (seconds) => {
   return `${Math.floor(seconds / 86_400)} d ${Math.floor((seconds % 86_400) / 3600)} h`;
 };
 
-/** Whole units, so that it does not flicker. @param {number | null | undefined} seconds */
+/** A span in whole units, so that the text changes seldom. @param {number | null | undefined} seconds */
 export const coarse = (seconds) => (seconds == null ? "" : span(Math.max(1, Math.floor(seconds))).replace(".0", ""));
 
 /** How long ago something was. @param {number | null | undefined} seconds */
@@ -32,7 +32,7 @@ export const us = (instant) => (typeof instant === "string" ? Date.parse(instant
 /** Local time of an RFC 3339 instant, or the text itself. @param {string} instant */
 export const local = (instant) => (Number.isNaN(us(instant)) ? instant : moment(us(instant)));
 
-/** A number with separators; empty where it is not known. @param {number | null | undefined} value */
+/** A number with separators; empty if it is not known. @param {number | null | undefined} value */
 export const count = (value) => (value == null ? "" : value.toLocaleString("en"));
 
 /** A number and its noun. @param {number} value @param {string} one @param {string} [many] */

@@ -1,6 +1,6 @@
-/** The last two minutes of what the gateways report, one sample a second, for the charts. Pure but for what it keeps. */
+/** The last two minutes of the gateways' reports, one sample per second, for the charts. */
 
-/** Samples kept. */
+/** Maximum number of samples. */
 const KEPT = 120;
 
 /** @typedef {{at: number, sockets: number | null, webhook50: number | null, webhook99: number | null, commit50: number | null, commit99: number | null, publishes: number | null, refusals: number | null, bus: number | null}} Sample */
@@ -8,14 +8,14 @@ const KEPT = 120;
 const PUBLISHES = ["publishes", "webhooks"];
 const REFUSALS = ["publish_refusals", "webhook_refusals", "refused"];
 
-/** The counters of one report, added up. @param {any} report @param {string[]} names @returns {number} */
+/** The sum of some counters of a report. @param {any} report @param {string[]} names @returns {number} */
 const total = (report, names) => names.reduce((sum, name) => sum + (report.counters?.[name] ?? 0), 0);
 
-/** The largest of those that are known, or null. @param {(number | null | undefined)[]} values */
+/** The largest known value, or null. @param {(number | null | undefined)[]} values */
 const largest = (values) =>
   values.reduce((most, value) => (value == null || (most != null && most >= value) ? most : value), null) ?? null;
 
-/** Samples of what the gateways report, for the charts. */
+/** The samples for the charts. */
 export const history = () => {
   /** @type {Sample[]} */
   const samples = [];
@@ -37,7 +37,7 @@ export const history = () => {
           refusals: total(report, REFUSALS),
         };
         const last = before.get(report.gateway);
-        // A gateway that is new here, or has started anew, has a past that is not this second's.
+        // The first report of a new or restarted gateway counts more than this second.
         if (last && last.started === now_.started) {
           publishes += now_.publishes - last.publishes;
           refusals += now_.refusals - last.refusals;

@@ -1,6 +1,6 @@
-/** Links to the views of the page, and what a topic's name says. Pure. */
+/** Links to the views of the page, and the parts of a topic's name. Pure. */
 
-/** The query of a link, with its question mark; members without a value are left out. @param {Record<string, any>} query */
+/** The query of a link, with its question mark; members without a value are omitted. @param {Record<string, any>} query */
 export const tail = (query) => {
   const given = Object.entries(query).filter(([, value]) => value != null && value !== "" && value !== false);
   const text = new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
@@ -10,14 +10,14 @@ export const tail = (query) => {
 /** The link to the landing page. @param {Record<string, any>} [query] */
 export const toLanding = (query = {}) => `#/${tail(query)}`;
 
-/** A topic's name is readable in its link: a colon and an at sign need no escape there. @param {string} name @param {Record<string, any>} [query] */
+/** The link to a topic. Its name stays readable, because a colon and an at sign need no escape. @param {string} name @param {Record<string, any>} [query] */
 export const toTopic = (name, query = {}) =>
   `#/topics/${encodeURIComponent(name).replaceAll("%3A", ":").replaceAll("%40", "@")}${tail(query)}`;
 
 /** The link to the explanation of a cause. @param {string} kind @param {Record<string, any>} [query] */
 export const toCause = (kind, query = {}) => `#/why/${encodeURIComponent(kind)}${tail(query)}`;
 
-/** A topic's environment, and the name it has in live. @param {string} topic @returns {[string, string]} */
+/** A topic's environment, and its name without the environment. @param {string} topic @returns {[string, string]} */
 export const environmentOf = (topic) => {
   const [, env = "live", bare] = /** @type {RegExpExecArray} */ (/^(?:([^/]*)\/)?(.*)$/s.exec(topic));
   return [env, bare];

@@ -1,6 +1,6 @@
 /** The states of tabs and gateways, and what they mean. Pure. */
 
-/** Of tabs and gateways; the worst first. */
+/** The explanation of each state, the worst first. */
 export const EXPLAINED = {
   NACKED: "The page received the newest version and could not use it.",
   BEHIND: "It does not show the newest version, or has not said so in time.",

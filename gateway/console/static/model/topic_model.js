@@ -1,4 +1,4 @@
-/** What is known of one topic: the answer of the last poll, and over it the reports that came since. Pure. */
+/** The model of one topic: the answer of the last poll, overridden by newer reports. Pure. */
 import { EXPLAINED } from "./status.js";
 
 /**
@@ -22,7 +22,7 @@ import { EXPLAINED } from "./status.js";
  * @property {number} from
  */
 
-/** Why a tab has its status: for a nack, the reason that the page gave. @param {Tab} tab */
+/** Why a tab has its status; for a nack, the reason from the tab's page. @param {Tab} tab */
 export const reasonOf = ({ status, why = "", reason, frozen }) => {
   const text = status === "NACKED" && reason ? `It could not use the newest version: ${reason}` : why;
   return frozen ? `${text} Somebody has frozen it from here.` : text;
@@ -46,9 +46,9 @@ const sum = (all) => {
 };
 
 /**
- * The model of a topic: newer reports take the place of what the poll says of their gateways.
+ * The model of a topic: a newer report replaces its gateway's part of the poll.
  * @param {any} answer of `topics/TOPIC`
- * @param {number} from the offset that was asked for
+ * @param {number} from the requested offset
  * @param {Map<string, any>} reports by gateway
  * @param {{name: string, isSilent: boolean}[]} known gateways
  * @returns {Model}

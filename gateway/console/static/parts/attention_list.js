@@ -1,4 +1,4 @@
-/** A list of what needs attention: each item in its colour, with why, since when, and the way to its explanation. */
+/** The list of what needs attention: each item has a colour, a reason, a time, and a link to its explanation. */
 import { ago } from "../model/format.js";
 import { h, keyed, setAttribute, setText } from "../ui/dom.js";
 
@@ -7,15 +7,15 @@ import { h, keyed, setAttribute, setText } from "../ui/dom.js";
 /**
  * The list of what needs attention.
  * @param {string} label
- * @param {string} calm what to say where there is nothing
- * @param {(item: Item) => boolean} [follow] goes there by itself, and says whether it did
+ * @param {string} calm the text without items
+ * @param {(item: Item) => boolean} [follow] handles a click; returns false to follow the link instead
  */
 export const attentionList = (label, calm, follow = () => false) => {
   const list = h("ol", { class: "attention", "aria-label": label, hidden: true });
   const nothing = h("p", { class: "calm", role: "status", hidden: true }, calm);
   return {
     elements: [nothing, list],
-    /** @param {Item[]} items @param {boolean} isKnown whether all was asked, so that nothing means nothing */
+    /** @param {Item[]} items @param {boolean} isKnown whether all polls have answered, so that an empty list is certain */
     show: (items, isKnown) => {
       keyed(
         list,

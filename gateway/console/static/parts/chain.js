@@ -1,4 +1,4 @@
-/** The chain of one topic: occurred, received, committed, each gateway, the tabs; what is behind stands out. */
+/** The chain of one topic: occurred, received, committed, gateways, tabs. Steps that are behind are highlighted. */
 import { ago, local, moment, plural, span, us } from "../model/format.js";
 import { EXPLAINED, worst } from "../model/status.js";
 import { h, keyed, setAttribute, setText, showFacts } from "../ui/dom.js";
@@ -19,7 +19,7 @@ const delta = (from, to) => {
   return to >= from ? `+${span((to - from) / 1e6)}` : `${span((from - to) / 1e6)} before`;
 };
 
-/** A step that has a time only. @param {any} step @param {string} instant @param {string} after @param {string} why @param {[string, string][]} facts */
+/** Shows a step that has only a time. @param {any} step @param {string} instant @param {string} after @param {string} why @param {[string, string][]} facts */
 const showStep = ({ state, why: text, facts: list }, instant, after, why, facts) => {
   setStatus(state, after || (instant ? "reported" : "not reported"), why, "NONE");
   setText(text, instant ? local(instant) : "The cause says nothing of it.");

@@ -1,4 +1,4 @@
-/** The same plan three times: as the provider last reported it, as stored, and as the slowest tab shows it. */
+/** Compares three copies of the plan: the provider's last report, the stored state, and the slowest tab's state. */
 import { get, ApiError } from "../api.js";
 import { ago, plural, span, us } from "../model/format.js";
 import { button, card, h, keyed, line, setAttribute, setText, table } from "../ui/dom.js";
@@ -17,7 +17,7 @@ export const leaves = (value, path = "", found = new Map()) => {
   return found;
 };
 
-/** Every path that anybody has, and whether those who have it differ; those first. @param {Map<string, string>[]} sides */
+/** All paths, and whether the sides with a value differ there; differing paths come first. @param {Map<string, string>[]} sides */
 export const rows = (sides) => {
   const paths = [...new Set(sides.flatMap((side) => [...side.keys()]))];
   const all = paths.map((path) => {
@@ -28,7 +28,7 @@ export const rows = (sides) => {
 };
 
 /**
- * What each side has, in the same words.
+ * The leaves of each side, with common names.
  * @param {any} answer of `status/TOPIC` @param {unknown} stored the newest state @param {unknown} shown a tab's state
  */
 const sidesOf = ({ provider, store }, stored, shown) => {
@@ -94,7 +94,7 @@ export const comparison = (name) => {
     return differing;
   };
 
-  /** A version's state, null where it is not kept. @param {number | undefined} version @param {AbortSignal} [signal] */
+  /** A version's state, or null if it is no longer stored. @param {number | undefined} version @param {AbortSignal} [signal] */
   const stateOf = async (version, signal) => {
     try {
       return JSON.parse((await get(`snapshot/${path}`, { version }, signal)).state);

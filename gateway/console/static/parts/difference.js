@@ -1,4 +1,4 @@
-/** What differs between two versions of a topic, path by path. */
+/** The differences between two versions of a topic, by path. */
 import { get } from "../api.js";
 import { moment, plural } from "../model/format.js";
 import { h, keyed, line, setAttribute, setText, table } from "../ui/dom.js";
@@ -49,7 +49,7 @@ export const difference = (name) => {
           },
         );
       } catch (error) {
-        // Asked again with the next choice or version; said until then.
+        // The message stays until the next choice or version, which asks again.
         setText(message, error instanceof Error ? `${error.message}.` : "");
       }
     },

@@ -1,4 +1,4 @@
-/** Where the topic was found to differ from what the provider says. */
+/** The recorded differences between the topic and the provider's state. */
 import { get } from "../api.js";
 import { local, plural } from "../model/format.js";
 import { environmentOf } from "../model/links.js";

@@ -1,4 +1,4 @@
-/** What became of the topic's events: those that wait, and the newest that named it, with the reason of each. */
+/** The topic's events with outcomes and reasons: the parked events, and the newest processed ones. */
 import { retry, retryAll } from "../actions.js";
 import { get } from "../api.js";
 import { causeOfParked, CAUSES } from "../model/causes.js";
@@ -31,7 +31,7 @@ const explained = (kind) =>
   );
 
 /**
- * A topic's events: those that wait, and the newest that were used or ignored.
+ * A topic's events: the parked events, and the newest that were applied or ignored.
  * @param {import("../app.js").Context} context
  * @param {string} name
  * @param {URLSearchParams} query of the place
@@ -50,7 +50,7 @@ export const events = (context, name, query) => {
   const causes = h("div", { class: "stack" });
   let isFound = !wanted;
 
-  /** The row that the link names is shown once. @param {HTMLElement} row @param {string} id */
+  /** Marks the row named in the link, and scrolls to it once. @param {HTMLElement} row @param {string} id */
   const mark = (row, id) => {
     setAttribute(row, "class", id === wanted ? "found" : null);
     if (isFound || id !== wanted) return;

@@ -1,4 +1,4 @@
-/** The charts of the landing page: one shape each, of all gateways together. */
+/** The charts of the landing page, each for all gateways together. */
 import { count, span } from "../model/format.js";
 import { chart } from "../ui/chart.js";
 import { h } from "../ui/dom.js";

@@ -1,11 +1,11 @@
-/** The gateways, each with whether it hears every change and how many tabs it has in which state. */
+/** The gateways, each with its freshness and its number of tabs by state. */
 import { ago, coarse, plural } from "../model/format.js";
 import { toCause } from "../model/links.js";
 import { TROUBLE } from "../model/status.js";
 import { h, keyed, setAttribute, setText } from "../ui/dom.js";
 import { pill, setStatus } from "../ui/pill.js";
 
-/** A gateway's word, why, and its colour. @param {any} gateway @param {number} now seconds since 1970 @returns {[string, string, string]} */
+/** A gateway's status, the reason, and the colour. @param {any} gateway @param {number} now seconds since 1970 @returns {[string, string, string]} */
 const judged = ({ isSilent, age_s, report }, now) => {
   if (isSilent)
     return [

@@ -1,4 +1,4 @@
-/** Every tab of a topic, the worst first: what it shows, what it owes, and what can be done to it. Any number of them. */
+/** All tabs of a topic, the worst first, with their versions, due acks and actions. The list may have any length. */
 import { fault, revoke } from "../actions.js";
 import { coarse, count, moment, span } from "../model/format.js";
 import { reasonOf } from "../model/topic_model.js";
@@ -10,7 +10,7 @@ import { virtual } from "../ui/virtual.js";
 
 const HEADS = ["State", "Subject", "Client", "Acked", "Lag", "Buffered", "Open for", "Gateway", "Why"];
 
-/** How far behind the newest version an acked one is. @param {number | undefined} acked @param {number} newest */
+/** How far an acked version is behind the newest. @param {number | undefined} acked @param {number} newest */
 const ackedText = (acked, newest) =>
   !acked ? "none" : acked >= newest ? "newest" : `${span((newest - acked) / 1e6)} older`;
 
@@ -44,7 +44,7 @@ export const tabList = (context, topic, want) => {
     return facts.filter(([, value]) => value);
   };
 
-  /** A tab in full, which goes on changing while it is looked at. @param {Tab} tab */
+  /** Opens the details of a tab, which are updated while they are open. @param {Tab} tab */
   const open = (tab) => {
     const state = pill();
     const facts = h("dl", { class: "facts" });

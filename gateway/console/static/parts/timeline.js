@@ -1,4 +1,4 @@
-/** The kept versions of a topic, and which two of them are compared. The link remembers the two. */
+/** The stored versions of a topic, and the choice of two to compare, which is kept in the link. */
 import { replay } from "../actions.js";
 import { get } from "../api.js";
 import { moment } from "../model/format.js";
@@ -39,7 +39,7 @@ export const timeline = (context, name, query) => {
     load().catch((error) => setText(none, error.message));
   });
   let count = query.get("from") ? ALL : SHOWN;
-  /** Chosen by hand, or null to follow the newest two. @type {{from: number, to: number} | null} */
+  /** The user's choice, or null for the newest two. @type {{from: number, to: number} | null} */
   let chosen = null;
   const [from, to] = ["from", "to"].map((end) => version(query.get(end) ?? ""));
   if (from != null && to != null) chosen = { from, to };
@@ -147,7 +147,7 @@ export const timeline = (context, name, query) => {
     },
     replay: () => {
       const again = /** @type {HTMLElement | null} */ (list.row()?.querySelector("button") ?? null);
-      // The focus shows why it does nothing, where it does not.
+      // If the button is not allowed, the focus shows the reason.
       again?.focus();
       again?.click();
       if (!again) setText(none, "Choose a version first: 3, then j and k.");

@@ -1,4 +1,4 @@
-/** All topics, with search and their live status. Any number of them: only what is looked at is asked for and drawn. */
+/** All topics, with search and live status. Only the visible rows are requested and drawn. */
 import { get } from "../api.js";
 import { ago, count, plural } from "../model/format.js";
 import { toTopic } from "../model/links.js";
@@ -10,7 +10,7 @@ import { virtual } from "../ui/virtual.js";
 
 const PAGE = 500;
 
-/** Topic names as they are written: the store is asked for one that is in no list. */
+/** The form of a topic's name. A valid name that is not in the list can be opened directly. */
 const NAME = /^([a-z][a-z0-9_-]*\/)?[a-z][a-z0-9_-]{0,31}:[A-Za-z0-9._~@-]{1,128}$/;
 
 const FILTERS = [
@@ -99,7 +99,7 @@ export const topicList = (query, soon) => {
   const page = (/** @type {number} */ from, /** @type {number} */ limit, /** @type {AbortSignal} */ signal) =>
     get("topics", { search: search.value.trim(), only: only.value, after: from ? names[from - 1] : "", limit }, signal);
 
-  /** Learns names until those before `index` are known: a page is found by the name before it. */
+  /** Fetches names until all before `index` are known, because a page is requested by the name before it. */
   const walk = async (/** @type {number} */ index, /** @type {AbortSignal} */ signal) => {
     while (names.length < index) {
       const from = names.length;
@@ -142,7 +142,7 @@ export const topicList = (query, soon) => {
       only.value = only.value === value ? "" : value;
       restart();
     },
-    /** Asks for what is looked at. @param {AbortSignal} signal */
+    /** Requests the visible rows. @param {AbortSignal} signal */
     poll: async (signal) => {
       const { from, to } = list.seen();
       await walk(from, signal);

@@ -1,4 +1,4 @@
-/** What will change the topic by itself, or holds it otherwise than its subscription says: changes, timers, overrides. */
+/** The topic's scheduled changes and timers, and the overrides of its subscription. */
 import { get, ApiError } from "../api.js";
 import { local } from "../model/format.js";
 import { card, h, keyed, line, setText, showFacts, table } from "../ui/dom.js";

@@ -1,12 +1,12 @@
-/** A small chart of the last minutes, drawn by hand: up to three lines, the newest values in words, the rest on hover. */
+/** A small SVG chart of the last minutes: up to three lines, with the newest values as text and the others on hover. */
 import { h, keyed, setAttribute, setText, svg } from "./dom.js";
 
 const WIDTH = 240;
 const HEIGHT = 48;
-/** Samples that fill the width at least; fewer begin further right. */
+/** Minimum number of slots in the width; fewer samples start further right. */
 const SLOTS = 30;
 
-/** A ceiling that people read at a glance, at least `least`. @param {number} value @param {number} least */
+/** A round upper bound of the scale, at least `least`. @param {number} value @param {number} least */
 export const ceiling = (value, least) => {
   const wanted = Math.max(value, least);
   const power = 10 ** Math.floor(Math.log10(wanted));
@@ -14,14 +14,14 @@ export const ceiling = (value, least) => {
   return step * power;
 };
 
-/** Between two samples. @param {number} length */
+/** The distance between two samples. @param {number} length */
 const step = (length) => WIDTH / (Math.max(SLOTS, length) - 1);
 
-/** Where a sample is drawn: the newest at the right. @param {number} index @param {number} length */
+/** The x position of a sample; the newest is at the right. @param {number} index @param {number} length */
 const place = (index, length) => WIDTH - (length - 1 - index) * step(length);
 
 /**
- * The path of one line; values that are not known leave a gap. A lone value is a short dash.
+ * The path of one line. Unknown values leave a gap; a single value is a short dash.
  * @param {(number | null)[]} values @param {number} top
  */
 export const path = (values, top) => {

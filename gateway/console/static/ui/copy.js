@@ -1,4 +1,4 @@
-/** What is put on the clipboard: commands and fixtures as text, and the button that does it. Pure but for the button. */
+/** Copying to the clipboard: shell commands as text, and the copy button. */
 import { button, setText } from "./dom.js";
 
 const BACK_AFTER_MS = 1500;
@@ -7,7 +7,7 @@ const BACK_AFTER_MS = 1500;
 const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
 /**
- * A request as a shell command. The key is the caller's own: it is not in the page.
+ * A request as a shell command. It refers to the caller's own key; the page has no key.
  * @param {string} method @param {string} url @param {{key?: string, body?: unknown}} [options] key: a shell variable's name
  */
 export const curl = (method, url, { key = "", body } = {}) =>
@@ -21,7 +21,7 @@ export const curl = (method, url, { key = "", body } = {}) =>
     .filter(Boolean)
     .join(" ");
 
-/** A button that puts a text on the clipboard, and says whether the browser let it. @param {string} label @param {() => string | Promise<string>} text */
+/** A button that copies a text to the clipboard, and shows whether that succeeded. @param {string} label @param {() => string | Promise<string>} text */
 export const copyButton = (label, text) => {
   const element = button(label, async () => {
     setText(element, await copy(text));

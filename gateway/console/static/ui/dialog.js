@@ -1,4 +1,4 @@
-/** Asks before something is done, and shows what came of it: the outcome, and the entry of the audit log. */
+/** The dialog of an action: asks for confirmation, then shows the result and the audit entry. */
 import { copyButton } from "./copy.js";
 import { button, h, setAttribute, setText, showFacts } from "./dom.js";
 
@@ -27,7 +27,7 @@ const control = ({ name, type = "text", value = "", options = [], optional = fal
 };
 
 /**
- * Opens the dialog; resolves when it is closed, to whether it was done.
+ * Opens the dialog; resolves when it is closed, with whether the action was done.
  * @param {object} options
  * @param {string} options.title
  * @param {string} options.says what will happen, in a sentence or two

@@ -1,14 +1,14 @@
-/** Making and keeping elements. Every value becomes a text node or an attribute, never markup. */
+/** Creates and updates elements. Every value becomes a text node or an attribute, never markup. */
 
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
- * A new element. `on...` members are listeners, null and false leave an attribute out, true makes it empty.
+ * A new element. `on...` members are listeners; null and false omit an attribute, and true makes it empty.
  * @param {string} name @param {Record<string, any>} attributes @param {...(Node | string)} children
  */
 export const h = (name, attributes = {}, ...children) => fill(document.createElement(name), attributes, children);
 
-/** The same for a drawing's elements. @param {string} name @param {Record<string, any>} attributes @param {...(Node | string)} children */
+/** A new SVG element. @param {string} name @param {Record<string, any>} attributes @param {...(Node | string)} children */
 export const svg = (name, attributes = {}, ...children) =>
   fill(document.createElementNS(SVG, name), attributes, children);
 
@@ -23,7 +23,7 @@ const fill = (element, attributes, children) => {
 };
 
 /**
- * Sets an attribute, or removes it for null and false; an equal value is left alone.
+ * Sets an attribute, or removes it for null and false; an equal value is not set again.
  * @param {Element} element
  * @param {string} name
  * @param {any} value
@@ -35,14 +35,14 @@ export const setAttribute = (element, name, value) => {
   }
 };
 
-/** Changes a text only where it differs, so that selections and screen readers are left alone. */
+/** Sets a text only if it differs, so that selections and screen readers are not disturbed. */
 export const setText = (/** @type {Element} */ element, /** @type {any} */ text) => {
   const wanted = text == null ? "" : String(text);
   if (element.textContent !== wanted) element.textContent = wanted;
 };
 
 /**
- * Makes the children of `parent` those of `items`, in order; what has the same key stays the same element.
+ * Updates the children of `parent` to match `items`, in order. An item with the same key keeps its element.
  * @template T
  * @param {Element} parent @param {T[]} items @param {(item: T) => string} key
  * @param {(item: T) => Element} make @param {(element: any, item: T) => void} update
@@ -65,7 +65,7 @@ export const keyed = (parent, items, key, make, update) => {
   for (const element of old.values()) element.remove();
 };
 
-/** A section with its heading; `aside` stands to the heading's right. @param {string} id @param {string} title @param {...(Node | string)} children */
+/** A section with its heading. @param {string} id @param {string} title @param {...(Node | string)} children */
 export const card = (id, title, ...children) =>
   h(
     "section",
@@ -85,7 +85,7 @@ export const table = (caption, heads) => {
   };
 };
 
-/** The line of a table, each cell labelled for narrow screens. @param {string[]} heads */
+/** A row of a table, each cell labelled for narrow screens. @param {string[]} heads */
 export const line = (heads) => h("tr", {}, ...heads.map((text) => h("td", { "data-label": text })));
 
 /** A list of names and values. @param {Element} list @param {[string, string][]} facts */

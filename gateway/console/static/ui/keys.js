@@ -1,7 +1,7 @@
-/** The keys that do something anywhere on the page, and the dialog that lists them. */
+/** The keyboard shortcuts of the page, and the dialog that lists them. */
 import { button, h } from "./dom.js";
 
-/** Key, what it does. A view's own keys follow from what it offers. */
+/** Each key with its effect. */
 const HELP = [
   ["/", "search topics"],
   ["j  k", "next and previous row"],
@@ -20,7 +20,7 @@ const HELP = [
 const isTyping = (target) => target.matches("input:not([type=checkbox], [type=radio]), select, textarea");
 
 /**
- * Listens for keys. `act` is asked for what a key does in the view that is shown, and answers whether it did something.
+ * Listens for keys. `act` handles a key in the current view, and returns whether it did.
  * @param {(key: string) => boolean} act
  * @param {() => void} back
  */

@@ -1,15 +1,15 @@
-/** A coloured word, and the sentence that explains it to whoever asks. */
+/** A coloured word with an explanation in one sentence. */
 import { EXPLAINED } from "../model/status.js";
 import { h, setAttribute, setText } from "./dom.js";
 
 /** @typedef {import("../model/status.js").Status} Status */
 
-/** A place for a coloured word; `isStop` lets Tab reach it. */
+/** An element for a coloured word; `isStop`: it can be reached with Tab. */
 export const pill = (isStop = true) =>
   h("span", { class: "pill", tabindex: isStop ? "0" : null }, h("span"), h("span", { class: "unseen" }));
 
 /**
- * Shows a word and why, in a colour: `tone` is a status, or one of those of styles/frame.css.
+ * Shows a word and its explanation in a colour: `tone` is a status, or another tone of styles/frame.css.
  * @param {Element} element made by `pill` @param {string} word @param {string} why @param {string} [tone]
  */
 export const setStatus = (element, word, why, tone = word) => {
@@ -20,7 +20,7 @@ export const setStatus = (element, word, why, tone = word) => {
 };
 
 /**
- * Shows a tab's status and why; null: there is no tab.
+ * Shows a tab's status and its explanation; null: there is no tab.
  * @param {Element} element made by `pill`
  * @param {Status | null} status
  * @param {string} [why]

@@ -1,9 +1,9 @@
-/** One explanation on the page, for whatever has `data-why`: shown on hover and on focus, gone with Escape. */
+/** The tooltip for elements with `data-why`: shown on hover and focus, hidden by Escape. */
 import { h, setAttribute, setText } from "./dom.js";
 
 const GAP_PX = 6;
 
-/** Begins to listen. A row that has the focus is explained by what explains itself inside it. */
+/** Starts listening. A focused row shows the explanation of an element inside it. */
 export const tips = () => {
   const tip = h("div", { id: "tip", role: "tooltip", hidden: true });
   /** @type {Element | null} */
@@ -39,7 +39,7 @@ export const tips = () => {
     else hide();
   };
 
-  /** What is explained has moved: so does the explanation, unless the pointer has lost it. */
+  /** Moves the tooltip with its element, or hides it if the pointer is no longer over the element. */
   const follow = () => {
     if (shown?.matches(":hover, :focus, :focus > *")) show(shown);
     else hide();

@@ -1,13 +1,13 @@
 /**
- * A list of any length of which only the rows on the screen exist.
+ * A list of any length that has elements only for the visible rows.
  *
- * Rows are of one height (the stylesheet's). The list knows how many rows there are and what some of them hold; a row
- * of which nothing is known yet is shown empty, and `want` is called with the range that is looked at. For screen
- * readers and keys it is a grid: the arrows, Home, End and the page keys move the active row, Enter opens it.
+ * All rows have the height in the stylesheet. The list stores the number of rows and the items of some of them; a row
+ * without an item is shown empty, and `want` is called with the visible range. For screen readers and keys it is a
+ * grid: the arrows, Home, End and the page keys move the active row, and Enter opens it.
  */
 import { h, setAttribute } from "./dom.js";
 
-/** Rows kept above and below those that are seen. */
+/** Extra rows above and below the visible ones. */
 const SPARE = 6;
 
 const WANT_AFTER_MS = 60;
@@ -15,7 +15,7 @@ const WANT_AFTER_MS = 60;
 let made = 0;
 
 /**
- * A list of which only the rows on the screen are elements.
+ * A list with elements only for the visible rows.
  * @template T
  * @param {object} options
  * @param {string} options.label
@@ -55,7 +55,7 @@ export const virtual = ({ label, kind, heads, make, update, open, want }) => {
   /** @type {number | undefined} */
   let wanting;
 
-  /** The rows that are seen and a few more, [from, to). */
+  /** The range of the visible rows and a few more, [from, to). */
   const seen = () => {
     const first = Math.floor(Math.max(0, element.scrollTop) / height);
     const fitting = Math.ceil((element.clientHeight || innerHeight) / height) + 1;
@@ -112,7 +112,7 @@ export const virtual = ({ label, kind, heads, make, update, open, want }) => {
     }
   };
 
-  /** Draws once, in the next frame, however often it is asked for. */
+  /** Draws once in the next frame; repeated calls are merged. */
   const redraw = () => {
     if (isDue) return;
     isDue = true;
@@ -161,8 +161,7 @@ export const virtual = ({ label, kind, heads, make, update, open, want }) => {
     seen,
     redraw,
     /**
-     * Says how long the list is, and what the rows from `from` on hold; what was known of others is forgotten, unless
-     * `keeps`.
+     * Sets the number of rows, and the items of the rows from `from` on. Other items are dropped unless `keeps`.
      * @param {number} total @param {number} from @param {T[]} items
      */
     hold: (total, from, items, keeps = false) => {
@@ -172,7 +171,7 @@ export const virtual = ({ label, kind, heads, make, update, open, want }) => {
       if (active >= count) active = count - 1;
       redraw();
     },
-    /** Goes back to the top, as for another search. */
+    /** Scrolls to the top, for example for a new search. */
     rewind: () => {
       element.scrollTop = 0;
       active = -1;
@@ -187,7 +186,7 @@ export const virtual = ({ label, kind, heads, make, update, open, want }) => {
     },
     /** @returns {T | undefined} */
     active: () => known.get(active),
-    /** The active row, drawn now if it has not been yet. @returns {HTMLElement | undefined} */
+    /** The active row, drawn now if necessary. @returns {HTMLElement | undefined} */
     row: () => (draw(), rows.get(active)),
   };
 };

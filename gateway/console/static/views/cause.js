@@ -1,4 +1,4 @@
-/** Why something needs attention: the cause in words, what ends it, and everything that it concerns now. */
+/** The page of a cause: its explanation, what ends it, and everything that it affects now. */
 import { CAUSES } from "../model/causes.js";
 import { ago } from "../model/format.js";
 import { gatewayList } from "../parts/gateways.js";

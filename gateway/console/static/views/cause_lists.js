@@ -1,4 +1,4 @@
-/** The tables of the pages that explain a cause: everything that it concerns now, each line with a way to its topic. */
+/** The tables of a cause's page: everything that it affects now, each row with a link to its topic. */
 import { retry } from "../actions.js";
 import { get } from "../api.js";
 import { causeOfParked, CAUSES } from "../model/causes.js";
@@ -8,7 +8,7 @@ import { button, h, keyed, line, setAttribute, setText, table } from "../ui/dom.
 
 /** @typedef {import("../app.js").Context} Context */
 
-/** Shows a topic as the way to its page. @param {Element} cell @param {string | undefined} topic @param {Record<string, any>} query */
+/** Shows a topic as a link to its page. @param {Element} cell @param {string | undefined} topic @param {Record<string, any>} query */
 const showTopic = (cell, topic, query) => {
   if (cell.textContent === (topic || "not known")) return;
   cell.replaceChildren(topic ? h("a", { href: toTopic(topic, query) }, topic) : "not known");
@@ -18,7 +18,7 @@ const showTopic = (cell, topic, query) => {
 const text = (value) => (value == null ? "" : typeof value === "string" ? value : JSON.stringify(value));
 
 /**
- * A table that is asked for, and how its lines are filled.
+ * A table with its request, and the function that fills its rows.
  * @param {string} caption @param {string[]} heads
  * @param {(signal: AbortSignal) => Promise<any[]>} ask
  * @param {(item: any) => string} key
@@ -46,7 +46,7 @@ const listing = (caption, heads, ask, key, fill) => {
   };
 };
 
-/** The row that the link names. @param {HTMLElement} row @param {string} id @param {URLSearchParams} query */
+/** Marks the row named in the link. @param {HTMLElement} row @param {string} id @param {URLSearchParams} query */
 const mark = (row, id, query) => setAttribute(row, "class", id === query.get("event") ? "found" : null);
 
 /** @param {"parked" | "catalog"} kind @param {Context} context @param {URLSearchParams} query */
@@ -137,7 +137,7 @@ const audit = () =>
     },
   );
 
-/** What a cause concerns now, or null where the page has its own way to show it. @param {string} kind @param {Context} context @param {URLSearchParams} query */
+/** The table of what a cause affects now, or null if the page shows it in another way. @param {string} kind @param {Context} context @param {URLSearchParams} query */
 export const listOf = (kind, context, query) => {
   if (kind === "parked" || kind === "catalog") return parked(kind, context, query);
   if (kind === "webhooks") return webhooks();

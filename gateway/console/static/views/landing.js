@@ -8,9 +8,9 @@ import { gatewayList } from "../parts/gateways.js";
 import { topicList } from "../parts/topics.js";
 import { card, h } from "../ui/dom.js";
 
-/** How often what is not reported is asked for. */
+/** Interval of polls for data that is not in reports. */
 const ASK_EVERY_MS = 2500;
-/** Drift and refusals older than this need no attention any more. */
+/** Age beyond which drift and refusals are not listed. */
 const RECENT_US = 24 * 3600 * 1e6;
 
 /**
@@ -69,7 +69,7 @@ export const landing = (root, context, place) => {
     sections: ["attention", "topics", "gateways"],
     focusSearch: topics.focus,
     onlyTrouble: () => topics.only("trouble"),
-    /** What is reported has changed. */
+    /** Draws the reports. */
     draw: () => {
       const known = context.live.gateways();
       charts.show(context.history.samples());

@@ -1,4 +1,4 @@
-/** One topic: the chain from what happened to every tab, its versions, events and sides, and what can be done about it. */
+/** One topic: the chain from the event to every tab, its versions, events, comparison and actions. */
 import { reconcile, revoke, simulate } from "../actions.js";
 import { gateway, get } from "../api.js";
 import { ofTopic } from "../model/attention.js";
@@ -20,7 +20,7 @@ import { button, card, h, setText } from "../ui/dom.js";
 import { pill, setTabStatus } from "../ui/pill.js";
 
 const TABS = 100;
-/** How often what only the store and the provider know is asked for, unless a new version came. */
+/** Interval of polls for data of the store and the provider. A new version polls at once. */
 const ASK_EVERY_MS = 5000;
 
 const SECTIONS = [
@@ -168,7 +168,7 @@ export const topicView = (root, context, { name, query }) => {
     setText(hidden, shown.private);
   };
 
-  /** Says so where the tenant is known in another environment, too: a wrong secret puts events there. @param {AbortSignal} signal */
+  /** Shows a hint if the tenant exists in another environment: a wrong webhook secret routes events there. @param {AbortSignal} signal */
   const lookElsewhere = async (signal) => {
     const [own, bare] = environmentOf(name);
     const others = (context.session.environments ?? []).filter((/** @type {string} */ env) => env !== own);
