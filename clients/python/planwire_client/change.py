@@ -72,7 +72,7 @@ class Published:
 
     @property
     def is_effective(self) -> bool:
-        """Whether this event has set the topic to this state.
+        """Whether the topic has, or had, this state after this event.
 
         A duplicate counts: it is usually a retry after a lost answer.
         """

@@ -29,7 +29,7 @@ class Outgoing:
         self._nacks: dict[str, tuple[int, str]] = {}
 
     def begin(self) -> None:
-        """Drop all frames for a new socket: its hello subscribes to every topic, and old acks are void."""
+        """Drop subscribes and acks for a new socket: its hello subscribes to every topic, and old acks are void."""
         self._asks.clear()
         self._acks.clear()
 

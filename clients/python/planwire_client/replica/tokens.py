@@ -203,7 +203,7 @@ class TokenKeeper:
         self._refused.clear()
 
     def expires(self, at: float) -> None:
-        """Schedule the exchange of the token, which expires at `at` (Unix seconds)."""
+        """Schedule the exchange of the token, unless it is fixed. `at`: its expiry, in Unix seconds."""
         if not self.is_fixed:
             share = REFRESH_SHARE * random.uniform(0.9, 1)  # noqa: S311 - jitter
             self._refresh_at = time.monotonic() + max(0.0, at - time.time()) * share
