@@ -183,7 +183,7 @@ class Gone(NamedTuple):
 
 
 class Error(NamedTuple):
-    """The gateway rejected a frame; `code` is stable."""
+    """The gateway rejected a request; `code` is stable."""
 
     code: fields.Text
     message: fields.Text
