@@ -1,6 +1,6 @@
-"""The composition root: builds what the settings describe. The worker, the backfill and the web process start here.
+"""The composition root: builds the services from the settings, for the worker, the backfill and the web process.
 
-It loads no HTTP server; `sync.billing.api` puts routes in front of the services that are built here.
+It does not load an HTTP server; `sync.billing.api` adds the routes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = structlog.get_logger("sync.bootstrap")
 
 
 def check(settings: SyncSettings) -> None:
-    """Return if what `settings` name is there: the catalog, and the SDKs of providers with API keys.
+    """Check that the catalog is usable and that the SDK of every provider with API keys is installed.
 
     Raises:
         SettingsError: the catalog cannot be used.
@@ -40,10 +40,10 @@ def check(settings: SyncSettings) -> None:
 
 
 def open_catalog(settings: SyncSettings) -> CatalogWatcher:
-    """Return a watcher of the catalog file that `settings` name.
+    """Return a watcher of the catalog file in `settings`.
 
     Raises:
-        SettingsError: it cannot be read, or is no catalog; the text says in which line.
+        SettingsError: the file cannot be read or is not a valid catalog; the message names the line.
     """
     try:
         return CatalogWatcher(settings.catalog_path, registry.PROVIDERS)
@@ -52,11 +52,14 @@ def open_catalog(settings: SyncSettings) -> CatalogWatcher:
 
 
 async def build_services(store: Store, settings: SyncSettings, *, shares_rate: bool = True) -> BillingServices:
-    """Return billing as `settings` describe it; with `shares_rate` all processes share the rate limits in the store.
+    """Return the billing services that `settings` configure.
+
+    Args:
+        shares_rate: whether all processes share the rate limits, in the store.
 
     Raises:
         SettingsError: the catalog cannot be used.
-        SdkMissingError: API keys are set, and the provider's SDK is not installed.
+        SdkMissingError: API keys are set, but the provider's SDK is not installed.
     """
     catalog_watcher = await asyncio.to_thread(open_catalog, settings)
     adapters = {name: spec.adapter for name, spec in registry.PROVIDERS.items()}
@@ -67,7 +70,7 @@ async def build_services(store: Store, settings: SyncSettings, *, shares_rate: b
 def _build_clients(settings: SyncSettings, store: Store | None) -> dict[tuple[str, str], ProviderClient]:
     """Return an API client for each (provider, environment) with an API key; rate limits are kept in `store`, if any.
 
-    Blocks for a second where an SDK has to be imported.
+    Blocks for about a second if an SDK has to be imported.
     """
     found: dict[tuple[str, str], ProviderClient] = {}
     for name, spec in registry.PROVIDERS.items():
@@ -79,7 +82,7 @@ def _build_clients(settings: SyncSettings, store: Store | None) -> dict[tuple[st
         except SdkMissingError as error:
             if not settings.dev:
                 raise
-            # A development machine has made-up keys: there it is enough that events carry whole bodies.
+            # Keys on a development machine are made up. It works without API calls, since events carry whole bodies.
             _log.warning(f"{name}_api_off", reason=str(error))
             continue
         for environment, key in own.api_keys:
@@ -94,7 +97,7 @@ def _build_clients(settings: SyncSettings, store: Store | None) -> dict[tuple[st
 async def open_backfill(
     settings: SyncSettings, provider: str, environment: str, *, dry_run: bool
 ) -> AsyncIterator[BillingServices]:
-    """Yield billing that can ask `provider` in `environment`, on the store that `settings` name.
+    """Yield billing services on the configured store, with an API client for `provider` in `environment`.
 
     Raises:
         BackfillError: no API key is set for the environment, or no catalog.
@@ -109,7 +112,7 @@ async def open_backfill(
     if settings.catalog is None and not settings.dev:
         raise BackfillError("PLANWIRE_CATALOG must be set: without it no price means anything")
     async with open_store(settings) as connected, contextlib.AsyncExitStack() as stack:
-        # A dry run writes nothing, and so it has a rate limit of its own.
+        # A dry run writes nothing to the store, so it has its own rate limit.
         services = await build_services(connected.store, settings, shares_rate=not dry_run)
         stack.push_async_callback(services.aclose)
         if (provider, environment) not in services.clients:

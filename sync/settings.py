@@ -17,7 +17,7 @@ from sync.process.environment import PREFIX
 from sync.process.settings import SettingsError as SettingsError, SettingsModel, StoreSettings, read
 
 SOURCE_SECRET_MIN_BYTES = 32
-"""What an HMAC-SHA256 key should have (RFC 2104 section 3: the hash's length)."""
+"""Minimum length of an HMAC-SHA256 key (RFC 2104 section 3: the hash's length)."""
 
 
 def _url(value: object) -> object:
@@ -27,7 +27,7 @@ def _url(value: object) -> object:
 
 
 def _source(value: object) -> object:
-    """Return the address of the source: it ends in a path, of which `{topic}` may be one segment."""
+    """Return the source's URL if it is valid. `{topic}` may be one whole segment of its path."""
     if not isinstance(value, str) or not value:
         return value
     if not is_url(value.replace("{topic}", "topic")):
@@ -46,7 +46,7 @@ _Source = Annotated[str, BeforeValidator(_source)]
 
 
 class SyncSettings(StoreSettings):
-    """The configuration of `sync`, and in `providers` that of each billing provider, by name."""
+    """The configuration of `sync`. `providers` holds the settings of each billing provider, by name."""
 
     dev: bool = Field(False, description="Set by the development runner only: the example catalog may stand in.")
     intake: bool = Field(True, description="Whether the web process takes webhooks. 0: another one does.")
@@ -88,17 +88,17 @@ class SyncSettings(StoreSettings):
 
     @property
     def catalog_path(self) -> Path:
-        """The catalog's file; the example where none is named (in development, or without a provider)."""
+        """The catalog file; the example if none is set (in development, or without a provider)."""
         return self.catalog or EXAMPLE
 
     @property
     def environments(self) -> tuple[str, ...]:
-        """Every environment that events can be in: live, and those that a secret or an API key names."""
+        """All environments: live, and those with a provider's signing secret or API key."""
         return (LIVE, *sorted(self.billed_environments - {LIVE}))
 
     @property
     def billed_environments(self) -> frozenset[str]:
-        """The environments whose tenants billing computes: those that a provider's secret or API key names."""
+        """The environments whose tenants billing computes: those with a provider's signing secret or API key."""
         return frozenset().union(*(provider.environments for provider in self.providers.values()))
 
     @classmethod

@@ -1,7 +1,7 @@
-"""`python -m sync.worker`: the work without a webhook: inbox retries, timers, catalog edits, comparisons, catch-up.
+"""`python -m sync.worker` does the background work: inbox retries, timers, catalog edits, comparisons, catch-up.
 
-Any number of workers share the store. Claims and leases divide the work, and every step may be repeated without harm.
-Exit status 0 after SIGINT, SIGTERM or SIGHUP, 2 with one line on standard error if it cannot start.
+Any number of workers can share the store: claims and leases divide the work, and every step is idempotent.
+Exit status: 0 after SIGINT, SIGTERM or SIGHUP; 2, with one line on standard error, if it cannot start.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from sync.store.models import StoreError
 from sync.store.redis.connect import open_store
 
 POLL_S = 0.5
-"""Mean time after which an idle loop looks for work again."""
+"""Mean interval at which an idle loop polls for work."""
 
 ATTEMPTS_MAX = 8
-"""Attempts of an event that fails in an unforeseen way, before it is parked."""
+"""Maximum attempts of an event that fails with an unexpected error; then it is parked."""
 
 CATCH_UP_S = 60.0
-"""Time between two looks at the provider's list of events."""
+"""Interval at which the provider's list of events is read."""
 
 ALIVE_S = 5.0
-"""Time between two touches of the alive file; a probe should allow several times that."""
+"""Interval at which the alive file is touched. A liveness probe should allow several times this."""
 
 PROVIDER_PAUSE_S = 30.0
-"""Time after which a comparison is tried again whose provider could not be asked."""
+"""Delay before a comparison is retried after its provider was unavailable."""
 
 _log = structlog.get_logger("sync.worker")
 
@@ -63,9 +63,9 @@ class Worker:
     Attributes:
         services: billing on one store.
         environments: names.
-        poll_s: mean time after which an idle loop looks again.
-        hydration: fills topics from the application's backend, if it has been named.
-        alive_file: is touched every ALIVE_S.
+        poll_s: mean polling interval of an idle loop.
+        hydration: fetches topics from the application's backend; None if no backend is set.
+        alive_file: touched every ALIVE_S.
     """
 
     services: BillingServices
@@ -82,11 +82,11 @@ class Worker:
         self._sweeps = CatalogSweeps(self.services, self.environments, self._supervisor)
 
     def stop(self) -> None:
-        """Let `run` return after the work at hand; what was claimed besides is given back."""
+        """Make `run` return after the current items. Other claimed items are released."""
         self._supervisor.stop()
 
     async def run(self) -> None:
-        """Work until `stop`. A store that is away is waited for."""
+        """Work until `stop`. Retry while the store is unreachable."""
         every = self._supervisor.every
         loops = {"catalog": every("catalog", None, self._sweeps.step), "reconcile": self._comparisons()}
         for environment in self.environments:
@@ -115,12 +115,12 @@ class Worker:
         await self._supervisor.loop("timers", timers, partial(self.services.wakeup.fire, environment), _topic)
 
     async def _comparisons(self) -> None:
-        """Compare the tenants for which it was requested: by gateways, and for events whose provider was away."""
+        """Compare the queued tenants: gateways queue them, and so do events whose provider was unavailable."""
         await self._supervisor.loop("reconcile", self._requests, self._compare, _topic, after=self._search_lost)
 
     async def _compare(self, due: Due) -> None:
         topic = Topic.parse(due.topic)
-        # Other topics have no provider, or another worker works for their environment.
+        # Any other topic has no provider, or its environment belongs to another worker.
         is_ours = topic.kind == TENANT_KIND and topic.env in self.environments
         if not is_ours or not self._reconciliation.can_ask(topic.env):
             if self.hydration is not None and self.hydration.serves(due.topic):
@@ -133,7 +133,7 @@ class Worker:
             await self._compared(due, is_complete=not report.unasked)
 
     async def _search_lost(self) -> None:
-        """Rebuild the tenants of this batch whose facts are lost, by one pass through the provider's list for all."""
+        """Rebuild the tenants of this batch whose facts are lost, in one pass through the provider's list."""
         while self._lost:
             environment, tenants = self._lost.popitem()
             found = await self._reconciliation.search(environment, set(tenants), "lost")
@@ -158,7 +158,7 @@ class Worker:
             return not self._supervisor.stopped.is_set()
 
         async def plan_once() -> None:
-            """Plan the audits of tenants that were there before there was an API key."""
+            """Plan audits for the tenants that existed before an API key was set."""
             nonlocal is_planned
             is_planned = is_planned or await known.walk("audits").run("plan", known.topics(), plan)
 
@@ -170,7 +170,7 @@ class Worker:
         await self._supervisor.loop("audits", known.audits, audit, _topic, batch=1, after=plan_once)
 
     async def _catch_up(self, provider: str, environment: str) -> None:
-        """Read on in the provider's events, at the start and every CATCH_UP_S."""
+        """Read the provider's new events at the start and every CATCH_UP_S."""
         client = self.services.clients[provider, environment]
         catch_up = CatchUp(self.services, provider, environment, client)
 
@@ -184,7 +184,7 @@ class Worker:
 
 
 class InboxRetries:
-    """The pending events of one environment whose time has come, as a queue."""
+    """The due pending events of one environment, as a queue."""
 
     def __init__(self, services: BillingServices, environment: str) -> None:
         self._ingest = services.ingest
@@ -192,11 +192,11 @@ class InboxRetries:
         self.claim = services.environment(environment).inbox.claim
 
     async def reschedule(self, record: Record, pause_s: float) -> None:
-        """Try an event again in `pause_s`."""
+        """Retry an event in `pause_s` seconds."""
         await self._ingest.postpone(self._environment, record.event_id, pause_s)
 
     async def failed(self, record: Record, error: Exception) -> None:
-        """Try an event again later; after ATTEMPTS_MAX, which count across processes, park it: it is never lost."""
+        """Retry an event later. After ATTEMPTS_MAX attempts, counted across processes, park it."""
         _log.error("event_failed", event_id=record.event_id, attempts=record.attempts, exc_info=error)
         if record.attempts >= ATTEMPTS_MAX:
             reason = f"failed {record.attempts} times: {error!r}"[:300]

@@ -1,6 +1,6 @@
 """The catalog: what each price grants. Parsed from TOML into frozen values; every error names its line. Pure.
 
-Knows plans, add-ons and policy, not tenants. The format:
+The format:
 
     [policy]
     grace = "7d"                     how long a past_due subscription keeps its access; s, m, h or d
@@ -36,7 +36,7 @@ LEVELS: tuple[str, ...] = get_args(_Level)
 UNLIMITED = "unlimited"
 
 OVERDUE_KINDS = ("cancel", "pause", "resume", "trial", "change_plan")
-"""What may fall due without word from the provider."""
+"""The changes that can fall due before the provider reports them."""
 
 GRACE_DEFAULT_NS = 7 * 86_400 * 1_000_000_000
 NUMBER_MAX = 2**53 - 1
@@ -56,13 +56,16 @@ class CatalogError(SyncError, ValueError):
 
 
 def _wrong(problem: str, *path: str, value: str = "", occurrence: int = 1) -> PydanticCustomError:
-    """Return the error of what is checked, or of what is at `path` in it. For the others see `positions.Lines.of`."""
+    """Return the error about the checked value, or about the value at `path` in it.
+
+    For `value` and `occurrence` see `positions.Lines.of`.
+    """
     where = {"path": path, "value": value, "occurrence": occurrence}
     return PydanticCustomError("catalog", "{problem}", {"problem": problem, **where})
 
 
 def _must(problem: str) -> WrapValidator:
-    """Return what makes `problem` the error of every value that does not fit its type."""
+    """Return a validator that reports `problem` for every value of the wrong type."""
 
     def check(value: object, validate: Callable[[object], object]) -> object:
         try:
@@ -126,7 +129,7 @@ _Key = Annotated[
 
 
 class _Table(BaseModel):
-    """A table that has no keys but those of the model."""
+    """A table that accepts only the model's keys."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -144,7 +147,7 @@ class _Table(BaseModel):
 
 
 class Policy(_Table):
-    """Grace in nanoseconds, and per kind what to do when its time passes and the provider has not spoken."""
+    """The grace period in nanoseconds, and what to do with each kind of change when it is overdue."""
 
     grace_ns: Annotated[int, BeforeValidator(_duration_ns)] = Field(default=GRACE_DEFAULT_NS, alias="grace")
     overdue: Annotated[dict[str, _Choice], BeforeValidator(_each_kind)] = dict.fromkeys(OVERDUE_KINDS, "hold")
@@ -157,7 +160,7 @@ class PerUnit(_Table):
 
 
 class Offer(_Table):
-    """What a plan or an add-on gives, also per unit of quantity; `prices`: provider -> environment -> price ids."""
+    """What a plan or an add-on grants, also per unit of quantity. `prices`: provider -> environment -> price ids."""
 
     key: str = ""
     name: _Text
@@ -169,7 +172,7 @@ class Offer(_Table):
 
 
 class Addon(Offer):
-    """One add-on: adds to whatever plan there is."""
+    """One add-on: adds to the tenant's plan."""
 
 
 class Plan(Offer):
@@ -221,10 +224,10 @@ def load(path: Path, providers: Collection[str] | None = None) -> Catalog:
 
 
 def parse(text: str, name: str = "catalog.toml", providers: Collection[str] | None = None) -> Catalog:
-    """Return the catalog that TOML `text` describes; `name` is what errors call it.
+    """Return the catalog in the TOML `text`; `name` is the file's name in errors.
 
     Raises:
-        CatalogError: the first thing wrong, with its line.
+        CatalogError: the first problem, with its line.
     """
     try:
         document = tomllib.loads(text)
@@ -234,7 +237,7 @@ def parse(text: str, name: str = "catalog.toml", providers: Collection[str] | No
         return _catalog(_Document.model_validate(document), providers)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        # pydantic's own error is that of a value in place of a table.
+        # An error without `ctx` is pydantic's own: a value is given where a table is required.
         context: Mapping[str, Any] = first.get("ctx") or {"problem": "must be a table"}
         raise _located(name, text, first["loc"], context) from None
     except PydanticCustomError as error:
@@ -266,7 +269,7 @@ def _catalog(document: _Document, providers: Collection[str] | None) -> Catalog:
     """Return the catalog of a document whose tables are valid; see `load`.
 
     Raises:
-        PydanticCustomError: they do not fit together.
+        PydanticCustomError: they are inconsistent.
     """
     plans, addons = _keyed(document.plans), _keyed(document.addons)
     defaults = [plan for plan in plans.values() if plan.default]
@@ -288,7 +291,7 @@ def _catalog(document: _Document, providers: Collection[str] | None) -> Catalog:
             for environment, ids in environments.items():
                 where = (section, offer.key, "prices", provider, environment)
                 for price_id in ids:
-                    # One id means one thing, in all environments: providers never use an id in two of them.
+                    # Providers never use one price id in two environments, so an id must be unique across all of them.
                     first = sold.setdefault((provider, price_id), where)
                     if first is not where:
                         problem = f"has {price_id!r}, which {positions.dotted(first)} has already"

@@ -1,6 +1,6 @@
-"""Where each key of a TOML document stands, since `tomllib` does not tell. Pure.
+"""The line of each key of a TOML document, which `tomllib` does not report. Pure.
 
-Reads text that `tomllib` has accepted.
+The text must be valid TOML.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Path = tuple[str, ...]
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _BEGINNING = re.compile(r"^(?=[ \t]*(?:\[|[^\s#=][^=\n]*=))", re.MULTILINE)
-"""Where a statement may begin; a line inside a list or a text over several lines may look so too."""
+"""Where a statement may begin. A line inside a multi-line list or string can match too."""
 
 
 def dotted(path: Path) -> str:
@@ -34,7 +34,7 @@ class Lines:
             try:
                 found = list(_paths(tomllib.loads(statement)))
             except tomllib.TOMLDecodeError:
-                continue  # the statement goes on behind this part
+                continue  # the statement continues in the next part
             if statement.lstrip().startswith("["):
                 table = found[-1]
                 found = [table[:length] for length in range(1, len(table) + 1)]
@@ -46,7 +46,7 @@ class Lines:
             statement = ""
 
     def nearest(self, path: Path) -> Path:
-        """Return the path, or its nearest parent, that stands in the document."""
+        """Return the path if it is in the document, else its nearest parent that is."""
         while path not in self._lines:
             path = path[:-1]
         return path
@@ -56,8 +56,8 @@ class Lines:
 
         Args:
             path: keys from the outside in.
-            value: a text at or behind the path whose line is wanted, for one entry of a long list.
-            occurrence: which of several.
+            value: a text to search for from the path's line on, for one entry of a long list.
+            occurrence: which occurrence of `value`, from 1.
         """
         line = self._lines[self.nearest(path)]
         if value:
@@ -69,7 +69,7 @@ class Lines:
 
 
 def _paths(value: object, path: Path = ()) -> Iterator[Path]:
-    """Yield the path of a value and of everything in it; entries of a list have the list's."""
+    """Yield the path of a value and of everything in it; entries of a list have the list's path."""
     yield path
     if isinstance(value, dict):
         for key, inner in value.items():

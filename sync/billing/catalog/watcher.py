@@ -1,4 +1,4 @@
-"""The catalog as it stands in its file, read again when that changes. A bad edit leaves the last good one standing."""
+"""The current catalog: the file is read again when it changes. After a bad edit the last good catalog stays in use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sync.billing.catalog import catalog
 from sync.billing.catalog.catalog import Catalog, CatalogError
 
 EXAMPLE = Path(catalog.__file__).with_name("example.toml")
-"""The catalog of a development set-up that names none."""
+"""The catalog of a development set-up without its own."""
 
 _log = structlog.get_logger("sync.catalog")
 
@@ -20,7 +20,7 @@ class CatalogWatcher:
     """The newest usable catalog at `path`, with prices of `providers` (None: any).
 
     Raises:
-        CatalogError: at the start the file cannot be used.
+        CatalogError: the file cannot be used at the start.
     """
 
     def __init__(self, path: Path, providers: Collection[str] | None = None) -> None:
@@ -31,7 +31,7 @@ class CatalogWatcher:
 
     @property
     def current(self) -> Catalog:
-        """The catalog, after a look at the file; the same object until the file is edited."""
+        """The catalog, read again if the file has changed; the same object until then."""
         mark = _mark(self._path)
         if mark != self._mark:
             self._mark = mark
@@ -43,7 +43,7 @@ class CatalogWatcher:
 
 
 def _mark(path: Path) -> tuple[int, int, int] | None:
-    """What changes when the file is edited or replaced; None without a file."""
+    """Return (mtime, size, inode), which changes when the file is edited or replaced; None without a file."""
     try:
         found = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Billing providers: what one must offer (`base`), which ones there are (`registry`), and a folder for each.
+"""Billing providers: the contract (`base`), the list (`registry`), and a folder for each.
 
 May import `core`, `store` and `billing.domain.model`.
 """

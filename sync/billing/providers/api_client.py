@@ -1,7 +1,7 @@
-"""What the API clients of all providers share: the rate limit, the time that callers wait, and single flight.
+"""The base of all providers' API clients: rate limit, timeout and single flight.
 
 Single flight: fetches of one subscription run one at a time, and callers share a request that has not begun yet.
-Retries are up to the callers.
+Callers do their own retries.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from sync.store.keyed_lock import KeyedLock
 T = TypeVar("T")
 
 TIMEOUT_S = 10.0
-"""How long one call may take to connect, and between bytes."""
+"""Timeout of one call: to connect, and between bytes."""
 
 AWAY_S = 5.0
-"""Pause of all calls after an API could not be reached."""
+"""Pause of all calls after the API was unreachable."""
 
 
 class Throttled(ProviderUnavailable):
-    """The provider limits the calls: it asks for a pause of `retry_s`."""
+    """The provider throttles: it asks for a pause of `retry_s` seconds."""
 
     def __init__(self, retry_s: float) -> None:
         super().__init__("it says that it is asked too often", retry_s)
 
 
 def away(reason: str) -> ProviderUnavailable:
-    """Return the error of an API that is away or out of order; all calls pause after it."""
+    """Return the error for an API that is unreachable or failing; all calls pause after it."""
     return ProviderUnavailable(reason, AWAY_S)
 
 
 def unreadable(problem: object) -> ProviderUnavailable:
-    """Return the error of an answer that came and cannot be read."""
+    """Return the error for an answer that cannot be read."""
     return ProviderUnavailable(f"its answer cannot be read: {problem}")
 
 
@@ -58,7 +58,7 @@ class ApiClient(ABC):
     """The API of one environment of a provider. A subclass sets `_fetched` and implements the calls."""
 
     _fetched: Callable[[object, str, int], Event]
-    """Makes an event of a subscription (data, environment, when its request began); may raise ValueError."""
+    """Returns a subscription as an event: (data, environment, start of the request in ns). May raise ValueError."""
 
     def __init__(self, environment: str, rate_limiter: RateLimiter, now_ns: Callable[[], int] = time.time_ns) -> None:
         self._environment = environment
@@ -69,21 +69,21 @@ class ApiClient(ABC):
 
     @abstractmethod
     async def _fetch(self, subscription_id: str, max_wait_s: float) -> Event:
-        """Return the subscription by a request that begins now; the rate limit has been asked."""
+        """Return the subscription, by a request that begins now. The rate limit has been applied already."""
 
     @abstractmethod
     def _as_event(self, event_id: str, entry: object, began_ns: int) -> Mapping[str, object]:
         """Return the body of a webhook event about an entry of the list of subscriptions."""
 
     async def fetch(self, subscription_id: str, max_wait_s: float, *, background: bool = False) -> Event:
-        """Return the subscription as the provider has it, by a request begun after this call.
+        """Return the provider's current subscription, by a request that begins after this call.
 
-        Callers share a request only until it begins, so that the answer is never older than any of their questions.
+        Callers share a request only until it begins, so that the answer is never older than a caller's call.
         At most one request per subscription runs at a time.
 
         Raises:
-            ProviderUnavailable: not within `max_wait_s`.
-            ProviderRejected: it is not there (`not_found`), or the key does not suffice.
+            ProviderUnavailable: no answer within `max_wait_s` seconds.
+            ProviderRejected: the provider does not have it (`not_found`), or the API key lacks a permission.
         """
         async with within(max_wait_s):
             waiting = self._waiting.get(subscription_id)
@@ -115,10 +115,10 @@ class ApiClient(ABC):
     async def _limited(
         self, max_wait_s: float | None, call: Callable[[], Awaitable[T]], *, background: bool = False
     ) -> T:
-        """Return what `call` answers. An API that is away is left alone for a while; one that answers is not.
+        """Return the result of `call`. A failing or throttling API pauses all calls; any other answer ends the pause.
 
         Args:
-            max_wait_s: how long the rate limit may hold the call up; None: it lets the call begin already.
+            max_wait_s: maximum wait for the rate limit, in seconds; None: the caller has acquired it already.
         """
         if max_wait_s is not None:
             await self._rate_limiter.acquire(max_wait_s, background=background)
@@ -134,9 +134,9 @@ class ApiClient(ABC):
         return answer
 
     def _listed(self, entry: Any, began_ns: int) -> ListedSubscription:
-        """Return an entry of the list of subscriptions, whatever it is, of a request begun at `began_ns`."""
+        """Return one entry of the list of subscriptions, even an unreadable one. `began_ns`: start of the request."""
         subscription_id = str(entry.get("id") or "") if isinstance(entry, dict) else ""
-        # Another body of the subscription is another event.
+        # A different body of the same subscription is a different event.
         named = f"{subscription_id}_" if re.fullmatch(r"[\x21-\x7e]{1,100}", subscription_id) else ""
         event_id = f"{LISTED}_{named}{hashlib.sha256(orjson.dumps(entry)).hexdigest()[:16]}"
         event, problem = None, ""
@@ -148,7 +148,7 @@ class ApiClient(ABC):
         return ListedSubscription(subscription_id, event_id, body, event, problem)
 
     def _read(self, data: object, began_ns: int) -> Event:
-        """Return the subscription that the API answered to a request begun at `began_ns`."""
+        """Return the subscription in the API's answer. `began_ns`: start of the request."""
         try:
             return self._fetched(data, self._environment, began_ns)
         except ValueError as error:
@@ -156,13 +156,13 @@ class ApiClient(ABC):
 
 
 def check_status(status: int, retry_after_s: float) -> None:
-    """Return if an answer with this HTTP status says something of what was asked.
+    """Raise if the HTTP status means that the API is throttling or failing.
 
     Args:
         retry_after_s: the pause after a 429.
 
     Raises:
-        ProviderUnavailable: it does not.
+        ProviderUnavailable: the status is 429, or 500 and above.
     """
     if status == 429:
         raise Throttled(retry_after_s)
@@ -175,8 +175,8 @@ def listed_events(
 ) -> list[ProviderEvent]:
     """Return the entries of one page of a provider's list of events.
 
-    An entry without a readable time counts as long past, so that the inbox keeps and shows it. One without an id is
-    left out: nothing could be read on behind it.
+    An entry without a readable time gets the time 0, so that the inbox stores and shows it. An entry without an id is
+    left out, since it cannot be a cursor.
 
     Args:
         occurred_ns: returns an entry's time; may raise ValueError.
@@ -201,7 +201,7 @@ def listed_events(
 
 @contextlib.asynccontextmanager
 async def within(max_wait_s: float) -> AsyncIterator[None]:
-    """Raise ProviderUnavailable where the block takes longer than `max_wait_s`."""
+    """Raise ProviderUnavailable if the block takes longer than `max_wait_s` seconds."""
     try:
         async with asyncio.timeout(max_wait_s):
             yield

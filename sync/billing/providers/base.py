@@ -1,7 +1,7 @@
-"""The contract of a billing provider: a `WebhookAdapter` reads what it sends (pure), a `ProviderClient` asks it.
+"""The contract of a billing provider: a `WebhookAdapter` reads its webhooks (pure), a `ProviderClient` calls its API.
 
-It fits providers that order nothing, sign in their own way, or send thin events without a body: `Event.subscription` is
-optional, and the adapter makes `Event.order` from whatever the provider gives.
+Some providers deliver in no order, sign in their own way, or send thin events without a body. So `Event.subscription`
+is optional, and the adapter derives `Event.order` from the fields that the provider sends.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ BILLING_MODES = (
     "full_next_billing_period",
     "do_not_bill",
 )
-"""How a plan change can be billed. The words are Paddle's; a provider's adapter translates those that it has."""
+"""How a plan change can be billed. The names are Paddle's; other providers translate the modes that they support."""
 
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """One signing secret and the environment that it stands for; providers often name none in the body."""
+    """One signing secret and its environment, which webhook bodies often do not name."""
 
     environment: str
     value: bytes = field(repr=False)
@@ -56,9 +56,9 @@ class Invalid:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """The signature is genuine, but its time is `skew_s` from our clock (positive: in our past), beyond the tolerance.
+    """The signature is genuine, but its time differs from our clock by `skew_s` (positive: past), beyond the tolerance.
 
-    That is about clocks or a replay, never about a wrong secret.
+    The cause is a wrong clock or a replay, never a wrong secret.
     """
 
     skew_s: int
@@ -68,11 +68,11 @@ Verification = Verified | Malformed | Invalid | Expired
 
 
 class WebhookAdapter(Protocol):
-    """Reads what one provider sends. Pure.
+    """Reads one provider's webhooks. Pure.
 
     Attributes:
         name: the provider's name in the registry.
-        metadata_field: where the provider's subscriptions carry `tenant_id`.
+        metadata_field: the field of the provider's subscriptions that carries `tenant_id`.
     """
 
     name: str
@@ -81,16 +81,16 @@ class WebhookAdapter(Protocol):
     def verify(
         self, body: bytes, headers: Mapping[str, str], secrets: Sequence[Secret], now_s: float, tolerance_s: float
     ) -> Verification:
-        """Return who signed the raw bytes of a delivery. Never raises: the input is anybody's."""
+        """Return the result of checking the signature of the raw bytes. Never raises: the input is untrusted."""
 
     def parse(self, body: bytes, environment: str) -> Event | Unparsable:
-        """Return the event in a verified body. Never raises. Types that say nothing of entitlements are events too."""
+        """Return the event in a verified body. Never raises. Types that do not affect entitlements are events too."""
 
 
 class ProviderUnavailable(SyncError):
-    """The provider could not be asked: it is away, slow, or the rate budget is used up. `reason` says which.
+    """The provider could not be called: it is unreachable or slow, or the rate limit is used up. `reason` says which.
 
-    `retry_s`: before so long it is of no use to ask again; 0 where that is not known.
+    `retry_s`: minimum delay before a retry, in seconds; 0 if it is not known.
     """
 
     def __init__(self, reason: str, retry_s: float = 0.0) -> None:
@@ -100,12 +100,12 @@ class ProviderUnavailable(SyncError):
 
 
 class ProviderRejected(CodedError):
-    """The provider was asked and said no: `code` is its own word for why (`not_found` for what it does not have)."""
+    """The provider rejected the call. `code` is its own error code; `not_found` for what it does not have."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderEvent:
-    """One event as the provider's list of events has it: its id and a body that `WebhookAdapter.parse` reads."""
+    """One entry of the provider's list of events: its id, and a body for `WebhookAdapter.parse`."""
 
     event_id: str
     occurred_ns: int
@@ -116,8 +116,8 @@ class ProviderEvent:
 class ListedSubscription:
     """One subscription in the provider's list.
 
-    `event` is the subscription as fetched, or None where `problem` says why it cannot be read. `body` is the same as an
-    event with the id `event_id`, in a form that `WebhookAdapter.parse` reads: kept until the subscription can be used.
+    `event` is the fetched subscription; None if it cannot be read, and `problem` says why. `body` holds it as a webhook
+    event with the id `event_id`, for `WebhookAdapter.parse`. It is stored if the subscription cannot be used yet.
     """
 
     subscription_id: str
@@ -129,9 +129,9 @@ class ListedSubscription:
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionPage:
-    """One page of the provider's subscriptions. `following`: the `after` of the next one, "" behind the last.
+    """One page of the provider's subscriptions. `following`: the `after` of the next page; "" on the last page.
 
-    `total`: how many there are on all pages, about; None where the provider does not tell.
+    `total`: approximate number on all pages; None if the provider does not report it.
     """
 
     entries: Sequence[ListedSubscription]
@@ -141,9 +141,9 @@ class SubscriptionPage:
 
 @dataclass(frozen=True, slots=True)
 class ProviderPreview:
-    """What the provider says that a change would cost and make: its `document`, as it answered.
+    """The provider's preview of a change: its cost and its result. `document` is the provider's own answer.
 
-    `subscription` is the subscription as it would be, or None where the document does not tell: Stripe's is an invoice.
+    `subscription` is the resulting subscription; None if the document does not show it (Stripe's is an invoice).
     """
 
     document: Mapping[str, object]
@@ -157,19 +157,19 @@ class RateLimiter(Protocol):
         """Return when one call may be made.
 
         Raises:
-            ProviderUnavailable: that would take longer than `max_wait_s`, or `pause` was called lately.
-            StoreError: the limit is kept in the store, which is unreachable or failing.
+            ProviderUnavailable: the wait would exceed `max_wait_s`, or calls are paused.
+            StoreError: the limit is kept in the store, and the store is unreachable or failing.
         """
 
     async def pause(self, seconds: float, *, throttled: bool = False) -> None:
-        """Pause all calls: the provider is away, or (`throttled`) asked for this pause itself.
+        """Pause all calls: the provider is unreachable, or (`throttled`) asked for the pause.
 
         Raises:
             StoreError: as above.
         """
 
     async def resume(self) -> None:
-        """Let everybody call again: the provider has answered. A pause that it asked for itself stays.
+        """End the pause, since the provider has answered. A pause that the provider asked for stays.
 
         Raises:
             StoreError: as above.
@@ -179,13 +179,13 @@ class RateLimiter(Protocol):
 class ProviderClient(Protocol):
     """The API of one environment of a provider.
 
-    Every method raises ProviderUnavailable (also where `max_wait_s` does not suffice) and ProviderRejected. A fetched
-    `Event` has the type FETCHED and an order that says when its fetch began. `background` calls leave a part of the
-    rate limit to others.
+    Every method may raise ProviderUnavailable (also after `max_wait_s` seconds) and ProviderRejected. A fetched `Event`
+    has the type FETCHED, and its order holds the start of the fetch. `background` calls leave a part of the rate limit
+    to other callers.
     """
 
     async def fetch(self, subscription_id: str, max_wait_s: float, *, background: bool = False) -> Event:
-        """Return the subscription as the provider has it, by a request begun after this call."""
+        """Return the provider's current subscription, by a request that begins after this call."""
 
     async def change_items(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
@@ -195,13 +195,13 @@ class ProviderClient(Protocol):
     async def preview_items(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
     ) -> ProviderPreview:
-        """Return what the provider says such a change would cost and make; nothing is changed."""
+        """Return the provider's preview of such a change; nothing is changed."""
 
     async def events(self, after: str, since_ns: int, max_wait_s: float) -> tuple[Sequence[ProviderEvent], bool]:
-        """Return events behind the id `after` (or, without one, since an instant), oldest first, and if more follow."""
+        """Return one page of events after the id `after` ("": since an instant), oldest first, and if more follow."""
 
     async def subscriptions(self, after: str, max_wait_s: float) -> SubscriptionPage:
-        """Return one page of all subscriptions, ended ones too, behind the one whose id is `after` ("": the first)."""
+        """Return one page of all subscriptions, ended ones too, after the id `after` ("": the first page)."""
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -219,19 +219,19 @@ class SdkMissingError(SyncError):
 
 @dataclass(frozen=True, slots=True)
 class ProviderSpec:
-    """One provider, as everything outside its folder sees it.
+    """One provider's interface to the rest of the code.
 
     Args:
-        name: in addresses, settings, the catalog and subscription keys; lower case.
-        title: for people.
+        name: used in URLs, settings, the catalog and subscription keys; lower case.
+        title: display name.
         adapter: reads its webhooks.
         signature_header: the header that `adapter.verify` reads.
-        signature_format: what that header holds, for people.
+        signature_format: description of that header, for people.
         settings: model of `PLANWIRE_<NAME>_...`.
         make_client: (environment, API key, base URL or "" for its own, rate limiter) -> client. It may block for a
             second to import the SDK.
-        billing_modes: those of BILLING_MODES that it has.
-        read_preview: (document, subscription id) -> the provider's own preview, read. Raises ValueError.
+        billing_modes: those of BILLING_MODES that it supports.
+        read_preview: (document, subscription id) -> the provider's preview, parsed. Raises ValueError.
         sdk: module and package of the provider's own library, if `make_client` needs one.
     """
 
@@ -247,11 +247,11 @@ class ProviderSpec:
     sdk: tuple[str, str] | None = None
 
     def check_sdk(self) -> None:
-        """Return if the SDK is there, or none is needed.
+        """Check that the SDK is installed, if one is needed.
 
         Raises:
             SdkMissingError: it is not installed.
         """
-        # The SDK is not loaded, which may take a second.
+        # Do not import the SDK here: that may take a second.
         if self.sdk is not None and importlib.util.find_spec(self.sdk[0]) is None:
             raise SdkMissingError(self.name, self.sdk[1])

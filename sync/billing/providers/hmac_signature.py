@@ -1,6 +1,6 @@
-"""Webhooks with an HMAC signature, as Paddle and Stripe write it: a time and one or more marks in one header. Pure.
+"""Webhooks with an HMAC signature as Paddle and Stripe write it: one header with a time and one or more MACs. Pure.
 
-Both sign the time, a joint and the raw body with HMAC-SHA256. Names and separators differ; a `Scheme` holds them.
+Both sign the time, a separator and the raw body with HMAC-SHA256. A `Scheme` holds their names and separators.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sync.billing.providers.parsing import is_id
 
 HEADER_MAX_CHARS = 2048
 SIGNATURES_MAX = 16
-"""How many marks one header may have: each is compared with every secret."""
+"""Maximum MACs in one header, since each is compared with every secret."""
 
 _DIGITS = re.compile(r"[0-9]{1,12}")
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -33,8 +33,8 @@ class Scheme:
     Attributes:
         header: the header's name.
         separator: between the header's `key=value` parts.
-        time_key, mark_key: the keys of the time and of the marks.
-        joint: between the time and the body in what is signed.
+        time_key, mark_key: the keys of the time and of the MACs.
+        joint: separates the time and the body in the signed bytes.
     """
 
     header: str
@@ -44,7 +44,7 @@ class Scheme:
     joint: bytes
 
     def read(self, header: str) -> tuple[str, list[str]] | Malformed:
-        """Return the time as text and all marks of a signature header."""
+        """Return the time as text and all MACs of a signature header."""
         if len(header) > HEADER_MAX_CHARS:
             return Malformed(f"the {self.header} header is longer than {HEADER_MAX_CHARS} characters")
         pairs = [part.partition("=") for part in header.split(self.separator)]
@@ -108,10 +108,10 @@ class SignedWebhooks:
     def verify(
         self, body: bytes, headers: Mapping[str, str], secrets: Sequence[Secret], now_s: float, tolerance_s: float
     ) -> Verification:
-        """Return who signed `body`; `tolerance_s` 0 turns the time check off. Never raises.
+        """Return the result of checking the signature of `body`; `tolerance_s` 0 disables the time check. Never raises.
 
-        Any mark may match any secret (rotation); unknown keys are ignored. The time is checked last, so that only a
-        genuine signature is called expired.
+        Any MAC may match any secret (rotation); unknown keys are ignored. The time is checked last, so that only a
+        genuine signature is reported as expired.
         """
         header = headers.get(self.scheme.header.lower())
         if not header:

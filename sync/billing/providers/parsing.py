@@ -1,4 +1,4 @@
-"""What parsing has in common for all providers: ids, items, what an event carries. Pure."""
+"""Parsing helpers of all providers: ids, items, an event's subscription. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ ITEMS_MAX = 1000
 QUANTITY_MAX = 1_000_000_000
 
 LISTED = "listed"
-"""Last word of the type of an event that no provider sent: an entry of its list of subscriptions."""
+"""Last word of the type of a pseudo-event: an entry of a provider's list of subscriptions."""
 
 _ID = re.compile(r"[\x21-\x7e]{1,200}")
 
 
 def with_subscription(event: Event, subscription: Subscription, metadata: object) -> Event:
-    """Return the event with the subscription that it carries, and the tenant that its metadata names."""
+    """Return the event with its subscription, and with the tenant that the metadata names."""
     return replace(
         event,
         tenant_id=tenant_id(metadata),
@@ -35,10 +35,10 @@ def is_id(value: object) -> TypeGuard[str]:
 
 
 def optional_id(data: Mapping[str, Any], name: str) -> str | None:
-    """Return the id in a member, given as such or as an expanded object; None if the member is absent or null.
+    """Return the id in the field `name`, given directly or as an expanded object; None if it is absent or null.
 
     Raises:
-        ValueError: something else is there.
+        ValueError: the field holds something else.
     """
     value = data.get(name)
     if isinstance(value, dict):
@@ -51,7 +51,7 @@ def optional_id(data: Mapping[str, Any], name: str) -> str | None:
 
 
 def tenant_id(metadata: object, name: str = "tenant_id") -> str | None:
-    """Return the tenant that the seller put into a subscription's metadata, as text; None if none is there."""
+    """Return the tenant id in a subscription's metadata, as text; None if there is none."""
     value = metadata.get(name) if isinstance(metadata, dict) else None
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -65,7 +65,7 @@ def item(entry: object, *, price_is_id: bool = False) -> Item:
         price_is_id: whether `price` may be the id itself.
 
     Raises:
-        ValueError: it has no price id, or a quantity that is none.
+        ValueError: the price id is missing, or the quantity is invalid.
     """
     price = entry.get("price") if isinstance(entry, dict) else None
     price_id = price.get("id") if isinstance(price, dict) else price if price_is_id else None

@@ -1,7 +1,7 @@
 """Rate limits of API clients: a token bucket, and the pause that a provider asks for.
 
 Providers count the calls of a whole account, so processes share one bucket in the store (`RedisRateLimiter`).
-`LocalRateLimiter` is the same within one process, for a dry run, which writes nothing to the store.
+`LocalRateLimiter` limits one process. A dry run uses it, since a dry run writes nothing to the store.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from sync.store.command_pipeline import CommandPipeline, Script, run_commands
 from sync.store.store import Store
 
 BURST = 20
-"""How many calls may be made at once after a quiet time."""
+"""Maximum calls at once after a quiet time."""
 
 RESERVE = 5
-"""How many calls' worth background work leaves to webhooks and people."""
+"""Tokens that background calls leave to webhooks and people."""
 
 _TAKE = Script.load("sync.billing.storage", "token_bucket")
 
@@ -33,9 +33,9 @@ class _TokenBucket(ABC):
 
     @abstractmethod
     async def _take(self, wanted: int, max_wait_s: float) -> tuple[str, float]:
-        """Take a token where there will be `wanted` within `max_wait_s`. Return what became of it, and seconds.
+        """Take one token if the bucket will hold `wanted` tokens within `max_wait_s`. Return (status, seconds).
 
-        `taken`: seconds until the call may be made; `used_up` and `closed` (paused): seconds until one may be taken.
+        `taken`: seconds until the call may begin. `used_up` and `closed` (paused): seconds until a token is available.
         """
 
     async def acquire(self, max_wait_s: float, *, background: bool = False) -> None:
@@ -43,7 +43,7 @@ class _TokenBucket(ABC):
         wanted = 1 + (min(RESERVE, self._burst - 1) if background else 0)
         what, seconds = await self._take(wanted, max_wait_s)
         if what == "closed":
-            # However long the caller may wait: it can retry, and other callers have no time to lose.
+            # Fail at once, whatever `max_wait_s` is: callers can retry, and some are in a hurry.
             raise ProviderUnavailable(f"not asked for another {seconds:.1f} s after it failed", seconds)
         if what == "used_up":
             raise ProviderUnavailable(f"the rate budget is used up for another {seconds:.1f} s", seconds)
@@ -52,7 +52,7 @@ class _TokenBucket(ABC):
 
 
 class LocalRateLimiter(_TokenBucket):
-    """The calls of this process."""
+    """Limits the calls of this process."""
 
     def __init__(self, rate_per_s: float, burst: int = BURST, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(rate_per_s, burst)
@@ -81,12 +81,12 @@ class LocalRateLimiter(_TokenBucket):
         self._paused_until[why] = max(self._paused_until[why], self._clock() + seconds)
 
     async def resume(self) -> None:
-        """Let everybody call again, unless the provider itself said when."""
+        """End the pause, unless the provider asked for it."""
         self._paused_until["away"] = 0.0
 
 
 class RedisRateLimiter(_TokenBucket):
-    """The calls of all processes together, for one provider's environment."""
+    """Limits the calls of all processes together, for one provider's environment."""
 
     def __init__(self, store: Store, provider: str, environment: str, rate_per_s: float, burst: int = BURST) -> None:
         super().__init__(rate_per_s, burst)
@@ -111,7 +111,7 @@ class RedisRateLimiter(_TokenBucket):
         )
 
     async def resume(self) -> None:
-        """Let every process call again, unless the provider itself said when."""
-        if self._may_be_paused:  # a pause by another process ends by that process or by time: no round trip per answer
+        """End the pause of all processes, unless the provider asked for it."""
+        if self._may_be_paused:  # another process's pause is ended by that process or expires: no round trip per answer
             self._may_be_paused = False
             await run_commands(self._store, ("DEL", self._keys[1]))

@@ -1,4 +1,4 @@
-"""The billing providers that there are. A new one is a folder beside `paddle` and a line here."""
+"""The list of billing providers. A new one needs a folder beside `paddle` and an entry here."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from sync.billing.providers.paddle.spec import PADDLE
 from sync.billing.providers.stripe.spec import STRIPE
 
 PROVIDERS: dict[str, ProviderSpec] = {spec.name: spec for spec in (PADDLE, STRIPE)}
-"""Name -> provider. Settings, catalog, webhook routes, command line and OpenAPI read it."""
+"""Name -> provider. Settings, catalog, webhook routes, command line and OpenAPI use it."""

@@ -1,4 +1,4 @@
-"""The settings that every billing provider has. A provider's own model adds its prefix, its examples and its rate."""
+"""The settings common to all billing providers. Each provider's model adds its prefix, its examples and its rate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _by_environment(value: object) -> object:
     for part in filter(None, (part.strip() for part in value.split(","))):
         match = _ENTRY.fullmatch(part)
         if match is None:
-            # The value is not shown: it may be a secret whose environment was forgotten.
+            # Do not show the value: it may be a secret without its environment.
             raise ValueError("must be a list such as live:VALUE,sandbox:VALUE")
         environment, secret = match.groups()
         other = next((name for name, known in pairs if known.get_secret_value() == secret), None)
@@ -39,7 +39,7 @@ def _by_environment(value: object) -> object:
 
 
 def _urls(value: object) -> object:
-    """Return the (environment, URL) pairs of `live:URL,sandbox:URL`, or of one URL for all, whose environment is ""."""
+    """Return the (environment, URL) pairs of `live:URL,sandbox:URL`, or ("", URL) for one URL."""
     if not isinstance(value, str):
         return value
     pairs: list[tuple[str, str]] = []
@@ -64,19 +64,19 @@ def is_url(text: str) -> bool:
 
 
 def is_confidential(url: str) -> bool:
-    """Return whether nobody on the network can read what is sent to `url`."""
+    """Return whether requests to `url` are safe from eavesdroppers: https, or a loopback host."""
     split = urlsplit(url)
     return split.scheme == "https" or split.hostname in LOOPBACK_HOSTS
 
 
 ByEnvironment = Annotated[tuple[tuple[str, SecretStr], ...], BeforeValidator(_by_environment)]
-"""Secrets, each with the environment that it stands for."""
+"""(environment, secret) pairs."""
 
 _Urls = Annotated[tuple[tuple[str, str], ...], BeforeValidator(_urls)]
 
 
 class ProviderSettings(SettingsModel):
-    """One provider's settings. Its model sets `env_prefix` to `PLANWIRE_<NAME>_`."""
+    """One provider's settings. Each provider's model sets `env_prefix` to `PLANWIRE_<NAME>_`."""
 
     secrets: ByEnvironment = Field((), description="Signing secrets of webhooks: live:VALUE,sandbox:VALUE.")
     api_keys: ByEnvironment = Field((), description="API keys, one for each environment: live:KEY,sandbox:KEY.")
@@ -106,7 +106,7 @@ class ProviderSettings(SettingsModel):
 
     @property
     def environments(self) -> frozenset[str]:
-        """The environments that a secret or an API key names."""
+        """The environments with a signing secret or an API key."""
         return frozenset(name for name, _ in (*self.secrets, *self.api_keys))
 
     def base_url(self, environment: str) -> str:

@@ -1,6 +1,6 @@
-"""Paddle's API through its official SDK: the subscription as it is now, its changes, events and subscriptions listed.
+"""Paddle's API through its official SDK: reads and changes subscriptions, lists events and subscriptions.
 
-The SDK blocks, so calls run in a small pool of threads, each with a client of its own. Retries are up to callers.
+The SDK blocks, so calls run in a small thread pool with one SDK client per thread. Callers do their own retries.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
     from paddle_billing import Client
 
 THREADS = 4
-"""How many calls of one environment run at once."""
+"""Maximum concurrent calls of one environment."""
 
 THROTTLED_S = 60.0
 """Pause of all calls after a 429 without a Retry-After."""
 
 EVENTS_PER_PAGE = 100
 SUBSCRIPTIONS_PER_PAGE = 200
-"""How many entities one page has; Paddle's most is 200."""
+"""Page size; Paddle's maximum is 200."""
 
 LIVE_URL, SANDBOX_URL = "https://api.paddle.com", "https://sandbox-api.paddle.com"
 _SILENT = logging.Logger("paddle_billing", logging.CRITICAL + 1)
-"""The SDK's logger: callers report answers and errors, once."""
+"""The SDK's logger, which logs nothing: callers log errors themselves, once."""
 
 
 class PaddleClient(api_client.ApiClient):
-    """One environment of Paddle, asked with one API key. `base_url` "" is Paddle's own for the environment."""
+    """The API of one Paddle environment, with one API key. `base_url` "": Paddle's own URL for the environment."""
 
     _fetched = staticmethod(fetched)
 
@@ -57,7 +57,7 @@ class PaddleClient(api_client.ApiClient):
         timeout_s: float = api_client.TIMEOUT_S,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        # Only here: without API keys the SDK, with its 900 modules, need not be installed nor loaded.
+        # Import here: without API keys the SDK (900 modules) need not be installed or loaded.
         from paddle_billing import Client, Options
 
         super().__init__(environment, rate_limiter, now_ns)
@@ -85,8 +85,8 @@ class PaddleClient(api_client.ApiClient):
         """Return the subscription with its items replaced by these; a charge that fails prevents the change.
 
         Raises:
-            ProviderUnavailable: not api_client.within `max_wait_s`; whether it was done is not known.
-            ProviderRejected: Paddle does not do it.
+            ProviderUnavailable: no answer within `max_wait_s` seconds; the change may have been made.
+            ProviderRejected: Paddle rejects the change.
         """
         began_ns = self._now_ns()
         payload = {**_update(items, billing_mode), "on_payment_failure": "prevent_change"}
@@ -97,11 +97,11 @@ class PaddleClient(api_client.ApiClient):
     async def preview_items(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
     ) -> ProviderPreview:
-        """Return Paddle's preview of such a change: the subscription as it would be, and what it would cost.
+        """Return Paddle's preview of such a change: the resulting subscription and its cost.
 
         Raises:
-            ProviderUnavailable: not api_client.within `max_wait_s`.
-            ProviderRejected: Paddle would not do it.
+            ProviderUnavailable: no answer within `max_wait_s` seconds.
+            ProviderRejected: Paddle would reject the change.
         """
         path, payload = f"{_path(subscription_id)}/preview", _update(items, billing_mode)
         async with api_client.within(max_wait_s):
@@ -114,11 +114,11 @@ class PaddleClient(api_client.ApiClient):
             raise api_client.unreadable(error) from error
 
     async def events(self, after: str, since_ns: int, max_wait_s: float) -> tuple[Sequence[ProviderEvent], bool]:
-        """Return one page of Paddle's events behind `after`, or else since an instant, and whether more follow.
+        """Return one page of Paddle's events after the id `after` ("": since an instant), and whether more follow.
 
         Raises:
-            ProviderUnavailable: not api_client.within `max_wait_s`.
-            ProviderRejected: the key does not suffice.
+            ProviderUnavailable: no answer within `max_wait_s` seconds.
+            ProviderRejected: the API key lacks a permission.
         """
         query = {"after": after} if after else {"from": instants.text(since_ns)}
         entries, pagination = await self._list("/events", query, EVENTS_PER_PAGE, max_wait_s)
@@ -126,11 +126,11 @@ class PaddleClient(api_client.ApiClient):
         return events, bool(pagination.get("has_more"))
 
     async def subscriptions(self, after: str, max_wait_s: float) -> SubscriptionPage:
-        """Return one page of all subscriptions behind the id `after`, by rising id.
+        """Return one page of all subscriptions after the id `after`, by ascending id.
 
         Raises:
-            ProviderUnavailable: not api_client.within `max_wait_s`.
-            ProviderRejected: the key does not suffice.
+            ProviderUnavailable: no answer within `max_wait_s` seconds.
+            ProviderRejected: the API key lacks a permission.
         """
         began_ns = self._now_ns()
         query = {"after": after} if after else {}
@@ -144,7 +144,7 @@ class PaddleClient(api_client.ApiClient):
         )
 
     async def aclose(self) -> None:
-        """Close every connection; calls that run are waited for."""
+        """Wait for running calls, then close every connection."""
         await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
         for client in self._clients:
             client.client.close()
@@ -152,7 +152,7 @@ class PaddleClient(api_client.ApiClient):
     async def _list(
         self, path: str, query: Mapping[str, str], per_page: int, max_wait_s: float
     ) -> tuple[list[Any], Mapping[str, Any]]:
-        """Return the entries of one page by rising id, and what it says of the pages behind it."""
+        """Return the entries of one page by ascending id, and its pagination object."""
         url = f"{path}?{urlencode({**query, 'order_by': 'id[ASC]', 'per_page': per_page})}"
         async with api_client.within(max_wait_s):
             page = await self._ask(max_wait_s, lambda client: client.get_raw(url), background=True)
@@ -170,7 +170,7 @@ class PaddleClient(api_client.ApiClient):
         )
 
     def _blocking(self, ask: Callable[[Client], Any]) -> Mapping[str, Any]:
-        """Return the JSON object that Paddle answers. Runs in a thread of the pool."""
+        """Return the JSON object in Paddle's answer. Runs in a thread of the pool."""
         from paddle_billing.Exceptions.ApiError import ApiError
         from requests import RequestException
 
@@ -186,7 +186,7 @@ class PaddleClient(api_client.ApiClient):
         except RequestException as error:
             raise api_client.away(type(error).__name__) from None
         except (KeyError, TypeError, ValueError) as error:
-            # The SDK reads errors itself, and trips over those that are not in Paddle's shape.
+            # The SDK parses errors itself, and fails so on an error that is not in Paddle's format.
             raise api_client.away(f"its answer cannot be read: {type(error).__name__}") from None
         if not isinstance(body, dict) or "data" not in body:
             raise api_client.away("its answer has no data")

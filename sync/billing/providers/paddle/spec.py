@@ -1,4 +1,4 @@
-"""What Paddle Billing is to the rest: its settings, its capabilities, and how its client is made."""
+"""Paddle Billing's entry in the registry: its settings, capabilities and client factory."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ SCHEME = Scheme("Paddle-Signature", ";", "ts", "h1", b":")
 LISTED_TYPE = f"subscription.{LISTED}"
 
 SIMULATED_PREFIX = "ntfsimevt_"
-"""How event ids of Paddle's simulator begin; it runs in the live environment too."""
+"""Prefix of the event ids of Paddle's simulator, which also runs in the live environment."""
 
 
 class PaddleWebhooks(SignedWebhooks):
@@ -57,7 +57,7 @@ class PaddleWebhooks(SignedWebhooks):
             return parsing.with_subscription(event, subscription_of(data), data.get("custom_data"))
         if kind != "transaction.completed":
             return replace(event, ignored=f"events of type {kind[:60]} say nothing of entitlements")
-        # Says nothing of entitlements itself, but joins the checkout's tenant to the subscription it made.
+        # Does not affect entitlements itself, but links the checkout's tenant to the new subscription.
         subscription_id = parsing.optional_id(data, "subscription_id")
         return replace(
             event,
@@ -68,10 +68,10 @@ class PaddleWebhooks(SignedWebhooks):
 
 
 def fetched(data: object, environment: str, began_ns: int) -> Event:
-    """Return the subscription that the API answered to a request begun at `began_ns`.
+    """Return the subscription in an answer of the API. `began_ns`: start of the request.
 
     Raises:
-        ValueError: it is no subscription; the text says why.
+        ValueError: it is not a subscription; the message says why.
     """
     if not isinstance(data, dict):
         raise ValueError("data is not an object")
@@ -80,10 +80,10 @@ def fetched(data: object, environment: str, began_ns: int) -> Event:
 
 
 def read_preview(document: Mapping[str, object], subscription_id: str) -> ProviderPreview:
-    """Return Paddle's preview of a change: the subscription as it would be, which has no id of its own.
+    """Return Paddle's preview of a change. It shows the resulting subscription, without the id.
 
     Raises:
-        ValueError: it is no subscription; the text says why.
+        ValueError: it is not a subscription; the message says why.
     """
     return ProviderPreview(document, subscription_of({**document, "id": subscription_id}))
 
@@ -92,7 +92,7 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
     """Return Paddle's subscription entity, from a webhook or the API, in the provider-neutral form.
 
     Raises:
-        ValueError: it lacks what every subscription has, or has it in another shape; the text says what.
+        ValueError: a required field is missing or has another form; the message names it.
     """
     status = data.get("status")
     if not isinstance(status, str) or not status:
@@ -107,7 +107,7 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
     return Subscription(
         id=subscription_id,
         status=status,
-        # An item's status is not read: for a paused subscription official bodies say "active" and "inactive".
+        # Ignore an item's status: for a paused subscription Paddle sends both "active" and "inactive".
         items=tuple([parsing.item(entry) for entry in entries]),
         customer_id=parsing.optional_id(data, "customer_id"),
         period=_period(period) if period is not None else None,
@@ -123,7 +123,7 @@ def _period(value: object) -> Period:
 
 
 def _trial_ends_ns(data: Mapping[str, Any], entries: list[Any]) -> int | None:
-    """The end of the longest trial among the items; where none tells, the trial's period is the billing period."""
+    """Return the end of the longest trial among the items; without any, the end of the billing period."""
     ends = [
         instants.parse(dates.get("ends_at")) for entry in entries if isinstance(dates := entry.get("trial_dates"), dict)
     ]

@@ -1,8 +1,8 @@
-"""Stripe's API over plain HTTP: the subscription as it is now, its changes, the lists of events and subscriptions.
+"""Stripe's API over plain HTTP: reads and changes subscriptions, lists events and subscriptions.
 
 Stripe's own SDK is not used: it brings a second HTTP stack and a new major version every few months, for five calls.
-The API version is pinned, so that answers keep their shape whatever the account's default is. Retries are up to the
-callers.
+The API version is pinned, so that answers keep their form whatever the account's default is. Callers do their own
+retries.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from sync.billing.providers.stripe.webhooks import LISTED_TYPE, PRORATIONS, fetc
 
 URL = "https://api.stripe.com"
 VERSION = "2026-10-28.endive"
-"""The `Stripe-Version` that is asked for."""
+"""The `Stripe-Version` of every request."""
 
 THROTTLED_S = 5.0
 """Pause of all calls after a 429 without a Retry-After: Stripe counts calls by the second."""
 
 RETRY_AFTER_MAX_S = 3600.0
-"""More is not believed."""
+"""Maximum of an accepted Retry-After."""
 
 PER_PAGE = 100
-"""How many entities one page has; Stripe's most."""
+"""Page size: Stripe's maximum."""
 
 FIRST_PAGES_MAX = 100
-"""How many pages of events the first look goes back: the list begins with the newest."""
+"""Maximum pages of events read without a cursor, since the list begins with the newest."""
 
 EVENT_TYPES = (
     "customer.subscription.created",
@@ -53,13 +53,13 @@ EVENT_TYPES = (
     "customer.subscription.trial_will_end",
     "checkout.session.completed",
 )
-"""What is caught up with; the list takes up to 20 types."""
+"""The event types that catch-up reads. Stripe's list accepts up to 20 types."""
 
 _TYPES = {f"types[{index}]": name for index, name in enumerate(EVENT_TYPES)}
 
 
 class StripeClient(api_client.ApiClient):
-    """One environment of Stripe, asked with one API key. `base_url` "" is Stripe's own."""
+    """The API of one Stripe environment, with one API key. `base_url` "": Stripe's own URL."""
 
     _fetched = staticmethod(fetched)
 
@@ -99,11 +99,11 @@ class StripeClient(api_client.ApiClient):
     ) -> Event:
         """Return the subscription with its items replaced by these; a charge that fails prevents the change.
 
-        Items that stay as they are are not touched, so their metered usage and discounts stay too.
+        Unchanged items are not sent, so they keep their metered usage and discounts.
 
         Raises:
-            ProviderUnavailable: not api_client.within `max_wait_s`; whether it was done is not known.
-            ProviderRejected: Stripe does not do it, or does not bill so (`billing_mode_unsupported`).
+            ProviderUnavailable: no answer within `max_wait_s` seconds; the change may have been made.
+            ProviderRejected: Stripe rejects the change, or the billing mode (`billing_mode_unsupported`).
         """
         async with api_client.within(max_wait_s):
             began_ns, data, lines = await self._lines(subscription_id, items, billing_mode, max_wait_s)
@@ -120,8 +120,8 @@ class StripeClient(api_client.ApiClient):
         """Return Stripe's preview of the invoice that such a change would make.
 
         Raises:
-            ProviderUnavailable: not api_client.within `max_wait_s`.
-            ProviderRejected: Stripe would not do it, or does not bill so (`billing_mode_unsupported`).
+            ProviderUnavailable: no answer within `max_wait_s` seconds.
+            ProviderRejected: Stripe would reject the change, or the billing mode (`billing_mode_unsupported`).
         """
         async with api_client.within(max_wait_s):
             _, _, lines = await self._lines(subscription_id, items, billing_mode, max_wait_s)
@@ -133,13 +133,13 @@ class StripeClient(api_client.ApiClient):
             return ProviderPreview(await self._send("POST", "/v1/invoices/create_preview", max_wait_s, form=form), None)
 
     async def events(self, after: str, since_ns: int, max_wait_s: float) -> tuple[Sequence[ProviderEvent], bool]:
-        """Return one page of the events that are about subscriptions, behind `after`, or else since an instant.
+        """Return a page of events about subscriptions after the id `after` ("": since an instant), and if more follow.
 
-        Stripe keeps events for 30 days; where it does not know `after` any more, the instant counts.
+        Stripe keeps events for 30 days. If it no longer has `after`, the page begins at the instant.
 
         Raises:
-            ProviderUnavailable: not api_client.within `max_wait_s`.
-            ProviderRejected: the key does not suffice.
+            ProviderUnavailable: no answer within `max_wait_s` seconds.
+            ProviderRejected: the API key lacks a permission.
         """
         async with api_client.within(max_wait_s):
             if after:
@@ -152,7 +152,7 @@ class StripeClient(api_client.ApiClient):
             return await self._oldest(since_ns, max_wait_s)
 
     async def _oldest(self, since_ns: int, max_wait_s: float) -> tuple[Sequence[ProviderEvent], bool]:
-        """Return the oldest page since an instant, by going back through all newer ones, FIRST_PAGES_MAX at most."""
+        """Return the oldest page since an instant. Reads back from the newest, at most FIRST_PAGES_MAX pages."""
         query = _TYPES | {"created[gte]": str(since_ns // 1_000_000_000)}
         page = await self._list("/v1/events", max_wait_s, query)
         newer = False
@@ -164,13 +164,13 @@ class StripeClient(api_client.ApiClient):
         return _events(page), newer
 
     async def subscriptions(self, after: str, max_wait_s: float) -> SubscriptionPage:
-        """Return one page of all subscriptions behind the id `after`, the newest first.
+        """Return one page of all subscriptions after the id `after`, newest first.
 
-        One made meanwhile is before the first page: its webhooks tell of it.
+        A subscription made meanwhile comes before the first page and is missed here; its webhooks bring it.
 
         Raises:
-            ProviderUnavailable: not api_client.within `max_wait_s`.
-            ProviderRejected: the key does not suffice.
+            ProviderUnavailable: no answer within `max_wait_s` seconds.
+            ProviderRejected: the API key lacks a permission.
         """
         async with api_client.within(max_wait_s):
             began_ns = self._now_ns()
@@ -184,7 +184,7 @@ class StripeClient(api_client.ApiClient):
         await self._http.aclose()
 
     async def _complete(self, data: Any, max_wait_s: float) -> Any:
-        """Return the subscription with all of its items, which are a list of their own where they are many."""
+        """Return the subscription with all its items. A long list of items is read from its own endpoint."""
         if not isinstance(data, dict) or not has_more_items(data):
             return data
         items: list[Any] = []
@@ -200,7 +200,7 @@ class StripeClient(api_client.ApiClient):
     async def _lines(
         self, subscription_id: str, items: Sequence[Item], billing_mode: str, max_wait_s: float
     ) -> tuple[int, Any, dict[str, str]]:
-        """Return when and as what the subscription was read, and the form fields that make its items into `items`."""
+        """Return (start of the read in ns, the subscription, the form fields that change its items to `items`)."""
         if billing_mode not in PRORATIONS:
             raise ProviderRejected(
                 "billing_mode_unsupported", f"Stripe does not bill {billing_mode}: use {', '.join(PRORATIONS)}"
@@ -229,7 +229,7 @@ class StripeClient(api_client.ApiClient):
         *,
         background: bool = False,
     ) -> dict[str, Any]:
-        """Return the JSON object that Stripe answers; `max_wait_s` None: the rate limit lets the call begin already."""
+        """Return the JSON object in Stripe's answer. `max_wait_s`: see `_limited`."""
 
         async def call() -> dict[str, Any]:
             try:
@@ -248,19 +248,19 @@ class StripeClient(api_client.ApiClient):
 
 
 def _check(response: httpx2.Response, body: object) -> None:
-    """Return if Stripe did what it was asked for.
+    """Raise if Stripe's answer is an error.
 
     Raises:
-        ProviderUnavailable: it is api_client.away or busy.
-        ProviderRejected: it said no.
+        ProviderUnavailable: Stripe is failing, throttling or busy.
+        ProviderRejected: Stripe rejects the call.
     """
     status = response.status_code
     retry_after = response.headers.get("Retry-After", "")
-    # Other forms than whole seconds are not Stripe's.
+    # Stripe sends whole seconds only.
     is_told = retry_after.isascii() and retry_after.isdigit()
     api_client.check_status(status, min(float(retry_after), RETRY_AFTER_MAX_S) if is_told else THROTTLED_S)
     if status == 409:
-        # Another call works on the same object: it passes.
+        # Another call is changing the same object: a retry can succeed.
         raise ProviderUnavailable("it is busy with the same object")
     if status >= 400:
         failure = body.get("error") if isinstance(body, dict) else None
@@ -281,7 +281,7 @@ def _events(page: Mapping[str, Any]) -> list[ProviderEvent]:
 
 
 def _last_id(page: Mapping[str, Any]) -> str:
-    """Return the id behind which the next page begins."""
+    """Return the id after which the next page begins."""
     found: list[str] = [entry["id"] for entry in page["data"] if isinstance(entry, dict) and is_id(entry.get("id"))]
     if not found:
         raise api_client.unreadable("no entry has an id")
@@ -289,9 +289,9 @@ def _last_id(page: Mapping[str, Any]) -> str:
 
 
 def _differences(present: Sequence[Any], wanted: Sequence[Item]) -> dict[str, str]:
-    """Return the form fields, behind `items`, that make the present items into the wanted ones; none where they are.
+    """Return the form fields, without the prefix `items`, that change the present items to the wanted ones.
 
-    An item whose price goes takes over the first price that comes, so that a plan that changes stays one item.
+    A removed price is replaced by the first new price in the same item, so that a plan change keeps the item.
     """
     left = list(wanted)
     going: list[str] = []

@@ -1,4 +1,4 @@
-"""What Stripe Billing is to the rest: its settings, its capabilities, and how its client is made."""
+"""Stripe Billing's entry in the registry: its settings, capabilities and client factory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sync.billing.providers.settings import API_RATE, API_RATE_MAX, ByEnvironmen
 from sync.billing.providers.stripe.webhooks import NAME, PRORATIONS, SCHEME, StripeWebhooks, read_preview
 
 _MODE = re.compile(r"[a-z]+_(live|test)_")
-"""How Stripe's keys begin: sk_live_, rk_test_ and the like."""
+"""The prefix of Stripe's keys: sk_live_, rk_test_ and the like."""
 
 
 class StripeSettings(ProviderSettings):

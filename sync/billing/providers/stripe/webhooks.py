@@ -1,8 +1,8 @@
 """Stripe's webhooks: verifies `Stripe-Signature`, parses `customer.subscription.*`, normalises the subscription. Pure.
 
-An event without the subscription in it (a thin event), or without some of its items, is a hint: the subscription has to
-be fetched. Events carry whole seconds and no stamp of the entity. Of two events in one second the greater id counts,
-always the same one; only a fetch tells which is newer.
+An event without the subscription (a thin event) or without some of its items is a hint: the subscription has to be
+fetched. Event times are whole seconds, and the subscription has no modification time. Of two events in one second the
+greater id wins; only a fetch shows which is newer.
 Source: https://docs.stripe.com/webhooks and https://docs.stripe.com/api/subscriptions/object
 """
 
@@ -27,28 +27,28 @@ SCHEME = Scheme("Stripe-Signature", ",", "t", "v1", b".")
 LISTED_TYPE = f"customer.subscription.{LISTED}"
 
 THIN = "v2.core.event"
-"""The `object` of an event notification, which names what it is about (`related_object`) and carries nothing of it."""
+"""The `object` of a thin event: it names its subject (`related_object`) and does not contain it."""
 
 STATUSES = {
     "trialing": "trialing",
     "active": "active",
     "past_due": "past_due",
-    # Stripe has given up trying to be paid, and advises to take the access away.
+    # Stripe has stopped collecting the payment, and advises to revoke access.
     "unpaid": "paused",
     "paused": "paused",
     "canceled": "canceled",
     "incomplete_expired": "canceled",
-    # The first payment is not made yet: nothing is bought, nothing has ended.
+    # The first payment is not made yet: the subscription has neither begun nor ended.
     "incomplete": "paused",
 }
-"""Stripe's statuses in the neutral words; others are passed on, and parked as unknown."""
+"""Stripe's status -> neutral status. Other statuses are passed on; their events are parked as unknown."""
 
 PRORATIONS = {
     "prorated_immediately": "always_invoice",
     "prorated_next_billing_period": "create_prorations",
     "do_not_bill": "none",
 }
-"""Our billing modes in Stripe's `proration_behavior`. Full charges without proration are not Stripe's."""
+"""Billing mode -> Stripe's `proration_behavior`. Stripe has no full charges without proration."""
 
 
 class StripeWebhooks(SignedWebhooks):
@@ -63,7 +63,7 @@ class StripeWebhooks(SignedWebhooks):
         # Thin events have no data.object, and their `created` is a text.
         created = envelope.get("created")
         occurred_ns = instants.parse(created) if isinstance(created, str) else instant(created, "created")
-        # A test-mode event signed with a live secret cannot be; one that says so is about nothing real.
+        # Stripe never signs a test-mode event with a live secret: one that arrives so is treated as simulated.
         is_test = envelope.get("livemode") is False
         order = Order.of(None, occurred_ns, event_id)
         event = Event(NAME, environment, event_id, kind, order, simulated=is_test)
@@ -82,7 +82,7 @@ class StripeWebhooks(SignedWebhooks):
             return parsing.with_subscription(event, subscription_of(body), body.get("metadata"))
         if kind != "checkout.session.completed" or not isinstance(body, dict):
             return replace(event, ignored=f"events of type {kind[:60]} say nothing of entitlements")
-        # Says nothing of entitlements itself, but joins the checkout's tenant to the subscription it made.
+        # Does not affect entitlements itself, but links the checkout's tenant to the new subscription.
         return replace(
             event,
             tenant_id=parsing.tenant_id(body.get("metadata")) or parsing.tenant_id(body, "client_reference_id"),
@@ -93,10 +93,10 @@ class StripeWebhooks(SignedWebhooks):
 
 
 def fetched(data: object, environment: str, began_ns: int) -> Event:
-    """Return the subscription that the API answered to a request begun at `began_ns`.
+    """Return the subscription in an answer of the API. `began_ns`: start of the request.
 
     Raises:
-        ValueError: it is no subscription; the text says why.
+        ValueError: it is not a subscription; the message says why.
     """
     if not isinstance(data, dict):
         raise ValueError("the answer is not an object")
@@ -110,7 +110,7 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
     """Return Stripe's subscription object in the provider-neutral form.
 
     Raises:
-        ValueError: it lacks what every subscription has, or has it in another shape; the text says what.
+        ValueError: a required field is missing or has another form; the message names it.
     """
     subscription_id, status = data.get("id"), data.get("status")
     if not is_id(subscription_id):
@@ -137,26 +137,26 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
 
 
 def read_preview(document: Mapping[str, object], subscription_id: str) -> ProviderPreview:
-    """Return Stripe's preview of a change: an invoice, which does not tell what the subscription would be.
+    """Return Stripe's preview of a change: an invoice, which does not show the resulting subscription.
 
     Raises:
-        ValueError: it is neither an invoice nor a subscription; the text says why.
+        ValueError: it is neither an invoice nor a subscription; the message says why.
     """
     subscription = None if document.get("object") == "invoice" else subscription_of({**document, "id": subscription_id})
     return ProviderPreview(document, subscription)
 
 
 def has_more_items(data: Mapping[str, Any]) -> bool:
-    """Return whether a subscription object shows the first of its items only."""
+    """Return whether a subscription object contains only its first items."""
     listed = data.get("items")
     return isinstance(listed, dict) and bool(listed.get("has_more"))
 
 
 def _related(related: object, kind: str) -> str | None:
-    """The id of the subscription that a thin event is about, or None where it is about something else.
+    """Return the id of a thin event's subscription, or None if the event is about something else.
 
     Raises:
-        ValueError: it is about a subscription, and does not say which.
+        ValueError: the event is about a subscription, but has no valid id.
     """
     what = related.get("type") if isinstance(related, dict) else None
     words = what.split(".")[-1:] if isinstance(what, str) else kind.split(".")
@@ -169,7 +169,7 @@ def _related(related: object, kind: str) -> str | None:
 
 
 def _period(data: Mapping[str, Any], entries: list[Any]) -> Period | None:
-    """The billing period: of the subscription in older API versions, of its items in newer ones (the soonest end)."""
+    """Return the billing period: that of the subscription (older API versions) or of the item that ends first (newer)."""
     spans = [data, *entries]
     found = [
         Period(instant(span["current_period_start"], "period"), instant(span["current_period_end"], "period"))
@@ -188,10 +188,10 @@ def _scheduled(data: Mapping[str, Any]) -> Scheduled | None:
 
 
 def instant(value: object, name: str) -> int:
-    """Return the nanoseconds of Stripe's whole seconds.
+    """Return Stripe's Unix time, in whole seconds, as nanoseconds.
 
     Raises:
-        ValueError: `value` is no Unix time; `name` says where it is.
+        ValueError: `value` is not a Unix time; the message calls it `name`.
     """
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**33:
         raise ValueError(f"{name} is no Unix time")
