@@ -1,4 +1,4 @@
-"""What billing does: ingest an event, reproject a tenant, reconcile, catch up, erase, backfill.
+"""The services of billing: ingest an event, reproject a tenant, reconcile, catch up, erase, backfill.
 
 May import: every part of `sync.billing` but `api`.
 """

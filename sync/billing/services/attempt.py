@@ -1,4 +1,4 @@
-"""One try of one event: the values that the stages of `ingest` hand on, and the decision about its topic."""
+"""One attempt at one event: the values that the stages of `ingest` pass on, and the decision about its topic."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sync.store.models import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The subscription as its provider has it; None without an answer, and `is_away` if it has to be asked later."""
+    """The provider's current subscription; None without an answer, and `is_away` if it has to be asked later."""
 
     fetched: Event | None = None
     is_away: bool = False
@@ -26,14 +26,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try of one stored event, and what the stages have found so far.
+    """One attempt at one stored event, and the stages' findings so far.
 
     Attributes:
-        number: how often the event was tried, this try included; 0 for one that is parked.
-        link: what the tenant links say about the event; None if it needs no tenant.
+        number: number of attempts so far, this one included; 0 for a parked event.
+        link: the event's tenant link; None if the event needs no tenant.
         snapshot: the topic, if it was read together with the links.
         topic: the tenant's topic, once it is resolved.
-        answer: the provider's, once it was asked.
+        answer: the provider's answer, once it was asked.
     """
 
     event: Event
@@ -55,10 +55,10 @@ class Done:
     """How an attempt ends.
 
     Attributes:
-        is_first: whether no attempt before this one can have written the event log.
-        catalog: the one that was decided by.
-        rechecks_link: whether the event is parked for want of a link, which may have been learned meanwhile.
-        retry_s: the event stays pending and is tried again after this delay; None: it ends.
+        is_first: whether this is the first attempt that can have written to the event log.
+        catalog: the catalog of the decision.
+        rechecks_link: whether the event is parked for lack of a link that may have been learned meanwhile.
+        retry_s: delay after which the event, which stays pending, is retried; None: the event ends.
     """
 
     environment: str
@@ -79,7 +79,7 @@ def unparsable(environment: str, event: Unparsable) -> Done:
 
 
 def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting) -> Decision:
-    """Return what the event makes of its topic as it stands at `snapshot`."""
+    """Return the decision about the event's topic at `snapshot`."""
     topic, event, answer = attempt.topic, attempt.event, attempt.answer or Answer()
     try:
         facts = facts_of(snapshot)

@@ -1,7 +1,7 @@
-"""Backfill: every subscription that a provider has, page by page, into the store; for those who have customers already.
+"""Backfill: takes every subscription of a provider into the store, for sellers with existing customers.
 
-It may be stopped or killed anywhere and goes on behind the last subscription that it took; webhooks may come in at the
-same time. `backfill_item` handles one subscription; this module handles the pages, the progress and the report.
+A run may be stopped or killed anywhere; the next one continues after the last subscription taken. Webhooks may arrive
+at the same time. `backfill_item` handles one subscription; this module handles the pages, the progress and the report.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ from sync.core.errors import SyncError
 from sync.store.models import StoreError
 
 MAX_WAIT_S = 60.0
-"""How long one page may take, the wait for the rate budget included."""
+"""Maximum time for one page, including the wait for the rate limit."""
 
 FAILURES_MAX = 8
-"""After how many failures in a row it gives up; the next run goes on there."""
+"""Consecutive failures after which a run gives up; the next run continues there."""
 
 BACKOFF_S, BACKOFF_MAX_S = 1.0, 30.0
 DRIFT_SHOWN = 100
-"""How many drift records a report has; all are kept in the store."""
+"""Maximum drift records in a report; all are kept in the store."""
 
 T = TypeVar("T")
 
 
 class BackfillError(SyncError):
-    """The backfill cannot be begun as it was asked for; the text says why."""
+    """The backfill cannot start as requested; the message says why."""
 
 
 class Screen(Protocol):
-    """Whoever watches a run."""
+    """Shows the progress of a run."""
 
     def begin(self, seen: int, total: int | None) -> None:
-        """The first page is there: `seen` were taken by earlier runs, `total` are expected, if that is known."""
+        """The first page was read: earlier runs took `seen`; `total` are expected, or None if unknown."""
 
     def advance(self) -> None:
-        """One more was taken."""
+        """One more subscription was taken."""
 
     def wait(self, seconds: float, reason: str) -> None:
-        """Nothing happens for so long."""
+        """The run pauses for `seconds`."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Report(Counts):
-    """What a run, and those that it went on from, have found.
+    """The result of a run, including the runs that it continued.
 
-    `taken` were new or differed from what was known; `drift` counts those that differed of a tenant which was there
-    before, the first DRIFT_SHOWN of them in `records`. Not `complete`: it was stopped, or `--limit` was reached.
+    `drift` counts the subscriptions that differed and whose tenant existed before; `records` holds the first
+    DRIFT_SHOWN of them. `complete` is False if the run was stopped, or `--limit` was reached.
     """
 
     provider: str
@@ -76,7 +76,7 @@ class Report(Counts):
         return self.seen - self.unchanged - len(self.parked)
 
     def count(self, entry: ListedSubscription, result: ItemResult) -> None:
-        """Count a subscription that was taken."""
+        """Add a subscription and its result."""
         self.seen += 1
         self.after = entry.subscription_id or self.after
         self.unchanged += result.outcome is Outcome.UNCHANGED
@@ -88,7 +88,7 @@ class Report(Counts):
                 self.records.append(result.drift)
 
     def shown(self) -> dict[str, object]:
-        """Return the report as JSON shows it."""
+        """Return the report as a JSON document."""
         return {
             "provider": self.provider,
             "env": self.environment,
@@ -107,7 +107,7 @@ class Report(Counts):
 
 
 class Backfill:
-    """One run over the subscriptions of a provider's environment; `stop` ends it behind the one at hand."""
+    """One run over the subscriptions of a provider's environment; `stop` ends it after the current one."""
 
     def __init__(self, services: BillingServices, provider: str, environment: str, screen: Screen) -> None:
         self._services = services
@@ -120,19 +120,21 @@ class Backfill:
         self._stopped = asyncio.Event()
 
     def stop(self) -> None:
-        """Have `run` return its report soon."""
+        """Make `run` return its report soon."""
         self._stopped.set()
 
     async def run(self, *, dry_run: bool = False, restart: bool = False, limit: int | None = None) -> Report:
-        """Return what was found; where it is not complete, the next run goes on there.
+        """Run and return the report. After an incomplete run the next one continues.
 
-        With `dry_run` nothing is written, and it begins at the beginning; `restart` does that too. At most `limit`
-        subscriptions are taken.
+        Args:
+            dry_run: write nothing, and start at the beginning.
+            restart: start at the beginning.
+            limit: maximum number of subscriptions to take; None: all.
 
         Raises:
             BackfillError: another run is at work.
             ProviderUnavailable: FAILURES_MAX times in a row.
-            ProviderRejected: the key does not suffice, or the place is not in the provider's list any more.
+            ProviderRejected: the API key lacks a permission, or the provider's list no longer has the cursor.
             StoreError: the store is unreachable or failing.
         """
         began = time.monotonic()
@@ -155,7 +157,7 @@ class Backfill:
         return report
 
     async def _walk(self, report: Report, item: BackfillItem, limit: int | None) -> None:
-        """Take the subscriptions behind `report.after`, and add what is found to the report."""
+        """Take the subscriptions after `report.after`, and add their results to the report."""
         stop_at = math.inf if limit is None else report.seen + limit
         is_first = True
         with contextlib.suppress(_Stopped):
@@ -178,10 +180,11 @@ class Backfill:
         report.tenants_made = await item.count_made()
 
     async def _page(self, after: str) -> SubscriptionPage:
-        """The page behind a subscription, however often it takes; a provider that is away or throttles is waited for.
+        """Return the page after a subscription. Retry with backoff while the provider is unavailable or throttles.
 
         Raises:
             _Stopped: `stop` was called.
+            ProviderUnavailable: FAILURES_MAX times in a row.
         """
         for attempt in range(1, FAILURES_MAX + 1):
             try:
@@ -195,7 +198,7 @@ class Backfill:
         raise AssertionError("unreachable")
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
-        """What the work returns, unless `stop` comes first; meanwhile the place is held."""
+        """Return the result of `work`, and renew the lease meanwhile. Raise _Stopped if `stop` comes first."""
         async with asyncio.TaskGroup() as group:
             task, stopped = group.create_task(_kept(work)), group.create_task(self._stopped.wait())
             while not task.done() and not stopped.done():
@@ -212,10 +215,10 @@ class Backfill:
         return result
 
     async def _is_alone(self) -> bool:
-        """Return once no other run is at work, which one that was killed is for LEASE_S more; False if stopped.
+        """Wait for the lease; return whether the run has it (False: stopped). A killed run's lease lasts LEASE_S.
 
         Raises:
-            BackfillError: another is.
+            BackfillError: another run is at work.
         """
         deadline = time.monotonic() + 2 * LEASE_S
         while not await self._progress.lease.acquire():
@@ -236,7 +239,7 @@ class _Stopped(Exception):
 
 
 async def _kept(work: Coroutine[Any, Any, T]) -> T | SyncError:
-    """What the work raises as a value: a task group would wrap it."""
+    """Return the result of `work`, or the SyncError that it raises: a task group would wrap the error."""
     try:
         return await work
     except SyncError as error:

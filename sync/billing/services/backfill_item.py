@@ -1,7 +1,7 @@
-"""One subscription out of a provider's list into the store: linked, merged, committed; or parked with the reason.
+"""Takes one subscription of a provider's list into the store: links, merges and commits it, or parks it.
 
-It is taken like a provider's answer (`Reprojection.refresh`), so what is known to be newer stands. What cannot be taken
-goes into the inbox like an event and is tried again when its cause is gone. `DryRun` takes it without writing.
+It is merged like a provider's answer (`Reprojection.refresh`), so newer facts stay. A subscription that cannot be used
+goes into the inbox like an event, and is retried when the cause is gone. `DryRun` does the same without writing.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ TOPICS_AT_ONCE = 1_000
 
 
 class BackfillItem:
-    """Takes subscriptions of one provider's environment. Made for one run.
+    """Takes subscriptions of one provider's environment. One object per run.
 
-    Every method may raise StoreError, and may be repeated without harm.
+    Every method may raise StoreError, and is idempotent.
     """
 
     def __init__(self, services: BillingServices, provider: str, environment: str, made_key: str = "") -> None:
-        """Write with `services`; `made_key` is the set of the tenants that the run makes."""
+        """Write with `services`; `made_key` is the key of the set of tenants that the run creates."""
         self._services = services
         self._reprojection = services.reprojection
         self._known = services.environment(environment)
         self._adapter = services.adapters[provider]
         self._made_key = made_key
-        # The body just came from the provider: to park it, it need not be fetched again.
+        # Without API clients: the body has just come from the provider and need not be fetched again.
         self._parking = replace(services, clients={}).ingest
 
     async def take(self, entry: ListedSubscription) -> ItemResult:
-        """Return what became of a subscription."""
+        """Take a subscription; return its result."""
         if entry.event is None:
             return await self._park(entry, EventResult(Outcome.PARKED, f"unparsable: {entry.problem}"))
         event = sanitize(entry.event)
@@ -61,7 +61,7 @@ class BackfillItem:
         cause = {"source": WHY, "event_type": f"{event.provider}.subscription"}
         commit = await self._reprojection.refresh(self._known.name, topic, Refresh(cause, [event]))
         if event.tenant_id is not None:
-            # Always: a run that was killed may have taught the links and not come to this.
+            # Always: a run that was killed may have stored the links without releasing.
             await self._release(event)
         result, before, after = commit.result, commit.decision.before, commit.decision.after
         if result.outcome is Outcome.UNCHANGED and result.reason:
@@ -77,7 +77,7 @@ class BackfillItem:
         return ItemResult(Outcome.APPLIED, drift=drift)
 
     async def count_made(self) -> int:
-        """Return how many of the tenants that the run noted it has made."""
+        """Return how many of the tenants noted by the run it has created."""
         store = self._services.store
         (members,) = await run_commands(store, ("SMEMBERS", self._made_key))
         topics = [member.decode() for member in members]
@@ -87,7 +87,7 @@ class BackfillItem:
         return count
 
     async def still_parked(self, parked: Mapping[str, str]) -> dict[str, str]:
-        """Return those of the parked subscriptions, reasons by event id, that nothing has released since."""
+        """Return the parked subscriptions that have not been released since: reasons by event id."""
         found: dict[str, str] = {}
         for event_id, reason in parked.items():
             record = await self._known.inbox.read(event_id)
@@ -96,33 +96,33 @@ class BackfillItem:
         return found
 
     async def _link(self, event: Event) -> Link:
-        """Return what the links say about a subscription, which has taught them its tenant if it names one."""
+        """Return the link of a subscription. If the subscription names its tenant, the link is stored first."""
         link = await find_link(self._services.store, event)
         assert link is not None
         return link
 
     async def _is_made(self, topic: str) -> bool:
-        """Return whether this run makes the tenant. Noted before it is made, so that a killed run counts it too."""
+        """Return whether this run creates the tenant. Noted before the creation, so that a killed run counts it too."""
         is_new = not (await self._services.store.read(topic)).private
         command = "SADD" if is_new else "SISMEMBER"
         (answer,) = await run_commands(self._services.store, (command, self._made_key, topic))
         return is_new or bool(answer)
 
     async def _release(self, event: Event) -> None:
-        """Process the parked events that waited for the links that the subscription has taught."""
+        """Process the parked events that waited for the subscription's links."""
         await self._services.ingest.release(self._known.name, subjects(event))
 
     async def _park(self, entry: ListedSubscription, result: EventResult) -> ItemResult:
-        """Return what became of a subscription that is put into the inbox, which finds the reason itself."""
+        """Put a subscription into the inbox, where processing finds the reason to park it; return the result."""
         received = await self._parking.receive(self._adapter, entry.body, self._known.name)
         record = await self._known.inbox.read(entry.event_id)
         if record is None or record.status == "done":
-            # Its cause has gone meanwhile; or the same body was done with before.
+            # The cause has disappeared meanwhile, or the same body was done before.
             return ItemResult(Outcome.APPLIED if received.outcome is Outcome.APPLIED else Outcome.UNCHANGED)
         return ItemResult(Outcome.PARKED, record.reason)
 
     async def _record_drift(self, drift: Drift, version: int) -> Drift:
-        """Return the drift that a commit has repaired, recorded."""
+        """Record the drift that a commit has repaired; return it."""
         drift = replace(drift, version=version)
         batch = CommandPipeline(self._services.store)
         self._known.drifts.add(batch, drift)
@@ -131,7 +131,7 @@ class BackfillItem:
 
 
 class DryRun(BackfillItem):
-    """Returns what would become of subscriptions. Each sees what those before it would have written."""
+    """Returns the results that subscriptions would have. Each sees the writes that earlier ones would have made."""
 
     def __init__(self, services: BillingServices, provider: str, environment: str) -> None:
         super().__init__(services, provider, environment)
@@ -142,11 +142,11 @@ class DryRun(BackfillItem):
         self._unlinked: list[ListedSubscription] = []
 
     async def count_made(self) -> int:
-        """Return how many tenants would be made."""
+        """Return how many tenants would be created."""
         return len(self._made & self._committer.written.keys())
 
     async def still_parked(self, parked: Mapping[str, str]) -> dict[str, str]:
-        """Return the parked subscriptions but those whose link others of the run would have taught."""
+        """Return the parked subscriptions, without those whose link another one of the run would have stored."""
         found = dict(parked)
         unlinked, self._unlinked = self._unlinked, []
         for entry in unlinked:
@@ -179,10 +179,10 @@ class DryRun(BackfillItem):
         return topic in self._made
 
     async def _release(self, event: Event) -> None:
-        """Do nothing: `still_parked` looks again in the end."""
+        """Do nothing: `still_parked` checks again at the end."""
 
     async def _park(self, entry: ListedSubscription, result: EventResult) -> ItemResult:
-        """Return that it would be parked, or ignored if its tenant was erased."""
+        """Return `parked`, or `unchanged` if the tenant was erased."""
         if result.reason == ERASED_REASON:
             return ItemResult(Outcome.UNCHANGED)
         if any(":" in thing for thing in result.waits):  # a link's subject
@@ -194,18 +194,18 @@ class DryRun(BackfillItem):
 
 
 class DryCommitter(Committer):
-    """Decides like the real one, and keeps in `written` what would be committed."""
+    """Decides like `Committer`, and stores in `written` what would be committed."""
 
     def __init__(self, context: BillingContext) -> None:
         super().__init__(context)
         self.written: dict[str, Snapshot] = {}
 
     async def read(self, topic: str) -> Snapshot:
-        """Return the topic as it would stand by now."""
+        """Return the topic with the writes that would have been made."""
         return self.written.get(topic) or await super().read(topic)
 
     async def write(self, snapshot: Snapshot, decision: Decision) -> Committed:
-        """Return that the decision would be applied."""
+        """Store the decision in `written`; return that it is applied."""
         assert decision.write is not None
         version, private = max(snapshot.version, 1), codec.encode(decision.after)
         self.written[snapshot.topic] = replace(

@@ -1,4 +1,4 @@
-"""Reprojects every tenant when the catalog is edited; of several workers one does each sweep."""
+"""Reprojects every tenant when the catalog is edited. One worker does each sweep."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sync.billing.services.wiring import BillingServices
 from sync.process.supervisor import Supervisor
 
 SECOND_SWEEP_S = 5.0
-"""After an edit tenants are swept twice, so far apart: by the second time every process has read the new file."""
+"""Delay of the second sweep after an edit: every process has read the new file before it."""
 
 
 class CatalogSweeps:
-    """Brings every tenant up to the present catalog: at the start, and after each edit of the file."""
+    """Reprojects every tenant with the current catalog: at the start, and after each edit of the file."""
 
     def __init__(self, services: BillingServices, environments: Sequence[str], supervisor: Supervisor) -> None:
         self._services = services
@@ -37,7 +37,7 @@ class CatalogSweeps:
             self._due_at.pop(0)
 
     async def _sweep(self) -> bool:
-        """Return whether every environment is swept: by this worker, or by another with the same build and catalog."""
+        """Return whether every environment is swept, by this worker or another with the same build and catalog."""
         what = f"{len(self._due_at)} {self._waits_on} {__version__} {sorted(self._services.clients)} {self._catalog}"
         digest = hashlib.sha256(what.encode()).hexdigest()
         is_done = True

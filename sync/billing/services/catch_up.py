@@ -1,7 +1,7 @@
-"""Catches up after an outage: reads on in the provider's list of events, and puts them into the inbox.
+"""Catches up after an outage: reads the provider's list of events from a cursor on, and puts them into the inbox.
 
-Events that webhooks have brought are duplicates there. The others are left to the workers, like any that is pending,
-and recorded as drift.
+Events that webhooks have brought are duplicates there. The others become pending, so that workers process them, and are
+recorded as drift.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from sync.store.command_pipeline import CommandPipeline
 from sync.store.lease import Lease
 
 FIRST_S = 3 * 86_400
-"""How far back the first run reads; as long as providers retry."""
+"""How far back the first run reads: as long as providers retry."""
 
 SETTLE_S = 60.0
-"""Age from which an event counts as missed: until then its webhook may be on its way."""
+"""Age from which an event counts as missed: a younger one's webhook may still arrive."""
 
 PAGES_MAX = 200
-"""How many pages one run reads; the next run goes on behind them."""
+"""Maximum pages of one run; the next run continues after them."""
 
 LEASE_S = 120.0
 MAX_WAIT_S = 60.0
@@ -33,7 +33,7 @@ _log = structlog.get_logger("sync.catchup")
 
 
 class CatchUp:
-    """Reads on in the events of one provider's environment, in one process at a time."""
+    """Reads the new events of one provider's environment, in one process at a time."""
 
     def __init__(self, context: BillingContext, provider: str, environment: str, client: ProviderClient) -> None:
         self._context = context
@@ -46,15 +46,15 @@ class CatchUp:
         self._lease = Lease(context.store, keys.provider_events(environment, provider, "lease"), LEASE_S)
 
     async def run(self, settle_s: float = SETTLE_S) -> int:
-        """Return how many events no webhook had brought.
+        """Return the number of missed events: those that no webhook had brought.
 
         Args:
             settle_s: age from which an event counts as missed.
 
         Raises:
-            StoreError: the store is unreachable or failing; the next run goes on where this one stopped.
-            ProviderUnavailable: the same of the provider.
-            ProviderRejected: the key does not suffice.
+            StoreError: the store is unreachable or failing; the next run continues where this one stopped.
+            ProviderUnavailable: the provider is unreachable or failing; the next run continues likewise.
+            ProviderRejected: the API key lacks a permission.
         """
         missed = 0
         until_ns = self._context.now_ns() - int(settle_s * 1e9)
@@ -77,7 +77,7 @@ class CatchUp:
         return missed
 
     async def _take(self, told: Sequence[ProviderEvent]) -> int:
-        """Put events into the inbox, move the cursor behind them, and return how many the inbox did not know."""
+        """Put events into the inbox, move the cursor past them, and return how many were new to the inbox."""
         if not told:
             return 0
         known, at_us = self._environment, self._context.now_us

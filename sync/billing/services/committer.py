@@ -1,8 +1,8 @@
 """Commits decisions about topics: the only compare-and-set loop of billing.
 
-`commit` reads a topic, has it decided, and writes the decision unless another writer came first; then it reads and
-decides anew. What must follow from a commit (timer, lists) is put into the store before it, so that a crash right after
-the commit leaves nothing undone; a timer or an audit too many costs a look.
+`commit` reads a topic, decides, and writes the decision; if another writer came first, it repeats all three. The
+consequences of a commit (timer, lists) are written before it, so that a crash right after the commit loses none of
+them. A superfluous timer or audit only costs a check.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from sync.store.keyed_lock import KeyedLock
 from sync.store.models import Change, Committed, Snapshot, StoreError, Verdict
 
 CONFLICTS_MAX = 25
-"""How often a commit is tried anew because another writer came first."""
+"""Maximum attempts of a commit that conflicts with other writers."""
 
 CONFLICT_PAUSE_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """What is to be written to a topic.
+    """A write to a topic.
 
     Attributes:
         state: the public state, canonical JSON.
-        event_id: the event that it comes from, remembered by the commit; "" for none.
-        enlists: whether the topic is put on the list of tenants and audits.
-        wants_reconcile: whether the provider must be asked about the topic later.
-        erasing: what leads to a tenant that is being erased, kept until all of it is gone.
+        event_id: the event that causes it, remembered by the commit; "" for none.
+        enlists: whether the topic is added to the lists of tenants and audits.
+        wants_reconcile: whether the topic must be compared with the provider later.
+        erasing: the links to a tenant that is being erased, stored until all of it is removed.
     """
 
     state: bytes
@@ -56,15 +56,15 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of a topic that stands at a snapshot.
+    """A decision about a topic at a snapshot.
 
     Attributes:
         result: the result if nothing is written; else its reason goes into the result of the commit.
-        write: what is written; None leaves the topic as it is.
+        write: the write; None leaves the topic unchanged.
         before, after: the tenant's facts; `after` is written with `write`.
-        wake_us: when time must look at the topic again, microseconds since 1970; None for never.
-        arms: whether the timer is set to `wake_us`; False for whoever holds the timer's lease and ends it.
-        missed: the drift record of a preview that came out otherwise.
+        wake_us: next wakeup of the topic, microseconds since 1970; None for never.
+        arms: whether the timer is set to `wake_us`; False for a caller that holds the timer's lease and sets it itself.
+        missed: the drift record of a preview that differs from the result.
     """
 
     result: EventResult
@@ -77,15 +77,15 @@ class Decision:
 
 
 Decide = Callable[[Snapshot], Decision]
-"""Pure; called once more after each conflict. What it raises goes through."""
+"""Pure; called again after each conflict. Its exceptions propagate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What became of a topic, and the decision that led to it.
+    """The result of a commit, and its decision.
 
     Attributes:
-        is_repeated: the event was committed before; its answer was lost on its way or to a crash.
+        is_repeated: whether the event was already committed, and the answer was lost on the network or in a crash.
     """
 
     topic: str
@@ -108,9 +108,9 @@ class Committer:
         self._durable = Coalescer[None, None](self._wait_durable)
 
     async def commit(self, topic: str, decide: Decide, read: Snapshot | None = None) -> Commit:
-        """Return what became of the topic, once `decide` has left it alone or its decision is committed.
+        """Decide about a topic and commit the decision, if it has a write; return the commit.
 
-        `record`, or a batch with `follow_up`, comes after it.
+        The caller continues with `record`, or with `follow_up` in a batch.
 
         Args:
             read: the topic's snapshot, if it was read a moment ago.
@@ -142,7 +142,7 @@ class Committer:
         return await self._store.read(topic)
 
     async def write(self, snapshot: Snapshot, decision: Decision) -> Committed:
-        """Return what became of a decision about the topic as it stands at `snapshot`; tried once.
+        """Write a decision about the topic at `snapshot`, in one attempt; return the verdict.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -170,7 +170,7 @@ class Committer:
         return await self.send(change, batch)
 
     async def send(self, change: Change, batch: CommandPipeline | None = None) -> Committed:
-        """Return what became of a change, sent behind the commands of `batch` in its round trip.
+        """Send a change after the commands of `batch`, in the same round trip; return the verdict.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -180,7 +180,7 @@ class Committer:
         return self._store.committed(change, (await batch.run())[-1])
 
     def prepare(self, batch: CommandPipeline, topic: str, wake_us: int | None, *, enlists: bool) -> None:
-        """Add to `batch` the timer of a topic, and its place in the lists."""
+        """Add to `batch` a topic's timer, and with `enlists` its entries in the lists."""
         known = self._context.environment(Topic.parse(topic).env)
         if wake_us is not None:
             known.timers.schedule_earlier(batch, topic, wake_us)
@@ -188,9 +188,9 @@ class Committer:
             known.enlist(batch, topic, self._context.now_us)
 
     async def arm_at_once(self, topic: str) -> None:
-        """Make the topic's timer fire now, and put the topic into the lists.
+        """Make the topic's timer fire now, and add the topic to the lists.
 
-        Builds from before this class set both after the commit, and may have died in between.
+        Older builds set both after the commit, and may have crashed in between.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -200,9 +200,9 @@ class Committer:
         await batch.run()
 
     def follow_up(self, batch: CommandPipeline, commit: Commit) -> None:
-        """Add to `batch` what follows a commit: its drift record, and the timer once more.
+        """Add to `batch` what follows a commit: its drift record, and the timer again.
 
-        A worker may have fired the timer between `prepare` and the commit, at a topic that had not changed yet.
+        A worker may have fired the timer between `prepare` and the commit, before the topic changed.
         """
         decision = commit.decision
         if decision.arms:
@@ -214,11 +214,11 @@ class Committer:
     async def record(
         self, commit: Commit, what: str, fetched: Sequence[Event] = (), missing: Sequence[str] = ()
     ) -> None:
-        """Write what follows a commit that no event has made: history, drift, timer, and the provider's answers.
+        """Write what follows a commit without an event: history, drift, timer, and the provider's answers.
 
         Args:
             what: the type in the history.
-            fetched, missing: what the provider answered, and the keys of subscriptions that it does not know.
+            fetched, missing: the provider's answers, and the keys of subscriptions that it does not have.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -232,10 +232,10 @@ class Committer:
         await batch.run()
 
     async def wait_durable(self) -> None:
-        """Return when what was written before is on disk, as `Store.wait_durable`; concurrent callers wait together.
+        """Return when all earlier writes are on disk, as `Store.wait_durable`; concurrent callers wait together.
 
         Raises:
-            StoreError: it is not, or the store does not tell.
+            StoreError: they are not, or the store does not report it.
         """
         await self._durable.submit(None)
 

@@ -1,4 +1,4 @@
-"""What the services of one process share: the store, the catalog, the providers and the clock."""
+"""The shared context of one process's services: the store, the catalog, the providers and the clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sync.billing.storage.environment import Environment
 from sync.store.store import Store
 
 LEASE_S = 30.0
-"""How long a claimed event or timer belongs to its worker. A crashed worker's events are taken up after it."""
+"""Lease of a claimed event or timer. After a crash, another worker claims it when the lease has expired."""
 
 
 @dataclass(eq=False, repr=False)
@@ -22,8 +22,8 @@ class BillingContext:
     """What the services share.
 
     Attributes:
-        adapters: the providers whose webhooks are read, by name.
-        clients: the providers that can be asked, by name and environment: there an event is only a hint.
+        adapters: the webhook adapters, by provider.
+        clients: the API clients, by provider and environment. With a client an event is only a hint to fetch.
         now_ns: the clock, nanoseconds since 1970.
     """
 
@@ -36,14 +36,14 @@ class BillingContext:
     _environments: dict[str, Environment] = field(init=False, default_factory=dict)
 
     def environment(self, name: str) -> Environment:
-        """Return what is kept for an environment."""
+        """Return an environment's part of the store."""
         known = self._environments.get(name)
         if known is None:
             known = self._environments[name] = Environment(self.store, name, self.lease_s)
         return known
 
     def setting(self, environment: str, catalog: Catalog | None = None) -> Setting:
-        """Return what decisions depend on now; `catalog` in place of the present one."""
+        """Return the current setting of decisions, with `catalog` instead of the current one if it is given."""
         return Setting(catalog or self.catalog_watcher.current, environment, self.clients.keys(), self.now_ns())
 
     @property

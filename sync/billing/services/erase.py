@@ -1,7 +1,7 @@
-"""Erases a tenant: a tombstone in place of its state, its history removed, and all else that names what it bought.
+"""Erases a tenant: a tombstone replaces its state, and its history and all records of its purchases are removed.
 
-What stays is the topic's name with the tombstone, and for each of its subscriptions the fact that it was an erased
-tenant's. What its provider still sends is ignored, counted (`planwire_erased_events_total`) and not kept.
+The topic's name with the tombstone stays, and a TOMBSTONE link for each of its subscriptions. Later events of its
+provider are ignored, counted (`planwire_erased_events_total`) and not kept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.models import ABSENT, Snapshot
 
 PAGE = 500
-"""How many parked events are read at a time."""
+"""Parked events read at a time."""
 
 
 class Erasure:
@@ -38,15 +38,15 @@ class Erasure:
         self._committer = committer
 
     async def erase(self, environment: str, topic: str, reason: str, who: Mapping[str, str]) -> EventResult:
-        """Return what became of it: `applied`, or `unchanged` if the tenant had been erased before.
+        """Return `applied`, or `unchanged` if the tenant was already erased.
 
-        The state becomes null, which every tab is sent, and then `gone`. Erasing once more removes what a crash left.
+        Every tab receives the state null and then `gone`. A repeated call removes what a crash has left.
 
         Args:
             reason, who: go into the tombstone's cause.
 
         Raises:
-            StoreError: the store is unreachable or failing; what was not removed goes when it is called again.
+            StoreError: the store is unreachable or failing; a repeated call removes the rest.
         """
         result = await self._write_tombstone(topic, reason, who)
         await self._remove_traces(environment, topic)
@@ -59,11 +59,11 @@ class Erasure:
             facts = known_facts(snapshot)
             if facts is not None and facts.erased_ns is not None:
                 return Decision(EventResult(Outcome.UNCHANGED, version=snapshot.version))
-            # Kept until all of it is gone: the tombstone does not know it any more.
+            # Stored until everything is removed, since the tombstone does not contain it.
             subscriptions = facts.subscriptions.values() if facts is not None else ()
             bodies = [(entry.provider, entry.subscription) for entry in subscriptions]
             erasing = tuple("\n".join((provider, body.id, body.customer_id or "")) for provider, body in bodies)
-            # What was only ever published may be published again.
+            # A topic that only a publisher has written may be published again.
             owner = PUBLISHER if snapshot.owner == PUBLISHER else BILLING
             write = Write(ABSENT, cause, owner=owner, erases=True, erasing=erasing)
             tombstone = Facts(erased_ns=self._context.now_ns())
@@ -88,19 +88,19 @@ class Erasure:
             erase_links(batch, environment, found, tenant)
         known.strike(batch, topic)
         reconcile_requests(self._store).cancel(batch, topic)
-        # The tombstone's own version stays: it is what there is.
+        # Keep one version: the tombstone's own.
         batch.command("XTRIM", keys.log(topic), "MAXLEN", 1)
         traces = (keys.events(topic), keys.seen(topic), keys.previews(topic), keys.provider_snapshots(topic))
         batch.command("DEL", *traces)
         await batch.run()
         await known.drifts.erase(topic)
-        # Last: until then another call finds what there is to do.
+        # Last: until then a repeated call still finds what to remove.
         await run_commands(self._store, ("DEL", keys.erasing(topic)))
 
     async def _end_parked(
         self, environment: str, topic: str, batch: CommandPipeline, subscriptions: set[str]
     ) -> set[tuple[str, ...]]:
-        """Add to `batch` the end of every parked event of the tenant; return the subjects of the links to it."""
+        """Add to `batch` the end of every parked event of the tenant; return their link subjects."""
         inbox = self._context.environment(environment).inbox
         linked: set[tuple[str, ...]] = set()
         after: tuple[int, str] | None = None

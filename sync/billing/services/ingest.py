@@ -1,7 +1,7 @@
-"""A webhook's way through billing, in five stages: store, resolve the tenant, fetch, decide, finish.
+"""Processes a webhook event in five stages: store, resolve the tenant, fetch, decide, finish.
 
-Every stage may be repeated: a crash anywhere leaves the event pending in the inbox, and the worker that claims it next
-starts from the top. The domain decides; the stages ask the store and the provider.
+Every stage is idempotent: a crash anywhere leaves the event pending in the inbox, and the next worker that claims it
+starts at the first stage. The stages do the I/O with the store and the provider; the domain makes the decisions.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.models import ALL_FIELDS, Snapshot, StoreError, snapshot_of
 
 RELEASE_MAX = 100
-"""How many waiting events one newly learned link takes along at once; workers claim the rest."""
+"""Maximum parked events that a newly learned link releases at once; workers claim the rest."""
 
 FETCH_MAX_WAIT_S = 2.5
-"""How long a delivery waits for the provider's answer before its own body has to do; providers wait 5 s for ours."""
+"""Maximum wait for the provider's answer; then the delivery's own body is used. Providers wait 5 s for our answer."""
 
 UNFETCHED_AGAIN_S = 30
-"""Delay before an event without a body is tried again because its provider was away."""
+"""Delay before an event without a body is retried after its provider was unavailable."""
 
 _log = structlog.get_logger("sync.pipeline")
 
@@ -52,11 +52,11 @@ class Ingest:
         self._claims = itertools.count(1)
 
     async def receive(self, adapter: WebhookAdapter, body: bytes, environment: str) -> EventResult:
-        """Return what became of a verified delivery, once it is stored.
+        """Store and process a verified delivery; return its result.
 
         Raises:
-            StoreError: it may not be stored, or not be processed to the end. The provider should send it again; if it
-                was stored, a worker takes it up anyway.
+            StoreError: the event may not be stored, or not be processed completely. The provider should send it again;
+                if it is stored, a worker retries it anyway.
         """
         stored = await self._store_event(adapter, body, environment)
         if isinstance(stored, EventResult):
@@ -69,7 +69,7 @@ class Ingest:
             raise
 
     async def resume(self, record: Record, environment: str) -> EventResult:
-        """Return what became of a stored event that the caller has claimed.
+        """Process a stored event that the caller has claimed; return its result.
 
         Raises:
             StoreError: the store is unreachable or failing; the event stays pending.
@@ -81,7 +81,7 @@ class Ingest:
         return await self._process(Attempt(event, environment, record.attempts, record.received_us, link))
 
     async def retry(self, environment: str, event_id: str) -> EventResult | None:
-        """Return what becomes of a parked event now, or None if no event of that id is parked.
+        """Retry a parked event now; return its result, or None if no event of that id is parked.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -98,13 +98,13 @@ class Ingest:
             StoreError: the store is unreachable or failing.
         """
         batch = CommandPipeline(self._store)
-        # The store's clock decides what is due, and may differ from ours: 0 is "at once" by any clock.
+        # The store's clock decides what is due and may differ from ours: 0 is due by any clock.
         due_us = self._context.now_us + int(delay_s * 1_000_000) if delay_s else 0
         self._context.environment(environment).inbox.postpone(batch, event_id, due_us)
         await batch.run()
 
     async def give_up(self, record: Record, environment: str, reason: str) -> None:
-        """Park a claimed event that cannot be processed; a newer release or an operator tries it again.
+        """Park a claimed event that cannot be processed, until a newer release or an operator retries it.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -114,7 +114,7 @@ class Ingest:
         await self._finish(Done(environment, event, result))
 
     async def release(self, environment: str, waits_on: Sequence[str]) -> None:
-        """Try the parked events that waited on one of these things again (RELEASE_MAX each).
+        """Retry the parked events that wait on any of these (RELEASE_MAX each).
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -128,7 +128,7 @@ class Ingest:
             await self.resume(record, environment)
 
     async def _process(self, step: Attempt | Done) -> EventResult:
-        """Take an event that is stored and claimed through the other stages."""
+        """Run the stages after the first on an event that is stored and claimed."""
         for stage in (self._resolve_tenant, self._fetch, self._decide):
             if isinstance(step, Attempt):
                 step = await stage(step)
@@ -146,7 +146,8 @@ class Ingest:
         batch = CommandPipeline(self._store)
         claim = f"{self._name}.{next(self._claims):x}"
         self._context.environment(environment).inbox.put(batch, event, body, adapter.name, received_us, claim)
-        batch.barrier()  # a link learned by an event that is not stored would never release what waits on it
+        # Store first: a link learned from an event that is not stored would never release the events waiting on it.
+        batch.barrier()
         topic = tenant_resolution.named_topic(event)
         if topic is not None:
             batch.command("HMGET", batch.keys.snap(topic), *ALL_FIELDS)
@@ -163,7 +164,7 @@ class Ingest:
     # Stage 2: resolve the tenant.
 
     async def _resolve_tenant(self, attempt: Attempt) -> Attempt | Done:
-        """Return the attempt with its topic, or how an event without a usable tenant ends."""
+        """Return the attempt with its topic, or the end of an event without a usable tenant."""
         if tenant_resolution.is_unreal(attempt.event):
             return attempt.done(EventResult(Outcome.IGNORED, "simulated event in the live environment"))
         if attempt.event.subscription is None and not attempt.event.ignored:
@@ -180,7 +181,7 @@ class Ingest:
             outcome = Outcome.UNCHANGED if link.learned_subscription else Outcome.IGNORED
             result = EventResult(outcome, event.ignored)
         if link.learned_subscription or link.learned_customer or (attempt.number != 1 and event.tenant_id is not None):
-            # Before this event ends: if releasing fails, the event is tried again, and releases again.
+            # Release before this event ends: if releasing fails, this event is retried and releases again.
             await self.release(attempt.environment, subjects(event))
         if result is None:
             return replace(attempt, topic=tenant_resolution.tenant_topic(attempt.environment, str(link.tenant_id)))
@@ -188,7 +189,7 @@ class Ingest:
         return replace(attempt.done(result), rechecks_link=is_unlinked)
 
     async def _fetch_thin(self, attempt: Attempt) -> Attempt | Done:
-        """Return an event without a body with what was fetched for it, and its links."""
+        """Return the attempt of an event without a body, with the fetched body and its links; or its end."""
         attempt, event = await self._fetch(attempt), attempt.event
         assert attempt.answer is not None
         if attempt.answer.fetched is not None:
@@ -206,27 +207,27 @@ class Ingest:
     # Stage 3: fetch.
 
     async def _fetch(self, attempt: Attempt) -> Attempt:
-        """Return the attempt with the subscription as its provider has it now, if the provider can be asked."""
+        """Return the attempt with the provider's current subscription, if the provider has an API client."""
         event = attempt.event
         client = self._context.clients.get((event.provider, event.environment))
         if attempt.answer is not None or client is None or event.subscription_id is None:
             return replace(attempt, answer=attempt.answer or Answer())
         try:
-            # The snapshot is older than an answer: a commit against it would conflict more often than not.
+            # Drop the snapshot: it is older than the answer, and a commit against it would often conflict.
             fetched = await client.fetch(event.subscription_id, FETCH_MAX_WAIT_S)
             return replace(attempt, answer=Answer(fetched), snapshot=None)
         except ProviderUnavailable as error:
             _log.warning("not_fetched", subscription_id=event.subscription_id, reason=error.reason)
             return replace(attempt, answer=Answer(is_away=True))
         except ProviderRejected as error:
-            # Asking again would not help: the key is of another account, or the event of a simulation.
+            # A retry would not help: the API key is of another account, or the event is simulated.
             _log.warning("not_fetched", subscription_id=event.subscription_id, reason=str(error))
             return replace(attempt, answer=Answer())
 
     # Stage 4: decide, and commit the decision.
 
     async def _decide(self, attempt: Attempt) -> Done:
-        """Commit what the event makes of the topic, against all other writers."""
+        """Decide what the event changes, and commit it by compare-and-set."""
         topic, event, catalog = attempt.topic, attempt.event, self._context.catalog_watcher.current
 
         def decision(snapshot: Snapshot) -> Decision:
@@ -236,7 +237,7 @@ class Ingest:
         result = commit.result
         if result.outcome is Outcome.REFUSED and attempt.number != 1:
             (score,) = await run_commands(self._store, ("ZSCORE", self._store.keys.seen(topic), event.event_id))
-            if score is not None:  # committed by an earlier attempt, which did not come to its end
+            if score is not None:  # committed by an earlier attempt that did not finish
                 result = replace(result, outcome=Outcome.APPLIED, reason="")
                 await self._committer.arm_at_once(topic)
         is_first = attempt.number == 1 and not commit.is_repeated
@@ -245,7 +246,7 @@ class Ingest:
     # Stage 5: finish.
 
     async def _finish(self, done: Done) -> EventResult:
-        """Return the result, once the event log has it and the inbox has ended the event."""
+        """Write the result to the event log, end the event in the inbox, and return the result."""
         event, result, known = done.event, done.result, self._context.environment(done.environment)
         if done.retry_s is not None:
             await self.postpone(done.environment, event.event_id, done.retry_s)
@@ -255,7 +256,7 @@ class Ingest:
         batch = CommandPipeline(self._store)
         if result.reason == ERASED_REASON and isinstance(event, Event):
             known.count_erased(batch)
-            if event.tenant_id is not None:  # it may name a subscription that was not known yet
+            if event.tenant_id is not None:  # the event may name a subscription that was unknown until now
                 erase_links(batch, done.environment, subjects(event), event.tenant_id)
         if done.commit is not None:
             self._committer.follow_up(batch, done.commit)
@@ -267,7 +268,7 @@ class Ingest:
                 record_snapshots(batch, result.topic, [answer.fetched])
             if not is_logged:
                 append_event(batch, result.topic, event.event_id, event.type, result, self._context.now_us)
-        # Last, so that a failure before it leaves the event pending: then all of this is done again.
+        # Last, so that a failure before it leaves the event pending and all of this is repeated.
         batch.barrier()
         known.inbox.end(batch, event.event_id, result, again=done.rechecks_link)
         await batch.run()
@@ -276,7 +277,7 @@ class Ingest:
         return result
 
     async def _recheck(self, done: Done) -> None:
-        """Release a parked event whose cause has gone between the decision and the parking."""
+        """Release a parked event if its cause has disappeared between the decision and the parking."""
         event, environment, reason = done.event, done.environment, done.result.reason
         _log.warning("event_parked", environment=environment, event_id=event.event_id, type=event.type, reason=reason)
         if WAITS_CATALOG in done.result.waits and self._context.catalog_watcher.current is not done.catalog:
@@ -285,9 +286,9 @@ class Ingest:
             await self._recheck_link(event)
 
     async def _recheck_link(self, event: Event) -> None:
-        """Release what waits on a link that was learned between our query and our parking.
+        """Release the events that wait on a link if it was learned between the query and the parking.
 
-        If this process or the store ends first, the event is tried once more when its lease has run out.
+        If this process or the store stops first, the event is retried once when its lease has expired.
         """
         link = await find_link(self._store, event)
         if link is not None and link.tenant_id is not None:

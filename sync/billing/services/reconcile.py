@@ -24,19 +24,19 @@ from sync.billing.storage.tenants import known_facts, look_up, looked_up
 from sync.store.command_pipeline import CommandPipeline
 
 MAX_WAIT_S = 10.0
-"""How long each answer of the provider may take if somebody waits for the comparison."""
+"""Maximum time for each answer of the provider if a caller waits for the comparison."""
 
 BACKGROUND_MAX_WAIT_S = 60.0
-"""The same if nobody waits; the rate limit is what takes time."""
+"""Maximum time for each answer in the background, where the rate limit takes most of it."""
 
 ASKED_MAX = 50
-"""How many subscriptions of one tenant are compared at once: live ones before ended ones, the newest first."""
+"""Maximum subscriptions of one tenant in a comparison: live ones before ended ones, the newest first."""
 
 NOBODY: Mapping[str, str] = MappingProxyType({})
-"""The `who` of a comparison that nobody asked for."""
+"""The `who` of a comparison without a caller."""
 
 PAGES_MAX = 500
-"""How many pages of the provider's subscriptions a search for lost tenants reads at most (200 subscriptions each)."""
+"""Maximum pages of the provider's subscriptions that a search for lost tenants reads (up to 200 subscriptions each)."""
 
 _log = structlog.get_logger("sync.reconcile")
 
@@ -46,8 +46,8 @@ class Report:
     """What a comparison found.
 
     Attributes:
-        asked: how many subscriptions the provider answered about.
-        unasked: the others, each with the reason.
+        asked: number of subscriptions that the provider answered for.
+        unasked: the other subscriptions, each with the reason.
     """
 
     result: EventResult
@@ -58,7 +58,13 @@ class Report:
 
 @dataclass(slots=True)
 class Answers:
-    """What the provider said: the bodies, why some could not be had, and the subscriptions that it does not know."""
+    """The providers' answers.
+
+    Attributes:
+        fetched: the subscriptions that were fetched.
+        unavailable: the keys of those that could not be fetched, each with the reason.
+        missing: the keys of those that the provider does not have.
+    """
 
     fetched: list[Event] = field(default_factory=list)
     unavailable: dict[str, str] = field(default_factory=dict)
@@ -73,7 +79,7 @@ class Reconciliation:
         self._reprojection = reprojection
 
     def can_ask(self, environment: str) -> bool:
-        """Return whether an environment has a provider that can be asked."""
+        """Return whether an environment has a provider with an API client."""
         return any(name == environment for _, name in self._context.clients)
 
     async def reconcile(
@@ -86,11 +92,11 @@ class Reconciliation:
         background: bool = False,
         who: Mapping[str, str] = NOBODY,
     ) -> Report:
-        """Return what comparing a tenant with its provider found, once it is repaired.
+        """Compare a tenant with its provider and repair the differences; return what was found.
 
         Args:
             why: goes into the drift records, and with `who` into the cause.
-            max_wait_s: for each answer of the provider.
+            max_wait_s: maximum time for each answer of the provider.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -111,7 +117,7 @@ class Reconciliation:
         return await self._repair(environment, topic, why, answers, who)
 
     async def is_lost(self, topic: str) -> bool:
-        """Return whether nothing is known of a tenant's subscriptions.
+        """Return whether a tenant has facts without any subscription, and is not erased.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -122,10 +128,10 @@ class Reconciliation:
     async def search(
         self, environment: str, tenants: set[str], why: str, who: Mapping[str, str] = NOBODY
     ) -> dict[str, Report] | None:
-        """Return, by topic, what was rebuilt of tenants whose facts are lost, from the provider's whole list.
+        """Rebuild tenants whose facts are lost, from the provider's whole list; return the reports by topic.
 
-        One pass serves all of them. A subscription's tenant is the linked one, else the one that it names. None if the
-        list could not be read to its end; what was found until then is rebuilt all the same.
+        One pass serves all tenants. A subscription's tenant is the linked one, else the one that it names. Returns None
+        if the list could not be read to its end; the tenants found until then are rebuilt all the same.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -145,7 +151,7 @@ class Reconciliation:
     async def ask(
         self, environment: str, facts: Facts, keys: Sequence[str], max_wait_s: float, *, background: bool = False
     ) -> Answers:
-        """Return what the providers say about the tenant's subscriptions of these keys."""
+        """Return the providers' answers about the tenant's subscriptions with these keys."""
         answers = Answers()
         for key in keys:
             entry = facts.subscriptions[key]
@@ -167,7 +173,7 @@ class Reconciliation:
     async def record_drift(
         self, environment: str, topic: str, why: str, answers: Answers, commit: Commit
     ) -> list[Drift]:
-        """Return the drift that answers have shown and repaired, once it is recorded.
+        """Record the drift that the answers show and the commit has repaired; return it.
 
         Raises:
             StoreError: the store is unreachable or failing.

@@ -1,6 +1,6 @@
-"""Projects tenants anew without an event: after the provider's own answers, a catalog edit, a command, or by time.
+"""Reprojects tenants without an event: after a provider's answer, a catalog edit, a command, or by a timer.
 
-The cause of such a version says `timer`, `catalog`, `reconcile` and the like.
+The `source` in the cause of such a version is `timer`, `catalog`, `reconcile` or similar.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from sync.billing.storage.tenants import FactsError, facts_of
 from sync.store.models import Snapshot
 
 RESTORED = "the store lost its tail: the state was put back, its facts are older until the provider tells them anew"
-"""Why a restored state is left as it is."""
+"""The reason of a result that leaves a restored state unchanged."""
 
 _log = structlog.get_logger("sync.reprojection")
 
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """What a topic is projected with.
+    """The inputs of a reprojection.
 
     Attributes:
-        cause: `source`, and `event_type` and others as they apply.
-        fetched: what the provider answered, merged into the facts.
-        missing: the keys of subscriptions that the provider does not know.
-        change: what is done to the facts besides.
-        if_version, if_rev: a topic at another one is left as it is: `conflict`.
-        arms: False for whoever holds the timer's lease and ends it.
-        spares_restored: whether a restored state is left as it is, until a comparison or an event renews its facts.
+        cause: the cause of the new version: `source`, and where they apply `event_type` and others.
+        fetched: the provider's answers, merged into the facts.
+        missing: the keys of subscriptions that the provider does not have.
+        change: a further change of the facts.
+        if_version, if_rev: expected version or revision; a topic at another one gives `conflict`.
+        arms: whether the timer is set; False for a caller that holds the timer's lease and sets the timer itself.
+        spares_restored: whether a restored state stays unchanged until a comparison or an event renews its facts.
     """
 
     cause: Mapping[str, str]
@@ -53,16 +53,16 @@ class Refresh:
 
 
 class Reprojection:
-    """Projects topics anew and commits what differs."""
+    """Reprojects topics and commits the differences."""
 
     def __init__(self, context: BillingContext, committer: Committer) -> None:
         self._context = context
         self._committer = committer
 
     async def reproject(self, environment: str, topic: str, source: str) -> EventResult:
-        """Return what the present catalog and instant make of a topic's facts: `applied` or `unchanged`.
+        """Reproject a topic's facts with the current catalog and time; return `applied` or `unchanged`.
 
-        Facts that are missing, older than the topic's state or cannot be projected leave the topic as it is.
+        The topic stays unchanged if its facts are missing, older than its state, or cannot be projected.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -70,9 +70,9 @@ class Reprojection:
         return (await self.refresh(environment, topic, Refresh({"source": source}, spares_restored=True))).result
 
     async def refresh(self, environment: str, topic: str, refresh: Refresh) -> Commit:
-        """Return what `refresh`, the present catalog and the present instant make of a topic, committed.
+        """Reproject a topic with `refresh` and the current catalog and time, and return the commit.
 
-        Facts that are missing, or cannot be projected, leave the topic as it is; then the result has a reason.
+        The topic stays unchanged if its facts are missing or cannot be projected; then the result has a reason.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -107,7 +107,7 @@ def _decide(snapshot: Snapshot, refresh: Refresh, setting: Setting) -> Decision:
     state = canonical_json.encode(decided.state)
     is_same = state == snapshot.state and decided.facts == before
     is_spared = snapshot.restored and refresh.spares_restored and not is_same
-    # An answer makes a restored topic whole even if it says nothing new: that has to be committed.
+    # A provider's answer ends the restored mark even if it changes nothing: that has to be committed.
     is_made_whole = snapshot.restored and bool(refresh.fetched)
     if is_spared or (is_same and not is_made_whole):
         result = EventResult(Outcome.UNCHANGED, RESTORED if is_spared else decided.note, topic, version)

@@ -1,6 +1,6 @@
-"""What time alone makes of a tenant: its timer fires, the provider is asked, scheduled changes are made.
+"""Handles the timers of tenants: asks the provider about due changes, and has it make scheduled plan changes.
 
-Without a provider that can be asked, the catalog's policy decides what an overdue change does.
+Without an API client, the catalog's policy decides what an overdue change does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sync.store.command_pipeline import CommandPipeline
 from sync.store.delayed_queue import Due
 
 TIMER_MAX_WAIT_S = 5.0
-"""How long each answer of the provider may take."""
+"""Maximum time for each answer of the provider."""
 
 _log = structlog.get_logger("sync.reconcile")
 
@@ -36,12 +36,12 @@ class Wakeup:
         self._reconciliation = reconciliation
 
     async def fire(self, environment: str, due: Due) -> None:
-        """Do what time makes of a topic whose timer the caller has claimed, and set the timer anew.
+        """Reproject a topic whose timer the caller has claimed, and set the timer again.
 
-        The provider is asked first about every subscription that a change was due for.
+        Every subscription with a due change is fetched from its provider first.
 
         Raises:
-            StoreError: the store is unreachable or failing; the timer fires again when its lease has run out.
+            StoreError: the store is unreachable or failing; the timer fires again when its lease has expired.
         """
         can_ask = self._reconciliation.can_ask(environment)
         answers = Answers()
@@ -57,7 +57,7 @@ class Wakeup:
         await self._set_timer(environment, due, commit)
 
     async def _execute_change(self, environment: str, commit: Commit) -> Commit:
-        """Have the provider make the tenant's scheduled change if its time has come, and merge its answer."""
+        """Have the provider make the tenant's scheduled change if it is due, and merge the answer."""
         topic, facts = commit.topic, commit.decision.after
         change = facts.scheduled_change
         if change is None or change.executed or self._context.now_ns() < change.execute_ns:
@@ -75,23 +75,23 @@ class Wakeup:
                 problem = "provider_unavailable"
                 _log.warning("held_change_not_made", topic=topic, reason=error.reason)
             except ProviderRejected as error:
-                # Some pass by themselves (a bill that is due, a payment that failed); others are for people to see.
+                # Some causes pass by themselves (a bill that is due, a failed payment); others need an operator.
                 problem = error.code
                 _log.warning("held_change_refused", topic=topic, code=error.code, detail=error.detail)
         tried = replace(change, executed=not problem, problem=problem)
 
         def mark(now: Facts) -> Facts:
-            # Somebody may have replaced or deleted it meanwhile.
+            # The change may have been replaced or deleted meanwhile.
             return replace(now, scheduled_change=tried) if now.scheduled_change == change else now
 
         cause = {"source": "app", "event_type": "scheduled_change.refused" if problem else "scheduled_change.executed"}
         return await self._reprojection.refresh(environment, topic, Refresh(cause, answered, change=mark, arms=False))
 
     async def _set_timer(self, environment: str, due: Due, commit: Commit) -> None:
-        """End the claim: the timer fires again when the topic must be looked at, or never."""
+        """End the claim; the timer fires again at the next wakeup, if there is one."""
         timers = self._context.environment(environment).timers
         await timers.ack(due, commit.decision.wake_us)
-        # A build before may have set a timer between our read and the end of our claim, without effect: look once more.
+        # An older build may have set a timer between our read and the end of our claim, which discards it: check again.
         (version,) = await self._context.store.versions([due.topic])
         if version != commit.result.version:
             batch = CommandPipeline(self._context.store)

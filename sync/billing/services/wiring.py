@@ -26,6 +26,6 @@ class BillingServices(BillingContext):
         self.erasure = Erasure(self, self.committer)
 
     async def aclose(self) -> None:
-        """Close the connections to the providers; the store is the caller's."""
+        """Close the connections to the providers. The caller closes the store."""
         for client in self.clients.values():
             await client.aclose()
