@@ -1,4 +1,4 @@
-"""The bodies of the intake's operations: what is read and what is answered. The OpenAPI document is made of them."""
+"""The request and answer bodies of the intake's operations. The OpenAPI document is generated from them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OverrideValue = Annotated[
 
 
 class ScheduleRequest(Model):
-    """A plan change that providers cannot hold for later: this plan now, that one from then on."""
+    """A plan change at a later date, which providers cannot schedule: one plan now, another from then on."""
 
     plan: Text = Field(description="The plan's key in the catalog.")
     effective_at: Instant | None = Field(None, description="RFC 3339; default: the paid period's end.")
@@ -49,7 +49,7 @@ _PREVIEW_SHAPES: dict[str, JsonValue] = {
 
 
 class PreviewBody(Model, json_schema_extra=_PREVIEW_SHAPES):
-    """A change to be previewed: exactly one of plan, items and cancel."""
+    """The change to preview: exactly one of plan, items and cancel."""
 
     plan: Text | SkipJsonSchema[None] = Field(None, description="The plan's key in the catalog.")
     quantity: _Quantity | SkipJsonSchema[None] = Field(None, description="Default: as many as now.")
@@ -70,13 +70,13 @@ class PreviewBody(Model, json_schema_extra=_PREVIEW_SHAPES):
 
 
 class Confirmation(Model):
-    """Whether the provider is to be told; without it the change is awaited."""
+    """Whether the provider is asked to make the change. Otherwise the change is awaited."""
 
     apply: bool | None = None
 
 
 class OverrideRequest(Model):
-    """What an operator grants, or takes with `revoke`, over whatever is paid for: exactly one of value and revoke."""
+    """What an operator grants, or takes away with `revoke`, whatever is paid for: exactly one of value and revoke."""
 
     kind: Kind
     name: Text
@@ -94,7 +94,7 @@ class OverrideRequest(Model):
 
 
 class OverrideRemoval(Model):
-    """Why an override is taken back, and by whom, for the history."""
+    """Why an override is removed, and by whom, for the history."""
 
     reason: Text | None = None
     by: Text | None = None
@@ -113,7 +113,7 @@ _Time = Annotated[str, Field(json_schema_extra=TIME)]
 
 
 class Result(Model):
-    """What became of an event. `reason`: why it was not applied."""
+    """The result of an event. `reason`: why it was not applied."""
 
     outcome: _Outcome
     version: int | None = Field(None, ge=1, le=VERSION_MAX, description="The topic's, where one was touched or read.")
@@ -136,14 +136,14 @@ class ParkedEvent(Model):
 
 
 class ParkedEvents(Model):
-    """One page, the longest parked first. `next`, where there may be more, goes into `after`."""
+    """One page, the longest parked first. `next`, if there may be more, is the next page's `after`."""
 
     parked: list[ParkedEvent] = Field(max_length=PAGE_MAX)
     next: str | None = None
 
 
 class DriftRecord(Model):
-    """One thing that was found to differ between here and the provider, or between a state and its facts."""
+    """One difference that was found between Planwire and the provider, or between a state and its facts."""
 
     kind: str
     topic: str
@@ -156,7 +156,7 @@ class DriftRecord(Model):
 
 
 class DriftPage(Model):
-    """One page, the newest first. `next`, where there may be more, goes into `before`."""
+    """One page, the newest first. `next`, if there may be more, is the next page's `before`."""
 
     drift: list[DriftRecord] = Field(max_length=PAGE_MAX)
     counts: dict[str, int] = Field(description="How many of each kind were ever found.")
@@ -164,7 +164,7 @@ class DriftPage(Model):
 
 
 class Reconciled(Model):
-    """What comparing one tenant with its provider found; what differed is repaired by then."""
+    """The result of comparing one tenant with its provider. The differences are already repaired."""
 
     outcome: _Outcome
     version: Version
@@ -175,10 +175,10 @@ class Reconciled(Model):
 
 
 class Compared(Model):
-    """What comparing one topic with its billing provider, or else with the source, led to.
+    """The result of comparing one topic with its billing provider, or else with the source.
 
-    Of a source: absent (it has no state; what is stored stays), stale (what is stored is newer by its order), conflict
-    (publishes kept coming in between). `asked`, `unasked` and `drift` are billing's, as in Reconciled.
+    Outcomes of a source: absent (it has no state; the stored one stays), stale (the stored state is newer by its
+    order), conflict (other publishes kept coming first). `asked`, `unasked` and `drift` as in Reconciled: billing only.
     """
 
     outcome: Annotated[str, OneOf([*OUTCOMES, "stale", "conflict", "absent", "billed"])]
@@ -190,14 +190,14 @@ class Compared(Model):
 
 
 class TenantChanged(Model):
-    """What became of the tenant."""
+    """The result for the tenant."""
 
     outcome: _Outcome
     version: Version
 
 
 class ChangeScheduled(Model):
-    """The change that is held from now on."""
+    """The scheduled change."""
 
     outcome: _Outcome
     version: Version
@@ -213,7 +213,7 @@ class Difference(Model, extra="allow"):
 
 
 class Previewed(Model):
-    """What the change would make of the tenant at this version."""
+    """The predicted effect of the change on the tenant at this version."""
 
     preview_id: str = Field(description="Good for one hour, and for this version.")
     version: Version
@@ -226,7 +226,7 @@ class Previewed(Model):
 
 
 class Override(Model):
-    """An override; expired ones are listed, too."""
+    """An override; expired ones are listed too."""
 
     kind: Kind
     name: str
@@ -253,7 +253,7 @@ class HistoryChange(Model):
 
 
 class HistoryEvent(Model, extra="allow"):
-    """One event, and what became of it."""
+    """One event and its result."""
 
     at: _Time
 
@@ -267,7 +267,7 @@ class History(Model):
 
 
 class ProviderSaid(Model):
-    """One subscription as the provider reported it when it was asked last."""
+    """One subscription, as in the provider's last answer."""
 
     asked_at: _Time
     is_held: bool = Field(description="Whether that is what the tenant's facts hold now.")
@@ -275,14 +275,14 @@ class ProviderSaid(Model):
 
 
 class ProviderSide(Model):
-    """What the provider said last, by subscription (`paddle:sub_...`); one that was never asked about is not here."""
+    """The provider's last answers, by subscription (`paddle:sub_...`). One that was never fetched is absent."""
 
     can_be_asked: bool = Field(description="Whether an API key is set for the environment.")
     subscriptions: dict[str, ProviderSaid]
 
 
 class StoreSide(Model):
-    """What is published, and the subscriptions that it is made of."""
+    """The published state, and the subscriptions behind it."""
 
     version: Version
     at: _Time | None = None
@@ -291,7 +291,7 @@ class StoreSide(Model):
 
 
 class TabsSide(Model):
-    """What open tabs show, across all gateways that answered in time. Versions: absent where no tab has said any."""
+    """What open tabs show, across all gateways that answered in time. Versions are absent if no tab reported one."""
 
     sessions: int = Field(ge=0)
     acked_min: int | None = Field(None, ge=1, le=VERSION_MAX)
@@ -303,7 +303,7 @@ class TabsSide(Model):
 
 
 class TenantStatus(Model):
-    """Provider, store and tabs as they are known now."""
+    """The current status of provider, store and tabs."""
 
     topic: str
     version: Version

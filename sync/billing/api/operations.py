@@ -1,4 +1,4 @@
-"""What the operations of billing share: their declaration, handler and problems, and the commit of a change."""
+"""The common parts of billing's operations: declaration, handler, problems, and the commit of a change."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ ERRORS: Errors = {
     ProviderUnavailable: lambda error: Problem("provider_unavailable", str(error)),
     ProviderRejected: lambda error: Problem("provider_refused", str(error)),
 }
-"""The problems that errors of billing are answered with."""
+"""The problem that answers each error of billing."""
 
 GUARDED = (
     "key_missing", "key_invalid", "scope_missing", "topic_forbidden", "request_invalid", "rate_limited",
     "store_unavailable",
 )  # fmt: skip
-"""The codes that every operation of backends and operators may be answered with."""
+"""The problem codes common to all operations of backends and operators."""
 
 CHANGE_PROBLEMS = (
     "effective_at_required", "no_plan", "no_subscription", "not_changed", "nothing_to_change", "plan_not_sold",
     "plan_unknown", "price_unknown",
 )  # fmt: skip
-"""The codes of a plan change that cannot be made, or foreseen."""
+"""The problem codes of a plan change that cannot be made or previewed."""
 
 ENVIRONMENT = Parameter("env", "The provider's environment; default: the first, live.", r"^[a-z][a-z0-9_-]{0,31}$")
 TENANT = PathText("id", "The tenant's id: acme for tenant:acme.", r"^[A-Za-z0-9._~@-]{1,128}$", "acme")
@@ -60,11 +60,11 @@ Document = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a caller asks about.
+    """The subject of a request, and its caller.
 
     Attributes:
-        topic: the tenant's; empty: all of the environment.
-        who: members of a cause that name the caller.
+        topic: the tenant's topic; "" for the whole environment.
+        who: the fields of a cause that name the caller.
     """
 
     environment: str
@@ -91,8 +91,8 @@ def operation(
     answer's document.
 
     Args:
-        path: with `{id}` the operation is about that tenant, without it about all of an environment.
-        scope: what the key needs on the tenant, or on all of them.
+        path: with `{id}` the operation is about that tenant, otherwise about the whole environment.
+        scope: the scope that the key needs for the tenant, or for all tenants.
     """
     named = (TENANT, *parameters, ENVIRONMENT) if "{id}" in path else (*parameters, ENVIRONMENT)
     codes = (*GUARDED, *(BODY_PROBLEMS if body else ()), *problems)
@@ -103,7 +103,7 @@ def operation(
 
 
 def handler(operation: Operation, method: Callable[..., Awaitable[Any]], environments: Sequence[str]) -> Handler:
-    """Return the handler of a declared operation: it checks the caller's scope and reads what `method` takes."""
+    """Return the handler of a declared operation: it checks the caller's scope and reads the arguments of `method`."""
     scope = operation.scope
     if scope is None:
         return method  # its method takes the request
@@ -126,7 +126,7 @@ def handler(operation: Operation, method: Callable[..., Awaitable[Any]], environ
 
 
 def known_environment(environment: str, environments: Sequence[str]) -> str:
-    """Return `environment`, which is one of `environments`.
+    """Return `environment` if it is one of `environments`.
 
     Raises:
         Problem: it is not.
@@ -140,7 +140,7 @@ def asked_topic(text: str) -> Topic:
     """Return the topic that a path names.
 
     Raises:
-        Problem: it is none.
+        Problem: it is not a topic's name.
     """
     try:
         return Topic.parse(text)
@@ -169,15 +169,15 @@ class BillingOperations:
         conflict: Callable[[int], Problem] = _version_conflict,
         about: Mapping[str, str] = MappingProxyType({}),
     ) -> Document:
-        """Return what became of a tenant, once the change of its facts is committed and durable.
+        """Commit a change of a tenant's facts, wait until it is durable, and return the result.
 
         Args:
             what, about: go into the cause.
-            conflict: makes the problem that answers a tenant at another version.
+            conflict: returns the problem for a tenant at another version.
             change: may be called more than once.
 
         Raises:
-            ChangeRejected: it cannot be done.
+            ChangeRejected: the change is impossible.
             Problem: nothing changed, or the tenant is not at `if_version` or `if_rev`.
             StoreError: the store is unreachable or failing.
         """
@@ -193,12 +193,12 @@ class BillingOperations:
 
 
 def changed_document(result: EventResult) -> Document:
-    """Return what became of a tenant."""
+    """Return the outcome and version of a changed tenant."""
     return {"outcome": result.outcome, "version": result.version}
 
 
 def result_document(result: EventResult) -> Document:
-    """Return what became of an event: the outcome, and the version and the reason where there are any."""
+    """Return the result of an event: the outcome, and the version and the reason if there are any."""
     document: Document = {"outcome": result.outcome}
     if result.version:
         document["version"] = result.version

@@ -1,6 +1,6 @@
-"""What operators read and do about billing, as JSON documents and without HTTP: for a console in the same process.
+"""The operators' queries and commands for billing, as JSON documents without HTTP, for a console in the same process.
 
-The operations for operators answer the same documents.
+The HTTP operations for operators answer the same documents.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sync.http.problem import Problem, problem_of
 
 
 class OperatorService:
-    """The documents and commands. What fails raises Problem, with the code that the routes answer."""
+    """The documents and commands. A failure raises Problem, with the same code as the HTTP route."""
 
     def __init__(self, services: BillingServices, environments: tuple[str, ...], tabs: Tabs | None = None) -> None:
         """Serve `environments`; `tabs` returns the versions that open tabs show."""
@@ -31,7 +31,7 @@ class OperatorService:
 
         Args:
             environment: one of `environments`.
-            after: the cursor (microseconds, event id) behind which the list begins; None: at the beginning.
+            after: the cursor (microseconds, event id) after which the list begins; None: at the beginning.
             limit: maximum number of events in the list.
 
         Raises:
@@ -46,20 +46,20 @@ class OperatorService:
         ]
 
     async def retry(self, environment: str, event_id: str) -> Document:
-        """Return the outcome of a parked event that is retried now."""
+        """Retry a parked event now; return its outcome."""
         return await self._answer(ParkedEvents(self._services).retry(self._asked(environment), event_id))
 
     async def reconcile(self, tenant: Topic, by: str) -> Document:
-        """Return what comparing a tenant with its provider finds, once it is repaired; `by` goes into the cause."""
+        """Compare a tenant with its provider and repair it; return what was found. `by` goes into the cause."""
         asked = self._asked(tenant.env, tenant, by)
         return await self._answer(Tenants(self._services).reconcile(asked))
 
     async def overrides(self, tenant: Topic) -> Document:
-        """Return a tenant's overrides, also those that have expired."""
+        """Return a tenant's overrides, expired ones included."""
         return await self._answer(Overrides(self._services).overrides(self._asked(tenant.env, tenant)))
 
     async def status(self, tenant: Topic) -> Document:
-        """Return what the provider said last, what the store holds and what tabs show."""
+        """Return the provider's last answers, the stored state and the versions that tabs show."""
         return await self._answer(Statuses(self._services, self._tabs).status(self._asked(tenant.env, tenant)))
 
     async def drift(self, environment: str, before: str, limit: int) -> Document:
@@ -71,7 +71,7 @@ class OperatorService:
         return Asked(environment, "" if tenant is None else str(tenant), {"by": by})
 
     async def _answer(self, document: Awaitable[Document]) -> Document:
-        """Return the document; raise the problem that its route answers."""
+        """Return the document, or raise the problem that the HTTP route would answer."""
         try:
             return await document
         except Problem:

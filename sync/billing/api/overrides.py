@@ -1,4 +1,4 @@
-"""Overrides of one tenant: what operators grant or take, over whatever is paid for."""
+"""Overrides of one tenant: operators' grants and revocations, which take precedence over what is paid for."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Overrides(BillingOperations):
         scope="admin",
     )
     async def grant(self, asked: Asked, body: bodies.OverrideRequest) -> Document:
-        """Return the version that an override made; `revoke` instead of a value takes the name away."""
+        """Add an override and return the new version; `revoke` instead of a value takes the name away."""
         if not isinstance(body.value, bool | int | str | None):
             raise Problem("override_invalid", "value must be true, a number or a text")
         override = Override(body.kind, body.name, body.value, body.reason, body.expires_at)
@@ -59,7 +59,7 @@ class Overrides(BillingOperations):
         scope="admin",
     )
     async def remove(self, asked: Asked, kind: str, name: str, body: bodies.OverrideRemoval) -> Document:
-        """Return the version without an override; a body may say the reason, and by whom."""
+        """Remove an override and return the new version; the body may name the reason and the person."""
         about = {"override": f"{kind}:{name}", "reason": body.reason or "", "claimed_by": body.by or ""}
         return await self.change(
             asked,
@@ -77,10 +77,10 @@ class Overrides(BillingOperations):
         ("not_changed",),
     )
     async def overrides(self, asked: Asked) -> Document:
-        """Return a tenant's version and overrides, also those that have expired.
+        """Return a tenant's version and overrides, expired ones included.
 
         Raises:
-            FactsError: billing did not write the tenant's state.
+            FactsError: the tenant's state was not written by billing.
             StoreError: the store is unreachable or failing.
         """
         snapshot = await self._services.store.read(asked.topic)

@@ -1,4 +1,4 @@
-"""Parked events: the list of them, and another try of one."""
+"""Parked events: lists them, and retries one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sync.http.problem import Problem
 
 
 class ParkedEvents(BillingOperations):
-    """The operations on parked events. An event's tenant may be unknown, so rights to all tenants are needed."""
+    """The operations on parked events. They need rights to all tenants, since an event's tenant may be unknown."""
 
     @operation(
         "GET",
@@ -52,7 +52,7 @@ class ParkedEvents(BillingOperations):
         (PathText("event_id", "The event's id.", r"^[A-Za-z0-9_-]{1,128}$", "evt_01h8bzakzx3hm2fmen703n5q45"),),
     )
     async def retry(self, asked: Asked, event_id: str) -> Document:
-        """Return the outcome of a parked event that is retried now.
+        """Retry a parked event now; return its outcome.
 
         Raises:
             Problem: no such event is parked.

@@ -1,4 +1,4 @@
-"""Previews: what a change would make of a tenant, and its confirmation while the tenant has not moved on."""
+"""Previews: predicts a change of a tenant, and confirms it if the tenant is unchanged since."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Previews(BillingOperations):
         body=bodies.PreviewBody,
     )
     async def preview(self, asked: Asked, body: bodies.PreviewBody) -> Document:
-        """Return what a change would make of the tenant at its present version; nothing is changed."""
+        """Return the tenant's state after a change, predicted at its current version; nothing is changed."""
         billing_mode = body.billing_mode or BILLING_MODE
         items = tuple(Item(line.price_id, line.quantity or 1) for line in body.items or ())
         change = PreviewRequest(body.plan or "", body.quantity, items, body.cancel or "", body.subscription_id or "")
@@ -83,7 +83,7 @@ class Previews(BillingOperations):
         """Return the version at which a previewed change is awaited or, with `apply`, made by the provider.
 
         Raises:
-            Problem: the tenant has moved on since the preview, which has to be made again.
+            Problem: the tenant has changed since the preview, so a new preview is needed.
         """
         kept = await get_preview(self._services.store, asked.topic, preview_id)
         if kept is None:
@@ -91,7 +91,7 @@ class Previews(BillingOperations):
         change = PreviewRequest(**{**kept["asked"], "items": tuple(Item(*item) for item in kept["asked"]["items"])})
         services = self._services
         snapshot = await services.store.read(asked.topic)
-        rev = kept.get("rev", kept["version"])  # a build from before `rev` kept the version alone
+        rev = kept.get("rev", kept["version"])  # a build from before `rev` stored only the version
         if snapshot.rev != rev:
             raise _stale(snapshot.version)
         foreseen = preview(facts_of(snapshot), change, self._services.setting(asked.environment))
@@ -108,11 +108,11 @@ class Previews(BillingOperations):
         return await self._apply(asked, client, foreseen, kept["billing_mode"])
 
     async def _apply(self, asked: Asked, client: ProviderClient, foreseen: Preview, billing_mode: str) -> Document:
-        """Have the provider make the change, and return what its answer changed."""
+        """Have the provider make the change, merge its answer, and return the result."""
         reprojection = self._services.reprojection
         try:
             event = await client.change_items(foreseen.body.id, foreseen.body.items, billing_mode, MAX_WAIT_S)
-        # ProviderUnavailable passes: the change may have been made all the same, and then its event arrives.
+        # ProviderUnavailable propagates: the change may have been made nevertheless, and then its event arrives.
         except ProviderRejected:
             cause = {"source": "app", "event_type": "preview.refused"}
             withdraw = Refresh(cause, change=lambda facts: replace(facts, awaited_preview=None))
@@ -133,7 +133,7 @@ class Previews(BillingOperations):
     async def _providers_preview(
         self, asked: Asked, body: bodies.PreviewBody, foreseen: Preview, billing_mode: str
     ) -> ProviderPreview | None:
-        """Return the provider's own preview: as the backend sent it, or asked for; None if neither is wanted."""
+        """Return the provider's own preview, as the backend sent it or as fetched; None if neither is requested."""
         subscription = foreseen.body
         if body.provider_preview is not None:
             read_preview = registry.PROVIDERS[_provider(foreseen)].read_preview
@@ -156,5 +156,5 @@ def _provider(foreseen: Preview) -> str:
 
 
 def _shown(subscription: Subscription) -> Document:
-    """Return what the provider's preview and ours are compared by."""
+    """Return the fields in which the provider's preview and ours are compared."""
     return {"items": [list(item) for item in sorted(subscription.items)], "status": subscription.status}

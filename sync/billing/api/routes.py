@@ -1,4 +1,4 @@
-"""All routes of the intake: webhooks, and what operators and backends ask about tenants, parked events and topics."""
+"""All routes of the intake: webhooks, and the operations of operators and backends."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def routes(
     """Return the routes of the intake.
 
     Args:
-        guard: admits callers of the routes for operators and backends; without one there are only the webhooks.
-        hydration: asks the application's backend about topics that no provider bills.
+        guard: admits callers of the routes for operators and backends; None: only the webhook routes.
+        hydration: fetches the topics that no provider bills from the application's backend.
         tabs: returns the versions that open tabs show; None in a process without gateways.
         count: counts answers.
         wrap_webhook: wraps the handler of each provider's webhooks.
@@ -55,6 +55,6 @@ def routes(
 
 
 def operations() -> list[Operation]:
-    """Return every operation of the intake, whatever providers a process is set up for."""
+    """Return every operation of the intake, with the webhooks of all providers."""
     found = [webhooks.webhook_operation(spec) for spec in registry.PROVIDERS.values()]
     return found + [operation for kind in DECLARING for operation in operations_of(kind)]

@@ -1,4 +1,4 @@
-"""What is known about a tenant: its history, and what its provider, the store and the tabs say, side by side."""
+"""A tenant's history, and its status: the provider's answers, the stored state and the tabs' versions, side by side."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from sync.http.parameters import LIMIT
 from sync.store.command_pipeline import run_commands
 
 HISTORY_MAX = 200
-"""How many versions and how many events a history has: what is kept of a tenant."""
+"""Maximum versions and maximum events in a history: as many as the store keeps of a tenant."""
 
 Tabs = Callable[[str], Awaitable[Mapping[str, object]]]
 """Returns how many tabs show which version of a topic, across all gateways."""
 
 
 class Statuses(BillingOperations):
-    """The operations that only read."""
+    """The read-only operations on a tenant."""
 
     def __init__(self, services: BillingServices, tabs: Tabs | None) -> None:
-        """Read; `tabs` is None in a process without gateways."""
+        """Use `services`; `tabs` is None in a process without gateways."""
         super().__init__(services)
         self._tabs = tabs
 
@@ -43,10 +43,10 @@ class Statuses(BillingOperations):
         parameters=(LIMIT,),
     )
     async def history(self, asked: Asked, limit: int) -> Document:
-        """Return the newest changes, when and why they were made, and what was refused or parked on the way."""
+        """Return the newest changes with their times and causes, and the events' results (applied, ignored, parked)."""
         store = self._services.store
         limit = min(limit, HISTORY_MAX)
-        # One more than shown: the oldest shown differs from it.
+        # One more than shown, to compute the difference of the oldest one shown.
         log = await store.log(asked.topic, limit + 1)
         states = [*(_object(entry.state) for entry in log), {}]
         changes = [
@@ -69,7 +69,7 @@ class Statuses(BillingOperations):
         Answer("As known now.", bodies.TenantStatus, VERSION),
     )
     async def status(self, asked: Asked) -> Document:
-        """Return provider, store and tabs as they are known now. Only the store and the gateways are asked.
+        """Return the status of provider, store and tabs. Only the store and the gateways are queried.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -83,7 +83,7 @@ class Statuses(BillingOperations):
         try:
             facts = facts_of(snapshot)
         except FactsError:
-            pass  # not billing's: the members that facts give are left out
+            pass  # not a billed tenant: leave out the fields that come from facts
         else:
             held = {key: shown_fields(entry.subscription) for key, entry in facts.subscriptions.items()}
             shown["subscriptions"] = held
@@ -98,7 +98,7 @@ class Statuses(BillingOperations):
 
 
 def _provider_said(entry: ProviderSnapshot, held: Mapping[str, object] | None) -> Document:
-    """Return one subscription as the provider reported it, and whether that is what is held."""
+    """Return one subscription as the provider reported it, and whether the facts are equal to it."""
     shown: Document = {"asked_at": instants.text(entry.at_us * 1000), "is_held": entry.body == held}
     return shown | ({} if entry.body is None else {"subscription": entry.body})
 

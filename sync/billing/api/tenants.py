@@ -1,4 +1,4 @@
-"""Reconciling tenants and other topics, drift, scheduled plan changes, and the erasure of a tenant."""
+"""Reconciliation of tenants and other topics, drift, scheduled plan changes, and the erasure of a tenant."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Tenants(BillingOperations):
         parameters=(LIMIT, BEFORE),
     )
     async def drift(self, asked: Asked, limit: int, before: str) -> Document:
-        """Return up to `limit` drift records older than the cursor `before`, and how many of each kind there ever were.
+        """Return up to `limit` drift records older than the cursor `before`, and the total of each kind ever recorded.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -68,7 +68,7 @@ class Tenants(BillingOperations):
         ("provider_unavailable",),
     )
     async def reconcile(self, asked: Asked) -> Document:
-        """Return what comparing the tenant with its provider finds; what differs is repaired by then.
+        """Compare the tenant with its provider, repair the differences, and return what was found.
 
         Raises:
             Problem: the provider could not be asked.
@@ -94,7 +94,7 @@ class Tenants(BillingOperations):
         body=bodies.ScheduleRequest,
     )
     async def schedule(self, asked: Asked, body: bodies.ScheduleRequest) -> Document:
-        """Return the plan change that is held from now on, in place of one that was."""
+        """Schedule a plan change, which replaces an earlier one; return it."""
         mode = body.billing_mode or "do_not_bill"
         request = ChangeRequest(body.plan, body.effective_at, body.subscription_id or "", body.keep or "", mode)
         services = self._services
@@ -125,7 +125,7 @@ class Tenants(BillingOperations):
         ("already_executed", "not_changed", "not_found", "no_subscription", "version_conflict"),
     )
     async def unschedule(self, asked: Asked) -> Document:
-        """Return the version without the held change."""
+        """Delete the scheduled change and return the new version."""
         return await self.change(asked, "scheduled_change.deleted", without_change)
 
     @operation(
@@ -140,12 +140,12 @@ class Tenants(BillingOperations):
         scope="admin",
     )
     async def erase(self, asked: Asked, body: bodies.Erasure) -> Document:
-        """Return the version of the erased tenant: its state null, its history gone."""
+        """Erase the tenant and return its new version: its state is null, its history is removed."""
         store = self._services.store
         snapshot = await store.read(asked.topic)
         if not snapshot.version:
             raise Problem("not_found", "there is no such tenant")
-        facts_of(snapshot)  # raises for what billing did not write
+        facts_of(snapshot)  # raises if billing did not write the state
         result = await self._services.erasure.erase(asked.environment, asked.topic, body.reason, asked.who)
         await store.wait_durable()
         return changed_document(result)
@@ -155,11 +155,11 @@ class Topics:
     """The operations on topics of any kind."""
 
     def __init__(self, services: BillingServices, billed: frozenset[str], hydration: Hydration | None) -> None:
-        """Serve them.
+        """Use `services`.
 
         Args:
             billed: the environments whose tenants billing computes.
-            hydration: asks the application's backend about all other topics; None: no source is set.
+            hydration: fetches all other topics from the application's backend; None: no source is set.
         """
         self._tenants = Tenants(services)
         self._billed = billed
@@ -176,12 +176,12 @@ class Topics:
         (PathText("topic", "[env/]kind:id.", TOPIC_PATTERN, "user:42"),),
     )
     async def reconcile(self, request: Request) -> Response:
-        """Answer what comparing the topic found; what differs is repaired by then."""
+        """Compare the topic, repair the differences, and answer with what was found."""
         topic = asked_topic(request.path_params["topic"])
         if topic.kind in RESERVED_KINDS:
             raise Problem("request_invalid", f"topics of kind {topic.kind} are the gateways' own")
         is_billed = topic.kind == TENANT_KIND and topic.env in self._billed
-        # Billing computes a billed tenant's state; any other topic's is published.
+        # A billed tenant's state is computed by billing; any other topic's state is published.
         require(request, "tenants" if is_billed else "publish", str(topic))
         if is_billed:
             return json_response(await self._tenants.reconcile(Asked(topic.env, str(topic), by(request))))

@@ -1,9 +1,9 @@
-"""Webhooks: verifies the raw bytes of a delivery, hands them to the services, answers.
+"""Webhooks: verifies the raw bytes of a delivery, passes them to the services, and answers.
 
-200 means that the event is stored. Everything else is a problem document (RFC 9457) with a stable `code`.
+200 means that the event is stored. Any other answer is a problem document (RFC 9457) with a stable `code`.
 
-A signature is of bytes: middleware that parses a body and writes it anew breaks every signature, and looks like nothing
-but forged webhooks. So `self_check` posts a body that does not survive being re-written through the finished app.
+A signature covers bytes: middleware that parses and re-writes bodies breaks every signature, as if all webhooks were
+forged. So `self_check` posts a body that re-writing would change through the finished app.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _log = structlog.get_logger(_LOGGER)
 
 _CHECK_HEADER = "planwire-self-check"
 _CHECK_BODY = b'{ "b" : 1.0,\t"a":"\\u00e9\\/", "b":2,\n "n":1E2 }\r\n'
-"""Order, spaces, a repeated key, escapes, number forms and line ends that no serialiser keeps."""
+"""A body whose order, spaces, repeated key, escapes, number forms and line ends no serialiser preserves."""
 
 _NONCE = secrets.token_hex(16)
 
 WrapWebhook = Callable[[str, Handler], Handler]
-"""Returns a handler around that of a provider's webhooks: (provider, handler)."""
+"""(provider, handler of its webhooks) -> the wrapped handler."""
 
 
 def webhook_operation(spec: ProviderSpec) -> Operation:
@@ -113,7 +113,7 @@ def _handler(services: BillingServices, adapter: WebhookAdapter, settings: Provi
 
 
 def _rejection(why: Malformed | Invalid | Expired, provider: str, size: int, tolerance_s: float) -> Problem:
-    """Return the problem of a delivery that no secret signed, or too long ago."""
+    """Return the problem of a delivery whose signature is malformed, invalid or expired."""
     match why:
         case Malformed(problem):
             return Problem("signature_malformed", problem)
@@ -131,7 +131,7 @@ def _rejection(why: Malformed | Invalid | Expired, provider: str, size: int, tol
 
 
 class SelfCheckError(SyncError):
-    """The app does not hand webhooks to `path` as they come; `status` is what it answered."""
+    """The app does not pass webhook bodies to `path` unchanged; `status` is its answer."""
 
     def __init__(self, path: str, status: int) -> None:
         super().__init__(
@@ -141,7 +141,7 @@ class SelfCheckError(SyncError):
 
 
 async def self_check(app: ASGIApp, path: str) -> None:
-    """Return when a body posted to `path` of `app` arrives there unchanged.
+    """Check that a body posted to `path` of `app` arrives there unchanged.
 
     Raises:
         SelfCheckError: it does not.

@@ -1,6 +1,6 @@
 """Facts as canonical JSON, the `private` part of a tenant's snapshot. Pure.
 
-The names and shapes are stored: builds before this one read and write the same.
+The format is stored: older builds read and write the same names and shapes.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def encode(facts: Facts) -> bytes:
 
 
 def decode(private: bytes) -> Facts:
-    """Return the facts that `encode` wrote; no bytes are no facts.
+    """Return the facts that `encode` wrote; empty bytes mean no facts.
 
     Raises:
-        ValueError: the bytes are not such a document, or of a newer format.
+        ValueError: the bytes are not such a document, or are of a newer format.
     """
     if not private:
         return NOTHING
@@ -75,7 +75,7 @@ def _subscription_out(entry: SubscriptionFacts) -> dict[str, object]:
             "period_ns": body.period,
             "trial_ends_ns": body.trial_ends_ns,
             "scheduled": None if body.scheduled is None else [part for part in body.scheduled if part is not None],
-            # Most often the newest event itself: then `true` saves writing the order twice.
+            # Usually the newest event itself: then `true` avoids writing its order twice.
             "settled": True if entry.settled == entry.order else entry.settled,
             "past_due": entry.past_due or None,
         }
@@ -109,7 +109,7 @@ def _subscription_in(entry: dict[str, Any]) -> SubscriptionFacts:
 
 
 def _scheduled_change_in(change: dict[str, Any]) -> model.ScheduledPlanChange:
-    # Builds from before `execute_ns` kept the first four fields alone.
+    # Builds from before `execute_ns` stored only the first four fields.
     return model.ScheduledPlanChange(
         change["subscription"],
         change["plan"],

@@ -1,4 +1,4 @@
-"""What an event, or a look at a tenant without one, makes of its facts: what to commit, or the result without. Pure.
+"""Decides what an event, or a reprojection without one, commits to a tenant; or returns why nothing changes. Pure.
 
 It calls the reducer, then the projection; `services.committer` reads the facts and commits the decision.
 """
@@ -22,13 +22,13 @@ from sync.billing.domain.reducer import Reduced, Stale, Unusable, merge_fetched,
 from sync.core import instants
 
 ASK_AGAIN_MIN_S, ASK_AGAIN_MAX_S = 10, 900
-"""Bounds of the wait before the provider is asked again about an overdue change: half of how long it is overdue."""
+"""Bounds of the delay before the provider is asked again about an overdue change: half of the time overdue."""
 
 ChangeFacts = Callable[[Facts], Facts]
-"""What is done to a tenant's facts; it may be called more than once, and what it raises goes through."""
+"""A change of a tenant's facts. It may be called more than once, and its exceptions propagate."""
 
 EXECUTE_AGAIN_S = 300
-"""Wait before the provider is asked again to make a scheduled change that it refused."""
+"""Delay before the provider is asked again to make a scheduled change after a failed attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class Decided:
     """Facts and their state, to be committed.
 
     Attributes:
-        wake_us: when time must look at the topic again, microseconds since 1970; None for never.
-        note: why a part of what was asked for is not in them, or what was dropped; "" for neither.
-        missed: the drift record of a preview that came out otherwise than foreseen.
+        wake_us: next wakeup of the topic, microseconds since 1970; None for never.
+        note: why a part of the request is not in them, or what was dropped; "" for neither.
+        missed: the drift record of a preview that differs from the result.
     """
 
     facts: Facts
@@ -49,7 +49,7 @@ class Decided:
 
 
 def decide(topic: str, facts: Facts, event: Event, fetched: Event | None, setting: Setting) -> EventResult | Decided:
-    """Return what the event makes of a tenant's facts.
+    """Return a tenant's facts and state after the event, or the result if they do not change.
 
     Args:
         fetched: the provider's own answer about the event's subscription, if it was asked.
@@ -81,11 +81,11 @@ def decide(topic: str, facts: Facts, event: Event, fetched: Event | None, settin
 def decide_without_event(
     topic: str, facts: Facts, fetched: Sequence[Event], change: ChangeFacts, setting: Setting, *, is_known: bool
 ) -> EventResult | Decided:
-    """Return what the fetched bodies, then `change`, and the setting make of a tenant's facts.
+    """Merge the fetched bodies, apply `change`, and return the facts and state; or the result if nothing is projected.
 
     Args:
-        is_known: whether facts are stored, if only empty ones. Without any, the topic was published by others, or the
-            store lost them: then nothing is projected.
+        is_known: whether facts are stored, even empty ones. If not, the topic is a publisher's, or the store lost the
+            facts: then empty facts are not projected.
 
     Raises:
         Exception: whatever `change` raises.
@@ -109,7 +109,7 @@ def decide_without_event(
 
 
 def _conclude(topic: str, before: Facts, after: Facts, setting: Setting, note: str = "") -> Decided | Unprojectable:
-    """Return what can be published of the new facts, and whether an awaited preview came out otherwise."""
+    """Project the new facts, and compare them with an awaited preview."""
     after, dropped = without_void_change(after, setting)
     projected = project(after, setting)
     if isinstance(projected, Unprojectable):
@@ -127,8 +127,8 @@ def _conclude(topic: str, before: Facts, after: Facts, setting: Setting, note: s
 def next_wakeup_us(projected: Projected, facts: Facts, setting: Setting) -> int | None:
     """Return when a topic must be evaluated again without an event, in microseconds since 1970, or None for never.
 
-    That is when its state may change, when an askable provider is due to be asked about it again, or when it is due to
-    be asked for a scheduled change.
+    It is the earliest of: the state's next change by time, the next query to the provider, and the next attempt at a
+    scheduled plan change.
     """
     now_us, due_us = setting.now_ns // 1000, []
     if projected.valid_until_ns is not None:
@@ -138,7 +138,7 @@ def next_wakeup_us(projected: Projected, facts: Facts, setting: Setting) -> int 
         entry = None if change is None else facts.subscriptions.get(change.subscription)
         is_askable = entry is not None and (entry.provider, setting.environment) in setting.askable
         if change is not None and not change.executed and is_askable:
-            # Not tried yet: at its time, even if that is now, because a bill locks the subscription soon after.
+            # The first attempt has no delay, even if it is due now: soon the bill locks the subscription.
             again_s = EXECUTE_AGAIN_S if change.problem else 0
             due_us.append(max(_rounded_up_us(change.execute_ns), now_us + again_s * 1_000_000))
         pending = projected.state.get("pending")
@@ -154,7 +154,7 @@ def _rounded_up_us(ns: int) -> int:
 
 
 def event_cause(event: Event, fetched: Event | None, received_us: int, facts: Facts, now_ns: int) -> bytes:
-    """Return the cause of a version with these facts that an event makes, as JSON."""
+    """Return the cause of the version that an event creates, as JSON; `facts` are the version's."""
     document: dict[str, object] = {
         "source": event.provider,
         "event_id": event.event_id,

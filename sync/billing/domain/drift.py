@@ -1,4 +1,4 @@
-"""Drift: what we published differed from what the provider says. The records and how they are shown. Pure."""
+"""Drift records: differences between our facts and the provider's, and their JSON form. Pure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from sync.billing.domain.model import Event, Facts, Subscription, subscription_k
 from sync.core import instants
 
 KINDS = ("differs", "unknown_here", "unknown_there", "missed_event", "preview")
-"""What can drift: a subscription's body, one that only the provider or only we know, an event that no webhook brought,
-and a change that came out otherwise than its preview foresaw."""
+"""The kinds of drift: a subscription's body differs; only the provider has it; only we have it; no webhook brought an
+event; a change differs from its preview."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,8 @@ class Drift:
     Attributes:
         kind: one of KINDS.
         subject: the subscription, event or preview that it is about.
-        why: what made us compare.
-        here, there: what we had, and what the provider says.
+        why: the reason for the comparison.
+        here, there: our value, and the provider's.
         version: the topic's version that repaired it; 0 for none.
     """
 
@@ -34,7 +34,7 @@ class Drift:
     version: int = 0
 
     def shown(self) -> dict[str, object]:
-        """Return the record as JSON shows it, without what is empty."""
+        """Return the record as a JSON document, without empty fields."""
         shown = {name: value for name, value in asdict(self).items() if value not in (None, 0, "")}
         shown["at"] = instants.text(shown.pop("at_us") * 1000)
         return shown
@@ -61,7 +61,7 @@ def differences(here: Subscription | None, there: Subscription | None) -> tuple[
 
 
 def shown_fields(body: Subscription) -> dict[str, object]:
-    """Return a subscription's body as JSON shows it."""
+    """Return a subscription's body as a JSON document."""
     shown: dict[str, object] = {"status": body.status, "items": [list(item) for item in body.items]}
     if body.customer_id is not None:
         shown["customer_id"] = body.customer_id

@@ -1,6 +1,6 @@
-"""What one subscription means at one instant, under the catalog and its policy. Pure.
+"""Evaluates one subscription at one instant, under the catalog and its policy. Pure.
 
-`projection` chooses among the evaluated subscriptions and makes the tenant's state of them.
+`projection` chooses among the evaluated subscriptions and builds the tenant's state from them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from sync.core import instants
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a tenant's state depends on besides its facts.
+    """The inputs of a tenant's state besides its facts.
 
     Attributes:
-        askable: the providers that can be asked, each with its environment.
+        askable: the (provider, environment) pairs with an API client.
     """
 
     catalog: Catalog
@@ -34,10 +34,10 @@ class EvaluatedSubscription:
     Attributes:
         live: whether it grants anything now.
         scheduled: the coming change as the public state shows it.
-        awaiting_since_ns: since when the provider's word about a change that has fallen due is missing.
+        awaiting_since_ns: when a change fell due that the provider has not reported yet; None if there is none.
         plan, quantity, addons: what its items buy.
-        instants_ns: when it changes by time alone.
-        unknown: the price ids of its items that the catalog does not know.
+        instants_ns: the instants at which it changes by time alone.
+        unknown: the price ids of its items that are not in the catalog.
     """
 
     key: str
@@ -66,7 +66,7 @@ def evaluate(key: str, facts: Facts, setting: Setting) -> EvaluatedSubscription:
 
 
 def overdue_subscriptions(facts: Facts, setting: Setting) -> list[str]:
-    """Return the keys of the subscriptions that a change was due for: their provider knows its outcome."""
+    """Return the keys of the subscriptions with an overdue change, whose outcome the provider knows."""
     found = []
     for key, entry in facts.subscriptions.items():
         instants_ns = _under_policy(key, entry, setting).instants_ns
@@ -80,8 +80,8 @@ def overdue_subscriptions(facts: Facts, setting: Setting) -> list[str]:
 def without_void_change(facts: Facts, setting: Setting) -> tuple[Facts, str]:
     """Return the facts without a scheduled plan change that is done or void, and why it was dropped ("": it was not).
 
-    It is void once its subscription ends, or is to end before it; once the plan is above the kept one; and once the
-    plan is neither the kept one nor the target: then somebody has decided anew.
+    It is void if its subscription has ended, or is to be canceled before it. It is also void if the customer has chosen
+    another plan since: one above the kept plan, or one that is neither the kept plan nor the target.
     """
     change = facts.scheduled_change
     if change is None:
@@ -105,14 +105,14 @@ def without_void_change(facts: Facts, setting: Setting) -> tuple[Facts, str]:
 
 
 def bought(items: tuple[Item, ...], provider: str, setting: Setting) -> EvaluatedSubscription:
-    """Return what items buy, and nothing else."""
+    """Return only what the items buy: plan, quantity, add-ons and unknown prices."""
     bought = EvaluatedSubscription("", "", live=True)
     _buy(bought, items, provider, setting)
     return bought
 
 
 def _under_policy(key: str, entry: SubscriptionFacts, setting: Setting) -> EvaluatedSubscription:
-    """Return what the newest body means now, without what its items buy."""
+    """Evaluate the newest body at the setting's instant, without what its items buy."""
     body, policy, now_ns = entry.subscription, setting.catalog.policy, setting.now_ns
     evaluated = EvaluatedSubscription(key, body.status, body.status in LIVE_STATUSES)
     if body.status == "trialing" and body.trial_ends_ns is not None:
@@ -120,10 +120,10 @@ def _under_policy(key: str, entry: SubscriptionFacts, setting: Setting) -> Evalu
         if now_ns >= body.trial_ends_ns:
             evaluated.awaiting_since_ns = body.trial_ends_ns
             if policy.overdue["trial"] == "apply":
-                # Money was due at the trial's end, and no event has said that it came.
+                # A payment was due at the trial's end, and no event has confirmed it.
                 evaluated.status, evaluated.live = "past_due", False
     elif body.status == "past_due":
-        # A past_due body's period is the unpaid one already: only the run's first event dates the start of grace.
+        # The period of a past_due body is already the unpaid one, so grace starts at the run's first event.
         since_ns = entry.past_due_since_ns
         assert since_ns is not None
         evaluated.grace_ends_ns = since_ns + policy.grace_ns
@@ -137,7 +137,7 @@ def _under_policy(key: str, entry: SubscriptionFacts, setting: Setting) -> Evalu
 def _apply_provider_schedule(
     evaluated: EvaluatedSubscription, entry: SubscriptionFacts, policy: Policy, now_ns: int
 ) -> None:
-    """Show the change that the provider makes by itself; once it is overdue, do as the policy says."""
+    """Show the provider's scheduled change; once it is overdue, apply the policy."""
     assert entry.subscription.scheduled is not None
     action, effective_ns, resume_ns = entry.subscription.scheduled
     evaluated.instants_ns.append(effective_ns)
@@ -180,7 +180,7 @@ def _buy(evaluated: EvaluatedSubscription, items: tuple[Item, ...], provider: st
 def _apply_scheduled_change(
     evaluated: EvaluatedSubscription, change: ScheduledPlanChange, provider: str, setting: Setting
 ) -> None:
-    """Apply an app-held plan change: the kept items until its time, its plan after it."""
+    """Apply a scheduled plan change: the kept items until its time, its plan after it."""
     target, kept = setting.catalog.plans.get(change.plan), bought(change.keep, provider, setting)
     evaluated.unknown += kept.unknown
     if target is None or kept.plan is None:
@@ -204,11 +204,11 @@ def _apply_scheduled_change(
 
 
 def _void_reason(shown: Plan | None, kept: Plan | None, target: Plan, change: ScheduledPlanChange) -> str:
-    """Return why the plan in the provider's body tells that somebody has decided anew; "" if it does not."""
+    """Return why the plan in the provider's body makes the change void; "" if it does not."""
     if kept is None or _is(shown, kept):
         return ""
     if _is(shown, target):
-        # Ahead of its time: a lower plan is how the next bill is kept down; a higher one was bought, or set by us.
+        # The target is set early: a lower plan, so that the next bill is lower; a higher one was bought, or set by us.
         return "" if target.rank <= kept.rank or change.executed else "upgraded since"
     return "upgraded since" if shown is not None and shown.rank > kept.rank else "changed to another plan since"
 

@@ -16,17 +16,17 @@ KNOWN_STATUSES = LIVE_STATUSES | {"paused", "canceled"}
 KNOWN_ACTIONS = frozenset({"cancel", "pause", "resume"})
 
 CLOCK_SLACK_NS = 5 * 60 * 1_000_000_000
-"""How far a body's `updated_at` may lie after its event's `occurred_at`; beyond it the provider's clock was moved."""
+"""How far a body's `updated_at` may lie after its event's `occurred_at`; beyond it the provider's clock is wrong."""
 
 FETCHED = "fetched"
-"""The type of the pseudo-event that a fetch makes: the entity as the provider answered."""
+"""The type of the pseudo-event that a fetch makes from the provider's answer."""
 
 FETCHED_ID = "~"
-"""The event id in a fetch's order key: it sorts behind every id of a provider."""
+"""The event id in a fetch's order key: it sorts after every provider's event id."""
 
 
 class Order(NamedTuple):
-    """An event's place among those of its subscription: tuples compare, the greater is the newer."""
+    """The sort key of an event among the events of its subscription: the greater tuple is newer."""
 
     updated_ns: int
     occurred_ns: int
@@ -34,10 +34,10 @@ class Order(NamedTuple):
 
     @classmethod
     def of(cls, updated_ns: int | None, occurred_ns: int, event_id: str) -> Order:
-        """Return the order key of an event: a function of the event alone, so that no arrival order can change it.
+        """Return the order key of an event. It depends on the event alone, so the order of arrival cannot change it.
 
-        The newer `updated_at` is the newer body; `occurred_at` breaks ties. An `updated_at` more than CLOCK_SLACK_NS
-        ahead comes from a moved clock: trusting it would refuse every later event until then.
+        The body with the newer `updated_at` is newer; `occurred_at` breaks ties. An `updated_at` more than
+        CLOCK_SLACK_NS ahead is ignored: the clock was wrong, and every later event would be stale until then.
         """
         if updated_ns is None or updated_ns > occurred_ns + CLOCK_SLACK_NS:
             updated_ns = occurred_ns
@@ -47,7 +47,7 @@ class Order(NamedTuple):
     def fetched(cls, updated_ns: int | None, began_ns: int) -> Order:
         """Return the order key of a body whose fetch began at `began_ns`.
 
-        Among bodies with the same `updated_at`, a fetched one is newer than every event that occurred before it.
+        Among bodies with the same `updated_at`, a fetched one is newer than every event before the fetch.
         Webhooks may carry more fraction digits than the API, so the whole microsecond counts as one instant.
         """
         if updated_ns is not None:
@@ -79,10 +79,10 @@ class Period(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A subscription as one event shows it, whole.
+    """A whole subscription, as one event shows it.
 
     Attributes:
-        status: the provider's own word; it may be one that this build does not know.
+        status: one of KNOWN_STATUSES, or a status of the provider that this build does not know.
         trial_ends_ns: the end of its last trial; meaningful only while trialing.
     """
 
@@ -104,9 +104,9 @@ class Event:
         delivery_id: the provider's id of this one delivery, or None.
         order: its place among the events of its subscription.
         tenant_id: the tenant that the event itself names, or None.
-        simulated: made by the provider's simulator, hence about nothing real.
-        subscription: the body, or None where the event carries none that could be applied.
-        ignored: why the event says nothing about entitlements, or "" if it does.
+        simulated: made by the provider's simulator, not about a real subscription.
+        subscription: the body, or None if the event carries no usable one.
+        ignored: why the event does not affect entitlements; "" if it may.
         unstamped: fetched from a provider without modification times: `order` holds the time of the fetch.
     """
 
@@ -139,11 +139,11 @@ class SubscriptionFacts:
     """What is known of one subscription.
 
     Attributes:
-        order: of the newest event, whose body `subscription` is.
+        order: the order of the newest event; `subscription` is its body.
         settled: the order of the newest event that was not past_due, or None.
         past_due: the orders of the past_due events newer than `settled`, ascending: the current run. Providers have no
-            past_due_at, so grace starts at the earliest `occurred_ns` among them. All are kept: a late event may settle
-            the run anywhere within it.
+            past_due_at, so grace starts at the earliest `occurred_ns` among them. All are kept, since a late event may
+            settle the run at any of them.
     """
 
     provider: str
@@ -154,7 +154,7 @@ class SubscriptionFacts:
 
     @property
     def past_due_since_ns(self) -> int | None:
-        """When the run of past_due events that `subscription` belongs to began; None if it is not past_due."""
+        """The start of the current run of past_due events; None if `subscription` is not past_due."""
         if self.subscription.status != "past_due":
             return None
         return min([mark.occurred_ns for mark in self.past_due], default=self.order.occurred_ns)
@@ -166,10 +166,10 @@ class ScheduledPlanChange:
 
     Attributes:
         subscription: the key of its subscription.
-        keep: the items that count until `effective_ns`, whatever plan the provider's body shows already.
-        execute_ns: from then on the provider is asked to change the items, billed by `billing_mode`.
+        keep: the items that apply until `effective_ns`, even if the provider's body already shows another plan.
+        execute_ns: when the provider is first asked to change the items, billed by `billing_mode`.
         executed: whether the provider has changed them.
-        problem: why it did not, the last time it was asked.
+        problem: the error code of the last attempt; "" for none.
     """
 
     subscription: str
@@ -201,12 +201,12 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class AwaitedPreview:
-    """What a confirmed preview foresaw, until the change lands or `until_ns` passes.
+    """The prediction of a confirmed preview, kept until the change lands or `until_ns` passes.
 
     Attributes:
         subscription: the key of the subscription that changes.
         items, status: the subscription's when the change lands.
-        entitlements: what is published then, of the fields ENTITLEMENTS.
+        entitlements: the fields ENTITLEMENTS of the state that is published then.
     """
 
     preview_id: str
@@ -218,7 +218,7 @@ class AwaitedPreview:
 
 
 ENTITLEMENTS = ("plan", "status", "features", "limits", "modules")
-"""The fields of a state that a preview foretells; the others depend on when the change happens."""
+"""The fields of a state that a preview predicts; the others depend on when the change happens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +227,7 @@ class Facts:
 
     Attributes:
         subscriptions: by `subscription_key`.
-        erased_ns: when the tenant was erased; then there is nothing else, now and later.
+        erased_ns: when the tenant was erased; then it has no other facts, now or later.
     """
 
     subscriptions: Mapping[str, SubscriptionFacts] = field(default_factory=dict)

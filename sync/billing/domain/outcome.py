@@ -1,4 +1,4 @@
-"""What became of an event, a change or a subscription: one vocabulary for the inbox, the history and HTTP. Pure."""
+"""The results of events, changes and subscriptions: one vocabulary for the inbox, the history and HTTP. Pure."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from sync.core.errors import CodedError
 
 
 class Outcome(StrEnum):
-    """The words are stored and sent: they never change."""
+    """The values are stored and sent, so they never change."""
 
     APPLIED = "applied"
     UNCHANGED = "unchanged"
     DUPLICATE = "duplicate"
     REFUSED = "refused"
-    """Older than what is known."""
+    """Not applied: older than the stored facts."""
     PARKED = "parked"
-    """Kept until what it waits on is there."""
+    """Kept until what it waits on exists."""
     IGNORED = "ignored"
-    """It can say nothing about entitlements."""
+    """It does not affect entitlements."""
     CONFLICT = "conflict"
-    """The topic is at another version than the one that was named."""
+    """The topic is at another version than expected."""
 
 
 WAITS_CATALOG = "catalog"
@@ -31,11 +31,11 @@ WAITS_SOFTWARE = "software"
 
 @dataclass(frozen=True, slots=True)
 class EventResult:
-    """What became of one event or change.
+    """The result of one event or change.
 
     Attributes:
-        topic: the topic that it is about; empty where none was read.
-        version: the topic's after it, microseconds since 1970; 0 where no topic was read.
+        topic: the topic; "" if none was read.
+        version: the topic's version afterwards, microseconds since 1970; 0 if no topic was read.
         waits: what a parked event waits on: link subjects, WAITS_CATALOG or WAITS_SOFTWARE.
         keeps_body: whether the inbox may keep the event's body once it is done.
     """
@@ -49,11 +49,11 @@ class EventResult:
 
 
 ERASED_REASON = "the tenant was erased"
-"""The reason of every result about a tenant that was erased before."""
+"""The reason of every result about an erased tenant."""
 
 ERASED = EventResult(Outcome.IGNORED, ERASED_REASON, keeps_body=False)
-"""The result of an event whose tenant was erased before it came."""
+"""The result of an event of an erased tenant."""
 
 
 class ChangeRejected(CodedError):
-    """Somebody asked for a change of a tenant that cannot be made: `code` is stable, `detail` is for people."""
+    """A requested change of a tenant cannot be made: `code` is stable, `detail` is for people."""

@@ -17,7 +17,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
 def add_override(facts: Facts, override: Override, now_ns: int) -> Facts:
-    """Return the facts with the override, in place of one of the same name, and without expired ones.
+    """Return the facts with the override, which replaces one of the same name, and without expired ones.
 
     Raises:
         ChangeRejected: `override_invalid` or `too_many_overrides`.
@@ -37,7 +37,7 @@ def add_override(facts: Facts, override: Override, now_ns: int) -> Facts:
 
 
 def active_overrides(facts: Facts, now_ns: int) -> dict[str, list[str]]:
-    """Return the cause's member `overrides`: those that count at `now_ns`, as KIND:NAME; empty if there are none."""
+    """Return the field `overrides` of a cause: those active at `now_ns`, as KIND:NAME; {} if there are none."""
     names = [
         f"{override.kind}:{override.name}"
         for override in facts.overrides

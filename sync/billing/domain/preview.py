@@ -1,6 +1,6 @@
-"""Previews: what a change would make of a tenant's entitlements, by the same reducer and projection. Pure.
+"""Previews: predicts a tenant's entitlements after a change, with the same reducer and projection. Pure.
 
-Once a confirmed change has landed, `check_awaited` compares it with what was foreseen.
+Once a confirmed change has landed, `check_awaited` compares it with the prediction.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ ITEMS_MAX = 100
 
 @dataclass(frozen=True, slots=True)
 class PreviewRequest:
-    """The change to foresee: exactly one of `plan`, `items` and `cancel`.
+    """The change to predict: exactly one of `plan`, `items` and `cancel`.
 
     Attributes:
-        quantity: of the plan; None for as many as now.
+        quantity: of the plan; None for the current quantity.
         items: all items of the subscription.
         cancel: `now` or `period_end`.
         subscription_id: "" for the leading subscription.
@@ -49,10 +49,10 @@ class Preview:
 
 
 def preview(facts: Facts, request: PreviewRequest, setting: Setting) -> Preview:
-    """Return what the change would make of the tenant, if it happened at the setting's instant.
+    """Return the prediction for the change, as if it happened at the setting's instant.
 
     Raises:
-        ChangeRejected: it cannot be done, or the catalog does not know what it would buy.
+        ChangeRejected: the change is impossible, or its prices are not in the catalog.
     """
     key, entry = find_subscription(facts, request.subscription_id, setting)
     body, now_ns = _changed(entry.subscription, entry.provider, request, setting), setting.now_ns
@@ -81,7 +81,7 @@ def _changed(body: Subscription, provider: str, request: PreviewRequest, setting
 
 
 def difference(before: Mapping[str, object], after: Mapping[str, object], path: str = "") -> list[dict[str, object]]:
-    """Return what differs between two states, by field: `path`, `from` and `to`; an absent one is not applicable."""
+    """Return the fields that differ between two states: `path`, `from` and `to` (absent where the field is absent)."""
     found: list[dict[str, object]] = []
     for name in sorted({**before, **after}):
         old, new, where = before.get(name), after.get(name), f"{path}{name}"
@@ -94,7 +94,7 @@ def difference(before: Mapping[str, object], after: Mapping[str, object], path: 
 
 
 def await_preview(facts: Facts, preview_id: str, foreseen: Preview, now_ns: int) -> Facts:
-    """Return the facts with the previewed change awaited, in place of another one."""
+    """Return the facts with the previewed change awaited; it replaces an earlier one."""
     body = foreseen.body
     entitlements = {name: foreseen.state[name] for name in ENTITLEMENTS}
     items = tuple(sorted(body.items))
@@ -105,10 +105,10 @@ def await_preview(facts: Facts, preview_id: str, foreseen: Preview, now_ns: int)
 def check_awaited(
     before: Facts, after: Facts, projected: Projected, now_ns: int
 ) -> tuple[Facts, list[dict[str, object]]]:
-    """Return the facts without an awaited preview that is decided, and what differs from what it foresaw.
+    """Return the facts without an awaited preview that has landed or was missed, and the differences from it.
 
-    The change has landed when the subscription's items and status are those foreseen. Another change of them, or none
-    in time, is a miss.
+    The change has landed when the subscription has the predicted items and status. Another change of them, or none in
+    time, is a miss.
     """
     awaited = before.awaited_preview
     if awaited is None or after.awaited_preview != awaited:

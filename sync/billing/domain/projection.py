@@ -1,10 +1,10 @@
 """Facts + catalog + now -> the public entitlement state, and the next instant at which time alone may change it. Pure.
 
-Precedence, stated once: of the live subscriptions' plans the highest rank wins; equal ranks go to the plan whose key
-sorts first; equal plans to the larger quantity, then to active before trialing before past_due, then to the
-subscription whose key sorts first. That subscription leads: status, scheduled change, period and trial are its own.
-Add-ons of all live subscriptions are summed. Without a live one the default plan stands, and past_due before paused
-before canceled leads. An ended subscription never takes anything from another.
+Precedence of live subscriptions: the plan with the highest rank leads. Ties: the plan key that sorts first, then the
+larger quantity, then active before trialing before past_due, then the subscription key that sorts first. Status,
+scheduled change, period and trial are those of the leading subscription. Add-ons of all live subscriptions are summed.
+Without a live subscription the default plan applies, and past_due leads before paused before canceled. An ended
+subscription never takes anything from another.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sync.billing.domain.model import Facts, Override, SubscriptionFacts
 from sync.core import instants
 
 State = dict[str, Any]
-"""The public state of design: plan, status, features, limits, modules and what applies of the rest; no nulls."""
+"""The public state: plan, status, features, limits, modules, and the other fields that apply; no nulls."""
 
 _LEADS_LIVE = {"active": 0, "trialing": 1, "past_due": 2}
 _LEADS_ENDED = {"past_due": 0, "paused": 1, "canceled": 2}
@@ -34,18 +34,18 @@ class Projected:
 
 @dataclass(frozen=True, slots=True)
 class Unprojectable:
-    """The facts grant something that the catalog does not know; the last published state stands."""
+    """The facts contain prices that are not in the catalog; the last published state stays."""
 
     price_ids: tuple[str, ...]
 
     @property
     def reason(self) -> str:
-        """The prices in words."""
+        """The reason, with the prices."""
         return f"unknown price {', '.join(self.price_ids)}"
 
 
 def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
-    """Return the entitlement state that the facts make in the setting."""
+    """Return the entitlement state of the facts in the setting."""
     subscriptions = [evaluate(key, facts, setting) for key in facts.subscriptions]
     unknown = {price_id for subscription in subscriptions for price_id in subscription.unknown}
     if unknown:
@@ -71,7 +71,7 @@ def leader(facts: Facts, setting: Setting) -> str | None:
 
 
 def _precedence(subscription: EvaluatedSubscription) -> tuple[int, int, str, int, int, str]:
-    """Return the sort key of the module's precedence: the least leads."""
+    """Return the sort key of the precedence above: the least leads."""
     if not subscription.live:
         return (1, 0, "", 0, _LEADS_ENDED.get(subscription.status, 3), subscription.key)
     plan = subscription.plan
@@ -124,7 +124,7 @@ def _override(state: State, overrides: tuple[Override, ...], now_ns: int) -> Non
 
 
 def _describe(state: State, lead: EvaluatedSubscription, entry: SubscriptionFacts) -> None:
-    """Add what else applies to the leading subscription."""
+    """Add the other fields that apply to the leading subscription."""
     body = entry.subscription
     if lead.scheduled is not None:
         state["scheduled"] = lead.scheduled

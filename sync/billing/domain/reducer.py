@@ -1,8 +1,8 @@
-"""Facts + event -> facts, or why not. Pure and order-free: any permutation and duplication of a history ends the same.
+"""Facts + event -> facts, or why not. Pure. Any permutation or duplication of a history gives the same result.
 
-Per subscription the newest body wins, by the order key that each event carries in itself (`model.Order`); the marks of
-a past_due run are a set, of which those older than the newest settled event are dropped. Both are joins: commutative,
-associative, idempotent. The result depends on nothing but the subscription's own events.
+Per subscription the newest body wins, by the event's own order key (`model.Order`). The marks of a past_due run are a
+set; marks older than the newest settled event are dropped. Both are joins: commutative, associative, idempotent. The
+result depends only on the subscription's own events.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from sync.billing.domain import model
 from sync.billing.domain.model import Event, Facts, Order, Subscription, SubscriptionFacts, subscription_key
 
 SUBSCRIPTIONS_MAX = 500
-"""Subscriptions remembered per tenant, ended ones included: forgotten, an old event could revive them."""
+"""Maximum subscriptions per tenant. Ended ones are kept, or else an old event could revive them."""
 
 PAST_DUE_MARKS_MAX = 100
-"""past_due events remembered per run. Beyond it the newest are not marked, so the start of grace is kept."""
+"""Maximum past_due events stored per run. Beyond it the newest are dropped, which keeps the start of grace."""
 
 FETCH_LAG_NS = 60 * 1_000_000_000
 """How far a provider's API may lag behind its webhooks."""
 
 ASKED_SINCE = "older than what the provider was asked for since"
-"""The reason of an event that came after a newer answer of its provider: nothing is lost with it."""
+"""The reason of an event that arrives after a newer answer of its provider: no information is lost."""
 
 STAMP_NS = 1_000
-"""The coarsest precision of providers' stamps: a stamp newer by no more than this says nothing new."""
+"""The coarsest precision of providers' `updated_at`: a difference of up to this is not a change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +38,20 @@ class Reduced:
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """The event says nothing new, for this `reason`. The facts stand."""
+    """The event brings nothing new; `reason` says why. The facts stay."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """The event is newer than what is known but cannot be understood, for this `reason`. The facts stand."""
+    """The event is newer than the facts but cannot be understood; `reason` says why. The facts stay."""
 
     reason: str
 
 
 def reduce(facts: Facts, event: Event) -> Reduced | Stale | Unusable:
-    """Return what the event makes of the tenant's facts."""
+    """Return the tenant's facts after the event, or why they stay."""
     body = event.subscription
     if body is None:
         return Stale("the event carries no subscription")
@@ -72,13 +72,13 @@ def reduce(facts: Facts, event: Event) -> Reduced | Stale | Unusable:
 
 
 def merge_fetched(facts: Facts, fetched: Event, *, confirms: bool = False) -> Reduced | Stale | Unusable:
-    """Return what a fetched body makes of the facts.
+    """Return the facts after a fetched body, or why they stay.
 
     As `reduce`, but a body equal to the stored one is Stale, so that polling creates no versions.
 
-    A fetched body is newer than everything that occurred before its fetch began, unless its `updated_at` is older than
-    what is known: then the provider's API lags behind its webhooks. An API must know what occurred FETCH_LAG_NS before
-    the fetch began; then the fetched body wins, whatever the stamps say.
+    A fetched body is newer than every event that occurred before its fetch began, unless its `updated_at` is older than
+    the stored one: then the provider's API lags behind its webhooks. An API lags by at most FETCH_LAG_NS: if the stored
+    event occurred earlier than that before the fetch, the fetched body wins whatever its `updated_at`.
 
     Args:
         confirms: the facts already contain the event that it was fetched for.
@@ -87,7 +87,7 @@ def merge_fetched(facts: Facts, fetched: Event, *, confirms: bool = False) -> Re
     assert body is not None
     before = facts.subscriptions.get(subscription_key(fetched.provider, body.id))
     if before is not None:
-        # Of a provider without stamps only the time of the fetch is new, which says nothing by itself. But an event
+        # Without modification times only the time of the fetch is new, which is not a change by itself. But an event
         # that the fetch confirms becomes as new as the fetch.
         is_newer = fetched.order.updated_ns > before.order.updated_ns + STAMP_NS
         if body == before.subscription and not (is_newer and (confirms or not fetched.unstamped)):
@@ -113,7 +113,7 @@ def _older(order: Order, known: Order) -> str:
 
 
 def _joined(before: SubscriptionFacts | None, event: Event, body: Subscription) -> SubscriptionFacts | None:
-    """Return the subscription's facts with the event in them, or None where it changes nothing."""
+    """Return the subscription's facts with the event in them, or None if it changes nothing."""
     order = event.order
     settled, marks = (None, ()) if before is None else (before.settled, before.past_due)
     if body.status == "past_due":

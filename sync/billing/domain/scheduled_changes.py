@@ -1,7 +1,7 @@
-"""App-held plan changes: what is checked before one is made, and the items that the provider is asked to set. Pure.
+"""Scheduled plan changes: the checks before one is stored, and the items that the provider is asked to set. Pure.
 
-Providers have no plan change at a later date. The intent is kept with the tenant's facts; `evaluation` shows "this plan
-now, that one then" and drops what has become void.
+Providers cannot schedule a plan change. So it is stored in the tenant's facts; `evaluation` shows "this plan now, that
+plan later", and drops it once it is void.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sync.billing.domain.outcome import ChangeRejected
 from sync.billing.domain.projection import leader
 
 AHEAD_NS = 40 * 60 * 1_000_000_000
-"""How long before a bill the items are changed, so that the bill is the new plan's: providers lock the last 30 min."""
+"""How long before a bill the items are changed, so that it bills the new plan. Providers lock the last 30 minutes."""
 
 FURTHEST_NS = 3 * 366 * 86_400 * 1_000_000_000
 """How far ahead a change may be scheduled."""
@@ -24,7 +24,7 @@ FURTHEST_NS = 3 * 366 * 86_400 * 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class ChangeRequest:
-    """A plan change that is asked for.
+    """A requested plan change.
 
     Attributes:
         effective_ns: None for the end of the paid period.
@@ -43,13 +43,13 @@ class ChangeRequest:
 def plan_change(
     facts: Facts, request: ChangeRequest, setting: Setting, billing_modes: Mapping[str, Collection[str]]
 ) -> ScheduledPlanChange:
-    """Return the change to keep, in place of one that is scheduled already.
+    """Return the change to store; it replaces one that is already scheduled.
 
     Args:
-        billing_modes: by provider, the modes it can bill in; a provider that is not in it can do all.
+        billing_modes: the supported modes by provider; a provider that is absent supports all.
 
     Raises:
-        ChangeRejected: it cannot be done, or makes no sense.
+        ChangeRejected: the change is impossible or pointless.
     """
     key, entry = find_subscription(facts, request.subscription_id, setting)
     now_ns, provider = setting.now_ns, entry.provider
@@ -76,7 +76,7 @@ def plan_change(
     execute_ns = effective_ns
     period = entry.subscription.period
     if period is not None and period.ends_ns - AHEAD_NS < effective_ns:
-        # The next bill falls before, or on, the change: it is to be the new plan's.
+        # The next bill falls before or on the change, and should bill the new plan.
         execute_ns = max(now_ns, effective_ns - AHEAD_NS)
     return ScheduledPlanChange(key, request.plan, effective_ns, keep, execute_ns, request.billing_mode)
 
@@ -121,11 +121,11 @@ def target_items(facts: Facts, setting: Setting) -> tuple[str, tuple[Item, ...]]
     try:
         return entry.subscription.id, with_plan(items, change.plan, entry.provider, setting)
     except ChangeRejected:
-        return None  # its price was taken out of the catalog: the change stays, and shows as overdue
+        return None  # its price is no longer in the catalog: the change stays, and shows as overdue
 
 
 def with_plan(items: tuple[Item, ...], key: str, provider: str, setting: Setting) -> tuple[Item, ...]:
-    """Return the items with their plan replaced by that of `key`, in its first price: same quantity, add-ons kept.
+    """Return the items with their plan replaced by plan `key` at its first price: same quantity, add-ons kept.
 
     Raises:
         ChangeRejected: `plan_unknown` or `plan_not_sold`.

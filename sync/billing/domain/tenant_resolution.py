@@ -1,6 +1,6 @@
 """Which tenant an event belongs to: the one it names, or the one its subscription or customer is linked to. Pure.
 
-`storage.tenants` reads the links; here they become a tenant, or the result of an event that has none.
+`storage.tenants` reads the links; this module turns them into a tenant, or into the result of an event without one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Link:
 
 
 def sanitize(event: Event | Unparsable) -> Event | Unparsable:
-    """Return the event, without a tenant that cannot be a topic's id."""
+    """Return the event, without its tenant id if that is not a valid topic id."""
     if isinstance(event, Unparsable) or event.tenant_id is None or _is_id(event.tenant_id):
         return event
     return replace(event, tenant_id=None)
@@ -51,7 +51,7 @@ def with_fetched(event: Event, fetched: Event) -> Event:
 
 
 def is_unreal(event: Event) -> bool:
-    """Return whether the provider's simulator made this event up in the live environment."""
+    """Return whether this is a simulated event in the live environment."""
     return event.simulated and event.environment == LIVE
 
 
@@ -68,10 +68,10 @@ def tenant_topic(environment: str, tenant_id: str) -> str:
 
 
 def unresolved(event: Event, link: Link, metadata_field: str) -> EventResult | None:
-    """Return the result of an event whose tenant is unknown, contradicted or erased; None if it is known.
+    """Return the result of an event whose tenant is unknown, in conflict or erased; None if it is known.
 
     Args:
-        metadata_field: where the provider's subscriptions carry `tenant_id`, for the reason.
+        metadata_field: the field of the provider's subscriptions that carries `tenant_id`, for the reason.
     """
     if TOMBSTONE in (link.conflict, link.tenant_id):
         return ERASED
@@ -85,13 +85,13 @@ def unresolved(event: Event, link: Link, metadata_field: str) -> EventResult | N
 
 
 def subjects(event: Event) -> tuple[str, ...]:
-    """Return what an event about this subscription, and customer if it names one, may wait on."""
+    """Return the link subjects that the event may wait on: its subscription, and its customer if it names one."""
     assert event.subscription_id is not None
     return link_subjects(event.provider, event.subscription_id, event.customer_id)
 
 
 def link_subjects(provider: str, subscription_id: str, customer_id: str | None) -> tuple[str, ...]:
-    """Return what has a link: the subscription, and the customer if there is one."""
+    """Return the link subjects of a subscription, and of its customer if there is one."""
     subscription = f"subscription:{provider}:{subscription_id}"
     return (subscription, f"customer:{provider}:{customer_id}") if customer_id else (subscription,)
 

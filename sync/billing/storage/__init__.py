@@ -1,4 +1,4 @@
-"""What billing keeps in the store: the inbox, tenants' links and facts, records for people, backfill progress.
+"""Billing's data in the store: the inbox, tenants' links and facts, records for people, backfill progress.
 
 May import: `sync.store`, `sync.billing.domain`.
 """

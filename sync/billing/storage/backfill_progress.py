@@ -1,6 +1,6 @@
-"""How far a backfill has come: the last subscription it took, and what it found; kept until it is complete.
+"""The progress of a backfill: the last subscription taken, and the counts. Stored until the backfill is complete.
 
-One lease lets one run work at a time. It expires soon after a run was killed.
+A lease allows one run at a time. It expires soon after a run is killed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from sync.store.lease import Lease, LeaseLostError
 from sync.store.store import Store
 
 LEASE_S = 4.0
-"""How long after it was killed a run keeps others out."""
+"""Lease of a run: how long a killed run keeps others out."""
 
 
 @dataclass(frozen=True, slots=True)
 class ItemResult:
-    """What became of one subscription: `applied`, `unchanged`, or `parked` with the `reason`.
+    """The result of one subscription: `applied`, `unchanged`, or `parked` with the `reason`.
 
-    `drift` is what differed of a tenant that was there before the run.
+    `drift` is the difference, if the tenant existed before the run.
     """
 
     outcome: Outcome
@@ -32,7 +32,7 @@ class ItemResult:
 
 @dataclass(slots=True)
 class Counts:
-    """What was found until now. `after`: the last subscription that was taken; `parked`: reasons by event id."""
+    """The results so far. `after`: the last subscription that was taken; `parked`: reasons by event id."""
 
     after: str = ""
     seen: int = 0
@@ -42,11 +42,11 @@ class Counts:
 
 
 class BackfillProgress:
-    """The progress of the backfill of one provider's environment. All its keys lie in one slot.
+    """The progress of the backfill of one provider's environment. All its keys are in one slot.
 
     Attributes:
-        lease: of the one run that works.
-        made_key: the key of the set of tenants that the backfill has made.
+        lease: the lease of the current run.
+        made_key: the key of the set of tenants that the backfill has created.
     """
 
     def __init__(self, store: Store, provider: str, environment: str) -> None:
@@ -56,7 +56,7 @@ class BackfillProgress:
         self.lease = Lease(store, store.keys.backfill(environment, provider, "lease"), LEASE_S)
 
     async def open(self, counts: Counts, *, restart: bool) -> None:
-        """Set `counts` to where the last run stopped; `restart` forgets that.
+        """Load the last run's progress into `counts`; with `restart`, delete it first.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -71,10 +71,10 @@ class BackfillProgress:
         counts.parked = {event_id.decode(): reason.decode() for event_id, reason in parked.items()}
 
     async def move(self, entry: ListedSubscription, result: ItemResult) -> None:
-        """Store that a subscription was taken, and its result: the next run goes on behind it. Renew the lease.
+        """Store a subscription's result, so that the next run continues after it, and renew the lease.
 
         Raises:
-            LeaseLostError: another run has the lease by now.
+            LeaseLostError: another run has taken the lease.
             StoreError: the store is unreachable or failing.
         """
         batch = CommandPipeline(self._store)
@@ -91,7 +91,7 @@ class BackfillProgress:
             raise LeaseLostError("another backfill has taken over: this one was paused for longer than its lease")
 
     async def forget(self) -> None:
-        """Forget the progress: the next run begins at the beginning.
+        """Delete the progress: the next run starts at the beginning.
 
         Raises:
             StoreError: the store is unreachable or failing.

@@ -1,4 +1,4 @@
-"""What billing keeps in the store for one environment: inbox, timers, audits, drift and the list of tenants."""
+"""Billing's data in the store for one environment: inbox, timers, audits, drift and the list of tenants."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from sync.store.store import Store
 SCAN_COUNT = 500
 
 AUDIT_EVERY_S = 86_400
-"""The longest that a tenant stays uncompared with its provider, as long as the rate budget suffices for all."""
+"""Maximum time between two comparisons of a tenant with its provider, if the rate limit suffices for all tenants."""
 
 RECONCILE_LEASE_S = 120.0
-"""Length of a claim of a comparison; several answers of a slow provider fit into it."""
+"""Lease of a claimed comparison: several answers of a slow provider fit into it."""
 
 BACKLOG_CACHE_S = 5.0
 """Minimum time between two reads of the queues' lengths."""
@@ -30,12 +30,12 @@ _STATS = Script.load("sync.store", "queue_stats")
 
 
 def reconcile_requests(store: Store) -> DelayedQueue:
-    """Return the queue of topics to be compared with their provider, of all environments; gateways fill it too."""
+    """Return the queue of topics to compare with their provider, of all environments. Gateways add topics too."""
     return DelayedQueue(store, store.keys.reconcile, RECONCILE_LEASE_S)
 
 
 class Environment:
-    """One environment's part of the store. No key of it is another's."""
+    """One environment's part of the store. Environments share no keys."""
 
     def __init__(self, store: Store, name: str, lease_s: float) -> None:
         """Use `store`; claims of events and timers last `lease_s`."""
@@ -48,34 +48,34 @@ class Environment:
         self._tenants = store.keys.tenants(name)
 
     def enlist(self, batch: CommandPipeline, topic: str, now_us: int) -> None:
-        """Add to `batch` that events have made this topic; it is compared with its provider within AUDIT_EVERY_S."""
+        """Add to `batch` the topic's entry in the list of tenants, and its first audit, within AUDIT_EVERY_S."""
         batch.command("SADD", self._tenants, topic)
         self.plan_audit(batch, topic, now_us)
 
     def count_erased(self, batch: CommandPipeline) -> None:
-        """Add to `batch` that an event was ignored because its tenant was erased."""
+        """Add to `batch` the count of an event that was ignored because its tenant was erased."""
         batch.command("HINCRBY", self._store.keys.counters, counters.field("erased_events", env=self.name), 1)
 
     def strike(self, batch: CommandPipeline, topic: str) -> None:
-        """Add to `batch` that the topic is on no list any more: neither of tenants nor of what is due."""
+        """Add to `batch` the removal of the topic from the lists of tenants, audits and timers."""
         batch.command("SREM", self._tenants, topic)
         self.audits.cancel(batch, topic)
         self.timers.cancel(batch, topic)
 
     def plan_audit(self, batch: CommandPipeline, topic: str, now_us: int) -> None:
-        """Add to `batch` that the topic is compared with its provider, at any time within AUDIT_EVERY_S."""
+        """Add to `batch` an audit of the topic at a random time within AUDIT_EVERY_S, unless one is planned."""
         spread_s = random.uniform(0, AUDIT_EVERY_S)  # noqa: S311 - spreads, guards nothing
         self.audits.schedule_once(batch, topic, now_us + int(spread_s * 1_000_000))
 
     def walk(self, work: str) -> SharedWalk:
-        """Return this process's part in a walk over all tenants that one process does; `work`: its name."""
+        """Return the walk named `work` over all tenants, which one process does at a time."""
         keys = self._store.keys
         return SharedWalk(
             self._store, keys.tenants_walk(self.name, work, "lease"), keys.tenants_walk(self.name, work, "done")
         )
 
     async def topics(self) -> AsyncIterator[str]:
-        """Yield every topic that events have made, some perhaps twice.
+        """Yield every topic in the list of tenants, some perhaps twice.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -90,13 +90,13 @@ class Environment:
 
 
 class Backlog:
-    """The queues of some environments as one process reads them: seldom, and as read last while the store is away.
+    """The lengths of some environments' queues, cached. While the store is unreachable, the last values stay.
 
     Attributes:
-        waiting: (queue, environment, members, seconds that the first has been due) each. Queues: `inbox`, events that
-            are worked on, due once their lease has ended; `parked`, events that wait for something, due since they
-            were parked; `timers`, tenants whose state changes by time alone; `reconcile`, topics of all environments
-            ("") that somebody wants compared.
+        waiting: (queue, environment, members, seconds since the first was due) for each queue: `inbox`, events being
+            processed, due when their lease ends; `parked`, events that wait for something, due since they were parked;
+            `timers`, tenants whose state changes by time alone; `reconcile`, topics of all environments ("") whose
+            comparison was requested.
     """
 
     def __init__(self, store: Store, environments: Iterable[str]) -> None:

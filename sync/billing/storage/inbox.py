@@ -1,8 +1,8 @@
 """The inbox: every verified event is stored here before its delivery is answered.
 
-An event is pending (a worker has it, or will when the lease has run out), parked (it waits on something: a link, the
-catalog) or done. Done ones are remembered as long as the provider may send them again; they keep their bodies only if
-the state does not contain them. Parked ones are kept until they are used.
+An event is pending (a worker holds it, or will claim it when the lease expires), parked (it waits on something: a link,
+the catalog) or done. A done event is kept as long as the provider may send it again; its body is kept only if the state
+does not contain it. A parked event is kept until it is used.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from sync.store.delayed_queue import DelayedQueue
 from sync.store.store import Store
 
 KEEP_DONE_S = 7 * 86_400
-"""How long a done event is remembered: longer than any provider retries (3 days)."""
+"""How long a done event is kept: longer than any provider retries (3 days)."""
 
 REOPENED_AT_ONCE = 100
 """How many parked events one command makes pending again."""
 
 BODY_KEPT = (Outcome.REFUSED, Outcome.IGNORED)
-"""The outcomes of done events whose bodies are kept as long as they are known."""
+"""The outcomes of done events that keep their bodies."""
 
 _PUT = Script.load(__package__, "inbox_put")
 _FINISH = Script.load(__package__, "inbox_finish")
@@ -41,7 +41,7 @@ class Record:
 
     Attributes:
         waits: what a parked event waits on.
-        parked_us: since when it is parked, microseconds since 1970; 0 if it is not.
+        parked_us: when it was parked, microseconds since 1970; 0 if it is not parked.
     """
 
     event_id: str
@@ -58,7 +58,7 @@ class Record:
 
 
 class Inbox:
-    """The inbox of one environment. All its keys lie in one slot."""
+    """The inbox of one environment. All its keys are in one slot."""
 
     def __init__(self, store: Store, environment: str, lease_s: float) -> None:
         self._store = store
@@ -70,31 +70,31 @@ class Inbox:
     def put(
         self, batch: CommandPipeline, event: Event | Unparsable, body: bytes, provider: str, at_us: int, claim: str = ""
     ) -> None:
-        """Add to `batch` the storing of an event that was received at `at_us`; `put_reply` takes the reply.
+        """Add to `batch` the storing of an event that was received at `at_us`; parse the reply with `put_reply`.
 
-        `claim` names this one delivery: sent twice, because its first answer was lost, it is claimed twice.
+        `claim` identifies this delivery: if its first answer is lost and it is sent again, it claims the event again.
         """
         fields = (event.event_id, body, provider, event.type, at_us, self._lease_us, claim)
         batch.script(_PUT, (self._event_head + event.event_id, self._pending), *fields)
 
     @staticmethod
     def put_reply(reply: Any) -> EventResult | int:
-        """Return the number of this attempt if the event is the caller's to work on, else how it stands.
+        """Return the number of this attempt if the caller should process the event, else the duplicate's result.
 
-        The number is 0 for an event that is parked: it is tried without a lease.
+        The number is 0 for a parked event, which is retried without a lease.
         """
         status, outcome, version, attempts = reply[0].decode(), reply[1].decode(), int(reply[2]), int(reply[3])
         if status == "done":
             return EventResult(Outcome.DUPLICATE, outcome, version=version)
         if status == "pending":
-            # Another delivery is being worked on, or was when its process died: then a worker takes it up.
+            # Another delivery is being processed. If its process died, a worker retries the event.
             return EventResult(Outcome.DUPLICATE)
         return attempts
 
     def end(self, batch: CommandPipeline, event_id: str, result: EventResult, *, again: bool = False) -> None:
-        """Add to `batch` the end of the work on an event.
+        """Add to `batch` the end of an event's processing.
 
-        `again`: one that is parked is tried once more after a lease, unless `cancel_retry` comes first.
+        `again`: a parked event is retried once after a lease, unless `cancel_retry` comes first.
         """
         keys = (self._event_head + event_id, self._pending, self._parked, self._waiting)
         waits, body = "\n".join(result.waits), "keep" if result.outcome in BODY_KEPT and result.keeps_body else ""
@@ -106,18 +106,18 @@ class Inbox:
         batch.script(_CANCEL_RETRY, (self._event_head + event_id, self._pending, self._waiting), event_id)
 
     def postpone(self, batch: CommandPipeline, event_id: str, until_us: int) -> None:
-        """Add to `batch` the next try of a claimed event, at `until_us` instead of the end of its lease."""
+        """Add to `batch` the next attempt at a claimed event, at `until_us` instead of the end of its lease."""
         batch.command("ZADD", self._pending, "XX", until_us, event_id)
 
     def drop_body(self, batch: CommandPipeline, event_id: str) -> None:
         """Add to `batch` the removal of a done event's body; id and outcome stay, so that it is still a duplicate.
 
-        Events that are not done keep theirs: they need it.
+        An event that is not done still needs its body and keeps it.
         """
         batch.script(_DROP_BODY, (self._event_head + event_id,))
 
     async def claim(self, count: int) -> list[Record]:
-        """Return up to `count` events whose time has come, claimed for the caller and counted as tried once more.
+        """Claim up to `count` due events, count an attempt for each, and return them.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -125,15 +125,15 @@ class Inbox:
         return await self.tried([due.topic for due in await self._retries.claim(count)])
 
     def release(self, batch: CommandPipeline, waits_on: str, count: int, *, claim: bool = True) -> None:
-        """Add to `batch` that up to `count` parked events which wait on this thing are pending again.
+        """Add to `batch` the release of up to `count` parked events that wait on `waits_on`: they are pending again.
 
-        With `claim` they are the caller's to work on: the reply goes to `tried`. Else anybody may claim them at once.
+        With `claim` they are claimed by the caller, who passes the reply to `tried`. Else workers may claim them.
         """
         lease_us = self._lease_us if claim else 0
         batch.script(_RELEASE, (self._pending, self._waiting), waits_on, lease_us, count)
 
     async def reopen(self, waits_on: str) -> int:
-        """Return how many parked events that waited on this thing are pending again, for workers to claim.
+        """Make all parked events that wait on `waits_on` pending, for workers to claim; return their number.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -143,7 +143,7 @@ class Inbox:
             batch = CommandPipeline(self._store)
             self.release(batch, waits_on, REOPENED_AT_ONCE, claim=False)
             (ids,) = await batch.run()
-            # An id that comes again was tried and parked meanwhile: then all the others have come by too.
+            # A repeated id was retried and parked meanwhile: then all others have been released too.
             if not ids or not seen.isdisjoint(ids):
                 return len(seen)
             seen.update(ids)
@@ -167,7 +167,7 @@ class Inbox:
         listing = ("ZRANGE", self._parked, start, "+inf", "BYSCORE", "LIMIT", 0, count + 100)
         (ids,) = await run_commands(self._store, listing)
         records = await self._records([id.decode() for id in ids])
-        # Without a time: not parked any more.
+        # Time 0: no longer parked.
         return [record for record in records if (record.parked_us, record.event_id) > (after or (1, ""))][:count]
 
     async def counts(self) -> tuple[int, int]:
@@ -180,7 +180,7 @@ class Inbox:
         return int(pending), int(parked)
 
     async def tried(self, claimed: Sequence[str]) -> list[Record]:
-        """Return the events of these ids, which the caller has claimed, and count that they are tried once more.
+        """Count an attempt for each of these claimed events, and return them.
 
         Raises:
             StoreError: the store is unreachable or failing.

@@ -1,4 +1,4 @@
-"""What is kept beside a tenant's state for people to read: event log, provider snapshots, previews, drift."""
+"""Records about a tenant, for people to read: event log, provider snapshots, previews, drift."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sync.store.command_pipeline import CommandPipeline, Script, run_commands
 from sync.store.store import Store
 
 EVENTS_KEPT = 200
-"""How many entries a topic's event log keeps, about; the newest."""
+"""Approximate number of entries in a topic's event log; the newest are kept."""
 
 DRIFT_KEPT = 1_000
-"""How many drift records an environment keeps, about; the newest."""
+"""Approximate number of drift records of an environment; the newest are kept."""
 
 PREVIEW_KEEP_S = 3_600
-"""How long a preview may be confirmed; an older price may not be the provider's any more."""
+"""How long a preview may be confirmed: later the provider's price may have changed."""
 
 PREVIEWS_KEPT = 100
 """Maximum previews of one tenant; beyond it the oldest cannot be confirmed."""
@@ -33,14 +33,14 @@ _APPEND = Script.load(__package__, "event_log_append")
 
 
 def append_event(batch: CommandPipeline, topic: str, event_id: str, type: str, result: EventResult, at_us: int) -> None:
-    """Add to `batch` an entry in a topic's event log; it is made once, however often the batch is sent."""
+    """Add to `batch` an entry in a topic's event log. It is written once, even if the batch is sent again."""
     entry = (event_id, type, result.outcome, result.reason, at_us)
     id = f"{at_us // 1000}-{crc32(f'{event_id} {type} {result.outcome} {at_us}'.encode())}"
     batch.script(_APPEND, (batch.keys.events(topic),), id, EVENTS_KEPT, *entry)
 
 
 async def has_event(store: Store, topic: str, event_id: str, result: EventResult) -> bool:
-    """Return whether an event's result is in the topic's event log: an attempt that was cut off has written it.
+    """Return whether an unfinished earlier attempt has already written an event's result to the topic's event log.
 
     Raises:
         StoreError: the store is unreachable or failing.
@@ -52,7 +52,7 @@ async def has_event(store: Store, topic: str, event_id: str, result: EventResult
 
 @dataclass(frozen=True, slots=True)
 class ProviderSnapshot:
-    """A provider's answer about a subscription: when it was asked for, and the body; None if it does not know it."""
+    """A provider's answer about a subscription: the time of the request, and the body; None if it does not have it."""
 
     at_us: int
     body: dict[str, Any] | None
@@ -64,7 +64,7 @@ def record_snapshots(
     """Add to `batch` the provider's last answers about a tenant's subscriptions.
 
     Args:
-        missing: the keys of subscriptions that the provider does not know, asked for at `at_us`.
+        missing: the keys of subscriptions that the provider does not have, as of `at_us`.
     """
     answers: dict[str, dict[str, object]] = {key: {"at_us": at_us, "body": None} for key in missing}
     for event in fetched:
@@ -76,7 +76,7 @@ def record_snapshots(
 
 
 async def load_snapshots(store: Store, topic: str) -> dict[str, ProviderSnapshot]:
-    """Return the last answer about each subscription, by its key; without those that were never asked about.
+    """Return the last answer about each subscription, by its key. One that was never fetched is absent.
 
     Raises:
         StoreError: the store is unreachable or failing.
@@ -86,7 +86,7 @@ async def load_snapshots(store: Store, topic: str) -> dict[str, ProviderSnapshot
 
 
 async def put_preview(store: Store, topic: str, preview_id: str, document: dict[str, object]) -> None:
-    """Keep a tenant's preview.
+    """Store a tenant's preview.
 
     Raises:
         StoreError: the store is unreachable or failing.
@@ -113,7 +113,7 @@ async def get_preview(store: Store, topic: str, preview_id: str) -> dict[str, An
 
 
 class DriftLog:
-    """The drift records of one environment, the newest about DRIFT_KEPT, and how many of each kind there ever were."""
+    """The drift records of one environment, about the newest DRIFT_KEPT, and the total of each kind ever recorded."""
 
     def __init__(self, store: Store, environment: str) -> None:
         self._store = store
@@ -151,7 +151,7 @@ class DriftLog:
             await run_commands(self._store, ("XDEL", self._records, *ids))
 
     async def counts(self) -> dict[str, int]:
-        """Return how many records of each kind there ever were; every kind is in it.
+        """Return the total of each kind ever recorded, for every kind.
 
         Raises:
             StoreError: the store is unreachable or failing.

@@ -1,6 +1,6 @@
-"""What leads to a tenant, and what is known of it: links learned from events, and the facts in a topic's snapshot.
+"""The links to a tenant, learned from events, and the tenant's facts in its topic's snapshot.
 
-A subscription has one tenant, the first that was learned. A customer may pay for several; then it tells nothing.
+A subscription has one tenant, the first that was learned. A customer may pay for several; then its link is not used.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from sync.store.models import Snapshot
 from sync.store.store import Store
 
 TENANTS_PER_CUSTOMER_READ = 2
-"""Two tenants are enough to know that the customer does not tell which one is meant."""
+"""Two tenants are enough to know that the customer's link is ambiguous."""
 
 
 class FactsError(SyncError):
-    """A topic's `private` part is not a tenant's facts: another writer made it, or a newer release."""
+    """A topic's `private` part is not a tenant's facts: another writer or a newer release wrote it."""
 
 
 def facts_of(snapshot: Snapshot) -> Facts:
     """Return the tenant's facts in a snapshot's private part.
 
-    An erased public part is as good as a tombstone: a gateway that gives a store back what it lost has no private part.
+    An erased public part counts as a tombstone: a gateway that restores what a store lost has no private part.
 
     Raises:
-        FactsError: something else is there.
+        FactsError: the private part holds something else.
     """
     if snapshot.erased:
         return Facts(erased_ns=snapshot.version * 1000)
@@ -41,7 +41,7 @@ def facts_of(snapshot: Snapshot) -> Facts:
 
 
 def known_facts(snapshot: Snapshot) -> Facts | None:
-    """Return the same, or None if something else is there."""
+    """Return the tenant's facts, or None if the private part holds something else."""
     try:
         return facts_of(snapshot)
     except FactsError:
@@ -49,7 +49,7 @@ def known_facts(snapshot: Snapshot) -> Facts | None:
 
 
 async def find_link(store: Store, event: Event) -> Link | None:
-    """Return what the links say about an event's tenant, which they learn if it names one; None if it needs none.
+    """Return an event's tenant link, storing it first if the event names a tenant; None if the event needs none.
 
     Raises:
         StoreError: the store is unreachable or failing.
@@ -60,9 +60,9 @@ async def find_link(store: Store, event: Event) -> Link | None:
 
 
 def query_link(batch: CommandPipeline, event: Event | Unparsable) -> None:
-    """Add to `batch` the query for an event's tenant; an event that names one teaches the links.
+    """Add to `batch` the query for an event's tenant; if the event names one, its links are stored too.
 
-    Nothing is added for an event that needs no tenant. `read_link` takes the replies.
+    Nothing is added for an event that needs no tenant. Parse the replies with `read_link`.
     """
     if isinstance(event, Unparsable) or event.subscription_id is None or is_unreal(event):
         return
@@ -76,7 +76,7 @@ def query_link(batch: CommandPipeline, event: Event | Unparsable) -> None:
 
 
 def read_link(event: Event, replies: Sequence[Any]) -> Link | None:
-    """Return what the links say about an event, from the replies to `query_link`; None if it needs no tenant."""
+    """Return an event's tenant link from the replies to `query_link`; None if the event needs no tenant."""
     if not replies:
         return None
     if event.tenant_id is None:
@@ -88,7 +88,7 @@ def read_link(event: Event, replies: Sequence[Any]) -> Link | None:
 
 
 def look_up(batch: CommandPipeline, environment: str, subjects: Sequence[str]) -> None:
-    """Add to `batch` the query for the tenant of a subscription and its customer; `looked_up` takes the replies."""
+    """Add to `batch` the query for the tenant of a subscription and its customer, for `looked_up`."""
     subscription, *customer = _keys(batch, environment, subjects)
     batch.command("GET", subscription)
     for key in customer:
@@ -104,7 +104,7 @@ def looked_up(replies: Sequence[Any]) -> Link:
 
 
 def erase_links(batch: CommandPipeline, environment: str, subjects: Sequence[str], tenant_id: str) -> None:
-    """Add to `batch` the end of what leads to a tenant; its subscription gets a TOMBSTONE."""
+    """Add to `batch` the removal of the links to a tenant; the subscription's becomes a TOMBSTONE."""
     subscription, *customer = _keys(batch, environment, subjects)
     batch.command("SET", subscription, TOMBSTONE)
     for key in customer:

@@ -169,7 +169,7 @@ def _related(related: object, kind: str) -> str | None:
 
 
 def _period(data: Mapping[str, Any], entries: list[Any]) -> Period | None:
-    """Return the billing period: the subscription's (older API versions) or that of the item that ends first (newer)."""
+    """Return the billing period: the subscription's (older API versions), or the first to end of its items' (newer)."""
     spans = [data, *entries]
     found = [
         Period(instant(span["current_period_start"], "period"), instant(span["current_period_end"], "period"))

@@ -1,9 +1,9 @@
--- Append what became of an event to its topic's history; once, also if the answer is lost and the command is sent again.
+-- Append an event's result to its topic's event log; once, even if the answer is lost and the command is sent again.
 --
 -- KEYS[1] events   stream, capped: event_id, type, outcome, reason, at
 --
--- ARGV[1] id         the entry's id if it is free: made of `at` and the entry's content
--- ARGV[2] kept       how many entries are kept, about
+-- ARGV[1] id         the entry's id if it is free: derived from `at` and the entry's content
+-- ARGV[2] kept       approximate number of entries that are kept
 -- ARGV[3] event_id   ARGV[4] type   ARGV[5] outcome   ARGV[6] reason   ARGV[7] at (us)
 --
 -- Returns 1 if it was appended now, 0 if it was there already.

@@ -1,4 +1,4 @@
--- End the work on one event: it is done, or parked until what it waits on is there.
+-- End the processing of one event: it is done, or parked until what it waits on exists.
 --
 -- KEYS[1] event     hash, see inbox_put.lua
 -- KEYS[2] pending   sorted set: event id -> microseconds of the next attempt
@@ -10,11 +10,11 @@
 -- ARGV[3] reason
 -- ARGV[4] topic
 -- ARGV[5] version
--- ARGV[6] waits      lines, one thing that it waits on each; empty where done
+-- ARGV[6] waits      the things that it waits on, one per line; empty if done
 -- ARGV[7] ttl_ms     how long a done event is kept
--- ARGV[8] body       empty: a done event's body goes now
--- ARGV[9] again_us   of a parked event: delay until it is tried once more, unless inbox_cancel_retry.lua comes first;
---                    empty: it is not
+-- ARGV[8] body       empty: remove the body of a done event
+-- ARGV[9] again_us   of a parked event: delay until one more retry, unless inbox_cancel_retry.lua comes first;
+--                    empty: no retry
 --
 -- Returns 1 if the event is known, else 0.
 
@@ -26,7 +26,7 @@ if not stored[1] then
 end
 local parked = ARGV[2] == 'parked'
 if parked and stored[1] == 'done' then
-  return 1 -- by a newer claim: the lease of this one ran out
+  return 1 -- done by a newer claim, after this claim's lease expired
 end
 
 local function each(lines, act)
@@ -35,7 +35,7 @@ local function each(lines, act)
   end
 end
 
--- 1. Write the result first: a store without memory refuses this command, and then the event stays pending.
+-- 1. Write the result first: a store that is out of memory rejects this command, and then the event stays pending.
 redis.call('HSET', KEYS[1], 'status', parked and 'parked' or 'done', 'outcome', ARGV[2], 'reason', ARGV[3],
   'topic', ARGV[4], 'version', ARGV[5], 'waits', ARGV[6])
 

@@ -1,4 +1,4 @@
--- Store one event before it is answered, once, and claim it for the caller.
+-- Store one event, once, before its delivery is answered, and claim it for the caller.
 --
 -- KEYS[1] event     hash: body, provider, type, received_us, claim, status, attempts, outcome, reason, topic, version,
 --                   waits
@@ -9,10 +9,10 @@
 -- ARGV[3] provider
 -- ARGV[4] type
 -- ARGV[5] received_us
--- ARGV[6] lease_us      how long nobody else takes it
--- ARGV[7] claim         names this delivery, or empty: the same name again means that the first answer was lost
+-- ARGV[6] lease_us      length of the claim
+-- ARGV[7] claim         id of this delivery, or empty: the same id again means that the first answer was lost
 --
--- Returns {status, outcome, version, attempts}. status: 'claimed' (new, or its lease had run out), 'pending' (another
+-- Returns {status, outcome, version, attempts}. status: 'claimed' (new, or its lease had expired), 'pending' (another
 -- worker has it), 'parked' or 'done'; outcome and version are those of a done event.
 
 local time = redis.call('TIME')

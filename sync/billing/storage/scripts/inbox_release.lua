@@ -1,11 +1,11 @@
--- Claim the parked events that wait on one thing for the caller: they are pending, under the caller's lease.
+-- Make the parked events that wait on one thing pending, under the caller's lease.
 --
 -- KEYS[1] pending   sorted set: event id -> microseconds of the next attempt
 -- KEYS[2] waiting   sorted set, all scores 0: "WAITS_ON\nEVENT_ID"
 --
 -- ARGV[1] waits_on
 -- ARGV[2] lease_us
--- ARGV[3] count      at most
+-- ARGV[3] count      maximum number of events
 --
 -- Returns the event ids.
 
