@@ -9,32 +9,17 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.ws import protocol
 from planwire_client.core.fields import ABSENT, FrameError, fields_of
 from planwire_client.core.frames import INBOUND, OUTBOUND, CloseCode, read_inbound
 from planwire_client.core.limits import TIMEOUT_MAX_MS
+from tests.support.sent_frames import EXAMPLES
 from tools.docs import asyncapi
 
 ROOT = Path(__file__).resolve().parents[4]
 PAGE = (ROOT / "docs" / "protocol.md").read_text("utf-8")
 
 
-SENT = [
-    protocol.welcome("s_1", 15000, True, 1795400000, (500, 30000), (1, 250)),
-    protocol.ack_policy("tenant:acme", 0.25, 2000),
-    protocol.snapshot("tenant:acme", 0, b"null"),
-    protocol.snapshot("tenant:acme", 7, b'{"a":1}', b'{"source":"x"}', reset=True),
-    protocol.patch("tenant:acme", 7, 8, b'{"a":2}', b'{"source":"x"}'),
-    protocol.current("tenant:acme", 8),
-    protocol.pending("tenant:acme", 8),
-    protocol.expired("tenant:acme", 8),
-    protocol.heartbeat(9, False, 8),
-    protocol.gone("tenant:acme", "revoked"),
-    protocol.error("forbidden", "no", "tenant:acme"),
-    protocol.error("bad_json", "no"),
-    protocol.bye(1000),
-]
-
+SENT = [frame for frame, _ in EXAMPLES]
 
 KINDS: dict[str, Any] = {
     "string": str,
