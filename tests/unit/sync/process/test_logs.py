@@ -23,8 +23,9 @@ from sync.process import logs
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
-    root = logging.getLogger()
+    root, uvicorn = logging.getLogger(), logging.getLogger("uvicorn.error")
     handlers, level = root.handlers[:], root.level
+    uvicorn.setLevel(logging.NOTSET)  # a server of another test in this process may have set it
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
