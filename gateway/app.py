@@ -34,23 +34,23 @@ from sync.store.redis.connect import connect, open_store
 log = structlog.get_logger("gateway")
 
 STORE_WAIT_S = 3.0
-"""How long a process that a runner started leaves the start of the embedded store to the runner's own."""
+"""How long a process under a runner waits for the runner's store process before it starts the embedded store itself."""
 
 _SOURCE = Path(__file__).parent
 CLIENT_FILES = next(
     folder for folder in (_SOURCE / "_client", _SOURCE.parent / "clients" / "js-snippet") if folder.is_dir()
 )
-"""The browser client: packed beside this module in a wheel, in its own folder in a checkout."""
+"""Folder of the browser client: beside this module in a wheel, `clients/js-snippet` in a checkout."""
 
 
 class StartError(GatewayError):
-    """The web process cannot start; the text is one line that says which setting is wrong, and what to do."""
+    """The web process cannot start. The text is one line: which setting is wrong, and what to do."""
 
 
 def check(environ: Mapping[str, str]) -> None:
-    """Return if a web process could start with `environ`, as far as that shows before anything is connected to.
+    """Check, without connecting to anything, that a web process can start with `environ`.
 
-    It creates the data directory of an embedded store, and opens the catalog.
+    Creates the data directory of an embedded store and reads the catalog.
 
     Raises:
         SettingsError, StartError: a setting, or what it names, cannot be used.
@@ -63,7 +63,7 @@ def check(environ: Mapping[str, str]) -> None:
         else:
             server.check(settings.data_dir)
         if settings.intake:
-            # Imported here only: a process that takes no webhooks does not load billing.
+            # Imported here so that a process without an intake does not load billing.
             from sync import bootstrap
             from sync.settings import SyncSettings
 
@@ -86,13 +86,13 @@ def create_app(environ: Mapping[str, str] = os.environ) -> ASGIApp:
 async def _opened(
     settings: GatewaySettings, environ: Mapping[str, str]
 ) -> AsyncIterator[tuple[ASGIApp, dict[str, object]]]:
-    """Open the parts of the process in order, and yield the app and the state in which the server finds them."""
+    """Open the parts of the process in order; yield the app and the server's lifespan state."""
     _warn(settings, environ)
     async with AsyncExitStack() as stack:
         connected = await stack.enter_async_context(open_store(settings, STORE_WAIT_S if settings.watch_pid else 0.0))
         intake = None
         if settings.intake:
-            # Imported here only: a process that takes no webhooks does not load billing.
+            # Imported here so that a process without an intake does not load billing.
             from gateway.intake import open_intake
 
             intake = await stack.enter_async_context(open_intake(environ, connected.store))
@@ -119,13 +119,13 @@ async def _opened(
 def _front(settings: GatewaySettings, routes: Sequence[BaseRoute]) -> ASGIApp:
     """Return the app of `routes` with all middleware."""
     application = Starlette(routes=routes, exception_handlers=exception_handlers())
-    # It would redirect to the name that the client gave in Host, outside of whatever prefix a proxy serves this under.
+    # A redirect would use the client's Host header and lose the path prefix of a proxy.
     application.router.redirect_slashes = False
     return SecurityHeadersMiddleware(application, settings.origin_allowed)
 
 
 def _warn(settings: GatewaySettings, environ: Mapping[str, str]) -> None:
-    """Log settings that work and should be changed."""
+    """Log settings that work but should be changed."""
     granted = {grant.key for grant in settings.publish_rights}
     without = [name for name, *_ in settings.publish_keys if name not in granted]
     if without:
@@ -144,7 +144,7 @@ OpenApp = Callable[[], AbstractAsyncContextManager[tuple[ASGIApp, dict[str, Any]
 class DeferredApp:
     """Serves the app that `open_app` yields, from the start of the process to its end.
 
-    An app that cannot start fails with one line instead of a traceback; the state's `failure` holds it.
+    If the app cannot start, the lifespan state's `failure` is the reason, in one line.
     """
 
     _app: ASGIApp
@@ -153,7 +153,7 @@ class DeferredApp:
         self._open_app = open_app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, or the life of the process."""
+        """Serve one request, or the ASGI lifespan."""
         if scope["type"] != "lifespan":
             await self._app(scope, receive, send)
             return

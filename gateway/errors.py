@@ -1,9 +1,9 @@
-"""The root of every error that `gateway` raises.
+"""The base class of every error that `gateway` raises.
 
 GatewayError
-├── SettingsError   the environment does not make a usable configuration
-├── JwksError       the key set could not be fetched or read
-└── (each module adds its own below this root)
+├── SettingsError   the environment is not a usable configuration
+├── JwksError       the key set cannot be fetched or read
+└── (each module adds its own subclasses)
 """
 
 

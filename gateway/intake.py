@@ -1,4 +1,4 @@
-"""The webhook intake of a web process. It loads billing, so a process without an intake does not import it."""
+"""The webhook intake of a web process. This module loads billing; only a process with an intake imports it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Intake:
 
     Attributes:
         backlog: the queues of the intake's environments.
-        hydration: asks the application's backend for topics that no provider bills; None where there is none.
+        hydration: asks the application's backend for topics that no provider bills; None without a backend.
     """
 
     settings: SyncSettings
@@ -36,7 +36,12 @@ class Intake:
     hydration: Hydration | None
 
     def routes(self, node: Node, wrap_webhook: webhooks.WrapWebhook | None) -> list[Route]:
-        """Return the intake's routes in front of `node`; `wrap_webhook` watches each provider's deliveries."""
+        """Return the intake's routes.
+
+        Args:
+            node: the node whose publish keys, acks and metrics the routes use.
+            wrap_webhook: wraps each provider's webhook handler to observe its deliveries; None for no wrapper.
+        """
         return billing_routes.routes(
             self.services,
             self.settings,
@@ -48,12 +53,15 @@ class Intake:
         )
 
     async def self_check(self, front: Callable[[list[Route]], ASGIApp]) -> None:
-        """Return if webhooks reach their handlers unchanged behind the middleware that `front` puts around routes.
+        """Check that the middleware passes webhook bodies to their handlers unchanged.
 
-        The check has routes of its own, so that it is neither counted nor listed.
+        The check makes its own routes, so that metrics and the console do not show its requests.
+
+        Args:
+            front: returns the app of some routes, with all middleware.
 
         Raises:
-            SelfCheckError: some middleware rewrites bodies.
+            SelfCheckError: a middleware rewrites bodies.
         """
         if not any(provider.secrets for provider in self.settings.providers.values()):
             return
@@ -62,7 +70,7 @@ class Intake:
             await webhooks.self_check(front(routes), route.path)
 
     def operator_service(self, node: Node) -> OperatorService:
-        """Return what a console in this process reads and does."""
+        """Return the billing service for the console of this process."""
         return OperatorService(self.services, self.settings.environments, node.acks.of_topic)
 
 

@@ -1,6 +1,7 @@
-"""What the process counts, each declared once, and its Prometheus form. Counting is adding to an int; a scrape pays.
+"""The metrics of one process, each declared once, and their export to Prometheus.
 
-Each app has one `Metrics` with a registry of its own. With several processes on one port a scrape meets one at random.
+Counting adds to an int; only a scrape builds Prometheus objects. Each app has one `Metrics` with its own registry. With
+several processes on one port, a scrape reaches a random one.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from sync.store import counters
 PREFIX: Final = "planwire_"
 
 CLOSE_CODES = frozenset((*range(1000, 1016), *CloseCode))
-"""The close codes with a series of their own: those of RFC 6455 and ours. A browser may choose any other."""
+"""The close codes that are label values: those of RFC 6455 and ours. A browser may send any other."""
 
 OTHER: Final = "other"
-"""The label of every other value."""
+"""The label value for every other close code."""
 
 LATENCY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 OCCURRED_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
-"""From a provider's clock, over its webhook: slower by nature."""
+"""Wider bounds: the time starts at the provider's clock and includes its webhook."""
 
 
 class Histogram:
@@ -45,13 +46,13 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, seconds: float, times: int = 1) -> None:
-        """Count `seconds`, `times` over. A clock that ran backwards counts as 0."""
+        """Count `times` observations of `seconds`. Negative seconds (a clock that ran backwards) count as 0."""
         seconds = max(seconds, 0.0)
         self.counts[bisect_left(self.bounds, seconds)] += times
         self.total += seconds * times
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Return the cumulative counts by upper bound, as Prometheus wants them."""
+        """Return (upper bound, cumulative count) pairs, as Prometheus expects them."""
         running, result = 0, []
         for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
             running += count
@@ -60,19 +61,19 @@ class Histogram:
 
 
 class Backlog(Protocol):
-    """What waits in the store for a worker: who reads it is named where webhooks are taken."""
+    """Lengths of the worker's queues in the store, in a process with an intake."""
 
     @property
     def waiting(self) -> Sequence[tuple[str, str, int, float]]:
-        """(queue, environment, members, seconds that the first has been due) each, as last read."""
+        """As last read, for each queue: (queue, environment, members, seconds that the first has been due)."""
 
     async def refresh(self) -> None:
-        """Read it again; a store that is away leaves what was known."""
+        """Read it again; keep the last values if the store is unreachable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """How an attribute of `Metrics` is exported: its name without `planwire_` (and `_total`), and what it means."""
+    """How an attribute of `Metrics` is exported. `name`: without `planwire_` and `_total`; `text`: the help text."""
 
     kind: Literal["counter", "gauge", "histogram"]
     name: str
@@ -98,12 +99,12 @@ def _declared(declared: Declared, make: Callable[[], object]) -> Any:
 
 @dataclass(eq=False)
 class Metrics:
-    """The counts of one process. Attributes are added to directly; a labelled one is a Counter by the labels' values.
+    """The metrics of one process. Callers add to the attributes; a labelled one is a Counter by label values.
 
     Attributes that are exported in another form, or not at all:
-        backlog: what waits in the store for a worker; None where webhooks are not taken.
-        counters: what all processes count together, by name and labels, as last read from the store.
-        probe_at: when the bus was last proved, seconds since 1970; 0 before the first time.
+        backlog: the worker's queues in the store; None in a process without an intake.
+        counters: the counters that all processes share in the store, by name and labels, as last read.
+        probe_at: time of the last successful bus probe, seconds since 1970; 0 before the first.
     """
 
     backlog: Backlog | None = None
@@ -203,14 +204,14 @@ class Metrics:
             collector(registry=self._registry)
 
     def delivered(self, count: int, size: int, as_patch: bool) -> None:
-        """Count `count` frames of `size` bytes each that were written to sockets."""
+        """Count `count` frames of `size` bytes each, written to sockets."""
         self.sent += count
         self.sent_bytes += count * size
         if as_patch:
             self.patches += count
 
     def socket_closed(self, code: int) -> None:
-        """Count a socket that was closed with `code`, which the browser may have chosen."""
+        """Count a socket closed with `code`; the browser may have chosen the code."""
         self.closed[code if code in CLOSE_CODES else OTHER] += 1
 
     def answered(self, path: str, method: str, status: int) -> None:
@@ -218,23 +219,28 @@ class Metrics:
         self.requests[path, method, status] += 1
 
     def announced(self, version: int) -> None:
-        """Count a version fanned out now; it tells its own age (microseconds since 1970)."""
+        """Count a version that is fanned out now, and observe its age. `version`: microseconds since 1970."""
         self.announcements += 1
         self.publish_to_sent.observe(time.time() - version / 1e6)
 
     def acked(self, version: int, occurred_at: float | None = None) -> None:
-        """Note how long an ack of `version` took that arrived now, of what occurred at that many seconds since 1970."""
+        """Observe the latency of an ack that arrives now.
+
+        Args:
+            version: the acked version, microseconds since 1970.
+            occurred_at: when its cause occurred at the provider, seconds since 1970; None if unknown.
+        """
         now = time.time()
         self.publish_to_acked.observe(now - version / 1e6)
         if occurred_at is not None:
             self.occurred_to_acked.observe(now - occurred_at)
 
     def exposition(self) -> bytes:
-        """Return the Prometheus text format, version 0.0.4."""
+        """Return the metrics in Prometheus' text format 0.0.4."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metric families, for the registry."""
+        """Yield the metric families (the registry calls this)."""
         self._read_shared()
         for attribute, declared in DECLARED.items():
             yield _family(declared, getattr(self, attribute))
@@ -243,7 +249,7 @@ class Metrics:
         yield GaugeMetricFamily(PREFIX + "probe_age_seconds", "Since the bus was last proved; +Inf: never.", value=age)
 
     def _read_shared(self) -> None:
-        """Take what all processes show alike from what was last read of the store."""
+        """Set the metrics that come from the store and are the same in every process."""
         for (name, pairs), count in self.counters.items():
             if name in ("drift", "erased_events"):
                 labels = dict(pairs)
@@ -256,7 +262,7 @@ class Metrics:
 DECLARED: dict[str, Declared] = {
     one.name: one.metadata["declared"] for one in fields(Metrics) if "declared" in one.metadata
 }
-"""Attribute -> how it is exported."""
+"""Declarations by attribute name."""
 
 
 def _family(declared: Declared, value: Any) -> Metric:
@@ -274,4 +280,4 @@ def _tasks() -> int:
     try:
         return len(asyncio.all_tasks())
     except RuntimeError:
-        return 0  # outside a loop there are none
+        return 0  # no running event loop

@@ -1,4 +1,4 @@
-"""One web process's moving parts and their owner: store, feed, hub, sweep, probe, pulse. Every task dies with it."""
+"""The `Node`: owns the background tasks of one web process (bus, hub, sweep, probe, heartbeats) and its parts."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ from sync.store.redis.connect import Connected
 log = structlog.get_logger()
 
 PRUNE_S = 60.0
-"""Seconds between looks for revocations that no token alive can match any more, and the margin left to clocks."""
+"""Seconds between removals of revocations that cannot match a valid token any more; also the margin for clocks."""
 
 INSPECT_EVERY = 5
-"""Probe intervals between two looks at the store's own settings."""
+"""Probe intervals between two checks of the store's own settings."""
 
 
 class Node:
-    """What a web process runs. `run` owns every task; routes and sockets use the attributes.
+    """The running parts of a web process. `run` owns every task; routes and sockets use the attributes.
 
     Attributes:
-        has_died: one of the tasks has failed, and the process is stopping for it.
+        has_died: whether a task has failed; the process then stops.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class Node:
         keys: Sequence[VerifyKey] = (),
         backlog: Backlog | None = None,
     ) -> None:
-        """Run on an open store.
+        """Build the parts on an open store.
 
         Args:
             settings: the configuration.
             connected: the store and its bus.
-            keys: verify tokens beside those of the settings.
-            backlog: the queues of billing that /metrics shows; None where webhooks are not taken.
+            keys: further keys that verify tokens, beside those in the settings.
+            backlog: the billing queues that /metrics shows; None in a process without an intake.
         """
         self.settings = settings
         self.name = secrets.token_hex(6)
@@ -122,7 +122,7 @@ class Node:
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.critical("node_died", exc_info=error)
                 self.has_died = True
-                # As an operator would: a gateway without its tasks must not look alive.
+                # Stop as on an operator's SIGTERM: without its tasks the gateway would serve stale data.
                 os.kill(os.getpid(), signal.SIGTERM)
 
         tasks.add_done_callback(ended)
@@ -191,14 +191,14 @@ class Node:
         self.probe.check()
 
     def revoke(self, revocation: Revocation) -> None:
-        """Refuse what is revoked from now on, and give up what open sockets hold by it. Told twice, it is done once."""
+        """Put a revocation in force, and take the revoked topics from open sockets. A repeat does nothing."""
         if not self.auth.revocations.revoke(revocation.kind, revocation.value, revocation.at):
             return
         self.metrics.revocations += 1
         in_chunks(list(self.registry.sockets), self._revoke)
 
     def _revoke(self, socket: SessionSocket) -> None:
-        if socket in self.registry.sockets:  # else it is gone since
+        if socket in self.registry.sockets:  # it may have closed meanwhile
             socket.revoke(self.auth.revocations)
 
 

@@ -1,4 +1,4 @@
-"""The gateway's settings: addresses, secrets and limits, read once and passed down. They are checked for form."""
+"""The gateway's settings: addresses, secrets and limits. They are read and validated once, and passed down."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECRET_MIN_BYTES = 32
 """The shortest HS256 secret that is accepted (RFC 7518 section 3.2: at least the size of the hash)."""
 
 ASYMMETRIC_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""What a key of a JWKS may be pinned to."""
+"""Algorithms that a key of a JWKS may be pinned to."""
 
 _BEARER = re.compile(rf"[A-Za-z0-9._~+/=-]{{{SECRET_MIN_BYTES},512}}")
 _LOOPBACK_PAGE = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?")
@@ -31,7 +31,7 @@ _PUBLISH_KEY = re.compile(rf"({KEY_NAME}):([0-9a-f]{{64}})(?::([0-9]{{1,9}}(?:\.
 
 
 class SettingsError(GatewayError, settings.SettingsError):
-    """The environment does not make a configuration; `problems` has one sentence each, none shows a secret."""
+    """The environment is not a valid configuration. `problems`: one sentence each, without secrets."""
 
 
 PublishKeySetting = tuple[str, str, float | None]
@@ -39,12 +39,12 @@ PublishKeySetting = tuple[str, str, float | None]
 
 
 def _items(text: str) -> list[str]:
-    """Return the comma separated items, spaces and empty ones dropped."""
+    """Return the comma separated items, stripped, without empty ones."""
     return [item for part in text.split(",") if (item := part.strip())]
 
 
 def _each(parse: Callable[[str], object]) -> BeforeValidator:
-    """Return the validator of a comma separated list whose items `parse` reads."""
+    """Return the validator of a comma separated list; `parse` reads one item."""
     return BeforeValidator(lambda text: tuple(map(parse, _items(text))))
 
 
@@ -99,7 +99,7 @@ def _console_tokens(text: str) -> str:
 class GatewaySettings(StoreSettings):
     """The gateway's configuration, frozen. `port` is read from `PORT`, every other field `x` from `PLANWIRE_X`."""
 
-    model_config = ConfigDict(validate_default=False)  # the validators read the environment's text
+    model_config = ConfigDict(validate_default=False)  # the validators expect text from the environment
     error = SettingsError
 
     # Addresses and switches
@@ -264,11 +264,11 @@ class GatewaySettings(StoreSettings):
 
     @property
     def revocation_keep_s(self) -> float:
-        """Seconds for which a revocation is kept: as long as a token that it refuses can be alive."""
+        """Seconds for which a revocation is kept: the longest time that a revoked token could stay valid."""
         return self.token_max_ttl_s + 2 * self.token_leeway_s
 
     def origin_allowed(self, origin: str) -> bool:
-        """Whether a page of `origin` (the header's text) may connect: an allowed one, in dev any loopback one."""
+        """Whether a page of `origin` (the Origin header) may connect. In dev every loopback origin may, too."""
         origin = origin.lower()
         return origin in self.allowed_origins or (self.dev and _LOOPBACK_PAGE.fullmatch(origin) is not None)
 
@@ -283,4 +283,4 @@ SECTIONS = {
     "state_max_bytes": "Limits of HTTP",
     "token_max_bytes": "Tokens and revocation",
 }
-"""The first field of each group of `GatewaySettings`, and the group's heading."""
+"""First field of each group of `GatewaySettings` -> the group's heading."""

@@ -1,4 +1,4 @@
-"""Who sends a request to the gateway, and what they may do: tokens, publish keys, their rates and rights."""
+"""Authentication and authorization of HTTP requests: tokens, publish keys, and the rates and rights of keys."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from sync.http.problem import Problem
 
 
 def is_local(connection: HTTPConnection) -> bool:
-    """Return whether a request comes from this machine and nobody passed it on.
+    """Return whether a request comes from this machine, directly and not through a proxy.
 
-    The Host is looked at too: a foreign name that was made to point to loopback is a foreign page's.
+    The Host header must name loopback too. With DNS rebinding, a foreign page's own host name can resolve to loopback.
     """
     return (
         connection.client is not None
@@ -28,13 +28,13 @@ def is_local(connection: HTTPConnection) -> bool:
 
 
 def bearer(request: Request) -> str:
-    """Return what the Authorization header bears (RFC 6750 section 2.1), or empty."""
+    """Return the bearer token of the Authorization header (RFC 6750 section 2.1); empty without one."""
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     return credentials.strip() if scheme.lower() == "bearer" else ""
 
 
 def require_claims(node: Node, request: Request, topic: str) -> Claims:
-    """Return the claims of the request's token, which opens `topic`.
+    """Return the claims of the request's token after checking that it opens `topic`.
 
     Raises:
         Problem: 401 with the token's failure code, 403 topic_forbidden.
@@ -50,7 +50,7 @@ def require_claims(node: Node, request: Request, topic: str) -> Claims:
 
 
 def require_key(node: Node, request: Request, units: int = 1) -> PublishKey:
-    """Return the publish key that the request bears, with `units` taken from its rate.
+    """Return the request's publish key after taking `units` from its rate.
 
     Raises:
         Problem: 401 key_missing or key_invalid, 429 rate_limited.
@@ -65,13 +65,13 @@ def require_key(node: Node, request: Request, units: int = 1) -> PublishKey:
 
 
 def refusal(node: Node, code: str, detail: str) -> Problem:
-    """Return the problem of a token or key that does not suffice, counted."""
+    """Return the problem for an insufficient token or key, and count it."""
     node.metrics.auth_failures[code] += 1
     return Problem(code, detail)
 
 
 def spend(key: PublishKey, units: int) -> None:
-    """Return once `units` requests are taken from the key's rate; a batch counts as its items.
+    """Take `units` requests from the key's rate. Each item of a batch is one unit.
 
     Raises:
         Problem: 429 rate_limited, with Retry-After.
@@ -81,10 +81,10 @@ def spend(key: PublishKey, units: int) -> None:
 
 
 def take(bucket: TokenBucket, units: int, now: float, detail: str) -> None:
-    """Return once `units` are taken from a rate; `now`: seconds of the monotonic clock.
+    """Take `units` from a rate. `now`: seconds of the monotonic clock.
 
     Raises:
-        Problem: 429 rate_limited with this detail, and Retry-After.
+        Problem: 429 rate_limited with `detail` and Retry-After, if the rate is used up.
     """
     wait_s = bucket.take(units, now)
     if wait_s:
@@ -92,7 +92,13 @@ def take(bucket: TokenBucket, units: int, now: float, detail: str) -> None:
 
 
 def require_right(node: Node, key: PublishKey, scope: Scope, topic: str | None = None) -> None:
-    """Return when the key has `scope` on `topic`, a checked name or `ANY`; None: where there are such topics.
+    """Check that the key has `scope` on `topic`.
+
+    Args:
+        node: counts a denial.
+        key: the publish key.
+        scope: the scope it needs.
+        topic: a checked name, or `ANY` for all topics; None checks that the key has the scope on any topic at all.
 
     Raises:
         Problem: 403 scope_missing or topic_forbidden.
@@ -103,7 +109,7 @@ def require_right(node: Node, key: PublishKey, scope: Scope, topic: str | None =
 
 
 def publish_key_guard(node: Node) -> Guard:
-    """Return the guard of the intake's routes: it admits the holders of publish keys, each request within its rate."""
+    """Return the guard of the intake's routes. It requires a publish key and counts the request against its rate."""
 
     async def guard(request: Request) -> Caller:
         key = require_key(node, request)

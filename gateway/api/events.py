@@ -25,19 +25,19 @@ from sync.http.parameters import Header
 from sync.http.problem import Problem
 
 POLL_S = 0.5
-"""How often an open stream checks its token, its topic's revocation, the bus and the process's end."""
+"""Interval at which an open stream checks its token, revocations, the bus and whether the process is stopping."""
 
 STREAM_HEARTBEAT_MAX_S = 15.0
-"""Maximum time between two heartbeats of a stream. Readers rely on it: no welcome tells them the interval."""
+"""Maximum time between two heartbeats of a stream. It is fixed because a stream has no welcome frame to announce it."""
 
 OPEN_TIMEOUT_S = 2.0
-"""How long a stream may take to learn its topic's state before the answer is 503."""
+"""Maximum wait for the topic's state before the stream is answered with 503."""
 
 _VERSION = re.compile(r"[0-9]{1,16}")
 
 
 class Events:
-    """The route."""
+    """The route of event streams."""
 
     def __init__(self, node: Node, readers: Readers) -> None:
         self._node = node
@@ -55,7 +55,7 @@ class Events:
         (TOPIC, Header("Last-Event-ID", "The version held; ignored unless an integer.")),
     )
     async def read(self, request: Request) -> Response:
-        """Answer the stream. The reader's place is held while it is open."""
+        """Return the event stream. It counts against the reader limits while it is open."""
         topic, claims = self._readers.admit(request)
         held = request.headers.get("last-event-id", "")
         version = int(held) if _VERSION.fullmatch(held) else -1
@@ -67,7 +67,7 @@ class Events:
                 stopping = anyio.Event()
                 events = EventSourceResponse(
                     _events(self._node, live, claims, topic, version, stopping),
-                    ping=0,  # the heartbeats are ours: they say more than a comment
+                    ping=0,  # our own heartbeat events replace ping comments
                     sep="\n",
                     send_timeout=None,  # gateway/server/connections.py ends a stream that is not read
                     shutdown_event=stopping,
@@ -81,7 +81,7 @@ class Events:
 async def _events(
     node: Node, live: LiveTopic, claims: Claims, topic: str, held: int, stopping: anyio.Event
 ) -> AsyncIterator[bytes]:
-    """Yield the frames of planwire.v1 as events, ready to send; `held` is the version the browser has, -1 for none."""
+    """Yield the frames of planwire.v1 as encoded events. `held`: the version the browser has; -1 for none."""
     hub, settings = node.hub, node.settings
     loop = asyncio.get_running_loop()
     heartbeat_s = min(settings.heartbeat_s, STREAM_HEARTBEAT_MAX_S)
@@ -97,7 +97,7 @@ async def _events(
             yield _event("gone", protocol.gone(topic, reason))
             return
         if node.metrics.draining or stopping.is_set():
-            # Every stream ends within the drain, none in step with another, and each comes back when it likes.
+            # Streams end at random moments within the drain, so that clients do not all reconnect at once.
             await asyncio.sleep(random.uniform(0, max(0.0, settings.drain_s - 2 * POLL_S)))  # noqa: S311 - jitter
             yield b"retry: %d\n%b" % (settings.reconnect_min_ms, _event("bye", protocol.bye(settings.reconnect_min_ms)))
             return
@@ -105,7 +105,8 @@ async def _events(
             held = live.version
             yield _event("snapshot", protocol.snapshot(topic, held, live.state, live.cause), held)
         elif live.known and live.version < held:
-            # The browser holds more than is known here. One sweep's time to find it or put it back; then it is lost.
+            # The browser has a newer version than the hub. Wait one sweep interval for the hub to find or restore it;
+            # after that the version counts as lost, and the browser is reset.
             behind_since = behind_since or loop.time()
             if loop.time() - behind_since > settings.sweep_s:
                 behind_since, held = 0.0, live.version
@@ -120,7 +121,7 @@ async def _events(
 
 
 def _ended(node: Node, claims: Claims, topic: str) -> str:
-    """Return why the token does not open the topic any more, or empty."""
+    """Return why the token no longer opens the topic; empty while it does."""
     if claims.is_expired(time.time()):
         return "expired"
     revoked = node.auth.revocations
@@ -133,6 +134,6 @@ def _heartbeat(node: Node) -> bytes:
 
 
 def _event(name: str, frame: bytes, version: int | None = None) -> bytes:
-    """Return one event. The frame is compact JSON: it holds no line break."""
+    """Return one encoded event. The frame is compact JSON, so it has no line breaks."""
     identity = b"" if version is None else b"id: %d\n" % version
     return b"event: %b\n%bdata: %b\n\n" % (name.encode(), identity, frame)

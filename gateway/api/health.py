@@ -1,4 +1,4 @@
-"""Liveness, readiness and metrics, and what a socket's path answers to anything but a handshake."""
+"""Liveness, readiness, metrics, and the answer of /v1/connect to requests other than a WebSocket handshake."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sync.store.counters import Counters
 from sync.store.models import StoreError
 
 CACHE_S = 1.0
-"""How long one text is the answer to every scrape. Making one takes the event loop some 10 ms."""
+"""How long a metrics text is cached. Making one blocks the event loop for about 10 ms."""
 
 
 class Alive(Model):
@@ -40,12 +40,12 @@ class Ready(Model):
 
 
 class Health:
-    """The routes."""
+    """The routes of health checks and metrics."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._tallies = Counters(node.store)
-        # Digests are of equal length, so that the comparison's time says nothing of the token.
+        # Digests have equal lengths, so that the time of a comparison does not depend on the token.
         token = node.settings.metrics_token.get_secret_value()
         self._token = hash_key(token) if token else b""
         self._making = asyncio.Lock()
@@ -54,7 +54,7 @@ class Health:
 
     @Operation("GET", "/healthz", "health", "Whether the process is alive.", {200: Answer("It is.", Alive)})
     async def healthz(self, _: Request) -> Response:
-        """Answer at once."""
+        """Answer at once, without any check."""
         return json_response({"status": "alive"})
 
     @Operation(
@@ -66,7 +66,7 @@ class Health:
         ("not_ready",),
     )
     async def readyz(self, _: Request) -> Response:
-        """Answer the checks, as a problem where one fails."""
+        """Return the results of all checks; a 503 problem if one fails."""
         node = self._node
         problems = node.inspection.problems
         checks = {
@@ -84,7 +84,7 @@ class Health:
         return json_response({"status": "ready", "checks": checks})
 
     async def _answers(self) -> bool:
-        """Return whether the store answers in time."""
+        """Return whether the store answers within `ready_timeout_s`."""
         try:
             async with asyncio.timeout(self._node.settings.ready_timeout_s):
                 await self._node.store.ping()
@@ -102,7 +102,7 @@ class Health:
         ("upgrade_required",),
     )
     async def connect(self, _: Request) -> Response:
-        """Refuse: opening handshakes do not come here."""
+        """Refuse the request. The server handles opening handshakes before they reach a route."""
         upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
         raise Problem("upgrade_required", "a WebSocket is opened here, subprotocol planwire.v1", headers=upgrade)
 
@@ -119,8 +119,8 @@ class Health:
         """Return the metrics of this process in Prometheus' text format.
 
         Raises:
-            Problem: 401 key_missing or key_invalid where there is a token; 403 metrics_closed where there is none, for
-                a request that may come from the internet.
+            Problem: with a configured token, 401 key_missing or key_invalid; without one, 403 metrics_closed if the
+                request may come from the internet.
         """
         self._require_allowed(request)
         return Response(await self._current(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
@@ -133,13 +133,13 @@ class Health:
                 raise refusal(self._node, code, "send Authorization: Bearer and the value of PLANWIRE_METRICS_TOKEN")
             return
         peer = LOCAL if request.client is None else request.client.host
-        # A scrape within a service mesh comes straight from another pod, though the mesh has added headers to it.
+        # Within a service mesh a scrape comes straight from another pod, but the mesh adds headers to it.
         if not is_internal(peer) or is_forwarded(set(request.headers) - MESH_HEADERS):
             detail = "without PLANWIRE_METRICS_TOKEN only private addresses may read this, and not through a proxy"
             raise Problem("metrics_closed", detail)
 
     async def _current(self) -> bytes:
-        # Whoever comes while a text is being made waits for that one.
+        # Concurrent scrapes share one text.
         async with self._making:
             if time.monotonic() - self._made_at >= CACHE_S:
                 metrics = self._node.metrics

@@ -22,19 +22,19 @@ from sync.http.problem import Problem, problem_of
 from sync.store.models import Change, Committed as Commit, StoreError, Verdict
 
 BATCH_MAX_CONTAINERS = 100_000
-"""Maximum number of objects and arrays in a batch. They determine how long parsing its JSON holds the event loop."""
+"""Maximum number of objects and arrays in a batch. It bounds how long parsing the JSON blocks the event loop."""
 
 BILLED = (
     "billing computes this topic from its provider's events, and a publish would erase what it knows: publish under"
     " another name, or grant features and limits beside the plan with POST /v1/tenants/{id}/overrides"
 )
-"""The detail of a publish to a topic that billing computes."""
+"""The problem detail for a publish to a topic that billing computes."""
 
 PROBLEMS = (
     "key_missing", "key_invalid", "scope_missing", *JSON_PROBLEMS, "request_invalid", "rate_limited",
     "store_unavailable",
 )  # fmt: skip
-"""The codes that every write may be answered with."""
+"""Problem codes that every write may return."""
 
 
 class Committed(Model):
@@ -68,7 +68,7 @@ class BatchResults(Model):
 
 
 class Publishing:
-    """The routes."""
+    """The routes of publishing."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -87,7 +87,7 @@ class Publishing:
         body={"application/json": Publish | CloudEvent, "application/cloudevents+json": CloudEvent},
     )  # fmt: skip
     async def publish(self, request: Request) -> Response:
-        """Answer the verdict on one publish."""
+        """Commit one publish and return its verdict."""
         node, settings, store = self._node, self._node.settings, self._node.store
         key = require_key(node, request)
         require_right(node, key, Scope.PUBLISH)
@@ -121,9 +121,9 @@ class Publishing:
         },
     )
     async def publish_batch(self, request: Request) -> Response:
-        """Answer a verdict for each item."""
+        """Commit a batch and return a verdict for each item."""
         node = self._node
-        key = require_key(node, request, 0)  # one whose rate is used up is refused before the body is read
+        key = require_key(node, request, 0)  # checks the rate before the body is read
         require_right(node, key, Scope.PUBLISH)
         try:
             items = await self._read_items(request)

@@ -1,4 +1,4 @@
-"""What a backend posts - our own fields or a CloudEvents 1.0 event - and the `Change` that it becomes. Pure."""
+"""The bodies of publishes - our own fields or a CloudEvents 1.0 event - and their translation to a `Change`. Pure."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from sync.store.models import Change
 
 CAUSE_TEXT_MAX = 256
 ATTRIBUTE_MAX = 255
-"""Characters of a CloudEvents attribute: two of them and a space make an event id."""
+"""Maximum characters of a CloudEvents attribute. An event id is two attributes joined by a space."""
 
 JSON_TYPE_PATTERN = r"^(application/json|[a-z]+/[a-z0-9.]+[+]json)(;[ -~]*)?$"
 
 
 def _whole(value: object) -> object:
-    """Return an integer as JSON means it: 7.0 is 7; anything else as it is."""
+    """Return a whole float as an integer (JSON's 7.0 is 7), and any other value unchanged."""
     if type(value) is float and value.is_integer() and abs(value) <= VERSION_MAX:
         return int(value)
     return value
 
 
-# Typed dictionaries rather than models: a batch has 500 of them, and they are checked without being copied.
+# Typed dictionaries, not models: a batch has up to 500, and they are validated without a copy.
 
 _TopicName = Annotated[
     str,
@@ -121,7 +121,7 @@ _PUBLISH, _CLOUD_EVENT = Reader(Publish), Reader(CloudEvent)
 
 
 def origin(source: str, now: float) -> dict[str, str]:
-    """Return what a cause says of who publishes and when, where the publish does not.
+    """Return the default members of a cause: who publishes, and when.
 
     Args:
         source: the key's name.
@@ -132,15 +132,15 @@ def origin(source: str, now: float) -> dict[str, str]:
 
 
 def read_change(item: object, settings: GatewaySettings, by: Mapping[str, str]) -> Change:
-    """Return the change that a publish or a CloudEvent asks for; an object with `specversion` is the latter.
+    """Return the change described by a publish or a CloudEvent. An object with `specversion` is a CloudEvent.
 
     Args:
         item: the JSON value.
-        settings: have the bounds of a state, and of its private part.
-        by: who publishes, as `origin` returns it.
+        settings: its limits apply to the state and to the private part.
+        by: default members of the cause, from `origin`.
 
     Raises:
-        Problem: it is malformed or beyond a limit; the code is topic_invalid, topic_reserved, state_too_large,
+        Problem: the item is malformed or exceeds a limit: topic_invalid, topic_reserved, state_too_large,
             state_too_deep, number_unsafe or request_invalid.
     """
     is_event = isinstance(item, dict) and "specversion" in item
@@ -158,11 +158,11 @@ def read_change(item: object, settings: GatewaySettings, by: Mapping[str, str]) 
 
 
 def _from_cloud_event(item: object) -> Publish:
-    """Return a structured-mode event (CloudEvents 1.0, JSON format) as a publish.
+    """Return the publish for a structured-mode event (CloudEvents 1.0, JSON format).
 
-    subject names the topic, data is the state, source and id together are the dedupe key (section 3.1.1), and the
-    extension `sequence`, where given, orders. Other attributes are ignored, as the specification asks, and null ones
-    count as absent.
+    `subject` is the topic and `data` the state. `source` and `id` together are the dedupe key (section 3.1.1). The
+    optional extension `sequence` is the order. Other attributes are ignored, as the specification requires; null
+    attributes count as absent.
     """
     assert isinstance(item, dict)
     content, has_data = item.get("datacontenttype"), "data" in item and item.get("data_base64") is None
@@ -185,10 +185,10 @@ def _from_cloud_event(item: object) -> Publish:
 
 
 def publishable(name: str) -> str:
-    """Return `name`, a topic that may be published to.
+    """Return `name` after checking that it is a topic open to publishing.
 
     Raises:
-        Problem: topic_invalid, or topic_reserved for the gateways' own probes and reports.
+        Problem: topic_invalid; topic_reserved for the gateways' probes and reports.
     """
     try:
         topic = Topic.parse(name)
@@ -207,9 +207,9 @@ def _encode(part: document.Part, value: object, settings: GatewaySettings) -> by
 
 
 def _completed(given: Mapping[str, Any], event_id: str, by: Mapping[str, str]) -> bytes:
-    """Return the cause as JSON: what was given, completed by the event id and when it came, and who published.
+    """Return the cause as JSON: the given members, completed by the event id, the arrival time and the source.
 
-    Where the caller names a source of their own, the key's name stands beside it.
+    If the caller gives a source, the key's name is added as `by`.
     """
     own = {name: value for name, value in given.items() if value is not None}
     cause = {"source": by["source"], **({"event_id": event_id} if event_id else {}), **by, **own}

@@ -1,4 +1,4 @@
-"""Who may read over HTTP, how often, and how many streams and waiting reads may be open at once."""
+"""Admission of reads over HTTP: tokens, read rates, and limits on open streams and waiting reads."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ TOPIC = PathText(
     "topic", "A topic's name. The slash after an environment stands for itself.", TOPIC_PATTERN, "tenant:acme"
 )
 
-# A line break cannot be part of a path: such a topic finds no route, hence not_found.
+# not_found: a topic with a line break matches no route.
 PROBLEMS = (
     *TOKEN_CODES, "topic_forbidden", "topic_invalid", "disconnected", "not_found", "rate_limited", "too_many_streams",
     "store_unavailable",
 )  # fmt: skip
-"""The codes that every read may be answered with."""
+"""Problem codes that every read may return."""
 
 BURST_S = 5.0
 """Burst, as seconds of the rate."""
 
 KEPT_MAX = 10_000
-"""Maximum number of clients whose rate is kept; the least recent one is removed first."""
+"""Maximum number of clients with a stored rate; the least recently seen is removed first."""
 
 
 class Rates:
@@ -50,7 +50,7 @@ class Rates:
         """Count one read of a client.
 
         Args:
-            client: its key: a subject or an address.
+            client: the client's key, a subject or an address.
             now: seconds of the monotonic clock.
 
         Raises:
@@ -64,7 +64,7 @@ class Rates:
 
 
 class Readers:
-    """Admits reads, and limits those that stay open: in all and per subject."""
+    """Admits reads, and limits open streams and waiting reads: in total and per subject."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -72,7 +72,7 @@ class Readers:
         self._by_subject: Counter[str] = Counter()
 
     def admit(self, request: Request) -> tuple[str, Claims]:
-        """Return the topic that the path names and the claims that open it, and count the read.
+        """Return the topic in the path and the token's claims, and count the read.
 
         Raises:
             Problem: topic_invalid, rate_limited, or as `require_claims`.
@@ -88,7 +88,7 @@ class Readers:
 
     @contextmanager
     def hold(self, subject: str) -> Iterator[None]:
-        """Hold one place while open.
+        """Count one open stream or waiting read of `subject` while the context is open.
 
         Raises:
             Problem: 429 too_many_streams.
@@ -117,7 +117,7 @@ class AddressRates:
         self._proxies = TrustedProxies(settings.trusted_proxies)
 
     def spend(self, request: Request) -> None:
-        """Count one request of its client.
+        """Count one request of the request's client address.
 
         Raises:
             Problem: 429 rate_limited, with Retry-After.
@@ -128,7 +128,7 @@ class AddressRates:
 
 
 def rated_by_address(app: ASGIApp, settings: GatewaySettings) -> ASGIApp:
-    """Return an app that serves a request with `app`, or answers 429 beyond that limit."""
+    """Return `app` limited to PLANWIRE_READS_PER_S requests a second per client address; beyond, it answers 429."""
     rates = AddressRates(settings)
 
     async def rated(scope: Scope, receive: Receive, send: Send) -> None:

@@ -30,7 +30,7 @@ _Claim = Annotated[str, Field(min_length=1, max_length=TEXT_MAX)]
 
 
 _SHAPES: list[list[JsonValue]] = [["sub"], ["topic"], ["jti"], ["sub", "topic"]]
-"""The members that a revocation may have."""
+"""The allowed combinations of members."""
 
 
 @with_config(
@@ -55,7 +55,7 @@ _REVOKE = Reader(Revoke)
 
 
 class Revoking:
-    """The route."""
+    """The route of revocations."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -71,26 +71,30 @@ class Revoking:
         body={"application/json": Revoke},
     )
     async def revoke(self, request: Request) -> Response:
-        """Answer the revocation once every gateway has it."""
+        """Store and announce the revocation, put it in force here, and return it."""
         node, settings = self._node, self._node.settings
         key = require_key(node, request)
         require_right(node, key, Scope.ADMIN)
         body = await read_json(request, settings.body_max_bytes, settings.body_timeout_s)
         now = time.time()
         revocation = node.auth.covering(revocation_of(body, now), now)
-        # A subject or a single token may hold any topic.
+        # A subject or a single token may open any topic, so its revocation needs the right to all of them.
         require_right(node, key, Scope.ADMIN, revocation.topic or ANY)
         await revocation_store.announce(
             node.store, revocation, keep_s=settings.revocation_keep_s, limit=settings.revocations_max
         )
-        # It counts here at once. The other gateways hear it over the bus; so does this one, to no effect.
+        # In force here at once; other gateways get it over the bus. This gateway's own announcement does nothing.
         node.revoke(revocation)
         log.info("revoked", by=key.name, kind=revocation.kind, value=revocation.value)
         return json_response({"revoked": body, "at": revocation.at})
 
 
 def revocation_of(body: object, at: float) -> Revocation:
-    """Return what a request revokes: a subject, a topic, a token id, or a subject's right to a topic.
+    """Return the revocation in a request body: of a subject, a topic, a token id, or a subject's right to a topic.
+
+    Args:
+        body: the JSON value.
+        at: the instant of the revocation, seconds since 1970.
 
     Raises:
         Problem: request_invalid, topic_invalid or topic_reserved.

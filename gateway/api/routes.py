@@ -1,4 +1,4 @@
-"""Every route of the gateway's HTTP API. The process mounts them beside the intake, the console and the demo."""
+"""All routes of the gateway's HTTP API. The intake, the console and the demo have routes of their own."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from sync.http.openapi import Answer, Operation, declared
 
 _SOURCE = Path(__file__).parents[1]
 FOLDER = next(folder for folder in (_SOURCE / "_docs", _SOURCE.parent / "docs") if folder.is_dir())
-"""The documents: packed beside this package in a wheel, in docs/ in a checkout."""
+"""Folder of the API documents: beside this package in a wheel, docs/ in a checkout."""
 
 
 class Descriptions:
-    """The descriptions of the API and of the sockets' protocol, as `make docs` writes them."""
+    """The routes of the OpenAPI and AsyncAPI documents that `make docs` writes."""
 
     def __init__(self, node: Node) -> None:
         self._rates = AddressRates(node.settings)
@@ -42,7 +42,7 @@ class Descriptions:
         ("rate_limited",),
     )
     async def openapi(self, request: Request) -> Response:
-        """Answer the description of the HTTP API."""
+        """Return the OpenAPI document of the HTTP API."""
         return self._answer(request, self._openapi)
 
     @Operation(
@@ -54,7 +54,7 @@ class Descriptions:
         ("rate_limited",),
     )
     async def asyncapi(self, request: Request) -> Response:
-        """Answer the description of the sockets."""
+        """Return the AsyncAPI document of the socket protocol."""
         return self._answer(request, self._asyncapi)
 
     def _answer(self, request: Request, document: bytes) -> Response:
@@ -63,11 +63,11 @@ class Descriptions:
 
 
 DECLARING = (Events, States, Publishing, Revoking, Health, Descriptions)
-"""The classes whose methods declare the API's operations. Events first: its suffix would be part of States' topic."""
+"""Classes whose methods are API operations. Events come first: States' path would match its `/events` as a topic."""
 
 
 def routes(node: Node) -> list[Route]:
-    """Return the routes; their answers are counted in the gateway's metrics."""
+    """Return the routes of the API. The node's metrics count their answers."""
     readers = Readers(node)
     holders = (
         *(Events(node, readers), States(node, readers)),

@@ -1,4 +1,4 @@
-"""Reading a topic's state over HTTP: at once, or once it is new enough."""
+"""Reading a topic's state over HTTP, at once or after waiting for a version."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sync.http.problem import Problem
 from sync.store.models import Snapshot
 
 LOOK_S, LOOK_MAX_S = 0.05, 1.0
-"""First and longest pause between checks for the source's answer that it has nothing; each is twice the last."""
+"""First and longest pause between checks whether the source has reported that it has no state; each pause doubles."""
 
 MIN_VERSION = QueryInteger(
     "min_version", "Least version wanted; 504 behind where it is not there.", maximum=VERSION_MAX
@@ -56,7 +56,7 @@ class State(Model):
 
 
 class States:
-    """The route."""
+    """The route of states."""
 
     def __init__(self, node: Node, readers: Readers) -> None:
         self._node = node
@@ -76,7 +76,7 @@ class States:
         (TOPIC, MIN_VERSION, WAIT_MS, Header("If-None-Match", "An ETag held.")),
     )
     async def read(self, request: Request) -> Response:
-        """Answer the newest version, after waiting for the one that is wanted."""
+        """Return the newest version, after waiting for `min_version` if asked to."""
         node = self._node
         topic, claims = self._readers.admit(request)
         wanted = MIN_VERSION.read(request)
@@ -92,7 +92,7 @@ class States:
                 else:
                     await _while_connected(request, _hydrated(node, live, topic, wait_s))
             claims = require_claims(node, request, topic)  # the token may have ended meanwhile
-            # Read again rather than served from the hub: the private part is only here.
+            # Read from the store, because the hub does not have the private part.
             snapshot = await node.store.read(topic)
         if snapshot.version < wanted:
             version = {"version": snapshot.version}
@@ -102,7 +102,7 @@ class States:
 
 
 async def _while_connected(request: Request, work: Coroutine[object, object, object]) -> None:
-    """Return when `work` has ended; cancel it when the client disconnects.
+    """Await `work`; cancel it if the client disconnects.
 
     Raises:
         Problem: 400 disconnected.
@@ -125,7 +125,7 @@ async def _disconnected(request: Request) -> None:
 
 
 async def _hydrated(node: Node, live: LiveTopic, topic: str, timeout_s: float) -> None:
-    """Return once the topic has a state, or the source has said that it has none, or after `timeout_s`."""
+    """Wait until the topic has a state or the source has reported that it has none; at most `timeout_s` seconds."""
     until = time.monotonic() + timeout_s
     look_s = LOOK_S
     while (left_s := until - time.monotonic()) > 0:
@@ -135,7 +135,7 @@ async def _hydrated(node: Node, live: LiveTopic, topic: str, timeout_s: float) -
 
 
 def _state_response(request: Request, snapshot: Snapshot, *, private: bool) -> Response:
-    # The private form is another representation, so it has another tag.
+    # A response with the private part is another representation, so its tag differs.
     tag = f'"{snapshot.version}p"' if private else f'"{snapshot.version}"'
     headers = {
         "ETag": tag,
@@ -143,7 +143,7 @@ def _state_response(request: Request, snapshot: Snapshot, *, private: bool) -> R
         "Cache-Control": "private, no-cache",
         "Vary": "Authorization",
     }
-    # Version 0 is no version: two topics, or one before and after a flush, must not look the same.
+    # Version 0 means "no state" and gets no 304: its tag would be the same before and after a flush of the store.
     if snapshot.version and _matches(request.headers, tag):
         return Response(status_code=304, headers=headers)
     body = b'{"topic":"%b","version":%d,"state":%b%b%b}' % (

@@ -1,4 +1,4 @@
-"""Client addresses: which one a request comes from, behind the proxies that are trusted to tell. Pure."""
+"""Client addresses: the address that a request comes from, also behind trusted proxies. Pure."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ FORWARDING_HEADERS = frozenset((
     "x-original-for", "x-original-host", "x-real-ip",
 ))  # fmt: skip
 FORWARDING_PREFIX = "x-forwarded"
-"""What proxies and tunnels add to a request that they pass on, in lower case."""
+"""Prefix of further headers (lower case) that proxies and tunnels add, beside FORWARDING_HEADERS."""
 
 MESH_HEADERS = frozenset(("x-forwarded-client-cert", "x-forwarded-proto"))
-"""Those of them that a service mesh adds to what its own pods send each other."""
+"""Forwarding headers that a service mesh adds to requests between its own pods."""
 
 LOCAL = "local"
-"""The peer of a unix socket, on which only a proxy of the same machine can be."""
+"""The peer of a unix socket: always a proxy on the same machine."""
 
 TEXT_MAX = 64
-"""Characters kept of a forwarded address that is no IP address."""
+"""Characters kept of a forwarded address that is not an IP address."""
 
 PARSED_KEPT = 4096
-"""Size of the cache of parsed addresses. A proxy's is parsed with every request, a client's three times."""
+"""Size of the cache of parsed addresses. A proxy's address is parsed on every request, a client's three times."""
 
 IPV6_GROUP_BITS = 64
-"""Limits count an IPv6 network of this prefix length as one client: it is what a provider gives to one customer."""
+"""Prefix length of an IPv6 network that limits count as one client: providers assign one such network per customer."""
 
 _SHARED = ipaddress.ip_network("100.64.0.0/10")
-"""Addresses of carriers and of some clouds' pods (RFC 6598), which reach nobody outside."""
+"""Shared addresses of carriers and of some clouds' pods (RFC 6598); the internet does not route them."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def parse_network(text: str) -> Network:
-    """Return the network that `text` names, an address or `ADDRESS/BITS`.
+    """Return the network written in `text` as an address or `ADDRESS/BITS`.
 
     Raises:
-        ValueError: it is neither; the text names it and says what to write.
+        ValueError: `text` is neither; the message says what to write.
     """
     try:
         return ipaddress.ip_network(text)
@@ -47,7 +47,7 @@ def parse_network(text: str) -> Network:
 
 
 class TrustedProxies:
-    """The networks whose X-Forwarded-For is believed."""
+    """The proxies whose X-Forwarded-For header is trusted."""
 
     def __init__(self, networks: Iterable[Network]) -> None:
         self._networks = tuple(networks)
@@ -62,14 +62,14 @@ class TrustedProxies:
         return any(address in network for network in self._networks)
 
     def client(self, peer: str, forwarded_for: str) -> str:
-        """Return the address of the client: the last one in X-Forwarded-For that is not a trusted proxy's.
+        """Return the client's address: the last one in X-Forwarded-For that is not a trusted proxy's.
 
         Args:
             peer: the address of the TCP peer, or LOCAL.
-            forwarded_for: the value of X-Forwarded-For; several such headers joined by commas, empty for none.
+            forwarded_for: the value of X-Forwarded-For; several headers joined by commas, empty without one.
 
         Returns:
-            The address in its canonical spelling, without a port; where nothing can be believed, the peer's.
+            The address in canonical form, without a port; the peer's if the header has no address to trust.
         """
         if self.includes(peer):
             for hop in reversed(forwarded_for.split(",")):
@@ -80,27 +80,27 @@ class TrustedProxies:
 
 
 def is_forwarded(names: Iterable[str]) -> bool:
-    """Return whether one of these names of headers (lower case) shows that a proxy passed the request on."""
+    """Return whether header names (lower case) show that a proxy forwarded the request."""
     return any(name in FORWARDING_HEADERS or name.startswith(FORWARDING_PREFIX) for name in names)
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether this is an address of the machine itself, also where it is IPv4 inside IPv6."""
+    """Return whether this is a loopback address, also as IPv4 inside IPv6."""
     parsed = _parse(address)
     return parsed is not None and parsed.is_loopback
 
 
 def canonical(text: str) -> str:
-    """Return one spelling for each address: no port, no brackets, no zone, IPv4 inside IPv6 as IPv4.
+    """Return the canonical form of an address: no port, no brackets, no zone, IPv4 inside IPv6 as IPv4.
 
-    Text that is no address is returned in lower case, at most TEXT_MAX characters of it.
+    Other text is returned in lower case, cut to TEXT_MAX characters.
     """
     address = _parse(text)
     return text.strip().lower()[:TEXT_MAX] if address is None else str(address)
 
 
 def is_internal(address: str) -> bool:
-    """Return whether nobody on the internet has this address: loopback, private, link-local, or LOCAL."""
+    """Return whether this address is internal: loopback, private, link-local, shared (RFC 6598) or LOCAL."""
     if address == LOCAL:
         return True
     parsed = _parse(address)
@@ -108,7 +108,7 @@ def is_internal(address: str) -> bool:
 
 
 def group(address: str) -> str:
-    """Return what limits count `address` as: itself, or the /64 network of an IPv6 address."""
+    """Return the key under which limits count `address`: itself, or the /64 network of an IPv6 address."""
     if ":" not in address:
         return address
     parsed = _parse(address)
@@ -118,7 +118,7 @@ def group(address: str) -> str:
 
 
 def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the address in `text`, which may have a port (`1.2.3.4:5`, `[::1]:5`), or None."""
+    """Return the address in `text`, or None. A port is ignored (`1.2.3.4:5`, `[::1]:5`)."""
     text = text.strip()
     return _parse_short(text) if len(text) <= TEXT_MAX else _parse_short.__wrapped__(text)
 

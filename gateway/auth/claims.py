@@ -1,4 +1,4 @@
-"""What a verified token says: who, until when, which topics, with which scopes. Pure; verifies no signature."""
+"""Claims of a verified token: subject, expiry, topics, scopes. Pure; signatures are verified in `tokens`."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from typing_extensions import TypedDict
 from planwire_client.core.topic import PROBE_KIND, RESERVED_KINDS, Topic
 
 ANY_TOPIC = "*"
-"""The entry of `topics` that stands for every topic that the scopes open; never for the gateways' probes."""
+"""The entry of `topics` that means every topic that the scopes open, except the gateways' probes."""
 
 SCOPES = ("read", "private", "console")
 DEFAULT_SCOPE = ("read",)
 
 TOPICS_MAX = 64
-"""Topics one token may name."""
+"""Maximum number of topics in one token."""
 
 TEXT_MAX = 256
-"""Characters that `sub` and `jti` may have."""
+"""Maximum characters of `sub` and `jti`."""
 
 EXP_MAX = 2**53
-"""Beyond it a number is not exact in a browser, and no expiry makes sense."""
+"""Largest `exp` and `iat`. Larger numbers are not exact in a browser."""
 
 MILLISECONDS_FROM = 1e11
-"""A time from here on is no time in seconds (it would be in the year 5138); the milliseconds of today are above it."""
+"""A time from this value on is taken for milliseconds: in seconds it would be in the year 5138."""
 
 _RESERVED = re.compile(rf"(?:[^/:]*/)?({'|'.join(RESERVED_KINDS)}):")
 
@@ -50,14 +50,16 @@ MESSAGES = {
     "token_issuer": "the token is from another issuer",
     "token_revoked": "the token was revoked",
 }
-"""Every code a token can be refused with, and what it means."""
+"""Failure code of a refused token -> its meaning."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuthFailure:
-    """Why a token was refused. `code`, one of `MESSAGES`, is stable; no part tells what the token held.
+    """Why a token was refused. No part of it shows the token's content.
 
-    `hint`: what is likely wrong with the token, for its issuer; empty where nothing more is known.
+    Attributes:
+        code: a stable code, one of `MESSAGES`.
+        hint: for the issuer, the likely mistake in the token; empty if unknown.
     """
 
     code: str
@@ -65,7 +67,7 @@ class AuthFailure:
 
     @property
     def message(self) -> str:
-        """The code as a sentence, and the hint."""
+        """The code's meaning, followed by the hint."""
         return f"{MESSAGES[self.code]}; {self.hint}" if self.hint else MESSAGES[self.code]
 
 
@@ -75,12 +77,12 @@ class Claims:
 
     Attributes:
         sub: the subject, 1 to 256 characters.
-        exp: seconds since 1970 at which the token ends.
-        topics: exact names of topics, or "*"; at most 64.
-        scope: of "read", "private", "console".
+        exp: the expiry, seconds since 1970.
+        topics: exact topic names, or "*"; at most 64.
+        scope: some of "read", "private", "console".
         jti: the token's id, empty for none.
-        iat: seconds since 1970 at which it was issued; 0 where the token does not say.
-        leeway_s: how long after `exp` it still counts, because the issuer's clock may be behind ours.
+        iat: the time of issue, seconds since 1970; 0 if absent.
+        leeway_s: seconds after `exp` for which it is still valid, because the issuer's clock may be behind ours.
     """
 
     sub: str
@@ -92,8 +94,10 @@ class Claims:
     leeway_s: float = field(default=0, compare=False)
 
     def may_read(self, topic: str) -> bool:
-        """Whether the token opens `topic` (a checked name): with scope read, or, what gateways report to consoles, with
-        scope console. No token ever opens a probe."""
+        """Whether the token opens `topic`, a checked name.
+
+        Topics need the scope read; the gateways' reports to consoles need the scope console. No token opens a probe.
+        """
         reserved = _RESERVED.match(topic)
         if reserved is not None and reserved[1] == PROBE_KIND:
             return False
@@ -102,16 +106,16 @@ class Claims:
 
     @property
     def ends_at(self) -> float:
-        """Seconds since 1970 from which on the token does not count."""
+        """When the token stops being valid, seconds since 1970: `exp` plus the leeway."""
         return self.exp + self.leeway_s
 
     def is_expired(self, now: float) -> bool:
-        """Whether the token has ended at `now` (seconds since 1970); the end itself is past it."""
+        """Whether the token has expired at `now` (seconds since 1970). At exactly `ends_at` it has."""
         return now >= self.ends_at
 
 
 def check_topics(topics: Iterable[str]) -> tuple[str, ...]:
-    """Return `topics`, each of which is "*" or a topic's name.
+    """Return `topics` as a tuple after checking that each is "*" or a topic's name.
 
     Raises:
         TopicError: one is neither.
@@ -147,10 +151,10 @@ _validate = TypeAdapter(_Payload).validator.validate_python
 
 
 def read_claims(payload: Mapping[str, object], leeway_s: float = 0) -> Claims | None:
-    """Return the claims of a token's decoded payload, or None where one is missing, malformed or too large.
+    """Return the claims of a token's decoded payload, or None if one is missing, malformed or too large.
 
-    `scope` may be a list or, as in OAuth 2.0 (RFC 8693 section 4.2), a space separated string; scopes of other
-    systems are ignored.
+    `scope` may be a list or, as in OAuth 2.0 (RFC 8693 section 4.2), a space separated string. Unknown scopes are
+    ignored.
     """
     try:
         read: dict[str, Any] = _validate(payload, strict=True)
@@ -158,7 +162,7 @@ def read_claims(payload: Mapping[str, object], leeway_s: float = 0) -> Claims | 
         return None
     given = read.get("scope", DEFAULT_SCOPE)
     scope = tuple(scope for scope in SCOPES if scope in given)
-    # One shared tuple for the usual case: every open socket keeps its claims.
+    # Share one tuple for the usual case, because every open socket keeps its claims.
     scope = DEFAULT_SCOPE if scope == DEFAULT_SCOPE else scope
     return Claims(
         read["sub"], read["exp"], read.get("topics", ()), scope, read.get("jti", ""), read.get("iat", 0.0), leeway_s
@@ -166,7 +170,7 @@ def read_claims(payload: Mapping[str, object], leeway_s: float = 0) -> Claims | 
 
 
 def milliseconds_hint(payload: Mapping[str, object]) -> str:
-    """Return which times of a payload look like milliseconds, as a sentence; empty for none."""
+    """Return a sentence naming the times of a payload that look like milliseconds; empty if none does."""
     found = [
         name
         for name in ("exp", "iat", "nbf")

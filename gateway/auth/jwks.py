@@ -1,8 +1,8 @@
-"""Key sets (RFC 7517) from a file or URL, kept current in a task of their own; verifying tokens never waits for them.
+"""Key sets (RFC 7517) from a file or URL. A background task keeps them current; verifying a token never waits for it.
 
-A set that cannot be fetched or read leaves the last good one in force and is tried again with growing, jittered pauses.
-A file is read again when it changes; a URL on a timer, and soon after a token names an unknown key id - at most once
-per `retry_s`, so forged ids cannot make us hammer the issuer.
+If a set cannot be fetched or read, the last good one stays in force, and retries follow with jittered backoff. A file
+is read again when it changes. A URL is fetched on a timer, and soon after a token names an unknown key id. The latter
+happens at most once per `retry_s`, so that forged ids cannot cause a flood of fetches.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from gateway.auth.verify_keys import KeySet, VerifyKey
 from gateway.errors import GatewayError
 
 MAX_BYTES = 262_144
-"""The largest key set that is read."""
+"""Maximum size of a key set."""
 
 KEYS_MAX = 64
-"""Keys of a set that are looked at; the rest is ignored."""
+"""Maximum number of keys read from a set; the rest is ignored."""
 
 KID_MAX = 256
-"""Characters a key id may have; a key with a longer one is ignored."""
+"""Maximum characters of a key id; a key with a longer id is ignored."""
 
 FETCH_TIMEOUT_S = 5.0
-"""For connecting, for each read, and for the whole fetch."""
+"""Timeout for connecting, for each read, and for the whole fetch."""
 
 POLL_S = 0.5
-"""How often a file's stamp and the count of unknown key ids are looked at."""
+"""Interval between checks of the file's stamp and of the count of unknown key ids."""
 
 RETRY_MIN_S = 1.0
 RETRY_MAX_S = 60.0
@@ -47,23 +47,23 @@ RSA_MIN_BITS = 2048
 """Shorter RSA keys are ignored (RFC 7518 section 3.3)."""
 
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
-"""Algorithms that an RSA key can be for; a key of another type is for the one of its type and curve."""
+"""Algorithms that an RSA key may have. A key of another type has the one algorithm of its type and curve."""
 
 log = structlog.get_logger("gateway.auth.jwks")
 
 
 class JwksError(GatewayError):
-    """The key set could not be fetched, or holds no usable key; the text says why."""
+    """The key set could not be fetched, or has no usable key; the text says why."""
 
 
 def parse_keys(data: bytes, algorithms: Sequence[str]) -> tuple[VerifyKey, ...]:
     """Return the usable keys of a JWKS document, each pinned to one of `algorithms`.
 
-    A key for something else than signatures, of another type, for another algorithm, or broken is left out: sets hold
-    such keys legitimately.
+    Unusable keys are left out, because a valid set may have some: keys for encryption, of another type, for another
+    algorithm, or broken ones.
 
     Raises:
-        JwksError: the document is not a key set, or no key of it is usable.
+        JwksError: the document is not a key set, or has no usable key.
     """
     try:
         document = orjson.loads(data)
@@ -86,8 +86,8 @@ def _parse_key(entry: object, algorithms: Sequence[str]) -> VerifyKey | None:
         return None
     if not isinstance(kid, str) or len(kid) > KID_MAX:
         return None
-    # Only the public members: a set that leaks a private key must not make us hold it, and shared secrets (kty oct) do
-    # not belong into a set, which is public.
+    # Read only the public members: a private key leaked by a set must not get into memory. Shared secrets (kty oct) are
+    # not accepted, because a set is public.
     public = {member: entry[member] for member in ("kty", "crv", "n", "e", "x", "y") if member in entry}
     try:
         found = jwt.PyJWK(public)
@@ -104,7 +104,17 @@ def _parse_key(entry: object, algorithms: Sequence[str]) -> VerifyKey | None:
 
 @dataclass(eq=False)
 class Jwks:
-    """Keeps an `Auth` supplied with the keys at `location` (a file's path or a URL) beside the `fixed` ones."""
+    """Updates the keys of an `Auth` from `location`, a file's path or a URL.
+
+    Attributes:
+        auth: verifies tokens with the keys.
+        location: a file's path or a URL.
+        algorithms: algorithms that a key may be pinned to.
+        fixed: keys that are always in force, beside those of the set.
+        refresh_s: seconds between regular fetches of a URL.
+        retry_s: minimum seconds between fetches that an unknown key id causes.
+        failures: consecutive failed loads.
+    """
 
     auth: Auth
     location: str
@@ -120,7 +130,7 @@ class Jwks:
         self._is_url = "://" in self.location
 
     async def load(self) -> bool:
-        """Return whether the newest set was read; otherwise it was logged and the last good one stays in force."""
+        """Load the set. Return False, and log why, if that fails; the last good set then stays in force."""
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
                 data = await (self._fetch() if self._is_url else asyncio.to_thread(self._read))
@@ -156,12 +166,12 @@ class Jwks:
     def _pause(self, loaded: bool) -> float:
         if loaded:
             return self.refresh_s * random.uniform(0.9, 1.1)  # noqa: S311 - jitter, not a secret
-        # The exponent is capped before the power is: a long outage must not build a huge number.
+        # Cap the exponent: after a long outage the power would be a huge number.
         longest = min(RETRY_MAX_S, self.refresh_s, RETRY_MIN_S * 2 ** min(self.failures, 10))
         return random.uniform(longest / 2, longest)  # noqa: S311
 
     async def _fetch(self) -> bytes:
-        # No redirects and no proxies from the environment: the set comes from where the operator said, or not at all.
+        # No redirects and no proxies from the environment: only the configured server may supply keys.
         async with (
             httpx2.AsyncClient(timeout=FETCH_TIMEOUT_S, follow_redirects=False, trust_env=False) as client,
             client.stream("GET", self.location, headers={"Accept": "application/json"}) as response,
@@ -181,7 +191,7 @@ class Jwks:
             return file.read(MAX_BYTES + 1)
 
     def _file_stamp(self) -> tuple[int, int, int] | None:
-        """Return what changes when the file does: inode, size, modification time in ns; None where there is none."""
+        """Return the file's inode, size and modification time in ns, which show a change; None without a file."""
         try:
             stat = os.stat(self.location)
         except OSError:

@@ -1,4 +1,4 @@
-"""Origins of pages: which may be listed and how browsers spell them, and which page is the gateway's own. Pure.
+"""Origins of pages: parsing them as browsers send them, and recognizing the gateway's own pages. Pure.
 
 Sources: https://fetch.spec.whatwg.org/#origin-header, https://url.spec.whatwg.org/#host-parsing, RFC 6454.
 """
@@ -14,12 +14,12 @@ import idna
 LOOPBACK_HOSTS = frozenset(("localhost", "127.0.0.1", "::1"))
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
-"""Browsers leave these out of an origin."""
+"""Ports that browsers omit from an origin, by scheme."""
 
 NEVER_SENT = frozenset(
     ("about", "blob", "content", "data", "file", "filesystem", "ftp", "intent", "javascript", "mailto", "view-source")
 )
-"""Schemes whose pages have the origin `null`, or that of another page."""
+"""Schemes without an origin of their own: their pages send `null` or the origin of another page."""
 
 EXTENSION_IDS = {
     "chrome-extension": re.compile(r"[a-p]{32}"),
@@ -34,13 +34,13 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
 def parse(text: str) -> str:
-    """Return an origin in the spelling that browsers send: lower case, no default port, punycode.
+    """Return an origin as browsers send it: lower case, no default port, punycode.
 
-    `http` and `https`, and the schemes of applications that show web pages (`capacitor`, `ionic`, `tauri`, `app`, ...)
-    and of browser extensions.
+    Accepted schemes: `http`, `https`, those of browser extensions, and those of applications that show web pages
+    (`capacitor`, `ionic`, `tauri`, `app`, ...).
 
     Raises:
-        ValueError: no browser ever sends this; the text says what to write instead.
+        ValueError: browsers do not send this; the message says what to write instead.
     """
     scheme, separator, rest = text.strip().partition("://")
     scheme = scheme.lower()
@@ -73,7 +73,7 @@ def parse(text: str) -> str:
 
 
 def is_own_page(origin: str, host: str) -> bool:
-    """Return whether a page of `origin` comes from the host that its request names, which is this gateway.
+    """Return whether a page of `origin` was served by this gateway, which the Host header names.
 
     Args:
         origin: the Origin header.
@@ -87,17 +87,16 @@ def is_own_page(origin: str, host: str) -> bool:
 
 
 def is_rebinding_proof(origin: str) -> bool:
-    """Return whether nobody else can have a page of this origin and have it talk to this gateway.
+    """Return whether this origin is safe from DNS rebinding, where a foreign host name resolves to this gateway.
 
-    Any name may be made to resolve to any address (DNS rebinding). It shows over https, where the certificate does not
-    fit, and cannot be done to an address or to `localhost`.
+    With https the certificate would not match the name. An IP address or `localhost` cannot be rebound.
     """
     scheme, _, authority = origin.lower().partition("://")
     return scheme == "https" or _address_of(authority) is not None or is_loopback(authority)
 
 
 def is_loopback(authority: str) -> bool:
-    """Return whether a Host header's text names this machine: `localhost`, `x.localhost` or a loopback address."""
+    """Return whether a Host header names this machine: `localhost`, `x.localhost` or a loopback address."""
     authority = authority.lower()
     host, address = _host_of(authority), _address_of(authority)
     return host == "localhost" or host.endswith(".localhost") or (address is not None and address.is_loopback)

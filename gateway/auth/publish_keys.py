@@ -1,7 +1,7 @@
-"""Publish keys: whose they are, what each may do, and how fast. Pure; knows hashes only, never a key.
+"""Publish keys: their names, rights and rates. Pure; only hashes of keys are stored.
 
-A grant is `NAME:SCOPE[+SCOPE]:PATTERN`: the key of that name has these scopes on the topics of this pattern. A pattern
-is a topic's name, or the beginning of names followed by `*`, so that matching is linear in the name's length.
+A grant is `NAME:SCOPE[+SCOPE]:PATTERN`: the key NAME has these scopes on the topics that match PATTERN. A pattern is a
+topic's name, or a prefix followed by `*`, so matching is linear in the name's length.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import NamedTuple
 from planwire_client.core.topic import LIVE
 
 KEY_MAX_CHARS = 512
-"""Characters of a presented key that are looked at; a longer one is wrong."""
+"""Maximum characters of a presented key; a longer one is rejected."""
 
 BURST_S = 1.0
-"""A key may use this many seconds' worth of its rate at once."""
+"""Burst of a key, as seconds of its rate."""
 
 ANY = "*"
-"""The pattern of every topic in every environment; as a topic, what a request is about that concerns all of them."""
+"""The pattern of all topics in all environments. As a topic: the request concerns all topics."""
 
 GRANTS_PER_KEY_MAX = 64
 
 KEY_NAME = r"[A-Za-z0-9._-]{1,64}"
-"""The name of a publish key."""
+"""Pattern of a publish key's name."""
 
 _SEGMENT = r"[a-z][a-z0-9_-]{0,31}"
 _ID = r"[A-Za-z0-9._~@%-]"
@@ -40,15 +40,15 @@ _GRANT = re.compile(rf"({KEY_NAME}):([a-z+]{{1,64}}):(.{{1,512}})")
 
 
 class Scope(StrEnum):
-    """What a key may do to the topics of a pattern."""
+    """A kind of operation that a grant allows on the topics of its pattern."""
 
-    PUBLISH = "publish"  # write states; have the source asked about a topic
-    TENANTS = "tenants"  # read and change what billing knows of tenants
+    PUBLISH = "publish"  # write states; request a topic from the source
+    TENANTS = "tenants"  # read and change billing's data of tenants
     ADMIN = "admin"  # erase, override, revoke
 
 
 class Denial(NamedTuple):
-    """Why a key may not do something: a code of the API's problems, and a sentence."""
+    """Why a key lacks a right: a problem code of the API, and a sentence."""
 
     code: str
     detail: str
@@ -56,7 +56,7 @@ class Denial(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One entry of the setting: the name of a key, scopes, and a pattern."""
+    """One entry of PLANWIRE_PUBLISH_RIGHTS: the name of a key, scopes, and a pattern."""
 
     key: str
     scopes: tuple[Scope, ...]
@@ -67,10 +67,10 @@ class Grant:
 
 
 def parse_grants(entries: Iterable[str]) -> tuple[Grant, ...]:
-    """Return the grants of the entries of a setting; a key may have several.
+    """Return the grants in the entries of PLANWIRE_PUBLISH_RIGHTS. A key may have several.
 
     Raises:
-        ValueError: an entry has another form, or a key has more than GRANTS_PER_KEY_MAX.
+        ValueError: an entry is malformed, or a key has more than GRANTS_PER_KEY_MAX.
     """
     grants = tuple(map(_grant, entries))
     for key, count in Counter(grant.key for grant in grants).items():
@@ -98,13 +98,13 @@ def _grant(entry: str) -> Grant:
 
 
 class Rights:
-    """What one key may do."""
+    """The rights of one key."""
 
     __slots__ = ("_beginnings", "_names")
 
     def __init__(self, grants: Sequence[Grant]) -> None:
         self._names: dict[Scope, frozenset[str]] = {}
-        self._beginnings: dict[Scope, tuple[str, ...]] = {}  # one call of str.startswith looks at all of them
+        self._beginnings: dict[Scope, tuple[str, ...]] = {}  # str.startswith takes them all in one call
         for scope in Scope:
             patterns = [grant.pattern for grant in grants if scope in grant.scopes]
             self._names[scope] = frozenset(one for one in patterns if not one.endswith(ANY))
@@ -114,19 +114,19 @@ class Rights:
         """Return whether the scope is granted on a topic.
 
         Args:
-            scope: what is to be done.
-            topic: a checked name; or ANY for all topics, or `[env/]kind:*` for all of that kind. No name has a star in
-                it, so only a pattern that has all of them covers such a one.
+            scope: the scope.
+            topic: a checked name, ANY for all topics, or `[env/]kind:*` for all topics of a kind. A topic's name has no
+                star, so only a pattern for at least as many topics covers the last two.
         """
         return topic in self._names[scope] or topic.startswith(self._beginnings[scope])
 
     def denial(self, key: str, scope: Scope, topic: str | None = None) -> Denial | None:
-        """Return why the key may not do this; None: it may.
+        """Return why the scope is not granted; None if it is.
 
         Args:
-            key: the name of the key whose rights these are.
-            scope: what is to be done.
-            topic: as for `cover`; None asks whether there is any topic on which the scope is granted.
+            key: the name of the key, for the sentence.
+            scope: the scope.
+            topic: as for `cover`; None checks that the scope is granted on any topic at all.
         """
         if not self._names[scope] and not self._beginnings[scope]:
             return Denial("scope_missing", f"the key {key} does not have the scope {scope}")
@@ -136,30 +136,35 @@ class Rights:
 
 
 EVERYTHING = Rights([Grant("", tuple(Scope), ANY)])
-"""What a key may do whose rights are not set: everything, as before there were rights."""
+"""The rights of a key without grants."""
 
 
 class TokenBucket:
-    """A rate: units a second, and those of `burst_s` at once. Time is an argument, in seconds of any steady clock."""
+    """A token bucket. Time is an argument, in seconds of any monotonic clock."""
 
     __slots__ = ("_at", "_burst", "_credit", "rate")
 
     def __init__(self, rate: float, burst_s: float) -> None:
-        """Start full."""
+        """Start with a full bucket.
+
+        Args:
+            rate: units per second.
+            burst_s: size of the bucket, as seconds of the rate; at least one unit.
+        """
         self.rate = rate
         self._burst = self._credit = max(1.0, rate * burst_s)
         self._at = 0.0
 
     def take(self, units: float, now: float) -> float:
-        """Return 0.0 having taken `units`, or the seconds until they can be had, having taken nothing.
+        """Take `units` and return 0.0; if there are too few, take nothing and return the seconds to wait.
 
-        More than `burst` units are had when the bucket is full, and put it in debt: a batch larger than the burst is
-        slow, not impossible.
+        A full bucket gives more units than it has and goes into debt. A batch larger than the burst is thus slowed down
+        instead of refused for ever.
         """
         credit = min(self._burst, self._credit + max(0.0, now - self._at) * self.rate)
         self._credit, self._at = credit, now
         missing = min(units, self._burst) - credit
-        # A hair of tolerance: credit grows by rounded steps, and a wait of nothing must be enough.
+        # Tolerate rounding errors: waiting for exactly the returned time must be enough.
         if missing > 1e-9:
             return missing / self.rate
         self._credit = credit - units
@@ -168,7 +173,7 @@ class TokenBucket:
 
 @dataclass(slots=True)
 class PublishKey:
-    """One backend's key: its `name` for causes and logs, its SHA-256, its rate in this process, and its rights."""
+    """One backend's key: its name (for causes and logs), its SHA-256, its rate in this process, and its rights."""
 
     name: str
     digest: bytes = field(repr=False)
@@ -182,11 +187,11 @@ class PublishKeys:
     def __init__(
         self, entries: Iterable[tuple[str, str, float | None]], grants: Iterable[Grant] = (), *, default_rate: float
     ) -> None:
-        """Take the keys and their rights.
+        """Create the keys with their rates and rights.
 
         Args:
             entries: name, SHA-256 hex and requests per second of each key (None: `default_rate`).
-            grants: what the keys may do. A key that none of them names may do everything.
+            grants: the rights of the keys. A key without a grant may do everything.
             default_rate: requests per second; each publish of a batch counts as one.
         """
         by_key: dict[str, list[Grant]] = {}
@@ -202,7 +207,7 @@ class PublishKeys:
         return len(self._keys)
 
     def find(self, presented: str) -> PublishKey | None:
-        """Return the key that was presented, or None. Takes the same time whichever key is meant, right or wrong."""
+        """Return the key with this text, or None. The time does not depend on which key matches, if any."""
         if not presented or len(presented) > KEY_MAX_CHARS:
             return None
         digest = hash_key(presented)
@@ -214,8 +219,8 @@ class PublishKeys:
 
 
 def hash_key(key: str) -> bytes:
-    """Return the SHA-256 of a key's text; its hex form is what PUBLISH_KEYS takes.
+    """Return the SHA-256 of a key's text. PLANWIRE_PUBLISH_KEYS has its hex form.
 
-    Plain SHA-256 is right for keys that are long and random, and wrong for passwords: generate the keys.
+    Plain SHA-256 is safe for long random keys, but not for passwords: generate the keys.
     """
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

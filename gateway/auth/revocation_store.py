@@ -1,7 +1,8 @@
-"""What gateways tell each other through the store: revocations, announced at once and kept for those who start later.
+"""Revocations that gateways share through the store.
 
-The Redis channel `pw:control` is the hint, the sorted sets `pw:{control}:revoked` and, for ended logins to the console,
-`pw:{control}:logins` (score: seconds since 1970) the truth. `RevocationSync` keeps a process in step with both.
+Each one is announced on the Redis channel `pw:control`, as a hint. The source of truth is the sorted set
+`pw:{control}:revoked` or, for ended console logins, `pw:{control}:logins` (score: seconds since 1970). Gateways that
+start later read these sets. `RevocationSync` keeps a process in sync with the channel and the sets.
 """
 
 from __future__ import annotations
@@ -23,18 +24,24 @@ from sync.store.models import StoreError
 from sync.store.store import Store
 
 MARGIN_S = 60.0
-"""Difference between gateways' clocks within which the timer finds another's revocation."""
+"""Largest difference between gateways' clocks for which a timed read still finds another gateway's revocation."""
 
 RETRY_S = 0.2
 
 ANNOUNCED_MAX = 1000
-"""Announced revocations that are looked up one by one; of more, all that the store keeps are read."""
+"""Maximum announced revocations kept until the next read; beyond it, that read loads all stored revocations."""
 
 log = structlog.get_logger()
 
 
 async def announce(store: Store, revocation: Revocation, *, keep_s: float, limit: int) -> None:
-    """Return once the revocation is announced, and kept for `keep_s` seconds (of more than `limit` + 1 the newest are).
+    """Store and announce a revocation.
+
+    Args:
+        store: the store.
+        revocation: the revocation.
+        keep_s: seconds for which it is kept.
+        limit: of more than `limit` + 1 revocations the store keeps the newest.
 
     Raises:
         StoreError: the store is unreachable or failing; the revocation may or may not be in force.
@@ -44,7 +51,7 @@ async def announce(store: Store, revocation: Revocation, *, keep_s: float, limit
     # GT: a revocation never moves back to an earlier instant.
     pipeline.command("ZADD", key, "GT", revocation.at, f"{revocation.kind} {revocation.value}")
     pipeline.command("ZREMRANGEBYSCORE", key, "-inf", revocation.at - keep_s)
-    # One above what a gateway holds: on loading a full set it gives up the oldest for a general one.
+    # One more than a gateway holds, so that a gateway that loads a full set merges the oldest into its cut-off time.
     pipeline.command("ZREMRANGEBYRANK", key, 0, -limit - 2)
     pipeline.command("EXPIRE", key, int(keep_s) + 1)
     try:
@@ -56,7 +63,7 @@ async def announce(store: Store, revocation: Revocation, *, keep_s: float, limit
 
 
 async def load(store: Store, since: float = 0.0) -> list[Revocation]:
-    """Return every revocation kept whose instant is `since` (seconds since 1970) or later, oldest first.
+    """Return the stored revocations with an instant of `since` (seconds since 1970) or later, oldest first.
 
     Raises:
         StoreError: the store is unreachable or failing.
@@ -79,15 +86,15 @@ async def load(store: Store, since: float = 0.0) -> list[Revocation]:
 class RevocationSync:
     """Reads the store's revocations and puts them in force.
 
-    All of them after each subscription of the control channel; the newer ones when one is announced, and on a timer,
-    because an announcement can be lost.
+    It reads all of them after each subscription to the control channel. It reads the newer ones on each announcement,
+    and on a timer, because an announcement can be lost.
 
     Attributes:
-        store: keeps the revocations.
-        auth: remembers the tokens that an announced revocation has to cover.
+        store: holds the revocations.
+        auth: remembers tokens with an `iat` ahead of the clock, for `Auth.covering`.
         revoke: puts a revocation in force; a second call for the same one does nothing.
-        heard_foreign: is called with the kind of an announced revocation that the store does not have.
-        settings: the seconds between two reads by the timer (sweep_s), and how many revocations are kept for how long.
+        heard_foreign: called with the kind of an announced revocation that the store does not have.
+        settings: seconds between two timed reads (sweep_s), and the limits of stored revocations.
     """
 
     store: Store
@@ -95,17 +102,17 @@ class RevocationSync:
     revoke: Callable[[Revocation], None]
     heard_foreign: Callable[[str], None]
     settings: GatewaySettings
-    _announced: dict[Revocation, Revocation] = field(default_factory=dict)  # as announced: as raised over tokens here
+    _announced: dict[Revocation, Revocation] = field(default_factory=dict)  # as announced -> as raised by `covering`
     _must_read_all: bool = False
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
     def read_all(self) -> None:
-        """Read all revocations soon: what was announced until now may have been missed."""
+        """Request a read of all revocations, because announcements may have been missed."""
         self._must_read_all = True
         self._wanted.set()
 
     def heard(self, message: Mapping[str, Any]) -> None:
-        """Take an announced revocation. It is a hint: it counts if the store keeps it."""
+        """Receive an announced revocation. It is only a hint: it takes effect if the store has it."""
         revocation = decode(message)
         if revocation is None:
             return
@@ -116,7 +123,7 @@ class RevocationSync:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Read until cancelled."""
+        """Read revocations until cancelled."""
         loaded_at = 0.0
         while True:
             with contextlib.suppress(TimeoutError):
@@ -131,7 +138,7 @@ class RevocationSync:
                 kept = await load(self.store, min([loaded_at - MARGIN_S, *(one.at for one in announced)]))
             except StoreError as error:
                 log.warning("revocations_unread", error=str(error))
-                # Whether the store has them is unknown: they count.
+                # The store cannot confirm them, so put them in force to be safe.
                 for raised in announced.values():
                     self.revoke(raised)
                 self._announced |= {one: raised for one, raised in announced.items() if raised is not one}
@@ -146,14 +153,14 @@ class RevocationSync:
     async def _compare(self, announced: Mapping[Revocation, Revocation], kept: Iterable[Revocation]) -> None:
         latest = {(one.kind, one.value): one.at for one in kept}
         for one, raised in announced.items():
-            # Redis keeps a score in 17 digits; a later revocation of the same replaces it.
+            # 1 ms of tolerance for rounded scores. A later revocation of the same value replaces an earlier one.
             if latest.get((one.kind, one.value), -1.0) < one.at - 0.001:
                 self.heard_foreign(one.kind)
             elif raised is not one:
                 await self._pass_on(one, raised)
 
     async def _pass_on(self, announced: Revocation, raised: Revocation) -> None:
-        """Have a revocation cover, at every gateway, the tokens that were seen here before it."""
+        """Announce the raised revocation, so that every gateway revokes the tokens seen here before it."""
         self.revoke(raised)
         try:
             keep_s, limit = self.settings.revocation_keep_s, self.settings.revocations_max

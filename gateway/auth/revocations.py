@@ -1,8 +1,8 @@
-"""Which tokens no longer count: of a subject, a topic or both together, if issued before an instant; and single ones,
-whenever they were issued. Pure.
+"""Revocations of tokens. Pure.
 
-It also writes and reads the JSON in which gateways tell each other (the Redis channel `pw:control`); sending and
-keeping it is gateway/auth/revocation_store.py's.
+A revocation of a subject, a topic, or both together covers the tokens issued until its instant. A revocation of a token
+id covers that token whenever it was issued. `encode` and `decode` convert the JSON on the Redis channel `pw:control`;
+`gateway.auth.revocation_store` sends and stores it.
 """
 
 from __future__ import annotations
@@ -19,31 +19,34 @@ Kind = Literal["sub", "topic", "jti", "sub_topic", "login"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 OP = "revoke"
-"""The `op` of a revocation on the control channel; other ops are for others to read."""
+"""The `op` of a revocation on the control channel, which also has messages with other ops."""
 
 LOGIN = "login"
-"""The kind of a login to the console that was logged out of; its value is the login's id."""
+"""The kind for an ended console login; its value is the login's id."""
 
 LOGIN_PREFIX = "console-"
-"""How the id of a login begins, which its stream's tokens have for a `jti`."""
+"""Prefix of a login's id. The tokens of the login's stream have this id as their `jti`."""
 
 LOGIN_TTL_S = 3600.0
-"""How long a login lasts, and so what is known of its end."""
+"""Lifetime of a login, and how long its end is remembered."""
 
 LOGINS_MAX = 10_000
-"""Ended logins that are kept; beyond, the oldest makes a general end of all logins before it."""
+"""Maximum ended logins kept. Beyond it the oldest becomes a cut-off time: all logins before it have ended."""
 
 VALUE_MAX = 3 * TEXT_MAX
-"""Characters a value may have: a topic (at most 194), a space and a subject."""
+"""Maximum characters of a value: a topic (at most 194), a space and a subject."""
 
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """Tokens matching `kind` and `value`, issued at or before `at` (seconds since 1970), no longer count.
+    """Tokens that match `kind` and `value` and were issued at or before `at` are no longer valid.
 
-    `value` is the subject, the topic or the token id; for sub_topic the topic, one space, the subject; for login the
-    login's id. A token id names one token, and a login's id those of its stream: they do not count whenever they say
-    that they were issued.
+    A token id (jti) and a login's id match their tokens whatever the time of issue.
+
+    Attributes:
+        kind: what `value` is.
+        value: the subject, topic, token id or login id; for sub_topic the topic, one space, and the subject.
+        at: seconds since 1970.
     """
 
     kind: Kind
@@ -52,11 +55,11 @@ class Revocation:
 
     @property
     def topic(self) -> str:
-        """The topic that it is about; empty where it is about all."""
+        """The revoked topic; empty if the revocation is not limited to one."""
         return self.value.partition(" ")[0] if self.kind in ("topic", "sub_topic") else ""
 
     def matches(self, claims: Claims) -> bool:
-        """Whether it is about a token with these claims, whenever that was issued."""
+        """Whether kind and value match a token with these claims. The time of issue is not compared."""
         match self.kind:
             case "sub":
                 return claims.sub == self.value
@@ -70,9 +73,9 @@ class Revocation:
 
 
 class Revocations:
-    """The revocations in force. Bounded: past `limit` the oldest is given up for a general one of its instant.
+    """The revocations in force, at most `limit`. Beyond it the oldest becomes a cut-off time for all tokens.
 
-    A token that does not say when it was issued counts as issued before any revocation.
+    A token without `iat` counts as issued before every revocation.
     """
 
     __slots__ = ("_at", "_floor", "_limit", "_login_floor", "_logins")
@@ -88,7 +91,7 @@ class Revocations:
         return len(self._at)
 
     def revoke(self, kind: Kind, value: str, at: float) -> bool:
-        """Return whether this is news: a matching revocation as late as `at` is none. It never moves one back."""
+        """Put a revocation in force. Return False if one for the same value is as late as `at` already."""
         if kind == LOGIN:
             return self._end_login(value, at)
         key = (kind, value)
@@ -102,7 +105,7 @@ class Revocations:
         return True
 
     def _end_login(self, login: str, at: float) -> bool:
-        """Note the end of a login. Apart from tokens: however often somebody logs out, no token is touched by it."""
+        """Record the end of a login. Logins have their own limit and cut-off, so logouts cannot revoke other tokens."""
         if login in self._logins:
             return False
         while self._logins and next(iter(self._logins.values())) < at - LOGIN_TTL_S:
@@ -113,11 +116,11 @@ class Revocations:
         return True
 
     def is_login_ended(self, login: str, issued_at: float) -> bool:
-        """Whether a login, begun at `issued_at`, or a token of its stream counts no longer."""
+        """Whether a login has ended, for the login itself or a token of its stream, issued at `issued_at`."""
         return login in self._logins or issued_at <= self._login_floor
 
     def is_revoked(self, claims: Claims, topic: str | None = None) -> bool:
-        """Whether the token is refused altogether, or, with `topic`, for that topic."""
+        """Whether the token is revoked: for all topics or, if given, for `topic`."""
         if claims.jti.startswith(LOGIN_PREFIX) and self.is_login_ended(claims.jti, claims.iat):
             return True
         if not self._at and self._floor < 0:
@@ -131,7 +134,7 @@ class Revocations:
         return claims.iat <= at
 
     def prune(self, before: float) -> None:
-        """Drop those older than `before`, which no token alive can match any more."""
+        """Remove revocations older than `before` (seconds since 1970); no valid token can match them any more."""
         self._at = {key: at for key, at in self._at.items() if at >= before}
 
 
@@ -141,7 +144,7 @@ def encode(revocation: Revocation) -> bytes:
 
 
 def decode(message: Mapping[str, Any]) -> Revocation | None:
-    """Return the revocation in a control message of the kind OP, None where it has the wrong form."""
+    """Return the revocation in a control message with the op OP; None if the message is malformed."""
     kind, value, at = message.get("kind"), message.get("value"), message.get("at")
     if kind not in KINDS or not isinstance(value, str) or not 1 <= len(value) <= VALUE_MAX:
         return None

@@ -1,8 +1,8 @@
-"""From a token's text to its claims, or why not: signature, time, audience, issuer, revocation; and minting. Pure.
+"""Verifying tokens (signature, times, audience, issuer, revocation) and minting them. Pure.
 
-The key decides which algorithm verifies, never the token: the header's `alg` is only compared with the key's. The
-signature arithmetic is pyjwt's. A compact JWS (RFC 7515 section 3.1) is taken apart here, strictly, because that costs
-half of what pyjwt's envelope does: each token has exactly one spelling.
+The key determines the algorithm; the token's `alg` header must equal it. pyjwt verifies signatures. The compact JWS
+(RFC 7515 section 3.1) is parsed here, at half the cost of pyjwt's parser. Parsing is strict: each token has exactly one
+valid spelling.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from gateway.auth.verify_keys import HS256, KeySet, VerifyKey
 
 _FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _LAST_LETTERS = {2: b"AQgw", 3: b"AEIMQUYcgkosw048"}
-"""By the length of a last group of base64url: the letters it may end with, because the bits left over are zero."""
+"""Length of a partial last group of base64url -> letters it may end with. The unused bits must be zero."""
 
 _COMPACT = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
 
 LEEWAY_S = 30.0
-"""How far the issuer's clock may be from ours, either way: `nbf` and `iat` may be ahead by it, `exp` past by it."""
+"""Tolerated clock difference: `nbf` and `iat` may be this far ahead, `exp` this far past."""
 
 AHEAD_MAX = 4096
-"""Tokens remembered whose `iat` is still ahead; beyond, the oldest is forgotten."""
+"""Maximum remembered tokens with an `iat` in the future; beyond it the oldest is removed."""
 
 _OF_TIME = frozenset(("token_not_yet_valid", "token_lifetime", "token_issued_ahead"))
-"""The failures that a time in milliseconds leads to."""
+"""Failures that a time in milliseconds instead of seconds causes."""
 
 
 @dataclass(eq=False)
@@ -52,10 +52,10 @@ class Auth:
 
     Attributes:
         keys: the keys in force.
-        revocations: the revocations in force; filled from the store and the control channel.
-        audience, issuer, token_max_bytes, max_ttl_s, cache_size, leeway_s: the settings of these names.
-        awaits_keys: a key set is configured and was not fetched yet.
-        unknown_kids: number of tokens that named an unknown key id; a key set is fetched again when it rises.
+        revocations: the revocations in force.
+        audience, issuer, token_max_bytes, max_ttl_s, cache_size, leeway_s: values of the settings.
+        awaits_keys: whether a key set is configured but not fetched yet.
+        unknown_kids: number of tokens with an unknown key id; a rise triggers a fetch of the key set.
     """
 
     keys: KeySet
@@ -72,13 +72,13 @@ class Auth:
     _verified: dict[bytes, Claims] = field(default_factory=dict, init=False)
 
     def replace_keys(self, keys: KeySet) -> None:
-        """Verify with these keys, which were fetched. Tokens that a withdrawn key has signed are checked again."""
+        """Use newly fetched keys. All tokens are verified again, because a key may have been withdrawn."""
         self.keys = keys
         self.awaits_keys = False
         self._verified.clear()
 
     def verify(self, token: str, now: float) -> Claims | AuthFailure:
-        """Return what `token` says at `now` (seconds since 1970), or why it is refused. Never raises."""
+        """Return the claims of `token` at `now` (seconds since 1970), or why it is refused. Never raises."""
         if not token:
             return AuthFailure("token_missing")
         if len(token) > self.token_max_bytes:
@@ -107,17 +107,17 @@ class Auth:
         return claims
 
     def covering(self, revocation: Revocation, now: float) -> Revocation:
-        """Return the revocation with an instant that covers every matching token that was seen here before it.
+        """Return the revocation, its instant raised so that it covers every matching token seen here before it.
 
-        An issuer whose clock is ahead writes an `iat` that is later than a revocation of the same moment. Tokens with
-        such an `iat` are remembered until it has passed; the instant is raised to the latest of those that match.
+        If the issuer's clock is ahead, a token's `iat` can be later than a revocation made after it. Tokens with an
+        `iat` in the future are remembered until it has passed. The instant is raised to the latest matching `iat`.
 
         Args:
-            revocation: one that was made just now; an older one would be raised over tokens that were issued after it.
+            revocation: made just now. An older one would also cover tokens that were issued after it.
             now: seconds since 1970.
         """
         if revocation.kind == LOGIN:
-            return revocation  # it covers them whenever they were issued
+            return revocation  # covers its tokens whatever their time of issue
         self._forget_passed(now)
         matching = (
             claims.iat for seen, claims in self._ahead.values() if seen <= revocation.at and revocation.matches(claims)
@@ -136,10 +136,10 @@ class Auth:
         self._ahead = {digest: (seen, claims) for digest, (seen, claims) in self._ahead.items() if claims.iat > now}
 
     def _check(self, data: bytes, now: float) -> Claims | AuthFailure:
-        """Return the claims of a token not seen before, or why it is refused. Signature first, contents after."""
+        """Return the claims of a token that is not cached, or why it is refused. The signature is checked first."""
         match = _COMPACT.fullmatch(data)
         header = None if match is None else _decode_object(match[1])
-        # RFC 7515 section 4.1.11: a header extension that must be understood and is not makes the token invalid.
+        # RFC 7515 section 4.1.11: a token with an unsupported critical header extension is invalid. None is supported.
         if match is None or header is None or "crit" in header:
             return AuthFailure("token_malformed")
         keys = self.keys.find(header.get("kid"), header.get("alg"))
@@ -175,7 +175,7 @@ class Auth:
             return "token_issuer"
         audience = payload.get("aud", ())
         audiences = (audience,) if isinstance(audience, str) else audience
-        # RFC 7519 section 4.1.3: a token with an audience is refused by whoever is not in it.
+        # RFC 7519 section 4.1.3: a recipient outside the token's audience must refuse it.
         if (self.audience or audiences) and not (isinstance(audiences, list | tuple) and self.audience in audiences):
             return "token_audience"
         return claims
@@ -189,9 +189,9 @@ def _is_signed(key: VerifyKey, signed: bytes, signature: bytes) -> bool:
 
 
 def _decode_base64(data: bytes) -> bytes | None:
-    """Return what unpadded base64url (RFC 7515 section 2) stands for, or None for an impossible length.
+    """Return the decoded bytes of unpadded base64url (RFC 7515 section 2), or None if it is malformed.
 
-    Each value has one spelling: bits that the last letter has left over must be zero (RFC 4648 section 3.5).
+    Each value has one spelling: unused bits of the last letter must be zero (RFC 4648 section 3.5).
     """
     last = _LAST_LETTERS.get(len(data) % 4)
     if last is not None and data[-1] not in last:
@@ -203,7 +203,7 @@ def _decode_base64(data: bytes) -> bytes | None:
 
 
 def _decode_object(data: bytes) -> dict[str, Any] | None:
-    """Return the JSON object in a segment, or None if it holds none."""
+    """Return the JSON object in a segment, or None if it is not one."""
     decoded = _decode_base64(data)
     if decoded is None:
         return None
@@ -227,8 +227,8 @@ def mint(
     """Return an HS256 token for `sub` on `topics`, valid from `now` (seconds since 1970) for `ttl_s` seconds.
 
     Raises:
-        TopicError: one of `topics` is no topic and not "*".
-        ValueError: no topic or more than 64, an unknown scope, or a lifetime of nothing.
+        TopicError: one of `topics` is neither a topic nor "*".
+        ValueError: more than 64 topics, an unknown scope, or a lifetime of 0 or less.
     """
     check_topics(topics)
     if len(topics) > TOPICS_MAX:

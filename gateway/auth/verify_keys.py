@@ -1,4 +1,4 @@
-"""The keys that tokens are verified with. Each is pinned to one algorithm when it is loaded. Pure."""
+"""Keys that verify tokens. Each is pinned to one algorithm when it is loaded. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HS256: Final = "HS256"
 _HMAC = HMACAlgorithm(HMACAlgorithm.SHA256)
 
 CANDIDATES_MAX = 4
-"""Keys tried for a token without a key id. More would let one token cost many signature checks."""
+"""Maximum keys tried for a token without a key id. It bounds the signature checks that one token can cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,12 @@ class VerifyKey:
     """A key and the one algorithm it verifies.
 
     Attributes:
-        kid: its id; empty for none.
+        kid: the key's id; empty for none.
         name: the algorithm's name, such as ES256.
-        algorithm: pyjwt's implementation of it.
-        key: what that takes: secret bytes or a public key object.
-        issuer: the only issuer of its tokens, instead of the one in the settings; empty: that one.
-        scope: the one scope of its tokens, instead of those in the token; empty: those.
+        algorithm: pyjwt's implementation of the algorithm.
+        key: the secret bytes or public key object for `algorithm`.
+        issuer: required issuer of its tokens; empty: the issuer in the settings.
+        scope: replaces the scopes of its tokens; empty: the token's own scopes.
     """
 
     kid: str
@@ -38,7 +38,7 @@ class VerifyKey:
 
 
 class KeySet:
-    """Keys by key id or, for tokens without one, by algorithm. Immutable."""
+    """Keys by key id and, for tokens without an id, by algorithm. Immutable."""
 
     __slots__ = ("_by_kid", "_by_name")
 
@@ -46,17 +46,22 @@ class KeySet:
         self._by_kid = {key.kid: key for key in keys if key.kid}
         self._by_name: dict[str, list[VerifyKey]] = {}
         for key in keys:
-            if not key.issuer:  # one with an issuer is only for tokens that name its id
+            if not key.issuer:  # a key with an issuer is only for tokens with its id
                 self._by_name.setdefault(key.name, []).append(key)
 
     def find(self, kid: object, name: object) -> Sequence[VerifyKey] | str:
-        """Return the keys that may verify a token whose header has this `kid` and `alg`, or a failure's code."""
+        """Return the keys that may verify a token, or a failure code.
+
+        Args:
+            kid: the header's `kid`.
+            name: the header's `alg`.
+        """
         if not isinstance(name, str):
             return "token_malformed"
         named = self._by_kid.get(kid) if isinstance(kid, str) else None
         if named is not None:
             return (named,) if named.name == name else "token_algorithm"
-        # Shared secrets have no id, so a token's id is ignored for them. A key set never holds an HS256 key.
+        # Shared secrets have no id, so the `kid` of an HS256 token is ignored. Key sets have no HS256 keys.
         if kid is not None and name != HS256:
             return "token_key_unknown"
         return self._by_name.get(name, ())[:CANDIDATES_MAX] or "token_algorithm"
@@ -68,5 +73,5 @@ def secret_keys(secrets: Iterable[str]) -> list[VerifyKey]:
 
 
 def pinned_key(kid: str, secret: str | bytes, issuer: str = "", scope: str = "") -> VerifyKey:
-    """Return an HS256 key of our own, for tokens that name it and its issuer; they get that one scope."""
+    """Return an HS256 key for the gateway's own tokens, restricted to this key id, issuer and scope."""
     return VerifyKey(kid, HS256, _HMAC, _HMAC.prepare_key(secret), issuer, scope)

@@ -1,8 +1,8 @@
 """The command line `planwire`: tokens, publishing, watching, parked events, settings, the simulator, a local run.
 
-May import: all of `gateway` and `sync`; heavy imports stand inside the command that needs them, so that --help is
-quick. Commands call the gateway's HTTP API; only `backfill` and `outbox` open a store. Bad input is one line on
-standard error and exit 2; a failure is exit 1.
+May import: all of `gateway` and `sync`. Heavy imports are inside the command that needs them, so that --help is
+fast. Commands call the gateway's HTTP API; only `backfill` and `outbox` open a store. Bad input gives one line on
+standard error and exit status 2, a failure exit status 1.
 """
 
 from __future__ import annotations
@@ -50,6 +50,6 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of the pipe is gone. Redirect stdout, or the interpreter would fail to flush it at exit.
+        # The reader of the pipe is gone. Redirect stdout, so that the interpreter's flush at exit does not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)

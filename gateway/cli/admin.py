@@ -57,7 +57,7 @@ def outbox(arguments: tuple[str, ...]) -> None:
     """List, retry or drop the rows that the outbox's relay rejected (needs psycopg)."""
     from sync.outbox.rejected_rows import commands
 
-    # The relay's own commands, with the settings of a local run filled in.
+    # These are the relay's own commands; `environment` adds the settings of a local run.
     commands.main(list(arguments), prog_name="planwire outbox", standalone_mode=False, obj=environment())
 
 

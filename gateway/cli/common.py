@@ -1,4 +1,4 @@
-"""What all commands share: the environment, types of arguments, options, and calls of a gateway and its console."""
+"""Shared by all commands: the environment, argument types, options, and calls to a gateway and its console."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ environment_option = click.option("--env", "environ", help="The provider environ
 
 
 class Failed(click.ClickException):
-    """The command could not do what it was asked for; the message is one line."""
+    """The command failed; the message is one line."""
 
     exit_code = EXIT_FAILED
 
 
 def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the process's environment, completed from the development runner's dev.env where there is one.
+    """Return the process's environment, completed from the development runner's dev.env if there is one.
 
     Raises:
-        Failed: the file exists and cannot be read.
-        click.UsageError: the environment names a setting that does not exist, or gives one two values.
+        Failed: the file exists but cannot be read.
+        click.UsageError: the environment has an unknown setting, or two values for one.
     """
     from gateway.dev import dev_env
     from sync.process import environment as process_environment
@@ -56,11 +56,11 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
         raise Failed(str(error)) from error
 
 
-# Types of arguments: each returns the value, or fails with one line before anything is sent.
+# Argument types. Each returns the value, or fails with one line before anything is sent.
 
 
 def topic_name(text: str) -> str:
-    """Return a topic's name."""
+    """Return `text` after checking that it is a topic's name."""
     from planwire_client.core.topic import Topic, TopicError
 
     try:
@@ -71,12 +71,12 @@ def topic_name(text: str) -> str:
 
 
 def tenant_name(text: str) -> str:
-    """Return the topic's name of a topic, or of a tenant's id: tenant:acme for acme."""
+    """Return the topic's name for a topic or a tenant's id: tenant:acme for acme."""
     return topic_name(text if ":" in text else f"tenant:{text}")
 
 
 def json_value(text: str) -> tuple[object]:
-    """Return the decoded value of JSON, or for `-` of that on standard input; in a tuple, as it may be None."""
+    """Return the decoded JSON in `text`; `-` reads standard input. It is in a tuple, because the value may be None."""
     import orjson
 
     from planwire_client.core import canonical_json
@@ -96,7 +96,10 @@ def mint(env: Mapping[str, str], topics: tuple[str, ...], ttl_s: int = 3600, **c
     """Return a JWT signed with the environment's PLANWIRE_JWT_SECRET, valid for `ttl_s` seconds.
 
     Args:
-        claims: others than the default, as `gateway.auth.mint` takes them.
+        env: the environment.
+        topics: the topics that the token opens.
+        ttl_s: lifetime in seconds.
+        claims: further arguments of `gateway.auth.tokens.mint`.
 
     Raises:
         click.UsageError: there is no usable secret, or a scope is unknown.
@@ -115,11 +118,11 @@ def mint(env: Mapping[str, str], topics: tuple[str, ...], ttl_s: int = 3600, **c
         raise click.UsageError(str(error)) from error
 
 
-# Calls of a gateway.
+# Calls to a gateway.
 
 
 def base_url(url: str | None, env: Mapping[str, str]) -> str:
-    """Return the gateway's base URL: `url`, or the local one on PORT (8000)."""
+    """Return the gateway's base URL: `url`, else the local gateway on PORT (default 8000)."""
     chosen = (url or f"http://127.0.0.1:{env.get('PORT') or 8000}").rstrip("/")
     if not chosen.startswith(("http://", "https://")):
         raise click.BadParameter("expected http://HOST:PORT or https://HOST", param_hint="--url")
@@ -127,20 +130,25 @@ def base_url(url: str | None, env: Mapping[str, str]) -> str:
 
 
 def unreachable(url: str, error: Exception, option: str = "--url") -> Failed:
-    """Return the failure that says what to do when nothing answers at `url`, which `option` sets."""
+    """Return the failure for a `url` that does not answer. `option`: the option that sets the URL."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return Failed(f"nothing answers at {url} ({reason}): start it with `make run`, or name another with {option}")
 
 
 def rejected(status: int, answer: Mapping[str, object]) -> NoReturn:
-    """End with what the gateway says: exit 2 where the input is at fault, else 1."""
+    """Raise the gateway's answer as an error: exit status 2 if the input is wrong, else 1."""
     said = f"{answer.get('code', 'refused')} ({status}): {answer.get('detail', 'no reason was given')}"
     raise click.UsageError(said) if status in (413, 422) else Failed(said)
 
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """A gateway's base URL, and the secret that its requests bear; "" for none."""
+    """A client of one gateway.
+
+    Attributes:
+        base: the gateway's base URL.
+        secret: sent as bearer token; "" for none.
+    """
 
     base: str
     secret: str
@@ -148,7 +156,7 @@ class Api:
     def send(
         self, method: str, path: str, query: Mapping[str, str] | None = None, body: object = None
     ) -> tuple[int, dict[str, Any]]:
-        """Return the status and the JSON object of an answer, an empty one where it is something else.
+        """Return the status and the JSON object of an answer; an empty object if the body is not one.
 
         Raises:
             Failed: nothing answers.
@@ -172,10 +180,10 @@ class Api:
         return response.status_code, answer if isinstance(answer, dict) else {}
 
     def answer(self, method: str, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Return the answer to a request that succeeds.
+        """Return the JSON object of a successful answer.
 
         Raises:
-            Failed, click.UsageError: it does not; the text is what the gateway says.
+            Failed, click.UsageError: the gateway rejects the request; the text is its reason.
         """
         status, answer = self.send(method, path, query)
         if status != 200:
@@ -183,16 +191,16 @@ class Api:
         return answer
 
     def console(self, path: str, topic: str = "", /, **query: object) -> dict[str, Any]:
-        """Return what the console answers.
+        """Return the answer of the console's API.
 
         Args:
-            path: below `/console/api/`.
-            topic: a topic that the path continues with; "" for none.
+            path: the path below `/console/api/`.
+            topic: a topic to append to the path; "" for none.
             query: the query; members that are None are left out.
 
         Raises:
-            Failed: it refuses, or nothing answers.
-            click.UsageError: it asks for a token, and there is none.
+            Failed: the console refuses, or nothing answers.
+            click.UsageError: the console needs a token, and there is none.
         """
         asked = {name: str(value) for name, value in query.items() if value is not None}
         status, answer = self.send("GET", f"/console/api/{path}{quote(topic, safe='')}", asked)
@@ -211,13 +219,13 @@ class Api:
 def api_options(
     name: str, what: str, default: str, secret_of: Callable[[dict[str, str], str | None], str]
 ) -> Callable[[Command], Command]:
-    """Return a decorator that gives a command --url and the options for a secret; they arrive as the parameter `api`.
+    """Return a decorator that adds --url and options for a secret to a command. The command gets them as `api`.
 
     Args:
-        name: of the secret's options: `--NAME-file`, and `--NAME`, which is deprecated.
-        what: the secret, with an article.
-        default: the source of the secret without them.
-        secret_of: returns the secret: of the environment, and of the options, None without them.
+        name: name of the secret's options: `--NAME-file`, and the deprecated `--NAME`.
+        what: the secret, with an article, for the help text.
+        default: where the secret comes from without these options, for the help text.
+        secret_of: returns the secret, from the environment and the value of the options (None without them).
     """
 
     def decorate(command: Command) -> Command:
@@ -240,7 +248,7 @@ def api_options(
 
 
 def _read_secret(file: str, option: str) -> str:
-    """Return the one line in a file, without the white space around it."""
+    """Return the single line in a file, without surrounding white space."""
     try:
         with click.open_file(file, encoding="utf-8") as stream:
             text = str(stream.read(SECRET_MAX_CHARS + 1)).strip()
@@ -259,7 +267,7 @@ def _publish_key(env: Mapping[str, str], given: str | None) -> str:
 
 
 def _console_token(env: Mapping[str, str], given: str | None) -> str:
-    """Return the token; "" in development, where none is needed."""
+    """Return the first console token; "" if there is none, as in development."""
     from gateway.console import scopes
 
     try:

@@ -1,4 +1,4 @@
-"""Commands that explain what a tenant sees: the chain from the cause to each tab, versions, differences, drift."""
+"""Commands that explain the state a tenant sees: from its cause to each tab, versions, differences, drift."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sync.core.plain_text import json_text, plain
 TABS_SHOWN = 50
 EVENTS_SHOWN = 5
 UNUSED = ("parked", "refused", "stale", "ignored")
-"""Outcomes of events that changed nothing."""
+"""Outcomes of events that did not change a state."""
 
 
 @click.command()
@@ -90,7 +90,7 @@ def _chain(chain: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _seconds(text: str) -> float | None:
-    """Return an RFC 3339 time in seconds since 1970, None for anything else."""
+    """Return an RFC 3339 time in seconds since 1970; None for any other text."""
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:

@@ -1,4 +1,4 @@
-"""What commands print: text whose control characters are escaped, JSON, tables and durations."""
+"""Output of commands: text with escaped control characters, JSON, tables and durations."""
 
 from __future__ import annotations
 
@@ -13,24 +13,32 @@ Row = Mapping[str, Any]
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print lines, which may hold foreign text: whatever the terminal would obey is escaped."""
+    """Print lines. Control characters are escaped, because the text may come from elsewhere."""
     click.echo(plain_lines(text), err=err)
 
 
 def note(text: str) -> None:
-    """Print one line on standard error, so that it gets into no pipe."""
+    """Print one line on standard error, so that it stays out of pipes."""
     say(f"planwire: {text}", err=True)
 
 
 def say_json(value: object) -> None:
-    """Print a value as one line of JSON that the terminal cannot be harmed by."""
+    """Print a value as one line of JSON with escaped control characters."""
     click.echo(json_text(value))
 
 
 def say_list(
     as_json: bool, found: Sequence[Row], columns: Sequence[str], empty: str, row: Callable[[Row], Row] = dict
 ) -> None:
-    """Print what was found, as one line of JSON each, or as a table of rows; without any as the line `empty`."""
+    """Print rows, as one line of JSON each or as a table.
+
+    Args:
+        as_json: print JSON instead of a table.
+        found: the rows.
+        columns: the table's columns.
+        empty: the line to print instead of an empty table.
+        row: returns the cells of a row by column.
+    """
     if as_json:
         for one in found:
             say_json(one)
@@ -39,14 +47,14 @@ def say_list(
 
 
 def table(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    """Return the lines of a table; a missing or empty cell is `-`."""
+    """Return the lines of a table. A missing or empty cell is shown as `-`."""
     cells = [list(columns), *([str(row.get(name) or "-") for name in columns] for row in rows)]
     widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
 
 
 def span(value_s: float | None) -> str:
-    """Return a duration in seconds as people read it: `40 ms`, `2.5 s`, `3 min 20 s`; `-` for None."""
+    """Return a duration in seconds as readable text: `40 ms`, `2.5 s`, `3 min 20 s`; `-` for None."""
     if value_s is None:
         return "-"
     for unit, unit_s, part, part_s in (("d", 86_400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):

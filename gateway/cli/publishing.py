@@ -1,4 +1,4 @@
-"""Commands that do what a backend or a page does: mint a token, publish a state, watch a topic."""
+"""Commands that act as a backend or a page: mint a token, publish a state, watch a topic."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gateway.cli.common import (
 from gateway.cli.output import say
 
 ORDER_DIGITS_MAX = 20
-"""Maximum digits of an integer order value. Longer ones are sent as text, and the gateway says what is wrong."""
+"""Maximum digits of an integer order value. Longer ones are sent as text, so that the gateway reports the error."""
 
 _TOPICS = 'May be repeated; "*" means all.'
 _IF_VERSION = "Only if this is the stored version; 0: none yet. A repeat is a conflict, with --event-id a duplicate."
@@ -102,10 +102,10 @@ def watch(topic: str, as_json: bool, count: int | None, api: Api) -> None:
         return mint(env, (topic,))
 
     if not api.secret:
-        fresh_token()  # fails now if the secret is unusable, before anything is connected to
+        fresh_token()  # fails before connecting if the secret is unusable
     try:
         asyncio.run(follow(api.base, topic, api.secret or fresh_token, count, as_json))
-    except BrokenPipeError:  # the reader of our output went away
+    except BrokenPipeError:  # the reader of the output is gone
         raise
     except OSError as error:
         raise unreachable(api.base, error) from error

@@ -1,4 +1,4 @@
-"""Every setting of every process, read off the settings models: `planwire settings`, docs/configuration.md."""
+"""All settings of all processes, from the settings models. Used by `planwire settings` and docs/configuration.md."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from pydantic.fields import FieldInfo
 from sync.process.settings import SettingsModel
 
 UNITS = {"_per_s": "per second", "_s": "seconds", "_ms": "milliseconds", "_bytes": "bytes"}
-"""Ending of a field's name to its unit; the longer endings first."""
+"""Suffix of a field's name -> its unit; longer suffixes first."""
 
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 class Setting(NamedTuple):
-    """One setting. `default` as one would write it, empty for none; `unit` and `bounds` empty where there is none.
+    """One setting.
 
-    `used_by`: web, intake (inside web), worker, outbox, command line.
+    Attributes:
+        default: as written in the environment; empty for none.
+        unit, bounds: empty for none.
+        used_by: processes: web, intake (inside web), worker, outbox, command line.
     """
 
     name: str
@@ -33,12 +36,12 @@ class Setting(NamedTuple):
 
     @property
     def facts(self) -> str:
-        """Unit and bounds, for people."""
+        """Unit and bounds as text."""
         return ", ".join(filter(None, (self.unit, self.bounds)))
 
 
 class Reader(NamedTuple):
-    """The processes that read a model, and the model's sections: the field that begins one -> heading."""
+    """A settings model, the processes that read it, and its sections: first field -> heading."""
 
     model: type[SettingsModel]
     processes: tuple[str, ...]
@@ -55,11 +58,11 @@ BESIDE = tuple(
         ("PLANWIRE_PUBLISH_KEY", "", "", _PUBLISH_KEY, "command line"),
     )
 )
-"""Names that are read without a model."""
+"""Settings outside the models."""
 
 
 def everything() -> tuple[Setting, ...]:
-    """Return every setting that there is."""
+    """Return all settings."""
     from gateway.settings import SECTIONS, GatewaySettings
     from sync.billing.providers.registry import PROVIDERS
     from sync.settings import SyncSettings
@@ -73,9 +76,9 @@ def everything() -> tuple[Setting, ...]:
 
 
 def collect(*readers: Reader) -> tuple[Setting, ...]:
-    """Return every setting once, in the models' order, and those without a model last.
+    """Return every setting once, in the models' order, followed by those outside the models.
 
-    A setting of several readers stands where the first one has it, with that one's description.
+    A setting of several models has the position and description of the first one.
     """
     found: dict[str, Setting] = {}
     for reader in readers:
@@ -93,7 +96,7 @@ def collect(*readers: Reader) -> tuple[Setting, ...]:
 
 
 def lines(settings: Iterable[Setting]) -> list[str]:
-    """Return the list for a terminal: two lines a setting, a heading for each section."""
+    """Return the list for a terminal: a heading for each section, two lines for each setting."""
     shown: list[str] = []
     for section, members in groupby(settings, lambda setting: setting.section):
         shown += ["", section]
@@ -105,7 +108,7 @@ def lines(settings: Iterable[Setting]) -> list[str]:
 
 
 def _default(info: FieldInfo) -> str:
-    """Return the default as one would write it in the environment."""
+    """Return the default as it is written in the environment."""
     match info.default:
         case None:
             return ""

@@ -51,7 +51,7 @@ def simulate(scenario: str | None, as_json: bool, **options: Any) -> None:
 def _act(
     as_json: bool, action: str = "", tenant: str = "", url: str = "", extra: tuple[str, ...] = (), **parameters: Any
 ) -> None:
-    """Have the simulator at `url` do something, and print what came of it."""
+    """Run an action of the simulator at `url`, and print the result."""
     from sync.simulator.client import SimulatorError, run_action
 
     if parameters.keys() & {"seed", "target"}:
@@ -79,7 +79,7 @@ def _act(
 
 
 def _play(name: str, as_json: bool, seed: int = 1, target: str | None = None) -> None:
-    """Run a scenario and print its report; exit 1 if something was violated."""
+    """Run a scenario and print its report. Exit with status 1 if it has violations."""
     import asyncio
 
     import httpx2
@@ -93,7 +93,7 @@ def _play(name: str, as_json: bool, seed: int = 1, target: str | None = None) ->
     env = environment()
     base = base_url(None, env)
     url = target or f"{base}/webhooks/paddle"
-    # Only the settings that a scenario needs: the rest of the environment may be meant for another process.
+    # Pass only the settings that a scenario needs; the others may be meant for another process.
     wanted = {name: value for name, value in env.items() if name in ("PLANWIRE_PADDLE_SECRETS", "PLANWIRE_CATALOG")}
     try:
         settings = SyncSettings.from_env({"PLANWIRE_DEV": "1", **wanted})
@@ -108,7 +108,7 @@ def _play(name: str, as_json: bool, seed: int = 1, target: str | None = None) ->
     if url.startswith(f"{base}/"):
         read = http_state(base, mint(env, ("*",)))
     try:
-        httpx2.get(url, timeout=5)  # any answer will do: it shows that a receiver is there
+        httpx2.get(url, timeout=5)  # any answer shows that a receiver is there
         report = asyncio.run(torture(what, seed, url, secrets[0].get_secret_value(), plans, read))
     except ScenarioError as error:
         raise click.UsageError(str(error)) from error

@@ -71,7 +71,7 @@ def top(once: bool, every_s: float, as_json: bool, api: Api) -> None:
 
 @contextlib.contextmanager
 def _screen() -> Iterator[bool]:
-    """Switch to the alternate screen and back again. Yields whether keys can be read one by one."""
+    """Use the terminal's alternate screen while the context is open. Yield whether single keys can be read."""
     import termios
     import tty
 

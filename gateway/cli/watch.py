@@ -1,4 +1,4 @@
-"""Follows one topic for `planwire watch`, over a connection of `planwire_client`, and prints each version."""
+"""`planwire watch`: follows one topic over a connection of `planwire_client`, and prints each version."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ from sync.core import instants
 
 
 async def watch(base_url: str, topic: str, token: Token, count: int | None, as_json: bool) -> None:
-    """Print each new version of `topic` until `count` were, or for ever.
+    """Print each new version of `topic`; return after `count` versions, or never if `count` is None.
+
+    A lost connection is retried with jittered backoff.
 
     Raises:
-        Failed: the gateway ended it for good, at first or later.
-        OSError: nothing answered the first time; later it is tried again, with growing jittered pauses.
+        Failed: the gateway refuses the connection or the topic, or closes the connection for good.
+        OSError: the first attempt to connect got no answer.
     """
-    # What the connection logs is in the errors and notes already.
+    # Drop the connection's log lines: errors and notes report the same.
     logging.getLogger("planwire_client").addHandler(logging.NullHandler())
     await _Watch(base_url, topic, token, count, as_json).run()
 
 
 class _Watch:
-    """What the connection calls, and when it is over."""
+    """One run of the command: the callbacks of its connection, and its end."""
 
     def __init__(self, base_url: str, topic: str, token: Token, count: int | None, as_json: bool) -> None:
         self._topic = topic
@@ -94,7 +96,7 @@ class _Watch:
 
 
 def show(snapshot: Snapshot, as_json: bool) -> None:
-    """Print a version: its time, number and state, or as JSON an object with topic, version, state and cause."""
+    """Print a version: time, number and state; as JSON an object with topic, version, state and cause."""
     if as_json:
         shown = {"topic": snapshot.topic, "version": snapshot.version, "state": snapshot.state}
         say_json({**shown, "cause": snapshot.cause} if snapshot.cause else shown)

@@ -1,6 +1,6 @@
-"""The demo page, its tokens and its actions at the simulator.
+"""Routes of the demo page: its files, its tokens, and actions of the simulator.
 
-In development only, and only for requests from this machine, because its tokens open any tenant.
+They exist in development only, and answer only requests from this machine, because their tokens open any tenant.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ THEME = Path(__file__).parent.parent / "console" / "static" / "theme.css"
 """The style sheet that the demo shares with the console."""
 
 FRAMEWORKS = frozenset(("react", "vue", "svelte", "openfeature"))
-"""The example pages that need a framework, which `make examples` bundles."""
+"""Example pages that need a framework bundled by `make examples`."""
 
 TOKEN_TTL_S = 900
 SIMULATOR_TIMEOUT_S = 10.0
@@ -39,7 +39,7 @@ _ACTION = re.compile(r"[a-z_]{1,32}")
 
 
 def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
-    """Return the demo's routes."""
+    """Return the routes of the demo."""
 
     async def arguments(request: Request) -> dict[str, object]:
         origin = request.headers.get("origin")
@@ -106,6 +106,6 @@ def demo_routes(settings: GatewaySettings) -> list[BaseRoute]:
 
 
 def _require_local(connection: HTTPConnection) -> None:
-    """Return if the request comes from this machine and through no proxy; the demo does not exist for others."""
+    """Answer 404 unless the request comes from this machine and not through a proxy."""
     if not is_local(connection):
         raise HTTPException(404)

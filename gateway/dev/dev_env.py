@@ -28,14 +28,14 @@ KEY_RIGHTS = f"{KEY_NAME}:publish+tenants+admin:*"
 
 
 class DevEnvError(GatewayError):
-    """The file of development secrets cannot be read or written; the text says which and why."""
+    """The file of development secrets cannot be read or written; the text names the file and the reason."""
 
 
 def load(data_dir: Path) -> dict[str, str]:
-    """Return the names and values in the data directory's `dev.env`, nothing when there is no such file.
+    """Return the names and values in the data directory's `dev.env`; empty if there is no file.
 
     Raises:
-        DevEnvError: it is there and cannot be read.
+        DevEnvError: the file exists but cannot be read.
     """
     path = data_dir / FILE_NAME
     try:
@@ -50,10 +50,10 @@ def load(data_dir: Path) -> dict[str, str]:
 
 
 def overlay(environ: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
-    """Return `environ`, completed by `values`; an empty variable counts as missing.
+    """Return `environ` completed by `values`. An empty variable counts as missing.
 
-    The publish key and its hash belong together: if one of them is in the environment, the other is not taken from
-    `values`. The generated key may do everything.
+    The publish key and its hash belong together: if the environment has one of them, the other is not taken from
+    `values`. The generated key gets all rights.
     """
     merged = dict(environ)
     given = {name for name, value in environ.items() if value}
@@ -65,7 +65,7 @@ def overlay(environ: Mapping[str, str], values: Mapping[str, str]) -> dict[str, 
         merged[PUBLISH_KEYS] = hashed(KEY_NAME, environ[PUBLISH_KEY])
     is_ours = PUBLISH_KEYS not in given and re.fullmatch(rf"{KEY_NAME}:\w+", merged.get(PUBLISH_KEYS, ""))
     if is_ours and not given & {PUBLISH_RIGHTS, TOLERANT_PUBLISH_RIGHTS}:
-        # The tolerant name, which builds without rights ignore: they can start with the same environment.
+        # Use the tolerant name: older builds without rights ignore it, and start with the same environment.
         merged[TOLERANT_PUBLISH_RIGHTS] = KEY_RIGHTS
     return merged
 

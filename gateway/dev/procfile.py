@@ -1,7 +1,7 @@
 """Runs the processes of a Procfile on one screen: honcho's manager, made safe against early signals and kill -9.
 
-honcho alone raises inside its handler when a signal arrives before all processes have started, does not kill processes
-that ignore SIGTERM, and leaves helpers and commands behind when it is killed itself. Needs the extra `run`.
+honcho has three gaps. Its signal handler raises if a signal arrives before all processes have started. It does not kill
+processes that ignore SIGTERM. If it is killed, its helpers and commands keep running. Needs the extra `run`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def commands(procfile: Path) -> dict[str, str]:
 
 
 class Screen(Printer):  # type: ignore[misc]
-    """Prints the processes' lines with honcho's prefix and our own without; honcho's own messages are dropped."""
+    """Prints the processes' lines with honcho's prefix, and our own lines without. Drops honcho's own messages."""
 
     def __init__(self, output: TextIO) -> None:
         super().__init__(output)
@@ -75,15 +75,16 @@ class Screen(Printer):  # type: ignore[misc]
         try:
             yield
         except OSError:
-            # The reader (a pager, `head`) is gone: stop the system, and print nothing more.
+            # The reader (a pager, `head`) is gone: stop the system and discard further output.
             self.output = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for the rest of the process
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Child(Process):  # type: ignore[misc]
-    """One command of the Procfile. `run` is the main function of a helper process, which relays its output.
+    """One command of the Procfile. `run` is the main function of a helper process that relays the command's output.
 
-    `runner_pid`: the process whose end ends the command.
+    Args:
+        runner_pid: the command ends when the process with this id ends.
     """
 
     def __init__(self, *arguments: Any, runner_pid: int, **options: Any) -> None:
@@ -91,9 +92,9 @@ class Child(Process):  # type: ignore[misc]
         self._runner_pid = runner_pid
 
     def run(self, events: Any = None, ignore_signals: bool = False) -> None:
-        """Run the command to its end, or until the runner is gone."""
-        # Ctrl-C reaches this process as well and must not run the manager's handler here. honcho ignores the signals
-        # only once the command has started, because the command would inherit that.
+        """Run the command until it ends or the runner is gone."""
+        # Ctrl-C also reaches this process and must not run the manager's handler here. honcho ignores the signals only
+        # after the command has started, because the command would inherit ignored signals.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
         threading.Thread(target=self._outlive, args=(events,), daemon=True).start()
@@ -102,7 +103,7 @@ class Child(Process):  # type: ignore[misc]
     def _outlive(self, events: Any) -> None:
         """End the command when the runner is gone."""
         parent_watch.wait_for(self._runner_pid)
-        events.cancel_join_thread()  # their reader is gone: do not wait for it at exit
+        events.cancel_join_thread()  # the reader of the events is gone: do not wait for it at exit
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self._child is not None:
                 with contextlib.suppress(ProcessLookupError):
@@ -112,14 +113,14 @@ class Child(Process):  # type: ignore[misc]
 
 
 class Runner(Manager):  # type: ignore[misc]
-    """Runs all processes. When one ends, or on a signal, it ends the others.
+    """Runs all processes. When one of them ends or a signal arrives, it ends the others.
 
     Args:
-        screen: prints their output.
-        on_start: called once with the runner, in a thread of its own.
+        screen: prints the output of the processes.
+        on_start: called once with the runner, in a separate thread.
 
     Attributes:
-        ended: the first process that ended by itself, and its status; None after a signal.
+        ended: name and exit status of the first process that ended by itself; None after a signal.
     """
 
     def __init__(self, screen: Screen, on_start: Callable[[Runner], None]) -> None:
@@ -143,7 +144,7 @@ class Runner(Manager):  # type: ignore[misc]
         return 1 if self.ended is not None else 0
 
     def terminate(self) -> None:
-        """Stop every process. Safe in a signal handler and before all processes have started."""
+        """Stop every process. It may be called in a signal handler, and before all processes have started."""
         if self._stopping_since is None:
             self._stopping_since = time.monotonic()
             ended = ((name, one.get("returncode")) for name, one in self._processes.items())
@@ -152,7 +153,7 @@ class Runner(Manager):  # type: ignore[misc]
             super().terminate()
 
     def _all_started(self) -> bool:
-        # The manager's loop calls this several times a second: here an early signal is made up for.
+        # The manager's loop calls this several times a second. It terminates here after a signal that came too early.
         started = bool(super()._all_started())
         if started and self.is_stopping and not self._terminating:
             super().terminate()
@@ -160,12 +161,12 @@ class Runner(Manager):  # type: ignore[misc]
 
     def _start(self) -> None:
         super()._start()
-        # No thread starts earlier, because the processes above may have been forked.
+        # Start threads only now, because the processes above may be forked.
         threading.Thread(target=self._on_start, args=(self,), daemon=True).start()
         threading.Thread(target=self._hurry, daemon=True).start()
 
     def _hurry(self) -> None:
-        """Kill the processes that do not stop in time, then their helpers."""
+        """Kill processes that do not stop in time, then their helpers."""
         while self._stopping_since is None or time.monotonic() < self._stopping_since + STOP_TIMEOUT_S:
             time.sleep(POLL_S)
         for process in self._processes.values():
@@ -173,7 +174,7 @@ class Runner(Manager):  # type: ignore[misc]
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process["pid"], signal.SIGKILL)
         time.sleep(10 * POLL_S)
-        # This process still runs: a helper is gone or stuck, and the manager would wait for it forever.
+        # If this process still runs, a helper is gone or stuck, and the manager would wait for it forever.
         for process in self._processes.values():
             helper: multiprocessing.Process | None = process.get("process")
             if helper is not None:

@@ -38,19 +38,19 @@ DEFAULT_PORT = 8000
 ROOT = Path(__file__).resolve().parents[2]
 PROCFILE = ROOT / "Procfile.dev"
 PAGES = (("demo", "/demo"), ("console", "/console"))
-"""The pages announced below the ready line: name, path."""
+"""Pages announced below the ready line: (name, path)."""
 OWN_PORTS = range(20_000, 30_000)
-"""Ports to choose from: below the range of outgoing connections, which could take the port between two runs."""
+"""Candidates for a free port, below the range of outgoing connections, which could take a port between two runs."""
 PORT_ATTEMPTS = 50
 READY_POLL_S = 0.05
 READY_TIMEOUT_S = 60.0
-"""Seconds without a ready system after which one line says what is missing."""
+"""Seconds after which a system that is not ready is reported, in one line."""
 PREDECESSOR_S = 10.0
 """Seconds that the processes of a killed runner may take to end."""
 
 
 class DevError(GatewayError):
-    """The system cannot run here; the text says why and what to do. `status`: the exit status."""
+    """The system cannot run here. The text says why and what to do; `status` is the exit status."""
 
     def __init__(self, text: str, status: int = 1) -> None:
         super().__init__(text)
@@ -58,7 +58,7 @@ class DevError(GatewayError):
 
 
 def main(argv: Sequence[str] = ()) -> int:
-    """Run until stopped; return the exit status. `argv`: the options, without the program's name."""
+    """Run until stopped, and return the exit status. `argv`: the options, without the program's name."""
     parser = argparse.ArgumentParser(prog="python -m gateway.dev", description="Run Planwire on this machine.")
     parser.add_argument("--procfile", type=Path, default=PROCFILE, help="what to run (default: %(default)s)")
     parser.add_argument("--with-parent", action="store_true", help="stop when the parent process is gone")
@@ -81,7 +81,7 @@ def process_environ(environ: Mapping[str, str], data_dir: Path, port: int) -> di
     """
     simulator = environ.get("PLANWIRE_SIMULATOR_URL") or f"http://{HOST}:{_free_port()}"
     values = dev_env.ensure(data_dir, {"PORT": str(port), "PLANWIRE_SIMULATOR_URL": simulator})
-    # An older version generated a console token. On this machine none is needed, and a set one would be asked for.
+    # Older versions generated a console token. Without one the console of a local run needs no login.
     values.pop("PLANWIRE_CONSOLE_TOKEN", None)
     defaults = {
         "PLANWIRE_PADDLE_API_URL": simulator,
@@ -89,12 +89,12 @@ def process_environ(environ: Mapping[str, str], data_dir: Path, port: int) -> di
         "PLANWIRE_CATALOG": str(ROOT / "sync" / "billing" / "catalog" / "example.toml"),
         "PLANWIRE_LOG_FORMAT": "text",
         "PLANWIRE_LOG_LEVEL": "warning",
-        "PLANWIRE_DRAIN_S": "0.5",  # a developer does not wait for a long drain
+        "PLANWIRE_DRAIN_S": "0.5",  # keeps stopping fast
     }
     merged = dev_env.overlay(environ, defaults | values)
     path = os.pathsep.join(filter(None, (str(Path(sys.executable).parent), environ.get("PATH", os.defpath))))
     return merged | {
-        "PATH": path,  # `python` in the Procfile is the one that runs this
+        "PATH": path,  # `python` in the Procfile is this interpreter
         "PORT": str(port),
         "PLANWIRE_DATA_DIR": str(data_dir),
         "PLANWIRE_DEV": "1",
@@ -137,7 +137,7 @@ def _run(environ: Mapping[str, str], procfile: Path, parent: int) -> int:
 
 
 def _ending(code: int) -> str:
-    """Return how a process ended. A shell in between reports 128 + signal."""
+    """Return how a process ended, as text. A shell in between reports 128 + signal number."""
     number = -code if code < 0 else code - 128
     names = {item.value: item.name for item in signal.Signals}
     return f"was ended by {names[number]}" if number in names else f"ended with status {code}"
@@ -152,7 +152,7 @@ def _port(text: str) -> int:
 
 
 def _checked_port(port: int) -> int:
-    """Return the port, on which nobody listens, or a free one for 0."""
+    """Return `port` after checking that it is free; for 0 return any free port."""
     if port == 0:
         return _free_port()
     try:
@@ -176,9 +176,10 @@ def _free_port() -> int:
 
 
 def _lock(data_dir: Path) -> TextIO:
-    """Return the run lock of the data directory, held until it is closed. It names the run.
+    """Return the locked `run.lock` file of the data directory. Closing it releases the lock.
 
-    The helpers of a killed runner hold the lock until they end, so a holder that is dead is waited for.
+    The file has the URL and process id of the run. Helpers of a killed runner keep the lock until they end, so this
+    waits up to PREDECESSOR_S for them.
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -202,7 +203,7 @@ def _lock(data_dir: Path) -> TextIO:
 
 
 def _holder(lock: TextIO) -> tuple[str, int | None]:
-    """Return URL and process id of the run that wrote the lock; ("", None) while it is not written."""
+    """Return URL and process id of the run that holds the lock; ("", None) if it has not written them yet."""
     lock.seek(0)
     try:
         found = json.loads(lock.read())
@@ -221,7 +222,7 @@ def _already(data_dir: Path, url: str, pid: int | None) -> str:
 
 
 def _announce(screen: Screen, port: int, is_stopping: Callable[[], bool]) -> None:
-    """Announce once that the system is ready; if that takes long, say once what is missing."""
+    """Announce that the system is ready. If that takes longer than READY_TIMEOUT_S, report once what is missing."""
     complain_at = time.monotonic() + READY_TIMEOUT_S
     while not is_stopping():
         missing = _missing(port)
@@ -236,7 +237,7 @@ def _announce(screen: Screen, port: int, is_stopping: Callable[[], bool]) -> Non
 
 
 def _missing(port: int) -> str:
-    """Return "" if GET /readyz answers 200, else what it answers."""
+    """Return an empty string if GET /readyz answers 200, else its answer."""
     connection = http.client.HTTPConnection(HOST, port, timeout=2.0)
     try:
         connection.request("GET", "/readyz")

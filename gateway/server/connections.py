@@ -75,10 +75,10 @@ class Connection(Protocol):
 
     @property
     def transport(self) -> asyncio.Transport | None:
-        """Its transport."""
+        """The transport; None before it is connected."""
 
     def abort(self) -> None:
-        """End it at once and discard unsent data."""
+        """Close the connection at once and discard unsent data."""
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ class HttpConnections:
     _timer: asyncio.TimerHandle
 
     def __init__(self, settings: GatewaySettings, metrics: Metrics) -> None:
-        """Limit by the settings of connections, bodies and sending. An IPv6 /64 counts as one address."""
+        """Create an empty registry with the limits in `settings`. An IPv6 /64 counts as one address."""
         self._settings = settings
         self._metrics = metrics
         self._entries: dict[Connection, _Entry] = {}
@@ -109,7 +109,7 @@ class HttpConnections:
         self._address_of = lru_cache(ADDRESSES_KEPT)(self._find_address)
 
     def _find_address(self, peer: str) -> str:
-        """Return what limits count a TCP peer as; empty for a trusted proxy, which they exempt."""
+        """Return the key under which limits count a TCP peer; empty for a trusted proxy, which is exempt."""
         return "" if peer == LOCAL or self._proxies.includes(peer) else group(canonical(peer))
 
     def __len__(self) -> int:
@@ -118,14 +118,14 @@ class HttpConnections:
     # Registering.
 
     def add(self, connection: Connection, peer: str) -> str:
-        """Register a new connection; close another one for it when a limit is reached.
+        """Register a new connection. If a limit is reached, close another one to make room.
 
         Args:
             connection: the connection.
             peer: the address of the TCP peer, or LOCAL.
 
         Returns:
-            An empty string, or the limit that leaves no room: `address` or `connections_max`.
+            An empty string; if there is no room, the limit: `address` or `connections_max`.
         """
         address = self._address_of(peer)
         of_address = self._by_address.get(address, {})
@@ -145,7 +145,7 @@ class HttpConnections:
         """Register `other` in place of `connection`: the same TCP connection with another protocol. Deadlines stay."""
         entry = self._entries.pop(connection)
         self._entries[other] = entry
-        # To the end of both orders: its client has just sent something.
+        # Move it to the end of both orders, because its client has just sent something.
         if connection in self._waiting:
             del self._waiting[connection]
             self._waiting[other] = None
@@ -168,7 +168,7 @@ class HttpConnections:
         of_address[connection] = None
 
     def _timeout_s(self, wait: Wait | None) -> float:
-        """Return the time a wait may take. The rest of a body has as long as the body had."""
+        """Return the time a wait may take. The rest of a body gets a new full body timeout."""
         if wait is Wait.HEAD:
             return HEAD_TIMEOUT_S
         if wait is Wait.BODY:
@@ -190,7 +190,7 @@ class HttpConnections:
     # Closing.
 
     def _make_room(self, reason: str, among: dict[Connection, None]) -> bool:
-        """Close the longest waiting of these connections. Return False if all of them are being served."""
+        """Close the one of these connections that has waited longest. Return False if all are being served."""
         for connection in among:
             if connection in self._waiting:
                 address = self._entries[connection].address
@@ -255,7 +255,7 @@ class HttpConnections:
         return REASONS[entry.wait] if entry.wait in REASONS and now > entry.until else ""
 
     def _free_descriptors(self) -> None:
-        """Close some connections: without a free descriptor neither clients nor the store can be connected."""
+        """Close some connections; without a free descriptor no client and no store connection can be opened."""
         self._metrics.accept_failures += 1
         hint = "raise the limit on open files (ulimit -n, LimitNOFILE=, nofile)"
         logs.limited(LOGGER, "descriptors_exhausted", connections=len(self._entries), hint=hint)

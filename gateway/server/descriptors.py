@@ -43,9 +43,9 @@ def limit() -> int | None:
 def fit(settings: GatewaySettings) -> GatewaySettings:
     """Return the settings with limits on connections lowered where necessary; log each lowered limit.
 
-    A quarter of the descriptors for clients is for HTTP connections, the rest for sockets. One address may have half of
-    the HTTP connections. Event streams may have half of them, and those of one subject half of an address's, because
-    streams are never closed to make room. Readiness checks and new tabs therefore always find room.
+    A quarter of the descriptors for clients is for HTTP connections, the rest for sockets. One address may have half
+    of the HTTP connections. Streams may have half of them too, and one subject's streams half of an address's share,
+    because streams are never closed to make room. Readiness checks and new tabs therefore always find room.
     """
     descriptors = limit()
     if descriptors is None:

@@ -1,4 +1,4 @@
-"""The sockets that a web process listens on: the same for one process and for several, IPv6 and IPv4 alike."""
+"""Creates the listening sockets (IPv4 and IPv6) of one or several web processes."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any
 from gateway.settings import SettingsError
 
 PORT_ATTEMPTS = 10
-"""Attempts to find one port that is free on every address of a name, where PORT is 0."""
+"""With PORT=0: attempts to find one port that is free on every address of a name."""
 
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 _Address = tuple[socket.AddressFamily, tuple[Any, ...]]
-"""Family and socket address, whose port is not used."""
+"""Family and socket address; the port is ignored."""
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Return a bound socket for each address that `host` stands for, all on one port. They do not accept yet.
+    """Return a bound socket for each address of `host`, all on one port. They do not accept connections yet.
 
-    `::` takes IPv4 connections too, as `::ffff:a.b.c.d`; every other IPv6 address takes IPv6 alone.
+    `::` accepts IPv4 connections too, as `::ffff:a.b.c.d`; every other IPv6 address accepts only IPv6.
 
     Args:
         host: an address, with or without brackets, or a name such as `localhost`.
-        port: 0 lets the system pick one.
+        port: the TCP port; 0: the system picks one.
 
     Raises:
-        SettingsError: PLANWIRE_HOST names no address of this machine, or PORT cannot be had there.
+        SettingsError: PLANWIRE_HOST is not an address of this machine, or PORT cannot be used there.
     """
     host = host.removeprefix("[").removesuffix("]")
     addresses = _resolve(host, port)
@@ -76,7 +76,7 @@ def _bind_all(addresses: Iterable[_Address], port: int) -> list[socket.socket]:
             except OSError as error:
                 if error.errno not in _NOT_HERE:
                     raise
-                absent = error  # a name may stand for an address of a family that is switched off
+                absent = error  # a name may have an address of a family that is disabled here
                 continue
             port = bound.getsockname()[1]
             sockets.append(bound)
@@ -88,7 +88,7 @@ def _bind_all(addresses: Iterable[_Address], port: int) -> list[socket.socket]:
 
 
 def _bind(family: socket.AddressFamily, address: tuple[Any, ...], port: int) -> socket.socket:
-    # With the protocol named, asyncio turns Nagle's algorithm off on what is accepted.
+    # With IPPROTO_TCP asyncio disables Nagle's algorithm on accepted connections.
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

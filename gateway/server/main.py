@@ -1,4 +1,4 @@
-"""`python -m gateway.server`: checks the settings and the store, binds the port, and serves until told to stop."""
+"""`python -m gateway.server`: checks the settings and the store, binds the port, and serves until a stop signal."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ log = structlog.get_logger("gateway.server")
 BACKLOG = 4096
 
 WORKER_ANSWER_S = 30
-"""How long a worker may leave the supervisor without an answer, its start included, until it is killed as hung. In
-the five seconds that uvicorn allows, a busy machine or a small one does not start one: it would never serve."""
+"""Seconds without an answer after which the supervisor kills a worker as hung; starting counts, too. uvicorn's default
+of five seconds is too short to start a worker on a busy or small machine."""
 
 WORKERS_MAX = 256
-"""The most that WEB_CONCURRENCY may ask for: more is a mistake, not a wish."""
+"""Maximum WEB_CONCURRENCY. A larger value is taken for a mistake."""
 
 
 def configuration(
@@ -69,12 +69,12 @@ def _workers(text: str) -> int:
 
 
 async def _check_store(settings: GatewaySettings) -> None:
-    """Return when the store may be used, or is away; the embedded one always may.
+    """Check that the store is usable. An unreachable store and the embedded one pass.
 
     Raises:
-        StoreUrlError: its URL cannot be used.
-        UnfitStoreError: it would lose what it is given.
-        SchemaError: its data needs a newer build.
+        StoreUrlError: the store's URL cannot be used.
+        UnfitStoreError: the store would lose data.
+        SchemaError: the store's data needs a newer build.
     """
     if url := settings.redis_url.get_secret_value():
         async with contextlib.aclosing(connect(url, prefix=settings.prefix).store) as store:
@@ -84,7 +84,7 @@ async def _check_store(settings: GatewaySettings) -> None:
 def main() -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP.
 
-    Exit 2 with one line when the configuration is wrong, EXIT_DIED when a task of the process had failed.
+    Exits with EXIT_SETTINGS and one line if the configuration is wrong, with EXIT_DIED if a task of the process failed.
     """
     try:
         settings = GatewaySettings.from_env(os.environ)

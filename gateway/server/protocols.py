@@ -1,9 +1,9 @@
 """The protocols of a new connection: its first bytes decide whether it is a WebSocket or HTTP.
 
-A connection's protocol is a socket from the start. One that sends an opening handshake, whole and in plain form, keeps
-it: uvicorn's HTTP object, its parser and the request they make would be thrown away at once, and were a fifth of the
-cost of connecting; and a transport that changes its protocol leaves epoll and enters it again. Everything else, wrong
-or merely rare, goes to `LimitedHttpProtocol`, which limits request heads and the time of each step of a request.
+Every connection starts with the protocol of a socket, and keeps it if its first bytes are a complete opening handshake
+in plain form. Starting with uvicorn's HTTP protocol instead would create a parser and a request only to discard them,
+at a fifth of the cost of connecting. Changing the protocol of a transport also removes it from epoll and adds it again.
+All other first bytes go to `LimitedHttpProtocol`, which limits request heads and the time of each step of a request.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _CONNECTION = re.compile(rb"\r\nconnection: *(?:[a-z-]+, *)*upgrade(?:, *[a-z-]+
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol with bounds on what a client may send, and for how long, before it is understood."""
+    """uvicorn's HTTP protocol with limits on the size of request heads and on the time of each step of a request."""
 
     def __init__(self, *uvicorns: Any, connections: HttpConnections, make_socket: Callable[[], WebSocket]) -> None:
         """Make the protocol of a registered connection.
 
         Args:
-            uvicorns: what uvicorn's protocol takes.
-            connections: where the connection is registered.
+            uvicorns: the arguments of uvicorn's protocol.
+            connections: the registry that has the connection.
             make_socket: makes the protocol that takes over after an upgrade.
         """
         super().__init__(*uvicorns)
@@ -56,9 +56,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._served: RequestResponseCycle | None = None
 
     def connection_opened(self, transport: asyncio.Transport) -> None:
-        """Take the transport.
+        """Set the transport.
 
-        As uvicorn's `connection_made`, but for the local address, which nothing here reads and which costs a system
+        Like uvicorn's `connection_made`, but without the local address. It is not used, and getting it costs a system
         call and a socket object per connection.
         """
         self.connections.add(self)
@@ -68,13 +68,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.scheme = "https" if is_ssl(transport) else "http"
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Remove the connection from the registry, and mark its requests as disconnected."""
         self._connections.remove(self)
         self._tell_served()
         super().connection_lost(exc)
 
     def abort(self) -> None:
-        """End the connection at once and discard unsent data."""
+        """Close the connection at once and discard unsent data."""
         self._tell_served()
         self.transport.abort()
 
@@ -108,7 +108,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._connections.waits(self, wait)
 
     def pause_writing(self) -> None:
-        """Expect the client to read."""
+        """Wait for the client to read."""
         super().pause_writing()
         self._note_wait()
 
@@ -118,12 +118,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._note_wait()
 
     def on_response_complete(self) -> None:
-        """Expect the rest of the request, or the next one."""
+        """Wait for the rest of the request, or for the next one."""
         super().on_response_complete()
         self._note_wait()
 
     def data_received(self, data: bytes) -> None:
-        """Count what belongs to a head, and hand what follows an upgrade to the WebSocket."""
+        """Parse the data, limit the size of heads, and pass the data after an upgrade to the WebSocket."""
         self._unset_keepalive_if_required()
         if not self._in_body and self._is_idle():
             self._in_head = True
@@ -157,7 +157,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _upgrade(self, rest: bytes) -> None:
         if not self._is_idle():
-            # The answer under way would end up among the frames.
+            # The response in progress would be mixed with the frames.
             self.transport.close()
             return
         transport = self.transport
@@ -172,14 +172,15 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         socket.handshake(b"".join([*head, b"\r\n"]))
         if rest and not transport.is_closing():
             socket.data_received(rest)
-        # The parser and this object hold each other: let go, they are freed now, not when the collector comes by.
+        # Break the reference cycle with the parser, so that both are freed now and not by the garbage collector.
         self.parser = None  # type: ignore[assignment]
 
     def _without_upgrade(self) -> bytes:
-        """Return the head just read without its wish for another protocol.
+        """Return the head just read without its upgrade headers, and replace the parser to read it again.
 
-        Any but WebSocket is declined by answering in HTTP/1.1 (RFC 9110 section 7.8). The parser takes the end of such
-        a head for the end of HTTP, body or not, so the request is read again. Java's client asks for h2c every time.
+        An upgrade to anything but WebSocket is declined by answering in HTTP/1.1 (RFC 9110 section 7.8). The parser
+        treats everything after such a head as the other protocol, even a body, so the request has to be read again.
+        Java's HTTP client requests an upgrade to h2c every time.
         """
         method, version = self.parser.get_method(), self.scope["http_version"].encode()
         lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
@@ -188,25 +189,25 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 value = b"close" if b"close" in value.lower() else b"keep-alive"
             if name != b"upgrade":
                 lines.append(b"%b: %b" % (name, value))
-        self.parser = httptools.HttpRequestParser(self)  # the old one is done for good after a "close"
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        self.parser = httptools.HttpRequestParser(self)  # the old one accepts no data after a "close"
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # uvicorn sets it, too
         return b"\r\n".join([*lines, b"", b""])
 
     def _refuse_head(self, status: int, code: str, detail: str) -> None:
-        if self._is_idle():  # otherwise it would be written into the middle of another answer
+        if self._is_idle():  # otherwise it would end up inside another response
             self.transport.write(HandshakeRejected(status, code, detail).response())
         self.transport.close()
 
     def on_message_begin(self) -> None:
-        """Begin a head."""
+        """Start a new head."""
         super().on_message_begin()
         self._in_head = True
 
     def on_headers_complete(self) -> None:
-        """End the head.
+        """Check the head, and start the body.
 
         Raises:
-            ValueError: the version is not served, or there is not exactly one Host.
+            ValueError: the HTTP version is not supported, or there is not exactly one Host header.
         """
         self._head_bytes = 0
         self._in_head = False
@@ -231,7 +232,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         return ""
 
     def on_message_complete(self) -> None:
-        """Expect another head."""
+        """End the request; the next bytes start another head."""
         if not self._is_declined():
             super().on_message_complete()
         self._in_body = False
@@ -246,14 +247,14 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
 
 class FirstBytesProtocol:
-    """Makes the protocol of each new connection of a server, and is its `Acceptor`."""
+    """Creates the protocol of each new connection of a server, and serves as its `Acceptor`."""
 
     def __init__(self, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
         self._uvicorns = (config, server_state, app_state)
 
     @cached_property
     def connections(self) -> HttpConnections:
-        """All HTTP connections of the server. First used after the app has started, because the app sets the limits."""
+        """All HTTP connections of the server. Use it only after the app has started: the app sets the limits."""
         node: Node = self._uvicorns[2]["node"]
         return HttpConnections(node.settings, node.metrics)
 
@@ -263,11 +264,11 @@ class FirstBytesProtocol:
         return socket_class(*self._uvicorns[1:], self)
 
     def connection_opened(self, socket: WebSocket, peer: str) -> str:
-        """Register a connection; return an empty string, or the limit that leaves no room for it."""
+        """Register a connection. Return an empty string; if there is no room, the limit."""
         return self.connections.add(socket, peer)
 
     def first_bytes_received(self, socket: WebSocket, transport: asyncio.Transport, data: bytes) -> None:
-        """Have the socket answer an opening handshake, and the HTTP protocol any other first bytes."""
+        """Pass an opening handshake to the socket, and any other first bytes to the HTTP protocol."""
         end = data.find(b"\r\n\r\n") + 4
         if 4 <= end < HEAD_MAX_BYTES and is_handshake(data[:end]):
             socket.handshake(data[:end])
@@ -282,7 +283,7 @@ class FirstBytesProtocol:
         http.data_received(data)
 
     def hello_awaited(self, socket: WebSocket) -> None:
-        """Note that the client has to say hello next."""
+        """Set that the client must send hello next."""
         self.connections.waits(socket, Wait.HELLO)
 
     def connection_settled(self, socket: WebSocket) -> None:
@@ -291,8 +292,8 @@ class FirstBytesProtocol:
 
 
 def is_handshake(head: bytes) -> bool:
-    """Return whether a whole request head is an opening handshake in the form that clients send (RFC 6455 section 4.1).
+    """Return whether a complete request head is an opening handshake in the usual form (RFC 6455 section 4.1).
 
-    What is wrong with one of that form is found by the socket. Any other form is not refused: it is parsed in full.
+    The socket checks a handshake of this form in detail. Handshakes of any other form go through the HTTP parser.
     """
     return bool(_HANDSHAKE.fullmatch(head) and _UPGRADE.search(head) and _CONNECTION.search(head))

@@ -22,28 +22,28 @@ log = structlog.get_logger("gateway.server")
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server with a drain: before it stops, the sockets are closed evenly over the time there is.
+    """uvicorn's server with a drain: before it stops, it spreads the closing of sockets evenly over `drain_s`.
 
     Attributes:
-        connections: its HTTP connections, once it has started.
+        connections: the HTTP connections; set by `startup`.
     """
 
     connections: HttpConnections
 
     @property
     def node(self) -> Node:
-        """What the app runs on, once it has started."""
+        """The app's node. Available once the app has started."""
         node: Node = self.lifespan.state["node"]
         return node
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, with `FirstBytesProtocol`, and with the send buffer that every accepted socket inherits.
+        """Listen with `FirstBytesProtocol`, and limit the send buffer of accepted sockets.
 
-        Without a bound the kernel takes megabytes before a socket counts as slow, and a slow tab is shown states long
-        gone. Set here it costs no system call per connection.
+        Without the limit the kernel buffers megabytes before a socket counts as slow, and a slow tab shows old states.
+        Accepted sockets inherit the limit from the listener, so it costs no system call per connection.
 
         Raises:
-            StartError: the app cannot start, for a reason that an operator can do something about.
+            StartError: the app cannot start, for a reason that an operator can fix.
         """
         first_bytes = FirstBytesProtocol(self.config, self.server_state, self.lifespan.state)
         self.config.http_protocol_class = first_bytes  # type: ignore[assignment]
@@ -68,7 +68,7 @@ class Server(uvicorn.Server):
             self._captured_signals.clear()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, drain, then do what uvicorn does."""
+        """Stop listening, drain, then run uvicorn's shutdown."""
         for server in self.servers:
             server.close()
         await self.node.registry.drain(self.node.settings.drain_s)
@@ -78,7 +78,7 @@ class Server(uvicorn.Server):
 
 @contextlib.contextmanager
 def _hangup_as(handler: Callable[[int, FrameType | None], None]) -> Generator[None, None, None]:
-    """Handle SIGHUP, unless it is ignored: under `nohup`, and in workers, whose supervisor handles it."""
+    """Handle SIGHUP with `handler`, unless it is ignored, as under `nohup` and in workers of a supervisor."""
     is_ours = (
         hasattr(signal, "SIGHUP")
         and threading.current_thread() is threading.main_thread()

@@ -1,4 +1,4 @@
-"""Several web processes on one port: what runs in each, and what starts, replaces and ends them."""
+"""Several web processes on one port: the workers, and the supervisor that starts, replaces and ends them."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ from sync.process import logs, parent_watch
 log = structlog.get_logger("gateway.server")
 
 COLLECT_AFTER = (20_000, 20, 50)
-"""Objects made, net, until the garbage collector looks at the newest; collections of each generation until the next."""
+"""Thresholds of the garbage collector: net new objects per collection, and collections per older generation."""
 
 EXIT_DIED = 1
 """Exit status of a web process that stopped because one of its tasks failed."""
 
 EXIT_SETTINGS = 2
-"""The exit status where a setting, or what it names, cannot be used."""
+"""Exit status for a setting that cannot be used."""
 
 POLL_S = 0.1
-"""Interval between checks whether a process has ended or a stop signal has arrived."""
+"""Interval between checks for ended processes and stop signals."""
 
 RETRY_S = 30.0
-"""How long the supervisor waits before it tries once more to start a worker beside others that serve."""
+"""Pause before the supervisor tries again to start a worker that failed to start while others serve."""
 
 
 class Worker(multiprocess.Process):
-    """A web process of several on one port, with our server in it."""
+    """One of several web processes on one port; runs our `Server`."""
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
-        # Noted here, in the supervisor: it may be gone before the worker could ask who its parent is.
+        # Read in the supervisor: it may be gone before the worker could read its parent's id.
         self._supervisor = os.getpid()
         self._reasons, self._reason_sink = multiprocessing.Pipe(duplex=False)
         super().__init__(config, sockets)
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve. What `main` prepares in its own process is prepared here again, in the worker's."""
+        """Serve. This repeats the preparations of `main` in the worker's process."""
         try:
             settings = GatewaySettings.from_env(os.environ)
             logs.configure(settings.log_level, settings.log_format)
-            # The supervisor ends its workers, but not when it is killed.
+            # A killed supervisor cannot end its workers, so each watches it.
             parent_watch.watch(self._supervisor)
             if hasattr(signal, "SIGHUP"):
-                # A closed terminal sends it to all processes of the group; the supervisor replaces its workers itself.
+                # A closed terminal sends SIGHUP to the whole process group; only the supervisor handles it.
                 signal.signal(signal.SIGHUP, signal.SIG_IGN)
             spare_collector(self.config)
             super().target(sockets)
@@ -68,7 +68,7 @@ class Worker(multiprocess.Process):
             sys.exit(EXIT_SETTINGS)
 
     def _healthcheck(self, timeout: float) -> bool | None:
-        """Return whether the worker serves, or None if it does not answer; uvicorn would wait for one that ends."""
+        """Return whether the worker serves; None if it does not answer. uvicorn would wait for a worker that ends."""
         try:
             self.parent_conn.send(b"ping")
             answered = connection.wait([self.parent_conn, self.process.sentinel], timeout)
@@ -85,11 +85,11 @@ class Worker(multiprocess.Process):
 
     @property
     def has_failed_to_start(self) -> bool:
-        """Whether it has ended without having served."""
+        """Whether the worker ended before it served."""
         return self.exitcode in (EXIT_SETTINGS, STARTUP_FAILURE)
 
     def reason(self) -> str:
-        """Return why it failed to start, in one line; empty where its log says so."""
+        """Return why the worker failed to start, in one line; empty if the reason is in its log."""
         with contextlib.suppress(EOFError, OSError):
             if self._reasons.poll():
                 return str(self._reasons.recv())
@@ -97,7 +97,7 @@ class Worker(multiprocess.Process):
 
 
 class _Stopping(threading.Event):
-    """Set once a stop signal has arrived, handled or not."""
+    """An event that is set once a stop signal has arrived, even before uvicorn has handled it."""
 
     def __init__(self, signals: list[int]) -> None:
         super().__init__()
@@ -108,14 +108,14 @@ class _Stopping(threading.Event):
 
 
 class Supervisor(multiprocess.Multiprocess):
-    """uvicorn's supervisor, which ends where no worker can start, and stops while it replaces workers.
+    """uvicorn's supervisor, which also ends if no worker can start, and can be stopped while it replaces workers.
 
-    Where others serve, a worker that cannot start is tried again every RETRY_S: a setting that was broken meanwhile
-    does not end what still works with the old one. uvicorn handles signals only after all workers have been replaced,
-    and each of them drains first; here SIGTERM and SIGINT interrupt the replacement.
+    If a worker cannot start while others serve, the supervisor tries again every RETRY_S. A setting that has become
+    invalid thus does not end the workers that still run with the old one. uvicorn handles signals only after it has
+    replaced and drained all workers; here SIGTERM and SIGINT interrupt the replacement.
 
     Attributes:
-        status: the exit status of the whole.
+        status: the exit status of the supervisor.
     """
 
     status = 0
@@ -126,7 +126,7 @@ class Supervisor(multiprocess.Multiprocess):
         self._retries: list[float] = []
 
     def keep_subprocess_alive(self) -> None:
-        """Replace the workers that have ended or hang; end where one could not start and no other serves."""
+        """Replace workers that have ended or hang. End if a worker failed to start and no other serves."""
         for due in [at for at in self._retries if at <= time.monotonic()]:
             self._retries.remove(due)
             self.processes.append(self._started())
@@ -137,7 +137,7 @@ class Supervisor(multiprocess.Multiprocess):
                 continue
             process.kill()
             process.join()
-            # Asked only now: a worker may end while it is asked for a sign of life.
+            # Check the exit code only now, because a worker may end during the health check.
             if isinstance(process, Worker) and process.has_failed_to_start:
                 self.processes.remove(process)
                 self._give_up_or_retry(process)
@@ -162,7 +162,7 @@ class Supervisor(multiprocess.Multiprocess):
         self.should_exit.set()
 
     def restart_all(self) -> None:
-        """Replace each worker after its successor has started; end early if that fails or a stop signal arrives."""
+        """Replace workers one by one, each after its successor is ready. Return early on a failure or a stop signal."""
         for index, old in enumerate(list(self.processes)):
             new = self._started()
             if not new.wait_until_ready(self.config.timeout_worker_healthcheck, self.should_exit):
@@ -175,14 +175,14 @@ class Supervisor(multiprocess.Multiprocess):
             old.terminate()
             while old.process.is_alive():
                 if self.should_exit.is_set():
-                    self.processes.append(old)  # it is draining, and waited for at the end like all others
+                    self.processes.append(old)  # still draining; the shutdown waits for it as for all others
                     return
                 old.process.join(POLL_S)
 
 
 def run_supervised(config: uvicorn.Config, sockets: list[socket.socket]) -> int:
-    """Serve with several processes until told to stop; return the exit status."""
-    # uvicorn's supervisor makes its processes by this name; it has no other seam for a server of one's own.
+    """Serve with several processes until a stop signal; return the exit status."""
+    # uvicorn's supervisor creates its processes by this name; there is no other way to use a custom server.
     multiprocess.Process = Worker  # type: ignore[misc]
     supervisor = Supervisor(config, sockets)
     supervisor.run()
@@ -190,15 +190,16 @@ def run_supervised(config: uvicorn.Config, sockets: list[socket.socket]) -> int:
 
 
 def exit_if_died(server: Server) -> None:
-    """Exit with EXIT_DIED if one of the process's tasks failed, so that its supervisor starts it again."""
+    """Exit with EXIT_DIED if a task of the process failed, so that a supervisor restarts the process."""
     if server.started and server.node.has_died:
         sys.exit(EXIT_DIED)
 
 
 def spare_collector(config: uvicorn.Config) -> None:
-    """Keep the garbage collector from walking what stays: every open socket is a dozen objects that hold no cycle.
+    """Reduce garbage collection: load the app, freeze its objects, and raise the thresholds.
 
-    By default a tenth of a storm of connects goes into looking for garbage among them.
+    Every open socket is a dozen objects without cycles. With the defaults, searching them for garbage takes a tenth of
+    the CPU time while many clients connect.
     """
     config.load()
     gc.set_threshold(*COLLECT_AFTER)

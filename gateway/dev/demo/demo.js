@@ -1,8 +1,8 @@
 /**
- * The demo's page: one tenant's plan, followed live through the browser client.
+ * The demo page: shows one tenant's plan live, with the browser client.
  *
- * Role: a small product page as a customer of Planwire would build it. It only renders snapshots and asks the local
- * provider for changes; it never assumes the outcome of a click.
+ * It is a small product page as a customer of Planwire would build it. A click requests a change from the local
+ * provider; the page changes only when a new snapshot arrives.
  */
 import { planwire } from "../client/planwire.js";
 
@@ -11,7 +11,7 @@ const NOTICE_MS = 6_000;
 const AGE_WORTH_TELLING_MS = 3_000;
 
 const FEATURES = { basic: "Notes and folders", export: "Export", sso: "Single sign-on", audit: "Audit log" };
-/** What this product gives a customer of whom no state is known: its free plan. */
+/** State of a customer without a stored state: the free plan. */
 const DEFAULT_STATE = {
   plan: { key: "free", name: "Free", rank: 0 },
   status: "none",
@@ -34,7 +34,7 @@ const FRESHNESS = {
   denied: "No access",
 };
 
-/** Buttons that keep their place, usable or not. */
+/** Actions whose buttons are disabled instead of hidden. */
 const PERMANENT = new Set(["upgrade", "downgrade", "cancel", "seats"]);
 
 /** @param {string} id @returns {any} */
@@ -64,7 +64,7 @@ const post = async (path, body) => {
   return answer;
 };
 
-/** The gateway's address, whatever a proxy has put before its paths: this module is its `/demo/demo.js`. */
+/** The gateway's base URL, with any path prefix of a proxy: this module is its `/demo/demo.js`. */
 const gateway = new URL("..", import.meta.url).href.slice(0, -1);
 const client = planwire({ url: gateway, token: async () => (await post("token", { tenant })).token });
 const topic = client.topic(`tenant:${tenant}`);
@@ -133,7 +133,7 @@ const sentence = ({ action, plan, effective_at, overdue }) => {
   return `${what ?? titled(action)} on ${day(effective_at)}${overdue ? ", any moment now" : ""}.`;
 };
 
-/** Offers what makes sense for this state. @param {any} state */
+/** Shows the actions that are possible in this state. @param {any} state */
 const renderButtons = ({ plan, status, features = {}, limits = {}, scheduled }) => {
   const isPaying = !["none", "canceled"].includes(status);
   const can = /** @type {Record<string, boolean>} */ ({
@@ -156,9 +156,9 @@ const renderButtons = ({ plan, status, features = {}, limits = {}, scheduled }) 
   }
 };
 
-// How long it took: the server stamped the webhook's arrival, this machine's clock says when the screen changed.
+// Latency from the webhook's arrival (the gateway's clock) to the change on the screen (this machine's clock).
 
-/** Calls back once the change is on the screen. @param {() => void} then */
+/** Calls `then` once the change is on the screen. @param {() => void} then */
 const painted = (then) => (document.hidden ? setTimeout(then) : requestAnimationFrame(() => setTimeout(then)));
 
 /** @param {any} cause */
@@ -181,7 +181,7 @@ const renderFreshness = ({ status, asOf, reason }) => {
   element("freshness-text").textContent = FRESHNESS[/** @type {keyof FRESHNESS} */ (status)] + told;
 };
 
-/** The one on the screen. @type {any} */
+/** The snapshot on the screen. @type {any} */
 let last;
 
 topic.subscribe((snapshot) => {
@@ -200,7 +200,7 @@ topic.subscribe((snapshot) => {
 
 setInterval(() => renderFreshness(topic.getSnapshot()), 1000);
 
-// Asking for a change.
+// Requesting a change.
 
 let noticeTimer = 0;
 
@@ -220,7 +220,7 @@ for (const button of buttons)
     const { version, state } = topic.getSnapshot();
     const quantity = step ? (state ?? DEFAULT_STATE).limits.seats + Number(step) : undefined;
     button.setAttribute("aria-busy", "true");
-    // Asked for before the request, so that the gateway already looks out while the webhook travels.
+    // Call `expect` before the request, so that the gateway already waits while the webhook is on its way.
     const changed = topic.expect({ after: version, timeoutMs: EXPECT_MS });
     try {
       await post(`simulate/${action}`, { tenant, plan, when, addon, quantity });

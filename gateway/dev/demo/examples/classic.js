@@ -1,4 +1,4 @@
-/* The plan from a classic script: no modules, everything under one global name. */
+/* The plan in a classic script: no modules; the client is the global `Planwire`. */
 (() => {
   const tenant = new URLSearchParams(location.search).get("tenant") || "demo";
   /** @param {string} id @returns {any} */

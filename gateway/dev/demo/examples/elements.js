@@ -1,4 +1,4 @@
-/** The plan in plain HTML: the page's own markup says what to show. */
+/** The plan in plain HTML: custom elements in the page's markup show its values. */
 import { define } from "../../client/elements.js";
 import { planwire } from "../../client/planwire.js";
 import { open } from "./shared.js";

@@ -5,7 +5,7 @@ import { open } from "./shared.js";
 
 const topic = open(planwire);
 
-/** How often each component has been drawn: the more selective it is, the less. */
+/** Render count of each component. A more selective component renders less often. */
 const drawn = { plan: 0, features: 0 };
 
 const Badge = () => {

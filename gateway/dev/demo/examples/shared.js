@@ -1,4 +1,4 @@
-/** What every example needs: the tenant's topic, its buttons, and a line that says how current the page is. */
+/** Shared by the examples: opens the tenant's topic, connects the buttons, and sets the page's freshness status. */
 
 /** @param {(options: any) => any} planwire @param {object} [options] */
 export const open = (planwire, options) => {

@@ -1,4 +1,4 @@
-/** The plan in Svelte: Plan.svelte, compiled, is given the topic and uses it as the store it is. */
+/** The plan in Svelte: the compiled Plan.svelte gets the topic, which is a Svelte store. */
 import { planwire } from "../../client/planwire.js";
 import { Plan, mount } from "../vendor/svelte.js";
 import { open } from "./shared.js";
