@@ -1,9 +1,10 @@
-"""What an open console costs a gateway: its reports, twice a second, over all its tabs.
+"""Measures what an open console costs a gateway: two reports a second about all its tabs.
 
     python -m benchmarks.console [--tabs 10000] [--seconds 20] [--rounds 3]
 
-One gateway with one topic for each tab; idle first, then with a console that looks at the overview and at one topic and
-has its stream on the same gateway, in turns. The difference is the console; heartbeats, sweep and probe are in both.
+One gateway with one topic for each tab. Idle rounds alternate with rounds in which a console on the same gateway has
+its stream open and shows the overview and one topic. The difference is the console's cost; both include heartbeats,
+sweep and probe.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def main() -> None:
                 with console(ports[0]):
                     load.run("idle:2")
                     looked.append(_share(load, options.seconds))
-                load.run("idle:12")  # until the leases have ended
+                load.run("idle:12")  # until the leases have expired
     pairs = [one - other for one, other in zip(looked, without, strict=True)]
     rows: list[list[object]] = [
         ["nobody looks", rig.median(without)],
@@ -66,7 +67,7 @@ def _share(load: rig.Load, seconds: int) -> float:
 
 @contextlib.contextmanager
 def console(port: int) -> Iterator[None]:
-    """Look, as a page does, while the block is open."""
+    """Keep a console open, as its page does, within the block."""
     told = _post(port, "look", {"topics": []})
     token = _post(port, "token", {})["token"]
     ended = threading.Event()

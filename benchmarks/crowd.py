@@ -1,43 +1,42 @@
-"""Crowds: thousands of sockets at rest, in a publish storm, with networks that flicker, and thrown out by a deploy.
+"""Measures thousands of sockets: at rest, in a publish storm, with flickering networks, and during a deploy.
 
     python -m benchmarks.crowd quiet [--sockets 5000] [--topics 500] [--rate 200] [--hold 30] [--seconds 10]
     python -m benchmarks.crowd load [--idle 20000] [--active 2000] [--stalled 100] [--topics 5000] [--hot 500]
     python -m benchmarks.crowd jitter [--sockets 1000] [--topics 200] [--rate 200] [--only planwire socketio python]
     python -m benchmarks.crowd avalanche [the same]
 
-`quiet`: what open sockets cost while nothing happens, heartbeats or pings included, and then how soon what is published
-at a moderate rate is shown, from before it is handed to the store.
+`quiet`: the cost of idle open sockets, including heartbeats or pings; then the latency at a moderate publish rate, from
+just before the commit until the client shows the state.
 
-`load`: two gateway processes on one port. The storm is on the hot topics: the active sockets hold them in equal parts,
-and so do the stalled ones, which have stopped reading and are not cut (the limit of ten seconds is out of the way). The
-idle ones hold the other topics. First as fast as it goes, then at a rate.
+`load`: two gateway processes on one port. The storm is on the hot topics, spread evenly over the active sockets and
+over the stalled ones. Stalled sockets have stopped reading and are not closed (the limit of ten seconds is disabled).
+Idle sockets hold the other topics. First at full speed, then at a fixed rate.
 
-`jitter`: every socket loses its network for two seconds, three times, spread over two seconds each; a connect fails at
-once meanwhile. Every other cut is one that the server does not hear of, as when a phone changes from one network to
-another: the old connection just falls silent. Publishing goes on and stops a second before the last network is back, so
-that nothing that comes later hides what coming back has missed.
+`jitter`: three times, every socket loses its network for two seconds; the cuts are spread over two seconds. Connects
+fail at once meanwhile. Every other cut is silent for the server, as when a phone changes networks: the old connection
+gets no close. Publishing continues and stops a second before the last network returns, so that no later version hides
+one that a reconnect has missed.
 
-`avalanche`: the server's process is killed and started at once; publishing goes on for three seconds, and until it
-serves again. And as it should be done here: two gateways behind one address, one after the other told to stop (SIGTERM,
-which drains for five seconds), awaited and started again, with a balancer that gives a connect to whichever of the two
-accepts it.
+`avalanche`: the server's process is killed and restarted at once; publishing continues for three seconds, and until it
+serves again. For Planwire also as a rolling deploy: two gateways behind one address are stopped (SIGTERM, a drain of
+five seconds) and restarted one after the other. A balancer gives each connect to a gateway that accepts it.
 
-Ten seconds after everything has stopped (avalanche: and once everybody is back, for at most thirty), what each client
-shows is compared with what the store holds. "Went back": a client was given an older state than it showed, and showed
-it. The clients are the same code but for the dialect, and each comes back as its official client does:
+Ten seconds after everything has stopped, each client's state is compared with the store (`avalanche`: after all clients
+are back, for at most thirty seconds). "Went back": a client received an older state than it showed, and showed it. All
+clients are the same code except for the dialect, and reconnect as their official client does:
 
-- planwire: `planwire.v1` with tokens, acks as advised, patches; a random delay up to 0.5 s, doubling to what the
-  gateway advises (5 s for so few), or within 0.2 s of the browser's saying that it is online again. Whether a browser
-  can tell depends on what broke, so `jitter` has it with and without. It says which version it holds, and drops what is
-  not newer.
-- Socket.IO 4 on Node with connection state recovery, in-memory adapter (benchmarks/baselines/socketio.js): what a
-  recovered socket missed is replayed; any other gets the current state from Redis. 1 s doubling to 5 s, give or take
-  half; its client does not listen for the browser's word. It shows what came last.
+- planwire: `planwire.v1` with tokens, acks as advised, patches. It reconnects after a random delay up to 0.5 s that
+  doubles to the gateway's advice (5 s at this size), or within 0.2 s of the browser's `online` event. Browsers detect
+  only some failures, so `jitter` runs with and without the event. The client sends the version that it holds, and
+  ignores versions that are not newer.
+- Socket.IO 4 on Node with connection state recovery, in-memory adapter (benchmarks/baselines/socketio.js): a
+  recovered socket gets the missed messages replayed; any other gets the current state from Redis. The delay doubles
+  from 1 s to 5 s, plus or minus half; the client does not use the `online` event. It shows the last message received.
 - python-socketio 5 (benchmarks/baselines/socketio_app.py): no recovery; the current state from Redis on every connect.
   The same client.
 
-The peers check no tokens and know no acks. A published state is for them a SET and a PUBLISH in one transaction, for us
-a commit. The server has one core, store and clients the other; in `load` gateways and load clients share both.
+The peers have no tokens and no acks. For them a publish is a SET and a PUBLISH in one transaction, for Planwire a
+commit. The server has one core, store and clients the other; in `load` gateways and load clients share both.
 """
 
 from __future__ import annotations
@@ -75,27 +74,27 @@ from benchmarks.tabs import (
 from planwire_client.core.commit import LUA
 
 CUT_S = 2.0
-"""How long a client has no network."""
+"""Seconds that a client has no network."""
 
 SPREAD_S = 2.0
-"""Over which the cuts of one cycle are spread."""
+"""Seconds over which the cuts of one cycle are spread."""
 
 CYCLE_S = CUT_S + SPREAD_S + 1
 
 SETTLE_S = 10.0
-"""From when everything has stopped to the verdict."""
+"""Seconds from the end of all activity to the verdict."""
 
 RETURN_S = 30.0
-"""The longest wait for everybody to be connected."""
+"""Timeout until all clients are connected."""
 
 PUBLISH_S = 3.0
-"""How long publishing goes on after a kill at least: long enough for every topic to change."""
+"""Minimum seconds of publishing after a kill: enough for every topic to change."""
 
 DRAIN_S = 5
-"""Over which a gateway that is told to stop spreads its closes."""
+"""Seconds over which a stopping gateway spreads its closes."""
 
 LOAD_CLIENT_MAX = 10_000
-"""Sockets of one load process: a process may have 20,000 files open on many a machine."""
+"""Sockets of one load process: many machines limit a process to 20,000 open files."""
 
 NAMES = ["planwire", "socketio", "python"]
 
@@ -104,7 +103,7 @@ NAMES = ["planwire", "socketio", "python"]
 
 
 class Server:
-    """A server's process on a port of its own, which can be ended and started again."""
+    """A server process on its own port, which can be stopped and restarted."""
 
     def __init__(self, candidate: rig.Candidate, folder: Path, store_port: int, core: int | None) -> None:
         self.port = rig.free_port()
@@ -135,7 +134,7 @@ class Server:
         return False
 
     async def ready(self) -> None:
-        """Return once it serves: at its ready path, or for a peer when its port accepts."""
+        """Return once it serves: at its ready path, or for a peer once its port accepts."""
         until = time.monotonic() + rig.START_TIMEOUT_S
         while not await asyncio.to_thread(self._is_ready if self._ready_path else self._accepts):
             if time.monotonic() > until or (self._process is not None and self._process.poll() is not None):
@@ -149,14 +148,14 @@ class Server:
         return False
 
     async def end(self, number: signal.Signals) -> None:
-        """Send a signal and wait until nothing is left of it."""
+        """Send a signal and wait until the process and its children have ended."""
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(number)
             await asyncio.to_thread(process.wait)
 
     def pids(self) -> list[int]:
-        """Return its process and those below it."""
+        """Return the ids of the process and its descendants."""
         return [] if self._process is None else _below(self._process.pid)
 
     def close(self) -> None:
@@ -188,7 +187,7 @@ def _mib(pid: int) -> float:
 
 
 class Memory:
-    """The resident memory of some processes, looked at five times a second."""
+    """The resident memory of some processes, sampled five times a second."""
 
     def __init__(self, pids: Callable[[], Sequence[int]]) -> None:
         self._pids = pids
@@ -198,7 +197,7 @@ class Memory:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def now(self) -> float:
-        """Return what they have together, in MiB."""
+        """Return their total in MiB."""
         sizes = {pid: _mib(pid) for pid in self._pids()}
         for pid, size in sizes.items():
             self._peaks[pid] = max(size, self._peaks.get(pid, 0.0))
@@ -206,13 +205,13 @@ class Memory:
         return sum(sizes.values())
 
     def peak(self) -> float:
-        """Return the most that they had together since the last call."""
+        """Return the peak of their total since the last call, in MiB."""
         self.now()
         peak, self._peak = self._peak, 0.0
         return peak
 
     def peaks(self) -> dict[int, float]:
-        """Return the most that each had since the last call."""
+        """Return the peak of each since the last call, in MiB."""
         self.now()
         peaks, self._peaks = self._peaks, {}
         return peaks
@@ -226,7 +225,7 @@ class Memory:
 
 
 def socketio() -> rig.Candidate | None:
-    """Return Socket.IO on Node, or None where it cannot be had."""
+    """Return Socket.IO on Node, or None if it is not available."""
     if (found := rig.node_modules()) is None:
         return None
     node, modules = found
@@ -235,7 +234,7 @@ def socketio() -> rig.Candidate | None:
 
 
 def python_socketio() -> rig.Candidate | None:
-    """Return python-socketio on uvicorn, or None where it cannot be had."""
+    """Return python-socketio on uvicorn, or None if it is not available."""
     if (python := rig.other_python()) is None:
         return None
     command = [str(python), "-m", "uvicorn", "socketio_app:app", "--port", "{port}", "--log-level", "warning"]
@@ -249,7 +248,7 @@ def python_socketio() -> rig.Candidate | None:
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """A server with its dialect and its way of publishing; `gateways` more than one: a rolling deploy."""
+    """A server with its dialect and its way of publishing. More than one gateway means a rolling deploy."""
 
     name: str
     candidate: rig.Candidate
@@ -260,7 +259,7 @@ class System:
 
 @dataclasses.dataclass
 class Crowd:
-    """A system with its clients connected; `empty_mib`: what its processes had before."""
+    """A system with its clients connected. `empty_mib`: memory of its processes before that."""
 
     empty_mib: float
     servers: list[Server]
@@ -269,7 +268,7 @@ class Crowd:
     memory: Memory
 
     async def judge(self) -> tuple[float, int]:
-        """Return the percentage of clients that show what the store holds, and how many do not, yet are connected."""
+        """Return the percentage of clients with the store's state, and the number of connected clients without it."""
         newest = await self.source.newest()
         wrong = [client for client in self.clients if client.shown != newest[client.topic]]
         return 100 - 100 * len(wrong) / len(self.clients), sum(client.is_back for client in wrong)
@@ -281,7 +280,7 @@ class Crowd:
 
 @contextlib.asynccontextmanager
 async def crowd(system: System, options: argparse.Namespace) -> AsyncIterator[Crowd]:
-    """Run a system with its store and publisher, and yield it once every client has its first state."""
+    """Run a system with its store and publisher. Yield it once every client has its first state."""
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         store_port = stack.enter_context(rig.store(folder))
@@ -468,7 +467,7 @@ async def avalanche(system: System, options: argparse.Namespace) -> list[object]
         newest = await one.source.newest()
         for client in one.clients:
             if client.shown < newest[client.topic]:
-                client.show(newest[client.topic])  # it would have been behind for this long at least
+                client.show(newest[client.topic])  # a lower bound: it was behind for at least this long
         behind = [client.behind_s for client in one.clients]
         returns = sum(client.returns - 1 for client in one.clients)
         return [
@@ -513,7 +512,7 @@ def _quantile(values: Sequence[float], share: float) -> float:
 
 
 def systems(scene: str, names: Sequence[str]) -> list[System]:
-    """Return the systems of a scene that this machine has."""
+    """Return the systems of a scene that are available on this machine."""
     found: list[System] = []
     if "planwire" in names:
         gateway = rig.gateway(DRAIN_S=str(DRAIN_S))
@@ -540,7 +539,7 @@ def systems(scene: str, names: Sequence[str]) -> list[System]:
 def _load_client(
     folder: Path, port: int, store_port: int, tokens: Sequence[str], first: int, topics: int, *extra: str
 ) -> Iterator[rig.Load]:
-    """Run one load process with a socket for each token, and yield it once they are open."""
+    """Run one load process with a socket for each token. Yield it once they are open."""
     file = folder / f"tokens-of-{first}-{len(tokens)}-{random.getrandbits(32)}"
     file.write_text("\n".join(tokens) + "\n")
     with redis.Redis(port=store_port) as client:

@@ -1,16 +1,16 @@
-"""What one delivery costs: one topic on many sockets, the same updates through the gateway and four others.
+"""Measures the cost of one delivery: one topic on many sockets, the same updates through the gateway and four others.
 
     python -m benchmarks.fanout [--sockets 5000] [--bytes 600 4096] [--rounds 7] [--only planwire floor ...] [--steady]
                                 [--offers nothing deflate]
 
-Twice: with sockets that offer no extension, and as browsers connect, which always offer permessage-deflate. Every
-server stays as it comes. What each makes of the offer: the gateway agrees to it without context and compresses once a
-version; the naive one agrees to uvicorn's default and compresses for each socket, with a context of its own;
-nchan, ws and the floor agree to nothing and send it plain.
+Each runs twice: with sockets that offer no extension, and with sockets that offer permessage-deflate, as browsers
+always do. Every server has its default configuration. The gateway accepts the offer without context takeover and
+compresses once per version. The naive server accepts it with uvicorn's default and compresses for each socket with its
+own context. nchan, ws and the floor decline it and send plain text.
 
-CPU per delivery is the server's alone, user and system. The gateway runs as in production: tokens checked, metrics,
-heartbeats, logging, sweep, and acks from the browsers under the policy it advises. The others check and count nothing.
-Every server has its sockets open all the time; in a round each gets the same burst, one after the other.
+CPU per delivery counts the server only, user and system. The gateway runs as in production: token checks, metrics,
+heartbeats, logging, sweep, and acks under the policy that it advises. The others have no checks and no metrics. All
+servers keep their sockets open all the time; in a round each gets the same burst, one after the other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from benchmarks import rig
 
 DELIVERIES = 75_000
-"""Per burst: about a second."""
+"""Deliveries per burst: about a second."""
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
-"""What an open tab costs while nothing happens, and what opening it costs.
+"""Measures the cost of an idle open tab, and of opening it.
 
     python -m benchmarks.idle [--sockets 5000] [--rounds 3] [--hold 20]
 
-Every socket presents a token of its own, so each signature is really checked, and counts as connected when its first
+Every socket has its own token, so each signature is checked. A socket counts as connected when its first
 snapshot has arrived. Resident memory is read from the process before and after, and again after `--hold` seconds of
-heartbeats and pings. The rate is the wall clock's, with the server on one core and the client on the other.
+heartbeats and pings. The rate is per wall-clock second, with the server on one core and the client on the other.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How many signed webhooks a second one web process takes: verified, stored, reduced, committed, announced, answered.
+"""Measures signed webhooks per second of one web process: verified, stored, reduced, committed, announced, answered.
 
     python -m benchmarks.intake [--count 8000] [--connections 16] [--rounds 3]
 
-Every delivery is a `subscription.updated` of one of a thousand tenants with an event id and an instant of its own and a
-changed seat count, signed as Paddle signs, so every one moves a version. No API key is set: the body itself is applied.
-The last column is the slowest hundredth of answers at 300 a second.
+Every delivery is a `subscription.updated` of one of a thousand tenants, signed as Paddle does. It has its own event id
+and time and a changed seat count, so each creates a version. No API key is set: the body itself is applied. The last
+column is the 99th percentile of answer times at 300 a second.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ prices.paddle.live = ["{PRICE}"]
 
 
 def event(index: int) -> bytes:
-    """Return one webhook's body: tenant `index % TENANTS` has another number of seats than before."""
+    """Return one webhook's body, which changes the seats of tenant `index % TENANTS`."""
     tenant = index % TENANTS
     at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=index)
 
@@ -117,7 +117,7 @@ async def _drive(port: int, count: int, connections: int) -> rig.Row:
         for request in mine:
             await _post(*stream, request)
 
-    # One iterator for all: whoever is free takes the next.
+    # One iterator for all: a free connection takes the next.
     shared = iter(made)
     started = time.perf_counter()
     await asyncio.gather(*(work(shared, stream) for stream in streams))
@@ -134,7 +134,7 @@ async def _drive(port: int, count: int, connections: int) -> rig.Row:
         stream = await idle.get()
         await _post(*stream, request)
         idle.put_nowait(stream)
-        waits.append(time.perf_counter() - due)  # from when it was due, so that a queue here counts as waiting too
+        waits.append(time.perf_counter() - due)  # from the due time, so that queueing in this client counts too
 
     started = time.perf_counter()
     async with asyncio.TaskGroup() as group:

@@ -1,14 +1,14 @@
-"""How many publishes a second: through the HTTP batch, straight to the store, and others' ways to compare with.
+"""Measures publishes per second: through the HTTP batch, directly to the store, and with other libraries.
 
     python -m benchmarks.publish [--count 30000] [--batch 500] [--bytes 600] [--rounds 3]
 
-Every publish is a new state with an event id of its own on one of a thousand topics, so each is applied, written to the
-history and announced. One core runs the process that is measured: the web process for HTTP, the publishing process
-for the others. The store (nothing on disk) and the HTTP client have the other one.
+Every publish is a new state with its own event id on one of a thousand topics, so each is applied, written to the
+history and announced. The measured process has one core: the web process for HTTP, the publishing process for the
+others. The store (without persistence) and the HTTP client have the other core.
 
-Beside them: raw SET + PUBLISH, pipelined; python-socketio's write-only Redis manager and fastapi_websocket_pubsub's
-endpoint with its broadcaster, which only announce and keep nothing (benchmarks/baselines/publishers.py; installed into
-an environment below benchmarks/.work, left out where that fails). The last gets a tenth of the publishes.
+For comparison: pipelined raw SET + PUBLISH; python-socketio's write-only Redis manager; fastapi_websocket_pubsub's
+endpoint with its broadcaster. The two libraries only announce and store nothing (benchmarks/baselines/publishers.py,
+installed below benchmarks/.work; skipped if that fails). The last one gets a tenth of the publishes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ async def direct(port: int, count: int, batch: int, size: int) -> float:
 
 
 async def raw(port: int, count: int, batch: int, size: int) -> float:
-    """Return the seconds that as many pipelined SET + PUBLISH take: no dedupe, no order, no version, no history."""
+    """Return the seconds for as many pipelined SET + PUBLISH: no dedupe, no order, no version, no history."""
     client = redis.asyncio.Redis(port=port)
     states = [state(index, size) for index in range(count)]
     await client.ping()
@@ -75,7 +75,7 @@ async def raw(port: int, count: int, batch: int, size: int) -> float:
 
 
 def over_http(port: int, count: int, batch: int, size: int) -> float:
-    """Return the seconds that `count` publishes take in batches on two connections; bodies are made beforehand."""
+    """Return the seconds for `count` publishes in batches on two connections; bodies are built beforehand."""
     bodies = []
     for start in range(0, count, batch):
         items = [
@@ -108,7 +108,7 @@ def over_http(port: int, count: int, batch: int, size: int) -> float:
 
 
 def other(kind: str, port: int, python: Path, options: argparse.Namespace) -> rig.Row:
-    """Return what another library's publishes took, once the store has counted every one of them."""
+    """Return the seconds that another library's publishes took, once the store has counted all of them."""
     count = options.count // 10 if kind == "pubsub" else options.count
     script = rig.HERE / "baselines" / "publishers.py"
     command = rig.pinned(rig.SERVER_CORE, [str(part) for part in (python, script, kind, port, count, options.bytes)])

@@ -1,9 +1,9 @@
-"""Events/s of the pure part of billing alone: reduce, then project, no store, no JSON, one core.
+"""Measures events per second of billing's pure part: reduce, then project; no store, no JSON, one core.
 
     python -m benchmarks.reduce [--events 50000] [--rounds 5]
 
-Histories of one subscription a tenant, with an add-on, and of three, one after the other: every event is new, so every
-one changes the facts and makes a state. Median of the rounds.
+Tenants have one subscription with an add-on, or three subscriptions one after the other. Every event is new, so each
+changes the facts and creates a state. Median of the rounds.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def history(prices: tuple[str, str], subscriptions: int) -> list[Event]:
 
 
 def rate(plans: catalog.Catalog, events: list[Event], tenants: int) -> float:
-    """Return events a second over so many tenants with these events each."""
+    """Return events per second over this many tenants with these events each."""
     setting = Setting(plans, "live", (), START_NS)
     began = time.perf_counter()
     for _ in range(tenants):

@@ -1,9 +1,9 @@
-"""What a read of the replica costs: in a process whose sockets hold many topics, fresh, from the thread that asks.
+"""Measures a read of the replica: with many topics, all fresh, from the calling thread.
 
     python benchmarks/replica.py [--topics 500] [--reads 1000000] [--rounds 5]
 
-Median of the rounds, in nanoseconds a read, the loop's own cost taken off. Beside it the same question asked of the
-store over its unix socket, which is what a backend without a replica would do.
+Median of the rounds in nanoseconds per read, without the loop's own cost. For comparison: the same read from the store
+over its unix socket, as a backend without a replica would do it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STATE = b'{"features":{"export":true,"sso":true},"limits":{"seats":12},"plan":{"
 
 
 def time_ns(read: Callable[[str], object], names: list[str], reads: int) -> float:
-    """Return nanoseconds a call, over all names in turn."""
+    """Return nanoseconds per call, cycling through all names."""
     turns = max(1, reads // len(names))
     began = time.perf_counter_ns()
     for _ in range(turns):

@@ -1,7 +1,7 @@
-"""What every benchmark stands on: servers pinned to core 0, the store and the load client to core 1, rounds, one table.
+"""Shared parts of all benchmarks: servers pinned to core 0, store and load client to core 1, rounds, one table.
 
-Baselines run in the same rounds as the gateway, because a shared machine drifts within minutes: a ratio from one round
-means something, two numbers from two runs do not. What is built or fetched goes to benchmarks/.work, which git ignores.
+Baselines run in the same rounds as the gateway, because a shared machine drifts within minutes: ratios within one round
+are comparable, numbers from two runs are not. Built and fetched files go to benchmarks/.work, which git ignores.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ SECRET = "a-benchmark-secret-of-at-least-32-bytes"
 PUBLISH_KEY = "a-benchmark-publish-key"
 START_TIMEOUT_S = 20.0
 LOOK = ("--look", "500")
-"""In a burst the load client looks at its sockets every so many microseconds, and is not woken by each frame."""
+"""In a burst the load client polls its sockets at this interval in microseconds instead of waking for each frame."""
 
 QUIET_SHARE = 0.15
-"""Share of a core that others may use before a round is put off."""
+"""Share of a core that other processes may use before a round is postponed."""
 
 QUIET_MAX_WAIT_S = 20.0
 
@@ -70,7 +70,7 @@ class Candidate:
 
 
 def gateway(name: str = "planwire", root: Path = ROOT, **settings: str) -> Candidate:
-    """Return the real web process: tokens, metrics, heartbeats, logging, sweep and probe on, intake elsewhere."""
+    """Return the real web process with tokens, metrics, heartbeats, logging, sweep and probe, but without intake."""
     import hashlib
 
     environ = {
@@ -95,7 +95,7 @@ def floor() -> Candidate:
 
 
 def nchan() -> Candidate | None:
-    """Return nchan on Debian's nginx, or None where it cannot be had."""
+    """Return nchan on Debian's nginx, or None if it is not available."""
     module = next(WORK.glob("nchan/**/ngx_nchan_module.so"), None)
     if module is None and shutil.which("apt-get") and shutil.which("dpkg"):
         folder = WORK / "nchan"
@@ -117,7 +117,7 @@ def nchan() -> Candidate | None:
 
 
 def node_modules() -> tuple[str, Path] | None:
-    """Return Node and the folder with the packages of baselines/package-lock.json, or None where they cannot be had."""
+    """Return Node and the folder with the packages of baselines/package-lock.json, or None if not available."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         return None
@@ -144,7 +144,7 @@ def node_ws() -> Candidate | None:
 
 
 def other_python() -> Path | None:
-    """Return a Python that has the libraries of locks/benchmarks.txt, or None where they cannot be had."""
+    """Return a Python with the libraries of locks/benchmarks.txt, or None if not available."""
     folder = WORK / "python"
     command = ["sh", str(ROOT / "locks" / "environment.sh"), "locks/benchmarks.txt", str(folder)]
     made = subprocess.run(command, check=False, capture_output=True, text=True)
@@ -155,7 +155,7 @@ def other_python() -> Path | None:
 
 
 def naive() -> Candidate:
-    """Return the naive Starlette gateway, with uvicorn's defaults: it compresses for each socket that offers it."""
+    """Return the naive Starlette gateway with uvicorn's defaults: it compresses for each socket that offers it."""
     command = [sys.executable, "-m", "uvicorn", "naive:app", "--port", "{port}", "--log-level", "warning"]
     options = ["--loop", "uvloop", "--no-access-log", "--backlog", "4096"]
     environ = {"PYTHONPATH": str(HERE / "baselines"), "STORE_PORT": "{store}"}
@@ -163,7 +163,7 @@ def naive() -> Candidate:
 
 
 def build(name: str, *libraries: str) -> Path:
-    """Return the program made of `name`.c, compiled when it is not newer than its source."""
+    """Return the program built from `name`.c, recompiled unless it is newer than its source."""
     source, binary = HERE / f"{name}.c", WORK / name
     if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
         WORK.mkdir(exist_ok=True)
@@ -187,7 +187,7 @@ def pinned(core: int, command: Sequence[str]) -> list[str]:
 def process(
     command: Sequence[str], log: Path, environ: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `command` while the block is open."""
+    """Run `command` within the block."""
     with log.open("wb") as out:
         started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environ)
     try:
@@ -203,7 +203,7 @@ def process(
 
 @contextlib.contextmanager
 def store(folder: Path, *options: str, core: int = LOAD_CORE) -> Iterator[int]:
-    """Run a store that keeps nothing on disk, the commit script loaded, and yield its port."""
+    """Run a store without persistence, with the commit script loaded. Yield its port."""
     port = free_port()
     base = [find_binary(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
     command = pinned(core, [*base, "--appendonly", "no", *options])
@@ -224,7 +224,7 @@ def store(folder: Path, *options: str, core: int = LOAD_CORE) -> Iterator[int]:
 def serve(
     candidate: Candidate, folder: Path, store_port: int, core: int = SERVER_CORE
 ) -> Iterator[tuple[int, list[int]]]:
-    """Run a candidate while the block is open and yield its port and process ids."""
+    """Run a candidate within the block. Yield its port and process ids."""
     port = free_port()
     names = {"port": str(port), "store": str(store_port), "folder": str(folder)}
 
@@ -266,7 +266,7 @@ def _tree(pid: int) -> list[int]:
 
 
 def tokens(folder: Path, count: int) -> Path:
-    """Return a file of `count` tokens, each of a subject of its own, so that no check is answered from memory."""
+    """Return a file of `count` tokens, each with its own subject, so that no check is answered from a cache."""
     file = folder / f"tokens-{count}"
     if not file.exists():
         now = time.time()
@@ -276,19 +276,19 @@ def tokens(folder: Path, count: int) -> Path:
 
 
 class Load:
-    """A load client with its sockets open. `opening` is its first line: what connecting cost."""
+    """A load client with its sockets open. `opening` is its first line: the cost of connecting."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         self.opening = self._line()
 
     def run(self, phase: str) -> Row:
-        """Return the line of one phase: burst:BYTES:COUNT:WINDOW, rate:BYTES:PER_S:SECONDS or idle:SECONDS."""
+        """Run one phase, return its result: burst:BYTES:COUNT:WINDOW, rate:BYTES:PER_S:SECONDS or idle:SECONDS."""
         assert self._process.stdin is not None
         self._process.stdin.write(phase.encode() + b"\n")
         self._process.stdin.flush()
         row = self._line()
-        # At a given rate the gateway may leave a version out for a newer one; one update at a time must all arrive.
+        # At a fixed rate the gateway may skip a version for a newer one; updates sent one at a time must all arrive.
         if row["stalled"] or (phase.startswith("burst") and row["delivered"] != row["wanted"]):
             print(f"warning: {row}", file=sys.stderr)
         return row
@@ -304,7 +304,7 @@ class Load:
 
 @contextlib.contextmanager
 def load(candidate: Candidate, folder: Path, sockets: int, topics: int, *extra: str) -> Iterator[Load]:
-    """Run a candidate, a store of its own and a load client, and yield the latter once its sockets are open."""
+    """Run a candidate with its own store and a load client. Yield the load client once its sockets are open."""
     with store(folder) as store_port, serve(candidate, folder, store_port) as (port, pids):
         command = [str(build("load", "-lz")), "--port", str(port), "--sockets", str(sockets), "--topics", str(topics)]
         command += ["--name", candidate.name, "--pids", ",".join(map(str, pids)), *candidate.load]
@@ -332,15 +332,15 @@ CANDIDATES: dict[str, Callable[[], Candidate | None]] = {
 
 
 def candidates(names: Sequence[str]) -> list[Candidate]:
-    """Return the named candidates (none named: all) that this machine has."""
+    """Return the named candidates (default: all) that are available on this machine."""
     found = [make() for name, make in CANDIDATES.items() if not names or name in names]
     return [candidate for candidate in found if candidate is not None]
 
 
 def interleaved(loads: Mapping[str, Load], phases: Sequence[str], rounds: int) -> dict[tuple[str, str], list[Row]]:
-    """Return each candidate's rows of each phase: one after the other within a second or two, `rounds` times over.
+    """Return each candidate's rows of each phase. Candidates run one after the other within seconds, `rounds` times.
 
-    All are open all the time and only one is driven, so that what drifts on a shared machine drifts for all of them.
+    All stay open and only one is driven at a time, so that drift on a shared machine affects all of them alike.
     """
     rows: dict[tuple[str, str], list[Row]] = {}
     names = list(loads)
@@ -353,13 +353,13 @@ def interleaved(loads: Mapping[str, Load], phases: Sequence[str], rounds: int) -
 
 
 def cpu_s(pids: Sequence[int]) -> float:
-    """Return the seconds that all threads of these processes have had a core."""
+    """Return the CPU seconds of all threads of these processes."""
     files = (file for pid in pids for file in Path(f"/proc/{pid}/task").glob("*/schedstat"))
     return sum(int(file.read_text().split()[0]) for file in files) / 1e9
 
 
 def wait_until_quiet() -> float:
-    """Return the share of both cores that others use, once it is low; prints a warning when it stays high."""
+    """Wait for low CPU use by other processes and return it, as a share of both cores. Warn if it stays high."""
     until = time.monotonic() + QUIET_MAX_WAIT_S
     while True:
         before = _busy()
@@ -388,7 +388,7 @@ def raise_file_limit() -> None:
 
 
 def heading() -> str:
-    """Return when, at which commit, on what and by which command."""
+    """Return the heading: date, commit, machine and command."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.strip()
@@ -405,7 +405,7 @@ def heading() -> str:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print one Markdown table and the machine under it."""
+    """Print one Markdown table, with the machine below it."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(column), *(len(row[index]) for row in cells)) for index, column in enumerate(columns)]
     print()

@@ -1,10 +1,10 @@
-"""What many tabs need: gateways, store shards, guard traffic, reconnect storms, cost - from constants measured here.
+"""Estimates what many tabs need: gateways, store shards, freshness traffic, reconnect storms, cost.
 
     python -m benchmarks.scaling              the tables of docs/scaling.md
     python -m benchmarks.scaling --measure    the store's three constants anew, on this machine (a minute)
 
-The model is arithmetic and one simulation (`storm`), both pure: change `Load` to your own numbers. What it does not
-know: networks, proxies, the weather of a cloud. It errs to the dear side: peaks are taken together.
+The model is arithmetic and one simulation (`storm`), both pure, with constants measured here. Change `Load` to your own
+numbers. It ignores networks, proxies and a cloud's noise. It overestimates: all peaks are assumed to coincide.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Costs:
-    """CPU in microseconds and memory in KiB, each with where it was measured.
+    """CPU costs in microseconds and memory in KiB, each with its source.
 
     The gateway's are from docs/performance.md: one core of a small virtual machine, system calls included.
     The store's are from `--measure`: Valkey's own CPU per command, pipelined.
@@ -41,7 +41,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Load:
-    """How a product is used. Peak: what the busiest hour has over the mean."""
+    """How a product is used. A peak is the busiest hour as a multiple of the mean."""
 
     tabs: int
     tabs_per_tenant: float = 5.0
@@ -56,7 +56,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Policy:
-    """How full things may be: a core's share in the steady peak, sockets per gateway, back within after a loss."""
+    """Limits: a core's share in the steady peak, sockets per gateway, the time for tabs to return after a loss."""
 
     core: float = 0.5
     sockets_per_gateway: int = 50_000
@@ -67,7 +67,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Need:
-    """What it takes. Shares are of one core."""
+    """The result. Shares are of one core."""
 
     gateways: int
     by: str
@@ -83,10 +83,10 @@ class Need:
 
 
 def need(load: Load, costs: Costs, policy: Policy) -> Need:
-    """Return what a load takes. Gateways first, by whichever of four bounds is the highest; the store from them.
+    """Return what a load takes. Gateways are the highest of four bounds; the store's size follows from them.
 
     Raises:
-        ValueError: so many gateways that their probes alone fill a shard, however many shards there are.
+        ValueError: the probes of the gateways alone would fill each shard, for any number of shards.
     """
     tenants = load.tabs / load.tabs_per_tenant
     changes = tenants * load.changes_per_tenant_per_day / 86_400 * load.peak
@@ -97,7 +97,7 @@ def need(load: Load, costs: Costs, policy: Policy) -> Need:
     )
 
     def guarded(gateways: int) -> float:
-        """Live topics over all gateways: a tenant's topic lives wherever one of its tabs is."""
+        """Return live topics over all gateways: a tenant's topic is live on each gateway with one of its tabs."""
         at_once = 1.0 if load.sticky else spread(load.tabs_per_tenant, gateways)
         return tenants * at_once + load.tabs * (load.topics_per_tab - 1)
 
@@ -107,7 +107,7 @@ def need(load: Load, costs: Costs, policy: Policy) -> Need:
         bounds = {
             "sockets": load.tabs / policy.sockets_per_gateway,
             "CPU": (cpu_us + sweep_us) / (policy.core * 1e6),
-            # When a share of them is lost at once, the others take its tabs within the window.
+            # If a share of them is lost at once, the others take its tabs within the window.
             "reconnects": load.tabs
             * policy.lost_at_once
             * costs.connect_us
@@ -129,7 +129,7 @@ def need(load: Load, costs: Costs, policy: Policy) -> Need:
         + reads * costs.version_read_us
         + opens * load.topics_per_tab * costs.version_read_us * 2
     )
-    # Every gateway proves every shard: more shards share the rest, and not this.
+    # Every gateway probes every shard: more shards divide the other load, but not this.
     probes = gateways / load.probe_s
     probes_us = probes * (costs.commit_us + costs.announcement_us)
     free_us = policy.core * 1e6 - probes_us
@@ -153,17 +153,17 @@ def need(load: Load, costs: Costs, policy: Policy) -> Need:
 
 
 def spread(tabs: float, gateways: int) -> float:
-    """Return on how many of the gateways `tabs` tabs are, on average, when each goes anywhere."""
+    """Return the mean number of gateways that `tabs` randomly placed tabs are on."""
     return gateways * (1 - math.pow(1 - 1 / gateways, tabs))
 
 
 def storm(
     tabs: int, rate: float, window_s: float, *, least_s: float = 0.5, most_s: float = 30.0, seed: int = 1
 ) -> tuple[float, float]:
-    """Return after how many seconds half and all but a hundredth of `tabs` are back, by simulation.
+    """Return the seconds until half, and until 99 % of `tabs` are back, by simulation.
 
-    They were cut without a word: each waits random(0..least_s), and doubles its wait whenever it is turned away. The
-    survivors take `rate` connects a second, with `window_s` of them in line; beyond that they say 503.
+    They lost their connection without a `bye`. Each waits random(0..least_s), and doubles its wait after a rejection. The
+    survivors accept `rate` connects a second and queue up to `window_s` of them; beyond that they answer 503.
     """
     chance = random.Random(seed)
     step = 0.05
@@ -190,7 +190,7 @@ def storm(
 
 
 def number(value: float) -> str:
-    """Return a number as people read it."""
+    """Return a number formatted for people."""
     if value >= 1e6:
         return f"{value / 1e6:.3g} M"
     if value >= 1e4:

@@ -1,4 +1,4 @@
-"""Whether readers that have stopped reading make the others wait.
+"""Measures whether readers that have stopped reading delay the others.
 
     python -m benchmarks.slow [--sockets 1000] [--deaf 100] [--rounds 3]
 
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     rig.raise_file_limit()
-    # The stall limit is out of the way: the deaf ones stay open for the whole phase.
+    # The stall limit is disabled: deaf sockets stay open for the whole phase.
     candidate = rig.gateway(SEND_TIMEOUT_S="600")
     phases = ["rate:4096:20:2", f"rate:4096:20:{options.seconds}"]
     results: dict[int, list[rig.Row]] = {0: [], options.deaf: []}

@@ -1,9 +1,9 @@
-"""What guarding many live topics costs while nothing happens: the sweep re-reads every version each interval.
+"""Measures the sweep over many idle live topics: it reads every version again each interval.
 
     python -m benchmarks.sweep [--topics 10000] [--seconds 20] [--rounds 3]
 
-Two gateways idle side by side in time: one with the sweep at its default, one whose sweep never comes round. The
-difference is the sweep; heartbeats and probes are in both.
+Two gateways are idle in alternation: one with the default sweep, one without. The difference is the sweep's cost; both
+include heartbeats and probes.
 """
 
 from __future__ import annotations

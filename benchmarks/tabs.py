@@ -1,7 +1,7 @@
-"""What a crowd is made of: tabs of two dialects that come back by themselves, and the source of what they show.
+"""The parts of a crowd: tabs of two dialects that reconnect by themselves, and the source that publishes to them.
 
-A tab stays connected to one of its ports until cancelled, can lose its network, and remembers what it shows, how far
-behind it was and what coming back cost. It knows nothing of who judges it. `python -m benchmarks.crowd` does.
+A tab stays connected to one of its ports until cancelled, and can lose its network. It records the state that it shows,
+how long it was behind and what reconnecting cost. `python -m benchmarks.crowd` judges these records.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from sync.store.models import Change
 from sync.store.redis.connect import connect as connect_store
 
 TICK_S = 0.05
-"""How often publishing looks at the clock."""
+"""Interval at which publishing checks the clock."""
 
 WAKE_S = 0.2
-"""Within which a browser client comes back once its browser says that there is a network again."""
+"""Seconds within which a browser client reconnects after the browser's `online` event."""
 
 
 class Source(ABC):
-    """Publishes topics in turn, and knows when each state was handed to the store. States are numbered from 1."""
+    """Publishes topics in turn, and records when each state went to the store. States are numbered from 1."""
 
     def __init__(self, topics: int, rate: int, size: int) -> None:
         self.at: list[list[float]] = [[] for _ in range(topics)]
@@ -50,7 +50,7 @@ class Source(ABC):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Let go of the store."""
+        """Close the store."""
 
     async def publish(self, topics: Sequence[int]) -> None:
         now = time.monotonic()
@@ -65,7 +65,7 @@ class Source(ABC):
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Return once nothing is being published any more."""
+        """Return once no publish is in progress."""
         task, self._task = self._task, None
         if task is not None:
             self._rate = 0
@@ -82,7 +82,7 @@ class Source(ABC):
 
 
 class CommitSource(Source):
-    """Through `Store.commit_many`."""
+    """A source that publishes through `Store.commit_many`."""
 
     def __init__(self, store_port: int, topics: int, rate: int, size: int) -> None:
         super().__init__(topics, rate, size)
@@ -102,7 +102,7 @@ class CommitSource(Source):
 
 
 class SetSource(Source):
-    """By SET and PUBLISH, each pair in a transaction."""
+    """A source that publishes by SET and PUBLISH, each pair in a transaction."""
 
     def __init__(self, store_port: int, topics: int, rate: int, size: int) -> None:
         super().__init__(topics, rate, size)
@@ -124,7 +124,7 @@ class SetSource(Source):
 
 
 class Link(WSListener):
-    """One connection of a client: it passes on what comes, until it has fallen silent."""
+    """One connection of a client. It passes frames on until it is silenced."""
 
     def __init__(self, client: Client) -> None:
         self._client: Client | None = client
@@ -154,7 +154,7 @@ class Link(WSListener):
             self.transport.send(WSMsgType.TEXT, text.encode())
 
     def leave(self, is_silent: bool = False) -> None:
-        """Be nobody's any more: dropped, or left open but never read again."""
+        """Detach from the client: closed, or left open but never read again."""
         self._client = None
         if self.transport is not None:
             if is_silent:
@@ -164,7 +164,7 @@ class Link(WSListener):
 
 
 class Client(ABC):
-    """A tab on one topic: it stays connected to one of `ports`, and remembers what it shows and since when."""
+    """A tab on one topic. It stays connected to one of `ports`, and records the state that it shows and since when."""
 
     url = ""
     headers: dict[str, str] = {}  # noqa: RUF012
@@ -179,23 +179,23 @@ class Client(ABC):
         self.back_at = 0.0
         self.is_back = False
         self.behind_s = 0.0
-        self.lags: list[float] | None = None  # of each state from its publishing to here, once somebody wants to know
+        self.lags: list[float] | None = None  # seconds from each state's publish to here, once recording is on
         self.regressions = self.refused = self.returns = self.frames = self.bytes = 0
         self.attempt = 0
         self._published = source.at[topic]
         self._offline_until = 0.0
         self._missed_until = 0.0
-        self.absences: list[float] = []  # from each return of the network to having the newest
+        self.absences: list[float] = []  # seconds from each return of the network to the newest state
         self._delay: float | None = None
         self._woken = asyncio.Event()
         self._turned = asyncio.Event()  # it is back, or its connection is gone
         self.link: Link | None = None
         self.ghosts: list[Link] = []
 
-    # What the dialects fill in.
+    # Implemented by the dialects.
 
     def greet(self) -> None:  # noqa: B027 - most wait to be spoken to
-        """Say the first word, if it is the client's."""
+        """Send the first message, if the protocol expects it from the client."""
 
     @abstractmethod
     def take(self, text: bytes) -> None:
@@ -267,7 +267,7 @@ class Client(ABC):
         self.drop()
 
     def drop(self, *, is_silent: bool = False, delay_s: float | None = None) -> None:
-        """Give the connection up."""
+        """Drop the connection."""
         link, self.link = self.link, None
         self.is_back = False
         if delay_s is not None:
@@ -279,7 +279,7 @@ class Client(ABC):
             self._turned.set()
 
     def cut(self, seconds: float, *, is_silent: bool) -> None:
-        """Be without network for a while; silent: the server is not told."""
+        """Lose the network for a while. `silent`: the server sees no close."""
         self._offline_until = time.monotonic() + seconds
         self.drop(is_silent=is_silent)
         if self.hears_online:
@@ -303,7 +303,7 @@ class Client(ABC):
             self.shown, self.shown_at = number, now
 
     def settle(self) -> None:
-        """Be back: what is shown now is, as far as the server knows, the newest."""
+        """Mark the reconnect as complete: the shown state is the newest known to the server."""
         if not self.is_back:
             self.is_back = True
             self._turned.set()
@@ -381,13 +381,13 @@ class PlanwireClient(Client):
 
 
 class WokenPlanwireClient(PlanwireClient):
-    """The same in a browser that notices that its network is back, and says so (`online`)."""
+    """The same in a browser that sends the `online` event when its network is back."""
 
     hears_online = True
 
 
 class SocketIoClient(Client):
-    """Socket.IO's protocol 5 over Engine.IO's 4, by WebSocket alone, with recovery where the server offers it."""
+    """Socket.IO protocol 5 over Engine.IO 4, by WebSocket only, with recovery if the server offers it."""
 
     url = "/socket.io/?EIO=4&transport=websocket"
 

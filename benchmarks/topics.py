@@ -1,12 +1,12 @@
-"""Many topics with one socket each: how many updates a second go through, and how late each one arrives at 2,000/s.
+"""Measures many topics with one socket each: updates per second, and the latency of each at 2,000/s.
 
     python -m benchmarks.topics [--topics 5000] [--rounds 5] [--only planwire floor nchan ws naive]
 
-nchan is published to directly, over HTTP. The others hear their updates from the store, to which they are written here
-by the HSET and PUBLISH that a commit amounts to: commit.lua checks, dedupes and keeps a history besides, and at full
-rate the store would be what limits. In the last row the updates come through it all the same.
-With one socket a topic every version is acked as far as the policy asks for it; the others know no acks, so the gateway
-stands here once more with browsers that never ack.
+nchan gets its updates directly, over HTTP. The others get them from the store, where this benchmark writes each one
+with an HSET and a PUBLISH, a commit's minimum. commit.lua also checks, dedupes and keeps a history, so at full rate the
+store would be the limit. In the last row the updates do go through commit.lua.
+With one socket per topic every version is acked as far as the policy asks for it. The others have no acks, so the
+gateway is also measured with browsers that never ack.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ THROUGH_COMMIT = "through commit.lua"
 
 
 def _options(candidate: rig.Candidate) -> list[str]:
-    """Return what the load client is told besides: how it publishes, and how it looks at its sockets."""
+    """Return further options of the load client: how it publishes, and how it polls its sockets."""
     is_lean = "--http" not in candidate.load and not candidate.name.endswith(THROUGH_COMMIT)
     return [*rig.LOOK, *(["--lean"] if is_lean else [])]
 

@@ -1,4 +1,4 @@
-"""What maintainers run and no package ships.
+"""Tools for maintainers; no package ships them.
 
 May import: everything.
 """

@@ -1,9 +1,9 @@
 """Longer runs, by hand or by night: `python -m tests.faults soak | table | bounds | leaks`. CI has test_faults.py.
 
-soak     every fault again and again, alone and in pairs, for so many minutes; exits 1 at the first violation
-table    each fault so many times: how long until everybody is current again, as a Markdown table
-bounds   deafness told, a revocation arrived, a drain spread: each so many times, as a Markdown table
-leaks    tabs that come and go for so many minutes: what is left of them in the gateway and the store
+soak     all faults repeatedly, alone and in pairs, for --minutes; exits with 1 at the first violation
+table    each fault --rounds times: the time until all tabs are current again, as a Markdown table
+bounds   the delay of `fresh: false`, of a revocation and of a drain, --rounds times each, as a Markdown table
+leaks    tabs that connect and leave for --minutes: what they leave behind in the gateway and the store
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from tests.faults.rig import ENGINES, HEARTBEAT_S, PROBE_S, SWEEP_S, Rig, run_ri
 CONVERGE_S = 10.0
 
 ROUND_S = 150
-"""A fault that takes longer with its repair has left something broken."""
+"""Timeout of a fault with its repair; a fault that exceeds it has left something broken."""
 
 FAULT_S = 90
-"""In `table`, with until all are current."""
+"""Timeout of one round of `table`, until all tabs are current."""
 
 
 def violations(rig: Rig) -> list[str]:
-    """Judge what was recorded, and forget what no longer matters."""
+    """Return the violations in the recorded history, and drop the facts that no longer matter."""
     found = rig.violations(CONVERGE_S)
     if len(rig.history) > 200_000:
         rig.forget()
@@ -43,7 +43,7 @@ def violations(rig: Rig) -> list[str]:
 
 
 async def soak(folder: Path, seed: int, engine: str, minutes: float) -> int:
-    """Break things until the time is over; return the exit status."""
+    """Make faults until the time is over. Return the exit status."""
     ends = time.monotonic() + minutes * 60
     done = 0
     names = possible(engine)
@@ -76,7 +76,7 @@ async def soak(folder: Path, seed: int, engine: str, minutes: float) -> int:
 
 @dataclass
 class Measured:
-    """What the runs of `table` have shown so far: seconds by fault, and what went wrong, as sentences."""
+    """Results of `table` so far: seconds by fault, and violations as sentences."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     wrong: list[str] = field(default_factory=list)
@@ -84,7 +84,7 @@ class Measured:
 
 
 async def measure(rig: Rig, name: str, measured: Measured) -> bool:
-    """Make one fault and time how long it takes until all are current; return whether the rig can be used on."""
+    """Make one fault and time how long until all tabs are current. Return whether the rig is still usable."""
     try:
         async with asyncio.timeout(FAULT_S):
             await FAULTS[name](rig)
@@ -103,9 +103,9 @@ async def measure(rig: Rig, name: str, measured: Measured) -> bool:
 
 
 async def table(folder: Path, given: argparse.Namespace) -> int:
-    """Time each fault, on so many systems side by side, print the table and return the exit status.
+    """Time each fault on several systems in parallel and print the table. Return the exit status.
 
-    What goes wrong ends its system, and a new one takes over: the figures of the others are kept.
+    A system with a violation is replaced by a new one; the figures of the others are kept.
     """
     names: list[str] = given.only or possible(given.engine)
     measured = Measured()
@@ -155,7 +155,7 @@ async def table(folder: Path, given: argparse.Namespace) -> int:
 
 
 def markdown(names: Sequence[str], measured: Measured, given: argparse.Namespace) -> str:
-    """Return the table, and below it how it came about and what went wrong."""
+    """Return the table, with the command, settings and violations below it."""
     lines = ["| fault | what it does | median s | max s | runs |", "|---|---|---|---|---|"]
     for name in names:
         told = " ".join((FAULTS[name].__doc__ or "").split())
@@ -181,7 +181,7 @@ BEGIN, END = "<!-- the table of faults: written by the command below it -->", "<
 
 
 def put(text: str, path: Path) -> None:
-    """Write the table to `path`: between its two marks if it has them, else as the whole file."""
+    """Write the table to `path`: between its two markers if it has them, else as the whole file."""
     old = path.read_text() if path.exists() else ""
     if BEGIN in old and END in old:
         head, _, rest = old.partition(BEGIN)
@@ -191,7 +191,7 @@ def put(text: str, path: Path) -> None:
 
 
 def main() -> int:
-    """Run what the command line asks for."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

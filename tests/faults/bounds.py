@@ -1,4 +1,4 @@
-"""How long the other promises take: deafness to be told, a revocation to arrive, a drain to spread its closes."""
+"""Measures the other bounds: how soon deafness is reported, how soon a revocation arrives, how even a drain is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TABS = 50
 
 
 async def noticing(rounds: int) -> list[float]:
-    """Return the seconds from freezing the wire to the store until a tab was told `fresh: false`, at PROBE_S 2."""
+    """Return the seconds from freezing the store's wire until a tab received `fresh: false`, with PROBE_S = 2."""
     took: list[float] = []
     with start_valkey(tcp=True) as server:
         async with AsyncExitStack() as stack:
@@ -37,7 +37,7 @@ async def noticing(rounds: int) -> list[float]:
                 client = await stack.enter_async_context(open_client(running, "tenant:a"))
                 pairs.append((wire, client))
             for turn in range(-(-rounds // GATEWAYS)):
-                await asyncio.sleep(0.37 * turn)  # at another phase of the probes each time
+                await asyncio.sleep(0.37 * turn)  # start at a different phase of the probes each time
                 took += await asyncio.gather(*(_notice(wire, client) for wire, client in pairs))
     return took
 
@@ -58,7 +58,7 @@ async def _told(client: Client, fresh: bool) -> None:
 
 
 async def revoking(rounds: int) -> list[float]:
-    """Return the seconds from asking one gateway to revoke a subject until its socket at another is closed."""
+    """Return the seconds from revoking a subject at one gateway until its socket at another is closed."""
     took: list[float] = []
     with start_valkey() as server:
         environ = environment(server.url, LOG_LEVEL="error")
@@ -80,7 +80,7 @@ async def _revoke(asked: Running, other: Running, http: httpx2.AsyncClient, sub:
 
 
 async def draining(folder: Path, rounds: int) -> tuple[list[float], list[float]]:
-    """Return of each drain the seconds until the last close, and the share of tabs closed in its busiest tenth."""
+    """Return for each drain the seconds until the last close, and the share of tabs closed in its busiest tenth."""
     lasts: list[float] = []
     bursts: list[float] = []
     with start_valkey(tcp=True) as server:

@@ -1,6 +1,6 @@
-"""The store's clock, which a test can set: libfaketime in front of the server, told by a file how far it is off.
+"""A store whose clock a test can set: the server runs under libfaketime, which reads the clock's offset from a file.
 
-The server alone is fooled, and only about the time of day: what it measures by its monotonic clock stays true.
+Only the server's wall clock is changed; its monotonic clock stays true.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from sync.store.store import Store
 from tests.support.wait import until
 
 PLACES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib*/faketime/libfaketime.so.1")
-"""Where Debian and others keep it."""
+"""Paths of libfaketime on Debian and other systems."""
 
 LACKING = "no libfaketime (Debian: apt-get install faketime)"
 
 ACCURACY_S = 2.0
-"""Of a jump, when looked at a moment later."""
+"""Tolerance, in seconds, when a jump is checked a moment later."""
 
 
 def library(engine: str) -> Path | None:
-    """Return where the libfaketime is that an engine's server starts with, None where there is none.
+    """Return the path of a libfaketime with which an engine's server starts, or None.
 
-    Debian's redis-server does not: its allocator asks for the time before the library can tell it.
+    Debian's redis-server does not start with it: its allocator reads the time before the library is ready.
     """
     if engine == "redis" or not sys.platform.startswith("linux"):
         return None
@@ -34,7 +34,7 @@ def library(engine: str) -> Path | None:
 
 
 class Clock:
-    """The clock of the server that is started with `environ`."""
+    """The clock of a server that is started with `environ`."""
 
     def __init__(self, library: Path, folder: Path) -> None:
         """Keep the offset in `folder`."""
@@ -43,7 +43,7 @@ class Clock:
         self.environ = {
             "LD_PRELOAD": str(library),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_CACHE_DURATION": "1",  # seconds until the file is read again; without, it is read at every look
+            "FAKETIME_CACHE_DURATION": "1",  # seconds between reads of the file; default: read at every call
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",
         }
@@ -51,10 +51,10 @@ class Clock:
     def _set(self, offset_s: int) -> None:
         new = self._file.with_suffix(".new")
         new.write_text(f"{offset_s:+d}\n")
-        os.replace(new, self._file)  # never read half written
+        os.replace(new, self._file)  # replaced atomically, so it is never read half written
 
     async def jump(self, store: Store, offset_s: int) -> None:
-        """Set the store's clock so many seconds off ours, and return once it goes by that."""
+        """Set the store's clock `offset_s` seconds off ours, and return once the store uses it."""
         self._set(offset_s)
 
         async def is_there() -> bool:

@@ -1,7 +1,7 @@
-"""What can be made to fail. Each fault takes a rig that works, breaks something for a while, and heals it.
+"""The faults. Each takes a working rig, breaks something for a while, and repairs it.
 
-A fault that keeps gateways from their bus says so (`Rig.deaf`), one that takes data says that (`Rig.losing`): the judge
-holds the gateways to it.
+A fault that cuts gateways off their bus records it with `Rig.deaf`, one that destroys data with `Rig.losing`; the judge
+takes both into account.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from tests.support.attacker import KINDS, attack
 from tests.support.wait import until
 
 ATTACKING = 2 * CONNECTIONS_MAX
-"""Connections that an attacker wants."""
+"""Number of connections that an attacker tries to hold."""
 
 ATTACKERS = [f"127.0.0.{number}" for number in range(2, 10)]
-"""Addresses it has: each stays within its own limit, so that all connections of the gateway are taken."""
+"""Addresses of the attacker. Each stays within its own limit; together they take all connections of the gateway."""
 
 Fault = Callable[[Rig], Awaitable[None]]
 
 DEAF_S = NOTICE_S + 2 * PROBE_S
-"""Long enough to have to be noticed."""
+"""Long enough that the gateways must notice it."""
 
 BLIP_S = 0.3
 
 HOUR_S = 3600
 
 NEIGHBOUR, NEIGHBOUR_ROUNDS = "?db=9", 3
-"""Where another installation lives on the same server, and how often it changes every topic."""
+"""The other installation's database on the same server, and how often it changes every topic."""
 
 FLOOD_BYTES = 64 << 10
-"""More than a client's own buffer at the store."""
+"""More than a client's static buffer at the store."""
 
 
 def _one(rig: Rig) -> Gateway:
@@ -53,7 +53,7 @@ def _one(rig: Rig) -> Gateway:
 
 
 async def _asked(ask: Callable[[], Awaitable[Any]]) -> Any:
-    """Return the store's answer as soon as it gives one: another fault may have taken it away."""
+    """Return the store's answer, retrying while another fault keeps the store down."""
 
     async def answer() -> list[Any]:
         try:
@@ -90,7 +90,7 @@ async def store_wire_refused(rig: Rig) -> None:
 
 
 async def store_wire_frozen(rig: Rig) -> None:
-    """Bytes stop, and go on later, the old ones first."""
+    """Bytes stop for a while, and then arrive late and in order."""
     gateway = _one(rig)
     with rig.deaf(gateway):
         gateway.back.freeze()
@@ -99,18 +99,18 @@ async def store_wire_frozen(rig: Rig) -> None:
 
 
 async def store_wire_swallows_answers(rig: Rig) -> None:
-    """What the store says is lost: answers, announcements, probes. Connections look alive."""
+    """Everything that the store sends is lost: answers, announcements, probes. Connections look alive."""
     gateway = _one(rig)
     with rig.deaf(gateway):
         gateway.back.swallow(to_client=True)
         await asyncio.sleep(DEAF_S)
-    # What was cut out of a stream of answers cannot be put back: such a connection is worthless from then on.
+    # Lost bytes of a stream of answers cannot be restored, so these connections are unusable from here on.
     gateway.back.heal()
     gateway.back.reset()
 
 
 async def store_wire_swallows_questions(rig: Rig) -> None:
-    """What the gateway says is lost."""
+    """Everything that the gateway sends to the store is lost."""
     gateway = _one(rig)
     with rig.deaf(gateway):
         gateway.back.swallow(to_server=True)
@@ -120,13 +120,13 @@ async def store_wire_swallows_questions(rig: Rig) -> None:
 
 
 async def store_wire_half_open(rig: Rig) -> None:
-    """The store's side is gone, the gateway is not told."""
+    """The connection is gone at the store's side; the gateway gets no FIN or RST."""
     _one(rig).back.half_open()
     await asyncio.sleep(DEAF_S)
 
 
 async def store_wire_slow(rig: Rig) -> None:
-    """A tenth of a second more each way."""
+    """A tenth of a second more delay in each direction."""
     gateway = _one(rig)
     gateway.back.latency_s = 0.1
     await asyncio.sleep(DEAF_S)
@@ -157,7 +157,7 @@ async def tabs_reset(rig: Rig) -> None:
 
 
 async def tabs_frozen(rig: Rig) -> None:
-    """Bytes stop for longer than a tab waits, and go on later."""
+    """Bytes stop for longer than a tab waits, and then arrive late."""
     gateway = _one(rig)
     gateway.front.freeze()
     await asyncio.sleep(SILENCE_S + BLIP_S)
@@ -165,13 +165,13 @@ async def tabs_frozen(rig: Rig) -> None:
 
 
 async def tabs_half_open(rig: Rig) -> None:
-    """The gateway is gone for its tabs, and they are not told."""
+    """The connections are gone at the gateway's side; the tabs get no FIN or RST."""
     _one(rig).front.half_open()
     await asyncio.sleep(SILENCE_S + BLIP_S)
 
 
 async def tabs_hear_nothing(rig: Rig) -> None:
-    """What the gateway says is lost on the way."""
+    """Everything that the gateway sends to its tabs is lost."""
     gateway = _one(rig)
     gateway.front.swallow(to_client=True)
     await asyncio.sleep(SILENCE_S + BLIP_S)
@@ -180,7 +180,7 @@ async def tabs_hear_nothing(rig: Rig) -> None:
 
 
 async def tabs_slow(rig: Rig) -> None:
-    """Two tenths of a second, and ten kilobytes a second."""
+    """Two tenths of a second more delay, and ten kilobytes a second."""
     gateway = _one(rig)
     gateway.front.latency_s, gateway.front.bytes_per_s = 0.2, 10_000
     await asyncio.sleep(SILENCE_S)
@@ -199,9 +199,9 @@ async def tabs_flap(rig: Rig) -> None:
 
 
 async def _attacked(rig: Rig, kind: str) -> None:
-    """Attack a gateway, have its tabs connect anew meanwhile, and judge what they show before the attack ends.
+    """Attack a gateway, reconnect its tabs meanwhile, and judge what they show before the attack ends.
 
-    The attacker has addresses of its own. What comes from one of them may be refused for its sake, with 429.
+    The attacker has its own addresses. Requests from one of these may be rejected with 429.
     """
     gateway = _one(rig)
     async with attack(gateway.port, KINDS[kind], ATTACKING, ATTACKERS) as attacker:
@@ -213,17 +213,17 @@ async def _attacked(rig: Rig, kind: str) -> None:
 
 
 async def attacker_sends_no_end(rig: Rig) -> None:
-    """An attacker wants all connections of a gateway, and sends bodies that never end. Nobody has to wait for it."""
+    """An attacker takes all connections of a gateway with bodies that never end. No tab has to wait."""
     await _attacked(rig, "a body after its 405")
 
 
 async def attacker_reads_nothing(rig: Rig) -> None:
-    """An attacker wants all connections of a gateway, and reads no answer. Nobody has to wait for it."""
+    """An attacker takes all connections of a gateway and reads no answer. No tab has to wait."""
     await _attacked(rig, "answers unread")
 
 
 async def attacker_says_no_hello(rig: Rig) -> None:
-    """An attacker wants all connections of a gateway for sockets that say no hello. Nobody has to wait for it."""
+    """An attacker takes all connections of a gateway for sockets without a hello. No tab has to wait."""
     await _attacked(rig, "no hello")
 
 
@@ -240,7 +240,7 @@ async def gateway_killed(rig: Rig) -> None:
 
 
 async def all_gateways_killed(rig: Rig) -> None:
-    """Nobody is left who knows anything but the store."""
+    """SIGKILL of all gateways: only the store keeps state."""
     for gateway in rig.gateways:
         gateway.process.kill()
     for gateway in rig.gateways:
@@ -275,7 +275,7 @@ async def worker_wire_reset(rig: Rig) -> None:
 
 
 async def worker_wire_frozen(rig: Rig) -> None:
-    """Between the worker and the store bytes stop, and go on later."""
+    """Between the worker and the store bytes stop for a while, and then arrive late."""
     rig.worker_wire.freeze()
     await asyncio.sleep(DEAF_S)
     rig.worker_wire.thaw()
@@ -307,13 +307,13 @@ async def store_killed(rig: Rig) -> None:
 
 
 async def store_blinks(rig: Rig) -> None:
-    """SIGKILL and started again at once, before anybody has to notice."""
+    """SIGKILL and started again at once, before the gateways must notice."""
     rig.kill_store()
     rig.server.start()
 
 
 async def everything_killed(rig: Rig) -> None:
-    """SIGKILL of store, gateways and worker right after an answer: what was answered is on disk, or nowhere."""
+    """SIGKILL of store, gateways and worker right after an answer: only the store's disk keeps answered changes."""
     await rig.answer()
     await rig.kill_all()
     rig.server.start()
@@ -322,7 +322,7 @@ async def everything_killed(rig: Rig) -> None:
         process.start()
     for gateway in rig.gateways:
         await gateway.ready()
-    # An event in the hands of who was killed waits for the end of its lease; the next one says more than it did.
+    # An event claimed by a killed process waits until its lease ends; the next event supersedes it.
     await rig.goes_on()
 
 
@@ -342,13 +342,13 @@ async def feeds_killed(rig: Rig) -> None:
 
 
 async def clients_killed(rig: Rig) -> None:
-    """CLIENT KILL TYPE normal: every connection that asks."""
+    """CLIENT KILL TYPE normal: every connection that sends commands."""
     await _asked(lambda: rig.store.redis.client_kill_filter(_type="normal", skipme=True))
     await asyncio.sleep(BLIP_S)
 
 
 async def output_buffers_overflow(rig: Rig) -> None:
-    """The store cuts off every feed that it has more than a few bytes for."""
+    """The store disconnects every subscriber with more than a few bytes queued."""
     redis, limit = rig.store.redis, "client-output-buffer-limit"
     before = str((await _asked(lambda: redis.config_get(limit)))[limit])
 
@@ -357,7 +357,7 @@ async def output_buffers_overflow(rig: Rig) -> None:
 
     async def overflow() -> bool:
         await redis.config_set(limit, "pubsub 64 64 0")
-        # What is small does not count: it goes into a buffer that every client has. Every gateway listens here.
+        # Small messages would fit into the client's static buffer. Every gateway subscribes to this channel.
         await redis.publish(keys.control_channel, b"x" * FLOOD_BYTES)
         return not had <= await feeds()
 
@@ -368,7 +368,7 @@ async def output_buffers_overflow(rig: Rig) -> None:
 
 
 async def another_installation(rig: Rig) -> None:
-    """Another one shares the server, on a database of its own: it commits to the same topics, and revokes everybody."""
+    """Another installation, in its own database of the server, commits to the same topics and revokes everybody."""
     store = connect(f"{rig.server.url}{NEIGHBOUR}").store
     try:
         for round_ in range(NEIGHBOUR_ROUNDS):
@@ -382,7 +382,7 @@ async def another_installation(rig: Rig) -> None:
 
 
 async def store_flushed(rig: Rig) -> None:
-    """FLUSHALL: the gateways have the only copy."""
+    """FLUSHALL: only the gateways keep state."""
     await rig.still()
     await rig.known()
     with rig.losing():
@@ -391,7 +391,7 @@ async def store_flushed(rig: Rig) -> None:
 
 
 async def older_file_restored(rig: Rig) -> None:
-    """The store comes back with the file of a while ago."""
+    """The store restarts with an older copy of its file."""
     await rig.still()
     rig.kill_store()
     folder, kept = rig.server.directory / "appendonlydir", rig.server.directory / "kept"
@@ -411,7 +411,7 @@ async def older_file_restored(rig: Rig) -> None:
 
 
 async def store_tail_lost(rig: Rig) -> None:
-    """SIGKILL, and the last second of its file is gone too, as after a power failure."""
+    """SIGKILL, and the last second of the store's file is lost too, as after a power failure."""
     (file,) = (rig.server.directory / "appendonlydir").glob("*.incr.aof")
     size = file.stat().st_size
     await asyncio.sleep(1)
@@ -419,7 +419,7 @@ async def store_tail_lost(rig: Rig) -> None:
 
     def cut() -> None:
         kept = size + rig.chance.randrange(200)  # in the middle of something
-        os.truncate(file, min(kept, file.stat().st_size))  # a disk that is behind may have less
+        os.truncate(file, min(kept, file.stat().st_size))  # with a slow disk the file may have less
 
     rig.kill_store(cut)
     rig.server.start()
@@ -432,7 +432,7 @@ async def _set_clock(rig: Rig, *offsets_s: int) -> None:
         await rig.clock.jump(rig.store, offset_s)
         await rig.goes_on()
         await rig.is_fresh()
-        await rig.settle(MAX_WAIT_S)  # judged while the clock is wrong: later changes would cover up what was lost
+        await rig.settle(MAX_WAIT_S)  # judge while the clock is wrong: later changes would hide a loss
 
 
 async def store_clock_back(rig: Rig) -> None:
@@ -449,7 +449,7 @@ async def store_clock_ahead(rig: Rig) -> None:
 
 
 async def replica_killed(rig: Rig) -> None:
-    """SIGKILL of the store's replica; started again. Nobody has to wait for it."""
+    """SIGKILL of the store's replica; started again. No tab has to wait."""
     async with rig.replica() as replica:
         replica.kill()
         await rig.goes_on()
@@ -458,7 +458,7 @@ async def replica_killed(rig: Rig) -> None:
 
 
 async def replica_stopped(rig: Rig) -> None:
-    """SIGSTOP of the store's replica, and SIGCONT. Nobody has to wait for it."""
+    """SIGSTOP of the store's replica, and SIGCONT. No tab has to wait."""
     async with rig.replica() as replica:
         replica.pause()
         await asyncio.sleep(BLIP_S)
@@ -467,7 +467,7 @@ async def replica_stopped(rig: Rig) -> None:
 
 
 async def store_fails_over(rig: Rig) -> None:
-    """A replica takes over, and later the first again: new connections reach the new one, and old ones stay."""
+    """A replica takes over, and later the first server again; new connections reach the new primary, old ones stay."""
     async with rig.standby() as standby:
         for old, new in ((rig.server, standby), (standby, rig.server)):
             await rig.hand_over(old, new)
@@ -523,10 +523,10 @@ FAULTS: dict[str, Fault] = {
         store_fails_over,
     )
 }
-"""By name, the order of this file."""
+"""All faults by name, in the order of this file."""
 
 OF_THE_CLOCK = {"store_clock_back", "store_clock_ahead"}
-"""Not without libfaketime."""
+"""Faults that need libfaketime."""
 
 ALONE = {
     "store_flushed",
@@ -536,9 +536,9 @@ ALONE = {
     "store_fails_over",
     *OF_THE_CLOCK,
 }
-"""Not together with another: they take data, and there may be nobody left who holds it; or wait for what works."""
+"""Faults that are never combined: they destroy data that no process may hold, or wait for a working system."""
 
 
 def possible(engine: str) -> list[str]:
-    """Return the names of the faults that can be made here with the store of an engine."""
+    """Return the names of the faults that this machine can make with an engine's store."""
     return [name for name in FAULTS if library(engine) is not None or name not in OF_THE_CLOCK]

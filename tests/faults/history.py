@@ -1,8 +1,8 @@
-"""What clients, publishers and the harness recorded while things failed, and the judgement on it. Pure.
+"""The records of clients, publishers and the harness during faults, and the judge of them. Pure.
 
-A history is a list of facts with the instants they were noted at, seconds on one clock. Each state carries a number,
-its `n`, unique within its topic, so that what is shown can be told from what was published. `judge` returns every
-violation, as a sentence that names who, what and when.
+A history is a list of facts, each with its time in seconds on one clock. Each state has a number `n`, unique within
+its topic, so that a shown state can be matched with its publish. `judge` returns every violation, as a sentence that
+names the client, the topic and the time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """And was told that it is kept. `version`: 0 where the answer names none."""
+    """The publisher received a successful answer. `version`: 0 if the answer has none."""
 
     at: float
     topic: str
@@ -34,7 +34,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A client shows this now. `n` is None for a topic without state; `reset`: it was told to go back."""
+    """A client shows this now. `n` is None for a topic without state; `reset`: the frame allowed it to go back."""
 
     at: float
     client: str
@@ -56,7 +56,7 @@ class Acked:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The gateways say that a tab has acknowledged this version: the newest of those they say so of."""
+    """The newest version that the gateways report as acknowledged by a tab."""
 
     at: float
     topic: str
@@ -65,9 +65,9 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A gateway told a client whether what it says is proved to be fresh, and when it was, by its own saying.
+    """A gateway's statement to a client: whether its states are verified as fresh, and when it verified that.
 
-    `late_s`: how long before `at`, when the client read it, it may have been said.
+    `late_s`: the client read it at `at`; it may have been sent up to this many seconds earlier.
     """
 
     at: float
@@ -89,7 +89,7 @@ class Deaf:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The store lost what was committed after `since`, at `at`; `held`: gateways that outlived it still have that."""
+    """At `at` the store lost all commits after `since`; `held`: gateways that survived still have them."""
 
     at: float
     since: float = float("-inf")
@@ -98,9 +98,9 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Healed:
-    """Nothing fails and nothing is published from here on until `until`; all of `clients` are to be current by then.
+    """No faults and no publishes from `at` until `until`; by then all of `clients` must be current.
 
-    `newest` is what the store has. Without clients: what it had then, whatever came later.
+    `newest` is the store's content. Without clients: its content at `at`, whatever came later.
     """
 
     at: float
@@ -110,7 +110,7 @@ class Healed:
 
 
 EARLY_S = 0.05
-"""By how much a proof may seem to lie ahead: two clocks of one process are read one after the other."""
+"""Tolerance for a `verified_at` in the future: two clocks of one process are read one after the other."""
 
 F = TypeVar("F")
 
@@ -119,14 +119,14 @@ Fact = Asked | Answered | Shown | Acked | Claimed | Told | Deaf | Lost | Healed
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Seconds: `converge` after the last fault, `notice` until deafness must be told."""
+    """Bounds in seconds: `converge` after the last fault, `notice` until deafness must be reported."""
 
     converge: float
     notice: float
 
 
 def judge(history: Sequence[Fact], bounds: Bounds) -> list[str]:
-    """Return every violation of the guarantees in `history`, in no particular order; empty: there is none."""
+    """Return every violation of the guarantees in `history`, in no particular order."""
     return [
         *_went_back(history),
         *_invented(history),
@@ -140,7 +140,7 @@ def judge(history: Sequence[Fact], bounds: Bounds) -> list[str]:
 
 
 def _went_back(history: Iterable[Fact]) -> Iterator[str]:
-    """No client shows a lower version than it did, `reset` aside; and `reset` is said only where data was lost."""
+    """No client goes back to a lower version except by `reset`, and `reset` is sent only where data was lost."""
     held: dict[tuple[str, str], int] = {}
     losses = [fact.at for fact in history if isinstance(fact, Lost)]
     for fact in _shown(history):
@@ -154,7 +154,7 @@ def _went_back(history: Iterable[Fact]) -> Iterator[str]:
 
 
 def _invented(history: Iterable[Fact]) -> Iterator[str]:
-    """What is shown was asked for before; a version is one state's, everywhere and in the answers too."""
+    """Each state shown was published before; a version has the same state everywhere, including the answers."""
     asked: dict[tuple[str, int], float] = {}
     states: dict[tuple[str, int], int | None] = {}
     for fact in history:
@@ -176,10 +176,10 @@ def _invented(history: Iterable[Fact]) -> Iterator[str]:
 
 
 def _forgotten(history: Sequence[Fact]) -> Iterator[str]:
-    """When all is healed, the newest of each topic is not older than the newest that was answered before.
+    """After healing, the newest state of each topic is not older than the newest that was answered before.
 
-    But for what the store itself has lost and no client had been shown by then: there may be nobody who could put that
-    back. What one was shown a gateway holds, if one is left.
+    Exception: states that the store has lost and that no client had been shown, because no gateway may hold them. A
+    state that a client was shown is held by a gateway, if one survived.
     """
     losses = [(loss, _newest_shown(history, loss.at) if loss.held else {}) for loss in _of(history, Lost)]
     shown = {(fact.topic, fact.version): fact.n for fact in history if isinstance(fact, Shown | Answered)}
@@ -212,7 +212,7 @@ def _may_be_gone(answered: Answered, losses: Iterable[tuple[Lost, Mapping[str, i
 
 
 def _twice(history: Iterable[Fact]) -> Iterator[str]:
-    """An event has one effect: no state has two versions, but for what is lost and was held by nobody."""
+    """An event has one effect: no state has two versions, except one that was lost and that no gateway held."""
     losses = [loss for loss in history if isinstance(loss, Lost) and not loss.held]
     versions: dict[tuple[str, int], set[int]] = defaultdict(set)
     for fact in history:
@@ -241,7 +241,7 @@ def _not_converged(history: Sequence[Fact], bounds: Bounds) -> Iterator[str]:
 
 
 def _dishonest(history: Sequence[Fact], bounds: Bounds) -> Iterator[str]:
-    """A gateway that has not heard its bus for longer than the bound calls nothing fresh, nor does it say so itself."""
+    """`fresh` has a `verified_at` within the bound, and is not reported by a gateway deaf for longer."""
     for fact in _of(history, Told):
         if fact.fresh and not -EARLY_S < fact.verified_age_s < bounds.notice:
             ago = f"verified {fact.verified_age_s:.1f} s ago"
@@ -254,7 +254,7 @@ def _dishonest(history: Sequence[Fact], bounds: Bounds) -> Iterator[str]:
 
 
 def _acked_unseen(history: Iterable[Fact]) -> Iterator[str]:
-    """Nobody acknowledges what it has not been shown."""
+    """Clients acknowledge only versions that they have been shown."""
     shown: set[tuple[str, str, int]] = set()
     for fact in history:
         if isinstance(fact, Shown):
@@ -264,7 +264,7 @@ def _acked_unseen(history: Iterable[Fact]) -> Iterator[str]:
 
 
 def _claimed_unseen(history: Iterable[Fact]) -> Iterator[str]:
-    """Nothing counts as acknowledged that is newer than all that was shown, whatever a client says."""
+    """Gateways count no version as acknowledged that is newer than all versions shown, even if a client claims one."""
     shown: dict[str, int] = {}
     for fact in history:
         if isinstance(fact, Shown):
@@ -282,7 +282,7 @@ def _of(history: Iterable[Fact], kind: type[F]) -> Iterator[F]:
 
 
 def converged_at(history: Sequence[Fact], healed: Healed) -> float | None:
-    """Return after how many seconds the last client showed the newest of everything, None where one never did."""
+    """Return the seconds until the last client showed the newest version of every topic, or None if one never did."""
     latest = 0.0
     for client in healed.clients:
         for topic, version in healed.newest.items():

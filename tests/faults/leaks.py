@@ -1,7 +1,7 @@
-"""Tabs that come, subscribe, are published to and go, again and again: what is left of them afterwards.
+"""Tabs connect, subscribe, receive versions and leave, again and again; then what they leave behind is measured.
 
-Looked at is the gateway as a process: resident memory, open files, tasks, sockets, topics; and the store's own count of
-clients and subscribed channels. They go lap by lap; the first laps are not counted: caches fill, arenas grow.
+Measured are the gateway process (resident memory, open files, tasks, sockets, topics) and the store's counts of clients
+and subscribed channels. The run has laps; the first laps do not count, because caches fill and arenas grow.
 """
 
 from __future__ import annotations
@@ -39,32 +39,32 @@ TABS = 60
 TOPICS = 200
 
 LAPS = 20
-"""After each, all go and what is left is looked at."""
+"""Number of laps. After each, all tabs leave and the remains are measured."""
 
 WARM_LAPS = 4
-"""Not counted: caches fill, arenas grow, pools open what connections they need at the same time."""
+"""Laps that do not count: caches fill, arenas grow, pools open the connections that they need at peak."""
 
 POOL = {"files": 2, "clients": 2}
-"""So many more connections to the store may be open: the pool keeps what was needed at once, once. A leak is more."""
+"""Allowed extra connections to the store: the pool keeps its peak. A leak exceeds this."""
 
 LEAK_BYTES = 64
-"""A sitting: less than the smallest object with a place in a dictionary, which is about a hundred."""
+"""Allowed growth per connection: below the smallest object in a dictionary, which takes about 100 bytes."""
 
 NOISE_KIB = 1024
-"""In the second half of the run: the allocator's, not the tabs'."""
+"""Allowed growth in the second half of the run, attributed to the allocator and not to tabs."""
 
 
 @dataclass(frozen=True)
 class Left:
-    """What there is when nobody is connected.
+    """What is left when no tab is connected.
 
     Attributes:
-        memory_kib: resident memory of the gateway, files mapped into it aside.
+        memory_kib: resident memory of the gateway without mapped files.
         files: its open descriptors.
         tasks: its asyncio tasks.
-        sockets, topics, streams: by its own count.
-        channels: subscribed at the store, by the store's count.
-        clients: connected to the store, by the store's count.
+        sockets, topics, streams: by the gateway's own count.
+        channels: subscribed channels, by the store's count.
+        clients: connected clients, by the store's count.
     """
 
     memory_kib: int
@@ -85,7 +85,7 @@ def _process(pid: int) -> tuple[int, int]:
 
 
 async def look(gateway: Gateway, store: Store) -> Left:
-    """Return what is there now."""
+    """Return the current figures."""
     memory_kib, files = _process(gateway.process.pid)
     async with httpx2.AsyncClient(trust_env=False) as client:
         text = (await client.get(f"http://127.0.0.1:{gateway.port}/metrics")).text
@@ -104,7 +104,7 @@ async def look(gateway: Gateway, store: Store) -> Left:
 
 
 async def tab(gateway: Gateway, chance: random.Random, ends: float) -> int:
-    """Come and go until the time is over; return how often."""
+    """Connect and leave until the time is over. Return how often."""
     sittings = 0
     while time.monotonic() < ends:
         topics = {f"user:{chance.randrange(TOPICS)}": 0 for _ in range(chance.randrange(1, 6))}
@@ -160,7 +160,7 @@ async def publish(store: Store, chance: random.Random, ends: float) -> None:
 
 
 async def run(folder: Path, seed: int, minutes: float) -> int:
-    """Churn for so long, print what was left before and after, and return 1 where that grew."""
+    """Churn for the given time, print what was left before and after, and return 1 if it grew."""
     with start_valkey(tcp=True) as server:
         port = free_port()
         async with (
@@ -168,7 +168,7 @@ async def run(folder: Path, seed: int, minutes: float) -> int:
             run_proxy("127.0.0.1", port) as front,
         ):
             url = f"redis://127.0.0.1:{back.port}"
-            # A small cache: it is full before the counting begins.
+            # A small cache, so that it is full before the counted laps.
             settings = environment(url, PORT=str(port), SOCKETS_PER_ADDRESS="100000", TOKEN_CACHE="64")
             process = Process("gateway.server", clean_environ(folder, **settings, PLANWIRE_LOG_LEVEL="error"))
             gateway = Gateway("gateway", process, port, front, back)
@@ -183,7 +183,7 @@ async def run(folder: Path, seed: int, minutes: float) -> int:
 
 
 async def _churn(gateway: Gateway, store: Store, seed: int, seconds: float) -> int:
-    """Let tabs come and go lap by lap, look after each when all are gone, and judge."""
+    """Let tabs connect and leave lap by lap, measure after each lap, and judge."""
     chance = random.Random(seed)
     looks: list[tuple[int, Left]] = []
     done = 0
@@ -216,7 +216,7 @@ async def _churn(gateway: Gateway, store: Store, seed: int, seconds: float) -> i
 
 
 def slope(looks: Sequence[tuple[int, Left]]) -> float:
-    """Return by how many KiB memory grew a sitting: the median of the slopes between any two looks (Theil and Sen)."""
+    """Return the growth of memory in KiB per connection: the median slope between any two measurements (Theil-Sen)."""
     points = [(done, left.memory_kib) for done, left in looks]
     return statistics.median(
         (later[1] - earlier[1]) / (later[0] - earlier[0])
@@ -226,10 +226,10 @@ def slope(looks: Sequence[tuple[int, Left]]) -> float:
 
 
 def grown(looks: Sequence[tuple[int, Left]]) -> list[str]:
-    """Return what has grown over the looks (sittings so far, what was left), as sentences; the first are not counted.
+    """Return what has grown over the measurements (connections so far, remains), as sentences. The first do not count.
 
-    Memory is judged by its slope over the second half: an allocator levels off, a leak does not. Of the rest nothing
-    may be more at the end than it has been in the laps that are not counted, but for POOL.
+    Memory is judged by its slope over the second half: an allocator levels off, a leak does not. Every other figure may
+    at the end not exceed its maximum in the uncounted laps, except connections by POOL.
     """
     wrong = []
     warm, half = [left for _, left in looks[:WARM_LAPS]], looks[len(looks) // 2 - 1 :]

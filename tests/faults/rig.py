@@ -1,9 +1,9 @@
-"""A whole system that can be made to fail anywhere: gateways, a worker and a store as processes of their own, a proxy
-on every wire between them, publishers, a billing provider, and tabs that record what they are told.
+"""A complete system that can fail at any point: gateways, a worker and a store as separate processes, a proxy on every
+wire between them, publishers, a billing provider, and tabs that record what they receive.
 
     tab - proxy - gateway - proxy - store - proxy - worker
 
-`Rig.history` is what `history.judge` judges. Everything random comes from one seed.
+`Rig.history` is the input of `history.judge`. All randomness comes from one seed.
 """
 
 from __future__ import annotations
@@ -48,34 +48,34 @@ DRAIN_S = 1.0
 
 NOTICE_S = 2 * PROBE_S
 SLACK_S = 0.4
-"""Between a gateway's decision and a tab's reading of it, and between two looks of the gateway at its probe."""
+"""Allowance for the time from a gateway's decision to a tab reading it, and between two checks of the probe."""
 
 SILENCE_S = 2.5 * HEARTBEAT_S
-"""After which a tab takes its connection for dead, as the browser client does."""
+"""Silence after which a tab drops its connection as dead, as the browser client does."""
 
 ANSWER_S = 1.5
 """How long a publisher waits for an answer before it asks another gateway."""
 
 PACE_S = 0.04
-"""Between two changes of one topic."""
+"""Interval between two changes of one topic."""
 
 MAX_WAIT_S = 40.0
-"""How long a fault waits for what has to come, on a machine as busy as it may be; no bound that is judged."""
+"""Timeout of a fault's waits, long enough for a busy machine; it is not a judged bound."""
 
 UNWRITTEN_S = 2.0
-"""With `appendfsync everysec` a store whose disk is behind holds back what it has answered for up to so long."""
+"""With `appendfsync everysec` and a slow disk, the store may keep answered writes in memory for this long."""
 
 LIES = 0.05
 LIE_US = 10**12
-"""Of the acks that a tab sends, so many are of a version that is so far ahead of what it was sent."""
+"""Share of false acks that a tab sends, and how far their version is ahead of the version received."""
 
 TAIL_BYTES = 4 << 20
-"""Of each append-only file, where the last changes are looked for."""
+"""Bytes at the end of each append-only file that are searched for the last changes."""
 
 ENGINES = {"valkey": start_valkey, "redis": start_redis}
 
 CONNECTIONS_MAX = 64
-"""HTTP connections of a gateway: few, so that an attacker who wants them all needs few."""
+"""Limit on HTTP connections of a gateway: low, so that an attacker can take all of them."""
 
 CATALOG = """
 [plans.free]
@@ -93,7 +93,7 @@ prices.paddle.live = ["pri_pro"]
 
 
 class Process:
-    """One of our processes, started again as often as it is killed; it does not outlive this one."""
+    """A Planwire process that can be killed and restarted. It ends with this process."""
 
     def __init__(self, module: str, environ: dict[str, str]) -> None:
         self._command = python("-m", module)
@@ -103,7 +103,7 @@ class Process:
         self.lives = 0
 
     def start(self) -> None:
-        """Start it, unless it runs: two faults may repair the same. What it serves is there a moment later."""
+        """Start it, unless it runs already (two faults may repair the same process). It serves a moment later."""
         if self.runs:
             return
         self.kill()
@@ -111,7 +111,7 @@ class Process:
         self.lives += 1
 
     def kill(self) -> None:
-        """SIGKILL, and nothing is left of it."""
+        """Kill it with SIGKILL and wait for its end."""
         if self._running is not None:
             self._running.close()
             self.output += self._running.text
@@ -119,11 +119,11 @@ class Process:
 
     @property
     def said(self) -> str:
-        """All that it has written, over its lives."""
+        """Its output over all starts."""
         return self.output + (self._running.text if self._running is not None else "")
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to it, if another fault has not ended it."""
+        """Send it a signal, unless another fault has ended it."""
         if self._running is not None:
             self._running.process.send_signal(number)
 
@@ -134,7 +134,7 @@ class Process:
 
     @property
     def status(self) -> int | None:
-        """Its exit status, None while it runs or was killed by us."""
+        """Its exit status; None while it runs, or after `kill`."""
         return None if self._running is None else self._running.status()
 
     @property
@@ -151,7 +151,7 @@ class Gateway:
         self.name, self.process, self.port, self.front, self.back = name, process, port, front, back
 
     async def ready(self, timeout_s: float = MAX_WAIT_S) -> None:
-        """Return once it is proved to hear its bus."""
+        """Return once its bus is verified."""
 
         async def is_ready() -> bool:
             try:
@@ -167,7 +167,7 @@ class Gateway:
 
 
 class Tab:
-    """A browser's tab: it keeps the protocol's rules, comes back by itself, and records what it shows."""
+    """A browser tab: it follows the protocol, reconnects by itself, and records what it shows."""
 
     def __init__(self, name: str, rig: Rig) -> None:
         self.name = name
@@ -203,7 +203,7 @@ class Tab:
                     frame = json.loads(await connection.recv())
                 await self._take(frame, gateway, connection)
         finally:
-            connection.transport.abort()  # as a tab does that has given its connection up: no farewell
+            connection.transport.abort()  # like a tab that drops a dead connection: without a close frame
 
     async def _take(self, frame: dict[str, Any], gateway: Gateway, connection: ClientConnection) -> None:
         kind, note = frame["type"], self._rig.note
@@ -219,7 +219,7 @@ class Tab:
             return
         topic, version, is_reset = frame["topic"], frame["version"], frame.get("reset", False)
         if version <= self.held[topic] and not is_reset:
-            return  # a client drops what is not newer; the judge is told what is shown, not what comes
+            return  # a client ignores versions that are not newer; record what is shown, not what arrives
         if kind == "patch":
             if frame["base"] != self.held[topic]:
                 raise AssertionError(f"{self.name} was sent a patch on {frame['base']}, and holds {self.held[topic]}")
@@ -236,7 +236,7 @@ class Tab:
 
 
 def number(state: Any) -> int | None:
-    """Return what tells a state from the others of its topic: its `n`, or the seats of a tenant's plan."""
+    """Return the number that identifies a state within its topic: its `n`, or the seats of a tenant's plan."""
     if state is None:
         return None
     if "n" in state:
@@ -245,7 +245,7 @@ def number(state: Any) -> int | None:
 
 
 class Source:
-    """Changes one topic again and again, and does not take no for an answer."""
+    """Changes one topic repeatedly, and retries until each change is answered with success."""
 
     def __init__(self, topic: str, rig: Rig) -> None:
         self.topic = topic
@@ -268,7 +268,7 @@ class Source:
     async def _pause(self) -> None:
         while (
             not self._rig.publishing.is_set()
-        ):  # again: it may have been let go and stopped before this task came round
+        ):  # check again: publishing may have resumed and stopped before this task ran
             self.idle.set()
             await self._rig.publishing.wait()
         self.idle.clear()
@@ -282,7 +282,7 @@ class Source:
             self.attempts += 1
             gateway = self._chance.choice(self._rig.gateways)
             with contextlib.suppress(httpx2.HTTPError):
-                if again is not None:  # a retry or replay of what was sent before: it may change nothing
+                if again is not None:  # a retry or replay of an earlier event: it must not change anything
                     await client.post(f"http://127.0.0.1:{gateway.front.port}{request[0]}", **again)
                     again = None
                 answer = await client.post(f"http://127.0.0.1:{gateway.front.port}{request[0]}", **request[1])
@@ -296,12 +296,12 @@ class Source:
             await asyncio.sleep(0.05)
 
     def _publish(self, n: int) -> tuple[str, dict[str, Any]]:
-        # Mostly the same members: so that it is a patch most of the time.
+        # Most members stay the same, so that most deliveries are patches.
         change = {"topic": self.topic, "state": {"n": n, "pad": "x" * 200}, "event_id": f"{self.topic}-{n}"}
         return "/v1/publish", {"json": change, "headers": {"Authorization": f"Bearer {PUBLISH_KEY}"}}
 
     def _webhook(self, n: int) -> tuple[str, dict[str, Any]]:
-        """A signed event that sets the seats to `n`."""
+        """Return the path and request of a signed event that sets the seats to `n`."""
         now = instants.text(time.time_ns() // 1000 * 1000)
         tenant = self.topic.partition(":")[2]
         data = subscription(
@@ -315,12 +315,12 @@ class Source:
 
 
 class Rig:
-    """The system and what was recorded of it."""
+    """The system and its recorded history."""
 
     def __init__(
         self, seed: int, engine: str, store_server: Server, topics: list[str], clock: Clock | None, durable: bool
     ) -> None:
-        """Use a store whose clock is set by `clock`, if it can be; `durable`: nothing is answered before it is kept."""
+        """Use a store with this clock, if it can be set. `durable`: answer changes once they are on disk."""
         self.seed = seed
         self._start = ENGINES[engine]
         self.clock = clock
@@ -346,16 +346,16 @@ class Rig:
             self._answered.set()
 
     def complaints(self) -> list[str]:
-        """Return the lines in which a process says that something happened that should not."""
+        """Return the log lines of all processes that report an exception."""
         said = [process.said for process in (*(gateway.process for gateway in self.gateways), self.worker)]
         return [line for text in said for line in text.splitlines() if '"exception"' in line or "Traceback" in line]
 
     def violations(self, converge_s: float) -> list[str]:
-        """Return what the judge finds in the history, and the processes' complaints; empty: all is as promised."""
+        """Return the judge's violations and the processes' exceptions; empty if all guarantees hold."""
         return [*judge(self.history, Bounds(converge_s, NOTICE_S + SLACK_S)), *self.complaints()]
 
     def check_alive(self) -> None:
-        """Raise what a tab or source died of."""
+        """Raise the exception that ended a tab or source, if any."""
         for task in self._tasks:
             if task.done():
                 task.result()
@@ -375,7 +375,7 @@ class Rig:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def still(self, timeout_s: float = MAX_WAIT_S) -> None:
-        """Return once nothing is being published any more."""
+        """Return once no publish is in progress."""
         self.publishing.clear()
         async with asyncio.timeout(timeout_s):
             for source in self.sources:
@@ -384,7 +384,7 @@ class Rig:
                     await asyncio.sleep(0.01)
 
     async def goes_on(self, timeout_s: float = MAX_WAIT_S) -> None:
-        """Return once a change of every topic that is asked for from now on was answered."""
+        """Return once, for every topic, a change requested from now on has been answered."""
         asked_from = time.monotonic()
 
         def is_answered() -> bool:
@@ -400,7 +400,7 @@ class Rig:
         await until(is_answered, timeout_s=timeout_s)
 
     async def is_fresh(self, timeout_s: float = MAX_WAIT_S) -> None:
-        """Return once every tab has been told `fresh`, of what was verified from now on."""
+        """Return once every tab has received `fresh` with a `verified_at` later than now."""
         since = time.monotonic()
 
         def is_told() -> bool:
@@ -423,9 +423,9 @@ class Rig:
             await self._answered.wait()
 
     def kill_store(self, mark: Callable[[], None] = lambda: None) -> None:
-        """SIGKILL the store, let `mark` do something to its files, and note exactly what it has lost of its tail.
+        """Kill the store with SIGKILL, let `mark` change its files, and note exactly which commits are lost.
 
-        A durable store may lose nothing: of it no loss is noted, and the judge insists on all.
+        A durable store may lose nothing: no loss is noted for it, so the judge requires every commit.
         """
         unwritten_since = time.monotonic() - UNWRITTEN_S
         self.server.kill()
@@ -433,7 +433,7 @@ class Rig:
         self._note_lost(unwritten_since)
 
     async def kill_all(self) -> None:
-        """SIGKILL store, gateways and worker, and note the same, of what was on its way to the publishers as well."""
+        """Kill store, gateways and worker with SIGKILL, and note the loss, including answers still in transit."""
         unwritten_since = time.monotonic() - UNWRITTEN_S
         self.server.kill()
         for process in (*(gateway.process for gateway in self.gateways), self.worker):
@@ -450,20 +450,20 @@ class Rig:
         told = [fact for fact in told if fact.version]
         missing = [fact.at for fact in told if str(fact.version).encode() not in files]
         if missing:
-            # One answer may have overtaken another on its way here.
+            # Answers may arrive out of order.
             self.note(Lost(time.monotonic(), max(unwritten_since, min(missing) - SLACK_S), held))
             self.forget_earlier()
 
     @asynccontextmanager
     async def replica(self) -> AsyncIterator[Server]:
-        """Give the store a replica that is in step with it."""
+        """Add a replica that is in sync with the store."""
         with self._start(tcp=True, args=["--replicaof", "127.0.0.1", str(self.server.port)]) as server:
             await self.replicates()
             yield server
 
     @asynccontextmanager
     async def standby(self) -> AsyncIterator[Server]:
-        """Give the store a replica that may take over from it: it keeps a file as the store does."""
+        """Add a replica that can take over: it keeps an append-only file as the store does."""
         args = ["--replicaof", "127.0.0.1", str(self.server.port), "--repl-diskless-sync-delay", "0"]
         args += ["--appendfsync", "always" if self._durable else "everysec"]
         with self._start(tcp=True, aof=True, args=args) as server:
@@ -471,13 +471,13 @@ class Rig:
             yield server
 
     async def hand_over(self, old: Server, new: Server, timeout_s: float = MAX_WAIT_S) -> None:
-        """Make `new` the primary and `old` its replica, in step; new connections lead there, and old ones stay."""
+        """Make `new` the primary and `old` its replica, in sync. New connections go to `new`; old ones stay."""
         before: Any = Redis(port=old.port)
         after: Any = Redis(port=new.port)
         async with before, after:
 
             async def is_led_by_new() -> bool:
-                # Refused while the other is not in step, which it soon is.
+                # Rejected while the other is not in sync yet; retry.
                 with contextlib.suppress(ResponseError):
                     await before.execute_command("FAILOVER", "TO", "127.0.0.1", new.port, "TIMEOUT", 2000)
                 roles = [(await server.execute_command("ROLE"))[0] for server in (before, after)]
@@ -488,12 +488,12 @@ class Rig:
             wire.target = ("127.0.0.1", new.port)
 
     async def replicates(self, timeout_s: float = MAX_WAIT_S) -> None:
-        """Return once the replica is in step."""
+        """Return once the replica is in sync."""
 
         async def is_online() -> bool:
             try:
                 told = await self.store.redis.info("replication")
-            except RedisError:  # another fault has taken the store away
+            except RedisError:  # another fault has stopped the store
                 return False
             return any(isinstance(value, dict) and value.get("state") == "online" for value in told.values())
 
@@ -504,12 +504,12 @@ class Rig:
         return dict(zip(self.topics, await self.store.versions(self.topics), strict=True))
 
     async def note_kept(self) -> None:
-        """Note what the store has now, before anybody could put something back."""
+        """Note the store's content now, before a gateway can put anything back."""
         newest, now = await self.newest(), time.monotonic()
         self.note(Healed(now, now, frozenset(), newest))
 
     async def known(self, timeout_s: float = MAX_WAIT_S) -> None:
-        """Return once every tab, and so some gateway, holds the newest: what nobody holds, nobody can put back."""
+        """Return once every tab, and so some gateway, holds the newest versions: only held versions can be put back."""
         newest = await self.newest()
         await until(
             lambda: all(tab.held[topic] == version for tab in self.tabs for topic, version in newest.items()),
@@ -517,9 +517,9 @@ class Rig:
         )
 
     async def settle(self, converge_s: float) -> Healed:
-        """Nothing fails any more: stop publishing, wait until all tabs are current or the bound has passed, go on.
+        """Stop publishing, wait until all tabs are current or the bound has passed, then resume.
 
-        What the sources still had to say is said by then: the time that counts begins after it.
+        The measured time begins after the sources have sent their last changes.
         """
         await self.still()
         begun = time.monotonic()
@@ -538,7 +538,7 @@ class Rig:
         return healed
 
     async def _note_claims(self) -> None:
-        """Ask any gateway which versions of the tenants' topics are acknowledged, by all gateways' tabs together."""
+        """Ask one gateway for the acknowledged versions of the tenants' topics, over the tabs of all gateways."""
         gateway = self.chance.choice(self.gateways)
         headers = {"Authorization": f"Bearer {PUBLISH_KEY}"}
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", trust_env=False) as client:
@@ -553,7 +553,7 @@ class Rig:
                         self.note(Claimed(time.monotonic(), topic, claimed))
 
     async def mend(self) -> None:
-        """Make sure that everything runs and every wire carries: one fault may have ended the other's repair."""
+        """Ensure that all processes run and all wires work: one fault may have interrupted another's repair."""
         for wire in (self.worker_wire, *(wire for gateway in self.gateways for wire in (gateway.front, gateway.back))):
             wire.heal()
         if not self.server.is_running:
@@ -562,7 +562,7 @@ class Rig:
             await gateway.ready()
 
     def forget(self) -> None:
-        """Forget the past, but for what judges what follows: what every tab shows now, and that it was asked."""
+        """Drop the history, except what later facts are judged by: each tab's current state and its publish."""
         latest: dict[tuple[str, str], Fact] = {}
         for fact in self.history:
             if isinstance(fact, Shown):
@@ -577,7 +577,7 @@ class Rig:
 
     @contextlib.contextmanager
     def deaf(self, *gateways: Gateway) -> Iterator[None]:
-        """Record that these gateways cannot hear their bus inside."""
+        """Record that these gateways cannot hear their bus within the block."""
         at = time.monotonic()
         yield
         for gateway in gateways:
@@ -585,7 +585,7 @@ class Rig:
 
     @contextlib.contextmanager
     def losing(self) -> Iterator[None]:
-        """Record that the store loses data inside: what it knew of earlier events too, so that none is sent again."""
+        """Record that the store loses data within the block. Event ids are lost too: stop repeating old events."""
         yield
         self.forget_earlier()
         self.note(Lost(time.monotonic()))
@@ -618,9 +618,9 @@ async def run_rig(
     durable: bool = False,
     engine: str = "valkey",
 ) -> AsyncIterator[Rig]:
-    """Run a system in `folder`, with half as many tenants that a provider's webhooks change as published topics.
+    """Run a system in `folder`, with half as many tenants (changed by a provider's webhooks) as published topics.
 
-    engine: one of ENGINES. durable: with PLANWIRE_DURABLE=1, and the store that belongs to it.
+    engine: one of ENGINES. durable: with PLANWIRE_DURABLE=1 and a store configured for it.
     """
     catalog = folder / "catalog.toml"
     catalog.write_text(CATALOG)
@@ -632,7 +632,7 @@ async def run_rig(
             ENGINES[engine](
                 tcp=True,
                 aof=True,
-                # A replica that comes need not wait for others.
+                # A new replica does not wait for others.
                 args=["--repl-diskless-sync-delay", "0", "--appendfsync", "always" if durable else "everysec"],
                 environ=None if set_by is None else set_by.environ,
             )
@@ -645,7 +645,7 @@ async def run_rig(
             PROBE_S=str(PROBE_S),
             SWEEP_S=str(SWEEP_S),
             READY_TIMEOUT_S="0.3",
-            FRAMES_PER_S="1000",  # each tab acks each version, and the quicker the machine, the more there are
+            FRAMES_PER_S="1000",  # each tab acks each version; a faster machine sends more
             CONNECTIONS_MAX=str(CONNECTIONS_MAX),
             RECONNECT_MIN_MS="20",
             RECONNECT_MAX_MS="200",
@@ -678,5 +678,5 @@ async def run_rig(
             await gateway.ready()
         await rig.begin(tabs)
         stack.push_async_callback(rig.end)
-        await rig.goes_on()  # what has no state yet cannot be lost
+        await rig.goes_on()  # a topic without a state cannot lose one
         yield rig

@@ -1,6 +1,6 @@
-"""Every fault once, in an order that the seed decides, on one system that goes on publishing; then the judgement.
+"""Makes every fault once, in an order given by the seed, on one system that keeps publishing; then judges the history.
 
-`make soak` does the same for as long as it is told to.
+`make soak` does the same for a given time.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from tests.faults.rig import run_rig
 from tests.support.servers import missing
 
 CONVERGE_S = SOCKET_TIMEOUT_S + 2.0
-"""Of a loaded machine: a connection that is dead and does not say so is given up after the first of the two.
+"""Bounds for a loaded machine; a dead connection without a close is dropped after the first of the two.
 
-docs/reliability.md has what is measured on a machine that has nothing else to do.
+docs/reliability.md has the figures of an idle machine.
 """
 
 
@@ -36,7 +36,7 @@ async def test_nothing_stale_nothing_lost(tmp_path: Path, seed: int) -> None:
             assert not found, f"seed {seed}, after {name}: " + "; ".join(found[:5])
     shown = [fact for fact in rig.history if isinstance(fact, Shown)]
     told = [fact for fact in rig.history if isinstance(fact, Told)]
-    # The history has what is judged in it.
+    # The history contains facts of each kind that is judged.
     assert len(shown) > 1000
     assert {fact.fresh for fact in told} == {True, False}
     assert sum(isinstance(fact, Claimed) and fact.version > 0 for fact in rig.history) > len(names)
@@ -54,6 +54,6 @@ async def test_with_a_durable_store_what_was_answered_outlives_everything(tmp_pa
 
 
 def test_the_clock_of_the_store_can_be_set_here() -> None:
-    """Else the faults of the clock are left out, which is to be said."""
+    """Without libfaketime the clock faults are skipped; this test reports that."""
     if library("valkey") is None:
         missing(LACKING)

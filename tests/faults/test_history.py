@@ -1,4 +1,4 @@
-"""The judge itself: it passes what is right, and every way of being wrong is found."""
+"""The judge passes a correct history and finds every kind of violation."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ GOOD: list[Fact] = [
 
 
 def changed(old: Fact | None, *new: Fact) -> list[Fact]:
-    """GOOD with `old` replaced by `new`, or with `new` added; in the order of time."""
+    """Return GOOD with `old` replaced by `new`, or with `new` added, sorted by time."""
     kept = [fact for fact in GOOD if fact is not old]
     assert old is None or len(kept) < len(GOOD)
     return sorted([*kept, *new], key=lambda fact: fact.at)
@@ -170,7 +170,7 @@ def test_the_time_to_converge_is_that_of_the_last() -> None:
 
 @given(st.integers(0, 2**32), st.integers(1, 12))
 def test_a_tab_that_jumps_back_is_found_wherever_it_does(seed: int, length: int) -> None:
-    """Any rising history passes; with one step turned round it does not."""
+    """Any rising history passes; with one step reversed it fails."""
     chance = random.Random(seed)
     versions = sorted(chance.sample(range(1, 1000), length + 1))
     history: list[Fact] = [Asked(0.0, T, version) for version in versions]

@@ -1,4 +1,4 @@
-"""The judgement on leaks: it passes what levels off, and finds what grows with every sitting."""
+"""The leak judge passes figures that level off, and finds figures that grow with every connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SITTINGS = 3000
 
 
 def looks(bytes_a_sitting: float, **more: int) -> list[tuple[int, Left]]:
-    """A run that fills its caches, is as noisy as an allocator, and leaks; `more` is there from the tenth lap on."""
+    """A run that fills its caches, has an allocator's noise, and leaks; `more` is added from the tenth lap on."""
     chance = random.Random(1)
     found = []
     for lap in range(1, LAPS + 1):

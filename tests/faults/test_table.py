@@ -1,4 +1,4 @@
-"""The table of faults: written between its marks, with what was measured and what went wrong."""
+"""The table of faults is written between its markers, with the figures and the violations."""
 
 from __future__ import annotations
 

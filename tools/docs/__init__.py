@@ -1,4 +1,4 @@
-"""Generators of the documents under docs/: `make docs` runs them.
+"""Generators of documents under docs/; `make docs` runs them.
 
 May import: `gateway`, `sync`.
 """

@@ -1,4 +1,4 @@
-"""The socket protocol as an AsyncAPI 3 document (docs/asyncapi.json), made of the declarations of its frames.
+"""The socket protocol as an AsyncAPI 3 document (docs/asyncapi.json), generated from the frame declarations.
 
 python -m tools.docs.asyncapi > docs/asyncapi.json
 """
@@ -17,7 +17,7 @@ from planwire_client.core.frames import CONNECT_PATH, INBOUND, OUTBOUND, SUBPROT
 
 
 def schema(declared: type[Any], **fixed: Any) -> dict[str, Any]:
-    """Return the JSON Schema of a frame, or of an object in one. `fixed`: fields ahead of the declared ones."""
+    """Return the JSON Schema of a frame, or of an object in one. `fixed`: fields placed before the declared ones."""
     properties, required = dict(fixed), [*fixed]
     for name, rule, default in fields_of(declared):
         part = rule.schema.get("object")
@@ -50,7 +50,7 @@ def document() -> dict[str, Any]:
     def references(types: Mapping[str, type[Any]]) -> list[dict[str, str]]:
         return [{"$ref": f"#/channels/connect/messages/{name}"} for name in types]
 
-    # Clients ignore what they do not know, and so does the gateway: a frame may have more members.
+    # Clients and gateways ignore unknown members, so a frame may have more.
     received = {name: message(name, declared, additionalProperties=True) for name, declared in INBOUND.items()}
     sent = {name: message(name, declared) for name, declared in OUTBOUND.items()}
     return {
@@ -105,7 +105,7 @@ def document() -> dict[str, Any]:
 
 
 def encode() -> bytes:
-    """Return the document as it is committed: indented, with a final line break."""
+    """Return the document's text: indented, with a final line break."""
     return orjson.dumps(document(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 

@@ -1,4 +1,4 @@
-"""The HTTP API as an OpenAPI 3.1 document, made of the routes' declarations.
+"""The HTTP API as an OpenAPI 3.1 document, generated from the route declarations.
 
 python -m tools.docs.openapi > docs/openapi.json
 """
@@ -17,7 +17,7 @@ from sync.billing.providers.registry import PROVIDERS
 from sync.http import openapi
 
 API_VERSION = "1.0.0"
-"""Of this API, not of the program: rises when a route changes."""
+"""Version of this API, not of the program; it rises when a route changes."""
 
 INFO = {
     "title": "Planwire",
@@ -34,7 +34,7 @@ SECURITY: dict[str, Any] = {
 
 
 def document() -> dict[str, Any]:
-    """Return the document. The intake's routes are there where the process takes webhooks, and elsewhere answer 404."""
+    """Return the document. It includes the intake's routes, which answer 404 on a process without webhooks."""
     own = [operation for kind in DECLARING for operation in openapi.operations(kind)]
     security = dict(SECURITY)
     for spec in PROVIDERS.values():
@@ -43,7 +43,7 @@ def document() -> dict[str, Any]:
 
 
 def encode() -> bytes:
-    """Return the document as it is committed: indented, with a final line break."""
+    """Return the document's text: indented, with a final line break."""
     return orjson.dumps(document(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
 
 

@@ -1,4 +1,4 @@
-"""The page of all settings, and the list of their names, made of the settings models.
+"""The page of all settings, and the list of their names, generated from the settings models.
 
 python -m tools.docs.settings > docs/configuration.md
 python -m tools.docs.settings --names > sync/process/setting_names.txt
@@ -47,7 +47,7 @@ def page(settings: Iterable[Setting]) -> str:
 
 
 def names(settings: Iterable[Setting]) -> str:
-    """Return the names that every process knows, one a line."""
+    """Return the setting names that every process accepts, one per line."""
     return "".join(f"{name}\n" for name in sorted(setting.name for setting in settings) if name.startswith(PREFIX))
 
 
