@@ -162,8 +162,8 @@ def storm(
 ) -> tuple[float, float]:
     """Return the seconds until half, and until 99 % of `tabs` are back, by simulation.
 
-    They lost their connection without a `bye`. Each waits random(0..least_s), and doubles its wait after a rejection. The
-    survivors accept `rate` connects a second and queue up to `window_s` of them; beyond that they answer 503.
+    They lost their connection without a `bye`. Each waits random(0..least_s), and doubles its wait after a rejection.
+    The survivors accept `rate` connects a second and queue up to `window_s` of them; beyond that they answer 503.
     """
     chance = random.Random(seed)
     step = 0.05
