@@ -172,16 +172,21 @@ async def test_a_page_from_the_back_forward_cache_is_right_again(pages: Chromium
     await pages.publish(1)
     tab = await pages.open(query)
     await tab.shows(1)
-    await tab.page.goto(f"{pages.url}/probe/?elsewhere")
-    await until(lambda: len(pages.gateway.node.registry.sockets) == 1, timeout_s=20)
-    await pages.publish(2)
-    await tab.page.go_back(wait_until="commit")
-    await tab.shows(2)
-    assert await tab.page.evaluate("window.wasKept"), "Chromium did not keep the page"
+    for n in (2, 3, 4):
+        await tab.page.goto(f"{pages.url}/probe/?elsewhere")
+        await until(lambda: len(pages.gateway.node.registry.sockets) == 1, timeout_s=20)
+        await pages.publish(n)
+        await tab.page.go_back(wait_until="commit")
+        await tab.shows(n)
+        if await tab.page.evaluate("window.wasKept"):
+            break
+        # On a busy machine Chromium may load the page anew instead.
+    else:
+        pytest.fail("Chromium did not keep the page")
     log = await tab.log()
     # What it showed on its return was not passed off as current.
-    assert [entry["n"] for entry in log if entry["reason"] == "pagehide"] == [1]
-    assert [entry["n"] for entry in log if entry["status"] == "fresh"][-1] == 2
+    assert [entry["n"] for entry in log if entry["reason"] == "pagehide"] == [n - 1]
+    assert [entry["n"] for entry in log if entry["status"] == "fresh"][-1] == n
     await tab.never_went_back()
 
 
