@@ -1,1 +1,1 @@
-"""Applications that use Planwire, small and whole; the tests run them."""
+"""Small, complete applications that use Planwire; the tests run them."""

@@ -4,17 +4,17 @@
  *     <pw-value path="plan.name">Free</pw-value>
  *     <pw-if feature="sso"> ... </pw-if>   <pw-if path="limits.seats"> ... </pw-if>
  *
- * Each carries the attribute `status` (`fresh`, `stale`, ...) for styling. What stands in `<pw-value>` is kept until
- * something is known; `<pw-if>` hides its content (attribute `hidden`) unless the feature is on, and when denied.
+ * Each has the attribute `status` (`fresh`, `stale`, ...) for styling. `<pw-value>` keeps its content until there is a
+ * value. `<pw-if>` hides its content (attribute `hidden`) when the feature is off or the topic is denied.
  */
 
 /** A member of the state's JSON, never one that every object inherits, such as `constructor`. @param {any} part @param {string} name */
 const member = (part, name) => (part != null && Object.hasOwn(part, name) ? part[name] : undefined);
 
 /**
- * Registers the elements for one topic. `prefix`: the names' beginning, for a second topic on the same page.
+ * Registers the elements for one topic.
  * @param {import("./planwire.js").Topic} topic
- * @param {string} [prefix]
+ * @param {string} [prefix]  of the elements' names; a second topic on the page needs another one
  */
 export const define = (topic, prefix = "pw") => {
   /** @param {string} name @param {(element: HTMLElement, value: any, snapshot: import("./planwire.js").Snapshot) => void} render */

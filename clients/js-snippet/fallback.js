@@ -1,20 +1,20 @@
 /**
- * The same surface where WebSockets are blocked: pass `fallback()` to `planwire`, or to `tabs`, as its `socket`.
+ * Event streams and long polling where WebSockets are blocked: pass `fallback()` to `planwire` or `tabs` as `socket`.
  *
- * Role: a Socket that is a WebSocket until two in a row closed without a frame; then one event stream for each topic, or
- * long polling where streams are refused or a proxy holds them back. What comes over HTTP is turned into frames, so the
- * core sees no difference. Over HTTP nothing is acked, and `expect` only waits: it does not hurry the provider.
+ * Role: a Socket that is a WebSocket until two in a row close without a frame. Then it is one event stream per topic,
+ * or long polling where streams are refused or a proxy buffers them. HTTP answers are turned into frames, so the core
+ * sees no difference. Over HTTP there are no acks, and `expect` only waits: the gateway does not ask the provider.
  */
 
 /** Failed WebSockets in a row before HTTP is tried. */
 const SILENT_SOCKETS = 2;
-/** A stream that is silent for this long after its start is held back by a proxy, ms. */
+/** A stream that is silent for this long after its start is buffered by a proxy, ms. */
 const STREAM_MS = 5000;
-/** How long a poll may wait for news, ms; well within the silence that the welcome allows. */
+/** Time a poll may wait for a new version, ms; well below the silence that the welcome allows. */
 const POLL_MS = 20000;
-/** Between a poll without news and the next, ms: a gateway that waits less, or not at all, is not stormed. */
+/** Pause after a poll without a new version, ms, in case the gateway answers early. */
 const PAUSE_MS = 500;
-/** The close codes for "lost here, connect again" and for a refused token. */
+/** The close codes for a lost connection (reconnect) and for a refused token. */
 const LOST = 4000;
 const TOKEN_REFUSED = 4401;
 
@@ -26,12 +26,12 @@ const WELCOME = {
   ack: { share: 0 },
 };
 
-/** A Socket over HTTP. @param {string} url of the WebSocket @param {() => void} onNews called when something arrived */
+/** A Socket over HTTP. @param {string} url of the WebSocket @param {() => void} onNews called when data arrives */
 const createHttpSocket = (url, onNews) => {
   const base = url.replace(/^ws/, "http").replace(/connect$/, "state/");
-  /** @type {Record<string, AbortController>} topic -> what ends its request */
+  /** @type {Record<string, AbortController>} topic -> the controller of its request */
   const requests = { __proto__: /** @type {any} */ (null) };
-  /** @type {"stream" | "poll"} one stream that fails moves all topics to polling */
+  /** @type {"stream" | "poll"} one failed stream moves all topics to polling */
   let mode = "stream";
   let token = "";
   let isOver = false;
@@ -49,7 +49,7 @@ const createHttpSocket = (url, onNews) => {
     if (code) self.onclose({ code });
   };
 
-  /** Asks for a topic. @param {string} topic @param {string} path @param {AbortSignal} signal @param {any} [headers] */
+  /** Fetches a topic. @param {string} topic @param {string} path @param {AbortSignal} signal @param {any} [headers] */
   const get = async (topic, path, signal, headers) => {
     const answer = await fetch(base + topic + path, {
       headers: { Authorization: "Bearer " + token, ...headers },
@@ -63,7 +63,7 @@ const createHttpSocket = (url, onNews) => {
     return answer;
   };
 
-  /** @param {string} event one of an event stream, as text */
+  /** Handles one event of a stream. @param {string} event as text */
   const takeEvent = (event) => {
     const data = /^data: (.*)/m.exec(event)?.[1];
     if (!data) return;
@@ -88,7 +88,7 @@ const createHttpSocket = (url, onNews) => {
     }
   };
 
-  /** Polls a topic until that fails. @param {string} topic @param {number} version @param {AbortSignal} signal */
+  /** Polls a topic until a poll fails. @param {string} topic @param {number} version @param {AbortSignal} signal */
   const poll = async (topic, version, signal) => {
     for (let path = ""; ; path = `?min_version=${version + 1}&wait_ms=${POLL_MS}`) {
       const answer = await get(topic, path, signal);
@@ -97,17 +97,17 @@ const createHttpSocket = (url, onNews) => {
       const news = await answer.json();
       onNews();
       ({ version } = news);
-      // The answer was read from the store just now: it vouches for itself.
+      // Fresh, because the gateway has read the answer from the store just now.
       deliver({ ...(ok ? { ...news, type: "snapshot" } : { type: "current", version }), topic, fresh: true });
       if (!ok) await new Promise((next) => setTimeout(next, PAUSE_MS));
     }
   };
 
-  /** Follows a topic from a version on, in the present mode. @param {string} topic @param {number} [version] */
+  /** Follows a topic from a version on, in the current mode. @param {string} topic @param {number} [version] */
   const follow = async (topic, version = 0) => {
     requests[topic]?.abort();
     const { signal } = (requests[topic] = new AbortController());
-    let canFallBack = mode == "stream"; // until the stream has said something
+    let canFallBack = mode == "stream"; // until the stream's first bytes
     const fallBack = () => {
       mode = "poll";
       follow(topic, version);
@@ -145,17 +145,17 @@ const createHttpSocket = (url, onNews) => {
 };
 
 /**
- * How to connect: hand it to `planwire` as `socket`.
+ * The `socket` option for `planwire`: a WebSocket with HTTP as its fallback.
  * @param {object} [options]
- * @param {(url: string) => WebSocket} [options.socket]  what is tried first
+ * @param {(url: string) => WebSocket} [options.socket]  how to connect first; default: a WebSocket
  * @returns {(url: string) => import("./planwire.js").Socket}
  */
 export const fallback = ({ socket = (to) => new WebSocket(to, "planwire.v1") } = {}) => {
-  let silent = 0; // sockets in a row that have said nothing
+  let silent = 0; // sockets in a row without a frame
   return (url) => {
     if (silent == SILENT_SOCKETS) {
       silent = 0;
-      // After a connection over HTTP that worked, one WebSocket is tried, not two.
+      // After a connection over HTTP that worked, only one WebSocket is tried, not two.
       return createHttpSocket(url, () => (silent = 1));
     }
     silent++;

@@ -1,10 +1,10 @@
 /**
  * An OpenFeature web provider. Role: a topic's features, limits and modules as flags, with the events that the SDK's
- * own bindings (React, Angular, ...) react to. It imports nothing; hand it to `OpenFeature.setProvider`.
+ * own bindings (React, Angular, ...) react to. It imports nothing; pass it to `OpenFeature.setProvider`.
  *
  * A flag key is a path into the state (`limits.seats`), or the name of a feature (`sso`).
- * First state: ready. Not current: STALE, current again: READY. New version: CONFIGURATION_CHANGED, for every flag: a
- * list of those that changed would have to name every path, and the SDK's hooks look at no flag that is not in it.
+ * The first state makes it ready. Not current: STALE, current again: READY. A new version: CONFIGURATION_CHANGED
+ * without a list of flags. A list would have to name every changed path: the SDK's hooks ignore flags outside it.
  */
 
 /** @type {Partial<Record<import("./planwire.js").Status, string>>} a topic's status -> the event of the SDK */
@@ -37,13 +37,13 @@ export const provider = (topic) => {
       : { value: defaultValue, reason: "ERROR", errorCode: /** @type {any} */ ("TYPE_MISMATCH") };
   };
 
-  /** Tells the SDK what has changed since the last snapshot. @param {import("./planwire.js").Snapshot} snapshot */
+  /** Emits the changes since the last snapshot. @param {import("./planwire.js").Snapshot} snapshot */
   const emitChanges = ({ version, status }) => {
     if (version != last.version) emit("PROVIDER_CONFIGURATION_CHANGED");
     if (status != last.status) emit(EVENTS[status] ?? "PROVIDER_STALE");
   };
 
-  /** The first state is there, and the SDK makes READY of it, also where it is one from the page or from storage. */
+  /** Emits STALE after the first state if it is not fresh: the SDK reports READY even for a state from storage. */
   const emitStale = () => {
     const { status } = last;
     setTimeout(() => status != "fresh" && last.status == status && emit("PROVIDER_STALE"));

@@ -8,7 +8,7 @@ export type Cause = {
     received_at?: string;
 };
 /**
- * What is known of a topic. Frozen, the state included; the same object until something changes.
+ * A topic's state and status. Frozen, the state included; the same object until something changes.
  */
 export type Snapshot<State = any> = {
     /**
@@ -20,7 +20,7 @@ export type Snapshot<State = any> = {
      */
     version: number;
     /**
-     * `fresh` only while a gateway that hears every change vouches for this state
+     * `fresh` only while a gateway that hears every change confirms this state
      */
     status: Status;
     /**
@@ -44,31 +44,31 @@ export type Snapshot<State = any> = {
  */
 export type Topic<State = any> = {
     /**
-     *   calls back at once, then on every change; the first one connects. A listener that throws is reported to the
+     *   calls back at once, then on every change; the first call connects. A listener that throws is reported to the
      *   gateway and does not stop the others.
      */
     subscribe: (listener: (snapshot: Readonly<Snapshot<State>>) => void) => () => void;
     getSnapshot: () => Readonly<Snapshot<State>>;
     /**
-     * the one that this page started with
+     * the snapshot that this page started with
      */
     getServerSnapshot: () => Readonly<Snapshot<State>>;
     /**
-     *   "I just paid": true once something newer than `after` (default: the shown version) is shown; false when that did
-     *   not happen within `timeoutMs` (default 30000, at most 120000). A call for the version that an earlier one still
-     *   waits for shares its promise. Never rejects.
+     *   "I just paid": true once a version newer than `after` (default: the shown version) is shown; false if none comes
+     *   within `timeoutMs` (default 30000, at most 120000). Concurrent calls with the same `after` share one promise.
+     *   Never rejects.
      */
     expect: (options?: {
         after?: number;
         timeoutMs?: number;
     }) => Promise<boolean>;
     /**
-     * leaves the topic; the last one to leave closes the socket
+     * leaves the topic; the last topic closes the socket
      */
     close: () => void;
 };
 /**
- * What the client needs of a WebSocket; tabs.js and fallback.js make their own. After `close` it says no more.
+ * The part of a WebSocket that the client uses; tabs.js and fallback.js have their own. No events after `close`.
  */
 export type Socket = {
     send: (text: string) => void;
@@ -94,7 +94,7 @@ export type Options = {
     url: string;
     /**
      *   a token, or a function that fetches one. It is kept, and fetched anew when it is refused or about to expire. If
-     *   the function throws, it is asked again later.
+     *   the function throws, it is called again later.
      */
     token: string | (() => string | Promise<string>);
     /**
@@ -102,7 +102,7 @@ export type Options = {
      */
     socket?: ((url: string) => Socket) | undefined;
     /**
-     * what to show until the gateway has spoken
+     * what to show until the gateway answers
      */
     initial?: ((topic: string) => FirstPaint | null | undefined) | undefined;
 };

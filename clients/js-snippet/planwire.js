@@ -3,10 +3,10 @@
  *
  * Role: the last step of webhook -> commit -> gateway -> socket -> screen. The client speaks `planwire.v1`, keeps the
  * newest snapshot of each topic and calls its listeners. tabs.js, fallback.js, storage.js and the framework bindings
- * build on it through the options `socket` and `initial`. Importing it touches no window, so it works on a server.
+ * build on it through the options `socket` and `initial`. The import does not use `window`, so it works on a server.
  *
- * One file, although it is long: a page loads it as a single script whose integrity it can state. In order: types,
- * merge patch, reconnect policy, one topic, the connection. State lives in closures, where a minifier can shorten names.
+ * One long file, so that a page can load it as a single script with one integrity hash. In order: types, merge patch,
+ * reconnect policy, one topic, the connection. State lives in closures, where a minifier can shorten names.
  */
 
 /**
@@ -15,12 +15,12 @@
  */
 
 /**
- * What is known of a topic. Frozen, the state included; the same object until something changes.
+ * A topic's state and status. Frozen, the state included; the same object until something changes.
  * @template [State=any]
  * @typedef {object} Snapshot
  * @property {State | null} state  the newest state; null: there is none, or none has arrived yet
  * @property {number} version      microseconds since 1970, strictly rising; 0: no state
- * @property {Status} status       `fresh` only while a gateway that hears every change vouches for this state
+ * @property {Status} status       `fresh` only while a gateway that hears every change confirms this state
  * @property {number} [asOf]       ms since 1970 by this machine's clock, the last moment `state` was known to be the
  *                                 newest; absent: never
  * @property {string | number} [reason]  why it is not fresh: `silence`, `gateway` (it does not hear every change), `bye`,
@@ -34,19 +34,19 @@
  * @template [State=any]
  * @typedef {object} Topic
  * @property {(listener: (snapshot: Readonly<Snapshot<State>>) => void) => () => void} subscribe
- *   calls back at once, then on every change; the first one connects. A listener that throws is reported to the
+ *   calls back at once, then on every change; the first call connects. A listener that throws is reported to the
  *   gateway and does not stop the others.
  * @property {() => Readonly<Snapshot<State>>} getSnapshot
- * @property {() => Readonly<Snapshot<State>>} getServerSnapshot  the one that this page started with
+ * @property {() => Readonly<Snapshot<State>>} getServerSnapshot  the snapshot that this page started with
  * @property {(options?: {after?: number, timeoutMs?: number}) => Promise<boolean>} expect
- *   "I just paid": true once something newer than `after` (default: the shown version) is shown; false when that did
- *   not happen within `timeoutMs` (default 30000, at most 120000). A call for the version that an earlier one still
- *   waits for shares its promise. Never rejects.
- * @property {() => void} close  leaves the topic; the last one to leave closes the socket
+ *   "I just paid": true once a version newer than `after` (default: the shown version) is shown; false if none comes
+ *   within `timeoutMs` (default 30000, at most 120000). Concurrent calls with the same `after` share one promise.
+ *   Never rejects.
+ * @property {() => void} close  leaves the topic; the last topic closes the socket
  */
 
 /**
- * What the client needs of a WebSocket; tabs.js and fallback.js make their own. After `close` it says no more.
+ * The part of a WebSocket that the client uses; tabs.js and fallback.js have their own. No events after `close`.
  * @typedef {object} Socket
  * @property {(text: string) => void} send
  * @property {() => void} close
@@ -65,9 +65,9 @@
  * @property {string} url  the gateway, e.g. `https://live.example.com`; `wss:` for browsers from before 2024
  * @property {string | (() => string | Promise<string>)} token
  *   a token, or a function that fetches one. It is kept, and fetched anew when it is refused or about to expire. If
- *   the function throws, it is asked again later.
+ *   the function throws, it is called again later.
  * @property {(url: string) => Socket} [socket]  how to connect; default: a WebSocket
- * @property {(topic: string) => FirstPaint | null | undefined} [initial]  what to show until the gateway has spoken
+ * @property {(topic: string) => FirstPaint | null | undefined} [initial]  what to show until the gateway answers
  */
 
 /** @typedef {{topic: <State = any>(name: string) => Topic<State>}} Planwire */
@@ -78,7 +78,7 @@ const isObject = (value) => value && typeof value == "object" && !Array.isArray(
 /**
  * The target after an RFC 7396 merge patch. Neither argument changes; untouched branches keep their identity.
  *
- * Only own members are read, and all are defined, not assigned: a state may have keys such as `__proto__`.
+ * It reads own members only, and defines members instead of assigning them: a state may have keys such as `__proto__`.
  * @param {any} target
  * @param {any} patch
  * @returns {any}
@@ -93,7 +93,7 @@ const merge = (target, patch) => {
   return Object.freeze(Object.fromEntries(members));
 };
 
-// The reconnect policy: whether, when and with which token to connect again. Change it here; what follows only applies it.
+// The reconnect policy: whether, when and with which token to connect again. The code below only applies it.
 
 /** Time for a token, a socket and its first frame, ms. */
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -107,35 +107,35 @@ const UNTIL_SHOWN_MS = 2e9;
 const TOKEN_REFUSED = 4401;
 /** Close codes from here on are terminal (docs/protocol.md). */
 const TERMINAL = 4500;
-/** After the page wakes, or the network is back: soon, but not all tabs at once, ms. */
+/** Maximum random delay after the page wakes or the network is back, so that tabs do not all connect at once, ms. */
 const WAKE_MS = 200;
-/** Bounds of the backoff until a welcome gives the gateway's. */
+/** Bounds of the backoff until a welcome brings the gateway's bounds. */
 const BACKOFF = { min_ms: 500, max_ms: 30_000 };
 
-/** A random delay below a bound: many clients never come at once. @param {number} ms */
+/** A random delay below a bound, so that many clients do not connect at once. @param {number} ms */
 const jitter = (ms) => Math.random() * ms;
 
 /** The ack policy for the answer to an `expect`: somebody is waiting for it. */
 const AT_ONCE = { share: 1, after_ms: 0 };
 
 /**
- * One topic: the snapshot that is shown, its listeners, and the calls of `expect` that wait for a newer one.
+ * One topic: the shown snapshot, its listeners, and the calls of `expect` that wait for a newer version.
  * @param {string} name
  * @param {FirstPaint | null | undefined} paint
  * @param {{share: number, after_ms: number}} ackPolicy  which versions to ack (docs/protocol.md, Acks)
  * @param {(frame: object) => void} send  to the gateway
- * @param {() => void} start  connects, if nothing has yet
+ * @param {() => void} start  connects, unless the client has already
  * @param {(name: string) => void} leave  forgets the topic
  */
 const createTopic = (name, paint, ackPolicy, send, start, leave) => {
   /** @type {Set<(snapshot: Readonly<Snapshot>) => void>} */
   const listeners = new Set();
-  /** @type {Map<number, {promise: Promise<boolean>, check: (version: number) => boolean}>} `after` -> the wait for more */
+  /** @type {Map<number, {promise: Promise<boolean>, check: (version: number) => boolean}>} `after` -> its wait */
   const waits = new Map();
   /**
-   * What the gateway says of the shown snapshot. unknown: nothing on this connection · fresh: it is the newest ·
-   * stale: it was the newest, but the gateway does not hear every change · denied: the topic is refused for good ·
-   * closed: the page has left it.
+   * The gateway's answer about the shown snapshot. unknown: none on this connection yet · fresh: it is the newest ·
+   * stale: it was the newest, but the gateway does not hear every change · denied: the topic is denied for good ·
+   * closed: the page has left the topic.
    * @type {"unknown" | "fresh" | "stale" | "denied" | "closed"}
    */
   let standing = "unknown";
@@ -172,16 +172,16 @@ const createTopic = (name, paint, ackPolicy, send, start, leave) => {
     return isTaken;
   };
 
-  /** Shows what a frame has confirmed. Returns whether every listener took it. @param {any} frame @param {object} [changes] */
+  /** Shows a confirmed snapshot. Returns whether no listener threw. @param {any} frame @param {object} [changes] */
   const confirm = ({ at, verified_at, fresh }, changes) => {
     standing = fresh ? "fresh" : "stale";
     if (!fresh) return show("gateway", changes);
-    // How long ago the gateway verified it, by its own clock; where the frame does not say, it was just now.
+    // Age of the gateway's verification, by its own clock. A frame without these times is from just now.
     const ageMs = (at - verified_at || 0) / 1000;
     return show(waits.size ? "pending" : "", { ...changes, asOf: Date.now() - ageMs });
   };
 
-  /** Acks a version once it is painted, unless a newer one takes its place. @param {number} version @param {number} after_ms */
+  /** Acks a version once it is painted, unless a newer one replaces it. @param {number} version @param {number} after_ms */
   const ack = (version, after_ms) => {
     const later = () => setTimeout(() => version == shown.version && report("ack", version), jitter(after_ms));
     // A hidden page does not paint.
@@ -189,10 +189,10 @@ const createTopic = (name, paint, ackPolicy, send, start, leave) => {
     else later();
   };
 
-  /** Returns whether a version is the answer to an `expect`. @param {number} version */
+  /** Ends the waits that a version answers. Returns whether there was one. @param {number} version */
   const checkWaits = (version) => [...waits.values()].map(({ check }) => check(version)).includes(true);
 
-  /** Goes to another version, if the frame brings its state. Returns whether it does. @param {any} frame */
+  /** Shows the frame's version, if the frame brings a state for it. Returns whether it does. @param {any} frame */
   const advance = (frame) => {
     let { type, version, cause, state } = frame;
     if (type == "patch") {
@@ -209,7 +209,7 @@ const createTopic = (name, paint, ackPolicy, send, start, leave) => {
     return true;
   };
 
-  /** The gateway does not vouch any more: for now, or for good. @param {"unknown" | "denied"} next @param {string | number} [reason] */
+  /** Ends the confirmation, for now or for good. @param {"unknown" | "denied"} next @param {string | number} [reason] */
   const withdraw = (next, reason) => {
     if (standing == "denied") return;
     standing = next;
@@ -218,7 +218,7 @@ const createTopic = (name, paint, ackPolicy, send, start, leave) => {
 
   report("subscribe", shown.version);
   return {
-    /** Takes a frame. Returns whether it confirms what is shown. @param {any} frame */
+    /** Handles a frame. Returns whether it confirms the shown snapshot. @param {any} frame */
     handle: (frame) => {
       const { type, version } = frame;
       if (standing == "denied") return;
@@ -229,7 +229,7 @@ const createTopic = (name, paint, ackPolicy, send, start, leave) => {
         checkWaits(shown.version);
       }
       if (version > shown.version || frame.reset) return advance(frame);
-      // A frame with a version confirms that version only; one without leaves confirmed what was.
+      // A frame with a version confirms that version only; a frame without one keeps an earlier confirmation.
       const isConfirmed = version >= 0 ? version == shown.version : standing != "unknown";
       if (isConfirmed) confirm(frame);
       return isConfirmed;
@@ -237,7 +237,7 @@ const createTopic = (name, paint, ackPolicy, send, start, leave) => {
 
     withdraw,
 
-    /** What the page holds. @type {Topic} */
+    /** The page's view of the topic. @type {Topic} */
     api: {
       subscribe: (listener) => {
         const call = (/** @type {Readonly<Snapshot>} */ snapshot) => listener(snapshot); // one function may subscribe twice
@@ -251,7 +251,7 @@ const createTopic = (name, paint, ackPolicy, send, start, leave) => {
       expect: ({ after = shown.version, timeoutMs = 30_000 } = {}) => {
         const wait = waits.get(after) ?? /** @type {any} */ ({});
         return (wait.promise ??= new Promise((resolve) => {
-          /** Ends the wait if a version answers it, else asks the gateway. Returns whether it ended. @param {number} version */
+          /** Ends the wait if a version answers it, else asks the gateway. Returns whether it ends. @param {number} version */
           wait.check = (version) => {
             const isAnswer = version > after;
             if (isAnswer) resolve(waits.delete(after));
@@ -279,7 +279,7 @@ const createTopic = (name, paint, ackPolicy, send, start, leave) => {
 };
 
 /**
- * A client of one gateway. It connects when a topic is first subscribed to, and never outside a browser.
+ * A client of one gateway. It connects on the first subscription to a topic, and never outside a browser.
  * @param {Options} options
  * @returns {Planwire}
  */
@@ -287,18 +287,18 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
   /** @type {Map<string, ReturnType<typeof createTopic>>} */
   const topics = new Map();
   /**
-   * idle: no topic is subscribed to · waiting: for the next attempt · opening: a token or a socket is under way ·
+   * idle: no subscription · waiting: for the next attempt · opening: fetches a token or opens a socket ·
    * open: hello is sent · denied: the gateway refused for good.
    * @type {"idle" | "waiting" | "opening" | "open" | "denied"}
    */
   let phase = "idle";
   /** @type {Socket | undefined} the latest, perhaps closed */
   let ws;
-  /** Rises when a connection is given up. What it still brings (a token, a frame, a close) is ignored. */
+  /** Rises when a connection is abandoned. Its late events (a token, a frame, a close) are ignored. */
   let generation = 0;
-  /** Retries since a topic was last confirmed. A socket that only opens does not reset them. */
+  /** Retries since a topic was last confirmed. An open socket alone does not reset them. */
   let retries = 0;
-  /** @type {any} one timer: the next attempt while waiting, else the bound for silence */
+  /** @type {any} one timer: the next attempt while waiting, else the limit for silence */
   let timer;
   /** @type {string | null} */
   let bearer = null;
@@ -306,33 +306,33 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
   let denial;
   /** @type {any} the latest */
   let welcome = { reconnect: BACKOFF, ack: { share: 0 } };
-  /** @type {any} the welcome whose token is being replaced; the gateway answers the new one with another welcome */
+  /** @type {any} the welcome whose token is being replaced; the gateway answers the new token with another welcome */
   let renewed;
-  let isFresh = false; // the gateway's word that it hears every change
-  let seenAt = 0; // the gateway's last sign of life, ms since 1970 by this machine's clock
+  let isFresh = false; // whether the gateway hears every change
+  let seenAt = 0; // time of the gateway's last frame, ms since 1970 by this machine's clock
 
   const silenceMs = () => SILENT_HEARTBEATS * welcome.heartbeat_ms || CONNECT_TIMEOUT_MS;
   /** Fetches a token, if there is none. */
   const needToken = async () => (bearer ||= typeof token == "function" ? await token() : token);
 
-  /** The handler, until the connection of this moment is given up. @param {(event: any) => void} handle */
+  /** A handler that ignores events after the current connection is abandoned. @param {(event: any) => void} handle */
   const whileCurrent = (handle) => {
     const mine = generation;
     return (/** @type {any} */ event) => mine == generation && handle(event);
   };
 
-  /** Waits for a sign of life. @param {number} ms */
+  /** Loses the connection if no frame comes within this time. @param {number} ms */
   const setDeadline = (ms) => {
     clearTimeout(timer);
     timer = setTimeout(() => lose("silence"), ms);
   };
 
-  /** Sends a frame, if the socket is open. What matters is said again in the next hello. @param {object} frame */
+  /** Sends a frame, if the socket is open; else drops it: the next hello covers it. @param {object} frame */
   const send = (frame) => {
     if (phase == "open") ws?.send(JSON.stringify(frame));
   };
 
-  /** Lets go of the socket and the timer, and says so. @param {"idle" | "waiting" | "denied"} next @param {string | number} [reason] */
+  /** Closes the socket and updates all topics. @param {"idle" | "waiting" | "denied"} next @param {string | number} [reason] */
   const disconnect = (next, reason) => {
     phase = next;
     generation++;
@@ -341,11 +341,11 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
     for (const [, topic] of topics) topic.withdraw(denial ? "denied" : "unknown", reason);
   };
 
-  /** Loses the connection, and comes back after the delay. @param {string | number} reason @param {number} [delayMs] */
+  /** Drops the connection, and reconnects after a delay. @param {string | number} reason @param {number} [delayMs] */
   const lose = (reason, delayMs) => {
     const { min_ms, max_ms } = welcome.reconnect;
     disconnect("waiting", reason);
-    // A listener that was called may have closed the last topic.
+    // A listener may have closed the last topic meanwhile.
     if (phase != "waiting") return;
     // Full jitter below a bound that doubles each time.
     timer = setTimeout(connect, delayMs ?? jitter(Math.min(max_ms, min_ms * 2 ** retries++)));
@@ -397,7 +397,7 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
       .catch(whileCurrent((error) => lose(error + "")));
   };
 
-  /** Sends a new token on the open socket; the gateway answers with a welcome. If that fails, the next heartbeat tries again. */
+  /** Sends a new token on the open socket; the gateway answers with a welcome. After a failure the next heartbeat retries. */
   const renewToken = () => {
     renewed = welcome;
     bearer = null;
@@ -407,7 +407,7 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
     );
   };
 
-  /** A reason to look at the connection now. @param {{type: string}} event */
+  /** Checks the connection when the page hides, shows or goes online. @param {{type: string}} event */
   const onPageEvent = ({ type }) => {
     if (phase == "idle" || phase == "denied") return;
     // An open socket would keep the page out of the back/forward cache.
@@ -416,14 +416,14 @@ export const planwire = ({ url, token, initial, socket = (to) => new WebSocket(t
     if (phase == "waiting" || isSilent) lose(type, jitter(WAKE_MS));
   };
 
-  /** Connects, if nothing has yet. Outside a browser nothing ever does. */
+  /** Connects, unless the client has already. Does nothing outside a browser. */
   const start = () => {
     if (phase != "idle" || !(/** @type {any} */ (globalThis).addEventListener)) return;
     for (const type of ["pagehide", "pageshow", "visibilitychange", "online"]) addEventListener(type, onPageEvent);
     connect();
   };
 
-  /** Forgets a topic; the last one closes the socket. @param {string} name */
+  /** Forgets a topic; the last topic closes the socket. @param {string} name */
   const leave = (name) => {
     topics.delete(name);
     if (!topics.size) disconnect("idle");

@@ -1,19 +1,19 @@
 /**
- * A React hook (18 and later). Role: a topic as a value of a component, on the server too.
+ * A React hook (React 18 and later). Role: a topic as a value of a component, also during server rendering.
  */
 import { useMemo, useSyncExternalStore } from "react";
 
 /**
- * What `select` makes of the topic's snapshot; the component renders again only when that changes.
+ * Returns `select(snapshot)` of the topic; the component renders again only when this value changes.
  * @template [State=any], [Value=import("./planwire.js").Snapshot<State>]
  * @param {import("./planwire.js").Topic<State>} topic
  * @param {(snapshot: import("./planwire.js").Snapshot<State>) => Value} [select]  default: the snapshot itself
- * @param {(one: Value, other: Value) => boolean} [isEqual]  for a `select` that makes new objects
+ * @param {(one: Value, other: Value) => boolean} [isEqual]  for a `select` that returns a new object each time
  * @returns {Value}
  */
 export const usePlanwire = (topic, select = (snapshot) => /** @type {any} */ (snapshot), isEqual = Object.is) => {
   const pick = useMemo(() => {
-    /** @type {{snapshot: any, by: any, value: any} | undefined} what was selected last */
+    /** @type {{snapshot: any, by: any, value: any} | undefined} the last selection */
     let last;
     return (/** @type {any} */ snapshot, /** @type {any} */ by) => {
       if (!last || snapshot != last.snapshot || by != last.by) {

@@ -1,17 +1,17 @@
 /**
- * A first paint before the socket is open: what this browser saw last, or what the server put into the page.
+ * A first paint before the socket is open: the last state in this browser, or a state that the server put in the page.
  *
- * Role: `stored` is `planwire` with a memory. Both kinds of first paint are shown as `stale` until the gateway confirms
- * or replaces them, so a page never passes old news off as current. It holds one entry per subject, gateway and topic
- * in localStorage, removed when the gateway denies the topic; call `forget` at logout. Without localStorage it is
- * `planwire` alone.
+ * Role: `stored` is `planwire` with storage. Both kinds of first paint are `stale` until the gateway confirms or
+ * replaces them, so a page never shows an old state as current. localStorage has one entry per subject, gateway and
+ * topic, which is removed when the gateway denies the topic; call `forget` at logout. Without localStorage `stored`
+ * works like `planwire`.
  */
 import { planwire } from "./planwire.js";
 
 /** @param {string | null} text */
 const parse = (text) => JSON.parse(/** @type {string} */ (text), (_, value) => Object.freeze(value));
 
-/** @template T @param {() => T} use @returns {T | undefined} the answer; nothing when the browser refuses */
+/** @template T @param {() => T} use @returns {T | undefined} the result; undefined if `use` throws */
 const tolerant = (use) => {
   try {
     return use();
@@ -20,7 +20,7 @@ const tolerant = (use) => {
 
 /**
  * A first paint from `<script type="application/json" id="planwire">{"tenant:acme": {"version": 1, "state": {}}}</script>`:
- * hand it to `planwire` or `stored` as `initial`. The server fills it from `GET /v1/state/TOPIC`.
+ * pass it to `planwire` or `stored` as `initial`. The server fills the script from `GET /v1/state/TOPIC`.
  * @param {string} [id]
  * @returns {(topic: string) => import("./planwire.js").FirstPaint | undefined}
  */
@@ -33,7 +33,7 @@ export const injected =
     });
 
 /**
- * Removes what is stored of a subject. Call it at logout.
+ * Removes all stored states of a subject. Call it at logout.
  * @param {string} subject
  */
 export const forget = (subject) =>
@@ -44,7 +44,7 @@ export const forget = (subject) =>
   });
 
 /**
- * A client that remembers its topics from one visit to the next.
+ * A client that stores its topics from one visit to the next.
  * @param {import("./planwire.js").Options & {subject: string}} options  `subject`: who is signed in, as in the token
  * @returns {import("./planwire.js").Planwire}
  */
@@ -62,7 +62,7 @@ export const stored = ({ subject, initial, ...options }) => {
     },
   });
 
-  /** Keeps what is fresh, as it will be shown at the next visit. @param {string} name @param {import("./planwire.js").Snapshot} snapshot */
+  /** Stores a fresh snapshot for the next visit. @param {string} name @param {import("./planwire.js").Snapshot} snapshot */
   const keep = (name, snapshot) =>
     tolerant(() => {
       if (snapshot.status == "denied") localStorage.removeItem(key(name));
@@ -71,7 +71,7 @@ export const stored = ({ subject, initial, ...options }) => {
       }
     });
 
-  /** A topic that is kept from the first subscription on. @param {string} name @param {import("./planwire.js").Topic} topic */
+  /** The topic, stored from its first subscription on. @param {string} name @param {import("./planwire.js").Topic} topic */
   const remembered = (name, topic) => {
     let isKept = false;
     return {
@@ -87,7 +87,7 @@ export const stored = ({ subject, initial, ...options }) => {
   return {
     topic: (name) => {
       const topic = client.topic(name);
-      // The core makes a new one after `close`.
+      // The core makes a new topic after `close`.
       if (topics[name]?.getSnapshot != topic.getSnapshot) topics[name] = remembered(name, topic);
       return topics[name];
     },

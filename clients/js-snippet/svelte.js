@@ -1,9 +1,9 @@
 /**
- * For Svelte. A topic is a store as it is (`$topic.state.plan.name`); this is for a part of it.
+ * For Svelte. A topic already is a store (`$topic.state.plan.name`); `part` is a store of a part of it.
  */
 
 /**
- * A store of what `select` makes of the topic's snapshot, silent while that stays the same.
+ * A store of `select(snapshot)` of the topic; it notifies only when this value changes.
  * @template State, Value
  * @param {import("./planwire.js").Topic<State>} topic
  * @param {(snapshot: import("./planwire.js").Snapshot<State>) => Value} select

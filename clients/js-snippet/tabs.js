@@ -1,51 +1,52 @@
 /**
  * One socket for all tabs of a browser: pass `tabs({ subject })` to `planwire` as its `socket`.
  *
- * Role: a Socket that is either the one real connection (in the leader: the tab that holds a Web Lock) or a line to it
- * (a BroadcastChannel). The core of each tab says hello, subscribes and acks as if it were alone; the leader passes that
- * on, and passes every frame back. When the leader goes, the next tab in line gets the lock and connects, and every core
- * says hello again with the versions it holds. State is neither parsed nor kept here.
+ * Role: a Socket that is either the one real connection (in the leader: the tab that holds a Web Lock) or a link to it
+ * (a BroadcastChannel). The core of each tab says hello, subscribes and acks as if it were alone. The leader forwards
+ * these frames to the gateway, and every frame back. When the leader goes, the next tab in the lock's queue gets the
+ * lock and connects, and every core says hello again with its versions. This file neither parses nor stores states.
  *
- * A leader can hang without letting go of the lock. So a visible tab asks it for a sign of life: ASK_MS after the last
- * one, at once when the tab becomes visible, and with each frame that it sends. Without an answer within ANSWER_MS the
- * tab steals the lock. One answer serves all tabs that wait, so each waits a random time longer than that. A leader that
+ * A leader can hang without releasing the lock. So a visible tab asks it for an answer: ASK_MS after the leader's last
+ * note, at once when the tab becomes visible, and with each frame that it sends. Without an answer within ANSWER_MS the
+ * tab steals the lock. One answer serves all waiting tabs, so each tab adds a random time to its timeout. A leader that
  * was only slow closes its socket as soon as it runs again; until then all tabs ignore it.
  *
  * On a slow machine tabs could keep stealing the lock from each other, so the timeout doubles after each steal, up to
- * MOST_MS, and an answer sets it to ANSWER_MS and twice the time that the answer took.
+ * MOST_MS. An answer sets it to ANSWER_MS plus twice the time that the answer took.
  *
- * Where Web Locks or BroadcastChannel are missing, each tab connects for itself.
- * An ack on a shared socket says that at least one tab has painted the version; every nack is passed on.
+ * Without Web Locks or BroadcastChannel each tab opens its own connection.
+ * An ack on a shared socket means that at least one tab has painted the version; every nack is forwarded.
  *
- * Notes on the channel, which tabs of another version read too: `from` and `leads` say who sends it. From the leader:
- * `to` (0: "I lead now"; a tab's id: its answer; none: for all), `text` (a frame), `up` (say hello), `code` (the socket was
- * closed). From a tab: `text` (a frame; empty: this tab leaves), `again` (it has said hello already).
+ * Notes on the channel (tabs of another client version read them too): `from` is the sender, `leads` whether it is the
+ * leader. From the leader: `to` (0: "I lead now"; a tab's id: its answer; none: for all), `text` (a frame), `up` (say
+ * hello), `code` (the socket was closed). From a tab: `text` (a frame; empty: this tab leaves), `again` (it has said
+ * hello already).
  */
 
-/** From the leader's last sign of life to the next question, ms. */
+/** Time from the leader's last note to the next question, ms. */
 const ASK_MS = 1000;
-/** Between two looks at whether a hidden tab has become visible, ms. */
+/** Interval at which a hidden tab checks whether it is visible, ms. */
 const HIDDEN_MS = 100;
-/** How long a leader may take to answer, ms, until that has been measured. */
+/** Initial timeout for a leader's answer, ms. */
 const ANSWER_MS = 250;
-/** The longest that a tab waits for an answer, ms. */
+/** Maximum timeout for a leader's answer, ms. */
 const MOST_MS = 4000;
-/** Tabs that wait for the same thing are spread over this time, ms. */
+/** Maximum random delay added to each wait, so that tabs do not act at once, ms. */
 const SPREAD_MS = 40;
 /** A connection without a frame for this many heartbeats is dead, as in planwire.js. */
 const SILENT_HEARTBEATS = 2.5;
-/** The close code for "lost here, connect again". */
+/** The close code for a lost connection: the core reconnects. */
 const LOST = 4000;
 
 /**
- * The leader's part: the real socket, and which tabs want which topic.
+ * The leader: the real socket, and the tabs of each topic.
  * @param {import("./planwire.js").Socket} real
  * @param {(note: object) => void} post  to all other tabs
- * @param {any} core  this tab's own: `onopen` and `onmessage` are called
+ * @param {any} core  the core's side of this tab; its `onopen` and `onmessage` are called
  * @param {(code: number) => void} onClose
  */
 const createLeader = (real, post, core, onClose) => {
-  /** @type {Record<string, Set<number>>} topic -> the tabs that want it */
+  /** @type {Record<string, Set<number>>} topic -> its tabs */
   const holders = { __proto__: /** @type {any} */ (null) };
   /** @type {Record<string, number>} topic -> the newest version acked */
   const acked = { __proto__: /** @type {any} */ (null) };
@@ -73,16 +74,16 @@ const createLeader = (real, post, core, onClose) => {
   /** @param {string} topic @param {number} tab */
   const hold = (topic, tab) => (holders[topic] ??= new Set()).add(tab);
 
-  /** A hello on a socket that has had one: its topics are subscribed to. @param {Record<string, number>} versions @param {number} tab */
+  /** Turns a later tab's hello into subscribes. @param {Record<string, number>} versions @param {number} tab */
   const join = (versions, tab) => {
     for (const topic of Object.keys(versions))
       forward(JSON.stringify({ type: "subscribe", topic, version: versions[topic] }), tab);
     post({ to: tab, text: welcome });
   };
 
-  /** Sends what a tab's core says, unless the gateway knows it. @param {string} text @param {number} tab */
+  /** Forwards a frame of a tab's core, unless it is redundant for the gateway. @param {string} text @param {number} tab */
   const forward = (text, tab) => {
-    // Too early: each core says hello once the socket is open, and with it all that matters.
+    // Too early: each core says hello once the socket is open, and the hello covers this frame.
     if (phase == "connecting") return;
     const { type, topic, topics, version } = JSON.parse(text);
     if (type == "hello") {
@@ -95,7 +96,7 @@ const createLeader = (real, post, core, onClose) => {
       if (version <= acked[topic]) return;
       acked[topic] = version;
     }
-    // The last tab that holds a topic unsubscribes from it.
+    // Only the last tab of a topic unsubscribes from it.
     if (type == "unsubscribe" && (!holders[topic]?.delete(tab) || holders[topic].size)) return;
     real.send(text);
   };
@@ -123,11 +124,11 @@ const createLeader = (real, post, core, onClose) => {
 };
 
 /**
- * How to connect: hand it to `planwire` as `socket`.
+ * The `socket` option for `planwire`: a socket that tabs share.
  * @param {object} options
- * @param {string} options.subject  who is signed in; tabs share a socket only where it is the same
+ * @param {string} options.subject  the signed-in user; only tabs with the same subject share a socket
  * @param {(url: string) => import("./planwire.js").Socket} [options.socket]  how the leader connects
- * @param {number} [answerMs]  how long a leader may take to answer, until that has been measured
+ * @param {number} [answerMs]  initial timeout for a leader's answer
  * @returns {(url: string) => import("./planwire.js").Socket}
  */
 export const tabs =
@@ -141,9 +142,9 @@ export const tabs =
     const ending = new AbortController();
     const { signal } = ending; // ends the wait for the lock, and the listener for `freeze`
     /** @type {ReturnType<typeof createLeader> | null} */
-    let lead = null; // while this tab leads
-    let leaderId = 0; // the tab that this one follows; 0: none has answered yet
-    let isWelcomed = false; // by the leader; frames for all tabs count from then on
+    let lead = null; // set while this tab leads
+    let leaderId = 0; // the leader that this tab follows; 0: none has answered yet
+    let isWelcomed = false; // by the leader; from then on this tab takes frames for all tabs
     let isOver = false;
     let askedAt = 0;
     /** @type {any} */
@@ -173,21 +174,21 @@ export const tabs =
       if (code) core.onclose({ code });
     };
 
-    /** The lock is granted: connects, and holds the lock until the end. @returns {Promise<void>} */
+    /** Runs with the lock: connects, and keeps the lock until the end. @returns {Promise<void>} */
     const takeOver = () =>
       new Promise((release) => {
-        if (isOver || lead) return release(); // it has stolen the lock from itself
+        if (isOver || lead) return release(); // this tab has stolen the lock from itself
         releaseLock = release;
         clearTimeout(timer);
         lead = createLeader(socket(url), post, core, (code) => {
-          // The leader alone fetches another token; the others only connect again.
+          // Only the leader fetches another token; the others only reconnect.
           post({ code: code == 4401 ? LOST : code });
           end(code);
         });
         post({ to: 0 });
       });
 
-    /** Asks for the lock. It may be stolen from this tab later, or before it knows that it has it. @param {LockOptions} options */
+    /** Requests the lock. Another tab may steal it, even before `takeOver` runs. @param {LockOptions} options */
     const campaign = (options) => locks.request(name, options, takeOver).catch(() => end(LOST));
 
     const steal = () => {
@@ -195,29 +196,29 @@ export const tabs =
       campaign({ steal: true });
     };
 
-    /** Says something to the leader, and steals the lock when it does not answer. @param {object} [note] */
+    /** Sends a note to the leader, and steals the lock if no answer comes. @param {object} [note] */
     const ask = (note) => {
       post(note);
       askedAt = Date.now();
-      // In two steps: an answer that came while this tab itself was busy is read in between.
+      // Two timers: if this tab itself was busy, an answer that waits is handled between them.
       wait(() => wait(steal, 0), Math.min(answerMs, MOST_MS));
     };
 
-    /** A hidden tab does not ask. It looks again soon, as often as the browser lets it. */
+    /** Asks the leader if this tab is visible; else checks again soon. Browsers throttle timers of hidden tabs. */
     const look = () => {
       if (globalThis.document?.hidden) wait(look, HIDDEN_MS);
       else ask({ again: 1 });
     };
 
-    /** Takes a note of a leader. @param {any} note */
+    /** Handles a leader's note. @param {any} note */
     const follow = ({ from, to, text, up, code }) => {
       if (to === 0 || (!leaderId && to == id)) leaderId = from;
-      if (from != leaderId) return; // one whose lock was stolen, and who does not know it yet
+      if (from != leaderId) return; // an old leader that has not noticed yet that its lock was stolen
       wait(look, ASK_MS);
       if (to && to != id) return;
       if (to) answerMs = ANSWER_MS + 2 * (Date.now() - askedAt);
       if (up) core.onopen({});
-      // This tab's own welcome comes before what is for all tabs.
+      // This tab ignores frames for all tabs until its own welcome has come.
       isWelcomed ||= !!(text && to);
       if (text && isWelcomed) core.onmessage({ data: text });
       if (code) end(code);
@@ -229,7 +230,7 @@ export const tabs =
       } else if (!note.leads) lead.answer(note);
     };
 
-    /** What the core of this tab holds. @type {import("./planwire.js").Socket} */
+    /** The Socket of this tab's core. @type {import("./planwire.js").Socket} */
     const core = {
       send: (text) => (lead ? lead.forward(text, id) : ask({ again: 1, text })),
       close: () => end(),
@@ -238,7 +239,7 @@ export const tabs =
       onclose: null,
     };
 
-    // A frozen tab cannot lead, so it lets go of the lock and of its place in the queue.
+    // A frozen tab cannot lead, so it releases the lock, or leaves the lock's queue.
     globalThis.document?.addEventListener("freeze", () => end(LOST), { signal });
     campaign({ signal });
     ask();

@@ -1,10 +1,10 @@
 /**
- * A Vue composable (3.2 and later). Role: a topic as a ref, released with the scope that made it.
+ * A Vue composable (Vue 3.2 and later). Role: a topic as a ref, released with its effect scope.
  */
 import { onScopeDispose, shallowRef } from "vue";
 
 /**
- * A ref of what `select` makes of the topic's snapshot.
+ * A ref of `select(snapshot)` of the topic.
  * @template [State=any], [Value=import("./planwire.js").Snapshot<State>]
  * @param {import("./planwire.js").Topic<State>} topic
  * @param {(snapshot: import("./planwire.js").Snapshot<State>) => Value} [select]  default: the snapshot itself

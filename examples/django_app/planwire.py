@@ -1,4 +1,4 @@
-"""The project's one replica, the gate in front of views, and tokens. The replica connects when first asked to wait."""
+"""The project's one replica, the decorator that gates views, and tokens. The replica connects on its first wait."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ replica = ThreadReplica(settings.PLANWIRE_URL, lambda: mint("django-app", ["*"])
 
 
 def topic_of(request: HttpRequest) -> str:
-    """Return the topic of who is asking. A real project looks at `request.user`; here a cookie stands for it."""
+    """Return the topic of the request's tenant. A real project uses `request.user`; here a cookie replaces it."""
     return f"tenant:{request.COOKIES['tenant']}"
 
 
 def feature_required(name: str) -> Callable[[View], View]:
-    """Return a decorator that lets only tenants with the feature pass, as of what their browser has seen."""
+    """Return a decorator that admits only tenants with the feature, by a state at least as new as their browser's."""
 
     def decorate(view: View) -> View:
         @wraps(view)

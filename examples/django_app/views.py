@@ -1,4 +1,4 @@
-"""The example project's views: a gated one, an upgrade with the outbox, the browser's token, a first paint."""
+"""The example project's views: a gated feature, an upgrade with the outbox, the browser's token, a first paint."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from examples.django_app.planwire import feature_required, mint, replica, topic_
 from planwire_client import VERSION_HEADER, NotCurrent, outbox
 
 PUSH_MAX_WAIT_S = 2.0
-"""How long an upgrade waits for its own push; the browser sees it anyway."""
+"""Maximum wait of an upgrade for its own push. The browser gets the push in any case."""
 
 PRO = {"plan": {"key": "pro", "name": "Pro", "rank": 20}, "features": {"export": True}}
 
 
 @feature_required("export")
 def export(request: HttpRequest) -> HttpResponse:
-    """Answer tenants whose plan has the feature."""
+    """Return the export, for tenants whose plan has the feature."""
     return JsonResponse({"export": "everything you have"})
 
 
 def upgrade(request: HttpRequest) -> HttpResponse:
-    """Change the plan, and have the change pushed if it commits."""
+    """Change the plan, and enqueue its push in the same transaction."""
     if request.method != "POST":
         return HttpResponseNotAllowed(["POST"])
     topic = topic_of(request)
@@ -37,12 +37,12 @@ def upgrade(request: HttpRequest) -> HttpResponse:
     try:
         snapshot = replica.wait_for(topic, before.version + 1, timeout_s=PUSH_MAX_WAIT_S)
     except NotCurrent:
-        return JsonResponse({"plan": "pro"}, status=202)  # committed, and on its way
+        return JsonResponse({"plan": "pro"}, status=202)  # committed, the push comes later
     return JsonResponse({"plan": "pro"}, headers={VERSION_HEADER: str(snapshot.version)})
 
 
 def browser_token(request: HttpRequest) -> HttpResponse:
-    """Hand the browser a token for its own tenant."""
+    """Return a token with which the browser can read its own tenant."""
     if request.method != "POST":
         return HttpResponseNotAllowed(["POST"])
     topic = topic_of(request)
@@ -50,7 +50,7 @@ def browser_token(request: HttpRequest) -> HttpResponse:
 
 
 def page(request: HttpRequest) -> HttpResponse:
-    """Paint the current plan, which the browser goes on from."""
+    """Return the page with the current plan; the browser client continues from its version."""
     snapshot = replica.wait_for(topic_of(request))
     initial = {"topic": snapshot.topic, "version": snapshot.version, "state": snapshot.state}
     return render(request, "page.html", {"initial": initial, "gateway": settings.PLANWIRE_URL})

@@ -3,9 +3,9 @@
     DATABASE_URL=postgresql+psycopg://... GATEWAY_URL=http://127.0.0.1:8000 PLANWIRE_JWT_SECRET=... \
         uvicorn --factory examples.fastapi_app.app:from_environ
 
-`GET /export` is gated by the replica, `POST /upgrade` changes the plan and enqueues the push in one transaction,
-`POST /planwire-token` hands the browser its token, `GET /` paints the current plan before the first frame arrives.
-Signing in, and guarding against forged requests, is left out: the cookie `tenant` stands for a session.
+`GET /export` is gated by the replica. `POST /upgrade` changes the plan and enqueues the push in one transaction.
+`POST /planwire-token` returns the browser's token. `GET /` shows the current plan before the first frame arrives.
+The example has no login and no protection against forged requests: the cookie `tenant` replaces a session.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from planwire_client import (
 
 TOKEN_S = 600
 PUSH_MAX_WAIT_S = 2.0
-"""How long an upgrade waits for its own push; the browser sees it anyway."""
+"""Maximum wait of an upgrade for its own push. The browser gets the push in any case."""
 
 PLANS: dict[str, dict[str, object]] = {
     "free": {"plan": {"key": "free", "name": "Free", "rank": 0}, "features": {}},
@@ -52,7 +52,7 @@ PAGE = Template((Path(__file__).parent / "page.html").read_text("utf-8"))
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where things are. `jwt_secret` is the gateway's: tokens for browsers and for the replica are signed with it."""
+    """Addresses, and the gateway's `jwt_secret`, which signs the tokens of browsers and of the replica."""
 
     database_url: str
     gateway_url: str
@@ -65,7 +65,7 @@ def mint(secret: str, sub: str, topics: list[str]) -> str:
 
 
 def tenant_of(tenant: Annotated[str, Cookie(pattern=r"^[A-Za-z0-9._~@-]{1,128}$")]) -> str:
-    """Return who is asking. A real application looks into its session here."""
+    """Return the request's tenant. A real application takes it from its session."""
     return tenant
 
 
@@ -73,7 +73,7 @@ Tenant = Annotated[str, Depends(tenant_of)]
 
 
 def feature(name: str) -> Callable[[Request, str], Coroutine[Any, Any, Snapshot]]:
-    """Return a dependency that lets only tenants with the feature pass, as of what their browser has seen."""
+    """Return a dependency that admits only tenants with the feature, by a state at least as new as their browser's."""
 
     async def gate(request: Request, tenant: Tenant) -> Snapshot:
         replica: Replica = request.app.state.replica
@@ -97,7 +97,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with engine.begin() as connection:
-            # A real application has these two in a migration.
+            # A real application creates both tables in a migration.
             await connection.execute(text("CREATE TABLE IF NOT EXISTS tenants (id text PRIMARY KEY, plan text)"))
             await connection.exec_driver_sql(outbox.DDL)
         async with Replica(settings.gateway_url, lambda: mint(settings.jwt_secret, "fastapi-app", ["*"])) as replica:
@@ -119,12 +119,12 @@ def create_app(settings: Settings) -> FastAPI:
         async with AsyncSession(engine) as session, session.begin():
             query = "INSERT INTO tenants VALUES (:id, 'pro') ON CONFLICT (id) DO UPDATE SET plan = 'pro'"
             await session.execute(text(query), {"id": tenant})
-            # Becomes a push if, and only if, the line above commits.
+            # Pushed if, and only if, the transaction commits.
             await outbox.enqueue_sqlalchemy_async(session, topic, PLANS["pro"])
         try:
             snapshot = await replica.wait_for(topic, before.version + 1, timeout_s=PUSH_MAX_WAIT_S)
         except NotCurrent:
-            response.status_code = 202  # committed, and on its way
+            response.status_code = 202  # committed, the push comes later
             return {"plan": "pro"}
         write_version(response.headers, snapshot.version)
         return {"plan": "pro", "version": snapshot.version}
@@ -139,7 +139,7 @@ def create_app(settings: Settings) -> FastAPI:
         snapshot = await request.app.state.replica.wait_for(topic)
         initial = {"topic": topic, "version": snapshot.version, "state": snapshot.state}
         plan = snapshot.state["plan"]["name"] if isinstance(snapshot.state, dict) else "Free"
-        # Within a script element only "<" could end it.
+        # "<" is the only character that could end the script element.
         document = json.dumps(initial).replace("<", "\\u003c")
         page = PAGE.substitute(plan=html.escape(plan), initial=document, gateway=settings.gateway_url)
         return HTMLResponse(page, headers={VERSION_HEADER: str(snapshot.version), "Cache-Control": "no-store"})
