@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from sync.billing.catalog.catalog import Addon, Catalog, Plan, Policy
 from sync.billing.domain.model import LIVE_STATUSES, Facts, Item, ScheduledPlanChange, SubscriptionFacts
 from sync.core import instants
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """The inputs of a tenant's state besides its facts.
 
     Attributes:

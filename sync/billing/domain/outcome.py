@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from sync.core.errors import CodedError
 
@@ -29,8 +29,7 @@ WAITS_SOFTWARE = "software"
 """What a parked event waits on besides links: an edited catalog, or a newer release that can read it."""
 
 
-@dataclass(frozen=True, slots=True)
-class EventResult:
+class EventResult(NamedTuple):
     """The result of one event or change.
 
     Attributes:

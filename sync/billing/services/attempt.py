@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from planwire_client.core import canonical_json
 from sync.billing.catalog.catalog import Catalog
@@ -16,16 +16,14 @@ from sync.billing.storage.tenants import FactsError, facts_of
 from sync.store.models import Snapshot
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The provider's current subscription; None without an answer, and `is_away` if it has to be asked later."""
 
     fetched: Event | None = None
     is_away: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One attempt at one stored event, and the stages' findings so far.
 
     Attributes:
@@ -50,8 +48,7 @@ class Attempt:
         return Done(self.environment, self.event, result, answer=self.answer)
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(NamedTuple):
     """How an attempt ends.
 
     Attributes:
@@ -88,7 +85,7 @@ def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting) -> De
     decided = decide(topic, facts, event, answer.fetched, setting)
     if isinstance(decided, EventResult):
         if decided.reason != ERASED_REASON:
-            decided = replace(decided, topic=topic, version=snapshot.version)
+            decided = decided._replace(topic=topic, version=snapshot.version)
         return Decision(decided)
     write = Write(
         canonical_json.encode(decided.state),

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from planwire_client.core.commit import BILLING
-from planwire_client.core.topic import Topic
+from planwire_client.core.topic import environment_of
 from sync.billing.domain import codec
 from sync.billing.domain.drift import Drift
 from sync.billing.domain.model import NOTHING, Event, Facts
@@ -32,8 +33,7 @@ CONFLICTS_MAX = 25
 CONFLICT_PAUSE_S = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """A write to a topic.
 
     Attributes:
@@ -54,8 +54,7 @@ class Write:
     erasing: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """A decision about a topic at a snapshot.
 
     Attributes:
@@ -80,8 +79,7 @@ Decide = Callable[[Snapshot], Decision]
 """Pure; called again after each conflict. Its exceptions propagate."""
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """The result of a commit, and its decision.
 
     Attributes:
@@ -181,7 +179,7 @@ class Committer:
 
     def prepare(self, batch: CommandPipeline, topic: str, wake_us: int | None, *, enlists: bool) -> None:
         """Add to `batch` a topic's timer, and with `enlists` its entries in the lists."""
-        known = self._context.environment(Topic.parse(topic).env)
+        known = self._context.environment(environment_of(topic))
         if wake_us is not None:
             known.timers.schedule_earlier(batch, topic, wake_us)
         if enlists:
@@ -209,7 +207,7 @@ class Committer:
             self.prepare(batch, commit.topic, decision.wake_us, enlists=False)
         if decision.missed is not None:
             drift = replace(decision.missed, version=commit.result.version)
-            self._context.environment(Topic.parse(commit.topic).env).drifts.add(batch, drift)
+            self._context.environment(environment_of(commit.topic)).drifts.add(batch, drift)
 
     async def record(
         self, commit: Commit, what: str, fetched: Sequence[Event] = (), missing: Sequence[str] = ()

@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import secrets
 from collections.abc import Sequence
-from dataclasses import replace
 
 import structlog
 
@@ -184,20 +183,20 @@ class Ingest:
             # Release before this event ends: if releasing fails, this event is retried and releases again.
             await self.release(attempt.environment, subjects(event))
         if result is None:
-            return replace(attempt, topic=tenant_resolution.tenant_topic(attempt.environment, str(link.tenant_id)))
+            return attempt._replace(topic=tenant_resolution.tenant_topic(attempt.environment, str(link.tenant_id)))
         is_unlinked = result.outcome is Outcome.PARKED and link.conflict is None
-        return replace(attempt.done(result), rechecks_link=is_unlinked)
+        return attempt.done(result)._replace(rechecks_link=is_unlinked)
 
     async def _fetch_thin(self, attempt: Attempt) -> Attempt | Done:
         """Return the attempt of an event without a body, with the fetched body and its links; or its end."""
         attempt, event = await self._fetch(attempt), attempt.event
-        assert attempt.answer is not None
-        if attempt.answer.fetched is not None:
-            whole = tenant_resolution.with_fetched(event, attempt.answer.fetched)
-            return replace(attempt, event=whole, link=await find_link(self._store, whole))
-        if attempt.answer.is_away:
+        answer = attempt.answer or Answer()
+        if answer.fetched is not None:
+            whole = tenant_resolution.with_fetched(event, answer.fetched)
+            return attempt._replace(event=whole, link=await find_link(self._store, whole))
+        if answer.is_away:
             reason = f"the provider could not be asked; tried again in {UNFETCHED_AGAIN_S} s"
-            return replace(attempt.done(EventResult(Outcome.PARKED, reason)), retry_s=UNFETCHED_AGAIN_S)
+            return attempt.done(EventResult(Outcome.PARKED, reason))._replace(retry_s=UNFETCHED_AGAIN_S)
         can_ask = (event.provider, event.environment) in self._context.clients
         setting = f"set PLANWIRE_{event.provider.upper()}_API_KEYS={event.environment}:KEY"
         problem = "would not tell it" if can_ask else f"cannot be asked for it: {setting}"
@@ -211,18 +210,18 @@ class Ingest:
         event = attempt.event
         client = self._context.clients.get((event.provider, event.environment))
         if attempt.answer is not None or client is None or event.subscription_id is None:
-            return replace(attempt, answer=attempt.answer or Answer())
+            return attempt
         try:
             # Drop the snapshot: it is older than the answer, and a commit against it would often conflict.
             fetched = await client.fetch(event.subscription_id, FETCH_MAX_WAIT_S)
-            return replace(attempt, answer=Answer(fetched), snapshot=None)
+            return attempt._replace(answer=Answer(fetched), snapshot=None)
         except ProviderUnavailable as error:
             _log.warning("not_fetched", subscription_id=event.subscription_id, reason=error.reason)
-            return replace(attempt, answer=Answer(is_away=True))
+            return attempt._replace(answer=Answer(is_away=True))
         except ProviderRejected as error:
             # A retry would not help: the API key is of another account, or the event is simulated.
             _log.warning("not_fetched", subscription_id=event.subscription_id, reason=str(error))
-            return replace(attempt, answer=Answer())
+            return attempt._replace(answer=Answer())
 
     # Stage 4: decide, and commit the decision.
 
@@ -238,7 +237,7 @@ class Ingest:
         if result.outcome is Outcome.REFUSED and attempt.number != 1:
             (score,) = await run_commands(self._store, ("ZSCORE", self._store.keys.seen(topic), event.event_id))
             if score is not None:  # committed by an earlier attempt that did not finish
-                result = replace(result, outcome=Outcome.APPLIED, reason="")
+                result = result._replace(outcome=Outcome.APPLIED, reason="")
                 await self._committer.arm_at_once(topic)
         is_first = attempt.number == 1 and not commit.is_repeated
         return Done(attempt.environment, event, result, is_first, attempt.answer, commit, catalog)

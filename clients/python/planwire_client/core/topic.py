@@ -58,3 +58,9 @@ class Topic:
         scope, _, identifier = text.partition(":")
         env, _, kind = scope.rpartition("/")
         return cls(env or LIVE, kind, identifier)
+
+
+def environment_of(name: str) -> str:
+    """Return the environment in a topic's name, which is known to be valid."""
+    env, slash, _ = name.partition("/")
+    return env if slash else LIVE

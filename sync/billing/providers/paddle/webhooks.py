@@ -42,19 +42,23 @@ class PaddleWebhooks(SignedWebhooks):
         if not isinstance(data, dict):
             raise ValueError("data is not an object")
         delivery_id = envelope.get("notification_id")
+        subscription = subscription_of(data) if kind.startswith("subscription.") else None
+        updated_ns = None if subscription is None else _instant(data, "updated_at")
         event = Event(
             NAME,
             environment,
             event_id,
             kind,
-            Order.of(None, occurred_ns, event_id),
-            delivery_id=delivery_id if isinstance(delivery_id, str) else None,
-            customer_id=parsing.optional_id(data, "customer_id"),
-            simulated=event_id.startswith(SIMULATED_PREFIX),
+            Order.of(updated_ns, occurred_ns, event_id),
+            delivery_id if isinstance(delivery_id, str) else None,
+            None if subscription is None else parsing.tenant_id(data.get("custom_data")),
+            parsing.optional_id(data, "customer_id"),
+            None if subscription is None else subscription.id,
+            event_id.startswith(SIMULATED_PREFIX),
+            subscription,
         )
-        if kind.startswith("subscription."):
-            event = replace(event, order=Order.of(_instant(data, "updated_at"), occurred_ns, event_id))
-            return parsing.with_subscription(event, subscription_of(data), data.get("custom_data"))
+        if subscription is not None:
+            return event
         if kind != "transaction.completed":
             return replace(event, ignored=f"events of type {kind[:60]} say nothing of entitlements")
         # Does not affect entitlements itself, but links the checkout's tenant to the new subscription.

@@ -79,7 +79,7 @@ class TestCompare:
     def landed(self, before: Facts, items: tuple[Item, ...], now_ns: int = NOW_NS) -> tuple[Facts, Projected]:
         result = reduce(before, event("active", 21, items, period=(0, 30)))
         assert isinstance(result, Reduced)
-        projected = project(result.facts, replace(SETTING, now_ns=now_ns))
+        projected = project(result.facts, SETTING._replace(now_ns=now_ns))
         assert isinstance(projected, Projected)
         return result.facts, projected
 
@@ -138,5 +138,5 @@ def test_differences_go_field_by_field() -> None:
 )
 def test_what_cannot_be(asked: PreviewRequest, code: str) -> None:
     with pytest.raises(ChangeRejected) as caught:
-        preview(known(), asked, replace(SETTING, now_ns=time.time_ns()))
+        preview(known(), asked, SETTING._replace(now_ns=time.time_ns()))
     assert caught.value.code == code
