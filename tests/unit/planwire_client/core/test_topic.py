@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from planwire_client.core.topic import LIVE, Topic, TopicError
+from planwire_client.core.topic import LIVE, Topic, TopicError, environment_of
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_-]{0,31}", fullmatch=True)
 IDS = st.from_regex(r"[A-Za-z0-9._~@-]{1,128}", fullmatch=True)
@@ -15,6 +15,7 @@ IDS = st.from_regex(r"[A-Za-z0-9._~@-]{1,128}", fullmatch=True)
 def test_what_str_writes_parse_reads(env: str, kind: str, id_: str) -> None:
     topic = Topic(env, kind, id_)
     assert Topic.parse(str(topic)) == topic
+    assert environment_of(str(topic)) == env
 
 
 @given(st.text() | st.from_regex(r"([a-z/]{0,3}/)?[a-z:]{1,4}:[a-z ]{0,4}"))
