@@ -260,7 +260,7 @@ async def test_readiness_and_the_log_name_whatever_rule_is_missing(
 
         async def is_said() -> bool:
             told = await ready(running)
-            words = told.json()["detail"].partition("add ")[2].partition(" (")[0].split()
+            words = told.json().get("detail", "").partition("add ")[2].partition(" (")[0].split()
             return told.status_code == 503 and rule in words
 
         await until(is_said, timeout_s=HEALS_S)
