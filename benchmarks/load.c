@@ -575,7 +575,7 @@ static void publish(int topic, int size) {
         memcpy(payload + head, state, bytes);
         length += argument(out + length, payload, head + bytes);
     } else {
-        length = sprintf(out, "*15\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n3\r\n", sha);
+        length = sprintf(out, "*18\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n3\r\n", sha);
         for (int i = 0; i < 3; i++)
             length += argument(out + length, text,
                                sprintf(text, "pw:{bench:%d}:%s", first_topic + topic, i == 0 ? "snap" : i == 1 ? "log" : "seen"));
@@ -583,6 +583,9 @@ static void publish(int topic, int size) {
         length += argument(out + length, text, sprintf(text, "pw:{bench:%d}", first_topic + topic));
         length += argument(out + length, state, bytes);
         for (int i = 0; i < 6; i++) // private, event_id, order, if_version, cause, patch
+            length += argument(out + length, "", 0);
+        length += argument(out + length, "publisher", 9);
+        for (int i = 0; i < 2; i++) // erased, if_rev
             length += argument(out + length, "", 0);
     }
     topic_newest[topic] = t;

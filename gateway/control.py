@@ -35,6 +35,7 @@ async def announce(store: Store, revocation: Revocation, *, keep_s: float, limit
     except (RedisError, OSError) as error:
         raise StoreError(f"revocation: {error}") from error
     await store.publish(store.keys.control_channel, encode(revocation))
+    await store.wait_durable()
 
 
 async def load(store: Store, since: float = 0.0) -> list[Revocation]:

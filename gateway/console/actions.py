@@ -214,7 +214,6 @@ class Actions:
         revocation = node.auth.covering(revocation_of(body, now), now)
         limit = settings.revocations_max
         await control.announce(node.store, revocation, keep_s=settings.revocation_keep_s, limit=limit)
-        await node.store.wait_durable()
         node.revoke(revocation)
         return {"revoked": dict(body), "at": revocation.at}
 

@@ -22,7 +22,7 @@ from sync.state.store import Change, Store
 from tests.support.gateway import PUBLISH_KEY, Running, environment, forged, run_gateway, token
 from tests.support.processes import clean_environ
 from tests.support.processes import running as running_process
-from tests.support.servers import Server, free_port
+from tests.support.servers import Server, free_port, start_valkey
 from tests.support.wait import until
 
 TOPIC = "tenant:acme"
@@ -775,6 +775,15 @@ class TestRevoke:
                 response = await client.get(f"/v1/state/{TOPIC}", headers={"Authorization": f"Bearer {jwt}"})
                 assert response.status_code == status
                 assert status == 200 or response.json()["code"] == "token_revoked"
+
+    @pytest.mark.parametrize("aof", [True, False], ids=["file", "no-file"])
+    async def test_durable_means_on_disk_before_the_answer(self, aof: bool) -> None:
+        """A store without a file cannot make the revocation durable, so success is not answered."""
+        with start_valkey(aof=aof) as server:
+            async with run_gateway(environment(server.url, DURABLE="1")) as running, publisher(running) as client:
+                response = await client.post("/v1/sessions/revoke", json={"sub": "tester"})
+        assert response.status_code == (200 if aof else 503)
+        assert aof or response.json()["code"] == "store_unavailable"
 
     async def test_tokens_issued_later_are_good(self, running: Running) -> None:
         async with publisher(running) as client:
