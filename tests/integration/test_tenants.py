@@ -704,8 +704,8 @@ class TestOverrides:
         assert (told["source"], told["overrides"]) == ("paddle", ["feature:export", "limit:seats"])
         listed = (await desk.get(self.path)).json()["overrides"]
         assert listed == [
-            {"kind": "feature", "name": "export", "revoke": True, "reason": "abuse"},
-            {"kind": "limit", "name": "seats", "value": "unlimited", "reason": "x"},
+            {"kind": "feature", "name": "export", "revoke": True, "reason": "abuse", "by": "support"},
+            {"kind": "limit", "name": "seats", "value": "unlimited", "reason": "x", "by": "support"},
         ]
         for path in ("feature/export", "limit/seats"):
             answer = await desk.request("DELETE", f"{self.path}/{path}", json={"by": "eve", "reason": "over"})
@@ -733,7 +733,7 @@ class TestOverrides:
 
         def grant(facts: model.Facts) -> model.Facts:
             override = model.Override("feature", "sso", True, "promised", ends_us * 1000)
-            return add_override(facts, override, services.now_ns())
+            return add_override(facts, override, services.setting("live"))
 
         monkeypatch.setattr(services.committer, "send", die_after)
         with pytest.raises(KeyboardInterrupt):
@@ -758,7 +758,10 @@ class TestOverrides:
     @pytest.mark.parametrize(
         ("change", "code"),
         [
-            ({"kind": "plan"}, "request_invalid"),
+            ({"kind": "price"}, "request_invalid"),
+            ({"kind": "plan", "name": "gold"}, "plan_unknown"),
+            ({"kind": "plan", "value": None, "revoke": True}, "override_invalid"),
+            ({"kind": "plan", "name": "pro", "trial": True}, "override_invalid"),
             ({"name": ""}, "request_invalid"),
             ({"reason": None}, "request_invalid"),
             ({"revoke": True}, "request_invalid"),

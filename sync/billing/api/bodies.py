@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue, WithJsonSchema, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from planwire_client.core.limits import VERSION_MAX
+from sync.billing.domain.model import PLAN
 from sync.billing.domain.outcome import Outcome
 from sync.billing.domain.overrides import KINDS
 from sync.billing.domain.preview import ITEMS_MAX
@@ -79,15 +80,22 @@ class OverrideRequest(Model):
     """What an operator grants, or takes away with `revoke`, whatever is paid for: exactly one of value and revoke."""
 
     kind: Kind
-    name: Text
-    value: OverrideValue = Field(None, description="true for a feature, a limit, or a module's level.")
-    revoke: bool | None = None
+    name: Text = Field(description="Of the feature, limit or module; the plan's key in the catalog.")
+    value: OverrideValue = Field(
+        None,
+        description="true for a feature, a limit, a module's level; for a plan its units, or true for as many as are "
+        "paid for.",
+    )
+    revoke: bool | None = Field(None, description="Not for plans.")
     reason: Text
     expires_at: Instant | None = Field(None, description="RFC 3339; default: never.")
+    trial: bool | None = Field(None, description="Whether the plan is granted as a trial, which needs expires_at.")
     by: Text | None = None
 
     @model_validator(mode="after")
     def _grants_or_revokes(self) -> Self:
+        if self.kind == PLAN and self.value is None and not self.revoke:
+            self.value = True
         if bool(self.revoke) == (self.value is not None):
             raise ValueError("exactly one of value and revoke must be there")
         return self
@@ -234,6 +242,8 @@ class Override(Model):
     revoke: bool | None = None
     reason: str
     expires_at: _Time | None = None
+    trial: bool | None = None
+    by: str | None = None
 
 
 class Overrides(Model):

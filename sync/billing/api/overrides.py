@@ -5,7 +5,7 @@ from __future__ import annotations
 from sync.billing.api import bodies
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation
 from sync.billing.domain.model import Override
-from sync.billing.domain.overrides import add_override, remove_override
+from sync.billing.domain.overrides import KINDS, add_override, remove_override
 from sync.billing.storage.tenants import facts_of
 from sync.core import instants
 from sync.http.openapi import VERSION, Answer
@@ -22,15 +22,19 @@ class Overrides(BillingOperations):
         "grantOverride",
         "Grant or take something, over whatever is paid for.",
         Answer("It counts.", bodies.TenantChanged, VERSION),
-        ("not_changed", "override_invalid", "too_many_overrides", "version_conflict"),
+        ("not_changed", "override_invalid", "plan_unknown", "too_many_overrides", "version_conflict"),
         body=bodies.OverrideRequest,
         scope="admin",
     )
     async def grant(self, asked: Asked, body: bodies.OverrideRequest) -> Document:
-        """Add an override and return the new version; `revoke` instead of a value takes the name away."""
+        """Add an override and return the new version; `revoke` instead of a value takes the name away.
+
+        A plan is granted until `expires_at`, beside what is paid for; it ends by itself.
+        """
         if not isinstance(body.value, bool | int | str | None):
             raise Problem("override_invalid", "value must be true, a number or a text")
-        override = Override(body.kind, body.name, body.value, body.reason, body.expires_at)
+        by = body.by or asked.who.get("by", "")
+        override = Override(body.kind, body.name, body.value, body.reason, body.expires_at, by, trial=bool(body.trial))
         about = {"override": f"{body.kind}:{body.name}", "reason": body.reason}
         if body.expires_at is not None:
             about["expires_at"] = instants.text(body.expires_at)
@@ -39,7 +43,7 @@ class Overrides(BillingOperations):
         return await self.change(
             asked,
             "override.revoked" if body.revoke else "override.granted",
-            lambda facts: add_override(facts, override, self._services.now_ns()),
+            lambda facts: add_override(facts, override, self._services.setting(asked.environment)),
             about=about,
         )
 
@@ -51,7 +55,7 @@ class Overrides(BillingOperations):
         Answer("It is gone.", bodies.TenantChanged, VERSION),
         ("not_changed", "not_found", "version_conflict"),
         (
-            PathText("kind", "feature, limit or module.", "^(feature|limit|module)$", "feature"),
+            PathText("kind", "feature, limit, module or plan.", f"^({'|'.join(KINDS)})$", "feature"),
             PathText("name", "Of what.", r"^[^/\s]{1,500}$", "sso"),
         ),
         body=bodies.OverrideRemoval,
@@ -90,4 +94,5 @@ class Overrides(BillingOperations):
 def _shown(override: Override) -> Document:
     shown: Document = {"kind": override.kind, "name": override.name, "reason": override.reason}
     shown |= {"revoke": True} if override.value is None else {"value": override.value}
-    return shown | ({} if override.expires_ns is None else {"expires_at": instants.text(override.expires_ns)})
+    shown |= {} if override.expires_ns is None else {"expires_at": instants.text(override.expires_ns)}
+    return shown | ({"trial": True} if override.trial else {}) | ({"by": override.by} if override.by else {})

@@ -26,8 +26,8 @@ def encode(facts: Facts) -> bytes:
     }
     if facts.scheduled_change is not None:
         document["held"] = asdict(facts.scheduled_change)
-    if facts.overrides:
-        document["overrides"] = [_without_none(asdict(override)) for override in facts.overrides]
+    for name, overrides in _by_member(facts.overrides).items():
+        document[name] = [_override_out(override) for override in overrides]
     if facts.awaited_preview is not None:
         document["expected"] = asdict(facts.awaited_preview)
     if facts.erased_ns is not None:
@@ -51,15 +51,40 @@ def decode(private: bytes) -> Facts:
         return Facts(
             {key: _subscription_in(entry) for key, entry in document["subscriptions"].items()},
             None if change is None else _scheduled_change_in(change),
-            tuple(
-                Override(entry["kind"], entry["name"], entry.get("value"), entry["reason"], entry.get("expires_ns"))
-                for entry in document.get("overrides", ())
-            ),
+            tuple([_override_in(entry) for name in _MEMBERS for entry in document.get(name, ())]),
             None if awaited is None else model.AwaitedPreview(**{**awaited, "items": _items_in(awaited["items"])}),
             document.get("erased_ns"),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a tenant's facts: {error!r}") from error
+
+
+_MEMBERS = ("overrides", "grants")
+"""The members that hold overrides. The second holds those of the kind PLAN, which older builds cannot project."""
+
+
+def _by_member(overrides: Iterable[Override]) -> dict[str, list[Override]]:
+    found: dict[str, list[Override]] = {}
+    for override in overrides:
+        found.setdefault(_MEMBERS[override.kind == model.PLAN], []).append(override)
+    return found
+
+
+def _override_out(override: Override) -> dict[str, object]:
+    fields = _without_none(asdict(override))
+    return {name: value for name, value in fields.items() if name not in ("by", "trial") or value}
+
+
+def _override_in(entry: dict[str, Any]) -> Override:
+    return Override(
+        entry["kind"],
+        entry["name"],
+        entry.get("value"),
+        entry["reason"],
+        entry.get("expires_ns"),
+        entry.get("by", ""),
+        entry.get("trial", False),
+    )
 
 
 def _subscription_out(entry: SubscriptionFacts) -> dict[str, object]:

@@ -182,14 +182,21 @@ class ScheduledPlanChange:
     problem: str = ""
 
 
+PLAN = "plan"
+"""The kind of an override that grants a plan, named by its key."""
+
+
 @dataclass(frozen=True, slots=True)
 class Override:
     """What an operator grants or takes away, whatever is paid for.
 
     Attributes:
-        kind: `feature`, `limit` or `module`.
-        value: the limit, the module's level, or True for a feature; None takes the name away.
+        kind: `feature`, `limit`, `module` or PLAN.
+        value: the limit, the module's level, or True for a feature; None takes the name away. Of a plan: the number of
+            units; True for as many as are paid for.
         expires_ns: when it ends; None for never.
+        by: who made it; "" if that is not known.
+        trial: whether a plan is granted as a trial.
     """
 
     kind: str
@@ -197,6 +204,8 @@ class Override:
     value: bool | int | str | None
     reason: str
     expires_ns: int | None = None
+    by: str = ""
+    trial: bool = False
 
 
 @dataclass(frozen=True, slots=True)

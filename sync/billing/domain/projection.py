@@ -5,16 +5,22 @@ larger quantity, then active before trialing before past_due, then the subscript
 scheduled change, period and trial are those of the leading subscription. Add-ons of all live subscriptions are summed.
 Without a live subscription the default plan applies, and past_due leads before paused before canceled. An ended
 subscription never takes anything from another.
+
+A plan that an operator grants only adds: the plan of the highest rank is shown, features are united, and of each limit
+and module the greater counts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
-from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED, Catalog, Offer
+from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED, Catalog, Offer, Plan
 from sync.billing.domain.evaluation import EvaluatedSubscription, Setting, evaluate
-from sync.billing.domain.model import Facts, Override, SubscriptionFacts
+from sync.billing.domain.model import PLAN, Facts, Override, SubscriptionFacts
+from sync.billing.domain.overrides import is_active
 from sync.core import instants
 
 State = dict[str, Any]
@@ -22,6 +28,9 @@ State = dict[str, Any]
 
 _LEADS_LIVE = {"active": 0, "trialing": 1, "past_due": 2}
 _LEADS_ENDED = {"past_due": 0, "paused": 1, "canceled": 2}
+
+_NOTHING_DUE = ("none", "canceled")
+"""The statuses that a granted plan replaces. Others stay: the customer, or a payment, is awaited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +56,17 @@ class Unprojectable:
 def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
     """Return the entitlement state of the facts in the setting."""
     subscriptions = [evaluate(key, facts, setting) for key in facts.subscriptions]
+    active = [override for override in facts.overrides if is_active(override, setting.now_ns)]
     unknown = {price_id for subscription in subscriptions for price_id in subscription.unknown}
+    unknown |= {f"plan:{one.name}" for one in active if one.kind == PLAN and one.name not in setting.catalog.plans}
     if unknown:
         return Unprojectable(tuple(sorted(unknown)))
     lead = min(subscriptions, key=_precedence, default=None)
     state = _granted(lead, [subscription for subscription in subscriptions if subscription.live], setting.catalog)
-    _override(state, facts.overrides, setting.now_ns)
     if lead is not None:
         _describe(state, lead, facts.subscriptions[lead.key])
+    _grant(state, lead, [override for override in active if override.kind == PLAN], setting.catalog)
+    _override(state, [override for override in active if override.kind != PLAN])
     changes_ns = [instant for subscription in subscriptions for instant in subscription.instants_ns]
     changes_ns += [override.expires_ns for override in facts.overrides if override.expires_ns is not None]
     valid_until_ns = min([instant for instant in changes_ns if instant > setting.now_ns], default=None)
@@ -82,17 +94,19 @@ def _precedence(subscription: EvaluatedSubscription) -> tuple[int, int, str, int
 
 def _granted(lead: EvaluatedSubscription | None, live: list[EvaluatedSubscription], catalog: Catalog) -> State:
     plan = lead.plan if lead is not None and lead.live and lead.plan is not None else catalog.default
-    state: State = {
-        "plan": {"key": plan.key, "name": plan.name, "rank": plan.rank},
-        "status": "none" if lead is None else lead.status,
-        "features": {},
-        "limits": {},
-        "modules": {},
-    }
-    _add(state, plan, lead.quantity if lead is not None and plan is lead.plan else 1)
+    state = _of_plan(plan, lead.quantity if lead is not None and plan is lead.plan else 1)
+    state["status"] = "none" if lead is None else lead.status
     for subscription in live:
         for addon, quantity in subscription.addons:
             _add(state, addon, quantity)
+    return state
+
+
+def _of_plan(plan: Plan, quantity: int) -> State:
+    """Return a state of one plan alone."""
+    shown = {"key": plan.key, "name": plan.name, "rank": plan.rank}
+    state: State = {"plan": shown, "features": {}, "limits": {}, "modules": {}}
+    _add(state, plan, quantity)
     return state
 
 
@@ -112,11 +126,33 @@ def _add(state: State, offer: Offer, quantity: int) -> None:
             modules[name] = level
 
 
-def _override(state: State, overrides: tuple[Override, ...], now_ns: int) -> None:
+def _grant(state: State, lead: EvaluatedSubscription | None, grants: Sequence[Override], catalog: Catalog) -> None:
+    """Add the granted plans. One that outranks what is paid for is shown in the field `grant`, with its end."""
+    is_live = lead is not None and lead.live
+    units = max(lead.quantity, 1) if lead is not None and is_live else 1
+    for grant in sorted(grants, key=lambda grant: (-catalog.plans[grant.name].rank, grant.name)):
+        granted = _of_plan(catalog.plans[grant.name], units if grant.value is True else int(grant.value or 1))
+        if granted["plan"]["rank"] > state["plan"]["rank"]:
+            state["plan"] = granted["plan"]
+            ends = {} if grant.expires_ns is None else {"ends_at": instants.text(grant.expires_ns)}
+            state["grant"] = {"plan": grant.name, **({"trial": True} if grant.trial else {}), **ends}
+            if not is_live and state["status"] in _NOTHING_DUE:
+                state["status"] = "trialing" if grant.trial else "active"
+                state |= {"trial_ends_at": ends["ends_at"]} if grant.trial else {}
+        state["features"] |= granted["features"]
+        for name, limit in granted["limits"].items():
+            state["limits"][name] = max(limit, state["limits"].get(name, 0), key=_amount)
+        for name, level in granted["modules"].items():
+            state["modules"][name] = max(level, state["modules"].get(name, level), key=LEVELS.index)
+
+
+def _amount(limit: int | str) -> float:
+    return inf if limit == UNLIMITED else float(limit)
+
+
+def _override(state: State, overrides: Sequence[Override]) -> None:
     parts = {"feature": state["features"], "limit": state["limits"], "module": state["modules"]}
     for override in overrides:
-        if override.expires_ns is not None and now_ns >= override.expires_ns:
-            continue
         if override.value is None:
             parts[override.kind].pop(override.name, None)
         else:

@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from sync.billing.catalog import catalog
 from sync.billing.catalog.catalog import Catalog, Policy
 from sync.billing.domain.evaluation import Setting
-from sync.billing.domain.model import NOTHING, Event, Facts, Item, Override, ScheduledPlanChange
+from sync.billing.domain.model import NOTHING, PLAN, Event, Facts, Item, Override, ScheduledPlanChange
 from sync.billing.domain.projection import Projected, Unprojectable, project
 from sync.billing.domain.reducer import Reduced, reduce
 from sync.core import instants
@@ -310,6 +310,82 @@ def test_overrides_come_last_and_end_by_time() -> None:
     assert before.state["modules"] == {"analytics": "write"}
     assert before.valid_until_ns == at(10)
     assert "beta" not in state_of(facts, 10)["features"]
+
+
+class TestGrantedPlan:
+    """A plan that an operator grants beside billing."""
+
+    def granted(
+        self, plan: str = "pro", value: bool | int = True, ends: float | None = 10, trial: bool = False
+    ) -> Facts:
+        ends_ns = None if ends is None else at(ends)
+        return Facts(overrides=(Override(PLAN, plan, value, "promised", ends_ns, trial=trial),))
+
+    def test_it_counts_until_its_end_and_then_what_is_paid_for(self) -> None:
+        facts = replace(facts_of(event("active", 1, BASIC)), overrides=self.granted().overrides)
+        before = projected(facts, 9)
+        assert (before.state["plan"]["key"], before.state["status"]) == ("pro", "active")
+        assert before.state["features"] == {"basic": True, "export": True, "sso": True}
+        assert before.state["limits"] == {"seats": 2, "projects": "unlimited"}
+        assert before.state["modules"] == {"analytics": "write", "billing": "write"}
+        assert before.state["grant"] == {"plan": "pro", "ends_at": when(10)}
+        assert (before.valid_until_ns, before.state["valid_until"]) == (at(10), when(10))
+        assert state_of(facts, 10) == state_of(event("active", 1, BASIC), 10)
+
+    def test_its_units_are_those_paid_for_unless_it_has_its_own(self) -> None:
+        basic = facts_of(event("active", 1, (Item("pri_basic", 7),)))
+        seats = [
+            state_of(replace(basic, overrides=self.granted(value=value).overrides), 9)["limits"]["seats"]
+            for value in (True, 1, 30)
+        ]
+        assert seats == [7, 2, 30]
+        assert state_of(self.granted(), 9)["limits"]["seats"] == 1
+
+    @pytest.mark.parametrize(("trial", "status"), [(False, "active"), (True, "trialing")])
+    def test_without_a_subscription_it_is_active_or_a_trial(self, trial: bool, status: str) -> None:
+        shown = state_of(self.granted(trial=trial), 9)
+        assert (shown["plan"]["key"], shown["status"], shown.get("trial_ends_at")) == (
+            "pro",
+            status,
+            when(10) if trial else None,
+        )
+        assert state_of(self.granted(trial=trial), 10) == state_of(NOTHING, 10)
+
+    @pytest.mark.parametrize(
+        ("status", "shown"), [("canceled", "active"), ("paused", "paused"), ("past_due", "past_due")]
+    )
+    def test_a_payment_that_is_awaited_stays_visible(self, status: str, shown: str) -> None:
+        facts = replace(facts_of(event(status, 1)), overrides=self.granted(ends=None).overrides)
+        state = state_of(facts, 1 + GRACE_DAYS)
+        assert (state["plan"]["key"], state["status"], state["grant"]) == ("pro", shown, {"plan": "pro"})
+
+    def test_one_below_what_is_paid_for_takes_nothing(self) -> None:
+        facts = replace(facts_of(event("active", 1)), overrides=self.granted("basic").overrides)
+        state = state_of(facts, 9)
+        assert (state["plan"]["key"], state["features"]["export"], "grant" in state) == ("pro", True, False)
+
+    def test_a_plan_that_left_the_catalog_is_not_dropped_silently(self) -> None:
+        without = catalog.parse(CATALOG_TEXT.replace("[plans.pro]", "[plans.gold]"))
+        assert project(self.granted(), Setting(without, "live", (), at(9))) == Unprojectable(("plan:pro",))
+        assert state_of(self.granted(), 10, without)["plan"]["key"] == "free"
+
+    @given(st.permutations(["basic", "team", "pro"]), histories(), st.integers(0, 30))
+    def test_it_only_adds_in_any_order(self, plans: list[str], events: list[Event], day: int) -> None:
+        facts = NOTHING
+        for each in events:
+            result = reduce(facts, each)
+            facts = result.facts if isinstance(result, Reduced) else facts
+        paid = state_of(facts, day)
+        grants = tuple(Override(PLAN, plan, True, "x", at(9 + len(plan))) for plan in plans)
+        state = state_of(replace(facts, overrides=grants), day)
+        assert state == state_of(replace(facts, overrides=tuple(sorted(grants, key=lambda one: one.name))), day)
+        assert state["plan"]["rank"] >= paid["plan"]["rank"]
+        assert state["features"].items() >= paid["features"].items()
+        amounts = {name: float("inf") if limit == "unlimited" else limit for name, limit in state["limits"].items()}
+        for name, limit in paid["limits"].items():
+            assert amounts[name] >= (float("inf") if limit == "unlimited" else limit)
+        for name, level in paid["modules"].items():
+            assert catalog.LEVELS.index(state["modules"][name]) >= catalog.LEVELS.index(level)
 
 
 @given(histories(), st.integers(0, 30), st.sampled_from([CATALOG, APPLY]))

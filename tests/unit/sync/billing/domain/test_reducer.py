@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -178,10 +179,16 @@ def test_held_change_and_overrides_survive_encoding() -> None:
         model.ScheduledPlanChange("paddle:sub_1", "basic", at(3), PRO),
         (
             model.Override("feature", "sso", True, "trial of SSO", at(9)),
-            model.Override("limit", "seats", None, "abuse"),
+            model.Override("limit", "seats", None, "abuse", by="eve"),
+            model.Override(model.PLAN, "pro", 3, "reverse trial", at(9), trial=True),
         ),
     )
     assert codec.decode(codec.encode(facts)) == facts
+
+
+def test_older_builds_do_not_see_granted_plans() -> None:
+    facts = Facts(overrides=(model.Override("feature", "sso", True, "x"), model.Override(model.PLAN, "pro", True, "x")))
+    assert [entry["kind"] for entry in json.loads(codec.encode(facts))["overrides"]] == ["feature"]
 
 
 class TestFetched:
