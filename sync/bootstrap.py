@@ -64,7 +64,8 @@ async def build_services(store: Store, settings: SyncSettings, *, shares_rate: b
     catalog_watcher = await asyncio.to_thread(open_catalog, settings)
     adapters = {name: spec.adapter for name, spec in registry.PROVIDERS.items()}
     clients = await asyncio.to_thread(_build_clients, settings, store if shares_rate else None)
-    return BillingServices(store, catalog_watcher, adapters, clients)
+    tenant_secrets = [secret.get_secret_value().encode() for secret in settings.tenant_secret]
+    return BillingServices(store, catalog_watcher, adapters, clients, tenant_secrets=tenant_secrets)
 
 
 def _build_clients(settings: SyncSettings, store: Store | None) -> dict[tuple[str, str], ProviderClient]:

@@ -9,15 +9,13 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
+from planwire_client.core.reference import SECRET_MIN_BYTES
 from planwire_client.core.topic import LIVE
 from sync.billing.catalog.watcher import EXAMPLE
 from sync.billing.providers import registry
 from sync.billing.providers.settings import API_RATE_MAX, ProviderSettings, is_confidential, is_url
 from sync.process.environment import PREFIX
 from sync.process.settings import SettingsError as SettingsError, SettingsModel, StoreSettings, read
-
-SOURCE_SECRET_MIN_BYTES = 32
-"""Minimum length of an HMAC-SHA256 key (RFC 2104 section 3: the hash's length)."""
 
 
 def _url(value: object) -> object:
@@ -41,6 +39,16 @@ def _source(value: object) -> object:
     return value
 
 
+def _secrets(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    found = [part for part in map(str.strip, value.split(",")) if part]
+    if any(len(secret.encode()) < SECRET_MIN_BYTES for secret in found):
+        raise ValueError(f"a secret has at least {SECRET_MIN_BYTES} bytes (several are comma separated)")
+    return tuple(map(SecretStr, found))
+
+
+_Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_secrets)]
 _Url = Annotated[str, BeforeValidator(_url)]
 _Source = Annotated[str, BeforeValidator(_source)]
 
@@ -56,6 +64,11 @@ class SyncSettings(StoreSettings):
     )
     source_secret: SecretStr = Field(
         SecretStr(""), description="Signs those requests; at least 32 bytes, and your backend has it too."
+    )
+    tenant_secret: _Secrets = Field(
+        (),
+        description="Verifies signed tenant references in checkouts' metadata; each >= 32 bytes, comma separated for "
+        "rotation; your backend signs with the first.",
     )
     source_rate_per_s: float = Field(
         20,
@@ -81,8 +94,8 @@ class SyncSettings(StoreSettings):
             return self
         if not is_confidential(self.source_url) and not self.dev:
             raise ValueError(f"{PREFIX}SOURCE_URL must be https, or http on a loopback host")
-        if len(self.source_secret.get_secret_value().encode()) < SOURCE_SECRET_MIN_BYTES:
-            at_least = f"at least {SOURCE_SECRET_MIN_BYTES} bytes"
+        if len(self.source_secret.get_secret_value().encode()) < SECRET_MIN_BYTES:
+            at_least = f"at least {SECRET_MIN_BYTES} bytes"
             raise ValueError(f"{PREFIX}SOURCE_SECRET must have {at_least} where {PREFIX}SOURCE_URL is set")
         return self
 

@@ -46,10 +46,8 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
     try:
         given = process_environment.read(os.environ if environ is None else environ)
-        return dev_env.overlay(
-            given,
-            dev_env.load(Path(given.get("PLANWIRE_DATA_DIR") or process_environment.DEFAULT_DATA_DIR).expanduser()),
-        )
+        data_dir = Path(given.get("PLANWIRE_DATA_DIR") or process_environment.DEFAULT_DATA_DIR).expanduser()
+        return process_environment.read(dev_env.overlay(given, dev_env.load(data_dir)))
     except process_environment.SettingNameError as error:
         raise click.UsageError(str(error)) from error
     except dev_env.DevEnvError as error:
@@ -114,6 +112,23 @@ def mint(env: Mapping[str, str], topics: tuple[str, ...], ttl_s: int = 3600, **c
         raise click.UsageError(f"PLANWIRE_JWT_SECRET is shorter than {SECRET_MIN_BYTES} bytes")
     try:
         return mint(secret, topics=topics, now=time.time(), ttl_s=ttl_s, **claims)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def sign_tenant(env: Mapping[str, str], tenant_id: str, provider_environment: str | None) -> str:
+    """Return a reference to a tenant, signed with the environment's first PLANWIRE_TENANT_SECRET.
+
+    Raises:
+        click.UsageError: there is no usable secret, or the id cannot be a tenant's.
+    """
+    from planwire_client.core.reference import tenant_reference
+
+    secret = env.get("PLANWIRE_TENANT_SECRET", "").partition(",")[0].strip()
+    if not secret:
+        raise click.UsageError("no secret to sign with: set PLANWIRE_TENANT_SECRET (`make run` makes one)")
+    try:
+        return tenant_reference(secret, tenant_id, provider_environment or "live")
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 

@@ -12,10 +12,12 @@ from gateway.cli.common import (
     Api,
     api_options,
     environment,
+    environment_option,
     json_lines_option,
     json_value,
     mint,
     rejected,
+    sign_tenant,
     topic_name,
     unreachable,
     with_publish_api,
@@ -24,6 +26,8 @@ from gateway.cli.output import say
 
 ORDER_DIGITS_MAX = 20
 """Maximum digits of an integer order value. Longer ones are sent as text, so that the gateway reports the error."""
+
+TOKEN_TTL_S = 3600
 
 _TOPICS = 'May be repeated; "*" means all.'
 _IF_VERSION = "Only if this is the stored version; 0: none yet. A repeat is a conflict, with --event-id a duplicate."
@@ -34,17 +38,33 @@ def _topic_or_all(text: str) -> str:
 
 
 @click.command()
-@click.option("--topic", "topics", type=_topic_or_all, multiple=True, required=True, metavar="TOPIC", help=_TOPICS)
-@click.option("--scope", "scopes", multiple=True, default=("read",), help="read, private, console.")
-@click.option("--ttl", "ttl_s", type=click.IntRange(min=1), default=3600, help="Lifetime in seconds.")
+@click.option("--topic", "topics", type=_topic_or_all, multiple=True, metavar="TOPIC", help=_TOPICS)
+@click.option("--tenant", metavar="ID", help="Print a signed reference to this tenant instead, for a checkout.")
+@environment_option
+@click.option("--scope", multiple=True, default=("read",), help="read, private, console.")
+@click.option("--ttl", "ttl_s", type=click.IntRange(min=1), help=f"Lifetime in seconds.  [default: {TOKEN_TTL_S}]")
 @click.option("--sub", default="cli", help="The subject.")
 @click.option("--jti", default="", show_default=False, help="The id, with which this token can be revoked alone.")
-def token(topics: tuple[str, ...], scopes: tuple[str, ...], ttl_s: int, sub: str, jti: str) -> None:
-    """Print a JWT for TOPIC, signed with PLANWIRE_JWT_SECRET (HS256).
+def token(topics: tuple[str, ...], tenant: str | None, environ: str | None, ttl_s: int | None, **claims: Any) -> None:
+    """Print a JWT for TOPIC, signed with PLANWIRE_JWT_SECRET (HS256); or a reference to a tenant.
 
+    A tenant reference, signed with PLANWIRE_TENANT_SECRET, takes the place of the tenant id in the provider's metadata
+    (tenant_id). It is valid until the secret is removed; what it has named before stays so.
+
+    \b
     Example: planwire token --topic tenant:acme --scope read --scope private --ttl 600
+             planwire token --tenant acme --env sandbox
     """
-    say(mint(environment(), topics, ttl_s, scope=scopes, sub=sub, jti=jti))
+    if (tenant is None) == (not topics):
+        raise click.UsageError("give either --topic, for a JWT, or --tenant, for a signed tenant reference")
+    if tenant is None:
+        if environ is not None:
+            raise click.UsageError("--env is for --tenant: a topic's name has its environment (sandbox/tenant:acme)")
+        say(mint(environment(), topics, ttl_s or TOKEN_TTL_S, **claims))
+    elif ttl_s is not None:
+        raise click.UsageError("--ttl is for --topic: a tenant reference does not expire")
+    else:
+        say(sign_tenant(environment(), tenant, environ))
 
 
 @click.command()

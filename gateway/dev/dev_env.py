@@ -23,6 +23,9 @@ PUBLISH_KEY = "PLANWIRE_PUBLISH_KEY"
 PUBLISH_KEYS = "PLANWIRE_PUBLISH_KEYS"
 PUBLISH_RIGHTS = "PLANWIRE_PUBLISH_RIGHTS"
 TOLERANT_PUBLISH_RIGHTS = environment.TOLERANT + PUBLISH_RIGHTS
+TOLERANT_TENANT_SECRET = environment.TOLERANT + "PLANWIRE_TENANT_SECRET"
+"""Older builds, which do not know the setting, ignore this name and start with the same file."""
+
 KEY_NAME = "dev"
 KEY_RIGHTS = f"{KEY_NAME}:publish+tenants+admin:*"
 
@@ -90,6 +93,7 @@ def generate() -> dict[str, str]:
     publish_key = f"pw_{secrets.token_urlsafe(32)}"
     return {
         "PLANWIRE_JWT_SECRET": secrets.token_urlsafe(48),
+        TOLERANT_TENANT_SECRET: secrets.token_urlsafe(48),
         PUBLISH_KEY: publish_key,
         PUBLISH_KEYS: hashed(KEY_NAME, publish_key),
         "PLANWIRE_PADDLE_SECRETS": _per_environment("pdl_ntfset_dev_"),

@@ -19,6 +19,7 @@ import pytest
 from gateway.auth.claims import Claims
 from gateway.auth.tokens import Auth
 from gateway.auth.verify_keys import KeySet, secret_keys
+from planwire_client import tenant_reference
 from sync.billing.catalog.watcher import EXAMPLE
 from sync.store.models import Change
 from sync.store.store import Store
@@ -129,12 +130,26 @@ class TestToken:
         _, lines, _ = await planwire(data_dir, "token", "--topic", "*", PLANWIRE_JWT_SECRET=SECRET)
         assert isinstance(Auth(KeySet(secret_keys([SECRET]))).verify(lines[0], time.time()), Claims)
 
+    async def test_a_tenant_reference_is_signed_with_the_first_secret(self, data_dir: Path) -> None:
+        secrets = f"{SECRET},{SECRET[::-1]}"
+        asked = "token", "--tenant", "auth0|5f1c", "--env", "sandbox"
+        status, lines, errors = await planwire(data_dir, *asked, PLANWIRE_TENANT_SECRET=secrets)
+        assert (status, lines, errors) == (0, [tenant_reference(SECRET, "auth0|5f1c", "sandbox")], [])
+
+    async def test_its_secret_may_come_from_the_development_file(self, data_dir: Path) -> None:
+        write_dev_env(data_dir, f"X_PLANWIRE_TENANT_SECRET={SECRET}\n")
+        status, lines, _ = await planwire(data_dir, "token", "--tenant", "acme")
+        assert (status, lines) == (0, [tenant_reference(SECRET, "acme")])
+
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["nonsense"], "nonsense"),
         (["token"], "--topic"),
+        (["token", "--topic", TOPIC, "--tenant", "acme"], "either --topic"),
+        (["token", "--tenant", "acme", "--ttl", "60"], "does not expire"),
+        (["token", "--tenant", "x" * 129], "1 to 128 bytes"),
         (["token", "--topic", "acme"], "'acme' is not a topic"),
         (["token", "--topic", "*", "--scope", "write"], "'write'"),
         (["token", "--topic", "*", "--ttl", "0"], "--ttl"),
@@ -159,9 +174,8 @@ class TestToken:
     ],
 )  # fmt: skip
 async def test_bad_input_is_one_line_and_exit_2(data_dir: Path, arguments: list[str], says: str) -> None:
-    status, lines, errors = await planwire(
-        data_dir, *arguments, PLANWIRE_JWT_SECRET=SECRET, PLANWIRE_PUBLISH_KEY=PUBLISH_KEY
-    )
+    secrets = {"PLANWIRE_JWT_SECRET": SECRET, "PLANWIRE_TENANT_SECRET": SECRET, "PLANWIRE_PUBLISH_KEY": PUBLISH_KEY}
+    status, lines, errors = await planwire(data_dir, *arguments, **secrets)
     assert (status, lines, len(errors)) == (2, [], 1)
     assert says in errors[0]
 

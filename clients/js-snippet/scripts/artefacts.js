@@ -19,7 +19,7 @@ export const TYPES = join(HERE, "scripts/tsconfig.json");
 const VENDOR = join(HERE, "../../gateway/dev/demo/vendor/");
 
 /** The modules that are shipped. */
-export const MODULES = ["planwire", "tabs", "storage", "fallback", "react", "vue", "svelte", "elements", "openfeature"];
+export const MODULES = ["planwire", "tabs", "storage", "fallback", "react", "vue", "svelte", "elements", "openfeature", "reference"];
 
 /** One minified bundle. @param {string} contents @param {object} [options] */
 export const bundle = async (contents, options = {}) => {

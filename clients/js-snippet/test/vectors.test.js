@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, it } from "node:test";
 import { existsSync, readFileSync } from "node:fs";
 import { TOPIC, open, snapshot } from "./fakes.js";
+import { tenantReference } from "../reference.js";
 
 const FOLDER = new URL("../../../tests/vectors/", import.meta.url);
 /** The rows of a file; none where this folder stands alone, without the repository. @param {string} name */
@@ -130,4 +131,15 @@ describe("any interleaving of frames", () => {
         [...versions].sort((one, other) => one - other),
       );
     });
+});
+
+describe("tenant references", () => {
+  for (const { secret, tenant, environment, reference } of vectors("tenant_reference.json"))
+    it(`${environment} ${tenant}`, async () =>
+      assert.equal(await tenantReference(secret, tenant, environment), reference));
+  it("refuses what cannot be signed", async () => {
+    await assert.rejects(tenantReference("short", "acme"), RangeError);
+    await assert.rejects(tenantReference("s".repeat(32), ""), RangeError);
+    await assert.rejects(tenantReference("s".repeat(32), "é".repeat(65)), RangeError);
+  });
 });

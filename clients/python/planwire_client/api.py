@@ -7,6 +7,7 @@ from planwire_client.core.headers import (
     read_version as read_version,
     write_version as write_version,
 )
+from planwire_client.core.reference import tenant_reference as tenant_reference
 from planwire_client.delivery import Retries as Retries
 from planwire_client.errors import (
     FeatureDenied as FeatureDenied,

@@ -5,6 +5,8 @@ The format:
     [policy]
     grace = "7d"                     how long a past_due subscription keeps its access; s, m, h or d
     overdue = "hold"                 or "apply", or a table by kind: { cancel = "apply", trial = "hold" }
+    second_customer = "accept"       or "park": a subscription of another customer than the tenant's own
+    unsigned_tenant = "accept"       or "park": a tenant that is named without a signed reference
 
     [plans.KEY]                      name, rank, default?, features?, limits?, per_unit.limits?, modules?, prices?
     [addons.KEY]                     name, features?, limits?, per_unit.limits?, modules?, prices?
@@ -120,6 +122,7 @@ _Number = Annotated[int, Field(ge=0, le=NUMBER_MAX)]
 _Count = Annotated[_Number, _must(_WHOLE)]
 _Limit = Annotated[_Number | Literal["unlimited"], _must(f'{_WHOLE}, or "{UNLIMITED}"')]
 _Choice = Annotated[Literal["hold", "apply"], _must('must be "hold" or "apply"')]
+_Trust = Annotated[Literal["accept", "park"], _must('must be "accept" or "park"')]
 _Text = Annotated[str, Field(pattern=r"\S"), _must("must be a text that is not empty")]
 _Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 _Environment = Annotated[str, Field(pattern="^[a-z][a-z0-9_-]{0,31}$"), _must("is not an environment's name")]
@@ -147,10 +150,16 @@ class _Table(BaseModel):
 
 
 class Policy(_Table):
-    """The grace period in nanoseconds, and what to do with each kind of change when it is overdue."""
+    """The grace period in nanoseconds; what to do with each kind of change when it is overdue; whom to trust.
+
+    `second_customer` is about subscriptions of another customer than the tenant's own, `unsigned_tenant` about names
+    without a signed reference: "accept" or "park".
+    """
 
     grace_ns: Annotated[int, BeforeValidator(_duration_ns)] = Field(default=GRACE_DEFAULT_NS, alias="grace")
     overdue: Annotated[dict[str, _Choice], BeforeValidator(_each_kind)] = dict.fromkeys(OVERDUE_KINDS, "hold")
+    second_customer: _Trust = "accept"
+    unsigned_tenant: _Trust = "accept"
 
 
 class PerUnit(_Table):

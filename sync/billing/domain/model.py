@@ -104,6 +104,8 @@ class Event:
         delivery_id: the provider's id of this one delivery, or None.
         order: its place among the events of its subscription.
         tenant_id: the tenant that the event itself names, or None.
+        is_signed: whether a signed reference names it, and the signature was verified.
+        name_problem: why the name in the event's metadata is not accepted, and `tenant_id` is None; "" if it is.
         simulated: made by the provider's simulator, not about a real subscription.
         subscription: the body, or None if the event carries no usable one.
         ignored: why the event does not affect entitlements; "" if it may.
@@ -123,6 +125,8 @@ class Event:
     subscription: Subscription | None = None
     ignored: str = ""
     unstamped: bool = False
+    is_signed: bool = False
+    name_problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

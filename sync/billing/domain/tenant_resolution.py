@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+from planwire_client.core import reference
 from planwire_client.core.topic import LIVE, TENANT_KIND, Topic, TopicError
 from sync.billing.domain.model import Event, Unparsable
-from sync.billing.domain.outcome import ERASED, EventResult, Outcome
+from sync.billing.domain.outcome import ERASED, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
 
 TOMBSTONE = "!erased"
 """Stored in a link instead of a tenant id once the tenant is erased; not a valid tenant id."""
@@ -31,20 +34,50 @@ class Link:
     conflict: str | None = None
 
 
-def sanitize(event: Event | Unparsable) -> Event | Unparsable:
-    """Return the event, without its tenant id if that is not a valid topic id."""
-    if isinstance(event, Unparsable) or event.tenant_id is None or _is_id(event.tenant_id):
+class Naming(NamedTuple):
+    """How an event may name its tenant.
+
+    Attributes:
+        secrets: verify signed references.
+        is_signed_only: whether a name without a signature is not accepted.
+    """
+
+    secrets: Sequence[bytes] = ()
+    is_signed_only: bool = False
+
+
+UNSIGNED = Naming()
+
+
+def sanitize(event: Event | Unparsable, naming: Naming = UNSIGNED) -> Event | Unparsable:
+    """Return the event with the tenant id that it names, or without one if the name is not accepted.
+
+    A signed reference is verified here; `is_signed` and `name_problem` say how that ended.
+    """
+    if isinstance(event, Unparsable) or event.tenant_id is None:
         return event
-    return replace(event, tenant_id=None)
+    tenant_id, is_signed = event.tenant_id, event.is_signed
+    try:
+        if reference.is_reference(tenant_id):
+            tenant_id, is_signed = reference.verify(tenant_id, naming.secrets, event.environment), True
+    except reference.TenantReferenceError as error:
+        return replace(event, tenant_id=None, name_problem=str(error))
+    if naming.is_signed_only and not is_signed:
+        problem = f'{tenant_id[:60]!r} is not a signed reference, and [policy] unsigned_tenant is "park"'
+        return replace(event, tenant_id=None, name_problem=problem)
+    return replace(event, tenant_id=tenant_id if _is_id(tenant_id) else None, is_signed=is_signed)
 
 
-def with_fetched(event: Event, fetched: Event) -> Event:
+def with_fetched(event: Event, fetched: Event, naming: Naming = UNSIGNED) -> Event:
     """Return a thin event with the body that was fetched for it."""
-    tenant_id = event.tenant_id or fetched.tenant_id
+    named = sanitize(fetched, naming) if event.tenant_id is None else event
+    assert isinstance(named, Event)
     return replace(
         event,
         order=fetched.order,
-        tenant_id=tenant_id if tenant_id is not None and _is_id(tenant_id) else None,
+        tenant_id=named.tenant_id,
+        is_signed=named.is_signed,
+        name_problem=named.name_problem,
         customer_id=fetched.customer_id,
         subscription=fetched.subscription,
     )
@@ -80,6 +113,10 @@ def unresolved(event: Event, link: Link, metadata_field: str) -> EventResult | N
         return EventResult(Outcome.PARKED, reason, waits=subjects(event)[:1])
     if link.tenant_id is not None:
         return None
+    if event.name_problem:
+        # A worker that starts with another secret retries it, and so does an edited policy.
+        reason = f"no tenant is known for {event.subscription_id}: {metadata_field}.tenant_id: {event.name_problem}"
+        return EventResult(Outcome.PARKED, reason, waits=(subjects(event)[0], WAITS_SOFTWARE, WAITS_CATALOG))
     reason = f"no tenant is known for {event.subscription_id}: {metadata_field}.tenant_id is missing or not an id"
     return EventResult(Outcome.PARKED, reason, waits=subjects(event))
 
@@ -88,6 +125,14 @@ def subjects(event: Event) -> tuple[str, ...]:
     """Return the link subjects that the event may wait on: its subscription, and its customer if it names one."""
     assert event.subscription_id is not None
     return link_subjects(event.provider, event.subscription_id, event.customer_id)
+
+
+def lookup_subjects(event: Event) -> tuple[str, ...]:
+    """Return the link subjects that may tell an unnamed event's tenant.
+
+    A name that is not accepted is no reason to guess by the customer: only what is known of the subscription counts.
+    """
+    return subjects(event)[:1] if event.name_problem else subjects(event)
 
 
 def link_subjects(provider: str, subscription_id: str, customer_id: str | None) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from sync.billing.domain.drift import Drift, subscription_drift
 from sync.billing.domain.model import Event, Unparsable
 from sync.billing.domain.outcome import ERASED_REASON, EventResult, Outcome
 from sync.billing.domain.reducer import Unusable, merge_fetched
-from sync.billing.domain.tenant_resolution import Link, sanitize, subjects, tenant_topic, unresolved
+from sync.billing.domain.tenant_resolution import Link, lookup_subjects, sanitize, subjects, tenant_topic, unresolved
 from sync.billing.providers.base import ListedSubscription
 from sync.billing.services.committer import Commit, Committer, Decision
 from sync.billing.services.context import BillingContext
@@ -50,7 +50,7 @@ class BackfillItem:
         """Take a subscription; return its result."""
         if entry.event is None:
             return await self._park(entry, EventResult(Outcome.PARKED, f"unparsable: {entry.problem}"))
-        event = sanitize(entry.event)
+        event = sanitize(entry.event, self._services.naming)
         assert not isinstance(event, Unparsable)
         link = await self._link(event)
         result = unresolved(event, link, self._adapter.metadata_field)
@@ -159,9 +159,9 @@ class DryRun(BackfillItem):
 
     async def _link(self, event: Event) -> Link:
         batch = CommandPipeline(self._services.store)
-        look_up(batch, self._known.name, subjects(event))
+        subscription, *customer = lookup_subjects(event)
+        look_up(batch, self._known.name, (subscription, *customer))
         stored, *payers = await batch.run()
-        subscription, *customer = subjects(event)
         known = self._learned[subscription] if stored is None else {stored.decode()}
         if event.tenant_id is None:
             tenants = {tenant.decode() for payer in payers for tenant in payer}

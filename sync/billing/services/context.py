@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sync.billing.catalog.catalog import Catalog
 from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.evaluation import Setting
+from sync.billing.domain.tenant_resolution import Naming
 from sync.billing.providers.base import ProviderClient, WebhookAdapter
 from sync.billing.storage.environment import Environment
 from sync.store.store import Store
@@ -25,6 +26,7 @@ class BillingContext:
         adapters: the webhook adapters, by provider.
         clients: the API clients, by provider and environment. With a client an event is only a hint to fetch.
         now_ns: the clock, nanoseconds since 1970.
+        tenant_secrets: verify signed tenant references.
     """
 
     store: Store
@@ -33,6 +35,7 @@ class BillingContext:
     clients: Mapping[tuple[str, str], ProviderClient] = field(default_factory=dict)
     lease_s: float = LEASE_S
     now_ns: Callable[[], int] = time.time_ns
+    tenant_secrets: Sequence[bytes] = ()
     _environments: dict[str, Environment] = field(init=False, default_factory=dict)
 
     def environment(self, name: str) -> Environment:
@@ -45,6 +48,11 @@ class BillingContext:
     def setting(self, environment: str, catalog: Catalog | None = None) -> Setting:
         """Return the current setting of decisions, with `catalog` instead of the current one if it is given."""
         return Setting(catalog or self.catalog_watcher.current, environment, self.clients.keys(), self.now_ns())
+
+    @property
+    def naming(self) -> Naming:
+        """How an event may name its tenant."""
+        return Naming(self.tenant_secrets, self.catalog_watcher.current.policy.unsigned_tenant == "park")
 
     @property
     def now_us(self) -> int:

@@ -122,5 +122,5 @@ class Erasure:
 
     def _parsed(self, record: Record, environment: str) -> Event | None:
         adapter = self._context.adapters.get(record.provider)
-        event = None if adapter is None else sanitize(adapter.parse(record.body, environment))
+        event = None if adapter is None else sanitize(adapter.parse(record.body, environment), self._context.naming)
         return event if isinstance(event, Event) else None

@@ -73,7 +73,8 @@ class Ingest:
         Raises:
             StoreError: the store is unreachable or failing; the event stays pending.
         """
-        event = tenant_resolution.sanitize(self._context.adapters[record.provider].parse(record.body, environment))
+        parsed = self._context.adapters[record.provider].parse(record.body, environment)
+        event = tenant_resolution.sanitize(parsed, self._context.naming)
         if isinstance(event, Unparsable):
             return await self._process(unparsable(environment, event))
         link = await find_link(self._store, event)
@@ -140,7 +141,7 @@ class Ingest:
         self, adapter: WebhookAdapter, body: bytes, environment: str
     ) -> Attempt | Done | EventResult:
         """Return the claimed event, or EventResult for a duplicate. Link and topic are read in the same round trip."""
-        event = tenant_resolution.sanitize(adapter.parse(body, environment))
+        event = tenant_resolution.sanitize(adapter.parse(body, environment), self._context.naming)
         received_us = self._context.now_us
         batch = CommandPipeline(self._store)
         claim = f"{self._name}.{next(self._claims):x}"
@@ -192,7 +193,7 @@ class Ingest:
         attempt, event = await self._fetch(attempt), attempt.event
         answer = attempt.answer or Answer()
         if answer.fetched is not None:
-            whole = tenant_resolution.with_fetched(event, answer.fetched)
+            whole = tenant_resolution.with_fetched(event, answer.fetched, self._context.naming)
             return attempt._replace(event=whole, link=await find_link(self._store, whole))
         if answer.is_away:
             reason = f"the provider could not be asked; tried again in {UNFETCHED_AGAIN_S} s"

@@ -10,7 +10,7 @@ from typing import Any
 
 from sync.billing.domain import codec
 from sync.billing.domain.model import Event, Facts, Unparsable
-from sync.billing.domain.tenant_resolution import TOMBSTONE, Link, is_unreal, subjects
+from sync.billing.domain.tenant_resolution import TOMBSTONE, Link, is_unreal, lookup_subjects, subjects
 from sync.core.errors import SyncError
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.models import Snapshot
@@ -72,7 +72,7 @@ def query_link(batch: CommandPipeline, event: Event | Unparsable) -> None:
         for key in customer:
             batch.command("SADD", key, event.tenant_id)
     elif event.subscription is not None:
-        look_up(batch, event.environment, subjects(event))
+        look_up(batch, event.environment, lookup_subjects(event))
 
 
 def read_link(event: Event, replies: Sequence[Any]) -> Link | None:

@@ -57,6 +57,15 @@ def test_secrets_name_their_environments() -> None:
     assert settings.catalog_path == Path("plans.toml")
 
 
+def test_tenant_references_have_secrets_of_their_own_or_none() -> None:
+    assert read().tenant_secret == ()
+    assert "n" * 32 not in repr(read(TENANT_SECRET="n" * 32))
+    settings = read(TENANT_SECRET=f"{'n' * 32}, {'o' * 32}")
+    assert [secret.get_secret_value() for secret in settings.tenant_secret] == ["n" * 32, "o" * 32]
+    with pytest.raises(SettingsError, match="PLANWIRE_TENANT_SECRET: a secret has at least 32 bytes"):
+        read(TENANT_SECRET=f"{'n' * 32},short")
+
+
 def test_a_catalog_is_required_with_a_provider_outside_development() -> None:
     with pytest.raises(SettingsError, match="PLANWIRE_CATALOG must be set"):
         read(PADDLE_SECRETS=SECRETS)
@@ -185,6 +194,7 @@ def test_line_ends_around_a_value_mean_nothing_in_any_setting() -> None:
         "CATALOG": "plans.toml",
         "SOURCE_URL": "https://app.example.com/plan",
         "SOURCE_SECRET": "s" * 32,
+        "TENANT_SECRET": "t" * 32,
         "SIMULATOR_URL": "http://127.0.0.1:1",
         "WEBHOOK_URL": "http://127.0.0.1:2",
         "ALIVE_FILE": "/tmp/alive",

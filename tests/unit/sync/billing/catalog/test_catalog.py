@@ -74,6 +74,7 @@ def test_policy_has_defaults() -> None:
     policy = parse('[plans.a]\nname="A"\nrank=0\ndefault=true').policy
     assert policy.grace_ns == 7 * 86_400 * 10**9
     assert set(policy.overdue.values()) == {"hold"}
+    assert policy.second_customer == policy.unsigned_tenant == "accept"
 
 
 @pytest.mark.parametrize(
@@ -105,6 +106,16 @@ def test_policy_has_defaults() -> None:
         ('"36h"', "36", "catalog.toml:2: policy.grace must be a duration"),
         ('"apply"', '"act"', 'catalog.toml:3: policy.overdue.cancel must be "hold" or "apply"'),
         ("{ cancel =", "{ cancle =", "catalog.toml:3: policy.overdue.cancle is not known here"),
+        (
+            'grace = "36h"',
+            'second_customer = "hold"',
+            'catalog.toml:2: policy.second_customer must be "accept" or "park"',
+        ),
+        (
+            'grace = "36h"',
+            "unsigned_tenant = true",
+            'catalog.toml:2: policy.unsigned_tenant must be "accept" or "park"',
+        ),
         ("[plans.pro]", "[plans.Pro]", "catalog.toml:10: plans.Pro is no key"),
         ("[addons.audit]", "[addon.audit]", "catalog.toml:23: addon is not known here"),
         ("rank = 20", "rank = ", "catalog.toml:12: Invalid value"),

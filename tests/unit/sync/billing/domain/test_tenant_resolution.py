@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from planwire_client.core.reference import tenant_reference
 from sync.billing.domain.model import Event, Order, Subscription, Unparsable
-from sync.billing.domain.outcome import ERASED, EventResult, Outcome
+from sync.billing.domain.outcome import ERASED, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.tenant_resolution import (
     TOMBSTONE,
     Link,
+    Naming,
     is_unreal,
+    lookup_subjects,
     named_topic,
     sanitize,
     subjects,
@@ -25,6 +28,8 @@ EVENT = Event(
     "paddle", "live", "evt_1", "x", ORDER, tenant_id="acme", customer_id="ctm_1", subscription_id="sub_1",
     subscription=BODY,
 )  # fmt: skip
+SECRET = "s" * 32
+NAMING = Naming((SECRET.encode(),))
 UNPARSABLE = Unparsable("evt_1", "x", "why")
 
 
@@ -34,6 +39,52 @@ def test_a_tenant_that_cannot_be_a_topic_is_none(tenant: str | None, kept: str |
     assert isinstance(event, Event)
     assert event.tenant_id == kept
     assert sanitize(UNPARSABLE) is UNPARSABLE
+
+
+def signed(tenant: str, secret: str = SECRET) -> str:
+    return tenant_reference(secret, tenant)
+
+
+def test_a_signed_reference_names_its_tenant() -> None:
+    event = sanitize(replace(EVENT, tenant_id=signed("acme")), NAMING)
+    assert isinstance(event, Event)
+    assert (event.tenant_id, event.is_signed, event.name_problem) == ("acme", True, "")
+    assert sanitize(event, Naming((), is_signed_only=True)) == event
+
+
+@pytest.mark.parametrize(
+    ("tenant", "naming", "problem"),
+    [
+        (
+            signed("acme", "x" * 32),
+            NAMING,
+            "no secret in PLANWIRE_TENANT_SECRET signed the reference to 'acme' for live",
+        ),
+        (signed("acme"), Naming(), "PLANWIRE_TENANT_SECRET is not set"),
+        (signed("acme")[:-1], NAMING, "signed"),
+        ("acme", Naming((SECRET.encode(),), is_signed_only=True), "'acme' is not a signed reference"),
+        ("x" * 70, Naming(is_signed_only=True), f"'{'x' * 60}' is not"),
+    ],
+)
+def test_a_name_that_is_not_accepted_leaves_none_and_no_guess(tenant: str, naming: Naming, problem: str) -> None:
+    event = sanitize(replace(EVENT, tenant_id=tenant), naming)
+    assert isinstance(event, Event)
+    assert (event.tenant_id, event.is_signed) == (None, False)
+    assert lookup_subjects(event) == ("subscription:paddle:sub_1",)
+    assert unresolved(event, Link("acme"), "custom_data") is None
+    result = unresolved(event, Link(None), "custom_data")
+    assert result is not None
+    assert problem in result.reason
+    assert result.reason.startswith("no tenant is known for sub_1: custom_data.tenant_id: ")
+    assert result.waits == ("subscription:paddle:sub_1", WAITS_SOFTWARE, WAITS_CATALOG)
+
+
+def test_a_thin_event_takes_the_signed_reference_that_was_fetched() -> None:
+    thin = replace(EVENT, subscription=None, tenant_id=None)
+    whole = with_fetched(thin, replace(EVENT, tenant_id=signed("acme")), NAMING)
+    assert (whole.tenant_id, whole.is_signed) == ("acme", True)
+    whole = with_fetched(thin, replace(EVENT, tenant_id=signed("acme")))
+    assert (whole.tenant_id, whole.is_signed, "not set" in whole.name_problem) == (None, False, True)
 
 
 def test_a_thin_event_takes_what_was_fetched_and_keeps_the_tenant_it_names() -> None:

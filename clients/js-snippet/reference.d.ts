@@ -1,0 +1,1 @@
+export function tenantReference(secret: string, tenantId: string, environment?: string): Promise<string>;
