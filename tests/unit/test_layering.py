@@ -106,6 +106,7 @@ PURE = [
     "planwire_client.core.headers",
     "planwire_client.core.limits",
     "planwire_client.core.merge_patch",
+    "planwire_client.core.reference",
     "planwire_client.core.topic",
     "planwire_client.delivery",
     "planwire_client.errors",
