@@ -2,6 +2,7 @@
 
 SyncError
 ├── StoreError    the store is unreachable or failing
+│   └── StoreRejected    it works, but rejects what concerns one item
 ├── CodedError    a rejection with a stable code
 └── (each module adds its own below this root)
 """

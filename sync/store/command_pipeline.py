@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from sync.store.coalescer import Coalescer
 from sync.store.keys import Keys
-from sync.store.models import StoreError
+from sync.store.models import StoreError, StoreRejected
 from sync.store.redis import cluster_commands
 from sync.store.redis.cluster_commands import ClusterRedis
 from sync.store.redis.retry import exchange
 
 Argument = bytes | str | int | float
+
+_REJECTED = re.compile(r"WRONGTYPE\b|(?:ERR )?(?!.*-(?!WRONGTYPE)[A-Z]{3,} ).*(?:not an integer|not a valid|user_script)")
+"""Error replies that are about the stored value. A script wraps the error of its command on Redis before 7, with its
+code behind a minus sign."""
 
 REPLIES_TIMEOUT_S = 5.0
 """Maximum time of a round trip with its retries. Providers wait equally long for the answer to a webhook."""
@@ -82,12 +87,12 @@ class CommandPipeline:
         self._commands.append((script, (len(keys), *keys, *arguments), {}))
 
     def barrier(self) -> None:
-        """On a Cluster, send later commands only after all earlier ones have succeeded.
+        """Send later commands only after all earlier ones have succeeded. It costs a round trip.
 
-        The shards of a Cluster work in parallel. A single server runs commands in order, so this has no effect there.
+        A single server runs commands in order, but goes on after a failed one: when it is out of memory, an earlier
+        command can fail, and a later one succeed because memory was freed in between.
         """
-        if isinstance(self._redis, ClusterRedis):
-            self._barriers.append(len(self._commands))
+        self._barriers.append(len(self._commands))
 
     async def run(self) -> list[Any]:
         """Send the commands; return the replies, in order.
@@ -100,7 +105,7 @@ class CommandPipeline:
             if commands := self._commands[len(replies) : stop]:
                 for reply in await self._exchanged(commands):
                     if isinstance(reply, Exception):
-                        raise StoreError(str(reply)) from reply
+                        raise failure(reply) from reply
                     replies.append(reply)
         return replies
 
@@ -119,6 +124,12 @@ class CommandPipeline:
             return await self._round_trips.submit(commands)
         (answer,) = await send(self._redis, [commands])
         return answer
+
+
+def failure(reply: Exception) -> StoreError:
+    """Return the error for an error reply: StoreRejected if the reply is about the values of the command's keys."""
+    is_rejected = isinstance(reply, ResponseError) and _REJECTED.match(str(reply))
+    return (StoreRejected if is_rejected else StoreError)(str(reply))
 
 
 async def run_commands(store: Connection, *commands: Sequence[Argument]) -> list[Any]:

@@ -22,7 +22,8 @@ class Keys(Names):
         return f"{self.scope}:control"
 
     # Each docstring below has the key's content and its bound: a TTL, a cap, or the event that removes it. The keys of
-    # a commit are in `Names` (snap: kept; log: capped at 200; seen: TTL 7 days, also for each member).
+    # a commit are in `Names` (snap: kept; log: capped at 200; seen: TTL 7 days, also for each member,
+    # and capped at 10,000).
 
     def topic_of(self, head: str) -> str:
         """Return the topic, or another hash tag, of a head (the inverse of `head`)."""

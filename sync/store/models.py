@@ -23,6 +23,13 @@ class StoreError(SyncError):
     """The store is unreachable or failing. A commit may have happened: repeat it with the same event id."""
 
 
+class StoreRejected(StoreError):
+    """The store works, but not for this item: its key holds a value of another type, or too many writers came first.
+
+    Any other StoreError may concern all items: the store is unreachable, out of memory, read-only.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Committed:
     """The result of a commit.

@@ -111,7 +111,7 @@ async def test_an_event_is_worked_on_and_told_once_whichever_answer_was_lost(ste
         services = BillingServices(proxied, CatalogWatcher(EXAMPLE), {"paddle": PaddleWebhooks()})
         items = [(price_id("pro"), 1)]
         await services.ingest.receive(services.adapters["paddle"], webhook(1, items=items), "live")
-        run, step_at = 0, ("stored", "committed", "ended").index(step)
+        run, step_at = 0, {"stored": 0, "committed": 2, "ended": 4}[step]
         lost = asyncio.Event()
 
         async def told() -> bool:

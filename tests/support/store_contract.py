@@ -405,6 +405,15 @@ class StoreContract:
         assert (await store.commit(Change(TOPIC, b"4", event_id="old"))).verdict is Verdict.APPLIED
         assert 0 < await store.redis.pttl(keys.seen(TOPIC)) <= 7 * 24 * 3600 * 1000
 
+    async def test_event_ids_beyond_ten_thousand_are_forgotten_the_oldest_first(self, store: Store) -> None:
+        now = await clock_us(store)
+        await store.redis.zadd(keys.seen(TOPIC), {f"e{number}": now - 20_000 + number for number in range(10_000)})
+        assert (await store.commit(Change(TOPIC, b"1", event_id="new"))).verdict is Verdict.APPLIED
+        assert await store.redis.zcard(keys.seen(TOPIC)) == 10_000
+        assert (await store.commit(Change(TOPIC, b"2", event_id="e1"))).verdict is Verdict.DUPLICATE
+        assert (await store.commit(Change(TOPIC, b"2", event_id="new"))).verdict is Verdict.DUPLICATE
+        assert (await store.commit(Change(TOPIC, b"2", event_id="e0"))).verdict is Verdict.APPLIED
+
     async def test_restoring_keeps_the_version_and_only_goes_forward(self, store: Store, another: Another) -> None:
         done = await store.commit(Change(TOPIC, b"1", private=b"{}", event_id="e", order="5"))
         newer = Snapshot(TOPIC, done.version + 1000, b"2", b"", b'{"source":"x"}')

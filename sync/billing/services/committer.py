@@ -25,7 +25,7 @@ from sync.billing.storage.records import append_event, record_snapshots
 from sync.store.coalescer import Coalescer
 from sync.store.command_pipeline import CommandPipeline
 from sync.store.keyed_lock import KeyedLock
-from sync.store.models import Change, Committed, Snapshot, StoreError, Verdict
+from sync.store.models import Change, Committed, Snapshot, StoreRejected, Verdict
 
 CONFLICTS_MAX = 25
 """Maximum attempts of a commit that conflicts with other writers."""
@@ -129,7 +129,7 @@ class Committer:
                     result = EventResult(outcome, decision.result.reason, topic, committed.version)
                     return Commit(topic, result, decision, is_repeated)
                 await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))  # noqa: S311 - spreads, guards nothing
-        raise StoreError(f"{topic}: {CONFLICTS_MAX} commits in a row came too late")
+        raise StoreRejected(f"{topic}: {CONFLICTS_MAX} commits in a row came too late")
 
     async def read(self, topic: str) -> Snapshot:
         """Return the topic's snapshot with its private part.

@@ -2,7 +2,7 @@
 --
 -- KEYS[1] snap   hash: version, rev, owner, state, private, digest, order, cause, erased
 -- KEYS[2] log    stream, newest ~200 versions: version, state, cause
--- KEYS[3] seen   sorted set: event id -> microseconds when first committed, 7 days
+-- KEYS[3] seen   sorted set: event id -> microseconds when first committed; 7 days, and at most the newest 10,000
 --
 -- ARGV[1] announce     PUBLISH, or SPUBLISH on Cluster
 -- ARGV[2] channel      the topic's Redis channel
@@ -24,6 +24,7 @@
 -- Numbers are doubles, which are exact up to 2^53. They are formatted with %.0f, because tostring() gives 1.79e+15.
 
 local SEEN_US = 7 * 24 * 3600 * 1000000
+local SEEN_MAX = 10000
 local LOG_LENGTH = 200
 local STEP_US = 10000
 
@@ -72,6 +73,7 @@ local function remember()
   if event_id ~= '' then
     redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', string.format('%.0f', now - SEEN_US))
     redis.call('ZADD', KEYS[3], string.format('%.0f', now), event_id)
+    redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1 - SEEN_MAX)
     redis.call('PEXPIRE', KEYS[3], string.format('%.0f', SEEN_US / 1000))
   end
   if order ~= '' then
