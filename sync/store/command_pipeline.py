@@ -26,9 +26,11 @@ from sync.store.redis.retry import exchange
 
 Argument = bytes | str | int | float
 
-_REJECTED = re.compile(r"WRONGTYPE\b|(?:ERR )?(?!.*-(?!WRONGTYPE)[A-Z]{3,} ).*(?:not an integer|not a valid|user_script)")
-"""Error replies that are about the stored value. A script wraps the error of its command on Redis before 7, with its
-code behind a minus sign."""
+_REJECTED = re.compile(
+    r"WRONGTYPE |(?![A-Z]{4,} )(?!.*-(?!WRONGTYPE)[A-Z]{3,} ).*(?:not an integer|not a valid|user_script)"
+)
+"""Errors about a stored value, not about the server: no other code stands in front, nor, as Redis before 7 wraps the
+errors of a script's commands, behind a minus sign."""
 
 REPLIES_TIMEOUT_S = 5.0
 """Maximum time of a round trip with its retries. Providers wait equally long for the answer to a webhook."""
@@ -128,7 +130,7 @@ class CommandPipeline:
 
 def failure(reply: Exception) -> StoreError:
     """Return the error for an error reply: StoreRejected if the reply is about the values of the command's keys."""
-    is_rejected = isinstance(reply, ResponseError) and _REJECTED.match(str(reply))
+    is_rejected = type(reply) is ResponseError and _REJECTED.match(str(reply))
     return (StoreRejected if is_rejected else StoreError)(str(reply))
 
 

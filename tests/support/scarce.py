@@ -1,4 +1,4 @@
-"""A store that is out of memory at one moment: `maxmemory` is hit just before a chosen command of the code under test."""
+"""A store that is out of memory at one moment: `maxmemory` is hit just before a chosen command."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 
 from planwire_client.core import commit
 from sync.store import command_pipeline
-from sync.store.redis.retry import Command
+from sync.store.redis.retry import Command, exchange
 
-NONE, ALL = (("CONFIG", "SET", "maxmemory", "1"), {}), (("CONFIG", "SET", "maxmemory", "0"), {})
+NONE: Command = (("CONFIG", "SET", "maxmemory", "1"), {})
+ALL: Command = (("CONFIG", "SET", "maxmemory", "0"), {})
 
 Send = Callable[[Any, list[Command]], Any]
 
@@ -41,13 +42,15 @@ def is_billing(command: Command) -> bool:
     """Whether a command is one of the intake or the worker, and not a gateway's probe or sweep."""
     arguments = command[0]
     text = " ".join(str(part) for part in arguments[:6])
-    return "/live" in text or ":events" in text or commit.SHA in text and "tenant:" in text
+    return "/live" in text or ":events" in text or (commit.SHA in text and "tenant:" in text)
 
 
 @contextmanager
 def out_of_memory(patch: pytest.MonkeyPatch, at: int, until: int) -> Iterator[Scarcity]:
     """Let the store have no memory from billing's command number `at` on, and again from number `until` on."""
-    scarcity, send = Scarcity(at, until), command_pipeline.exchange
+    scarcity = Scarcity(at, until)
     with patch.context() as patched:
-        patched.setattr(command_pipeline, "exchange", lambda redis, commands: scarcity.exchange(send, redis, commands))
+        patched.setattr(
+            command_pipeline, "exchange", lambda redis, commands: scarcity.exchange(exchange, redis, commands)
+        )
         yield scarcity

@@ -128,7 +128,7 @@ class Names:
         return f"{self.head(topic)}:log"
 
     def seen(self, topic: str) -> str:
-        """Return the key of the sorted set of event ids: those of the last seven days, and at most the newest 10,000."""
+        """Return the key of the sorted set of event ids: of the last seven days, and at most the newest 10,000."""
         return f"{self.head(topic)}:seen"
 
 
