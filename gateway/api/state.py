@@ -135,8 +135,8 @@ async def _hydrated(node: Node, live: LiveTopic, topic: str, timeout_s: float) -
 
 
 def _state_response(request: Request, snapshot: Snapshot, *, private: bool) -> Response:
-    # A response with the private part is another representation, so its tag differs.
-    tag = f'"{snapshot.version}p"' if private else f'"{snapshot.version}"'
+    # The private part may change without a new version, but never without a new rev.
+    tag = f'"{snapshot.rev}p"' if private else f'"{snapshot.version}"'
     headers = {
         "ETag": tag,
         VERSION_HEADER: str(snapshot.version),

@@ -34,17 +34,6 @@ class Announcement(NamedTuple):
     erased: bool = False
 
 
-ERASED = "tenant.erased"
-"""The event_type in the cause of an erasure."""
-
-_ERASED = f'"event_type":"{ERASED}"'.encode()
-
-
-def was_erased_before(state: bytes, cause: bytes) -> bool:
-    """Return whether a version's state and cause show an erasure by a build from before the `erased` flag."""
-    return state == b"null" and _ERASED in cause
-
-
 _DIGITS_FROM = ord(" ")
 """Every blank is at or below this byte, every digit above it."""
 
@@ -65,7 +54,7 @@ def parse(payload: bytes) -> Announcement:
         raise ValueError("announcement with a base but no patch, or a patch but no base")
     cause, patch, state = payload[end + 1 : patch_at], payload[patch_at:state_at], payload[state_at:]
     if payload[end - 1] > _DIGITS_FROM:
-        return Announcement(version, base, cause, patch, state, "", was_erased_before(state, cause))
+        return Announcement(version, base, cause, patch, state)
     flags = payload[payload.rindex(b" ", 0, end) : end]
     owner = BILLING if b"\t" in flags else PUBLISHER if b"\r" in flags else ""
     return Announcement(version, base, cause, patch, state, owner, b"\v" in flags)

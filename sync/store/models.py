@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planwire_client.core.commit import PUBLISHER, Verdict as Verdict
-from sync.core import announcement
 from sync.core.errors import SyncError
 
 FIELDS = ("version", "state", "cause", "rev", "owner", "erased")
@@ -115,17 +114,14 @@ def snapshot_of(topic: str, fields: Sequence[bytes | None]) -> Snapshot:
     stored, state, cause, rev, owner, erased, *rest = fields
     if stored is None:
         return Snapshot(topic, 0, ABSENT, b"", b"")
-    version, state, cause = int(stored), state or ABSENT, cause or b""
-    # A build from before `rev` does not update it (or the fields that came with it), so it is below the version.
-    is_older = rev is None or int(rev) < version
     return Snapshot(
         topic,
-        version,
-        state,
+        int(stored),
+        state or ABSENT,
         (rest[0] or b"") if rest else b"",
-        cause,
-        version if is_older else int(rev or 0),
+        cause or b"",
+        max(int(stored), int(rev or 0)),  # builds from before `rev` raise the version alone
         (owner or b"").decode(),
-        announcement.was_erased_before(state, cause) if is_older else erased is not None,
+        erased is not None,
         restored=bool(rest) and rest[1] == b"",  # restore.lua sets an empty digest
     )

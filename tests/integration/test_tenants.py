@@ -583,7 +583,8 @@ class TestPreview:
         assert "subscription_payment_declined" in detail
         snapshot = await store.read("tenant:acme")
         assert orjson.loads(snapshot.state)["plan"]["key"] == "basic"
-        assert orjson.loads(snapshot.cause)["event_type"] == "preview.refused"
+        history = (await desk.get("/v1/tenants/acme/history")).json()
+        assert history["events"][0]["type"] == "preview.refused"
         assert codec.decode(snapshot.private).awaited_preview is None
 
     async def test_a_provider_s_preview_may_be_attached(
@@ -700,6 +701,8 @@ class TestOverrides:
         await tell(services, paddle)
         shown = await state(store)
         assert ("export" in shown["features"], shown["limits"]["seats"]) == (False, "unlimited")
+        await paddle.act("upgrade", plan="pro", quantity=3)
+        await tell(services, paddle)
         told = orjson.loads((await store.read("tenant:acme")).cause)
         assert (told["source"], told["overrides"]) == ("paddle", ["feature:export", "limit:seats"])
         listed = (await desk.get(self.path)).json()["overrides"]

@@ -401,7 +401,7 @@ async def test_a_roll_back_with_the_same_environment_goes_on_where_this_build_st
 
     theirs = await deployment.gateway("earlier")
     worker = await deployment.worker("earlier")
-    assert await theirs.scrape() == 200, "the settings that it does not know are ignored"
+    assert (await theirs.scrape(), await theirs.scrape(METRICS_TOKEN)) == (401, 200)
     async with theirs.tab(TOPIC, "user:42", "tenant:gone") as tab:
         assert await tab.until("gone") == {"type": "gone", "topic": "tenant:gone", "reason": "erased"}
     assert await theirs.deliver(webhook(day=1, items=[("pri_pro", 7)])) == "applied"
@@ -423,23 +423,23 @@ async def test_a_roll_back_with_the_same_environment_goes_on_where_this_build_st
 
 
 async def test_a_writer_of_the_earlier_build_is_never_overwritten_unseen(deployment: Deployment, store: Store) -> None:
-    """Its commits raise the version alone: whoever has read before them is told of a conflict, by rev or by version."""
+    """Its commits of facts alone make a version, ours raise the rev alone: both conflict by rev with each other."""
     script = (deployment.builds["earlier"].root / "sync" / "state" / "commit.lua").read_text()
 
-    async def earlier_commit(state: bytes, private: bytes, if_version: str = "") -> tuple[str, int]:
+    async def earlier_commit(state: bytes, private: bytes, if_rev: int) -> tuple[str, int, int]:
         names = [keys.snap(TOPIC), keys.log(TOPIC), keys.seen(TOPIC)]
-        given = ["PUBLISH", keys.channel(TOPIC), state, private, "", "", if_version, "", ""]
+        given = ["PUBLISH", keys.channel(TOPIC), state, private, "", "", "", "", "", BILLING, "", str(if_rev)]
         redis: Any = store.redis
-        verdict, version = await redis.eval(script, len(names), *names, *given)
-        return verdict.decode(), int(version)
+        verdict, version, rev = await redis.eval(script, len(names), *names, *given)
+        return verdict.decode(), int(version), int(rev)
 
     first = await store.commit(Change(TOPIC, b"1", b'{"p":1}', owner=BILLING))
-    before = await store.read(TOPIC)
-    assert await earlier_commit(b"1", b'{"p":2}', str(first.version)) != ("conflict", first.version)
-    late = await store.commit(Change(TOPIC, b"1", b'{"p":3}', if_rev=before.rev, owner=BILLING))
+    verdict, version, rev = await earlier_commit(b"1", b'{"p":2}', first.rev)
+    assert (verdict, version) == ("applied", rev)
+    late = await store.commit(Change(TOPIC, b"1", b'{"p":3}', if_rev=first.rev, owner=BILLING))
     assert late.verdict is Verdict.CONFLICT
-    now = await store.read(TOPIC)
-    assert (now.private, now.rev) == (b'{"p":2}', now.version)
-    done = await store.commit(Change(TOPIC, b"1", b'{"p":3}', if_rev=now.rev, owner=BILLING))
-    assert done.verdict is Verdict.APPLIED
-    assert await earlier_commit(b"1", b'{"p":4}', str(now.version)) == ("conflict", done.version)
+    assert (await store.read(TOPIC)).private == b'{"p":2}'
+    done = await store.commit(Change(TOPIC, b"1", b'{"p":3}', if_rev=rev, owner=BILLING))
+    assert (done.verdict, done.version) == (Verdict.UNCHANGED, version)
+    assert await earlier_commit(b"1", b'{"p":4}', rev) == ("conflict", version, done.rev)
+    assert (await earlier_commit(b"2", b'{"p":4}', done.rev))[1] > done.rev

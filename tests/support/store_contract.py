@@ -190,10 +190,44 @@ class StoreContract:
         assert (await store.read(TOPIC)).cause == b'{"event_id":"1"}'
         assert len(await store.log(TOPIC)) == 1
 
-    async def test_another_private_part_is_a_change(self, store: Store) -> None:
-        await store.commit(Change(TOPIC, b'{"a":1}', private=b'{"p":1}'))
-        assert (await store.commit(Change(TOPIC, b'{"a":1}', private=b'{"p":2}'))).verdict is Verdict.APPLIED
-        assert (await store.commit(Change(TOPIC, b'{"a":1}'))).verdict is Verdict.APPLIED
+    async def test_another_private_part_raises_the_rev_alone(self, store: Store, another: Another) -> None:
+        first = await store.commit(Change(TOPIC, b'{"a":1}', private=b'{"p":1}', cause=b'{"event_id":"1"}'))
+        rev = first.rev
+        async with listening(another, TOPIC) as bus:
+            for private in (b'{"p":2}', b""):
+                done = await store.commit(Change(TOPIC, b'{"a":1}', private=private, event_id="e" + private.decode()))
+                assert (done.verdict, done.version) == (Verdict.UNCHANGED, first.version)
+                assert done.rev > rev
+                rev = done.rev
+                stored = Snapshot(TOPIC, first.version, b'{"a":1}', private, b'{"event_id":"1"}', rev, PUBLISHER)
+                assert await store.read(TOPIC) == stored
+            again = await store.commit(Change(TOPIC, b'{"a":2}', private=b'{"p":9}', event_id="e"))
+            assert again.verdict is Verdict.DUPLICATE
+            assert await bus.only(store) == []
+        assert len(await store.log(TOPIC)) == 2
+
+    async def test_a_version_after_commits_of_facts_alone_is_above_their_rev(self, store: Store) -> None:
+        ahead = await clock_us(store) + 3_600_000_000
+        await store.restore(Snapshot(TOPIC, ahead, b"1", b"", b""))
+        facts = await store.commit(Change(TOPIC, b"1", b'{"p":1}'))
+        assert facts.version == ahead < facts.rev
+        assert (await store.commit(Change(TOPIC, b"2", b'{"p":1}'))).version > facts.rev
+
+    async def test_a_restore_over_newer_facts_is_noticed_by_who_has_read_them(self, store: Store) -> None:
+        old = await store.commit(Change(TOPIC, b"1", b'{"p":1}', owner=BILLING))
+        facts = await store.commit(Change(TOPIC, b"1", b'{"p":2}', owner=BILLING))
+        lost = Snapshot(TOPIC, old.version + 1, b"2", b"", b"", owner=BILLING)
+        assert await store.restore(lost) is True
+        late = await store.commit(Change(TOPIC, b"3", b'{"p":3}', owner=BILLING, if_rev=facts.rev))
+        assert (late.verdict, late.version) == (Verdict.CONFLICT, lost.version)
+        assert late.rev > facts.rev
+
+    async def test_facts_committed_over_a_restored_state_end_its_mark(self, store: Store) -> None:
+        await store.restore(Snapshot(TOPIC, 7, b"1", b"", b"", owner=BILLING))
+        done = await store.commit(Change(TOPIC, b"1", owner=BILLING))
+        assert (done.verdict, done.version) == (Verdict.UNCHANGED, 7)
+        found = await store.read(TOPIC)
+        assert (found.restored, found.rev) == (False, done.rev)
 
     async def test_what_lies_between_state_and_private_part_counts(self, store: Store) -> None:
         """The digest of both must not be that of their bytes run together."""

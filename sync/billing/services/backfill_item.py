@@ -211,7 +211,7 @@ class DryCommitter(Committer):
         self.written[snapshot.topic] = replace(
             snapshot, version=version, state=decision.write.state, private=private, restored=False
         )
-        return Committed(Verdict.APPLIED, version)
+        return Committed(Verdict.APPLIED, version, snapshot.rev + 1)
 
     async def record(
         self, commit: Commit, what: str, fetched: Sequence[Event] = (), missing: Sequence[str] = ()

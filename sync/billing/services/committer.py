@@ -125,7 +125,9 @@ class Committer:
                 committed = await self.write(snapshot, decision)
                 if committed.verdict is not Verdict.CONFLICT:
                     is_repeated = committed.verdict is Verdict.DUPLICATE
-                    outcome = Outcome.APPLIED if is_repeated else Outcome(committed.verdict.value)
+                    # The store's `unchanged` is about the public state: new facts raise the rev alone.
+                    is_applied = is_repeated or committed.rev > snapshot.rev
+                    outcome = Outcome.APPLIED if is_applied else Outcome.UNCHANGED
                     result = EventResult(outcome, decision.result.reason, topic, committed.version)
                     return Commit(topic, result, decision, is_repeated)
                 await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_S))  # noqa: S311 - spreads, guards nothing

@@ -21,7 +21,6 @@ from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.inbox import Record
 from sync.billing.storage.records import EVENTS_KEPT
 from sync.billing.storage.tenants import erase_links, known_facts
-from sync.core import announcement
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.models import ABSENT, Snapshot
 
@@ -53,7 +52,7 @@ class Erasure:
         return result
 
     async def _write_tombstone(self, topic: str, reason: str, who: Mapping[str, str]) -> EventResult:
-        cause = orjson.dumps({"source": "operator", "event_type": announcement.ERASED, "reason": reason, **who})
+        cause = orjson.dumps({"source": "operator", "event_type": "tenant.erased", "reason": reason, **who})
 
         def decide(snapshot: Snapshot) -> Decision:
             facts = known_facts(snapshot)

@@ -15,7 +15,11 @@ local current = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
 if tonumber(ARGV[1]) <= current or (ARGV[4] ~= '' and tonumber(ARGV[4]) ~= current) then
   return {0, string.format('%.0f', current)}
 end
-redis.call('HSET', KEYS[1], 'version', ARGV[1], 'rev', ARGV[1], 'state', ARGV[2], 'cause', ARGV[3], 'digest', '')
+-- The rev rises too, although the store may have facts that are newer than the restored version: a writer that has read
+-- them must not commit over what is restored.
+local rev = math.max(current, tonumber(redis.call('HGET', KEYS[1], 'rev') or '0'))
+redis.call('HSET', KEYS[1], 'version', ARGV[1], 'rev', string.format('%.0f', math.max(tonumber(ARGV[1]), rev + 1)),
+  'state', ARGV[2], 'cause', ARGV[3], 'digest', '')
 if ARGV[5] ~= '' then
   redis.call('HSET', KEYS[1], 'owner', ARGV[5])
 end

@@ -18,7 +18,7 @@
 -- ARGV[12] if_rev      decimal, or empty
 --
 -- Returns {verdict, version, rev}: the verdict, and the topic's version and rev after the call, as decimal strings
--- ("0": none).
+-- ("0": none). "unchanged" with a rev above the version: the private part may have been stored.
 -- A fourth member is present only if the commit succeeded but the announcement failed: the error, as text.
 --
 -- Numbers are doubles, which are exact up to 2^53. They are formatted with %.0f, because tostring() gives 1.79e+15.
@@ -39,7 +39,7 @@ local function is_after(a, b)
   return #a > #b
 end
 
-local stored = redis.call('HMGET', KEYS[1], 'version', 'digest', 'order', 'rev', 'owner', 'erased')
+local stored = redis.call('HMGET', KEYS[1], 'version', 'digest', 'order', 'rev', 'owner', 'erased', 'state')
 local version = tonumber(stored[1] or '0')
 -- Builds from before `rev` raise only the version, so the larger of the two rises with every commit of any build.
 local rev = math.max(version, tonumber(stored[4] or '0'))
@@ -81,21 +81,25 @@ local function remember()
   end
 end
 
--- 5. The state is unchanged. The event id and the order token are stored all the same. Otherwise a late retry of this
---    event, or an older event, could overwrite a later state.
+-- 5. The only place where a rev or a version is made. It is the time, and always above the previous one. If the clock is
+--    behind, it rises by some digits of the clock, so that a store that lost its newest versions does not repeat them.
+local next_version = string.format('%.0f', now > rev and now or rev + 1 + now % STEP_US)
+
+-- 6. The public state is unchanged: no version, and nothing is announced. A new private part raises the rev. The event id
+--    and the order token are stored in any case. Otherwise a late retry of this event, or an older event, could overwrite
+--    a later state.
 local digest = redis.sha1hex(ARGV[3] .. '\n' .. ARGV[4])
-if digest == stored[2] then
+if ARGV[3] == stored[7] and (ARGV[11] ~= '') == (stored[6] ~= false) then
   remember()
   if stored[5] ~= owner then
     redis.call('HSET', KEYS[1], 'owner', owner)
   end
+  if digest ~= stored[2] then
+    redis.call('HSET', KEYS[1], 'rev', next_version, 'private', ARGV[4], 'digest', digest)
+    current_rev = next_version
+  end
   return {'unchanged', current, current_rev}
 end
-
--- 6. The only place where a version is made. It is the time, and always above the previous version. If the clock is
---    behind, it rises by some digits of the clock, so that a store that lost its newest versions does not repeat them.
-version = now > rev and now or rev + 1 + now % STEP_US
-local next_version = string.format('%.0f', version)
 redis.call('HSET', KEYS[1], 'version', next_version, 'rev', next_version, 'owner', owner, 'state', ARGV[3],
   'private', ARGV[4], 'digest', digest, 'cause', ARGV[8])
 if ARGV[11] ~= '' then
