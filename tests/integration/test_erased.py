@@ -5,7 +5,6 @@ from __future__ import annotations
 import httpx2
 import orjson
 
-from sync.core import announcement
 from sync.store.models import Change
 from sync.store.store import Store
 from tests.support.gateway import environment, open_client, run_gateway, token
@@ -15,7 +14,7 @@ TOPIC, OTHER = "tenant:acme", "tenant:other"
 
 
 async def erase(store: Store) -> int:
-    cause = orjson.dumps({"source": "operator", "event_type": announcement.ERASED, "reason": "asked for"})
+    cause = orjson.dumps({"source": "operator", "event_type": "tenant.erased", "reason": "asked for"})
     return (await store.commit(Change(TOPIC, b"null", cause=cause, erases=True))).version
 
 
@@ -66,7 +65,7 @@ async def test_null_that_somebody_published_is_a_state_like_any_other(store_url:
     async with run_gateway(environment(store_url)) as gateway, open_client(gateway, TOPIC) as client:
         await client.until("snapshot")
         # Only an erasure erases, whatever a publisher's cause says.
-        cause = orjson.dumps({"source": "backend", "event_type": announcement.ERASED})
+        cause = orjson.dumps({"source": "backend", "event_type": "tenant.erased"})
         await store.commit(Change(TOPIC, b"null", cause=cause))
         assert (await client.receive())["state"] is None
         last = (await store.commit(Change(TOPIC, b'{"plan":{"key":"free"}}'))).version
