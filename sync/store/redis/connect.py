@@ -227,8 +227,8 @@ class _Sentinels(Sentinel):
         """
         reasons = []
         for index, watcher in enumerate(self.sentinels):
-            told = watcher.connection_pool.connection_kwargs
-            name = f"{told['host']}:{told['port']}"
+            options = watcher.connection_pool.connection_kwargs
+            name = f"{options['host']}:{options['port']}"
             try:
                 masters: Any = await watcher.sentinel_masters()
             except (RedisConnectionError, RedisTimeoutError) as error:
