@@ -110,6 +110,8 @@ async def _opened(
             console_auth = ConsoleAuth(settings, tokens, node.auth.revocations)
             service = None if intake is None else intake.operator_service(node)
             routes += console_routes(console, console_auth, service)
+        # The router tries its routes in order, and webhooks are the most frequent requests.
+        routes.sort(key=lambda route: not getattr(route, "path", "").startswith("/webhooks/"))
         await stack.enter_async_context(node.run())
         if console is not None:
             await stack.enter_async_context(console.run())

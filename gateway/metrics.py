@@ -131,7 +131,7 @@ class Metrics:
     feed_losses: int = _counter("feed_losses", "Times the connection to the bus was lost or dropped as deaf.")
     sweeps: int = _counter("sweeps", "Sweeps over all live topics.")
     sweep_topics: int = _counter("sweep_topics", "Topics whose version a sweep read.")
-    sweep_repairs: int = _counter("sweep_repairs", "Topics that a sweep found newer than the bus had told.")
+    sweep_repairs: int = _counter("sweep_repairs", "Topics that a sweep found newer than the bus had announced.")
     unhydrated: int = _counter("unhydrated", "Topics without state that the worker was to ask the source about.")
     sweep_seconds: float = _counter("sweep_seconds", "CPU seconds of the event loop's thread spent sweeping.")
     restored: int = _counter("restored", "Snapshots put back into a store that had lost them.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ pytest_plugins = ("tests.support.stuck",)
 settings.register_profile("thorough", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fast", settings.get_profile("thorough"), max_examples=20)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("thorough" if os.environ.get("CI") else "fast"))
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the processes that tests hang up would inherit SIG_IGN
 
 ROOT = Path(__file__).parent
 

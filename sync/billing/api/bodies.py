@@ -210,7 +210,7 @@ class ChangeScheduled(Model):
     outcome: _Outcome
     version: Version
     replaced: bool = Field(description="Whether it took the place of another.")
-    executes_at: _Time = Field(description="When the provider is told.")
+    executes_at: _Time = Field(description="When the provider is asked to apply it.")
     scheduled: dict[str, JsonValue] | None = Field(description="As the tenant's state shows it.")
 
 

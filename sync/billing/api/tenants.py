@@ -132,7 +132,7 @@ class Tenants(BillingOperations):
         "DELETE",
         "/v1/tenants/{id}",
         "eraseTenant",
-        "Erase a tenant: its state becomes null, tabs are told `gone`; history, events and links go. What its provider "
+        "Erase a tenant: its state becomes null, tabs get `gone`; history, events and links go. What its provider "
         "sends later is ignored, counted and not kept.",
         Answer("It is erased.", bodies.TenantChanged, VERSION),
         ("not_changed", "not_found"),

@@ -15,7 +15,7 @@ from typing import Any
 from redis import exceptions as errors
 from redis.asyncio import Redis
 
-from sync.store.redis.cluster import Cluster
+from sync.store.redis.cluster import NODE_TIMEOUT_S, Cluster
 from sync.store.redis.retry import Command, exchange
 from sync.store.redis.slots import Layout, address, redirection, slot_of
 
@@ -160,7 +160,8 @@ async def _send(cluster: Cluster, name: str, trials: Sequence[_Trial]) -> list[A
             commands.append((("ASKING",), {}))
         commands.append(trial.command)
     try:
-        answers = iter(await exchange(cluster.node(name), commands))
+        async with asyncio.timeout(NODE_TIMEOUT_S):
+            answers = iter(await exchange(cluster.node(name), commands))
     except (errors.RedisError, OSError, asyncio.IncompleteReadError) as error:
         return [error] * len(trials)
     replies = []

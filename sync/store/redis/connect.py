@@ -226,9 +226,9 @@ class _Sentinels(Sentinel):
             redis.sentinel.MasterNotFoundError: no Sentinel has them; the text is one line with the reasons.
         """
         reasons = []
-        for index, watcher in enumerate(self.sentinels):
-            told = watcher.connection_pool.connection_kwargs
-            name = f"{told['host']}:{told['port']}"
+        for watcher in tuple(self.sentinels):
+            options = watcher.connection_pool.connection_kwargs
+            name = f"{options['host']}:{options['port']}"
             try:
                 masters: Any = await watcher.sentinel_masters()
             except (RedisConnectionError, RedisTimeoutError) as error:
@@ -236,7 +236,8 @@ class _Sentinels(Sentinel):
                 continue
             state = masters.get(service_name)
             if state and self.check_master_state(state, service_name):
-                self.sentinels[0], self.sentinels[index] = watcher, self.sentinels[0]
+                # By identity: redis-py swaps by index, and concurrent calls then lose a Sentinel.
+                self.sentinels = [watcher, *(other for other in self.sentinels if other is not watcher)]
                 return state["ip"], state["port"]
             reasons.append(f"{name} {'says that it is down' if state else 'watches no such service'}")
         raise MasterNotFoundError(f"No master found for {service_name!r}: {'; '.join(reasons)}")

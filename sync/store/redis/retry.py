@@ -59,9 +59,9 @@ class CancelSafeRetry(Retry):
             redis.exceptions.ConnectionError: the connection was lost each time.
             asyncio.CancelledError: the task was cancelled; the command may have run.
         """
-        heed = cancel_guard()
+        raise_if_cancelled = cancel_guard()
 
-        async def told() -> T:
+        async def attempt() -> T:
             try:
                 return await do()
             except RuntimeError as error:
@@ -69,9 +69,9 @@ class CancelSafeRetry(Retry):
                     raise
                 raise RedisConnectionError(str(error)) from error
             finally:
-                heed()
+                raise_if_cancelled()
 
-        return await super().call_with_retry(told, *arguments, **options)
+        return await super().call_with_retry(attempt, *arguments, **options)
 
 
 def cancel_guard() -> Callable[[], None]:
@@ -83,17 +83,18 @@ def cancel_guard() -> Callable[[], None]:
     task = asyncio.current_task()
     cancels = task.cancelling() if task is not None else 0
 
-    def heed() -> None:
+    def raise_if_cancelled() -> None:
         if task is not None and task.cancelling() > cancels:
             raise asyncio.CancelledError
 
-    return heed
+    return raise_if_cancelled
 
 
 async def exchange(redis: Redis, commands: Sequence[Command]) -> list[Any]:
     """Send commands and return their replies, like a pipeline of redis-py at half the cost.
 
-    redis-py packs in Python, sets a time limit for each reply, and checks three times for instrumentation.
+    redis-py packs in Python, sets a time limit for each reply, and checks three times for instrumentation. Here the
+    caller sets one time limit for all replies.
 
     Returns:
         The replies, in order; an error reply as an exception.
@@ -113,19 +114,16 @@ async def exchange(redis: Redis, commands: Sequence[Command]) -> list[Any]:
             await connection.send_packed_command(packed, check_health=False)
             raise_if_cancelled()  # the caller's time limit may have passed
             replies: list[Any] = []
-            async with asyncio.timeout(getattr(connection, "socket_timeout", None)):
-                for arguments, options in commands:
-                    try:
-                        reply = await connection.read_response(timeout=math.inf)
-                    except ResponseError as refusal:
-                        replies.append(refusal)
-                        continue
-                    callback = callbacks.get(arguments[0])
-                    replies.append(reply if callback is None else callback(reply, **options))
+            for arguments, options in commands:
+                try:
+                    reply = await connection.read_response(timeout=math.inf)
+                except ResponseError as refusal:
+                    replies.append(refusal)
+                    continue
+                callback = callbacks.get(arguments[0])
+                replies.append(reply if callback is None else callback(reply, **options))
             is_complete = True
             return replies
-        except TimeoutError as error:
-            raise RedisTimeoutError("no reply in time") from error
         finally:
             if not is_complete:  # otherwise the connection's next user would read these replies
                 await connection.disconnect(nowait=True)

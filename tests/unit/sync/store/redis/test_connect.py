@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
 from sync.store.redis.cluster_commands import ClusterRedis
@@ -29,6 +32,27 @@ async def test_tls_options_hold_for_commands_and_for_the_bus() -> None:
     assert isinstance(connected.store.redis, ClusterRedis)
     node = connected.store.redis.nodes.node("h:6379")
     assert node.connection_pool.connection_kwargs["ssl_check_hostname"] is False
+
+
+async def test_concurrent_discoveries_lose_no_sentinel() -> None:
+    """The first one does not know the primary, so that all callers go on to the second, which is then asked first."""
+    connected = connect("redis+sentinel://first,second,third/s")
+    pool: Any = connected.store.redis.connection_pool
+    first, second, third = pool.sentinel_manager.sentinels
+    primary = {"ip": "h", "port": 1, "is_master": True, "is_sdown": False, "is_odown": False, "num-other-sentinels": 2}
+    all_ask = asyncio.Barrier(3)
+
+    async def knows_nothing() -> dict[str, Any]:
+        return {}
+
+    async def knows() -> dict[str, Any]:
+        await all_ask.wait()
+        return {"s": primary}
+
+    first.sentinel_masters, second.sentinel_masters = knows_nothing, knows
+    found = await asyncio.gather(*(connected.bus.endpoint("") for _ in range(3)))
+    assert {(endpoint.host, endpoint.port) for endpoint in found} == {("h", 1)}
+    assert pool.sentinel_manager.sentinels == [second, first, third]
 
 
 async def test_one_server_has_the_bus_of_one() -> None:
