@@ -150,6 +150,7 @@ class TestReconcile:
             "unknown_here": 0,
             "unknown_there": 0,
             "missed_event": 0,
+            "second_customer": 0,
             "preview": 0,
         }
         assert (await desk.post("/v1/tenants/acme/reconcile")).json()["outcome"] == "unchanged"

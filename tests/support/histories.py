@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hypothesis import strategies as st
 
@@ -159,6 +160,24 @@ def _any_event(draw: st.DrawFn, number: int) -> Event:
 def histories(draw: st.DrawFn) -> list[Event]:
     """Up to 14 different events of up to three subscriptions."""
     return [draw(_any_event(number)) for number in range(draw(st.integers(1, 14)))]
+
+
+@st.composite
+def of_customers(draw: st.DrawFn, customers: Sequence[str]) -> list[Event]:
+    """A history whose subscriptions are of different customers, some named by a signed reference.
+
+    Each event says when its subscription was created, and not always the same.
+    """
+    found = []
+    for event in draw(histories()):
+        body = event.subscription
+        assert body is not None
+        customer = customers[int(body.id[-1]) % len(customers)]
+        created_ns = at(draw(st.integers(0, 5)))
+        is_signed = draw(st.integers(0, 9)) == 0
+        body = replace(body, customer_id=customer, created_ns=created_ns)
+        found.append(replace(event, customer_id=customer, subscription=body, is_signed=is_signed))
+    return found
 
 
 @st.composite

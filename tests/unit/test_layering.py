@@ -114,6 +114,7 @@ PURE = [
     "sync.billing.catalog.catalog",
     "sync.billing.catalog.positions",
     "sync.billing.domain.codec",
+    "sync.billing.domain.customers",
     "sync.billing.domain.decision",
     "sync.billing.domain.drift",
     "sync.billing.domain.evaluation",

@@ -103,6 +103,8 @@ def _subscription_out(entry: SubscriptionFacts) -> dict[str, object]:
             # Usually the newest event itself: then `true` avoids writing its order twice.
             "settled": True if entry.settled == entry.order else entry.settled,
             "past_due": entry.past_due or None,
+            "created_ns": entry.created_ns,
+            "vouched": entry.is_vouched or None,
         }
     )
 
@@ -130,6 +132,8 @@ def _subscription_in(entry: dict[str, Any]) -> SubscriptionFacts:
         order,
         order if settled is True else Order(*settled) if settled else None,
         tuple([Order(*mark) for mark in entry.get("past_due", ())]),
+        entry.get("created_ns"),
+        entry.get("vouched", False),
     )
 
 

@@ -11,14 +11,16 @@ from typing import assert_never
 
 import orjson
 
+from sync.billing.domain.customers import second_customer_drift, second_customer_reason, second_customers
 from sync.billing.domain.drift import Drift
 from sync.billing.domain.evaluation import Setting, without_void_change
-from sync.billing.domain.model import NOTHING, Event, Facts
+from sync.billing.domain.model import NOTHING, Event, Facts, subscription_key
 from sync.billing.domain.outcome import ERASED, ERASED_REASON, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.overrides import active_overrides
 from sync.billing.domain.preview import check_awaited
 from sync.billing.domain.projection import Projected, State, Unprojectable, project
 from sync.billing.domain.reducer import Reduced, Stale, Unusable, merge_fetched, reduce
+from sync.billing.domain.tenant_resolution import subjects
 from sync.core import instants
 
 ASK_AGAIN_MIN_S, ASK_AGAIN_MAX_S = 10, 900
@@ -31,6 +33,10 @@ EXECUTE_AGAIN_S = 300
 """Delay before the provider is asked again to make a scheduled change after a failed attempt."""
 
 
+PARKS = '[policy] second_customer is "park": link the subscription with `planwire link`, or change the policy'
+"""What to do about a second customer's event that is parked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decided:
     """Facts and their state, to be committed.
@@ -38,14 +44,14 @@ class Decided:
     Attributes:
         wake_us: next wakeup of the topic, microseconds since 1970; None for never.
         note: why a part of the request is not in them, or what was dropped; "" for neither.
-        missed: the drift record of a preview that differs from the result.
+        drifts: the drift records of what it found: a preview that differs from the result, a second customer.
     """
 
     facts: Facts
     state: State
     wake_us: int | None
     note: str = ""
-    missed: Drift | None = None
+    drifts: tuple[Drift, ...] = ()
 
 
 def decide(topic: str, facts: Facts, event: Event, fetched: Event | None, setting: Setting) -> EventResult | Decided:
@@ -70,7 +76,10 @@ def decide(topic: str, facts: Facts, event: Event, fetched: Event | None, settin
         case Unusable(reason):
             return EventResult(Outcome.PARKED, reason, waits=(WAITS_SOFTWARE,))
         case Reduced(after):
-            decided = _conclude(topic, facts, after, setting)
+            note = _second_customer(after, event)
+            if note and _is_parked(facts, event, setting):
+                return EventResult(Outcome.PARKED, f"{note}; {PARKS}", waits=(subjects(event)[0], WAITS_CATALOG))
+            decided = _conclude(topic, facts, after, setting, note)
             if isinstance(decided, Unprojectable):
                 return EventResult(Outcome.PARKED, decided.reason, waits=(WAITS_CATALOG,))
             return decided
@@ -96,7 +105,11 @@ def decide_without_event(
     for event in fetched:
         answer = merge_fetched(after, event)
         if isinstance(answer, Reduced):
-            after = answer.facts
+            reason = _second_customer(answer.facts, event)
+            if reason and _is_parked(after, event, setting):
+                note = f"{reason}; {PARKS}"
+            else:
+                after = answer.facts
         elif isinstance(answer, Unusable):
             note = answer.reason
     after = change(after)
@@ -108,6 +121,20 @@ def decide_without_event(
     return decided
 
 
+def _second_customer(after: Facts, event: Event) -> str:
+    """Return the sentence about the event's subscription if its customer is not the tenant's own; else ""."""
+    assert event.subscription is not None
+    key = subscription_key(event.provider, event.subscription.id)
+    return second_customer_reason(after, key) if key in second_customers(after) else ""
+
+
+def _is_parked(before: Facts, event: Event, setting: Setting) -> bool:
+    """Return whether a second customer's event is parked: by the policy, unless its subscription is known already."""
+    assert event.subscription is not None
+    is_known = subscription_key(event.provider, event.subscription.id) in before.subscriptions
+    return setting.catalog.policy.second_customer == "park" and not is_known
+
+
 def _conclude(topic: str, before: Facts, after: Facts, setting: Setting, note: str = "") -> Decided | Unprojectable:
     """Project the new facts, and compare them with an awaited preview."""
     after, dropped = without_void_change(after, setting)
@@ -115,13 +142,13 @@ def _conclude(topic: str, before: Facts, after: Facts, setting: Setting, note: s
     if isinstance(projected, Unprojectable):
         return projected
     facts, differing = check_awaited(before, after, projected, setting.now_ns)
-    missed = None
+    drifts = second_customer_drift(topic, before, after, setting.now_ns)
     if differing and before.awaited_preview is not None:
         here = {str(entry["path"]): entry.get("from") for entry in differing}
         there = {str(entry["path"]): entry.get("to") for entry in differing}
         preview_id = before.awaited_preview.preview_id
-        missed = Drift("preview", topic, preview_id, "landed", setting.now_ns // 1000, here, there)
-    return Decided(facts, projected.state, next_wakeup_us(projected, facts, setting), note or dropped, missed)
+        drifts += (Drift("preview", topic, preview_id, "landed", setting.now_ns // 1000, here, there),)
+    return Decided(facts, projected.state, next_wakeup_us(projected, facts, setting), note or dropped, drifts)
 
 
 def next_wakeup_us(projected: Projected, facts: Facts, setting: Setting) -> int | None:

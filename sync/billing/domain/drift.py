@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from sync.billing.domain.model import Event, Facts, Subscription, subscription_key
 from sync.core import instants
 
-KINDS = ("differs", "unknown_here", "unknown_there", "missed_event", "preview")
+KINDS = ("differs", "unknown_here", "unknown_there", "missed_event", "preview", "second_customer")
 """The kinds of drift: a subscription's body differs; only the provider has it; only we have it; no webhook brought an
-event; a change differs from its preview."""
+event; a change differs from its preview; a subscription is of another customer than the tenant's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,7 @@ class Subscription:
     Attributes:
         status: one of KNOWN_STATUSES, or a status of the provider that this build does not know.
         trial_ends_ns: the end of its last trial; meaningful only while trialing.
+        created_ns: when it was created; None if the provider does not say.
     """
 
     id: str
@@ -93,6 +94,7 @@ class Subscription:
     period: Period | None = None
     trial_ends_ns: int | None = None
     scheduled: Scheduled | None = None
+    created_ns: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,8 @@ class SubscriptionFacts:
         past_due: the orders of the past_due events newer than `settled`, ascending: the current run. Providers have no
             past_due_at, so grace starts at the earliest `occurred_ns` among them. All are kept, since a late event may
             settle the run at any of them.
+        created_ns: when it was created, the earliest time that any event says; None if none does.
+        is_vouched: whether a signed reference or an operator has given it to the tenant.
     """
 
     provider: str
@@ -155,6 +159,13 @@ class SubscriptionFacts:
     order: Order
     settled: Order | None = None
     past_due: tuple[Order, ...] = ()
+    created_ns: int | None = None
+    is_vouched: bool = False
+
+    @property
+    def customer(self) -> tuple[str, str] | None:
+        """The provider and the id of the customer who pays; None if that is not known."""
+        return None if self.subscription.customer_id is None else (self.provider, self.subscription.customer_id)
 
     @property
     def past_due_since_ns(self) -> int | None:

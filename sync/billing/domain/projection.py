@@ -6,6 +6,9 @@ scheduled change, period and trial are those of the leading subscription. Add-on
 Without a live subscription the default plan applies, and past_due leads before paused before canceled. An ended
 subscription never takes anything from another.
 
+A subscription of another customer than the tenant's own (`customers`) counts only while it is active or trialing. It
+only adds: it leads only if none of the own customer's is live, and its plan is added as a granted one is.
+
 A plan that an operator grants only adds: the plan of the highest rank is shown, features are united, and of each limit
 and module the greater counts.
 """
@@ -18,6 +21,7 @@ from math import inf
 from typing import Any
 
 from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED, Catalog, Offer, Plan
+from sync.billing.domain.customers import second_customers
 from sync.billing.domain.evaluation import EvaluatedSubscription, Setting, evaluate
 from sync.billing.domain.model import PLAN, Facts, Override, SubscriptionFacts
 from sync.billing.domain.overrides import is_active
@@ -28,6 +32,9 @@ State = dict[str, Any]
 
 _LEADS_LIVE = {"active": 0, "trialing": 1, "past_due": 2}
 _LEADS_ENDED = {"past_due": 0, "paused": 1, "canceled": 2}
+
+ADDING_STATUSES = ("active", "trialing")
+"""The statuses in which a subscription of another customer than the tenant's own counts."""
 
 _NOTHING_DUE = ("none", "canceled")
 """The statuses that a granted plan replaces. Others stay: the customer, or a payment, is awaited."""
@@ -55,19 +62,21 @@ class Unprojectable:
 
 def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
     """Return the entitlement state of the facts in the setting."""
-    subscriptions = [evaluate(key, facts, setting) for key in facts.subscriptions]
+    subscriptions, others = _paid(facts, setting)
+    extra = _adding(others)
     active = [override for override in facts.overrides if is_active(override, setting.now_ns)]
     unknown = {price_id for subscription in subscriptions for price_id in subscription.unknown}
     unknown |= {f"plan:{one.name}" for one in active if one.kind == PLAN and one.name not in setting.catalog.plans}
     if unknown:
         return Unprojectable(tuple(sorted(unknown)))
-    lead = min(subscriptions, key=_precedence, default=None)
-    state = _granted(lead, [subscription for subscription in subscriptions if subscription.live], setting.catalog)
+    lead = _lead(subscriptions, extra)
+    state = _granted(subscriptions, extra, setting.catalog)
     if lead is not None:
+        state["status"] = lead.status
         _describe(state, lead, facts.subscriptions[lead.key])
     _grant(state, lead, [override for override in active if override.kind == PLAN], setting.catalog)
     _override(state, [override for override in active if override.kind != PLAN])
-    changes_ns = [instant for subscription in subscriptions for instant in subscription.instants_ns]
+    changes_ns = [instant for subscription in (*subscriptions, *others) for instant in subscription.instants_ns]
     changes_ns += [override.expires_ns for override in facts.overrides if override.expires_ns is not None]
     valid_until_ns = min([instant for instant in changes_ns if instant > setting.now_ns], default=None)
     if valid_until_ns is not None:
@@ -77,9 +86,29 @@ def project(facts: Facts, setting: Setting) -> Projected | Unprojectable:
 
 def leader(facts: Facts, setting: Setting) -> str | None:
     """Return the key of the leading subscription, or None if there is none."""
-    subscriptions = [evaluate(key, facts, setting) for key in facts.subscriptions]
-    lead = min(subscriptions, key=_precedence, default=None)
+    own, others = _paid(facts, setting)
+    lead = _lead(own, _adding(others))
     return None if lead is None else lead.key
+
+
+def _paid(facts: Facts, setting: Setting) -> tuple[list[EvaluatedSubscription], list[EvaluatedSubscription]]:
+    """Return the subscriptions of the tenant's own customers, and those of others that count now or by time alone."""
+    second = second_customers(facts)
+    own = [evaluate(key, facts, setting) for key in facts.subscriptions if key not in second]
+    if setting.catalog.policy.second_customer == "park":
+        return own, []
+    others = [evaluate(key, facts, setting) for key in second]
+    return own, [other for other in others if other.status != "past_due" and not other.unknown]
+
+
+def _adding(others: Sequence[EvaluatedSubscription]) -> list[EvaluatedSubscription]:
+    """Return those of other customers that count now, the highest plan first."""
+    return sorted([other for other in others if other.live and other.status in ADDING_STATUSES], key=_precedence)
+
+
+def _lead(own: Sequence[EvaluatedSubscription], extra: Sequence[EvaluatedSubscription]) -> EvaluatedSubscription | None:
+    lead = min(own, key=_precedence, default=None)
+    return extra[0] if extra and (lead is None or not lead.live) else lead
 
 
 def _precedence(subscription: EvaluatedSubscription) -> tuple[int, int, str, int, int, str]:
@@ -92,11 +121,16 @@ def _precedence(subscription: EvaluatedSubscription) -> tuple[int, int, str, int
     return (0, rank, key, -subscription.quantity, _LEADS_LIVE.get(subscription.status, 3), subscription.key)
 
 
-def _granted(lead: EvaluatedSubscription | None, live: list[EvaluatedSubscription], catalog: Catalog) -> State:
-    plan = lead.plan if lead is not None and lead.live and lead.plan is not None else catalog.default
+def _granted(own: Sequence[EvaluatedSubscription], extra: Sequence[EvaluatedSubscription], catalog: Catalog) -> State:
+    live = [subscription for subscription in own if subscription.live]
+    lead = min(live, key=_precedence, default=None)
+    plan = lead.plan if lead is not None and lead.plan is not None else catalog.default
     state = _of_plan(plan, lead.quantity if lead is not None and plan is lead.plan else 1)
-    state["status"] = "none" if lead is None else lead.status
-    for subscription in live:
+    state["status"] = "none"
+    for other in extra:
+        if other.plan is not None:
+            _unite(state, _of_plan(other.plan, other.quantity))
+    for subscription in (*live, *extra):
         for addon, quantity in subscription.addons:
             _add(state, addon, quantity)
     return state
@@ -132,18 +166,25 @@ def _grant(state: State, lead: EvaluatedSubscription | None, grants: Sequence[Ov
     units = max(lead.quantity, 1) if lead is not None and is_live else 1
     for grant in sorted(grants, key=lambda grant: (-catalog.plans[grant.name].rank, grant.name)):
         granted = _of_plan(catalog.plans[grant.name], units if grant.value is True else int(grant.value or 1))
-        if granted["plan"]["rank"] > state["plan"]["rank"]:
-            state["plan"] = granted["plan"]
+        if _unite(state, granted):
             ends = {} if grant.expires_ns is None else {"ends_at": instants.text(grant.expires_ns)}
             state["grant"] = {"plan": grant.name, **({"trial": True} if grant.trial else {}), **ends}
             if not is_live and state["status"] in _NOTHING_DUE:
                 state["status"] = "trialing" if grant.trial else "active"
                 state |= {"trial_ends_at": ends["ends_at"]} if grant.trial else {}
-        state["features"] |= granted["features"]
-        for name, limit in granted["limits"].items():
-            state["limits"][name] = max(limit, state["limits"].get(name, 0), key=_amount)
-        for name, level in granted["modules"].items():
-            state["modules"][name] = max(level, state["modules"].get(name, level), key=LEVELS.index)
+
+
+def _unite(state: State, added: State) -> bool:
+    """Add to `state` what another plan grants, and take nothing from it; return whether that plan is shown now."""
+    is_higher: bool = added["plan"]["rank"] > state["plan"]["rank"]
+    if is_higher:
+        state["plan"] = added["plan"]
+    state["features"] |= added["features"]
+    for name, limit in added["limits"].items():
+        state["limits"][name] = max(limit, state["limits"].get(name, 0), key=_amount)
+    for name, level in added["modules"].items():
+        state["modules"][name] = max(level, state["modules"].get(name, level), key=LEVELS.index)
+    return is_higher
 
 
 def _amount(limit: int | str) -> float:

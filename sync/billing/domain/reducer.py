@@ -65,9 +65,14 @@ def reduce(facts: Facts, event: Event) -> Reduced | Stale | Unusable:
             return Stale(_older(event.order, before.order))
         return Unusable(unusable)
     after = _joined(before, event, body)
+    created_ns = _created_ns(facts, before, event, body)
+    is_vouched = event.is_signed or (before is not None and before.is_vouched)
+    if before is not None and (created_ns, is_vouched) != (before.created_ns, before.is_vouched):
+        after = after or before
     if after is None:
         assert before is not None
         return Stale(_older(event.order, before.order))
+    after = replace(after, created_ns=created_ns, is_vouched=is_vouched)
     return Reduced(replace(facts, subscriptions={**facts.subscriptions, key: after}))
 
 
@@ -90,7 +95,9 @@ def merge_fetched(facts: Facts, fetched: Event, *, confirms: bool = False) -> Re
         # Without modification times only the time of the fetch is new, which is not a change by itself. But an event
         # that the fetch confirms becomes as new as the fetch.
         is_newer = fetched.order.updated_ns > before.order.updated_ns + STAMP_NS
-        if body == before.subscription and not (is_newer and (confirms or not fetched.unstamped)):
+        is_newer = is_newer and (confirms or not fetched.unstamped)
+        is_dated = body.created_ns is None or before.created_ns is not None
+        if body == before.subscription and is_dated and not is_newer:
             return Stale("what the provider says is known already")
         if before.order.occurred_ns + FETCH_LAG_NS < fetched.order.occurred_ns:
             updated_ns = max(fetched.order.updated_ns, before.order.updated_ns)
@@ -126,6 +133,18 @@ def _joined(before: SubscriptionFacts | None, event: Event, body: Subscription) 
     if settled == before.settled and marks == before.past_due:
         return None
     return SubscriptionFacts(before.provider, before.subscription, before.order, settled, marks)
+
+
+def _created_ns(facts: Facts, before: SubscriptionFacts | None, event: Event, body: Subscription) -> int | None:
+    """Return when the subscription was created, the earliest time that any event says.
+
+    Without such a time, a subscription that is not the tenant's first counts as created when its first event occurred.
+    """
+    known = before.created_ns if before is not None else None
+    if body.created_ns is not None:
+        return body.created_ns if known is None else min(known, body.created_ns)
+    is_first = all(other.subscription.customer_id == body.customer_id for other in facts.subscriptions.values())
+    return event.order.occurred_ns if before is None and not is_first else known
 
 
 def _marked(marks: tuple[Order, ...], order: Order) -> tuple[Order, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeGuard
 
@@ -56,6 +56,14 @@ def tenant_id(metadata: object, name: str = "tenant_id") -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return value if isinstance(value, str) and value else None
+
+
+def created_ns(data: Mapping[str, Any], name: str, parse: Callable[[Any], int]) -> int | None:
+    """Return the time of creation in the field `name`, or None: it is no reason to reject a subscription."""
+    try:
+        return parse(data.get(name))
+    except ValueError:
+        return None
 
 
 def item(entry: object, *, price_is_id: bool = False) -> Item:

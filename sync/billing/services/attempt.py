@@ -95,4 +95,4 @@ def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting) -> De
         wants_reconcile=answer.is_away,
     )
     result = EventResult(Outcome.APPLIED, decided.note)
-    return Decision(result, write, facts, decided.facts, decided.wake_us, missed=decided.missed)
+    return Decision(result, write, facts, decided.facts, decided.wake_us, drifts=decided.drifts)

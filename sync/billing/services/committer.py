@@ -63,7 +63,7 @@ class Decision(NamedTuple):
         before, after: the tenant's facts; `after` is written with `write`.
         wake_us: next wakeup of the topic, microseconds since 1970; None for never.
         arms: whether the timer is set to `wake_us`; False for a caller that holds the timer's lease and sets it itself.
-        missed: the drift record of a preview that differs from the result.
+        drifts: the drift records of what the decision found.
     """
 
     result: EventResult
@@ -72,7 +72,7 @@ class Decision(NamedTuple):
     after: Facts = NOTHING
     wake_us: int | None = None
     arms: bool = True
-    missed: Drift | None = None
+    drifts: tuple[Drift, ...] = ()
 
 
 Decide = Callable[[Snapshot], Decision]
@@ -207,8 +207,8 @@ class Committer:
         decision = commit.decision
         if decision.arms:
             self.prepare(batch, commit.topic, decision.wake_us, enlists=False)
-        if decision.missed is not None:
-            drift = replace(decision.missed, version=commit.result.version)
+        for drift in decision.drifts:
+            drift = replace(drift, version=commit.result.version)
             self._context.environment(environment_of(commit.topic)).drifts.add(batch, drift)
 
     async def record(

@@ -115,4 +115,4 @@ def _decide(snapshot: Snapshot, refresh: Refresh, setting: Setting) -> Decision:
     cause = orjson.dumps({**refresh.cause, **active_overrides(decided.facts, setting.now_ns)})
     write = Write(state, cause, enlists=not snapshot.private)
     result = EventResult(Outcome.APPLIED, decided.note)
-    return Decision(result, write, before, decided.facts, decided.wake_us, refresh.arms, decided.missed)
+    return Decision(result, write, before, decided.facts, decided.wake_us, refresh.arms, decided.drifts)

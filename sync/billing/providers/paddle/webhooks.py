@@ -117,6 +117,7 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
         period=_period(period) if period is not None else None,
         trial_ends_ns=_trial_ends_ns(data, entries) if status == "trialing" else None,
         scheduled=_scheduled(data.get("scheduled_change")),
+        created_ns=parsing.created_ns(data, "created_at", instants.parse),
     )
 
 

@@ -49,7 +49,7 @@ class TestDecide:
 
     def test_a_new_event_is_committed(self) -> None:
         after = decided(NOTHING, event("active", 1))
-        assert (after.state["plan"]["key"], after.note, after.missed) == ("pro", "", None)
+        assert (after.state["plan"]["key"], after.note, after.drifts) == ("pro", "", ())
 
     def test_an_older_one_is_refused(self) -> None:
         facts = decided(NOTHING, event("active", 2)).facts
