@@ -65,7 +65,10 @@ async def build_services(store: Store, settings: SyncSettings, *, shares_rate: b
     adapters = {name: spec.adapter for name, spec in registry.PROVIDERS.items()}
     clients = await asyncio.to_thread(_build_clients, settings, store if shares_rate else None)
     tenant_secrets = [secret.get_secret_value().encode() for secret in settings.tenant_secret]
-    return BillingServices(store, catalog_watcher, adapters, clients, tenant_secrets=tenant_secrets)
+    return BillingServices(
+        store, catalog_watcher, adapters, clients,
+        tenant_secrets=tenant_secrets, tenant_fields=settings.tenant_fields,
+    )  # fmt: skip
 
 
 def _build_clients(settings: SyncSettings, store: Store | None) -> dict[tuple[str, str], ProviderClient]:

@@ -12,10 +12,14 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from planwire_client.core.reference import SECRET_MIN_BYTES
 from planwire_client.core.topic import LIVE
 from sync.billing.catalog.watcher import EXAMPLE
+from sync.billing.domain.tenant_naming import TENANT_FIELDS
 from sync.billing.providers import registry
 from sync.billing.providers.settings import API_RATE_MAX, ProviderSettings, is_confidential, is_url
 from sync.process.environment import PREFIX
 from sync.process.settings import SettingsError as SettingsError, SettingsModel, StoreSettings, read
+
+TENANT_FIELDS_MAX = 16
+TENANT_FIELD_MAX_CHARS = 100
 
 
 def _url(value: object) -> object:
@@ -48,6 +52,16 @@ def _secrets(value: object) -> object:
     return tuple(map(SecretStr, found))
 
 
+def _tenant_fields(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    fields = tuple(dict.fromkeys(part.strip() for part in value.split(",")))
+    if not all(0 < len(field) <= TENANT_FIELD_MAX_CHARS for field in fields) or len(fields) > TENANT_FIELDS_MAX:
+        raise ValueError(f"must be 1 to {TENANT_FIELDS_MAX} metadata keys, such as tenant_id,tenantId,user_id")
+    return fields
+
+
+_TenantFields = Annotated[tuple[str, ...], BeforeValidator(_tenant_fields)]
 _Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_secrets)]
 _Url = Annotated[str, BeforeValidator(_url)]
 _Source = Annotated[str, BeforeValidator(_source)]
@@ -64,6 +78,10 @@ class SyncSettings(StoreSettings):
     )
     source_secret: SecretStr = Field(
         SecretStr(""), description="Signs those requests; at least 32 bytes, and your backend has it too."
+    )
+    tenant_fields: _TenantFields = Field(
+        TENANT_FIELDS,
+        description="Metadata keys that name a tenant, looked for in order on the subscription, then on its customer.",
     )
     tenant_secret: _Secrets = Field(
         (),

@@ -418,7 +418,7 @@ class TestCommand:
             assert (status, errors) == (0, "")
             assert out.startswith("stripe live: a dry run: nothing was written")
             assert "tenants made          1" in out
-            assert "parked 5: no tenant is known: metadata.tenant_id is missing or not an id (listed_sub_" in out
+            assert "parked 5: no tenant is known: metadata has no tenant_id or tenantId: set it" in out
             assert "and 2 more)" in out
             status, out, errors = await keyless.end()
             assert (status, out, errors.count("\n")) == (2, "", 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sync.billing.domain.model import Event, Order, Subscription
+from sync.billing.domain.model import Event, NamePlace, Order, Subscription
 from sync.billing.providers import parsing
 from sync.billing.providers.base import (
     ProviderClient,
@@ -23,7 +23,6 @@ class AcmeWebhooks(SignedWebhooks):
     """`{"id": ..., "type": ..., "version": ..., "tenant": ..., "subscription": {"id": ..., "items": [...]}}`."""
 
     name = "acme"
-    metadata_field = "tenant"
     scheme = SCHEME
 
     def read(self, environment: str, envelope: dict[str, Any], event_id: str, kind: str) -> Event:
@@ -35,7 +34,7 @@ class AcmeWebhooks(SignedWebhooks):
             event_id,
             kind,
             Order(envelope["version"], envelope["version"], event_id),
-            tenant_id=envelope["tenant"],
+            names=(NamePlace("tenant", envelope["tenant"]),),
             subscription_id=data["id"],
             subscription=Subscription(data["id"], "active", items),
         )

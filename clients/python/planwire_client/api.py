@@ -8,6 +8,7 @@ from planwire_client.core.headers import (
     write_version as write_version,
 )
 from planwire_client.core.reference import tenant_reference as tenant_reference
+from planwire_client.core.topic import TopicError as TopicError, topic as topic
 from planwire_client.delivery import Retries as Retries
 from planwire_client.errors import (
     FeatureDenied as FeatureDenied,

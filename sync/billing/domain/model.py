@@ -97,6 +97,13 @@ class Subscription:
     created_ns: int | None = field(default=None, compare=False)
 
 
+class NamePlace(NamedTuple):
+    """A place in an event that may name its tenant: a metadata object, or the name itself; None if it is absent."""
+
+    where: str
+    value: object
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One billing fact in the provider-neutral form that webhook adapters make.
@@ -105,9 +112,12 @@ class Event:
         event_id: the dedupe key, the same on every delivery.
         delivery_id: the provider's id of this one delivery, or None.
         order: its place among the events of its subscription.
-        tenant_id: the tenant that the event itself names, or None.
+        tenant_id: the topic id of the tenant that the event itself names, or None; see `tenant_naming`.
         is_signed: whether a signed reference names it, and the signature was verified.
         name_problem: why the name in the event's metadata is not accepted, and `tenant_id` is None; "" if it is.
+        names: the places that may name the tenant, strongest first.
+        named_by: the place and key that `tenant_id` is from; "" if there is none.
+        unnamed: why the event names no tenant, if it is not `name_problem`; "" if it does.
         simulated: made by the provider's simulator, not about a real subscription.
         subscription: the body, or None if the event carries no usable one.
         ignored: why the event does not affect entitlements; "" if it may.
@@ -129,6 +139,9 @@ class Event:
     unstamped: bool = False
     is_signed: bool = False
     name_problem: str = ""
+    names: tuple[NamePlace, ...] = ()
+    named_by: str = ""
+    unnamed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

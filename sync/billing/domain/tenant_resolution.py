@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
-from planwire_client.core import reference
-from planwire_client.core.topic import LIVE, TENANT_KIND, Topic, TopicError
+from planwire_client.core.topic import LIVE, TENANT_KIND, Topic
 from sync.billing.domain.model import Event, Unparsable
 from sync.billing.domain.outcome import ERASED, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
+from sync.billing.domain.tenant_naming import UNSIGNED, Naming, sanitize
 
 TOMBSTONE = "!erased"
 """Stored in a link instead of a tenant id once the tenant is erased; not a valid tenant id."""
@@ -34,50 +32,18 @@ class Link:
     conflict: str | None = None
 
 
-class Naming(NamedTuple):
-    """How an event may name its tenant.
-
-    Attributes:
-        secrets: verify signed references.
-        is_signed_only: whether a name without a signature is not accepted.
-    """
-
-    secrets: Sequence[bytes] = ()
-    is_signed_only: bool = False
-
-
-UNSIGNED = Naming()
-
-
-def sanitize(event: Event | Unparsable, naming: Naming = UNSIGNED) -> Event | Unparsable:
-    """Return the event with the tenant id that it names, or without one if the name is not accepted.
-
-    A signed reference is verified here; `is_signed` and `name_problem` say how that ended.
-    """
-    if isinstance(event, Unparsable) or event.tenant_id is None:
-        return event
-    tenant_id, is_signed = event.tenant_id, event.is_signed
-    try:
-        if reference.is_reference(tenant_id):
-            tenant_id, is_signed = reference.verify(tenant_id, naming.secrets, event.environment), True
-    except reference.TenantReferenceError as error:
-        return replace(event, tenant_id=None, name_problem=str(error))
-    if naming.is_signed_only and not is_signed:
-        problem = f'{tenant_id[:60]!r} is not a signed reference, and [policy] unsigned_tenant is "park"'
-        return replace(event, tenant_id=None, name_problem=problem)
-    return replace(event, tenant_id=tenant_id if _is_id(tenant_id) else None, is_signed=is_signed)
-
-
 def with_fetched(event: Event, fetched: Event, naming: Naming = UNSIGNED) -> Event:
     """Return a thin event with the body that was fetched for it."""
     named = sanitize(fetched, naming) if event.tenant_id is None else event
-    assert isinstance(named, Event)
     return replace(
         event,
         order=fetched.order,
         tenant_id=named.tenant_id,
         is_signed=named.is_signed,
         name_problem=named.name_problem,
+        names=named.names,
+        named_by=named.named_by,
+        unnamed=named.unnamed,
         customer_id=fetched.customer_id,
         subscription=fetched.subscription,
     )
@@ -100,12 +66,8 @@ def tenant_topic(environment: str, tenant_id: str) -> str:
     return str(Topic(environment, TENANT_KIND, tenant_id))
 
 
-def unresolved(event: Event, link: Link, metadata_field: str) -> EventResult | None:
-    """Return the result of an event whose tenant is unknown, in conflict or erased; None if it is known.
-
-    Args:
-        metadata_field: the field of the provider's subscriptions that carries `tenant_id`, for the reason.
-    """
+def unresolved(event: Event, link: Link) -> EventResult | None:
+    """Return the result of an event whose tenant is unknown, in conflict or erased; None if it is known."""
     if TOMBSTONE in (link.conflict, link.tenant_id):
         return ERASED
     if link.conflict is not None:
@@ -115,9 +77,9 @@ def unresolved(event: Event, link: Link, metadata_field: str) -> EventResult | N
         return None
     if event.name_problem:
         # A worker that starts with another secret retries it, and so does an edited policy.
-        reason = f"no tenant is known for {event.subscription_id}: {metadata_field}.tenant_id: {event.name_problem}"
+        reason = f"no tenant is known for {event.subscription_id}: {event.name_problem}"
         return EventResult(Outcome.PARKED, reason, waits=(subjects(event)[0], WAITS_SOFTWARE, WAITS_CATALOG))
-    reason = f"no tenant is known for {event.subscription_id}: {metadata_field}.tenant_id is missing or not an id"
+    reason = f"no tenant is known for {event.subscription_id}: {event.unnamed}"
     return EventResult(Outcome.PARKED, reason, waits=subjects(event))
 
 
@@ -139,10 +101,3 @@ def link_subjects(provider: str, subscription_id: str, customer_id: str | None) 
     """Return the link subjects of a subscription, and of its customer if there is one."""
     subscription = f"subscription:{provider}:{subscription_id}"
     return (subscription, f"customer:{provider}:{customer_id}") if customer_id else (subscription,)
-
-
-def _is_id(text: str) -> bool:
-    try:
-        return Topic.parse(f"{TENANT_KIND}:{text}").id == text
-    except TopicError:
-        return False

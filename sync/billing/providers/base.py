@@ -72,11 +72,9 @@ class WebhookAdapter(Protocol):
 
     Attributes:
         name: the provider's name in the registry.
-        metadata_field: the field of the provider's subscriptions that carries `tenant_id`.
     """
 
     name: str
-    metadata_field: str
 
     def verify(
         self, body: bytes, headers: Mapping[str, str], secrets: Sequence[Secret], now_s: float, tolerance_s: float

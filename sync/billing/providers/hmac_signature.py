@@ -70,7 +70,6 @@ class SignedWebhooks:
     """
 
     name: str
-    metadata_field: str
     scheme: Scheme
     id_field = "id"
     type_field = "type"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeGuard
 
-from sync.billing.domain.model import Event, Item, Subscription
+from sync.billing.domain.model import Event, Item, NamePlace, Subscription
 
 ITEMS_MAX = 1000
 QUANTITY_MAX = 1_000_000_000
@@ -18,11 +18,11 @@ LISTED = "listed"
 _ID = re.compile(r"[\x21-\x7e]{1,200}")
 
 
-def with_subscription(event: Event, subscription: Subscription, metadata: object) -> Event:
-    """Return the event with its subscription, and with the tenant that the metadata names."""
+def with_subscription(event: Event, subscription: Subscription, names: tuple[NamePlace, ...]) -> Event:
+    """Return the event with its subscription, and with the places that may name its tenant."""
     return replace(
         event,
-        tenant_id=tenant_id(metadata),
+        names=names,
         customer_id=subscription.customer_id,
         subscription_id=subscription.id,
         subscription=subscription,
@@ -50,12 +50,17 @@ def optional_id(data: Mapping[str, Any], name: str) -> str | None:
     return value
 
 
-def tenant_id(metadata: object, name: str = "tenant_id") -> str | None:
-    """Return the tenant id in a subscription's metadata, as text; None if there is none."""
-    value = metadata.get(name) if isinstance(metadata, dict) else None
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return value if isinstance(value, str) and value else None
+def names(data: Mapping[str, Any], field: str) -> tuple[NamePlace, ...]:
+    """Return the places in an object of the provider that may name its tenant: its metadata, then its customer's.
+
+    Args:
+        field: the name of the metadata, on the object and on the customer inside it.
+    """
+    customer = data.get("customer")
+    found = [(field, data.get(field))]
+    if isinstance(customer, dict):
+        found.append((f"customer.{field}", customer.get(field)))
+    return tuple(NamePlace(where, value if isinstance(value, dict) else None) for where, value in found)
 
 
 def created_ns(data: Mapping[str, Any], name: str, parse: Callable[[Any], int]) -> int | None:

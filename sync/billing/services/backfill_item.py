@@ -12,10 +12,11 @@ from dataclasses import replace
 
 from sync.billing.domain import codec
 from sync.billing.domain.drift import Drift, subscription_drift
-from sync.billing.domain.model import Event, Unparsable
+from sync.billing.domain.model import Event
 from sync.billing.domain.outcome import ERASED_REASON, EventResult, Outcome
 from sync.billing.domain.reducer import Unusable, merge_fetched
-from sync.billing.domain.tenant_resolution import Link, lookup_subjects, sanitize, subjects, tenant_topic, unresolved
+from sync.billing.domain.tenant_naming import sanitize
+from sync.billing.domain.tenant_resolution import Link, lookup_subjects, subjects, tenant_topic, unresolved
 from sync.billing.providers.base import ListedSubscription
 from sync.billing.services.committer import Commit, Committer, Decision
 from sync.billing.services.context import BillingContext
@@ -51,9 +52,8 @@ class BackfillItem:
         if entry.event is None:
             return await self._park(entry, EventResult(Outcome.PARKED, f"unparsable: {entry.problem}"))
         event = sanitize(entry.event, self._services.naming)
-        assert not isinstance(event, Unparsable)
         link = await self._link(event)
-        result = unresolved(event, link, self._adapter.metadata_field)
+        result = unresolved(event, link)
         if result is not None:
             return await self._park(entry, result)
         topic = tenant_topic(self._known.name, str(link.tenant_id))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from sync.billing.catalog.catalog import Catalog
 from sync.billing.catalog.watcher import CatalogWatcher
 from sync.billing.domain.evaluation import Setting
-from sync.billing.domain.tenant_resolution import Naming
+from sync.billing.domain.tenant_naming import TENANT_FIELDS, Naming
 from sync.billing.providers.base import ProviderClient, WebhookAdapter
 from sync.billing.storage.environment import Environment
 from sync.store.store import Store
@@ -27,6 +27,7 @@ class BillingContext:
         clients: the API clients, by provider and environment. With a client an event is only a hint to fetch.
         now_ns: the clock, nanoseconds since 1970.
         tenant_secrets: verify signed tenant references.
+        tenant_fields: the metadata keys that name a tenant, in order.
     """
 
     store: Store
@@ -36,6 +37,7 @@ class BillingContext:
     lease_s: float = LEASE_S
     now_ns: Callable[[], int] = time.time_ns
     tenant_secrets: Sequence[bytes] = ()
+    tenant_fields: Sequence[str] = TENANT_FIELDS
     _environments: dict[str, Environment] = field(init=False, default_factory=dict)
 
     def environment(self, name: str) -> Environment:
@@ -52,7 +54,8 @@ class BillingContext:
     @property
     def naming(self) -> Naming:
         """How an event may name its tenant."""
-        return Naming(self.tenant_secrets, self.catalog_watcher.current.policy.unsigned_tenant == "park")
+        is_signed_only = self.catalog_watcher.current.policy.unsigned_tenant == "park"
+        return Naming(self.tenant_secrets, is_signed_only, self.tenant_fields)
 
     @property
     def now_us(self) -> int:

@@ -14,7 +14,8 @@ from planwire_client.core.commit import BILLING, PUBLISHER
 from planwire_client.core.topic import Topic
 from sync.billing.domain.model import Event, Facts
 from sync.billing.domain.outcome import ERASED, EventResult, Outcome
-from sync.billing.domain.tenant_resolution import link_subjects, named_topic, sanitize, subjects
+from sync.billing.domain.tenant_naming import sanitize
+from sync.billing.domain.tenant_resolution import link_subjects, named_topic, subjects
 from sync.billing.services.committer import Committer, Decision, Write
 from sync.billing.services.context import BillingContext
 from sync.billing.storage.environment import reconcile_requests

@@ -16,6 +16,7 @@ import structlog
 from sync.billing.domain import tenant_resolution
 from sync.billing.domain.model import Event, Unparsable
 from sync.billing.domain.outcome import ERASED_REASON, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
+from sync.billing.domain.tenant_naming import sanitize
 from sync.billing.domain.tenant_resolution import subjects
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable, WebhookAdapter
 from sync.billing.services.attempt import Answer, Attempt, Done, decide_attempt, unparsable
@@ -74,7 +75,7 @@ class Ingest:
             StoreError: the store is unreachable or failing; the event stays pending.
         """
         parsed = self._context.adapters[record.provider].parse(record.body, environment)
-        event = tenant_resolution.sanitize(parsed, self._context.naming)
+        event = sanitize(parsed, self._context.naming)
         if isinstance(event, Unparsable):
             return await self._process(unparsable(environment, event))
         link = await find_link(self._store, event)
@@ -141,7 +142,7 @@ class Ingest:
         self, adapter: WebhookAdapter, body: bytes, environment: str
     ) -> Attempt | Done | EventResult:
         """Return the claimed event, or EventResult for a duplicate. Link and topic are read in the same round trip."""
-        event = tenant_resolution.sanitize(adapter.parse(body, environment), self._context.naming)
+        event = sanitize(adapter.parse(body, environment), self._context.naming)
         received_us = self._context.now_us
         batch = CommandPipeline(self._store)
         claim = f"{self._name}.{next(self._claims):x}"
@@ -175,8 +176,7 @@ class Ingest:
         event, link = attempt.event, attempt.link
         if link is None:
             return attempt.done(EventResult(Outcome.IGNORED, event.ignored))
-        metadata_field = self._context.adapters[event.provider].metadata_field
-        result = tenant_resolution.unresolved(event, link, metadata_field)
+        result = tenant_resolution.unresolved(event, link)
         if result is None and event.subscription is None:
             outcome = Outcome.UNCHANGED if link.learned_subscription else Outcome.IGNORED
             result = EventResult(outcome, event.ignored)

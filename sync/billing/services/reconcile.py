@@ -15,7 +15,8 @@ from planwire_client.core.topic import Topic
 from sync.billing.domain.drift import Drift, subscription_drift
 from sync.billing.domain.model import Event, Facts
 from sync.billing.domain.outcome import ERASED_REASON, EventResult, Outcome
-from sync.billing.domain.tenant_resolution import sanitize, subjects, tenant_topic
+from sync.billing.domain.tenant_naming import sanitize
+from sync.billing.domain.tenant_resolution import subjects, tenant_topic
 from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable
 from sync.billing.services.committer import Commit
 from sync.billing.services.context import BillingContext
@@ -204,8 +205,7 @@ class Reconciliation:
         after = ""
         for _ in range(PAGES_MAX):
             page = await client.subscriptions(after, BACKGROUND_MAX_WAIT_S)
-            parsed = [sanitize(entry.event, self._context.naming) for entry in page.entries if entry.event is not None]
-            events = [event for event in parsed if isinstance(event, Event)]
+            events = [sanitize(entry.event, self._context.naming) for entry in page.entries if entry.event is not None]
             batch = CommandPipeline(self._context.store)
             for event in events:
                 look_up(batch, environment, subjects(event)[:1])

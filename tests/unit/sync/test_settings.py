@@ -229,3 +229,11 @@ def test_what_is_read_without_a_model_is_read_without_line_ends_too() -> None:
         }
     )
     assert simulator.webhook_url == "http://127.0.0.1:8123/webhooks/paddle"
+
+
+def test_the_metadata_keys_that_name_a_tenant() -> None:
+    assert read().tenant_fields == ("tenant_id", "tenantId")
+    assert read(TENANT_FIELDS=" org , user_id,org").tenant_fields == ("org", "user_id")
+    for wrong in (",", "a,,b", "x" * 101, ",".join(f"k{number}" for number in range(17))):
+        with pytest.raises(SettingsError, match="PLANWIRE_TENANT_FIELDS: must be 1 to 16 metadata keys"):
+            read(TENANT_FIELDS=wrong)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_ori
 import orjson
 
 from planwire_client.core.limits import VERSION_MAX
-from planwire_client.core.topic import PATTERN, matched
+from planwire_client.core.topic import EXPECTED, PATTERN, matched, not_a_topic
 
 F = TypeVar("F")
 
@@ -71,8 +71,10 @@ def kind(wanted: type, says: str, json_type: str, mark: bytes = b"%b", **schema:
 
 
 def _topic(value: object, name: str) -> str:
-    if not isinstance(value, str) or matched(value) is None:
-        raise FrameError("bad_topic", f"{_shown(value, 80)} is not a topic; expected [env/]kind:id")
+    if not isinstance(value, str):
+        raise FrameError("bad_topic", f"{_shown(value, 80)} is not a topic: {EXPECTED}")
+    if not matched(value):
+        raise FrameError("bad_topic", str(not_a_topic(value)))
     return value
 
 

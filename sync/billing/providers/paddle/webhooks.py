@@ -17,6 +17,7 @@ from sync.billing.providers.parsing import ITEMS_MAX, LISTED
 from sync.core import instants
 
 NAME = "paddle"
+METADATA = "custom_data"
 SCHEME = Scheme("Paddle-Signature", ";", "ts", "h1", b":")
 """`Paddle-Signature: ts=SECONDS;h1=HEX[;h1=HEX...]`: HMAC-SHA256 of `ts`, a colon and the raw body."""
 
@@ -30,7 +31,6 @@ class PaddleWebhooks(SignedWebhooks):
     """The webhook adapter of Paddle Billing."""
 
     name = NAME
-    metadata_field = "custom_data"
     scheme = SCHEME
     id_field = "event_id"
     type_field = "event_type"
@@ -51,11 +51,11 @@ class PaddleWebhooks(SignedWebhooks):
             kind,
             Order.of(updated_ns, occurred_ns, event_id),
             delivery_id if isinstance(delivery_id, str) else None,
-            None if subscription is None else parsing.tenant_id(data.get("custom_data")),
-            parsing.optional_id(data, "customer_id"),
-            None if subscription is None else subscription.id,
-            event_id.startswith(SIMULATED_PREFIX),
-            subscription,
+            customer_id=parsing.optional_id(data, "customer_id"),
+            subscription_id=None if subscription is None else subscription.id,
+            simulated=event_id.startswith(SIMULATED_PREFIX),
+            subscription=subscription,
+            names=() if subscription is None else parsing.names(data, METADATA),
         )
         if subscription is not None:
             return event
@@ -66,7 +66,7 @@ class PaddleWebhooks(SignedWebhooks):
         return replace(
             event,
             subscription_id=subscription_id,
-            tenant_id=parsing.tenant_id(data.get("custom_data")) if subscription_id else None,
+            names=parsing.names(data, METADATA) if subscription_id else (),
             ignored="a completed transaction is a hint: the subscription's own events carry the state",
         )
 
@@ -80,7 +80,7 @@ def fetched(data: object, environment: str, began_ns: int) -> Event:
     if not isinstance(data, dict):
         raise ValueError("data is not an object")
     event = Event(NAME, environment, "", FETCHED, Order.fetched(_instant(data, "updated_at"), began_ns))
-    return parsing.with_subscription(event, subscription_of(data), data.get("custom_data"))
+    return parsing.with_subscription(event, subscription_of(data), parsing.names(data, METADATA))
 
 
 def read_preview(document: Mapping[str, object], subscription_id: str) -> ProviderPreview:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from planwire_client.core.topic import LIVE
-from sync.billing.domain.model import FETCHED, Event, Order, Period, Scheduled, Subscription
+from sync.billing.domain.model import FETCHED, Event, NamePlace, Order, Period, Scheduled, Subscription
 from sync.billing.providers import parsing
 from sync.billing.providers.base import ProviderPreview
 from sync.billing.providers.hmac_signature import Scheme, SignedWebhooks
@@ -21,6 +21,7 @@ from sync.billing.providers.parsing import ITEMS_MAX, LISTED, is_id
 from sync.core import instants
 
 NAME = "stripe"
+METADATA = "metadata"
 SCHEME = Scheme("Stripe-Signature", ",", "t", "v1", b".")
 """`Stripe-Signature: t=SECONDS,v1=HEX[,v1=HEX...]`: HMAC-SHA256 of `t`, a dot and the raw body."""
 
@@ -55,7 +56,6 @@ class StripeWebhooks(SignedWebhooks):
     """The webhook adapter of Stripe Billing."""
 
     name = NAME
-    metadata_field = "metadata"
     scheme = SCHEME
 
     def read(self, environment: str, envelope: dict[str, Any], event_id: str, kind: str) -> Event:
@@ -79,13 +79,14 @@ class StripeWebhooks(SignedWebhooks):
             subscription_id = parsing.optional_id(body, "id")
             if subscription_id is not None and has_more_items(body):
                 return replace(event, subscription_id=subscription_id)
-            return parsing.with_subscription(event, subscription_of(body), body.get("metadata"))
+            return parsing.with_subscription(event, subscription_of(body), parsing.names(body, METADATA))
         if kind != "checkout.session.completed" or not isinstance(body, dict):
             return replace(event, ignored=f"events of type {kind[:60]} say nothing of entitlements")
         # Does not affect entitlements itself, but links the checkout's tenant to the new subscription.
+        own, *customers = parsing.names(body, METADATA)
         return replace(
             event,
-            tenant_id=parsing.tenant_id(body.get("metadata")) or parsing.tenant_id(body, "client_reference_id"),
+            names=(own, NamePlace("client_reference_id", body.get("client_reference_id")), *customers),
             customer_id=parsing.optional_id(body, "customer"),
             subscription_id=parsing.optional_id(body, "subscription"),
             ignored="a completed checkout is a hint: the subscription's own events carry the state",
@@ -103,7 +104,7 @@ def fetched(data: object, environment: str, began_ns: int) -> Event:
     if data.get("livemode") is False and environment == LIVE:
         raise ValueError(f"the subscription is of test mode, and the environment is {LIVE}")
     event = Event(NAME, environment, "", FETCHED, Order.fetched(None, began_ns), unstamped=True)
-    return parsing.with_subscription(event, subscription_of(data), data.get("metadata"))
+    return parsing.with_subscription(event, subscription_of(data), parsing.names(data, METADATA))
 
 
 def subscription_of(data: Mapping[str, Any]) -> Subscription:

@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 from paddle_billing.Notifications import Secret as OfficialSecret, Verifier as OfficialVerifier
 
 from sync.billing.domain.model import Event, Item, Period, Scheduled, Unparsable
+from sync.billing.domain.tenant_naming import sanitize
 from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verification, Verified
 from sync.billing.providers.hmac_signature import HEADER_MAX_CHARS, SIGNATURES_MAX
 from sync.billing.providers.paddle.webhooks import PaddleWebhooks
@@ -36,7 +37,7 @@ def parse(value: object, environment: str = "live") -> Event | Unparsable:
 def parsed(value: object) -> Event:
     event = parse(value)
     assert isinstance(event, Event)
-    return event
+    return sanitize(event)
 
 
 class TestVerify:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from sync.billing.domain.model import Event, Item, Period, Scheduled, Unparsable
+from sync.billing.domain.tenant_naming import sanitize
 from sync.billing.providers.base import Expired, Invalid, Malformed, Secret, Verified
 from sync.billing.providers.hmac_signature import HEADER_MAX_CHARS, SIGNATURES_MAX
 from sync.billing.providers.stripe.webhooks import StripeWebhooks, fetched, subscription_of
@@ -31,7 +32,7 @@ def verify(header: str | None, tolerance_s: float = 300, now_s: float = NOW) -> 
 def parse(raw: bytes) -> Event:
     event = STRIPE.parse(raw, "live")
     assert isinstance(event, Event), event
-    return event
+    return sanitize(event)
 
 
 class TestSignature:
@@ -217,7 +218,7 @@ class TestSubscription:
         assert subscription_of(body(trial_end=NOW - 7)).trial_ends_ns is None
 
     def test_fetched(self) -> None:
-        event = fetched(body(), "live", NOW * 10**9)
+        event = sanitize(fetched(body(), "live", NOW * 10**9))
         assert (event.tenant_id, event.order) == ("acme", (NOW * 10**9, NOW * 10**9, "~"))
         with pytest.raises(ValueError, match="not an object"):
             fetched(None, "live", 1)

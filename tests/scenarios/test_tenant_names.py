@@ -1,0 +1,95 @@
+"""Tenants named as people name them: by other metadata keys, and by ids of other systems."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planwire_client import topic
+from tests.support.bodies import envelope, subscription
+from tests.support.cases import load, post_stripe, run_cases, send
+from tests.support.stripe_bodies import body
+from tests.support.system import System, ago
+
+PRO = [("pri_pro_live", 2)]
+FOREIGN: list[Any] = [
+    "auth0|5f7c8ec7c33c6c004bbafe82", "jane+work@example.com", "org:42", "org/42", 42, "Zoë & Söhne", "東京", "a%7Cb",
+    "3f0e0c5c-8e7b-4f0e-9a44-0c1f3c8d2b11", "🙂" * 32,
+]  # fmt: skip
+
+
+def paddle(number: int, custom_data: object, **fields: Any) -> bytes:
+    at = ago(60)
+    made = {"id": f"sub_{number}", "customer_id": f"ctm_{number}", "updated_at": at, "items": PRO, **fields}
+    data = subscription(**made) | {"custom_data": custom_data}
+    return json.dumps(envelope(data, occurred_at=at, event_type="subscription.created")).encode()
+
+
+def stripe(number: int, metadata: object, **fields: Any) -> dict[str, Any]:
+    now = int(time.time())
+    items = {"data": [{"id": "si_1", "price": {"id": "price_pro_live"}, "quantity": 2}]}
+    data = body(id=f"sub_s{number}", customer=f"cus_{number}", metadata=metadata, items=items, **fields)
+    kind = "customer.subscription.created"
+    return {"id": f"evt_{number}", "type": kind, "created": now, "livemode": True, "data": {"object": data}}
+
+
+async def test_s56_the_keys_of_the_setting_and_foreign_ids_name_tenants(store_url: str, tmp_path: Path) -> None:
+    own, foreign = load("6-tenant-key")
+    fields = "tenant_id,tenantId,user_id"
+    async with (
+        run_cases(store_url, tmp_path, TENANT_FIELDS=fields) as system,
+        system.tab("tenant:u_501") as one,
+        system.tab(topic("tenant", "auth0|5f7c8ec7c33c6c004bbafe82")) as other,
+    ):
+        for delivery in (own, foreign):
+            assert (await send(system, delivery)).json()["outcome"] == "applied"
+        for tab in (one, other):
+            await tab.until(lambda tab: tab.plan == "pro")
+        assert await system.parked() == []
+
+
+async def test_s56_without_the_setting_the_parked_event_says_which_key_is_there(store_url: str, tmp_path: Path) -> None:
+    async with run_cases(store_url, tmp_path) as system:
+        assert (await send(system, load("6-tenant-key")[0])).json()["outcome"] == "parked"
+        (parked,) = await system.parked()
+        assert "'user_id'" in parked["reason"]
+        assert "PLANWIRE_TENANT_FIELDS" in parked["reason"]
+
+
+@pytest.mark.parametrize("provider", ["paddle", "stripe"])
+async def test_s56_every_id_of_another_system_is_one_tenant(store_url: str, tmp_path: Path, provider: str) -> None:
+    async with run_cases(store_url, tmp_path) as system:
+        for number, id_ in enumerate(FOREIGN):
+            async with system.tab(topic("tenant", id_)) as tab:
+                await deliver(system, provider, number, {"tenantId": id_})
+                await tab.until(lambda tab: tab.plan == "pro")
+        assert await system.parked() == []
+
+
+@pytest.mark.parametrize("provider", ["paddle", "stripe"])
+async def test_s56_values_that_name_nobody_are_refused_and_shown(store_url: str, tmp_path: Path, provider: str) -> None:
+    bad: list[Any] = ["undefined", "null", "[object Object]", "", " ", "acme ", 2**53, 1.5, True, {}, "x" * 129]
+    async with run_cases(store_url, tmp_path) as system:
+        for number, value in enumerate(bad):
+            assert await deliver(system, provider, number, {"tenant_id": value}) == "parked"
+        reasons = {parked["event_id"]: parked["reason"] for parked in await system.parked()}
+        assert len(reasons) == len(bad)
+        shown = " ".join(reasons.values())
+        for text in ("'undefined'", "'null'", "'[object Object]'", "''", "' '", "'acme '", str(2**53), "1.5", "True"):
+            assert f"tenant_id: {text} " in shown
+        assert await system.store.versions(["tenant:undefined", "tenant:null"]) == [0, 0]
+        # The next key in order is used where the first names nobody.
+        assert await deliver(system, provider, 50, {"tenant_id": "undefined", "tenantId": "real"}) == "applied"
+
+
+async def deliver(system: System, provider: str, number: int, metadata: object, **fields: Any) -> str:
+    """The outcome of a new subscription with this metadata."""
+    if provider == "paddle":
+        return await system.outcome(paddle(number, metadata, **fields))
+    response = await post_stripe(system, stripe(number, metadata, **fields))
+    assert response.status_code == 200, response.text
+    return str(response.json()["outcome"])
