@@ -24,6 +24,7 @@ from gateway.node import Node
 from gateway.server import descriptors
 from gateway.settings import GatewaySettings
 from sync.core.errors import SyncError
+from sync.http.paths import PathMiddleware
 from sync.http.problem import exception_handlers
 from sync.http.security_headers import SecurityHeadersMiddleware
 from sync.http.static_files import Assets
@@ -123,7 +124,7 @@ def _front(settings: GatewaySettings, routes: Sequence[BaseRoute]) -> ASGIApp:
     application = Starlette(routes=routes, exception_handlers=exception_handlers())
     # A redirect would use the client's Host header and lose the path prefix of a proxy.
     application.router.redirect_slashes = False
-    return SecurityHeadersMiddleware(application, settings.origin_allowed)
+    return SecurityHeadersMiddleware(PathMiddleware(application), settings.origin_allowed)
 
 
 def _warn(settings: GatewaySettings, environ: Mapping[str, str]) -> None:

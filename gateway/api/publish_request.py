@@ -191,7 +191,7 @@ def publishable(name: str) -> str:
         Problem: topic_invalid; topic_reserved for the gateways' probes and reports.
     """
     try:
-        topic = Topic.parse(name)
+        topic = Topic.named(name)
     except TopicError as error:
         raise Problem("topic_invalid", str(error)) from None
     if topic.kind in RESERVED_KINDS:

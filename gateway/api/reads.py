@@ -16,14 +16,12 @@ from gateway.auth.claims import MESSAGES as TOKEN_CODES, Claims
 from gateway.auth.publish_keys import TokenBucket
 from gateway.node import Node
 from gateway.settings import GatewaySettings
-from planwire_client.core.topic import Topic, TopicError
-from sync.http.fields import TOPIC_PATTERN
+from planwire_client.core.topic import TopicError, decoded_topic
+from sync.http.fields import READABLE_TOPIC_PATTERN, TOPIC_IN_PATH
 from sync.http.parameters import PathText
 from sync.http.problem import Problem
 
-TOPIC = PathText(
-    "topic", "A topic's name. The slash after an environment stands for itself.", TOPIC_PATTERN, "tenant:acme"
-)
+TOPIC = PathText("topic", TOPIC_IN_PATH, READABLE_TOPIC_PATTERN, "tenant:acme")
 
 # not_found: a topic with a line break matches no route.
 PROBLEMS = (
@@ -77,9 +75,8 @@ class Readers:
         Raises:
             Problem: topic_invalid, rate_limited, or as `require_claims`.
         """
-        topic = request.path_params["topic"]
         try:
-            Topic.parse(topic)
+            topic = str(decoded_topic(TOPIC.read(request)))
         except TopicError as error:
             raise Problem("topic_invalid", str(error)) from None
         claims = require_claims(self._node, request, topic)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import quote
 
 import click
 
@@ -58,18 +57,17 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def topic_name(text: str) -> str:
-    """Return `text` after checking that it is a topic's name."""
-    from planwire_client.core.topic import Topic, TopicError
+    """Return the name of the topic `text`, which may be in its readable form."""
+    from planwire_client.core.topic import TopicError, read_topic
 
     try:
-        Topic.parse(text)
+        return str(read_topic(text))
     except TopicError as error:
         raise click.BadParameter(str(error)) from error
-    return text
 
 
 def tenant_name(text: str) -> str:
-    """Return the topic's name for a topic or a tenant's id: tenant:acme for acme."""
+    """Return the topic's name for a topic or a tenant's id: tenant:acme for acme. An id with a colon needs its kind."""
     return topic_name(text if ":" in text else f"tenant:{text}")
 
 
@@ -218,7 +216,7 @@ class Api:
             click.UsageError: the console needs a token, and there is none.
         """
         asked = {name: str(value) for name, value in query.items() if value is not None}
-        status, answer = self.send("GET", f"/console/api/{path}{quote(topic, safe='')}", asked)
+        status, answer = self.send("GET", f"/console/api/{path}{topic}", asked)
         if answer.get("code") == "token_missing":
             raise click.UsageError(
                 "the console asks for a token: set PLANWIRE_CONSOLE_TOKEN or give --token-file "

@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, core_schema
 
 from planwire_client.core.limits import VERSION_MAX
-from planwire_client.core.topic import PATTERN
+from planwire_client.core.topic import PATTERN, READABLE_PATTERN
 from sync.core import instants
 from sync.http.problem import Problem
 
@@ -34,6 +34,13 @@ TIME: dict[str, Any] = {"format": "date-time", "pattern": f"^{RFC3339_PATTERN}$"
 """The JSON Schema of an RFC 3339 time, without `type`."""
 
 TOPIC_PATTERN = f"^{PATTERN}$"
+
+READABLE_TOPIC_PATTERN = f"^{READABLE_PATTERN}$"
+
+TOPIC_IN_PATH = (
+    "A topic, its id decoded: `tenant:auth0|5f1c`. Percent-encoded once it may be put into the URL as it is written"
+    " everywhere else: `tenant:auth0%7C5f1c`. The slash after an environment stands for itself."
+)
 
 
 def _existing(text: str) -> str:

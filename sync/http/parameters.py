@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
+from urllib.parse import unquote
 
 from starlette.requests import Request
 
@@ -45,6 +46,17 @@ class PathText(Parameter):
     """A segment of the path."""
 
     place = "path"
+
+    def read(self, request: Request) -> str:
+        """Return the value. The path has been decoded once by then, together with `PathMiddleware`.
+
+        Raises:
+            Problem: 422 request_invalid; the path is not UTF-8.
+        """
+        try:
+            return unquote(request.path_params[self.name], errors="strict")
+        except UnicodeDecodeError:
+            raise Problem("request_invalid", f"{self.name} is not UTF-8, percent-encoded once") from None
 
 
 class Header(Parameter):

@@ -89,7 +89,7 @@ def read_row(fields: Sequence[Any]) -> Row:
     """Return a row of `ROWS`. It is rejected if its topic or state would be rejected by a gateway's publish."""
     row_id, topic, state, private, event_id, order, given, enqueued_at = fields
     try:
-        if (kind := Topic.parse(topic).kind) in RESERVED_KINDS:
+        if (kind := Topic.named(topic).kind) in RESERVED_KINDS:
             return Row(row_id, topic, None, f"topics of kind {kind} are the gateways' own")
         occurred_at = enqueued_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         cause = {"source": "outbox", "event_id": event_id, "occurred_at": occurred_at}

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import time
 from typing import NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx2
 
@@ -51,8 +51,8 @@ def signature(secret: bytes, path: str, at_s: int) -> str:
 
 
 def url_of(base: str, topic: str) -> str:
-    """Return the URL for `topic`; one path segment is the topic, percent-encoded."""
-    name = quote(topic, safe=":@")
+    """Return the URL for `topic`; one path segment is the topic, whose id is percent-encoded already."""
+    name = topic.replace("/", "%2F")
     return base.replace(TOPIC_FIELD, name) if TOPIC_FIELD in base else f"{base.rstrip('/')}/{name}"
 
 

@@ -107,7 +107,7 @@ def check(item: Publish) -> None:
         PublishRefused: they are not; with the code that a gateway would answer.
     """
     try:
-        kind = Topic.parse(item.topic).kind
+        kind = Topic.named(item.topic).kind
     except TopicError as error:
         raise PublishRefused("topic_invalid", str(error)) from None
     if kind in RESERVED_KINDS:

@@ -8,8 +8,12 @@ from typing import Any
 from starlette.requests import Request
 
 from gateway.console.auth import Principal
-from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError
+from planwire_client.core.topic import RESERVED_KINDS, Topic, TopicError, decoded_topic, read_topic
+from sync.http.fields import READABLE_TOPIC_PATTERN, TOPIC_IN_PATH
+from sync.http.parameters import PathText
 from sync.http.problem import Problem
+
+NAME = PathText("name", TOPIC_IN_PATH, READABLE_TOPIC_PATTERN)
 
 Members = dict[str, Any]
 """The members of a JSON answer. The route adds the gateway and the time."""
@@ -27,17 +31,21 @@ def topic_of(request: Request) -> Topic:
     Raises:
         Problem: 422 topic_invalid.
     """
-    return parsed(request.path_params["name"])
+    return _checked(decoded_topic, NAME.read(request))
 
 
 def parsed(name: object) -> Topic:
-    """Return the topic of that name.
+    """Return the topic of that name, which may be in its readable form.
 
     Raises:
         Problem: 422 topic_invalid, also for a topic of the gateways themselves.
     """
+    return _checked(read_topic, name if isinstance(name, str) else "")
+
+
+def _checked(read: Callable[[str], Topic], text: str) -> Topic:
     try:
-        topic = Topic.parse(name if isinstance(name, str) else "")
+        topic = read(text)
     except TopicError as error:
         raise Problem("topic_invalid", str(error)) from None
     if topic.kind in RESERVED_KINDS:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from planwire_client.core.topic import TENANT_KIND, Topic, TopicError
+from planwire_client.core.topic import TENANT_KIND, Topic, TopicError, encode_id
 from sync.billing.domain.model import Facts
 from sync.billing.domain.outcome import ChangeRejected, EventResult, Outcome
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
@@ -53,7 +53,9 @@ CHANGE_PROBLEMS = (
 """The problem codes of a plan change that cannot be made or previewed."""
 
 ENVIRONMENT = Parameter("env", "The provider's environment; default: the first, live.", r"^[a-z][a-z0-9_-]{0,31}$")
-TENANT = PathText("id", "The tenant's id: acme for tenant:acme.", r"^[A-Za-z0-9._~@-]{1,128}$", "acme")
+TENANT = PathText(
+    "id", "Your id of the tenant: acme for tenant:acme, auth0|5f1c for tenant:auth0%7C5f1c.", r"\S", "acme"
+)
 
 Document = dict[str, object]
 
@@ -114,11 +116,9 @@ def handler(operation: Operation, method: Callable[..., Awaitable[Any]], environ
         environment = known_environment(request.query_params.get(ENVIRONMENT.name, environments[0]), environments)
         topic = ""
         if TENANT in operation.parameters:
-            topic = str(Topic(environment, TENANT_KIND, asked_topic(f"{TENANT_KIND}:{request.path_params['id']}").id))
+            topic = str(Topic(environment, TENANT_KIND, _asked_tenant(TENANT.read(request), operation)))
         require(request, scope, topic or str(Topic(environment, TENANT_KIND, "*")))
-        values = [
-            request.path_params[one.name] if isinstance(one, PathText) else one.read(request) for one in parameters
-        ]
+        values = [one.read(request) for one in parameters]
         values += [reader.read(await read_object(request)) for reader in readers]
         return json_response(await method(Asked(environment, topic, by(request)), *values))
 
@@ -136,14 +136,15 @@ def known_environment(environment: str, environments: Sequence[str]) -> str:
     return environment
 
 
-def asked_topic(text: str) -> Topic:
-    """Return the topic that a path names.
+def _asked_tenant(id: str, operation: Operation) -> str:
+    """Return the topic id of the tenant in a path.
 
     Raises:
-        Problem: it is not a topic's name.
+        Problem: 422 request_invalid.
     """
     try:
-        return Topic.parse(text)
+        # What was stored of `undefined` by earlier releases can still be read and erased.
+        return encode_id(id, any_name=operation.method in ("GET", "DELETE"))
     except TopicError as error:
         raise Problem("request_invalid", str(error)) from None
 

@@ -8,7 +8,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from planwire_client.core.topic import RESERVED_KINDS, TENANT_KIND
+from planwire_client.core.topic import RESERVED_KINDS, TENANT_KIND, TopicError, decoded_topic
 from sync.billing.api import bodies
 from sync.billing.api.operations import (
     CHANGE_PROBLEMS,
@@ -16,7 +16,6 @@ from sync.billing.api.operations import (
     Asked,
     BillingOperations,
     Document,
-    asked_topic,
     changed_document,
     operation,
     result_document,
@@ -29,12 +28,14 @@ from sync.billing.storage.tenants import facts_of
 from sync.core import instants
 from sync.http.body import json_response
 from sync.http.endpoint import by, require
-from sync.http.fields import TOPIC_PATTERN
+from sync.http.fields import READABLE_TOPIC_PATTERN, TOPIC_IN_PATH
 from sync.http.openapi import VERSION, Answer, Operation
 from sync.http.parameters import BEFORE, LIMIT, PathText
 from sync.http.problem import Problem
 from sync.source.client import SourceError
 from sync.source.hydration import ASKED_MAX_WAIT_S, Hydration
+
+TOPIC = PathText("topic", TOPIC_IN_PATH, READABLE_TOPIC_PATTERN, "user:42")
 
 
 class Tenants(BillingOperations):
@@ -173,11 +174,14 @@ class Topics:
         {200: Answer("What was found.", bodies.Compared, VERSION)},
         (*GUARDED, "provider_unavailable", "source_unavailable"),
         ("publishKey",),
-        (PathText("topic", "[env/]kind:id.", TOPIC_PATTERN, "user:42"),),
+        (TOPIC,),
     )
     async def reconcile(self, request: Request) -> Response:
         """Compare the topic, repair the differences, and answer with what was found."""
-        topic = asked_topic(request.path_params["topic"])
+        try:
+            topic = decoded_topic(TOPIC.read(request))
+        except TopicError as error:
+            raise Problem("request_invalid", str(error)) from None
         if topic.kind in RESERVED_KINDS:
             raise Problem("request_invalid", f"topics of kind {topic.kind} are the gateways' own")
         is_billed = topic.kind == TENANT_KIND and topic.env in self._billed

@@ -73,7 +73,7 @@ def kind(wanted: type, says: str, json_type: str, mark: bytes = b"%b", **schema:
 def _topic(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise FrameError("bad_topic", f"{_shown(value, 80)} is not a topic: {EXPECTED}")
-    if not matched(value):
+    if matched(value) is None:
         raise FrameError("bad_topic", str(not_a_topic(value)))
     return value
 

@@ -40,8 +40,10 @@ ID_BYTE = (
 """One byte of an id: itself, or percent-encoded if it has to be."""
 
 PATTERN = rf"(?:{_SEGMENT}/)?{_SEGMENT}:{ID_BYTE}{{1,{ID_MAX_BYTES}}}"
-"""The form of a name, as a portable regular expression. In addition, `live/` is not allowed as a prefix, and the
-percent-encoded bytes are UTF-8."""
+"""The form of a name, as a portable regular expression. In addition, `live/` is not allowed as a prefix."""
+
+READABLE_PATTERN = rf"(?:{_SEGMENT}/)?{_SEGMENT}:[\s\S]*\S[\s\S]*"
+"""The form of a name with the id decoded. In addition, the id has at most 128 bytes."""
 
 MISSING_VALUES = frozenset(("undefined", "null", "[object Object]", "NaN", "None"))
 """What programs write for a value that they do not have. None of them names anybody."""
@@ -51,18 +53,15 @@ EXPECTED = "expected [env/]kind:id, such as tenant:acme or sandbox/tenant:acme (
 SHOWN_MAX_CHARS = 60
 """Maximum characters of a rejected text in an error."""
 
-_matched = re.compile(rf"(?!{LIVE}/){PATTERN}").fullmatch
+matched = re.compile(rf"(?!{LIVE}/){PATTERN}").fullmatch
+"""Return a match if the text is a topic's only valid name, else None."""
+
 _parts = re.compile(rf"(?:({_SEGMENT})/)?({_SEGMENT}):(.*)", re.DOTALL).fullmatch
 _blank = re.compile(r"[\s\ufeff]*").fullmatch
 
 
 class TopicError(ValueError):
     """The text is not a topic's name, or the value is not an id."""
-
-
-def matched(text: str) -> bool:
-    """Return whether the text is a topic's only valid name."""
-    return _matched(text) is not None and ("%" not in text or _decoded(text) is not None)
 
 
 def topic(kind: str, id: str | int, env: str = LIVE) -> str:
@@ -84,14 +83,17 @@ def topic(kind: str, id: str | int, env: str = LIVE) -> str:
     return str(Topic.parse(str(Topic(env, kind, encode_id(str(id))))))
 
 
-def encode_id(text: str) -> str:
+def encode_id(text: str, *, any_name: bool = False) -> str:
     """Return the topic id of an id of the outside world. Different ids have different topic ids.
+
+    Args:
+        any_name: also for what names nobody, unless it is empty.
 
     Raises:
         TopicError: the id names nobody, is longer than 128 bytes or is not Unicode.
     """
-    if _blank(text) or text in MISSING_VALUES:
-        raise TopicError(f"{shown(text)} names nobody: it is what programs write for a missing value; give the id")
+    if not any_name or not text:
+        _check(text)
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
@@ -103,7 +105,7 @@ def encode_id(text: str) -> str:
 
 def decode_id(id: str) -> str:
     """Return the id of the outside world for a topic id: the inverse of `encode_id`."""
-    return unquote_to_bytes(id).decode()
+    return unquote_to_bytes(id).decode(errors="replace")
 
 
 def read_topic(text: str) -> Topic:
@@ -149,6 +151,11 @@ def not_a_topic(text: str) -> TopicError:
     return TopicError(f"{shown(text)} is not a topic: {advice}")
 
 
+def _check(id: str) -> None:
+    if _blank(id) or id in MISSING_VALUES:
+        raise TopicError(f"{shown(id)} names nobody: it is what programs write for a missing value; give the id")
+
+
 def _encoded(text: str) -> str | None:
     try:
         return str(read_topic(text))
@@ -158,7 +165,7 @@ def _encoded(text: str) -> str | None:
 
 def _decoded(text: str) -> str | None:
     try:
-        return decode_id(text)
+        return unquote_to_bytes(text).decode()
     except UnicodeError:
         return None
 
@@ -189,7 +196,7 @@ class Topic:
                 stored since earlier, so `parse` returns it.
         """
         found = cls.parse(text)
-        encode_id(decode_id(found.id))
+        _check(decode_id(found.id))
         return found
 
     @classmethod
@@ -199,7 +206,7 @@ class Topic:
         Raises:
             TopicError: `text` does not match, or has the prefix `live/` (each topic has only one name).
         """
-        if not matched(text):
+        if matched(text) is None:
             raise not_a_topic(text)
         scope, _, identifier = text.partition(":")
         env, _, kind = scope.rpartition("/")

@@ -88,9 +88,6 @@ def test_no_prefix_means_live() -> None:
         "tenant:%",
         "tenant:%2",
         "tenant:%zz",
-        "tenant:%FF",
-        "tenant:%C3",
-        "tenant:%ED%A0%80",
         "tenant:" + "%7C" * 129,
     ],
 )
@@ -150,7 +147,8 @@ def test_the_canonical_spelling_of_a_canonical_name_is_itself(id_: str) -> None:
 @given(st.from_regex(r"(%[0-9A-F]{2}|[a-z@|]){1,9}", fullmatch=True))
 def test_a_topic_has_one_spelling(id_: str) -> None:
     name = f"tenant:{id_}"
-    assert not matched(name) or encode_id(decode_id(id_)) == id_
+    if matched(name) and "\ufffd" not in decode_id(id_):
+        assert encode_id(decode_id(id_)) == id_
 
 
 @pytest.mark.parametrize("id_", sorted(MISSING_VALUES))
@@ -181,6 +179,7 @@ def test_a_readable_form_that_would_mislead_is_not_used() -> None:
     for id_ in ("a\u202eb", "a\x1b[31mb", "a\nb", "a%7Cb"):
         found = Topic.parse(topic("tenant", id_))
         assert found.readable == str(found)
+    assert Topic.parse("tenant:a%FF").readable == "tenant:a%FF"
 
 
 @pytest.mark.parametrize("id_", [None, True, 1.5, [], b"x", 2**53, -(2**53)])
