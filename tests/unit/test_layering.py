@@ -125,6 +125,7 @@ PURE = [
     "sync.billing.domain.projection",
     "sync.billing.domain.reducer",
     "sync.billing.domain.scheduled_changes",
+    "sync.billing.domain.tenant_naming",
     "sync.billing.domain.tenant_resolution",
     "sync.billing.providers.base",
     "sync.billing.providers.hmac_signature",
