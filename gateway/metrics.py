@@ -171,6 +171,10 @@ class Metrics:
     erased_events: Counter[tuple[str, ...]] = _counter(
         "erased_events", "Events ignored because their tenant was erased.", "env"
     )
+    ignored_events: Counter[tuple[str, ...]] = _counter(
+        "ignored_events", "Events of other software on the provider account (price: the catalog ignores it).",
+        "reason", "env",
+    )  # fmt: skip
     queue_length: dict[tuple[str, str], float] = _gauge(
         "queue_length",
         "What is in a queue of the worker's, what is not due yet included; the same in each process.",
@@ -251,7 +255,7 @@ class Metrics:
     def _read_shared(self) -> None:
         """Set the metrics that come from the store and are the same in every process."""
         for (name, pairs), count in self.counters.items():
-            if name in ("drift", "erased_events"):
+            if name in ("drift", "erased_events", "ignored_events"):
                 labels = dict(pairs)
                 getattr(self, name)[tuple(labels.get(label, "") for label in DECLARED[name].labels)] = count
         for queue, environment, members, overdue_s in self.backlog.waiting if self.backlog is not None else ():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -10,6 +11,7 @@ import click
 
 from gateway.cli.common import Api, environment, environment_option, json_lines_option, with_publish_api
 from gateway.cli.output import say, say_json, say_list
+from sync.core.plain_text import json_text
 
 PARKED_PAGE = 500
 """Maximum number of events in one answer of the gateway."""
@@ -47,6 +49,22 @@ def parked(environ: str | None, limit: int, retry: str | None, as_json: bool, ap
         asked["after"] = page.get("next", "")
         has_more = "next" in page
     say_list(as_json, found, _PARKED_COLUMNS, "nothing is parked")
+    if not as_json:
+        _say_ignore(found)
+
+
+def _say_ignore(parked: Sequence[Mapping[str, Any]]) -> None:
+    """Print the lines for the catalog that ignore the unknown prices of these events."""
+    unknown: dict[str, list[str]] = {}
+    for event in parked:
+        for price in event.get("unknown_prices", ()):
+            prices = unknown.setdefault(f"prices.{event['provider']}.{event['env']}", [])
+            prices += [price] if price not in prices else []
+    lines = [f"{name} = {json_text(prices)}" for name, prices in unknown.items()]
+    if lines:
+        say(
+            "\n".join(["", "If other software sells these prices, ignore them in the catalog:", "", "[ignore]", *lines])
+        )
 
 
 @click.command(

@@ -174,7 +174,7 @@ def _lines(report: Report) -> list[str]:
     rows = [
         ("subscriptions", report.seen, ""),
         ("taken", report.taken, "new, or other than they were known"),
-        ("unchanged", report.unchanged, "known already"),
+        ("unchanged", report.unchanged, "known already, or other software's"),
         ("parked", len(report.parked), "cannot be used yet"),
         ("tenants made", report.tenants_made, ""),
         ("drift", report.drift, "tenants that were there differed from the provider"),

@@ -2,10 +2,101 @@
 
 from __future__ import annotations
 
-from tests.support.system import System, ago, event
+import asyncio
+import subprocess
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sync.store import counters
+from tests.support import processes
+from tests.support.cases import post_stripe, run_cases
+from tests.support.gateway import PUBLISH_KEY
+from tests.support.system import CATALOG, System, ago, event
+from tests.support.wait import until
 
 GRANT_S = 4
 """How long a granted plan lasts in these tests: long enough to look at it on a busy machine."""
+
+
+class TestOtherSoftware:
+    """Scenario 58."""
+
+    IGNORE = (
+        CATALOG
+        + """
+[ignore]
+prices.paddle.live = ["pri_theirs"]
+products.stripe.live = ["prod_theirs"]
+"""
+    )
+
+    async def test_s58_other_softwares_prices_are_ignored_with_a_counter(self, store_url: str, tmp_path: Path) -> None:
+        """Of Paddle by a price, of Stripe by a product, whether they name a tenant or not. They leave no links."""
+        async with run_cases(store_url, tmp_path, catalog=self.IGNORE) as system, system.tab() as tab:
+            await tab.reaches(await system.apply(event(ago(60), items=[("pri_pro", 3)])))
+            theirs = [("pri_theirs", 1)]
+            bodies = [
+                event(ago(50), tenant=None, items=theirs),
+                event(ago(40), id="sub_theirs", items=theirs),
+                event(ago(30), id="sub_theirs", items=theirs, status="past_due"),
+                event(ago(20), tenant="their_tenant", items=theirs, status="canceled"),
+            ]
+            assert [await system.outcome(body) for body in bodies] == ["ignored"] * 4
+            answers = [await post_stripe(system, stripe_event(product)) for product in ("prod_theirs", "prod_ours")]
+            assert [answer.json()["outcome"] for answer in answers] == ["ignored", "parked"]
+            await tab.fence()
+            assert (tab.plan, len(await system.history())) == ("pro", 1)
+            assert [parked["unknown_prices"] for parked in await system.parked()] == [["price_new"]]
+            counted = (await counters.read(system.store))["ignored_events", (("reason", "price"), ("env", "live"))]
+            assert counted == 5
+            assert not await system.store.redis.keys("*sub_*their*")
+            assert await system.apply(event(ago(10), items=[("pri_pro", 4), ("pri_theirs", 1)]))
+            await tab.until(lambda tab: tab.state["limits"]["seats"] == 4)
+
+    async def test_s58_events_parked_for_a_price_are_released_when_the_catalog_ignores_it(
+        self, system: System, tmp_path: Path
+    ) -> None:
+        """Those of a known tenant, of an unknown one, and of none; the command line prints the line to add."""
+        bodies = [
+            event(ago(50), tenant=None, items=[("pri_theirs", 1)]),
+            event(ago(40), items=[("pri_theirs", 1)]),
+            event(ago(30), tenant="new", items=[("pri_theirs", 2)]),
+            event(ago(20), tenant=None, id="sub_unlinked"),
+        ]
+        assert [await system.outcome(body) for body in bodies] == ["parked"] * 4
+        run = partial(subprocess.run, capture_output=True, text=True, check=True, timeout=60)
+        environ = processes.clean_environ(tmp_path, PLANWIRE_PUBLISH_KEY=PUBLISH_KEY)
+        command = [*processes.python("-m", "gateway.cli"), "parked", "--url", system.gateway.url]
+        printed = (await asyncio.to_thread(run, command, env=environ)).stdout
+        line = 'prices.paddle.live = ["pri_theirs"]'
+        assert f"[ignore]\n{line}\n" in printed
+        async with system.working():
+            system.catalog.write_text(f"{system.catalog.read_text()}\n[ignore]\n{line}\n")
+            await until(lambda: self.count_parked(system, 1), 20)
+        (left,) = await system.parked()
+        assert "sub_unlinked" in left["reason"]
+        assert (await counters.read(system.store))["ignored_events", (("reason", "price"), ("env", "live"))] == 3
+
+    async def count_parked(self, system: System, expected: int) -> bool:
+        return len(await system.parked()) == expected
+
+
+def stripe_event(product: str) -> dict[str, Any]:
+    """An event of a Stripe subscription to a price of this product, which names no tenant."""
+    price = {"id": "price_new", "product": product}
+    now_s = int(time.time())
+    period = {"current_period_start": now_s, "current_period_end": now_s + 86_400}
+    body = {
+        "id": f"sub_{product}",
+        "object": "subscription",
+        "status": "active",
+        "customer": f"cus_{product}",
+        "items": {"data": [{"price": price, "quantity": 1, **period}], "has_more": False},
+    }
+    kind = "customer.subscription.updated"
+    return {"id": f"evt_{product}", "type": kind, "created": now_s, "livemode": True, "data": {"object": body}}
 
 
 class TestGrantedPlan:

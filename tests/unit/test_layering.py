@@ -112,6 +112,7 @@ PURE = [
     "planwire_client.errors",
     "planwire_client.replica.snapshot",
     "sync.billing.catalog.catalog",
+    "sync.billing.catalog.tables",
     "sync.billing.catalog.positions",
     "sync.billing.domain.codec",
     "sync.billing.domain.customers",

@@ -141,6 +141,7 @@ class ParkedEvent(Model):
     received_at: _Time
     parked_at: _Time
     attempts: int = Field(ge=0)
+    unknown_prices: list[str] | None = Field(None, description="Its prices that the catalog neither sells nor ignores.")
 
 
 class ParkedEvents(Model):

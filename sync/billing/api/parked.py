@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from sync.billing.api import bodies
 from sync.billing.api.operations import Asked, BillingOperations, Document, operation, result_document
+from sync.billing.domain.evaluation import unknown_prices
+from sync.billing.domain.model import Event
+from sync.billing.storage.inbox import Record
 from sync.core import instants
 from sync.http.openapi import VERSION, Answer
 from sync.http.parameters import AFTER, LIMIT, PathText
@@ -35,12 +38,21 @@ class ParkedEvents(BillingOperations):
                 "received_at": instants.text(record.received_us * 1000),
                 "parked_at": instants.text(record.parked_us * 1000),
                 "attempts": record.attempts,
-                **({"topic": record.topic} if record.topic else {}),
+                **self._shown(asked.environment, record),
             }
             for record in records
         ]
         following = {"next": f"{records[-1].parked_us}.{records[-1].event_id}"} if len(records) == limit else {}
         return {"parked": parked, **following}
+
+    def _shown(self, environment: str, record: Record) -> Document:
+        """Return the members of an event that not every event has."""
+        shown: Document = {"topic": record.topic} if record.topic else {}
+        if record.provider in self._services.adapters:
+            event = self._services.parse(record.provider, record.body, environment)
+            unknown = unknown_prices(event, self._services.setting(environment)) if isinstance(event, Event) else []
+            shown |= {"unknown_prices": unknown} if unknown else {}
+        return shown
 
     @operation(
         "POST",

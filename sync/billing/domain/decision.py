@@ -13,9 +13,17 @@ import orjson
 
 from sync.billing.domain.customers import second_customer_drift, second_customer_reason, second_customers
 from sync.billing.domain.drift import Drift
-from sync.billing.domain.evaluation import Setting, without_void_change
+from sync.billing.domain.evaluation import Setting, is_ignored, without_void_change
 from sync.billing.domain.model import NOTHING, Event, Facts, subscription_key
-from sync.billing.domain.outcome import ERASED, ERASED_REASON, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
+from sync.billing.domain.outcome import (
+    ERASED,
+    ERASED_REASON,
+    OTHER_SOFTWARE,
+    WAITS_CATALOG,
+    WAITS_SOFTWARE,
+    EventResult,
+    Outcome,
+)
 from sync.billing.domain.overrides import active_overrides
 from sync.billing.domain.preview import check_awaited
 from sync.billing.domain.projection import Projected, State, Unprojectable, project
@@ -62,6 +70,8 @@ def decide(topic: str, facts: Facts, event: Event, fetched: Event | None, settin
     """
     if facts.erased_ns is not None:
         return ERASED
+    if _is_other_software(facts, event, setting):
+        return OTHER_SOFTWARE
     result = reduce(facts, event)
     if fetched is not None:
         is_new = isinstance(result, Reduced)
@@ -103,6 +113,8 @@ def decide_without_event(
         return EventResult(Outcome.UNCHANGED, ERASED_REASON)
     after, note = facts, ""
     for event in fetched:
+        if _is_other_software(after, event, setting):
+            continue
         answer = merge_fetched(after, event)
         if isinstance(answer, Reduced):
             reason = _second_customer(answer.facts, event)
@@ -133,6 +145,13 @@ def _is_parked(before: Facts, event: Event, setting: Setting) -> bool:
     assert event.subscription is not None
     is_known = subscription_key(event.provider, event.subscription.id) in before.subscriptions
     return setting.catalog.policy.second_customer == "park" and not is_known
+
+
+def _is_other_software(facts: Facts, event: Event, setting: Setting) -> bool:
+    """Return whether other software sells the event's subscription. If the tenant has it, it has changed hands."""
+    if event.subscription is None or not is_ignored(event, setting):
+        return False
+    return subscription_key(event.provider, event.subscription.id) not in facts.subscriptions
 
 
 def _conclude(topic: str, before: Facts, after: Facts, setting: Setting, note: str = "") -> Decided | Unprojectable:

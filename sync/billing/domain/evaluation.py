@@ -10,7 +10,15 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from sync.billing.catalog.catalog import Addon, Catalog, Plan, Policy
-from sync.billing.domain.model import LIVE_STATUSES, Facts, Item, ScheduledPlanChange, SubscriptionFacts
+from sync.billing.domain.model import (
+    LIVE_STATUSES,
+    Event,
+    Facts,
+    Item,
+    ScheduledPlanChange,
+    Subscription,
+    SubscriptionFacts,
+)
 from sync.core import instants
 
 
@@ -58,10 +66,10 @@ def evaluate(key: str, facts: Facts, setting: Setting) -> EvaluatedSubscription:
     entry = facts.subscriptions[key]
     evaluated = _under_policy(key, entry, setting)
     if evaluated.live:
-        _buy(evaluated, entry.subscription.items, entry.provider, setting)
+        _buy(evaluated, entry.subscription.items, entry, setting)
         change = facts.scheduled_change
         if change is not None and change.subscription == key:
-            _apply_scheduled_change(evaluated, change, entry.provider, setting)
+            _apply_scheduled_change(evaluated, change, entry, setting)
     return evaluated
 
 
@@ -89,8 +97,8 @@ def without_void_change(facts: Facts, setting: Setting) -> tuple[Facts, str]:
     entry = facts.subscriptions.get(change.subscription)
     reason = "its subscription has ended"
     if entry is not None and entry.subscription.status != "canceled":
-        shown = bought(entry.subscription.items, entry.provider, setting)
-        kept = bought(change.keep, entry.provider, setting)
+        shown = bought(entry.subscription.items, entry, setting)
+        kept = bought(change.keep, entry, setting)
         target, coming = setting.catalog.plans.get(change.plan), entry.subscription.scheduled
         if shown.unknown or kept.unknown or target is None:
             return facts, ""  # a price that left the catalog is no reason to drop the change
@@ -104,11 +112,37 @@ def without_void_change(facts: Facts, setting: Setting) -> tuple[Facts, str]:
     return replace(facts, scheduled_change=None), f"the scheduled change to {change.plan} is dropped: {reason}"
 
 
-def bought(items: tuple[Item, ...], provider: str, setting: Setting) -> EvaluatedSubscription:
-    """Return only what the items buy: plan, quantity, add-ons and unknown prices."""
+def bought(items: tuple[Item, ...], entry: SubscriptionFacts, setting: Setting) -> EvaluatedSubscription:
+    """Return only what items of a subscription buy: plan, quantity, add-ons and unknown prices."""
     bought = EvaluatedSubscription("", "", live=True)
-    _buy(bought, items, provider, setting)
+    _buy(bought, items, entry, setting)
     return bought
+
+
+def is_ignored(of: Event | SubscriptionFacts, setting: Setting) -> bool:
+    """Return whether other software sells all the items of a subscription, by the catalog's ignore list."""
+    body = of.subscription
+    return body is not None and bool(body.items) and not any(_ours(of.provider, body, setting))
+
+
+def unknown_prices(of: Event | SubscriptionFacts, setting: Setting) -> list[str]:
+    """Return the price ids of a subscription's items that the catalog neither sells nor ignores."""
+    body = of.subscription
+    if body is None:
+        return []
+    known = setting.catalog.prices(of.provider, setting.environment)
+    return [price_id for price_id in _ours(of.provider, body, setting) if price_id not in known]
+
+
+def without_ignored_names(event: Event, setting: Setting) -> Event:
+    """Return the event; if other software sells all its items, without the tenant and the customer that it names."""
+    return replace(event, tenant_id=None, customer_id=None) if is_ignored(event, setting) else event
+
+
+def _ours(provider: str, body: Subscription, setting: Setting) -> list[str]:
+    """Return the price ids of the items that the catalog does not ignore."""
+    ignores, environment = setting.catalog.ignores, setting.environment
+    return [id for id, _ in body.items if not ignores(provider, environment, id, body.products.get(id, ""))]
 
 
 def _under_policy(key: str, entry: SubscriptionFacts, setting: Setting) -> EvaluatedSubscription:
@@ -162,11 +196,14 @@ def _apply_provider_schedule(
         evaluated.status, evaluated.live = "active", True
 
 
-def _buy(evaluated: EvaluatedSubscription, items: tuple[Item, ...], provider: str, setting: Setting) -> None:
+def _buy(evaluated: EvaluatedSubscription, items: tuple[Item, ...], entry: SubscriptionFacts, setting: Setting) -> None:
     """Add what the items buy: the highest plan with its quantity, and every add-on. The items' order is irrelevant."""
-    prices = setting.catalog.prices(provider, setting.environment)
+    catalog, environment, provider = setting.catalog, setting.environment, entry.provider
+    prices, products = catalog.prices(provider, environment), entry.subscription.products
     for price_id, quantity in items:
         offer = prices.get(price_id)
+        if catalog.ignores(provider, environment, price_id, products.get(price_id, "")):
+            continue
         if offer is None:
             evaluated.unknown.append(price_id)
         elif isinstance(offer, Addon):
@@ -178,10 +215,10 @@ def _buy(evaluated: EvaluatedSubscription, items: tuple[Item, ...], provider: st
 
 
 def _apply_scheduled_change(
-    evaluated: EvaluatedSubscription, change: ScheduledPlanChange, provider: str, setting: Setting
+    evaluated: EvaluatedSubscription, change: ScheduledPlanChange, entry: SubscriptionFacts, setting: Setting
 ) -> None:
     """Apply a scheduled plan change: the kept items until its time, its plan after it."""
-    target, kept = setting.catalog.plans.get(change.plan), bought(change.keep, provider, setting)
+    target, kept = setting.catalog.plans.get(change.plan), bought(change.keep, entry, setting)
     evaluated.unknown += kept.unknown
     if target is None or kept.plan is None:
         return

@@ -85,6 +85,7 @@ class Subscription:
         status: one of KNOWN_STATUSES, or a status of the provider that this build does not know.
         trial_ends_ns: the end of its last trial; meaningful only while trialing.
         created_ns: when it was created; None if the provider does not say.
+        products: price id -> product id, for the catalog's ignore list. Not compared: older facts lack it.
     """
 
     id: str
@@ -95,6 +96,7 @@ class Subscription:
     trial_ends_ns: int | None = None
     scheduled: Scheduled | None = None
     created_ns: int | None = field(default=None, compare=False)
+    products: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 class NamePlace(NamedTuple):

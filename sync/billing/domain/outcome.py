@@ -54,5 +54,9 @@ ERASED = EventResult(Outcome.IGNORED, ERASED_REASON, keeps_body=False)
 """The result of an event of an erased tenant."""
 
 
+OTHER_SOFTWARE = EventResult(Outcome.IGNORED, "other software sells it, by the catalog's [ignore]", keeps_body=False)
+"""The result of an event of a subscription that other software on the provider account sells."""
+
+
 class ChangeRejected(CodedError):
     """A requested change of a tenant cannot be made: `code` is stable, `detail` is for people."""

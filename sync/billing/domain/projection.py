@@ -22,7 +22,7 @@ from typing import Any
 
 from sync.billing.catalog.catalog import LEVELS, NUMBER_MAX, UNLIMITED, Catalog, Offer, Plan
 from sync.billing.domain.customers import second_customers
-from sync.billing.domain.evaluation import EvaluatedSubscription, Setting, evaluate
+from sync.billing.domain.evaluation import EvaluatedSubscription, Setting, evaluate, is_ignored
 from sync.billing.domain.model import PLAN, Facts, Override, SubscriptionFacts
 from sync.billing.domain.overrides import is_active
 from sync.core import instants
@@ -92,12 +92,16 @@ def leader(facts: Facts, setting: Setting) -> str | None:
 
 
 def _paid(facts: Facts, setting: Setting) -> tuple[list[EvaluatedSubscription], list[EvaluatedSubscription]]:
-    """Return the subscriptions of the tenant's own customers, and those of others that count now or by time alone."""
+    """Return the subscriptions of the tenant's own customers, and those of others that count now or by time alone.
+
+    Those that have become other software's are left out.
+    """
+    keys = [key for key, entry in facts.subscriptions.items() if not is_ignored(entry, setting)]
     second = second_customers(facts)
-    own = [evaluate(key, facts, setting) for key in facts.subscriptions if key not in second]
+    own = [evaluate(key, facts, setting) for key in keys if key not in second]
     if setting.catalog.policy.second_customer == "park":
         return own, []
-    others = [evaluate(key, facts, setting) for key in second]
+    others = [evaluate(key, facts, setting) for key in keys if key in second]
     return own, [other for other in others if other.status != "past_due" and not other.unknown]
 
 

@@ -65,7 +65,7 @@ def plan_change(
         keep = with_plan(keep, request.keep, provider, setting)
     elif facts.scheduled_change is not None and facts.scheduled_change.subscription == key:
         keep = facts.scheduled_change.keep
-    kept = bought(keep, provider, setting).plan
+    kept = bought(keep, entry, setting).plan
     if kept is None:
         raise ChangeRejected("no_plan", f"{entry.subscription.id} holds no plan to change")
     if kept.key == request.plan:
@@ -115,7 +115,7 @@ def target_items(facts: Facts, setting: Setting) -> tuple[str, tuple[Item, ...]]
     if change is None or entry is None:
         return None
     items = entry.subscription.items
-    shown = bought(items, entry.provider, setting).plan
+    shown = bought(items, entry, setting).plan
     if shown is not None and shown.key == change.plan:
         return None
     try:

@@ -8,8 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from planwire_client.core.topic import LIVE, TENANT_KIND, Topic
+from sync.billing.domain.evaluation import Setting, is_ignored, unknown_prices
 from sync.billing.domain.model import Event, Unparsable
-from sync.billing.domain.outcome import ERASED, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
+from sync.billing.domain.outcome import (
+    ERASED,
+    OTHER_SOFTWARE,
+    WAITS_CATALOG,
+    WAITS_SOFTWARE,
+    EventResult,
+    Outcome,
+)
 from sync.billing.domain.tenant_naming import UNSIGNED, Naming, sanitize
 
 TOMBSTONE = "!erased"
@@ -66,21 +74,25 @@ def tenant_topic(environment: str, tenant_id: str) -> str:
     return str(Topic(environment, TENANT_KIND, tenant_id))
 
 
-def unresolved(event: Event, link: Link) -> EventResult | None:
+def unresolved(event: Event, link: Link, setting: Setting) -> EventResult | None:
     """Return the result of an event whose tenant is unknown, in conflict or erased; None if it is known."""
     if TOMBSTONE in (link.conflict, link.tenant_id):
         return ERASED
+    # An edit of the catalog may say that other software sells it.
+    waits = (WAITS_CATALOG,) if unknown_prices(event, setting) else ()
     if link.conflict is not None:
         reason = f"names tenant {link.tenant_id}, but {event.subscription_id} belongs to {link.conflict}"
-        return EventResult(Outcome.PARKED, reason, waits=subjects(event)[:1])
+        return EventResult(Outcome.PARKED, reason, waits=(*subjects(event)[:1], *waits))
     if link.tenant_id is not None:
         return None
+    if is_ignored(event, setting):
+        return OTHER_SOFTWARE
     if event.name_problem:
         # A worker that starts with another secret retries it, and so does an edited policy.
         reason = f"no tenant is known for {event.subscription_id}: {event.name_problem}"
         return EventResult(Outcome.PARKED, reason, waits=(subjects(event)[0], WAITS_SOFTWARE, WAITS_CATALOG))
     reason = f"no tenant is known for {event.subscription_id}: {event.unnamed}"
-    return EventResult(Outcome.PARKED, reason, waits=subjects(event))
+    return EventResult(Outcome.PARKED, reason, waits=(*subjects(event), *waits))
 
 
 def subjects(event: Event) -> tuple[str, ...]:

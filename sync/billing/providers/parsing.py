@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeGuard
 
@@ -69,6 +69,19 @@ def created_ns(data: Mapping[str, Any], name: str, parse: Callable[[Any], int]) 
         return parse(data.get(name))
     except ValueError:
         return None
+
+
+def products(entries: Iterable[object]) -> dict[str, str]:
+    """Return price id -> product id of the items that show both. The product may be the id or the whole object."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        price = entry.get("price") if isinstance(entry, dict) else None
+        if isinstance(entry, dict) and isinstance(price, dict):
+            product = price.get("product_id") or price.get("product") or entry.get("product")
+            product = product.get("id") if isinstance(product, dict) else product
+            if is_id(product) and is_id(price.get("id")):
+                found[price["id"]] = product
+    return found
 
 
 def item(entry: object, *, price_is_id: bool = False) -> Item:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from sync.billing.domain import codec
 from sync.billing.domain.drift import Drift, subscription_drift
+from sync.billing.domain.evaluation import without_ignored_names
 from sync.billing.domain.model import Event
 from sync.billing.domain.outcome import ERASED_REASON, EventResult, Outcome
 from sync.billing.domain.reducer import Unusable, merge_fetched
@@ -52,8 +53,10 @@ class BackfillItem:
         if entry.event is None:
             return await self._park(entry, EventResult(Outcome.PARKED, f"unparsable: {entry.problem}"))
         event = sanitize(entry.event, self._services.naming)
+        setting = self._services.setting(self._known.name)
+        event = without_ignored_names(event, setting)
         link = await self._link(event)
-        result = unresolved(event, link)
+        result = unresolved(event, link, setting)
         if result is not None:
             return await self._park(entry, result)
         topic = tenant_topic(self._known.name, str(link.tenant_id))
@@ -182,8 +185,8 @@ class DryRun(BackfillItem):
         """Do nothing: `still_parked` checks again at the end."""
 
     async def _park(self, entry: ListedSubscription, result: EventResult) -> ItemResult:
-        """Return `parked`, or `unchanged` if the tenant was erased."""
-        if result.reason == ERASED_REASON:
+        """Return `parked`, or `unchanged` if the tenant was erased or other software sells it."""
+        if result.outcome is Outcome.IGNORED or result.reason == ERASED_REASON:
             return ItemResult(Outcome.UNCHANGED)
         if any(":" in thing for thing in result.waits):  # a link's subject
             self._unlinked.append(entry)

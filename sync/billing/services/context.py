@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from sync.billing.catalog.catalog import Catalog
 from sync.billing.catalog.watcher import CatalogWatcher
-from sync.billing.domain.evaluation import Setting
-from sync.billing.domain.tenant_naming import TENANT_FIELDS, Naming
+from sync.billing.domain.evaluation import Setting, without_ignored_names
+from sync.billing.domain.model import Event, Unparsable
+from sync.billing.domain.tenant_naming import TENANT_FIELDS, Naming, sanitize
 from sync.billing.providers.base import ProviderClient, WebhookAdapter
 from sync.billing.storage.environment import Environment
 from sync.store.store import Store
@@ -46,6 +47,11 @@ class BillingContext:
         if known is None:
             known = self._environments[name] = Environment(self.store, name, self.lease_s)
         return known
+
+    def parse(self, provider: str, body: bytes, environment: str) -> Event | Unparsable:
+        """Return the event in a verified body. One of other software names no tenant, so that no links are stored."""
+        event = sanitize(self.adapters[provider].parse(body, environment), self.naming)
+        return without_ignored_names(event, self.setting(environment)) if isinstance(event, Event) else event
 
     def setting(self, environment: str, catalog: Catalog | None = None) -> Setting:
         """Return the current setting of decisions, with `catalog` instead of the current one if it is given."""

@@ -14,7 +14,6 @@ from planwire_client.core.commit import BILLING, PUBLISHER
 from planwire_client.core.topic import Topic
 from sync.billing.domain.model import Event, Facts
 from sync.billing.domain.outcome import ERASED, EventResult, Outcome
-from sync.billing.domain.tenant_naming import sanitize
 from sync.billing.domain.tenant_resolution import link_subjects, named_topic, subjects
 from sync.billing.services.committer import Committer, Decision, Write
 from sync.billing.services.context import BillingContext
@@ -121,6 +120,7 @@ class Erasure:
             after = page[-1].parked_us, page[-1].event_id
 
     def _parsed(self, record: Record, environment: str) -> Event | None:
-        adapter = self._context.adapters.get(record.provider)
-        event = None if adapter is None else sanitize(adapter.parse(record.body, environment), self._context.naming)
+        if record.provider not in self._context.adapters:
+            return None
+        event = self._context.parse(record.provider, record.body, environment)
         return event if isinstance(event, Event) else None

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import structlog
 
 from sync.billing.domain import tenant_resolution
+from sync.billing.domain.evaluation import without_ignored_names
 from sync.billing.domain.model import Event, Unparsable
 from sync.billing.domain.outcome import ERASED_REASON, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
-from sync.billing.domain.tenant_naming import sanitize
 from sync.billing.domain.tenant_resolution import subjects
 from sync.billing.providers.base import ProviderRejected, ProviderUnavailable, WebhookAdapter
 from sync.billing.services.attempt import Answer, Attempt, Done, decide_attempt, unparsable
@@ -74,8 +74,7 @@ class Ingest:
         Raises:
             StoreError: the store is unreachable or failing; the event stays pending.
         """
-        parsed = self._context.adapters[record.provider].parse(record.body, environment)
-        event = sanitize(parsed, self._context.naming)
+        event = self._context.parse(record.provider, record.body, environment)
         if isinstance(event, Unparsable):
             return await self._process(unparsable(environment, event))
         link = await find_link(self._store, event)
@@ -142,7 +141,7 @@ class Ingest:
         self, adapter: WebhookAdapter, body: bytes, environment: str
     ) -> Attempt | Done | EventResult:
         """Return the claimed event, or EventResult for a duplicate. Link and topic are read in the same round trip."""
-        event = sanitize(adapter.parse(body, environment), self._context.naming)
+        event = self._context.parse(adapter.name, body, environment)
         received_us = self._context.now_us
         batch = CommandPipeline(self._store)
         claim = f"{self._name}.{next(self._claims):x}"
@@ -176,7 +175,8 @@ class Ingest:
         event, link = attempt.event, attempt.link
         if link is None:
             return attempt.done(EventResult(Outcome.IGNORED, event.ignored))
-        result = tenant_resolution.unresolved(event, link)
+        setting = self._context.setting(attempt.environment)
+        result = tenant_resolution.unresolved(event, link, setting)
         if result is None and event.subscription is None:
             outcome = Outcome.UNCHANGED if link.learned_subscription else Outcome.IGNORED
             result = EventResult(outcome, event.ignored)
@@ -186,7 +186,7 @@ class Ingest:
         if result is None:
             return attempt._replace(topic=tenant_resolution.tenant_topic(attempt.environment, str(link.tenant_id)))
         is_unlinked = result.outcome is Outcome.PARKED and link.conflict is None
-        return attempt.done(result)._replace(rechecks_link=is_unlinked)
+        return attempt.done(result)._replace(rechecks_link=is_unlinked, catalog=setting.catalog)
 
     async def _fetch_thin(self, attempt: Attempt) -> Attempt | Done:
         """Return the attempt of an event without a body, with the fetched body and its links; or its end."""
@@ -194,6 +194,7 @@ class Ingest:
         answer = attempt.answer or Answer()
         if answer.fetched is not None:
             whole = tenant_resolution.with_fetched(event, answer.fetched, self._context.naming)
+            whole = without_ignored_names(whole, self._context.setting(event.environment))
             return attempt._replace(event=whole, link=await find_link(self._store, whole))
         if answer.is_away:
             reason = f"the provider could not be asked; tried again in {UNFETCHED_AGAIN_S} s"
@@ -254,10 +255,10 @@ class Ingest:
         is_logged = not done.is_first and bool(result.topic)
         is_logged = is_logged and await has_event(self._store, result.topic, event.event_id, result)
         batch = CommandPipeline(self._store)
-        if result.reason == ERASED_REASON and isinstance(event, Event):
-            known.count_erased(batch)
-            if event.tenant_id is not None:  # the event may name a subscription that was unknown until now
-                erase_links(batch, done.environment, subjects(event), event.tenant_id)
+        known.count(batch, result)
+        if result.reason == ERASED_REASON and isinstance(event, Event) and event.tenant_id is not None:
+            # The event may name a subscription that was unknown until now.
+            erase_links(batch, done.environment, subjects(event), event.tenant_id)
         if done.commit is not None:
             self._committer.follow_up(batch, done.commit)
         if result.topic:

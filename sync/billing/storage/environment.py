@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
+from sync.billing.domain.outcome import ERASED_REASON, OTHER_SOFTWARE, EventResult
 from sync.billing.storage.inbox import Inbox
 from sync.billing.storage.records import DriftLog
 from sync.store import counters
@@ -25,6 +26,12 @@ RECONCILE_LEASE_S = 120.0
 
 BACKLOG_CACHE_S = 5.0
 """Minimum time between two reads of the queues' lengths."""
+
+COUNTED: Mapping[str, Mapping[str, Mapping[str, str]]] = {
+    ERASED_REASON: {"erased_events": {}},
+    OTHER_SOFTWARE.reason: {"ignored_events": {"reason": "price"}},
+}
+"""The reason of a result -> the counter of its events, with its labels."""
 
 _STATS = Script.load("sync.store", "queue_stats")
 
@@ -52,9 +59,11 @@ class Environment:
         batch.command("SADD", self._tenants, topic)
         self.plan_audit(batch, topic, now_us)
 
-    def count_erased(self, batch: CommandPipeline) -> None:
-        """Add to `batch` the count of an event that was ignored because its tenant was erased."""
-        batch.command("HINCRBY", self._store.keys.counters, counters.field("erased_events", env=self.name), 1)
+    def count(self, batch: CommandPipeline, result: EventResult) -> None:
+        """Add to `batch` the count of an event that was ignored for a reason that operators watch."""
+        for name, labels in COUNTED.get(result.reason, {}).items():
+            field = counters.field(name, **labels, env=self.name)
+            batch.command("HINCRBY", self._store.keys.counters, field, 1)
 
     def strike(self, batch: CommandPipeline, topic: str) -> None:
         """Add to `batch` the removal of the topic from the lists of tenants, audits and timers."""

@@ -15,7 +15,7 @@ export const CAUSES = {
     means:
       "A customer has bought a price of which the catalog does not say what it grants. Nothing is guessed: the tenant keeps what it had.",
     look: "The reason names the price. Prices of live and of sandbox are different. The environment is that of the secret that signed the event: where it is the wrong one, so is the secret of that endpoint.",
-    ends: "Add the price to its plan or add-on in the catalog. Workers notice the edit, and use the events that wait on it.",
+    ends: "Add the price to its plan or add-on in the catalog, or to [ignore] if other software sells it. Workers notice the edit, and use the events that wait on it.",
   },
   webhooks: {
     title: "Rejected webhooks",

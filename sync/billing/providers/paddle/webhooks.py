@@ -118,6 +118,7 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
         trial_ends_ns=_trial_ends_ns(data, entries) if status == "trialing" else None,
         scheduled=_scheduled(data.get("scheduled_change")),
         created_ns=parsing.created_ns(data, "created_at", instants.parse),
+        products=parsing.products(entries),
     )
 
 

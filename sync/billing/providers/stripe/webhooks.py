@@ -135,6 +135,7 @@ def subscription_of(data: Mapping[str, Any]) -> Subscription:
         trial_ends_ns=instant(trial_end, "trial_end") if neutral == "trialing" and trial_end is not None else None,
         scheduled=_scheduled(data) if neutral != "canceled" else None,
         created_ns=parsing.created_ns(data, "created", lambda value: instant(value, "created")),
+        products=parsing.products(entries),
     )
 
 

@@ -37,6 +37,11 @@ prices.paddle.sandbox = ["pri_3"]
 [addons.audit]
 name = "Audit"
 prices.paddle.live = ["pri_4"]
+
+[ignore]
+prices.paddle.live = ["pri_8", "pri_9"]
+products.paddle.live = ["pro_1"]
+products.stripe.live = ["prod_1"]
 """
 
 
@@ -68,6 +73,18 @@ def test_parse_reads_every_part() -> None:
     assert catalog.prices("paddle", "live")["pri_4"] is catalog.addons["audit"]
     assert "pri_3" not in catalog.prices("paddle", "live")
     assert catalog.prices("stripe", "live") == {}
+
+
+def test_other_software_is_known_by_its_prices_and_products() -> None:
+    catalog = parse(VALID)
+    assert catalog.ignores("paddle", "live", "pri_9", "pro_7")
+    assert catalog.ignores("paddle", "live", "pri_7", "pro_1")
+    assert catalog.ignores("stripe", "live", "price_7", "prod_1")
+    assert not catalog.ignores("paddle", "sandbox", "pri_9", "pro_1")
+    assert not catalog.ignores("stripe", "live", "pri_9", "pro_1")
+    assert not catalog.ignores("paddle", "live", "pri_7")
+    assert not catalog.ignores("paddle", "live", "pri_1", "pro_1"), "a plan's price"
+    assert "pri_9" not in catalog.prices("paddle", "live")
 
 
 def test_policy_has_defaults() -> None:
@@ -118,9 +135,29 @@ def test_policy_has_defaults() -> None:
         ),
         ("[plans.pro]", "[plans.Pro]", "catalog.toml:10: plans.Pro is no key"),
         ("[addons.audit]", "[addon.audit]", "catalog.toml:23: addon is not known here"),
+        ('"pri_8"', '"pri_1"', "catalog.toml:28: ignore.prices.paddle.live has 'pri_1', which plans.pro.prices.paddle"),
+        ('"pri_8"', '"pri_9"', "catalog.toml:28: ignore.prices.paddle.live has 'pri_9' twice"),
+        ('"pri_8"', "8", "catalog.toml:28: ignore.prices.paddle.live must be a list of texts"),
+        (
+            'stripe.live = ["prod_1"]',
+            'paddle.sandbox = ["pro_1"]',
+            "catalog.toml:30: ignore.products.paddle.sandbox has",
+        ),
+        ("products.stripe", "products.strip", "catalog.toml:30: ignore.products.strip is not known here"),
+        ('["prod_1"]', '["prod_1", "prod_1"]', "catalog.toml:30: ignore.products.stripe.live has 'prod_1' twice"),
+        (
+            'prices.paddle.live = ["pri_8',
+            'price.paddle.live = ["pri_8',
+            "catalog.toml:28: ignore.price is not known here",
+        ),
+        (
+            "products.stripe.live",
+            "products.stripe.Live",
+            "catalog.toml:30: ignore.products.stripe.Live is not an environ",
+        ),
         ("rank = 20", "rank = ", "catalog.toml:12: Invalid value"),
         ("rank = 20", "rank = 20\nrank = 21", "catalog.toml:13: Cannot overwrite a value"),
-        ('["pri_4"]', '["pri_4"', "catalog.toml:25: "),
+        ('["pri_4"]', '["pri_4"', "catalog.toml:27: "),
     ],
 )
 def test_parse_names_the_line_of_what_is_wrong(old: str, new: str, expected: str) -> None:

@@ -8,6 +8,7 @@ import orjson
 import pytest
 from hypothesis import given, strategies as st
 
+from sync.billing.catalog import catalog
 from sync.billing.domain.decision import (
     ASK_AGAIN_MAX_S,
     ASK_AGAIN_MIN_S,
@@ -20,13 +21,14 @@ from sync.billing.domain.decision import (
 )
 from sync.billing.domain.evaluation import Setting
 from sync.billing.domain.model import NOTHING, Event, Facts, Item, Override, ScheduledPlanChange
-from sync.billing.domain.outcome import ERASED, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
+from sync.billing.domain.outcome import ERASED, OTHER_SOFTWARE, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.projection import Projected
 from sync.billing.domain.reducer import Reduced, reduce
 from sync.core import instants
-from tests.support.histories import BASIC, CATALOG, PRO, at, event, histories
+from tests.support.histories import BASIC, CATALOG, CATALOG_TEXT, PRO, at, event, histories
 
 TOPIC = "tenant:acme"
+IGNORING = catalog.parse(CATALOG_TEXT + '[ignore]\nprices.paddle.live = ["pri_theirs"]')
 SETTING = Setting(CATALOG, "live", (), at(20))
 NOW_US = at(10) // 1000
 ASKABLE = (("paddle", "live"),)
@@ -65,6 +67,19 @@ class TestDecide:
         result = left(NOTHING, event("active", 1, [Item("pri_new", 1), Item("pri_also_new", 1)]))
         assert (result.outcome, result.waits) == (Outcome.PARKED, (WAITS_CATALOG,))
         assert result.reason == "unknown price pri_also_new, pri_new"
+
+    def test_other_softwares_subscription_is_ignored_unless_the_tenant_had_it_before(self) -> None:
+        theirs = [Item("pri_theirs", 1)]
+        setting = SETTING._replace(catalog=IGNORING)
+        assert decide(TOPIC, NOTHING, event("active", 1, theirs), None, setting) == OTHER_SOFTWARE
+        answer = decide_without_event(
+            TOPIC, NOTHING, [event("active", 1, theirs)], lambda facts: facts, setting, is_known=False
+        )
+        assert answer == EventResult(Outcome.UNCHANGED)
+        ours = decided(NOTHING, event("active", 1)).facts
+        after = decide(TOPIC, ours, event("active", 2, theirs), None, setting)
+        assert isinstance(after, Decided)
+        assert (after.state["plan"]["key"], after.state["status"]) == ("free", "none")
 
     def test_an_erased_tenant_takes_nothing(self) -> None:
         assert left(Facts(erased_ns=1), event("active", 1)) == ERASED

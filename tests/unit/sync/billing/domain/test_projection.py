@@ -312,6 +312,32 @@ def test_overrides_come_last_and_end_by_time() -> None:
     assert "beta" not in state_of(facts, 10)["features"]
 
 
+class TestOtherSoftware:
+    """Items that the catalog ignores: other software on the same provider account sells them."""
+
+    IGNORING = catalog.parse(
+        CATALOG_TEXT + '[ignore]\nprices.paddle.live = ["pri_theirs"]\nproducts.paddle.live = ["pro_theirs"]'
+    )
+    THEIRS = Item("pri_theirs", 1)
+
+    def test_they_are_skipped_beside_known_ones(self) -> None:
+        mixed = event("active", 1, (*PRO, self.THEIRS))
+        assert state_of(mixed, 2, self.IGNORING) == state_of(event("active", 1), 2)
+
+    def test_a_subscription_that_has_become_theirs_counts_no_longer(self) -> None:
+        facts = facts_of(event("active", 1, BASIC), event("active", 2, (self.THEIRS,)))
+        assert state_of(facts, 3, self.IGNORING) == state_of(NOTHING, 3)
+        assert isinstance(project(facts, Setting(CATALOG, "live", (), at(3))), Unprojectable)
+
+    def test_a_product_stands_for_all_its_prices_but_not_for_those_of_a_plan(self) -> None:
+        theirs = event("active", 1, (Item("pri_new", 1),))
+        assert theirs.subscription is not None
+        body = replace(theirs.subscription, products={"pri_new": "pro_theirs"})
+        assert state_of(replace(theirs, subscription=body), 2, self.IGNORING) == state_of(NOTHING, 2)
+        ours = replace(body, items=PRO, products={"pri_pro": "pro_theirs"})
+        assert state_of(replace(theirs, subscription=ours), 2, self.IGNORING)["plan"]["key"] == "pro"
+
+
 class TestGrantedPlan:
     """A plan that an operator grants beside billing."""
 

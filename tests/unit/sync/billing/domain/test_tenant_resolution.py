@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from planwire_client.core.reference import tenant_reference
-from sync.billing.domain.model import Event, Order, Subscription, Unparsable
-from sync.billing.domain.outcome import ERASED, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
+from sync.billing.catalog import catalog
+from sync.billing.domain.evaluation import Setting
+from sync.billing.domain.model import Event, Item, Order, Subscription, Unparsable
+from sync.billing.domain.outcome import ERASED, OTHER_SOFTWARE, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.tenant_naming import Naming, sanitize
 from sync.billing.domain.tenant_resolution import (
     TOMBSTONE,
@@ -20,6 +22,7 @@ from sync.billing.domain.tenant_resolution import (
     unresolved,
     with_fetched,
 )
+from tests.support.histories import CATALOG, CATALOG_TEXT
 
 ORDER = Order(1, 1, "evt_1")
 BODY = Subscription("sub_1", "active", ())
@@ -30,6 +33,7 @@ EVENT = Event(
 SECRET = "s" * 32
 NAMING = Naming((SECRET.encode(),))
 UNPARSABLE = Unparsable("evt_1", "x", "why")
+SETTING = Setting(CATALOG, "live", (), 1)
 
 
 def signed(tenant: str, secret: str = SECRET) -> str:
@@ -62,8 +66,8 @@ def test_a_name_that_is_not_accepted_leaves_none_and_no_guess(tenant: str, namin
     assert isinstance(event, Event)
     assert (event.tenant_id, event.is_signed) == (None, False)
     assert lookup_subjects(event) == ("subscription:paddle:sub_1",)
-    assert unresolved(event, Link("acme")) is None
-    result = unresolved(event, Link(None))
+    assert unresolved(event, Link("acme"), SETTING) is None
+    result = unresolved(event, Link(None), SETTING)
     assert result is not None
     assert problem in result.reason
     assert result.reason.startswith("no tenant is known for sub_1: tenant_id: ")
@@ -124,7 +128,16 @@ def test_a_simulated_event_is_unreal_in_the_live_environment_alone() -> None:
     ],
 )
 def test_what_the_links_say_decides(link: Link, result: EventResult | None) -> None:
-    assert unresolved(replace(EVENT, unnamed="custom_data has no tenant_id"), link) == result
+    assert unresolved(replace(EVENT, unnamed="custom_data has no tenant_id"), link, SETTING) == result
+
+
+def test_what_the_catalog_may_come_to_ignore_waits_on_it_too_and_is_ignored_then() -> None:
+    event = replace(EVENT, subscription=Subscription("sub_1", "active", (Item("pri_theirs", 1),)))
+    result = unresolved(event, Link(None), SETTING)
+    assert result is not None
+    assert result.waits == ("subscription:paddle:sub_1", "customer:paddle:ctm_1", "catalog")
+    ignoring = catalog.parse(CATALOG_TEXT + '[ignore]\nprices.paddle.live = ["pri_theirs"]')
+    assert unresolved(event, Link(None), SETTING._replace(catalog=ignoring)) == OTHER_SOFTWARE
 
 
 def test_it_waits_on_a_customer_only_if_it_names_one() -> None:

@@ -1,0 +1,188 @@
+"""The tables of a catalog's document as frozen values, and the checks of what is in them. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator, model_validator
+from pydantic_core import PydanticCustomError
+
+_Level = Literal["read", "write", "admin"]
+
+LEVELS: tuple[str, ...] = get_args(_Level)
+"""A module's levels, each including those before it."""
+
+UNLIMITED = "unlimited"
+
+OVERDUE_KINDS = ("cancel", "pause", "resume", "trial", "change_plan")
+"""The changes that can fall due before the provider reports them."""
+
+GRACE_DEFAULT_NS = 7 * 86_400 * 1_000_000_000
+NUMBER_MAX = 2**53 - 1
+"""The greatest limit or rank: larger integers are not exact in a browser."""
+
+_DURATION = re.compile(r"(\d{1,6})([smhd])")
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def wrong(problem: str, *path: str, value: str = "", occurrence: int = 1) -> PydanticCustomError:
+    """Return the error about the checked value, or about the value at `path` in it.
+
+    For `value` and `occurrence` see `positions.Lines.of`.
+    """
+    where = {"path": path, "value": value, "occurrence": occurrence}
+    return PydanticCustomError("catalog", "{problem}", {"problem": problem, **where})
+
+
+def _must(problem: str) -> WrapValidator:
+    """Return a validator that reports `problem` for every value of the wrong type."""
+
+    def check(value: object, validate: Callable[[object], object]) -> object:
+        try:
+            return validate(value)
+        except ValidationError:
+            raise wrong(problem) from None
+
+    return WrapValidator(check)
+
+
+def _duration_ns(value: object) -> int:
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise wrong('must be a duration such as "7d", "12h", "30m" or "0s"')
+    return int(match[1]) * _UNIT_S[match[2]] * 1_000_000_000
+
+
+def _rank(rank: object) -> int:
+    if not isinstance(rank, int) or isinstance(rank, bool):
+        raise wrong("must be an integer")
+    if not 0 <= rank <= NUMBER_MAX:
+        raise wrong(f"must not be negative nor beyond {NUMBER_MAX} (2^53-1)")
+    return rank
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(entry, str) and entry for entry in value):
+        raise wrong("must be a list of texts that are not empty")
+    repeated = next((entry for index, entry in enumerate(value) if entry in value[:index]), None)
+    if repeated is not None:
+        raise wrong(f"has {repeated!r} twice", value=f'"{repeated}"', occurrence=2)
+    return tuple(value)
+
+
+def check_known(table: Mapping[str, object], names: Collection[str], *path: str) -> None:
+    """Check that a table has only keys among `names`.
+
+    Args:
+        path: where the table is in the checked value.
+
+    Raises:
+        PydanticCustomError: it has another key.
+    """
+    for key in table:
+        if key not in names:
+            raise wrong(f"is not known here: expected {', '.join(sorted(names))}", *path, key)
+
+
+def _each_kind(value: object) -> object:
+    if isinstance(value, str):
+        return dict.fromkeys(OVERDUE_KINDS, value)
+    if isinstance(value, dict):
+        check_known(value, OVERDUE_KINDS)
+        return {**dict.fromkeys(OVERDUE_KINDS, "hold"), **value}
+    return value
+
+
+_WHOLE = f"must be a whole number from 0 to {NUMBER_MAX} (2^53-1)"
+_Number = Annotated[int, Field(ge=0, le=NUMBER_MAX)]
+_Count = Annotated[_Number, _must(_WHOLE)]
+_Limit = Annotated[_Number | Literal["unlimited"], _must(f'{_WHOLE}, or "{UNLIMITED}"')]
+_Choice = Annotated[Literal["hold", "apply"], _must('must be "hold" or "apply"')]
+_Trust = Annotated[Literal["accept", "park"], _must('must be "accept" or "park"')]
+_Text = Annotated[str, Field(pattern=r"\S"), _must("must be a text that is not empty")]
+_Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+_Environment = Annotated[str, Field(pattern="^[a-z][a-z0-9_-]{0,31}$"), _must("is not an environment's name")]
+Prices = dict[str, dict[_Environment, _Texts]]
+"""Provider -> environment -> ids."""
+
+_Key = Annotated[
+    str, Field(pattern="^[a-z][a-z0-9_-]{0,63}$"), _must("is no key: use a-z, 0-9, _ and -, starting with a letter")
+]
+
+
+class _Table(BaseModel):
+    """A table that accepts only the model's keys."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            raise wrong("must be a table")
+        fields = {field.alias or name: field for name, field in cls.model_fields.items() if name != "key"}
+        check_known(value, fields)
+        for name, field in fields.items():
+            if field.is_required() and name not in value:
+                raise wrong(f"needs a {name}")
+        return value
+
+
+class Policy(_Table):
+    """The grace period in nanoseconds; what to do with each kind of change when it is overdue; whom to trust.
+
+    `second_customer` is about subscriptions of another customer than the tenant's own, `unsigned_tenant` about names
+    without a signed reference: "accept" or "park".
+    """
+
+    grace_ns: Annotated[int, BeforeValidator(_duration_ns)] = Field(default=GRACE_DEFAULT_NS, alias="grace")
+    overdue: Annotated[dict[str, _Choice], BeforeValidator(_each_kind)] = dict.fromkeys(OVERDUE_KINDS, "hold")
+    second_customer: _Trust = "accept"
+    unsigned_tenant: _Trust = "accept"
+
+
+class PerUnit(_Table):
+    """Limits per unit of quantity."""
+
+    limits: dict[str, _Count] = {}
+
+
+class Offer(_Table):
+    """What a plan or an add-on grants, also per unit of quantity."""
+
+    key: str = ""
+    name: _Text
+    features: _Texts = ()
+    limits: dict[str, _Limit] = {}
+    per_unit: PerUnit = PerUnit()
+    modules: dict[str, Annotated[_Level, _must(f"must be one of {', '.join(LEVELS)}")]] = {}
+    prices: Prices = {}
+
+
+class Addon(Offer):
+    """One add-on: adds to the tenant's plan."""
+
+
+class Plan(Offer):
+    """One plan; of several, the highest `rank` wins."""
+
+    rank: Annotated[int, BeforeValidator(_rank)]
+    default: Annotated[bool, _must("must be true or false")] = False
+
+
+class Ignored(_Table):
+    """What other software sells on the same provider accounts."""
+
+    prices: Prices = {}
+    products: Prices = {}
+
+
+class Document(_Table):
+    """A catalog's whole document."""
+
+    policy: Policy = Policy()
+    plans: dict[_Key, Plan] = {}
+    addons: dict[_Key, Addon] = {}
+    ignore: Ignored = Ignored()
