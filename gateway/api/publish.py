@@ -26,7 +26,7 @@ BATCH_MAX_CONTAINERS = 100_000
 
 BILLED = (
     "billing computes this topic from its provider's events, and a publish would erase what it knows: publish under"
-    " another name, or grant features and limits beside the plan with POST /v1/tenants/{id}/overrides"
+    " another name, or grant a plan, features and limits beside what is paid for with POST /v1/tenants/{id}/overrides"
 )
 """The problem detail for a publish to a topic that billing computes."""
 

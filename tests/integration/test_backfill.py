@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 import pytest
 
+from planwire_client.core.commit import BILLING
 from sync import bootstrap
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
 from sync.billing.domain.model import Facts, Override
@@ -453,8 +454,8 @@ async def test_a_store_that_is_away_is_a_failure(services: BillingServices, stri
     await away.aclose()
 
 
-async def test_somebody_else_s_topic_is_left_alone(stripe: Stripe, services: BillingServices, store: Store) -> None:
-    await store.commit(Change("tenant:acme", b'{"mine":true}', b"not facts"))
+async def test_what_a_newer_build_stores_is_left_alone(stripe: Stripe, services: BillingServices, store: Store) -> None:
+    await store.commit(Change("tenant:acme", b'{"mine":true}', b"not facts", owner=BILLING))
     stripe.add("acme")
     report = await fill(services)
     assert "not a tenant's facts" in next(iter(report.parked.values()))

@@ -10,8 +10,9 @@ import orjson
 import pytest
 
 from gateway.console.routes import topics
+from planwire_client.core.commit import BILLING
 from sync.store.keys import DEFAULT_KEYS as keys
-from sync.store.models import Snapshot, StoreError
+from sync.store.models import Change, Snapshot, StoreError
 from sync.store.store import Store
 from tests.support.console import TOKEN, TOPIC, act, commit, get, http, login
 from tests.support.gateway import environment, open_client, run_gateway, token
@@ -249,6 +250,15 @@ async def test_a_version_is_replayed_as_a_new_one(
         monkeypatch.setattr(running.node.store, "read", outdated)
         answer_too_late = await act(client, "replay", topic=TOPIC, version=old)
         assert (answer_too_late.status_code, answer_too_late.json()["code"]) == (409, "conflict")
+
+
+async def test_nothing_of_an_erased_topic_is_replayed(store_url: str, store: Store) -> None:
+    await store.commit(Change(TOPIC, b'{"plan":"pro"}', owner=BILLING))
+    erased = await store.commit(Change(TOPIC, b"null", b"{}", erases=True, owner=BILLING))
+    async with run_gateway(environment(store_url, DEV="1")) as running, http(running) as client:
+        answer = await act(client, "replay", topic=TOPIC, version=erased.version)
+        assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    assert (await store.read(TOPIC)).erased
 
 
 async def test_a_version_with_a_number_that_is_refused_today_is_not_replayed(store_url: str, store: Store) -> None:

@@ -19,6 +19,7 @@ from redis.asyncio.connection import AbstractConnection
 from starlette.applications import Starlette
 from starlette.requests import Request
 
+from planwire_client.core.commit import BILLING
 from sync import bootstrap
 from sync.billing.api import routes as billing_routes
 from sync.billing.catalog.watcher import CatalogWatcher
@@ -437,7 +438,8 @@ class TestParked:
 
 
 async def test_private_that_is_not_facts_parks_the_event(door: httpx2.AsyncClient, store: Store) -> None:
-    await store.commit(Change("tenant:acme", b'{"own":1}', b'{"own":2}'))
+    """Billing's own, by a newer build. What a publisher has stored there is no reason to park a purchase."""
+    await store.commit(Change("tenant:acme", b'{"own":1}', b'{"own":2}', owner=BILLING))
     assert await outcome(door, webhook(1)) == "parked"
     assert await state(store) == {"own": 1}
 

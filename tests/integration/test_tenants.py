@@ -17,6 +17,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 
+from planwire_client.core.commit import BILLING
 from sync.billing.api import routes as billing_routes
 from sync.billing.api.operations import Asked, BillingOperations
 from sync.billing.catalog.watcher import EXAMPLE, CatalogWatcher
@@ -151,6 +152,7 @@ class TestReconcile:
             "unknown_there": 0,
             "missed_event": 0,
             "second_customer": 0,
+            "published": 0,
             "preview": 0,
         }
         assert (await desk.post("/v1/tenants/acme/reconcile")).json()["outcome"] == "unchanged"
@@ -911,6 +913,6 @@ class TestHistory:
         path = "/v1/tenants/acme"
         problem(await desk.request("DELETE", path, json={}), 422, "request_invalid")
         problem(await desk.request("DELETE", path, json={"reason": "x"}), 404, "not_found")
-        await store.commit(Change("tenant:acme", b'{"own":1}', b'{"own":2}'))
+        await store.commit(Change("tenant:acme", b'{"own":1}', b'{"own":2}', owner=BILLING))
         problem(await desk.request("DELETE", path, json={"reason": "x"}), 409, "not_changed")
         assert await state(store) == {"own": 1}

@@ -161,6 +161,8 @@ class Actions:
         except document.DocumentError as error:
             raise Problem(error.code, error.detail) from None
         current = await store.read(topic)
+        if current.erased:
+            raise Problem("conflict", "the topic was erased: nothing of it is replayed")
         cause = {
             "source": "console",
             "event_type": "console.replay",

@@ -28,6 +28,7 @@ from sync.billing.domain.overrides import active_overrides
 from sync.billing.domain.preview import check_awaited
 from sync.billing.domain.projection import Projected, State, Unprojectable, project
 from sync.billing.domain.reducer import Reduced, Stale, Unusable, merge_fetched, reduce
+from sync.billing.domain.takeover import take_over
 from sync.billing.domain.tenant_resolution import subjects
 from sync.core import instants
 
@@ -52,7 +53,8 @@ class Decided:
     Attributes:
         wake_us: next wakeup of the topic, microseconds since 1970; None for never.
         note: why a part of the request is not in them, or what was dropped; "" for neither.
-        drifts: the drift records of what it found: a preview that differs from the result, a second customer.
+        drifts: the drift records of what it found: a preview that differs from the result, a second customer, a
+            published plan.
     """
 
     facts: Facts
@@ -62,11 +64,19 @@ class Decided:
     drifts: tuple[Drift, ...] = ()
 
 
-def decide(topic: str, facts: Facts, event: Event, fetched: Event | None, setting: Setting) -> EventResult | Decided:
+def decide(
+    topic: str,
+    facts: Facts,
+    event: Event,
+    fetched: Event | None,
+    setting: Setting,
+    published: State | None = None,
+) -> EventResult | Decided:
     """Return a tenant's facts and state after the event, or the result if they do not change.
 
     Args:
         fetched: the provider's own answer about the event's subscription, if it was asked.
+        published: the state that billing takes over from a publisher; None for a topic that is its own, or new.
     """
     if facts.erased_ns is not None:
         return ERASED
@@ -89,7 +99,7 @@ def decide(topic: str, facts: Facts, event: Event, fetched: Event | None, settin
             note = _second_customer(after, event)
             if note and _is_parked(facts, event, setting):
                 return EventResult(Outcome.PARKED, f"{note}; {PARKS}", waits=(subjects(event)[0], WAITS_CATALOG))
-            decided = _conclude(topic, facts, after, setting, note)
+            decided = _conclude(topic, facts, after, setting, note, published)
             if isinstance(decided, Unprojectable):
                 return EventResult(Outcome.PARKED, decided.reason, waits=(WAITS_CATALOG,))
             return decided
@@ -98,13 +108,21 @@ def decide(topic: str, facts: Facts, event: Event, fetched: Event | None, settin
 
 
 def decide_without_event(
-    topic: str, facts: Facts, fetched: Sequence[Event], change: ChangeFacts, setting: Setting, *, is_known: bool
+    topic: str,
+    facts: Facts,
+    fetched: Sequence[Event],
+    change: ChangeFacts,
+    setting: Setting,
+    *,
+    is_known: bool,
+    published: State | None = None,
 ) -> EventResult | Decided:
     """Merge the fetched bodies, apply `change`, and return the facts and state; or the result if nothing is projected.
 
     Args:
         is_known: whether facts are stored, even empty ones. If not, the topic is a publisher's, or the store lost the
             facts: then empty facts are not projected.
+        published: see `decide`.
 
     Raises:
         Exception: whatever `change` raises.
@@ -127,7 +145,7 @@ def decide_without_event(
     after = change(after)
     if after == NOTHING and not is_known:
         return EventResult(Outcome.UNCHANGED)
-    decided = _conclude(topic, facts, after, setting, note)
+    decided = _conclude(topic, facts, after, setting, note, published)
     if isinstance(decided, Unprojectable):
         return EventResult(Outcome.UNCHANGED, decided.reason, waits=(WAITS_CATALOG,))
     return decided
@@ -154,14 +172,19 @@ def _is_other_software(facts: Facts, event: Event, setting: Setting) -> bool:
     return subscription_key(event.provider, event.subscription.id) not in facts.subscriptions
 
 
-def _conclude(topic: str, before: Facts, after: Facts, setting: Setting, note: str = "") -> Decided | Unprojectable:
-    """Project the new facts, and compare them with an awaited preview."""
+def _conclude(
+    topic: str, before: Facts, after: Facts, setting: Setting, note: str = "", published: State | None = None
+) -> Decided | Unprojectable:
+    """Project the new facts, keep a published plan, and compare the result with an awaited preview."""
     after, dropped = without_void_change(after, setting)
     projected = project(after, setting)
+    drifts: tuple[Drift, ...] = ()
+    if published is not None and isinstance(projected, Projected):
+        after, projected, drifts = take_over(topic, after, projected, published, setting)
     if isinstance(projected, Unprojectable):
         return projected
     facts, differing = check_awaited(before, after, projected, setting.now_ns)
-    drifts = second_customer_drift(topic, before, after, setting.now_ns)
+    drifts += second_customer_drift(topic, before, after, setting.now_ns)
     if differing and before.awaited_preview is not None:
         here = {str(entry["path"]): entry.get("from") for entry in differing}
         there = {str(entry["path"]): entry.get("to") for entry in differing}

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from sync.billing.domain.model import Event, Facts, Subscription, subscription_key
 from sync.core import instants
 
-KINDS = ("differs", "unknown_here", "unknown_there", "missed_event", "preview", "second_customer")
+KINDS = ("differs", "unknown_here", "unknown_there", "missed_event", "preview", "second_customer", "published")
 """The kinds of drift: a subscription's body differs; only the provider has it; only we have it; no webhook brought an
-event; a change differs from its preview; a subscription is of another customer than the tenant's own."""
+event; a change differs from its preview; a subscription is of another customer than the tenant's own; a plan that was
+published before billing computed the tenant is above what is paid for, and was granted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from sync.billing.domain.model import Event, Unparsable
 from sync.billing.domain.outcome import ERASED_REASON, WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.tenant_resolution import Link
 from sync.billing.services.committer import Commit, Decision, Write
-from sync.billing.storage.tenants import FactsError, facts_of
+from sync.billing.storage.tenants import FactsError, facts_of, has_facts, published_state
 from sync.store.models import Snapshot
 
 
@@ -82,7 +82,7 @@ def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting) -> De
         facts = facts_of(snapshot)
     except FactsError as error:
         return Decision(EventResult(Outcome.PARKED, str(error), topic, snapshot.version, (WAITS_SOFTWARE,)))
-    decided = decide(topic, facts, event, answer.fetched, setting)
+    decided = decide(topic, facts, event, answer.fetched, setting, published_state(snapshot))
     if isinstance(decided, EventResult):
         if decided.reason != ERASED_REASON:
             decided = decided._replace(topic=topic, version=snapshot.version)
@@ -91,7 +91,7 @@ def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting) -> De
         canonical_json.encode(decided.state),
         event_cause(event, answer.fetched, attempt.received_us, decided.facts, setting.now_ns),
         event_id=event.event_id,
-        enlists=attempt.number != 1 or not snapshot.private,
+        enlists=attempt.number != 1 or not has_facts(snapshot),
         wants_reconcile=answer.is_away,
     )
     result = EventResult(Outcome.APPLIED, decided.note)

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from planwire_client.core.commit import BILLING
 from sync.billing.domain import codec
 from sync.billing.domain.drift import Drift, subscription_drift
 from sync.billing.domain.evaluation import without_ignored_names
@@ -24,7 +25,7 @@ from sync.billing.services.context import BillingContext
 from sync.billing.services.reproject import Refresh, Reprojection
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.backfill_progress import ItemResult
-from sync.billing.storage.tenants import find_link, look_up
+from sync.billing.storage.tenants import find_link, has_facts, look_up
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.models import Committed, Snapshot, Verdict
 
@@ -106,7 +107,7 @@ class BackfillItem:
 
     async def _is_made(self, topic: str) -> bool:
         """Return whether this run creates the tenant. Noted before the creation, so that a killed run counts it too."""
-        is_new = not (await self._services.store.read(topic)).private
+        is_new = not has_facts(await self._services.store.read(topic))
         command = "SADD" if is_new else "SISMEMBER"
         (answer,) = await run_commands(self._services.store, (command, self._made_key, topic))
         return is_new or bool(answer)
@@ -177,7 +178,7 @@ class DryRun(BackfillItem):
         return Link(event.tenant_id)
 
     async def _is_made(self, topic: str) -> bool:
-        if not (await self._committer.read(topic)).private:
+        if not has_facts(await self._committer.read(topic)):
             self._made.add(topic)
         return topic in self._made
 
@@ -212,7 +213,7 @@ class DryCommitter(Committer):
         assert decision.write is not None
         version, private = max(snapshot.version, 1), codec.encode(decision.after)
         self.written[snapshot.topic] = replace(
-            snapshot, version=version, state=decision.write.state, private=private, restored=False
+            snapshot, version=version, state=decision.write.state, private=private, owner=BILLING, restored=False
         )
         return Committed(Verdict.APPLIED, version, snapshot.rev + 1)
 

@@ -19,7 +19,7 @@ from sync.billing.domain.outcome import WAITS_CATALOG, EventResult, Outcome
 from sync.billing.domain.overrides import active_overrides
 from sync.billing.services.committer import Commit, Committer, Decision, Write
 from sync.billing.services.context import BillingContext
-from sync.billing.storage.tenants import FactsError, facts_of
+from sync.billing.storage.tenants import FactsError, facts_of, has_facts, published_state
 from sync.store.models import Snapshot
 
 RESTORED = "the store lost its tail: the state was put back, its facts are older until the provider tells them anew"
@@ -98,8 +98,15 @@ def _decide(snapshot: Snapshot, refresh: Refresh, setting: Setting) -> Decision:
         before = facts_of(snapshot)
     except FactsError as error:
         return Decision(EventResult(Outcome.UNCHANGED, str(error), topic, version))
+    is_known = has_facts(snapshot)
     decided = decide_without_event(
-        topic, before, refresh.fetched, refresh.change, setting, is_known=bool(snapshot.private)
+        topic,
+        before,
+        refresh.fetched,
+        refresh.change,
+        setting,
+        is_known=is_known,
+        published=published_state(snapshot),
     )
     if isinstance(decided, EventResult):
         result = EventResult(decided.outcome, decided.reason, topic, version, decided.waits)
@@ -113,6 +120,6 @@ def _decide(snapshot: Snapshot, refresh: Refresh, setting: Setting) -> Decision:
         result = EventResult(Outcome.UNCHANGED, RESTORED if is_spared else decided.note, topic, version)
         return Decision(result, None, before, before, decided.wake_us, refresh.arms)
     cause = orjson.dumps({**refresh.cause, **active_overrides(decided.facts, setting.now_ns)})
-    write = Write(state, cause, enlists=not snapshot.private)
+    write = Write(state, cause, enlists=not is_known)
     result = EventResult(Outcome.APPLIED, decided.note)
     return Decision(result, write, before, decided.facts, decided.wake_us, refresh.arms, decided.drifts)

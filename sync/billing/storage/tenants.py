@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
+
+from planwire_client.core.commit import PUBLISHER
 from sync.billing.domain import codec
-from sync.billing.domain.model import Event, Facts, Unparsable
+from sync.billing.domain.model import NOTHING, Event, Facts, Unparsable
 from sync.billing.domain.tenant_resolution import TOMBSTONE, Link, is_unreal, lookup_subjects, subjects
 from sync.core.errors import SyncError
 from sync.store.command_pipeline import CommandPipeline
@@ -27,17 +30,37 @@ class FactsError(SyncError):
 def facts_of(snapshot: Snapshot) -> Facts:
     """Return the tenant's facts in a snapshot's private part.
 
-    An erased public part counts as a tombstone: a gateway that restores what a store lost has no private part.
+    An erased public part counts as a tombstone: a gateway that restores what a store lost has no private part. A
+    publisher's private part is never facts, whatever it contains.
 
     Raises:
         FactsError: the private part holds something else.
     """
     if snapshot.erased:
         return Facts(erased_ns=snapshot.version * 1000)
+    if snapshot.owner == PUBLISHER:
+        return NOTHING
     try:
         return codec.decode(snapshot.private)
     except ValueError as error:
         raise FactsError(f"{snapshot.topic}: its private part is not a tenant's facts: {error}") from error
+
+
+def has_facts(snapshot: Snapshot) -> bool:
+    """Return whether billing has stored facts of the tenant, even empty ones."""
+    return bool(snapshot.private) and snapshot.owner != PUBLISHER
+
+
+def published_state(snapshot: Snapshot) -> dict[str, Any] | None:
+    """Return the state that a publisher has published and the next commit of billing takes over; None if there is none.
+
+    Builds from before the owner did not store who published a state. A restored one may be billing's own then.
+    """
+    is_published = snapshot.owner == PUBLISHER or not (snapshot.owner or snapshot.private or snapshot.restored)
+    if not is_published or snapshot.erased or not snapshot.version:
+        return None
+    state = orjson.loads(snapshot.state)
+    return state if isinstance(state, dict) else None
 
 
 def known_facts(snapshot: Snapshot) -> Facts | None:

@@ -34,7 +34,7 @@ PUBLISHER = "publisher"
 """The owner of a topic, which computes its state: billing, from a provider's events, or the publisher."""
 
 
-BILLED = "billing computes this topic: publish under another name, or grant what it should have beside the plan"
+BILLED = "billing computes this topic: publish under another name, or grant a plan, features and limits (overrides)"
 """The reason for rejecting a publish to a topic of billing."""
 
 
