@@ -64,8 +64,20 @@ class Keys(Names):
         return f"{self.head(f'inbox/{environment}')}:{name}"
 
     def link(self, environment: str, subject: str) -> str:
-        """The tenant of a subscription (string), or the tenants of a customer (set). One key each, kept forever."""
+        """The tenant of a subscription (string). Older builds: the tenants of a customer (set). Kept forever."""
         return self.head(f"link/{environment}/{subject}")
+
+    def names(self, environment: str, subject: str) -> str:
+        """Hash of the names of a subscription's tenant. A dozen fields; kept as long as the link."""
+        return f"{self.link(environment, subject)}:names"
+
+    def customer(self, environment: str, provider: str, customer_id: str, name: str) -> str:
+        """The tenants that a customer pays for.
+
+        subscriptions: hash of tenants. One field per subscription; removed when it moves or its tenant is erased.
+        checkouts: set of the tenants of paid checkouts whose subscription is not known. TTL 15 min.
+        """
+        return f"{self.link(environment, f'customer:{provider}:{customer_id}')}:{name}"
 
     def tenants(self, environment: str) -> str:
         """Set of the topics that events have created. A member is removed by the erasure."""

@@ -329,11 +329,11 @@ class TestParked:
         assert (await services.ingest.receive(PaddleWebhooks(), webhook(1, tenant=None), "live")).outcome == "parked"
         assert await services.environment("live").inbox.counts() == (0, 1)
 
-    async def test_a_subscription_that_changes_hands_is_parked(self, door: httpx2.AsyncClient, store: Store) -> None:
+    async def test_a_subscription_that_changes_hands_moves(self, door: httpx2.AsyncClient, store: Store) -> None:
         assert await outcome(door, webhook(1)) == "applied"
-        assert await outcome(door, webhook(2, tenant="other")) == "parked"
-        assert (await parked(door))[0]["reason"] == "names tenant other, but sub_1 belongs to acme"
-        assert (await store.read("tenant:other")).version == 0
+        assert await outcome(door, webhook(2, tenant="other")) == "applied"
+        assert (await state(store))["plan"]["key"] == "free"
+        assert (await state(store, "tenant:other"))["plan"]["key"] == "pro"
 
     async def test_a_tenant_that_cannot_be_a_topic_is_none(self, door: httpx2.AsyncClient) -> None:
         assert await outcome(door, webhook(1, tenant="no spaces")) == "parked"

@@ -860,7 +860,7 @@ class TestHistory:
         assert await receive(4) == "refused"
         assert await receive(6, id="sub_2", status="dormant") == "parked"
         assert await receive(7, id="sub_3", tenant="other", customer_id="ctm_3") == "applied"
-        assert await receive(8, id="sub_3", customer_id="ctm_3") == "parked", "names acme, belongs to the other"
+        assert await receive(8, id="sub_3", status="canceled", customer_id="ctm_3") == "applied", "at the other"
         assert await receive(9, id="sub_4", tenant="other", status="dormant", customer_id="ctm_3") == "parked"
         await store.want_reconcile(["tenant:acme"])
         inbox = services.environment("live").inbox
@@ -887,7 +887,7 @@ class TestHistory:
         assert await traces(store, "ctm_9") == []
         assert await traces(store, "sub_9") == ["pw:{link/live/subscription:paddle:sub_9}"]
         assert (await counters.read(store))["erased_events", (("env", "live"),)] == 3
-        assert (await state(store, "tenant:other"))["plan"]["key"] == "pro"
+        assert (await state(store, "tenant:other"))["plan"]["key"] == "free"
 
     async def test_an_erasure_that_was_cut_off_is_done_when_it_is_asked_for_again(
         self, store: Store, monkeypatch: pytest.MonkeyPatch

@@ -32,6 +32,8 @@ def encode(facts: Facts) -> bytes:
         document["expected"] = asdict(facts.awaited_preview)
     if facts.erased_ns is not None:
         document["erased_ns"] = facts.erased_ns
+    if facts.moved:
+        document["moved"] = facts.moved
     return orjson.dumps(document, default=list, option=orjson.OPT_SORT_KEYS)
 
 
@@ -54,6 +56,7 @@ def decode(private: bytes) -> Facts:
             tuple([_override_in(entry) for name in _MEMBERS for entry in document.get(name, ())]),
             None if awaited is None else model.AwaitedPreview(**{**awaited, "items": _items_in(awaited["items"])}),
             document.get("erased_ns"),
+            document.get("moved", {}),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a tenant's facts: {error!r}") from error
@@ -106,6 +109,7 @@ def _subscription_out(entry: SubscriptionFacts) -> dict[str, object]:
             "past_due": entry.past_due or None,
             "created_ns": entry.created_ns,
             "vouched": entry.is_vouched or None,
+            "moved_us": entry.moved_us or None,
         }
     )
 
@@ -136,6 +140,7 @@ def _subscription_in(entry: dict[str, Any]) -> SubscriptionFacts:
         tuple([Order(*mark) for mark in entry.get("past_due", ())]),
         entry.get("created_ns"),
         entry.get("vouched", False),
+        entry.get("moved_us", 0),
     )
 
 

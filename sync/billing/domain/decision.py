@@ -18,6 +18,7 @@ from sync.billing.domain.model import NOTHING, Event, Facts, subscription_key
 from sync.billing.domain.outcome import (
     ERASED,
     ERASED_REASON,
+    MOVED,
     OTHER_SOFTWARE,
     WAITS_CATALOG,
     WAITS_SOFTWARE,
@@ -27,7 +28,7 @@ from sync.billing.domain.outcome import (
 from sync.billing.domain.overrides import active_overrides
 from sync.billing.domain.preview import check_awaited
 from sync.billing.domain.projection import Projected, State, Unprojectable, project
-from sync.billing.domain.reducer import Reduced, Stale, Unusable, merge_fetched, reduce
+from sync.billing.domain.reducer import Moved, Reduced, Stale, Unusable, merge_fetched, reduce
 from sync.billing.domain.takeover import take_over
 from sync.billing.domain.tenant_resolution import subjects
 from sync.core import instants
@@ -71,21 +72,24 @@ def decide(
     fetched: Event | None,
     setting: Setting,
     published: State | None = None,
+    moved_us: int = 0,
 ) -> EventResult | Decided:
     """Return a tenant's facts and state after the event, or the result if they do not change.
 
     Args:
         fetched: the provider's own answer about the event's subscription, if it was asked.
         published: the state that billing takes over from a publisher; None for a topic that is its own, or new.
+        moved_us: the time of the move that gave the subscription to this tenant; 0 if it was never moved.
     """
     if facts.erased_ns is not None:
         return ERASED
     if _is_other_software(facts, event, setting):
         return OTHER_SOFTWARE
-    result = reduce(facts, event)
+    result = reduce(facts, event, moved_us)
     if fetched is not None:
         is_new = isinstance(result, Reduced)
-        answer = merge_fetched(result.facts if isinstance(result, Reduced) else facts, fetched, confirms=is_new)
+        after = result.facts if isinstance(result, Reduced) else facts
+        answer = merge_fetched(after, fetched, moved_us, confirms=is_new)
         if isinstance(answer, Reduced):
             result = answer
         elif isinstance(result, Unusable) and isinstance(answer, Stale):
@@ -93,13 +97,15 @@ def decide(
     match result:
         case Stale(reason):
             return EventResult(Outcome.REFUSED, reason)
+        case Moved():
+            return MOVED
         case Unusable(reason):
             return EventResult(Outcome.PARKED, reason, waits=(WAITS_SOFTWARE,))
-        case Reduced(after):
-            note = _second_customer(after, event)
+        case Reduced(reduced):
+            note = _second_customer(reduced, event)
             if note and _is_parked(facts, event, setting):
                 return EventResult(Outcome.PARKED, f"{note}; {PARKS}", waits=(subjects(event)[0], WAITS_CATALOG))
-            decided = _conclude(topic, facts, after, setting, note, published)
+            decided = _conclude(topic, facts, reduced, setting, note, published)
             if isinstance(decided, Unprojectable):
                 return EventResult(Outcome.PARKED, decided.reason, waits=(WAITS_CATALOG,))
             return decided

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 LIVE_STATUSES = frozenset({"trialing", "active", "past_due"})
 """A subscription's statuses that can grant something (past_due only within its grace)."""
 
+ENDED_STATUSES = frozenset({"canceled"})
+"""The statuses that a subscription never leaves."""
+
 KNOWN_STATUSES = LIVE_STATUSES | {"paused", "canceled"}
 KNOWN_ACTIONS = frozenset({"cancel", "pause", "resume"})
 
@@ -167,6 +170,7 @@ class SubscriptionFacts:
             settle the run at any of them.
         created_ns: when it was created, the earliest time that any event says; None if none does.
         is_vouched: whether a signed reference or an operator has given it to the tenant.
+        moved_us: the time of the move that gave it to this tenant, microseconds since 1970; 0 if it was never moved.
     """
 
     provider: str
@@ -176,6 +180,7 @@ class SubscriptionFacts:
     past_due: tuple[Order, ...] = ()
     created_ns: int | None = None
     is_vouched: bool = False
+    moved_us: int = 0
 
     @property
     def customer(self) -> tuple[str, str] | None:
@@ -267,6 +272,8 @@ class Facts:
     Attributes:
         subscriptions: by `subscription_key`.
         erased_ns: when the tenant was erased; then it has no other facts, now or later.
+        moved: the subscriptions that were moved to another tenant, by key, with the time of the move in microseconds
+            since 1970. Late events do not bring them back.
     """
 
     subscriptions: Mapping[str, SubscriptionFacts] = field(default_factory=dict)
@@ -274,6 +281,7 @@ class Facts:
     overrides: tuple[Override, ...] = ()
     awaited_preview: AwaitedPreview | None = None
     erased_ns: int | None = None
+    moved: Mapping[str, int] = field(default_factory=dict)
 
 
 NOTHING = Facts()

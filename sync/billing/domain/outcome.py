@@ -57,6 +57,9 @@ ERASED = EventResult(Outcome.IGNORED, ERASED_REASON, keeps_body=False)
 OTHER_SOFTWARE = EventResult(Outcome.IGNORED, "other software sells it, by the catalog's [ignore]", keeps_body=False)
 """The result of an event of a subscription that other software on the provider account sells."""
 
+MOVED = EventResult(Outcome.REFUSED, "its subscription has just moved to another tenant")
+"""The result of an event at the tenant that its subscription has left; the event is resolved again."""
+
 
 class ChangeRejected(CodedError):
     """A requested change of a tenant cannot be made: `code` is stable, `detail` is for people."""

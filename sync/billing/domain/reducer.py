@@ -44,19 +44,30 @@ class Stale:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """The subscription was moved to another tenant, and the event belongs there. The facts stay."""
+
+
+@dataclass(frozen=True, slots=True)
 class Unusable:
     """The event is newer than the facts but cannot be understood; `reason` says why. The facts stay."""
 
     reason: str
 
 
-def reduce(facts: Facts, event: Event) -> Reduced | Stale | Unusable:
-    """Return the tenant's facts after the event, or why they stay."""
+def reduce(facts: Facts, event: Event, moved_us: int = 0) -> Reduced | Stale | Moved | Unusable:
+    """Return the tenant's facts after the event, or why they stay.
+
+    Args:
+        moved_us: the time of the move that gave the subscription to this tenant, as far as the caller knows.
+    """
     body = event.subscription
     if body is None:
         return Stale("the event carries no subscription")
     key = subscription_key(event.provider, body.id)
     before = facts.subscriptions.get(key)
+    if before is None and facts.moved.get(key, -1) >= moved_us:
+        return Moved()
     if before is None and len(facts.subscriptions) >= SUBSCRIPTIONS_MAX:
         return Unusable(f"the tenant has {SUBSCRIPTIONS_MAX} subscriptions already")
     unusable = _unusable(body)
@@ -64,7 +75,7 @@ def reduce(facts: Facts, event: Event) -> Reduced | Stale | Unusable:
         if before is not None and event.order <= before.order:
             return Stale(_older(event.order, before.order))
         return Unusable(unusable)
-    after = _joined(before, event, body)
+    after = _joined(before, event, body, moved_us)
     created_ns = _created_ns(facts, before, event, body)
     is_vouched = event.is_signed or (before is not None and before.is_vouched)
     if before is not None and (created_ns, is_vouched) != (before.created_ns, before.is_vouched):
@@ -76,7 +87,9 @@ def reduce(facts: Facts, event: Event) -> Reduced | Stale | Unusable:
     return Reduced(replace(facts, subscriptions={**facts.subscriptions, key: after}))
 
 
-def merge_fetched(facts: Facts, fetched: Event, *, confirms: bool = False) -> Reduced | Stale | Unusable:
+def merge_fetched(
+    facts: Facts, fetched: Event, moved_us: int = 0, *, confirms: bool = False
+) -> Reduced | Stale | Moved | Unusable:
     """Return the facts after a fetched body, or why they stay.
 
     As `reduce`, but a body equal to the stored one is Stale, so that polling creates no versions.
@@ -86,6 +99,7 @@ def merge_fetched(facts: Facts, fetched: Event, *, confirms: bool = False) -> Re
     event occurred earlier than that before the fetch, the fetched body wins whatever its `updated_at`.
 
     Args:
+        moved_us: see `reduce`.
         confirms: the facts already contain the event that it was fetched for.
     """
     body = fetched.subscription
@@ -102,7 +116,7 @@ def merge_fetched(facts: Facts, fetched: Event, *, confirms: bool = False) -> Re
         if before.order.occurred_ns + FETCH_LAG_NS < fetched.order.occurred_ns:
             updated_ns = max(fetched.order.updated_ns, before.order.updated_ns)
             fetched = replace(fetched, order=fetched.order._replace(updated_ns=updated_ns))
-    return reduce(facts, fetched)
+    return reduce(facts, fetched, moved_us)
 
 
 def _unusable(body: Subscription) -> str:
@@ -119,8 +133,11 @@ def _older(order: Order, known: Order) -> str:
     return f"older than {known.event_id}" if known.event_id != model.FETCHED_ID else ASKED_SINCE
 
 
-def _joined(before: SubscriptionFacts | None, event: Event, body: Subscription) -> SubscriptionFacts | None:
+def _joined(
+    before: SubscriptionFacts | None, event: Event, body: Subscription, moved_us: int
+) -> SubscriptionFacts | None:
     """Return the subscription's facts with the event in them, or None if it changes nothing."""
+    moved_us = max(moved_us, 0 if before is None else before.moved_us)
     order = event.order
     settled, marks = (None, ()) if before is None else (before.settled, before.past_due)
     if body.status == "past_due":
@@ -129,10 +146,10 @@ def _joined(before: SubscriptionFacts | None, event: Event, body: Subscription) 
         settled = order
         marks = tuple([mark for mark in marks if mark > order]) if marks else marks
     if before is None or order > before.order:
-        return SubscriptionFacts(event.provider, body, order, settled, marks)
+        return SubscriptionFacts(event.provider, body, order, settled, marks, moved_us=moved_us)
     if settled == before.settled and marks == before.past_due:
         return None
-    return SubscriptionFacts(before.provider, before.subscription, before.order, settled, marks)
+    return SubscriptionFacts(before.provider, before.subscription, before.order, settled, marks, moved_us=moved_us)
 
 
 def _created_ns(facts: Facts, before: SubscriptionFacts | None, event: Event, body: Subscription) -> int | None:

@@ -1,15 +1,20 @@
-"""Which tenant an event belongs to: the one it names, or the one its subscription or customer is linked to. Pure.
+"""Which tenant a subscription belongs to: the strongest name that is known of it. Pure.
 
-`storage.tenants` reads the links; this module turns them into a tenant, or into the result of an event without one.
+A subscription has one tenant at a time. An operator's link, its metadata, the checkout that made it and its customer
+each may name one. Every name is kept with the order of its event, so that the tenant is the same for every order of
+arrival; guesses alone depend on what was known at the time. `storage.links` stores names; `services.move` moves.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import NamedTuple
 
 from planwire_client.core.topic import LIVE, TENANT_KIND, Topic
 from sync.billing.domain.evaluation import Setting, is_ignored, unknown_prices
-from sync.billing.domain.model import Event, Unparsable
+from sync.billing.domain.model import ENDED_STATUSES, Event, Order, Unparsable
 from sync.billing.domain.outcome import (
     ERASED,
     OTHER_SOFTWARE,
@@ -23,21 +28,94 @@ from sync.billing.domain.tenant_naming import UNSIGNED, Naming, sanitize
 TOMBSTONE = "!erased"
 """Stored in a link instead of a tenant id once the tenant is erased; not a valid tenant id."""
 
+CUSTOMERS = "customer."
+"""How the places of names in a customer's metadata begin (`model.NamePlace`)."""
+
+CANDIDATES_SHOWN = 2
+"""Maximum tenants in the reason of an ambiguous guess."""
+
+
+class Strength(StrEnum):
+    """What names a subscription's tenant, the strongest first. The values are stored, so they never change."""
+
+    OPERATOR = "operator"
+    """An operator's link. It holds until the metadata value that it overruled changes."""
+    METADATA = "metadata"
+    """The subscription's own metadata; the newest body counts."""
+    CHECKOUT = "checkout"
+    """The checkout or transaction that made the subscription: the oldest one that names a tenant."""
+    CUSTOMER = "customer"
+    """The metadata of its customer, where the body has it; the newest body counts."""
+    GUESS = "guess"
+    """The only tenant of its customer."""
+    ENDING = "ending"
+    """The metadata of a body that ends the subscription: it counts only if nothing else has named a tenant."""
+
+
+class Name(NamedTuple):
+    """A tenant's name for a subscription, as one event gives it."""
+
+    strength: Strength
+    tenant_id: str
+    order: Order
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What the links say about an event.
+    """What is stored about a subscription's tenant.
 
     Attributes:
-        tenant_id: the tenant that the event names, or that the links lead to; None if neither.
-        learned_subscription, learned_customer: whether the event was the first to name the tenant of these.
-        conflict: the other tenant that the subscription belongs to, if the event names a wrong one.
+        tenant_id: the tenant that the subscription belongs to; TOMBSTONE once that is erased; None: not known yet.
+        names: the tenants by which it is named, one per strength.
+        overruled: the metadata's tenant that an operator's link overruled; "" for none.
+        left: the tenants that it was moved from and that may still have it, by the time of the move (us).
+        moved_us: the time of the last move, microseconds since 1970; 0 for never. It rises with every move.
+        revision: rises with every change of the names and of the tenant.
+        learned_subscription, learned_customer: whether this event was the first to name a tenant for them.
+        customers_tenant: the tenant that is stored for the subscription among its customer's; None if unknown.
     """
 
     tenant_id: str | None
+    names: Mapping[Strength, str] = field(default_factory=dict)
+    overruled: str = ""
+    left: Mapping[int, str] = field(default_factory=dict)
+    moved_us: int = 0
+    revision: int = 0
     learned_subscription: bool = False
     learned_customer: bool = False
-    conflict: str | None = None
+    customers_tenant: str | None = None
+
+
+def name_in(event: Event) -> Name | None:
+    """Return the tenant's name that an event gives to its subscription, or None."""
+    if event.tenant_id is None or event.subscription_id is None:
+        return None
+    if event.subscription is None:
+        # A thin event has no name before it is fetched, so this is a checkout or a transaction.
+        return Name(Strength.CHECKOUT, event.tenant_id, event.order)
+    strength = Strength.CUSTOMER if event.named_by.startswith(CUSTOMERS) else Strength.METADATA
+    return Name(Strength.ENDING if is_ending(event) else strength, event.tenant_id, event.order)
+
+
+def is_ending(event: Event) -> bool:
+    """Return whether the event ends its subscription. It does so wherever the subscription is, whoever it names."""
+    return event.subscription is not None and event.subscription.status in ENDED_STATUSES
+
+
+def strongest(link: Link) -> tuple[Strength, str] | None:
+    """Return the strongest name of a subscription and its tenant; None if nothing names one."""
+    names = link.names
+    for strength in Strength:
+        if strength is Strength.OPERATOR and names.get(Strength.METADATA, "") != link.overruled:
+            continue
+        if strength in names:
+            return strength, names[strength]
+    return None
+
+
+def order_key(order: Order) -> str:
+    """Return a text that sorts bytewise as the order does."""
+    return "".join(f"{max(part, 0):020d}" if isinstance(part, int) else part for part in order)
 
 
 def with_fetched(event: Event, fetched: Event, naming: Naming = UNSIGNED) -> Event:
@@ -74,15 +152,14 @@ def tenant_topic(environment: str, tenant_id: str) -> str:
     return str(Topic(environment, TENANT_KIND, tenant_id))
 
 
-def unresolved(event: Event, link: Link, setting: Setting) -> EventResult | None:
-    """Return the result of an event whose tenant is unknown, in conflict or erased; None if it is known."""
-    if TOMBSTONE in (link.conflict, link.tenant_id):
+def unresolved(event: Event, link: Link, setting: Setting, candidates: Sequence[str] = ()) -> EventResult | None:
+    """Return the result of an event whose tenant is unknown or erased; None if it is known.
+
+    Args:
+        candidates: the tenants of the event's customer, if there are several.
+    """
+    if link.tenant_id == TOMBSTONE:
         return ERASED
-    # An edit of the catalog may say that other software sells it.
-    waits = (WAITS_CATALOG,) if unknown_prices(event, setting) else ()
-    if link.conflict is not None:
-        reason = f"names tenant {link.tenant_id}, but {event.subscription_id} belongs to {link.conflict}"
-        return EventResult(Outcome.PARKED, reason, waits=(*subjects(event)[:1], *waits))
     if link.tenant_id is not None:
         return None
     if is_ignored(event, setting):
@@ -92,21 +169,19 @@ def unresolved(event: Event, link: Link, setting: Setting) -> EventResult | None
         reason = f"no tenant is known for {event.subscription_id}: {event.name_problem}"
         return EventResult(Outcome.PARKED, reason, waits=(subjects(event)[0], WAITS_SOFTWARE, WAITS_CATALOG))
     reason = f"no tenant is known for {event.subscription_id}: {event.unnamed}"
-    return EventResult(Outcome.PARKED, reason, waits=(*subjects(event), *waits))
+    # An edit of the catalog may say that other software sells it.
+    waits = (WAITS_CATALOG,) if unknown_prices(event, setting) else ()
+    if not candidates:
+        return EventResult(Outcome.PARKED, reason, waits=(*subjects(event), *waits))
+    shown = " and ".join(sorted(candidates)[:CANDIDATES_SHOWN])
+    reason += f"; its customer {event.customer_id} pays for {shown}: it waits until it is named, or linked"
+    return EventResult(Outcome.PARKED, reason, waits=(subjects(event)[0], *waits))
 
 
 def subjects(event: Event) -> tuple[str, ...]:
     """Return the link subjects that the event may wait on: its subscription, and its customer if it names one."""
     assert event.subscription_id is not None
     return link_subjects(event.provider, event.subscription_id, event.customer_id)
-
-
-def lookup_subjects(event: Event) -> tuple[str, ...]:
-    """Return the link subjects that may tell an unnamed event's tenant.
-
-    A name that is not accepted is no reason to guess by the customer: only what is known of the subscription counts.
-    """
-    return subjects(event)[:1] if event.name_problem else subjects(event)
 
 
 def link_subjects(provider: str, subscription_id: str, customer_id: str | None) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ class Attempt(NamedTuple):
 
     def done(self, result: EventResult) -> Done:
         """Return the end of the attempt without a decision about a topic."""
-        return Done(self.environment, self.event, result, answer=self.answer)
+        return Done(self.environment, self.event, result, answer=self.answer, link=self.link)
 
 
 class Done(NamedTuple):
@@ -55,6 +55,7 @@ class Done(NamedTuple):
         is_first: whether this is the first attempt that can have written to the event log.
         catalog: the catalog of the decision.
         rechecks_link: whether the event is parked for lack of a link that may have been learned meanwhile.
+        link: as of the attempt.
         retry_s: delay after which the event, which stays pending, is retried; None: the event ends.
     """
 
@@ -67,6 +68,7 @@ class Done(NamedTuple):
     catalog: Catalog | None = None
     rechecks_link: bool = False
     retry_s: float | None = None
+    link: Link | None = None
 
 
 def unparsable(environment: str, event: Unparsable) -> Done:
@@ -75,18 +77,23 @@ def unparsable(environment: str, event: Unparsable) -> Done:
     return Done(environment, event, result)
 
 
-def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting) -> Decision:
-    """Return the decision about the event's topic at `snapshot`."""
+def decide_attempt(attempt: Attempt, snapshot: Snapshot, setting: Setting, moved_us: int = 0) -> Decision:
+    """Return the decision about the event's topic at `snapshot`.
+
+    Args:
+        moved_us: the least time of the move that gave the subscription to the topic, if its link does not know it.
+    """
     topic, event, answer = attempt.topic, attempt.event, attempt.answer or Answer()
     try:
         facts = facts_of(snapshot)
     except FactsError as error:
         return Decision(EventResult(Outcome.PARKED, str(error), topic, snapshot.version, (WAITS_SOFTWARE,)))
-    decided = decide(topic, facts, event, answer.fetched, setting, published_state(snapshot))
+    moved_us = max(moved_us, attempt.link.moved_us if attempt.link is not None else 0)
+    decided = decide(topic, facts, event, answer.fetched, setting, published_state(snapshot), moved_us)
     if isinstance(decided, EventResult):
         if decided.reason != ERASED_REASON:
             decided = decided._replace(topic=topic, version=snapshot.version)
-        return Decision(decided)
+        return Decision(decided, before=facts, after=facts)
     write = Write(
         canonical_json.encode(decided.state),
         event_cause(event, answer.fetched, attempt.received_us, decided.facts, setting.now_ns),

@@ -18,14 +18,24 @@ from sync.billing.domain.model import Event
 from sync.billing.domain.outcome import ERASED_REASON, EventResult, Outcome
 from sync.billing.domain.reducer import Unusable, merge_fetched
 from sync.billing.domain.tenant_naming import sanitize
-from sync.billing.domain.tenant_resolution import Link, lookup_subjects, subjects, tenant_topic, unresolved
+from sync.billing.domain.tenant_resolution import (
+    TOMBSTONE,
+    Link,
+    name_in,
+    strongest,
+    subjects,
+    tenant_topic,
+    unresolved,
+)
 from sync.billing.providers.base import ListedSubscription
 from sync.billing.services.committer import Commit, Committer, Decision
 from sync.billing.services.context import BillingContext
+from sync.billing.services.move import MOVED_TYPE
 from sync.billing.services.reproject import Refresh, Reprojection
 from sync.billing.services.wiring import BillingServices
 from sync.billing.storage.backfill_progress import ItemResult
-from sync.billing.storage.tenants import find_link, has_facts, look_up
+from sync.billing.storage.links import customers_tenants, find_link, read_stored
+from sync.billing.storage.tenants import has_facts
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.models import Committed, Snapshot, Verdict
 
@@ -54,12 +64,10 @@ class BackfillItem:
         if entry.event is None:
             return await self._park(entry, EventResult(Outcome.PARKED, f"unparsable: {entry.problem}"))
         event = sanitize(entry.event, self._services.naming)
-        setting = self._services.setting(self._known.name)
-        event = without_ignored_names(event, setting)
-        link = await self._link(event)
-        result = unresolved(event, link, setting)
-        if result is not None:
-            return await self._park(entry, result)
+        event = without_ignored_names(event, self._services.setting(self._known.name))
+        link = await self._owner(event)
+        if isinstance(link, EventResult):
+            return await self._park(entry, link)
         topic = tenant_topic(self._known.name, str(link.tenant_id))
         is_made = await self._is_made(topic)
         cause = {"source": WHY, "event_type": f"{event.provider}.subscription"}
@@ -99,11 +107,11 @@ class BackfillItem:
                 found[event_id] = record.reason or reason
         return found
 
-    async def _link(self, event: Event) -> Link:
-        """Return the link of a subscription. If the subscription names its tenant, the link is stored first."""
+    async def _owner(self, event: Event) -> Link | EventResult:
+        """Return the link of a subscription, which is where it belongs then; or the reason to park it."""
         link = await find_link(self._services.store, event)
         assert link is not None
-        return link
+        return await self._services.resolver.owner(event, link, {"source": WHY, "event_type": MOVED_TYPE})
 
     async def _is_made(self, topic: str) -> bool:
         """Return whether this run creates the tenant. Noted before the creation, so that a killed run counts it too."""
@@ -142,6 +150,7 @@ class DryRun(BackfillItem):
         self._committer = DryCommitter(services)
         self._reprojection = Reprojection(services, self._committer)
         self._made: set[str] = set()
+        self._links: dict[str, Link] = {}
         self._learned: defaultdict[str, set[str]] = defaultdict(set)
         self._unlinked: list[ListedSubscription] = []
 
@@ -161,21 +170,22 @@ class DryRun(BackfillItem):
                 found.pop(entry.event_id, None)
         return found
 
-    async def _link(self, event: Event) -> Link:
-        batch = CommandPipeline(self._services.store)
-        subscription, *customer = lookup_subjects(event)
-        look_up(batch, self._known.name, (subscription, *customer))
-        stored, *payers = await batch.run()
-        known = self._learned[subscription] if stored is None else {stored.decode()}
-        if event.tenant_id is None:
-            tenants = {tenant.decode() for payer in payers for tenant in payer}
-            candidates = known or tenants.union(*(self._learned[subject] for subject in customer))
-            return Link(next(iter(candidates)) if len(candidates) == 1 else None)
-        if known and event.tenant_id not in known:
-            return Link(event.tenant_id, conflict=next(iter(known)))
-        for subject in subjects(event):
-            self._learned[subject].add(event.tenant_id)
-        return Link(event.tenant_id)
+    async def _owner(self, event: Event) -> Link | EventResult:
+        store, (subject, *customer) = self._services.store, subjects(event)
+        link = self._links.get(subject) or await read_stored(store, self._known.name, subject)
+        name, candidates = name_in(event), set[str]()
+        if name is not None and link.tenant_id != TOMBSTONE:
+            link = replace(link, names={**link.names, name.strength: name.tenant_id})
+            self._learned[customer[0] if customer else ""].add(name.tenant_id)
+        elif link.tenant_id is None and customer:
+            candidates = self._learned[customer[0]].union(await customers_tenants(store, event))
+        strong = strongest(link)
+        if link.tenant_id != TOMBSTONE and strong is not None:
+            link = replace(link, tenant_id=strong[1])
+        elif len(candidates) == 1:
+            link = replace(link, tenant_id=next(iter(candidates)))
+        self._links[subject] = link
+        return unresolved(event, link, self._services.setting(self._known.name), list(candidates)) or link
 
     async def _is_made(self, topic: str) -> bool:
         if not has_facts(await self._committer.read(topic)):

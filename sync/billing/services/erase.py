@@ -19,8 +19,9 @@ from sync.billing.services.committer import Committer, Decision, Write
 from sync.billing.services.context import BillingContext
 from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.inbox import Record
+from sync.billing.storage.links import erase_links
 from sync.billing.storage.records import EVENTS_KEPT
-from sync.billing.storage.tenants import erase_links, known_facts
+from sync.billing.storage.tenants import known_facts
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.models import ABSENT, Snapshot
 

@@ -1,4 +1,4 @@
-"""Processes a webhook event in five stages: store, resolve the tenant, fetch, decide, finish.
+"""Processes a webhook event in five stages: store, fetch, resolve the tenant, decide, finish.
 
 Every stage is idempotent: a crash anywhere leaves the event pending in the inbox, and the next worker that claims it
 starts at the first stage. The stages do the I/O with the store and the provider; the domain makes the decisions.
@@ -13,30 +13,27 @@ from collections.abc import Sequence
 
 import structlog
 
+from sync.billing.catalog.catalog import Catalog
 from sync.billing.domain import tenant_resolution
-from sync.billing.domain.evaluation import without_ignored_names
-from sync.billing.domain.model import Event, Unparsable
-from sync.billing.domain.outcome import ERASED_REASON, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
+from sync.billing.domain.model import Event, Unparsable, subscription_key
+from sync.billing.domain.outcome import ERASED_REASON, MOVED, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
 from sync.billing.domain.tenant_resolution import subjects
-from sync.billing.providers.base import ProviderRejected, ProviderUnavailable, WebhookAdapter
+from sync.billing.providers.base import WebhookAdapter
 from sync.billing.services.attempt import Answer, Attempt, Done, decide_attempt, unparsable
-from sync.billing.services.committer import Committer, Decision
+from sync.billing.services.committer import Commit, Committer, Decision
 from sync.billing.services.context import BillingContext
+from sync.billing.services.fetch import ProviderFetch
+from sync.billing.services.move import Moves, event_cause
+from sync.billing.services.resolve import TenantResolver
 from sync.billing.storage.environment import reconcile_requests
 from sync.billing.storage.inbox import Inbox, Record
+from sync.billing.storage.links import erase_links, find_link, forget_customers, query_link, read_link, store_name
 from sync.billing.storage.records import append_event, has_event, record_snapshots
-from sync.billing.storage.tenants import erase_links, find_link, query_link, read_link
 from sync.store.command_pipeline import CommandPipeline, run_commands
 from sync.store.models import ALL_FIELDS, Snapshot, StoreError, snapshot_of
 
 RELEASE_MAX = 100
 """Maximum parked events that a newly learned link releases at once; workers claim the rest."""
-
-FETCH_MAX_WAIT_S = 2.5
-"""Maximum wait for the provider's answer; then the delivery's own body is used. Providers wait 5 s for our answer."""
-
-UNFETCHED_AGAIN_S = 30
-"""Delay before an event without a body is retried after its provider was unavailable."""
 
 _log = structlog.get_logger("sync.pipeline")
 
@@ -44,9 +41,12 @@ _log = structlog.get_logger("sync.pipeline")
 class Ingest:
     """Takes events from a verified body to the committed state. One per process, shared by its tasks."""
 
-    def __init__(self, context: BillingContext, committer: Committer) -> None:
+    def __init__(self, context: BillingContext, committer: Committer, moves: Moves, resolver: TenantResolver) -> None:
         self._context = context
         self._committer = committer
+        self._moves = moves
+        self._resolver = resolver
+        self._provider_fetch = ProviderFetch(context)
         self._store = context.store
         self._name = secrets.token_hex(8)
         self._claims = itertools.count(1)
@@ -129,7 +129,7 @@ class Ingest:
 
     async def _process(self, step: Attempt | Done) -> EventResult:
         """Run the stages after the first on an event that is stored and claimed."""
-        for stage in (self._resolve_tenant, self._fetch, self._decide):
+        for stage in (self._provider_fetch.fetch, self._resolve_tenant, self._decide):
             if isinstance(step, Attempt):
                 step = await stage(step)
         assert isinstance(step, Done)
@@ -161,80 +161,36 @@ class Ingest:
         snapshot = None if topic is None else snapshot_of(topic, replies.pop(0))
         return Attempt(event, environment, number, received_us, read_link(event, replies), snapshot)
 
-    # Stage 2: resolve the tenant.
+    # Stage 2, fetch: `services.fetch`. Stage 3: resolve the tenant.
 
     async def _resolve_tenant(self, attempt: Attempt) -> Attempt | Done:
         """Return the attempt with its topic, or the end of an event without a usable tenant."""
-        if tenant_resolution.is_unreal(attempt.event):
-            return attempt.done(EventResult(Outcome.IGNORED, "simulated event in the live environment"))
-        if attempt.event.subscription is None and not attempt.event.ignored:
-            thin = await self._fetch_thin(attempt)
-            if isinstance(thin, Done):
-                return thin
-            attempt = thin
-        event, link = attempt.event, attempt.link
-        if link is None:
-            return attempt.done(EventResult(Outcome.IGNORED, event.ignored))
-        setting = self._context.setting(attempt.environment)
-        result = tenant_resolution.unresolved(event, link, setting)
-        if result is None and event.subscription is None:
-            outcome = Outcome.UNCHANGED if link.learned_subscription else Outcome.IGNORED
-            result = EventResult(outcome, event.ignored)
-        if link.learned_subscription or link.learned_customer or (attempt.number != 1 and event.tenant_id is not None):
+        event, answer = attempt.event, attempt.answer or Answer()
+        resolved = await self._resolver.resolve(attempt)
+        link = resolved.link
+        is_named = event.tenant_id is not None or (answer.fetched is not None and answer.fetched.tenant_id is not None)
+        is_again = attempt.number != 1 and is_named
+        if link is not None and (link.learned_subscription or link.learned_customer or is_again):
             # Release before this event ends: if releasing fails, this event is retried and releases again.
             await self.release(attempt.environment, subjects(event))
-        if result is None:
-            return attempt._replace(topic=tenant_resolution.tenant_topic(attempt.environment, str(link.tenant_id)))
-        is_unlinked = result.outcome is Outcome.PARKED and link.conflict is None
-        return attempt.done(result)._replace(rechecks_link=is_unlinked, catalog=setting.catalog)
-
-    async def _fetch_thin(self, attempt: Attempt) -> Attempt | Done:
-        """Return the attempt of an event without a body, with the fetched body and its links; or its end."""
-        attempt, event = await self._fetch(attempt), attempt.event
-        answer = attempt.answer or Answer()
-        if answer.fetched is not None:
-            whole = tenant_resolution.with_fetched(event, answer.fetched, self._context.naming)
-            whole = without_ignored_names(whole, self._context.setting(event.environment))
-            return attempt._replace(event=whole, link=await find_link(self._store, whole))
-        if answer.is_away:
-            reason = f"the provider could not be asked; tried again in {UNFETCHED_AGAIN_S} s"
-            return attempt.done(EventResult(Outcome.PARKED, reason))._replace(retry_s=UNFETCHED_AGAIN_S)
-        can_ask = (event.provider, event.environment) in self._context.clients
-        setting = f"set PLANWIRE_{event.provider.upper()}_API_KEYS={event.environment}:KEY"
-        problem = "would not tell it" if can_ask else f"cannot be asked for it: {setting}"
-        reason = f"{event.type[:60]} carries no subscription, and {event.provider} {problem}"
-        return attempt.done(EventResult(Outcome.PARKED, reason, waits=(WAITS_SOFTWARE,)))
-
-    # Stage 3: fetch.
-
-    async def _fetch(self, attempt: Attempt) -> Attempt:
-        """Return the attempt with the provider's current subscription, if the provider has an API client."""
-        event = attempt.event
-        client = self._context.clients.get((event.provider, event.environment))
-        if attempt.answer is not None or client is None or event.subscription_id is None:
-            return attempt
-        try:
-            # Drop the snapshot: it is older than the answer, and a commit against it would often conflict.
-            fetched = await client.fetch(event.subscription_id, FETCH_MAX_WAIT_S)
-            return attempt._replace(answer=Answer(fetched), snapshot=None)
-        except ProviderUnavailable as error:
-            _log.warning("not_fetched", subscription_id=event.subscription_id, reason=error.reason)
-            return attempt._replace(answer=Answer(is_away=True))
-        except ProviderRejected as error:
-            # A retry would not help: the API key is of another account, or the event is simulated.
-            _log.warning("not_fetched", subscription_id=event.subscription_id, reason=str(error))
-            return attempt._replace(answer=Answer())
+        return resolved
 
     # Stage 4: decide, and commit the decision.
 
     async def _decide(self, attempt: Attempt) -> Done:
         """Decide what the event changes, and commit it by compare-and-set."""
         topic, event, catalog = attempt.topic, attempt.event, self._context.catalog_watcher.current
-
-        def decision(snapshot: Snapshot) -> Decision:
-            return decide_attempt(attempt, snapshot, self._context.setting(attempt.environment, catalog))
-
-        commit = await self._committer.commit(topic, decision, attempt.snapshot)
+        commit = await self._commit(attempt, catalog)
+        if commit.result.reason == MOVED.reason:
+            # It was moved after its link was read. If it was not, the store has lost its link.
+            link = await find_link(self._store, event)
+            resolved = await self._resolve_tenant(attempt._replace(link=link, snapshot=None))
+            if isinstance(resolved, Done):
+                return resolved
+            attempt, topic = resolved, resolved.topic
+            commit = await self._commit(attempt, catalog, moved_us=self._context.now_us)
+        if commit.decision.write is not None:
+            await self._check_home(attempt, commit)
         result = commit.result
         if result.outcome is Outcome.REFUSED and attempt.number != 1:
             (score,) = await run_commands(self._store, ("ZSCORE", self._store.keys.seen(topic), event.event_id))
@@ -242,7 +198,23 @@ class Ingest:
                 result = result._replace(outcome=Outcome.APPLIED, reason="")
                 await self._committer.arm_at_once(topic)
         is_first = attempt.number == 1 and not commit.is_repeated
-        return Done(attempt.environment, event, result, is_first, attempt.answer, commit, catalog)
+        return Done(attempt.environment, event, result, is_first, attempt.answer, commit, catalog, link=attempt.link)
+
+    async def _commit(self, attempt: Attempt, catalog: Catalog, moved_us: int = 0) -> Commit:
+        def decision(snapshot: Snapshot) -> Decision:
+            return decide_attempt(attempt, snapshot, self._context.setting(attempt.environment, catalog), moved_us)
+
+        return await self._committer.commit(attempt.topic, decision, attempt.snapshot)
+
+    async def _check_home(self, attempt: Attempt, commit: Commit) -> None:
+        """Move a subscription that is new to its tenant on, if its link was flipped between its query and the commit.
+
+        Otherwise the move has not seen it. At a tenant that has had it, a tombstone rejects the event.
+        """
+        event, before, after = attempt.event, commit.decision.before, commit.decision.after
+        key = subscription_key(event.provider, str(event.subscription_id))
+        if key in after.subscriptions and (attempt.number != 1 or key not in before.subscriptions):
+            await self._moves.check(commit.topic, [after.subscriptions[key]], event_cause(event))
 
     # Stage 5: finish.
 
@@ -256,17 +228,20 @@ class Ingest:
         is_logged = is_logged and await has_event(self._store, result.topic, event.event_id, result)
         batch = CommandPipeline(self._store)
         known.count(batch, result)
-        if result.reason == ERASED_REASON and isinstance(event, Event) and event.tenant_id is not None:
-            # The event may name a subscription that was unknown until now.
-            erase_links(batch, done.environment, subjects(event), event.tenant_id)
-        if done.commit is not None:
+        if result.reason == ERASED_REASON and isinstance(event, Event):
+            is_its = done.link is None or done.link.tenant_id in (event.tenant_id, tenant_resolution.TOMBSTONE)
+            if event.tenant_id is not None and is_its:  # its subscription may have been unknown until now
+                erase_links(batch, done.environment, subjects(event), event.tenant_id)
+        if done.commit is not None and isinstance(event, Event):
             self._committer.follow_up(batch, done.commit)
+            forget_customers(batch, event, done.commit.decision.before, done.commit.decision.after)
         if result.topic:
             answer = done.answer or Answer()
             if answer.is_away and (done.commit is None or done.commit.decision.write is None):
                 reconcile_requests(self._store).request(batch, [result.topic])
             if answer.fetched is not None:
                 record_snapshots(batch, result.topic, [answer.fetched])
+                store_name(batch, answer.fetched)
             if not is_logged:
                 append_event(batch, result.topic, event.event_id, event.type, result, self._context.now_us)
         # Last, so that a failure before it leaves the event pending and all of this is repeated.
@@ -291,8 +266,7 @@ class Ingest:
 
         If this process or the store stops first, the event is retried once when its lease has expired.
         """
-        link = await find_link(self._store, event)
-        if link is not None and link.tenant_id is not None:
+        if await self._resolver.is_known(event):
             await self.release(event.environment, subjects(event))
             return
         batch = CommandPipeline(self._store)

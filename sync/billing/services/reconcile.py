@@ -16,12 +16,15 @@ from sync.billing.domain.drift import Drift, subscription_drift
 from sync.billing.domain.model import Event, Facts
 from sync.billing.domain.outcome import ERASED_REASON, EventResult, Outcome
 from sync.billing.domain.tenant_naming import sanitize
-from sync.billing.domain.tenant_resolution import subjects, tenant_topic
+from sync.billing.domain.tenant_resolution import subjects
 from sync.billing.providers.base import ProviderClient, ProviderRejected, ProviderUnavailable
 from sync.billing.services.committer import Commit
 from sync.billing.services.context import BillingContext
+from sync.billing.services.move import MOVED_TYPE, Moves
 from sync.billing.services.reproject import Refresh, Reprojection
-from sync.billing.storage.tenants import known_facts, look_up, looked_up
+from sync.billing.services.resolve import TenantResolver
+from sync.billing.storage.links import read_all_stored
+from sync.billing.storage.tenants import known_facts
 from sync.store.command_pipeline import CommandPipeline
 
 MAX_WAIT_S = 10.0
@@ -75,9 +78,13 @@ class Answers:
 class Reconciliation:
     """Compares the tenants of a store with their providers."""
 
-    def __init__(self, context: BillingContext, reprojection: Reprojection) -> None:
+    def __init__(
+        self, context: BillingContext, reprojection: Reprojection, moves: Moves, resolver: TenantResolver
+    ) -> None:
         self._context = context
         self._reprojection = reprojection
+        self._moves = moves
+        self._resolver = resolver
 
     def can_ask(self, environment: str) -> bool:
         """Return whether an environment has a provider with an API client."""
@@ -114,8 +121,19 @@ class Reconciliation:
                 unasked = {topic: "the provider's list could not be read to its end"}
                 return Report(EventResult(Outcome.UNCHANGED), unasked=unasked)
             return found.get(topic) or Report(EventResult(Outcome.UNCHANGED, "", topic, snapshot.version))
-        answers = await self.ask(environment, facts, _chosen(facts), max_wait_s, background=background)
+        facts = await self.at_home(topic, facts, why)
+        answers = await self.ask(environment, topic, facts, _chosen(facts), max_wait_s, background=background)
         return await self._repair(environment, topic, why, answers, who)
+
+    async def at_home(self, topic: str, facts: Facts, why: str) -> Facts:
+        """Return a tenant's facts without the subscriptions that belong to another tenant: they are moved there.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        if not await self._moves.check(topic, facts.subscriptions.values(), {"source": why, "event_type": MOVED_TYPE}):
+            return facts
+        return known_facts(await self._context.store.read(topic)) or facts
 
     async def is_lost(self, topic: str) -> bool:
         """Return whether a tenant has facts without any subscription, and is not erased.
@@ -131,8 +149,8 @@ class Reconciliation:
     ) -> dict[str, Report] | None:
         """Rebuild tenants whose facts are lost, from the provider's whole list; return the reports by topic.
 
-        One pass serves all tenants. A subscription's tenant is the linked one, else the one that it names. Returns None
-        if the list could not be read to its end; the tenants found until then are rebuilt all the same.
+        One pass serves all tenants. A subscription's tenant is that of its strongest name. Returns None if the list
+        could not be read to its end; the tenants found until then are rebuilt all the same.
 
         Raises:
             StoreError: the store is unreachable or failing.
@@ -150,9 +168,19 @@ class Reconciliation:
         return reports if complete else None
 
     async def ask(
-        self, environment: str, facts: Facts, keys: Sequence[str], max_wait_s: float, *, background: bool = False
+        self,
+        environment: str,
+        topic: str,
+        facts: Facts,
+        keys: Sequence[str],
+        max_wait_s: float,
+        *,
+        background: bool = False,
     ) -> Answers:
-        """Return the providers' answers about the tenant's subscriptions with these keys."""
+        """Return the providers' answers about the tenant's subscriptions with these keys.
+
+        A subscription that names another tenant by now is moved there, and merged there.
+        """
         answers = Answers()
         for key in keys:
             entry = facts.subscriptions[key]
@@ -161,7 +189,7 @@ class Reconciliation:
                 answers.unavailable[key] = "no API key is set"
                 continue
             try:
-                answers.fetched.append(await client.fetch(entry.subscription.id, max_wait_s, background=background))
+                fetched = await client.fetch(entry.subscription.id, max_wait_s, background=background)
             except ProviderUnavailable as error:
                 answers.unavailable[key] = error.reason
             except ProviderRejected as error:
@@ -169,6 +197,13 @@ class Reconciliation:
                     answers.missing.append(key)
                 else:
                     answers.unavailable[key] = str(error)
+            else:
+                home = await self._resolver.home(fetched, topic)
+                if home == topic:
+                    answers.fetched.append(fetched)
+                else:
+                    cause = {"source": "reconcile", "event_type": MOVED_TYPE}
+                    await self._reprojection.refresh(environment, home, Refresh(cause, [fetched]))
         return answers
 
     async def record_drift(
@@ -205,14 +240,15 @@ class Reconciliation:
         after = ""
         for _ in range(PAGES_MAX):
             page = await client.subscriptions(after, BACKGROUND_MAX_WAIT_S)
-            events = [sanitize(entry.event, self._context.naming) for entry in page.entries if entry.event is not None]
-            batch = CommandPipeline(self._context.store)
-            for event in events:
-                look_up(batch, environment, subjects(event)[:1])
-            for event, reply in zip(events, await batch.run(), strict=True):
-                tenant = looked_up([reply]).tenant_id or event.tenant_id
-                if tenant in tenants:
-                    found.setdefault(tenant_topic(environment, tenant), Answers()).fetched.append(event)
+            parsed = [entry.event for entry in page.entries if entry.event is not None]
+            events = [sanitize(event, self._context.naming) for event in parsed]
+            links = await read_all_stored(self._context.store, environment, [subjects(event)[0] for event in events])
+            for event, link in zip(events, links, strict=True):
+                if tenants.isdisjoint((link.tenant_id, event.tenant_id)):
+                    continue
+                home = await self._resolver.home(event, "")
+                if home and Topic.parse(home).id in tenants:
+                    found.setdefault(home, Answers()).fetched.append(event)
             after = page.following
             if not after:
                 return

@@ -79,7 +79,7 @@ class Reprojection:
         """
 
         def decide(snapshot: Snapshot) -> Decision:
-            return _decide(snapshot, refresh, self._context.setting(environment))
+            return decide_refresh(snapshot, refresh, self._context.setting(environment))
 
         commit = await self._committer.commit(topic, decide)
         what = refresh.cause.get("event_type", refresh.cause["source"])
@@ -90,7 +90,8 @@ class Reprojection:
         return commit
 
 
-def _decide(snapshot: Snapshot, refresh: Refresh, setting: Setting) -> Decision:
+def decide_refresh(snapshot: Snapshot, refresh: Refresh, setting: Setting) -> Decision:
+    """Return the decision about a topic at `snapshot`."""
     topic, version = snapshot.topic, snapshot.version
     if refresh.if_version not in (None, version) or refresh.if_rev not in (None, snapshot.rev):
         return Decision(EventResult(Outcome.CONFLICT, "", topic, version))

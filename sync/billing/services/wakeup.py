@@ -45,10 +45,13 @@ class Wakeup:
         """
         can_ask = self._reconciliation.can_ask(environment)
         answers = Answers()
-        facts = known_facts(await self._context.store.read(due.topic)) if can_ask else None
+        facts = known_facts(await self._context.store.read(due.topic))
         if facts is not None:
+            # A process that stopped in the middle of a move has left it to the timer.
+            facts = await self._reconciliation.at_home(due.topic, facts, "timer")
+        if facts is not None and can_ask:
             keys = overdue_subscriptions(facts, self._context.setting(environment))[:ASKED_MAX]
-            answers = await self._reconciliation.ask(environment, facts, keys, TIMER_MAX_WAIT_S)
+            answers = await self._reconciliation.ask(environment, due.topic, facts, keys, TIMER_MAX_WAIT_S)
         refresh = Refresh({"source": "timer", "event_type": "due"}, answers.fetched, answers.missing, arms=False)
         commit = await self._reprojection.refresh(environment, due.topic, refresh)
         await self._reconciliation.record_drift(environment, due.topic, "timer", answers, commit)

@@ -8,8 +8,11 @@ from sync.billing.services.committer import Committer
 from sync.billing.services.context import BillingContext
 from sync.billing.services.erase import Erasure
 from sync.billing.services.ingest import Ingest
+from sync.billing.services.move import Moves
+from sync.billing.services.operator_links import OperatorLinks
 from sync.billing.services.reconcile import Reconciliation
 from sync.billing.services.reproject import Reprojection
+from sync.billing.services.resolve import TenantResolver
 from sync.billing.services.wakeup import Wakeup
 
 
@@ -19,9 +22,12 @@ class BillingServices(BillingContext):
 
     def __post_init__(self) -> None:
         self.committer = Committer(self)
-        self.ingest = Ingest(self, self.committer)
+        self.moves = Moves(self, self.committer)
+        self.resolver = TenantResolver(self, self.moves)
+        self.ingest = Ingest(self, self.committer, self.moves, self.resolver)
+        self.operator_links = OperatorLinks(self, self.committer, self.moves, self.ingest)
         self.reprojection = Reprojection(self, self.committer)
-        self.reconciliation = Reconciliation(self, self.reprojection)
+        self.reconciliation = Reconciliation(self, self.reprojection, self.moves, self.resolver)
         self.wakeup = Wakeup(self, self.reprojection, self.reconciliation)
         self.erasure = Erasure(self, self.committer)
 

@@ -15,9 +15,13 @@ from sync.billing.domain.tenant_naming import Naming, sanitize
 from sync.billing.domain.tenant_resolution import (
     TOMBSTONE,
     Link,
+    Name,
+    Strength,
     is_unreal,
-    lookup_subjects,
+    name_in,
     named_topic,
+    order_key,
+    strongest,
     subjects,
     unresolved,
     with_fetched,
@@ -65,7 +69,6 @@ def test_a_name_that_is_not_accepted_leaves_none_and_no_guess(tenant: str, namin
     event = sanitize(replace(EVENT, tenant_id=tenant), naming)
     assert isinstance(event, Event)
     assert (event.tenant_id, event.is_signed) == (None, False)
-    assert lookup_subjects(event) == ("subscription:paddle:sub_1",)
     assert unresolved(event, Link("acme"), SETTING) is None
     result = unresolved(event, Link(None), SETTING)
     assert result is not None
@@ -110,13 +113,6 @@ def test_a_simulated_event_is_unreal_in_the_live_environment_alone() -> None:
     [
         (Link("acme"), None),
         (Link(TOMBSTONE), ERASED),
-        (Link("acme", conflict=TOMBSTONE), ERASED),
-        (
-            Link("acme", conflict="other"),
-            EventResult(
-                Outcome.PARKED, "names tenant acme, but sub_1 belongs to other", waits=("subscription:paddle:sub_1",)
-            ),
-        ),
         (
             Link(None),
             EventResult(
@@ -142,3 +138,50 @@ def test_what_the_catalog_may_come_to_ignore_waits_on_it_too_and_is_ignored_then
 
 def test_it_waits_on_a_customer_only_if_it_names_one() -> None:
     assert subjects(replace(EVENT, customer_id=None)) == ("subscription:paddle:sub_1",)
+
+
+def test_an_ambiguous_guess_waits_for_the_name_of_its_subscription_alone() -> None:
+    unnamed = replace(EVENT, tenant_id=None, unnamed="it has no name")
+    assert unresolved(unnamed, Link(None), SETTING, ["acme", "other"]) == EventResult(
+        Outcome.PARKED,
+        "no tenant is known for sub_1: it has no name; its customer ctm_1 pays for acme and other: it waits until it "
+        "is named, or linked",
+        waits=("subscription:paddle:sub_1",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("event", "strength"),
+    [
+        (EVENT, Strength.METADATA),
+        (replace(EVENT, subscription=replace(BODY, status="past_due")), Strength.METADATA),
+        (replace(EVENT, subscription=replace(BODY, status="canceled")), Strength.ENDING),
+        (replace(EVENT, subscription=None, ignored="a hint"), Strength.CHECKOUT),
+        (replace(EVENT, named_by="customer.metadata.tenant_id"), Strength.CUSTOMER),
+        (replace(EVENT, tenant_id=None), None),
+    ],
+)
+def test_a_name_is_as_strong_as_what_carries_it(event: Event, strength: Strength | None) -> None:
+    assert name_in(event) == (Name(strength, "acme", ORDER) if strength else None)
+
+
+def test_the_strongest_name_counts() -> None:
+    names = {strength: strength.value for strength in Strength}
+    for strength in Strength:
+        assert strongest(Link("x", names, overruled="metadata")) == (strength, strength.value)
+        del names[strength]
+    assert strongest(Link("x")) is None
+
+
+def test_an_operator_s_link_holds_until_the_metadata_that_it_overruled_changes() -> None:
+    operator = {Strength.OPERATOR: "acme"}
+    assert strongest(Link("acme", operator)) == ("operator", "acme")
+    assert strongest(Link("acme", operator | {Strength.CHECKOUT: "c"})) == ("operator", "acme")
+    assert strongest(Link("acme", operator | {Strength.METADATA: "m"}, overruled="m")) == ("operator", "acme")
+    assert strongest(Link("acme", operator | {Strength.METADATA: "n"}, overruled="m")) == ("metadata", "n")
+    assert strongest(Link("acme", operator | {Strength.METADATA: "n"})) == ("metadata", "n")
+
+
+def test_an_order_s_key_sorts_as_the_order_does() -> None:
+    orders = [Order(1, 5, "b"), Order(1, 5, "a"), Order(10**18, 1, "~"), Order(9, 10**18, ""), Order(0, 0, "z")]
+    assert sorted(orders) == sorted(orders, key=lambda order: order_key(order).encode())

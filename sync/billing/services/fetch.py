@@ -1,0 +1,76 @@
+"""Fetches the provider's current subscription for an event: the event itself is only a hint that it changed."""
+
+from __future__ import annotations
+
+import structlog
+
+from sync.billing.domain import tenant_resolution
+from sync.billing.domain.evaluation import without_ignored_names
+from sync.billing.domain.outcome import WAITS_SOFTWARE, EventResult, Outcome
+from sync.billing.domain.tenant_naming import sanitize
+from sync.billing.providers.base import ProviderRejected, ProviderUnavailable
+from sync.billing.services.attempt import Answer, Attempt, Done
+from sync.billing.services.context import BillingContext
+from sync.billing.storage.links import find_link
+
+FETCH_MAX_WAIT_S = 2.5
+"""Maximum wait for the provider's answer; then the delivery's own body is used. Providers wait 5 s for our answer."""
+
+UNFETCHED_AGAIN_S = 30
+"""Delay before an event without a body is retried after its provider was unavailable."""
+
+_log = structlog.get_logger("sync.pipeline")
+
+
+class ProviderFetch:
+    """Asks the providers of one process about the subscriptions of events."""
+
+    def __init__(self, context: BillingContext) -> None:
+        self._context = context
+        self._store = context.store
+
+    async def fetch(self, attempt: Attempt) -> Attempt | Done:
+        """Return the attempt with the provider's current subscription, or the end of an event that cannot be used."""
+        event = attempt.event
+        if tenant_resolution.is_unreal(event):
+            return attempt.done(EventResult(Outcome.IGNORED, "simulated event in the live environment"))
+        if event.ignored:
+            return attempt
+        return await (self._ask(attempt) if event.subscription is not None else self._fetch_thin(attempt))
+
+    async def _fetch_thin(self, attempt: Attempt) -> Attempt | Done:
+        """Return the attempt of an event without a body, with the fetched body and its links; or its end."""
+        attempt, event = await self._ask(attempt), attempt.event
+        answer = attempt.answer or Answer()
+        if answer.fetched is not None:
+            whole = tenant_resolution.with_fetched(event, answer.fetched, self._context.naming)
+            whole = without_ignored_names(whole, self._context.setting(event.environment))
+            return attempt._replace(event=whole, link=await find_link(self._store, whole))
+        if answer.is_away:
+            reason = f"the provider could not be asked; tried again in {UNFETCHED_AGAIN_S} s"
+            return attempt.done(EventResult(Outcome.PARKED, reason))._replace(retry_s=UNFETCHED_AGAIN_S)
+        can_ask = (event.provider, event.environment) in self._context.clients
+        setting = f"set PLANWIRE_{event.provider.upper()}_API_KEYS={event.environment}:KEY"
+        problem = "would not tell it" if can_ask else f"cannot be asked for it: {setting}"
+        reason = f"{event.type[:60]} carries no subscription, and {event.provider} {problem}"
+        return attempt.done(EventResult(Outcome.PARKED, reason, waits=(WAITS_SOFTWARE,)))
+
+    async def _ask(self, attempt: Attempt) -> Attempt:
+        """Return the attempt with the provider's current subscription, if the provider has an API client."""
+        event = attempt.event
+        client = self._context.clients.get((event.provider, event.environment))
+        if attempt.answer is not None or client is None or event.subscription_id is None:
+            return attempt
+        try:
+            # Drop the snapshot: it is older than the answer, and a commit against it would often conflict.
+            fetched = await client.fetch(event.subscription_id, FETCH_MAX_WAIT_S)
+            fetched = sanitize(fetched, self._context.naming)
+            fetched = without_ignored_names(fetched, self._context.setting(event.environment))
+            return attempt._replace(answer=Answer(fetched), snapshot=None)
+        except ProviderUnavailable as error:
+            _log.warning("not_fetched", subscription_id=event.subscription_id, reason=error.reason)
+            return attempt._replace(answer=Answer(is_away=True))
+        except ProviderRejected as error:
+            # A retry would not help: the API key is of another account, or the event is simulated.
+            _log.warning("not_fetched", subscription_id=event.subscription_id, reason=str(error))
+            return attempt._replace(answer=Answer())

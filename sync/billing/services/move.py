@@ -1,0 +1,234 @@
+"""Moves a subscription to the tenant that it belongs to: flips its link, gives it to the one, takes it from the other.
+
+The two tenants are in two slots, so both have the subscription between the two commits: a round trip, or until another
+process repeats the move after a crash. Every step is idempotent. The link says what is left to do (`Link.left`), and
+whoever meets it completes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from planwire_client.core.topic import Topic
+from sync.billing.domain.customers import second_customer_reason, second_customers
+from sync.billing.domain.decision import PARKS
+from sync.billing.domain.model import NOTHING, Event, Facts, SubscriptionFacts, subscription_key
+from sync.billing.domain.moves import ChangedSinceError, given, joined, taken
+from sync.billing.domain.outcome import ERASED, ERASED_REASON, WAITS_CATALOG, WAITS_SOFTWARE, EventResult, Outcome
+from sync.billing.domain.tenant_resolution import TOMBSTONE, Link, Strength, link_subjects, strongest, tenant_topic
+from sync.billing.services.committer import CONFLICTS_MAX, Commit, Committer
+from sync.billing.services.context import BillingContext
+from sync.billing.services.reproject import Refresh, decide_refresh
+from sync.billing.storage.links import flip, move_customer, read_all_stored, read_stored, settled
+from sync.billing.storage.records import append_event
+from sync.billing.storage.tenants import known_facts
+from sync.store.command_pipeline import CommandPipeline
+from sync.store.models import StoreError
+
+MOVED_TYPE = "subscription.moved"
+"""The `event_type` in the causes and histories of a move."""
+
+
+def event_cause(event: Event) -> dict[str, str]:
+    """Return the cause of the versions that a move makes which an event leads to."""
+    return {"source": event.provider, "event_id": event.event_id, "event_type": MOVED_TYPE}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A subscription of a provider's environment."""
+
+    environment: str
+    provider: str
+    subscription_id: str
+
+    @property
+    def key(self) -> str:
+        """Its key within a tenant's facts."""
+        return subscription_key(self.provider, self.subscription_id)
+
+    @property
+    def link_subject(self) -> str:
+        """The subject of its link."""
+        return link_subjects(self.provider, self.subscription_id, None)[0]
+
+    def topic(self, tenant_id: str) -> str:
+        """Return the topic of a tenant of its environment."""
+        return tenant_topic(self.environment, tenant_id)
+
+
+class Moves:
+    """Moves the subscriptions of one store."""
+
+    def __init__(self, context: BillingContext, committer: Committer) -> None:
+        self._context = context
+        self._store = context.store
+        self._committer = committer
+
+    async def settle(
+        self, subject: Subject, link: Link, cause: Mapping[str, str], *, is_vouched: bool = False
+    ) -> Link | EventResult:
+        """Move a subscription to the tenant of its strongest name, and complete its earlier moves; return its link.
+
+        Returns a parked result if the policy forbids the move, or if one of the tenants cannot be projected now: then
+        the next call completes it. The link stays as it is if the named tenant is erased.
+
+        Args:
+            link: the subscription's link.
+            cause: `source`, and where they apply `event_id` and others: of the versions that the move makes.
+            is_vouched: whether a signed reference names the tenant.
+
+        Raises:
+            StoreError: the store is unreachable or failing; a repeated call completes the move.
+        """
+        for _ in range(CONFLICTS_MAX):
+            name = strongest(link)
+            if link.tenant_id == TOMBSTONE or name is None:
+                return link
+            rejected = None
+            if name[1] != link.tenant_id:
+                is_sure = is_vouched or name[0] is Strength.OPERATOR
+                rejected = await self._rejected(subject, link, name[1], is_sure=is_sure)
+                if rejected is None:
+                    await flip(self._store, subject.environment, subject.link_subject, link, name[1])
+                    link = await self._again(subject, link)
+                    continue
+            if not link.left:
+                return rejected if rejected is not None and rejected.outcome is Outcome.PARKED else link
+            carried = await self._carry(subject, link, cause)
+            if isinstance(carried, EventResult):
+                return carried
+            link = carried
+        raise StoreError(f"{subject.key}: {CONFLICTS_MAX} moves in a row came in between")
+
+    async def check(self, topic: str, entries: Iterable[SubscriptionFacts], cause: Mapping[str, str]) -> bool:
+        """Move those of a tenant's subscriptions that belong to another tenant; return whether there was one.
+
+        Moves that are not complete are completed.
+
+        Raises:
+            StoreError: the store is unreachable or failing.
+        """
+        environment, tenant_id = Topic.parse(topic).env, Topic.parse(topic).id
+        subjects = [Subject(environment, entry.provider, entry.subscription.id) for entry in entries]
+        links = await read_all_stored(self._store, environment, [subject.link_subject for subject in subjects])
+        is_any = False
+        for subject, link in zip(subjects, links, strict=True):
+            if link.tenant_id not in (None, TOMBSTONE, tenant_id):
+                # Older builds left it with two tenants. 1: later than never, and before every move.
+                link = replace(link, left={link.moved_us: tenant_id, **link.left}, moved_us=link.moved_us or 1)
+            if link.left:
+                await self.settle(subject, link, cause)
+                is_any = True
+        return is_any
+
+    async def _carry(self, subject: Subject, link: Link, cause: Mapping[str, str]) -> Link | EventResult:
+        """Give the subscription to its tenant, and take it from those that it has left; return its link afterwards."""
+        assert link.tenant_id is not None
+        home, moved_us = subject.topic(link.tenant_id), link.moved_us
+        sources = sorted({subject.topic(tenant) for tenant in link.left.values()} - {home})
+        for _ in range(CONFLICTS_MAX):
+            found = {topic: known_facts(await self._committer.read(topic)) for topic in sources}
+            was = {topic: facts.subscriptions.get(subject.key) for topic, facts in found.items() if facts is not None}
+            whole: SubscriptionFacts | None = None
+            for entry in was.values():
+                whole = joined(whole, entry)
+            changes = [facts.scheduled_change for facts in found.values() if facts is not None]
+            change = next((change for change in changes if change and change.subscription == subject.key), None)
+            give = partial(
+                given,
+                key=subject.key,
+                entry=whole,
+                change=change,
+                moved_us=moved_us,
+                is_vouched=link.names.get(Strength.OPERATOR) == link.tenant_id,
+            )
+            commits = [await self._commit(subject, home, Refresh(cause, change=give))]
+            try:
+                for topic, entry in was.items():
+                    take = partial(taken, key=subject.key, was=entry, moved_us=moved_us)
+                    if (blocked := _blocked(commits[-1])) is not None:
+                        return blocked
+                    commits.append(await self._commit(subject, topic, Refresh(cause, change=take)))
+            except ChangedSinceError:
+                continue
+            if (blocked := _blocked(commits[-1])) is not None:
+                return blocked
+            await self._record(subject, link, commits, cause)
+            return await self._again(subject, link)
+        raise StoreError(f"{subject.key}: it changes faster than it can be moved")
+
+    async def _commit(self, subject: Subject, topic: str, refresh: Refresh) -> Commit:
+        setting = self._context.setting(subject.environment)
+        return await self._committer.commit(topic, lambda snapshot: decide_refresh(snapshot, refresh, setting))
+
+    async def _record(self, subject: Subject, link: Link, commits: list[Commit], cause: Mapping[str, str]) -> None:
+        """Write what follows the commits of a move: timers, both histories, the customer's tenant, the end of the move.
+
+        Once each, even if a repeated call writes it again.
+        """
+        batch, key, event_id = CommandPipeline(self._store), subject.key, cause.get("event_id", "")
+        here, *others = commits
+        entry = here.decision.after.subscriptions.get(key)
+        is_given = entry is not None and entry.moved_us == link.moved_us
+        for commit in commits:
+            self._committer.follow_up(batch, commit)
+        for commit in others:
+            if commit.decision.after.moved.get(key) == link.moved_us:
+                result = EventResult(Outcome.APPLIED, f"{subject.subscription_id} moved to {here.topic}")
+                append_event(batch, commit.topic, event_id, MOVED_TYPE, result, link.moved_us)
+                if is_given:
+                    result = EventResult(Outcome.APPLIED, f"{subject.subscription_id} moved here from {commit.topic}")
+                    append_event(batch, here.topic, event_id, MOVED_TYPE, result, link.moved_us)
+        if entry is not None and entry.subscription.customer_id is not None:
+            customer = entry.subscription.customer_id
+            move_customer(batch, subject.environment, subject.provider, subject.subscription_id, customer, link)
+        batch.barrier()
+        settled(batch, subject.environment, subject.link_subject, link)
+        await batch.run()
+
+    async def _again(self, subject: Subject, link: Link) -> Link:
+        """Return the link as it is stored now; what `link` says of the event stays."""
+        now = await read_stored(self._store, subject.environment, subject.link_subject)
+        left = now.left
+        if now.moved_us > link.moved_us and link.left and link.tenant_id is not None:
+            # It was moved on meanwhile, perhaps before it was given to the tenant of this move.
+            left = {now.moved_us: link.tenant_id, **left}
+        return replace(
+            now,
+            left=left,
+            learned_subscription=link.learned_subscription,
+            learned_customer=link.learned_customer,
+            customers_tenant=link.customers_tenant,
+        )
+
+    async def _rejected(self, subject: Subject, link: Link, tenant_id: str, *, is_sure: bool) -> EventResult | None:
+        """Return why a subscription stays where it is: the named tenant is erased, or not its customer's by the policy.
+
+        Args:
+            is_sure: whether the policy on second customers does not apply.
+        """
+        facts = await self._facts(subject, tenant_id)
+        if facts.erased_ns is not None:
+            return ERASED
+        if is_sure or link.tenant_id is None or self._context.catalog_watcher.current.policy.second_customer != "park":
+            return None
+        entry = (await self._facts(subject, link.tenant_id)).subscriptions.get(subject.key)
+        after = given(facts, subject.key, entry, None, self._context.now_us)
+        if entry is None or subject.key not in second_customers(after):
+            return None
+        reason = f"{second_customer_reason(after, subject.key)}; {PARKS}"
+        return EventResult(Outcome.PARKED, reason, waits=(subject.link_subject, WAITS_CATALOG))
+
+    async def _facts(self, subject: Subject, tenant_id: str) -> Facts:
+        return known_facts(await self._committer.read(subject.topic(tenant_id))) or NOTHING
+
+
+def _blocked(commit: Commit) -> EventResult | None:
+    """Return the parked result of a move that cannot be committed now; None if it is."""
+    result = commit.result
+    if commit.decision.write is not None or not result.reason or result.reason == ERASED_REASON:
+        return None
+    return EventResult(Outcome.PARKED, result.reason, commit.topic, result.version, result.waits or (WAITS_SOFTWARE,))

@@ -1,0 +1,220 @@
+"""The links from subscriptions and customers to tenants, learned from events and set by operators.
+
+A subscription's link is the tenant that it belongs to, beside all names that are known of it (`Link`). A customer's
+links are the tenants that it pays for, by subscription, and those of its latest checkouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sync.billing.domain.model import Event, Facts, Unparsable, subscription_key
+from sync.billing.domain.tenant_resolution import (
+    Link,
+    Name,
+    Strength,
+    is_unreal,
+    link_subjects,
+    name_in,
+    order_key,
+    subjects,
+)
+from sync.store.command_pipeline import CommandPipeline, Script, run_script
+from sync.store.store import Store
+
+CHECKOUT_S = 15 * 60
+"""How long a paid checkout without a subscription counts for its customer: the subscription follows in seconds."""
+
+CANDIDATES_MAX = 10
+"""Maximum tenants of one customer that are read: two are enough to know that a guess is ambiguous."""
+
+_NAME = Script.load(__package__, "link_name")
+_FLIP = Script.load(__package__, "link_flip")
+_ERASE = Script.load(__package__, "link_erase")
+
+
+async def find_link(store: Store, event: Event) -> Link | None:
+    """Return the link of an event's subscription, storing the name that the event gives; None if it needs no tenant.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    batch = CommandPipeline(store)
+    query_link(batch, event)
+    return read_link(event, await batch.run())
+
+
+def query_link(batch: CommandPipeline, event: Event | Unparsable) -> None:
+    """Add to `batch` the query for an event's link; the name that the event gives is stored first.
+
+    Nothing is queried for an event that needs no tenant. Parse the replies with `read_link`.
+    """
+    if isinstance(event, Unparsable) or is_unreal(event):
+        return
+    if event.subscription_id is None:
+        if event.tenant_id is not None and event.customer_id is not None:
+            key = batch.keys.customer(event.environment, event.provider, event.customer_id, "checkouts")
+            batch.command("SADD", key, event.tenant_id)
+            batch.command("EXPIRE", key, CHECKOUT_S)
+        return
+    name = name_in(event)
+    if name is None and event.subscription is None:
+        return
+    store_name(batch, event)
+    if name is not None and event.customer_id is not None:
+        key = batch.keys.customer(event.environment, event.provider, event.customer_id, "subscriptions")
+        batch.command("HSETNX", key, event.subscription_id, name.tenant_id)
+        batch.command("HGET", key, event.subscription_id)
+
+
+def read_link(event: Event, replies: Sequence[Any]) -> Link | None:
+    """Return an event's link from the replies to `query_link`; None if the event needs no tenant."""
+    if not replies or event.subscription_id is None:
+        return None
+    is_new, tenant = (bool(replies[1]), replies[2].decode()) if len(replies) > 1 else (False, None)
+    return _link(replies[0], name_in(event), is_new, tenant)
+
+
+def store_name(batch: CommandPipeline, event: Event) -> None:
+    """Add to `batch` the storing of the name that the event gives to its subscription, if any, and the link's query."""
+    name = name_in(event)
+    fields = ("", "", "") if name is None else (name.strength, name.tenant_id, order_key(name.order))
+    batch.script(_NAME, _keys(batch, event.environment, subjects(event)[0]), *fields)
+
+
+async def read_stored(store: Store, environment: str, subject: str) -> Link:
+    """Return the link of a subscription as it is stored.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    (link,) = await read_all_stored(store, environment, [subject])
+    return link
+
+
+async def read_all_stored(store: Store, environment: str, wanted: Sequence[str]) -> list[Link]:
+    """Return the links of subscriptions as they are stored, by their link subjects.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    batch = CommandPipeline(store)
+    for subject in wanted:
+        batch.script(_NAME, _keys(batch, environment, subject), "", "", "")
+    return [_link(reply) for reply in await batch.run()]
+
+
+async def flip(
+    store: Store,
+    environment: str,
+    subject: str,
+    link: Link,
+    tenant_id: str,
+    strength: Strength | None = None,
+    overruled: str = "",
+) -> bool:
+    """Give a subscription to a tenant, if its link is still `link`; return whether it was.
+
+    Args:
+        strength: stores the tenant as a name of this strength: GUESS or OPERATOR.
+        overruled: the metadata's tenant that an operator's name overrules; "" for none.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    keys = _keys(CommandPipeline(store), environment, subject)
+    return bool(await run_script(store, _FLIP, keys, link.revision, tenant_id, strength or "", overruled))
+
+
+def settled(batch: CommandPipeline, environment: str, subject: str, link: Link) -> None:
+    """Add to `batch` the end of the moves in `link.left`: these tenants no longer have the subscription."""
+    if link.left:
+        _, names = _keys(batch, environment, subject)
+        batch.command("HDEL", names, *(f"left:{moved_us}" for moved_us in link.left))
+
+
+async def customers_tenants(store: Store, event: Event) -> list[str]:
+    """Return the tenants that an event's customer pays for, or has paid a checkout for within CHECKOUT_S.
+
+    None for an event whose name is not accepted: that is no reason to guess.
+
+    Raises:
+        StoreError: the store is unreachable or failing.
+    """
+    if event.customer_id is None or event.name_problem:
+        return []
+    batch = CommandPipeline(store)
+    keys = [
+        batch.keys.customer(event.environment, event.provider, event.customer_id, name)
+        for name in ("subscriptions", "checkouts")
+    ]
+    batch.command("HVALS", keys[0])
+    batch.command("SRANDMEMBER", keys[1], CANDIDATES_MAX)
+    # Older builds stored the tenants alone.
+    batch.command("SRANDMEMBER", batch.keys.link(event.environment, subjects(event)[1]), CANDIDATES_MAX)
+    found = {tenant.decode() for reply in await batch.run() for tenant in reply}
+    return sorted(found)[:CANDIDATES_MAX]
+
+
+def move_customer(
+    batch: CommandPipeline, environment: str, provider: str, subscription_id: str, customer_id: str, link: Link
+) -> None:
+    """Add to `batch` that a customer pays for the subscription's tenant, and no longer for those that it left."""
+    assert link.tenant_id is not None
+    key = batch.keys.customer(environment, provider, customer_id, "subscriptions")
+    batch.command("HSET", key, subscription_id, link.tenant_id)
+    if link.left:
+        old = link_subjects(provider, subscription_id, customer_id)[1]
+        batch.command("SREM", batch.keys.link(environment, old), *link.left.values())
+
+
+def forget_customers(batch: CommandPipeline, event: Event, before: Facts, after: Facts) -> None:
+    """Add to `batch` the removal of the event's subscription from every customer that is not its customer."""
+    key = subscription_key(event.provider, str(event.subscription_id))
+    was, now = before.subscriptions.get(key), after.subscriptions.get(key)
+    if now is not None:
+        others = {event.customer_id, now.subscription.customer_id if was is None else was.subscription.customer_id}
+        for customer_id in others - {now.subscription.customer_id, None}:
+            _forget_customer(batch, event.environment, event.provider, now.subscription.id, str(customer_id))
+
+
+def erase_links(batch: CommandPipeline, environment: str, subjects: Sequence[str], tenant_id: str) -> None:
+    """Add to `batch` the removal of the links to a tenant; the subscription's becomes a TOMBSTONE."""
+    subscription, *customers = subjects
+    batch.script(_ERASE, _keys(batch, environment, subscription), tenant_id)
+    _, provider, subscription_id = subscription.split(":", 2)
+    for customer in customers:
+        _forget_customer(batch, environment, provider, subscription_id, customer.split(":", 2)[2])
+        batch.command("SREM", batch.keys.link(environment, customer), tenant_id)
+
+
+def _forget_customer(
+    batch: CommandPipeline, environment: str, provider: str, subscription_id: str, customer_id: str
+) -> None:
+    batch.command("HDEL", batch.keys.customer(environment, provider, customer_id, "subscriptions"), subscription_id)
+
+
+def _keys(batch: CommandPipeline, environment: str, subject: str) -> tuple[str, str]:
+    return batch.keys.link(environment, subject), batch.keys.names(environment, subject)
+
+
+def _link(reply: Any, name: Name | None = None, is_new: bool = False, customers_tenant: str | None = None) -> Link:
+    """Return the link in a reply of `link_name`, which stored `name`."""
+    was, flat = reply[0].decode(), [value.decode() for value in reply[1]]
+    stored = dict(zip(flat[::2], flat[1::2], strict=True))
+    tenant_id = was or (name.tenant_id if name is not None else None)
+    names = {strength: stored[strength].split(" ")[-1] for strength in Strength if strength in stored}
+    if was and not stored:
+        names = {Strength.METADATA: was}
+    return Link(
+        tenant_id,
+        names,
+        stored.get("overruled", ""),
+        {int(field[5:]): tenant for field, tenant in sorted(stored.items()) if field.startswith("left:")},
+        int(stored.get("moved_us", 0)),
+        int(stored.get("revision", 0)),
+        learned_subscription=not was and name is not None,
+        learned_customer=is_new,
+        customers_tenant=customers_tenant,
+    )

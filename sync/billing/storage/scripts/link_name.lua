@@ -1,0 +1,58 @@
+-- Store a tenant's name for a subscription, if it is stronger than the stored name of its strength; read the link.
+--
+-- KEYS[1] link    string: the tenant that the subscription belongs to, or "!erased"
+-- KEYS[2] names   hash. metadata, checkout, customer, ending: "ORDER TENANT". guess, operator: TENANT. overruled: the metadata's
+--                 tenant that the operator's link overruled. left:US: a tenant that was left by the move at US and may
+--                 still have the subscription. moved_us: time of the last move. revision: rises with every change
+--
+-- ARGV[1] strength   metadata, checkout, customer or ending; empty: read only
+-- ARGV[2] tenant
+-- ARGV[3] order      compared bytewise
+--
+-- Returns {link before the call or empty, fields and values of `names`}.
+
+local ERASED = '!erased'
+
+-- Compares bytes: Lua's < depends on the server's LC_COLLATE.
+local function is_after(a, b)
+  for index = 1, math.min(#a, #b) do
+    local x, y = a:byte(index), b:byte(index)
+    if x ~= y then
+      return x > y
+    end
+  end
+  return #a > #b
+end
+
+local link = redis.call('GET', KEYS[1])
+if ARGV[1] ~= '' and link ~= ERASED then
+  -- 1. Older builds stored the link alone: the first name that they saw. Any newer metadata overrules it.
+  if link and redis.call('EXISTS', KEYS[2]) == 0 then
+    redis.call('HSET', KEYS[2], 'metadata', '0 ' .. link)
+  end
+
+  -- 2. The newest metadata counts, and the oldest checkout: it made the subscription.
+  local order, tenant = string.match(redis.call('HGET', KEYS[2], ARGV[1]) or '', '^(%S+) (.+)$')
+  local is_stronger = not order
+  if order then
+    is_stronger = is_after(ARGV[3], order)
+    if ARGV[1] == 'checkout' then
+      is_stronger = is_after(order, ARGV[3])
+    end
+  end
+  if ARGV[1] == 'ending' and link and redis.call('EXISTS', KEYS[2]) == 1 and not redis.call('HGET', KEYS[2], 'ending') then
+    is_stronger = false -- it will never count: another name made the link
+  end
+  if is_stronger then
+    redis.call('HSET', KEYS[2], ARGV[1], ARGV[3] .. ' ' .. ARGV[2])
+    if tenant ~= ARGV[2] then
+      redis.call('HINCRBY', KEYS[2], 'revision', 1)
+    end
+  end
+
+  -- 3. Nobody has it yet.
+  if not link then
+    redis.call('SET', KEYS[1], ARGV[2])
+  end
+end
+return {link or '', redis.call('HGETALL', KEYS[2])}
