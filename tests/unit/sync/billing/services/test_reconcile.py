@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -25,7 +25,7 @@ class Provider:
         self.body: dict[str, Any] = {}
         self.failure: Exception | None = None
         self.asked: list[str] = []
-        self.now_ns = lambda: 0
+        self.now_ns: Callable[[], int] = lambda: 0
 
     async def fetch(self, subscription_id: str, max_wait_s: float, *, background: bool = False) -> Event:
         """Return the subscription."""
