@@ -1,0 +1,134 @@
+"""The five stages of an event, on a store in memory: what is stored, committed, parked, released and retried."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sync.billing.domain.outcome import WAITS_SOFTWARE, Outcome
+from sync.billing.services.context import LEASE_S
+from sync.store.command_pipeline import CommandPipeline
+from sync.store.models import StoreError
+from tests.support.services import TOPIC, Billing
+
+
+async def pending(services: Billing) -> int:
+    return (await services.environment("live").inbox.counts())[0]
+
+
+async def test_an_event_makes_a_version_with_its_cause_and_a_repeat_makes_none(services: Billing) -> None:
+    first = await services.receive(event_id="evt_1")
+    assert (first.outcome, first.topic) == (Outcome.APPLIED, TOPIC)
+    snapshot = await services.store.read(TOPIC)
+    assert snapshot.version == first.version
+    assert b'"event_id":"evt_1"' in snapshot.cause
+    services.clock.advance(1)
+    assert (await services.receive(event_id="evt_1")).outcome is Outcome.DUPLICATE
+    assert (await services.store.read(TOPIC)).version == first.version
+
+
+async def test_an_older_event_is_ignored_and_the_event_log_says_so(services: Billing) -> None:
+    body = services.body(event_id="evt_old", plan="basic")
+    services.clock.advance(1)
+    await services.receive(event_id="evt_new")
+    late = await services.ingest.receive(services.adapters["paddle"], body, "live")
+    assert late.outcome is Outcome.REFUSED
+    assert await services.plan() == "pro"
+    entries: Any = await services.store.redis.xrange(services.store.keys.events(TOPIC))
+    assert [(fields[b"event_id"], fields[b"outcome"]) for _, fields in entries] == [
+        (b"evt_new", b"applied"),
+        (b"evt_old", b"refused"),
+    ]
+
+
+async def test_an_event_without_a_tenant_is_parked_and_the_checkout_that_names_one_releases_it(
+    services: Billing,
+) -> None:
+    parked = await services.receive(None, event_id="evt_1")
+    assert parked.outcome is Outcome.PARKED
+    assert "no tenant is known for sub_1" in parked.reason
+    services.clock.advance(1)
+    link = {"subscription_id": "sub_1", "kind": "transaction.completed"}
+    assert (await services.receive("acme", **link)).outcome in (Outcome.UNCHANGED, Outcome.APPLIED)
+    assert await services.plan() == "pro"
+    assert await services.environment("live").inbox.counts() == (0, 0)
+
+
+async def test_an_unreadable_body_is_parked_until_newer_software(services: Billing) -> None:
+    result = await services.ingest.receive(services.adapters["paddle"], b'{"event_id":"evt_1"}', "live")
+    assert (result.outcome, result.waits) == (Outcome.PARKED, (WAITS_SOFTWARE,))
+    record = await services.environment("live").inbox.read("evt_1")
+    assert record is not None
+    assert record.status == "parked"
+
+
+async def test_what_fails_after_it_was_stored_is_due_at_once_and_processed_by_a_worker(
+    services: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(*_: object) -> Any:
+        raise StoreError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(services.committer, "commit", failing)
+        with pytest.raises(StoreError, match="gone"):
+            await services.receive(event_id="evt_1")
+    assert await pending(services) == 1
+    (record,) = await services.environment("live").inbox.claim(10)
+    assert record.attempts == 2
+    assert (await services.ingest.resume(record, "live")).outcome is Outcome.APPLIED
+    assert await pending(services) == 0
+    assert await services.plan() == "pro"
+
+
+async def test_a_crash_after_the_commit_is_completed_without_a_second_version(
+    services: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crashed(*_: object) -> Any:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(services.ingest, "_finish", crashed)
+        with pytest.raises(RuntimeError, match="killed"):
+            await services.receive(event_id="evt_1")
+    version = (await services.store.read(TOPIC)).version
+    assert await services.environment("live").inbox.claim(10) == [], "its lease still holds"
+    services.clock.advance(LEASE_S + 1)
+    (record,) = await services.environment("live").inbox.claim(10)
+    result = await services.ingest.resume(record, "live")
+    assert result.outcome is Outcome.APPLIED
+    assert (await services.store.read(TOPIC)).version == version
+    assert await services.environment("live").inbox.counts() == (0, 0)
+
+
+async def test_an_operator_can_retry_a_parked_event_and_no_other(services: Billing) -> None:
+    await services.receive(None, event_id="evt_1")
+    assert await services.ingest.retry("live", "evt_2") is None
+    again = await services.ingest.retry("live", "evt_1")
+    assert again is not None
+    assert again.outcome is Outcome.PARKED
+    await services.receive("acme", event_id="evt_3")
+    assert await services.ingest.retry("live", "evt_3") is None, "it is done"
+
+
+async def test_an_event_given_up_is_parked_with_the_reason(services: Billing) -> None:
+    await services.receive(None, event_id="evt_1")
+    inbox = services.environment("live").inbox
+    batch = CommandPipeline(services.store)
+    inbox.release(batch, "tenant:none", 10)
+    await batch.run()
+    record = await inbox.read("evt_1")
+    assert record is not None
+    await services.ingest.give_up(record, "live", "failed 8 times: ValueError()")
+    after = await inbox.read("evt_1")
+    assert after is not None
+    assert (after.status, after.reason, after.waits) == ("parked", "failed 8 times: ValueError()", (WAITS_SOFTWARE,))
+
+
+async def test_events_that_wait_for_the_catalog_are_not_a_downgrade(services: Billing) -> None:
+    await services.receive(event_id="evt_1")
+    services.clock.advance(1)
+    unknown = await services.receive(event_id="evt_2", items=[("pri_of_nobody", 1)])
+    assert unknown.outcome is Outcome.PARKED
+    assert "pri_of_nobody" in unknown.reason
+    assert await services.plan() == "pro"
